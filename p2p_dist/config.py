@@ -1,0 +1,460 @@
+"""Every setting of a run: one tree of frozen dataclasses, its presets, its YAML.
+
+Science (data, model, train, evaluate) is fixed for the life of a run; fields marked `resource` may change at every
+start. Precedence: defaults < preset < YAML file < flags.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+import yaml
+
+STEMS = ("drums", "bass", "other", "vocals")
+"""The stems of MUSDB18, in its own order (the mixture stream before them is never used)."""
+
+TASKS = {
+    "drums": "vocals+bass+other->drums",
+    "accompaniment": "vocals->drums+bass+other",
+    "bass": "vocals+drums+other->bass",
+    "vocals": "drums+bass+other->vocals",
+}
+"""Named tasks: what is heard -> what is to be made."""
+
+
+def resource(default: Any) -> Any:
+    """A field that says where and how fast, not what: it may change from one start of a run to the next."""
+    return field(default=default, metadata={"resource": True})
+
+
+def parse_task(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split a task into the stems heard and the stems to make, in the order of `STEMS`.
+
+    >>> parse_task("drums")
+    (('bass', 'other', 'vocals'), ('drums',))
+
+    Raises:
+        ValueError: not a known name and not `a+b->c`; an unknown stem, or one on both sides.
+    """
+    text = TASKS.get(task, task)
+    if text.count("->") != 1:
+        raise ValueError(f"task {task!r}: give one of {', '.join(TASKS)}, or stems as in 'vocals+other->drums+bass'")
+    sides = [[stem.strip() for stem in side.split("+")] for side in text.split("->")]
+    for stem in [*sides[0], *sides[1]]:
+        if stem not in STEMS:
+            raise ValueError(f"task {task!r}: unknown stem {stem!r}; the stems are {', '.join(STEMS)}")
+    if both := set(sides[0]) & set(sides[1]):
+        raise ValueError(f"task {task!r}: {', '.join(sorted(both))} can't be both heard and made")
+    heard, made = (tuple(stem for stem in STEMS if stem in side) for side in sides)
+    return heard, made
+
+
+def seconds_of(time: str) -> int:
+    """Slurm's ways to write a time limit, in seconds: `90` (minutes), `90:00`, `1:30:00`, `2-0`, `2-00:00:00`.
+
+    Raises:
+        ValueError: it is none of these, or nothing.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if match is None:
+        raise ValueError(f"time {time!r}: write it as 90 (minutes), 1:30:00 or 2-00:00:00")
+    days, *parts = (None if part is None else int(part) for part in match.groups())
+    given = [part for part in parts if part is not None]
+    if days is None and len(given) < 3:  # minutes[:seconds]
+        given = [0, *given]
+    hours, minutes, seconds = [*given, 0, 0][:3]
+    total = (((days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if total < 1:
+        raise ValueError(f"time {time!r}: give more than nothing")
+    return total
+
+
+def _positive(owner: Any, *names: str) -> None:
+    for name in names:
+        if getattr(owner, name) <= 0:
+            raise ValueError(f"{name.replace('_', '-')} must be greater than 0, not {getattr(owner, name)}")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Songs and the pictures made of them."""
+
+    root: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = resource(None)
+    """folder of songs: MUSDB18, MUSDB18-HQ or laid out like them (default: $MUSDB_PATH, else a 6-second excerpt)"""
+    task: Annotated[str, tyro.conf.arg(aliases=["--task"])] = "drums"
+    """drums, accompaniment, bass, vocals, or any 'vocals+other->drums+bass'"""
+    representation: Literal["default", "thesis"] = "default"
+    """default: the stem, at one level taken from the input; thesis: the whole mix, each window at its own level"""
+    sample_rate: int = 22050
+    """of the spectrograms, Hz"""
+    n_fft: int = 1024
+    """length of one Fourier transform, samples"""
+    hop_length: int = 256
+    """samples from one frame to the next"""
+    mels: int = 128
+    """mel bands of a picture (its height)"""
+    frames: int = 256
+    """frames of a window (the width of a picture)"""
+    window_hop: int = 128
+    """frames from one window to the next"""
+    stage: Literal["none", "node", "device"] = resource("none")
+    """read shards where they are (none), from a copy in the node's memory (node), from the device's memory (device)"""
+
+    def __post_init__(self) -> None:
+        parse_task(self.task)
+        _positive(self, "sample_rate", "n_fft", "hop_length", "mels", "frames", "window_hop")
+        if self.n_fft % self.hop_length or self.n_fft == self.hop_length:
+            raise ValueError(f"data.hop-length {self.hop_length} must divide data.n-fft {self.n_fft}: frames overlap evenly")
+        if self.window_hop > self.frames:
+            raise ValueError(f"data.window-hop {self.window_hop} is over data.frames {self.frames}: sound would be left out")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The two networks."""
+
+    channels: int = 64
+    """channels of the generator's first level"""
+    max_channels: int = 512
+    """channels of its deepest levels"""
+    depth: int = 5
+    """how often the generator halves the picture"""
+    upsample: Literal["nearest", "transposed"] = "nearest"
+    """nearest neighbour and a 3x3 convolution, or a transposed 4x4 convolution (the thesis's; leaves a checkerboard)"""
+    norm: Literal["group", "batch"] = "group"
+    """group norm, or batch norm on the batch's own statistics (the thesis's)"""
+    dropout: float = 0.0
+    """share dropped on the generator's three deepest up levels, in training and generation alike (the thesis: 0.5)"""
+    noise_channels: int = 1
+    """pictures of noise beside the input, the source of variety (0: none)"""
+    leaky_slope: float = 0.2
+    """slope of the leaky ReLU below zero (Keras, and so the thesis: 0.3)"""
+    discriminator_channels: int = 64
+    """channels of the discriminator's first level"""
+    discriminator_norm: Literal["spectral", "batch"] = "spectral"
+    """spectral norm of the weights, or batch norm (the thesis's)"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "channels", "max_channels", "depth", "discriminator_channels")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout must be from 0 to below 1, not {self.dropout}")
+        if self.noise_channels < 0:
+            raise ValueError(f"model.noise-channels must not be negative, not {self.noise_channels}")
+
+
+@dataclass(frozen=True)
+class Train:
+    """How the networks are trained."""
+
+    epochs: float | None = 100
+    """passes over the training windows (or give train.steps)"""
+    steps: int | None = None
+    """updates of both networks, instead of epochs"""
+    global_batch_size: int = 64
+    """pairs of one update, over all processes together"""
+    learning_rate: float = 2e-4
+    """of both Adam optimisers"""
+    beta1: float = 0.5
+    """Adam's decay of the first moment"""
+    epsilon: float = 1e-8
+    """Adam's epsilon (Keras, and so the thesis: 1e-7)"""
+    adversarial_loss: Literal["hinge", "bce"] = "hinge"
+    """of the discriminator's patches"""
+    l1_weight: float = 20.0
+    """weight of the mean absolute error beside the adversarial loss"""
+    difference_weight: float = 0.5
+    """weight, relative to l1-weight, of the error of the difference from frame to frame (sharp onsets)"""
+    feature_weight: float = 10.0
+    """weight of feature matching in the discriminator"""
+    ema: float = 0.999
+    """decay of the moving average of the generator that is evaluated (0: none)"""
+    seed: int = 0
+    """of weights, order of the windows, noise"""
+    checkpoint_every: int = 1000
+    """steps between two checkpoints: the most that a crash can cost"""
+    keep_last: int = 2
+    """whole checkpoints that stay; at least 2, since the newest may be the one being written"""
+    keep_every: float = 5
+    """epochs between two generators that are kept for good and evaluated"""
+    log_every: int = resource(50)
+    """steps between two lines of numbers"""
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either train.epochs or train.steps, the other as None")
+        _positive(self, "global_batch_size", "learning_rate", "epsilon", "checkpoint_every", "keep_every", "log_every")
+        for name in ("epochs", "steps"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                raise ValueError(f"train.{name} must be greater than 0, not {value}")
+        if self.keep_last < 2:
+            raise ValueError(f"train.keep-last must be at least 2, not {self.keep_last}: the last may be damaged")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"train.ema must be from 0 to below 1, not {self.ema}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"train.seed must be from 0 to 4294967295, not {self.seed}")
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """What is measured and heard of every checkpoint."""
+
+    split: Literal["test", "valid"] = "test"
+    """the songs held out from training"""
+    songs: int = 10
+    """at most so many of them"""
+    seconds: float = 30.0
+    """of each song: its part with the most target sound (0: the whole song)"""
+    iterations: int = 32
+    """of Griffin-Lim, from spectrogram to sound"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "songs", "iterations")
+        if self.seconds < 0:
+            raise ValueError(f"evaluate.seconds must not be negative, not {self.seconds}")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Where a run runs, and how much it may take."""
+
+    nodes: int = 1
+    """nodes to train on (on one machine without Slurm: groups of processes)"""
+    processes_per_node: int | None = None
+    """training processes on a node (default: the GPUs of the site's nodes, else 1)"""
+    workers: int | None = None
+    """preprocessing processes (default: one a core, on one machine without Slurm one a node)"""
+    cluster: Literal["auto", "local", "slurm"] = "auto"
+    """auto: Slurm where there is one, else this machine"""
+    account: str | None = None
+    """project that Slurm bills"""
+    partition: str | None = None
+    """partition of the training (default: the site's)"""
+    time: str = "24:00:00"
+    """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training goes on in the next"""
+
+    def __post_init__(self) -> None:
+        _positive(self, "nodes")
+        for name in ("processes_per_node", "workers"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name.replace('_', '-')} must be at least 1, not {value}")
+        seconds_of(self.time)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    preset: tyro.conf.Suppress[str] = "default"
+    resources: Annotated[Resources, tyro.conf.arg(name="")] = resource(Resources())
+    data: Data = Data()
+    model: Model = Model()
+    train: Train = Train()
+    evaluate: Evaluate = Evaluate()
+
+    def __post_init__(self) -> None:
+        step = 2**self.model.depth
+        for name in ("mels", "frames"):
+            if getattr(self.data, name) % step:
+                raise ValueError(
+                    f"data.{name} {getattr(self.data, name)} can't be halved {self.model.depth} times (model.depth): "
+                    f"give a multiple of {step}"
+                )
+
+
+def _thesis() -> Config:
+    return Config(
+        preset="thesis",
+        data=Data(representation="thesis", n_fft=2048, hop_length=512, mels=256, frames=256, window_hop=255),
+        model=Model(
+            depth=8,
+            upsample="transposed",
+            norm="batch",
+            dropout=0.5,
+            noise_channels=0,
+            leaky_slope=0.3,
+            discriminator_norm="batch",
+        ),
+        train=Train(
+            epochs=None,
+            steps=3_000_000,
+            global_batch_size=1,
+            epsilon=1e-7,
+            adversarial_loss="bce",
+            l1_weight=100.0,
+            difference_weight=0.0,
+            feature_weight=0.0,
+            ema=0.0,
+            checkpoint_every=10_000,
+            keep_every=25,
+        ),
+    )
+
+
+_SMALL_NETS = Model(channels=16, max_channels=64, depth=4, discriminator_channels=16)
+
+PRESETS: dict[str, Config] = {
+    "default": Config(),
+    "small": Config(
+        preset="small",
+        model=Model(channels=24, max_channels=192, discriminator_channels=24),
+        train=Train(epochs=8, global_batch_size=8, ema=0.99, checkpoint_every=100, keep_every=2, log_every=10),
+    ),
+    "demo": Config(
+        preset="demo",
+        data=Data(frames=128, window_hop=64),
+        model=_SMALL_NETS,
+        train=Train(
+            epochs=None,
+            steps=90,
+            global_batch_size=4,
+            learning_rate=1e-3,
+            ema=0.9,
+            checkpoint_every=15,
+            keep_every=15,
+            log_every=5,
+        ),
+        evaluate=Evaluate(iterations=16),
+    ),
+    "tiny": Config(
+        preset="tiny",
+        data=Data(mels=32, frames=32, window_hop=16),
+        model=_SMALL_NETS,
+        train=Train(
+            epochs=None, steps=20, global_batch_size=4, ema=0.9, checkpoint_every=5, keep_every=1, log_every=1
+        ),
+        evaluate=Evaluate(iterations=4, seconds=3.0),
+    ),
+    "thesis": _thesis(),
+}
+"""demo: the bare command; tiny: tests; small: a CPU; default: GPUs; thesis: what the thesis did, faithfully."""
+
+
+def preset(name: str) -> Config:
+    """The preset called `name`.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    if name not in PRESETS:
+        close = difflib.get_close_matches(name, PRESETS, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"unknown preset {name!r}: there are {', '.join(PRESETS)}{hint}")
+    return PRESETS[name]
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The tree as plain dictionaries, in the order of its definition."""
+    return dataclasses.asdict(config)
+
+
+def to_yaml(config: Config) -> str:
+    """The tree as YAML that `from_yaml` reads back to an equal tree."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def from_yaml(path: Path, base: Config | None = None) -> Config:
+    """Read a YAML file over `base` (default: the preset that the file names); it may hold any part of the tree.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not YAML, an unknown name or a value of the wrong kind; the message names file and field.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file") from error
+    content = {} if content is None else content
+    if base is None:
+        name = content.get("preset", "default") if isinstance(content, dict) else "default"
+        base = preset(str(name))
+    try:
+        return _merge(base, content, "")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _merge(base: Any, values: Any, where: str) -> Any:
+    """`base` with the fields named in `values` replaced, all the way down."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where or 'the file'} must be a list of names and values")
+    kinds = typing.get_type_hints(type(base))
+    changed = {}
+    for name, value in values.items():
+        full = f"{where}.{name}" if where else str(name)
+        if name not in kinds:
+            close = difflib.get_close_matches(str(name), kinds, 1)
+            raise ValueError(f"unknown setting {full}" + (f"; did you mean {close[0]}?" if close else ""))
+        if dataclasses.is_dataclass(kinds[name]):
+            changed[name] = _merge(getattr(base, name), value, full)
+        else:
+            changed[name] = _convert(value, kinds[name], full)
+    return dataclasses.replace(base, **changed)
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    """`value` as `kind`; YAML reads 1e-4 as text and 5 as a whole number, both are meant as numbers."""
+    if typing.get_origin(kind) is Literal:
+        if value in typing.get_args(kind):
+            return value
+        raise ValueError(f"{where} must be one of {', '.join(typing.get_args(kind))}, not {value!r}")
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        kind = next(option for option in typing.get_args(kind) if option is not types.NoneType)
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    elif isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
+        return value
+    raise ValueError(f"{where} must be of kind {kind.__name__}, not {value!r}")
+
+
+def science(config: Config) -> dict[str, Any]:
+    """The settings that make a run what it is, as a flat `{'train.seed': 0, ...}`."""
+    return dict(_science(config, ""))
+
+
+def _science(part: Any, where: str) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for entry in dataclasses.fields(part):
+        value, full = getattr(part, entry.name), where + entry.name
+        if entry.metadata.get("resource") or full == "preset":
+            continue
+        rows += _science(value, full + ".") if dataclasses.is_dataclass(value) else [(full, value)]
+    return rows
+
+
+def differences(saved: Config, asked: Config) -> list[str]:
+    """The science fields in which two configs differ, each as `train.seed: 0 -> 1`."""
+    old, new = science(saved), science(asked)
+    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+
+
+def with_resources(saved: Config, asked: Config) -> Config:
+    """The science of `saved` with the resources of `asked`, all the way down."""
+
+    def mix(old: Any, new: Any) -> Any:
+        changed = {}
+        for entry in dataclasses.fields(old):
+            a, b = getattr(old, entry.name), getattr(new, entry.name)
+            if entry.metadata.get("resource"):
+                changed[entry.name] = b
+            elif dataclasses.is_dataclass(a):
+                changed[entry.name] = mix(a, b)
+        return dataclasses.replace(old, **changed)
+
+    mixed = mix(saved, asked)
+    assert isinstance(mixed, Config)
+    return mixed

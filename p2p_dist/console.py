@@ -1,0 +1,145 @@
+"""What a person sees: messages, progress, errors on one screen, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn, TextIO
+
+from p2p_dist import files
+
+DONE, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
+"""Exit codes: done; failed, do not requeue; wrong usage; stopped in order, go on; second Ctrl-C."""
+
+
+def say(text: str) -> None:
+    """Print one message at once, also into a pipe or a batch log."""
+    print(text, flush=True)
+
+
+def complain(text: str) -> None:
+    """Print one error or warning to standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Run a command and leave with its exit code; a user's mistake is a message, never a traceback.
+
+    ValueError means wrong input or settings (exit 2), OSError means that the machine refused (exit 1).
+    """
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except ValueError as error:
+        complain(f"error: {error}")
+        code = USAGE
+    except OSError as error:
+        complain(f"error: {describe(error)}")
+        code = FAILED
+    sys.exit(code)
+
+
+def describe(error: OSError) -> str:
+    """One line that says what the machine refused and where, with the cure for the common ones."""
+    text = str(error)
+    if error.errno is not None:
+        text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
+    if error.errno == 28:
+        text += " (the disk is full: free some space and run the same command again)"
+    elif error.errno == 122:
+        text += " (the quota is used up: free some space or files and run the same command again)"
+    elif error.errno in (13, 30):
+        text += " (no right to write there: name another folder, for runs with $P2P_RUNS)"
+    return text
+
+
+def duration(seconds: float) -> str:
+    """`75` -> `1:15`, `3725` -> `1:02:05`."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Progress:
+    """Shows how far a long job is: a rich bar on a terminal, plain lines anywhere else, and optionally a status file.
+
+    A plain line comes with the first and last update and at most every `every` seconds between; it names step, total,
+    rate and time left. The file (JSON: what, done, total, rate, seconds_left, note) is replaced atomically, for
+    whoever follows from another process.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        *,
+        start: int = 0,
+        every: float = 10.0,
+        status: Path | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
+        self.what, self.total, self.start, self.every, self.status = what, total, start, every, status
+        self.stream = stream if stream is not None else sys.stdout
+        self.begun = time.monotonic()
+        self.shown = float("-inf")
+        self.bar = _bar(self.stream) if self.stream.isatty() and os.environ.get("TERM") != "dumb" else None
+        if self.bar is not None:
+            self.bar.start()
+            self.task = self.bar.add_task(what, total=total, completed=start, note="")
+
+    def update(self, done: int, note: str = "") -> None:
+        """Say that `done` of the total are done; `note` carries the numbers of the moment."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, note=note)
+        now = time.monotonic()
+        if done < self.total and now - self.shown < (0.5 if self.bar is not None else self.every):
+            return
+        self.shown = now
+        rate = (done - self.start) / max(now - self.begun, 1e-9)
+        left = (self.total - done) / rate if rate > 0 else None
+        if self.bar is None:
+            ahead = f", {duration(left)} left" if left is not None and done < self.total else ""
+            notes = f", {note}" if note else ""
+            print(f"{self.what}: {done}/{self.total}, {rate:.3g}/s{ahead}{notes}", file=self.stream, flush=True)
+        if self.status is not None:
+            files.write_json(
+                self.status,
+                {
+                    "what": self.what,
+                    "done": done,
+                    "total": self.total,
+                    "rate": rate,
+                    "seconds_left": left,
+                    "note": note,
+                },
+            )
+
+    def close(self) -> None:
+        """Leave the terminal as it was found."""
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _bar(stream: TextIO):  # type: ignore[no-untyped-def]
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(file=stream),
+    )

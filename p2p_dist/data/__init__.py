@@ -1,0 +1,1 @@
+"""Songs to training batches: pairs of windows, tar shards, their index, the seeded stream."""

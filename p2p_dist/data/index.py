@@ -1,0 +1,223 @@
+"""Where every array lies: tar shards are indexed once, then read in place by offset.
+
+A shard is an ordinary tar of npz and json members (plain `webdataset` and plain `tar` read it). The arrays inside a
+stored (not deflated) npz are contiguous bytes of the tar, so one `preadv` brings a pair into a batch without unpacking
+anything. Never a memory map: a file that shrinks under a map is SIGBUS, under `preadv` it is a short read.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import shutil
+import struct
+import tarfile
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2p_dist import files
+
+SCHEMA = 1
+"""Of manifest.json; a reader that knows another refuses."""
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One pair: its key in the shards and where its two arrays begin, bytes from the start of the shard."""
+
+    key: str
+    shard: str
+    input: int
+    target: int
+
+
+def array_offset(npz: bytes, name: str) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
+    """Where the data of array `name` begins inside a stored npz, with dtype and shape.
+
+    Raises:
+        ValueError: no such array, a deflated one, one in Fortran order, or one of pickled objects.
+    """
+    with zipfile.ZipFile(io.BytesIO(npz)) as archive:
+        try:
+            entry = archive.getinfo(f"{name}.npy")
+        except KeyError:
+            raise ValueError(f"no array {name!r} in the npz (it has {', '.join(archive.namelist())})") from None
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"array {name!r} is deflated: it can't be read in place")
+    name_length, extra_length = struct.unpack_from("<HH", npz, entry.header_offset + 26)
+    start = entry.header_offset + 30 + name_length + extra_length
+    stream = io.BytesIO(npz[start : start + 4096])
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read_header(stream)
+    if fortran or dtype.hasobject:
+        raise ValueError(f"array {name!r} is in Fortran order or holds objects: it can't be read in place")
+    return start + stream.tell(), dtype, shape
+
+
+def index_shard(path: Path) -> list[dict[str, Any]]:
+    """The samples of one tar in order, each with its key, the offsets of its arrays, their dtype and shape.
+
+    Raises:
+        ValueError: not a tar, or a damaged member; the message names shard and member.
+    """
+    samples = []
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                key, _, kind = member.name.partition(".")
+                if kind != "npz":
+                    continue
+                opened = archive.extractfile(member)
+                assert opened is not None
+                npz = opened.read()
+                row: dict[str, Any] = {"key": key}
+                for name in ("input", "target"):
+                    try:
+                        offset, dtype, shape = array_offset(npz, name)
+                    except (ValueError, zipfile.BadZipFile, struct.error) as error:
+                        raise ValueError(f"{path}: sample {key}: {error}") from error
+                    row[name] = member.offset_data + offset
+                    row["dtype"], row["shape"] = dtype.str, list(shape)
+                samples.append(row)
+    except tarfile.TarError as error:
+        raise ValueError(f"{path}: not readable as a tar ({error})") from error
+    return samples
+
+
+class Index:
+    """The pairs of one split of a dataset, and how to read them.
+
+    Args:
+        folder: the dataset, with its manifest.json.
+        split: train, valid or test.
+
+    Raises:
+        FileNotFoundError: no manifest: preprocessing has not finished.
+        ValueError: a manifest of another schema, a split without songs, a shard missing or of another size.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        manifest = read_manifest(folder)
+        if split not in manifest["splits"]:
+            raise ValueError(f"{folder} has no {split} songs: put songs into the folder {split}/ of the data")
+        part = manifest["splits"][split]
+        self.folder = folder
+        self.samples = [Sample(*row) for row in part["samples"]]
+        self.shape: tuple[int, ...] = tuple(manifest["shape"])
+        self.dtype = np.dtype(manifest["dtype"])
+        self.shards: dict[str, dict[str, Any]] = {shard["name"]: shard for shard in part["shards"]}
+        self._open: dict[str, int] = {}
+        for name, shard in self.shards.items():
+            size = (folder / name).stat().st_size if (folder / name).is_file() else None
+            if size != shard["bytes"]:
+                found = "is missing" if size is None else f"has {size} bytes"
+                raise ValueError(f"{folder / name} {found}, the manifest says {shard['bytes']}: preprocess again")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        """Read the samples of these numbers from the shards.
+
+        Returns:
+            (batch, 2, channels, mels, frames) in the stored dtype: [:, 0] the inputs, [:, 1] the targets.
+
+        Raises:
+            OSError: a shard could not be read, tried three times; the message names shard and offset.
+        """
+        batch = np.empty((len(numbers), 2, *self.shape), self.dtype)
+        for row, number in zip(batch, numbers, strict=True):
+            sample = self.samples[int(number)]
+            self._read_into(row[0], sample.shard, sample.input)
+            self._read_into(row[1], sample.shard, sample.target)
+        return batch
+
+    def _read_into(self, array: np.ndarray, shard: str, offset: int) -> None:
+        """Fill `array` from the bytes at `offset`; what a parallel file system gets wrong for a moment is tried again."""
+        for attempt in range(3):
+            try:
+                if shard not in self._open:
+                    self._open[shard] = os.open(self.folder / shard, os.O_RDONLY)
+                view = memoryview(array).cast("B")
+                got = os.preadv(self._open[shard], [view], offset)
+                if got == len(view):
+                    return
+                raise OSError(errno.EIO, f"only {got} of {len(view)} bytes at offset {offset}: cut short")
+            except OSError as error:
+                if shard in self._open:
+                    os.close(self._open.pop(shard))
+                if attempt == 2:
+                    where = f"{self.folder / shard} at offset {offset}"
+                    raise OSError(error.errno, error.strerror, where) from error
+                time.sleep(0.1 * 10**attempt)
+
+    def close(self) -> None:
+        """Close the shards."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a dataset.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it has another schema.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(errno.ENOENT, "no manifest: preprocessing has not finished", str(folder / MANIFEST))
+    manifest = files.read_json(folder / MANIFEST)
+    if manifest.get("schema") != SCHEMA:
+        raise ValueError(f"{folder / MANIFEST} has schema {manifest.get('schema')}, this program knows {SCHEMA}: preprocess again")
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> Path:
+    """Copy the shards of one split into the node's memory, each read once and its sha256 checked on the way.
+
+    Every process of a node may call it: the first copies, the others wait at its lock.
+
+    Returns:
+        the folder of the copy, to be given to `Index`.
+
+    Raises:
+        OSError: not enough free memory; the message says how much there is and how to go without.
+        ValueError: a shard differs from the manifest; the message names it.
+    """
+    import fcntl
+
+    manifest = read_manifest(folder)
+    part = manifest["splits"][split]
+    copy = memory / f"p2p_dist-{os.getuid()}" / f"{files.digest(manifest)[:16]}-{split}"
+    copy.mkdir(parents=True, exist_ok=True)
+    with (copy / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        missing = [s for s in part["shards"] if not (copy / s["name"]).is_file()]
+        needed, free = sum(s["bytes"] for s in missing), shutil.disk_usage(memory).free
+        if needed > 0.9 * free:
+            raise OSError(
+                errno.ENOSPC, f"{needed / 1e9:.2f} GB of shards, {free / 1e9:.2f} GB free: use --data.stage none", str(memory)
+            )
+        for shard in missing:
+            with files.replacing(copy / shard["name"]) as temporary, temporary.open("wb") as target:
+                found = hashlib.sha256()
+                with (folder / shard["name"]).open("rb") as source:
+                    while block := source.read(1 << 22):
+                        found.update(block)
+                        target.write(block)
+                if found.hexdigest() != shard["sha256"]:
+                    raise ValueError(f"{folder / shard['name']} differs from its manifest (sha256): preprocess it again")
+        if not (copy / MANIFEST).is_file():
+            files.write_json(copy / MANIFEST, manifest)
+    return copy

@@ -1,0 +1,153 @@
+"""Songs to pairs of pictures: what the networks are trained on, and the way back from a generated picture to power.
+
+`default`: the target is the stem to make, and input and target of a whole song share one level reference that is taken
+from the input, so it is known when the stem is not. Windows are cut from the spectrogram of the whole song; those of
+training and of generation are the same bits.
+
+`thesis`: the target is the whole mix, and every window of either is by itself: 255 hops of sound, its own spectrogram,
+its own maximum as reference. Input and target lose their relative level; kept to compare with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from p2p_dist.audio.spectrogram import db_to_power, frame_count, mel_power, power_to_db
+from p2p_dist.audio.stems import Song, mono
+from p2p_dist.config import Data, parse_task
+
+FLOOR = -80.0
+"""dB below the reference that count as silence, and fill padding."""
+
+CEILING = {"default": 25.0, "thesis": 0.0}
+"""dB above the reference that a picture can hold: a stem can be louder than the input that gave the reference."""
+
+_LOUDEST_SHARE = 0.999
+_LOWEST_REFERENCE = 1e-3  # power: an input of silence must not turn the noise of a stem into full scale
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The windows of one song.
+
+    inputs, targets: float16 (windows, channels, mels, frames), dB relative to the references, from FLOOR to CEILING.
+    starts: (windows,) first frame of each window. references: (windows,) power that is 0 dB in the input.
+    frames: frames of the whole song; the last window is padded with FLOOR where it reaches beyond.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    starts: np.ndarray
+    references: np.ndarray
+    frames: int
+
+
+def heard_and_target(song: Song, task: str) -> tuple[np.ndarray, np.ndarray]:
+    """The sound of a task: the mix of the stems heard and of the stems to make, each (samples, channels)."""
+    heard, made = parse_task(task)
+    return song.sum_of(heard), song.sum_of(made)
+
+
+def window_starts(frames: int, data: Data) -> np.ndarray:
+    """First frames of a song's windows: every `data.window_hop`, the last one reaching to or over the end.
+
+    The thesis dropped what is left after its last whole window, and so does its representation.
+    """
+    beyond = max(frames - data.frames, 0)
+    further = beyond // data.window_hop if data.representation == "thesis" else -(-beyond // data.window_hop)
+    return np.arange(1 + further) * data.window_hop
+
+
+def level_reference(power: np.ndarray) -> float:
+    """The power that a song's pictures call 0 dB: the level under which 99.9 % of the input's bins lie.
+
+    Nearly the peak, but one click can't move it.
+    """
+    return max(float(np.quantile(power, _LOUDEST_SHARE)), _LOWEST_REFERENCE)
+
+
+def mel_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
+    """Mel power of sound (samples, channels): float32 (mels, frames) with the settings of `data`."""
+    signal = mono(sound, rate, data.sample_rate)
+    return mel_power(signal, data.sample_rate, data.n_fft, data.hop_length, data.mels)
+
+
+def to_picture(power: np.ndarray, reference: float, representation: str) -> np.ndarray:
+    """Power to dB relative to `reference`, clipped to what a picture holds; float16 of the same shape."""
+    return np.clip(power_to_db(power, reference), FLOOR, CEILING[representation]).astype(np.float16)
+
+
+def make(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Pictures:
+    """All windows of one song.
+
+    Args:
+        song: what is heard, (samples, channels) at `rate`. target: the stem to make, likewise.
+    """
+    if data.representation == "thesis":
+        return _thesis(song, target, rate, data)
+    heard, made = mel_of(song, rate, data), mel_of(target, rate, data)
+    reference = level_reference(heard)
+    starts = window_starts(heard.shape[1], data)
+    pictures = [_cut(to_picture(power, reference, "default"), starts, data.frames) for power in (heard, made)]
+    return Pictures(*pictures, starts, np.full(len(starts), reference), heard.shape[1])
+
+
+def _cut(picture: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
+    """Windows (windows, 1, mels, width) of a song's picture (mels, frames), the last padded with FLOOR."""
+    missing = int(starts[-1]) + width - picture.shape[1]
+    padded = np.pad(picture, ((0, 0), (0, max(missing, 0))), constant_values=FLOOR)
+    return np.stack([padded[None, :, start : start + width] for start in starts])
+
+
+def _thesis(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Pictures:
+    """The thesis's windows of 255 hops, which is 256 centred frames; a song shorter than one is padded with silence."""
+    heard, made = mono(song, rate, data.sample_rate), mono(song + target, rate, data.sample_rate)
+    frames = frame_count(len(heard), data.hop_length)
+    samples = data.hop_length * (data.frames - 1)
+    starts = window_starts(frames, data)
+    inputs, targets, references = [], [], []
+    for start in starts * data.hop_length:
+        powers = []
+        for signal in (heard, made):
+            part = signal[start : start + samples]
+            part = np.pad(part, (0, samples - len(part)))
+            powers.append(mel_power(part, data.sample_rate, data.n_fft, data.hop_length, data.mels))
+        inputs.append(to_picture(powers[0], float(powers[0].max()), "thesis")[None])
+        targets.append(to_picture(powers[1], float(powers[1].max()), "thesis")[None])
+        references.append(float(powers[0].max()))
+    return Pictures(np.stack(inputs), np.stack(targets), starts, np.array(references), frames)
+
+
+def stitch(outputs: np.ndarray, pictures: Pictures, data: Data) -> np.ndarray:
+    """Generated windows to the stem's mel power over the whole song, cross-faded where windows overlap.
+
+    The thesis's pictures show the mix at an unknown level; it is taken to be the input's, and what rises above the input
+    is the stem.
+
+    Args:
+        outputs: dB, (windows, 1, mels, frames), one for each window of `pictures`.
+
+    Returns:
+        float32 (mels, frames of the song).
+    """
+    fade = np.bartlett(data.frames + 2)[1:-1].astype(np.float32)
+    end = max(int(pictures.starts[-1]) + data.frames, pictures.frames)
+    total, weight = np.zeros((data.mels, end), np.float32), np.zeros(end, np.float32)
+    for output, shown, start, reference in zip(
+        outputs, pictures.inputs, pictures.starts, pictures.references, strict=True
+    ):
+        power = silent_to_zero(output[0], reference)
+        if data.representation == "thesis":
+            power = np.maximum(power - silent_to_zero(shown[0], reference), 0)
+        place = slice(int(start), int(start) + data.frames)
+        total[:, place] += fade * power
+        weight[place] += fade
+    return (total / np.maximum(weight, 1e-9))[:, : pictures.frames]
+
+
+def silent_to_zero(picture: np.ndarray, reference: float) -> np.ndarray:
+    """dB of a picture to power; what lies at FLOOR is nothing, not a noise 80 dB down."""
+    db = np.asarray(picture, np.float32)
+    return np.where(db <= FLOOR + 0.5, np.float32(0), db_to_power(db, reference))

@@ -1,0 +1,1 @@
+"""The Pix2Pix networks and their losses."""

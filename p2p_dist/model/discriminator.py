@@ -1,0 +1,47 @@
+"""The PatchGAN discriminator of Pix2Pix: it judges patches of 70 x 70, given the input."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from p2p_dist.config import Model
+from p2p_dist.model.generator import BatchNorm, initialise
+
+
+class Discriminator(nn.Module):
+    """Three halvings, one convolution of stride 1, one to a single channel of logits.
+
+    forward(input, judged): both (batch, channels, mels, frames). Returns the activations of the four hidden levels and
+    last the logits, (batch, 1, mels / 8 - 2, frames / 8 - 2).
+
+    With spectral norm the power iteration advances in train mode only: the step puts the network there for exactly one
+    forward, so that neither freezing nor gradient accumulation changes how far it gets.
+    """
+
+    def __init__(self, settings: Model, pictures: int = 1) -> None:
+        super().__init__()
+        first = settings.discriminator_channels
+        widths = [first, 2 * first, 4 * first, 8 * first]
+        self.slope = settings.leaky_slope
+        self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
+        spectral = settings.discriminator_norm == "spectral"
+        for level, width in enumerate(widths):
+            into = widths[level - 1] if level else 2 * pictures
+            self.convolutions.append(nn.Conv2d(into, width, 4, 2 if level < 3 else 1, 1, bias=spectral))
+            self.norms.append(BatchNorm(width) if level and not spectral else nn.Identity())
+        self.last = nn.Conv2d(widths[-1], 1, 4, 1, 1)
+        self.apply(initialise)
+        if spectral:
+            for convolution in [*self.convolutions, self.last]:
+                spectral_norm(convolution)
+
+    def forward(self, input: torch.Tensor, judged: torch.Tensor) -> list[torch.Tensor]:
+        x = torch.cat((input, judged), dim=1)
+        activations = []
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.leaky_relu(norm(convolution(x)), self.slope)
+            activations.append(x)
+        return [*activations, self.last(x)]

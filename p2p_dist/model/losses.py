@@ -1,0 +1,32 @@
+"""The terms of the two losses; every one is a mean over the batch, so that shares of ranks average to the whole."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+def discriminator_loss(real: torch.Tensor, generated: torch.Tensor, kind: str) -> torch.Tensor:
+    """Real logits up, generated ones down. `hinge`: Lim and Ye (2017); `bce`: Goodfellow et al. (2014), not halved."""
+    if kind == "hinge":
+        return F.relu(1 - real).mean() + F.relu(1 + generated).mean()
+    ones, zeros = torch.ones_like(real), torch.zeros_like(generated)
+    return F.binary_cross_entropy_with_logits(real, ones) + F.binary_cross_entropy_with_logits(generated, zeros)
+
+
+def adversarial_loss(generated: torch.Tensor, kind: str) -> torch.Tensor:
+    """What the generator wants of the logits of its pictures: to be taken for real."""
+    if kind == "hinge":
+        return -generated.mean()
+    return F.binary_cross_entropy_with_logits(generated, torch.ones_like(generated))
+
+
+def difference_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Mean absolute error of the difference from frame to frame: blurred onsets cost, a level offset does not."""
+    return F.l1_loss(output.diff(dim=-1), target.diff(dim=-1))
+
+
+def feature_loss(generated: list[torch.Tensor], real: list[torch.Tensor]) -> torch.Tensor:
+    """Feature matching (Wang et al. 2018, pix2pixHD eq. 4): mean absolute error of the hidden activations."""
+    terms = [F.l1_loss(a, b.detach()) for a, b in zip(generated[:-1], real[:-1], strict=True)]
+    return torch.stack(terms).mean()

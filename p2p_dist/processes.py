@@ -1,0 +1,25 @@
+"""Processes that do not outlive the one that started them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Ask the kernel to send this process `number` when its parent ends, even by SIGKILL.
+
+    Call it first thing in a child. A parent that is gone already can't be seen by its end, so that is checked too.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() == 1:
+        os.kill(os.getpid(), number)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on: fewer than the machine's inside a Slurm job or a container."""
+    return len(os.sched_getaffinity(0))

@@ -1,0 +1,1 @@
+"""Distributed training: ranks, step, checkpoints, stopping, and the loop that ties them."""
