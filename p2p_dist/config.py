@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -108,6 +109,10 @@ class Data:
     stage: Literal["none", "node", "device"] = resource("none")
     """read shards where they are (none), from a copy in the node's memory (node), from the device's memory (device)"""
 
+    def science(self) -> dict[str, Any]:
+        """The settings that the shards depend on: the same songs under them give the same bytes."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata.get("resource")}
+
     def __post_init__(self) -> None:
         parse_task(self.task)
         _positive(self, "sample_rate", "n_fft", "hop_length", "mels", "frames", "window_hop")
@@ -123,7 +128,7 @@ class Model:
 
     channels: int = 64
     """channels of the generator's first level"""
-    max_channels: int = 512
+    max_channels: int = 1024
     """channels of its deepest levels"""
     depth: int = 5
     """how often the generator halves the picture"""
@@ -201,6 +206,18 @@ class Train:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"train.seed must be from 0 to 4294967295, not {self.seed}")
 
+    def total_steps(self, samples: int) -> int:
+        """Updates of the whole training: `steps`, or enough for `epochs` passes over so many windows."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, math.ceil(self.epochs * samples / self.global_batch_size))
+
+    def is_kept(self, step: int, samples: int) -> bool:
+        """Whether the generator after `step` updates stays for good: the first past every `keep_every` epochs, and the last."""
+        steps = self.keep_every * samples / self.global_batch_size
+        return math.floor(step / steps) > math.floor((step - 1) / steps) or step == self.total_steps(samples)
+
 
 @dataclass(frozen=True)
 class Evaluate:
@@ -230,7 +247,7 @@ class Resources:
     processes_per_node: int | None = None
     """training processes on a node (default: the GPUs of the site's nodes, else 1)"""
     workers: int | None = None
-    """preprocessing processes (default: one a core, on one machine without Slurm one a node)"""
+    """preprocessing processes (default: one a core, and at least one a node)"""
     cluster: Literal["auto", "local", "slurm"] = "auto"
     """auto: Slurm where there is one, else this machine"""
     account: str | None = None
@@ -239,12 +256,16 @@ class Resources:
     """partition of the training (default: the site's)"""
     time: str = "24:00:00"
     """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training goes on in the next"""
+    max_requeues: int = 10
+    """how often a training that its time limit or a preemption stopped is queued again by itself"""
 
     def __post_init__(self) -> None:
         _positive(self, "nodes")
         for name in ("processes_per_node", "workers"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name.replace('_', '-')} must be at least 1, not {value}")
+        if self.max_requeues < 0:
+            raise ValueError(f"max-requeues must not be negative, not {self.max_requeues}")
         seconds_of(self.time)
 
 
@@ -274,6 +295,7 @@ def _thesis() -> Config:
         preset="thesis",
         data=Data(representation="thesis", n_fft=2048, hop_length=512, mels=256, frames=256, window_hop=255),
         model=Model(
+            max_channels=512,
             depth=8,
             upsample="transposed",
             norm="batch",
@@ -327,9 +349,7 @@ PRESETS: dict[str, Config] = {
         preset="tiny",
         data=Data(mels=32, frames=32, window_hop=16),
         model=_SMALL_NETS,
-        train=Train(
-            epochs=None, steps=20, global_batch_size=4, ema=0.9, checkpoint_every=5, keep_every=1, log_every=1
-        ),
+        train=Train(epochs=None, steps=20, global_batch_size=4, ema=0.9, checkpoint_every=5, keep_every=1, log_every=1),
         evaluate=Evaluate(iterations=4, seconds=3.0),
     ),
     "thesis": _thesis(),

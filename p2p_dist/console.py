@@ -68,8 +68,8 @@ class Progress:
     """Shows how far a long job is: a rich bar on a terminal, plain lines anywhere else, and optionally a status file.
 
     A plain line comes with the first and last update and at most every `every` seconds between; it names step, total,
-    rate and time left. The file (JSON: what, done, total, rate, seconds_left, note) is replaced atomically, for
-    whoever follows from another process.
+    rate and time left. The file (JSON: what, done, total, rate, seconds_left, note) is replaced at most every second,
+    for whoever follows from another process.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Progress:
         self.what, self.total, self.start, self.every, self.status = what, total, start, every, status
         self.stream = stream if stream is not None else sys.stdout
         self.begun = time.monotonic()
-        self.shown = float("-inf")
+        self.shown = self.stated = float("-inf")
         self.bar = _bar(self.stream) if self.stream.isatty() and os.environ.get("TERM") != "dumb" else None
         if self.bar is not None:
             self.bar.start()
@@ -93,30 +93,26 @@ class Progress:
 
     def update(self, done: int, note: str = "") -> None:
         """Say that `done` of the total are done; `note` carries the numbers of the moment."""
-        if self.bar is not None:
-            self.bar.update(self.task, completed=done, note=note)
         now = time.monotonic()
-        if done < self.total and now - self.shown < (0.5 if self.bar is not None else self.every):
-            return
-        self.shown = now
         rate = (done - self.start) / max(now - self.begun, 1e-9)
         left = (self.total - done) / rate if rate > 0 else None
-        if self.bar is None:
-            ahead = f", {duration(left)} left" if left is not None and done < self.total else ""
+        last = done >= self.total
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, note=note)
+        elif last or now - self.shown >= self.every:
+            self.shown = now
+            ahead = f", {duration(left)} left" if left is not None and not last else ""
             notes = f", {note}" if note else ""
             print(f"{self.what}: {done}/{self.total}, {rate:.3g}/s{ahead}{notes}", file=self.stream, flush=True)
-        if self.status is not None:
-            files.write_json(
-                self.status,
-                {
-                    "what": self.what,
-                    "done": done,
-                    "total": self.total,
-                    "rate": rate,
-                    "seconds_left": left,
-                    "note": note,
-                },
-            )
+        if self.status is not None and (last or now - self.stated >= 1):
+            self.stated = now
+            numbers = {"what": self.what, "done": done, "total": self.total, "rate": rate, "seconds_left": left, "note": note}
+            files.write_json(self.status, numbers)
+
+    def follow(self, done: int, total: int, note: str) -> None:
+        """Show on the bar what another process reported of itself."""
+        assert self.bar is not None
+        self.bar.update(self.task, completed=done, total=total, note=note)
 
     def close(self) -> None:
         """Leave the terminal as it was found."""

@@ -44,7 +44,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         fsync_file(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -95,7 +95,7 @@ def new_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 fsync_file(file)
         fsync_folder(temporary)
-        os.rename(temporary, path)
+        temporary.rename(path)
         fsync_folder(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -9,14 +9,15 @@ import signal
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def die_with_parent(number: int = signal.SIGKILL) -> None:
-    """Ask the kernel to send this process `number` when its parent ends, even by SIGKILL.
+def die_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
+    """Ask the kernel to send this process `number` when its parent ends, even by SIGKILL. Call it first thing in a child.
 
-    Call it first thing in a child. A parent that is gone already can't be seen by its end, so that is checked too.
+    Args:
+        parent: process id of the parent, to notice one that is gone already.
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() == 1:
+    if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), number)
 
 

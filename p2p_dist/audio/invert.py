@@ -39,7 +39,7 @@ def mel_to_magnitude(mel: np.ndarray, sample_rate: int, n_fft: int, iterations: 
 
 def stft(signal: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
     """Centred short-time Fourier transform, complex64 (frames, n_fft // 2 + 1)."""
-    return scipy.fft.rfft(frames_of(signal, n_fft, hop_length) * hann(n_fft), axis=1)  # type: ignore[no-any-return]
+    return scipy.fft.rfft(frames_of(signal, n_fft, hop_length) * hann(n_fft), axis=1)
 
 
 def istft(spectrum: np.ndarray, n_fft: int, hop_length: int, samples: int) -> np.ndarray:
@@ -51,14 +51,12 @@ def istft(spectrum: np.ndarray, n_fft: int, hop_length: int, samples: int) -> np
         place = slice(start, start + hop_length * len(frames))
         signal[place] += frames[:, start : start + hop_length].reshape(-1)
         weight[place] += np.tile(square[start : start + hop_length], len(frames))
-    signal = signal / np.maximum(weight, 1e-8)
+    signal /= np.maximum(weight, 1e-8)
     signal = signal[n_fft // 2 : n_fft // 2 + samples]
     return np.pad(signal, (0, samples - len(signal)))
 
 
-def griffin_lim(
-    magnitude: np.ndarray, n_fft: int, hop_length: int, samples: int, iterations: int, seed: int = 0
-) -> np.ndarray:
+def griffin_lim(magnitude: np.ndarray, n_fft: int, hop_length: int, samples: int, iterations: int, seed: int = 0) -> np.ndarray:
     """A signal whose STFT has about this magnitude: Griffin and Lim (1984) with momentum, from a seeded random phase.
 
     Args:

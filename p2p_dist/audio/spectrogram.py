@@ -58,9 +58,7 @@ def frames_of(signal: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
 
 
-def mel_power(
-    signal: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, mels: int, lowest: float = 0.0
-) -> np.ndarray:
+def mel_power(signal: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, mels: int, lowest: float = 0.0) -> np.ndarray:
     """Mel power spectrogram of a mono signal.
 
     Args:

@@ -63,7 +63,7 @@ class Source:
 
 def stem_files(folder: Path) -> dict[str, Path]:
     """The sound file of each stem found in the folder of one song."""
-    found = {}
+    found: dict[str, Path] = {}
     for stem in STEMS:
         for suffix in (".wav", ".flac"):
             if (file := folder / f"{stem}{suffix}").is_file():

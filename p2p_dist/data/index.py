@@ -148,7 +148,7 @@ class Index:
             try:
                 if shard not in self._open:
                     self._open[shard] = os.open(self.folder / shard, os.O_RDONLY)
-                view = memoryview(array).cast("B")
+                view = memoryview(array).cast("B")  # type: ignore[arg-type]
                 got = os.preadv(self._open[shard], [view], offset)
                 if got == len(view):
                     return
@@ -178,7 +178,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(errno.ENOENT, "no manifest: preprocessing has not finished", str(folder / MANIFEST))
     manifest = files.read_json(folder / MANIFEST)
     if manifest.get("schema") != SCHEMA:
-        raise ValueError(f"{folder / MANIFEST} has schema {manifest.get('schema')}, this program knows {SCHEMA}: preprocess again")
+        raise ValueError(
+            f"{folder / MANIFEST} has schema {manifest.get('schema')}, this program knows {SCHEMA}: preprocess again"
+        )
     assert isinstance(manifest, dict)
     return manifest
 

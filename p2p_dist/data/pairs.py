@@ -91,7 +91,7 @@ def make(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Picture
     reference = level_reference(heard)
     starts = window_starts(heard.shape[1], data)
     pictures = [_cut(to_picture(power, reference, "default"), starts, data.frames) for power in (heard, made)]
-    return Pictures(*pictures, starts, np.full(len(starts), reference), heard.shape[1])
+    return Pictures(pictures[0], pictures[1], starts, np.full(len(starts), reference), heard.shape[1])
 
 
 def _cut(picture: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
@@ -135,9 +135,7 @@ def stitch(outputs: np.ndarray, pictures: Pictures, data: Data) -> np.ndarray:
     fade = np.bartlett(data.frames + 2)[1:-1].astype(np.float32)
     end = max(int(pictures.starts[-1]) + data.frames, pictures.frames)
     total, weight = np.zeros((data.mels, end), np.float32), np.zeros(end, np.float32)
-    for output, shown, start, reference in zip(
-        outputs, pictures.inputs, pictures.starts, pictures.references, strict=True
-    ):
+    for output, shown, start, reference in zip(outputs, pictures.inputs, pictures.starts, pictures.references, strict=True):
         power = silent_to_zero(output[0], reference)
         if data.representation == "thesis":
             power = np.maximum(power - silent_to_zero(shown[0], reference), 0)

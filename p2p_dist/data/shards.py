@@ -12,7 +12,6 @@ Workers import neither torch nor librosa, and may be killed at any instant: a sh
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import hashlib
 import io
 import json
@@ -62,25 +61,6 @@ def slug(title: str) -> str:
     """A title as at most 48 ASCII letters, digits and single dashes: for keys and file names, not for people."""
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or "song"
-
-
-def settings(data: Data) -> dict[str, Any]:
-    """The settings that the shards depend on; the same songs under the same settings give the same bytes."""
-    fields = [f.name for f in dataclasses.fields(data) if not f.metadata.get("resource")]
-    return {name: getattr(data, name) for name in fields}
-
-
-def dataset_name(root: Path, data: Data) -> str:
-    """Name of the folder for these songs under these settings, as `drums-default-1f3c9a52e07b`.
-
-    Songs are told apart by split, title and size in bytes, not decoded: a login node can tell the name.
-
-    Raises:
-        ValueError: no song under `root`.
-    """
-    songs = [[song.split, song.name, song.size()] for song in stems.find_songs(root)]
-    made_by = files.digest([index.SCHEMA, settings(data), songs])[:12]
-    return f"{slug(data.task)}-{data.representation}-{made_by}"
 
 
 def preprocess(
@@ -138,12 +118,14 @@ def _work(root: Path) -> list[Work]:
 def _claim(out: Path, data: Data) -> None:
     """Write down what `out` is made of, or refuse it if it was made of something else."""
     path = out / PARTS / "settings.json"
-    wanted = json.loads(json.dumps(settings(data)))
+    wanted = json.loads(json.dumps(data.science()))
     if not path.is_file():
         files.write_json(path, wanted)
         return
     found = files.read_json(path)
-    changed = [f"{name} is {found.get(name)!r} there, {value!r} here" for name, value in wanted.items() if found.get(name) != value]
+    changed = [
+        f"{name} is {found.get(name)!r} there, {value!r} here" for name, value in wanted.items() if found.get(name) != value
+    ]
     if changed:
         raise ValueError(f"{out} was made by other settings ({'; '.join(changed)}): name another folder")
 
@@ -267,7 +249,7 @@ def _finish(out: Path, data: Data, work: list[Work], left_out: list[Result]) -> 
             }
     manifest = {
         "schema": index.SCHEMA,
-        "settings": settings(data),
+        "settings": data.science(),
         "dtype": records[0]["dtype"],
         "shape": records[0]["shape"],
         "left_out": [{"song": result.name, "reason": result.error} for result in left_out],

@@ -1,0 +1,35 @@
+# make demo   the whole way on one machine, from an example song to a page
+# make test   the tests: no root, nothing outside this checkout, under 5 minutes
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: install demo test guards test-browser clean
+
+install: $(VENV)/run
+demo: $(VENV)/run
+	$(BIN)/python launch/submit.py --nodes 2
+
+# An environment is made anew when what it should hold has changed.
+$(VENV)/run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[run]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/run
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/benchmarks
+
+guards: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+	$(BIN)/shellcheck .ci/run hpc/*.sh
+
+clean:
+	rm -rf $(VENV) build *.egg-info

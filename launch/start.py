@@ -1,0 +1,30 @@
+"""Start a command of p2p_dist from a checkout, installed or not. Plain enough for the oldest python of a login node."""
+
+import importlib
+import sys
+from pathlib import Path
+
+
+def command(module):
+    """Import `module` and run its `main(arguments) -> exit code`."""
+    if sys.version_info < (3, 11):
+        found = "{}.{}".format(*sys.version_info[:2])
+        sys.stderr.write(
+            "error: p2p_dist needs Python 3.11 or newer, this is "
+            + found
+            + ": load a module with a newer one (on LUMI: module load cray-python), or name it: python3.11 launch/...\n"
+        )
+        sys.exit(2)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    try:
+        main = importlib.import_module(module).main
+        from p2p_dist.console import exit_with
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("p2p_dist"):
+            raise
+        sys.stderr.write(
+            "error: the package {} is missing: 'make install' makes an environment with all of them (.venv), "
+            "or: python -m pip install -c constraints.txt -e .\n".format(error.name)
+        )
+        sys.exit(2)
+    exit_with(lambda: main(sys.argv[1:]))

@@ -1,0 +1,208 @@
+"""The stages of a run on this machine, one after the other, where there is no Slurm.
+
+    launcher (launch/submit.py) -> one process a stage -> for training: one process a rank, forked from it
+
+The launcher only watches: work happens in processes of their own session, so that a Ctrl-C reaches the launcher alone,
+which then asks in order. Each of them ends with the one that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, TextIO
+
+from p2p_dist import console, files, processes, rundir
+from p2p_dist.config import Config
+from p2p_dist.jobs import stages
+from p2p_dist.rundir import Owner, RunDir
+
+_GRACE = 30.0  # seconds that the other ranks have to leave once one has ended badly
+
+
+def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
+    """Do what is not done of the four stages.
+
+    Args:
+        again: the command to go on with, for people.
+
+    Returns:
+        exit code: 0 done, 1 a stage failed or songs were left out, 75 stopped in order, 130 stopped at once.
+    """
+    run.logs.mkdir(parents=True, exist_ok=True)
+    files.remove_garbage(run.path)
+    for stage in stages.STAGES:
+        if (found := stages.is_done(stage, run)) is not None:
+            if stage != "page":
+                console.say(f"{stage}: done already ({found})")
+            continue
+        code = _run_stage(stage, run, settings, owner)
+        if code in (console.STOPPED, console.INTERRUPTED):
+            console.say(f"stopped in {stage}; to go on: {again}")
+            return code
+        if code != console.DONE and stages.is_done(stage, run) is None:
+            outcome = run.read_outcome()
+            if outcome is None:
+                log = run.logs / f"{stage}.log"
+                console.complain(f"{stage} ended with {code}; the end of {log}:\n{_tail(log)}")
+                console.complain(f"what was saved is good; to go on: {again}")
+            else:
+                console.complain(f"error: {outcome['message']}")
+            return console.FAILED
+    left_out = files.read_json(run.shards / "manifest.json")["left_out"]
+    for song in left_out:
+        console.complain(f"left out: {song['reason']}")
+    console.say(f"page: {run.page}")
+    return console.FAILED if left_out else console.DONE
+
+
+def _run_stage(stage: str, run: RunDir, settings: Config, owner: Owner) -> int:
+    """Run one stage in its own process and show its progress; its exit code."""
+    run.outcome.unlink(missing_ok=True)
+    run.status.unlink(missing_ok=True)
+    module = "p2p_dist.jobs.local" if stage == "train" else "p2p_dist.jobs.stages"
+    # -P: the code that the run began with, not what lies in the current folder.
+    command = [sys.executable, "-P", "-m", module, stage, str(run.path)]
+    environment = {**os.environ, "PYTHONPATH": str(run.code), "PYTHONUNBUFFERED": "1"}
+    environment["P2P_ATTEMPT"] = f"{socket.gethostname()}.{os.getpid()}.{int(time.time())}"
+    log = run.logs / f"{stage}.log"
+    seen = log.stat().st_size if log.is_file() else 0
+    with log.open("a") as output:
+        child = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+            pass_fds=[owner.descriptor],
+        )
+    with log.open() as output:
+        output.seek(seen)
+        return _follow(stage, run, child, output)
+
+
+def _follow(stage: str, run: RunDir, child: subprocess.Popen[bytes], log: TextIO) -> int:
+    """Show progress until the stage ends: a bar on a terminal, else the lines of its log.
+
+    The first Ctrl-C asks the stage to stop, the second kills it.
+    """
+    asked = False
+    bar = console.Progress(stage, 1) if sys.stdout.isatty() else None
+    try:
+        while True:
+            try:
+                ended = child.poll() is not None
+                if bar is None:
+                    sys.stdout.write(log.read())
+                    sys.stdout.flush()
+                elif run.status.is_file():
+                    status = files.read_json(run.status)
+                    bar.follow(status["done"], status["total"], status["note"])
+                if ended:
+                    return child.returncode if child.returncode >= 0 else 128 - child.returncode
+                time.sleep(0.2)
+            except KeyboardInterrupt:
+                if asked:
+                    os.killpg(child.pid, signal.SIGKILL)
+                    child.wait()
+                    return console.INTERRUPTED
+                asked = True
+                console.say(f"\nstopping {stage} in order (Ctrl-C again: at once)")
+                child.send_signal(signal.SIGTERM)
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-12:])
+
+
+def _rank_log(run: RunDir, rank: int) -> Path:
+    return run.logs / f"train-rank{rank}.log"
+
+
+def fork_ranks(folder: Path) -> NoReturn:
+    """Fork one process a rank and wait for them: the start of a training on this machine.
+
+    Importing torch takes seconds a process; forked from a parent that imported it and ran no operation, all ranks start
+    in a fraction of one.
+    """
+    import torch
+    import torch._dynamo  # DistributedDataParallel imports it
+
+    assert torch.__version__
+    run = RunDir(folder)
+    resources = rundir.resolve(run).resources
+    per_node = resources.processes_per_node or 1
+    world_size = resources.nodes * per_node
+    environment = {
+        "WORLD_SIZE": world_size,
+        "LOCAL_WORLD_SIZE": world_size,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    ranks: dict[int, int] = {}
+    parent = os.getpid()
+    for rank in range(world_size):
+        child = os.fork()
+        if child == 0:
+            processes.die_with_parent(parent=parent)
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            if rank:
+                with _rank_log(run, rank).open("a") as log:
+                    os.dup2(log.fileno(), 1)
+                    os.dup2(log.fileno(), 2)
+            stages.run_stage("train", folder)
+        ranks[child] = rank
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        for child in ranks:
+            os.kill(child, number)
+
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, pass_on)
+    codes: dict[int, int] = {}
+    deadline = float("inf")
+    while len(codes) < world_size:
+        child, status = os.waitpid(-1, os.WNOHANG)
+        if child:
+            code = os.waitstatus_to_exitcode(status)
+            codes[ranks.pop(child)] = code
+            if code not in (console.DONE, console.STOPPED):
+                deadline = min(deadline, time.monotonic() + _GRACE)
+        elif time.monotonic() > deadline:
+            for child in ranks:
+                os.kill(child, signal.SIGKILL)
+        else:
+            time.sleep(0.05)
+    bad = {rank: code for rank, code in codes.items() if code not in (console.DONE, console.STOPPED)}
+    for rank, code in sorted(bad.items()):
+        ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        console.complain(f"rank {rank} of {world_size} ended with {ended}")
+        if rank:
+            console.complain(_tail(_rank_log(run, rank)))
+    highest = max(abs(code) for code in codes.values()) if bad else max(codes.values())
+    os._exit(stages.CRASHED if any(code < 0 for code in bad.values()) else highest)
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+if __name__ == "__main__":
+    assert sys.argv[1] == "train"
+    processes.die_with_parent(signal.SIGTERM)
+    fork_ranks(Path(sys.argv[2]))

@@ -1,0 +1,161 @@
+"""The four stages of a run, and what happens in the process that runs one.
+
+    python -m p2p_dist.jobs.stages train RUN_DIRECTORY
+
+A stage always ends through `_leave`: outcome.json says how (unless it crashed), then `os._exit`, because no thread or
+exit handler of a library may keep a process that has finished.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from p2p_dist import config, console, files, processes, rundir
+from p2p_dist.rundir import RunDir
+
+STAGES = ("preprocess", "train", "evaluate", "page")
+
+CRASHED = 70
+"""Exit code of an error that is not the run's own: a lost peer, a bug. It may be tried again."""
+
+
+def is_done(stage: str, run: RunDir) -> str | None:
+    """What there is already of a stage, in words; None where there is something to do."""
+    manifest = run.shards / "manifest.json"
+    if not manifest.is_file():
+        return None
+    content = files.read_json(manifest)
+    if stage == "preprocess":
+        counts = [
+            f"{len(part['songs'])} {split} songs in {len(part['samples'])} windows" for split, part in content["splits"].items()
+        ]
+        return ", ".join(counts)
+    trained = rundir.find_steps(run.checkpoints)
+    if stage == "train":
+        if "train" not in content["splits"]:
+            return None
+        settings = rundir.resolve(run)
+        total = settings.train.total_steps(len(content["splits"]["train"]["samples"]))
+        return f"{total} steps" if trained and trained[-1][0] >= total else None
+    evaluated = [step for step, _ in rundir.find_steps(run.evaluations)]
+    if stage == "evaluate":
+        missing = [step for step, path in trained if (path / "generator.safetensors").is_file() and step not in evaluated]
+        return f"{len(evaluated)} checkpoints" if evaluated and not missing else None
+    assert stage == "page"
+    if not run.page.is_file() or not evaluated:
+        return None
+    newest = max((path / "metrics.json").stat().st_mtime for _, path in rundir.find_steps(run.evaluations))
+    return str(run.page) if run.page.stat().st_mtime >= newest else None
+
+
+def preprocess(run: RunDir, settings: config.Config) -> int:
+    """Songs to shards. Songs that had to be left out are named here and in the manifest; the rest goes on."""
+    from p2p_dist.data import shards
+
+    assert settings.data.root is not None
+    workers = settings.resources.workers or max(settings.resources.nodes, processes.usable_cores())
+    with console.Progress("preprocess", 1, status=run.status) as progress:
+
+        def on_song(done: int, total: int, result: shards.Result) -> None:
+            if result.error is not None:
+                console.complain(f"left out: {result.error}")
+            progress.total = total
+            progress.update(done, result.name)
+
+        left_out = shards.preprocess(Path(settings.data.root), run.shards, settings.data, workers, on_song)
+    if left_out:
+        console.complain(f"{len(left_out)} songs left out: {', '.join(result.name for result in left_out)}")
+    return console.DONE
+
+
+def train(run: RunDir, settings: config.Config) -> int:
+    """Every process of the training calls it."""
+    from p2p_dist.train.loop import train
+
+    return train(run, settings)
+
+
+def evaluate(run: RunDir, settings: config.Config) -> int:
+    """Measure and render the checkpoints that were not yet."""
+    from p2p_dist.evaluate.checkpoints import evaluate
+
+    evaluate(run, settings)
+    return console.DONE
+
+
+def page(run: RunDir, settings: config.Config) -> int:
+    """Write the page."""
+    from p2p_dist.evaluate.page import write
+
+    console.say(f"page: {write(run, settings)}")
+    return console.DONE
+
+
+def run_stage(stage: str, folder: str | Path) -> NoReturn:
+    """Run one stage of the run in `folder` in this process, and end the process with the stage's exit code."""
+    run = RunDir(Path(folder))
+    _take_place_from_slurm()
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        console.say(f"--- {stage}, attempt {rundir.attempt()}")
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # train puts its own flag in their place
+        signal.signal(number, _interrupt)
+    body: Callable[[RunDir, config.Config], int] = {
+        "preprocess": preprocess,
+        "train": train,
+        "evaluate": evaluate,
+        "page": page,
+    }[stage]
+    outcome, message, code = "failed", "", console.FAILED
+    try:
+        code = body(run, rundir.resolve(run))
+        outcome = {console.DONE: "done", console.STOPPED: "stopped"}.get(code, "failed")
+    except KeyboardInterrupt:
+        outcome, code, message = "stopped", console.STOPPED, "stopped between two pieces of work"
+    except (ValueError, FloatingPointError) as error:
+        message = str(error)
+    except OSError as error:
+        message = console.describe(error)
+    except BaseException:
+        traceback.print_exc()
+        _leave(CRASHED)
+    if outcome == "failed" and message:
+        console.complain(f"error: {message}")
+    if first:
+        run.write_outcome(stage, outcome, message)
+    _leave(code)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    """Stages other than training hold nothing that a kill would lose: they end where they are."""
+    signal.signal(number, signal.SIG_IGN)  # schedulers send it twice
+    raise KeyboardInterrupt
+
+
+def _leave(code: int) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
+def _take_place_from_slurm() -> None:
+    """Under srun, hand Slurm's place of this task to what reads RANK and the like."""
+    if "SLURM_PROCID" not in os.environ or "RANK" in os.environ:
+        return
+    os.environ["RANK"] = os.environ["SLURM_PROCID"]
+    os.environ["WORLD_SIZE"] = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", "1"))
+    os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
+    per_node = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("SLURM_TASKS_PER_NODE", "1"))
+    os.environ["LOCAL_WORLD_SIZE"] = per_node.split(",")[0].split("(")[0]
+
+
+if __name__ == "__main__":
+    processes.die_with_parent(signal.SIGTERM)
+    run_stage(sys.argv[1], sys.argv[2])

@@ -1,0 +1,290 @@
+"""The launcher: settle the settings, then run the stages here or queue them on Slurm."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from p2p_dist import __version__, config, console, files, rundir
+from p2p_dist.config import Config
+from p2p_dist.jobs import local, site, stages
+from p2p_dist.rundir import RunDir
+
+EXAMPLE = "The Easton Ellises - Falcon 69.stem.mp4"
+"""Six seconds of MUSDB18 that the package stempeg ships."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Preprocess songs, train, evaluate every checkpoint, write a page to listen to.
+
+    Without --data a 6-second example song shows the way. Typed again, it goes on where it stopped.
+    """
+
+    run: str | None = None
+    """name of the run, a folder in ./runs or $P2P_RUNS (default: task and preset)"""
+    preset: str | None = None
+    """demo, tiny, small (a CPU), default (GPUs) or thesis (default: demo without --data, default with it)"""
+    config: Path | None = None
+    """YAML file with any part of the settings; over the preset, under the flags"""
+    dry_run: bool = False
+    """print the stages, the Slurm scripts, the settings and the most GPU-hours they can take; start nothing"""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+def main(arguments: list[str]) -> int:
+    """What `launch/submit.py` does; its exit code."""
+    if "--version" in arguments:
+        console.say(f"p2p_dist {__version__}")
+        return console.DONE
+    command, run = parse(arguments)
+    where = site.resolve(command.settings.resources.cluster)
+    example = example_folder()
+    root = Path(command.settings.data.root or example)
+    if command.dry_run:
+        dry_run(run, command.settings, where, None if root == example else root)
+        return console.DONE
+    if where == "local":
+        check_packages()
+    if root == example:
+        lay_out_example(example)
+    dataset = rundir.dataset_name(root, command.settings.data)
+    owner = rundir.Owner(run) if where == "local" else None
+    settings = rundir.begin(run, command.settings, dataset)
+    console.say(f"run {run.path.name}: {run.path}")
+    if rundir.code_differs(run):
+        console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
+    if owner is not None:
+        return local.run(run, settings, owner, shlex.join(["python", "launch/submit.py", *arguments]))
+    return queue(run, settings, site.load(where))
+
+
+def parse(arguments: list[str]) -> tuple[Command, RunDir]:
+    """Command line to settings: defaults < preset < YAML file < flags; a run that exists is its own preset.
+
+    Raises:
+        ValueError: an unknown preset, a bad value or file.
+        SystemExit: with code 2 for an unknown option (tyro says which was meant), with 0 after --help.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--preset", "--config", "--data"):
+        early.add_argument(name, nargs="?")
+    early.add_argument("--data.root", dest="data", nargs="?")
+    hints = early.parse_known_args(arguments)[0]
+    songs = hints.data or os.environ.get("MUSDB_PATH")
+    base = config.preset(hints.preset or ("default" if songs else "demo"))
+    if hints.config:
+        path = Path(hints.config)
+        if not path.is_file():
+            raise ValueError(f"no file {path}: --config names a YAML file of settings")
+        base = config.from_yaml(path, base)
+    command = _parse_over(base, arguments)
+    run = rundir.find(command.run or rundir.default_name(command.settings))
+    if run.config.is_file() and not hints.preset and not hints.config:
+        command = _parse_over(config.from_yaml(run.config), arguments)
+    if root := command.settings.data.root or os.environ.get("MUSDB_PATH"):
+        data = dataclasses.replace(command.settings.data, root=str(Path(root).expanduser().absolute()))
+    else:
+        data = dataclasses.replace(command.settings.data, root=str(example_folder()))
+    settings = dataclasses.replace(command.settings, data=data)
+    return dataclasses.replace(command, settings=settings), run
+
+
+def _parse_over(base: Config, arguments: list[str]) -> Command:
+    return tyro.cli(Command, prog="launch/submit.py", args=arguments, default=Command(settings=base))
+
+
+def example_folder() -> Path:
+    """Where the example song is laid out as a MUSDB18 of one song: beside the runs."""
+    return rundir.runs_root().parent / "songs" / "falcon69"
+
+
+def lay_out_example(folder: Path) -> None:
+    """Copy the example song into train/ and test/ of `folder`: the same sound for both.
+
+    Raises:
+        ValueError: stempeg, which ships it, is not installed.
+    """
+    spec = importlib.util.find_spec("stempeg")
+    song = Path(spec.submodule_search_locations[0]) / "data" / EXAMPLE if spec and spec.submodule_search_locations else None
+    if song is None or not song.is_file():
+        raise ValueError(
+            "the example song is part of the package stempeg, which is missing: name a folder of songs with --data"
+        )
+    for split in ("train", "test"):
+        target = folder / split / EXAMPLE
+        if not target.is_file() or target.stat().st_size != song.stat().st_size:
+            files.write_bytes(target, song.read_bytes())
+
+
+def check_packages() -> None:
+    """Make sure that what the stages import is installed, before anything starts.
+
+    Raises:
+        ValueError: names what is missing, and how to install it.
+    """
+    needed = ("torch", "numpy", "scipy", "av", "soxr", "soundfile", "webdataset", "musdb", "mir_eval", "jinja2", "matplotlib")
+    if missing := [name for name in (*needed, "safetensors") if importlib.util.find_spec(name) is None]:
+        raise ValueError(
+            f"to run here, these packages are missing: {', '.join(missing)}; 'make install' makes an environment with them, "
+            "or: python -m pip install -c constraints.txt -e '.[run]'"
+        )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One Slurm job: a stage, and what sbatch is told, in submitit's words."""
+
+    stage: str
+    parameters: dict[str, Any]
+
+
+def jobs(run: RunDir, settings: Config, place: site.Site) -> list[Job]:
+    """The chain of jobs of a run, in order; each waits for the one before to end well."""
+    resources = settings.resources
+    processes = place.processes_per_node(resources)
+    common: dict[str, Any] = {"account": resources.account, "additional_parameters": {"requeue": True}}
+    path = f"export PYTHONPATH={shlex.quote(str(run.code))} PYTHONUNBUFFERED=1"
+    cores = "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"
+    requeue = shlex.join(["bash", str(run.code / "hpc" / "requeue.sh"), str(run.path)]) + f' "$code" {resources.max_requeues}'
+    seconds = config.seconds_of(resources.time)
+    shapes: dict[str, dict[str, Any]] = {
+        "preprocess": {
+            "partition": place.cpu_partition,
+            "time": _minutes(place.preprocess_time),
+            "cpus_per_task": place.preprocess_cores,
+        },
+        "train": {
+            "partition": resources.partition or place.partition,
+            "time": _minutes(resources.time),
+            "nodes": resources.nodes,
+            "ntasks_per_node": processes,
+            "cpus_per_task": place.cores_per_process,
+            "gpus_per_node": place.gpus_per_node or None,
+            "mem": place.memory_per_node,
+            "signal_delay_s": min(300, seconds // 4),
+            "setup": [
+                'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+                "MASTER_PORT=$((20000 + (SLURM_JOB_ID * 11 + ${SLURM_RESTART_COUNT:-0}) % 20000))",
+                "export MASTER_ADDR MASTER_PORT",
+            ],
+            "srun_args": ["--kill-on-bad-exit=0", "--wait=60"],
+            "teardown": ["code=$?", requeue],
+        },
+        "evaluate": {
+            "partition": resources.partition or place.partition,
+            "time": _minutes(place.evaluate_time),
+            "cpus_per_task": place.cores_per_process,
+            "gpus_per_node": 1 if place.gpus_per_node else None,
+        },
+        "page": {"partition": place.cpu_partition, "time": 10, "cpus_per_task": 1},
+    }
+    chain = []
+    for stage in stages.STAGES:
+        shape = {**common, "nodes": 1, "ntasks_per_node": 1, **shapes[stage]}
+        shape["setup"] = [path, cores, *shape.get("setup", [])]
+        shape["job_name"] = f"p2p-{stage}"
+        shape["comment"] = f"p2p_dist {stage} {run.path}"
+        shape["stderr_to_stdout"] = True
+        chain.append(Job(stage, {name: value for name, value in shape.items() if value is not None}))
+    return chain
+
+
+def _minutes(time: str) -> int:
+    return -(-config.seconds_of(str(time)) // 60)
+
+
+def dry_run(run: RunDir, settings: Config, where: str, songs: Path | None) -> None:
+    """Print what a start would do. Reads, and writes nothing.
+
+    Raises:
+        ValueError: the songs or the saved settings do not fit.
+    """
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    begun = run.config.is_file()
+    if songs is not None:
+        dataset = rundir.dataset_name(songs, settings.data)
+        console.say(f"# songs: {songs}\n# shards: {dataset}")
+    if begun and (changed := config.differences(config.from_yaml(run.config), settings)):
+        raise ValueError(f"the run {run.path.name} was begun with other settings: {'; '.join(changed)}")
+    console.say(f"# run: {run.path}")
+    for stage in stages.STAGES:
+        done = stages.is_done(stage, run) if begun else None
+        console.say(f"# {stage}: " + (f"done already ({done})" if done else "to do"))
+    if where == "local":
+        console.say(
+            "# no Slurm here: these stages would run on this machine; with --cluster slurm these scripts would be queued:"
+        )
+    place = site.load("slurm" if where == "local" else where)
+    for job in jobs(run, settings, place):
+        folder = run.slurm / job.stage
+        command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])
+        console.say(f"\n##### {job.stage}.sh\n{_make_sbatch_string(command=command, folder=folder, **job.parameters)}")
+    console.say(f"\n##### config.yaml\n{config.to_yaml(settings)}")
+    console.say(
+        f"# at most {gpu_hours(settings, place):.1f} GPU-hours of training, over all {settings.resources.max_requeues} requeues"
+    )
+
+
+def gpu_hours(settings: Config, place: site.Site) -> float:
+    """The most that the training can take: GPUs x time limit x starts."""
+    resources = settings.resources
+    hours = config.seconds_of(resources.time) / 3600
+    return place.gpus_per_node * resources.nodes * hours * (1 + resources.max_requeues)
+
+
+def queue(run: RunDir, settings: Config, place: site.Site) -> int:
+    """Queue the stages that are neither done nor queued, each waiting for the one before; prints their job ids."""
+    import submitit
+
+    queued = queued_jobs(run)
+    before: str | None = None
+    for job in jobs(run, settings, place):
+        if (found := stages.is_done(job.stage, run)) is not None and before is None:
+            console.say(f"{job.stage}: done already ({found})")
+            continue
+        if job.stage in queued:
+            before = queued[job.stage]
+            console.say(f"{job.stage}: queued already, job {before}")
+            continue
+        executor = submitit.SlurmExecutor(folder=run.slurm / job.stage, python=shlex.quote(sys.executable))
+        parameters = {**job.parameters, **({"dependency": f"afterok:{before}"} if before else {})}
+        executor.update_parameters(**parameters)
+        submitted = executor.submit(stages.run_stage, job.stage, str(run.path))
+        before = submitted.job_id
+        console.say(f"{job.stage}: job {before}, log {submitted.paths.stdout}")
+    console.say("to follow them: squeue --me")
+    return console.DONE
+
+
+def queued_jobs(run: RunDir) -> dict[str, str]:
+    """Stage -> id of the jobs of this run that Slurm still has, told by their comment.
+
+    Raises:
+        OSError: squeue can't be asked.
+    """
+    squeue = shutil.which("squeue")
+    if squeue is None:
+        raise FileNotFoundError(2, "no such command; is this a login node of the cluster?", "squeue")
+    asked = subprocess.run([squeue, "--me", "--noheader", "--format=%i|%k"], capture_output=True, text=True)
+    if asked.returncode:
+        raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
+    found = {}
+    for line in asked.stdout.splitlines():
+        number, _, comment = line.partition("|")
+        for stage in stages.STAGES:
+            if comment.strip() == f"p2p_dist {stage} {run.path}":
+                found[stage] = number.strip()
+    return found

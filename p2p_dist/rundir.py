@@ -1,0 +1,333 @@
+"""The folder of one run: what lies where, who owns it, and the settings it began with."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2p_dist import __version__, config, files
+
+PACKAGES = ("torch", "numpy", "scipy", "webdataset", "av", "soxr", "soundfile", "submitit", "safetensors")
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def runs_root() -> Path:
+    """Where runs lie: $P2P_RUNS, else ./runs. Shards and the example's song lie beside it."""
+    return Path(os.environ.get("P2P_RUNS") or "runs").absolute()
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths inside one run; see the layout in the README."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def dataset(self) -> Path:
+        """Names the folder of shards that the run was begun with."""
+        return self.path / "dataset.json"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def outcome(self) -> Path:
+        return self.path / "outcome.json"
+
+    @property
+    def code(self) -> Path:
+        return self.path / "code"
+
+    @property
+    def slurm(self) -> Path:
+        return self.path / "slurm"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations"
+
+    @property
+    def page(self) -> Path:
+        return self.path / "page" / "index.html"
+
+    @property
+    def shards(self) -> Path:
+        """The folder of shards of this run.
+
+        Raises:
+            FileNotFoundError: the run was not begun by the launcher.
+        """
+        return self.path.parent.parent / "shards" / str(files.read_json(self.dataset)["name"])
+
+    def write_outcome(self, stage: str, outcome: str, message: str = "", step: int | None = None) -> None:
+        """Say how this attempt of a stage ended: done, stopped (go on) or failed (don't). Decides before any exit code."""
+        value = {"attempt": attempt(), "stage": stage, "outcome": outcome, "step": step, "message": message}
+        files.write_json(self.outcome, value)
+
+    def read_outcome(self) -> dict[str, Any] | None:
+        """The outcome of the last attempt that lived to write one."""
+        return files.read_json(self.outcome) if self.outcome.is_file() else None
+
+
+def attempt() -> str:
+    """Name of this start of a job: Slurm's job and restart count, or what the launcher on one machine set."""
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return f"{job}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    return os.environ.get("P2P_ATTEMPT", f"{socket.gethostname()}.{os.getpid()}")
+
+
+def default_name(wanted: config.Config) -> str:
+    """Name of a run that was given none: its task and preset."""
+    task = re.sub(r"[^A-Za-z0-9]+", "-", wanted.data.task).strip("-")
+    return f"{task}-{wanted.preset}"
+
+
+def find(name: str) -> RunDir:
+    """The run called `name`, there or not.
+
+    Raises:
+        ValueError: not a name for a folder.
+    """
+    if not RUN_NAME.fullmatch(name):
+        raise ValueError(f"run {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    return RunDir(runs_root() / name)
+
+
+def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
+    """Create the run, or check that it is the same run: its saved science wins, resources may have changed.
+
+    Returns:
+        The settings to run with.
+
+    Raises:
+        ValueError: a science setting or the songs differ from those that the run began with; names each.
+    """
+    if run.config.is_file():
+        saved = config.from_yaml(run.config)
+        if changed := config.differences(saved, wanted):
+            raise ValueError(
+                f"the run {run.path.name} was begun with other settings:\n  "
+                + "\n  ".join(changed)
+                + "\nits own can't change; give this one another name with --run NAME"
+            )
+        begun_with = files.read_json(run.dataset)["name"]
+        if begun_with != dataset:
+            raise ValueError(
+                f"the songs are not those that the run {run.path.name} was begun with ({begun_with}, now {dataset}): "
+                "put them back, or give this run another name with --run NAME"
+            )
+        wanted = config.with_resources(saved, wanted)
+    else:
+        files.write_json(run.provenance, provenance())
+        files.write_json(run.dataset, {"name": dataset})
+    copy_code(run.code)
+    files.write_text(run.config, config.to_yaml(wanted))
+    return wanted
+
+
+def _code(root: Path) -> dict[str, Path]:
+    """The files that a run needs of a checkout (or of its own copy): relative path -> file."""
+    found = [path for part in ("p2p_dist", "hpc") for path in (root / part).rglob("*")]
+    return {
+        path.relative_to(root).as_posix(): path
+        for path in found
+        if path.is_file() and path.suffix != ".pyc" and not path.name.startswith(files.TEMPORARY)
+    }
+
+
+def copy_code(target: Path) -> None:
+    """Copy this program, so that a queued or resumed run goes on with the code it began with."""
+    if target.exists():
+        return
+    with files.new_folder(target) as temporary:
+        for name, path in _code(CHECKOUT).items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, temporary / name)
+
+
+def code_differs(run: RunDir) -> bool:
+    """Whether this program is no longer the one that the run began with."""
+    here, there = _code(CHECKOUT), _code(run.code)
+    return here.keys() != there.keys() or any(here[name].read_bytes() != there[name].read_bytes() for name in here)
+
+
+def provenance() -> dict[str, Any]:
+    """What made this run: command, commit and uncommitted changes, versions, machine."""
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(CHECKOUT), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout
+
+    inside = git("rev-parse", "--show-toplevel")
+    ours = inside is not None and Path(inside.strip()) == CHECKOUT
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "command": sys.argv,
+        "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "version": __version__,
+        "commit": (git("rev-parse", "HEAD") or "").strip() if ours else None,
+        "changes": git("diff", "HEAD") if ours else None,
+        "python": platform.python_version(),
+        "packages": versions,
+        "machine": {"host": socket.gethostname(), "kernel": platform.release(), "processor": platform.machine()},
+    }
+
+
+def step_name(step: int) -> str:
+    """Name of the folder of one step, in checkpoints/ and evaluations/ alike."""
+    return f"step-{step:08d}"
+
+
+def find_steps(folder: Path) -> list[tuple[int, Path]]:
+    """Step and path of every finished `step-...` in a folder, oldest first."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if match := re.fullmatch(r"step-(\d{8,})", path.name):
+            found.append((int(match.group(1)), path))
+    return sorted(found)
+
+
+SOUNDS = (".stem.mp4", ".wav", ".flac")
+
+
+def dataset_name(root: Path, data: config.Data) -> str:
+    """Name of the folder of shards for these songs under these settings, as `drums-default-1f3c9a52e07b`.
+
+    Songs are told apart by path and size in bytes, not opened: a login node, which has no decoder, can tell the name.
+
+    Raises:
+        ValueError: no such folder, or no sound in its train/ and test/; says what is expected.
+    """
+    layout = "train/ and test/ with SONG.stem.mp4 files, or with SONG/ folders of drums, bass, other and vocals as wav or flac"
+    if not root.is_dir():
+        raise ValueError(f"no folder {root}: --data names the folder of MUSDB18 or one laid out like it ({layout})")
+    songs = [
+        [path.relative_to(root).as_posix(), path.stat().st_size]
+        for split in ("train", "test")
+        for path in sorted((root / split).rglob("*"))
+        if path.name.endswith(SOUNDS) and path.is_file()
+    ]
+    if not songs:
+        raise ValueError(f"no song in {root}: expected {layout}")
+    task = re.sub(r"[^a-z]+", "-", data.task).strip("-")
+    return f"{task}-{data.representation}-{files.digest([data.science(), songs])[:12]}"
+
+
+class Owner:
+    """Ownership of a run on one machine: a lock on a file that the kernel drops when its last holder ends.
+
+    Children inherit it through `descriptor`, so the run stays owned while any of its processes lives.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        """Raises ValueError when another process owns the run; the message says which and how to look."""
+        run.path.mkdir(parents=True, exist_ok=True)
+        path = run.path / ".owner"
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            text = os.pread(self.descriptor, 4096, 0)
+            os.close(self.descriptor)
+            owner = json.loads(text) if text.strip() else {}
+            raise ValueError(
+                f"the run {run.path.name} is running already: process {owner.get('process', '?')} on "
+                f"{owner.get('host', '?')} since {owner.get('since', '?')}; "
+                f"its progress is in {run.status}, its logs are in {run.logs}"
+            ) from None
+        owner = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, json.dumps(owner).encode(), 0)
+
+    def close(self) -> None:
+        """Give this process's hold up."""
+        os.close(self.descriptor)
+
+
+def append_metrics(run: RunDir, row: dict[str, Any]) -> None:
+    """Add one line of numbers; a line is written in one piece, so a reader never sees half of one that was finished."""
+    line = json.dumps(row, allow_nan=False) + "\n"
+    with run.metrics.open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
+def read_metrics(run: RunDir) -> list[dict[str, Any]]:
+    """All whole lines of numbers; a last line cut short by a kill is left out."""
+    if not run.metrics.is_file():
+        return []
+    rows = []
+    for line in run.metrics.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+def cut_metrics(run: RunDir, step: int) -> None:
+    """Drop the lines after `step`, so that a resumed run writes none twice."""
+    rows = read_metrics(run)
+    kept = [row for row in rows if row["step"] <= step]
+    if run.metrics.is_file():
+        files.write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+
+
+def resolve(run: RunDir) -> config.Config:
+    """The settings of a run that exists.
+
+    Raises:
+        ValueError: there is no such run.
+    """
+    if not run.config.is_file():
+        raise ValueError(f"no run {run.path.name} in {run.path.parent}")
+    return config.from_yaml(run.config)
+
+
+def settings_digest(settings: config.Config) -> str:
+    """12 hexadecimal digits of the science of a run."""
+    return files.digest(config.science(settings))[:12]

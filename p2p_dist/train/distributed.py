@@ -1,0 +1,135 @@
+"""The processes of one training: who is which, on what device, and what they tell each other.
+
+The only module that reads RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+"""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from p2p_dist import processes
+
+PATIENCE = datetime.timedelta(minutes=10)
+"""How long a collective waits for a rank that does not come."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place. gloo: the group for flags, on the host; None when there is one process only."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+    gloo: dist.ProcessGroup | None
+
+
+def choose_device(local_rank: int, local_world_size: int, gpus: int) -> tuple[str, str, str | None]:
+    """Device, backend, and a message where that is not one process a GPU.
+
+    >>> choose_device(1, 8, 8)
+    ('cuda:1', 'nccl', None)
+    """
+    if gpus == 0:
+        return "cpu", "gloo", None
+    if local_world_size <= gpus:
+        return f"cuda:{local_rank}", "nccl", None
+    message = (
+        f"{local_world_size} processes on a node with {gpus} GPU{'s' if gpus > 1 else ''}: they share "
+        f"{'them' if gpus > 1 else 'it'} and talk over gloo, which is slower than {gpus} process{'es' if gpus > 1 else ''}"
+    )
+    return f"cuda:{local_rank % gpus}", "gloo", message
+
+
+def start() -> tuple[Ranks, str | None]:
+    """Join the other processes of this training.
+
+    Returns:
+        this process's place, and a message for the log where there is something to say about it.
+    """
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    name, backend, message = choose_device(local_rank, local_world_size, gpus)
+    device = torch.device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, processes.usable_cores() // local_world_size))
+    gloo = None
+    if world_size > 1:
+        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=PATIENCE)
+        gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return Ranks(rank, world_size, local_rank, device, gloo), message
+
+
+def wrap(module: nn.Module, ranks: Ranks) -> nn.Module:
+    """DistributedDataParallel where there are several processes; buffers are not broadcast at every step.
+
+    Buffers (spectral norm's vectors) advance equally on every rank from equal values, and a broadcast in a forward that is
+    done twice a step breaks the backward on GPUs. torch 2.13 renamed the setting.
+    """
+    if ranks.world_size == 1:
+        return module
+    known = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    devices = [ranks.device.index] if ranks.device.type == "cuda" else None
+    return DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True, **{name: False})  # type: ignore[arg-type]
+
+
+def equalise(module: nn.Module, ranks: Ranks) -> None:
+    """Give every rank rank 0's weights and buffers, then compare a checksum of them.
+
+    Raises:
+        RuntimeError: they still differ: the network between the processes is broken.
+    """
+    if ranks.world_size == 1:
+        return
+    tensors = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
+    for tensor in tensors:
+        dist.broadcast(tensor, 0)
+    sums = torch.stack([tensor.double().abs().sum() for tensor in tensors]).sum().cpu()
+    everyone = [torch.zeros_like(sums) for _ in range(ranks.world_size)]
+    dist.all_gather(everyone, sums, group=ranks.gloo)
+    if any(not torch.equal(other, sums) for other in everyone):
+        raise RuntimeError(f"weights differ between processes after a broadcast: {[float(other) for other in everyone]}")
+
+
+def barrier(ranks: Ranks) -> None:
+    """Wait for all ranks."""
+    if ranks.gloo is not None:
+        dist.barrier(group=ranks.gloo)
+
+
+class Agreement:
+    """A flag that all ranks agree on without waiting: proposed at one step, known to all at the next.
+
+    An asynchronous all-reduce (MAX) over gloo runs while the step is computed.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.gloo = ranks.gloo
+        self.flag = torch.zeros(1, dtype=torch.int32)
+        self.work: dist.Work | None = None
+
+    def propose(self, value: int) -> int:
+        """Hand in this rank's value; returns the largest that any rank handed in at the call before (at first 0)."""
+        if self.gloo is None:
+            before = int(self.flag)
+            self.flag.fill_(value)
+            return before
+        if self.work is not None:
+            self.work.wait()
+        before = int(self.flag)
+        self.flag = torch.tensor([value], dtype=torch.int32)
+        self.work = dist.all_reduce(self.flag, op=dist.ReduceOp.MAX, group=self.gloo, async_op=True)
+        return before
