@@ -34,6 +34,8 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
         code = main()
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except BrokenPipeError:  # whoever read us has seen enough
+        os._exit(DONE)
     except ValueError as error:
         complain(f"error: {error}")
         code = USAGE

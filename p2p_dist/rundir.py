@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import importlib.metadata
 import json
 import os
 import platform
@@ -189,6 +188,8 @@ def code_differs(run: RunDir) -> bool:
 
 def provenance() -> dict[str, Any]:
     """What made this run: command, commit and uncommitted changes, versions, machine."""
+
+    import importlib.metadata  # 25 ms that --help need not wait for
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(CHECKOUT), *arguments]

@@ -65,7 +65,6 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
 def _run_stage(stage: str, run: RunDir, settings: Config, owner: Owner) -> int:
     """Run one stage in its own process and show its progress; its exit code."""
     run.outcome.unlink(missing_ok=True)
-    run.status.unlink(missing_ok=True)
     module = "p2p_dist.jobs.local" if stage == "train" else "p2p_dist.jobs.stages"
     # -P: the code that the run began with, not what lies in the current folder.
     command = [sys.executable, "-P", "-m", module, stage, str(run.path)]
@@ -104,7 +103,8 @@ def _follow(stage: str, run: RunDir, child: subprocess.Popen[bytes], log: TextIO
                     sys.stdout.flush()
                 elif run.status.is_file():
                     status = files.read_json(run.status)
-                    bar.follow(status["done"], status["total"], status["note"])
+                    if status["what"] == stage:
+                        bar.follow(status["done"], status["total"], status["note"])
                 if ended:
                     return child.returncode if child.returncode >= 0 else 128 - child.returncode
                 time.sleep(0.2)

@@ -46,8 +46,10 @@ def load(name: str) -> Site:
     if wrong := set(content) ^ known:
         raise ValueError(f"{path}: {', '.join(sorted(wrong))} unknown or left out; a site has {', '.join(sorted(known))}")
     site = Site(**content)
-    for time in (site.preprocess_time, site.evaluate_time):
-        seconds_of(str(time))
+    for name in ("preprocess_time", "evaluate_time"):
+        if not isinstance(getattr(site, name), str):
+            raise ValueError(f"{path}: put {name} into quotes, YAML takes 2:00:00 for a number")
+        seconds_of(getattr(site, name))
     return site
 
 

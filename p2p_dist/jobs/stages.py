@@ -94,7 +94,7 @@ def page(run: RunDir, settings: config.Config) -> int:
     """Write the page."""
     from p2p_dist.evaluate.page import write
 
-    console.say(f"page: {write(run, settings)}")
+    write(run, settings)
     return console.DONE
 
 

@@ -197,12 +197,14 @@ def jobs(run: RunDir, settings: Config, place: site.Site) -> list[Job]:
         shape["job_name"] = f"p2p-{stage}"
         shape["comment"] = f"p2p_dist {stage} {run.path}"
         shape["stderr_to_stdout"] = True
-        chain.append(Job(stage, {name: value for name, value in shape.items() if value is not None}))
+        parameters = {name: value for name, value in shape.items() if value is not None}
+        # submitit's own wckey is refused by clusters that do not know it.
+        chain.append(Job(stage, {**parameters, "wckey": None}))
     return chain
 
 
 def _minutes(time: str) -> int:
-    return -(-config.seconds_of(str(time)) // 60)
+    return -(-config.seconds_of(time) // 60)
 
 
 def dry_run(run: RunDir, settings: Config, where: str, songs: Path | None) -> None:

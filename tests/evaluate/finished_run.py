@@ -1,0 +1,94 @@
+"""A small evaluated run with real sound and pictures, laid out as evaluate/checkpoints.py leaves it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from p2p_dist import config, files
+from p2p_dist.config import Config
+from p2p_dist.evaluate import metrics, picture
+from p2p_dist.rundir import RunDir, step_name
+
+RATE = 22050
+HOSTILE = 'Dawn & "Dusk" </script><script>document.title = "broken"</script>'
+
+
+def make(
+    folder: Path,
+    songs: dict[str, str],
+    steps: tuple[int, ...] = (30, 60, 90),
+    seconds: float = 4.0,
+    root: str | None = None,
+) -> tuple[RunDir, Config]:
+    """Write the run `folder` with `songs` (key -> name); every step's drums are nearer to the true ones.
+
+    The measures are made up, but differ from one another; of the first song, onset F1 could not be measured.
+    """
+    run = RunDir(folder)
+    settings = config.preset("demo")
+    settings = config.from_yaml(_yaml(folder, {"preset": "demo", "data": {"root": root}}), settings)
+    files.write_text(run.config, config.to_yaml(settings))
+    rows = [{"step": step, "epoch": step / 4, "l1": 0.3 / (1 + step / 20) + 0.02} for step in range(5, max(steps) + 1, 5)]
+    files.write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in rows))
+    sounds = {key: _sounds(number, seconds) for number, key in enumerate(songs)}
+    fixed: dict[str, Any] = {
+        "copy the input": {"stem_l1": 14.61, "mix_l1": 6.27, "onset_f1": 0.41},
+        "silence": {"stem_l1": 21.35, "mix_l1": 5.52, "onset_f1": 0.0},
+        "ceiling": {"stem_l1": 2.15, "mix_l1": 1.13, "onset_f1": 0.96},
+    }
+    places = {key: {**fixed, "begins": 61.5, "seconds": seconds} for key in songs}
+    references = run.evaluations / "references"
+    for key, (heard, drums) in sounds.items():
+        for name, sound in {"input": heard, "target": drums, "ceiling": 0.9 * drums, "true-mix": heard + drums}.items():
+            _write(references / "audio" / f"{key}-{name}.flac", sound)
+    files.write_json(references / "metrics.json", {"songs": places, "mean": fixed})
+    for place, step in enumerate(steps, 1):
+        folder, content = run.evaluations / step_name(step), []
+        for number, (key, name) in enumerate(songs.items()):
+            heard, drums = sounds[key]
+            share = place / len(steps)
+            stem = share * drums + (1 - share) * 0.05 * np.random.default_rng(step).standard_normal(drums.shape)
+            _write(folder / "audio" / f"{key}-stem.flac", stem)
+            _write(folder / "audio" / f"{key}-mix.flac", heard + stem)
+            panels = {"input": _db(heard), "true stem": _db(drums), "generated stem": _db(stem)}
+            picture.draw(folder / "spectrograms" / f"{key}.png", panels, settings.data)
+            row = {
+                "stem_l1": 20 - 9 * share + number,
+                "mix_l1": 6 - 2 * share,
+                "onset_f1": 0.8 * share if number else None,
+            }
+            content.append({"name": name, "key": key, "output": row, **places[key]})
+        mean = {"output": metrics.mean([song["output"] for song in content]), **fixed}
+        files.write_json(folder / "metrics.json", {"step": step, "songs": content, "mean": mean})
+    return run, settings
+
+
+def _yaml(folder: Path, value: dict[str, Any]) -> Path:
+    path = folder / "asked.yaml"
+    files.write_text(path, json.dumps(value))
+    return path
+
+
+def _sounds(number: int, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """Chords and, twice a second, a hit of noise; (samples, 2)."""
+    time = np.arange(int(seconds * RATE)) / RATE
+    tones = [110 * 2 ** ((note + 3 * number) / 12) for note in (0, 4, 7)]
+    heard = sum(0.1 * np.sin(2 * np.pi * tone * time) for tone in tones) * (0.6 + 0.4 * np.cos(np.pi * time))
+    drums = 0.4 * np.random.default_rng(number).standard_normal(len(time)) * np.exp(-18 * (time % 0.5))
+    return np.stack([heard, heard], 1), np.stack([drums, drums], 1)
+
+
+def _db(sound: np.ndarray) -> np.ndarray:
+    """A plain picture of (128, frames): enough to be looked at."""
+    frames = sound[: len(sound) // 256 * 256, 0].reshape(-1, 256)
+    return 20 * np.log10(np.abs(np.fft.rfft(frames, axis=1)).T[:128] + 1e-4)
+
+
+def _write(path: Path, sound: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.clip(0.7 * sound, -1, 1), RATE, format="FLAC", subtype="PCM_24")

@@ -1,0 +1,111 @@
+"""Settings: presets, YAML, precedence, what is science."""
+
+import dataclasses
+
+import pytest
+
+from p2p_dist import config
+from p2p_dist.config import Config, Data, Evaluate, Model, Resources, Train
+
+
+@pytest.mark.parametrize("name", config.PRESETS)
+def test_a_preset_survives_its_yaml(name, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(config.to_yaml(config.preset(name)))
+    assert config.from_yaml(path) == config.preset(name)
+    assert config.preset(name).preset == name
+
+
+def test_every_field_has_a_help_text():
+    import tyro
+
+    for part in (Data, Model, Train, Evaluate, Resources):
+        for field in dataclasses.fields(part):
+            assert tyro._docstrings.get_field_docstring(part, field.name, ()), f"{part.__name__}.{field.name}"
+
+
+def test_an_unknown_preset_lists_those_there_are():
+    with pytest.raises(ValueError, match="default, small, demo, tiny, thesis.*did you mean small"):
+        config.preset("smal")
+
+
+def test_part_of_a_file_leaves_the_rest(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("train:\n  learning_rate: 1e-4\n  l1_weight: 5\n")
+    read = config.from_yaml(path, config.preset("small"))
+    assert read.train.learning_rate == 1e-4  # YAML itself reads 1e-4 as text
+    assert read.train.l1_weight == 5.0 and isinstance(read.train.l1_weight, float)
+    assert read.model == config.preset("small").model
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train:\n  learning_rat: 1", r"mine\.yaml: unknown setting train\.learning_rat; did you mean learning_rate"),
+        ("tran: {}", r"unknown setting tran; did you mean train"),
+        ("train: 3", r"train must be a list of names and values"),
+        ("train:\n  keep_last: two", r"train\.keep_last must be of kind int"),
+        ("train:\n  keep_last: true", r"train\.keep_last must be of kind int"),
+        ("model:\n  norm: layer", r"model\.norm must be one of group, batch"),
+        ("train:\n  keep_last: 1", r"keep-last must be at least 2"),
+        ("a: [", r"mine\.yaml is not readable as YAML"),
+        ("\x00", r"mine\.yaml"),
+    ],
+)
+def test_a_bad_file_is_named_with_what_is_wrong(text, said, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        config.from_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Resources(nodes=0), "nodes must be greater than 0"),
+        (lambda: Resources(time="soon"), "write it as"),
+        (lambda: Data(task="drums+->bass"), "unknown stem ''"),
+        (lambda: Data(task="drums->drums"), "both heard and made"),
+        (lambda: Data(task="guitar->drums"), "unknown stem 'guitar'"),
+        (lambda: Data(window_hop=257), "sound would be left out"),
+        (lambda: Data(hop_length=300), "must divide"),
+        (lambda: Train(epochs=3, steps=4), "either"),
+        (lambda: Train(seed=-1), "train.seed"),
+        (lambda: Config(data=Data(mels=100)), "multiple of 32"),
+    ],
+)
+def test_a_bad_value_says_what_and_how(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+def test_tasks():
+    assert config.parse_task("drums") == (("bass", "other", "vocals"), ("drums",))
+    assert config.parse_task("accompaniment") == (("vocals",), ("drums", "bass", "other"))
+    assert config.parse_task("vocals + other->bass+drums") == (("other", "vocals"), ("drums", "bass"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 5400), ("1:30", 90), ("1:30:00", 5400), ("2-0", 172800), ("2-00:30", 174600), ("2-00:00:01", 172801)],
+)
+def test_times_as_slurm_writes_them(text, seconds):
+    assert config.seconds_of(text) == seconds
+
+
+def test_resources_may_change_and_science_is_named():
+    saved = config.preset("small")
+    moved = dataclasses.replace(saved, resources=Resources(nodes=8), data=dataclasses.replace(saved.data, root="/elsewhere"))
+    assert config.differences(saved, moved) == []
+    assert config.with_resources(saved, moved) == moved
+    other = dataclasses.replace(moved, train=dataclasses.replace(saved.train, seed=3, log_every=1))
+    assert config.differences(saved, other) == ["train.seed: 0 -> 3"]
+    assert config.with_resources(saved, other).train.seed == 0
+    assert config.with_resources(saved, other).train.log_every == 1
+
+
+def test_an_epoch_is_one_pass_over_the_windows():
+    train = Train(epochs=3, global_batch_size=4, keep_every=1)
+    assert train.total_steps(10) == 8  # 30 windows in fours
+    assert [step for step in range(1, 9) if train.is_kept(step, 10)] == [3, 5, 8]
+    assert Train(epochs=None, steps=7).total_steps(10) == 7

@@ -1,0 +1,78 @@
+"""What people and batch logs are shown."""
+
+import errno
+import io
+import json
+
+import pytest
+
+from p2p_dist import console
+
+
+def exit_code(main):
+    with pytest.raises(SystemExit) as left:
+        console.exit_with(main)
+    return left.value.code
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ValueError("nodes must be greater than 0"), 2, "error: nodes must be greater than 0"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "/x/y (the disk is full"),
+        (OSError(errno.EDQUOT, "Quota exceeded", "/x/y"), 1, "quota is used up"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 1, "no right to write"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_an_error_is_one_message_and_its_exit_code(error, code, said, capsys):
+    assert exit_code(raising(error)) == code
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert "Traceback" not in shown.err and shown.out == ""
+
+
+def test_a_bug_is_not_hidden():
+    with pytest.raises(TypeError):
+        console.exit_with(raising(TypeError("a bug")))
+
+
+def test_a_batch_log_gets_plain_lines_with_total_rate_and_time_left(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    log = io.StringIO()
+    with console.Progress("train", 100, start=10, every=10, status=tmp_path / "status.json", stream=log) as progress:
+        for step in range(11, 101):
+            now[0] += 0.5
+            progress.update(step, "l1 0.5")
+    lines = log.getvalue().splitlines()
+    assert lines[0] == "train: 11/100, 2/s, 0:45 left, l1 0.5"
+    assert lines[-1] == "train: 100/100, 2/s, l1 0.5"
+    assert 4 <= len(lines) <= 7, "one line at most every ten seconds of 45"
+    assert "\x1b" not in log.getvalue() and "\r" not in log.getvalue()
+    assert json.loads((tmp_path / "status.json").read_text())["done"] == 100
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    with console.Progress("train", 10, stream=terminal) as progress:
+        progress.update(10, "l1 0.5")
+    assert "10/10" in terminal.getvalue()
+    assert "train: 10/10" not in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75, "1:15"), (3725, "1:02:05")])
+def test_durations(seconds, text):
+    assert console.duration(seconds) == text

@@ -1,0 +1,68 @@
+"""Files are whole or not there."""
+
+import errno
+import json
+import os
+
+import pytest
+
+from p2p_dist import files
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_garbage(tmp_path):
+    path = tmp_path / "a b'c.json"
+    files.write_json(path, {"value": 1})
+    with pytest.raises(ValueError):
+        files.write_json(path, {"value": float("nan")})
+    with pytest.raises(OSError), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "full")
+    assert json.loads(path.read_text()) == {"value": 1}
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_folder_is_committed_whole_and_never_replaced(tmp_path):
+    with files.new_folder(tmp_path / "step") as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a").write_text("first")
+    with pytest.raises(OSError), files.new_folder(tmp_path / "step") as folder:
+        (folder / "a").write_text("second")
+    assert (tmp_path / "step" / "sub" / "a").read_text() == "first"
+    assert [p.name for p in tmp_path.iterdir()] == ["step"]
+
+
+def test_a_folder_that_failed_half_way_is_not_there(tmp_path):
+    with pytest.raises(KeyError), files.new_folder(tmp_path / "step") as folder:
+        (folder / "a").write_text("half")
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_garbage_of_a_killed_writer_is_removed_and_nothing_else(tmp_path):
+    if (child := os.fork()) == 0:
+        with files.new_folder(tmp_path / "step") as folder:
+            (folder / "a").write_text("half")
+            os._exit(9)
+    os.waitpid(child, 0)
+    (tmp_path / "kept").write_text("x")
+    assert len(list(tmp_path.iterdir())) == 2
+    files.remove_garbage(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+
+
+def test_damaged_json_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(ValueError, match=r"a\.json.*damaged"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys_but_on_every_value():
+    assert files.digest({"a": 1, "b": 2}) == files.digest({"b": 2, "a": 1})
+    assert files.digest({"a": 1, "b": 2}) != files.digest({"a": 1, "b": 3})
+
+
+def test_a_link_or_copy_replaces_what_was_there(tmp_path):
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "old").write_text("old")
+    files.link_or_copy(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old").read_text() == "new"

@@ -1,0 +1,126 @@
+"""A run's folder: it stays the run it began as, has one owner, and its numbers are never doubled."""
+
+import dataclasses
+import json
+import os
+
+import pytest
+
+from p2p_dist import config, rundir
+from p2p_dist.rundir import RunDir
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "my runs"))
+    return rundir.find("first")
+
+
+def test_a_run_keeps_its_science_and_takes_new_resources(run):
+    small = config.preset("small")
+    rundir.begin(run, small, "songs-1")
+    more = dataclasses.replace(small, resources=config.Resources(nodes=4))
+    assert rundir.begin(run, more, "songs-1").resources.nodes == 4
+    assert rundir.resolve(run) == more
+    other = dataclasses.replace(small, train=dataclasses.replace(small.train, seed=1))
+    with pytest.raises(ValueError, match=r"train\.seed: 0 -> 1[^$]*--run NAME"):
+        rundir.begin(run, other, "songs-1")
+    with pytest.raises(ValueError, match=r"songs-1, now songs-2"):
+        rundir.begin(run, small, "songs-2")
+    assert rundir.resolve(run) == more, "a refused start changes nothing"
+
+
+def test_a_run_keeps_the_code_it_began_with(run):
+    rundir.begin(run, config.preset("small"), "songs")
+    assert not rundir.code_differs(run)
+    assert (run.code / "hpc" / "requeue.sh").is_file()
+    (run.code / "p2p_dist" / "config.py").write_text("changed")
+    assert rundir.code_differs(run)
+    rundir.begin(run, config.preset("small"), "songs")
+    assert (run.code / "p2p_dist" / "config.py").read_text() == "changed"
+
+
+def test_provenance_says_what_made_the_run(run):
+    rundir.begin(run, config.preset("small"), "songs")
+    known = json.loads(run.provenance.read_text())
+    assert known["packages"]["torch"] and known["python"] and known["command"]
+
+
+def test_a_second_owner_is_told_of_the_first(run):
+    owner = rundir.Owner(run)
+    with pytest.raises(ValueError, match=rf"running already: process {os.getpid()} on .*logs"):
+        rundir.Owner(run)
+    owner.close()
+    rundir.Owner(run).close()
+
+
+def test_a_killed_owner_owns_nothing(run):
+    if (child := os.fork()) == 0:
+        rundir.Owner(run)
+        os._exit(9)
+    os.waitpid(child, 0)
+    rundir.Owner(run).close()
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "-x", "a b", "x" * 101])
+def test_a_run_name_is_a_plain_folder_name(name):
+    with pytest.raises(ValueError, match="use letters"):
+        rundir.find(name)
+
+
+def test_numbers_after_the_checkpoint_are_cut_and_a_half_line_is_left_out(run):
+    run.path.mkdir(parents=True)
+    for step in (1, 2, 3):
+        rundir.append_metrics(run, {"step": step})
+    with run.metrics.open("a") as file:
+        file.write('{"step": 4, "l')
+    assert [row["step"] for row in rundir.read_metrics(run)] == [1, 2, 3]
+    rundir.cut_metrics(run, 2)
+    assert run.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_finished_steps_are_found_in_order_and_nothing_else(tmp_path):
+    for name in ("step-00000010", "step-00000002", "step-100000000", "step-2", ".tmp-1-step-00000003", "references"):
+        (tmp_path / name).mkdir()
+    assert [step for step, _ in rundir.find_steps(tmp_path)] == [2, 10, 100000000]
+
+
+def song(folder, split, name, size=10):
+    path = folder / split / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * size)
+
+
+def test_shards_are_named_by_settings_and_songs(tmp_path):
+    data = config.Data()
+    song(tmp_path / "a", "train", "Õhtu & öö.stem.mp4")
+    song(tmp_path / "b", "train", "Õhtu & öö.stem.mp4")
+    name = rundir.dataset_name(tmp_path / "a", data)
+    assert name.startswith("drums-default-")
+    assert name == rundir.dataset_name(tmp_path / "b", data), "moving the songs changes nothing"
+    assert name != rundir.dataset_name(tmp_path / "a", dataclasses.replace(data, mels=64))
+    assert name == rundir.dataset_name(tmp_path / "a", dataclasses.replace(data, stage="node"))
+    song(tmp_path / "b", "train", "Õhtu & öö.stem.mp4", size=11)
+    assert name != rundir.dataset_name(tmp_path / "b", data)
+
+
+def test_no_songs_is_said_with_what_was_expected(tmp_path):
+    with pytest.raises(ValueError, match="no folder"):
+        rundir.dataset_name(tmp_path / "none", config.Data())
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match=r"no song in .*expected train/ and test/"):
+        rundir.dataset_name(tmp_path, config.Data())
+
+
+def test_the_attempt_is_slurms_where_there_is_one(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert rundir.attempt() == "77.2"
+
+
+def test_an_outcome_is_read_back(tmp_path):
+    run = RunDir(tmp_path)
+    assert run.read_outcome() is None
+    run.write_outcome("train", "stopped", "asked", 12)
+    found = run.read_outcome()
+    assert found and (found["stage"], found["outcome"], found["step"]) == ("train", "stopped", 12)
