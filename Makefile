@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test guards test-browser clean
+.PHONY: install demo test guards test-browser test-readme clean
 
 install: $(VENV)/run
 demo: $(VENV)/run
@@ -21,7 +21,7 @@ $(VENV)/dev: $(VENV)/run
 	touch $@
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/benchmarks
+	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks
 
 guards: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -29,7 +29,16 @@ guards: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/shellcheck .ci/run hpc/*.sh
+	$(BIN)/shellcheck .ci/run hpc/*.sh tests/browser/*.sh
+
+# Installs Debian's chromium when it is not there (needs root for that) and opens a page in it.
+test-browser: $(VENV)/dev
+	command -v chromium chromedriver >/dev/null || tests/browser/install.sh
+	$(BIN)/python -m pytest tests/browser
+
+# Every command of the README, pasted into a shell in a fresh clone.
+test-readme: $(VENV)/dev
+	$(BIN)/python -m pytest tests/readme
 
 clean:
 	rm -rf $(VENV) build *.egg-info

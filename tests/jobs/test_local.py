@@ -1,0 +1,173 @@
+"""The whole way on one machine, as a user types it: stopped, gone on, done, and with songs that can't be read."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from p2p_dist import files, rundir
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+class Launcher:
+    """launch/submit.py in its own process, its output read as it comes."""
+
+    def __init__(self, *arguments):
+        command = [sys.executable, "-u", "launch/submit.py", *arguments]
+        self.process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.shown = ""
+
+    def until(self, text):
+        """Read until a line holds `text`."""
+        for line in self.process.stdout:
+            self.shown += line
+            if text in line:
+                return self
+        raise AssertionError(f"ended without {text!r}:\n{self.shown}")
+
+    def end(self):
+        """Read to the end; the exit code."""
+        self.shown += self.process.stdout.read()
+        return self.process.wait(timeout=120)
+
+
+def started_by(text):
+    """Processes whose command line holds `text`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if text.encode() in path.read_bytes():
+                found.append(path.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def gone(text, seconds):
+    """Whether all processes whose command line holds `text` end within so many seconds."""
+    end = time.monotonic() + seconds
+    while started_by(text) and time.monotonic() < end:
+        time.sleep(0.1)
+    return not started_by(text)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("local") / "my place"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("P2P_RUNS", str(place / "runs"))
+        patch.delenv("MUSDB_PATH", raising=False)
+        yield place
+
+
+TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "150", "--train.keep-every", "30")
+
+
+def test_a_run_is_stopped_goes_on_and_is_done(place):
+    run = rundir.RunDir(place / "runs" / "way")
+    first = Launcher(*TINY).until("train: 1/150")
+
+    second = Launcher(*TINY)
+    assert second.end() == 2 and f"process {first.process.pid}" in second.shown
+
+    first.process.send_signal(signal.SIGINT)
+    assert first.end() == 75
+    assert "stopping train in order" in first.shown
+    assert "to go on: python launch/submit.py --nodes 2 --preset tiny --run way" in first.shown
+    stopped_at = rundir.find_steps(run.checkpoints)[-1][0]
+    assert 0 < stopped_at < 150
+    assert run.read_outcome()["outcome"] == "stopped"
+
+    killed = Launcher(*TINY).until("150 steps from")
+    killed.process.send_signal(signal.SIGINT)
+    killed.until("stopping train in order")
+    killed.process.send_signal(signal.SIGINT)
+    assert killed.end() == 130
+    assert gone(str(run.path), 5), "the second Ctrl-C leaves no process"
+
+    again = Launcher(*TINY)
+    assert again.end() == 0, again.shown
+    assert "preprocess: done already (1 train songs" in again.shown
+    assert again.shown.splitlines()[-1] == f"page: {run.page}"
+    steps = [row["step"] for row in rundir.read_metrics(run)]
+    assert steps == list(range(1, 151)), "every step once, none twice"
+    assert len((run.logs / "train.log").read_text().split("--- train, attempt ")) == 4, "a banner for each attempt"
+    evaluated = rundir.find_steps(run.evaluations)
+    assert [step for step, _ in evaluated] == [step for step, _ in rundir.find_steps(run.checkpoints)]
+    mean = files.read_json(evaluated[-1][1] / "metrics.json")["mean"]
+    assert set(mean) == {"output", "copy the input", "silence", "ceiling"}
+    assert mean["ceiling"]["stem_l1"] < mean["silence"]["stem_l1"]
+    assert "\x1b" not in again.shown
+
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file() and path.name not in (".owner", "config.yaml")}
+    idle = Launcher(*TINY)
+    assert idle.end() == 0
+    assert idle.shown.count("done already") == 3
+    after = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file() and path.name not in (".owner", "config.yaml")}
+    assert before == after, "a run that is done is left alone"
+
+
+def test_the_players_own_sound_is_never_touched(place):
+    """The mix minus the stem is the input, to the last bit but rounding; rate and channels are the song's own."""
+    run = rundir.RunDir(place / "runs" / "way")
+    evaluation = rundir.find_steps(run.evaluations)[-1][1]
+    (stem,) = (evaluation / "audio").glob("*-stem.flac")
+    sounds = {}
+    for name, path in {
+        "stem": stem,
+        "mix": Path(str(stem).replace("-stem", "-mix")),
+        "input": run.evaluations / "references" / "audio" / stem.name.replace("-stem", "-input"),
+    }.items():
+        sounds[name], rate = soundfile.read(path, always_2d=True)
+        assert rate == 44100 and sounds[name].shape[1] == 2
+    assert np.abs(sounds["stem"]).max() > 1e-3
+    assert np.abs(sounds["mix"] - sounds["stem"] - sounds["input"]).max() < 2**-22
+
+
+def song(folder, seconds, rate=22050):
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(len(folder.name))
+    for stem in ("drums", "bass", "other", "vocals"):
+        soundfile.write(folder / f"{stem}.wav", random.standard_normal((int(seconds * rate), 2)) * 0.1, rate)
+
+
+def test_a_song_that_can_not_be_read_is_named_and_the_rest_goes_on(place):
+    from p2p_dist.audio.stems import excerpt_file
+
+    root = place / "songs"
+    song(root / "train" / "Öö & \"Hämar\" 'vol. 1.5'", 2)
+    song(root / "test" / "Short; $(touch pwned)", 0.2)
+    whole = excerpt_file().read_bytes()
+    (root / "train" / "Cut - Short.stem.mp4").write_bytes(whole[: len(whole) // 2])
+    run = Launcher("--data", str(root), "--preset", "tiny", "--run", "odd", "--train.steps", "2")
+    assert run.end() == 1, run.shown
+    assert "Cut - Short.stem.mp4" in run.shown.splitlines()[-2]
+    assert run.shown.splitlines()[-1].startswith("page: ")
+    assert "Traceback" not in run.shown
+    again = Launcher("--data", str(root), "--preset", "tiny", "--run", "odd", "--train.steps", "2")
+    assert again.end() == 1 and "left out" in again.shown
+
+
+def test_without_training_songs_train_says_what_is_missing(place):
+    song(place / "only-test" / "test" / "a", 1)
+    run = Launcher("--data", str(place / "only-test"), "--preset", "tiny", "--run", "no-train")
+    assert run.end() == 1
+    assert "has no train songs: put songs into the folder train/" in run.shown
+    assert "Traceback" not in run.shown
+    assert (rundir.RunDir(place / "runs" / "no-train").shards / "manifest.json").is_file()
+
+
+def test_a_launcher_that_is_killed_takes_its_training_along_in_order(place):
+    run = rundir.RunDir(place / "runs" / "orphan")
+    launcher = Launcher("--preset", "tiny", "--run", "orphan", "--train.steps", "100000").until("train: 1/100000")
+    launcher.process.kill()
+    launcher.process.wait()
+    assert gone(str(run.path), 30)
+    assert run.read_outcome()["outcome"] == "stopped"
+    assert rundir.find_steps(run.checkpoints)[-1][0] > 0

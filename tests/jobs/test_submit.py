@@ -1,0 +1,245 @@
+"""The launcher's settings, its scripts, and what it refuses; each as a user types it, without Slurm and without torch."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from p2p_dist import config, rundir
+from p2p_dist.jobs import site, submit
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+GOLDEN = CHECKOUT / "tests" / "golden" / "dry-run.txt"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty working place whose name needs quoting."""
+    place = tmp_path / "it's my place"
+    place.mkdir()
+    monkeypatch.setenv("P2P_RUNS", str(place / "runs"))
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
+    return place
+
+
+def songs(folder):
+    """Files that only have to be there: the launcher opens none."""
+    for split, name in (("train", "a.stem.mp4"), ("test", "b.stem.mp4")):
+        (folder / split).mkdir(parents=True)
+        (folder / split / name).write_bytes(b"x")
+    return str(folder)
+
+
+def launch(*arguments, code=None):
+    """Run launch/submit.py in its own process; `code` runs before it."""
+    before = f"{code}\n" if code else ""
+    program = f"{before}import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, 'launch'); runpy.run_path(sys.argv[0], run_name='__main__')"
+    return subprocess.run(
+        [sys.executable, "-c", program, "launch/submit.py", *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
+    )
+
+
+BASE_ONLY = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "numpy", "scipy", "av", "soundfile", "webdataset", "musdb", "stempeg"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def test_a_dry_run_needs_only_what_a_login_node_has_and_writes_nothing(place):
+    done = launch("--nodes", "2", "--data", songs(place / "songs"), "--dry-run", "--cluster", "slurm", code=BASE_ONLY)
+    assert done.returncode == 0, done.stderr
+    assert "srun" in done.stdout and done.stderr == ""
+    assert not (place / "runs").exists()
+
+
+def test_the_launcher_imports_neither_torch_nor_the_data_libraries(place):
+    code = "import atexit, sys; atexit.register(lambda: print('MODULES', *sorted(sys.modules)))"
+    done = launch("--dry-run", code=code)
+    loaded = set(done.stdout.rsplit("MODULES", 1)[1].split())
+    assert "submitit" in loaded and "p2p_dist.jobs.submit" in loaded
+    assert not loaded & {"torch", "webdataset", "musdb", "numpy", "av", "p2p_dist.data", "p2p_dist.train"}
+
+
+def test_the_dry_run_is_the_recorded_one(place, monkeypatch):
+    done = launch("--nodes", "2", "--data", songs(place / "songs"), "--dry-run", "--account", "project_1", "--cluster", "slurm")
+    text = done.stdout.replace(str(place).replace("'", "'\"'\"'"), "PLACE").replace(str(place).replace("'", "''"), "PLACE")
+    text = text.replace(str(place), "PLACE").replace(sys.executable, "PYTHON")
+    if os.environ.get("RECORD"):
+        GOLDEN.write_text(text)
+    assert text == GOLDEN.read_text(), "if the change is meant: RECORD=1 pytest tests/jobs, and read the difference"
+
+
+def scripts(printed):
+    """stage -> script, of what a dry run printed."""
+    parts = printed.split("\n##### ")[1:]
+    return {name.removesuffix(".sh"): body for name, _, body in (part.partition("\n") for part in parts) if name.endswith(".sh")}
+
+
+def test_the_scripts_are_whole_and_quoted(place):
+    printed = launch("--nodes", "2", "--data", songs(place / "songs"), "--dry-run", "--cluster", "slurm").stdout
+    found = scripts(printed)
+    assert list(found) == ["preprocess", "train", "evaluate", "page"]
+    for stage, script in found.items():
+        assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+        exports = [line for line in script.splitlines() if line.startswith("export PYTHONPATH")]
+        show = "\n".join([*exports, 'printf %s "$PYTHONPATH"'])
+        seen = subprocess.run(["bash", "-c", show], capture_output=True, text=True).stdout
+        assert seen == str(place / "runs" / "drums-default" / "code"), stage
+        assert "--wckey" not in script
+    assert "#SBATCH --nodes=2" in found["train"] and "--signal=USR2@300" in found["train"]
+    assert "#SBATCH --nodes=1" in found["evaluate"]
+    assert "#SBATCH --time=120\n" in found["preprocess"], "minutes"
+
+
+def test_the_settings_printed_are_a_settings_file(place, tmp_path):
+    printed = launch("--data", songs(place / "songs"), "--train.seed", "7", "--dry-run").stdout
+    text = printed.split("##### config.yaml\n")[1].split("\n# at most")[0]
+    (tmp_path / "c.yaml").write_text(text)
+    assert config.from_yaml(tmp_path / "c.yaml").train.seed == 7
+
+
+def test_gpu_hours_are_nodes_times_gpus_times_hours_times_starts():
+    place = site.load("slurm")
+    gpus = site.Site(**{**place.__dict__, "gpus_per_node": 8})
+    asked = config.Config(resources=config.Resources(nodes=2, time="10:00:00", max_requeues=4))
+    assert submit.gpu_hours(asked, gpus) == 2 * 8 * 10 * 5
+
+
+def test_flags_win_over_a_file_over_a_preset(place, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("train: {seed: 5, l1_weight: 7}\n")
+    command, _ = submit.parse(["--preset", "small", "--config", str(file), "--train.seed", "6", "--data", "/songs"])
+    train = command.settings.train
+    assert (train.seed, train.l1_weight, train.global_batch_size) == (6, 7.0, config.preset("small").train.global_batch_size)
+
+
+def test_the_preset_is_demo_without_songs_and_default_with_them(place, monkeypatch):
+    assert submit.parse([])[0].settings.preset == "demo"
+    assert submit.parse(["--data", "/songs"])[0].settings.preset == "default"
+    assert submit.parse(["--data.root=/songs"])[0].settings.preset == "default"
+    monkeypatch.setenv("MUSDB_PATH", "/elsewhere")
+    command, run = submit.parse(["--task", "bass"])
+    assert (command.settings.preset, command.settings.data.root) == ("default", "/elsewhere")
+    assert run.path == place / "runs" / "bass-default"
+
+
+def test_a_run_that_exists_is_its_own_preset(place):
+    command, run = submit.parse(["--preset", "small", "--run", "mine", "--train.seed", "3", "--data", "/songs", "--nodes", "2"])
+    rundir.begin(run, command.settings, "songs")
+    again, _ = submit.parse(["--run", "mine"])
+    assert again.settings == command.settings
+    other, _ = submit.parse(["--run", "mine", "--train.seed", "4", "--nodes", "3"])
+    with pytest.raises(ValueError, match=r"train\.seed: 3 -> 4"):
+        rundir.begin(run, other.settings, "songs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--nods", "2"], "--nodes"),
+        (["--nodes", "0"], "nodes must be greater than 0"),
+        (["--preset", "smal"], "did you mean small"),
+        (["--preset"], "--preset"),
+        (["--task", "drms"], "drums, accompaniment, bass, vocals"),
+        (["--data", "/no/such/folder"], "no folder /no/such/folder"),
+        (["--data", "EMPTY"], "expected train/ and test/"),
+        (["--run", "../up"], "use letters"),
+        (["--config", "/no/such.yaml"], "no file /no/such.yaml"),
+        (["--train.learning-rate", "fast"], "learning-rate"),
+        (["--time", "soon"], "1:30:00"),
+        (["--cluster", "moon"], "slurm"),
+    ],
+)
+def test_a_mistake_is_one_screen_with_exit_code_2_and_leaves_nothing(arguments, said, place):
+    (place / "empty").mkdir()
+    done = launch(*[str(place / "empty") if a == "EMPTY" else a for a in arguments])
+    shown = done.stdout + done.stderr
+    assert done.returncode == 2
+    flowing = " ".join(shown.replace("│", " ").split())  # tyro wraps its box
+    assert said in flowing and "Traceback" not in shown
+    assert len(shown.splitlines()) < 25
+    assert not (place / "runs").exists()
+
+
+def test_missing_packages_are_said_before_anything_starts(place):
+    hidden = (
+        "import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n in ('torch', 'av') else f(n, *a)"
+    )
+    done = launch(code=hidden)
+    assert done.returncode == 2 and "torch, av" in done.stderr and "[run]" in done.stderr
+    assert not (place / "runs").exists()
+
+
+def test_a_missing_base_package_says_how_to_install(place):
+    done = launch(code="import sys; sys.modules['tyro'] = None")
+    assert done.returncode == 2 and "tyro is missing" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_old_python_is_told_what_to_load():
+    done = launch(code="import sys; sys.version_info = (3, 6, 15)")
+    assert done.returncode == 2 and "3.11 or newer, this is 3.6" in done.stderr
+
+
+def test_the_version():
+    done = launch("--version")
+    assert done.returncode == 0 and done.stdout.split()[0] == "p2p_dist"
+
+
+def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(site, "HPC", tmp_path)
+    (tmp_path / "sites").mkdir()
+    shutil.copy(CHECKOUT / "hpc" / "sites" / "slurm.yaml", tmp_path / "sites" / "mine.yaml")
+    good = yaml.safe_load((tmp_path / "sites" / "mine.yaml").read_text())
+    for change, said in (({"gpus": 8}, "gpus"), ({"evaluate_time": 7200}, "quotes")):
+        (tmp_path / "sites" / "mine.yaml").write_text(json.dumps({**good, **change}))
+        with pytest.raises(ValueError, match=said):
+            site.load("mine")
+    with pytest.raises(ValueError, match="no site other"):
+        site.load("other")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "restarts", "leaves", "requeued"),
+    [
+        ("done", 1, 0, 0, False),
+        ("failed", 75, 0, 1, False),
+        ("stopped", 143, 0, 0, True),
+        ("stopped", 75, 3, 75, False),
+        (None, 137, 0, 137, False),
+    ],
+)
+def test_the_batch_shell_decides_by_the_outcome_before_the_exit_code(outcome, code, restarts, leaves, requeued, tmp_path, monkeypatch):
+    """`scontrol` here only writes down that it was called; a real Slurm requeues in tests/slurm."""
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+    run = rundir.RunDir(tmp_path / "a run")
+    run.path.mkdir()
+    if outcome:
+        run.write_outcome("train", outcome)
+    for name, does in (("scontrol", f'echo "$@" > {tmp_path}/called'), ("sleep", "true")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = subprocess.run(["bash", CHECKOUT / "hpc" / "requeue.sh", str(run.path), str(code), "3"], capture_output=True)
+    assert done.returncode == leaves, done.stderr
+    assert (tmp_path / "called").is_file() == requeued
+
+
+def test_an_older_attempts_outcome_does_not_count(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    run = rundir.RunDir(tmp_path)
+    run.write_outcome("train", "stopped")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    done = subprocess.run(["bash", CHECKOUT / "hpc" / "requeue.sh", str(tmp_path), "70", "3"])
+    assert done.returncode == 70
