@@ -91,7 +91,7 @@ class Progress:
         self.bar = _bar(self.stream) if self.stream.isatty() and os.environ.get("TERM") != "dumb" else None
         if self.bar is not None:
             self.bar.start()
-            self.task = self.bar.add_task(what, total=total, completed=start, note="")
+            self.task = self.bar.add_task(what, total=total or None, completed=start, note="")
 
     def update(self, done: int, note: str = "") -> None:
         """Say that `done` of the total are done; `note` carries the numbers of the moment."""

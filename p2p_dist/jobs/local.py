@@ -93,7 +93,8 @@ def _follow(stage: str, run: RunDir, child: subprocess.Popen[bytes], log: TextIO
     The first Ctrl-C asks the stage to stop, the second kills it.
     """
     asked = False
-    bar = console.Progress(stage, 1) if sys.stdout.isatty() else None
+    # Of the page there is nothing to watch, and of a stage that is still importing no total yet.
+    bar = console.Progress(stage, 0) if sys.stdout.isatty() and stage != "page" else None
     try:
         while True:
             try:
