@@ -7,6 +7,7 @@ page/media/          references/ and step-.../, hard links where possible: the f
 from __future__ import annotations
 
 import math
+import shlex
 import struct
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from p2p_dist.config import TASKS, Config, parse_task
 from p2p_dist.evaluate.metrics import BASELINES, HIGHER_IS_BETTER, MEASURES
 from p2p_dist.rundir import RunDir, find_steps, read_metrics
 
+_FIXED = ("input", "true-mix", "target", "ceiling")  # sounds that are the same at all checkpoints
 _TRAINING_POINTS = 300  # of the curve of the training: more can't be seen
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 210, 40, 332, 10, 178  # of a curve, and of the plot in it
 
@@ -34,33 +36,33 @@ def write(run: RunDir, config: Config) -> Path:
     """
     found = find_steps(run.evaluations)
     if not found:
-        raise ValueError(
-            f"no evaluation in {run.evaluations}: the page shows what an evaluation finds; "
-            f"python launch/submit.py --run {run.path.name} does what is missing, page included"
-        )
+        again = f"python launch/submit.py --run {run.path.name}"
+        raise ValueError(f"no evaluation in {run.evaluations}: the page shows what one finds; make both with {again}")
     evaluated = {step: files.read_json(path / "metrics.json") for step, path in found}
+    means = {step: content["mean"] for step, content in evaluated.items()}
     last = found[-1][0]
-    baselines = [name for name in evaluated[last]["mean"] if name != "output"]
+    baselines = [name for name in means[last] if name != "output"]
     media = _Media(run)
     # What changes with the checkpoint that is heard: step -> key of the song -> addresses and figures.
     made = {step: {s["key"]: _made(s, path, media) for s in evaluated[step]["songs"]} for step, path in found}
     training = [row for row in read_metrics(run) if "l1" in row]
-    heard, wanted = (_words(stems) for stems in parse_task(config.data.task))
+    heard, wanted = (", ".join(stems) for stems in parse_task(config.data.task))
     page = _template().render(
         name=run.path.name,
         task=config.data.task,
+        quoted_task=shlex.quote(config.data.task),
         stems=TASKS.get(config.data.task, config.data.task).replace("->", " → "),
-        is_example=is_example(config),
+        # The song of the bare command, which is trained and tested on itself.
+        is_example=Path(config.data.root or "").parts[-2:] == ("songs", "falcon69"),
         wanted=wanted,
         versions=_versions(heard, wanted),
-        songs=[_song(song, baselines, run.evaluations, media) for song in evaluated[last]["songs"]],
+        songs=[_song(song, baselines, media) for song in evaluated[last]["songs"]],
         made=made,
-        steps=list(evaluated),
         last=last,
         measures=[(label, name in HIGHER_IS_BETTER) for name, label in MEASURES.items()],
-        baselines=[(name, BASELINES.get(name, ""), _texts(evaluated[last]["mean"][name])) for name in baselines],
-        rows=[(step, _texts(content["mean"]["output"])) for step, content in evaluated.items()],
-        curves=[c for name in MEASURES if (c := _measure_curve(name, evaluated, baselines)) is not None],
+        baselines=[(name, BASELINES.get(name, ""), _texts(means[last][name])) for name in baselines],
+        rows=[(step, _texts(mean["output"])) for step, mean in means.items()],
+        curves=[c for name in MEASURES if (c := _measure_curve(name, means, baselines))],
         training=_training_curve(training),
         settings=_settings(training, config, last),
     )
@@ -69,22 +71,16 @@ def write(run: RunDir, config: Config) -> Path:
     return run.page
 
 
-def is_example(config: Config) -> bool:
-    """Whether the songs are the one of the bare command, which is trained and tested on itself."""
-    root = Path(config.data.root or "")
-    return config.preset == "demo" and root.parts[-2:] == ("songs", "falcon69")
-
-
 class _Media:
     """The folder of sounds and pictures beside index.html."""
 
     def __init__(self, run: RunDir) -> None:
-        self.source, self.page, self.used = run.evaluations, run.page.parent, set[Path]()
+        self.run, self.page, self.used = run, run.page.parent, set[Path]()
 
     def add(self, path: Path) -> str:
         """Put a file of the evaluations there; returns its relative address."""
-        # One folder a checkpoint is enough here: what lies in its audio/ and spectrograms/ differs in the suffix.
-        target = self.page / "media" / path.relative_to(self.source).parts[0] / path.name
+        # One folder a checkpoint is enough: what lies in its audio/ and spectrograms/ differs in the suffix.
+        target = self.page / "media" / path.relative_to(self.run.evaluations).parts[0] / path.name
         assert target not in self.used
         self.used.add(target)
         files.link_or_copy(path, target)
@@ -99,15 +95,13 @@ class _Media:
 
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\u202f")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["thousands"] = _thousands
     return environment.get_template("page.html")
 
 
-def _words(stems: tuple[str, ...]) -> str:
-    return " and ".join(part for part in (", ".join(stems[:-1]), stems[-1]) if part)
+def _thousands(number: float) -> str:
+    return f"{number:,.0f}".replace(",", "\u202f")  # a narrow space that does not break
 
 
 def _versions(heard: str, wanted: str) -> dict[str, tuple[str, str]]:
@@ -125,19 +119,19 @@ def _versions(heard: str, wanted: str) -> dict[str, tuple[str, str]]:
 def _made(song: dict[str, Any], folder: Path, media: _Media) -> dict[str, Any]:
     sounds = {name: media.add(folder / "audio" / f"{song['key']}-{name}.flac") for name in ("mix", "stem")}
     picture = folder / "spectrograms" / f"{song['key']}.png"
-    # Width and height stand at a fixed place of every PNG; with them, nothing jumps when a picture arrives late.
-    size = struct.unpack(">II", picture.read_bytes()[16:24])
+    # Width and height, at a fixed place of every PNG: nothing on the page jumps when a picture arrives late.
+    with picture.open("rb") as file:
+        size = struct.unpack(">16xII", file.read(24))
     return {**sounds, "picture": media.add(picture), "size": size, "row": _texts(song["output"])}
 
 
-def _song(song: dict[str, Any], baselines: list[str], evaluations: Path, media: _Media) -> dict[str, Any]:
+def _song(song: dict[str, Any], baselines: list[str], media: _Media) -> dict[str, Any]:
     """What is the same at all checkpoints: addresses, the baselines' figures, the part of the song."""
-    names = ("input", "true-mix", "target", "ceiling")
-    audio = evaluations / "references" / "audio"
+    audio = media.run.evaluations / "references" / "audio"
     return {
         "name": song["name"],
         "key": song["key"],
-        "sounds": {name: media.add(audio / f"{song['key']}-{name}.flac") for name in names},
+        "sounds": {name: media.add(audio / f"{song['key']}-{name}.flac") for name in _FIXED},
         "rows": [(name, BASELINES.get(name, ""), _texts(song[name])) for name in baselines],
         "begins": f"{int(song['begins']) // 60}:{int(song['begins']) % 60:02d}",
         "seconds": f"{song['seconds']:.3g}",
@@ -150,21 +144,21 @@ def _texts(row: dict[str, float | None]) -> list[str | None]:
 
 def _curve(title: str, points: list[tuple[int, float]], lines: list[tuple[str, float]]) -> dict[str, Any]:
     """A drawing of values over steps, from 0 on both axes; `lines` are the baselines'."""
-    right, top = max(step for step, _ in points), max([value for _, value in points + lines])
-    top = 1.05 * top if top > 0 else 1.0
+    right = max(step for step, _ in points)
+    top = 1.05 * max(value for _, value in [*points, *lines]) or 1.0
 
     def x(step: float) -> float:
         return round(_LEFT + (_RIGHT - _LEFT) * step / right, 1)
 
     def y(value: float) -> float:
-        return round(_BOTTOM - (_BOTTOM - _TOP) * value / top, 1)
+        return round(_BOTTOM + (_TOP - _BOTTOM) * value / top, 1)
 
     return {
         "title": title,
         "size": (_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
         "points": [(x(step), y(value), step, f"{value:.3g}") for step, value in points],
         "lines": [(name, y(value), f"{value:.3g}") for name, value in lines],
-        "x_ticks": [(x(step), f"{step:,g}".replace(",", "\u202f")) for step in _ticks(right, 4)],
+        "x_ticks": [(x(step), _thousands(step)) for step in _ticks(right, 4) if step == int(step)],
         "y_ticks": [(y(value), f"{value:g}") for value in _ticks(top, 5)],
     }
 
@@ -176,10 +170,10 @@ def _ticks(top: float, most: int) -> list[float]:
     return [round(n * step, 12) for n in range(int(top / step + 1e-9) + 1)]
 
 
-def _measure_curve(name: str, evaluated: dict[int, Any], baselines: list[str]) -> dict[str, Any] | None:
-    points = [(step, v) for step, content in evaluated.items() if (v := content["mean"]["output"].get(name)) is not None]
-    mean = next(reversed(evaluated.values()))["mean"]
-    lines = [(baseline, v) for baseline in baselines if (v := mean[baseline].get(name)) is not None]
+def _measure_curve(name: str, means: dict[int, Any], baselines: list[str]) -> dict[str, Any] | None:
+    points = [(step, value) for step, mean in means.items() if (value := mean["output"].get(name)) is not None]
+    last = means[max(means)]
+    lines = [(baseline, value) for baseline in baselines if (value := last[baseline].get(name)) is not None]
     better = "higher" if name in HIGHER_IS_BETTER else "lower"
     return _curve(f"{MEASURES[name]} ({better} is better)", points, lines) if points else None
 
@@ -187,22 +181,19 @@ def _measure_curve(name: str, evaluated: dict[int, Any], baselines: list[str]) -
 def _training_curve(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The generator's L1 over all steps, neighbours averaged to what can be seen; None before the first line."""
     size = -(-len(rows) // _TRAINING_POINTS)
-    parts = [rows[start : start + size] for start in range(0, len(rows), size)] if rows else []
+    parts = [rows[start : start + size] for start in range(0, len(rows), size or 1)]
     points = [(int(part[-1]["step"]), sum(row["l1"] for row in part) / len(part)) for part in parts]
     return _curve("L1 of the pictures in training (lower is better)", points, []) if points else None
 
 
 def _settings(rows: list[dict[str, Any]], config: Config, last: int) -> list[tuple[str, str]]:
     data = config.data
-    seconds = [frames * data.hop_length / data.sample_rate for frames in (data.frames, data.window_hop)]
-    trained = f"{rows[-1]['step']}, {rows[-1]['epoch']:.3g} passes over the windows" if rows else str(last)
+    window, hop = (frames * data.hop_length / data.sample_rate for frames in (data.frames, data.window_hop))
+    passes = f", {rows[-1]['epoch']:.3g} passes over the windows" if rows else ""
     return [
         ("preset", config.preset),
-        ("steps", trained),
+        ("steps", _thousands(rows[-1]["step"] if rows else last) + passes),
         ("pairs in a step", str(config.train.global_batch_size)),
         ("sample rate of the pictures", f"{data.sample_rate} Hz (the input keeps its own)"),
-        ("windows", f"{data.mels} mels × {data.frames} frames ({seconds[0]:.2f} s), one every {seconds[1]:.2f} s"),
-        ("representation", data.representation),
-        ("learning rate", f"{config.train.learning_rate:g}"),
-        ("seed", str(config.train.seed)),
+        ("windows", f"{data.mels} mels × {data.frames} frames ({window:.2f} s), one every {hop:.2f} s"),
     ]

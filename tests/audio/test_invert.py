@@ -38,7 +38,11 @@ def test_it_sounds_no_further_from_the_truth_than_librosas(hits):
     mel = spectrogram.mel_power(hits, RATE, N_FFT, HOP, MELS)
     ours = invert.mel_to_audio(mel, RATE, N_FFT, HOP, len(hits), 32)
     theirs = librosa.griffinlim(
-        librosa.feature.inverse.mel_to_stft(mel, sr=RATE, n_fft=N_FFT), n_iter=32, hop_length=HOP, length=len(hits), random_state=0
+        librosa.feature.inverse.mel_to_stft(mel, sr=RATE, n_fft=N_FFT),
+        n_iter=32,
+        hop_length=HOP,
+        length=len(hits),
+        random_state=0,
     )
     assert ours.shape == hits.shape and ours.dtype == np.float32
     assert error_db(ours, mel) < 1.05 * error_db(theirs, mel)

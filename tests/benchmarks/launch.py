@@ -1,6 +1,6 @@
 """How long the launcher takes to answer: best of five of `--help` and `--dry-run`, in their own processes.
 
-    python tests/benchmarks/launch.py [--json FILE]
+python tests/benchmarks/launch.py [--json FILE]
 """
 
 import json

@@ -25,8 +25,8 @@ def test_every_field_has_a_help_text():
 
 
 def test_an_unknown_preset_lists_those_there_are():
-    with pytest.raises(ValueError, match="default, small, demo, tiny, thesis.*did you mean small"):
-        config.preset("smal")
+    with pytest.raises(ValueError, match=r"default, small, demo, tiny, thesis.*did you mean demo"):
+        config.preset("demoo")
 
 
 def test_part_of_a_file_leaves_the_rest(tmp_path):

@@ -105,11 +105,19 @@ def test_a_run_is_stopped_goes_on_and_is_done(place):
     assert mean["ceiling"]["stem_l1"] < mean["silence"]["stem_l1"]
     assert "\x1b" not in again.shown
 
-    before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file() and path.name not in (".owner", "config.yaml")}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in place.rglob("*")
+        if path.is_file() and path.name not in (".owner", "config.yaml")
+    }
     idle = Launcher(*TINY)
     assert idle.end() == 0
     assert idle.shown.count("done already") == 3
-    after = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file() and path.name not in (".owner", "config.yaml")}
+    after = {
+        path: path.stat().st_mtime_ns
+        for path in place.rglob("*")
+        if path.is_file() and path.name not in (".owner", "config.yaml")
+    }
     assert before == after, "a run that is done is left alone"
 
 

@@ -38,9 +38,16 @@ def songs(folder):
 def launch(*arguments, code=None):
     """Run launch/submit.py in its own process; `code` runs before it."""
     before = f"{code}\n" if code else ""
-    program = f"{before}import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, 'launch'); runpy.run_path(sys.argv[0], run_name='__main__')"
+    program = (
+        f"{before}import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, 'launch'); "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     return subprocess.run(
-        [sys.executable, "-c", program, "launch/submit.py", *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, "launch/submit.py", *arguments],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -83,7 +90,9 @@ def test_the_dry_run_is_the_recorded_one(place, monkeypatch):
 def scripts(printed):
     """stage -> script, of what a dry run printed."""
     parts = printed.split("\n##### ")[1:]
-    return {name.removesuffix(".sh"): body for name, _, body in (part.partition("\n") for part in parts) if name.endswith(".sh")}
+    return {
+        name.removesuffix(".sh"): body for name, _, body in (part.partition("\n") for part in parts) if name.endswith(".sh")
+    }
 
 
 def test_the_scripts_are_whole_and_quoted(place):
@@ -149,7 +158,7 @@ def test_a_run_that_exists_is_its_own_preset(place):
     [
         (["--nods", "2"], "--nodes"),
         (["--nodes", "0"], "nodes must be greater than 0"),
-        (["--preset", "smal"], "did you mean small"),
+        (["--preset", "demoo"], "did you mean demo"),
         (["--preset"], "--preset"),
         (["--task", "drms"], "drums, accompaniment, bass, vocals"),
         (["--data", "/no/such/folder"], "no folder /no/such/folder"),
@@ -219,7 +228,9 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
         (None, 137, 0, 137, False),
     ],
 )
-def test_the_batch_shell_decides_by_the_outcome_before_the_exit_code(outcome, code, restarts, leaves, requeued, tmp_path, monkeypatch):
+def test_the_batch_shell_decides_by_the_outcome_before_the_exit_code(
+    outcome, code, restarts, leaves, requeued, tmp_path, monkeypatch
+):
     """`scontrol` here only writes down that it was called; a real Slurm requeues in tests/slurm."""
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))

@@ -32,7 +32,9 @@ def test_there_are_commands():
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.splitlines()[0] for block in BLOCKS])
 def test_the_commands_work_when_pasted(block, clone):
     lines = [line for line in block.splitlines() if line not in RUN_ELSEWHERE]
-    environment = {k: v for k, v in os.environ.items() if k not in ("P2P_RUNS", "MUSDB_PATH", "VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS")}
+    environment = {
+        k: v for k, v in os.environ.items() if k not in ("P2P_RUNS", "MUSDB_PATH", "VIRTUAL_ENV", "PYTHONPATH", "MAKEFLAGS")
+    }
     done = subprocess.run(
         ["bash", "-e", "-c", "\n".join(lines)], cwd=clone, env=environment, capture_output=True, text=True, timeout=900
     )
