@@ -18,13 +18,18 @@ import soundfile
 import torch
 
 from p2p_dist import console, files
+from p2p_dist.audio.beats import Beats, track
 from p2p_dist.audio.spectrogram import power_to_db
+from p2p_dist.audio.stems import mono
 from p2p_dist.config import Config
 from p2p_dist.data import pairs
 from p2p_dist.data.index import read_manifest
-from p2p_dist.evaluate import generate, metrics, picture
+from p2p_dist.evaluate import generate, metrics, onsets, picture
 from p2p_dist.rundir import RunDir
 from p2p_dist.train import checkpoint
+
+SHOWN = ("lock8", "f1t_beyond_chance", "mmd", "level_error")
+"""The measures that a progress line has room for."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Excerpt:
 
     input, target: (samples, channels) at `rate`. pictures: its windows, cut from those of the whole song.
     gain: all its sound files are scaled by it, so that none clips and they compare.
+    beats: of the true stem over the whole song, in seconds from where the excerpt begins.
     """
 
     name: str
@@ -43,6 +49,7 @@ class Excerpt:
     target: np.ndarray
     pictures: pairs.Pictures
     gain: float
+    beats: Beats | None
 
 
 def evaluate(run: RunDir, config: Config) -> int:
@@ -67,26 +74,26 @@ def evaluate(run: RunDir, config: Config) -> int:
             generator = generate.load(checkpoint.load_generator(item), config, device)
             with files.new_folder(run.evaluations / item.path.name) as folder:
                 mean = _evaluate_one(folder, item.step, generator, excerpts, references, config)
-            progress.update(
-                done, "step " + str(item.step) + "".join(f", {n} {v:.3g}" for n, v in mean.items() if v is not None)
-            )
+            progress.update(done, f"step {item.step}" + "".join(f", {n} {v:.3g}" for n in SHOWN if (v := mean[n]) is not None))
     return len(todo)
 
 
 def _evaluate_one(
     folder: Path, step: int, generator: Any, excerpts: list[Excerpt], references: dict[str, Any], config: Config
 ) -> dict[str, float | None]:
-    rows, songs = [], []
+    rows: list[metrics.Measured] = []
+    songs = []
     for excerpt in excerpts:
         outputs = generate.generate(generator, excerpt.pictures, config, excerpt.key)
         stem = generate.to_stem(outputs, excerpt.pictures, excerpt.input, excerpt.rate, config)
-        rows.append(metrics.measure(stem, excerpt.target, excerpt.input, excerpt.rate))
+        rows.append(metrics.measure(stem, excerpt.target, excerpt.input, excerpt.rate, excerpt.beats))
         write_sound(folder / "audio" / f"{excerpt.key}-stem.flac", stem, excerpt)
         write_sound(folder / "audio" / f"{excerpt.key}-mix.flac", excerpt.input + stem, excerpt)
         shown = {"input": excerpt.input, "true stem": excerpt.target, "generated stem": stem}
         _draw(folder / "spectrograms" / f"{excerpt.key}.png", shown, excerpt, config)
-        songs.append({"name": excerpt.name, "key": excerpt.key, "output": rows[-1], **references["songs"][excerpt.key]})
-    mean = {"output": metrics.mean(rows), **references["mean"]}
+        songs.append({"name": excerpt.name, "key": excerpt.key, "output": rows[-1].row, **references["songs"][excerpt.key]})
+    real = [np.array(references["real"][excerpt.key]).reshape(-1, 41) for excerpt in excerpts]
+    mean = {"output": metrics.mean(rows, real), **references["mean"]}
     files.write_json(folder / "metrics.json", {"step": step, "songs": songs, "mean": mean})
     return mean["output"]
 
@@ -111,10 +118,13 @@ def held_out(dataset: Path, config: Config) -> list[Excerpt]:
         ratio = config.data.hop_length * rate / config.data.sample_rate
         begin = round(int(pictures.starts[0]) * ratio)
         end = min(begin + round((pictures.frames - int(pictures.starts[0])) * ratio), len(input))
+        beats = track(onsets.envelope(onsets.mel(mono(target, rate, onsets.RATE))), onsets.FRAME)
+        if beats is not None:
+            beats = Beats(beats.bpm, (beats.first - begin / rate) % (60 / beats.bpm))
         input, target = input[begin:end], target[begin:end]
         peak = max(1.0, *(float(np.abs(sound).max()) for sound in (input, target, input + target)))
         # A model's mix can be louder than the true one: leave it 3 dB.
-        excerpts.append(Excerpt(song["name"], song["key"], rate, begin / rate, input, target, pictures, 0.7 / peak))
+        excerpts.append(Excerpt(song["name"], song["key"], rate, begin / rate, input, target, pictures, 0.7 / peak, beats))
     return excerpts
 
 
@@ -139,8 +149,9 @@ def refer(folder: Path, excerpts: list[Excerpt], config: Config) -> dict[str, An
         found = files.read_json(path)
         if sorted(found["songs"]) == sorted(excerpt.key for excerpt in excerpts):
             return dict(found)
-    rows: dict[str, list[Any]] = {name: [] for name in metrics.BASELINES}
+    rows: dict[str, list[metrics.Measured]] = {name: [] for name in metrics.BASELINES}
     songs: dict[str, Any] = {}
+    real: dict[str, Any] = {}
     for excerpt in excerpts:
         pictures = excerpt.pictures
         stems = {
@@ -148,15 +159,18 @@ def refer(folder: Path, excerpts: list[Excerpt], config: Config) -> dict[str, An
             "silence": np.zeros_like(excerpt.input),
             "ceiling": generate.to_stem(pictures.targets, pictures, excerpt.input, excerpt.rate, config),
         }
-        measured = {n: metrics.measure(s, excerpt.target, excerpt.input, excerpt.rate) for n, s in stems.items()}
-        for name, row in measured.items():
-            rows[name].append(row)
+        for name, stem in stems.items():
+            rows[name].append(metrics.measure(stem, excerpt.target, excerpt.input, excerpt.rate, excerpt.beats))
+        truth = metrics.measure(excerpt.target, excerpt.target, excerpt.input, excerpt.rate, excerpt.beats)
+        real[excerpt.key] = truth.described.tolist()
+        measured = {name: rows[name][-1].row for name in stems}
         songs[excerpt.key] = {**measured, "begins": excerpt.begins, "seconds": len(excerpt.input) / excerpt.rate}
         sounds = {"input": excerpt.input, "target": excerpt.target, "ceiling": stems["ceiling"]}
         sounds["true-mix"] = excerpt.input + excerpt.target
         for name, sound in sounds.items():
             write_sound(folder / "audio" / f"{excerpt.key}-{name}.flac", sound, excerpt)
-    result = {"songs": songs, "mean": {name: metrics.mean(part) for name, part in rows.items()}}
+    described = [np.array(part).reshape(-1, 41) for part in real.values()]
+    result = {"songs": songs, "mean": {name: metrics.mean(part, described) for name, part in rows.items()}, "real": real}
     files.write_json(path, result)
     return result
 

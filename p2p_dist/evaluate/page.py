@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shlex
 import struct
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,10 +18,11 @@ import jinja2
 
 from p2p_dist import files
 from p2p_dist.config import TASKS, Config, parse_task
-from p2p_dist.evaluate.metrics import BASELINES, HIGHER_IS_BETTER, MEASURES
+from p2p_dist.evaluate.metrics import BASELINES, MEASURES
 from p2p_dist.rundir import RunDir, find_steps, read_metrics
 
 _FIXED = ("input", "true-mix", "target", "ceiling")  # sounds that are the same at all checkpoints
+_AIM = {"high": "↑", "low": "↓", "one": "→1"}
 _TRAINING_POINTS = 300  # of the curve of the training: more can't be seen
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 210, 40, 332, 10, 178  # of a curve, and of the plot in it
 
@@ -59,7 +61,8 @@ def write(run: RunDir, config: Config) -> Path:
         songs=[_song(song, baselines, media) for song in evaluated[last]["songs"]],
         made=made,
         last=last,
-        measures=[(label, name in HIGHER_IS_BETTER) for name, label in MEASURES.items()],
+        measures=[(m.label, _AIM[m.best], m.meaning) for m in MEASURES.values()],
+        families=[{"name": f, "size": len(list(of))} for f, of in groupby(m.family for m in MEASURES.values())],
         baselines=[(name, BASELINES.get(name, ""), _texts(means[last][name])) for name in baselines],
         rows=[(step, _texts(mean["output"])) for step, mean in means.items()],
         curves=[c for name in MEASURES if (c := _measure_curve(name, means, baselines))],
@@ -174,8 +177,8 @@ def _measure_curve(name: str, means: dict[int, Any], baselines: list[str]) -> di
     points = [(step, value) for step, mean in means.items() if (value := mean["output"].get(name)) is not None]
     last = means[max(means)]
     lines = [(baseline, value) for baseline in baselines if (value := last[baseline].get(name)) is not None]
-    better = "higher" if name in HIGHER_IS_BETTER else "lower"
-    return _curve(f"{MEASURES[name]} ({better} is better)", points, lines) if points else None
+    aim = {"high": "higher is better", "low": "lower is better", "one": "1 is best"}[MEASURES[name].best]
+    return _curve(f"{MEASURES[name].label} ({aim})", points, lines) if points else None
 
 
 def _training_curve(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

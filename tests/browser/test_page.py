@@ -187,14 +187,14 @@ def test_keyboard_reaches_and_changes_versions(tab: Tab) -> None:
 
 def test_another_checkpoint_changes_sound_picture_and_figures(tab: Tab) -> None:
     sound = tab.play("dawn", "mix", 4.0)
-    assert _figures(tab) == ["11.00", "4.00", "–"]
+    assert _figures(tab)[-3:] == ["11.00", "4.00", "–"]
     before = tab.ask("return arguments[0].currentTime", sound)
     Select(tab.driver.find_element(By.ID, "checkpoint")).select_by_value("30")
     tab.wait("return !arguments[0].paused && arguments[0].readyState > 1 && !arguments[0].seeking", sound)
     assert before <= tab.ask("return arguments[0].currentTime", sound) < before + 1.5
     for version in ("mix", "stem"):
         assert tab.ask("return arguments[0].src", tab.sound("dawn", version)).endswith(f"step-00000030/dawn-{version}.flac")
-    assert _figures(tab) == ["17.00", "5.33", "–"]
+    assert _figures(tab)[-3:] == ["17.00", "5.33", "–"]
     assert "step 30" in tab.song("dawn").find_element(By.CSS_SELECTOR, "tr.output th").text
     picture = tab.song("dawn").find_element(By.TAG_NAME, "img")
     tab.ask("arguments[0].scrollIntoView()", picture)
@@ -238,6 +238,6 @@ def test_readable_without_scripts(tab: Tab) -> None:
         assert shown == [True] * 12
         assert not tab.driver.find_element(By.ID, "checkpoint").is_displayed()
         assert "the input, untouched, plus the generated drums" in tab.song("dawn").text
-        assert _figures(tab) == ["11.00", "4.00", "–"]
+        assert _figures(tab)[-3:] == ["11.00", "4.00", "–"]
     finally:
         tab.open()

@@ -63,7 +63,7 @@ def make(
                 "onset_f1": 0.8 * share if number else None,
             }
             content.append({"name": name, "key": key, "output": row, **places[key]})
-        mean = {"output": metrics.mean([song["output"] for song in content]), **fixed}
+        mean = {"output": _mean([song["output"] for song in content]), **fixed}
         files.write_json(folder / "metrics.json", {"step": step, "songs": content, "mean": mean})
     return run, settings
 
@@ -87,6 +87,11 @@ def _db(sound: np.ndarray) -> np.ndarray:
     """A plain picture of (128, frames): enough to be looked at."""
     frames = sound[: len(sound) // 256 * 256, 0].reshape(-1, 256)
     return 20 * np.log10(np.abs(np.fft.rfft(frames, axis=1)).T[:128] + 1e-4)
+
+
+def _mean(rows: list[metrics.Row]) -> metrics.Row:
+    known = {name: [value for row in rows if (value := row.get(name)) is not None] for name in metrics.MEASURES}
+    return {name: float(np.mean(values)) if values else None for name, values in known.items()}
 
 
 def _write(path: Path, sound: np.ndarray) -> None:

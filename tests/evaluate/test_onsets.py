@@ -1,0 +1,66 @@
+"""Onsets: where they are, how they match, what chance would score."""
+
+import numpy as np
+import pytest
+
+from p2p_dist.evaluate import onsets
+
+
+def clicks(times, seconds=5.0):
+    sound = np.zeros(int(seconds * onsets.RATE), np.float32)
+    random = np.random.default_rng(0)
+    for time in times:
+        start = int(time * onsets.RATE)
+        sound[start : start + 400] += random.standard_normal(400).astype(np.float32) * 0.3
+    return sound
+
+
+def test_frames_are_where_the_sound_is():
+    """Taken with other settings than are assumed, a spectrogram gives frames that are 46 ms late; here none is."""
+    times = np.array([0.5, 1.003, 1.49, 2.217, 3.0, 4.111])
+    found = onsets.peaks(onsets.envelope(onsets.mel(clicks(times)))) * onsets.FRAME
+    assert len(found) == len(times)
+    assert np.abs(found - times).max() <= onsets.FRAME
+
+
+def test_matching_is_in_order_and_each_onset_counts_once():
+    assert onsets.f_score(np.array([10, 20, 30]), np.array([10, 21, 29]), 1) == 1.0
+    assert onsets.f_score(np.array([10, 20, 30]), np.array([12, 22, 32]), 1) == 0.0
+    assert onsets.f_score(np.array([10]), np.array([9, 10, 11]), 1) == pytest.approx(2 / 4)
+    assert onsets.f_score(np.array([10, 12]), np.array([11]), 1) == pytest.approx(2 / 3)
+    assert onsets.f_score(np.array([], int), np.array([], int), 1) == 0.0
+
+
+def test_random_onsets_are_worth_nothing_beyond_chance():
+    random = np.random.default_rng(0)
+    scores = []
+    for _ in range(60):
+        true, found = (np.sort(random.choice(256, n, replace=False)) for n in (16, 60))
+        scores.append(onsets.beyond_chance(true, found, 2, 256))
+    assert abs(np.mean(scores)) < 0.03
+    assert onsets.beyond_chance(true, true, 1, 256) == 1.0
+
+
+def test_a_metronome_on_the_grid_locks_and_one_off_it_does_not():
+    beat = 0.4
+    on, off = (clicks(np.arange(0.4, 4.7, beat) + shift) for shift in (0.0, beat / 4))
+    grid = np.rint(np.arange(0, 5, beat / 2) / onsets.FRAME).astype(int)
+    values = [onsets.on_grid(onsets.envelope(onsets.mel(sound)), grid) for sound in (on, off)]
+    assert values[0] > 2 and values[1] < 0.5
+    assert onsets.on_grid(np.zeros(100), grid) is None
+    assert onsets.on_grid(np.ones(100), np.array([500])) is None
+
+
+def test_bands_are_kick_snare_and_cymbals():
+    time = np.arange(onsets.RATE) / onsets.RATE
+    for name, hertz in (("low", 80), ("mid", 900), ("high", 8000)):
+        tone = np.sin(2 * np.pi * hertz * time) * np.hanning(len(time))
+        heard = onsets.heard_bands(onsets.mel(tone.astype(np.float32)))
+        assert heard == [name]
+
+
+def test_envelopes_correlate_with_themselves_and_a_flat_one_with_nothing():
+    rise = onsets.envelope(onsets.mel(clicks([0.5, 1.2, 3.0])))
+    assert rise[0] == 0 and (rise >= 0).all()
+    assert onsets.correlation(rise, rise) == pytest.approx(1)
+    assert onsets.correlation(rise, np.zeros_like(rise)) is None
