@@ -80,8 +80,8 @@ def seconds_of(time: str) -> int:
 
 def _positive(owner: Any, *names: str) -> None:
     for name in names:
-        if getattr(owner, name) <= 0:
-            raise ValueError(f"{name.replace('_', '-')} must be greater than 0, not {getattr(owner, name)}")
+        if not 0 < getattr(owner, name) < math.inf:
+            raise ValueError(f"{name.replace('_', '-')} must be greater than 0 and finite, not {getattr(owner, name)}")
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Train:
     """How the networks are trained."""
 
     epochs: float | None = 100
-    """passes over the training windows (or give train.steps)"""
+    """passes over the training windows; None where train.steps says how long to train"""
     steps: int | None = None
     """updates of both networks, instead of epochs"""
     global_batch_size: int = 64
@@ -194,11 +194,17 @@ class Train:
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either train.epochs or train.steps, the other as None")
+            raise ValueError(
+                f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) says how long to train: "
+                "beside the one you want, give --train.epochs None or --train.steps None"
+            )
         _positive(self, "global_batch_size", "learning_rate", "epsilon", "checkpoint_every", "keep_every", "log_every")
         for name in ("epochs", "steps"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise ValueError(f"train.{name} must be greater than 0, not {value}")
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ValueError(f"train.{name} must be greater than 0 and finite, not {value}")
+        for name in ("beta1", "l1_weight", "difference_weight", "feature_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"train.{name.replace('_', '-')} must be 0 or more and finite, not {getattr(self, name)}")
         if self.keep_last < 2:
             raise ValueError(f"train.keep-last must be at least 2, not {self.keep_last}: the last may be damaged")
         if not 0 <= self.ema < 1:
@@ -380,8 +386,8 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120)
 
 
-def from_yaml(path: Path, base: Config | None = None) -> Config:
-    """Read a YAML file over `base` (default: the preset that the file names); it may hold any part of the tree.
+def from_yaml(path: Path, otherwise: str = "default") -> Config:
+    """Read a YAML file over the preset that it names, or the preset `otherwise`; it may hold any part of the tree.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -393,12 +399,10 @@ def from_yaml(path: Path, base: Config | None = None) -> Config:
         raise ValueError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file") from error
-    content = {} if content is None else content
-    if base is None:
-        name = content.get("preset", "default") if isinstance(content, dict) else "default"
-        base = preset(str(name))
     try:
-        return _merge(base, content, "")
+        if not isinstance(content, dict):
+            raise ValueError("it must be a list of names and values")
+        return _merge(preset(str(content.get("preset", otherwise))), content, "")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -406,7 +410,7 @@ def from_yaml(path: Path, base: Config | None = None) -> Config:
 def _merge(base: Any, values: Any, where: str) -> Any:
     """`base` with the fields named in `values` replaced, all the way down."""
     if not isinstance(values, dict):
-        raise ValueError(f"{where or 'the file'} must be a list of names and values")
+        raise ValueError(f"{where} must be a list of names and values")
     kinds = typing.get_type_hints(type(base))
     changed = {}
     for name, value in values.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -30,12 +31,13 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
 
     ValueError means wrong input or settings (exit 2), OSError means that the machine refused (exit 1).
     """
+    show_any_text()
     try:
         code = main()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # whoever read us has seen enough
-        os._exit(DONE)
+    except BrokenPipeError:  # whoever read us has seen enough; what was going on has not ended
+        os._exit(STOPPED)
     except ValueError as error:
         complain(f"error: {error}")
         code = USAGE
@@ -43,6 +45,18 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
         complain(f"error: {describe(error)}")
         code = FAILED
     sys.exit(code)
+
+
+def show_any_text() -> None:
+    """Let song titles be printed whatever the locale knows: a letter it lacks comes as an escape, not as an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def has_bar(stream: TextIO) -> bool:
+    """Whether progress is shown as a bar there: on a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def describe(error: OSError) -> str:
@@ -88,7 +102,7 @@ class Progress:
         self.stream = stream if stream is not None else sys.stdout
         self.begun = time.monotonic()
         self.shown = self.stated = float("-inf")
-        self.bar = _bar(self.stream) if self.stream.isatty() and os.environ.get("TERM") != "dumb" else None
+        self.bar = _bar(self.stream) if has_bar(self.stream) else None
         if self.bar is not None:
             self.bar.start()
             self.task = self.bar.add_task(what, total=total or None, completed=start, note="")
@@ -115,6 +129,11 @@ class Progress:
         """Show on the bar what another process reported of itself."""
         assert self.bar is not None
         self.bar.update(self.task, completed=done, total=total, note=note)
+
+    def above(self, text: str) -> None:
+        """Print a line above the bar."""
+        assert self.bar is not None
+        self.bar.console.print(text, markup=False, highlight=False)
 
     def close(self) -> None:
         """Leave the terminal as it was found."""

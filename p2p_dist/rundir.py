@@ -26,8 +26,15 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def runs_root() -> Path:
-    """Where runs lie: $P2P_RUNS, else ./runs. Shards and the example's song lie beside it."""
-    return Path(os.environ.get("P2P_RUNS") or "runs").absolute()
+    """Where runs lie: $P2P_RUNS, else ./runs. Shards and the example's song lie beside it.
+
+    Raises:
+        ValueError: a path that the code of a run can't be imported from.
+    """
+    root = Path(os.environ.get("P2P_RUNS") or "runs").absolute()
+    if ":" in str(root):
+        raise ValueError(f"{root}: runs can't lie in a folder with ':' in its path, which separates the entries of $PYTHONPATH")
+    return root
 
 
 @dataclass(frozen=True)
@@ -145,12 +152,14 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
                 + "\n  ".join(changed)
                 + "\nits own can't change; give this one another name with --run NAME"
             )
-        begun_with = files.read_json(run.dataset)["name"]
+        begun_with = files.read_json(run.dataset)["name"] if run.dataset.is_file() else None
         if begun_with != dataset:
-            raise ValueError(
-                f"the songs are not those that the run {run.path.name} was begun with ({begun_with}, now {dataset}): "
-                "put them back, or give this run another name with --run NAME"
-            )
+            if find_steps(run.checkpoints):
+                raise ValueError(
+                    f"the songs are not those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
+                    "put them back, or give this run another name with --run NAME"
+                )
+            files.write_json(run.dataset, {"name": dataset})  # nothing has been learnt yet: songs may still come and go
         wanted = config.with_resources(saved, wanted)
     else:
         files.write_json(run.provenance, provenance())
@@ -233,6 +242,14 @@ def find_steps(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
+def is_evaluation(folder: Path) -> bool:
+    """Whether an evaluation is there with the files that it names."""
+    if not (folder / "metrics.json").is_file():
+        return False
+    keys = [song["key"] for song in files.read_json(folder / "metrics.json")["songs"]]
+    return all((folder / "audio" / f"{key}-{name}.flac").is_file() for key in keys for name in ("stem", "mix"))
+
+
 SOUNDS = (".stem.mp4", ".wav", ".flac")
 
 
@@ -247,16 +264,24 @@ def dataset_name(root: Path, data: config.Data) -> str:
     layout = "train/ and test/ with SONG.stem.mp4 files, or with SONG/ folders of drums, bass, other and vocals as wav or flac"
     if not root.is_dir():
         raise ValueError(f"no folder {root}: --data names the folder of MUSDB18 or one laid out like it ({layout})")
-    songs = [
-        [path.relative_to(root).as_posix(), path.stat().st_size]
-        for split in ("train", "test")
-        for path in sorted((root / split).rglob("*"))
-        if path.name.endswith(SOUNDS) and path.is_file()
-    ]
+    songs = []
+    for split in ("train", "test"):
+        for path in sorted((root / split).iterdir()) if (root / split).is_dir() else []:
+            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+                if file.name.endswith(SOUNDS) and file.is_file():
+                    songs.append([_utf8(file.relative_to(root)), file.stat().st_size])
     if not songs:
         raise ValueError(f"no song in {root}: expected {layout}")
     task = re.sub(r"[^a-z]+", "-", data.task).strip("-")
     return f"{task}-{data.representation}-{files.digest([data.science(), songs])[:12]}"
+
+
+def _utf8(path: Path) -> str:
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the file name {os.fsencode(path)!r} is not UTF-8: rename it (convmv does whole folders)") from None
+    return path.as_posix()
 
 
 class Owner:

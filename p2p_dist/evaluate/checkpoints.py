@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,10 @@ from p2p_dist.config import Config
 from p2p_dist.data import pairs
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate import generate, metrics, onsets, picture
-from p2p_dist.rundir import RunDir
+from p2p_dist.rundir import RunDir, is_evaluation
 from p2p_dist.train import checkpoint
+
+REFERENCE_SOUNDS = ("input", "target", "ceiling", "true-mix")
 
 SHOWN = ("lock8", "f1t_beyond_chance", "mmd", "level_error")
 """The measures that a progress line has room for."""
@@ -64,8 +67,10 @@ def evaluate(run: RunDir, config: Config) -> int:
     found = [c for c in checkpoint.find(run.checkpoints) if (c.path / checkpoint.GENERATOR).is_file()]
     if not found:
         raise ValueError(f"no checkpoint in {run.checkpoints}: train first")
-    todo = [c for c in found if not (run.evaluations / c.path.name).is_dir()]
+    todo = [c for c in found if not is_evaluation(run.evaluations / c.path.name)]
     files.remove_garbage(run.evaluations)
+    for item in todo:
+        shutil.rmtree(run.evaluations / item.path.name, ignore_errors=True)  # what is left of one that lost files
     excerpts = held_out(run.shards, config)
     references = refer(run.evaluations / "references", excerpts, config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -131,11 +136,16 @@ def held_out(dataset: Path, config: Config) -> list[Excerpt]:
 def read_sound(shard: Path, key: str) -> tuple[np.ndarray, np.ndarray, int]:
     """A held-out song's input and target, each (samples, channels), and their rate, from its shard."""
     sounds = {}
-    with tarfile.open(shard, "r:") as archive:
-        for member in archive:
-            opened = archive.extractfile(member)
-            assert opened is not None
-            sounds[member.name.removeprefix(key + ".")] = opened.read()
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                opened = archive.extractfile(member)
+                assert opened is not None
+                sounds[member.name.removeprefix(key + ".")] = opened.read()
+    except (tarfile.TarError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{shard} is missing or damaged ({error}): type the launch command again, it makes the shard anew"
+        ) from error
     gain = json.loads(sounds["json"])["gain"]
     input, rate = soundfile.read(io.BytesIO(sounds["input.flac"]), dtype="float32", always_2d=True)
     target, _ = soundfile.read(io.BytesIO(sounds["target.flac"]), dtype="float32", always_2d=True)
@@ -147,7 +157,8 @@ def refer(folder: Path, excerpts: list[Excerpt], config: Config) -> dict[str, An
     path = folder / "metrics.json"
     if path.is_file():
         found = files.read_json(path)
-        if sorted(found["songs"]) == sorted(excerpt.key for excerpt in excerpts):
+        sounds = [folder / "audio" / f"{excerpt.key}-{name}.flac" for excerpt in excerpts for name in REFERENCE_SOUNDS]
+        if sorted(found["songs"]) == sorted(excerpt.key for excerpt in excerpts) and all(s.is_file() for s in sounds):
             return dict(found)
     rows: dict[str, list[metrics.Measured]] = {name: [] for name in metrics.BASELINES}
     songs: dict[str, Any] = {}
@@ -165,9 +176,8 @@ def refer(folder: Path, excerpts: list[Excerpt], config: Config) -> dict[str, An
         real[excerpt.key] = truth.described.tolist()
         measured = {name: rows[name][-1].row for name in stems}
         songs[excerpt.key] = {**measured, "begins": excerpt.begins, "seconds": len(excerpt.input) / excerpt.rate}
-        sounds = {"input": excerpt.input, "target": excerpt.target, "ceiling": stems["ceiling"]}
-        sounds["true-mix"] = excerpt.input + excerpt.target
-        for name, sound in sounds.items():
+        sounds_made = (excerpt.input, excerpt.target, stems["ceiling"], excerpt.input + excerpt.target)
+        for name, sound in zip(REFERENCE_SOUNDS, sounds_made, strict=True):
             write_sound(folder / "audio" / f"{excerpt.key}-{name}.flac", sound, excerpt)
     described = [np.array(part).reshape(-1, 41) for part in real.values()]
     result = {"songs": songs, "mean": {name: metrics.mean(part, described) for name, part in rows.items()}, "real": real}

@@ -23,6 +23,9 @@ from p2p_dist.config import Config
 from p2p_dist.jobs import stages
 from p2p_dist.rundir import Owner, RunDir
 
+_WORTH_SHOWING = ("warning:", "left out:", "note:")
+"""How lines of a log begin that are shown beside a bar too."""
+
 _GRACE = 30.0  # seconds that the other ranks have to leave once one has ended badly
 
 
@@ -50,9 +53,10 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
             outcome = run.read_outcome()
             if outcome is None:
                 log = run.logs / f"{stage}.log"
-                console.complain(f"{stage} ended with {code}; the end of {log}:\n{_tail(log)}")
+                shown = "" if not console.has_bar(sys.stdout) else f"; the end of {log}:\n{_tail(log)}"
+                console.complain(f"{stage} ended with {code}{shown}")
                 console.complain(f"what was saved is good; to go on: {again}")
-            else:
+            elif console.has_bar(sys.stdout):  # else its log, which was shown, has said it
                 console.complain(f"error: {outcome['message']}")
             return console.FAILED
     left_out = files.read_json(run.shards / "manifest.json")["left_out"]
@@ -82,7 +86,7 @@ def _run_stage(stage: str, run: RunDir, settings: Config, owner: Owner) -> int:
             start_new_session=True,
             pass_fds=[owner.descriptor],
         )
-    with log.open() as output:
+    with log.open(errors="replace") as output:
         output.seek(seen)
         return _follow(stage, run, child, output)
 
@@ -94,19 +98,23 @@ def _follow(stage: str, run: RunDir, child: subprocess.Popen[bytes], log: TextIO
     """
     asked = False
     # Of the page there is nothing to watch, and of a stage that is still importing no total yet.
-    bar = console.Progress(stage, 0) if sys.stdout.isatty() and stage != "page" else None
+    bar = console.Progress(stage, 0) if console.has_bar(sys.stdout) and stage != "page" else None
     try:
         while True:
             try:
                 ended = child.poll() is not None
-                if bar is None:
-                    sys.stdout.write(log.read())
-                    sys.stdout.flush()
-                elif run.status.is_file():
+                for line in log.readlines():
+                    if bar is None:
+                        console.say(line.rstrip("\n"))
+                    elif line.startswith(_WORTH_SHOWING):
+                        bar.above(line.rstrip("\n"))
+                if bar is not None and run.status.is_file():
                     status = files.read_json(run.status)
                     if status["what"] == stage:
                         bar.follow(status["done"], status["total"], status["note"])
                 if ended:
+                    if asked and child.returncode == -signal.SIGTERM:  # before it could listen: it had not begun
+                        return console.STOPPED
                     return child.returncode if child.returncode >= 0 else 128 - child.returncode
                 time.sleep(0.2)
             except KeyboardInterrupt:

@@ -32,26 +32,30 @@ def is_done(stage: str, run: RunDir) -> str | None:
     if not manifest.is_file():
         return None
     content = files.read_json(manifest)
+    trained = rundir.find_steps(run.checkpoints)
     if stage == "preprocess":
+        shards = [s for part in content.get("splits", {}).values() for s in (*part["shards"], *part["audio"])]
+        missing = [s for s in shards if not (p := run.shards / s["name"]).is_file() or p.stat().st_size != s["bytes"]]
+        if missing or not shards or (content["left_out"] and not trained):
+            return None  # a song that could not be read may be readable now, as long as nothing has been learnt
         counts = [
             f"{len(part['songs'])} {split} songs in {len(part['samples'])} windows" for split, part in content["splits"].items()
         ]
         return ", ".join(counts)
-    trained = rundir.find_steps(run.checkpoints)
     if stage == "train":
         if "train" not in content["splits"]:
             return None
         settings = rundir.resolve(run)
         total = settings.train.total_steps(len(content["splits"]["train"]["samples"]))
         return f"{total} steps" if trained and trained[-1][0] >= total else None
-    evaluated = [step for step, _ in rundir.find_steps(run.evaluations)]
+    evaluated = [step for step, path in rundir.find_steps(run.evaluations) if rundir.is_evaluation(path)]
     if stage == "evaluate":
         missing = [step for step, path in trained if (path / "generator.safetensors").is_file() and step not in evaluated]
         return f"{len(evaluated)} checkpoints" if evaluated and not missing else None
     assert stage == "page"
     if not run.page.is_file() or not evaluated:
         return None
-    newest = max((path / "metrics.json").stat().st_mtime for _, path in rundir.find_steps(run.evaluations))
+    newest = max((run.evaluations / rundir.step_name(step) / "metrics.json").stat().st_mtime for step in evaluated)
     return str(run.page) if run.page.stat().st_mtime >= newest else None
 
 
@@ -102,6 +106,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     """Run one stage of the run in `folder` in this process, and end the process with the stage's exit code."""
     run = RunDir(Path(folder))
     _take_place_from_slurm()
+    console.show_any_text()
     first = os.environ.get("RANK", "0") == "0"
     if first:
         console.say(f"--- {stage}, attempt {rundir.attempt()}")

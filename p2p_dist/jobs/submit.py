@@ -66,8 +66,16 @@ def main(arguments: list[str]) -> int:
     if rundir.code_differs(run):
         console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
     if owner is not None:
-        return local.run(run, settings, owner, shlex.join(["python", "launch/submit.py", *arguments]))
+        return local.run(run, settings, owner, again(arguments))
     return queue(run, settings, site.load(where))
+
+
+def again(arguments: list[str]) -> str:
+    """The command to go on with, to be pasted where this one was typed."""
+    program = Path(sys.argv[0]).as_posix() if sys.argv[0].endswith("submit.py") else "launch/submit.py"
+    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
+    places = [f"{name}={shlex.quote(os.environ[name])}" for name in ("P2P_RUNS", "MUSDB_PATH") if os.environ.get(name)]
+    return " ".join([*places, shlex.join([python, program, *arguments])])
 
 
 def parse(arguments: list[str]) -> tuple[Command, RunDir]:
@@ -82,13 +90,18 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         early.add_argument(name, nargs="?")
     early.add_argument("--data.root", dest="data", nargs="?")
     hints = early.parse_known_args(arguments)[0]
+    if hints.data == "":
+        raise ValueError("--data is empty: name the folder of songs, or leave --data out for the example")
     songs = hints.data or os.environ.get("MUSDB_PATH")
-    base = config.preset(hints.preset or ("default" if songs else "demo"))
     if hints.config:
         path = Path(hints.config)
         if not path.is_file():
             raise ValueError(f"no file {path}: --config names a YAML file of settings")
-        base = config.from_yaml(path, base)
+        base = config.from_yaml(path, hints.preset or ("default" if songs else "demo"))
+        if hints.preset and base.preset != hints.preset:
+            raise ValueError(f"--preset {hints.preset}, but {path} names the preset {base.preset}: leave one of them out")
+    else:
+        base = config.preset(hints.preset or ("default" if songs else "demo"))
     command = _parse_over(base, arguments)
     run = rundir.find(command.run or rundir.default_name(command.settings))
     if run.config.is_file() and not hints.preset and not hints.config:

@@ -34,7 +34,7 @@ def train(run: RunDir, config: Config) -> int:
     ranks, message = distributed.start()
     first = ranks.rank == 0
     if message and first:
-        console.say(message)
+        console.say(f"note: {message}")
 
     folder = copy_to_node(run.shards, "train") if config.data.stage == "node" else run.shards
     index = Index(folder, "train")

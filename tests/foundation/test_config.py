@@ -32,7 +32,7 @@ def test_an_unknown_preset_lists_those_there_are():
 def test_part_of_a_file_leaves_the_rest(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("train:\n  learning_rate: 1e-4\n  l1_weight: 5\n")
-    read = config.from_yaml(path, config.preset("small"))
+    read = config.from_yaml(path, "small")
     assert read.train.learning_rate == 1e-4  # YAML itself reads 1e-4 as text
     assert read.train.l1_weight == 5.0 and isinstance(read.train.l1_weight, float)
     assert read.model == config.preset("small").model
@@ -50,6 +50,8 @@ def test_part_of_a_file_leaves_the_rest(tmp_path):
         ("train:\n  keep_last: 1", r"keep-last must be at least 2"),
         ("a: [", r"mine\.yaml is not readable as YAML"),
         ("\x00", r"mine\.yaml"),
+        ("", r"mine\.yaml: it must be a list"),
+        ("preset: smaller", r"mine\.yaml: unknown preset 'smaller'"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(text, said, tmp_path):

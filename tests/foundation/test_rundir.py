@@ -25,6 +25,9 @@ def test_a_run_keeps_its_science_and_takes_new_resources(run):
     other = dataclasses.replace(small, train=dataclasses.replace(small.train, seed=1))
     with pytest.raises(ValueError, match=r"train\.seed: 0 -> 1[^$]*--run NAME"):
         rundir.begin(run, other, "songs-1")
+    rundir.begin(run, more, "songs-0")
+    rundir.begin(run, more, "songs-1")  # as long as nothing has been learnt, songs may come and go
+    (run.checkpoints / rundir.step_name(5)).mkdir(parents=True)
     with pytest.raises(ValueError, match=r"songs-1, now songs-2"):
         rundir.begin(run, small, "songs-2")
     assert rundir.resolve(run) == more, "a refused start changes nothing"
@@ -102,6 +105,30 @@ def test_shards_are_named_by_settings_and_songs(tmp_path):
     assert name == rundir.dataset_name(tmp_path / "a", dataclasses.replace(data, stage="node"))
     song(tmp_path / "b", "train", "Õhtu & öö.stem.mp4", size=11)
     assert name != rundir.dataset_name(tmp_path / "b", data)
+
+
+def test_songs_may_be_links_and_stray_files_are_none(tmp_path):
+    song(tmp_path / "real", "hq", "drums.wav")
+    (tmp_path / "a" / "train").mkdir(parents=True)
+    (tmp_path / "a" / "train" / "linked").symlink_to(tmp_path / "real" / "hq")
+    name = rundir.dataset_name(tmp_path / "a", config.Data())
+    song(tmp_path / "a", "train/linked/backup", "drums.wav")
+    (tmp_path / "a" / "train" / "notes.txt").write_text("x")
+    assert name == rundir.dataset_name(tmp_path / "a", config.Data())
+    song(tmp_path / "real", "hq", "bass.wav")
+    assert name != rundir.dataset_name(tmp_path / "a", config.Data())
+
+
+def test_a_name_that_is_not_utf8_is_said(tmp_path):
+    song(tmp_path, os.fsdecode(b"train/S\xf5na"), "drums.wav")
+    with pytest.raises(ValueError, match=r"S\\xf5na.*not UTF-8"):
+        rundir.dataset_name(tmp_path, config.Data())
+
+
+def test_runs_can_not_lie_where_their_code_can_not_be_imported_from(monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", "/tmp/2024:01/runs")
+    with pytest.raises(ValueError, match="':'"):
+        rundir.runs_root()
 
 
 def test_no_songs_is_said_with_what_was_expected(tmp_path):

@@ -1,5 +1,6 @@
 """The whole way on one machine, as a user types it: stopped, gone on, done, and with songs that can't be read."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_a_run_is_stopped_goes_on_and_is_done(place):
     first.process.send_signal(signal.SIGINT)
     assert first.end() == 75
     assert "stopping train in order" in first.shown
-    assert "to go on: python launch/submit.py --nodes 2 --preset tiny --run way" in first.shown
+    assert "launch/submit.py --nodes 2 --preset tiny --run way" in first.shown
     stopped_at = rundir.find_steps(run.checkpoints)[-1][0]
     assert 0 < stopped_at < 150
     assert run.read_outcome()["outcome"] == "stopped"
@@ -169,6 +170,30 @@ def test_without_training_songs_train_says_what_is_missing(place):
     assert "has no train songs: put songs into the folder train/" in run.shown
     assert "Traceback" not in run.shown
     assert (rundir.RunDir(place / "runs" / "no-train").shards / "manifest.json").is_file()
+
+
+def test_what_is_damaged_is_made_again(place):
+    """A shard cut short, an evaluation without its sound: the same command mends both."""
+    run = rundir.RunDir(place / "runs" / "odd")
+    (shard,) = run.shards.glob("audio-test-*.tar")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: len(whole) // 2])
+    evaluation = rundir.find_steps(run.evaluations)[-1][1]
+    for sound in (evaluation / "audio").iterdir():
+        sound.unlink()
+    again = Launcher("--run", "odd")
+    again.end()
+    assert "Traceback" not in again.shown and again.shown.splitlines()[-1].startswith("page: ")
+    assert shard.read_bytes() == whole
+    assert list((evaluation / "audio").iterdir())
+
+
+def test_a_terminal_that_can_not_draw_gets_plain_lines(place):
+    command = shlex.join([sys.executable, "launch/submit.py", "--run", "odd"])
+    done = subprocess.run(
+        ["script", "-qec", f"env TERM=dumb {command}", "/dev/null"], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert "page: " in done.stdout and "Traceback" not in done.stdout and "\x1b" not in done.stdout
 
 
 def test_a_launcher_that_is_killed_takes_its_training_along_in_order(place):

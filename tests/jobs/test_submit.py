@@ -133,6 +133,15 @@ def test_flags_win_over_a_file_over_a_preset(place, tmp_path):
     assert (train.seed, train.l1_weight, train.global_batch_size) == (6, 7.0, config.preset("small").train.global_batch_size)
 
 
+def test_a_file_that_names_a_preset_goes_over_that_one(place, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: tiny\ntrain: {steps: 5}\n")
+    settings = submit.parse(["--config", str(file)])[0].settings
+    assert settings.data.mels == config.preset("tiny").data.mels and settings.train.steps == 5
+    with pytest.raises(ValueError, match="leave one of them out"):
+        submit.parse(["--config", str(file), "--preset", "small"])
+
+
 def test_the_preset_is_demo_without_songs_and_default_with_them(place, monkeypatch):
     assert submit.parse([])[0].settings.preset == "demo"
     assert submit.parse(["--data", "/songs"])[0].settings.preset == "default"
@@ -163,6 +172,9 @@ def test_a_run_that_exists_is_its_own_preset(place):
         (["--task", "drms"], "drums, accompaniment, bass, vocals"),
         (["--data", "/no/such/folder"], "no folder /no/such/folder"),
         (["--data", "EMPTY"], "expected train/ and test/"),
+        (["--data", ""], "--data is empty"),
+        (["--preset", "small", "--train.steps", "3"], "--train.epochs None"),
+        (["--train.l1-weight", "nan"], "l1-weight"),
         (["--run", "../up"], "use letters"),
         (["--config", "/no/such.yaml"], "no file /no/such.yaml"),
         (["--train.learning-rate", "fast"], "learning-rate"),
