@@ -1,0 +1,78 @@
+"""What tests share: ranks in processes of their own, a small data set, a run directory to train in."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from p2p_dist import config, files
+from p2p_dist.data import shards
+from p2p_dist.rundir import RunDir
+from tests.rank_processes import run_on_ranks
+
+STEMS = {"drums": 0.3, "bass": 0.2, "other": 0.1, "vocals": 0.1}
+"""Stems of the synthetic songs and their loudness."""
+
+
+@pytest.fixture
+def ranks() -> Callable[..., list[Any]]:
+    """`ranks(world_size, function, *arguments, seconds=60)`: see tests/rank_processes.py."""
+    return run_on_ranks
+
+
+def write_songs(root: Path, seconds: dict[str, float], rate: int = 22050) -> None:
+    """Synthetic songs laid out like MUSDB18-HQ; `seconds` by name as `train/title`."""
+    for number, (name, length) in enumerate(seconds.items()):
+        random = np.random.default_rng(number)
+        time = np.arange(round(length * rate)) / rate
+        beat = np.exp(-20 * (time % 0.25))
+        for stem, loudness in STEMS.items():
+            if stem == "drums":
+                sound = beat * random.standard_normal(len(time))
+            else:
+                sound = np.sin(2 * np.pi * (110 * (number + 2)) * time) + 0.1 * random.standard_normal(len(time))
+            path = root / name / f"{stem}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, loudness * np.column_stack([sound, sound]).astype(np.float32), rate, subtype="FLOAT")
+
+
+@pytest.fixture(scope="session")
+def tiny_songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of four short training songs and one to test on."""
+    root = tmp_path_factory.mktemp("songs")
+    write_songs(root, {"train/one": 1.5, "train/two": 2.0, "train/three": 1.2, "train/four": 1.7, "test/five": 1.5})
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tiny_songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards of `tiny_songs` under the preset `tiny`: 35 training windows, no multiple of a batch."""
+    out = tmp_path_factory.mktemp("shards") / "tiny"
+    assert shards.preprocess(tiny_songs, out, config.PRESETS["tiny"].data, workers=1) == []
+    return out
+
+
+@pytest.fixture
+def new_run(tiny_shards: Path, tmp_path: Path) -> Callable[..., tuple[RunDir, config.Config]]:
+    """`new_run(name, train={...}, model={...})`: a run directory over `tiny_shards` as the launcher lays it out."""
+
+    def make(name: str = "run", **changed: dict[str, Any]) -> tuple[RunDir, config.Config]:
+        base = config.PRESETS["tiny"]
+        parts = {part: dataclasses.replace(getattr(base, part), **values) for part, values in changed.items()}
+        settings = dataclasses.replace(base, **parts)
+        run = RunDir(tmp_path / "runs" / name)
+        files.write_json(run.dataset, {"name": "tiny"})
+        files.write_text(run.config, config.to_yaml(settings))
+        link = tmp_path / "shards" / "tiny"
+        link.parent.mkdir(exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to(tiny_shards)
+        return run, settings
+
+    return make
