@@ -70,6 +70,11 @@ def find(folder: Path) -> list[Checkpoint]:
     return [Checkpoint(path, step) for step, path in rundir.find_steps(folder)]
 
 
+def newest_step(folder: Path) -> int:
+    """Step of the newest whole checkpoint, valid or not; 0 where there is none."""
+    return max((checkpoint.step for checkpoint in find(folder) if checkpoint.is_whole), default=0)
+
+
 def save(folder: Path, step: int, state: dict[str, Any], generator: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
     """Write one checkpoint: temporary folder, fsync of every file, rename, fsync of the parent.
 

@@ -64,7 +64,8 @@ def start() -> tuple[Ranks, str | None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(max(1, processes.usable_cores() // local_world_size))
+        wanted = os.environ.get("OMP_NUM_THREADS", "")  # where a site or person has decided
+        torch.set_num_threads(int(wanted) if wanted.isdigit() else max(1, processes.usable_cores() // local_world_size))
     gloo = None
     if world_size > 1:
         dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=PATIENCE)

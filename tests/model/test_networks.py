@@ -1,0 +1,136 @@
+"""Sizes, shapes and first weights of the networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from p2p_dist.config import PRESETS
+from p2p_dist.model.discriminator import Discriminator
+from p2p_dist.model.generator import BatchNorm, Generator
+
+TINY = PRESETS["tiny"].model
+THESIS = PRESETS["thesis"].model
+
+
+def small_thesis(**changed):
+    return dataclasses.replace(THESIS, channels=4, max_channels=8, discriminator_channels=4, **changed)
+
+
+def parameters(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_thesis_counts():
+    """Keras's trainable parameters of the thesis's networks."""
+    assert parameters(Generator(THESIS)) == 54_408_833
+    assert parameters(Discriminator(THESIS)) == 2_764_545
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("tiny", 0.3e6, 0.4e6), ("default", 15e6, 60e6)])
+def test_sizes(name, low, high):
+    settings = PRESETS[name].model
+    assert low < parameters(Generator(settings)) + parameters(Discriminator(settings)) < high
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_shapes(name):
+    settings, data = PRESETS[name].model, PRESETS[name].data
+    with torch.device("meta"):
+        generator, discriminator = Generator(settings), Discriminator(settings)
+        picture = torch.zeros(2, 1, data.mels, data.frames)
+        noise = torch.zeros(2, settings.noise_channels, data.mels, data.frames) if settings.noise_channels else None
+        output = generator(picture, noise)
+        judged = discriminator(picture, output)
+    assert output.shape == picture.shape
+    assert judged[-1].shape == (2, 1, data.mels // 8 - 2, data.frames // 8 - 2)
+    if name == "thesis":
+        assert judged[-1].shape[2:] == (30, 30)
+    if settings.norm == "group":
+        assert min(data.mels, data.frames) >> settings.depth > 1, "no 1 x 1 bottleneck"
+
+
+def test_other_shapes_than_square():
+    generator = Generator(TINY)
+    output = generator(torch.zeros(3, 1, 16, 48), torch.zeros(3, 1, 16, 48))
+    assert output.shape == (3, 1, 16, 48)
+
+
+def test_first_weights():
+    torch.manual_seed(0)
+    for module in (Generator(THESIS), Discriminator(THESIS)):
+        for part in module.modules():
+            if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+                share = part.weight.std().item() / 0.02
+                assert abs(share - 1) < 6 / math.sqrt(part.weight.numel())
+                assert part.bias is None or not part.bias.any()
+            elif isinstance(part, BatchNorm):
+                assert part.weight.eq(1).all() and part.bias.eq(0).all()
+
+
+def test_only_the_last_convolution_of_the_thesis_has_a_bias():
+    biased = {name for name, _ in Generator(THESIS).named_parameters() if name.endswith("bias") and "norm" not in name}
+    assert biased == {"last.bias"}
+    assert [part.eps for part in Generator(THESIS).modules() if isinstance(part, BatchNorm)] == [1e-3] * 14
+
+
+def test_keras_constants():
+    assert (THESIS.leaky_slope, THESIS.dropout, PRESETS["thesis"].train.epsilon) == (0.3, 0.5, 1e-7)
+    dropped = [up.dropout for up in Generator(THESIS).up]
+    assert dropped == [0.5, 0.5, 0.5, 0, 0, 0, 0]
+
+
+def test_batch_norm_on_the_batch_in_any_mode():
+    """Never running statistics: the same answer in train and eval mode, and no buffer to drift apart on ranks."""
+    norm = BatchNorm(3)
+    x = torch.randn(4, 3, 5, 5)
+    wanted = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-3).sqrt()
+    torch.testing.assert_close(norm(x), wanted)
+    assert torch.equal(norm.eval()(x), norm.train()(x))
+    assert not list(norm.buffers())
+
+
+def test_batch_norm_of_a_single_value():
+    """Keras answers beta where torch refuses; gamma gets a gradient of 0, else DDP would wait for it."""
+    norm = BatchNorm(3)
+    with torch.no_grad():
+        norm.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    answer = norm(torch.randn(1, 3, 1, 1))
+    assert answer.flatten().tolist() == [1, 2, 3]
+    answer.sum().backward()
+    assert norm.weight.grad is not None and not norm.weight.grad.any()
+    with pytest.raises(ValueError, match="more than 1 value"):
+        nn.BatchNorm2d(3)(torch.randn(1, 3, 1, 1))
+
+
+def test_every_thesis_parameter_has_a_gradient_at_batch_1():
+    torch.manual_seed(0)
+    generator = Generator(small_thesis())
+    generator(torch.randn(1, 1, 256, 256)).sum().backward()
+    assert all(parameter.grad is not None for parameter in generator.parameters())
+
+
+def test_noise_changes_the_picture_and_its_absence_does_not():
+    generator = Generator(TINY)
+    picture = torch.randn(1, 1, 32, 32)
+    noise = torch.randn(2, 1, 1, 32, 32)
+    assert not torch.equal(generator(picture, noise[0]), generator(picture, noise[1]))
+    assert torch.equal(generator(picture, noise[0]), generator(picture, noise[0]))
+
+
+def test_samples_of_a_batch_do_not_see_each_other():
+    """What makes 2 ranks x 4 equal 1 rank x 8; the thesis's batch norm does not have it."""
+    torch.manual_seed(0)
+    pictures, noise = torch.randn(3, 1, 32, 32), torch.randn(3, 1, 32, 32)
+    generator = Generator(TINY)
+    together = generator(pictures, noise)
+    alone = torch.cat([generator(pictures[i : i + 1], noise[i : i + 1]) for i in range(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    batched = Generator(dataclasses.replace(TINY, norm="batch"))
+    together = batched(pictures, noise)
+    alone = torch.cat([batched(pictures[i : i + 1], noise[i : i + 1]) for i in range(3)])
+    assert (together - alone).abs().max() > 1e-3

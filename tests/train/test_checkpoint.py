@@ -1,0 +1,109 @@
+"""Checkpoints are whole or not there, checked when read, and readable by any torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from p2p_dist import rundir
+from p2p_dist.train import checkpoint
+
+
+def write(folder, step, value=None):
+    weights = {"weight": torch.full((4, 3), float(step if value is None else value))}
+    checkpoint.save(folder, step, {"step": step, "networks": weights}, weights, {"settings": "abc"})
+
+
+def flip_a_byte(path, at=None):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if at is None else at] ^= 1
+    path.write_bytes(data)
+
+
+def test_save_and_load(tmp_path):
+    write(tmp_path, 5)
+    write(tmp_path, 10)
+    step, state = checkpoint.load_newest(tmp_path)
+    assert step == 10 and state["networks"]["weight"].eq(10).all()
+    newest = checkpoint.find(tmp_path)[-1]
+    assert checkpoint.load_generator(newest)["weight"].eq(10).all()
+    assert newest.meta()["step"] == 10 and newest.meta()["settings"] == "abc"
+
+
+def test_nothing_to_go_on_from(tmp_path):
+    assert checkpoint.load_newest(tmp_path / "absent") is None
+    (tmp_path / ".tmp-1-step-00000005").mkdir()
+    assert checkpoint.load_newest(tmp_path) is None
+
+
+def test_a_checkpoint_is_never_replaced(tmp_path):
+    write(tmp_path, 5)
+    write(tmp_path, 5, value=7)
+    assert checkpoint.load_newest(tmp_path)[1]["networks"]["weight"].eq(5).all()
+
+
+def test_flipped_byte_is_set_aside(tmp_path, capsys):
+    """A flipped bit in tensor data loads without any error in torch: only the sha256 sees it."""
+    for step in (5, 10):
+        write(tmp_path, step)
+    flip_a_byte(checkpoint.find(tmp_path)[-1].path / checkpoint.STATE)
+    step, _ = checkpoint.load_newest(tmp_path)
+    assert step == 5
+    assert "damaged" in capsys.readouterr().err
+    assert (tmp_path / "damaged-step-00000010").is_dir()
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "no record", "no state"])
+def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, harm):
+    write(tmp_path, 5)
+    path = checkpoint.find(tmp_path)[0].path
+    if harm == "flip":
+        flip_a_byte(path / checkpoint.STATE)
+    elif harm == "cut":
+        (path / checkpoint.STATE).write_bytes((path / checkpoint.STATE).read_bytes()[:-10])
+    elif harm == "no record":
+        (path / checkpoint.META).unlink()
+    else:
+        (path / checkpoint.STATE).unlink()
+        assert checkpoint.load_newest(tmp_path) is None  # only the generator was kept
+        return
+    for _ in range(2):  # also when it was set aside by an earlier start
+        with pytest.raises(ValueError, match="all were damaged"):
+            checkpoint.load_newest(tmp_path)
+
+
+def test_damaged_generator_is_named(tmp_path):
+    write(tmp_path, 5)
+    found = checkpoint.find(tmp_path)[0]
+    flip_a_byte(found.path / checkpoint.GENERATOR, -1)
+    with pytest.raises(ValueError, match=r"generator\.safetensors is damaged"):
+        checkpoint.load_generator(found)
+
+
+def test_prune(tmp_path):
+    for step in (5, 10, 15, 20, 25):
+        write(tmp_path, step)
+    checkpoint.prune(tmp_path, 2, lambda step: step == 10)
+    assert [found.step for found in checkpoint.find(tmp_path)] == [10, 20, 25]
+    assert [found.is_whole for found in checkpoint.find(tmp_path)] == [False, True, True]
+    assert checkpoint.load_generator(checkpoint.find(tmp_path)[0])["weight"].eq(10).all()
+
+
+def test_read_in_a_fresh_process(ranks, new_run):
+    """Only plain tensors and numbers: a process that knows nothing of this package reads a real checkpoint."""
+    from tests.train import on_ranks
+
+    run, _ = new_run(train={"steps": 5})
+    ranks(1, on_ranks.train, run.path)
+    path = run.checkpoints / rundir.step_name(5) / checkpoint.STATE
+    program = (
+        "import sys, torch\n"
+        f"state = torch.load({str(path)!r}, weights_only=True)\n"
+        "assert state['step'] == 5 and not any('p2p_dist' in name for name in sys.modules)\n"
+        "from torch.serialization import get_unsafe_globals_in_checkpoint as unsafe\n"
+        f"assert unsafe({str(path)!r}) == []\n"
+    )
+    subprocess.run([sys.executable, "-I", "-c", program], check=True)
