@@ -183,6 +183,10 @@ class Train:
     """decay of the moving average of the generator that is evaluated (0: none)"""
     seed: int = 0
     """of weights, order of the windows, noise"""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """of the networks' arithmetic; auto: bf16 on GPUs that have it, else fp32, decided when the run begins"""
+    gradient_precision: Literal["fp32", "bf16"] = "fp32"
+    """in which gradients travel between processes; bf16 is half the traffic"""
     checkpoint_every: int = 1000
     """steps between two checkpoints: the most that a crash can cost"""
     keep_last: int = 2
@@ -191,6 +195,14 @@ class Train:
     """epochs between two generators that are kept for good and evaluated"""
     log_every: int = resource(50)
     """steps between two lines of numbers"""
+    micro_batch_size: int | None = resource(None)
+    """pairs that a process computes at once, where its share of the batch does not fit into memory (default: all)"""
+    layout: Literal["auto", "channels_last", "contiguous"] = resource("auto")
+    """order of pictures in memory, changes rounding only; auto: channels_last for bf16, except on ROCm"""
+    compile: bool = resource(False)
+    """compile the networks (torch.compile: minutes at every start, fewer kernels a step); changes rounding only"""
+    tensorboard: bool = resource(False)
+    """write the numbers, and pictures at every checkpoint, for TensorBoard too"""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
@@ -199,9 +211,9 @@ class Train:
                 "beside the one you want, give --train.epochs None or --train.steps None"
             )
         _positive(self, "global_batch_size", "learning_rate", "epsilon", "checkpoint_every", "keep_every", "log_every")
-        for name in ("epochs", "steps"):
+        for name in ("epochs", "steps", "micro_batch_size"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
-                raise ValueError(f"train.{name} must be greater than 0 and finite, not {value}")
+                raise ValueError(f"train.{name.replace('_', '-')} must be greater than 0 and finite, not {value}")
         for name in ("beta1", "l1_weight", "difference_weight", "feature_weight"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"train.{name.replace('_', '-')} must be 0 or more and finite, not {getattr(self, name)}")
@@ -320,6 +332,7 @@ def _thesis() -> Config:
             difference_weight=0.0,
             feature_weight=0.0,
             ema=0.0,
+            precision="fp32",
             checkpoint_every=10_000,
             keep_every=25,
         ),

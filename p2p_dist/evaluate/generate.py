@@ -12,7 +12,7 @@ from p2p_dist.config import Config
 from p2p_dist.data.pairs import CEILING, FLOOR, Pictures, stitch
 from p2p_dist.data.stream import from_network, to_network
 from p2p_dist.model.generator import Generator
-from p2p_dist.train.step import number_from
+from p2p_dist.train.randomness import number_from
 
 _BATCH = 16
 

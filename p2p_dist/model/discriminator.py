@@ -10,6 +10,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from p2p_dist.config import Model
 from p2p_dist.model.generator import BatchNorm, initialise
 
+STRIDES = (2, 2, 2, 1)
+
 
 class Discriminator(nn.Module):
     """Three halvings, one convolution of stride 1, one to a single channel of logits.
@@ -30,7 +32,7 @@ class Discriminator(nn.Module):
         spectral = settings.discriminator_norm == "spectral"
         for level, width in enumerate(widths):
             into = widths[level - 1] if level else 2 * pictures
-            self.convolutions.append(nn.Conv2d(into, width, 4, 2 if level < 3 else 1, 1, bias=spectral))
+            self.convolutions.append(nn.Conv2d(into, width, 4, STRIDES[level], 1, bias=spectral))
             self.norms.append(BatchNorm(width) if level and not spectral else nn.Identity())
         self.last = nn.Conv2d(widths[-1], 1, 4, 1, 1)
         self.apply(initialise)
@@ -40,8 +42,13 @@ class Discriminator(nn.Module):
 
     def forward(self, input: torch.Tensor, judged: torch.Tensor) -> list[torch.Tensor]:
         x = torch.cat((input, judged), dim=1)
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
+            # Here spectral norm's power iteration runs: in bf16 it would lose the norm's digits.
+            weights = [convolution.weight for convolution in (*self.convolutions, self.last)]
         activations = []
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = F.leaky_relu(norm(convolution(x)), self.slope)
+        for level, stride in enumerate(STRIDES):
+            x = F.conv2d(x, weights[level], self.convolutions[level].bias, stride, 1)  # type: ignore[arg-type]
+            x = F.leaky_relu(self.norms[level](x), self.slope)
             activations.append(x)
-        return [*activations, self.last(x)]
+        logits = F.conv2d(x, weights[-1], self.last.bias, 1, 1)
+        return [*activations, logits.to(input.dtype)]

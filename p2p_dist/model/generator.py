@@ -109,4 +109,4 @@ class Generator(nn.Module):
             skips.append(x)
         for up, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             x = torch.cat((up(x), skip), dim=1)
-        return torch.tanh(self.last(x))
+        return torch.tanh(self.last(x).to(input.dtype))  # losses are computed in full precision

@@ -27,6 +27,10 @@ def difference_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def feature_loss(generated: list[torch.Tensor], real: list[torch.Tensor]) -> torch.Tensor:
-    """Feature matching (Wang et al. 2018, pix2pixHD eq. 4): mean absolute error of the hidden activations."""
-    terms = [F.l1_loss(a, b.detach()) for a, b in zip(generated[:-1], real[:-1], strict=True)]
+    """Feature matching (Wang et al. 2018, pix2pixHD eq. 4): mean absolute error of the hidden activations.
+
+    The last of each list, the logits, is left out. Activations in bf16 are compared in the logits' precision.
+    """
+    precision = generated[-1].dtype
+    terms = [F.l1_loss(a.to(precision), b.detach().to(precision)) for a, b in zip(generated[:-1], real[:-1], strict=True)]
     return torch.stack(terms).mean()

@@ -9,6 +9,7 @@ import datetime
 import inspect
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -73,18 +74,35 @@ def start() -> tuple[Ranks, str | None]:
     return Ranks(rank, world_size, local_rank, device, gloo), message
 
 
-def wrap(module: nn.Module, ranks: Ranks) -> nn.Module:
+def wrap(module: nn.Module, ranks: Ranks, gradient_precision: str = "fp32") -> nn.Module:
     """DistributedDataParallel where there are several processes; buffers are not broadcast at every step.
 
     Buffers (spectral norm's vectors) advance equally on every rank from equal values, and a broadcast in a forward that is
-    done twice a step breaks the backward on GPUs. torch 2.13 renamed the setting.
+    done twice a step breaks the backward on GPUs (pytorch issue 175024). torch 2.13 renamed the setting.
     """
     if ranks.world_size == 1:
         return module
     known = inspect.signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
     devices = [ranks.device.index] if ranks.device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True, **{name: False})  # type: ignore[arg-type]
+    parallel = DistributedDataParallel(module, device_ids=devices, gradient_as_bucket_view=True, **{name: False})  # type: ignore[arg-type]
+    if gradient_precision == "bf16":
+        parallel.register_comm_hook(None, average_in_bf16)
+    return parallel
+
+
+def average_in_bf16(_: object, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+    """Average a bucket of gradients over the ranks in bf16: half the traffic, 8 bits of precision.
+
+    torch's own bf16_compress_hook is for NCCL alone; this one works on gloo too.
+    """
+    travelling = (bucket.buffer() / dist.get_world_size()).to(torch.bfloat16)
+    arrived = dist.all_reduce(travelling, async_op=True).get_future()
+
+    def unpack(future: torch.futures.Future[list[torch.Tensor]]) -> torch.Tensor:
+        return bucket.buffer().copy_(future.value()[0])
+
+    return arrived.then(unpack)
 
 
 def equalise(module: nn.Module, ranks: Ranks) -> None:

@@ -13,8 +13,12 @@ from p2p_dist.config import Config
 from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.data.stream import Stream
 from p2p_dist.rundir import RunDir
-from p2p_dist.train import checkpoint, distributed
-from p2p_dist.train.step import Networks, build, noise_at, number_from, train_step
+from p2p_dist.train import checkpoint, distributed, speed
+from p2p_dist.train.board import Board
+from p2p_dist.train.finite import Watch
+from p2p_dist.train.networks import Networks, build
+from p2p_dist.train.randomness import noise_at, number_from
+from p2p_dist.train.step import train_step
 from p2p_dist.train.stop import StopFlag
 
 
@@ -49,66 +53,69 @@ def train(run: RunDir, config: Config) -> int:
     )
     total = config.train.total_steps(len(index))
 
-    networks = build(config, ranks)
     if first:
         files.remove_garbage(run.checkpoints)
-    distributed.barrier(ranks)
-    start = resume(run, networks, ranks, config)
+    start, state = find_start(run, ranks, config)
+    networks = build(config, ranks, state["precision"] if state else None)
+    if state:
+        networks.load(state["networks"])
+        for module in (networks.generator, networks.discriminator):
+            distributed.equalise(module, ranks)
     if first:
         rundir.cut_metrics(run, start)
-        per_process = config.train.global_batch_size // ranks.world_size
+        parts = f"{ranks.world_size} processes x {config.train.global_batch_size // ranks.world_size}"
+        if config.train.micro_batch_size:
+            parts += f", {config.train.micro_batch_size} at once"
         console.say(
             f"train: {len(index)} windows, {total} steps from {start}; global batch {config.train.global_batch_size} = "
-            f"{ranks.world_size} processes x {per_process}; {ranks.device}, {torch.get_num_threads()} threads each"
+            f"{parts}; {networks.precision} on {ranks.device}, {torch.get_num_threads()} threads each"
         )
 
     agreement = distributed.Agreement(ranks)
+    watch = Watch(networks, stream, ranks, run.checkpoints)
+    meter = speed.Speed(config, networks.precision, ranks.device, ranks.world_size, start)
+    progress = console.Progress("train", total, start=start, every=0, status=run.status if first else None)
+    board = Board(run.path / "tensorboard", start, stream, config) if first and config.train.tensorboard else None
     shape = (config.model.noise_channels, config.data.mels, config.data.frames)
-    progress = console.Progress("train", total, start=start, status=run.status if first else None)
     digests: list[str] = []
-    waited, since, since_step = 0.0, time.monotonic(), start
-    bad = torch.zeros((), device=ranks.device)
     stopping = False
     step = start
     while step < total and not stopping:
         begun = time.monotonic()
         input, target = stream.batch(step)
         noise = noise_at(stream.places(step), config.train.seed, shape, ranks.device)
-        waited += time.monotonic() - begun
+        meter.waited += time.monotonic() - begun
         if first:
             digests.append(stream.keys_digest(step))
 
-        numbers = train_step(
-            networks, input, target, noise, config, number_from("dropout", config.train.seed, step, ranks.rank)
-        )
-        bad = torch.maximum(bad, numbers["bad"])
+        dropout_seed = number_from("dropout", config.train.seed, step, ranks.rank)
+        numbers, flags = train_step(networks, input, target, noise, config, dropout_seed)
         step += 1
+        watch.after(step, flags)
 
         stopping = bool(agreement.propose(int(bool(stop))))
-        saving = (
-            step == total or stopping or config.train.is_kept(step, len(index)) or step % config.train.checkpoint_every == 0
-        )
+        is_kept = config.train.is_kept(step, len(index))
+        saving = step == total or stopping or is_kept or step % config.train.checkpoint_every == 0
         if saving or step % config.train.log_every == 0:
-            if float(bad):
-                keys = ", ".join(index.samples[n].key for n in stream.samples(stream.places(step - 1)))
-                raise FloatingPointError(
-                    f"a loss or gradient was not finite at or before step {step}; rank {ranks.rank} had the samples {keys}; "
-                    f"nothing was saved since the last checkpoint in {run.checkpoints}, which is good"
-                )
-            now = time.monotonic()
+            watch.now()
             row: dict[str, Any] = {"step": step, "epoch": step * config.train.global_batch_size / len(index)}
-            row |= average_over_ranks({name: value for name, value in numbers.items() if name != "bad"}, ranks)
-            row["images_per_second"] = (step - since_step) * config.train.global_batch_size / (now - since)
-            row["data_wait"] = waited / (now - since)
-            row["digests"] = " ".join(digests)
+            row |= average_over_ranks(numbers, ranks)
             if first:
+                row |= meter.numbers(step)
+                row["digests"] = " ".join(digests)
+                digests = []
                 rundir.append_metrics(run, row)
-                progress.update(step, f"l1 {row['l1']:.4f}, {row['images_per_second']:.3g} images/s")
-            digests, waited, since, since_step = [], 0.0, now, step
+                progress.update(step, speed.in_words(row))
+            if board is not None:
+                board.numbers(row)
         if saving and first:
             save(run, step, networks, config, ranks)
             checkpoint.prune(run.checkpoints, config.train.keep_last, lambda s: config.train.is_kept(s, len(index)))
+            if board is not None:
+                board.pictures(step, networks)
     progress.close()
+    if board is not None:
+        board.close()
     distributed.barrier(ranks)
     if stopping and step < total:
         if first:
@@ -117,38 +124,35 @@ def train(run: RunDir, config: Config) -> int:
     return console.DONE
 
 
-def resume(run: RunDir, networks: Networks, ranks: distributed.Ranks, config: Config) -> int:
-    """Load the newest valid checkpoint on rank 0's word; returns its step, 0 where there is none.
+def find_start(run: RunDir, ranks: distributed.Ranks, config: Config) -> tuple[int, dict[str, Any] | None]:
+    """Step and state of the newest valid checkpoint, on rank 0's word; 0 and None where there is none.
 
     Only rank 0 looks for it, so that a folder that changes under the ranks can't make them begin at different steps.
     """
     found = checkpoint.load_newest(run.checkpoints) if ranks.rank == 0 else None
-    step = torch.tensor([found[0] if found else 0])
+    broadcast = torch.tensor([found[0] if found else 0])
     if ranks.gloo is not None:
-        dist.broadcast(step, 0, group=ranks.gloo)
-    start = int(step)
+        dist.broadcast(broadcast, 0, group=ranks.gloo)
+    start = int(broadcast)
     if not start:
-        return 0
-    if found is None:
+        return 0, None
+    if found is not None:
+        state = found[1]
+    else:
         path = run.checkpoints / rundir.step_name(start)
         state = torch.load(path / checkpoint.STATE, map_location="cpu", weights_only=True)
-    else:
-        state = found[1]
     if (digest := rundir.settings_digest(config)) != state["settings"]:
         raise ValueError(
             f"the checkpoint at step {start} in {run.checkpoints} is of other settings ({state['settings']}, now {digest})"
         )
-    networks.load(state["networks"])
-    for module in (networks.generator, networks.discriminator):
-        distributed.equalise(module, ranks)
-    return start
+    return start, state
 
 
 def save(run: RunDir, step: int, networks: Networks, config: Config, ranks: distributed.Ranks) -> None:
     """Write a checkpoint; rank 0 only, which has all there is to save."""
     digest = rundir.settings_digest(config)
     about = {"settings": digest, "world_size": ranks.world_size, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    state = {"settings": digest, "step": step, "networks": networks.state()}
+    state = {"settings": digest, "step": step, "precision": networks.precision, "networks": networks.state()}
     checkpoint.save(run.checkpoints, step, state, networks.to_evaluate(), about)
 
 

@@ -1,107 +1,33 @@
-"""The two networks with their optimisers, and one update of both."""
+"""One update of both networks, in the paper's order (Isola et al. 2017, section 3.3)."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from typing import Any
+import contextlib
+from contextlib import AbstractContextManager
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from p2p_dist.config import Config
 from p2p_dist.model import losses
-from p2p_dist.model.discriminator import Discriminator
-from p2p_dist.model.generator import Generator
-from p2p_dist.train.distributed import Ranks, equalise, wrap
+from p2p_dist.train.networks import Networks
 
 
-@dataclass
-class Networks:
-    """Everything that a step changes.
+class Share(NamedTuple):
+    """Pairs that are computed at once. input, target: (batch, 1, mels, frames) from -1 to 1; noise: the same or None."""
 
-    generator, discriminator: the modules themselves; parallel_*: what DDP wraps them in, with several processes.
-    average: the moving average of the generator's parameters by name, or empty.
-    """
-
-    generator: Generator
-    discriminator: Discriminator
-    parallel_generator: nn.Module
-    parallel_discriminator: nn.Module
-    generator_optimiser: torch.optim.Adam
-    discriminator_optimiser: torch.optim.Adam
-    average: dict[str, torch.Tensor]
-
-    def state(self) -> dict[str, Any]:
-        """Everything to go on with, as nested dictionaries of tensors and numbers."""
-        return {
-            "generator": self.generator.state_dict(),
-            "discriminator": self.discriminator.state_dict(),
-            "generator_optimiser": self.generator_optimiser.state_dict(),
-            "discriminator_optimiser": self.discriminator_optimiser.state_dict(),
-            "average": self.average,
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave."""
-        self.generator.load_state_dict(state["generator"])
-        self.discriminator.load_state_dict(state["discriminator"])
-        self.generator_optimiser.load_state_dict(state["generator_optimiser"])
-        self.discriminator_optimiser.load_state_dict(state["discriminator_optimiser"])
-        for name, tensor in self.average.items():
-            tensor.copy_(state["average"][name])
-
-    def to_evaluate(self) -> dict[str, torch.Tensor]:
-        """The weights of the generator to evaluate: its moving average where there is one."""
-        return {**self.generator.state_dict(), **self.average}
+    input: torch.Tensor
+    target: torch.Tensor
+    noise: torch.Tensor | None
 
 
-def build(config: Config, ranks: Ranks) -> Networks:
-    """Both networks, equal on all ranks: made under one seed, then rank 0's weights and buffers are broadcast."""
-    torch.manual_seed(config.train.seed)
-    generator = Generator(config.model).to(ranks.device)
-    discriminator = Discriminator(config.model).to(ranks.device)
-    for module in (generator, discriminator):
-        equalise(module, ranks)
-    settings: dict[str, Any] = {
-        "lr": config.train.learning_rate,
-        "betas": (config.train.beta1, 0.999),
-        "eps": config.train.epsilon,
-        "fused": True,
-    }
-    average = {}
-    if config.train.ema:
-        average = {name: tensor.detach().clone() for name, tensor in generator.named_parameters()}
-    return Networks(
-        generator,
-        discriminator,
-        wrap(generator, ranks),
-        wrap(discriminator, ranks),
-        torch.optim.Adam(generator.parameters(), **settings),
-        torch.optim.Adam(discriminator.parameters(), **settings),
-        average,
-    )
-
-
-def number_from(*parts: int | str) -> int:
-    """A seed of 63 bits from any number of parts; close parts give unrelated seeds."""
-    text = "/".join(map(str, parts)).encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
-
-
-def noise_at(places: np.ndarray, seed: int, shape: tuple[int, ...], device: torch.device) -> torch.Tensor | None:
-    """Noise of the samples at these places of the stream, N(0, 1), (batch, *shape); None where shape has no channels.
-
-    It belongs to the place, so it is the same on any world size and after any resume.
-    """
-    if shape[0] == 0:
-        return None
-    rows = []
-    for place in places:
-        random = torch.Generator().manual_seed(number_from("noise", seed, int(place)))
-        rows.append(torch.randn(shape, generator=random))
-    return torch.stack(rows).to(device, non_blocking=True)
+def split(input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, size: int | None) -> list[Share]:
+    """A process's share of the global batch in parts of at most `size` pairs, or whole."""
+    size = size or len(input)
+    noises = noise.split(size) if noise is not None else [None] * -(-len(input) // size)
+    return [Share(*parts) for parts in zip(input.split(size), target.split(size), noises, strict=True)]
 
 
 def train_step(
@@ -111,74 +37,145 @@ def train_step(
     noise: torch.Tensor | None,
     config: Config,
     dropout_seed: int,
-) -> dict[str, torch.Tensor]:
-    """One update of both networks, as in the paper: one forward of the generator, discriminator step, generator step.
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Update both networks: discriminator on the detached output, then generator against the updated discriminator.
 
-    A step whose gradients are not all finite changes neither optimiser state nor weights of the network concerned.
+    The generator runs forward once. Only where the batch is computed in parts (`train.micro_batch_size`) it runs once more,
+    with the same noise, since keeping all parts' graphs until the discriminator is updated would save no memory.
+
+    A step whose losses or gradients are not all finite on every rank changes nothing: see `Networks.bad` and `keep`.
 
     Args:
         input, target: (batch, 1, mels, frames) from -1 to 1. noise: (batch, noise_channels, mels, frames) or None.
         dropout_seed: of the drop-out mask; only models that drop draw from it.
 
     Returns:
-        0-dimensional tensors on the device, not yet read: the losses, and `bad`, 1 where something was not finite.
+        the losses and gradient norms, 0-dimensional, and flags (2,): whether anything was not finite on any rank up to
+        here, and whether a loss of this rank was not. All on the device, not yet read.
     """
-    settings = config.train
-    if config.model.dropout:
-        torch.manual_seed(dropout_seed)
-    discriminator = networks.discriminator
-    output = networks.parallel_generator(input, noise)
+    shares = split(input, target, noise, config.train.micro_batch_size)
+    weights = [len(share.input) / len(input) for share in shares]
+    last = len(shares) - 1
+    networks.keep()
 
-    # One forward of the discriminator in train mode a step: there its spectral norm takes one power iteration.
-    discriminator.train()
-    real = networks.parallel_discriminator(input, target)[-1]
-    discriminator.eval()
-    generated = networks.parallel_discriminator(input, output.detach())[-1]
-    discriminator_loss = losses.discriminator_loss(real, generated, settings.adversarial_loss)
+    def generate(number: int, generator: nn.Module) -> torch.Tensor:
+        if config.model.dropout:
+            torch.manual_seed(dropout_seed + number)
+        with networks.autocast():
+            return generator(shares[number].input, shares[number].noise)
+
+    with _reduced(networks.parallel_generator, last == 0):
+        with torch.set_grad_enabled(last == 0):
+            output = generate(0, networks.parallel_generator if last == 0 else networks.generator)
+
+    terms: dict[str, torch.Tensor] = {}
+    networks.discriminator.train()  # spectral norm takes one power iteration, in the first forward only
     networks.discriminator_optimiser.zero_grad()
-    discriminator_loss.backward()
-    bad_discriminator = _update(networks.discriminator_optimiser)
+    for number, share in enumerate(shares):
+        if number:
+            with torch.no_grad():
+                output = generate(number, networks.generator)
+        with _reduced(networks.parallel_discriminator, number == last):
+            _add(terms, discriminator_backward(networks, share, output, config, weights[number]), weights[number])
+        networks.discriminator.eval()
+    bad, terms["discriminator_gradient"] = _update(networks.discriminator_optimiser, networks.bad)
 
-    discriminator.requires_grad_(False)  # and past DDP: no gradient of it is needed, so none is reduced
-    judged = discriminator(input, output)
-    terms = {
-        "adversarial": losses.adversarial_loss(judged[-1], settings.adversarial_loss),
-        "l1": torch.nn.functional.l1_loss(output, target),
-    }
-    generator_loss = terms["adversarial"] + settings.l1_weight * terms["l1"]
-    if settings.difference_weight:
-        terms["difference"] = losses.difference_loss(output, target)
-        generator_loss = generator_loss + settings.l1_weight * settings.difference_weight * terms["difference"]
-    if settings.feature_weight:
-        with torch.no_grad():
-            known = discriminator(input, target)
-        terms["feature"] = losses.feature_loss(judged, known)
-        generator_loss = generator_loss + settings.feature_weight * terms["feature"]
+    # Frozen, and past DDP: the generator's gradient goes through it, its own is not needed and so never reduced.
+    networks.discriminator.requires_grad_(False)
     networks.generator_optimiser.zero_grad()
-    generator_loss.backward()
-    discriminator.requires_grad_(True)
-    bad_generator = _update(networks.generator_optimiser)
+    for number, share in enumerate(shares):
+        with _reduced(networks.parallel_generator, number == last):
+            if last:
+                output = generate(number, networks.parallel_generator)
+            _add(terms, generator_backward(networks, share, output, config, weights[number]), weights[number])
+    networks.discriminator.requires_grad_(True)
+    bad, terms["generator_gradient"] = _update(networks.generator_optimiser, bad)
 
     with torch.no_grad():
-        share = (1 - settings.ema) * (1 - bad_generator)
-        for name, parameter in networks.generator.named_parameters():
-            if name in networks.average:
-                networks.average[name].lerp_(parameter, share)
-    terms["discriminator"], terms["generator"] = discriminator_loss, generator_loss
-    return {
-        **{name: term.detach() for name, term in terms.items()},
-        "bad": torch.maximum(bad_discriminator, bad_generator),
+        moved = (1 - config.train.ema) * (1 - bad)
+        parameters = dict(networks.generator.named_parameters())
+        for name, average in networks.average.items():
+            average.lerp_(parameters[name], moved)
+        networks.bad = bad
+        here = ~torch.isfinite(terms["discriminator"] + terms["generator"])
+    return terms, torch.stack((bad, here.to(bad.dtype)))
+
+
+def discriminator_backward(
+    networks: Networks, share: Share, output: torch.Tensor, config: Config, weight: float
+) -> dict[str, torch.Tensor]:
+    """Gradients of the discriminator for `share`, added to those there are. Returns its loss."""
+    input, target, output = share.input, share.target, output.detach()
+    discriminator = networks.parallel_discriminator
+    with networks.autocast():
+        if config.model.discriminator_norm == "batch":
+            # Apart, as the thesis does: in one batch the norm would tell true from generated by their statistics.
+            real, generated = discriminator(input, target)[-1], discriminator(input, output)[-1]
+        else:
+            both = discriminator(torch.cat((input, input)), torch.cat((target, output)))[-1]
+            real, generated = both.chunk(2)
+    loss = losses.discriminator_loss(real, generated, config.train.adversarial_loss)
+    _backward(loss, weight)
+    return {"discriminator": loss.detach()}
+
+
+def generator_backward(
+    networks: Networks, share: Share, output: torch.Tensor, config: Config, weight: float
+) -> dict[str, torch.Tensor]:
+    """Gradients of the generator for `share`, added to those there are. Returns the terms of its loss, and the whole."""
+    settings, discriminator = config.train, networks.discriminator
+    with networks.autocast():
+        judged = discriminator(share.input, output)
+    terms = {
+        "adversarial": losses.adversarial_loss(judged[-1], settings.adversarial_loss),
+        "l1": torch.nn.functional.l1_loss(output, share.target),
     }
+    loss = terms["adversarial"] + settings.l1_weight * terms["l1"]
+    if settings.difference_weight:
+        terms["difference"] = losses.difference_loss(output, share.target)
+        loss = loss + settings.l1_weight * settings.difference_weight * terms["difference"]
+    if settings.feature_weight:
+        with torch.no_grad(), networks.autocast():
+            known = discriminator(share.input, share.target)
+        terms["feature"] = losses.feature_loss(judged, known)
+        loss = loss + settings.feature_weight * terms["feature"]
+    _backward(loss, weight)
+    return {**{name: term.detach() for name, term in terms.items()}, "generator": loss.detach()}
 
 
-def _update(optimiser: torch.optim.Adam) -> torch.Tensor:
-    """Step, unless a gradient is not finite: that stays on the device, as the fused optimiser's `found_inf`.
+def _backward(loss: torch.Tensor, weight: float) -> None:
+    """Backward of `weight` x loss; a loss that is not finite makes every gradient not finite.
+
+    Else a loss could overflow while its gradient does not (that of an L1 is a sign). So the all-reduce of the gradients
+    also tells every rank of a bad loss on one.
+    """
+    loss.backward(loss.detach() * 0 + weight)
+
+
+def _update(optimiser: torch.optim.Adam, bad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Step, unless `bad` or a gradient is not finite: that stays on the device, as the fused optimiser's `found_inf`.
 
     After DDP's all-reduce the gradients, and so the answer, are the same on every rank.
+
+    Returns:
+        the new `bad`, and the norm of the whole gradient.
     """
-    gradients = [p.grad for group in optimiser.param_groups for p in group["params"] if p.grad is not None]
-    sizes = torch.stack(torch._foreach_norm(gradients))
-    bad = (~torch.isfinite(sizes).all()).float()
+    gradients = [p.grad for group in optimiser.param_groups for p in group["params"]]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    bad = torch.maximum(bad, (~torch.isfinite(norm)).to(bad.dtype))
     optimiser.found_inf = bad  # type: ignore[attr-defined]
     optimiser.step()
-    return bad
+    return bad, norm
+
+
+def _reduced(module: nn.Module, now: bool) -> AbstractContextManager[None]:
+    """Whether the backward of a forward inside ends in an all-reduce; DDP decides that in the forward."""
+    if now or not isinstance(module, DistributedDataParallel):
+        return contextlib.nullcontext()
+    return module.no_sync()
+
+
+def _add(terms: dict[str, torch.Tensor], more: dict[str, torch.Tensor], weight: float) -> None:
+    """Add the means over one part, so that the sums are means over the whole."""
+    for name, value in more.items():
+        terms[name] = terms[name] + weight * value if name in terms else weight * value

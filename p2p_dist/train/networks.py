@@ -1,0 +1,183 @@
+"""The two networks of a training with all that a step changes: optimisers, moving average, and what undoes a bad step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from p2p_dist.config import Config
+from p2p_dist.model.discriminator import Discriminator
+from p2p_dist.model.generator import Generator
+from p2p_dist.train.distributed import Ranks, equalise, wrap
+
+
+def choose_precision(asked: str, device: str, has_bf16: bool) -> str:
+    """What `train.precision auto` means at the beginning of a run: bf16 on GPUs that compute in it, fp32 on a CPU.
+
+    On a CPU bf16 pays only with avx512_bf16 or AMX, and a small network gains nothing: there one asks for it.
+
+    >>> choose_precision("auto", "cuda", True), choose_precision("auto", "cpu", True)
+    ('bf16', 'fp32')
+    """
+    if asked != "auto":
+        return asked
+    return "bf16" if device == "cuda" and has_bf16 else "fp32"
+
+
+def choose_layout(asked: str, precision: str, is_rocm: bool) -> str:
+    """What `train.layout auto` means: channels_last for bf16, whose fast convolutions want it; in fp32 it gains nothing.
+
+    Not on ROCm: MIOpen has fallen back to slow kernels for it; measure there before asking for it.
+
+    >>> choose_layout("auto", "bf16", is_rocm=False), choose_layout("auto", "bf16", is_rocm=True)
+    ('channels_last', 'contiguous')
+    """
+    if asked != "auto":
+        return asked
+    return "channels_last" if precision == "bf16" and not is_rocm else "contiguous"
+
+
+@dataclass
+class Networks:
+    """Everything that a step changes.
+
+    generator, discriminator: the modules themselves; parallel_*: what DDP wraps them in, with several processes.
+    average: the moving average of the generator's parameters by name, or empty.
+    precision: fp32 or bf16, of the networks' forward and backward; weights and optimisers are always float32.
+    bad: 0-dimensional, on the device: 1 from the first step on that was not finite. It holds every later update back.
+    """
+
+    generator: Generator
+    discriminator: Discriminator
+    parallel_generator: nn.Module
+    parallel_discriminator: nn.Module
+    generator_optimiser: torch.optim.Adam
+    discriminator_optimiser: torch.optim.Adam
+    average: dict[str, torch.Tensor]
+    precision: str
+    bad: torch.Tensor
+    kept: list[list[torch.Tensor]] = field(default_factory=list)
+    turn: int = 0
+
+    @classmethod
+    def bare(cls, generator: Generator, discriminator: Discriminator) -> Networks:
+        """Networks that can run forward and backward in float32 on their own, but not be updated."""
+        none = torch.optim.Adam(generator.parameters())
+        bad = torch.zeros(())
+        return cls(generator, discriminator, generator, discriminator, none, none, {}, "fp32", bad)
+
+    def autocast(self) -> torch.autocast:
+        """Around every forward, and around nothing else: losses are computed in float32."""
+        return torch.autocast(self.bad.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _undoable(self) -> list[torch.Tensor]:
+        """All that the discriminator's half of a step changes: weights, moments, spectral norm's vectors."""
+        moments = [tensor for state in self.discriminator_optimiser.state.values() for tensor in state.values()]
+        return [*(t.detach() for t in self.discriminator.parameters()), *moments, *self.discriminator.buffers()]
+
+    def keep(self) -> None:
+        """Copy, on the device, what the discriminator's half of the coming step will change.
+
+        The paper's order updates the discriminator before the generator's gradients are known. If these turn out not to
+        be finite, `undo` brings it back. Two copies alternate, because the host learns of a bad step one step later.
+        """
+        if not self.kept:
+            self.kept = [[torch.empty_like(tensor) for tensor in self._undoable()] for _ in range(2)]
+        self.turn = 1 - self.turn
+        torch._foreach_copy_(self.kept[self.turn], self._undoable())
+
+    def undo(self, steps: int) -> None:
+        """Bring the discriminator back to what it was before the last step (1) or the one before it (2).
+
+        The generator and the moving average need none: `bad` kept them from changing.
+        """
+        torch._foreach_copy_(self._undoable(), self.kept[self.turn if steps == 1 else 1 - self.turn])
+
+    def state(self) -> dict[str, Any]:
+        """Everything to go on with, as nested dictionaries of tensors: nothing that belongs to a version of torch."""
+        return {
+            "generator": self.generator.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "generator_optimiser": _moments(self.generator, self.generator_optimiser),
+            "discriminator_optimiser": _moments(self.discriminator, self.discriminator_optimiser),
+            "average": self.average,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave; every tensor stays where it is and takes new values."""
+        self.generator.load_state_dict(state["generator"])
+        self.discriminator.load_state_dict(state["discriminator"])
+        for module, optimiser, name in (
+            (self.generator, self.generator_optimiser, "generator_optimiser"),
+            (self.discriminator, self.discriminator_optimiser, "discriminator_optimiser"),
+        ):
+            for parameter, moments in _moments(module, optimiser).items():
+                for key, tensor in moments.items():
+                    tensor.copy_(state[name][parameter][key])
+        for name, tensor in self.average.items():
+            tensor.copy_(state["average"][name])
+
+    def to_evaluate(self) -> dict[str, torch.Tensor]:
+        """The weights of the generator to evaluate: its moving average where there is one."""
+        return {**self.generator.state_dict(), **self.average}
+
+
+def _moments(module: nn.Module, optimiser: torch.optim.Adam) -> dict[str, dict[str, torch.Tensor]]:
+    """The optimiser's tensors by the parameters' names: step, exp_avg, exp_avg_sq."""
+    return {name: dict(optimiser.state[parameter]) for name, parameter in module.named_parameters()}
+
+
+def build(config: Config, ranks: Ranks, precision: str | None = None) -> Networks:
+    """Both networks, equal on all ranks: made under one seed, then rank 0's weights and buffers are broadcast.
+
+    Args:
+        precision: what the run began with; None where it begins.
+    """
+    device = ranks.device.type
+    if precision is None:
+        precision = choose_precision(config.train.precision, device, device == "cuda" and torch.cuda.is_bf16_supported())
+    layout = choose_layout(config.train.layout, precision, torch.version.hip is not None)
+    torch.manual_seed(config.train.seed)
+    generator = Generator(config.model).to(ranks.device)
+    discriminator = Discriminator(config.model).to(ranks.device)
+    for module in (generator, discriminator):
+        equalise(module, ranks)
+        if layout == "channels_last":
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.train.compile:
+            module.compile()
+    average = {}
+    if config.train.ema:
+        average = {name: tensor.detach().clone() for name, tensor in generator.named_parameters()}
+    return Networks(
+        generator,
+        discriminator,
+        wrap(generator, ranks, config.train.gradient_precision),
+        wrap(discriminator, ranks, config.train.gradient_precision),
+        _adam(generator, config),
+        _adam(discriminator, config),
+        average,
+        precision,
+        torch.zeros((), device=ranks.device),
+    )
+
+
+def _adam(module: nn.Module, config: Config) -> torch.optim.Adam:
+    """Adam in its fused form, on every device: the fastest, and the only one that can hold a step back without a sync."""
+    optimiser = torch.optim.Adam(
+        module.parameters(),
+        lr=config.train.learning_rate,
+        betas=(config.train.beta1, 0.999),
+        eps=config.train.epsilon,
+        fused=True,
+    )
+    for parameter in module.parameters():  # at once, not in the first step: so that it can be kept, saved and loaded
+        optimiser.state[parameter] = {
+            "step": torch.zeros((), device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimiser

@@ -1,0 +1,30 @@
+"""Everything random in training is drawn anew from the seed and a place or step, so nothing random needs to be stored."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def number_from(*parts: int | str) -> int:
+    """A seed of 63 bits from any number of parts; close parts give unrelated seeds."""
+    text = "/".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+
+def noise_at(places: np.ndarray, seed: int, shape: tuple[int, ...], device: torch.device) -> torch.Tensor | None:
+    """Noise of the samples at these places of the stream, N(0, 1), (batch, *shape); None where shape has no channels.
+
+    It belongs to the place, so it is the same on any world size and after any resume. It is drawn on the host, because
+    GPUs of different makers draw different numbers from one seed.
+    """
+    if shape[0] == 0:
+        return None
+    noise = torch.empty((len(places), *shape), pin_memory=device.type == "cuda")
+    random = torch.Generator()
+    for row, place in zip(noise, places, strict=True):
+        random.manual_seed(number_from("noise", seed, int(place)))
+        torch.randn(shape, generator=random, out=row)
+    return noise.to(device, non_blocking=True)

@@ -1,0 +1,113 @@
+"""How fast a training goes, and how near that is to what the device could do."""
+
+from __future__ import annotations
+
+import resource
+import time
+from functools import cached_property
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from p2p_dist.config import Config
+from p2p_dist.model.discriminator import Discriminator
+from p2p_dist.model.generator import Generator
+from p2p_dist.train.networks import Networks
+from p2p_dist.train.step import Share, discriminator_backward, generator_backward
+
+PEAKS = {
+    "MI250X": {"bf16": 191.5e12, "fp32": 47.9e12},
+    "A100": {"bf16": 312e12, "fp32": 156e12},
+    "H100 PCIe": {"bf16": 756e12, "fp32": 378e12},
+    "H100": {"bf16": 989.4e12, "fp32": 494.7e12},
+    "H200": {"bf16": 989.4e12, "fp32": 494.7e12},
+}
+"""FLOP/s of dense matrix arithmetic by a part of the device's name, from its maker's data sheet.
+
+MI250X: of one of its two dies, which is one device to torch. fp32 on NVIDIA: of TF32, in which torch convolves by default.
+"""
+
+
+def peak(device_name: str, precision: str) -> float | None:
+    """The device's peak in FLOP/s, None where it is not known, as for CPUs.
+
+    >>> peak("NVIDIA H100 PCIe", "bf16"), peak("AMD Instinct MI250X", "fp32")
+    (756000000000000.0, 47900000000000.0)
+    """
+    return next((flops[precision] for name, flops in PEAKS.items() if name in device_name), None)
+
+
+def flops_per_image(config: Config) -> int:
+    """Floating-point operations of one update per pair, counted on the real networks, which are given no memory.
+
+    Work that is done twice to save memory (`train.micro_batch_size`) is counted once: it is not the model's.
+    """
+    with torch.device("meta"):
+        generator, discriminator = Generator(config.model), Discriminator(config.model)
+        picture = torch.zeros(1, 1, config.data.mels, config.data.frames)
+        channels = config.model.noise_channels
+        noise = torch.zeros(1, channels, config.data.mels, config.data.frames) if channels else None
+    networks = Networks.bare(generator, discriminator)
+    share = Share(picture, picture, noise)
+    with FlopCounterMode(display=False) as counter:
+        output = generator(picture, noise)
+        discriminator_backward(networks, share, output, config, 1.0)
+        discriminator.requires_grad_(False)
+        generator_backward(networks, share, output, config, 1.0)
+    return int(counter.get_total_flops())
+
+
+class Speed:
+    """Measures a stretch of steps between two lines of numbers.
+
+    Args:
+        step: the step that the training begins after.
+    """
+
+    def __init__(self, config: Config, precision: str, device: torch.device, world_size: int, step: int) -> None:
+        self.config, self.device = config, device
+        one = peak(torch.cuda.get_device_name(device), precision) if device.type == "cuda" else None
+        self.peak = one * world_size if one is not None else None
+        self.since, self.step, self.waited = time.monotonic(), step, 0.0
+
+    @cached_property
+    def flops_per_image(self) -> int:
+        """Counted when the first line is written, by the one process that writes it."""
+        return flops_per_image(self.config)
+
+    def numbers(self, step: int) -> dict[str, float]:
+        """Of the steps since the last call: images per second, share of the time spent waiting for data, FLOP/s of all
+        devices together and as a share of their peak where that is known, and the most memory used, bytes."""
+        now = time.monotonic()
+        seconds = max(now - self.since, 1e-9)
+        images = (step - self.step) * self.config.train.global_batch_size / seconds
+        row = {
+            "images_per_second": images,
+            "data_wait": self.waited / seconds,
+            "flops_per_second": images * self.flops_per_image,
+        }
+        if self.peak is not None:
+            row["peak_share"] = row["flops_per_second"] / self.peak
+        if self.device.type == "cuda":
+            row["memory"] = float(torch.cuda.max_memory_allocated(self.device))
+        else:
+            row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+        self.since, self.step, self.waited = now, step, 0.0
+        return row
+
+
+def in_words(row: dict[str, float]) -> str:
+    """The line that a person sees.
+
+    >>> in_words({"l1": 0.05, "images_per_second": 540.2, "data_wait": 0.004, "flops_per_second": 46.2e12,
+    ...           "peak_share": 0.241, "memory": 12.3e9})
+    'l1 0.0500, 540 images/s, data wait 0 %, 46.2 TFLOP/s (24 % of peak), 12.3 GB'
+    """
+    flops = row["flops_per_second"]
+    speed = f"{flops / 1e12:.3g} TFLOP/s" if flops >= 1e12 else f"{flops / 1e9:.3g} GFLOP/s"
+    if "peak_share" in row:
+        speed += f" ({row['peak_share']:.0%} of peak)".replace("%", " %")
+    return (
+        f"l1 {row['l1']:.4f}, {row['images_per_second']:.3g} images/s, data wait {100 * row['data_wait']:.0f} %, {speed}, "
+        f"{row['memory'] / 1e9:.3g} GB"
+    )
