@@ -161,6 +161,7 @@ def _update(optimiser: torch.optim.Adam, bad: torch.Tensor) -> tuple[torch.Tenso
         the new `bad`, and the norm of the whole gradient.
     """
     gradients = [p.grad for group in optimiser.param_groups for p in group["params"]]
+    assert all(gradient is not None for gradient in gradients), "a parameter has no gradient: DDP would wait for it"
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     bad = torch.maximum(bad, (~torch.isfinite(norm)).to(bad.dtype))
     optimiser.found_inf = bad  # type: ignore[attr-defined]

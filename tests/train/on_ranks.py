@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
 
 from p2p_dist import rundir
+from p2p_dist.config import Config
 from p2p_dist.rundir import RunDir
-from p2p_dist.train import checkpoint, loop
+from p2p_dist.train import checkpoint, distributed, loop, networks, speed, step
 
 
 def train(folder: Path, die_after: int | None = None, sabotage: Callable[[], None] | None = None) -> int:
@@ -20,6 +24,7 @@ def train(folder: Path, die_after: int | None = None, sabotage: Callable[[], Non
     Args:
         sabotage: called first, to remove a line of the mechanism under test.
     """
+    speed.flops_per_image = lambda config: 10**9  # counting takes as long as twenty steps of these small networks
     if sabotage is not None:
         sabotage()
     if die_after is not None:
@@ -50,3 +55,85 @@ def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
 def digests(run: RunDir) -> list[str]:
     """The digest of each global batch of a run, in order."""
     return [digest for row in rundir.read_metrics(run) for digest in row["digests"].split()]
+
+
+def batch_of(config: Config, size: int, begin: int = 0, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    """Input, target and noise of `size` pairs: pair n is the same whatever the batch that it is in."""
+    shape = (config.data.mels, config.data.frames)
+    made = []
+    for number in range(begin, begin + size):
+        random = torch.Generator().manual_seed(number)
+        smooth = torch.rand(1, 1, 8, 8, generator=random) * 2 - 1
+        target = torch.nn.functional.interpolate(smooth, shape, mode="bicubic").clamp(-1, 1)[0]
+        input = (target + 0.3 * torch.randn(1, *shape, generator=random)).clamp(-1, 1)
+        made.append((input, target, torch.randn(config.model.noise_channels, *shape, generator=random)))
+    return [torch.stack(parts).to(dtype) for parts in zip(*made, strict=True)]
+
+
+def one_step(
+    config: Config,
+    size: int,
+    steps: int = 1,
+    dtype: torch.dtype = torch.float32,
+    sabotage: Callable[..., None] | None = None,
+    seed_ranks: bool = False,
+) -> dict[str, Any]:
+    """Updates of a global batch of `size` shared by the ranks. Returns gradients, weights, buffers and losses."""
+    if seed_ranks:
+        torch.manual_seed(1000 + int(os.environ["RANK"]))
+        config = dataclasses.replace(
+            config, train=dataclasses.replace(config.train, seed=config.train.seed + int(os.environ["RANK"]))
+        )
+    if dtype is torch.float64:
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, ema=0.0))
+    if sabotage is not None:
+        sabotage()
+    ranks, _ = distributed.start()
+    built = networks.build(config, ranks)
+    if dtype is torch.float64:
+        for module in (built.generator, built.discriminator):
+            module.double()
+        for optimiser in (built.generator_optimiser, built.discriminator_optimiser):
+            for moments in optimiser.state.values():
+                moments.update({name: moments[name].double() for name in ("exp_avg", "exp_avg_sq")})
+    share = size // ranks.world_size
+    input, target, noise = batch_of(config, size, 0, dtype)
+    mine = slice(ranks.rank * share, (ranks.rank + 1) * share)
+    reduced = count_reductions(built, config)
+    for number in range(steps):
+        noise_now = noise[mine] if config.model.noise_channels else None
+        terms, flags = step.train_step(built, input[mine], target[mine], noise_now, config, number)
+        assert not flags.any()
+    return {
+        "generator": gradients(built.generator),
+        "discriminator": gradients(built.discriminator),
+        "weights": {n: t.clone() for m in (built.generator, built.discriminator) for n, t in m.state_dict().items()},
+        "average": built.average,
+        "buffers": dict(built.discriminator.named_buffers()),
+        "terms": {name: value.item() for name, value in terms.items()},
+        "reductions": sum(reduced.values()) / steps,
+    }
+
+
+def count_reductions(built: networks.Networks, config: Config) -> dict[str, int]:
+    """Counts the all-reduces of gradients from here on."""
+    counts = {"generator": 0, "discriminator": 0}
+    for name in counts:
+        module = getattr(built, f"parallel_{name}")
+        if isinstance(module, DistributedDataParallel) and config.train.gradient_precision == "fp32":
+
+            def hook(state, bucket, name=name):  # DDP refuses annotations that are strings
+                counts[name] += 1
+                return allreduce_hook(state, bucket)
+
+            module.register_comm_hook(None, hook)
+    return counts
+
+
+def gradients(module: torch.nn.Module) -> torch.Tensor:
+    """All gradients as one vector."""
+    return torch.cat([parameter.grad.flatten() for parameter in module.parameters()])
+
+
+def relative_error(found: torch.Tensor, true: torch.Tensor) -> float:
+    return float((found.double() - true.double()).norm() / true.double().norm())

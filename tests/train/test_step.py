@@ -1,0 +1,263 @@
+"""One update: its gradients, what it changes, and that neither ranks nor micro-batches change it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from p2p_dist.config import PRESETS, Config
+from p2p_dist.model import losses
+from p2p_dist.model.discriminator import Discriminator
+from p2p_dist.train import distributed, networks, step
+from p2p_dist.train.distributed import Ranks
+from tests.train import on_ranks
+
+CPU = Ranks(0, 1, 0, torch.device("cpu"), None)
+
+
+def small(name: str = "default", model=None, **train) -> Config:
+    """A preset's networks and losses at the size of a test."""
+    of, tiny = PRESETS[name], PRESETS["tiny"]
+    sizes = {"channels": 8, "max_channels": 32, "depth": 4, "discriminator_channels": 8}
+    return dataclasses.replace(
+        tiny,
+        model=dataclasses.replace(of.model, **{**sizes, **(model or {})}),
+        train=dataclasses.replace(of.train, **train),
+    )
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Gradients of the first update of 8 pairs in float64, in one process."""
+    from tests.rank_processes import run_on_ranks
+
+    return run_on_ranks(1, on_ranks.one_step, small(), 8, 1, torch.float64)[0]
+
+
+def assert_close(results, reference, limit):
+    for result in results:
+        for name in ("generator", "discriminator"):
+            assert on_ranks.relative_error(result[name], reference[name]) < limit, name
+
+
+def noise_of_the_place_in_the_share():
+    """The mistake of drawing noise by place in the rank's share: every rank has the same."""
+    honest = step.train_step
+    step.train_step = lambda n, i, t, noise, *rest: honest(n, i, t, on_ranks.batch_of(small(), len(i))[2], *rest)
+
+
+def test_two_ranks_equal_one(ranks, reference):
+    assert_close(ranks(1, on_ranks.one_step, small(), 8), reference, 1e-5)
+    two = ranks(2, on_ranks.one_step, small(), 8)
+    assert_close(two, reference, 1e-5)
+    assert torch.equal(two[0]["generator"], two[1]["generator"])
+
+
+def test_two_ranks_equal_one_twins(ranks, reference):
+    two = ranks(2, on_ranks.one_step, small(), 8, 1, torch.float32, noise_of_the_place_in_the_share)
+    assert on_ranks.relative_error(two[0]["generator"], reference["generator"]) > 1e-3
+    batched = small(model={"norm": "batch"})  # statistics of a rank's share: the exception that its docstring tells
+    one, two = ranks(1, on_ranks.one_step, batched, 8)[0], ranks(2, on_ranks.one_step, batched, 8)[0]
+    assert on_ranks.relative_error(two["generator"], one["generator"]) > 1e-3
+
+
+def no_sync_never():
+    step._reduced = lambda module, now: contextlib.nullcontext()
+
+
+def test_micro_batches_equal_the_whole(ranks, reference):
+    for world_size, size in ((1, 3), (2, 1), (2, 3)):
+        parts = ranks(world_size, on_ranks.one_step, small(micro_batch_size=size), 8)
+        assert_close(parts, reference, 1e-5)
+    whole = ranks(2, on_ranks.one_step, small(), 8)[0]
+    assert whole["terms"].keys() == parts[0]["terms"].keys()
+    assert parts[0]["terms"] == pytest.approx(whole["terms"], rel=1e-4)
+
+
+def test_micro_batches_reduce_once(ranks):
+    """One bucket of each network a step: the discriminator's is not reduced again in the generator's half."""
+    assert ranks(2, on_ranks.one_step, small(), 8, 2)[0]["reductions"] == 2
+    assert ranks(2, on_ranks.one_step, small(micro_batch_size=2), 8, 2)[0]["reductions"] == 2
+    twin = ranks(2, on_ranks.one_step, small(micro_batch_size=2), 8, 2, torch.float32, no_sync_never)
+    assert twin[0]["reductions"] == 4
+
+
+def never_eval():
+    Discriminator.eval = Discriminator.train
+
+
+def test_one_power_iteration_a_step(ranks):
+    """Bit for bit, whatever the ranks and parts; the frozen discriminator of the generator's half takes none."""
+    first = ranks(1, on_ranks.one_step, small(), 8)[0]["buffers"]
+    assert len(first) == 10
+    for world_size, size, sabotage in ((2, None, None), (1, 2, None), (1, 2, never_eval)):
+        config = small(micro_batch_size=size)
+        other = ranks(world_size, on_ranks.one_step, config, 8, 1, torch.float32, sabotage)[0]["buffers"]
+        same = all(torch.equal(first[name], other[name]) for name in first)
+        assert same == (sabotage is None), (world_size, size)
+
+
+def forget_to_equalise():
+    networks.equalise = lambda module, ranks: None
+
+
+def test_ranks_stay_equal(ranks):
+    """After 20 steps every parameter and buffer, bit for bit, though the ranks were seeded differently."""
+    for sabotage in (None, forget_to_equalise):
+        first, second = ranks(2, on_ranks.one_step, small(), 4, 20, torch.float32, sabotage, True)
+        same = all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
+        same = same and all(torch.equal(first["average"][name], second["average"][name]) for name in first["average"])
+        assert same == (sabotage is None)
+
+
+def test_bf16(ranks, reference):
+    """Numbers change, within bf16's 8 bits; on two ranks with bf16 gradients too, in any layout."""
+    assert_close(ranks(1, on_ranks.one_step, small(precision="bf16"), 8), reference, 0.15)
+    two = ranks(2, on_ranks.one_step, small(gradient_precision="bf16"), 8)
+    assert_close(two, reference, 0.01)
+    assert torch.equal(two[0]["generator"], two[1]["generator"])
+    assert on_ranks.relative_error(two[0]["generator"], reference["generator"]) > 1e-4, "it did travel in bf16"
+    assert_close(ranks(1, on_ranks.one_step, small(layout="channels_last"), 8), reference, 1e-5)
+
+
+def thesis(**train) -> Config:
+    """The thesis's networks with a 1 x 1 bottleneck."""
+    return small("thesis", model={"depth": 5}, **train)
+
+
+def beta_alone():
+    from p2p_dist.model.generator import BatchNorm
+
+    honest = BatchNorm.forward
+    BatchNorm.forward = lambda self, x: (
+        self.bias[:, None, None].expand(x.shape) if x.shape[0] * x.shape[2] * x.shape[3] == 1 else honest(self, x)
+    )
+
+
+def test_thesis_at_batch_1_on_two_ranks(ranks):
+    """DDP waits for the gradient of every parameter, also of the norm that has nothing to normalise."""
+    first, second = ranks(2, on_ranks.one_step, thesis(), 2, 3)
+    assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
+    with pytest.raises(AssertionError, match="a parameter has no gradient"):
+        ranks(2, on_ranks.one_step, thesis(), 2, 3, torch.float32, beta_alone)
+
+
+def test_paper_order():
+    """The generator is judged by the updated discriminator, and the discriminator by nothing of the generator's half."""
+    config = thesis()
+    built = networks.build(config, CPU)
+    input, target, _ = on_ranks.batch_of(config, 2)
+    seen = []
+    honest = losses.adversarial_loss
+    weights = [parameter.detach().clone() for parameter in built.discriminator.parameters()]
+
+    def spy(generated, kind):
+        seen.append(all(not torch.equal(a, b) for a, b in zip(weights, built.discriminator.parameters(), strict=True)))
+        gradients = [parameter.grad.clone() for parameter in built.discriminator.parameters()]
+        seen.append(gradients)
+        assert not any(parameter.requires_grad for parameter in built.discriminator.parameters())
+        return honest(generated, kind)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "adversarial_loss", spy)
+        step.train_step(built, input, target, None, config, 1)
+    assert seen[0]
+    assert all(torch.equal(a, b.grad) for a, b in zip(seen[1], built.discriminator.parameters(), strict=True))
+    assert all(parameter.requires_grad for parameter in built.discriminator.parameters())
+
+
+def test_the_generator_runs_once(monkeypatch):
+    calls = []
+    for size, wanted in ((None, [4]), (2, [2, 2, 2, 2])):
+        config = small(micro_batch_size=size)
+        built = networks.build(config, CPU)
+        built.generator.register_forward_hook(lambda module, arguments, output: calls.append(len(output)))
+        calls.clear()
+        step.train_step(built, *on_ranks.batch_of(config, 4), config, 1)
+        assert calls == wanted
+
+
+def test_moving_average():
+    config = small(ema=0.9)
+    built = networks.build(config, CPU)
+    before = {name: tensor.clone() for name, tensor in built.average.items()}
+    step.train_step(built, *on_ranks.batch_of(config, 2), config, 1)
+    for name, parameter in built.generator.named_parameters():
+        torch.testing.assert_close(built.average[name], before[name] + 0.1 * (parameter - before[name]))
+    assert set(built.to_evaluate()) == set(built.generator.state_dict())
+
+
+class ReadsOfTheDevice(TorchDispatchMode):
+    """Counts what makes the host wait for a GPU: reading a value of a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.equal):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["default", "thesis"])
+def test_no_value_is_read_in_a_step(name):
+    config = small(name)
+    built = networks.build(config, CPU)
+    input, target, noise = on_ranks.batch_of(config, 2)
+    with ReadsOfTheDevice() as reads:
+        _, flags = step.train_step(built, input, target, noise if config.model.noise_channels else None, config, 1)
+    assert reads.count == 0
+    with reads:
+        assert not flags.any()
+    assert reads.count == 1
+
+
+def test_drop_out_belongs_to_seed_step_and_rank():
+    config = thesis(learning_rate=1e-9)
+    found = []
+    for seed in (1, 1, 2):
+        built = networks.build(config, CPU)
+        torch.manual_seed(len(found))  # whatever was drawn before
+        step.train_step(built, *on_ranks.batch_of(config, 2)[:2], None, config, seed)
+        found.append(on_ranks.gradients(built.generator))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_precision_and_layout_have_one_place_each():
+    assert networks.choose_precision("fp32", "cuda", True) == "fp32"
+    assert networks.choose_precision("auto", "cuda", False) == "fp32"
+    assert networks.choose_layout("contiguous", "bf16", False) == "contiguous"
+    assert networks.choose_layout("auto", "fp32", False) == "contiguous"
+    built = networks.build(small(precision="bf16"), CPU)
+    assert built.precision == "bf16"
+    assert built.generator.down[1].convolution.weight.is_contiguous(memory_format=torch.channels_last)
+    moments = built.generator_optimiser.state[built.generator.down[1].convolution.weight]
+    assert moments["exp_avg"].is_contiguous(memory_format=torch.channels_last)
+    assert networks.build(small(), CPU, "bf16").precision == "bf16", "what the run began with wins"
+
+
+def test_no_buffer_that_a_rank_could_keep_for_itself():
+    """No running statistics, no SyncBatchNorm (it refuses a CPU, and would change the thesis's statistics of one image)."""
+    for config in (small(), thesis()):
+        built = networks.build(config, CPU)
+        parts = [*built.generator.modules(), *built.discriminator.modules()]
+        assert not any(isinstance(part, torch.nn.SyncBatchNorm) for part in parts)
+        assert not list(built.generator.buffers())
+        assert all(name.endswith(("_u", "_v")) for name, _ in built.discriminator.named_buffers())
+
+
+def test_ddp_broadcasts_no_buffers(ranks):
+    assert ranks(2, ddp_settings) == [{"buffers": False, "views": True}] * 2
+
+
+def ddp_settings():
+    place, _ = distributed.start()
+    parallel = networks.build(small(), place).parallel_discriminator
+    name = "forward_sync_buffers" if hasattr(parallel, "forward_sync_buffers") else "broadcast_buffers"
+    return {"buffers": getattr(parallel, name), "views": parallel.gradient_as_bucket_view}
