@@ -17,6 +17,9 @@ from p2p_dist.config import Config
 from p2p_dist.rundir import RunDir
 from p2p_dist.train import checkpoint, distributed, loop, networks, speed, step
 
+CPU = distributed.Ranks(0, 1, 0, torch.device("cpu"), None)
+"""The place of a process that trains alone."""
+
 
 def train(folder: Path, die_after: int | None = None, sabotage: Callable[[], None] | None = None) -> int:
     """Train the run in `folder`; end like a kill right after update `die_after`.
@@ -137,3 +140,61 @@ def gradients(module: torch.nn.Module) -> torch.Tensor:
 
 def relative_error(found: torch.Tensor, true: torch.Tensor) -> float:
     return float((found.double() - true.double()).norm() / true.double().norm())
+
+
+def bad_step(config: Config, kind: str, sabotage: Callable[[], None] | None = None) -> tuple[list[str], list[float]]:
+    """A good update, then one spoiled on the last rank, then one more good one, then what the watch does about it.
+
+    Args:
+        kind: what is not finite: `input`, `target`, or `gradient` (the generator's alone, after the discriminator's step).
+
+    Returns:
+        names of the tensors that are not bit for bit what they were before the bad step, and the bad step's flags.
+    """
+    if sabotage is not None:
+        sabotage()
+    ranks, _ = distributed.start()
+    built = networks.build(config, ranks)
+    input, target, noise = batch_of(config, 2, 2 * ranks.rank)
+
+    def update(number: int) -> torch.Tensor:
+        return step.train_step(built, input, target, noise if config.model.noise_channels else None, config, number)[1]
+
+    assert not update(0).any()
+    before = everything(built)
+    spoiled = ranks.rank == ranks.world_size - 1
+    whole = input.clone(), target.clone()
+    if spoiled and kind == "gradient":
+        handle = built.generator.down[0].convolution.weight.register_hook(lambda gradient: gradient * torch.nan)
+    elif spoiled:
+        {"input": input, "target": target}[kind][0, 0, 3, 3] = torch.nan if kind == "input" else torch.inf
+    flags = update(1).tolist()
+    if spoiled and kind == "gradient":
+        handle.remove()
+    input, target = whole
+    update(2)
+    built.undo(2)
+    after = everything(built)
+    return [name for name in before if not torch.equal(before[name], after[name])], flags
+
+
+def everything(built: networks.Networks) -> dict[str, torch.Tensor]:
+    """A copy of all that a step may change, by name."""
+    found: dict[str, torch.Tensor] = {}
+
+    def walk(where: str, value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            found[where] = value.clone()
+        else:
+            for name, inner in value.items():
+                walk(f"{where}/{name}", inner)
+
+    walk("", built.state())
+    return found
+
+
+def leave(folder: Path) -> None:
+    """The training as the launcher's process runs it; ends the process."""
+    from p2p_dist.jobs import stages
+
+    stages.run_stage("train", folder)

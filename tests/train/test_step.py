@@ -13,10 +13,7 @@ from p2p_dist.config import PRESETS, Config
 from p2p_dist.model import losses
 from p2p_dist.model.discriminator import Discriminator
 from p2p_dist.train import distributed, networks, step
-from p2p_dist.train.distributed import Ranks
 from tests.train import on_ranks
-
-CPU = Ranks(0, 1, 0, torch.device("cpu"), None)
 
 
 def small(name: str = "default", model=None, **train) -> Config:
@@ -149,7 +146,7 @@ def test_thesis_at_batch_1_on_two_ranks(ranks):
 def test_paper_order():
     """The generator is judged by the updated discriminator, and the discriminator by nothing of the generator's half."""
     config = thesis()
-    built = networks.build(config, CPU)
+    built = networks.build(config, on_ranks.CPU)
     input, target, _ = on_ranks.batch_of(config, 2)
     seen = []
     honest = losses.adversarial_loss
@@ -174,7 +171,7 @@ def test_the_generator_runs_once(monkeypatch):
     calls = []
     for size, wanted in ((None, [4]), (2, [2, 2, 2, 2])):
         config = small(micro_batch_size=size)
-        built = networks.build(config, CPU)
+        built = networks.build(config, on_ranks.CPU)
         built.generator.register_forward_hook(lambda module, arguments, output: calls.append(len(output)))
         calls.clear()
         step.train_step(built, *on_ranks.batch_of(config, 4), config, 1)
@@ -183,7 +180,7 @@ def test_the_generator_runs_once(monkeypatch):
 
 def test_moving_average():
     config = small(ema=0.9)
-    built = networks.build(config, CPU)
+    built = networks.build(config, on_ranks.CPU)
     before = {name: tensor.clone() for name, tensor in built.average.items()}
     step.train_step(built, *on_ranks.batch_of(config, 2), config, 1)
     for name, parameter in built.generator.named_parameters():
@@ -207,7 +204,7 @@ class ReadsOfTheDevice(TorchDispatchMode):
 @pytest.mark.parametrize("name", ["default", "thesis"])
 def test_no_value_is_read_in_a_step(name):
     config = small(name)
-    built = networks.build(config, CPU)
+    built = networks.build(config, on_ranks.CPU)
     input, target, noise = on_ranks.batch_of(config, 2)
     with ReadsOfTheDevice() as reads:
         _, flags = step.train_step(built, input, target, noise if config.model.noise_channels else None, config, 1)
@@ -221,7 +218,7 @@ def test_drop_out_belongs_to_seed_step_and_rank():
     config = thesis(learning_rate=1e-9)
     found = []
     for seed in (1, 1, 2):
-        built = networks.build(config, CPU)
+        built = networks.build(config, on_ranks.CPU)
         torch.manual_seed(len(found))  # whatever was drawn before
         step.train_step(built, *on_ranks.batch_of(config, 2)[:2], None, config, seed)
         found.append(on_ranks.gradients(built.generator))
@@ -234,18 +231,18 @@ def test_precision_and_layout_have_one_place_each():
     assert networks.choose_precision("auto", "cuda", False) == "fp32"
     assert networks.choose_layout("contiguous", "bf16", False) == "contiguous"
     assert networks.choose_layout("auto", "fp32", False) == "contiguous"
-    built = networks.build(small(precision="bf16"), CPU)
+    built = networks.build(small(precision="bf16"), on_ranks.CPU)
     assert built.precision == "bf16"
     assert built.generator.down[1].convolution.weight.is_contiguous(memory_format=torch.channels_last)
     moments = built.generator_optimiser.state[built.generator.down[1].convolution.weight]
     assert moments["exp_avg"].is_contiguous(memory_format=torch.channels_last)
-    assert networks.build(small(), CPU, "bf16").precision == "bf16", "what the run began with wins"
+    assert networks.build(small(), on_ranks.CPU, "bf16").precision == "bf16", "what the run began with wins"
 
 
 def test_no_buffer_that_a_rank_could_keep_for_itself():
     """No running statistics, no SyncBatchNorm (it refuses a CPU, and would change the thesis's statistics of one image)."""
     for config in (small(), thesis()):
-        built = networks.build(config, CPU)
+        built = networks.build(config, on_ranks.CPU)
         parts = [*built.generator.modules(), *built.discriminator.modules()]
         assert not any(isinstance(part, torch.nn.SyncBatchNorm) for part in parts)
         assert not list(built.generator.buffers())

@@ -1,0 +1,126 @@
+"""A loss or gradient that is not finite, on one rank of several: nothing is learnt from it, and the run says where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from p2p_dist import rundir
+from p2p_dist.config import PRESETS
+from p2p_dist.data.index import Index
+from p2p_dist.data.stream import Stream
+from p2p_dist.train import checkpoint, networks, step
+from tests.rank_processes import RanksFailed
+from tests.train import on_ranks
+from tests.train.test_step import small, thesis
+
+
+def no_undo():
+    networks.Networks.undo = lambda self, steps: None
+
+
+def no_found_inf():
+    honest = step._update
+    step._update = lambda optimiser, bad: (optimiser_forgets(optimiser), honest(optimiser, bad))[1]
+
+
+def optimiser_forgets(optimiser):
+    type(optimiser).found_inf = property(lambda self: None, lambda self, value: None)
+
+
+@pytest.mark.parametrize("kind", ["input", "target", "gradient"])
+def test_a_bad_step_changes_nothing(ranks, kind):
+    for config in (small(ema=0.9), thesis(ema=0.9)):
+        results = ranks(2, on_ranks.bad_step, config, kind)
+        assert [changed for changed, _ in results] == [[], []]
+        assert [flags[0] for _, flags in results] == [1, 1], "every rank knows"
+        assert [flags[1] for _, flags in results] == [0, kind != "gradient"], "the rank with the bad loss knows itself"
+
+
+def test_a_bad_step_changes_nothing_twins(ranks):
+    config = small(ema=0.9)
+    changed, _ = ranks(2, on_ranks.bad_step, config, "gradient", no_undo)[0]
+    assert changed and all(name.startswith("/discriminator") for name in changed)
+    changed, _ = ranks(2, on_ranks.bad_step, config, "gradient", no_found_inf)[0]
+    assert any(name.startswith("/generator") for name in changed)
+
+
+def test_fused_adam_holds_back_on_found_inf():
+    """On this device too: weights, moments and step number stay."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimiser = torch.optim.Adam([weight], fused=True)
+    weight.grad = torch.ones(3)
+    optimiser.step()
+    before = [weight.detach().clone(), *(tensor.clone() for tensor in optimiser.state[weight].values())]
+    optimiser.found_inf = torch.ones(())
+    weight.grad = torch.full((3,), torch.nan)
+    optimiser.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, [weight, *optimiser.state[weight].values()], strict=True))
+
+
+@pytest.fixture
+def poisoned(tiny_shards, tmp_path):
+    """Shards in which the target of one window is not a number; its key, and the step and rank (of 2) that meet it."""
+    folder = tmp_path / "shards" / "tiny"
+    shutil.copytree(tiny_shards, folder)
+    index = Index(folder, "train")
+    stream = Stream(index, PRESETS["tiny"].data, seed=0, global_batch_size=4, rank=1, world_size=2)
+    number = int(stream.samples(stream.places(6))[1])
+    sample = index.samples[number]
+    with (folder / sample.shard).open("r+b") as shard:
+        shard.seek(sample.target)
+        shard.write(np.full(8, np.nan, np.float16).tobytes())
+    return sample.key
+
+
+def test_the_run_ends_and_names_step_rank_and_sample(ranks, poisoned, new_run):
+    run, _ = new_run(train={"log_every": 100})
+    with pytest.raises(RanksFailed) as failure:
+        ranks(2, on_ranks.leave, run.path)
+    assert failure.value.codes == {0: 1, 1: 1}
+    outcome = run.read_outcome()
+    assert outcome["outcome"] == "failed"
+    assert "not finite at step 7" in outcome["message"]
+    assert f"rank 1: the values of {poisoned} are not finite" in outcome["message"]
+    assert "rank 0" not in outcome["message"]
+    assert [found.step for found in checkpoint.find(run.checkpoints)] == [5]
+    assert checkpoint.load_newest(run.checkpoints)[0] == 5
+    assert [row["step"] for row in rundir.read_metrics(run)] == [5]
+    json.dumps(outcome, allow_nan=False)
+
+
+@pytest.mark.parametrize("saved_every", [6, 7])
+def test_a_bad_step_is_never_saved(ranks, poisoned, new_run, saved_every):
+    """Neither when the bad step (7) itself is one to save after, nor when it follows one."""
+    run, _ = new_run(train={"checkpoint_every": saved_every, "log_every": 100, "keep_every": 100.0})
+    with pytest.raises(RanksFailed, match="not finite at step 7"):
+        ranks(1, on_ranks.train, run.path)
+    assert [found.step for found in checkpoint.find(run.checkpoints)] == ([6] if saved_every == 6 else [])
+    tensors = [t for s in ([6] if saved_every == 6 else []) for t in on_ranks.state(run.path, s)]
+    assert all(torch.isfinite(tensor).all() for tensor in tensors)
+
+
+def test_a_loss_that_overflows_is_told_by_its_gradient():
+    """The gradient of an L1 is a sign: finite for an infinite loss."""
+    output = torch.zeros(4, requires_grad=True)
+    loss = (output - torch.tensor([torch.inf, 0, 0, 0])).abs().mean()
+    loss.backward()
+    assert torch.isfinite(output.grad).all()
+    output.grad = None
+    step._backward((output - torch.tensor([torch.inf, 0, 0, 0])).abs().mean(), 1.0)
+    assert not torch.isfinite(output.grad).any()
+
+
+def test_nothing_is_copied_twice():
+    """What is kept of a step is the discriminator's half alone: weights, two moments, step numbers, spectral norm's vectors."""
+    config = dataclasses.replace(PRESETS["tiny"])
+    built = networks.build(config, on_ranks.CPU)
+    built.keep()
+    weights = sum(parameter.numel() for parameter in built.discriminator.parameters())
+    kept = sum(tensor.numel() for tensor in built.kept[0])
+    assert 3 * weights < kept < 3.1 * weights
