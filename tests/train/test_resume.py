@@ -2,36 +2,54 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
 import torch
 
+from p2p_dist import rundir
 from p2p_dist.data.stream import Stream
-from p2p_dist.train import loop
+from p2p_dist.train import checkpoint, loop, networks, step
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
 
-STEPS = 20
+EPOCHS = (10, 11, 21)
+"""Steps around the borders of epochs: 42 windows in batches of 4."""
 
 
 def train_with_kills(ranks, run, kills, world_size=1, sabotage=None):
     """Train to the end, through a kill after each of the updates in `kills`."""
-    for step in kills:
-        try:
-            ranks(world_size, on_ranks.train, run.path, step, sabotage)
-        except RanksFailed as failure:
-            assert set(failure.codes.values()) == {9}, failure
-        else:
-            raise AssertionError(f"the kill after update {step} did not happen")
+    for killed_after in kills:
+        with pytest.raises(RanksFailed) as failure:
+            ranks(world_size, on_ranks.train, run.path, killed_after, sabotage)
+        assert set(failure.value.codes.values()) == {9}, failure.value
     assert ranks(world_size, on_ranks.train, run.path, None, sabotage) == [0] * world_size
 
 
+def same_weights(first, second, at):
+    return on_ranks.equal(on_ranks.state(first.path, at), on_ranks.state(second.path, at))
+
+
 def test_killed_equals_undisturbed(ranks, new_run):
-    undisturbed, _ = new_run("undisturbed")
-    killed, _ = new_run("killed")
+    """At 20 random steps and around the borders of epochs: weights, moments, average, vectors: bit for bit."""
+    kills = sorted({*random.Random(4).sample(range(1, 44), 20), *EPOCHS})
+    undisturbed, _ = new_run("undisturbed", train={"steps": 44})
+    killed, _ = new_run("killed", train={"steps": 44})
     train_with_kills(ranks, undisturbed, [])
-    train_with_kills(ranks, killed, [3, 8, 9, 17])
-    assert on_ranks.equal(on_ranks.state(undisturbed.path, STEPS), on_ranks.state(killed.path, STEPS))
+    train_with_kills(ranks, killed, kills)
+    assert same_weights(undisturbed, killed, 44)
     assert on_ranks.digests(undisturbed) == on_ranks.digests(killed)
-    assert len(on_ranks.digests(killed)) == STEPS
+    assert len(on_ranks.digests(killed)) == 44
+    rows = [[row["step"] for row in rundir.read_metrics(run)] for run in (undisturbed, killed)]
+    assert rows[0] == rows[1] == list(range(1, 45)), "no line twice"
+
+
+def test_killed_equals_undisturbed_on_two_ranks(ranks, new_run):
+    runs = [new_run(name, train={"micro_batch_size": 1})[0] for name in ("undisturbed", "killed")]
+    train_with_kills(ranks, runs[0], [], 2)
+    train_with_kills(ranks, runs[1], [3, 11, 12], 2)
+    assert same_weights(*runs, 20)
+    assert on_ranks.digests(runs[0]) == on_ranks.digests(runs[1])
 
 
 def noise_from_the_global_state():
@@ -43,25 +61,111 @@ def stream_from_the_start():
     Stream.places = lambda self, step: (calls.append(step), honest(self, step - calls[0]))[1]
 
 
-def test_twins_differ(ranks, new_run):
-    for sabotage in (noise_from_the_global_state, stream_from_the_start):
-        undisturbed, _ = new_run(f"undisturbed-{sabotage.__name__}")
-        killed, _ = new_run(f"killed-{sabotage.__name__}")
-        train_with_kills(ranks, undisturbed, [], sabotage=sabotage)
-        train_with_kills(ranks, killed, [8], sabotage=sabotage)
-        same = on_ranks.equal(on_ranks.state(undisturbed.path, STEPS), on_ranks.state(killed.path, STEPS))
-        assert not same, sabotage.__name__
+def forget_moments():
+    forget("generator_optimiser")
+
+
+def forget_average():
+    forget("average")
+
+
+def forget_vectors():
+    """Of spectral norm: they are buffers, not parameters."""
+    honest = networks.Networks.load
+
+    def load(self, state):
+        fresh = {name: buffer.clone() for name, buffer in self.discriminator.named_buffers()}
+        honest(self, {**state, "discriminator": {**state["discriminator"], **fresh}})
+
+    networks.Networks.load = load
+
+
+def forget(part):
+    honest = networks.Networks.load
+    networks.Networks.load = lambda self, state: honest(self, {**state, part: self.state()[part]})
+
+
+@pytest.mark.parametrize("sabotage", [forget_moments, forget_average, forget_vectors])
+def test_twin_of_what_is_saved(ranks, new_run, sabotage):
+    undisturbed, killed = (new_run(name, train={"steps": 8})[0] for name in ("undisturbed", "killed"))
+    train_with_kills(ranks, undisturbed, [])
+    train_with_kills(ranks, killed, [6], sabotage=sabotage)
+    assert not same_weights(undisturbed, killed, 8)
+
+
+@pytest.mark.parametrize("sabotage", [noise_from_the_global_state, stream_from_the_start])
+def test_twin_of_what_is_drawn(ranks, new_run, sabotage):
+    undisturbed, killed = (new_run(name, train={"steps": 8})[0] for name in ("undisturbed", "killed"))
+    train_with_kills(ranks, undisturbed, [], sabotage=sabotage)
+    train_with_kills(ranks, killed, [6], sabotage=sabotage)
+    assert not same_weights(undisturbed, killed, 8)
+    assert (on_ranks.digests(undisturbed) == on_ranks.digests(killed)) or sabotage is stream_from_the_start
+
+
+def drop_out_from_the_global_state():
+    step.torch.manual_seed = lambda seed: None
+
+
+@pytest.mark.parametrize("sabotage", [None, drop_out_from_the_global_state])
+def test_drop_out_after_a_resume(ranks, new_run, sabotage):
+    """The thesis's networks: drop-out is drawn from torch's global state, seeded anew in every step."""
+    model = {"dropout": 0.5, "norm": "batch", "noise_channels": 0, "upsample": "transposed", "discriminator_norm": "batch"}
+    undisturbed, killed = (new_run(name, model=model, train={"steps": 8})[0] for name in ("undisturbed", "killed"))
+    train_with_kills(ranks, undisturbed, [], sabotage=sabotage)
+    train_with_kills(ranks, killed, [6], sabotage=sabotage)
+    assert same_weights(undisturbed, killed, 8) == (sabotage is None)
+
+
+def noise_of_the_rank():
+    honest = loop.noise_at
+    loop.noise_at = lambda places, seed, shape, device: honest(places - places[0], seed, shape, device)
 
 
 def test_world_size_may_change(ranks, new_run):
-    steady, _ = new_run("steady")
-    changing, _ = new_run("changing")
+    """2 ranks, then 1, then 2: the same windows and the same noise at each step, so nearly the same weights."""
+    steady, _ = new_run("steady", train={"steps": 14})
     train_with_kills(ranks, steady, [])
-    for world_size, step in ((2, 6), (1, 13)):
-        try:
-            ranks(world_size, on_ranks.train, changing.path, step)
-        except RanksFailed as failure:
-            assert 9 in failure.codes.values()
-    assert ranks(2, on_ranks.train, changing.path) == [0, 0]
-    assert on_ranks.digests(steady) == on_ranks.digests(changing)
-    assert len(on_ranks.digests(steady)) == STEPS
+    for sabotage in (None, noise_of_the_rank):
+        changing, _ = new_run(f"changing-{sabotage}", train={"steps": 14})
+        for world_size, killed_after in ((2, 6), (1, 11)):
+            with pytest.raises(RanksFailed):
+                ranks(world_size, on_ranks.train, changing.path, killed_after, sabotage)
+        assert ranks(2, on_ranks.train, changing.path, None, sabotage) == [0, 0]
+        assert on_ranks.digests(steady) == on_ranks.digests(changing)
+        assert len(on_ranks.digests(steady)) == 14
+        losses = [[row["generator"] for row in rundir.read_metrics(run)][:3] for run in (steady, changing)]
+        assert (losses[1] == pytest.approx(losses[0], rel=1e-4)) == (sabotage is None)
+
+
+def test_world_size_that_does_not_divide(ranks, new_run):
+    run, _ = new_run(train={"global_batch_size": 10})
+    with pytest.raises(RanksFailed, match=r"use 1, 2, 5, 10 processes"):
+        ranks(3, on_ranks.train, run.path)
+
+
+def test_precision_is_that_of_the_beginning(ranks, new_run):
+    """`auto` is decided when the run begins, not again on the machine that resumes it."""
+    run, _ = new_run(train={"steps": 5})
+    assert ranks(1, on_ranks.train, run.path) == [0]
+    path = run.checkpoints / rundir.step_name(5) / checkpoint.STATE
+    assert torch.load(path, weights_only=True)["precision"] == "fp32"
+    assert ranks(1, resumed_precision, run.path) == ["bf16"]
+
+
+def resumed_precision(folder):
+    """What a run is resumed in when its checkpoint says bf16, as on a machine with another default."""
+    run = rundir.RunDir(folder)
+    honest, built = checkpoint.load_newest, []
+    checkpoint.load_newest = lambda where: (3, {**honest(where)[1], "precision": "bf16"})
+    honest_build = loop.build
+    loop.build = lambda *arguments: built.append(honest_build(*arguments)) or built[0]
+    loop.train(run, rundir.resolve(run))
+    return built[0].precision
+
+
+def test_checkpoint_of_other_settings_is_refused(ranks, new_run):
+    run, _ = new_run(train={"steps": 5})
+    assert ranks(1, on_ranks.train, run.path) == [0]
+    new_run(train={"steps": 5, "l1_weight": 7.0})
+    with pytest.raises(RanksFailed, match="is of other settings"):
+        ranks(1, on_ranks.train, run.path)
