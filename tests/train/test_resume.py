@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from p2p_dist import rundir
+from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.train import checkpoint, loop, networks, step
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
-
-EPOCHS = (10, 11, 21)
-"""Steps around the borders of epochs: 42 windows in batches of 4."""
 
 
 def train_with_kills(ranks, run, kills, world_size=1, sabotage=None):
@@ -32,8 +30,11 @@ def same_weights(first, second, at):
 
 def test_killed_equals_undisturbed(ranks, new_run):
     """At 20 random steps and around the borders of epochs: weights, moments, average, vectors: bit for bit."""
-    kills = sorted({*random.Random(4).sample(range(1, 44), 20), *EPOCHS})
-    undisturbed, _ = new_run("undisturbed", train={"steps": 44})
+    undisturbed, settings = new_run("undisturbed", train={"steps": 44})
+    epoch = len(Index(undisturbed.shards, "train")) / settings.train.global_batch_size
+    borders = {round(number * epoch) for number in range(1, 5)} | {int(epoch)}
+    assert epoch % 1 and max(borders) < 44
+    kills = sorted({*random.Random(4).sample(range(1, 44), 20), *borders})
     killed, _ = new_run("killed", train={"steps": 44})
     train_with_kills(ranks, undisturbed, [])
     train_with_kills(ranks, killed, kills)
