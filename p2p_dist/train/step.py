@@ -160,8 +160,13 @@ def _update(optimiser: torch.optim.Adam, bad: torch.Tensor) -> tuple[torch.Tenso
     Returns:
         the new `bad`, and the norm of the whole gradient.
     """
-    gradients = [p.grad for group in optimiser.param_groups for p in group["params"]]
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    gradients = [parameter.grad for parameter in parameters]
     assert all(gradient is not None for gradient in gradients), "a parameter has no gradient: DDP would wait for it"
+    # On a CPU fused Adam mixes up the elements of a weight and a gradient of other order, without a word.
+    assert all(p.is_contiguous() == g.is_contiguous() for p, g in zip(parameters, gradients, strict=True)), (
+        "memory layouts differ"
+    )
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     bad = torch.maximum(bad, (~torch.isfinite(norm)).to(bad.dtype))
     optimiser.found_inf = bad  # type: ignore[attr-defined]

@@ -138,6 +138,21 @@ def test_world_size_may_change(ranks, new_run):
         assert (losses[1] == pytest.approx(losses[0], rel=1e-4)) == (sabotage is None)
 
 
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_layout_may_change(ranks, new_run, layout):
+    """It is a resource: the same run goes on, on two ranks, with numbers that differ in rounding only."""
+    steady, changing = (new_run(name, train={"steps": 8})[0] for name in ("steady", "changing"))
+    train_with_kills(ranks, steady, [])
+    with pytest.raises(RanksFailed):
+        ranks(1, on_ranks.train, changing.path, 6)
+    changing, _ = new_run("changing", train={"steps": 8, "layout": layout, "micro_batch_size": 1})
+    assert ranks(2, on_ranks.train, changing.path) == [0, 0]
+    assert on_ranks.digests(steady) == on_ranks.digests(changing)
+    losses = [[row["generator"] for row in rundir.read_metrics(run)] for run in (steady, changing)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert changing.checkpoints.joinpath(rundir.step_name(8)).is_dir()
+
+
 def test_world_size_that_does_not_divide(ranks, new_run):
     run, _ = new_run(train={"global_batch_size": 10})
     with pytest.raises(RanksFailed, match=r"use 1, 2, 5, 10 processes"):

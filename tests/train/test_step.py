@@ -188,6 +188,39 @@ def test_moving_average():
     assert set(built.to_evaluate()) == set(built.generator.state_dict())
 
 
+def test_fused_adam_mixes_layouts_up():
+    """Why a step asserts that weights and gradients have one order in memory: on a CPU nothing else would say so."""
+    weight, gradient = torch.randn(2, 4, 3, 2, 2)
+    results = []
+    for order in (torch.contiguous_format, torch.channels_last):
+        parameter = torch.nn.Parameter(weight.clone())
+        parameter.grad = gradient.clone(memory_format=order)
+        torch.optim.Adam([parameter], lr=0.1, fused=True).step()
+        results.append(parameter.detach())
+    assert not torch.allclose(*results), "this torch has it right: the assertion in step.py may go"
+    parameter.grad = gradient.clone(memory_format=torch.channels_last)
+    with pytest.raises(AssertionError, match="memory layouts differ"):
+        step._update(torch.optim.Adam([parameter], lr=0.1, fused=True), torch.zeros(()))
+
+
+def test_compiled_networks(monkeypatch):
+    """`train.compile` reaches both networks, past DDP too, and changes no name of a weight."""
+    config = small(compile=True)
+    compiled = []
+    honest = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: (compiled.append(type(module).__name__), honest(module, backend="eager"))
+    )
+    built, plain = networks.build(config, on_ranks.CPU), networks.build(small(), on_ranks.CPU)
+    assert compiled == ["Generator", "Discriminator"]
+    assert built.state()["generator"].keys() == plain.state()["generator"].keys()
+    batch = on_ranks.batch_of(config, 2)
+    for _ in range(2):
+        terms, _ = step.train_step(built, *batch, config, 1)
+        expected, _ = step.train_step(plain, *batch, small(), 1)
+    assert terms["generator"].item() == pytest.approx(expected["generator"].item(), rel=1e-3)
+
+
 class ReadsOfTheDevice(TorchDispatchMode):
     """Counts what makes the host wait for a GPU: reading a value of a tensor."""
 

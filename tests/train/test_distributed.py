@@ -1,0 +1,104 @@
+"""What the ranks of a training tell each other."""
+
+from __future__ import annotations
+
+import doctest
+import os
+import signal
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from p2p_dist import rundir
+from p2p_dist.train import distributed, loop
+from tests.rank_processes import RanksFailed
+from tests.train import on_ranks
+
+
+def test_examples():
+    assert doctest.testmod(distributed).failed == 0
+
+
+def test_more_processes_than_gpus_share_them_over_gloo():
+    device, backend, message = distributed.choose_device(3, 4, 2)
+    assert (device, backend) == ("cuda:1", "gloo")
+    assert "4 processes on a node with 2 GPUs" in message
+
+
+def test_threads_are_what_the_site_says(ranks):
+    assert ranks(1, threads, "3") == [3]
+    assert ranks(2, threads, "") == [max(1, len(os.sched_getaffinity(0)) // 2)] * 2
+
+
+def threads(wanted):
+    os.environ["OMP_NUM_THREADS"] = wanted
+    distributed.start()
+    return torch.get_num_threads()
+
+
+def test_agreement_is_known_to_all_one_call_later(ranks):
+    assert ranks(3, agree) == [[0, 0, 5, 0]] * 3
+
+
+def agree():
+    place, _ = distributed.start()
+    agreement = distributed.Agreement(place)
+    return [agreement.propose(5 if (place.rank, call) == (1, 1) else 0) for call in range(4)]
+
+
+def test_equalise_gives_all_rank_0s_and_sees_a_difference(ranks):
+    first, second = ranks(2, equalised, False)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    with pytest.raises(RanksFailed, match="weights differ between processes after a broadcast"):
+        ranks(2, equalised, True)
+
+
+def equalised(broken):
+    place, _ = distributed.start()
+    torch.manual_seed(place.rank)
+    module = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(3, 3))
+    if broken:
+        dist.broadcast = lambda tensor, source: None
+    distributed.equalise(module, place)
+    return [*module.parameters(), *module.buffers()]
+
+
+def test_all_stop_at_the_same_step_when_one_is_told(ranks, new_run):
+    """And go on to what an undisturbed training ends in."""
+    stopped, _ = new_run("stopped")
+    undisturbed, _ = new_run("undisturbed")
+    assert ranks(2, stop_rank_1, stopped.path, 6) == [75, 75]
+    assert [step for step, _ in rundir.find_steps(stopped.checkpoints)][-1] == 7, "asked in step 6, known to all one later"
+    assert ranks(2, on_ranks.train, stopped.path) == [0, 0]
+    assert ranks(2, on_ranks.train, undisturbed.path) == [0, 0]
+    assert on_ranks.equal(on_ranks.state(stopped.path, 20), on_ranks.state(undisturbed.path, 20))
+
+
+def stop_rank_1(folder, at):
+    honest, done = loop.train_step, [0]
+
+    def signalled(*arguments):
+        done[0] += 1
+        if done[0] == at and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return honest(*arguments)
+
+    loop.train_step = signalled
+    return on_ranks.train(folder)
+
+
+def test_a_rank_that_fails_is_shown_with_its_traceback(ranks):
+    with pytest.raises(RanksFailed, match="rank 1 does not want") as failure:
+        ranks(2, refuse)
+    assert set(failure.value.codes) == {1}
+
+
+def refuse():
+    if os.environ["RANK"] == "1":
+        raise RuntimeError("rank 1 does not want")
+
+
+def test_ranks_that_take_too_long_are_killed(ranks):
+    with pytest.raises(RanksFailed, match="took too long"):
+        ranks(1, signal.pause, seconds=1)
