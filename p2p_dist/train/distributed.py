@@ -114,7 +114,9 @@ def equalise(module: nn.Module, ranks: Ranks) -> None:
         return
     tensors = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
     for tensor in tensors:
-        dist.broadcast(tensor, 0)
+        whole = tensor.contiguous()  # backends send memory in order, whatever the order of the axes
+        dist.broadcast(whole, 0)
+        tensor.copy_(whole)
     sums = torch.stack([tensor.double().abs().sum() for tensor in tensors]).sum().cpu()
     everyone = [torch.zeros_like(sums) for _ in range(ranks.world_size)]
     dist.all_gather(everyone, sums, group=ranks.gloo)

@@ -61,6 +61,7 @@ def train(run: RunDir, config: Config) -> int:
         networks.load(state["networks"])
         for module in (networks.generator, networks.discriminator):
             distributed.equalise(module, ranks)
+    del state  # as large as the networks and their optimisers, which have it now
     if first:
         rundir.cut_metrics(run, start)
         parts = f"{ranks.world_size} processes x {config.train.global_batch_size // ranks.world_size}"

@@ -138,7 +138,8 @@ def build(config: Config, ranks: Ranks, precision: str | None = None) -> Network
     """
     device = ranks.device.type
     if precision is None:
-        precision = choose_precision(config.train.precision, device, device == "cuda" and torch.cuda.is_bf16_supported())
+        has_bf16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = choose_precision(config.train.precision, device, has_bf16)
     layout = choose_layout(config.train.layout, precision, torch.version.hip is not None)
     torch.manual_seed(config.train.seed)
     generator = Generator(config.model).to(ranks.device)

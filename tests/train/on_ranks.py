@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from p2p_dist import rundir
 from p2p_dist.config import Config
 from p2p_dist.rundir import RunDir
-from p2p_dist.train import checkpoint, distributed, loop, networks, speed, step
+from p2p_dist.train import checkpoint, distributed, finite, loop, networks, speed, step
 
 CPU = distributed.Ranks(0, 1, 0, torch.device("cpu"), None)
 """The place of a process that trains alone."""
@@ -142,40 +143,56 @@ def relative_error(found: torch.Tensor, true: torch.Tensor) -> float:
     return float((found.double() - true.double()).norm() / true.double().norm())
 
 
-def bad_step(config: Config, kind: str, sabotage: Callable[[], None] | None = None) -> tuple[list[str], list[float]]:
-    """A good update, then one spoiled on the last rank, then one more good one, then what the watch does about it.
+def bad_step(
+    config: Config, kind: str, at_once: bool = False, sabotage: Callable[[], None] | None = None
+) -> tuple[list[str], str]:
+    """A good update, then one spoiled on the last rank, then a good one again, watched as in the loop.
 
     Args:
         kind: what is not finite: `input`, `target`, or `gradient` (the generator's alone, after the discriminator's step).
+        at_once: whether the bad update is the last before numbers are shown or saved.
 
     Returns:
-        names of the tensors that are not bit for bit what they were before the bad step, and the bad step's flags.
+        names of the tensors that are not bit for bit what they were before the bad step, and what the watch said.
     """
     if sabotage is not None:
         sabotage()
     ranks, _ = distributed.start()
     built = networks.build(config, ranks)
-    input, target, noise = batch_of(config, 2, 2 * ranks.rank)
+    whole = batch_of(config, 2, 2 * ranks.rank)
+    spoiled = [tensor.clone() for tensor in whole]
+    if ranks.rank == ranks.world_size - 1 and kind != "gradient":
+        spoiled[0 if kind == "input" else 1][0, 0, 3, 3] = torch.nan if kind == "input" else torch.inf
+    samples = [types.SimpleNamespace(key=f"rank{ranks.rank}-{n}") for n in range(2)]
+    stream = types.SimpleNamespace(
+        batch=lambda number: (spoiled if number == 1 else whole)[:2],
+        places=lambda number: range(2),
+        samples=lambda places: places,
+        index=types.SimpleNamespace(samples=samples),
+    )
+    watch = finite.Watch(built, stream, ranks, Path("checkpoints"))  # type: ignore[arg-type]
 
-    def update(number: int) -> torch.Tensor:
-        return step.train_step(built, input, target, noise if config.model.noise_channels else None, config, number)[1]
+    def update(number: int, batch: list[torch.Tensor]) -> torch.Tensor:
+        noise = batch[2] if config.model.noise_channels else None
+        return step.train_step(built, batch[0], batch[1], noise, config, number)[1]
 
-    assert not update(0).any()
+    watch.after(1, update(1, whole))
+    watch.now()
     before = everything(built)
-    spoiled = ranks.rank == ranks.world_size - 1
-    whole = input.clone(), target.clone()
-    if spoiled and kind == "gradient":
+    handle = None
+    if ranks.rank == ranks.world_size - 1 and kind == "gradient":
         handle = built.generator.down[0].convolution.weight.register_hook(lambda gradient: gradient * torch.nan)
-    elif spoiled:
-        {"input": input, "target": target}[kind][0, 0, 3, 3] = torch.nan if kind == "input" else torch.inf
-    flags = update(1).tolist()
-    if spoiled and kind == "gradient":
+    watch.after(2, update(2, spoiled))
+    if handle is not None:
         handle.remove()
-    input, target = whole
-    update(2)
-    built.undo(2)
-    after = everything(built)
-    return [name for name in before if not torch.equal(before[name], after[name])], flags
+    try:
+        if not at_once:
+            watch.after(3, update(3, whole))
+        watch.now()
+    except FloatingPointError as error:
+        after = everything(built)
+        return [name for name in before if not torch.equal(before[name], after[name])], str(error)
+    raise AssertionError("nothing was said of the bad step")
 
 
 def everything(built: networks.Networks) -> dict[str, torch.Tensor]:

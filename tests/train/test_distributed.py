@@ -6,12 +6,13 @@ import doctest
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 
 from p2p_dist import rundir
-from p2p_dist.train import distributed, loop
+from p2p_dist.train import distributed, loop, randomness
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
 
@@ -86,6 +87,34 @@ def stop_rank_1(folder, at):
 
     loop.train_step = signalled
     return on_ranks.train(folder)
+
+
+def test_drop_out_differs_over_ranks_and_steps(ranks, new_run):
+    run, _ = new_run(train={"steps": 3})
+    first, second = ranks(2, drop_out_seeds, run.path)
+    assert len({*first, *second}) == 6
+
+
+def drop_out_seeds(folder):
+    honest, seeds = loop.train_step, []
+    loop.train_step = lambda *arguments: (seeds.append(arguments[-1]), honest(*arguments))[1]
+    on_ranks.train(folder)
+    return seeds
+
+
+def test_noise_belongs_to_seed_and_place():
+    def draw(places, seed=0):
+        return randomness.noise_at(np.array(places), seed, (1, 8, 16), torch.device("cpu"))
+
+    assert draw([3, 4, 5]).shape == (3, 1, 8, 16)
+    assert torch.equal(draw([3, 4, 5])[1], draw([4])[0])
+    assert not torch.equal(draw([3])[0], draw([4])[0])
+    assert not torch.equal(draw([3])[0], draw([3], seed=1)[0])
+    many = draw(range(200))
+    assert abs(many.mean()) < 0.03 and abs(many.std() - 1) < 0.03
+    assert randomness.noise_at(np.array([3]), 0, (0, 8, 16), torch.device("cpu")) is None
+    assert randomness.number_from("a", 1) == randomness.number_from("a", 1) != randomness.number_from("a", 11)
+    assert 0 <= randomness.number_from("a") < 2**63
 
 
 def test_a_rank_that_fails_is_shown_with_its_traceback(ranks):
