@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from p2p_dist.config import Config
 from p2p_dist.model import losses
-from p2p_dist.train.networks import Networks
+from p2p_dist.train.networks import Networks, update
 
 
 class Share(NamedTuple):
@@ -70,7 +70,7 @@ def train_step(
 
     terms: dict[str, torch.Tensor] = {}
     networks.discriminator.train()  # spectral norm takes one power iteration, in the first forward only
-    networks.discriminator_optimiser.zero_grad()
+    networks.discriminator.zero_grad()
     for number, share in enumerate(shares):
         if number:
             with torch.no_grad():
@@ -78,18 +78,18 @@ def train_step(
         with _reduced(networks.parallel_discriminator, number == last):
             _add(terms, discriminator_backward(networks, share, output, config, weights[number]), weights[number])
         networks.discriminator.eval()
-    bad, terms["discriminator_gradient"] = _update(networks.discriminator_optimiser, networks.bad)
+    bad, terms["discriminator_gradient"] = update(networks.discriminator, networks.discriminator_optimiser, networks.bad)
 
     # Frozen, and past DDP: the generator's gradient goes through it, its own is not needed and so never reduced.
     networks.discriminator.requires_grad_(False)
-    networks.generator_optimiser.zero_grad()
+    networks.generator.zero_grad()
     for number, share in enumerate(shares):
         with _reduced(networks.parallel_generator, number == last):
             if last:
                 output = generate(number, networks.parallel_generator)
             _add(terms, generator_backward(networks, share, output, config, weights[number]), weights[number])
     networks.discriminator.requires_grad_(True)
-    bad, terms["generator_gradient"] = _update(networks.generator_optimiser, bad)
+    bad, terms["generator_gradient"] = update(networks.generator, networks.generator_optimiser, bad)
 
     with torch.no_grad():
         moved = (1 - config.train.ema) * (1 - bad)
@@ -150,28 +150,6 @@ def _backward(loss: torch.Tensor, weight: float) -> None:
     also tells every rank of a bad loss on one.
     """
     loss.backward(loss.detach() * 0 + weight)
-
-
-def _update(optimiser: torch.optim.Adam, bad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Step, unless `bad` or a gradient is not finite: that stays on the device, as the fused optimiser's `found_inf`.
-
-    After DDP's all-reduce the gradients, and so the answer, are the same on every rank.
-
-    Returns:
-        the new `bad`, and the norm of the whole gradient.
-    """
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-    gradients = [parameter.grad for parameter in parameters]
-    assert all(gradient is not None for gradient in gradients), "a parameter has no gradient: DDP would wait for it"
-    # On a CPU fused Adam mixes up the elements of a weight and a gradient of other order, without a word.
-    assert all(p.is_contiguous() == g.is_contiguous() for p, g in zip(parameters, gradients, strict=True)), (
-        "memory layouts differ"
-    )
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    bad = torch.maximum(bad, (~torch.isfinite(norm)).to(bad.dtype))
-    optimiser.found_inf = bad  # type: ignore[attr-defined]
-    optimiser.step()
-    return bad, norm
 
 
 def _reduced(module: nn.Module, now: bool) -> AbstractContextManager[None]:

@@ -95,11 +95,8 @@ def one_step(
     ranks, _ = distributed.start()
     built = networks.build(config, ranks)
     if dtype is torch.float64:
-        for module in (built.generator, built.discriminator):
-            module.double()
-        for optimiser in (built.generator_optimiser, built.discriminator_optimiser):
-            for moments in optimiser.state.values():
-                moments.update({name: moments[name].double() for name in ("exp_avg", "exp_avg_sq")})
+        built.generator_optimiser = networks._adam(built.generator.double(), config)
+        built.discriminator_optimiser = networks._adam(built.discriminator.double(), config)
     share = size // ranks.world_size
     input, target, noise = batch_of(config, size, 0, dtype)
     mine = slice(ranks.rank * share, (ranks.rank + 1) * share)

@@ -188,19 +188,33 @@ def test_moving_average():
     assert set(built.to_evaluate()) == set(built.generator.state_dict())
 
 
-def test_fused_adam_mixes_layouts_up():
-    """Why a step asserts that weights and gradients have one order in memory: on a CPU nothing else would say so."""
-    weight, gradient = torch.randn(2, 4, 3, 2, 2)
-    results = []
-    for order in (torch.contiguous_format, torch.channels_last):
-        parameter = torch.nn.Parameter(weight.clone())
-        parameter.grad = gradient.clone(memory_format=order)
-        torch.optim.Adam([parameter], lr=0.1, fused=True).step()
-        results.append(parameter.detach())
-    assert not torch.allclose(*results), "this torch has it right: the assertion in step.py may go"
-    parameter.grad = gradient.clone(memory_format=torch.channels_last)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_update_is_adam(layout):
+    """torch's plain Adam, whatever the order in memory of weights and gradients; a mixture of orders is refused."""
+    order = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+    module = torch.nn.Conv2d(4, 6, 3).to(memory_format=order[layout])
+    plain = torch.nn.Conv2d(4, 6, 3)
+    plain.load_state_dict(module.state_dict())
+    config = small()
+    ours, theirs = networks._adam(module, config), torch.optim.Adam(plain.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    for _ in range(3):
+        for mine, other in zip(module.parameters(), plain.parameters(), strict=True):
+            other.grad = torch.randn(other.shape)
+            mine.grad = other.grad.clone(memory_format=torch.preserve_format)
+        module.weight.grad = module.weight.grad.contiguous(memory_format=order[layout])
+        bad, norm = networks.update(module, ours, torch.zeros(()))
+        theirs.step()
+        assert not bad
+        whole = torch.cat([parameter.grad.flatten() for parameter in plain.parameters()]).norm()
+        assert norm.item() == pytest.approx(whole.item(), rel=1e-5)
+    torch.testing.assert_close(module.weight, plain.weight, rtol=1e-6, atol=1e-7)
+    moments = networks._moments(module, ours)
+    torch.testing.assert_close(moments["weight"]["exp_avg"], theirs.state[plain.weight]["exp_avg"])
+    assert moments["weight"]["exp_avg"].stride() == module.weight.stride()
+    other = order["contiguous" if layout == "channels_last" else "channels_last"]
+    module.weight.grad = module.weight.grad.contiguous(memory_format=other)
     with pytest.raises(AssertionError, match="memory layouts differ"):
-        step._update(torch.optim.Adam([parameter], lr=0.1, fused=True), torch.zeros(()))
+        networks.update(module, ours, torch.zeros(()))
 
 
 def test_compiled_networks(monkeypatch):
@@ -267,7 +281,7 @@ def test_precision_and_layout_have_one_place_each():
     built = networks.build(small(precision="bf16"), on_ranks.CPU)
     assert built.precision == "bf16"
     assert built.generator.down[1].convolution.weight.is_contiguous(memory_format=torch.channels_last)
-    moments = built.generator_optimiser.state[built.generator.down[1].convolution.weight]
+    moments = built.state()["generator_optimiser"]["down.1.convolution.weight"]
     assert moments["exp_avg"].is_contiguous(memory_format=torch.channels_last)
     assert networks.build(small(), on_ranks.CPU, "bf16").precision == "bf16", "what the run began with wins"
 
