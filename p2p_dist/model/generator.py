@@ -16,7 +16,8 @@ class BatchNorm(nn.BatchNorm2d):
 
     On a 1 x 1 picture in a batch of 1 there is nothing to normalise: Keras gives beta there and torch refuses. Here the
     answer is Keras's; gamma stays in the graph with a gradient of 0, because DDP waits for every parameter's gradient.
-    Statistics are of one process's share of the batch, so a run depends on the number of processes.
+    Statistics are of the pairs that one process computes at once, so a run depends on the number of processes and on
+    train.micro-batch-size: 2 processes x 4 pairs are not 1 x 8, as they are with group norm.
     """
 
     def __init__(self, channels: int) -> None:
