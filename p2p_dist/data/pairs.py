@@ -75,7 +75,12 @@ def mel_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
 
 
 def to_picture(power: np.ndarray, reference: float, representation: str) -> np.ndarray:
-    """Power to dB relative to `reference`, clipped to what a picture holds; float16 of the same shape."""
+    """Power to dB relative to `reference`, clipped to what a picture holds; float16 of the same shape.
+
+    Nothing is FLOOR however quiet the song; in the thesis's pictures a window of nothing is its own maximum, 0 dB.
+    """
+    if representation == "default":
+        power, reference = power / np.float32(reference), 1.0
     return np.clip(power_to_db(power, reference), FLOOR, CEILING[representation]).astype(np.float16)
 
 
