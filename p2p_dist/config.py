@@ -106,8 +106,21 @@ class Data:
     """frames of a window (the width of a picture)"""
     window_hop: int = 128
     """frames from one window to the next"""
+    channels: Literal["mono", "mid-side"] = "mono"
+    """pictures of the mean of the channels, or of their mean and half their difference"""
+    silent_share: float = 1.0
+    """share kept of the training windows in which the target is silent"""
+    copies: int = 0
+    """augmented copies of every training window: other levels, colour, side and tempo, the same relation"""
+    seed: int = 0
+    """of the choice of silent windows and of the copies"""
     stage: Literal["none", "node", "device"] = resource("none")
     """read shards where they are (none), from a copy in the node's memory (node), from the device's memory (device)"""
+
+    @property
+    def picture_channels(self) -> int:
+        """Channels of a picture, of input and target alike."""
+        return 2 if self.channels == "mid-side" else 1
 
     def science(self) -> dict[str, Any]:
         """The settings that the shards depend on: the same songs under them give the same bytes."""
@@ -120,6 +133,12 @@ class Data:
             raise ValueError(f"data.hop-length {self.hop_length} must divide data.n-fft {self.n_fft}: frames overlap evenly")
         if self.window_hop > self.frames:
             raise ValueError(f"data.window-hop {self.window_hop} is over data.frames {self.frames}: sound would be left out")
+        if not 0 <= self.silent_share <= 1:
+            raise ValueError(f"data.silent-share must be from 0 to 1, not {self.silent_share}")
+        if not 0 <= self.copies <= 1000:
+            raise ValueError(f"data.copies must be from 0 to 1000, not {self.copies}")
+        if self.representation == "thesis" and (self.copies or self.channels != "mono"):
+            raise ValueError("the thesis's representation is mono and has no copies: give data.representation default")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import scipy.sparse
 QUIETEST = 1e-10
 """Power below which everything is -100 dB, as librosa's `amin`."""
 
-_BLOCK = 2048  # frames transformed at once: keeps a ten-minute song under 100 MB
+_BLOCK = 64  # frames transformed at once: stays in the cache (2048 take twice the time, and give the same bits)
 
 
 def frame_count(samples: int, hop_length: int) -> int:

@@ -1,4 +1,4 @@
-"""Songs as stems: MUSDB18 (`.stem.mp4`), MUSDB18-HQ (folders of wav) and folders laid out like them.
+"""Songs as stems: MUSDB18 (`.stem.mp4`), MUSDB18-HQ (folders of wav), folders laid out like them, ready-made npz pairs.
 
 The only module that knows these layouts. The mixture stream is never read: a mix is always the sum of stems, because
 MUSDB18's own mixture is mastered (15 dB off).
@@ -6,10 +6,12 @@ MUSDB18's own mixture is mastered (15 dB off).
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,10 @@ VALID_SHARE = 0.14
 """Share of the training titles held out for validation where the songs are not MUSDB18 (which has 14 of 100)."""
 
 SUFFIX = ".stem.mp4"
+PAIRS_SUFFIX = ".npz"
+
+_HELD = 8  # frames gathered before they are added: few calls of numpy, and still in the cache
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -49,15 +55,19 @@ class Song:
 
 @dataclass(frozen=True)
 class Source:
-    """Where one song lies, not yet decoded: a `.stem.mp4` file, or a folder with one sound file a stem."""
+    """Where one song lies, not yet decoded: a `.stem.mp4` file, a folder with one sound file a stem, or ready-made pairs.
+
+    pairs: the npz files, where the song comes as pictures and has no sound.
+    """
 
     name: str
     split: str
     path: Path
+    pairs: tuple[Path, ...] = ()
 
     def size(self) -> int:
         """Bytes of all its files: with name and split, the identity of the song."""
-        files = [self.path] if self.path.is_file() else stem_files(self.path).values()
+        files = self.pairs or ([self.path] if self.path.is_file() else stem_files(self.path).values())
         return sum(file.stat().st_size for file in files)
 
 
@@ -77,23 +87,41 @@ def find_songs(root: Path) -> list[Source]:
     Raises:
         ValueError: no such folder, or no song in it; the message says what is expected.
     """
-    layout = f"{root}/train and {root}/test with SONG{SUFFIX} files, or SONG folders of {', '.join(STEMS)} as wav or flac"
+    layout = (
+        f"{root}/train and {root}/test with SONG{SUFFIX} files, or SONG folders of {', '.join(STEMS)} as wav or flac, "
+        f"or the {PAIRS_SUFFIX} pairs of the thesis"
+    )
     if not root.is_dir():
         raise ValueError(f"no folder {root}: --data names the folder of MUSDB18, or one laid out like it ({layout})")
     songs = []
     for split in ("train", "test"):
+        loose = []
         for path in sorted((root / split).iterdir()) if (root / split).is_dir() else []:
             if path.name.startswith("."):
                 continue
             if path.is_dir() and stem_files(path):
                 songs.append(Source(path.name, split, path))
+            elif path.is_dir() and (pairs := sorted(path.glob("*" + PAIRS_SUFFIX))):
+                songs.append(Source(path.name, split, path, tuple(pairs)))
             elif path.name.endswith(SUFFIX):
                 songs.append(Source(path.name.removesuffix(SUFFIX), split, path))
+            elif path.name.endswith(PAIRS_SUFFIX):
+                loose.append(path)
+        songs += [Source(name, split, root / split, pairs) for name, pairs in _by_song(loose).items()]
     if not songs:
         raise ValueError(f"no song in {root}: expected {layout}")
     valid = _validation_titles([song.name for song in songs if song.split == "train"])
-    songs = [Source(s.name, "valid" if s.split == "train" and s.name in valid else s.split, s.path) for s in songs]
-    return sorted(songs, key=lambda song: (SPLITS.index(song.split), song.name))
+    songs = [replace(s, split="valid") if s.split == "train" and s.name in valid else s for s in songs]
+    return sorted(songs, key=lambda song: (SPLITS.index(song.split), song.name, song.path))
+
+
+def _by_song(pairs: list[Path]) -> dict[str, tuple[Path, ...]]:
+    """Loose npz files of one folder by song: what stands before the number at the end of a name."""
+    songs: dict[str, list[Path]] = {}
+    for path in pairs:
+        name = path.name.removesuffix(PAIRS_SUFFIX)
+        songs.setdefault(re.sub(r"[\s._-]*\d+$", "", name) or name, []).append(path)
+    return {name: tuple(sorted(paths)) for name, paths in songs.items()}
 
 
 def _validation_titles(titles: list[str]) -> set[str]:
@@ -119,6 +147,7 @@ def _installed(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
+@functools.cache
 def musdb_settings() -> dict:  # type: ignore[type-arg]
     """musdb's own `mus.yaml`: stem order and validation titles. `import musdb` raises where ffmpeg is missing."""
     settings = yaml.safe_load((_installed("musdb") / "configs" / "mus.yaml").read_text(encoding="utf-8"))
@@ -139,84 +168,171 @@ def excerpt_file() -> Path:
 
 
 def load(source: Source, stems: Iterable[str] = STEMS) -> Song:
-    """Decode the named stems of one song.
+    """Decode the named stems of one song, each by itself.
+
+    Raises:
+        ValueError: see `load_sums`.
+    """
+    wanted = set(stems)
+    names = [stem for stem in STEMS if stem in wanted]
+    rate, sounds = load_sums(source, [(name,) for name in names])
+    return Song(source.name, rate, dict(zip(names, sounds, strict=True)))
+
+
+def load_sums(source: Source, sums: Sequence[Sequence[str]]) -> tuple[int, list[np.ndarray]]:
+    """Decode every stem once and add it to each of the sums that names it: a song takes the memory of its sums.
+
+    Returns:
+        sample rate, and for each sum float32 (samples, channels), a view of memory laid out channel by channel.
 
     Raises:
         ValueError: a stem is missing, cut short, or differs from the others in length, rate or channels; a file is not
             what its name says; the song has no samples, or samples that are no numbers. The message names file and stem.
     """
-    names = [stem for stem in STEMS if stem in set(stems)]
-    if source.path.is_file():
-        rate, decoded = _decode_stem_mp4(source.path, names)
-    else:
-        rate, decoded = _read_folder(source.path, names)
-    lengths = {name: len(samples) for name, samples in decoded.items()}
+    named = {stem for part in sums for stem in part}
+    names = [stem for stem in STEMS if stem in named]
+    adders = [_Adder(set(part)) for part in sums]
+    decode = _decode_stem_mp4 if source.path.is_file() else _read_folder
+    rate, lengths = decode(source.path, names, adders)
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length / rate:.3f} s" for name, length in lengths.items())
         raise ValueError(f"{source.path}: the stems differ in length ({listed})")
-    if not next(iter(lengths.values())):
+    samples = next(iter(lengths.values()))
+    if not samples:
         raise ValueError(f"{source.path}: no samples")
-    for name, samples in decoded.items():
-        if not np.isfinite(samples).all():
-            raise ValueError(f"{source.path}: stem {name} holds samples that are no numbers (NaN or infinite)")
-    return Song(source.name, rate, decoded)
+    for adder in adders:
+        if not all(np.isfinite(np.dot(channel, channel)) for channel in adder.total[:, : adder.filled]):
+            stems = " + ".join(name for name in STEMS if name in adder.names)
+            raise ValueError(f"{source.path}: stem {stems} holds samples that are no numbers (NaN or infinite)")
+    return rate, [adder.total[:, :samples].T for adder in adders]
 
 
-def _read_folder(folder: Path, names: list[str]) -> tuple[int, dict[str, np.ndarray]]:
-    """Read one wav or flac a stem; all must have one rate and channel count."""
+class _Adder:
+    """The sum of some stems that arrive in pieces, each at its own pace; planar, so that each piece is one run of memory."""
+
+    def __init__(self, names: set[str]) -> None:
+        self.names, self.total, self.filled = names, np.empty((0, 0), np.float32), 0
+
+    def reserve(self, channels: int, samples: int) -> None:
+        """Make room; the pages are touched only when they are written."""
+        grown = np.empty((channels, samples), np.float32)
+        if self.filled:
+            grown[:, : self.filled] = self.total[:, : self.filled]
+        self.total = grown
+
+    def add(self, piece: np.ndarray, start: int) -> None:
+        """Add (channels, samples) at `start`: to what is there, or as the first to come so far."""
+        end = start + piece.shape[1]
+        if end > self.total.shape[1]:
+            self.reserve(len(piece), 2 * end)
+        there = min(max(self.filled - start, 0), piece.shape[1])
+        self.total[:, start : start + there] += piece[:, :there]
+        self.total[:, start + there : end] = piece[:, there:]
+        self.filled = max(self.filled, end)
+
+
+def _read_folder(folder: Path, names: list[str], adders: list[_Adder]) -> tuple[int, dict[str, int]]:
+    """Read one wav or flac a stem; all must have one rate and channel count. Returns the rate and samples of each."""
     import soundfile
 
     files = stem_files(folder)
     if missing := [name for name in names if name not in files]:
         raise ValueError(f"{folder}: no {', '.join(f'{name}.wav or .flac' for name in missing)}")
-    rates, decoded = {}, {}
+    kinds, lengths = {}, {}
     for name in names:
         try:
-            decoded[name], rates[name] = soundfile.read(files[name], dtype="float32", always_2d=True)
+            with soundfile.SoundFile(files[name]) as file:
+                kinds[name] = (file.samplerate, file.channels)
+                if kinds[name] != kinds[names[0]]:
+                    continue
+                mine = [adder for adder in adders if name in adder.names]
+                for adder in mine:
+                    if not adder.filled:
+                        adder.reserve(file.channels, file.frames)
+                lengths[name] = 0
+                while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+                    if not np.isfinite(block.sum()):
+                        raise ValueError(f"{files[name]}: stem {name} holds samples that are no numbers (NaN or infinite)")
+                    for adder in mine:
+                        adder.add(block.T, lengths[name])
+                    lengths[name] += len(block)
+                if lengths[name] < file.frames:
+                    raise ValueError(f"{files[name]}: cut short, {lengths[name]} of {file.frames} samples")
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{files[name]}: not readable as sound ({error.error_string})") from error
-    kinds = {name: (rates[name], decoded[name].shape[1]) for name in names}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{name} {rate} Hz x {channels}" for name, (rate, channels) in kinds.items())
         raise ValueError(f"{folder}: the stems differ in rate or channels ({listed})")
-    return next(iter(rates.values())), decoded
+    return kinds[names[0]][0], lengths
 
 
-def _decode_stem_mp4(path: Path, names: list[str]) -> tuple[int, dict[str, np.ndarray]]:
+def _decode_stem_mp4(path: Path, names: list[str], adders: list[_Adder]) -> tuple[int, dict[str, int]]:
     """Decode the named audio streams of a stem file in one pass, with PyAV (no ffmpeg binary is needed).
 
-    A stream that ends more than one AAC frame before the length in its header was cut short.
+    The library itself drops the encoder's delay and what an edit list cuts, as ffmpeg does. A stream that ends more
+    than one AAC frame before the length in its header was cut short. Returns the rate and samples of each stem.
     """
     import av
     from av.error import FFmpegError
 
     order = musdb_settings()["stem_ids"]
-    pieces: dict[int, list[np.ndarray]] = {order[name]: [] for name in names}
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             streams = container.streams.audio
             if len(streams) < len(order):
                 raise ValueError(f"{path}: {len(streams)} sound streams, a stem file has {len(order)}")
-            wanted = [streams[order[name]] for name in names]
-            kinds = {(stream.rate, stream.codec_context.channels) for stream in wanted}
+            wanted = {name: streams[order[name]] for name in names}
+            kinds = {(stream.rate, stream.codec_context.channels) for stream in wanted.values()}
             if len(kinds) > 1:
                 raise ValueError(f"{path}: the stems differ in rate or channels ({sorted(kinds)})")
             ((rate, channels),) = kinds
-            number = {stream.index: order[name] for stream, name in zip(wanted, names, strict=True)}
-            expected = {number[s.index]: int((s.duration or 0) * s.time_base * rate) for s in wanted}
-            for packet in container.demux(*wanted):
-                for frame in packet.decode():
-                    pieces[number[packet.stream.index]].append(_samples(frame))
+            expected = {name: int((s.duration or 0) * (s.time_base or 0) * rate) for name, s in wanted.items()}
+            for adder in adders:
+                adder.reserve(channels, max(expected.values()) + 4096)
+            tracks = {name: _Track([adder for adder in adders if name in adder.names], channels) for name in names}
+            by_index = {stream.index: tracks[name] for name, stream in wanted.items()}
+            for packet in container.demux(*wanted.values()):
+                if frames := packet.decode():
+                    by_index[packet.stream.index].take(frames)
+            for track in tracks.values():
+                track.flush()
     except FFmpegError as error:
         raise ValueError(f"{path}: not decodable as a stem file, or cut short ({error.strerror})") from error
-    decoded = {}
-    for name in names:
-        parts = pieces[order[name]] or [np.zeros((channels, 0), np.float32)]
-        decoded[name] = np.ascontiguousarray(np.concatenate(parts, axis=1).T)
-        if len(decoded[name]) < expected[order[name]] - 2048:
-            got, full = len(decoded[name]) / rate, expected[order[name]] / rate
-            raise ValueError(f"{path}: cut short, stem {name} ends at {got:.1f} of {full:.1f} s")
-    return rate, decoded
+    lengths = {name: track.samples for name, track in tracks.items()}
+    for name, length in lengths.items():
+        if length < expected[name] - 2048:
+            raise ValueError(f"{path}: cut short, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")
+    return rate, lengths
+
+
+class _Track:
+    """One stream being decoded: gathers frames without copying and hands them on a few at a time."""
+
+    def __init__(self, adders: list[_Adder], channels: int) -> None:
+        self.adders, self.samples = adders, 0
+        self.held: list[list[memoryview]] = [[] for _ in range(channels)]
+
+    def take(self, frames: list) -> None:  # type: ignore[type-arg]
+        for frame in frames:
+            if frame.format.name != "fltp":  # what AAC decodes to; other codecs go the slow way
+                self.flush()
+                self._add(_samples(frame))
+                continue
+            size = 4 * frame.samples  # a plane is longer than what it holds
+            for held, plane in zip(self.held, frame.planes, strict=True):
+                held.append(memoryview(plane)[:size])
+        if len(self.held[0]) >= _HELD:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.held[0]:
+            self._add(np.frombuffer(b"".join(b"".join(held) for held in self.held), np.float32).reshape(len(self.held), -1))
+            self.held = [[] for _ in self.held]
+
+    def _add(self, piece: np.ndarray) -> None:
+        for adder in self.adders:
+            adder.add(piece, self.samples)
+        self.samples += piece.shape[1]
 
 
 def _samples(frame) -> np.ndarray:  # type: ignore[no-untyped-def]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from p2p_dist import files
 from p2p_dist.audio import stems
 from p2p_dist.config import Data
-from p2p_dist.data import index, shards
+from p2p_dist.data import index, shards, song
 from p2p_dist.data.index import Index
 
 
@@ -75,16 +75,16 @@ def test_plain_tar_reads_the_shards(dataset: Path) -> None:
 def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
     from p2p_dist.evaluate.checkpoints import read_sound
 
-    song = stems.load(stems.Source("D", "test", songs / "test" / "D"))
+    decoded = stems.load(stems.Source("D", "test", songs / "test" / "D"))
     input, target, rate = read_sound(dataset / "audio-test-00000-d.tar", "00000-d")
-    assert rate == song.sample_rate
-    np.testing.assert_allclose(input, song.sum_of(["bass", "other", "vocals"]), atol=2**-22)
-    np.testing.assert_allclose(target, song.stems["drums"], atol=2**-22)
+    assert rate == decoded.sample_rate
+    np.testing.assert_allclose(input, decoded.sum_of(["bass", "other", "vocals"]), atol=2**-22)
+    np.testing.assert_allclose(target, decoded.stems["drums"], atol=2**-22)
 
 
 @given(st.text())
 def test_a_slug_is_a_key_that_webdataset_does_not_cut(title: str) -> None:
-    slug = shards.slug(title)
+    slug = song.slug(title)
     assert slug and len(slug) <= 48 and slug.isascii() and set("./ &'\"\n\0").isdisjoint(slug)
 
 
@@ -96,8 +96,8 @@ def test_nasty_titles_stay_apart_and_keep_their_names(new_song: Callable[..., Pa
     assert len({item.key for item in work}) == len(titles)
     out = tmp_path / "out"
     for item in work:
-        assert shards.make_song(item, out, small).error is None
-    shards._finish(out, small, work, [])
+        assert shards.make_song(item, [(out, small)]).error is None
+    shards._merge(out, small, work, [])
     part = index.read_manifest(out)["splits"]["test"]
     assert sorted(song["name"] for song in part["songs"]) == sorted(titles)
     assert len({sample[0] for sample in part["samples"]}) == len(part["samples"])
@@ -172,7 +172,7 @@ from p2p_dist.config import Data
 from p2p_dist.data import shards
 work = shards._work(Path({str(songs)!r}))
 data = Data(**json.loads({json.dumps(json.dumps(small.science()))}))
-assert shards.make_song(work[-1], Path({str(tmp_path)!r}), data).error is None
+assert shards.make_song(work[-1], [(Path({str(tmp_path)!r}), data)]).error is None
 loaded = {{name.split(".")[0] for name, module in sys.modules.items() if module is not None}}
 print(sorted(loaded & {{"torch", "librosa", "numba"}}))
 """
