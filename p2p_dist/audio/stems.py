@@ -306,28 +306,33 @@ def _decode_stem_mp4(path: Path, names: list[str], adders: list[_Adder]) -> tupl
 
 
 class _Track:
-    """One stream being decoded: gathers frames without copying and hands them on a few at a time."""
+    """One stream being decoded: holds a few frames and hands them on together, with few calls into Python for each."""
 
     def __init__(self, adders: list[_Adder], channels: int) -> None:
-        self.adders, self.samples = adders, 0
-        self.held: list[list[memoryview]] = [[] for _ in range(channels)]
+        self.adders, self.channels, self.samples = adders, channels, 0
+        self.held: list = []  # type: ignore[type-arg]
 
     def take(self, frames: list) -> None:  # type: ignore[type-arg]
-        for frame in frames:
-            if frame.format.name != "fltp":  # what AAC decodes to; other codecs go the slow way
-                self.flush()
-                self._add(_samples(frame))
-                continue
-            size = 4 * frame.samples  # a plane is longer than what it holds
-            for held, plane in zip(self.held, frame.planes, strict=True):
-                held.append(memoryview(plane)[:size])
-        if len(self.held[0]) >= _HELD:
+        self.held += frames
+        if len(self.held) >= _HELD:
             self.flush()
 
     def flush(self) -> None:
-        if self.held[0]:
-            self._add(np.frombuffer(b"".join(b"".join(held) for held in self.held), np.float32).reshape(len(self.held), -1))
-            self.held = [[] for _ in self.held]
+        if not self.held:
+            return
+        size, samples = self.held[0].planes[0].buffer_size // 4, self.held[0].samples
+        planes = [plane for frame in self.held for plane in frame.planes]
+        raw = b""
+        if self.held[0].format.name == "fltp" and all(frame.samples == samples for frame in self.held):
+            raw = b"".join(planes)
+        if raw and len(raw) == 4 * size * self.channels * len(self.held):
+            # A plane is longer than what it holds.
+            pieces = np.frombuffer(raw, np.float32).reshape(len(self.held), self.channels, size)[:, :, :samples]
+            self._add(pieces.transpose(1, 0, 2).reshape(self.channels, -1))
+        else:  # frames of other lengths, or a codec with another sample format than AAC's
+            for frame in self.held:
+                self._add(_samples(frame))
+        self.held = []
 
     def _add(self, piece: np.ndarray) -> None:
         for adder in self.adders:

@@ -92,7 +92,8 @@ def index_shard(path: Path) -> list[dict[str, Any]]:
                     npz = content[member.offset_data : member.offset_data + member.size]
                     samples[-1].update(_arrays(path, key, npz, member.offset_data))
     except tarfile.TarError as error:
-        raise ValueError(f"{path}: not readable as a tar ({error})") from error
+        after = f" after sample {samples[-1]['key']}" if samples else ""
+        raise ValueError(f"{path}: not readable as a tar{after} ({error})") from error
     for row, begin, until in zip(samples, begins, [*begins[1:], end], strict=True):
         if "input" not in row:
             raise ValueError(f"{path}: sample {row['key']}: no npz")

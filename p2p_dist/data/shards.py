@@ -82,32 +82,37 @@ def preprocess_all(
 
 
 def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers: int, on_song: OnSong) -> list[Result]:
-    """Make the songs in worker processes; those left out, in the order of the songs."""
-    if not todo:
-        return []
+    """Make the songs, in worker processes where there are several; those left out, in the order of the songs."""
     results: dict[int, Result] = {}
     begun = time.monotonic()
-    context = multiprocessing.get_context("spawn")
+
+    def take(number: int, result: Result) -> None:
+        results[number] = result
+        seconds, size = (sum(getattr(r, name) for r in results.values()) for name in ("seconds", "bytes"))
+        wall = max(time.monotonic() - begun, 1e-9)
+        note = f"{seconds / wall:.0f}x real time, {size / wall / 1e6:.1f} MB/s, {result.name}"
+        on_song(total - len(todo) + len(results), total, replace(result, note=note))
+
     # The longest first: nobody waits at the end for one that began late.
     order = sorted(range(len(todo)), key=lambda number: -todo[number][0].source.size())
-    with concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(todo)), context, initializer=processes.die_with_parent
-    ) as pool:
-        futures = {pool.submit(make_song, *todo[number]): number for number in order}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                result = results[futures[future]] = future.result()
-                seconds, size = (sum(getattr(r, name) for r in results.values()) for name in ("seconds", "bytes"))
-                wall = max(time.monotonic() - begun, 1e-9)
-                note = f"{seconds / wall:.0f}x real time, {size / wall / 1e6:.1f} MB/s, {result.name}"
-                on_song(total - len(todo) + len(results), total, replace(result, note=note))
-        except concurrent.futures.process.BrokenProcessPool as error:
-            raise OSError(
-                errno.ECHILD, "a worker was killed, often for want of memory: run the same command again with fewer --workers"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    if min(workers, len(todo)) <= 1:
+        for number in order:
+            take(number, make_song(*todo[number]))
+    else:
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(
+            min(workers, len(todo)), context, initializer=processes.die_with_parent
+        ) as pool:
+            futures = {pool.submit(make_song, *todo[number]): number for number in order}
+            try:
+                for future in concurrent.futures.as_completed(futures):
+                    take(futures[future], future.result())
+            except concurrent.futures.process.BrokenProcessPool as error:
+                cure = "a worker was killed, often for want of memory: run the same command again with fewer --workers"
+                raise OSError(errno.ECHILD, cure) from error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     return [results[number] for number in sorted(results) if results[number].error is not None]
 
 

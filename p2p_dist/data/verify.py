@@ -49,7 +49,12 @@ def _verify_shard(path: Path, shard: dict[str, Any], samples: list[index.Sample]
     if not path.is_file():
         raise ValueError("it is missing")
     if samples:
-        for sample, row in zip_longest(samples, index.index_shard(path)):
+        try:
+            rows = index.index_shard(path)
+        except ValueError as error:
+            # Which sample is broken is in the message, but for a tar that can't even be begun.
+            raise ValueError(str(error) if "sample" in str(error) else f"sample {samples[0].key}: {error}") from error
+        for sample, row in zip_longest(samples, rows):
             if row is None:
                 raise ValueError(f"sample {sample.key}: missing, or the header before it is broken")
             if sample is None:

@@ -12,7 +12,7 @@ import soundfile
 from p2p_dist.config import STEMS, Data
 from p2p_dist.data import shards
 
-SMALL = Data(mels=32, frames=32, window_hop=16)
+SMALL = Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=32, frames=32, window_hop=16)
 
 
 def song_sound(seconds: float, rate: int = 22050, channels: int = 2, seed: int = 0) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from p2p_dist.audio.spectrogram import frame_count
 from p2p_dist.audio.stems import Song
-from p2p_dist.config import STEMS, Data
+from p2p_dist.config import STEMS, Data, preset
 from p2p_dist.data import pairs
 
 
@@ -86,7 +86,7 @@ def test_one_click_does_not_move_the_reference(small: Data) -> None:
 def test_thesis_windows_are_the_thesis_definition() -> None:
     """255 hops by themselves, librosa's mel spectrogram, its own maximum as 0 dB, 80 dB range; the target is the mix."""
     librosa = pytest.importorskip("librosa")
-    data = Data(representation="thesis", n_fft=2048, hop_length=512, mels=256, frames=256, window_hop=255)
+    data = preset("thesis").data
     song, target = sound(13.0), sound(13.0, seed=1)
     made = pairs.make(song, target, 22050, data)
     assert made.starts.tolist() == [0, 255]

@@ -190,17 +190,20 @@ from p2p_dist.data import shards
 if __name__ == "__main__":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-    exit_with(lambda: len(shards.preprocess(Path(sys.argv[2]), Path(sys.argv[3]), Data(**json.loads(sys.argv[4])), workers=1)))
+    data = Data(**json.loads(sys.argv[4]))
+    exit_with(lambda: len(shards.preprocess(Path(sys.argv[2]), Path(sys.argv[3]), data, int(sys.argv[5]))))
 """
 
 
-@pytest.mark.parametrize("limit", [10, 50_000, 200_000])
-def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(songs: Path, small: Data, tmp_path: Path, limit: int) -> None:
+@pytest.mark.parametrize(("limit", "workers"), [(10, 1), (50_000, 1), (200_000, 2)])
+def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(
+    songs: Path, small: Data, tmp_path: Path, limit: int, workers: int
+) -> None:
     """A limit on the size of files refuses a write in its middle, as a full disk does, and needs no rights of root."""
     out = tmp_path / "out"
     script = tmp_path / "fill.py"
     script.write_text(SMALL_DISK)
-    command = [sys.executable, str(script), str(limit), str(songs), str(out), json.dumps(small.science())]
+    command = [sys.executable, str(script), str(limit), str(songs), str(out), json.dumps(small.science()), str(workers)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "File too large" in done.stderr
     assert "Traceback" not in done.stderr
