@@ -6,6 +6,7 @@ MUSDB18's own mixture is mastered (15 dB off).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -29,8 +30,8 @@ VALID_SHARE = 0.14
 SUFFIX = ".stem.mp4"
 PAIRS_SUFFIX = ".npz"
 
-_HELD = 8  # frames gathered before they are added: few calls of numpy, and still in the cache
-_BLOCK = 1 << 16
+_HELD = 8  # frames gathered before they are handed on: few calls of numpy
+_BLOCK = 1 << 13  # samples added up at once: all stems of them stay in the cache
 
 
 @dataclass(frozen=True)
@@ -189,88 +190,112 @@ def load_sums(source: Source, sums: Sequence[Sequence[str]]) -> tuple[int, list[
         ValueError: a stem is missing, cut short, or differs from the others in length, rate or channels; a file is not
             what its name says; the song has no samples, or samples that are no numbers. The message names file and stem.
     """
-    named = {stem for part in sums for stem in part}
-    names = [stem for stem in STEMS if stem in named]
-    adders = [_Adder(set(part)) for part in sums]
+    mixer = _Mixer(sums)
     decode = _decode_stem_mp4 if source.path.is_file() else _read_folder
-    rate, lengths = decode(source.path, names, adders)
-    if len(set(lengths.values())) > 1:
-        listed = ", ".join(f"{name} {length / rate:.3f} s" for name, length in lengths.items())
+    rate = decode(source.path, mixer)
+    mixer.mix(min(mixer.waiting.values()))
+    if len(set(mixer.lengths.values())) > 1:
+        listed = ", ".join(f"{name} {length / rate:.3f} s" for name, length in mixer.lengths.items())
         raise ValueError(f"{source.path}: the stems differ in length ({listed})")
-    samples = next(iter(lengths.values()))
-    if not samples:
+    if not mixer.mixed:
         raise ValueError(f"{source.path}: no samples")
-    for adder in adders:
-        if not all(np.isfinite(np.dot(channel, channel)) for channel in adder.total[:, : adder.filled]):
-            stems = " + ".join(name for name in STEMS if name in adder.names)
-            raise ValueError(f"{source.path}: stem {stems} holds samples that are no numbers (NaN or infinite)")
-    return rate, [adder.total[:, :samples].T for adder in adders]
+    sounds = [total[:, : mixer.mixed] for total in mixer.totals]
+    for names, sound in zip(mixer.sums, sounds, strict=True):
+        if not all(np.isfinite(np.dot(channel, channel)) for channel in sound):
+            raise ValueError(f"{source.path}: stem {' + '.join(names)} holds samples that are no numbers (NaN or infinite)")
+    return rate, [sound.T for sound in sounds]
 
 
-class _Adder:
-    """The sum of some stems that arrive in pieces, each at its own pace; planar, so that each piece is one run of memory."""
+class _Mixer:
+    """Sums of stems that arrive in pieces, each at its own pace.
 
-    def __init__(self, names: set[str]) -> None:
-        self.names, self.total, self.filled = names, np.empty((0, 0), np.float32), 0
+    What all stems have come to is added up, in the order of `STEMS`, while it is in the cache; only the sums go to memory.
+    """
+
+    def __init__(self, sums: Sequence[Sequence[str]]) -> None:
+        self.sums = [[stem for stem in STEMS if stem in set(part)] for part in sums]
+        self.names = [stem for stem in STEMS if any(stem in part for part in self.sums)]
+        self.pending: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
+        self.waiting = dict.fromkeys(self.names, 0)
+        self.lengths = dict.fromkeys(self.names, 0)
+        self.totals: list[np.ndarray] = []
+        self.mixed = 0
 
     def reserve(self, channels: int, samples: int) -> None:
-        """Make room; the pages are touched only when they are written."""
-        grown = np.empty((channels, samples), np.float32)
-        if self.filled:
-            grown[:, : self.filled] = self.total[:, : self.filled]
-        self.total = grown
+        """Make room, planar: a channel is one run of memory. The pages are touched only when they are written."""
+        grown = [np.empty((channels, samples), np.float32) for _ in self.sums]
+        for new, old in zip(grown, self.totals, strict=False):
+            new[:, : self.mixed] = old[:, : self.mixed]
+        self.totals = grown
 
-    def add(self, piece: np.ndarray, start: int) -> None:
-        """Add (channels, samples) at `start`: to what is there, or as the first to come so far."""
-        end = start + piece.shape[1]
-        if end > self.total.shape[1]:
-            self.reserve(len(piece), 2 * end)
-        there = min(max(self.filled - start, 0), piece.shape[1])
-        self.total[:, start : start + there] += piece[:, :there]
-        self.total[:, start + there : end] = piece[:, there:]
-        self.filled = max(self.filled, end)
+    def take(self, name: str, piece: np.ndarray) -> None:
+        """The next piece of a stem, (channels, samples)."""
+        self.pending[name].append(piece)
+        self.waiting[name] += piece.shape[1]
+        self.lengths[name] += piece.shape[1]
+        if self.waiting[name] >= _BLOCK and (ready := min(self.waiting.values())) >= _BLOCK:
+            self.mix(ready)
+
+    def mix(self, samples: int) -> None:
+        """Add up so many samples of every stem."""
+        if not samples:
+            return
+        end = self.mixed + samples
+        if end > self.totals[0].shape[1]:
+            self.reserve(len(self.totals[0]), 2 * end)
+        stems = {}
+        for name, pieces in self.pending.items():
+            whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+            stems[name] = whole[:, :samples]
+            self.pending[name] = [whole[:, samples:]] if whole.shape[1] > samples else []
+            self.waiting[name] -= samples
+        for total, (first, *others) in zip(self.totals, self.sums, strict=True):
+            place = total[:, self.mixed : end]
+            place[...] = stems[first]
+            for name in others:
+                place += stems[name]
+        self.mixed = end
 
 
-def _read_folder(folder: Path, names: list[str], adders: list[_Adder]) -> tuple[int, dict[str, int]]:
-    """Read one wav or flac a stem; all must have one rate and channel count. Returns the rate and samples of each."""
+def _read_folder(folder: Path, mixer: _Mixer) -> int:
+    """Read one wav or flac a stem, all side by side; all must have one rate and channel count. Returns the rate."""
     import soundfile
 
     files = stem_files(folder)
-    if missing := [name for name in names if name not in files]:
+    if missing := [name for name in mixer.names if name not in files]:
         raise ValueError(f"{folder}: no {', '.join(f'{name}.wav or .flac' for name in missing)}")
-    kinds, lengths = {}, {}
-    for name in names:
+    with contextlib.ExitStack() as stack:
+        opened = {}
+        name = mixer.names[0]
         try:
-            with soundfile.SoundFile(files[name]) as file:
-                kinds[name] = (file.samplerate, file.channels)
-                if kinds[name] != kinds[names[0]]:
-                    continue
-                mine = [adder for adder in adders if name in adder.names]
-                for adder in mine:
-                    if not adder.filled:
-                        adder.reserve(file.channels, file.frames)
-                lengths[name] = 0
-                while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+            for name in mixer.names:
+                opened[name] = stack.enter_context(soundfile.SoundFile(files[name]))
+            if len({(file.samplerate, file.channels) for file in opened.values()}) > 1:
+                listed = ", ".join(f"{name} {file.samplerate} Hz x {file.channels}" for name, file in opened.items())
+                raise ValueError(f"{folder}: the stems differ in rate or channels ({listed})")
+            first = opened[mixer.names[0]]
+            mixer.reserve(first.channels, max(file.frames for file in opened.values()))
+            while opened:
+                for name, file in list(opened.items()):
+                    block = file.read(_BLOCK, dtype="float32", always_2d=True)
                     if not np.isfinite(block.sum()):
                         raise ValueError(f"{files[name]}: stem {name} holds samples that are no numbers (NaN or infinite)")
-                    for adder in mine:
-                        adder.add(block.T, lengths[name])
-                    lengths[name] += len(block)
-                if lengths[name] < file.frames:
-                    raise ValueError(f"{files[name]}: cut short, {lengths[name]} of {file.frames} samples")
+                    if len(block):
+                        mixer.take(name, block.T)
+                    else:
+                        del opened[name]
+                        if mixer.lengths[name] < file.frames:
+                            raise ValueError(f"{files[name]}: cut short, {mixer.lengths[name]} of {file.frames} samples")
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{files[name]}: not readable as sound ({error.error_string})") from error
-    if len(set(kinds.values())) > 1:
-        listed = ", ".join(f"{name} {rate} Hz x {channels}" for name, (rate, channels) in kinds.items())
-        raise ValueError(f"{folder}: the stems differ in rate or channels ({listed})")
-    return kinds[names[0]][0], lengths
+        return int(first.samplerate)
 
 
-def _decode_stem_mp4(path: Path, names: list[str], adders: list[_Adder]) -> tuple[int, dict[str, int]]:
-    """Decode the named audio streams of a stem file in one pass, with PyAV (no ffmpeg binary is needed).
+def _decode_stem_mp4(path: Path, mixer: _Mixer) -> int:
+    """Decode the audio streams that are needed of a stem file in one pass, with PyAV (no ffmpeg binary is needed).
 
     The library itself drops the encoder's delay and what an edit list cuts, as ffmpeg does. A stream that ends more
-    than one AAC frame before the length in its header was cut short. Returns the rate and samples of each stem.
+    than one AAC frame before the length in its header was cut short. Returns the rate.
     """
     import av
     from av.error import FFmpegError
@@ -281,35 +306,32 @@ def _decode_stem_mp4(path: Path, names: list[str], adders: list[_Adder]) -> tupl
             streams = container.streams.audio
             if len(streams) < len(order):
                 raise ValueError(f"{path}: {len(streams)} sound streams, a stem file has {len(order)}")
-            wanted = {name: streams[order[name]] for name in names}
+            wanted = {name: streams[order[name]] for name in mixer.names}
             kinds = {(stream.rate, stream.codec_context.channels) for stream in wanted.values()}
             if len(kinds) > 1:
                 raise ValueError(f"{path}: the stems differ in rate or channels ({sorted(kinds)})")
             ((rate, channels),) = kinds
             expected = {name: int((s.duration or 0) * (s.time_base or 0) * rate) for name, s in wanted.items()}
-            for adder in adders:
-                adder.reserve(channels, max(expected.values()) + 4096)
-            tracks = {name: _Track([adder for adder in adders if name in adder.names], channels) for name in names}
-            by_index = {stream.index: tracks[name] for name, stream in wanted.items()}
+            mixer.reserve(channels, max(expected.values()) + 4096)
+            tracks = {stream.index: _Track(mixer, name, channels) for name, stream in wanted.items()}
             for packet in container.demux(*wanted.values()):
                 if frames := packet.decode():
-                    by_index[packet.stream.index].take(frames)
+                    tracks[packet.stream.index].take(frames)
             for track in tracks.values():
                 track.flush()
     except FFmpegError as error:
         raise ValueError(f"{path}: not decodable as a stem file, or cut short ({error.strerror})") from error
-    lengths = {name: track.samples for name, track in tracks.items()}
-    for name, length in lengths.items():
+    for name, length in mixer.lengths.items():
         if length < expected[name] - 2048:
             raise ValueError(f"{path}: cut short, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")
-    return rate, lengths
+    return int(rate)
 
 
 class _Track:
     """One stream being decoded: holds a few frames and hands them on together, with few calls into Python for each."""
 
-    def __init__(self, adders: list[_Adder], channels: int) -> None:
-        self.adders, self.channels, self.samples = adders, channels, 0
+    def __init__(self, mixer: _Mixer, name: str, channels: int) -> None:
+        self.mixer, self.name, self.channels = mixer, name, channels
         self.held: list = []  # type: ignore[type-arg]
 
     def take(self, frames: list) -> None:  # type: ignore[type-arg]
@@ -321,23 +343,17 @@ class _Track:
         if not self.held:
             return
         size, samples = self.held[0].planes[0].buffer_size // 4, self.held[0].samples
-        planes = [plane for frame in self.held for plane in frame.planes]
         raw = b""
         if self.held[0].format.name == "fltp" and all(frame.samples == samples for frame in self.held):
-            raw = b"".join(planes)
+            raw = b"".join([plane for frame in self.held for plane in frame.planes])
         if raw and len(raw) == 4 * size * self.channels * len(self.held):
             # A plane is longer than what it holds.
             pieces = np.frombuffer(raw, np.float32).reshape(len(self.held), self.channels, size)[:, :, :samples]
-            self._add(pieces.transpose(1, 0, 2).reshape(self.channels, -1))
+            self.mixer.take(self.name, pieces.transpose(1, 0, 2).reshape(self.channels, -1))
         else:  # frames of other lengths, or a codec with another sample format than AAC's
             for frame in self.held:
-                self._add(_samples(frame))
+                self.mixer.take(self.name, _samples(frame))
         self.held = []
-
-    def _add(self, piece: np.ndarray) -> None:
-        for adder in self.adders:
-            adder.add(piece, self.samples)
-        self.samples += piece.shape[1]
 
 
 def _samples(frame) -> np.ndarray:  # type: ignore[no-untyped-def]

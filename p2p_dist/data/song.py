@@ -5,13 +5,12 @@ A song is one shard, so the bytes do not depend on who made them; a shard has it
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
 import sys
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,8 +130,7 @@ def _write_song(item: Work, out: Path, data: Data, rate: int, sounds: list[np.nd
     if split != "train":
         # Rounded to what the file will hold, so that pictures made of it are those in the shards, bit for bit.
         gain = 2.0 ** max(0, *(int(np.ceil(np.log2(max(float(np.abs(s).max()), 1e-9)))) for s in sounds))
-        sample = _sound_sample(item.key, rate, sounds, gain, about)
-        audio = _write_shard(out, f"audio-{split}-{item.key}.tar", [sample])
+        audio = _write_shard(out, f"audio-{split}-{item.key}.tar", _sound_sample(item.key, rate, sounds, gain, about))
     seconds = len(sounds[0]) / rate
     pictures = pairs.make(sounds[0], sounds[1], rate, data)
     silent = pairs.silent_windows(pictures, sounds[1], rate, data)
@@ -244,14 +242,16 @@ def _pair(key: str, input: np.ndarray, target: np.ndarray, note: dict[str, Any])
     return {"__key__": key, "npz": npz.getvalue(), "json": _json(note)}
 
 
-def _sound_sample(key: str, rate: int, sounds: list[np.ndarray], gain: float, about: dict[str, Any]) -> dict[str, Any]:
+def _sound_sample(
+    key: str, rate: int, sounds: list[np.ndarray], gain: float, about: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """A song's input and target as flac of 24 bits, at its own rate and channels; `gain` undoes the scaling below 1.
 
-    The sounds themselves become what the files hold.
+    The parts of one sample, one after another, since a long song's flac is large. The sounds become what the files hold.
     """
     import soundfile
 
-    sample: dict[str, Any] = {"__key__": key, "json": _json({**about, "gain": gain})}
+    yield {"__key__": key, "json": _json({**about, "gain": gain})}
     for name, sound in zip(("input", "target"), sounds, strict=True):
         flac = io.BytesIO()
         with soundfile.SoundFile(flac, "w", rate, sound.shape[1], format="FLAC", subtype="PCM_24") as file:
@@ -260,22 +260,20 @@ def _sound_sample(key: str, rate: int, sounds: list[np.ndarray], gain: float, ab
                 whole = np.clip(np.rint(part * np.float32(2**23 / gain)), -(2**23), 2**23 - 1)
                 file.write(np.ascontiguousarray(whole.astype(np.int32) << 8))
                 part[...] = whole * np.float32(gain / 2**23)
-        sample[f"{name}.flac"] = flac.getvalue()
-    return sample
+        yield {"__key__": key, f"{name}.flac": flac.getvalue()}
 
 
 def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True).encode()
 
 
-def _write_shard(out: Path, name: str, samples: list[dict[str, Any]]) -> dict[str, Any]:
+def _write_shard(out: Path, name: str, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Write one tar whole or not at all; its name, size and sha256."""
     with files.replacing(out / name) as temporary, temporary.open("wb") as stream:
         with _tar_writer()(stream, mtime=0, encoder=False) as writer:
             for sample in samples:
                 writer.write(sample)
-    data = (out / name).read_bytes()
-    return {"name": name, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"name": name, "bytes": (out / name).stat().st_size, "sha256": files.sha256_file(out / name)}
 
 
 def _tar_writer() -> Any:

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     data = preset("default").data
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         longest = repeat(scratch / "long" / "train" / "Long.stem.mp4", options.minutes * 60)
         root = options.data or repeat(scratch / "songs" / "train" / "Excerpt.stem.mp4", 240).parents[1]

@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = preset("default").data
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         root = options.data or lay_out(Path(folder) / "songs")
         shards.preprocess(root, Path(folder) / "set", data, workers=1)
         index = Index(Path(folder) / "set", "train")
