@@ -15,7 +15,7 @@ import scipy.sparse
 QUIETEST = 1e-10
 """Power below which everything is -100 dB, as librosa's `amin`."""
 
-_BLOCK = 2048  # frames transformed at once: keeps a ten-minute song under 100 MB
+_BLOCK = 64  # frames transformed at once: stays in the cache (2048 take twice the time, and give the same bits)
 
 
 def frame_count(samples: int, hop_length: int) -> int:
@@ -68,11 +68,19 @@ def mel_power(signal: np.ndarray, sample_rate: int, n_fft: int, hop_length: int,
     Returns:
         float32 (mels, 1 + samples // hop_length).
     """
-    frames = frames_of(signal.astype(np.float32, copy=False), n_fft, hop_length)
+    signal = signal.astype(np.float32, copy=False)
     filters = mel_filters(sample_rate, n_fft, mels, lowest)
-    result = np.empty((mels, len(frames)), np.float32)
-    for start in range(0, len(frames), _BLOCK):
-        spectrum = scipy.fft.rfft(frames[start : start + _BLOCK] * hann(n_fft), axis=1)
+    count = frame_count(len(signal), hop_length)
+    result = np.empty((mels, count), np.float32)
+    for start in range(0, count, _BLOCK):
+        # Only this block's part of the signal, padded where it reaches beyond: a copy of a long song is 100 MB.
+        begin = start * hop_length - n_fft // 2
+        end = begin + (min(_BLOCK, count - start) - 1) * hop_length + n_fft
+        part = signal[max(begin, 0) : max(end, 0)]
+        if len(part) < end - begin:
+            part = np.pad(part, (max(-begin, 0), max(end - len(signal), 0)))
+        frames = np.lib.stride_tricks.sliding_window_view(part, n_fft)[::hop_length]
+        spectrum = scipy.fft.rfft(frames * hann(n_fft), axis=1)
         power = spectrum.real**2 + spectrum.imag**2
         result[:, start : start + _BLOCK] = (filters @ power.T).astype(np.float32)
     return result

@@ -16,6 +16,7 @@ import struct
 import tarfile
 import time
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ import numpy as np
 
 from p2p_dist import files
 
-SCHEMA = 1
+SCHEMA = 2
 """Of manifest.json; a reader that knows another refuses."""
 
 MANIFEST = "manifest.json"
@@ -32,15 +33,19 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair: its key in the shards and where its two arrays begin, bytes from the start of the shard."""
+    """One pair: its key in the shards, where its two arrays begin (bytes from the start of the shard), its checksum.
+
+    checksum: crc32 of all bytes of its tar members, so that a damaged sample can be told from its neighbours.
+    """
 
     key: str
     shard: str
     input: int
     target: int
+    checksum: int
 
 
-def array_offset(npz: bytes, name: str) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
+def array_offset(npz: bytes | memoryview, name: str) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
     """Where the data of array `name` begins inside a stored npz, with dtype and shape.
 
     Raises:
@@ -65,33 +70,48 @@ def array_offset(npz: bytes, name: str) -> tuple[int, np.dtype[Any], tuple[int, 
 
 
 def index_shard(path: Path) -> list[dict[str, Any]]:
-    """The samples of one tar in order, each with its key, the offsets of its arrays, their dtype and shape.
+    """The samples of one tar in order, each with its key, the offsets of its arrays, dtype, shape, checksum.
 
     Raises:
         ValueError: not a tar, or a damaged member; the message names shard and member.
     """
-    samples = []
+    samples: list[dict[str, Any]] = []
+    content = memoryview(path.read_bytes())
+    begins, end = [], 0
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             for member in archive:
                 key, _, kind = member.name.partition(".")
-                if kind != "npz":
-                    continue
-                opened = archive.extractfile(member)
-                assert opened is not None
-                npz = opened.read()
-                row: dict[str, Any] = {"key": key}
-                for name in ("input", "target"):
-                    try:
-                        offset, dtype, shape = array_offset(npz, name)
-                    except (ValueError, zipfile.BadZipFile, struct.error) as error:
-                        raise ValueError(f"{path}: sample {key}: {error}") from error
-                    row[name] = member.offset_data + offset
-                    row["dtype"], row["shape"] = dtype.str, list(shape)
-                samples.append(row)
+                if not samples or samples[-1]["key"] != key:
+                    samples.append({"key": key})
+                    begins.append(member.offset)
+                end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                if end > len(content):
+                    raise ValueError(f"{path}: sample {key}: cut short")
+                if kind == "npz":
+                    npz = content[member.offset_data : member.offset_data + member.size]
+                    samples[-1].update(_arrays(path, key, npz, member.offset_data))
     except tarfile.TarError as error:
-        raise ValueError(f"{path}: not readable as a tar ({error})") from error
+        after = f" after sample {samples[-1]['key']}" if samples else ""
+        raise ValueError(f"{path}: not readable as a tar{after} ({error})") from error
+    for row, begin, until in zip(samples, begins, [*begins[1:], end], strict=True):
+        if "input" not in row:
+            raise ValueError(f"{path}: sample {row['key']}: no npz")
+        row["checksum"] = zlib.crc32(content[begin:until])
     return samples
+
+
+def _arrays(path: Path, key: str, npz: memoryview, start: int) -> dict[str, Any]:
+    """Offsets in the tar, dtype and shape of the arrays of one npz member that begins at `start`."""
+    row: dict[str, Any] = {}
+    for name in ("input", "target"):
+        try:
+            offset, dtype, shape = array_offset(npz, name)
+        except (ValueError, zipfile.BadZipFile, struct.error) as error:
+            raise ValueError(f"{path}: sample {key}: {error}") from error
+        row[name] = start + offset
+        row["dtype"], row["shape"] = dtype.str, list(shape)
+    return row
 
 
 class Index:

@@ -69,13 +69,32 @@ def level_reference(power: np.ndarray) -> float:
 
 
 def mel_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
-    """Mel power of sound (samples, channels): float32 (mels, frames) with the settings of `data`."""
+    """Mel power of the mean of the channels of sound (samples, channels): float32 (mels, frames)."""
     signal = mono(sound, rate, data.sample_rate)
     return mel_power(signal, data.sample_rate, data.n_fft, data.hop_length, data.mels)
 
 
+def powers_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
+    """Mel power of what the pictures show: float32 (channels, mels, frames).
+
+    Of stereo as mid and side, the mean of both channels and half their difference; other sound has nothing at its sides.
+    """
+    mid = mel_of(sound, rate, data)
+    if data.channels == "mono":
+        return mid[None]
+    if sound.shape[1] != 2:
+        return np.stack([mid, np.zeros_like(mid)])
+    half = np.subtract(sound[:, 0], sound[:, 1]) * np.float32(0.5)
+    return np.stack([mid, mel_of(half[:, None], rate, data)])
+
+
 def to_picture(power: np.ndarray, reference: float, representation: str) -> np.ndarray:
-    """Power to dB relative to `reference`, clipped to what a picture holds; float16 of the same shape."""
+    """Power to dB relative to `reference`, clipped to what a picture holds; float16 of the same shape.
+
+    Nothing is FLOOR however quiet the song; in the thesis's pictures a window of nothing is its own maximum, 0 dB.
+    """
+    if representation == "default":
+        power, reference = power / np.float32(reference), 1.0
     return np.clip(power_to_db(power, reference), FLOOR, CEILING[representation]).astype(np.float16)
 
 
@@ -87,18 +106,32 @@ def make(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Picture
     """
     if data.representation == "thesis":
         return _thesis(song, target, rate, data)
-    heard, made = mel_of(song, rate, data), mel_of(target, rate, data)
-    reference = level_reference(heard)
-    starts = window_starts(heard.shape[1], data)
+    heard, made = powers_of(song, rate, data), powers_of(target, rate, data)
+    reference = level_reference(heard[0])
+    starts = window_starts(heard.shape[2], data)
     pictures = [_cut(to_picture(power, reference, "default"), starts, data.frames) for power in (heard, made)]
-    return Pictures(pictures[0], pictures[1], starts, np.full(len(starts), reference), heard.shape[1])
+    return Pictures(pictures[0], pictures[1], starts, np.full(len(starts), reference), heard.shape[2])
 
 
 def _cut(picture: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
-    """Windows (windows, 1, mels, width) of a song's picture (mels, frames), the last padded with FLOOR."""
-    missing = int(starts[-1]) + width - picture.shape[1]
-    padded = np.pad(picture, ((0, 0), (0, max(missing, 0))), constant_values=FLOOR)
-    return np.stack([padded[None, :, start : start + width] for start in starts])
+    """Windows (windows, channels, mels, width) of a song's picture (channels, mels, frames), the last padded with FLOOR."""
+    missing = int(starts[-1]) + width - picture.shape[2]
+    padded = np.pad(picture, ((0, 0), (0, 0), (0, max(missing, 0))), constant_values=FLOOR)
+    return np.stack([padded[:, :, start : start + width] for start in starts])
+
+
+def silent_windows(pictures: Pictures, target: np.ndarray, rate: int, data: Data) -> np.ndarray:
+    """Which windows have no sound to make, bool (windows,): nothing over FLOOR, or, where pictures show the mix, no sound.
+
+    Args:
+        target: the stem to make, (samples, channels) at `rate`.
+    """
+    if data.representation == "default":
+        return np.asarray((pictures.targets <= FLOOR + 0.5).all(axis=(1, 2, 3)))
+    ratio = data.hop_length * rate / data.sample_rate
+    begins, width = pictures.starts * ratio, ratio * (data.frames - 1)
+    parts = (target[round(begin) : round(begin + width)] for begin in begins)
+    return np.array([not part.size or np.abs(part).max() < 10 ** (FLOOR / 20) for part in parts])
 
 
 def _thesis(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Pictures:
@@ -127,22 +160,22 @@ def stitch(outputs: np.ndarray, pictures: Pictures, data: Data) -> np.ndarray:
     is the stem.
 
     Args:
-        outputs: dB, (windows, 1, mels, frames), one for each window of `pictures`.
+        outputs: dB, (windows, channels, mels, frames), one for each window of `pictures`.
 
     Returns:
-        float32 (mels, frames of the song).
+        float32 (channels, mels, frames of the song).
     """
     fade = np.bartlett(data.frames + 2)[1:-1].astype(np.float32)
     end = max(int(pictures.starts[-1]) + data.frames, pictures.frames)
-    total, weight = np.zeros((data.mels, end), np.float32), np.zeros(end, np.float32)
+    total, weight = np.zeros((data.picture_channels, data.mels, end), np.float32), np.zeros(end, np.float32)
     for output, shown, start, reference in zip(outputs, pictures.inputs, pictures.starts, pictures.references, strict=True):
-        power = silent_to_zero(output[0], reference)
+        power = silent_to_zero(output, reference)
         if data.representation == "thesis":
-            power = np.maximum(power - silent_to_zero(shown[0], reference), 0)
+            power = np.maximum(power - silent_to_zero(shown, reference), 0)
         place = slice(int(start), int(start) + data.frames)
-        total[:, place] += fade * power
+        total[..., place] += fade * power
         weight[place] += fade
-    return (total / np.maximum(weight, 1e-9))[:, : pictures.frames]
+    return (total / np.maximum(weight, 1e-9))[..., : pictures.frames]
 
 
 def silent_to_zero(picture: np.ndarray, reference: float) -> np.ndarray:

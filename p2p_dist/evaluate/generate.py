@@ -48,7 +48,7 @@ def loudest_part(pictures: Pictures, seconds: float, config: Config) -> Pictures
 
 
 def generate(generator: Generator, pictures: Pictures, config: Config, name: str, seed: int = 0) -> np.ndarray:
-    """The generator's pictures for all windows, dB, float32 (windows, 1, mels, frames).
+    """The generator's pictures for all windows, dB, float32 (windows, channels, mels, frames).
 
     Noise is drawn once for the whole song, from `name` and `seed`, and cut like the song: overlapping windows agree, and
     every checkpoint hears the same.
@@ -79,7 +79,7 @@ def to_stem(outputs: np.ndarray, pictures: Pictures, song: np.ndarray, rate: int
     """Pictures of the windows to a stem that fits `song`, the part of the input that the windows show.
 
     Args:
-        outputs: dB (windows, 1, mels, frames). song: (samples, channels) at `rate`.
+        outputs: dB (windows, channels, mels, frames). song: (samples, channels) at `rate`.
 
     Returns:
         float32, shaped like `song`. The song itself is never part of it.
@@ -87,7 +87,16 @@ def to_stem(outputs: np.ndarray, pictures: Pictures, song: np.ndarray, rate: int
     data = config.data
     first = int(pictures.starts[0])
     shifted = dataclasses.replace(pictures, starts=pictures.starts - first, frames=pictures.frames - first)
-    mel = stitch(outputs, shifted, data)
     samples = -(-len(song) * data.sample_rate // rate)
-    signal = mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, config.evaluate.iterations)
-    return stem_for(song, rate, signal, data.sample_rate)
+    mid, *side = (
+        stem_for(
+            song,
+            rate,
+            mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, config.evaluate.iterations),
+            data.sample_rate,
+        )
+        for mel in stitch(outputs, shifted, data)
+    )
+    if side and song.shape[1] == 2:
+        mid += side[0] * np.array([1, -1], np.float32)  # left is mid + side, right is mid - side
+    return mid

@@ -1,0 +1,9 @@
+"""Songs to shards by themselves, without a run: what the first stage of launch/submit.py does.
+
+python launch/preprocess.py --data DIR --out DIR --task drums,bass
+"""
+
+from start import command
+
+if __name__ == "__main__":
+    command("p2p_dist.data.preprocess")

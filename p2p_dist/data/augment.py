@@ -1,0 +1,115 @@
+"""Copies of training windows that sound different and keep the relation between input and target.
+
+What is done to the sound as a whole (colour, side, tempo) is done to input and target alike; what is done to single stems
+(level, drop-out) is done to those heard. The target never comes from another song: its relation to the input is what is
+to be learnt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import scipy.signal
+
+from p2p_dist.config import Data, parse_task
+from p2p_dist.data import pairs
+
+GAIN = 6.0
+"""A stem that is heard may be so many dB louder or quieter."""
+DROP = 0.15
+"""Chance of a stem that is heard to be silent; one always stays."""
+EQ = 6.0
+"""Most dB of the shelf below 200 Hz and of the one above 4 kHz."""
+STRETCH = 0.08
+"""The tempo changes by at most this share, the pitch stays."""
+
+
+def random_for(*names: object) -> np.random.Generator:
+    """Random numbers that depend on these names alone: not on the order of the work, nor on who does it."""
+    digest = hashlib.sha256("\0".join(map(str, names)).encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+
+
+def copy_of(
+    stems: dict[str, np.ndarray], start: int, reference: float, data: Data, song: str, window: int, copy: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """One augmented copy of one window.
+
+    Args:
+        stems: the song's stems, each float32 (samples, channels) at `data.sample_rate`.
+        start: first frame of the window. reference: the song's level, power.
+        song, window, copy: with `data.seed`, what the randomness is drawn from.
+
+    Returns:
+        input and target, float16 (channels, mels, frames) dB as in `pairs.Pictures`.
+    """
+    random = random_for("copy", data.seed, song, window, copy)
+    heard, made = parse_task(data.task)
+    length = data.hop_length * (data.frames - 1) + 2 * data.n_fft
+    tempo = 1 + random.uniform(-STRETCH, STRETCH)
+    begin = start * data.hop_length - data.n_fft
+    taken = {name: _take(stems[name], begin, int(length * tempo) + 4 * data.n_fft) for name in (*heard, *made)}
+    gains = {name: 10 ** (random.uniform(-GAIN, GAIN) / 20) * (random.random() >= DROP) for name in heard}
+    if not any(gains.values()):
+        gains[heard[int(random.integers(len(heard)))]] = 1.0
+    loud = [np.float32(gains[name]) * taken[name] for name in heard]
+    sounds = [np.sum(part, axis=0) for part in (loud, [taken[name] for name in made])]
+    side = int(random.integers(3)) if data.channels == "mono" else 2  # left, right or both
+    if side < sounds[0].shape[1]:
+        sounds = [sound[:, side : side + 1] for sound in sounds]
+    filters = [_shelf(kind, hz, random.uniform(-EQ, EQ), data.sample_rate) for kind, hz in (("low", 200.0), ("high", 4000.0))]
+    for sos in filters:
+        sounds = [scipy.signal.sosfilt(sos, sound, axis=0) for sound in sounds]
+    both = stretch(np.concatenate(sounds, axis=1).astype(np.float32), tempo, length)
+    channels = sounds[0].shape[1]
+    pictures = []
+    skip = data.n_fft // data.hop_length  # frames of the margin before the window
+    for sound in (both[:, :channels], both[:, channels:]):
+        powers = pairs.powers_of(sound, data.sample_rate, data)[..., skip : skip + data.frames]
+        pictures.append(pairs.to_picture(powers, reference, "default"))
+    return pictures[0], pictures[1]
+
+
+def _take(sound: np.ndarray, begin: int, length: int) -> np.ndarray:
+    """`length` samples from `begin`, silence where the song has none."""
+    part = sound[max(begin, 0) : max(begin + length, 0)]
+    before = max(-begin, 0)
+    return np.pad(part, ((before, length - before - len(part)), (0, 0)))
+
+
+def _shelf(kind: str, frequency: float, gain: float, rate: int) -> np.ndarray:
+    """A shelving filter as second-order section (Robert Bristow-Johnson's cookbook, slope 1)."""
+    a, w = 10 ** (gain / 40), 2 * np.pi * frequency / rate
+    cos, alpha, sign = np.cos(w), np.sin(w) / np.sqrt(2), 1 if kind == "low" else -1
+    root = 2 * np.sqrt(a) * alpha
+    b = [a * (a + 1 - sign * (a - 1) * cos + root), sign * 2 * a * (a - 1 - sign * (a + 1) * cos)]
+    b.append(a * (a + 1 - sign * (a - 1) * cos - root))
+    d = [a + 1 + sign * (a - 1) * cos + root, -sign * 2 * (a - 1 + sign * (a + 1) * cos)]
+    d.append(a + 1 + sign * (a - 1) * cos - root)
+    return np.array([[*b, *d]]) / d[0]
+
+
+def stretch(sound: np.ndarray, tempo: float, length: int, frame: int = 2048) -> np.ndarray:
+    """Play `sound` (samples, channels) `tempo` times as fast at its own pitch; `length` samples of it.
+
+    WSOLA (Verhelst and Roelands 1993). Where to cut is decided by all channels together, so that the sum of what comes
+    out is what comes out of the sum.
+    """
+    hop, reach = frame // 2, frame // 4
+    window = np.hanning(frame + 1)[:-1].astype(np.float32)[:, None]
+    needed = frame + reach + int((length + frame) * max(tempo, 1))
+    sound = np.pad(sound, ((0, max(0, needed + frame - len(sound))), (0, 0)))
+    guide = sound.sum(axis=1)
+    out = np.zeros((length + 2 * frame, sound.shape[1]), np.float32)
+    place = 0
+    for start in range(0, length + hop, hop):
+        if start:
+            ideal, wanted = int(start * tempo), guide[place + hop : place + hop + frame]
+            low = max(ideal - reach, 0)
+            likeness = np.correlate(guide[low : ideal + reach + frame], wanted, "valid")
+            place = low + int(likeness.argmax())
+        piece = sound[place : place + frame]
+        # The first half window has nothing before it to be faded from.
+        out[start : start + frame] += piece * (window if start else np.where(np.arange(frame)[:, None] < hop, 1, window))
+    return out[:length]

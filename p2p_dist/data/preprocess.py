@@ -1,0 +1,196 @@
+"""The command behind launch/preprocess.py: songs to shards on this machine, or as a job array on Slurm."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from p2p_dist import config, console, processes, rundir
+from p2p_dist.config import Data
+from p2p_dist.data import shards
+from p2p_dist.data.verify import verify
+
+
+@dataclass(frozen=True)
+class Command:
+    """Make the shards of a folder of songs. Typed again, it makes only what is missing.
+
+    Exit code 0: all songs are in; 1: some were left out (each is named), or the machine refused; 2: wrong usage.
+    """
+
+    out: Path | None = None
+    """folder of the shards (default: where launch/submit.py looks for them); for several tasks, the folder of theirs"""
+    preset: str = "default"
+    """whose data settings to begin with: demo, tiny, small, default or thesis"""
+    workers: int | None = None
+    """processes (default: one a core)"""
+    part: str | None = None
+    """I/N: only every N-th song from the I-th (0 to N-1), no manifest; the same command without it merges"""
+    verify: bool = False
+    """make nothing: read everything in the folder again and name the first damaged shard and sample"""
+    cluster: Literal["local", "slurm"] = "local"
+    """this machine, or a job array"""
+    array: int = 8
+    """jobs of the array"""
+    account: str | None = None
+    """project that Slurm bills"""
+    partition: str | None = None
+    """partition of the jobs (on LUMI: small)"""
+    time: str = "1:00:00"
+    """time limit of each job"""
+    data: Annotated[Data, tyro.conf.arg(name="data")] = dataclasses.field(default_factory=Data)
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers must be at least 1, not {self.workers}")
+        if self.array < 1:
+            raise ValueError(f"array must be at least 1, not {self.array}")
+        config.seconds_of(self.time)
+        _part(self.part)
+
+
+def _part(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise ValueError(f"part {text!r}: write I/N with I from 0 to N-1, as 0/8")
+    return int(number), int(count)
+
+
+def main(arguments: list[str]) -> int:
+    """What `launch/preprocess.py` does; its exit code."""
+    command, tasks = parse(arguments)
+    root = command.data.root or os.environ.get("MUSDB_PATH")
+    if root is None:
+        raise ValueError("name the folder of songs with --data (or $MUSDB_PATH)")
+    folder = Path(root).expanduser().absolute()
+    settings = [dataclasses.replace(command.data, root=str(folder), task=task) for task in tasks]
+    wanted = [(_folder(command.out, folder, data, alone=len(tasks) == 1), data) for data in settings]
+    if command.verify:
+        return _verify([out for out, _ in wanted])
+    if command.cluster == "slurm":
+        return _queue(command, arguments, wanted[0][0].parent if len(wanted) > 1 else wanted[0][0])
+    return _run(folder, wanted, command)
+
+
+def parse(arguments: list[str]) -> tuple[Command, list[str]]:
+    """The settings, and the tasks to make of one decode: `--task drums,bass`, or `--task drums --task bass`.
+
+    Raises:
+        ValueError: an unknown preset or task, or a bad value.
+        SystemExit: with code 2 for an unknown option, with 0 after --help.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset", default="default")
+    early.add_argument("--task", "--data.task", dest="tasks", action="append", default=[])
+    hints, rest = early.parse_known_args(arguments)
+    base = config.preset(hints.preset).data
+    tasks = [task for text in hints.tasks for task in text.split(",")] or [base.task]
+    for task in tasks:
+        config.parse_task(task)
+    command = tyro.cli(Command, prog="launch/preprocess.py", args=rest, default=Command(preset=hints.preset, data=base))
+    return command, list(dict.fromkeys(tasks))
+
+
+def _folder(out: Path | None, root: Path, data: Data, *, alone: bool) -> Path:
+    if out is not None and alone:
+        return out.expanduser().absolute()
+    shelf = rundir.runs_root().parent / "shards" if out is None else out.expanduser().absolute()
+    return shelf / rundir.dataset_name(root, data)
+
+
+def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command) -> int:
+    with console.Progress("preprocess", 1) as progress:
+
+        def on_song(done: int, total: int, result: shards.Result) -> None:
+            if result.error is not None:
+                console.complain(f"left out: {result.error}")
+            progress.total = total
+            progress.update(done, result.note)
+
+        workers = command.workers or processes.usable_cores()
+        left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
+    for out, _ in wanted:
+        console.say(f"{'part ' + command.part + ' of ' if command.part else ''}dataset: {out}")
+    if left_out:
+        console.complain(f"{len(left_out)} songs left out:")
+        for result in left_out:
+            console.complain(f"  {result.name}: {result.error}")
+    return console.FAILED if left_out else console.DONE
+
+
+def _verify(folders: list[Path]) -> int:
+    for folder in folders:
+        try:
+            with console.Progress("verify", 1) as progress:
+
+                def on_shard(done: int, total: int, name: str, progress: console.Progress = progress) -> None:
+                    progress.total = total
+                    progress.update(done, name)
+
+                samples = verify(folder, on_shard)
+        except ValueError as error:
+            console.complain(f"error: {error}")
+            return console.FAILED
+        console.say(f"{folder}: all {samples} samples are whole")
+    return console.DONE
+
+
+def _queue(command: Command, arguments: list[str], out: Path) -> int:
+    """A job array that makes the parts, and a job after it that makes what they left and merges."""
+    import submitit
+
+    out.mkdir(parents=True, exist_ok=True)
+    again = [sys.executable, "-m", "p2p_dist.data.preprocess", *_here(arguments)]
+    executor = submitit.SlurmExecutor(folder=out / "slurm")
+    common: dict[str, Any] = {
+        "time": command.time.rjust(4, "0"),
+        "partition": command.partition,
+        "account": command.account,
+        "cpus_per_task": command.workers or 8,
+        # The jobs import this very checkout, installed or not.
+        "setup": [f"export PYTHONPATH={shlex.quote(str(rundir.CHECKOUT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
+    }
+    common = {name: value for name, value in common.items() if value is not None}
+    executor.update_parameters(job_name="p2p-preprocess", array_parallelism=command.array, **common)
+    parts = [[*again, "--part", f"{number}/{command.array}"] for number in range(command.array)]
+    jobs = executor.map_array(run_command, parts)
+    first = str(jobs[0].job_id).split("_")[0]
+    # afterany: a part that was killed is finished by the merge.
+    executor.update_parameters(
+        job_name="p2p-merge", additional_parameters={"dependency": f"afterany:{first}"}, array_parallelism=1
+    )
+    merge = executor.submit(run_command, again)
+    console.say(f"queued: {command.array} parts as job {first}, the merge as job {merge.job_id}; logs in {out / 'slurm'}")
+    return console.DONE
+
+
+def _here(arguments: list[str]) -> list[str]:
+    """The same command on the machine that a job runs on."""
+    kept, skip = [], False
+    for argument in arguments:
+        name = argument.partition("=")[0].replace("_", "-")
+        if not skip and name not in ("--cluster", "--array", "--account", "--partition", "--time"):
+            kept.append(argument)
+        skip = not skip and name in ("--cluster", "--array", "--account", "--partition", "--time") and "=" not in argument
+    return kept
+
+
+def run_command(command: list[str]) -> None:
+    """In a job: become this command."""
+    executable = shutil.which(command[0]) or command[0]
+    os.execv(executable, command)
+
+
+if __name__ == "__main__":
+    console.exit_with(lambda: main(sys.argv[1:]))

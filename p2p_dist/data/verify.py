@@ -1,0 +1,90 @@
+"""Read a whole dataset again and say what is damaged, first of all."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2p_dist import files
+from p2p_dist.data import index
+
+
+def verify(folder: Path, on_shard: Callable[[int, int, str], None] = lambda *_: None) -> int:
+    """Check every shard against the manifest: sha256, checksum of every sample, offsets, every array, finite numbers.
+
+    Args:
+        on_shard: called after each whole shard with shards done, shards in all, and its name.
+
+    Returns:
+        the number of samples, all whole.
+
+    Raises:
+        FileNotFoundError: no manifest.
+        ValueError: names the first damaged shard and its first damaged sample, and says how to make it again.
+    """
+    manifest = index.read_manifest(folder)
+    parts = manifest["splits"].values()
+    shards = [(shard, part) for part in parts for shard in part["shards"] + part["audio"]]
+    for number, (shard, part) in enumerate(shards, 1):
+        samples = [index.Sample(*row) for row in part["samples"] if row[1] == shard["name"]]
+        try:
+            _verify_shard(folder / shard["name"], shard, samples, manifest)
+        except ValueError as error:
+            raise ValueError(
+                f"{folder / shard['name']} is damaged: {error}; remove this shard and preprocess again: only it is made anew"
+            ) from error
+        on_shard(number, len(shards), shard["name"])
+    return sum(len(part["samples"]) for part in parts)
+
+
+def _verify_shard(path: Path, shard: dict[str, Any], samples: list[index.Sample], manifest: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise ValueError("it is missing")
+    if samples:
+        try:
+            rows = index.index_shard(path)
+        except ValueError as error:
+            # Which sample is broken is in the message, but for a tar that can't even be begun.
+            raise ValueError(str(error) if "sample" in str(error) else f"sample {samples[0].key}: {error}") from error
+        for sample, row in zip_longest(samples, rows):
+            if row is None:
+                raise ValueError(f"sample {sample.key}: missing, or the header before it is broken")
+            if sample is None:
+                raise ValueError(f"sample {row['key']}: not in the manifest")
+            found = index.Sample(row["key"], shard["name"], row["input"], row["target"], row["checksum"])
+            if found != sample:
+                what = "its bytes are not those that were written" if found.key == sample.key else f"found {found.key} there"
+                raise ValueError(f"sample {sample.key}: {what}")
+        _verify_arrays(path, samples, manifest)
+    if files.sha256_file(path) != shard["sha256"]:
+        raise ValueError("its sha256 is not the manifest's" + ("; all its samples are whole" if samples else ""))
+
+
+def _verify_arrays(path: Path, samples: list[index.Sample], manifest: dict[str, Any]) -> None:
+    """Every array as numpy loads it: of the right kind, finite, and the very bytes at the offset in the manifest."""
+    content = path.read_bytes()
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        for sample in samples:
+            opened = archive.extractfile(f"{sample.key}.npz")
+            assert opened is not None
+            try:
+                with np.load(io.BytesIO(opened.read()), allow_pickle=False) as arrays:
+                    loaded = {"input": arrays["input"], "target": arrays["target"]}
+            except (ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                raise ValueError(f"sample {sample.key}: {error}") from error
+            for name, array in loaded.items():
+                if array.dtype != np.dtype(manifest["dtype"]) or list(array.shape) != manifest["shape"]:
+                    raise ValueError(f"sample {sample.key}: {name} is {array.dtype} {array.shape}")
+                if not np.isfinite(array).all():
+                    raise ValueError(f"sample {sample.key}: {name} holds values that are no numbers")
+                offset = getattr(sample, name)
+                if content[offset : offset + array.nbytes] != array.tobytes():
+                    raise ValueError(f"sample {sample.key}: {name} is not at its offset {offset}")

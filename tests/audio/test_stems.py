@@ -1,0 +1,176 @@
+"""Songs are found and decoded: layouts, splits, alignment to the sample, and every kind of damaged file."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p_dist.audio import stems
+from p2p_dist.config import STEMS
+
+FFMPEG = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="compares with ffmpeg, which is not installed")
+
+
+def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int = 4410, suffix: str = ".wav") -> Path:
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(1)
+    for name in STEMS:
+        soundfile.write(folder / f"{name}{suffix}", random.uniform(-0.5, 0.5, (samples, channels)), rate, subtype="PCM_16")
+    return folder
+
+
+def source(path: Path) -> stems.Source:
+    return stems.Source(path.name.removesuffix(stems.SUFFIX), "train", path)
+
+
+def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
+    for place in ("train/b", "train/a", "test/z", "train/.hidden"):
+        write_stems(tmp_path / place)
+    shutil.copy(stems.excerpt_file(), tmp_path / "test" / "An excerpt.stem.mp4")
+    (tmp_path / "train" / "notes.txt").write_text("not a song")
+    found = stems.find_songs(tmp_path)
+    assert [(song.split, song.name) for song in found] == [
+        ("train", "a"), ("train", "b"), ("test", "An excerpt"), ("test", "z"),
+    ]  # fmt: skip
+    assert all(song.size() > 4 * 4410 for song in found)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda root: None, lambda root: root.mkdir(), lambda root: (root / "train").mkdir(parents=True)]
+)
+def test_a_folder_without_songs_says_what_is_expected(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+    make(tmp_path / "data")
+    with pytest.raises(ValueError, match=r"data.*train.*test.*SONG\.stem\.mp4"):
+        stems.find_songs(tmp_path / "data")
+
+
+@given(st.sets(st.text(min_size=1), max_size=30), st.sets(st.text(min_size=1), max_size=30))
+def test_adding_songs_moves_none_between_train_and_valid(some: set[str], more: set[str]) -> None:
+    before, after = stems._validation_titles(list(some)), stems._validation_titles(list(some | more))
+    assert before == after & some
+
+
+def test_about_a_seventh_is_held_out_for_validation() -> None:
+    titles = [f"Title {number}" for number in range(2000)]
+    assert 0.11 < len(stems._validation_titles(titles)) / len(titles) < 0.17
+
+
+def test_musdb18_keeps_its_own_validation_songs() -> None:
+    known = stems.musdb_settings()["validation_tracks"]
+    assert len(known) == 14
+    assert stems._validation_titles([known[0], "Another"]) == set(known)
+
+
+@pytest.mark.parametrize(("rate", "channels", "suffix"), [(44100, 2, ".wav"), (8000, 1, ".flac"), (48000, 3, ".wav")])
+def test_folders_are_read_at_their_own_rate_and_channels(tmp_path: Path, rate: int, channels: int, suffix: str) -> None:
+    song = stems.load(source(write_stems(tmp_path / "song", rate, channels, 900, suffix)))
+    assert song.sample_rate == rate and list(song.stems) == list(STEMS)
+    written = np.random.default_rng(1).uniform(-0.5, 0.5, (900, channels))
+    for name in STEMS[:1]:
+        assert song.stems[name].dtype == np.float32
+        np.testing.assert_allclose(song.stems[name], written, atol=1 / 32767)
+
+
+def test_only_the_stems_asked_for_are_decoded(tmp_path: Path) -> None:
+    folder = write_stems(tmp_path / "song")
+    (folder / "vocals.wav").unlink()
+    assert list(stems.load(source(folder), ["bass", "drums"]).stems) == ["drums", "bass"]
+    with pytest.raises(ValueError, match=r"song: no vocals\.wav"):
+        stems.load(source(folder))
+
+
+def test_the_mix_is_the_sum_of_the_stems() -> None:
+    song = stems.load(source(stems.excerpt_file()))
+    total = sum(song.stems[name].astype(np.float64) for name in ("bass", "vocals"))
+    np.testing.assert_allclose(song.sum_of(["bass", "vocals"]), total, atol=1e-6)
+
+
+def damage_length(folder: Path) -> None:
+    samples, rate = soundfile.read(folder / "bass.wav")
+    soundfile.write(folder / "bass.wav", samples[:-10], rate)
+
+
+def damage_rate(folder: Path) -> None:
+    samples, _ = soundfile.read(folder / "other.wav")
+    soundfile.write(folder / "other.wav", samples, 22050)
+
+
+def damage_numbers(folder: Path) -> None:
+    samples, rate = soundfile.read(folder / "drums.wav")
+    samples[100] = np.nan
+    soundfile.write(folder / "drums.wav", samples, rate, subtype="FLOAT")
+
+
+def damage_kind(folder: Path) -> None:
+    (folder / "vocals.wav").write_text("this is no sound")
+
+
+def damage_to_nothing(folder: Path) -> None:
+    (folder / "vocals.wav").write_bytes(b"")
+
+
+def damage_to_no_samples(folder: Path) -> None:
+    for name in STEMS:
+        soundfile.write(folder / f"{name}.wav", np.zeros((0, 2)), 44100)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_length, "the stems differ in length"),
+        (damage_rate, "the stems differ in rate"),
+        (damage_kind, "vocals.wav: not readable as sound"),
+        (damage_to_nothing, "vocals.wav: not readable as sound"),
+        (damage_to_no_samples, "no samples"),
+    ],
+)
+def test_damaged_folders_are_named(tmp_path: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+    folder = write_stems(tmp_path / "song")
+    damage(folder)
+    with pytest.raises(ValueError, match=message) as error:
+        stems.load(source(folder))
+    assert "song" in str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000, 0.5, 0.98])
+def test_a_stem_file_cut_anywhere_is_named(tmp_path: Path, size: float) -> None:
+    whole = stems.excerpt_file().read_bytes()
+    path = tmp_path / "cut.stem.mp4"
+    path.write_bytes(whole[: int(size if size > 1 else size * len(whole))])
+    with pytest.raises(ValueError, match=r"cut\.stem\.mp4: (not decodable|cut short|[04] sound streams, a stem file has 5)"):
+        stems.load(source(path))
+
+
+def test_a_text_file_with_the_name_of_a_stem_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "words.stem.mp4"
+    path.write_text("words " * 1000)
+    with pytest.raises(ValueError, match=r"words\.stem\.mp4: not decodable as a stem file"):
+        stems.load(source(path))
+
+
+@FFMPEG
+def test_stem_files_decode_as_ffmpeg_decodes_them() -> None:
+    """Offset (encoder delay, edit list) and length are ffmpeg's, samples to the rounding of 16 bits."""
+    path = stems.excerpt_file()
+    song = stems.load(source(path))
+    for number, name in enumerate(STEMS, 1):
+        command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", f"0:a:{number}", "-f", "s16le", "-"]
+        raw = subprocess.run(command, capture_output=True, check=True).stdout
+        expected = np.frombuffer(raw, "<i2").reshape(-1, 2) / 32768
+        assert song.stems[name].shape == expected.shape
+        assert np.abs(song.stems[name].clip(-1, 32767 / 32768) - expected).max() <= 1 / 32768
+
+
+def test_mono_is_what_librosa_loads(tmp_path: Path) -> None:
+    librosa = pytest.importorskip("librosa")
+    folder = write_stems(tmp_path / "song", samples=30000)
+    song = stems.load(source(folder), ["bass"])
+    expected, _ = librosa.load(folder / "bass.wav", sr=22050)
+    np.testing.assert_array_equal(stems.mono(song.stems["bass"], 44100, 22050), expected)

@@ -1,0 +1,64 @@
+"""Songs made on the spot: short, different in every stem, laid out like MUSDB18-HQ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from p2p_dist.config import STEMS, Data
+from p2p_dist.data import shards
+
+SMALL = Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=32, frames=32, window_hop=16)
+
+
+def song_sound(seconds: float, rate: int = 22050, channels: int = 2, seed: int = 0) -> dict[str, np.ndarray]:
+    """Four stems of decaying tones, float32 (samples, channels), together below full scale."""
+    random = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    sound = {}
+    for number, name in enumerate(STEMS):
+        tone = np.sin(2 * np.pi * random.uniform(60, 2000) * time) * np.exp(-4 * (time % (0.2 + 0.1 * number)))
+        noise = random.normal(0, 0.01, (len(time), channels))
+        sound[name] = (0.15 * tone[:, None] * random.uniform(0.5, 1, channels) + noise).astype(np.float32)
+    return sound
+
+
+def write_song(folder: Path, seconds: float = 1.5, rate: int = 22050, channels: int = 2, seed: int = 0) -> Path:
+    """One song as four wav files of 16 bits in `folder`."""
+    folder.mkdir(parents=True)
+    for name, samples in song_sound(seconds, rate, channels, seed).items():
+        soundfile.write(folder / f"{name}.wav", samples, rate, subtype="PCM_16")
+    return folder
+
+
+@pytest.fixture
+def new_song() -> Callable[..., Path]:
+    """`write_song`, for tests that lay songs out by themselves."""
+    return write_song
+
+
+@pytest.fixture(scope="session")
+def small() -> Data:
+    """Settings for small pictures."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two songs to train on, one whose title holds it out for validation (M), one to test with."""
+    root = tmp_path_factory.mktemp("songs")
+    for number, name in enumerate(("train/A", "train/C", "train/M", "test/D")):
+        write_song(root / name, seconds=1.5 + 0.4 * number, seed=number)
+    return root
+
+
+@pytest.fixture(scope="session")
+def dataset(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shards of `songs`, made by one worker. To be read only."""
+    out = tmp_path_factory.mktemp("dataset") / "made"
+    assert shards.preprocess(songs, out, SMALL, workers=1) == []
+    return out

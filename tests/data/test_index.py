@@ -1,0 +1,191 @@
+"""Arrays are found and read in place, and every way a shard can be damaged has its message."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from p2p_dist import files
+from p2p_dist.data import index
+from p2p_dist.data.index import Index
+
+
+def npz(save=np.savez, **arrays: np.ndarray) -> bytes:  # type: ignore[no-untyped-def]
+    stream = io.BytesIO()
+    save(stream, **arrays)
+    return stream.getvalue()
+
+
+@settings(max_examples=50)
+@given(
+    hnp.arrays(
+        st.sampled_from(["<f2", "<f4", "<f8", "u1"]), hnp.array_shapes(max_dims=4, max_side=6), elements=st.integers(0, 9)
+    ),
+    st.integers(0, 5),
+)
+def test_an_array_is_found_inside_its_npz(array: np.ndarray, others: int) -> None:
+    data = npz(**{f"other{n}": np.arange(n) for n in range(others)}, wanted=np.ascontiguousarray(array))
+    offset, dtype, shape = index.array_offset(data, "wanted")
+    assert (dtype, shape) == (array.dtype, array.shape)
+    np.testing.assert_array_equal(np.frombuffer(data[offset : offset + array.nbytes], dtype).reshape(shape), array)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (npz(other=np.zeros(3)), "no array 'wanted'"),
+        (npz(np.savez_compressed, wanted=np.zeros(3)), "deflated"),
+        (npz(wanted=np.zeros((3, 2)).T), "Fortran"),
+        (npz(wanted=np.array([{}], object)), "objects"),
+    ],
+)
+def test_an_array_that_cannot_be_read_in_place_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        index.array_offset(data, "wanted")
+
+
+def test_reading_in_place_gives_what_numpy_loads(dataset: Path) -> None:
+    for split in ("train", "valid", "test"):
+        found = Index(dataset, split)
+        pairs = found.read(np.arange(len(found)))
+        for sample, pair in zip(found.samples, pairs, strict=True):
+            with tarfile.open(dataset / sample.shard) as archive:
+                member = archive.extractfile(f"{sample.key}.npz")
+                assert member is not None
+                with np.load(io.BytesIO(member.read())) as arrays:
+                    np.testing.assert_array_equal(pair[0], arrays["input"])
+                    np.testing.assert_array_equal(pair[1], arrays["target"])
+
+
+def test_samples_come_in_the_order_asked_for(dataset: Path) -> None:
+    found = Index(dataset, "train")
+    every = found.read(np.arange(len(found)))
+    order = np.array([3, 0, 3, len(found) - 1])
+    np.testing.assert_array_equal(found.read(order), every[order])
+    found.close()
+    np.testing.assert_array_equal(found.read(order), every[order])
+
+
+@pytest.fixture
+def copy(dataset: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(dataset, tmp_path / "copy"))
+
+
+def test_a_folder_without_manifest_has_not_finished(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="preprocessing has not finished"):
+        Index(tmp_path, "train")
+
+
+def test_another_schema_is_refused(copy: Path) -> None:
+    manifest = files.read_json(copy / index.MANIFEST)
+    files.write_json(copy / index.MANIFEST, {**manifest, "schema": 99})
+    with pytest.raises(ValueError, match="schema 99"):
+        Index(copy, "train")
+
+
+def test_a_split_without_songs_is_named(copy: Path) -> None:
+    manifest = files.read_json(copy / index.MANIFEST)
+    del manifest["splits"]["train"]
+    files.write_json(copy / index.MANIFEST, manifest)
+    with pytest.raises(ValueError, match="no train songs"):
+        Index(copy, "train")
+
+
+def test_a_missing_or_cut_shard_is_named_when_the_set_is_opened(copy: Path) -> None:
+    name = Index(copy, "train").samples[0].shard
+    os.truncate(copy / name, 2000)
+    with pytest.raises(ValueError, match=rf"{name} has 2000 bytes"):
+        Index(copy, "train")
+    (copy / name).unlink()
+    with pytest.raises(ValueError, match=rf"{name} is missing"):
+        Index(copy, "train")
+
+
+def test_a_shard_cut_under_the_reader_names_shard_and_offset(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index.time, "sleep", lambda _: None)
+    found = Index(copy, "train")
+    last = len(found) - 1
+    sample = found.samples[last]
+    found.read(np.array([last]))
+    os.truncate(copy / sample.shard, sample.target + 10)
+    with pytest.raises(OSError, match="only 10 of 2048 bytes") as error:
+        found.read(np.array([last]))
+    assert error.value.filename.endswith(f"{sample.shard} at offset {sample.target}")
+    (copy / sample.shard).unlink()
+    with pytest.raises(FileNotFoundError) as missing:
+        found.read(np.array([last]))
+    assert f"{sample.shard} at offset {sample.input}" in missing.value.filename
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_what_a_file_system_refuses_for_a_moment_is_read_again(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(index.time, "sleep", slept.append)
+    real, left = os.preadv, [failures]
+
+    def preadv(*arguments: object) -> int:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    found = Index(dataset, "train")
+    expected = found.read(np.array([0]))
+    monkeypatch.setattr(os, "preadv", preadv)
+    np.testing.assert_array_equal(found.read(np.array([0])), expected)
+    assert len(slept) == failures
+
+
+def test_a_shard_cut_at_any_place_is_never_indexed_in_silence(dataset: Path, tmp_path: Path) -> None:
+    shard = next(dataset.glob("train-*.tar"))
+    rows = index.index_shard(shard)
+    whole = shard.read_bytes()
+    for size in range(100, len(whole), 2777):
+        cut = tmp_path / "cut.tar"
+        cut.write_bytes(whole[:size])
+        try:
+            found = index.index_shard(cut)
+        except ValueError as error:
+            assert "cut.tar" in str(error)
+        else:
+            assert found == rows[: len(found)] and len(found) <= len(rows)
+
+
+def test_the_copy_on_the_node_is_checked_and_made_once(dataset: Path, tmp_path: Path) -> None:
+    first = index.copy_to_node(dataset, "train", tmp_path)
+    made = {path.name: path.stat().st_mtime_ns for path in first.glob("*.tar")}
+    assert index.copy_to_node(dataset, "train", tmp_path) == first
+    assert {path.name: path.stat().st_mtime_ns for path in first.glob("*.tar")} == made
+    here, there = Index(dataset, "train"), Index(first, "train")
+    np.testing.assert_array_equal(here.read(np.arange(len(here))), there.read(np.arange(len(there))))
+
+
+def test_a_flipped_bit_is_found_when_copied_to_the_node(copy: Path, tmp_path: Path) -> None:
+    shard = copy / Index(copy, "train").samples[0].shard
+    data = bytearray(shard.read_bytes())
+    data[5000] ^= 4
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match=f"{shard.name} differs from its manifest"):
+        index.copy_to_node(copy, "train", tmp_path / "memory")
+    assert not list((tmp_path / "memory").rglob("*.tar"))
+
+
+def test_too_little_memory_on_the_node_says_how_to_go_without(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+    with pytest.raises(OSError, match="stage none") as error:
+        index.copy_to_node(dataset, "train", tmp_path)
+    assert error.value.errno == errno.ENOSPC

@@ -1,0 +1,115 @@
+"""Pairs of pictures: levels, windows, padding, the way back, and the thesis's own definition."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p_dist.audio.spectrogram import frame_count
+from p2p_dist.audio.stems import Song
+from p2p_dist.config import STEMS, Data, preset
+from p2p_dist.data import pairs
+
+
+def sound(seconds: float, rate: int = 22050, seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    return random.uniform(-0.3, 0.3, (round(seconds * rate), 2)).astype(np.float32)
+
+
+@given(st.integers(1, 5000), st.integers(1, 300), st.data())
+def test_windows_cover_every_frame_of_a_song(frames: int, width: int, data: st.DataObject) -> None:
+    hop = data.draw(st.integers(1, width))
+    starts = pairs.window_starts(frames, Data(frames=width, window_hop=hop))
+    assert starts[0] == 0 and (np.diff(starts) == hop).all()
+    assert starts[-1] + width >= frames
+    assert len(starts) == 1 or starts[-2] + width < frames
+
+
+@given(st.integers(1, 5000), st.integers(1, 300))
+def test_the_thesis_drops_what_is_left_after_the_last_whole_window(frames: int, width: int) -> None:
+    starts = pairs.window_starts(frames, Data(representation="thesis", frames=width, window_hop=width))
+    assert len(starts) == max(1, frames // width)
+
+
+def test_a_task_sums_its_stems() -> None:
+    song = Song("s", 8000, {name: np.full((4, 1), 10.0**n, np.float32) for n, name in enumerate(STEMS)})
+    heard, made = pairs.heard_and_target(song, "vocals+other->bass")
+    assert heard[0, 0] == 1100 and made[0, 0] == 10
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.2, 1.0, 2.0])
+def test_shapes_and_padding_of_songs_of_any_length(small: Data, seconds: float) -> None:
+    made = pairs.make(sound(seconds), sound(seconds, seed=1), 22050, small)
+    assert made.inputs.shape == made.targets.shape == (len(made.starts), 1, 32, 32)
+    assert made.inputs.dtype == np.float16
+    assert made.frames == frame_count(round(seconds * 22050), small.hop_length)
+    beyond = int(made.starts[-1]) + 32 - made.frames
+    if beyond > 0:
+        assert (made.inputs[-1, ..., -beyond:] == pairs.FLOOR).all()
+        assert (made.targets[-1, ..., -beyond:] == pairs.FLOOR).all()
+
+
+def test_windows_are_cut_from_the_picture_of_the_whole_song(small: Data) -> None:
+    song, target = sound(2.0), sound(2.0, seed=1)
+    made = pairs.make(song, target, 22050, small)
+    whole = pairs.to_picture(pairs.mel_of(target, 22050, small), float(made.references[0]), "default")
+    for window, start in zip(made.targets, made.starts, strict=True):
+        cut = whole[:, start : start + 32]
+        np.testing.assert_array_equal(window[0, :, : cut.shape[1]], cut)
+
+
+def test_input_and_target_keep_their_relation_in_level(small: Data) -> None:
+    """A target 20 dB down is 20 dB lower in its picture, at one reference that is the input's alone."""
+    song = sound(1.0)
+    loud, quiet = pairs.make(song, song, 22050, small), pairs.make(song, 0.1 * song, 22050, small)
+    np.testing.assert_array_equal(loud.references, quiet.references)
+    np.testing.assert_allclose((loud.targets.astype(np.float32) - quiet.targets)[:-1], 20, atol=0.1)  # the last is padded
+
+
+def test_silence_does_not_become_noise_at_full_scale(small: Data) -> None:
+    made = pairs.make(np.zeros((22050, 2), np.float32), 1e-6 * sound(1.0), 22050, small)
+    assert (made.inputs == pairs.FLOOR).all() and made.targets.max() < -50
+
+
+def test_one_click_does_not_move_the_reference(small: Data) -> None:
+    song = sound(30.0)
+    clicked = song.copy()
+    clicked[10000] = 1.0
+    references = [pairs.make(part, song, 22050, small).references[0] for part in (song, clicked)]
+    assert abs(10 * np.log10(references[1] / references[0])) < 1
+
+
+def test_thesis_windows_are_the_thesis_definition() -> None:
+    """255 hops by themselves, librosa's mel spectrogram, its own maximum as 0 dB, 80 dB range; the target is the mix."""
+    librosa = pytest.importorskip("librosa")
+    data = preset("thesis").data
+    song, target = sound(13.0), sound(13.0, seed=1)
+    made = pairs.make(song, target, 22050, data)
+    assert made.starts.tolist() == [0, 255]
+    for signal, pictures in ((song, made.inputs), (song + target, made.targets)):
+        for number, picture in enumerate(pictures):
+            part = signal.mean(axis=1)[number * 130560 : (number + 1) * 130560]
+            mel = librosa.feature.melspectrogram(y=part, sr=22050, n_fft=2048, hop_length=512, n_mels=256)
+            expected = librosa.power_to_db(mel, ref=np.max)
+            assert expected.shape == (256, 256)
+            np.testing.assert_allclose(picture[0].astype(np.float32), expected, atol=0.05)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 2.0, 3.3])
+def test_stitched_windows_are_the_power_of_the_whole_song(small: Data, seconds: float) -> None:
+    song, target = sound(seconds), sound(seconds, seed=1)
+    made = pairs.make(song, target, 22050, small)
+    power = pairs.stitch(made.targets.astype(np.float32), made, small)[0]
+    expected = pairs.mel_of(target, 22050, small)
+    assert power.shape == expected.shape
+    np.testing.assert_allclose(10 * np.log10(power), 10 * np.log10(expected), atol=0.1)
+
+
+def test_the_thesis_stem_is_what_rises_above_the_input(small: Data) -> None:
+    data = replace(small, representation="thesis")
+    made = pairs.make(sound(2.0), sound(2.0, seed=1), 22050, data)
+    assert (pairs.stitch(made.inputs.astype(np.float32), made, data) == 0).all()

@@ -1,0 +1,265 @@
+"""The command: kills at any instant, parts, --verify, exit codes, job arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from p2p_dist import console
+from p2p_dist.config import Data
+from p2p_dist.data import index, preprocess
+from p2p_dist.data.verify import verify
+
+LAUNCH = Path(__file__).parents[2] / "launch" / "preprocess.py"
+TINY = ["--preset", "tiny"]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(LAUNCH), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def fingerprint(out: Path) -> dict[str, str]:
+    """sha256 of all that a dataset is: shards, manifest, card."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight short songs."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("songs_on_the_spot", Path(__file__).with_name("conftest.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    root = tmp_path_factory.mktemp("many")
+    for number in range(8):
+        module.write_song(root / ("test" if number > 5 else "train") / f"Song {number}", seconds=2 + number % 3, seed=number)
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "out"
+    assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]) == console.DONE
+    return out
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_killed_at_random_instants_it_gives_the_same_bytes(many: Path, undisturbed: Path, tmp_path: Path, workers: int) -> None:
+    out, dice = tmp_path / "out", random.Random(workers)
+    command = [sys.executable, str(LAUNCH), *TINY, "--data", str(many), "--out", str(out), "--workers", str(workers)]
+    killed = 0
+    while killed < 5 - min(workers, 3):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        before = len(list(out.glob("*.tar")))
+        deadline = time.monotonic() + 30
+        # An instant is a moment after a worker began to write; a busy machine makes any fixed time meaningless.
+        while process.poll() is None and time.monotonic() < deadline and len(list(out.glob("*.tar"))) == before:
+            time.sleep(0.002)
+        time.sleep(dice.uniform(0, 0.05))
+        if dice.random() < 0.5:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()  # the parent alone: its workers must not outlive it
+        process.wait()
+        killed += 1
+    done = run(*TINY, "--data", many, "--out", out, "--workers", workers)
+    assert done.returncode == 0, done.stderr
+    assert fingerprint(out) == fingerprint(undisturbed)
+    assert not list(out.rglob(".tmp-*"))
+
+
+def test_parts_and_a_merge_give_the_same_bytes(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for part in ("2/3", "0/3"):  # 1/3 was lost
+        assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1", "--part", part]) == 0
+        assert not (out / index.MANIFEST).exists()
+    assert len(list(out.glob("*.tar"))) < len(list(undisturbed.glob("*.tar")))
+    assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]) == 0
+    assert fingerprint(out) == fingerprint(undisturbed)
+
+
+def test_two_at_once_in_one_folder_are_refused(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    import fcntl
+
+    out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
+    with (out / "parts" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run(*TINY, "--data", many, "--out", out)
+    assert done.returncode == 2 and "being made by another process" in done.stderr
+
+
+def test_songs_that_are_gone_leave_no_shards(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    root, out = Path(shutil.copytree(many, tmp_path / "songs")), Path(shutil.copytree(undisturbed, tmp_path / "out"))
+    shutil.rmtree(root / "train" / "Song 0")
+    assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", "1"]) == 0
+    manifest = index.read_manifest(out)
+    named = {s["name"] for part in manifest["splits"].values() for s in part["shards"] + part["audio"]}
+    assert {path.name for path in out.glob("*.tar")} == named and not any("song-0" in name for name in named)
+
+
+def test_a_song_that_changed_is_made_again(
+    many: Path, undisturbed: Path, new_song: Callable[..., Path], tmp_path: Path
+) -> None:
+    root, out = Path(shutil.copytree(many, tmp_path / "songs")), Path(shutil.copytree(undisturbed, tmp_path / "out"))
+    shutil.rmtree(root / "test" / "Song 6")
+    new_song(root / "test" / "Song 6", seconds=4.5, seed=99)
+    assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", "1"]) == 0
+    changed = {name for name, value in fingerprint(out).items() if value != fingerprint(undisturbed)[name]}
+    assert {name for name in changed if name.endswith(".tar")} == {"test-00000-song-6.tar", "audio-test-00000-song-6.tar"}
+
+
+def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
+    many: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(shutil.copytree(many, tmp_path / "songs"))
+    (root / "train" / "Song 1" / "vocals.wav").write_text("words")
+    (root / "train" / "Text.stem.mp4").write_text("words")
+    outs = [tmp_path / "one", tmp_path / "two"]
+    for out, workers in zip(outs, ("1", "2"), strict=True):
+        assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", workers]) == console.FAILED
+        shown = capfd.readouterr()
+        assert "2 songs left out" in shown.err and "vocals.wav" in shown.err and "Text.stem.mp4" in shown.err
+        assert "x real time" in shown.out and "MB/s" in shown.out
+    assert fingerprint(outs[0]) == fingerprint(outs[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--data", "/nonexistent"], 2, "no folder /nonexistent"),
+        (["--data", "SONGS", "--task", "tuba"], 2, "unknown stem 'tuba'|task 'tuba'"),
+        (["--data", "SONGS", "--part", "3/3"], 2, "write I/N"),
+        (["--data", "SONGS", "--out", "/dev/null/out"], 1, "Not a directory"),
+        (["--data", "SONGS", "--out", "/proc/nothing"], 1, "No such file"),
+        (["--data", "SONGS", "--preset", "nothing"], 2, "unknown preset"),
+        (["--dada", "SONGS"], 2, "dada"),
+        ([], 2, "--data"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_said_in_one_line(
+    many: Path,
+    arguments: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import re
+
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
+    with pytest.raises(SystemExit) as left:
+        console.exit_with(lambda: preprocess.main([argument.replace("SONGS", str(many)) for argument in arguments]))
+    text = capsys.readouterr().err
+    assert left.value.code == code and re.search(message, text) and "Traceback" not in text
+
+
+def test_several_tasks_get_a_folder_each(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
+    arguments = [*TINY, "--data", str(many), "--task", "drums,bass", "--workers", "1"]
+    assert preprocess.main(arguments) == 0
+    made = sorted((tmp_path / "shards").iterdir())
+    assert [folder.name.split("-")[0] for folder in made] == ["bass", "drums"]
+    assert [index.read_manifest(folder)["settings"]["task"] for folder in made] == ["bass", "drums"]
+    assert preprocess.main([*arguments, "--verify"]) == 0
+
+
+def damaged(out: Path, where: int) -> Path:
+    shard = sorted(out.glob("train-*.tar"))[1]
+    content = bytearray(shard.read_bytes())
+    content[where] ^= 1
+    shard.write_bytes(content)
+    return shard
+
+
+def test_any_flipped_bit_is_found_and_its_sample_named(undisturbed: Path, tmp_path: Path) -> None:
+    assert verify(undisturbed) == sum(len(part["samples"]) for part in index.read_manifest(undisturbed)["splits"].values())
+    shard = sorted(undisturbed.glob("train-*.tar"))[1]
+    with tarfile.open(shard) as archive:
+        members = archive.getmembers()
+    ends = [member.offset_data + 512 * -(-member.size // 512) for member in members]
+    dice = random.Random(1)
+    for number in range(14):
+        place = dice.choice(range(len(members))) if number else 0
+        where = dice.randrange(members[place].offset, ends[place])
+        out = Path(shutil.copytree(undisturbed, tmp_path / str(number)))
+        damaged(out, where)
+        key = members[place].name.split(".")[0]
+        with pytest.raises(ValueError, match=rf"{shard.name} is damaged: .*{key}"):
+            verify(out)
+
+
+def test_cut_and_missing_shards_and_sounds_are_found(undisturbed: Path, tmp_path: Path) -> None:
+    for number, pattern in enumerate(("train-00001-*.tar", "audio-test-00000-*.tar")):
+        out = Path(shutil.copytree(undisturbed, tmp_path / str(number)))
+        shard = next(out.glob(pattern))
+        os.truncate(shard, shard.stat().st_size - 12000)
+        with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
+            verify(out)
+        shard.unlink()
+        with pytest.raises(ValueError, match=f"{shard.name} is damaged: it is missing"):
+            verify(out)
+
+
+def test_verify_is_a_command(many: Path, undisturbed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
+    arguments = [*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]
+    assert preprocess.main([*arguments, "--verify"]) == console.DONE
+    assert "samples are whole" in capfd.readouterr().out
+    damaged(out, 3000)
+    assert preprocess.main([*arguments, "--verify"]) == console.FAILED
+    assert "is damaged: sample 00001-" in capfd.readouterr().err
+    next(out.glob("train-00001-*.tar")).unlink()
+    assert preprocess.main(arguments) == console.DONE
+    assert fingerprint(out) == fingerprint(undisturbed)
+
+
+SBATCH = """#!/bin/sh
+echo "$@" >> "$CALLS"
+for file; do :; done
+cat "$file" >> "$CALLS"
+echo "Submitted batch job $(wc -l < "$CALLS")"
+"""
+
+
+def test_a_job_array_makes_the_parts_and_a_job_after_it_merges(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit")
+    calls = tmp_path / "calls"
+    for name in ("sbatch", "srun"):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(SBATCH)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("CALLS", str(calls))
+    out = tmp_path / "out"
+    slurm = ["--cluster", "slurm", "--array", "3", "--account", "project_1", "--partition=small", "--time", "0:30:00"]
+    ran: list[list[str]] = []
+    monkeypatch.setattr(preprocess.os, "execv", lambda _, command: ran.append(command))
+    assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), *slurm]) == 0
+    text = calls.read_text()
+    for line in ("--array=0-2%3", "--account=project_1", "--partition=small", "--dependency=afterany:", "export PYTHONPATH="):
+        assert line in text
+    assert "queued: 3 parts" in capsys.readouterr().out
+    assert preprocess._here([*TINY, *slurm, "--task", "bass"]) == [*TINY, "--task", "bass"]
+    import pickle
+
+    for path in sorted((out / "slurm").glob("*submitted.pkl")):
+        pickle.loads(path.read_bytes()).result()  # noqa: S301 written by this very test
+    assert sorted(command[-1] for command in ran if "--part" in command) == ["0/3", "1/3", "2/3"]
+    assert len(ran) == 4 and all(command[1:3] == ["-m", "p2p_dist.data.preprocess"] for command in ran)
+    assert Data().task == "drums"

@@ -1,0 +1,211 @@
+"""Songs to shards: what is written, that others can read it, and what happens when songs or disks are bad."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p_dist import files
+from p2p_dist.audio import stems
+from p2p_dist.config import Data
+from p2p_dist.data import index, shards, song
+from p2p_dist.data.index import Index
+
+
+def fingerprint(out: Path) -> dict[str, str]:
+    """sha256 of all that a dataset is: shards, manifest, card."""
+    kept = [path for path in out.iterdir() if path.is_file()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
+
+
+def half_written(out: Path) -> list[str]:
+    return [path.name for path in out.rglob(files.TEMPORARY + "*")]
+
+
+def test_the_manifest_counts_and_names_everything(dataset: Path) -> None:
+    manifest = index.read_manifest(dataset)
+    assert {split: [song["name"] for song in part["songs"]] for split, part in manifest["splits"].items()} == {
+        "train": ["A", "C"],
+        "valid": ["M"],
+        "test": ["D"],
+    }
+    named = {shard["name"] for part in manifest["splits"].values() for shard in part["shards"] + part["audio"]}
+    assert named == {path.name for path in dataset.glob("*.tar")}
+    for part in manifest["splits"].values():
+        for shard in part["shards"] + part["audio"]:
+            data = (dataset / shard["name"]).read_bytes()
+            assert (shard["bytes"], shard["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        assert sum(shard["samples"] for shard in part["shards"]) == len(part["samples"])
+    card = (dataset / "DATASET.md").read_text()
+    assert "| train | 2 |" in card and "non-commercial" in card
+
+
+def test_plain_webdataset_reads_the_shards(dataset: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    url = str(next(dataset.glob("train-00000-*.tar")))
+    samples = list(webdataset.WebDataset(url, shardshuffle=False).decode())
+    found = Index(dataset, "train")
+    for number, sample in enumerate(samples):
+        assert sample["__key__"] == found.samples[number].key
+        np.testing.assert_array_equal(sample["npz"]["input"], found.read(np.array([number]))[0, 0])
+        assert sample["json"]["song"] == "A" and sample["json"]["window"] == number
+    assert len(samples) == sum(sample.shard == Path(url).name for sample in found.samples)
+
+
+def test_plain_tar_reads_the_shards(dataset: Path) -> None:
+    for shard in dataset.glob("*.tar"):
+        listed = subprocess.run(["tar", "-tf", str(shard)], capture_output=True, text=True, check=True).stdout.split()
+        assert listed and all(name.count(".") <= 2 for name in listed)
+        with tarfile.open(shard) as archive:
+            assert {member.mtime for member in archive} == {0}
+
+
+def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
+    from p2p_dist.evaluate.checkpoints import read_sound
+
+    decoded = stems.load(stems.Source("D", "test", songs / "test" / "D"))
+    input, target, rate = read_sound(dataset / "audio-test-00000-d.tar", "00000-d")
+    assert rate == decoded.sample_rate
+    np.testing.assert_allclose(input, decoded.sum_of(["bass", "other", "vocals"]), atol=2**-22)
+    np.testing.assert_allclose(target, decoded.stems["drums"], atol=2**-22)
+
+
+@given(st.text())
+def test_a_slug_is_a_key_that_webdataset_does_not_cut(title: str) -> None:
+    slug = song.slug(title)
+    assert slug and len(slug) <= 48 and slug.isascii() and set("./ &'\"\n\0").isdisjoint(slug)
+
+
+def test_nasty_titles_stay_apart_and_keep_their_names(new_song: Callable[..., Path], small: Data, tmp_path: Path) -> None:
+    titles = ["M.E.R.C. Music - Knockout", "M", "Ünï & 'cöde' \"x\"", "日本", "a.b", "a b", "A-B", "-rf", "x" * 200]
+    for number, title in enumerate(titles):
+        new_song(tmp_path / "songs" / "test" / title, seconds=0.3, seed=number)
+    work = shards._work(tmp_path / "songs")
+    assert len({item.key for item in work}) == len(titles)
+    out = tmp_path / "out"
+    for item in work:
+        assert shards.make_song(item, [(out, small)]).error is None
+    shards._merge(out, small, work, [])
+    part = index.read_manifest(out)["splits"]["test"]
+    assert sorted(song["name"] for song in part["songs"]) == sorted(titles)
+    assert len({sample[0] for sample in part["samples"]}) == len(part["samples"])
+
+
+def test_a_song_shorter_than_a_window_is_one_padded_window(new_song: Callable[..., Path], small: Data, tmp_path: Path) -> None:
+    new_song(tmp_path / "songs/train/Short", seconds=0.05)
+    shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1)
+    found = Index(tmp_path / "out", "train")
+    assert len(found) == 1
+    assert (found.read(np.array([0]))[..., -1] == -80).all()
+
+
+def test_damaged_songs_are_named_and_left_out_and_the_rest_goes_on(songs: Path, small: Data, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(songs, tmp_path / "songs"))
+    (root / "train" / "Text.stem.mp4").write_text("words")
+    cut = stems.excerpt_file().read_bytes()
+    (root / "train" / "Cut.stem.mp4").write_bytes(cut[: int(0.98 * len(cut))])
+    (root / "train" / "C" / "bass.wav").unlink()
+    left_out = shards.preprocess(root, tmp_path / "out", small, workers=2)
+    assert sorted(result.name for result in left_out) == ["C", "Cut", "Text"]
+    manifest = index.read_manifest(tmp_path / "out")
+    assert {item["song"] for item in manifest["left_out"]} == {"C", "Cut", "Text"}
+    assert "bass.wav" in (tmp_path / "out" / "DATASET.md").read_text()
+    assert [song["name"] for song in manifest["splits"]["train"]["songs"]] == ["A"]
+
+
+def test_a_set_of_which_nothing_can_be_read_is_an_error(tmp_path: Path, small: Data) -> None:
+    (tmp_path / "songs" / "train").mkdir(parents=True)
+    (tmp_path / "songs" / "train" / "Text.stem.mp4").write_text("words")
+    with pytest.raises(ValueError, match=r"none of 1 songs could be read:\n.*Text\.stem\.mp4"):
+        shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1)
+    assert not (tmp_path / "out" / index.MANIFEST).exists()
+
+
+def test_songs_may_lie_in_test_alone(new_song: Callable[..., Path], small: Data, tmp_path: Path) -> None:
+    new_song(tmp_path / "songs/test/Only", seconds=0.5)
+    shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1)
+    assert list(index.read_manifest(tmp_path / "out")["splits"]) == ["test"]
+    with pytest.raises(ValueError, match="no train songs"):
+        Index(tmp_path / "out", "train")
+
+
+def test_a_folder_made_by_other_settings_is_refused_and_names_the_field(
+    songs: Path, dataset: Path, small: Data, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(dataset, tmp_path / "out"))
+    before = fingerprint(out)
+    with pytest.raises(ValueError, match="mels is 32 there, 64 here"):
+        shards.preprocess(songs, out, replace(small, mels=64), workers=1)
+    assert fingerprint(out) == before
+
+
+def test_what_is_there_already_stays_and_what_is_lost_is_made_again(
+    songs: Path, dataset: Path, small: Data, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(dataset, tmp_path / "out"))
+    before = fingerprint(out)
+    (out / "train-00001-c.tar").unlink()
+    (out / index.MANIFEST).unlink()
+    (out / f"{files.TEMPORARY}123-train-00001-c.tar").write_bytes(b"half")
+    made: list[str] = []
+    shards.preprocess(songs, out, small, workers=1, on_song=lambda done, total, result: made.append(result.name))
+    assert made == ["C"] and fingerprint(out) == before and not half_written(out)
+
+
+def test_workers_import_neither_torch_nor_librosa(songs: Path, small: Data, tmp_path: Path) -> None:
+    code = f"""
+import json, sys
+from pathlib import Path
+from p2p_dist.config import Data
+from p2p_dist.data import shards
+work = shards._work(Path({str(songs)!r}))
+data = Data(**json.loads({json.dumps(json.dumps(small.science()))}))
+assert shards.make_song(work[-1], [(Path({str(tmp_path)!r}), data)]).error is None
+loaded = {{name.split(".")[0] for name, module in sys.modules.items() if module is not None}}
+print(sorted(loaded & {{"torch", "librosa", "numba"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+    assert list(tmp_path.glob("audio-test-*.tar"))
+
+
+SMALL_DISK = """
+import json, resource, signal, sys
+from pathlib import Path
+from p2p_dist.config import Data
+from p2p_dist.console import exit_with
+from p2p_dist.data import shards
+if __name__ == "__main__":
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+    data = Data(**json.loads(sys.argv[4]))
+    exit_with(lambda: len(shards.preprocess(Path(sys.argv[2]), Path(sys.argv[3]), data, int(sys.argv[5]))))
+"""
+
+
+@pytest.mark.parametrize(("limit", "workers"), [(10, 1), (50_000, 1), (200_000, 2)])
+def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(
+    songs: Path, small: Data, tmp_path: Path, limit: int, workers: int
+) -> None:
+    """A limit on the size of files refuses a write in its middle, as a full disk does, and needs no rights of root."""
+    out = tmp_path / "out"
+    script = tmp_path / "fill.py"
+    script.write_text(SMALL_DISK)
+    command = [sys.executable, str(script), str(limit), str(songs), str(out), json.dumps(small.science()), str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not half_written(out) and not (out / index.MANIFEST).exists()
+    assert shards.preprocess(songs, out, small, workers=1) == []

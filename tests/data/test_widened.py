@@ -1,0 +1,267 @@
+"""What datasets can hold besides plain pairs: silence left out, mid and side, copies, several tasks, ready-made pairs."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from p2p_dist.audio import stems
+from p2p_dist.config import STEMS, Data
+from p2p_dist.data import augment, foreign, index, pairs, shards, song
+from p2p_dist.data.index import Index
+from p2p_dist.evaluate.checkpoints import read_sound
+
+
+def one_song(out: Path, folder: Path, data: Data, split: str = "train") -> song.Work:
+    item = song.Work(stems.Source(folder.name, split, folder), 0)
+    result = song.make_song(item, [(out, data)])
+    assert result.error is None
+    shards._merge(out, data, [item], [])
+    return item
+
+
+def notes(out: Path, split: str = "train") -> list[dict]:  # type: ignore[type-arg]
+    found = []
+    for shard in sorted(out.glob(f"{split}-*.tar")):
+        with tarfile.open(shard) as archive:
+            found += [json.load(archive.extractfile(m)) for m in archive if m.name.endswith(".json")]  # type: ignore[arg-type]
+    return found
+
+
+@pytest.fixture
+def resting(tmp_path: Path) -> Path:
+    """A song of 8 s whose drums rest in the first half."""
+    folder = tmp_path / "songs" / "train" / "Resting"
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in STEMS:
+        sound = random.uniform(-0.2, 0.2, (8 * 22050, 2)).astype(np.float32)
+        if name == "drums":
+            sound[: 4 * 22050] = 0
+        soundfile.write(folder / f"{name}.wav", sound, 22050, subtype="PCM_16")
+    return folder
+
+
+def test_silent_windows_are_kept_at_the_share_set_chosen_by_seed(resting: Path, small: Data, tmp_path: Path) -> None:
+    windows: dict[object, list[int]] = {}
+    for share, seed in ((1.0, 0), (0.5, 0), (0.5, 1), (0.0, 0)):
+        out = tmp_path / f"{share}-{seed}"
+        one_song(out, resting, replace(small, silent_share=share, seed=seed))
+        windows[share, seed] = [note["window"] for note in notes(out)]
+    every, none = set(windows[1.0, 0]), set(windows[0.0, 0])
+    silent = len(every) - len(none)
+    assert silent > 15 and none < every
+    for seed in (0, 1):
+        assert none < set(windows[0.5, seed]) < every
+        assert 0.2 * silent < len(windows[0.5, seed]) - len(none) < 0.8 * silent
+    assert windows[0.5, 0] != windows[0.5, 1]
+    row = next(line for line in (tmp_path / "0.0-0" / "DATASET.md").read_text().splitlines() if line.startswith("| train"))
+    assert row.split(" | ")[4:6] == [str(silent)] * 2
+
+
+def test_held_out_songs_keep_their_silence(resting: Path, small: Data, tmp_path: Path) -> None:
+    one_song(tmp_path / "out", resting, replace(small, silent_share=0.0, copies=2), split="test")
+    assert [note["window"] for note in notes(tmp_path / "out", "test")] == list(range(len(notes(tmp_path / "out", "test"))))
+
+
+def test_a_song_that_is_silent_throughout_may_have_no_windows(
+    new_song: Callable[..., Path], small: Data, tmp_path: Path
+) -> None:
+    for name in ("Loud", "Quiet"):
+        new_song(tmp_path / "songs/train" / name)
+    quiet = tmp_path / "songs/train/Quiet/drums.wav"
+    soundfile.write(quiet, np.zeros_like(soundfile.read(quiet)[0]), 22050)
+    data = replace(small, silent_share=0.0)
+    for _ in range(2):
+        assert shards.preprocess(tmp_path / "songs", tmp_path / "out", data, workers=1) == []
+    assert {sample.shard for sample in Index(tmp_path / "out", "train").samples} == {"train-00000-loud.tar"}
+    assert "| train | 2 |" in (tmp_path / "out/DATASET.md").read_text()
+
+
+def test_silence_in_the_pictures_of_the_thesis_is_silence_of_the_stem(resting: Path, small: Data) -> None:
+    data = replace(small, representation="thesis", window_hop=31)
+    decoded = stems.load(stems.Source("r", "train", resting))
+    heard, made = pairs.heard_and_target(decoded, "drums")
+    pictures = pairs.make(heard, made, 22050, data)
+    silent = pairs.silent_windows(pictures, made, 22050, data)
+    ends = pictures.starts * 256 + 31 * 256
+    np.testing.assert_array_equal(silent, ends <= 4 * 22050)
+
+
+def test_windows_in_the_shards_are_those_that_generation_makes_bit_for_bit(
+    new_song: Callable[..., Path], small: Data, tmp_path: Path
+) -> None:
+    """Evaluation makes its pictures from the sound in the shards: they are the pictures in the shards."""
+    folder = new_song(tmp_path / "songs/D", seconds=3.0, rate=44100, seed=5)
+    for channels in ("mono", "mid-side"):
+        data = replace(small, channels=channels)
+        item = one_song(tmp_path / channels, folder, data, "test")
+        input, target, rate = read_sound(tmp_path / channels / f"audio-test-{item.key}.tar", item.key)
+        made = pairs.make(input, target, rate, data)
+        found = Index(tmp_path / channels, "test")
+        stored = found.read(np.arange(len(found)))
+        assert stored.shape[2] == data.picture_channels
+        np.testing.assert_array_equal(stored[:, 0], made.inputs)
+        np.testing.assert_array_equal(stored[:, 1], made.targets)
+
+
+def test_training_windows_are_cut_from_the_song_as_generation_sees_it(songs: Path, dataset: Path, small: Data) -> None:
+    decoded = stems.load(stems.Source("A", "train", songs / "train" / "A"))
+    made = pairs.make(*pairs.heard_and_target(decoded, "drums"), decoded.sample_rate, small)
+    found = Index(dataset, "train")
+    mine = [n for n, sample in enumerate(found.samples) if sample.shard == "train-00000-a.tar"]
+    stored = found.read(np.array(mine))
+    np.testing.assert_array_equal(stored[:, 0], made.inputs)
+    np.testing.assert_array_equal(stored[:, 1], made.targets)
+
+
+def test_mid_and_side_are_mean_and_half_difference(small: Data) -> None:
+    data = replace(small, channels="mid-side")
+    random = np.random.default_rng(0)
+    left, right = random.uniform(-0.3, 0.3, (2, 22050)).astype(np.float32)
+    powers = pairs.powers_of(np.stack([left, right], axis=1), 22050, data)
+    np.testing.assert_allclose(powers[0], pairs.mel_of(((left + right) / 2)[:, None], 22050, data), rtol=1e-4)
+    np.testing.assert_allclose(powers[1], pairs.mel_of(((left - right) / 2)[:, None], 22050, data), rtol=1e-4)
+    assert (pairs.powers_of(left[:, None], 22050, data)[1] == 0).all()
+    assert (pairs.powers_of(np.stack([left, left], axis=1), 22050, data)[1] == 0).all()
+
+
+def test_copies_are_seeded_by_song_window_and_copy(songs: Path, small: Data, tmp_path: Path) -> None:
+    data, folder = replace(small, copies=2), songs / "train" / "A"
+    for out in ("one", "two"):
+        one_song(tmp_path / out, folder, data)
+    names = [path.name for path in (tmp_path / "one").glob("*.tar")]
+    assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "two" / n).read_bytes() for n in names)
+    one_song(tmp_path / "three", folder, replace(data, seed=1))
+    found, other, plain = (Index(tmp_path / out, "train") for out in ("one", "three", "one"))
+    windows = len(found) // 3
+    stored, differently = found.read(np.arange(len(found))), other.read(np.arange(len(other)))
+    np.testing.assert_array_equal(stored[:windows], differently[:windows])
+    assert not np.array_equal(stored[windows:], differently[windows:])
+    assert len({stored[n].tobytes() for n in range(len(stored))}) == len(stored)
+    assert np.isfinite(stored).all() and len(plain.samples) == 3 * windows
+    assert f"| {2 * windows} |" in (tmp_path / "one" / "DATASET.md").read_text()
+
+
+def test_a_copy_keeps_the_relation_of_input_and_target(small: Data) -> None:
+    """Where target and input are the same sound, they stay the same but for the level of the stem heard."""
+    random = np.random.default_rng(0)
+    sound = (random.normal(0, 0.1, (3 * 22050, 2)) * (np.arange(3 * 22050) % 5000 < 800)[:, None]).astype(np.float32)
+    data = replace(small, task="bass->drums")
+    levels = set()
+    for copy in range(1, 6):
+        input, target = augment.copy_of({"bass": sound, "drums": sound}, 40, 0.05, data, "s", 0, copy)
+        heard = (input > -60) & (target > -60) & (input < 20) & (target < 20)
+        difference = (input.astype(np.float32) - target)[heard]
+        assert heard.sum() > 100 and np.ptp(difference) < 0.3 and abs(difference.mean()) <= augment.GAIN + 0.1
+        levels.add(round(float(difference.mean()), 1))
+    assert len(levels) > 2
+
+
+@pytest.mark.parametrize("tempo", [0.92, 1.0, 1.08])
+def test_stretching_keeps_pitch_and_sums(tempo: float) -> None:
+    rate, seconds = 22050, 3
+    time = np.arange(seconds * rate) / rate
+    parts = np.stack([np.sin(2 * np.pi * 440 * time), 0.3 * np.sin(2 * np.pi * 1234 * time)], axis=1).astype(np.float32)
+    length = 2 * rate
+    made = augment.stretch(parts, tempo, length)
+    assert made.shape == (length, 2)
+    for channel, hertz in zip(made.T, (440, 1234), strict=True):
+        spectrum = np.abs(np.fft.rfft(channel[2048 : 2048 + rate] * np.hanning(rate)))
+        assert abs(int(spectrum.argmax()) - hertz) <= 2
+    both = augment.stretch(parts.sum(axis=1, keepdims=True), tempo, length)
+    np.testing.assert_allclose(made.sum(axis=1), both[:, 0], atol=1e-5)
+    clicks = np.zeros((seconds * rate, 1), np.float32)
+    clicks[rate] = 1
+    assert abs(int(np.abs(augment.stretch(clicks, tempo, length)).argmax()) - rate / tempo) < 1500
+
+
+def test_several_tasks_from_one_decode_are_what_each_gives_alone(
+    songs: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = song.Work(stems.Source("D", "test", songs / "test" / "D"), 0)
+    tasks = ["drums", "accompaniment", "bass", "vocals", "vocals+other->drums+bass"]
+    wanted = [(tmp_path / f"together{n}", replace(small, task=task)) for n, task in enumerate(tasks)]
+    decoded = []
+    real = stems.load_sums
+    monkeypatch.setattr(stems, "load_sums", lambda *arguments: decoded.append(1) or real(*arguments))
+    assert song.make_song(work, wanted).error is None
+    assert len(decoded) == 1
+    for out, data in wanted:
+        alone = tmp_path / "alone" / out.name
+        assert song.make_song(work, [(alone, data)]).error is None
+        for path in [*out.glob("*.tar"), *out.rglob("test-*.json")]:
+            assert path.read_bytes() == (alone / path.relative_to(out)).read_bytes()
+
+
+@pytest.fixture
+def thesis_pairs(tmp_path: Path) -> Path:
+    random = np.random.default_rng(0)
+    for split, names in (("train", ["A-0", "A-1", "A-10", "C_0"]), ("test", ["D 3"])):
+        (tmp_path / "pairs" / split).mkdir(parents=True)
+        for name in names:
+            np.savez(tmp_path / "pairs" / split / f"{name}.npz", random.uniform(-80, 0, (64, 32)))
+    return tmp_path / "pairs"
+
+
+def test_ready_made_pairs_are_sharded_untouched(thesis_pairs: Path, small: Data, tmp_path: Path) -> None:
+    data = replace(small, representation="thesis", window_hop=31)
+    assert shards.preprocess(thesis_pairs, tmp_path / "out", data, workers=1) == []
+    manifest = index.read_manifest(tmp_path / "out")
+    assert (manifest["dtype"], manifest["shape"]) == ("<f8", [1, 32, 32])
+    assert [s["name"] for s in manifest["splits"]["train"]["songs"]] == ["A", "C"]
+    found = Index(tmp_path / "out", "train")
+    for note, pair in zip(notes(tmp_path / "out"), found.read(np.arange(len(found))), strict=True):
+        original = np.load(thesis_pairs / "train" / note["file"])["arr_0"]
+        assert pair.dtype == original.dtype
+        np.testing.assert_array_equal(pair[0, 0], original[32:])
+        np.testing.assert_array_equal(pair[1, 0], original[:32])
+
+
+def save_objects(path: Path) -> None:
+    np.savez(path, np.array([{"a": 1}], object))
+
+
+@pytest.mark.parametrize(
+    ("save", "message"),
+    [
+        (save_objects, "pickled objects, which are refused"),
+        (lambda path: np.savez(path, np.zeros((64, 31))), r"shape \(64, 31\).*must be \(64, 32\)"),
+        (lambda path: np.savez(path, np.full((64, 32), np.nan)), "no numbers"),
+        (lambda path: np.savez(path, np.zeros((64, 32), int)), "int64"),
+        (lambda path: np.savez(path, other=np.zeros((64, 32))), "no array 'arr_0'"),
+        (lambda path: path.write_bytes(b"PK no zip"), "not a pair of pictures"),
+        (lambda path: path.write_bytes(b""), "not a pair of pictures"),
+        (lambda path: np.save(path.open("wb"), np.zeros(3)), "not a pair of pictures"),
+    ],
+)
+def test_what_is_no_pair_is_refused_by_name(tmp_path: Path, small: Data, save, message: str) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "bad.npz"
+    save(path)
+    with pytest.raises(ValueError, match=message) as error:
+        foreign.read(path, small)
+    assert "bad.npz" in str(error.value)
+
+
+def test_pairs_of_several_dtypes_are_left_out_or_refused(thesis_pairs: Path, small: Data, tmp_path: Path) -> None:
+    data = replace(small, representation="thesis", window_hop=31)
+    np.savez(thesis_pairs / "train" / "A-11.npz", np.zeros((64, 32), np.float32))
+    (left_out,) = shards.preprocess(thesis_pairs, tmp_path / "out", data, workers=1)
+    assert left_out.name == "A" and "differ in dtype" in str(left_out.error)
+    np.savez(thesis_pairs / "train" / "C_0.npz", np.zeros((64, 32), np.float32))
+    (thesis_pairs / "train" / "A-11.npz").unlink()
+    with pytest.raises(ValueError, match="2 kinds"):
+        shards.preprocess(thesis_pairs, tmp_path / "out", data, workers=1)
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    for bad in ({"silent_share": 1.5}, {"copies": -1}, {"representation": "thesis", "copies": 1}):
+        with pytest.raises(ValueError, match=r"silent-share|copies"):
+            Data(**bad)  # type: ignore[arg-type]
