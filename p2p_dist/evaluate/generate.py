@@ -19,7 +19,7 @@ _BATCH = 16
 
 def load(weights: dict[str, torch.Tensor], config: Config, device: torch.device) -> Generator:
     """A generator with these weights, ready to generate. (No mode to set: norms and drop-out act as in training.)"""
-    generator = Generator(config.model)
+    generator = Generator(config.model, config.data.picture_channels)
     generator.load_state_dict(weights)
     return generator.to(device)
 

@@ -152,8 +152,8 @@ def build(config: Config, ranks: Ranks, precision: str | None = None) -> Network
         precision = choose_precision(config.train.precision, device, has_bf16)
     layout = choose_layout(config.train.layout, precision, torch.version.hip is not None)
     torch.manual_seed(config.train.seed)
-    generator = Generator(config.model).to(ranks.device)
-    discriminator = Discriminator(config.model).to(ranks.device)
+    generator = Generator(config.model, config.data.picture_channels).to(ranks.device)
+    discriminator = Discriminator(config.model, config.data.picture_channels).to(ranks.device)
     for module in (generator, discriminator):
         equalise(module, ranks)
         if layout == "channels_last":

@@ -43,8 +43,9 @@ def flops_per_image(config: Config) -> int:
     Work that is done twice to save memory (`train.micro_batch_size`) is counted once: it is not the model's.
     """
     with torch.device("meta"):
-        generator, discriminator = Generator(config.model), Discriminator(config.model)
-        picture = torch.zeros(1, 1, config.data.mels, config.data.frames)
+        pictures = config.data.picture_channels
+        generator, discriminator = Generator(config.model, pictures), Discriminator(config.model, pictures)
+        picture = torch.zeros(1, pictures, config.data.mels, config.data.frames)
         channels = config.model.noise_channels
         noise = torch.zeros(1, channels, config.data.mels, config.data.frames) if channels else None
     networks = Networks.bare(generator, discriminator)
