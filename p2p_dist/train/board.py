@@ -51,11 +51,12 @@ class Board:
         self.writer.flush()
 
     def pictures(self, step: int, networks: Networks) -> None:
-        """For each of a few fixed windows a row of input, target and output, at fixed noise, low bands at the bottom."""
+        """For each of a few fixed windows a row of input, target and output, at fixed noise, low bands at the
+        bottom; of several pictures of a window the first."""
         torch.manual_seed(self.seed)  # of the thesis's drop-out; the next step seeds its own
         with torch.no_grad(), networks.autocast():
             output = torch.func.functional_call(networks.generator, networks.to_evaluate(), (self.input, self.noise))
-        rows = torch.cat((self.input, self.target, output.to(self.input.dtype)), dim=-1).mean(1, keepdim=True)
+        rows = torch.cat((self.input, self.target, output.to(self.input.dtype)), dim=-1)[:, :1]
         whole = torch.cat(rows.flip(-2).unbind(0), dim=-2)
         self.writer.add_image("input, target, output", ((whole + 1) / 2).clamp(0, 1).cpu(), step)
         self.writer.flush()

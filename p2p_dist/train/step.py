@@ -16,7 +16,10 @@ from p2p_dist.train.networks import Networks, update
 
 
 class Share(NamedTuple):
-    """Pairs that are computed at once. input, target: (batch, 1, mels, frames) from -1 to 1; noise: the same or None."""
+    """Pairs that are computed at once.
+
+    input, target: (batch, pictures, mels, frames) from -1 to 1. noise: (batch, noise_channels, mels, frames) or None.
+    """
 
     input: torch.Tensor
     target: torch.Tensor
@@ -46,7 +49,7 @@ def train_step(
     A step whose losses or gradients are not all finite on every rank changes nothing: see `Networks.bad` and `keep`.
 
     Args:
-        input, target: (batch, 1, mels, frames) from -1 to 1. noise: (batch, noise_channels, mels, frames) or None.
+        input, target: (batch, pictures, mels, frames) from -1 to 1. noise: (batch, noise_channels, mels, frames) or None.
         dropout_seed: of the drop-out mask; only models that drop draw from it.
 
     Returns:

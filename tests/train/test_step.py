@@ -178,6 +178,18 @@ def test_the_generator_runs_once(monkeypatch):
         assert calls == wanted
 
 
+def test_mid_and_side():
+    """Two pictures a window: both are heard, made and judged."""
+    config = dataclasses.replace(small(), data=dataclasses.replace(PRESETS["tiny"].data, channels="mid-side"))
+    built = networks.build(config, on_ranks.CPU)
+    input, target, noise = on_ranks.batch_of(config, 2)
+    _, flags = step.train_step(built, input.repeat(1, 2, 1, 1), target.repeat(1, 2, 1, 1), noise, config, 1)
+    assert not flags.any()
+    assert built.generator.last[1].weight.shape[0] == 2
+    assert built.generator.down[0].convolution.weight.shape[1] == 2 + 1
+    assert built.discriminator.convolutions[0].weight.shape[1] == 2 + 2
+
+
 def test_moving_average():
     config = small(ema=0.9)
     built = networks.build(config, on_ranks.CPU)
