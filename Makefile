@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test guards test-browser test-readme clean
+.PHONY: install demo test guards test-browser test-readme test-slurm clean
 
 install: $(VENV)/run
 demo: $(VENV)/run
@@ -21,7 +21,7 @@ $(VENV)/dev: $(VENV)/run
 	touch $@
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks
+	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks --ignore=tests/slurm
 
 guards: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -29,12 +29,17 @@ guards: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/shellcheck .ci/run hpc/*.sh tests/browser/*.sh
+	$(BIN)/shellcheck .ci/run hpc/*.sh hpc/*/*.sh tests/browser/*.sh tests/slurm/*.sh
 
 # Installs Debian's chromium when it is not there (needs root for that) and opens a page in it.
 test-browser: $(VENV)/dev
 	command -v chromium chromedriver >/dev/null || tests/browser/install.sh
 	$(BIN)/python -m pytest tests/browser
+
+# On a real Slurm that the tests start on this machine. Installs Debian's packages where they are missing (needs root).
+test-slurm: $(VENV)/dev
+	tests/slurm/install.sh
+	$(BIN)/python -m pytest tests/slurm
 
 # Every command of the README, pasted into a shell in a fresh clone.
 test-readme: $(VENV)/dev

@@ -1,27 +1,36 @@
 #!/usr/bin/env bash
-# Last line of a training's batch script, outside any container: requeue.sh RUN CODE LIMIT
-# Decides by the outcome that this attempt wrote; by srun's exit code only where it wrote none, because srun returns the
-# highest code of its ranks and so hides a failure behind a stop.
+# Last thing in a job, outside any container: requeue.sh STAGE RUN CODE. Decides by the outcome that this attempt wrote; by
+# srun's exit code only where it wrote none, because srun returns the highest code of its tasks and so hides a failure
+# behind a stop.
 set -euo pipefail
-run=$1 code=$2 limit=$3
-attempt="$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}"
-
+stage=$1 run=$2 code=$3 log=$P2P_ATTEMPTS
+attempt=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
 outcome=none
-if grep -qsF "\"attempt\": \"$attempt\"" "$run/outcome.json"; then
-    outcome=$(sed -n 's/.*"outcome": "\([a-z]*\)".*/\1/p' "$run/outcome.json")
+for file in "$run/outcome.json" "$run/slurm/$stage/outcome.json"; do
+    if grep -qsF "\"attempt\": \"$attempt\"" "$file"; then
+        outcome=$(sed -n 's/.*"outcome": "\([a-z]*\)".*/\1/p' "$file")
+    fi
+done
+if [ "$outcome" = none ]; then
+    case $code in
+    0) outcome="done" ;;
+    75 | 140 | 143) outcome=stopped ;; # 140, 143: asked (USR2, TERM) before it could listen
+    1 | 2 | 130) outcome=failed ;;
+    *) outcome=crash ;;
+    esac
 fi
-
+read -r progress saved < <(bash "${0%/*}/progress.sh" "$stage" "$run")
+echo "end $attempt $progress $(date +%s) $code $outcome $saved" >>"$log"
 case $outcome in
 done) exit 0 ;;
 failed) exit 1 ;;
-stopped)
-    if ((${SLURM_RESTART_COUNT:-0} >= limit)); then
-        echo "stopped in order, but queued again $limit times already: type the same launch command to go on"
-        exit 75
+crash)
+    read -r crashes began < <(awk '$1 == "launch" {n = 0} $6 == "crash" {n++} $1 == "start" {b = $3} END {print n, b}' "$log")
+    # 255 before anything was done is a container that did not start: worth one more try.
+    if ((crashes > ${P2P_MAX_CRASH_RESTARTS:-3})) || ((progress <= began && !(code == 255 && progress == 0 && crashes == 1))); then
+        echo "$stage crashed with exit code $code: not begun again ($crashes crashes, progress from $began to $progress)"
+        exit "$code"
     fi
-    echo "stopped in order: queued again"
-    scontrol requeue "$SLURM_JOB_ID"
-    sleep 60 # the requeue kills this shell; leaving before it would let waiting jobs start
     ;;
-*) exit "$code" ;;
 esac
+exec bash "${0%/*}/again.sh" "$stage" "$run"

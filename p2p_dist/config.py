@@ -287,8 +287,10 @@ class Resources:
     """training processes on a node (default: the GPUs of the site's nodes, else 1)"""
     workers: int | None = None
     """preprocessing processes (default: one a core, and at least one a node)"""
-    cluster: Literal["auto", "local", "slurm"] = "auto"
+    cluster: Literal["auto", "local", "slurm", "lumi"] = "auto"
     """auto: Slurm where there is one, else this machine"""
+    site: str | None = None
+    """file that describes your cluster, a copy of hpc/sites/slurm.yaml (default: that of --cluster)"""
     account: str | None = None
     """project that Slurm bills"""
     partition: str | None = None
@@ -297,14 +299,21 @@ class Resources:
     """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training goes on in the next"""
     max_requeues: int = 10
     """how often a training that its time limit or a preemption stopped is queued again by itself"""
+    max_crash_restarts: int = 3
+    """how often one that crashed is, provided that it came further than at its last start"""
+    max_gpu_hours: float | None = None
+    """no further start once so many are used (default: as many as the starts can take)"""
 
     def __post_init__(self) -> None:
         _positive(self, "nodes")
         for name in ("processes_per_node", "workers"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name.replace('_', '-')} must be at least 1, not {value}")
-        if self.max_requeues < 0:
-            raise ValueError(f"max-requeues must not be negative, not {self.max_requeues}")
+        for name in ("max_requeues", "max_crash_restarts"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
+        if self.max_gpu_hours is not None:
+            _positive(self, "max_gpu_hours")
         seconds_of(self.time)
 
 

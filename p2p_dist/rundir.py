@@ -103,6 +103,7 @@ class RunDir:
 
     def write_outcome(self, stage: str, outcome: str, message: str = "", step: int | None = None) -> None:
         """Say how this attempt of a stage ended: done, stopped (go on) or failed (don't). Decides before any exit code."""
+        check_still_ours()
         value = {"attempt": attempt(), "stage": stage, "outcome": outcome, "step": step, "message": message}
         files.write_json(self.outcome, value)
 
@@ -116,6 +117,26 @@ def attempt() -> str:
     if job := os.environ.get("SLURM_JOB_ID"):
         return f"{job}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
     return os.environ.get("P2P_ATTEMPT", f"{socket.gethostname()}.{os.getpid()}")
+
+
+class SupersededError(Exception):
+    """A newer attempt owns the run: this process, which Slurm lost sight of, must change nothing any more."""
+
+
+def check_still_ours() -> None:
+    """Make sure, before something is written that a newer attempt reads, that there is none.
+
+    Under Slurm each start of a job notes itself in the file that $P2P_ATTEMPTS names (hpc/begin.sh); the last owns the run.
+
+    Raises:
+        SupersededError: another attempt has begun since.
+    """
+    path = os.environ.get("P2P_ATTEMPTS")
+    if path is None:
+        return
+    starts = [line.split()[1] for line in Path(path).read_text().splitlines() if line.startswith("start ")]
+    if starts and starts[-1] != attempt():
+        raise SupersededError(f"attempt {attempt()} was superseded by {starts[-1]}: leaving without a trace")
 
 
 def default_name(wanted: config.Config) -> str:

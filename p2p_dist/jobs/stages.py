@@ -128,6 +128,9 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         message = str(error)
     except OSError as error:
         message = console.describe(error)
+    except rundir.SupersededError as error:
+        console.complain(str(error))
+        _leave(CRASHED)
     except BaseException:
         traceback.print_exc()
         _leave(CRASHED)

@@ -7,18 +7,15 @@ import dataclasses
 import importlib.util
 import os
 import shlex
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from p2p_dist import __version__, config, console, files, rundir
 from p2p_dist.config import Config
-from p2p_dist.jobs import local, site, stages
+from p2p_dist.jobs import chain, local, site, slurm, stages
 from p2p_dist.rundir import RunDir
 
 EXAMPLE = "The Easton Ellises - Falcon 69.stem.mp4"
@@ -60,14 +57,16 @@ def main(arguments: list[str]) -> int:
     if root == example:
         lay_out_example(example)
     dataset = rundir.dataset_name(root, command.settings.data)
-    owner = rundir.Owner(run) if where == "local" else None
+    place = None if where == "local" else site.load(where, command.settings.resources.site)
+    # While it queues, too: two launchers at once would queue everything twice.
+    owner = rundir.Owner(run)
     settings = rundir.begin(run, command.settings, dataset)
     console.say(f"run {run.path.name}: {run.path}")
     if rundir.code_differs(run):
         console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
-    if owner is not None:
+    if place is None:
         return local.run(run, settings, owner, again(arguments))
-    return queue(run, settings, site.load(where))
+    return slurm.queue(run, settings, place, again([run.path.name]).replace("submit.py", "status.py"))
 
 
 def again(arguments: list[str]) -> str:
@@ -155,79 +154,12 @@ def check_packages() -> None:
         )
 
 
-@dataclass(frozen=True)
-class Job:
-    """One Slurm job: a stage, and what sbatch is told, in submitit's words."""
-
-    stage: str
-    parameters: dict[str, Any]
-
-
-def jobs(run: RunDir, settings: Config, place: site.Site) -> list[Job]:
-    """The chain of jobs of a run, in order; each waits for the one before to end well."""
-    resources = settings.resources
-    processes = place.processes_per_node(resources)
-    common: dict[str, Any] = {"account": resources.account, "additional_parameters": {"requeue": True}}
-    path = f"export PYTHONPATH={shlex.quote(str(run.code))} PYTHONUNBUFFERED=1"
-    cores = "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"
-    requeue = shlex.join(["bash", str(run.code / "hpc" / "requeue.sh"), str(run.path)]) + f' "$code" {resources.max_requeues}'
-    seconds = config.seconds_of(resources.time)
-    shapes: dict[str, dict[str, Any]] = {
-        "preprocess": {
-            "partition": place.cpu_partition,
-            "time": _minutes(place.preprocess_time),
-            "cpus_per_task": place.preprocess_cores,
-        },
-        "train": {
-            "partition": resources.partition or place.partition,
-            "time": _minutes(resources.time),
-            "nodes": resources.nodes,
-            "ntasks_per_node": processes,
-            "cpus_per_task": place.cores_per_process,
-            "gpus_per_node": place.gpus_per_node or None,
-            "mem": place.memory_per_node,
-            "signal_delay_s": min(300, seconds // 4),
-            "setup": [
-                'MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
-                "MASTER_PORT=$((20000 + (SLURM_JOB_ID * 11 + ${SLURM_RESTART_COUNT:-0}) % 20000))",
-                "export MASTER_ADDR MASTER_PORT",
-            ],
-            "srun_args": ["--kill-on-bad-exit=0", "--wait=60"],
-            "teardown": ["code=$?", requeue],
-        },
-        "evaluate": {
-            "partition": resources.partition or place.partition,
-            "time": _minutes(place.evaluate_time),
-            "cpus_per_task": place.cores_per_process,
-            "gpus_per_node": 1 if place.gpus_per_node else None,
-        },
-        "page": {"partition": place.cpu_partition, "time": 10, "cpus_per_task": 1},
-    }
-    chain = []
-    for stage in stages.STAGES:
-        shape = {**common, "nodes": 1, "ntasks_per_node": 1, **shapes[stage]}
-        shape["setup"] = [path, cores, *shape.get("setup", [])]
-        shape["job_name"] = f"p2p-{stage}"
-        shape["comment"] = f"p2p_dist {stage} {run.path}"
-        shape["stderr_to_stdout"] = True
-        parameters = {name: value for name, value in shape.items() if value is not None}
-        # submitit's own wckey is refused by clusters that do not know it.
-        chain.append(Job(stage, {**parameters, "wckey": None}))
-    return chain
-
-
-def _minutes(time: str) -> int:
-    return -(-config.seconds_of(time) // 60)
-
-
 def dry_run(run: RunDir, settings: Config, where: str, songs: Path | None) -> None:
     """Print what a start would do. Reads, and writes nothing.
 
     Raises:
         ValueError: the songs or the saved settings do not fit.
     """
-    from submitit.slurm.slurm import _make_sbatch_string
-
     begun = run.config.is_file()
     if songs is not None:
         dataset = rundir.dataset_name(songs, settings.data)
@@ -242,64 +174,9 @@ def dry_run(run: RunDir, settings: Config, where: str, songs: Path | None) -> No
         console.say(
             "# no Slurm here: these stages would run on this machine; with --cluster slurm these scripts would be queued:"
         )
-    place = site.load("slurm" if where == "local" else where)
-    for job in jobs(run, settings, place):
-        folder = run.slurm / job.stage
-        command = shlex.join([sys.executable, "-u", "-m", "submitit.core._submit", str(folder)])
-        console.say(f"\n##### {job.stage}.sh\n{_make_sbatch_string(command=command, folder=folder, **job.parameters)}")
+    place = site.load("slurm" if where == "local" else where, settings.resources.site)
+    for job in chain.jobs(run, settings, place):
+        console.say(f"\n##### {job.stage}.sh\n{job.script()}")
     console.say(f"\n##### config.yaml\n{config.to_yaml(settings)}")
-    console.say(
-        f"# at most {gpu_hours(settings, place):.1f} GPU-hours of training, over all {settings.resources.max_requeues} requeues"
-    )
-
-
-def gpu_hours(settings: Config, place: site.Site) -> float:
-    """The most that the training can take: GPUs x time limit x starts."""
-    resources = settings.resources
-    hours = config.seconds_of(resources.time) / 3600
-    return place.gpus_per_node * resources.nodes * hours * (1 + resources.max_requeues)
-
-
-def queue(run: RunDir, settings: Config, place: site.Site) -> int:
-    """Queue the stages that are neither done nor queued, each waiting for the one before; prints their job ids."""
-    import submitit
-
-    queued = queued_jobs(run)
-    before: str | None = None
-    for job in jobs(run, settings, place):
-        if (found := stages.is_done(job.stage, run)) is not None and before is None:
-            console.say(f"{job.stage}: done already ({found})")
-            continue
-        if job.stage in queued:
-            before = queued[job.stage]
-            console.say(f"{job.stage}: queued already, job {before}")
-            continue
-        executor = submitit.SlurmExecutor(folder=run.slurm / job.stage, python=shlex.quote(sys.executable))
-        parameters = {**job.parameters, **({"dependency": f"afterok:{before}"} if before else {})}
-        executor.update_parameters(**parameters)
-        submitted = executor.submit(stages.run_stage, job.stage, str(run.path))
-        before = submitted.job_id
-        console.say(f"{job.stage}: job {before}, log {submitted.paths.stdout}")
-    console.say("to follow them: squeue --me")
-    return console.DONE
-
-
-def queued_jobs(run: RunDir) -> dict[str, str]:
-    """Stage -> id of the jobs of this run that Slurm still has, told by their comment.
-
-    Raises:
-        OSError: squeue can't be asked.
-    """
-    squeue = shutil.which("squeue")
-    if squeue is None:
-        raise FileNotFoundError(2, "no such command; is this a login node of the cluster?", "squeue")
-    asked = subprocess.run([squeue, "--me", "--noheader", "--format=%i|%k"], capture_output=True, text=True)
-    if asked.returncode:
-        raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
-    found = {}
-    for line in asked.stdout.splitlines():
-        number, _, comment = line.partition("|")
-        for stage in stages.STAGES:
-            if comment.strip() == f"p2p_dist {stage} {run.path}":
-                found[stage] = number.strip()
-    return found
+    hours = chain.gpu_hours(settings, place)
+    console.say(f"# at most {hours:.1f} GPU-hours of training, over all {settings.resources.max_requeues} requeues")

@@ -102,6 +102,7 @@ def train(run: RunDir, config: Config) -> int:
             row: dict[str, Any] = {"step": step, "epoch": step * config.train.global_batch_size / len(index)}
             row |= average_over_ranks(numbers, ranks)
             if first:
+                rundir.check_still_ours()
                 row |= meter.numbers(step)
                 row["digests"] = " ".join(digests)
                 digests = []

@@ -1,5 +1,6 @@
 """The launcher's settings, its scripts, and what it refuses; each as a user types it, without Slurm and without torch."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from p2p_dist import config, rundir
-from p2p_dist.jobs import site, submit
+from p2p_dist.jobs import chain, site, submit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GOLDEN = CHECKOUT / "tests" / "golden" / "dry-run.txt"
@@ -66,7 +67,7 @@ sys.meta_path.insert(0, Absent())
 def test_a_dry_run_needs_only_what_a_login_node_has_and_writes_nothing(place):
     done = launch("--nodes", "2", "--data", songs(place / "songs"), "--dry-run", "--cluster", "slurm", code=BASE_ONLY)
     assert done.returncode == 0, done.stderr
-    assert "srun" in done.stdout and done.stderr == ""
+    assert "#SBATCH" in done.stdout and done.stderr == ""
     assert not (place / "runs").exists()
 
 
@@ -101,10 +102,10 @@ def test_the_scripts_are_whole_and_quoted(place):
     assert list(found) == ["preprocess", "train", "evaluate", "page"]
     for stage, script in found.items():
         assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
-        exports = [line for line in script.splitlines() if line.startswith("export PYTHONPATH")]
-        show = "\n".join([*exports, 'printf %s "$PYTHONPATH"'])
-        seen = subprocess.run(["bash", "-c", show], capture_output=True, text=True).stdout
-        assert seen == str(place / "runs" / "drums-default" / "code"), stage
+        (last,) = [line for line in script.splitlines() if line.startswith("exec bash")]
+        shown = subprocess.run(["bash", "-c", last.replace("exec bash", "printf '%s|'")], capture_output=True, text=True).stdout
+        run = place / "runs" / "drums-default"
+        assert shown == f"{run}/code/hpc/job.sh|{stage}|{run}|"
         assert "--wckey" not in script
     assert "#SBATCH --nodes=2" in found["train"] and "--signal=USR2@300" in found["train"]
     assert "#SBATCH --nodes=1" in found["evaluate"]
@@ -118,11 +119,24 @@ def test_the_settings_printed_are_a_settings_file(place, tmp_path):
     assert config.from_yaml(tmp_path / "c.yaml").train.seed == 7
 
 
-def test_gpu_hours_are_nodes_times_gpus_times_hours_times_starts():
-    place = site.load("slurm")
-    gpus = site.Site(**{**place.__dict__, "gpus_per_node": 8})
-    asked = config.Config(resources=config.Resources(nodes=2, time="10:00:00", max_requeues=4))
-    assert submit.gpu_hours(asked, gpus) == 2 * 8 * 10 * 5
+def test_gpu_hours_are_what_the_site_bills():
+    """LUMI: 4 GPU-hours a node-hour where nodes are given out whole, else half of one for each of the 8 dies asked for."""
+    asked = config.Resources(nodes=2, time="10:00:00", max_requeues=4)
+    place = site.load("lumi")
+    assert chain.gpu_hours(config.Config(resources=asked), place) == 2 * 4 * 10 * 5
+    for change, hours in (({"partition": "small-g"}, 2 * 8 * 0.5 * 10 * 5), ({"max_gpu_hours": 100.0}, 100)):
+        changed = dataclasses.replace(asked, **change)
+        assert chain.gpu_hours(config.Config(resources=changed), place) == hours
+
+
+def test_masks_leave_the_systems_cores_alone_and_share_none():
+    """LUMI-G: the first core of every group of 8 is not for jobs; each process has the 7 others next to its die."""
+    masks = [int(mask, 16) for mask in site.load("lumi").cpu_masks]
+    assert len(masks) == 8
+    cores = [[bit for bit in range(64) if mask >> bit & 1] for mask in masks]
+    assert all(len(own) == 7 and len({core // 8 for core in own}) == 1 for own in cores)
+    assert not {core for own in cores for core in own} & set(range(0, 64, 8))
+    assert sum(masks) == int("fe" * 8, 16), "no core twice"
 
 
 def test_flags_win_over_a_file_over_a_preset(place, tmp_path):
@@ -230,39 +244,129 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
         site.load("other")
 
 
-@pytest.mark.parametrize(
-    ("outcome", "code", "restarts", "leaves", "requeued"),
-    [
-        ("done", 1, 0, 0, False),
-        ("failed", 75, 0, 1, False),
-        ("stopped", 143, 0, 0, True),
-        ("stopped", 75, 3, 75, False),
-        (None, 137, 0, 137, False),
-    ],
-)
-def test_the_batch_shell_decides_by_the_outcome_before_the_exit_code(
-    outcome, code, restarts, leaves, requeued, tmp_path, monkeypatch
-):
-    """`scontrol` here only writes down that it was called; a real Slurm requeues in tests/slurm."""
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", str(restarts))
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """The last lines of a batch script: begin.sh and requeue.sh, with commands of Slurm that only write down their call.
+
+    A real Slurm requeues in tests/slurm.
+    """
     run = rundir.RunDir(tmp_path / "a run")
-    run.path.mkdir()
-    if outcome:
-        run.write_outcome("train", outcome)
-    for name, does in (("scontrol", f'echo "$@" > {tmp_path}/called'), ("sleep", "true")):
+    log = run.slurm / "train" / "attempts"
+    monkeypatch.setenv("P2P_ATTEMPTS", str(log))
+    for name, does in (("scontrol", f'echo "$@" > {tmp_path}/called'), ("sleep", "true"), ("squeue", "echo RUNNING")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    done = subprocess.run(["bash", CHECKOUT / "hpc" / "requeue.sh", str(run.path), str(code), "3"], capture_output=True)
-    assert done.returncode == leaves, done.stderr
-    assert (tmp_path / "called").is_file() == requeued
-
-
-def test_an_older_attempts_outcome_does_not_count(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    run = rundir.RunDir(tmp_path)
-    run.write_outcome("train", "stopped")
-    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    done = subprocess.run(["bash", CHECKOUT / "hpc" / "requeue.sh", str(tmp_path), "70", "3"])
-    assert done.returncode == 70
+
+    class Job:
+        def begin(self, restart=0):
+            monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+            command = ["bash", CHECKOUT / "hpc" / "begin.sh", "train", run.path]
+            return subprocess.run(command, capture_output=True, text=True)
+
+        def end(self, code):
+            (tmp_path / "called").unlink(missing_ok=True)
+            command = ["bash", CHECKOUT / "hpc" / "requeue.sh", "train", run.path, str(code)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            done.requeued = (tmp_path / "called").is_file()
+            return done
+
+        def progress(self, step):
+            (run.checkpoints / rundir.step_name(step)).mkdir(parents=True)
+
+    Job.run, Job.log = run, log
+    return Job()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "leaves", "requeued"),
+    [
+        ("done", 1, 0, False),
+        ("failed", 75, 1, False),
+        ("stopped", 143, 75, True),
+        (None, 75, 75, True),
+        (None, 140, 75, True),
+        (None, 1, 1, False),
+        (None, 137, 137, False),
+        (None, 255, 75, True),
+    ],
+)
+def test_the_batch_shell_decides_by_the_outcome_before_the_exit_code(outcome, code, leaves, requeued, job):
+    assert job.begin().returncode == 0
+    if outcome:
+        job.run.write_outcome("train", outcome)
+    done = job.end(code)
+    assert (done.returncode, done.requeued) == (leaves, requeued), done
+
+
+def test_an_older_attempts_outcome_does_not_count(job):
+    job.begin()
+    job.run.write_outcome("train", "stopped")
+    job.begin(1)
+    assert job.end(70).returncode == 70
+
+
+def test_an_older_attempt_writes_no_outcome(job, monkeypatch):
+    job.begin()
+    job.begin(1)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    with pytest.raises(rundir.SupersededError, match=r"7\.0 was superseded by 7\.1"):
+        job.run.write_outcome("train", "stopped")
+    assert job.run.read_outcome() is None
+
+
+def test_a_crash_is_begun_again_only_with_progress_and_a_few_times(job):
+    for restart in range(3):
+        job.begin(restart)
+        job.progress(restart + 1)
+        assert job.end(139).requeued
+    job.begin(3)
+    job.progress(4)
+    done = job.end(139)
+    assert done.returncode == 139 and not done.requeued and "4 crashes" in done.stdout
+
+
+def test_a_container_that_does_not_start_is_tried_once_more(job):
+    job.begin()
+    assert job.end(255).requeued
+    job.begin(1)
+    assert job.end(255).returncode == 255
+
+
+def test_starts_without_progress_and_without_end_come_to_an_end(job, monkeypatch):
+    """Counted at the start, since a job that is preempted or lost with its node never reaches its last line."""
+    for restart in range(3):
+        assert job.begin(restart).returncode == 0
+    stuck = job.begin(3)
+    assert stuck.returncode == 1 and "begun 4 times from the same place" in stuck.stdout
+    assert [line.split()[5] for line in job.log.read_text().splitlines() if line.startswith("end")] == ["killed"] * 3
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert job.begin().returncode == 0, "a person's new launch counts anew"
+
+
+def test_restarts_are_bounded(job, monkeypatch):
+    monkeypatch.setenv("P2P_MAX_REQUEUES", "1")
+    for restart, leaves in enumerate((0, 0, 1)):
+        job.progress(restart + 1)
+        assert job.begin(restart).returncode == leaves
+    monkeypatch.setenv("P2P_MAX_REQUEUES", "2")
+    job.run.write_outcome("train", "stopped")
+    done = job.end(75)
+    assert not done.requeued and "--max-requeues" in done.stdout
+
+
+def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
+    monkeypatch.setenv("P2P_MAX_SECONDS", "0")
+    job.begin()
+    job.run.write_outcome("train", "stopped")
+    done = job.end(75)
+    assert done.returncode == 75 and not done.requeued and "--max-gpu-hours" in done.stdout
+
+
+def test_a_cancelled_run_is_not_begun_again(job):
+    job.begin()
+    (job.run.slurm / "cancelled").touch()
+    job.run.write_outcome("train", "stopped")
+    done = job.end(75)
+    assert done.returncode == 75 and not done.requeued

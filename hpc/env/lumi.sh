@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# The environment of one process on LUMI-G, sourced inside the task.
+# MIOpen's database must not lie on Lustre nor be shared by processes ("database is locked").
+MIOPEN_CUSTOM_CACHE_DIR=$(mktemp -d "/tmp/miopen-$SLURM_JOB_ID-$SLURM_PROCID-XXXXXX")
+export MIOPEN_CUSTOM_CACHE_DIR MIOPEN_USER_DB_PATH="$MIOPEN_CUSTOM_CACHE_DIR"
+# The Slingshot network. NCCL_NET_GDR_LEVEL stays as it is: set, it hangs the first collective between nodes on images of 2026.
+export NCCL_SOCKET_IFNAME="${NCCL_SOCKET_IFNAME:-hsn0,hsn1,hsn2,hsn3}"
+# The fast convolutions for pictures stored channels last; off by default before ROCm 7.
+export PYTORCH_MIOPEN_SUGGEST_NHWC="${PYTORCH_MIOPEN_SUGGEST_NHWC:-1}"

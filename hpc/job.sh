@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The batch part of every job, outside any container: job.sh STAGE RUN. Counts this start, runs one task a process, decides
+# what comes next. The launcher's scripts and the templates beside this file both end in it. From its environment:
+# P2P_PYTHON, P2P_CPU_MASKS, P2P_ENVIRONMENT, P2P_MAX_REQUEUES, P2P_MAX_CRASH_RESTARTS, P2P_MAX_SECONDS, all optional.
+set -euo pipefail
+stage=$1 run=$(realpath "$2")
+here=$run/code/hpc
+export P2P_ATTEMPTS="$run/slurm/$stage/attempts"
+bash "$here/begin.sh" "$stage" "$run"
+
+export PYTHONPATH="$run/code" PYTHONUNBUFFERED=1
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not take it over from the job
+MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# Other for each start, so that late processes of an earlier one are not met; below the ports that the kernel gives out.
+MASTER_PORT=$((20000 + (SLURM_JOB_ID * 11 + ${SLURM_RESTART_COUNT:-0}) % 12000))
+export MASTER_ADDR MASTER_PORT
+
+# Ranks that save must outlive the first that ends: no kill on a bad exit, but a minute's patience.
+step=(srun --unbuffered --kill-on-bad-exit=0 --wait=60 "--output=${run//%/%%}/slurm/$stage/%j_%t_log.out")
+if [ -n "${P2P_CPU_MASKS:-}" ]; then
+    step+=("--cpu-bind=mask_cpu:$P2P_CPU_MASKS")
+fi
+# -P: the run's own copy of the code, not what lies in the folder that the job was queued from.
+rank=("${P2P_PYTHON:-python3}" -P -m p2p_dist.jobs.stages "$stage" "$run")
+if [ -n "${P2P_ENVIRONMENT:-}" ]; then
+    rank=(bash "$here/rank.sh" "${rank[@]}")
+fi
+code=0
+"${step[@]}" "${rank[@]}" || code=$?
+exec bash "$here/requeue.sh" "$stage" "$run" "$code"

@@ -1,0 +1,114 @@
+"""The Slurm jobs of a run: what each is told, in submitit's words, and the scripts that come of it."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.config import Config, seconds_of
+from p2p_dist.jobs import site, stages
+from p2p_dist.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Job:
+    """One Slurm job: a stage of a run, and what sbatch is told."""
+
+    stage: str
+    folder: Path
+    command: str
+    parameters: dict[str, Any]
+
+    def script(self) -> str:
+        """The batch script, as it is submitted."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        return _make_sbatch_string(command=self.command, folder=self.folder, **self.parameters)
+
+
+def comment(stage: str, run: RunDir) -> str:
+    """What a job carries so that it is found again, whoever queued it."""
+    return f"p2p_dist {stage} {run.path}"
+
+
+def jobs(run: RunDir, settings: Config, place: site.Site) -> list[Job]:
+    """The chain of jobs of a run, in order; each waits for the one before to end well."""
+    resources = settings.resources
+    partition = resources.partition or place.partition
+    whole = partition in place.whole_nodes
+    processes = place.processes_per_node(resources)
+    delay = min(300, seconds_of(resources.time) // 4)
+    shapes: dict[str, dict[str, Any]] = {
+        "preprocess": {
+            "partition": place.cpu_partition,
+            "time": site.minutes_of(place.preprocess_time),
+            "cpus_per_task": place.preprocess_cores,
+            "mem": place.preprocess_memory,
+        },
+        "train": {
+            "partition": partition,
+            "time": site.minutes_of(resources.time),
+            "nodes": resources.nodes,
+            "ntasks_per_node": processes,
+            "cpus_per_task": place.cores_per_process,
+            "gpus_per_node": place.gpus_per_node or None,
+            "mem": place.memory_per_node,
+            "exclusive": True if whole else None,
+            "signal_delay_s": delay,
+        },
+        "evaluate": {
+            "partition": partition,
+            "time": site.minutes_of(place.evaluate_time),
+            "cpus_per_task": place.cores_per_process,
+            "gpus_per_node": 1 if place.gpus_per_node and not whole else place.gpus_per_node or None,
+            "exclusive": True if whole else None,
+        },
+        "page": {"partition": place.cpu_partition, "time": 10, "cpus_per_task": 1},
+    }
+    chain = []
+    for stage in stages.STAGES:
+        shape = {"account": resources.account, "nodes": 1, "ntasks_per_node": 1, **shapes[stage]}
+        # submitit's own --mem knows gigabytes only.
+        further = {"requeue" if place.requeue else "no-requeue": True, "mem": shape.pop("mem", None)}
+        shape["additional_parameters"] = {name: value for name, value in further.items() if value is not None}
+        shape["setup"] = _environment(run, settings, place, stage)
+        shape["job_name"] = f"p2p-{stage}"
+        shape["comment"] = comment(stage, run)
+        shape["stderr_to_stdout"] = True
+        shape["use_srun"] = False  # the step is in hpc/job.sh, which the templates use too
+        parameters = {name: value for name, value in shape.items() if value is not None}
+        command = shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), stage, str(run.path)])
+        # submitit's own wckey is refused by clusters that do not know it.
+        chain.append(Job(stage, run.slurm / stage, command, {**parameters, "wckey": None}))
+    return chain
+
+
+def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) -> list[str]:
+    """What hpc/job.sh is told."""
+    resources = settings.resources
+    values: dict[str, Any] = {
+        "P2P_PYTHON": sys.executable,
+        "P2P_MAX_REQUEUES": resources.max_requeues,
+        "P2P_MAX_CRASH_RESTARTS": resources.max_crash_restarts,
+    }
+    if stage == "train" and resources.max_gpu_hours is not None:
+        rate = place.gpu_hours(1, resources.nodes, resources.partition or place.partition)
+        if rate:
+            values["P2P_MAX_SECONDS"] = int(resources.max_gpu_hours / rate * 3600)
+    if place.cpu_masks and stage == "train":
+        values["P2P_CPU_MASKS"] = ",".join(place.cpu_masks[: place.processes_per_node(resources)])
+    if place.environment:
+        ours = (site.HPC / place.environment).is_file()
+        values["P2P_ENVIRONMENT"] = run.code / "hpc" / place.environment if ours else Path(place.environment).absolute()
+    return [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
+
+
+def gpu_hours(settings: Config, place: site.Site) -> float:
+    """The most that the training can be billed, over all its starts."""
+    resources = settings.resources
+    hours = site.hours_of(resources.time) * (1 + resources.max_requeues)
+    most = place.gpu_hours(hours, resources.nodes, resources.partition or place.partition)
+    return most if resources.max_gpu_hours is None else min(most, resources.max_gpu_hours)

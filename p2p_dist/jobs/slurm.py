@@ -1,0 +1,183 @@
+"""Asking Slurm, on the submit host: what is queued, what it would take, queueing itself. No job calls this."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from typing import Any
+
+from p2p_dist import console, files
+from p2p_dist.config import Config
+from p2p_dist.jobs import chain, site, stages
+from p2p_dist.rundir import RunDir
+
+OPTIONS = {
+    "account": "--account",
+    "partition": "--partition (or the site's partition)",
+    "time": "--time",
+    "nodes": "--nodes",
+    "ntasks-per-node": "--processes-per-node",
+    "mem": "the site's memory_per_node",
+    "gpus-per-node": "the site's gpus_per_node",
+    "cpus-per-task": "the site's cores_per_process",
+}
+"""What sbatch's options are called here."""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job that Slurm has: its id, state, and reason for waiting."""
+
+    number: str
+    state: str
+    reason: str
+
+
+def ask(*command: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run one of Slurm's commands.
+
+    Raises:
+        OSError: there is no such command here, or it does not answer within two minutes.
+    """
+    path = shutil.which(command[0])
+    if path is None:
+        raise FileNotFoundError(2, "no such command; is this a login node of the cluster?", command[0])
+    try:
+        return subprocess.run([path, *command[1:]], input=input, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(5, "no answer from Slurm; try again later", command[0]) from error
+
+
+def queued_jobs(run: RunDir) -> dict[str, Queued]:
+    """Stage -> the job of this run that Slurm still has, told by its comment.
+
+    Raises:
+        OSError: Slurm can't be asked.
+    """
+    asked = ask("squeue", "--me", "--noheader", "--format=%i|%T|%r|%k")
+    if asked.returncode:
+        raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
+    found: dict[str, Queued] = {}
+    for line in asked.stdout.splitlines():
+        number, state, reason, comment = [part.strip() for part in line.split("|", 3)]
+        for stage in stages.STAGES:
+            # A successor waits while the job before it still ends: the newer one goes on.
+            if comment == chain.comment(stage, run) and (stage not in found or int(found[stage].number) < int(number)):
+                found[stage] = Queued(number, state, reason)
+    return found
+
+
+def accounts() -> list[str]:
+    """The projects of this user, as far as Slurm's accounting tells."""
+    try:
+        asked = ask("sacctmgr", "-nP", "show", "associations", f"user={getpass.getuser()}", "format=account")
+    except OSError:
+        return []
+    return sorted(set(asked.stdout.split())) if asked.returncode == 0 else []
+
+
+def _your_accounts() -> str:
+    found = accounts()
+    return f"yours: {', '.join(found)}" if found else "sacctmgr names none of yours: ask the cluster's support"
+
+
+def check(job: chain.Job) -> None:
+    """Have Slurm look at one job without queueing it.
+
+    Raises:
+        ValueError: it would be refused; names the option at fault, found by leaving out one after the other.
+        OSError: Slurm can't be asked.
+    """
+    script = job.script()
+    refused = _refusal(script)
+    if refused is None:
+        return
+    fault = ""
+    for option, ours in OPTIONS.items():
+        without = re.sub(rf"^#SBATCH --{option}=.*\n", "", script, flags=re.MULTILINE)
+        if without != script and _refusal(without) is None:
+            value = re.search(rf"^#SBATCH --{option}=(.*)$", script, re.MULTILINE)
+            fault = f"; it would take it without --{option}={value.group(1) if value else ''}: change {ours}"
+            break
+    if "account" in refused.lower():
+        fault += f" ({_your_accounts()})"
+    raise ValueError(f"Slurm refuses the {job.stage} job: {refused}{fault}; nothing was queued")
+
+
+def _refusal(script: str) -> str | None:
+    asked = ask("sbatch", "--test-only", input=script)
+    if asked.returncode == 0:
+        return None
+    lines = [line.split("error: ", 1)[-1] for line in asked.stderr.splitlines() if "error: " in line]
+    text = "; ".join(dict.fromkeys(lines)).replace("Batch job submission failed: ", "").replace("allocation failure: ", "")
+    if re.search(r"contact|onnect|timed out", text):
+        raise OSError(5, f"Slurm does not answer ({text}); nothing was queued, type the same command again", "sbatch")
+    return text or asked.stderr.strip()
+
+
+def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
+    """Queue the stages that are neither done nor queued, each waiting for the one before; prints their job ids.
+
+    Args:
+        shown: the command that shows how the run is, for people.
+
+    Raises:
+        ValueError: no account where one is needed, or Slurm would refuse a job; nothing was queued then.
+        OSError: Slurm can't be asked, or refused after all.
+    """
+    if place.needs_account and settings.resources.account is None:
+        raise ValueError(f"this cluster bills a project: name one with --account ({_your_accounts()})")
+    queued = queued_jobs(run)
+    wanted: list[tuple[chain.Job, str | None]] = []
+    for job in chain.jobs(run, settings, place):
+        waiting = bool(wanted) or bool(queued)
+        if job.stage in queued:
+            console.say(f"{job.stage}: queued already, job {queued[job.stage].number}")
+            wanted.append((job, queued[job.stage].number))
+        elif (found := stages.is_done(job.stage, run)) is not None and not waiting:
+            console.say(f"{job.stage}: done already ({found})")
+        else:
+            wanted.append((job, None))
+    for job, number in wanted:
+        if number is None:
+            check(job)
+    (run.slurm / "cancelled").unlink(missing_ok=True)
+    before: str | None = None
+    for job, number in wanted:
+        before = number or _submit(job, before)
+    if wanted:
+        console.say(f"to follow them: {shown}")
+    return console.DONE
+
+
+def _submit(job: chain.Job, before: str | None) -> str:
+    """Queue one job; its id."""
+    import submitit
+    from submitit.core.utils import FailedJobError
+
+    parameters: dict[str, Any] = dict(job.parameters)
+    if before is not None:
+        # Without the second, jobs behind one that failed would wait for ever.
+        further = {**parameters["additional_parameters"], "kill-on-invalid-dep": "yes"}
+        parameters |= {"dependency": f"afterok:{before}", "additional_parameters": further}
+    executor = submitit.SlurmExecutor(folder=job.folder)
+    executor.update_parameters(**parameters)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Not `submit`: it would put a pickle between the launcher and the job, which is lost when the launcher is
+        # killed between queueing and naming it, and which other versions of Python can't read.
+        submitted = executor._submit_command(job.command)
+    except FailedJobError as error:
+        lines = [line for line in str(error).splitlines() if "error" in line] or [str(error)]
+        text = f"Slurm did not take the {job.stage} job ({lines[-1]}); type the same command again"
+        raise OSError(5, text, "sbatch") from error
+    console.say(f"{job.stage}: job {submitted.job_id}, log {submitted.paths.stdout}")
+    return str(submitted.job_id)
+
+
+def forget(run: RunDir) -> None:
+    """Mark the run as cancelled: no job of it queues itself again."""
+    files.write_text(run.slurm / "cancelled", "")
