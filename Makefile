@@ -29,7 +29,7 @@ guards: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/shellcheck .ci/run hpc/*.sh hpc/*/*.sh tests/browser/*.sh tests/slurm/*.sh
+	$(BIN)/shellcheck .ci/run hpc/*.sh hpc/*/*.sh hpc/*.sbatch tests/browser/*.sh tests/slurm/*.sh
 
 # Installs Debian's chromium when it is not there (needs root for that) and opens a page in it.
 test-browser: $(VENV)/dev

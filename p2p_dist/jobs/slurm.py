@@ -133,11 +133,10 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
     queued = queued_jobs(run)
     wanted: list[tuple[chain.Job, str | None]] = []
     for job in chain.jobs(run, settings, place):
-        waiting = bool(wanted) or bool(queued)
         if job.stage in queued:
             console.say(f"{job.stage}: queued already, job {queued[job.stage].number}")
             wanted.append((job, queued[job.stage].number))
-        elif (found := stages.is_done(job.stage, run)) is not None and not waiting:
+        elif (found := stages.is_done(job.stage, run)) is not None and not wanted:
             console.say(f"{job.stage}: done already ({found})")
         else:
             wanted.append((job, None))

@@ -1,11 +1,14 @@
 """The whole way on a cluster, as a user types it, beside the same run on one machine."""
 
-import os
+import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+
+from lab import wait_until
 
 from p2p_dist import rundir
 from p2p_dist.train import checkpoint
@@ -33,10 +36,55 @@ def same(run, other):
 
 
 @pytest.fixture(scope="module")
-def here(launch):
+def here(lab, launch):
     """The same training on one machine, undisturbed."""
     launch("submit", "--cluster", "local", "--nodes", "2", "--processes-per-node", "2", "--run", "here", *TINY)
     return rundir.find("here")
+
+
+HURT = ("--preset", "tiny", "--train.steps", "160", "--train.keep-every", "100")
+
+
+def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(lab, launch, here):
+    """Preempted, asked to stop, requeued from outside, its daemon lost; and the code it was launched from has changed."""
+    launch("submit", "--cluster", "local", "--nodes", "2", "--run", "calm", *HURT)
+    number = ids(launch("submit", "--nodes", "2", "--run", "hurt", "--partition", "low", *HURT))["train"]
+    run, calm = rundir.find("hurt"), rundir.find("calm")
+
+    def step():
+        rows = rundir.read_metrics(run)
+        return rows[-1]["step"] if rows else 0
+
+    def said():
+        return "\n".join(path.read_text()[-3000:] for path in (run.slurm / "train").glob("*.out"))
+
+    def until(goal):
+        wait_until(lambda: lab.release(number) or step() >= goal, 150, lambda: f"step {goal}: {lab.job(number)}\n{said()}")
+
+    until(10)
+    preempt(lab, number)
+    until(40)
+    lab.ask("scancel", "--signal=USR2", number)
+    until(70)
+    lab.ask("scontrol", "requeue", number)
+    until(100)
+    node = lab.job(number)["BatchHost"]
+    lab.kill_slurmd(node)
+    try:
+        job = lab.wait_for(number, 200, "COMPLETED", "FAILED", "CANCELLED")
+    finally:
+        lab.return_node(node)
+    assert job["JobState"] == "COMPLETED" and job["Restarts"] == "4", said()
+    same(run, calm)
+    found = json.loads(launch("status", "hurt", "--json"))
+    assert found["stages"]["train"] == "done" and found["attempts"] == 5 and found["step"] == 160
+
+
+def preempt(lab, number):
+    """Have a job of a partition of higher rank take the job's nodes for some seconds."""
+    job = lab.job(number)
+    options = ("-p", "high", "-w", job["NodeList"], "-N", job["NumNodes"], "--exclusive", "-o", "/dev/null")
+    subprocess.run(["sbatch", *options], input="#!/bin/sh\nsleep 5\n", capture_output=True, text=True, check=True)
 
 
 def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, here):
@@ -52,4 +100,4 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, here):
     same(run, here)
     log = next((run.slurm / "train").glob("*_0_log.out")).read_text()
     assert "4 processes x 1" in log and "1 threads each" in log and "\x1b" not in log
-    assert len(list((run.slurm / "train").glob("*_log.out"))) == 4, os.listdir(run.slurm / "train")
+    assert len(list((run.slurm / "train").glob("*_log.out"))) == 4, sorted((run.slurm / "train").iterdir())

@@ -1,0 +1,164 @@
+"""What the launcher, status and cancel do on a cluster: asked again, killed half way, refused; and the templates beside it."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lab import ACCOUNT
+
+from p2p_dist import config, files, rundir
+from p2p_dist.jobs import chain, site, slurm
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    """A folder of songs that no job will open."""
+    folder = tmp_path_factory.mktemp("songs")
+    for split in ("train", "test"):
+        (folder / split).mkdir()
+        (folder / split / f"{split}.stem.mp4").write_bytes(b"x")
+    data = config.preset("tiny").data
+    shards = rundir.runs_root().parent / "shards" / rundir.dataset_name(folder, data)
+    files.write_json(shards / "manifest.json", {"splits": {"train": {"songs": [], "samples": list(range(32))}}})
+    return str(folder)
+
+
+def queued(name):
+    """The jobs of a run that Slurm has, as [stage, ...]: one twice is a job too many."""
+    comments = slurm.ask("squeue", "--me", "--noheader", "--format=%k").stdout.splitlines()
+    return sorted(line.split()[1] for line in comments if line.endswith(f"/{name}"))
+
+
+def typed(songs, name, *more):
+    return ("--data", songs, "--preset", "tiny", "--run", name, *more)
+
+
+def test_asked_again_it_queues_nothing_twice(lab, launch, songs):
+    first = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
+    assert "to follow them: python launch/status.py twice" in first
+    again = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
+    assert again.count("queued already, job ") == 3
+    assert queued("twice") == ["evaluate", "page", "train"]
+
+
+def test_status_and_cancel(lab, launch, songs):
+    launch("submit", *typed(songs, "seen", "--partition", "waiting"))
+    found = json.loads(launch("status", "seen", "--json"))
+    assert found["stages"]["train"].startswith("pending (PartitionDown), job ")
+    assert found["stages"]["page"].startswith("pending (Dependency), job ")
+    assert (found["step"], found["total"], found["attempts"], found["checkpoint"]) == (0, 20, 0, None)
+    table = launch("status", "seen")
+    assert "0 of 20" in table and "pending (Dependency)" in table
+    assert "dropped" in launch("cancel", "seen") and queued("seen") == []
+    assert "nothing of the run seen is queued" in launch("cancel", "seen")
+    launch("submit", *typed(songs, "seen", "--partition", "waiting"))
+    assert not (rundir.find("seen").slurm / "cancelled").exists(), "a launch takes a cancellation back"
+
+
+def test_killed_between_queueing_and_noting_it(lab, songs, launch, tmp_path, monkeypatch):
+    """The first job is in the queue and the launcher is dead; asked again it queues only the rest."""
+    path = os.environ["PATH"]
+    wrapper = tmp_path / "sbatch"
+    real = shutil.which("sbatch")
+    wrapper.write_text(f'#!/bin/sh\ncase $1 in --test-only) exec {real} "$@" ;; esac\n{real} "$@"\nkill -9 $PPID\n')
+    wrapper.chmod(wrapper.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{path}")
+    launch("submit", *typed(songs, "killed", "--partition", "waiting"), code=-9)
+    assert queued("killed") == ["train"]
+    monkeypatch.setenv("PATH", path)
+    launch("submit", *typed(songs, "killed", "--partition", "waiting"))
+    assert queued("killed") == ["evaluate", "page", "train"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--partition", "nowhere"), "without --partition=nowhere: change --partition"),
+        (("--time", "3-00:00:00"), "without --time=4320: change --time"),
+        (("--nodes", "17"), "without --nodes=17: change --nodes"),
+        (("--processes-per-node", "200"), "without --ntasks-per-node=200: change --processes-per-node"),
+        (("--account", "elsewhere"), f"yours: {ACCOUNT}"),
+        (("--cluster", "lumi"), f"name one with --account (yours: {ACCOUNT}"),
+    ],
+)
+def test_what_slurm_would_refuse_is_said_before_anything_is_queued(more, said, lab, launch, songs):
+    shown = launch("submit", *typed(songs, "refused", "--cluster", "slurm", *more), code=2)
+    assert said in shown and "Traceback" not in shown
+    assert queued("refused") == []
+
+
+LUMI = (site.HPC / "sites" / "lumi.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "accepted"),
+    [
+        (("", ""), True),
+        (("gpus_per_node: 8", "gpus_per_node: 9"), False),
+        (("memory_per_node: 480G", "memory_per_node: 490G"), False),
+        (("cores_per_process: 7", "cores_per_process: 15"), False),
+        (("partition: standard-g", "partition: standard"), False),
+    ],
+)
+def test_requests_for_lumi(change, accepted, lab, tmp_path):
+    """The nodes of this cluster are LUMI-G's in all that a request can ask for."""
+    path = tmp_path / "lumi.yaml"
+    masks = ', "0xff"]' if "9" in change[1] else "]"
+    path.write_text(LUMI.replace(*change).replace("]\nenvironment", f"{masks}\nenvironment"))
+    resources = config.Resources(nodes=2, account=ACCOUNT, processes_per_node=8)
+    run = rundir.find("lumi")
+    jobs = chain.jobs(run, config.Config(resources=resources), site.load("lumi", str(path)))
+    train = next(job for job in jobs if job.stage == "train")
+    if accepted:
+        assert "--exclusive" in train.script() and "P2P_CPU_MASKS=0xfe000000000000,0xfe" in train.script()
+        for job in jobs:
+            slurm.check(job)
+    else:
+        with pytest.raises(ValueError, match="Slurm refuses the train job"):
+            slurm.check(train)
+
+
+def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
+    """Each task writes down what it was started with and as what; only numbers of jobs and ports may differ."""
+    run = rundir.find("same")
+    wanted = config.preset("tiny")
+    rundir.begin(run, wanted, "songs")
+    recorder = tmp_path / "python"
+    recorder.write_text(
+        '#!/bin/sh\nmkdir -p "$RECORD"\ntr "\\0" "\\n" < /proc/$$/environ | sort > "$RECORD/$SLURM_PROCID.env"\n'
+        'echo "$@" > "$RECORD/$SLURM_PROCID.argv"\nexit 0\n'
+    )
+    recorder.chmod(0o755)
+    (train,) = [job for job in chain.jobs(run, wanted, site.load("slurm")) if job.stage == "train"]
+    script = tmp_path / "launched.sh"
+    shape = ("--nodes=2", "--ntasks-per-node=2", "--time=10")
+    script.write_text(train.script().replace(sys.executable, str(recorder)))
+    train.folder.mkdir(parents=True)
+    seen = []
+    for name, what in (("launched", script), ("template", CHECKOUT / "hpc" / "train.sbatch")):
+        environment = {**os.environ, "RECORD": str(tmp_path / name), "P2P_PYTHON": str(recorder)}
+        environment |= {"P2P_MAX_REQUEUES": "10", "P2P_MAX_CRASH_RESTARTS": "3", "SUBMITIT_EXECUTOR": "slurm"}
+        command = ["sbatch", "--parsable", *shape, "-o", str(tmp_path / f"{name}.log"), str(what), str(run.path)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        number = done.stdout.strip()
+        job = lab.wait_for(number, 90, "COMPLETED", "FAILED")
+        assert job["JobState"] == "COMPLETED", (tmp_path / f"{name}.log").read_text()
+        comment = lab.ask("scontrol", "show", "job", number)
+        assert name == "launched" or f"Comment={chain.comment('train', run)}" in comment
+        assert len(list((tmp_path / name).glob("*.env"))) == 4
+        seen.append({path.name: kept(path.read_text(), tmp_path / name) for path in (tmp_path / name).iterdir()})
+    assert seen[0] == seen[1]
+
+
+def kept(text, folder):
+    """The lines of an environment without those that two jobs never share."""
+    own = ("SLURM_JOB_NAME", "SLURM_JOBID", "SLURM_JOB_ID", "SLURM_STEP", "SLURM_SRUN", "SLURM_LAUNCH", "MASTER_PORT", "RECORD")
+    own += ("SLURM_TASK_PID", "SLURM_JOB_CPUS", "SRUN_DEBUG", "TMPDIR", "SLURMD_DEBUG", "SLURM_TOPOLOGY", "SLURM_JOB_COMMENT")
+    return [line for line in text.splitlines() if not line.startswith(own)]

@@ -1,0 +1,279 @@
+"""Everything that ends a job early, and what comes after, on a real Slurm. The runs are queued together and live side by
+side; each test does its harm to its own and then looks at what became of it."""
+
+import dataclasses
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from lab import wait_until
+
+from p2p_dist import config, files, rundir
+from p2p_dist.jobs import site, slurm
+
+LONG = 150
+"""Seconds that something may take on a busy machine before a test gives up."""
+
+# Those that are harmed where they are have their nodes for themselves.
+TWO, ONE = {"nodes": 2, "partition": "standard-g"}, {"partition": "small"}
+SETTINGS = {
+    "preempted": {"nodes": 2, "partition": "low"},
+    "preempted unsignalled": {"partition": "low"},
+    "slurmd lost": TWO,
+    "node lost": TWO,
+    "requeued from outside": {"nodes": 2, "partition": "small"},
+    "signalled": ONE,
+    "out of time": {"time": "00:01:00", **ONE},
+    "not requeued": {"site": "NO REQUEUE", **ONE},
+    "crashing": {"max_crash_restarts": 2, **ONE},
+    "stuck": ONE,
+    "controller away": ONE,
+    "cancelled": ONE,
+}
+
+
+class Paced:
+    """One run whose processes only count (paced.py), queued with the launcher's own code."""
+
+    def __init__(self, lab, name, folder):
+        self.lab, self.run = lab, rundir.find(name.replace(" ", "-"))
+        resources = dict(SETTINGS[name])
+        if resources.pop("site", None):
+            path = folder / "no-requeue.yaml"
+            path.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace("requeue: true", "requeue: false"))
+            resources["site"] = str(path)
+        wanted = config.preset("tiny")
+        self.settings = dataclasses.replace(wanted, resources=config.Resources(**resources))
+        rundir.begin(self.run, self.settings, "songs")
+
+    def queue(self):
+        """What the launcher does last."""
+        slurm.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
+        found = slurm.queued_jobs(self.run)
+        self.jobs = {stage: job.number for stage, job in found.items()}
+        self.train = self.jobs["train"]
+
+    @property
+    def step(self):
+        """The newest step that is noted."""
+        rows = rundir.read_metrics(self.run)
+        return rows[-1]["step"] if rows else 0
+
+    def log(self, part="*_0_log.out"):
+        """All that its processes and its batch shells said."""
+        return "\n".join(path.read_text() for path in sorted((self.run.slurm / "train").glob(part)))
+
+    def about(self):
+        """What to show when something did not happen."""
+        return f"{self.run.path.name}: {self.lab.job(self.train)}\n{self.log()}\n{self.attempts()}"
+
+    def attempts(self, kind="", word=None):
+        """The lines of its record that begin so; or one word of each."""
+        path = self.run.slurm / "train" / "attempts"
+        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [line if word is None else line[word] for line in lines if line[0].startswith(kind)]
+
+    def until_step(self, step):
+        """Wait until so many steps are noted."""
+        wait_until(lambda: self.lab.release(self.train) or self.step >= step, LONG, self.about)
+
+    def until_start(self, number):
+        """Wait until the job begins the so-manieth time and goes on; skips the two minutes that Slurm waits."""
+
+        def begun():
+            self.lab.release(self.train)
+            return len(self.attempts("start")) >= number
+
+        wait_until(begun, LONG, self.about)
+        before = int(self.attempts("start", 2)[-1])
+        wait_until(lambda: self.step > before + 5, LONG, self.about)
+
+    def until_end(self, *states):
+        """Wait until the training ends for good."""
+        wait_until(lambda: self.lab.release(self.train) or self.lab.job(self.train).get("JobState") in states, LONG, self.about)
+
+    def finish(self):
+        """Let it come to its end; then nothing may be missing, nothing twice, and what waited has run once."""
+        (self.run.path / "finish").touch()
+        for stage in ("train", "evaluate", "page"):
+            self.lab.wait_for(slurm.queued_jobs(self.run)[stage].number if stage in slurm.queued_jobs(self.run)
+                              else self.jobs[stage], LONG, "COMPLETED")  # fmt: skip
+        rows = rundir.read_metrics(self.run)
+        assert [row["step"] for row in rows] == list(range(1, len(rows) + 1)), "every step once"
+        assert [step for step, _ in rundir.find_steps(self.run.checkpoints)][-1] == len(rows)
+        for name in ("evaluated", "paged"):
+            assert len((self.run.path / name).read_text().split()) == 1, name
+        assert len(self.attempts("start")) == len(self.attempts("end"))
+
+
+@pytest.fixture(scope="module")
+def paced(lab, tmp_path_factory):
+    """All runs of this file, training at the same time."""
+    folder = tmp_path_factory.mktemp("paced")
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "paced.py"}" "$@"\n')
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    shards = rundir.runs_root().parent / "shards" / "songs"
+    files.write_json(shards / "manifest.json", {"splits": {"train": {"songs": [], "samples": list(range(32))}}})
+    runs = {name: Paced(lab, name, folder) for name in SETTINGS}
+    files.write_json(runs["crashing"].run.path / "plan.json", {"crash_at": {"0": 7, "1": 12, "2": 17}})
+    files.write_json(runs["stuck"].run.path / "plan.json", {"stop_at": {str(n): 0 for n in range(9)}})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(python))
+        for run in runs.values():
+            run.queue()
+    return runs
+
+
+def preempt(lab, run):
+    """Have jobs of a partition of higher rank take the run's nodes."""
+    nodes = lab.job(run.train)["NodeList"]
+    script = "#!/bin/sh\nsleep 5\n"
+    options = ("-p", "high", "-w", nodes, "-N", lab.job(run.train)["NumNodes"], "--exclusive", "-o", "/dev/null", "--parsable")
+    done = subprocess.run(["sbatch", *options], input=script, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_preempted_with_a_user_signal(lab, paced):
+    """The signal comes at once, and the run saves and is queued again before Slurm's patience (GraceTime) is over."""
+    run = paced["preempted"]
+    run.until_step(8)
+    preempt(lab, run)
+    run.until_start(2)
+    assert run.attempts("end", 5) == ["stopped"]
+    assert run.attempts("start", 2)[1] == run.attempts("end", 2)[0], "not a step lost"
+    run.finish()
+
+
+def test_preempted_without_one(lab, paced):
+    """Slurm's default: TERM at once."""
+    run = paced["preempted unsignalled"]
+    run.until_step(8)
+    lab.configure("")
+    try:
+        preempt(lab, run)
+        run.until_start(2)
+    finally:
+        lab.configure("preempt_send_user_signal")
+    run.finish()
+
+
+def test_requeued_from_outside(lab, paced):
+    """The batch shell is killed before its last line; the next start notes how it ended."""
+    run = paced["requeued from outside"]
+    run.until_step(8)
+    lab.ask("scontrol", "requeue", run.train)
+    run.until_start(2)
+    lab.ask("scontrol", "requeue", run.train)
+    run.until_start(3)
+    run.finish()
+
+
+def test_asked_to_stop_by_a_signal(lab, paced):
+    run = paced["signalled"]
+    run.until_step(8)
+    lab.ask("scancel", "--signal=USR2", run.train)
+    run.until_start(2)
+    assert run.attempts("end", 5) == ["stopped"] and "stopped: queued again" in run.log()
+    run.finish()
+
+
+def test_where_requeueing_is_refused_a_successor_goes_on(lab, paced):
+    """The evaluation, which waited for the first job, waits for the second, and runs once."""
+    run = paced["not requeued"]
+    run.until_step(8)
+    first = run.train
+    lab.ask("scancel", "--signal=USR2", first)
+    wait_until(lambda: run.attempts("successor"), LONG, run.about)
+    (run.train,) = run.attempts("successor", 1)
+    wait_until(lambda: len(run.attempts("start")) == 2, LONG, run.about)
+    assert len(run.attempts("launch")) == 1, "it counts on"
+    wait_until(lambda: f"afterok:{run.train}(" in lab.job(run.jobs["evaluate"])["Dependency"], LONG, run.about)
+    run.jobs["train"] = run.train
+    run.finish()
+    assert lab.job(first)["JobState"] == "FAILED"
+
+
+def test_crashes_with_progress_are_tried_again_and_not_for_ever(lab, paced):
+    run = paced["crashing"]
+    run.until_end("FAILED")
+    assert run.attempts("end", 5) == ["crash", "crash", "crash"] and "not begun again (3 crashes" in run.log()
+    lab.wait_for(run.jobs["evaluate"], LONG, "CANCELLED")  # not left to wait for ever
+    assert not (run.run.path / "evaluated").exists()
+
+
+def test_starts_without_progress_come_to_an_end(lab, paced):
+    run = paced["stuck"]
+    run.until_end("FAILED")
+    assert len(run.attempts("start")) == 4 and "without progress" in run.log()
+
+
+def test_a_daemon_lost_leaves_processes_that_change_nothing(lab, paced):
+    """slurmd is killed, its tasks live on; Slurm starts the run elsewhere. The old ones leave without a trace."""
+    run = paced["slurmd lost"]
+    run.until_step(8)
+    old = lab.job(run.train)
+    node = old["BatchHost"]
+    lab.kill_slurmd(node)
+    try:
+        run.until_start(2)
+        assert lab.job(run.train)["BatchHost"] != node
+        wait_until(lambda: "was superseded by" in run.log(), LONG, run.about)
+        assert run.run.read_outcome() is None
+        run.finish()
+    finally:
+        lab.return_node(node)
+
+
+def test_a_node_lost(lab, paced):
+    """All its processes at once, as without power."""
+    run = paced["node lost"]
+    run.until_step(8)
+    node = lab.job(run.train)["BatchHost"]
+    lab.lose(node)
+    try:
+        run.until_start(2)
+        run.finish()
+    finally:
+        lab.return_node(node)
+
+
+def test_the_time_limit_reached_twice(lab, paced):
+    run = paced["out of time"]
+    run.until_start(3)
+    assert run.attempts("end", 5) == ["stopped", "stopped"]
+    run.finish()
+
+
+def test_cancelled_by_hand_it_does_not_come_back(lab, paced):
+    run = paced["cancelled"]
+    run.until_step(8)
+    lab.ask("scancel", run.train)
+    lab.wait_for(run.train, LONG, "CANCELLED")
+    wait_until(lambda: "EndTime" in lab.job(run.train) and not slurm.queued_jobs(run.run).get("train"), LONG, run.about)
+    time.sleep(3)
+    assert lab.job(run.train)["JobState"] == "CANCELLED" and len(run.attempts("start")) == 1
+
+
+def test_a_controller_that_is_away_for_20_seconds(lab, paced):
+    """The run stops on its own meanwhile, and is queued again once the controller answers."""
+    run = paced["controller away"]
+    run.until_step(8)
+    lab.stop("slurmctld", 20)
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"SLURM_JOB_ID={run.train}".encode() in words and b"paced.py" in (path.parent / "cmdline").read_bytes():
+            os.kill(int(path.parent.name), signal.SIGUSR2)
+    time.sleep(20)
+    assert run.attempts("end", 5) == ["stopped"]
+    lab.start_controller()
+    run.until_start(2)
+    run.finish()
