@@ -6,6 +6,7 @@ import getpass
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +151,46 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
     if wanted:
         console.say(f"to follow them: {shown}")
     return console.DONE
+
+
+def wait(run: RunDir, every: float = 5.0) -> int:
+    """Say how the queued jobs change until none is left; looks every so many seconds.
+
+    Returns:
+        exit code: 0 all stages are done, 75 one stopped in order, 1 one failed or was cancelled.
+    """
+    before: dict[str, str] = {}
+    away = False
+    while True:
+        try:
+            queued = queued_jobs(run)
+        except OSError as error:
+            if not away:
+                console.complain(f"{console.describe(error)}; asking on")
+            away = True
+        else:
+            away = False
+            now = {stage: f"{stage}: {job.state.lower()}, job {job.number}" for stage, job in queued.items()}
+            for stage, text in now.items():
+                if before.get(stage) != text:
+                    console.say(text)
+            before = now
+            if not queued:
+                break
+        time.sleep(every)
+    left = [stage for stage in stages.STAGES if stages.is_done(stage, run) is None]
+    if not left:
+        console.say(f"page: {run.page}")
+        return console.DONE
+    outcome = run.read_outcome()
+    if outcome is not None and outcome["stage"] == left[0] and outcome["outcome"] == "stopped":
+        console.say(f"{left[0]} stopped in order; to go on, type the same command again")
+        return console.STOPPED
+    because = outcome["message"] if outcome is not None and outcome["stage"] == left[0] else ""
+    console.complain(
+        f"error: {left[0]} did not come to its end{': ' + because if because else ''}; its logs: {run.slurm / left[0]}"
+    )
+    return console.FAILED
 
 
 def _submit(job: chain.Job, before: str | None) -> str:

@@ -167,6 +167,21 @@ def show(found: dict[str, Any]) -> None:
     Console().print(table)
 
 
+def show_all(runs: list[dict[str, Any]]) -> None:
+    """Print several runs as one table, a line each."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("run", "stage", "state", "step", "l1", "evaluated", "GPU-hours")
+    for one in runs:
+        stage = next((name for name, text in one["stages"].items() if text != "done"), "page")
+        step = f"{one['step']} of {'?' if one['total'] is None else one['total']}"
+        l1 = "" if one["l1"] is None else f"{one['l1']:.4f}"
+        evaluated = f"{one['evaluated']} of {one['to_evaluate']}"
+        table.add_row(one["run"], stage, one["stages"][stage], step, l1, evaluated, f"{one['gpu_hours']['used']:.2f}")
+    Console().print(table)
+
+
 def runs(name: str | None) -> list[RunDir]:
     """The run called `name`, or all there are.
 
@@ -191,7 +206,8 @@ def main(arguments: list[str]) -> int:
     found = [gather(run) for run in runs(given.run)]
     if given.json:
         console.say(json.dumps(found[0] if given.run else found, indent=1))
+    elif given.run:
+        show(found[0])
     else:
-        for one in found:
-            show(one)
+        show_all(found)
     return console.DONE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import itertools
 import os
 import shlex
 from dataclasses import dataclass, field
@@ -37,6 +38,10 @@ class Command:
     """YAML file with any part of the settings; over the preset, under the flags"""
     dry_run: bool = False
     """print the stages, the Slurm scripts, the settings and the most GPU-hours they can take; start nothing"""
+    wait: bool = False
+    """on Slurm: stay and say how the jobs are until the last has ended"""
+    sweep: tuple[str, ...] = ()
+    """one run for each combination of values: train.seed=0,1,2 train.learning-rate=1e-4,2e-4"""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
@@ -46,6 +51,8 @@ def main(arguments: list[str]) -> int:
         console.say(f"p2p_dist {__version__}")
         return console.DONE
     command, run = parse(arguments)
+    if command.sweep:
+        return max([main(one) for one in combinations(arguments, command.sweep, run.path.name)])
     where = site.resolve(command.settings.resources.cluster)
     example = example_folder()
     root = Path(command.settings.data.root or example)
@@ -66,7 +73,9 @@ def main(arguments: list[str]) -> int:
         console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
     if place is None:
         return local.run(run, settings, owner, again(arguments))
-    return slurm.queue(run, settings, place, again([run.path.name]).replace("submit.py", "status.py"))
+    code = slurm.queue(run, settings, place, again([run.path.name]).replace("submit.py", "status.py"))
+    owner.close()
+    return slurm.wait(run) if command.wait else code
 
 
 def again(arguments: list[str]) -> str:
@@ -75,6 +84,31 @@ def again(arguments: list[str]) -> str:
     python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
     places = [f"{name}={shlex.quote(os.environ[name])}" for name in ("P2P_RUNS", "MUSDB_PATH") if os.environ.get(name)]
     return " ".join([*places, shlex.join([python, program, *arguments])])
+
+
+def combinations(arguments: list[str], sweep: tuple[str, ...], name: str) -> list[list[str]]:
+    """The command lines of a sweep: one for each combination, its values as flags and in the name of its run.
+
+    Raises:
+        ValueError: not `key=value,value`, a key twice, or a setting or value that is refused; before anything is begun.
+    """
+    keys, values = [], []
+    for part in sweep:
+        key, equals, listed = part.partition("=")
+        if not equals or not all(listed.split(",")) or key in keys:
+            raise ValueError(f"--sweep {part}: write each setting once, as in train.seed=0,1,2")
+        keys.append(key)
+        values.append(listed.split(","))
+    begin = arguments.index("--sweep")
+    end = next((i for i in range(begin + 1, len(arguments)) if arguments[i].startswith("--")), len(arguments))
+    rest = arguments[:begin] + arguments[end:]
+    found = []
+    for chosen in itertools.product(*values):
+        words = [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in zip(keys, chosen, strict=True)]
+        flags = [text for key, value in zip(keys, chosen, strict=True) for text in (f"--{key}", value)]
+        found.append([*rest, *flags, "--run", "-".join([name, *words])])
+        parse(found[-1])
+    return found
 
 
 def parse(arguments: list[str]) -> tuple[Command, RunDir]:

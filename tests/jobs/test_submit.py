@@ -176,6 +176,18 @@ def test_a_run_that_exists_is_its_own_preset(place):
         rundir.begin(run, other.settings, "songs")
 
 
+def test_a_sweep_is_one_run_for_each_combination(place):
+    sweep = ("train.seed=0,1", "train.learning-rate=1e-4,2e-4,3e-4")
+    found = submit.combinations(["--data", "/songs", "--sweep", *sweep, "--nodes", "2"], sweep, "drums-default")
+    parsed = [submit.parse(one) for one in found]
+    assert [(c.settings.train.seed, c.settings.train.learning_rate, c.settings.resources.nodes) for c, _ in parsed] == [
+        (seed, rate, 2) for seed in (0, 1) for rate in (1e-4, 2e-4, 3e-4)
+    ]
+    assert len({run.path for _, run in parsed}) == 6 and parsed[0][1].path.name == "drums-default-seed-0-learning-rate-1e-4"
+    printed = launch("--data", songs(place / "songs"), "--cluster", "slurm", "--dry-run", "--sweep", *sweep).stdout
+    assert printed.count("##### train.sh") == 6
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -194,6 +206,11 @@ def test_a_run_that_exists_is_its_own_preset(place):
         (["--train.learning-rate", "fast"], "learning-rate"),
         (["--time", "soon"], "1:30:00"),
         (["--cluster", "moon"], "slurm"),
+        (["--sweep", "train.seed"], "train.seed=0,1,2"),
+        (["--sweep", "train.sed=1,2"], "--train.seed"),
+        (["--site", "/no/such.yaml", "--cluster", "slurm", "--dry-run"], "no file /no/such.yaml"),
+        (["--max-gpu-hours", "0"], "max-gpu-hours must be greater than 0"),
+        (["--max-crash-restarts", "-1"], "max-crash-restarts must not be negative"),
     ],
 )
 def test_a_mistake_is_one_screen_with_exit_code_2_and_leaves_nothing(arguments, said, place):

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from lab import wait_until
 
 from p2p_dist import rundir
@@ -88,9 +87,10 @@ def preempt(lab, number):
 
 
 def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, here):
-    shown = launch("submit", "--nodes", "2", "--processes-per-node", "2", "--run", "there", *TINY)
+    shown = launch("submit", "--nodes", "2", "--processes-per-node", "2", "--run", "there", "--wait", *TINY)
     found = ids(shown)
     assert list(found) == ["train", "evaluate", "page"] and "preprocess: done already" in shown
+    assert shown.splitlines()[-1] == f"page: {rundir.find('there').page}"
     for stage, number in found.items():
         job = lab.wait_for(number, 240, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
         log = Path(job["StdOut"])

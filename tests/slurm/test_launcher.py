@@ -94,6 +94,17 @@ def test_what_slurm_would_refuse_is_said_before_anything_is_queued(more, said, l
     assert queued("refused") == []
 
 
+def test_without_accounting_jobs_are_queued_all_the_same(lab, launch, songs):
+    """slurmdbd away: nothing but the list of accounts comes from it."""
+    lab.stop("slurmdbd")
+    try:
+        assert "to follow them" in launch("submit", *typed(songs, "unaccounted", "--partition", "waiting"))
+        assert "sacctmgr names none of yours" in launch("submit", *typed(songs, "nobody", "--cluster", "lumi"), code=2)
+    finally:
+        lab.start_accounting()
+    assert queued("unaccounted") == ["evaluate", "page", "train"] and queued("nobody") == []
+
+
 LUMI = (site.HPC / "sites" / "lumi.yaml").read_text()
 
 

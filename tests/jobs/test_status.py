@@ -1,0 +1,71 @@
+"""How a run is shown, from its own files; with a real Slurm in tests/slurm."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p2p_dist import config, files, rundir
+from p2p_dist.jobs import status
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def show(command, *arguments):
+    """Type a command; it must not need what a login node lacks."""
+    code = "import sys, runpy; [sys.modules.__setitem__(n, None) for n in ('torch', 'numpy', 'webdataset', 'musdb')]; "
+    code += "sys.argv = sys.argv[1:]; sys.path.insert(0, 'launch'); runpy.run_path(sys.argv[0], run_name='__main__')"
+    return subprocess.run(
+        [sys.executable, "-c", code, f"launch/{command}.py", *arguments],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Begun on LUMI, two nodes: an attempt of an hour that was killed 30 minutes after its checkpoint, and one that stopped."""
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    run = rundir.find("mine")
+    begun = config.Config(resources=config.Resources(nodes=2, cluster="lumi"), train=config.Train(epochs=None, steps=100))
+    files.write_text(run.config, config.to_yaml(begun))
+    files.write_json(run.dataset, {"name": "songs"})
+    lines = ["launch 7", "start 7.0 0 10000 2", "end 7.0 10 13600 - killed 11800", "start 7.1 10 20000 2"]
+    files.write_text(run.slurm / "train" / "attempts", "\n".join([*lines, "end 7.1 40 21800 75 stopped 21800"]) + "\n")
+    rundir.append_metrics(run, {"step": 40, "images_per_second": 64.0, "l1": 0.125})
+    (run.checkpoints / rundir.step_name(40)).mkdir(parents=True)
+    return run
+
+
+def test_a_run_that_stopped(run):
+    run.write_outcome("train", "stopped")
+    found = status.gather(run)
+    assert found["stages"] == {"preprocess": "to do", "train": "stopped", "evaluate": "to do", "page": "to do"}
+    assert (found["attempt"], found["attempts"], found["step"], found["total"], found["checkpoint"]) == ("7.1", 2, 40, 100, 40)
+    assert found["seconds_left"] == 60 * 64 / 64
+    hours = found["gpu_hours"]
+    assert hours["used"] == pytest.approx(2 * 4 * 1.5) and hours["lost"] == pytest.approx(2 * 4 * 0.5)
+    assert hours["predicted"] == pytest.approx(12 + 2 * 4 * 60 / 3600)
+
+
+def test_the_table_and_the_json(run):
+    table = show("status", "mine")
+    assert table.returncode == 0 and "40 of 100" in table.stdout and "12.00 used, 4.00 lost to restarts" in table.stdout
+    every = show("status").stdout
+    assert "mine" in every and "0.1250" in every and "40 of 100" in every
+    assert json.loads(show("status", "--json").stdout)[0]["step"] == 40
+
+
+def test_a_mistake_is_one_line(run):
+    for command, arguments, said in (
+        ("status", ("yours",), "no run yours in"),
+        ("cancel", ("yours",), "no run yours in"),
+        ("status", ("../up",), "use letters"),
+    ):
+        done = show(command, *arguments)
+        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
