@@ -22,7 +22,10 @@ fi
 read -r progress saved < <(bash "${0%/*}/progress.sh" "$stage" "$run")
 echo "end $attempt $progress $(date +%s) $code $outcome $saved" >>"$log"
 case $outcome in
-done) exit 0 ;;
+done)
+    if [ "$stage" = train ]; then exit 0; fi # its ranks agreed; tasks that share a stage end each for itself
+    exit "$code"
+    ;;
 failed) exit 1 ;;
 crash)
     read -r crashes began < <(awk '$1 == "launch" {n = 0} $6 == "crash" {n++} $1 == "start" {b = $3} END {print n, b}' "$log")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import tarfile
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from p2p_dist.config import Config
 from p2p_dist.data import pairs
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate import generate, metrics, onsets, picture
-from p2p_dist.rundir import RunDir, is_evaluation
+from p2p_dist.rundir import RunDir, attempt, is_evaluation
 from p2p_dist.train import checkpoint
 
 REFERENCE_SOUNDS = ("input", "target", "ceiling", "true-mix")
@@ -56,10 +57,10 @@ class Excerpt:
 
 
 def evaluate(run: RunDir, config: Config) -> int:
-    """Evaluate the checkpoints that have no evaluation yet, oldest first.
+    """Evaluate the checkpoints that have no evaluation yet, oldest first; several processes share them, each takes the next.
 
     Returns:
-        how many were evaluated.
+        how many were evaluated by this process.
 
     Raises:
         ValueError: no held-out song, no checkpoint, or a damaged one.
@@ -68,19 +69,40 @@ def evaluate(run: RunDir, config: Config) -> int:
     if not found:
         raise ValueError(f"no checkpoint in {run.checkpoints}: train first")
     todo = [c for c in found if not is_evaluation(run.evaluations / c.path.name)]
-    files.remove_garbage(run.evaluations)
-    for item in todo:
-        shutil.rmtree(run.evaluations / item.path.name, ignore_errors=True)  # what is left of one that lost files
+    rank, alone = int(os.environ.get("RANK", "0")), os.environ.get("WORLD_SIZE", "1") == "1"
+    if alone:  # else it may be what another process is just writing
+        files.remove_garbage(run.evaluations)
     excerpts = held_out(run.shards, config)
     references = refer(run.evaluations / "references", excerpts, config)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with console.Progress("evaluate", len(todo), status=run.status) as progress:
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    mine = 0
+    with console.Progress("evaluate", len(todo), status=run.status if rank == 0 else None) as progress:
         for done, item in enumerate(todo, 1):
+            if not alone and not claim(run, item.path.name):
+                continue
+            mine += 1
+            shutil.rmtree(run.evaluations / item.path.name, ignore_errors=True)  # what is left of one that lost files
             generator = generate.load(checkpoint.load_generator(item), config, device)
             with files.new_folder(run.evaluations / item.path.name) as folder:
                 mean = _evaluate_one(folder, item.step, generator, excerpts, references, config)
             progress.update(done, f"step {item.step}" + "".join(f", {n} {v:.3g}" for n in SHOWN if (v := mean[n]) is not None))
-    return len(todo)
+    return mine
+
+
+def claim(run: RunDir, name: str) -> bool:
+    """Take one checkpoint for this process, before any other of the same attempt does.
+
+    The claims of an attempt that ended count for nothing in the next, so what it left half done is taken anew.
+    """
+    folder = run.evaluations / "claims" / attempt()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _evaluate_one(

@@ -62,8 +62,9 @@ def jobs(run: RunDir, settings: Config, place: site.Site) -> list[Job]:
         "evaluate": {
             "partition": partition,
             "time": site.minutes_of(place.evaluate_time),
+            "ntasks_per_node": place.evaluate_processes,
             "cpus_per_task": place.cores_per_process,
-            "gpus_per_node": 1 if place.gpus_per_node and not whole else place.gpus_per_node or None,
+            "gpus_per_node": min(place.evaluate_processes, place.gpus_per_node) or None,
             "exclusive": True if whole else None,
         },
         "page": {"partition": place.cpu_partition, "time": 10, "cpus_per_task": 1},

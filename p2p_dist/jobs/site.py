@@ -33,6 +33,7 @@ class Site:
     preprocess_cores: int
     preprocess_memory: str | None
     preprocess_time: str
+    evaluate_processes: int
     evaluate_time: str
     gpu_hours_per_node_hour: float
     gpu_hours_per_gpu_hour: float

@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import os
 import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated

@@ -10,6 +10,7 @@ import torch
 from lab import wait_until
 
 from p2p_dist import rundir
+from p2p_dist.jobs import site
 from p2p_dist.train import checkpoint
 
 TINY = ("--preset", "tiny", "--train.steps", "40", "--train.keep-every", "2")
@@ -86,8 +87,12 @@ def preempt(lab, number):
     subprocess.run(["sbatch", *options], input="#!/bin/sh\nsleep 5\n", capture_output=True, text=True, check=True)
 
 
-def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, here):
-    shown = launch("submit", "--nodes", "2", "--processes-per-node", "2", "--run", "there", "--wait", *TINY)
+def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, here, tmp_path):
+    """And two tasks share the evaluation: each checkpoint is taken by one of them."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace("evaluate_processes: 1", "evaluate_processes: 2"))
+    place = ("--nodes", "2", "--processes-per-node", "2", "--site", str(mine))
+    shown = launch("submit", *place, "--run", "there", "--wait", *TINY)
     found = ids(shown)
     assert list(found) == ["train", "evaluate", "page"] and "preprocess: done already" in shown
     assert shown.splitlines()[-1] == f"page: {rundir.find('there').page}"
@@ -98,6 +103,13 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, here):
     run = rundir.find("there")
     assert run.page.is_file()
     same(run, here)
+    steps = [step for step, path in rundir.find_steps(run.checkpoints) if (path / "generator.safetensors").is_file()]
+    said = [path.read_text() for path in sorted((run.slurm / "evaluate").glob("*_log.out"))]
+    taken = [[int(step) for step in re.findall(r"step (\d+)", text)] for text in said]
+    assert len(taken) == 2 and [step for step, _ in rundir.find_steps(run.evaluations)] == steps
+    claims = next((run.evaluations / "claims").iterdir())
+    assert sorted(path.name for path in claims.iterdir()) == [rundir.step_name(step) for step in steps]
+    assert not set(taken[0]) & set(taken[1])
     log = next((run.slurm / "train").glob("*_0_log.out")).read_text()
     assert "4 processes x 1" in log and "1 threads each" in log and "\x1b" not in log
     assert len(list((run.slurm / "train").glob("*_log.out"))) == 4, sorted((run.slurm / "train").iterdir())

@@ -42,7 +42,7 @@ def typed(songs, name, *more):
 
 def test_asked_again_it_queues_nothing_twice(lab, launch, songs):
     first = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
-    assert "to follow them: python launch/status.py twice" in first
+    assert "launch/status.py twice" in first
     again = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
     assert again.count("queued already, job ") == 3
     assert queued("twice") == ["evaluate", "page", "train"]
