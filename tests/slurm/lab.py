@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from p2p_dist import processes
+from p2p_dist import files, processes
 
 ACCOUNT = "project_465000001"
 PORTS = {"slurmctld": 0, "slurmdbd": 1, "mariadb": 2, "node": 10}
@@ -134,6 +134,13 @@ def wait_until(done, seconds, what):
             return answer
         assert time.monotonic() < end, f"not within {seconds} s: {what() if callable(what) else what}"
         time.sleep(0.2)
+
+
+def lay_out_shards(folder):
+    """A preprocessed dataset that nothing opens: for jobs that do not learn."""
+    part = {"songs": [], "samples": list(range(32)), "shards": [{"name": "a.tar", "bytes": 1}], "audio": []}
+    files.write_json(folder / "manifest.json", {"splits": {"train": part}, "left_out": []})
+    (folder / "a.tar").write_bytes(b"x")
 
 
 class Lab:

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab import ACCOUNT
+from lab import ACCOUNT, lay_out_shards
 
-from p2p_dist import config, files, rundir
+from p2p_dist import config, rundir
 from p2p_dist.jobs import chain, site, slurm
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -24,9 +24,7 @@ def songs(tmp_path_factory):
     for split in ("train", "test"):
         (folder / split).mkdir()
         (folder / split / f"{split}.stem.mp4").write_bytes(b"x")
-    data = config.preset("tiny").data
-    shards = rundir.runs_root().parent / "shards" / rundir.dataset_name(folder, data)
-    files.write_json(shards / "manifest.json", {"splits": {"train": {"songs": [], "samples": list(range(32))}}})
+    lay_out_shards(rundir.runs_root().parent / "shards" / rundir.dataset_name(folder, config.preset("tiny").data))
     return str(folder)
 
 

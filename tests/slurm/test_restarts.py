@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import wait_until
+from lab import lay_out_shards, wait_until
 
 from p2p_dist import config, files, rundir
 from p2p_dist.jobs import site, slurm
@@ -118,8 +118,7 @@ def paced(lab, tmp_path_factory):
     python = folder / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "paced.py"}" "$@"\n')
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    shards = rundir.runs_root().parent / "shards" / "songs"
-    files.write_json(shards / "manifest.json", {"splits": {"train": {"songs": [], "samples": list(range(32))}}})
+    lay_out_shards(rundir.runs_root().parent / "shards" / "songs")
     runs = {name: Paced(lab, name, folder) for name in SETTINGS}
     files.write_json(runs["crashing"].run.path / "plan.json", {"crash_at": {"0": 7, "1": 12, "2": 17}})
     files.write_json(runs["stuck"].run.path / "plan.json", {"stop_at": {str(n): 0 for n in range(9)}})
