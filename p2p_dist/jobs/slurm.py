@@ -62,11 +62,13 @@ def queued_jobs(run: RunDir) -> dict[str, Queued]:
     if asked.returncode:
         raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
     found: dict[str, Queued] = {}
+    places = (run, RunDir(run.path.resolve()))  # the templates know it by its real path
     for line in asked.stdout.splitlines():
         number, state, reason, comment = [part.strip() for part in line.split("|", 3)]
         for stage in stages.STAGES:
             # A successor waits while the job before it still ends: the newer one goes on.
-            if comment == chain.comment(stage, run) and (stage not in found or int(found[stage].number) < int(number)):
+            ours = comment in [chain.comment(stage, place) for place in places]
+            if ours and (stage not in found or int(found[stage].number) < int(number)):
                 found[stage] = Queued(number, state, reason)
     return found
 

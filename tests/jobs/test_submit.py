@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from p2p_dist import config, rundir
-from p2p_dist.jobs import chain, site, submit
+from p2p_dist.jobs import chain, site, slurm, submit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GOLDEN = CHECKOUT / "tests" / "golden" / "dry-run.txt"
@@ -259,6 +259,28 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
             site.load("mine")
     with pytest.raises(ValueError, match="no site other"):
         site.load("other")
+
+
+def test_queued_jobs_are_known_by_their_comment(tmp_path, monkeypatch):
+    """Also by the run's real path (a scratch folder is often a link); the successor of a job that still ends counts."""
+    (tmp_path / "real" / "a | run").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    real, link = tmp_path / "real" / "a | run", tmp_path / "link" / "a | run"
+    lines = [
+        f"7|COMPLETING|None|p2p_dist train {link}",
+        f"12|PENDING|Dependency|p2p_dist train {link}",
+        f"9|RUNNING|None|p2p_dist evaluate {real}",
+        f"10|RUNNING|None|p2p_dist page {link}-2",
+        "11|RUNNING|None|(null)",
+    ]
+    (tmp_path / "squeue").write_text("#!/bin/sh\ncat <<X\n" + "\n".join(lines) + "\nX\n")
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = slurm.queued_jobs(rundir.RunDir(link))
+    assert {stage: job.number for stage, job in found.items()} == {"train": "12", "evaluate": "9"}
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho no contact >&2\nexit 1\n")
+    with pytest.raises(OSError, match="no contact"):
+        slurm.queued_jobs(rundir.RunDir(link))
 
 
 @pytest.fixture
