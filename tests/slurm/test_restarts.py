@@ -29,11 +29,12 @@ SETTINGS = {
     "requeued from outside": {"nodes": 2, "partition": "small"},
     "signalled": ONE,
     "out of time": {"time": "00:01:00", **ONE},
-    "not requeued": {"site": "NO REQUEUE", **ONE},
+    "not requeued": {"site": ("requeue: true", "requeue: false"), **ONE},
     "crashing": {"max_crash_restarts": 2, **ONE},
     "stuck": ONE,
     "controller away": ONE,
     "cancelled": ONE,
+    "evaluation failing": {"site": ("evaluate_processes: 1", "evaluate_processes: 2"), **ONE},
 }
 
 
@@ -43,9 +44,9 @@ class Paced:
     def __init__(self, lab, name, folder):
         self.lab, self.run = lab, rundir.find(name.replace(" ", "-"))
         resources = dict(SETTINGS[name])
-        if resources.pop("site", None):
-            path = folder / "no-requeue.yaml"
-            path.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace("requeue: true", "requeue: false"))
+        if change := resources.pop("site", None):
+            path = folder / f"{name}.yaml"
+            path.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace(*change))
             resources["site"] = str(path)
         wanted = config.preset("tiny")
         self.settings = dataclasses.replace(wanted, resources=config.Resources(**resources))
@@ -56,7 +57,7 @@ class Paced:
         slurm.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
         found = slurm.queued_jobs(self.run)
         self.jobs = {stage: job.number for stage, job in found.items()}
-        self.train = self.jobs["train"]
+        self.train = self.jobs.get("train")
 
     @property
     def step(self):
@@ -122,11 +123,12 @@ def paced(lab, tmp_path_factory):
     runs = {name: Paced(lab, name, folder) for name in SETTINGS}
     files.write_json(runs["crashing"].run.path / "plan.json", {"crash_at": {"0": 7, "1": 12, "2": 17}})
     files.write_json(runs["stuck"].run.path / "plan.json", {"stop_at": {str(n): 0 for n in range(9)}})
+    files.write_json(runs["evaluation failing"].run.path / "plan.json", {"evaluation": "one task fails"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", str(python))
         for run in runs.values():
             run.queue()
-    return runs
+        yield runs
 
 
 def preempt(lab, run):
@@ -210,6 +212,21 @@ def test_starts_without_progress_come_to_an_end(lab, paced):
     run = paced["stuck"]
     run.until_end("FAILED")
     assert len(run.attempts("start")) == 4 and "without progress" in run.log()
+
+
+def test_an_evaluation_of_which_one_task_fails(lab, paced):
+    """The training is done all the same, the failure is seen, and the launcher asked again queues what is missing."""
+    run = paced["evaluation failing"]
+    run.until_step(25)
+    (run.run.path / "finish").touch()
+    lab.wait_for(run.train, LONG, "COMPLETED")
+    lab.wait_for(run.jobs["evaluate"], LONG, "FAILED")
+    lab.wait_for(run.jobs["page"], LONG, "CANCELLED")
+    (run.run.path / "plan.json").unlink()
+    run.queue()
+    for stage in ("evaluate", "page"):
+        lab.wait_for(run.jobs[stage], LONG, "COMPLETED")
+    assert "train" not in run.jobs and len((run.run.path / "paged").read_text().split()) == 1
 
 
 def test_a_daemon_lost_leaves_processes_that_change_nothing(lab, paced):
