@@ -42,7 +42,7 @@ def here(lab, launch):
     return rundir.find("here")
 
 
-HURT = ("--preset", "tiny", "--train.steps", "160", "--train.keep-every", "100")
+HURT = ("--preset", "tiny", "--train.steps", "110", "--train.keep-every", "100")
 
 
 def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(lab, launch, here):
@@ -63,11 +63,11 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
 
     until(10)
     preempt(lab, number)
-    until(40)
+    until(30)
     lab.ask("scancel", "--signal=USR2", number)
-    until(70)
+    until(50)
     lab.ask("scontrol", "requeue", number)
-    until(100)
+    until(70)
     node = lab.job(number)["BatchHost"]
     lab.kill_slurmd(node)
     try:
@@ -77,7 +77,7 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
     assert job["JobState"] == "COMPLETED" and job["Restarts"] == "4", said()
     same(run, calm)
     found = json.loads(launch("status", "hurt", "--json"))
-    assert found["stages"]["train"] == "done" and found["attempts"] == 5 and found["step"] == 160
+    assert found["stages"]["train"] == "done" and found["attempts"] == 5 and found["step"] == 110
 
 
 def preempt(lab, number):
