@@ -80,6 +80,10 @@ class RunDir:
     def logs(self) -> Path:
         return self.path / "logs"
 
+    def attempts(self, stage: str) -> Path:
+        """The starts of a stage on this machine, see attempts.py."""
+        return self.logs / f"{stage}.attempts"
+
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
