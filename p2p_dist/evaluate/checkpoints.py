@@ -76,7 +76,11 @@ def evaluate(run: RunDir, config: Config) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with console.Progress("evaluate", len(todo), status=run.status) as progress:
         for done, item in enumerate(todo, 1):
-            generator = generate.load(checkpoint.load_generator(item), config, device)
+            try:
+                weights = checkpoint.load_generator(item)
+            except FileNotFoundError:
+                continue  # a training that runs beside has removed it
+            generator = generate.load(weights, config, device)
             with files.new_folder(run.evaluations / item.path.name) as folder:
                 mean = _evaluate_one(folder, item.step, generator, excerpts, references, config)
             progress.update(done, f"step {item.step}" + "".join(f", {n} {v:.3g}" for n in SHOWN if (v := mean[n]) is not None))

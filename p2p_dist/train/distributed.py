@@ -8,17 +8,23 @@ from __future__ import annotations
 import datetime
 import inspect
 import os
+import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
-from p2p_dist import processes
+from p2p_dist import processes, rundir
 
 PATIENCE = datetime.timedelta(minutes=10)
 """How long a collective waits for a rank that does not come."""
+
+PORTS = 4
+"""How many ports from MASTER_PORT on rank 0 may take."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,40 @@ def start() -> tuple[Ranks, str | None]:
         torch.set_num_threads(int(wanted) if wanted.isdigit() else max(1, processes.usable_cores() // local_world_size))
     gloo = None
     if world_size > 1:
-        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=PATIENCE)
+        store = meet(rank, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
         gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
     return Ranks(rank, world_size, local_rank, device, gloo), message
+
+
+def meet(rank: int, address: str, port: int) -> Any:
+    """The store through which the ranks of one attempt find each other.
+
+    Rank 0 opens it at `port`, or where another program has that one, at the next free of `PORTS`. The others look at all
+    of them for a store that knows their attempt: one of an earlier attempt, whose processes are not gone yet, does not.
+
+    Raises:
+        ConnectionError: no port is free, or rank 0 was not found in time.
+    """
+    name = os.environ.get("P2P_ATTEMPT") or (rundir.attempt() if "SLURM_JOB_ID" in os.environ else "alone")
+    ports = range(port, port + PORTS)
+    end = time.monotonic() + PATIENCE.total_seconds()
+    while rank == 0 or time.monotonic() < end:
+        for number in ports:
+            try:
+                if rank == 0:
+                    store = TCPStore(address, number, is_master=True, timeout=PATIENCE, wait_for_workers=False)
+                    store.set(f"attempt {name}", "here")
+                else:
+                    store = TCPStore(address, number, is_master=False, timeout=datetime.timedelta(seconds=3))
+                    store.wait([f"attempt {name}"], datetime.timedelta(seconds=3))
+                    store.set_timeout(PATIENCE)
+                return PrefixStore(name, store)
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+        if rank == 0:
+            raise ConnectionError(f"ports {ports[0]} to {ports[-1]} of {address} are all in use: {reason}")
+    raise ConnectionError(f"rank 0 was not found within {PATIENCE} at {address}, ports {ports[0]} to {ports[-1]}: {reason}")
 
 
 def wrap(module: nn.Module, ranks: Ranks, gradient_precision: str = "fp32") -> nn.Module:
