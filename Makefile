@@ -4,24 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test guards test-browser test-readme clean
-
-install: $(VENV)/run
-demo: $(VENV)/run
-	$(BIN)/python launch/submit.py --nodes 2
-
-# An environment is made anew when what it should hold has changed.
-$(VENV)/run: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[run]'
-	touch $@
-
-$(VENV)/dev: $(VENV)/run
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	touch $@
-
-test: $(VENV)/dev
-	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks
+.PHONY: install demo test guards test-browser test-readme test-faults soak clean
 
 guards: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -39,6 +22,14 @@ test-browser: $(VENV)/dev
 # Every command of the README, pasted into a shell in a fresh clone.
 test-readme: $(VENV)/dev
 	$(BIN)/python -m pytest tests/readme
+
+# Every fault that needs no scheduler, injected into trainings on this machine: under 6 minutes on 2 cores.
+test-faults: $(VENV)/dev
+	$(BIN)/python -m pytest tests/faults
+
+# One training through 2000 kills at random instants; prints what tests/faults/SOAK.md holds.
+soak: $(VENV)/dev
+	$(BIN)/python -m tests.faults.soak --kills 2000
 
 clean:
 	rm -rf $(VENV) build *.egg-info

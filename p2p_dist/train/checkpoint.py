@@ -94,7 +94,12 @@ def save(folder: Path, step: int, state: dict[str, Any], generator: dict[str, to
         listed = {}
         with (temporary / STATE).open("wb") as file:
             told = _Told(file)
-            torch.save(state, told)  # type: ignore[arg-type]
+            try:
+                torch.save(state, told)  # type: ignore[arg-type]
+            except RuntimeError:
+                if told.error is None:
+                    raise
+                raise told.error from None  # torch's archive would say only that its position is wrong
             listed[STATE] = told.record()
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.items()}
         with (temporary / GENERATOR).open("wb") as file:
@@ -109,9 +114,14 @@ class _Told:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.bytes, self.sha256 = file, 0, hashlib.sha256()
+        self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        self.file.write(data)
+        try:
+            self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
         self.sha256.update(data)
         self.bytes += len(data)
         return len(data)
