@@ -75,7 +75,8 @@ def test_a_rank_dies(begin, kind, rank, told):
     assert time.monotonic() - begun < 60
     assert run.read_outcome() is None
     assert f"rank {rank} of {job.world_size} on {HOST} ended with {told}, after step 7" in job.log()
-    assert checkpoint.load_newest(run.checkpoints)[0] == 5
+    if rank:  # else the save of step 5 may have been cut
+        assert checkpoint.load_newest(run.checkpoints)[0] == 5
     survivor = 1 - min(rank, 1)
     assert f"rank {survivor} of {job.world_size} on {HOST}, after step 7" in job.log(survivor), job.log(survivor)
     if kind in ("abort", "segmentation"):
@@ -116,7 +117,8 @@ def test_a_rank_hangs(begin, kind):
         assert "in train_step" in job.log()
     else:
         assert "in hang" in job.log(rank), "the stack says where it was"
-    assert checkpoint.load_newest(run.checkpoints)[0] == 5
+    if kind != "GIL":  # which may have cut the save of step 5
+        assert checkpoint.load_newest(run.checkpoints)[0] == 5
 
 
 def no_watchdog():
