@@ -85,6 +85,11 @@ class RunDir:
         return self.logs / f"{stage}.attempts"
 
     @property
+    def meeting(self) -> Path:
+        """Where rank 0 notes at which port the others find it."""
+        return self.path / ".meeting.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -41,7 +41,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         OSError: shards can't be read, or checkpoints can't be written.
     """
     stop = StopFlag() if stop is None else stop
-    ranks, message = distributed.start()
+    ranks, message = distributed.start(run.meeting)
     first = ranks.rank == 0
     if message and first:
         console.say(f"note: {message}")

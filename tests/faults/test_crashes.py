@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from p2p_dist import attempts, console, rundir
+from p2p_dist import attempts, console, files, rundir
 from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.jobs import local
 from p2p_dist.rundir import Owner
@@ -152,50 +152,47 @@ def test_a_save_hangs(begin):
     assert "no step in 6 s after step" in job.log() and "saver.py" in job.log()
 
 
-def test_a_port_that_is_in_use(ranks):
+def test_a_port_that_is_in_use(ranks, tmp_path):
     """Row 13: another program has MASTER_PORT.
 
     Seen: "Address already in use", and the others wait for ten minutes.
-    Now: rank 0 takes the next of four ports; the others look at all of them for the store that knows their attempt.
+    Now: rank 0 takes the next of four ports and notes which; so the others never talk to the other program.
     """
-    assert ranks(2, meet_beside, 1, seconds=120) == [2, 2]
+    assert ranks(2, meet_beside, tmp_path / "note", 1, seconds=120) == [2, 2]
     with pytest.raises(AssertionError, match="are all in use"):
-        ranks(2, meet_beside, distributed.PORTS, seconds=120)
+        ranks(1, meet_beside, tmp_path / "note", distributed.PORTS, seconds=120)
 
 
-def meet_beside(taken):
-    """World size as the ranks find it, where rank 0 finds `taken` ports occupied by programs that never answer."""
-    first = int(os.environ["MASTER_PORT"])
+def meet_beside(note, taken):
+    """World size as the ranks find it, where `taken` ports are occupied by programs that never answer."""
+    held = [socket.socket() for _ in range(taken)]
     if os.environ["RANK"] == "0":
-        held = [socket.socket() for _ in range(taken)]
         for number, each in enumerate(held):
-            each.bind(("0.0.0.0", first + number))
+            each.bind(("0.0.0.0", int(os.environ["MASTER_PORT"]) + number))
             each.listen()
-    else:
-        time.sleep(0.5)
-        if taken == distributed.PORTS:
-            return 0
-    place, _ = distributed.start()
+        os.environ["WORLD_SIZE"] = "2"
+    place, _ = distributed.start(note)
     distributed.barrier(place)
     return distributed.dist.get_world_size()
 
 
-def test_an_older_attempt_is_not_met(ranks):
+def test_an_older_attempt_is_not_met(ranks, tmp_path):
     """Row 12: ranks of an attempt that was begun again are still alive, and listen at the port.
 
     Seen: a barrier that counts 16 of 8 ranks, two writers in one run.
-    Now: a store knows the attempt that it belongs to; ranks of another pass it over.
+    Now: the port is noted together with the attempt that it belongs to; ranks of another wait for their own.
     """
-    assert ranks(2, meet_another, seconds=120) == [2, 2]
+    assert ranks(2, meet_another, tmp_path / "note", seconds=120) == [2, 2]
 
 
-def meet_another():
-    first = int(os.environ["MASTER_PORT"])
+def meet_another(note):
     os.environ["P2P_ATTEMPT"] = "new"
+    port = int(os.environ["MASTER_PORT"])
     if os.environ["RANK"] == "0":
-        older = distributed.TCPStore("127.0.0.1", first, is_master=True, wait_for_workers=False)
-        older.set("attempt old", "here")
-    place, _ = distributed.start()
+        older = distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+        files.write_json(note, {"attempt": "old", "port": older.port})
+        time.sleep(1)
+    place, _ = distributed.start(note)
     distributed.barrier(place)
     return distributed.dist.get_world_size()
 
