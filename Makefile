@@ -6,6 +6,23 @@ BIN := $(VENV)/bin
 
 .PHONY: install demo test guards test-browser test-readme test-faults soak clean
 
+install: $(VENV)/run
+demo: $(VENV)/run
+	$(BIN)/python launch/submit.py --nodes 2
+
+# An environment is made anew when what it should hold has changed.
+$(VENV)/run: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[run]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/run
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks --ignore=tests/faults
+
 guards: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,7 +44,7 @@ test-readme: $(VENV)/dev
 test-faults: $(VENV)/dev
 	$(BIN)/python -m pytest tests/faults
 
-# One training through 2000 kills at random instants; prints what tests/faults/SOAK.md holds.
+# One training through 2000 kills at random instants. tests/faults/FAULTS.md holds the figures of a long one.
 soak: $(VENV)/dev
 	$(BIN)/python -m tests.faults.soak --kills 2000
 
