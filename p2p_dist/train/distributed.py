@@ -79,8 +79,14 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
     gloo = None
     if world_size > 1:
         store = meet(rank, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), note)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
-        gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
+        try:
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
+            gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
+        except dist.DistError as error:
+            raise ConnectionError(
+                f"rank {rank} of {world_size}: not all processes came together within {PATIENCE}; the logs of the others "
+                f"say more, or {backend} can't reach them ({str(error).splitlines()[0]})"
+            ) from error
     return Ranks(rank, world_size, local_rank, device, gloo), message
 
 
