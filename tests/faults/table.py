@@ -35,8 +35,8 @@ def table() -> str:
     lines = [
         "# Faults that are injected into trainings, and what becomes of them",
         "",
-        "Made from the tests' own words by `python -m tests.faults.table`. What claims exactness has a twin beside it, in which",
-        "the mechanism is taken out and which must then fail.",
+        "Made from the tests' own words by `python -m tests.faults.table`. What claims exactness has a twin beside it, in",
+        "which the mechanism is taken out and which must then fail.",
         "",
         "| # | fault | seen, where nothing is done about it | now | test |",
         "| --- | --- | --- | --- | --- |",
