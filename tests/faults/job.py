@@ -39,14 +39,16 @@ class At:
 class Job:
     """One attempt at training `run`."""
 
-    def __init__(self, run: RunDir, *faults: At, sabotage: Callable[[], None] | None = None, attempt: str = "") -> None:
+    def __init__(
+        self, run: RunDir, *faults: At, sabotage: Callable[[], None] | None = None, attempt: str = "", grace: float = GRACE
+    ) -> None:
         self.run = run
         run.logs.mkdir(parents=True, exist_ok=True)
         os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
         attempt = attempt or f"test.{time.monotonic_ns()}"
-        self.parent = context.Process(target=_parent, args=(run.path, faults, sabotage, attempt))
+        self.parent = context.Process(target=_parent, args=(run.path, faults, sabotage, attempt, grace))
         self.begun = time.monotonic()
         self.parent.start()
         self.world_size = _world_size(run)
@@ -119,7 +121,7 @@ def _world_size(run: RunDir) -> int:
     return resources.nodes * (resources.processes_per_node or 1)
 
 
-def _parent(folder: Path, faults: tuple[At, ...], sabotage: Callable[[], None] | None, attempt: str) -> None:
+def _parent(folder: Path, faults: tuple[At, ...], sabotage: Callable[[], None] | None, attempt: str, grace: float) -> None:
     processes.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with (RunDir(folder).logs / "train.log").open("a") as log:
@@ -128,7 +130,7 @@ def _parent(folder: Path, faults: tuple[At, ...], sabotage: Callable[[], None] |
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     os.environ |= {"P2P_ATTEMPT": attempt, "OMP_NUM_THREADS": "1"}
-    local._GRACE = GRACE
+    local._GRACE = grace
     _inject(RunDir(folder), faults)
     if sabotage is not None:
         sabotage()

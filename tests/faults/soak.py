@@ -26,7 +26,7 @@ from tests.train import on_ranks
 SIGNALS = [signal.SIGKILL] * 6 + [signal.SIGTERM] * 2 + [signal.SIGUSR2] * 2
 """60 % SIGKILL, 20 % TERM, 20 % USR2."""
 
-LONGEST = 1.6
+LONGEST = 1.2
 """Seconds after its start within which an attempt is killed: while it starts, trains or saves."""
 
 
@@ -70,7 +70,7 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
     for _ in range(kills):
         if time.monotonic() - begun > seconds:
             break
-        job = Job(run, sabotage=sabotage)
+        job = Job(run, sabotage=sabotage, grace=1.0)
         processes = job.ranks()
         time.sleep(draw.uniform(0, LONGEST))
         number = draw.choice(SIGNALS)
