@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test guards test-browser test-readme test-slurm clean
+.PHONY: install demo test guards test-browser test-readme test-faults soak test-slurm clean
 
 install: $(VENV)/run
 demo: $(VENV)/run
@@ -21,7 +21,7 @@ $(VENV)/dev: $(VENV)/run
 	touch $@
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks --ignore=tests/slurm
+	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks --ignore=tests/faults --ignore=tests/slurm
 
 guards: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -44,6 +44,14 @@ test-slurm: $(VENV)/dev
 # Every command of the README, pasted into a shell in a fresh clone.
 test-readme: $(VENV)/dev
 	$(BIN)/python -m pytest tests/readme
+
+# Every fault that needs no scheduler, injected into trainings on this machine: under 6 minutes on 2 cores.
+test-faults: $(VENV)/dev
+	$(BIN)/python -m pytest tests/faults
+
+# One training through 2000 kills at random instants. tests/faults/FAULTS.md holds the figures of a long one.
+soak: $(VENV)/dev
+	$(BIN)/python -m tests.faults.soak --kills 2000
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -222,6 +222,8 @@ class Train:
     """order of pictures in memory, changes rounding only; auto: channels_last for bf16, except on ROCm"""
     compile: bool = resource(False)
     """compile the networks (torch.compile: minutes at every start, fewer kernels a step); changes rounding only"""
+    hang_after: float = resource(300.0)
+    """seconds without a step after which a process ends its training as hanging, all stacks in its log; more than a save"""
     tensorboard: bool = resource(False)
     """write the numbers, and pictures at every checkpoint, for TensorBoard too"""
 
@@ -232,6 +234,7 @@ class Train:
                 "beside the one you want, give --train.epochs None or --train.steps None"
             )
         _positive(self, "global_batch_size", "learning_rate", "epsilon", "checkpoint_every", "keep_every", "log_every")
+        _positive(self, "hang_after")
         for name in ("epochs", "steps", "micro_batch_size"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise ValueError(f"train.{name.replace('_', '-')} must be greater than 0 and finite, not {value}")

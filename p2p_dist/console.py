@@ -12,8 +12,9 @@ from typing import NoReturn, TextIO
 
 from p2p_dist import files
 
-DONE, FAILED, USAGE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
-"""Exit codes: done; failed, do not requeue; wrong usage; stopped in order, go on; second Ctrl-C."""
+DONE, FAILED, USAGE, CRASHED, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
+"""Exit codes: done; failed, do not requeue; wrong usage; an error that is not the run's own, such as a lost peer or a hang,
+which may be tried again; stopped in order, go on; second Ctrl-C."""
 
 
 def say(text: str) -> None:

@@ -101,12 +101,15 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_garbage(folder: Path) -> None:
+def remove_garbage(folder: Path, name: str = "") -> None:
     """Remove what earlier, killed writers left half written directly inside `folder`.
 
-    Only the owner of the folder may call it: a living writer's temporary file would go too.
+    Only who owns what is written there may call it: a living writer's temporary file would go too.
+
+    Args:
+        name: only what was to become this file.
     """
-    for path in folder.glob(TEMPORARY + "*"):
+    for path in folder.glob(f"{TEMPORARY}*{name}"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

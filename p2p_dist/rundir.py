@@ -80,6 +80,15 @@ class RunDir:
     def logs(self) -> Path:
         return self.path / "logs"
 
+    def attempts(self, stage: str) -> Path:
+        """The starts of a stage on this machine, see attempts.py."""
+        return self.logs / f"{stage}.attempts"
+
+    @property
+    def meeting(self) -> Path:
+        """Where rank 0 notes at which port the others find it."""
+        return self.path / ".meeting.json"
+
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"

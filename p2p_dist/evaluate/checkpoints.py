@@ -82,9 +82,13 @@ def evaluate(run: RunDir, config: Config) -> int:
         for done, item in enumerate(todo, 1):
             if not alone and not claim(run, item.path.name):
                 continue
+            try:
+                weights = checkpoint.load_generator(item)
+            except FileNotFoundError:
+                continue  # a training that runs beside has removed it
             mine += 1
             shutil.rmtree(run.evaluations / item.path.name, ignore_errors=True)  # what is left of one that lost files
-            generator = generate.load(checkpoint.load_generator(item), config, device)
+            generator = generate.load(weights, config, device)
             with files.new_folder(run.evaluations / item.path.name) as folder:
                 mean = _evaluate_one(folder, item.step, generator, excerpts, references, config)
             progress.update(done, f"step {item.step}" + "".join(f", {n} {v:.3g}" for n in SHOWN if (v := mean[n]) is not None))

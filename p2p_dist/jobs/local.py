@@ -8,6 +8,8 @@ which then asks in order. Each of them ends with the one that started it.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -18,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from p2p_dist import console, files, processes, rundir
+from p2p_dist import attempts, console, files, processes, rundir
 from p2p_dist.config import Config
 from p2p_dist.jobs import stages
 from p2p_dist.rundir import Owner, RunDir
@@ -45,7 +47,7 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
             if stage != "page":
                 console.say(f"{stage}: done already ({found})")
             continue
-        code = _run_stage(stage, run, settings, owner)
+        code = _run_until_it_ends(stage, run, settings, owner)
         if code in (console.STOPPED, console.INTERRUPTED):
             console.say(f"stopped in {stage}; to go on: {again}")
             return code
@@ -66,14 +68,40 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
     return console.FAILED if left_out else console.DONE
 
 
-def _run_stage(stage: str, run: RunDir, settings: Config, owner: Owner) -> int:
+def _run_until_it_ends(stage: str, run: RunDir, settings: Config, owner: Owner) -> int:
+    """Run one stage, a training again when it crashed after it had come further; the exit code of the last attempt."""
+    log = run.attempts(stage)
+    for number in itertools.count():
+        attempt = f"{socket.gethostname()}.{os.getpid()}.{int(time.time())}.{number}"
+        if (refused := attempts.begin(log, attempt, _progress(run), by_hand=number == 0)) is not None:
+            console.complain(f"{stage} is not begun again: {refused}; look into {run.logs}")
+            return console.FAILED
+        code = _run_stage(stage, run, owner, attempt)
+        outcome = (run.read_outcome() or {}).get("outcome")
+        why = outcome or {console.DONE: "done", console.STOPPED: "stopped", console.INTERRUPTED: "stopped"}.get(code, "crash")
+        attempts.end(log, attempt, _progress(run), code, why)
+        if why != "crash" or stage != "train":
+            return code
+        if (refused := attempts.refuse_restart(log, _progress(run), settings.resources.max_crash_restarts)) is not None:
+            console.complain(f"{stage} crashed and is not begun again: {refused}")
+            return code
+        console.complain(f"{stage} crashed ({code}) after step {_progress(run)} was saved: begun again from there")
+    raise AssertionError
+
+
+def _progress(run: RunDir) -> int:
+    steps = rundir.find_steps(run.checkpoints)
+    return steps[-1][0] if steps else 0
+
+
+def _run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:
     """Run one stage in its own process and show its progress; its exit code."""
     run.outcome.unlink(missing_ok=True)
     module = "p2p_dist.jobs.local" if stage == "train" else "p2p_dist.jobs.stages"
     # -P: the code that the run began with, not what lies in the current folder.
     command = [sys.executable, "-P", "-m", module, stage, str(run.path)]
     environment = {**os.environ, "PYTHONPATH": str(run.code), "PYTHONUNBUFFERED": "1"}
-    environment["P2P_ATTEMPT"] = f"{socket.gethostname()}.{os.getpid()}.{int(time.time())}"
+    environment["P2P_ATTEMPT"] = attempt
     log = run.logs / f"{stage}.log"
     seen = log.stat().st_size if log.is_file() else 0
     with log.open("a") as output:
@@ -144,6 +172,9 @@ def fork_ranks(folder: Path) -> NoReturn:
     Importing torch takes seconds a process; forked from a parent that imported it and ran no operation, all ranks start
     in a fraction of one.
     """
+    from p2p_dist.train import stop
+
+    stop.hold_back()  # until the ranks listen: a request that comes while torch is imported is theirs
     import torch
     import torch._dynamo  # DistributedDataParallel imports it
 
@@ -176,10 +207,12 @@ def fork_ranks(folder: Path) -> NoReturn:
 
     def pass_on(number: int, _: FrameType | None) -> None:
         for child in ranks:
-            os.kill(child, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
 
-    for number in (signal.SIGTERM, signal.SIGUSR2):
+    for number in stages.ASKED:
         signal.signal(number, pass_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, stages.ASKED)
     codes: dict[int, int] = {}
     deadline = float("inf")
     while len(codes) < world_size:
@@ -197,11 +230,17 @@ def fork_ranks(folder: Path) -> NoReturn:
     bad = {rank: code for rank, code in codes.items() if code not in (console.DONE, console.STOPPED)}
     for rank, code in sorted(bad.items()):
         ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        console.complain(f"rank {rank} of {world_size} ended with {ended}")
+        where = f"rank {rank} of {world_size} on {socket.gethostname()}"
+        console.complain(f"{where} ended with {ended}, after step {_last_step(run)}")
         if rank:
             console.complain(_tail(_rank_log(run, rank)))
     highest = max(abs(code) for code in codes.values()) if bad else max(codes.values())
-    os._exit(stages.CRASHED if any(code < 0 for code in bad.values()) else highest)
+    os._exit(console.CRASHED if any(code < 0 for code in bad.values()) else highest)
+
+
+def _last_step(run: RunDir) -> int:
+    """The last step that has a line of numbers."""
+    return max((row["step"] for row in rundir.read_metrics(run)[-1:]), default=0)
 
 
 def free_port() -> int:

@@ -8,6 +8,7 @@ exit handler of a library may keep a process that has finished.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -20,10 +21,10 @@ from typing import NoReturn
 from p2p_dist import config, console, files, processes, rundir
 from p2p_dist.rundir import RunDir
 
-STAGES = ("preprocess", "train", "evaluate", "page")
+ASKED = (signal.SIGTERM, signal.SIGUSR2)
+"""Signals that ask a stage to stop; the launcher on one machine keeps Ctrl-C for itself."""
 
-CRASHED = 70
-"""Exit code of an error that is not the run's own: a lost peer, a bug. It may be tried again."""
+STAGES = ("preprocess", "train", "evaluate", "page")
 
 
 def is_done(stage: str, run: RunDir) -> str | None:
@@ -80,10 +81,13 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
 
 
 def train(run: RunDir, settings: config.Config) -> int:
-    """Every process of the training calls it."""
+    """Every process of the training calls it. It listens for requests to stop before torch is imported, which takes seconds."""
+    from p2p_dist.train.stop import StopFlag
+
+    stop = StopFlag()
     from p2p_dist.train.loop import train
 
-    return train(run, settings)
+    return train(run, settings, stop)
 
 
 def evaluate(run: RunDir, settings: config.Config) -> int:
@@ -110,8 +114,10 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     first = os.environ.get("RANK", "0") == "0"
     if first:
         console.say(f"--- {stage}, attempt {rundir.attempt()}")
-    for number in (signal.SIGTERM, signal.SIGUSR2):  # train puts its own flag in their place
-        signal.signal(number, _interrupt)
+    faulthandler.enable()  # a segmentation fault or an abort leaves its stack in the log
+    if stage != "train":  # which has a flag of its own
+        for number in ASKED:
+            signal.signal(number, _interrupt)
     body: Callable[[RunDir, config.Config], int] = {
         "preprocess": preprocess,
         "train": train,
@@ -126,28 +132,42 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         outcome, code, message = "stopped", console.STOPPED, "stopped between two pieces of work"
     except (ValueError, FloatingPointError) as error:
         message = str(error)
+    except ConnectionError:  # between the processes: not the run's own
+        traceback.print_exc()
+        _leave(console.CRASHED)
     except OSError as error:
         message = console.describe(error)
     except rundir.SupersededError as error:
         console.complain(str(error))
-        _leave(CRASHED)
+        _leave(console.CRASHED)
     except BaseException:
         traceback.print_exc()
-        _leave(CRASHED)
+        _leave(console.CRASHED)
+    _ignore_requests()  # what comes while it leaves must not change how it ends
     if outcome == "failed" and message:
         console.complain(f"error: {message}")
     if first:
-        run.write_outcome(stage, outcome, message)
+        steps = rundir.find_steps(run.checkpoints)
+        try:
+            run.write_outcome(stage, outcome, message, steps[-1][0] if steps else None)
+        except OSError as error:  # the exit code says it too
+            console.complain(f"warning: {console.describe(error)}")
     _leave(code)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
     """Stages other than training hold nothing that a kill would lose: they end where they are."""
-    signal.signal(number, signal.SIG_IGN)  # schedulers send it twice
+    _ignore_requests()  # schedulers send more than one
     raise KeyboardInterrupt
 
 
+def _ignore_requests() -> None:
+    for number in (*ASKED, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _leave(code: int) -> NoReturn:
+    _ignore_requests()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)

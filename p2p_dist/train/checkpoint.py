@@ -10,12 +10,18 @@ seed and the step. Only plain tensors and numbers are stored, read with weights_
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import os
 import shutil
+import socket
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -85,14 +91,46 @@ def save(folder: Path, step: int, state: dict[str, Any], generator: dict[str, to
     if (folder / rundir.step_name(step)).exists():
         return
     with files.new_folder(folder / rundir.step_name(step)) as temporary:
-        torch.save(state, temporary / STATE)
+        listed = {}
+        with (temporary / STATE).open("wb") as file:
+            told = _Told(file)
+            try:
+                torch.save(state, told)  # type: ignore[arg-type]
+            except RuntimeError:
+                if told.error is None:
+                    raise
+                raise told.error from None  # torch's archive would say only that its position is wrong
+            listed[STATE] = told.record()
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.items()}
-        safetensors.torch.save_file(contiguous, temporary / GENERATOR)
-        listed = {
-            name: {"bytes": (temporary / name).stat().st_size, "sha256": files.sha256_file(temporary / name)}
-            for name in (STATE, GENERATOR)
-        }
+        with (temporary / GENERATOR).open("wb") as file:
+            told = _Told(file)
+            told.write(safetensors.torch.save(contiguous))
+            listed[GENERATOR] = told.record()
         files.write_json(temporary / META, {"step": step, **about, "files": listed})
+
+
+class _Told:
+    """A file that is told apart by what was written to it, not by what a disk gives back."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.bytes, self.sha256 = file, 0, hashlib.sha256()
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.sha256.update(data)
+        self.bytes += len(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def record(self) -> dict[str, Any]:
+        return {"bytes": self.bytes, "sha256": self.sha256.hexdigest()}
 
 
 def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
@@ -115,7 +153,10 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
         except ValueError as error:
             console.complain(f"warning: {error}; set aside, going on from an older checkpoint")
             damaged.append(str(checkpoint.path))
-            checkpoint.path.rename(checkpoint.path.with_name(f"damaged-{checkpoint.path.name}"))
+            aside = checkpoint.path.with_name(f"damaged-{checkpoint.path.name}")
+            if aside.exists():  # it was written anew since, and damaged again
+                aside = aside.with_name(f"{aside.name}-{time.time_ns()}")
+            checkpoint.path.rename(aside)
             continue
         return checkpoint.step, torch.load(path, map_location="cpu", weights_only=True)
     if damaged or any(folder.glob("damaged-*")):
@@ -126,23 +167,63 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
 
 
 def load_generator(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """The weights to evaluate, on the CPU.
+    """The weights to evaluate, on the CPU, read under a lease.
 
     Raises:
         ValueError: they are damaged or missing.
+        FileNotFoundError: the training has removed this checkpoint since it was found.
     """
-    return safetensors.torch.load_file(checkpoint.check(GENERATOR))
+    with leased(checkpoint):
+        try:
+            return safetensors.torch.load_file(checkpoint.check(GENERATOR))
+        except (ValueError, OSError):
+            if checkpoint.path.is_dir():
+                raise
+            raise FileNotFoundError(errno.ENOENT, "removed by the training", str(checkpoint.path)) from None
+
+
+LEASE_SECONDS = 900.0
+"""How long a lease holds: many times what a reader needs, and short enough that a dead reader's costs no disk for long."""
+
+
+@contextmanager
+def leased(checkpoint: Checkpoint) -> Iterator[None]:
+    """Keep a checkpoint from being removed while it is read.
+
+    Raises:
+        FileNotFoundError: it is gone already.
+    """
+    lease = checkpoint.path / f"lease-{socket.gethostname()}-{os.getpid()}"
+    lease.touch()
+    try:
+        yield
+    finally:
+        lease.unlink(missing_ok=True)
+
+
+def is_leased(checkpoint: Checkpoint) -> bool:
+    """Whether somebody reads it; the lease of a reader that died runs out by its age."""
+    for lease in checkpoint.path.glob("lease-*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - lease.stat().st_mtime < LEASE_SECONDS:
+                return True
+    return False
 
 
 def prune(folder: Path, keep_last: int, is_kept: Callable[[int], bool]) -> None:
-    """Leave the newest `keep_last` checkpoints whole; of older ones only the generator where `is_kept(step)`, else nothing.
+    """Leave the newest `keep_last` whole checkpoints; of older ones only the generator where `is_kept(step)`, else nothing.
 
     A folder that an evaluation has leased stays until the lease is gone.
     """
-    for checkpoint in find(folder)[:-keep_last]:
+    found = find(folder)
+    whole = [checkpoint.step for checkpoint in found if checkpoint.is_whole]
+    oldest = whole[-keep_last] if len(whole) >= keep_last else 0
+    for checkpoint in found:
+        if checkpoint.step >= oldest:
+            continue
         if is_kept(checkpoint.step):
             (checkpoint.path / STATE).unlink(missing_ok=True)
-        elif not any(checkpoint.path.glob("lease-*")):
+        elif not is_leased(checkpoint):
             # Not in place: a reader must see the whole folder or none.
             gone = checkpoint.path.with_name(f"{files.TEMPORARY}{os.getpid()}-{checkpoint.path.name}")
             checkpoint.path.rename(gone)

@@ -8,17 +8,24 @@ from __future__ import annotations
 import datetime
 import inspect
 import os
+import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
-from p2p_dist import processes
+from p2p_dist import files, processes, rundir
 
 PATIENCE = datetime.timedelta(minutes=10)
 """How long a collective waits for a rank that does not come."""
+
+PORTS = 4
+"""How many ports from MASTER_PORT on rank 0 may take."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,11 @@ def choose_device(local_rank: int, local_world_size: int, gpus: int) -> tuple[st
     return f"cuda:{local_rank % gpus}", "gloo", message
 
 
-def start() -> tuple[Ranks, str | None]:
+def start(note: Path | None = None) -> tuple[Ranks, str | None]:
     """Join the other processes of this training.
+
+    Args:
+        note: see `meet`.
 
     Returns:
         this process's place, and a message for the log where there is something to say about it.
@@ -68,9 +78,59 @@ def start() -> tuple[Ranks, str | None]:
         torch.set_num_threads(int(wanted) if wanted.isdigit() else max(1, processes.usable_cores() // local_world_size))
     gloo = None
     if world_size > 1:
-        dist.init_process_group(backend, rank=rank, world_size=world_size, timeout=PATIENCE)
-        gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
+        store = meet(rank, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), note)
+        try:
+            dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
+            gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
+        except dist.DistError as error:
+            raise ConnectionError(
+                f"rank {rank} of {world_size}: not all processes came together within {PATIENCE}; the logs of the others "
+                f"say more, or {backend} can't reach them ({str(error).splitlines()[0]})"
+            ) from error
     return Ranks(rank, world_size, local_rank, device, gloo), message
+
+
+def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
+    """The store through which the ranks of one attempt find each other.
+
+    Rank 0 opens it at `port`, or where another program has that one, at the next free of `PORTS`, and notes in a file which
+    it took, and for which attempt: so no rank talks to another program, or to what an earlier attempt has left behind.
+
+    Args:
+        note: a file that all ranks see; None where `port` is free for certain.
+
+    Raises:
+        ConnectionError: no port is free, or rank 0 was not found in time.
+    """
+    name = os.environ.get("P2P_ATTEMPT") or (rundir.attempt() if "SLURM_JOB_ID" in os.environ else f"port {port}")
+    reason = "it has not noted its port"
+    if rank == 0:
+        for number in range(port, port + (PORTS if note else 1)):
+            try:
+                store = TCPStore(address, number, is_master=True, timeout=PATIENCE, wait_for_workers=False)
+            except RuntimeError as error:
+                reason = str(error).splitlines()[0]
+                continue
+            if note:
+                files.write_json(note, {"attempt": name, "port": number})
+            return PrefixStore(name, store)
+        raise ConnectionError(f"ports {port} to {number} of {address} are all in use: {reason}")
+    end = time.monotonic() + PATIENCE.total_seconds()
+    while time.monotonic() < end:
+        found: dict[str, Any] = {"attempt": None if note else name, "port": port}
+        if note and note.is_file():
+            found = files.read_json(note)
+        if found["attempt"] != name:
+            time.sleep(0.02)
+            continue
+        try:
+            store = TCPStore(address, found["port"], is_master=False, timeout=datetime.timedelta(seconds=30))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            continue
+        store.set_timeout(PATIENCE)
+        return PrefixStore(name, store)
+    raise ConnectionError(f"rank 0 was not found at {address} within {PATIENCE}: {reason}")
 
 
 def wrap(module: nn.Module, ranks: Ranks, gradient_precision: str = "fp32") -> nn.Module:

@@ -18,14 +18,19 @@ from p2p_dist.train.board import Board
 from p2p_dist.train.finite import Watch
 from p2p_dist.train.networks import Networks, build
 from p2p_dist.train.randomness import noise_at, number_from
+from p2p_dist.train.saver import Saver
 from p2p_dist.train.step import train_step
 from p2p_dist.train.stop import StopFlag
+from p2p_dist.train.watchdog import Watchdog
 
 
-def train(run: RunDir, config: Config) -> int:
+def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     """Train from the newest valid checkpoint, or the beginning, to the end or until asked to stop.
 
     Every process of the training calls it, with its place in RANK and the like.
+
+    Args:
+        stop: the flag, where a request to stop was listened for before this.
 
     Returns:
         exit code: 0 all steps are done, 75 stopped in order with a checkpoint.
@@ -33,9 +38,10 @@ def train(run: RunDir, config: Config) -> int:
     Raises:
         ValueError: settings, data and processes do not fit; the message says how.
         FloatingPointError: a loss or gradient was not finite; the last checkpoint is good.
+        OSError: shards can't be read, or checkpoints can't be written.
     """
-    stop = StopFlag()
-    ranks, message = distributed.start()
+    stop = StopFlag() if stop is None else stop
+    ranks, message = distributed.start(run.meeting)
     first = ranks.rank == 0
     if message and first:
         console.say(f"note: {message}")
@@ -55,6 +61,8 @@ def train(run: RunDir, config: Config) -> int:
 
     if first:
         files.remove_garbage(run.checkpoints)
+        for ours in (run.metrics, run.status, run.outcome):
+            files.remove_garbage(run.path, ours.name)
     start, state = find_start(run, ranks, config)
     networks = build(config, ranks, state["precision"] if state else None)
     if state:
@@ -74,6 +82,8 @@ def train(run: RunDir, config: Config) -> int:
 
     agreement = distributed.Agreement(ranks)
     watch = Watch(networks, stream, ranks, run.checkpoints)
+    saver = Saver(run.checkpoints, config.train.keep_last, lambda s: config.train.is_kept(s, len(index)))
+    watchdog = Watchdog(ranks, start, config.train.hang_after)
     meter = speed.Speed(config, networks.precision, ranks.device, ranks.world_size, start)
     progress = console.Progress("train", total, start=start, every=0, status=run.status if first else None)
     board = Board(run.path / "tensorboard", start, stream, config) if first and config.train.tensorboard else None
@@ -81,44 +91,47 @@ def train(run: RunDir, config: Config) -> int:
     digests: list[str] = []
     stopping = False
     step = start
-    while step < total and not stopping:
-        begun = time.monotonic()
-        input, target = stream.batch(step)
-        noise = noise_at(stream.places(step), config.train.seed, shape, ranks.device)
-        meter.waited += time.monotonic() - begun
-        if first:
-            digests.append(stream.keys_digest(step))
-
-        dropout_seed = number_from("dropout", config.train.seed, step, ranks.rank)
-        numbers, flags = train_step(networks, input, target, noise, config, dropout_seed)
-        step += 1
-        watch.after(step, flags)
-
-        stopping = bool(agreement.propose(int(bool(stop))))
-        is_kept = config.train.is_kept(step, len(index))
-        saving = step == total or stopping or is_kept or step % config.train.checkpoint_every == 0
-        if saving or step % config.train.log_every == 0:
-            watch.now()
-            row: dict[str, Any] = {"step": step, "epoch": step * config.train.global_batch_size / len(index)}
-            row |= average_over_ranks(numbers, ranks)
+    with watchdog, saver:
+        while step < total and not stopping:
+            begun = time.monotonic()
+            input, target = stream.batch(step)
+            noise = noise_at(stream.places(step), config.train.seed, shape, ranks.device)
+            meter.waited += time.monotonic() - begun
             if first:
-                rundir.check_still_ours()
-                row |= meter.numbers(step)
-                row["digests"] = " ".join(digests)
-                digests = []
-                rundir.append_metrics(run, row)
-                progress.update(step, speed.in_words(row))
-            if board is not None:
-                board.numbers(row)
-        if saving and first:
-            save(run, step, networks, config, ranks)
-            checkpoint.prune(run.checkpoints, config.train.keep_last, lambda s: config.train.is_kept(s, len(index)))
-            if board is not None:
-                board.pictures(step, networks)
+                digests.append(stream.keys_digest(step))
+
+            dropout_seed = number_from("dropout", config.train.seed, step, ranks.rank)
+            numbers, flags = train_step(networks, input, target, noise, config, dropout_seed)
+            step += 1
+            watch.after(step, flags)
+            watchdog.after(step)
+
+            stopping = bool(agreement.propose(int(bool(stop))))
+            is_kept = config.train.is_kept(step, len(index))
+            saving = step == total or stopping or is_kept or step % config.train.checkpoint_every == 0
+            if saving or step % config.train.log_every == 0:
+                watch.now()
+                row: dict[str, Any] = {"step": step, "epoch": step * config.train.global_batch_size / len(index)}
+                row |= average_over_ranks(numbers, ranks)
+                if first:
+                    rundir.check_still_ours()
+                    row |= meter.numbers(step)
+                    row["digests"] = " ".join(digests)
+                    digests = []
+                    rundir.append_metrics(run, row)
+                    progress.update(step, speed.in_words(row))
+                if board is not None:
+                    board.numbers(row)
+            if saving and first:
+                save(saver, step, networks, config, ranks)
+                stop.allow(saver.seconds)
+                if board is not None:
+                    board.pictures(step, networks)
+        saver.finish()
+        distributed.barrier(ranks)
     progress.close()
     if board is not None:
         board.close()
-    distributed.barrier(ranks)
     if stopping and step < total:
         if first:
             console.say(f"train: stopped in order at step {step} of {total}, all of it saved")
@@ -150,12 +163,12 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config) -> tuple[i
     return start, state
 
 
-def save(run: RunDir, step: int, networks: Networks, config: Config, ranks: distributed.Ranks) -> None:
-    """Write a checkpoint; rank 0 only, which has all there is to save."""
+def save(saver: Saver, step: int, networks: Networks, config: Config, ranks: distributed.Ranks) -> None:
+    """Begin to write a checkpoint; rank 0 only, which has all there is to save."""
     digest = rundir.settings_digest(config)
     about = {"settings": digest, "world_size": ranks.world_size, "threads": torch.get_num_threads(), "torch": torch.__version__}
     state = {"settings": digest, "step": step, "precision": networks.precision, "networks": networks.state()}
-    checkpoint.save(run.checkpoints, step, state, networks.to_evaluate(), about)
+    saver.save(step, state, networks.to_evaluate(), about)
 
 
 def average_over_ranks(numbers: dict[str, torch.Tensor], ranks: distributed.Ranks) -> dict[str, float]:

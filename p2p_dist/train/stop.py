@@ -1,28 +1,43 @@
-"""Being asked to stop: USR2, TERM or the first Ctrl-C only set a flag; the loop reads it between two steps."""
+"""Being asked to stop: USR2, TERM, the first Ctrl-C or the end of the job only set a flag, read between two steps."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from types import FrameType
 
 from p2p_dist import console
 
 SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
 
+MARGIN = 60.0
+"""Seconds before the end of the job that must be left after the last save."""
+
 
 class StopFlag:
     """Set by a signal to the process that installed it; a forked child that inherits the handler only dies of it.
 
     Any number of the same signal is one request: schedulers and container runtimes send each twice. A second Ctrl-C ends
-    the process at once with exit code 130.
+    the process at once with exit code 130. Signals that came while they were held back (`hold_back`) count.
+
+    It is also set when the job's time runs out, in case no signal comes: Slurm names the end in SLURM_JOB_END_TIME.
+    `lead`: seconds before that end; what reads the flag raises it to what a save was found to take.
     """
 
     def __init__(self) -> None:
         self.owner = os.getpid()
         self.requested_by: str | None = None
+        self.lead = MARGIN
+        end = os.environ.get("SLURM_JOB_END_TIME", "")
+        # Read once: from here on a clock that jumps moves nothing.
+        left = int(end) - time.time() if end.isdigit() else float("inf")
+        self.deadline = time.monotonic() + left
+        # A job too short for the margin would stop before its first step.
+        self.most = left / 4
         for number in SIGNALS:
             signal.signal(number, self._handle)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self.owner:
@@ -33,5 +48,14 @@ class StopFlag:
             os._exit(console.INTERRUPTED)
         self.requested_by = signal.Signals(number).name
 
+    def allow(self, seconds: float) -> None:
+        """Stop early enough before the job's end for two saves of `seconds`, and the margin."""
+        self.lead = max(self.lead, MARGIN + 2 * seconds)
+
     def __bool__(self) -> bool:
-        return self.requested_by is not None
+        return self.requested_by is not None or self.deadline - time.monotonic() < min(self.lead, self.most)
+
+
+def hold_back() -> None:
+    """Keep requests to stop for the flag that is to come, in this process and those that it forks."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -93,7 +93,11 @@ def test_prune(tmp_path):
 
 
 def test_read_in_a_fresh_process(ranks, new_run):
-    """Only plain tensors and numbers: a process that knows nothing of this package reads a real checkpoint."""
+    """Row 21: a checkpoint holds more than tensors and numbers.
+
+    Seen: weights_only refuses it, at resume, when it is needed.
+    Now: only plain tensors and numbers: a process that knows nothing of this package reads a real checkpoint.
+    """
     from tests.train import on_ranks
 
     run, _ = new_run(train={"steps": 5})

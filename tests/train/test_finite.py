@@ -79,6 +79,11 @@ def poisoned(tiny_shards, tmp_path):
 
 
 def test_the_run_ends_and_names_step_rank_and_sample(ranks, poisoned, new_run):
+    """Row 24: a sample that is not finite, on one rank.
+
+    Seen: NaN for days.
+    Now: that step changes nothing on any rank; the run ends, is not begun again, and names step, rank and sample.
+    """
     run, _ = new_run(train={"log_every": 100})
     with pytest.raises(RanksFailed) as failure:
         ranks(2, on_ranks.leave, run.path)

@@ -46,6 +46,11 @@ def test_killed_equals_undisturbed(ranks, new_run):
 
 
 def test_killed_equals_undisturbed_on_two_ranks(ranks, new_run):
+    """Row 19: killed at random steps and at borders of epochs.
+
+    Seen: resume repeats or skips samples; the loss looks fine.
+    Now: the batch of a step is a pure function of manifest, seed and step: the same digests, the same weights bit for bit.
+    """
     runs = [new_run(name, train={"micro_batch_size": 1})[0] for name in ("undisturbed", "killed")]
     train_with_kills(ranks, runs[0], [], 2)
     train_with_kills(ranks, runs[1], [3, 11, 12], 2)
@@ -96,6 +101,11 @@ def test_twin_of_what_is_saved(ranks, new_run, sabotage):
 
 @pytest.mark.parametrize("sabotage", [noise_from_the_global_state, stream_from_the_start])
 def test_twin_of_what_is_drawn(ranks, new_run, sabotage):
+    """Row 20: random states that drift when a loader is built, by evaluating or by logging.
+
+    Seen: a resumed training that is another one, without an error.
+    Now: everything random is drawn anew from the seed and the step; each twin draws one of them from elsewhere and differs.
+    """
     undisturbed, killed = (new_run(name, train={"steps": 8})[0] for name in ("undisturbed", "killed"))
     train_with_kills(ranks, undisturbed, [], sabotage=sabotage)
     train_with_kills(ranks, killed, [6], sabotage=sabotage)

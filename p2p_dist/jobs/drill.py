@@ -1,0 +1,187 @@
+"""A user's own proof: a small training, stopped on this machine in every way, compared with one that was left alone."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2p_dist import config, console, files, rundir
+from p2p_dist.jobs import submit
+from p2p_dist.rundir import RunDir
+
+STEPS = 60
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to stop a training. do: given its processes, the first of them the parent of all; wait: until when."""
+
+    name: str
+    do: Callable[[list[int]], None]
+    in_a_save: bool = False
+
+
+def main(arguments: list[str]) -> int:
+    """What `launch/check.py` does; its exit code."""
+    parser = argparse.ArgumentParser(prog="launch/check.py", description="Check this machine.")
+    parser.add_argument("check", choices=["drill"], help="drill: a small training, stopped in each way, must come back exactly")
+    parser.add_argument("--processes", type=int, default=2, help="that train together (default: 2)")
+    parser.add_argument("--data", help="folder of songs (default: a 6-second example)")
+    asked = parser.parse_args(arguments)
+    if asked.processes not in (1, 2, 4):
+        raise ValueError(f"--processes {asked.processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
+    submit.check_packages()
+    return drill(asked.processes, Path(asked.data).expanduser().absolute() if asked.data else None)
+
+
+def drill(processes: int, songs: Path | None) -> int:
+    """Train once undisturbed and once for each way; print a table. Everything lies in the folder `drill` of the runs.
+
+    Returns:
+        exit code: 0 all came back exactly, 1 some did not.
+    """
+    root = rundir.runs_root() / "drill"
+    shutil.rmtree(root, ignore_errors=True)
+    if songs is None:
+        songs = submit.example_folder()
+        submit.lay_out_example(songs)
+    tiny = config.preset("tiny")
+    settings = dataclasses.replace(
+        tiny,
+        resources=dataclasses.replace(tiny.resources, nodes=processes),
+        data=dataclasses.replace(tiny.data, root=str(songs)),
+        train=dataclasses.replace(tiny.train, steps=STEPS, keep_every=1000),
+    )
+    dataset = rundir.dataset_name(songs, settings.data)
+
+    def begin(name: str) -> RunDir:
+        run = RunDir(root / "runs" / name)
+        rundir.begin(run, settings, dataset)
+        return run
+
+    undisturbed = begin("undisturbed")
+    for stage in ("preprocess", "train"):
+        if _start(stage, undisturbed).wait() != console.DONE:
+            raise OSError(f"{stage} failed without being disturbed: see {_log(undisturbed)}")
+    console.say(f"undisturbed: {STEPS} steps, {processes} processes\n")
+    rows = [("stopped by", "exit code", "went on from", "came back")]
+    for number, way in enumerate(WAYS):
+        rows.append(_disturb(way, begin(f"stopped-{number}"), undisturbed))
+        console.say(f"{number + 1} of {len(WAYS)}: {way.name}: {rows[-1][-1]}")
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    rows.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
+    table = "\n".join(
+        "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    )
+    console.say(f"\n{table}\n\nlogs: {root}")
+    return console.DONE if all(row[-1] == "exactly" for row in rows[2:]) else console.FAILED
+
+
+def _disturb(way: Way, run: RunDir, undisturbed: RunDir) -> tuple[str, str, str, str]:
+    """Train, stop half way, go on to the end; the row of the table."""
+    process = _start("train", run)
+    while process.poll() is None and not _is_time(way, run):
+        time.sleep(0.002)
+    way.do([process.pid, *_children(process.pid)])
+    code = process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    saved = _saved(run)
+    ended = _start("train", run).wait()
+    if code == console.DONE:
+        answer = "it ended too soon to be stopped"
+    elif ended != console.DONE:
+        answer = f"not at all: exit code {ended}, see {_log(run)}"
+    else:
+        answer = difference(run, undisturbed) or "exactly"
+    return way.name, str(code), f"step {saved}", answer
+
+
+def difference(run: RunDir, other: RunDir) -> str | None:
+    """What differs between two trainings: their last weights, their batches, what they left behind. None: nothing."""
+    sums = []
+    for each in (run, other):
+        _, path = rundir.find_steps(each.checkpoints)[-1]
+        sums.append((path.name, files.sha256_file(path / "state.pt"), files.sha256_file(path / "generator.safetensors")))
+    if sums[0] != sums[1]:
+        return "with other weights"
+    batches = [[(row["step"], row["digests"]) for row in rundir.read_metrics(each)] for each in (run, other)]
+    if batches[0] != batches[1]:
+        return "with other batches"
+    if left := list(run.path.rglob(f"{files.TEMPORARY}*")):
+        return f"and left {left[0]} behind"
+    return None
+
+
+def _is_time(way: Way, run: RunDir) -> bool:
+    if _saved(run) < STEPS // 3:
+        return False
+    return not way.in_a_save or any(run.checkpoints.glob(f"{files.TEMPORARY}*"))
+
+
+def _saved(run: RunDir) -> int:
+    return max((step for step, _ in rundir.find_steps(run.checkpoints)), default=0)
+
+
+def _log(run: RunDir) -> Path:
+    return run.logs / "drill.log"
+
+
+def _start(stage: str, run: RunDir) -> subprocess.Popen[bytes]:
+    """Start a stage as the launcher does, in a session of its own."""
+    module = "p2p_dist.jobs.local" if stage == "train" else "p2p_dist.jobs.stages"
+    run.logs.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(run.code), "PYTHONUNBUFFERED": "1"}
+    environment["P2P_ATTEMPT"] = f"drill.{os.getpid()}.{time.monotonic_ns()}"
+    with _log(run).open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", module, stage, str(run.path)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+
+
+def _children(process: int) -> list[int]:
+    try:
+        return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _send(number: int, *places: int, times: int = 1) -> Callable[[list[int]], None]:
+    """Send a signal to some of the processes: 0 is the parent, -1 the last of those that train, none: all."""
+
+    def do(processes: list[int]) -> None:
+        for _ in range(times):
+            for process in [processes[place] for place in places] or processes:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, number)
+
+    return do
+
+
+WAYS = (
+    Way("a request to stop (TERM), twice", _send(signal.SIGTERM, 0, times=2)),
+    Way("a preemption (USR2) that one process hears", _send(signal.SIGUSR2, -1)),
+    Way(
+        "TERM and USR2 to everything", lambda processes: (_send(signal.SIGTERM)(processes), _send(signal.SIGUSR2)(processes))[0]
+    ),
+    Way("one process killed", _send(signal.SIGKILL, -1)),
+    Way("one process dies of a segmentation fault", _send(signal.SIGSEGV, -1)),
+    Way("everything killed", _send(signal.SIGKILL)),
+    Way("everything killed in the middle of a save", _send(signal.SIGKILL), in_a_save=True),
+)
+"""All that a scheduler, a person or a broken node does to a training, as far as one machine can tell."""

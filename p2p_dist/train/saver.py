@@ -1,0 +1,126 @@
+"""Saving while training goes on: training waits for a copy in the host's memory, a thread writes that copy."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from p2p_dist import console
+from p2p_dist.train import checkpoint
+
+MISSES = 3
+"""So many saves in a row may fail; the work since the last good one is at stake all that time."""
+
+
+class Saver:
+    """Writes the checkpoints of one training, and removes those that are no longer kept.
+
+    One is written at a time: the next save and the end wait for it. A save that the machine refuses (disk full, quota) is
+    a warning, and training goes on; `MISSES` in a row, or one at the end, are an error.
+
+    Args:
+        is_kept: whether the generator of a step stays for good.
+
+    `seconds` is what the longest save took so far.
+    """
+
+    def __init__(self, folder: Path, keep_last: int, is_kept: Callable[[int], bool]) -> None:
+        self.folder, self.keep_last, self.is_kept = folder, keep_last, is_kept
+        self.host: dict[Any, torch.Tensor] = {}
+        self.thread: threading.Thread | None = None
+        self.error: BaseException | None = None
+        self.misses = 0
+        self.last: tuple[Any, ...] = ()
+        self.seconds = 0.0
+
+    def save(self, step: int, state: dict[str, Any], generator: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
+        """Begin to write a checkpoint; on return the tensors may change again. See `checkpoint.save`.
+
+        Raises:
+            OSError: the saves before this one failed, `MISSES` of them in a row.
+        """
+        self.wait()
+        self.last = (step, _map(state, self._copy), _map(generator, self._copy), about)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.thread = threading.Thread(target=self._write, name=f"checkpoint at step {step}")
+        self.thread.start()
+
+    def wait(self) -> None:
+        """Wait until what was begun is written.
+
+        Raises:
+            OSError: it failed, as did enough saves before it.
+        """
+        if self.thread is None:
+            return
+        self.thread.join()
+        self.thread = None
+        if self.error is None:
+            self.misses = 0
+            return
+        error, self.error = self.error, None
+        if not isinstance(error, OSError | RuntimeError):
+            raise error  # not the machine: a bug
+        self.misses += 1
+        reason = console.describe(error) if isinstance(error, OSError) else str(error)
+        if self.misses >= MISSES:
+            raise OSError(f"{self.misses} checkpoints in a row could not be written, the last at step {self.last[0]}: {reason}")
+        console.complain(
+            f"warning: the checkpoint at step {self.last[0]} could not be written ({reason}); training goes on, "
+            f"and ends if {MISSES} in a row fail; saved so far: step {checkpoint.newest_step(self.folder)}"
+        )
+
+    def finish(self) -> None:
+        """Wait for the last save before the process ends; if it failed it is tried once more.
+
+        Raises:
+            OSError: it failed again: what was trained since the last good checkpoint is lost.
+        """
+        self.wait()
+        if self.misses:
+            self.misses = MISSES - 1
+            self.thread = threading.Thread(target=self._write)
+            self.thread.start()
+            self.wait()
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """However training ends: what was begun is written."""
+        if self.thread is not None:
+            self.thread.join()
+
+    def _write(self) -> None:
+        begun = time.monotonic()
+        try:
+            checkpoint.save(self.folder, *self.last)
+            checkpoint.prune(self.folder, self.keep_last, self.is_kept)
+        except BaseException as error:
+            self.error = error  # for whoever waits
+        self.seconds = max(self.seconds, time.monotonic() - begun)
+
+    def _copy(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The value of a tensor, in host memory that is the same from save to save; pinned where it comes from a GPU.
+
+        The key is where the tensor lies, so one that the state names twice is copied into one place.
+        """
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if key not in self.host:
+            self.host[key] = torch.empty_like(tensor, device="cpu", pin_memory=tensor.device.type == "cuda")
+        return self.host[key].copy_(tensor.detach(), non_blocking=True)
+
+
+def _map(value: Any, copy: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """`value` with every tensor in its nested dictionaries replaced."""
+    if isinstance(value, torch.Tensor):
+        return copy(value)
+    if isinstance(value, dict):
+        return {key: _map(inner, copy) for key, inner in value.items()}
+    return value

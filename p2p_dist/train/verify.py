@@ -1,0 +1,71 @@
+"""Look over a whole run: is every checkpoint what its record says, was every batch the one that it should be?"""
+
+from __future__ import annotations
+
+from p2p_dist import rundir
+from p2p_dist.data.index import Index
+from p2p_dist.data.stream import Stream
+from p2p_dist.rundir import RunDir
+from p2p_dist.train import checkpoint
+
+
+def verify(run: RunDir) -> list[str]:
+    """Read every checkpoint and recompute every global batch of a run from its manifest and seed. Changes nothing.
+
+    Returns:
+        what is not as it should be, a line each; nothing where all is well.
+
+    Raises:
+        ValueError: there is no such run.
+    """
+    return _checkpoints(run) + _batches(run)
+
+
+def _checkpoints(run: RunDir) -> list[str]:
+    found = []
+    settings = rundir.settings_digest(rundir.resolve(run))
+    for each in checkpoint.find(run.checkpoints):
+        try:
+            meta = each.meta()
+            for name in (checkpoint.STATE, checkpoint.GENERATOR):
+                if name != checkpoint.STATE or each.is_whole:
+                    each.check(name)
+        except (ValueError, OSError) as error:
+            found.append(str(error))
+            continue
+        if (meta["step"], meta["settings"]) != (each.step, settings):
+            found.append(f"{each.path} is of step {meta['step']} and settings {meta['settings']}, not {settings}")
+    aside = sorted(run.checkpoints.glob("damaged-*")) if run.checkpoints.is_dir() else []
+    found += [f"{path} was damaged and set aside" for path in aside]
+    return found
+
+
+def _batches(run: RunDir) -> list[str]:
+    """Compare the digests in metrics.jsonl: a sample missed, doubled or out of order shows as another digest."""
+    settings = rundir.resolve(run)
+    rows = rundir.read_metrics(run)
+    saved = checkpoint.newest_step(run.checkpoints)
+    if not rows:
+        return [f"{run.metrics} has no numbers, but there is a checkpoint of step {saved}"] if saved else []
+    try:
+        index = Index(run.shards, "train")
+    except (ValueError, OSError) as error:
+        return [f"the batches can't be recomputed: {error}"]
+    stream = Stream(index, settings.data, seed=settings.train.seed, global_batch_size=settings.train.global_batch_size)
+    found, step = [], 0
+    for row in rows:
+        noted = row["digests"].split()
+        if row["step"] != step + len(noted):
+            found.append(f"{run.metrics}: the line of step {row['step']} follows step {step} with {len(noted)} batches")
+            step = row["step"] - len(noted)
+        for digest in noted:
+            if digest != stream.keys_digest(step):
+                found.append(
+                    f"{run.metrics}: the batch of step {step + 1} is {digest}, it should be {stream.keys_digest(step)}"
+                )
+            step += 1
+    if step < saved:
+        found.append(f"{run.metrics} ends at step {step}, but there is a checkpoint of step {saved}")
+    if not run.metrics.read_bytes().endswith(b"\n"):
+        found.append(f"{run.metrics} ends in half a line: the training that writes it was killed and has not been resumed")
+    return found

@@ -1,0 +1,53 @@
+"""FAULTS.md from the tests' own words: python -m tests.faults.table
+
+A test that answers a fault says so in its docstring: `Rows 6, 7: the fault.`, then `Seen:` what a user saw of it where nothing
+was done about it, then `Now:` what happens. The numbers name the faults; several tests may answer one.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TABLE = HERE / "FAULTS.md"
+FIGURES = HERE / "soak.txt"
+
+
+def rows() -> list[tuple[list[int], str, str, str, str]]:
+    """Numbers, fault, what was seen, what happens now, and the test, in the order of the numbers."""
+    found = []
+    for path in sorted(HERE.parent.glob("*/test_*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            text = (ast.get_docstring(node) or "") if isinstance(node, ast.FunctionDef) else ""
+            match = re.fullmatch(r"Rows? ([\d, ]+): (.+?)(?:\n\nSeen: (.+?)\nNow: (.+))?", text, re.DOTALL)
+            if match is None:
+                continue
+            numbers = [int(number) for number in match.group(1).split(",")]
+            fault, seen, now = (" ".join((part or "").split()) for part in match.groups()[1:])
+            found.append((numbers, fault, seen, now, f"{path.relative_to(HERE.parent)}::{node.name}"))
+    return sorted(found, key=lambda row: (row[0], row[4]))
+
+
+def table() -> str:
+    """The whole of FAULTS.md."""
+    lines = [
+        "# Faults that are injected into trainings, and what becomes of them",
+        "",
+        "Made from the tests' own words by `python -m tests.faults.table`. What claims exactness has a twin beside it, in",
+        "which the mechanism is taken out and which must then fail.",
+        "",
+        "| # | fault | seen, where nothing is done about it | now | test |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for numbers, *texts, test in rows():
+        told = [text.replace("|", "\\|") for text in texts]
+        lines.append(f"| {', '.join(map(str, numbers))} | {' | '.join(told)} | `{test}` |")
+    if FIGURES.is_file():
+        lines += ["", "## A long soak", "", *FIGURES.read_text(encoding="utf-8").rstrip().splitlines()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    TABLE.write_text(table(), encoding="utf-8")

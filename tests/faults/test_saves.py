@@ -1,0 +1,270 @@
+"""Saves that are cut short, refused, damaged, or read by others while they go."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from p2p_dist import files, rundir
+from p2p_dist.train import checkpoint, saver
+from p2p_dist.train.verify import verify
+from tests.faults import cuts
+from tests.faults.job import At, Job
+from tests.train import on_ranks
+
+
+def test_a_save_cut_at_every_operation(ranks, tmp_path):
+    """Rows 6, 33: killed in the middle of a save.
+
+    Seen: a truncated file is taken for the newest checkpoint ("failed finding central directory").
+    Now: every operation of a save was cut; resume finds the one before or the new one, whole, and nothing is left over.
+    """
+    ((made, wrong),) = ranks(1, cuts.cut_everywhere, tmp_path, seconds=300)
+    counted = Counter(made)
+    assert wrong == []
+    assert {"io.open", "write", "os.fsync", "os.rename", "os.mkdir", "os.unlink", "os.rmdir"} <= counted.keys()
+    assert counted["write"] > 10 and counted["os.fsync"] >= 5
+    print(f"{len(made)} operations cut: {dict(counted)}")
+
+
+def test_the_cuts_see_a_save_that_writes_in_place(ranks, tmp_path):
+    ((_, wrong),) = ranks(1, cuts.cut_everywhere, tmp_path, cuts.writes_in_place, seconds=300)
+    assert any("left behind: damaged-" in problem for problem in wrong)
+
+
+def limit_files(size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def test_a_disk_that_is_full_for_a_while(new_run):
+    """Row 8: disk full, or quota used up, at a save.
+
+    Seen: torch.save raises, half a file stays, hours of training end.
+    Now: a warning that names the step; training goes on and the next save holds all of it; half files are removed.
+    """
+    run, _ = new_run(train={"steps": 30, "keep_every": 100})
+    job = Job(run, At(8, limit_files, (100_000,)), At(17, limit_files, (resource.RLIM_INFINITY,)))
+    assert job.end() == 0, job.log()
+    assert "the checkpoint at step 10 could not be written (File too large" in job.log()
+    assert "saved so far: step 5" in job.log()
+    undisturbed, _ = new_run("undisturbed", train={"steps": 30, "keep_every": 100})
+    assert Job(undisturbed).end() == 0
+    assert on_ranks.equal(on_ranks.state(run.path, 30), on_ranks.state(undisturbed.path, 30))
+    assert not list(run.path.rglob(".tmp-*"))
+
+
+def test_a_disk_that_stays_full(new_run):
+    """Row 8: disk full for good.
+
+    Seen: training for days without one checkpoint.
+    Now: after three saves in a row have failed the run fails with exit code 1, says why, and the last good one stays.
+    """
+    run, _ = new_run(train={"steps": 40, "keep_every": 100})
+    job = Job(run, At(8, limit_files, (100_000,)))
+    assert job.end() == 1
+    assert run.read_outcome()["outcome"] == "failed"
+    assert "3 checkpoints in a row could not be written, the last at step 20" in run.read_outcome()["message"]
+    assert checkpoint.load_newest(run.checkpoints)[0] == 5
+    assert not list(run.checkpoints.glob(".tmp-*"))
+
+
+def test_the_last_save_is_tried_again(tmp_path, capsys):
+    """Row 8: the very last save is refused once.
+
+    Seen: a finished training without its last checkpoint.
+    Now: it is tried once more before the process ends; if that fails too, the run fails and says so.
+    """
+    honest, calls = checkpoint.save, []
+
+    def refuse(times):
+        def save(*arguments):
+            calls.append(arguments[1])
+            if len(calls) <= times:
+                raise OSError(28, "No space left on device")
+            honest(*arguments)
+
+        return save
+
+    with pytest.MonkeyPatch.context() as patch:
+        for times in (1, 2):
+            calls.clear()
+            patch.setattr(checkpoint, "save", refuse(times))
+            writer = saver.Saver(tmp_path / str(times), 2, lambda step: False)
+            writer.save(5, cuts.state_of(5), {}, {"settings": "abc"})
+            if times == 1:
+                writer.finish()
+                assert checkpoint.load_newest(tmp_path / "1")[0] == 5
+                assert "No space left on device" in capsys.readouterr().err
+            else:
+                with pytest.raises(OSError, match="could not be written, the last at step 5"):
+                    writer.finish()
+
+
+def test_an_error_in_the_thread_is_not_lost(tmp_path, monkeypatch):
+    def broken(*_):
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(checkpoint, "save", broken)
+    writer = saver.Saver(tmp_path, 2, lambda step: False)
+    writer.save(5, cuts.state_of(5), {}, {})
+    with pytest.raises(TypeError, match="a bug"):
+        writer.save(10, cuts.state_of(10), {}, {})
+
+
+def test_what_is_written_is_what_was_when_it_was_saved(tmp_path, monkeypatch):
+    """Training changes the weights in place while the thread writes."""
+    honest, go = checkpoint.save, threading.Event()
+
+    def slow(*arguments):
+        go.wait()
+        honest(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    weights = torch.full((100,), 5.0)
+    writer = saver.Saver(tmp_path, 2, lambda step: False)
+    writer.save(5, {"weights": weights}, {"weights": weights}, {})
+    weights.fill_(6.0)
+    go.set()
+    writer.save(10, {"weights": weights}, {"weights": weights}, {})
+    writer.finish()
+    for step, expected in ((5, 5.0), (10, 6.0)):
+        found = checkpoint.Checkpoint(tmp_path / rundir.step_name(step), step)
+        assert torch.load(found.path / "state.pt", weights_only=True)["weights"].eq(expected).all()
+        assert checkpoint.load_generator(found)["weights"].eq(expected).all()
+    assert len(writer.host) == 1, "one place in memory for a tensor that is named twice, the same at every save"
+
+
+def trained(new_run, name, **changed):
+    run, _ = new_run(name, train=changed)
+    assert Job(run).end() == 0
+    return run
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_bit_rot(new_run):
+    """Row 7: one flipped bit in the newest checkpoint.
+
+    Seen: it loads without an error, with a wrong weight.
+    Now: its sha256 tells; it is set aside and named, training goes on from the one before to the same weights.
+    """
+    run = trained(new_run, "rotten")
+    whole = on_ranks.state(run.path, 20)
+    assert verify(run) == []
+    newest = run.checkpoints / rundir.step_name(20)
+    flip(newest / checkpoint.STATE)
+    assert [f"{newest / checkpoint.STATE} is damaged" in line for line in verify(run)] == [True]
+    job = Job(run)
+    assert job.end() == 0
+    assert "is damaged: it differs from its record in meta.json; set aside" in job.log()
+    assert on_ranks.equal(whole, on_ranks.state(run.path, 20))
+    assert [line.split("/")[-1] for line in verify(run)] == ["damaged-step-00000020 was damaged and set aside"]
+    shutil.rmtree(run.checkpoints / "damaged-step-00000020")
+    assert verify(run) == []
+
+
+def test_verify_sees_a_sample_missed_or_doubled(new_run):
+    """Row 19: resume repeats or skips samples.
+
+    Seen: nothing, the loss looks fine.
+    Now: metrics.jsonl names every global batch by a digest, and verify recomputes each from manifest and seed.
+    """
+    run = trained(new_run, "audited")
+    rows = rundir.read_metrics(run)
+    doubled = [*rows[:6], rows[5], *rows[6:]]
+    missed = [*rows[:6], *rows[7:]]
+    other = [*rows[:6], {**rows[6], "digests": rows[7]["digests"]}, *rows[7:]]
+    for changed, told in ((doubled, "step 6 follows step 6"), (missed, "step 8 follows step 6"), (other, "batch of step 7 is")):
+        files.write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in changed))
+        assert any(told in line for line in verify(run)), told
+    files.write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    assert any("ends at step 19, but there is a checkpoint of step 20" in line for line in verify(run))
+
+
+def test_a_leased_checkpoint_stays(tmp_path):
+    """Row 36: training removes a checkpoint that an evaluation is reading.
+
+    Seen: the evaluation fails half way.
+    Now: a lease keeps it until it is read; one that is gone already is passed over; a dead reader's lease runs out.
+    """
+    for step in (5, 10, 15, 20):
+        cuts.one_save(tmp_path, step)
+    cuts.one_save(tmp_path, 25)
+    oldest, newest = checkpoint.find(tmp_path)[1:]
+    assert (oldest.step, newest.step) == (20, 25)
+    with checkpoint.leased(oldest):
+        cuts.one_save(tmp_path, 30)
+        assert [found.step for found in checkpoint.find(tmp_path)] == [5, 20, 25, 30]
+    lease = oldest.path / "lease-of-one-that-died"
+    lease.touch()
+    checkpoint.prune(tmp_path, 2, lambda step: step == 5)
+    assert oldest.path.is_dir()
+    old = time.time() - checkpoint.LEASE_SECONDS - 1
+    os.utime(lease, (old, old))
+    checkpoint.prune(tmp_path, 2, lambda step: step == 5)
+    assert not oldest.path.exists()
+    with pytest.raises(FileNotFoundError):
+        checkpoint.load_generator(oldest)
+
+
+def test_reading_while_pruning(tmp_path):
+    """Row 36: readers against a training that removes as fast as it can: whole or gone, nothing between."""
+    over, wrong, read = threading.Event(), [], [0]
+
+    def reader():
+        while not over.is_set():
+            for found in checkpoint.find(tmp_path):
+                try:
+                    weights = checkpoint.load_generator(found)
+                except FileNotFoundError:
+                    continue
+                except Exception as error:
+                    wrong.append(error)
+                    return
+                read[0] += 1
+                if not weights["layer 0"].eq(found.step).all():
+                    wrong.append(found)
+
+    threads = [threading.Thread(target=reader) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for step in range(10, 260, 5):
+        cuts.one_save(tmp_path, step)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == [] and read[0] > 20
+
+
+def test_metrics_are_cut_back(new_run):
+    """Rows 34, 35: numbers after the checkpoint that a resume goes on from; logs of several attempts.
+
+    Seen: curves that go back and forth, logs that are overwritten.
+    Now: metrics.jsonl is cut back to the checkpoint, half a line at its end is dropped, logs append under a banner each.
+    """
+    run, _ = new_run(train={"steps": 20})
+    job = Job(run).until(12)
+    job.signal(signal.SIGKILL)
+    job.end()
+    with run.metrics.open("a") as file:
+        file.write('{"step": 14, "epo')
+    (run.path / ".tmp-1-metrics.jsonl").touch()
+    again = Job(run)
+    assert again.end() == 0
+    assert [row["step"] for row in rundir.read_metrics(run)] == list(range(1, 21))
+    assert again.log().count("--- train, attempt test.") == 2
+    assert "\x1b" not in again.log()
+    assert verify(run) == [] and not list(run.path.rglob(".tmp-*"))
