@@ -1,4 +1,4 @@
-"""Every setting of a run: one tree of frozen dataclasses, its presets, its YAML.
+"""Every setting of a run: one tree of frozen dataclasses.
 
 Science (data, model, train, evaluate) is fixed for the life of a run; fields marked `resource` may change at every
 start. Precedence: defaults < preset < YAML file < flags.
@@ -7,17 +7,12 @@ start. Precedence: defaults < preset < YAML file < flags.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import re
-import types
-import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-import yaml
 
 STEMS = ("drums", "bass", "other", "vocals")
 """The stems of MUSDB18, in its own order (the mixture stream before them is never used)."""
@@ -339,192 +334,3 @@ class Config:
                     f"data.{name} {getattr(self.data, name)} can't be halved {self.model.depth} times (model.depth): "
                     f"give a multiple of {step}"
                 )
-
-
-def _thesis() -> Config:
-    return Config(
-        preset="thesis",
-        data=Data(representation="thesis", sample_rate=22050, n_fft=2048, hop_length=512, mels=256, frames=256, window_hop=255),
-        model=Model(
-            max_channels=512,
-            depth=8,
-            upsample="transposed",
-            norm="batch",
-            dropout=0.5,
-            noise_channels=0,
-            leaky_slope=0.3,
-            discriminator_norm="batch",
-        ),
-        train=Train(
-            epochs=None,
-            steps=3_000_000,
-            global_batch_size=1,
-            epsilon=1e-7,
-            adversarial_loss="bce",
-            l1_weight=100.0,
-            difference_weight=0.0,
-            feature_weight=0.0,
-            ema=0.0,
-            precision="fp32",
-            checkpoint_every=10_000,
-            keep_every=25,
-        ),
-    )
-
-
-_SMALL_NETS = Model(channels=16, max_channels=64, depth=4, discriminator_channels=16)
-
-PRESETS: dict[str, Config] = {
-    "default": Config(),
-    "small": Config(
-        preset="small",
-        model=Model(channels=24, max_channels=192, discriminator_channels=24),
-        train=Train(epochs=8, global_batch_size=8, ema=0.99, checkpoint_every=100, keep_every=2, log_every=10),
-    ),
-    "demo": Config(
-        preset="demo",
-        data=Data(frames=128, window_hop=64),
-        model=_SMALL_NETS,
-        train=Train(
-            epochs=None,
-            steps=90,
-            global_batch_size=4,
-            learning_rate=1e-3,
-            ema=0.9,
-            checkpoint_every=15,
-            keep_every=15,
-            log_every=5,
-        ),
-        evaluate=Evaluate(iterations=16),
-    ),
-    "tiny": Config(
-        preset="tiny",
-        data=Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=32, frames=32, window_hop=16),
-        model=_SMALL_NETS,
-        train=Train(epochs=None, steps=20, global_batch_size=4, ema=0.9, checkpoint_every=5, keep_every=1, log_every=1),
-        evaluate=Evaluate(iterations=4, seconds=3.0),
-    ),
-    "thesis": _thesis(),
-}
-"""demo: the bare command; tiny: tests; small: a CPU; default: GPUs; thesis: what the thesis did, faithfully."""
-
-
-def preset(name: str) -> Config:
-    """The preset called `name`.
-
-    Raises:
-        ValueError: there is none; the message lists those there are.
-    """
-    if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"unknown preset {name!r}: there are {', '.join(PRESETS)}{hint}")
-    return PRESETS[name]
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """The tree as plain dictionaries, in the order of its definition."""
-    return dataclasses.asdict(config)
-
-
-def to_yaml(config: Config) -> str:
-    """The tree as YAML that `from_yaml` reads back to an equal tree."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120)
-
-
-def from_yaml(path: Path, otherwise: str = "default") -> Config:
-    """Read a YAML file over the preset that it names, or the preset `otherwise`; it may hold any part of the tree.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not YAML, an unknown name or a value of the wrong kind; the message names file and field.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file") from error
-    try:
-        if not isinstance(content, dict):
-            raise ValueError("it must be a list of names and values")
-        return _merge(preset(str(content.get("preset", otherwise))), content, "")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _merge(base: Any, values: Any, where: str) -> Any:
-    """`base` with the fields named in `values` replaced, all the way down."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} must be a list of names and values")
-    kinds = typing.get_type_hints(type(base))
-    changed = {}
-    for name, value in values.items():
-        full = f"{where}.{name}" if where else str(name)
-        if name not in kinds:
-            close = difflib.get_close_matches(str(name), kinds, 1)
-            raise ValueError(f"unknown setting {full}" + (f"; did you mean {close[0]}?" if close else ""))
-        if dataclasses.is_dataclass(kinds[name]):
-            changed[name] = _merge(getattr(base, name), value, full)
-        else:
-            changed[name] = _convert(value, kinds[name], full)
-    return dataclasses.replace(base, **changed)
-
-
-def _convert(value: Any, kind: Any, where: str) -> Any:
-    """`value` as `kind`; YAML reads 1e-4 as text and 5 as a whole number, both are meant as numbers."""
-    if typing.get_origin(kind) is Literal:
-        if value in typing.get_args(kind):
-            return value
-        raise ValueError(f"{where} must be one of {', '.join(typing.get_args(kind))}, not {value!r}")
-    if isinstance(kind, types.UnionType):
-        if value is None:
-            return None
-        kind = next(option for option in typing.get_args(kind) if option is not types.NoneType)
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    elif isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
-        return value
-    raise ValueError(f"{where} must be of kind {kind.__name__}, not {value!r}")
-
-
-def science(config: Config) -> dict[str, Any]:
-    """The settings that make a run what it is, as a flat `{'train.seed': 0, ...}`."""
-    return dict(_science(config, ""))
-
-
-def _science(part: Any, where: str) -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for entry in dataclasses.fields(part):
-        value, full = getattr(part, entry.name), where + entry.name
-        if entry.metadata.get("resource") or full == "preset":
-            continue
-        rows += _science(value, full + ".") if dataclasses.is_dataclass(value) else [(full, value)]
-    return rows
-
-
-def differences(saved: Config, asked: Config) -> list[str]:
-    """The science fields in which two configs differ, each as `train.seed: 0 -> 1`."""
-    old, new = science(saved), science(asked)
-    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
-
-
-def with_resources(saved: Config, asked: Config) -> Config:
-    """The science of `saved` with the resources of `asked`, all the way down."""
-
-    def mix(old: Any, new: Any) -> Any:
-        changed = {}
-        for entry in dataclasses.fields(old):
-            a, b = getattr(old, entry.name), getattr(new, entry.name)
-            if entry.metadata.get("resource"):
-                changed[entry.name] = b
-            elif dataclasses.is_dataclass(a):
-                changed[entry.name] = mix(a, b)
-        return dataclasses.replace(old, **changed)
-
-    mixed = mix(saved, asked)
-    assert isinstance(mixed, Config)
-    return mixed

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import __version__, config, files
+from p2p_dist import __version__, config, files, presets
 
 PACKAGES = ("torch", "numpy", "scipy", "webdataset", "av", "soxr", "soundfile", "submitit", "safetensors")
 
@@ -175,8 +175,8 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
         ValueError: a science setting or the songs differ from those that the run began with; names each.
     """
     if run.config.is_file():
-        saved = config.from_yaml(run.config)
-        if changed := config.differences(saved, wanted):
+        saved = presets.from_yaml(run.config)
+        if changed := presets.differences(saved, wanted):
             raise ValueError(
                 f"the run {run.path.name} was begun with other settings:\n  "
                 + "\n  ".join(changed)
@@ -190,12 +190,12 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
                     "put them back, or give this run another name with --run NAME"
                 )
             files.write_json(run.dataset, {"name": dataset})  # nothing has been learnt yet: songs may still come and go
-        wanted = config.with_resources(saved, wanted)
+        wanted = presets.with_resources(saved, wanted)
     else:
         files.write_json(run.provenance, provenance())
         files.write_json(run.dataset, {"name": dataset})
     copy_code(run.code)
-    files.write_text(run.config, config.to_yaml(wanted))
+    files.write_text(run.config, presets.to_yaml(wanted))
     return wanted
 
 
@@ -381,9 +381,9 @@ def resolve(run: RunDir) -> config.Config:
     """
     if not run.config.is_file():
         raise ValueError(f"no run {run.path.name} in {run.path.parent}")
-    return config.from_yaml(run.config)
+    return presets.from_yaml(run.config)
 
 
 def settings_digest(settings: config.Config) -> str:
     """12 hexadecimal digits of the science of a run."""
-    return files.digest(config.science(settings))[:12]
+    return files.digest(presets.science(settings))[:12]

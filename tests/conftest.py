@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from p2p_dist import config, files
+from p2p_dist import config, files, presets
 from p2p_dist.data import shards
 from p2p_dist.rundir import RunDir
 from tests.rank_processes import run_on_ranks
@@ -54,7 +54,7 @@ def tiny_songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_shards(tiny_songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shards of `tiny_songs` under the preset `tiny`: a number of training windows that no batch divides."""
     out = tmp_path_factory.mktemp("shards") / "tiny"
-    assert shards.preprocess(tiny_songs, out, config.PRESETS["tiny"].data, workers=1) == []
+    assert shards.preprocess(tiny_songs, out, presets.PRESETS["tiny"].data, workers=1) == []
     return out
 
 
@@ -63,12 +63,12 @@ def new_run(tiny_shards: Path, tmp_path: Path) -> Callable[..., tuple[RunDir, co
     """`new_run(name, train={...}, model={...})`: a run directory over `tiny_shards` as the launcher lays it out."""
 
     def make(name: str = "run", **changed: dict[str, Any]) -> tuple[RunDir, config.Config]:
-        base = config.PRESETS["tiny"]
+        base = presets.PRESETS["tiny"]
         parts = {part: dataclasses.replace(getattr(base, part), **values) for part, values in changed.items()}
         settings = dataclasses.replace(base, **parts)
         run = RunDir(tmp_path / "runs" / name)
         files.write_json(run.dataset, {"name": "tiny"})
-        files.write_text(run.config, config.to_yaml(settings))
+        files.write_text(run.config, presets.to_yaml(settings))
         link = tmp_path / "shards" / "tiny"
         link.parent.mkdir(exist_ok=True)
         if not link.exists():  # a test may have put other shards there

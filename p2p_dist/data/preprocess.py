@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from p2p_dist import config, console, processes, rundir
+from p2p_dist import config, console, presets, processes, rundir
 from p2p_dist.config import Data
 from p2p_dist.data import shards
 from p2p_dist.data.verify import verify
@@ -94,7 +94,7 @@ def parse(arguments: list[str]) -> tuple[Command, list[str]]:
     early.add_argument("--preset", default="default")
     early.add_argument("--task", "--data.task", dest="tasks", action="append", default=[])
     hints, rest = early.parse_known_args(arguments)
-    base = config.preset(hints.preset).data
+    base = presets.preset(hints.preset).data
     tasks = [task for text in hints.tasks for task in text.split(",")] or [base.task]
     for task in tasks:
         config.parse_task(task)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2p_dist import config, console, files, rundir
+from p2p_dist import console, files, presets, rundir
 from p2p_dist.jobs import submit
 from p2p_dist.rundir import RunDir
 
@@ -55,7 +55,7 @@ def drill(processes: int, songs: Path | None) -> int:
     if songs is None:
         songs = submit.example_folder()
         submit.lay_out_example(songs)
-    tiny = config.preset("tiny")
+    tiny = presets.preset("tiny")
     settings = dataclasses.replace(
         tiny,
         resources=dataclasses.replace(tiny.resources, nodes=processes),

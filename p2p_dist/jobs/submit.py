@@ -15,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from p2p_dist import __version__, config, console, files, rundir
+from p2p_dist import __version__, console, files, presets, rundir
 from p2p_dist.config import Config
 from p2p_dist.jobs import chain, local, site, slurm, stages
 from p2p_dist.rundir import RunDir
@@ -131,15 +131,15 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         path = Path(hints.config)
         if not path.is_file():
             raise ValueError(f"no file {path}: --config names a YAML file of settings")
-        base = config.from_yaml(path, hints.preset or ("default" if songs else "demo"))
+        base = presets.from_yaml(path, hints.preset or ("default" if songs else "demo"))
         if hints.preset and base.preset != hints.preset:
             raise ValueError(f"--preset {hints.preset}, but {path} names the preset {base.preset}: leave one of them out")
     else:
-        base = config.preset(hints.preset or ("default" if songs else "demo"))
+        base = presets.preset(hints.preset or ("default" if songs else "demo"))
     command = _parse_over(base, arguments)
     run = rundir.find(command.run or rundir.default_name(command.settings))
     if run.config.is_file() and not hints.preset and not hints.config:
-        command = _parse_over(config.from_yaml(run.config), arguments)
+        command = _parse_over(presets.from_yaml(run.config), arguments)
     if root := command.settings.data.root or os.environ.get("MUSDB_PATH"):
         data = dataclasses.replace(command.settings.data, root=str(Path(root).expanduser().absolute()))
     else:
@@ -199,7 +199,7 @@ def dry_run(run: RunDir, settings: Config, where: str, songs: Path | None) -> No
     if songs is not None:
         dataset = rundir.dataset_name(songs, settings.data)
         console.say(f"# songs: {songs}\n# shards: {dataset}")
-    if begun and (changed := config.differences(config.from_yaml(run.config), settings)):
+    if begun and (changed := presets.differences(presets.from_yaml(run.config), settings)):
         raise ValueError(f"the run {run.path.name} was begun with other settings: {'; '.join(changed)}")
     console.say(f"# run: {run.path}")
     for stage in stages.STAGES:
@@ -212,6 +212,6 @@ def dry_run(run: RunDir, settings: Config, where: str, songs: Path | None) -> No
     place = site.load("slurm" if where == "local" else where, settings.resources.site)
     for job in chain.jobs(run, settings, place):
         console.say(f"\n##### {job.stage}.sh\n{job.script()}")
-    console.say(f"\n##### config.yaml\n{config.to_yaml(settings)}")
+    console.say(f"\n##### config.yaml\n{presets.to_yaml(settings)}")
     hours = chain.gpu_hours(settings, place)
     console.say(f"# at most {hours:.1f} GPU-hours of training, over all {settings.resources.max_requeues} requeues")

@@ -22,8 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from p2p_dist.audio import stems
-from p2p_dist.config import STEMS, Data, parse_task, preset
+from p2p_dist.config import STEMS, Data, parse_task
 from p2p_dist.data import shards, song
+from p2p_dist.presets import preset
 
 
 def main() -> None:
@@ -144,7 +145,7 @@ def compare(sources: list[stems.Source], data: Data, task: str, rounds: int, scr
 def peak_memory(path: Path, scratch: Path) -> float:
     """Peak resident memory of a process that makes this one song, MB."""
     code = (
-        "import resource, sys; from pathlib import Path; from p2p_dist.audio import stems; from p2p_dist.config import preset;"
+        "import resource, sys; from pathlib import Path; from p2p_dist.audio import stems; from p2p_dist.presets import preset;"
         "from p2p_dist.data import song; source = stems.Source('Long', sys.argv[3], Path(sys.argv[1]));"
         "result = song.make_song(song.Work(source, 0), [(Path(sys.argv[2]), preset('default').data)]);"
         "assert result.error is None, result.error;"

@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from p2p_dist.audio import stems
-from p2p_dist.config import preset
 from p2p_dist.data import shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
+from p2p_dist.presets import preset
 
 BATCH = 64
 

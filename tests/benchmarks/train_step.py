@@ -28,7 +28,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from p2p_dist import rundir
-from p2p_dist.config import PRESETS, Config
+from p2p_dist.config import Config
+from p2p_dist.presets import PRESETS
 from p2p_dist.train import checkpoint, distributed, networks, speed
 from p2p_dist.train.step import train_step
 from tests.rank_processes import run_on_ranks

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from p2p_dist import config, files
+from p2p_dist import files, presets
 from p2p_dist.config import Config
 from p2p_dist.evaluate import metrics, picture
 from p2p_dist.rundir import RunDir, step_name
@@ -30,9 +30,8 @@ def make(
     The measures are made up, but differ from one another; of the first song, onset F1 could not be measured.
     """
     run = RunDir(folder)
-    settings = config.preset("demo")
-    settings = config.from_yaml(_yaml(folder, {"preset": "demo", "data": {"root": root}}), settings)
-    files.write_text(run.config, config.to_yaml(settings))
+    settings = presets.from_yaml(_yaml(folder, {"preset": "demo", "data": {"root": root}}))
+    files.write_text(run.config, presets.to_yaml(settings))
     rows = [{"step": step, "epoch": step / 4, "l1": 0.3 / (1 + step / 20) + 0.02} for step in range(5, max(steps) + 1, 5)]
     files.write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in rows))
     sounds = {key: _sounds(number, seconds) for number, key in enumerate(songs)}

@@ -8,10 +8,11 @@ import torch
 
 from p2p_dist.audio.spectrogram import mel_power
 from p2p_dist.audio.stems import mono
-from p2p_dist.config import Config, preset
+from p2p_dist.config import Config
 from p2p_dist.data import pairs
 from p2p_dist.evaluate import generate
 from p2p_dist.model.generator import Generator
+from p2p_dist.presets import preset
 
 RATE = 44100
 

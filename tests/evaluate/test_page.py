@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import pytest
 import soundfile
 
-from p2p_dist import config, files
+from p2p_dist import files, presets
 from p2p_dist.config import Config
 from p2p_dist.evaluate import metrics, page
 from p2p_dist.rundir import RunDir
@@ -209,16 +209,16 @@ def test_many_checkpoints_stay_small(tmp_path: Path) -> None:
 
 def test_other_tasks_are_named(tmp_path: Path) -> None:
     run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
-    settings = config.from_yaml(run.config)
-    files.write_text(run.config, config.to_yaml(settings).replace("task: drums", "task: vocals+other->drums+bass"))
-    words = Page(page.write(run, config.from_yaml(run.config)).read_text(encoding="utf-8")).words
+    settings = presets.from_yaml(run.config)
+    files.write_text(run.config, presets.to_yaml(settings).replace("task: drums", "task: vocals+other->drums+bass"))
+    words = Page(page.write(run, presets.from_yaml(run.config)).read_text(encoding="utf-8")).words
     assert "vocals+other → drums+bass" in words and "generated drums, bass" in words
     assert "--task 'vocals+other->drums+bass'" in words  # as a shell needs it
 
 
 def test_says_what_to_do_without_evaluation(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no evaluation in .*launch/submit.py --run early"):
-        page.write(RunDir(tmp_path / "early"), config.preset("demo"))
+        page.write(RunDir(tmp_path / "early"), presets.preset("demo"))
     assert not (tmp_path / "early").exists()
 
 

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import config, console, files, rundir
+from p2p_dist import console, files, presets, rundir
 from p2p_dist.rundir import RunDir
 from p2p_dist.train import checkpoint
 from p2p_dist.train.verify import verify
@@ -129,7 +129,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_songs(root / "songs", {"train/one": 1.6, "train/two": 2.6, "train/three": 1.9, "test/five": 1.5})
-        tiny = config.PRESETS["tiny"]
+        tiny = presets.PRESETS["tiny"]
         shards.preprocess(root / "songs", root / "shards" / "tiny", tiny.data, workers=1)
         train = dataclasses.replace(tiny.train, steps=10**6, keep_every=1000)
         settings = dataclasses.replace(tiny, train=train, resources=dataclasses.replace(tiny.resources, nodes=arguments.ranks))
@@ -137,7 +137,7 @@ def main() -> int:
         for name in ("killed", "undisturbed"):
             runs.append(RunDir(root / "runs" / name))
             files.write_json(runs[-1].dataset, {"name": "tiny"})
-            files.write_text(runs[-1].config, config.to_yaml(settings))
+            files.write_text(runs[-1].config, presets.to_yaml(settings))
         told = soak(*runs, arguments.kills, arguments.seed, seconds=arguments.seconds)
         print(told.table(train.checkpoint_every))
     return 1 if told.problems else 0

@@ -4,16 +4,16 @@ import dataclasses
 
 import pytest
 
-from p2p_dist import config
+from p2p_dist import config, presets
 from p2p_dist.config import Config, Data, Evaluate, Model, Resources, Train
 
 
-@pytest.mark.parametrize("name", config.PRESETS)
+@pytest.mark.parametrize("name", presets.PRESETS)
 def test_a_preset_survives_its_yaml(name, tmp_path):
     path = tmp_path / "config.yaml"
-    path.write_text(config.to_yaml(config.preset(name)))
-    assert config.from_yaml(path) == config.preset(name)
-    assert config.preset(name).preset == name
+    path.write_text(presets.to_yaml(presets.preset(name)))
+    assert presets.from_yaml(path) == presets.preset(name)
+    assert presets.preset(name).preset == name
 
 
 def test_every_field_has_a_help_text():
@@ -26,16 +26,16 @@ def test_every_field_has_a_help_text():
 
 def test_an_unknown_preset_lists_those_there_are():
     with pytest.raises(ValueError, match=r"default, small, demo, tiny, thesis.*did you mean demo"):
-        config.preset("demoo")
+        presets.preset("demoo")
 
 
 def test_part_of_a_file_leaves_the_rest(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("train:\n  learning_rate: 1e-4\n  l1_weight: 5\n")
-    read = config.from_yaml(path, "small")
+    read = presets.from_yaml(path, "small")
     assert read.train.learning_rate == 1e-4  # YAML itself reads 1e-4 as text
     assert read.train.l1_weight == 5.0 and isinstance(read.train.l1_weight, float)
-    assert read.model == config.preset("small").model
+    assert read.model == presets.preset("small").model
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_bad_file_is_named_with_what_is_wrong(text, said, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=said):
-        config.from_yaml(path)
+        presets.from_yaml(path)
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_times_as_slurm_writes_them(text, seconds):
 
 
 def test_resources_may_change_and_science_is_named():
-    saved = config.preset("small")
+    saved = presets.preset("small")
     moved = dataclasses.replace(saved, resources=Resources(nodes=8), data=dataclasses.replace(saved.data, root="/elsewhere"))
-    assert config.differences(saved, moved) == []
-    assert config.with_resources(saved, moved) == moved
+    assert presets.differences(saved, moved) == []
+    assert presets.with_resources(saved, moved) == moved
     other = dataclasses.replace(moved, train=dataclasses.replace(saved.train, seed=3, log_every=1))
-    assert config.differences(saved, other) == ["train.seed: 0 -> 3"]
-    assert config.with_resources(saved, other).train.seed == 0
-    assert config.with_resources(saved, other).train.log_every == 1
+    assert presets.differences(saved, other) == ["train.seed: 0 -> 3"]
+    assert presets.with_resources(saved, other).train.seed == 0
+    assert presets.with_resources(saved, other).train.log_every == 1
 
 
 def test_an_epoch_is_one_pass_over_the_windows():

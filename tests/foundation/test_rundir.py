@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from p2p_dist import config, rundir
+from p2p_dist import config, presets, rundir
 from p2p_dist.rundir import RunDir
 
 
@@ -17,7 +17,7 @@ def run(tmp_path, monkeypatch):
 
 
 def test_a_run_keeps_its_science_and_takes_new_resources(run):
-    small = config.preset("small")
+    small = presets.preset("small")
     rundir.begin(run, small, "songs-1")
     more = dataclasses.replace(small, resources=config.Resources(nodes=4))
     assert rundir.begin(run, more, "songs-1").resources.nodes == 4
@@ -34,17 +34,17 @@ def test_a_run_keeps_its_science_and_takes_new_resources(run):
 
 
 def test_a_run_keeps_the_code_it_began_with(run):
-    rundir.begin(run, config.preset("small"), "songs")
+    rundir.begin(run, presets.preset("small"), "songs")
     assert not rundir.code_differs(run)
     assert (run.code / "hpc" / "requeue.sh").is_file()
     (run.code / "p2p_dist" / "config.py").write_text("changed")
     assert rundir.code_differs(run)
-    rundir.begin(run, config.preset("small"), "songs")
+    rundir.begin(run, presets.preset("small"), "songs")
     assert (run.code / "p2p_dist" / "config.py").read_text() == "changed"
 
 
 def test_provenance_says_what_made_the_run(run):
-    rundir.begin(run, config.preset("small"), "songs")
+    rundir.begin(run, presets.preset("small"), "songs")
     known = json.loads(run.provenance.read_text())
     assert known["packages"]["torch"] and known["python"] and known["command"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist import config, files, rundir
+from p2p_dist import config, files, presets, rundir
 from p2p_dist.jobs import status
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -33,7 +33,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.delenv("SLURM_CONF", raising=False)
     run = rundir.find("mine")
     begun = config.Config(resources=config.Resources(nodes=2, cluster="lumi"), train=config.Train(epochs=None, steps=100))
-    files.write_text(run.config, config.to_yaml(begun))
+    files.write_text(run.config, presets.to_yaml(begun))
     files.write_json(run.dataset, {"name": "songs"})
     lines = ["launch 7", "start 7.0 0 10000 2", "end 7.0 10 13600 - killed 11800", "start 7.1 10 20000 2"]
     files.write_text(run.slurm / "train" / "attempts", "\n".join([*lines, "end 7.1 40 21800 75 stopped 21800"]) + "\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from p2p_dist import config, rundir
+from p2p_dist import config, presets, rundir
 from p2p_dist.jobs import chain, site, slurm, submit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -116,7 +116,7 @@ def test_the_settings_printed_are_a_settings_file(place, tmp_path):
     printed = launch("--data", songs(place / "songs"), "--train.seed", "7", "--dry-run").stdout
     text = printed.split("##### config.yaml\n")[1].split("\n# at most")[0]
     (tmp_path / "c.yaml").write_text(text)
-    assert config.from_yaml(tmp_path / "c.yaml").train.seed == 7
+    assert presets.from_yaml(tmp_path / "c.yaml").train.seed == 7
 
 
 def test_gpu_hours_are_what_the_site_bills():
@@ -144,14 +144,14 @@ def test_flags_win_over_a_file_over_a_preset(place, tmp_path):
     file.write_text("train: {seed: 5, l1_weight: 7}\n")
     command, _ = submit.parse(["--preset", "small", "--config", str(file), "--train.seed", "6", "--data", "/songs"])
     train = command.settings.train
-    assert (train.seed, train.l1_weight, train.global_batch_size) == (6, 7.0, config.preset("small").train.global_batch_size)
+    assert (train.seed, train.l1_weight, train.global_batch_size) == (6, 7.0, presets.preset("small").train.global_batch_size)
 
 
 def test_a_file_that_names_a_preset_goes_over_that_one(place, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("preset: tiny\ntrain: {steps: 5}\n")
     settings = submit.parse(["--config", str(file)])[0].settings
-    assert settings.data.mels == config.preset("tiny").data.mels and settings.train.steps == 5
+    assert settings.data.mels == presets.preset("tiny").data.mels and settings.train.steps == 5
     with pytest.raises(ValueError, match="leave one of them out"):
         submit.parse(["--config", str(file), "--preset", "small"])
 

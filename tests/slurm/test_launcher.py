@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lab import ACCOUNT, lay_out_shards
 
-from p2p_dist import config, rundir
+from p2p_dist import config, presets, rundir
 from p2p_dist.jobs import chain, site, slurm
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ def songs(tmp_path_factory):
     for split in ("train", "test"):
         (folder / split).mkdir()
         (folder / split / f"{split}.stem.mp4").write_bytes(b"x")
-    lay_out_shards(rundir.runs_root().parent / "shards" / rundir.dataset_name(folder, config.preset("tiny").data))
+    lay_out_shards(rundir.runs_root().parent / "shards" / rundir.dataset_name(folder, presets.preset("tiny").data))
     return str(folder)
 
 
@@ -137,7 +137,7 @@ def test_requests_for_lumi(change, accepted, lab, tmp_path):
 def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
     """Each task writes down what it was started with and as what; only numbers of jobs and ports may differ."""
     run = rundir.find("same")
-    wanted = config.preset("tiny")
+    wanted = presets.preset("tiny")
     rundir.begin(run, wanted, "songs")
     recorder = tmp_path / "python"
     recorder.write_text(

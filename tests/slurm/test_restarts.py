@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from lab import lay_out_shards, wait_until
 
-from p2p_dist import config, files, rundir
+from p2p_dist import config, files, presets, rundir
 from p2p_dist.jobs import site, slurm
 
 LONG = 150
@@ -48,7 +48,7 @@ class Paced:
             path = folder / f"{name}.yaml"
             path.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace(*change))
             resources["site"] = str(path)
-        wanted = config.preset("tiny")
+        wanted = presets.preset("tiny")
         self.settings = dataclasses.replace(wanted, resources=config.Resources(**resources))
         rundir.begin(self.run, self.settings, "songs")
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from p2p_dist import rundir
-from p2p_dist.config import PRESETS
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
+from p2p_dist.presets import PRESETS
 from p2p_dist.train import checkpoint, networks, step
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks

@@ -7,7 +7,7 @@ import doctest
 import pytest
 import torch
 
-from p2p_dist.config import PRESETS
+from p2p_dist.presets import PRESETS
 from p2p_dist.train import networks, speed, torch_names
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from p2p_dist.config import PRESETS, Config
+from p2p_dist.config import Config
 from p2p_dist.model import losses
 from p2p_dist.model.discriminator import Discriminator
+from p2p_dist.presets import PRESETS
 from p2p_dist.train import distributed, networks, step
 from tests.train import on_ranks
 
