@@ -45,7 +45,7 @@ test-slurm: $(VENV)/dev
 test-readme: $(VENV)/dev
 	$(BIN)/python -m pytest tests/readme
 
-# Every fault that needs no scheduler, injected into trainings on this machine: under 6 minutes on 2 cores.
+# Every fault that needs no scheduler, injected into trainings on this machine: about 10 minutes on two busy cores.
 test-faults: $(VENV)/dev
 	$(BIN)/python -m pytest tests/faults
 
