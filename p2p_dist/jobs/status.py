@@ -197,12 +197,28 @@ def runs(name: str | None) -> list[RunDir]:
     return [RunDir(path) for path in found]
 
 
+def verify(asked: list[RunDir]) -> int:
+    """Check the checkpoints and the recorded batches of runs; exit code 1 where one is not what it should be."""
+    from p2p_dist.train.verify import verify as check
+
+    findings = {run.path.name: check(run) for run in asked}
+    for name, found in findings.items():
+        for finding in found:
+            console.complain(f"{name}: {finding}")
+        if not found:
+            console.say(f"{name}: every checkpoint and every recorded batch is what it should be")
+    return console.FAILED if any(findings.values()) else console.DONE
+
+
 def main(arguments: list[str]) -> int:
     """What `launch/status.py` does; its exit code."""
     parser = argparse.ArgumentParser(prog="launch/status.py", description="How runs are: stages, progress, cost.")
     parser.add_argument("run", nargs="?", help="name of a run (default: all)")
     parser.add_argument("--json", action="store_true", help="for programs")
+    parser.add_argument("--verify", action="store_true", help="read every checkpoint and check the sequence of the batches")
     given = parser.parse_args(arguments)
+    if given.verify:
+        return verify(runs(given.run))
     found = [gather(run) for run in runs(given.run)]
     if given.json:
         console.say(json.dumps(found[0] if given.run else found, indent=1))

@@ -63,7 +63,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         files.remove_garbage(run.checkpoints)
         for ours in (run.metrics, run.status, run.outcome):
             files.remove_garbage(run.path, ours.name)
-    start, state = find_start(run, ranks, config)
+    start, state = find_start(run, ranks, config, index)
     networks = build(config, ranks, state["precision"] if state else None)
     if state:
         networks.load(state["networks"])
@@ -123,7 +123,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                 if board is not None:
                     board.numbers(row)
             if saving and first:
-                save(saver, step, networks, config, ranks)
+                save(saver, step, networks, config, ranks, index)
                 stop.allow(saver.seconds)
                 if board is not None:
                     board.pictures(step, networks)
@@ -139,7 +139,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     return console.DONE
 
 
-def find_start(run: RunDir, ranks: distributed.Ranks, config: Config) -> tuple[int, dict[str, Any] | None]:
+def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Index) -> tuple[int, dict[str, Any] | None]:
     """Step and state of the newest valid checkpoint, on rank 0's word; 0 and None where there is none.
 
     Only rank 0 looks for it, so that a folder that changes under the ranks can't make them begin at different steps.
@@ -160,14 +160,25 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config) -> tuple[i
         raise ValueError(
             f"the checkpoint at step {start} in {run.checkpoints} is of other settings ({state['settings']}, now {digest})"
         )
+    if state["windows"] != windows_digest(index):
+        raise ValueError(
+            f"the checkpoint at step {start} in {run.checkpoints} was trained on other windows than {run.shards} has now: "
+            "the batches to come would be others; begin another run with --run NAME"
+        )
     return start, state
 
 
-def save(saver: Saver, step: int, networks: Networks, config: Config, ranks: distributed.Ranks) -> None:
+def windows_digest(index: Index) -> str:
+    """12 hexadecimal digits that name the training windows in their order, of which the batches are a function."""
+    return files.digest([sample.key for sample in index.samples])[:12]
+
+
+def save(saver: Saver, step: int, networks: Networks, config: Config, ranks: distributed.Ranks, index: Index) -> None:
     """Begin to write a checkpoint; rank 0 only, which has all there is to save."""
     digest = rundir.settings_digest(config)
     about = {"settings": digest, "world_size": ranks.world_size, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    state = {"settings": digest, "step": step, "precision": networks.precision, "networks": networks.state()}
+    state = {"settings": digest, "windows": windows_digest(index), "step": step, "precision": networks.precision}
+    state["networks"] = networks.state()
     saver.save(step, state, networks.to_evaluate(), about)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from p2p_dist import console
+from p2p_dist import console, rundir
 from p2p_dist.train import checkpoint
 
 MISSES = 3
@@ -100,6 +100,7 @@ class Saver:
     def _write(self) -> None:
         begun = time.monotonic()
         try:
+            rundir.check_still_ours()
             checkpoint.save(self.folder, *self.last)
             checkpoint.prune(self.folder, self.keep_last, self.is_kept)
         except BaseException as error:

@@ -204,3 +204,16 @@ def test_a_launcher_that_is_killed_takes_its_training_along_in_order(place):
     assert gone(str(run.path), 30)
     assert run.read_outcome()["outcome"] == "stopped"
     assert rundir.find_steps(run.checkpoints)[-1][0] > 0
+
+
+def test_a_run_can_be_verified_by_its_owner(place):
+    run = rundir.RunDir(place / "runs" / "way")
+    command = [sys.executable, "launch/status.py", "way", "--verify"]
+    good = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    assert good.returncode == 0 and "what it should be" in good.stdout, good.stderr
+    state = rundir.find_steps(run.checkpoints)[-1][1] / "state.pt"
+    data = bytearray(state.read_bytes())
+    data[len(data) // 2] ^= 1
+    state.write_bytes(data)
+    bad = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
+    assert bad.returncode == 1 and "state.pt" in bad.stderr and "Traceback" not in bad.stderr

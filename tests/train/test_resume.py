@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import shutil
 
 import pytest
 import torch
 
-from p2p_dist import rundir
+from p2p_dist import files, rundir
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.train import checkpoint, loop, networks, step
@@ -195,3 +196,18 @@ def test_checkpoint_of_other_settings_is_refused(ranks, new_run):
     new_run(train={"steps": 5, "l1_weight": 7.0})
     with pytest.raises(RanksFailed, match="is of other settings"):
         ranks(1, on_ranks.train, run.path)
+
+
+def test_other_windows_are_refused(ranks, new_run):
+    """The same settings over shards that were made anew with a song less: the batches to come would be others."""
+    run, _ = new_run("songs", train={"steps": 4})
+    assert ranks(1, on_ranks.train, run.path, None, None) == [0]
+    shared = run.shards.resolve()
+    run.shards.unlink()  # a link to what other tests read
+    shutil.copytree(shared, run.shards)
+    manifest = files.read_json(run.shards / "manifest.json")
+    part = manifest["splits"]["train"]
+    part["samples"] = part["samples"][:-1]
+    files.write_json(run.shards / "manifest.json", manifest)
+    with pytest.raises(RanksFailed, match="trained on other windows"):
+        ranks(1, on_ranks.train, run.path, None, None)
