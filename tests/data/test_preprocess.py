@@ -238,7 +238,6 @@ echo "Submitted batch job $(wc -l < "$CALLS")"
 def test_a_job_array_makes_the_parts_and_a_job_after_it_merges(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("submitit")
     calls = tmp_path / "calls"
     for name in ("sbatch", "srun"):
         (tmp_path / "bin").mkdir(exist_ok=True)
