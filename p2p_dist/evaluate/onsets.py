@@ -23,7 +23,6 @@ SHIFTS = (-29, -17, -11, -7, 7, 11, 17, 29)
 
 _RANGE = 60.0
 _BANDS = {"low": (0.0, 150.0), "mid": (200.0, 2500.0), "high": (5000.0, np.inf)}
-_BAND_RANGE = 45.0
 
 
 def mel(signal: np.ndarray) -> np.ndarray:
@@ -46,16 +45,6 @@ def bands() -> dict[str, np.ndarray]:
     """Which mels are low (kick), mid (snare) and high (cymbals): name -> bool (64,)."""
     at = centres()
     return {name: (at >= low) & (at < high) for name, (low, high) in _BANDS.items()}
-
-
-def heard_bands(truth: np.ndarray) -> list[str]:
-    """The bands in which the true stem peaks within 45 dB of its overall peak.
-
-    Args:
-        truth: power (64, frames).
-    """
-    db = decibels(truth)
-    return [name for name, mels in bands().items() if db[mels].max() > db.max() - _BAND_RANGE]
 
 
 def envelope(power: np.ndarray, mels: np.ndarray | None = None) -> np.ndarray:

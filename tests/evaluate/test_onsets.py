@@ -54,9 +54,8 @@ def test_a_metronome_on_the_grid_locks_and_one_off_it_does_not():
 def test_bands_are_kick_snare_and_cymbals():
     time = np.arange(onsets.RATE) / onsets.RATE
     for name, hertz in (("low", 80), ("mid", 900), ("high", 8000)):
-        tone = np.sin(2 * np.pi * hertz * time) * np.hanning(len(time))
-        heard = onsets.heard_bands(onsets.mel(tone.astype(np.float32)))
-        assert heard == [name]
+        loudest = int(onsets.mel(np.sin(2 * np.pi * hertz * time).astype(np.float32)).sum(axis=1).argmax())
+        assert [band for band, mels in onsets.bands().items() if mels[loudest]] == [name]
 
 
 def test_envelopes_correlate_with_themselves_and_a_flat_one_with_nothing():

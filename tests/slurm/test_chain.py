@@ -46,7 +46,7 @@ HURT = ("--preset", "tiny", "--train.steps", "110", "--train.keep-every", "100")
 
 
 def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(lab, launch, here):
-    """Preempted, asked to stop, requeued from outside, its daemon lost; and the code it was launched from has changed."""
+    """Preempted, asked to stop, requeued from outside, its daemon lost: the same batches, the same weights."""
     launch("submit", "--cluster", "local", "--nodes", "2", "--run", "calm", *HURT)
     number = ids(launch("submit", "--nodes", "2", "--run", "hurt", "--partition", "low", *HURT))["train"]
     run, calm = rundir.find("hurt"), rundir.find("calm")
