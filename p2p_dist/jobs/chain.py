@@ -90,8 +90,9 @@ def jobs(run: RunDir, settings: Config, place: site.Site) -> list[Job]:
 def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) -> list[str]:
     """What hpc/job.sh is told."""
     resources = settings.resources
+    image = place.image(resources)
     values: dict[str, Any] = {
-        "P2P_PYTHON": sys.executable,
+        "P2P_PYTHON": sys.executable if image is None else "python",
         "P2P_MAX_REQUEUES": resources.max_requeues,
         "P2P_MAX_CRASH_RESTARTS": resources.max_crash_restarts,
     }
@@ -104,7 +105,27 @@ def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) ->
     if place.environment:
         ours = (site.HPC / place.environment).is_file()
         values["P2P_ENVIRONMENT"] = run.code / "hpc" / place.environment if ours else Path(place.environment).absolute()
+    if image is not None:
+        values["P2P_CONTAINER"] = image
+        if resources.overlay:
+            values["P2P_OVERLAY"] = Path(resources.overlay).expanduser().absolute()
+        values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings, stage)])
     return [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
+
+
+def _folders(run: RunDir, settings: Config, stage: str) -> list[str]:
+    """What a job reads and writes, by the names that it may be called by: behind links, too.
+
+    Raises:
+        ValueError: a name that can't be handed to Singularity.
+    """
+    folders = [run.path.parent, run.path.parent.parent / "shards"]
+    if stage == "preprocess" and settings.data.root is not None:
+        folders.append(Path(settings.data.root))
+    found = dict.fromkeys(str(path) for folder in folders for path in (folder, folder.resolve()))
+    if wrong := [path for path in found if "," in path or ":" in path]:
+        raise ValueError(f"{wrong[0]}: a folder with ',' or ':' in its path can't be shown to a container; name another")
+    return list(found)
 
 
 def gpu_hours(settings: Config, place: site.Site) -> float:

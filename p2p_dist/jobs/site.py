@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class Site:
     whole_nodes: list[str]
     cpu_masks: list[str] | None
     environment: str | None
+    container: str | None
+    container_binds: list[str]
     preprocess_cores: int
     preprocess_memory: str | None
     preprocess_time: str
@@ -41,6 +44,12 @@ class Site:
     def processes_per_node(self, resources: Resources) -> int:
         """Training processes on a node: as asked for, else one a GPU, else one."""
         return resources.processes_per_node or self.gpus_per_node or 1
+
+    def image(self, resources: Resources) -> Path | None:
+        """The image that jobs run in: as asked for, else the site's, which may lie in the checkout; None: no container."""
+        if resources.container:
+            return Path(resources.container).expanduser().absolute()
+        return HPC.parent / self.container if self.container else None
 
     def gpu_hours(self, hours: float, nodes: int, partition: str | None) -> float:
         """What so many hours on so many nodes are billed."""
@@ -72,6 +81,9 @@ def load(name: str, file: str | None = None) -> Site:
         raise ValueError(f"{path}: {len(site.cpu_masks)} cpu_masks for {site.gpus_per_node} GPUs: each process needs one")
     if site.environment and not (HPC / site.environment).is_file() and not Path(site.environment).is_file():
         raise ValueError(f"{path}: no file {site.environment} for environment")
+    for bind in site.container_binds:
+        if not re.fullmatch(r"/[^:,]*(:/[^:,]*)?", bind):
+            raise ValueError(f"{path}: {bind!r} in container_binds: write an absolute path, or /here:/in/the/container")
     return site
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from p2p_dist import console, files
@@ -133,6 +134,13 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
     """
     if place.needs_account and settings.resources.account is None:
         raise ValueError(f"this cluster bills a project: name one with --account ({_your_accounts()})")
+    image = place.image(settings.resources)
+    overlay = settings.resources.overlay
+    for what, path in (("container", image), ("overlay", Path(overlay).expanduser() if overlay else None)):
+        if path is not None and not path.is_file():
+            raise ValueError(f"no {what} image {path}: build it (containers/README.md), or name yours with --{what}")
+    if overlay and image is None:
+        raise ValueError(f"--overlay {overlay} goes over an image: name that with --container")
     queued = queued_jobs(run)
     wanted: list[tuple[chain.Job, str | None]] = []
     for job in chain.jobs(run, settings, place):
@@ -147,6 +155,7 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
         if number is None:
             check(job)
     (run.slurm / "cancelled").unlink(missing_ok=True)
+    (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
     before: str | None = None
     for job, number in wanted:
         before = number or _submit(job, before)
