@@ -21,6 +21,7 @@ for pause in 1 2 4 8 15 30 60 60 0; do # three minutes for a controller that is 
     echo "$said"
     case $said in *contact* | *onnect* | *"imed out"* | *"Zero Bytes"*) sleep "$pause" ;; *) break ;; esac
 done
+[ -z "${SLURM_ARRAY_TASK_ID:-}" ] || not_again "Slurm does not requeue this part of an array"
 scontrol write batch_script "$job" "$run/slurm/$stage/$job.sh" >/dev/null || not_again "Slurm can't be asked"
 options=("--dependency=afterany:$job" "--nodes=$SLURM_JOB_NUM_NODES" "--partition=$SLURM_JOB_PARTITION")
 for name in $(compgen -e | grep -E '^(SLURM|SRUN|SBATCH)_'); do # what this job was given is not for the next

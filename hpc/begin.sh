@@ -10,6 +10,10 @@ stage=$1 run=$2 log=$P2P_ATTEMPTS
 attempt=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
 mkdir -p "${log%/*}"
 touch "$log"
+case $stage in
+train) rm -f "$run/outcome.json" ;; # of an earlier attempt: an evaluation beside this one would think that it has ended
+evaluate) rm -f "$run/slurm/evaluate/no-training" ;;
+esac
 
 # A person's new launch starts the counts anew; a requeued job and a successor go on with them.
 if [ "${SLURM_RESTART_COUNT:-0}" = 0 ] && ! grep -qx "successor $SLURM_JOB_ID" "$log"; then

@@ -5,8 +5,17 @@
 set -euo pipefail
 stage=$1 run=$(realpath "$2")
 here=$run/code/hpc
-export P2P_ATTEMPTS="$run/slurm/$stage/attempts"
+member=${SLURM_ARRAY_TASK_ID:-}
+export P2P_ATTEMPTS="$run/slurm/$stage/attempts${member:+.$member}"
 bash "$here/begin.sh" "$stage" "$run"
+if [ "$stage" = evaluate ]; then
+    export P2P_CLAIMS="${P2P_CLAIMS:-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}" # a successor goes on with these
+    bash "$here/claims.sh" "$run/evaluations/claims/$P2P_CLAIMS"
+fi
+if [ "$stage ${P2P_EVALUATE:-}" = "evaluate during" ]; then
+    bash "$here/watch.sh" "$run" "$2" &
+    watching=$!
+fi
 
 export PYTHONPATH="$run/code" PYTHONUNBUFFERED=1
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not take it over from the job
@@ -30,4 +39,5 @@ if [ -n "${P2P_ENVIRONMENT:-}" ]; then
 fi
 code=0
 "${step[@]}" "${rank[@]}" || code=$?
+[ -z "${watching:-}" ] || kill "$watching" 2>/dev/null || true
 exec bash "$here/requeue.sh" "$stage" "$run" "$code"

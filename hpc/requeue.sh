@@ -5,13 +5,13 @@
 set -euo pipefail
 stage=$1 run=$2 code=$3 log=$P2P_ATTEMPTS
 attempt=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
-outcome=none
-for file in "$run/outcome.json" "$run/slurm/$stage/outcome.json"; do
-    if grep -qsF "\"attempt\": \"$attempt\"" "$file"; then
-        outcome=$(sed -n 's/.*"outcome": "\([a-z]*\)".*/\1/p' "$file")
-    fi
-done
-if [ "$outcome" = none ]; then
+outcome=none file=$run/outcome-$stage${SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}.json
+if [ "$stage" = train ]; then file=$run/outcome.json; fi
+if grep -qsF "\"attempt\": \"$attempt\"" "$file"; then
+    outcome=$(sed -n 's/.*"outcome": "\([a-z]*\)".*/\1/p' "$file")
+    # Tasks that share a stage end each for itself: one may be done when another is asked to stop.
+    if [[ $stage != train && $outcome == "done" && $code == 75 ]]; then outcome=stopped; fi
+else
     case $code in
     0) outcome="done" ;;
     75 | 140 | 143) outcome=stopped ;; # 140, 143: asked (USR2, TERM) before it could listen

@@ -299,6 +299,10 @@ class Resources:
     """partition of the training (default: the site's)"""
     time: str = "24:00:00"
     """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training goes on in the next"""
+    evaluate: Literal["after", "during"] = "after"
+    """when checkpoints are evaluated on Slurm: after the training, or as they appear, by a job beside it"""
+    evaluate_array: int | None = None
+    """evaluate in an array of so many jobs, which share the checkpoints (default: one job)"""
     max_requeues: int = 10
     """how often a training that its time limit or a preemption stopped is queued again by itself"""
     max_crash_restarts: int = 3
@@ -308,7 +312,7 @@ class Resources:
 
     def __post_init__(self) -> None:
         _positive(self, "nodes")
-        for name in ("processes_per_node", "workers"):
+        for name in ("processes_per_node", "workers", "evaluate_array"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name.replace('_', '-')} must be at least 1, not {value}")
         for name in ("max_requeues", "max_crash_restarts"):

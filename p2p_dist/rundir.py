@@ -66,7 +66,13 @@ class RunDir:
 
     @property
     def outcome(self) -> Path:
-        return self.path / "outcome.json"
+        """How the training's last attempt ended."""
+        return self.outcome_of("train")
+
+    def outcome_of(self, stage: str) -> Path:
+        """How a stage's last attempt ended: a file each, since an evaluation may run beside the training, in many jobs."""
+        member = f".{number}" if (number := os.environ.get("SLURM_ARRAY_TASK_ID")) else ""
+        return self.path / ("outcome.json" if stage == "train" else f"outcome-{stage}{member}.json")
 
     @property
     def code(self) -> Path:
@@ -114,11 +120,26 @@ class RunDir:
         """Say how this attempt of a stage ended: done, stopped (go on) or failed (don't). Decides before any exit code."""
         check_still_ours()
         value = {"attempt": attempt(), "stage": stage, "outcome": outcome, "step": step, "message": message}
-        files.write_json(self.outcome, value)
+        files.write_json(self.outcome_of(stage), value)
 
-    def read_outcome(self) -> dict[str, Any] | None:
-        """The outcome of the last attempt that lived to write one."""
-        return files.read_json(self.outcome) if self.outcome.is_file() else None
+    def read_outcome(self, stage: str = "train") -> dict[str, Any] | None:
+        """The outcome of a stage's last attempt that lived to write one; of an array, of a part that did not end well."""
+        found = [files.read_json(path) for path in self.outcomes(stage)]
+        return next((one for one in found if one["outcome"] != "done"), found[0] if found else None)
+
+    def outcomes(self, stage: str) -> list[Path]:
+        """The files that say how a stage ended; several where it was an array."""
+        return sorted(self.path.glob("outcome.json" if stage == "train" else f"outcome-{stage}*.json"))
+
+    def read_best(self) -> dict[str, Any] | None:
+        """The checkpoint that the evaluations speak for, for people: its step and by which rule; None where none is named."""
+        path = self.checkpoints / "best.json"
+        return files.read_json(path) if path.is_file() else None
+
+    def has_trained(self) -> bool:
+        """Whether no further checkpoint will come: the training said that it ended, or no job of it is left (hpc/watch.sh)."""
+        outcome = self.read_outcome()
+        return (outcome is not None and outcome["outcome"] != "stopped") or (self.slurm / "evaluate" / "no-training").is_file()
 
 
 def attempt() -> str:

@@ -27,7 +27,8 @@ from p2p_dist.config import Config
 from p2p_dist.data import pairs
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate import generate, metrics, onsets, picture
-from p2p_dist.rundir import RunDir, attempt, is_evaluation
+from p2p_dist.evaluate.take import take
+from p2p_dist.rundir import RunDir, check_still_ours
 from p2p_dist.train import checkpoint
 
 REFERENCE_SOUNDS = ("input", "target", "ceiling", "true-mix")
@@ -65,12 +66,7 @@ def evaluate(run: RunDir, config: Config) -> int:
     Raises:
         ValueError: no held-out song, no checkpoint, or a damaged one.
     """
-    found = [c for c in checkpoint.find(run.checkpoints) if (c.path / checkpoint.GENERATOR).is_file()]
-    if not found:
-        raise ValueError(f"no checkpoint in {run.checkpoints}: train first")
-    todo = [c for c in found if not is_evaluation(run.evaluations / c.path.name)]
-    rank, alone = int(os.environ.get("RANK", "0")), os.environ.get("WORLD_SIZE", "1") == "1"
-    if alone:  # else it may be what another process is just writing
+    if alone := "P2P_CLAIMS" not in os.environ:  # else it may be what another process is just writing
         files.remove_garbage(run.evaluations)
     excerpts = held_out(run.shards, config)
     references = refer(run.evaluations / "references", excerpts, config)
@@ -78,35 +74,22 @@ def evaluate(run: RunDir, config: Config) -> int:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     mine = 0
-    with console.Progress("evaluate", len(todo), status=run.status if rank == 0 else None) as progress:
-        for done, item in enumerate(todo, 1):
-            if not alone and not claim(run, item.path.name):
-                continue
+    # status.json is the training's where both run at once.
+    with console.Progress("evaluate", 1, status=run.status if alone else None) as progress:
+        for item, left in take(run, config):
             try:
                 weights = checkpoint.load_generator(item)
             except FileNotFoundError:
                 continue  # a training that runs beside has removed it
-            mine += 1
             shutil.rmtree(run.evaluations / item.path.name, ignore_errors=True)  # what is left of one that lost files
             generator = generate.load(weights, config, device)
             with files.new_folder(run.evaluations / item.path.name) as folder:
                 mean = _evaluate_one(folder, item.step, generator, excerpts, references, config)
-            progress.update(done, f"step {item.step}" + "".join(f", {n} {v:.3g}" for n in SHOWN if (v := mean[n]) is not None))
+                check_still_ours()
+            mine += 1
+            progress.total = max(mine, left)
+            progress.update(mine, f"step {item.step}" + "".join(f", {n} {v:.3g}" for n in SHOWN if (v := mean[n]) is not None))
     return mine
-
-
-def claim(run: RunDir, name: str) -> bool:
-    """Take one checkpoint for this process, before any other of the same attempt does.
-
-    The claims of an attempt that ended count for nothing in the next, so what it left half done is taken anew.
-    """
-    folder = run.evaluations / "claims" / attempt()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        (folder / name).touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
 
 
 def _evaluate_one(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,19 @@ class Job:
     folder: Path
     command: str
     parameters: dict[str, Any]
+    array: int | None = None
+    """so many of it, as one array"""
+
+    @property
+    def partition(self) -> str | None:
+        """Where it is queued; None: the cluster's default."""
+        return self.parameters.get("partition")
 
     def script(self) -> str:
         """The batch script, as it is submitted."""
         from submitit.slurm.slurm import _make_sbatch_string
 
-        return _make_sbatch_string(command=self.command, folder=self.folder, **self.parameters)
+        return _make_sbatch_string(command=self.command, folder=self.folder, map_count=self.array, **self.parameters)
 
 
 def comment(stage: str, run: RunDir) -> str:
@@ -83,8 +92,38 @@ def jobs(run: RunDir, settings: Config, place: site.Site) -> list[Job]:
         parameters = {name: value for name, value in shape.items() if value is not None}
         command = shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), stage, str(run.path)])
         # submitit's own wckey is refused by clusters that do not know it.
-        chain.append(Job(stage, run.slurm / stage, command, {**parameters, "wckey": None}))
+        array = resources.evaluate_array if stage == "evaluate" else None
+        chain.append(Job(stage, run.slurm / stage, command, {**parameters, "wckey": None}, array))
     return chain
+
+
+def check_limits(asked: list[Job], place: site.Site, runs: int = 1, queued: Counter[str] | None = None) -> None:
+    """Compare jobs with what the site says of its partitions: the longest job, its nodes, a user's jobs at once.
+
+    Args:
+        runs: how many runs ask for such jobs. queued: the user's jobs that are queued already, by partition.
+
+    Raises:
+        ValueError: over a limit; names it and the option.
+    """
+    numbers = Counter(queued or ())
+    for job in asked:
+        limit = place.limits.get(job.partition or "", {})
+        option = "--time" if job.stage == "train" else f"the site's {job.stage}_time"
+        minutes, nodes = job.parameters["time"], job.parameters["nodes"]
+        if "time" in limit and minutes > site.minutes_of(limit["time"]):
+            raise ValueError(
+                f"the {job.stage} job asks for {minutes / 60:.3g} hours ({option}), {job.partition} gives at most "
+                f"{limit['time']}; ask for less, a longer training goes on in the next job; nothing was queued"
+            )
+        if nodes > limit.get("nodes", nodes):
+            raise ValueError(f"--nodes {nodes}: a job in {job.partition} has at most {limit['nodes']}; nothing was queued")
+        numbers[job.partition or ""] += (job.array or 1) * runs
+        if numbers[job.partition or ""] > limit.get("jobs", math.inf):
+            raise ValueError(
+                f"{numbers[job.partition or '']} jobs of yours would be in {job.partition}, which takes {limit['jobs']}: "
+                "wait, or ask for fewer (--sweep, --evaluate-array, --partition); nothing was queued"
+            )
 
 
 def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) -> list[str]:
@@ -100,6 +139,8 @@ def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) ->
         rate = place.gpu_hours(1, resources.nodes, resources.partition or place.partition)
         if rate:
             values["P2P_MAX_SECONDS"] = int(resources.max_gpu_hours / rate * 3600)
+    if stage == "evaluate" and resources.evaluate == "during":
+        values["P2P_EVALUATE"] = "during"
     if place.cpu_masks and stage == "train":
         values["P2P_CPU_MASKS"] = ",".join(place.cpu_masks[: place.processes_per_node(resources)])
     if place.environment:

@@ -22,7 +22,7 @@ from typing import NoReturn, TextIO
 
 from p2p_dist import attempts, console, files, processes, rundir
 from p2p_dist.config import Config
-from p2p_dist.jobs import stages
+from p2p_dist.jobs import site, stages
 from p2p_dist.rundir import Owner, RunDir
 
 _WORTH_SHOWING = ("warning:", "left out:", "note:")
@@ -52,7 +52,7 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
             console.say(f"stopped in {stage}; to go on: {again}")
             return code
         if code != console.DONE and stages.is_done(stage, run) is None:
-            outcome = run.read_outcome()
+            outcome = run.read_outcome(stage)
             if outcome is None:
                 log = run.logs / f"{stage}.log"
                 shown = "" if not console.has_bar(sys.stdout) else f"; the end of {log}:\n{_tail(log)}"
@@ -64,7 +64,7 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
     left_out = files.read_json(run.shards / "manifest.json")["left_out"]
     for song in left_out:
         console.complain(f"left out: {song['reason']}")
-    console.say(f"page: {run.page}")
+    console.say(stages.last_lines(run))
     return console.FAILED if left_out else console.DONE
 
 
@@ -77,7 +77,7 @@ def _run_until_it_ends(stage: str, run: RunDir, settings: Config, owner: Owner) 
             console.complain(f"{stage} is not begun again: {refused}; look into {run.logs}")
             return console.FAILED
         code = _run_stage(stage, run, owner, attempt)
-        outcome = (run.read_outcome() or {}).get("outcome")
+        outcome = (run.read_outcome(stage) or {}).get("outcome")
         why = outcome or {console.DONE: "done", console.STOPPED: "stopped", console.INTERRUPTED: "stopped"}.get(code, "crash")
         attempts.end(log, attempt, _progress(run), code, why)
         if why != "crash" or stage != "train":
@@ -96,7 +96,7 @@ def _progress(run: RunDir) -> int:
 
 def _run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:
     """Run one stage in its own process and show its progress; its exit code."""
-    run.outcome.unlink(missing_ok=True)
+    run.outcome_of(stage).unlink(missing_ok=True)
     module = "p2p_dist.jobs.local" if stage == "train" else "p2p_dist.jobs.stages"
     # -P: the code that the run began with, not what lies in the current folder.
     command = [sys.executable, "-P", "-m", module, stage, str(run.path)]
@@ -181,7 +181,7 @@ def fork_ranks(folder: Path) -> NoReturn:
     assert torch.__version__
     run = RunDir(folder)
     resources = rundir.resolve(run).resources
-    per_node = resources.processes_per_node or 1
+    per_node = site.load("local", resources.site).processes_per_node(resources)
     world_size = resources.nodes * per_node
     environment = {
         "WORLD_SIZE": world_size,

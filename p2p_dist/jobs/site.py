@@ -7,8 +7,9 @@ import math
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -19,27 +20,28 @@ HPC = Path(__file__).parents[2] / "hpc"
 
 @dataclass(frozen=True)
 class Site:
-    """See the comments in hpc/sites/slurm.yaml."""
+    """See the comments in hpc/sites/slurm.yaml; what a file leaves out is as here."""
 
-    partition: str | None
-    cpu_partition: str | None
-    needs_account: bool
-    requeue: bool
-    gpus_per_node: int
-    cores_per_process: int
-    memory_per_node: str | None
-    whole_nodes: list[str]
-    cpu_masks: list[str] | None
-    environment: str | None
-    container: str | None
-    container_binds: list[str]
-    preprocess_cores: int
-    preprocess_memory: str | None
-    preprocess_time: str
-    evaluate_processes: int
-    evaluate_time: str
-    gpu_hours_per_node_hour: float
-    gpu_hours_per_gpu_hour: float
+    partition: str | None = None
+    cpu_partition: str | None = None
+    limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    needs_account: bool = False
+    requeue: bool = True
+    gpus_per_node: int = 0
+    cores_per_process: int = 2
+    memory_per_node: str | None = None
+    whole_nodes: list[str] = field(default_factory=list)
+    cpu_masks: list[str] | None = None
+    environment: str | None = None
+    container: str | None = None
+    container_binds: list[str] = field(default_factory=list)
+    preprocess_cores: int = 8
+    preprocess_memory: str | None = None
+    preprocess_time: str = "2:00:00"
+    evaluate_processes: int = 1
+    evaluate_time: str = "4:00:00"
+    gpu_hours_per_node_hour: float = 0
+    gpu_hours_per_gpu_hour: float = 1
 
     def processes_per_node(self, resources: Resources) -> int:
         """Training processes on a node: as asked for, else one a GPU, else one."""
@@ -62,17 +64,24 @@ def load(name: str, file: str | None = None) -> Site:
     """The site called `name`, or the one described in the user's own `file`.
 
     Raises:
-        ValueError: no such file, an unknown name in it, or one left out.
+        ValueError: no such file, an unknown name in it, or a value that can't be.
     """
     path = Path(file) if file else HPC / "sites" / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"no file {path}: --site names a YAML file" if file else f"no site {name}: {path} does not exist")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     known = {field.name for field in dataclasses.fields(Site)}
-    if not isinstance(content, dict) or (wrong := set(content) ^ known):
-        names = ", ".join(sorted(wrong)) if isinstance(content, dict) else "all of it"
-        raise ValueError(f"{path}: {names} unknown or left out; a site has {', '.join(sorted(known))}")
+    if not isinstance(content, dict) or (wrong := set(content) - known):
+        names = ", ".join(sorted(map(str, wrong))) if isinstance(content, dict) else "all of it"
+        raise ValueError(f"{path}: {names} unknown; a site may have {', '.join(sorted(known))}")
     site = Site(**content)
+    for partition, limit in site.limits.items():
+        if not isinstance(limit, dict) or set(limit) - {"time", "nodes", "jobs"} or not isinstance(limit.get("time", ""), str):
+            raise ValueError(
+                f'{path}: limits of {partition}: write {{time: "2-00:00:00", nodes: 4, jobs: 200}}, or some of them'
+            )
+        if "time" in limit:
+            seconds_of(limit["time"])
     for key in ("preprocess_time", "evaluate_time"):
         if not isinstance(getattr(site, key), str):
             raise ValueError(f"{path}: put {key} into quotes, YAML takes 2:00:00 for a number")

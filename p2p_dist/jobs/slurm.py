@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,17 @@ def queued_jobs(run: RunDir) -> dict[str, Queued]:
         for stage in stages.STAGES:
             # A successor waits while the job before it still ends: the newer one goes on.
             ours = comment in [chain.comment(stage, place) for place in places]
-            if ours and (stage not in found or int(found[stage].number) < int(number)):
+            number = number.split("_")[0]  # of an array, all parts together: one that runs speaks for it
+            before = found.get(stage)
+            newer = before is None or int(before.number) < int(number)
+            if ours and (newer or (before is not None and before.number == number and state == "RUNNING")):
                 found[stage] = Queued(number, state, reason)
     return found
+
+
+def jobs_by_partition() -> Counter[str]:
+    """How many jobs this user has queued; each part of an array is one."""
+    return Counter(ask("squeue", "--me", "--array", "--noheader", "--format=%P").stdout.split())
 
 
 def accounts() -> list[str]:
@@ -151,14 +160,20 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
             console.say(f"{job.stage}: done already ({found})")
         else:
             wanted.append((job, None))
-    for job, number in wanted:
-        if number is None:
-            check(job)
+    new = [job for job, number in wanted if number is None]
+    chain.check_limits(new, place, queued=jobs_by_partition() if new and place.limits else None)
+    for job in new:
+        check(job)
     (run.slurm / "cancelled").unlink(missing_ok=True)
     (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
     before: str | None = None
     for job, number in wanted:
-        before = number or _submit(job, before)
+        # Beside the training: as soon as that has begun.
+        when = "after" if job.stage == "evaluate" and settings.resources.evaluate == "during" else "afterok"
+        if number is None:
+            for old in run.outcomes(job.stage):
+                old.unlink()
+        before = number or _submit(job, f"{when}:{before}" if before else None)
     if wanted:
         console.say(f"to follow them: {shown}")
     return console.DONE
@@ -191,31 +206,33 @@ def wait(run: RunDir, every: float = 5.0) -> int:
         time.sleep(every)
     left = [stage for stage in stages.STAGES if stages.is_done(stage, run) is None]
     if not left:
-        console.say(f"page: {run.page}")
+        console.say(stages.last_lines(run))
         return console.DONE
-    outcome = run.read_outcome()
-    if outcome is not None and outcome["stage"] == left[0] and outcome["outcome"] == "stopped":
+    outcome = run.read_outcome(left[0])
+    if outcome is not None and outcome["outcome"] == "stopped":
         console.say(f"{left[0]} stopped in order; to go on, type the same command again")
         return console.STOPPED
-    because = outcome["message"] if outcome is not None and outcome["stage"] == left[0] else ""
+    because = outcome["message"] if outcome is not None else ""
     console.complain(
         f"error: {left[0]} did not come to its end{': ' + because if because else ''}; its logs: {run.slurm / left[0]}"
     )
     return console.FAILED
 
 
-def _submit(job: chain.Job, before: str | None) -> str:
-    """Queue one job; its id."""
+def _submit(job: chain.Job, dependency: str | None) -> str:
+    """Queue one job, to begin once `dependency` holds; its id."""
     import submitit
     from submitit.core.utils import FailedJobError
 
     parameters: dict[str, Any] = dict(job.parameters)
-    if before is not None:
+    if dependency is not None:
         # Without the second, jobs behind one that failed would wait for ever.
         further = {**parameters["additional_parameters"], "kill-on-invalid-dep": "yes"}
-        parameters |= {"dependency": f"afterok:{before}", "additional_parameters": further}
+        parameters |= {"dependency": dependency, "additional_parameters": further}
     executor = submitit.SlurmExecutor(folder=job.folder)
     executor.update_parameters(**parameters)
+    if job.array:
+        executor.parameters["map_count"] = job.array  # as submitit's own map_array does
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
         # Not `submit`: it would put a pickle between the launcher and the job, which is lost when the launcher is

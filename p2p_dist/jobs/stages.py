@@ -51,6 +51,8 @@ def is_done(stage: str, run: RunDir) -> str | None:
         return f"{total} steps" if trained and trained[-1][0] >= total else None
     evaluated = [step for step, path in rundir.find_steps(run.evaluations) if rundir.is_evaluation(path)]
     if stage == "evaluate":
+        if is_done("train", run) is None:
+            return None  # more checkpoints will come
         missing = [step for step, path in trained if (path / "generator.safetensors").is_file() and step not in evaluated]
         return f"{len(evaluated)} checkpoints" if evaluated and not missing else None
     assert stage == "page"
@@ -58,6 +60,12 @@ def is_done(stage: str, run: RunDir) -> str | None:
         return None
     newest = max((run.evaluations / rundir.step_name(step) / "metrics.json").stat().st_mtime for step in evaluated)
     return str(run.page) if run.page.stat().st_mtime >= newest else None
+
+
+def last_lines(run: RunDir) -> str:
+    """What a launch that came to the end of a run says last: the best checkpoint, where one was named, and the page."""
+    best = run.read_best()
+    return (f"best: step {best['step']} ({best['rule']})\n" if best else "") + f"page: {run.page}"
 
 
 def preprocess(run: RunDir, settings: config.Config) -> int:
@@ -91,7 +99,7 @@ def train(run: RunDir, settings: config.Config) -> int:
 
 
 def evaluate(run: RunDir, settings: config.Config) -> int:
-    """Measure and render the checkpoints that were not yet."""
+    """Measure and render the checkpoints that were not yet; where it runs beside the training, as they appear."""
     from p2p_dist.evaluate.checkpoints import evaluate
 
     evaluate(run, settings)
@@ -102,6 +110,7 @@ def page(run: RunDir, settings: config.Config) -> int:
     """Write the page."""
     from p2p_dist.evaluate.page import write
 
+    files.remove_garbage(run.evaluations)  # of evaluations that were killed: by now all have ended
     write(run, settings)
     return console.DONE
 

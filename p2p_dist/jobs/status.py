@@ -7,7 +7,7 @@ import json
 import shutil
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,14 @@ def attempts(run: RunDir) -> list[Attempt]:
     return list(found.values())
 
 
+def killed(one: Attempt, run: RunDir) -> Attempt:
+    """A start whose end nobody wrote down, as the next start would: it lived until the run's last sign of life."""
+    trained = rundir.find_steps(run.checkpoints)
+    saved = trained[-1][1].stat().st_mtime if trained else 0.0
+    seen = run.status.stat().st_mtime if run.status.is_file() else 0.0
+    return replace(one, ended=max(one.begun, seen), saved=saved, why="killed")
+
+
 def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None) -> str:
     """One word or a few on a stage: done, running, pending (why), stopped, failed, to do."""
     if stages.is_done(stage, run) is not None:
@@ -62,8 +70,8 @@ def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None) -> st
         return f"{job.state.lower()}{waits}, job {job.number}"
     if is_owned(run) and run.status.is_file() and files.read_json(run.status)["what"] == stage:
         return "running on this machine"
-    outcome = run.read_outcome()
-    if outcome is not None and outcome["stage"] == stage and outcome["outcome"] != "done":
+    outcome = run.read_outcome(stage)
+    if outcome is not None and outcome["outcome"] != "done":
         return f"{outcome['outcome']}: {outcome['message']}" if outcome["message"] else str(outcome["outcome"])
     return "to do"
 
@@ -97,6 +105,9 @@ def gather(run: RunDir) -> dict[str, Any]:
     left = (total - step) * settings.train.global_batch_size / rate if total is not None and rate else None
     trained = rundir.find_steps(run.checkpoints)
     tried, now = attempts(run), time.time()
+    running = queued is None or ("train" in queued and queued["train"].state == "RUNNING")  # where it is not known: perhaps
+    if tried and tried[-1].ended is None and not running:
+        tried[-1] = killed(tried[-1], run)
     where = settings.resources.cluster
     place = site.load("slurm" if where in ("auto", "local") else where, settings.resources.site)
     partition = settings.resources.partition or place.partition
@@ -124,7 +135,9 @@ def gather(run: RunDir) -> dict[str, Any]:
             "used": used,
             "lost": sum(hours(one.lost(), one.nodes) for one in tried),
             "predicted": used + hours(left, settings.resources.nodes) if left is not None else None,
+            "estimated": sum(one.why == "killed" for one in tried),
         },
+        "best": run.read_best(),
     }
 
 
@@ -158,10 +171,13 @@ def show(found: dict[str, Any]) -> None:
     table.add_row("images/s, l1", f"{number(found['images_per_second'])}, {number(found['l1'])}")
     table.add_row("last checkpoint", "none" if found["checkpoint"] is None else f"step {found['checkpoint']}")
     table.add_row("evaluations", f"{found['evaluated']} of {found['to_evaluate']}")
+    if found["best"]:
+        table.add_row("best", f"step {found['best']['step']} ({found['best']['rule']})")
     table.add_row("time left", "unknown" if found["seconds_left"] is None else console.duration(found["seconds_left"]))
-    table.add_row(
-        "GPU-hours", f"{hours['used']:.2f} used, {hours['lost']:.2f} lost to restarts, {number(hours['predicted'])} predicted"
-    )
+    told = f"{hours['used']:.2f} used, {hours['lost']:.2f} lost to restarts, {number(hours['predicted'])} predicted"
+    if hours["estimated"]:
+        told += f"\n{hours['estimated']} of the starts was killed: counted up to its last sign of life, Slurm may bill more"
+    table.add_row("GPU-hours of training", told)
     if found["slurm"]:
         table.add_row("Slurm", f"does not answer: {found['slurm']}")
     Console().print(table)
@@ -182,14 +198,14 @@ def show_all(runs: list[dict[str, Any]]) -> None:
     Console().print(table)
 
 
-def runs(name: str | None) -> list[RunDir]:
-    """The run called `name`, or all there are.
+def runs(names: list[str]) -> list[RunDir]:
+    """The runs of these names, or all there are.
 
     Raises:
         ValueError: there is none.
     """
-    if name is not None:
-        return [rundir.find(Path(name).name if Path(name).is_dir() else name)]
+    if names:
+        return [rundir.find(Path(name).name if Path(name).is_dir() else name) for name in names]
     root = rundir.runs_root()
     found = sorted(path.parent for path in root.glob("*/config.yaml"))
     if not found:
@@ -213,7 +229,7 @@ def verify(asked: list[RunDir]) -> int:
 def main(arguments: list[str]) -> int:
     """What `launch/status.py` does; its exit code."""
     parser = argparse.ArgumentParser(prog="launch/status.py", description="How runs are: stages, progress, cost.")
-    parser.add_argument("run", nargs="?", help="name of a run (default: all)")
+    parser.add_argument("run", nargs="*", help="names of runs (default: all)")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--verify", action="store_true", help="read every checkpoint and check the sequence of the batches")
     given = parser.parse_args(arguments)
@@ -221,8 +237,8 @@ def main(arguments: list[str]) -> int:
         return verify(runs(given.run))
     found = [gather(run) for run in runs(given.run)]
     if given.json:
-        console.say(json.dumps(found[0] if given.run else found, indent=1))
-    elif given.run:
+        console.say(json.dumps(found[0] if len(given.run) == 1 else found, indent=1))
+    elif len(given.run) == 1:
         show(found[0])
     else:
         show_all(found)

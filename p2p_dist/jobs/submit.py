@@ -17,7 +17,7 @@ import tyro
 
 from p2p_dist import __version__, console, files, presets, rundir
 from p2p_dist.config import Config
-from p2p_dist.jobs import chain, local, site, slurm, stages
+from p2p_dist.jobs import chain, local, site, slurm, stages, status
 from p2p_dist.rundir import RunDir
 
 EXAMPLE = "The Easton Ellises - Falcon 69.stem.mp4"
@@ -52,9 +52,9 @@ def main(arguments: list[str]) -> int:
         console.say(f"p2p_dist {__version__}")
         return console.DONE
     command, run = parse(arguments)
-    if command.sweep:
-        return max([main(one) for one in combinations(arguments, command.sweep, run.path.name)])
     where = site.resolve(command.settings.resources.cluster)
+    if command.sweep:
+        return sweep(combinations(arguments, command.sweep, run.path.name), command, where)
     example = example_folder()
     root = Path(command.settings.data.root or example)
     if command.dry_run:
@@ -65,18 +65,35 @@ def main(arguments: list[str]) -> int:
     if root == example:
         lay_out_example(example)
     dataset = rundir.dataset_name(root, command.settings.data)
-    place = None if where == "local" else site.load(where, command.settings.resources.site)
+    place = site.load(where, command.settings.resources.site)
     # While it queues, too: two launchers at once would queue everything twice.
     owner = rundir.Owner(run)
     settings = rundir.begin(run, command.settings, dataset)
     console.say(f"run {run.path.name}: {run.path}")
     if rundir.code_differs(run):
         console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
-    if place is None:
+    if where == "local":
         return local.run(run, settings, owner, again(arguments))
     code = slurm.queue(run, settings, place, again([run.path.name]).replace("submit.py", "status.py"))
     owner.close()
     return slurm.wait(run) if command.wait else code
+
+
+def sweep(lines: list[list[str]], command: Command, where: str) -> int:
+    """Launch the runs of a sweep, one after the other, then show them in one table; the worst of their exit codes.
+
+    Raises:
+        ValueError: all of them together are more than the site takes; before anything is begun.
+    """
+    parsed = [parse(line) for line in lines]
+    if where != "local":
+        one, run = parsed[0]
+        place = site.load(where, one.settings.resources.site)
+        chain.check_limits(chain.jobs(run, one.settings, place), place, len(lines))
+    code = max(main(line) for line in lines)
+    if not command.dry_run:
+        status.show_all([status.gather(run) for _, run in parsed])
+    return code
 
 
 def again(arguments: list[str]) -> str:
@@ -145,6 +162,9 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     else:
         data = dataclasses.replace(command.settings.data, root=str(example_folder()))
     settings = dataclasses.replace(command.settings, data=data)
+    if (named := settings.resources.site) is not None:  # found again from any folder
+        named = str(Path(named).expanduser().absolute())
+        settings = dataclasses.replace(settings, resources=dataclasses.replace(settings.resources, site=named))
     return dataclasses.replace(command, settings=settings), run
 
 
@@ -210,7 +230,9 @@ def dry_run(run: RunDir, settings: Config, where: str, songs: Path | None) -> No
             "# no Slurm here: these stages would run on this machine; with --cluster slurm these scripts would be queued:"
         )
     place = site.load("slurm" if where == "local" else where, settings.resources.site)
-    for job in chain.jobs(run, settings, place):
+    queueing = chain.jobs(run, settings, place)
+    chain.check_limits(queueing, place)
+    for job in queueing:
         console.say(f"\n##### {job.stage}.sh\n{job.script()}")
     console.say(f"\n##### config.yaml\n{presets.to_yaml(settings)}")
     hours = chain.gpu_hours(settings, place)

@@ -26,20 +26,21 @@ from tests.train import on_ranks
 SIGNALS = [signal.SIGKILL] * 6 + [signal.SIGTERM] * 2 + [signal.SIGUSR2] * 2
 """60 % SIGKILL, 20 % TERM, 20 % USR2."""
 
-LONGEST = 1.2
+LONGEST = 0.6
 """Seconds after its start within which an attempt is killed: while it starts, trains or saves."""
 
 
 @dataclasses.dataclass
 class Told:
-    """Figures of one soak. lost: steps whose work a kill undid; codes: exit codes of the disturbed attempts."""
+    """Figures of one soak. codes: exit codes of the disturbed attempts. lost: steps whose work a kill undid. meanwhile: of
+    kills that cut a save, the steps that had been trained since it began."""
 
     kills: Counter[str]
     codes: Counter[int]
     lost: list[int]
     steps: int = 0
     seconds: float = 0.0
-    in_a_save: int = 0
+    meanwhile: list[int] = dataclasses.field(default_factory=list)
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def table(self, interval: int) -> str:
@@ -49,8 +50,9 @@ class Told:
             ("kills", f"{killed} ({', '.join(f'{n} {name}' for name, n in sorted(self.kills.items()))})"),
             ("exit codes of the attempts", ", ".join(f"{code}: {n}" for code, n in sorted(self.codes.items()))),
             ("steps trained, without those undone", str(self.steps)),
-            ("kills that cut a save", str(self.in_a_save)),
+            ("kills that cut a save", str(len(self.meanwhile))),
             ("steps undone by a kill, mean and most", f"{sum(self.lost) / max(1, len(self.lost)):.2f}, {max(self.lost)}"),
+            ("of these trained while a save was being written, most", str(max(self.meanwhile, default=0))),
             ("steps between two checkpoints", str(interval)),
             ("seconds", f"{self.seconds:.0f}"),
             ("not as the undisturbed training", "; ".join(self.problems) or "nothing: weights bit for bit, batches, files"),
@@ -70,7 +72,7 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
     for _ in range(kills):
         if time.monotonic() - begun > seconds:
             break
-        job = Job(run, sabotage=sabotage, grace=1.0)
+        job = Job(run, sabotage=sabotage, grace=0.3)
         processes = job.ranks()
         time.sleep(draw.uniform(0, LONGEST))
         number = draw.choice(SIGNALS)
@@ -85,12 +87,15 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
         told.codes[code] += 1
         reached, saved = job.step(), checkpoint.newest_step(run.checkpoints)
         told.lost.append(reached - saved)
-        told.in_a_save += any(run.checkpoints.glob(f"{files.TEMPORARY}*"))
+        written = being_written(run, saved)
+        if written is not None:
+            told.meanwhile.append(reached - written)
         if number != signal.SIGKILL and (code != console.STOPPED or reached != saved):
             told.problems.append(f"{signal.Signals(number).name} ended with {code} at step {reached}, saved {saved}")
-        # The write of one checkpoint may overlap with the steps after it, never with the next save.
-        if reached - saved >= 2 * interval:
-            told.problems.append(f"{reached - saved} steps undone")
+        # At most one interval that no save has begun for, and at most one whose save was being written.
+        begun_for = saved if written is None else written
+        if reached - begun_for > interval or begun_for - saved > interval:
+            told.problems.append(f"{reached - saved} steps undone, saved {saved}, being saved {written}, reached {reached}")
     job = Job(run, sabotage=sabotage)
     job.ranks()
     time.sleep(LONGEST)
@@ -110,6 +115,12 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
         told.problems.append("other batches than the undisturbed training")
     told.seconds = time.monotonic() - begun
     return told
+
+
+def being_written(run: RunDir, saved: int) -> int | None:
+    """The step of a save that was cut; older ones that lie there were being removed."""
+    names = [path.name.rpartition("step-")[2] for path in run.checkpoints.glob(f"{files.TEMPORARY}*-step-*")]
+    return max((step for name in names if (step := int(name)) > saved), default=None)
 
 
 def _stop_self() -> None:

@@ -264,7 +264,7 @@ def test_while_evaluating(begin):
         os.killpg(shell.pid, number)
     assert shell.wait(60) == console.STOPPED
     assert not list(run.evaluations.glob("step-*"))
-    assert run.read_outcome()["outcome"] == "stopped"
+    assert run.read_outcome("evaluate")["outcome"] == "stopped"
     again = subprocess.run(["bash", "-c", program], timeout=120)
     assert again.returncode == 0
     assert [path.name for path in run.evaluations.glob("[.s]*")] == [rundir.step_name(5)]
