@@ -29,7 +29,9 @@ def check_torch():
     import torch
 
     if torch.version.hip is None and labels().get("p2p.standin") != "1":
-        raise ValueError(f"torch {torch.__version__} is not built for ROCm (torch.version.hip is None): the base is the wrong one")
+        raise ValueError(
+            f"torch {torch.__version__} is not built for ROCm (torch.version.hip is None): the base is the wrong one"
+        )
     return f"torch {torch.__version__}, HIP {torch.version.hip}, numpy {numpy.__version__}"
 
 

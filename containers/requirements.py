@@ -1,7 +1,7 @@
 """What an image needs for jobs, and what it must keep: run by the image's own Python while something is added to it.
 
-    python requirements.py FOLDER               writes needed.txt and image.txt, for pip, from pyproject.toml and constraints.txt
-    python requirements.py FOLDER --unchanged   fails when a package that image.txt fixes is another now
+python requirements.py FOLDER               writes needed.txt and image.txt, for pip, from pyproject.toml and constraints.txt
+python requirements.py FOLDER --unchanged   fails when a package that image.txt fixes is another now
 """
 
 import importlib.metadata

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -31,25 +30,18 @@ class Way:
     in_a_save: bool = False
 
 
-def main(arguments: list[str]) -> int:
-    """What `launch/check.py` does; its exit code."""
-    parser = argparse.ArgumentParser(prog="launch/check.py", description="Check this machine.")
-    parser.add_argument("check", choices=["drill"], help="drill: a small training, stopped in each way, must come back exactly")
-    parser.add_argument("--processes", type=int, default=2, help="that train together (default: 2)")
-    parser.add_argument("--data", help="folder of songs (default: a 6-second example)")
-    asked = parser.parse_args(arguments)
-    if asked.processes not in (1, 2, 4):
-        raise ValueError(f"--processes {asked.processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
-    submit.check_packages()
-    return drill(asked.processes, Path(asked.data).expanduser().absolute() if asked.data else None)
-
-
 def drill(processes: int, songs: Path | None) -> int:
     """Train once undisturbed and once for each way; print a table. Everything lies in the folder `drill` of the runs.
 
     Returns:
         exit code: 0 all came back exactly, 1 some did not.
+
+    Raises:
+        ValueError: a number of processes that can't share the batch, or a package that jobs need is missing.
     """
+    if processes not in (1, 2, 4):
+        raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
+    submit.check_packages()
     root = rundir.runs_root() / "drill"
     shutil.rmtree(root, ignore_errors=True)
     if songs is None:

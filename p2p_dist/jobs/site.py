@@ -53,6 +53,19 @@ class Site:
             return Path(resources.container).expanduser().absolute()
         return HPC.parent / self.container if self.container else None
 
+    def check_images(self, resources: Resources) -> None:
+        """Make sure that the files of the container are there, as far as this machine can see.
+
+        Raises:
+            ValueError: one is not; names the option and how to build it.
+        """
+        overlay = Path(resources.overlay).expanduser() if resources.overlay else None
+        for option, path in (("container", self.image(resources)), ("overlay", overlay)):
+            if path is not None and not path.is_file():
+                raise ValueError(f"no image {path}: build it (containers/README.md), or name yours with --{option}")
+        if overlay and self.image(resources) is None:
+            raise ValueError(f"--overlay {overlay} goes over an image: name that with --container")
+
     def gpu_hours(self, hours: float, nodes: int, partition: str | None) -> float:
         """What so many hours on so many nodes are billed."""
         if partition in self.whole_nodes:

@@ -18,13 +18,18 @@ DEBIAN = ("base-files", "bash", "coreutils", "dash", "findutils", "grep", "hostn
 DEBIAN += ("python3-minimal", "python3-venv", "libstdc++6", "ca-certificates")
 NOT_IMPORTED = {"..", "include", "test", "tests", "protoc", "protoc-3.13.0.0"}
 """What is left out of packages: a third of torch."""
-LEFT_OUT = re.compile(r"/usr/share/(doc|man|locale|info|lintian|bug|zoneinfo|perl)/|/usr/lib/x86_64-linux-gnu/perl|/usr/share/perl")
+LEFT_OUT = re.compile(
+    r"/usr/share/(doc|man|locale|info|lintian|bug|zoneinfo|perl)/|/usr/lib/x86_64-linux-gnu/perl|/usr/share/perl"
+)
 
 
 def packages(names):
     """These packages of Debian and all that they depend on, as installed here."""
     listed = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${Package}\\t${Pre-Depends}, ${Depends}\\t${Provides}\\n"], capture_output=True, text=True, check=True
+        ["dpkg-query", "-W", "-f", "${Package}\\t${Pre-Depends}, ${Depends}\\t${Provides}\\n"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     needs, provided = {}, {}
     for line in listed.splitlines():
@@ -86,7 +91,9 @@ def copy_torch(root):
     (target,) = (root / "opt" / "venv" / "lib").glob("python*/site-packages")
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     if target.parent.name != version:
-        sys.exit(f"error: Debian has {target.parent.name} here and this is {version}: run the tests in an environment of the former")
+        sys.exit(
+            f"error: Debian has {target.parent.name} here and this is {version}: run the tests in an environment of the former"
+        )
     for path in target.glob("setuptools*"):  # that of Debian's venv is too old for torch
         shutil.rmtree(path)
     for distribution in distributions("torch", "numpy"):

@@ -12,12 +12,25 @@ from p2p_dist.jobs import site
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 QUICK = ("--mksquashfs-args", "-comp lz4")
-TRAINING = ("--preset", "tiny", "--train.steps", "110", "--train.keep-every", "100", "--nodes", "2", "--processes-per-node", "1")
+TRAINING = (
+    "--preset",
+    "tiny",
+    "--train.steps",
+    "110",
+    "--train.keep-every",
+    "100",
+    "--nodes",
+    "2",
+    "--processes-per-node",
+    "1",
+)
 
 
 def call(*command, code=0, **options):
     """Run a command from the checkout; its output. An unexpected exit code shows it."""
-    done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **options)
+    done = subprocess.run(
+        command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **options
+    )
     assert done.returncode == code, f"{command}: exit code {done.returncode}\n{done.stdout}"
     return done.stdout
 
@@ -52,7 +65,9 @@ class Images:
     def _base(self):
         call(sys.executable, str(HERE / "standin.py"), str(self.folder / "root"))
         path = self.folder / "base.sif"
-        self.said["base"] = call("singularity", "build", *QUICK, "--build-arg", f"ROOT={self.folder / 'root'}", str(path), str(HERE / "standin.def"))
+        self.said["base"] = call(
+            "singularity", "build", *QUICK, "--build-arg", f"ROOT={self.folder / 'root'}", str(path), str(HERE / "standin.def")
+        )
         return path
 
     def _pip(self):

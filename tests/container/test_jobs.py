@@ -45,7 +45,10 @@ def test_two_nodes_preempted_and_requeued_give_the_weights_of_the_undisturbed_tr
     assert job["JobState"] == "COMPLETED" and job["Restarts"] == "2", said(run)
     attempts = (run.slurm / "train" / "attempts").read_text().splitlines()
     assert [line.split()[5] for line in attempts if line.startswith("end")] == ["stopped", "killed", "done"]
-    assert re.findall(r"--- train, attempt|stopped in order", said(run, "*_0_log.out")) == [*["--- train, attempt", "stopped in order"] * 2, "--- train, attempt"], "once a start, though signalled twice"
+    assert re.findall(r"--- train, attempt|stopped in order", said(run, "*_0_log.out")) == [
+        *["--- train, attempt", "stopped in order"] * 2,
+        "--- train, attempt",
+    ], "once a start, though signalled twice"
     rows, undisturbed = rundir.read_metrics(run), rundir.read_metrics(calm)
     assert [row["digests"] for row in rows] == [row["digests"] for row in undisturbed]
     ours, theirs = (list(checkpoint.tensors(checkpoint.load_newest(r.checkpoints))) for r in (run, calm))
