@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "slurm")]
-from lab import Lab
-from standins import HERE, TRAINING, Images, Place, call, launch
+from lab import Lab  # noqa: E402
+from standins import HERE, TRAINING, Images, Place, call, launch  # noqa: E402
 
-from p2p_dist import rundir
+from p2p_dist import rundir  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +26,7 @@ def place(tmp_path_factory):
         patch.setenv("P2P_RUNS", str(folder / "my place" / "runs"))
         patch.setenv("OMP_NUM_THREADS", "1")  # equal sums need equal threads
         patch.setenv("SINGULARITYENV_PIP_NO_COMPILE", "1")
+        patch.setenv("COMPRESSION", "-comp lz4")
         for name in ("SINGULARITYENV_PIP_NO_INDEX", "SINGULARITYENV_PIP_FIND_LINKS", "SLURM_CONF"):
             patch.setenv(name, "")  # put back at the end
         for name in ("MUSDB_PATH", "PYTHONPATH"):
