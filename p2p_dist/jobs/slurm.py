@@ -164,7 +164,7 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
         if number is None:
             for old in run.outcomes(job.stage):
                 old.unlink()
-        before = number or _submit(job, f"{when}:{before}" if before else None)
+        before = number or submit(job, f"{when}:{before}" if before else None)
     if wanted:
         console.say(f"to follow them: {shown}")
     return console.DONE
@@ -210,7 +210,7 @@ def wait(run: RunDir, every: float = 5.0) -> int:
     return console.FAILED
 
 
-def _submit(job: chain.Job, dependency: str | None) -> str:
+def submit(job: chain.Job, dependency: str | None) -> str:
     """Queue one job, to begin once `dependency` holds; its id."""
     import submitit
     from submitit.core.utils import FailedJobError
@@ -226,7 +226,7 @@ def _submit(job: chain.Job, dependency: str | None) -> str:
         executor.parameters["map_count"] = job.array  # as submitit's own map_array does
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
-        # Not `submit`: it would put a pickle between the launcher and the job, which is lost when the launcher is
+        # Not its own `submit`: it would put a pickle between the launcher and the job, which is lost when the launcher is
         # killed between queueing and naming it, and which other versions of Python can't read.
         submitted = executor._submit_command(job.command)
     except FailedJobError as error:

@@ -86,6 +86,34 @@ def test_killed_between_queueing_and_noting_it(lab, songs, launch, tmp_path, mon
         (("--cluster", "lumi"), f"name one with --account (yours: {ACCOUNT}"),
     ],
 )
+def test_more_than_the_site_gives_is_refused_before_anything_is_queued(lab, launch, songs):
+    """The limits that the site's file names: the launcher knows them, also where Slurm would take the job and never start it.
+
+    If it failed: a sweep of which half is queued and half is refused; or a job that waits for ever.
+    """
+    lumi = ("--cluster", "lumi", "--account", ACCOUNT, "--processes-per-node", "4")
+    for more, said in (
+        (("--time", "3-00:00:00"), "72 hours (--time), standard-g gives at most 2-00:00:00"),
+        (("--nodes", "5", "--partition", "small-g"), "--nodes 5: a job in small-g has at most 4"),
+        (("--partition", "dev-g", "--time", "60", "--evaluate-array", "3"), "4 jobs of yours would be in dev-g, which takes 2"),
+        (("--partition", "dev-g", "--time", "60", "--sweep", "train.seed=0,1"), "would be in dev-g, which takes 2"),
+    ):
+        shown = launch("submit", *typed(songs, "limits", *lumi, *more), code=2)
+        assert said in shown and "nothing was queued" in shown and "Traceback" not in shown
+        assert queued("limits") == [] and not list(rundir.runs_root().glob("limits-*"))
+
+
+def test_a_sweep_is_a_run_for_each_and_one_table(lab, launch, songs):
+    """If it failed: one run trained several times, or a table for each."""
+    sweep = ("--sweep", "train.seed=0,1", "train.learning-rate=1e-4,2e-4")
+    shown = launch("submit", *typed(songs, "swept", "--partition", "waiting", *sweep))
+    names = [f"swept-seed-{seed}-learning-rate-{rate}" for seed in (0, 1) for rate in ("1e-4", "2e-4")]
+    assert all(queued(name) == ["evaluate", "page", "train"] for name in names)
+    table = shown[shown.index("┏") :]
+    assert table.count("pending") == 4 and table.count("┏") == 1
+    assert json.loads(launch("status", *names, "--json"))[3]["run"] == names[3]
+
+
 def test_what_slurm_would_refuse_is_said_before_anything_is_queued(more, said, lab, launch, songs):
     shown = launch("submit", *typed(songs, "refused", "--cluster", "slurm", *more), code=2)
     assert said in shown and "Traceback" not in shown
@@ -132,6 +160,17 @@ def test_requests_for_lumi(change, accepted, lab, tmp_path):
     else:
         with pytest.raises(ValueError, match="Slurm refuses the train job"):
             slurm.check(train)
+
+
+def test_a_drill_on_the_cluster(lab, launch):
+    """As a user types it, with fewer steps: stopped in each way by Slurm itself.
+
+    If it failed: a user can't tell whether the cluster, its requeueing and its file system keep what this project promises.
+    """
+    shown = launch("check", "drill", "--cluster", "slurm", "--nodes", "1", "--steps", "100", "--partition", "small")
+    table = [line.split("|")[1:-1] for line in shown.splitlines() if line.startswith("| ")][2:]
+    assert [row[-1].strip() for row in table] == ["exactly"] * 4, shown
+    assert [row[1].strip() for row in table] == ["2"] * 4, shown
 
 
 def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
