@@ -77,12 +77,12 @@ def claimed(run):
 
 
 def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(lab, calm, tmp_path):
-    """Preempted, asked to stop, requeued from outside, its daemon lost: the same batches, the same weights. While it is
-    preempted its repository is edited; its processes have a PATH without any command of Slurm; and beside it an evaluation,
-    itself begun again in the middle, takes each checkpoint once, as they appear.
+    """Rows 2, 31: no command of Slurm where the training runs; its repository edited while it is preempted.
 
-    If it failed: a resumed training that is another one, without an error; one that dies of an edit that was never meant for
-    it, or of "scontrol: not found" in a container; an evaluation left out, or made twice.
+    Seen: "scontrol: not found" at the worst moment; a resumed training that is another one, without an error.
+    Now: preempted, asked to stop, requeued from outside, its daemon lost: the same batches and weights; requeueing is the batch
+    shell's, and what is resumed is the run's own copy of the code. An evaluation beside it, itself begun again, takes each
+    checkpoint once, as they appear.
     """
     checkout = tmp_path / "check out"
     for part in ("p2p_dist", "launch", "hpc"):
@@ -201,8 +201,8 @@ def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
 
     If it failed: a cancelled training comes back; or it is killed, with the work since its last checkpoint lost.
     """
-    run = rundir.find("cancelled")
-    typed = ("--nodes", "2", "--run", "cancelled", *LONGER)
+    run = rundir.find("dropped")
+    typed = ("--nodes", "2", "--run", "dropped", *LONGER)
 
     def end(number):
         job = lab.wait_for(number, 100, "COMPLETED", "FAILED", "CANCELLED", "PENDING")
@@ -211,14 +211,14 @@ def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
 
     number = ids(launch("submit", *typed))["train"]
     lab.wait_for(number, 60, "RUNNING")
-    shown = launch("cancel", "cancelled")
+    shown = launch("cancel", "dropped")
     assert f"train: job {number} asked to save and stop" in shown and shown.count("dropped") == 2
     assert "was cancelled: type the same launch command to go on" in end(number)
     assert len(rundir.read_metrics(run)) <= 3
 
     number = ids(launch("submit", *typed))["train"]
     wait_until(lambda: len(rundir.read_metrics(run)) >= 20, 100, lambda: str(lab.job(number)))
-    launch("cancel", "cancelled")
+    launch("cancel", "dropped")
     end(number)
     stopped = rundir.read_metrics(run)[-1]["step"]
     assert 20 <= stopped < 110 and rundir.find_steps(run.checkpoints)[-1][0] == stopped, "not a step lost"
@@ -226,7 +226,7 @@ def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
     number = ids(launch("submit", *typed))["train"]
     lab.wait_for(number, 100, "COMPLETED")
     same(run, calm)
-    launch("cancel", "cancelled")
+    launch("cancel", "dropped")
 
 
 def test_the_templates_do_the_whole_way(lab, launch, calm, tmp_path, monkeypatch):

@@ -152,9 +152,10 @@ def preempt(lab, run):
 
 
 def test_preempted_with_a_user_signal(lab, paced):
-    """The signal comes at once, and the run saves and is queued again before Slurm's patience (GraceTime) is over.
+    """Row 1: preempted, and told at once (preempt_send_user_signal).
 
-    If it failed: killed when the patience is over, the work since the last checkpoint done twice, or the run never back.
+    Seen: killed when Slurm's patience (GraceTime) is over, the work since the last checkpoint done twice, or never back.
+    Now: saved and queued again before that; not a step is lost.
     """
     run = paced["preempted"]
     run.until_step(8)
@@ -166,9 +167,10 @@ def test_preempted_with_a_user_signal(lab, paced):
 
 
 def test_preempted_without_one(lab, paced):
-    """Slurm's default: TERM at once, and no other signal.
+    """Row 1: preempted as Slurm does it by default: TERM at once, and no other signal.
 
-    If it failed: TERM is passed over, as submitit does it; the run is killed, and begins again where it was minutes ago.
+    Seen: submitit passes TERM over; killed, and begun again where it was minutes ago.
+    Now: TERM is a request to stop as any other.
     """
     run = paced["preempted unsignalled"]
     run.until_step(8)
@@ -182,9 +184,10 @@ def test_preempted_without_one(lab, paced):
 
 
 def test_requeued_from_outside(lab, paced):
-    """The batch shell is killed before its last line; the next start notes how it ended.
+    """Row 10: `scontrol requeue` by somebody else: the batch shell is killed before its last line.
 
-    If it failed: starts that nobody counts, and so a loop without end; or numbers after the checkpoint written twice.
+    Seen: starts that nobody counts, and so a loop without end; or numbers after the checkpoint written twice.
+    Now: the next start notes how the one before ended, and counts it.
     """
     run = paced["requeued from outside"]
     run.until_step(8)
@@ -196,7 +199,11 @@ def test_requeued_from_outside(lab, paced):
 
 
 def test_asked_to_stop_by_a_signal(lab, paced):
-    """If it failed: the job ends with Slurm's "failed", what waits for it is dropped, and nobody goes on."""
+    """Row 1: `scancel --signal=USR2`.
+
+    Seen: the job ends with Slurm's "failed", what waits for it is dropped, and nobody goes on.
+    Now: saved, and queued again by its own batch shell.
+    """
     run = paced["signalled"]
     run.until_step(8)
     lab.ask("scancel", "--signal=USR2", run.train)
@@ -206,9 +213,11 @@ def test_asked_to_stop_by_a_signal(lab, paced):
 
 
 def test_where_requeueing_is_refused_a_successor_goes_on(lab, paced):
-    """The evaluation, which waited for the first job, waits for the second, and runs once.
+    """Rows 9, 40: the site lets no job be requeued, and so one job submits another.
 
-    If it failed: "DependencyNeverSatisfied" for ever, or an evaluation of half a training.
+    Seen: saved and forgotten; what waits pends for ever ("DependencyNeverSatisfied") or evaluates half a training; the next job
+    inherits this one's SLURM_ variables.
+    Now: a successor goes on, and what waited for the first waits for it, and runs once.
     """
     run = paced["not requeued"]
     run.until_step(8)
@@ -225,7 +234,11 @@ def test_where_requeueing_is_refused_a_successor_goes_on(lab, paced):
 
 
 def test_crashes_with_progress_are_tried_again_and_not_for_ever(lab, paced):
-    """If it failed: one bad node ends a training of days; or a bug burns node hours until somebody looks."""
+    """Rows 10, 14: a training that crashes again and again, further each time.
+
+    Seen: one bad node ends a training of days; or a bug burns node hours until somebody looks.
+    Now: begun again `--max-crash-restarts` times, then what waits for it is dropped.
+    """
     run = paced["crashing"]
     run.until_end("FAILED")
     assert run.attempts("end", 5) == ["crash", "crash", "crash"] and "not begun again (3 crashes" in run.log()
@@ -234,7 +247,11 @@ def test_crashes_with_progress_are_tried_again_and_not_for_ever(lab, paced):
 
 
 def test_starts_without_progress_come_to_an_end(lab, paced):
-    """If it failed: queued again for ever, each time to the same step."""
+    """Row 10: a training that stops by itself at the same step, each time.
+
+    Seen: queued again for ever.
+    Now: the fourth start in a row from one place is refused.
+    """
     run = paced["stuck"]
     run.until_end("FAILED")
     assert len(run.attempts("start")) == 4 and "without progress" in run.log()
@@ -289,9 +306,10 @@ def test_an_evaluation_whose_training_is_gone(lab, paced):
 
 
 def test_a_daemon_lost_leaves_processes_that_change_nothing(lab, paced):
-    """slurmd is killed, its tasks live on; Slurm starts the run elsewhere. The old ones leave without a trace.
+    """Row 12: slurmd is killed, its tasks live on, and Slurm starts the run elsewhere.
 
-    If it failed: two writers in one run directory, whose lines and checkpoints alternate.
+    Seen: two writers in one run directory, whose lines and checkpoints alternate.
+    Now: the old ones see that a newer attempt owns the run, and leave without a trace.
     """
     run = paced["slurmd lost"]
     run.until_step(8)
@@ -309,9 +327,10 @@ def test_a_daemon_lost_leaves_processes_that_change_nothing(lab, paced):
 
 
 def test_a_node_lost(lab, paced):
-    """All its processes at once, as without power.
+    """Row 14: a node without power: all its processes at once.
 
-    If it failed: a job that Slurm begins again finds half a checkpoint, or takes the numbers after it for its own.
+    Seen: what Slurm begins again finds half a checkpoint, or takes the numbers after it for its own.
+    Now: it goes on elsewhere from the last whole checkpoint.
     """
     run = paced["node lost"]
     run.until_step(8)
@@ -325,7 +344,11 @@ def test_a_node_lost(lab, paced):
 
 
 def test_the_time_limit_reached_twice(lab, paced):
-    """If it failed: TIMEOUT, and a training longer than one job never ends."""
+    """Row 11: a training that is longer than two jobs.
+
+    Seen: TIMEOUT, and it never ends.
+    Now: each job saves before its limit and is queued again.
+    """
     run = paced["out of time"]
     run.until_start(3)
     assert run.attempts("end", 5) == ["stopped", "stopped"]
@@ -345,9 +368,10 @@ def test_cancelled_by_hand_it_does_not_come_back(lab, paced):
 
 
 def test_a_controller_that_is_away_for_20_seconds(lab, paced):
-    """The run stops on its own meanwhile, and is queued again once the controller answers.
+    """Row 9: the run stops while slurmctld is away.
 
-    If it failed: saved, ended, and forgotten.
+    Seen: saved, ended, and forgotten.
+    Now: its batch shell asks on, and it is queued again once the controller answers.
     """
     run = paced["controller away"]
     run.until_step(8)
