@@ -75,17 +75,6 @@ def test_killed_between_queueing_and_noting_it(lab, songs, launch, tmp_path, mon
     assert queued("killed") == ["evaluate", "page", "train"]
 
 
-@pytest.mark.parametrize(
-    ("more", "said"),
-    [
-        (("--partition", "nowhere"), "without --partition=nowhere: change --partition"),
-        (("--time", "3-00:00:00"), "without --time=4320: change --time"),
-        (("--nodes", "17"), "without --nodes=17: change --nodes"),
-        (("--processes-per-node", "200"), "without --ntasks-per-node=200: change --processes-per-node"),
-        (("--account", "elsewhere"), f"yours: {ACCOUNT}"),
-        (("--cluster", "lumi"), f"name one with --account (yours: {ACCOUNT}"),
-    ],
-)
 def test_more_than_the_site_gives_is_refused_before_anything_is_queued(lab, launch, songs):
     """The limits that the site's file names: the launcher knows them, also where Slurm would take the job and never start it.
 
@@ -114,6 +103,17 @@ def test_a_sweep_is_a_run_for_each_and_one_table(lab, launch, songs):
     assert json.loads(launch("status", *names, "--json"))[3]["run"] == names[3]
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--partition", "nowhere"), "without --partition=nowhere: change --partition"),
+        (("--time", "3-00:00:00"), "without --time=4320: change --time"),
+        (("--nodes", "17"), "without --nodes=17: change --nodes"),
+        (("--processes-per-node", "200"), "without --ntasks-per-node=200: change --processes-per-node"),
+        (("--account", "elsewhere"), f"yours: {ACCOUNT}"),
+        (("--cluster", "lumi"), f"name one with --account (yours: {ACCOUNT}"),
+    ],
+)
 def test_what_slurm_would_refuse_is_said_before_anything_is_queued(more, said, lab, launch, songs):
     shown = launch("submit", *typed(songs, "refused", "--cluster", "slurm", *more), code=2)
     assert said in shown and "Traceback" not in shown
