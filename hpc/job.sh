@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The batch part of every job, outside any container: job.sh STAGE RUN. Counts this start, runs one task a process, decides
 # what comes next. The launcher's scripts and the templates beside this file both end in it. From its environment:
-# P2P_PYTHON, P2P_CPU_MASKS, P2P_ENVIRONMENT, P2P_MAX_REQUEUES, P2P_MAX_CRASH_RESTARTS, P2P_MAX_SECONDS, all optional.
+# P2P_PYTHON, P2P_CONTAINER (in_container.sh), P2P_CPU_MASKS, P2P_ENVIRONMENT, P2P_MAX_REQUEUES, P2P_MAX_CRASH_RESTARTS,
+# P2P_MAX_SECONDS, all optional.
 set -euo pipefail
 stage=$1 run=$(realpath "$2")
 here=$run/code/hpc
@@ -31,7 +32,7 @@ if [ -n "${P2P_CPU_MASKS:-}" ]; then
 fi
 # -P: the run's own copy of the code, not what lies in the folder that the job was queued from.
 rank=("${P2P_PYTHON:-python3}" -P -m p2p_dist.jobs.stages "$stage" "$run")
-if [ -n "${P2P_ENVIRONMENT:-}" ]; then
+if [ -n "${P2P_ENVIRONMENT:-}${P2P_CONTAINER:-}" ]; then
     rank=(bash "$here/rank.sh" "${rank[@]}")
 fi
 code=0

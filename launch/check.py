@@ -1,9 +1,11 @@
-"""Check this machine: does a training that is stopped in every way come back exactly?
+"""Check this machine or a cluster before it is trusted with a long training.
 
-python launch/check.py drill
+python launch/check.py preflight    one short job: is all there that a training needs?
+python launch/check.py scaling      how speed grows with nodes
+python launch/check.py drill        does a training that is stopped in every way come back exactly?
 """
 
 from start import command
 
 if __name__ == "__main__":
-    command("p2p_dist.jobs.drill")
+    command("p2p_dist.jobs.check")

@@ -289,6 +289,10 @@ class Resources:
     """auto: Slurm where there is one, else this machine"""
     site: str | None = None
     """file that describes your cluster, a copy of hpc/sites/slurm.yaml (default: that of --cluster)"""
+    container: str | None = None
+    """image that the jobs run in, see containers/README.md (default: the site's)"""
+    overlay: str | None = None
+    """file to lay over that image, where it lacks what jobs need: containers/build_overlay.sh"""
     account: str | None = None
     """project that Slurm bills"""
     partition: str | None = None

@@ -83,6 +83,11 @@ class RunDir:
         return self.path / "slurm"
 
     @property
+    def results(self) -> Path:
+        """What the processes of a check found (launch/check.py)."""
+        return self.path / "results"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 

@@ -43,8 +43,12 @@ def comment(stage: str, run: RunDir) -> str:
     return f"p2p_dist {stage} {run.path}"
 
 
-def jobs(run: RunDir, settings: Config, place: site.Site) -> list[Job]:
-    """The chain of jobs of a run, in order; each waits for the one before to end well."""
+def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...] = stages.STAGES) -> list[Job]:
+    """The chain of jobs of a run, in order; each waits for the one before to end well.
+
+    Args:
+        asked: its stages, or one of the checks (stages.CHECKS), whose job is like that of a training.
+    """
     resources = settings.resources
     partition = resources.partition or place.partition
     whole = partition in place.whole_nodes
@@ -79,8 +83,9 @@ def jobs(run: RunDir, settings: Config, place: site.Site) -> list[Job]:
         "page": {"partition": place.cpu_partition, "time": 10, "cpus_per_task": 1},
     }
     chain = []
-    for stage in stages.STAGES:
-        shape = {"account": resources.account, "nodes": 1, "ntasks_per_node": 1, **shapes[stage]}
+    for stage in asked:
+        like = stage if stage in shapes else "train"
+        shape = {"account": resources.account, "nodes": 1, "ntasks_per_node": 1, **shapes[like]}
         # submitit's own --mem knows gigabytes only.
         further = {"requeue" if place.requeue else "no-requeue": True, "mem": shape.pop("mem", None)}
         shape["additional_parameters"] = {name: value for name, value in further.items() if value is not None}
@@ -129,8 +134,9 @@ def check_limits(asked: list[Job], place: site.Site, runs: int = 1, queued: Coun
 def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) -> list[str]:
     """What hpc/job.sh is told."""
     resources = settings.resources
+    image = place.image(resources)
     values: dict[str, Any] = {
-        "P2P_PYTHON": sys.executable,
+        "P2P_PYTHON": sys.executable if image is None else "python",
         "P2P_MAX_REQUEUES": resources.max_requeues,
         "P2P_MAX_CRASH_RESTARTS": resources.max_crash_restarts,
     }
@@ -140,12 +146,32 @@ def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) ->
             values["P2P_MAX_SECONDS"] = int(resources.max_gpu_hours / rate * 3600)
     if stage == "evaluate" and resources.evaluate == "during":
         values["P2P_EVALUATE"] = "during"
-    if place.cpu_masks and stage == "train":
+    if place.cpu_masks and stage in ("train", *stages.CHECKS):
         values["P2P_CPU_MASKS"] = ",".join(place.cpu_masks[: place.processes_per_node(resources)])
     if place.environment:
         ours = (site.HPC / place.environment).is_file()
         values["P2P_ENVIRONMENT"] = run.code / "hpc" / place.environment if ours else Path(place.environment).absolute()
+    if image is not None:
+        values["P2P_CONTAINER"] = image
+        if resources.overlay:
+            values["P2P_OVERLAY"] = Path(resources.overlay).expanduser().absolute()
+        values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings, stage)])
     return [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
+
+
+def _folders(run: RunDir, settings: Config, stage: str) -> list[str]:
+    """What a job reads and writes, by the names that it may be called by: behind links, too.
+
+    Raises:
+        ValueError: a name that can't be handed to Singularity.
+    """
+    folders = [run.path.parent, run.path.parent.parent / "shards"]
+    if stage in ("preprocess", *stages.CHECKS) and settings.data.root is not None:
+        folders.append(Path(settings.data.root))
+    found = dict.fromkeys(str(path) for folder in folders for path in (folder, folder.resolve()))
+    if wrong := [path for path in found if "," in path or ":" in path]:
+        raise ValueError(f"{wrong[0]}: a folder with ',' or ':' in its path can't be shown to a container; name another")
+    return list(found)
 
 
 def gpu_hours(settings: Config, place: site.Site) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -33,45 +32,37 @@ class Way:
     in_a_save: bool = False
 
 
-def main(arguments: list[str]) -> int:
-    """What `launch/check.py` does; its exit code."""
-    parser = argparse.ArgumentParser(prog="launch/check.py", description="Check this machine.")
-    parser.add_argument("check", choices=["drill"], help="drill: a small training, stopped in each way, must come back exactly")
-    parser.add_argument("--processes", type=int, default=2, help="that train together (default: 2)")
-    parser.add_argument("--data", help="folder of songs (default: a 6-second example)")
-    parser.add_argument(
-        "--cluster", choices=["local", "slurm", "lumi"], default="local", help="where it trains (default: here)"
-    )
-    for name, text in (("site", "file that describes your cluster"), ("account", "to bill"), ("partition", "of the trainings")):
-        parser.add_argument(f"--{name}", help=f"on a cluster: {text}")
-    parser.add_argument("--nodes", type=int, default=2, help="on a cluster: nodes of a training (default: 2)")
-    parser.add_argument("--steps", type=int, help=f"of a training (default: {STEPS}, on a cluster {STEPS_ON_A_CLUSTER})")
-    parser.add_argument("--patience", type=float, default=24.0, help="on a cluster: hours to wait for it (default: 24)")
-    asked = parser.parse_args(arguments)
-    root = rundir.runs_root() / "drill"
-    shutil.rmtree(root, ignore_errors=True)
-    songs = Path(asked.data).expanduser().absolute() if asked.data else submit.example_folder()
-    if not asked.data:
-        submit.lay_out_example(songs)
-    if asked.cluster != "local":
-        from p2p_dist.jobs import drill_on_slurm, site
+def drill(resources: config.Resources, processes: int, steps: int | None, songs: Path | None, patience: float) -> int:
+    """Run the drill where `resources` say: on this machine, or as jobs of a cluster. Everything lies in `drill` of the runs.
 
-        place = site.load(asked.cluster, asked.site)
-        resources = config.Resources(
-            nodes=asked.nodes,
-            cluster=asked.cluster,
-            site=asked.site,
-            account=asked.account,
-            partition=asked.partition,
-            time="30",
-        )
-        world_size = asked.nodes * place.processes_per_node(resources)
-        settings = settings_of(songs, asked.steps or STEPS_ON_A_CLUSTER, resources, world_size)
-        return drill_on_slurm.drill_on_slurm(settings, songs, place, asked.patience * 3600)
-    if asked.processes not in (1, 2, 4):
-        raise ValueError(f"--processes {asked.processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
-    submit.check_packages()
-    return drill(settings_of(songs, asked.steps or STEPS, config.Resources(nodes=asked.processes), 4), songs)
+    Args:
+        processes: that train together on this machine. steps: of a training; None: as many as it takes.
+        songs: a folder of songs; None: an example. patience: seconds to wait for a cluster, in all.
+
+    Returns:
+        exit code: 0 all came back exactly, 1 some did not.
+
+    Raises:
+        ValueError: a number of processes that can't share the batch, a package that jobs need is missing, or Slurm would
+            refuse the jobs.
+    """
+    if resources.cluster == "local" and processes not in (1, 2, 4):
+        raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
+    if resources.cluster == "local":
+        submit.check_packages()
+    shutil.rmtree(rundir.runs_root() / "drill", ignore_errors=True)
+    if songs is None:
+        songs = submit.example_folder()
+        submit.lay_out_example(songs)
+    if resources.cluster == "local":
+        here = dataclasses.replace(resources, nodes=processes)
+        return drill_here(settings_of(songs, steps or STEPS, here, 4), songs)
+    from p2p_dist.jobs import drill_on_slurm, site
+
+    place = site.load(resources.cluster, resources.site)
+    world_size = resources.nodes * place.processes_per_node(resources)
+    settings = settings_of(songs, steps or STEPS_ON_A_CLUSTER, resources, world_size)
+    return drill_on_slurm.drill_on_slurm(settings, songs, place, patience)
 
 
 def settings_of(songs: Path, steps: int, resources: config.Resources, world_size: int) -> config.Config:
@@ -86,8 +77,8 @@ def settings_of(songs: Path, steps: int, resources: config.Resources, world_size
     )
 
 
-def drill(settings: config.Config, songs: Path) -> int:
-    """Train once undisturbed and once for each way; print a table. Everything lies in the folder `drill` of the runs.
+def drill_here(settings: config.Config, songs: Path) -> int:
+    """Train once undisturbed and once for each way, on this machine; print a table.
 
     Returns:
         exit code: 0 all came back exactly, 1 some did not.

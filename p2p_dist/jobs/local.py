@@ -162,12 +162,12 @@ def _tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-12:])
 
 
-def _rank_log(run: RunDir, rank: int) -> Path:
-    return run.logs / f"train-rank{rank}.log"
+def _rank_log(run: RunDir, stage: str, rank: int) -> Path:
+    return run.logs / f"{stage}-rank{rank}.log"
 
 
-def fork_ranks(folder: Path) -> NoReturn:
-    """Fork one process a rank and wait for them: the start of a training on this machine.
+def fork_ranks(stage: str, folder: Path) -> NoReturn:
+    """Fork one process a rank and wait for them: the start of a training, or a check like one, on this machine.
 
     Importing torch takes seconds a process; forked from a parent that imported it and ran no operation, all ranks start
     in a fraction of one.
@@ -199,10 +199,10 @@ def fork_ranks(folder: Path) -> NoReturn:
             processes.die_with_parent(parent=parent)
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             if rank:
-                with _rank_log(run, rank).open("a") as log:
+                with _rank_log(run, stage, rank).open("a") as log:
                     os.dup2(log.fileno(), 1)
                     os.dup2(log.fileno(), 2)
-            stages.run_stage("train", folder)
+            stages.run_stage(stage, folder)
         ranks[child] = rank
 
     def pass_on(number: int, _: FrameType | None) -> None:
@@ -233,7 +233,7 @@ def fork_ranks(folder: Path) -> NoReturn:
         where = f"rank {rank} of {world_size} on {socket.gethostname()}"
         console.complain(f"{where} ended with {ended}, after step {_last_step(run)}")
         if rank:
-            console.complain(_tail(_rank_log(run, rank)))
+            console.complain(_tail(_rank_log(run, stage, rank)))
     highest = max(abs(code) for code in codes.values()) if bad else max(codes.values())
     os._exit(console.CRASHED if any(code < 0 for code in bad.values()) else highest)
 
@@ -251,6 +251,6 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    assert sys.argv[1] == "train"
+    assert sys.argv[1] in ("train", *stages.CHECKS)
     processes.die_with_parent(signal.SIGTERM)
-    fork_ranks(Path(sys.argv[2]))
+    fork_ranks(sys.argv[1], Path(sys.argv[2]))

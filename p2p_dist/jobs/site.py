@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ class Site:
     whole_nodes: list[str] = field(default_factory=list)
     cpu_masks: list[str] | None = None
     environment: str | None = None
+    container: str | None = None
+    container_binds: list[str] = field(default_factory=list)
     preprocess_cores: int = 8
     preprocess_memory: str | None = None
     preprocess_time: str = "2:00:00"
@@ -43,6 +46,25 @@ class Site:
     def processes_per_node(self, resources: Resources) -> int:
         """Training processes on a node: as asked for, else one a GPU, else one."""
         return resources.processes_per_node or self.gpus_per_node or 1
+
+    def image(self, resources: Resources) -> Path | None:
+        """The image that jobs run in: as asked for, else the site's, which may lie in the checkout; None: no container."""
+        if resources.container:
+            return Path(resources.container).expanduser().absolute()
+        return HPC.parent / self.container if self.container else None
+
+    def check_images(self, resources: Resources) -> None:
+        """Make sure that the files of the container are there, as far as this machine can see.
+
+        Raises:
+            ValueError: one is not; names the option and how to build it.
+        """
+        overlay = Path(resources.overlay).expanduser() if resources.overlay else None
+        for option, path in (("container", self.image(resources)), ("overlay", overlay)):
+            if path is not None and not path.is_file():
+                raise ValueError(f"no image {path}: build it (containers/README.md), or name yours with --{option}")
+        if overlay and self.image(resources) is None:
+            raise ValueError(f"--overlay {overlay} goes over an image: name that with --container")
 
     def gpu_hours(self, hours: float, nodes: int, partition: str | None) -> float:
         """What so many hours on so many nodes are billed."""
@@ -81,6 +103,9 @@ def load(name: str, file: str | None = None) -> Site:
         raise ValueError(f"{path}: {len(site.cpu_masks)} cpu_masks for {site.gpus_per_node} GPUs: each process needs one")
     if site.environment and not (HPC / site.environment).is_file() and not Path(site.environment).is_file():
         raise ValueError(f"{path}: no file {site.environment} for environment")
+    for bind in site.container_binds:
+        if not re.fullmatch(r"/[^:,]*(:/[^:,]*)?", bind):
+            raise ValueError(f"{path}: {bind!r} in container_binds: write an absolute path, or /here:/in/the/container")
     return site
 
 

@@ -77,6 +77,15 @@ def queued_jobs(run: RunDir) -> dict[str, Queued]:
     return found
 
 
+def job_states() -> dict[str, str]:
+    """Id -> state and reason of this user's jobs that Slurm still has; asks on while it does not answer."""
+    while (asked := ask("squeue", "--me", "--noheader", "--format=%i %T %r")).returncode:
+        console.complain(f"{asked.stderr.strip()}; asking on")
+        time.sleep(10)
+    rows = [line.split(maxsplit=2) for line in asked.stdout.splitlines()]
+    return {row[0]: row[1].lower() + (f" ({row[2]})" if row[1] == "PENDING" and row[2] != "None" else "") for row in rows}
+
+
 def jobs_by_partition() -> Counter[str]:
     """How many jobs this user has queued; each part of an array is one."""
     return Counter(ask("squeue", "--me", "--array", "--noheader", "--format=%P").stdout.split())
@@ -142,6 +151,7 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
     """
     if place.needs_account and settings.resources.account is None:
         raise ValueError(f"this cluster bills a project: name one with --account ({_your_accounts()})")
+    place.check_images(settings.resources)
     queued = queued_jobs(run)
     wanted: list[tuple[chain.Job, str | None]] = []
     for job in chain.jobs(run, settings, place):
@@ -157,6 +167,7 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
     for job in new:
         check(job)
     (run.slurm / "cancelled").unlink(missing_ok=True)
+    (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
     before: str | None = None
     for job, number in wanted:
         # Beside the training: as soon as that has begun.
@@ -168,6 +179,20 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
     if wanted:
         console.say(f"to follow them: {shown}")
     return console.DONE
+
+
+def queue_check(job: chain.Job, place: site.Site, dependency: str | None = None) -> str:
+    """Queue one job of a check, to begin once `dependency` holds; its id.
+
+    Raises:
+        ValueError: no account where one is needed, or Slurm would refuse it.
+        OSError: Slurm can't be asked, or refused after all.
+    """
+    if place.needs_account and "account" not in job.parameters:
+        raise ValueError(f"this cluster bills a project: name one with --account ({_your_accounts()})")
+    chain.check_limits([job], place)
+    check(job)
+    return _submit(job, dependency)
 
 
 def wait(run: RunDir, every: float = 5.0) -> int:

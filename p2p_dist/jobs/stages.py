@@ -26,6 +26,9 @@ ASKED = (signal.SIGTERM, signal.SIGUSR2)
 
 STAGES = ("preprocess", "train", "evaluate", "page")
 
+CHECKS = ("preflight", "scaling")
+"""Jobs of launch/check.py, which start as a training does."""
+
 
 def is_done(stage: str, run: RunDir) -> str | None:
     """What there is already of a stage, in words; None where there is something to do."""
@@ -115,6 +118,23 @@ def page(run: RunDir, settings: config.Config) -> int:
     return console.DONE
 
 
+def preflight(run: RunDir, settings: config.Config) -> int:
+    """Every process of the check calls it. It counts signals from before torch is imported."""
+    heard: list[int] = []
+    signal.signal(signal.SIGUSR2, lambda number, _: heard.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)  # held back while torch is imported, on one machine
+    from p2p_dist.train.preflight import preflight
+
+    return preflight(run, settings, heard)
+
+
+def scaling(run: RunDir, settings: config.Config) -> int:
+    """Every process of one size calls it."""
+    from p2p_dist.train.scaling import scaling
+
+    return scaling(run, settings)
+
+
 def run_stage(stage: str, folder: str | Path) -> NoReturn:
     """Run one stage of the run in `folder` in this process, and end the process with the stage's exit code."""
     run = RunDir(Path(folder))
@@ -132,6 +152,8 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         "train": train,
         "evaluate": evaluate,
         "page": page,
+        "preflight": preflight,
+        "scaling": scaling,
     }[stage]
     outcome, message, code = "failed", "", console.FAILED
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2p_dist import console, rundir
-from p2p_dist.jobs import drill
+from p2p_dist.jobs import check, drill
 from tests.faults.test_saves import trained
 
 
@@ -13,7 +13,7 @@ def test_the_drill(tiny_songs, tmp_path, monkeypatch, capsys):
     """As a user types it, but for the number of ways: the others are injected one by one in this folder."""
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(drill, "WAYS", [drill.WAYS[6]])
-    assert drill.main(["drill", "--data", str(tiny_songs)]) == console.DONE
+    assert check.main(["drill", "--data", str(tiny_songs)]) == console.DONE
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [line.split("|")[-2].strip() for line in table] == ["came back", "---------", "exactly"]
     assert [line.split("|")[2].strip() for line in table[2:]] == ["-9"]
@@ -35,4 +35,4 @@ def test_what_did_not_come_back_is_told(new_run):
 
 def test_a_number_of_processes_that_does_not_divide():
     with pytest.raises(ValueError, match="shared by 1, 2 or 4"):
-        drill.main(["drill", "--processes", "3"])
+        check.main(["drill", "--processes", "3"])

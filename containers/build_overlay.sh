@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The light way: what jobs need beside an unchanged image, as one file that is laid over it:
+#   build_overlay.sh IMAGE [OUTPUT [OPTIONS of singularity exec]]
+# OUTPUT: containers/p2p_dist.sqsh. Jobs see it as /user-software: launch/submit.py --container IMAGE --overlay OUTPUT
+set -euo pipefail
+image=$(realpath "${1:?name the image that it goes with}")
+output=$(realpath -m "${2:-$(dirname "$0")/p2p_dist.sqsh}")
+shift $(($# > 2 ? 2 : $#))
+cd "$(dirname "$0")/.."
+work=$(mktemp -d "${TMPDIR:-/tmp}/overlay-XXXXXX")
+trap 'rm -rf "$work" "$output.building"' EXIT
+mkdir -p "$work/share/p2p_dist"
+cp -r pyproject.toml constraints.txt containers/check.py containers/requirements.py p2p_dist "$work/share/p2p_dist/"
+unset PYTHONPATH PYTHONHOME
+# Bound where it will lie: an environment knows its own place. One made from an environment sees the Python below that,
+# not what is installed in it: image.pth says where to look further.
+# shellcheck disable=SC2016  # it is the shell in the container that expands
+PYTHONNOUSERSITE=1 singularity exec --bind "$work:/user-software" "$@" "$image" bash -euo pipefail -c '
+    cd /user-software
+    python -m venv --system-site-packages .
+    python -c "import site; print(*site.getsitepackages(), sep=\"\n\")" >"$(echo lib/python*/site-packages)/image.pth"
+    cd share/p2p_dist
+    PATH=/user-software/bin:$PATH
+    python requirements.py .
+    python -m pip install --no-cache-dir --constraint image.txt --requirement needed.txt
+    python requirements.py . --unchanged
+    python check.py'
+mksquashfs "$work" "$output.building" -noappend -no-progress -quiet -no-xattrs -all-root
+mv "$output.building" "$output"
+echo "built $output"

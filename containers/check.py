@@ -1,0 +1,132 @@
+"""Whether an image is good for jobs: run inside it, by its own Python. Prints what it finds; exit code 1 where something fails.
+
+    python check.py [--version VERSION] [--submitit VERSION]
+
+VERSION: of p2p_dist, and of submitit, on the machine that queues the jobs.
+"""
+
+import argparse
+import importlib.metadata
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE if (HERE / "p2p_dist").is_dir() else HERE.parent))
+
+
+def labels():
+    """The labels of the image that this runs in; none outside one."""
+    path = Path("/.singularity.d/labels.json")
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def check_torch():
+    """It must be built for ROCm; an image that only stands in for LUMI's says so by a label."""
+    import numpy
+    import torch
+
+    if torch.version.hip is None and labels().get("p2p.standin") != "1":
+        raise ValueError(
+            f"torch {torch.__version__} is not built for ROCm (torch.version.hip is None): the base is the wrong one"
+        )
+    return f"torch {torch.__version__}, HIP {torch.version.hip}, numpy {numpy.__version__}"
+
+
+def check_versions(version, submitit):
+    """Ours and submitit's must be those of the machine that queues the jobs."""
+    import p2p_dist
+
+    ours = importlib.metadata.version("submitit")
+    if submitit is None:
+        pinned = re.search(r"^submitit==(.*)$", (HERE / "constraints.txt").read_text(), re.MULTILINE)
+        submitit = pinned.group(1) if pinned else ours
+    if ours != submitit:
+        raise ValueError(f"submitit {ours} is here, {submitit} there")
+    if version not in (None, "unknown", p2p_dist.__version__):
+        raise ValueError(f"p2p_dist {p2p_dist.__version__} is here, {version} there")
+    return f"p2p_dist {p2p_dist.__version__}, submitit {ours}"
+
+
+def check_names():
+    """All that this package calls of torch is there."""
+    from p2p_dist.train.torch_names import missing, used
+
+    if absent := missing(used()):
+        raise ValueError(f"this torch does not have {', '.join(absent)}")
+    return "every name of torch that is used is there"
+
+
+def check_sound():
+    """One second is coded as AAC, as MUSDB18 has it, decoded and resampled."""
+    import av
+    import numpy as np
+    import soundfile
+    import soxr
+
+    sine = 0.5 * np.sin(2 * np.pi * 440 * np.arange(44100) / 44100).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.mp4"
+        with av.open(path, "w") as container:
+            stream = container.add_stream("aac", rate=44100, layout="mono")
+            frame = av.AudioFrame.from_ndarray(sine[None], format="fltp", layout="mono")
+            frame.sample_rate = 44100
+            for packet in (*stream.encode(frame), *stream.encode(None)):
+                container.mux(packet)
+        with av.open(path) as container:
+            decoded = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        soundfile.write(Path(folder) / "a.flac", decoded, 44100)
+        read, rate = soundfile.read(Path(folder) / "a.flac", dtype="float32")
+    half = soxr.resample(read, rate, 22050)
+    loudness = float(np.sqrt(np.mean(half[2000:-2000] ** 2)))
+    if abs(loudness - 0.5 / np.sqrt(2)) > 0.02:
+        raise ValueError(f"a tone of 0.354 came back as {loudness:.3f}")
+    return f"AAC and FLAC come back as they were ({loudness:.3f} of 0.354)"
+
+
+def check_model():
+    """The tiny networks, forward and backward."""
+    import torch
+
+    from p2p_dist import presets
+    from p2p_dist.model.generator import Generator
+
+    tiny = presets.preset("tiny")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = Generator(tiny.model, 1).to(device)
+    picture = torch.rand(2, 1, tiny.data.mels, tiny.data.frames, device=device)
+    output = generator(picture, torch.rand_like(picture))
+    output.abs().mean().backward()
+    norm = float(sum(parameter.grad.norm() for parameter in generator.parameters()))
+    if output.shape != picture.shape or not norm > 0:
+        raise ValueError(f"output {tuple(output.shape)}, gradient {norm}")
+    return f"forward and backward of the tiny generator on {device}"
+
+
+def main():
+    """Exit code 0: all well."""
+    parser = argparse.ArgumentParser(description="Check an image from inside.")
+    parser.add_argument("--version")
+    parser.add_argument("--submitit")
+    asked = parser.parse_args()
+    checks = {
+        "torch": check_torch,
+        "versions": lambda: check_versions(asked.version, asked.submitit),
+        "names": check_names,
+        "sound": check_sound,
+        "model": check_model,
+    }
+    bad = 0
+    for name, check in checks.items():
+        try:
+            print(f"{name}: {check()}", flush=True)
+        except Exception as error:  # whatever a broken image raises, the other checks are still worth seeing
+            bad += 1
+            print(f"{name}: FAILED: {type(error).__name__}: {error}", flush=True)
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Start one process of a job in its container: in_container.sh COMMAND... From its environment: P2P_CONTAINER, the image;
+# P2P_OVERLAY, a file to lay over it at /user-software; P2P_BINDS, what it shall see, as SOURCE[:TARGET],... What is missing
+# is said here: Singularity's own words for it mislead. 255 is its own exit code too: it did not start, the run is innocent.
+set -euo pipefail
+refuse() {
+    echo "error: $(hostname): $*" >&2
+    exit 255
+}
+command -v singularity >/dev/null || refuse "runtime: there is no command singularity on this node"
+head -c 4 "$P2P_CONTAINER" >/dev/null 2>&1 ||
+    refuse "image: $P2P_CONTAINER can't be read; build it with containers/build.sh, or name yours with --container"
+binds=()
+if [ -n "${P2P_OVERLAY:-}" ]; then
+    [ -r "$P2P_OVERLAY" ] || refuse "overlay: $P2P_OVERLAY can't be read; build it with containers/build_overlay.sh"
+    binds=(--bind "$P2P_OVERLAY:/user-software:image-src=/")
+    export SINGULARITYENV_PREPEND_PATH=/user-software/bin
+fi
+IFS=, read -r -a wanted <<<"${P2P_BINDS:-},${SINGULARITY_BIND:-},${SINGULARITY_BINDPATH:-}"
+for bind in "${wanted[@]}"; do
+    [ -z "$bind" ] || [ -e "${bind%%:*}" ] ||
+        refuse "bind: there is no ${bind%%:*} on this node; is its file system mounted? (container_binds of the site, SINGULARITY_BIND)"
+done
+[ -z "${P2P_BINDS:-}" ] || binds+=(--bind "$P2P_BINDS")
+# An image's own environment wins over the job's unless it is told so; a Python path of the host must not get in.
+unset APPTAINERENV_PYTHONPATH PYTHONHOME
+for name in PYTHONPATH $(compgen -e | grep -E '^(MIOPEN|NCCL|FI|PYTORCH|OMP|MASTER)_'); do
+    export "SINGULARITYENV_$name=${!name}"
+done
+export PYTHONNOUSERSITE=1
+exec singularity --quiet run "${binds[@]}" "$P2P_CONTAINER" "$@" # run, not exec: the image's run script picks the GPU

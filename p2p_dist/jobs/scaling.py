@@ -1,0 +1,209 @@
+"""How the speed of a training grows with nodes: weak and strong scaling, measured, beside a model with the measured inputs.
+
+Weak: each process keeps its share of the batch, the global batch grows. Strong: the global batch stays, shares shrink. What
+each process measures is in train/scaling.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from p2p_dist import console, files, presets, rundir
+from p2p_dist.config import Resources
+from p2p_dist.jobs import chain, site, slurm, submit
+from p2p_dist.rundir import RunDir
+
+WINDOW = 0.16
+"""Share of a step in which gradients travel unseen: most are ready when two thirds of the generator's backward are done, and
+that backward is about half of the step's arithmetic."""
+
+
+def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Path | None) -> int:
+    """Measure every size and print the table; the plot and the numbers lie in the folder `scaling` of the runs.
+
+    Args:
+        nodes: numbers of nodes, as `1,2,4`.
+
+    Returns:
+        exit code: 0 every size was measured, 1 some were not.
+
+    Raises:
+        ValueError: no such preset or numbers, or Slurm would refuse a job.
+        OSError: Slurm can't be asked, or preprocessing failed.
+    """
+    try:
+        sizes = sorted({int(part) for part in nodes.split(",")})
+    except ValueError:
+        raise ValueError(f"--nodes {nodes}: write numbers of nodes as in 1,2,4,8") from None
+    if not sizes or sizes[0] < 1 or steps < 1:
+        raise ValueError(f"--nodes {nodes} --steps {steps}: at least one node and one step")
+    where = site.resolve(resources.cluster)
+    place = site.load(where, resources.site)
+    if where == "local":
+        submit.check_packages()
+    else:
+        place.check_images(resources)
+    if songs is None:
+        songs = submit.example_folder()
+        submit.lay_out_example(songs)
+    base = presets.preset(preset)
+    root = rundir.runs_root() / "scaling"
+    shutil.rmtree(root / "runs", ignore_errors=True)
+    (root / "shards").mkdir(parents=True, exist_ok=True)
+    resources = dataclasses.replace(resources, max_requeues=0, max_crash_restarts=0)
+    runs = []
+    for size in sizes:
+        settings = dataclasses.replace(
+            base,
+            resources=dataclasses.replace(resources, nodes=size),
+            data=dataclasses.replace(base.data, root=str(songs)),
+            train=dataclasses.replace(base.train, epochs=None, steps=steps),
+        )
+        run = RunDir(root / "runs" / f"nodes-{size}")
+        rundir.begin(run, settings, rundir.dataset_name(songs, settings.data))
+        runs.append(run)
+    # The share of a process is that of the preset's batch on the smallest size: there weak and strong are one.
+    smallest = sizes[0] * place.processes_per_node(resources)
+    share = max(1, base.train.global_batch_size // smallest)
+    for run in runs:
+        files.write_json(run.path / "plan.json", {"share": share, "global_batch": share * smallest})
+    if where == "local":
+        _here(runs)
+    else:
+        _on_slurm(runs, place)
+    return report(root, runs)
+
+
+def _here(runs: list[RunDir]) -> None:
+    for run, stage in ((runs[0], "preprocess"), *((run, "scaling") for run in runs)):
+        run.logs.mkdir(parents=True, exist_ok=True)
+        log = run.logs / f"{stage}.log"
+        module = "p2p_dist.jobs.local" if stage == "scaling" else "p2p_dist.jobs.stages"
+        environment = {**os.environ, "PYTHONPATH": str(run.code), "P2P_ATTEMPT": f"scaling.{os.getpid()}.{run.path.name}"}
+        console.say(f"{stage}, {run.path.name}: log {log}")
+        with log.open("w") as output:
+            command = [sys.executable, "-P", "-m", module, stage, str(run.path)]
+            code = subprocess.run(command, stdout=output, stderr=output, env=environment).returncode
+        if code and stage == "preprocess":
+            raise OSError(5, "preprocessing failed", str(log))
+
+
+def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
+    """Queue one job a size, behind that which preprocesses; say how they are until the last has ended."""
+    numbers: dict[str, str] = {}
+    before = None
+    for run, stage in ((runs[0], "preprocess"), *((run, "scaling") for run in runs)):
+        (job,) = chain.jobs(run, rundir.resolve(run), place, (stage,))
+        numbers[f"{stage}, {run.path.name}"] = number = slurm.queue_check(job, place, f"afterok:{before}" if before else None)
+        before = before or number
+    shown: dict[str, str] = {}
+    while any(number in (states := slurm.job_states()) for number in numbers.values()):
+        for name, number in numbers.items():
+            if number in states and shown.get(name) != states[number]:
+                shown[name] = states[number]
+                console.say(f"{name}: {states[number]}, job {number}")
+        time.sleep(1)
+
+
+def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:
+    """Images per second that a model expects of a size, with what was measured: the smallest size and the all-reduce.
+
+    A process computes each image in the time that it takes on the smallest size. The generator's gradients then travel at
+    the measured rate, 2 (n - 1) / n of them, and what does not hide behind its backward is added to the step.
+
+    Args:
+        one: the numbers of this size. first: of the smallest. share: images of a process a step.
+    """
+    step = first["weak"]["batch"] / first["weak"]["images_per_second"]
+    travel = _travel(first)
+    # step = compute + max(0, travel - WINDOW x compute)
+    compute = step if travel <= WINDOW * step else max((step - travel) / (1 - WINDOW), 0.1 * step)
+    compute *= share * first["processes"] / first["weak"]["batch"]
+    return float(one["processes"] * share / (compute + max(0.0, _travel(one) - WINDOW * compute)))
+
+
+def _travel(one: dict[str, Any]) -> float:
+    """Seconds that the generator's gradients need between the processes."""
+    if one["all_reduce"] is None:
+        return 0.0
+    return float(one["gradient_bytes"] * 2 * (one["processes"] - 1) / one["processes"] / one["all_reduce"]["bus"])
+
+
+def report(root: Path, runs: list[RunDir]) -> int:
+    """Print the table, write it and the numbers beside the plot; the exit code."""
+    found = [files.read_json(path) for run in runs if (path := run.path / "scaling.json").is_file()]
+    missing = [run for run in runs if not (run.path / "scaling.json").is_file()]
+    for run in missing:
+        logs = run.slurm / "scaling" if run.slurm.is_dir() else run.logs / "scaling.log"
+        console.complain(f"error: {run.path.name} was not measured; its logs: {logs}")
+    if not found:
+        return console.FAILED
+    first = found[0]
+    head = ("nodes", "processes", "scaling", "batch", "images/s", "efficiency", "model", "data wait", "all-reduce")
+    rows = [head]
+    for one in found:
+        for way in ("weak", "strong"):
+            measured = one[way]
+            if measured is None:
+                rows.append((str(one["nodes"]), str(one["processes"]), way, "-", "does not divide", "", "", "", ""))
+                continue
+            rate = measured["images_per_second"]
+            one[way]["efficiency"] = rate / first[way]["images_per_second"] * first["processes"] / one["processes"]
+            one[way]["model"] = predict(one, first, measured["batch"] / one["processes"])
+            bus = f"{one['all_reduce']['bus'] / 1e9:.2f} GB/s" if one["all_reduce"] else "-"
+            cells = (f"{measured['batch']}", f"{rate:.4g}", f"{measured['efficiency']:.0%}", f"{measured['model']:.4g}")
+            rows.append((str(one["nodes"]), str(one["processes"]), way, *cells, f"{measured['data_wait']:.1%}", bus))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    rows.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
+    lines = ["| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    about = (
+        f"{first['device']}, {first['precision']}, {first['flops_per_image'] / 1e9:.3g} GFLOP an image, "
+        f"{first['gradient_bytes'] / 1e6:.3g} MB of gradients a step"
+    )
+    table = "\n".join([about, "", *lines])
+    console.say(f"\n{table}\n")
+    files.write_text(root / "scaling.md", table + "\n")
+    files.write_json(root / "scaling.json", found)
+    console.say(f"numbers: {root / 'scaling.json'}")
+    if plot(root / "scaling.svg", found):
+        console.say(f"plot: {root / 'scaling.svg'}")
+    return console.FAILED if missing else console.DONE
+
+
+def plot(path: Path, found: list[dict[str, Any]]) -> bool:
+    """Draw images per second against processes; False where matplotlib is not installed, as on a login node."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        console.say("no plot: matplotlib is not installed here")
+        return False
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    for way, marker in (("weak", "o"), ("strong", "s")):
+        measured = [one for one in found if one[way] is not None]
+        processes = [one["processes"] for one in measured]
+        (line,) = axes.plot(processes, [one[way]["images_per_second"] for one in measured], marker, label=f"{way}, measured")
+        axes.plot(processes, [one[way]["model"] for one in measured], "--", color=line.get_color(), label=f"{way}, model")
+    first = found[0]
+    ideal = first["weak"]["images_per_second"] / first["processes"]
+    processes = [one["processes"] for one in found]
+    axes.plot(processes, [ideal * number for number in processes], ":", color="gray", label="ideal")
+    axes.set(
+        xscale="log", yscale="log", xlabel="processes", ylabel="images/s", title=f"{first['device']}, {first['precision']}"
+    )
+    axes.set_xticks(processes, [str(number) for number in processes], minor=False)
+    axes.legend()
+    figure.tight_layout()
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="svg")
+    pyplot.close(figure)
+    return True
