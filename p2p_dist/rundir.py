@@ -94,6 +94,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        """Names the checkpoint that the evaluations chose, see evaluate/ranking.py; for people, never to resume from."""
+        return self.checkpoints / "best.json"
+
+    @property
     def evaluations(self) -> Path:
         return self.path / "evaluations"
 
@@ -270,6 +275,17 @@ def find_steps(folder: Path) -> list[tuple[int, Path]]:
         if match := re.fullmatch(r"step-(\d{8,})", path.name):
             found.append((int(match.group(1)), path))
     return sorted(found)
+
+
+def best_line(run: RunDir) -> str | None:
+    """The checkpoint that the evaluations chose, in words; None where none has been chosen or it is gone."""
+    if not run.best.is_file():
+        return None
+    best = files.read_json(run.best)
+    if not (run.checkpoints / step_name(best["step"])).is_dir():
+        return None
+    note = f" ({best['note']})" if best["note"] else ""
+    return f"step {best['step']}, score {best['score']:.3f} on {best['chosen_on']} songs{note}"
 
 
 def is_evaluation(folder: Path) -> bool:

@@ -64,6 +64,8 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
     left_out = files.read_json(run.shards / "manifest.json")["left_out"]
     for song in left_out:
         console.complain(f"left out: {song['reason']}")
+    if (best := rundir.best_line(run)) is not None:
+        console.say(f"best checkpoint: {best}")
     console.say(f"page: {run.page}")
     return console.FAILED if left_out else console.DONE
 
