@@ -85,6 +85,12 @@ def write(run: RunDir, config: Config) -> Path:
             if name in reported["rows"]
         ],
         missing=reported["missing"],
+        absent={
+            MEASURES[name].label: why
+            for name, why in evaluated[last]["splits"][ranked["reported_on"]]["absent"].items()
+            if name in names[0]
+        },
+        intervals=any(content["splits"][ranked["reported_on"]]["interval"] for content in evaluated.values()),
         rows=[
             (step, _cells(content["splits"][ranked["reported_on"]], names), _score(ranked["checkpoints"], "step", step))
             for step, content in evaluated.items()
