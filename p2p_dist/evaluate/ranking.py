@@ -134,7 +134,10 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
     pitched = parse_task(config.data.task)[1] != ("drums",)
     ranked = rank(evaluated, baselines, config, pitched=pitched)
     files.write_json(folder / "ranking.json", ranked)
-    curves.draw(folder / "curves.png", curves.collect(evaluated, baselines, ranked, pitched=pitched), epochs(run, config))
+    sources = [folder / "baselines.json", *(path / "metrics.json" for _, path in find_steps(folder))]
+    picture = folder / "curves.png"
+    if not picture.is_file() or picture.stat().st_mtime <= max(path.stat().st_mtime for path in sources):
+        curves.draw(picture, curves.collect(evaluated, baselines, ranked, pitched=pitched), epochs(run, config))
     if folder == run.evaluations:
         best = choice(run, ranked, evaluated, shown(pitched=pitched))
         if best is not None:
