@@ -192,7 +192,7 @@ def queue_check(job: chain.Job, place: site.Site, dependency: str | None = None)
         raise ValueError(f"this cluster bills a project: name one with --account ({_your_accounts()})")
     chain.check_limits([job], place)
     check(job)
-    return _submit(job, dependency)
+    return submit(job, dependency)
 
 
 def wait(run: RunDir, every: float = 5.0) -> int:

@@ -68,7 +68,7 @@ def is_done(stage: str, run: RunDir) -> str | None:
 def last_lines(run: RunDir) -> str:
     """What a launch that came to the end of a run says last: the best checkpoint, where one was named, and the page."""
     best = run.read_best()
-    return (f"best: step {best['step']} ({best['rule']})\n" if best else "") + f"page: {run.page}"
+    return (f"best checkpoint: {rundir.in_words(best)}\n" if best else "") + f"page: {run.page}"
 
 
 def preprocess(run: RunDir, settings: config.Config) -> int:

@@ -4,8 +4,8 @@ import re
 import subprocess
 
 import torch
-from standins import TRAINING, launch
 from lab import wait_until
+from standins import TRAINING, launch
 
 from p2p_dist import rundir
 from p2p_dist.train import checkpoint

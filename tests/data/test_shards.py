@@ -74,7 +74,7 @@ def test_plain_tar_reads_the_shards(dataset: Path) -> None:
 
 
 def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
-    from p2p_dist.evaluate.checkpoints import read_sound
+    from p2p_dist.evaluate.excerpts import read_sound
 
     decoded = stems.load(stems.Source("D", "test", songs / "test" / "D"))
     input, target, rate = read_sound(dataset / "audio-test-00000-d.tar", "00000-d")
