@@ -11,6 +11,6 @@ from p2p_dist.evaluate import checkpoints
 
 def evaluate(folder: Path) -> int:
     """One of several processes that evaluate one run."""
-    os.environ["P2P_ATTEMPT"] = "one"
+    os.environ |= {"P2P_ATTEMPT": "one", "P2P_CLAIMS": "one"}
     run = rundir.RunDir(folder)
     return checkpoints.evaluate(run, presets.from_yaml(run.config))

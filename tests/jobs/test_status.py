@@ -75,11 +75,13 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
 def test_the_best_is_named(run, capsys):
     """By whoever evaluates, in a file for people."""
     assert status.gather(run)["best"] is None and not stages.last_lines(run).startswith("best")
-    files.write_json(run.checkpoints / "best.json", {"step": 40, "rule": "in time first"})
-    assert status.gather(run)["best"] == {"step": 40, "rule": "in time first"}
+    best = {"step": 40, "score": 0.5, "chosen_on": "valid", "note": ""}
+    files.write_json(run.checkpoints / "best.json", best)
+    (run.checkpoints / "step-00000040").mkdir(exist_ok=True)
+    assert status.gather(run)["best"] == best
     status.show(status.gather(run))
-    assert "step 40 (in time first)" in capsys.readouterr().out
-    assert stages.last_lines(run).startswith("best: step 40 (in time first)\npage: ")
+    assert "step 40, score 0.500 on valid songs" in capsys.readouterr().out
+    assert stages.last_lines(run).startswith("best checkpoint: step 40, score 0.500 on valid songs\npage: ")
 
 
 def test_the_table_and_the_json(run):
