@@ -44,6 +44,11 @@ class Site:
         """Training processes on a node: as asked for, else one a GPU, else one."""
         return resources.processes_per_node or self.gpus_per_node or 1
 
+    def minutes(self, time: str, partition: str | None) -> int:
+        """The time limit of a job that is begun again where it was, in minutes: what a partition gives, where that is less."""
+        limit = self.limits.get(partition or "", {}).get("time", time)
+        return min(minutes_of(time), minutes_of(limit))
+
     def gpu_hours(self, hours: float, nodes: int, partition: str | None) -> float:
         """What so many hours on so many nodes are billed."""
         if partition in self.whole_nodes:
