@@ -385,6 +385,19 @@ def test_the_batch_shell_decides_by_the_outcome_before_the_exit_code(outcome, co
     assert (done.returncode, done.requeued) == (leaves, requeued), done
 
 
+def test_tasks_that_share_an_evaluation_end_each_for_itself(job, tmp_path, monkeypatch):
+    """One was done when another was asked to stop: what that one has left goes on, and is not taken for a failure."""
+    monkeypatch.setenv("P2P_ATTEMPTS", str(job.run.slurm / "evaluate" / "attempts"))
+    script = [["bash", CHECKOUT / "hpc" / name, "evaluate", job.run.path] for name in ("begin.sh", "requeue.sh")]
+    subprocess.run(script[0], check=True)
+    job.run.write_outcome("train", "done")
+    job.run.write_outcome("evaluate", "done")
+    for code, leaves in ((75, 75), (1, 1), (0, 0)):
+        (tmp_path / "called").unlink(missing_ok=True)
+        done = subprocess.run([*script[1], str(code)], capture_output=True)
+        assert (done.returncode, (tmp_path / "called").is_file()) == (leaves, code == 75)
+
+
 def test_an_older_attempts_outcome_does_not_count(job):
     job.begin()
     job.run.write_outcome("train", "stopped")
