@@ -204,7 +204,7 @@ class Train:
     gradient_precision: Literal["fp32", "bf16"] = "fp32"
     """in which gradients travel between processes; bf16 is half the traffic"""
     checkpoint_every: int = 1000
-    """steps between two checkpoints: the most that a crash can cost"""
+    """steps between two checkpoints: what a crash can cost, beside the steps trained while the last was being written"""
     keep_last: int = 2
     """whole checkpoints that stay; at least 2, since the newest may be the one being written"""
     keep_every: float = 5

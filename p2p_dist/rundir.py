@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -124,6 +125,9 @@ class RunDir:
         Raises:
             FileNotFoundError: the run was not begun by the launcher.
         """
+        if not self.dataset.is_file():
+            cure = "missing; it names the run's shards, and typing the run's launch command again writes it"
+            raise FileNotFoundError(errno.ENOENT, cure, str(self.dataset))
         return self.path.parent.parent / "shards" / str(files.read_json(self.dataset)["name"])
 
     def write_outcome(self, stage: str, outcome: str, message: str = "", step: int | None = None) -> None:
@@ -217,7 +221,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
             )
         begun_with = files.read_json(run.dataset)["name"] if run.dataset.is_file() else None
         if begun_with != dataset:
-            if find_steps(run.checkpoints):
+            if begun_with is not None and find_steps(run.checkpoints):  # where it is missing, training compares the windows
                 raise ValueError(
                     f"the songs are not those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
                     "put them back, or give this run another name with --run NAME"

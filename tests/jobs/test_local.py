@@ -78,15 +78,16 @@ def test_a_run_is_stopped_goes_on_and_is_done(place):
     assert second.end() == 2 and f"process {first.process.pid}" in second.shown
 
     first.process.send_signal(signal.SIGINT)
+    first.until("stopping train in order")
+    first.process.send_signal(signal.SIGTERM)  # no second Ctrl-C
     assert first.end() == 75
-    assert "stopping train in order" in first.shown
     assert "launch/submit.py --nodes 2 --preset tiny --run way" in first.shown
     stopped_at = rundir.find_steps(run.checkpoints)[-1][0]
     assert 0 < stopped_at < 100
     assert run.read_outcome()["outcome"] == "stopped"
 
     killed = Launcher(*TINY).until("100 steps from")
-    killed.process.send_signal(signal.SIGINT)
+    killed.process.send_signal(signal.SIGTERM)  # as a first Ctrl-C
     killed.until("stopping train in order")
     killed.process.send_signal(signal.SIGINT)
     assert killed.end() == 130

@@ -167,12 +167,17 @@ def test_each_process_on_lumi_has_its_own_cache(tmp_path):
 def test_a_site_of_ones_own(place, tmp_path):
     """`--site FILE`: what it names is asked for, what it leaves out is as in slurm.yaml, its limits hold."""
     mine = tmp_path / "my site.yaml"
-    mine.write_text('partition: long\ngpus_per_node: 4\nevaluate_time: "30"\nlimits: {long: {time: "1:00:00", nodes: 3}}\n')
+    mine.write_text(
+        'partition: long\ngpus_per_node: 4\nevaluate_time: "4:00:00"\nlimits: {long: {time: "1:00:00", nodes: 3}}\n'
+    )
     asked = ("--data", songs(place / "songs"), "--dry-run", "--site", str(mine), "--time", "60")
-    script = scripts(launch(*asked, "--cluster", "slurm", "--nodes", "3").stdout)["train"]
+    found = scripts(launch(*asked, "--cluster", "slurm", "--nodes", "3").stdout)
+    script = found["train"]
+    assert "#SBATCH --time=60\n" in found["evaluate"], "what the partition gives: it goes on where it was"
     for line in ("--partition=long", "--gpus-per-node=4", "--ntasks-per-node=4", "--cpus-per-task=2"):
         assert f"#SBATCH {line}\n" in script
-    for more, said in ((("--time", "61"), "(--time), long gives at most 1:00:00"), (("--nodes", "4"), "at most 3")):
+    long = "--time asks for 1.02 hours, long gives at most 1:00:00"
+    for more, said in ((("--time", "61"), long), (("--nodes", "4"), "at most 3")):
         refused = launch(*asked, "--cluster", "slurm", *more)
         assert refused.returncode == 2 and said in refused.stderr, refused.stderr
     assert site.load("local", str(mine)).processes_per_node(config.Resources()) == 4
@@ -378,6 +383,19 @@ def test_the_batch_shell_decides_by_the_outcome_before_the_exit_code(outcome, co
         job.run.write_outcome("train", outcome)
     done = job.end(code)
     assert (done.returncode, done.requeued) == (leaves, requeued), done
+
+
+def test_tasks_that_share_an_evaluation_end_each_for_itself(job, tmp_path, monkeypatch):
+    """One was done when another was asked to stop: what that one has left goes on, and is not taken for a failure."""
+    monkeypatch.setenv("P2P_ATTEMPTS", str(job.run.slurm / "evaluate" / "attempts"))
+    script = [["bash", CHECKOUT / "hpc" / name, "evaluate", job.run.path] for name in ("begin.sh", "requeue.sh")]
+    subprocess.run(script[0], check=True)
+    job.run.write_outcome("train", "done")
+    job.run.write_outcome("evaluate", "done")
+    for code, leaves in ((75, 75), (1, 1), (0, 0)):
+        (tmp_path / "called").unlink(missing_ok=True)
+        done = subprocess.run([*script[1], str(code)], capture_output=True)
+        assert (done.returncode, (tmp_path / "called").is_file()) == (leaves, code == 75)
 
 
 def test_an_older_attempts_outcome_does_not_count(job):

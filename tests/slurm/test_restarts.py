@@ -286,9 +286,11 @@ def test_an_evaluation_that_fails_beside_its_training(lab, paced):
     run.until_step(25)
     (run.run.path / "plan.json").unlink()
     (run.run.path / "finish").touch()
-    lab.wait_for(run.train, LONG, "COMPLETED")
+    trained = run.train
+    lab.wait_for(trained, LONG, "COMPLETED")
     run.queue()
-    run.jobs["train"] = run.train
+    assert run.train is None, "done, and not queued again"
+    run.jobs["train"] = trained
     run.finish()
 
 
@@ -356,7 +358,7 @@ def test_the_time_limit_reached_twice(lab, paced):
 
 
 def test_cancelled_by_hand_it_does_not_come_back(lab, paced):
-    """If it failed: a job that its owner has cancelled queues itself again, and bills."""
+    """If it failed: a job that its owner has cancelled queues itself again, and is billed."""
     run = paced["cancelled"]
     run.until_step(8)
     lab.ask("scancel", run.train)
