@@ -17,7 +17,7 @@ import jinja2
 
 from p2p_dist import files
 from p2p_dist.config import TASKS, Config, parse_task
-from p2p_dist.evaluate import curves, ranking
+from p2p_dist.evaluate import card, curves, ranking
 from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.evaluate.drawing import curve, thousands, training_curve
 from p2p_dist.evaluate.metrics import MEASURES, REPORTED, Row, shown
@@ -33,7 +33,7 @@ Cell = tuple[str | None, str]
 
 
 def write(run: RunDir, config: Config) -> Path:
-    """Write the page of a run from its evaluations, in place of an earlier one; the ranking is made anew before.
+    """Write the page of a run from its evaluations, in place of an earlier one, and MODEL.md; the ranking is made anew before.
 
     Returns:
         its index.html.
@@ -103,6 +103,11 @@ def write(run: RunDir, config: Config) -> Path:
         training=training_curve(training),
         settings=_settings(training, config, last),
     )
+    card.write(run, config, evaluated, baselines)
+    if config.train.tensorboard:
+        from p2p_dist.train import board  # imports torch, which a page else needs not
+
+        board.write_curves(run.path / "tensorboard" / "evaluation", curves.for_board(drawn))
     files.write_text(run.page, page)
     media.remove_others()
     return run.page

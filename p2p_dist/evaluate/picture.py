@@ -22,7 +22,7 @@ def draw(path: Path, panels: dict[str, np.ndarray], data: Data) -> None:
     figure = Figure(figsize=(9, tall), dpi=100)
     FigureCanvasAgg(figure)
     # By hand: matplotlib's own layout takes longer than the drawing.
-    figure.subplots_adjust(left=0.07, right=1.04, top=1 - 0.25 / tall, bottom=0.45 / tall, hspace=0.3)
+    figure.subplots_adjust(left=0.07, right=1.01, top=1 - 0.25 / tall, bottom=0.45 / tall, hspace=0.3)
     shared = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (title, db) in zip(shared, panels.items(), strict=True):
         seconds = db.shape[1] * data.hop_length / data.sample_rate

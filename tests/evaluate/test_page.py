@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import pytest
 import soundfile
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from p2p_dist import files, presets
 from p2p_dist.config import Config
@@ -262,3 +263,36 @@ def test_says_what_to_do_without_evaluation(tmp_path: Path) -> None:
 def test_imports_no_torch() -> None:
     code = "import sys, p2p_dist.evaluate.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_model_card_says_what_it_is_and_names_no_place(finished: tuple[RunDir, Config]) -> None:
+    run, _ = finished
+    text = (run.path / "MODEL.md").read_text(encoding="utf-8")
+    assert text.startswith("# Model card: drums-demo, step 90\n")
+    assert "| parameters of the generator | 22 |" in text, "of the weights that lie there"
+    assert "| **this checkpoint** | 0.60 | 3.00 [2.00, 5.00] |" in text
+    for name, grid in (("copy the input", "0.31"), ("silence", "0.00"), ("ceiling", "0.98")):
+        assert f"| {name} | {grid} |" in text
+    assert "- distance: it needs 8 windows" in text and "- same song, far away: the song is shorter than 40 s" in text
+    assert "(1 x time + 1 x real + 1 x amount) / 3" in text and "| train | 0 | 0.00 | 40 |" in text
+    assert "machine-name" not in text and "/home/" not in text and "None" not in text
+
+
+def test_tensorboard_shows_the_measures_with_the_baselines_as_lines(tmp_path: Path) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5, 10), seconds=0.5)
+    page.write(run, settings)
+    assert not (run.path / "tensorboard").exists()
+    settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, tensorboard=True))
+    for _ in range(2):  # a second page writes no point twice
+        page.write(run, settings)
+    shown = {}
+    for folder in (run.path / "tensorboard" / "evaluation").iterdir():
+        found = EventAccumulator(str(folder))
+        found.Reload()
+        shown[folder.name] = [(event.step, round(event.value, 2)) for event in found.Scalars("evaluation/lock8")]
+    assert shown == {
+        "generated": [(5, 0.15), (10, 0.6)],
+        "copy-the-input": [(5, 0.31), (10, 0.31)],
+        "silence": [(5, 0.0), (10, 0.0)],
+        "ceiling": [(5, 0.98), (10, 0.98)],
+    }
