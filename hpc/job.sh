@@ -14,8 +14,7 @@ if [ "$stage" = evaluate ]; then
     bash "$here/claims.sh" "$run/evaluations/claims/$P2P_CLAIMS"
 fi
 if [ "$stage ${P2P_EVALUATE:-}" = "evaluate during" ]; then
-    bash "$here/watch.sh" "$run" "$2" &
-    watching=$!
+    bash "$here/watch.sh" "$run" "$2" & watching=$!
 fi
 
 export PYTHONPATH="$run/code" PYTHONUNBUFFERED=1

@@ -204,7 +204,7 @@ class Train:
     gradient_precision: Literal["fp32", "bf16"] = "fp32"
     """in which gradients travel between processes; bf16 is half the traffic"""
     checkpoint_every: int = 1000
-    """steps between two checkpoints: the most that a crash can cost"""
+    """steps between two checkpoints: what a crash can cost, beside the steps trained while the last was being written"""
     keep_last: int = 2
     """whole checkpoints that stay; at least 2, since the newest may be the one being written"""
     keep_every: float = 5
@@ -258,21 +258,32 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """What is measured and heard of every checkpoint."""
+    """What is measured and heard of every checkpoint, and which checkpoint is called the best."""
 
     split: Literal["test", "valid"] = "test"
-    """the songs held out from training"""
+    """the songs held out from training whose figures are reported; validation songs, where there are some, choose"""
     songs: int = 10
-    """at most so many of them"""
+    """at most so many of them, and as many validation songs"""
     seconds: float = 30.0
     """of each song: its part with the most target sound (0: the whole song)"""
     iterations: int = 32
     """of Griffin-Lim, from spectrogram to sound"""
+    seeds: int = 2
+    """generations of each song, each from other noise, whose measures are averaged; the first is heard"""
+    time_weight: float = 1.0
+    """in the score that ranks checkpoints: of being in time"""
+    real_weight: float = 1.0
+    """in that score: of sounding like the real thing"""
+    amount_weight: float = 1.0
+    """in that score: of being the right amount"""
 
     def __post_init__(self) -> None:
-        _positive(self, "songs", "iterations")
+        _positive(self, "songs", "iterations", "seeds")
         if self.seconds < 0:
             raise ValueError(f"evaluate.seconds must not be negative, not {self.seconds}")
+        weights = (self.time_weight, self.real_weight, self.amount_weight)
+        if not (all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0):
+            raise ValueError(f"evaluate's weights must be 0 or more, finite and not all 0, not {weights}")
 
 
 @dataclass(frozen=True)

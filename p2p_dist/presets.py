@@ -68,14 +68,14 @@ PRESETS: dict[str, Config] = {
             keep_every=15,
             log_every=5,
         ),
-        evaluate=Evaluate(iterations=16),
+        evaluate=Evaluate(iterations=16, seeds=1),
     ),
     "tiny": Config(
         preset="tiny",
         data=Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=32, frames=32, window_hop=16),
         model=_SMALL_NETS,
         train=Train(epochs=None, steps=20, global_batch_size=4, ema=0.9, checkpoint_every=5, keep_every=1, log_every=1),
-        evaluate=Evaluate(iterations=4, seconds=3.0),
+        evaluate=Evaluate(iterations=4, seconds=3.0, seeds=1),
     ),
     "thesis": _thesis(),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -105,6 +106,11 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def best(self) -> Path:
+        """Names the checkpoint that the evaluations chose, see evaluate/ranking.py; for people, never to resume from."""
+        return self.checkpoints / "best.json"
+
+    @property
     def evaluations(self) -> Path:
         return self.path / "evaluations"
 
@@ -119,6 +125,9 @@ class RunDir:
         Raises:
             FileNotFoundError: the run was not begun by the launcher.
         """
+        if not self.dataset.is_file():
+            cure = "missing; it names the run's shards, and typing the run's launch command again writes it"
+            raise FileNotFoundError(errno.ENOENT, cure, str(self.dataset))
         return self.path.parent.parent / "shards" / str(files.read_json(self.dataset)["name"])
 
     def write_outcome(self, stage: str, outcome: str, message: str = "", step: int | None = None) -> None:
@@ -137,9 +146,11 @@ class RunDir:
         return sorted(self.path.glob("outcome.json" if stage == "train" else f"outcome-{stage}*.json"))
 
     def read_best(self) -> dict[str, Any] | None:
-        """The checkpoint that the evaluations speak for, for people: its step and by which rule; None where none is named."""
-        path = self.checkpoints / "best.json"
-        return files.read_json(path) if path.is_file() else None
+        """What `best` says; None where no checkpoint has been chosen, or it is gone."""
+        if not self.best.is_file():
+            return None
+        best: dict[str, Any] = files.read_json(self.best)
+        return best if (self.checkpoints / step_name(best["step"])).is_dir() else None
 
     def has_trained(self) -> bool:
         """Whether no further checkpoint will come: the training said that it ended, or no job of it is left (hpc/watch.sh)."""
@@ -210,7 +221,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
             )
         begun_with = files.read_json(run.dataset)["name"] if run.dataset.is_file() else None
         if begun_with != dataset:
-            if find_steps(run.checkpoints):
+            if begun_with is not None and find_steps(run.checkpoints):  # where it is missing, training compares the windows
                 raise ValueError(
                     f"the songs are not those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
                     "put them back, or give this run another name with --run NAME"
@@ -296,6 +307,12 @@ def find_steps(folder: Path) -> list[tuple[int, Path]]:
         if match := re.fullmatch(r"step-(\d{8,})", path.name):
             found.append((int(match.group(1)), path))
     return sorted(found)
+
+
+def in_words(best: dict[str, Any]) -> str:
+    """The chosen checkpoint, as it stands in best.json, in a line."""
+    note = f" ({best['note']})" if best["note"] else ""
+    return f"step {best['step']}, score {best['score']:.3f} on {best['chosen_on']} songs{note}"
 
 
 def is_evaluation(folder: Path) -> bool:

@@ -42,29 +42,50 @@ def describe(power: np.ndarray) -> np.ndarray:
     return np.concatenate((shape, attacks, rhythm, dynamics))
 
 
-def distance(made: np.ndarray, real: np.ndarray) -> float | None:
-    """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3) of two sets of descriptors, times 100.
+Kernels = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Of made with made, real with real, made with real."""
 
-    Descriptors are standardised by the real ones (standard deviation + 0.3); the kernel is the sum of exp(-D / s) for
-    s = 0.5, 1, 2, 4, D the mean squared difference.
+
+def too_few(made: int, real: int) -> str | None:
+    """Why no distance of so many windows is given, if none is: it would be noise of the size of what it measures."""
+    if min(made, real) >= _FEWEST:
+        return None
+    return f"it needs {_FEWEST} windows that count; of the stems there are {made}, of the true ones {real}"
+
+
+def kernels(made: np.ndarray, real: np.ndarray) -> Kernels:
+    """The kernel between all windows, the sum of exp(-D / s) for s = 0.5, 1, 2, 4; D the mean squared difference.
+
+    Descriptors are standardised by the real ones (standard deviation + 0.3).
 
     Args:
         made, real: (windows, 41).
-
-    Returns:
-        None where a set has fewer than 8 windows: the estimate would be noise of the size of what it measures.
     """
-    if min(len(made), len(real)) < _FEWEST:
-        return None
     mean, spread = real.mean(axis=0), real.std(axis=0) + 0.3
     a, b = (made - mean) / spread, (real - mean) / spread
 
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        apart = ((x[:, None, :] - y[None, :, :]) ** 2).mean(axis=2)
-        return sum(np.exp(-apart / scale) for scale in _SCALES)
+        apart = np.maximum((x**2).mean(axis=1)[:, None] + (y**2).mean(axis=1) - 2 * (x @ y.T) / x.shape[1], 0)
+        return np.sum([np.exp(-apart / scale) for scale in _SCALES], axis=0)
 
-    def among(x: np.ndarray) -> float:
-        values = kernel(x, x)
-        return float((values.sum() - np.trace(values)) / (len(x) * (len(x) - 1)))
+    return kernel(a, a), kernel(b, b), kernel(a, b)
 
-    return 100 * (among(a) + among(b) - 2 * float(kernel(a, b).mean()))
+
+def estimate(between: Kernels, made: np.ndarray, real: np.ndarray) -> float:
+    """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3), times 100, of the windows of these numbers.
+
+    A window may come more than once, as a bootstrap draws them; it is never compared with itself.
+    """
+
+    def among(values: np.ndarray, chosen: np.ndarray) -> float:
+        return float(values[np.ix_(chosen, chosen)][chosen[:, None] != chosen[None, :]].mean())
+
+    within_made, within_real, across = between
+    return 100 * (among(within_made, made) + among(within_real, real) - 2 * float(across[np.ix_(made, real)].mean()))
+
+
+def distance(made: np.ndarray, real: np.ndarray) -> float | None:
+    """The distance of two sets of descriptors, each (windows, 41); None where one has fewer than 8 windows."""
+    if too_few(len(made), len(real)) is not None:
+        return None
+    return estimate(kernels(made, real), np.arange(len(made)), np.arange(len(real)))

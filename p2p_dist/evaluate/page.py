@@ -6,7 +6,6 @@ page/media/          references/ and step-.../, hard links where possible: the f
 
 from __future__ import annotations
 
-import math
 import shlex
 import struct
 from itertools import groupby
@@ -18,17 +17,23 @@ import jinja2
 
 from p2p_dist import files
 from p2p_dist.config import TASKS, Config, parse_task
-from p2p_dist.evaluate.metrics import BASELINES, MEASURES
+from p2p_dist.evaluate import card, curves, ranking
+from p2p_dist.evaluate.baselines import BASELINES
+from p2p_dist.evaluate.drawing import curve, thousands, training_curve
+from p2p_dist.evaluate.metrics import MEASURES, REPORTED, Row, shown
 from p2p_dist.rundir import RunDir, find_steps, read_metrics
 
 _FIXED = ("input", "true-mix", "target", "ceiling")  # sounds that are the same at all checkpoints
 _AIM = {"high": "↑", "low": "↓", "one": "→1"}
-_TRAINING_POINTS = 300  # of the curve of the training: more can't be seen
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 210, 40, 332, 10, 178  # of a curve, and of the plot in it
+
+_UNKNOWN = "could not be measured"
+
+Cell = tuple[str | None, str]
+"""What stands in a table, None for a dash; and what is said of it: the interval, or why it is absent."""
 
 
 def write(run: RunDir, config: Config) -> Path:
-    """Write the page of a run from its evaluations, in place of an earlier one.
+    """Write the page of a run from its evaluations, in place of an earlier one, and MODEL.md; the ranking is made anew before.
 
     Returns:
         its index.html.
@@ -36,19 +41,26 @@ def write(run: RunDir, config: Config) -> Path:
     Raises:
         ValueError: there is no evaluation to show.
     """
-    found = find_steps(run.evaluations)
-    if not found:
+    ranked = ranking.conclude(run, config)
+    if ranked is None:
         again = f"python launch/submit.py --run {run.path.name}"
         raise ValueError(f"no evaluation in {run.evaluations}: the page shows what one finds; make both with {again}")
-    evaluated = {step: files.read_json(path / "metrics.json") for step, path in found}
-    means = {step: content["mean"] for step, content in evaluated.items()}
-    last = found[-1][0]
-    baselines = [name for name in means[last] if name != "output"]
-    media = _Media(run)
+    read = ranking.read(run.evaluations)
+    assert read is not None
+    evaluated, baselines = read
+    heard, wanted = parse_task(config.data.task)
+    pitched = wanted != ("drums",)
+    names = _names(pitched)
+    reported = baselines["splits"][ranked["reported_on"]]
+    last, media = max(evaluated), _Media(run)
+    paths = dict(find_steps(run.evaluations))
     # What changes with the checkpoint that is heard: step -> key of the song -> addresses and figures.
-    made = {step: {s["key"]: _made(s, path, media) for s in evaluated[step]["songs"]} for step, path in found}
+    made = {
+        step: {song["key"]: _made(song, paths[step], names, media) for song in content["songs"]}
+        for step, content in evaluated.items()
+    }
+    drawn = curves.collect(evaluated, baselines, ranked, pitched=pitched)
     training = [row for row in read_metrics(run) if "l1" in row]
-    heard, wanted = (", ".join(stems) for stems in parse_task(config.data.task))
     page = _template().render(
         name=run.path.name,
         task=config.data.task,
@@ -56,22 +68,91 @@ def write(run: RunDir, config: Config) -> Path:
         stems=TASKS.get(config.data.task, config.data.task).replace("->", " → "),
         # The song of the bare command, which is trained and tested on itself.
         is_example=Path(config.data.root or "").parts[-2:] == ("songs", "falcon69"),
-        wanted=wanted,
-        versions=_versions(heard, wanted),
-        songs=[_song(song, baselines, media) for song in evaluated[last]["songs"]],
+        wanted=", ".join(wanted),
+        versions=_versions(", ".join(heard), ", ".join(wanted)),
+        songs=[_song(baselines["songs"][song["key"]], song["key"], names, media) for song in evaluated[last]["songs"]],
         made=made,
+        shortened={
+            step: {key: {**one, "row": [_short(cell) for part in one["row"] for cell in part]} for key, one in songs.items()}
+            for step, songs in made.items()
+        },
         last=last,
-        measures=[(m.label, _AIM[m.best], m.meaning) for m in MEASURES.values()],
-        families=[{"name": f, "size": len(list(of))} for f, of in groupby(m.family for m in MEASURES.values())],
-        baselines=[(name, BASELINES.get(name, ""), _texts(means[last][name])) for name in baselines],
-        rows=[(step, _texts(mean["output"])) for step, mean in means.items()],
-        curves=[c for name in MEASURES if (c := _measure_curve(name, means, baselines))],
-        training=_training_curve(training),
+        heads=[_head(part) for part in names],
+        measures=[(MEASURES[name].label, MEASURES[name].meaning) for part in names for name in part],
+        baselines=[
+            (name, meaning, _cells(reported["rows"][name], names), _score(ranked["baselines"], "name", name))
+            for name, meaning in BASELINES.items()
+            if name in reported["rows"]
+        ],
+        missing=reported["missing"],
+        absent={
+            MEASURES[name].label: why
+            for name, why in evaluated[last]["splits"][ranked["reported_on"]]["absent"].items()
+            if name in names[0]
+        },
+        intervals=any(content["splits"][ranked["reported_on"]]["interval"] for content in evaluated.values()),
+        rows=[
+            (step, _cells(content["splits"][ranked["reported_on"]], names), _score(ranked["checkpoints"], "step", step))
+            for step, content in evaluated.items()
+        ],
+        best=None if not run.best.is_file() else files.read_json(run.best),
+        ranked=ranked,
+        curves=[[curve(c.title, c.points, c.lines) for c in drawn if _decides(c.name) == decides] for decides in (True, False)],
+        lines=list(dict.fromkeys(name for name in BASELINES for c in drawn if name in c.lines)),
+        base_numbers={name: number for number, name in enumerate(BASELINES)},
+        training=training_curve(training),
         settings=_settings(training, config, last),
     )
+    card.write(run, config, evaluated, baselines)
+    if config.train.tensorboard:
+        from p2p_dist.train import board  # imports torch, which a page else needs not
+
+        board.write_curves(run.path / "tensorboard" / "evaluation", curves.for_board(drawn))
     files.write_text(run.page, page)
     media.remove_others()
     return run.page
+
+
+def _names(pitched: bool) -> tuple[list[str], list[str]]:
+    """The measures of the two tables: those that decide, and those that are only reported."""
+    every = shown(pitched=pitched)
+    return [n for n in every if _decides(n)], [n for n in every if not _decides(n)]
+
+
+def _decides(name: str) -> bool:
+    return name == curves.SCORE or MEASURES[name].family != REPORTED
+
+
+def _head(names: list[str]) -> dict[str, Any]:
+    """The head of a table: its families with their sizes, and label, aim and meaning of each measure."""
+    measures = [MEASURES[name] for name in names]
+    return {
+        "families": [(family, len(list(of))) for family, of in groupby(m.family for m in measures)],
+        "measures": [(m.label, _AIM[m.best], m.meaning) for m in measures],
+    }
+
+
+def _score(ranked: list[dict[str, Any]], what: str, which: str | int) -> str | None:
+    item = next(item for item in ranked if item[what] == which)
+    value = item.get("reported_score", item["score"])
+    return None if value is None else f"{value:.3f}"
+
+
+def _cells(one: dict[str, Any], names: tuple[list[str], list[str]]) -> list[list[Cell]]:
+    """The figures of two tables, from a mean, its intervals and the reasons of what is absent."""
+    return [[_cell(name, one["mean"], one["absent"], one["interval"].get(name)) for name in part] for part in names]
+
+
+def _cell(name: str, row: Row, absent: dict[str, str], interval: list[float] | None = None) -> Cell:
+    if (value := row.get(name)) is None:
+        return None, absent.get(name, _UNKNOWN)
+    return f"{value:.2f}", "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def _short(cell: Cell) -> str | list[str] | None:
+    """A cell for the page's script, of which there are many: its text, or nothing but the reason where there is one."""
+    text, said = cell
+    return text if text is not None else None if said == _UNKNOWN else [said]
 
 
 class _Media:
@@ -99,12 +180,8 @@ class _Media:
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["thousands"] = _thousands
+    environment.filters["thousands"] = thousands
     return environment.get_template("page.html")
-
-
-def _thousands(number: float) -> str:
-    return f"{number:,.0f}".replace(",", "\u202f")  # a narrow space that does not break
 
 
 def _versions(heard: str, wanted: str) -> dict[str, tuple[str, str]]:
@@ -119,74 +196,32 @@ def _versions(heard: str, wanted: str) -> dict[str, tuple[str, str]]:
     }
 
 
-def _made(song: dict[str, Any], folder: Path, media: _Media) -> dict[str, Any]:
+def _made(song: dict[str, Any], folder: Path, names: tuple[list[str], list[str]], media: _Media) -> dict[str, Any]:
     sounds = {name: media.add(folder / "audio" / f"{song['key']}-{name}.flac") for name in ("mix", "stem")}
     picture = folder / "spectrograms" / f"{song['key']}.png"
     # Width and height, at a fixed place of every PNG: nothing on the page jumps when a picture arrives late.
     with picture.open("rb") as file:
         size = struct.unpack(">16xII", file.read(24))
-    return {**sounds, "picture": media.add(picture), "size": size, "row": _texts(song["output"])}
+    row = [[_cell(name, song["output"], song["absent"]) for name in part] for part in names]
+    return {**sounds, "picture": media.add(picture), "size": size, "row": row}
 
 
-def _song(song: dict[str, Any], baselines: list[str], media: _Media) -> dict[str, Any]:
+def _song(song: dict[str, Any], key: str, names: tuple[list[str], list[str]], media: _Media) -> dict[str, Any]:
     """What is the same at all checkpoints: addresses, the baselines' figures, the part of the song."""
     audio = media.run.evaluations / "references" / "audio"
+    rows = [
+        (base, meaning, [[_cell(n, song["rows"][base], song["absent"][base]) for n in part] for part in names])
+        for base, meaning in BASELINES.items()
+        if base in song["rows"]
+    ]
     return {
         "name": song["name"],
-        "key": song["key"],
-        "sounds": {name: media.add(audio / f"{song['key']}-{name}.flac") for name in _FIXED},
-        "rows": [(name, BASELINES.get(name, ""), _texts(song[name])) for name in baselines],
+        "key": key,
+        "sounds": {name: media.add(audio / f"{key}-{name}.flac") for name in _FIXED},
+        "rows": rows,
         "begins": f"{int(song['begins']) // 60}:{int(song['begins']) % 60:02d}",
         "seconds": f"{song['seconds']:.3g}",
     }
-
-
-def _texts(row: dict[str, float | None]) -> list[str | None]:
-    return [None if (value := row.get(name)) is None else f"{value:.2f}" for name in MEASURES]
-
-
-def _curve(title: str, points: list[tuple[int, float]], lines: list[tuple[str, float]]) -> dict[str, Any]:
-    """A drawing of values over steps, from 0 on both axes; `lines` are the baselines'."""
-    right = max(step for step, _ in points)
-    top = 1.05 * max(value for _, value in [*points, *lines]) or 1.0
-
-    def x(step: float) -> float:
-        return round(_LEFT + (_RIGHT - _LEFT) * step / right, 1)
-
-    def y(value: float) -> float:
-        return round(_BOTTOM + (_TOP - _BOTTOM) * value / top, 1)
-
-    return {
-        "title": title,
-        "size": (_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM),
-        "points": [(x(step), y(value), step, f"{value:.3g}") for step, value in points],
-        "lines": [(name, y(value), f"{value:.3g}") for name, value in lines],
-        "x_ticks": [(x(step), _thousands(step)) for step in _ticks(right, 4) if step == int(step)],
-        "y_ticks": [(y(value), f"{value:g}") for value in _ticks(top, 5)],
-    }
-
-
-def _ticks(top: float, most: int) -> list[float]:
-    """Round numbers from 0 up to `top`, not more than `most` after 0."""
-    unit = 10.0 ** math.floor(math.log10(top))
-    step = next(unit * factor for factor in (0.1, 0.2, 0.5, 1, 2, 5, 10) if top / (unit * factor) < most + 1)
-    return [round(n * step, 12) for n in range(int(top / step + 1e-9) + 1)]
-
-
-def _measure_curve(name: str, means: dict[int, Any], baselines: list[str]) -> dict[str, Any] | None:
-    points = [(step, value) for step, mean in means.items() if (value := mean["output"].get(name)) is not None]
-    last = means[max(means)]
-    lines = [(baseline, value) for baseline in baselines if (value := last[baseline].get(name)) is not None]
-    aim = {"high": "higher is better", "low": "lower is better", "one": "1 is best"}[MEASURES[name].best]
-    return _curve(f"{MEASURES[name].label} ({aim})", points, lines) if points else None
-
-
-def _training_curve(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The generator's L1 over all steps, neighbours averaged to what can be seen; None before the first line."""
-    size = -(-len(rows) // _TRAINING_POINTS)
-    parts = [rows[start : start + size] for start in range(0, len(rows), size or 1)]
-    points = [(int(part[-1]["step"]), sum(row["l1"] for row in part) / len(part)) for part in parts]
-    return _curve("L1 of the pictures in training (lower is better)", points, []) if points else None
 
 
 def _settings(rows: list[dict[str, Any]], config: Config, last: int) -> list[tuple[str, str]]:
@@ -195,7 +230,7 @@ def _settings(rows: list[dict[str, Any]], config: Config, last: int) -> list[tup
     passes = f", {rows[-1]['epoch']:.3g} passes over the windows" if rows else ""
     return [
         ("preset", config.preset),
-        ("steps", _thousands(rows[-1]["step"] if rows else last) + passes),
+        ("steps", thousands(rows[-1]["step"] if rows else last) + passes),
         ("pairs in a step", str(config.train.global_batch_size)),
         ("sample rate of the pictures", f"{data.sample_rate} Hz (the input keeps its own)"),
         ("windows", f"{data.mels} mels × {data.frames} frames ({window:.2f} s), one every {hop:.2f} s"),

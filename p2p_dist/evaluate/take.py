@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from p2p_dist.config import Config
 from p2p_dist.data.index import read_manifest
@@ -16,14 +17,17 @@ LOOK = 5.0
 """Seconds between two looks for a checkpoint, beside a training."""
 
 
-def take(run: RunDir, config: Config) -> Iterator[tuple[checkpoint.Checkpoint, int]]:
+def take(run: RunDir, config: Config, only: Collection[int], out: Path) -> Iterator[tuple[checkpoint.Checkpoint, int]]:
     """Checkpoints for this process to evaluate, oldest first, each with how many there are to evaluate just then.
 
     Beside a training ($P2P_EVALUATE is `during`) those that will stay are taken as they appear, until it has ended and all
     are taken; else those that are there.
 
+    Args:
+        only: steps of the checkpoints, instead of all. out: where the evaluations are written.
+
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or not that one.
     """
     beside = os.environ.get("P2P_EVALUATE") == "during"
     part = read_manifest(run.shards)["splits"].get("train")
@@ -33,8 +37,11 @@ def take(run: RunDir, config: Config) -> Iterator[tuple[checkpoint.Checkpoint, i
         found = [c for c in checkpoint.find(run.checkpoints) if (c.path / checkpoint.GENERATOR).is_file()]
         if over and not found:
             raise ValueError(f"no checkpoint in {run.checkpoints}: train first")
+        if over and (missing := sorted(set(only) - {c.step for c in found})):
+            there = ", ".join(str(c.step) for c in found)
+            raise ValueError(f"no checkpoint of step {missing[0]} in {run.checkpoints}: there are {there}")
         todo = [c for c in found if over or config.train.is_kept(c.step, windows)]
-        todo = [c for c in todo if not is_evaluation(run.evaluations / c.path.name)]
+        todo = [c for c in todo if (not only or c.step in only) and not is_evaluation(out / c.path.name)]
         for item in todo:
             if claim(run, item.path.name):
                 yield item, len(todo)

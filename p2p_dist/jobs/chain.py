@@ -57,7 +57,7 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
     shapes: dict[str, dict[str, Any]] = {
         "preprocess": {
             "partition": place.cpu_partition,
-            "time": site.minutes_of(place.preprocess_time),
+            "time": place.minutes(place.preprocess_time, place.cpu_partition),
             "cpus_per_task": place.preprocess_cores,
             "mem": place.preprocess_memory,
         },
@@ -74,7 +74,7 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
         },
         "evaluate": {
             "partition": partition,
-            "time": site.minutes_of(place.evaluate_time),
+            "time": place.minutes(place.evaluate_time, partition),
             "ntasks_per_node": place.evaluate_processes,
             "cpus_per_task": place.cores_per_process,
             "gpus_per_node": min(place.evaluate_processes, place.gpus_per_node) or None,
@@ -114,12 +114,11 @@ def check_limits(asked: list[Job], place: site.Site, runs: int = 1, queued: Coun
     numbers = Counter(queued or ())
     for job in asked:
         limit = place.limits.get(job.partition or "", {})
-        option = "--time" if job.stage == "train" else f"the site's {job.stage}_time"
         minutes, nodes = job.parameters["time"], job.parameters["nodes"]
         if "time" in limit and minutes > site.minutes_of(limit["time"]):
             raise ValueError(
-                f"the {job.stage} job asks for {minutes / 60:.3g} hours ({option}), {job.partition} gives at most "
-                f"{limit['time']}; ask for less, a longer training goes on in the next job; nothing was queued"
+                f"--time asks for {minutes / 60:.3g} hours, {job.partition} gives at most {limit['time']}: ask for less, "
+                "a longer training goes on in the next job; nothing was queued"
             )
         if nodes > limit.get("nodes", nodes):
             raise ValueError(f"--nodes {nodes}: a job in {job.partition} has at most {limit['nodes']}; nothing was queued")

@@ -52,12 +52,26 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Drill:
-    """A small training on this machine, stopped in each way that there is: it must come back exactly."""
+    """Small trainings, stopped in each way that there is: each must come back exactly."""
 
     processes: int = 2
-    """that train together"""
+    """on this machine: that train together"""
     data: str | None = None
     """folder of songs (default: a 6-second example)"""
+    steps: int | None = None
+    """of a training (default: 60, on a cluster 400)"""
+    cluster: Literal["local", "slurm", "lumi"] = "local"
+    """where it trains: here, or as jobs of Slurm"""
+    nodes: int = 2
+    """on a cluster: of a training"""
+    site: str | None = None
+    """on a cluster: file that describes yours"""
+    account: str | None = None
+    """on a cluster: project that Slurm bills"""
+    partition: str | None = None
+    """on a cluster: of the trainings"""
+    patience: float = 24.0
+    """on a cluster: hours to wait for it"""
 
 
 Asked = (
@@ -91,4 +105,12 @@ def main(arguments: list[str]) -> int:
         return scaling(asked.nodes, asked.steps, asked.preset, resources, songs)
     from p2p_dist.jobs.drill import drill
 
-    return drill(asked.processes, songs)
+    resources = Resources(
+        nodes=asked.nodes,
+        cluster=asked.cluster,
+        site=asked.site,
+        account=asked.account,
+        partition=asked.partition,
+        time="30",
+    )
+    return drill(resources, asked.processes, asked.steps, songs, asked.patience * 3600)

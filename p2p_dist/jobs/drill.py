@@ -14,11 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2p_dist import console, files, presets, rundir
+from p2p_dist import config, console, files, presets, rundir
 from p2p_dist.jobs import submit
 from p2p_dist.rundir import RunDir
 
-STEPS = 60
+STEPS, STEPS_ON_A_CLUSTER = 60, 400  # where GPUs may be quick, and Slurm takes a moment to answer
+
+OTHER_WEIGHTS = "with other weights"
 
 
 @dataclass(frozen=True)
@@ -30,30 +32,58 @@ class Way:
     in_a_save: bool = False
 
 
-def drill(processes: int, songs: Path | None) -> int:
-    """Train once undisturbed and once for each way; print a table. Everything lies in the folder `drill` of the runs.
+def drill(resources: config.Resources, processes: int, steps: int | None, songs: Path | None, patience: float) -> int:
+    """Run the drill where `resources` say: on this machine, or as jobs of a cluster. Everything lies in `drill` of the runs.
+
+    Args:
+        processes: that train together on this machine. steps: of a training; None: as many as it takes.
+        songs: a folder of songs; None: an example. patience: seconds to wait for a cluster, in all.
 
     Returns:
         exit code: 0 all came back exactly, 1 some did not.
 
     Raises:
-        ValueError: a number of processes that can't share the batch, or a package that jobs need is missing.
+        ValueError: a number of processes that can't share the batch, a package that jobs need is missing, or Slurm would
+            refuse the jobs.
     """
-    if processes not in (1, 2, 4):
+    if resources.cluster == "local" and processes not in (1, 2, 4):
         raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
-    submit.check_packages()
-    root = rundir.runs_root() / "drill"
-    shutil.rmtree(root, ignore_errors=True)
+    if resources.cluster == "local":
+        submit.check_packages()
+    shutil.rmtree(rundir.runs_root() / "drill", ignore_errors=True)
     if songs is None:
         songs = submit.example_folder()
         submit.lay_out_example(songs)
+    if resources.cluster == "local":
+        here = dataclasses.replace(resources, nodes=processes)
+        return drill_here(settings_of(songs, steps or STEPS, here, 4), songs)
+    from p2p_dist.jobs import drill_on_slurm, site
+
+    place = site.load(resources.cluster, resources.site)
+    world_size = resources.nodes * place.processes_per_node(resources)
+    settings = settings_of(songs, steps or STEPS_ON_A_CLUSTER, resources, world_size)
+    return drill_on_slurm.drill_on_slurm(settings, songs, place, patience)
+
+
+def settings_of(songs: Path, steps: int, resources: config.Resources, world_size: int) -> config.Config:
+    """The settings of every training of a drill: so small that each takes seconds."""
     tiny = presets.preset("tiny")
-    settings = dataclasses.replace(
+    batch = max(tiny.train.global_batch_size, world_size)
+    return dataclasses.replace(
         tiny,
-        resources=dataclasses.replace(tiny.resources, nodes=processes),
+        resources=resources,
         data=dataclasses.replace(tiny.data, root=str(songs)),
-        train=dataclasses.replace(tiny.train, steps=STEPS, keep_every=1000),
+        train=dataclasses.replace(tiny.train, steps=steps, keep_every=1000, global_batch_size=batch),
     )
+
+
+def drill_here(settings: config.Config, songs: Path) -> int:
+    """Train once undisturbed and once for each way, on this machine; print a table.
+
+    Returns:
+        exit code: 0 all came back exactly, 1 some did not.
+    """
+    root = rundir.runs_root() / "drill"
     dataset = rundir.dataset_name(songs, settings.data)
 
     def begin(name: str) -> RunDir:
@@ -65,18 +95,22 @@ def drill(processes: int, songs: Path | None) -> int:
     for stage in ("preprocess", "train"):
         if _start(stage, undisturbed).wait() != console.DONE:
             raise OSError(f"{stage} failed without being disturbed: see {_log(undisturbed)}")
-    console.say(f"undisturbed: {STEPS} steps, {processes} processes\n")
+    console.say(f"undisturbed: {settings.train.steps} steps, {settings.resources.nodes} processes\n")
     rows = [("stopped by", "exit code", "went on from", "came back")]
     for number, way in enumerate(WAYS):
         rows.append(_disturb(way, begin(f"stopped-{number}"), undisturbed))
         console.say(f"{number + 1} of {len(WAYS)}: {way.name}: {rows[-1][-1]}")
+    show(rows)
+    console.say(f"\nlogs: {root}")
+    return console.DONE if all(row[-1] == "exactly" for row in rows[1:]) else console.FAILED
+
+
+def show(rows: list[tuple[str, str, str, str]]) -> None:
+    """Print a Markdown table; the first row is its head."""
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    rows.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
-    table = "\n".join(
-        "| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    )
-    console.say(f"\n{table}\n\nlogs: {root}")
-    return console.DONE if all(row[-1] == "exactly" for row in rows[2:]) else console.FAILED
+    rule = tuple("-" * width for width in widths)
+    lines = [" | ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)) for row in (rows[0], rule, *rows[1:])]
+    console.say("\n" + "\n".join(f"| {line} |" for line in lines))
 
 
 def _disturb(way: Way, run: RunDir, undisturbed: RunDir) -> tuple[str, str, str, str]:
@@ -88,7 +122,7 @@ def _disturb(way: Way, run: RunDir, undisturbed: RunDir) -> tuple[str, str, str,
     code = process.wait()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    saved = _saved(run)
+    before = saved(run)
     ended = _start("train", run).wait()
     if code == console.DONE:
         answer = "it ended too soon to be stopped"
@@ -96,7 +130,7 @@ def _disturb(way: Way, run: RunDir, undisturbed: RunDir) -> tuple[str, str, str,
         answer = f"not at all: exit code {ended}, see {_log(run)}"
     else:
         answer = difference(run, undisturbed) or "exactly"
-    return way.name, str(code), f"step {saved}", answer
+    return way.name, str(code), f"step {before}", answer
 
 
 def difference(run: RunDir, other: RunDir) -> str | None:
@@ -105,23 +139,24 @@ def difference(run: RunDir, other: RunDir) -> str | None:
     for each in (run, other):
         _, path = rundir.find_steps(each.checkpoints)[-1]
         sums.append((path.name, files.sha256_file(path / "state.pt"), files.sha256_file(path / "generator.safetensors")))
-    if sums[0] != sums[1]:
-        return "with other weights"
     batches = [[(row["step"], row["digests"]) for row in rundir.read_metrics(each)] for each in (run, other)]
     if batches[0] != batches[1]:
-        return "with other batches"
+        return "with other batches" + (" and weights" if sums[0] != sums[1] else "")
+    if sums[0] != sums[1]:
+        return OTHER_WEIGHTS
     if left := list(run.path.rglob(f"{files.TEMPORARY}*")):
         return f"and left {left[0]} behind"
     return None
 
 
 def _is_time(way: Way, run: RunDir) -> bool:
-    if _saved(run) < STEPS // 3:
+    if saved(run) < STEPS // 3:
         return False
     return not way.in_a_save or any(run.checkpoints.glob(f"{files.TEMPORARY}*"))
 
 
-def _saved(run: RunDir) -> int:
+def saved(run: RunDir) -> int:
+    """The step of the newest checkpoint; 0 where there is none."""
     return max((step for step, _ in rundir.find_steps(run.checkpoints)), default=0)
 
 

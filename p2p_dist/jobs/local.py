@@ -42,6 +42,7 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
     """
     run.logs.mkdir(parents=True, exist_ok=True)
     files.remove_garbage(run.path)
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     for stage in stages.STAGES:
         if (found := stages.is_done(stage, run)) is not None:
             if stage != "page":
@@ -66,6 +67,12 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
         console.complain(f"left out: {song['reason']}")
     console.say(stages.last_lines(run))
     return console.FAILED if left_out else console.DONE
+
+
+def _as_ctrl_c(number: int, _: FrameType | None) -> None:
+    """TERM to the launcher is a first Ctrl-C; however often it comes, it is never the second."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _run_until_it_ends(stage: str, run: RunDir, settings: Config, owner: Owner) -> int:
@@ -151,6 +158,7 @@ def _follow(stage: str, run: RunDir, child: subprocess.Popen[bytes], log: TextIO
                     child.wait()
                     return console.INTERRUPTED
                 asked = True
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a TERM is never the second
                 console.say(f"\nstopping {stage} in order (Ctrl-C again: at once)")
                 child.send_signal(signal.SIGTERM)
     finally:
@@ -229,6 +237,8 @@ def fork_ranks(stage: str, folder: Path) -> NoReturn:
             time.sleep(0.05)
     bad = {rank: code for rank, code in codes.items() if code not in (console.DONE, console.STOPPED)}
     for rank, code in sorted(bad.items()):
+        if code == codes[0] == console.FAILED:
+            continue  # an error of all, which rank 0 has said
         ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         where = f"rank {rank} of {world_size} on {socket.gethostname()}"
         console.complain(f"{where} ended with {ended}, after step {_last_step(run)}")

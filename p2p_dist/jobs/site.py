@@ -66,6 +66,11 @@ class Site:
         if overlay and self.image(resources) is None:
             raise ValueError(f"--overlay {overlay} goes over an image: name that with --container")
 
+    def minutes(self, time: str, partition: str | None) -> int:
+        """The time limit of a job that is begun again where it was, in minutes: what a partition gives, where that is less."""
+        limit = self.limits.get(partition or "", {}).get("time", time)
+        return min(minutes_of(time), minutes_of(limit))
+
     def gpu_hours(self, hours: float, nodes: int, partition: str | None) -> float:
         """What so many hours on so many nodes are billed."""
         if partition in self.whole_nodes:

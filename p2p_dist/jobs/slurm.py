@@ -175,7 +175,7 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
         if number is None:
             for old in run.outcomes(job.stage):
                 old.unlink()
-        before = number or _submit(job, f"{when}:{before}" if before else None)
+        before = number or submit(job, f"{when}:{before}" if before else None)
     if wanted:
         console.say(f"to follow them: {shown}")
     return console.DONE
@@ -192,7 +192,7 @@ def queue_check(job: chain.Job, place: site.Site, dependency: str | None = None)
         raise ValueError(f"this cluster bills a project: name one with --account ({_your_accounts()})")
     chain.check_limits([job], place)
     check(job)
-    return _submit(job, dependency)
+    return submit(job, dependency)
 
 
 def wait(run: RunDir, every: float = 5.0) -> int:
@@ -235,7 +235,7 @@ def wait(run: RunDir, every: float = 5.0) -> int:
     return console.FAILED
 
 
-def _submit(job: chain.Job, dependency: str | None) -> str:
+def submit(job: chain.Job, dependency: str | None) -> str:
     """Queue one job, to begin once `dependency` holds; its id."""
     import submitit
     from submitit.core.utils import FailedJobError
@@ -251,7 +251,7 @@ def _submit(job: chain.Job, dependency: str | None) -> str:
         executor.parameters["map_count"] = job.array  # as submitit's own map_array does
     job.folder.mkdir(parents=True, exist_ok=True)
     try:
-        # Not `submit`: it would put a pickle between the launcher and the job, which is lost when the launcher is
+        # Not its own `submit`: it would put a pickle between the launcher and the job, which is lost when the launcher is
         # killed between queueing and naming it, and which other versions of Python can't read.
         submitted = executor._submit_command(job.command)
     except FailedJobError as error:

@@ -68,7 +68,7 @@ def is_done(stage: str, run: RunDir) -> str | None:
 def last_lines(run: RunDir) -> str:
     """What a launch that came to the end of a run says last: the best checkpoint, where one was named, and the page."""
     best = run.read_best()
-    return (f"best: step {best['step']} ({best['rule']})\n" if best else "") + f"page: {run.page}"
+    return (f"best checkpoint: {rundir.in_words(best)}\n" if best else "") + f"page: {run.page}"
 
 
 def preprocess(run: RunDir, settings: config.Config) -> int:
@@ -163,15 +163,17 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         outcome, code, message = "stopped", console.STOPPED, "stopped between two pieces of work"
     except (ValueError, FloatingPointError) as error:
         message = str(error)
-    except ConnectionError:  # between the processes: not the run's own
-        traceback.print_exc()
-        _leave(console.CRASHED)
+    except ConnectionError as error:  # between the processes: not the run's own
+        _lost(error)
     except OSError as error:
         message = console.describe(error)
     except rundir.SupersededError as error:
         console.complain(str(error))
         _leave(console.CRASHED)
-    except BaseException:
+    except BaseException as error:
+        # torch's own errors of a connection are RuntimeErrors, some of a class of their own
+        if isinstance(error, RuntimeError) and (type(error).__name__.startswith("Dist") or "gloo" in str(error)):
+            _lost(error)
         traceback.print_exc()
         _leave(console.CRASHED)
     _ignore_requests()  # what comes while it leaves must not change how it ends
@@ -184,6 +186,13 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         except OSError as error:  # the exit code says it too
             console.complain(f"warning: {console.describe(error)}")
     _leave(code)
+
+
+def _lost(error: Exception) -> NoReturn:
+    """Another process of the training is gone: that one's log says why, so no traceback from here hides it."""
+    where = "; ".join(getattr(error, "__notes__", []))
+    console.complain(f"{where or 'this process'}: lost the other processes ({str(error).splitlines()[0][:200]})")
+    _leave(console.CRASHED)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:

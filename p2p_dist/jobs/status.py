@@ -177,7 +177,7 @@ def show(found: dict[str, Any]) -> None:
     table.add_row("last checkpoint", "none" if found["checkpoint"] is None else f"step {found['checkpoint']}")
     table.add_row("evaluations", f"{found['evaluated']} of {found['to_evaluate']}")
     if found["best"]:
-        table.add_row("best", f"step {found['best']['step']} ({found['best']['rule']})")
+        table.add_row("best", rundir.in_words(found["best"]))
     table.add_row("time left", "unknown" if found["seconds_left"] is None else console.duration(found["seconds_left"]))
     told = f"{hours['used']:.2f} used, {hours['lost']:.2f} lost to restarts, {number(hours['predicted'])} predicted"
     if hours["estimated"]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +14,35 @@ from p2p_dist.data.stream import Stream, to_network
 from p2p_dist.train.networks import Networks
 from p2p_dist.train.randomness import noise_at, number_from
 
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
 PICTURES = 4
+
+
+def _writer(folder: Path, purge_step: int | None) -> SummaryWriter:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "train.tensorboard needs the package tensorboard: pip install 'p2p_dist[tensorboard]', or leave it off"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=purge_step)
+
+
+def write_curves(folder: Path, runs: dict[str, dict[str, list[tuple[int, float]]]]) -> None:
+    """Whole curves, in place of those that lie there: what TensorBoard shows as a run of its own -> curve -> step, value.
+
+    Raises:
+        ValueError: TensorBoard is not installed.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, curves in runs.items():
+        writer = _writer(folder / name, None)
+        for tag, points in curves.items():
+            for step, value in points:
+                writer.add_scalar(tag, value, step)
+        writer.close()
 
 
 class Board:
@@ -28,13 +57,7 @@ class Board:
     """
 
     def __init__(self, folder: Path, step: int, stream: Stream, config: Config) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ValueError(
-                "train.tensorboard needs the package tensorboard: pip install 'p2p_dist[tensorboard]', or leave it off"
-            ) from error
-        self.writer = SummaryWriter(str(folder), purge_step=step + 1)
+        self.writer = _writer(folder, step + 1)
         device = stream.device
         numbers = np.arange(min(PICTURES, len(stream.index)))
         pairs = torch.from_numpy(stream.index.read(numbers)).to(device).float()

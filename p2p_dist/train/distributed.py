@@ -22,7 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from p2p_dist import files, processes, rundir
 
 PATIENCE = datetime.timedelta(minutes=10)
-"""How long a collective waits for a rank that does not come."""
+"""How long a collective waits for a rank that does not come. From the first step on the watchdog ends a wait sooner, after
+`train.hang_after` seconds, and writes down where; so the groups' own timeout is not shortened."""
 
 PORTS = 4
 """How many ports from MASTER_PORT on rank 0 may take."""

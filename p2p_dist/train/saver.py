@@ -20,7 +20,9 @@ MISSES = 3
 class Saver:
     """Writes the checkpoints of one training, and removes those that are no longer kept.
 
-    One is written at a time: the next save and the end wait for it. A save that the machine refuses (disk full, quota) is
+    One is written at a time: the next save and the end wait for it. So a kill undoes at most one interval between saves and,
+    where it cuts a save, the steps trained since that one began, fewer than another interval: to the last step it would be
+    one interval only if training waited for every write. A save that the machine refuses (disk full, quota) is
     a warning, and training goes on; `MISSES` in a row, or one at the end, are an error.
 
     Args:

@@ -187,15 +187,18 @@ def test_keyboard_reaches_and_changes_versions(tab: Tab) -> None:
 
 def test_another_checkpoint_changes_sound_picture_and_figures(tab: Tab) -> None:
     sound = tab.play("dawn", "mix", 4.0)
-    assert _figures(tab)[-3:] == ["11.00", "4.00", "–"]
+    assert _figures(tab) == {"grid": "0.60", "stem L1 dB": "11.00", "mix L1 dB": "4.00", "onset F1": "–"}
+    assert _reason(tab, "onset F1") == "the true stem has no onset"
     before = tab.ask("return arguments[0].currentTime", sound)
     Select(tab.driver.find_element(By.ID, "checkpoint")).select_by_value("30")
     tab.wait("return !arguments[0].paused && arguments[0].readyState > 1 && !arguments[0].seeking", sound)
     assert before <= tab.ask("return arguments[0].currentTime", sound) < before + 1.5
     for version in ("mix", "stem"):
         assert tab.ask("return arguments[0].src", tab.sound("dawn", version)).endswith(f"step-00000030/dawn-{version}.flac")
-    assert _figures(tab)[-3:] == ["17.00", "5.33", "–"]
-    assert "step 30" in tab.song("dawn").find_element(By.CSS_SELECTOR, "tr.output th").text
+    assert _figures(tab) == {"grid": "0.00", "stem L1 dB": "17.00", "mix L1 dB": "5.33", "onset F1": "–"}
+    assert _reason(tab, "onset F1") == "the true stem has no onset" and _reason(tab, "grid") == ""
+    for head in tab.song("dawn").find_elements(By.CSS_SELECTOR, "tr.output th"):
+        assert "step 30" in tab.ask("return arguments[0].textContent", head)
     picture = tab.song("dawn").find_element(By.TAG_NAME, "img")
     tab.ask("arguments[0].scrollIntoView()", picture)
     tab.wait("return arguments[0].complete && arguments[0].naturalWidth > 0", picture)
@@ -203,8 +206,41 @@ def test_another_checkpoint_changes_sound_picture_and_figures(tab: Tab) -> None:
     assert tab.complaints() == []
 
 
-def _figures(tab: Tab) -> list[str]:
-    return [cell.text for cell in tab.song("dawn").find_elements(By.CSS_SELECTOR, "tr.output td")]
+_FIGURES = """
+const found = {};
+for (const table of document.querySelectorAll(".song[data-key=dawn] table")) {
+  const labels = [...table.querySelectorAll("thead tr:last-child th")].map(th => th.textContent.split("\u00a0")[0].trim());
+  [...table.querySelectorAll("tr.output > *")].forEach((cell, at) => { found[labels[at]] = [cell.textContent, cell.title]; });
+}
+return found;
+"""
+
+
+def _figures(tab: Tab) -> dict[str, str]:
+    found = tab.ask(_FIGURES)
+    return {name: found[name][0] for name in ("grid", "stem L1 dB", "mix L1 dB", "onset F1")}
+
+
+def _reason(tab: Tab, name: str) -> str:
+    return str(tab.ask(_FIGURES)[name][1])
+
+
+def test_what_is_only_reported_opens(tab: Tab) -> None:
+    summaries = tab.driver.find_elements(By.TAG_NAME, "summary")
+    assert len(summaries) == 4
+    for summary in summaries:
+        tab.ask("arguments[0].scrollIntoView()", summary)
+        tab.ask("arguments[0].focus()", summary)
+        summary.send_keys(Keys.ENTER)
+        tab.wait("return arguments[0].parentElement.open", summary)
+    assert "silence can win the first, density the second" in tab.driver.find_element(By.TAG_NAME, "main").text
+    assert tab.ask("const root = document.documentElement; return root.scrollWidth - root.clientWidth") == 0
+    assert tab.complaints() == []
+
+
+def test_the_best_checkpoint_is_named(tab: Tab) -> None:
+    assert tab.driver.find_element(By.ID, "best").text.startswith("Best checkpoint: step 90, score 0.")
+    assert "the best" in tab.driver.find_element(By.CSS_SELECTOR, "#checkpoint option").text
 
 
 def test_a_checkpoint_changed_while_another_version_plays_leaves_it_alone(tab: Tab) -> None:
@@ -238,6 +274,6 @@ def test_readable_without_scripts(tab: Tab) -> None:
         assert shown == [True] * 12
         assert not tab.driver.find_element(By.ID, "checkpoint").is_displayed()
         assert "the input, untouched, plus the generated drums" in tab.song("dawn").text
-        assert _figures(tab)[-3:] == ["11.00", "4.00", "–"]
+        assert "0.60" in tab.song("dawn").find_element(By.CSS_SELECTOR, "tr.output").text
     finally:
         tab.open()

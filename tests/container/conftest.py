@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "slurm")]
-from lab import Lab  # noqa: E402
-from standins import HERE, TRAINING, Images, Place, call, launch  # noqa: E402
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "slurm"))
+from lab import Lab
+from standins import HERE, TRAINING, Images, Place, call, launch
 
-from p2p_dist import rundir  # noqa: E402
+from p2p_dist import rundir
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,7 @@ def test_plain_tar_reads_the_shards(dataset: Path) -> None:
 
 
 def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
-    from p2p_dist.evaluate.checkpoints import read_sound
+    from p2p_dist.evaluate.excerpts import read_sound
 
     decoded = stems.load(stems.Source("D", "test", songs / "test" / "D"))
     input, target, rate = read_sound(dataset / "audio-test-00000-d.tar", "00000-d")
@@ -90,6 +90,11 @@ def test_a_slug_is_a_key_that_webdataset_does_not_cut(title: str) -> None:
 
 
 def test_nasty_titles_stay_apart_and_keep_their_names(new_song: Callable[..., Path], small: Data, tmp_path: Path) -> None:
+    """Row 25: titles with dots, slashes, quotes and letters beyond ASCII.
+
+    Seen: songs that are lost or merged, keys that are cut at the first dot.
+    Now: keys are slugs of their own, the true name stays beside them.
+    """
     titles = ["M.E.R.C. Music - Knockout", "M", "Ünï & 'cöde' \"x\"", "日本", "a.b", "a b", "A-B", "-rf", "x" * 200]
     for number, title in enumerate(titles):
         new_song(tmp_path / "songs" / "test" / title, seconds=0.3, seed=number)
@@ -113,6 +118,11 @@ def test_a_song_shorter_than_a_window_is_one_padded_window(new_song: Callable[..
 
 
 def test_damaged_songs_are_named_and_left_out_and_the_rest_goes_on(songs: Path, small: Data, tmp_path: Path) -> None:
+    """Row 26: a song that can't be decoded, cut short, or without a stem.
+
+    Seen: hours of preprocessing end at song 83, or `import musdb` itself fails.
+    Now: it is named and left out, the rest goes on, and the exit code says so.
+    """
     root = Path(shutil.copytree(songs, tmp_path / "songs"))
     (root / "train" / "Text.stem.mp4").write_text("words")
     cut = stems.excerpt_file().read_bytes()

@@ -20,11 +20,21 @@ seeds, epochs, sizes = st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.inte
 
 @given(seeds, epochs, sizes)
 def test_an_epoch_has_every_sample_once(seed: int, epoch: int, samples: int) -> None:
+    """Row 18: the same order every epoch, or the same samples for every rank.
+
+    Seen: worse training, and no error.
+    Now: the order is a permutation of all samples, drawn from seed and epoch; any seed, epoch and number of samples.
+    """
     assert sorted(permutation(seed, epoch, samples)) == list(range(samples))
 
 
 @given(seeds, epochs, st.integers(20, 500))
 def test_epochs_and_seeds_differ(seed: int, epoch: int, samples: int) -> None:
+    """Row 18: an order that comes back with the next epoch, or under another seed.
+
+    Seen: worse training, and no error.
+    Now: epochs and seeds differ, whatever they are.
+    """
     order = permutation(seed, epoch, samples)
     assert not np.array_equal(order, permutation(seed, epoch + 1, samples))
     assert not np.array_equal(order, permutation((seed + 1) % 2**32, epoch, samples))

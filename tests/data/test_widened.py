@@ -16,7 +16,7 @@ from p2p_dist.audio import stems
 from p2p_dist.config import STEMS, Data
 from p2p_dist.data import augment, foreign, index, pairs, shards, song
 from p2p_dist.data.index import Index
-from p2p_dist.evaluate.checkpoints import read_sound
+from p2p_dist.evaluate.excerpts import read_sound
 
 
 def one_song(out: Path, folder: Path, data: Data, split: str = "train") -> song.Work:

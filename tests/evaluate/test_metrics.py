@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from p2p_dist.audio.beats import Beats
-from p2p_dist.evaluate import descriptors, metrics, onsets
+from p2p_dist.config import Data
+from p2p_dist.evaluate import averages, descriptors, metrics, onsets
 
 RATE = 44100
 
@@ -22,7 +23,11 @@ def hits(times, seconds=3.0, level=0.3):
 
 def measure(stem, truth, heard):
     """All measures, on a grid of eighth notes at 120 beats a minute."""
-    return metrics.measure(stem, truth, heard, RATE, Beats(120, 0.0)).row
+    return measured(stem, truth, heard, Beats(120, 0.0)).row
+
+
+def measured(stem, true, heard, beats=None):
+    return metrics.measure(stem, metrics.Truth(true, heard, RATE, beats, Data()))
 
 
 BEATS = np.arange(0.5, 2.9, 0.25)
@@ -91,24 +96,97 @@ def test_descriptors_tell_drums_from_noise():
 
 def test_twice_as_loud_is_six_decibels_where_there_is_sound():
     random = np.random.default_rng(0)
-    noise = random.standard_normal(30_000).astype(np.float32) * 0.1
-    assert metrics.log_mel_l1(2 * noise, noise) == pytest.approx(20 * np.log10(2), abs=0.01)
+    noise = (random.standard_normal((60_000, 1)) * 0.1).astype(np.float32)
+    assert measured(2 * noise, noise, hits([0.3], 1.4)[:60_000, :1]).row["stem_l1"] == pytest.approx(20 * np.log10(2), abs=0.01)
 
 
 def test_the_range_is_eighty_decibels():
     random = np.random.default_rng(0)
-    noise = random.standard_normal(30_000).astype(np.float32) * 0.1
-    against_silence = metrics.log_mel_l1(np.zeros_like(noise), noise)
-    assert against_silence is not None and 50 < against_silence <= 80
+    noise = (random.standard_normal((60_000, 1)) * 0.1).astype(np.float32)
+    against_silence = measured(np.zeros_like(noise), noise, noise).row["stem_l1"]
+    assert 50 < against_silence <= 80
 
 
-def test_what_can_not_be_measured_is_absent_and_not_zero():
-    silence, something = np.zeros((RATE, 2), np.float32), hits([0.5], 1.0)
-    nothing = metrics.measure(something, silence, something, RATE, None)
-    assert nothing.row["stem_l1"] is None and nothing.row["onset_f1"] is None and nothing.row["lock8"] is None
-    assert nothing.row["mix_l1"] is not None
-    full = metrics.measure(something, something, something, RATE, None)
-    mean = metrics.mean([nothing, full], [nothing.described, full.described])
-    assert mean["onset_f1"] == 1.0, "a song without the stem does not count"
-    assert mean["mmd"] is None
-    assert metrics.mean([nothing], [nothing.described])["onset_f1"] is None
+def average(songs):
+    """Of songs with one generation each; real stems as those of the songs."""
+    real = [np.array([d for d in one.described if d is not None]).reshape(-1, 41) for one in songs]
+    return averages.average([[one] for one in songs], real)
+
+
+def test_what_can_not_be_measured_is_absent_with_its_reason_and_not_zero():
+    silence, something = np.zeros((3 * RATE, 2), np.float32), hits(BEATS)
+    nothing = measured(something, silence, something)
+    assert nothing.row["onset_f1"] is None and nothing.row["mix_l1"] is not None
+    full = measured(something, something, something)
+    whole = average([nothing, full])
+    assert whole.mean["onset_f1"] == 1.0 and "onset_f1" not in whole.absent, "a song without the stem does not count"
+    assert whole.mean["mmd"] is None and whole.absent["mmd"].startswith("it needs 8 windows")
+    alone = average([nothing])
+    assert alone.mean["onset_f1"] is None and alone.absent["onset_f1"] == "the true stem has no onset"
+    for one in (nothing, full, measured(silence, something, something), measured(silence, silence, silence)):
+        missing = {name for name, value in one.row.items() if value is None} - {"mmd"}
+        assert missing == set(one.absent), "every absence has its reason, and nothing else has one"
+        assert all(np.isfinite(value) for value in one.row.values() if value is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "true", "beats", "reason"),
+    [
+        ("stem_l1", BEATS, [], None, "the true stem is silent"),
+        ("mr_log", BEATS, [], None, "the true stem is silent"),
+        ("chroma_correlation", BEATS, [], None, "the true stem is silent"),
+        ("level_error", [], BEATS, None, "the stem is silent"),
+        ("ec1", [], BEATS, None, "the stem is silent"),
+        ("chroma", [], BEATS, None, "the stem is silent"),
+        ("lock8", BEATS, BEATS, None, "the song has no steady beat"),
+        ("lock8", BEATS, BEATS, Beats(120, 0.125), "the true stem does not keep to eighth notes"),
+        ("f1t_beyond_chance", BEATS, [0.5, 1.1], None, metrics.NO_WINDOW),
+        ("density_ratio", BEATS, [], None, "the true stem is silent"),
+        ("checkerboard", BEATS, BEATS, None, "shorter than 64 frames of the pictures, or no error at all"),
+        ("untouched", BEATS, "noise", None, "the true stem leaves nothing of the input alone"),
+    ],
+)
+def test_each_absence_says_why(name, stem, true, beats, reason):
+    heard = hits([0.1, 1.1])
+    noise = np.random.default_rng(0).standard_normal(heard.shape).astype(np.float32)
+    one = measured(hits(stem), noise if isinstance(true, str) else hits(true), heard, beats)
+    assert one.row[name] is None and one.absent[name] == reason
+
+
+def test_mixes_are_measured_as_wholes_only():
+    heard, drums = hits([0.1, 1.1]), hits(BEATS)
+    truth = metrics.Truth(heard + drums, heard, RATE, None, Data(), mixes=True)
+    one = metrics.measure(heard + drums, truth)
+    assert one.row["mix_l1"] == pytest.approx(0, abs=1e-4) and one.row["mr_convergence"] == pytest.approx(0, abs=1e-6)
+    assert {one.absent[name] for name in ("lock8", "stem_l1", "mmd", "level_error")} == {metrics.MIXES}
+    assert metrics.measure(heard, truth).row["untouched"] == 0
+
+
+def test_intervals_hold_the_mean_and_narrow_with_agreement():
+    truth = hits(BEATS)
+    songs = [measured(truth * np.float32(gain), truth, truth) for gain in (1, 0.5, 0.7, 0.9)]
+    whole = average(songs)
+    low, high = whole.interval["level_error"]
+    assert low < whole.mean["level_error"] < high and whole.interval == average(songs).interval, "seeded"
+    low, high = average([songs[1]] * 4).interval["level_error"]
+    assert low == pytest.approx(high)
+
+
+def test_one_song_has_its_interval_from_its_windows():
+    random = np.random.default_rng(0)
+    times = np.sort(random.uniform(0.2, 35, 70))
+    truth, made = hits(times, 36), hits(np.where(times < 18, times, times + 0.1), 36)
+    one = measured(made, truth, truth)
+    assert len(one.parts) == 6
+    low, high = average([one]).interval["f1t"]
+    assert low < one.row["f1t"] < high
+
+
+def test_generations_are_averaged_and_absence_is_of_all():
+    truth, heard = hits(BEATS), hits([0.1, 1.1])
+    loud, quiet, silent = (measured(truth * np.float32(gain), truth, heard) for gain in (1, 10**-0.5, 0))
+    row, absent = averages.of_generations([loud, quiet])
+    assert row["level_error"] == pytest.approx(5, abs=0.01) and "level_error" not in absent
+    row, absent = averages.of_generations([quiet, silent])
+    assert row["level_error"] == pytest.approx(10, abs=0.01), "what could be measured, not a 0 beside it"
+    assert averages.of_generations([silent, silent])[1]["level_error"] == "the stem is silent"

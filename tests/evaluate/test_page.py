@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -14,10 +15,12 @@ from urllib.parse import unquote
 
 import pytest
 import soundfile
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from p2p_dist import files, presets
 from p2p_dist.config import Config
-from p2p_dist.evaluate import metrics, page
+from p2p_dist.evaluate import drawing, metrics, page
+from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.rundir import RunDir
 from tests.evaluate.finished_run import HOSTILE, RATE, make
 
@@ -122,21 +125,46 @@ def test_addresses_are_percent_encoded(tmp_path: Path) -> None:
 
 def test_every_figure_stands_beside_its_baselines(shown: Page) -> None:
     tables = _tables(shown.rows)
-    assert len(tables) == 3
-    for rows in tables:
-        assert [row[0] for row in rows[1:4]] == ["copy the input", "silence", "ceiling"]
-        assert rows[1][-3:] == ["14.61", "6.27", "0.41"]
-        assert rows[2][-3:] == ["21.35", "5.52", "0.00"]
-        assert rows[3][-3:] == ["2.15", "1.13", "0.96"]
-    dawn, falcon, steps = tables
-    assert dawn[4][-3:] == ["11.00", "4.00", "–"] and falcon[4][-3:] == ["12.00", "4.00", "0.80"]
-    assert [row[0] for row in steps[4:]] == ["30", "60", "90"]
-    assert steps[6][-3:] == ["11.50", "4.00", "0.80"]
-    assert {len(row) for rows in tables for row in rows[1:4]} == {1 + len(metrics.MEASURES)}
-    assert "could not be measured" in shown.titles
-    for explanation in metrics.BASELINES.values():
-        assert explanation in shown.words
+    assert len(tables) == 6, "of each song and of all, what decides and what is reported"
+    for decide, reported in zip(tables[::2], tables[1::2], strict=True):
+        for rows in (decide, reported):
+            assert [row[0] for row in rows[1:4]] == ["copy the input", "silence", "ceiling"]
+        at = _column(reported, "stem L1 dB")
+        assert [row[at] for row in reported[1:4]] == ["14.61", "21.35", "2.15"]
+        assert [row[_column(decide, "grid")] for row in decide[1:4]] == ["0.31", "0.00", "0.98"]
+        assert len({len(row) for row in decide[1:5]}) == len({len(row) for row in reported[1:5]}) == 1
+    dawn, falcon, steps = tables[1::2]
+    at = _column(dawn, "onset F1")
+    assert dawn[4][at] == "–" and falcon[4][at] == "0.80"
+    assert [row[_column(dawn, "stem L1 dB")] for row in (dawn[4], falcon[4])] == ["11.00", "12.00"]
+    assert [row[0] for row in steps[4:]] == ["30", "60", "90"] and steps[6][at] == "0.80"
+    assert {"the true stem has no onset", "the stem is silent", "it needs 8 windows"} <= set(shown.titles)
+    for name in ("copy the input", "silence", "ceiling"):
+        assert BASELINES[name] in shown.words
+    assert "same song, far away: the song is shorter than 40 s" in shown.words
     assert "silence can win the first, density the second" in shown.words
+
+
+def test_intervals_and_the_best_checkpoint_are_shown(shown: Page) -> None:
+    decide = _tables(shown.rows)[4]
+    at, scores = _column(decide, "level dB"), [float(row[1]) for row in decide[4:7]]
+    assert [row[at] for row in decide[4:7]] == ["9.00", "6.00", "3.00"]
+    assert all(text in shown.words for text in ("8.00 to 11.00", "5.00 to 8.00", "2.00 to 5.00"))
+    assert "Best checkpoint: step 90" in shown.words and "chosen on the test songs that are reported" in shown.words
+    assert decide[6][0] == "90" and "the best" in shown.words
+    assert scores == sorted(scores) and len(set(scores)) == 3, "the score rises"
+
+
+def test_a_pitched_target_is_shown_with_its_pitch(tmp_path: Path) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
+    for task, pitched in (("drums", False), ("vocals", True)):
+        settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, task=task))
+        rows = Page(page.write(run, settings).read_text(encoding="utf-8")).rows
+        assert any(cell.startswith("pitch") for row in rows for cell in row) == pitched
+
+
+def _column(rows: list[list[str]], label: str) -> int:
+    return next(at for at, cell in enumerate(rows[0]) if cell.split("\xa0")[0] == label)
 
 
 def _tables(rows: list[list[str]]) -> list[list[list[str]]]:
@@ -152,39 +180,49 @@ def test_example_is_called_what_it_is(finished: tuple[RunDir, Config], shown: Pa
 
 def test_curves_run_from_first_to_last_checkpoint(finished: tuple[RunDir, Config]) -> None:
     text = finished[0].page.read_text(encoding="utf-8")
-    lines = [line.split() for line in re.findall(r'<polyline points="([^"]+)"', text)]
-    assert [len(points) for points in lines[:3]] == [3, 3, 3]
-    heights = [[float(point.split(",")[1]) for point in points] for points in lines[:3]]
-    assert heights[0] == sorted(heights[0]) and heights[0][0] < heights[0][-1]  # L1 falls; y grows downward
-    assert heights[2] == sorted(heights[2], reverse=True) and heights[2][0] > heights[2][-1]  # F1 rises
+    curves = dict(re.findall(r'aria-label="([^"]+), over steps">.*?<polyline points="([^"]+)"', text, re.DOTALL))
+    points = {name: [tuple(map(float, p.split(","))) for p in line.split()] for name, line in curves.items()}
+    assert all(len(points[name]) == 3 for name in points if "training" not in name)
+    level, grid = ([y for _, y in points[name]] for name in ("level dB (lower is better)", "grid (1 is best)"))
+    assert level == sorted(level) and level[0] < level[-1]  # it falls; y grows downward
+    assert grid == sorted(grid, reverse=True) and grid[0] > grid[-1]
+    assert "score (higher is better)" in points
+    frame = re.search(r'viewBox="0 0 (\d+) (\d+)" role="img"', text)
+    assert frame is not None
+    assert all(0 <= y <= float(frame[2]) for line in points.values() for _, y in line), "below 0, too"
 
 
 @pytest.mark.parametrize(("top", "most"), [(0.0004, 4), (0.99, 5), (1, 4), (7, 4), (90, 4), (3_000_000, 4), (21.4, 5)])
 def test_ticks_are_few_and_reach_far(top: float, most: int) -> None:
-    ticks = page._ticks(top, most)
+    ticks = drawing.ticks(top, most)
     assert ticks[0] == 0 and 2 <= len(ticks) <= most + 1
     assert top / 2 < ticks[-1] <= top * (1 + 1e-9)
 
 
 def test_long_training_is_thinned(finished: tuple[RunDir, Config]) -> None:
     rows = [{"step": step, "l1": 0.25, "epoch": 1} for step in range(50, 3_000_001, 50)]
-    curve = page._training_curve(rows)
-    assert curve is not None and len(curve["points"]) <= page._TRAINING_POINTS
+    curve = drawing.training_curve(rows)
+    assert curve is not None and len(curve["points"]) <= drawing._TRAINING_POINTS
     assert curve["points"][-1][2] == 3_000_000 and curve["points"][0][3] == "0.25"
-    assert page._training_curve([]) is None
+    assert drawing.training_curve([]) is None
 
 
 def test_without_training_numbers_or_any_measure(tmp_path: Path) -> None:
     run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
     run.metrics.unlink()
-    path = run.evaluations / "step-00000005" / "metrics.json"
-    content = files.read_json(path)
-    nothing = dict.fromkeys(content["mean"]["output"])
-    for row in (content["mean"], content["songs"][0]):
-        row |= dict.fromkeys(("output", "copy the input", "silence", "ceiling"), nothing)
-    files.write_json(path, content)
+    for path in (run.evaluations / "step-00000005" / "metrics.json", run.evaluations / "baselines.json"):
+        files.write_json(path, _emptied(files.read_json(path)))
     text = page.write(run, settings).read_text(encoding="utf-8")
     assert "None" not in text and "nan" not in text and text.count("<polyline") == 0
+
+
+def _emptied(value: Any) -> Any:
+    """All figures gone."""
+    if isinstance(value, dict):
+        return {
+            key: [] if key == "begins" else _emptied(part) for key, part in value.items() if key not in metrics.MEASURES
+        } | {key: value[key] for key in ("begins", "seconds", "step", "songs") if isinstance(value.get(key), int | float)}
+    return [_emptied(part) for part in value] if isinstance(value, list) else value
 
 
 def test_a_later_page_replaces_an_earlier_one(tmp_path: Path) -> None:
@@ -204,7 +242,7 @@ def test_many_checkpoints_stay_small(tmp_path: Path) -> None:
     first = len(page.write(run, settings).read_bytes())
     for step in range(10, 105, 5):
         (run.evaluations / f"step-{step:08d}").symlink_to("step-00000005")
-    assert len(page.write(run, settings).read_bytes()) - first < 19 * 4 * 500
+    assert len(page.write(run, settings).read_bytes()) - first < 19 * 4 * 700
 
 
 def test_other_tasks_are_named(tmp_path: Path) -> None:
@@ -225,3 +263,36 @@ def test_says_what_to_do_without_evaluation(tmp_path: Path) -> None:
 def test_imports_no_torch() -> None:
     code = "import sys, p2p_dist.evaluate.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_model_card_says_what_it_is_and_names_no_place(finished: tuple[RunDir, Config]) -> None:
+    run, _ = finished
+    text = (run.path / "MODEL.md").read_text(encoding="utf-8")
+    assert text.startswith("# Model card: drums-demo, step 90\n")
+    assert "| parameters of the generator | 22 |" in text, "of the weights that lie there"
+    assert "| **this checkpoint** | 0.60 | 3.00 [2.00, 5.00] |" in text
+    for name, grid in (("copy the input", "0.31"), ("silence", "0.00"), ("ceiling", "0.98")):
+        assert f"| {name} | {grid} |" in text
+    assert "- distance: it needs 8 windows" in text and "- same song, far away: the song is shorter than 40 s" in text
+    assert "(1 x time + 1 x real + 1 x amount) / 3" in text and "| train | 0 | 0.00 | 40 |" in text
+    assert "machine-name" not in text and "/home/" not in text and "None" not in text
+
+
+def test_tensorboard_shows_the_measures_with_the_baselines_as_lines(tmp_path: Path) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5, 10), seconds=0.5)
+    page.write(run, settings)
+    assert not (run.path / "tensorboard").exists()
+    settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, tensorboard=True))
+    for _ in range(2):  # a second page writes no point twice
+        page.write(run, settings)
+    shown = {}
+    for folder in (run.path / "tensorboard" / "evaluation").iterdir():
+        found = EventAccumulator(str(folder))
+        found.Reload()
+        shown[folder.name] = [(event.step, round(event.value, 2)) for event in found.Scalars("evaluation/lock8")]
+    assert shown == {
+        "generated": [(5, 0.15), (10, 0.6)],
+        "copy-the-input": [(5, 0.31), (10, 0.31)],
+        "silence": [(5, 0.0), (10, 0.0)],
+        "ceiling": [(5, 0.98), (10, 0.98)],
+    }

@@ -79,6 +79,7 @@ def test_a_rank_dies(begin, kind, rank, told):
         assert checkpoint.load_newest(run.checkpoints)[0] == 5
     survivor = 1 - min(rank, 1)
     assert f"rank {survivor} of {job.world_size} on {HOST}, after step 7" in job.log(survivor), job.log(survivor)
+    assert "Traceback" not in job.log(survivor) and "lost the other processes" in job.log(survivor)
     if kind in ("abort", "segmentation"):
         assert "Fatal Python error" in job.log(rank) and "test_crashes.py" in job.log(rank)
     again = Job(run)

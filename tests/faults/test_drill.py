@@ -23,7 +23,9 @@ def test_what_did_not_come_back_is_told(new_run):
     run, twin = trained(new_run, "run", steps=10), trained(new_run, "twin", steps=10)
     assert drill.difference(run, twin) is None
     other = trained(new_run, "other", steps=10, seed=1)
-    assert drill.difference(run, other) == "with other weights"
+    assert drill.difference(run, other) == "with other batches and weights"
+    (other.metrics).write_bytes(run.metrics.read_bytes())
+    assert drill.difference(run, other) == drill.OTHER_WEIGHTS
     rundir.cut_metrics(run, 9)
     assert drill.difference(run, twin) == "with other batches"
     rundir.cut_metrics(twin, 9)

@@ -18,6 +18,8 @@ from p2p_dist.train.verify import verify
 from tests.faults.job import At, Job, children
 from tests.train import on_ranks
 
+HPC = Path(__file__).parents[2] / "hpc"
+
 
 @pytest.fixture
 def begin(new_run):
@@ -136,16 +138,19 @@ def test_a_whole_process_group_with_wrappers(begin):
     """Row 4: the signal reaches the shells around python too.
 
     Seen: the shell dies of USR2 and takes the training along before the save (exit code 140).
-    Now: wrappers end in exec, so that the task's process is python itself: the group is signalled, exit code 75.
+    Now: what jobs start their processes with ends in exec, so that the task's process is python itself: the group is
+    signalled, exit code 75.
     """
     run = begin(steps=3000, world_size=1, checkpoint_every=500)
-    program = f"exec {sys.executable} -m p2p_dist.jobs.stages train '{run.path}'"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = ["bash", "-c", program]
+    site = run.path / "the site's environment"
+    site.write_text("export OF_THE_SITE=here\n")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "P2P_ENVIRONMENT": str(site)}
+    command = ["bash", str(HPC / "rank.sh"), sys.executable, "-m", "p2p_dist.jobs.stages", "train", str(run.path)]
     shell = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True)
     for line in shell.stdout:
         if line.startswith("train: 3/"):
             break
+    assert b"OF_THE_SITE=here" in Path(f"/proc/{shell.pid}/environ").read_bytes() and not children(shell.pid)
     for number in (signal.SIGUSR2, signal.SIGTERM):
         os.killpg(shell.pid, number)
     shell.stdout.read()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 
 import pytest
 
@@ -151,3 +152,30 @@ def test_an_outcome_is_read_back(tmp_path):
     run.write_outcome("train", "stopped", "asked", 12)
     found = run.read_outcome()
     assert found and (found["stage"], found["outcome"], found["step"]) == ("train", "stopped", 12)
+
+
+def test_what_is_removed_by_hand_is_said_and_written_again(run):
+    """dataset.json and code/ of a run that has learnt: status says what is missing, the launch command puts it back."""
+    settings = presets.preset("small")
+    rundir.begin(run, settings, "songs-1")
+    (run.checkpoints / rundir.step_name(5)).mkdir(parents=True)
+    run.dataset.unlink()
+    with pytest.raises(FileNotFoundError, match=r"launch command again.*dataset\.json"):
+        _ = run.shards
+    shutil.rmtree(run.code)
+    rundir.begin(run, settings, "songs-1")
+    assert run.shards.name == "songs-1" and (run.code / "hpc" / "job.sh").is_file()
+
+
+def test_each_stage_and_each_part_of_an_array_says_how_it_ended(run, monkeypatch):
+    """An evaluation beside its training must not say for it that it is done; one bad part of an array is not lost."""
+    run.write_outcome("evaluate", "done")
+    assert run.read_outcome() is None and not run.has_trained()
+    for part, outcome in (("0", "failed"), ("1", "done")):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", part)
+        run.write_outcome("evaluate", outcome, f"part {part}")
+    assert run.read_outcome("evaluate")["message"] == "part 0"
+    run.write_outcome("train", "stopped")
+    assert run.read_outcome()["outcome"] == "stopped" and not run.has_trained(), "it will go on"
+    run.write_outcome("train", "done")
+    assert run.has_trained() and run.read_outcome("evaluate")["message"] == "part 0"

@@ -78,15 +78,16 @@ def test_a_run_is_stopped_goes_on_and_is_done(place):
     assert second.end() == 2 and f"process {first.process.pid}" in second.shown
 
     first.process.send_signal(signal.SIGINT)
+    first.until("stopping train in order")
+    first.process.send_signal(signal.SIGTERM)  # no second Ctrl-C
     assert first.end() == 75
-    assert "stopping train in order" in first.shown
     assert "launch/submit.py --nodes 2 --preset tiny --run way" in first.shown
     stopped_at = rundir.find_steps(run.checkpoints)[-1][0]
     assert 0 < stopped_at < 100
     assert run.read_outcome()["outcome"] == "stopped"
 
     killed = Launcher(*TINY).until("100 steps from")
-    killed.process.send_signal(signal.SIGINT)
+    killed.process.send_signal(signal.SIGTERM)  # as a first Ctrl-C
     killed.until("stopping train in order")
     killed.process.send_signal(signal.SIGINT)
     assert killed.end() == 130
@@ -101,9 +102,13 @@ def test_a_run_is_stopped_goes_on_and_is_done(place):
     assert len((run.logs / "train.log").read_text().split("--- train, attempt ")) == 4, "a banner for each attempt"
     evaluated = rundir.find_steps(run.evaluations)
     assert [step for step, _ in evaluated] == [step for step, _ in rundir.find_steps(run.checkpoints)]
-    mean = files.read_json(evaluated[-1][1] / "metrics.json")["mean"]
-    assert set(mean) == {"output", "copy the input", "silence", "ceiling"}
-    assert mean["ceiling"]["stem_l1"] < mean["silence"]["stem_l1"]
+    baselines = files.read_json(run.evaluations / "baselines.json")["splits"]["test"]
+    assert {"copy the input", "silence", "noise hits", "ceiling"} <= set(baselines["rows"])
+    assert baselines["missing"]["same song, far away"] == "the song is shorter than 40 s"
+    assert baselines["rows"]["ceiling"]["mean"]["stem_l1"] < baselines["rows"]["silence"]["mean"]["stem_l1"]
+    best = files.read_json(run.best)
+    assert best["step"] in [step for step, _ in evaluated] and best["note"], "chosen on the very songs: it is said"
+    assert f"best checkpoint: step {best['step']}, " in again.shown.splitlines()[-2]
     assert "\x1b" not in again.shown
 
     before = {

@@ -1,6 +1,7 @@
 """How a run is shown, from its own files; with a real Slurm in tests/slurm."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2p_dist import config, files, presets, rundir
-from p2p_dist.jobs import status
+from p2p_dist.jobs import slurm, stages, status
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -53,9 +54,40 @@ def test_a_run_that_stopped(run):
     assert hours["predicted"] == pytest.approx(12 + 2 * 4 * 60 / 3600)
 
 
+def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch):
+    """Cancelled, and so killed before its last line: it lived until the run's last sign of life, and that is said."""
+    with (run.slurm / "train" / "attempts").open("a") as log:
+        log.write("start 7.2 40 30000 2\n")
+    files.write_json(run.status, {"what": "train"})
+    os.utime(run.status, (33600, 33600))
+    os.utime(run.checkpoints / rundir.step_name(40), (31800, 31800))
+    monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
+    monkeypatch.setattr(status.site, "resolve", lambda name: "slurm")
+    monkeypatch.setattr(status.slurm, "queued_jobs", lambda run: {})
+    found = status.gather(run)
+    assert found["gpu_hours"]["used"] == pytest.approx(12 + 2 * 4 * 1.0) and found["gpu_hours"]["estimated"] == 2
+    assert found["gpu_hours"]["lost"] == pytest.approx(4 + 2 * 4 * 0.5)
+    running = {"train": slurm.Queued("7", "RUNNING", "None")}
+    monkeypatch.setattr(status.slurm, "queued_jobs", lambda run: running)
+    assert status.gather(run)["gpu_hours"]["used"] > 1000, "one that runs counts until now"
+
+
+def test_the_best_is_named(run, capsys):
+    """By whoever evaluates, in a file for people."""
+    assert status.gather(run)["best"] is None and not stages.last_lines(run).startswith("best")
+    best = {"step": 40, "score": 0.5, "chosen_on": "valid", "note": ""}
+    files.write_json(run.checkpoints / "best.json", best)
+    (run.checkpoints / "step-00000040").mkdir(exist_ok=True)
+    assert status.gather(run)["best"] == best
+    status.show(status.gather(run))
+    assert "step 40, score 0.500 on valid songs" in capsys.readouterr().out
+    assert stages.last_lines(run).startswith("best checkpoint: step 40, score 0.500 on valid songs\npage: ")
+
+
 def test_the_table_and_the_json(run):
     table = show("status", "mine")
     assert table.returncode == 0 and "40 of 100" in table.stdout and "12.00 used, 4.00 lost to restarts" in table.stdout
+    assert "1 of the starts was killed" in table.stdout
     every = show("status").stdout
     assert "mine" in every and "0.1250" in every and "40 of 100" in every
     assert json.loads(show("status", "--json").stdout)[0]["step"] == 40

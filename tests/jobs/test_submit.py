@@ -97,6 +97,11 @@ def scripts(printed):
 
 
 def test_the_scripts_are_whole_and_quoted(place):
+    """Row 32: a job that was pickled by one version of Python and is read by another, or whose code has moved.
+
+    Seen: the job fails at its start, in the container.
+    Now: nothing is pickled: a job is a command line, and each of its arguments is quoted.
+    """
     printed = launch("--nodes", "2", "--data", songs(place / "songs"), "--dry-run", "--cluster", "slurm").stdout
     found = scripts(printed)
     assert list(found) == ["preprocess", "train", "evaluate", "page"]
@@ -137,6 +142,46 @@ def test_masks_leave_the_systems_cores_alone_and_share_none():
     assert all(len(own) == 7 and len({core // 8 for core in own}) == 1 for own in cores)
     assert not {core for own in cores for core in own} & set(range(0, 64, 8))
     assert sum(masks) == int("fe" * 8, 16), "no core twice"
+
+
+def test_each_process_on_lumi_has_its_own_cache(tmp_path):
+    """Rows 28, 29: MIOpen's database on a shared disk, or shared by processes; a variable that hangs the network.
+
+    Seen: "database is locked"; or the first collective between nodes never ends (NCCL_NET_GDR_LEVEL, on images of 2026).
+    Now: a folder made inside each task, on the node's own disk; the variable is left as it is found, unset.
+    """
+    environment = {"PATH": os.environ["PATH"], "SLURM_JOB_ID": "7", "P2P_ENVIRONMENT": str(site.HPC / "env" / "lumi.sh")}
+    program = "import json, os; print(json.dumps(dict(os.environ)))"
+    found = []
+    for rank in ("0", "1"):
+        command = ["bash", str(site.HPC / "rank.sh"), sys.executable, "-c", program]
+        done = subprocess.run(command, env={**environment, "SLURM_PROCID": rank}, capture_output=True, text=True, check=True)
+        found.append(json.loads(done.stdout))
+    folders = [each["MIOPEN_USER_DB_PATH"] for each in found]
+    assert len(set(folders)) == 2 and all(folder.startswith("/tmp/") and Path(folder).is_dir() for folder in folders)
+    for folder in folders:
+        Path(folder).rmdir()
+    assert found[0]["NCCL_SOCKET_IFNAME"] == "hsn0,hsn1,hsn2,hsn3" and "NCCL_NET_GDR_LEVEL" not in found[0]
+
+
+def test_a_site_of_ones_own(place, tmp_path):
+    """`--site FILE`: what it names is asked for, what it leaves out is as in slurm.yaml, its limits hold."""
+    mine = tmp_path / "my site.yaml"
+    mine.write_text(
+        'partition: long\ngpus_per_node: 4\nevaluate_time: "4:00:00"\nlimits: {long: {time: "1:00:00", nodes: 3}}\n'
+    )
+    asked = ("--data", songs(place / "songs"), "--dry-run", "--site", str(mine), "--time", "60")
+    found = scripts(launch(*asked, "--cluster", "slurm", "--nodes", "3").stdout)
+    script = found["train"]
+    assert "#SBATCH --time=60\n" in found["evaluate"], "what the partition gives: it goes on where it was"
+    for line in ("--partition=long", "--gpus-per-node=4", "--ntasks-per-node=4", "--cpus-per-task=2"):
+        assert f"#SBATCH {line}\n" in script
+    long = "--time asks for 1.02 hours, long gives at most 1:00:00"
+    for more, said in ((("--time", "61"), long), (("--nodes", "4"), "at most 3")):
+        refused = launch(*asked, "--cluster", "slurm", *more)
+        assert refused.returncode == 2 and said in refused.stderr, refused.stderr
+    assert site.load("local", str(mine)).processes_per_node(config.Resources()) == 4
+    assert site.load("local").processes_per_node(config.Resources()) == 1
 
 
 def test_flags_win_over_a_file_over_a_preset(place, tmp_path):
@@ -253,7 +298,8 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     (tmp_path / "sites").mkdir()
     shutil.copy(CHECKOUT / "hpc" / "sites" / "slurm.yaml", tmp_path / "sites" / "mine.yaml")
     good = yaml.safe_load((tmp_path / "sites" / "mine.yaml").read_text())
-    for change, said in (({"gpus": 8}, "gpus"), ({"evaluate_time": 7200}, "quotes")):
+    changes = [({"gpus": 8}, "gpus"), ({"evaluate_time": 7200}, "quotes"), ({"limits": {"a": {"hours": 3}}}, "limits of a")]
+    for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "1:30:00")):
         (tmp_path / "sites" / "mine.yaml").write_text(json.dumps({**good, **change}))
         with pytest.raises(ValueError, match=said):
             site.load("mine")
@@ -337,6 +383,19 @@ def test_the_batch_shell_decides_by_the_outcome_before_the_exit_code(outcome, co
         job.run.write_outcome("train", outcome)
     done = job.end(code)
     assert (done.returncode, done.requeued) == (leaves, requeued), done
+
+
+def test_tasks_that_share_an_evaluation_end_each_for_itself(job, tmp_path, monkeypatch):
+    """One was done when another was asked to stop: what that one has left goes on, and is not taken for a failure."""
+    monkeypatch.setenv("P2P_ATTEMPTS", str(job.run.slurm / "evaluate" / "attempts"))
+    script = [["bash", CHECKOUT / "hpc" / name, "evaluate", job.run.path] for name in ("begin.sh", "requeue.sh")]
+    subprocess.run(script[0], check=True)
+    job.run.write_outcome("train", "done")
+    job.run.write_outcome("evaluate", "done")
+    for code, leaves in ((75, 75), (1, 1), (0, 0)):
+        (tmp_path / "called").unlink(missing_ok=True)
+        done = subprocess.run([*script[1], str(code)], capture_output=True)
+        assert (done.returncode, (tmp_path / "called").is_file()) == (leaves, code == 75)
 
 
 def test_an_older_attempts_outcome_does_not_count(job):

@@ -85,7 +85,11 @@ def test_keras_constants():
 
 
 def test_batch_norm_on_the_batch_in_any_mode():
-    """Never running statistics: the same answer in train and eval mode, and no buffer to drift apart on ranks."""
+    """Row 23: batch norm of running statistics, at evaluation.
+
+    Seen: black or blurred pictures with `.eval()`.
+    Now: the same answer in train and eval mode, from the batch itself, and no buffer to drift apart on ranks.
+    """
     norm = BatchNorm(3)
     x = torch.randn(4, 3, 5, 5)
     wanted = (x - x.mean((0, 2, 3), keepdim=True)) / (x.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-3).sqrt()

@@ -1,8 +1,11 @@
-"""The whole way on a cluster, as a user types it, beside the same run on one machine."""
+"""The whole way on a cluster, as a user types it, beside the same training on one machine."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +13,10 @@ import torch
 from lab import wait_until
 
 from p2p_dist import rundir
-from p2p_dist.jobs import site
+from p2p_dist.jobs import site, submit
 from p2p_dist.train import checkpoint
 
-TINY = ("--preset", "tiny", "--train.steps", "40", "--train.keep-every", "2")
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def ids(shown):
@@ -35,38 +38,88 @@ def same(run, other):
     assert len(ours) == len(theirs) and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+def train_here(name, *arguments):
+    """A training on this machine, undisturbed, and nothing after it."""
+    command, run = submit.parse([*arguments, "--run", name])
+    songs = Path(command.settings.data.root)
+    submit.lay_out_example(songs)
+    rundir.begin(run, command.settings, rundir.dataset_name(songs, command.settings.data))
+    run.logs.mkdir()
+    for module, stage in (("stages", "preprocess"), ("local", "train")):
+        with (run.logs / f"{stage}.log").open("w") as log:
+            program = [sys.executable, "-P", "-m", f"p2p_dist.jobs.{module}", stage, str(run.path)]
+            environment = {**os.environ, "PYTHONPATH": str(run.code), "P2P_ATTEMPT": "here"}
+            code = subprocess.run(program, stdout=log, stderr=log, env=environment, start_new_session=True).returncode
+        assert code == 0, (run.logs / f"{stage}.log").read_text()
+    return run
+
+
+TINY = ("--preset", "tiny", "--train.steps", "40", "--train.keep-every", "2")
+
+LONGER = ("--preset", "tiny", "--train.steps", "110", "--train.keep-every", "3")
+
+
 @pytest.fixture(scope="module")
-def here(lab, launch):
-    """The same training on one machine, undisturbed."""
-    launch("submit", "--cluster", "local", "--nodes", "2", "--processes-per-node", "2", "--run", "here", *TINY)
-    return rundir.find("here")
+def calm(lab):
+    """The undisturbed twin of the longer trainings: two processes."""
+    return train_here("calm", "--nodes", "2", *LONGER)
 
 
-HURT = ("--preset", "tiny", "--train.steps", "110", "--train.keep-every", "100")
+def kept(run):
+    """The steps whose generator stays."""
+    return [step for step, path in rundir.find_steps(run.checkpoints) if (path / "generator.safetensors").is_file()]
 
 
-def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(lab, launch, here):
-    """Preempted, asked to stop, requeued from outside, its daemon lost: the same batches, the same weights."""
-    launch("submit", "--cluster", "local", "--nodes", "2", "--run", "calm", *HURT)
-    number = ids(launch("submit", "--nodes", "2", "--run", "hurt", "--partition", "low", *HURT))["train"]
-    run, calm = rundir.find("hurt"), rundir.find("calm")
+def claimed(run):
+    """The checkpoints that the newest evaluation's processes took, by file name."""
+    newest = max((run.evaluations / "claims").iterdir(), key=lambda path: path.stat().st_mtime)
+    return sorted(path.name for path in newest.iterdir())
+
+
+def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(lab, calm, tmp_path):
+    """Rows 2, 31: no command of Slurm where the training runs; its repository edited while it is preempted.
+
+    Seen: "scontrol: not found" at the worst moment; a resumed training that is another one, without an error.
+    Now: preempted, asked to stop, requeued from outside, its daemon lost: the same batches and weights; requeueing is the batch
+    shell's, and what is resumed is the run's own copy of the code. An evaluation beside it, itself begun again, takes each
+    checkpoint once, as they appear.
+    """
+    checkout = tmp_path / "check out"
+    for part in ("p2p_dist", "launch", "hpc"):
+        shutil.copytree(CHECKOUT / part, checkout / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "bare").write_text("export PATH=/nonexistent\n")
+    (tmp_path / "bare.yaml").write_text(f"environment: {tmp_path}/bare\n")
+    place = ("--nodes", "2", "--partition", "low", "--site", str(tmp_path / "bare.yaml"), "--evaluate", "during")
+    command = [sys.executable, "launch/submit.py", *place, "--run", "hurt", *LONGER]
+    typed = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+    assert typed.returncode == 0, typed.stdout + typed.stderr
+    found = ids(typed.stdout)
+    number, evaluation = found["train"], found["evaluate"]
+    run = rundir.find("hurt")
 
     def step():
         rows = rundir.read_metrics(run)
         return rows[-1]["step"] if rows else 0
 
-    def said():
-        return "\n".join(path.read_text()[-3000:] for path in (run.slurm / "train").glob("*.out"))
+    def said(stage="train"):
+        return "\n".join(path.read_text()[-3000:] for path in (run.slurm / stage).glob("*.out"))
 
     def until(goal):
-        wait_until(lambda: lab.release(number) or step() >= goal, 150, lambda: f"step {goal}: {lab.job(number)}\n{said()}")
+        def reached():
+            lab.release(number)
+            lab.release(evaluation)
+            return step() >= goal
+
+        wait_until(reached, 150, lambda: f"step {goal}: {lab.job(number)}\n{said()}")
 
     until(10)
     preempt(lab, number)
+    (checkout / "p2p_dist" / "train" / "loop.py").write_text("raise SystemExit('edited')\n")
     until(30)
     lab.ask("scancel", "--signal=USR2", number)
     until(50)
     lab.ask("scontrol", "requeue", number)
+    lab.ask("scontrol", "requeue", evaluation, check=False)  # the preemption may have done so just now
     until(70)
     node = lab.job(number)["BatchHost"]
     lab.kill_slurmd(node)
@@ -76,8 +129,18 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
         lab.return_node(node)
     assert job["JobState"] == "COMPLETED" and job["Restarts"] == "4", said()
     same(run, calm)
-    found = json.loads(launch("status", "hurt", "--json"))
+    found = json.loads(subprocess.run([sys.executable, "launch/status.py", "hurt", "--json"], cwd=CHECKOUT,
+                                      capture_output=True, text=True, check=True).stdout)  # fmt: skip
     assert found["stages"]["train"] == "done" and found["attempts"] == 5 and found["step"] == 110
+    assert found["gpu_hours"]["estimated"] >= 1, "requeued from outside: nobody wrote its end"
+    job = lab.wait_for(evaluation, 100, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+    assert job["JobState"] == "COMPLETED" and int(job["Restarts"]) >= 1, said("evaluate")
+    assert [step for step, _ in rundir.find_steps(run.evaluations)] == kept(run) and len(kept(run)) >= 4
+    took = re.findall(r"^evaluate: .* step (\d+)", said("evaluate"), re.MULTILINE)
+    assert len(took) == len(set(took)), took
+    assert "edited" not in said()
+    first = min(path.stat().st_mtime for path in run.evaluations.glob("step-*/metrics.json"))
+    assert first < run.outcome.stat().st_mtime, "beside the training, not after it"
 
 
 def preempt(lab, number):
@@ -87,8 +150,12 @@ def preempt(lab, number):
     subprocess.run(["sbatch", *options], input="#!/bin/sh\nsleep 5\n", capture_output=True, text=True, check=True)
 
 
-def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, here, tmp_path):
-    """And two tasks share the evaluation: each checkpoint is taken by one of them."""
+def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, tmp_path):
+    """And two tasks share the evaluation: each checkpoint is taken by one of them. Made anew as an array of two jobs, too.
+
+    If it failed: a chain that ends half way, other weights than on one machine, an evaluation left out, or made twice.
+    """
+    here = train_here("here", "--nodes", "2", "--processes-per-node", "2", *TINY)
     mine = tmp_path / "mine.yaml"
     mine.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace("evaluate_processes: 1", "evaluate_processes: 2"))
     place = ("--nodes", "2", "--processes-per-node", "2", "--site", str(mine))
@@ -103,13 +170,82 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, here, tmp_path):
     run = rundir.find("there")
     assert run.page.is_file()
     same(run, here)
-    steps = [step for step, path in rundir.find_steps(run.checkpoints) if (path / "generator.safetensors").is_file()]
-    said = [path.read_text() for path in sorted((run.slurm / "evaluate").glob("*_log.out"))]
-    taken = [[int(step) for step in re.findall(r"step (\d+)", text)] for text in said]
-    assert len(taken) == 2 and [step for step, _ in rundir.find_steps(run.evaluations)] == steps
-    claims = next((run.evaluations / "claims").iterdir())
-    assert sorted(path.name for path in claims.iterdir()) == [rundir.step_name(step) for step in steps]
-    assert not set(taken[0]) & set(taken[1])
     log = next((run.slurm / "train").glob("*_0_log.out")).read_text()
     assert "4 processes x 1" in log and "1 threads each" in log and "\x1b" not in log
     assert len(list((run.slurm / "train").glob("*_log.out"))) == 4, sorted((run.slurm / "train").iterdir())
+    evaluated_once(run)
+    assert len(list((run.slurm / "evaluate").glob("*_log.out"))) == 2
+
+    for _, path in rundir.find_steps(run.evaluations):
+        shutil.rmtree(path)
+    shutil.rmtree(run.slurm / "evaluate")
+    array = ids(launch("submit", "--nodes", "2", "--evaluate-array", "2", "--run", "there", "--wait", *TINY))
+    assert list(array) == ["evaluate", "page"]
+    evaluated_once(run)
+    parts = [path.name for path in (run.slurm / "evaluate").glob("attempts.*")]
+    assert sorted(parts) == ["attempts.0", "attempts.1"] and run.page.is_file()
+    assert not list(run.evaluations.glob(".tmp-*"))
+
+
+def evaluated_once(run):
+    """Every checkpoint that stays was taken, by one process."""
+    assert [step for step, _ in rundir.find_steps(run.evaluations)] == kept(run)
+    said = "".join(path.read_text() for path in sorted((run.slurm / "evaluate").glob("*_log.out")))
+    took = re.findall(r"^evaluate: .* step (\d+)", said, re.MULTILINE)
+    assert len(took) == len(set(took)), took
+    assert claimed(run) == [rundir.step_name(step) for step in kept(run)]
+
+
+def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
+    """launch/cancel.py, on a training that still starts and on one that runs; then the same launch goes on to the end.
+
+    If it failed: a cancelled training comes back; or it is killed, with the work since its last checkpoint lost.
+    """
+    run = rundir.find("dropped")
+    typed = ("--nodes", "2", "--run", "dropped", *LONGER)
+
+    def end(number):
+        job = lab.wait_for(number, 100, "COMPLETED", "FAILED", "CANCELLED", "PENDING")
+        assert job["JobState"] == "FAILED" and job["Restarts"] == "0", job
+        return "\n".join(path.read_text() for path in (run.slurm / "train").glob(f"{number}_*.out"))
+
+    number = ids(launch("submit", *typed))["train"]
+    lab.wait_for(number, 60, "RUNNING")
+    shown = launch("cancel", "dropped")
+    assert f"train: job {number} asked to save and stop" in shown and shown.count("dropped") == 2
+    assert "was cancelled: type the same launch command to go on" in end(number)
+    assert len(rundir.read_metrics(run)) <= 3
+
+    number = ids(launch("submit", *typed))["train"]
+    wait_until(lambda: len(rundir.read_metrics(run)) >= 20, 100, lambda: str(lab.job(number)))
+    launch("cancel", "dropped")
+    end(number)
+    stopped = rundir.read_metrics(run)[-1]["step"]
+    assert 20 <= stopped < 110 and rundir.find_steps(run.checkpoints)[-1][0] == stopped, "not a step lost"
+
+    number = ids(launch("submit", *typed))["train"]
+    lab.wait_for(number, 100, "COMPLETED")
+    same(run, calm)
+    launch("cancel", "dropped")
+
+
+def test_the_templates_do_the_whole_way(lab, launch, calm, tmp_path, monkeypatch):
+    """`sbatch hpc/STAGE.sbatch RUN` without the launcher, for every stage that has one.
+
+    If it failed: who can't use the launcher has files that do not run, or that train another thing.
+    """
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "else where" / "runs"))
+    monkeypatch.setenv("P2P_PYTHON", sys.executable)
+    launch("submit", "--nodes", "2", "--partition", "waiting", "--run", "templates", *LONGER)
+    launch("cancel", "templates")
+    run, before = rundir.find("templates"), []
+    shapes = {"preprocess": ["--cpus-per-task=2"], "train": ["--nodes=2"], "evaluate": []}
+    for stage, shape in shapes.items():
+        options = [*shape, *(["--dependency", f"afterok:{before[-1]}"] if before else []), "-o", str(tmp_path / f"{stage}.log")]
+        command = ["sbatch", "--parsable", *options, str(CHECKOUT / "hpc" / f"{stage}.sbatch"), "templates"]
+        before.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+    for stage, number in zip(shapes, before, strict=True):
+        job = lab.wait_for(number, 150, "COMPLETED", "FAILED", "CANCELLED")
+        assert job["JobState"] == "COMPLETED", (stage, (tmp_path / f"{stage}.log").read_text())
+    same(run, calm)
+    evaluated_once(run)

@@ -39,6 +39,7 @@ def typed(songs, name, *more):
 
 
 def test_asked_again_it_queues_nothing_twice(lab, launch, songs):
+    """If it failed: two trainings of one run, each billed, the second of which finds that the first owns the run."""
     first = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
     assert "launch/status.py twice" in first
     again = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
@@ -47,6 +48,7 @@ def test_asked_again_it_queues_nothing_twice(lab, launch, songs):
 
 
 def test_status_and_cancel(lab, launch, songs):
+    """If it failed: a user learns what waits, and why, from squeue alone; or a cancelled job stays queued."""
     launch("submit", *typed(songs, "seen", "--partition", "waiting"))
     found = json.loads(launch("status", "seen", "--json"))
     assert found["stages"]["train"].startswith("pending (PartitionDown), job ")
@@ -61,7 +63,10 @@ def test_status_and_cancel(lab, launch, songs):
 
 
 def test_killed_between_queueing_and_noting_it(lab, songs, launch, tmp_path, monkeypatch):
-    """The first job is in the queue and the launcher is dead; asked again it queues only the rest."""
+    """The first job is in the queue and the launcher is dead; asked again it queues only the rest.
+
+    If it failed: the job that nobody noted runs beside a second one.
+    """
     path = os.environ["PATH"]
     wrapper = tmp_path / "sbatch"
     real = shutil.which("sbatch")
@@ -73,6 +78,34 @@ def test_killed_between_queueing_and_noting_it(lab, songs, launch, tmp_path, mon
     monkeypatch.setenv("PATH", path)
     launch("submit", *typed(songs, "killed", "--partition", "waiting"))
     assert queued("killed") == ["evaluate", "page", "train"]
+
+
+def test_more_than_the_site_gives_is_refused_before_anything_is_queued(lab, launch, songs):
+    """The limits that the site's file names: the launcher knows them, also where Slurm would take the job and never start it.
+
+    If it failed: a sweep of which half is queued and half is refused; or a job that waits for ever.
+    """
+    lumi = ("--cluster", "lumi", "--account", ACCOUNT, "--processes-per-node", "4")
+    for more, said in (
+        (("--time", "3-00:00:00"), "--time asks for 72 hours, standard-g gives at most 2-00:00:00"),
+        (("--nodes", "5", "--partition", "small-g"), "--nodes 5: a job in small-g has at most 4"),
+        (("--partition", "dev-g", "--time", "60", "--evaluate-array", "3"), "4 jobs of yours would be in dev-g, which takes 2"),
+        (("--partition", "dev-g", "--time", "60", "--sweep", "train.seed=0,1"), "would be in dev-g, which takes 2"),
+    ):
+        shown = launch("submit", *typed(songs, "limits", *lumi, *more), code=2)
+        assert said in shown and "nothing was queued" in shown and "Traceback" not in shown
+        assert queued("limits") == [] and not list(rundir.runs_root().glob("limits-*"))
+
+
+def test_a_sweep_is_a_run_for_each_and_one_table(lab, launch, songs):
+    """If it failed: one run trained several times, or a table for each."""
+    sweep = ("--sweep", "train.seed=0,1", "train.learning-rate=1e-4,2e-4")
+    shown = launch("submit", *typed(songs, "swept", "--partition", "waiting", *sweep))
+    names = [f"swept-seed-{seed}-learning-rate-{rate}" for seed in (0, 1) for rate in ("1e-4", "2e-4")]
+    assert all(queued(name) == ["evaluate", "page", "train"] for name in names)
+    table = shown[shown.index("┏") :]
+    assert table.count("pending") == 4 and table.count("┏") == 1
+    assert json.loads(launch("status", *names, "--json"))[3]["run"] == names[3]
 
 
 @pytest.mark.parametrize(
@@ -87,13 +120,17 @@ def test_killed_between_queueing_and_noting_it(lab, songs, launch, tmp_path, mon
     ],
 )
 def test_what_slurm_would_refuse_is_said_before_anything_is_queued(more, said, lab, launch, songs):
+    """If it failed: "Batch job submission failed" without the option at fault, after half of the chain was queued."""
     shown = launch("submit", *typed(songs, "refused", "--cluster", "slurm", *more), code=2)
     assert said in shown and "Traceback" not in shown
     assert queued("refused") == []
 
 
 def test_without_accounting_jobs_are_queued_all_the_same(lab, launch, songs):
-    """slurmdbd away: nothing but the list of accounts comes from it."""
+    """slurmdbd away: nothing but the list of accounts comes from it.
+
+    If it failed: nobody can start or look at anything while the accounting is being repaired.
+    """
     lab.stop("slurmdbd")
     try:
         assert "to follow them" in launch("submit", *typed(songs, "unaccounted", "--partition", "waiting"))
@@ -117,7 +154,10 @@ LUMI = (site.HPC / "sites" / "lumi.yaml").read_text()
     ],
 )
 def test_requests_for_lumi(change, accepted, lab, tmp_path):
-    """The nodes of this cluster are LUMI-G's in all that a request can ask for."""
+    """The nodes of this cluster are LUMI-G's in all that a request can ask for.
+
+    If it failed: a request that LUMI refuses, or takes and never starts, seen only there.
+    """
     path = tmp_path / "lumi.yaml"
     masks = ', "0xff"]' if "9" in change[1] else "]"
     path.write_text(LUMI.replace(*change).replace("]\nenvironment", f"{masks}\nenvironment"))
@@ -134,8 +174,22 @@ def test_requests_for_lumi(change, accepted, lab, tmp_path):
             slurm.check(train)
 
 
+def test_a_drill_on_the_cluster(lab, launch):
+    """As a user types it, with fewer steps: stopped in each way by Slurm itself.
+
+    If it failed: a user can't tell whether the cluster, its requeueing and its file system keep what this project promises.
+    """
+    shown = launch("check", "drill", "--cluster", "slurm", "--nodes", "1", "--steps", "100", "--partition", "small")
+    table = [line.split("|")[1:-1] for line in shown.splitlines() if line.startswith("| ")][2:]
+    assert [row[-1].strip() for row in table] == ["exactly"] * 4, shown
+    assert [row[1].strip() for row in table] == ["2"] * 4, shown
+
+
 def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
-    """Each task writes down what it was started with and as what; only numbers of jobs and ports may differ."""
+    """Each task writes down what it was started with and as what; only numbers of jobs and ports may differ.
+
+    If it failed: who uses the templates trains in another way than who uses the launcher, without knowing.
+    """
     run = rundir.find("same")
     wanted = presets.preset("tiny")
     rundir.begin(run, wanted, "songs")

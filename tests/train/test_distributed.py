@@ -22,6 +22,11 @@ def test_examples():
 
 
 def test_more_processes_than_gpus_share_them_over_gloo():
+    """Row 30: more processes than GPUs on a node, or each sees one GPU only.
+
+    Seen: "invalid device ordinal", or two processes on one GPU that NCCL refuses.
+    Now: a process takes the GPU of its number on the node; where they are too few they share them, and it is said.
+    """
     device, backend, message = distributed.choose_device(3, 4, 2)
     assert (device, backend) == ("cuda:1", "gloo")
     assert "4 processes on a node with 2 GPUs" in message

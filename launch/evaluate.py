@@ -1,0 +1,9 @@
+"""Measure checkpoints of a run, on its own held-out songs or on others, or audio made by anything else.
+
+python launch/evaluate.py RUN
+"""
+
+from start import command
+
+if __name__ == "__main__":
+    command("p2p_dist.evaluate.command")

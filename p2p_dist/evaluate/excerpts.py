@@ -1,0 +1,152 @@
+"""The parts of held-out songs that are evaluated, from the sound in the shards or from a folder of other songs."""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from p2p_dist.audio import stems
+from p2p_dist.audio.beats import Beats, track
+from p2p_dist.audio.stems import mono
+from p2p_dist.config import Config, parse_task
+from p2p_dist.data import pairs
+from p2p_dist.data.index import read_manifest
+from p2p_dist.data.song import slug
+from p2p_dist.evaluate import generate, onsets
+from p2p_dist.evaluate.metrics import Truth
+
+Sound = tuple[np.ndarray, np.ndarray, int]
+"""A whole song's input and target, each (samples, channels), and their rate."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A song that training did not see, not yet read. key: names its files. split: valid or test."""
+
+    name: str
+    key: str
+    split: str
+    read: Callable[[], Sound]
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The part of a held-out song that is evaluated.
+
+    input, target: (samples, channels) at `rate`. pictures: its windows, cut from those of the whole song.
+    begins: samples of the song before it. gain: all its sound files are scaled by it, so that none clips and they compare.
+    beats: of the whole song's true drums, in seconds from where the excerpt begins.
+    """
+
+    song: HeldOut
+    rate: int
+    begins: int
+    input: np.ndarray
+    target: np.ndarray
+    pictures: pairs.Pictures
+    gain: float
+    beats: Beats | None
+    truth: Truth
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return len(self.input) / self.rate
+
+
+def is_pitched(config: Config) -> bool:
+    """Whether the stem to make has a pitch: anything but drums alone."""
+    return parse_task(config.data.task)[1] != ("drums",)
+
+
+def from_shards(dataset: Path, split: str, most: int) -> list[HeldOut]:
+    """At most so many songs of one split, of which the shards have the sound; none where there is no such split."""
+    part = read_manifest(dataset)["splits"].get(split)
+    if part is None:
+        return []
+    sounding = zip(part["songs"], part["audio"], strict=True) if part["audio"] else ()
+    found = [
+        HeldOut(s["name"], s["key"], split, functools.partial(read_sound, dataset / a["name"], s["key"])) for s, a in sounding
+    ]
+    return found[:most]
+
+
+def from_folder(root: Path, config: Config, most: int) -> list[HeldOut]:
+    """At most so many songs of a folder laid out like MUSDB18: those of its test/, or all where there is none.
+
+    Raises:
+        ValueError: no such folder, or no song in it that has sound.
+    """
+    found = [source for source in stems.find_songs(root) if not source.pairs]
+    if testing := [source for source in found if source.split == "test"]:
+        found = testing
+    found = [replace(source, split=config.evaluate.split) for source in found]
+    if not found:
+        raise ValueError(f"{root} has only ready-made pairs: to measure, songs with sound are needed")
+
+    return [of_source(source, number, config) for number, source in enumerate(found)][:most]
+
+
+def of_source(source: stems.Source, number: int, config: Config) -> HeldOut:
+    """A song that lies in a folder of stems; its number makes its key unique."""
+
+    def read() -> Sound:
+        rate, (heard, made) = stems.load_sums(source, parse_task(config.data.task))
+        return np.ascontiguousarray(heard), np.ascontiguousarray(made), rate
+
+    return HeldOut(source.name, f"{number:05d}-{slug(source.name)}", source.split, read)
+
+
+def cut(song: HeldOut, config: Config) -> Excerpt:
+    """The part of a song in which its target is loudest."""
+    heard, made, rate = song.read()
+    pictures = generate.loudest_part(pairs.make(heard, made, rate, config.data), config.evaluate.seconds, config)
+    # From frames of the spectrogram to samples of the song.
+    ratio = config.data.hop_length * rate / config.data.sample_rate
+    begin = round(int(pictures.starts[0]) * ratio)
+    end = min(begin + round((pictures.frames - int(pictures.starts[0])) * ratio), len(heard))
+    # Drums keep the beat, whether they are to be made or heard.
+    beats = beats_of(made if "drums" in parse_task(config.data.task)[1] else heard + made, rate)
+    input, target = heard[begin:end].copy(), made[begin:end].copy()
+    beats = from_there(beats, begin / rate)
+    peak = max(1.0, *(float(np.abs(sound).max()) for sound in (input, target, input + target)))
+    truth = Truth(target, input, rate, beats, config.data)
+    # A model's mix can be louder than the true one: leave it 3 dB.
+    return Excerpt(song, rate, begin, input, target, pictures, 0.7 / peak, beats, truth)
+
+
+def beats_of(sound: np.ndarray, rate: int) -> Beats | None:
+    """The beats of a whole song, (samples, channels); None where nothing rises."""
+    return track(onsets.envelope(onsets.mel(mono(sound, rate, onsets.RATE))), onsets.FRAME)
+
+
+def from_there(beats: Beats | None, seconds: float) -> Beats | None:
+    """The same beats, counted from so many seconds later."""
+    return None if beats is None else Beats(beats.bpm, (beats.first - seconds) % (60 / beats.bpm))
+
+
+def read_sound(shard: Path, key: str) -> Sound:
+    """A held-out song's input and target, each (samples, channels), and their rate, from its shard."""
+    sounds = {}
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            for member in archive:
+                opened = archive.extractfile(member)
+                assert opened is not None
+                sounds[member.name.removeprefix(key + ".")] = opened.read()
+    except (tarfile.TarError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{shard} is missing or damaged ({error}): type the launch command again, it makes the shard anew"
+        ) from error
+    gain = json.loads(sounds["json"])["gain"]
+    input, rate = soundfile.read(io.BytesIO(sounds["input.flac"]), dtype="float32", always_2d=True)
+    target, _ = soundfile.read(io.BytesIO(sounds["target.flac"]), dtype="float32", always_2d=True)
+    return input * np.float32(gain), target * np.float32(gain), rate

@@ -1,0 +1,172 @@
+"""Which checkpoint is good: a stated rule over the three families, applied to all evaluations that are there.
+
+evaluations/ranking.json   all checkpoints and baselines by score, the rule, and on which songs it was applied
+evaluations/curves.png     the measures over epochs, with the baselines as lines
+checkpoints/best.json      the choice, for people and for exporting; resuming a training never looks at it
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from p2p_dist import files
+from p2p_dist.config import Config, Evaluate, parse_task
+from p2p_dist.data.index import read_manifest
+from p2p_dist.evaluate import curves
+from p2p_dist.evaluate.baselines import CEILING
+from p2p_dist.evaluate.metrics import AMOUNT, REAL, TIME, Row, shown
+from p2p_dist.rundir import RunDir, find_steps, step_name
+
+CHOOSING = "valid"
+"""The split on which a checkpoint is chosen, where it has songs."""
+
+_SOUND_FONT = 40.0  # the distance of drums of a General MIDI sound font: half the score of its family
+
+
+def rule(weights: Evaluate) -> str:
+    """The rule in words, with its weights."""
+    shares = [weights.time_weight, weights.real_weight, weights.amount_weight]
+    parts = " + ".join(f"{share:g} x {name}" for share, name in zip(shares, ("time", "real", "amount"), strict=True))
+    return (
+        f"({parts}) / {sum(shares):g}; time: mean of grid (the smaller of it and its inverse), F1 23 ms and envelope; "
+        "real: 40 / (40 + distance); amount: mean of level (as a ratio of amplitudes), sharpness and density (each the "
+        "smaller of it and its inverse), and pitch where the stem has one; each from 0 to 1. What can be measured of the "
+        "true stem and not of this one counts 0; a family that can't be measured at all is left out."
+    )
+
+
+def _score(name: str, value: float) -> float:
+    """How good one value of a measure is, from 0 to 1."""
+    if name in ("lock8", "flux_ratio", "density_ratio"):
+        return max(0.0, min(value, 1 / value if value > 0 else 0.0))
+    if name == "mmd":
+        return _SOUND_FONT / (_SOUND_FONT + max(value, 0.0))
+    if name == "level_error":
+        return float(10 ** (-value / 20))
+    return min(max(value, 0.0), 1.0)
+
+
+_OF = {
+    TIME: ("lock8", "f1t_beyond_chance", "ec1"),
+    REAL: ("mmd",),
+    AMOUNT: ("level_error", "flux_ratio", "density_ratio", "chroma_correlation"),
+}
+
+
+def families(row: Row, ceiling: Row, *, pitched: bool) -> dict[str, float]:
+    """The score of each family; those of which not even the ceiling has a measure are left out."""
+    found = {}
+    for family, names in _OF.items():
+        possible = [n for n in names if ceiling.get(n) is not None and (pitched or n != "chroma_correlation")]
+        values = [0.0 if (value := row.get(name)) is None else _score(name, value) for name in possible]
+        if values:
+            found[family] = sum(values) / len(values)
+    return found
+
+
+def score(found: dict[str, float], weights: Evaluate) -> float | None:
+    """The families by their weights, from 0 to 1; None where there is none of any weight."""
+    shares = {TIME: weights.time_weight, REAL: weights.real_weight, AMOUNT: weights.amount_weight}
+    total = sum(shares[family] for family in found)
+    return sum(shares[family] * value for family, value in found.items()) / total if total > 0 else None
+
+
+def read(out: Path) -> tuple[dict[int, Any], Any] | None:
+    """What was measured: step -> metrics.json, and baselines.json; None where there is nothing yet."""
+    steps = [(step, path) for step, path in find_steps(out) if (path / "metrics.json").is_file()]
+    if not steps or not (out / "baselines.json").is_file():
+        return None
+    return {step: files.read_json(path / "metrics.json") for step, path in steps}, files.read_json(out / "baselines.json")
+
+
+def rank(evaluated: dict[int, Any], baselines: Any, config: Config, *, pitched: bool) -> dict[str, Any]:
+    """All checkpoints and baselines, the best first; without a score last."""
+    reported = config.evaluate.split
+    chosen_on = CHOOSING if baselines["splits"].get(CHOOSING, {}).get("songs") else reported
+
+    def entry(row: Row, split: str) -> tuple[dict[str, float], float | None]:
+        ceiling = baselines["splits"][split]["rows"].get(CEILING, {"mean": {}})["mean"]
+        found = families(row, ceiling, pitched=pitched)
+        return found, score(found, config.evaluate)
+
+    def order(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        # Of equals the earlier comes first.
+        return sorted(items, key=lambda item: -1.0 if item["score"] is None else item["score"], reverse=True)
+
+    checkpoints = []
+    for step, content in evaluated.items():
+        found, value = entry(content["splits"][chosen_on]["mean"], chosen_on)
+        there, reported_value = entry(content["splits"][reported]["mean"], reported)
+        checkpoints.append(
+            {"step": step, "score": value, "families": found, "reported_score": reported_value, "reported_families": there}
+        )
+    others = []
+    for name, one in baselines["splits"][reported]["rows"].items():
+        found, value = entry(one["mean"], reported)
+        others.append({"name": name, "score": value, "families": found})
+    note = "" if chosen_on != reported else f"there are no other songs: chosen on the {reported} songs that are reported"
+    return {
+        "rule": rule(config.evaluate),
+        "chosen_on": chosen_on,
+        "reported_on": reported,
+        "note": note,
+        "checkpoints": order(checkpoints),
+        "baselines": order(others),
+    }
+
+
+def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, Any] | None:
+    """Rank what has been evaluated, draw the curves, and note the best checkpoint that is still there.
+
+    Whoever ends last has seen all evaluations; the page's stage, after all of them, does it once more.
+
+    Args:
+        out: the evaluations, instead of the run's own; then no checkpoint is called the best.
+
+    Returns:
+        the ranking; None where there is no evaluation.
+    """
+    folder = run.evaluations if out is None else out
+    if (found := read(folder)) is None:
+        return None
+    evaluated, baselines = found
+    pitched = parse_task(config.data.task)[1] != ("drums",)
+    ranked = rank(evaluated, baselines, config, pitched=pitched)
+    files.write_json(folder / "ranking.json", ranked)
+    sources = [folder / "baselines.json", *(path / "metrics.json" for _, path in find_steps(folder))]
+    picture = folder / "curves.png"
+    if not picture.is_file() or picture.stat().st_mtime <= max(path.stat().st_mtime for path in sources):
+        curves.draw(picture, curves.collect(evaluated, baselines, ranked, pitched=pitched), epochs(run, config))
+    if folder == run.evaluations:
+        best = choice(run, ranked, evaluated, shown(pitched=pitched))
+        if best is not None:
+            files.write_json(run.best, best)
+    return ranked
+
+
+def epochs(run: RunDir, config: Config) -> float:
+    """Epochs in a step."""
+    return config.train.global_batch_size / len(read_manifest(run.shards)["splits"]["train"]["samples"])
+
+
+def choice(run: RunDir, ranked: dict[str, Any], evaluated: dict[int, Any], names: list[str]) -> dict[str, Any] | None:
+    """What best.json says; None where no checkpoint that is still there has a score."""
+    for item in ranked["checkpoints"]:
+        folder = run.checkpoints / step_name(item["step"])
+        if item["score"] is not None and (folder / "generator.safetensors").is_file():
+            reported = evaluated[item["step"]]["splits"][ranked["reported_on"]]
+            values = {name: reported["mean"][name] for name in names if reported["mean"].get(name) is not None}
+            return {
+                "step": item["step"],
+                "rule": ranked["rule"],
+                "score": item["score"],
+                "chosen_on": ranked["chosen_on"],
+                "reported_on": ranked["reported_on"],
+                "note": ranked["note"],
+                "families": item["families"],
+                "reported_score": item["reported_score"],
+                "values": values,
+                "interval": {name: reported["interval"][name] for name in values if name in reported["interval"]},
+            }
+    return None

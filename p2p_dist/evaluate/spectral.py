@@ -1,0 +1,154 @@
+"""Measures of whole spectrograms: reported beside the three families, and decide nothing, but for pitch.
+
+Everything is of mono sound at 22 050 Hz. An error of a spectrogram says how far a sound is from one true answer, and
+silence is nearer to it than a good player of another mind.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import scipy.fft
+
+from p2p_dist.audio.spectrogram import frames_of, hann, mel_filters, power_to_db
+
+RATE, N_FFT, HOP, MELS = 22050, 2048, 512, 128
+RANGE = 80.0
+"""dB under the truth's maximum that count in an error of log-mel spectrograms."""
+
+RESOLUTIONS = (512, 1024, 2048)
+"""Transforms of the multi-resolution distance, samples; each moves by a quarter of itself."""
+
+_AUDIBLE = 60.0
+_UNTOUCHED = 0.1  # dB by which the true mix may differ from the input in a bin that the stem leaves alone
+_PIECE = 256  # frames in which the checkerboard is looked for
+_PERIODS = (2, 4, 8)  # frames: what transposed convolutions of stride 2 leave
+
+
+def power(signal: np.ndarray) -> np.ndarray:
+    """Power spectrogram (1025, frames): n_fft 2048, hop 512, Hann, centred frames, zero padding: librosa's."""
+    spectrum = scipy.fft.rfft(frames_of(signal, N_FFT, HOP) * hann(N_FFT), axis=1).T
+    return np.asarray(spectrum.real**2 + spectrum.imag**2)
+
+
+def log_mel(bins: np.ndarray) -> np.ndarray:
+    """A power spectrogram as dB of 128 mel bands, (128, frames)."""
+    return power_to_db(mel_filters(RATE, N_FFT, MELS) @ bins)
+
+
+def log_mel_l1(got: np.ndarray, wanted: np.ndarray) -> float:
+    """Mean absolute difference of two log-mel spectrograms, dB, floored 80 dB under the peak of the one wanted."""
+    return float(np.abs(_floored(got, wanted)).mean())
+
+
+def _floored(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    floor = wanted.max() - RANGE
+    return np.maximum(got, floor) - np.maximum(wanted, floor)
+
+
+def best_gain(got: np.ndarray, wanted: np.ndarray) -> float:
+    """The one gain, dB, whose median error is 0 over the bins within 60 dB of the peak of the log-mel spectrogram wanted."""
+    return float(np.median((wanted - got)[wanted > wanted.max() - _AUDIBLE]))
+
+
+def magnitudes(signal: np.ndarray) -> list[np.ndarray]:
+    """Magnitudes (frames, bins) at each resolution, not below 1e-4; as in auraloss but for the padding, of zeros here."""
+    found = []
+    for n_fft in RESOLUTIONS:
+        spectrum = scipy.fft.rfft(frames_of(signal, n_fft, n_fft // 4) * hann(n_fft), axis=1)
+        found.append(np.sqrt(np.maximum(spectrum.real**2 + spectrum.imag**2, np.float32(1e-8))))
+    return found
+
+
+def multi_resolution(got: list[np.ndarray], wanted: list[np.ndarray]) -> tuple[float, float]:
+    """Spectral convergence, and mean absolute difference of natural logarithms, each a mean over the resolutions.
+
+    Yamamoto, Song, Kim: Parallel WaveGAN (2020), eq. 4 and 5; `auraloss.freq.MultiResolutionSTFTLoss` gives their sum.
+    """
+    convergence = [np.linalg.norm(w - g) / np.linalg.norm(w) for g, w in zip(got, wanted, strict=True)]
+    logarithms = [np.abs(np.log(g) - np.log(w)).mean() for g, w in zip(got, wanted, strict=True)]
+    return float(np.mean(convergence)), float(np.mean(logarithms))
+
+
+@functools.cache
+def _pitch_classes() -> np.ndarray:
+    """(12, 1025): which bin is which pitch class, C first, tuned to 440 Hz; as `librosa.filters.chroma`."""
+    hertz = np.arange(1, N_FFT) * RATE / N_FFT
+    octaves = 12 * np.log2(hertz / (440.0 / 16))
+    octaves = np.concatenate(([octaves[0] - 18], octaves))  # bin 0 has no pitch: an octave and a half under bin 1
+    widths = np.concatenate((np.maximum(np.diff(octaves), 1.0), [1.0]))
+    away = np.subtract.outer(octaves, np.arange(12)).T
+    away = np.remainder(away + 6 + 120, 12) - 6
+    classes = np.exp(-0.5 * (2 * away / widths) ** 2)
+    classes /= np.sqrt((classes**2).sum(axis=0))
+    classes *= np.exp(-0.5 * ((octaves / 12 - 5) / 2) ** 2)  # two octaves around the fifth count most
+    return np.asarray(np.roll(classes, -3, axis=0)[:, : N_FFT // 2 + 1], np.float32)  # counted from A
+
+
+def chroma(bins: np.ndarray) -> np.ndarray:
+    """Pitch classes of a power spectrogram, (12, frames), each frame's loudest 1: librosa's `chroma_stft` at tuning 0."""
+    found = _pitch_classes() @ bins
+    peak = found.max(axis=0)
+    return np.asarray(found / np.where(peak > 1e-30, peak, 1))
+
+
+def audible(bins: np.ndarray) -> np.ndarray:
+    """Which frames of a power spectrogram are within 60 dB of its loudest, bool (frames,)."""
+    loud = bins.sum(axis=0)
+    return np.asarray(loud > max(loud.max(), 1e-30) * 10 ** (-_AUDIBLE / 10))
+
+
+def chroma_likeness(got: np.ndarray, wanted: np.ndarray, frames: np.ndarray) -> tuple[float | None, float | None]:
+    """Mean cosine of the pitch classes frame by frame, and their correlation over all of these frames.
+
+    Args:
+        got, wanted: chroma (12, frames). frames: those that count.
+
+    Returns:
+        None where one of them is the same at all frames and classes.
+    """
+    a, b = got[:, frames], wanted[:, frames]
+    if not a.size or a.std() < 1e-9 or b.std() < 1e-9:
+        return None, None
+    lengths = np.linalg.norm(a, axis=0) * np.linalg.norm(b, axis=0)
+    cosine = (a * b).sum(axis=0) / np.where(lengths > 0, lengths, 1)
+    return float(cosine.mean()), float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def checkerboard(got: np.ndarray, wanted: np.ndarray) -> float | None:
+    """How much stronger the error repeats every 2, 4 or 8 frames than at periods beside: about 1 is none.
+
+    The strongest of the three. Odena, Dumoulin, Olah: Deconvolution and checkerboard artifacts (2016).
+
+    Args:
+        got, wanted: dB (mels, frames) in the frames of the network's pictures.
+
+    Returns:
+        None where nothing differs, or where it is shorter than 64 frames.
+    """
+    size = min(_PIECE, error.shape[1] // 8 * 8) if (error := _floored(got, wanted)).size else 0
+    if size < 64 or np.abs(error).max() < 1e-3:
+        return None
+    pieces = np.lib.stride_tricks.sliding_window_view(error, size, axis=1)[:, :: size // 2]
+    spectrum = np.abs(scipy.fft.rfft((pieces - pieces.mean(axis=2, keepdims=True)) * hann(size), axis=2)) ** 2
+    strength = spectrum.mean(axis=(0, 1))
+    ratios = []
+    for period in _PERIODS:
+        at = size // period
+        beside = [k for k in range(at - 8, at + 9) if abs(k - at) >= 2 and 0 < k < len(strength)]
+        ratios.append(strength[at] / max(float(np.median(strength[beside])), 1e-12))
+    return float(max(ratios))
+
+
+def untouched_change(mix: np.ndarray, true_mix: np.ndarray, heard: np.ndarray) -> float | None:
+    """Mean change, dB, of the input's audible bins which the true stem leaves alone. 0: what plays there stays as it was.
+
+    Args:
+        mix, true_mix, heard: dB (mels, frames), of the made mix, the true mix and the input.
+
+    Returns:
+        None where the true stem leaves no bin alone.
+    """
+    alone = (np.abs(true_mix - heard) < _UNTOUCHED) & (heard > heard.max() - _AUDIBLE)
+    return float(np.abs(mix - heard)[alone].mean()) if alone.any() else None

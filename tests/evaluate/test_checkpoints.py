@@ -1,0 +1,252 @@
+"""A run's checkpoints evaluated for real: small songs, small networks, two processes, other songs, files of any origin."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import soundfile
+import torch
+
+from p2p_dist import files, presets, rundir
+from p2p_dist.config import Config
+from p2p_dist.data import shards
+from p2p_dist.evaluate import checkpoints, command
+from p2p_dist.model.generator import Generator
+from tests.conftest import write_songs
+from tests.evaluate import on_ranks
+
+SONGS = {"train/one": 4.6, "train/two": 5.0, "train/four": 4.2, "test/five": 4.0, "test/six": 4.4}
+"""By the hash of its title, `four` is a validation song."""
+
+
+def add_checkpoint(run: rundir.RunDir, step: int, settings: Config) -> None:
+    """A generator that was never trained: another for every step."""
+    torch.manual_seed(step)
+    folder = run.checkpoints / rundir.step_name(step)
+    folder.mkdir(parents=True)
+    path = folder / "generator.safetensors"
+    safetensors.torch.save_file(Generator(settings.model).state_dict(), path)
+    record = {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
+    files.write_json(folder / "meta.json", {"step": step, "files": {path.name: record}})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
+    """A folder with runs/run of two checkpoints that are evaluated, and the songs."""
+    place = tmp_path_factory.mktemp("place")
+    write_songs(place / "songs", SONGS)
+    settings = presets.PRESETS["tiny"]
+    settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, seeds=2, seconds=3.9))
+    assert shards.preprocess(place / "songs", place / "shards" / "tiny", settings.data, 1) == []
+    run = rundir.RunDir(place / "runs" / "run")
+    files.write_json(run.dataset, {"name": "tiny"})
+    files.write_text(run.config, presets.to_yaml(settings))
+    for step in (5, 10):
+        add_checkpoint(run, step, settings)
+    assert checkpoints.evaluate(run, settings) == 2
+    return place, settings
+
+
+@pytest.fixture
+def copied(place: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[rundir.RunDir, Config]:
+    shutil.copytree(place[0], tmp_path / "place")
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "place" / "runs"))
+    return rundir.RunDir(tmp_path / "place" / "runs" / "run"), place[1]
+
+
+def test_baselines_are_measured_once_and_checkpoints_beside_them(copied: tuple[rundir.RunDir, Config]) -> None:
+    run, settings = copied
+    known = files.read_json(run.evaluations / "baselines.json")
+    for split in ("test", "valid"):
+        there = set(known["splits"][split]["rows"])
+        assert {"copy the input", "silence", "noise hits", "rock grid, tracked beats", "rock grid, known beats"} <= there
+        assert {"another song, in time", "loop of another song", "ceiling"} <= there
+        assert known["splits"][split]["missing"] == {"same song, far away": "the song is shorter than 40 s"}
+    rows = {name: one["mean"] for name, one in known["splits"]["test"]["rows"].items()}
+    assert rows["ceiling"]["stem_l1"] < min(rows[name]["stem_l1"] for name in rows if name != "ceiling")
+    assert rows["rock grid, known beats"]["f1t_beyond_chance"] > 0.8 > rows["noise hits"]["f1t_beyond_chance"]
+    assert rows["silence"]["level_error"] is None
+    before = {p: p.stat().st_mtime_ns for p in run.evaluations.rglob("*") if p.is_file() and "references" in p.parts}
+    before[run.evaluations / "baselines.json"] = (run.evaluations / "baselines.json").stat().st_mtime_ns
+    add_checkpoint(run, 15, settings)
+    assert checkpoints.evaluate(run, settings) == 1
+    assert before == {path: path.stat().st_mtime_ns for path in before}, "not measured again for another checkpoint"
+    ranked = files.read_json(run.evaluations / "ranking.json")
+    assert {item["step"] for item in ranked["checkpoints"]} == {5, 10, 15} and ranked["chosen_on"] == "valid"
+
+
+def test_generations_are_averaged_and_validation_songs_only_measured(copied: tuple[rundir.RunDir, Config]) -> None:
+    run, settings = copied
+    both = files.read_json(run.evaluations / "step-00000005" / "metrics.json")
+    assert [song["name"] for song in both["songs"]] == ["five", "six"]
+    assert [song["name"] for song in both["splits"]["valid"]["songs"]] == ["four"]
+    assert {path.name[6:] for path in (run.evaluations / "step-00000005" / "audio").iterdir()} == {
+        f"{name}-{kind}.flac" for name in ("five", "six") for kind in ("stem", "mix")
+    }
+    values = [song["output"]["level_error"] for song in both["songs"]]
+    assert both["splits"]["test"]["mean"]["level_error"] == pytest.approx(np.mean(values))
+    low, high = both["splits"]["test"]["interval"]["level_error"]
+    assert low <= both["splits"]["test"]["mean"]["level_error"] <= high
+    assert both["splits"]["test"]["absent"]["mmd"].startswith("it needs 8 windows")
+    shutil.rmtree(run.evaluations / "step-00000005")
+    one_seed = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, seeds=1))
+    checkpoints.evaluate(run, one_seed)
+    one = files.read_json(run.evaluations / "step-00000005" / "metrics.json")
+    assert one["splits"]["test"]["mean"] != both["splits"]["test"]["mean"]
+
+
+def test_two_processes_share_the_work_and_agree(copied: tuple[rundir.RunDir, Config], ranks: Any) -> None:
+    run, _ = copied
+    alone = {path.name: path.read_bytes() for path in run.evaluations.glob("*.json")}
+    measured = (run.evaluations / "step-00000005" / "metrics.json").read_bytes()
+    shutil.rmtree(run.evaluations)
+    counts = ranks(2, on_ranks.evaluate, run.path)
+    assert sum(counts) == 2
+    assert measured == (run.evaluations / "step-00000005" / "metrics.json").read_bytes()
+    assert alone == {path.name: path.read_bytes() for path in run.evaluations.glob("*.json")}
+
+
+def test_a_pitched_target_has_a_pitch_measure_and_no_rock_grid(place: tuple[Path, Config], tmp_path: Path) -> None:
+    _, settings = place
+    settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, task="bass"))
+    settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, seeds=1, songs=1, seconds=1.0))
+    assert shards.preprocess(place[0] / "songs", tmp_path / "shards" / "bass", settings.data, 1) == []
+    run = rundir.RunDir(tmp_path / "runs" / "bass")
+    files.write_json(run.dataset, {"name": "bass"})
+    add_checkpoint(run, 5, settings)
+    assert checkpoints.evaluate(run, settings) == 1
+    known = files.read_json(run.evaluations / "baselines.json")["splits"]["test"]
+    assert known["missing"]["rock grid, known beats"] == "the stem has a pitch: drums would not be it"
+    assert known["rows"]["ceiling"]["mean"]["chroma_correlation"] > known["rows"]["noise hits"]["mean"]["chroma_correlation"]
+    assert "pitch" in command.table({name: one["mean"] for name, one in known["rows"].items()}, pitched=True)
+
+
+def test_the_command_measures_what_is_asked(copied: tuple[rundir.RunDir, Config], capsys: pytest.CaptureFixture[str]) -> None:
+    run, settings = copied
+    add_checkpoint(run, 15, settings)
+    add_checkpoint(run, 20, settings)
+    assert command.main(["run", "--checkpoints", "20", "--json", str(run.path / "figures.json")]) == 0
+    shown = capsys.readouterr().out
+    assert "| step 20 |" in shown and "| ceiling |" in shown and "step 15" not in shown and "best checkpoint: step" in shown
+    assert "absent: distance: it needs 8 windows" in shown
+    assert not (run.evaluations / "step-00000015").exists() and run.page.is_file()
+    assert set(files.read_json(run.path / "figures.json")["mean"]) >= {"step 20", "silence"}
+
+
+def test_the_command_measures_on_other_songs(copied: tuple[rundir.RunDir, Config], capsys: pytest.CaptureFixture[str]) -> None:
+    run, _ = copied
+    write_songs(run.path.parent.parent / "others", {"test/nine": 4.1, "train/ten": 2.0})
+    before = {path: path.read_bytes() for path in run.evaluations.rglob("*.json")}
+    assert command.main(["run", "--checkpoints", "10", "--data", str(run.path.parent.parent / "others")]) == 0
+    shown = capsys.readouterr().out
+    assert "| step 10 |" in shown and "| loop of another song |" in shown
+    (out,) = (run.path / "measured").iterdir()
+    assert [song["name"] for song in files.read_json(out / "step-00000010" / "metrics.json")["songs"]] == ["nine"]
+    assert before == {path: path.read_bytes() for path in run.evaluations.rglob("*.json")}, "the run's own are left alone"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "no run nowhere in"),
+        (["run", "--checkpoints", "7"], r"no checkpoint of step 7 in .*: there are 5, 10"),
+        (["run", "--data", "/nowhere"], "no folder /nowhere"),
+        (["run", "--mixes"], "--mixes and --best-gain are of --files"),
+        (["run", "--files", "x"], "name a run, or sound files"),
+        ([], "name a run, or sound files"),
+        (["--files", "x", "--checkpoints", "5"], "are of a run"),
+    ],
+)
+def test_wrong_usage_is_said_kindly(
+    copied: tuple[rundir.RunDir, Config], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((ValueError, SystemExit)) as refused:
+        command.main(arguments)
+    text = str(refused.value)
+    if isinstance(refused.value, SystemExit):
+        assert refused.value.code == 2
+        text = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert re.search(said, text), text
+
+
+def test_a_run_that_is_running_is_left_alone(copied: tuple[rundir.RunDir, Config]) -> None:
+    owner = rundir.Owner(copied[0])
+    with pytest.raises(ValueError, match="is running already"):
+        command.main(["run"])
+    owner.close()
+
+
+def sounds(length: int = 44100) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    time = np.arange(length) / 22050
+    heard = 0.1 * np.sin(2 * np.pi * 220 * time)
+    drums = 0.3 * random.standard_normal(length) * np.exp(-20 * (time % 0.25))
+    return {"input": heard, "target": heard + drums, "output": heard + 0.5 * drums}
+
+
+def lay_out(folder: Path, **changed: Any) -> str:
+    """Three folders of one file each; `changed` replaces a sound, None leaves it out, a pair is (sound, rate)."""
+    for kind, sound in (sounds() | changed).items():
+        (folder / kind).mkdir(parents=True)
+        if sound is not None:
+            samples, rate = sound if isinstance(sound, tuple) else (sound, 22050)
+            soundfile.write(folder / kind / f"a song_{kind}_1.wav", samples, rate, subtype="FLOAT")
+    return str(folder) + "/{input,output,target}/*.wav"
+
+
+def test_files_made_by_anything_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pattern = lay_out(tmp_path / "some files")
+    assert command.main(["--files", pattern, "--mixes", "--json", str(tmp_path / "found.json")]) == 0
+    found = files.read_json(tmp_path / "found.json")
+    rows = found["songs"]["a song_1"]
+    assert set(rows) == {"copy the input", "ceiling", "output"}, "silence is no mix"
+    assert 0 < rows["output"]["mix_l1"] < rows["copy the input"]["mix_l1"] and rows["output"]["lock8"] is None
+    shown = capsys.readouterr().out
+    assert "the files hold mixes, in which the stem is not known" in shown
+    assert command.main(["--files", pattern, "--best-gain", "--json", str(tmp_path / "found.json")]) == 0
+    rows = files.read_json(tmp_path / "found.json")["songs"]["a song_1"]
+    assert set(rows) == {"copy the input", "silence", "ceiling", "output"}
+
+
+def test_one_gain_makes_up_for_another_level(tmp_path: Path) -> None:
+    target = sounds()["target"]
+    pattern = lay_out(tmp_path / "f", output=0.1 * target)
+    for arguments, expected in (([], pytest.approx(20, abs=0.2)), (["--best-gain"], pytest.approx(0, abs=0.01))):
+        command.main(["--files", pattern, "--json", str(tmp_path / "found.json"), *arguments])
+        assert files.read_json(tmp_path / "found.json")["mean"]["output"]["stem_l1"] == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"output": None}, "no file matches .*output"),
+        ({"target": np.zeros(44100)}, "a song_target_1.wav is silent: there is nothing to measure .*output"),
+        ({"output": sounds(44000)["output"]}, "differ in length in samples: .*44100.*44000"),
+        ({"output": (sounds()["output"], 44100)}, "differ in rate in Hz: .*22050.*44100"),
+        ({"output": np.full(44100, np.nan)}, "holds samples that are no numbers"),
+        ({"target": np.zeros(0), "input": np.zeros(0), "output": np.zeros(0)}, "no samples"),
+    ],
+)
+def test_files_that_can_not_be_measured_are_named(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        command.main(["--files", lay_out(tmp_path / "f", **changed)])
+
+
+def test_lists_that_do_not_match_are_named(tmp_path: Path) -> None:
+    pattern = lay_out(tmp_path / "f")
+    soundfile.write(tmp_path / "f" / "output" / "more.wav", sounds()["output"], 22050)
+    with pytest.raises(ValueError, match=r"more\.wav has no input and no target of the same name \(more\)"):
+        command.main(["--files", pattern])
+    (tmp_path / "f" / "output" / "more.wav").unlink()
+    (tmp_path / "f" / "target" / "a song_target_1.wav").write_bytes(b"not sound")
+    with pytest.raises(ValueError, match="not readable as sound"):
+        command.main(["--files", pattern])
+    with pytest.raises(ValueError, match="write it in quotes"):
+        command.main(["--files", "a/*.wav"])

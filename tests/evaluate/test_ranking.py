@@ -1,0 +1,181 @@
+"""The choice of a checkpoint: by a stated rule, on validation songs, of those that are there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p_dist import files, rundir
+from p2p_dist.config import Evaluate
+from p2p_dist.evaluate import ranking
+from p2p_dist.evaluate.metrics import AMOUNT, REAL, TIME
+from tests.evaluate.finished_run import make
+
+PERFECT = {"lock8": 1.0, "f1t_beyond_chance": 1.0, "ec1": 1.0, "mmd": 0.0, "level_error": 0.0, "flux_ratio": 1.0}
+PERFECT |= {"density_ratio": 1.0, "chroma_correlation": 1.0}
+SILENT = {"lock8": 0.0, "f1t_beyond_chance": 0.0, "ec1": None, "mmd": None, "level_error": None, "flux_ratio": 0.0}
+SILENT |= {"density_ratio": 0.0, "chroma_correlation": None}
+
+
+def score(row: dict[str, Any], ceiling: dict[str, Any] = PERFECT, *, pitched: bool = False, **weights: float) -> float | None:
+    return ranking.score(ranking.families(row, ceiling, pitched=pitched), Evaluate(**weights))
+
+
+def test_perfection_is_one_and_silence_nothing() -> None:
+    assert score(PERFECT) == pytest.approx(1) and score(SILENT) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "better", "worse"),
+    [
+        ("lock8", 1.0, 0.4),
+        ("lock8", 1.0, 1.6),
+        ("lock8", 0.4, -0.2),
+        ("f1t_beyond_chance", 0.5, 0.2),
+        ("ec1", 0.5, 0.2),
+        ("mmd", 5.0, 40.0),
+        ("mmd", 40.0, 200.0),
+        ("level_error", 3.0, 20.0),
+        ("flux_ratio", 1.1, 2.0),
+        ("flux_ratio", 0.8, 0.3),
+        ("density_ratio", 1.2, 3.0),
+        ("density_ratio", 0.8, None),
+    ],
+)
+def test_every_measure_of_the_families_moves_the_score(name: str, better: float, worse: float | None) -> None:
+    scores = [score(PERFECT | {name: value}) for value in (better, worse)]
+    assert scores[0] is not None and scores[1] is not None and scores[0] > scores[1]
+
+
+def test_measures_that_are_only_reported_do_not() -> None:
+    assert score(PERFECT | {"mix_l1": 99.0, "onset_f1": 0.0, "stem_l1": 99.0}) == score(PERFECT)
+
+
+def test_pitch_counts_where_the_stem_has_one() -> None:
+    off = PERFECT | {"chroma_correlation": 0.0}
+    assert score(off) == pytest.approx(1) and score(off, pitched=True) == pytest.approx(1 - 1 / 3 / 4)
+
+
+def test_what_no_stem_can_be_measured_by_is_left_out_and_not_a_zero() -> None:
+    unknown = PERFECT | {"mmd": None, "lock8": None}
+    found = ranking.families(unknown, unknown, pitched=False)
+    assert set(found) == {TIME, AMOUNT} and score(unknown, unknown) == pytest.approx(1)
+    assert REAL in ranking.families(unknown, PERFECT, pitched=False), "the true stem has one, this one failed"
+    nothing = dict.fromkeys(PERFECT)
+    assert score(nothing, nothing) is None
+
+
+def test_weights_are_stated_and_decide() -> None:
+    timed, sounding = PERFECT | {"mmd": 400.0}, PERFECT | {"lock8": 0.0, "f1t_beyond_chance": 0.0, "ec1": 0.0}
+    assert score(timed, real_weight=0) > score(sounding, real_weight=0)
+    assert score(timed, time_weight=0) < score(sounding, time_weight=0)
+    assert "(2 x time + 1 x real + 0.5 x amount) / 3.5" in ranking.rule(Evaluate(time_weight=2, amount_weight=0.5))
+    with pytest.raises(ValueError, match="not all 0"):
+        Evaluate(time_weight=0, real_weight=0, amount_weight=0)
+    with pytest.raises(ValueError, match="weights must be"):
+        Evaluate(real_weight=float("nan"))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    place = tmp_path_factory.mktemp("made")
+    return place, make(place / "runs" / "run", {"a": "A", "b": "B"}, (5, 10, 15), seconds=0.3)[1]
+
+
+@pytest.fixture
+def run(made: tuple[Path, Any], tmp_path: Path) -> tuple[rundir.RunDir, Any]:
+    shutil.copytree(made[0], tmp_path / "place")
+    return rundir.RunDir(tmp_path / "place" / "runs" / "run"), made[1]
+
+
+def add_validation(run: rundir.RunDir, levels: dict[int, float]) -> None:
+    """Validation songs on which the checkpoints have these level errors."""
+    path = run.evaluations / "baselines.json"
+    content = files.read_json(path)
+    content["splits"]["valid"] = {**content["splits"]["test"], "songs": 3}
+    files.write_json(path, content)
+    for step, level in levels.items():
+        path = run.evaluations / rundir.step_name(step) / "metrics.json"
+        content = files.read_json(path)
+        mean = {**content["splits"]["test"]["mean"], "level_error": level, "lock8": 0.5}
+        content["splits"]["valid"] = {"mean": mean, "interval": {}, "absent": {}, "songs": []}
+        files.write_json(path, content)
+
+
+def test_chosen_on_validation_songs_and_reported_on_test_songs(run: tuple[rundir.RunDir, Any]) -> None:
+    folder, settings = run
+    ranked = ranking.conclude(folder, settings)
+    assert ranked is not None and ranked["chosen_on"] == "test" and "there are no other songs" in ranked["note"]
+    assert files.read_json(folder.best)["step"] == 15
+    add_validation(folder, {5: 2.0, 10: 1.0, 15: 9.0})
+    ranked = ranking.conclude(folder, settings)
+    assert ranked is not None and ranked["note"] == "" and ranked["reported_on"] == "test"
+    assert [item["step"] for item in ranked["checkpoints"]] == [10, 5, 15]
+    best = files.read_json(folder.best)
+    assert best["step"] == 10 and best["rule"] == ranking.rule(settings.evaluate) and best["chosen_on"] == "valid"
+    reported = files.read_json(folder.evaluations / "step-00000010" / "metrics.json")["splits"]["test"]
+    assert best["values"]["level_error"] == reported["mean"]["level_error"], "not that of the songs that chose"
+    assert best["interval"]["level_error"] == reported["interval"]["level_error"]
+    assert "chroma_correlation" not in best["values"]
+    assert rundir.in_words(folder.read_best()) == f"step 10, score {best['score']:.3f} on valid songs"
+    assert [item["name"] for item in ranked["baselines"]] == ["ceiling", "copy the input", "silence"]
+
+
+def test_a_checkpoint_that_is_gone_is_not_chosen(run: tuple[rundir.RunDir, Any]) -> None:
+    folder, settings = run
+    (folder.checkpoints / "step-00000015" / "generator.safetensors").unlink()
+    ranked = ranking.conclude(folder, settings)
+    assert ranked is not None and ranked["checkpoints"][0]["step"] == 15
+    assert files.read_json(folder.best)["step"] == 10
+
+
+def test_whoever_concludes_last_has_seen_all(run: tuple[rundir.RunDir, Any]) -> None:
+    """Several processes evaluate; the ranking is made of what lies there, not of what one of them did."""
+    folder, settings = run
+    late = folder.evaluations / "step-00000015"
+    late.rename(folder.path / "late")
+    ranking.conclude(folder, settings)
+    assert files.read_json(folder.best)["step"] == 10
+    (folder.path / "late").rename(late)
+    ranking.conclude(folder, settings)
+    assert files.read_json(folder.best)["step"] == 15
+    first = folder.best.read_bytes()
+    ranking.conclude(folder, settings)
+    assert folder.best.read_bytes() == first
+    assert not list(folder.checkpoints.glob(f"{files.TEMPORARY}*"))
+
+
+def test_evaluations_elsewhere_choose_nothing(run: tuple[rundir.RunDir, Any]) -> None:
+    folder, settings = run
+    folder.evaluations.rename(folder.path / "elsewhere")
+    assert ranking.conclude(folder, settings, folder.path / "elsewhere") is not None
+    assert not folder.best.exists() and (folder.path / "elsewhere" / "ranking.json").is_file()
+    assert ranking.conclude(folder, settings) is None, "nothing has been evaluated"
+
+
+def test_curves_are_drawn_with_the_baselines_as_lines(run: tuple[rundir.RunDir, Any]) -> None:
+    from p2p_dist.evaluate import curves
+
+    folder, settings = run
+    ranked = ranking.conclude(folder, settings)
+    assert (folder.evaluations / "curves.png").read_bytes().startswith(b"\x89PNG")
+    read = ranking.read(folder.evaluations)
+    assert ranked is not None and read is not None
+    drawn = {curve.name: curve for curve in curves.collect(*read, ranked, pitched=False)}
+    assert list(drawn["lock8"].points) == [5, 10, 15] and set(drawn["lock8"].lines) == {"copy the input", "silence", "ceiling"}
+    assert "mmd" not in drawn, "none could be measured"
+    assert drawn["level_error"].intervals[15] == (pytest.approx(2), pytest.approx(5))
+
+
+def test_the_foundation_can_read_the_choice(run: tuple[rundir.RunDir, Any]) -> None:
+    folder, settings = run
+    assert folder.read_best() is None
+    ranking.conclude(folder, dataclasses.replace(settings))
+    assert json.loads(folder.best.read_text())["step"] == 15
+    line = rundir.in_words(folder.read_best())
+    assert line is not None and line.startswith("step 15, score 0.") and "chosen on the test songs" in line

@@ -1,0 +1,87 @@
+"""Processes that share the checkpoints of a run, also while it trains; as jobs of a cluster do in tests/slurm."""
+
+import dataclasses
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from p2p_dist import files, presets, rundir
+from p2p_dist.data import index
+from p2p_dist.evaluate import take
+from p2p_dist.rundir import RunDir
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+TINY = presets.preset("tiny")
+SETTINGS = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, steps=40))  # 8 steps an epoch
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunDir(tmp_path / "a place" / "runs" / "run")
+    files.write_json(run.dataset, {"name": "songs"})
+    manifest = {"schema": index.SCHEMA, "splits": {"train": {"samples": list(range(32))}}}
+    files.write_json(run.shards / "manifest.json", manifest)
+    return run
+
+
+def save(run, step):
+    with files.new_folder(run.checkpoints / rundir.step_name(step)) as folder:
+        (folder / "generator.safetensors").touch()
+
+
+def take_all(folder, together):
+    """What one process takes; as long as an evaluation takes, others look for more."""
+    os.environ |= {"P2P_CLAIMS": "7", "SLURM_JOB_ID": "7", "P2P_EVALUATE": "during"}
+    take.LOOK, taken, run = 0.02, [], RunDir(folder)
+    if not together:  # the negative twin: nobody claims
+        take.claim = lambda run, name: True
+    for item, _ in take.take(run, SETTINGS):
+        time.sleep(0.1)
+        taken.append(item.step)
+        if not (run.evaluations / item.path.name).exists():
+            files.write_json(run.evaluations / item.path.name / "metrics.json", {"songs": []})
+    return taken
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_each_checkpoint_is_taken_once_as_it_appears(ranks, run, together):
+    """Beside a training those that stay are taken; at its end all there are. Without claims some are taken twice."""
+
+    def train():
+        for step in (8, 13, 16, 24, 32, 37, 40):
+            time.sleep(0.15)
+            save(run, step)
+            if step == 16:
+                (run.checkpoints / rundir.step_name(13) / "generator.safetensors").unlink()
+        run.write_outcome("train", "done")
+
+    training = threading.Thread(target=train)
+    training.start()
+    taken = ranks(3, take_all, run.path, together, seconds=60)
+    training.join()
+    every = sorted(step for part in taken for step in part)
+    assert sorted(set(every)) == [8, 16, 24, 32, 37, 40]
+    assert (len(every) == 6) == together, taken
+
+
+def test_without_a_checkpoint_it_is_said(run):
+    with pytest.raises(ValueError, match="train first"):
+        next(take.take(run, SETTINGS))
+
+
+def test_only_what_this_job_left_is_free_again(run, monkeypatch):
+    """A job that begins anew frees the claims of its own earlier attempts; those of jobs that share with it stay."""
+    folder, log = run.evaluations / "claims" / "7", run.slurm / "evaluate" / "attempts.0"
+    monkeypatch.setenv("P2P_CLAIMS", "7")
+    for job, restart, step in (("70", "0", 8), ("70", "1", 16), ("71", "0", 24)):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
+        assert take.claim(run, rundir.step_name(step)) and not take.claim(run, rundir.step_name(step))
+    files.write_text(log, "launch 70\nstart 70.0 0 1 1\nend 70.0 0 2 - killed 0\nstart 70.1 0 3 1\n")
+    command = ["bash", str(CHECKOUT / "hpc" / "claims.sh"), str(folder)]
+    subprocess.run(command, env={**os.environ, "P2P_ATTEMPTS": str(log)}, check=True)
+    assert [path.name for path in folder.iterdir()] == [rundir.step_name(24)]
