@@ -22,8 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import console, files, processes
-from p2p_dist.audio import stems
+from p2p_dist import console, files, processes, songs
 from p2p_dist.config import Data
 from p2p_dist.data import index
 from p2p_dist.data.card import card
@@ -96,13 +95,12 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
     # The longest first: nobody waits at the end for one that began late.
     order = sorted(range(len(todo)), key=lambda number: -todo[number][0].source.size())
     if min(workers, len(todo)) <= 1:
+        processes.keep_memory()
         for number in order:
             take(number, make_song(*todo[number]))
     else:
         context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(
-            min(workers, len(todo)), context, initializer=processes.die_with_parent
-        ) as pool:
+        with concurrent.futures.ProcessPoolExecutor(min(workers, len(todo)), context, initializer=_begin_worker) as pool:
             futures = {pool.submit(make_song, *todo[number]): number for number in order}
             try:
                 for future in concurrent.futures.as_completed(futures):
@@ -116,10 +114,15 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
     return [results[number] for number in sorted(results) if results[number].error is not None]
 
 
+def _begin_worker() -> None:
+    processes.die_with_parent()
+    processes.keep_memory()
+
+
 def _work(root: Path) -> list[Work]:
-    numbers = dict.fromkeys(stems.SPLITS, 0)
+    numbers = dict.fromkeys(songs.SPLITS, 0)
     work = []
-    for source in stems.find_songs(root):
+    for source in songs.find_songs(root):
         work.append(Work(source, numbers[source.split]))
         numbers[source.split] += 1
     return work
@@ -164,7 +167,7 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[Result]) -> N
         raise ValueError(f"none of {len(work)} songs could be read:\n  {reasons}")
     ((dtype, shape),) = kinds
     splits: dict[str, Any] = {}
-    for split in stems.SPLITS:
+    for split in songs.SPLITS:
         part = [record for record in records if record["split"] == split]
         if any(record["shard"] for record in part):
             splits[split] = {

@@ -12,6 +12,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2p_dist import songs
 from p2p_dist.audio import stems
 from p2p_dist.config import STEMS
 
@@ -26,16 +27,16 @@ def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int
     return folder
 
 
-def source(path: Path) -> stems.Source:
-    return stems.Source(path.name.removesuffix(stems.SUFFIX), "train", path)
+def source(path: Path) -> songs.Source:
+    return songs.Source(path.name.removesuffix(songs.SUFFIX), "train", path)
 
 
 def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
     for place in ("train/b", "train/a", "test/z", "train/.hidden"):
         write_stems(tmp_path / place)
-    shutil.copy(stems.excerpt_file(), tmp_path / "test" / "An excerpt.stem.mp4")
+    shutil.copy(songs.excerpt_file(), tmp_path / "test" / "An excerpt.stem.mp4")
     (tmp_path / "train" / "notes.txt").write_text("not a song")
-    found = stems.find_songs(tmp_path)
+    found = songs.find_songs(tmp_path)
     assert [(song.split, song.name) for song in found] == [
         ("train", "a"), ("train", "b"), ("test", "An excerpt"), ("test", "z"),
     ]  # fmt: skip
@@ -48,24 +49,24 @@ def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
 def test_a_folder_without_songs_says_what_is_expected(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
     make(tmp_path / "data")
     with pytest.raises(ValueError, match=r"data.*train.*test.*SONG\.stem\.mp4"):
-        stems.find_songs(tmp_path / "data")
+        songs.find_songs(tmp_path / "data")
 
 
 @given(st.sets(st.text(min_size=1), max_size=30), st.sets(st.text(min_size=1), max_size=30))
 def test_adding_songs_moves_none_between_train_and_valid(some: set[str], more: set[str]) -> None:
-    before, after = stems._validation_titles(list(some)), stems._validation_titles(list(some | more))
+    before, after = songs.validation_titles(list(some)), songs.validation_titles(list(some | more))
     assert before == after & some
 
 
 def test_about_a_seventh_is_held_out_for_validation() -> None:
     titles = [f"Title {number}" for number in range(2000)]
-    assert 0.11 < len(stems._validation_titles(titles)) / len(titles) < 0.17
+    assert 0.11 < len(songs.validation_titles(titles)) / len(titles) < 0.17
 
 
 def test_musdb18_keeps_its_own_validation_songs() -> None:
-    known = stems.musdb_settings()["validation_tracks"]
+    known = songs.musdb_settings()["validation_tracks"]
     assert len(known) == 14
-    assert stems._validation_titles([known[0], "Another"]) == set(known)
+    assert songs.validation_titles([known[0], "Another"]) == set(known)
 
 
 @pytest.mark.parametrize(("rate", "channels", "suffix"), [(44100, 2, ".wav"), (8000, 1, ".flac"), (48000, 3, ".wav")])
@@ -87,7 +88,7 @@ def test_only_the_stems_asked_for_are_decoded(tmp_path: Path) -> None:
 
 
 def test_the_mix_is_the_sum_of_the_stems() -> None:
-    song = stems.load(source(stems.excerpt_file()))
+    song = stems.load(source(songs.excerpt_file()))
     total = sum(song.stems[name].astype(np.float64) for name in ("bass", "vocals"))
     np.testing.assert_allclose(song.sum_of(["bass", "vocals"]), total, atol=1e-6)
 
@@ -141,7 +142,7 @@ def test_damaged_folders_are_named(tmp_path: Path, damage, message: str) -> None
 
 @pytest.mark.parametrize("size", [0, 100, 5000, 0.5, 0.98])
 def test_a_stem_file_cut_anywhere_is_named(tmp_path: Path, size: float) -> None:
-    whole = stems.excerpt_file().read_bytes()
+    whole = songs.excerpt_file().read_bytes()
     path = tmp_path / "cut.stem.mp4"
     path.write_bytes(whole[: int(size if size > 1 else size * len(whole))])
     with pytest.raises(ValueError, match=r"cut\.stem\.mp4: (not decodable|cut short|[04] sound streams, a stem file has 5)"):
@@ -158,7 +159,7 @@ def test_a_text_file_with_the_name_of_a_stem_file_is_named(tmp_path: Path) -> No
 @FFMPEG
 def test_stem_files_decode_as_ffmpeg_decodes_them() -> None:
     """Offset (encoder delay, edit list) and length are ffmpeg's, samples to the rounding of 16 bits."""
-    path = stems.excerpt_file()
+    path = songs.excerpt_file()
     song = stems.load(source(path))
     for number, name in enumerate(STEMS, 1):
         command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", f"0:a:{number}", "-f", "s16le", "-"]

@@ -22,6 +22,7 @@ from p2p_dist.audio import stems
 from p2p_dist.config import Data
 from p2p_dist.data import index, shards, song
 from p2p_dist.data.index import Index
+from p2p_dist.songs import Source, excerpt_file
 
 
 def fingerprint(out: Path) -> dict[str, str]:
@@ -73,10 +74,28 @@ def test_plain_tar_reads_the_shards(dataset: Path) -> None:
             assert {member.mtime for member in archive} == {0}
 
 
+def test_a_shard_is_what_webdatasets_own_writer_makes_of_its_samples(dataset: Path, tmp_path: Path) -> None:
+    from webdataset import TarWriter
+
+    for shard in dataset.glob("*.tar"):
+        with tarfile.open(shard) as archive, TarWriter(str(tmp_path / "theirs.tar"), mtime=0, encoder=False) as writer:
+            for member in archive:
+                key, _, suffix = member.name.partition(".")
+                writer.write({"__key__": key, suffix: archive.extractfile(member).read()})  # type: ignore[union-attr]
+        assert (tmp_path / "theirs.tar").read_bytes() == shard.read_bytes()
+
+
+def test_what_is_known_of_a_shard_as_it_is_written_is_what_is_found_in_it(dataset: Path) -> None:
+    for split, part in index.read_manifest(dataset)["splits"].items():
+        found = [[r["key"], s["name"], r["input"], r["target"], r["checksum"]] for s in part["shards"]
+                 for r in index.index_shard(dataset / s["name"])]  # fmt: skip
+        assert found == part["samples"], split
+
+
 def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
     from p2p_dist.evaluate.excerpts import read_sound
 
-    decoded = stems.load(stems.Source("D", "test", songs / "test" / "D"))
+    decoded = stems.load(Source("D", "test", songs / "test" / "D"))
     input, target, rate = read_sound(dataset / "audio-test-00000-d.tar", "00000-d")
     assert rate == decoded.sample_rate
     np.testing.assert_allclose(input, decoded.sum_of(["bass", "other", "vocals"]), atol=2**-22)
@@ -125,7 +144,7 @@ def test_damaged_songs_are_named_and_left_out_and_the_rest_goes_on(songs: Path, 
     """
     root = Path(shutil.copytree(songs, tmp_path / "songs"))
     (root / "train" / "Text.stem.mp4").write_text("words")
-    cut = stems.excerpt_file().read_bytes()
+    cut = excerpt_file().read_bytes()
     (root / "train" / "Cut.stem.mp4").write_bytes(cut[: int(0.98 * len(cut))])
     (root / "train" / "C" / "bass.wav").unlink()
     left_out = shards.preprocess(root, tmp_path / "out", small, workers=2)
