@@ -147,7 +147,7 @@ def check_data(run: RunDir, settings: Config) -> Finding:
     return Finding("data", OK, f"runs and shards are seen{further}")
 
 
-def check_disk(run: RunDir, size: int = 64 << 20, least: int = 20 << 30) -> Finding:
+def check_disk(run: RunDir, size: int = 64 << 20, least: int = 5 << 30) -> Finding:
     """Write `size` bytes and look for `least` left: a quota that is used up shows only in writing."""
     probe = run.results / f"probe-{os.environ.get('RANK', '0')}"
     begun = time.monotonic()
