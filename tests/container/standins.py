@@ -57,7 +57,7 @@ class Images:
         project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
         more = project["optional-dependencies"]
         needed = [*project["dependencies"], *more["run"], *more["tensorboard"]]
-        needed = [name for name in needed if not name.startswith("torch")]
+        needed = [name for name in needed if not name.startswith("torch>")]
         wheels = self.folder / "wheels"
         call(sys.executable, "-m", "pip", "wheel", "--quiet", "-w", str(wheels), "-c", "constraints.txt", *needed)
         return wheels
