@@ -1,6 +1,7 @@
 """Real images and a real Slurm whose nodes start them."""
 
 import os
+import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,11 @@ def place(tmp_path_factory):
             yield found
         finally:
             lab.down()
+            pool.shutdown(cancel_futures=True)
+            for name in ("root", "wheels"):  # pytest keeps the folders of three runs
+                shutil.rmtree(folder / name, ignore_errors=True)
+            for image in (*folder.glob("*.sif"), *folder.glob("*.sqsh")):
+                image.unlink()
 
 
 @pytest.fixture(scope="session")
