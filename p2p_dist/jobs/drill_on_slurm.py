@@ -47,10 +47,12 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
         ValueError: Slurm would refuse the jobs; nothing was queued.
         OSError: a job failed undisturbed, Slurm can't be asked, or it took longer than `patience`.
     """
+    place.check_images(settings.resources)
     root, end = rundir.runs_root() / "drill", time.monotonic() + patience
     dataset = rundir.dataset_name(songs, settings.data)
     undisturbed = RunDir(root / "runs" / "undisturbed")
     rundir.begin(undisturbed, settings, dataset)
+    (root / "shards").mkdir()  # a container is shown it before there are any
     for stage in ("preprocess", "train"):
         job = _queue(stage, undisturbed, settings, place)
         console.say(f"undisturbed: {stage} is job {job}")
@@ -84,9 +86,8 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
 
 
 def _queue(stage: str, run: RunDir, settings: config.Config, place: site.Site) -> str:
-    job = next(job for job in chain.jobs(run, settings, place) if job.stage == stage)
-    slurm.check(job)
-    return slurm.submit(job, None)
+    (job,) = chain.jobs(run, settings, place, (stage,))
+    return slurm.queue_check(job, place)
 
 
 def _is_over(one: Stopped, settings: config.Config, place: site.Site) -> bool:

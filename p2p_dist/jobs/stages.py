@@ -8,9 +8,13 @@ exit handler of a library may keep a process that has finished.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":  # before the imports, which take a moment: a request to stop that comes now is kept, not died of
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR2))
+
 import faulthandler
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -157,7 +161,10 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     }[stage]
     outcome, message, code = "failed", "", console.FAILED
     try:
-        code = body(run, rundir.resolve(run))
+        settings = rundir.resolve(run)
+        if stage not in ("train", *CHECKS):  # which let requests through once they listen
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+        code = body(run, settings)
         outcome = {console.DONE: "done", console.STOPPED: "stopped"}.get(code, "failed")
     except KeyboardInterrupt:
         outcome, code, message = "stopped", console.STOPPED, "stopped between two pieces of work"

@@ -134,7 +134,7 @@ def _parent(folder: Path, faults: tuple[At, ...], sabotage: Callable[[], None] |
     _inject(RunDir(folder), faults)
     if sabotage is not None:
         sabotage()
-    local.fork_ranks(folder)
+    local.fork_ranks("train", folder)
 
 
 def _inject(run: RunDir, faults: tuple[At, ...]) -> None:
