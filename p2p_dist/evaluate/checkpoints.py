@@ -142,8 +142,10 @@ def held_out(dataset: Path, config: Config) -> list[Excerpt]:
             f"{dataset} has no {split} songs: evaluation needs some that training does not see; put them into {split}/"
         )
     excerpts = []
-    for song, shard in list(zip(part["songs"], part["audio"], strict=True))[: config.evaluate.songs]:
-        input, target, rate = read_sound(dataset / shard["name"], song["key"])
+    sounds = {shard["name"] for shard in part["audio"]}  # ready-made pairs have none
+    heard = [song for song in part["songs"] if f"audio-{split}-{song['key']}.tar" in sounds]
+    for song in heard[: config.evaluate.songs]:
+        input, target, rate = read_sound(dataset / f"audio-{split}-{song['key']}.tar", song["key"])
         pictures = generate.loudest_part(pairs.make(input, target, rate, config.data), config.evaluate.seconds, config)
         # From frames of the spectrogram to samples of the song.
         ratio = config.data.hop_length * rate / config.data.sample_rate

@@ -44,7 +44,9 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
     files.remove_garbage(run.path)
     for stage in stages.STAGES:
         if (found := stages.is_done(stage, run)) is not None:
-            if stage != "page":
+            if found == stages.SOUNDLESS:
+                console.say(f"{stage}: {found}")
+            elif stage != "page":
                 console.say(f"{stage}: done already ({found})")
             continue
         code = _run_until_it_ends(stage, run, settings, owner)
@@ -64,7 +66,8 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
     left_out = files.read_json(run.shards / "manifest.json")["left_out"]
     for song in left_out:
         console.complain(f"left out: {song['reason']}")
-    console.say(f"page: {run.page}")
+    if run.page.is_file():
+        console.say(f"page: {run.page}")
     return console.FAILED if left_out else console.DONE
 
 

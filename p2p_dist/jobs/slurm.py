@@ -182,7 +182,7 @@ def wait(run: RunDir, every: float = 5.0) -> int:
         time.sleep(every)
     left = [stage for stage in stages.STAGES if stages.is_done(stage, run) is None]
     if not left:
-        console.say(f"page: {run.page}")
+        console.say(f"page: {run.page if run.page.is_file() else stages.SOUNDLESS}")
         return console.DONE
     outcome = run.read_outcome()
     if outcome is not None and outcome["stage"] == left[0] and outcome["outcome"] == "stopped":
