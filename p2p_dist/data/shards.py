@@ -98,7 +98,8 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
         results[number] = result
         seconds, size = (sum(getattr(r, name) for r in results.values()) for name in ("seconds", "bytes"))
         wall = max(time.monotonic() - begun, 1e-9)
-        note = f"{seconds / wall:.0f}x real time, {size / wall / 1e6:.1f} MB/s, {result.name}"
+        speed = f"{seconds / wall:.0f}x real time, " if seconds else ""  # pictures have none
+        note = f"{speed}{size / wall / 1e6:.1f} MB/s, {result.name}"
         on_song(total - len(todo) + len(results), total, replace(result, note=note))
 
     # The longest first: nobody waits at the end for one that began late.

@@ -131,10 +131,8 @@ def test_a_place_where_nothing_may_be_written_is_named(many: Path, undisturbed: 
     finally:
         locked.chmod(0o755)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert (
-        f"Permission denied: {out}" in done.stderr and "name another folder" in done.stderr
+    assert f"Permission denied: {out}" in done.stderr and "name another folder" in done.stderr
     assert "Traceback" not in done.stderr
-    )
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
