@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test guards test-browser test-readme test-faults soak test-slurm clean
+.PHONY: install demo test guards test-browser test-readme test-faults soak test-slurm test-container clean
 
 install: $(VENV)/run
 demo: $(VENV)/run
@@ -21,7 +21,7 @@ $(VENV)/dev: $(VENV)/run
 	touch $@
 
 test: $(VENV)/dev
-	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks --ignore=tests/faults --ignore=tests/slurm
+	$(BIN)/python -m pytest --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks --ignore=tests/faults --ignore=tests/slurm --ignore=tests/container
 
 guards: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -29,7 +29,7 @@ guards: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
-	$(BIN)/shellcheck .ci/run hpc/*.sh hpc/*/*.sh hpc/*.sbatch tests/browser/*.sh tests/slurm/*.sh
+	$(BIN)/shellcheck .ci/run hpc/*.sh hpc/*/*.sh hpc/*.sbatch containers/*.sh tests/*/*.sh
 
 # Installs Debian's chromium when it is not there (needs root for that) and opens a page in it.
 test-browser: $(VENV)/dev
@@ -40,6 +40,12 @@ test-browser: $(VENV)/dev
 test-slurm: $(VENV)/dev
 	tests/slurm/install.sh
 	$(BIN)/python -m pytest tests/slurm
+
+# Images built and jobs run with a real Singularity on that Slurm: about 4 minutes. Installs what is missing (needs root).
+test-container: $(VENV)/dev
+	tests/slurm/install.sh
+	tests/container/install.sh
+	$(BIN)/python -m pytest tests/container
 
 # Every command of the README, pasted into a shell in a fresh clone.
 test-readme: $(VENV)/dev

@@ -20,7 +20,7 @@ docker://*) arguments+=(--build-arg BOOTSTRAP=docker --build-arg "BASE=${from#do
     [ -d "$from" ] || arguments+=(--build-arg "BASE_DIGEST=sha256:$(sha256sum "$from" | cut -d ' ' -f 1)")
     ;;
 esac
-if ! singularity build --help | grep -q -- --build-arg; then
+if [[ $(singularity build --help) != *--build-arg* ]]; then
     echo "error: this $(singularity --version) is too old for --build-arg: use containers/build_overlay.sh" >&2
     exit 2
 fi

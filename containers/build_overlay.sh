@@ -25,6 +25,7 @@ PYTHONNOUSERSITE=1 singularity exec --bind "$work:/user-software" "$@" "$image" 
     python -m pip install --no-cache-dir --constraint image.txt --requirement needed.txt
     python requirements.py . --unchanged
     python check.py'
-mksquashfs "$work" "$output.building" -noappend -no-progress -quiet -no-xattrs -all-root
+read -r -a compression <<<"${COMPRESSION:-}" # such as: -comp lz4
+mksquashfs "$work" "$output.building" -noappend -no-progress -quiet -no-xattrs -all-root "${compression[@]}"
 mv "$output.building" "$output"
 echo "built $output"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import __version__, config, files, presets
+from p2p_dist import __version__, config, files, presets, songs
 
 PACKAGES = ("torch", "numpy", "scipy", "webdataset", "av", "soxr", "soundfile", "submitit", "safetensors")
 
@@ -323,38 +323,18 @@ def is_evaluation(folder: Path) -> bool:
     return all((folder / "audio" / f"{key}-{name}.flac").is_file() for key in keys for name in ("stem", "mix"))
 
 
-SOUNDS = (".stem.mp4", ".wav", ".flac")
-
-
 def dataset_name(root: Path, data: config.Data) -> str:
     """Name of the folder of shards for these songs under these settings, as `drums-default-1f3c9a52e07b`.
 
     Songs are told apart by path and size in bytes, not opened: a login node, which has no decoder, can tell the name.
 
     Raises:
-        ValueError: no such folder, or no sound in its train/ and test/; says what is expected.
+        ValueError: no song; see `songs.list_songs`.
     """
-    layout = "train/ and test/ with SONG.stem.mp4 files, or with SONG/ folders of drums, bass, other and vocals as wav or flac"
-    if not root.is_dir():
-        raise ValueError(f"no folder {root}: --data names the folder of MUSDB18 or one laid out like it ({layout})")
-    songs = []
-    for split in ("train", "test"):
-        for path in sorted((root / split).iterdir()) if (root / split).is_dir() else []:
-            for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-                if file.name.endswith(SOUNDS) and file.is_file():
-                    songs.append([_utf8(file.relative_to(root)), file.stat().st_size])
-    if not songs:
-        raise ValueError(f"no song in {root}: expected {layout}")
+    found = [file for song in songs.list_songs(root) for file in song.files()]
+    sizes = sorted([file.relative_to(root).as_posix(), file.stat().st_size] for file in found)
     task = re.sub(r"[^a-z]+", "-", data.task).strip("-")
-    return f"{task}-{data.representation}-{files.digest([data.science(), songs])[:12]}"
-
-
-def _utf8(path: Path) -> str:
-    try:
-        path.as_posix().encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"the file name {os.fsencode(path)!r} is not UTF-8: rename it (convmv does whole folders)") from None
-    return path.as_posix()
+    return f"{task}-{data.representation}-{files.digest([data.science(), sizes])[:12]}"
 
 
 class Owner:

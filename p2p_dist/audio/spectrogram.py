@@ -72,17 +72,24 @@ def mel_power(signal: np.ndarray, sample_rate: int, n_fft: int, hop_length: int,
     filters = mel_filters(sample_rate, n_fft, mels, lowest)
     count = frame_count(len(signal), hop_length)
     result = np.empty((mels, count), np.float32)
+    margin = n_fft // 2
+    inner = (
+        np.lib.stride_tricks.sliding_window_view(signal, n_fft) if len(signal) >= n_fft else np.empty((0, n_fft), np.float32)
+    )
     for start in range(0, count, _BLOCK):
         # Only this block's part of the signal, padded where it reaches beyond: a copy of a long song is 100 MB.
-        begin = start * hop_length - n_fft // 2
+        begin = start * hop_length - margin
         end = begin + (min(_BLOCK, count - start) - 1) * hop_length + n_fft
-        part = signal[max(begin, 0) : max(end, 0)]
-        if len(part) < end - begin:
-            part = np.pad(part, (max(-begin, 0), max(end - len(signal), 0)))
-        frames = np.lib.stride_tricks.sliding_window_view(part, n_fft)[::hop_length]
-        spectrum = scipy.fft.rfft(frames * hann(n_fft), axis=1)
-        power = spectrum.real**2 + spectrum.imag**2
-        result[:, start : start + _BLOCK] = (filters @ power.T).astype(np.float32)
+        if begin >= 0 and end <= len(signal):
+            frames = inner[begin : end - n_fft + 1 : hop_length]
+        else:
+            part = np.pad(signal[max(begin, 0) : max(end, 0)], (max(-begin, 0), max(end - len(signal), 0)))
+            frames = np.lib.stride_tricks.sliding_window_view(part, n_fft)[::hop_length]
+        # Frames beside each other: scipy's FFT takes several at once, and the filters find each bin as a run of memory.
+        spectrum = scipy.fft.rfft((frames * hann(n_fft)).T, axis=0)
+        parts = spectrum.view(np.float32)  # real and imaginary by turns
+        parts *= parts
+        result[:, start : start + _BLOCK] = filters @ (parts[:, ::2] + parts[:, 1::2])
     return result
 
 

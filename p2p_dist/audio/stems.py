@@ -1,37 +1,26 @@
-"""Songs as stems: MUSDB18 (`.stem.mp4`), MUSDB18-HQ (folders of wav), folders laid out like them, ready-made npz pairs.
+"""Songs decoded: stems added up as they come, mono, another rate.
 
-The only module that knows these layouts. The mixture stream is never read: a mix is always the sum of stems, because
-MUSDB18's own mixture is mastered (15 dB off).
+The mixture stream is never read: a mix is always the sum of stems, because MUSDB18's own mixture is mastered (15 dB off).
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import importlib.util
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import yaml
 
 from p2p_dist.config import STEMS
+from p2p_dist.songs import Source, musdb_settings, stem_files
 
-SPLITS = ("train", "valid", "test")
-EXCERPT = "The Easton Ellises - Falcon 69.stem.mp4"
-"""The six seconds of MUSDB18 that the package stempeg ships for its own tests."""
+FULL_SCALE = 32767 / 32768
+"""Samples that reach it count as clipped."""
 
-VALID_SHARE = 0.14
-"""Share of the training titles held out for validation where the songs are not MUSDB18 (which has 14 of 100)."""
-
-SUFFIX = ".stem.mp4"
-PAIRS_SUFFIX = ".npz"
-
-_HELD = 8  # frames gathered before they are handed on: few calls of numpy
-_BLOCK = 1 << 13  # samples added up at once: all stems of them stay in the cache
+_HELD = 16  # frames gathered before they are handed on: few calls of numpy, and all stems of them stay in the cache
+_BLOCK = 1 << 14  # samples of a wav or flac read at once
 
 
 @dataclass(frozen=True)
@@ -54,118 +43,19 @@ class Song:
         return total
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where one song lies, not yet decoded: a `.stem.mp4` file, a folder with one sound file a stem, or ready-made pairs.
+@dataclass
+class Sum:
+    """Some stems of a song added up.
 
-    pairs: the npz files, where the song comes as pictures and has no sound.
+    sound: float32 (samples, channels), a view of memory laid out channel by channel; (samples, 1) where only the mean of
+        the channels was asked for. What follows is of all channels.
+    peak: the largest absolute value. clipped: samples at full scale or over. power: mean square.
     """
 
-    name: str
-    split: str
-    path: Path
-    pairs: tuple[Path, ...] = ()
-
-    def size(self) -> int:
-        """Bytes of all its files: with name and split, the identity of the song."""
-        files = self.pairs or ([self.path] if self.path.is_file() else stem_files(self.path).values())
-        return sum(file.stat().st_size for file in files)
-
-
-def stem_files(folder: Path) -> dict[str, Path]:
-    """The sound file of each stem found in the folder of one song."""
-    found: dict[str, Path] = {}
-    for stem in STEMS:
-        for suffix in (".wav", ".flac"):
-            if (file := folder / f"{stem}{suffix}").is_file():
-                found.setdefault(stem, file)
-    return found
-
-
-def find_songs(root: Path) -> list[Source]:
-    """All songs under `root`/train and `root`/test, sorted by split and name; part of train becomes valid.
-
-    Raises:
-        ValueError: no such folder, or no song in it; the message says what is expected.
-    """
-    layout = (
-        f"{root}/train and {root}/test with SONG{SUFFIX} files, or SONG folders of {', '.join(STEMS)} as wav or flac, "
-        f"or the {PAIRS_SUFFIX} pairs of the thesis"
-    )
-    if not root.is_dir():
-        raise ValueError(f"no folder {root}: --data names the folder of MUSDB18, or one laid out like it ({layout})")
-    songs = []
-    for split in ("train", "test"):
-        loose = []
-        for path in sorted((root / split).iterdir()) if (root / split).is_dir() else []:
-            if path.name.startswith("."):
-                continue
-            if path.is_dir() and stem_files(path):
-                songs.append(Source(path.name, split, path))
-            elif path.is_dir() and (pairs := sorted(path.glob("*" + PAIRS_SUFFIX))):
-                songs.append(Source(path.name, split, path, tuple(pairs)))
-            elif path.name.endswith(SUFFIX):
-                songs.append(Source(path.name.removesuffix(SUFFIX), split, path))
-            elif path.name.endswith(PAIRS_SUFFIX):
-                loose.append(path)
-        songs += [Source(name, split, root / split, pairs) for name, pairs in _by_song(loose).items()]
-    if not songs:
-        raise ValueError(f"no song in {root}: expected {layout}")
-    valid = _validation_titles([song.name for song in songs if song.split == "train"])
-    songs = [replace(s, split="valid") if s.split == "train" and s.name in valid else s for s in songs]
-    return sorted(songs, key=lambda song: (SPLITS.index(song.split), song.name, song.path))
-
-
-def _by_song(pairs: list[Path]) -> dict[str, tuple[Path, ...]]:
-    """Loose npz files of one folder by song: what stands before the number at the end of a name."""
-    songs: dict[str, list[Path]] = {}
-    for path in pairs:
-        name = path.name.removesuffix(PAIRS_SUFFIX)
-        songs.setdefault(re.sub(r"[\s._-]*\d+$", "", name) or name, []).append(path)
-    return {name: tuple(sorted(paths)) for name, paths in songs.items()}
-
-
-def _validation_titles(titles: list[str]) -> set[str]:
-    """Which training songs are held out for validation: MUSDB18's own 14 if it is MUSDB18, else by hash of the title.
-
-    The hash decides each title by itself, so that adding songs moves none.
-    """
-    known = set(musdb_settings()["validation_tracks"])
-    if known & set(titles):
-        return known
-    return {title for title in titles if hashlib.sha256(title.encode()).digest()[0] < 256 * VALID_SHARE}
-
-
-def _installed(package: str) -> Path:
-    """Folder of an installed package, found without importing it.
-
-    Raises:
-        ValueError: it is not installed.
-    """
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise ValueError(f"the package {package} is not installed: pip install 'p2p_dist[run]'")
-    return Path(spec.submodule_search_locations[0])
-
-
-@functools.cache
-def musdb_settings() -> dict:  # type: ignore[type-arg]
-    """musdb's own `mus.yaml`: stem order and validation titles. `import musdb` raises where ffmpeg is missing."""
-    settings = yaml.safe_load((_installed("musdb") / "configs" / "mus.yaml").read_text(encoding="utf-8"))
-    assert isinstance(settings, dict)
-    return settings
-
-
-def excerpt_file() -> Path:
-    """The six-second excerpt inside stempeg.
-
-    Raises:
-        ValueError: stempeg is not installed, or came without it.
-    """
-    file = _installed("stempeg") / "data" / EXCERPT
-    if not file.is_file():
-        raise ValueError(f"stempeg came without its excerpt ({file}): name a folder of songs with --data")
-    return file
+    sound: np.ndarray
+    peak: float
+    clipped: int
+    power: float
 
 
 def load(source: Source, stems: Iterable[str] = STEMS) -> Song:
@@ -176,85 +66,106 @@ def load(source: Source, stems: Iterable[str] = STEMS) -> Song:
     """
     wanted = set(stems)
     names = [stem for stem in STEMS if stem in wanted]
-    rate, sounds = load_sums(source, [(name,) for name in names])
-    return Song(source.name, rate, dict(zip(names, sounds, strict=True)))
+    rate, sums = load_sums(source, [(name,) for name in names])
+    return Song(source.name, rate, {name: found.sound for name, found in zip(names, sums, strict=True)})
 
 
-def load_sums(source: Source, sums: Sequence[Sequence[str]]) -> tuple[int, list[np.ndarray]]:
+def load_sums(source: Source, sums: Sequence[Sequence[str]], *, downmix: bool = False) -> tuple[int, list[Sum]]:
     """Decode every stem once and add it to each of the sums that names it: a song takes the memory of its sums.
 
+    Args:
+        downmix: keep the mean of the channels only, the same bits as `mono` gives of the whole.
+
     Returns:
-        sample rate, and for each sum float32 (samples, channels), a view of memory laid out channel by channel.
+        sample rate, and the sums in the order asked for.
 
     Raises:
         ValueError: a stem is missing, cut short, or differs from the others in length, rate or channels; a file is not
             what its name says; the song has no samples, or samples that are no numbers. The message names file and stem.
     """
-    mixer = _Mixer(sums)
+    mixer = _Mixer(sums, downmix)
     decode = _decode_stem_mp4 if source.path.is_file() else _read_folder
     rate = decode(source.path, mixer)
-    mixer.mix(min(mixer.waiting.values()))
     if len(set(mixer.lengths.values())) > 1:
         listed = ", ".join(f"{name} {length / rate:.3f} s" for name, length in mixer.lengths.items())
         raise ValueError(f"{source.path}: the stems differ in length ({listed})")
     if not mixer.mixed:
         raise ValueError(f"{source.path}: no samples")
-    sounds = [total[:, : mixer.mixed] for total in mixer.totals]
-    for names, sound in zip(mixer.sums, sounds, strict=True):
-        if not all(np.isfinite(np.dot(channel, channel)) for channel in sound):
+    for names, total in zip(mixer.sums, mixer.totals, strict=True):
+        if not np.isfinite(total.power):
             raise ValueError(f"{source.path}: stem {' + '.join(names)} holds samples that are no numbers (NaN or infinite)")
-    return rate, [sound.T for sound in sounds]
+    return rate, [total.finish(mixer.mixed) for total in mixer.totals]
 
 
-class _Mixer:
-    """Sums of stems that arrive in pieces, each at its own pace.
+class _Total:
+    """One sum that grows: what has come to is measured and put to its place while it is in the cache."""
 
-    What all stems have come to is added up, in the order of `STEMS`, while it is in the cache; only the sums go to memory.
-    """
-
-    def __init__(self, sums: Sequence[Sequence[str]]) -> None:
-        self.sums = [[stem for stem in STEMS if stem in set(part)] for part in sums]
-        self.names = [stem for stem in STEMS if any(stem in part for part in self.sums)]
-        self.pending: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
-        self.waiting = dict.fromkeys(self.names, 0)
-        self.lengths = dict.fromkeys(self.names, 0)
-        self.totals: list[np.ndarray] = []
-        self.mixed = 0
+    def __init__(self, downmix: bool) -> None:
+        self.downmix = downmix
+        self.memory = np.empty((0, 0), np.float32)
+        self.channels, self.peak, self.clipped, self.power = 0, 0.0, 0, 0.0
 
     def reserve(self, channels: int, samples: int) -> None:
         """Make room, planar: a channel is one run of memory. The pages are touched only when they are written."""
-        grown = [np.empty((channels, samples), np.float32) for _ in self.sums]
-        for new, old in zip(grown, self.totals, strict=False):
-            new[:, : self.mixed] = old[:, : self.mixed]
-        self.totals = grown
+        old, self.channels = self.memory, channels
+        self.memory = np.empty((1 if self.downmix else channels, samples), np.float32)
+        if old.size:
+            self.memory[:, : old.shape[1]] = old
+
+    def add(self, sound: np.ndarray, begin: int) -> None:
+        """The next samples, (channels, samples)."""
+        for channel in sound:
+            self.power += float(np.dot(channel, channel))
+        peak = max(float(sound.max()), -float(sound.min()))
+        if peak >= FULL_SCALE:
+            self.clipped += int((np.abs(sound) >= FULL_SCALE).sum())
+        self.peak = max(self.peak, peak)
+        self.memory[:, begin : begin + sound.shape[1]] = mean_of(sound) if self.downmix else sound
+
+    def finish(self, samples: int) -> Sum:
+        return Sum(self.memory[:, :samples].T, self.peak, self.clipped, self.power / (samples * self.channels))
+
+
+class _Mixer:
+    """Sums of stems that arrive in pieces, each at its own pace; added up in the order of `STEMS`."""
+
+    def __init__(self, sums: Sequence[Sequence[str]], downmix: bool) -> None:
+        self.sums = [[stem for stem in STEMS if stem in set(part)] for part in sums]
+        self.totals = [_Total(downmix) for _ in sums]
+        self.names = [stem for stem in STEMS if any(stem in part for part in self.sums)]
+        self.pending: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
+        self.lengths = dict.fromkeys(self.names, 0)
+        self.channels = self.room = self.mixed = 0
+
+    def reserve(self, channels: int, samples: int) -> None:
+        """Make room for so many samples."""
+        self.channels, self.room = channels, samples
+        for total in self.totals:
+            total.reserve(channels, samples)
 
     def take(self, name: str, piece: np.ndarray) -> None:
-        """The next piece of a stem, (channels, samples)."""
+        """The next piece of a stem, (channels, samples); what all stems have come to is added up."""
         self.pending[name].append(piece)
-        self.waiting[name] += piece.shape[1]
         self.lengths[name] += piece.shape[1]
-        if self.waiting[name] >= _BLOCK and (ready := min(self.waiting.values())) >= _BLOCK:
-            self.mix(ready)
+        while all(self.pending.values()):
+            samples = min(pieces[0].shape[1] for pieces in self.pending.values())
+            parts = {}
+            for stem, pieces in self.pending.items():
+                first = pieces.pop(0)
+                parts[stem] = first[:, :samples]
+                if first.shape[1] > samples:
+                    pieces.insert(0, first[:, samples:])
+            self._mix(parts, samples)
 
-    def mix(self, samples: int) -> None:
-        """Add up so many samples of every stem."""
-        if not samples:
-            return
-        end = self.mixed + samples
-        if end > self.totals[0].shape[1]:
-            self.reserve(len(self.totals[0]), 2 * end)
-        stems = {}
-        for name, pieces in self.pending.items():
-            whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
-            stems[name] = whole[:, :samples]
-            self.pending[name] = [whole[:, samples:]] if whole.shape[1] > samples else []
-            self.waiting[name] -= samples
+    def _mix(self, parts: dict[str, np.ndarray], samples: int) -> None:
+        if self.mixed + samples > self.room:
+            self.reserve(self.channels, 2 * (self.mixed + samples))
         for total, (first, *others) in zip(self.totals, self.sums, strict=True):
-            place = total[:, self.mixed : end]
-            place[...] = stems[first]
-            for name in others:
-                place += stems[name]
-        self.mixed = end
+            sound = parts[first]
+            for number, name in enumerate(others):
+                sound = np.add(sound, parts[name], out=sound if number else None)
+            total.add(sound, self.mixed)
+        self.mixed += samples
 
 
 def _read_folder(folder: Path, mixer: _Mixer) -> int:
@@ -281,7 +192,7 @@ def _read_folder(folder: Path, mixer: _Mixer) -> int:
                     if not np.isfinite(block.sum()):
                         raise ValueError(f"{files[name]}: stem {name} holds samples that are no numbers (NaN or infinite)")
                     if len(block):
-                        mixer.take(name, block.T)
+                        mixer.take(name, np.ascontiguousarray(block.T))
                     else:
                         del opened[name]
                         if mixer.lengths[name] < file.frames:
@@ -313,12 +224,16 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> int:
             ((rate, channels),) = kinds
             expected = {name: int((s.duration or 0) * (s.time_base or 0) * rate) for name, s in wanted.items()}
             mixer.reserve(channels, max(expected.values()) + 4096)
-            tracks = {stream.index: _Track(mixer, name, channels) for name, stream in wanted.items()}
+            held: dict[int, tuple[str, list[Any]]] = {stream.index: (name, []) for name, stream in wanted.items()}
             for packet in container.demux(*wanted.values()):
-                if frames := packet.decode():
-                    tracks[packet.stream.index].take(frames)
-            for track in tracks.values():
-                track.flush()
+                name, frames = held[packet.stream.index]
+                frames += packet.decode()
+                if len(frames) >= _HELD:
+                    mixer.take(name, _samples(path, frames, channels))
+                    frames.clear()
+            for name, frames in held.values():
+                if frames:
+                    mixer.take(name, _samples(path, frames, channels))
     except FFmpegError as error:
         raise ValueError(f"{path}: not decodable as a stem file, or cut short ({error.strerror})") from error
     for name, length in mixer.lengths.items():
@@ -327,45 +242,30 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> int:
     return int(rate)
 
 
-class _Track:
-    """One stream being decoded: holds a few frames and hands them on together, with few calls into Python for each."""
-
-    def __init__(self, mixer: _Mixer, name: str, channels: int) -> None:
-        self.mixer, self.name, self.channels = mixer, name, channels
-        self.held: list = []  # type: ignore[type-arg]
-
-    def take(self, frames: list) -> None:  # type: ignore[type-arg]
-        self.held += frames
-        if len(self.held) >= _HELD:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self.held:
-            return
-        size, samples = self.held[0].planes[0].buffer_size // 4, self.held[0].samples
-        raw = b""
-        if self.held[0].format.name == "fltp" and all(frame.samples == samples for frame in self.held):
-            raw = b"".join([plane for frame in self.held for plane in frame.planes])
-        if raw and len(raw) == 4 * size * self.channels * len(self.held):
-            # A plane is longer than what it holds.
-            pieces = np.frombuffer(raw, np.float32).reshape(len(self.held), self.channels, size)[:, :, :samples]
-            self.mixer.take(self.name, pieces.transpose(1, 0, 2).reshape(self.channels, -1))
-        else:  # frames of other lengths, or a codec with another sample format than AAC's
-            for frame in self.held:
-                self.mixer.take(self.name, _samples(frame))
-        self.held = []
+def _samples(path: Path, frames: list[Any], channels: int) -> np.ndarray:
+    """Decoded frames as float32 (channels, samples), whatever the codec's own sample format."""
+    planar = frames[0].format.is_planar
+    planes = [(frame.planes, 4 * frame.samples) for frame in frames]
+    if any(len(plane) != (channels if planar else 1) for plane, _ in planes):
+        raise ValueError(f"{path}: the number of channels changes within a stem: the file is damaged")
+    if frames[0].format.name == "fltp":  # AAC's; a plane is longer than the samples that it holds
+        raw = b"".join([memoryview(plane[channel])[:size] for channel in range(channels) for plane, size in planes])
+        return np.frombuffer(raw, np.float32).reshape(channels, -1)
+    parts = [frame.to_ndarray() if planar else frame.to_ndarray().reshape(-1, channels).T for frame in frames]
+    whole = np.concatenate(parts, axis=1)
+    scale = -float(np.iinfo(whole.dtype).min) if np.issubdtype(whole.dtype, np.integer) else 1.0
+    return whole.astype(np.float32) / np.float32(scale)
 
 
-def _samples(frame) -> np.ndarray:  # type: ignore[no-untyped-def]
-    """One decoded frame as float32 (channels, samples), whatever the codec's own sample format."""
-    array = frame.to_ndarray()
-    if not frame.format.is_planar:
-        array = array.reshape(-1, len(frame.layout.channels)).T
-    if array.dtype == np.float32:
-        return array
-    if np.issubdtype(array.dtype, np.integer):
-        return array.astype(np.float32) / -float(np.iinfo(array.dtype).min)
-    return array.astype(np.float32)
+def mean_of(sound: np.ndarray) -> np.ndarray:
+    """The mean of channels, (channels, samples) to float32 (samples,): the same bits however the memory is laid out."""
+    if len(sound) == 1:
+        return sound[0]
+    total = sound[0] + sound[1]
+    for channel in sound[2:]:
+        total += channel
+    total /= np.float32(len(sound))
+    return total
 
 
 def mono(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
@@ -373,7 +273,7 @@ def mono(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
 
     Equal to `librosa.load(..., mono=True)`, the order that the thesis used.
     """
-    return resample(samples.mean(axis=1, dtype=np.float32), rate, target_rate)
+    return resample(mean_of(samples.T.astype(np.float32, copy=False)), rate, target_rate)
 
 
 def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import scipy.signal
 
 from p2p_dist.config import Data, parse_task
 from p2p_dist.data import pairs
@@ -44,6 +43,8 @@ def copy_of(
     Returns:
         input and target, float16 (channels, mels, frames) dB as in `pairs.Pictures`.
     """
+    import scipy.signal  # a quarter of a second that only copies are worth
+
     random = random_for("copy", data.seed, song, window, copy)
     heard, made = parse_task(data.task)
     length = data.hop_length * (data.frames - 1) + 2 * data.n_fft

@@ -90,7 +90,13 @@ def index_shard(path: Path) -> list[dict[str, Any]]:
                     raise ValueError(f"{path}: sample {key}: cut short")
                 if kind == "npz":
                     npz = content[member.offset_data : member.offset_data + member.size]
-                    samples[-1].update(_arrays(path, key, npz, member.offset_data))
+                    try:
+                        row = arrays_of(npz)
+                    except (ValueError, zipfile.BadZipFile, struct.error) as error:
+                        raise ValueError(f"{path}: sample {key}: {error}") from error
+                    row["input"] += member.offset_data
+                    row["target"] += member.offset_data
+                    samples[-1].update(row)
     except tarfile.TarError as error:
         after = f" after sample {samples[-1]['key']}" if samples else ""
         raise ValueError(f"{path}: not readable as a tar{after} ({error})") from error
@@ -101,15 +107,15 @@ def index_shard(path: Path) -> list[dict[str, Any]]:
     return samples
 
 
-def _arrays(path: Path, key: str, npz: memoryview, start: int) -> dict[str, Any]:
-    """Offsets in the tar, dtype and shape of the arrays of one npz member that begins at `start`."""
+def arrays_of(npz: bytes | memoryview) -> dict[str, Any]:
+    """Where the arrays `input` and `target` begin inside a stored npz, and dtype and shape of both.
+
+    Raises:
+        ValueError, zipfile.BadZipFile, struct.error: see `array_offset`; or what is no zip, or a broken one.
+    """
     row: dict[str, Any] = {}
     for name in ("input", "target"):
-        try:
-            offset, dtype, shape = array_offset(npz, name)
-        except (ValueError, zipfile.BadZipFile, struct.error) as error:
-            raise ValueError(f"{path}: sample {key}: {error}") from error
-        row[name] = start + offset
+        row[name], dtype, shape = array_offset(npz, name)
         row["dtype"], row["shape"] = dtype.str, list(shape)
     return row
 

@@ -22,8 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import console, files, processes
-from p2p_dist.audio import stems
+from p2p_dist import console, files, processes, songs
 from p2p_dist.config import Data
 from p2p_dist.data import index
 from p2p_dist.data.card import card
@@ -61,24 +60,33 @@ def preprocess_all(
         The songs left out, each with its reason: a damaged song does not stop the others.
 
     Raises:
-        ValueError: no song, none that could be read, or a folder that was made by other settings or is being made.
+        ValueError: no song, none that could be read, or a folder that was made by other settings.
         OSError: the machine refused, for instance a full disk; nothing half written stays.
     """
     work = _work(root)
     with ExitStack() as locks:
-        for out, data in wanted:
+        for out, data in sorted(wanted, key=lambda one: one[0]):  # in one order, so that two can't wait for each other
             out.mkdir(parents=True, exist_ok=True)
             locks.enter_context(_claim(out, data, shared=part is not None))
-            if part is None:
-                files.remove_garbage(out)
-                files.remove_garbage(out / PARTS)
+        if part is None:
+            _remove_garbage(wanted)
         mine = work if part is None else work[part[0] :: part[1]]
         todo = [(item, lacking) for item in mine if (lacking := [w for w in wanted if not item.is_finished(w[0])])]
-        left_out = _make(todo, len(mine), workers, on_song)
-        if part is None:
-            for out, data in wanted:
-                _merge(out, data, work, left_out)
+        try:
+            left_out = _make(todo, len(mine), workers, on_song)
+            if part is None:
+                for out, data in wanted:
+                    _merge(out, data, work, left_out)
+        finally:
+            if part is None:  # a worker that was killed, for want of memory, could not clean up after itself
+                _remove_garbage(wanted)
     return left_out
+
+
+def _remove_garbage(wanted: Sequence[tuple[Path, Data]]) -> None:
+    for out, _ in wanted:
+        files.remove_garbage(out)
+        files.remove_garbage(out / PARTS)
 
 
 def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers: int, on_song: OnSong) -> list[Result]:
@@ -90,19 +98,19 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
         results[number] = result
         seconds, size = (sum(getattr(r, name) for r in results.values()) for name in ("seconds", "bytes"))
         wall = max(time.monotonic() - begun, 1e-9)
-        note = f"{seconds / wall:.0f}x real time, {size / wall / 1e6:.1f} MB/s, {result.name}"
+        speed = f"{seconds / wall:.0f}x real time, " if seconds else ""  # pictures have none
+        note = f"{speed}{size / wall / 1e6:.1f} MB/s, {result.name}"
         on_song(total - len(todo) + len(results), total, replace(result, note=note))
 
     # The longest first: nobody waits at the end for one that began late.
     order = sorted(range(len(todo)), key=lambda number: -todo[number][0].source.size())
     if min(workers, len(todo)) <= 1:
+        processes.keep_memory()
         for number in order:
             take(number, make_song(*todo[number]))
     else:
         context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(
-            min(workers, len(todo)), context, initializer=processes.die_with_parent
-        ) as pool:
+        with concurrent.futures.ProcessPoolExecutor(min(workers, len(todo)), context, initializer=_begin_worker) as pool:
             futures = {pool.submit(make_song, *todo[number]): number for number in order}
             try:
                 for future in concurrent.futures.as_completed(futures):
@@ -111,15 +119,20 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
                 cure = "a worker was killed, often for want of memory: run the same command again with fewer --workers"
                 raise OSError(errno.ECHILD, cure) from error
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
                 raise
     return [results[number] for number in sorted(results) if results[number].error is not None]
 
 
+def _begin_worker() -> None:
+    processes.die_with_parent()
+    processes.keep_memory()
+
+
 def _work(root: Path) -> list[Work]:
-    numbers = dict.fromkeys(stems.SPLITS, 0)
+    numbers = dict.fromkeys(songs.SPLITS, 0)
     work = []
-    for source in stems.find_songs(root):
+    for source in songs.find_songs(root):
         work.append(Work(source, numbers[source.split]))
         numbers[source.split] += 1
     return work
@@ -132,10 +145,12 @@ def _claim(out: Path, data: Data, *, shared: bool) -> Iterator[None]:
     path.parent.mkdir(exist_ok=True)
     descriptor = os.open(out / PARTS / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{out} is being made by another process: wait for it, or stop it") from None
+            console.say(f"{out} is being made by another process: waiting for it")
+            fcntl.flock(descriptor, kind)
         wanted = json.loads(json.dumps(data.science()))
         if not path.is_file():
             files.write_json(path, wanted)
@@ -164,7 +179,7 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[Result]) -> N
         raise ValueError(f"none of {len(work)} songs could be read:\n  {reasons}")
     ((dtype, shape),) = kinds
     splits: dict[str, Any] = {}
-    for split in stems.SPLITS:
+    for split in songs.SPLITS:
         part = [record for record in records if record["split"] == split]
         if any(record["shard"] for record in part):
             splits[split] = {

@@ -5,13 +5,16 @@ A song is one shard, so the bytes do not depend on who made them; a shard has it
 
 from __future__ import annotations
 
+import hashlib
 import io
+import itertools
 import json
 import re
-import sys
+import tarfile
 import unicodedata
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +22,27 @@ import numpy as np
 
 from p2p_dist import files
 from p2p_dist.audio import stems
+from p2p_dist.audio.stems import Sum
 from p2p_dist.config import Data, parse_task
 from p2p_dist.data import augment, foreign, index, pairs
+from p2p_dist.songs import Source
 
 PARTS = "parts"
 
-_TOGETHER = 4e8
-"""Bytes of decoded stems up to which several tasks are made from one decode; a longer song is decoded for each."""
+_TOGETHER = 3e8
+"""Bytes of decoded sums up to which several tasks are made from one decode; a longer song is decoded more than once."""
 
-_FULL_SCALE = 32767 / 32768
 _BLOCK = 1 << 16
+
+Sample = tuple[str, dict[str, bytes | memoryview]]
+"""A key, and the content of each of its files by suffix."""
 
 
 @dataclass(frozen=True)
 class Work:
     """One song to be made into shards."""
 
-    source: stems.Source
+    source: Source
     number: int
     """of the song in its split; with the title it makes the keys unique"""
 
@@ -102,82 +109,109 @@ def make_song(item: Work, wanted: Sequence[tuple[Path, Data]]) -> Result:
 
 
 def _make_sound(item: Work, wanted: Sequence[tuple[Path, Data]]) -> float:
-    """From sound to shards; the song's seconds. One task takes the memory of two sums, however many stems they have."""
-    source, seconds = item.source, 0.0
-    if len(wanted) > 1 and source.path.is_file() and 25 * source.size() > _TOGETHER:  # AAC unpacks about 25 times
-        for one in wanted:
-            seconds = _make_sound(item, [one])
-        return seconds
-    if len(wanted) > 1:
-        song = stems.load(source, {stem for _, data in wanted for side in parse_task(data.task) for stem in side})
-    for out, data in wanted:
-        if len(wanted) > 1:
-            rate, sounds = song.sample_rate, list(pairs.heard_and_target(song, data.task))
-        else:
-            rate, sounds = stems.load_sums(source, parse_task(data.task))
-        seconds = len(sounds[0]) / rate
-        _write_song(item, out, data, rate, sounds)
+    """From sound to shards, as many tasks from one decode as fit into memory; the song's seconds."""
+    seconds = 0.0
+    for group in _groups(item.source, wanted):
+        downmix = _is_downmixed(item.source, group)
+        rate, sums = stems.load_sums(item.source, _sums(group), downmix=downmix)
+        found = dict(zip(_sums(group), sums, strict=True))
+        seconds = len(sums[0].sound) / rate
+        del sums
+        for number, (out, data) in enumerate(group):
+            later = _sums(group[number + 1 :])
+            parts = [_copy(found[side]) if side in later else found.pop(side) for side in parse_task(data.task)]
+            _write_song(item, out, data, rate, parts)
     return seconds
 
 
-def _write_song(item: Work, out: Path, data: Data, rate: int, sounds: list[np.ndarray]) -> None:
+def _copy(part: Sum) -> Sum:
+    """For a task that is not the last to need it: writing a held-out song changes its sound."""
+    return replace(part, sound=part.sound.copy())
+
+
+def _sums(wanted: Sequence[tuple[Path, Data]]) -> list[tuple[str, ...]]:
+    """The sums of stems that these tasks need, each once."""
+    return list(dict.fromkeys(side for _, data in wanted for side in parse_task(data.task)))
+
+
+def _is_downmixed(source: Source, wanted: Sequence[tuple[Path, Data]]) -> bool:
+    """Whether the mean of the channels is all that is needed: no sound is kept, no window's own silence asked for."""
+    simple = all(data.representation == "default" and data.channels == "mono" for _, data in wanted)
+    return source.split == "train" and simple
+
+
+def _groups(source: Source, wanted: Sequence[tuple[Path, Data]]) -> list[list[tuple[Path, Data]]]:
+    """The tasks by decodes: those whose sums fit into memory together."""
+    # AAC unpacks about 20 times over 5 streams; of 4 wav files to float32, each sum is half of all.
+    size = source.size() * (5.0 if source.path.is_file() else 0.5) / (2 if _is_downmixed(source, wanted) else 1)
+    groups: list[list[tuple[Path, Data]]] = [[]]
+    for one in wanted:
+        if groups[-1] and size * len(_sums([*groups[-1], one])) > _TOGETHER:
+            groups.append([])
+        groups[-1].append(one)
+    return groups
+
+
+def _write_song(item: Work, out: Path, data: Data, rate: int, parts: list[Sum]) -> None:
+    """One task of a decoded song. `parts`, what is heard and what is to be made, is emptied: sound takes much memory."""
     split, audio = item.source.split, None
-    clipped, levels = 0, {}
-    for name, sound in zip(("input", "target"), sounds, strict=True):
-        over, levels[name] = _level(sound)
-        clipped += over
+    heard, made = parts
     about = {"song": item.source.name, "split": split, "task": data.task}
+    sound = _Sound(rate, len(made.sound) / rate, heard.clipped + made.clipped, {"input": _db(heard), "target": _db(made)})
     if split != "train":
         # Rounded to what the file will hold, so that pictures made of it are those in the shards, bit for bit.
-        gain = 2.0 ** max(0, *(int(np.ceil(np.log2(max(float(np.abs(s).max()), 1e-9)))) for s in sounds))
-        audio = _write_shard(out, f"audio-{split}-{item.key}.tar", _sound_sample(item.key, rate, sounds, gain, about))
-    seconds = len(sounds[0]) / rate
-    pictures = pairs.make(sounds[0], sounds[1], rate, data)
-    silent = pairs.silent_windows(pictures, sounds[1], rate, data)
-    sounds.clear()
+        gain = 2.0 ** max(0, int(np.ceil(np.log2(max(heard.peak, made.peak, 1e-9)))))
+        content = _sound_sample(item.key, rate, [heard.sound, made.sound], gain, about)
+        audio, _ = _write_shard(out, f"audio-{split}-{item.key}.tar", content)
+    pictures = pairs.make(heard.sound, made.sound, rate, data)
+    silent = pairs.silent_windows(pictures, made.sound, rate, data)
+    del heard, made
+    parts.clear()
     kept = np.ones(len(silent), bool)
     if split == "train":
         chosen = [augment.random_for("silent", data.seed, item.source.name, n).random() for n in range(len(silent))]
         kept = ~silent | (np.array(chosen) < data.silent_share)
     samples = _pair_samples(item.key, pictures, kept, about)
     if split == "train" and data.copies:
-        samples += _copies(item, pictures, kept, data, about)
+        samples = itertools.chain(samples, _copies(item, pictures, kept, data, about))
     counts = {
         "silent_windows": int(silent.sum()),
         "silent_dropped": int((~kept).sum()),
         "padded_windows": int(kept[-1] and pictures.starts[-1] + data.frames > pictures.frames),
         "copies": int(kept.sum()) * data.copies if split == "train" else 0,
     }
-    _finish(item, out, samples, audio, _Sound(rate, seconds, clipped, levels), counts)
+    _finish(item, out, samples if kept.any() else [], audio, sound, counts)
 
 
 def _write_foreign(item: Work, out: Path, data: Data) -> None:
     """Ready-made pairs into a shard, untouched."""
     if data.representation != "thesis":
         raise ValueError(f"{item.source.path}: npz pairs are the thesis's: give --preset thesis (data.representation thesis)")
-    samples, kinds = [], {}
-    for number, path in enumerate(item.source.pairs):
-        input, target = foreign.read(path, data)
-        kinds[input.dtype] = path
-        if len(kinds) > 1:
-            raise ValueError("the pairs differ in dtype: " + ", ".join(f"{kind} in {p}" for kind, p in kinds.items()))
-        note = {"song": item.source.name, "split": item.source.split, "window": number, "file": path.name}
-        samples.append(_pair(f"{item.key}-{number:05d}", input, target, note))
+    kinds: dict[np.dtype[Any], Path] = {}
+
+    def samples() -> Iterator[Sample]:
+        for number, path in enumerate(item.source.pairs):
+            input, target = foreign.read(path, data)
+            kinds[input.dtype] = path
+            if len(kinds) > 1:
+                raise ValueError("the pairs differ in dtype: " + ", ".join(f"{kind} in {p}" for kind, p in kinds.items()))
+            note = {"song": item.source.name, "split": item.source.split, "window": number, "file": path.name}
+            yield _pair(f"{item.key}-{number:05d}", input, target, note)
+
     counts = dict.fromkeys(("silent_windows", "silent_dropped", "padded_windows", "copies"), 0)
-    seconds = len(samples) * data.hop_length * (data.frames - 1) / data.sample_rate
+    seconds = len(item.source.pairs) * data.hop_length * (data.frames - 1) / data.sample_rate
     sound = _Sound(data.sample_rate, seconds, 0, {"input": None, "target": None})
-    _finish(item, out, samples, None, sound, counts)
+    _finish(item, out, samples(), None, sound, counts)
 
 
 def _finish(
-    item: Work, out: Path, samples: list[dict[str, Any]], audio: dict[str, Any] | None, sound: _Sound, counts: dict[str, int]
+    item: Work, out: Path, samples: Iterable[Sample], audio: dict[str, Any] | None, sound: _Sound, counts: dict[str, int]
 ) -> None:
     """Write the shard and then, last, the record that says that the song is finished."""
-    if not samples:
-        shard, rows = None, []
-    else:
-        shard = _write_shard(out, f"{item.source.split}-{item.key}.tar", samples)
-        rows = index.index_shard(out / shard["name"])
+    shard: dict[str, Any] | None = None
+    rows: list[dict[str, Any]] = []
+    if samples:
+        shard, rows = _write_shard(out, f"{item.source.split}-{item.key}.tar", samples)
         shard["samples"] = len(rows)
     record = {
         "song": item.source.name,
@@ -193,65 +227,54 @@ def _finish(
         "shape": rows[0]["shape"] if rows else None,
         "shard": shard,
         "audio": audio,
-        "samples": [[row["key"], shard["name"], row["input"], row["target"], row["checksum"]] for row in rows if shard],
+        "samples": [
+            [row["key"], shard["name"], row["input"], row["target"], row["checksum"]] for row in rows if shard is not None
+        ],
     }
     files.write_json(item.record(out), record)
 
 
-def _level(sound: np.ndarray) -> tuple[int, float | None]:
-    """Samples at or over full scale, and the level in dBFS (root mean square; None for silence)."""
-    clipped, power = 0, 0.0
-    for channel in sound.T:
-        power += float(np.dot(channel, channel)) / sound.size
-        for start in range(0, len(channel), _BLOCK):
-            part = channel[start : start + _BLOCK]
-            if max(part.max(), -part.min()) >= _FULL_SCALE:
-                clipped += int((np.abs(part) >= _FULL_SCALE).sum())
-    return clipped, round(10 * float(np.log10(power)), 2) if power else None
+def _db(part: Sum) -> float | None:
+    """Level in dBFS (root mean square); None for silence."""
+    return round(10 * float(np.log10(part.power)), 2) if part.power else None
 
 
-def _pair_samples(key: str, pictures: pairs.Pictures, kept: np.ndarray, about: dict[str, Any]) -> list[dict[str, Any]]:
-    samples = []
+def _pair_samples(key: str, pictures: pairs.Pictures, kept: np.ndarray, about: dict[str, Any]) -> Iterator[Sample]:
     for number in np.flatnonzero(kept):
         note = {**about, "window": int(number), "first_frame": int(pictures.starts[number])}
         note["reference"] = float(pictures.references[number])
-        samples.append(_pair(f"{key}-{number:05d}", pictures.inputs[number], pictures.targets[number], note))
-    return samples
+        yield _pair(f"{key}-{number:05d}", pictures.inputs[number], pictures.targets[number], note)
 
 
-def _copies(item: Work, pictures: pairs.Pictures, kept: np.ndarray, data: Data, about: dict[str, Any]) -> list[dict[str, Any]]:
+def _copies(item: Work, pictures: pairs.Pictures, kept: np.ndarray, data: Data, about: dict[str, Any]) -> Iterator[Sample]:
     """Augmented copies of the windows kept. The stems come one by one, at the rate of the pictures: less memory."""
     heard, made = parse_task(data.task)
     apart = {}
     for name in (*heard, *made):
-        rate, (sound,) = stems.load_sums(item.source, [(name,)])
-        apart[name] = stems.resample(np.ascontiguousarray(sound), rate, data.sample_rate)
-    samples = []
+        rate, (part,) = stems.load_sums(item.source, [(name,)])
+        apart[name] = stems.resample(np.ascontiguousarray(part.sound), rate, data.sample_rate)
     for number in map(int, np.flatnonzero(kept)):
         start, reference = int(pictures.starts[number]), float(pictures.references[number])
         for copy in range(1, data.copies + 1):
             input, target = augment.copy_of(apart, start, reference, data, item.source.name, number, copy)
             note = {**about, "window": number, "first_frame": start, "reference": reference, "copy": copy}
-            samples.append(_pair(f"{item.key}-{number:05d}-copy{copy}", input, target, note))
-    return samples
+            yield _pair(f"{item.key}-{number:05d}-copy{copy}", input, target, note)
 
 
-def _pair(key: str, input: np.ndarray, target: np.ndarray, note: dict[str, Any]) -> dict[str, Any]:
+def _pair(key: str, input: np.ndarray, target: np.ndarray, note: dict[str, Any]) -> Sample:
     npz = io.BytesIO()
     np.savez(npz, input=input, target=target)
-    return {"__key__": key, "npz": npz.getvalue(), "json": _json(note)}
+    return key, {"json": _json(note), "npz": npz.getbuffer()}
 
 
-def _sound_sample(
-    key: str, rate: int, sounds: list[np.ndarray], gain: float, about: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
+def _sound_sample(key: str, rate: int, sounds: list[np.ndarray], gain: float, about: dict[str, Any]) -> Iterator[Sample]:
     """A song's input and target as flac of 24 bits, at its own rate and channels; `gain` undoes the scaling below 1.
 
     The parts of one sample, one after another, since a long song's flac is large. The sounds become what the files hold.
     """
     import soundfile
 
-    yield {"__key__": key, "json": _json({**about, "gain": gain})}
+    yield key, {"json": _json({**about, "gain": gain})}
     for name, sound in zip(("input", "target"), sounds, strict=True):
         flac = io.BytesIO()
         with soundfile.SoundFile(flac, "w", rate, sound.shape[1], format="FLAC", subtype="PCM_24") as file:
@@ -260,30 +283,48 @@ def _sound_sample(
                 whole = np.clip(np.rint(part * np.float32(2**23 / gain)), -(2**23), 2**23 - 1)
                 file.write(np.ascontiguousarray(whole.astype(np.int32) << 8))
                 part[...] = whole * np.float32(gain / 2**23)
-        yield {"__key__": key, f"{name}.flac": flac.getvalue()}
+        yield key, {f"{name}.flac": flac.getbuffer()}
 
 
 def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True).encode()
 
 
-def _write_shard(out: Path, name: str, samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Write one tar whole or not at all; its name, size and sha256."""
-    with files.replacing(out / name) as temporary, temporary.open("wb") as stream:
-        with _tar_writer()(stream, mtime=0, encoder=False) as writer:
-            for sample in samples:
-                writer.write(sample)
-    return {"name": name, "bytes": (out / name).stat().st_size, "sha256": files.sha256_file(out / name)}
+def _write_shard(out: Path, name: str, samples: Iterable[Sample]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write one tar whole or not at all, byte for byte as webdataset's TarWriter does, and know it when it is written.
+
+    Returns:
+        name, size and sha256 of the tar; and of each sample with arrays what `index.index_shard` would find in it.
+    """
+    sha256, size = hashlib.sha256(), 0
+    rows: list[dict[str, Any]] = []
+    arrays: dict[int, dict[str, Any]] = {}  # by length: npz files of one song with one length are laid out alike
+    with files.replacing(out / name) as temporary, temporary.open("wb") as file:
+        for key, members in samples:
+            checksum = 0
+            row: dict[str, Any] = {"key": key}
+            for suffix, content in members.items():
+                header = _tar_header(f"{key}.{suffix}", len(content))
+                if suffix == "npz":
+                    if len(content) not in arrays:
+                        arrays[len(content)] = index.arrays_of(content)
+                    row.update(arrays[len(content)])
+                    row["input"] += size + len(header)
+                    row["target"] += size + len(header)
+                for part in (header, content, bytes(-len(content) % tarfile.BLOCKSIZE)):
+                    file.write(part)
+                    sha256.update(part)
+                    checksum = zlib.crc32(part, checksum)
+                    size += len(part)
+            if "npz" in members:
+                rows.append({**row, "checksum": checksum})
+        end = bytes(2 * tarfile.BLOCKSIZE + -(size + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)
+        file.write(end)
+        sha256.update(end)
+    return {"name": name, "bytes": size + len(end), "sha256": sha256.hexdigest()}, rows
 
 
-def _tar_writer() -> Any:
-    """webdataset's own TarWriter. It imports torch where it finds it (1 to 2 s a worker) and can do without."""
-    hide = "webdataset" not in sys.modules and "torch" not in sys.modules
-    if hide:
-        sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        from webdataset.writer import TarWriter
-    finally:
-        if hide:
-            del sys.modules["torch"]
-    return TarWriter
+def _tar_header(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.uname, member.gname = size, 0o444, "bigdata", "bigdata"
+    return member.tobuf()

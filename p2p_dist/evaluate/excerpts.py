@@ -22,6 +22,7 @@ from p2p_dist.data.index import read_manifest
 from p2p_dist.data.song import slug
 from p2p_dist.evaluate import generate, onsets
 from p2p_dist.evaluate.metrics import Truth
+from p2p_dist.songs import Source, find_songs
 
 Sound = tuple[np.ndarray, np.ndarray, int]
 """A whole song's input and target, each (samples, channels), and their rate."""
@@ -72,11 +73,13 @@ def from_shards(dataset: Path, split: str, most: int) -> list[HeldOut]:
     part = read_manifest(dataset)["splits"].get(split)
     if part is None:
         return []
-    sounding = zip(part["songs"], part["audio"], strict=True) if part["audio"] else ()
-    found = [
-        HeldOut(s["name"], s["key"], split, functools.partial(read_sound, dataset / a["name"], s["key"])) for s, a in sounding
-    ]
-    return found[:most]
+    shards = {song["key"]: f"audio-{split}-{song['key']}.tar" for song in part["songs"]}
+    sounding = {shard["name"] for shard in part["audio"]}  # ready-made pairs have none
+    return [
+        HeldOut(song["name"], song["key"], split, functools.partial(read_sound, dataset / shards[song["key"]], song["key"]))
+        for song in part["songs"]
+        if shards[song["key"]] in sounding
+    ][:most]
 
 
 def from_folder(root: Path, config: Config, most: int) -> list[HeldOut]:
@@ -85,7 +88,7 @@ def from_folder(root: Path, config: Config, most: int) -> list[HeldOut]:
     Raises:
         ValueError: no such folder, or no song in it that has sound.
     """
-    found = [source for source in stems.find_songs(root) if not source.pairs]
+    found = [source for source in find_songs(root) if not source.pairs]
     if testing := [source for source in found if source.split == "test"]:
         found = testing
     found = [replace(source, split=config.evaluate.split) for source in found]
@@ -95,12 +98,12 @@ def from_folder(root: Path, config: Config, most: int) -> list[HeldOut]:
     return [of_source(source, number, config) for number, source in enumerate(found)][:most]
 
 
-def of_source(source: stems.Source, number: int, config: Config) -> HeldOut:
+def of_source(source: Source, number: int, config: Config) -> HeldOut:
     """A song that lies in a folder of stems; its number makes its key unique."""
 
     def read() -> Sound:
         rate, (heard, made) = stems.load_sums(source, parse_task(config.data.task))
-        return np.ascontiguousarray(heard), np.ascontiguousarray(made), rate
+        return np.ascontiguousarray(heard.sound), np.ascontiguousarray(made.sound), rate
 
     return HeldOut(source.name, f"{number:05d}-{slug(source.name)}", source.split, read)
 

@@ -66,6 +66,10 @@ class Drill:
     """on a cluster: of a training"""
     site: str | None = None
     """on a cluster: file that describes yours"""
+    container: str | None = None
+    """on a cluster: image that the jobs run in"""
+    overlay: str | None = None
+    """on a cluster: file to lay over that image"""
     account: str | None = None
     """on a cluster: project that Slurm bills"""
     partition: str | None = None
@@ -109,6 +113,8 @@ def main(arguments: list[str]) -> int:
         nodes=asked.nodes,
         cluster=asked.cluster,
         site=asked.site,
+        container=asked.container,
+        overlay=asked.overlay,
         account=asked.account,
         partition=asked.partition,
         time="30",

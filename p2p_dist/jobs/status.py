@@ -26,6 +26,7 @@ class Attempt:
     ended: float | None
     saved: float
     why: str | None
+    code: str = "-"
 
     def seconds(self, now: float) -> float:
         """How long it has taken so far."""
@@ -38,9 +39,9 @@ class Attempt:
         return max(0.0, self.ended - max(self.begun, self.saved))
 
 
-def attempts(run: RunDir) -> list[Attempt]:
-    """All starts of the training on Slurm, oldest first."""
-    path = run.slurm / "train" / "attempts"
+def attempts(run: RunDir, stage: str = "train") -> list[Attempt]:
+    """All starts of a stage on Slurm, oldest first."""
+    path = run.slurm / stage / "attempts"
     found: dict[str, Attempt] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         kind, name, *rest = line.split()
@@ -48,7 +49,7 @@ def attempts(run: RunDir) -> list[Attempt]:
             found[name] = Attempt(name, int(rest[2]), float(rest[1]), None, 0.0, None)
         elif kind == "end" and name in found:
             begun = found[name]
-            found[name] = Attempt(name, begun.nodes, begun.begun, float(rest[1]), float(rest[4]), rest[3])
+            found[name] = Attempt(name, begun.nodes, begun.begun, float(rest[1]), float(rest[4]), rest[3], rest[2])
     return list(found.values())
 
 
@@ -73,6 +74,10 @@ def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None) -> st
     outcome = run.read_outcome(stage)
     if outcome is not None and outcome["outcome"] != "done":
         return f"{outcome['outcome']}: {outcome['message']}" if outcome["message"] else str(outcome["outcome"])
+    tried = attempts(run, stage)
+    if tried and tried[-1].why == "crash":
+        what = "the container did not start" if tried[-1].code == "255" else "crashed"  # 255 is Singularity's own
+        return f"{what} (exit code {tried[-1].code}), see {run.slurm / stage}"
     return "to do"
 
 

@@ -15,13 +15,10 @@ from typing import Annotated
 
 import tyro
 
-from p2p_dist import __version__, console, files, presets, rundir
+from p2p_dist import __version__, console, files, presets, rundir, songs
 from p2p_dist.config import Config
 from p2p_dist.jobs import chain, local, site, slurm, stages, status
 from p2p_dist.rundir import RunDir
-
-EXAMPLE = "The Easton Ellises - Falcon 69.stem.mp4"
-"""Six seconds of MUSDB18 that the package stempeg ships."""
 
 
 @dataclass(frozen=True)
@@ -187,14 +184,9 @@ def lay_out_example(folder: Path) -> None:
     Raises:
         ValueError: stempeg, which ships it, is not installed.
     """
-    spec = importlib.util.find_spec("stempeg")
-    song = Path(spec.submodule_search_locations[0]) / "data" / EXAMPLE if spec and spec.submodule_search_locations else None
-    if song is None or not song.is_file():
-        raise ValueError(
-            "the example song is part of the package stempeg, which is missing: name a folder of songs with --data"
-        )
+    song = songs.excerpt_file()
     for split in ("train", "test"):
-        target = folder / split / EXAMPLE
+        target = folder / split / song.name
         if not target.is_file() or target.stat().st_size != song.stat().st_size:
             files.write_bytes(target, song.read_bytes())
 

@@ -111,11 +111,13 @@ def check_names() -> Finding:
 def check_devices(expected: int) -> Finding:
     """As many as the site says."""
     count = torch.cuda.device_count()
-    if not count and (not expected or _is_standin()):
-        return Finding("devices", NONE, "computes on the CPU here")
+    if not torch.version.hip and not torch.version.cuda:
+        return Finding("devices", NONE, "this torch computes on the CPU")
     if expected and count != expected:
         todo = "look at the partition, gpus_per_node of the site and ROCR_VISIBLE_DEVICES; another node may be whole"
         return Finding("devices", FAILED, f"{os.uname().nodename} has {count} of {expected} GPUs", todo)
+    if not count:
+        return Finding("devices", NONE, "no GPU here, and none is expected")
     return Finding("devices", OK, f"{count} x {torch.cuda.get_device_name(0)} a node")
 
 
@@ -145,7 +147,7 @@ def check_data(run: RunDir, settings: Config) -> Finding:
     return Finding("data", OK, f"runs and shards are seen{further}")
 
 
-def check_disk(run: RunDir, size: int = 64 << 20, least: int = 20 << 30) -> Finding:
+def check_disk(run: RunDir, size: int = 64 << 20, least: int = 5 << 30) -> Finding:
     """Write `size` bytes and look for `least` left: a quota that is used up shows only in writing."""
     probe = run.results / f"probe-{os.environ.get('RANK', '0')}"
     begun = time.monotonic()

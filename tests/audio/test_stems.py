@@ -6,12 +6,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2p_dist import songs
 from p2p_dist.audio import stems
 from p2p_dist.config import STEMS
 
@@ -26,16 +28,16 @@ def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int
     return folder
 
 
-def source(path: Path) -> stems.Source:
-    return stems.Source(path.name.removesuffix(stems.SUFFIX), "train", path)
+def source(path: Path) -> songs.Source:
+    return songs.Source(path.name.removesuffix(songs.SUFFIX), "train", path)
 
 
 def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
     for place in ("train/b", "train/a", "test/z", "train/.hidden"):
         write_stems(tmp_path / place)
-    shutil.copy(stems.excerpt_file(), tmp_path / "test" / "An excerpt.stem.mp4")
+    shutil.copy(songs.excerpt_file(), tmp_path / "test" / "An excerpt.stem.mp4")
     (tmp_path / "train" / "notes.txt").write_text("not a song")
-    found = stems.find_songs(tmp_path)
+    found = songs.find_songs(tmp_path)
     assert [(song.split, song.name) for song in found] == [
         ("train", "a"), ("train", "b"), ("test", "An excerpt"), ("test", "z"),
     ]  # fmt: skip
@@ -48,24 +50,24 @@ def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
 def test_a_folder_without_songs_says_what_is_expected(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
     make(tmp_path / "data")
     with pytest.raises(ValueError, match=r"data.*train.*test.*SONG\.stem\.mp4"):
-        stems.find_songs(tmp_path / "data")
+        songs.find_songs(tmp_path / "data")
 
 
 @given(st.sets(st.text(min_size=1), max_size=30), st.sets(st.text(min_size=1), max_size=30))
 def test_adding_songs_moves_none_between_train_and_valid(some: set[str], more: set[str]) -> None:
-    before, after = stems._validation_titles(list(some)), stems._validation_titles(list(some | more))
+    before, after = songs.validation_titles(list(some)), songs.validation_titles(list(some | more))
     assert before == after & some
 
 
 def test_about_a_seventh_is_held_out_for_validation() -> None:
     titles = [f"Title {number}" for number in range(2000)]
-    assert 0.11 < len(stems._validation_titles(titles)) / len(titles) < 0.17
+    assert 0.11 < len(songs.validation_titles(titles)) / len(titles) < 0.17
 
 
 def test_musdb18_keeps_its_own_validation_songs() -> None:
-    known = stems.musdb_settings()["validation_tracks"]
+    known = songs.musdb_settings()["validation_tracks"]
     assert len(known) == 14
-    assert stems._validation_titles([known[0], "Another"]) == set(known)
+    assert songs.validation_titles([known[0], "Another"]) == set(known)
 
 
 @pytest.mark.parametrize(("rate", "channels", "suffix"), [(44100, 2, ".wav"), (8000, 1, ".flac"), (48000, 3, ".wav")])
@@ -87,7 +89,7 @@ def test_only_the_stems_asked_for_are_decoded(tmp_path: Path) -> None:
 
 
 def test_the_mix_is_the_sum_of_the_stems() -> None:
-    song = stems.load(source(stems.excerpt_file()))
+    song = stems.load(source(songs.excerpt_file()))
     total = sum(song.stems[name].astype(np.float64) for name in ("bass", "vocals"))
     np.testing.assert_allclose(song.sum_of(["bass", "vocals"]), total, atol=1e-6)
 
@@ -126,6 +128,7 @@ def damage_to_no_samples(folder: Path) -> None:
     [
         (damage_length, "the stems differ in length"),
         (damage_rate, "the stems differ in rate"),
+        (damage_numbers, r"drums\.wav: stem drums holds samples that are no numbers"),
         (damage_kind, "vocals.wav: not readable as sound"),
         (damage_to_nothing, "vocals.wav: not readable as sound"),
         (damage_to_no_samples, "no samples"),
@@ -141,7 +144,7 @@ def test_damaged_folders_are_named(tmp_path: Path, damage, message: str) -> None
 
 @pytest.mark.parametrize("size", [0, 100, 5000, 0.5, 0.98])
 def test_a_stem_file_cut_anywhere_is_named(tmp_path: Path, size: float) -> None:
-    whole = stems.excerpt_file().read_bytes()
+    whole = songs.excerpt_file().read_bytes()
     path = tmp_path / "cut.stem.mp4"
     path.write_bytes(whole[: int(size if size > 1 else size * len(whole))])
     with pytest.raises(ValueError, match=r"cut\.stem\.mp4: (not decodable|cut short|[04] sound streams, a stem file has 5)"):
@@ -155,10 +158,61 @@ def test_a_text_file_with_the_name_of_a_stem_file_is_named(tmp_path: Path) -> No
         stems.load(source(path))
 
 
+def write_stem_file(path: Path, sounds: list[np.ndarray], rates: list[int] | None = None) -> Path:
+    """A stem file of AAC streams, each (samples, 2); the encoder puts 1024 samples before them, an edit list hides those."""
+    with av.open(str(path), "w", format="mp4") as file:
+        streams = [file.add_stream("aac", rate=rate, layout="stereo") for rate in rates or [44100] * len(sounds)]
+        for stream, sound in zip(streams, sounds, strict=True):
+            stream.bit_rate = 256_000
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T, np.float32), format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts = stream.rate, 0
+            for part in (frame, None):
+                file.mux(stream.encode(part))
+    return path
+
+
+def cut_by_edit_list(whole: Path, path: Path, samples: int) -> Path:
+    """The same packets, of which an edit list leaves out the first samples."""
+    with av.open(str(whole)) as old, av.open(str(path), "w", format="mp4") as new:
+        copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams.audio}
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - samples, packet.dts - samples
+                packet.stream = copies[packet.stream.index]
+                new.mux(packet)
+    return path
+
+
+def clicks(samples: int = 30_000) -> list[np.ndarray]:
+    """Five streams of noise with one click each, at sample 5000, 6000, ..."""
+    sounds = [0.02 * np.random.default_rng(n).standard_normal((samples, 2)) for n in range(5)]
+    for number, sound in enumerate(sounds):
+        sound[5000 + 1000 * number] = 0.9
+    return sounds
+
+
+@pytest.mark.parametrize("cut", [0, 2500])
+def test_every_stream_begins_where_its_sound_begins(tmp_path: Path, cut: int) -> None:
+    """What the encoder put before the sound, and what an edit list leaves out, is not there: needs no ffmpeg to compare."""
+    path = write_stem_file(tmp_path / "whole.stem.mp4", clicks())
+    if cut:
+        path = cut_by_edit_list(path, tmp_path / "cut.stem.mp4", cut)
+    song = stems.load(source(path))
+    for number, name in enumerate(STEMS, 1):
+        assert abs(int(np.abs(song.stems[name][:, 0]).argmax()) - (5000 + 1000 * number - cut)) <= 2
+        # The encoder fills its last frame; nothing says so in the file, and ffmpeg keeps it too.
+        assert len(song.stems[name]) == -(-30_000 // 1024) * 1024 - cut
+
+
 @FFMPEG
-def test_stem_files_decode_as_ffmpeg_decodes_them() -> None:
+@pytest.mark.parametrize("kind", ["MUSDB18", "encoder's delay", "edit list"])
+def test_stem_files_decode_as_ffmpeg_decodes_them(tmp_path: Path, kind: str) -> None:
     """Offset (encoder delay, edit list) and length are ffmpeg's, samples to the rounding of 16 bits."""
-    path = stems.excerpt_file()
+    path = songs.excerpt_file()
+    if kind != "MUSDB18":
+        path = write_stem_file(tmp_path / "made.stem.mp4", clicks())
+    if kind == "edit list":
+        path = cut_by_edit_list(path, tmp_path / "cut.stem.mp4", 2500)
     song = stems.load(source(path))
     for number, name in enumerate(STEMS, 1):
         command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", f"0:a:{number}", "-f", "s16le", "-"]
@@ -166,6 +220,38 @@ def test_stem_files_decode_as_ffmpeg_decodes_them() -> None:
         expected = np.frombuffer(raw, "<i2").reshape(-1, 2) / 32768
         assert song.stems[name].shape == expected.shape
         assert np.abs(song.stems[name].clip(-1, 32767 / 32768) - expected).max() <= 1 / 32768
+
+
+def test_a_stem_file_that_lacks_a_stream_is_named(tmp_path: Path) -> None:
+    path = write_stem_file(tmp_path / "four.stem.mp4", clicks()[:4])
+    with pytest.raises(ValueError, match=r"four\.stem\.mp4: 4 sound streams, a stem file has 5"):
+        stems.load(source(path))
+
+
+def test_stem_files_whose_streams_differ_are_named(tmp_path: Path) -> None:
+    shorter = [sound[: 30_000 - 2048 * number] for number, sound in enumerate(clicks())]
+    with pytest.raises(ValueError, match=r"short\.stem\.mp4: the stems differ in length \(drums 0\.6"):
+        stems.load(source(write_stem_file(tmp_path / "short.stem.mp4", shorter)))
+    with pytest.raises(ValueError, match=r"rate\.stem\.mp4: the stems differ in rate"):
+        stems.load(source(write_stem_file(tmp_path / "rate.stem.mp4", clicks(), [44100, 44100, 44100, 44100, 48000])))
+
+
+@pytest.mark.parametrize("held", [1, 3, 16])
+def test_sums_are_those_of_the_stems_however_they_arrive(tmp_path: Path, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit, also the mean of the channels alone; and level, peak and clipped samples are those of the whole sum."""
+    monkeypatch.setattr(stems, "_HELD", held)
+    path = cut_by_edit_list(write_stem_file(tmp_path / "a.stem.mp4", [3 * s for s in clicks()]), tmp_path / "b.stem.mp4", 700)
+    song = stems.load(source(path))
+    sides = [("bass", "other", "vocals"), ("drums",)]
+    rate, sums = stems.load_sums(source(path), sides)
+    _, means = stems.load_sums(source(path), sides, downmix=True)
+    for side, found, mean in zip(sides, sums, means, strict=True):
+        expected = song.sum_of(side)
+        np.testing.assert_array_equal(found.sound, expected)
+        np.testing.assert_array_equal(mean.sound[:, 0], stems.mono(expected, rate, rate))
+        assert found.peak == mean.peak == np.abs(expected).max()
+        assert found.clipped == mean.clipped == (np.abs(expected) >= stems.FULL_SCALE).sum() > 0
+        assert found.power == pytest.approx((expected.astype(np.float64) ** 2).mean(), rel=1e-6)
 
 
 def test_mono_is_what_librosa_loads(tmp_path: Path) -> None:

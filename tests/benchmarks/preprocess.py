@@ -11,62 +11,76 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from p2p_dist import processes, songs
 from p2p_dist.audio import stems
 from p2p_dist.config import STEMS, Data, parse_task
-from p2p_dist.data import shards, song
+from p2p_dist.data import song
 from p2p_dist.presets import preset
+
+FLOOR = "floor: ffmpeg to null, one process"
+OURS = "ours, a song to train on"
+THESIS = "the thesis's chain, librosa"
+OURS_THESIS = "ours, the thesis's representation"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of stem files (default: the excerpt inside stempeg, repeated)")
     parser.add_argument("--task", default="drums")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the song that memory is measured with")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    data = preset("default").data
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         longest = repeat(scratch / "long" / "train" / "Long.stem.mp4", options.minutes * 60)
         root = options.data or repeat(scratch / "songs" / "train" / "Excerpt.stem.mp4", 240).parents[1]
-        found = [source for source in stems.find_songs(root) if source.path.is_file()]
+        found = [source for source in songs.find_songs(root) if source.path.is_file()]
         sources = sorted(found, key=lambda source: source.size())[-2:]
-        rows = compare(sources, data, options.task, options.rounds, scratch)
-        memory = peak_memory(longest, scratch)
-        speedup = two_workers(root, scratch)
-    print(
-        f"task {options.task}, {len(sources)} songs, {rows.pop('seconds'):.0f} s of sound, median of {options.rounds} rounds\n"
-    )
-    print("| way | CPU s | of the floor |\n| --- | --- | --- |")
-    floor = rows["floor: ffmpeg to null, one process"]
-    for name, seconds in rows.items():
-        print(f"| {name} | {seconds:.2f} | {seconds / floor:.2f} |")
-    ratio = rows["the thesis's chain, librosa"] / rows["ours, its representation"]
+        taken, seconds = compare(sources, options.task, options.rounds, scratch)
+        start = start_up()
+        memory = {split: peak_memory(longest, split, scratch) for split in ("train", "test")}
+        speedup = two_workers(sources[0].path, scratch)
+    streams = sum(len(side) for side in parse_task(options.task))
+    print(f"task {options.task}, {len(sources)} songs, {seconds:.0f} s of {streams} stems, {options.rounds} rounds\n")
+    print("| way | CPU s, median | lowest | of the floor in the same round, median | lowest to highest |")
+    print("| --- | --- | --- | --- | --- |")
+    result: dict[str, object] = {}
+    for name, values in taken.items():
+        ratios = sorted(value / floor for value, floor in zip(values, taken[FLOOR], strict=True))
+        result[name] = {"seconds": values, "of_floor": statistics.median(ratios)}
+        print(
+            f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} | {statistics.median(ratios):.2f} "
+            f"| {ratios[0]:.2f} to {ratios[-1]:.2f} |"
+        )
+    ratio = statistics.median(theirs / ours for theirs, ours in zip(taken[THESIS], taken[OURS_THESIS], strict=True))
+    whole = statistics.median(taken[OURS]) / seconds * 36000
     print(f"\nThe thesis's chain takes {ratio:.1f} times ours for the same pictures.")
-    print(
-        f"Memory of a worker, {options.minutes:g} minutes: {memory:.0f} MB. Two workers: {speedup:.2f} times one (wall time)."
-    )
+    print(f"A worker's start takes {start:.2f} CPU s, once for all songs, and is in no row; all MUSDB18 (10 h): {whole:.0f} s.")
+    print(f"Memory of a worker, a song of {options.minutes:g} minutes: ", end="")
+    print(f"{memory['train']:.0f} MB to train on, {memory['test']:.0f} MB held out.")
+    print(f"Two workers: {speedup:.2f} times one (wall time, their start included).")
     if options.json:
-        result = {**rows, "memory_mb": memory, "two_workers": speedup}
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps({**result, "thesis": ratio, "memory_mb": memory, "two_workers": speedup}, indent=1))
 
 
 def repeat(path: Path, seconds: float) -> Path:
     """The excerpt inside stempeg, played over and over: its packets are copied, nothing is encoded again."""
     path.parent.mkdir(parents=True)
     loops = int(seconds / 6.08) - 1
-    command = ["ffmpeg", "-v", "error", "-stream_loop", str(loops), "-i", str(stems.excerpt_file())]
+    command = ["ffmpeg", "-v", "error", "-stream_loop", str(loops), "-i", str(songs.excerpt_file())]
     subprocess.run([*command, "-map", "0:a", "-c", "copy", str(path)], check=True)
     return path
 
@@ -79,7 +93,7 @@ def cpu(work: Callable[[], object]) -> float:
     return sum(after[:4]) - sum(before[:4])
 
 
-def floor(source: stems.Source, task: str) -> None:
+def floor(source: songs.Source, task: str) -> None:
     """Decode exactly the streams that the task needs, in one process and one thread, to nothing."""
     heard, made = parse_task(task)
     maps = [part for name in (*heard, *made) for part in ("-map", f"0:a:{STEMS.index(name) + 1}")]
@@ -87,19 +101,19 @@ def floor(source: stems.Source, task: str) -> None:
     subprocess.run([*command, "-f", "null", "-"], check=True)
 
 
-def thesis_chain(source: stems.Source, task: str, data: Data, folder: Path) -> None:
-    """The thesis's way: an ffmpeg a stem to wav, sums, librosa.load, librosa's spectrogram of each window, an npz each."""
+def thesis_chain(source: songs.Source, task: str, data: Data, folder: Path) -> None:
+    """The thesis's way: five ffmpegs to wav, sums, librosa.load, librosa's spectrogram and an npz a window."""
     import librosa
     import soundfile
 
     folder.mkdir(exist_ok=True)
+    for number, name in enumerate(("mixture", *STEMS)):
+        command = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-threads", "1", "-i", str(source.path)]
+        subprocess.run([*command, "-map", f"0:a:{number}", str(folder / f"{name}.wav")], check=True)
     heard, made = parse_task(task)
     decoded = {}
     for name in (*heard, *made):
-        wav = folder / f"{name}.wav"
-        command = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-threads", "1", "-i", str(source.path)]
-        subprocess.run([*command, "-map", f"0:a:{STEMS.index(name) + 1}", str(wav)], check=True)
-        decoded[name], rate = soundfile.read(wav, dtype="int16")
+        decoded[name], rate = soundfile.read(folder / f"{name}.wav", dtype="int16")
     signals = []
     for names in (heard, (*heard, *made)):
         mix = np.clip(sum(decoded[name].astype(np.int32) for name in names), -32768, 32767).astype(np.int16)
@@ -117,63 +131,94 @@ def thesis_chain(source: stems.Source, task: str, data: Data, folder: Path) -> N
         np.savez(folder / f"{number}.npz", np.concatenate(pictures))
 
 
-def compare(sources: list[stems.Source], data: Data, task: str, rounds: int, scratch: Path) -> dict[str, float]:
-    """Median CPU seconds of each way over all songs, the ways taking turns."""
-    thesis = preset("thesis").data
-    narrow = Data(sample_rate=22050, n_fft=1024, hop_length=256, task=task)
-    ours = {"ours": data, "ours, 22.05 kHz 1024/256": narrow, "ours, its representation": thesis}
-    works = [song.Work(stems.Source(s.name, "train", s.path), number) for number, s in enumerate(sources)]
+def compare(sources: list[songs.Source], task: str, rounds: int, scratch: Path) -> tuple[dict[str, list[float]], float]:
+    """CPU seconds of each way over all songs, by rounds in which the ways take turns; and the seconds of sound."""
+    data = replace(preset("default").data, task=task)
+    narrow = replace(data, sample_rate=22050, n_fft=1024, hop_length=256)
+    thesis = replace(preset("thesis").data, task=task)
+
+    def ours(settings: Data, split: str = "train") -> float:
+        seconds = 0.0
+        for number, source in enumerate(sources):
+            work = song.Work(replace(source, split=split), number)
+            result = song.make_song(work, [(scratch / "out", settings)])
+            assert result.error is None, result.error
+            seconds += result.seconds
+        return seconds
+
     ways: dict[str, Callable[[], object]] = {
-        "floor: ffmpeg to null, one process": lambda: [floor(source, task) for source in sources],
-        **{
-            name: lambda settings=settings: [song.make_song(work, [(scratch / "out", settings)]) for work in works]
-            for name, settings in ours.items()
-        },
-        "the thesis's chain, librosa": lambda: [thesis_chain(s, task, thesis, scratch / "thesis") for s in sources],
+        FLOOR: lambda: [floor(source, task) for source in sources],
+        "decoding alone, PyAV, nothing made of it": lambda: [decode(source, task) for source in sources],
+        "sums and levels, mono": lambda: [stems.load_sums(s, parse_task(task), downmix=True) for s in sources],
+        OURS: lambda: ours(data),
+        "the same at 22.05 kHz, 1024/256": lambda: ours(narrow),
+        "a held-out song, its sound as flac beside": lambda: ours(data, "test"),
+        OURS_THESIS: lambda: ours(thesis),
+        THESIS: lambda: [thesis_chain(s, task, thesis, scratch / "thesis") for s in sources],
     }
+    processes.keep_memory()  # as a worker does
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
-            seconds = cpu(way)
+            spent = cpu(way)
             if turn:  # the first warms up
-                taken[name].append(seconds)
-    rate, (first,) = stems.load_sums(sources[0], [("drums",)])
-    seconds = sum(s.size() for s in sources) / sources[0].size() * len(first) / rate
-    return {"seconds": seconds, **{name: statistics.median(values) for name, values in taken.items()}}
+                taken[name].append(spent)
+    return taken, ours(data)
 
 
-def peak_memory(path: Path, scratch: Path) -> float:
-    """Peak resident memory of a process that makes this one song, MB."""
+def decode(source: songs.Source, task: str) -> None:
+    """What PyAV itself takes for the streams of the task."""
+    import av
+
+    heard, made = parse_task(task)
+    with av.open(str(source.path)) as container:
+        wanted = [container.streams.audio[STEMS.index(name) + 1] for name in (*heard, *made)]
+        for packet in container.demux(*wanted):
+            packet.decode()
+
+
+def start_up() -> float:
+    """CPU seconds of a worker that starts and ends: the interpreter and all that a song needs."""
+    code = "import av, soundfile, scipy.fft, scipy.sparse; from p2p_dist.data import song"
+    return cpu(lambda: subprocess.run([sys.executable, "-c", code], check=True, env=environment()))
+
+
+def environment() -> dict[str, str]:
+    """That of a worker, which imports this checkout."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+def peak_memory(path: Path, split: str, scratch: Path) -> float:
+    """Peak resident memory of a worker that makes this one song twice, MB."""
     code = (
-        "import resource, sys; from pathlib import Path; from p2p_dist.audio import stems; from p2p_dist.presets import preset;"
-        "from p2p_dist.data import song; source = stems.Source('Long', sys.argv[3], Path(sys.argv[1]));"
-        "result = song.make_song(song.Work(source, 0), [(Path(sys.argv[2]), preset('default').data)]);"
-        "assert result.error is None, result.error;"
+        "import resource, sys; from pathlib import Path; from p2p_dist import processes; from p2p_dist.presets import preset;"
+        "from p2p_dist.songs import Source; from p2p_dist.data import song; processes.keep_memory();"
+        "work = song.Work(Source('Long', sys.argv[3], Path(sys.argv[1])), 0);"
+        "wanted = [(Path(sys.argv[2]), preset('default').data)];"
+        "errors = [song.make_song(work, wanted).error for _ in range(2)]; assert errors == [None, None], errors;"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)"
     )
-    peaks = []
-    for split in ("train", "test"):
-        command = [sys.executable, "-c", code, str(path), str(scratch / "memory"), split]
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(Path.cwd())}
-        )
-        peaks.append(float(done.stdout))
-    return max(peaks)
+    command = [sys.executable, "-c", code, str(path), str(scratch / "memory"), split]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment()).stdout)
 
 
-def two_workers(root: Path, scratch: Path) -> float:
-    """Wall time of one worker by that of two, over four songs of one length."""
-    songs = scratch / "four" / "train"
-    songs.mkdir(parents=True)
-    largest = max(stems.find_songs(root), key=lambda source: source.size()).path
-    for number in range(8):
-        (songs / f"Song {number}.stem.mp4").symlink_to(largest)
-    walls = []
-    for workers in (1, 2):
-        begun = time.perf_counter()
-        shards.preprocess(songs.parent, scratch / f"workers{workers}", preset("default").data, workers)
-        walls.append(time.perf_counter() - begun)
-    return walls[0] / walls[1]
+def two_workers(song_file: Path, scratch: Path) -> float:
+    """Wall time of one worker by that of two, over 24 songs of one length, the ways taking turns; each the best of two."""
+    root = scratch / "alike" / "train"
+    root.mkdir(parents=True)
+    for number in range(24):
+        (root / f"Song {number}.stem.mp4").symlink_to(song_file)
+    walls: dict[int, list[float]] = {1: [], 2: []}
+    for turn in range(2):
+        for workers in walls:
+            out = scratch / f"workers{workers}-{turn}"
+            code = "import sys; from p2p_dist.data import preprocess; sys.exit(preprocess.main(sys.argv[1:]))"
+            command = [sys.executable, "-c", code, "--data", str(root.parent), "--out", str(out), "--workers", str(workers)]
+            begun = time.perf_counter()
+            subprocess.run(command, check=True, env=environment(), stdout=subprocess.DEVNULL)
+            walls[workers].append(time.perf_counter() - begun)
+            shutil.rmtree(out)
+    return min(walls[1]) / min(walls[2])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from p2p_dist import songs
 from p2p_dist.audio import stems
 from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.audio.spectrogram import mel_power, power_to_db
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=32)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    sources = stems.find_songs(options.data) if options.data else [stems.Source("excerpt", "test", stems.excerpt_file())]
+    sources = songs.find_songs(options.data) if options.data else [songs.Source("excerpt", "test", songs.excerpt_file())]
     rows: dict[str, list[list[float]]] = {name: [] for name in ["copy the input", *CANDIDATES]}
     for source in sources:
         song = stems.load(source)

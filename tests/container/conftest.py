@@ -27,6 +27,7 @@ def place(tmp_path_factory):
         patch.setenv("P2P_RUNS", str(folder / "my place" / "runs"))
         patch.setenv("OMP_NUM_THREADS", "1")  # equal sums need equal threads
         patch.setenv("SINGULARITYENV_PIP_NO_COMPILE", "1")
+        patch.setenv("COMPRESSION", "-comp lz4")
         for name in ("SINGULARITYENV_PIP_NO_INDEX", "SINGULARITYENV_PIP_FIND_LINKS", "SLURM_CONF"):
             patch.setenv(name, "")  # put back at the end
         for name in ("MUSDB_PATH", "PYTHONPATH"):

@@ -1,8 +1,11 @@
 """The scripts of `launch/submit.py --cluster lumi`, in a real container on a real Slurm that plays LUMI-G's nodes."""
 
+import json
 import re
+import shutil
 import subprocess
 
+import pytest
 import torch
 from lab import wait_until
 from standins import TRAINING, launch
@@ -13,43 +16,87 @@ from p2p_dist.train import checkpoint
 LONG = 150
 
 
-def ids(shown):
-    """stage -> job id, of what the launcher printed."""
-    return dict(re.findall(r"^(\w+): job (\d+)", shown, re.MULTILINE))
+class Queued:
+    """A run of a launch, and its jobs: stage -> number."""
+
+    def __init__(self, place, name, *options):
+        self.lab, self.run = place.lab, rundir.find(name)
+        shown = launch("submit", *place.options(), "--run", name, *TRAINING, *options)
+        self.jobs = dict(re.findall(r"^(\w+): job (\d+)", shown, re.MULTILINE))
+        self.train = self.jobs["train"]
+
+    def said(self, part="*/*.out"):
+        """All that its jobs and their processes wrote."""
+        return "\n".join(f"{path.name}: {path.read_text()}" for path in sorted(self.run.slurm.glob(part)))
+
+    def until_step(self, step):
+        def reached():
+            self.lab.release(self.train)
+            rows = rundir.read_metrics(self.run)
+            return rows and rows[-1]["step"] >= step
+
+        wait_until(reached, LONG, lambda: f"{step}: {self.lab.job(self.train)}\n{self.said()}")
+
+    def ended(self, stage, state):
+        job = self.lab.wait_for(self.jobs[stage], LONG, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+        assert job["JobState"] == state, f"{stage}: {job}\n{self.said()}"
+        return job
+
+    def attempts(self, stage="train"):
+        """(exit code, why) of each end."""
+        lines = (self.run.slurm / stage / "attempts").read_text().splitlines()
+        return [tuple(line.split()[4:6]) for line in lines if line.startswith("end")]
 
 
-def said(run, part="*"):
-    """All that its jobs and their processes wrote."""
-    return "\n".join(f"{path.name}: {path.read_text()}" for path in sorted((run.slurm / "train").glob(part)))
+@pytest.fixture(scope="module")
+def runs(place, calm):
+    """All runs of this file, side by side; what they train on is there, the run `calm` made it."""
+    base, overlay = place.images.base.result(), place.images.overlay.result()
+    gone = place.folder / "gone.sif"
+    gone.touch()
+    runs = {
+        "hurt": Queued(place, "hurt", "--partition", "low"),
+        "overlaid": Queued(place, "overlaid", "--container", str(base), "--overlay", str(overlay), "--train.steps", "10"),
+        "vanished": Queued(place, "vanished", "--container", str(gone)),
+    }
+    gone.unlink()
+    return runs
 
 
-def step(run):
-    rows = rundir.read_metrics(run)
-    return rows[-1]["step"] if rows else 0
-
-
-def test_two_nodes_preempted_and_requeued_give_the_weights_of_the_undisturbed_training(place, calm):
-    lab, run = place.lab, rundir.find("hurt")
-    number = ids(launch("submit", *place.options(), "--partition", "low", "--run", "hurt", *TRAINING))["train"]
-
-    def until(goal):
-        wait_until(lambda: lab.release(number) or step(run) >= goal, LONG, lambda: f"{goal}: {lab.job(number)}\n{said(run)}")
-
-    until(10)
-    job = lab.job(number)
+def test_two_nodes_preempted_and_requeued_give_the_weights_of_the_undisturbed_training(place, runs, calm):
+    hurt = runs["hurt"]
+    hurt.until_step(10)
+    job = place.lab.job(hurt.train)
     options = ("-p", "high", "-w", job["NodeList"], "-N", job["NumNodes"], "--exclusive", "-o", "/dev/null")
     subprocess.run(["sbatch", *options], input="#!/bin/sh\nsleep 5\n", capture_output=True, text=True, check=True)
-    until(40)
-    lab.ask("scontrol", "requeue", number)
-    job = lab.wait_for(number, LONG, "COMPLETED", "FAILED", "CANCELLED")
-    assert job["JobState"] == "COMPLETED" and job["Restarts"] == "2", said(run)
-    attempts = (run.slurm / "train" / "attempts").read_text().splitlines()
-    assert [line.split()[5] for line in attempts if line.startswith("end")] == ["stopped", "killed", "done"]
-    assert re.findall(r"--- train, attempt|stopped in order", said(run, "*_0_log.out")) == [
-        *["--- train, attempt", "stopped in order"] * 2,
-        "--- train, attempt",
-    ], "once a start, though signalled twice"
-    rows, undisturbed = rundir.read_metrics(run), rundir.read_metrics(calm)
+    hurt.until_step(50)
+    place.lab.ask("scontrol", "requeue", hurt.train)
+    assert hurt.ended("train", "COMPLETED")["Restarts"] == "2"
+    assert [why for _, why in hurt.attempts()] == ["stopped", "killed", "done"]
+    begun, saved = "--- train, attempt", "stopped in order"
+    told = re.findall(f"{begun}|{saved}", hurt.said("train/*_0_log.out"))
+    assert told == [begun, saved, begun, saved, begun], "saved once a stop, though Slurm and Singularity both signal"
+    rows, undisturbed = rundir.read_metrics(hurt.run), rundir.read_metrics(calm)
     assert [row["digests"] for row in rows] == [row["digests"] for row in undisturbed]
-    ours, theirs = (list(checkpoint.tensors(checkpoint.load_newest(r.checkpoints))) for r in (run, calm))
+    ours, theirs = (list(checkpoint.tensors(checkpoint.load_newest(r.checkpoints))) for r in (hurt.run, calm))
     assert len(ours) == len(theirs) and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_the_unchanged_image_and_an_overlay_run_the_whole_way(runs):
+    overlaid = runs["overlaid"]
+    for stage in overlaid.jobs:
+        overlaid.ended(stage, "COMPLETED")
+    assert overlaid.run.page.is_file()
+    script = next((overlaid.run.slurm / "train").glob("*.sh")).read_text()
+    assert "export P2P_OVERLAY=" in script and "export P2P_PYTHON=python\n" in script
+
+
+def test_a_container_that_does_not_start_is_no_failure_of_the_run(runs):
+    """The image is gone when the job begins: tried once more, then not again, and status says why."""
+    vanished = runs["vanished"]
+    vanished.ended("train", "FAILED")
+    assert vanished.attempts() == [("255", "crash"), ("255", "crash")]
+    assert "gone.sif can't be read; build it with containers/build.sh" in vanished.said()
+    found = json.loads(launch("status", "vanished", "--json"))
+    assert found["stages"]["train"].startswith("the container did not start (exit code 255)")
+    assert shutil.which("singularity"), "and it is not for want of Singularity"

@@ -17,10 +17,11 @@ from p2p_dist.config import STEMS, Data
 from p2p_dist.data import augment, foreign, index, pairs, shards, song
 from p2p_dist.data.index import Index
 from p2p_dist.evaluate.excerpts import read_sound
+from p2p_dist.songs import Source
 
 
 def one_song(out: Path, folder: Path, data: Data, split: str = "train") -> song.Work:
-    item = song.Work(stems.Source(folder.name, split, folder), 0)
+    item = song.Work(Source(folder.name, split, folder), 0)
     result = song.make_song(item, [(out, data)])
     assert result.error is None
     shards._merge(out, data, [item], [])
@@ -87,7 +88,7 @@ def test_a_song_that_is_silent_throughout_may_have_no_windows(
 
 def test_silence_in_the_pictures_of_the_thesis_is_silence_of_the_stem(resting: Path, small: Data) -> None:
     data = replace(small, representation="thesis", window_hop=31)
-    decoded = stems.load(stems.Source("r", "train", resting))
+    decoded = stems.load(Source("r", "train", resting))
     heard, made = pairs.heard_and_target(decoded, "drums")
     pictures = pairs.make(heard, made, 22050, data)
     silent = pairs.silent_windows(pictures, made, 22050, data)
@@ -113,7 +114,7 @@ def test_windows_in_the_shards_are_those_that_generation_makes_bit_for_bit(
 
 
 def test_training_windows_are_cut_from_the_song_as_generation_sees_it(songs: Path, dataset: Path, small: Data) -> None:
-    decoded = stems.load(stems.Source("A", "train", songs / "train" / "A"))
+    decoded = stems.load(Source("A", "train", songs / "train" / "A"))
     made = pairs.make(*pairs.heard_and_target(decoded, "drums"), decoded.sample_rate, small)
     found = Index(dataset, "train")
     mine = [n for n, sample in enumerate(found.samples) if sample.shard == "train-00000-a.tar"]
@@ -183,22 +184,27 @@ def test_stretching_keeps_pitch_and_sums(tempo: float) -> None:
     assert abs(int(np.abs(augment.stretch(clicks, tempo, length)).argmax()) - rate / tempo) < 1500
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
 def test_several_tasks_from_one_decode_are_what_each_gives_alone(
-    songs: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    songs: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
 ) -> None:
-    work = song.Work(stems.Source("D", "test", songs / "test" / "D"), 0)
+    work = song.Work(Source("D", split, songs / "test" / "D"), 0)
     tasks = ["drums", "accompaniment", "bass", "vocals", "vocals+other->drums+bass"]
     wanted = [(tmp_path / f"together{n}", replace(small, task=task)) for n, task in enumerate(tasks)]
     decoded = []
     real = stems.load_sums
-    monkeypatch.setattr(stems, "load_sums", lambda *arguments: decoded.append(1) or real(*arguments))
+    monkeypatch.setattr(stems, "load_sums", lambda *a, **named: decoded.append(1) or real(*a, **named))
     assert song.make_song(work, wanted).error is None
     assert len(decoded) == 1
+    monkeypatch.setattr(song, "_TOGETHER", 0)  # no memory for more than one
+    assert song.make_song(work, [(tmp_path / "apart" / out.name, data) for out, data in wanted]).error is None
+    assert len(decoded) == 1 + len(tasks)
     for out, data in wanted:
         alone = tmp_path / "alone" / out.name
         assert song.make_song(work, [(alone, data)]).error is None
-        for path in [*out.glob("*.tar"), *out.rglob("test-*.json")]:
+        for path in [*out.glob("*.tar"), *out.rglob(f"{split}-*.json")]:
             assert path.read_bytes() == (alone / path.relative_to(out)).read_bytes()
+            assert path.read_bytes() == (tmp_path / "apart" / path.relative_to(tmp_path)).read_bytes()
 
 
 @pytest.fixture

@@ -152,7 +152,7 @@ def song(folder, seconds, rate=22050):
 
 
 def test_a_song_that_can_not_be_read_is_named_and_the_rest_goes_on(place):
-    from p2p_dist.audio.stems import excerpt_file
+    from p2p_dist.songs import excerpt_file
 
     root = place / "songs"
     song(root / "train" / "Öö & \"Hämar\" 'vol. 1.5'", 2)
