@@ -167,6 +167,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of songs (default: the excerpt inside stempeg, for the cost alone)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each song, for the order")
     parser.add_argument("--weights", default="1,1,1", help="of the three families in the ranking")
+    parser.add_argument("--part", choices=("all", "order", "cost"), default="all")
     parser.add_argument("--rounds", type=int, default=3, help="of the measures of time")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -174,10 +175,11 @@ def main() -> int:
     config = Config(evaluate=Evaluate(time_weight=weights[0], real_weight=weights[1], amount_weight=weights[2]))
     result: dict[str, Any] = {}
     right = True
-    if options.data is not None:
+    if options.data is not None and options.part != "cost":
         result["order"], right = calibrate(options.data, config, options.seconds)
     source = stems.find_songs(options.data)[0] if options.data else stems.Source("excerpt", "test", stems.excerpt_file())
-    result["cost"] = evaluate_cost.cost(source, config, options.rounds)
+    if options.part != "order":
+        result["cost"] = evaluate_cost.cost(source, config, options.rounds)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
     return 0 if right else 1
