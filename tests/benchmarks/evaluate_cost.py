@@ -16,6 +16,7 @@ import mir_eval
 import numpy as np
 import torch
 
+from p2p_dist import songs
 from p2p_dist.audio import stems
 from p2p_dist.audio.invert import mel_to_audio
 from p2p_dist.config import Config
@@ -187,7 +188,8 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
     epoch = one * windows / size
     between = epoch * config.train.keep_every
     print(
-        f"\npreset {name} on {device.type}{'' if device.type == 'cuda' else ', CPU time'}: ten songs of {excerpt.seconds:.0f} s, "
+        f"\npreset {name} on {device.type}{'' if device.type == 'cuda' else ', CPU time'}: "
+        f"ten songs of {excerpt.seconds:.0f} s, "
         f"{config.evaluate.seeds} generations each: {evaluation:.1f} s; an epoch of MUSDB18's {MUSDB_SONGS} songs, "
         f"{windows:.0f} windows: {epoch:.0f} s. The evaluation takes {100 * evaluation / epoch:.1f} % of an epoch, "
         f"{100 * evaluation / between:.1f} % of the {config.train.keep_every:g} between two that are evaluated."
@@ -195,7 +197,7 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
     return {"evaluation_seconds": evaluation, "epoch_seconds": epoch, "share": evaluation / epoch}
 
 
-def cost(source: stems.Source, config: Config, rounds: int) -> dict[str, Any]:
+def cost(source: songs.Source, config: Config, rounds: int) -> dict[str, Any]:
     """Both tables, of one song."""
     excerpt = excerpts.cut(excerpts.of_source(source, 0, config), config)
     found: dict[str, Any] = {"measures": by_measure(excerpt, config, rounds)}
