@@ -70,7 +70,7 @@ def level_reference(power: np.ndarray) -> float:
 
 def mel_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
     """Mel power of the mean of the channels of sound (samples, channels): float32 (mels, frames)."""
-    signal = mono(sound, rate, data.sample_rate)
+    signal = sound if rate == data.sample_rate else mono(sound, rate, data.sample_rate)
     return mel_power(signal, data.sample_rate, data.n_fft, data.hop_length, data.mels)
 
 
