@@ -51,7 +51,7 @@ test-container: $(VENV)/dev
 test-readme: $(VENV)/dev
 	$(BIN)/python -m pytest tests/readme
 
-# Every fault that needs no scheduler, injected into trainings on this machine: about 10 minutes on two busy cores.
+# Every fault that needs no scheduler, injected into trainings on this machine: about 6 minutes on two cores.
 test-faults: $(VENV)/dev
 	$(BIN)/python -m pytest tests/faults
 

@@ -45,6 +45,8 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
     if twice := sorted(title for title, count in titles.items() if count > 1):
         lines += ["", f"Titles that come more than once, and count as different songs: {', '.join(twice)}."]
     if manifest["left_out"]:
-        lines += ["", "Left out:", ""] + [f"- {item['song']}: {item['reason']}" for item in manifest["left_out"]]
+        count = len(manifest["left_out"])
+        lines += ["", f"Left out: {count} song{'s' if count > 1 else ''}.", ""]
+        lines += [f"- {item['song']}: {item['reason']}" for item in manifest["left_out"]]
     lines += ["", "The licence of the songs holds for what is made of them. MUSDB18 is for non-commercial, educational use."]
     return "\n".join(lines) + "\n"

@@ -60,24 +60,33 @@ def preprocess_all(
         The songs left out, each with its reason: a damaged song does not stop the others.
 
     Raises:
-        ValueError: no song, none that could be read, or a folder that was made by other settings or is being made.
+        ValueError: no song, none that could be read, or a folder that was made by other settings.
         OSError: the machine refused, for instance a full disk; nothing half written stays.
     """
     work = _work(root)
     with ExitStack() as locks:
-        for out, data in wanted:
+        for out, data in sorted(wanted, key=lambda one: one[0]):  # in one order, so that two can't wait for each other
             out.mkdir(parents=True, exist_ok=True)
             locks.enter_context(_claim(out, data, shared=part is not None))
-            if part is None:
-                files.remove_garbage(out)
-                files.remove_garbage(out / PARTS)
+        if part is None:
+            _remove_garbage(wanted)
         mine = work if part is None else work[part[0] :: part[1]]
         todo = [(item, lacking) for item in mine if (lacking := [w for w in wanted if not item.is_finished(w[0])])]
-        left_out = _make(todo, len(mine), workers, on_song)
-        if part is None:
-            for out, data in wanted:
-                _merge(out, data, work, left_out)
+        try:
+            left_out = _make(todo, len(mine), workers, on_song)
+            if part is None:
+                for out, data in wanted:
+                    _merge(out, data, work, left_out)
+        finally:
+            if part is None:  # a worker that was killed, for want of memory, could not clean up after itself
+                _remove_garbage(wanted)
     return left_out
+
+
+def _remove_garbage(wanted: Sequence[tuple[Path, Data]]) -> None:
+    for out, _ in wanted:
+        files.remove_garbage(out)
+        files.remove_garbage(out / PARTS)
 
 
 def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers: int, on_song: OnSong) -> list[Result]:
@@ -89,7 +98,8 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
         results[number] = result
         seconds, size = (sum(getattr(r, name) for r in results.values()) for name in ("seconds", "bytes"))
         wall = max(time.monotonic() - begun, 1e-9)
-        note = f"{seconds / wall:.0f}x real time, {size / wall / 1e6:.1f} MB/s, {result.name}"
+        speed = f"{seconds / wall:.0f}x real time, " if seconds else ""  # pictures have none
+        note = f"{speed}{size / wall / 1e6:.1f} MB/s, {result.name}"
         on_song(total - len(todo) + len(results), total, replace(result, note=note))
 
     # The longest first: nobody waits at the end for one that began late.
@@ -109,7 +119,7 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
                 cure = "a worker was killed, often for want of memory: run the same command again with fewer --workers"
                 raise OSError(errno.ECHILD, cure) from error
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
                 raise
     return [results[number] for number in sorted(results) if results[number].error is not None]
 
@@ -135,10 +145,12 @@ def _claim(out: Path, data: Data, *, shared: bool) -> Iterator[None]:
     path.parent.mkdir(exist_ok=True)
     descriptor = os.open(out / PARTS / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f"{out} is being made by another process: wait for it, or stop it") from None
+            console.say(f"{out} is being made by another process: waiting for it")
+            fcntl.flock(descriptor, kind)
         wanted = json.loads(json.dumps(data.science()))
         if not path.is_file():
             files.write_json(path, wanted)

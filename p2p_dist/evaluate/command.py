@@ -22,19 +22,19 @@ class Command:
     Exit code 0: done; 1: the machine refused; 2: wrong usage.
     """
 
-    run: tyro.conf.Positional[str | None] = None
+    run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="RUN")] = None
     """name of the run, a folder in ./runs or $P2P_RUNS"""
     checkpoints: tuple[int, ...] = ()
     """their steps (default: all that have no evaluation yet)"""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """folder of other songs, laid out like MUSDB18; the run's own evaluations and choice stay as they are"""
-    files: str | None = None
+    files: Annotated[str | None, tyro.conf.arg(metavar="PATTERN")] = None
     """instead of a run: 'DIR/{input,output,target}/*.wav', in quotes; three folders of files with the same names"""
     mixes: bool = False
     """of --files: output and target hold the input too, as the thesis's do"""
     best_gain: bool = False
     """of --files: give each output the one gain that brings it nearest to its target"""
-    json: Path | None = None
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """write all figures there too"""
 
     def __post_init__(self) -> None:
@@ -63,8 +63,9 @@ def main(arguments: list[str]) -> int:
         f"\nmean over {len(found['songs'])} {'song' if len(found['songs']) == 1 else 'songs'}" if found["songs"] else ""
     )
     console.say(table(found["mean"], pitched=pitched))
-    for name, reason in found["absent"].items():
-        console.say(f"absent: {name}: {reason}")
+    for reason in dict.fromkeys(found["absent"].values()):
+        names = ", ".join(name for name, why in found["absent"].items() if why == reason)
+        console.say(f"absent: {names}: {reason}")
     for line in found["said"]:
         console.say(line)
     if command.json:

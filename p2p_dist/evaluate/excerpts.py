@@ -73,11 +73,13 @@ def from_shards(dataset: Path, split: str, most: int) -> list[HeldOut]:
     part = read_manifest(dataset)["splits"].get(split)
     if part is None:
         return []
-    sounding = zip(part["songs"], part["audio"], strict=True) if part["audio"] else ()
-    found = [
-        HeldOut(s["name"], s["key"], split, functools.partial(read_sound, dataset / a["name"], s["key"])) for s, a in sounding
-    ]
-    return found[:most]
+    shards = {song["key"]: f"audio-{split}-{song['key']}.tar" for song in part["songs"]}
+    sounding = {shard["name"] for shard in part["audio"]}  # ready-made pairs have none
+    return [
+        HeldOut(song["name"], song["key"], split, functools.partial(read_sound, dataset / shards[song["key"]], song["key"]))
+        for song in part["songs"]
+        if shards[song["key"]] in sounding
+    ][:most]
 
 
 def from_folder(root: Path, config: Config, most: int) -> list[HeldOut]:

@@ -18,7 +18,7 @@ from p2p_dist.data.pairs import mel_of
 from p2p_dist.evaluate import averages, spectral
 from p2p_dist.evaluate.baselines import CEILING, COPY, SILENCE
 from p2p_dist.evaluate.excerpts import beats_of
-from p2p_dist.evaluate.metrics import RATE, Measured, Truth, measure
+from p2p_dist.evaluate.metrics import MEASURES, RATE, Measured, Truth, measure
 
 FOLDERS = ("input", "output", "target")
 
@@ -59,7 +59,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
         whole = averages.average([[song[name]] for song in songs.values()], real)
         mean[name] = whole.mean
         if name == "output":
-            absent = whole.absent
+            absent = {MEASURES[measure_name].label: why for measure_name, why in whole.absent.items()}
     rows = {key: {name: one.row for name, one in song.items()} for key, song in songs.items()}
     said = ["", "the other baselines need a run, whose training songs they are made of"]
     return {"songs": rows, "mean": mean, "absent": absent, "said": said}

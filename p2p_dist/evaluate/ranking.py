@@ -105,7 +105,7 @@ def rank(evaluated: dict[int, Any], baselines: Any, config: Config, *, pitched: 
     for name, one in baselines["splits"][reported]["rows"].items():
         found, value = entry(one["mean"], reported)
         others.append({"name": name, "score": value, "families": found})
-    note = "" if chosen_on != reported else f"there are no other songs: chosen on the {reported} songs that are reported"
+    note = "" if chosen_on != reported else "there are no validation songs: chosen on the very songs that are reported"
     return {
         "rule": rule(config.evaluate),
         "chosen_on": chosen_on,

@@ -45,7 +45,9 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     for stage in stages.STAGES:
         if (found := stages.is_done(stage, run)) is not None:
-            if stage != "page":
+            if found == stages.SOUNDLESS:
+                console.say(f"{stage}: {found}")
+            elif stage != "page":
                 console.say(f"{stage}: done already ({found})")
             continue
         code = _run_until_it_ends(stage, run, settings, owner)

@@ -8,15 +8,19 @@ exit handler of a library may keep a process that has finished.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__":  # before the imports, which take a moment: a request to stop that comes now is kept, not died of
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR2))
+
 import faulthandler
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from p2p_dist import config, console, files, processes, rundir
 from p2p_dist.rundir import RunDir
@@ -28,6 +32,15 @@ STAGES = ("preprocess", "train", "evaluate", "page")
 
 CHECKS = ("preflight", "scaling")
 """Jobs of launch/check.py, which start as a training does."""
+
+SOUNDLESS = "left out: the songs came as pictures (npz) without their sound, so there is nothing to measure or to hear"
+"""Why there is no evaluation and no page of a run whose held-out songs are ready-made pairs."""
+
+
+def is_soundless(content: dict[str, Any]) -> bool:
+    """Whether the held-out songs of a manifest are pictures without sound."""
+    held_out = [part for split, part in content["splits"].items() if split != "train"]
+    return bool(held_out) and not any(part["audio"] for part in held_out)
 
 
 def is_done(stage: str, run: RunDir) -> str | None:
@@ -52,6 +65,8 @@ def is_done(stage: str, run: RunDir) -> str | None:
         settings = rundir.resolve(run)
         total = settings.train.total_steps(len(content["splits"]["train"]["samples"]))
         return f"{total} steps" if trained and trained[-1][0] >= total else None
+    if is_soundless(content):
+        return SOUNDLESS
     evaluated = [step for step, path in rundir.find_steps(run.evaluations) if rundir.is_evaluation(path)]
     if stage == "evaluate":
         if is_done("train", run) is None:
@@ -67,6 +82,8 @@ def is_done(stage: str, run: RunDir) -> str | None:
 
 def last_lines(run: RunDir) -> str:
     """What a launch that came to the end of a run says last: the best checkpoint, where one was named, and the page."""
+    if not run.page.is_file():
+        return f"page {SOUNDLESS}"
     best = run.read_best()
     return (f"best checkpoint: {rundir.in_words(best)}\n" if best else "") + f"page: {run.page}"
 
@@ -83,7 +100,7 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
             if result.error is not None:
                 console.complain(f"left out: {result.error}")
             progress.total = total
-            progress.update(done, result.name)
+            progress.update(done, result.note)
 
         left_out = shards.preprocess(Path(settings.data.root), run.shards, settings.data, workers, on_song)
     if left_out:
@@ -103,6 +120,9 @@ def train(run: RunDir, settings: config.Config) -> int:
 
 def evaluate(run: RunDir, settings: config.Config) -> int:
     """Measure and render the checkpoints that were not yet; where it runs beside the training, as they appear."""
+    if is_soundless(files.read_json(run.shards / "manifest.json")):
+        console.say(f"evaluation {SOUNDLESS}")
+        return console.DONE
     from p2p_dist.evaluate.checkpoints import evaluate
 
     evaluate(run, settings)
@@ -111,6 +131,9 @@ def evaluate(run: RunDir, settings: config.Config) -> int:
 
 def page(run: RunDir, settings: config.Config) -> int:
     """Write the page."""
+    if is_soundless(files.read_json(run.shards / "manifest.json")):
+        console.say(f"page {SOUNDLESS}")
+        return console.DONE
     from p2p_dist.evaluate.page import write
 
     files.remove_garbage(run.evaluations)  # of evaluations that were killed: by now all have ended
@@ -157,7 +180,10 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     }[stage]
     outcome, message, code = "failed", "", console.FAILED
     try:
-        code = body(run, rundir.resolve(run))
+        settings = rundir.resolve(run)
+        if stage not in ("train", *CHECKS):  # which let requests through once they listen
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+        code = body(run, settings)
         outcome = {console.DONE: "done", console.STOPPED: "stopped"}.get(code, "failed")
     except KeyboardInterrupt:
         outcome, code, message = "stopped", console.STOPPED, "stopped between two pieces of work"

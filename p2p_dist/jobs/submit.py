@@ -87,9 +87,13 @@ def sweep(lines: list[list[str]], command: Command, where: str) -> int:
         one, run = parsed[0]
         place = site.load(where, one.settings.resources.site)
         chain.check_limits(chain.jobs(run, one.settings, place), place, len(lines))
-    code = max(main(line) for line in lines)
+    code = console.DONE
+    for line in lines:
+        code = max(code, main(line))
+        if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
+            break
     if not command.dry_run:
-        status.show_all([status.gather(run) for _, run in parsed])
+        status.show_all([status.gather(run) for _, run in parsed if run.config.is_file()])
     return code
 
 

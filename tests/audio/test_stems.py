@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -127,6 +128,7 @@ def damage_to_no_samples(folder: Path) -> None:
     [
         (damage_length, "the stems differ in length"),
         (damage_rate, "the stems differ in rate"),
+        (damage_numbers, r"drums\.wav: stem drums holds samples that are no numbers"),
         (damage_kind, "vocals.wav: not readable as sound"),
         (damage_to_nothing, "vocals.wav: not readable as sound"),
         (damage_to_no_samples, "no samples"),
@@ -156,10 +158,61 @@ def test_a_text_file_with_the_name_of_a_stem_file_is_named(tmp_path: Path) -> No
         stems.load(source(path))
 
 
+def write_stem_file(path: Path, sounds: list[np.ndarray], rates: list[int] | None = None) -> Path:
+    """A stem file of AAC streams, each (samples, 2); the encoder puts 1024 samples before them, an edit list hides those."""
+    with av.open(str(path), "w", format="mp4") as file:
+        streams = [file.add_stream("aac", rate=rate, layout="stereo") for rate in rates or [44100] * len(sounds)]
+        for stream, sound in zip(streams, sounds, strict=True):
+            stream.bit_rate = 256_000
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T, np.float32), format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts = stream.rate, 0
+            for part in (frame, None):
+                file.mux(stream.encode(part))
+    return path
+
+
+def cut_by_edit_list(whole: Path, path: Path, samples: int) -> Path:
+    """The same packets, of which an edit list leaves out the first samples."""
+    with av.open(str(whole)) as old, av.open(str(path), "w", format="mp4") as new:
+        copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams.audio}
+        for packet in old.demux():
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - samples, packet.dts - samples
+                packet.stream = copies[packet.stream.index]
+                new.mux(packet)
+    return path
+
+
+def clicks(samples: int = 30_000) -> list[np.ndarray]:
+    """Five streams of noise with one click each, at sample 5000, 6000, ..."""
+    sounds = [0.02 * np.random.default_rng(n).standard_normal((samples, 2)) for n in range(5)]
+    for number, sound in enumerate(sounds):
+        sound[5000 + 1000 * number] = 0.9
+    return sounds
+
+
+@pytest.mark.parametrize("cut", [0, 2500])
+def test_every_stream_begins_where_its_sound_begins(tmp_path: Path, cut: int) -> None:
+    """What the encoder put before the sound, and what an edit list leaves out, is not there: needs no ffmpeg to compare."""
+    path = write_stem_file(tmp_path / "whole.stem.mp4", clicks())
+    if cut:
+        path = cut_by_edit_list(path, tmp_path / "cut.stem.mp4", cut)
+    song = stems.load(source(path))
+    for number, name in enumerate(STEMS, 1):
+        assert abs(int(np.abs(song.stems[name][:, 0]).argmax()) - (5000 + 1000 * number - cut)) <= 2
+        # The encoder fills its last frame; nothing says so in the file, and ffmpeg keeps it too.
+        assert len(song.stems[name]) == -(-30_000 // 1024) * 1024 - cut
+
+
 @FFMPEG
-def test_stem_files_decode_as_ffmpeg_decodes_them() -> None:
+@pytest.mark.parametrize("kind", ["MUSDB18", "encoder's delay", "edit list"])
+def test_stem_files_decode_as_ffmpeg_decodes_them(tmp_path: Path, kind: str) -> None:
     """Offset (encoder delay, edit list) and length are ffmpeg's, samples to the rounding of 16 bits."""
     path = songs.excerpt_file()
+    if kind != "MUSDB18":
+        path = write_stem_file(tmp_path / "made.stem.mp4", clicks())
+    if kind == "edit list":
+        path = cut_by_edit_list(path, tmp_path / "cut.stem.mp4", 2500)
     song = stems.load(source(path))
     for number, name in enumerate(STEMS, 1):
         command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", f"0:a:{number}", "-f", "s16le", "-"]
@@ -167,6 +220,38 @@ def test_stem_files_decode_as_ffmpeg_decodes_them() -> None:
         expected = np.frombuffer(raw, "<i2").reshape(-1, 2) / 32768
         assert song.stems[name].shape == expected.shape
         assert np.abs(song.stems[name].clip(-1, 32767 / 32768) - expected).max() <= 1 / 32768
+
+
+def test_a_stem_file_that_lacks_a_stream_is_named(tmp_path: Path) -> None:
+    path = write_stem_file(tmp_path / "four.stem.mp4", clicks()[:4])
+    with pytest.raises(ValueError, match=r"four\.stem\.mp4: 4 sound streams, a stem file has 5"):
+        stems.load(source(path))
+
+
+def test_stem_files_whose_streams_differ_are_named(tmp_path: Path) -> None:
+    shorter = [sound[: 30_000 - 2048 * number] for number, sound in enumerate(clicks())]
+    with pytest.raises(ValueError, match=r"short\.stem\.mp4: the stems differ in length \(drums 0\.6"):
+        stems.load(source(write_stem_file(tmp_path / "short.stem.mp4", shorter)))
+    with pytest.raises(ValueError, match=r"rate\.stem\.mp4: the stems differ in rate"):
+        stems.load(source(write_stem_file(tmp_path / "rate.stem.mp4", clicks(), [44100, 44100, 44100, 44100, 48000])))
+
+
+@pytest.mark.parametrize("held", [1, 3, 16])
+def test_sums_are_those_of_the_stems_however_they_arrive(tmp_path: Path, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit, also the mean of the channels alone; and level, peak and clipped samples are those of the whole sum."""
+    monkeypatch.setattr(stems, "_HELD", held)
+    path = cut_by_edit_list(write_stem_file(tmp_path / "a.stem.mp4", [3 * s for s in clicks()]), tmp_path / "b.stem.mp4", 700)
+    song = stems.load(source(path))
+    sides = [("bass", "other", "vocals"), ("drums",)]
+    rate, sums = stems.load_sums(source(path), sides)
+    _, means = stems.load_sums(source(path), sides, downmix=True)
+    for side, found, mean in zip(sides, sums, means, strict=True):
+        expected = song.sum_of(side)
+        np.testing.assert_array_equal(found.sound, expected)
+        np.testing.assert_array_equal(mean.sound[:, 0], stems.mono(expected, rate, rate))
+        assert found.peak == mean.peak == np.abs(expected).max()
+        assert found.clipped == mean.clipped == (np.abs(expected) >= stems.FULL_SCALE).sum() > 0
+        assert found.power == pytest.approx((expected.astype(np.float64) ** 2).mean(), rel=1e-6)
 
 
 def test_mono_is_what_librosa_loads(tmp_path: Path) -> None:

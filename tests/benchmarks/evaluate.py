@@ -23,6 +23,7 @@ import evaluate_cost
 import numpy as np
 import scipy.ndimage
 
+from p2p_dist import console, songs
 from p2p_dist.audio import stems
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.invert import mel_to_audio, stem_for
@@ -114,7 +115,7 @@ def cases(excerpt: Excerpt, others: list[Excerpt], known: baselines.Training, co
 def calibrate(root: Path, config: Config, seconds: float) -> tuple[dict[str, Any], bool]:
     """Scores of all cases; whether the ranking keeps the whole order."""
     config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, seconds=seconds))
-    sources = stems.find_songs(root)
+    sources = songs.find_songs(root)
     found = [excerpts.cut(excerpts.of_source(source, n, config), config) for n, source in enumerate(sources)]
     found = [excerpt for excerpt in found if excerpt.beats is not None and len(excerpt.truth.windows) >= 8]
     if len(found) < 2:
@@ -136,7 +137,7 @@ def calibrate(root: Path, config: Config, seconds: float) -> tuple[dict[str, Any
         return value
 
     scores = {name: score(row, whole[TRUTH]) for name, row in whole.items()}
-    songs = {
+    single = {
         name: [score(row, truth) for row, truth in zip(rows, one_song[TRUTH], strict=True)] for name, rows in one_song.items()
     }
     names = ("lock8", "f1t_beyond_chance", "ec1", "mmd", "level_error", "flux_ratio", "density_ratio", "onset_f1", "mix_l1")
@@ -150,12 +151,12 @@ def calibrate(root: Path, config: Config, seconds: float) -> tuple[dict[str, Any
     for better, worse in ORDER:
         kept = scores[better] > scores[worse]
         broken += not kept
-        of = sum(a > b for a, b in zip(songs[better], songs[worse], strict=True))
+        of = sum(a > b for a, b in zip(single[better], single[worse], strict=True))
         both = f"{scores[better]:.3f}, {scores[worse]:.3f}"
         print(f"| {better} > {worse} | {both} | {'yes' if kept else 'NO'} | {of} of {len(found)} |")
     print(f"\n{ranking.rule(config.evaluate)}\n")
     print("the ranking keeps the order" if not broken else f"the ranking breaks {broken} of {len(ORDER)} orders")
-    return {"scores": scores, "measures": whole, "songs": songs}, not broken
+    return {"scores": scores, "measures": whole, "songs": single}, not broken
 
 
 def _row(one: Measured, real: list[np.ndarray]) -> Row:
@@ -167,6 +168,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="folder of songs (default: the excerpt inside stempeg, for the cost alone)")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each song, for the order")
     parser.add_argument("--weights", default="1,1,1", help="of the three families in the ranking")
+    parser.add_argument("--part", choices=("all", "order", "cost"), default="all")
     parser.add_argument("--rounds", type=int, default=3, help="of the measures of time")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -174,14 +176,15 @@ def main() -> int:
     config = Config(evaluate=Evaluate(time_weight=weights[0], real_weight=weights[1], amount_weight=weights[2]))
     result: dict[str, Any] = {}
     right = True
-    if options.data is not None:
+    if options.data is not None and options.part != "cost":
         result["order"], right = calibrate(options.data, config, options.seconds)
-    source = stems.find_songs(options.data)[0] if options.data else stems.Source("excerpt", "test", stems.excerpt_file())
-    result["cost"] = evaluate_cost.cost(source, config, options.rounds)
+    source = songs.find_songs(options.data)[0] if options.data else songs.Source("excerpt", "test", songs.excerpt_file())
+    if options.part != "order":
+        result["cost"] = evaluate_cost.cost(source, config, options.rounds)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
     return 0 if right else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.exit_with(main)

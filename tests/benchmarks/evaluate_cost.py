@@ -16,6 +16,7 @@ import mir_eval
 import numpy as np
 import torch
 
+from p2p_dist import songs
 from p2p_dist.audio import stems
 from p2p_dist.audio.invert import mel_to_audio
 from p2p_dist.config import Config
@@ -147,7 +148,10 @@ def by_measure(excerpt: Excerpt, config: Config, rounds: int) -> dict[str, tuple
 
 
 def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
-    """Wall seconds of ten songs of one checkpoint, and of an epoch of MUSDB18 on the same machine; printed."""
+    """Seconds of ten songs of one checkpoint, and of an epoch of MUSDB18 on the same machine; printed.
+
+    On a CPU of its time, since wall times of a shared machine say little.
+    """
     config = preset(name)
     evaluating = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, songs=10))
     ten = [
@@ -158,10 +162,11 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
     generator = Generator(config.model, config.data.picture_channels)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator = generate.load(generator.state_dict(), config, device)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
     with tempfile.TemporaryDirectory() as folder:
-        begun = time.perf_counter()
+        begun = clock()
         checkpoints._evaluate_one(Path(folder), 1, generator, ten, known, evaluating)
-        evaluation = time.perf_counter() - begun
+        evaluation = clock() - begun
     built = networks.build(config, distributed.Ranks(0, 1, 0, device, None))
     size = config.train.global_batch_size
     shape = (size, config.data.picture_channels, config.data.mels, config.data.frames)
@@ -174,16 +179,17 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
             torch.cuda.synchronize()
 
     step()
-    begun = time.perf_counter()
+    begun = clock()
     for _ in range(rounds):
         step()
-    one = (time.perf_counter() - begun) / rounds
+    one = (clock() - begun) / rounds
     hop = config.data.window_hop * config.data.hop_length / config.data.sample_rate
     windows = MUSDB_SONGS * MUSDB_SECONDS / hop
     epoch = one * windows / size
     between = epoch * config.train.keep_every
     print(
-        f"\npreset {name} on {device.type}, {torch.get_num_threads()} threads: ten songs of {excerpt.seconds:.0f} s, "
+        f"\npreset {name} on {device.type}{'' if device.type == 'cuda' else ', CPU time'}: "
+        f"ten songs of {excerpt.seconds:.0f} s, "
         f"{config.evaluate.seeds} generations each: {evaluation:.1f} s; an epoch of MUSDB18's {MUSDB_SONGS} songs, "
         f"{windows:.0f} windows: {epoch:.0f} s. The evaluation takes {100 * evaluation / epoch:.1f} % of an epoch, "
         f"{100 * evaluation / between:.1f} % of the {config.train.keep_every:g} between two that are evaluated."
@@ -191,7 +197,7 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
     return {"evaluation_seconds": evaluation, "epoch_seconds": epoch, "share": evaluation / epoch}
 
 
-def cost(source: stems.Source, config: Config, rounds: int) -> dict[str, Any]:
+def cost(source: songs.Source, config: Config, rounds: int) -> dict[str, Any]:
     """Both tables, of one song."""
     excerpt = excerpts.cut(excerpts.of_source(source, 0, config), config)
     found: dict[str, Any] = {"measures": by_measure(excerpt, config, rounds)}

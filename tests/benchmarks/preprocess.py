@@ -68,7 +68,7 @@ def main() -> None:
     ratio = statistics.median(theirs / ours for theirs, ours in zip(taken[THESIS], taken[OURS_THESIS], strict=True))
     whole = statistics.median(taken[OURS]) / seconds * 36000
     print(f"\nThe thesis's chain takes {ratio:.1f} times ours for the same pictures.")
-    print(f"A worker's start takes {start:.2f} CPU s, once for all its songs, and is in no row; MUSDB18 (10 h): {whole:.0f} s.")
+    print(f"A worker's start takes {start:.2f} CPU s, once for all songs, and is in no row; all MUSDB18 (10 h): {whole:.0f} s.")
     print(f"Memory of a worker, a song of {options.minutes:g} minutes: ", end="")
     print(f"{memory['train']:.0f} MB to train on, {memory['test']:.0f} MB held out.")
     print(f"Two workers: {speedup:.2f} times one (wall time, their start included).")

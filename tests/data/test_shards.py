@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -155,6 +157,43 @@ def test_damaged_songs_are_named_and_left_out_and_the_rest_goes_on(songs: Path, 
     assert [song["name"] for song in manifest["splits"]["train"]["songs"]] == ["A"]
 
 
+def test_clipped_samples_and_songs_that_hold_no_numbers_are_counted_in_the_card(
+    new_song: Callable[..., Path], small: Data, tmp_path: Path
+) -> None:
+    for name in ("Clean", "Clipped", "Not a number"):
+        new_song(tmp_path / "songs/train" / name)
+    for name, stem, value in (("Clipped", "drums", 1.0), ("Clipped", "bass", -1.5), ("Not a number", "drums", np.nan)):
+        path = tmp_path / "songs/train" / name / f"{stem}.wav"
+        sound, rate = soundfile.read(path)
+        sound[100:107, 1] = value
+        soundfile.write(path, sound, rate, subtype="FLOAT")
+    (left_out,) = shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1)
+    assert left_out.name == "Not a number" and "drums" in str(left_out.error) and "no numbers" in str(left_out.error)
+    records = [files.read_json(path) for path in (tmp_path / "out/parts").glob("train-*.json")]
+    assert {record["song"]: record["clipped"] for record in records} == {"Clean": 0, "Clipped": 14}
+    card = (tmp_path / "out/DATASET.md").read_text()
+    assert next(line for line in card.splitlines() if line.startswith("| train")).endswith(" 14 |")
+    assert "Left out: 1 song." in card and "Not a number: " in card
+
+
+def test_two_songs_with_one_title_are_two_songs_and_named(new_song: Callable[..., Path], small: Data, tmp_path: Path) -> None:
+    new_song(tmp_path / "songs/train/Twice")
+    new_song(tmp_path / "songs/test/Twice", seed=1)
+    shutil.copy(excerpt_file(), tmp_path / "songs/train/Twice.stem.mp4")
+    assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
+    manifest = index.read_manifest(tmp_path / "out")
+    keys = [song["key"] for part in manifest["splits"].values() for song in part["songs"]]
+    assert sorted(keys) == ["00000-twice", "00000-twice", "00001-twice"] and len(list((tmp_path / "out").glob("t*.tar"))) == 3
+    assert "Titles that come more than once, and count as different songs: Twice." in (tmp_path / "out/DATASET.md").read_text()
+
+
+def test_an_empty_folder_among_the_songs_is_named(songs: Path, small: Data, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(songs, tmp_path / "songs"))
+    (root / "train" / "Nothing in it").mkdir()
+    (left_out,) = shards.preprocess(root, tmp_path / "out", small, workers=1)
+    assert left_out.name == "Nothing in it" and "no drums.wav or .flac" in str(left_out.error)
+
+
 def test_a_set_of_which_nothing_can_be_read_is_an_error(tmp_path: Path, small: Data) -> None:
     (tmp_path / "songs" / "train").mkdir(parents=True)
     (tmp_path / "songs" / "train" / "Text.stem.mp4").write_text("words")
@@ -239,3 +278,39 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(
     assert "Traceback" not in done.stderr
     assert not half_written(out) and not (out / index.MANIFEST).exists()
     assert shards.preprocess(songs, out, small, workers=1) == []
+
+
+TMPFS = """
+mount -t tmpfs -o size=260k tmpfs "$1" && shift || exit 99
+"$@"; code=$?
+find "$OUT" -name '.tmp-*' -o -name manifest.json
+exit $code
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_disk_that_runs_full_is_said_and_nothing_half_written_stays(
+    songs: Path, small: Data, tmp_path: Path, workers: int
+) -> None:
+    """A file system of 260 kB of one's own, which needs a kernel that lets users have name spaces."""
+    mine = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*mine, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)], capture_output=True).returncode:
+        pytest.skip("no name spaces for users here")
+    disk, script = tmp_path / "disk", tmp_path / "fill.py"
+    disk.mkdir()
+    script.write_text(SMALL_DISK)
+    command = [
+        sys.executable,
+        str(script),
+        str(2**30),
+        str(songs),
+        str(disk / "out"),
+        json.dumps(small.science()),
+        str(workers),
+    ]
+    done = subprocess.run(
+        [*mine, "sh", "-c", TMPFS, "sh", str(disk), *command],
+        capture_output=True, text=True, timeout=60, env={**os.environ, "OUT": str(disk / "out")},
+    )  # fmt: skip
+    assert done.returncode == 1 and "the disk is full: free some space" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and done.stdout.strip() == ""

@@ -17,7 +17,8 @@ import torch
 from p2p_dist import files, presets, rundir
 from p2p_dist.config import Config
 from p2p_dist.data import shards
-from p2p_dist.evaluate import checkpoints, command
+from p2p_dist.evaluate import checkpoints, command, excerpts
+from p2p_dist.evaluate.metrics import measure
 from p2p_dist.model.generator import Generator
 from tests.conftest import write_songs
 from tests.evaluate import on_ranks
@@ -80,6 +81,24 @@ def test_baselines_are_measured_once_and_checkpoints_beside_them(copied: tuple[r
     assert before == {path: path.stat().st_mtime_ns for path in before}, "not measured again for another checkpoint"
     ranked = files.read_json(run.evaluations / "ranking.json")
     assert {item["step"] for item in ranked["checkpoints"]} == {5, 10, 15} and ranked["chosen_on"] == "valid"
+
+
+def test_an_excerpt_in_the_middle_of_a_song_keeps_its_beats() -> None:
+    """Beats are found over the whole song; in the excerpt they are counted from where it begins."""
+    rate, seconds = 22050, 30.0
+    random = np.random.default_rng(0)
+    time = np.arange(int(rate * seconds)) / rate
+    hits = random.standard_normal(len(time)) * np.exp(-30 * ((time - 0.31) % 0.5)) * (time > 0.31)
+    made = (0.3 * hits * np.where((time > 13) & (time < 21), 1.0, 0.1))[:, None].astype(np.float32)
+    heard = (0.1 * np.sin(2 * np.pi * 220 * time))[:, None].astype(np.float32)
+    settings = presets.PRESETS["tiny"]
+    excerpt = excerpts.cut(excerpts.HeldOut("x", "x", "test", lambda: (heard, made, rate)), settings)
+    begins = excerpt.begins / rate
+    assert 12 < begins < 19 and excerpt.seconds == pytest.approx(3, abs=0.3)
+    assert np.array_equal(excerpt.target, made[excerpt.begins : excerpt.begins + len(excerpt.target)])
+    assert excerpt.beats is not None and excerpt.beats.bpm == pytest.approx(120, abs=0.1)
+    assert (begins + excerpt.beats.first - 0.31 + 0.125) % 0.25 == pytest.approx(0.125, abs=0.03)
+    assert measure(excerpt.target, excerpt.truth).row["lock8"] == pytest.approx(1)
 
 
 def test_generations_are_averaged_and_validation_songs_only_measured(copied: tuple[rundir.RunDir, Config]) -> None:

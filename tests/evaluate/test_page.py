@@ -150,7 +150,7 @@ def test_intervals_and_the_best_checkpoint_are_shown(shown: Page) -> None:
     at, scores = _column(decide, "level dB"), [float(row[1]) for row in decide[4:7]]
     assert [row[at] for row in decide[4:7]] == ["9.00", "6.00", "3.00"]
     assert all(text in shown.words for text in ("8.00 to 11.00", "5.00 to 8.00", "2.00 to 5.00"))
-    assert "Best checkpoint: step 90" in shown.words and "chosen on the test songs that are reported" in shown.words
+    assert "Best checkpoint: step 90" in shown.words and "chosen on the very songs that are reported" in shown.words
     assert decide[6][0] == "90" and "the best" in shown.words
     assert scores == sorted(scores) and len(set(scores)) == 3, "the score rises"
 

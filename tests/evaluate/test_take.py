@@ -39,7 +39,7 @@ def take_all(folder, together):
     take.LOOK, taken, run = 0.02, [], RunDir(folder)
     if not together:  # the negative twin: nobody claims
         take.claim = lambda run, name: True
-    for item, _ in take.take(run, SETTINGS):
+    for item, _ in take.take(run, SETTINGS, (), run.evaluations):
         time.sleep(0.1)
         taken.append(item.step)
         if not (run.evaluations / item.path.name).exists():
@@ -70,7 +70,7 @@ def test_each_checkpoint_is_taken_once_as_it_appears(ranks, run, together):
 
 def test_without_a_checkpoint_it_is_said(run):
     with pytest.raises(ValueError, match="train first"):
-        next(take.take(run, SETTINGS))
+        next(take.take(run, SETTINGS, (), run.evaluations))
 
 
 def test_only_what_this_job_left_is_free_again(run, monkeypatch):

@@ -196,6 +196,24 @@ def test_before_the_first_step(begin):
         check_stopped(job, run)
 
 
+def test_while_its_process_imports(begin):
+    """Row 1: the signal comes while Python itself still starts, as when a job is cancelled in its first second.
+
+    Seen: one rank dies of it (exit code 140), and the others wait for it for a minute.
+    Now: kept until the rank listens; the run stops in order at its first steps.
+    """
+    run = begin(steps=10**6, world_size=1)
+    command = [sys.executable, "-X", "importtime", "-m", "p2p_dist.jobs.stages", "train", str(run.path)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "faulthandler" in line:  # the first import after requests are held back; tyro and torch come much later
+            break
+    process.send_signal(signal.SIGUSR2)
+    assert "tyro" in process.stderr.read()
+    assert process.wait(60) == console.STOPPED
+    assert run.read_outcome()["outcome"] == "stopped" and run.read_outcome()["step"] <= 2
+
+
 def test_the_parent_is_signalled(begin):
     """Row 1: a person's Ctrl-C, or TERM to the process that forked the ranks, at any instant of its life."""
     for number in range(3):

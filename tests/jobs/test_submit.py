@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from p2p_dist import config, presets, rundir
+from p2p_dist import config, console, presets, rundir
 from p2p_dist.jobs import chain, site, slurm, submit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -231,6 +231,15 @@ def test_a_sweep_is_one_run_for_each_combination(place):
     assert len({run.path for _, run in parsed}) == 6 and parsed[0][1].path.name == "drums-default-seed-0-learning-rate-1e-4"
     printed = launch("--data", songs(place / "songs"), "--cluster", "slurm", "--dry-run", "--sweep", *sweep).stdout
     assert printed.count("##### train.sh") == 6
+
+
+def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
+    """Stopped in its first run it begins no other; the table shows the one that there is."""
+    monkeypatch.setattr(submit.local, "run", lambda *_: console.STOPPED)
+    arguments = ["--data", songs(place / "songs"), "--preset", "tiny", "--cluster", "local", "--run", "swept"]
+    assert submit.main([*arguments, "--sweep", "train.seed=0,1"]) == console.STOPPED
+    assert [path.name for path in (place / "runs").iterdir()] == ["swept-seed-0"]
+    assert capsys.readouterr().out.count("0 of 20") == 1
 
 
 @pytest.mark.parametrize(
