@@ -12,6 +12,8 @@ import numpy as np
 import scipy.fft
 import scipy.sparse
 
+from p2p_dist.audio.stems import mean_of
+
 QUIETEST = 1e-10
 """Power below which everything is -100 dB, as librosa's `amin`."""
 
@@ -59,32 +61,28 @@ def frames_of(signal: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
 
 
 def mel_power(signal: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, mels: int, lowest: float = 0.0) -> np.ndarray:
-    """Mel power spectrogram of a mono signal.
+    """Mel power spectrogram of a signal, or of the mean of its channels.
 
     Args:
-        signal: float32 (samples,), full scale 1.
+        signal: float32 (samples,) or (samples, channels), full scale 1.
         sample_rate: Hz. n_fft, hop_length: samples. lowest: lower edge of the first band, Hz.
 
     Returns:
         float32 (mels, 1 + samples // hop_length).
     """
-    signal = signal.astype(np.float32, copy=False)
     filters = mel_filters(sample_rate, n_fft, mels, lowest)
     count = frame_count(len(signal), hop_length)
     result = np.empty((mels, count), np.float32)
-    margin = n_fft // 2
-    inner = (
-        np.lib.stride_tricks.sliding_window_view(signal, n_fft) if len(signal) >= n_fft else np.empty((0, n_fft), np.float32)
-    )
     for start in range(0, count, _BLOCK):
         # Only this block's part of the signal, padded where it reaches beyond: a copy of a long song is 100 MB.
-        begin = start * hop_length - margin
+        begin = start * hop_length - n_fft // 2
         end = begin + (min(_BLOCK, count - start) - 1) * hop_length + n_fft
-        if begin >= 0 and end <= len(signal):
-            frames = inner[begin : end - n_fft + 1 : hop_length]
-        else:
-            part = np.pad(signal[max(begin, 0) : max(end, 0)], (max(-begin, 0), max(end - len(signal), 0)))
-            frames = np.lib.stride_tricks.sliding_window_view(part, n_fft)[::hop_length]
+        part = signal[max(begin, 0) : max(end, 0)].astype(np.float32, copy=False)
+        if signal.ndim == 2:
+            part = mean_of(part.T)
+        if len(part) < end - begin:
+            part = np.pad(part, (max(-begin, 0), max(end - len(signal), 0)))
+        frames = np.lib.stride_tricks.sliding_window_view(part, n_fft)[::hop_length]
         # Frames beside each other: scipy's FFT takes several at once, and the filters find each bin as a run of memory.
         spectrum = scipy.fft.rfft((frames * hann(n_fft)).T, axis=0)
         parts = spectrum.view(np.float32)  # real and imaginary by turns
@@ -95,7 +93,12 @@ def mel_power(signal: np.ndarray, sample_rate: int, n_fft: int, hop_length: int,
 
 def power_to_db(power: np.ndarray, reference: float = 1.0) -> np.ndarray:
     """10 log10(power / reference), never below -100 dB of power 1; float32."""
-    return (10 * np.log10(np.maximum(power, QUIETEST)) - 10 * np.log10(max(reference, QUIETEST))).astype(np.float32)
+    db = np.maximum(power, QUIETEST)
+    np.log10(db, out=db)
+    db *= 10
+    if reference != 1:
+        db = db - 10 * np.log10(max(reference, QUIETEST))  # in float64
+    return db.astype(np.float32, copy=False)
 
 
 def db_to_power(db: np.ndarray, reference: float = 1.0) -> np.ndarray:

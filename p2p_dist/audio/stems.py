@@ -159,7 +159,7 @@ class _Mixer:
 
     def _mix(self, parts: dict[str, np.ndarray], samples: int) -> None:
         if self.mixed + samples > self.room:
-            self.reserve(self.channels, 2 * (self.mixed + samples))
+            self.reserve(self.channels, (self.mixed + samples) * 9 // 8)
         for total, (first, *others) in zip(self.totals, self.sums, strict=True):
             sound = parts[first]
             for number, name in enumerate(others):
@@ -223,7 +223,8 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> int:
                 raise ValueError(f"{path}: the stems differ in rate or channels ({sorted(kinds)})")
             ((rate, channels),) = kinds
             expected = {name: int((s.duration or 0) * (s.time_base or 0) * rate) for name, s in wanted.items()}
-            mixer.reserve(channels, max(expected.values()) + 4096)
+            # Headers are not exact, and room that is not used costs nothing.
+            mixer.reserve(channels, max(expected.values()) * 51 // 50 + rate)
             held: dict[int, tuple[str, list[Any]]] = {stream.index: (name, []) for name, stream in wanted.items()}
             for packet in container.demux(*wanted.values()):
                 name, frames = held[packet.stream.index]

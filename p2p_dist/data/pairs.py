@@ -70,7 +70,7 @@ def level_reference(power: np.ndarray) -> float:
 
 def mel_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
     """Mel power of the mean of the channels of sound (samples, channels): float32 (mels, frames)."""
-    signal = mono(sound, rate, data.sample_rate)
+    signal = sound if rate == data.sample_rate else mono(sound, rate, data.sample_rate)
     return mel_power(signal, data.sample_rate, data.n_fft, data.hop_length, data.mels)
 
 
@@ -95,7 +95,8 @@ def to_picture(power: np.ndarray, reference: float, representation: str) -> np.n
     """
     if representation == "default":
         power, reference = power / np.float32(reference), 1.0
-    return np.clip(power_to_db(power, reference), FLOOR, CEILING[representation]).astype(np.float16)
+    db = power_to_db(power, reference)
+    return np.clip(db, FLOOR, CEILING[representation], out=db).astype(np.float16)
 
 
 def make(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Pictures:
@@ -106,11 +107,14 @@ def make(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Picture
     """
     if data.representation == "thesis":
         return _thesis(song, target, rate, data)
-    heard, made = powers_of(song, rate, data), powers_of(target, rate, data)
-    reference = level_reference(heard[0])
-    starts = window_starts(heard.shape[2], data)
-    pictures = [_cut(to_picture(power, reference, "default"), starts, data.frames) for power in (heard, made)]
-    return Pictures(pictures[0], pictures[1], starts, np.full(len(starts), reference), heard.shape[2])
+    power = powers_of(song, rate, data)
+    reference = level_reference(power[0])
+    frames = power.shape[2]
+    starts = window_starts(frames, data)
+    inputs = _cut(to_picture(power, reference, "default"), starts, data.frames)
+    del power  # of a long song it is large, and so is the target's
+    targets = _cut(to_picture(powers_of(target, rate, data), reference, "default"), starts, data.frames)
+    return Pictures(inputs, targets, starts, np.full(len(starts), reference), frames)
 
 
 def _cut(picture: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:

@@ -16,7 +16,7 @@ import tyro
 
 from p2p_dist import config, console, presets, processes, rundir
 from p2p_dist.config import Data
-from p2p_dist.data import shards
+from p2p_dist.data import index, shards
 from p2p_dist.data.verify import verify
 
 
@@ -70,6 +70,8 @@ def _part(text: str | None) -> tuple[int, int] | None:
 def main(arguments: list[str]) -> int:
     """What `launch/preprocess.py` does; its exit code."""
     command, tasks = parse(arguments)
+    if command.verify and command.out is not None:
+        return _verify(_made_in(command.out.expanduser().absolute()))
     root = command.data.root or os.environ.get("MUSDB_PATH")
     if root is None:
         raise ValueError("name the folder of songs with --data (or $MUSDB_PATH)")
@@ -127,6 +129,12 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command) -> int:
         for result in left_out:
             console.complain(f"  {result.name}: {result.error}")
     return console.FAILED if left_out else console.DONE
+
+
+def _made_in(out: Path) -> list[Path]:
+    """The datasets that --out names: itself, or those of several tasks inside it."""
+    inside = sorted(path.parent for path in out.glob(f"*/{index.MANIFEST}"))
+    return [out] if (out / index.MANIFEST).is_file() or not inside else inside
 
 
 def _verify(folders: list[Path]) -> int:

@@ -284,6 +284,7 @@ def _sound_sample(key: str, rate: int, sounds: list[np.ndarray], gain: float, ab
                 file.write(np.ascontiguousarray(whole.astype(np.int32) << 8))
                 part[...] = whole * np.float32(gain / 2**23)
         yield key, {f"{name}.flac": flac.getbuffer()}
+        del flac
 
 
 def _json(value: dict[str, Any]) -> bytes:
@@ -318,6 +319,7 @@ def _write_shard(out: Path, name: str, samples: Iterable[Sample]) -> tuple[dict[
                     size += len(part)
             if "npz" in members:
                 rows.append({**row, "checksum": checksum})
+            del members, content  # a long song's flac, which else would stay until the next is there
         end = bytes(2 * tarfile.BLOCKSIZE + -(size + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)
         file.write(end)
         sha256.update(end)

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -60,7 +61,9 @@ def runs(place, calm):
         "vanished": Queued(place, "vanished", "--container", str(gone)),
     }
     gone.unlink()
-    return runs
+    sizes = ("--nodes", "1,2", "--processes-per-node", "1", "--partition", "small-g", "--preset", "tiny", "--steps", "3")
+    with ThreadPoolExecutor(1) as pool:
+        yield runs | {"scaling": pool.submit(launch, "check", "scaling", *sizes, *place.options())}
 
 
 def test_two_nodes_preempted_and_requeued_give_the_weights_of_the_undisturbed_training(place, runs, calm):
@@ -71,11 +74,13 @@ def test_two_nodes_preempted_and_requeued_give_the_weights_of_the_undisturbed_tr
     subprocess.run(["sbatch", *options], input="#!/bin/sh\nsleep 5\n", capture_output=True, text=True, check=True)
     hurt.until_step(50)
     place.lab.ask("scontrol", "requeue", hurt.train)
-    assert hurt.ended("train", "COMPLETED")["Restarts"] == "2"
-    assert [why for _, why in hurt.attempts()] == ["stopped", "killed", "done"]
+    hurt.ended("train", "COMPLETED")
+    *stops, last, done = [why for _, why in hurt.attempts()]
+    # On a busy machine it may be back on its nodes before the other job, and is preempted once more.
+    assert set(stops) == {"stopped"} and (last, done) == ("killed", "done"), hurt.said()
     begun, saved = "--- train, attempt", "stopped in order"
     told = re.findall(f"{begun}|{saved}", hurt.said("train/*_0_log.out"))
-    assert told == [begun, saved, begun, saved, begun], "saved once a stop, though Slurm and Singularity both signal"
+    assert told == [*[begun, saved] * len(stops), begun, saved, begun], "saved once a stop, though signalled by two"
     rows, undisturbed = rundir.read_metrics(hurt.run), rundir.read_metrics(calm)
     assert [row["digests"] for row in rows] == [row["digests"] for row in undisturbed]
     ours, theirs = (list(checkpoint.tensors(checkpoint.load_newest(r.checkpoints))) for r in (hurt.run, calm))
@@ -100,3 +105,11 @@ def test_a_container_that_does_not_start_is_no_failure_of_the_run(runs):
     found = json.loads(launch("status", "vanished", "--json"))
     assert found["stages"]["train"].startswith("the container did not start (exit code 255)")
     assert shutil.which("singularity"), "and it is not for want of Singularity"
+
+
+def test_scaling_on_a_cluster(runs):
+    """Preprocessing, then a job a size, in the container; the launcher waits for them and prints what they left."""
+    shown = runs["scaling"].result()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("| ")][2:]
+    assert [row[:3] for row in rows] == [["1", "1", "weak"], ["1", "1", "strong"], ["2", "2", "weak"], ["2", "2", "strong"]]
+    assert all(float(row[4]) > 0 for row in rows) and rows[2][8].endswith("GB/s"), shown

@@ -26,14 +26,15 @@ from tests.train import on_ranks
 SIGNALS = [signal.SIGKILL] * 6 + [signal.SIGTERM] * 2 + [signal.SIGUSR2] * 2
 """60 % SIGKILL, 20 % TERM, 20 % USR2."""
 
-LONGEST = 0.6
-"""Seconds after its start within which an attempt is killed: while it starts, trains or saves."""
+LONGEST = 0.5
+"""Seconds within which an attempt is killed: one half from its start, the others from their first step on, because on a busy
+machine it may be long until then; so while it starts, trains or saves."""
 
 
 @dataclasses.dataclass
 class Told:
-    """Figures of one soak. codes: exit codes of the disturbed attempts. lost: steps whose work a kill undid. meanwhile: of
-    kills that cut a save, the steps that had been trained since it began."""
+    """Figures of one soak. codes: exit codes of the disturbed attempts. lost: steps whose work a kill undid. meanwhile:
+    those of them trained since the save began that the kill cut. in_a_save: kills that left half a folder."""
 
     kills: Counter[str]
     codes: Counter[int]
@@ -41,6 +42,7 @@ class Told:
     steps: int = 0
     seconds: float = 0.0
     meanwhile: list[int] = dataclasses.field(default_factory=list)
+    in_a_save: int = 0
     problems: list[str] = dataclasses.field(default_factory=list)
 
     def table(self, interval: int) -> str:
@@ -50,7 +52,7 @@ class Told:
             ("kills", f"{killed} ({', '.join(f'{n} {name}' for name, n in sorted(self.kills.items()))})"),
             ("exit codes of the attempts", ", ".join(f"{code}: {n}" for code, n in sorted(self.codes.items()))),
             ("steps trained, without those undone", str(self.steps)),
-            ("kills that cut a save", str(len(self.meanwhile))),
+            ("kills that cut a save, or the removal of an old one", str(self.in_a_save)),
             ("steps undone by a kill, mean and most", f"{sum(self.lost) / max(1, len(self.lost)):.2f}, {max(self.lost)}"),
             ("of these trained while a save was being written, most", str(max(self.meanwhile, default=0))),
             ("steps between two checkpoints", str(interval)),
@@ -72,8 +74,11 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
     for _ in range(kills):
         if time.monotonic() - begun > seconds:
             break
+        before = lines_of(run)
         job = Job(run, sabotage=sabotage, grace=0.3)
         processes = job.ranks()
+        if draw.random() < 0.5:
+            wait_for_a_step(run, before)
         time.sleep(draw.uniform(0, LONGEST))
         number = draw.choice(SIGNALS)
         chosen = [p for p in processes if draw.random() < 0.5] or [draw.choice(processes)]
@@ -87,18 +92,20 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
         told.codes[code] += 1
         reached, saved = job.step(), checkpoint.newest_step(run.checkpoints)
         told.lost.append(reached - saved)
-        written = being_written(run, saved)
-        if written is not None:
-            told.meanwhile.append(reached - written)
+        # The save at a multiple of the interval has begun once a later step is there.
+        begun_for = max(saved, (reached - 1) // interval * interval)
+        if begun_for > saved:
+            told.meanwhile.append(reached - begun_for)
+        told.in_a_save += any(run.checkpoints.glob(f"{files.TEMPORARY}*"))
         if number != signal.SIGKILL and (code != console.STOPPED or reached != saved):
             told.problems.append(f"{signal.Signals(number).name} ended with {code} at step {reached}, saved {saved}")
-        # At most one interval that no save has begun for, and at most one whose save was being written.
-        begun_for = saved if written is None else written
-        if reached - begun_for > interval or begun_for - saved > interval:
-            told.problems.append(f"{reached - saved} steps undone, saved {saved}, being saved {written}, reached {reached}")
+        # One interval, and the steps trained since the save at its end began.
+        if begun_for - saved > interval or reached - begun_for > interval:
+            told.problems.append(f"{reached - saved} steps undone: saved {saved}, being saved {begun_for}, reached {reached}")
+    before = lines_of(run)
     job = Job(run, sabotage=sabotage)
     job.ranks()
-    time.sleep(LONGEST)
+    wait_for_a_step(run, before)
     job.signal(signal.SIGTERM)
     if job.end() != console.STOPPED:
         told.problems.append("the last attempt did not stop in order")
@@ -117,10 +124,21 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
     return told
 
 
-def being_written(run: RunDir, saved: int) -> int | None:
-    """The step of a save that was cut; older ones that lie there were being removed."""
-    names = [path.name.rpartition("step-")[2] for path in run.checkpoints.glob(f"{files.TEMPORARY}*-step-*")]
-    return max((step for name in names if (step := int(name)) > saved), default=None)
+def lines_of(run: RunDir) -> int | None:
+    """Which file of numbers there is: a start that cuts it back to the checkpoint makes another."""
+    return run.metrics.stat().st_ino if run.metrics.is_file() else None
+
+
+def wait_for_a_step(run: RunDir, before: int | None, seconds: float = 60) -> None:
+    """Wait until an attempt has added a line to a file of its own. Looks at no more than its size: a long soak has many."""
+    size, end = None, time.monotonic() + seconds
+    while time.monotonic() < end:
+        if lines_of(run) not in (None, before):
+            now = run.metrics.stat().st_size
+            size = now if size is None else size
+            if now > size or before is None:
+                return
+        time.sleep(0.01)
 
 
 def _stop_self() -> None:

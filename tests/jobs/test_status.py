@@ -81,6 +81,8 @@ def test_the_best_is_named(run, capsys):
     assert status.gather(run)["best"] == best
     status.show(status.gather(run))
     assert "step 40, score 0.500 on valid songs" in capsys.readouterr().out
+    run.page.parent.mkdir()
+    run.page.touch()
     assert stages.last_lines(run).startswith("best checkpoint: step 40, score 0.500 on valid songs\npage: ")
 
 
