@@ -64,7 +64,7 @@ def average(songs: list[list[Measured]], real: list[np.ndarray]) -> Average:
     elif distances and "mmd" not in songs[0][0].absent:
         absent["mmd"] = why or ""
     if len(songs) == 1:
-        interval |= _over_windows(songs[0])
+        interval |= over_windows(songs[0])
     return Average(mean, interval, absent)
 
 
@@ -73,8 +73,8 @@ def _interval(values: list[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _over_windows(generations: list[Measured]) -> dict[str, tuple[float, float]]:
-    """The intervals of a single song, from its windows; none where there is only one."""
+def over_windows(generations: list[Measured]) -> dict[str, tuple[float, float]]:
+    """The intervals of a single song's measures, from its windows; none where there is only one."""
     count = len(generations[0].parts)
     if count < 2:
         return {}

@@ -124,7 +124,8 @@ def _evaluate_one(
         rows = []
         for song in of:
             row, absent = averages.of_generations(measured[song.key])
-            rows.append({"name": song.name, "key": song.key, "output": row, "absent": absent})
+            interval = averages.over_windows(measured[song.key])
+            rows.append({"name": song.name, "key": song.key, "output": row, "interval": interval, "absent": absent})
         whole = averages.average([measured[song.key] for song in of], [known[song.key].real for song in of])
         content["splits"][split] = {**references.plain(whole), "songs": rows}
     content["songs"] = content["splits"][reported].pop("songs")

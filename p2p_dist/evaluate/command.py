@@ -27,7 +27,7 @@ class Command:
     checkpoints: tuple[int, ...] = ()
     """their steps (default: all that have no evaluation yet)"""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """folder of other songs, laid out like MUSDB18; the run's own evaluations and choice stay as they are"""
+    """folder of other songs, laid out like MUSDB18: measured into RUN/measured/, the run's own evaluations stay as they are"""
     files: Annotated[str | None, tyro.conf.arg(metavar="PATTERN")] = None
     """instead of a run: 'DIR/{input,output,target}/*.wav', in quotes; three folders of files with the same names"""
     mixes: bool = False

@@ -63,7 +63,7 @@ MEASURES = {
     "mr_log": Measure("MR-log", "low", REPORTED, "error of the logarithm of the magnitudes at three resolutions"),
     "chroma": Measure("chroma", "high", REPORTED, "cosine of the pitch classes, frame by frame"),
     "checkerboard": Measure(
-        "checker", "one", REPORTED, "error that repeats every 2, 4 or 8 frames, relative to periods beside"
+        "checker", "one", REPORTED, "what repeats every 2, 4 or 8 frames of the pictures, relative to the true stem's"
     ),
     "untouched": Measure("untouched dB", "low", REPORTED, "change of what the true stem leaves alone"),
 }
@@ -205,7 +205,7 @@ def _of_spectra(row: Row, absent: dict[str, str], stem: np.ndarray, made: np.nda
         absent["chroma"] = absent["chroma_correlation"] = STEM_SILENT if not made.any() else "no pitch stands out"
     row["checkerboard"] = spectral.checkerboard(power_to_db(mel_of(stem, truth.rate, truth.data)), truth.picture)
     if row["checkerboard"] is None:
-        absent["checkerboard"] = "shorter than 64 frames of the pictures, or no error at all"
+        absent["checkerboard"] = STEM_SILENT if not made.any() else "shorter than 64 frames of the pictures"
 
 
 def _part(window: _Window, power: np.ndarray, truth: Truth) -> Part:

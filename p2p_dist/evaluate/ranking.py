@@ -142,6 +142,8 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
         best = choice(run, ranked, evaluated, shown(pitched=pitched))
         if best is not None:
             files.write_json(run.best, best)
+        else:
+            run.best.unlink(missing_ok=True)
     return ranked
 
 

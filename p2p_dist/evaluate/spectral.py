@@ -39,12 +39,8 @@ def log_mel(bins: np.ndarray) -> np.ndarray:
 
 def log_mel_l1(got: np.ndarray, wanted: np.ndarray) -> float:
     """Mean absolute difference of two log-mel spectrograms, dB, floored 80 dB under the peak of the one wanted."""
-    return float(np.abs(_floored(got, wanted)).mean())
-
-
-def _floored(got: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     floor = wanted.max() - RANGE
-    return np.maximum(got, floor) - np.maximum(wanted, floor)
+    return float(np.abs(np.maximum(got, floor) - np.maximum(wanted, floor)).mean())
 
 
 def best_gain(got: np.ndarray, wanted: np.ndarray) -> float:
@@ -117,20 +113,29 @@ def chroma_likeness(got: np.ndarray, wanted: np.ndarray, frames: np.ndarray) -> 
 
 
 def checkerboard(got: np.ndarray, wanted: np.ndarray) -> float | None:
-    """How much stronger the error repeats every 2, 4 or 8 frames than at periods beside: about 1 is none.
+    """How much more a sound repeats every 2, 4 or 8 frames than the true one does: about 1 is no more, over 2 a network's mark.
 
-    The strongest of the three. Odena, Dumoulin, Olah: Deconvolution and checkerboard artifacts (2016).
+    At each period the power along time relative to periods beside, of the one relative to the other; the largest of the
+    three. The true sound is the measure, because music to a click has such periods of its own. Odena, Dumoulin, Olah:
+    Deconvolution and checkerboard artifacts (2016).
 
     Args:
         got, wanted: dB (mels, frames) in the frames of the network's pictures.
 
     Returns:
-        None where nothing differs, or where it is shorter than 64 frames.
+        None where one of them is silent or never changes, or where they are shorter than 64 frames.
     """
-    size = min(_PIECE, error.shape[1] // 8 * 8) if (error := _floored(got, wanted)).size else 0
-    if size < 64 or np.abs(error).max() < 1e-3:
+    floor = wanted.max() - RANGE
+    both = [_at_periods(np.maximum(db, floor)) for db in (got, wanted)]
+    return None if both[0] is None or both[1] is None else float((both[0] / both[1]).max())
+
+
+def _at_periods(db: np.ndarray) -> np.ndarray | None:
+    """Power of a picture along time at each period, relative to the periods beside; (3,)."""
+    size = min(_PIECE, db.shape[1] // 8 * 8)
+    if size < 64 or np.ptp(db) < 1e-3:
         return None
-    pieces = np.lib.stride_tricks.sliding_window_view(error, size, axis=1)[:, :: size // 2]
+    pieces = np.lib.stride_tricks.sliding_window_view(db, size, axis=1)[:, :: size // 2]
     spectrum = np.abs(scipy.fft.rfft((pieces - pieces.mean(axis=2, keepdims=True)) * hann(size), axis=2)) ** 2
     strength = spectrum.mean(axis=(0, 1))
     ratios = []
@@ -138,7 +143,7 @@ def checkerboard(got: np.ndarray, wanted: np.ndarray) -> float | None:
         at = size // period
         beside = [k for k in range(at - 8, at + 9) if abs(k - at) >= 2 and 0 < k < len(strength)]
         ratios.append(strength[at] / max(float(np.median(strength[beside])), 1e-12))
-    return float(max(ratios))
+    return np.array(ratios)
 
 
 def untouched_change(mix: np.ndarray, true_mix: np.ndarray, heard: np.ndarray) -> float | None:

@@ -168,6 +168,10 @@ def test_a_checkpoint_that_is_gone_is_not_chosen(run: tuple[rundir.RunDir, Any])
     ranked = ranking.conclude(folder, settings)
     assert ranked is not None and ranked["checkpoints"][0]["step"] == 15
     assert files.read_json(folder.best)["step"] == 10
+    for step in (5, 10):
+        (folder.checkpoints / rundir.step_name(step) / "generator.safetensors").unlink()
+    ranking.conclude(folder, settings)
+    assert not folder.best.exists()
 
 
 def test_whoever_concludes_last_has_seen_all(run: tuple[rundir.RunDir, Any]) -> None:

@@ -85,10 +85,13 @@ def test_a_checkerboard_is_found_at_its_period_and_noise_has_none():
     plain = wanted + random.standard_normal(wanted.shape)
     assert spectral.checkerboard(plain, wanted) < 1.3
     for period in (2, 4, 8):
-        worse = plain + (np.arange(600) % period == 0)
-        assert spectral.checkerboard(worse, wanted) > 3, period
+        pattern = 1.0 * (np.arange(600) % period == 0)
+        assert spectral.checkerboard(plain + pattern, wanted) > 3, period
+        assert spectral.checkerboard(plain + pattern, wanted + pattern) < 1.5, "music that has this period itself"
     assert spectral.checkerboard(plain + (np.arange(600) % 5 == 0), wanted) < 1.5, "a period that no network leaves"
-    assert spectral.checkerboard(wanted, wanted) is None and spectral.checkerboard(plain[:, :50], wanted[:, :50]) is None
+    assert spectral.checkerboard(wanted, wanted) == pytest.approx(1)
+    assert spectral.checkerboard(plain[:, :50], wanted[:, :50]) is None
+    assert spectral.checkerboard(np.full_like(wanted, -200), wanted) is None
 
 
 def test_what_is_left_alone_shows_what_a_mix_changed_there():
