@@ -6,22 +6,14 @@ import errno
 import fcntl
 import json
 import os
-import platform
 import re
-import shutil
 import socket
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import __version__, config, files, presets, songs
-
-PACKAGES = ("torch", "numpy", "scipy", "webdataset", "av", "soxr", "soundfile", "submitit", "safetensors")
-
-CHECKOUT = Path(__file__).resolve().parents[1]
+from p2p_dist import config, files, presets, provenance, songs
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -229,70 +221,11 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
             files.write_json(run.dataset, {"name": dataset})  # nothing has been learnt yet: songs may still come and go
         wanted = presets.with_resources(saved, wanted)
     else:
-        files.write_json(run.provenance, provenance())
+        files.write_json(run.provenance, provenance.gather())
         files.write_json(run.dataset, {"name": dataset})
-    copy_code(run.code)
+    provenance.copy_code(run.code)
     files.write_text(run.config, presets.to_yaml(wanted))
     return wanted
-
-
-def _code(root: Path) -> dict[str, Path]:
-    """The files that a run needs of a checkout (or of its own copy): relative path -> file."""
-    found = [path for part in ("p2p_dist", "hpc") for path in (root / part).rglob("*")]
-    return {
-        path.relative_to(root).as_posix(): path
-        for path in found
-        if path.is_file() and path.suffix != ".pyc" and not path.name.startswith(files.TEMPORARY)
-    }
-
-
-def copy_code(target: Path) -> None:
-    """Copy this program, so that a queued or resumed run goes on with the code it began with."""
-    if target.exists():
-        return
-    with files.new_folder(target) as temporary:
-        for name, path in _code(CHECKOUT).items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, temporary / name)
-
-
-def code_differs(run: RunDir) -> bool:
-    """Whether this program is no longer the one that the run began with."""
-    here, there = _code(CHECKOUT), _code(run.code)
-    return here.keys() != there.keys() or any(here[name].read_bytes() != there[name].read_bytes() for name in here)
-
-
-def provenance() -> dict[str, Any]:
-    """What made this run: command, commit and uncommitted changes, versions, machine."""
-
-    import importlib.metadata  # 25 ms that --help need not wait for
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(CHECKOUT), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout
-
-    inside = git("rev-parse", "--show-toplevel")
-    ours = inside is not None and Path(inside.strip()) == CHECKOUT
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    return {
-        "command": sys.argv,
-        "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "version": __version__,
-        "commit": (git("rev-parse", "HEAD") or "").strip() if ours else None,
-        "changes": git("diff", "HEAD") if ours else None,
-        "python": platform.python_version(),
-        "packages": versions,
-        "machine": {"host": socket.gethostname(), "kernel": platform.release(), "processor": platform.machine()},
-    }
 
 
 def step_name(step: int) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from p2p_dist import config, console, presets, processes, rundir
+from p2p_dist import config, console, presets, processes, provenance, rundir
 from p2p_dist.config import Data
 from p2p_dist.data import index, shards
 from p2p_dist.data.verify import verify
@@ -167,7 +167,7 @@ def _queue(command: Command, arguments: list[str], out: Path) -> int:
         "account": command.account,
         "cpus_per_task": command.workers or 8,
         # The jobs import this very checkout, installed or not.
-        "setup": [f"export PYTHONPATH={shlex.quote(str(rundir.CHECKOUT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        "setup": [f"export PYTHONPATH={shlex.quote(str(provenance.CHECKOUT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
     }
     common = {name: value for name, value in common.items() if value is not None}
     executor.update_parameters(job_name="p2p-preprocess", array_parallelism=command.array, **common)

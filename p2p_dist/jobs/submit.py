@@ -15,7 +15,7 @@ from typing import Annotated
 
 import tyro
 
-from p2p_dist import __version__, console, files, presets, rundir, songs
+from p2p_dist import __version__, console, files, presets, provenance, rundir, songs
 from p2p_dist.config import Config
 from p2p_dist.jobs import chain, local, site, slurm, stages, status
 from p2p_dist.rundir import RunDir
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     owner = rundir.Owner(run)
     settings = rundir.begin(run, command.settings, dataset)
     console.say(f"run {run.path.name}: {run.path}")
-    if rundir.code_differs(run):
+    if provenance.code_differs(run.code):
         console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
     if where == "local":
         return local.run(run, settings, owner, again(arguments))

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from p2p_dist import config, presets, rundir
+from p2p_dist import config, presets, provenance, rundir
 from p2p_dist.rundir import RunDir
 
 
@@ -36,10 +36,10 @@ def test_a_run_keeps_its_science_and_takes_new_resources(run):
 
 def test_a_run_keeps_the_code_it_began_with(run):
     rundir.begin(run, presets.preset("small"), "songs")
-    assert not rundir.code_differs(run)
+    assert not provenance.code_differs(run.code)
     assert (run.code / "hpc" / "requeue.sh").is_file()
     (run.code / "p2p_dist" / "config.py").write_text("changed")
-    assert rundir.code_differs(run)
+    assert provenance.code_differs(run.code)
     rundir.begin(run, presets.preset("small"), "songs")
     assert (run.code / "p2p_dist" / "config.py").read_text() == "changed"
 
