@@ -61,7 +61,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
 
     if first:
         files.remove_garbage(run.checkpoints)
-        for ours in (run.metrics, run.status, run.outcome):
+        for ours in (run.metrics, run.status, run.outcome, run.meeting):
             files.remove_garbage(run.path, ours.name)
     start, state = find_start(run, ranks, config, index)
     networks = build(config, ranks, state["precision"] if state else None)

@@ -108,6 +108,7 @@ def test_the_garbage_of_killed_writers_goes(new_run):
     (run.checkpoints / ".tmp-7-step-00000009").mkdir(parents=True)
     (run.checkpoints / ".tmp-7-step-00000009" / "state.pt").write_bytes(b"half")
     (run.path / ".tmp-7-outcome.json").touch()
+    (run.path / f".tmp-7-{run.meeting.name}").touch()
     (run.path / ".tmp-7-of-another").touch()
     assert Job(run).end() == console.DONE
     assert [path.name for path in run.path.rglob(f"{files.TEMPORARY}*")] == [".tmp-7-of-another"]
