@@ -15,7 +15,7 @@ from p2p_dist import files
 from p2p_dist.config import Config, parse_task
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate.baselines import BASELINES
-from p2p_dist.evaluate.metrics import MEASURES, REPORTED, shown
+from p2p_dist.evaluate.metrics import MEASURES, REPORTED, is_pitched, shown
 from p2p_dist.rundir import RunDir, step_name
 
 
@@ -126,7 +126,7 @@ def _twice(manifest: dict[str, Any]) -> list[str]:
 def _figures(config: Config, best: dict[str, Any], measured: Any, baselines: Any) -> list[str]:
     split = best["reported_on"]
     one, known = measured["splits"][split], baselines["splits"][split]
-    names = [n for n in shown(pitched=parse_task(config.data.task)[1] != ("drums",)) if MEASURES[n].family != REPORTED]
+    names = [n for n in shown(pitched=is_pitched(config.data.task)) if MEASURES[n].family != REPORTED]
     names = [n for n in names if any(row["mean"].get(n) is not None for row in [one, *known["rows"].values()])]
     lines = [f"Means over {known['songs']} {split} songs; in brackets the 95 % interval of a bootstrap over them.", ""]
     lines += [

@@ -12,7 +12,7 @@ import tyro
 
 from p2p_dist import config, console, files, rundir
 from p2p_dist.evaluate.baselines import BASELINES
-from p2p_dist.evaluate.metrics import MEASURES, REPORTED, Row, shown
+from p2p_dist.evaluate.metrics import MEASURES, REPORTED, Row, is_pitched, shown
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _measure_run(command: Command, run: rundir.RunDir) -> tuple[dict[str, Any], 
         checkpoints.evaluate(run, settings, command.checkpoints, songs, out)
     read = ranking.read(out)
     assert read is not None
-    return _summary(run, settings, out, *read, command.checkpoints), excerpts.is_pitched(settings)
+    return _summary(run, settings, out, *read, command.checkpoints), is_pitched(settings.data.task)
 
 
 def _summary(

@@ -63,11 +63,6 @@ class Excerpt:
         return len(self.input) / self.rate
 
 
-def is_pitched(config: Config) -> bool:
-    """Whether the stem to make has a pitch: anything but drums alone."""
-    return parse_task(config.data.task)[1] != ("drums",)
-
-
 def from_shards(dataset: Path, split: str, most: int) -> list[HeldOut]:
     """At most so many songs of one split, of which the shards have the sound; none where there is no such split."""
     part = read_manifest(dataset)["splits"].get(split)

@@ -20,7 +20,7 @@ import numpy as np
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.spectrogram import power_to_db
 from p2p_dist.audio.stems import mono
-from p2p_dist.config import Data
+from p2p_dist.config import Data, parse_task
 from p2p_dist.data.pairs import mel_of
 from p2p_dist.evaluate import descriptors, onsets, spectral
 
@@ -80,6 +80,11 @@ MIXES = "the files hold mixes, in which the stem is not known"
 Row = dict[str, float | None]
 Part = dict[str, float | None]
 """What was measured of one window: as in a row, and `grid`, `true_grid` (onset energy there), `level` (dB, signed)."""
+
+
+def is_pitched(task: str) -> bool:
+    """Whether the stem that a task makes has a pitch: anything but drums alone."""
+    return parse_task(task)[1] != ("drums",)
 
 
 def shown(*, pitched: bool, family: str | None = None) -> list[str]:

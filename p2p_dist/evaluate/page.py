@@ -20,7 +20,7 @@ from p2p_dist.config import TASKS, Config, parse_task
 from p2p_dist.evaluate import card, curves, ranking
 from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.evaluate.drawing import curve, thousands, training_curve
-from p2p_dist.evaluate.metrics import MEASURES, REPORTED, Row, shown
+from p2p_dist.evaluate.metrics import MEASURES, REPORTED, Row, is_pitched, shown
 from p2p_dist.rundir import RunDir, find_steps, read_metrics
 
 _FIXED = ("input", "true-mix", "target", "ceiling")  # sounds that are the same at all checkpoints
@@ -49,7 +49,7 @@ def write(run: RunDir, config: Config) -> Path:
     assert read is not None
     evaluated, baselines = read
     heard, wanted = parse_task(config.data.task)
-    pitched = wanted != ("drums",)
+    pitched = is_pitched(config.data.task)
     names = _names(pitched)
     reported = baselines["splits"][ranked["reported_on"]]
     last, media = max(evaluated), _Media(run)

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist import files
-from p2p_dist.config import Config, Evaluate, parse_task
+from p2p_dist.config import Config, Evaluate
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate import curves
 from p2p_dist.evaluate.baselines import CEILING
-from p2p_dist.evaluate.metrics import AMOUNT, REAL, TIME, Row, shown
+from p2p_dist.evaluate.metrics import AMOUNT, REAL, TIME, Row, is_pitched, shown
 from p2p_dist.rundir import RunDir, find_steps, step_name
 
 CHOOSING = "valid"
@@ -131,7 +131,7 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
     if (found := read(folder)) is None:
         return None
     evaluated, baselines = found
-    pitched = parse_task(config.data.task)[1] != ("drums",)
+    pitched = is_pitched(config.data.task)
     ranked = rank(evaluated, baselines, config, pitched=pitched)
     files.write_json(folder / "ranking.json", ranked)
     sources = [folder / "baselines.json", *(path / "metrics.json" for _, path in find_steps(folder))]

@@ -20,8 +20,8 @@ from p2p_dist.config import Config
 from p2p_dist.evaluate import baselines, generate
 from p2p_dist.evaluate.averages import Average, average
 from p2p_dist.evaluate.baselines import BASELINES, Stem, Training
-from p2p_dist.evaluate.excerpts import Excerpt, beats_of, from_there, is_pitched
-from p2p_dist.evaluate.metrics import Measured, measure
+from p2p_dist.evaluate.excerpts import Excerpt, beats_of, from_there
+from p2p_dist.evaluate.metrics import Measured, is_pitched, measure
 
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
@@ -73,7 +73,7 @@ def stems_of(excerpt: Excerpt, known: Training, config: Config) -> Iterable[tupl
     heard, target, _ = excerpt.song.read()
     tracked = from_there(beats_of(heard, rate), excerpt.begins / rate)
     true = excerpt.beats
-    pitched = "the stem has a pitch: drums would not be it" if is_pitched(config) else None
+    pitched = "the stem has a pitch: drums would not be it" if is_pitched(config.data.task) else None
     yield baselines.COPY, input
     yield baselines.SILENCE, np.zeros_like(input)
     yield baselines.NOISE, baselines.noise_hits(input, rate, level, key)

@@ -126,7 +126,7 @@ def test_two_processes_share_the_work_and_agree(copied: tuple[rundir.RunDir, Con
     alone = {path.name: path.read_bytes() for path in run.evaluations.glob("*.json")}
     measured = (run.evaluations / "step-00000005" / "metrics.json").read_bytes()
     shutil.rmtree(run.evaluations)
-    counts = ranks(2, on_ranks.evaluate, run.path)
+    counts = ranks(2, on_ranks.evaluate, run.path, seconds=180)
     assert sum(counts) == 2
     assert measured == (run.evaluations / "step-00000005" / "metrics.json").read_bytes()
     assert alone == {path.name: path.read_bytes() for path in run.evaluations.glob("*.json")}
