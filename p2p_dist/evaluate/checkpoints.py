@@ -51,7 +51,7 @@ def evaluate(
         how many were evaluated by this process.
 
     Raises:
-        ValueError: no held-out song, no checkpoint or not that one, or a damaged one.
+        ValueError: no held-out song, no checkpoint or not that one; or one is damaged, all others being evaluated.
     """
     out = run.evaluations if out is None else out
     if alone := "P2P_CLAIMS" not in os.environ:  # else it may be what another process is just writing
@@ -62,6 +62,7 @@ def evaluate(
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     mine = 0
+    damaged = []
     # status.json is the training's where both run at once.
     with console.Progress("evaluate", 1, status=run.status if alone else None) as progress:
         for item, left in take(run, config, only, out):
@@ -69,6 +70,10 @@ def evaluate(
                 weights = checkpoint.load_generator(item)
             except FileNotFoundError:
                 continue  # a training that runs beside has removed it
+            except ValueError as error:
+                console.complain(f"left out: {error}")
+                damaged.append(str(error))
+                continue
             shutil.rmtree(out / item.path.name, ignore_errors=True)  # what is left of one that lost files
             generator = generate.load(weights, config, device)
             with files.new_folder(out / item.path.name) as folder:
@@ -78,6 +83,8 @@ def evaluate(
             progress.total = max(mine, left)
             progress.update(mine, f"step {item.step}" + "".join(f", {n} {v:.3g}" for n in SHOWN if (v := mean[n]) is not None))
     ranking.conclude(run, config, out)
+    if damaged:
+        raise ValueError(f"{damaged[0]}; all others are evaluated: remove its folder, and type the command again")
     return mine
 
 

@@ -109,23 +109,19 @@ def floor(source: songs.Source, task: str) -> None:
 
 
 def thesis_chain(source: songs.Source, task: str, data: Data, folder: Path) -> None:
-    """The thesis's way: five ffmpegs to wav, sums, librosa.load, librosa's spectrogram and an npz a window."""
+    """The thesis's way: five ffmpegs to wav, stems laid over each other file by file, librosa, and an npz a window."""
     import librosa
-    import soundfile
 
     folder.mkdir(exist_ok=True)
     for number, name in enumerate(("mixture", *STEMS)):
         command = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-threads", "1", "-i", str(source.path)]
         subprocess.run([*command, "-map", f"0:a:{number}", str(folder / f"{name}.wav")], check=True)
     heard, made = parse_task(task)
-    decoded = {}
-    for name in (*heard, *made):
-        decoded[name], rate = soundfile.read(folder / f"{name}.wav", dtype="int16")
-    signals = []
-    for names in (heard, (*heard, *made)):
-        mix = np.clip(sum(decoded[name].astype(np.int32) for name in names), -32768, 32767).astype(np.int16)
-        soundfile.write(folder / "mix.wav", mix, rate)
-        signals.append(librosa.load(folder / "mix.wav", sr=data.sample_rate)[0])
+    signals, mixed = [], folder / f"{heard[0]}.wav"
+    for names in (heard[1:], made):  # the song without the target, then the whole song
+        for name in names:
+            mixed = overlay(mixed, folder / f"{name}.wav", folder / f"mixed-{name}.wav")
+        signals.append(librosa.load(mixed, sr=data.sample_rate)[0])
     samples = data.hop_length * (data.frames - 1)
     for number in range(len(signals[0]) // samples):
         pictures = []
@@ -136,6 +132,17 @@ def thesis_chain(source: songs.Source, task: str, data: Data, folder: Path) -> N
             )
             pictures.append(librosa.power_to_db(mel, ref=np.max))
         np.savez(folder / f"{number}.npz", np.concatenate(pictures))
+
+
+def overlay(one: Path, other: Path, out: Path) -> Path:
+    """Two wav files as one, in 16 bits, clipped; the new file."""
+    import soundfile
+
+    first, rate = soundfile.read(one, dtype="int16")
+    second, _ = soundfile.read(other, dtype="int16")
+    mix = np.clip(first.astype(np.int32) + second, -32768, 32767).astype(np.int16)
+    soundfile.write(out, mix, rate)
+    return out
 
 
 def compare(sources: list[songs.Source], task: str, rounds: int, scratch: Path) -> tuple[dict[str, list[float]], float]:

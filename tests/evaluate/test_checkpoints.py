@@ -121,6 +121,19 @@ def test_generations_are_averaged_and_validation_songs_only_measured(copied: tup
     assert one["splits"]["test"]["mean"] != both["splits"]["test"]["mean"]
 
 
+def test_a_damaged_checkpoint_is_named_and_the_others_are_evaluated(copied: tuple[rundir.RunDir, Config]) -> None:
+    run, settings = copied
+    for step in (15, 20):
+        add_checkpoint(run, step, settings)
+    with (run.checkpoints / "step-00000015" / "generator.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"?")
+    with pytest.raises(ValueError, match=r"step-00000015/generator\.safetensors is damaged.*all others are evaluated"):
+        checkpoints.evaluate(run, settings)
+    assert rundir.is_evaluation(run.evaluations / "step-00000020")
+    assert not (run.evaluations / "step-00000015").exists()
+
+
 def test_two_processes_share_the_work_and_agree(copied: tuple[rundir.RunDir, Config], ranks: Any) -> None:
     run, _ = copied
     alone = {path.name: path.read_bytes() for path in run.evaluations.glob("*.json")}
