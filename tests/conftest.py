@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from p2p_dist import config, files, presets
 from p2p_dist.data import shards
 from p2p_dist.rundir import RunDir
 from tests.rank_processes import run_on_ranks
+
+# A shell's background jobs ignore Ctrl-C and so would all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 STEMS = {"drums": 0.3, "bass": 0.2, "other": 0.1, "vocals": 0.1}
 """Stems of the synthetic songs and their loudness."""

@@ -64,8 +64,10 @@ def missing(names: dict[str, set[str]]) -> list[str]:
     for name, keywords in sorted(names.items()):
         try:
             found = _resolve(name)
-        except (ImportError, AttributeError):
-            absent.append(name)
+        except (ImportError, AttributeError) as error:
+            # A module of torch that wraps a package which is not installed is there all the same.
+            if not (isinstance(error, ModuleNotFoundError) and (error.name or "torch").split(".")[0] != "torch"):
+                absent.append(name)
             continue
         try:
             parameters = inspect.signature(found).parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import tokenize
 
 from p2p_dist.train import torch_names
@@ -50,6 +51,18 @@ def test_a_missing_name_is_told(tmp_path):
     names = torch_names.used(tmp_path)
     assert names["torch.optim.Adam"] == {"lr", "faster"}
     assert torch_names.missing(names) == ["torch.nn.functional.of_tomorrow", "torch.optim.Adam(faster=)"]
+
+
+def test_a_package_that_torch_wraps_may_be_absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.delattr("torch.utils.tensorboard", raising=False)
+    names = {"torch.utils.tensorboard.SummaryWriter": set()}
+    assert torch_names.missing(names) == ["torch.utils.tensorboard.SummaryWriter"]
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard")
+    for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard" or "torch.utils.tensorboard" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    assert torch_names.missing(names) == []
 
 
 def test_newer_and_deprecated_names_stand_in_one_place():
