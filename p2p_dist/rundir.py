@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import socket
 import time
 from dataclasses import dataclass
@@ -175,6 +176,20 @@ def check_still_ours() -> None:
     starts = [line.split()[1] for line in Path(path).read_text().splitlines() if line.startswith("start ")]
     if starts and starts[-1] != attempt():
         raise SupersededError(f"attempt {attempt()} was superseded by {starts[-1]}: leaving without a trace")
+
+
+def folder_of_check(name: str) -> Path:
+    """The folder in which a check (launch/check.py) keeps its own runs and shards; the runs of an earlier one are removed.
+
+    Raises:
+        ValueError: a run of the user's has this name.
+    """
+    root = runs_root() / name
+    if RunDir(root).config.exists():
+        raise ValueError(f"{root} is a run of yours, and the check {name} keeps its trainings there: rename that run first")
+    shutil.rmtree(root / "runs", ignore_errors=True)
+    (root / "shards").mkdir(parents=True, exist_ok=True)
+    return root
 
 
 def default_name(wanted: config.Config) -> str:

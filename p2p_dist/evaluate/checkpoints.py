@@ -54,16 +54,16 @@ def evaluate(
         ValueError: no held-out song, no checkpoint or not that one; or one is damaged, all others being evaluated.
     """
     out = run.evaluations if out is None else out
-    if alone := "P2P_CLAIMS" not in os.environ:  # else it may be what another process is just writing
-        files.remove_garbage(out)
     heard = [excerpts.cut(song, config) for song in (held_out(run.shards, config) if songs is None else songs)]
-    known = references.refer(out, run.shards, heard, config.evaluate.split, config, int(os.environ.get("RANK", "0")))
+    # Processes that share begin at different songs: tasks of a job, and jobs of an array.
+    place = int(os.environ.get("RANK", "0")) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
+    known = references.refer(out, run.shards, heard, config.evaluate.split, config, place)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     mine = 0
     damaged = []
-    # status.json is the training's where both run at once.
+    alone = "P2P_CLAIMS" not in os.environ  # else status.json is the training's, where both run at once
     with console.Progress("evaluate", 1, status=run.status if alone else None) as progress:
         for item, left in take(run, config, only, out):
             try:

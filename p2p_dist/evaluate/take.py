@@ -43,7 +43,8 @@ def take(run: RunDir, config: Config, only: Collection[int], out: Path) -> Itera
         todo = [c for c in found if over or config.train.is_kept(c.step, windows)]
         todo = [c for c in todo if (not only or c.step in only) and not is_evaluation(out / c.path.name)]
         for item in todo:
-            if claim(run, item.path.name):
+            # Asked once more: since the list was made another may have finished it, and its job's claims be free again.
+            if claim(run, item.path.name) and not is_evaluation(out / item.path.name):
                 yield item, len(todo)
         if over:
             return

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -50,7 +49,7 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
         raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
     if resources.cluster == "local":
         submit.check_packages()
-    shutil.rmtree(rundir.runs_root() / "drill", ignore_errors=True)
+    rundir.folder_of_check("drill")
     if songs is None:
         songs = submit.example_folder()
         submit.lay_out_example(songs)

@@ -41,7 +41,8 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
         exit code: 0 done, 1 a stage failed or songs were left out, 75 stopped in order, 130 stopped at once.
     """
     run.logs.mkdir(parents=True, exist_ok=True)
-    files.remove_garbage(run.path)
+    for folder in (run.path, run.evaluations):
+        files.remove_garbage(folder)
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     for stage in stages.STAGES:
         if (found := stages.is_done(stage, run)) is not None:

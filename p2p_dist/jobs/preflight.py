@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -38,10 +37,8 @@ def preflight(resources: Resources, songs: Path | None) -> int:
     tiny = presets.preset("tiny")
     data = dataclasses.replace(tiny.data, root=str(songs) if songs else None)
     settings = dataclasses.replace(tiny, resources=resources, data=data)
-    root = rundir.runs_root() / "preflight"
-    shutil.rmtree(root, ignore_errors=True)
+    root = rundir.folder_of_check("preflight")
     run = RunDir(root / "runs" / "preflight")
-    (root / "shards").mkdir(parents=True)
     rundir.begin(run, settings, "none")
     run.results.mkdir()
     files.write_json(run.results / "plan.json", {"gpus": 0 if where == "local" else place.gpus_per_node})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -54,9 +53,7 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
         songs = submit.example_folder()
         submit.lay_out_example(songs)
     base = presets.preset(preset)
-    root = rundir.runs_root() / "scaling"
-    shutil.rmtree(root / "runs", ignore_errors=True)
-    (root / "shards").mkdir(parents=True, exist_ok=True)
+    root = rundir.folder_of_check("scaling")
     resources = dataclasses.replace(resources, max_requeues=0, max_crash_restarts=0)
     runs = []
     for size in sizes:

@@ -73,6 +73,19 @@ def test_without_a_checkpoint_it_is_said(run):
         next(take.take(run, SETTINGS, (), run.evaluations))
 
 
+def test_what_another_finished_meanwhile_is_not_taken(run, monkeypatch):
+    """Its job began anew, which freed the claim; the list of what there is to do was made before."""
+    monkeypatch.setenv("P2P_CLAIMS", "7")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    for step in (8, 16):
+        save(run, step)
+    taken = []
+    for item, _ in take.take(run, SETTINGS, (), run.evaluations):
+        taken.append(item.step)
+        files.write_json(run.evaluations / rundir.step_name(16) / "metrics.json", {"songs": []})
+    assert taken == [8]
+
+
 def test_only_what_this_job_left_is_free_again(run, monkeypatch):
     """A job that begins anew frees the claims of its own earlier attempts; those of jobs that share with it stay."""
     folder, log = run.evaluations / "claims" / "7", run.slurm / "evaluate" / "attempts.0"
