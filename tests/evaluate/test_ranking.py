@@ -111,12 +111,6 @@ def test_the_rule_orders_known_cases_rightly_and_no_family_alone_does() -> None:
     assert ("loop on the bar", "same drums anywhere") in broken(time_weight=0, real_weight=0)
 
 
-def test_mix_l1_alone_would_crown_silence() -> None:
-    cases = files.read_json(Path(__file__).parent / "known_cases.json")
-    assert cases["silence"]["mix_l1"] < cases["same drums roughly aligned"]["mix_l1"]
-    assert cases["noise hits"]["onset_f1"] > 0.4
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     place = tmp_path_factory.mktemp("made")
