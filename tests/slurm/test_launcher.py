@@ -85,7 +85,7 @@ def test_more_than_the_site_gives_is_refused_before_anything_is_queued(lab, laun
 
     If it failed: a sweep of which half is queued and half is refused; or a job that waits for ever.
     """
-    lumi = ("--cluster", "lumi", "--account", ACCOUNT, "--processes-per-node", "4")
+    lumi = ("--cluster", "lumi", "--account", ACCOUNT, "--processes-per-node", "4", "--container", __file__)  # any file
     for more, said in (
         (("--time", "3-00:00:00"), "--time asks for 72 hours, standard-g gives at most 2-00:00:00"),
         (("--nodes", "5", "--partition", "small-g"), "--nodes 5: a job in small-g has at most 4"),
