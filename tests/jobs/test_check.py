@@ -1,5 +1,6 @@
 """`launch/check.py preflight` and `scaling`, as a user types them on one machine, and how they read what jobs leave."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -157,6 +158,10 @@ def test_what_a_container_is_shown(tmp_path, monkeypatch):
     comma = config.Config(resources=resources, data=config.Data(root="/songs, mine"))
     with pytest.raises(ValueError, match="can't be shown to a container"):
         chain.jobs(rundir.find("r"), comma, site.load("lumi"))
+    for name in ("a,b.sqsh", "a:b.sqsh"):
+        odd = config.Config(resources=dataclasses.replace(resources, overlay=name), data=data)
+        with pytest.raises(ValueError, match=f"{name}: what has ',' or ':'"):
+            chain.jobs(rundir.find("r"), odd, site.load("lumi"))
 
 
 def test_images_that_are_not_there_are_named_before_anything_is_queued(tmp_path):

@@ -144,6 +144,13 @@ def test_masks_leave_the_systems_cores_alone_and_share_none():
     assert sum(masks) == int("fe" * 8, 16), "no core twice"
 
 
+def test_only_on_whole_nodes_are_processes_bound_by_masks(place):
+    for partition, bound in (("standard-g", True), ("small-g", False), (None, True)):
+        resources = config.Resources(partition=partition, processes_per_node=2)
+        jobs = chain.jobs(rundir.find("r"), config.Config(resources=resources), site.load("lumi"), ("train", "preflight"))
+        assert ["P2P_CPU_MASKS" in job.script() for job in jobs] == [bound, bound]
+
+
 def test_each_process_on_lumi_has_its_own_cache(tmp_path):
     """Rows 28, 29: MIOpen's database on a shared disk, or shared by processes; a variable that hangs the network.
 
