@@ -2,10 +2,11 @@
 # Build the image that jobs run in: build.sh [OUTPUT [BASE [OPTIONS of singularity build]]]. OUTPUT: containers/p2p_dist.sif;
 # BASE: a .sif, a folder or docker://NAME, else LUMI's. On LUMI `module load LUMI systools` first, see README.md.
 set -euo pipefail
+command -v singularity >/dev/null || { echo "error: there is no command singularity here, see containers/README.md" >&2 && exit 2; }
 output=$(realpath -m "${1:-$(dirname "$0")/p2p_dist.sif}")
 base=${2:-}
 shift $(($# > 2 ? 2 : $#))
-[ -d "$base" ] || [ ! -e "$base" ] || base=$(realpath "$base")
+[ ! -e "$base" ] || base=$(realpath "$base")
 cd "$(dirname "$0")/.."
 # Folders that a module has jobs bind need not exist in the base, and then the build fails.
 unset SINGULARITY_BIND SINGULARITY_BINDPATH APPTAINER_BIND APPTAINER_BINDPATH

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from p2p_dist.audio.spectrogram import db_to_power, frame_count, mel_power, power_to_db
-from p2p_dist.audio.stems import Song, mono
-from p2p_dist.config import Data, parse_task
+from p2p_dist.audio.stems import mono
+from p2p_dist.config import Data
 
 FLOOR = -80.0
 """dB below the reference that count as silence, and fill padding."""
@@ -42,12 +42,6 @@ class Pictures:
     starts: np.ndarray
     references: np.ndarray
     frames: int
-
-
-def heard_and_target(song: Song, task: str) -> tuple[np.ndarray, np.ndarray]:
-    """The sound of a task: the mix of the stems heard and of the stems to make, each (samples, channels)."""
-    heard, made = parse_task(task)
-    return song.sum_of(heard), song.sum_of(made)
 
 
 def window_starts(frames: int, data: Data) -> np.ndarray:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from p2p_dist import config, console, presets, processes, provenance, rundir
+from p2p_dist import config, console, presets, processes, provenance, rundir, songs
 from p2p_dist.config import Data
 from p2p_dist.data import index, shards
 from p2p_dist.data.verify import verify
@@ -81,6 +83,7 @@ def main(arguments: list[str]) -> int:
     if command.verify:
         return _verify([out for out, _ in wanted])
     if command.cluster == "slurm":
+        songs.list_songs(folder)  # before anything waits in a queue for a folder that holds none
         return _queue(command, arguments, wanted[0][0].parent if len(wanted) > 1 else wanted[0][0])
     return _run(folder, wanted, command)
 
@@ -155,9 +158,16 @@ def _verify(folders: list[Path]) -> int:
 
 
 def _queue(command: Command, arguments: list[str], out: Path) -> int:
-    """A job array that makes the parts, and a job after it that makes what they left and merges."""
+    """A job array that makes the parts, and a job after it that makes what they left and merges.
+
+    Raises:
+        OSError: there is no Slurm here, or it does not take a job.
+    """
     import submitit
 
+    for needed in ("sbatch", "srun"):  # without srun, submitit takes this for no cluster
+        if shutil.which(needed) is None:
+            raise FileNotFoundError(2, "no such command; is this a login node of the cluster?", needed)
     out.mkdir(parents=True, exist_ok=True)
     again = [sys.executable, "-m", "p2p_dist.data.preprocess", *_here(arguments)]
     executor = submitit.SlurmExecutor(folder=out / "slurm")
@@ -172,15 +182,30 @@ def _queue(command: Command, arguments: list[str], out: Path) -> int:
     common = {name: value for name, value in common.items() if value is not None}
     executor.update_parameters(job_name="p2p-preprocess", array_parallelism=command.array, **common)
     parts = [[*again, "--part", f"{number}/{command.array}"] for number in range(command.array)]
-    jobs = executor.map_array(run_command, parts)
+    with _refusals(f"the {command.array} parts"):
+        jobs = executor.map_array(run_command, parts)
     first = str(jobs[0].job_id).split("_")[0]
     # afterany: a part that was killed is finished by the merge.
     executor.update_parameters(
         job_name="p2p-merge", additional_parameters={"dependency": f"afterany:{first}"}, array_parallelism=1
     )
-    merge = executor.submit(run_command, again)
+    with _refusals(f"the merge behind the parts, which are queued as job {first} (scancel {first} takes them back)"):
+        merge = executor.submit(run_command, again)
     console.say(f"queued: {command.array} parts as job {first}, the merge as job {merge.job_id}; logs in {out / 'slurm'}")
     return console.DONE
+
+
+@contextlib.contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """Let what Slurm says of a job that it does not take be one line."""
+    from submitit.core.utils import FailedJobError
+
+    try:
+        yield
+    except FailedJobError as error:
+        lines = [line for line in str(error).splitlines() if "error" in line] or [str(error)]
+        text = f"Slurm did not take {what} ({lines[-1].strip()}); see --account, --partition, --time and --array"
+        raise OSError(5, text, "sbatch") from error
 
 
 def _here(arguments: list[str]) -> list[str]:

@@ -68,21 +68,25 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
 def find(pattern: str) -> dict[str, dict[str, Path]]:
     """The files that belong together: what their names share -> folder -> file.
 
-    Names are the same in all folders but for the folder's own word: 30_input.wav, 30_output.wav, 30_target.wav.
+    Names are the same in all folders, or the same but for the folder's own word: 30_input.wav, 30_output.wav, 30_target.wav.
     """
     braces = re.findall(r"\{([^{}]*)\}", pattern)
     if len(braces) != 1 or sorted(braces[0].split(",")) != sorted(FOLDERS):
         raise ValueError(
             f"--files {pattern!r}: write it in quotes, with {{input,output,target}} once: 'DIR/{{input,output,target}}/*.wav'"
         )
-    found: dict[str, dict[str, Path]] = {}
+    matching: dict[str, list[Path]] = {}
     for folder in FOLDERS:
         here = pattern.replace("{" + braces[0] + "}", folder)
-        matching = sorted(Path(path) for path in glob.glob(here, recursive=True))  # noqa: PTH207 - the pattern may be absolute
-        if not matching:
+        matching[folder] = sorted(Path(path) for path in glob.glob(here, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+        if not matching[folder]:
             raise ValueError(f"no file matches {here}")
-        for path in matching:
-            key = re.sub(rf"[\s._-]*{folder}", "", path.stem) or path.stem
+    stems = [sorted(path.stem for path in paths) for paths in matching.values()]
+    equal = all(names == stems[0] for names in stems)  # then such a word is part of a title
+    found: dict[str, dict[str, Path]] = {}
+    for folder, files in matching.items():
+        for path in files:
+            key = path.stem if equal else re.sub(rf"[\s._-]*{folder}", "", path.stem) or path.stem
             if folder in found.setdefault(key, {}):
                 raise ValueError(f"{found[key][folder]} and {path}: two {folder} files of one name")
             found[key][folder] = path

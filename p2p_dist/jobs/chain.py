@@ -145,7 +145,9 @@ def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) ->
             values["P2P_MAX_SECONDS"] = int(resources.max_gpu_hours / rate * 3600)
     if stage == "evaluate" and resources.evaluate == "during":
         values["P2P_EVALUATE"] = "during"
-    if place.cpu_masks and stage in ("train", *stages.CHECKS):
+    # Of a node that is shared, which cores the job has is not known before.
+    whole = (resources.partition or place.partition) in place.whole_nodes
+    if place.cpu_masks and whole and stage in ("train", *stages.CHECKS):
         values["P2P_CPU_MASKS"] = ",".join(place.cpu_masks[: place.processes_per_node(resources)])
     if place.environment:
         ours = (site.HPC / place.environment).is_file()
@@ -153,7 +155,7 @@ def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) ->
     if image is not None:
         values["P2P_CONTAINER"] = image
         if resources.overlay:
-            values["P2P_OVERLAY"] = Path(resources.overlay).expanduser().absolute()
+            values["P2P_OVERLAY"] = _bindable(str(Path(resources.overlay).expanduser().absolute()))
         values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings, stage)])
     return [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
 
@@ -168,9 +170,13 @@ def _folders(run: RunDir, settings: Config, stage: str) -> list[str]:
     if stage in ("preprocess", *stages.CHECKS) and settings.data.root is not None:
         folders.append(Path(settings.data.root))
     found = dict.fromkeys(str(path) for folder in folders for path in (folder, folder.resolve()))
-    if wrong := [path for path in found if "," in path or ":" in path]:
-        raise ValueError(f"{wrong[0]}: a folder with ',' or ':' in its path can't be shown to a container; name another")
-    return list(found)
+    return [_bindable(path) for path in found]
+
+
+def _bindable(path: str) -> str:
+    if "," in path or ":" in path:
+        raise ValueError(f"{path}: what has ',' or ':' in its path can't be shown to a container; name another")
+    return path
 
 
 def gpu_hours(settings: Config, place: site.Site) -> float:

@@ -87,7 +87,7 @@ def _on_slurm(run: RunDir, settings: Config, place: site.Site) -> list[Finding]:
     size = resources.nodes * place.processes_per_node(resources)
     number = slurm.queue_check(job, place)
     about = slurm.ask("scontrol", "--oneliner", "show", "job", number).stdout
-    asked, before = False, ""
+    asked, before, begun = False, "", time.monotonic()
     while number in (states := slurm.job_states()):
         if states[number] != before:
             before = states[number]
@@ -95,7 +95,7 @@ def _on_slurm(run: RunDir, settings: Config, place: site.Site) -> list[Finding]:
         if not asked and len(list(run.results.glob("listening-*"))) == size:
             asked = True
             slurm.ask("scancel", "--signal=USR2", number)
-        time.sleep(0.5)
+        time.sleep(slurm.patience([before], begun))
     logs = [*run.slurm.glob("preflight/*_log.out"), *run.slurm.glob("preflight/*.out")]
     found = merge(run, size, "\n".join(path.read_text(errors="replace") for path in sorted(set(logs))))
     image = place.image(resources)

@@ -101,12 +101,13 @@ def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
         numbers[f"{stage}, {run.path.name}"] = number = slurm.queue_check(job, place, f"afterok:{before}" if before else None)
         before = before or number
     shown: dict[str, str] = {}
+    begun = time.monotonic()
     while any(number in (states := slurm.job_states()) for number in numbers.values()):
         for name, number in numbers.items():
             if number in states and shown.get(name) != states[number]:
                 shown[name] = states[number]
                 console.say(f"{name}: {states[number]}, job {number}")
-        time.sleep(1)
+        time.sleep(slurm.patience([states[number] for number in numbers.values() if number in states], begun))
 
 
 def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:
@@ -143,6 +144,8 @@ def report(root: Path, runs: list[RunDir]) -> int:
     if not found:
         return console.FAILED
     first = found[0]
+    # The smallest size of each way: a batch that one size can't share out evenly has no strong row there.
+    base = {way: next((one for one in found if one[way] is not None), first) for way in ("weak", "strong")}
     head = ("nodes", "processes", "scaling", "batch", "images/s", "efficiency", "model", "data wait", "all-reduce")
     rows = [head]
     for one in found:
@@ -152,7 +155,7 @@ def report(root: Path, runs: list[RunDir]) -> int:
                 rows.append((str(one["nodes"]), str(one["processes"]), way, "-", "does not divide", "", "", "", ""))
                 continue
             rate = measured["images_per_second"]
-            one[way]["efficiency"] = rate / first[way]["images_per_second"] * first["processes"] / one["processes"]
+            one[way]["efficiency"] = rate / base[way][way]["images_per_second"] * base[way]["processes"] / one["processes"]
             one[way]["model"] = predict(one, first, measured["batch"] / one["processes"])
             bus = f"{one['all_reduce']['bus'] / 1e9:.2f} GB/s" if one["all_reduce"] else "-"
             cells = (f"{measured['batch']}", f"{rate:.4g}", f"{measured['efficiency']:.0%}", f"{measured['model']:.4g}")

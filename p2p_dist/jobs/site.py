@@ -78,6 +78,35 @@ class Site:
         return hours * nodes * self.gpus_per_node * self.gpu_hours_per_gpu_hour
 
 
+_WANTED = {
+    "bool": "true or false",
+    "int": "a whole number without quotes, 0 or more",
+    "float": "a number without quotes, 0 or more",
+    "str": "text, in quotes where YAML takes it for something else, such as 2:00:00 for a number",
+    "list[str]": "a list of texts, as [one, two], or [] for none",
+    "dict[str, dict[str, Any]]": '{partition: {time: "2-00:00:00", nodes: 4, jobs: 200}}, or {} for none',
+}
+"""What is to be written for the type of a setting."""
+
+
+def _fits(value: object, kind: str) -> bool:
+    """Whether a value read from YAML is what a setting of this type (one of _WANTED, or that and None) takes."""
+    if value is None:
+        return kind.endswith(" | None")
+    match kind.removesuffix(" | None"):
+        case "bool":
+            return isinstance(value, bool)
+        case "int":
+            return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        case "float":
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+        case "str":
+            return isinstance(value, str)
+        case "list[str]":
+            return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return isinstance(value, dict)
+
+
 def load(name: str, file: str | None = None) -> Site:
     """The site called `name`, or the one described in the user's own `file`.
 
@@ -87,22 +116,28 @@ def load(name: str, file: str | None = None) -> Site:
     path = Path(file) if file else HPC / "sites" / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"no file {path}: --site names a YAML file" if file else f"no site {name}: {path} does not exist")
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from error
     known = {field.name for field in dataclasses.fields(Site)}
     if not isinstance(content, dict) or (wrong := set(content) - known):
         names = ", ".join(sorted(map(str, wrong))) if isinstance(content, dict) else "all of it"
         raise ValueError(f"{path}: {names} unknown; a site may have {', '.join(sorted(known))}")
+    types = {field.name: str(field.type) for field in dataclasses.fields(Site)}
+    for key, value in content.items():
+        if not _fits(value, types[key]):
+            raise ValueError(f"{path}: {key} is {value!r}: write {_WANTED[types[key].removesuffix(' | None')]}")
     site = Site(**content)
     for partition, limit in site.limits.items():
-        if not isinstance(limit, dict) or set(limit) - {"time", "nodes", "jobs"} or not isinstance(limit.get("time", ""), str):
+        kinds = {"time": "str", "nodes": "int", "jobs": "int"}
+        if not isinstance(limit, dict) or not all(key in kinds and _fits(limit[key], kinds[key]) for key in limit):
             raise ValueError(
                 f'{path}: limits of {partition}: write {{time: "2-00:00:00", nodes: 4, jobs: 200}}, or some of them'
             )
         if "time" in limit:
             seconds_of(limit["time"])
     for key in ("preprocess_time", "evaluate_time"):
-        if not isinstance(getattr(site, key), str):
-            raise ValueError(f"{path}: put {key} into quotes, YAML takes 2:00:00 for a number")
         seconds_of(getattr(site, key))
     if site.cpu_masks is not None and len(site.cpu_masks) < max(1, site.gpus_per_node):
         raise ValueError(f"{path}: {len(site.cpu_masks)} cpu_masks for {site.gpus_per_node} GPUs: each process needs one")

@@ -86,6 +86,16 @@ def job_states() -> dict[str, str]:
     return {row[0]: row[1].lower() + (f" ({row[2]})" if row[1] == "PENDING" and row[2] != "None" else "") for row in rows}
 
 
+def patience(states: list[str], begun: float) -> float:
+    """Seconds until asking again for jobs in these states: seldom while all wait, which may be for days.
+
+    Args:
+        begun: since when it is asked, as time.monotonic() tells; at first it is often, for a job may begin at once.
+    """
+    waits = all(state.startswith("pending") for state in states)
+    return 5.0 if waits and time.monotonic() - begun > 10 else 0.5 if len(states) == 1 else 1.0
+
+
 def jobs_by_partition() -> Counter[str]:
     """How many jobs this user has queued; each part of an array is one."""
     return Counter(ask("squeue", "--me", "--array", "--noheader", "--format=%P").stdout.split())

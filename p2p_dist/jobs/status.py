@@ -41,7 +41,10 @@ class Attempt:
 
 def attempts(run: RunDir, stage: str = "train") -> list[Attempt]:
     """All starts of a stage on Slurm, oldest first."""
-    path = run.slurm / stage / "attempts"
+    return _read(run.slurm / stage / "attempts")
+
+
+def _read(path: Path) -> list[Attempt]:
     found: dict[str, Attempt] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
         kind, name, *rest = line.split()
@@ -74,10 +77,12 @@ def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None) -> st
     outcome = run.read_outcome(stage)
     if outcome is not None and outcome["outcome"] != "done":
         return f"{outcome['outcome']}: {outcome['message']}" if outcome["message"] else str(outcome["outcome"])
-    tried = attempts(run, stage)
-    if tried and tried[-1].why == "crash":
-        what = "the container did not start" if tried[-1].code == "255" else "crashed"  # 255 is Singularity's own
-        return f"{what} (exit code {tried[-1].code}), see {run.slurm / stage}"
+    # Each member of an array counts for itself (hpc/job.sh).
+    last = [tried[-1] for path in sorted((run.slurm / stage).glob("attempts*")) if (tried := _read(path))]
+    if crashed := [one for one in last if one.why == "crash"]:
+        code = max(crashed, key=lambda one: one.begun).code
+        what = "the container did not start" if code == "255" else "crashed"  # 255 is Singularity's own
+        return f"{what} (exit code {code}), see {run.slurm / stage}"
     return "to do"
 
 

@@ -18,7 +18,7 @@ from p2p_dist import songs
 from p2p_dist.audio import stems
 from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.audio.spectrogram import mel_power, power_to_db
-from p2p_dist.config import Data
+from p2p_dist.config import Data, parse_task
 from p2p_dist.data import pairs
 from p2p_dist.evaluate import metrics
 
@@ -31,7 +31,7 @@ CANDIDATES = {
 
 def loudest(song: stems.Song, task: str, seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """Input and target of the part in which the target is loudest."""
-    heard, made = pairs.heard_and_target(song, task)
+    heard, made = map(song.sum_of, parse_task(task))
     size = min(round(seconds * song.sample_rate), len(made))
     power = np.concatenate(([0.0], np.cumsum((made.astype(np.float64) ** 2).mean(axis=1))))
     begin = int(np.argmax(power[size:] - power[:-size]))

@@ -1,6 +1,8 @@
 """The image and the overlay as the scripts build them."""
 
 import json
+import shutil
+import subprocess
 
 from standins import CHECKOUT, call
 
@@ -44,6 +46,23 @@ def test_a_base_that_is_not_there_leaves_nothing(place):
     assert "no base image /appl/nowhere.sif" in said and not list(place.folder.glob("none*"))
     text = (CHECKOUT / "containers" / "p2p_dist.def").read_text()
     assert "    BASE=/appl/local/laifs/containers/lumi-multitorch-" in text, "LUMI's is the default"
+
+
+def test_without_singularity_that_is_said(tmp_path):
+    for program in ("bash", "dirname"):
+        (tmp_path / program).symlink_to(shutil.which(program))
+    for script in ("build.sh", "build_overlay.sh"):
+        said = call("bash", f"containers/{script}", str(tmp_path / "new"), "base", code=2, env={"PATH": str(tmp_path)})
+        assert said == "error: there is no command singularity here, see containers/README.md\n"
+
+
+def test_a_folder_as_base_is_found_from_where_the_script_was_called(place):
+    """An empty one, which Singularity refuses: what it is told is the folder's whole path."""
+    (place.folder / "empty base").mkdir()
+    command = ["bash", str(CHECKOUT / "containers" / "build.sh"), "from-folder.sif", "empty base"]
+    done = subprocess.run(command, cwd=place.folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode and "no base image" not in done.stderr, done.stderr
+    assert not list(place.folder.glob("from-folder*"))
 
 
 def test_the_overlay_brings_the_rest_to_the_unchanged_base(place):

@@ -324,3 +324,25 @@ def test_a_job_array_makes_the_parts_and_a_job_after_it_merges(
     assert sorted(command[-1] for command in ran if "--part" in command) == ["0/3", "1/3", "2/3"]
     assert len(ran) == 4 and all(command[1:3] == ["-m", "p2p_dist.data.preprocess"] for command in ran)
     assert Data().task == "drums"
+
+
+def test_without_slurm_or_where_it_refuses_queueing_is_one_line(
+    songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PATH without Slurm, a cluster that does not take the jobs, and a folder without songs."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    monkeypatch.setenv("PATH", str(programs))
+    out = tmp_path / "out"
+    queued = ("--out", out, "--cluster", "slurm")
+    done = run(*TINY, "--data", songs, *queued)
+    assert done.returncode == 1 and "login node" in done.stderr and "sbatch" in done.stderr, done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not out.exists()
+    for name in ("srun", "sbatch"):
+        (programs / name).write_text("#!/bin/sh\necho 'sbatch: error: invalid account' >&2\nexit 1\n")
+        (programs / name).chmod(0o755)
+    done = run(*TINY, "--data", tmp_path / "nothing", *queued)
+    assert done.returncode == 2 and f"no folder {tmp_path / 'nothing'}" in done.stderr and not out.exists(), done.stderr
+    done = run(*TINY, "--data", songs, *queued)
+    assert done.returncode == 1 and "did not take the 8 parts (" in done.stderr and "invalid account" in done.stderr
+    assert "--account" in done.stderr and "Traceback" not in done.stderr, done.stderr

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from p2p_dist.audio import stems
-from p2p_dist.config import STEMS, Data
+from p2p_dist.config import STEMS, Data, parse_task
 from p2p_dist.data import augment, foreign, index, pairs, shards, song
 from p2p_dist.data.index import Index
 from p2p_dist.evaluate.excerpts import read_sound
@@ -89,7 +89,7 @@ def test_a_song_that_is_silent_throughout_may_have_no_windows(
 def test_silence_in_the_pictures_of_the_thesis_is_silence_of_the_stem(resting: Path, small: Data) -> None:
     data = replace(small, representation="thesis", window_hop=31)
     decoded = stems.load(Source("r", "train", resting))
-    heard, made = pairs.heard_and_target(decoded, "drums")
+    heard, made = map(decoded.sum_of, parse_task("drums"))
     pictures = pairs.make(heard, made, 22050, data)
     silent = pairs.silent_windows(pictures, made, 22050, data)
     ends = pictures.starts * 256 + 31 * 256
@@ -115,7 +115,7 @@ def test_windows_in_the_shards_are_those_that_generation_makes_bit_for_bit(
 
 def test_training_windows_are_cut_from_the_song_as_generation_sees_it(songs: Path, dataset: Path, small: Data) -> None:
     decoded = stems.load(Source("A", "train", songs / "train" / "A"))
-    made = pairs.make(*pairs.heard_and_target(decoded, "drums"), decoded.sample_rate, small)
+    made = pairs.make(*map(decoded.sum_of, parse_task("drums")), decoded.sample_rate, small)
     found = Index(dataset, "train")
     mine = [n for n, sample in enumerate(found.samples) if sample.shard == "train-00000-a.tar"]
     stored = found.read(np.array(mine))

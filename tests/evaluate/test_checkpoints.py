@@ -17,7 +17,7 @@ import torch
 from p2p_dist import files, presets, rundir
 from p2p_dist.config import Config
 from p2p_dist.data import shards
-from p2p_dist.evaluate import checkpoints, command, excerpts
+from p2p_dist.evaluate import checkpoints, command, excerpts, foreign
 from p2p_dist.evaluate.metrics import measure
 from p2p_dist.model.generator import Generator
 from tests.conftest import write_songs
@@ -268,6 +268,18 @@ def test_one_gain_makes_up_for_another_level(tmp_path: Path) -> None:
 def test_files_that_can_not_be_measured_are_named(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         command.main(["--files", lay_out(tmp_path / "f", **changed)])
+
+
+def test_names_that_are_equal_in_all_folders_are_taken_as_they_are(tmp_path: Path) -> None:
+    """A folder's own word is left out of a name only where the names differ in it."""
+    titles = ("output", "on target", "on")
+    for folder in foreign.FOLDERS:
+        (tmp_path / folder).mkdir()
+        for title in titles:
+            (tmp_path / folder / f"{title}.wav").touch()
+    found = foreign.find(str(tmp_path) + "/{input,output,target}/*.wav")
+    assert set(found) == set(titles)
+    assert all(paths[folder] == tmp_path / folder / f"{key}.wav" for key, paths in found.items() for folder in paths)
 
 
 def test_lists_that_do_not_match_are_named(tmp_path: Path) -> None:

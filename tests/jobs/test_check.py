@@ -1,5 +1,6 @@
 """`launch/check.py preflight` and `scaling`, as a user types them on one machine, and how they read what jobs leave."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from p2p_dist import config, files, presets, rundir
 from p2p_dist.findings import FAILED, OK, Finding, report
-from p2p_dist.jobs import chain, check, preflight, scaling, site
+from p2p_dist.jobs import chain, check, preflight, scaling, site, slurm
 from p2p_dist.rundir import RunDir
 from p2p_dist.train.preflight import check_disk, limited
 
@@ -79,6 +80,30 @@ def test_the_model_adds_what_does_not_hide():
     assert scaling.predict(eight, one, 1) == pytest.approx(8 / (0.025 + 0.175 - 0.004)), "a smaller share computes less"
     slow = scaling.predict(measured(16, 1, 1e9), measured(8, 8 * 4 / 0.259, 1e9), 4)
     assert slow == pytest.approx(16 * 4 / (0.1 + 0.1875 - 0.016)), "measured with eight, the computing is found again"
+
+
+def test_a_table_whose_smallest_size_can_not_share_the_batch(tmp_path, capsys):
+    """Efficiency is against the smallest size that was measured, each way for itself."""
+    about = {"device": "d", "precision": "p", "flops_per_image": 1e9}
+    runs = []
+    for nodes, processes, strong in ((1, 3, None), (2, 6, 60), (4, 12, 90)):
+        one = measured(processes, 10 * processes, 1e9) | about | {"nodes": nodes}
+        one["weak"]["data_wait"] = 0.0
+        one["strong"] = strong and {"batch": 12, "images_per_second": strong, "data_wait": 0.0}
+        runs.append(RunDir(tmp_path / str(nodes)))
+        files.write_json(runs[-1].path / "scaling.json", one)
+    assert scaling.report(tmp_path, runs) == 0
+    rows = json.loads((tmp_path / "scaling.json").read_text())
+    assert [row["weak"]["efficiency"] for row in rows] == [1, 1, 1]
+    assert [row["strong"] and row["strong"]["efficiency"] for row in rows] == [None, 1, 0.75]
+    assert "does not divide" in capsys.readouterr().out
+
+
+def test_slurm_is_asked_seldom_while_jobs_wait():
+    now = time.monotonic()
+    assert slurm.patience(["pending (Priority)"], now) < 1, "it may begin at once"
+    assert slurm.patience(["pending (Priority)"], now - 11) == 5
+    assert slurm.patience(["running"], now - 11) < 1 and slurm.patience(["pending", "running"], now - 11) == 1
 
 
 def test_a_check_that_hangs_or_raises_is_a_finding():
@@ -157,6 +182,10 @@ def test_what_a_container_is_shown(tmp_path, monkeypatch):
     comma = config.Config(resources=resources, data=config.Data(root="/songs, mine"))
     with pytest.raises(ValueError, match="can't be shown to a container"):
         chain.jobs(rundir.find("r"), comma, site.load("lumi"))
+    for name in ("a,b.sqsh", "a:b.sqsh"):
+        odd = config.Config(resources=dataclasses.replace(resources, overlay=name), data=data)
+        with pytest.raises(ValueError, match=f"{name}: what has ',' or ':'"):
+            chain.jobs(rundir.find("r"), odd, site.load("lumi"))
 
 
 def test_images_that_are_not_there_are_named_before_anything_is_queued(tmp_path):

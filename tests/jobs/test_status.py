@@ -72,6 +72,18 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     assert status.gather(run)["gpu_hours"]["used"] > 1000, "one that runs counts until now"
 
 
+def test_a_member_of_an_array_that_crashed_is_told(run):
+    """Members write their starts each into a file of its own."""
+    assert status.state("evaluate", run, {}) == "to do"
+    for member, line in enumerate(("end 8.0 3 20 0 done 20", "end 9.0 3 20 139 crash 20")):
+        start = line.split()[1]
+        files.write_text(run.slurm / "evaluate" / f"attempts.{member}", f"launch 8\nstart {start} 0 10 1\n{line}\n")
+    assert status.state("evaluate", run, {}) == f"crashed (exit code 139), see {run.slurm / 'evaluate'}"
+    with (run.slurm / "evaluate" / "attempts.1").open("a") as log:
+        log.write("start 10.0 3 30 1\nend 10.0 5 40 0 done 40\n")
+    assert status.state("evaluate", run, {}) == "to do", "begun again, it came to its end"
+
+
 def test_the_best_is_named(run, capsys):
     """By whoever evaluates, in a file for people."""
     assert status.gather(run)["best"] is None and not stages.last_lines(run).startswith("best")

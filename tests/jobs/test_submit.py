@@ -144,6 +144,13 @@ def test_masks_leave_the_systems_cores_alone_and_share_none():
     assert sum(masks) == int("fe" * 8, 16), "no core twice"
 
 
+def test_only_on_whole_nodes_are_processes_bound_by_masks(place):
+    for partition, bound in (("standard-g", True), ("small-g", False), (None, True)):
+        resources = config.Resources(partition=partition, processes_per_node=2)
+        jobs = chain.jobs(rundir.find("r"), config.Config(resources=resources), site.load("lumi"), ("train", "preflight"))
+        assert ["P2P_CPU_MASKS" in job.script() for job in jobs] == [bound, bound]
+
+
 def test_each_process_on_lumi_has_its_own_cache(tmp_path):
     """Rows 28, 29: MIOpen's database on a shared disk, or shared by processes; a variable that hangs the network.
 
@@ -308,10 +315,16 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     shutil.copy(CHECKOUT / "hpc" / "sites" / "slurm.yaml", tmp_path / "sites" / "mine.yaml")
     good = yaml.safe_load((tmp_path / "sites" / "mine.yaml").read_text())
     changes = [({"gpus": 8}, "gpus"), ({"evaluate_time": 7200}, "quotes"), ({"limits": {"a": {"hours": 3}}}, "limits of a")]
+    changes += [({"limits": None}, "mine.yaml: limits is None: write {partition"), ({"whole_nodes": "a"}, "list of texts")]
+    changes += [({"gpus_per_node": "8"}, "gpus_per_node is '8': write a whole number"), ({"requeue": "no"}, "true or false")]
+    changes += [({"gpu_hours_per_node_hour": "4"}, "a number"), ({"limits": {"a": {"nodes": "4"}}}, "limits of a: write")]
     for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "1:30:00")):
         (tmp_path / "sites" / "mine.yaml").write_text(json.dumps({**good, **change}))
         with pytest.raises(ValueError, match=said):
             site.load("mine")
+    (tmp_path / "sites" / "mine.yaml").write_text("limits: {small")
+    with pytest.raises(ValueError, match="not YAML"):
+        site.load("mine")
     with pytest.raises(ValueError, match="no site other"):
         site.load("other")
 
