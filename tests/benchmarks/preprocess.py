@@ -4,12 +4,13 @@ python tests/benchmarks/preprocess.py --data DIR
 
 CPU seconds of whole processes' work, taken in turns in one run. Needs ffmpeg and librosa. Set OPENBLAS_NUM_THREADS=1.
 
-One song of real music (250 s, --rounds 4), 2 cores of a virtual machine that five times as many processes wanted: of the
-floor, decoding alone takes 0.88 (PyAV's own libavcodec and a loop over 43 000 packets), sums and levels on top 1.21, a song to
-train on 1.97 (1.89 to 2.07), at 22.05 kHz 1.87, the thesis's pictures 1.83, a held-out song 4.0 (its flac of 24 bits). The
-thesis's chain takes 2.5 times ours. What is left over decoding is scipy's FFT (0.25), dB, float16, npz, sha256 and checksums.
-The ratio grows with what else runs, since the floor needs little memory: run it on a machine of its own before quoting it.
-Memory of a worker, a song of 10 minutes: 392 MB to train on, 602 MB held out.
+Two songs of real music (644 s, --rounds 2), 2 cores of a virtual machine with little beside. Of the floor in the same round,
+median and lowest to highest: decoding alone 0.86 (PyAV's own libavcodec and a loop over the packets), sums and levels on top
+1.14, a song to train on 1.71 (1.52 to 1.90), at 22.05 kHz 1.78 (1.69 to 1.87), the thesis's pictures 1.56 (1.50 to 1.62), a
+held-out song 3.70 (its flac of 24 bits). Two workers are 1.80 times one. Memory of a worker, a song of 10 minutes: 393 MB to
+train on, 603 MB held out. The thesis's chain took 2.7 times ours; that was without laying its stems over each other file by
+file, which it does now. The ratio to the floor grows with what else runs, since the floor needs little memory: 1.97 where five
+times as many processes wanted the cores.
 """
 
 from __future__ import annotations
