@@ -188,7 +188,7 @@ def folder_of_check(name: str) -> Path:
     if RunDir(root).config.exists():
         raise ValueError(f"{root} is a run of yours, and the check {name} keeps its trainings there: rename that run first")
     shutil.rmtree(root / "runs", ignore_errors=True)
-    (root / "shards").mkdir(parents=True, exist_ok=True)
+    (root / "shards").mkdir(parents=True, exist_ok=True)  # a container is shown it before there are any
     return root
 
 

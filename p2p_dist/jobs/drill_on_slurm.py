@@ -52,7 +52,6 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
     dataset = rundir.dataset_name(songs, settings.data)
     undisturbed = RunDir(root / "runs" / "undisturbed")
     rundir.begin(undisturbed, settings, dataset)
-    (root / "shards").mkdir()  # a container is shown it before there are any
     for stage in ("preprocess", "train"):
         job = _queue(stage, undisturbed, settings, place)
         console.say(f"undisturbed: {stage} is job {job}")
