@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from p2p_dist.config import Resources
+
+
+@dataclass(frozen=True)
+class Where:
+    """The machine or cluster that is checked."""
+
+    cluster: Literal["auto", "local", "slurm", "lumi"] = "auto"
+    """auto: Slurm where there is one, else this machine"""
+    site: str | None = None
+    """file that describes your cluster"""
+    container: str | None = None
+    """image that the jobs run in"""
+    overlay: str | None = None
+    """file to lay over that image"""
+    account: str | None = None
+    """project that Slurm bills"""
+    partition: str | None = None
+    """partition of the jobs"""
 
 
 @dataclass(frozen=True)
@@ -32,18 +50,7 @@ class Scaling:
     """settings of the training: tiny or small on a laptop, default or thesis on GPUs"""
     data: str | None = None
     """folder of songs (default: a 6-second example)"""
-    cluster: Literal["auto", "local", "slurm", "lumi"] = "auto"
-    """auto: Slurm where there is one, else this machine"""
-    site: str | None = None
-    """file that describes your cluster"""
-    container: str | None = None
-    """image that the jobs run in"""
-    overlay: str | None = None
-    """file to lay over that image"""
-    account: str | None = None
-    """project that Slurm bills"""
-    partition: str | None = None
-    """partition of the jobs"""
+    where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=Where)
     processes_per_node: int | None = None
     """training processes on a node"""
     time: str = "0:20:00"
@@ -60,20 +67,9 @@ class Drill:
     """folder of songs (default: a 6-second example)"""
     steps: int | None = None
     """of a training (default: 60, on a cluster 400)"""
-    cluster: Literal["local", "slurm", "lumi"] = "local"
-    """where it trains: here, or as jobs of Slurm"""
     nodes: int = 2
     """on a cluster: of a training"""
-    site: str | None = None
-    """on a cluster: file that describes yours"""
-    container: str | None = None
-    """on a cluster: image that the jobs run in"""
-    overlay: str | None = None
-    """on a cluster: file to lay over that image"""
-    account: str | None = None
-    """on a cluster: project that Slurm bills"""
-    partition: str | None = None
-    """on a cluster: of the trainings"""
+    where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=lambda: Where(cluster="local"))
     patience: float = 24.0
     """on a cluster: hours to wait for it"""
 
@@ -96,27 +92,9 @@ def main(arguments: list[str]) -> int:
     if isinstance(asked, Scaling):
         from p2p_dist.jobs.scaling import scaling
 
-        resources = Resources(
-            cluster=asked.cluster,
-            site=asked.site,
-            container=asked.container,
-            overlay=asked.overlay,
-            account=asked.account,
-            partition=asked.partition,
-            processes_per_node=asked.processes_per_node,
-            time=asked.time,
-        )
+        resources = Resources(**asdict(asked.where), processes_per_node=asked.processes_per_node, time=asked.time)
         return scaling(asked.nodes, asked.steps, asked.preset, resources, songs)
     from p2p_dist.jobs.drill import drill
 
-    resources = Resources(
-        nodes=asked.nodes,
-        cluster=asked.cluster,
-        site=asked.site,
-        container=asked.container,
-        overlay=asked.overlay,
-        account=asked.account,
-        partition=asked.partition,
-        time="30",
-    )
+    resources = Resources(**asdict(asked.where), nodes=asked.nodes, time="30")
     return drill(resources, asked.processes, asked.steps, songs, asked.patience * 3600)

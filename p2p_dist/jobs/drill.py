@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2p_dist import config, console, files, presets, rundir
-from p2p_dist.jobs import submit
+from p2p_dist.jobs import site, submit
 from p2p_dist.rundir import RunDir
 
 STEPS, STEPS_ON_A_CLUSTER = 60, 400  # where GPUs may be quick, and Slurm takes a moment to answer
@@ -45,6 +45,7 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
         ValueError: a number of processes that can't share the batch, a package that jobs need is missing, or Slurm would
             refuse the jobs.
     """
+    resources = dataclasses.replace(resources, cluster=site.resolve(resources.cluster))
     if resources.cluster == "local" and processes not in (1, 2, 4):
         raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
     if resources.cluster == "local":
@@ -56,7 +57,7 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
     if resources.cluster == "local":
         here = dataclasses.replace(resources, nodes=processes)
         return drill_here(settings_of(songs, steps or STEPS, here, 4), songs)
-    from p2p_dist.jobs import drill_on_slurm, site
+    from p2p_dist.jobs import drill_on_slurm
 
     place = site.load(resources.cluster, resources.site)
     world_size = resources.nodes * place.processes_per_node(resources)

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -149,7 +149,7 @@ def load(name: str, file: str | None = None) -> Site:
     return site
 
 
-def resolve(cluster: str) -> str:
+def resolve(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["local", "slurm", "lumi"]:
     """`auto` as what it means on this machine: slurm where there is a configured one, else local."""
     if cluster != "auto":
         return cluster
