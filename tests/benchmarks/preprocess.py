@@ -223,7 +223,7 @@ def two_workers(song_file: Path, scratch: Path) -> float:
     root = scratch / "alike" / "train"
     root.mkdir(parents=True)
     for number in range(24):
-        (root / f"Song {number}.stem.mp4").symlink_to(song_file)
+        (root / f"Song {number}.stem.mp4").symlink_to(song_file.resolve())
     walls: dict[int, list[float]] = {1: [], 2: []}
     for turn in range(2):
         for workers in walls:
