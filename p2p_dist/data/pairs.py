@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from p2p_dist.audio.spectrogram import db_to_power, frame_count, mel_power, power_to_db
-from p2p_dist.audio.stems import mono
+from p2p_dist.audio.stems import mean_of, mono, resample
 from p2p_dist.config import Data
 
 FLOOR = -80.0
@@ -130,20 +130,22 @@ def silent_windows(pictures: Pictures, target: np.ndarray, rate: int, data: Data
         return np.asarray((pictures.targets.view(np.uint16) >= quiet).all(axis=(1, 2, 3)))
     ratio = data.hop_length * rate / data.sample_rate
     begins, width = pictures.starts * ratio, ratio * (data.frames - 1)
-    parts = (target[round(begin) : round(begin + width)] for begin in begins)
+    heard = mean_of(target.T)  # what the pictures show
+    parts = (heard[round(begin) : round(begin + width)] for begin in begins)
     return np.array([not part.size or np.abs(part).max() < 10 ** (FLOOR / 20) for part in parts])
 
 
 def _thesis(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Pictures:
     """The thesis's windows of 255 hops, which is 256 centred frames; a song shorter than one is padded with silence."""
-    heard, made = mono(song, rate, data.sample_rate), mono(song + target, rate, data.sample_rate)
+    heard, mix = mean_of(song.T), mean_of(target.T)  # means first: the same bits from songs that are kept as means only
+    heard, mix = (resample(signal, rate, data.sample_rate) for signal in (heard, heard + mix))
     frames = frame_count(len(heard), data.hop_length)
     samples = data.hop_length * (data.frames - 1)
     starts = window_starts(frames, data)
     inputs, targets, references = [], [], []
     for start in starts * data.hop_length:
         powers = []
-        for signal in (heard, made):
+        for signal in (heard, mix):
             part = signal[start : start + samples]
             part = np.pad(part, (0, samples - len(part)))
             powers.append(mel_power(part, data.sample_rate, data.n_fft, data.hop_length, data.mels))

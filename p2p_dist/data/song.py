@@ -135,9 +135,8 @@ def _sums(wanted: Sequence[tuple[Path, Data]]) -> list[tuple[str, ...]]:
 
 
 def _is_downmixed(source: Source, wanted: Sequence[tuple[Path, Data]]) -> bool:
-    """Whether the mean of the channels is all that is needed: no sound is kept, no window's own silence asked for."""
-    simple = all(data.representation == "default" and data.channels == "mono" for _, data in wanted)
-    return source.split == "train" and simple
+    """Whether the mean of the channels is all that is needed: no sound is kept, no sides are shown."""
+    return source.split == "train" and all(data.channels == "mono" for _, data in wanted)
 
 
 def _groups(source: Source, wanted: Sequence[tuple[Path, Data]]) -> list[list[tuple[Path, Data]]]:

@@ -123,6 +123,21 @@ def test_training_windows_are_cut_from_the_song_as_generation_sees_it(songs: Pat
     np.testing.assert_array_equal(stored[:, 1], made.targets)
 
 
+def test_the_thesis_windows_of_training_songs_are_those_of_held_out_ones(
+    new_song: Callable[..., Path], small: Data, tmp_path: Path
+) -> None:
+    """Of a song to train on only the mean of its channels is kept; a held-out one is whole."""
+    data = replace(small, representation="thesis", window_hop=31)
+    folder = new_song(tmp_path / "songs/D", seconds=3.0, rate=44100, seed=5)
+    one_song(tmp_path / "out", folder, data, "train")
+    decoded = stems.load(Source("D", "train", folder))
+    made = pairs.make(*map(decoded.sum_of, parse_task("drums")), decoded.sample_rate, data)
+    found = Index(tmp_path / "out", "train")
+    stored = found.read(np.arange(len(found)))
+    np.testing.assert_array_equal(stored[:, 0], made.inputs)
+    np.testing.assert_array_equal(stored[:, 1], made.targets)
+
+
 def test_mid_and_side_are_mean_and_half_difference(small: Data) -> None:
     data = replace(small, channels="mid-side")
     random = np.random.default_rng(0)
