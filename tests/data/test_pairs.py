@@ -115,3 +115,13 @@ def test_the_thesis_stem_is_what_rises_above_the_input(small: Data) -> None:
     data = replace(small, representation="thesis")
     made = pairs.make(sound(2.0), sound(2.0, seed=1), 22050, data)
     assert (pairs.stitch(made.inputs.astype(np.float32), made, data) == 0).all()
+
+
+@pytest.mark.parametrize(("loudest", "silent"), [(-80.0, True), (-79.5, True), (-79.4375, False), (-0.0, False), (3.0, False)])
+def test_a_window_is_silent_where_nothing_rises_over_half_a_db(loudest: float, silent: bool, small: Data) -> None:
+    """The edge itself and the next number of float16 above it, in one bin of the last window of three."""
+    targets = np.full((3, 1, small.mels, small.frames), pairs.FLOOR, np.float16)
+    targets[2, 0, -1, -1] = loudest
+    made = pairs.Pictures(targets, targets, np.arange(3) * small.window_hop, np.ones(3), 3 * small.window_hop)
+    found = pairs.silent_windows(made, np.zeros((0, 1), np.float32), small.sample_rate, small)
+    assert found.tolist() == [True, True, silent]
