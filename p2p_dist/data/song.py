@@ -5,14 +5,11 @@ A song is one shard, so the bytes do not depend on who made them; a shard has it
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import json
 import re
-import tarfile
 import unicodedata
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +21,8 @@ from p2p_dist import files
 from p2p_dist.audio import stems
 from p2p_dist.audio.stems import Sum
 from p2p_dist.config import Data, parse_task
-from p2p_dist.data import augment, foreign, index, pairs
+from p2p_dist.data import augment, foreign, pairs, tar
+from p2p_dist.data.tar import Sample
 from p2p_dist.songs import Source
 
 PARTS = "parts"
@@ -33,9 +31,6 @@ _TOGETHER = 3e8
 """Bytes of decoded sums up to which several tasks are made from one decode; a longer song is decoded more than once."""
 
 _BLOCK = 1 << 16
-
-Sample = tuple[str, dict[str, bytes | memoryview]]
-"""A key, and the content of each of its files by suffix."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +156,7 @@ def _write_song(item: Work, out: Path, data: Data, rate: int, parts: list[Sum]) 
         # Rounded to what the file will hold, so that pictures made of it are those in the shards, bit for bit.
         gain = 2.0 ** max(0, int(np.ceil(np.log2(max(heard.peak, made.peak, 1e-9)))))
         content = _sound_sample(item.key, rate, [heard.sound, made.sound], gain, about)
-        audio, _ = _write_shard(out, f"audio-{split}-{item.key}.tar", content)
+        audio, _ = tar.write(out / f"audio-{split}-{item.key}.tar", content)
     pictures = pairs.make(heard.sound, made.sound, rate, data)
     silent = pairs.silent_windows(pictures, made.sound, rate, data)
     del heard, made
@@ -210,7 +205,7 @@ def _finish(
     shard: dict[str, Any] | None = None
     rows: list[dict[str, Any]] = []
     if samples:
-        shard, rows = _write_shard(out, f"{item.source.split}-{item.key}.tar", samples)
+        shard, rows = tar.write(out / f"{item.source.split}-{item.key}.tar", samples)
         shard["samples"] = len(rows)
     record = {
         "song": item.source.name,
@@ -288,44 +283,3 @@ def _sound_sample(key: str, rate: int, sounds: list[np.ndarray], gain: float, ab
 
 def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True).encode()
-
-
-def _write_shard(out: Path, name: str, samples: Iterable[Sample]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write one tar whole or not at all, byte for byte as webdataset's TarWriter does, and know it when it is written.
-
-    Returns:
-        name, size and sha256 of the tar; and of each sample with arrays what `index.index_shard` would find in it.
-    """
-    sha256, size = hashlib.sha256(), 0
-    rows: list[dict[str, Any]] = []
-    arrays: dict[int, dict[str, Any]] = {}  # by length: npz files of one song with one length are laid out alike
-    with files.replacing(out / name) as temporary, temporary.open("wb") as file:
-        for key, members in samples:
-            checksum = 0
-            row: dict[str, Any] = {"key": key}
-            for suffix, content in members.items():
-                header = _tar_header(f"{key}.{suffix}", len(content))
-                if suffix == "npz":
-                    if len(content) not in arrays:
-                        arrays[len(content)] = index.arrays_of(content)
-                    row.update(arrays[len(content)])
-                    row["input"] += size + len(header)
-                    row["target"] += size + len(header)
-                for part in (header, content, bytes(-len(content) % tarfile.BLOCKSIZE)):
-                    file.write(part)
-                    sha256.update(part)
-                    checksum = zlib.crc32(part, checksum)
-                    size += len(part)
-            if "npz" in members:
-                rows.append({**row, "checksum": checksum})
-            del members, content  # a long song's flac, which else would stay until the next is there
-        end = bytes(2 * tarfile.BLOCKSIZE + -(size + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)
-        file.write(end)
-        sha256.update(end)
-    return {"name": name, "bytes": size + len(end), "sha256": sha256.hexdigest()}, rows
-
-
-def _tar_header(name: str, size: int) -> bytes:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode, member.uname, member.gname = size, 0o444, "bigdata", "bigdata"
-    return member.tobuf()

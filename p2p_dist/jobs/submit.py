@@ -70,6 +70,8 @@ def main(arguments: list[str]) -> int:
     if provenance.code_differs(run.code):
         console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
     if where == "local":
+        if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
+            console.say("note: one machine does one stage after the other, so checkpoints are evaluated after the training")
         return local.run(run, settings, owner, again(arguments))
     code = slurm.queue(run, settings, place, again([run.path.name]).replace("submit.py", "status.py"))
     owner.close()

@@ -244,9 +244,10 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
     """Stopped in its first run it begins no other; the table shows the one that there is."""
     monkeypatch.setattr(submit.local, "run", lambda *_: console.STOPPED)
     arguments = ["--data", songs(place / "songs"), "--preset", "tiny", "--cluster", "local", "--run", "swept"]
-    assert submit.main([*arguments, "--sweep", "train.seed=0,1"]) == console.STOPPED
+    assert submit.main([*arguments, "--evaluate", "during", "--sweep", "train.seed=0,1"]) == console.STOPPED
     assert [path.name for path in (place / "runs").iterdir()] == ["swept-seed-0"]
-    assert capsys.readouterr().out.count("0 of 20") == 1
+    said = capsys.readouterr().out
+    assert said.count("0 of 20") == 1 and said.count("checkpoints are evaluated after the training") == 1
 
 
 @pytest.mark.parametrize(
