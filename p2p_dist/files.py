@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,14 +34,21 @@ def fsync_file(path: Path) -> None:
         os.close(descriptor)
 
 
+def writer() -> str:
+    """Name of this process among all that write to one file system: two nodes may have a process of the same number."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+def temporary_beside(path: Path) -> Path:
+    """Where this process writes what is to become `path`; no other writes there."""
+    return path.with_name(f"{TEMPORARY}{writer()}-{path.name}")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the name `path`, on any error it is removed.
-
-    The process id in the temporary name keeps two writers of one path apart.
-    """
+    """Yield a temporary path beside `path`; on success it takes the name `path`, on any error it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+    temporary = temporary_beside(path)
     try:
         yield temporary
         fsync_file(temporary)
@@ -86,7 +94,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     The rename never replaces a folder that has files: whoever committed first wins, and the later writer gets OSError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{path.name}"
+    temporary = temporary_beside(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:

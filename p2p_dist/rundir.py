@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
-import shutil
 import socket
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from p2p_dist import config, files, presets, provenance, songs
+from p2p_dist.owner import Owner
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -178,20 +176,6 @@ def check_still_ours() -> None:
         raise SupersededError(f"attempt {attempt()} was superseded by {starts[-1]}: leaving without a trace")
 
 
-def folder_of_check(name: str) -> Path:
-    """The folder in which a check (launch/check.py) keeps its own runs and shards; the runs of an earlier one are removed.
-
-    Raises:
-        ValueError: a run of the user's has this name.
-    """
-    root = runs_root() / name
-    if RunDir(root).config.exists():
-        raise ValueError(f"{root} is a run of yours, and the check {name} keeps its trainings there: rename that run first")
-    shutil.rmtree(root / "runs", ignore_errors=True)
-    (root / "shards").mkdir(parents=True, exist_ok=True)  # a container is shown it before there are any
-    return root
-
-
 def default_name(wanted: config.Config) -> str:
     """Name of a run that was given none: its task and preset."""
     task = re.sub(r"[^A-Za-z0-9]+", "-", wanted.data.task).strip("-")
@@ -286,35 +270,14 @@ def dataset_name(root: Path, data: config.Data) -> str:
     return f"{task}-{data.representation}-{files.digest([data.science(), sizes])[:12]}"
 
 
-class Owner:
-    """Ownership of a run on one machine: a lock on a file that the kernel drops when its last holder ends.
+def own(run: RunDir) -> Owner:
+    """Take the run for this process and its children, on one machine.
 
-    Children inherit it through `descriptor`, so the run stays owned while any of its processes lives.
+    Raises:
+        ValueError: another process owns it; the message says which and how to look.
     """
-
-    def __init__(self, run: RunDir) -> None:
-        """Raises ValueError when another process owns the run; the message says which and how to look."""
-        run.path.mkdir(parents=True, exist_ok=True)
-        path = run.path / ".owner"
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            text = os.pread(self.descriptor, 4096, 0)
-            os.close(self.descriptor)
-            owner = json.loads(text) if text.strip() else {}
-            raise ValueError(
-                f"the run {run.path.name} is running already: process {owner.get('process', '?')} on "
-                f"{owner.get('host', '?')} since {owner.get('since', '?')}; "
-                f"its progress is in {run.status}, its logs are in {run.logs}"
-            ) from None
-        owner = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, json.dumps(owner).encode(), 0)
-
-    def close(self) -> None:
-        """Give this process's hold up."""
-        os.close(self.descriptor)
+    look = f"its progress is in {run.status}, its logs are in {run.logs}"
+    return Owner(run.path, f"the run {run.path.name} is running", look)
 
 
 def append_metrics(run: RunDir, row: dict[str, Any]) -> None:

@@ -168,9 +168,9 @@ def _queue(command: Command, arguments: list[str], out: Path) -> int:
     for needed in ("sbatch", "srun"):  # without srun, submitit takes this for no cluster
         if shutil.which(needed) is None:
             raise FileNotFoundError(2, "no such command; is this a login node of the cluster?", needed)
-    out.mkdir(parents=True, exist_ok=True)
+    folder = out / "slurm"
     again = [sys.executable, "-m", "p2p_dist.data.preprocess", *_here(arguments)]
-    executor = submitit.SlurmExecutor(folder=out / "slurm")
+    executor = submitit.SlurmExecutor(folder=folder)
     common: dict[str, Any] = {
         "time": command.time.rjust(4, "0"),
         "partition": command.partition,
@@ -182,27 +182,36 @@ def _queue(command: Command, arguments: list[str], out: Path) -> int:
     common = {name: value for name, value in common.items() if value is not None}
     executor.update_parameters(job_name="p2p-preprocess", array_parallelism=command.array, **common)
     parts = [[*again, "--part", f"{number}/{command.array}"] for number in range(command.array)]
-    with _refusals(f"the {command.array} parts"):
+    with _refusals(f"the {command.array} parts", folder):
         jobs = executor.map_array(run_command, parts)
     first = str(jobs[0].job_id).split("_")[0]
     # afterany: a part that was killed is finished by the merge.
     executor.update_parameters(
         job_name="p2p-merge", additional_parameters={"dependency": f"afterany:{first}"}, array_parallelism=1
     )
-    with _refusals(f"the merge behind the parts, which are queued as job {first} (scancel {first} takes them back)"):
+    taken_back = f"which are queued as job {first} (scancel {first} takes them back)"
+    with _refusals(f"the merge behind the parts, {taken_back}", folder):
         merge = executor.submit(run_command, again)
-    console.say(f"queued: {command.array} parts as job {first}, the merge as job {merge.job_id}; logs in {out / 'slurm'}")
+    console.say(f"queued: {command.array} parts as job {first}, the merge as job {merge.job_id}; logs in {folder}")
     return console.DONE
 
 
 @contextlib.contextmanager
-def _refusals(what: str) -> Iterator[None]:
-    """Let what Slurm says of a job that it does not take be one line."""
+def _refusals(what: str, folder: Path) -> Iterator[None]:
+    """Let what Slurm says of a job that it does not take be one line, and of what was written for it nothing stay."""
     from submitit.core.utils import FailedJobError
 
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    before = set(folder.glob("*"))
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except FailedJobError as error:
+        for path in set(folder.glob("*")) - before:
+            path.unlink()
+        with contextlib.suppress(OSError):  # another has put something there
+            for path in new:
+                path.rmdir()
         lines = [line for line in str(error).splitlines() if "error" in line] or [str(error)]
         text = f"Slurm did not take {what} ({lines[-1].strip()}); see --account, --partition, --time and --array"
         raise OSError(5, text, "sbatch") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ import tyro
 from p2p_dist import config, console, files, rundir
 from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.evaluate.metrics import MEASURES, REPORTED, Row, is_pitched, shown
+from p2p_dist.owner import Owner
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,16 @@ def _measure_run(command: Command, run: rundir.RunDir) -> tuple[dict[str, Any], 
 
     if command.data is None:
         out = run.evaluations
-        owner = rundir.Owner(run)  # the launcher evaluates, too
-        checkpoints.evaluate(run, settings, command.checkpoints)
-        page.write(run, settings)
-        owner.close()
+        with closing(rundir.own(run)):  # the launcher evaluates, too
+            checkpoints.evaluate(run, settings, command.checkpoints)
+            page.write(run, settings)
     else:
         root = command.data.expanduser().absolute()
         out = run.path / "measured" / rundir.dataset_name(root, dataclasses.replace(settings.data, root=str(root)))
         songs = excerpts.from_folder(root, settings, settings.evaluate.songs)
-        checkpoints.evaluate(run, settings, command.checkpoints, songs, out)
+        what = f"the run {run.path.name} is being measured on the songs in {root}"
+        with closing(Owner(out, what, f"its figures come into {out}")):
+            checkpoints.evaluate(run, settings, command.checkpoints, songs, out)
     read = ranking.read(out)
     assert read is not None
     return _summary(run, settings, out, *read, command.checkpoints), is_pitched(settings.data.task)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from p2p_dist import config, console, files, presets, rundir
 from p2p_dist.jobs import site, submit
+from p2p_dist.jobs.check_folder import check_folder
 from p2p_dist.rundir import RunDir
 
 STEPS, STEPS_ON_A_CLUSTER = 60, 400  # where GPUs may be quick, and Slurm takes a moment to answer
@@ -42,27 +43,28 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
         exit code: 0 all came back exactly, 1 some did not.
 
     Raises:
-        ValueError: a number of processes that can't share the batch, a package that jobs need is missing, or Slurm would
-            refuse the jobs.
+        ValueError: a number of processes that can't share the batch, a package that jobs need is missing, Slurm would
+            refuse the jobs, or another drill is queued or running.
     """
     resources = dataclasses.replace(resources, cluster=site.resolve(resources.cluster))
     if resources.cluster == "local" and processes not in (1, 2, 4):
         raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
     if resources.cluster == "local":
         submit.check_packages()
-    rundir.folder_of_check("drill")
     if songs is None:
         songs = submit.example_folder()
         submit.lay_out_example(songs)
     if resources.cluster == "local":
-        here = dataclasses.replace(resources, nodes=processes)
-        return drill_here(settings_of(songs, steps or STEPS, here, 4), songs)
+        settings = settings_of(songs, steps or STEPS, dataclasses.replace(resources, nodes=processes), 4)
+        with check_folder("drill"):
+            return drill_here(settings, songs)
     from p2p_dist.jobs import drill_on_slurm
 
     place = site.load(resources.cluster, resources.site)
     world_size = resources.nodes * place.processes_per_node(resources)
     settings = settings_of(songs, steps or STEPS_ON_A_CLUSTER, resources, world_size)
-    return drill_on_slurm.drill_on_slurm(settings, songs, place, patience)
+    with check_folder("drill"):
+        return drill_on_slurm.drill_on_slurm(settings, songs, place, patience)
 
 
 def settings_of(songs: Path, steps: int, resources: config.Resources, world_size: int) -> config.Config:

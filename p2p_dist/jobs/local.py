@@ -23,7 +23,8 @@ from typing import NoReturn, TextIO
 from p2p_dist import attempts, console, files, processes, rundir
 from p2p_dist.config import Config
 from p2p_dist.jobs import site, stages
-from p2p_dist.rundir import Owner, RunDir
+from p2p_dist.owner import Owner
+from p2p_dist.rundir import RunDir
 
 _WORTH_SHOWING = ("warning:", "left out:", "note:")
 """How lines of a log begin that are shown beside a bar too."""

@@ -18,6 +18,7 @@ from p2p_dist import console, files, presets, rundir
 from p2p_dist.config import Config, Resources
 from p2p_dist.findings import FAILED, NONE, OK, Finding, report
 from p2p_dist.jobs import chain, site, slurm, submit
+from p2p_dist.jobs.check_folder import check_folder
 from p2p_dist.rundir import RunDir
 
 
@@ -28,7 +29,7 @@ def preflight(resources: Resources, songs: Path | None) -> int:
         exit code: 0 nothing failed, 1 something did.
 
     Raises:
-        ValueError: Slurm would refuse the job, or an account is missing.
+        ValueError: Slurm would refuse the job, an account is missing, or another preflight is queued or running.
         OSError: Slurm can't be asked.
     """
     where = site.resolve(resources.cluster)
@@ -37,22 +38,19 @@ def preflight(resources: Resources, songs: Path | None) -> int:
     tiny = presets.preset("tiny")
     data = dataclasses.replace(tiny.data, root=str(songs) if songs else None)
     settings = dataclasses.replace(tiny, resources=resources, data=data)
-    root = rundir.folder_of_check("preflight")
-    run = RunDir(root / "runs" / "preflight")
-    rundir.begin(run, settings, "none")
-    run.results.mkdir()
-    files.write_json(run.results / "plan.json", {"gpus": 0 if where == "local" else place.gpus_per_node})
-    found = []
-    if where != "local":
+    if where == "local":
+        submit.check_packages()
+    else:
         try:
             place.check_images(resources)
         except ValueError as error:
             return report([Finding("image", FAILED, str(error), "nothing was queued: the job would need it")])
-        found = _on_slurm(run, settings, place)
-    else:
-        submit.check_packages()
-        found = _here(run)
-    return report(found)
+    with check_folder("preflight") as root:
+        run = RunDir(root / "runs" / "preflight")
+        rundir.begin(run, settings, "none")
+        run.results.mkdir()
+        files.write_json(run.results / "plan.json", {"gpus": 0 if where == "local" else place.gpus_per_node})
+        return report(_here(run) if where == "local" else _on_slurm(run, settings, place))
 
 
 def _here(run: RunDir) -> list[Finding]:

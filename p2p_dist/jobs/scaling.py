@@ -17,6 +17,7 @@ from typing import Any
 from p2p_dist import console, files, presets, rundir
 from p2p_dist.config import Resources
 from p2p_dist.jobs import chain, site, slurm, submit
+from p2p_dist.jobs.check_folder import check_folder
 from p2p_dist.rundir import RunDir
 
 WINDOW = 0.16
@@ -34,7 +35,7 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
         exit code: 0 every size was measured, 1 some were not.
 
     Raises:
-        ValueError: no such preset or numbers, or Slurm would refuse a job.
+        ValueError: no such preset or numbers, Slurm would refuse a job, or another scaling is queued or running.
         OSError: Slurm can't be asked, or preprocessing failed.
     """
     try:
@@ -53,29 +54,28 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
         songs = submit.example_folder()
         submit.lay_out_example(songs)
     base = presets.preset(preset)
-    root = rundir.folder_of_check("scaling")
     resources = dataclasses.replace(resources, max_requeues=0, max_crash_restarts=0)
-    runs = []
-    for size in sizes:
-        settings = dataclasses.replace(
-            base,
-            resources=dataclasses.replace(resources, nodes=size),
-            data=dataclasses.replace(base.data, root=str(songs)),
-            train=dataclasses.replace(base.train, epochs=None, steps=steps),
-        )
-        run = RunDir(root / "runs" / f"nodes-{size}")
-        rundir.begin(run, settings, rundir.dataset_name(songs, settings.data))
-        runs.append(run)
     # The share of a process is that of the preset's batch on the smallest size: there weak and strong are one.
     smallest = sizes[0] * place.processes_per_node(resources)
     share = max(1, base.train.global_batch_size // smallest)
-    for run in runs:
-        files.write_json(run.path / "plan.json", {"share": share, "global_batch": share * smallest})
-    if where == "local":
-        _here(runs)
-    else:
-        _on_slurm(runs, place)
-    return report(root, runs)
+    with check_folder("scaling") as root:
+        runs = []
+        for size in sizes:
+            settings = dataclasses.replace(
+                base,
+                resources=dataclasses.replace(resources, nodes=size),
+                data=dataclasses.replace(base.data, root=str(songs)),
+                train=dataclasses.replace(base.train, epochs=None, steps=steps),
+            )
+            run = RunDir(root / "runs" / f"nodes-{size}")
+            rundir.begin(run, settings, rundir.dataset_name(songs, settings.data))
+            files.write_json(run.path / "plan.json", {"share": share, "global_batch": share * smallest})
+            runs.append(run)
+        if where == "local":
+            _here(runs)
+        else:
+            _on_slurm(runs, place)
+        return report(root, runs)
 
 
 def _here(runs: list[RunDir]) -> None:

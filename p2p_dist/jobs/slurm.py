@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from p2p_dist import console, files
@@ -59,22 +60,40 @@ def queued_jobs(run: RunDir) -> dict[str, Queued]:
     Raises:
         OSError: Slurm can't be asked.
     """
-    asked = ask("squeue", "--me", "--noheader", "--format=%i|%T|%r|%k")
-    if asked.returncode:
-        raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
     found: dict[str, Queued] = {}
     places = (run, RunDir(run.path.resolve()))  # the templates know it by its real path
-    for line in asked.stdout.splitlines():
-        number, state, reason, comment = [part.strip() for part in line.split("|", 3)]
+    for job, comment in _jobs_and_comments():
         for stage in stages.STAGES:
             # A successor waits while the job before it still ends: the newer one goes on.
             ours = comment in [chain.comment(stage, place) for place in places]
-            number = number.split("_")[0]  # of an array, all parts together: one that runs speaks for it
             before = found.get(stage)
-            newer = before is None or int(before.number) < int(number)
-            if ours and (newer or (before is not None and before.number == number and state == "RUNNING")):
-                found[stage] = Queued(number, state, reason)
+            newer = before is None or int(before.number) < int(job.number)
+            if ours and (newer or (before is not None and before.number == job.number and job.state == "RUNNING")):
+                found[stage] = job
     return found
+
+
+def jobs_within(folder: Path) -> list[Queued]:
+    """The jobs that Slurm still has of runs inside a folder, told by their comments.
+
+    Raises:
+        OSError: Slurm can't be asked.
+    """
+    found = []
+    for job, comment in _jobs_and_comments():
+        ours = re.fullmatch(r"p2p_dist \S+ (.*)", comment)
+        if ours and any(Path(ours.group(1)).is_relative_to(place) for place in (folder, folder.resolve())):
+            found.append(job)
+    return found
+
+
+def _jobs_and_comments() -> list[tuple[Queued, str]]:
+    """This user's jobs that Slurm still has; of an array, each part that is listed by itself, under the array's number."""
+    asked = ask("squeue", "--me", "--noheader", "--format=%i|%T|%r|%k")
+    if asked.returncode:
+        raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
+    rows = [[part.strip() for part in line.split("|", 3)] for line in asked.stdout.splitlines()]
+    return [(Queued(number.split("_")[0], state, reason), comment) for number, state, reason, comment in rows]
 
 
 def job_states() -> dict[str, str]:

@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     dataset = rundir.dataset_name(root, command.settings.data)
     place = site.load(where, command.settings.resources.site)
     # While it queues, too: two launchers at once would queue everything twice.
-    owner = rundir.Owner(run)
+    owner = rundir.own(run)
     settings = rundir.begin(run, command.settings, dataset)
     console.say(f"run {run.path.name}: {run.path}")
     if provenance.code_differs(run.code):

@@ -13,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import os
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -193,7 +191,7 @@ def leased(checkpoint: Checkpoint) -> Iterator[None]:
     Raises:
         FileNotFoundError: it is gone already.
     """
-    lease = checkpoint.path / f"lease-{socket.gethostname()}-{os.getpid()}"
+    lease = checkpoint.path / f"lease-{files.writer()}"
     lease.touch()
     try:
         yield
@@ -225,7 +223,7 @@ def prune(folder: Path, keep_last: int, is_kept: Callable[[int], bool]) -> None:
             (checkpoint.path / STATE).unlink(missing_ok=True)
         elif not is_leased(checkpoint):
             # Not in place: a reader must see the whole folder or none.
-            gone = checkpoint.path.with_name(f"{files.TEMPORARY}{os.getpid()}-{checkpoint.path.name}")
+            gone = files.temporary_beside(checkpoint.path)
             checkpoint.path.rename(gone)
             shutil.rmtree(gone)
 

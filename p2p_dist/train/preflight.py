@@ -127,7 +127,7 @@ def check_caches() -> Finding:
     if folder is None:
         return Finding("caches", NONE, "no cache of MIOpen is set")
     try:
-        probe = Path(folder) / f".probe-{os.getpid()}"
+        probe = Path(folder) / f".probe-{files.writer()}"
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shutil
 from pathlib import Path
@@ -183,6 +184,31 @@ def test_the_command_measures_on_other_songs(copied: tuple[rundir.RunDir, Config
     assert before == {path: path.read_bytes() for path in run.evaluations.rglob("*.json")}, "the run's own are left alone"
 
 
+def test_other_songs_are_measured_by_one_at_a_time(
+    copied: tuple[rundir.RunDir, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second would remove what the first has just written, or fail at the end where the first has been before it."""
+    run, _ = copied
+    others = run.path.parent.parent / "others"
+    write_songs(others, {"test/nine": 4.1})
+    arguments = ["run", "--checkpoints", "10", "--data", str(others)]
+    refused = []
+
+    def typed_again(*_: object) -> int:
+        with pytest.raises(ValueError) as told:
+            command.main(arguments)
+        refused.append(str(told.value))
+        raise LookupError
+
+    monkeypatch.setattr(checkpoints, "evaluate", typed_again)
+    for _ in range(2):  # whoever ended, however, owns nothing
+        with pytest.raises(LookupError):
+            command.main(arguments)
+    (out,) = (run.path / "measured").iterdir()
+    said = f"the run run is being measured on the songs in {others} already: process {os.getpid()} on "
+    assert len(refused) == 2 and all(said in text and text.endswith(f"its figures come into {out}") for text in refused)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -208,7 +234,7 @@ def test_wrong_usage_is_said_kindly(
 
 
 def test_a_run_that_is_running_is_left_alone(copied: tuple[rundir.RunDir, Config]) -> None:
-    owner = rundir.Owner(copied[0])
+    owner = rundir.own(copied[0])
     with pytest.raises(ValueError, match="is running already"):
         command.main(["run"])
     owner.close()

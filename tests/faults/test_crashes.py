@@ -17,7 +17,6 @@ import pytest
 from p2p_dist import attempts, console, files, rundir
 from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.jobs import local
-from p2p_dist.rundir import Owner
 from p2p_dist.train import checkpoint, distributed, loop
 from p2p_dist.train.verify import verify
 from tests.faults.job import At, Job
@@ -206,16 +205,16 @@ def test_a_second_owner_is_told(begin):
     """
     run = begin()
     program = (
-        "import sys, time; from pathlib import Path; from p2p_dist.rundir import Owner, RunDir; "
-        "owner = Owner(RunDir(Path(sys.argv[1]))); print('mine', flush=True); time.sleep(100)"
+        "import sys, time; from pathlib import Path; from p2p_dist.rundir import RunDir, own; "
+        "owner = own(RunDir(Path(sys.argv[1]))); print('mine', flush=True); time.sleep(100)"
     )
     other = subprocess.Popen([sys.executable, "-c", program, str(run.path)], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "mine\n"
     with pytest.raises(ValueError, match=rf"process {other.pid} on {HOST} since .*status\.json"):
-        Owner(run)
+        rundir.own(run)
     other.kill()
     other.wait()
-    Owner(run).close()
+    rundir.own(run).close()
 
 
 def test_begun_again_after_crashes(begin, monkeypatch, capsys):
@@ -227,7 +226,7 @@ def test_begun_again_after_crashes(begin, monkeypatch, capsys):
     run = begin(steps=40)
     twin = begin("twin", steps=40)
     assert Job(twin).end() == 0
-    owner = Owner(run)
+    owner = rundir.own(run)
 
     def stage(crashes):
         """Crash at these steps, one an attempt, in the place of the launcher's own processes."""

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 
 import pytest
 
@@ -29,6 +30,27 @@ def test_a_folder_is_committed_whole_and_never_replaced(tmp_path):
         (folder / "a").write_text("second")
     assert (tmp_path / "step" / "sub" / "a").read_text() == "first"
     assert [p.name for p in tmp_path.iterdir()] == ["step"]
+
+
+def test_two_nodes_do_not_share_a_temporary_name(tmp_path, monkeypatch):
+    """In containers, every node may have a process of the same number."""
+    path = tmp_path / "ranking.json"
+    with files.replacing(path) as first:
+        first.write_text("first")
+        monkeypatch.setattr(socket, "gethostname", lambda: "nid2")
+        files.write_text(path, "second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+    monkeypatch.undo()
+    with files.new_folder(tmp_path / "one") as folder:
+        (folder / "a").touch()
+        monkeypatch.setattr(socket, "gethostname", lambda: "nid2")
+        with files.new_folder(tmp_path / "two"):
+            pass
+        with pytest.raises(KeyError), files.new_folder(tmp_path / "one"):
+            raise KeyError
+    assert (tmp_path / "one" / "a").is_file()
+    assert {p.name for p in tmp_path.iterdir()} == {"ranking.json", "one", "two"}
 
 
 def test_a_folder_that_failed_half_way_is_not_there(tmp_path):

@@ -51,19 +51,19 @@ def test_provenance_says_what_made_the_run(run):
 
 
 def test_a_second_owner_is_told_of_the_first(run):
-    owner = rundir.Owner(run)
+    owner = rundir.own(run)
     with pytest.raises(ValueError, match=rf"running already: process {os.getpid()} on .*logs"):
-        rundir.Owner(run)
+        rundir.own(run)
     owner.close()
-    rundir.Owner(run).close()
+    rundir.own(run).close()
 
 
 def test_a_killed_owner_owns_nothing(run):
     if (child := os.fork()) == 0:
-        rundir.Owner(run)
+        rundir.own(run)
         os._exit(9)
     os.waitpid(child, 0)
-    rundir.Owner(run).close()
+    rundir.own(run).close()
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "-x", "a b", "x" * 101])
@@ -179,17 +179,3 @@ def test_each_stage_and_each_part_of_an_array_says_how_it_ended(run, monkeypatch
     assert run.read_outcome()["outcome"] == "stopped" and not run.has_trained(), "it will go on"
     run.write_outcome("train", "done")
     assert run.has_trained() and run.read_outcome("evaluate")["message"] == "part 0"
-
-
-def test_a_check_removes_its_own_runs_and_never_a_users(tmp_path, monkeypatch):
-    monkeypatch.setenv("P2P_RUNS", str(tmp_path))
-    (tmp_path / "drill" / "runs" / "stopped-1").mkdir(parents=True)
-    (tmp_path / "drill" / "shards" / "made").mkdir(parents=True)
-    assert rundir.folder_of_check("drill") == tmp_path / "drill"
-    assert not (tmp_path / "drill" / "runs").exists() and (tmp_path / "drill" / "shards" / "made").exists()
-    mine = rundir.RunDir(tmp_path / "preflight")
-    mine.checkpoints.mkdir(parents=True)
-    mine.config.touch()
-    with pytest.raises(ValueError, match="is a run of yours"):
-        rundir.folder_of_check("preflight")
-    assert mine.checkpoints.is_dir()

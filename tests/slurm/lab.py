@@ -292,7 +292,7 @@ class Lab:
         # An empty SlurmctldParameters is refused by every client.
         values = {**self.ports, "lab": self.folder, "nodes": names, "low": low, "controller": controller or "disable_triggers"}
         etc = self.folder / "etc"
-        (etc / "slurm.conf").write_text(SLURM_CONF.format(**values))
+        files.write_text(etc / "slurm.conf", SLURM_CONF.format(**values))  # whole: every command of a job reads it
         (etc / "slurmdbd.conf").write_text(DBD_CONF.format(**values))
         (etc / "slurmdbd.conf").chmod(0o600)
         (etc / "init.sql").write_text(INIT_SQL)

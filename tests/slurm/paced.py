@@ -1,15 +1,16 @@
-"""Stands in for a job's python where a test is about restarts and not about training: the real process of a stage, its
-signals, outcome and fence, around a loop that only counts, a step in a tenth of a second, until the file `finish` is in
-the run. The "weights" are a digest of the batches so far in their order, so that one missed, doubled or swapped changes them.
-The file `plan.json` can let it crash (`crash_at`: {attempt's number: step}) or stop by itself (`stop_at`), and its evaluation
-fail or wait.
+"""Stands before a job's python where a test needs a training to wait for the harm that is done to it. The training is the real
+one, with its networks, data, agreement, checkpoints and fences; what this adds waits in it between two steps, at the step
+that the file `hold` in the run names, until the file names a later one. The file `plan.json` can let every start crash once
+it has saved something (`crash`), die of a request to stop before it listens (`deaf`), or wait in its first so many
+starts only (`hold_starts`); and let the evaluation fail.
+
+Evaluation and page only note that they ran: what they do is tested in test_chain.py.
 
     PYTHON paced.py -P -m p2p_dist.jobs.stages STAGE RUN
 """
 
-import hashlib
-import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -17,66 +18,61 @@ from pathlib import Path
 sys.path.insert(0, os.environ.get("PYTHONPATH", ""))
 from p2p_dist import console, files, rundir
 from p2p_dist.jobs import stages
-from p2p_dist.train.stop import StopFlag
+from p2p_dist.train import stop
+
+LONGEST = 10.0
+"""Seconds that a step may take: a process that nobody asked to stop must not keep the others waiting for ever."""
+
+
+class Paced(stop.StopFlag):
+    """The product's own flag. The training asks it once after each step, on every rank: the place to wait in."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.run, self.plan = run, plan_of(run)
+        self.began = self.step = newest(run)
+        self.holds = int(os.environ.get("SLURM_RESTART_COUNT", "0")) < self.plan.get("hold_starts", 1000)
+
+    def __bool__(self):
+        self.step += 1
+        end = time.monotonic() + LONGEST
+        while not super().__bool__() and self.holds and self.step >= self.hold() and time.monotonic() < end:
+            time.sleep(0.05)
+            if self.plan.get("crash") and newest(self.run) > self.began:
+                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory is out
+        return super().__bool__()
+
+    def hold(self):
+        """The step to wait at: that which the test names, or the one after the first that is saved."""
+        return self.began + 6 if self.plan.get("crash") else int((self.run.path / "hold").read_text())
+
+
+def newest(run):
+    """The newest step that is saved."""
+    return max((step for step, _ in rundir.find_steps(run.checkpoints)), default=0)
+
+
+def plan_of(run):
+    """What is to go wrong."""
+    path = run.path / "plan.json"
+    return files.read_json(path) if path.is_file() else {}
 
 
 def train(run, settings):
-    """Counts on from the newest step that was saved."""
-    stop = StopFlag()
-    plan = files.read_json(run.path / "plan.json") if (run.path / "plan.json").is_file() else {}
-    number = os.environ.get("SLURM_RESTART_COUNT", "0")
-    crash_at, stop_at = (plan.get(name, {}).get(number, 10**9) for name in ("crash_at", "stop_at"))
-    saved = rundir.find_steps(run.checkpoints)
-    step, weights = 0, ""
-    if saved:
-        step = saved[-1][0]
-        weights = files.read_json(saved[-1][1] / "state.pt")["weights"]
-    if os.environ["RANK"] == "0":
-        rundir.cut_metrics(run, step)
-    while True:
-        if step >= stop_at or stop or (run.path / "finish").exists():
-            break
-        if step >= crash_at:
-            os._exit(139)
-        time.sleep(0.1)
-        step += 1
-        weights = learn(weights, step)
-        if os.environ["RANK"] == "0":
-            rundir.check_still_ours()
-            rundir.append_metrics(run, {"step": step, "digests": f"batch {step}"})
-            if step % 5 == 0:
-                save(run, step, weights)
-    if os.environ["RANK"] == "0":
-        save(run, step, weights)
-    return console.DONE if (run.path / "finish").exists() else console.STOPPED
+    """`stages.train` with the paced flag."""
+    if plan_of(run).get("deaf"):
+        os.kill(os.getpid(), signal.SIGUSR2)
+    flag = Paced(run)
+    from p2p_dist.train import loop
 
-
-def learn(weights, step):
-    """The weights after one more batch."""
-    return hashlib.sha256(f"{weights}, batch {step}".encode()).hexdigest()
-
-
-def undisturbed(steps):
-    """The weights after so many steps without any harm."""
-    weights = ""
-    for step in range(1, steps + 1):
-        weights = learn(weights, step)
-    return weights
-
-
-def save(run, step, weights):
-    """A checkpoint of nothing but its step and weights, committed as real ones are."""
-    if not (run.checkpoints / rundir.step_name(step)).exists():
-        with files.new_folder(run.checkpoints / rundir.step_name(step)) as folder:
-            (folder / "state.pt").write_text(json.dumps({"step": step, "weights": weights}))
+    return loop.train(run, settings, flag)
 
 
 def note(name):
     """A stage that only writes down that it ran."""
 
     def stage(run, settings):
-        plan = files.read_json(run.path / "plan.json") if (run.path / "plan.json").is_file() else {}
-        if name == "evaluated" and plan.get("evaluation") == f"task {os.environ['RANK']} fails":
+        if name == "evaluated" and plan_of(run).get("evaluation") == f"task {os.environ['RANK']} fails":
             raise ValueError("this task fails")
         while name == "evaluated" and os.environ.get("P2P_EVALUATE") == "during" and not run.has_trained():
             time.sleep(0.2)

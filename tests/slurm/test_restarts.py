@@ -1,6 +1,6 @@
-"""Everything that ends a job early, and what comes after, on a real Slurm. The runs are queued together and live side by
-side; each test does its harm to its own and then looks at what became of it. `finish` lets a run come to its end and compares
-its batches and its weights with those of a run that nothing happened to."""
+"""Everything that ends a job early, and what comes after, on a real Slurm with real trainings. They live side by side; each
+waits at a step (paced.py) until a test has done its harm to it. `finish` lets it come to its end, and compares batches and
+weights with those of a training of as many processes to which nothing happened."""
 
 import dataclasses
 import os
@@ -8,65 +8,93 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from lab import lay_out_shards, wait_until
-from paced import undisturbed
+import undisturbed
+from lab import wait_until
 
-from p2p_dist import config, files, presets, rundir
+from p2p_dist import config, files, rundir
 from p2p_dist.jobs import site, slurm
 
 LONG = 150
 """Seconds that something may take on a busy machine before a test gives up."""
 
+TRAINING = ("--preset", "tiny", "--train.steps", "24", "--train.keep-every", "1000")
+
+HOLD = 7
+"""The step that a training waits at: it has saved step 5, and lost nothing yet of what comes after."""
+
+AHEAD = 3
+"""So many trainings start before their test comes. Not all at once: two cores import torch for all of them."""
+
 # Those that are harmed where they are have their nodes for themselves.
-TWO, ONE = {"nodes": 2, "partition": "standard-g"}, {"partition": "small"}
+ONE, TWO, SHARED = ({"nodes": n, "partition": p} for n, p in ((1, "standard-g"), (2, "standard-g"), (1, "small")))
 SETTINGS = {
+    "out of time": {"time": "00:01:00", **SHARED},
     "preempted": {"nodes": 2, "partition": "low"},
     "preempted unsignalled": {"partition": "low"},
-    "slurmd lost": TWO,
+    "accounting away": {"partition": "low"},
+    "controller away": SHARED,
+    "requeued from outside": SHARED,
+    "signalled": SHARED,
+    "not requeued": {"site": ("requeue: true", "requeue: false"), **SHARED},
+    "crashing": {"max_crash_restarts": 2, **SHARED},
+    "stuck": SHARED,
+    "evaluation failing": {"site": ("evaluate_processes: 1", "evaluate_processes: 2"), **SHARED},
+    "evaluation failing beside": {"evaluate": "during", **SHARED},
+    "slurmd lost": ONE,
     "node lost": TWO,
-    "requeued from outside": {"nodes": 2, "partition": "small"},
-    "signalled": ONE,
-    "out of time": {"time": "00:01:00", **ONE},
-    "not requeued": {"site": ("requeue: true", "requeue: false"), **ONE},
-    "crashing": {"max_crash_restarts": 2, **ONE},
-    "stuck": ONE,
-    "controller away": ONE,
-    "cancelled": ONE,
-    "evaluation failing": {"site": ("evaluate_processes: 1", "evaluate_processes: 2"), **ONE},
-    "evaluation failing beside": {"evaluate": "during", **ONE},
-    "evaluation left alone": {"evaluate": "during", **ONE},
+    "cancelled": {"evaluate": "during", **SHARED},
 }
+"""In the order of their tests, but for the first, which takes longest."""
+
+PLANS = {
+    "out of time": {"hold_starts": 2},
+    "crashing": {"crash": True},
+    "stuck": {"deaf": True},
+    "evaluation failing": {"evaluation": "task 1 fails"},
+    "evaluation failing beside": {"evaluation": "task 0 fails"},
+}
+"""See paced.py."""
 
 
-class Paced:
-    """One run whose processes only count (paced.py), queued with the launcher's own code."""
+class Training:
+    """One run that trains through paced.py, queued with the launcher's own code."""
 
-    def __init__(self, lab, name, folder):
-        self.lab, self.run = lab, rundir.find(name.replace(" ", "-"))
+    def __init__(self, lab, name, folder, twins):
+        self.lab, self.twins, self.jobs = lab, twins, {}
         resources = dict(SETTINGS[name])
         if change := resources.pop("site", None):
             path = folder / f"{name}.yaml"
             path.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace(*change))
             resources["site"] = str(path)
-        wanted = presets.preset("tiny")
+        self.run, wanted = undisturbed.begin(name.replace(" ", "-"), *TRAINING)
         self.settings = dataclasses.replace(wanted, resources=config.Resources(**resources))
-        rundir.begin(self.run, self.settings, "songs")
+        files.write_json(self.run.path / "plan.json", PLANS.get(name, {}))
+        self.hold(HOLD)
+        self.python = folder / "python"
 
     def queue(self):
         """What the launcher does last."""
-        slurm.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "executable", str(self.python))
+            slurm.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
         found = slurm.queued_jobs(self.run)
-        self.jobs = {stage: job.number for stage, job in found.items()}
-        self.train = self.jobs.get("train")
+        self.jobs |= {stage: job.number for stage, job in found.items()}
+        return found
 
-    def saved(self):
-        """Step and weights of the newest checkpoint."""
-        state = files.read_json(rundir.find_steps(self.run.checkpoints)[-1][1] / "state.pt")
-        return state["step"], state["weights"]
+    @property
+    def train(self):
+        """The training's job, as Slurm knows it."""
+        return self.jobs["train"]
+
+    def hold(self, step):
+        """Have it wait at this step instead."""
+        files.write_text(self.run.path / "hold", str(step))
 
     @property
     def step(self):
@@ -88,58 +116,70 @@ class Paced:
         lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
         return [line if word is None else line[word] for line in lines if line[0].startswith(kind)]
 
-    def until_step(self, step):
-        """Wait until so many steps are noted."""
-        wait_until(lambda: self.lab.release(self.train) or self.step >= step, LONG, self.about)
+    def until(self, done):
+        """Wait until `done()`."""
+        wait_until(done, LONG, self.about)
+
+    def until_it_holds(self):
+        """Wait until it has saved once and waits."""
+        self.until(lambda: self.step >= HOLD - 1 and rundir.find_steps(self.run.checkpoints))
 
     def until_start(self, number):
-        """Wait until the job begins the so-manieth time and goes on; skips the two minutes that Slurm waits."""
+        """Wait until the job has begun for the so-manieth time."""
+        self.until(lambda: len(self.attempts("start")) >= number)
 
-        def begun():
-            self.lab.release(self.train)
-            return len(self.attempts("start")) >= number
-
-        wait_until(begun, LONG, self.about)
-        before = int(self.attempts("start", 2)[-1])
-        wait_until(lambda: self.step > before + 5, LONG, self.about)
-
-    def until_end(self, *states):
-        """Wait until the training ends for good."""
-        wait_until(lambda: self.lab.release(self.train) or self.lab.job(self.train).get("JobState") in states, LONG, self.about)
+    def until_end(self, state, stage="train"):
+        """Wait until the job of a stage is in this state for good."""
+        self.lab.wait_for(self.jobs[stage], LONG, state)
 
     def finish(self):
         """Let it come to its end; then nothing may be missing, nothing twice, and what waited has run once."""
-        (self.run.path / "finish").touch()
+        self.hold(10**9)
         for stage in ("train", "evaluate", "page"):
-            self.lab.wait_for(slurm.queued_jobs(self.run)[stage].number if stage in slurm.queued_jobs(self.run)
-                              else self.jobs[stage], LONG, "COMPLETED")  # fmt: skip
-        rows = rundir.read_metrics(self.run)
-        assert [row["step"] for row in rows] == list(range(1, len(rows) + 1)), "every step once"
-        assert [row["digests"] for row in rows] == [f"batch {row['step']}" for row in rows], "the batches of one undisturbed"
-        assert self.saved() == (len(rows), undisturbed(len(rows))), "the weights of one undisturbed"
+            self.until_end("COMPLETED", stage)
+        self.compare()
         for name in ("evaluated", "paged"):
             assert len((self.run.path / name).read_text().split()) == 1, name
-        assert len(self.attempts("start")) == len(self.attempts("end"))
+
+    def compare(self):
+        """With the training of as many processes to which nothing happened."""
+        undisturbed.same(self.run, self.twins[self.settings.resources.nodes].result())
+        assert self.attempts("end", 5)[-1] == "done" and len(self.attempts("start")) == len(self.attempts("end"))
+        assert not list(self.run.path.rglob(".tmp-*"))
 
 
 @pytest.fixture(scope="module")
-def paced(lab, tmp_path_factory):
-    """All runs of this file, training at the same time."""
+def start(lab, tmp_path_factory):
+    """`start(name)`: that training, and in advance those that the next tests need."""
     folder = tmp_path_factory.mktemp("paced")
     python = folder / "python"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "paced.py"}" "$@"\n')
     python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    lay_out_shards(rundir.runs_root().parent / "shards" / "songs")
-    runs = {name: Paced(lab, name, folder) for name in SETTINGS}
-    files.write_json(runs["crashing"].run.path / "plan.json", {"crash_at": {"0": 7, "1": 12, "2": 17}})
-    files.write_json(runs["stuck"].run.path / "plan.json", {"stop_at": {str(n): 0 for n in range(9)}})
-    files.write_json(runs["evaluation failing"].run.path / "plan.json", {"evaluation": "task 1 fails"})
-    files.write_json(runs["evaluation failing beside"].run.path / "plan.json", {"evaluation": "task 0 fails"})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "executable", str(python))
-        for run in runs.values():
-            run.queue()
-        yield runs
+    alone, two = undisturbed.begin("alone", *TRAINING)[0], undisturbed.begin("two", "--nodes", "2", *TRAINING)[0]
+    undisturbed.preprocess_here(alone)
+    running, over = {}, threading.Event()
+
+    def skip_the_two_minutes():
+        while not over.wait(0.5):
+            waiting = lab.ask("squeue", "--noheader", "--states=PENDING", "--format=%i %r", check=False)
+            for number, reason in map(str.split, waiting.splitlines()):
+                if reason == "BeginTime":
+                    lab.release(number)
+
+    def start(name):
+        names = list(SETTINGS)
+        for one in ("out of time", *names[names.index(name) :][: AHEAD + 1]):
+            if one not in running:
+                running[one] = Training(lab, one, folder, twins)
+                running[one].queue()
+        return running[name]
+
+    with ThreadPoolExecutor(2) as pool:
+        twins = {2: pool.submit(undisturbed.train, two), 1: pool.submit(undisturbed.train, alone)}
+        skipping = pool.submit(skip_the_two_minutes)
+        yield start
+        over.set()
+    skipping.result()
 
 
 def preempt(lab, run):
@@ -151,14 +191,14 @@ def preempt(lab, run):
     return done.stdout.strip()
 
 
-def test_preempted_with_a_user_signal(lab, paced):
+def test_preempted_with_a_user_signal(lab, start):
     """Row 1: preempted, and told at once (preempt_send_user_signal).
 
     Seen: killed when Slurm's patience (GraceTime) is over, the work since the last checkpoint done twice, or never back.
     Now: saved and queued again before that; not a step is lost.
     """
-    run = paced["preempted"]
-    run.until_step(8)
+    run = start("preempted")
+    run.until_it_holds()
     preempt(lab, run)
     run.until_start(2)
     assert run.attempts("end", 5) == ["stopped"]
@@ -166,217 +206,49 @@ def test_preempted_with_a_user_signal(lab, paced):
     run.finish()
 
 
-def test_preempted_without_one(lab, paced):
+def test_preempted_without_one(lab, start):
     """Row 1: preempted as Slurm does it by default: TERM at once, and no other signal.
 
     Seen: submitit passes TERM over; killed, and begun again where it was minutes ago.
     Now: TERM is a request to stop as any other.
     """
-    run = paced["preempted unsignalled"]
-    run.until_step(8)
+    run = start("preempted unsignalled")
+    run.until_it_holds()
     lab.configure("")
     try:
         preempt(lab, run)
         run.until_start(2)
     finally:
         lab.configure("preempt_send_user_signal")
+    assert run.attempts("start", 2)[1] == run.attempts("end", 2)[0] != "5", "not a step lost"
     run.finish()
 
 
-def test_requeued_from_outside(lab, paced):
-    """Row 10: `scontrol requeue` by somebody else: the batch shell is killed before its last line.
+def test_preempted_while_the_accounting_is_away(lab, start):
+    """Row 9: slurmdbd is being repaired while a run is preempted, comes back and ends.
 
-    Seen: starts that nobody counts, and so a loop without end; or numbers after the checkpoint written twice.
-    Now: the next start notes how the one before ended, and counts it.
+    Seen: a batch shell that asks the accounting and finds nothing: saved, ended, and forgotten.
+    Now: nothing in a job asks it.
     """
-    run = paced["requeued from outside"]
-    run.until_step(8)
-    lab.ask("scontrol", "requeue", run.train)
-    run.until_start(2)
-    lab.ask("scontrol", "requeue", run.train)
-    run.until_start(3)
-    run.finish()
-
-
-def test_asked_to_stop_by_a_signal(lab, paced):
-    """Row 1: `scancel --signal=USR2`.
-
-    Seen: the job ends with Slurm's "failed", what waits for it is dropped, and nobody goes on.
-    Now: saved, and queued again by its own batch shell.
-    """
-    run = paced["signalled"]
-    run.until_step(8)
-    lab.ask("scancel", "--signal=USR2", run.train)
-    run.until_start(2)
-    assert run.attempts("end", 5) == ["stopped"] and "stopped: queued again" in run.log()
-    run.finish()
-
-
-def test_where_requeueing_is_refused_a_successor_goes_on(lab, paced):
-    """Rows 9, 40: the site lets no job be requeued, and so one job submits another.
-
-    Seen: saved and forgotten; what waits pends for ever ("DependencyNeverSatisfied") or evaluates half a training; the next job
-    inherits this one's SLURM_ variables.
-    Now: a successor goes on, and what waited for the first waits for it, and runs once.
-    """
-    run = paced["not requeued"]
-    run.until_step(8)
-    first = run.train
-    lab.ask("scancel", "--signal=USR2", first)
-    wait_until(lambda: run.attempts("successor"), LONG, run.about)
-    (run.train,) = run.attempts("successor", 1)
-    wait_until(lambda: len(run.attempts("start")) == 2, LONG, run.about)
-    assert len(run.attempts("launch")) == 1, "it counts on"
-    wait_until(lambda: f"afterok:{run.train}(" in lab.job(run.jobs["evaluate"])["Dependency"], LONG, run.about)
-    run.jobs["train"] = run.train
-    run.finish()
-    assert lab.job(first)["JobState"] == "FAILED"
-
-
-def test_crashes_with_progress_are_tried_again_and_not_for_ever(lab, paced):
-    """Rows 10, 14: a training that crashes again and again, further each time.
-
-    Seen: one bad node ends a training of days; or a bug burns node hours until somebody looks.
-    Now: begun again `--max-crash-restarts` times, then what waits for it is dropped.
-    """
-    run = paced["crashing"]
-    run.until_end("FAILED")
-    assert run.attempts("end", 5) == ["crash", "crash", "crash"] and "not begun again (3 crashes" in run.log()
-    lab.wait_for(run.jobs["evaluate"], LONG, "CANCELLED")  # not left to wait for ever
-    assert not (run.run.path / "evaluated").exists()
-
-
-def test_starts_without_progress_come_to_an_end(lab, paced):
-    """Row 10: a training that stops by itself at the same step, each time.
-
-    Seen: queued again for ever.
-    Now: the fourth start in a row from one place is refused.
-    """
-    run = paced["stuck"]
-    run.until_end("FAILED")
-    assert len(run.attempts("start")) == 4 and "without progress" in run.log()
-
-
-def test_an_evaluation_of_which_one_task_fails(lab, paced):
-    """The training is done all the same, the failure is seen, and the launcher asked again queues what is missing.
-
-    If it failed: a page over half of the evaluations that looks whole, or a training queued a second time.
-    """
-    run = paced["evaluation failing"]
-    run.until_step(25)
-    (run.run.path / "finish").touch()
-    lab.wait_for(run.train, LONG, "COMPLETED")
-    lab.wait_for(run.jobs["evaluate"], LONG, "FAILED")
-    lab.wait_for(run.jobs["page"], LONG, "CANCELLED")
-    (run.run.path / "plan.json").unlink()
-    run.queue()
-    for stage in ("evaluate", "page"):
-        lab.wait_for(run.jobs[stage], LONG, "COMPLETED")
-    assert "train" not in run.jobs and len((run.run.path / "paged").read_text().split()) == 1
-
-
-def test_an_evaluation_that_fails_beside_its_training(lab, paced):
-    """It ends before the training, which goes on to its end undisturbed.
-
-    If it failed: a damaged sound file ends a training of days.
-    """
-    run = paced["evaluation failing beside"]
-    lab.wait_for(run.jobs["evaluate"], LONG, "FAILED")
-    assert lab.job(run.train)["JobState"] == "RUNNING"
-    run.until_step(25)
-    (run.run.path / "plan.json").unlink()
-    (run.run.path / "finish").touch()
-    trained = run.train
-    lab.wait_for(trained, LONG, "COMPLETED")
-    run.queue()
-    assert run.train is None, "done, and not queued again"
-    run.jobs["train"] = trained
-    run.finish()
-
-
-def test_an_evaluation_whose_training_is_gone(lab, paced):
-    """The training is cancelled by hand and so never says that it ended; the evaluation beside it ends all the same.
-
-    If it failed: a node that waits for checkpoints, and is billed, until its time limit, and again after that.
-    """
-    run = paced["evaluation left alone"]
-    run.until_step(8)
-    wait_until(lambda: lab.job(run.jobs["evaluate"])["JobState"] == "RUNNING", LONG, run.about)
-    lab.ask("scancel", run.train)
-    lab.wait_for(run.jobs["evaluate"], LONG, "COMPLETED")
-    assert (run.run.slurm / "evaluate" / "no-training").is_file()
-
-
-def test_a_daemon_lost_leaves_processes_that_change_nothing(lab, paced):
-    """Row 12: slurmd is killed, its tasks live on, and Slurm starts the run elsewhere.
-
-    Seen: two writers in one run directory, whose lines and checkpoints alternate.
-    Now: the old ones see that a newer attempt owns the run, and leave without a trace.
-    """
-    run = paced["slurmd lost"]
-    run.until_step(8)
-    old = lab.job(run.train)
-    node = old["BatchHost"]
-    lab.kill_slurmd(node)
+    run = start("accounting away")
+    run.until_it_holds()
+    lab.stop("slurmdbd")
     try:
-        run.until_start(2)
-        assert lab.job(run.train)["BatchHost"] != node
-        wait_until(lambda: "was superseded by" in run.log(), LONG, run.about)
-        assert run.run.read_outcome() is None
-        run.finish()
-    finally:
-        lab.return_node(node)
-
-
-def test_a_node_lost(lab, paced):
-    """Row 14: a node without power: all its processes at once.
-
-    Seen: what Slurm begins again finds half a checkpoint, or takes the numbers after it for its own.
-    Now: it goes on elsewhere from the last whole checkpoint.
-    """
-    run = paced["node lost"]
-    run.until_step(8)
-    node = lab.job(run.train)["BatchHost"]
-    lab.lose(node)
-    try:
+        preempt(lab, run)
         run.until_start(2)
         run.finish()
     finally:
-        lab.return_node(node)
+        lab.start_accounting()
 
 
-def test_the_time_limit_reached_twice(lab, paced):
-    """Row 11: a training that is longer than two jobs.
-
-    Seen: TIMEOUT, and it never ends.
-    Now: each job saves before its limit and is queued again.
-    """
-    run = paced["out of time"]
-    run.until_start(3)
-    assert run.attempts("end", 5) == ["stopped", "stopped"]
-    run.finish()
-
-
-def test_cancelled_by_hand_it_does_not_come_back(lab, paced):
-    """If it failed: a job that its owner has cancelled queues itself again, and is billed."""
-    run = paced["cancelled"]
-    run.until_step(8)
-    lab.ask("scancel", run.train)
-    lab.wait_for(run.train, LONG, "CANCELLED")
-    wait_until(lambda: "EndTime" in lab.job(run.train) and not slurm.queued_jobs(run.run).get("train"), LONG, run.about)
-    time.sleep(3)
-    assert lab.job(run.train)["JobState"] == "CANCELLED" and len(run.attempts("start")) == 1
-    assert run.saved() == (run.saved()[0], undisturbed(run.saved()[0])), "what was saved is good"
-
-
-def test_a_controller_that_is_away_for_20_seconds(lab, paced):
+def test_a_controller_that_is_away_for_20_seconds(lab, start):
     """Row 9: the run stops while slurmctld is away.
 
     Seen: saved, ended, and forgotten.
     Now: its batch shell asks on, and it is queued again once the controller answers.
     """
-    run = paced["controller away"]
-    run.until_step(8)
+    run = start("controller away")
+    run.until_it_holds()
     lab.stop("slurmctld", 20)
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -389,4 +261,191 @@ def test_a_controller_that_is_away_for_20_seconds(lab, paced):
     assert run.attempts("end", 5) == ["stopped"]
     lab.start_controller()
     run.until_start(2)
+    run.finish()
+
+
+def test_requeued_from_outside(lab, start):
+    """Row 10: `scontrol requeue` by somebody else: the batch shell is killed before its last line.
+
+    Seen: starts that nobody counts, and so a loop without end; or numbers after the checkpoint written twice.
+    Now: the next start notes how the one before ended, and counts it.
+    """
+    run = start("requeued from outside")
+    run.until_it_holds()
+    lab.ask("scontrol", "requeue", run.train)
+    run.until_start(2)
+    run.hold(HOLD + 6)
+    run.until(lambda: run.step >= HOLD + 5)
+    lab.ask("scontrol", "requeue", run.train)
+    run.until_start(3)
+    run.finish()
+
+
+def test_asked_to_stop_by_a_signal(lab, start):
+    """Row 1: `scancel --signal=USR2`.
+
+    Seen: the job ends with Slurm's "failed", what waits for it is dropped, and nobody goes on.
+    Now: saved, and queued again by its own batch shell.
+    """
+    run = start("signalled")
+    run.until_it_holds()
+    lab.ask("scancel", "--signal=USR2", run.train)
+    run.until_start(2)
+    assert run.attempts("end", 5) == ["stopped"] and "stopped: queued again" in run.log()
+    run.finish()
+
+
+def test_where_requeueing_is_refused_a_successor_goes_on(lab, start):
+    """Rows 9, 40: the site lets no job be requeued, and so one job submits another.
+
+    Seen: saved and forgotten; what waits pends for ever ("DependencyNeverSatisfied") or evaluates half a training; the next job
+    inherits this one's SLURM_ variables.
+    Now: a successor goes on, and what waited for the first waits for it, and runs once.
+    """
+    run = start("not requeued")
+    run.until_it_holds()
+    first = run.train
+    lab.ask("scancel", "--signal=USR2", first)
+    run.until(lambda: run.attempts("successor"))
+    (run.jobs["train"],) = run.attempts("successor", 1)
+    run.until_start(2)
+    assert len(run.attempts("launch")) == 1, "it counts on"
+    run.until(lambda: f"afterok:{run.train}(" in lab.job(run.jobs["evaluate"])["Dependency"])
+    run.finish()
+    assert lab.job(first)["JobState"] == "FAILED"
+
+
+def test_crashes_with_progress_are_tried_again_and_not_for_ever(lab, start):
+    """Rows 10, 14: a training that crashes again and again, further each time.
+
+    Seen: one bad node ends a training of days; or a bug burns node hours until somebody looks.
+    Now: begun again `--max-crash-restarts` times, then what waits for it is dropped; launched once more, it goes on.
+    """
+    run = start("crashing")
+    run.until_end("FAILED")
+    assert run.attempts("end", 5) == ["crash", "crash", "crash"] and "not begun again (3 crashes" in run.log()
+    run.until_end("CANCELLED", "evaluate")  # not left to wait for ever
+    assert not (run.run.path / "evaluated").exists()
+    (run.run.path / "plan.json").unlink()
+    assert run.queue().keys() == {"train", "evaluate", "page"}
+    run.finish()
+
+
+def test_starts_without_progress_come_to_an_end(lab, start):
+    """Row 10: a training that is asked to stop before it has done a step, each time.
+
+    Seen: queued again for ever.
+    Now: the fourth start in a row from one place is refused.
+    """
+    run = start("stuck")
+    run.until_end("FAILED")
+    assert run.attempts("end", 5)[:3] == ["stopped"] * 3
+    assert len(run.attempts("start")) == 4 and "without progress" in run.log()
+
+
+def test_an_evaluation_of_which_one_task_fails(lab, start):
+    """The training is done all the same, the failure is seen, and the launcher asked again queues what is missing.
+
+    If it failed: a page over half of the evaluations that looks whole, or a training queued a second time.
+    """
+    run = start("evaluation failing")
+    run.hold(10**9)
+    run.until_end("COMPLETED")
+    run.compare()
+    run.until_end("FAILED", "evaluate")
+    run.until_end("CANCELLED", "page")
+    (run.run.path / "plan.json").unlink()
+    assert run.queue().keys() == {"evaluate", "page"}
+    for stage in ("evaluate", "page"):
+        run.until_end("COMPLETED", stage)
+    assert len((run.run.path / "paged").read_text().split()) == 1
+    run.compare()
+
+
+def test_an_evaluation_that_fails_beside_its_training(lab, start):
+    """It ends before the training, which goes on to its end undisturbed.
+
+    If it failed: a damaged sound file ends a training of days.
+    """
+    run = start("evaluation failing beside")
+    run.until_end("FAILED", "evaluate")
+    assert lab.job(run.train)["JobState"] == "RUNNING"
+    run.until_it_holds()
+    (run.run.path / "plan.json").unlink()
+    run.hold(10**9)
+    run.until_end("COMPLETED")
+    assert run.queue().keys() == {"evaluate", "page"}, "trained, and not queued again"
+    run.finish()
+    assert len(run.attempts("start")) == 1
+
+
+def test_a_daemon_lost_leaves_processes_that_change_nothing(lab, start):
+    """Row 12: slurmd is killed, its tasks live on, and Slurm starts the run elsewhere.
+
+    Seen: two writers in one run directory, whose lines and checkpoints alternate.
+    Now: the old ones see that a newer attempt owns the run, and leave without a trace.
+    """
+    run = start("slurmd lost")
+    run.until_it_holds()
+    node = lab.job(run.train)["BatchHost"]
+    lab.kill_slurmd(node)
+    try:
+        run.until_start(2)
+        assert lab.job(run.train)["BatchHost"] != node
+        run.until(lambda: "was superseded by" in run.log())
+        assert run.run.read_outcome() is None
+        run.finish()
+    finally:
+        lab.return_node(node)
+
+
+def test_a_node_lost(lab, start):
+    """Row 14: a node without power: all its processes at once.
+
+    Seen: what Slurm begins again finds half a checkpoint, or takes the numbers after it for its own.
+    Now: it goes on elsewhere from the last whole checkpoint.
+    """
+    run = start("node lost")
+    run.until_it_holds()
+    node = lab.job(run.train)["BatchHost"]
+    lab.lose(node)
+    try:
+        run.until_start(2)
+        assert run.attempts("start", 2)[1] in ("5", "10"), "from what was saved"
+        run.finish()
+    finally:
+        lab.return_node(node)
+
+
+def test_the_time_limit_reached_twice(lab, start):
+    """Row 11: a training that is longer than two jobs.
+
+    Seen: TIMEOUT, and it never ends.
+    Now: each job saves before its limit and is queued again.
+    """
+    run = start("out of time")
+    run.finish()
+    assert run.attempts("end", 5) == ["stopped", "stopped", "done"]
+
+
+def test_cancelled_by_hand_it_does_not_come_back(lab, start):
+    """Nor does the evaluation beside it wait for a training that never says that it ended. Launched again, it goes on.
+
+    If it failed: a job that its owner has cancelled queues itself again, and is billed; or a node that waits for checkpoints
+    is, until its time limit, and again after that.
+    """
+    run = start("cancelled")
+    run.until_it_holds()
+    run.until(lambda: lab.job(run.jobs["evaluate"])["JobState"] == "RUNNING")
+    lab.ask("scancel", run.train)
+    run.until_end("CANCELLED")
+    run.until_end("COMPLETED", "evaluate")
+    assert (run.run.slurm / "evaluate" / "no-training").is_file()
+    time.sleep(3)
+    assert lab.job(run.train)["JobState"] == "CANCELLED" and len(run.attempts("start")) == 1
+    assert "train" not in slurm.queued_jobs(run.run)
+    run.until_end("COMPLETED", "page")
+    for name in ("evaluated", "paged"):
+        (run.run.path / name).unlink()
+    assert run.queue().keys() == {"train", "evaluate", "page"}
     run.finish()

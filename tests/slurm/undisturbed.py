@@ -1,0 +1,107 @@
+"""Trainings to which nothing happens, and what it means that another came back exactly."""
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import torch
+
+from p2p_dist import rundir
+from p2p_dist.jobs import submit
+from p2p_dist.train import checkpoint
+
+PYTHON = sys.executable  # a test may put another in its place
+
+
+def begin(name, *arguments):
+    """A run of the example song, as typed: its folder and its settings."""
+    command, run = submit.parse([*arguments, "--run", name])
+    return run, rundir.begin(run, command.settings, dataset(command.settings))
+
+
+def dataset(settings):
+    """Name of the example song's shards."""
+    songs = submit.example_folder()
+    submit.lay_out_example(songs)
+    return rundir.dataset_name(songs, settings.data)
+
+
+def preprocess_here(run):
+    """Make a run's shards on this machine, or see that they are there."""
+    _here(run, "stages", "preprocess")
+
+
+def train_here(name, *arguments):
+    """A training on this machine, without Slurm and without harm, and nothing after it."""
+    run, _ = begin(name, *arguments)
+    preprocess_here(run)
+    return train(run)
+
+
+def train(run):
+    """The training alone, of a run whose shards are there."""
+    _here(run, "local", "train")
+    return run
+
+
+def _here(run, module, stage):
+    run.logs.mkdir(exist_ok=True)
+    program = [PYTHON, "-P", "-m", f"p2p_dist.jobs.{module}", stage, str(run.path)]
+    environment = {**os.environ, "PYTHONPATH": str(run.code), "P2P_ATTEMPT": "here"}
+    with (run.logs / f"{stage}.log").open("w") as log:
+        code = subprocess.run(program, stdout=log, stderr=log, env=environment, start_new_session=True).returncode
+    assert code == 0, (run.logs / f"{stage}.log").read_text()
+
+
+def digests(run):
+    """What identifies the batches of every step, in order; each once."""
+    rows = rundir.read_metrics(run)
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1)), f"{run.path.name}: every step once, in order"
+    return [row["digests"] for row in rows]
+
+
+def same(run, other):
+    """The same batches and the same weights, optimisers' moments included, to the last bit."""
+    assert digests(run) == digests(other), f"{run.path.name} and {other.path.name}: other batches"
+    (step, ours), (step_of_other, theirs) = (checkpoint.load_newest(one.checkpoints) for one in (run, other))
+    assert step == step_of_other == len(digests(run))
+    ours, theirs = (list(checkpoint.tensors(state["networks"])) for state in (ours, theirs))
+    assert len(ours) == len(theirs) > 0
+    assert all(map(_same_bits, ours, theirs)), f"{run.path.name} and {other.path.name}: other weights at step {step}"
+
+
+def _same_bits(one, other):
+    bits = [tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (one, other)]
+    return one.dtype == other.dtype and one.shape == other.shape and torch.equal(*bits)
+
+
+@contextmanager
+def watch_evaluations(run):
+    """Yields step -> all that its evaluation's metrics.json has been so far: one that is made anew is another file."""
+    seen, over = {}, threading.Event()
+
+    def look():
+        while not over.wait(0.05):
+            for step, path in rundir.find_steps(run.evaluations):
+                try:
+                    file = (path / "metrics.json").stat()
+                except FileNotFoundError:
+                    continue  # just being removed
+                seen.setdefault(step, set()).add((file.st_ino, file.st_mtime_ns))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def evaluated_once(run, seen):
+    """Every checkpoint that stays has an evaluation, which nobody has made a second time."""
+    kept = [step for step, path in rundir.find_steps(run.checkpoints) if (path / checkpoint.GENERATOR).is_file()]
+    assert [step for step, _ in rundir.find_steps(run.evaluations)] == kept
+    assert {step: len(files) for step, files in seen.items()} == dict.fromkeys(kept, 1), f"{run.path.name}: evaluated twice"
