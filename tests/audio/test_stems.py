@@ -262,11 +262,11 @@ def test_a_stem_file_that_lacks_a_stream_is_named(tmp_path: Path) -> None:
 
 
 def test_a_stem_file_with_a_damaged_header_is_named(tmp_path: Path) -> None:
-    """One byte of it, so that no decoder can be found for a stream."""
+    """One byte of it, so that a stream's table of codecs is not found."""
     path = write_stem_file(tmp_path / "flipped.stem.mp4", clicks())
     content = bytearray(path.read_bytes())
     second = content.index(b"mp4a", content.index(b"mp4a", content.index(b"moov")) + 1)
-    content[content.index(bytes([0x40, 0x15]), second)] ^= 0xFF  # the codec, as MPEG-4 numbers them
+    content[content.rindex(b"stsd", 0, second)] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"flipped\.stem\.mp4: no decoder for drums: the header is damaged"):
         stems.load(source(path))
