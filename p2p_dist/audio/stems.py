@@ -19,8 +19,11 @@ from p2p_dist.songs import Source, musdb_settings, stem_files
 FULL_SCALE = 32767 / 32768
 """Samples that reach it count as clipped."""
 
+_UNTOLD = 2**63 - 1  # libsndfile's length of a flac whose header does not say; it can't read that to its end
 _HELD = 16  # frames gathered before they are handed on: few calls of numpy, and all stems of them stay in the cache
 _BLOCK = 1 << 14  # samples of a wav or flac read at once
+_LOUDEST = 1e6  # times full scale: what is over it is no sound, and its power no number of float32
+_FORETOLD = 1 << 28  # values for which a header's word is taken; room for more is made when they come
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,16 @@ def load_sums(source: Source, sums: Sequence[Sequence[str]], *, downmix: bool = 
         sample rate, and the sums in the order asked for.
 
     Raises:
-        ValueError: a stem is missing, cut short, or differs from the others in length, rate or channels; a file is not
-            what its name says; the song has no samples, or samples that are no numbers. The message names file and stem.
+        ValueError: a stem is missing, cut short, or differs from the others in length, rate, channels or where it begins;
+            a file is not what its name says, or can't be read; the song has no samples, or samples that are no numbers.
+            The message names file and stem.
     """
+    _check_readable(source.path)
     mixer = _Mixer(sums, downmix)
     decode = _decode_stem_mp4 if source.path.is_file() else _read_folder
     rate = decode(source.path, mixer)
     if len(set(mixer.lengths.values())) > 1:
-        listed = ", ".join(f"{name} {length / rate:.3f} s" for name, length in mixer.lengths.items())
+        listed = ", ".join(f"{name} {length / rate:.3f} s, {length} samples" for name, length in mixer.lengths.items())
         raise ValueError(f"{source.path}: the stems differ in length ({listed})")
     if not mixer.mixed:
         raise ValueError(f"{source.path}: no samples")
@@ -95,6 +100,17 @@ def load_sums(source: Source, sums: Sequence[Sequence[str]], *, downmix: bool = 
         if not np.isfinite(total.power):
             raise ValueError(f"{source.path}: stem {' + '.join(names)} holds samples that are no numbers (NaN or infinite)")
     return rate, [total.finish(mixer.mixed) for total in mixer.totals]
+
+
+def _check_readable(path: Path) -> None:
+    """Let what the machine refuses to read be a reason to leave the song out, which says so."""
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path}: the link leads nowhere (to {path.readlink()})")
+    try:
+        for file in [path] if path.is_file() else [p for p in path.iterdir() if p.stem in STEMS]:
+            file.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"{error.filename}: can't be read ({error.strerror})") from error
 
 
 class _Total:
@@ -137,8 +153,11 @@ class _Mixer:
         self.lengths = dict.fromkeys(self.names, 0)
         self.channels = self.room = self.mixed = 0
 
-    def reserve(self, channels: int, samples: int) -> None:
-        """Make room for so many samples."""
+    def expect(self, channels: int, samples: int) -> None:
+        """Make room for what the headers say, which may be anything."""
+        self._reserve(channels, min(samples, _FORETOLD // channels))
+
+    def _reserve(self, channels: int, samples: int) -> None:
         self.channels, self.room = channels, samples
         for total in self.totals:
             total.reserve(channels, samples)
@@ -159,7 +178,7 @@ class _Mixer:
 
     def _mix(self, parts: dict[str, np.ndarray], samples: int) -> None:
         if self.mixed + samples > self.room:
-            self.reserve(self.channels, (self.mixed + samples) * 9 // 8)
+            self._reserve(self.channels, (self.mixed + samples) * 9 // 8)
         for total, (first, *others) in zip(self.totals, self.sums, strict=True):
             sound = parts[first]
             for number, name in enumerate(others):
@@ -181,17 +200,23 @@ def _read_folder(folder: Path, mixer: _Mixer) -> int:
         try:
             for name in mixer.names:
                 opened[name] = stack.enter_context(soundfile.SoundFile(files[name]))
+                if opened[name].frames == _UNTOLD:
+                    cure = "give it one, as with ffmpeg -i FILE NEW.flac"
+                    raise ValueError(f"{files[name]}: a streamed flac without its length in the header: {cure}")
             if len({(file.samplerate, file.channels) for file in opened.values()}) > 1:
                 listed = ", ".join(f"{name} {file.samplerate} Hz x {file.channels}" for name, file in opened.items())
                 raise ValueError(f"{folder}: the stems differ in rate or channels ({listed})")
             first = opened[mixer.names[0]]
-            mixer.reserve(first.channels, max(file.frames for file in opened.values()))
+            mixer.expect(first.channels, max(file.frames for file in opened.values()))
             while opened:
                 for name, file in list(opened.items()):
                     block = file.read(_BLOCK, dtype="float32", always_2d=True)
-                    if not np.isfinite(block.sum()):
-                        raise ValueError(f"{files[name]}: stem {name} holds samples that are no numbers (NaN or infinite)")
                     if len(block):
+                        peak = float(np.abs(block).max())
+                        if not np.isfinite(peak):
+                            raise ValueError(f"{files[name]}: stem {name} holds samples that are no numbers (NaN or infinite)")
+                        if peak > _LOUDEST:
+                            raise ValueError(f"{files[name]}: stem {name} holds samples of {peak:.3g}, full scale is 1")
                         mixer.take(name, np.ascontiguousarray(block.T))
                     else:
                         del opened[name]
@@ -218,25 +243,29 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> int:
             if len(streams) < len(order):
                 raise ValueError(f"{path}: {len(streams)} sound streams, a stem file has {len(order)}")
             wanted = {name: streams[order[name]] for name in mixer.names}
+            if unknown := [name for name, stream in wanted.items() if stream.codec_context is None]:
+                raise ValueError(f"{path}: no decoder for {', '.join(unknown)}: the header is damaged, or the codec an odd one")
             kinds = {(stream.rate, stream.codec_context.channels) for stream in wanted.values()}
             if len(kinds) > 1:
                 raise ValueError(f"{path}: the stems differ in rate or channels ({sorted(kinds)})")
             ((rate, channels),) = kinds
             expected = {name: int((s.duration or 0) * (s.time_base or 0) * rate) for name, s in wanted.items()}
             # Headers are not exact, and room that is not used costs nothing.
-            mixer.reserve(channels, max(expected.values()) * 51 // 50 + rate)
+            mixer.expect(channels, max(expected.values()) * 51 // 50 + rate)
             held: dict[int, tuple[str, list[Any]]] = {stream.index: (name, []) for name, stream in wanted.items()}
+            begins: dict[str, int] = {}
             for packet in container.demux(*wanted.values()):
                 name, frames = held[packet.stream.index]
                 frames += packet.decode()
-                if len(frames) >= _HELD:
+                if frames and (len(frames) >= _HELD or not packet.size):  # the last packet of each stream is an empty one
+                    begins.setdefault(name, round((frames[0].pts or 0) * frames[0].time_base * rate))
                     mixer.take(name, _samples(path, frames, channels))
                     frames.clear()
-            for name, frames in held.values():
-                if frames:
-                    mixer.take(name, _samples(path, frames, channels))
     except FFmpegError as error:
         raise ValueError(f"{path}: not decodable as a stem file, or cut short ({error.strerror})") from error
+    if len(set(begins.values())) > 1:
+        listed = ", ".join(f"{name} {begin / rate:.3f} s" for name, begin in begins.items())
+        raise ValueError(f"{path}: the stems begin at different times ({listed}): write the file with all from 0")
     for name, length in mixer.lengths.items():
         if length < expected[name] - 2048:
             raise ValueError(f"{path}: cut short, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")

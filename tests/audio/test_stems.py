@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -110,6 +111,33 @@ def damage_numbers(folder: Path) -> None:
     soundfile.write(folder / "drums.wav", samples, rate, subtype="FLOAT")
 
 
+def damage_range(folder: Path) -> None:
+    soundfile.write(folder / "drums.wav", np.full((4410, 2), 1e36), 44100, subtype="FLOAT")
+
+
+def damage_header(folder: Path) -> None:
+    """What ffmpeg leaves when it can't go back: no length. A header may also claim any."""
+    (folder / "drums.wav").rename(folder / "whole.wav")
+    soundfile.write(folder / "drums.flac", *soundfile.read(folder / "whole.wav"))
+    content = bytearray((folder / "drums.flac").read_bytes())
+    content[21] &= 0xF0  # the length is 36 bits of the first block, which begins at 8
+    content[22:26] = bytes(4)
+    (folder / "drums.flac").write_bytes(content)
+
+
+def damage_to_a_huge_header(folder: Path) -> None:
+    damage_header(folder)
+    content = bytearray((folder / "drums.flac").read_bytes())
+    content[21] |= 0x0F
+    content[22:26] = bytes([0xFF] * 4)
+    (folder / "drums.flac").write_bytes(content)
+
+
+def damage_link(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to("nowhere")
+
+
 def damage_kind(folder: Path) -> None:
     (folder / "vocals.wav").write_text("this is no sound")
 
@@ -126,9 +154,13 @@ def damage_to_no_samples(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_length, "the stems differ in length"),
+        (damage_length, r"the stems differ in length \(drums 0.100 s, 4410 samples, bass 0.100 s, 4400 samples"),
         (damage_rate, "the stems differ in rate"),
         (damage_numbers, r"drums\.wav: stem drums holds samples that are no numbers"),
+        (damage_range, r"drums\.wav: stem drums holds samples of 1e\+36, full scale is 1"),
+        (damage_header, r"drums\.flac: a streamed flac without its length.*ffmpeg -i"),
+        (damage_to_a_huge_header, r"drums\.flac: not readable as sound"),
+        (damage_link, r"song: the link leads nowhere \(to nowhere\)"),
         (damage_kind, "vocals.wav: not readable as sound"),
         (damage_to_nothing, "vocals.wav: not readable as sound"),
         (damage_to_no_samples, "no samples"),
@@ -171,13 +203,14 @@ def write_stem_file(path: Path, sounds: list[np.ndarray], rates: list[int] | Non
     return path
 
 
-def cut_by_edit_list(whole: Path, path: Path, samples: int) -> Path:
-    """The same packets, of which an edit list leaves out the first samples."""
+def cut_by_edit_list(whole: Path, path: Path, samples: int, streams: Sequence[int] = range(5)) -> Path:
+    """The same packets, of which an edit list leaves out the first samples; of fewer than none, they begin later."""
     with av.open(str(whole)) as old, av.open(str(path), "w", format="mp4") as new:
         copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams.audio}
         for packet in old.demux():
             if packet.dts is not None:
-                packet.pts, packet.dts = packet.pts - samples, packet.dts - samples
+                if packet.stream.index in streams:
+                    packet.pts, packet.dts = packet.pts - samples, packet.dts - samples
                 packet.stream = copies[packet.stream.index]
                 new.mux(packet)
     return path
@@ -226,6 +259,28 @@ def test_a_stem_file_that_lacks_a_stream_is_named(tmp_path: Path) -> None:
     path = write_stem_file(tmp_path / "four.stem.mp4", clicks()[:4])
     with pytest.raises(ValueError, match=r"four\.stem\.mp4: 4 sound streams, a stem file has 5"):
         stems.load(source(path))
+
+
+def test_a_stem_file_with_a_damaged_header_is_named(tmp_path: Path) -> None:
+    """One byte of it, so that a stream's table of codecs is not found."""
+    path = write_stem_file(tmp_path / "flipped.stem.mp4", clicks())
+    content = bytearray(path.read_bytes())
+    second = content.index(b"mp4a", content.index(b"mp4a", content.index(b"moov")) + 1)
+    content[content.rindex(b"stsd", 0, second)] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"flipped\.stem\.mp4: no decoder for drums: the header is damaged"):
+        stems.load(source(path))
+
+
+def test_a_stem_that_begins_later_than_the_others_is_named(tmp_path: Path) -> None:
+    """What all of them wait for alike is no reason."""
+    whole = write_stem_file(tmp_path / "whole.stem.mp4", clicks())
+    later = cut_by_edit_list(whole, tmp_path / "later.stem.mp4", -22050, [1])
+    with pytest.raises(ValueError, match=r"later\.stem\.mp4: the stems begin at different times \(.*drums 0\.4"):
+        stems.load(source(later))
+    together = stems.load(source(cut_by_edit_list(whole, tmp_path / "together.stem.mp4", -4410)))
+    begins = [int(np.abs(together.stems[name][:, 0]).argmax()) for name in STEMS]
+    assert np.ptp(np.diff(begins)) <= 2 and abs(begins[1] - begins[0] - 1000) <= 2
 
 
 def test_stem_files_whose_streams_differ_are_named(tmp_path: Path) -> None:
