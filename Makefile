@@ -54,7 +54,7 @@ test-container: $(VENV)/dev
 test-readme: $(VENV)/dev
 	$(BIN)/python -m pytest tests/readme
 
-# Every fault that needs no scheduler, injected into trainings on this machine: about 6 minutes on two cores.
+# Every fault that needs no scheduler, injected into trainings on this machine: about 5 minutes on two cores.
 test-faults: $(VENV)/dev
 	$(BIN)/python -m pytest tests/faults
 
