@@ -101,7 +101,5 @@ class Evaluations:
                 made.append(name)
         steps = [step for step, path in rundir.find_steps(self.run.checkpoints) if (path / checkpoint.GENERATOR).is_file()]
         assert [step for step, _ in rundir.find_steps(self.run.evaluations)] == steps
-        assert sorted(made) == [rundir.step_name(step) for step in steps], (
-            f"{self.run.path.name}: evaluated were {sorted(made)}"
-        )
+        assert sorted(made) == [rundir.step_name(step) for step in steps], f"{self.run.path.name}: {sorted(made)}"
         return steps
