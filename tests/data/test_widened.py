@@ -252,6 +252,26 @@ def test_ready_made_pairs_are_sharded_untouched(thesis_pairs: Path, small: Data,
         np.testing.assert_array_equal(pair[1, 0], original[:32])
 
 
+def save_damaged(path: Path) -> None:
+    """Deflated, and then a byte of the stream turned over."""
+    np.savez_compressed(path, np.random.default_rng(0).uniform(-80, 0, (64, 32)))
+    content = bytearray(path.read_bytes())
+    content[500:600] = bytes(100)
+    path.write_bytes(content)
+
+
+def save_header(old: bytes, new: bytes) -> Callable[[Path], None]:
+    """With something else in the header of the array, or of the zip before it."""
+
+    def save(path: Path) -> None:
+        np.savez(path, np.zeros((64, 32)))
+        content = path.read_bytes()
+        assert old in content
+        path.write_bytes(content.replace(old, new))
+
+    return save
+
+
 def save_objects(path: Path) -> None:
     np.savez(path, np.array([{"a": 1}], object))
 
@@ -264,6 +284,12 @@ def save_objects(path: Path) -> None:
         (lambda path: np.savez(path, np.full((64, 32), np.nan)), "no numbers"),
         (lambda path: np.savez(path, np.zeros((64, 32), int)), "int64"),
         (lambda path: np.savez(path, other=np.zeros((64, 32))), "no array 'arr_0'"),
+        (lambda path: path.mkdir(), r"can't be read \(Is a directory\)"),
+        (lambda path: path.symlink_to("nowhere"), r"can't be read \(No such file"),
+        (save_damaged, "not a pair of pictures"),
+        (save_header(b"(64, 32), }         ", b"(640000000, 32000),}"), r"shape \(640000000, 32000\)"),
+        (save_header(b"}", b" "), "not a pair of pictures"),
+        (save_header(b"PK\1\2\x2d\x03\x2d\0\0\0\0\0", b"PK\1\2\x2d\x03\x2d\0\0\0\x63\0"), "not a pair of pictures"),
         (lambda path: path.write_bytes(b"PK no zip"), "not a pair of pictures"),
         (lambda path: path.write_bytes(b""), "not a pair of pictures"),
         (lambda path: np.save(path.open("wb"), np.zeros(3)), "not a pair of pictures"),
