@@ -115,11 +115,11 @@ def _folder(out: Path | None, root: Path, data: Data, *, alone: bool) -> Path:
 
 
 def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command) -> int:
-    with console.Progress("preprocess", 1) as progress:
+    with console.Progress("preprocess", 1, start=None) as progress:
 
         def on_song(done: int, total: int, result: shards.Result) -> None:
             if result.error is not None:
-                console.complain(f"left out: {result.error}")
+                console.complain(f"left out: {console.one_line(result.error)}")
             progress.total = total
             progress.update(done, result.note)
 
@@ -130,7 +130,7 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command) -> int:
     if left_out:
         console.complain(f"{len(left_out)} songs left out:")
         for result in left_out:
-            console.complain(f"  {result.name}: {result.error}")
+            console.complain(f"  {console.one_line(f'{result.name}: {result.error}')}")
     return console.FAILED if left_out else console.DONE
 
 
