@@ -100,7 +100,7 @@ def parse(arguments: list[str]) -> tuple[Command, list[str]]:
     early.add_argument("--task", "--data.task", dest="tasks", action="append", default=[])
     hints, rest = early.parse_known_args(arguments)
     base = presets.preset(hints.preset).data
-    tasks = [task for text in hints.tasks for task in text.split(",")] or [base.task]
+    tasks = [task.strip() for text in hints.tasks for task in text.split(",")] or [base.task]
     for task in tasks:
         config.parse_task(task)
     command = tyro.cli(Command, prog="launch/preprocess.py", args=rest, default=Command(preset=hints.preset, data=base))
