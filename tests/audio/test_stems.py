@@ -325,6 +325,25 @@ def test_sums_are_those_of_the_stems_however_they_arrive(tmp_path: Path, held: i
         assert found.power == pytest.approx((expected.astype(np.float64) ** 2).mean(), rel=1e-6)
 
 
+def test_a_part_of_a_song_is_that_part_of_the_whole(tmp_path: Path) -> None:
+    song = source(write_stems(tmp_path / "song", rate=8000, samples=30_000))
+    _, (whole,) = stems.load_sums(song, [("bass", "other")])
+    for begin, end in ((0, 1), (1, 3), (3, 9), (5, 6)):
+        _, (part,) = stems.load_sums(song, [("bass", "other")], part=(begin, end))
+        np.testing.assert_array_equal(part.sound, whole.sound[8000 * begin : 8000 * end])
+        assert (part.peak, part.power) == (whole.peak, whole.power)
+
+
+def test_headers_say_how_much_there_is_to_decode(tmp_path: Path) -> None:
+    write_stems(tmp_path / "flac", 8000, 3, 900, ".flac")
+    assert stems.header(source(tmp_path / "flac")) == (8000, 3, 900)
+    rate, channels, samples = stems.header(source(songs.excerpt_file()))
+    assert (rate, channels) == (44100, 2) and 0 <= samples - 262_000 < 10_000
+    (tmp_path / "bad.stem.mp4").write_text("words")
+    for bad in ("flac/drums.flac", "bad.stem.mp4", "nothing"):
+        assert stems.header(source(tmp_path / bad))[2] in (0, 900)
+
+
 def test_mono_is_what_librosa_loads(tmp_path: Path) -> None:
     import librosa
 
