@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from p2p_dist import files
+
 STEMS = ("drums", "bass", "other", "vocals")
 """The stems of MUSDB18, in its own order (the mixture stream before them is never used)."""
 
@@ -125,6 +127,10 @@ class Data:
     def science(self) -> dict[str, Any]:
         """The settings that the shards depend on: the same songs under them give the same bytes."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata.get("resource")}
+
+    def digest(self) -> str:
+        """12 hexadecimal digits that name these settings."""
+        return files.digest(self.science())[:12]
 
     def __post_init__(self) -> None:
         parse_task(self.task)

@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from p2p_dist.config import STEMS
+from p2p_dist.files import digest
 
 SPLITS = ("train", "valid", "test")
 EXCERPT = "The Easton Ellises - Falcon 69.stem.mp4"
@@ -48,8 +49,13 @@ class Source:
         return [self.path] if self.path.is_file() else list(stem_files(self.path).values())
 
     def size(self) -> int:
-        """Bytes of all its files: with name and split, the identity of the song."""
+        """Bytes of all its files."""
         return sum(file.stat().st_size for file in self.files())
+
+    def stamp(self) -> str:
+        """Changes when the song does: a digest of its title, and of name, size and time of change of its files."""
+        states = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files()]
+        return digest([self.name, states])
 
 
 def stem_files(folder: Path) -> dict[str, Path]:

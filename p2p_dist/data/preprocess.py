@@ -18,7 +18,8 @@ import tyro
 
 from p2p_dist import config, console, presets, processes, provenance, rundir, songs
 from p2p_dist.config import Data
-from p2p_dist.data import index, shards
+from p2p_dist.data import shards
+from p2p_dist.data.song import PARTS
 from p2p_dist.data.verify import verify
 
 
@@ -58,6 +59,10 @@ class Command:
             raise ValueError(f"array must be at least 1, not {self.array}")
         config.seconds_of(self.time)
         _part(self.part)
+        if self.part and (self.cluster == "slurm" or self.verify):
+            raise ValueError("--part is for one of several commands that you start yourself: leave out --cluster and --verify")
+        if self.out is not None and not self.out.name:
+            raise ValueError("--out names no folder of its own: name one, or leave --out out")
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
@@ -124,7 +129,11 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command) -> int:
             progress.update(done, result.note)
 
         workers = command.workers or processes.usable_cores()
-        left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
+        try:
+            left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
+        except KeyboardInterrupt:
+            console.complain("stopped: the songs that are finished stay, and the same command goes on with the others")
+            raise
     for out, _ in wanted:
         console.say(f"{'part ' + command.part + ' of ' if command.part else ''}dataset: {out}")
     if left_out:
@@ -135,9 +144,9 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command) -> int:
 
 
 def _made_in(out: Path) -> list[Path]:
-    """The datasets that --out names: itself, or those of several tasks inside it."""
-    inside = sorted(path.parent for path in out.glob(f"*/{index.MANIFEST}"))
-    return [out] if (out / index.MANIFEST).is_file() or not inside else inside
+    """The datasets that --out names: itself, or those of several tasks inside it, also such as are not finished."""
+    inside = sorted(path.parent for path in out.glob(f"*/{PARTS}"))
+    return [out] if (out / PARTS).is_dir() or not inside else inside
 
 
 def _verify(folders: list[Path]) -> int:
