@@ -6,6 +6,7 @@ The mixture stream is never read: a mix is always the sum of stems, because MUSD
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,11 +74,32 @@ def load(source: Source, stems: Iterable[str] = STEMS) -> Song:
     return Song(source.name, rate, {name: found.sound for name, found in zip(names, sums, strict=True)})
 
 
-def load_sums(source: Source, sums: Sequence[Sequence[str]], *, downmix: bool = False) -> tuple[int, list[Sum]]:
+def header(source: Source) -> tuple[int, int, int]:
+    """Rate, channels and samples of a song as its headers say; zeros where they say nothing: decoding names what is wrong."""
+    import av
+    import soundfile
+    from av.error import FFmpegError
+
+    try:
+        if source.path.is_file():
+            with av.open(str(source.path), metadata_errors="replace") as container:
+                stream = next(stream for stream in container.streams.audio if stream.codec_context is not None)
+                rate = stream.rate or 0
+                return rate, stream.codec_context.channels, (container.duration or 0) * rate // av.time_base
+        longest = max((soundfile.info(file) for file in stem_files(source.path).values()), key=lambda file: file.frames)
+        return longest.samplerate, longest.channels, longest.frames
+    except (FFmpegError, soundfile.LibsndfileError, StopIteration, ValueError):
+        return 0, 0, 0
+
+
+def load_sums(
+    source: Source, sums: Sequence[Sequence[str]], *, downmix: bool = False, part: tuple[int, int] | None = None
+) -> tuple[int, list[Sum]]:
     """Decode every stem once and add it to each of the sums that names it: a song takes the memory of its sums.
 
     Args:
         downmix: keep the mean of the channels only, the same bits as `mono` gives of the whole.
+        part: keep only the sound between these seconds; what else is known of a sum is of the whole.
 
     Returns:
         sample rate, and the sums in the order asked for.
@@ -88,7 +110,7 @@ def load_sums(source: Source, sums: Sequence[Sequence[str]], *, downmix: bool = 
             The message names file and stem.
     """
     _check_readable(source.path)
-    mixer = _Mixer(sums, downmix)
+    mixer = _Mixer(sums, downmix, part)
     decode = _decode_stem_mp4 if source.path.is_file() else _read_folder
     rate = decode(source.path, mixer)
     if len(set(mixer.lengths.values())) > 1:
@@ -99,7 +121,8 @@ def load_sums(source: Source, sums: Sequence[Sequence[str]], *, downmix: bool = 
     for names, total in zip(mixer.sums, mixer.totals, strict=True):
         if not np.isfinite(total.power):
             raise ValueError(f"{source.path}: stem {' + '.join(names)} holds samples that are no numbers (NaN or infinite)")
-    return rate, [total.finish(mixer.mixed) for total in mixer.totals]
+    begin, end = mixer.kept
+    return rate, [total.finish(mixer.mixed, max(min(mixer.mixed, end) - begin, 0)) for total in mixer.totals]
 
 
 def _check_readable(path: Path) -> None:
@@ -128,34 +151,40 @@ class _Total:
         if old.size:
             self.memory[:, : old.shape[1]] = old
 
-    def add(self, sound: np.ndarray, begin: int) -> None:
-        """The next samples, (channels, samples)."""
+    def add(self, sound: np.ndarray) -> None:
+        """Measure the next samples, (channels, samples)."""
         for channel in sound:
             self.power += float(np.dot(channel, channel))
         peak = max(float(sound.max()), -float(sound.min()))
         if peak >= FULL_SCALE:
             self.clipped += int((np.abs(sound) >= FULL_SCALE).sum())
         self.peak = max(self.peak, peak)
+
+    def keep(self, sound: np.ndarray, begin: int) -> None:
+        """Put them to their place."""
         self.memory[:, begin : begin + sound.shape[1]] = mean_of(sound) if self.downmix else sound
 
-    def finish(self, samples: int) -> Sum:
-        return Sum(self.memory[:, :samples].T, self.peak, self.clipped, self.power / (samples * self.channels))
+    def finish(self, samples: int, kept: int) -> Sum:
+        return Sum(self.memory[:, :kept].T, self.peak, self.clipped, self.power / (samples * self.channels))
 
 
 class _Mixer:
     """Sums of stems that arrive in pieces, each at its own pace; added up in the order of `STEMS`."""
 
-    def __init__(self, sums: Sequence[Sequence[str]], downmix: bool) -> None:
+    def __init__(self, sums: Sequence[Sequence[str]], downmix: bool, part: tuple[int, int] | None) -> None:
         self.sums = [[stem for stem in STEMS if stem in set(part)] for part in sums]
         self.totals = [_Total(downmix) for _ in sums]
         self.names = [stem for stem in STEMS if any(stem in part for part in self.sums)]
         self.pending: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
         self.lengths = dict.fromkeys(self.names, 0)
         self.channels = self.room = self.mixed = 0
+        self.part, self.kept = part, (0, sys.maxsize)
 
-    def expect(self, channels: int, samples: int) -> None:
+    def expect(self, rate: int, channels: int, samples: int) -> None:
         """Make room for what the headers say, which may be anything."""
-        self._reserve(channels, min(samples, _FORETOLD // channels))
+        if self.part is not None:
+            self.kept = (self.part[0] * rate, self.part[1] * rate)
+        self._reserve(channels, min(samples, _FORETOLD // channels, self.kept[1] - self.kept[0]))
 
     def _reserve(self, channels: int, samples: int) -> None:
         self.channels, self.room = channels, samples
@@ -177,13 +206,16 @@ class _Mixer:
             self._mix(parts, samples)
 
     def _mix(self, parts: dict[str, np.ndarray], samples: int) -> None:
-        if self.mixed + samples > self.room:
-            self._reserve(self.channels, (self.mixed + samples) * 9 // 8)
+        begin, end = (min(max(place, self.kept[0]), self.kept[1]) for place in (self.mixed, self.mixed + samples))
+        if end - self.kept[0] > self.room:
+            self._reserve(self.channels, (end - self.kept[0]) * 9 // 8)
         for total, (first, *others) in zip(self.totals, self.sums, strict=True):
             sound = parts[first]
             for number, name in enumerate(others):
                 sound = np.add(sound, parts[name], out=sound if number else None)
-            total.add(sound, self.mixed)
+            total.add(sound)
+            if begin < end:
+                total.keep(sound[:, begin - self.mixed : end - self.mixed], begin - self.kept[0])
         self.mixed += samples
 
 
@@ -207,7 +239,7 @@ def _read_folder(folder: Path, mixer: _Mixer) -> int:
                 listed = ", ".join(f"{name} {file.samplerate} Hz x {file.channels}" for name, file in opened.items())
                 raise ValueError(f"{folder}: the stems differ in rate or channels ({listed})")
             first = opened[mixer.names[0]]
-            mixer.expect(first.channels, max(file.frames for file in opened.values()))
+            mixer.expect(first.samplerate, first.channels, max(file.frames for file in opened.values()))
             while opened:
                 for name, file in list(opened.items()):
                     block = file.read(_BLOCK, dtype="float32", always_2d=True)
@@ -251,7 +283,7 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> int:
             ((rate, channels),) = kinds
             expected = {name: int((s.duration or 0) * (s.time_base or 0) * rate) for name, s in wanted.items()}
             # Headers are not exact, and room that is not used costs nothing.
-            mixer.expect(channels, max(expected.values()) * 51 // 50 + rate)
+            mixer.expect(rate, channels, max(expected.values()) * 51 // 50 + rate)
             held: dict[int, tuple[str, list[Any]]] = {stream.index: (name, []) for name, stream in wanted.items()}
             begins: dict[str, int] = {}
             for packet in container.demux(*wanted.values()):

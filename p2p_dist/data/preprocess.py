@@ -105,7 +105,7 @@ def parse(arguments: list[str]) -> tuple[Command, list[str]]:
     early.add_argument("--task", "--data.task", dest="tasks", action="append", default=[])
     hints, rest = early.parse_known_args(arguments)
     base = presets.preset(hints.preset).data
-    tasks = [task for text in hints.tasks for task in text.split(",")] or [base.task]
+    tasks = [task.strip() for text in hints.tasks for task in text.split(",")] or [base.task]
     for task in tasks:
         config.parse_task(task)
     command = tyro.cli(Command, prog="launch/preprocess.py", args=rest, default=Command(preset=hints.preset, data=base))
@@ -120,11 +120,11 @@ def _folder(out: Path | None, root: Path, data: Data, *, alone: bool) -> Path:
 
 
 def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command) -> int:
-    with console.Progress("preprocess", 1) as progress:
+    with console.Progress("preprocess", 1, start=None) as progress:
 
         def on_song(done: int, total: int, result: shards.Result) -> None:
             if result.error is not None:
-                console.complain(f"left out: {result.error}")
+                console.complain(f"left out: {console.one_line(result.error)}")
             progress.total = total
             progress.update(done, result.note)
 
@@ -139,7 +139,7 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command) -> int:
     if left_out:
         console.complain(f"{len(left_out)} songs left out:")
         for result in left_out:
-            console.complain(f"  {result.name}: {result.error}")
+            console.complain(f"  {console.one_line(f'{result.name}: {result.error}')}")
     return console.FAILED if left_out else console.DONE
 
 

@@ -161,8 +161,10 @@ def _is_downmixed(source: Source, wanted: Sequence[tuple[Path, Data]]) -> bool:
 
 def _groups(source: Source, wanted: Sequence[tuple[Path, Data]]) -> list[list[tuple[Path, Data]]]:
     """The tasks by decodes: those whose sums fit into memory together."""
-    # AAC unpacks about 20 times over 5 streams; of 4 wav files to float32, each sum is half of all.
-    size = source.size() * (5.0 if source.path.is_file() else 0.5) / (2 if _is_downmixed(source, wanted) else 1)
+    if len(wanted) == 1:
+        return [list(wanted)]
+    _, channels, samples = stems.header(source)
+    size = 4 * samples * (1 if _is_downmixed(source, wanted) else channels)
     groups: list[list[tuple[Path, Data]]] = [[]]
     for one in wanted:
         if groups[-1] and size * len(_sums([*groups[-1], one])) > _TOGETHER:
@@ -273,18 +275,28 @@ def _pair_samples(key: str, pictures: pairs.Pictures, kept: np.ndarray, about: d
 
 
 def _copies(item: Work, pictures: pairs.Pictures, kept: np.ndarray, data: Data, about: dict[str, Any]) -> Iterator[Sample]:
-    """Augmented copies of the windows kept. The stems come one by one, at the rate of the pictures: less memory."""
-    heard, made = parse_task(data.task)
-    apart = {}
-    for name in (*heard, *made):
-        rate, (part,) = stems.load_sums(item.source, [(name,)])
-        apart[name] = stems.resample(np.ascontiguousarray(part.sound), rate, data.sample_rate)
-    for number in map(int, np.flatnonzero(kept)):
-        start, reference = int(pictures.starts[number]), float(pictures.references[number])
-        for copy in range(1, data.copies + 1):
-            input, target = augment.copy_of(apart, start, reference, data, item.source.name, number, copy)
-            note = {**about, "window": number, "first_frame": start, "reference": reference, "copy": copy}
-            yield _pair(f"{item.key}-{number:05d}-copy{copy}", input, target, note)
+    """Augmented copies of the windows kept. All stems of a long song take much memory: it is decoded again for each part."""
+    names = [name for side in parse_task(data.task) for name in side]
+    rate, channels, _ = stems.header(item.source)
+    at_once = max(int(_TOGETHER / (4 * len(names) * channels * max(rate, data.sample_rate))), 1)  # seconds
+    margin = 1 + -(-augment.reach(data) // data.sample_rate)  # and a second for the filter of another rate
+
+    def part_of(number: int) -> int:
+        return int(pictures.starts[number]) * data.hop_length // data.sample_rate // at_once
+
+    for part, numbers in itertools.groupby(map(int, np.flatnonzero(kept)), part_of):
+        begin, end = max(part * at_once - margin, 0), (part + 1) * at_once + margin
+        rate, sums = stems.load_sums(item.source, [(name,) for name in names], part=(begin, end))
+        apart = {}
+        for name in names:
+            apart[name] = stems.resample(np.ascontiguousarray(sums.pop(0).sound), rate, data.sample_rate)
+        for number in numbers:
+            start, reference = int(pictures.starts[number]), float(pictures.references[number])
+            for copy in range(1, data.copies + 1):
+                before = begin * data.sample_rate
+                input, target = augment.copy_of(apart, start, reference, data, item.source.name, number, copy, before)
+                note = {**about, "window": number, "first_frame": start, "reference": reference, "copy": copy}
+                yield _pair(f"{item.key}-{number:05d}-copy{copy}", input, target, note)
 
 
 def _pair(key: str, input: np.ndarray, target: np.ndarray, note: dict[str, Any]) -> Sample:
@@ -303,7 +315,12 @@ def _sound_sample(key: str, rate: int, sounds: list[np.ndarray], gain: float, ab
     yield key, {"json": _json({**about, "gain": gain})}
     for name, sound in zip(("input", "target"), sounds, strict=True):
         flac = io.BytesIO()
-        with soundfile.SoundFile(flac, "w", rate, sound.shape[1], format="FLAC", subtype="PCM_24") as file:
+        try:
+            file = soundfile.SoundFile(flac, "w", rate, sound.shape[1], format="FLAC", subtype="PCM_24")
+        except soundfile.LibsndfileError as error:
+            kind = f"{sound.shape[1]} channels at {rate} Hz"
+            raise ValueError(f"{about['song']}: a flac file, as held-out songs are kept in, does not take {kind}") from error
+        with file:
             for start in range(0, len(sound), _BLOCK):
                 part = sound[start : start + _BLOCK]
                 whole = np.clip(np.rint(part * np.float32(2**23 / gain)), -(2**23), 2**23 - 1)

@@ -356,7 +356,7 @@ def test_what_is_wrong_with_a_command_is_said_in_one_line(
 
 def test_several_tasks_get_a_folder_each(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
-    arguments = [*TINY, "--data", str(many), "--task", "drums,bass", "--workers", "1"]
+    arguments = [*TINY, "--data", str(many), "--task", "drums, bass", "--workers", "1"]
     assert preprocess.main(arguments) == 0
     made = sorted((tmp_path / "shards").iterdir())
     assert [folder.name.split("-")[0] for folder in made] == ["bass", "drums"]
