@@ -319,6 +319,7 @@ def test_nothing_is_started_in_a_cancelled_run(job, monkeypatch, tmp_path):
 
 
 GIVEN = {
+    "SLURM_JOB_NAME": ("job-name", "mine"),
     "SLURM_JOB_ACCOUNT": ("account", "project_1"),
     "SLURM_JOB_QOS": ("qos", "normal"),
     "SLURM_JOB_PARTITION": ("partition", "standard-g"),
