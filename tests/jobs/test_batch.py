@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist import rundir
+from p2p_dist import config, rundir
+from p2p_dist.jobs import chain, site
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -374,3 +375,26 @@ def test_an_environment_file_may_name_what_is_not_set(tmp_path):
         command, env={**environment, "P2P_ENVIRONMENT": str(tmp_path / "site")}, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "/x:\n"), done
+
+
+def test_what_the_templates_are_given_on_lumi_is_what_the_launcher_gives(tmp_path):
+    """As hpc/LUMI.md tells a user to type it. If it failed: no container, or other cores than those next to each die."""
+    text = (CHECKOUT / "hpc" / "LUMI.md").read_text().split("## Without the launcher")[1].split("\n## ")[0]
+    typed = "\n".join(line.strip() for line in text.splitlines() if line.startswith("    "))
+    (tmp_path / "sbatch").write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > "{tmp_path}/given"\nenv | grep ^P2P_ >> "{tmp_path}/given"\n'
+    )
+    (tmp_path / "sbatch").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-eu"], input=typed, text=True, check=True, cwd=tmp_path, env={"PATH": path})
+    given = set((tmp_path / "given").read_text().splitlines())
+    resources = config.Resources(nodes=2, account="project_465000000", container=str(tmp_path / "containers" / "p2p_dist.sif"))
+    run = rundir.RunDir(tmp_path / "runs" / "RUN")
+    (job,) = chain.jobs(run, config.Config(resources=resources), site.load("lumi"), ("train",))
+    lines = job.script().splitlines()
+    exported = {line.removeprefix("export ").replace("'", "") for line in lines if line.startswith("export P2P_")}
+    exported = {line.replace(str(run.code), str(tmp_path)).split(f",{tmp_path}")[0] for line in exported if "_MAX_" not in line}
+    asked = ("account", "partition", "exclusive", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem")
+    options = {line.removeprefix("#SBATCH ") for line in lines if line.startswith(tuple(f"#SBATCH --{name}" for name in asked))}
+    comment = f"--comment={chain.comment('train', run)}"
+    assert given - {"hpc/train.sbatch", "RUN"} == exported | options | {comment}
