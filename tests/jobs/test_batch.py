@@ -277,9 +277,9 @@ def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeyp
     assert done.returncode == 1 and "begun 4 times from the same place" in done.stdout
 
 
-def test_a_crash_that_srun_hides_is_counted(job):
-    """One rank dies of its own fault, srun ends those that wait for it: 143 is higher than 139. It had come further, so it
-    listened, and would have said that it stopped; where it had not, starts from one place are bounded."""
+def test_a_crash_behind_143_is_counted(job):
+    """143 hides every lower code, 139 and 137 too. A training that came further listened, and would have said that it stopped;
+    where it did not, starts from one place are bounded. If it failed: one that crashes each time is begun again ten times."""
     for restart in range(4):
         job.begin(restart)
         job.progress(restart + 1)
