@@ -69,7 +69,7 @@ def job(tmp_path, monkeypatch):
 
         def begin(self, restart=0):
             monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
-            command = ["bash", CHECKOUT / "hpc" / "begin.sh", self.name, run.path, run.path]
+            command = ["bash", CHECKOUT / "hpc" / "begin.sh", self.name, run.path]
             return subprocess.run(command, capture_output=True, text=True)
 
         def end(self, code):
@@ -264,7 +264,9 @@ def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeyp
     job.stage("evaluate")
     monkeypatch.setenv("P2P_EVALUATE", "during")
     monkeypatch.setenv("P2P_MAX_REQUEUES", "2")
-    job.answer("comments", f"p2p_dist page {job.run.path}\np2p_dist train {job.run.path}")
+    link = job.run.path.with_name("by another name")
+    link.symlink_to(job.run.path)
+    job.answer("comments", f"p2p_dist page {link}\np2p_dist train {link}")
     for restart in range(6):
         assert job.begin(restart).returncode == 0
         job.run.write_outcome("evaluate", "stopped")
