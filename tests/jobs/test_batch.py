@@ -400,3 +400,13 @@ def test_what_the_templates_are_given_on_lumi_is_what_the_launcher_gives(tmp_pat
     options = {line.removeprefix("#SBATCH ") for line in lines if line.startswith(tuple(f"#SBATCH --{name}" for name in asked))}
     comment = f"--comment={chain.comment('train', run)}"
     assert given - {"hpc/train.sbatch", "RUN"} == exported | options | {comment}
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "train", "evaluate"])
+def test_a_site_that_allows_no_comment_ends_no_job(stage, job, tmp_path):
+    """Some sites keep it for themselves. If it failed: no template runs there."""
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nexit 1\n")
+    (job.run.code / "hpc").mkdir(parents=True)
+    (job.run.code / "hpc" / "job.sh").write_text('echo "$@"\n')
+    done = subprocess.run(["bash", CHECKOUT / "hpc" / f"{stage}.sbatch", job.run.path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{stage} {job.run.path}\n"), done
