@@ -7,7 +7,8 @@ not_again() { echo "$stage stopped, but $1: type the same launch command to go o
 [ ! -e "$run/slurm/cancelled" ] || not_again "was cancelled"
 ((restarts < ${P2P_MAX_REQUEUES:-10})) || not_again "was begun again $restarts times already (--max-requeues)"
 ((used < ${P2P_MAX_SECONDS:-999999999} * ${SLURM_JOB_NUM_NODES:-1})) || {
-    echo "$stage stopped, and the run's GPU-hours are used: to go on, type the launch command with more --max-gpu-hours" && exit 75
+    echo "$stage stopped, and the run's GPU-hours are used: to go on, type the launch command with more --max-gpu-hours"
+    exit 75
 }
 
 for pause in 1 2 4 8 15 30 60 60 0; do # three minutes for a controller that is away

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# First thing in a job: begin.sh STAGE RUN RUN_BY_ANOTHER_NAME. Counts starts and progress here, from a file, because a job
+# First thing in a job: begin.sh STAGE RUN. Counts starts and progress here, from a file, because a job
 # that is preempted, requeued from outside or lost with its node never reaches its last line. One line each, in $P2P_ATTEMPTS:
 #   launch JOB | successor JOB
 #   start ATTEMPT PROGRESS SECONDS NODES [beside]   beside: an evaluation that begins while its training is queued or runs
@@ -30,7 +30,7 @@ if [ "$open" != - ]; then # killed before its last line; status.json tells how l
     echo "end $open $progress $((seen > at ? seen : at)) - killed $saved" >>"$log"
 fi
 beside=""
-[ "$stage ${P2P_EVALUATE:-}" != "evaluate during" ] || ! bash "${0%/*}/training.sh" "$run" "${3:-$run}" || beside=" beside"
+[ "$stage ${P2P_EVALUATE:-}" != "evaluate during" ] || ! bash "${0%/*}/training.sh" "$run" || beside=" beside"
 echo "start $attempt $progress $(date +%s) ${SLURM_JOB_NUM_NODES:-1}$beside" >>"$log"
 
 read -r _ restarts same _ _ used _ < <(bash "${0%/*}/counts.sh")

@@ -29,13 +29,13 @@ if [ -n "${P2P_ENVIRONMENT:-}${P2P_CONTAINER:-}" ]; then
     rank=(bash "$here/rank.sh" "${rank[@]}")
 fi
 
-bash "$here/begin.sh" "$stage" "$run" "$2" # as late as it can be: a cancel before it is seen there, one after it by the tasks
+bash "$here/begin.sh" "$stage" "$run" # as late as it can be: a cancel before it is seen there, one after it by the tasks
 if [ "$stage" = evaluate ]; then
     export P2P_CLAIMS="${P2P_CLAIMS:-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}" # a successor goes on with these
     bash "$here/claims.sh" "$run/evaluations/claims/$P2P_CLAIMS"
 fi
 if [ "$stage ${P2P_EVALUATE:-}" = "evaluate during" ]; then
-    bash "$here/watch.sh" "$run" "$2" & watching=$!
+    bash "$here/watch.sh" "$run" & watching=$!
 fi
 
 code=0

@@ -19,7 +19,7 @@ else
     case $code in
     0) outcome=killed ;; # srun's answer to a lost node; whoever was done has written so
     75 | 140) outcome=stopped ;; # 140, 143: asked (USR2, TERM) before it could listen
-    # What came further did listen: then it is srun that ended those that waited for one that crashed.
+    # What came further did listen, and would have said that it stopped: it was ended for another reason.
     143) if ((progress > began)); then outcome=crash; else outcome=stopped; fi ;;
     1 | 2 | 130) outcome=failed ;;
     *) outcome=crash ;;

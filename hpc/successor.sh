@@ -13,9 +13,10 @@ options=("--dependency=afterany:$job" "--comment=p2p_dist $stage $run" "--time=$
 case ${SLURM_GPUS:-}${SLURM_GPUS_PER_NODE:-}${SLURM_GPUS_PER_TASK:-}$gres in # not twice: they would be added up
 gres[:/]*) options+=("--gres=${gres//gres[:\/]/}") ;;
 esac
-for pair in JOB_ACCOUNT:account JOB_QOS:qos JOB_PARTITION:partition JOB_RESERVATION:reservation JOB_NUM_NODES:nodes \
-    NTASKS:ntasks NTASKS_PER_NODE:ntasks-per-node CPUS_PER_TASK:cpus-per-task GPUS:gpus GPUS_PER_NODE:gpus-per-node \
-    GPUS_PER_TASK:gpus-per-task MEM_PER_NODE:mem MEM_PER_CPU:mem-per-cpu MEM_PER_GPU:mem-per-gpu; do
+for pair in JOB_NAME:job-name JOB_ACCOUNT:account JOB_QOS:qos JOB_PARTITION:partition JOB_RESERVATION:reservation \
+    JOB_NUM_NODES:nodes NTASKS:ntasks NTASKS_PER_NODE:ntasks-per-node CPUS_PER_TASK:cpus-per-task \
+    GPUS:gpus GPUS_PER_NODE:gpus-per-node GPUS_PER_TASK:gpus-per-task \
+    MEM_PER_NODE:mem MEM_PER_CPU:mem-per-cpu MEM_PER_GPU:mem-per-gpu; do
     name=SLURM_${pair%:*}
     [ -z "${!name:-}" ] || options+=("--${pair#*:}=${!name}")
 done

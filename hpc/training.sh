@@ -1,5 +1,8 @@
 #!/usr/bin/env bash
-# Whether a job that trains the run is queued or runs, as far as Slurm tells: training.sh RUN RUN_BY_ANOTHER_NAME
+# Whether a job that trains the run, by whatever name it calls it, is queued or runs, as far as Slurm tells: training.sh RUN
 set -euo pipefail
 queued=$(squeue --me --noheader --format=%k 2>/dev/null) || exit 0 # a controller that is away has not said no
-grep -qxF -e "p2p_dist train $1" -e "p2p_dist train $2" <<<"$queued"
+while read -r comment; do
+    [[ $comment != "p2p_dist train "* || ! "${comment#p2p_dist train }" -ef $1 ]] || exit 0
+done <<<"$queued"
+exit 1

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist import rundir
+from p2p_dist import config, rundir
+from p2p_dist.jobs import chain, site
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -68,7 +69,7 @@ def job(tmp_path, monkeypatch):
 
         def begin(self, restart=0):
             monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
-            command = ["bash", CHECKOUT / "hpc" / "begin.sh", self.name, run.path, run.path]
+            command = ["bash", CHECKOUT / "hpc" / "begin.sh", self.name, run.path]
             return subprocess.run(command, capture_output=True, text=True)
 
         def end(self, code):
@@ -263,7 +264,9 @@ def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeyp
     job.stage("evaluate")
     monkeypatch.setenv("P2P_EVALUATE", "during")
     monkeypatch.setenv("P2P_MAX_REQUEUES", "2")
-    job.answer("comments", f"p2p_dist page {job.run.path}\np2p_dist train {job.run.path}")
+    link = job.run.path.with_name("by another name")
+    link.symlink_to(job.run.path)
+    job.answer("comments", f"p2p_dist page {link}\np2p_dist train {link}")
     for restart in range(6):
         assert job.begin(restart).returncode == 0
         job.run.write_outcome("evaluate", "stopped")
@@ -276,9 +279,9 @@ def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeyp
     assert done.returncode == 1 and "begun 4 times from the same place" in done.stdout
 
 
-def test_a_crash_that_srun_hides_is_counted(job):
-    """One rank dies of its own fault, srun ends those that wait for it: 143 is higher than 139. It had come further, so it
-    listened, and would have said that it stopped; where it had not, starts from one place are bounded."""
+def test_a_crash_behind_143_is_counted(job):
+    """143 hides every lower code, 139 and 137 too. A training that came further listened, and would have said that it stopped;
+    where it did not, starts from one place are bounded. If it failed: one that crashes each time is begun again ten times."""
     for restart in range(4):
         job.begin(restart)
         job.progress(restart + 1)
@@ -319,6 +322,7 @@ def test_nothing_is_started_in_a_cancelled_run(job, monkeypatch, tmp_path):
 
 
 GIVEN = {
+    "SLURM_JOB_NAME": ("job-name", "mine"),
     "SLURM_JOB_ACCOUNT": ("account", "project_1"),
     "SLURM_JOB_QOS": ("qos", "normal"),
     "SLURM_JOB_PARTITION": ("partition", "standard-g"),
@@ -373,3 +377,36 @@ def test_an_environment_file_may_name_what_is_not_set(tmp_path):
         command, env={**environment, "P2P_ENVIRONMENT": str(tmp_path / "site")}, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, "/x:\n"), done
+
+
+def test_what_the_templates_are_given_on_lumi_is_what_the_launcher_gives(tmp_path):
+    """As hpc/LUMI.md tells a user to type it. If it failed: no container, or other cores than those next to each die."""
+    text = (CHECKOUT / "hpc" / "LUMI.md").read_text().split("## Without the launcher")[1].split("\n## ")[0]
+    typed = "\n".join(line.strip() for line in text.splitlines() if line.startswith("    "))
+    (tmp_path / "sbatch").write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > "{tmp_path}/given"\nenv | grep ^P2P_ >> "{tmp_path}/given"\n'
+    )
+    (tmp_path / "sbatch").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-eu"], input=typed, text=True, check=True, cwd=tmp_path, env={"PATH": path})
+    given = set((tmp_path / "given").read_text().splitlines())
+    resources = config.Resources(nodes=2, account="project_465000000", container=str(tmp_path / "containers" / "p2p_dist.sif"))
+    run = rundir.RunDir(tmp_path / "runs" / "RUN")
+    (job,) = chain.jobs(run, config.Config(resources=resources), site.load("lumi"), ("train",))
+    lines = job.script().splitlines()
+    exported = {line.removeprefix("export ").replace("'", "") for line in lines if line.startswith("export P2P_")}
+    exported = {line.replace(str(run.code), str(tmp_path)).split(f",{tmp_path}")[0] for line in exported if "_MAX_" not in line}
+    asked = ("account", "partition", "exclusive", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem")
+    options = {line.removeprefix("#SBATCH ") for line in lines if line.startswith(tuple(f"#SBATCH --{name}" for name in asked))}
+    comment = f"--comment={chain.comment('train', run)}"
+    assert given - {"hpc/train.sbatch", "RUN"} == exported | options | {comment}
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "train", "evaluate"])
+def test_a_site_that_allows_no_comment_ends_no_job(stage, job, tmp_path):
+    """Some sites keep it for themselves. If it failed: no template runs there."""
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nexit 1\n")
+    (job.run.code / "hpc").mkdir(parents=True)
+    (job.run.code / "hpc" / "job.sh").write_text('echo "$@"\n')
+    done = subprocess.run(["bash", CHECKOUT / "hpc" / f"{stage}.sbatch", job.run.path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{stage} {job.run.path}\n"), done
