@@ -27,4 +27,7 @@ def command(module):
             "or: python -m pip install -c constraints.txt -e .\n".format(error.name)
         )
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped before anything was begun\n")
+        sys.exit(130)
     exit_with(lambda: main(sys.argv[1:]))
