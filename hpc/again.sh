@@ -12,6 +12,7 @@ not_again() { echo "$stage stopped, but $1: type the same launch command to go o
 for pause in 1 2 4 8 15 30 60 60 0; do # three minutes for a controller that is away
     # A job that scancel ends would come back to life.
     state=$(squeue --noheader --job "$job" --format=%T 2>/dev/null || true)
+    [ "$state" != PENDING ] || { echo "$stage ended: Slurm itself has queued it again" && exit 75; }
     [[ ${state:-RUNNING} == RUNNING ]] || not_again "is $state"
     if said=$(scontrol requeue "$job" 2>&1); then
         echo "$stage stopped: queued again"

@@ -5,6 +5,9 @@
 set -euo pipefail
 stage=$1 run=$2 code=$3 log=$P2P_ATTEMPTS
 attempt=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
+# Where Slurm lost sight of this node, the job runs on elsewhere: to requeue it now would stop what goes on there.
+owner=$(awk '$1 == "start" {last = $2} END {print last}' "$log")
+[ "$owner" = "$attempt" ] || { echo "attempt $attempt was superseded by $owner: leaving without a trace" && exit 75; }
 outcome=none file=$run/outcome-$stage${SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}.json
 if [ "$stage" = train ]; then file=$run/outcome.json; fi
 if grep -qsF "\"attempt\": \"$attempt\"" "$file"; then
@@ -13,7 +16,7 @@ if grep -qsF "\"attempt\": \"$attempt\"" "$file"; then
     if [[ $stage != train && $outcome == "done" && $code == 75 ]]; then outcome=stopped; fi
 else
     case $code in
-    0) outcome="done" ;;
+    0) outcome=killed ;; # srun's answer to a lost node; whoever was done has written so
     75 | 140 | 143) outcome=stopped ;; # 140, 143: asked (USR2, TERM) before it could listen
     1 | 2 | 130) outcome=failed ;;
     *) outcome=crash ;;

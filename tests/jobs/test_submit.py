@@ -394,6 +394,7 @@ def job(tmp_path, monkeypatch):
         ("failed", 75, 1, False),
         ("stopped", 143, 75, True),
         (None, 75, 75, True),
+        (None, 0, 75, True),  # a node was lost
         (None, 140, 75, True),
         (None, 1, 1, False),
         (None, 137, 137, False),
@@ -426,6 +427,24 @@ def test_an_older_attempts_outcome_does_not_count(job):
     job.run.write_outcome("train", "stopped")
     job.begin(1)
     assert job.end(70).returncode == 70
+
+
+@pytest.mark.parametrize("code", [0, 70, 75])
+def test_the_batch_shell_of_an_older_attempt_queues_nothing(code, job, monkeypatch):
+    """Its node was lost to Slurm, not to itself. If it failed: it requeues, and so stops, what goes on elsewhere."""
+    job.begin()
+    job.begin(1)
+    before = job.log.read_text()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    done = job.end(code)
+    assert "7.0 was superseded by 7.1" in done.stdout and not done.requeued and job.log.read_text() == before
+
+
+def test_what_slurm_has_queued_again_is_not_queued_again(job, tmp_path):
+    job.begin()
+    (tmp_path / "squeue").write_text("#!/bin/sh\necho PENDING\n")
+    done = job.end(0)
+    assert not done.requeued and "Slurm itself has queued it again" in done.stdout
 
 
 def test_an_older_attempt_writes_no_outcome(job, monkeypatch):

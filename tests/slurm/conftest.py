@@ -1,16 +1,24 @@
 """One cluster of 16 nodes for all tests in this folder, and what they do to it."""
 
 import os
+import stat
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+import undisturbed
+from harmed import SETTINGS, TRAINING, Training
 from lab import Lab
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+
+AHEAD = 3
+"""So many trainings start before their test comes. Not all at once: two cores import torch for all of them."""
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +57,43 @@ def launch(lab):
         return done.stdout + done.stderr
 
     return launch
+
+
+@pytest.fixture(scope="session")
+def twins(lab):
+    """Nodes -> the training on so many that nothing happens to; they are made on this machine while others begin."""
+    runs = {nodes: undisturbed.begin(f"undisturbed-{nodes}", "--nodes", str(nodes), *TRAINING)[0] for nodes in (2, 1)}
+    undisturbed.preprocess_here(runs[1])
+    with ThreadPoolExecutor(1) as pool:
+        yield {nodes: pool.submit(undisturbed.train, run) for nodes, run in runs.items()}
+
+
+@pytest.fixture(scope="session")
+def start(lab, twins, tmp_path_factory):
+    """`start(name)`: that training, and in advance those that the next tests need."""
+    folder = tmp_path_factory.mktemp("paced")
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "paced.py"}" "$@"\n')
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    running, over = {}, threading.Event()
+
+    def skip_the_two_minutes():
+        while not over.wait(0.5):
+            waiting = lab.ask("squeue", "--noheader", "--states=PENDING", "--format=%i %r", check=False)
+            for number, reason in map(str.split, waiting.splitlines()):
+                if reason == "BeginTime":
+                    lab.release(number)
+
+    def start(name):
+        names = list(SETTINGS)
+        for one in ("out of time", *names[names.index(name) :][: AHEAD + 1]):
+            if one not in running:
+                running[one] = Training(lab, one, folder, twins)
+                running[one].queue()
+        return running[name]
+
+    with ThreadPoolExecutor(1) as pool:
+        skipping = pool.submit(skip_the_two_minutes)
+        yield start
+        over.set()
+    skipping.result()

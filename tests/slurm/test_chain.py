@@ -1,20 +1,19 @@
 """The whole way on a cluster, as a user types it, beside the same training on one machine."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-import torch
 from lab import wait_until
+from undisturbed import evaluated_once, same, train_here, watch_evaluations
 
 from p2p_dist import rundir
-from p2p_dist.jobs import site, submit
-from p2p_dist.train import checkpoint
+from p2p_dist.jobs import site
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -24,34 +23,26 @@ def ids(shown):
     return dict(re.findall(r"^(\w+): (?:queued already, )?job (\d+)", shown, re.MULTILINE))
 
 
-def digests(run):
-    """What identifies the batches of every step, in order; each once."""
-    rows = rundir.read_metrics(run)
-    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
-    return [row["digests"] for row in rows]
+@pytest.fixture
+def watch():
+    """`watch(run)`: step -> all that its evaluation was, from now on to the end of the test; see undisturbed.py."""
+    over, threads = threading.Event(), []
+
+    def watch(run):
+        threads.append(threading.Thread(target=watch_evaluations, args=(run, seen := {}, over)))
+        threads[-1].start()
+        return seen
+
+    yield watch
+    over.set()
+    for thread in threads:
+        thread.join()
 
 
-def same(run, other):
-    """The same batches and the same weights, to the last bit."""
-    assert digests(run) == digests(other)
-    ours, theirs = (list(checkpoint.tensors(checkpoint.load_newest(r.checkpoints))) for r in (run, other))
-    assert len(ours) == len(theirs) and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-def train_here(name, *arguments):
-    """A training on this machine, undisturbed, and nothing after it."""
-    command, run = submit.parse([*arguments, "--run", name])
-    songs = Path(command.settings.data.root)
-    submit.lay_out_example(songs)
-    rundir.begin(run, command.settings, rundir.dataset_name(songs, command.settings.data))
-    run.logs.mkdir()
-    for module, stage in (("stages", "preprocess"), ("local", "train")):
-        with (run.logs / f"{stage}.log").open("w") as log:
-            program = [sys.executable, "-P", "-m", f"p2p_dist.jobs.{module}", stage, str(run.path)]
-            environment = {**os.environ, "PYTHONPATH": str(run.code), "P2P_ATTEMPT": "here"}
-            code = subprocess.run(program, stdout=log, stderr=log, env=environment, start_new_session=True).returncode
-        assert code == 0, (run.logs / f"{stage}.log").read_text()
-    return run
+def claimed(run):
+    """The checkpoints that the newest evaluation's processes took, as steps."""
+    newest = max((run.evaluations / "claims").iterdir(), key=lambda path: path.stat().st_mtime)
+    return [step for step, _ in rundir.find_steps(newest)]
 
 
 TINY = ("--preset", "tiny", "--train.steps", "40", "--train.keep-every", "2")
@@ -65,18 +56,7 @@ def calm(lab):
     return train_here("calm", "--nodes", "2", *LONGER)
 
 
-def kept(run):
-    """The steps whose generator stays."""
-    return [step for step, path in rundir.find_steps(run.checkpoints) if (path / "generator.safetensors").is_file()]
-
-
-def claimed(run):
-    """The checkpoints that the newest evaluation's processes took, by file name."""
-    newest = max((run.evaluations / "claims").iterdir(), key=lambda path: path.stat().st_mtime)
-    return sorted(path.name for path in newest.iterdir())
-
-
-def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(lab, calm, tmp_path):
+def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(lab, calm, watch, tmp_path):
     """Rows 2, 31: no command of Slurm where the training runs; its repository edited while it is preempted.
 
     Seen: "scontrol: not found" at the worst moment; a resumed training that is another one, without an error.
@@ -96,6 +76,7 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
     found = ids(typed.stdout)
     number, evaluation = found["train"], found["evaluate"]
     run = rundir.find("hurt")
+    seen = watch(run)
 
     def step():
         rows = rundir.read_metrics(run)
@@ -135,9 +116,8 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
     assert found["gpu_hours"]["estimated"] >= 1, "requeued from outside: nobody wrote its end"
     job = lab.wait_for(evaluation, 100, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
     assert job["JobState"] == "COMPLETED" and int(job["Restarts"]) >= 1, said("evaluate")
-    assert [step for step, _ in rundir.find_steps(run.evaluations)] == kept(run) and len(kept(run)) >= 4
-    took = re.findall(r"^evaluate: .* step (\d+)", said("evaluate"), re.MULTILINE)
-    assert len(took) == len(set(took)), took
+    evaluated_once(run, seen)
+    assert len(seen) >= 4
     assert "edited" not in said()
     first = min(path.stat().st_mtime for path in run.evaluations.glob("step-*/metrics.json"))
     assert first < run.outcome.stat().st_mtime, "beside the training, not after it"
@@ -150,7 +130,7 @@ def preempt(lab, number):
     subprocess.run(["sbatch", *options], input="#!/bin/sh\nsleep 5\n", capture_output=True, text=True, check=True)
 
 
-def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, tmp_path):
+def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, watch, tmp_path):
     """And two tasks share the evaluation: each checkpoint is taken by one of them. Made anew as an array of two jobs, too.
 
     If it failed: a chain that ends half way, other weights than on one machine, an evaluation left out, or made twice.
@@ -159,6 +139,7 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace("evaluate_processes: 1", "evaluate_processes: 2"))
     place = ("--nodes", "2", "--processes-per-node", "2", "--site", str(mine))
+    seen = watch(rundir.find("there"))
     shown = launch("submit", *place, "--run", "there", "--wait", *TINY)
     found = ids(shown)
     assert list(found) == ["train", "evaluate", "page"] and "preprocess: done already" in shown
@@ -173,27 +154,20 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, tmp_path):
     log = next((run.slurm / "train").glob("*_0_log.out")).read_text()
     assert "4 processes x 1" in log and "1 threads each" in log and "\x1b" not in log
     assert len(list((run.slurm / "train").glob("*_log.out"))) == 4, sorted((run.slurm / "train").iterdir())
-    evaluated_once(run)
-    assert len(list((run.slurm / "evaluate").glob("*_log.out"))) == 2
+    evaluated_once(run, seen)
+    assert len(list((run.slurm / "evaluate").glob("*_log.out"))) == 2 and claimed(run) == sorted(seen)
 
     for _, path in rundir.find_steps(run.evaluations):
         shutil.rmtree(path)
     shutil.rmtree(run.slurm / "evaluate")
+    seen = watch(run)
     array = ids(launch("submit", "--nodes", "2", "--evaluate-array", "2", "--run", "there", "--wait", *TINY))
     assert list(array) == ["evaluate", "page"]
-    evaluated_once(run)
+    evaluated_once(run, seen)
+    assert claimed(run) == sorted(seen)
     parts = [path.name for path in (run.slurm / "evaluate").glob("attempts.*")]
     assert sorted(parts) == ["attempts.0", "attempts.1"] and run.page.is_file()
     assert not list(run.evaluations.glob(".tmp-*"))
-
-
-def evaluated_once(run):
-    """Every checkpoint that stays was taken, by one process."""
-    assert [step for step, _ in rundir.find_steps(run.evaluations)] == kept(run)
-    said = "".join(path.read_text() for path in sorted((run.slurm / "evaluate").glob("*_log.out")))
-    took = re.findall(r"^evaluate: .* step (\d+)", said, re.MULTILINE)
-    assert len(took) == len(set(took)), took
-    assert claimed(run) == [rundir.step_name(step) for step in kept(run)]
 
 
 def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
@@ -229,7 +203,7 @@ def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
     launch("cancel", "dropped")
 
 
-def test_the_templates_do_the_whole_way(lab, launch, calm, tmp_path, monkeypatch):
+def test_the_templates_do_the_whole_way(lab, launch, calm, watch, tmp_path, monkeypatch):
     """`sbatch hpc/STAGE.sbatch RUN` without the launcher, for every stage that has one.
 
     If it failed: who can't use the launcher has files that do not run, or that train another thing.
@@ -239,6 +213,7 @@ def test_the_templates_do_the_whole_way(lab, launch, calm, tmp_path, monkeypatch
     launch("submit", "--nodes", "2", "--partition", "waiting", "--run", "templates", *LONGER)
     launch("cancel", "templates")
     run, before = rundir.find("templates"), []
+    seen = watch(run)
     shapes = {"preprocess": ["--cpus-per-task=2"], "train": ["--nodes=2"], "evaluate": []}
     for stage, shape in shapes.items():
         options = [*shape, *(["--dependency", f"afterok:{before[-1]}"] if before else []), "-o", str(tmp_path / f"{stage}.log")]
@@ -248,4 +223,4 @@ def test_the_templates_do_the_whole_way(lab, launch, calm, tmp_path, monkeypatch
         job = lab.wait_for(number, 150, "COMPLETED", "FAILED", "CANCELLED")
         assert job["JobState"] == "COMPLETED", (stage, (tmp_path / f"{stage}.log").read_text())
     same(run, calm)
-    evaluated_once(run)
+    evaluated_once(run, seen)

@@ -196,7 +196,8 @@ def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
     recorder = tmp_path / "python"
     recorder.write_text(
         '#!/bin/sh\nmkdir -p "$RECORD"\ntr "\\0" "\\n" < /proc/$$/environ | sort > "$RECORD/$SLURM_PROCID.env"\n'
-        'echo "$@" > "$RECORD/$SLURM_PROCID.argv"\nexit 0\n'
+        'echo "$@" > "$RECORD/$SLURM_PROCID.argv"\n'
+        f'echo "{{\\"attempt\\": \\"$SLURM_JOB_ID.0\\", \\"outcome\\": \\"done\\"}}" > "{run.outcome}"\n'
     )
     recorder.chmod(0o755)
     (train,) = [job for job in chain.jobs(run, wanted, site.load("slurm")) if job.stage == "train"]

@@ -2,193 +2,29 @@
 waits at a step (paced.py) until a test has done its harm to it. `finish` lets it come to its end, and compares batches and
 weights with those of a training of as many processes to which nothing happened."""
 
-import dataclasses
+import json
 import os
+import shutil
 import signal
-import stat
 import subprocess
-import sys
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 import undisturbed
-from lab import wait_until
 
-from p2p_dist import config, files, rundir
-from p2p_dist.jobs import site, slurm
-
-LONG = 150
-"""Seconds that something may take on a busy machine before a test gives up."""
-
-TRAINING = ("--preset", "tiny", "--train.steps", "24", "--train.keep-every", "1000")
-
-HOLD = 7
-"""The step that a training waits at: it has saved step 5, and lost nothing yet of what comes after."""
-
-AHEAD = 3
-"""So many trainings start before their test comes. Not all at once: two cores import torch for all of them."""
-
-# Those that are harmed where they are have their nodes for themselves.
-ONE, TWO, SHARED = ({"nodes": n, "partition": p} for n, p in ((1, "standard-g"), (2, "standard-g"), (1, "small")))
-SETTINGS = {
-    "out of time": {"time": "00:01:00", **SHARED},
-    "preempted": {"nodes": 2, "partition": "low"},
-    "preempted unsignalled": {"partition": "low"},
-    "accounting away": {"partition": "low"},
-    "controller away": SHARED,
-    "requeued from outside": SHARED,
-    "signalled": SHARED,
-    "not requeued": {"site": ("requeue: true", "requeue: false"), **SHARED},
-    "crashing": {"max_crash_restarts": 2, **SHARED},
-    "stuck": SHARED,
-    "evaluation failing": {"site": ("evaluate_processes: 1", "evaluate_processes: 2"), **SHARED},
-    "evaluation failing beside": {"evaluate": "during", **SHARED},
-    "slurmd lost": ONE,
-    "node lost": TWO,
-    "cancelled": {"evaluate": "during", **SHARED},
-}
-"""In the order of their tests, but for the first, which takes longest."""
-
-PLANS = {
-    "out of time": {"hold_starts": 2},
-    "crashing": {"crash": True},
-    "stuck": {"deaf": True},
-    "evaluation failing": {"evaluation": "task 1 fails"},
-    "evaluation failing beside": {"evaluation": "task 0 fails"},
-}
-"""See paced.py."""
-
-
-class Training:
-    """One run that trains through paced.py, queued with the launcher's own code."""
-
-    def __init__(self, lab, name, folder, twins):
-        self.lab, self.twins, self.jobs = lab, twins, {}
-        resources = dict(SETTINGS[name])
-        if change := resources.pop("site", None):
-            path = folder / f"{name}.yaml"
-            path.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace(*change))
-            resources["site"] = str(path)
-        self.run, wanted = undisturbed.begin(name.replace(" ", "-"), *TRAINING)
-        self.settings = dataclasses.replace(wanted, resources=config.Resources(**resources))
-        files.write_json(self.run.path / "plan.json", PLANS.get(name, {}))
-        self.hold(HOLD)
-        self.python = folder / "python"
-
-    def queue(self):
-        """What the launcher does last."""
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "executable", str(self.python))
-            slurm.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
-        found = slurm.queued_jobs(self.run)
-        self.jobs |= {stage: job.number for stage, job in found.items()}
-        return found
-
-    @property
-    def train(self):
-        """The training's job, as Slurm knows it."""
-        return self.jobs["train"]
-
-    def hold(self, step):
-        """Have it wait at this step instead."""
-        files.write_text(self.run.path / "hold", str(step))
-
-    @property
-    def step(self):
-        """The newest step that is noted."""
-        rows = rundir.read_metrics(self.run)
-        return rows[-1]["step"] if rows else 0
-
-    def log(self, part="*_0_log.out"):
-        """All that its processes and its batch shells said."""
-        return "\n".join(path.read_text() for path in sorted((self.run.slurm / "train").glob(part)))
-
-    def about(self):
-        """What to show when something did not happen."""
-        return f"{self.run.path.name}: {self.lab.job(self.train)}\n{self.log()}\n{self.attempts()}"
-
-    def attempts(self, kind="", word=None):
-        """The lines of its record that begin so; or one word of each."""
-        path = self.run.slurm / "train" / "attempts"
-        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-        return [line if word is None else line[word] for line in lines if line[0].startswith(kind)]
-
-    def until(self, done):
-        """Wait until `done()`."""
-        wait_until(done, LONG, self.about)
-
-    def until_it_holds(self):
-        """Wait until it has saved once and waits."""
-        self.until(lambda: self.step >= HOLD - 1 and rundir.find_steps(self.run.checkpoints))
-
-    def until_start(self, number):
-        """Wait until the job has begun for the so-manieth time."""
-        self.until(lambda: len(self.attempts("start")) >= number)
-
-    def until_end(self, state, stage="train"):
-        """Wait until the job of a stage is in this state for good."""
-        self.lab.wait_for(self.jobs[stage], LONG, state)
-
-    def finish(self):
-        """Let it come to its end; then nothing may be missing, nothing twice, and what waited has run once."""
-        self.hold(10**9)
-        for stage in ("train", "evaluate", "page"):
-            self.until_end("COMPLETED", stage)
-        self.compare()
-        for name in ("evaluated", "paged"):
-            assert len((self.run.path / name).read_text().split()) == 1, name
-
-    def compare(self):
-        """With the training of as many processes to which nothing happened."""
-        undisturbed.same(self.run, self.twins[self.settings.resources.nodes].result())
-        assert self.attempts("end", 5)[-1] == "done" and len(self.attempts("start")) == len(self.attempts("end"))
-        assert not list(self.run.path.rglob(".tmp-*"))
-
-
-@pytest.fixture(scope="module")
-def start(lab, tmp_path_factory):
-    """`start(name)`: that training, and in advance those that the next tests need."""
-    folder = tmp_path_factory.mktemp("paced")
-    python = folder / "python"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "paced.py"}" "$@"\n')
-    python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    alone, two = undisturbed.begin("alone", *TRAINING)[0], undisturbed.begin("two", "--nodes", "2", *TRAINING)[0]
-    undisturbed.preprocess_here(alone)
-    running, over = {}, threading.Event()
-
-    def skip_the_two_minutes():
-        while not over.wait(0.5):
-            waiting = lab.ask("squeue", "--noheader", "--states=PENDING", "--format=%i %r", check=False)
-            for number, reason in map(str.split, waiting.splitlines()):
-                if reason == "BeginTime":
-                    lab.release(number)
-
-    def start(name):
-        names = list(SETTINGS)
-        for one in ("out of time", *names[names.index(name) :][: AHEAD + 1]):
-            if one not in running:
-                running[one] = Training(lab, one, folder, twins)
-                running[one].queue()
-        return running[name]
-
-    with ThreadPoolExecutor(2) as pool:
-        twins = {2: pool.submit(undisturbed.train, two), 1: pool.submit(undisturbed.train, alone)}
-        skipping = pool.submit(skip_the_two_minutes)
-        yield start
-        over.set()
-    skipping.result()
+from p2p_dist import rundir
+from p2p_dist.jobs import slurm
+from p2p_dist.train import checkpoint
 
 
 def preempt(lab, run):
     """Have jobs of a partition of higher rank take the run's nodes."""
     nodes = lab.job(run.train)["NodeList"]
     script = "#!/bin/sh\nsleep 5\n"
-    options = ("-p", "high", "-w", nodes, "-N", lab.job(run.train)["NumNodes"], "--exclusive", "-o", "/dev/null", "--parsable")
-    done = subprocess.run(["sbatch", *options], input=script, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    options = ("-p", "high", "-w", nodes, "-N", lab.job(run.train)["NumNodes"], "--exclusive", "-o", "/dev/null")
+    subprocess.run(["sbatch", *options], input=script, capture_output=True, text=True, check=True)
 
 
 def test_preempted_with_a_user_signal(lab, start):
@@ -274,11 +110,14 @@ def test_requeued_from_outside(lab, start):
     run.until_it_holds()
     lab.ask("scontrol", "requeue", run.train)
     run.until_start(2)
-    run.hold(HOLD + 6)
-    run.until(lambda: run.step >= HOLD + 5)
+    began = int(run.attempts("start", 2)[1])
+    run.hold(began + 3)
+    run.until(lambda: run.step >= began + 2)
     lab.ask("scontrol", "requeue", run.train)
     run.until_start(3)
+    assert int(run.attempts("start", 2)[2]) > began, "saved in order, though nobody wrote it down"
     run.finish()
+    assert run.attempts("end", 5) == ["killed", "killed", "done"]
 
 
 def test_asked_to_stop_by_a_signal(lab, start):
@@ -395,6 +234,7 @@ def test_a_daemon_lost_leaves_processes_that_change_nothing(lab, start):
         run.until(lambda: "was superseded by" in run.log())
         assert run.run.read_outcome() is None
         run.finish()
+        assert run.attempts("end", 5) == ["killed", "done"]
     finally:
         lab.return_node(node)
 
@@ -449,3 +289,28 @@ def test_cancelled_by_hand_it_does_not_come_back(lab, start):
         (run.run.path / name).unlink()
     assert run.queue().keys() == {"train", "evaluate", "page"}
     run.finish()
+
+
+def test_one_bit_or_one_batch_more_or_less_is_seen(twins, tmp_path):
+    """The negative twin of every test above. If it failed: they would pass whatever came back."""
+    good = twins[1].result()
+
+    def copy(name):
+        return rundir.RunDir(shutil.copytree(good.path, tmp_path / name))
+
+    undisturbed.same(copy("as it was"), good)
+    other = copy("one bit")
+    step, state = checkpoint.load_newest(other.checkpoints)
+    moment = next(iter(state["networks"]["discriminator_optimiser"].values()))["exp_avg"]
+    moment.view(torch.int32).view(-1)[-1] ^= 1
+    shutil.rmtree(other.checkpoints / rundir.step_name(step))
+    checkpoint.save(other.checkpoints, step, state, {}, {})
+    with pytest.raises(AssertionError, match="other weights at step 24"):
+        undisturbed.same(other, good)
+    rows = rundir.read_metrics(good)
+    rows[3]["digests"], rows[4]["digests"] = rows[4]["digests"], rows[3]["digests"]
+    for name, wrong in {"swapped": rows, "missing": rows[:3] + rows[4:], "twice": rows[:4] + rows[3:]}.items():
+        other = copy(name)
+        other.metrics.write_text("".join(json.dumps(row) + "\n" for row in wrong))
+        with pytest.raises(AssertionError, match=r"other batches|every step once"):
+            undisturbed.same(other, good)

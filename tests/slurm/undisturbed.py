@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 
 import torch
 
@@ -77,31 +75,20 @@ def _same_bits(one, other):
     return one.dtype == other.dtype and one.shape == other.shape and torch.equal(*bits)
 
 
-@contextmanager
-def watch_evaluations(run):
-    """Yields step -> all that its evaluation's metrics.json has been so far: one that is made anew is another file."""
-    seen, over = {}, threading.Event()
-
-    def look():
-        while not over.wait(0.05):
-            for step, path in rundir.find_steps(run.evaluations):
-                try:
-                    file = (path / "metrics.json").stat()
-                except FileNotFoundError:
-                    continue  # just being removed
-                seen.setdefault(step, set()).add((file.st_ino, file.st_mtime_ns))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        thread.join()
+def watch_evaluations(run, seen, over):
+    """Note in `seen`, until `over`, step -> all that its evaluation was: one that is made anew is another file."""
+    while not over.wait(0.05):
+        for step, path in rundir.find_steps(run.evaluations):
+            try:
+                file = (path / "metrics.json").stat()
+            except FileNotFoundError:
+                continue  # just being removed
+            seen.setdefault(step, set()).add((file.st_ino, file.st_mtime_ns))
 
 
 def evaluated_once(run, seen):
     """Every checkpoint that stays has an evaluation, which nobody has made a second time."""
     kept = [step for step, path in rundir.find_steps(run.checkpoints) if (path / checkpoint.GENERATOR).is_file()]
     assert [step for step, _ in rundir.find_steps(run.evaluations)] == kept
-    assert {step: len(files) for step, files in seen.items()} == dict.fromkeys(kept, 1), f"{run.path.name}: evaluated twice"
+    times = {step: len(files) for step, files in seen.items()}
+    assert times == dict.fromkeys(kept, 1), f"{run.path.name}: how often each step was evaluated: {times}"

@@ -1,0 +1,135 @@
+"""Trainings that harm is done to: which there are, and what a test can do with one. They train through paced.py."""
+
+import dataclasses
+import sys
+
+import pytest
+import undisturbed
+from lab import wait_until
+
+from p2p_dist import config, files, rundir
+from p2p_dist.jobs import site, slurm
+
+LONG = 150
+"""Seconds that something may take on a busy machine before a test gives up."""
+
+TRAINING = ("--preset", "tiny", "--train.steps", "24", "--train.keep-every", "1000")
+
+HOLD = 7
+"""The step that a training waits at: it has saved step 5, and lost nothing yet of what comes after."""
+
+# Those that are harmed where they are have their nodes for themselves.
+ONE, TWO, SHARED = ({"nodes": n, "partition": p} for n, p in ((1, "standard-g"), (2, "standard-g"), (1, "small")))
+SETTINGS = {
+    "out of time": {"time": "00:01:00", **SHARED},
+    "preempted": {"nodes": 2, "partition": "low"},
+    "preempted unsignalled": {"partition": "low"},
+    "accounting away": {"partition": "low"},
+    "controller away": SHARED,
+    "requeued from outside": SHARED,
+    "signalled": SHARED,
+    "not requeued": {"site": ("requeue: true", "requeue: false"), **SHARED},
+    "crashing": {"max_crash_restarts": 2, **SHARED},
+    "stuck": SHARED,
+    "evaluation failing": {"site": ("evaluate_processes: 1", "evaluate_processes: 2"), **SHARED},
+    "evaluation failing beside": {"evaluate": "during", **SHARED},
+    "slurmd lost": ONE,
+    "node lost": TWO,
+    "cancelled": {"evaluate": "during", **SHARED},
+}
+"""In the order of their tests, but for the first, which takes longest."""
+
+PLANS = {
+    "out of time": {"hold_starts": 2},
+    "crashing": {"crash": True},
+    "stuck": {"deaf": True},
+    "evaluation failing": {"evaluation": "task 1 fails"},
+    "evaluation failing beside": {"evaluation": "task 0 fails"},
+}
+"""See paced.py."""
+
+
+class Training:
+    """One run that trains through paced.py, queued with the launcher's own code."""
+
+    def __init__(self, lab, name, folder, twins):
+        self.lab, self.twins, self.jobs = lab, twins, {}
+        resources = dict(SETTINGS[name])
+        if change := resources.pop("site", None):
+            path = folder / f"{name}.yaml"
+            path.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace(*change))
+            resources["site"] = str(path)
+        self.run, wanted = undisturbed.begin(name.replace(" ", "-"), *TRAINING)
+        self.settings = dataclasses.replace(wanted, resources=config.Resources(**resources))
+        files.write_json(self.run.path / "plan.json", PLANS.get(name, {}))
+        self.hold(HOLD)
+        self.python = folder / "python"
+
+    def queue(self):
+        """What the launcher does last."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "executable", str(self.python))
+            slurm.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
+        found = slurm.queued_jobs(self.run)
+        self.jobs |= {stage: job.number for stage, job in found.items()}
+        return found
+
+    @property
+    def train(self):
+        """The training's job, as Slurm knows it."""
+        return self.jobs["train"]
+
+    def hold(self, step):
+        """Have it wait at this step instead."""
+        files.write_text(self.run.path / "hold", str(step))
+
+    @property
+    def step(self):
+        """The newest step that is noted."""
+        rows = rundir.read_metrics(self.run)
+        return rows[-1]["step"] if rows else 0
+
+    def log(self, part="*_0_log.out"):
+        """All that its processes and its batch shells said."""
+        return "\n".join(path.read_text() for path in sorted((self.run.slurm / "train").glob(part)))
+
+    def about(self):
+        """What to show when something did not happen."""
+        return f"{self.run.path.name}: {self.lab.job(self.train)}\n{self.log()}\n{self.attempts()}"
+
+    def attempts(self, kind="", word=None):
+        """The lines of its record that begin so; or one word of each."""
+        path = self.run.slurm / "train" / "attempts"
+        lines = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [line if word is None else line[word] for line in lines if line[0].startswith(kind)]
+
+    def until(self, done):
+        """Wait until `done()`."""
+        wait_until(done, LONG, self.about)
+
+    def until_it_holds(self):
+        """Wait until it has saved once and waits."""
+        self.until(lambda: self.step >= HOLD - 1 and rundir.find_steps(self.run.checkpoints))
+
+    def until_start(self, number):
+        """Wait until the job has begun for the so-manieth time."""
+        self.until(lambda: len(self.attempts("start")) >= number)
+
+    def until_end(self, state, stage="train"):
+        """Wait until the job of a stage is in this state for good."""
+        self.lab.wait_for(self.jobs[stage], LONG, state)
+
+    def finish(self):
+        """Let it come to its end; then nothing may be missing, nothing twice, and what waited has run once."""
+        self.hold(10**9)
+        for stage in ("train", "evaluate", "page"):
+            self.until_end("COMPLETED", stage)
+        self.compare()
+        for name in ("evaluated", "paged"):
+            assert len((self.run.path / name).read_text().split()) == 1, name
+
+    def compare(self):
+        """With the training of as many processes to which nothing happened."""
+        undisturbed.same(self.run, self.twins[self.settings.resources.nodes].result())
+        assert self.attempts("end", 5)[-1] == "done" and len(self.attempts("start")) == len(self.attempts("end"))
+        assert not list(self.run.path.rglob(".tmp-*"))
