@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -62,21 +63,22 @@ def tiny_shards(tiny_songs: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return out
 
 
+def lay_out_run(place: Path, tiny_shards: Path, name: str = "run", **changed: dict[str, Any]) -> tuple[RunDir, config.Config]:
+    """A run directory in `place` over `tiny_shards` as the launcher lays it out; `changed`: train={...}, model={...}."""
+    base = presets.PRESETS["tiny"]
+    parts = {part: dataclasses.replace(getattr(base, part), **values) for part, values in changed.items()}
+    settings = dataclasses.replace(base, **parts)
+    run = RunDir(place / "runs" / name)
+    files.write_json(run.dataset, {"name": "tiny"})
+    files.write_text(run.config, presets.to_yaml(settings))
+    link = place / "shards" / "tiny"
+    link.parent.mkdir(exist_ok=True)
+    if not link.exists():  # a test may have put other shards there
+        link.symlink_to(tiny_shards)
+    return run, settings
+
+
 @pytest.fixture
 def new_run(tiny_shards: Path, tmp_path: Path) -> Callable[..., tuple[RunDir, config.Config]]:
-    """`new_run(name, train={...}, model={...})`: a run directory over `tiny_shards` as the launcher lays it out."""
-
-    def make(name: str = "run", **changed: dict[str, Any]) -> tuple[RunDir, config.Config]:
-        base = presets.PRESETS["tiny"]
-        parts = {part: dataclasses.replace(getattr(base, part), **values) for part, values in changed.items()}
-        settings = dataclasses.replace(base, **parts)
-        run = RunDir(tmp_path / "runs" / name)
-        files.write_json(run.dataset, {"name": "tiny"})
-        files.write_text(run.config, presets.to_yaml(settings))
-        link = tmp_path / "shards" / "tiny"
-        link.parent.mkdir(exist_ok=True)
-        if not link.exists():  # a test may have put other shards there
-            link.symlink_to(tiny_shards)
-        return run, settings
-
-    return make
+    """`new_run(name, train={...}, model={...})`: see `lay_out_run`."""
+    return functools.partial(lay_out_run, tmp_path, tiny_shards)

@@ -152,7 +152,9 @@ def difference(run: RunDir, other: RunDir) -> str | None:
 
 
 def _is_time(way: Way, run: RunDir) -> bool:
-    if saved(run) < STEPS // 3:
+    steps = rundir.resolve(run).train.steps
+    assert steps is not None
+    if saved(run) < steps // 3:
         return False
     return not way.in_a_save or any(run.checkpoints.glob(f"{files.TEMPORARY}*"))
 

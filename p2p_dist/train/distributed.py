@@ -174,10 +174,12 @@ def equalise(module: nn.Module, ranks: Ranks) -> None:
     if ranks.world_size == 1:
         return
     tensors = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
-    for tensor in tensors:
-        whole = tensor.contiguous()  # backends send memory in order, whatever the order of the axes
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        alike = [tensor for tensor in tensors if tensor.dtype == dtype]
+        whole = torch.cat([tensor.reshape(-1) for tensor in alike])  # in one piece: most are small, each trip takes its time
         dist.broadcast(whole, 0)
-        tensor.copy_(whole)
+        for tensor, values in zip(alike, whole.split([tensor.numel() for tensor in alike]), strict=True):
+            tensor.copy_(values.view(tensor.shape))
     sums = torch.stack([tensor.double().abs().sum() for tensor in tensors]).sum().cpu()
     everyone = [torch.zeros_like(sums) for _ in range(ranks.world_size)]
     dist.all_gather(everyone, sums, group=ranks.gloo)

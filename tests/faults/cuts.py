@@ -93,8 +93,11 @@ def in_child(function: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def cut_everywhere(folder: Path, sabotage: Callable[[], None] | None = None) -> tuple[list[str], list[str]]:
+def cut_everywhere(folder: Path, sabotage: Callable[[], None] | None = None, every: int = 1) -> tuple[list[str], list[str]]:
     """Cut the save of step 20, over whole checkpoints of 10 and 15 and a kept generator of 5, at every operation.
+
+    Args:
+        every: cut only one operation in so many.
 
     Returns:
         the operations, in order, and what was wrong after a cut at one of them.
@@ -120,7 +123,7 @@ def cut_everywhere(folder: Path, sabotage: Callable[[], None] | None = None) -> 
     whole = sorted(path.name for path in dry.iterdir())
     assert whole == ["step-00000005", "step-00000015", "step-00000020"]
     wrong: list[str] = []
-    for number, name in enumerate(made, 1):
+    for number, name in list(enumerate(made, 1))[::every]:
         place = folder / f"cut-{number}"
         shutil.copytree(before, place)
 

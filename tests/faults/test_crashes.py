@@ -19,12 +19,13 @@ from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.jobs import local
 from p2p_dist.train import checkpoint, distributed, loop
 from p2p_dist.train.verify import verify
+from tests.conftest import lay_out_run
 from tests.faults.job import At, Job
 from tests.train import on_ranks
 
 HOST = socket.gethostname()
 
-HANG = 4.0
+HANG = 5.0
 """Seconds without a step that count as hanging here; the machine may be busy."""
 
 
@@ -95,30 +96,8 @@ def hang(kind):
         time.sleep(1000)
 
 
-@pytest.mark.parametrize("kind", ["stopped", "GIL", "stuck"])
-def test_a_rank_hangs(begin, kind):
-    """Row 15: a rank is stopped (SIGSTOP), stuck in reading or writing, or a library holds the GIL for good.
-
-    Seen: node hours burn in silence.
-    Now: no step for `train.hang-after` seconds ends every rank that waits, all stacks in its log, exit code 70 and no
-    outcome: a crash. Where the GIL is held the stacks come all the same, and the kernel's alarm ends the process.
-    """
-    rank = 0 if kind == "GIL" else 1  # alone, so that only the alarm can end it
-    run = begin(world_size=rank + 1, steps=30)
-    job = Job(run, At(7, hang, (kind,), (rank,)))
-    begun = time.monotonic()
-    assert job.end() == console.CRASHED, job.log()
-    assert time.monotonic() - begun < HANG + 60
-    assert run.read_outcome() is None
-    told = {"stopped": "SIGKILL", "GIL": "SIGALRM", "stuck": "exit code 70"}[kind]
-    assert f"rank {rank} of {rank + 1} on {HOST} ended with {told}, after step 7" in job.log()
-    if kind == "stopped":  # it can't say anything; the one that waits for it does
-        assert f"rank 0 of 2 on {HOST}: no step in 4 s after step 7: it hangs, the stacks are above" in job.log()
-        assert "in train_step" in job.log()
-    else:
-        assert "in hang" in job.log(rank), "the stack says where it was"
-    if kind != "GIL":  # which may have cut the save of step 5
-        assert checkpoint.load_newest(run.checkpoints)[0] == 5
+def saves_hang():
+    checkpoint.save = lambda *_: time.sleep(1000)
 
 
 def no_watchdog():
@@ -126,30 +105,68 @@ def no_watchdog():
     loop.Watchdog._watch = lambda self: None
 
 
-def test_without_the_watchdog_it_would_wait(begin):
-    run = begin(steps=30)
-    job = Job(run, At(7, hang, ("stopped",), (1,)), sabotage=no_watchdog)
-    job.until(7)
-    time.sleep(HANG + 5)
-    assert job.parent.is_alive()
+@pytest.fixture(scope="module")
+def hanging(tmp_path_factory, tiny_shards):
+    """Trainings that come to hang, side by side, for each mostly waits: kind -> its job."""
+    place, jobs = tmp_path_factory.mktemp("hanging"), {}
+    for kind, world_size, rank, sabotage in (
+        ("GIL", 1, 0, None),  # alone, so that only the alarm can end it
+        ("stopped", 2, 1, None),
+        ("stuck", 2, 1, None),
+        ("no watchdog", 2, 1, no_watchdog),
+        ("save", 1, None, saves_hang),
+    ):
+        train = {"keep_every": 100, "hang_after": HANG, "steps": 30}
+        run, _ = lay_out_run(place, tiny_shards, kind, resources={"nodes": world_size}, train=train)
+        faults = [] if rank is None else [At(7, hang, ("stopped" if sabotage else kind,), (rank,))]
+        jobs[kind] = Job(run, *faults, sabotage=sabotage)
+    yield jobs
+    for job in jobs.values():
+        if job.parent.is_alive():
+            with pytest.raises(AssertionError, match="not ended"):
+                job.end(0)
+
+
+@pytest.mark.parametrize("kind", ["stopped", "GIL", "stuck"])
+def test_a_rank_hangs(hanging, kind):
+    """Row 15: a rank is stopped (SIGSTOP), stuck in reading or writing, or a library holds the GIL for good.
+
+    Seen: node hours burn in silence.
+    Now: no step for `train.hang-after` seconds ends every rank that waits, all stacks in its log, exit code 70 and no
+    outcome: a crash. Where the GIL is held the stacks come all the same, and the kernel's alarm ends the process.
+    """
+    rank, job = 0 if kind == "GIL" else 1, hanging[kind]
+    run = job.run
+    assert job.end(HANG + 60) == console.CRASHED, job.log()
+    assert run.read_outcome() is None
+    told = {"stopped": "SIGKILL", "GIL": "SIGALRM", "stuck": "exit code 70"}[kind]
+    assert f"rank {rank} of {rank + 1} on {HOST} ended with {told}, after step 7" in job.log()
+    if kind == "stopped":  # it can't say anything; the one that waits for it does
+        assert f"rank 0 of 2 on {HOST}: no step in 5 s after step 7: it hangs, the stacks are above" in job.log()
+        assert "in train_step" in job.log()
+    else:
+        assert "in hang" in job.log(rank), "the stack says where it was"
+    if kind != "GIL":  # which may have cut the save of step 5
+        assert checkpoint.load_newest(run.checkpoints)[0] == 5
+
+
+def test_without_the_watchdog_it_would_wait(hanging):
+    job = hanging["no watchdog"].until(7)
+    time.sleep(max(0.0, job.run.metrics.stat().st_mtime + HANG + 5 - time.time()))
+    assert job.parent.is_alive() and job.step() == 7
     with pytest.raises(AssertionError, match="not ended"):
         job.end(0)
 
 
-def saves_hang():
-    checkpoint.save = lambda *_: time.sleep(1000)
-
-
-def test_a_save_hangs(begin):
+def test_a_save_hangs(hanging):
     """Rows 15, 39: the file system takes a write and never answers.
 
     Seen: silent waste at the next save.
     Now: the next save waits for the one before; a wait longer than `train.hang-after` is a hang and names where.
     """
-    run = begin(world_size=1)
-    job = Job(run, sabotage=saves_hang)
+    job = hanging["save"]
     assert job.end() == console.CRASHED
-    assert "no step in 4 s after step" in job.log() and "saver.py" in job.log()
+    assert "no step in 5 s after step" in job.log() and "saver.py" in job.log()
 
 
 def test_a_port_that_is_in_use(ranks, tmp_path):
@@ -223,8 +240,8 @@ def test_begun_again_after_crashes(begin, monkeypatch, capsys):
     Seen: a person must look every hour; or node hours burn for days on one bug.
     Now: begun again at most `--max-crash-restarts` times, and only if it came further than at its last start.
     """
-    run = begin(steps=40)
-    twin = begin("twin", steps=40)
+    run = begin(steps=30)
+    twin = begin("twin", steps=30)
     assert Job(twin).end() == 0
     owner = rundir.own(run)
 
@@ -243,7 +260,7 @@ def test_begun_again_after_crashes(begin, monkeypatch, capsys):
     settings = rundir.resolve(run)
     monkeypatch.setattr(local, "_run_stage", stage([7, 13, 22]))
     assert local._run_until_it_ends("train", run, settings, owner) == console.DONE
-    assert on_ranks.equal(on_ranks.state(run.path, 40), on_ranks.state(twin.path, 40))
+    assert on_ranks.equal(on_ranks.state(run.path, 30), on_ranks.state(twin.path, 30))
     assert capsys.readouterr().err.count("begun again from there") == 3
 
     stuck = begin("stuck", steps=40)
@@ -253,7 +270,7 @@ def test_begun_again_after_crashes(begin, monkeypatch, capsys):
     assert told.count("begun again from there") == 1
     assert "it came no further than it was at its start (step 5)" in told
 
-    often = begin("often", steps=100)
+    often = begin("often", steps=40)
     monkeypatch.setattr(local, "_run_stage", stage([6, 11, 16, 21, 26, 31]))
     assert local._run_until_it_ends("train", often, settings, owner) == console.CRASHED
     assert "it crashed 4 times (--max-crash-restarts 3)" in capsys.readouterr().err

@@ -10,10 +10,10 @@ from tests.faults.test_saves import trained
 
 
 def test_the_drill(tiny_songs, tmp_path, monkeypatch, capsys):
-    """As a user types it, but for the number of ways: the others are injected one by one in this folder."""
+    """As a user types it, but for the number of steps and ways: the others are injected one by one in this folder."""
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(drill, "WAYS", [drill.WAYS[6]])
-    assert check.main(["drill", "--data", str(tiny_songs)]) == console.DONE
+    assert check.main(["drill", "--data", str(tiny_songs), "--steps", "30"]) == console.DONE
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [line.split("|")[-2].strip() for line in table] == ["came back", "---------", "exactly"]
     assert [line.split("|")[2].strip() for line in table[2:]] == ["-9"]

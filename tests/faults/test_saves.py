@@ -37,7 +37,7 @@ def test_a_save_cut_at_every_operation(ranks, tmp_path):
 
 
 def test_the_cuts_see_a_save_that_writes_in_place(ranks, tmp_path):
-    ((_, wrong),) = ranks(1, cuts.cut_everywhere, tmp_path, cuts.writes_in_place, seconds=300)
+    ((_, wrong),) = ranks(1, cuts.cut_everywhere, tmp_path, cuts.writes_in_place, 4, seconds=300)
     assert any("left behind: damaged-" in problem for problem in wrong)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from p2p_dist import console, rundir
+from p2p_dist.jobs import stages
 from p2p_dist.train import checkpoint, distributed, stop
 from p2p_dist.train.verify import verify
 from tests.faults.job import At, Job, children
@@ -26,7 +27,9 @@ def begin(new_run):
     """`begin(name, ranks, train settings)`: a run directory for so many ranks."""
 
     def make(name="run", world_size=2, **changed):
-        return new_run(name, resources={"nodes": world_size}, train={"keep_every": 100, **changed})[0]
+        evaluate = {"songs": 1, "seconds": 1.0, "iterations": 2}
+        train = {"keep_every": 100, **changed}
+        return new_run(name, resources={"nodes": world_size}, train=train, evaluate=evaluate)[0]
 
     return make
 
@@ -162,7 +165,7 @@ def slow_saves():
     honest = checkpoint.save
 
     def save(*arguments):
-        time.sleep(1.5)
+        time.sleep(1)
         honest(*arguments)
 
     checkpoint.save = save
@@ -288,8 +291,7 @@ def test_while_evaluating(begin):
     assert shell.wait(60) == console.STOPPED
     assert not list(run.evaluations.glob("step-*"))
     assert run.read_outcome("evaluate")["outcome"] == "stopped"
-    again = subprocess.run(["bash", "-c", program], timeout=120)
-    assert again.returncode == 0
+    assert stages.evaluate(run, rundir.resolve(run)) == console.DONE
     assert [path.name for path in run.evaluations.glob("[.s]*")] == [rundir.step_name(5)]
 
 
