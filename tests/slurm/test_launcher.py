@@ -12,7 +12,7 @@ import pytest
 from lab import ACCOUNT, lay_out_shards
 
 from p2p_dist import config, presets, rundir
-from p2p_dist.jobs import chain, site, slurm
+from p2p_dist.jobs import chain, sbatch, site, slurm
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -168,10 +168,10 @@ def test_requests_for_lumi(change, accepted, lab, tmp_path):
     if accepted:
         assert "--exclusive" in train.script() and "P2P_CPU_MASKS=0xfe000000000000,0xfe" in train.script()
         for job in jobs:
-            slurm.check(job)
+            sbatch.check(job)
     else:
         with pytest.raises(ValueError, match="Slurm refuses the train job"):
-            slurm.check(train)
+            sbatch.check(train)
 
 
 def test_a_drill_on_the_cluster(lab, launch):
