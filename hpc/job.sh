@@ -8,14 +8,8 @@ stage=$1 run=$(realpath "$2")
 here=$run/code/hpc
 member=${SLURM_ARRAY_TASK_ID:-}
 export P2P_ATTEMPTS="$run/slurm/$stage/attempts${member:+.$member}"
-bash "$here/begin.sh" "$stage" "$run"
-if [ "$stage" = evaluate ]; then
-    export P2P_CLAIMS="${P2P_CLAIMS:-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}" # a successor goes on with these
-    bash "$here/claims.sh" "$run/evaluations/claims/$P2P_CLAIMS"
-fi
-if [ "$stage ${P2P_EVALUATE:-}" = "evaluate during" ]; then
-    bash "$here/watch.sh" "$run" "$2" & watching=$!
-fi
+# Slurm takes the number of the last part of an array for all of them.
+export P2P_JOB="${member:+${SLURM_ARRAY_JOB_ID}_}${member:-$SLURM_JOB_ID}"
 
 export PYTHONPATH="$run/code" PYTHONUNBUFFERED=1
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not take it over from the job
@@ -34,6 +28,16 @@ rank=("${P2P_PYTHON:-python3}" -P -m p2p_dist.jobs.stages "$stage" "$run")
 if [ -n "${P2P_ENVIRONMENT:-}${P2P_CONTAINER:-}" ]; then
     rank=(bash "$here/rank.sh" "${rank[@]}")
 fi
+
+bash "$here/begin.sh" "$stage" "$run" # as late as it can be: a cancel before it is seen there, one after it by the tasks
+if [ "$stage" = evaluate ]; then
+    export P2P_CLAIMS="${P2P_CLAIMS:-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}" # a successor goes on with these
+    bash "$here/claims.sh" "$run/evaluations/claims/$P2P_CLAIMS"
+fi
+if [ "$stage ${P2P_EVALUATE:-}" = "evaluate during" ]; then
+    bash "$here/watch.sh" "$run" & watching=$!
+fi
+
 code=0
 "${step[@]}" "${rank[@]}" || code=$?
 [ -z "${watching:-}" ] || kill "$watching" 2>/dev/null || true

@@ -1,11 +1,7 @@
 #!/usr/bin/env bash
 # Beside an evaluation that waits for checkpoints: say so when no job trains the run any more, whatever ended it, because
-# nothing inside the job may ask Slurm: watch.sh RUN RUN_BY_ANOTHER_NAME
+# nothing inside the job may ask Slurm: watch.sh RUN
 set -euo pipefail
 while sleep "${P2P_WATCH_EVERY:-60}"; do
-    queued=$(squeue --me --noheader --format=%k 2>/dev/null) || continue # a controller that is away has not answered
-    if ! grep -qxF -e "p2p_dist train $1" -e "p2p_dist train $2" <<<"$queued"; then
-        touch "$1/slurm/evaluate/no-training"
-        exit
-    fi
+    bash "${0%/*}/training.sh" "$1" || { touch "$1/slurm/evaluate/no-training" && exit; }
 done

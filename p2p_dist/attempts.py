@@ -1,6 +1,6 @@
 """How often a stage was begun, how those starts ended, how far each came: counted from a file, never from memory.
 
-One line each, the same that hpc/begin.sh and hpc/requeue.sh write, so that a shell without this program can count too:
+On one machine; on Slurm the shell does it, without this program, in such lines with a few words more (hpc/begin.sh).
 
     launch NAME                                     a person began it: the counts begin anew
     start ATTEMPT PROGRESS SECONDS NODES            PROGRESS is a number that grows: for training the newest checkpoint

@@ -319,7 +319,7 @@ class Resources:
     max_crash_restarts: int = 3
     """how often one that crashed is, provided that it came further than at its last start"""
     max_gpu_hours: float | None = None
-    """no further start once so many are used (default: as many as the starts can take)"""
+    """no further start once the run's trainings have used so many, over all its launches (default: as the starts can take)"""
 
     def __post_init__(self) -> None:
         _positive(self, "nodes")

@@ -7,6 +7,7 @@ evaluations/ranking.json           see ranking.py
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Collection
@@ -27,7 +28,7 @@ from p2p_dist.evaluate.metrics import Measured, Row, measure
 from p2p_dist.evaluate.references import Reference
 from p2p_dist.evaluate.take import take
 from p2p_dist.model.generator import Generator
-from p2p_dist.rundir import RunDir, check_still_ours
+from p2p_dist.rundir import RunDir, check_still_ours, is_evaluation
 from p2p_dist.train import checkpoint
 
 SHOWN = ("lock8", "f1t_beyond_chance", "mmd", "level_error")
@@ -74,11 +75,17 @@ def evaluate(
                 console.complain(f"left out: {error}")
                 damaged.append(str(error))
                 continue
-            shutil.rmtree(out / item.path.name, ignore_errors=True)  # what is left of one that lost files
+            result = out / item.path.name
+            _clear(result)
             generator = generate.load(weights, config, device)
-            with files.new_folder(out / item.path.name) as folder:
-                mean = _evaluate_one(folder, item.step, generator, heard, known, config)
-                check_still_ours()
+            try:
+                with files.new_folder(result) as folder:
+                    mean = _evaluate_one(folder, item.step, generator, heard, known, config)
+                    check_still_ours()
+            except OSError:
+                if is_evaluation(result):
+                    continue  # a job that does not share with this one's was first, and what it made stays
+                raise
             mine += 1
             progress.total = max(mine, left)
             progress.update(mine, f"step {item.step}" + "".join(f", {n} {v:.3g}" for n in SHOWN if (v := mean[n]) is not None))
@@ -86,6 +93,19 @@ def evaluate(
     if damaged:
         raise ValueError(f"{damaged[0]}; all others are evaluated: remove its folder, and type the command again")
     return mine
+
+
+def _clear(result: Path) -> None:
+    """Take what is left of an evaluation that lost files out of the way; one that is whole stays."""
+    if not result.exists() or is_evaluation(result):
+        return
+    aside = files.temporary_beside(result)
+    with contextlib.suppress(FileNotFoundError):  # another has done it
+        result.rename(aside)
+        if is_evaluation(aside):  # another has done it and evaluated anew, all since the first line
+            with contextlib.suppress(OSError):  # and yet another
+                aside.rename(result)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def held_out(dataset: Path, config: Config) -> list[HeldOut]:

@@ -21,6 +21,7 @@ from p2p_dist.data import shards
 from p2p_dist.evaluate import checkpoints, command, excerpts, foreign
 from p2p_dist.evaluate.metrics import measure
 from p2p_dist.model.generator import Generator
+from p2p_dist.train import checkpoint
 from tests.conftest import write_songs
 from tests.evaluate import on_ranks
 
@@ -132,6 +133,41 @@ def test_a_damaged_checkpoint_is_named_and_the_others_are_evaluated(copied: tupl
         checkpoints.evaluate(run, settings)
     assert rundir.is_evaluation(run.evaluations / "step-00000020")
     assert not (run.evaluations / "step-00000015").exists()
+
+
+@pytest.mark.parametrize("when", ["while it measures", "before it begins", "while it clears away what lost a file"])
+def test_whoever_evaluates_the_same_first_is_left_alone(
+    when: str, copied: tuple[rundir.RunDir, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two jobs that do not share: a template beside the launcher's, an array beside one that another launch queued.
+
+    If it failed: what one has finished is removed by the other, or the later one fails, with checkpoints left.
+    """
+    run, settings = copied
+    result, others = run.evaluations / "step-00000005", run.path / "of the other job"
+    result.rename(others)
+    if when == "while it clears away what lost a file":
+        files.write_json(result / "metrics.json", {"songs": [{"key": "five"}]})  # without its sound
+    made = {path.name: path.stat().st_ino for path in others.rglob("*")}
+
+    place, name = {
+        "while it measures": (checkpoints, "_evaluate_one"),
+        "before it begins": (checkpoint, "load_generator"),
+        "while it clears away what lost a file": (checkpoints, "is_evaluation"),
+    }[when]
+    function = getattr(place, name)
+
+    def then_another_finishes(*arguments: Any) -> Any:
+        found = function(*arguments)
+        if others.exists():
+            shutil.rmtree(result, ignore_errors=True)
+            others.rename(result)
+        return found
+
+    monkeypatch.setattr(place, name, then_another_finishes)
+    assert checkpoints.evaluate(run, settings, [5]) == 0
+    assert made == {path.name: path.stat().st_ino for path in result.rglob("*")}
+    assert not list(run.evaluations.glob(".tmp-*"))
 
 
 def test_two_processes_share_the_work_and_agree(copied: tuple[rundir.RunDir, Config], ranks: Any) -> None:

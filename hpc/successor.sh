@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Queue a job that goes on in place of this one, which may not be requeued: successor.sh STAGE RUN. It asks for what this one
+# was given, on whatever command line or by whatever variable: its script alone does not say.
+set -euo pipefail
+stage=$1 run=$2 job=$SLURM_JOB_ID
+fail() { echo "$stage stopped, but $1: type the same launch command to go on" && exit 75; }
+scontrol write batch_script "$job" "$run/slurm/$stage/$job.sh" >/dev/null || fail "Slurm can't be asked"
+asked=$(squeue --noheader --job "$job" --format='%l|%f|%h|%b') || fail "Slurm can't be asked"
+IFS='|' read -r time features share gres <<<"$asked"
+options=("--dependency=afterany:$job" "--comment=p2p_dist $stage $run" "--time=$time") # found by its comment while it waits
+[ "$share" != NO ] || options+=(--exclusive)
+[[ $features == @(|"(null)") ]] || options+=("--constraint=$features")
+case ${SLURM_GPUS:-}${SLURM_GPUS_PER_NODE:-}${SLURM_GPUS_PER_TASK:-}$gres in # not twice: they would be added up
+gres[:/]*) options+=("--gres=${gres//gres[:\/]/}") ;;
+esac
+for pair in JOB_NAME:job-name JOB_ACCOUNT:account JOB_QOS:qos JOB_PARTITION:partition JOB_RESERVATION:reservation \
+    JOB_NUM_NODES:nodes NTASKS:ntasks NTASKS_PER_NODE:ntasks-per-node CPUS_PER_TASK:cpus-per-task \
+    GPUS:gpus GPUS_PER_NODE:gpus-per-node GPUS_PER_TASK:gpus-per-task \
+    MEM_PER_NODE:mem MEM_PER_CPU:mem-per-cpu MEM_PER_GPU:mem-per-gpu; do
+    name=SLURM_${pair%:*}
+    [ -z "${!name:-}" ] || options+=("--${pair#*:}=${!name}")
+done
+for name in $(compgen -e | grep -E '^(SLURM|SRUN|SBATCH)_'); do # else what this job was given is taken for the next's
+    [ "$name" = SLURM_CONF ] || unset "$name"
+done
+next=$(sbatch --parsable "${options[@]}" "$run/slurm/$stage/$job.sh" "$run") || fail "Slurm takes no further job"
+echo "successor $next" >>"$P2P_ATTEMPTS"
+# Jobs that wait for this one to end well would wait for ever.
+squeue --me --noheader --format='%i %E' | { grep -wF "afterok:$job" || true; } | while read -r waiting _; do
+    scontrol update "jobid=$waiting" "dependency=afterok:$next"
+done
+echo "$stage stopped; it can't be requeued here: job $next goes on in its place"
+exit 75

@@ -1,0 +1,412 @@
+"""What a job's batch shell decides, in hpc/: beginning, ending, going on. Slurm's commands only answer what a test says and
+write down their call here; a real Slurm answers them in tests/slurm."""
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from p2p_dist import config, rundir
+from p2p_dist.jobs import chain, site
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+SQUEUE = """#!/bin/sh
+cd "{folder}"
+case "$*" in
+*--Format=*) cat state ;;
+*%k*) cat comments ;;
+*%V*) cat submitted ;;
+*%l*) cat given ;;
+*%E*) cat waiting ;;
+esac
+"""
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """The first and last lines of a batch script: begin.sh and requeue.sh.
+
+    A real Slurm requeues in tests/slurm.
+    """
+    run = rundir.RunDir(tmp_path / "a run")
+    slurm = tmp_path / "slurm"
+    slurm.mkdir()
+    sbatch = 'printf "%s\\n" "$@" > sbatch; env | grep -E "^(SLURM|SBATCH)_" > inherited; echo 8'
+    commands = {
+        "squeue": SQUEUE.format(folder=slurm),
+        "scontrol": f'#!/bin/sh\ncd "{slurm}"\n[ "$1" != requeue ] || [ ! -e refusal ] || {{ cat refusal >&2; exit 1; }}\n'
+        'echo "$@" >> called\n',
+        "sbatch": f'#!/bin/sh\ncd "{slurm}"\n{sbatch}\n',
+        "sleep": "#!/bin/sh\n",
+    }
+    for name, text in commands.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("P2P_JOB", "7")
+
+    class Job:
+        def answer(self, name, text):
+            """What Slurm says from now on."""
+            (slurm / name).write_text(text + "\n")
+
+        def told(self, name):
+            """What Slurm was told, in words."""
+            return (slurm / name).read_text().splitlines()
+
+        def stage(self, name):
+            self.name, self.log = name, run.slurm / name / "attempts"
+            monkeypatch.setenv("P2P_ATTEMPTS", str(self.log))
+
+        def lines(self, kind, word):
+            """One word of each line of its record that begins so."""
+            return [line.split()[word] for line in self.log.read_text().splitlines() if line.startswith(kind)]
+
+        def begin(self, restart=0):
+            monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+            command = ["bash", CHECKOUT / "hpc" / "begin.sh", self.name, run.path]
+            return subprocess.run(command, capture_output=True, text=True)
+
+        def end(self, code):
+            (slurm / "called").unlink(missing_ok=True)
+            command = ["bash", CHECKOUT / "hpc" / "requeue.sh", self.name, run.path, str(code)]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode != 127, done
+            done.requeued = (slurm / "called").is_file() and "requeue" in (slurm / "called").read_text()
+            return done
+
+        def progress(self, step):
+            folder = run.checkpoints if self.name == "train" else run.evaluations
+            (folder / rundir.step_name(step)).mkdir(parents=True)
+
+    Job.run = run
+    job = Job()
+    job.stage("train")
+    job.answer("state", "RUNNING")
+    return job
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "leaves", "requeued"),
+    [
+        ("done", 1, 0, False),
+        ("failed", 75, 1, False),
+        ("stopped", 143, 75, True),
+        (None, 75, 75, True),
+        (None, 0, 75, True),  # a node was lost
+        (None, 140, 75, True),
+        (None, 1, 1, False),
+        (None, 137, 137, False),
+        (None, 255, 75, True),
+    ],
+)
+def test_the_batch_shell_decides_by_the_outcome_before_the_exit_code(outcome, code, leaves, requeued, job):
+    assert job.begin().returncode == 0
+    if outcome:
+        job.run.write_outcome("train", outcome)
+    done = job.end(code)
+    assert (done.returncode, done.requeued) == (leaves, requeued), done
+
+
+def test_tasks_that_share_an_evaluation_end_each_for_itself(job):
+    """One was done when another was asked to stop: what that one has left goes on, and is not taken for a failure."""
+    job.stage("evaluate")
+    job.begin()
+    job.run.write_outcome("train", "done")
+    job.run.write_outcome("evaluate", "done")
+    for code, leaves in ((75, 75), (1, 1), (0, 0)):
+        done = job.end(code)
+        assert (done.returncode, done.requeued) == (leaves, code == 75)
+
+
+def test_an_older_attempts_outcome_does_not_count(job):
+    job.begin()
+    job.run.write_outcome("train", "stopped")
+    job.begin(1)
+    assert job.end(70).returncode == 70
+
+
+@pytest.mark.parametrize("code", [0, 70, 75])
+def test_the_batch_shell_of_an_older_attempt_queues_nothing(code, job, monkeypatch):
+    """Its node was lost to Slurm, not to itself. If it failed: it requeues, and so stops, what goes on elsewhere."""
+    job.begin()
+    job.begin(1)
+    before = job.log.read_text()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    done = job.end(code)
+    assert "7.0 was superseded by 7.1" in done.stdout and not done.requeued and job.log.read_text() == before
+
+
+@pytest.mark.parametrize("state", ["PENDING 1", "RUNNING 1", "COMPLETING 1"])
+def test_what_slurm_has_queued_again_is_not_queued_again(state, job):
+    """It may even have begun already, and not yet have written so. If it failed: what goes on elsewhere is stopped."""
+    job.begin()
+    job.answer("state", state)
+    done = job.end(0)
+    assert done.returncode == 75 and not done.requeued and "Slurm itself has queued it again" in done.stdout
+
+
+def test_what_was_queued_again_just_now_has_no_successor(job):
+    """Between the two questions. If it failed: a successor beside the job itself, both in one run."""
+    job.begin()
+    job.answer("refusal", "Job is pending execution for job 7")
+    done = job.end(75)
+    assert done.returncode == 75 and "successor" not in job.log.read_text()
+
+
+def test_a_job_that_begins_while_this_one_asks_is_left_alone(job, tmp_path):
+    """Of the same stage: a template beside the launcher's. If it failed: the older one comes back and takes the run again."""
+    job.begin()
+    job.answer("refusal", "Unable to contact slurm controller")
+    (tmp_path / "sleep").write_text(f'#!/bin/sh\necho "start 9.0 0 1 1" >> "{job.log}"\nrm -f "{tmp_path}/slurm/refusal"\n')
+    done = job.end(75)
+    assert not done.requeued and "superseded by 9.0" in done.stdout
+
+
+def test_an_older_attempt_writes_no_outcome(job, monkeypatch):
+    job.begin()
+    job.begin(1)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    with pytest.raises(rundir.SupersededError, match=r"7\.0 was superseded by 7\.1"):
+        job.run.write_outcome("train", "stopped")
+    assert job.run.read_outcome() is None
+
+
+def test_a_crash_is_begun_again_only_with_progress_and_a_few_times(job):
+    for restart in range(3):
+        job.begin(restart)
+        job.progress(restart + 1)
+        assert job.end(139).requeued
+    job.begin(3)
+    job.progress(4)
+    done = job.end(139)
+    assert done.returncode == 139 and not done.requeued and "4 crashes" in done.stdout
+
+
+def test_a_container_that_does_not_start_is_tried_once_more(job):
+    job.begin()
+    assert job.end(255).requeued
+    job.begin(1)
+    assert job.end(255).returncode == 255
+
+
+def test_starts_without_progress_and_without_end_come_to_an_end(job, monkeypatch):
+    """Counted at the start, since a job that is preempted or lost with its node never reaches its last line."""
+    for restart in range(3):
+        assert job.begin(restart).returncode == 0
+    stuck = job.begin(3)
+    assert stuck.returncode == 1 and "begun 4 times from the same place" in stuck.stdout
+    assert job.lines("end", 5) == ["killed"] * 3 + ["failed"]
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert job.begin().returncode == 0, "a person's new launch counts anew"
+
+
+def test_restarts_are_bounded(job, monkeypatch):
+    monkeypatch.setenv("P2P_MAX_REQUEUES", "1")
+    for restart, leaves in enumerate((0, 0, 1)):
+        job.progress(restart + 1)
+        assert job.begin(restart).returncode == leaves
+    monkeypatch.setenv("P2P_MAX_REQUEUES", "2")
+    job.run.write_outcome("train", "stopped")
+    done = job.end(75)
+    assert not done.requeued and "--max-requeues" in done.stdout
+
+
+def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
+    """Of the run, over all its launches, at a start as well as at an end.
+
+    If it failed: what Slurm itself requeues, or a person launches again, is billed on and on.
+    """
+    monkeypatch.setenv("P2P_MAX_SECONDS", "3600")
+    assert job.begin().returncode == 0
+    begun = int(job.lines("start", 3)[0])
+    job.log.write_text(job.log.read_text().replace(str(begun), str(begun - 90_000)))
+    (job.run.status).touch()  # it lived until now
+    done = job.begin(1)
+    assert done.returncode == 75 and "more --max-gpu-hours" in done.stdout and job.lines("end", 5) == ["killed", "stopped"]
+    monkeypatch.setenv("SLURM_JOB_ID", "8")
+    assert job.begin().returncode == 75, "a new launch does not refill what the run may use"
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "25")
+    assert job.begin(1).returncode == 75, "25 hours of one node are one of 25"
+    monkeypatch.setenv("P2P_MAX_SECONDS", "3700")
+    assert job.begin(2).returncode == 0
+    monkeypatch.setenv("P2P_MAX_SECONDS", "3600")
+    job.run.write_outcome("train", "stopped")
+    done = job.end(75)
+    assert done.returncode == 75 and not done.requeued and "--max-gpu-hours" in done.stdout
+
+
+def test_a_cancelled_run_is_not_begun_again(job, monkeypatch):
+    """Nor one that was cancelled before its first process, which no signal reached, or while its job waited to begin anew."""
+    job.begin()
+    (job.run.slurm / "cancelled").touch()
+    job.run.write_outcome("train", "stopped")
+    done = job.end(75)
+    assert done.returncode == 75 and not done.requeued
+    for restart in (1, 0):
+        done = job.begin(restart)
+        assert done.returncode == 75 and "was cancelled" in done.stdout and job.lines("end", 5)[-1] == "stopped"
+    # What a person queues after that is a new launch, as with the launcher, which takes the mark away itself.
+    job.answer("submitted", time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() - 60)))
+    assert job.begin().returncode == 75
+    job.answer("submitted", time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 60)))
+    assert job.begin(1).returncode == 75, "a requeued job has a new time, too"
+    assert job.begin().returncode == 0 and not (job.run.slurm / "cancelled").exists()
+
+
+def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeypatch):
+    """If it failed: a training of days, or one that waits in the queue, loses the evaluation beside it, and the page."""
+    job.stage("evaluate")
+    monkeypatch.setenv("P2P_EVALUATE", "during")
+    monkeypatch.setenv("P2P_MAX_REQUEUES", "2")
+    link = job.run.path.with_name("by another name")
+    link.symlink_to(job.run.path)
+    job.answer("comments", f"p2p_dist page {link}\np2p_dist train {link}")
+    for restart in range(6):
+        assert job.begin(restart).returncode == 0
+        job.run.write_outcome("evaluate", "stopped")
+        assert job.end(75).requeued
+    assert set(job.lines("start", 5)) == {"beside"}
+    job.answer("comments", f"p2p_dist page {job.run.path}\np2p_dist train {job.run.path}-2")
+    for restart in (6, 7, 8):
+        assert job.begin(restart).returncode == 0, "the training is over: now it counts"
+    done = job.begin(9)
+    assert done.returncode == 1 and "begun 4 times from the same place" in done.stdout
+
+
+def test_a_crash_behind_143_is_counted(job):
+    """143 hides every lower code, 139 and 137 too. A training that came further listened, and would have said that it stopped;
+    where it did not, starts from one place are bounded. If it failed: one that crashes each time is begun again ten times."""
+    for restart in range(4):
+        job.begin(restart)
+        job.progress(restart + 1)
+        done = job.end(143)
+        assert done.requeued == (restart < 3)
+    assert job.lines("end", 5) == ["crash"] * 4
+    job.begin(4)
+    assert job.end(143).requeued and job.lines("end", 5)[-1] == "stopped"
+
+
+def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
+    """Its last part has the array's own number. If it failed: all parts are begun again, those that are done as well; or, as
+    all are listed, none."""
+    code = job.run.code / "hpc"
+    shutil.copytree(CHECKOUT / "hpc", code)
+    (tmp_path / "srun").write_text(f'#!/bin/sh\necho "$P2P_JOB $P2P_ATTEMPTS" > "{tmp_path}/slurm/srun"\nexit 75\n')
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")
+    for name, number in (("SLURM_JOB_ID", "7"), ("SLURM_ARRAY_JOB_ID", "7"), ("SLURM_ARRAY_TASK_ID", "0")):
+        monkeypatch.setenv(name, number)
+    command = ["bash", code / "job.sh", "evaluate", job.run.path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 75 and "queued again" in done.stdout, done
+    assert job.told("called")[-1] == "requeue 7_0"
+    assert job.told("srun") == [f"7_0 {job.run.slurm}/evaluate/attempts.0"]
+
+
+def test_nothing_is_started_in_a_cancelled_run(job, monkeypatch, tmp_path):
+    code = job.run.code / "hpc"
+    shutil.copytree(CHECKOUT / "hpc", code)
+    (tmp_path / "srun").write_text(f'#!/bin/sh\ntouch "{tmp_path}/slurm/srun"\n')
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")
+    job.run.slurm.mkdir(exist_ok=True)
+    (job.run.slurm / "cancelled").touch()
+    done = subprocess.run(["bash", code / "job.sh", "train", job.run.path], capture_output=True, text=True)
+    assert done.returncode == 75 and "was cancelled" in done.stdout and not (tmp_path / "slurm" / "srun").exists()
+
+
+GIVEN = {
+    "SLURM_JOB_NAME": ("job-name", "mine"),
+    "SLURM_JOB_ACCOUNT": ("account", "project_1"),
+    "SLURM_JOB_QOS": ("qos", "normal"),
+    "SLURM_JOB_PARTITION": ("partition", "standard-g"),
+    "SLURM_JOB_NUM_NODES": ("nodes", "2"),
+    "SLURM_NTASKS": ("ntasks", "16"),
+    "SLURM_NTASKS_PER_NODE": ("ntasks-per-node", "8"),
+    "SLURM_CPUS_PER_TASK": ("cpus-per-task", "7"),
+    "SLURM_GPUS_PER_NODE": ("gpus-per-node", "8"),
+    "SLURM_MEM_PER_NODE": ("mem", "491520"),
+}
+
+
+@pytest.mark.parametrize("gpus_by_gres", [False, True])
+def test_a_successor_asks_for_what_this_job_was_given(gpus_by_gres, job, monkeypatch):
+    """If it failed: one process instead of 16, another project billed, a time limit of the template's; or the launcher, and the
+    evaluation that waits, do not see that the run goes on."""
+    given = dict(GIVEN)
+    if gpus_by_gres:
+        del given["SLURM_GPUS_PER_NODE"]
+    for name, (_, value) in given.items():
+        monkeypatch.setenv(name, value)
+    for name in ("SBATCH_ACCOUNT", "SBATCH_TIMELIMIT", "SLURM_GPUS_ON_NODE"):
+        monkeypatch.setenv(name, "other")
+    job.begin()
+    job.answer("refusal", "Requested operation is presently disabled for job 7")
+    job.answer("given", "3:00:00|(null)|NO|gres:gpu:8")
+    job.answer("waiting", "12 afterok:7(unfulfilled)\n13 afterok:77(unfulfilled)")
+    done = job.end(75)
+    assert done.returncode == 75 and "job 8 goes on in its place" in done.stdout, done
+    *options, script, run = job.told("sbatch")
+    wanted = {f"--{option}={value}" for option, value in given.values()}
+    wanted |= {
+        "--parsable",
+        "--dependency=afterany:7",
+        "--time=3:00:00",
+        "--exclusive",
+        f"--comment=p2p_dist train {job.run.path}",
+    }
+    assert set(options) == wanted | ({"--gres=gpu:8"} if gpus_by_gres else set())
+    assert (script, run) == (f"{job.run.slurm}/train/7.sh", str(job.run.path))
+    assert job.told("inherited") in ([], [f"SLURM_CONF={os.environ.get('SLURM_CONF')}"])
+    assert job.lines("successor", 1) == ["8"]
+    assert [line for line in job.told("called") if "dependency" in line] == ["update jobid=12 dependency=afterok:8"]
+
+
+def test_an_environment_file_may_name_what_is_not_set(tmp_path):
+    """As such files do. If it failed: exit code 1, which is taken for a failure of the run itself."""
+    (tmp_path / "site").write_text("export LD_LIBRARY_PATH=/x:$LD_LIBRARY_PATH\n")
+    environment = {name: value for name, value in os.environ.items() if name not in ("LD_LIBRARY_PATH", "P2P_CONTAINER")}
+    command = ["bash", CHECKOUT / "hpc" / "rank.sh", "printenv", "LD_LIBRARY_PATH"]
+    done = subprocess.run(
+        command, env={**environment, "P2P_ENVIRONMENT": str(tmp_path / "site")}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "/x:\n"), done
+
+
+def test_what_the_templates_are_given_on_lumi_is_what_the_launcher_gives(tmp_path):
+    """As hpc/LUMI.md tells a user to type it. If it failed: no container, or other cores than those next to each die."""
+    text = (CHECKOUT / "hpc" / "LUMI.md").read_text().split("## Without the launcher")[1].split("\n## ")[0]
+    typed = "\n".join(line.strip() for line in text.splitlines() if line.startswith("    "))
+    (tmp_path / "sbatch").write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" > "{tmp_path}/given"\nenv | grep ^P2P_ >> "{tmp_path}/given"\n'
+    )
+    (tmp_path / "sbatch").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-eu"], input=typed, text=True, check=True, cwd=tmp_path, env={"PATH": path})
+    given = set((tmp_path / "given").read_text().splitlines())
+    resources = config.Resources(nodes=2, account="project_465000000", container=str(tmp_path / "containers" / "p2p_dist.sif"))
+    run = rundir.RunDir(tmp_path / "runs" / "RUN")
+    (job,) = chain.jobs(run, config.Config(resources=resources), site.load("lumi"), ("train",))
+    lines = job.script().splitlines()
+    exported = {line.removeprefix("export ").replace("'", "") for line in lines if line.startswith("export P2P_")}
+    exported = {line.replace(str(run.code), str(tmp_path)).split(f",{tmp_path}")[0] for line in exported if "_MAX_" not in line}
+    asked = ("account", "partition", "exclusive", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem")
+    options = {line.removeprefix("#SBATCH ") for line in lines if line.startswith(tuple(f"#SBATCH --{name}" for name in asked))}
+    comment = f"--comment={chain.comment('train', run)}"
+    assert given - {"hpc/train.sbatch", "RUN"} == exported | options | {comment}
+
+
+@pytest.mark.parametrize("stage", ["preprocess", "train", "evaluate"])
+def test_a_site_that_allows_no_comment_ends_no_job(stage, job, tmp_path):
+    """Some sites keep it for themselves. If it failed: no template runs there."""
+    (tmp_path / "scontrol").write_text("#!/bin/sh\nexit 1\n")
+    (job.run.code / "hpc").mkdir(parents=True)
+    (job.run.code / "hpc" / "job.sh").write_text('echo "$@"\n')
+    done = subprocess.run(["bash", CHECKOUT / "hpc" / f"{stage}.sbatch", job.run.path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{stage} {job.run.path}\n"), done
