@@ -1,9 +1,10 @@
 """How often a stage was begun, how those starts ended, how far each came: counted from a file, never from memory.
 
-On one machine; on Slurm the shell does it, without this program, in such lines with a few words more (hpc/begin.sh).
+On one machine; on Slurm the shell does it (hpc/counts.sh), without this program, which there only tells how a run is.
 
     launch NAME                                     a person began it: the counts begin anew
-    start ATTEMPT PROGRESS SECONDS NODES            PROGRESS is a number that grows: for training the newest checkpoint
+    start ATTEMPT PROGRESS SECONDS NODES [beside]   PROGRESS is a number that grows: for training the newest checkpoint; beside:
+                                                    an evaluation that waits for its training may begin as often as it has to
     end ATTEMPT PROGRESS SECONDS CODE WHY [SAVED]   WHY: done, stopped, failed, crash or killed; SAVED: when PROGRESS was so
 
 An attempt that was killed with all that watched it wrote no end: the next one writes it, at its own start.
@@ -44,6 +45,8 @@ def read(log: Path) -> Counts:
             case ["launch", *_]:
                 starts = crashes = same = 0
                 began, unfinished = -1, None
+            case ["start", attempt, progress, _, _, "beside", *_]:
+                starts, same, began, unfinished = 0, 0, int(progress), attempt
             case ["start", attempt, progress, *_]:
                 same = same + 1 if int(progress) == began else 0
                 starts, began, unfinished = starts + 1, int(progress), attempt

@@ -53,14 +53,16 @@ def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None, resou
     logs = [*sorted((run.slurm / stage).glob("attempts*")), run.attempts(stage)]
     if why := next((why for log in logs if (why := _held_back(log, resources.max_requeues))), None):
         return f"stopped: {why}; see {run.slurm / stage if (run.slurm / stage).is_dir() else run.logs}"
-    if outcome is not None and outcome["outcome"] == "stopped":
-        why = outcome["message"] or ("cancelled" if (run.slurm / "cancelled").exists() else "")
-        return f"stopped: {why}" if why else "stopped"
     last = [tried[-1] for log in logs[:-1] if (tried := starts(log))]
-    if crashed := [one for one in last if one.why == "crash"]:
-        code = max(crashed, key=lambda one: one.begun).code
-        what = "the container did not start" if code == "255" else "crashed"  # 255 is Singularity's own
+    ended_well = outcome is None or outcome["outcome"] == "done"  # as far as the attempts that lived to say so know
+    if ended_well and (bad := [one for one in last if one.why in ("crash", "failed")]):
+        code = max(bad, key=lambda one: one.begun).code
+        what = {"255": "the container did not start", "1": "failed"}.get(str(code), "crashed")  # 255 is Singularity's own
         return f"{what} (exit code {code}), see {run.slurm / stage}"
+    if (outcome is not None and outcome["outcome"] == "stopped") or any(one.why == "stopped" for one in last):
+        said = outcome["message"] if outcome is not None else ""
+        why = said or ("cancelled" if (run.slurm / "cancelled").exists() else "")
+        return f"stopped: {why}" if why else "stopped"
     if queued is not None and (left := [one for one in last if one.ended is None]):
         return f"killed or cancelled (attempt {left[-1].name})"
     return "to do"
@@ -68,11 +70,12 @@ def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None, resou
 
 def _held_back(log: Path, max_requeues: int) -> str | None:
     """Why a stage was not begun again though there was something to do, as hpc/begin.sh and again.sh count; None: it was."""
-    counts = read(log)
-    if counts.open is not None and counts.same >= SAME_PLACE:
+    counts, all_starts = read(log), starts(log)
+    why = all_starts[-1].why if all_starts else None
+    if counts.same >= SAME_PLACE and why in (None, "failed"):
         return f"begun {counts.same + 1} times from the same place ({counts.began}) without progress"
     again = counts.starts - 1
-    if again > max_requeues or (again == max_requeues and starts(log)[-1].why == "stopped"):
+    if again > max_requeues or (again == max_requeues and why == "stopped"):
         return f"begun again {min(again, max_requeues)} times (--max-requeues): type the launch command to go on"
     return None
 
@@ -112,12 +115,16 @@ def gather(run: RunDir) -> dict[str, Any]:
         return seconds / 3600 * chain.gpu_hours_an_hour(settings.resources, place, nodes)
 
     used = sum(hours(one.seconds(now), one.nodes) for one in tried)
+    stage_states = {stage: state(stage, run, queued, settings.resources) for stage in stages.STAGES}
+    most = settings.resources.max_gpu_hours
+    if stage_states["train"] == "stopped" and most is not None and used >= most:
+        stage_states["train"] = f"stopped: its GPU-hours are used (--max-gpu-hours {most:g})"
     return {
         "run": run.path.name,
         "path": str(run.path),
         "slurm": unknown,
         "wrong": wrong,
-        "stages": {stage: state(stage, run, queued, settings.resources) for stage in stages.STAGES},
+        "stages": stage_states,
         "attempt": tried[-1].name if tried else None,
         "attempts": len(tried),
         "step": step,

@@ -1,5 +1,6 @@
 """How a run is shown, from its own files; with a real Slurm in tests/slurm."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -115,6 +116,9 @@ def test_why_it_stopped_is_said(run):
     files.write_text(log, lines + "start 8.3 40 30010 2\n")
     said = status.state("train", run, {}, resources)
     assert said == f"stopped: begun 4 times from the same place (40) without progress; see {log.parent}"
+    with log.open("a") as file:
+        file.write("end 8.3 40 30010 1 failed 9\n")
+    assert status.state("train", run, {}, resources) == said
     files.write_text(log, "launch 8\n" + "".join(f"start 8.{n} {n} {n} 2\nend 8.{n} {n} {n} 75 stopped 9\n" for n in range(6)))
     run.write_outcome("train", "stopped")
     assert "stopped: begun again 5 times (--max-requeues)" in status.state("train", run, {}, resources)
@@ -126,6 +130,23 @@ def test_why_it_stopped_is_said(run):
     assert status.state("train", run, {}, resources) == "killed or cancelled (attempt 9.0)"
     running = {"train": slurm.Queued("9", "RUNNING", "None")}
     assert status.state("train", run, running, resources) == "running, job 9"
+    files.write_text(log, "launch 9\nstart 9.0 40 30000 2\nend 9.0 40 30000 1 failed 9\n")
+    assert status.state("train", run, {}, resources) == f"failed (exit code 1), see {log.parent}"
+
+
+def test_a_training_whose_gpu_hours_are_used_says_so(run):
+    run.write_outcome("train", "stopped")
+    settings = rundir.resolve(run)
+    for most, said in ((12.0, "stopped: its GPU-hours are used (--max-gpu-hours 12)"), (13.0, "stopped")):
+        resources = dataclasses.replace(settings.resources, max_gpu_hours=most)
+        files.write_text(run.config, presets.to_yaml(dataclasses.replace(settings, resources=resources)))
+        assert status.gather(run)["stages"]["train"] == said
+
+
+def test_an_evaluation_that_waits_beside_its_training_may_begin_often(run):
+    lines = "".join(f"start 8.{n} 3 {30000 + n} 1 beside\nend 8.{n} 3 {30000 + n} 75 stopped 9\n" for n in range(9))
+    files.write_text(run.slurm / "evaluate" / "attempts", "launch 8\n" + lines)
+    assert status.state("evaluate", run, {}, config.Resources(max_requeues=5)) == "stopped"
 
 
 def test_a_launcher_that_is_gone_does_not_run(run):
@@ -139,7 +160,7 @@ def test_a_launcher_that_is_gone_does_not_run(run):
         rundir.own(run)
     owner.close()
     assert json.loads((run.path / ".owner").read_text())["process"] == os.getpid()
-    assert status.state("train", run, None, resources) == "to do"
+    assert status.state("train", run, None, resources) == "stopped"
 
 
 def test_no_runs(tmp_path, monkeypatch):
