@@ -47,6 +47,9 @@ OPTIONS = {"preprocess": PREPROCESSING, "evaluate": EVALUATION, "page": PAGE}
 VARIABLES = {"time": "SBATCH_TIMELIMIT", "mem": "SBATCH_MEM_PER_NODE", "array": "SBATCH_ARRAY_INX"}
 """sbatch's variables that are not called as its options are."""
 
+OURS = ("CONTAINER", "OVERLAY", "BINDS", "CPU_MASKS", "ENVIRONMENT", "MAX_SECONDS", "EVALUATE", "CLAIMS", "ATTEMPT", "ATTEMPTS")
+"""What hpc/job.sh is told by $P2P_..., where it is told at all: a script that does not say it means that there is none."""
+
 
 def check(job: chain.Job) -> None:
     """Have Slurm look at one job without queueing it.
@@ -114,10 +117,13 @@ def submit(job: chain.Job) -> str:
 def _only_what_is_written(script: str) -> Iterator[None]:
     """An environment in which nothing takes the place of what a script asks for, until the block ends.
 
-    Two things would: sbatch's own variables, which win over the script, and, inside another job (salloc, srun --pty), what
-    Slurm told that one. Other variables of sbatch, such as a person's SBATCH_RESERVATION, stay.
+    Three things would: sbatch's own variables, which win over the script, what was exported for the templates or for torch,
+    and, inside another job (salloc, srun --pty), what Slurm told that one. Other variables of sbatch, such as a person's
+    SBATCH_RESERVATION, stay.
     """
     before = dict(os.environ)
+    for name in (*(f"P2P_{name}" for name in OURS), "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        os.environ.pop(name, None)
     for option in re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE):
         os.environ.pop(VARIABLES.get(option, "SBATCH_" + option.upper().replace("-", "_")), None)
     if "SLURM_JOB_ID" in os.environ:

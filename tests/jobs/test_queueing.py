@@ -14,7 +14,7 @@ SBATCH = """#!/bin/sh
 # Takes a job, unless its script has a line that is in the file `refused`.
 cd {place} || exit 1
 if [ "$1" = --test-only ]; then cat > tested; file=tested; else file=$1; fi
-env | grep -E '^(SLURM|SBATCH|SRUN)' > environment
+env | grep -E '^(SLURM|SBATCH|SRUN|RANK|P2P_CPU)' > environment
 if [ -e refused ] && grep -qE -f refused "$file"; then
     echo "sbatch: error: Batch job submission failed: no such thing" >&2
     exit 1
@@ -210,6 +210,7 @@ def test_behind_a_link_the_launcher_and_the_job_mean_the_same_shards(cluster, la
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "link"))
     launch("--run", "a")
     run = rundir.find("a")
+    assert rundir.runs_root() == tmp_path / "scratch" / "runs"
     assert run.path == tmp_path / "scratch" / "runs" / "a" and run.shards.parent == tmp_path / "scratch" / "shards"
     assert (tmp_path / "scratch" / "shards").is_dir() and not (tmp_path / "shards").exists()
     (tmp_path / "link" / "b").symlink_to(tmp_path / "elsewhere" / "b")
@@ -219,7 +220,8 @@ def test_behind_a_link_the_launcher_and_the_job_mean_the_same_shards(cluster, la
 def test_jobs_of_the_users_own_are_passed_over(cluster, launch):
     """A heterogeneous job has two numbers; a comment may be anything."""
     launch("--run", "a")
-    cluster.add("41+0|RUNNING|None|(null)|p", "41+1|PENDING|a|b|c|d", "", "no job at all")
+    ours = f"p2p_dist train {rundir.find('a').path}"
+    cluster.add("41+0|RUNNING|None|(null)|p", f"42+1|PENDING|None|{ours}|p", "43|PENDING|a|b|c|d", "", "no job at all")
     assert {stage: job.number for stage, job in slurm.queued_jobs(rundir.find("a")).items()} == dict(
         zip(CHAIN, ("100", "101", "102", "103"), strict=True)
     )
@@ -253,6 +255,7 @@ def test_nothing_of_another_job_gets_into_a_job(cluster, launch, monkeypatch):
     """Row 40: launched from inside a job (salloc). If it failed: wrong GPUs, wrong nodes, or another project pays."""
     outside = {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_RESERVATION": "course"}
     leaks = {"SLURM_JOB_ID": "5", "SLURM_GPUS_PER_NODE": "2", "SRUN_CPUS_PER_TASK": "3", "SBATCH_MEM_BIND": "none"}
+    leaks |= {"RANK": "1", "P2P_CPU_MASKS": "0xfe"}
     wins = {"SBATCH_ACCOUNT": "theirs", "SBATCH_TIMELIMIT": "5", "SBATCH_OUTPUT": "/dev/null"}
     for name, value in {**outside, **leaks, **wins}.items():
         monkeypatch.setenv(name, value)
