@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab import ACCOUNT, lay_out_shards
+from lab import ACCOUNT, lay_out_shards, wait_until
 
 from p2p_dist import config, presets, rundir
 from p2p_dist.jobs import chain, sbatch, site, slurm
@@ -60,6 +60,29 @@ def test_status_and_cancel(lab, launch, songs):
     assert "nothing of the run seen is queued" in launch("cancel", "seen")
     launch("submit", *typed(songs, "seen", "--partition", "waiting"))
     assert not (rundir.find("seen").slurm / "cancelled").exists(), "a launch takes a cancellation back"
+
+
+def test_cancel_of_an_array(lab, launch, songs):
+    """One part runs, the others wait for it.
+
+    If it failed: those that wait begin as soon as the one that was asked to stop has stopped.
+    """
+    launch("submit", *typed(songs, "parts", "--partition", "waiting"))
+    launch("cancel", "parts")
+    comment = f"--comment=p2p_dist evaluate {rundir.find('parts').path}"
+    array = ("--parsable", "--array=0-3%1", "--mem=1G", "--output=/dev/null", comment, "--wrap=srun sleep 300")
+    number = lab.ask("sbatch", *array).strip()
+    wait_until(lambda: "RUNNING" in states(number), 60, "a part runs")
+    assert sorted(set(states(number))) == ["PENDING", "RUNNING"]
+    shown = launch("cancel", "parts")
+    assert f"job {number}: what waits of it dropped" in shown and f"job {number} asked to save and stop" in shown
+    assert "PENDING" not in states(number)
+    wait_until(lambda: states(number) == [], 60, "its parts are gone")
+
+
+def states(number):
+    """Of each part of an array that Slurm has."""
+    return slurm.ask("squeue", "--me", "--array", "--noheader", f"--job={number}", "--format=%T").stdout.split()
 
 
 def test_killed_between_queueing_and_noting_it(lab, songs, launch, tmp_path, monkeypatch):
@@ -224,5 +247,14 @@ def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
 def kept(text, folder):
     """The lines of an environment without those that two jobs never share."""
     own = ("SLURM_JOB_NAME", "SLURM_JOBID", "SLURM_JOB_ID", "SLURM_STEP", "SLURM_SRUN", "SLURM_LAUNCH", "MASTER_PORT", "RECORD")
-    own += ("SLURM_TASK_PID", "SLURM_JOB_CPUS", "SRUN_DEBUG", "TMPDIR", "SLURMD_DEBUG", "SLURM_TOPOLOGY", "SLURM_JOB_COMMENT")
+    own += (
+        "SLURM_TASK_PID",
+        "SLURM_JOB_CPUS",
+        "SRUN_DEBUG",
+        "TMPDIR",
+        "SLURMD_DEBUG",
+        "SLURM_TOPOLOGY",
+        "SLURM_JOB_COMMENT",
+        "P2P_JOB",
+    )
     return [line for line in text.splitlines() if not line.startswith(own)]
