@@ -1,6 +1,7 @@
 """Start a command of p2p_dist from a checkout, installed or not. Plain enough for the oldest python of a login node."""
 
 import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -16,18 +17,28 @@ def command(module):
         )
         sys.exit(2)
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    # What these import only when they need it: better said before they begin anything.
+    needed = ("tyro", "yaml", "rich", "submitit") if module.startswith("p2p_dist.jobs.") else ()
+    for name in needed:
+        if importlib.util.find_spec(name) is None:
+            refuse(name)
     try:
         main = importlib.import_module(module).main
         from p2p_dist.console import exit_with
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("p2p_dist"):
             raise
-        sys.stderr.write(
-            "error: the package {} is missing: 'make install' makes an environment with all of them (.venv), "
-            "or: python -m pip install -c constraints.txt -e .\n".format(error.name)
-        )
-        sys.exit(2)
+        refuse(error.name)
     except KeyboardInterrupt:
         sys.stderr.write("stopped before anything was begun\n")
         sys.exit(130)
     exit_with(lambda: main(sys.argv[1:]))
+
+
+def refuse(package):
+    """Say that a package is missing, and leave."""
+    sys.stderr.write(
+        "error: the package {} is missing: 'make install' makes an environment with all of them (.venv), "
+        "or: python -m pip install -c constraints.txt -e .\n".format(package)
+    )
+    sys.exit(2)

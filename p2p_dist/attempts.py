@@ -1,10 +1,11 @@
 """How often a stage was begun, how those starts ended, how far each came: counted from a file, never from memory.
 
-On one machine; on Slurm the shell does it, without this program, in such lines with a few words more (hpc/begin.sh).
+On one machine; on Slurm the shell does it (hpc/counts.sh), without this program, which there only tells how a run is.
 
     launch NAME                                     a person began it: the counts begin anew
-    start ATTEMPT PROGRESS SECONDS NODES            PROGRESS is a number that grows: for training the newest checkpoint
-    end ATTEMPT PROGRESS SECONDS CODE WHY           WHY: done, stopped, failed, crash or killed
+    start ATTEMPT PROGRESS SECONDS NODES [beside]   PROGRESS is a number that grows: for training the newest checkpoint; beside:
+                                                    an evaluation that waits for its training may begin as often as it has to
+    end ATTEMPT PROGRESS SECONDS CODE WHY [SAVED]   WHY: done, stopped, failed, crash or killed; SAVED: when PROGRESS was so
 
 An attempt that was killed with all that watched it wrote no end: the next one writes it, at its own start.
 """
@@ -12,7 +13,8 @@ An attempt that was killed with all that watched it wrote no end: the next one w
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 SAME_PLACE = 3
@@ -35,21 +37,76 @@ class Counts:
 
 
 def read(log: Path) -> Counts:
-    """Count the lines of a file of attempts; one that is not there has none. Lines that make no sense are passed over."""
+    """Count the lines of a file of attempts; one that is not there has none."""
     starts = crashes = same = 0
     began, unfinished = -1, None
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
-        match line.split():
+    for words in _lines(log):
+        match words:
             case ["launch", *_]:
                 starts = crashes = same = 0
                 began, unfinished = -1, None
-            case ["start", attempt, progress, *_] if progress.isdigit():
+            case ["start", attempt, progress, _, _, "beside", *_]:
+                starts, same, began, unfinished = 0, 0, int(progress), attempt
+            case ["start", attempt, progress, *_]:
                 same = same + 1 if int(progress) == began else 0
                 starts, began, unfinished = starts + 1, int(progress), attempt
             case ["end", attempt, _, _, _, why, *_]:
                 crashes += why == "crash"
                 unfinished = None if attempt == unfinished else unfinished
     return Counts(starts, crashes, same, began, unfinished)
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of a stage. Times in seconds since 1970.
+
+    ended, code, why: None where nobody wrote down its end. saved: when its progress was reached, 0 where that is not known.
+    """
+
+    name: str
+    nodes: int
+    begun: float
+    ended: float | None = None
+    code: str | None = None
+    why: str | None = None
+    saved: float = 0.0
+
+    def seconds(self, now: float) -> float:
+        """How long it has taken so far."""
+        return (self.ended if self.ended is not None else now) - self.begun
+
+    def lost(self) -> float:
+        """Seconds of work after its last checkpoint, where it was killed or crashed."""
+        if self.ended is None or self.why not in ("killed", "crash"):
+            return 0.0
+        return max(0.0, self.ended - max(self.begun, self.saved))
+
+
+def starts(log: Path, since_launch: bool = False) -> list[Start]:
+    """Every start in a file of attempts, oldest first; or those since a person last began the stage."""
+    found: dict[str, Start] = {}
+    for words in _lines(log):
+        match words:
+            case ["launch", *_] if since_launch:
+                found = {}
+            case ["start", name, _, begun, nodes, *_]:
+                found[name] = Start(name, int(nodes), float(begun))
+            case ["end", name, _, ended, code, why, *rest] if name in found:
+                saved = float(rest[0]) if rest and rest[0].isdigit() else 0.0
+                found[name] = replace(found[name], ended=float(ended), code=code, why=why, saved=saved)
+    return list(found.values())
+
+
+def _lines(log: Path) -> Iterator[list[str]]:
+    """The words of each line; lines that make no sense, such as one that a full disk cut short, are passed over."""
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
+        match words := line.split():
+            case ["launch", _, *_]:
+                yield words
+            case ["start", _, progress, seconds, nodes, *_] if (progress + seconds + nodes).isdigit():
+                yield words
+            case ["end", _, _, seconds, _, _, *_] if seconds.isdigit():
+                yield words
 
 
 def begin(log: Path, attempt: str, progress: int, by_hand: bool = False) -> str | None:

@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 
 class Owner:
@@ -28,11 +29,15 @@ class Owner:
         folder.mkdir(parents=True, exist_ok=True)
         self.descriptor = os.open(folder / ".owner", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.1)  # perhaps somebody only looked, see owner_of
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             text = os.pread(self.descriptor, 4096, 0)
             os.close(self.descriptor)
-            owner = json.loads(text) if text.strip() else {}
+            owner = _read(text)
             raise ValueError(
                 f"{what} already: process {owner.get('process', '?')} on {owner.get('host', '?')} "
                 f"since {owner.get('since', '?')}; {look}"
@@ -44,3 +49,28 @@ class Owner:
     def close(self) -> None:
         """Give this process's hold up."""
         os.close(self.descriptor)
+
+
+def owner_of(folder: Path) -> dict[str, Any] | None:
+    """Who owns a folder just now: process, host and since when, as far as that is known; None: nobody, as the lock tells."""
+    try:
+        descriptor = os.open(folder / ".owner", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(os.pread(descriptor, 4096, 0))
+    except OSError:  # a file system without locks: nobody could have taken it
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _read(text: bytes) -> dict[str, Any]:
+    try:
+        owner = json.loads(text)
+    except ValueError:  # not written yet
+        return {}
+    return owner if isinstance(owner, dict) else {}

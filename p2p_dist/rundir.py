@@ -18,14 +18,16 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def runs_root() -> Path:
-    """Where runs lie: $P2P_RUNS, else ./runs. Shards and the example's song lie beside it.
+    """Where runs lie: $P2P_RUNS, else ./runs, behind any links, as jobs see it. Shards and the example's song lie beside it.
 
     Raises:
         ValueError: a path that the code of a run can't be imported from.
     """
-    root = Path(os.environ.get("P2P_RUNS") or "runs").absolute()
+    root = Path(os.environ.get("P2P_RUNS") or "runs").resolve()
     if ":" in str(root):
         raise ValueError(f"{root}: runs can't lie in a folder with ':' in its path, which separates the entries of $PYTHONPATH")
+    if re.search("%[jtAa]", str(root)):
+        raise ValueError(f"{root}: runs can't lie in a folder with %j, %t, %A or %a in its path, for which Slurm puts numbers")
     return root
 
 
@@ -183,48 +185,58 @@ def default_name(wanted: config.Config) -> str:
 
 
 def find(name: str) -> RunDir:
-    """The run called `name`, there or not.
+    """The run called `name`, there or not, by its real path: shards lie beside the folder that it really is in.
 
     Raises:
         ValueError: not a name for a folder.
     """
     if not RUN_NAME.fullmatch(name):
         raise ValueError(f"run {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
-    return RunDir(runs_root() / name)
+    return RunDir((runs_root() / name).resolve())
 
 
-def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
-    """Create the run, or check that it is the same run: its saved science wins, resources may have changed.
+def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> config.Config:
+    """The settings that a run would go on with: its saved science wins, resources may have changed. Writes nothing.
 
-    Returns:
-        The settings to run with.
+    Args:
+        dataset: name of the shards; None: not known yet.
 
     Raises:
         ValueError: a science setting or the songs differ from those that the run began with; names each.
     """
-    if run.config.is_file():
-        saved = presets.from_yaml(run.config)
-        if changed := presets.differences(saved, wanted):
-            raise ValueError(
-                f"the run {run.path.name} was begun with other settings:\n  "
-                + "\n  ".join(changed)
-                + "\nits own can't change; give this one another name with --run NAME"
-            )
-        begun_with = files.read_json(run.dataset)["name"] if run.dataset.is_file() else None
-        if begun_with != dataset:
-            if begun_with is not None and find_steps(run.checkpoints):  # where it is missing, training compares the windows
-                raise ValueError(
-                    f"the songs are not those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
-                    "put them back, or give this run another name with --run NAME"
-                )
-            files.write_json(run.dataset, {"name": dataset})  # nothing has been learnt yet: songs may still come and go
-        wanted = presets.with_resources(saved, wanted)
-    else:
+    if not run.config.is_file():
+        return wanted
+    saved = presets.from_yaml(run.config)
+    if changed := presets.differences(saved, wanted):
+        raise ValueError(
+            f"the run {run.path.name} was begun with other settings:\n  "
+            + "\n  ".join(changed)
+            + "\nits own can't change; give this one another name with --run NAME"
+        )
+    begun_with = files.read_json(run.dataset)["name"] if run.dataset.is_file() else None
+    # Where it is missing, training compares the windows; before anything was learnt, songs may still come and go.
+    if None not in (begun_with, dataset) and begun_with != dataset and find_steps(run.checkpoints):
+        raise ValueError(
+            f"the songs are not those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
+            "put them back, or give this run another name with --run NAME"
+        )
+    return presets.with_resources(saved, wanted)
+
+
+def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
+    """Create the run, or check that it is the same run; the settings to run with: see `check_begin`.
+
+    Raises:
+        ValueError: a science setting or the songs differ from those that the run began with; names each.
+    """
+    settings = check_begin(run, wanted, dataset)
+    if not run.config.is_file():
         files.write_json(run.provenance, provenance.gather())
+    if not run.dataset.is_file() or files.read_json(run.dataset)["name"] != dataset:
         files.write_json(run.dataset, {"name": dataset})
     provenance.copy_code(run.code)
-    files.write_text(run.config, presets.to_yaml(wanted))
-    return wanted
+    files.write_text(run.config, presets.to_yaml(settings))
+    return settings
 
 
 def step_name(step: int) -> str:

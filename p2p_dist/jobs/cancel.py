@@ -16,19 +16,34 @@ def main(arguments: list[str]) -> int:
     rundir.resolve(run)
     if site.resolve("auto") == "local":
         raise ValueError(f"no Slurm here: a run on this machine is stopped with Ctrl-C where it was started ({run.path})")
-    queued = slurm.queued_jobs(run)
-    if not queued:
+    jobs: dict[tuple[str, str], set[str]] = {}  # an array has parts that run and parts that wait; a successor may wait beside
+    for stage, job in slurm.own_jobs(run):
+        jobs.setdefault((stage, job.number), set()).add(job.state)
+    if not jobs:
         console.say(f"nothing of the run {run.path.name} is queued")
         return console.DONE
     slurm.forget(run)  # first: a job that stops just now must not come back
     for stage in reversed(stages.STAGES):
-        if (job := queued.get(stage)) is None:
-            continue
-        # A signal reaches the processes of the job alone; its batch shell lives to write down how they ended.
-        how = ["--signal=USR2"] if job.state == "RUNNING" else []
-        asked = slurm.ask("scancel", *how, job.number)
-        if asked.returncode:
-            raise OSError(5, asked.stderr.strip(), "scancel")
-        console.say(f"{stage}: job {job.number} " + ("asked to save and stop" if how else "dropped"))
+        for number, states in [(number, states) for (of, number), states in jobs.items() if of == stage]:
+            others = slurm.waiting_for_shards(run) if stage == "preprocess" else []
+            if others:
+                console.say(f"{stage}: job {number} goes on, for {', '.join(others)} with the same shards")
+                continue
+            if "RUNNING" not in states:
+                _scancel(number)
+                console.say(f"{stage}: job {number} dropped")
+                continue
+            if "PENDING" in states:
+                _scancel("--state=PENDING", number)
+                console.say(f"{stage}: job {number}: what waits of it dropped")
+            # A signal reaches the processes of the job alone; its batch shell lives to write down how they ended.
+            _scancel("--signal=USR2", *(["--state=RUNNING"] if "PENDING" in states else []), number)
+            console.say(f"{stage}: job {number} asked to save and stop")
     console.say("what was saved is good; to go on, type the launch command again")
     return console.DONE
+
+
+def _scancel(*words: str) -> None:
+    asked = slurm.ask("scancel", *words)
+    if asked.returncode:
+        raise OSError(5, asked.stderr.strip(), "scancel")

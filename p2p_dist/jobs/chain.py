@@ -6,11 +6,11 @@ import math
 import shlex
 import sys
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.config import Config, seconds_of
+from p2p_dist.config import Config, Resources, seconds_of
 from p2p_dist.jobs import site, stages
 from p2p_dist.rundir import RunDir
 
@@ -30,6 +30,14 @@ class Job:
     def partition(self) -> str | None:
         """Where it is queued; None: the cluster's default."""
         return self.parameters.get("partition")
+
+    def after(self, dependency: str | None) -> Job:
+        """The job, to begin once `dependency` holds, such as `afterok:7`."""
+        if dependency is None:
+            return self
+        # Without the second, jobs behind one that failed would wait for ever.
+        further = {**self.parameters["additional_parameters"], "kill-on-invalid-dep": "yes"}
+        return replace(self, parameters={**self.parameters, "dependency": dependency, "additional_parameters": further})
 
     def script(self) -> str:
         """The batch script, as it is submitted."""
@@ -52,7 +60,7 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
     resources = settings.resources
     partition = resources.partition or place.partition
     whole = partition in place.whole_nodes
-    processes = place.processes_per_node(resources)
+    processes, account = place.processes_per_node(resources), site.account(resources)
     delay = min(300, seconds_of(resources.time) // 4)
     shapes: dict[str, dict[str, Any]] = {
         "preprocess": {
@@ -67,8 +75,8 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
             "nodes": resources.nodes,
             "ntasks_per_node": processes,
             "cpus_per_task": place.cores_per_process,
-            "gpus_per_node": place.gpus_per_node or None,
-            "mem": place.memory_per_node,
+            "gpus_per_node": place.gpus(processes, partition) or None,
+            "mem": place.memory(processes, partition),
             "exclusive": True if whole else None,
             "signal_delay_s": delay,
         },
@@ -85,9 +93,11 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
     chain = []
     for stage in asked:
         like = stage if stage in shapes else "train"
-        shape = {"account": resources.account, "nodes": 1, "ntasks_per_node": 1, **shapes[like]}
-        # submitit's own --mem knows gigabytes only.
-        further = {"requeue" if place.requeue else "no-requeue": True, "mem": shape.pop("mem", None)}
+        shape = {"account": account, "nodes": 1, "ntasks_per_node": 1, **shapes[like]}
+        array = resources.evaluate_array if stage == "evaluate" else None
+        # submitit's own --mem knows gigabytes only, and its own --output takes a % of the run's path for one of Slurm's.
+        log = str(run.slurm / stage).replace("%", "%%") + ("/%A_%a_0_log.out" if array else "/%j_0_log.out")
+        further = {"requeue" if place.requeue else "no-requeue": True, "mem": shape.pop("mem", None), "output": log}
         shape["additional_parameters"] = {name: value for name, value in further.items() if value is not None}
         shape["setup"] = _environment(run, settings, place, stage)
         shape["job_name"] = f"p2p-{stage}"
@@ -97,21 +107,28 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
         parameters = {name: value for name, value in shape.items() if value is not None}
         command = shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), stage, str(run.path)])
         # submitit's own wckey is refused by clusters that do not know it.
-        array = resources.evaluate_array if stage == "evaluate" else None
         chain.append(Job(stage, run.slurm / stage, command, {**parameters, "wckey": None}, array))
     return chain
 
 
-def check_limits(asked: list[Job], place: site.Site, runs: int = 1, queued: Counter[str] | None = None) -> None:
+def dependency(job: Job, settings: Config, before: str | None) -> str | None:
+    """When a job may begin, in sbatch's words: `before` is the number of the job before it, or stands for it."""
+    if before is None:
+        return None
+    # Beside the training: as soon as that has begun.
+    beside = job.stage == "evaluate" and settings.resources.evaluate == "during"
+    return f"{'after' if beside else 'afterok'}:{before}"
+
+
+def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> None:
     """Compare jobs with what the site says of its partitions: the longest job, its nodes, a user's jobs at once.
 
     Args:
-        runs: how many runs ask for such jobs. queued: the user's jobs that are queued already, by partition.
+        numbers: the user's jobs by partition, queued already or about to be; those asked for are added.
 
     Raises:
         ValueError: over a limit; names it and the option.
     """
-    numbers = Counter(queued or ())
     for job in asked:
         limit = place.limits.get(job.partition or "", {})
         minutes, nodes = job.parameters["time"], job.parameters["nodes"]
@@ -122,10 +139,11 @@ def check_limits(asked: list[Job], place: site.Site, runs: int = 1, queued: Coun
             )
         if nodes > limit.get("nodes", nodes):
             raise ValueError(f"--nodes {nodes}: a job in {job.partition} has at most {limit['nodes']}; nothing was queued")
-        numbers[job.partition or ""] += (job.array or 1) * runs
-        if numbers[job.partition or ""] > limit.get("jobs", math.inf):
+        numbers[job.partition or ""] += job.array or 1
+    for partition in dict.fromkeys(job.partition or "" for job in asked):
+        if numbers[partition] > (most := place.limits.get(partition, {}).get("jobs", math.inf)):
             raise ValueError(
-                f"{numbers[job.partition or '']} jobs of yours would be in {job.partition}, which takes {limit['jobs']}: "
+                f"{numbers[partition]} jobs of yours would be in {partition}, which takes {most}: "
                 "wait, or ask for fewer (--sweep, --evaluate-array, --partition); nothing was queued"
             )
 
@@ -139,10 +157,8 @@ def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) ->
         "P2P_MAX_REQUEUES": resources.max_requeues,
         "P2P_MAX_CRASH_RESTARTS": resources.max_crash_restarts,
     }
-    if stage == "train" and resources.max_gpu_hours is not None:
-        rate = place.gpu_hours(1, resources.nodes, resources.partition or place.partition)
-        if rate:
-            values["P2P_MAX_SECONDS"] = int(resources.max_gpu_hours / rate * 3600)
+    if stage == "train" and resources.max_gpu_hours is not None and (rate := gpu_hours_an_hour(resources, place)):
+        values["P2P_MAX_SECONDS"] = int(resources.max_gpu_hours / rate * 3600)
     if stage == "evaluate" and resources.evaluate == "during":
         values["P2P_EVALUATE"] = "during"
     # Of a node that is shared, which cores the job has is not known before.
@@ -179,9 +195,42 @@ def _bindable(path: str) -> str:
     return path
 
 
-def gpu_hours(settings: Config, place: site.Site) -> float:
-    """The most that the training can be billed, over all its starts."""
+def gpu_hours_an_hour(resources: Resources, place: site.Site, nodes: int | None = None) -> float:
+    """What an hour of the training is billed, on its nodes or on so many."""
+    partition = resources.partition or place.partition
+    gpus = place.gpus(place.processes_per_node(resources), partition)
+    return place.gpu_hours(1, nodes or resources.nodes, partition, gpus)
+
+
+def check_max_gpu_hours(resources: Resources, place: site.Site) -> None:
+    """Make sure that --max-gpu-hours can be kept.
+
+    Raises:
+        ValueError: the site's file does not tell what is billed.
+    """
+    if resources.max_gpu_hours is not None and not gpu_hours_an_hour(resources, place):
+        raise ValueError(
+            f"--max-gpu-hours {resources.max_gpu_hours:g}: what this cluster bills is not known, so nothing would be counted: "
+            "describe it in a file for --site (gpus_per_node, gpu_hours_per_gpu_hour), or leave it out"
+        )
+
+
+def bill(asked: list[Job], settings: Config, place: site.Site) -> dict[str, tuple[float, str]]:
+    """Stage -> the most GPU-hours that its jobs can be billed, over all their starts, and how that comes about, in words.
+
+    Stages that are billed none are left out.
+    """
     resources = settings.resources
-    hours = site.hours_of(resources.time) * (1 + resources.max_requeues)
-    most = place.gpu_hours(hours, resources.nodes, resources.partition or place.partition)
-    return most if resources.max_gpu_hours is None else min(most, resources.max_gpu_hours)
+    starts, found = 1 + resources.max_requeues, {}
+    for job in asked:
+        hours, members = job.parameters["time"] / 60, job.array or 1
+        once = place.gpu_hours(hours, job.parameters["nodes"], job.partition, job.parameters.get("gpus_per_node", 0))
+        most = once * starts * members
+        words = f"{starts} starts of {once:.1f}" + (f", {members} jobs" if job.array else "")
+        limit = resources.max_gpu_hours if job.stage == "train" else None
+        if limit is not None and limit + once < most:
+            # What is used is known when a start ends: the last one may begin just below.
+            most, words = limit + once, f"--max-gpu-hours {limit:g}, and the start that is going on then: {once:.1f}"
+        if most:
+            found[job.stage] = most, words
+    return found

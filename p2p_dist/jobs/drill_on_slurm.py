@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2p_dist import config, console, rundir
-from p2p_dist.jobs import chain, drill, site, slurm, stages, status
+from p2p_dist.jobs import chain, drill, queueing, site, slurm, stages, status
 from p2p_dist.rundir import RunDir
 
 WAYS = (
@@ -86,7 +86,7 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
 
 def _queue(stage: str, run: RunDir, settings: config.Config, place: site.Site) -> str:
     (job,) = chain.jobs(run, settings, place, (stage,))
-    return slurm.queue_check(job, place)
+    return queueing.queue_check(job, place)
 
 
 def _is_over(one: Stopped, settings: config.Config, place: site.Site) -> bool:

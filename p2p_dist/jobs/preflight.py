@@ -17,7 +17,7 @@ from pathlib import Path
 from p2p_dist import console, files, presets, rundir
 from p2p_dist.config import Config, Resources
 from p2p_dist.findings import FAILED, NONE, OK, Finding, report
-from p2p_dist.jobs import chain, site, slurm, submit
+from p2p_dist.jobs import chain, queueing, site, slurm, submit
 from p2p_dist.jobs.check_folder import check_folder
 from p2p_dist.rundir import RunDir
 
@@ -83,7 +83,7 @@ def _on_slurm(run: RunDir, settings: Config, place: site.Site) -> list[Finding]:
     resources = settings.resources
     (job,) = chain.jobs(run, settings, place, ("preflight",))
     size = resources.nodes * place.processes_per_node(resources)
-    number = slurm.queue_check(job, place)
+    number = queueing.queue_check(job, place)
     about = slurm.ask("scontrol", "--oneliner", "show", "job", number).stdout
     asked, before, begun = False, "", time.monotonic()
     while number in (states := slurm.job_states()):

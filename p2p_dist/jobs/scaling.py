@@ -16,7 +16,7 @@ from typing import Any
 
 from p2p_dist import console, files, presets, rundir
 from p2p_dist.config import Resources
-from p2p_dist.jobs import chain, site, slurm, submit
+from p2p_dist.jobs import chain, queueing, site, slurm, submit
 from p2p_dist.jobs.check_folder import check_folder
 from p2p_dist.rundir import RunDir
 
@@ -98,7 +98,9 @@ def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
     before = None
     for run, stage in ((runs[0], "preprocess"), *((run, "scaling") for run in runs)):
         (job,) = chain.jobs(run, rundir.resolve(run), place, (stage,))
-        numbers[f"{stage}, {run.path.name}"] = number = slurm.queue_check(job, place, f"afterok:{before}" if before else None)
+        numbers[f"{stage}, {run.path.name}"] = number = queueing.queue_check(
+            job, place, f"afterok:{before}" if before else None
+        )
         before = before or number
     shown: dict[str, str] = {}
     begun = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -71,18 +72,35 @@ class Site:
         limit = self.limits.get(partition or "", {}).get("time", time)
         return min(minutes_of(time), minutes_of(limit))
 
-    def gpu_hours(self, hours: float, nodes: int, partition: str | None) -> float:
-        """What so many hours on so many nodes are billed."""
+    def gpus(self, processes: int, partition: str | None) -> int:
+        """GPUs asked for on a node, for so many processes: all where nodes are given out whole, else one for each."""
+        return self.gpus_per_node if partition in self.whole_nodes else min(processes, self.gpus_per_node)
+
+    def memory(self, processes: int, partition: str | None) -> str | None:
+        """Memory asked for on a node: all that it has, or the share of the GPUs that are asked for."""
+        share = self.gpus(processes, partition)
+        if self.memory_per_node is None or share == self.gpus_per_node:
+            return self.memory_per_node
+        number, unit = re.fullmatch(_MEMORY, self.memory_per_node).groups("M")  # type: ignore[union-attr]
+        megabytes = int(number) * 1024 ** "KMGT".index(unit.upper()) // 1024 * share // self.gpus_per_node
+        return f"{megabytes // 1024}G" if megabytes % 1024 == 0 else f"{megabytes}M"
+
+    def gpu_hours(self, hours: float, nodes: int, partition: str | None, gpus: int) -> float:
+        """What so many hours on so many nodes are billed, of each of which so many GPUs were asked for."""
         if partition in self.whole_nodes:
             return hours * nodes * self.gpu_hours_per_node_hour
-        return hours * nodes * self.gpus_per_node * self.gpu_hours_per_gpu_hour
+        return hours * nodes * gpus * self.gpu_hours_per_gpu_hour
+
+
+_MEMORY = r"([1-9]\d*)([KMGTkmgt])?"
+"""How Slurm writes memory; without a unit it is megabytes."""
 
 
 _WANTED = {
     "bool": "true or false",
     "int": "a whole number without quotes, 0 or more",
-    "float": "a number without quotes, 0 or more",
-    "str": "text, in quotes where YAML takes it for something else, such as 2:00:00 for a number",
+    "float": "a finite number without quotes, 0 or more",
+    "str": "text, and not none of it, in quotes where YAML takes it for something else, such as 2:00:00 for a number",
     "list[str]": "a list of texts, as [one, two], or [] for none",
     "dict[str, dict[str, Any]]": '{partition: {time: "2-00:00:00", nodes: 4, jobs: 200}}, or {} for none',
 }
@@ -99,11 +117,11 @@ def _fits(value: object, kind: str) -> bool:
         case "int":
             return isinstance(value, int) and not isinstance(value, bool) and value >= 0
         case "float":
-            return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
         case "str":
-            return isinstance(value, str)
+            return isinstance(value, str) and bool(value.strip())
         case "list[str]":
-            return isinstance(value, list) and all(isinstance(one, str) for one in value)
+            return isinstance(value, list) and all(isinstance(one, str) and one.strip() for one in value)
     return isinstance(value, dict)
 
 
@@ -118,7 +136,7 @@ def load(name: str, file: str | None = None) -> Site:
         raise ValueError(f"no file {path}: --site names a YAML file" if file else f"no site {name}: {path} does not exist")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not YAML: {error}") from error
     known = {field.name for field in dataclasses.fields(Site)}
     if not isinstance(content, dict) or (wrong := set(content) - known):
@@ -131,22 +149,43 @@ def load(name: str, file: str | None = None) -> Site:
     site = Site(**content)
     for partition, limit in site.limits.items():
         kinds = {"time": "str", "nodes": "int", "jobs": "int"}
-        if not isinstance(limit, dict) or not all(key in kinds and _fits(limit[key], kinds[key]) for key in limit):
+        if not isinstance(limit, dict) or not all(
+            key in kinds and limit[key] and _fits(limit[key], kinds[key]) for key in limit
+        ):
             raise ValueError(
                 f'{path}: limits of {partition}: write {{time: "2-00:00:00", nodes: 4, jobs: 200}}, or some of them'
             )
-        if "time" in limit:
-            seconds_of(limit["time"])
-    for key in ("preprocess_time", "evaluate_time"):
-        seconds_of(getattr(site, key))
+    times = {f"limits of {name}": limit["time"] for name, limit in site.limits.items() if "time" in limit}
+    for key, time in {**times, "preprocess_time": site.preprocess_time, "evaluate_time": site.evaluate_time}.items():
+        try:
+            seconds_of(time)
+        except ValueError as error:
+            raise ValueError(f"{path}: {key}: {error}") from error
+    for key in ("cores_per_process", "preprocess_cores", "evaluate_processes"):
+        if getattr(site, key) == 0:
+            raise ValueError(f"{path}: {key} is 0: a job takes at least 1")
+    for key in ("memory_per_node", "preprocess_memory"):
+        if (memory := getattr(site, key)) is not None and not re.fullmatch(_MEMORY, memory):
+            raise ValueError(f"{path}: {key} is {memory!r}: write it as 480G or 500000M")
+    for mask in site.cpu_masks or ():
+        if not re.fullmatch(r"0[xX](?=.*[1-9a-fA-F])[0-9a-fA-F]+", mask):
+            raise ValueError(f"{path}: {mask!r} in cpu_masks: write the cores of a process in hexadecimal, as 0xfe00")
     if site.cpu_masks is not None and len(site.cpu_masks) < max(1, site.gpus_per_node):
         raise ValueError(f"{path}: {len(site.cpu_masks)} cpu_masks for {site.gpus_per_node} GPUs: each process needs one")
-    if site.environment and not (HPC / site.environment).is_file() and not Path(site.environment).is_file():
-        raise ValueError(f"{path}: no file {site.environment} for environment")
+    if site.environment and not (HPC / site.environment).is_file():
+        environment = path.absolute().parent / site.environment  # whatever folder it is looked up from
+        if not environment.is_file():
+            raise ValueError(f"{path}: no file {environment} for environment, nor one in {HPC}")
+        site = dataclasses.replace(site, environment=str(environment))
     for bind in site.container_binds:
         if not re.fullmatch(r"/[^:,]*(:/[^:,]*)?", bind):
             raise ValueError(f"{path}: {bind!r} in container_binds: write an absolute path, or /here:/in/the/container")
     return site
+
+
+def account(resources: Resources) -> str | None:
+    """The project that is billed: as asked for, else as sbatch itself would take it from the environment."""
+    return resources.account or os.environ.get("SBATCH_ACCOUNT") or None
 
 
 def resolve(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["local", "slurm", "lumi"]:

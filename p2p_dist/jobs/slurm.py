@@ -1,4 +1,4 @@
-"""Asking Slurm, on the submit host: what is queued, what it would take, queueing itself. No job calls this."""
+"""Asking Slurm, on the submit host: what is queued, and for whom. No job calls this."""
 
 from __future__ import annotations
 
@@ -8,35 +8,25 @@ import shutil
 import subprocess
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from p2p_dist import console, files
-from p2p_dist.config import Config
-from p2p_dist.jobs import chain, site, stages
+from p2p_dist.jobs import chain, stages
 from p2p_dist.rundir import RunDir
-
-OPTIONS = {
-    "account": "--account",
-    "partition": "--partition (or the site's partition)",
-    "time": "--time",
-    "nodes": "--nodes",
-    "ntasks-per-node": "--processes-per-node",
-    "mem": "the site's memory_per_node",
-    "gpus-per-node": "the site's gpus_per_node",
-    "cpus-per-task": "the site's cores_per_process",
-}
-"""What sbatch's options are called here."""
 
 
 @dataclass(frozen=True)
 class Queued:
-    """A job that Slurm has: its id, state, and reason for waiting."""
+    """A job that Slurm has: its id, state, and reason for waiting.
+
+    other: the run that it belongs to, where it is not the one that was asked for.
+    """
 
     number: str
     state: str
     reason: str
+    other: str | None = None
 
 
 def ask(*command: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -55,22 +45,64 @@ def ask(*command: str, input: str | None = None) -> subprocess.CompletedProcess[
 
 
 def queued_jobs(run: RunDir) -> dict[str, Queued]:
-    """Stage -> the job of this run that Slurm still has, told by its comment.
+    """Stage -> the job that Slurm still has for this run, told by its comment; for preprocessing, also another run's.
 
     Raises:
         OSError: Slurm can't be asked.
     """
     found: dict[str, Queued] = {}
-    places = (run, RunDir(run.path.resolve()))  # the templates know it by its real path
-    for job, comment in _jobs_and_comments():
-        for stage in stages.STAGES:
-            # A successor waits while the job before it still ends: the newer one goes on.
-            ours = comment in [chain.comment(stage, place) for place in places]
-            before = found.get(stage)
-            newer = before is None or int(before.number) < int(job.number)
-            if ours and (newer or (before is not None and before.number == job.number and job.state == "RUNNING")):
-                found[stage] = job
+    everything = _jobs_and_comments()
+    for stage, job in _of(run, everything):
+        # A successor waits while the job before it still ends: the newer one goes on.
+        before = found.get(stage)
+        newer = before is None or int(before.number) < int(job.number)
+        if newer or (before is not None and before.number == job.number and job.state == "RUNNING"):
+            found[stage] = job
+    if "preprocess" not in found and run.dataset.is_file():
+        for maker, job in _makers(run.shards, everything):
+            found["preprocess"] = replace(job, other=maker.path.name)
     return found
+
+
+def own_jobs(run: RunDir) -> list[tuple[str, Queued]]:
+    """Stage and job of all that Slurm still has of this run and no other; of an array, each part listed by itself.
+
+    Raises:
+        OSError: Slurm can't be asked.
+    """
+    return _of(run, _jobs_and_comments())
+
+
+def waiting_for_shards(run: RunDir) -> list[str]:
+    """Names of other runs with queued jobs that need the shards of this one.
+
+    Raises:
+        OSError: Slurm can't be asked.
+    """
+    others = {ours.group(1) for _, comment in _jobs_and_comments() if (ours := re.fullmatch(r"p2p_dist \S+ (.*)", comment))}
+    found = [RunDir(Path(path)) for path in sorted(others)]
+    return [other.path.name for other in found if other.path.resolve() != run.path.resolve() and _shares(other, run.shards)]
+
+
+def _of(run: RunDir, everything: list[tuple[Queued, str]]) -> list[tuple[str, Queued]]:
+    """Stage and job of a run, told by its comment."""
+    places = (run, RunDir(run.path.resolve()))  # the templates know it by its real path
+    ours = {chain.comment(stage, place): stage for stage in stages.STAGES for place in places}
+    return [(ours[comment], job) for job, comment in everything if comment in ours]
+
+
+def _makers(shards: Path, everything: list[tuple[Queued, str]]) -> list[tuple[RunDir, Queued]]:
+    """Runs with a job that makes these shards, and that job."""
+    found = []
+    for job, comment in everything:
+        if (ours := re.fullmatch(r"p2p_dist preprocess (.*)", comment)) and _shares(RunDir(Path(ours.group(1))), shards):
+            found.append((RunDir(Path(ours.group(1))), job))
+    return found
+
+
+def _shares(run: RunDir, shards: Path) -> bool:
+    """Whether a run, which may be gone, learns from these shards."""
+    return run.dataset.is_file() and run.shards.resolve() == shards.resolve()
 
 
 def jobs_within(folder: Path) -> list[Queued]:
@@ -92,8 +124,10 @@ def _jobs_and_comments() -> list[tuple[Queued, str]]:
     asked = ask("squeue", "--me", "--noheader", "--format=%i|%T|%r|%k")
     if asked.returncode:
         raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
-    rows = [[part.strip() for part in line.split("|", 3)] for line in asked.stdout.splitlines()]
-    return [(Queued(number.split("_")[0], state, reason), comment) for number, state, reason, comment in rows]
+    # 7_[0-3] and 7_4 are parts of the array 7, 41+0 and 41+1 those of a job of the user's own in several pieces.
+    rows = [re.fullmatch(r"\s*(\d+)[^|]*\|([^|]*)\|([^|]*)\|(.*)", line) for line in asked.stdout.splitlines()]
+    found = [tuple(part.strip() for part in row.groups()) for row in rows if row is not None]
+    return [(Queued(number, state, reason), comment) for number, state, reason, comment in found]
 
 
 def job_states() -> dict[str, str]:
@@ -129,166 +163,10 @@ def accounts() -> list[str]:
     return sorted(set(asked.stdout.split())) if asked.returncode == 0 else []
 
 
-def _your_accounts() -> str:
+def your_accounts() -> str:
+    """The same in words, for one who named none, or a wrong one."""
     found = accounts()
     return f"yours: {', '.join(found)}" if found else "sacctmgr names none of yours: ask the cluster's support"
-
-
-def check(job: chain.Job) -> None:
-    """Have Slurm look at one job without queueing it.
-
-    Raises:
-        ValueError: it would be refused; names the option at fault, found by leaving out one after the other.
-        OSError: Slurm can't be asked.
-    """
-    script = job.script()
-    refused = _refusal(script)
-    if refused is None:
-        return
-    fault = ""
-    for option, ours in OPTIONS.items():
-        without = re.sub(rf"^#SBATCH --{option}=.*\n", "", script, flags=re.MULTILINE)
-        if without != script and _refusal(without) is None:
-            value = re.search(rf"^#SBATCH --{option}=(.*)$", script, re.MULTILINE)
-            fault = f"; it would take it without --{option}={value.group(1) if value else ''}: change {ours}"
-            break
-    if "account" in refused.lower():
-        fault += f" ({_your_accounts()})"
-    raise ValueError(f"Slurm refuses the {job.stage} job: {refused}{fault}; nothing was queued")
-
-
-def _refusal(script: str) -> str | None:
-    asked = ask("sbatch", "--test-only", input=script)
-    if asked.returncode == 0:
-        return None
-    lines = [line.split("error: ", 1)[-1] for line in asked.stderr.splitlines() if "error: " in line]
-    text = "; ".join(dict.fromkeys(lines)).replace("Batch job submission failed: ", "").replace("allocation failure: ", "")
-    if re.search(r"contact|onnect|timed out", text):
-        raise OSError(5, f"Slurm does not answer ({text}); nothing was queued, type the same command again", "sbatch")
-    return text or asked.stderr.strip()
-
-
-def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
-    """Queue the stages that are neither done nor queued, each waiting for the one before; prints their job ids.
-
-    Args:
-        shown: the command that shows how the run is, for people.
-
-    Raises:
-        ValueError: no account where one is needed, or Slurm would refuse a job; nothing was queued then.
-        OSError: Slurm can't be asked, or refused after all.
-    """
-    if place.needs_account and settings.resources.account is None:
-        raise ValueError(f"this cluster bills a project: name one with --account ({_your_accounts()})")
-    place.check_images(settings.resources)
-    queued = queued_jobs(run)
-    wanted: list[tuple[chain.Job, str | None]] = []
-    for job in chain.jobs(run, settings, place):
-        if job.stage in queued:
-            console.say(f"{job.stage}: queued already, job {queued[job.stage].number}")
-            wanted.append((job, queued[job.stage].number))
-        elif (found := stages.is_done(job.stage, run)) is not None and not wanted:
-            console.say(f"{job.stage}: done already ({found})")
-        else:
-            wanted.append((job, None))
-    new = [job for job, number in wanted if number is None]
-    chain.check_limits(new, place, queued=jobs_by_partition() if new and place.limits else None)
-    for job in new:
-        check(job)
-    (run.slurm / "cancelled").unlink(missing_ok=True)
-    (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
-    before: str | None = None
-    for job, number in wanted:
-        # Beside the training: as soon as that has begun.
-        when = "after" if job.stage == "evaluate" and settings.resources.evaluate == "during" else "afterok"
-        if number is None:
-            for old in run.outcomes(job.stage):
-                old.unlink()
-        before = number or submit(job, f"{when}:{before}" if before else None)
-    if wanted:
-        console.say(f"to follow them: {shown}")
-    return console.DONE
-
-
-def queue_check(job: chain.Job, place: site.Site, dependency: str | None = None) -> str:
-    """Queue one job of a check, to begin once `dependency` holds; its id.
-
-    Raises:
-        ValueError: no account where one is needed, or Slurm would refuse it.
-        OSError: Slurm can't be asked, or refused after all.
-    """
-    if place.needs_account and "account" not in job.parameters:
-        raise ValueError(f"this cluster bills a project: name one with --account ({_your_accounts()})")
-    chain.check_limits([job], place)
-    check(job)
-    return submit(job, dependency)
-
-
-def wait(run: RunDir, every: float = 5.0) -> int:
-    """Say how the queued jobs change until none is left; looks every so many seconds.
-
-    Returns:
-        exit code: 0 all stages are done, 75 one stopped in order, 1 one failed or was cancelled.
-    """
-    before: dict[str, str] = {}
-    away = False
-    while True:
-        try:
-            queued = queued_jobs(run)
-        except OSError as error:
-            if not away:
-                console.complain(f"{console.describe(error)}; asking on")
-            away = True
-        else:
-            away = False
-            now = {stage: f"{stage}: {job.state.lower()}, job {job.number}" for stage, job in queued.items()}
-            for stage, text in now.items():
-                if before.get(stage) != text:
-                    console.say(text)
-            before = now
-            if not queued:
-                break
-        time.sleep(every)
-    left = [stage for stage in stages.STAGES if stages.is_done(stage, run) is None]
-    if not left:
-        console.say(stages.last_lines(run))
-        return console.DONE
-    outcome = run.read_outcome(left[0])
-    if outcome is not None and outcome["outcome"] == "stopped":
-        console.say(f"{left[0]} stopped in order; to go on, type the same command again")
-        return console.STOPPED
-    because = outcome["message"] if outcome is not None else ""
-    console.complain(
-        f"error: {left[0]} did not come to its end{': ' + because if because else ''}; its logs: {run.slurm / left[0]}"
-    )
-    return console.FAILED
-
-
-def submit(job: chain.Job, dependency: str | None) -> str:
-    """Queue one job, to begin once `dependency` holds; its id."""
-    import submitit
-    from submitit.core.utils import FailedJobError
-
-    parameters: dict[str, Any] = dict(job.parameters)
-    if dependency is not None:
-        # Without the second, jobs behind one that failed would wait for ever.
-        further = {**parameters["additional_parameters"], "kill-on-invalid-dep": "yes"}
-        parameters |= {"dependency": dependency, "additional_parameters": further}
-    executor = submitit.SlurmExecutor(folder=job.folder)
-    executor.update_parameters(**parameters)
-    if job.array:
-        executor.parameters["map_count"] = job.array  # as submitit's own map_array does
-    job.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        # Not its own `submit`: it would put a pickle between the launcher and the job, which is lost when the launcher is
-        # killed between queueing and naming it, and which other versions of Python can't read.
-        submitted = executor._submit_command(job.command)
-    except FailedJobError as error:
-        lines = [line for line in str(error).splitlines() if "error" in line] or [str(error)]
-        text = f"Slurm did not take the {job.stage} job ({lines[-1]}); type the same command again"
-        raise OSError(5, text, "sbatch") from error
-    console.say(f"{job.stage}: job {submitted.job_id}, log {submitted.paths.stdout}")
-    return str(submitted.job_id)
 
 
 def forget(run: RunDir) -> None:

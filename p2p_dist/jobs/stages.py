@@ -43,22 +43,34 @@ def is_soundless(content: dict[str, Any]) -> bool:
     return bool(held_out) and not any(part["audio"] for part in held_out)
 
 
+def is_preprocessed(shards: Path, trained: bool) -> str | None:
+    """What there is already in a folder of shards, in words; None where there is something to do.
+
+    Args:
+        trained: whether something has been learnt from it.
+    """
+    if not (shards / "manifest.json").is_file():
+        return None
+    content = files.read_json(shards / "manifest.json")
+    named = [s for part in content.get("splits", {}).values() for s in (*part["shards"], *part["audio"])]
+    missing = [s for s in named if not (p := shards / s["name"]).is_file() or p.stat().st_size != s["bytes"]]
+    if missing or not named or (content["left_out"] and not trained):
+        return None  # a song that could not be read may be readable now, as long as nothing has been learnt
+    counts = [
+        f"{len(part['songs'])} {split} songs in {len(part['samples'])} windows" for split, part in content["splits"].items()
+    ]
+    return ", ".join(counts)
+
+
 def is_done(stage: str, run: RunDir) -> str | None:
     """What there is already of a stage, in words; None where there is something to do."""
     manifest = run.shards / "manifest.json"
     if not manifest.is_file():
         return None
-    content = files.read_json(manifest)
     trained = rundir.find_steps(run.checkpoints)
     if stage == "preprocess":
-        shards = [s for part in content.get("splits", {}).values() for s in (*part["shards"], *part["audio"])]
-        missing = [s for s in shards if not (p := run.shards / s["name"]).is_file() or p.stat().st_size != s["bytes"]]
-        if missing or not shards or (content["left_out"] and not trained):
-            return None  # a song that could not be read may be readable now, as long as nothing has been learnt
-        counts = [
-            f"{len(part['songs'])} {split} songs in {len(part['samples'])} windows" for split, part in content["splits"].items()
-        ]
-        return ", ".join(counts)
+        return is_preprocessed(run.shards, bool(trained))
+    content = files.read_json(manifest)
     if stage == "train":
         if "train" not in content["splits"]:
             return None

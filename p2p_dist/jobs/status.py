@@ -7,56 +7,23 @@ import json
 import shutil
 import socket
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from p2p_dist import config, console, files, rundir
-from p2p_dist.jobs import site, slurm, stages
+from p2p_dist.attempts import SAME_PLACE, Start, read, starts
+from p2p_dist.jobs import chain, site, slurm, stages
+from p2p_dist.owner import owner_of
 from p2p_dist.rundir import RunDir
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """One start of a training on Slurm, as hpc/begin.sh and hpc/requeue.sh noted it. Times in seconds since 1970."""
-
-    name: str
-    nodes: int
-    begun: float
-    ended: float | None
-    saved: float
-    why: str | None
-    code: str = "-"
-
-    def seconds(self, now: float) -> float:
-        """How long it has taken so far."""
-        return (self.ended if self.ended is not None else now) - self.begun
-
-    def lost(self) -> float:
-        """Seconds of work after its last checkpoint, where it was killed or crashed."""
-        if self.ended is None or self.why not in ("killed", "crash"):
-            return 0.0
-        return max(0.0, self.ended - max(self.begun, self.saved))
-
-
-def attempts(run: RunDir, stage: str = "train") -> list[Attempt]:
+def attempts(run: RunDir, stage: str = "train") -> list[Start]:
     """All starts of a stage on Slurm, oldest first."""
-    return _read(run.slurm / stage / "attempts")
+    return starts(run.slurm / stage / "attempts")
 
 
-def _read(path: Path) -> list[Attempt]:
-    found: dict[str, Attempt] = {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        kind, name, *rest = line.split()
-        if kind == "start":
-            found[name] = Attempt(name, int(rest[2]), float(rest[1]), None, 0.0, None)
-        elif kind == "end" and name in found:
-            begun = found[name]
-            found[name] = Attempt(name, begun.nodes, begun.begun, float(rest[1]), float(rest[4]), rest[3], rest[2])
-    return list(found.values())
-
-
-def killed(one: Attempt, run: RunDir) -> Attempt:
+def killed(one: Start, run: RunDir) -> Start:
     """A start whose end nobody wrote down, as the next start would: it lived until the run's last sign of life."""
     trained = rundir.find_steps(run.checkpoints)
     saved = trained[-1][1].stat().st_mtime if trained else 0.0
@@ -64,34 +31,53 @@ def killed(one: Attempt, run: RunDir) -> Attempt:
     return replace(one, ended=max(one.begun, seen), saved=saved, why="killed")
 
 
-def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None) -> str:
-    """One word or a few on a stage: done, running, pending (why), stopped, failed, to do."""
+def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None, resources: config.Resources) -> str:
+    """One word or a few on a stage: done, running, pending (why), stopped (why), failed, to do.
+
+    Args:
+        queued: the jobs that Slurm has of the run; None: not known. resources: how often it may be begun again.
+    """
     if stages.is_done(stage, run) is not None:
         return "done"
     if queued is not None and stage in queued:
         job = queued[stage]
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
-        return f"{job.state.lower()}{waits}, job {job.number}"
-    if is_owned(run) and run.status.is_file() and files.read_json(run.status)["what"] == stage:
-        return "running on this machine"
+        return f"{job.state.lower()}{waits}, job {job.number}" + (f" of the run {job.other}" if job.other else "")
+    if run.status.is_file() and files.read_json(run.status)["what"] == stage and (owner := owner_of(run.path)) is not None:
+        here = owner.get("host", socket.gethostname()) == socket.gethostname()
+        return "running on this machine" if here else f"running on {owner['host']}"
     outcome = run.read_outcome(stage)
-    if outcome is not None and outcome["outcome"] != "done":
-        return f"{outcome['outcome']}: {outcome['message']}" if outcome["message"] else str(outcome["outcome"])
+    if outcome is not None and outcome["outcome"] == "failed":
+        return f"failed: {outcome['message']}" if outcome["message"] else "failed"
     # Each member of an array counts for itself (hpc/job.sh).
-    last = [tried[-1] for path in sorted((run.slurm / stage).glob("attempts*")) if (tried := _read(path))]
-    if crashed := [one for one in last if one.why == "crash"]:
-        code = max(crashed, key=lambda one: one.begun).code
-        what = "the container did not start" if code == "255" else "crashed"  # 255 is Singularity's own
+    logs = [*sorted((run.slurm / stage).glob("attempts*")), run.attempts(stage)]
+    if why := next((why for log in logs if (why := _held_back(log, resources.max_requeues))), None):
+        return f"stopped: {why}; see {run.slurm / stage if (run.slurm / stage).is_dir() else run.logs}"
+    last = [tried[-1] for log in logs[:-1] if (tried := starts(log))]
+    ended_well = outcome is None or outcome["outcome"] == "done"  # as far as the attempts that lived to say so know
+    if ended_well and (bad := [one for one in last if one.why in ("crash", "failed")]):
+        code = max(bad, key=lambda one: one.begun).code
+        what = {"255": "the container did not start", "1": "failed"}.get(str(code), "crashed")  # 255 is Singularity's own
         return f"{what} (exit code {code}), see {run.slurm / stage}"
+    if (outcome is not None and outcome["outcome"] == "stopped") or any(one.why == "stopped" for one in last):
+        said = outcome["message"] if outcome is not None else ""
+        why = said or ("cancelled" if (run.slurm / "cancelled").exists() else "")
+        return f"stopped: {why}" if why else "stopped"
+    if queued is not None and (left := [one for one in last if one.ended is None]):
+        return f"killed or cancelled (attempt {left[-1].name})"
     return "to do"
 
 
-def is_owned(run: RunDir) -> bool:
-    """Whether a launcher of this machine runs it just now; looks without touching the lock."""
-    path = run.path / ".owner"
-    text = path.read_text() if path.is_file() else ""
-    owner = json.loads(text) if text.strip() else {}
-    return owner.get("host") == socket.gethostname() and Path(f"/proc/{owner['process']}").is_dir()
+def _held_back(log: Path, max_requeues: int) -> str | None:
+    """Why a stage was not begun again though there was something to do, as hpc/begin.sh and again.sh count; None: it was."""
+    counts, all_starts = read(log), starts(log)
+    why = all_starts[-1].why if all_starts else None
+    if counts.same >= SAME_PLACE and why in (None, "failed"):
+        return f"begun {counts.same + 1} times from the same place ({counts.began}) without progress"
+    again = counts.starts - 1
+    if again > max_requeues or (again == max_requeues and why == "stopped"):
+        return f"begun again {min(again, max_requeues)} times (--max-requeues): type the launch command to go on"
+    return None
 
 
 def gather(run: RunDir) -> dict[str, Any]:
@@ -118,19 +104,27 @@ def gather(run: RunDir) -> dict[str, Any]:
     running = queued is None or ("train" in queued and queued["train"].state == "RUNNING")  # where it is not known: perhaps
     if tried and tried[-1].ended is None and not running:
         tried[-1] = killed(tried[-1], run)
-    where = settings.resources.cluster
-    place = site.load("slurm" if where in ("auto", "local") else where, settings.resources.site)
-    partition = settings.resources.partition or place.partition
+    where, wrong = settings.resources.cluster, unknown and f"Slurm does not answer: {unknown}"
+    place = site.Site()
+    try:
+        place = site.load("slurm" if where in ("auto", "local") else where, settings.resources.site)
+    except ValueError as error:  # its file has been moved: only what is billed is not known
+        wrong = str(error)
 
     def hours(seconds: float, nodes: int) -> float:
-        return place.gpu_hours(seconds / 3600, nodes, partition)
+        return seconds / 3600 * chain.gpu_hours_an_hour(settings.resources, place, nodes)
 
     used = sum(hours(one.seconds(now), one.nodes) for one in tried)
+    stage_states = {stage: state(stage, run, queued, settings.resources) for stage in stages.STAGES}
+    most = settings.resources.max_gpu_hours
+    if stage_states["train"] == "stopped" and most is not None and used >= most:
+        stage_states["train"] = f"stopped: its GPU-hours are used (--max-gpu-hours {most:g})"
     return {
         "run": run.path.name,
         "path": str(run.path),
         "slurm": unknown,
-        "stages": {stage: state(stage, run, queued) for stage in stages.STAGES},
+        "wrong": wrong,
+        "stages": stage_states,
         "attempt": tried[-1].name if tried else None,
         "attempts": len(tried),
         "step": step,
@@ -165,11 +159,12 @@ def _total(run: RunDir, settings: config.Config) -> int | None:
 def show(found: dict[str, Any]) -> None:
     """Print one run as a table."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"run {found['run']}", show_header=False, title_justify="left")
     for stage, text in found["stages"].items():
-        table.add_row(stage, text)
+        table.add_row(stage, escape(text))
 
     def number(value: float | None, form: str = ".3g") -> str:
         return "unknown" if value is None else f"{value:{form}}"
@@ -188,39 +183,48 @@ def show(found: dict[str, Any]) -> None:
     if hours["estimated"]:
         told += f"\n{hours['estimated']} of the starts was killed: counted up to its last sign of life, Slurm may bill more"
     table.add_row("GPU-hours of training", told)
-    if found["slurm"]:
-        table.add_row("Slurm", f"does not answer: {found['slurm']}")
+    if found["wrong"]:
+        table.add_row("wrong", escape(found["wrong"]))
     Console().print(table)
 
 
-def show_all(runs: list[dict[str, Any]]) -> None:
+def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:
+    """What `gather` finds of several runs; of one that can't be read only its name, and what is `wrong`."""
+    found = []
+    for run in asked:
+        try:
+            found.append(gather(run))
+        except (ValueError, OSError) as error:
+            wrong = console.describe(error) if isinstance(error, OSError) else str(error)
+            found.append({"run": run.path.name, "path": str(run.path), "wrong": wrong})
+    return found
+
+
+def show_all(found: list[dict[str, Any]]) -> None:
     """Print several runs as one table, a line each."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("run", "stage", "state", "step", "l1", "evaluated", "GPU-hours")
-    for one in runs:
+    for one in found:
+        if "stages" not in one:
+            table.add_row(one["run"], "?", escape(f"can't be read: {one['wrong']}"), "?", "", "", "")
+            continue
         stage = next((name for name, text in one["stages"].items() if text != "done"), "page")
+        state = one["stages"][stage] + (f"\n{one['wrong']}" if one["wrong"] else "")
         step = f"{one['step']} of {'?' if one['total'] is None else one['total']}"
         l1 = "" if one["l1"] is None else f"{one['l1']:.4f}"
         evaluated = f"{one['evaluated']} of {one['to_evaluate']}"
-        table.add_row(one["run"], stage, one["stages"][stage], step, l1, evaluated, f"{one['gpu_hours']['used']:.2f}")
+        table.add_row(one["run"], stage, escape(state), step, l1, evaluated, f"{one['gpu_hours']['used']:.2f}")
     Console().print(table)
 
 
 def runs(names: list[str]) -> list[RunDir]:
-    """The runs of these names, or all there are.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The runs of these names, or all there are."""
     if names:
         return [rundir.find(Path(name).name if Path(name).is_dir() else name) for name in names]
-    root = rundir.runs_root()
-    found = sorted(path.parent for path in root.glob("*/config.yaml"))
-    if not found:
-        raise ValueError(f"no run in {root}: start one with launch/submit.py, or name the folder of runs with $P2P_RUNS")
-    return [RunDir(path) for path in found]
+    return [RunDir(path.parent.resolve()) for path in sorted(rundir.runs_root().glob("*/config.yaml"))]
 
 
 def verify(asked: list[RunDir]) -> int:
@@ -243,9 +247,14 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--verify", action="store_true", help="read every checkpoint and check the sequence of the batches")
     given = parser.parse_args(arguments)
+    asked = runs(given.run)
+    if not asked and not given.json:
+        raise ValueError(
+            f"no run in {rundir.runs_root()}: start one with launch/submit.py, or name the folder of runs with $P2P_RUNS"
+        )
     if given.verify:
-        return verify(runs(given.run))
-    found = [gather(run) for run in runs(given.run)]
+        return verify(asked)
+    found = [gather(asked[0])] if len(given.run) == 1 else gather_each(asked)
     if given.json:
         console.say(json.dumps(found[0] if len(given.run) == 1 else found, indent=1))
     elif len(given.run) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.util
 import itertools
@@ -17,7 +18,7 @@ import tyro
 
 from p2p_dist import __version__, console, files, presets, provenance, rundir, songs
 from p2p_dist.config import Config
-from p2p_dist.jobs import chain, local, site, slurm, stages, status
+from p2p_dist.jobs import dry_run, local, queueing, site, status
 from p2p_dist.rundir import RunDir
 
 
@@ -38,7 +39,7 @@ class Command:
     """print the stages, the Slurm scripts, the settings and the most GPU-hours they can take; start nothing"""
     wait: bool = False
     """on Slurm: stay and say how the jobs are until the last has ended"""
-    sweep: tuple[str, ...] = ()
+    sweep: tuple[str, ...] = ()  # for --help: it is taken out of the command line before, see split_sweep
     """one run for each combination of values: train.seed=0,1,2 train.learning-rate=1e-4,2e-4"""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
@@ -48,55 +49,73 @@ def main(arguments: list[str]) -> int:
     if "--version" in arguments:
         console.say(f"p2p_dist {__version__}")
         return console.DONE
-    command, run = parse(arguments)
+    rest, swept = split_sweep(arguments)
+    command, run = parse(rest)
     where = site.resolve(command.settings.resources.cluster)
-    if command.sweep:
-        return sweep(combinations(arguments, command.sweep, run.path.name), command, where)
-    example = example_folder()
-    root = Path(command.settings.data.root or example)
+    lines = combinations(rest, swept, run.path.name) if swept else [rest]
     if command.dry_run:
-        dry_run(run, command.settings, where, None if root == example else root)
+        parsed = [parse(line) for line in lines]
+        dry_run.dry_run([(run, command.settings, known_dataset(command.settings)) for command, run in parsed], where)
         return console.DONE
-    if where == "local":
-        check_packages()
-    if root == example:
-        lay_out_example(example)
-    dataset = rundir.dataset_name(root, command.settings.data)
-    place = site.load(where, command.settings.resources.site)
-    # While it queues, too: two launchers at once would queue everything twice.
-    owner = rundir.own(run)
-    settings = rundir.begin(run, command.settings, dataset)
+    launch = on_this_machine if where == "local" else on_slurm
+    code = launch(lines, where)
+    if swept:
+        status.show_all(status.gather_each([run for _, run in map(parse, lines) if run.config.is_file()]))
+    return code
+
+
+def on_this_machine(lines: list[list[str]], where: str) -> int:
+    """Run what command lines ask for, one after the other; the worst of their exit codes."""
+    check_packages()
+    code = console.DONE
+    for line in lines:
+        command, run = parse(line)
+        site.load(where, command.settings.resources.site)
+        dataset = lay_out(command.settings)
+        rundir.check_begin(run, command.settings, dataset)
+        owner = rundir.own(run)
+        settings = begin(run, command.settings, dataset)
+        if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
+            console.say("note: one machine does one stage after the other, so checkpoints are evaluated after the training")
+        if settings.resources.max_gpu_hours is not None:
+            console.say("note: on one machine nothing is billed, so --max-gpu-hours counts nothing")
+        code = max(code, local.run(run, settings, owner, again(line)))
+        if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
+            break
+    return code
+
+
+def on_slurm(lines: list[list[str]], where: str) -> int:
+    """Queue what command lines ask for, all of it or nothing, and wait for it where that is asked for.
+
+    Raises:
+        ValueError: one of them would be refused, or all together are more than the site takes; before anything is begun.
+    """
+    launches = [parse(line) for line in lines]
+    queueing.check_launches([(run, command.settings, known_dataset(command.settings)) for command, run in launches], where)
+    for command, run in launches:
+        dataset = lay_out(command.settings)
+        # While it queues, too: two launchers at once would queue everything twice.
+        with contextlib.closing(rundir.own(run)):
+            settings = begin(run, command.settings, dataset)
+            place = site.load(where, settings.resources.site)
+            queueing.queue(run, settings, place, again([run.path.name]).replace("submit.py", "status.py"))
+    code = console.DONE
+    for command, run in launches:
+        if command.wait:
+            if len(launches) > 1:
+                console.say(f"run {run.path.name}:")
+            code = max(code, queueing.wait(run))
+    return code
+
+
+def begin(run: RunDir, wanted: Config, dataset: str) -> Config:
+    """Begin a run, or go on with it, and say so; the settings to run with. See `rundir.begin`."""
+    settings = rundir.begin(run, wanted, dataset)
     console.say(f"run {run.path.name}: {run.path}")
     if provenance.code_differs(run.code):
         console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
-    if where == "local":
-        if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
-            console.say("note: one machine does one stage after the other, so checkpoints are evaluated after the training")
-        return local.run(run, settings, owner, again(arguments))
-    code = slurm.queue(run, settings, place, again([run.path.name]).replace("submit.py", "status.py"))
-    owner.close()
-    return slurm.wait(run) if command.wait else code
-
-
-def sweep(lines: list[list[str]], command: Command, where: str) -> int:
-    """Launch the runs of a sweep, one after the other, then show them in one table; the worst of their exit codes.
-
-    Raises:
-        ValueError: all of them together are more than the site takes; before anything is begun.
-    """
-    parsed = [parse(line) for line in lines]
-    if where != "local":
-        one, run = parsed[0]
-        place = site.load(where, one.settings.resources.site)
-        chain.check_limits(chain.jobs(run, one.settings, place), place, len(lines))
-    code = console.DONE
-    for line in lines:
-        code = max(code, main(line))
-        if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
-            break
-    if not command.dry_run:
-        status.show_all([status.gather(run) for _, run in parsed if run.config.is_file()])
-    return code
+    return settings
 
 
 def again(arguments: list[str]) -> str:
@@ -107,22 +126,46 @@ def again(arguments: list[str]) -> str:
     return " ".join([*places, shlex.join([python, program, *arguments])])
 
 
-def combinations(arguments: list[str], sweep: tuple[str, ...], name: str) -> list[list[str]]:
+def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """A command line without its --sweep, and what was to be swept, however it was written: `--sweep A B`, `--sweep=A`, twice.
+
+    Raises:
+        ValueError: a --sweep of nothing.
+    """
+    rest: list[str] = []
+    swept: list[str] = []
+    listing = False
+    for text in arguments:
+        if text == "--sweep" or text.startswith("--sweep="):
+            listing = text == "--sweep"
+            swept.append(text.removeprefix("--sweep").removeprefix("="))
+        elif listing and not text.startswith("-"):
+            swept.append(text)
+        else:
+            listing = False
+            rest.append(text)
+    found = [text for text in swept if text]
+    if swept and not found:
+        raise ValueError("--sweep of nothing: write each setting once, as in train.seed=0,1,2")
+    return rest, found
+
+
+def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]]:
     """The command lines of a sweep: one for each combination, its values as flags and in the name of its run.
+
+    Args:
+        rest: the command line without the sweep. name: of the run, without the values.
 
     Raises:
         ValueError: not `key=value,value`, a key twice, or a setting or value that is refused; before anything is begun.
     """
     keys, values = [], []
-    for part in sweep:
+    for part in swept:
         key, equals, listed = part.partition("=")
         if not equals or not all(listed.split(",")) or key in keys:
             raise ValueError(f"--sweep {part}: write each setting once, as in train.seed=0,1,2")
         keys.append(key)
         values.append(listed.split(","))
-    begin = arguments.index("--sweep")
-    end = next((i for i in range(begin + 1, len(arguments)) if arguments[i].startswith("--")), len(arguments))
-    rest = arguments[:begin] + arguments[end:]
     found = []
     for chosen in itertools.product(*values):
         words = [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in zip(keys, chosen, strict=True)]
@@ -180,6 +223,22 @@ def example_folder() -> Path:
     return rundir.runs_root().parent / "songs" / "falcon69"
 
 
+def known_dataset(settings: Config) -> str | None:
+    """Name of the shards of a run's songs; None for the example's before it is laid out."""
+    assert settings.data.root is not None
+    root = Path(settings.data.root)
+    return None if root == example_folder() and not root.is_dir() else rundir.dataset_name(root, settings.data)
+
+
+def lay_out(settings: Config) -> str:
+    """Name of the shards of a run's songs, which are laid out first where they are the example."""
+    assert settings.data.root is not None
+    root = Path(settings.data.root)
+    if root == example_folder():
+        lay_out_example(root)
+    return rundir.dataset_name(root, settings.data)
+
+
 def lay_out_example(folder: Path) -> None:
     """Copy the example song into train/ and test/ of `folder`: the same sound for both.
 
@@ -205,33 +264,3 @@ def check_packages() -> None:
             f"to run here, these packages are missing: {', '.join(missing)}; 'make install' makes an environment with them, "
             "or: python -m pip install -c constraints.txt -e '.[run]'"
         )
-
-
-def dry_run(run: RunDir, settings: Config, where: str, songs: Path | None) -> None:
-    """Print what a start would do. Reads, and writes nothing.
-
-    Raises:
-        ValueError: the songs or the saved settings do not fit.
-    """
-    begun = run.config.is_file()
-    if songs is not None:
-        dataset = rundir.dataset_name(songs, settings.data)
-        console.say(f"# songs: {songs}\n# shards: {dataset}")
-    if begun and (changed := presets.differences(presets.from_yaml(run.config), settings)):
-        raise ValueError(f"the run {run.path.name} was begun with other settings: {'; '.join(changed)}")
-    console.say(f"# run: {run.path}")
-    for stage in stages.STAGES:
-        done = stages.is_done(stage, run) if begun else None
-        console.say(f"# {stage}: " + (f"done already ({done})" if done else "to do"))
-    if where == "local":
-        console.say(
-            "# no Slurm here: these stages would run on this machine; with --cluster slurm these scripts would be queued:"
-        )
-    place = site.load("slurm" if where == "local" else where, settings.resources.site)
-    queueing = chain.jobs(run, settings, place)
-    chain.check_limits(queueing, place)
-    for job in queueing:
-        console.say(f"\n##### {job.stage}.sh\n{job.script()}")
-    console.say(f"\n##### config.yaml\n{presets.to_yaml(settings)}")
-    hours = chain.gpu_hours(settings, place)
-    console.say(f"# at most {hours:.1f} GPU-hours of training, over all {settings.resources.max_requeues} requeues")

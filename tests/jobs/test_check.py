@@ -215,7 +215,7 @@ def test_processes_that_did_not_start(log, name, said, tmp_path):
 
 
 def test_what_a_container_is_shown(tmp_path, monkeypatch):
-    """The site's, and the run's folders by every name; the songs where they are read; nothing of it without a container."""
+    """The site's, and the run's folders as jobs see them, behind links; the songs by every name; else nothing of it."""
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "link" / "runs"))
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
@@ -227,7 +227,7 @@ def test_what_a_container_is_shown(tmp_path, monkeypatch):
     for stage, script in jobs.items():
         (binds,) = [line for line in script.splitlines() if line.startswith("export P2P_BINDS=")]
         shown = binds.removeprefix("export P2P_BINDS=").split(",")
-        for folder in ("link/runs", "real/runs", "link/shards", "real/shards"):
+        for folder in ("real/runs", "real/shards"):
             assert str(tmp_path / folder) in shown
         assert {"/pfs", "/var/spool/slurmd"} <= set(shown)
         assert (str(tmp_path / "songs") in shown) == (stage == "preprocess")

@@ -1,5 +1,6 @@
 """How a run is shown, from its own files; with a real Slurm in tests/slurm."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -74,14 +75,99 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
 
 def test_a_member_of_an_array_that_crashed_is_told(run):
     """Members write their starts each into a file of its own."""
-    assert status.state("evaluate", run, {}) == "to do"
+    resources = config.Resources()
+    assert status.state("evaluate", run, {}, resources) == "to do"
     for member, line in enumerate(("end 8.0 3 20 0 done 20", "end 9.0 3 20 139 crash 20")):
         start = line.split()[1]
         files.write_text(run.slurm / "evaluate" / f"attempts.{member}", f"launch 8\nstart {start} 0 10 1\n{line}\n")
-    assert status.state("evaluate", run, {}) == f"crashed (exit code 139), see {run.slurm / 'evaluate'}"
+    assert status.state("evaluate", run, {}, resources) == f"crashed (exit code 139), see {run.slurm / 'evaluate'}"
     with (run.slurm / "evaluate" / "attempts.1").open("a") as log:
         log.write("start 10.0 3 30 1\nend 10.0 5 40 0 done 40\n")
-    assert status.state("evaluate", run, {}) == "to do", "begun again, it came to its end"
+    assert status.state("evaluate", run, {}, resources) == "to do", "begun again, it came to its end"
+
+
+def test_lines_that_make_no_sense_are_passed_over(run):
+    """A disk was full when they were written."""
+    with (run.slurm / "train" / "attempts").open("a") as log:
+        log.write("\n\nstart 6.0\nend 7.1 40\nend\nstart 7.9 x y z\n\xff\n")
+    found = status.gather(run)
+    assert found["attempts"] == 2 and found["gpu_hours"]["used"] == pytest.approx(12)
+
+
+def test_one_bad_run_does_not_take_the_others_along(run):
+    """Its row says what is wrong, in words."""
+    bad = rundir.find("bad")
+    files.write_text(bad.config, run.config.read_text())
+    files.write_text(rundir.find("broken").config, "train: [")
+    shown = show("status")
+    assert shown.returncode == 0 and "40 of 100" in shown.stdout and shown.stderr == ""
+    assert shown.stdout.count("can't be") == 2
+    rows = json.loads(show("status", "--json").stdout)
+    assert [row["run"] for row in rows] == ["bad", "broken", "mine"]
+    assert "dataset.json" in rows[0]["wrong"] and "not readable as YAML" in rows[1]["wrong"] and rows[2]["wrong"] is None
+    alone = show("status", "bad")
+    assert alone.returncode == 1 and "launch command again" in alone.stderr
+
+
+def test_why_it_stopped_is_said(run):
+    """By the breaker, by the number of restarts, by a person: each needs another answer."""
+    log, resources = run.slurm / "train" / "attempts", config.Resources(max_requeues=5)
+    lines = "launch 8\n" + "".join(f"start 8.{n} 40 {30000 + n} 2\nend 8.{n} 40 {30000 + n} - killed 9\n" for n in range(3))
+    files.write_text(log, lines + "start 8.3 40 30010 2\n")
+    said = status.state("train", run, {}, resources)
+    assert said == f"stopped: begun 4 times from the same place (40) without progress; see {log.parent}"
+    with log.open("a") as file:
+        file.write("end 8.3 40 30010 1 failed 9\n")
+    assert status.state("train", run, {}, resources) == said
+    files.write_text(log, "launch 8\n" + "".join(f"start 8.{n} {n} {n} 2\nend 8.{n} {n} {n} 75 stopped 9\n" for n in range(6)))
+    run.write_outcome("train", "stopped")
+    assert "stopped: begun again 5 times (--max-requeues)" in status.state("train", run, {}, resources)
+    assert status.state("train", run, {}, config.Resources()) == "stopped", "it will be begun again"
+    (run.slurm / "cancelled").touch()
+    assert status.state("train", run, {}, config.Resources()) == "stopped: cancelled"
+    run.outcome.unlink()
+    files.write_text(log, "launch 9\nstart 9.0 40 30000 2\n")
+    assert status.state("train", run, {}, resources) == "killed or cancelled (attempt 9.0)"
+    running = {"train": slurm.Queued("9", "RUNNING", "None")}
+    assert status.state("train", run, running, resources) == "running, job 9"
+    files.write_text(log, "launch 9\nstart 9.0 40 30000 2\nend 9.0 40 30000 1 failed 9\n")
+    assert status.state("train", run, {}, resources) == f"failed (exit code 1), see {log.parent}"
+
+
+def test_a_training_whose_gpu_hours_are_used_says_so(run):
+    run.write_outcome("train", "stopped")
+    settings = rundir.resolve(run)
+    for most, said in ((12.0, "stopped: its GPU-hours are used (--max-gpu-hours 12)"), (13.0, "stopped")):
+        resources = dataclasses.replace(settings.resources, max_gpu_hours=most)
+        files.write_text(run.config, presets.to_yaml(dataclasses.replace(settings, resources=resources)))
+        assert status.gather(run)["stages"]["train"] == said
+
+
+def test_an_evaluation_that_waits_beside_its_training_may_begin_often(run):
+    lines = "".join(f"start 8.{n} 3 {30000 + n} 1 beside\nend 8.{n} 3 {30000 + n} 75 stopped 9\n" for n in range(9))
+    files.write_text(run.slurm / "evaluate" / "attempts", "launch 8\n" + lines)
+    assert status.state("evaluate", run, {}, config.Resources(max_requeues=5)) == "stopped"
+
+
+def test_a_launcher_that_is_gone_does_not_run(run):
+    """Whatever process has its number by now."""
+    files.write_json(run.status, {"what": "train"})
+    resources = config.Resources()
+    owner = rundir.own(run)
+    assert status.state("train", run, None, resources) == "running on this machine"
+    rundir.find("mine")  # looking does not take it away
+    with pytest.raises(ValueError, match="running already"):
+        rundir.own(run)
+    owner.close()
+    assert json.loads((run.path / ".owner").read_text())["process"] == os.getpid()
+    assert status.state("train", run, None, resources) == "stopped"
+
+
+def test_no_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "none"))
+    none = show("status", "--json")
+    assert (none.returncode, none.stdout) == (0, "[]\n")
+    assert show("status").returncode == 2
 
 
 def test_the_best_is_named(run, capsys):

@@ -1,7 +1,7 @@
 """The launcher's settings, its scripts, and what it refuses; each as a user types it, without Slurm and without torch."""
 
-import dataclasses
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -25,6 +25,7 @@ def place(tmp_path, monkeypatch):
     place.mkdir()
     monkeypatch.setenv("P2P_RUNS", str(place / "runs"))
     monkeypatch.delenv("MUSDB_PATH", raising=False)
+    monkeypatch.delenv("SBATCH_ACCOUNT", raising=False)
     return place
 
 
@@ -115,6 +116,8 @@ def test_the_scripts_are_whole_and_quoted(place):
     assert "#SBATCH --nodes=2" in found["train"] and "--signal=USR2@300" in found["train"]
     assert "#SBATCH --nodes=1" in found["evaluate"]
     assert "#SBATCH --time=120\n" in found["preprocess"], "minutes"
+    assert "--dependency" not in found["preprocess"] and "--dependency='afterok:the preprocess job'" in found["train"]
+    assert "--kill-on-invalid-dep=yes" in found["page"]
 
 
 def test_the_settings_printed_are_a_settings_file(place, tmp_path):
@@ -124,14 +127,43 @@ def test_the_settings_printed_are_a_settings_file(place, tmp_path):
     assert presets.from_yaml(tmp_path / "c.yaml").train.seed == 7
 
 
+def bill(**resources):
+    """stage -> the most GPU-hours on LUMI."""
+    settings = config.Config(resources=config.Resources(**{"nodes": 2, "time": "10:00:00", "max_requeues": 4} | resources))
+    place = site.load("lumi")
+    found = chain.bill(chain.jobs(rundir.find("r"), settings, place), settings, place)
+    return {stage: most for stage, (most, _) in found.items()}
+
+
 def test_gpu_hours_are_what_the_site_bills():
     """LUMI: 4 GPU-hours a node-hour where nodes are given out whole, else half of one for each of the 8 dies asked for."""
-    asked = config.Resources(nodes=2, time="10:00:00", max_requeues=4)
-    place = site.load("lumi")
-    assert chain.gpu_hours(config.Config(resources=asked), place) == 2 * 4 * 10 * 5
-    for change, hours in (({"partition": "small-g"}, 2 * 8 * 0.5 * 10 * 5), ({"max_gpu_hours": 100.0}, 100)):
-        changed = dataclasses.replace(asked, **change)
-        assert chain.gpu_hours(config.Config(resources=changed), place) == hours
+    assert bill() == {"train": 2 * 4 * 10 * 5, "evaluate": 4 * 12 * 5}
+    assert bill(evaluate_array=3)["evaluate"] == 4 * 12 * 5 * 3
+    assert bill(partition="small-g") == {"train": 2 * 8 * 0.5 * 10 * 5, "evaluate": 8 * 0.5 * 12 * 5}
+    assert bill(partition="small-g", processes_per_node=1)["train"] == 2 * 1 * 0.5 * 10 * 5
+    assert bill(max_gpu_hours=100.0)["train"] == 100 + 2 * 4 * 10, "the last start begins below and may take all of its time"
+    assert bill(max_gpu_hours=1000.0)["train"] == 2 * 4 * 10 * 5
+
+
+def test_the_dry_run_says_what_can_be_billed(place):
+    more = ("--max-gpu-hours", "10", "--time", "1-0", "--nodes", "2", "--account", "a", "--dry-run")
+    shown = launch("--data", songs(place / "songs"), "--cluster", "lumi", *more).stdout
+    assert "# at most 730.0 GPU-hours:" in shown
+    assert "train: 202.0 (--max-gpu-hours 10, and the start that is going on then: 192.0)" in shown
+    assert "evaluate: 528.0 (11 starts of 48.0)" in shown
+    refused = launch("--data", str(place / "songs"), "--cluster", "slurm", *more)
+    assert refused.returncode == 2 and "nothing would be counted" in refused.stderr and "gpus_per_node" in refused.stderr
+
+
+def test_where_nodes_are_shared_only_what_processes_use_is_asked_for():
+    """LUMI bills each die asked for, and a further one for each 64 GB."""
+    found = {}
+    for partition in ("small-g", "standard-g"):
+        resources = config.Resources(partition=partition, processes_per_node=1)
+        found[partition] = chain.jobs(rundir.find("r"), config.Config(resources=resources), site.load("lumi"), ("train",))[0]
+    shared, whole = found["small-g"].script(), found["standard-g"].script()
+    assert "--gpus-per-node=1\n" in shared and "--mem=60G\n" in shared
+    assert "--gpus-per-node=8\n" in whole and "--mem=480G\n" in whole and "--exclusive" in whole
 
 
 def test_masks_leave_the_systems_cores_alone_and_share_none():
@@ -230,7 +262,7 @@ def test_a_run_that_exists_is_its_own_preset(place):
 
 def test_a_sweep_is_one_run_for_each_combination(place):
     sweep = ("train.seed=0,1", "train.learning-rate=1e-4,2e-4,3e-4")
-    found = submit.combinations(["--data", "/songs", "--sweep", *sweep, "--nodes", "2"], sweep, "drums-default")
+    found = submit.combinations(["--data", "/songs", "--nodes", "2"], list(sweep), "drums-default")
     parsed = [submit.parse(one) for one in found]
     assert [(c.settings.train.seed, c.settings.train.learning_rate, c.settings.resources.nodes) for c, _ in parsed] == [
         (seed, rate, 2) for seed in (0, 1) for rate in (1e-4, 2e-4, 3e-4)
@@ -238,6 +270,13 @@ def test_a_sweep_is_one_run_for_each_combination(place):
     assert len({run.path for _, run in parsed}) == 6 and parsed[0][1].path.name == "drums-default-seed-0-learning-rate-1e-4"
     printed = launch("--data", songs(place / "songs"), "--cluster", "slurm", "--dry-run", "--sweep", *sweep).stdout
     assert printed.count("##### train.sh") == 6
+    assert printed.count("##### preprocess.sh") == 1 and printed.count("which makes the same shards") == 5
+    assert printed.count("afterok:the preprocess job of drums-default-seed-0-learning-rate-1e-4'") == 5
+
+
+@pytest.mark.parametrize("sweep", [("--sweep", "A", "B"), ("--sweep=A", "--sweep=B"), ("--sweep", "A", "--sweep", "B")])
+def test_a_sweep_is_written_in_any_way(sweep):
+    assert submit.split_sweep(["--nodes", "2", *sweep, "--time", "5"]) == (["--nodes", "2", "--time", "5"], ["A", "B"])
 
 
 def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
@@ -270,6 +309,7 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
         (["--cluster", "moon"], "slurm"),
         (["--sweep", "train.seed"], "train.seed=0,1,2"),
         (["--sweep", "train.sed=1,2"], "--train.seed"),
+        (["--sweep"], "--sweep of nothing"),
         (["--site", "/no/such.yaml", "--cluster", "slurm", "--dry-run"], "no file /no/such.yaml"),
         (["--max-gpu-hours", "0"], "max-gpu-hours must be greater than 0"),
         (["--max-crash-restarts", "-1"], "max-crash-restarts must not be negative"),
@@ -296,8 +336,10 @@ def test_missing_packages_are_said_before_anything_starts(place):
 
 
 def test_a_missing_base_package_says_how_to_install(place):
-    done = launch(code="import sys; sys.modules['tyro'] = None")
-    assert done.returncode == 2 and "tyro is missing" in done.stderr and "Traceback" not in done.stderr
+    for name in ("tyro", "rich", "submitit"):
+        done = launch("--data", songs(place / name), "--cluster", "slurm", code=f"import sys; sys.modules['{name}'] = None")
+        assert done.returncode == 2 and f"{name} is missing" in done.stderr and "Traceback" not in done.stderr
+        assert not (place / "runs").exists()
 
 
 def test_an_old_python_is_told_what_to_load():
@@ -318,9 +360,14 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     changes = [({"gpus": 8}, "gpus"), ({"evaluate_time": 7200}, "quotes"), ({"limits": {"a": {"hours": 3}}}, "limits of a")]
     changes += [({"limits": None}, "mine.yaml: limits is None: write {partition"), ({"whole_nodes": "a"}, "list of texts")]
     changes += [({"gpus_per_node": "8"}, "gpus_per_node is '8': write a whole number"), ({"requeue": "no"}, "true or false")]
-    changes += [({"gpu_hours_per_node_hour": "4"}, "a number"), ({"limits": {"a": {"nodes": "4"}}}, "limits of a: write")]
-    for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "1:30:00")):
-        (tmp_path / "sites" / "mine.yaml").write_text(json.dumps({**good, **change}))
+    changes += [({"gpu_hours_per_node_hour": "4"}, "finite number"), ({"limits": {"a": {"nodes": "4"}}}, "limits of a: write")]
+    changes += [({name: 0}, f"mine.yaml: {name} is 0") for name in ("cores_per_process", "preprocess_cores")]
+    changes += [({"evaluate_processes": 0}, "mine.yaml: evaluate_processes is 0"), ({"partition": ""}, "partition is ''")]
+    changes += [({"gpu_hours_per_gpu_hour": math.inf}, "gpu_hours_per_gpu_hour is inf"), ({"memory_per_node": "much"}, "480G")]
+    changes += [({"cpu_masks": ["hello"]}, "mine.yaml: 'hello' in cpu_masks"), ({"limits": {"a": {"nodes": 0}}}, "limits of a")]
+    changes += [({"evaluate_time": "soon"}, "mine.yaml: evaluate_time: time 'soon'"), ({"environment": "no.sh"}, "no file")]
+    for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "mine.yaml: limits of a: .*1:30:00")):
+        (tmp_path / "sites" / "mine.yaml").write_text(json.dumps({**good, **change}).replace("Infinity", ".inf"))
         with pytest.raises(ValueError, match=said):
             site.load("mine")
     (tmp_path / "sites" / "mine.yaml").write_text("limits: {small")

@@ -8,7 +8,7 @@ import undisturbed
 from lab import wait_until
 
 from p2p_dist import config, files, rundir
-from p2p_dist.jobs import site, slurm
+from p2p_dist.jobs import queueing, site, slurm
 
 LONG = 150
 """Seconds that something may take on a busy machine before a test gives up."""
@@ -69,7 +69,7 @@ class Training:
         """What the launcher does last."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "executable", str(self.python))
-            slurm.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
+            queueing.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
         found = slurm.queued_jobs(self.run)
         self.jobs |= {stage: job.number for stage, job in found.items()}
         return found

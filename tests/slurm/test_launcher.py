@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from lab import ACCOUNT, lay_out_shards
+from lab import ACCOUNT, lay_out_shards, wait_until
 
 from p2p_dist import config, presets, rundir
-from p2p_dist.jobs import chain, site, slurm
+from p2p_dist.jobs import chain, sbatch, site, slurm
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -60,6 +60,29 @@ def test_status_and_cancel(lab, launch, songs):
     assert "nothing of the run seen is queued" in launch("cancel", "seen")
     launch("submit", *typed(songs, "seen", "--partition", "waiting"))
     assert not (rundir.find("seen").slurm / "cancelled").exists(), "a launch takes a cancellation back"
+
+
+def test_cancel_of_an_array(lab, launch, songs):
+    """One part runs, the others wait for it.
+
+    If it failed: those that wait begin as soon as the one that was asked to stop has stopped.
+    """
+    launch("submit", *typed(songs, "parts", "--partition", "waiting"))
+    launch("cancel", "parts")
+    comment = f"--comment=p2p_dist evaluate {rundir.find('parts').path}"
+    array = ("--parsable", "--array=0-3%1", "--mem=1G", "--output=/dev/null", comment, "--wrap=srun sleep 300")
+    number = lab.ask("sbatch", *array).strip()
+    wait_until(lambda: "RUNNING" in states(number), 60, "a part runs")
+    assert sorted(set(states(number))) == ["PENDING", "RUNNING"]
+    shown = launch("cancel", "parts")
+    assert f"job {number}: what waits of it dropped" in shown and f"job {number} asked to save and stop" in shown
+    assert "PENDING" not in states(number)
+    wait_until(lambda: states(number) == [], 60, "its parts are gone")
+
+
+def states(number):
+    """Of each part of an array that Slurm has."""
+    return slurm.ask("squeue", "--me", "--array", "--noheader", f"--job={number}", "--format=%T").stdout.split()
 
 
 def test_killed_between_queueing_and_noting_it(lab, songs, launch, tmp_path, monkeypatch):
@@ -168,10 +191,10 @@ def test_requests_for_lumi(change, accepted, lab, tmp_path):
     if accepted:
         assert "--exclusive" in train.script() and "P2P_CPU_MASKS=0xfe000000000000,0xfe" in train.script()
         for job in jobs:
-            slurm.check(job)
+            sbatch.check(job)
     else:
         with pytest.raises(ValueError, match="Slurm refuses the train job"):
-            slurm.check(train)
+            sbatch.check(train)
 
 
 def test_a_drill_on_the_cluster(lab, launch):

@@ -1,0 +1,85 @@
+"""What a launch would do: the stages, the job scripts, the settings, the most that they can be billed. Starts nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from p2p_dist import console, presets, rundir
+from p2p_dist.config import Config
+from p2p_dist.jobs import chain, queueing, site, slurm
+from p2p_dist.rundir import RunDir
+
+
+def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> None:
+    """Print what launches would do. Reads, and writes nothing; needs no Slurm, but knows what one has queued already.
+
+    Args:
+        launches: run, settings, and the name of its shards where that is known.
+
+    Raises:
+        ValueError: the songs or the saved settings do not fit, or it is more than the site takes.
+    """
+    has_slurm = where != "local" and site.resolve("auto") != "local"
+    numbers = slurm.jobs_by_partition() if has_slurm else Counter[str]()
+    makers: dict[str | None, str] = {}
+    together = 0.0
+    for run, wanted, dataset in launches:
+        settings = rundir.check_begin(run, wanted, dataset)
+        console.say(f"# run: {run.path}")
+        if dataset is not None:
+            console.say(f"# songs: {settings.data.root}\n# shards: {dataset}")
+        place = site.load("slurm" if where == "local" else where, settings.resources.site)
+        if where != "local":
+            chain.check_max_gpu_hours(settings.resources, place)
+        steps = queueing.plan(run, settings, place, _queued(run) if has_slurm else {}, dataset)
+        new = [step for step in steps if step.is_new]
+        maker = makers.get(dataset)  # of a sweep, the first run makes the shards
+        if new and new[0].job.stage == "preprocess" and dataset is not None:
+            makers.setdefault(dataset, run.path.name)
+            new = new[1:] if maker else new
+        chain.check_limits([step.job for step in new], place, numbers)
+        before: str | None = None
+        scripts = []
+        for step in steps:
+            stage, word = step.job.stage, "to do"
+            if step.done is not None:
+                word = f"done already ({step.done})"
+            elif step.queued is not None:
+                before = step.queued.number
+                word = f"queued already, job {before}"
+            elif step not in new:
+                before = f"the preprocess job of {maker}"
+                word = f"waits for {before}, which makes the same shards"
+            else:
+                job = step.job.after(chain.dependency(step.job, settings, before))
+                scripts.append(f"\n##### {stage}.sh\n{job.script()}")
+                before = f"the {stage} job"
+            console.say(f"# {stage}: {word}")
+        if where == "local":
+            console.say(
+                "# no Slurm here: these stages would run on this machine; with --cluster slurm these scripts would be queued:"
+            )
+        for script in scripts:
+            console.say(script)
+        console.say(f"\n##### config.yaml\n{presets.to_yaml(settings)}")
+        together += _say_bill([step.job for step in steps if step in new or step.queued is not None], settings, place)
+    if len(launches) > 1:
+        console.say(f"# all {len(launches)} runs together: at most {together:.1f} GPU-hours")
+
+
+def _queued(run: RunDir) -> dict[str, slurm.Queued]:
+    try:
+        return slurm.queued_jobs(run)
+    except OSError as error:
+        console.complain(f"note: what is queued already is not known: {console.describe(error)}")
+        return {}
+
+
+def _say_bill(asked: list[chain.Job], settings: Config, place: site.Site) -> float:
+    """Print the most that jobs can be billed, stage by stage; the sum."""
+    bill = chain.bill(asked, settings, place)
+    total = sum(most for most, _ in bill.values())
+    items = "".join(f"\n#   {stage}: {most:.1f} ({words})" for stage, (most, words) in bill.items())
+    nothing = " (none that the site's file tells of)" if asked and not bill else ""
+    console.say(f"# at most {total:.1f} GPU-hours{nothing}{':' if items else ''}{items}")
+    return total

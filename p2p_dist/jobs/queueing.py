@@ -1,0 +1,175 @@
+"""From runs to Slurm jobs, on the submit host: what is left to queue, whether it would be taken, queueing, waiting."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from p2p_dist import console, rundir
+from p2p_dist.config import Config
+from p2p_dist.jobs import chain, sbatch, site, slurm, stages
+from p2p_dist.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a launch: what there is of it already, or the job that Slurm has, or else a job to queue."""
+
+    job: chain.Job
+    done: str | None = None
+    queued: slurm.Queued | None = None
+
+    @property
+    def is_new(self) -> bool:
+        return self.done is None and self.queued is None
+
+
+def plan(
+    run: RunDir, settings: Config, place: site.Site, queued: dict[str, slurm.Queued], dataset: str | None = None
+) -> list[Step]:
+    """What a launch of a run would do, stage by stage; asks and writes nothing.
+
+    Args:
+        queued: what Slurm has of it. dataset: name of its shards, where the run is not begun yet, or will take others.
+    """
+    begun = run.config.is_file() and run.dataset.is_file() and dataset in (None, run.shards.name)
+    found: list[Step] = []
+    for job in chain.jobs(run, settings, place):
+        done = None
+        if all(step.done for step in found):  # what comes after something new is to be done again
+            if begun:
+                done = stages.is_done(job.stage, run)
+            elif job.stage == "preprocess" and dataset is not None:
+                done = stages.is_preprocessed(run.path.parent.parent / "shards" / dataset, trained=False)
+        found.append(Step(job, None if job.stage in queued else done, queued.get(job.stage)))
+    return found
+
+
+def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str) -> None:
+    """Have the site's file and Slurm look at all that launches would queue, before anything is written or queued.
+
+    Args:
+        launches: run, settings, and the name of its shards where that is known.
+
+    Raises:
+        ValueError: one would be refused, or all together are too many.
+        OSError: Slurm can't be asked.
+    """
+    numbers: Counter[str] | None = None
+    looked_at, making = set(), set()
+    for run, wanted, dataset in launches:
+        place = site.load(where, wanted.resources.site)
+        check_account(place, site.account(wanted.resources))
+        place.check_images(wanted.resources)
+        chain.check_max_gpu_hours(wanted.resources, place)
+        settings = rundir.check_begin(run, wanted, dataset)
+        new = [step.job for step in plan(run, settings, place, slurm.queued_jobs(run), dataset) if step.is_new]
+        if dataset in making:  # by a job of a run before it
+            new = [job for job in new if job.stage != "preprocess"]
+        making.add(dataset)
+        if numbers is None:
+            numbers = slurm.jobs_by_partition() if place.limits else Counter()
+        chain.check_limits(new, place, numbers)
+        for job in new:
+            like = (job.stage, job.array, *(str(job.parameters.get(name)) for name in SHAPE))
+            if like not in looked_at:
+                sbatch.check(job)
+            looked_at.add(like)
+
+
+SHAPE = ("account", "partition", "time", "nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node", "exclusive")
+"""What Slurm takes or refuses a job for; the rest follows from the site."""
+
+
+def check_account(place: site.Site, account: str | None) -> None:
+    """Make sure that a project is named where one is billed.
+
+    Raises:
+        ValueError: none is; names those of this user.
+    """
+    if place.needs_account and account is None:
+        raise ValueError(f"this cluster bills a project: name one with --account ({slurm.your_accounts()})")
+
+
+def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
+    """Queue the stages that are neither done nor queued, each waiting for the one before; prints their job ids.
+
+    Args:
+        shown: the command that shows how the run is, for people.
+
+    Raises:
+        OSError: Slurm can't be asked, or refused after all.
+    """
+    steps = plan(run, settings, place, slurm.queued_jobs(run))
+    (run.slurm / "cancelled").unlink(missing_ok=True)
+    (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
+    before: str | None = None
+    for step in steps:
+        stage = step.job.stage
+        if step.queued is not None:
+            whose = f" of the run {step.queued.other}, with the same shards" if step.queued.other else ""
+            console.say(f"{stage}: queued already, job {step.queued.number}{whose}")
+            before = step.queued.number
+        elif step.done is not None:
+            console.say(f"{stage}: done already ({step.done})")
+        else:
+            for old in run.outcomes(stage):
+                old.unlink()
+            before = sbatch.submit(step.job.after(chain.dependency(step.job, settings, before)))
+    if not all(step.done for step in steps):
+        console.say(f"to follow them: {shown}")
+    return console.DONE
+
+
+def queue_check(job: chain.Job, place: site.Site, dependency: str | None = None) -> str:
+    """Queue one job of a check, to begin once `dependency` holds; its id.
+
+    Raises:
+        ValueError: no account where one is needed, or Slurm would refuse it.
+        OSError: Slurm can't be asked, or refused after all.
+    """
+    check_account(place, job.parameters.get("account"))
+    chain.check_limits([job], place, Counter())
+    sbatch.check(job)
+    return sbatch.submit(job.after(dependency))
+
+
+def wait(run: RunDir, every: float = 5.0) -> int:
+    """Say how the queued jobs change until none is left; looks every so many seconds.
+
+    Returns:
+        exit code: 0 all stages are done, 75 one stopped in order, 1 one failed or was cancelled.
+    """
+    before: dict[str, str] = {}
+    away = False
+    while True:
+        try:
+            queued = slurm.queued_jobs(run)
+        except OSError as error:
+            if not away:
+                console.complain(f"{console.describe(error)}; asking on")
+            away = True
+        else:
+            away = False
+            now = {stage: f"{stage}: {job.state.lower()}, job {job.number}" for stage, job in queued.items()}
+            for stage, text in now.items():
+                if before.get(stage) != text:
+                    console.say(text)
+            before = now
+            if not queued:
+                break
+        time.sleep(every)
+    left = [stage for stage in stages.STAGES if stages.is_done(stage, run) is None]
+    if not left:
+        console.say(stages.last_lines(run))
+        return console.DONE
+    outcome = run.read_outcome(left[0])
+    if outcome is not None and outcome["outcome"] == "stopped":
+        console.say(f"{left[0]} stopped in order; to go on, type the same command again")
+        return console.STOPPED
+    because = outcome["message"] if outcome is not None else ""
+    console.complain(
+        f"error: {left[0]} did not come to its end{': ' + because if because else ''}; its logs: {run.slurm / left[0]}"
+    )
+    return console.FAILED

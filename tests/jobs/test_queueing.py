@@ -1,0 +1,317 @@
+"""What a launch queues, refuses and leaves; with commands of Slurm that keep the queue in a file. A real one: tests/slurm."""
+
+import json
+import os
+import re
+import sys
+
+import pytest
+
+from p2p_dist import console, files, provenance, rundir
+from p2p_dist.jobs import cancel, queueing, sbatch, slurm, status, submit
+
+SBATCH = """#!/bin/sh
+# Takes a job, unless its script has a line that is in the file `refused`.
+cd {place} || exit 1
+if [ "$1" = --test-only ]; then cat > tested; file=tested; else file=$1; fi
+env | grep -E '^(SLURM|SBATCH|SRUN|RANK|P2P_CPU)' > environment
+if [ -e refused ] && grep -qE -f refused "$file"; then
+    echo "sbatch: error: Batch job submission failed: no such thing" >&2
+    exit 1
+fi
+[ "$1" != --test-only ] || exit 0
+number=$((100 + $(ls | grep -c '^script-')))
+cp "$file" "script-$number"
+comment=$(sed -n "s/^#SBATCH --comment='\\(.*\\)'$/\\1/p" "$file")
+partition=$(sed -n 's/^#SBATCH --partition=//p' "$file")
+echo "$number|PENDING|Dependency|$comment|${{partition:-none}}" >> queue
+echo "Submitted batch job $number"
+"""
+
+SQUEUE = """#!/bin/sh
+case "$*" in
+*%P*) cut -d '|' -f 5 {place}/queue ;;
+*) cut -d '|' -f 1-4 {place}/queue ;;
+esac
+"""
+
+
+class Slurm:
+    """The commands, and what they were told."""
+
+    def __init__(self, place):
+        self.place = place
+        (place / "queue").touch()
+        for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("srun", "#!/bin/sh\n"), ("sinfo", "#!/bin/sh\n")):
+            (place / name).write_text(text.format(place=place))
+        (place / "scancel").write_text(f'#!/bin/sh\necho "$@" >> {place}/cancelled\n')
+        for name in ("sbatch", "squeue", "srun", "sinfo", "scancel"):
+            (place / name).chmod(0o755)
+
+    def add(self, *lines):
+        """Jobs that are queued: number|state|reason|comment|partition."""
+        with (self.place / "queue").open("a") as queue:
+            queue.writelines(f"{line}\n" for line in lines)
+
+    def refuse(self, pattern):
+        """Refuse scripts with such a line."""
+        (self.place / "refused").write_text(pattern + "\n")
+
+    def queued(self):
+        """[run, stage, what it waits for] of each job."""
+        found = []
+        for path in sorted(self.place.glob("script-*")):
+            stage, run = re.search(r"--comment='p2p_dist (\S+) (.*)'", path.read_text()).groups()
+            waits = re.search(r"--dependency=(\S+)", path.read_text())
+            found.append((run.rsplit("/", 1)[-1], stage, waits.group(1) if waits else None))
+        return found
+
+    @property
+    def environment(self):
+        """What sbatch found in its environment."""
+        return (self.place / "environment").read_text().split()
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    place = tmp_path / "slurm"
+    place.mkdir()
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "work" / "runs"))
+    monkeypatch.setattr(sys, "argv", ["launch/submit.py"])
+    # Nothing runs here, so no run needs its copy of the code.
+    monkeypatch.setattr(provenance, "copy_code", lambda target: None)
+    monkeypatch.setattr(provenance, "code_differs", lambda copy: False)
+    monkeypatch.setattr(provenance, "gather", dict)
+    for name in ("MUSDB_PATH", "SBATCH_ACCOUNT", "SLURM_CONF", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return Slurm(place)
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """`launch(...)`: what launch/submit.py does with songs that no job will open."""
+    for split in ("train", "test"):
+        (tmp_path / "songs" / split).mkdir(parents=True)
+        (tmp_path / "songs" / split / "a.stem.mp4").write_bytes(b"x")
+    base = ["--data", str(tmp_path / "songs"), "--preset", "tiny", "--cluster", "slurm"]
+    return lambda *more: submit.main([*base, *more])
+
+
+@pytest.fixture
+def site_file(tmp_path):
+    """`site_file(text)`: its path."""
+
+    def write(text, name="mine"):
+        (tmp_path / f"{name}.yaml").write_text(text)
+        return str(tmp_path / f"{name}.yaml")
+
+    return write
+
+
+CHAIN = ["preprocess", "train", "evaluate", "page"]
+
+
+def test_what_a_dry_run_prints_is_what_is_submitted(cluster, launch, capsys):
+    def scripts():
+        launch("--run", "a", "--dry-run")
+        parts = capsys.readouterr().out.split("\n##### ")[1:]
+        return {name.removesuffix(".sh"): text.strip() for name, _, text in (part.partition("\n") for part in parts)}
+
+    shown = scripts()
+    assert launch("--run", "a") == console.DONE
+    assert [stage for _, stage, _ in cluster.queued()] == CHAIN == list(shown)[:4]
+    numbers = {f"the {stage} job": str(100 + i) for i, stage in enumerate(CHAIN)}
+    for number, stage in enumerate(CHAIN):
+        meant = re.sub(r"'afterok:(.*)'", lambda found: f"afterok:{numbers[found.group(1)]}", shown[stage])
+        assert (cluster.place / f"script-{100 + number}").read_text().strip() == meant
+    capsys.readouterr()
+    assert list(scripts()) == ["config.yaml"], "all of it is queued"
+    (cluster.place / "queue").write_text((cluster.place / "queue").read_text().splitlines()[0] + "\n")
+    assert "#SBATCH --dependency=afterok:100" in scripts()["train"]
+
+
+def test_a_refused_launch_leaves_nothing(cluster, launch, tmp_path, site_file):
+    for more, said in (
+        (("--cluster", "lumi"), "name one with --account"),
+        (("--site", site_file("needs_account: true")), "name one with --account"),
+        (("--site", site_file('partition: p\nlimits: {p: {time: "1:00:00"}}', "short")), "--time asks for 24 hours"),
+        (("--container", "/no/such.sif"), "no image"),
+        (("--max-gpu-hours", "5"), "nothing would be counted"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            launch("--run", "f", *more)
+        assert not (tmp_path / "work").exists() and cluster.queued() == []
+    cluster.refuse("time=1440")
+    with pytest.raises(ValueError, match="change --time; nothing was queued"):
+        launch("--run", "f")
+    with pytest.raises(ValueError, match="change --time; nothing was queued"):
+        submit.main(["--preset", "tiny", "--cluster", "slurm"])  # with the example song
+    assert not (tmp_path / "work").exists()
+    (cluster.place / "refused").unlink()
+    assert launch("--run", "f", "--train.seed", "4") == console.DONE
+
+
+@pytest.mark.parametrize(
+    ("line", "ours"),
+    [
+        ("cpus-per-task=8", "the site's preprocess_cores"),
+        ("time=120", "the site's preprocess_time"),
+        ("mem=3G", "the site's preprocess_memory"),
+        ("partition=thin", "the site's cpu_partition"),
+        ("partition=fat", "--partition (or the site's partition)"),
+        ("mem=4G", "the site's memory_per_node"),
+        ("time=240", "the site's evaluate_time"),
+        ("ntasks-per-node=3", "the site's evaluate_processes"),
+        ("array=", "--evaluate-array"),
+    ],
+)
+def test_a_refusal_names_the_option_of_that_job(line, ours, cluster, launch, site_file):
+    place = site_file("preprocess_memory: 3G\nmemory_per_node: 4G\ncpu_partition: thin\npartition: fat\nevaluate_processes: 3")
+    cluster.refuse(f"^#SBATCH --{line}")
+    with pytest.raises(ValueError, match=re.escape(f": change {ours}; nothing was queued")):
+        launch("--site", place, "--evaluate-array", "2")
+
+
+def test_a_sweep_is_queued_whole_or_not_at_all(cluster, launch, site_file, tmp_path, capsys):
+    place = site_file("partition: p\nlimits: {p: {jobs: 7, nodes: 4}}")
+    with pytest.raises(ValueError, match="--nodes 8: a job in p has at most 4; nothing was queued"):
+        launch("--site", place, "--sweep", "nodes=2,8")
+    cluster.add(*(f"{number}|RUNNING|None|other|p" for number in range(4)))
+    with pytest.raises(ValueError, match="8 jobs of yours would be in p, which takes 7"):
+        launch("--site", place, "--sweep", "train.seed=0,1")
+    assert not (tmp_path / "work").exists() and cluster.queued() == []
+    (cluster.place / "queue").write_text("3|RUNNING|None|other|p\n")
+    assert launch("--site", place, "--run", "s", "--sweep=train.seed=0,1") == console.DONE
+    names = [f"s-seed-{seed}" for seed in (0, 1)]
+    assert cluster.queued() == [
+        (names[0], "preprocess", None),
+        *((names[0], stage, f"afterok:{before}") for before, stage in enumerate(CHAIN[1:], 100)),
+        (names[1], "train", "afterok:100"),
+        (names[1], "evaluate", "afterok:104"),
+        (names[1], "page", "afterok:105"),
+    ], "the shards are made once"
+    shown = capsys.readouterr().out
+    assert "preprocess: queued already, job 100 of the run s-seed-0, with the same shards" in shown
+    assert shown.count("┏") == 1
+
+
+def test_a_sweep_is_queued_before_it_is_waited_for(cluster, launch, monkeypatch):
+    seen = []
+    monkeypatch.setattr(queueing, "wait", lambda run: seen.append((run.path.name, len(cluster.queued()))) or console.FAILED)
+    assert launch("--run", "s", "--wait", "--sweep", "train.seed=0,1") == console.FAILED
+    assert seen == [("s-seed-0", 7), ("s-seed-1", 7)]
+
+
+def test_behind_a_link_the_launcher_and_the_job_mean_the_same_shards(cluster, launch, tmp_path, monkeypatch):
+    """Runs on another disk, linked: hpc/job.sh goes by the real path. If it failed: preprocessed again at each launch."""
+    (tmp_path / "scratch" / "runs").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "scratch" / "runs")
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "link"))
+    launch("--run", "a")
+    run = rundir.find("a")
+    assert rundir.runs_root() == tmp_path / "scratch" / "runs"
+    assert run.path == tmp_path / "scratch" / "runs" / "a" and run.shards.parent == tmp_path / "scratch" / "shards"
+    assert (tmp_path / "scratch" / "shards").is_dir() and not (tmp_path / "shards").exists()
+    (tmp_path / "link" / "b").symlink_to(tmp_path / "elsewhere" / "b")
+    assert rundir.find("b").path == tmp_path / "elsewhere" / "b"
+
+
+def test_jobs_of_the_users_own_are_passed_over(cluster, launch):
+    """A heterogeneous job has two numbers; a comment may be anything."""
+    launch("--run", "a")
+    ours = f"p2p_dist train {rundir.find('a').path}"
+    cluster.add("41+0|RUNNING|None|(null)|p", f"42+1|PENDING|None|{ours}|p", "43|PENDING|a|b|c|d", "", "no job at all")
+    assert {stage: job.number for stage, job in slurm.queued_jobs(rundir.find("a")).items()} == dict(
+        zip(CHAIN, ("100", "101", "102", "103"), strict=True)
+    )
+
+
+def test_cancel_reaches_all_that_there_is_of_a_run(cluster, launch, capsys):
+    launch("--run", "a")
+    run = rundir.find("a").path
+    comments = {stage: f"p2p_dist {stage} {run}" for stage in CHAIN}
+    (cluster.place / "queue").write_text("")
+    cluster.add(f"7|RUNNING|None|{comments['train']}|p", f"9|PENDING|Dependency|{comments['train']}|p")
+    cluster.add(f"12_[2-3]|PENDING|Resources|{comments['evaluate']}|p", f"12_1|RUNNING|None|{comments['evaluate']}|p")
+    assert cancel.main(["a"]) == console.DONE
+    assert (cluster.place / "cancelled").read_text().splitlines() == [
+        "--state=PENDING 12",
+        "--signal=USR2 --state=RUNNING 12",
+        "--signal=USR2 7",
+        "9",
+    ]
+
+
+def test_cancel_leaves_the_shards_that_others_wait_for(cluster, launch, capsys):
+    launch("--run", "s", "--sweep", "train.seed=0,1")
+    cancel.main(["s-seed-0"])
+    assert "preprocess: job 100 goes on, for s-seed-1 with the same shards" in capsys.readouterr().out
+    assert (cluster.place / "cancelled").read_text().split() == ["103", "102", "101"]
+    assert status.gather(rundir.find("s-seed-1"))["stages"]["preprocess"].endswith("job 100 of the run s-seed-0")
+
+
+def test_nothing_of_another_job_gets_into_a_job(cluster, launch, monkeypatch):
+    """Row 40: launched from inside a job (salloc). If it failed: wrong GPUs, wrong nodes, or another project pays."""
+    outside = {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_RESERVATION": "course"}
+    leaks = {"SLURM_JOB_ID": "5", "SLURM_GPUS_PER_NODE": "2", "SRUN_CPUS_PER_TASK": "3", "SBATCH_MEM_BIND": "none"}
+    leaks |= {"RANK": "1", "P2P_CPU_MASKS": "0xfe"}
+    wins = {"SBATCH_ACCOUNT": "theirs", "SBATCH_TIMELIMIT": "5", "SBATCH_OUTPUT": "/dev/null"}
+    for name, value in {**outside, **leaks, **wins}.items():
+        monkeypatch.setenv(name, value)
+    launch("--run", "a", "--account", "mine")
+    assert sorted(cluster.environment) == sorted(f"{name}={value}" for name, value in outside.items())
+    assert os.environ["SLURM_JOB_ID"] == "5"
+    assert "#SBATCH --account=mine" in (cluster.place / "script-101").read_text()
+
+
+def test_the_account_of_the_environment_is_taken(cluster, launch, monkeypatch, site_file):
+    monkeypatch.setenv("SBATCH_ACCOUNT", "theirs")
+    launch("--run", "a", "--site", site_file("needs_account: true"))
+    assert "#SBATCH --account=theirs" in (cluster.place / "script-100").read_text()
+
+
+def test_a_percent_sign_in_the_path_is_no_pattern(cluster, launch, tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "100%" / "runs"))
+    launch("--run", "a")
+    assert f"--output={tmp_path}/100%%/runs/a/slurm/train/%j_0_log.out\n" in (cluster.place / "script-101").read_text()
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "50%job" / "runs"))
+    with pytest.raises(ValueError, match="Slurm puts numbers"):
+        launch("--run", "a")
+
+
+def test_a_launcher_that_was_overtaken_queues_nothing_twice(cluster, launch, monkeypatch):
+    """Another one queued everything between this one's look at the queue and its turn."""
+    checked = queueing.check_launches
+
+    def overtaken(*arguments):
+        checked(*arguments)
+        monkeypatch.setattr(queueing, "check_launches", checked)
+        launch("--run", "a")
+
+    monkeypatch.setattr(queueing, "check_launches", overtaken)
+    launch("--run", "a")
+    assert [stage for _, stage, _ in cluster.queued()] == CHAIN
+
+
+def test_a_site_that_another_folder_names_is_found(cluster, launch, site_file, tmp_path, monkeypatch):
+    """Its `environment` lies beside it, wherever it is typed from; moved, only the bill is not known."""
+    (tmp_path / "mine.sh").touch()
+    place = site_file("environment: mine.sh\ngpus_per_node: 1")
+    launch("--run", "a", "--site", place)
+    assert f"P2P_ENVIRONMENT={tmp_path}/mine.sh" in (cluster.place / "script-101").read_text()
+    monkeypatch.chdir("/")
+    assert status.gather(rundir.find("a"))["wrong"] is None
+    files.write_text(tmp_path / "moved.yaml", (tmp_path / "mine.yaml").read_text())
+    (tmp_path / "mine.yaml").unlink()
+    found = status.gather(rundir.find("a"))
+    assert "mine.yaml" in found["wrong"] and found["stages"]["train"].startswith("pending")
+    assert json.dumps(found)
+
+
+def test_it_is_submitted_through_names_that_submitit_has():
+    """They are not promised to stay: pyproject.toml keeps to the versions that have them."""
+    import submitit
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    assert callable(_make_sbatch_string) and callable(submitit.SlurmExecutor._submit_command) and sbatch.OPTIONS
