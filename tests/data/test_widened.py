@@ -331,10 +331,10 @@ def test_ready_made_pairs_are_sharded_untouched(thesis_pairs: Path, small: Data,
 
 
 def save_damaged(path: Path) -> None:
-    """Deflated, and then a byte of the stream turned over."""
+    """Deflated, and then the beginning of the stream is lost."""
     np.savez_compressed(path, np.random.default_rng(0).uniform(-80, 0, (64, 32)))
     content = bytearray(path.read_bytes())
-    content[500:600] = bytes(100)
+    content[59:69] = bytes([0xFF] * 10)  # behind the header of the zip: no kind of block that there is
     path.write_bytes(content)
 
 
