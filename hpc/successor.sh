@@ -8,6 +8,7 @@ scontrol write batch_script "$job" "$run/slurm/$stage/$job.sh" >/dev/null || fai
 asked=$(squeue --noheader --job "$job" --format='%l|%f|%h|%b') || fail "Slurm can't be asked"
 IFS='|' read -r time features share gres <<<"$asked"
 options=("--dependency=afterany:$job" "--comment=p2p_dist $stage $run" "--time=$time") # found by its comment while it waits
+options+=("--output=${run//%/%%}/slurm/$stage/%j_0_log.out") # as the launcher's
 [ "$share" != NO ] || options+=(--exclusive)
 [[ $features == @(|"(null)") ]] || options+=("--constraint=$features")
 case ${SLURM_GPUS:-}${SLURM_GPUS_PER_NODE:-}${SLURM_GPUS_PER_TASK:-}$gres in # not twice: they would be added up

@@ -29,6 +29,9 @@ def command(module):
         if (error.name or "").startswith("p2p_dist"):
             raise
         refuse(error.name)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped before anything was begun\n")
+        sys.exit(130)
     exit_with(lambda: main(sys.argv[1:]))
 
 

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from p2p_dist import files
+
 STEMS = ("drums", "bass", "other", "vocals")
 """The stems of MUSDB18, in its own order (the mixture stream before them is never used)."""
 
@@ -38,12 +40,15 @@ def parse_task(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     (('bass', 'other', 'vocals'), ('drums',))
 
     Raises:
-        ValueError: not a known name and not `a+b->c`; an unknown stem, or one on both sides.
+        ValueError: not a known name and not `a+b->c`; no stem on a side, an unknown one, or one on both sides.
     """
-    text = TASKS.get(task, task)
+    text = TASKS.get(task.strip(), task)
     if text.count("->") != 1:
         raise ValueError(f"task {task!r}: give one of {', '.join(TASKS)}, or stems as in 'vocals+other->drums+bass'")
     sides = [[stem.strip() for stem in side.split("+")] for side in text.split("->")]
+    for side, place in zip(sides, ("heard before", "to be made after"), strict=True):
+        if side == [""]:
+            raise ValueError(f"task {task!r}: no stem {place} '->'; the stems are {', '.join(STEMS)}")
     for stem in [*sides[0], *sides[1]]:
         if stem not in STEMS:
             raise ValueError(f"task {task!r}: unknown stem {stem!r}; the stems are {', '.join(STEMS)}")
@@ -123,6 +128,10 @@ class Data:
         """The settings that the shards depend on: the same songs under them give the same bytes."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata.get("resource")}
 
+    def digest(self) -> str:
+        """12 hexadecimal digits that name these settings."""
+        return files.digest(self.science())[:12]
+
     def __post_init__(self) -> None:
         parse_task(self.task)
         _positive(self, "sample_rate", "n_fft", "hop_length", "mels", "frames", "window_hop")
@@ -130,12 +139,25 @@ class Data:
             raise ValueError(f"data.hop-length {self.hop_length} must divide data.n-fft {self.n_fft}: frames overlap evenly")
         if self.window_hop > self.frames:
             raise ValueError(f"data.window-hop {self.window_hop} is over data.frames {self.frames}: sound would be left out")
+        if self.mels > (most := self._most_mels()):
+            raise ValueError(
+                f"data.mels {self.mels} is too many for data.n-fft {self.n_fft} at {self.sample_rate} Hz, bands would be "
+                f"narrower than its bins and stay empty: at most {most}, or a longer data.n-fft"
+            )
         if not 0 <= self.silent_share <= 1:
             raise ValueError(f"data.silent-share must be from 0 to 1, not {self.silent_share}")
         if not 0 <= self.copies <= 1000:
             raise ValueError(f"data.copies must be from 0 to 1000, not {self.copies}")
+        if self.copies and self.sample_rate <= 8000:
+            raise ValueError(f"data.copies change sound over 4 kHz, which data.sample-rate {self.sample_rate} does not hold")
         if self.representation == "thesis" and (self.copies or self.channels != "mono"):
             raise ValueError("the thesis's representation is mono and has no copies: give data.representation default")
+
+    def _most_mels(self) -> int:
+        """Mel bands of which even the narrowest, those below 1 kHz, where Slaney's scale is linear, span a Fourier bin."""
+        top = self.sample_rate / 2
+        mel = top * 3 / 200 if top < 1000 else 15 + 27 * math.log(top / 1000) / math.log(6.4)
+        return max(math.ceil(mel * 400 / 3 * self.n_fft / self.sample_rate) - 2, 1)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -19,12 +20,21 @@ which may be tried again; stopped in order, go on; second Ctrl-C."""
 
 def say(text: str) -> None:
     """Print one message at once, also into a pipe or a batch log."""
-    print(text, flush=True)
+    print(_visible(text), flush=True)
 
 
 def complain(text: str) -> None:
     """Print one error or warning to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    print(_visible(text), file=sys.stderr, flush=True)
+
+
+def one_line(text: str) -> str:
+    """A title as it can be shown: control characters, which file names may hold, as escapes."""
+    return _visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def _visible(text: str) -> str:
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
@@ -87,6 +97,9 @@ class Progress:
     A plain line comes with the first and last update and at most every `every` seconds between; it names step, total,
     rate and time left. The file (JSON: what, done, total, rate, seconds_left, note) is replaced at most every second,
     for whoever follows from another process.
+
+    start: what was done before, which is not counted in the rate; None where that is known only at the first update, and
+        then all but one. total: may be set anew before an update.
     """
 
     def __init__(
@@ -94,7 +107,7 @@ class Progress:
         what: str,
         total: int,
         *,
-        start: int = 0,
+        start: int | None = 0,
         every: float = 10.0,
         status: Path | None = None,
         stream: TextIO | None = None,
@@ -106,16 +119,19 @@ class Progress:
         self.bar = _bar(self.stream) if has_bar(self.stream) else None
         if self.bar is not None:
             self.bar.start()
-            self.task = self.bar.add_task(what, total=total or None, completed=start, note="")
+            self.task = self.bar.add_task(what, total=total or None, completed=start or 0, note="")
 
     def update(self, done: int, note: str = "") -> None:
         """Say that `done` of the total are done; `note` carries the numbers of the moment."""
         now = time.monotonic()
+        note = one_line(note)
+        if self.start is None:
+            self.start = done - 1
         rate = (done - self.start) / max(now - self.begun, 1e-9)
         left = (self.total - done) / rate if rate > 0 else None
         last = done >= self.total
         if self.bar is not None:
-            self.bar.update(self.task, completed=done, note=note)
+            self.bar.update(self.task, completed=done, total=self.total, note=note)
         elif last or now - self.shown >= self.every:
             self.shown = now
             ahead = f", {duration(left)} left" if left is not None and not last else ""
@@ -129,12 +145,12 @@ class Progress:
     def follow(self, done: int, total: int, note: str) -> None:
         """Show on the bar what another process reported of itself."""
         assert self.bar is not None
-        self.bar.update(self.task, completed=done, total=total, note=note)
+        self.bar.update(self.task, completed=done, total=total, note=one_line(note))
 
     def above(self, text: str) -> None:
         """Print a line above the bar."""
         assert self.bar is not None
-        self.bar.console.print(text, markup=False, highlight=False)
+        self.bar.console.print(_visible(text), markup=False, highlight=False)
 
     def close(self) -> None:
         """Leave the terminal as it was found."""
@@ -158,6 +174,6 @@ def _bar(stream: TextIO):  # type: ignore[no-untyped-def]
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(file=stream),
     )

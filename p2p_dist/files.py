@@ -135,6 +135,17 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """JSON-able content with its own digest, by which `is_sealed` tells whether anybody changed it since."""
+    bare = {name: value for name, value in content.items() if name != "digest"}
+    return {**bare, "digest": digest(bare)}
+
+
+def is_sealed(content: Any) -> bool:
+    """Whether this is what `sealed` gave, unchanged."""
+    return isinstance(content, dict) and content == sealed(content)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Put `source` at `target` without taking space twice where the file system allows it."""
     target.parent.mkdir(parents=True, exist_ok=True)

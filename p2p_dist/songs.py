@@ -5,6 +5,7 @@ The only module that knows these layouts. It opens no song, so a login node, whi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -16,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from p2p_dist.config import STEMS
+from p2p_dist.files import digest
 
 SPLITS = ("train", "valid", "test")
 EXCERPT = "The Easton Ellises - Falcon 69.stem.mp4"
@@ -41,21 +43,29 @@ class Source:
     pairs: tuple[Path, ...] = ()
 
     def files(self) -> list[Path]:
-        """All files that it is made of."""
-        return list(self.pairs or ([self.path] if self.path.is_file() else stem_files(self.path).values()))
+        """All files that it is made of, as far as they are there."""
+        if self.pairs:
+            return [path for path in self.pairs if path.is_file()]
+        return [self.path] if self.path.is_file() else list(stem_files(self.path).values())
 
     def size(self) -> int:
-        """Bytes of all its files: with name and split, the identity of the song."""
+        """Bytes of all its files."""
         return sum(file.stat().st_size for file in self.files())
+
+    def stamp(self) -> str:
+        """Changes when the song does: a digest of its title, and of name, size and time of change of its files."""
+        states = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files()]
+        return digest([self.name, states])
 
 
 def stem_files(folder: Path) -> dict[str, Path]:
-    """The sound file of each stem found in the folder of one song."""
+    """The sound file of each stem found in the folder of one song; none where it can't be looked into."""
     found: dict[str, Path] = {}
-    for stem in STEMS:
-        for suffix in (".wav", ".flac"):
-            if (file := folder / f"{stem}{suffix}").is_file():
-                found.setdefault(stem, file)
+    with contextlib.suppress(PermissionError):  # opening the song says so, and the others go on
+        for stem in STEMS:
+            for suffix in (".wav", ".flac"):
+                if (file := folder / f"{stem}{suffix}").is_file():
+                    found.setdefault(stem, file)
     return found
 
 
@@ -113,23 +123,24 @@ def find_songs(root: Path) -> list[Source]:
 
 
 def _by_song(pairs: list[Path]) -> dict[str, tuple[Path, ...]]:
-    """Loose npz files of one folder by song: what stands before the number at the end of a name."""
+    """Loose npz files of one folder by song: what stands before the number at the end of a name, else the folder's name."""
     songs: dict[str, list[Path]] = {}
     for path in pairs:
         name = path.name.removesuffix(PAIRS_SUFFIX)
-        songs.setdefault(re.sub(r"[\s._-]*\d+$", "", name) or name, []).append(path)
+        songs.setdefault(re.sub(r"[\s._-]*\d+$", "", name) or path.parent.name, []).append(path)
     return {name: tuple(sorted(paths)) for name, paths in songs.items()}
 
 
 def validation_titles(titles: list[str]) -> set[str]:
-    """Which training songs are held out for validation: MUSDB18's own 14 if it is MUSDB18, else by hash of the title.
+    """Which training songs are held out for validation: MUSDB18's own 14 if all are there, else by hash of the title.
 
-    The hash decides each title by itself, so that adding songs moves none.
+    The hash decides each title by itself, so that adding songs moves none. Where it would take all, it takes none.
     """
     known = set(musdb_settings()["validation_tracks"])
-    if known & set(titles):
+    if known <= set(titles):
         return known
-    return {title for title in titles if hashlib.sha256(title.encode()).digest()[0] < 256 * VALID_SHARE}
+    taken = {title for title in titles if hashlib.sha256(title.encode()).digest()[0] < 256 * VALID_SHARE}
+    return taken if taken < set(titles) else set()
 
 
 def _installed(package: str) -> Path | None:

@@ -6,6 +6,7 @@ The mixture stream is never read: a mix is always the sum of stems, because MUSD
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,11 @@ from p2p_dist.songs import Source, musdb_settings, stem_files
 FULL_SCALE = 32767 / 32768
 """Samples that reach it count as clipped."""
 
+_UNTOLD = 2**63 - 1  # libsndfile's length of a flac whose header does not say; it can't read that to its end
 _HELD = 16  # frames gathered before they are handed on: few calls of numpy, and all stems of them stay in the cache
 _BLOCK = 1 << 14  # samples of a wav or flac read at once
+_LOUDEST = 1e6  # times full scale: what is over it is no sound, and its power no number of float32
+_FORETOLD = 1 << 28  # values for which a header's word is taken; room for more is made when they come
 
 
 @dataclass(frozen=True)
@@ -70,31 +74,66 @@ def load(source: Source, stems: Iterable[str] = STEMS) -> Song:
     return Song(source.name, rate, {name: found.sound for name, found in zip(names, sums, strict=True)})
 
 
-def load_sums(source: Source, sums: Sequence[Sequence[str]], *, downmix: bool = False) -> tuple[int, list[Sum]]:
+def header(source: Source) -> tuple[int, int, int]:
+    """Rate, channels and samples of a song as its headers say; zeros where they say nothing: decoding names what is wrong."""
+    import av
+    import soundfile
+    from av.error import FFmpegError
+
+    try:
+        if source.path.is_file():
+            with av.open(str(source.path), metadata_errors="replace") as container:
+                stream = next(stream for stream in container.streams.audio if stream.codec_context is not None)
+                rate = stream.rate or 0
+                return rate, stream.codec_context.channels, (container.duration or 0) * rate // av.time_base
+        longest = max((soundfile.info(file) for file in stem_files(source.path).values()), key=lambda file: file.frames)
+        return longest.samplerate, longest.channels, longest.frames
+    except (FFmpegError, soundfile.LibsndfileError, StopIteration, ValueError):
+        return 0, 0, 0
+
+
+def load_sums(
+    source: Source, sums: Sequence[Sequence[str]], *, downmix: bool = False, part: tuple[int, int] | None = None
+) -> tuple[int, list[Sum]]:
     """Decode every stem once and add it to each of the sums that names it: a song takes the memory of its sums.
 
     Args:
         downmix: keep the mean of the channels only, the same bits as `mono` gives of the whole.
+        part: keep only the sound between these seconds; what else is known of a sum is of the whole.
 
     Returns:
         sample rate, and the sums in the order asked for.
 
     Raises:
-        ValueError: a stem is missing, cut short, or differs from the others in length, rate or channels; a file is not
-            what its name says; the song has no samples, or samples that are no numbers. The message names file and stem.
+        ValueError: a stem is missing, cut short, or differs from the others in length, rate, channels or where it begins;
+            a file is not what its name says, or can't be read; the song has no samples, or samples that are no numbers.
+            The message names file and stem.
     """
-    mixer = _Mixer(sums, downmix)
+    _check_readable(source.path)
+    mixer = _Mixer(sums, downmix, part)
     decode = _decode_stem_mp4 if source.path.is_file() else _read_folder
     rate = decode(source.path, mixer)
     if len(set(mixer.lengths.values())) > 1:
-        listed = ", ".join(f"{name} {length / rate:.3f} s" for name, length in mixer.lengths.items())
+        listed = ", ".join(f"{name} {length / rate:.3f} s, {length} samples" for name, length in mixer.lengths.items())
         raise ValueError(f"{source.path}: the stems differ in length ({listed})")
     if not mixer.mixed:
         raise ValueError(f"{source.path}: no samples")
     for names, total in zip(mixer.sums, mixer.totals, strict=True):
         if not np.isfinite(total.power):
             raise ValueError(f"{source.path}: stem {' + '.join(names)} holds samples that are no numbers (NaN or infinite)")
-    return rate, [total.finish(mixer.mixed) for total in mixer.totals]
+    begin, end = mixer.kept
+    return rate, [total.finish(mixer.mixed, max(min(mixer.mixed, end) - begin, 0)) for total in mixer.totals]
+
+
+def _check_readable(path: Path) -> None:
+    """Let what the machine refuses to read be a reason to leave the song out, which says so."""
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path}: the link leads nowhere (to {path.readlink()})")
+    try:
+        for file in [path] if path.is_file() else [p for p in path.iterdir() if p.stem in STEMS]:
+            file.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"{error.filename}: can't be read ({error.strerror})") from error
 
 
 class _Total:
@@ -112,33 +151,42 @@ class _Total:
         if old.size:
             self.memory[:, : old.shape[1]] = old
 
-    def add(self, sound: np.ndarray, begin: int) -> None:
-        """The next samples, (channels, samples)."""
+    def add(self, sound: np.ndarray) -> None:
+        """Measure the next samples, (channels, samples)."""
         for channel in sound:
             self.power += float(np.dot(channel, channel))
         peak = max(float(sound.max()), -float(sound.min()))
         if peak >= FULL_SCALE:
             self.clipped += int((np.abs(sound) >= FULL_SCALE).sum())
         self.peak = max(self.peak, peak)
+
+    def keep(self, sound: np.ndarray, begin: int) -> None:
+        """Put them to their place."""
         self.memory[:, begin : begin + sound.shape[1]] = mean_of(sound) if self.downmix else sound
 
-    def finish(self, samples: int) -> Sum:
-        return Sum(self.memory[:, :samples].T, self.peak, self.clipped, self.power / (samples * self.channels))
+    def finish(self, samples: int, kept: int) -> Sum:
+        return Sum(self.memory[:, :kept].T, self.peak, self.clipped, self.power / (samples * self.channels))
 
 
 class _Mixer:
     """Sums of stems that arrive in pieces, each at its own pace; added up in the order of `STEMS`."""
 
-    def __init__(self, sums: Sequence[Sequence[str]], downmix: bool) -> None:
+    def __init__(self, sums: Sequence[Sequence[str]], downmix: bool, part: tuple[int, int] | None) -> None:
         self.sums = [[stem for stem in STEMS if stem in set(part)] for part in sums]
         self.totals = [_Total(downmix) for _ in sums]
         self.names = [stem for stem in STEMS if any(stem in part for part in self.sums)]
         self.pending: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
         self.lengths = dict.fromkeys(self.names, 0)
         self.channels = self.room = self.mixed = 0
+        self.part, self.kept = part, (0, sys.maxsize)
 
-    def reserve(self, channels: int, samples: int) -> None:
-        """Make room for so many samples."""
+    def expect(self, rate: int, channels: int, samples: int) -> None:
+        """Make room for what the headers say, which may be anything."""
+        if self.part is not None:
+            self.kept = (self.part[0] * rate, self.part[1] * rate)
+        self._reserve(channels, min(samples, _FORETOLD // channels, self.kept[1] - self.kept[0]))
+
+    def _reserve(self, channels: int, samples: int) -> None:
         self.channels, self.room = channels, samples
         for total in self.totals:
             total.reserve(channels, samples)
@@ -158,13 +206,16 @@ class _Mixer:
             self._mix(parts, samples)
 
     def _mix(self, parts: dict[str, np.ndarray], samples: int) -> None:
-        if self.mixed + samples > self.room:
-            self.reserve(self.channels, (self.mixed + samples) * 9 // 8)
+        begin, end = (min(max(place, self.kept[0]), self.kept[1]) for place in (self.mixed, self.mixed + samples))
+        if end - self.kept[0] > self.room:
+            self._reserve(self.channels, (end - self.kept[0]) * 9 // 8)
         for total, (first, *others) in zip(self.totals, self.sums, strict=True):
             sound = parts[first]
             for number, name in enumerate(others):
                 sound = np.add(sound, parts[name], out=sound if number else None)
-            total.add(sound, self.mixed)
+            total.add(sound)
+            if begin < end:
+                total.keep(sound[:, begin - self.mixed : end - self.mixed], begin - self.kept[0])
         self.mixed += samples
 
 
@@ -181,17 +232,23 @@ def _read_folder(folder: Path, mixer: _Mixer) -> int:
         try:
             for name in mixer.names:
                 opened[name] = stack.enter_context(soundfile.SoundFile(files[name]))
+                if opened[name].frames == _UNTOLD:
+                    cure = "give it one, as with ffmpeg -i FILE NEW.flac"
+                    raise ValueError(f"{files[name]}: a streamed flac without its length in the header: {cure}")
             if len({(file.samplerate, file.channels) for file in opened.values()}) > 1:
                 listed = ", ".join(f"{name} {file.samplerate} Hz x {file.channels}" for name, file in opened.items())
                 raise ValueError(f"{folder}: the stems differ in rate or channels ({listed})")
             first = opened[mixer.names[0]]
-            mixer.reserve(first.channels, max(file.frames for file in opened.values()))
+            mixer.expect(first.samplerate, first.channels, max(file.frames for file in opened.values()))
             while opened:
                 for name, file in list(opened.items()):
                     block = file.read(_BLOCK, dtype="float32", always_2d=True)
-                    if not np.isfinite(block.sum()):
-                        raise ValueError(f"{files[name]}: stem {name} holds samples that are no numbers (NaN or infinite)")
                     if len(block):
+                        peak = float(np.abs(block).max())
+                        if not np.isfinite(peak):
+                            raise ValueError(f"{files[name]}: stem {name} holds samples that are no numbers (NaN or infinite)")
+                        if peak > _LOUDEST:
+                            raise ValueError(f"{files[name]}: stem {name} holds samples of {peak:.3g}, full scale is 1")
                         mixer.take(name, np.ascontiguousarray(block.T))
                     else:
                         del opened[name]
@@ -218,25 +275,29 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> int:
             if len(streams) < len(order):
                 raise ValueError(f"{path}: {len(streams)} sound streams, a stem file has {len(order)}")
             wanted = {name: streams[order[name]] for name in mixer.names}
+            if unknown := [name for name, stream in wanted.items() if stream.codec_context is None]:
+                raise ValueError(f"{path}: no decoder for {', '.join(unknown)}: the header is damaged, or the codec an odd one")
             kinds = {(stream.rate, stream.codec_context.channels) for stream in wanted.values()}
             if len(kinds) > 1:
                 raise ValueError(f"{path}: the stems differ in rate or channels ({sorted(kinds)})")
             ((rate, channels),) = kinds
             expected = {name: int((s.duration or 0) * (s.time_base or 0) * rate) for name, s in wanted.items()}
             # Headers are not exact, and room that is not used costs nothing.
-            mixer.reserve(channels, max(expected.values()) * 51 // 50 + rate)
+            mixer.expect(rate, channels, max(expected.values()) * 51 // 50 + rate)
             held: dict[int, tuple[str, list[Any]]] = {stream.index: (name, []) for name, stream in wanted.items()}
+            begins: dict[str, int] = {}
             for packet in container.demux(*wanted.values()):
                 name, frames = held[packet.stream.index]
                 frames += packet.decode()
-                if len(frames) >= _HELD:
+                if frames and (len(frames) >= _HELD or not packet.size):  # the last packet of each stream is an empty one
+                    begins.setdefault(name, round((frames[0].pts or 0) * frames[0].time_base * rate))
                     mixer.take(name, _samples(path, frames, channels))
                     frames.clear()
-            for name, frames in held.values():
-                if frames:
-                    mixer.take(name, _samples(path, frames, channels))
     except FFmpegError as error:
         raise ValueError(f"{path}: not decodable as a stem file, or cut short ({error.strerror})") from error
+    if len(set(begins.values())) > 1:
+        listed = ", ".join(f"{name} {begin / rate:.3f} s" for name, begin in begins.items())
+        raise ValueError(f"{path}: the stems begin at different times ({listed}): write the file with all from 0")
     for name, length in mixer.lengths.items():
         if length < expected[name] - 2048:
             raise ValueError(f"{path}: cut short, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")

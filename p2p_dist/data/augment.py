@@ -30,13 +30,22 @@ def random_for(*names: object) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
+def reach(data: Data) -> int:
+    """Samples at `data.sample_rate` that a copy of a window is made of, from its `data.n_fft` before the window on."""
+    return int(_length(data) * (1 + STRETCH)) + 4 * data.n_fft
+
+
+def _length(data: Data) -> int:
+    return data.hop_length * (data.frames - 1) + 2 * data.n_fft
+
+
 def copy_of(
-    stems: dict[str, np.ndarray], start: int, reference: float, data: Data, song: str, window: int, copy: int
+    stems: dict[str, np.ndarray], start: int, reference: float, data: Data, song: str, window: int, copy: int, skipped: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """One augmented copy of one window.
 
     Args:
-        stems: the song's stems, each float32 (samples, channels) at `data.sample_rate`.
+        stems: the song's stems, each float32 (samples, channels) at `data.sample_rate`, without the first `skipped` samples.
         start: first frame of the window. reference: the song's level, power.
         song, window, copy: with `data.seed`, what the randomness is drawn from.
 
@@ -47,9 +56,9 @@ def copy_of(
 
     random = random_for("copy", data.seed, song, window, copy)
     heard, made = parse_task(data.task)
-    length = data.hop_length * (data.frames - 1) + 2 * data.n_fft
+    length = _length(data)
     tempo = 1 + random.uniform(-STRETCH, STRETCH)
-    begin = start * data.hop_length - data.n_fft
+    begin = start * data.hop_length - data.n_fft - skipped
     taken = {name: _take(stems[name], begin, int(length * tempo) + 4 * data.n_fft) for name in (*heard, *made)}
     gains = {name: 10 ** (random.uniform(-GAIN, GAIN) / 20) * (random.random() >= DROP) for name in heard}
     if not any(gains.values()):

@@ -25,7 +25,7 @@ import numpy as np
 
 from p2p_dist import files
 
-SCHEMA = 2
+SCHEMA = 3
 """Of manifest.json; a reader that knows another refuses."""
 
 MANIFEST = "manifest.json"
@@ -198,17 +198,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it has another schema.
+        ValueError: it has another schema, or was changed since it was written.
     """
     if not (folder / MANIFEST).is_file():
         raise FileNotFoundError(errno.ENOENT, "no manifest: preprocessing has not finished", str(folder / MANIFEST))
     manifest = files.read_json(folder / MANIFEST)
-    if manifest.get("schema") != SCHEMA:
-        raise ValueError(
-            f"{folder / MANIFEST} has schema {manifest.get('schema')}, this program knows {SCHEMA}: preprocess again"
-        )
+    if isinstance(manifest, dict) and (schema := manifest.get("schema")) != SCHEMA:
+        raise ValueError(f"{folder / MANIFEST} has schema {schema}, this program knows {SCHEMA}: preprocess again")
+    if not files.is_sealed(manifest):
+        raise ValueError(f"{folder / MANIFEST} was changed since it was written: preprocess again, it is written anew")
     assert isinstance(manifest, dict)
     return manifest
+
+
+def write_manifest(folder: Path, content: dict[str, Any]) -> None:
+    """Write the manifest of a dataset, with the digest by which `read_manifest` knows it."""
+    files.write_json(folder / MANIFEST, files.sealed(content))
 
 
 def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> Path:

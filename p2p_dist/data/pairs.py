@@ -78,7 +78,8 @@ def powers_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
         return mid[None]
     if sound.shape[1] != 2:
         return np.stack([mid, np.zeros_like(mid)])
-    half = np.subtract(sound[:, 0], sound[:, 1]) * np.float32(0.5)
+    half = np.subtract(sound[:, 0], sound[:, 1])
+    half *= np.float32(0.5)
     return np.stack([mid, mel_of(half[:, None], rate, data)])
 
 
@@ -137,8 +138,10 @@ def silent_windows(pictures: Pictures, target: np.ndarray, rate: int, data: Data
 
 def _thesis(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Pictures:
     """The thesis's windows of 255 hops, which is 256 centred frames; a song shorter than one is padded with silence."""
-    heard, mix = mean_of(song.T), mean_of(target.T)  # means first: the same bits from songs that are kept as means only
-    heard, mix = (resample(signal, rate, data.sample_rate) for signal in (heard, heard + mix))
+    heard = mean_of(song.T)  # means first: the same bits from songs that are kept as means only
+    mix = np.add(heard, mean_of(target.T))
+    heard = resample(heard, rate, data.sample_rate)  # of a long song each is large
+    mix = resample(mix, rate, data.sample_rate)
     frames = frame_count(len(heard), data.hop_length)
     samples = data.hop_length * (data.frames - 1)
     starts = window_starts(frames, data)

@@ -18,7 +18,8 @@ import tyro
 
 from p2p_dist import config, console, presets, processes, provenance, rundir, songs
 from p2p_dist.config import Data
-from p2p_dist.data import index, shards
+from p2p_dist.data import shards
+from p2p_dist.data.song import PARTS
 from p2p_dist.data.verify import verify
 
 
@@ -58,6 +59,10 @@ class Command:
             raise ValueError(f"array must be at least 1, not {self.array}")
         config.seconds_of(self.time)
         _part(self.part)
+        if self.part and (self.cluster == "slurm" or self.verify):
+            raise ValueError("--part is for one of several commands that you start yourself: leave out --cluster and --verify")
+        if self.out is not None and not self.out.name:
+            raise ValueError("--out names no folder of its own: name one, or leave --out out")
 
 
 def _part(text: str | None) -> tuple[int, int] | None:
@@ -100,7 +105,7 @@ def parse(arguments: list[str]) -> tuple[Command, list[str]]:
     early.add_argument("--task", "--data.task", dest="tasks", action="append", default=[])
     hints, rest = early.parse_known_args(arguments)
     base = presets.preset(hints.preset).data
-    tasks = [task for text in hints.tasks for task in text.split(",")] or [base.task]
+    tasks = [task.strip() for text in hints.tasks for task in text.split(",")] or [base.task]
     for task in tasks:
         config.parse_task(task)
     command = tyro.cli(Command, prog="launch/preprocess.py", args=rest, default=Command(preset=hints.preset, data=base))
@@ -115,29 +120,33 @@ def _folder(out: Path | None, root: Path, data: Data, *, alone: bool) -> Path:
 
 
 def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command) -> int:
-    with console.Progress("preprocess", 1) as progress:
+    with console.Progress("preprocess", 1, start=None) as progress:
 
         def on_song(done: int, total: int, result: shards.Result) -> None:
             if result.error is not None:
-                console.complain(f"left out: {result.error}")
+                console.complain(f"left out: {console.one_line(result.error)}")
             progress.total = total
             progress.update(done, result.note)
 
         workers = command.workers or processes.usable_cores()
-        left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
+        try:
+            left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
+        except KeyboardInterrupt:
+            console.complain("stopped: the songs that are finished stay, and the same command goes on with the others")
+            raise
     for out, _ in wanted:
         console.say(f"{'part ' + command.part + ' of ' if command.part else ''}dataset: {out}")
     if left_out:
         console.complain(f"{len(left_out)} songs left out:")
         for result in left_out:
-            console.complain(f"  {result.name}: {result.error}")
+            console.complain(f"  {console.one_line(f'{result.name}: {result.error}')}")
     return console.FAILED if left_out else console.DONE
 
 
 def _made_in(out: Path) -> list[Path]:
-    """The datasets that --out names: itself, or those of several tasks inside it."""
-    inside = sorted(path.parent for path in out.glob(f"*/{index.MANIFEST}"))
-    return [out] if (out / index.MANIFEST).is_file() or not inside else inside
+    """The datasets that --out names: itself, or those of several tasks inside it, also such as are not finished."""
+    inside = sorted(path.parent for path in out.glob(f"*/{PARTS}"))
+    return [out] if (out / PARTS).is_dir() or not inside else inside
 
 
 def _verify(folders: list[Path]) -> int:

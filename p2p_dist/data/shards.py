@@ -15,6 +15,8 @@ import fcntl
 import json
 import multiprocessing
 import os
+import re
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,9 +28,13 @@ from p2p_dist import console, files, processes, songs
 from p2p_dist.config import Data
 from p2p_dist.data import index
 from p2p_dist.data.card import card
-from p2p_dist.data.song import PARTS, Result, Work, make_song
+from p2p_dist.data.song import PARTS, Result, Work, make_song, read_record
 
 __all__ = ["Result", "preprocess", "preprocess_all"]
+
+SETTINGS = "settings.json"
+
+_REQUESTS = (signal.SIGINT, signal.SIGUSR2)
 
 OnSong = Callable[[int, int, Result], None]
 
@@ -60,23 +66,27 @@ def preprocess_all(
         The songs left out, each with its reason: a damaged song does not stop the others.
 
     Raises:
-        ValueError: no song, none that could be read, or a folder that was made by other settings.
+        ValueError: no song, none that could be read, or a folder that holds other things or was made by other settings.
         OSError: the machine refused, for instance a full disk; nothing half written stays.
     """
     work = _work(root)
+    for out, data in wanted:
+        _refuse(root, out, data)
     with ExitStack() as locks:
         for out, data in sorted(wanted, key=lambda one: one[0]):  # in one order, so that two can't wait for each other
             out.mkdir(parents=True, exist_ok=True)
-            locks.enter_context(_claim(out, data, shared=part is not None))
+            locks.enter_context(_claim(root, out, data, shared=part is not None))
         if part is None:
             _remove_garbage(wanted)
         mine = work if part is None else work[part[0] :: part[1]]
-        todo = [(item, lacking) for item in mine if (lacking := [w for w in wanted if not item.is_finished(w[0])])]
+        todo = [(item, lacking) for item in mine if (lacking := [w for w in wanted if not item.is_finished(*w)])]
         try:
             left_out = _make(todo, len(mine), workers, on_song)
             if part is None:
                 for out, data in wanted:
-                    _merge(out, data, work, left_out)
+                    # The same songs elsewhere give the same manifest, and one passed on tells nothing of this machine.
+                    reasons = [(r.name, why.replace(f"{root}/", "")) for r in left_out if (why := r.errors.get(out))]
+                    _merge(out, data, work, reasons)
         finally:
             if part is None:  # a worker that was killed, for want of memory, could not clean up after itself
                 _remove_garbage(wanted)
@@ -110,12 +120,18 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
             take(number, make_song(*todo[number]))
     else:
         context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(min(workers, len(todo)), context, initializer=_begin_worker) as pool:
+        with concurrent.futures.ProcessPoolExecutor(
+            min(workers, len(todo)), context, initializer=_begin_worker, initargs=(os.getpid(),)
+        ) as pool:
+            # Requests to stop are for this process: its workers, which begin here, never die of them.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
             futures = {pool.submit(make_song, *todo[number]): number for number in order}
             try:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)
                 for future in concurrent.futures.as_completed(futures):
                     take(futures[future], future.result())
             except concurrent.futures.process.BrokenProcessPool as error:
+                time.sleep(1)  # a TERM that Slurm sends to all processes may have reached a worker first
                 cure = "a worker was killed, often for want of memory: run the same command again with fewer --workers"
                 raise OSError(errno.ECHILD, cure) from error
             except BaseException:
@@ -124,8 +140,8 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
     return [results[number] for number in sorted(results) if results[number].error is not None]
 
 
-def _begin_worker() -> None:
-    processes.die_with_parent()
+def _begin_worker(parent: int) -> None:
+    processes.die_with_parent(parent=parent)  # which may have been killed while this process began
     processes.keep_memory()
 
 
@@ -138,11 +154,30 @@ def _work(root: Path) -> list[Work]:
     return work
 
 
+def _refuse(root: Path, out: Path, data: Data) -> None:
+    """Refuse a folder that is not for these shards, before anything is written there or waited for."""
+    if any(out.is_relative_to(root / split) for split in ("train", "test")):
+        raise ValueError(f"{out} lies among the songs, where it would be taken for one: name a folder outside {root}")
+    path = out / PARTS / SETTINGS
+    if not path.is_file():
+        others = [] if (out / PARTS).is_dir() or not out.is_dir() else [p.name for p in out.iterdir() if p.name != "slurm"]
+        if others:
+            raise ValueError(f"{out} holds other things ({', '.join(sorted(others)[:3])}): name a new folder, or an empty one")
+        return
+    found, wanted = files.read_json(path), json.loads(json.dumps(data.science()))
+    changed = [
+        f"{name} is {found.get(name)!r} there, {wanted.get(name)!r} here"
+        for name in sorted({*found, *wanted})
+        if found.get(name) != wanted.get(name)
+    ]
+    if changed:
+        raise ValueError(f"{out} was made by other settings ({'; '.join(changed)}): name another folder")
+
+
 @contextmanager
-def _claim(out: Path, data: Data, *, shared: bool) -> Iterator[None]:
+def _claim(root: Path, out: Path, data: Data, *, shared: bool) -> Iterator[None]:
     """Hold `out` while it is worked on; write down what it is made of, or refuse it if that is something else."""
-    path = out / PARTS / "settings.json"
-    path.parent.mkdir(exist_ok=True)
+    (out / PARTS).mkdir(exist_ok=True)
     descriptor = os.open(out / PARTS / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -151,32 +186,29 @@ def _claim(out: Path, data: Data, *, shared: bool) -> Iterator[None]:
         except BlockingIOError:
             console.say(f"{out} is being made by another process: waiting for it")
             fcntl.flock(descriptor, kind)
-        wanted = json.loads(json.dumps(data.science()))
-        if not path.is_file():
-            files.write_json(path, wanted)
-        found = files.read_json(path)
-        changed = [
-            f"{name} is {found.get(name)!r} there, {wanted.get(name)!r} here"
-            for name in sorted({*found, *wanted})
-            if found.get(name) != wanted.get(name)
-        ]
-        if changed:
-            raise ValueError(f"{out} was made by other settings ({'; '.join(changed)}): name another folder")
+        _refuse(root, out, data)  # again: another may have begun it with other settings
+        if not (out / PARTS / SETTINGS).is_file():
+            files.write_json(out / PARTS / SETTINGS, data.science())
         yield
     finally:
         os.close(descriptor)
 
 
-def _merge(out: Path, data: Data, work: list[Work], left_out: list[Result]) -> None:
-    """Merge the records into manifest.json and DATASET.md; what is left of songs that are gone is removed."""
-    records = [files.read_json(item.record(out)) for item in work if item.is_finished(out)]
+def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, str]]) -> None:
+    """Merge the records into manifest.json and DATASET.md; what is left of songs that are gone is removed.
+
+    Args:
+        left_out: names and reasons.
+    """
+    records = [files.read_json(item.record(out)) for item in work if item.is_finished(out, data)]
     kinds = {(record["dtype"], tuple(record["shape"])) for record in records if record["shard"]}
     if len(kinds) > 1:
         listed = ", ".join(f"{dtype} {shape}" for dtype, shape in sorted(kinds))
         raise ValueError(f"the songs give pictures of {len(kinds)} kinds ({listed}): keep them apart")
+    if not kinds and records:
+        raise ValueError(f"no window is left of {len(records)} songs: all targets are silent, raise --data.silent-share")
     if not kinds:
-        reasons = "\n  ".join(result.error or "" for result in left_out)
-        raise ValueError(f"none of {len(work)} songs could be read:\n  {reasons}")
+        raise ValueError("\n  ".join([f"none of {len(work)} songs could be read:", *(why for _, why in left_out)]))
     ((dtype, shape),) = kinds
     splits: dict[str, Any] = {}
     for split in songs.SPLITS:
@@ -191,24 +223,28 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[Result]) -> N
     manifest = {
         "schema": index.SCHEMA,
         "settings": data.science(),
-        "settings_digest": files.digest(data.science())[:12],
+        "settings_digest": data.digest(),
         "dtype": dtype,
         "shape": list(shape),
-        "left_out": [{"song": result.name, "reason": result.error} for result in left_out],
+        "left_out": [{"song": name, "reason": why} for name, why in left_out],
         "splits": splits,
     }
-    _remove_others(out, {item.record(out) for item in work})
+    _remove_others(out, work)
     files.write_text(out / "DATASET.md", card(manifest, records))
-    files.write_json(out / index.MANIFEST, manifest)
+    index.write_manifest(out, manifest)
 
 
-def _remove_others(out: Path, records: set[Path]) -> None:
+def _remove_others(out: Path, work: list[Work]) -> None:
     """Remove the shards of songs that the data no longer has: a reader of all *.tar would take them for its own."""
+    records, here = {item.record(out) for item in work}, {(item.source.name, item.source.split) for item in work}
     for path in (out / PARTS).glob("*-*.json"):
         if path not in records:
-            record = files.read_json(path)
-            console.complain(f"removed: {record['song']} ({record['split']}) is no longer in the data")
-            for shard in (record["shard"], record["audio"]):
-                if shard:
-                    (out / shard["name"]).unlink(missing_ok=True)
+            record = read_record(path)
+            # One of the same song has another number now, and was made anew.
+            if record is not None and (record["song"], record["split"]) not in here:
+                console.complain(f"removed: {record['song']} ({record['split']}) is no longer in the data")
+            path.unlink()
+    named = {f"{kind}{path.stem}.tar" for path in records for kind in ("", "audio-")}
+    for path in out.glob("*.tar"):
+        if path.name not in named and re.match(r"(audio-)?(train|valid|test)-\d{5}-", path.name):
             path.unlink()

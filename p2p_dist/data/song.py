@@ -11,7 +11,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from p2p_dist import files
 from p2p_dist.audio import stems
 from p2p_dist.audio.stems import Sum
 from p2p_dist.config import Data, parse_task
-from p2p_dist.data import augment, foreign, pairs, tar
+from p2p_dist.data import augment, foreign, index, pairs, tar
 from p2p_dist.data.tar import Sample
 from p2p_dist.songs import Source
 
@@ -50,26 +50,38 @@ class Work:
         """Where it is written down that the song is finished."""
         return out / PARTS / f"{self.source.split}-{self.key}.json"
 
-    def is_finished(self, out: Path) -> bool:
-        """Whether the song, as it is now, has its record and all that the record names."""
-        if not self.record(out).is_file():
+    def is_finished(self, out: Path, data: Data) -> bool:
+        """Whether the song, as it is now, was made by these settings, and all that its record names is there."""
+        record = read_record(self.record(out))
+        if record is None or (record["source"], record["settings"]) != (self.source.stamp(), data.digest()):
             return False
-        record = files.read_json(self.record(out))
         shards = [shard for shard in (record["shard"], record["audio"]) if shard]
-        whole = all((p := out / shard["name"]).is_file() and p.stat().st_size == shard["bytes"] for shard in shards)
-        return whole and record["song"] == self.source.name and record["source_bytes"] == self.source.size()
+        return all((p := out / shard["name"]).is_file() and p.stat().st_size == shard["bytes"] for shard in shards)
+
+    def forget(self, out: Path) -> None:
+        """Remove what an earlier call made of it, the record first; and the manifest, which is not true any more."""
+        shards = [out / f"{self.source.split}-{self.key}.tar", out / f"audio-{self.source.split}-{self.key}.tar"]
+        if any(path.exists() for path in (self.record(out), *shards)):
+            for path in (out / index.MANIFEST, self.record(out), *shards):
+                path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one song: how much there was of it, or the reason why it was left out."""
+    """What became of one song: how much there was of it, or the reasons why it was left out."""
 
     name: str
     seconds: float = 0.0
     bytes: int = 0
-    error: str | None = None
+    errors: dict[Path, str] = field(default_factory=dict)
+    """by the folder that it is left out of"""
     note: str = ""
     """how fast all is going, for people"""
+
+    @property
+    def error(self) -> str | None:
+        """Why it was left out, of whatever folder."""
+        return "; ".join(dict.fromkeys(self.errors.values())) or None
 
 
 @dataclass(frozen=True)
@@ -82,6 +94,15 @@ class _Sound:
     levels: dict[str, float | None]
 
 
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record of a finished song; None where there is none, or one that was damaged or changed."""
+    try:
+        record = files.read_json(path)
+    except (OSError, ValueError):
+        return None
+    return record if files.is_sealed(record) else None
+
+
 def slug(title: str) -> str:
     """A title as at most 48 ASCII letters, digits and single dashes: for keys and file names, not for people."""
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
@@ -90,32 +111,36 @@ def slug(title: str) -> str:
 
 def make_song(item: Work, wanted: Sequence[tuple[Path, Data]]) -> Result:
     """Decode one song and write its shards and its record into each folder, under that folder's settings."""
-    source = item.source
-    try:
-        if source.pairs:
-            for out, data in wanted:
-                _write_foreign(item, out, data)
-            seconds = 0.0
-        else:
-            seconds = _make_sound(item, wanted)
-    except ValueError as error:
-        return Result(source.name, error=str(error))
-    return Result(source.name, seconds, source.size())
+    source, seconds, errors = item.source, 0.0, {}
+    for out, _ in wanted:
+        item.forget(out)
+    groups = [[one] for one in wanted] if source.pairs else _groups(source, wanted)
+    while groups:
+        group = groups.pop(0)
+        try:
+            if source.pairs:
+                _write_foreign(item, *group[0])
+            else:
+                seconds = _make_sound(item, group)
+        except ValueError as error:
+            if len(group) > 1:  # a stem that one of them needs may not matter to the others
+                groups += [[one] for one in group]
+            else:
+                errors[group[0][0]] = str(error)
+    return Result(source.name, seconds, source.size(), errors)
 
 
-def _make_sound(item: Work, wanted: Sequence[tuple[Path, Data]]) -> float:
-    """From sound to shards, as many tasks from one decode as fit into memory; the song's seconds."""
-    seconds = 0.0
-    for group in _groups(item.source, wanted):
-        downmix = _is_downmixed(item.source, group)
-        rate, sums = stems.load_sums(item.source, _sums(group), downmix=downmix)
-        found = dict(zip(_sums(group), sums, strict=True))
-        seconds = len(sums[0].sound) / rate
-        del sums
-        for number, (out, data) in enumerate(group):
-            later = _sums(group[number + 1 :])
-            parts = [_copy(found[side]) if side in later else found.pop(side) for side in parse_task(data.task)]
-            _write_song(item, out, data, rate, parts)
+def _make_sound(item: Work, group: Sequence[tuple[Path, Data]]) -> float:
+    """From sound to shards, all of these tasks from one decode; the song's seconds."""
+    downmix = _is_downmixed(item.source, group)
+    rate, sums = stems.load_sums(item.source, _sums(group), downmix=downmix)
+    found = dict(zip(_sums(group), sums, strict=True))
+    seconds = len(sums[0].sound) / rate
+    del sums
+    for number, (out, data) in enumerate(group):
+        later = _sums(group[number + 1 :])
+        parts = [_copy(found[side]) if side in later else found.pop(side) for side in parse_task(data.task)]
+        _write_song(item, out, data, rate, parts)
     return seconds
 
 
@@ -136,8 +161,10 @@ def _is_downmixed(source: Source, wanted: Sequence[tuple[Path, Data]]) -> bool:
 
 def _groups(source: Source, wanted: Sequence[tuple[Path, Data]]) -> list[list[tuple[Path, Data]]]:
     """The tasks by decodes: those whose sums fit into memory together."""
-    # AAC unpacks about 20 times over 5 streams; of 4 wav files to float32, each sum is half of all.
-    size = source.size() * (5.0 if source.path.is_file() else 0.5) / (2 if _is_downmixed(source, wanted) else 1)
+    if len(wanted) == 1:
+        return [list(wanted)]
+    _, channels, samples = stems.header(source)
+    size = 4 * samples * (1 if _is_downmixed(source, wanted) else channels)
     groups: list[list[tuple[Path, Data]]] = [[]]
     for one in wanted:
         if groups[-1] and size * len(_sums([*groups[-1], one])) > _TOGETHER:
@@ -174,7 +201,7 @@ def _write_song(item: Work, out: Path, data: Data, rate: int, parts: list[Sum]) 
         "padded_windows": int(kept[-1] and pictures.starts[-1] + data.frames > pictures.frames),
         "copies": int(kept.sum()) * data.copies if split == "train" else 0,
     }
-    _finish(item, out, samples if kept.any() else [], audio, sound, counts)
+    _finish(item, out, data, samples if kept.any() else [], audio, sound, counts)
 
 
 def _write_foreign(item: Work, out: Path, data: Data) -> None:
@@ -195,11 +222,17 @@ def _write_foreign(item: Work, out: Path, data: Data) -> None:
     counts = dict.fromkeys(("silent_windows", "silent_dropped", "padded_windows", "copies"), 0)
     seconds = len(item.source.pairs) * data.hop_length * (data.frames - 1) / data.sample_rate
     sound = _Sound(data.sample_rate, seconds, 0, {"input": None, "target": None})
-    _finish(item, out, samples(), None, sound, counts)
+    _finish(item, out, data, samples(), None, sound, counts)
 
 
 def _finish(
-    item: Work, out: Path, samples: Iterable[Sample], audio: dict[str, Any] | None, sound: _Sound, counts: dict[str, int]
+    item: Work,
+    out: Path,
+    data: Data,
+    samples: Iterable[Sample],
+    audio: dict[str, Any] | None,
+    sound: _Sound,
+    counts: dict[str, int],
 ) -> None:
     """Write the shard and then, last, the record that says that the song is finished."""
     shard: dict[str, Any] | None = None
@@ -211,7 +244,8 @@ def _finish(
         "song": item.source.name,
         "split": item.source.split,
         "key": item.key,
-        "source_bytes": item.source.size(),
+        "source": item.source.stamp(),
+        "settings": data.digest(),
         "seconds": sound.seconds,
         "sample_rate": sound.rate,
         "clipped": sound.clipped,
@@ -225,7 +259,7 @@ def _finish(
             [row["key"], shard["name"], row["input"], row["target"], row["checksum"]] for row in rows if shard is not None
         ],
     }
-    files.write_json(item.record(out), record)
+    files.write_json(item.record(out), files.sealed(record))
 
 
 def _db(part: Sum) -> float | None:
@@ -241,18 +275,28 @@ def _pair_samples(key: str, pictures: pairs.Pictures, kept: np.ndarray, about: d
 
 
 def _copies(item: Work, pictures: pairs.Pictures, kept: np.ndarray, data: Data, about: dict[str, Any]) -> Iterator[Sample]:
-    """Augmented copies of the windows kept. The stems come one by one, at the rate of the pictures: less memory."""
-    heard, made = parse_task(data.task)
-    apart = {}
-    for name in (*heard, *made):
-        rate, (part,) = stems.load_sums(item.source, [(name,)])
-        apart[name] = stems.resample(np.ascontiguousarray(part.sound), rate, data.sample_rate)
-    for number in map(int, np.flatnonzero(kept)):
-        start, reference = int(pictures.starts[number]), float(pictures.references[number])
-        for copy in range(1, data.copies + 1):
-            input, target = augment.copy_of(apart, start, reference, data, item.source.name, number, copy)
-            note = {**about, "window": number, "first_frame": start, "reference": reference, "copy": copy}
-            yield _pair(f"{item.key}-{number:05d}-copy{copy}", input, target, note)
+    """Augmented copies of the windows kept. All stems of a long song take much memory: it is decoded again for each part."""
+    names = [name for side in parse_task(data.task) for name in side]
+    rate, channels, _ = stems.header(item.source)
+    at_once = max(int(_TOGETHER / (4 * len(names) * channels * max(rate, data.sample_rate))), 1)  # seconds
+    margin = 1 + -(-augment.reach(data) // data.sample_rate)  # and a second for the filter of another rate
+
+    def part_of(number: int) -> int:
+        return int(pictures.starts[number]) * data.hop_length // data.sample_rate // at_once
+
+    for part, numbers in itertools.groupby(map(int, np.flatnonzero(kept)), part_of):
+        begin, end = max(part * at_once - margin, 0), (part + 1) * at_once + margin
+        rate, sums = stems.load_sums(item.source, [(name,) for name in names], part=(begin, end))
+        apart = {}
+        for name in names:
+            apart[name] = stems.resample(np.ascontiguousarray(sums.pop(0).sound), rate, data.sample_rate)
+        for number in numbers:
+            start, reference = int(pictures.starts[number]), float(pictures.references[number])
+            for copy in range(1, data.copies + 1):
+                before = begin * data.sample_rate
+                input, target = augment.copy_of(apart, start, reference, data, item.source.name, number, copy, before)
+                note = {**about, "window": number, "first_frame": start, "reference": reference, "copy": copy}
+                yield _pair(f"{item.key}-{number:05d}-copy{copy}", input, target, note)
 
 
 def _pair(key: str, input: np.ndarray, target: np.ndarray, note: dict[str, Any]) -> Sample:
@@ -271,7 +315,12 @@ def _sound_sample(key: str, rate: int, sounds: list[np.ndarray], gain: float, ab
     yield key, {"json": _json({**about, "gain": gain})}
     for name, sound in zip(("input", "target"), sounds, strict=True):
         flac = io.BytesIO()
-        with soundfile.SoundFile(flac, "w", rate, sound.shape[1], format="FLAC", subtype="PCM_24") as file:
+        try:
+            file = soundfile.SoundFile(flac, "w", rate, sound.shape[1], format="FLAC", subtype="PCM_24")
+        except soundfile.LibsndfileError as error:
+            kind = f"{sound.shape[1]} channels at {rate} Hz"
+            raise ValueError(f"{about['song']}: a flac file, as held-out songs are kept in, does not take {kind}") from error
+        with file:
             for start in range(0, len(sound), _BLOCK):
                 part = sound[start : start + _BLOCK]
                 whole = np.clip(np.rint(part * np.float32(2**23 / gain)), -(2**23), 2**23 - 1)

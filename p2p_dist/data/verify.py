@@ -42,6 +42,11 @@ def verify(folder: Path, on_shard: Callable[[int, int, str], None] = lambda *_: 
                 f"{folder / shard['name']} is damaged: {error}; remove this shard and preprocess again: only it is made anew"
             ) from error
         on_shard(number, len(shards), shard["name"])
+    if others := sorted({path.name for path in folder.glob("*.tar")} - {shard["name"] for shard, _ in shards}):
+        raise ValueError(
+            f"{folder / others[0]} is not in the manifest, and a reader of all *.tar would take it for a part of the dataset: "
+            "remove it"
+        )
     return sum(len(part["samples"]) for part in parts)
 
 

@@ -64,7 +64,8 @@ def evaluate(
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     mine = 0
     damaged = []
-    alone = "P2P_CLAIMS" not in os.environ  # else status.json is the training's, where both run at once
+    # Else status.json is the training's, where both run at once.
+    alone = "P2P_CLAIMS" not in os.environ and out == run.evaluations
     with console.Progress("evaluate", 1, status=run.status if alone else None) as progress:
         for item, left in take(run, config, only, out):
             try:

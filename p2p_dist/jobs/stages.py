@@ -106,11 +106,11 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
 
     assert settings.data.root is not None
     workers = settings.resources.workers or max(settings.resources.nodes, processes.usable_cores())
-    with console.Progress("preprocess", 1, status=run.status) as progress:
+    with console.Progress("preprocess", 1, start=None, status=run.status) as progress:
 
         def on_song(done: int, total: int, result: shards.Result) -> None:
             if result.error is not None:
-                console.complain(f"left out: {result.error}")
+                console.complain(f"left out: {console.one_line(result.error)}")
             progress.total = total
             progress.update(done, result.note)
 

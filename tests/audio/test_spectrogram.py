@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from p2p_dist import songs
 from p2p_dist.audio import spectrogram, stems
+from p2p_dist.config import Data
 
 SETTINGS = [(22050, 1024, 256, 128), (22050, 2048, 512, 256), (44100, 2048, 512, 128), (22050, 1024, 512, 64)]
 
@@ -67,3 +68,10 @@ def test_decibels_and_back(power, reference):
 def test_silence_has_a_floor():
     assert spectrogram.power_to_db(np.zeros((1, 1)))[0, 0] == -100
     assert np.isfinite(spectrogram.power_to_db(np.zeros((1, 1)), 0.0)).all()
+
+
+@pytest.mark.parametrize(("rate", "n_fft"), [(22050, 1024), (44100, 2048), (16000, 512), (4000, 256)])
+def test_the_most_mels_that_are_allowed_leave_no_band_empty(rate, n_fft):
+    most = Data(sample_rate=rate, n_fft=n_fft, hop_length=128, mels=1)._most_mels()
+    assert (spectrogram.mel_filters(rate, n_fft, most).sum(axis=1) > 0).all()
+    assert (spectrogram.mel_filters(rate, n_fft, most * 5 // 3).sum(axis=1) == 0).any(), "not far from as many as there can be"

@@ -88,7 +88,7 @@ def test_a_folder_without_manifest_has_not_finished(tmp_path: Path) -> None:
 
 def test_another_schema_is_refused(copy: Path) -> None:
     manifest = files.read_json(copy / index.MANIFEST)
-    files.write_json(copy / index.MANIFEST, {**manifest, "schema": 99})
+    index.write_manifest(copy, {**manifest, "schema": 99})
     with pytest.raises(ValueError, match="schema 99"):
         Index(copy, "train")
 
@@ -96,7 +96,7 @@ def test_another_schema_is_refused(copy: Path) -> None:
 def test_a_split_without_songs_is_named(copy: Path) -> None:
     manifest = files.read_json(copy / index.MANIFEST)
     del manifest["splits"]["train"]
-    files.write_json(copy / index.MANIFEST, manifest)
+    index.write_manifest(copy, manifest)
     with pytest.raises(ValueError, match="no train songs"):
         Index(copy, "train")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
 import random
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist import console
+from p2p_dist import console, files
 from p2p_dist.config import Data
 from p2p_dist.data import index, preprocess
 from p2p_dist.data.verify import verify
@@ -86,6 +87,61 @@ def test_killed_at_random_instants_it_gives_the_same_bytes(many: Path, undisturb
     assert done.returncode == 0, done.stderr
     assert fingerprint(out) == fingerprint(undisturbed)
     assert not list(out.rglob(".tmp-*"))
+
+
+def of_session(session: int) -> list[int]:
+    """The processes of a session that are alive."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, sid = path.read_text().rsplit(")", 1)[1].split()[:4]
+        except OSError:
+            continue
+        if int(sid) == session and state not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_workers_do_not_outlive_a_parent_that_is_killed_while_they_begin(many: Path, tmp_path: Path) -> None:
+    """Row 27: only the parent is killed, before its workers could ask to end with it.
+
+    Seen: they make songs for a folder that nobody holds any more, while another command makes others there.
+    Now: they look for their parent first.
+    """
+    out = tmp_path / "out"
+    command = [sys.executable, str(LAUNCH), *TINY, "--data", str(many), "--out", str(out), "--workers", "4"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(of_session(process.pid)) < 4:  # itself, what watches over shared memory, the first workers
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    while left := of_session(process.pid):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    assert not list(out.glob("*.tar"))
+
+
+@pytest.mark.parametrize("who", ["the command", "a worker"])
+def test_a_ctrl_c_is_no_traceback(many: Path, tmp_path: Path, who: str) -> None:
+    """To all processes, as a terminal sends it, while one of them imports what it needs."""
+    command = [sys.executable, str(LAUNCH), *TINY, "--data", str(many), "--out", str(tmp_path / "out"), "--workers", "4"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    deadline = time.monotonic() + 60
+
+    def imports(number: int) -> bool:
+        try:
+            return "_multiarray_umath" in Path(f"/proc/{number}/maps").read_text()  # numpy's, loaded early
+        except OSError:
+            return False
+
+    while not any(imports(n) for n in of_session(process.pid) if (n == process.pid) == (who == "the command")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == console.INTERRUPTED and len(said.splitlines()) == 1 and "stopped" in said, said
 
 
 def test_parts_and_a_merge_give_the_same_bytes(many: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -173,6 +229,84 @@ def test_a_song_that_changed_is_made_again(
     assert {name for name in changed if name.endswith(".tar")} == {"test-00000-song-6.tar", "audio-test-00000-song-6.tar"}
 
 
+def test_other_sound_of_the_same_size_is_noticed(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    root, out = Path(shutil.copytree(many, tmp_path / "songs")), Path(shutil.copytree(undisturbed, tmp_path / "out"))
+    song = root / "train" / "Song 1"
+    shards = {path.name for path in undisturbed.glob("*song-1.tar")}
+    for old, new in (("drums", "aside"), ("bass", "drums"), ("aside", "bass")):
+        (song / f"{old}.wav").rename(song / f"{new}.wav")
+    assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", "1"]) == 0
+    changed = {name for name, value in fingerprint(out).items() if value != fingerprint(undisturbed)[name]}
+    assert {name for name in changed if name.endswith(".tar")} == shards
+
+
+def test_a_song_that_can_no_longer_be_read_leaves_no_shard(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Made from the start without it, the dataset is the same; and nothing in it tells where the songs lie."""
+    root, outs = Path(shutil.copytree(many, tmp_path / "songs")), [tmp_path / "begun", tmp_path / "fresh"]
+    shutil.copytree(undisturbed, outs[0])
+    (root / "train" / "Song 1" / "bass.wav").unlink()
+    for out in outs:
+        assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", "1"]) == console.FAILED
+    assert fingerprint(outs[0]) == fingerprint(outs[1])
+    assert not list(outs[0].glob("*song-1.tar")) and verify(outs[0])
+    (left_out,) = index.read_manifest(outs[0])["left_out"]
+    assert left_out["reason"].startswith("train/Song 1: no bass.wav")
+
+
+def test_a_stem_that_one_task_lacks_does_not_matter_to_another(many: Path, tmp_path: Path) -> None:
+    root, shelf = Path(shutil.copytree(many, tmp_path / "songs")), tmp_path / "shelf"
+    (root / "train" / "Song 1" / "bass.wav").unlink()
+    tasks = ("--task", "vocals->drums,bass->drums", "--out", str(shelf), "--workers", "1")
+    assert preprocess.main([*TINY, "--data", str(root), *tasks]) == console.FAILED
+    bass, vocals = (index.read_manifest(folder) for folder in sorted(shelf.iterdir()))
+    assert vocals["left_out"] == [] and [one["song"] for one in bass["left_out"]] == ["Song 1"]
+    assert "Song 1" in {song["name"] for part in vocals["splits"].values() for song in part["songs"]}
+
+
+def test_what_others_have_put_there_stays(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """A folder of somebody's own is refused, whatever it holds; another's file in a dataset is named, not removed."""
+    home, out = tmp_path / "home", Path(shutil.copytree(undisturbed, tmp_path / "out"))
+    (home / ".tmp-precious").mkdir(parents=True)
+    for wrong in (home, many / "train" / "Shards"):
+        with pytest.raises(ValueError, match=r"holds other things|lies among the songs"):
+            preprocess.main([*TINY, "--data", str(many), "--out", str(wrong), "--workers", "1"])
+    assert (home / ".tmp-precious").is_dir() and not (many / "train" / "Shards").exists()
+    (out / "mine.tar").write_bytes(b"x")
+    shutil.copy(next(out.glob("train-00001-*.tar")), out / "train-00077-of-an-old-order.tar")
+    with pytest.raises(ValueError, match=r"mine.tar is not in the manifest"):
+        verify(out)
+    assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]) == 0
+    assert {path.name for path in out.iterdir()} - {path.name for path in undisturbed.iterdir()} == {"mine.tar"}
+
+
+@pytest.mark.parametrize("harm", ["{}", "[", '{"song": "Song 1", "shard": null, "audio": null}', "drums", "bass"])
+def test_a_record_that_is_not_its_own_is_not_believed(many: Path, undisturbed: Path, tmp_path: Path, harm: str) -> None:
+    """Damaged, edited, or of other settings: the song is made anew, with the same bytes."""
+    out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
+    record = next((out / "parts").glob("train-00001-*.json"))
+    content = files.read_json(record)
+    if harm == "drums":
+        content["samples"][0][2] += 1
+        harm = json.dumps(content)
+    elif harm == "bass":
+        content["settings"] = "0" * 12
+        harm = json.dumps(files.sealed(content))
+    record.write_text(harm)
+    (out / content["shard"]["name"]).write_bytes(b"0" * content["shard"]["bytes"])
+    assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]) == 0
+    assert fingerprint(out) == fingerprint(undisturbed)
+
+
+def test_a_manifest_that_was_edited_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
+    content = files.read_json(out / index.MANIFEST)
+    content["splits"]["train"]["songs"][0]["seconds"] += 1
+    for text in (json.dumps(content), "[]", '{"schema": 3}'):
+        (out / index.MANIFEST).write_text(text)
+        with pytest.raises(ValueError, match=r"manifest.json was changed since it was written"):
+            verify(out)
+
+
 def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
     many: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +328,8 @@ def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
         (["--data", "/nonexistent"], 2, "no folder /nonexistent"),
         (["--data", "SONGS", "--task", "tuba"], 2, "unknown stem 'tuba'|task 'tuba'"),
         (["--data", "SONGS", "--part", "3/3"], 2, "write I/N"),
+        (["--data", "SONGS", "--part", "0/3", "--cluster", "slurm"], 2, "leave out --cluster"),
+        (["--data", "SONGS", "--out", ""], 2, "--out names no folder"),
         (["--data", "SONGS", "--out", "/dev/null/out"], 1, "Not a directory"),
         (["--data", "SONGS", "--out", "/proc/nothing"], 1, "No such file"),
         (["--data", "SONGS", "--preset", "nothing"], 2, "unknown preset"),
@@ -220,7 +356,7 @@ def test_what_is_wrong_with_a_command_is_said_in_one_line(
 
 def test_several_tasks_get_a_folder_each(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
-    arguments = [*TINY, "--data", str(many), "--task", "drums,bass", "--workers", "1"]
+    arguments = [*TINY, "--data", str(many), "--task", "drums, bass", "--workers", "1"]
     assert preprocess.main(arguments) == 0
     made = sorted((tmp_path / "shards").iterdir())
     assert [folder.name.split("-")[0] for folder in made] == ["bass", "drums"]

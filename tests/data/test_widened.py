@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from p2p_dist.config import STEMS, Data, parse_task
 from p2p_dist.data import augment, foreign, index, pairs, shards, song
 from p2p_dist.data.index import Index
 from p2p_dist.evaluate.excerpts import read_sound
-from p2p_dist.songs import Source
+from p2p_dist.songs import Source, find_songs
 
 
 def one_song(out: Path, folder: Path, data: Data, split: str = "train") -> song.Work:
@@ -166,6 +168,82 @@ def test_copies_are_seeded_by_song_window_and_copy(songs: Path, small: Data, tmp
     assert f"| {2 * windows} |" in (tmp_path / "one" / "DATASET.md").read_text()
 
 
+def test_copies_of_a_long_song_are_made_part_by_part(
+    resting: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit what they are of the whole song, which takes more memory."""
+    data = replace(small, copies=1)
+    one_song(tmp_path / "whole", resting, data)
+    seconds, real = [], stems.load_sums
+
+    def load_sums(*arguments, **named):  # type: ignore[no-untyped-def]
+        rate, sums = real(*arguments, **named)
+        seconds.append(len(sums[0].sound) / rate)
+        return rate, sums
+
+    monkeypatch.setattr(stems, "load_sums", load_sums)
+    monkeypatch.setattr(song, "_TOGETHER", 4 * 4 * 2 * 22050)
+    item = one_song(tmp_path / "parts", resting, data)
+    shard = f"train-{item.key}.tar"
+    assert (tmp_path / "whole" / shard).read_bytes() == (tmp_path / "parts" / shard).read_bytes()
+    assert seconds[0] == 8 and len(seconds) > 7 and max(seconds[1:]) <= 5
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(22050, 9), (700_000, 1)])
+def test_a_held_out_song_that_flac_cannot_hold_is_left_out(tmp_path: Path, small: Data, rate: int, channels: int) -> None:
+    folder = tmp_path / "songs" / "Many"
+    folder.mkdir(parents=True)
+    for name in STEMS:
+        soundfile.write(folder / f"{name}.wav", np.full((9000, channels), 0.1), rate)
+    result = song.make_song(song.Work(Source("Many", "test", folder), 0), [(tmp_path / "out", small)])
+    assert result.error == f"Many: a flac file, as held-out songs are kept in, does not take {channels} channels at {rate} Hz"
+    assert not list((tmp_path / "out").glob("*.tar"))
+    one_song(tmp_path / "out", folder, small, "train")
+
+
+def test_tasks_are_grouped_by_what_is_decoded_not_by_the_size_of_files(
+    songs: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flac = tmp_path / "A"
+    flac.mkdir()
+    for name in STEMS:  # silence, of which a flac file takes next to nothing
+        soundfile.write(flac / f"{name}.flac", np.zeros((100_000, 2)), 22050)
+    wanted = [(tmp_path, replace(small, task=task)) for task in ("drums", "bass", "vocals")]
+    monkeypatch.setattr(song, "_TOGETHER", 100_000 * 4 * 4)  # four sums of one channel
+    assert [len(group) for group in song._groups(Source("A", "train", flac), wanted)] == [2, 1]
+    assert [len(group) for group in song._groups(Source("A", "test", flac), wanted)] == [1, 1, 1]
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A folder of songs with a folder, a sound and pairs that this process may not read, though it may be root."""
+    mine = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:  # not pytest's, which other users can't enter
+        root = Path(folder)
+        root.chmod(0o777)
+        for name in ("train/Folder", "train/Sound", "train/Pairs"):
+            (root / name).mkdir(parents=True)
+        for stem in STEMS:
+            (root / "train/Folder" / f"{stem}.wav").touch()
+            soundfile.write(root / "train/Sound" / f"{stem}.wav", np.zeros((2000, 1)), 22050)
+        np.savez(root / "train/Pairs/1.npz", np.zeros((64, 32)))
+        for name in ("Folder", "Sound/bass.wav", "Pairs/1.npz"):
+            (root / "train" / name).chmod(0)
+        os.seteuid(65534 if mine == 0 else mine)
+        yield root
+        os.seteuid(mine)
+        (root / "train/Folder").chmod(0o755)
+
+
+def test_a_song_that_may_not_be_read_is_left_out_for_that_reason(locked: Path, small: Data) -> None:
+    data = replace(small, representation="thesis", window_hop=31)
+    found = sorted(find_songs(locked), key=lambda one: one.name)
+    for source, file in zip(found, ("Folder", "Pairs/1.npz", "Sound/bass.wav"), strict=True):
+        assert source.size() >= 0
+        result = song.make_song(song.Work(source, 0), [(locked / "out", data)])
+        assert result.error == f"{locked}/train/{file}: can't be read (Permission denied)"
+
+
 def test_a_copy_keeps_the_relation_of_input_and_target(small: Data) -> None:
     """Where target and input are the same sound, they stay the same but for the level of the stem heard."""
     random = np.random.default_rng(0)
@@ -252,6 +330,26 @@ def test_ready_made_pairs_are_sharded_untouched(thesis_pairs: Path, small: Data,
         np.testing.assert_array_equal(pair[1, 0], original[:32])
 
 
+def save_damaged(path: Path) -> None:
+    """Deflated, and then a byte of the stream turned over."""
+    np.savez_compressed(path, np.random.default_rng(0).uniform(-80, 0, (64, 32)))
+    content = bytearray(path.read_bytes())
+    content[500:600] = bytes(100)
+    path.write_bytes(content)
+
+
+def save_header(old: bytes, new: bytes) -> Callable[[Path], None]:
+    """With something else in the header of the array, or of the zip before it."""
+
+    def save(path: Path) -> None:
+        np.savez(path, np.zeros((64, 32)))
+        content = path.read_bytes()
+        assert old in content
+        path.write_bytes(content.replace(old, new))
+
+    return save
+
+
 def save_objects(path: Path) -> None:
     np.savez(path, np.array([{"a": 1}], object))
 
@@ -264,6 +362,12 @@ def save_objects(path: Path) -> None:
         (lambda path: np.savez(path, np.full((64, 32), np.nan)), "no numbers"),
         (lambda path: np.savez(path, np.zeros((64, 32), int)), "int64"),
         (lambda path: np.savez(path, other=np.zeros((64, 32))), "no array 'arr_0'"),
+        (lambda path: path.mkdir(), r"can't be read \(Is a directory\)"),
+        (lambda path: path.symlink_to("nowhere"), r"can't be read \(No such file"),
+        (save_damaged, "not a pair of pictures"),
+        (save_header(b"(64, 32), }         ", b"(640000000, 32000),}"), r"shape \(640000000, 32000\)"),
+        (save_header(b"}", b" "), "not a pair of pictures"),
+        (save_header(b"PK\1\2\x2d\x03\x2d\0\0\0\0\0", b"PK\1\2\x2d\x03\x2d\0\0\0\x63\0"), "not a pair of pictures"),
         (lambda path: path.write_bytes(b"PK no zip"), "not a pair of pictures"),
         (lambda path: path.write_bytes(b""), "not a pair of pictures"),
         (lambda path: np.save(path.open("wb"), np.zeros(3)), "not a pair of pictures"),

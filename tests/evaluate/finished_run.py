@@ -53,7 +53,7 @@ def make(
     }
     files.write_json(run.evaluations / "baselines.json", baselines)
     files.write_json(run.dataset, {"name": "pictures"})
-    files.write_json(run.shards / "manifest.json", {"schema": index.SCHEMA, "splits": {"train": {"samples": [0] * 40}}})
+    index.write_manifest(run.shards, {"schema": index.SCHEMA, "splits": {"train": {"samples": [0] * 40}}})
     references = run.evaluations / "references"
     for key, (heard, drums) in sounds.items():
         for name, sound in {"input": heard, "target": drums, "ceiling": 0.9 * drums, "true-mix": heard + drums}.items():

@@ -211,13 +211,14 @@ def test_the_command_measures_what_is_asked(copied: tuple[rundir.RunDir, Config]
 def test_the_command_measures_on_other_songs(copied: tuple[rundir.RunDir, Config], capsys: pytest.CaptureFixture[str]) -> None:
     run, _ = copied
     write_songs(run.path.parent.parent / "others", {"test/nine": 4.1, "train/ten": 2.0})
-    before = {path: path.read_bytes() for path in run.evaluations.rglob("*.json")}
+    files.write_json(run.status, {"what": "train"})  # it may train meanwhile
+    before = {path: path.read_bytes() for path in (run.status, *run.evaluations.rglob("*.json"))}
     assert command.main(["run", "--checkpoints", "10", "--data", str(run.path.parent.parent / "others")]) == 0
     shown = capsys.readouterr().out
     assert "| step 10 |" in shown and "| loop of another song |" in shown
     (out,) = (run.path / "measured").iterdir()
     assert [song["name"] for song in files.read_json(out / "step-00000010" / "metrics.json")["songs"]] == ["nine"]
-    assert before == {path: path.read_bytes() for path in run.evaluations.rglob("*.json")}, "the run's own are left alone"
+    assert before == {path: path.read_bytes() for path in (run.status, *run.evaluations.rglob("*.json"))}, "the run's own"
 
 
 def test_other_songs_are_measured_by_one_at_a_time(

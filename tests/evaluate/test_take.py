@@ -24,7 +24,7 @@ def run(tmp_path):
     run = RunDir(tmp_path / "a place" / "runs" / "run")
     files.write_json(run.dataset, {"name": "songs"})
     manifest = {"schema": index.SCHEMA, "splits": {"train": {"samples": list(range(32))}}}
-    files.write_json(run.shards / "manifest.json", manifest)
+    index.write_manifest(run.shards, manifest)
     return run
 
 

@@ -67,6 +67,10 @@ def test_a_bad_file_is_named_with_what_is_wrong(text, said, tmp_path):
         (lambda: Resources(nodes=0), "nodes must be greater than 0"),
         (lambda: Resources(time="soon"), "write it as"),
         (lambda: Data(task="drums+->bass"), "unknown stem ''"),
+        (lambda: Data(task="->drums"), "no stem heard before '->'"),
+        (lambda: Data(task="drums-> "), "no stem to be made after '->'"),
+        (lambda: Data(sample_rate=6000, copies=1), "data.copies change sound over 4 kHz"),
+        (lambda: Data(sample_rate=22050, n_fft=1024, mels=512), "data.mels 512 is too many for data.n-fft 1024.*at most 308"),
         (lambda: Data(task="drums->drums"), "both heard and made"),
         (lambda: Data(task="guitar->drums"), "unknown stem 'guitar'"),
         (lambda: Data(window_hop=257), "sound would be left out"),
@@ -84,6 +88,7 @@ def test_a_bad_value_says_what_and_how(make, said):
 def test_tasks():
     assert config.parse_task("drums") == (("bass", "other", "vocals"), ("drums",))
     assert config.parse_task("accompaniment") == (("vocals",), ("drums", "bass", "other"))
+    assert config.parse_task(" drums ") == config.parse_task("drums")
     assert config.parse_task("vocals + other->bass+drums") == (("other", "vocals"), ("drums", "bass"))
 
 

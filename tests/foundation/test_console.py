@@ -60,11 +60,47 @@ def test_a_batch_log_gets_plain_lines_with_total_rate_and_time_left(tmp_path, mo
     assert json.loads((tmp_path / "status.json").read_text())["done"] == 100
 
 
-def test_a_terminal_gets_a_bar(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+def test_what_was_there_before_a_resume_is_not_in_the_rate(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    log = io.StringIO()
+    with console.Progress("preprocess", 1, start=None, stream=log) as progress:
+        for done in (19, 20, 30):
+            now[0] += 10
+            progress.total = 30
+            progress.update(done)
+    assert log.getvalue().splitlines()[:2] == ["preprocess: 19/30, 0.1/s, 1:50 left", "preprocess: 20/30, 0.1/s, 1:40 left"]
 
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_follows_a_total_that_is_known_later_and_shows_any_title(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    terminal = Terminal()
+    with console.Progress("preprocess", 1, start=None, stream=terminal) as progress:
+        progress.total = 7
+        progress.update(3, "[@click=b(] [red]A[/] \x1b]0;gone\x07\nsong")
+    assert "3/7" in terminal.getvalue()
+    assert r"[@click=b(] [red]A[/] \x1b]0;gone\x07\nsong" in terminal.getvalue()
+
+
+def test_no_control_character_of_a_title_comes_into_a_log(capsys):
+    title = "a\x1b[2Jb\rc\nd\x9be"
+    console.say(title)
+    console.complain(title)
+    with console.Progress("preprocess", 1) as progress:
+        progress.update(1, title)
+    shown = capsys.readouterr()
+    assert shown.err == "a\\x1b[2Jb\\rc\nd\\x9be\n", "messages may have several lines"
+    assert shown.out == shown.err + "preprocess: 1/1, " + shown.out.split("1/1, ")[1]
+    assert shown.out.endswith(", a\\x1b[2Jb\\rc\\nd\\x9be\n") and shown.out.count("\n") == 3
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     terminal = Terminal()
     with console.Progress("train", 10, stream=terminal) as progress:

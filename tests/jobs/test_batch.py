@@ -32,7 +32,7 @@ def job(tmp_path, monkeypatch):
 
     A real Slurm requeues in tests/slurm.
     """
-    run = rundir.RunDir(tmp_path / "a run")
+    run = rundir.RunDir(tmp_path / "a 100% run")
     slurm = tmp_path / "slurm"
     slurm.mkdir()
     sbatch = 'printf "%s\\n" "$@" > sbatch; env | grep -E "^(SLURM|SBATCH)_" > inherited; echo 8'
@@ -361,6 +361,7 @@ def test_a_successor_asks_for_what_this_job_was_given(gpus_by_gres, job, monkeyp
         "--exclusive",
         f"--comment=p2p_dist train {job.run.path}",
     }
+    wanted.add(f"--output={str(job.run.slurm).replace('%', '%%')}/train/%j_0_log.out")
     assert set(options) == wanted | ({"--gres=gpu:8"} if gpus_by_gres else set())
     assert (script, run) == (f"{job.run.slurm}/train/7.sh", str(job.run.path))
     assert job.told("inherited") in ([], [f"SLURM_CONF={os.environ.get('SLURM_CONF')}"])

@@ -94,6 +94,7 @@ def start(lab, twins, tmp_path_factory):
 
     with ThreadPoolExecutor(1) as pool:
         skipping = pool.submit(skip_the_two_minutes)
+        start.running = running
         yield start
         over.set()
     skipping.result()

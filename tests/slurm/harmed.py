@@ -53,7 +53,7 @@ class Training:
     """One run that trains through paced.py, queued with the launcher's own code."""
 
     def __init__(self, lab, name, folder, twins):
-        self.lab, self.twins, self.jobs = lab, twins, {}
+        self.lab, self.twins, self.jobs, self.finished = lab, twins, {}, False
         resources = dict(SETTINGS[name])
         if change := resources.pop("site", None):
             path = folder / f"{name}.yaml"
@@ -120,13 +120,17 @@ class Training:
         self.lab.wait_for(self.jobs[stage], LONG, state)
 
     def finish(self):
-        """Let it come to its end; then nothing may be missing, nothing twice, and what waited has run once."""
+        """Let it come to its end; then nothing may be missing, and nothing twice."""
         self.hold(10**9)
-        for stage in ("train", "evaluate", "page"):
-            self.until_end("COMPLETED", stage)
+        self.until_end("COMPLETED")
         self.compare()
-        for name in ("evaluated", "paged"):
-            assert len((self.run.path / name).read_text().split()) == 1, name
+        self.finished = True
+
+    def be_followed_once(self):
+        """What waited for it runs, once."""
+        for stage, name in (("evaluate", "evaluated"), ("page", "paged")):
+            self.until_end("COMPLETED", stage)
+            assert len((self.run.path / name).read_text().split()) == 1, (self.run.path.name, stage)
 
     def compare(self):
         """With the training of as many processes to which nothing happened."""

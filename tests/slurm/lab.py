@@ -7,6 +7,7 @@ all of its processes at once. Cores are not bound (there are fewer than a node c
 
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -249,8 +250,15 @@ class Lab:
         state = ("sinfo", "-h", "-p", "low", "-n", name, "-o", "%t")
         wait_until(lambda: self.ask(*state).strip() == "idle", 60, f"{name} back")
 
+    def settle(self):
+        """Wait until no job is being launched: a slurmctld that starts or configures itself anew takes such a one for lost."""
+        young = re.compile(r"RUNNING 0:0[0-2] .*|CONFIGURING .*|PENDING .* (None|Priority|Resources)")
+        states = ("squeue", "--noheader", "--format=%T %M %r")
+        wait_until(lambda: not any(map(young.fullmatch, self.ask(*states).splitlines())), 60, lambda: self.ask(*states))
+
     def configure(self, controller):
         """Change SlurmctldParameters of the running cluster."""
+        self.settle()
         self._configure(controller)
         self.ask("scontrol", "reconfigure")
 

@@ -20,7 +20,7 @@ from p2p_dist import console, files, rundir
 from p2p_dist.jobs import stages
 from p2p_dist.train import stop
 
-LONGEST = 10.0
+LONGEST = 20.0
 """Seconds that a step may take: a process that nobody asked to stop must not keep the others waiting for ever."""
 
 

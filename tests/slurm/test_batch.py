@@ -36,7 +36,7 @@ class Waiting:
 
     def queue(self, stage, *options, **environment):
         memory = () if any(option.startswith("--mem") for option in options) else ("--mem=1G",)
-        command = ["sbatch", "--parsable", f"--output={self.run.path}/%j.log", *memory, *options]
+        command = ["sbatch", "--parsable", f"--output={str(self.run.path).replace('%', '%%')}/%j.log", *memory, *options]
         command += [str(CHECKOUT / "hpc" / f"{stage}.sbatch"), str(self.run.path)]
         environment = {**os.environ, "P2P_PYTHON": str(self.run.path / "python"), **environment}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -81,7 +81,7 @@ def test_a_successor_is_given_what_its_job_was_given(lab, waiting):
     If it failed: half of the nodes' devices used, the wrong project billed, a job of a day; or one that is not found by the
     launcher and by the evaluation beside it while it waits.
     """
-    run = waiting("other options")
+    run = waiting("100% other options")
     shape = ("--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=3", "--time=7", "--partition=small-g", "--exclusive")
     by_name = run.queue("train", *shape, "--gpus-per-node=2", "--no-requeue", SBATCH_ACCOUNT=ACCOUNT)
     other = waiting("by gres")
@@ -99,6 +99,7 @@ def test_a_successor_is_given_what_its_job_was_given(lab, waiting):
         one.until_it_runs(one.jobs[-1])
         came = lab.job(one.jobs[-1])
         assert {name: given.get(name) for name in asked} == {name: came.get(name) for name in asked}
+        assert (one.run.slurm / "train" / f"{one.jobs[-1]}_0_log.out").is_file() and not list(CHECKOUT.glob("slurm-*.out"))
         assert len(one.record("launch")) == 1 and given["TresPerNode"].startswith("gres:gpu:")
 
 

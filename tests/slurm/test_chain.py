@@ -5,12 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from lab import wait_until
-from undisturbed import evaluated_once, same, train_here, watch_evaluations
+from undisturbed import Evaluations, same, train_here
 
 from p2p_dist import rundir
 from p2p_dist.jobs import site
@@ -21,22 +20,6 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def ids(shown):
     """stage -> job id, of what the launcher printed."""
     return dict(re.findall(r"^(\w+): (?:queued already, )?job (\d+)", shown, re.MULTILINE))
-
-
-@pytest.fixture
-def watch():
-    """`watch(run)`: step -> all that its evaluation was, from now on to the end of the test; see undisturbed.py."""
-    over, threads = threading.Event(), []
-
-    def watch(run):
-        threads.append(threading.Thread(target=watch_evaluations, args=(run, seen := {}, over)))
-        threads[-1].start()
-        return seen
-
-    yield watch
-    over.set()
-    for thread in threads:
-        thread.join()
 
 
 def claimed(run):
@@ -56,7 +39,7 @@ def calm(lab):
     return train_here("calm", "--nodes", "2", *LONGER)
 
 
-def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(lab, calm, watch, tmp_path):
+def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(lab, calm, tmp_path):
     """Rows 2, 31: no command of Slurm where the training runs; its repository edited while it is preempted.
 
     Seen: "scontrol: not found" at the worst moment; a resumed training that is another one, without an error.
@@ -76,7 +59,7 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
     found = ids(typed.stdout)
     number, evaluation = found["train"], found["evaluate"]
     run = rundir.find("hurt")
-    seen = watch(run)
+    evaluations = Evaluations(run)
 
     def step():
         rows = rundir.read_metrics(run)
@@ -116,8 +99,7 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
     assert found["gpu_hours"]["estimated"] >= 1, "requeued from outside: nobody wrote its end"
     job = lab.wait_for(evaluation, 100, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
     assert job["JobState"] == "COMPLETED" and int(job["Restarts"]) >= 1, said("evaluate")
-    evaluated_once(run, seen)
-    assert len(seen) >= 4
+    assert len(evaluations.each_once()) >= 4
     assert "edited" not in said()
     first = min(path.stat().st_mtime for path in run.evaluations.glob("step-*/metrics.json"))
     assert first < run.outcome.stat().st_mtime, "beside the training, not after it"
@@ -130,7 +112,7 @@ def preempt(lab, number):
     subprocess.run(["sbatch", *options], input="#!/bin/sh\nsleep 5\n", capture_output=True, text=True, check=True)
 
 
-def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, watch, tmp_path):
+def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, tmp_path):
     """And two tasks share the evaluation: each checkpoint is taken by one of them. Made anew as an array of two jobs, too.
 
     If it failed: a chain that ends half way, other weights than on one machine, an evaluation left out, or made twice.
@@ -139,7 +121,7 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, watch, tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace("evaluate_processes: 1", "evaluate_processes: 2"))
     place = ("--nodes", "2", "--processes-per-node", "2", "--site", str(mine))
-    seen = watch(rundir.find("there"))
+    evaluations = Evaluations(rundir.find("there"))
     shown = launch("submit", *place, "--run", "there", "--wait", *TINY)
     found = ids(shown)
     assert list(found) == ["train", "evaluate", "page"] and "preprocess: done already" in shown
@@ -154,17 +136,16 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, watch, tmp_path):
     log = next((run.slurm / "train").glob("*_0_log.out")).read_text()
     assert "4 processes x 1" in log and "1 threads each" in log and "\x1b" not in log
     assert len(list((run.slurm / "train").glob("*_log.out"))) == 4, sorted((run.slurm / "train").iterdir())
-    evaluated_once(run, seen)
-    assert len(list((run.slurm / "evaluate").glob("*_log.out"))) == 2 and claimed(run) == sorted(seen)
+    assert evaluations.each_once() == claimed(run) == [16, 32, 35, 40]
+    assert len(list((run.slurm / "evaluate").glob("*_log.out"))) == 2
 
     for _, path in rundir.find_steps(run.evaluations):
         shutil.rmtree(path)
     shutil.rmtree(run.slurm / "evaluate")
-    seen = watch(run)
+    evaluations = Evaluations(run)
     array = ids(launch("submit", "--nodes", "2", "--evaluate-array", "2", "--run", "there", "--wait", *TINY))
     assert list(array) == ["evaluate", "page"]
-    evaluated_once(run, seen)
-    assert claimed(run) == sorted(seen)
+    assert evaluations.each_once() == claimed(run)
     parts = [path.name for path in (run.slurm / "evaluate").glob("attempts.*")]
     assert sorted(parts) == ["attempts.0", "attempts.1"] and run.page.is_file()
     assert not list(run.evaluations.glob(".tmp-*"))
@@ -203,7 +184,7 @@ def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
     launch("cancel", "dropped")
 
 
-def test_the_templates_do_the_whole_way(lab, launch, calm, watch, tmp_path, monkeypatch):
+def test_the_templates_do_the_whole_way(lab, launch, calm, tmp_path, monkeypatch):
     """`sbatch hpc/STAGE.sbatch RUN` without the launcher, for every stage that has one.
 
     If it failed: who can't use the launcher has files that do not run, or that train another thing.
@@ -213,7 +194,7 @@ def test_the_templates_do_the_whole_way(lab, launch, calm, watch, tmp_path, monk
     launch("submit", "--nodes", "2", "--partition", "waiting", "--run", "templates", *LONGER)
     launch("cancel", "templates")
     run, before = rundir.find("templates"), []
-    seen = watch(run)
+    evaluations = Evaluations(run)
     shapes = {"preprocess": ["--cpus-per-task=2"], "train": ["--nodes=2"], "evaluate": []}
     for stage, shape in shapes.items():
         options = [*shape, *(["--dependency", f"afterok:{before[-1]}"] if before else []), "-o", str(tmp_path / f"{stage}.log")]
@@ -223,4 +204,4 @@ def test_the_templates_do_the_whole_way(lab, launch, calm, watch, tmp_path, monk
         job = lab.wait_for(number, 150, "COMPLETED", "FAILED", "CANCELLED")
         assert job["JobState"] == "COMPLETED", (stage, (tmp_path / f"{stage}.log").read_text())
     same(run, calm)
-    evaluated_once(run, seen)
+    assert evaluations.each_once()

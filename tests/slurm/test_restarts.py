@@ -85,6 +85,7 @@ def test_a_controller_that_is_away_for_20_seconds(lab, start):
     """
     run = start("controller away")
     run.until_it_holds()
+    lab.settle()
     lab.stop("slurmctld", 20)
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -151,6 +152,7 @@ def test_where_requeueing_is_refused_a_successor_goes_on(lab, start):
     assert len(run.attempts("launch")) == 1, "it counts on"
     run.until(lambda: f"afterok:{run.train}(" in lab.job(run.jobs["evaluate"])["Dependency"])
     run.finish()
+    run.be_followed_once()
     assert lab.job(first)["JobState"] == "FAILED"
 
 
@@ -215,6 +217,7 @@ def test_an_evaluation_that_fails_beside_its_training(lab, start):
     run.until_end("COMPLETED")
     assert run.queue().keys() == {"evaluate", "page"}, "trained, and not queued again"
     run.finish()
+    run.be_followed_once()
     assert len(run.attempts("start")) == 1
 
 
@@ -289,6 +292,14 @@ def test_cancelled_by_hand_it_does_not_come_back(lab, start):
         (run.run.path / name).unlink()
     assert run.queue().keys() == {"train", "evaluate", "page"}
     run.finish()
+
+
+def test_what_waited_for_a_training_ran_once_when_that_was_done(start):
+    """After each of the above. If it failed: an evaluation dropped at the first harm, or made after each start."""
+    finished = [run for run in start.running.values() if run.finished]
+    assert finished
+    for run in finished:
+        run.be_followed_once()
 
 
 def test_one_bit_or_one_batch_more_or_less_is_seen(twins, tmp_path):

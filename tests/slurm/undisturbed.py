@@ -1,6 +1,8 @@
 """Trainings to which nothing happens, and what it means that another came back exactly."""
 
+import ctypes
 import os
+import struct
 import subprocess
 import sys
 
@@ -75,20 +77,29 @@ def _same_bits(one, other):
     return one.dtype == other.dtype and one.shape == other.shape and torch.equal(*bits)
 
 
-def watch_evaluations(run, seen, over):
-    """Note in `seen`, until `over`, step -> all that its evaluation was: one that is made anew is another file."""
-    while not over.wait(0.05):
-        for step, path in rundir.find_steps(run.evaluations):
-            try:
-                file = (path / "metrics.json").stat()
-            except FileNotFoundError:
-                continue  # just being removed
-            seen.setdefault(step, set()).add((file.st_ino, file.st_mtime_ns))
+class Evaluations:
+    """Counts the evaluations of a run from now on: the kernel (inotify) tells of each that is put in its place by a rename."""
 
+    MOVED_FROM, MOVED_TO, HEAD = 0x40, 0x80, struct.Struct("iIII")
 
-def evaluated_once(run, seen):
-    """Every checkpoint that stays has an evaluation, which nobody has made a second time."""
-    kept = [step for step, path in rundir.find_steps(run.checkpoints) if (path / checkpoint.GENERATOR).is_file()]
-    assert [step for step, _ in rundir.find_steps(run.evaluations)] == kept
-    times = {step: len(files) for step, files in seen.items()}
-    assert times == dict.fromkeys(kept, 1), f"{run.path.name}: how often each step was evaluated: {times}"
+    def __init__(self, run):
+        self.run, self.libc = run, ctypes.CDLL(None, use_errno=True)
+        run.evaluations.mkdir(parents=True, exist_ok=True)
+        self.descriptor = self.libc.inotify_init1(os.O_NONBLOCK)
+        # Both sides of a rename: of two equal events in a row the kernel would tell only one.
+        asked = self.libc.inotify_add_watch(self.descriptor, os.fsencode(run.evaluations), self.MOVED_FROM | self.MOVED_TO)
+        assert asked >= 0, os.strerror(ctypes.get_errno())
+
+    def each_once(self):
+        """Every checkpoint that stays has one, and nobody has made one a second time. Returns their steps."""
+        told, made = os.read(self.descriptor, 2**20), []
+        os.close(self.descriptor)
+        while told:
+            _, what, _, length = self.HEAD.unpack_from(told)
+            name, told = told[self.HEAD.size :][:length].rstrip(b"\0").decode(), told[self.HEAD.size + length :]
+            if what & self.MOVED_TO and name.startswith("step-"):
+                made.append(name)
+        steps = [step for step, path in rundir.find_steps(self.run.checkpoints) if (path / checkpoint.GENERATOR).is_file()]
+        assert [step for step, _ in rundir.find_steps(self.run.evaluations)] == steps
+        assert sorted(made) == [rundir.step_name(step) for step in steps], f"{self.run.path.name}: {sorted(made)}"
+        return steps

@@ -39,7 +39,8 @@ def test_threads_are_what_the_site_says(ranks):
 
 def threads(wanted):
     os.environ["OMP_NUM_THREADS"] = wanted
-    distributed.start()
+    place, _ = distributed.start()
+    distributed.barrier(place)  # who leaves at once takes the meeting place along
     return torch.get_num_threads()
 
 
@@ -50,7 +51,9 @@ def test_agreement_is_known_to_all_one_call_later(ranks):
 def agree():
     place, _ = distributed.start()
     agreement = distributed.Agreement(place)
-    return [agreement.propose(5 if (place.rank, call) == (1, 1) else 0) for call in range(4)]
+    found = [agreement.propose(5 if (place.rank, call) == (1, 1) else 0) for call in range(4)]
+    distributed.barrier(place)
+    return found
 
 
 def test_equalise_gives_all_rank_0s_and_sees_a_difference(ranks):

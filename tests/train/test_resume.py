@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from p2p_dist import files, rundir
+from p2p_dist.data import index
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.train import checkpoint, loop, networks, step
@@ -208,6 +209,6 @@ def test_other_windows_are_refused(ranks, new_run):
     manifest = files.read_json(run.shards / "manifest.json")
     part = manifest["splits"]["train"]
     part["samples"] = part["samples"][:-1]
-    files.write_json(run.shards / "manifest.json", manifest)
+    index.write_manifest(run.shards, manifest)
     with pytest.raises(RanksFailed, match="trained on other windows"):
         ranks(1, on_ranks.train, run.path, None, None)
