@@ -7,6 +7,7 @@ padding, Slaney's mel scale and area normalisation. librosa itself is used in th
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import scipy.fft
@@ -60,12 +61,22 @@ def frames_of(signal: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop_length]
 
 
-def mel_power(signal: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, mels: int, lowest: float = 0.0) -> np.ndarray:
+def mel_power(
+    signal: np.ndarray,
+    sample_rate: int,
+    n_fft: int,
+    hop_length: int,
+    mels: int,
+    lowest: float = 0.0,
+    *,
+    one_of: Callable[[np.ndarray], np.ndarray] = mean_of,
+) -> np.ndarray:
     """Mel power spectrogram of a signal, or of the mean of its channels.
 
     Args:
         signal: float32 (samples,) or (samples, channels), full scale 1.
         sample_rate: Hz. n_fft, hop_length: samples. lowest: lower edge of the first band, Hz.
+        one_of: what of several channels, (channels, samples) to (samples,).
 
     Returns:
         float32 (mels, 1 + samples // hop_length).
@@ -79,7 +90,7 @@ def mel_power(signal: np.ndarray, sample_rate: int, n_fft: int, hop_length: int,
         end = begin + (min(_BLOCK, count - start) - 1) * hop_length + n_fft
         part = signal[max(begin, 0) : max(end, 0)].astype(np.float32, copy=False)
         if signal.ndim == 2:
-            part = mean_of(part.T)
+            part = one_of(part.T)
         if len(part) < end - begin:
             part = np.pad(part, (max(-begin, 0), max(end - len(signal), 0)))
         frames = np.lib.stride_tricks.sliding_window_view(part, n_fft)[::hop_length]

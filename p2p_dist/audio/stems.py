@@ -330,6 +330,13 @@ def mean_of(sound: np.ndarray) -> np.ndarray:
     return total
 
 
+def side_of(sound: np.ndarray) -> np.ndarray:
+    """Half the difference of two channels, (2, samples) to float32 (samples,)."""
+    half = np.subtract(sound[0], sound[1])
+    half *= np.float32(0.5)
+    return half
+
+
 def mono(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
     """(samples, channels) at `rate` to float32 (samples,) at `target_rate`: mean of the channels, then soxr HQ.
 

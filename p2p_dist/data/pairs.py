@@ -10,12 +10,13 @@ its own maximum as reference. Input and target lose their relative level; kept t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from p2p_dist.audio.spectrogram import db_to_power, frame_count, mel_power, power_to_db
-from p2p_dist.audio.stems import mean_of, mono, resample
+from p2p_dist.audio.stems import mean_of, resample, side_of
 from p2p_dist.config import Data
 
 FLOOR = -80.0
@@ -25,6 +26,7 @@ CEILING = {"default": 25.0, "thesis": 0.0}
 """dB above the reference that a picture can hold: a stem can be louder than the input that gave the reference."""
 
 _LOUDEST_SHARE = 0.999
+_BLOCK = 1 << 16  # samples added up at once
 _LOWEST_REFERENCE = 1e-3  # power: an input of silence must not turn the noise of a stem into full scale
 
 
@@ -62,10 +64,11 @@ def level_reference(power: np.ndarray) -> float:
     return max(float(np.quantile(power, _LOUDEST_SHARE)), _LOWEST_REFERENCE)
 
 
-def mel_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
-    """Mel power of the mean of the channels of sound (samples, channels): float32 (mels, frames)."""
-    signal = sound if rate == data.sample_rate else mono(sound, rate, data.sample_rate)
-    return mel_power(signal, data.sample_rate, data.n_fft, data.hop_length, data.mels)
+def mel_of(sound: np.ndarray, rate: int, data: Data, one_of: Callable[[np.ndarray], np.ndarray] = mean_of) -> np.ndarray:
+    """Mel power of the mean, or another `one_of`, of the channels of sound (samples, channels): float32 (mels, frames)."""
+    if rate != data.sample_rate:  # else block by block: of a long song the mean alone is 100 MB
+        sound = resample(one_of(sound.T.astype(np.float32, copy=False)), rate, data.sample_rate)
+    return mel_power(sound, data.sample_rate, data.n_fft, data.hop_length, data.mels, one_of=one_of)
 
 
 def powers_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
@@ -78,9 +81,7 @@ def powers_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
         return mid[None]
     if sound.shape[1] != 2:
         return np.stack([mid, np.zeros_like(mid)])
-    half = np.subtract(sound[:, 0], sound[:, 1])
-    half *= np.float32(0.5)
-    return np.stack([mid, mel_of(half[:, None], rate, data)])
+    return np.stack([mid, mel_of(sound, rate, data, side_of)])
 
 
 def to_picture(power: np.ndarray, reference: float, representation: str) -> np.ndarray:
@@ -131,16 +132,19 @@ def silent_windows(pictures: Pictures, target: np.ndarray, rate: int, data: Data
         return np.asarray((pictures.targets.view(np.uint16) >= quiet).all(axis=(1, 2, 3)))
     ratio = data.hop_length * rate / data.sample_rate
     begins, width = pictures.starts * ratio, ratio * (data.frames - 1)
-    heard = mean_of(target.T)  # what the pictures show
-    parts = (heard[round(begin) : round(begin + width)] for begin in begins)
+    # The mean is what the pictures show.
+    parts = (mean_of(target[round(begin) : round(begin + width)].T) for begin in begins)
     return np.array([not part.size or np.abs(part).max() < 10 ** (FLOOR / 20) for part in parts])
 
 
 def _thesis(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Pictures:
     """The thesis's windows of 255 hops, which is 256 centred frames; a song shorter than one is padded with silence."""
-    heard = mean_of(song.T)  # means first: the same bits from songs that are kept as means only
-    mix = np.add(heard, mean_of(target.T))
-    heard = resample(heard, rate, data.sample_rate)  # of a long song each is large
+    # Means first: the same bits from songs that are kept as means only; and one after another, since each is large.
+    heard = resample(mean_of(song.T), rate, data.sample_rate)
+    mix = np.empty(len(song), np.float32)
+    for start in range(0, len(mix), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        mix[block] = mean_of(song[block].T) + mean_of(target[block].T)
     mix = resample(mix, rate, data.sample_rate)
     frames = frame_count(len(heard), data.hop_length)
     samples = data.hop_length * (data.frames - 1)

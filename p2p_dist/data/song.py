@@ -284,10 +284,11 @@ def _copies(item: Work, pictures: pairs.Pictures, kept: np.ndarray, data: Data, 
     def part_of(number: int) -> int:
         return int(pictures.starts[number]) * data.hop_length // data.sample_rate // at_once
 
+    apart: dict[str, np.ndarray] = {}
     for part, numbers in itertools.groupby(map(int, np.flatnonzero(kept)), part_of):
+        apart.clear()  # before the next part takes as much
         begin, end = max(part * at_once - margin, 0), (part + 1) * at_once + margin
         rate, sums = stems.load_sums(item.source, [(name,) for name in names], part=(begin, end))
-        apart = {}
         for name in names:
             apart[name] = stems.resample(np.ascontiguousarray(sums.pop(0).sound), rate, data.sample_rate)
         for number in numbers:
