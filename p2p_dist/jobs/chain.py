@@ -86,6 +86,7 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
             "ntasks_per_node": place.evaluate_processes,
             "cpus_per_task": place.cores_per_process,
             "gpus_per_node": min(place.evaluate_processes, place.gpus_per_node) or None,
+            "mem": place.memory(place.evaluate_processes, partition) if place.gpus_per_node else None,
             "exclusive": True if whole else None,
         },
         "page": {"partition": place.cpu_partition, "time": 10, "cpus_per_task": 1},

@@ -160,8 +160,10 @@ def test_where_nodes_are_shared_only_what_processes_use_is_asked_for():
     found = {}
     for partition in ("small-g", "standard-g"):
         resources = config.Resources(partition=partition, processes_per_node=1)
-        found[partition] = chain.jobs(rundir.find("r"), config.Config(resources=resources), site.load("lumi"), ("train",))[0]
-    shared, whole = found["small-g"].script(), found["standard-g"].script()
+        asked = config.Config(resources=resources)
+        found[partition] = chain.jobs(rundir.find("r"), asked, site.load("lumi"), ("train", "evaluate"))
+        assert "--mem=480G\n" in found[partition][1].script(), "of an evaluation on 8 dies"
+    shared, whole = found["small-g"][0].script(), found["standard-g"][0].script()
     assert "--gpus-per-node=1\n" in shared and "--mem=60G\n" in shared
     assert "--gpus-per-node=8\n" in whole and "--mem=480G\n" in whole and "--exclusive" in whole
 
