@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from p2p_dist.console import one_line
+
 _COUNTS = {
     "silent_windows": "silent target",
     "silent_dropped": "of them dropped",
@@ -43,10 +45,10 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
     lines += ["", "Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."]
     titles = Counter(record["song"] for record in records)
     if twice := sorted(title for title, count in titles.items() if count > 1):
-        lines += ["", f"Titles that come more than once, and count as different songs: {', '.join(twice)}."]
+        lines += ["", f"Titles that come more than once, and count as different songs: {', '.join(map(one_line, twice))}."]
     if manifest["left_out"]:
         count = len(manifest["left_out"])
         lines += ["", f"Left out: {count} song{'s' if count > 1 else ''}.", ""]
-        lines += [f"- {item['song']}: {item['reason']}" for item in manifest["left_out"]]
+        lines += [one_line(f"- {item['song']}: {item['reason']}") for item in manifest["left_out"]]
     lines += ["", "The licence of the songs holds for what is made of them. MUSDB18 is for non-commercial, educational use."]
     return "\n".join(lines) + "\n"

@@ -313,11 +313,13 @@ def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
     root = Path(shutil.copytree(many, tmp_path / "songs"))
     (root / "train" / "Song 1" / "vocals.wav").write_text("words")
     (root / "train" / "Text.stem.mp4").write_text("words")
+    (root / "train" / "Two\n\x1b[1mlines.stem.mp4").write_text("words")
     outs = [tmp_path / "one", tmp_path / "two"]
     for out, workers in zip(outs, ("1", "2"), strict=True):
         assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", workers]) == console.FAILED
         shown = capfd.readouterr()
-        assert "2 songs left out" in shown.err and "vocals.wav" in shown.err and "Text.stem.mp4" in shown.err
+        assert "\x1b" not in shown.err + (out / "DATASET.md").read_text()
+        assert "3 songs left out" in shown.err and "vocals.wav" in shown.err and "Text.stem.mp4" in shown.err
         assert "x real time" in shown.out and "MB/s" in shown.out
     assert fingerprint(outs[0]) == fingerprint(outs[1])
 
