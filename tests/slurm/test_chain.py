@@ -5,11 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from lab import wait_until
-from undisturbed import Evaluations, same, train_here
+from undisturbed import Evaluations, begin, preprocess_here, same, train
 
 from p2p_dist import rundir
 from p2p_dist.jobs import site
@@ -34,7 +35,21 @@ LONGER = ("--preset", "tiny", "--train.steps", "110", "--train.keep-every", "3")
 
 
 @pytest.fixture(scope="module")
-def calm(lab):
+def train_here(lab):
+    """`train_here(name, ...)`: a training on this machine, without Slurm and without harm, beside what the test does. What it
+    answers has the run as its `result()`."""
+    with ThreadPoolExecutor(1) as pool:
+
+        def train_here(name, *arguments):
+            run, _ = begin(name, *arguments)
+            preprocess_here(run)
+            return pool.submit(train, run)
+
+        yield train_here
+
+
+@pytest.fixture(scope="module")
+def calm(train_here):
     """The undisturbed twin of the longer trainings: two processes."""
     return train_here("calm", "--nodes", "2", *LONGER)
 
@@ -92,7 +107,7 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
     finally:
         lab.return_node(node)
     assert job["JobState"] == "COMPLETED" and job["Restarts"] == "4", said()
-    same(run, calm)
+    same(run, calm.result())
     found = json.loads(subprocess.run([sys.executable, "launch/status.py", "hurt", "--json"], cwd=CHECKOUT,
                                       capture_output=True, text=True, check=True).stdout)  # fmt: skip
     assert found["stages"]["train"] == "done" and found["attempts"] == 5 and found["step"] == 110
@@ -112,7 +127,7 @@ def preempt(lab, number):
     subprocess.run(["sbatch", *options], input="#!/bin/sh\nsleep 5\n", capture_output=True, text=True, check=True)
 
 
-def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, tmp_path):
+def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, train_here, tmp_path):
     """And two tasks share the evaluation: each checkpoint is taken by one of them. Made anew as an array of two jobs, too.
 
     If it failed: a chain that ends half way, other weights than on one machine, an evaluation left out, or made twice.
@@ -132,7 +147,7 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, tmp_path):
         assert job["JobState"] == "COMPLETED", (stage, job, log.read_text() if log.exists() else "")
     run = rundir.find("there")
     assert run.page.is_file()
-    same(run, here)
+    same(run, here.result())
     log = next((run.slurm / "train").glob("*_0_log.out")).read_text()
     assert "4 processes x 1" in log and "1 threads each" in log and "\x1b" not in log
     assert len(list((run.slurm / "train").glob("*_log.out"))) == 4, sorted((run.slurm / "train").iterdir())
@@ -180,7 +195,7 @@ def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
 
     number = ids(launch("submit", *typed))["train"]
     lab.wait_for(number, 100, "COMPLETED")
-    same(run, calm)
+    same(run, calm.result())
     launch("cancel", "dropped")
 
 
@@ -203,5 +218,5 @@ def test_the_templates_do_the_whole_way(lab, launch, calm, tmp_path, monkeypatch
     for stage, number in zip(shapes, before, strict=True):
         job = lab.wait_for(number, 150, "COMPLETED", "FAILED", "CANCELLED")
         assert job["JobState"] == "COMPLETED", (stage, (tmp_path / f"{stage}.log").read_text())
-    same(run, calm)
+    same(run, calm.result())
     assert evaluations.each_once()

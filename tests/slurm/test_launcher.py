@@ -38,7 +38,17 @@ def typed(songs, name, *more):
     return ("--data", songs, "--preset", "tiny", "--run", name, *more)
 
 
-def test_asked_again_it_queues_nothing_twice(lab, launch, songs):
+@pytest.fixture(scope="module")
+def drill(lab):
+    """A drill, begun beside the other tests here, which mostly wait."""
+    command = [sys.executable, "launch/check.py", "drill", "--cluster", "slurm", "--nodes", "1", "--steps", "100"]
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen([*command, "--partition", "small"], cwd=CHECKOUT, **streams) as process:
+        yield process
+        process.kill()
+
+
+def test_asked_again_it_queues_nothing_twice(lab, launch, songs, drill):
     """If it failed: two trainings of one run, each billed, the second of which finds that the first owns the run."""
     first = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
     assert "launch/status.py twice" in first
@@ -197,17 +207,6 @@ def test_requests_for_lumi(change, accepted, lab, tmp_path):
             sbatch.check(train)
 
 
-def test_a_drill_on_the_cluster(lab, launch):
-    """As a user types it, with fewer steps: stopped in each way by Slurm itself.
-
-    If it failed: a user can't tell whether the cluster, its requeueing and its file system keep what this project promises.
-    """
-    shown = launch("check", "drill", "--cluster", "slurm", "--nodes", "1", "--steps", "100", "--partition", "small")
-    table = [line.split("|")[1:-1] for line in shown.splitlines() if line.startswith("| ")][2:]
-    assert [row[-1].strip() for row in table] == ["exactly"] * 4, shown
-    assert [row[1].strip() for row in table] == ["2"] * 4, shown
-
-
 def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
     """Each task writes down what it was started with and as what; only numbers of jobs and ports may differ.
 
@@ -250,3 +249,15 @@ def kept(text, folder):
     own += ("SLURM_TASK_PID", "SLURM_JOB_CPUS", "SRUN_DEBUG", "TMPDIR", "SLURMD_DEBUG", "SLURM_TOPOLOGY", "SLURM_JOB_COMMENT")
     own += ("P2P_JOB",)  # its number
     return [line for line in text.splitlines() if not line.startswith(own)]
+
+
+def test_a_drill_on_the_cluster(drill):
+    """As a user types it, with fewer steps: stopped in each way by Slurm itself.
+
+    If it failed: a user can't tell whether the cluster, its requeueing and its file system keep what this project promises.
+    """
+    shown, _ = drill.communicate(timeout=300)
+    assert drill.returncode == 0, shown
+    table = [line.split("|")[1:-1] for line in shown.splitlines() if line.startswith("| ")][2:]
+    assert [row[-1].strip() for row in table] == ["exactly"] * 4, shown
+    assert [row[1].strip() for row in table] == ["2"] * 4, shown

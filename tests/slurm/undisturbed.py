@@ -33,13 +33,6 @@ def preprocess_here(run):
     _here(run, "stages", "preprocess")
 
 
-def train_here(name, *arguments):
-    """A training on this machine, without Slurm and without harm, and nothing after it."""
-    run, _ = begin(name, *arguments)
-    preprocess_here(run)
-    return train(run)
-
-
 def train(run):
     """The training alone, of a run whose shards are there."""
     _here(run, "local", "train")
