@@ -252,7 +252,11 @@ def test_cancel_leaves_the_shards_that_others_wait_for(cluster, launch, capsys):
 
 
 def test_nothing_of_another_job_gets_into_a_job(cluster, launch, monkeypatch):
-    """Row 40: launched from inside a job (salloc). If it failed: wrong GPUs, wrong nodes, or another project pays."""
+    """Row 40: the launcher is typed inside a job (salloc).
+
+    Seen: that job's variables leak: wrong GPUs, wrong nodes, or another project pays.
+    Now: what is not the user's own is taken out before sbatch.
+    """
     outside = {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_RESERVATION": "course"}
     leaks = {"SLURM_JOB_ID": "5", "SLURM_GPUS_PER_NODE": "2", "SRUN_CPUS_PER_TASK": "3", "SBATCH_MEM_BIND": "none"}
     leaks |= {"RANK": "1", "P2P_CPU_MASKS": "0xfe"}
