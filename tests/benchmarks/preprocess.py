@@ -7,8 +7,8 @@ CPU seconds of whole processes' work, taken in turns in one run. Needs ffmpeg an
 Two songs of real music (644 s, --rounds 3), 2 cores of a virtual machine with nothing beside. Of the floor in the same round,
 median and lowest to highest: decoding alone 0.90 (PyAV's own libavcodec and a loop over the packets), sums and levels on top
 1.32, a song to train on 1.78 (1.74 to 2.07; 1.68 some hours before), at 22.05 kHz 1.71 (1.68 to 1.80), the thesis's pictures
-1.87 (1.62 to 1.88), a held-out song 3.88 (its flac of 24 bits). Two workers are 1.81 times one. Memory of a worker, a song of 10
-minutes: 391 MB to train on, 602 MB held out.
+1.87 (1.62 to 1.88), a held-out song 3.88 (its flac of 24 bits). Two workers are 1.81 times one. Memory of a worker, a song
+of 10 minutes: 391 MB to train on, 602 MB held out.
 
 The thesis's chain takes 4.2 times ours where it loads, pictures and stores each of the five streams (3.6 ms for a second of a
 stream; 11.55 s against 2.75 s), and 2.5 times where it makes no more than the two signals that one pair needs: half of our

@@ -21,11 +21,10 @@ HOLD = 7
 # Those that are harmed where they are have their nodes for themselves.
 ONE, TWO, SHARED = ({"nodes": n, "partition": p} for n, p in ((1, "standard-g"), (2, "standard-g"), (1, "small")))
 SETTINGS = {
-    "out of time": {"time": "00:01:00", **SHARED},
+    "controller away": SHARED,
     "preempted": {"nodes": 2, "partition": "low"},
     "preempted unsignalled": {"partition": "low"},
     "accounting away": {"partition": "low"},
-    "controller away": SHARED,
     "requeued from outside": SHARED,
     "signalled": SHARED,
     "not requeued": {"site": ("requeue: true", "requeue: false"), **SHARED},
@@ -36,8 +35,9 @@ SETTINGS = {
     "slurmd lost": ONE,
     "node lost": TWO,
     "cancelled": {"evaluate": "during", **SHARED},
+    "out of time": {"time": "00:01:00", **SHARED},
 }
-"""In the order of their tests, but for the first, which takes longest."""
+"""In the order of their tests, but the last, which takes longest, is begun with the second."""
 
 PLANS = {
     "out of time": {"hold_starts": 2},

@@ -27,6 +27,30 @@ def preempt(lab, run):
     subprocess.run(["sbatch", *options], input=script, capture_output=True, text=True, check=True)
 
 
+def test_a_controller_that_is_away_for_20_seconds(lab, start):
+    """Row 9: the run stops while slurmctld is away.
+
+    Seen: saved, ended, and forgotten.
+    Now: its batch shell asks on, and it is queued again once the controller answers.
+    """
+    run = start("controller away")
+    run.until_it_holds()
+    lab.settle()
+    lab.stop("slurmctld", 20)
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"SLURM_JOB_ID={run.train}".encode() in words and b"paced.py" in (path.parent / "cmdline").read_bytes():
+            os.kill(int(path.parent.name), signal.SIGUSR2)
+    time.sleep(20)
+    assert run.attempts("end", 5) == ["stopped"]
+    lab.start_controller()
+    run.until_start(2)
+    run.finish()
+
+
 def test_preempted_with_a_user_signal(lab, start):
     """Row 1: preempted, and told at once (preempt_send_user_signal).
 
@@ -75,30 +99,6 @@ def test_preempted_while_the_accounting_is_away(lab, start):
         run.finish()
     finally:
         lab.start_accounting()
-
-
-def test_a_controller_that_is_away_for_20_seconds(lab, start):
-    """Row 9: the run stops while slurmctld is away.
-
-    Seen: saved, ended, and forgotten.
-    Now: its batch shell asks on, and it is queued again once the controller answers.
-    """
-    run = start("controller away")
-    run.until_it_holds()
-    lab.settle()
-    lab.stop("slurmctld", 20)
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if f"SLURM_JOB_ID={run.train}".encode() in words and b"paced.py" in (path.parent / "cmdline").read_bytes():
-            os.kill(int(path.parent.name), signal.SIGUSR2)
-    time.sleep(20)
-    assert run.attempts("end", 5) == ["stopped"]
-    lab.start_controller()
-    run.until_start(2)
-    run.finish()
 
 
 def test_requeued_from_outside(lab, start):
