@@ -131,9 +131,10 @@ class Training:
         for stage, name in (("evaluate", "evaluated"), ("page", "paged")):
             self.until_end("COMPLETED", stage)
             assert len((self.run.path / name).read_text().split()) == 1, (self.run.path.name, stage)
+        assert not list(self.run.path.rglob(".tmp-*"))
 
     def compare(self):
         """With the training of as many processes to which nothing happened."""
         undisturbed.same(self.run, self.twins[self.settings.resources.nodes].result())
         assert self.attempts("end", 5)[-1] == "done" and len(self.attempts("start")) == len(self.attempts("end"))
-        assert not list(self.run.path.rglob(".tmp-*"))
+        assert not list(self.run.checkpoints.glob(".tmp-*"))
