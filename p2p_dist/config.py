@@ -309,15 +309,9 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Resources:
-    """Where a run runs, and how much it may take."""
+class Where:
+    """The machine or cluster that jobs run on."""
 
-    nodes: int = 1
-    """nodes to train on (on one machine without Slurm: groups of processes)"""
-    processes_per_node: int | None = None
-    """training processes on a node (default: the GPUs of the site's nodes, else 1)"""
-    workers: int | None = None
-    """preprocessing processes (default: one a core, and at least one a node)"""
     cluster: Literal["auto", "local", "slurm", "lumi"] = "auto"
     """auto: Slurm where there is one, else this machine"""
     site: str | None = None
@@ -330,6 +324,18 @@ class Resources:
     """project that Slurm bills"""
     partition: str | None = None
     """partition of the training (default: the site's)"""
+
+
+@dataclass(frozen=True)
+class Resources(Where):
+    """Where a run runs, and how much it may take."""
+
+    nodes: int = 1
+    """nodes to train on (on one machine without Slurm: groups of processes)"""
+    processes_per_node: int | None = None
+    """training processes on a node (default: the GPUs of the site's nodes, else 1)"""
+    workers: int | None = None
+    """preprocessing processes (default: one a core, and at least one a node)"""
     time: str = "24:00:00"
     """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training goes on in the next"""
     evaluate: Literal["after", "during"] = "after"

@@ -59,7 +59,7 @@ class Work:
         return all((p := out / shard["name"]).is_file() and p.stat().st_size == shard["bytes"] for shard in shards)
 
     def forget(self, out: Path) -> None:
-        """Remove what an earlier call made of it, the record first; and the manifest, which is not true any more."""
+        """Remove what an earlier call made of it; first what says that it is there, the manifest and the record."""
         shards = [out / f"{self.source.split}-{self.key}.tar", out / f"audio-{self.source.split}-{self.key}.tar"]
         if any(path.exists() for path in (self.record(out), *shards)):
             for path in (out / index.MANIFEST, self.record(out), *shards):

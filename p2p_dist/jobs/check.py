@@ -4,29 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from p2p_dist.config import Resources
-
-
-@dataclass(frozen=True)
-class Where:
-    """The machine or cluster that is checked."""
-
-    cluster: Literal["auto", "local", "slurm", "lumi"] = "auto"
-    """auto: Slurm where there is one, else this machine"""
-    site: str | None = None
-    """file that describes your cluster"""
-    container: str | None = None
-    """image that the jobs run in"""
-    overlay: str | None = None
-    """file to lay over that image"""
-    account: str | None = None
-    """project that Slurm bills"""
-    partition: str | None = None
-    """partition of the jobs"""
+from p2p_dist.config import Resources, Where
 
 
 @dataclass(frozen=True)
