@@ -5,6 +5,7 @@ A song is one shard, so the bytes do not depend on who made them; a shard has it
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -46,14 +47,20 @@ class Work:
         """`00003-the-title`: ASCII without dots, since WebDataset cuts a key at its first dot."""
         return f"{self.number:05d}-{slug(self.source.name)}"
 
+    @functools.cached_property
+    def stamp(self) -> str:
+        """The song's, as it was when first asked for, before it is made: one that is replaced meanwhile is the old one."""
+        return self.source.stamp()
+
     def record(self, out: Path) -> Path:
         """Where it is written down that the song is finished."""
         return out / PARTS / f"{self.source.split}-{self.key}.json"
 
     def is_finished(self, out: Path, data: Data) -> bool:
         """Whether the song, as it is now, was made by these settings, and all that its record names is there."""
+        now = (self.stamp, data.digest())  # whether there is a record or not: later the stamp may be another
         record = read_record(self.record(out))
-        if record is None or (record["source"], record["settings"]) != (self.source.stamp(), data.digest()):
+        if record is None or (record["source"], record["settings"]) != now:
             return False
         shards = [shard for shard in (record["shard"], record["audio"]) if shard]
         return all((p := out / shard["name"]).is_file() and p.stat().st_size == shard["bytes"] for shard in shards)
@@ -244,7 +251,7 @@ def _finish(
         "song": item.source.name,
         "split": item.source.split,
         "key": item.key,
-        "source": item.source.stamp(),
+        "source": item.stamp,
         "settings": data.digest(),
         "seconds": sound.seconds,
         "sample_rate": sound.rate,

@@ -15,13 +15,15 @@ import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from p2p_dist import console, files
 from p2p_dist.config import Data
-from p2p_dist.data import index, preprocess
+from p2p_dist.data import index, preprocess, song
 from p2p_dist.data.verify import verify
+from p2p_dist.songs import Source
 
 LAUNCH = Path(__file__).parents[2] / "launch" / "preprocess.py"
 TINY = ["--preset", "tiny"]
@@ -238,6 +240,24 @@ def test_other_sound_of_the_same_size_is_noticed(many: Path, undisturbed: Path, 
     assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", "1"]) == 0
     changed = {name for name, value in fingerprint(out).items() if value != fingerprint(undisturbed)[name]}
     assert {name for name in changed if name.endswith(".tar")} == shards
+
+
+def test_a_song_that_is_replaced_while_it_is_made_is_made_again(
+    new_song: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it failed: shards of the old sound would count as those of the new for ever."""
+    folder, data, decode = new_song(tmp_path / "songs" / "train" / "A"), Data(), song.stems.load_sums
+
+    def decode_and_replace(*arguments: Any, **options: Any) -> Any:
+        found = decode(*arguments, **options)
+        os.utime(folder / "drums.wav", ns=(1, 1))
+        return found
+
+    monkeypatch.setattr(song.stems, "load_sums", decode_and_replace)
+    item, again = (song.Work(Source("A", "train", folder), 0) for _ in range(2))
+    assert not item.is_finished(tmp_path, data)  # as is asked of every song, first of all
+    assert song.make_song(item, [(tmp_path, data)]).error is None
+    assert item.is_finished(tmp_path, data) and not again.is_finished(tmp_path, data)
 
 
 def test_a_song_that_can_no_longer_be_read_leaves_no_shard(many: Path, undisturbed: Path, tmp_path: Path) -> None:
