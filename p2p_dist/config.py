@@ -33,6 +33,21 @@ def resource(default: Any) -> Any:
     return field(default=default, metadata={"resource": True})
 
 
+def added(default: Any, implied: Any) -> Any:
+    """A science field that older runs and shards lack.
+
+    Args:
+        implied: what the code of their time did. At this value the field changes no digest and no name, so that what older
+            versions made stays what it is; a saved run without the field has this value.
+    """
+    return field(default=default, metadata={"implied": implied})
+
+
+def is_implied(entry: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether a field of settings has the value that records made before it existed imply."""
+    return "implied" in entry.metadata and bool(value == entry.metadata["implied"])
+
+
 def parse_task(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split a task into the stems heard and the stems to make, in the order of `STEMS`.
 
@@ -126,7 +141,8 @@ class Data:
 
     def science(self) -> dict[str, Any]:
         """The settings that the shards depend on: the same songs under them give the same bytes."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if not f.metadata.get("resource")}
+        fields = [f for f in dataclasses.fields(self) if not f.metadata.get("resource")]
+        return {f.name: value for f in fields if not is_implied(f, value := getattr(self, f.name))}
 
     def digest(self) -> str:
         """12 hexadecimal digits that name these settings."""

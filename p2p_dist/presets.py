@@ -105,8 +105,20 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120)
 
 
-def from_yaml(path: Path, otherwise: str = "default") -> Config:
+def from_saved(path: Path) -> Config:
+    """Read the settings that a run was saved with; a field that its file lacks has the value that the code of its time implied.
+
+    Raises:
+        ValueError: see `from_yaml`.
+    """
+    return from_yaml(path, saved=True)
+
+
+def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) -> Config:
     """Read a YAML file over the preset that it names, or the preset `otherwise`; it may hold any part of the tree.
+
+    Args:
+        saved: the file is a run's own and holds all settings that there were when the run began.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -121,9 +133,21 @@ def from_yaml(path: Path, otherwise: str = "default") -> Config:
     try:
         if not isinstance(content, dict):
             raise ValueError("it must be a list of names and values")
-        return _merge(preset(str(content.get("preset", otherwise))), content, "")
+        base = preset(str(content.get("preset", otherwise)))
+        return _merge(_with_implied(base) if saved else base, content, "")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _with_implied(part: Any) -> Any:
+    """`part` with every field that came later at the value that older records imply, all the way down."""
+    changed = {}
+    for entry in dataclasses.fields(part):
+        if "implied" in entry.metadata:
+            changed[entry.name] = entry.metadata["implied"]
+        elif dataclasses.is_dataclass(value := getattr(part, entry.name)):
+            changed[entry.name] = _with_implied(value)
+    return dataclasses.replace(part, **changed)
 
 
 def _merge(base: Any, values: Any, where: str) -> Any:
@@ -165,24 +189,25 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
 
 
 def science(config: Config) -> dict[str, Any]:
-    """The settings that make a run what it is, as a flat `{'train.seed': 0, ...}`."""
-    return dict(_science(config, ""))
+    """The settings that make a run what it is, as a flat `{'train.seed': 0, ...}`, without those at an implied value."""
+    return {name: value for name, value, implied in _science(config, "") if not implied}
 
 
-def _science(part: Any, where: str) -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
+def _science(part: Any, where: str) -> list[tuple[str, Any, bool]]:
+    """Name, value, and whether it is the implied value, of each science field."""
+    rows: list[tuple[str, Any, bool]] = []
     for entry in dataclasses.fields(part):
         value, full = getattr(part, entry.name), where + entry.name
         if entry.metadata.get("resource") or full == "preset":
             continue
-        rows += _science(value, full + ".") if dataclasses.is_dataclass(value) else [(full, value)]
+        rows += _science(value, full + ".") if dataclasses.is_dataclass(value) else [(full, value, is_implied(entry, value))]
     return rows
 
 
 def differences(saved: Config, asked: Config) -> list[str]:
     """The science fields in which two configs differ, each as `train.seed: 0 -> 1`."""
-    old, new = science(saved), science(asked)
-    return [f"{name}: {old[name]} -> {new[name]}" for name in old if old[name] != new[name]]
+    pairs = zip(_science(saved, ""), _science(asked, ""), strict=True)
+    return [f"{name}: {old} -> {new}" for (name, old, _), (_, new, _) in pairs if old != new]
 
 
 def with_resources(saved: Config, asked: Config) -> Config:

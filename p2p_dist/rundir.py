@@ -206,7 +206,7 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
     """
     if not run.config.is_file():
         return wanted
-    saved = presets.from_yaml(run.config)
+    saved = presets.from_saved(run.config)
     if changed := presets.differences(saved, wanted):
         raise ValueError(
             f"the run {run.path.name} was begun with other settings:\n  "
@@ -328,7 +328,7 @@ def resolve(run: RunDir) -> config.Config:
     """
     if not run.config.is_file():
         raise ValueError(f"no run {run.path.name} in {run.path.parent}")
-    return presets.from_yaml(run.config)
+    return presets.from_saved(run.config)
 
 
 def settings_digest(settings: config.Config) -> str:

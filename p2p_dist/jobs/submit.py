@@ -202,7 +202,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     command = _parse_over(base, arguments)
     run = rundir.find(command.run or rundir.default_name(command.settings))
     if run.config.is_file() and not hints.preset and not hints.config:
-        command = _parse_over(presets.from_yaml(run.config), arguments)
+        command = _parse_over(presets.from_saved(run.config), arguments)
     if root := command.settings.data.root or os.environ.get("MUSDB_PATH"):
         data = dataclasses.replace(command.settings.data, root=str(Path(root).expanduser().absolute()))
     else:

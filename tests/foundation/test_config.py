@@ -116,3 +116,17 @@ def test_an_epoch_is_one_pass_over_the_windows():
     assert train.total_steps(10) == 8  # 30 windows in fours
     assert [step for step in range(1, 9) if train.is_kept(step, 10)] == [3, 5, 8]
     assert Train(epochs=None, steps=7).total_steps(10) == 7
+
+
+def test_a_setting_that_came_later_leaves_what_was_made_before_as_it_is(tmp_path, monkeypatch):
+    """It changes no name at the value that old records imply, and a run saved without it has that value, not the default."""
+    later = dataclasses.make_dataclass("Later", [("pitch", int, config.added(5, implied=0))], bases=(Data,), frozen=True)
+    old = Config(preset="small")
+    assert later(pitch=0).digest() == Data().digest() != later().digest()
+    assert presets.science(dataclasses.replace(old, data=later(pitch=0))) == presets.science(old)
+    path = tmp_path / "config.yaml"
+    path.write_text(presets.to_yaml(old))
+    monkeypatch.setitem(presets.PRESETS, "small", dataclasses.replace(old, data=later()))
+    assert presets.from_saved(path).data.pitch == 0
+    assert presets.from_yaml(path).data.pitch == 5
+    assert presets.differences(presets.from_saved(path), presets.PRESETS["small"]) == ["data.pitch: 0 -> 5"]
