@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from p2p_dist.config import Config, Data, Evaluate, Model, Train
+from p2p_dist.config import Config, Data, Evaluate, Model, Train, is_implied
 
 
 def _thesis() -> Config:
