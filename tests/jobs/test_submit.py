@@ -359,13 +359,23 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     (tmp_path / "sites").mkdir()
     shutil.copy(CHECKOUT / "hpc" / "sites" / "slurm.yaml", tmp_path / "sites" / "mine.yaml")
     good = yaml.safe_load((tmp_path / "sites" / "mine.yaml").read_text())
-    changes = [({"gpus": 8}, "gpus"), ({"evaluate_time": 7200}, "quotes"), ({"limits": {"a": {"hours": 3}}}, "limits of a")]
+    changes = [
+        ({"gpus": 8}, "gpus"),
+        ({"evaluate_time": [7200]}, "evaluate_time is .7200.: write text"),
+        ({"limits": {"a": {"hours": 3}}}, "limits of a"),
+    ]
     changes += [({"limits": None}, "mine.yaml: limits is None: write {partition"), ({"whole_nodes": "a"}, "list of texts")]
     changes += [({"gpus_per_node": "8"}, "gpus_per_node is '8': write a whole number"), ({"requeue": "no"}, "true or false")]
-    changes += [({"gpu_hours_per_node_hour": "4"}, "finite number"), ({"limits": {"a": {"nodes": "4"}}}, "limits of a: write")]
+    changes += [
+        ({"gpu_hours_per_node_hour": "x"}, "finite number"),
+        ({"limits": {"a": {"nodes": "4"}}}, "limits of a: write"),
+    ]
     changes += [({name: 0}, f"mine.yaml: {name} is 0") for name in ("cores_per_process", "preprocess_cores")]
     changes += [({"evaluate_processes": 0}, "mine.yaml: evaluate_processes is 0"), ({"partition": ""}, "partition is ''")]
-    changes += [({"gpu_hours_per_gpu_hour": math.inf}, "gpu_hours_per_gpu_hour is inf"), ({"memory_per_node": "much"}, "480G")]
+    changes += [
+        ({"gpu_hours_per_gpu_hour": math.inf}, r"gpu_hour is \.inf"),
+        ({"memory_per_node": "much"}, "480G"),
+    ]
     changes += [({"cpu_masks": ["hello"]}, "mine.yaml: 'hello' in cpu_masks"), ({"limits": {"a": {"nodes": 0}}}, "limits of a")]
     changes += [({"evaluate_time": "soon"}, "mine.yaml: evaluate_time: time 'soon'"), ({"environment": "no.sh"}, "no file")]
     for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "mine.yaml: limits of a: .*1:30:00")):
@@ -373,10 +383,26 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=said):
             site.load("mine")
     (tmp_path / "sites" / "mine.yaml").write_text("limits: {small")
-    with pytest.raises(ValueError, match="not YAML"):
+    with pytest.raises(ValueError, match="not readable as YAML"):
         site.load("mine")
     with pytest.raises(ValueError, match="no site other"):
         site.load("other")
+
+
+def test_a_site_file_is_read_as_it_is_written(tmp_path):
+    """Without quotes too: a time is no number of base 60, `no` no name of a partition's, digits may name an account."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "partition: no\ncpu_partition: 010\nevaluate_time: 2:00:00\npreprocess_time: 90\nrequeue: no\nneeds_account: yes\n"
+        "container_binds: [/a, /1:/2]\nlimits: {on: {time: 12:30:00, nodes: 4}}\n"
+    )
+    read = site.load("slurm", str(mine))
+    assert (read.partition, read.cpu_partition, read.requeue, read.needs_account) == ("no", "010", False, True)
+    assert (read.evaluate_time, read.preprocess_time) == ("2:00:00", "90")
+    assert read.limits == {"on": {"time": "12:30:00", "nodes": 4}} and read.container_binds == ["/a", "/1:/2"]
+    mine.write_text("partition: a\nlimits: {a: {nodes: 3,\n nodes: 4}}\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml is not readable as YAML: line 3: nodes is written twice"):
+        site.load("slurm", str(mine))
 
 
 def test_queued_jobs_are_known_by_their_comment(tmp_path, monkeypatch):
