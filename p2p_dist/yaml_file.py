@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import types
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, ClassVar, Literal, get_args, get_origin
 
 import yaml
 
@@ -28,7 +28,7 @@ _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 class _Loader(yaml.SafeLoader):
     """SafeLoader that takes only null for something else than text, and refuses a key that is written twice."""
 
-    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # YAML's guesses; those that stay are added below
+    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # YAML's guesses; those that stay are added below
 
     def scalar(self, node: yaml.ScalarNode) -> str:
         return node.value if node.style else Plain(node.value)
