@@ -161,7 +161,35 @@ def _merge(base: Any, values: Any, where: str) -> Any:
             changed[name] = _merge(getattr(base, name), value, full)
         else:
             changed[name] = _convert(value, kinds[name], full)
-    return dataclasses.replace(base, **changed)
+    return dataclasses.replace(base, **_instead(base, changed))
+
+
+def _instead(base: Any, named: dict[str, Any]) -> dict[str, Any]:
+    """`named` settings, and None for what one of them takes the place of in `base`."""
+    unset = {
+        other: None
+        for pair in getattr(base, "ALTERNATIVES", ())
+        for one, other in (pair, pair[::-1])
+        if named.get(one) is not None and other not in named
+    }
+    return {**named, **unset}
+
+
+def with_flags(base: Config, typed: dict[str, str]) -> Config:
+    """`base` as the default for a command line: an alternative to what is typed there is unset.
+
+    Args:
+        typed: flag without its dashes, such as `train.steps`, and its value, of all flags that have one.
+    """
+    for part in dataclasses.fields(base):
+        group = getattr(base, part.name)
+        for pair in getattr(group, "ALTERNATIVES", ()):
+            for one, other in (pair, pair[::-1]):
+                named, unnamed = f"{part.name}.{one}", f"{part.name}.{other}"
+                if typed.get(named, "None") != "None" and unnamed not in typed:
+                    stand_in = getattr(group, one) or 1  # for the typed value, which takes its place
+                    base = dataclasses.replace(base, **{part.name: dataclasses.replace(group, **{one: stand_in, other: None})})
+    return base
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:

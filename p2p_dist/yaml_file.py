@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import types
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 
@@ -28,8 +28,6 @@ _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 class _Loader(yaml.SafeLoader):
     """SafeLoader that takes only null for something else than text, and refuses a key that is written twice."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[Any]]] = {}  # YAML's guesses; those that stay are added below
-
     def scalar(self, node: yaml.ScalarNode) -> str:
         return node.value if node.style else Plain(node.value)
 
@@ -44,6 +42,7 @@ class _Loader(yaml.SafeLoader):
         return self.construct_mapping(node, deep=True)
 
 
+_Loader.yaml_implicit_resolvers = {}  # SafeLoader's own guesses
 _Loader.add_implicit_resolver(_NULL, re.compile("(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver(_MERGE, re.compile("<<$"), ["<"])
 _Loader.add_constructor(_STR, _Loader.scalar)

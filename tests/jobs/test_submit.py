@@ -262,6 +262,45 @@ def test_a_run_that_exists_is_its_own_preset(place):
         rundir.begin(run, other.settings, "songs")
 
 
+def test_what_is_typed_wins_over_the_alternative_that_a_preset_or_file_names(place, tmp_path):
+    """`--preset small` names epochs: --train.steps takes their place, and the other way round."""
+
+    def length(*arguments):
+        train = submit.parse(list(arguments))[0].settings.train
+        return train.epochs, train.steps
+
+    assert length("--preset", "small", "--train.steps", "10") == (None, 10)
+    assert length("--preset", "small", "--train.steps=10", "--train.epochs", "None") == (None, 10)
+    assert length("--preset", "tiny", "--train.epochs", "2") == (2.0, None)
+    assert length("--preset", "tiny", "--train.epochs", "None") == (None, presets.preset("tiny").train.steps)
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: small\ntrain: {steps: 5}\n")
+    assert length("--config", str(file)) == (None, 5)
+    assert length("--config", str(file), "--train.steps", "6") == (None, 6)
+    assert length("--config", str(file), "--train.epochs", "3") == (3.0, None)
+    file.write_text("train: {epochs: 5}\n")
+    assert length("--config", str(file), "--preset", "tiny") == (5.0, None)
+    file.write_text("train: {epochs: 5, steps: 4}\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: either train\.epochs"):
+        length("--config", str(file))
+
+
+def test_a_run_that_is_not_there_is_begun_only_where_something_says_of_what(place):
+    for name in ("drums-demo", "bass-small"):
+        command, run = submit.parse(["--preset", "tiny", "--run", name])
+        rundir.begin(run, command.settings, "songs")
+    for typed in (["--run", "drms-demo"], ["--run=drms-demo", "--nodes", "2"]):
+        with pytest.raises(
+            ValueError, match=r"no run drms-demo in [^;]*; did you mean drums-demo\?\nthere are: bass-small, drums"
+        ):
+            submit.main(typed)
+    with pytest.raises(ValueError, match="no run bass-small-seed-0 in"):
+        submit.main(["--run", "bass-small", "--sweep", "train.seed=0,1", "--dry-run"])
+    for typed in (["--run", "drums-demo"], ["--run", "new", "--preset", "tiny"], ["--sweep", "train.seed=0,1"]):
+        assert submit.main([*typed, "--cluster", "slurm", "--dry-run"]) == console.DONE
+    assert submit.parse(["--run", "drums-demo"])[0].settings.preset == "tiny", "the page's own command, for who has the run"
+
+
 def test_a_sweep_is_one_run_for_each_combination(place):
     sweep = ("train.seed=0,1", "train.learning-rate=1e-4,2e-4,3e-4")
     found = submit.combinations(["--data", "/songs", "--nodes", "2"], list(sweep), "drums-default")
@@ -302,7 +341,11 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
         (["--data", "/no/such/folder"], "no folder /no/such/folder"),
         (["--data", "EMPTY"], "expected train/ and test/"),
         (["--data", ""], "--data is empty"),
-        (["--preset", "small", "--train.steps", "3"], "--train.epochs None"),
+        (["--preset", "small", "--train.steps", "3", "--train.epochs", "4"], "either train.epochs (4.0) or train.steps (3)"),
+        (["--preset", "tiny", "--train.steps", "None"], "either train.epochs (None) or train.steps (None)"),
+        (["--run", "drms-demo"], "no run drms-demo"),
+        (["--run", ""], "use letters"),
+        (["--nodes", "2", "--run=x", "--task", "bass"], "--preset demo for the example song"),
         (["--train.l1-weight", "nan"], "l1-weight"),
         (["--run", "../up"], "use letters"),
         (["--config", "/no/such.yaml"], "no file /no/such.yaml"),
