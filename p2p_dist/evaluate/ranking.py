@@ -73,11 +73,19 @@ def score(found: dict[str, float], weights: Evaluate) -> float | None:
 
 
 def read(out: Path) -> tuple[dict[int, Any], Any] | None:
-    """What was measured: step -> metrics.json, and baselines.json; None where there is nothing yet."""
+    """What was measured: step -> metrics.json, and baselines.json; None where there is nothing yet.
+
+    Intervals of schema 1 are left out, see references.SCHEMA.
+    """
     steps = [(step, path) for step, path in find_steps(out) if (path / "metrics.json").is_file()]
     if not steps or not (out / "baselines.json").is_file():
         return None
-    return {step: files.read_json(path / "metrics.json") for step, path in steps}, files.read_json(out / "baselines.json")
+    contents = [files.read_json(path) for path in (out / "baselines.json", *(path / "metrics.json" for _, path in steps))]
+    for content in contents:
+        for split in content["splits"].values() if "schema" not in content else ():
+            for one in (split, *split.get("rows", {}).values()):
+                one["interval"] = {}
+    return {step: content for (step, _), content in zip(steps, contents[1:], strict=True)}, contents[0]
 
 
 def rank(evaluated: dict[int, Any], baselines: Any, config: Config, *, pitched: bool) -> dict[str, Any]:
