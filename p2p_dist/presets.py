@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from p2p_dist import records
 from p2p_dist.config import Config, Data, Evaluate, Model, Train, is_implied
 
 
@@ -124,12 +125,7 @@ def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) ->
         FileNotFoundError: there is no such file.
         ValueError: not YAML, an unknown name or a value of the wrong kind; the message names file and field.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file") from error
+    content = records.read_yaml(path)
     try:
         if not isinstance(content, dict):
             raise ValueError("it must be a list of names and values")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from p2p_dist import records
 from p2p_dist.audio import stems
 from p2p_dist.audio.beats import Beats, track
 from p2p_dist.audio.stems import mono
@@ -144,7 +144,10 @@ def read_sound(shard: Path, key: str) -> Sound:
         raise ValueError(
             f"{shard} is missing or damaged ({error}): type the launch command again, it makes the shard anew"
         ) from error
-    gain = json.loads(sounds["json"])["gain"]
+    missing = {"json", "input.flac", "target.flac"} - set(sounds)
+    if missing:
+        raise ValueError(f"{shard} has no {key}.{min(missing)}: type the launch command again, it makes the shard anew")
+    gain = records.parse(sounds["json"], {"gain": float}, where=f"{shard}: {key}.json")["gain"]
     input, rate = soundfile.read(io.BytesIO(sounds["input.flac"]), dtype="float32", always_2d=True)
     target, _ = soundfile.read(io.BytesIO(sounds["target.flac"]), dtype="float32", always_2d=True)
     return input * np.float32(gain), target * np.float32(gain), rate

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from p2p_dist import records
 from p2p_dist.config import Resources, seconds_of
 
 HPC = Path(__file__).parents[2] / "hpc"
@@ -134,10 +133,7 @@ def load(name: str, file: str | None = None) -> Site:
     path = Path(file) if file else HPC / "sites" / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"no file {path}: --site names a YAML file" if file else f"no site {name}: {path} does not exist")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {error}") from error
+    content = records.read_yaml(path)
     known = {field.name for field in dataclasses.fields(Site)}
     if not isinstance(content, dict) or (wrong := set(content) - known):
         names = ", ".join(sorted(map(str, wrong))) if isinstance(content, dict) else "all of it"

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import config, console, files, rundir
+from p2p_dist import config, console, manifest, rundir
 from p2p_dist.attempts import SAME_PLACE, Start, read, starts
 from p2p_dist.jobs import chain, site, slurm, stages
 from p2p_dist.owner import owner_of
@@ -43,7 +43,7 @@ def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None, resou
         job = queued[stage]
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
         return f"{job.state.lower()}{waits}, job {job.number}" + (f" of the run {job.other}" if job.other else "")
-    if run.status.is_file() and files.read_json(run.status)["what"] == stage and (owner := owner_of(run.path)) is not None:
+    if (now := run.read_status()) is not None and now["what"] == stage and (owner := owner_of(run.path)) is not None:
         here = owner.get("host", socket.gethostname()) == socket.gethostname()
         return "running on this machine" if here else f"running on {owner['host']}"
     outcome = run.read_outcome(stage)
@@ -94,8 +94,7 @@ def gather(run: RunDir) -> dict[str, Any]:
             queued = slurm.queued_jobs(run)
         except OSError as error:
             unknown = console.describe(error)
-    rows = rundir.read_metrics(run)
-    last = rows[-1] if rows else {}
+    last = rundir.last_metrics(run) or {}
     total = _total(run, settings)
     step, rate = last.get("step", 0), last.get("images_per_second")
     left = (total - step) * settings.train.global_batch_size / rate if total is not None and rate else None
@@ -149,10 +148,9 @@ def _total(run: RunDir, settings: config.Config) -> int | None:
     if settings.train.steps is not None:
         return settings.train.steps
     try:
-        manifest = files.read_json(run.shards / "manifest.json")
+        part = manifest.read(run.shards)["splits"].get("train")
     except FileNotFoundError:
         return None
-    part = manifest["splits"].get("train")
     return settings.train.total_steps(len(part["samples"])) if part else None
 
 

@@ -373,7 +373,7 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=said):
             site.load("mine")
     (tmp_path / "sites" / "mine.yaml").write_text("limits: {small")
-    with pytest.raises(ValueError, match="not YAML"):
+    with pytest.raises(ValueError, match="not readable as YAML"):
         site.load("mine")
     with pytest.raises(ValueError, match="no site other"):
         site.load("other")
