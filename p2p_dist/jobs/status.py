@@ -157,32 +157,31 @@ def _total(run: RunDir, settings: config.Config) -> int | None:
 def show(found: dict[str, Any]) -> None:
     """Print one run as a table."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"run {found['run']}", show_header=False, title_justify="left")
+    table = Table(title=console.cell(f"run {found['run']}"), show_header=False, title_justify="left")
     for stage, text in found["stages"].items():
-        table.add_row(stage, escape(text))
+        table.add_row(stage, console.cell(text))
 
     def number(value: float | None, form: str = ".3g") -> str:
         return "unknown" if value is None else f"{value:{form}}"
 
     hours = found["gpu_hours"]
     table.add_section()
-    table.add_row("attempt", f"{found['attempt'] or '-'} ({found['attempts']} in all)")
+    table.add_row("attempt", console.cell(f"{found['attempt'] or '-'} ({found['attempts']} in all)"))
     table.add_row("step", f"{found['step']} of {number(found['total'], 'd')}")
     table.add_row("images/s, l1", f"{number(found['images_per_second'])}, {number(found['l1'])}")
     table.add_row("last checkpoint", "none" if found["checkpoint"] is None else f"step {found['checkpoint']}")
     table.add_row("evaluations", f"{found['evaluated']} of {found['to_evaluate']}")
     if found["best"]:
-        table.add_row("best", rundir.in_words(found["best"]))
+        table.add_row("best", console.cell(rundir.in_words(found["best"])))
     table.add_row("time left", "unknown" if found["seconds_left"] is None else console.duration(found["seconds_left"]))
     told = f"{hours['used']:.2f} used, {hours['lost']:.2f} lost to restarts, {number(hours['predicted'])} predicted"
     if hours["estimated"]:
         told += f"\n{hours['estimated']} of the starts was killed: counted up to its last sign of life, Slurm may bill more"
     table.add_row("GPU-hours of training", told)
     if found["wrong"]:
-        table.add_row("wrong", escape(found["wrong"]))
+        table.add_row("wrong", console.cell(found["wrong"]))
     Console().print(table)
 
 
@@ -201,20 +200,21 @@ def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:
 def show_all(found: list[dict[str, Any]]) -> None:
     """Print several runs as one table, a line each."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("run", "stage", "state", "step", "l1", "evaluated", "GPU-hours")
     for one in found:
         if "stages" not in one:
-            table.add_row(one["run"], "?", escape(f"can't be read: {one['wrong']}"), "?", "", "", "")
+            table.add_row(console.cell(one["run"]), "?", console.cell(f"can't be read: {one['wrong']}"), "?", "", "", "")
             continue
         stage = next((name for name, text in one["stages"].items() if text != "done"), "page")
         state = one["stages"][stage] + (f"\n{one['wrong']}" if one["wrong"] else "")
         step = f"{one['step']} of {'?' if one['total'] is None else one['total']}"
         l1 = "" if one["l1"] is None else f"{one['l1']:.4f}"
         evaluated = f"{one['evaluated']} of {one['to_evaluate']}"
-        table.add_row(one["run"], stage, escape(state), step, l1, evaluated, f"{one['gpu_hours']['used']:.2f}")
+        table.add_row(
+            console.cell(one["run"]), stage, console.cell(state), step, l1, evaluated, f"{one['gpu_hours']['used']:.2f}"
+        )
     Console().print(table)
 
 
@@ -254,7 +254,7 @@ def main(arguments: list[str]) -> int:
         return verify(asked)
     found = [gather(asked[0])] if len(given.run) == 1 else gather_each(asked)
     if given.json:
-        console.say(json.dumps(found[0] if len(given.run) == 1 else found, indent=1))
+        console.say(json.dumps(found[0] if len(given.run) == 1 else found, indent=1).replace("\x7f", "\\u007f"))
     elif len(given.run) == 1:
         show(found[0])
     else:
