@@ -73,7 +73,7 @@ def read(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} was changed since it was written: {again}")
     wrong = records.wrong(found, _SHAPE) or next(filter(None, map(_wrong_rows, found["splits"].values())), None)
     if wrong or (set(found["splits"]) - set(SPLITS)):
-        raise records.DamagedError(f"{path} is damaged: {wrong or 'it has other splits'}; {again}")
+        raise files.DamagedError(f"{path} is damaged: {wrong or 'it has other splits'}; {again}")
     assert isinstance(found, dict)
     return found
 

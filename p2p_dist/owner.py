@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import records
+from p2p_dist import files, records
 
 
 class Owner:
@@ -74,6 +74,6 @@ def _read(text: bytes) -> dict[str, Any]:
     shape = {"process": records.COUNT, "host": str, "since": str}
     try:
         owner: dict[str, Any] = records.parse(text, shape, where=".owner")
-    except records.DamagedError:  # not written yet, or by something else: the lock tells, this is for people
+    except files.DamagedError:  # not written yet, or by something else: the lock tells, this is for people
         return {}
     return owner

@@ -1,4 +1,4 @@
-"""The one reader of small files that others may have written or damaged: JSON and YAML, with the shape that is expected.
+"""The one reader of small JSON files, which others may have written or damaged: each with the shape that is expected.
 
 A shape is written where a file is read:
 
@@ -19,12 +19,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from p2p_dist.files import DamagedError
 
 COUNT = range(1 << 53)
 """Shape of a whole number, 0 or more, that every JSON program reads as the same number."""
@@ -49,10 +48,6 @@ class Maybe:
     shape: Any
 
 
-class DamagedError(ValueError):
-    """A file does not hold what it should; the message names it, what is wrong and what to do."""
-
-
 def read(path: Path, shape: Any = None, cure: str = AGAIN) -> Any:
     """The content of the JSON file `path`, which is of this shape.
 
@@ -63,7 +58,7 @@ def read(path: Path, shape: Any = None, cure: str = AGAIN) -> Any:
         FileNotFoundError: there is no such file.
         DamagedError: it is no JSON, or not of this shape.
     """
-    return _checked(path, _text(path, cure), shape, cure)
+    return _checked(path, text_of(path, cure), shape, cure)
 
 
 def parse(text: str | bytes, shape: Any = None, *, where: str, cure: str = AGAIN) -> Any:
@@ -73,24 +68,6 @@ def parse(text: str | bytes, shape: Any = None, *, where: str, cure: str = AGAIN
         DamagedError: see `read`.
     """
     return _checked(where, text, shape, cure)
-
-
-def read_yaml(path: Path) -> Any:
-    """The content of the YAML file `path`: plain values, lists and mappings, without tags and aliases.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        DamagedError: it is no YAML, or more than that.
-    """
-    cure = "correct it, or restore it from a copy"
-    text = _text(path, cure)
-    try:
-        return _plain(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise DamagedError(f"{path} is not readable as YAML: {line}{error.problem}; {cure}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise DamagedError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}; {cure}") from error
 
 
 def wrong(value: Any, shape: Any) -> str | None:
@@ -103,7 +80,13 @@ def wrong(value: Any, shape: Any) -> str | None:
     return None if found is None else f"{'.'.join(found[0]) or 'it'} {found[1]}"
 
 
-def _text(path: Path, cure: str) -> str:
+def text_of(path: Path, cure: str = AGAIN) -> str:
+    """The text in a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedError: it is no file, or holds no text in UTF-8.
+    """
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
         raise DamagedError(f"{path} is no file; {cure}")
     try:
@@ -222,67 +205,3 @@ def _shown(value: Any) -> str:
         return "a number of too many digits"  # to write one down may take minutes, or be refused
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _plain(events: Iterable[Any]) -> Any:
-    """The values that YAML means, without what a settings file does not need and a person does not see.
-
-    An alias can make a few lines as large as the memory, a tag makes other things than they look like, and of a key that is
-    there twice one would be lost in silence. Dates and numbers to the base of 60 (12:30:00) stay the text that they look like.
-    """
-    documents: list[Any] = []
-    inside: list[Any] = [documents]
-    keys: list[str | None] = [None]
-    for event in events:
-        problem = None
-        if isinstance(event, yaml.AliasEvent):
-            problem = "an alias (*name) is not taken here: write the value out"
-        elif getattr(event, "tag", None) is not None:
-            problem = f"a tag ({event.tag}) is not taken here"
-        elif isinstance(event, yaml.CollectionEndEvent):
-            inside.pop()
-            keys.pop()
-        elif isinstance(inside[-1], dict) and keys[-1] is None and isinstance(event, yaml.NodeEvent):
-            if not isinstance(event, yaml.ScalarEvent):
-                problem = "a name must be text"
-            elif event.value in inside[-1]:
-                problem = f"{event.value!r} is there twice"
-            else:
-                keys[-1] = event.value
-        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
-            empty: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
-            value = _scalar(event) if isinstance(event, yaml.ScalarEvent) else empty
-            if isinstance(inside[-1], dict):
-                inside[-1][keys[-1]] = value
-                keys[-1] = None
-            else:
-                inside[-1].append(value)
-            if not isinstance(event, yaml.ScalarEvent):
-                inside.append(value)
-                keys.append(None)
-            if len(inside) > DEPTH:
-                problem = f"it is nested more than {DEPTH} deep"
-            elif len(documents) > 1:
-                problem = "a second document begins here"
-        if problem is not None:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-    return documents[0] if documents else None
-
-
-_WORDS: dict[str, bool | None] = {"": None, "~": None, "null": None, "yes": True, "true": True, "on": True}
-_WORDS |= {"no": False, "false": False, "off": False}
-
-
-def _scalar(event: yaml.ScalarEvent) -> Any:
-    text: str = event.value
-    if not event.implicit[0]:  # in quotes
-        return text
-    if text.lower() in _WORDS and text in (text.lower(), text.upper(), text.capitalize()):
-        return _WORDS[text.lower()]
-    if re.fullmatch(r"[-+]?(0|[1-9][0-9_]*)", text):
-        if len(text) > 18:
-            raise ValueError(f"{text[:18]}... is too large a number")
-        return int(text.replace("_", ""))
-    if re.fullmatch(r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?", text):
-        return float(text.replace("_", ""))
-    return float(text.replace(".", "")) if re.fullmatch(r"(?i)[-+]?\.inf|\.nan", text) else text

@@ -303,7 +303,7 @@ def is_evaluation(folder: Path) -> bool:
         found = records.read(folder / "metrics.json", shape)
         with os.scandir(folder / "audio") as entries:
             there = {entry.name for entry in entries if entry.is_file()}
-    except (FileNotFoundError, NotADirectoryError, records.DamagedError):
+    except (FileNotFoundError, NotADirectoryError, files.DamagedError):
         return False
     wanted = {f"{song['key']}-{name}.flac" for song in found["songs"] for name in ("stem", "mix")}
     return step_name(found["step"]) in folder.name and wanted <= there
@@ -367,7 +367,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
     shape = {"step": COUNT, "digests?": str, "l1?": number, "images_per_second?": number}
     try:
         row = records.parse(line, shape, where="a line of numbers") if line.endswith(b"\n") else None
-    except records.DamagedError:
+    except files.DamagedError:
         return None
     assert row is None or isinstance(row, dict)
     return row

@@ -110,7 +110,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
     """The record of a finished song; None where there is none, or one that was damaged or changed."""
     try:
         found: dict[str, Any] = records.read(path, manifest.RECORD)
-    except (OSError, records.DamagedError):
+    except (OSError, files.DamagedError):
         return None
     return found if files.is_sealed(found) else None
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from p2p_dist import attempts, console, files, manifest, processes, records, rundir
+from p2p_dist import attempts, console, files, manifest, processes, rundir
 from p2p_dist.config import Config
 from p2p_dist.jobs import site, stages
 from p2p_dist.owner import Owner
@@ -172,7 +172,7 @@ def _status(run: RunDir) -> dict[str, Any] | None:
     """What the stage says of its progress; None also where that can't be read: a bar is no reason to stop."""
     try:
         return run.read_status()
-    except (OSError, records.DamagedError):
+    except (OSError, files.DamagedError):
         return None
 
 

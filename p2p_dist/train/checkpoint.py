@@ -47,9 +47,9 @@ class Checkpoint:
         try:
             meta: dict[str, Any] = records.read(self.path / META, _META, "it can't be used any more")
         except FileNotFoundError as error:
-            raise records.DamagedError(f"{self.path} has no {META}") from error
+            raise files.DamagedError(f"{self.path} has no {META}") from error
         if meta["step"] != self.step:
-            raise records.DamagedError(f"{self.path} holds the checkpoint of step {meta['step']}: its folder was renamed")
+            raise files.DamagedError(f"{self.path} holds the checkpoint of step {meta['step']}: its folder was renamed")
         return meta
 
     def check(self, name: str) -> Path:
