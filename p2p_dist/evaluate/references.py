@@ -7,7 +7,6 @@ baselines.json            rows of all songs, means, intervals, and the reasons o
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from p2p_dist import console, files
+from p2p_dist import console, files, records
 from p2p_dist.config import Config
 from p2p_dist.evaluate import baselines, flac, generate
 from p2p_dist.evaluate.averages import Average, average
 from p2p_dist.evaluate.baselines import BASELINES, Stem, Training
 from p2p_dist.evaluate.excerpts import Excerpt, beats_of, from_there, peak
 from p2p_dist.evaluate.metrics import Measured, is_pitched, measure
+from p2p_dist.records import Maybe
 
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
@@ -127,13 +127,21 @@ def _plain(one: Measured) -> dict[str, Any]:
     return {"row": one.row, "absent": one.absent, "parts": list(one.parts), "described": described}
 
 
+_ROW = {str: Maybe(float)}
+_DESCRIBED = (float,) * 41
+_MEASURED = {"row": _ROW, "absent": {str: str}, "parts": [_ROW], "described": [Maybe(_DESCRIBED)]}
+_SHAPE = {"name": str, "measured": {str: _MEASURED}, "missing": {str: str}, "real": [_DESCRIBED], "gain_db?": Maybe(float)}
+
+
 def _read(path: Path, excerpt: Excerpt) -> Reference:
-    content = files.read_json(path)
+    content = records.read(path, _SHAPE, "remove it: it is measured again")
+    if not -200 <= (content.get("gain_db") or 0) <= 0:
+        raise files.DamagedError(f"{path} is damaged: nothing is turned down by {content['gain_db']} dB; remove it")
     measured = {
         name: Measured(one["row"], one["absent"], one["parts"], [None if d is None else np.array(d) for d in one["described"]])
         for name, one in content["measured"].items()
     }
-    gain = content["gain_db"] if "schema" in content else unrecorded_gain(excerpt)
+    gain = content["gain_db"] if "gain_db" in content else unrecorded_gain(excerpt)
     return Reference(measured, content["missing"], np.array(content["real"]).reshape(-1, 41), gain)
 
 
@@ -166,13 +174,9 @@ def _summarise(out: Path, excerpts: list[Excerpt], found: dict[str, Reference], 
         of = [found[excerpt.song.key] for excerpt in excerpts if excerpt.song.split == split]
         content["splits"][split] = _split(of)
     path = out / "baselines.json"
-    if not path.is_file() or files.read_json(path) != _as_read(content):
-        files.write_json(path, content)
-
-
-def _as_read(content: dict[str, Any]) -> Any:
-    """As it comes back from JSON: tuples as lists."""
-    return json.loads(json.dumps(content))
+    text = files.json_text(content)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        files.write_text(path, text)
 
 
 def _split(of: list[Reference]) -> dict[str, Any]:

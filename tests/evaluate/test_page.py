@@ -118,12 +118,10 @@ def test_a_name_stays_a_name(shown: Page) -> None:
     assert shown.tags.count("script") == 3  # the page's own: nothing broke out
 
 
-def test_addresses_are_percent_encoded(tmp_path: Path) -> None:
+def test_a_key_that_is_no_plain_name_is_refused(tmp_path: Path) -> None:
     run, settings = make(tmp_path / "run", {"a b&c#d%41": "x"}, (5,), seconds=0.5)
-    shown = Page(page.write(run, settings).read_text(encoding="utf-8"))
-    made = shown.made["5"]["a b&c#d%41"]
-    assert made["mix"] == "media/step-00000005/a%20b%26c%23d%2541-mix.flac"
-    assert (run.page.parent / unquote(made["mix"])).is_file()
+    with pytest.raises(ValueError, match=r"metrics\.json is damaged: songs\.0\.key"):
+        page.write(run, settings)
 
 
 def test_every_figure_stands_beside_its_baselines(shown: Page) -> None:
@@ -302,6 +300,19 @@ def test_an_evaluation_of_an_earlier_version_is_shown_and_nothing_false_said(tmp
     assert "[" not in card.split("## How it measures")[1].split("## What")[0].replace("in brackets", "")
 
 
+@pytest.mark.parametrize("name", ["gain_db", "begins"])
+def test_a_gain_or_place_that_can_not_be_is_damage(tmp_path: Path, name: str) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
+    for path in (run.evaluations / "baselines.json", run.evaluations / "step-00000005" / "metrics.json"):
+        before = path.read_text()
+        for value in ("1e300", "-1e300", "3"):
+            if (name, value) != ("begins", "3"):
+                path.write_text(re.sub(rf'"{name}": [-0-9.]+', f'"{name}": {value}', before))
+                with pytest.raises(files.DamagedError, match=rf"{path.name} is damaged.*evaluate again"):
+                    page.write(run, settings)
+        path.write_text(before)
+
+
 def test_a_distance_below_zero_is_explained_where_it_is_shown(
     tmp_path: Path, finished: tuple[RunDir, Config], shown: Page
 ) -> None:
@@ -320,17 +331,16 @@ def test_a_distance_below_zero_is_explained_where_it_is_shown(
 @pytest.mark.parametrize("part", ["test", "valid"])
 def test_the_model_card_warns_of_songs_that_are_trained_and_tested_on(tmp_path: Path, part: str) -> None:
     run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
-    of = {"train": ["Dawn", "Noon"], part: ["Noon", "Night"]}
-    splits = {
-        split: {"samples": [0] * 40, "songs": [{"name": name, "key": name.lower(), "seconds": 9.0} for name in names]}
-        for split, names in of.items()
-    }
-    index.write_manifest(run.shards, {"schema": index.SCHEMA, "splits": splits})
+    content = index.read_manifest(run.shards)
+    for split, names in {"train": ["Dawn", "Noon"], part: ["Noon", "Night"]}.items():
+        songs = [{"name": name, "key": name.lower(), "seconds": 9.0} for name in names]
+        content["splits"][split] = {**content["splits"]["train"], "songs": songs}
+    index.write_manifest(run.shards, content)
     page.write(run, settings)
     warned = "Trained and tested on the same titles, so its figures say nothing of other songs: Noon."
     assert warned in (run.path / "MODEL.md").read_text(encoding="utf-8").splitlines()
-    splits[part]["songs"][0]["name"] = "Dusk"
-    index.write_manifest(run.shards, {"schema": index.SCHEMA, "splits": splits})
+    content["splits"][part]["songs"][0]["name"] = "Dusk"
+    index.write_manifest(run.shards, content)
     page.write(run, settings)
     assert "same titles" not in (run.path / "MODEL.md").read_text(encoding="utf-8")
 
@@ -384,7 +394,7 @@ def test_the_model_card_says_what_it_is_and_names_no_place(finished: tuple[RunDi
     for name, grid in (("copy the input", "0.31"), ("silence", "0.00"), ("ceiling", "0.98")):
         assert f"| {name} | {grid} |" in text
     assert "- distance: it needs 8 windows" in text and "- same song, far away: the song is shorter than 40 s" in text
-    assert "(1 x time + 1 x real + 1 x amount) / 3" in text and "| train | 0 | 0.00 | 40 |" in text
+    assert "(1 x time + 1 x real + 1 x amount) / 3" in text and "| train | 1 | 0.02 | 40 |" in text
     assert "machine-name" not in text and "/home/" not in text and "None" not in text
 
 
