@@ -15,10 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import console, files, presets, processes, rundir
+from p2p_dist import console, files, presets, processes, records, rundir
 from p2p_dist.config import Resources
 from p2p_dist.jobs import chain, queueing, site, slurm, submit
 from p2p_dist.jobs.check_folder import check_folder
+from p2p_dist.records import COUNT, Maybe
 from p2p_dist.rundir import RunDir
 
 WAYS = ("weak", "strong")
@@ -114,7 +115,7 @@ def _say_measured(run: RunDir) -> None:
     """The figures of a size as soon as they are there."""
     if not (run.path / "scaling.json").is_file():
         return
-    one = files.read_json(run.path / "scaling.json")
+    one = records.read(run.path / "scaling.json", MEASURED)
     found = [f"{way} {one[way]['images_per_second']:.4g} images/s ({_range(one[way])})" for way in WAYS if one[way]]
     console.say(f"{run.path.name}: {', '.join(found)}")
 
@@ -172,9 +173,24 @@ def _travel(one: dict[str, Any]) -> float:
     return float(one["gradient_bytes"] * 2 * (one["processes"] - 1) / one["processes"] / one["all_reduce"]["bus"])
 
 
+_WAY = {"batch": COUNT, "images_per_second": float, "measured": [float], "data_wait": float}
+MEASURED = {
+    "nodes": COUNT,
+    "processes": COUNT,
+    "device": str,
+    "precision": str,
+    "flops_per_image": float,
+    "gradient_bytes": COUNT,
+    "all_reduce": Maybe({"bus": float}),
+    "weak": Maybe(_WAY),
+    "strong": Maybe(_WAY),
+}
+"""Shape of scaling.json, see train/scaling.py."""
+
+
 def report(root: Path, runs: list[RunDir]) -> int:
     """Print the table, write it and the numbers beside the plot; the exit code."""
-    found = [files.read_json(path) for run in runs if (path := run.path / "scaling.json").is_file()]
+    found = [records.read(path, MEASURED) for run in runs if (path := run.path / "scaling.json").is_file()]
     missing = [run for run in runs if not (run.path / "scaling.json").is_file()]
     for run in missing:
         logs = run.slurm / "scaling" if run.slurm.is_dir() else run.logs / "scaling.log"

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from p2p_dist import console, files
+from p2p_dist import console, files, records
 from p2p_dist.config import Config
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
+from p2p_dist.records import COUNT, Maybe
 from p2p_dist.rundir import RunDir
 from p2p_dist.train import distributed, speed
 from p2p_dist.train.networks import Networks, build
@@ -33,7 +34,7 @@ def scaling(run: RunDir, settings: Config) -> int:
     before: `measured` holds the images per second of every part, and `images_per_second` is their median.
     """
     ranks, message = distributed.start(run.meeting)
-    plan = files.read_json(run.path / "plan.json")
+    plan = records.read(run.path / "plan.json", {"share": COUNT, "global_batch": COUNT})
     reduced = distributed.all_reduce_speed(ranks) if ranks.world_size > 1 else None
     index = Index(run.shards, "train")
     networks = build(settings, ranks)
@@ -65,7 +66,7 @@ def scaling(run: RunDir, settings: Config) -> int:
             rates[way].append(share * one.batch / one.train(share))
     if ranks.rank == 0:
         path = run.path / "scaling.json"
-        before = files.read_json(path) if path.is_file() else {}
+        before = records.read(path, dict.fromkeys(batches, Maybe({"measured": [float]}))) if path.is_file() else {}
         for way in batches:
             found[way] = training[way].numbers(rates[way], before.get(way)) if way in training else None
         files.write_json(path, found)
