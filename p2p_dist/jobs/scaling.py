@@ -200,27 +200,27 @@ def report(root: Path, runs: list[RunDir]) -> int:
     first = found[0]
     # The smallest size of each way: a batch that one size can't share out evenly has no strong row there.
     base = {way: next((one for one in found if one[way] is not None), first) for way in WAYS}
-    head = ("nodes", "processes", "scaling", "batch", "images/s", "of so many", "lowest to highest", "efficiency", "model")
-    head += ("data wait", "all-reduce")
+    head = ["nodes", "processes", "scaling", "batch", "images/s", "of so many", "lowest to highest", "efficiency", "model"]
+    head += ["data wait", "all-reduce"]
     rows = [head]
-    notes = []
+    notes: list[str] = []
     for one in found:
         for way in WAYS:
             measured = one[way]
-            size = (str(one["nodes"]), str(one["processes"]), way)
+            size = [str(one["nodes"]), str(one["processes"]), way]
             if measured is None:
-                rows.append((*size, "-", "does not divide", *[""] * (len(head) - 5)))
+                rows.append([*size, "-", "does not divide", *[""] * (len(head) - 5)])
                 continue
             rate = measured["images_per_second"]
             measured["efficiency"] = rate / base[way][way]["images_per_second"] * base[way]["processes"] / one["processes"]
             measured["model"] = predict(one, first, measured["batch"] / one["processes"])
             bus = f"{one['all_reduce']['bus'] / 1e9:.2f} GB/s" if one["all_reduce"] else "-"
-            cells = (str(measured["batch"]), f"{rate:.4g}", str(len(measured["measured"])), _range(measured))
-            cells += (f"{measured['efficiency']:.0%}", f"{measured['model']:.4g}", f"{measured['data_wait']:.1%}", bus)
-            rows.append((*size, *cells))
+            cells = [str(measured["batch"]), f"{rate:.4g}", str(len(measured["measured"])), _range(measured)]
+            cells += [f"{measured['efficiency']:.0%}", f"{measured['model']:.4g}", f"{measured['data_wait']:.1%}", bus]
+            rows.append([*size, *cells])
             notes += explain(one, base[way], way)
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    rows.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
+    rows.insert(1, ["-" * width for width in widths])
     lines = ["| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     about = (
         f"{first['device']}, {first['precision']}, {first['flops_per_image'] / 1e9:.3g} GFLOP an image, "
