@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test guards test-browser test-readme test-faults soak test-slurm test-container clean
+.PHONY: install demo test test-versions guards test-browser test-readme test-faults soak test-slurm test-container clean
 
 install: $(VENV)/run
 demo: $(VENV)/run
@@ -25,6 +25,14 @@ $(VENV)/dev: pyproject.toml constraints.txt
 # Two at a time, a file of tests by one: they wait for processes of their own much of the time.
 test: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks --ignore=tests/faults --ignore=tests/slurm --ignore=tests/container
+
+# The suite with the oldest, then with the newest version of everything that pyproject.toml allows: environments in build/versions,
+# some GB to download, about 15 minutes. Name Pythons that are installed elsewhere: make test-versions NEWEST_PYTHON=PATH
+OLDEST_PYTHON ?= python3.11
+NEWEST_PYTHON ?= python3.13
+test-versions: $(VENV)/dev
+	tests/versions/environment.sh oldest $(OLDEST_PYTHON)
+	tests/versions/environment.sh newest $(NEWEST_PYTHON)
 
 guards: $(VENV)/dev
 	$(BIN)/ruff check .
