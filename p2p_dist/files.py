@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the machine says where there is no space left, or no quota."""
 
 TEMPORARY = ".tmp-"
 """Prefix of everything half written; whatever carries it is garbage once its writer is gone."""
@@ -60,6 +65,21 @@ def replacing(path: Path) -> Iterator[Path]:
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def patiently(write: Callable[[], None]) -> None:
+    """Call what writes a file, again for half a minute while the disk is full.
+
+    Raises:
+        OSError: it is full still, or the machine refuses for another reason.
+    """
+    for pause in (1, 2, 4, 8, 15, None):
+        try:
+            return write()
+        except OSError as error:
+            if pause is None or error.errno not in FULL:
+                raise
+            time.sleep(pause)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

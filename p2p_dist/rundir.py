@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import config, files, presets, provenance, records, songs
+from p2p_dist import config, console, files, presets, provenance, records, songs
 from p2p_dist.owner import Owner
 from p2p_dist.records import COUNT, Maybe
 
@@ -148,7 +150,7 @@ class RunDir:
         """Say how this attempt of a stage ended: done, stopped (go on) or failed (don't). Decides before any exit code."""
         check_still_ours()
         value = {"attempt": attempt(), "stage": stage, "outcome": outcome, "step": step, "message": message}
-        files.write_json(self.outcome_of(stage), value)
+        files.patiently(lambda: files.write_json(self.outcome_of(stage), value))
 
     def read_outcome(self, stage: str = "train") -> dict[str, Any] | None:
         """The outcome of a stage's last attempt that lived to write one; of an array, of a part that did not end well.
@@ -162,6 +164,10 @@ class RunDir:
     def outcomes(self, stage: str) -> list[Path]:
         """The files that say how a stage ended; several where it was an array."""
         return sorted(self.path.glob("outcome.json" if stage == "train" else f"outcome-{stage}*.json"))
+
+    def was_cancelled(self) -> bool:
+        """Whether launch/cancel.py asked this run's jobs to stop. Of a run on one machine the mark says nothing."""
+        return "P2P_ATTEMPTS" in os.environ and (self.slurm / "cancelled").exists()
 
     def read_best(self) -> dict[str, Any] | None:
         """What `best` says; None where no checkpoint has been chosen, or it is gone."""
@@ -336,11 +342,58 @@ def own(run: RunDir) -> Owner:
     return Owner(run.path, f"the run {run.path.name} is running", look)
 
 
+class Metrics:
+    """Adds lines of numbers to a run. What the machine refuses for a while (disk full) is kept, and written with what follows.
+
+    A line is written in one piece, so a reader never sees half of one that was finished.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        self.path = run.metrics
+        self.kept = b""
+        self.whole: int | None = None  # bytes of the file, where more was written that is only part of a line
+        self.lock = threading.Lock()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one line, or keep it, with a warning, where it can't be written now."""
+        waits = bool(self.kept)
+        with self.lock:
+            self.kept += json.dumps(row, allow_nan=False).encode() + b"\n"
+        try:
+            self.write()
+        except OSError as error:
+            if not waits:
+                console.complain(f"warning: {console.describe(error)}; lines of numbers are kept until they can be written")
+
+    def write(self) -> None:
+        """Write what was kept. A checkpoint is only good with the lines before it, so a save calls this first.
+
+        Raises:
+            OSError: the machine refuses still.
+        """
+        with self.lock:
+            if not self.kept:
+                return
+            with self.path.open("ab", buffering=0) as file:
+                if self.whole is not None:
+                    file.truncate(self.whole)
+                    self.whole = None
+                whole = file.seek(0, os.SEEK_END)
+                try:
+                    if file.write(self.kept) != len(self.kept):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                except OSError:
+                    self.whole = whole
+                    with contextlib.suppress(OSError):
+                        file.truncate(whole)
+                        self.whole = None
+                    raise
+            self.kept = b""
+
+
 def append_metrics(run: RunDir, row: dict[str, Any]) -> None:
-    """Add one line of numbers; a line is written in one piece, so a reader never sees half of one that was finished."""
-    line = json.dumps(row, allow_nan=False) + "\n"
-    with run.metrics.open("a", encoding="utf-8") as file:
-        file.write(line)
+    """Add one line of numbers."""
+    Metrics(run).append(row)
 
 
 def read_metrics(run: RunDir) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import signal
 if __name__ == "__main__":  # before the imports, which take a moment: a request to stop that comes now is kept, not died of
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
 
+import contextlib
 import faulthandler
 import os
 import shutil
@@ -257,7 +258,8 @@ def _ignore_requests() -> None:
 def _leave(code: int) -> NoReturn:
     _ignore_requests()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with contextlib.suppress(OSError):  # a disk that is full
+            stream.flush()
     os._exit(code)
 
 

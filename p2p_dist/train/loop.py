@@ -23,6 +23,10 @@ from p2p_dist.train.step import train_step
 from p2p_dist.train.stop import StopFlag
 from p2p_dist.train.watchdog import Watchdog
 
+EARLY = 20
+"""The step of the first save, where the interval is longer: a run whose node is lost soon has come somewhere, and a folder that
+can't be written to is seen at once. Always this step: a resumed run writes the same lines of numbers."""
+
 
 def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     """Train from the newest valid checkpoint, or the beginning, to the end or until asked to stop.
@@ -82,7 +86,8 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
 
     agreement = distributed.Agreement(ranks)
     watch = Watch(networks, stream, ranks, run.checkpoints)
-    saver = Saver(run.checkpoints, config.train.keep_last, lambda s: config.train.is_kept(s, len(index)))
+    metrics = rundir.Metrics(run)
+    saver = Saver(run.checkpoints, config.train.keep_last, lambda s: config.train.is_kept(s, len(index)), metrics.write)
     watchdog = Watchdog(ranks, start, config.train.hang_after)
     meter = speed.Speed(config, networks.precision, ranks.device, ranks.world_size, start)
     progress = console.Progress("train", total, start=start, every=0, status=run.status if first else None)
@@ -109,6 +114,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             stopping = bool(agreement.propose(int(bool(stop))))
             is_kept = config.train.is_kept(step, len(index))
             saving = step == total or stopping or is_kept or step % config.train.checkpoint_every == 0
+            saving |= step == EARLY < config.train.checkpoint_every
             if saving or step % config.train.log_every == 0:
                 watch.now()
                 row: dict[str, Any] = {"step": step, "epoch": step * config.train.global_batch_size / len(index)}
@@ -118,8 +124,10 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                     row |= meter.numbers(step)
                     row["digests"] = " ".join(digests)
                     digests = []
-                    rundir.append_metrics(run, row)
+                    metrics.append(row)
                     progress.update(step, speed.in_words(row))
+                    if run.was_cancelled():  # while it was suspended, say: no signal reached it
+                        stop.requested_by = "launch/cancel.py"
                 if board is not None:
                     board.numbers(row)
             if saving and first:
