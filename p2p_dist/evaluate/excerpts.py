@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
+from p2p_dist import files, records
 from p2p_dist.audio import stems
 from p2p_dist.audio.beats import Beats, track
 from p2p_dist.audio.stems import mono
@@ -43,7 +45,7 @@ class Excerpt:
     """The part of a held-out song that is evaluated.
 
     input, target: (samples, channels) at `rate`. pictures: its windows, cut from those of the whole song.
-    begins: samples of the song before it. gain: all its sound files are scaled by it, so that none clips and they compare.
+    begins: samples of the song before it.
     beats: of the whole song's true drums, in seconds from where the excerpt begins.
     """
 
@@ -53,7 +55,6 @@ class Excerpt:
     input: np.ndarray
     target: np.ndarray
     pictures: pairs.Pictures
-    gain: float
     beats: Beats | None
     truth: Truth
 
@@ -62,6 +63,26 @@ class Excerpt:
         """How long it is."""
         return len(self.input) / self.rate
 
+    @property
+    def peak(self) -> float:
+        """The largest sample of input, target and their sum, without sign."""
+        return peak(self.input, self.target, self.input + self.target)
+
+    def place(self) -> dict[str, Any]:
+        """Where in the song it lies, for JSON: exactly in samples at `sample_rate`, and in seconds."""
+        return {
+            "begins": self.begins / self.rate,
+            "seconds": self.seconds,
+            "begin_sample": self.begins,
+            "samples": len(self.input),
+            "sample_rate": self.rate,
+        }
+
+
+def peak(*sounds: np.ndarray) -> float:
+    """The largest sample of all, without sign."""
+    return max(float(np.abs(sound).max(initial=0)) for sound in sounds)
+
 
 def from_shards(dataset: Path, split: str, most: int) -> list[HeldOut]:
     """At most so many songs of one split, of which the shards have the sound; none where there is no such split."""
@@ -69,11 +90,11 @@ def from_shards(dataset: Path, split: str, most: int) -> list[HeldOut]:
     if part is None:
         return []
     shards = {song["key"]: f"audio-{split}-{song['key']}.tar" for song in part["songs"]}
-    sounding = {shard["name"] for shard in part["audio"]}  # ready-made pairs have none
+    digests = {shard["name"]: shard["sha256"] for shard in part["audio"]}  # ready-made pairs have none
     return [
-        HeldOut(song["name"], song["key"], split, functools.partial(read_sound, dataset / shards[song["key"]], song["key"]))
+        HeldOut(song["name"], song["key"], split, functools.partial(read_sound, dataset / name, song["key"], digests[name]))
         for song in part["songs"]
-        if shards[song["key"]] in sounding
+        if (name := shards[song["key"]]) in digests
     ][:most]
 
 
@@ -115,10 +136,8 @@ def cut(song: HeldOut, config: Config) -> Excerpt:
     beats = beats_of(made if "drums" in parse_task(config.data.task)[1] else heard + made, rate)
     input, target = heard[begin:end].copy(), made[begin:end].copy()
     beats = from_there(beats, begin / rate)
-    peak = max(1.0, *(float(np.abs(sound).max()) for sound in (input, target, input + target)))
     truth = Truth(target, input, rate, beats, config.data)
-    # A model's mix can be louder than the true one: leave it 3 dB.
-    return Excerpt(song, rate, begin, input, target, pictures, 0.7 / peak, beats, truth)
+    return Excerpt(song, rate, begin, input, target, pictures, beats, truth)
 
 
 def beats_of(sound: np.ndarray, rate: int) -> Beats | None:
@@ -131,20 +150,23 @@ def from_there(beats: Beats | None, seconds: float) -> Beats | None:
     return None if beats is None else Beats(beats.bpm, (beats.first - seconds) % (60 / beats.bpm))
 
 
-def read_sound(shard: Path, key: str) -> Sound:
-    """A held-out song's input and target, each (samples, channels), and their rate, from its shard."""
-    sounds = {}
+def read_sound(shard: Path, key: str, sha256: str) -> Sound:
+    """A held-out song's input and target, each (samples, channels), and their rate, from its shard.
+
+    Raises:
+        DamagedError: the shard is missing, or not the one that was written, whose sha256 is given.
+    """
+    again = "remove it and type the launch command again, it makes the shard anew"
     try:
-        with tarfile.open(shard, "r:") as archive:
-            for member in archive:
-                opened = archive.extractfile(member)
-                assert opened is not None
-                sounds[member.name.removeprefix(key + ".")] = opened.read()
-    except (tarfile.TarError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{shard} is missing or damaged ({error}): type the launch command again, it makes the shard anew"
-        ) from error
-    gain = json.loads(sounds["json"])["gain"]
+        content = shard.read_bytes()
+    except FileNotFoundError:
+        raise files.DamagedError(f"{shard}: the sound of {key} is missing: {again}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise files.DamagedError(f"{shard} is damaged: the sound of {key} is not what was written (sha256): {again}")
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        opened = {member.name.removeprefix(key + "."): archive.extractfile(member) for member in archive}
+        sounds = {suffix: file.read() for suffix, file in opened.items() if file is not None}
+    gain = records.parse(sounds["json"], {"gain": float}, where=f"{shard}: {key}.json")["gain"]
     input, rate = soundfile.read(io.BytesIO(sounds["input.flac"]), dtype="float32", always_2d=True)
     target, _ = soundfile.read(io.BytesIO(sounds["target.flac"]), dtype="float32", always_2d=True)
     return input * np.float32(gain), target * np.float32(gain), rate
