@@ -1,6 +1,6 @@
 """Everything that only a GPU can answer, in one command: does it run, is it right, how fast is it.
 
-    python tests/benchmarks/gpu.py [--minutes 8] [--part all|runs|right|fast|rest] [--device cuda|cpu] [--report FOLDER] [--data DIR]
+    python tests/benchmarks/gpu.py [--minutes 8] [--part all|runs|right|fast|rest] [--device cuda|cpu]
 
 Writes FOLDER/gpu.md and gpu.json (default: beside this file), anew after every measurement that ends. Each part is a process
 of its own, each measurement in it another: one that crashes or hangs costs itself only. The same command again does what is
@@ -31,7 +31,7 @@ sys.path.insert(0, str(HERE))
 
 from gpu_parts import report, wheels  # noqa: E402
 
-PARTS = {"runs": 1.0, "right": 2.0, "fast": 4.0, "rest": 1.0}
+PARTS = {"runs": 1.2, "right": 2.0, "fast": 4.0, "rest": 0.8}
 """In the order of what matters most, with the minutes of eight that each may take; what one leaves, the later ones have."""
 
 IN_SMALL = {"runs": 1.5, "right": 3.0, "fast": 2.5, "rest": 1.0}
@@ -75,8 +75,8 @@ def commit() -> str:
 class Run:
     """What is known so far, and the two files that say it."""
 
-    def __init__(self, asked: argparse.Namespace, environment: dict[str, str], scratch: Path) -> None:
-        self.asked, self.environment, self.scratch = asked, environment, scratch
+    def __init__(self, asked: argparse.Namespace, python: str, environment: dict[str, str], scratch: Path) -> None:
+        self.asked, self.python, self.environment, self.scratch = asked, python, environment, scratch
         self.deadline = time.monotonic() + 60 * asked.minutes
         self.content: dict[str, Any] = {}
         self.path = asked.report / "gpu.json"
@@ -111,7 +111,7 @@ class Run:
         self.log = self.scratch / "worker.log"
         with self.log.open("ab") as output:
             self.worker = subprocess.Popen(
-                [sys.executable, str(HERE / "gpu_parts" / "worker.py")],
+                [self.python, str(HERE / "gpu_parts" / "worker.py")],
                 cwd=self.scratch,
                 env=self.environment,
                 stdin=subprocess.PIPE,
@@ -195,13 +195,13 @@ def replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def about_the_machine(environment: dict[str, str], device: str) -> dict[str, Any]:
+def about_the_machine(python: str, environment: dict[str, str], device: str) -> dict[str, Any]:
     """Card, driver and versions, asked for in a process of its own.
 
     Raises:
         SystemExit: this Python has no torch, or torch sees no such device.
     """
-    command = [sys.executable, str(HERE / "gpu_parts" / "about.py"), device]
+    command = [python, str(HERE / "gpu_parts" / "about.py"), device]
     try:
         found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     except subprocess.TimeoutExpired:
@@ -223,17 +223,21 @@ def main() -> int:
         os.execv(ours, [str(ours), __file__, *sys.argv[1:]])
     with tempfile.TemporaryDirectory(prefix="p2p-gpu-") as folder:
         scratch = Path(folder)
-        path = [str(ROOT), str(HERE)]
+        path, python = [str(ROOT), str(HERE)], sys.executable
         if unpacked := wheels.unpack(ROOT / wheels.FOLDER, scratch / "site"):
-            path.append(str(scratch / "site"))
             print(f"from {wheels.FOLDER}: {', '.join(unpacked)}", flush=True)
+            try:
+                python = wheels.python_with(scratch / "site", scratch / "python")
+            except (OSError, ValueError, subprocess.CalledProcessError) as error:
+                print(f"stages of the launcher won't find them: {error}", flush=True)
+                path.append(str(scratch / "site"))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
         environment |= {"P2P_RUNS": str(scratch / "runs")}
         if asked.device == "cpu":
             # One thread each, also of what the launcher starts: on busy cores threads that wait for each other take for ever.
             environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-        run = Run(asked, environment, scratch)
-        run.begin(about_the_machine(environment, asked.device))
+        run = Run(asked, python, environment, scratch)
+        run.begin(about_the_machine(python, environment, asked.device))
         print(report.about_in_words(run.content["about"]), flush=True)
         run.start()
         weights = PARTS if asked.device == "cuda" else IN_SMALL
@@ -244,7 +248,7 @@ def main() -> int:
             run.part(name, max(1.0, left * weights[name] / sum(weights[other] for other in names[number:])))
         run.worker.kill()
     states = [one["state"] for one in run.content["measurements"].values()]
-    counts = {state: states.count(state) for state in ("done", "failed", "not run")}
+    counts = {state: states.count(state) for state in ("done", "failed", "cut off", "not run")}
     print(f"\n{', '.join(f'{count} {state}' for state, count in counts.items())}: {run.path.with_suffix('.md')}")
     return 1 if counts["failed"] else 0
 

@@ -43,7 +43,11 @@ def main() -> None:
     about |= {"memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "system": platform.release()}
     if kind == "cuda":
         card = torch.cuda.get_device_properties(0)
-        versions |= {"cuda": str(torch.version.cuda), "rocm": str(torch.version.hip), "cudnn": str(torch.backends.cudnn.version())}
+        versions |= {
+            "cuda": str(torch.version.cuda),
+            "rocm": str(torch.version.hip),
+            "cudnn": str(torch.backends.cudnn.version()),
+        }
         if torch.distributed.is_nccl_available():
             versions["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
         about |= {"device": card.name, "card_memory": card.total_memory, "processors": card.multi_processor_count}

@@ -153,7 +153,7 @@ def _pair(random: np.random.Generator, shape: tuple[int, ...], number: int) -> t
     content = io.BytesIO()
     loud = -80 + 60 * random.random((2, *shape), np.float32).astype(np.float16)
     np.savez(content, input=loud[0], target=loud[1])
-    return f"{number:08d}-made", {"npz": content.getvalue(), "json": b"{}"}
+    return f"{number:08d}-made", {"json": b"{}", "npz": content.getvalue()}
 
 
 def seconds_of(work: Callable[[], Any], place: Place, at_least: float = 0.15, rounds: int = 5) -> list[float]:

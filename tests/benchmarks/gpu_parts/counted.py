@@ -141,4 +141,3 @@ def count(config: Config, batch: int) -> Count:
         assert len(moments) + len(kept) + len(average) > 0
     held = sum(parameter.numel() for parameter in parameters)
     return Count(watch.kernels, watch.flops, watch.most, watch.layers, held)
-

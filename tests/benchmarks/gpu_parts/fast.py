@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import train_step as plain_program
 from torch.profiler import ProfilerActivity, profile
 
-import train_step as plain_program
 from gpu_parts import common, counted
 from gpu_parts.common import Measurement, Place, Row, arithmetic, batch_of, build, config_of, seconds_of, spread
 from gpu_parts.right import compile_quickly, pairs_on_disk
@@ -51,7 +51,9 @@ COMPILED = (
 )
 PLAIN = (
     Way("plain, bf16, channels_last, chosen, fused Adam", "bf16", layout="channels_last", chosen=True, plain=True),
-    Way("plain, bf16, channels_last, chosen, compiled", "bf16", layout="channels_last", how="compiled", chosen=True, plain=True),
+    Way(
+        "plain, bf16, channels_last, chosen, compiled", "bf16", layout="channels_last", how="compiled", chosen=True, plain=True
+    ),
     Way("plain, as torch is", "fp32", plain=True),
 )
 
@@ -78,7 +80,6 @@ def measurements(place: Place) -> list[Measurement]:
             speed("thesis", PLAIN[2], (1,)),
             Measurement("trace", lambda: trace(place), "Where the time is", 45, skipped="a CPU has no kernels to trace"),
         ]
-    found if place.kind == "cuda" else "a CPU has no kernels to trace"
     found = [Measurement("the card", lambda: ceilings(place), "What the device can do, measured now", 30)]
     found += [speed("thesis", way) for way in OURS[:3]]
     found += [speed("thesis", PLAIN[0])]
@@ -120,7 +121,9 @@ def ceilings(place: Place) -> Iterator[Row]:
         del values, target
         host = torch.empty(1 << 28, pin_memory=True)
         there = torch.empty(1 << 28, device=place.device)
-        found = [host.numel() * 4 / seconds / 1e9 for seconds in seconds_of(lambda: there.copy_(host, non_blocking=True), place)]
+        found = [
+            host.numel() * 4 / seconds / 1e9 for seconds in seconds_of(lambda: there.copy_(host, non_blocking=True), place)
+        ]
         yield {"what": "copy from pinned host memory", "unit": "GB/s", **spread(found)}
 
 
@@ -158,7 +161,7 @@ def step_by(place: Place, network: str, way: Way, size: int, built: Any) -> tupl
     if way.plain:
         of = Plain(size, place, way)
         if place.small:  # it knows one size of picture
-            batch = tuple(torch.randn(size, 1, 256, 256) for _ in range(2)) + (None,)
+            batch = (torch.randn(size, 1, 256, 256), torch.randn(size, 1, 256, 256), None)
         return lambda: of.step(*batch[:2]), None
     built = built or build(config, place)
     if way.how in ("captured", "both"):
@@ -273,7 +276,7 @@ def trace(place: Place) -> Iterator[Row]:
 
 
 def data_wait(place: Place) -> Iterator[Row]:
-    """Updates over batches that are read, against the same updates over one batch that is there; both as the loop makes them."""
+    """Updates as the loop makes them, over batches that are read, against the same over one batch that is there."""
     place.begin()
     torch.backends.cudnn.benchmark = True
     index, config = pairs_on_disk(place, "wait", 64 if place.small else 2048)
@@ -281,32 +284,44 @@ def data_wait(place: Place) -> Iterator[Row]:
     train = dataclasses.replace(config.train, precision="fp32" if place.small else "bf16")
     config = dataclasses.replace(config, train=train)
     built = build(config, place)
-    shape = (config.model.noise_channels, config.data.mels, config.data.frames)
-    step = common.step_of(built, config)
     for stage in ("none", "node", "device"):
         data = dataclasses.replace(config.data, stage=stage)
         here = Index(copy_to_node(index.folder, "train"), "train") if stage == "node" else index
-        stream = Stream(here, data, seed=0, global_batch_size=size, device=place.device)
-        watch = finite.Watch(built, stream, place.ranks, place.scratch)
-        fixed = (*stream.batch(0), loop.noise_at(stream.places(0), 0, shape, place.device))
-        number = waited = 0.0
-
-        def update(read: bool) -> None:
-            nonlocal number, waited
-            begun = time.perf_counter()
-            batch = fixed
-            if read:
-                batch = (*stream.batch(int(number)), loop.noise_at(stream.places(int(number)), 0, shape, place.device))
-            waited += time.perf_counter() - begun
-            number += 1
-            watch.after(int(number), step(*batch, 0)[1])
-
-        for read in (True, False):
-            for _ in range(3):
-                update(read)
-        alone = spread(seconds_of(lambda: update(False), place, 0.02 if place.small else 0.2, 3))["median"]
-        waited = number = 0.0
-        watch.seen = None
-        reading = spread(seconds_of(lambda: update(True), place, 0.02 if place.small else 0.2, 3))["median"]
+        loop_like = Updates(place, built, config, Stream(here, data, seed=0, global_batch_size=size, device=place.device))
+        for read in (True, False, True, False, True, False):
+            loop_like.update(read)
+        alone, reading = (
+            spread(seconds_of(lambda read=read, of=loop_like: of.update(read), place, 0.02 if place.small else 0.2, 3))[
+                "median"
+            ]
+            for read in (False, True)
+        )
         row: Row = {"stage": stage, "batch": size, "ms with reading": 1000 * reading, "ms over one batch": 1000 * alone}
-        yield {**row, "host in the reader, ms": 1000 * waited / number, "share of the step": max(0.0, 1 - alone / reading)}
+        row["host in the reader, ms"] = 1000 * loop_like.waited / loop_like.read
+        yield {**row, "share of the step": max(0.0, 1 - alone / reading)}
+
+
+class Updates:
+    """Updates one after another, as train/loop.py makes them."""
+
+    def __init__(self, place: Place, built: Any, config: Any, stream: Stream) -> None:
+        self.place, self.stream, self.step = place, stream, common.step_of(built, config)
+        self.shape = (config.model.noise_channels, config.data.mels, config.data.frames)
+        self.watch = finite.Watch(built, stream, place.ranks, place.scratch)
+        self.number = self.read = 0
+        self.waited = 0.0
+        self.fixed = self._batch(0)
+
+    def _batch(self, number: int) -> tuple[Any, Any, Any]:
+        noise = loop.noise_at(self.stream.places(number), 0, self.shape, self.place.device)
+        return (*self.stream.batch(number), noise)
+
+    def update(self, read: bool) -> None:
+        batch = self.fixed
+        if read:
+            begun = time.perf_counter()
+            batch = self._batch(self.number)
+            self.waited += time.perf_counter() - begun
+            self.read += 1
+        self.number += 1
+        self.watch.after(self.number, self.step(*batch, 0)[1])

@@ -63,8 +63,8 @@ def in_words(content: dict[str, Any]) -> str:
             if one["state"] == "failed":
                 lines += [f"**failed: {name}**: {one.get('why', '')}", "", "```", *one.get("lines", []), "```", ""]
         for name, one in mine.items():
-            if one["state"] == "not run":
-                lines.append(f"- not run: {name}: {one['why']}")
+            if one["state"] in ("not run", "cut off"):
+                lines.append(f"- {one['state']}: {name}: {one['why']}")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 

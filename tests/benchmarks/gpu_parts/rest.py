@@ -71,9 +71,7 @@ def songs(place: Place) -> Iterator[Row]:
         yield {**row, "songs a minute": 60 / min(took), "it misses": errors[1], "ours misses": errors[0]}
 
 
-def griffin_lim(
-    magnitude: np.ndarray, n_fft: int, hop: int, samples: int, iterations: int, device: torch.device
-) -> np.ndarray:
+def griffin_lim(magnitude: np.ndarray, n_fft: int, hop: int, samples: int, iterations: int, device: torch.device) -> np.ndarray:
     """`audio.invert.griffin_lim` in torch: what it would be on the device."""
     window = torch.hann_window(n_fft, device=device)
     target = torch.from_numpy(magnitude).to(device)
@@ -102,7 +100,7 @@ def misses(sound: np.ndarray, magnitude: np.ndarray, n_fft: int, hop: int) -> fl
 
 
 def training(place: Place) -> Iterator[Row]:
-    """Through the launcher, on the songs named by --data, else on the example song: losses, then the table of its evaluation."""
+    """Through the launcher, on the songs named by --data, else on the example song: its losses and its table."""
     data = place.data
     if data is None:
         data = place.scratch / "songs"

@@ -25,6 +25,7 @@ from p2p_dist.train import checkpoint, distributed, finite, loop, speed
 from p2p_dist.train.saver import Saver
 from p2p_dist.train.step import train_step
 
+
 def steps(place: Place) -> int:
     """Updates of a curve."""
     return 8 if place.small else 50
@@ -32,7 +33,10 @@ def steps(place: Place) -> int:
 
 def measurements(place: Place) -> list[Measurement]:
     no_card = "" if place.kind == "cuda" else "a CPU has no graphs and no asynchronous copies"
-    gradients, curves = "Gradients of the first update, against float64 on the CPU", f"{steps(place)} updates, against eager fp32"
+    gradients, curves = (
+        "Gradients of the first update, against float64 on the CPU",
+        f"{steps(place)} updates, against eager fp32",
+    )
     backend = "NCCL" if place.kind == "cuda" else "gloo"
     found = [
         Measurement("killed and resumed", lambda: killed(place), "A training that is killed and resumed, to the bit", 60),

@@ -1,6 +1,6 @@
 """Packages for a machine without a network: fetched here as wheels, unpacked there into a folder of the path.
 
-    python tests/benchmarks/gpu_parts/wheels.py [--python 3.12]
+python tests/benchmarks/gpu_parts/wheels.py [--python 3.12]
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import re
+import site
 import subprocess
 import sys
 import zipfile
@@ -51,6 +52,20 @@ def unpack(folder: Path, target: Path) -> list[str]:
                 archive.extractall(target)
             names.append(name)
     return names
+
+
+def python_with(packages: Path, folder: Path) -> str:
+    """A Python that has all that this one has, and these packages too: also in what it starts, whatever PYTHONPATH says there.
+
+    Raises:
+        CalledProcessError, OSError: this Python can't make another.
+    """
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    ours = [path for path in site.getsitepackages() if Path(path).is_dir()]
+    (target,) = folder.glob("lib/python3*/site-packages")
+    lines = [f"import site; site.addsitedir({path!r})" for path in ours]
+    (target / "more.pth").write_text("\n".join([*lines, str(packages)]) + "\n")
+    return str(folder / "bin" / "python")
 
 
 def main() -> int:

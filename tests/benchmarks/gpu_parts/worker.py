@@ -17,13 +17,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 SHORTEST = 3.0
 """Seconds under which no measurement is begun."""
 
 
 def main() -> None:
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
     from gpu_parts import common
 
     for module in ("runs", "right", "fast", "rest"):
@@ -63,7 +62,10 @@ def run(work: dict[str, Any], place: Any) -> None:
         elif left < max(SHORTEST, one.least):
             tell(work, {**say, "say": "ends", "state": "not run", "why": f"{max(0, left):.0f} s of this part were left"})
         else:
-            tell(work, {**say, "say": "ends", **in_a_child(one, work, min(left, one.seconds))})
+            ended = in_a_child(one, work, min(left, one.seconds))
+            if ended["state"] == "cut off" and left >= one.seconds:
+                ended["state"] = "failed"  # of itself: it had all the time that it may take
+            tell(work, {**say, "say": "ends", **ended})
 
 
 def tell(work: dict[str, Any], line: dict[str, Any]) -> None:
@@ -73,15 +75,15 @@ def tell(work: dict[str, Any], line: dict[str, Any]) -> None:
 
 
 def in_a_child(one: Any, work: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """Run one measurement; how it ended."""
+    """Run one measurement for at most so many seconds; how it ended: done, failed, or cut off."""
     log = Path(work["scratch"]) / "measurement.log"
     begun = time.monotonic()
     child = os.fork()
     if child == 0:
         os.setsid()
-        with log.open("wb") as output:
-            os.dup2(output.fileno(), 1)
-            os.dup2(output.fileno(), 2)
+        sys.stdout = sys.stderr = log.open("w", buffering=1)
+        os.dup2(sys.stdout.fileno(), 1)
+        os.dup2(sys.stdout.fileno(), 2)
         code = 1
         try:
             for row in one.measure():
@@ -114,7 +116,7 @@ def in_a_child(one: Any, work: dict[str, Any], seconds: float) -> dict[str, Any]
             if os.waitpid(child, os.WNOHANG)[0]:
                 break
         time.sleep(0.05)
-    return {"state": "failed", "why": f"took more than {seconds:.0f} s", "lines": last, **took}
+    return {"state": "cut off", "why": f"took more than {seconds:.0f} s", "lines": last, **took}
 
 
 if __name__ == "__main__":
