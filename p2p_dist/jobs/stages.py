@@ -62,6 +62,13 @@ def is_preprocessed(shards: Path, trained: bool) -> str | None:
     return ", ".join(counts)
 
 
+def windows(shards: Path) -> dict[str, int]:
+    """Split -> windows of a folder of shards; empty where it has no manifest."""
+    if not (shards / "manifest.json").is_file():
+        return {}
+    return {split: len(part["samples"]) for split, part in files.read_json(shards / "manifest.json")["splits"].items()}
+
+
 def is_done(stage: str, run: RunDir) -> str | None:
     """What there is already of a stage, in words; None where there is something to do."""
     manifest = run.shards / "manifest.json"

@@ -176,7 +176,7 @@ def test_a_refusal_names_the_option_of_that_job(line, ours, cluster, launch, sit
 def test_a_sweep_is_queued_whole_or_not_at_all(cluster, launch, site_file, tmp_path, capsys):
     place = site_file("partition: p\nlimits: {p: {jobs: 7, nodes: 4}}")
     with pytest.raises(ValueError, match="--nodes 8: a job in p has at most 4; nothing was queued"):
-        launch("--site", place, "--sweep", "nodes=2,8")
+        launch("--site", place, "--sweep", "nodes=2,8", "--train.global-batch-size", "8")
     cluster.add(*(f"{number}|RUNNING|None|other|p" for number in range(4)))
     with pytest.raises(ValueError, match="8 jobs of yours would be in p, which takes 7"):
         launch("--site", place, "--sweep", "train.seed=0,1")
