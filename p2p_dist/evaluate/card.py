@@ -11,11 +11,12 @@ from typing import Any
 
 from safetensors import safe_open
 
-from p2p_dist import files
+from p2p_dist import files, records
 from p2p_dist.config import Config, parse_task
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate.baselines import BASELINES
-from p2p_dist.evaluate.metrics import MEASURES, REPORTED, is_pitched, shown
+from p2p_dist.evaluate.metrics import BELOW_ZERO, MEASURES, REPORTED, is_pitched, shown
+from p2p_dist.records import Maybe
 from p2p_dist.rundir import RunDir, step_name
 
 
@@ -26,9 +27,8 @@ def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any
         evaluated, baselines: the contents of metrics.json by step, and of baselines.json.
     """
     path = run.path / "MODEL.md"
-    if not run.best.is_file():
+    if (best := run.read_best()) is None:
         return None
-    best = files.read_json(run.best)
     folder = run.checkpoints / step_name(best["step"])
     if not (folder / "generator.safetensors").is_file() or best["step"] not in evaluated:
         return None
@@ -56,12 +56,15 @@ def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any
     return path
 
 
+_PROVENANCE = {"begun": str, "version": str, "commit": Maybe(str), "packages": {str: Maybe(str)}}
+
+
 def _facts(run: RunDir, config: Config, folder: Path) -> list[tuple[str, str]]:
     weights = folder / "generator.safetensors"
     with safe_open(weights, framework="numpy") as opened:
         parameters = sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118 - no dict
     data, model, train = config.data, config.model, config.train
-    made_by = files.read_json(run.provenance) if run.provenance.is_file() else {}
+    made_by = records.read(run.provenance, _PROVENANCE, "remove it") if run.provenance.is_file() else {}
     versions = made_by.get("packages", {})
     facts = [
         (
@@ -98,7 +101,10 @@ def _facts(run: RunDir, config: Config, folder: Path) -> list[tuple[str, str]]:
 
 def _sha256(folder: Path) -> str:
     meta = folder / "meta.json"
-    return str(files.read_json(meta)["files"]["generator.safetensors"]["sha256"]) if meta.is_file() else "not recorded"
+    if not meta.is_file():
+        return "not recorded"
+    shape = {"files": {"generator.safetensors": {"sha256": str}}}
+    return str(records.read(meta, shape)["files"]["generator.safetensors"]["sha256"])
 
 
 def _trained_on(run: RunDir) -> list[str]:
@@ -128,7 +134,8 @@ def _figures(config: Config, best: dict[str, Any], measured: Any, baselines: Any
     one, known = measured["splits"][split], baselines["splits"][split]
     names = [n for n in shown(pitched=is_pitched(config.data.task)) if MEASURES[n].family != REPORTED]
     names = [n for n in names if any(row["mean"].get(n) is not None for row in [one, *known["rows"].values()])]
-    lines = [f"Means over {known['songs']} {split} songs; in brackets the 95 % interval of a bootstrap over them.", ""]
+    over = f"{known['songs']} {split} songs" if known["songs"] != 1 else f"one {split} song"
+    lines = [f"Means over {over}; in brackets the 95 % confidence interval (jackknife, Student's t).", ""]
     lines += [
         "| | " + " | ".join(f"{MEASURES[n].family} {MEASURES[n].label}" for n in names) + " |",
         "| --- " * (1 + len(names)) + "|",
@@ -137,6 +144,8 @@ def _figures(config: Config, best: dict[str, Any], measured: Any, baselines: Any
         row = one if not name else known["rows"].get(name)
         if row is not None:
             lines.append(f"| {name or '**this checkpoint**'} | " + " | ".join(_text(row, n) for n in names) + " |")
+    if any((value := row["mean"].get("mmd")) is not None and value < 0 for row in [one, *known["rows"].values()]):
+        lines += ["", BELOW_ZERO]
     absent = {MEASURES[n].label: why for n, why in one["absent"].items() if MEASURES[n].family != REPORTED} | known["missing"]
     lines += ["", *(f"- {name}: {why}" for name, why in absent.items())] if absent else []
     chosen = f"Chosen on the {best['chosen_on']} songs" + (f" ({best['note']})" if best["note"] else "")
