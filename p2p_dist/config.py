@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -260,11 +260,13 @@ class Train:
     tensorboard: bool = resource(False)
     """write the numbers, and pictures at every checkpoint, for TensorBoard too"""
 
+    ALTERNATIVES: ClassVar = (("epochs", "steps"),)
+    """Settings of which exactly one has a value: naming one, over a preset that has the other, unsets that one."""
+
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
-                f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) says how long to train: "
-                "beside the one you want, give --train.epochs None or --train.steps None"
+                f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) says how long to train: give one of them"
             )
         _positive(self, "global_batch_size", "learning_rate", "epsilon", "checkpoint_every", "keep_every", "log_every")
         _positive(self, "hang_after")

@@ -22,6 +22,10 @@ TEMPORARY = ".tmp-"
 """Prefix of everything half written; whatever carries it is garbage once its writer is gone."""
 
 
+class DamagedError(ValueError):
+    """What was read is not what was written: the message names file and place, and says how to make it again."""
+
+
 def fsync_folder(folder: Path) -> None:
     """Make the renames inside `folder` survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

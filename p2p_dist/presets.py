@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from p2p_dist import yaml_file
 from p2p_dist.config import Config, Data, Evaluate, Model, Train, is_implied
 
 
@@ -124,12 +125,7 @@ def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) ->
         FileNotFoundError: there is no such file.
         ValueError: not YAML, an unknown name or a value of the wrong kind; the message names file and field.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file") from error
+    content = yaml_file.read(path)
     try:
         if not isinstance(content, dict):
             raise ValueError("it must be a list of names and values")
@@ -165,27 +161,50 @@ def _merge(base: Any, values: Any, where: str) -> Any:
             changed[name] = _merge(getattr(base, name), value, full)
         else:
             changed[name] = _convert(value, kinds[name], full)
-    return dataclasses.replace(base, **changed)
+    return dataclasses.replace(base, **_instead(base, changed))
+
+
+def _instead(base: Any, named: dict[str, Any]) -> dict[str, Any]:
+    """`named` settings, and None for what one of them takes the place of in `base`."""
+    unset = {
+        other: None
+        for pair in getattr(base, "ALTERNATIVES", ())
+        for one, other in (pair, pair[::-1])
+        if named.get(one) is not None and other not in named
+    }
+    return {**named, **unset}
+
+
+def with_flags(base: Config, typed: dict[str, str]) -> Config:
+    """`base` as the default for a command line: an alternative to what is typed there is unset.
+
+    Args:
+        typed: flag without its dashes, such as `train.steps`, and its value, of all flags that have one.
+    """
+    for part in dataclasses.fields(base):
+        group = getattr(base, part.name)
+        for pair in getattr(group, "ALTERNATIVES", ()):
+            for one, other in (pair, pair[::-1]):
+                named, unnamed = f"{part.name}.{one}", f"{part.name}.{other}"
+                if typed.get(named, "None") != "None" and unnamed not in typed:
+                    stand_in = getattr(group, one) or 1  # for the typed value, which takes its place
+                    base = dataclasses.replace(base, **{part.name: dataclasses.replace(group, **{one: stand_in, other: None})})
+    return base
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:
-    """`value` as `kind`; YAML reads 1e-4 as text and 5 as a whole number, both are meant as numbers."""
+    try:
+        return yaml_file.convert(value, kind)
+    except TypeError as error:
+        raise ValueError(f"{where} must be {_wanted(kind)}, not {value!r}") from error
+
+
+def _wanted(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
-        if value in typing.get_args(kind):
-            return value
-        raise ValueError(f"{where} must be one of {', '.join(typing.get_args(kind))}, not {value!r}")
+        return f"one of {', '.join(typing.get_args(kind))}"
     if isinstance(kind, types.UnionType):
-        if value is None:
-            return None
         kind = next(option for option in typing.get_args(kind) if option is not types.NoneType)
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    elif isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
-        return value
-    raise ValueError(f"{where} must be of kind {kind.__name__}, not {value!r}")
+    return f"of kind {kind.__name__}"
 
 
 def science(config: Config) -> dict[str, Any]:

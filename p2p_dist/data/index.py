@@ -143,6 +143,8 @@ class Index:
         self.dtype = np.dtype(manifest["dtype"])
         self.shards: dict[str, dict[str, Any]] = {shard["name"]: shard for shard in part["shards"]}
         self._open: dict[str, int] = {}
+        self._checked = np.zeros(len(self.samples), bool)
+        self._lengths: dict[str, int] = {}  # of an npz, in whole blocks, by shard
         for name, shard in self.shards.items():
             size = (folder / name).stat().st_size if (folder / name).is_file() else None
             if size != shard["bytes"]:
@@ -153,32 +155,104 @@ class Index:
         return len(self.samples)
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
-        """Read the samples of these numbers from the shards.
+        """Read the samples of these numbers from the shards. The first time, a sample's checksum is compared.
+
+        The checksum of every read would take more time than the reading itself: tests/benchmarks/stream.py.
 
         Returns:
             (batch, 2, channels, mels, frames) in the stored dtype: [:, 0] the inputs, [:, 1] the targets.
 
         Raises:
+            DamagedError: a sample's bytes are not those that were written; the message names shard and sample.
             OSError: a shard could not be read, tried three times; the message names shard and offset.
         """
         batch = np.empty((len(numbers), 2, *self.shape), self.dtype)
-        for row, number in zip(batch, numbers, strict=True):
-            sample = self.samples[int(number)]
-            self._read_into(row[0], sample.shard, sample.input)
-            self._read_into(row[1], sample.shard, sample.target)
+        for row, number in zip(batch, map(int, numbers), strict=True):
+            sample = self.samples[number]
+            if self._checked[number]:
+                self._read_into([row[0]], sample.shard, sample.input)
+                self._read_into([row[1]], sample.shard, sample.target)
+            else:
+                self._read_checked(row, number)
+                self._checked[number] = True
         return batch
 
-    def _read_into(self, array: np.ndarray, shard: str, offset: int) -> None:
-        """Fill `array` from the bytes at `offset`; what a parallel file system gets wrong for a moment is tried again."""
+    def _read_checked(self, row: np.ndarray, number: int) -> None:
+        """Read a whole sample, its two arrays into `row`, and compare its checksum with the manifest's.
+
+        Read wrong once, it may be right in the file, so it is read again, from the disk.
+        """
+        sample, reason = self.samples[number], ""
+        for _ in range(2):
+            try:
+                begin, end = self._place(number)
+                # What lies before, between and behind the arrays: headers, the sample's json, the directory of its npz.
+                edges = (
+                    sample.input - begin,
+                    sample.target - sample.input - row[0].nbytes,
+                    end - sample.target - row[1].nbytes,
+                )
+                if min(edges) < 0 or end > self.shards[sample.shard]["bytes"]:
+                    raise ValueError("its arrays do not lie where the manifest says")
+                before, between, after = (np.empty(size, np.uint8) for size in edges)
+                pieces = [before, row[0], between, row[1], after]
+                self._read_into(pieces, sample.shard, begin)
+                checksum = 0
+                for piece in pieces:
+                    checksum = zlib.crc32(piece, checksum)
+                if checksum == sample.checksum:
+                    return
+                reason = "its bytes are not those that were written"
+            except (ValueError, tarfile.TarError) as error:
+                reason = str(error)
+            if sample.shard in self._open:
+                os.posix_fadvise(self._open[sample.shard], 0, 0, os.POSIX_FADV_DONTNEED)
+        raise files.DamagedError(
+            f"{self.folder / sample.shard} is damaged: sample {sample.key}: {reason}; "
+            "remove this shard and preprocess again: only it is made anew"
+        )
+
+    def _place(self, number: int) -> tuple[int, int]:
+        """Where a sample begins and ends in its shard: it begins where the one before it ends."""
+        sample = self.samples[number]
+        end = self._end(number)
+        follows = number > 0 and self.samples[number - 1].shard == sample.shard
+        return (self._end(number - 1) if follows else 0), end
+
+    def _end(self, number: int) -> int:
+        """Where the npz of a sample, its last file, ends. All of one shard have equal arrays, and so one length.
+
+        Raises:
+            ValueError, tarfile.TarError: there is no header of an npz.
+        """
+        sample = self.samples[number]
+        npz = sample.input - sample.input % tarfile.BLOCKSIZE  # the headers before the array are less than one block
+        if sample.shard not in self._lengths:
+            header = np.empty(tarfile.BLOCKSIZE, np.uint8)
+            if npz < tarfile.BLOCKSIZE:
+                raise ValueError("its arrays do not lie where the manifest says")
+            self._read_into([header], sample.shard, npz - tarfile.BLOCKSIZE)
+            member = tarfile.TarInfo.frombuf(header.tobytes(), "utf-8", "surrogateescape")
+            if member.name != f"{sample.key}.npz":
+                raise ValueError("the header before its arrays is not its own")
+            self._lengths[sample.shard] = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        return npz + self._lengths[sample.shard]
+
+    def _read_into(self, arrays: list[np.ndarray], shard: str, offset: int) -> None:
+        """Fill the arrays, one after another, from the bytes at `offset`.
+
+        What a parallel file system gets wrong for a moment is tried again.
+        """
+        views = [memoryview(array).cast("B") for array in arrays if array.nbytes]  # type: ignore[arg-type]
+        wanted = sum(map(len, views))
         for attempt in range(3):
             try:
                 if shard not in self._open:
                     self._open[shard] = os.open(self.folder / shard, os.O_RDONLY)
-                view = memoryview(array).cast("B")  # type: ignore[arg-type]
-                got = os.preadv(self._open[shard], [view], offset)
-                if got == len(view):
+                got = os.preadv(self._open[shard], views, offset)
+                if got == wanted:
                     return
-                raise OSError(errno.EIO, f"only {got} of {len(view)} bytes at offset {offset}: cut short")
+                raise OSError(errno.EIO, f"only {got} of {wanted} bytes at offset {offset}: cut short")
             except OSError as error:
                 if shard in self._open:
                     os.close(self._open.pop(shard))

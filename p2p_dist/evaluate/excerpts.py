@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import json
 import tarfile
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from p2p_dist import files
 from p2p_dist.audio import stems
 from p2p_dist.audio.beats import Beats, track
 from p2p_dist.audio.stems import mono
@@ -69,11 +71,11 @@ def from_shards(dataset: Path, split: str, most: int) -> list[HeldOut]:
     if part is None:
         return []
     shards = {song["key"]: f"audio-{split}-{song['key']}.tar" for song in part["songs"]}
-    sounding = {shard["name"] for shard in part["audio"]}  # ready-made pairs have none
+    digests = {shard["name"]: shard["sha256"] for shard in part["audio"]}  # ready-made pairs have none
     return [
-        HeldOut(song["name"], song["key"], split, functools.partial(read_sound, dataset / shards[song["key"]], song["key"]))
+        HeldOut(song["name"], song["key"], split, functools.partial(read_sound, dataset / name, song["key"], digests[name]))
         for song in part["songs"]
-        if shards[song["key"]] in sounding
+        if (name := shards[song["key"]]) in digests
     ][:most]
 
 
@@ -131,19 +133,22 @@ def from_there(beats: Beats | None, seconds: float) -> Beats | None:
     return None if beats is None else Beats(beats.bpm, (beats.first - seconds) % (60 / beats.bpm))
 
 
-def read_sound(shard: Path, key: str) -> Sound:
-    """A held-out song's input and target, each (samples, channels), and their rate, from its shard."""
-    sounds = {}
+def read_sound(shard: Path, key: str, sha256: str) -> Sound:
+    """A held-out song's input and target, each (samples, channels), and their rate, from its shard.
+
+    Raises:
+        DamagedError: the shard is missing, or not the one that was written, whose sha256 is given.
+    """
+    again = "remove it and type the launch command again, it makes the shard anew"
     try:
-        with tarfile.open(shard, "r:") as archive:
-            for member in archive:
-                opened = archive.extractfile(member)
-                assert opened is not None
-                sounds[member.name.removeprefix(key + ".")] = opened.read()
-    except (tarfile.TarError, FileNotFoundError) as error:
-        raise ValueError(
-            f"{shard} is missing or damaged ({error}): type the launch command again, it makes the shard anew"
-        ) from error
+        content = shard.read_bytes()
+    except FileNotFoundError:
+        raise files.DamagedError(f"{shard}: the sound of {key} is missing: {again}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise files.DamagedError(f"{shard} is damaged: the sound of {key} is not what was written (sha256): {again}")
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        opened = {member.name.removeprefix(key + "."): archive.extractfile(member) for member in archive}
+        sounds = {suffix: file.read() for suffix, file in opened.items() if file is not None}
     gain = json.loads(sounds["json"])["gain"]
     input, rate = soundfile.read(io.BytesIO(sounds["input.flac"]), dtype="float32", always_2d=True)
     target, _ = soundfile.read(io.BytesIO(sounds["target.flac"]), dtype="float32", always_2d=True)

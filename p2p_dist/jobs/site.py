@@ -8,12 +8,12 @@ import os
 import re
 import shutil
 import subprocess
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from p2p_dist import yaml_file
 from p2p_dist.config import Resources, seconds_of
 
 HPC = Path(__file__).parents[2] / "hpc"
@@ -100,29 +100,43 @@ _WANTED = {
     "bool": "true or false",
     "int": "a whole number without quotes, 0 or more",
     "float": "a finite number without quotes, 0 or more",
-    "str": "text, and not none of it, in quotes where YAML takes it for something else, such as 2:00:00 for a number",
+    "str": "text, and not none of it",
     "list[str]": "a list of texts, as [one, two], or [] for none",
     "dict[str, dict[str, Any]]": '{partition: {time: "2-00:00:00", nodes: 4, jobs: 200}}, or {} for none',
 }
 """What is to be written for the type of a setting."""
 
 
-def _fits(value: object, kind: str) -> bool:
-    """Whether a value read from YAML is what a setting of this type (one of _WANTED, or that and None) takes."""
-    if value is None:
-        return kind.endswith(" | None")
-    match kind.removesuffix(" | None"):
-        case "bool":
-            return isinstance(value, bool)
-        case "int":
-            return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        case "float":
-            return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
-        case "str":
-            return isinstance(value, str) and bool(value.strip())
-        case "list[str]":
-            return isinstance(value, list) and all(isinstance(one, str) and one.strip() for one in value)
-    return isinstance(value, dict)
+def _read(value: object, kind: Any) -> Any:
+    """A value read from YAML as what a setting of this type takes.
+
+    Raises:
+        TypeError: it is not written as one, is below 0 or not finite, or is empty text.
+    """
+    value = yaml_file.convert(value, kind)
+    texts = value if isinstance(value, list) else [value]
+    if any(isinstance(one, str) and not one.strip() for one in texts):
+        raise TypeError("empty text")
+    if isinstance(value, int | float) and not 0 <= value < math.inf:
+        raise TypeError("below 0 or not finite")
+    return value
+
+
+_KINDS = {field.name: str(field.type) for field in dataclasses.fields(Site)}
+
+
+def _limit(path: Path, partition: str, limit: object) -> dict[str, Any]:
+    """What a site's file says of one partition."""
+    kinds: dict[str, Any] = {"time": str, "nodes": int, "jobs": int}
+    try:
+        found = {str(key): _read(value, kinds[key]) for key, value in yaml_file.convert(limit, dict[str, Any]).items()}
+        if not all(found.values()):
+            raise TypeError("0")
+    except (TypeError, KeyError):
+        raise ValueError(
+            f'{path}: limits of {partition}: write {{time: "2-00:00:00", nodes: 4, jobs: 200}}, or some of them'
+        ) from None
+    return found
 
 
 def load(name: str, file: str | None = None) -> Site:
@@ -134,27 +148,20 @@ def load(name: str, file: str | None = None) -> Site:
     path = Path(file) if file else HPC / "sites" / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"no file {path}: --site names a YAML file" if file else f"no site {name}: {path} does not exist")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not YAML: {error}") from error
-    known = {field.name for field in dataclasses.fields(Site)}
-    if not isinstance(content, dict) or (wrong := set(content) - known):
+    content = yaml_file.read(path)
+    types = typing.get_type_hints(Site)
+    if not isinstance(content, dict) or (wrong := set(content) - set(types)):
         names = ", ".join(sorted(map(str, wrong))) if isinstance(content, dict) else "all of it"
-        raise ValueError(f"{path}: {names} unknown; a site may have {', '.join(sorted(known))}")
-    types = {field.name: str(field.type) for field in dataclasses.fields(Site)}
+        raise ValueError(f"{path}: {names} unknown; a site may have {', '.join(sorted(types))}")
+    settings = {}
     for key, value in content.items():
-        if not _fits(value, types[key]):
-            raise ValueError(f"{path}: {key} is {value!r}: write {_WANTED[types[key].removesuffix(' | None')]}")
-    site = Site(**content)
-    for partition, limit in site.limits.items():
-        kinds = {"time": "str", "nodes": "int", "jobs": "int"}
-        if not isinstance(limit, dict) or not all(
-            key in kinds and limit[key] and _fits(limit[key], kinds[key]) for key in limit
-        ):
-            raise ValueError(
-                f'{path}: limits of {partition}: write {{time: "2-00:00:00", nodes: 4, jobs: 200}}, or some of them'
-            )
+        try:
+            settings[str(key)] = _read(value, types[key])
+        except TypeError:
+            wanted = _WANTED[_KINDS[key].removesuffix(" | None")]
+            raise ValueError(f"{path}: {key} is {value!r}: write {wanted}") from None
+    settings["limits"] = {name: _limit(path, name, limit) for name, limit in settings.get("limits", {}).items()}
+    site = Site(**settings)
     times = {f"limits of {name}": limit["time"] for name, limit in site.limits.items() if "time" in limit}
     for key, time in {**times, "preprocess_time": site.preprocess_time, "evaluate_time": site.evaluate_time}.items():
         try:

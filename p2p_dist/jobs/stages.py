@@ -190,7 +190,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         "preflight": preflight,
         "scaling": scaling,
     }[stage]
-    outcome, message, code = "failed", "", console.FAILED
+    outcome, message, code, says = "failed", "", console.FAILED, first
     try:
         settings = rundir.resolve(run)
         if stage not in ("train", *CHECKS):  # which let requests through once they listen
@@ -201,6 +201,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         outcome, code, message = "stopped", console.STOPPED, "stopped between two pieces of work"
     except (ValueError, FloatingPointError) as error:
         message = str(error)
+        says = first or isinstance(error, files.DamagedError)  # met by one rank alone; the others only lose it
     except ConnectionError as error:  # between the processes: not the run's own
         _lost(error)
     except OSError as error:
@@ -217,7 +218,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     _ignore_requests()  # what comes while it leaves must not change how it ends
     if outcome == "failed" and message:
         console.complain(f"error: {message}")
-    if first:
+    if says:
         steps = rundir.find_steps(run.checkpoints)
         try:
             run.write_outcome(stage, outcome, message, steps[-1][0] if steps else None)

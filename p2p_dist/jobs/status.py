@@ -236,7 +236,7 @@ def verify(asked: list[RunDir]) -> int:
         for finding in found:
             console.complain(f"{name}: {finding}")
         if not found:
-            console.say(f"{name}: every checkpoint and every recorded batch is what it should be")
+            console.say(f"{name}: every checkpoint, shard and recorded batch is what it should be")
     return console.FAILED if any(findings.values()) else console.DONE
 
 
@@ -245,7 +245,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="launch/status.py", description="How runs are: stages, progress, cost.")
     parser.add_argument("run", nargs="*", help="names of runs (default: all)")
     parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--verify", action="store_true", help="read every checkpoint and check the sequence of the batches")
+    parser.add_argument("--verify", action="store_true", help="read every checkpoint and shard, check the order of the batches")
     given = parser.parse_args(arguments)
     asked = runs(given.run)
     if not asked and not given.json:

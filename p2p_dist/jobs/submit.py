@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import difflib
 import importlib.util
 import itertools
 import os
@@ -53,6 +54,7 @@ def main(arguments: list[str]) -> int:
     command, run = parse(rest)
     where = site.resolve(command.settings.resources.cluster)
     lines = combinations(rest, swept, run.path.name) if swept else [rest]
+    check_known(rest, [parse(line)[1] for line in lines])
     if command.dry_run:
         parsed = [parse(line) for line in lines]
         dry_run.dry_run([(run, command.settings, known_dataset(command.settings)) for command, run in parsed], where)
@@ -200,7 +202,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     else:
         base = presets.preset(hints.preset or ("default" if songs else "demo"))
     command = _parse_over(base, arguments)
-    run = rundir.find(command.run or rundir.default_name(command.settings))
+    run = rundir.find(rundir.default_name(command.settings) if command.run is None else command.run)
     if run.config.is_file() and not hints.preset and not hints.config:
         command = _parse_over(presets.from_saved(run.config), arguments)
     if root := command.settings.data.root or os.environ.get("MUSDB_PATH"):
@@ -214,7 +216,42 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     return dataclasses.replace(command, settings=settings), run
 
 
+def check_known(arguments: list[str], runs: list[RunDir]) -> None:
+    """Make sure that runs called by a name are there, unless the command line says what to begin under it.
+
+    Raises:
+        ValueError: one is not; lists those there are.
+    """
+    typed = flags(arguments)
+    if "run" not in typed or typed.keys() & {"data", "data.root", "preset", "config"}:
+        return
+    for run in runs:
+        if run.config.is_file():
+            continue
+        name, root = run.path.name, rundir.runs_root()
+        names = sorted(path.parent.name for path in root.glob("*/config.yaml"))
+        close = difflib.get_close_matches(name, names, 1, 0.5)
+        listed = ", ".join([*names[:20], *(["..."] if names[20:] else [])])
+        raise ValueError(
+            f"no run {name} in {root}"
+            + (f"; did you mean {close[0]}?" if close else "")
+            + (f"\nthere are: {listed}" if names else ", nor any other; $P2P_RUNS names another folder of runs")
+            + "\nto begin one of this name, say of what: --data DIR, or --preset demo for the example song"
+        )
+
+
+def flags(arguments: list[str]) -> dict[str, str]:
+    """The flags of a command line as tyro calls them, without dashes, and their values; those without one are left out."""
+    found = {}
+    for text, following in itertools.pairwise([*arguments, "--"]):
+        name, equals, value = text.partition("=")
+        if name.startswith("--") and (equals or not following.startswith("--")):
+            found[name.removeprefix("--").replace("-", "_")] = value if equals else following
+    return found
+
+
 def _parse_over(base: Config, arguments: list[str]) -> Command:
+    base = presets.with_flags(base, flags(arguments))
     return tyro.cli(Command, prog="launch/submit.py", args=arguments, default=Command(settings=base))
 
 

@@ -59,7 +59,7 @@ class Networks:
     average: dict[str, torch.Tensor]
     precision: str
     bad: torch.Tensor
-    kept: list[list[torch.Tensor]] = field(default_factory=list)
+    kept: list[torch.Tensor] = field(default_factory=list)
     turn: int = 0
 
     @classmethod
@@ -74,9 +74,11 @@ class Networks:
         return torch.autocast(self.bad.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _undoable(self) -> list[torch.Tensor]:
-        """All that the discriminator's half of a step changes: weights, moments, spectral norm's vectors."""
+        """All that the discriminator's half of a step changes, each (elements,), a view in memory order: weights, moments,
+        spectral norm's vectors."""
         moments = [tensor for state in self.discriminator_optimiser.state.values() for tensor in state.values()]
-        return [*(t.detach() for t in self.discriminator.parameters()), *moments, *self.discriminator.buffers()]
+        changed = [*(t.detach() for t in self.discriminator.parameters()), *moments, *self.discriminator.buffers()]
+        return [in_memory_order(tensor) for tensor in changed]
 
     def keep(self) -> None:
         """Copy, on the device, what the discriminator's half of the coming step will change.
@@ -84,17 +86,21 @@ class Networks:
         The paper's order updates the discriminator before the generator's gradients are known. If these turn out not to
         be finite, `undo` brings it back. Two copies alternate, because the host learns of a bad step one step later.
         """
+        changed = self._undoable()
         if not self.kept:
-            self.kept = [[torch.empty_like(tensor) for tensor in self._undoable()] for _ in range(2)]
+            self.kept = [torch.empty(sum(tensor.numel() for tensor in changed), device=self.bad.device) for _ in range(2)]
         self.turn = 1 - self.turn
-        torch._foreach_copy_(self.kept[self.turn], self._undoable())
+        torch.cat(changed, out=self.kept[self.turn])  # one kernel for some dozens of them
 
     def undo(self, steps: int) -> None:
         """Bring the discriminator back to what it was before the last step (1) or the one before it (2).
 
         The generator and the moving average need none: `bad` kept them from changing.
         """
-        torch._foreach_copy_(self._undoable(), self.kept[self.turn if steps == 1 else 1 - self.turn])
+        changed = self._undoable()
+        kept = self.kept[self.turn if steps == 1 else 1 - self.turn]
+        for tensor, values in zip(changed, kept.split([tensor.numel() for tensor in changed]), strict=True):
+            tensor.copy_(values)
 
     def state(self) -> dict[str, Any]:
         """Everything to go on with, as nested dictionaries of tensors: nothing that belongs to a version of torch."""
@@ -159,7 +165,9 @@ def build(config: Config, ranks: Ranks, precision: str | None = None) -> Network
         if layout == "channels_last":
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.train.compile:
-            module.compile()
+            # Sizes never change in a training; where it saw two (the discriminator judges true and generated pairs in one
+            # batch, then generated ones alone) torch would else compile for any size, which is slower.
+            module.compile(dynamic=False)
     average = {}
     if config.train.ema:
         average = {name: tensor.detach().clone() for name, tensor in generator.named_parameters()}
@@ -213,7 +221,7 @@ def update(module: nn.Module, optimiser: torch.optim.Adam, bad: torch.Tensor) ->
         # Else elements of weight and gradient would be mixed up, without a word.
         assert parameter.grad.is_contiguous() == parameter.is_contiguous(), "memory layouts differ"
         view.grad = in_memory_order(parameter.grad)
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm([view.grad for view in views])))
+    norm = torch.nn.utils.get_total_norm(view.grad for view in views)
     bad = torch.maximum(bad, (~torch.isfinite(norm)).to(bad.dtype))
     optimiser.found_inf = bad  # type: ignore[attr-defined]
     optimiser.step()

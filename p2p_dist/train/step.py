@@ -39,7 +39,7 @@ def train_step(
     target: torch.Tensor,
     noise: torch.Tensor | None,
     config: Config,
-    dropout_seed: int,
+    dropout_seed: int | None,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Update both networks: discriminator on the detached output, then generator against the updated discriminator.
 
@@ -50,7 +50,8 @@ def train_step(
 
     Args:
         input, target: (batch, pictures, mels, frames) from -1 to 1. noise: (batch, noise_channels, mels, frames) or None.
-        dropout_seed: of the drop-out mask; only models that drop draw from it.
+        dropout_seed: of the drop-out mask; only models that drop draw from it. None: the mask is drawn from torch's state as
+            it is, for a step captured as a graph, which can't seed: one seeds before each replay.
 
     Returns:
         the losses and gradient norms, 0-dimensional, and flags (2,): whether anything was not finite on any rank up to
@@ -62,7 +63,7 @@ def train_step(
     networks.keep()
 
     def generate(number: int, generator: nn.Module) -> torch.Tensor:
-        if config.model.dropout:
+        if config.model.dropout and dropout_seed is not None:
             torch.manual_seed(dropout_seed + number)
         with networks.autocast():
             return generator(shares[number].input, shares[number].noise)
@@ -99,7 +100,7 @@ def train_step(
         parameters = dict(networks.generator.named_parameters())
         for name, average in networks.average.items():
             average.lerp_(parameters[name], moved)
-        networks.bad = bad
+        networks.bad.copy_(bad)  # in its place, for a graph of the GPU, which reads it there in the next step
         here = ~torch.isfinite(terms["discriminator"] + terms["generator"])
     return terms, torch.stack((bad, here.to(bad.dtype)))
 

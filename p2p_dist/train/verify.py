@@ -1,8 +1,9 @@
-"""Look over a whole run: is every checkpoint what its record says, was every batch the one that it should be?"""
+"""Look over a whole run: is every checkpoint and shard what its record says, was every batch the one that it should be?"""
 
 from __future__ import annotations
 
 from p2p_dist import rundir
+from p2p_dist.data import verify as dataset
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.rundir import RunDir
@@ -10,7 +11,7 @@ from p2p_dist.train import checkpoint
 
 
 def verify(run: RunDir) -> list[str]:
-    """Read every checkpoint and recompute every global batch of a run from its manifest and seed. Changes nothing.
+    """Read every checkpoint and shard, and recompute every global batch from manifest and seed. Changes nothing.
 
     Returns:
         what is not as it should be, a line each; nothing where all is well.
@@ -18,7 +19,7 @@ def verify(run: RunDir) -> list[str]:
     Raises:
         ValueError: there is no such run.
     """
-    return _checkpoints(run) + _batches(run)
+    return _checkpoints(run) + _shards(run) + _batches(run)
 
 
 def _checkpoints(run: RunDir) -> list[str]:
@@ -38,6 +39,14 @@ def _checkpoints(run: RunDir) -> list[str]:
     aside = sorted(run.checkpoints.glob("damaged-*")) if run.checkpoints.is_dir() else []
     found += [f"{path} was damaged and set aside" for path in aside]
     return found
+
+
+def _shards(run: RunDir) -> list[str]:
+    try:
+        dataset.verify(run.shards)
+    except (ValueError, OSError) as error:
+        return [str(error)]
+    return []
 
 
 def _batches(run: RunDir) -> list[str]:

@@ -1,4 +1,4 @@
-"""Random pairs from shards: ours in place, plain preadv, webdataset's reader, the thesis's folder of npz files.
+"""Random pairs from shards: ours in place (with checksums the first time), plain preadv, webdataset, a folder of npz files.
 
 python tests/benchmarks/stream.py --data DIR
 
@@ -94,6 +94,11 @@ def _compare(index: Index, folder: Path, thesis: list[Path], data, options) -> d
         for numbers in plan:
             index.read(numbers)
 
+    def first_time() -> None:
+        for number in np.concatenate(plan):
+            index._checked[number] = False
+            index.read(np.array([number]))
+
     def scale(pairs: torch.Tensor) -> torch.Tensor:
         return (pairs.float() - stream.low) * (2 / (stream.high - stream.low)) - 1
 
@@ -117,6 +122,7 @@ def _compare(index: Index, folder: Path, thesis: list[Path], data, options) -> d
     readers: dict[str, Callable[[], None]] = {
         "bytes: plain preadv": preadv,
         "bytes: ours, in place": in_place,
+        "bytes: ours, in place, the first time": first_time,
         "float32 batch: ours": ours,
         "float32 batch: webdataset's reader": webdataset_reader,
         "float32 batch: folder of npz files": npz_files,

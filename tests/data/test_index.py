@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -125,6 +125,75 @@ def test_a_shard_cut_under_the_reader_names_shard_and_offset(copy: Path, monkeyp
     with pytest.raises(FileNotFoundError) as missing:
         found.read(np.array([last]))
     assert f"{sample.shard} at offset {sample.input}" in missing.value.filename
+
+
+def flip(shard: Path, place: int) -> None:
+    """Change one bit of a file in place."""
+    with shard.open("r+b") as file:
+        file.seek(place)
+        (value,) = file.read(1)
+        file.seek(place)
+        file.write(bytes([value ^ 4]))
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_a_flipped_bit_is_found_when_its_sample_is_read(copy: Path, data: st.DataObject) -> None:
+    """Wherever it is: in a header, the json, an array, padding. The samples around it are read as they were."""
+    split = data.draw(st.sampled_from(["train", "test"]))
+    found = Index(copy, split)
+    number = data.draw(st.integers(0, len(found) - 1))
+    sample = found.samples[number]
+    before = 0
+    if number and found.samples[number - 1].shard == sample.shard:
+        before = found.samples[number - 1].target + 2048
+    # The target is the last array of a sample; the directory of the npz follows.
+    place = data.draw(st.integers(before + 512 if before else 0, sample.target + 2047))
+    flip(copy / sample.shard, place)
+    try:
+        with pytest.raises(files.DamagedError, match=rf"{sample.shard} is damaged: sample {sample.key}: "):
+            found.read(np.array([number]))
+        others = [n for n in range(len(found)) if n != number]
+        found.read(np.array(others))
+    finally:
+        flip(copy / sample.shard, place)
+    found.read(np.array([number]))
+    found.close()
+
+
+def test_a_sample_is_checked_once_and_again_by_the_next_reader(copy: Path) -> None:
+    found = Index(copy, "train")
+    found.read(np.arange(len(found)))
+    flip(copy / found.samples[2].shard, found.samples[2].target + 7)
+    found.read(np.array([2]))
+    with pytest.raises(files.DamagedError, match=found.samples[2].key):
+        Index(copy, "train").read(np.array([2]))
+
+
+def test_a_sample_read_wrong_once_is_read_again(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, left = os.preadv, [1]
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        got = real(descriptor, buffers, offset)
+        if len(buffers) > 1 and left[0]:
+            left[0] -= 1
+            buffers[1][5] ^= 1
+        return got
+
+    expected = Index(dataset, "train").read(np.array([1]))
+    monkeypatch.setattr(os, "preadv", preadv)
+    np.testing.assert_array_equal(Index(dataset, "train").read(np.array([1])), expected)
+    assert left == [0]
+
+
+@pytest.mark.parametrize("offset", [-5, 3, 10, 10**12])
+def test_a_sample_that_does_not_lie_where_the_manifest_says_is_damaged(copy: Path, offset: int) -> None:
+    """The manifest's digest is one that anybody can make."""
+    manifest = files.read_json(copy / index.MANIFEST)
+    manifest["splits"]["train"]["samples"][0][2] = offset
+    index.write_manifest(copy, manifest)
+    with pytest.raises((files.DamagedError, OSError)):
+        Index(copy, "train").read(np.array([0]))
 
 
 @pytest.mark.parametrize("failures", [1, 2])

@@ -98,10 +98,29 @@ def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
     from p2p_dist.evaluate.excerpts import read_sound
 
     decoded = stems.load(Source("D", "test", songs / "test" / "D"))
-    input, target, rate = read_sound(dataset / "audio-test-00000-d.tar", "00000-d")
+    shard = dataset / "audio-test-00000-d.tar"
+    input, target, rate = read_sound(shard, "00000-d", files.sha256_file(shard))
     assert rate == decoded.sample_rate
     np.testing.assert_allclose(input, decoded.sum_of(["bass", "other", "vocals"]), atol=2**-22)
     np.testing.assert_allclose(target, decoded.stems["drums"], atol=2**-22)
+
+
+def test_held_out_sound_that_is_damaged_is_never_heard(dataset: Path, tmp_path: Path) -> None:
+    from p2p_dist.evaluate.excerpts import from_shards
+
+    copy = Path(shutil.copytree(dataset, tmp_path / "copy"))
+    (song,) = from_shards(copy, "test", 10)
+    song.read()
+    shard = copy / "audio-test-00000-d.tar"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(files.DamagedError, match=r"audio-test-00000-d\.tar is damaged: the sound of 00000-d") as damaged:
+        song.read()
+    assert "the launch command" in str(damaged.value)
+    shard.unlink()
+    with pytest.raises(files.DamagedError, match=r"audio-test-00000-d\.tar: the sound of 00000-d is missing"):
+        song.read()
 
 
 @given(st.text())

@@ -38,6 +38,26 @@ def test_part_of_a_file_leaves_the_rest(tmp_path):
     assert read.model == presets.preset("small").model
 
 
+def test_what_is_written_without_quotes_is_what_the_setting_takes(tmp_path):
+    """YAML 1.1 reads 12:30:00 as the number 45000, `no` as false, 2026-11-26 as a day, 0123 as 83."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "resources: {time: 12:30:00, account: 0123, partition: no, site: 2026-11-26, nodes: +3, container: ~}\n"
+        "train: {tensorboard: on, compile: No, learning_rate: .5, ema: 0, log_every: 7}\ndata: {root: '12:30'}\n"
+    )
+    read = presets.from_yaml(path)
+    where = read.resources
+    assert (where.time, where.account, where.partition, where.site) == ("12:30:00", "0123", "no", "2026-11-26")
+    assert (where.nodes, where.container, read.data.root) == (3, None, "12:30")
+    assert (read.train.tensorboard, read.train.compile) == (True, False)
+    assert (read.train.learning_rate, read.train.ema, read.train.log_every) == (0.5, 0.0, 7)
+    path.write_text(presets.to_yaml(read))
+    assert presets.from_yaml(path) == read
+    assert all(type(value) is str for value in (where.time, read.data.root, read.model.norm))
+    path.write_text("resources: {time: 90}")
+    assert config.seconds_of(presets.from_yaml(path).resources.time) == 5400
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -51,6 +71,14 @@ def test_part_of_a_file_leaves_the_rest(tmp_path):
         ("a: [", r"mine\.yaml is not readable as YAML"),
         ("\x00", r"mine\.yaml"),
         ("", r"mine\.yaml: it must be a list"),
+        ("train:\n  seed: 1\n  seed: 2", r"mine\.yaml is not readable as YAML: line 3: seed is written twice"),
+        ("train: {seed: 1}\ntrain: {seed: 1}", r"line 2: train is written twice"),
+        ("train:\n  keep_last: 010", r"train\.keep_last must be of kind int, not 010"),
+        ("train:\n  keep_last: 1_0", r"train\.keep_last must be of kind int, not 1_0"),
+        ("train:\n  tensorboard: maybe", r"train\.tensorboard must be of kind bool, not maybe"),
+        ("train: !!python/object/apply:os.system [ls]", r"mine\.yaml is not readable as YAML: line 1: "),
+        ("train: !!int ten", r"mine\.yaml is not readable as YAML"),
+        ("[" * 3000, r"mine\.yaml is not readable as YAML"),
         ("preset: smaller", r"mine\.yaml: unknown preset 'smaller'"),
     ],
 )

@@ -262,6 +262,45 @@ def test_a_run_that_exists_is_its_own_preset(place):
         rundir.begin(run, other.settings, "songs")
 
 
+def test_what_is_typed_wins_over_the_alternative_that_a_preset_or_file_names(place, tmp_path):
+    """`--preset small` names epochs: --train.steps takes their place, and the other way round."""
+
+    def length(*arguments):
+        train = submit.parse(list(arguments))[0].settings.train
+        return train.epochs, train.steps
+
+    assert length("--preset", "small", "--train.steps", "10") == (None, 10)
+    assert length("--preset", "small", "--train.steps=10", "--train.epochs", "None") == (None, 10)
+    assert length("--preset", "tiny", "--train.epochs", "2") == (2.0, None)
+    assert length("--preset", "tiny", "--train.epochs", "None") == (None, presets.preset("tiny").train.steps)
+    file = tmp_path / "mine.yaml"
+    file.write_text("preset: small\ntrain: {steps: 5}\n")
+    assert length("--config", str(file)) == (None, 5)
+    assert length("--config", str(file), "--train.steps", "6") == (None, 6)
+    assert length("--config", str(file), "--train.epochs", "3") == (3.0, None)
+    file.write_text("train: {epochs: 5}\n")
+    assert length("--config", str(file), "--preset", "tiny") == (5.0, None)
+    file.write_text("train: {epochs: 5, steps: 4}\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml: either train\.epochs"):
+        length("--config", str(file))
+
+
+def test_a_run_that_is_not_there_is_begun_only_where_something_says_of_what(place):
+    for name in ("drums-demo", "bass-small"):
+        command, run = submit.parse(["--preset", "tiny", "--run", name])
+        rundir.begin(run, command.settings, "songs")
+    for typed in (["--run", "drms-demo"], ["--run=drms-demo", "--nodes", "2"]):
+        with pytest.raises(
+            ValueError, match=r"no run drms-demo in [^;]*; did you mean drums-demo\?\nthere are: bass-small, drums"
+        ):
+            submit.main(typed)
+    with pytest.raises(ValueError, match="no run bass-small-seed-0 in"):
+        submit.main(["--run", "bass-small", "--sweep", "train.seed=0,1", "--dry-run"])
+    for typed in (["--run", "drums-demo"], ["--run", "new", "--preset", "tiny"], ["--sweep", "train.seed=0,1"]):
+        assert submit.main([*typed, "--cluster", "slurm", "--dry-run"]) == console.DONE
+    assert submit.parse(["--run", "drums-demo"])[0].settings.preset == "tiny", "the page's own command, for who has the run"
+
+
 def test_a_sweep_is_one_run_for_each_combination(place):
     sweep = ("train.seed=0,1", "train.learning-rate=1e-4,2e-4,3e-4")
     found = submit.combinations(["--data", "/songs", "--nodes", "2"], list(sweep), "drums-default")
@@ -302,7 +341,11 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
         (["--data", "/no/such/folder"], "no folder /no/such/folder"),
         (["--data", "EMPTY"], "expected train/ and test/"),
         (["--data", ""], "--data is empty"),
-        (["--preset", "small", "--train.steps", "3"], "--train.epochs None"),
+        (["--preset", "small", "--train.steps", "3", "--train.epochs", "4"], "either train.epochs (4.0) or train.steps (3)"),
+        (["--preset", "tiny", "--train.steps", "None"], "either train.epochs (None) or train.steps (None)"),
+        (["--run", "drms-demo"], "no run drms-demo"),
+        (["--run", ""], "use letters"),
+        (["--nodes", "2", "--run=x", "--task", "bass"], "--preset demo for the example song"),
         (["--train.l1-weight", "nan"], "l1-weight"),
         (["--run", "../up"], "use letters"),
         (["--config", "/no/such.yaml"], "no file /no/such.yaml"),
@@ -359,13 +402,23 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     (tmp_path / "sites").mkdir()
     shutil.copy(CHECKOUT / "hpc" / "sites" / "slurm.yaml", tmp_path / "sites" / "mine.yaml")
     good = yaml.safe_load((tmp_path / "sites" / "mine.yaml").read_text())
-    changes = [({"gpus": 8}, "gpus"), ({"evaluate_time": 7200}, "quotes"), ({"limits": {"a": {"hours": 3}}}, "limits of a")]
+    changes = [
+        ({"gpus": 8}, "gpus"),
+        ({"evaluate_time": [7200]}, "evaluate_time is .7200.: write text"),
+        ({"limits": {"a": {"hours": 3}}}, "limits of a"),
+    ]
     changes += [({"limits": None}, "mine.yaml: limits is None: write {partition"), ({"whole_nodes": "a"}, "list of texts")]
     changes += [({"gpus_per_node": "8"}, "gpus_per_node is '8': write a whole number"), ({"requeue": "no"}, "true or false")]
-    changes += [({"gpu_hours_per_node_hour": "4"}, "finite number"), ({"limits": {"a": {"nodes": "4"}}}, "limits of a: write")]
+    changes += [
+        ({"gpu_hours_per_node_hour": "x"}, "finite number"),
+        ({"limits": {"a": {"nodes": "4"}}}, "limits of a: write"),
+    ]
     changes += [({name: 0}, f"mine.yaml: {name} is 0") for name in ("cores_per_process", "preprocess_cores")]
     changes += [({"evaluate_processes": 0}, "mine.yaml: evaluate_processes is 0"), ({"partition": ""}, "partition is ''")]
-    changes += [({"gpu_hours_per_gpu_hour": math.inf}, "gpu_hours_per_gpu_hour is inf"), ({"memory_per_node": "much"}, "480G")]
+    changes += [
+        ({"gpu_hours_per_gpu_hour": math.inf}, r"gpu_hour is \.inf"),
+        ({"memory_per_node": "much"}, "480G"),
+    ]
     changes += [({"cpu_masks": ["hello"]}, "mine.yaml: 'hello' in cpu_masks"), ({"limits": {"a": {"nodes": 0}}}, "limits of a")]
     changes += [({"evaluate_time": "soon"}, "mine.yaml: evaluate_time: time 'soon'"), ({"environment": "no.sh"}, "no file")]
     for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "mine.yaml: limits of a: .*1:30:00")):
@@ -373,10 +426,26 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=said):
             site.load("mine")
     (tmp_path / "sites" / "mine.yaml").write_text("limits: {small")
-    with pytest.raises(ValueError, match="not YAML"):
+    with pytest.raises(ValueError, match="not readable as YAML"):
         site.load("mine")
     with pytest.raises(ValueError, match="no site other"):
         site.load("other")
+
+
+def test_a_site_file_is_read_as_it_is_written(tmp_path):
+    """Without quotes too: a time is no number of base 60, `no` no name of a partition's, digits may name an account."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(
+        "partition: no\ncpu_partition: 010\nevaluate_time: 2:00:00\npreprocess_time: 90\nrequeue: no\nneeds_account: yes\n"
+        "container_binds: [/a, /1:/2]\nlimits: {on: {time: 12:30:00, nodes: 4}}\n"
+    )
+    read = site.load("slurm", str(mine))
+    assert (read.partition, read.cpu_partition, read.requeue, read.needs_account) == ("no", "010", False, True)
+    assert (read.evaluate_time, read.preprocess_time) == ("2:00:00", "90")
+    assert read.limits == {"on": {"time": "12:30:00", "nodes": 4}} and read.container_binds == ["/a", "/1:/2"]
+    mine.write_text("partition: a\nlimits: {a: {nodes: 3,\n nodes: 4}}\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml is not readable as YAML: line 3: nodes is written twice"):
+        site.load("slurm", str(mine))
 
 
 def test_queued_jobs_are_known_by_their_comment(tmp_path, monkeypatch):

@@ -48,6 +48,15 @@ def test_the_commands_work_when_pasted(block, clone):
 def test_the_demo_takes_three_minutes_at_most_once_installed(clone):
     """The promise of the README's first section, with the installation done by the block before."""
     begun = time.monotonic()
-    command = [str(clone / ".venv" / "bin" / "python"), "launch/submit.py", "--nodes", "2", "--run", "again"]
+    command = [
+        str(clone / ".venv" / "bin" / "python"),
+        "launch/submit.py",
+        "--nodes",
+        "2",
+        "--preset",
+        "demo",
+        "--run",
+        "again",
+    ]
     subprocess.run(command, cwd=clone, check=True, stdout=subprocess.DEVNULL, timeout=180)
     assert time.monotonic() - begun < 180

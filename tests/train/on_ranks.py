@@ -211,6 +211,11 @@ def everything(built: networks.Networks) -> dict[str, torch.Tensor]:
     return found
 
 
+def in_use(built: networks.Networks) -> list[torch.Tensor]:
+    """The tensors themselves of which `everything` gives copies."""
+    return list(checkpoint.tensors(built.state()))
+
+
 def leave(folder: Path) -> None:
     """The training as the launcher's process runs it; ends the process."""
     from p2p_dist.jobs import stages

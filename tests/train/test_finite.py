@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from p2p_dist import rundir
+from p2p_dist.data import index
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.presets import PRESETS
 from p2p_dist.train import checkpoint, networks, step
+from p2p_dist.train.verify import verify
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
 from tests.train.test_step import small, thesis
@@ -68,14 +70,52 @@ def poisoned(tiny_shards, tmp_path):
     """Shards in which the target of one window is not a number; its key, and the step and rank (of 2) that meet it."""
     folder = tmp_path / "shards" / "tiny"
     shutil.copytree(tiny_shards, folder)
-    index = Index(folder, "train")
-    stream = Stream(index, PRESETS["tiny"].data, seed=0, global_batch_size=4, rank=1, world_size=2)
+    found = Index(folder, "train")
+    stream = Stream(found, PRESETS["tiny"].data, seed=0, global_batch_size=4, rank=1, world_size=2)
     number = int(stream.samples(stream.places(6))[1])
-    sample = index.samples[number]
+    sample = found.samples[number]
     with (folder / sample.shard).open("r+b") as shard:
         shard.seek(sample.target)
         shard.write(np.full(8, np.nan, np.float16).tobytes())
+    rewrite_checksums(folder, sample.shard)
     return sample.key
+
+
+def rewrite_checksums(folder, shard):
+    """Let the manifest say what is in the shard now, as if it had been made so."""
+    manifest = index.read_manifest(folder)
+    checksums = {row["key"]: row["checksum"] for row in index.index_shard(folder / shard)}
+    samples = manifest["splits"]["train"]["samples"]
+    manifest["splits"]["train"]["samples"] = [[*row[:4], checksums.get(row[0], row[4])] for row in samples]
+    index.write_manifest(folder, manifest)
+
+
+@pytest.mark.parametrize("stage", ["none", "device"])
+def test_a_damaged_sample_ends_the_run_and_is_named(ranks, tiny_shards, tmp_path, new_run, stage):
+    """Row 7: one flipped bit in a sample of the shards, which only one rank reads.
+
+    Seen: training goes on with other values, and verify says that all is well.
+    Now: the run fails and is not begun again, with shard and key in its outcome; verify names them too.
+    """
+    folder = tmp_path / "shards" / "tiny"
+    shutil.copytree(tiny_shards, folder)
+    found = Index(folder, "train")
+    stream = Stream(found, PRESETS["tiny"].data, seed=0, global_batch_size=4, rank=1, world_size=2)
+    sample = found.samples[int(stream.samples(stream.places(2))[1])]
+    with (folder / sample.shard).open("r+b") as shard:
+        shard.seek(sample.input + 1000)
+        (value,) = shard.read(1)
+        shard.seek(sample.input + 1000)
+        shard.write(bytes([value ^ 8]))
+    run, _ = new_run(data={"stage": stage})
+    with pytest.raises(RanksFailed) as failure:
+        ranks(2, on_ranks.leave, run.path)
+    assert failure.value.codes[1] == 1
+    outcome = run.read_outcome()
+    assert outcome["outcome"] == "failed"
+    assert f"{sample.shard} is damaged: sample {sample.key}: " in outcome["message"]
+    (line,) = [line for line in verify(run) if "damaged" in line]
+    assert sample.shard in line and sample.key in line
 
 
 def test_the_run_ends_and_names_step_rank_and_sample(ranks, poisoned, new_run):
