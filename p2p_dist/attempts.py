@@ -12,10 +12,13 @@ An attempt that was killed with all that watched it wrote no end: the next one w
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+_NUMBER = re.compile("[0-9]{1,15}")
 
 SAME_PLACE = 3
 """Starts from one place, one after the other, after which no further one is tried: it would burn node hours for days."""
@@ -92,7 +95,7 @@ def starts(log: Path, since_launch: bool = False) -> list[Start]:
             case ["start", name, _, begun, nodes, *_]:
                 found[name] = Start(name, int(nodes), float(begun))
             case ["end", name, _, ended, code, why, *rest] if name in found:
-                saved = float(rest[0]) if rest and rest[0].isdigit() else 0.0
+                saved = float(rest[0]) if rest and _NUMBER.fullmatch(rest[0]) else 0.0
                 found[name] = replace(found[name], ended=float(ended), code=code, why=why, saved=saved)
     return list(found.values())
 
@@ -103,9 +106,9 @@ def _lines(log: Path) -> Iterator[list[str]]:
         match words := line.split():
             case ["launch", _, *_]:
                 yield words
-            case ["start", _, progress, seconds, nodes, *_] if (progress + seconds + nodes).isdigit():
+            case ["start", _, progress, seconds, nodes, *_] if all(map(_NUMBER.fullmatch, (progress, seconds, nodes))):
                 yield words
-            case ["end", _, _, seconds, _, _, *_] if seconds.isdigit():
+            case ["end", _, _, seconds, _, _, *_] if _NUMBER.fullmatch(seconds):
                 yield words
 
 

@@ -9,9 +9,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from p2p_dist import files
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 DONE, FAILED, USAGE, CRASHED, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 """Exit codes: done; failed, do not requeue; wrong usage; an error that is not the run's own, such as a lost peer or a hang,
@@ -33,8 +36,17 @@ def one_line(text: str) -> str:
     return _visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def cell(text: str) -> Text:
+    """The same for a table of rich, which would take [red] for an order."""
+    from rich.text import Text
+
+    return Text(_visible(text).replace("\t", "\\t"))
+
+
 def _visible(text: str) -> str:
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: repr(found[0])[1:-1], text)
+    """Control characters as escapes, and those that turn the direction of writing, by which a text can show as another."""
+    unseen = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+    return re.sub(unseen, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from p2p_dist import files, records
+
 
 class Owner:
     """Ownership of a folder: a lock on a file in it that the kernel drops when its last holder ends, however it ends.
@@ -69,8 +71,9 @@ def owner_of(folder: Path) -> dict[str, Any] | None:
 
 
 def _read(text: bytes) -> dict[str, Any]:
+    shape = {"process": records.COUNT, "host": str, "since": str}
     try:
-        owner = json.loads(text)
-    except ValueError:  # not written yet
+        owner: dict[str, Any] = records.parse(text, shape, where=".owner")
+    except files.DamagedError:  # not written yet, or by something else: the lock tells, this is for people
         return {}
-    return owner if isinstance(owner, dict) else {}
+    return owner

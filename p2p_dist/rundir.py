@@ -7,14 +7,26 @@ import json
 import os
 import re
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import config, console, files, presets, provenance, snapshot, songs
+from p2p_dist import config, console, files, presets, provenance, records, snapshot, songs
 from p2p_dist.owner import Owner
+from p2p_dist.records import COUNT, Maybe
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+_OUTCOME = {
+    "attempt": str,
+    "stage": str,
+    "outcome": re.compile("done|stopped|failed"),
+    "step": Maybe(COUNT),
+    "message": str,
+}
+_BEST = {"step": COUNT, "score": float, "chosen_on": str, "note": str}
 
 
 def runs_root() -> Path:
@@ -121,7 +133,16 @@ class RunDir:
         if not self.dataset.is_file():
             cure = "missing; it names the run's shards, and typing the run's launch command again writes it"
             raise FileNotFoundError(errno.ENOENT, cure, str(self.dataset))
-        return self.path.parent.parent / "shards" / str(files.read_json(self.dataset)["name"])
+        return self.path.parent.parent / "shards" / self.read_dataset()
+
+    def read_dataset(self) -> str:
+        """Name of the folder of shards that the run was begun with.
+
+        Raises:
+            FileNotFoundError: it is not known. ValueError: the file that names it is damaged.
+        """
+        cure = "remove it, and type the run's launch command again: it writes it anew"
+        return str(records.read(self.dataset, {"name": records.FILE}, cure)["name"])
 
     def write_outcome(self, stage: str, outcome: str, message: str = "", step: int | None = None) -> None:
         """Say how this attempt of a stage ended: done, stopped (go on) or failed (don't). Decides before any exit code."""
@@ -130,8 +151,12 @@ class RunDir:
         files.write_json(self.outcome_of(stage), value)
 
     def read_outcome(self, stage: str = "train") -> dict[str, Any] | None:
-        """The outcome of a stage's last attempt that lived to write one; of an array, of a part that did not end well."""
-        found = [files.read_json(path) for path in self.outcomes(stage)]
+        """The outcome of a stage's last attempt that lived to write one; of an array, of a part that did not end well.
+
+        Raises:
+            ValueError: a file of them is damaged.
+        """
+        found = [records.read(path, _OUTCOME) for path in self.outcomes(stage)]
         return next((one for one in found if one["outcome"] != "done"), found[0] if found else None)
 
     def outcomes(self, stage: str) -> list[Path]:
@@ -142,8 +167,14 @@ class RunDir:
         """What `best` says; None where no checkpoint has been chosen, or it is gone."""
         if not self.best.is_file():
             return None
-        best: dict[str, Any] = files.read_json(self.best)
+        cure = "remove it: the next evaluation or page writes it anew"
+        best: dict[str, Any] = records.read(self.best, _BEST, cure)
         return best if (self.checkpoints / step_name(best["step"])).is_dir() else None
+
+    def read_status(self) -> dict[str, Any] | None:
+        """What a stage last said of its progress: what, done, total, rate, seconds_left, note; None where none did."""
+        shape = {"what": str, "done?": COUNT, "total?": COUNT, "rate?": float, "seconds_left?": Maybe(float), "note?": str}
+        return records.read(self.status, shape) if self.status.is_file() else None
 
     def has_trained(self) -> bool:
         """Whether no further checkpoint will come: the training said that it ended, or no job of it is left (hpc/watch.sh)."""
@@ -173,7 +204,8 @@ def check_still_ours() -> None:
     path = os.environ.get("P2P_ATTEMPTS")
     if path is None:
         return
-    starts = [line.split()[1] for line in Path(path).read_text().splitlines() if line.startswith("start ")]
+    lines = [line.split() for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines()]
+    starts = [words[1] for words in lines if len(words) > 1 and words[0] == "start"]
     if starts and starts[-1] != attempt():
         raise SupersededError(f"attempt {attempt()} was superseded by {starts[-1]}: leaving without a trace")
 
@@ -244,7 +276,7 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
             + "\n  ".join(changed)
             + "\nits own can't change; give this one another name with --run NAME"
         )
-    begun_with = files.read_json(run.dataset)["name"] if run.dataset.is_file() else None
+    begun_with = run.read_dataset() if run.dataset.is_file() else None
     # Where it is missing, training compares the windows; before anything was learnt, songs may still come and go.
     if None not in (begun_with, dataset) and begun_with != dataset and find_steps(run.checkpoints):
         raise ValueError(
@@ -267,7 +299,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
         console.say(f"note: others could write in {run.path}; now only you can")
     if not run.config.is_file():
         files.write_json(run.provenance, provenance.gather())
-    if not run.dataset.is_file() or files.read_json(run.dataset)["name"] != dataset:
+    if not run.dataset.is_file() or run.read_dataset() != dataset:
         files.write_json(run.dataset, {"name": dataset})
     if not run.code.is_dir():
         snapshot.take(run.code)
@@ -285,11 +317,13 @@ def step_name(step: int) -> str:
 
 def find_steps(folder: Path) -> list[tuple[int, Path]]:
     """Step and path of every finished `step-...` in a folder, oldest first."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if match := re.fullmatch(r"step-(\d{8,})", path.name):
-            found.append((int(match.group(1)), path))
-    return sorted(found)
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith("step-") and entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    steps = {name: int(name[5:]) for name in names if re.fullmatch(r"step-[0-9]{8,18}", name)}
+    return sorted((step, folder / name) for name, step in steps.items() if name == step_name(step))
 
 
 def in_words(best: dict[str, Any]) -> str:
@@ -299,11 +333,19 @@ def in_words(best: dict[str, Any]) -> str:
 
 
 def is_evaluation(folder: Path) -> bool:
-    """Whether an evaluation is there with the files that it names."""
-    if not (folder / "metrics.json").is_file():
+    """Whether an evaluation is there, of the step that its folder is named after, with the files that it names.
+
+    One whose record is damaged is none: it is measured again.
+    """
+    shape = {"step": COUNT, "songs": [{"key": records.KEY}]}
+    try:
+        found = records.read(folder / "metrics.json", shape)
+        with os.scandir(folder / "audio") as entries:
+            there = {entry.name for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError, files.DamagedError):
         return False
-    keys = [song["key"] for song in files.read_json(folder / "metrics.json")["songs"]]
-    return all((folder / "audio" / f"{key}-{name}.flac").is_file() for key in keys for name in ("stem", "mix"))
+    wanted = {f"{song['key']}-{name}.flac" for song in found["songs"] for name in ("stem", "mix")}
+    return step_name(found["step"]) in folder.name and wanted <= there
 
 
 def dataset_name(root: Path, data: config.Data) -> str:
@@ -339,24 +381,56 @@ def append_metrics(run: RunDir, row: dict[str, Any]) -> None:
 
 
 def read_metrics(run: RunDir) -> list[dict[str, Any]]:
-    """All whole lines of numbers; a last line cut short by a kill is left out."""
+    """All whole lines of numbers; what is none, as a last line that was cut short by a kill, is left out."""
     if not run.metrics.is_file():
         return []
-    rows = []
-    for line in run.metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
+    with run.metrics.open("rb") as file:
+        return [row for line in file if (row := _row(line)) is not None]
+
+
+def last_metrics(run: RunDir) -> dict[str, Any] | None:
+    """The last whole line of numbers, read from the end of the file; None where there is none."""
+    return next((row for _, row in _from_the_end(run.metrics)), None)
 
 
 def cut_metrics(run: RunDir, step: int) -> None:
-    """Drop the lines after `step`, so that a resumed run writes none twice."""
-    rows = read_metrics(run)
-    kept = [row for row in rows if row["step"] <= step]
+    """Drop the lines after `step`, so that a resumed run writes none twice. Only those are read."""
     if run.metrics.is_file():
-        files.write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in kept))
+        kept = (end for end, row in _from_the_end(run.metrics) if row["step"] <= step)
+        os.truncate(run.metrics, next(kept, 0) if step else 0)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """One line of numbers; None where it is none."""
+    number = Maybe(float)
+    shape = {"step": COUNT, "digests?": str, "l1?": number, "images_per_second?": number}
+    try:
+        row = records.parse(line, shape, where="a line of numbers") if line.endswith(b"\n") else None
+    except files.DamagedError:
+        return None
+    assert row is None or isinstance(row, dict)
+    return row
+
+
+def _from_the_end(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The whole lines of numbers of a file, the last first, each with where it ends (bytes)."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        place, rest = file.seek(0, os.SEEK_END), b""
+        while place:
+            begin = max(0, place - max(1 << 16, len(rest)))  # twice as far each time, where a line does not end
+            file.seek(begin)
+            block = file.read(place - begin) + rest
+            end, place = begin + len(block), begin
+            first, *lines = block.splitlines(keepends=True) if begin else [b"", *block.splitlines(keepends=True)]
+            for line in reversed(lines):
+                if (row := _row(line)) is not None:
+                    yield end, row
+                end -= len(line)
+            rest = first
 
 
 def resolve(run: RunDir) -> config.Config:

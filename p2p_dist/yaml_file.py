@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 import types
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
+
+from p2p_dist import records
+from p2p_dist.files import DamagedError
 
 
 class Plain(str):
@@ -21,32 +25,7 @@ class Plain(str):
         return str(self)
 
 
-_MAP, _NULL, _MERGE, _STR = (f"tag:yaml.org,2002:{name}" for name in ("map", "null", "merge", "str"))
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that takes only null for something else than text, and refuses a key that is written twice."""
-
-    def scalar(self, node: yaml.ScalarNode) -> str:
-        return node.value if node.style else Plain(node.value)
-
-    def mapping(self, node: yaml.MappingNode) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value} is written twice", key.start_mark)
-                seen.add(key.value)
-        self.flatten_mapping(node)
-        return self.construct_mapping(node, deep=True)
-
-
-_Loader.yaml_implicit_resolvers = {}  # SafeLoader's own guesses
-_Loader.add_implicit_resolver(_NULL, re.compile("(~|null|Null|NULL|)$"), ["~", "n", "N", ""])
-_Loader.add_implicit_resolver(_MERGE, re.compile("<<$"), ["<"])
-_Loader.add_constructor(_STR, _Loader.scalar)
-_Loader.add_constructor(_MAP, _Loader.mapping)
 
 
 def read(path: Path) -> Any:
@@ -54,20 +33,68 @@ def read(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not YAML, a key twice, or not text; the message names the file, and the line where there is one.
+        DamagedError: not YAML, a name twice, an alias, a tag, or not text; names the file, and the line where there is one.
     """
+    text = records.text_of(path, "correct it, or restore it from a copy")
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return _values(yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
-        raise ValueError(f"{path} is not readable as YAML: {line}{error.problem or error.context}") from error
+        raise DamagedError(f"{path} is not readable as YAML: {line}{error.problem or error.context}") from error
     except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a text file") from error
-    except (RecursionError, ValueError) as error:  # nested a thousand deep; a tag such as !!int before what is none
-        raise ValueError(f"{path} is not readable as YAML: {str(error)[:200]}") from error
+        raise DamagedError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}") from error
+
+
+def _values(events: Iterable[Any]) -> Any:
+    """The values, without what a settings file does not need and a person does not see.
+
+    An alias can make a few lines as large as the memory, a tag makes other things than they look like, and of a key that is
+    written twice one would be lost in silence.
+    """
+    documents: list[Any] = []
+    inside: list[Any] = [documents]
+    keys: list[str | None] = [None]
+    for event in events:
+        problem = None
+        if isinstance(event, yaml.AliasEvent):
+            problem = "an alias (*name) is not taken here: write the value out"
+        elif getattr(event, "tag", None) is not None:
+            problem = f"a tag ({event.tag}) is not taken here"
+        elif isinstance(event, yaml.CollectionEndEvent):
+            inside.pop()
+            keys.pop()
+        elif isinstance(inside[-1], dict) and keys[-1] is None and isinstance(event, yaml.NodeEvent):
+            if not isinstance(event, yaml.ScalarEvent):
+                problem = "a name must be text"
+            elif event.value in inside[-1]:
+                problem = f"{event.value} is written twice"
+            else:
+                keys[-1] = event.value
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
+            empty: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
+            value = _scalar(event) if isinstance(event, yaml.ScalarEvent) else empty
+            if isinstance(inside[-1], dict):
+                inside[-1][keys[-1]] = value
+                keys[-1] = None
+            else:
+                inside[-1].append(value)
+            if not isinstance(event, yaml.ScalarEvent):
+                inside.append(value)
+                keys.append(None)
+            if len(inside) > records.DEPTH:
+                problem = f"it is nested more than {records.DEPTH} deep"
+            elif len(documents) > 1:
+                problem = "a second document begins here"
+        if problem is not None:
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+    return documents[0] if documents else None
+
+
+def _scalar(event: yaml.ScalarEvent) -> str | None:
+    if event.style or not event.implicit[0]:
+        return event.value
+    return None if event.value in ("~", "null", "Null", "NULL", "") else Plain(event.value)
 
 
 def convert(value: Any, kind: Any) -> Any:
@@ -91,7 +118,7 @@ def convert(value: Any, kind: Any) -> Any:
         if isinstance(value, Plain) and value.lower() in _TRUTH:
             return _TRUTH[value.lower()]
     elif kind is int:
-        if isinstance(value, Plain) and re.fullmatch(r"[-+]?(0|[1-9][0-9]*)", value):
+        if isinstance(value, Plain) and re.fullmatch(r"[-+]?(0|[1-9][0-9]{0,17})", value):
             return int(value)
     elif kind is float:
         if isinstance(value, str) and re.fullmatch(r"[-+]?(\.inf|\.nan)", value, re.IGNORECASE):

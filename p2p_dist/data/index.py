@@ -23,12 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from p2p_dist import files
+from p2p_dist import files, manifest
 
-SCHEMA = 3
-"""Of manifest.json; a reader that knows another refuses."""
-
-MANIFEST = "manifest.json"
+SCHEMA, MANIFEST, read_manifest = manifest.SCHEMA, manifest.NAME, manifest.read
 
 
 @dataclass(frozen=True)
@@ -133,14 +130,14 @@ class Index:
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        manifest = read_manifest(folder)
-        if split not in manifest["splits"]:
+        content = read_manifest(folder)
+        if split not in content["splits"]:
             raise ValueError(f"{folder} has no {split} songs: put songs into the folder {split}/ of the data")
-        part = manifest["splits"][split]
+        part = content["splits"][split]
         self.folder = folder
         self.samples = [Sample(*row) for row in part["samples"]]
-        self.shape: tuple[int, ...] = tuple(manifest["shape"])
-        self.dtype = np.dtype(manifest["dtype"])
+        self.shape: tuple[int, ...] = tuple(content["shape"])
+        self.dtype = np.dtype(content["dtype"])
         self.shards: dict[str, dict[str, Any]] = {shard["name"]: shard for shard in part["shards"]}
         self._open: dict[str, int] = {}
         self._checked = np.zeros(len(self.samples), bool)
@@ -267,24 +264,6 @@ class Index:
             os.close(self._open.popitem()[1])
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a dataset.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it has another schema, or was changed since it was written.
-    """
-    if not (folder / MANIFEST).is_file():
-        raise FileNotFoundError(errno.ENOENT, "no manifest: preprocessing has not finished", str(folder / MANIFEST))
-    manifest = files.read_json(folder / MANIFEST)
-    if isinstance(manifest, dict) and (schema := manifest.get("schema")) != SCHEMA:
-        raise ValueError(f"{folder / MANIFEST} has schema {schema}, this program knows {SCHEMA}: preprocess again")
-    if not files.is_sealed(manifest):
-        raise ValueError(f"{folder / MANIFEST} was changed since it was written: preprocess again, it is written anew")
-    assert isinstance(manifest, dict)
-    return manifest
-
-
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Write the manifest of a dataset, with the digest by which `read_manifest` knows it."""
     files.write_json(folder / MANIFEST, files.sealed(content))
@@ -304,9 +283,9 @@ def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> P
     """
     import fcntl
 
-    manifest = read_manifest(folder)
-    part = manifest["splits"][split]
-    copy = memory / f"p2p_dist-{os.getuid()}" / f"{files.digest(manifest)[:16]}-{split}"
+    content = read_manifest(folder)
+    part = content["splits"][split]
+    copy = memory / f"p2p_dist-{os.getuid()}" / f"{files.digest(content)[:16]}-{split}"
     copy.mkdir(parents=True, exist_ok=True)
     with (copy / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -326,5 +305,5 @@ def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> P
                 if found.hexdigest() != shard["sha256"]:
                     raise ValueError(f"{folder / shard['name']} differs from its manifest (sha256): preprocess it again")
         if not (copy / MANIFEST).is_file():
-            files.write_json(copy / MANIFEST, manifest)
+            files.write_json(copy / MANIFEST, content)
     return copy

@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import console, files, processes, songs
+from p2p_dist import console, files, processes, records, songs
 from p2p_dist.config import Data
 from p2p_dist.data import index
 from p2p_dist.data.card import card
@@ -164,7 +164,7 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
         if others:
             raise ValueError(f"{out} holds other things ({', '.join(sorted(others)[:3])}): name a new folder, or an empty one")
         return
-    found, wanted = files.read_json(path), json.loads(json.dumps(data.science()))
+    found, wanted = records.read(path, {str: None}), json.loads(json.dumps(data.science()))
     changed = [
         f"{name} is {found.get(name)!r} there, {wanted.get(name)!r} here"
         for name in sorted({*found, *wanted})
@@ -200,19 +200,19 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
     Args:
         left_out: names and reasons.
     """
-    records = [files.read_json(item.record(out)) for item in work if item.is_finished(out, data)]
-    kinds = {(record["dtype"], tuple(record["shape"])) for record in records if record["shard"]}
+    finished = [record for item in work if (record := item.finished(out, data)) is not None]
+    kinds = {(record["dtype"], tuple(record["shape"])) for record in finished if record["shard"]}
     if len(kinds) > 1:
         listed = ", ".join(f"{dtype} {shape}" for dtype, shape in sorted(kinds))
         raise ValueError(f"the songs give pictures of {len(kinds)} kinds ({listed}): keep them apart")
-    if not kinds and records:
-        raise ValueError(f"no window is left of {len(records)} songs: all targets are silent, raise --data.silent-share")
+    if not kinds and finished:
+        raise ValueError(f"no window is left of {len(finished)} songs: all targets are silent, raise --data.silent-share")
     if not kinds:
         raise ValueError("\n  ".join([f"none of {len(work)} songs could be read:", *(why for _, why in left_out)]))
     ((dtype, shape),) = kinds
     splits: dict[str, Any] = {}
     for split in songs.SPLITS:
-        part = [record for record in records if record["split"] == split]
+        part = [record for record in finished if record["split"] == split]
         if any(record["shard"] for record in part):
             splits[split] = {
                 "songs": [{"name": r["song"], "key": r["key"], "seconds": r["seconds"]} for r in part],
@@ -230,21 +230,21 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
         "splits": splits,
     }
     _remove_others(out, work)
-    files.write_text(out / "DATASET.md", card(manifest, records))
+    files.write_text(out / "DATASET.md", card(manifest, finished))
     index.write_manifest(out, manifest)
 
 
 def _remove_others(out: Path, work: list[Work]) -> None:
     """Remove the shards of songs that the data no longer has: a reader of all *.tar would take them for its own."""
-    records, here = {item.record(out) for item in work}, {(item.source.name, item.source.split) for item in work}
+    wanted, here = {item.record(out) for item in work}, {(item.source.name, item.source.split) for item in work}
     for path in (out / PARTS).glob("*-*.json"):
-        if path not in records:
+        if path not in wanted:
             record = read_record(path)
             # One of the same song has another number now, and was made anew.
             if record is not None and (record["song"], record["split"]) not in here:
                 console.complain(f"removed: {record['song']} ({record['split']}) is no longer in the data")
             path.unlink()
-    named = {f"{kind}{path.stem}.tar" for path in records for kind in ("", "audio-")}
+    named = {f"{kind}{path.stem}.tar" for path in wanted for kind in ("", "audio-")}
     for path in out.glob("*.tar"):
         if path.name not in named and re.match(r"(audio-)?(train|valid|test)-\d{5}-", path.name):
             path.unlink()

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from p2p_dist import files
+from p2p_dist import files, manifest, records
 from p2p_dist.audio import stems
 from p2p_dist.audio.stems import Sum
 from p2p_dist.config import Data, parse_task
@@ -58,12 +58,17 @@ class Work:
 
     def is_finished(self, out: Path, data: Data) -> bool:
         """Whether the song, as it is now, was made by these settings, and all that its record names is there."""
+        return self.finished(out, data) is not None
+
+    def finished(self, out: Path, data: Data) -> dict[str, Any] | None:
+        """The record of the song where it `is_finished`."""
         now = (self.stamp, data.digest())  # whether there is a record or not: later the stamp may be another
         record = read_record(self.record(out))
         if record is None or (record["source"], record["settings"]) != now:
-            return False
+            return None
         shards = [shard for shard in (record["shard"], record["audio"]) if shard]
-        return all((p := out / shard["name"]).is_file() and p.stat().st_size == shard["bytes"] for shard in shards)
+        whole = all((p := out / shard["name"]).is_file() and p.stat().st_size == shard["bytes"] for shard in shards)
+        return record if whole else None
 
     def forget(self, out: Path) -> None:
         """Remove what an earlier call made of it; first what says that it is there, the manifest and the record."""
@@ -104,10 +109,10 @@ class _Sound:
 def read_record(path: Path) -> dict[str, Any] | None:
     """The record of a finished song; None where there is none, or one that was damaged or changed."""
     try:
-        record = files.read_json(path)
-    except (OSError, ValueError):
+        found: dict[str, Any] = records.read(path, manifest.RECORD)
+    except (OSError, files.DamagedError):
         return None
-    return record if files.is_sealed(record) else None
+    return found if files.is_sealed(found) else None
 
 
 def slug(title: str) -> str:

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from p2p_dist import files
 from p2p_dist.audio.beats import Beats, track
 from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.config import Config, Data
 from p2p_dist.data.augment import random_for
 from p2p_dist.data.index import Index, read_manifest
 from p2p_dist.data.pairs import FLOOR, silent_to_zero
-from p2p_dist.data.song import PARTS
+from p2p_dist.data.song import PARTS, read_record
 from p2p_dist.evaluate import onsets
 
 COPY, SILENCE, NOISE = "copy the input", "silence", "noise hits"
@@ -66,8 +65,8 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
     Args:
         held_out: names of the songs that are evaluated; one that is also trained on is no baseline.
     """
-    records = [files.read_json(path) for path in sorted((dataset / PARTS).glob("train-*.json"))]
-    levels = [r["levels"]["target"] - r["levels"]["input"] for r in records if None not in r["levels"].values()]
+    finished = [record for path in sorted((dataset / PARTS).glob("train-*.json")) if (record := read_record(path))]
+    levels = [r["levels"]["target"] - r["levels"]["input"] for r in finished if None not in r["levels"].values()]
     level = float(np.median(levels)) if levels else 0.0
     if data.representation == "thesis":
         return Training([], "the thesis's pictures show the mix, not the stem", level)

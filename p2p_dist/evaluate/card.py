@@ -11,11 +11,12 @@ from typing import Any
 
 from safetensors import safe_open
 
-from p2p_dist import files
+from p2p_dist import files, records
 from p2p_dist.config import Config, parse_task
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.evaluate.metrics import MEASURES, REPORTED, is_pitched, shown
+from p2p_dist.records import Maybe
 from p2p_dist.rundir import RunDir, step_name
 
 
@@ -26,9 +27,8 @@ def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any
         evaluated, baselines: the contents of metrics.json by step, and of baselines.json.
     """
     path = run.path / "MODEL.md"
-    if not run.best.is_file():
+    if (best := run.read_best()) is None:
         return None
-    best = files.read_json(run.best)
     folder = run.checkpoints / step_name(best["step"])
     if not (folder / "generator.safetensors").is_file() or best["step"] not in evaluated:
         return None
@@ -56,12 +56,15 @@ def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any
     return path
 
 
+_PROVENANCE = {"begun": str, "version": str, "commit": Maybe(str), "packages": {str: Maybe(str)}}
+
+
 def _facts(run: RunDir, config: Config, folder: Path) -> list[tuple[str, str]]:
     weights = folder / "generator.safetensors"
     with safe_open(weights, framework="numpy") as opened:
         parameters = sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118 - no dict
     data, model, train = config.data, config.model, config.train
-    made_by = files.read_json(run.provenance) if run.provenance.is_file() else {}
+    made_by = records.read(run.provenance, _PROVENANCE, "remove it") if run.provenance.is_file() else {}
     versions = made_by.get("packages", {})
     facts = [
         (
@@ -98,7 +101,10 @@ def _facts(run: RunDir, config: Config, folder: Path) -> list[tuple[str, str]]:
 
 def _sha256(folder: Path) -> str:
     meta = folder / "meta.json"
-    return str(files.read_json(meta)["files"]["generator.safetensors"]["sha256"]) if meta.is_file() else "not recorded"
+    if not meta.is_file():
+        return "not recorded"
+    shape = {"files": {"generator.safetensors": {"sha256": str}}}
+    return str(records.read(meta, shape)["files"]["generator.safetensors"]["sha256"])
 
 
 def _trained_on(run: RunDir) -> list[str]:

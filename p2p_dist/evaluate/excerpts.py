@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from p2p_dist import files
+from p2p_dist import files, records
 from p2p_dist.audio import stems
 from p2p_dist.audio.beats import Beats, track
 from p2p_dist.audio.stems import mono
@@ -149,7 +148,7 @@ def read_sound(shard: Path, key: str, sha256: str) -> Sound:
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
         opened = {member.name.removeprefix(key + "."): archive.extractfile(member) for member in archive}
         sounds = {suffix: file.read() for suffix, file in opened.items() if file is not None}
-    gain = json.loads(sounds["json"])["gain"]
+    gain = records.parse(sounds["json"], {"gain": float}, where=f"{shard}: {key}.json")["gain"]
     input, rate = soundfile.read(io.BytesIO(sounds["input.flac"]), dtype="float32", always_2d=True)
     target, _ = soundfile.read(io.BytesIO(sounds["target.flac"]), dtype="float32", always_2d=True)
     return input * np.float32(gain), target * np.float32(gain), rate

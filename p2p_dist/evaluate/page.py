@@ -95,7 +95,7 @@ def write(run: RunDir, config: Config) -> Path:
             (step, _cells(content["splits"][ranked["reported_on"]], names), _score(ranked["checkpoints"], "step", step))
             for step, content in evaluated.items()
         ],
-        best=None if not run.best.is_file() else files.read_json(run.best),
+        best=run.read_best(),
         ranked=ranked,
         curves=[[curve(c.title, c.points, c.lines) for c in drawn if _decides(c.name) == decides] for decides in (True, False)],
         lines=list(dict.fromkeys(name for name in BASELINES for c in drawn if name in c.lines)),

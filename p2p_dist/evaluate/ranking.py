@@ -10,12 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import files
+from p2p_dist import files, records
 from p2p_dist.config import Config, Evaluate
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate import curves
 from p2p_dist.evaluate.baselines import CEILING
 from p2p_dist.evaluate.metrics import AMOUNT, REAL, TIME, Row, is_pitched, shown
+from p2p_dist.records import COUNT, KEY, Maybe
 from p2p_dist.rundir import RunDir, find_steps, step_name
 
 CHOOSING = "valid"
@@ -72,12 +73,26 @@ def score(found: dict[str, float], weights: Evaluate) -> float | None:
     return sum(shares[family] * value for family, value in found.items()) / total if total > 0 else None
 
 
+_ROW = {str: Maybe(float)}
+_AVERAGE = {"mean": _ROW, "interval": {str: (float, float)}, "absent": {str: str}}
+_SONG = {"name": str, "key": KEY, "output": _ROW, "absent": {str: str}}
+METRICS = {"step": COUNT, "songs": [_SONG], "splits": {str: _AVERAGE}}
+_OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, "rows": {str: _ROW}, "absent": {str: {str: str}}}
+BASELINES = {
+    "songs": {KEY: {**_OF_SONG, "missing": {str: str}}},
+    "splits": {str: {"songs": COUNT, "rows": {str: _AVERAGE}, "missing": {str: str}}},
+}
+"""Shapes of metrics.json and baselines.json."""
+
+
 def read(out: Path) -> tuple[dict[int, Any], Any] | None:
     """What was measured: step -> metrics.json, and baselines.json; None where there is nothing yet."""
     steps = [(step, path) for step, path in find_steps(out) if (path / "metrics.json").is_file()]
     if not steps or not (out / "baselines.json").is_file():
         return None
-    return {step: files.read_json(path / "metrics.json") for step, path in steps}, files.read_json(out / "baselines.json")
+    cure = "remove it and evaluate again"
+    evaluated = {step: records.read(path / "metrics.json", METRICS, cure) for step, path in steps}
+    return evaluated, records.read(out / "baselines.json", BASELINES, cure)
 
 
 def rank(evaluated: dict[int, Any], baselines: Any, config: Config, *, pitched: bool) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from p2p_dist import console, files
+from p2p_dist import console, files, records
 from p2p_dist.config import Config
 from p2p_dist.evaluate import baselines, generate
 from p2p_dist.evaluate.averages import Average, average
 from p2p_dist.evaluate.baselines import BASELINES, Stem, Training
 from p2p_dist.evaluate.excerpts import Excerpt, beats_of, from_there
 from p2p_dist.evaluate.metrics import Measured, is_pitched, measure
+from p2p_dist.records import Maybe
 
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
@@ -112,8 +113,14 @@ def _plain(one: Measured) -> dict[str, Any]:
     return {"row": one.row, "absent": one.absent, "parts": list(one.parts), "described": described}
 
 
+_ROW = {str: Maybe(float)}
+_DESCRIBED = (float,) * 41
+_MEASURED = {"row": _ROW, "absent": {str: str}, "parts": [_ROW], "described": [Maybe(_DESCRIBED)]}
+_SHAPE = {"name": str, "measured": {str: _MEASURED}, "missing": {str: str}, "real": [_DESCRIBED]}
+
+
 def _read(path: Path) -> Reference:
-    content = files.read_json(path)
+    content = records.read(path, _SHAPE, "remove it: it is measured again")
     measured = {
         name: Measured(one["row"], one["absent"], one["parts"], [None if d is None else np.array(d) for d in one["described"]])
         for name, one in content["measured"].items()
@@ -139,15 +146,9 @@ def _summarise(out: Path, excerpts: list[Excerpt], found: dict[str, Reference], 
         of = [found[excerpt.song.key] for excerpt in excerpts if excerpt.song.split == split]
         content["splits"][split] = _split(of)
     path = out / "baselines.json"
-    if not path.is_file() or files.read_json(path) != _as_read(content):
-        files.write_json(path, content)
-
-
-def _as_read(content: dict[str, Any]) -> Any:
-    """As it comes back from JSON: tuples as lists."""
-    import json
-
-    return json.loads(json.dumps(content))
+    text = files.json_text(content)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        files.write_text(path, text)
 
 
 def _split(of: list[Reference]) -> dict[str, Any]:

@@ -18,9 +18,9 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
-from p2p_dist import attempts, console, files, processes, rundir, snapshot
+from p2p_dist import attempts, console, files, manifest, processes, rundir, snapshot
 from p2p_dist.config import Config
 from p2p_dist.jobs import site, stages
 from p2p_dist.owner import Owner
@@ -66,7 +66,7 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
             elif console.has_bar(sys.stdout):  # else its log, which was shown, has said it
                 console.complain(f"error: {outcome['message']}")
             return console.FAILED
-    left_out = files.read_json(run.shards / "manifest.json")["left_out"]
+    left_out = manifest.read(run.shards)["left_out"]
     for song in left_out:
         console.complain(f"left out: {song['reason']}")
     console.say(stages.last_lines(run))
@@ -146,10 +146,8 @@ def _follow(stage: str, run: RunDir, child: subprocess.Popen[bytes], log: TextIO
                         console.say(line.rstrip("\n"))
                     elif line.startswith(_WORTH_SHOWING):
                         bar.above(line.rstrip("\n"))
-                if bar is not None and run.status.is_file():
-                    status = files.read_json(run.status)
-                    if status["what"] == stage:
-                        bar.follow(status["done"], status["total"], status["note"])
+                if bar is not None and (status := _status(run)) is not None and status["what"] == stage:
+                    bar.follow(status.get("done", 0), status.get("total", 0), status.get("note", ""))
                 if ended:
                     if asked and child.returncode == -signal.SIGTERM:  # before it could listen: it had not begun
                         return console.STOPPED
@@ -167,6 +165,14 @@ def _follow(stage: str, run: RunDir, child: subprocess.Popen[bytes], log: TextIO
     finally:
         if bar is not None:
             bar.close()
+
+
+def _status(run: RunDir) -> dict[str, Any] | None:
+    """What the stage says of its progress; None also where that can't be read: a bar is no reason to stop."""
+    try:
+        return run.read_status()
+    except (OSError, files.DamagedError):
+        return None
 
 
 def _tail(log: Path) -> str:
@@ -253,7 +259,7 @@ def fork_ranks(stage: str, folder: Path) -> NoReturn:
 
 def _last_step(run: RunDir) -> int:
     """The last step that has a line of numbers."""
-    return max((row["step"] for row in rundir.read_metrics(run)[-1:]), default=0)
+    return int((rundir.last_metrics(run) or {"step": 0})["step"])
 
 
 def free_port() -> int:

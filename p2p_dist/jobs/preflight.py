@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from p2p_dist import console, files, presets, rundir, snapshot
+from p2p_dist import console, files, presets, records, rundir, snapshot
 from p2p_dist.config import Config, Resources
 from p2p_dist.findings import FAILED, NONE, OK, Finding, report
 from p2p_dist.jobs import chain, queueing, site, slurm, submit
@@ -108,8 +108,9 @@ def _on_slurm(run: RunDir, settings: Config, place: site.Site) -> list[Finding]:
 
 def merge(run: RunDir, size: int, log: str) -> list[Finding]:
     """One finding a check, of all processes: the first that failed speaks for them; those that left nothing are a failure."""
-    left = [files.read_json(path) for path in sorted(run.results.glob("rank-*.json"))]
-    everyone = [[Finding(**one) for one in own] for own in left]
+    finding = dict.fromkeys(("check", "state", "found", "todo?"), str)
+    left = [records.read(path, [finding]) for path in sorted(run.results.glob("rank-*.json"))]
+    everyone = [[Finding(one["check"], one["state"], one["found"], one.get("todo", "")) for one in own] for own in left]
     found: list[Finding] = []
     if len(everyone) < size:
         found.append(_not_started(size - len(everyone), size, log, run))

@@ -14,10 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import console, files, presets, rundir, snapshot
+from p2p_dist import console, files, presets, records, rundir, snapshot
 from p2p_dist.config import Resources
 from p2p_dist.jobs import chain, queueing, site, slurm, submit
 from p2p_dist.jobs.check_folder import check_folder
+from p2p_dist.records import COUNT, Maybe
 from p2p_dist.rundir import RunDir
 
 WINDOW = 0.16
@@ -137,9 +138,24 @@ def _travel(one: dict[str, Any]) -> float:
     return float(one["gradient_bytes"] * 2 * (one["processes"] - 1) / one["processes"] / one["all_reduce"]["bus"])
 
 
+_WAY = {"batch": COUNT, "images_per_second": float, "data_wait": float}
+MEASURED = {
+    "nodes": COUNT,
+    "processes": COUNT,
+    "device": str,
+    "precision": str,
+    "flops_per_image": float,
+    "gradient_bytes": COUNT,
+    "all_reduce": Maybe({"bus": float}),
+    "weak": Maybe(_WAY),
+    "strong": Maybe(_WAY),
+}
+"""Shape of scaling.json, see train/scaling.py."""
+
+
 def report(root: Path, runs: list[RunDir]) -> int:
     """Print the table, write it and the numbers beside the plot; the exit code."""
-    found = [files.read_json(path) for run in runs if (path := run.path / "scaling.json").is_file()]
+    found = [records.read(path, MEASURED) for run in runs if (path := run.path / "scaling.json").is_file()]
     missing = [run for run in runs if not (run.path / "scaling.json").is_file()]
     for run in missing:
         logs = run.slurm / "scaling" if run.slurm.is_dir() else run.logs / "scaling.log"

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from p2p_dist import config, console, files, processes, rundir
+from p2p_dist import config, console, files, manifest, processes, rundir
 from p2p_dist.rundir import RunDir
 
 ASKED = (signal.SIGTERM, signal.SIGUSR2)
@@ -49,10 +49,9 @@ def is_preprocessed(shards: Path, trained: bool) -> str | None:
     Args:
         trained: whether something has been learnt from it.
     """
-    if not (shards / "manifest.json").is_file():
+    if (content := _manifest(shards)) is None:
         return None
-    content = files.read_json(shards / "manifest.json")
-    named = [s for part in content.get("splits", {}).values() for s in (*part["shards"], *part["audio"])]
+    named = [s for part in content["splits"].values() for s in (*part["shards"], *part["audio"])]
     missing = [s for s in named if not (p := shards / s["name"]).is_file() or p.stat().st_size != s["bytes"]]
     if missing or not named or (content["left_out"] and not trained):
         return None  # a song that could not be read may be readable now, as long as nothing has been learnt
@@ -62,15 +61,22 @@ def is_preprocessed(shards: Path, trained: bool) -> str | None:
     return ", ".join(counts)
 
 
+def _manifest(shards: Path) -> dict[str, Any] | None:
+    """The manifest of a folder of shards; None where it is missing, damaged or of another version: it is to be made anew."""
+    try:
+        return manifest.read(shards)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def is_done(stage: str, run: RunDir) -> str | None:
     """What there is already of a stage, in words; None where there is something to do."""
-    manifest = run.shards / "manifest.json"
-    if not manifest.is_file():
+    content = _manifest(run.shards)
+    if content is None:
         return None
     trained = rundir.find_steps(run.checkpoints)
     if stage == "preprocess":
         return is_preprocessed(run.shards, bool(trained))
-    content = files.read_json(manifest)
     if stage == "train":
         if "train" not in content["splits"]:
             return None
@@ -132,7 +138,7 @@ def train(run: RunDir, settings: config.Config) -> int:
 
 def evaluate(run: RunDir, settings: config.Config) -> int:
     """Measure and render the checkpoints that were not yet; where it runs beside the training, as they appear."""
-    if is_soundless(files.read_json(run.shards / "manifest.json")):
+    if is_soundless(manifest.read(run.shards)):
         console.say(f"evaluation {SOUNDLESS}")
         return console.DONE
     from p2p_dist.evaluate.checkpoints import evaluate
@@ -143,7 +149,7 @@ def evaluate(run: RunDir, settings: config.Config) -> int:
 
 def page(run: RunDir, settings: config.Config) -> int:
     """Write the page."""
-    if is_soundless(files.read_json(run.shards / "manifest.json")):
+    if is_soundless(manifest.read(run.shards)):
         console.say(f"page {SOUNDLESS}")
         return console.DONE
     from p2p_dist.evaluate.page import write

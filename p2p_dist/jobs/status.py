@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import config, console, files, rundir
+from p2p_dist import config, console, manifest, rundir
 from p2p_dist.attempts import SAME_PLACE, Start, read, starts
 from p2p_dist.jobs import chain, site, slurm, stages
 from p2p_dist.owner import owner_of
@@ -43,7 +43,7 @@ def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None, resou
         job = queued[stage]
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
         return f"{job.state.lower()}{waits}, job {job.number}" + (f" of the run {job.other}" if job.other else "")
-    if run.status.is_file() and files.read_json(run.status)["what"] == stage and (owner := owner_of(run.path)) is not None:
+    if (now := run.read_status()) is not None and now["what"] == stage and (owner := owner_of(run.path)) is not None:
         here = owner.get("host", socket.gethostname()) == socket.gethostname()
         return "running on this machine" if here else f"running on {owner['host']}"
     outcome = run.read_outcome(stage)
@@ -94,8 +94,7 @@ def gather(run: RunDir) -> dict[str, Any]:
             queued = slurm.queued_jobs(run)
         except OSError as error:
             unknown = console.describe(error)
-    rows = rundir.read_metrics(run)
-    last = rows[-1] if rows else {}
+    last = rundir.last_metrics(run) or {}
     total = _total(run, settings)
     step, rate = last.get("step", 0), last.get("images_per_second")
     left = (total - step) * settings.train.global_batch_size / rate if total is not None and rate else None
@@ -149,42 +148,40 @@ def _total(run: RunDir, settings: config.Config) -> int | None:
     if settings.train.steps is not None:
         return settings.train.steps
     try:
-        manifest = files.read_json(run.shards / "manifest.json")
+        part = manifest.read(run.shards)["splits"].get("train")
     except FileNotFoundError:
         return None
-    part = manifest["splits"].get("train")
     return settings.train.total_steps(len(part["samples"])) if part else None
 
 
 def show(found: dict[str, Any]) -> None:
     """Print one run as a table."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"run {found['run']}", show_header=False, title_justify="left")
+    table = Table(title=console.cell(f"run {found['run']}"), show_header=False, title_justify="left")
     for stage, text in found["stages"].items():
-        table.add_row(stage, escape(text))
+        table.add_row(stage, console.cell(text))
 
     def number(value: float | None, form: str = ".3g") -> str:
         return "unknown" if value is None else f"{value:{form}}"
 
     hours = found["gpu_hours"]
     table.add_section()
-    table.add_row("attempt", f"{found['attempt'] or '-'} ({found['attempts']} in all)")
+    table.add_row("attempt", console.cell(f"{found['attempt'] or '-'} ({found['attempts']} in all)"))
     table.add_row("step", f"{found['step']} of {number(found['total'], 'd')}")
     table.add_row("images/s, l1", f"{number(found['images_per_second'])}, {number(found['l1'])}")
     table.add_row("last checkpoint", "none" if found["checkpoint"] is None else f"step {found['checkpoint']}")
     table.add_row("evaluations", f"{found['evaluated']} of {found['to_evaluate']}")
     if found["best"]:
-        table.add_row("best", rundir.in_words(found["best"]))
+        table.add_row("best", console.cell(rundir.in_words(found["best"])))
     table.add_row("time left", "unknown" if found["seconds_left"] is None else console.duration(found["seconds_left"]))
     told = f"{hours['used']:.2f} used, {hours['lost']:.2f} lost to restarts, {number(hours['predicted'])} predicted"
     if hours["estimated"]:
         told += f"\n{hours['estimated']} of the starts was killed: counted up to its last sign of life, Slurm may bill more"
     table.add_row("GPU-hours of training", told)
     if found["wrong"]:
-        table.add_row("wrong", escape(found["wrong"]))
+        table.add_row("wrong", console.cell(found["wrong"]))
     Console().print(table)
 
 
@@ -203,20 +200,21 @@ def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:
 def show_all(found: list[dict[str, Any]]) -> None:
     """Print several runs as one table, a line each."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("run", "stage", "state", "step", "l1", "evaluated", "GPU-hours")
     for one in found:
         if "stages" not in one:
-            table.add_row(one["run"], "?", escape(f"can't be read: {one['wrong']}"), "?", "", "", "")
+            table.add_row(console.cell(one["run"]), "?", console.cell(f"can't be read: {one['wrong']}"), "?", "", "", "")
             continue
         stage = next((name for name, text in one["stages"].items() if text != "done"), "page")
         state = one["stages"][stage] + (f"\n{one['wrong']}" if one["wrong"] else "")
         step = f"{one['step']} of {'?' if one['total'] is None else one['total']}"
         l1 = "" if one["l1"] is None else f"{one['l1']:.4f}"
         evaluated = f"{one['evaluated']} of {one['to_evaluate']}"
-        table.add_row(one["run"], stage, escape(state), step, l1, evaluated, f"{one['gpu_hours']['used']:.2f}")
+        table.add_row(
+            console.cell(one["run"]), stage, console.cell(state), step, l1, evaluated, f"{one['gpu_hours']['used']:.2f}"
+        )
     Console().print(table)
 
 
@@ -256,7 +254,7 @@ def main(arguments: list[str]) -> int:
         return verify(asked)
     found = [gather(asked[0])] if len(given.run) == 1 else gather_each(asked)
     if given.json:
-        console.say(json.dumps(found[0] if len(given.run) == 1 else found, indent=1))
+        console.say(json.dumps(found[0] if len(given.run) == 1 else found, indent=1).replace("\x7f", "\\u007f"))
     elif len(given.run) == 1:
         show(found[0])
     else:

@@ -24,9 +24,11 @@ from typing import Any, BinaryIO
 import safetensors.torch
 import torch
 
-from p2p_dist import console, files, rundir
+from p2p_dist import console, files, records, rundir
 
 STATE, GENERATOR, META = "state.pt", "generator.safetensors", "meta.json"
+
+_META = {"step": records.COUNT, "settings": str, "files": {str: {"bytes": records.COUNT, "sha256": str}}}
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,11 @@ class Checkpoint:
             ValueError: it is damaged.
         """
         try:
-            meta = files.read_json(self.path / META)
+            meta: dict[str, Any] = records.read(self.path / META, _META, "it can't be used any more")
         except FileNotFoundError as error:
-            raise ValueError(f"{self.path} has no {META}") from error
-        assert isinstance(meta, dict)
+            raise files.DamagedError(f"{self.path} has no {META}") from error
+        if meta["step"] != self.step:
+            raise files.DamagedError(f"{self.path} holds the checkpoint of step {meta['step']}: its folder was renamed")
         return meta
 
     def check(self, name: str) -> Path:

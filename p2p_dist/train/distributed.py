@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
-from p2p_dist import files, processes, rundir
+from p2p_dist import files, processes, records, rundir
 
 PATIENCE = datetime.timedelta(minutes=10)
 """How long a collective waits for a rank that does not come. From the first step on the watchdog ends a wait sooner, after
@@ -120,7 +120,7 @@ def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
     while time.monotonic() < end:
         found: dict[str, Any] = {"attempt": None if note else name, "port": port}
         if note and note.is_file():
-            found = files.read_json(note)
+            found = records.read(note, {"attempt": str, "port": range(1, 1 << 16)})
         if found["attempt"] != name:
             time.sleep(0.02)
             continue

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from p2p_dist import __version__, console, files
+from p2p_dist import __version__, console, files, records
 from p2p_dist.config import Config
 from p2p_dist.findings import FAILED, NONE, OK, Finding
 from p2p_dist.rundir import RunDir
@@ -33,7 +33,7 @@ def preflight(run: RunDir, settings: Config, heard: list[int]) -> int:
         exit code: 0 nothing failed, 1 something did.
     """
     rank = int(os.environ.get("RANK", "0"))
-    expected = files.read_json(run.results / "plan.json")["gpus"]
+    expected = records.read(run.results / "plan.json", {"gpus": records.COUNT})["gpus"]
     found = [
         limited("python path", 30, lambda: check_python(run)),
         limited("torch", 60, lambda: check_torch(expected)),
@@ -83,7 +83,7 @@ def check_python(run: RunDir) -> Finding:
 def _is_standin() -> bool:
     """Whether the image says that it only stands in for one with GPUs: that of the tests."""
     labels = Path("/.singularity.d/labels.json")
-    return labels.is_file() and files.read_json(labels).get("p2p.standin") == "1"
+    return labels.is_file() and records.read(labels, {str: None}).get("p2p.standin") == "1"
 
 
 def check_torch(expected: int) -> Finding:

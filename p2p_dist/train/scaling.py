@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from p2p_dist import console, files
+from p2p_dist import console, files, records
 from p2p_dist.config import Config
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
+from p2p_dist.records import COUNT
 from p2p_dist.rundir import RunDir
 from p2p_dist.train import distributed, speed
 from p2p_dist.train.networks import Networks, build
@@ -25,7 +26,7 @@ WARM_UP = 5
 def scaling(run: RunDir, settings: Config) -> int:
     """One process of one size: all-reduce, weak scaling, strong scaling. The first writes the numbers down."""
     ranks, message = distributed.start(run.meeting)
-    plan = files.read_json(run.path / "plan.json")
+    plan = records.read(run.path / "plan.json", {"share": COUNT, "global_batch": COUNT})
     reduced = distributed.all_reduce_speed(ranks) if ranks.world_size > 1 else None
     index = Index(run.shards, "train")
     networks = build(settings, ranks)
