@@ -183,10 +183,12 @@ class RunDir:
 
 
 def attempt() -> str:
-    """Name of this start of a job: Slurm's job and restart count, or what the launcher on one machine set."""
+    """Name of this start: what the job's batch shell (hpc/job.sh) or the launcher on one machine gave it."""
+    if named := os.environ.get("P2P_ATTEMPT"):
+        return named
     if job := os.environ.get("SLURM_JOB_ID"):
         return f"{job}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
-    return os.environ.get("P2P_ATTEMPT", f"{socket.gethostname()}.{os.getpid()}")
+    return f"{socket.gethostname()}.{os.getpid()}"
 
 
 class SupersededError(Exception):

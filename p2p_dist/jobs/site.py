@@ -7,13 +7,12 @@ import math
 import os
 import re
 import shutil
-import subprocess
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from p2p_dist import yaml_file
+from p2p_dist import slurm_commands, yaml_file
 from p2p_dist.config import Resources, seconds_of
 
 HPC = Path(__file__).parents[2] / "hpc"
@@ -202,7 +201,7 @@ def resolve(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["loca
     if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
         return "local"
     # Installed is not configured. A controller that is only away answers nothing here and still is a cluster.
-    asked = subprocess.run(["sinfo", "--version"], capture_output=True, text=True)
+    asked = slurm_commands.ask("sinfo", "--version")
     return "local" if asked.returncode else "slurm"
 
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import signal
 
 if __name__ == "__main__":  # before the imports, which take a moment: a request to stop that comes now is kept, not died of
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR2))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
 
 import faulthandler
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from typing import Any, NoReturn
 from p2p_dist import config, console, files, manifest, processes, rundir
 from p2p_dist.rundir import RunDir
 
-ASKED = (signal.SIGTERM, signal.SIGUSR2)
+ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that ask a stage to stop; the launcher on one machine keeps Ctrl-C for itself."""
 
 STAGES = ("preprocess", "train", "evaluate", "page")
@@ -154,7 +155,9 @@ def page(run: RunDir, settings: config.Config) -> int:
         return console.DONE
     from p2p_dist.evaluate.page import write
 
-    files.remove_garbage(run.evaluations)  # of evaluations that were killed: by now all have ended
+    # Of evaluations that were killed, and of those that shared the work: by now all have ended.
+    files.remove_garbage(run.evaluations)
+    shutil.rmtree(run.evaluations / "claims", ignore_errors=True)
     write(run, settings)
     return console.DONE
 
