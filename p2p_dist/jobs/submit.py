@@ -17,7 +17,7 @@ from typing import Annotated
 
 import tyro
 
-from p2p_dist import __version__, console, files, presets, provenance, rundir, songs
+from p2p_dist import __version__, console, files, presets, rundir, snapshot, songs
 from p2p_dist.config import Config
 from p2p_dist.jobs import dry_run, fits, local, queueing, site, status
 from p2p_dist.rundir import RunDir
@@ -118,7 +118,7 @@ def begin(run: RunDir, wanted: Config, dataset: str) -> Config:
     """Begin a run, or go on with it, and say so; the settings to run with. See `rundir.begin`."""
     settings = rundir.begin(run, wanted, dataset)
     console.say(f"run {run.path.name}: {run.path}")
-    if provenance.code_differs(run.code):
+    if snapshot.differs(run.code):
         console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
     return settings
 

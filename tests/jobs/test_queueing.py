@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from p2p_dist import console, files, provenance, rundir, slurm_commands
+from p2p_dist import console, files, provenance, rundir, slurm_commands, snapshot
 from p2p_dist.jobs import cancel, queueing, sbatch, site, slurm, status, submit
 
 SBATCH = """#!/bin/sh
@@ -81,8 +81,8 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "work" / "runs"))
     monkeypatch.setattr(sys, "argv", ["launch/submit.py"])
     # Nothing runs here, so no run needs its copy of the code.
-    monkeypatch.setattr(provenance, "copy_code", lambda target: None)
-    monkeypatch.setattr(provenance, "code_differs", lambda copy: False)
+    monkeypatch.setattr(snapshot, "take", lambda target: None)
+    monkeypatch.setattr(snapshot, "differs", lambda copy: False)
     monkeypatch.setattr(provenance, "gather", dict)
     for name in ("MUSDB_PATH", "SBATCH_ACCOUNT", "SLURM_CONF", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
