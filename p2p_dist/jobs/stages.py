@@ -63,6 +63,12 @@ def is_preprocessed(shards: Path, trained: bool) -> str | None:
     return ", ".join(counts)
 
 
+def windows(shards: Path) -> dict[str, int]:
+    """Split -> windows of a folder of shards; empty where it has no manifest."""
+    content = _manifest(shards)
+    return {} if content is None else {split: len(part["samples"]) for split, part in content["splits"].items()}
+
+
 def _manifest(shards: Path) -> dict[str, Any] | None:
     """The manifest of a folder of shards; None where it is missing, damaged or of another version: it is to be made anew."""
     try:
