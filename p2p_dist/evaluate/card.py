@@ -15,7 +15,7 @@ from p2p_dist import console, files, records
 from p2p_dist.config import Config, parse_task
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate.baselines import BASELINES
-from p2p_dist.evaluate.metrics import MEASURES, REPORTED, is_pitched, shown
+from p2p_dist.evaluate.metrics import BELOW_ZERO, MEASURES, REPORTED, is_pitched, shown
 from p2p_dist.records import Maybe
 from p2p_dist.rundir import RunDir, step_name
 
@@ -139,7 +139,8 @@ def _figures(config: Config, best: dict[str, Any], measured: Any, baselines: Any
     one, known = measured["splits"][split], baselines["splits"][split]
     names = [n for n in shown(pitched=is_pitched(config.data.task)) if MEASURES[n].family != REPORTED]
     names = [n for n in names if any(row["mean"].get(n) is not None for row in [one, *known["rows"].values()])]
-    lines = [f"Means over {known['songs']} {split} songs; in brackets the 95 % interval of a bootstrap over them.", ""]
+    over = f"{known['songs']} {split} songs" if known["songs"] != 1 else f"one {split} song"
+    lines = [f"Means over {over}; in brackets the 95 % confidence interval (jackknife, Student's t).", ""]
     lines += [
         "| | " + " | ".join(f"{MEASURES[n].family} {MEASURES[n].label}" for n in names) + " |",
         "| --- " * (1 + len(names)) + "|",
@@ -148,6 +149,8 @@ def _figures(config: Config, best: dict[str, Any], measured: Any, baselines: Any
         row = one if not name else known["rows"].get(name)
         if row is not None:
             lines.append(f"| {name or '**this checkpoint**'} | " + " | ".join(_text(row, n) for n in names) + " |")
+    if any((value := row["mean"].get("mmd")) is not None and value < 0 for row in [one, *known["rows"].values()]):
+        lines += ["", BELOW_ZERO]
     absent = {MEASURES[n].label: why for n, why in one["absent"].items() if MEASURES[n].family != REPORTED} | known["missing"]
     lines += ["", *(f"- {name}: {why}" for name, why in absent.items())] if absent else []
     chosen = f"Chosen on the {best['chosen_on']} songs" + (f" ({best['note']})" if best["note"] else "")

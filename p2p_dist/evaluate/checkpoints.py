@@ -22,8 +22,8 @@ from p2p_dist import console, files, processes
 from p2p_dist.audio.spectrogram import power_to_db
 from p2p_dist.config import Config
 from p2p_dist.data import pairs
-from p2p_dist.evaluate import averages, excerpts, generate, picture, ranking, references
-from p2p_dist.evaluate.excerpts import Excerpt, HeldOut
+from p2p_dist.evaluate import averages, excerpts, flac, generate, picture, ranking, references
+from p2p_dist.evaluate.excerpts import Excerpt, HeldOut, peak
 from p2p_dist.evaluate.metrics import Measured, Row, measure
 from p2p_dist.evaluate.references import Reference
 from p2p_dist.evaluate.take import take
@@ -132,29 +132,34 @@ def _evaluate_one(
     reported, seeds = config.evaluate.split, range(config.evaluate.seeds)
     pool = ThreadPoolExecutor(processes.usable_cores())
     try:
-        waiting: dict[str, list[Future[tuple[Measured, np.ndarray]]]] = {}
+        waiting: dict[str, list[Future[tuple[Measured, np.ndarray, float | None]]]] = {}
         for excerpt in heard:
             for seed in seeds:
                 outputs = generate.generate(generator, excerpt.pictures, config, excerpt.song.key, seed)
                 sounds = folder / "audio" if excerpt.song.split == reported and seed == 0 else None
-                job = pool.submit(_sound_and_measures, outputs, excerpt, sounds, config)
+                gain = known[excerpt.song.key].gain
+                job = pool.submit(_sound_and_measures, outputs, excerpt, sounds, gain, config)
                 waiting.setdefault(excerpt.song.key, []).append(job)
-        measured = {}
+        measured, gains = {}, {}
         for excerpt in heard:
             done = [job.result() for job in waiting.pop(excerpt.song.key)]
-            measured[excerpt.song.key] = [one for one, _ in done]
+            measured[excerpt.song.key] = [one for one, _, _ in done]
+            gains[excerpt.song.key] = done[0][2]
             if excerpt.song.split == reported:
                 _draw(folder / "spectrograms" / f"{excerpt.song.key}.png", done[0][1], excerpt, config)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    content: dict[str, Any] = {"step": step, "songs": [], "splits": {}}
+    content: dict[str, Any] = {"schema": references.SCHEMA, "step": step, "songs": [], "splits": {}}
     for split in dict.fromkeys(excerpt.song.split for excerpt in heard):
         of = [excerpt.song for excerpt in heard if excerpt.song.split == split]
         rows = []
-        for song in of:
-            row, absent = averages.of_generations(measured[song.key])
-            interval = averages.over_windows(measured[song.key])
-            rows.append({"name": song.name, "key": song.key, "output": row, "interval": interval, "absent": absent})
+        for excerpt in heard:
+            if (song := excerpt.song).split == split:
+                row, absent = averages.of_generations(measured[song.key])
+                interval = averages.over_windows(measured[song.key])
+                where = {**excerpt.place(), **references.gain_for_json(gains[song.key])}
+                of_song = {"output": row, "interval": interval, "absent": absent}
+                rows.append({"name": song.name, "key": song.key, **where, **of_song})
         whole = averages.average([measured[song.key] for song in of], [known[song.key].real for song in of])
         content["splits"][split] = {**references.plain(whole), "songs": rows}
     content["songs"] = content["splits"][reported].pop("songs")
@@ -165,14 +170,21 @@ def _evaluate_one(
 
 
 def _sound_and_measures(
-    outputs: np.ndarray, excerpt: Excerpt, sounds: Path | None, config: Config
-) -> tuple[Measured, np.ndarray]:
-    """The measures of one generation and its stem; the sound files where they are wanted."""
+    outputs: np.ndarray, excerpt: Excerpt, sounds: Path | None, gain: float | None, config: Config
+) -> tuple[Measured, np.ndarray, float | None]:
+    """The measures of one generation, its stem, and the gain (dB) of the sound files, which are made where they are wanted.
+
+    Args:
+        gain: of the song's other files, dB; these have it too unless they would clip.
+    """
     stem = generate.to_stem(outputs, excerpt.pictures, excerpt.input, excerpt.rate, config)
-    if sounds is not None:
-        references.write_sound(sounds / f"{excerpt.song.key}-stem.flac", stem, excerpt)
-        references.write_sound(sounds / f"{excerpt.song.key}-mix.flac", excerpt.input + stem, excerpt)
-    return measure(stem, excerpt.truth), stem
+    if sounds is None:
+        return measure(stem, excerpt.truth), stem, None
+    assert gain is not None
+    gain = min(gain, flac.quieter(peak(stem, excerpt.input + stem)))
+    references.write_sound(sounds / f"{excerpt.song.key}-stem.flac", stem, excerpt, gain)
+    references.write_sound(sounds / f"{excerpt.song.key}-mix.flac", excerpt.input + stem, excerpt, gain)
+    return measure(stem, excerpt.truth), stem, gain
 
 
 def _draw(path: Path, stem: np.ndarray, excerpt: Excerpt, config: Config) -> None:

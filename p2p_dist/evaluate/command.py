@@ -13,7 +13,7 @@ import tyro
 
 from p2p_dist import config, console, files, rundir
 from p2p_dist.evaluate.baselines import BASELINES
-from p2p_dist.evaluate.metrics import MEASURES, REPORTED, Row, is_pitched, shown
+from p2p_dist.evaluate.metrics import BELOW_ZERO, MEASURES, REPORTED, Row, is_pitched, shown
 from p2p_dist.owner import Owner
 
 
@@ -65,6 +65,8 @@ def main(arguments: list[str]) -> int:
         f"\nmean over {len(found['songs'])} {'song' if len(found['songs']) == 1 else 'songs'}" if found["songs"] else ""
     )
     console.say(table(found["mean"], pitched=pitched))
+    if any((value := row.get("mmd")) is not None and value < 0 for row in found["mean"].values()):
+        console.say(BELOW_ZERO)
     for reason in dict.fromkeys(found["absent"].values()):
         names = ", ".join(name for name, why in found["absent"].items() if why == reason)
         console.say(f"absent: {names}: {reason}")

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -44,7 +45,7 @@ class Excerpt:
     """The part of a held-out song that is evaluated.
 
     input, target: (samples, channels) at `rate`. pictures: its windows, cut from those of the whole song.
-    begins: samples of the song before it. gain: all its sound files are scaled by it, so that none clips and they compare.
+    begins: samples of the song before it.
     beats: of the whole song's true drums, in seconds from where the excerpt begins.
     """
 
@@ -54,7 +55,6 @@ class Excerpt:
     input: np.ndarray
     target: np.ndarray
     pictures: pairs.Pictures
-    gain: float
     beats: Beats | None
     truth: Truth
 
@@ -62,6 +62,26 @@ class Excerpt:
     def seconds(self) -> float:
         """How long it is."""
         return len(self.input) / self.rate
+
+    @property
+    def peak(self) -> float:
+        """The largest sample of input, target and their sum, without sign."""
+        return peak(self.input, self.target, self.input + self.target)
+
+    def place(self) -> dict[str, Any]:
+        """Where in the song it lies, for JSON: exactly in samples at `sample_rate`, and in seconds."""
+        return {
+            "begins": self.begins / self.rate,
+            "seconds": self.seconds,
+            "begin_sample": self.begins,
+            "samples": len(self.input),
+            "sample_rate": self.rate,
+        }
+
+
+def peak(*sounds: np.ndarray) -> float:
+    """The largest sample of all, without sign."""
+    return max(float(np.abs(sound).max(initial=0)) for sound in sounds)
 
 
 def from_shards(dataset: Path, split: str, most: int) -> list[HeldOut]:
@@ -116,10 +136,8 @@ def cut(song: HeldOut, config: Config) -> Excerpt:
     beats = beats_of(made if "drums" in parse_task(config.data.task)[1] else heard + made, rate)
     input, target = heard[begin:end].copy(), made[begin:end].copy()
     beats = from_there(beats, begin / rate)
-    peak = max(1.0, *(float(np.abs(sound).max()) for sound in (input, target, input + target)))
     truth = Truth(target, input, rate, beats, config.data)
-    # A model's mix can be louder than the true one: leave it 3 dB.
-    return Excerpt(song, rate, begin, input, target, pictures, 0.7 / peak, beats, truth)
+    return Excerpt(song, rate, begin, input, target, pictures, beats, truth)
 
 
 def beats_of(sound: np.ndarray, rate: int) -> Beats | None:

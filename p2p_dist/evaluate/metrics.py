@@ -10,6 +10,7 @@ What can't be measured is None, with its reason beside it; it is never a 0 in a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -32,40 +33,59 @@ TIME, REAL, AMOUNT, REPORTED = "in time?", "the real thing?", "the right amount?
 
 @dataclass(frozen=True)
 class Measure:
-    """What a table says of a measure. best: the value to aim for, as high or low as can be, or 1."""
+    """What a table says of a measure. best: the value to aim for, as high or low as can be, or 1. limits: of its mean."""
 
     label: str
     best: Literal["high", "low", "one"]
     family: str
     meaning: str
+    limits: tuple[float, float] = (-math.inf, math.inf)
 
+
+_POSITIVE, _SHARE, _COSINE = (0.0, math.inf), (0.0, 1.0), (-1.0, 1.0)
+
+BELOW_ZERO = (
+    "A distance below 0 counts as 0: it is an unbiased estimate, which scatters around the true distance, and that of stems "
+    "like the real ones is 0."
+)
+"""What is said where one is shown."""
 
 MEASURES = {
     "lock8": Measure(
         "grid", "one", TIME, "hits on the song's eighth notes: 0 anywhere, 1 as the true stem, over 1.2 a metronome"
     ),
-    "f1t_beyond_chance": Measure("F1 23 ms", "high", TIME, "onsets met within 23 ms, beyond what as many would meet by chance"),
-    "f1_beyond_chance": Measure("F1 46 ms", "high", TIME, "the same within 46 ms"),
-    "ec1": Measure("envelope", "high", TIME, "correlation of the onset envelopes"),
+    "f1t_beyond_chance": Measure(
+        "F1 23 ms", "high", TIME, "onsets met within 23 ms, beyond what as many would meet by chance", (-math.inf, 1.0)
+    ),
+    "f1_beyond_chance": Measure("F1 46 ms", "high", TIME, "the same within 46 ms", (-math.inf, 1.0)),
+    "ec1": Measure("envelope", "high", TIME, "correlation of the onset envelopes", _COSINE),
     "mmd": Measure(
         "distance", "low", REAL, "from real stems, by sound and habit: 0 real, 40 a sound font, over 200 noise or mush"
     ),
-    "level_error": Measure("level dB", "low", AMOUNT, "how much too loud or too quiet"),
-    "flux_ratio": Measure("sharpness", "one", AMOUNT, "rise of the hits, relative to the true stem's"),
-    "density_ratio": Measure("density", "one", AMOUNT, "number of onsets, relative to the true stem's"),
-    "chroma_correlation": Measure("pitch", "high", AMOUNT, "correlation of the pitch classes with those of the true stem"),
-    "f1t": Measure("plain F1 23 ms", "high", REPORTED, "onsets met within 23 ms: many hits can win it"),
-    "f1": Measure("plain F1 46 ms", "high", REPORTED, "onsets met within 46 ms: many hits can win it"),
-    "onset_f1": Measure("onset F1", "high", REPORTED, "mir_eval's, onsets met within 50 ms: many hits can win it"),
-    "stem_l1": Measure("stem L1 dB", "low", REPORTED, "error of the stem's log-mel spectrogram"),
-    "mix_l1": Measure("mix L1 dB", "low", REPORTED, "error of the mix's log-mel spectrogram: silence can win it"),
-    "mr_convergence": Measure("MR-SC", "low", REPORTED, "spectral convergence at three resolutions, relative to the truth"),
-    "mr_log": Measure("MR-log", "low", REPORTED, "error of the logarithm of the magnitudes at three resolutions"),
-    "chroma": Measure("chroma", "high", REPORTED, "cosine of the pitch classes, frame by frame"),
-    "checkerboard": Measure(
-        "checker", "one", REPORTED, "what repeats every 2, 4 or 8 frames of the pictures, relative to the true stem's"
+    "level_error": Measure("level dB", "low", AMOUNT, "how much too loud or too quiet", _POSITIVE),
+    "flux_ratio": Measure("sharpness", "one", AMOUNT, "rise of the hits, relative to the true stem's", _POSITIVE),
+    "density_ratio": Measure("density", "one", AMOUNT, "number of onsets, relative to the true stem's", _POSITIVE),
+    "chroma_correlation": Measure(
+        "pitch", "high", AMOUNT, "correlation of the pitch classes with those of the true stem", _COSINE
     ),
-    "untouched": Measure("untouched dB", "low", REPORTED, "change of what the true stem leaves alone"),
+    "f1t": Measure("plain F1 23 ms", "high", REPORTED, "onsets met within 23 ms: many hits can win it", _SHARE),
+    "f1": Measure("plain F1 46 ms", "high", REPORTED, "onsets met within 46 ms: many hits can win it", _SHARE),
+    "onset_f1": Measure("onset F1", "high", REPORTED, "mir_eval's, onsets met within 50 ms: many hits can win it", _SHARE),
+    "stem_l1": Measure("stem L1 dB", "low", REPORTED, "error of the stem's log-mel spectrogram", _POSITIVE),
+    "mix_l1": Measure("mix L1 dB", "low", REPORTED, "error of the mix's log-mel spectrogram: silence can win it", _POSITIVE),
+    "mr_convergence": Measure(
+        "MR-SC", "low", REPORTED, "spectral convergence at three resolutions, relative to the truth", _POSITIVE
+    ),
+    "mr_log": Measure("MR-log", "low", REPORTED, "error of the logarithm of the magnitudes at three resolutions", _POSITIVE),
+    "chroma": Measure("chroma", "high", REPORTED, "cosine of the pitch classes, frame by frame", _SHARE),
+    "checkerboard": Measure(
+        "checker",
+        "one",
+        REPORTED,
+        "what repeats every 2, 4 or 8 frames of the pictures, relative to the true stem's",
+        _POSITIVE,
+    ),
+    "untouched": Measure("untouched dB", "low", REPORTED, "change of what the true stem leaves alone", _POSITIVE),
 }
 """Name -> what it is, in the order of a table. `chroma_correlation` is for stems that have a pitch."""
 

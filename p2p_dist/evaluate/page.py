@@ -1,7 +1,7 @@
 """The page of a run: what every checkpoint sounds like, looks like and measures, to be opened by a double click.
 
 page/index.html      all of it but sound and pictures; asks nothing of any network
-page/media/          references/ and step-.../, hard links where possible: the folder page/ can be zipped and sent
+page/media/          references/ and step-.../, see media.py: the folder page/ can be zipped and sent
 """
 
 from __future__ import annotations
@@ -11,22 +11,26 @@ import struct
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import jinja2
+import soundfile
 
 from p2p_dist import files
 from p2p_dist.config import TASKS, Config, parse_task
-from p2p_dist.evaluate import card, curves, ranking
+from p2p_dist.evaluate import card, curves, flac, ranking
 from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.evaluate.drawing import curve, thousands, training_curve
-from p2p_dist.evaluate.metrics import MEASURES, REPORTED, Row, is_pitched, shown
+from p2p_dist.evaluate.media import CLIP, Media, common_gain, recorded_gain
+from p2p_dist.evaluate.metrics import BELOW_ZERO, MEASURES, REPORTED, Row, is_pitched, shown
 from p2p_dist.rundir import RunDir, find_steps, read_metrics
 
 _FIXED = ("input", "true-mix", "target", "ceiling")  # sounds that are the same at all checkpoints
 _AIM = {"high": "↑", "low": "↓", "one": "→1"}
 
 _UNKNOWN = "could not be measured"
+
+Columns = tuple[list[str], list[str]]
+"""The measures of two tables: of those that decide, and of those that are only reported."""
 
 Cell = tuple[str | None, str]
 """What stands in a table, None for a dash; and what is said of it: the interval, or why it is absent."""
@@ -52,13 +56,20 @@ def write(run: RunDir, config: Config) -> Path:
     pitched = is_pitched(config.data.task)
     names = _names(pitched)
     reported = baselines["splits"][ranked["reported_on"]]
-    last, media = max(evaluated), _Media(run)
+    last, media = max(evaluated), Media(run)
     paths = dict(find_steps(run.evaluations))
     # What changes with the checkpoint that is heard: step -> key of the song -> addresses and figures.
-    made = {
-        step: {song["key"]: _made(song, paths[step], names, media) for song in content["songs"]}
-        for step, content in evaluated.items()
-    }
+    made: dict[int, dict[str, Any]] = {step: {} for step in evaluated}
+    songs = []
+    for key in [song["key"] for song in evaluated[last]["songs"]]:
+        fixed = baselines["songs"][key]
+        of = {step: song for step, content in evaluated.items() for song in content["songs"] if song["key"] == key}
+        gain, columns = common_gain(list(of.values()), fixed), _columns(list(of.values()), fixed, names)
+        for step, song in of.items():
+            made[step][key] = _made(song, fixed, paths[step], columns, media, gain)
+        # The distance is one of songs together: no single song lacks it.
+        absent = {MEASURES[n].label: of[last]["absent"].get(n, _UNKNOWN) for n in names[0] if n not in (*columns[0], "mmd")}
+        songs.append({**_song(fixed, key, columns, media, gain), "absent": absent})
     drawn = curves.collect(evaluated, baselines, ranked, pitched=pitched)
     training = [row for row in read_metrics(run) if "l1" in row]
     page = _template().render(
@@ -70,7 +81,9 @@ def write(run: RunDir, config: Config) -> Path:
         is_example=Path(config.data.root or "").parts[-2:] == ("songs", "falcon69"),
         wanted=", ".join(wanted),
         versions=_versions(", ".join(heard), ", ".join(wanted)),
-        songs=[_song(baselines["songs"][song["key"]], song["key"], names, media) for song in evaluated[last]["songs"]],
+        songs=songs,
+        clip=CLIP,
+        below_zero=BELOW_ZERO if _is_below_zero(evaluated, reported, ranked["reported_on"]) else "",
         made=made,
         shortened={
             step: {key: {**one, "row": [_short(cell) for part in one["row"] for cell in part]} for key, one in songs.items()}
@@ -91,6 +104,7 @@ def write(run: RunDir, config: Config) -> Path:
             if name in names[0]
         },
         intervals=any(content["splits"][ranked["reported_on"]]["interval"] for content in evaluated.values()),
+        without_intervals=[step for step, content in evaluated.items() if "schema" not in content],
         rows=[
             (step, _cells(content["splits"][ranked["reported_on"]], names), _score(ranked["checkpoints"], "step", step))
             for step, content in evaluated.items()
@@ -113,10 +127,22 @@ def write(run: RunDir, config: Config) -> Path:
     return run.page
 
 
-def _names(pitched: bool) -> tuple[list[str], list[str]]:
-    """The measures of the two tables: those that decide, and those that are only reported."""
+def _names(pitched: bool) -> Columns:
     every = shown(pitched=pitched)
     return [n for n in every if _decides(n)], [n for n in every if not _decides(n)]
+
+
+def _columns(songs: list[dict[str, Any]], fixed: dict[str, Any], names: Columns) -> Columns:
+    """Those measures that one song has a number of, at any checkpoint or of a baseline."""
+    rows = [*(song["output"] for song in songs), *fixed["rows"].values()]
+    decide, reported = ([name for name in part if any(row.get(name) is not None for row in rows)] for part in names)
+    return decide, reported
+
+
+def _is_below_zero(evaluated: dict[int, Any], reported: Any, split: str) -> bool:
+    """Whether a distance below 0 is shown."""
+    rows = [*(content["splits"][split] for content in evaluated.values()), *reported["rows"].values()]
+    return any((value := row["mean"].get("mmd")) is not None and value < 0 for row in rows)
 
 
 def _decides(name: str) -> bool:
@@ -138,7 +164,7 @@ def _score(ranked: list[dict[str, Any]], what: str, which: str | int) -> str | N
     return None if value is None else f"{value:.3f}"
 
 
-def _cells(one: dict[str, Any], names: tuple[list[str], list[str]]) -> list[list[Cell]]:
+def _cells(one: dict[str, Any], names: Columns) -> list[list[Cell]]:
     """The figures of two tables, from a mean, its intervals and the reasons of what is absent."""
     return [[_cell(name, one["mean"], one["absent"], one["interval"].get(name)) for name in part] for part in names]
 
@@ -155,28 +181,6 @@ def _short(cell: Cell) -> str | list[str] | None:
     return text if text is not None else None if said == _UNKNOWN else [said]
 
 
-class _Media:
-    """The folder of sounds and pictures beside index.html."""
-
-    def __init__(self, run: RunDir) -> None:
-        self.run, self.page, self.used = run, run.page.parent, set[Path]()
-
-    def add(self, path: Path) -> str:
-        """Put a file of the evaluations there; returns its relative address."""
-        # One folder a checkpoint is enough: what lies in its audio/ and spectrograms/ differs in the suffix.
-        target = self.page / "media" / path.relative_to(self.run.evaluations).parts[0] / path.name
-        assert target not in self.used
-        self.used.add(target)
-        files.link_or_copy(path, target)
-        return quote(target.relative_to(self.page).as_posix())
-
-    def remove_others(self) -> None:
-        """Remove what an earlier page showed and this one does not, so that nobody sends it."""
-        for path in (self.page / "media").rglob("*"):
-            if path.is_file() and path not in self.used:
-                path.unlink()
-
-
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -188,7 +192,7 @@ def _versions(heard: str, wanted: str) -> dict[str, tuple[str, str]]:
     """What can be heard of a song: name -> label and explanation."""
     return {
         "input": ("input", f"what was given: {heard}"),
-        "mix": ("mix", f"the input, untouched, plus the generated {wanted}"),
+        "mix": ("mix", f"the input, unchanged, plus the generated {wanted}"),
         "stem": (f"generated {wanted}", "the generated stem alone"),
         "true-mix": ("true mix", f"the input plus the true {wanted}"),
         "target": (f"true {wanted}", "the stem as it was recorded"),
@@ -196,31 +200,53 @@ def _versions(heard: str, wanted: str) -> dict[str, tuple[str, str]]:
     }
 
 
-def _made(song: dict[str, Any], folder: Path, names: tuple[list[str], list[str]], media: _Media) -> dict[str, Any]:
-    sounds = {name: media.add(folder / "audio" / f"{song['key']}-{name}.flac") for name in ("mix", "stem")}
+def _made(
+    song: dict[str, Any], fixed: dict[str, Any], folder: Path, columns: Columns, media: Media, gain: float | None
+) -> dict[str, Any]:
+    """What one checkpoint made of a song: addresses and figures.
+
+    Args:
+        song, fixed: what metrics.json and baselines.json tell of it. gain: of its clips, dB.
+    """
+    own = recorded_gain(song, fixed)
+    sounds = {
+        name: media.add_clip(folder / "audio" / f"{song['key']}-{name}.flac", fixed["begins"], own, gain)
+        for name in ("mix", "stem")
+    }
     picture = folder / "spectrograms" / f"{song['key']}.png"
     # Width and height, at a fixed place of every PNG: nothing on the page jumps when a picture arrives late.
     with picture.open("rb") as file:
         size = struct.unpack(">16xII", file.read(24))
-    row = [[_cell(name, song["output"], song["absent"]) for name in part] for part in names]
-    return {**sounds, "picture": media.add(picture), "size": size, "row": row}
+    row = [[_cell(name, song["output"], song["absent"]) for name in part] for part in columns]
+    return {**sounds, "picture": media.add_picture(picture), "size": size, "row": row}
 
 
-def _song(song: dict[str, Any], key: str, names: tuple[list[str], list[str]], media: _Media) -> dict[str, Any]:
-    """What is the same at all checkpoints: addresses, the baselines' figures, the part of the song."""
+def _song(fixed: dict[str, Any], key: str, columns: Columns, media: Media, gain: float | None) -> dict[str, Any]:
+    """What is the same at all checkpoints: addresses, the baselines' figures, the part of the song, the gain of its clips."""
     audio = media.run.evaluations / "references" / "audio"
     rows = [
-        (base, meaning, [[_cell(n, song["rows"][base], song["absent"][base]) for n in part] for part in names])
+        (base, meaning, [[_cell(n, fixed["rows"][base], fixed["absent"][base]) for n in part] for part in columns])
         for base, meaning in BASELINES.items()
-        if base in song["rows"]
+        if base in fixed["rows"]
     ]
+    sounds = {
+        name: media.add_clip(audio / f"{key}-{name}.flac", fixed["begins"], fixed.get("gain_db"), gain) for name in _FIXED
+    }
+    minutes, seconds = divmod(fixed["begins"], 60)
+    rate = soundfile.info(audio / f"{key}-{_FIXED[0]}.flac").samplerate
     return {
-        "name": song["name"],
+        "name": fixed["name"],
         "key": key,
-        "sounds": {name: media.add(audio / f"{key}-{name}.flac") for name in _FIXED},
+        "sounds": sounds,
         "rows": rows,
-        "begins": f"{int(song['begins']) // 60}:{int(song['begins']) % 60:02d}",
-        "seconds": f"{song['seconds']:.3g}",
+        "heads": [_head(part) for part in columns],
+        "begins": f"{int(minutes)}:{seconds:09.6f}",
+        "begin_sample": thousands(round(fixed["begins"] * rate)),
+        "rate": thousands(rate),
+        "length": fixed["seconds"],
+        "seconds": f"{fixed['seconds']:.3g}",
+        "gain": None if gain is None else f"{abs(gain):.4g}",
+        "factor": None if gain is None else f"{flac.factor(gain):.4g}",
     }
 
 

@@ -75,24 +75,39 @@ def score(found: dict[str, float], weights: Evaluate) -> float | None:
 
 _ROW = {str: Maybe(float)}
 _AVERAGE = {"mean": _ROW, "interval": {str: (float, float)}, "absent": {str: str}}
-_SONG = {"name": str, "key": KEY, "output": _ROW, "absent": {str: str}}
+_GAINS = ("gain_db", "unrecorded_gain_db")
+_LEVEL = {f"{name}?": float for name in _GAINS}
+_SONG = {"name": str, "key": KEY, "begins?": float, **_LEVEL, "output": _ROW, "absent": {str: str}}
 METRICS = {"step": COUNT, "songs": [_SONG], "splits": {str: _AVERAGE}}
-_OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, "rows": {str: _ROW}, "absent": {str: {str: str}}}
+_OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, **_LEVEL, "rows": {str: _ROW}}
 BASELINES = {
-    "songs": {KEY: {**_OF_SONG, "missing": {str: str}}},
+    "songs": {KEY: {**_OF_SONG, "absent": {str: {str: str}}, "missing": {str: str}}},
     "splits": {str: {"songs": COUNT, "rows": {str: _AVERAGE}, "missing": {str: str}}},
 }
 """Shapes of metrics.json and baselines.json."""
 
 
 def read(out: Path) -> tuple[dict[int, Any], Any] | None:
-    """What was measured: step -> metrics.json, and baselines.json; None where there is nothing yet."""
+    """What was measured: step -> metrics.json, and baselines.json; None where there is nothing yet.
+
+    Intervals of schema 1 are left out, see references.SCHEMA.
+    """
     steps = [(step, path) for step, path in find_steps(out) if (path / "metrics.json").is_file()]
     if not steps or not (out / "baselines.json").is_file():
         return None
     cure = "remove it and evaluate again"
     evaluated = {step: records.read(path / "metrics.json", METRICS, cure) for step, path in steps}
-    return evaluated, records.read(out / "baselines.json", BASELINES, cure)
+    baselines = records.read(out / "baselines.json", BASELINES, cure)
+    for content in (baselines, *evaluated.values()):
+        songs = content["songs"].values() if content is baselines else content["songs"]
+        for song in songs:
+            if not (0 <= song.get("begins", 0) < 1e7 and all(-200 <= song.get(name, 0) <= 0 for name in _GAINS)):
+                where = "baselines.json" if content is baselines else f"{step_name(content['step'])}/metrics.json"
+                raise files.DamagedError(f"{out / where} is damaged: no song begins or is turned down so; {cure}")
+        for split in content["splits"].values() if "schema" not in content else ():
+            for one in (split, *split.get("rows", {}).values()):
+                one["interval"] = {}
+    return evaluated, baselines
 
 
 def rank(evaluated: dict[int, Any], baselines: Any, config: Config, *, pitched: bool) -> dict[str, Any]:

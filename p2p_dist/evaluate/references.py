@@ -1,39 +1,50 @@
 """The baselines of a run: made and measured once for each held-out song, then averaged.
 
-references/KEY.json       what was measured of one song's baselines and true stem
+references/KEY.json       what was measured of one song's baselines and true stem, and the gain of its sound files
 references/audio/         for each reported song: input, true stem, true mix and ceiling as flac
 baselines.json            rows of all songs, means, intervals, and the reasons of what is absent
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from p2p_dist import console, files, records
 from p2p_dist.config import Config
-from p2p_dist.evaluate import baselines, generate
+from p2p_dist.evaluate import baselines, flac, generate
 from p2p_dist.evaluate.averages import Average, average
 from p2p_dist.evaluate.baselines import BASELINES, Stem, Training
-from p2p_dist.evaluate.excerpts import Excerpt, beats_of, from_there
+from p2p_dist.evaluate.excerpts import Excerpt, beats_of, from_there, peak
 from p2p_dist.evaluate.metrics import Measured, is_pitched, measure
 from p2p_dist.records import Maybe
 
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
+SCHEMA = 2
+"""Of baselines.json, references/KEY.json and metrics.json. Those without one are of 1: they tell no gain, and their intervals
+were quantiles of a bootstrap, which need not hold the distance."""
+
+_ROOM = 3.0
+"""dB that are left where a song is turned down: a generated mix may be louder than the true one."""
+
 
 @dataclass(frozen=True)
 class Reference:
-    """Of one song: its baselines as measured, why others are missing, and the descriptors of its true stem (windows, 41)."""
+    """Of one song: its baselines as measured, why others are missing, and the descriptors of its true stem (windows, 41).
+
+    gain: of its sound files, dB; None where it has none.
+    """
 
     measured: dict[str, Measured]
     missing: dict[str, str]
     real: np.ndarray
+    gain: float | None
 
 
 def refer(
@@ -57,7 +68,7 @@ def refer(
                 assert known is not None
                 _make(out, excerpt, known, config, sounding=excerpt.song.split == reported)
             progress.update(done, excerpt.song.name)
-    found = {excerpt.song.key: _read(out / "references" / f"{excerpt.song.key}.json") for excerpt in excerpts}
+    found = {excerpt.song.key: _read(out / "references" / f"{excerpt.song.key}.json", excerpt) for excerpt in excerpts}
     _summarise(out, excerpts, found, reported)
     return found
 
@@ -88,7 +99,7 @@ def stems_of(excerpt: Excerpt, known: Training, config: Config) -> Iterable[tupl
 
 
 def _make(out: Path, excerpt: Excerpt, known: Training, config: Config, *, sounding: bool) -> None:
-    measured, missing = {}, {}
+    measured, missing, gain = {}, {}, None
     for name, stem in stems_of(excerpt, known, config):
         if isinstance(stem, str):
             missing[name] = stem
@@ -97,13 +108,16 @@ def _make(out: Path, excerpt: Excerpt, known: Training, config: Config, *, sound
         if name == baselines.CEILING and sounding:
             assert not isinstance(stem, str)
             sounds = (excerpt.input, excerpt.target, stem, excerpt.input + excerpt.target)
+            gain = flac.quieter(peak(*sounds), _ROOM)
             for sound_name, sound in zip(SOUNDS, sounds, strict=True):
-                write_sound(out / "references" / "audio" / f"{excerpt.song.key}-{sound_name}.flac", sound, excerpt)
+                write_sound(out / "references" / "audio" / f"{excerpt.song.key}-{sound_name}.flac", sound, excerpt, gain)
     content = {
+        "schema": SCHEMA,
         "name": excerpt.song.name,
         "measured": {name: _plain(one) for name, one in measured.items()},
         "missing": missing,
         "real": [described.tolist() for described in excerpt.truth.real],
+        "gain_db": gain,
     }
     files.write_json(out / "references" / f"{excerpt.song.key}.json", content)
 
@@ -116,28 +130,42 @@ def _plain(one: Measured) -> dict[str, Any]:
 _ROW = {str: Maybe(float)}
 _DESCRIBED = (float,) * 41
 _MEASURED = {"row": _ROW, "absent": {str: str}, "parts": [_ROW], "described": [Maybe(_DESCRIBED)]}
-_SHAPE = {"name": str, "measured": {str: _MEASURED}, "missing": {str: str}, "real": [_DESCRIBED]}
+_SHAPE = {"name": str, "measured": {str: _MEASURED}, "missing": {str: str}, "real": [_DESCRIBED], "gain_db?": Maybe(float)}
 
 
-def _read(path: Path) -> Reference:
+def _read(path: Path, excerpt: Excerpt) -> Reference:
     content = records.read(path, _SHAPE, "remove it: it is measured again")
+    if not -200 <= (content.get("gain_db") or 0) <= 0:
+        raise files.DamagedError(f"{path} is damaged: nothing is turned down by {content['gain_db']} dB; remove it")
     measured = {
         name: Measured(one["row"], one["absent"], one["parts"], [None if d is None else np.array(d) for d in one["described"]])
         for name, one in content["measured"].items()
     }
-    return Reference(measured, content["missing"], np.array(content["real"]).reshape(-1, 41))
+    gain = content["gain_db"] if "gain_db" in content else unrecorded_gain(excerpt)
+    return Reference(measured, content["missing"], np.array(content["real"]).reshape(-1, 41), gain)
+
+
+def unrecorded_gain(excerpt: Excerpt) -> float:
+    """By how many dB sound files of schema 1 were scaled, which did not say so."""
+    return 20 * math.log10(0.7 / max(1.0, excerpt.peak))
+
+
+def gain_for_json(gain: float | None) -> dict[str, float]:
+    """A gain in dB as dB and as a factor; nothing of a song that has no sound files."""
+    return {} if gain is None else {"gain_db": gain, "gain": flac.factor(gain)}
 
 
 def _summarise(out: Path, excerpts: list[Excerpt], found: dict[str, Reference], reported: str) -> None:
     """Write baselines.json: the same whoever writes it."""
-    content: dict[str, Any] = {"songs": {}, "splits": {}}
+    content: dict[str, Any] = {"schema": SCHEMA, "songs": {}, "splits": {}}
     for excerpt in excerpts:
         reference = found[excerpt.song.key]
         content["songs"][excerpt.song.key] = {
             "name": excerpt.song.name,
             "split": excerpt.song.split,
-            "begins": excerpt.begins / excerpt.rate,
-            "seconds": excerpt.seconds,
+            **excerpt.place(),
+            **gain_for_json(reference.gain),
+            "unrecorded_gain_db": unrecorded_gain(excerpt),
             "rows": {name: one.row for name, one in reference.measured.items()},
             "absent": {name: one.absent for name, one in reference.measured.items()},
             "missing": reference.missing,
@@ -169,8 +197,6 @@ def plain(found: Average) -> dict[str, Any]:
     return {"mean": found.mean, "interval": found.interval, "absent": found.absent}
 
 
-def write_sound(path: Path, sound: np.ndarray, excerpt: Excerpt) -> None:
-    """Write flac of 24 bits at the song's own rate and channels, scaled by the excerpt's gain."""
-    with files.replacing(path) as temporary:
-        clipped = np.clip(sound * np.float32(excerpt.gain), -1, 1)
-        soundfile.write(temporary, clipped, excerpt.rate, format="FLAC", subtype="PCM_24")
+def write_sound(path: Path, sound: np.ndarray, excerpt: Excerpt, gain: float) -> None:
+    """Write flac of 24 bits at the song's own rate, channels and level, or turned down by a gain in dB."""
+    flac.write(path, sound, excerpt.rate, 24, excerpt.begins, gain)

@@ -13,10 +13,12 @@ import soundfile
 from p2p_dist import config, files, presets
 from p2p_dist.config import Config
 from p2p_dist.data import index
-from p2p_dist.evaluate import metrics, picture
+from p2p_dist.evaluate import flac, metrics, picture
 from p2p_dist.rundir import RunDir, step_name
 
 RATE = 22050
+BEGIN = 1356077
+"""Samples of every song before its excerpt: 61.5 s and two samples."""
 HOSTILE = 'Dawn & "Dusk" </script><script>document.title = "broken"</script>'
 
 
@@ -26,11 +28,19 @@ def make(
     steps: tuple[int, ...] = (30, 60, 90),
     seconds: float = 4.0,
     root: str | None = None,
+    gains: dict[int, float] | None = None,
+    recorded: bool = True,
 ) -> tuple[RunDir, Config]:
     """Write the run `folder` with `songs` (key -> name); every step's drums are nearer to the true ones.
 
     The measures are made up, but differ from one another; of the first song, onset F1 could not be measured.
+
+    Args:
+        gains: dB of the sound files of each step, by its place from 1; 0 are the references. Default: none is turned down.
+        recorded: as of schema 2; else as of 1, which scaled all by 0.7 and did not say so.
     """
+    gains = gains or {}
+    schema = {"schema": 2} if recorded else {}
     run = RunDir(folder)
     settings = presets.from_yaml(_yaml(folder, {"preset": "demo", "data": {"root": root}}))
     files.write_text(run.config, presets.to_yaml(settings))
@@ -46,8 +56,14 @@ def make(
     split = config.Evaluate().split
     rows = {name: {"mean": row, "interval": {}, "absent": absent[name]} for name, row in fixed.items()}
     missing = {"same song, far away": "the song is shorter than 40 s"}
-    places = {"split": split, "begins": 61.5, "seconds": seconds, "rows": fixed, "absent": absent, "missing": missing}
+    place = {"begins": BEGIN / RATE, "seconds": seconds}
+    if recorded:
+        place |= {"begin_sample": BEGIN, "samples": int(seconds * RATE), "sample_rate": RATE}
+    places = {"split": split, **place, "rows": fixed, "absent": absent, "missing": missing}
+    if recorded:
+        places |= {**_gain(gains.get(0, 0.0)), "unrecorded_gain_db": -3.1}
     baselines = {
+        **schema,
         "songs": {key: {"name": name, **places} for key, name in songs.items()},
         "splits": {split: {"songs": len(songs), "rows": rows, "missing": missing}},
     }
@@ -66,18 +82,19 @@ def make(
     references = run.evaluations / "references"
     for key, (heard, drums) in sounds.items():
         for name, sound in {"input": heard, "target": drums, "ceiling": 0.9 * drums, "true-mix": heard + drums}.items():
-            _write(references / "audio" / f"{key}-{name}.flac", sound)
-    for place, step in enumerate(steps, 1):
+            _write(references / "audio" / f"{key}-{name}.flac", sound, gains.get(0, 0.0) if recorded else None)
+    for number_of_step, step in enumerate(steps, 1):
         (run.checkpoints / step_name(step)).mkdir(parents=True)
         tensors = {"up.weight": np.zeros((3, 5), np.float32), "up.bias": np.zeros(7, np.float32)}
         safetensors.numpy.save_file(tensors, run.checkpoints / step_name(step) / "generator.safetensors")
         folder, content = run.evaluations / step_name(step), []
+        gain = gains.get(number_of_step, 0.0) if recorded else None
         for number, key in enumerate(songs):
             heard, drums = sounds[key]
-            share = place / len(steps)
+            share = number_of_step / len(steps)
             stem = share * drums + (1 - share) * 0.05 * np.random.default_rng(step).standard_normal(drums.shape)
-            _write(folder / "audio" / f"{key}-stem.flac", stem)
-            _write(folder / "audio" / f"{key}-mix.flac", heard + stem)
+            _write(folder / "audio" / f"{key}-stem.flac", stem, gain)
+            _write(folder / "audio" / f"{key}-mix.flac", heard + stem, gain)
             panels = {"input": _db(heard), "true stem": _db(drums), "generated stem": _db(stem)}
             picture.draw(folder / "spectrograms" / f"{key}.png", panels, settings.data)
             row = {
@@ -88,11 +105,12 @@ def make(
                 "onset_f1": 0.8 * share if number else None,
             }
             why = {} if number else {"onset_f1": "the true stem has no onset"}
-            content.append({"name": songs[key], "key": key, "output": row, "absent": why})
+            where = {**place, **_gain(gain)} if gain is not None else {}
+            content.append({"name": songs[key], "key": key, **where, "output": row, "absent": why})
         mean = _mean([song["output"] for song in content])
         interval = {"level_error": [mean["level_error"] - 1, mean["level_error"] + 2]}
         whole = {"mean": mean, "interval": interval, "absent": {"mmd": "it needs 8 windows"}}
-        files.write_json(folder / "metrics.json", {"step": step, "songs": content, "splits": {split: whole}})
+        files.write_json(folder / "metrics.json", {**schema, "step": step, "songs": content, "splits": {split: whole}})
     return run, settings
 
 
@@ -122,6 +140,14 @@ def _mean(rows: list[metrics.Row]) -> metrics.Row:
     return {name: float(np.mean(values)) if values else None for name, values in known.items()}
 
 
-def _write(path: Path, sound: np.ndarray) -> None:
+def _gain(decibels: float) -> dict[str, float]:
+    return {"gain_db": decibels, "gain": flac.factor(decibels)}
+
+
+def _write(path: Path, sound: np.ndarray, gain: float | None) -> None:
+    """gain: dB; None as of schema 1."""
+    if gain is not None:
+        flac.write(path, sound.astype(np.float32), RATE, 24, BEGIN, gain)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, np.clip(0.7 * sound, -1, 1), RATE, format="FLAC", subtype="PCM_24")

@@ -19,7 +19,7 @@ import torch
 from p2p_dist import files, presets, rundir
 from p2p_dist.config import Config
 from p2p_dist.data import shards
-from p2p_dist.evaluate import checkpoints, command, excerpts, foreign
+from p2p_dist.evaluate import checkpoints, command, excerpts, flac, foreign, generate, ranking
 from p2p_dist.evaluate.metrics import measure
 from p2p_dist.model.generator import Generator
 from p2p_dist.train import checkpoint
@@ -122,6 +122,94 @@ def test_generations_are_averaged_and_validation_songs_only_measured(copied: tup
     checkpoints.evaluate(run, one_seed)
     one = files.read_json(run.evaluations / "step-00000005" / "metrics.json")
     assert one["splits"]["test"]["mean"] != both["splits"]["test"]["mean"]
+
+
+def held_out(name: str, loudness: float) -> tuple[excerpts.HeldOut, np.ndarray, np.ndarray]:
+    """A song of stereo noise with its hits, whose true mix peaks at `loudness`; and its input and target."""
+    random, time = np.random.default_rng(5), np.arange(round(4.3 * 22050))[:, None] / 22050
+    heard = (0.3 * random.standard_normal((len(time), 2))).astype(np.float32)
+    made = (0.4 * random.standard_normal((len(time), 2)) * np.exp(-20 * (time % 0.25)) * (time > 1)).astype(np.float32)
+    heard, made = (np.float32(loudness / np.abs(heard + made).max()) * sound for sound in (heard, made))
+    return excerpts.HeldOut(name, name, "test", lambda: (heard, made, 22050)), heard, made
+
+
+@pytest.mark.parametrize("too_loud", [False, True])
+def test_sound_files_are_at_the_level_of_the_song_and_say_where_they_begin(
+    copied: tuple[rundir.RunDir, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, too_loud: bool
+) -> None:
+    run, settings = copied
+    settings = dataclasses.replace(
+        settings, evaluate=dataclasses.replace(settings.evaluate, seeds=1, seconds=2.0, iterations=2)
+    )
+    songs = {name: held_out(name, loudness) for name, loudness in (("quiet", 0.4), ("loud", 3.7))}
+    if too_loud:  # a generator whose mixes are louder than anything of the song
+        generated = generate.generate
+        monkeypatch.setattr(generate, "generate", lambda *arguments: generated(*arguments) + 40)
+    out = tmp_path / "out"
+    assert checkpoints.evaluate(run, settings, [5], [song for song, _, _ in songs.values()], out) == 1
+    fixed = files.read_json(out / "baselines.json")["songs"]
+    made = {song["key"]: song for song in files.read_json(out / "step-00000005" / "metrics.json")["songs"]}
+    for key, (_, heard, target) in songs.items():
+        begin, samples = fixed[key]["begin_sample"], fixed[key]["samples"]
+        assert begin > 0 and fixed[key]["begins"] == begin / 22050 and fixed[key]["sample_rate"] == 22050
+        part = slice(begin, begin + samples)
+        known = {"input": heard[part], "target": target[part], "true-mix": heard[part] + target[part]}
+        folder = out / "references" / "audio"
+        gain = fixed[key]["gain"]
+        assert 20 * np.log10(gain) == pytest.approx(fixed[key]["gain_db"], abs=1e-9)
+        assert gain == 1 if key == "quiet" else 0.6 < 3.7 * gain < 0.72
+        for name, sound in known.items():
+            written, _ = soundfile.read(folder / f"{key}-{name}.flac", dtype="float32")
+            assert np.abs(written - gain * sound).max() < 2.0**-22, "as it is, but for the gain"
+        gain = made[key]["gain"]
+        assert gain < fixed[key]["gain"] if too_loud else gain == fixed[key]["gain"]
+        assert {name: made[key][name] for name in ("begin_sample", "samples", "begins")} == {
+            name: fixed[key][name] for name in ("begin_sample", "samples", "begins")
+        }
+        folder = out / "step-00000005" / "audio"
+        stem, mix = (soundfile.read(folder / f"{key}-{name}.flac", dtype="float32")[0] for name in ("stem", "mix"))
+        assert np.abs(mix - stem - gain * known["input"]).max() < 2.0**-21, "the stem fits under its song"
+        assert 0.98 < max(np.abs(mix).max(), np.abs(stem).max()) <= 1 if too_loud else np.abs(mix).max() < 1
+        for path, record in [(path, made[key]) for path in folder.glob(f"{key}-*")] + [
+            (path, fixed[key]) for path in (out / "references" / "audio").glob(f"{key}-*")
+        ]:
+            tags = flac.read_tags(path)
+            assert tags["BEGIN_SAMPLE"] == str(begin) and float(tags["BEGIN_SECONDS"]) == pytest.approx(begin / 22050, abs=1e-6)
+            assert float(tags["GAIN"]) == pytest.approx(record["gain"]) and float(tags["GAIN_DB"]) == record["gain_db"]
+
+
+def test_an_evaluation_of_an_earlier_version_is_kept_and_its_gain_told(copied: tuple[rundir.RunDir, Config]) -> None:
+    """It scaled all files of a song by 0.7 / peak, and did not say so."""
+    run, settings = copied
+    for path in (run.evaluations / "references").glob("*.json"):
+        _downgrade(path)
+    for path in (run.evaluations / "baselines.json", *run.evaluations.glob("step-*/metrics.json")):
+        _downgrade(path)
+    kept = {path: path.read_bytes() for path in run.evaluations.rglob("*") if path.is_file() and path.suffix != ".png"}
+    add_checkpoint(run, 15, settings)
+    assert checkpoints.evaluate(run, settings) == 1
+    changed = {path.name for path, content in kept.items() if path.read_bytes() != content}
+    assert changed == {"baselines.json", "ranking.json"}
+    heard = {song.key: excerpts.cut(song, settings) for song in checkpoints.held_out(run.shards, settings)}
+    known, last = files.read_json(run.evaluations / "baselines.json")["songs"], run.evaluations / "step-00000015"
+    for song in files.read_json(last / "metrics.json")["songs"]:
+        gain = 0.7 / max(1.0, heard[song["key"]].peak)
+        assert known[song["key"]]["gain"] == pytest.approx(gain) and song["gain"] == pytest.approx(gain), "one for all files"
+    evaluated, baselines = ranking.read(run.evaluations)  # type: ignore[misc]
+    assert evaluated[5]["splits"]["test"]["interval"] == {} and evaluated[15]["splits"]["test"]["interval"]
+    assert baselines["splits"]["test"]["rows"]["silence"]["interval"]
+
+
+def _downgrade(path: Path) -> None:
+    """Take away what schema 1 did not have."""
+
+    def bare(value: Any) -> Any:
+        new = ("schema", "gain", "gain_db", "unrecorded_gain_db", "begin_sample", "samples", "sample_rate")
+        if isinstance(value, dict):
+            return {key: bare(part) for key, part in value.items() if key not in new}
+        return [bare(part) for part in value] if isinstance(value, list) else value
+
+    files.write_json(path, bare(files.read_json(path)))
 
 
 @pytest.mark.parametrize("harm", ["cut", "no weights", "of another network"])

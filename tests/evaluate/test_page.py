@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import soundfile
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from p2p_dist import files, presets
 from p2p_dist.config import Config
-from p2p_dist.evaluate import drawing, metrics, page
+from p2p_dist.data import index
+from p2p_dist.evaluate import drawing, flac, media, metrics, page
 from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.rundir import RunDir
-from tests.evaluate.finished_run import HOSTILE, RATE, make
+from tests.evaluate.finished_run import BEGIN, HOSTILE, RATE, make
 
 EXAMPLE = "it proves the way, not the music"
 
@@ -92,7 +94,8 @@ def test_the_folder_can_be_sent_alone(finished: tuple[RunDir, Config], shown: Pa
     sounds = [address for address in shown.addresses if address.endswith(".flac")]
     assert len(sounds) == 2 * 6
     for address in {*sounds, *changing}:
-        assert soundfile.info(tmp_path / "sent" / unquote(address)).frames == RATE
+        info = soundfile.info(tmp_path / "sent" / unquote(address))
+        assert (info.frames, info.subtype) == (RATE, "PCM_16")
     pictures = {made["picture"] for songs in shown.made.values() for made in songs.values()}
     assert len(pictures) == 6
     for address in pictures:
@@ -135,8 +138,13 @@ def test_every_figure_stands_beside_its_baselines(shown: Page) -> None:
     at = _column(dawn, "onset F1")
     assert dawn[4][at] == "–" and falcon[4][at] == "0.80"
     assert [row[_column(dawn, "stem L1 dB")] for row in (dawn[4], falcon[4])] == ["11.00", "12.00"]
-    assert [row[0] for row in steps[4:]] == ["30", "60", "90"] and steps[6][at] == "0.80"
+    assert [row[0] for row in steps[4:]] == ["30", "60", "90"] and steps[6][_column(steps, "onset F1")] == "0.80"
     assert {"the true stem has no onset", "the stem is silent", "it needs 8 windows"} <= set(shown.titles)
+    for rows in tables[:4]:
+        assert all(any(row[at] != "–" for row in rows[1:]) for at in range(1, len(rows[0]))), "no column without a number"
+    assert any(cell.startswith("distance") for cell in tables[4][0])
+    assert not any(cell.startswith("distance") for rows in tables[:4] for cell in rows[0]), "it is of songs together"
+    assert "envelope: could not be measured" in shown.words
     for name in ("copy the input", "silence", "ceiling"):
         assert BASELINES[name] in shown.words
     assert "same song, far away: the song is shorter than 40 s" in shown.words
@@ -221,6 +229,120 @@ def _emptied(value: Any) -> Any:
             key: [] if key == "begins" else _emptied(part) for key, part in value.items() if key not in metrics.MEASURES
         } | {key: value[key] for key in ("begins", "seconds", "step", "songs") if isinstance(value.get(key), int | float)}
     return [_emptied(part) for part in value] if isinstance(value, list) else value
+
+
+def clips(run: RunDir) -> dict[str, Path]:
+    return {path.relative_to(run.page.parent / "media").as_posix(): path for path in run.page.parent.rglob("*.flac")}
+
+
+def test_clips_of_a_song_have_one_gain_and_say_which(tmp_path: Path) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5, 10), seconds=0.5, gains={0: -1.4, 1: -1.4, 2: -6.0})
+    words = " ".join(Page(page.write(run, settings).read_text(encoding="utf-8")).words.split())
+    assert "All sounds are turned down by 6 dB (multiplied by 0.5012), so that none clips." in words
+    assert "0.5 s of the song, from 1:01.500091 (sample 1 356 077 at 22 050 Hz)." in words
+    sounds = {}
+    for name, path in clips(run).items():
+        whole, own = soundfile.read(_whole(run, name))[0], flac.read_tags(_whole(run, name))
+        sounds[name], tags = soundfile.read(path)[0], flac.read_tags(path)
+        assert tags["BEGIN_SAMPLE"] == str(BEGIN) == own["BEGIN_SAMPLE"] and tags["GAIN_DB"] == "-6"
+        level = flac.factor(-6.0) / float(own["GAIN"])
+        assert np.abs(sounds[name] - level * whole).max() <= 2.0**-15
+    assert len(sounds) == 8
+    heard = sounds["references/a-input.flac"]
+    for step in ("step-00000005", "step-00000010"):
+        assert np.abs(sounds[f"{step}/a-mix.flac"] - sounds[f"{step}/a-stem.flac"] - heard).max() < 2.0**-13
+
+
+def _whole(run: RunDir, clip: str) -> Path:
+    folder, name = clip.split("/")
+    return run.evaluations / folder / "audio" / name
+
+
+def test_clips_are_short_and_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(media, "CLIP", 0.25)
+    monkeypatch.setattr(page, "CLIP", 0.25)
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
+    words = page.write(run, settings).read_text(encoding="utf-8")
+    assert "heard here: the first 0.25 s of them" in words and "and at most 0.25 s" in words
+    for name, path in clips(run).items():
+        frames = soundfile.info(path).frames
+        assert frames == round(0.25 * RATE)
+        assert np.abs(soundfile.read(path)[0] - soundfile.read(_whole(run, name), frames)[0]).max() <= 2.0**-15
+    first = {path: path.stat().st_ino for path in clips(run).values()}
+    page.write(run, settings)
+    assert first == {path: path.stat().st_ino for path in clips(run).values()}
+    mix, stem, target = (
+        clips(run)[name] for name in ("step-00000005/a-mix.flac", "step-00000005/a-stem.flac", "references/a-target.flac")
+    )
+    _whole(run, "step-00000005/a-mix.flac").touch()  # evaluated anew
+    stem.write_bytes(stem.read_bytes()[:20])
+    target.unlink()
+    page.write(run, settings)
+    changed = {path for path in first if path.stat().st_ino != first[path] or path == stem}
+    assert {mix, stem} <= changed <= {mix, stem, target} and soundfile.info(stem).frames == soundfile.info(target).frames
+    monkeypatch.setattr(media, "CLIP", 0.3)
+    page.write(run, settings)
+    assert {soundfile.info(path).frames for path in clips(run).values()} == {round(0.3 * RATE)}
+
+
+def test_an_evaluation_of_an_earlier_version_is_shown_and_nothing_false_said(tmp_path: Path) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A", "b": "B"}, (5,), seconds=0.5, recorded=False)
+    words = " ".join(Page(page.write(run, settings).read_text(encoding="utf-8")).words.split())
+    assert words.count("All sounds are scaled by one factor that was not recorded.") == 2 and "own level" not in words
+    assert "1:01.500091 (sample 1 356 077 at 22 050 Hz)" in words
+    assert "confidence interval" not in words and "8.00 to" not in words
+    assert "Without interval, as an earlier version measured them: step 5." in words
+    for name, path in clips(run).items():
+        tags = flac.read_tags(path)
+        assert tags["BEGIN_SAMPLE"] == str(BEGIN) and "GAIN" not in tags
+        assert np.abs(soundfile.read(path)[0] - soundfile.read(_whole(run, name))[0]).max() <= 2.0**-15
+    card = (run.path / "MODEL.md").read_text(encoding="utf-8")
+    assert "[" not in card.split("## How it measures")[1].split("## What")[0].replace("in brackets", "")
+
+
+@pytest.mark.parametrize("name", ["gain_db", "begins"])
+def test_a_gain_or_place_that_can_not_be_is_damage(tmp_path: Path, name: str) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
+    for path in (run.evaluations / "baselines.json", run.evaluations / "step-00000005" / "metrics.json"):
+        before = path.read_text()
+        for value in ("1e300", "-1e300", "3"):
+            if (name, value) != ("begins", "3"):
+                path.write_text(re.sub(rf'"{name}": [-0-9.]+', f'"{name}": {value}', before))
+                with pytest.raises(files.DamagedError, match=rf"{path.name} is damaged.*evaluate again"):
+                    page.write(run, settings)
+        path.write_text(before)
+
+
+def test_a_distance_below_zero_is_explained_where_it_is_shown(
+    tmp_path: Path, finished: tuple[RunDir, Config], shown: Page
+) -> None:
+    assert metrics.BELOW_ZERO not in shown.words
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
+    path = run.evaluations / "step-00000005" / "metrics.json"
+    content = files.read_json(path)
+    content["splits"]["test"]["mean"]["mmd"] = -3.25
+    files.write_json(path, content)
+    text = page.write(run, settings).read_text(encoding="utf-8")
+    assert metrics.BELOW_ZERO in text and "-3.25" in text
+    assert metrics.BELOW_ZERO in (run.path / "MODEL.md").read_text(encoding="utf-8")
+    assert metrics.BELOW_ZERO not in (finished[0].path / "MODEL.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("part", ["test", "valid"])
+def test_the_model_card_warns_of_songs_that_are_trained_and_tested_on(tmp_path: Path, part: str) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
+    content = index.read_manifest(run.shards)
+    for split, names in {"train": ["Dawn", "Noon"], part: ["Noon", "Night"]}.items():
+        songs = [{"name": name, "key": name.lower(), "seconds": 9.0} for name in names]
+        content["splits"][split] = {**content["splits"]["train"], "songs": songs}
+    index.write_manifest(run.shards, content)
+    page.write(run, settings)
+    warned = "Trained and tested on the same titles, so its figures say nothing of other songs: Noon."
+    assert warned in (run.path / "MODEL.md").read_text(encoding="utf-8").splitlines()
+    content["splits"][part]["songs"][0]["name"] = "Dusk"
+    index.write_manifest(run.shards, content)
+    page.write(run, settings)
+    assert "same titles" not in (run.path / "MODEL.md").read_text(encoding="utf-8")
 
 
 def test_a_later_page_replaces_an_earlier_one(tmp_path: Path) -> None:

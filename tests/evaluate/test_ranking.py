@@ -81,6 +81,13 @@ def test_weights_are_stated_and_decide() -> None:
         Evaluate(real_weight=float("nan"))
 
 
+@pytest.mark.parametrize(("distance", "real"), [(-15.0, 1.0), (0.0, 1.0), (40.0, 1 / 2), (120.0, 1 / 4), (360.0, 1 / 10)])
+def test_a_sound_font_has_half_of_the_score_of_the_real_thing(distance: float, real: float) -> None:
+    found = ranking.families(PERFECT | {"mmd": distance}, PERFECT, pitched=False)
+    assert found[REAL] == pytest.approx(real)
+    assert "real: 40 / (40 + distance)" in ranking.rule(Evaluate())
+
+
 # Better, worse: nobody would say otherwise.
 ORDER = (
     ("loop on the bar", "silence"),

@@ -80,9 +80,10 @@ def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, harm):
 
 @pytest.mark.parametrize(
     "harm",
-    "meta [];meta {};files null;of another step;only meta;empty;state cut;generator flipped;pickle;no archive;another state".split(
-        ";"
-    ),
+    [
+        *("meta []", "meta {}", "files null", "of another step", "only meta", "empty", "state cut", "generator flipped"),
+        *("pickle", "no archive", "another state"),
+    ],
 )
 def test_what_is_not_whole_is_set_aside_and_the_one_before_is_used(tmp_path, capsys, harm):
     """And written anew when training comes there again."""

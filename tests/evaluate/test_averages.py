@@ -1,0 +1,107 @@
+"""How sure the means and the distance are: intervals of which the truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from p2p_dist.evaluate import averages, descriptors
+from p2p_dist.evaluate.metrics import MEASURES, Measured
+
+SIZE = 8  # of a description here
+
+
+def song(**values: float) -> list[Measured]:
+    """A song of which only these measures are known."""
+    return [Measured({name: values.get(name) for name in MEASURES}, {})]
+
+
+def test_the_interval_of_a_mean_is_students() -> None:
+    """Of 2, 4, 4, 6, 9: mean 5, standard deviation 2.6458, t(4) = 2.7764."""
+    whole = averages.average([song(stem_l1=value) for value in (2, 4, 4, 6, 9)], [np.empty((0, SIZE))] * 5)
+    assert whole.mean["stem_l1"] == 5
+    assert whole.interval["stem_l1"] == (pytest.approx(5 - 3.2852, abs=1e-3), pytest.approx(5 + 3.2852, abs=1e-3))
+    values = [0.3, 0.5, 0.35, 0.6]
+    whole = averages.average([song(ec1=value) for value in values], [np.empty((0, SIZE))] * 4)
+    assert whole.interval["ec1"] == pytest.approx(stats.t.interval(0.95, 3, np.mean(values), stats.sem(values)))
+
+
+def test_an_interval_ends_where_the_measure_does() -> None:
+    def of(name: str, *values: float) -> tuple[float, float]:
+        return averages.average([song(**{name: v}) for v in values], [np.empty((0, SIZE))] * len(values)).interval[name]
+
+    assert of("level_error", 0.5, 4.0)[0] == 0 and of("level_error", 0.5, 4.0)[1] > 10, "of two songs little is known"
+    assert of("f1t", 0.2, 0.9) == (0, 1) and of("ec1", -0.9, 0.9) == (-1, 1)
+    assert of("lock8", -0.1, 0.1)[0] < -1, "which may be negative"
+
+
+def test_of_one_song_without_windows_nothing_is_known() -> None:
+    assert averages.average([song(stem_l1=3.0)], [np.empty((0, SIZE))]).interval == {}
+
+
+def draw(random: np.random.Generator, songs: int, windows: int, shift: float) -> tuple[np.ndarray, np.ndarray]:
+    """Descriptions of made and real stems, (songs, windows, SIZE): each song has its sound, which the made ones half meet."""
+    own, other = random.standard_normal((2, songs, 1, SIZE)) * 0.5
+    noise = random.standard_normal((2, songs, windows, SIZE))
+    return own / 2 + other / 2 + noise[0] + shift, own + noise[1]
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("songs", [2, 6])
+def test_the_interval_of_the_distance_holds_the_truth_as_often_as_it_says(shift: float, songs: int) -> None:
+    """The truth is taken from a thousand songs. Quantiles of a bootstrap hold it in half of the cases of two songs."""
+    random = np.random.default_rng(1)
+    truth = descriptors.distance(*(part[:, 0] for part in draw(random, 1000, 1, shift)))
+    assert truth is not None and (truth < 1 if shift == 0 else truth > 10)
+    cases = 150
+    held = 0
+    for _ in range(cases):
+        made, real = draw(random, songs, 5, shift)
+        found = averages.distance([list(part) for part in made], list(real))
+        assert not isinstance(found, str)
+        value, without = found
+        low, high = averages.jackknife(value, without)
+        assert len(without) == songs and low <= value <= high
+        held += low <= truth <= high
+    assert held / cases >= 0.90, (
+        "95 % nominally; more where the truth is 0, of which the estimate scatters less than is thought"
+    )
+
+
+def test_the_distance_lies_inside_its_interval_and_may_be_below_zero() -> None:
+    random = np.random.default_rng(2)
+    below = 0
+    for _ in range(20):
+        made, real = draw(random, 5, 2, 0.0)
+        songs = [
+            [Measured(dict.fromkeys(MEASURES), {}, [], list(part)), Measured(dict.fromkeys(MEASURES), {}, [], list(part[::-1]))]
+            for part in made
+        ]
+        whole = averages.average(songs, list(real))
+        value, (low, high) = whole.mean["mmd"], whole.interval["mmd"]
+        assert value is not None and low < value < high and "mmd" not in whole.absent
+        below += value < 0
+    assert 2 <= below <= 18
+
+
+def test_of_one_song_the_distance_leaves_out_its_windows() -> None:
+    made, real = draw(np.random.default_rng(3), 1, 10, 0.5)
+    described: list[np.ndarray | None] = list(made[0])
+    described[4] = None  # where the stem is silent
+    found = averages.distance([described], list(real))
+    assert not isinstance(found, str)
+    value, without = found
+    assert len(without) == 10
+    kept = [n for n in range(10) if n not in (4, 7)], [n for n in range(10) if n != 7]
+    kernels = descriptors.kernels(made[0][[n for n in range(10) if n != 4]], real[0])
+    rows = np.array([n if n < 4 else n - 1 for n in kept[0]]), np.array(kept[1])
+    assert without[7] == pytest.approx(descriptors.estimate(kernels, *rows))
+    assert value == pytest.approx(descriptors.estimate(kernels, np.arange(9), np.arange(10)))
+
+
+def test_a_song_that_holds_all_windows_leaves_no_interval() -> None:
+    made, real = draw(np.random.default_rng(4), 2, 9, 0.5)
+    found = averages.distance([list(made[0]), [made[1][0]]], [real[0], real[1][:1]])
+    assert not isinstance(found, str) and found[1] == []
+    assert isinstance(averages.distance([[made[0][0]]], [real[0]]), str), "and too few have no distance"

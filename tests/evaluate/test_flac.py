@@ -1,0 +1,78 @@
+"""Sound files that say where they come from and how loud they were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+
+from p2p_dist.evaluate import flac
+
+RATE = 44100
+
+
+def noise(peak: float) -> np.ndarray:
+    sound = np.random.default_rng(0).uniform(-1, 1, (3000, 2)).astype(np.float32)
+    sound[1000, 1] = -1
+    return sound * np.float32(peak)
+
+
+@pytest.mark.parametrize(("bits", "error"), [(24, 2.0**-23), (16, 2.0**-15)])
+def test_what_fits_is_written_at_its_own_level(tmp_path: Path, bits: int, error: float) -> None:
+    sound = noise(0.9)
+    flac.write(tmp_path / "x.flac", sound, RATE, bits, 7, flac.quieter(0.9))
+    read, rate = soundfile.read(tmp_path / "x.flac", dtype="float32")
+    assert rate == RATE and soundfile.info(tmp_path / "x.flac").subtype == f"PCM_{bits}"
+    assert np.abs(read - sound).max() <= error
+    assert flac.read_tags(tmp_path / "x.flac")["GAIN"] == "1"
+
+
+def test_what_clips_is_turned_down_by_the_gain_that_is_told(tmp_path: Path) -> None:
+    sound, gain = noise(3.7), flac.quieter(3.7, 3.0)
+    assert gain == -14.4
+    flac.write(tmp_path / "x.flac", sound, RATE, 24, 1356077, gain)
+    read, _ = soundfile.read(tmp_path / "x.flac", dtype="float32")
+    with av.open(str(tmp_path / "x.flac")) as opened:  # any program reads the tags
+        tags = dict(opened.metadata)
+    expected = {"BEGIN_SAMPLE": "1356077", "BEGIN_SECONDS": "30.750045", "GAIN": "0.190546072", "GAIN_DB": "-14.4"}
+    assert tags == expected == flac.read_tags(tmp_path / "x.flac")
+    assert np.abs(read / float(tags["GAIN"]) - sound).max() < 1e-6
+
+
+@pytest.mark.parametrize("peak", [1.0000001, 1.01, 1.1220184, 2.0, 3.7, 100.0])
+@pytest.mark.parametrize("room", [0.0, 3.0])
+def test_a_gain_is_the_smallest_in_tenths_that_fits(peak: float, room: float) -> None:
+    gain = flac.quieter(peak, room)
+    assert round(10 * gain) == pytest.approx(10 * gain)
+    assert peak * flac.factor(gain + room) <= 1 < peak * flac.factor(gain + room + 0.11)
+
+
+def test_what_fits_keeps_its_level() -> None:
+    assert [flac.quieter(peak, 3.0) for peak in (0.0, 0.5, 1.0)] == [0, 0, 0]
+
+
+def test_tags_of_other_programs_are_replaced_and_a_file_without_any_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.flac"
+    soundfile.write(path, noise(0.5), RATE, format="FLAC", subtype="PCM_16")
+    assert "GAIN" not in flac.read_tags(path)
+    with soundfile.SoundFile(path, "w", RATE, 2, "PCM_16", format="FLAC") as file:
+        file.title = "Dawn"
+        file.write(noise(0.5))
+    assert flac.read_tags(path)["TITLE"] == "Dawn"
+    path.write_bytes(flac._with_tags(path.read_bytes(), {"GAIN": "1"}))
+    assert flac.read_tags(path) == {"GAIN": "1"}
+    assert np.array_equal(soundfile.read(path, dtype="int16")[0], np.rint(noise(0.5) * 2**15).astype(np.int16))
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.flac"
+    flac.write(path, noise(0.5), RATE, 16, 0, 0.0)
+    whole = path.read_bytes()
+    at = whole.index(b"GAIN=") - 4
+    for damaged in (b"RIFF", b"", whole[:30], whole[: at + 2], whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"x\.flac"):
+            flac.read_tags(path)
