@@ -25,7 +25,7 @@ done
 # An image's own environment wins over the job's unless it is told so; a Python path of the host must not get in.
 unset APPTAINERENV_PYTHONPATH PYTHONHOME
 for name in PYTHONPATH $(compgen -e | grep -E '^(MIOPEN|NCCL|FI|PYTORCH|OMP|MASTER)_'); do
-    export "SINGULARITYENV_$name=${!name}"
+    export "SINGULARITYENV_$name=${!name:-}"
 done
 export PYTHONNOUSERSITE=1
 exec singularity --quiet run "${binds[@]}" "$P2P_CONTAINER" "$@" # run, not exec: the image's run script picks the GPU

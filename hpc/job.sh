@@ -6,10 +6,17 @@
 set -euo pipefail
 stage=$1 run=$(realpath "$2")
 here=$run/code/hpc
+# shellcheck source=hpc/slurm.sh
+. "$here/slurm.sh"
+# shellcheck source=hpc/step.sh
+. "$here/step.sh"
 member=${SLURM_ARRAY_TASK_ID:-}
-export P2P_ATTEMPTS="$run/slurm/$stage/attempts${member:+.$member}"
+export P2P_ATTEMPTS="$run/slurm/$stage/attempts${member:+.$member}" P2P_BEGUN="$run/slurm/$stage/begun${member:+.$member}"
 # Slurm takes the number of the last part of an array for all of them.
 export P2P_JOB="${member:+${SLURM_ARRAY_JOB_ID}_}${member:-$SLURM_JOB_ID}"
+# Not the number of restarts alone: a controller that was killed may give one twice.
+P2P_ATTEMPT=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}-$(od -An -N3 -tx1 /dev/urandom | tr -d ' ')
+export P2P_ATTEMPT
 
 export PYTHONPATH="$run/code" PYTHONUNBUFFERED=1
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not take it over from the job
@@ -19,17 +26,16 @@ MASTER_PORT=$((20000 + (SLURM_JOB_ID * 11 + ${SLURM_RESTART_COUNT:-0}) % 12000))
 export MASTER_ADDR MASTER_PORT
 
 # Ranks that save must outlive the first that ends: no kill on a bad exit, but a minute's patience.
-step=(srun --unbuffered --kill-on-bad-exit=0 --wait=60 "--output=${run//%/%%}/slurm/$stage/%j_%t_log.out")
+srun=(srun --unbuffered --kill-on-bad-exit=0 --wait=60 "--output=${run//%/%%}/slurm/$stage/%j_%t_log.out")
 if [ -n "${P2P_CPU_MASKS:-}" ]; then
-    step+=("--cpu-bind=mask_cpu:$P2P_CPU_MASKS")
+    srun+=("--cpu-bind=mask_cpu:$P2P_CPU_MASKS")
 fi
 # -P: the run's own copy of the code, not what lies in the folder that the job was queued from.
-rank=("${P2P_PYTHON:-python3}" -P -m p2p_dist.jobs.stages "$stage" "$run")
-if [ -n "${P2P_ENVIRONMENT:-}${P2P_CONTAINER:-}" ]; then
-    rank=(bash "$here/rank.sh" "${rank[@]}")
-fi
+rank=(bash "$here/rank.sh" "${P2P_PYTHON:-python3}" -P -m p2p_dist.jobs.stages "$stage" "$run")
 
-bash "$here/begin.sh" "$stage" "$run" # as late as it can be: a cancel before it is seen there, one after it by the tasks
+begun=0
+bash "$here/begin.sh" "$stage" "$run" || begun=$? # as late as it can be: a cancel before it is seen there, one after it by the tasks
+((begun == 0)) || exit $((begun == 10 ? 0 : begun))
 if [ "$stage" = evaluate ]; then
     export P2P_CLAIMS="${P2P_CLAIMS:-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}" # a successor goes on with these
     bash "$here/claims.sh" "$run/evaluations/claims/$P2P_CLAIMS"
@@ -38,7 +44,8 @@ if [ "$stage ${P2P_EVALUATE:-}" = "evaluate during" ]; then
     bash "$here/watch.sh" "$run" & watching=$!
 fi
 
-code=0
-"${step[@]}" "${rank[@]}" || code=$?
+step "${srun[@]}" "${rank[@]}"
 [ -z "${watching:-}" ] || kill "$watching" 2>/dev/null || true
-exec bash "$here/requeue.sh" "$stage" "$run" "$code"
+# In this shell, which hears requests to stop and lives.
+# shellcheck source=hpc/requeue.sh
+. "$here/requeue.sh" "$stage" "$run" "$code"

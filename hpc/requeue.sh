@@ -1,31 +1,44 @@
 #!/usr/bin/env bash
 # Last thing in a job, outside any container: requeue.sh STAGE RUN CODE. Decides by the outcome that this attempt wrote; by
 # srun's exit code only where it wrote none, because srun returns the highest code of its tasks and so hides a failure
-# behind a stop.
+# behind a stop. Job.sh reads it into its own shell.
 set -euo pipefail
-stage=$1 run=$2 code=$3
-attempt=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}
-read -r owner _ _ crashes began _ < <(bash "${0%/*}/counts.sh")
+stage=$1 run=$2 code=$3 here=${BASH_SOURCE[0]%/*}
+# shellcheck source=hpc/slurm.sh
+. "$here/slurm.sh"
+attempt=${P2P_ATTEMPT:-$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}}
+file=$run/outcome-$stage${SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}.json
+if [ "$stage" = train ]; then file=$run/outcome.json; fi
+told() { grep -qsF "\"attempt\": \"$attempt\"" "$file"; }
+# srun itself may be killed, or lose the controller, and its tasks live on: what comes of them is known when they have ended.
+if ((code >= 128)) || { ((code == 0)) && ! told; }; then
+    while await_controller && squeue --noheader --steps --job "$P2P_JOB" --format=%i 2>/dev/null | grep -qE '\.[0-9]+$'; do
+        sleep 2
+    done
+fi
+read -r owner _ _ crashes began _ < <(bash "$here/counts.sh")
 # Where Slurm lost sight of this node, the job runs on elsewhere: to requeue it now would stop what goes on there.
 [ "$owner" = "$attempt" ] || { echo "attempt $attempt was superseded by $owner: leaving without a trace" && exit 75; }
-read -r progress saved < <(bash "${0%/*}/progress.sh" "$stage" "$run")
-outcome=none file=$run/outcome-$stage${SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}.json
-if [ "$stage" = train ]; then file=$run/outcome.json; fi
-if grep -qsF "\"attempt\": \"$attempt\"" "$file"; then
+read -r progress saved < <(bash "$here/progress.sh" "$stage" "$run")
+if told; then
     outcome=$(sed -n 's/.*"outcome": "\([a-z]*\)".*/\1/p' "$file")
-    # Tasks that share a stage end each for itself: one may be done when another is asked to stop.
-    if [[ $stage != train && $outcome == "done" && $code == 75 ]]; then outcome=stopped; fi
+    # Tasks that share a stage end each for itself: one may be done when another is asked to stop, or killed.
+    if [[ $stage != train && $outcome == "done" ]]; then
+        case $code in 75) outcome=stopped ;; 137) outcome=killed ;; esac
+    fi
 else
     case $code in
     0) outcome=killed ;; # srun's answer to a lost node; whoever was done has written so
-    75 | 140) outcome=stopped ;; # 140, 143: asked (USR2, TERM) before it could listen
+    75 | 138 | 140) outcome=stopped ;; # 138, 140, 143: asked (USR1, USR2, TERM) before it could listen
     # What came further did listen, and would have said that it stopped: it was ended for another reason.
     143) if ((progress > began)); then outcome=crash; else outcome=stopped; fi ;;
+    # Killed from outside: the program never does that to itself. Memory that runs out comes as 253 where Slurm confines it.
+    137) if [ -n "${P2P_OUT_OF_MEMORY:-}" ]; then outcome=crash; else outcome=killed; fi ;;
     1 | 2 | 130) outcome=failed ;;
     *) outcome=crash ;;
     esac
 fi
-echo "end $attempt $progress $(date +%s) $code $outcome $saved" >>"$P2P_ATTEMPTS"
+note "end $attempt $progress $(date +%s) $code $outcome $saved" || true
 case $outcome in
 done)
     if [ "$stage" = train ]; then exit 0; fi # its ranks agreed; tasks that share a stage end each for itself
@@ -42,4 +55,5 @@ crash)
     fi
     ;;
 esac
-exec bash "${0%/*}/again.sh" "$stage" "$run"
+# shellcheck source=hpc/again.sh
+. "$here/again.sh" "$stage" "$run"

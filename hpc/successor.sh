@@ -2,7 +2,9 @@
 # Queue a job that goes on in place of this one, which may not be requeued: successor.sh STAGE RUN. It asks for what this one
 # was given, on whatever command line or by whatever variable: its script alone does not say.
 set -euo pipefail
-stage=$1 run=$2 job=$SLURM_JOB_ID
+stage=$1 run=$2 job=$SLURM_JOB_ID here=${BASH_SOURCE[0]%/*}
+# shellcheck source=hpc/slurm.sh
+. "$here/slurm.sh"
 fail() { echo "$stage stopped, but $1: type the same launch command to go on" && exit 75; }
 scontrol write batch_script "$job" "$run/slurm/$stage/$job.sh" >/dev/null || fail "Slurm can't be asked"
 asked=$(squeue --noheader --job "$job" --format='%l|%f|%h|%b') || fail "Slurm can't be asked"
@@ -24,11 +26,18 @@ done
 for name in $(compgen -e | grep -E '^(SLURM|SRUN|SBATCH)_'); do # else what this job was given is taken for the next's
     [ "$name" = SLURM_CONF ] || unset "$name"
 done
-next=$(sbatch --parsable "${options[@]}" "$run/slurm/$stage/$job.sh" "$run") || fail "Slurm takes no further job"
-echo "successor $next" >>"$P2P_ATTEMPTS"
+export P2P_SUCCESSOR_OF=$job # so it goes on with the counts whatever sbatch answers
+said=$(sbatch --parsable "${options[@]}" "$run/slurm/$stage/$job.sh" "$run") || fail "Slurm takes no further job"
+next=$(job_number <<<"$said")
+# Not in its answer: the newest that carries the comment.
+[ -n "$next" ] || next=$(squeue --me --noheader --format='%i %k' | awk -v own="$job" -v comment="p2p_dist $stage $run" \
+    '{number = $1; sub(/^[^ ]+ /, "")} $0 == comment && number + 0 > own {own = number} END {print own}')
+[ "$next" != "$job" ] || fail "no job number is in sbatch's answer ($said)"
+note "successor $next" || true
 # Jobs that wait for this one to end well would wait for ever.
-squeue --me --noheader --format='%i %E' | { grep -wF "afterok:$job" || true; } | while read -r waiting _; do
-    scontrol update "jobid=$waiting" "dependency=afterok:$next"
+squeue --me --noheader --format='%i %E' | { grep -wF "afterok:$job" || true; } | while read -r waiting dependency; do
+    dependency=$(sed -E "s/\([^)]*\)//g; s/\bafterok:$job\b/afterok:$next/g" <<<"$dependency")
+    scontrol update "jobid=$waiting" "dependency=$dependency"
 done
 echo "$stage stopped; it can't be requeued here: job $next goes on in its place"
 exit 75

@@ -21,15 +21,16 @@ from pathlib import Path
 _NUMBER = re.compile("[0-9]{1,15}")
 
 SAME_PLACE = 3
-"""Starts from one place, one after the other, after which no further one is tried: it would burn node hours for days."""
+"""Starts from one place that the run itself ended, after which no further one is tried: it would burn node hours for days."""
 
 
 @dataclass(frozen=True)
 class Counts:
     """Since a person last began the stage.
 
-    starts: all of them. crashes: those that ended badly. same: how many starts in a row began where the last one did.
-    began: progress at the last start. open: the last attempt, where no end of it was written.
+    starts: all of them. crashes: those that ended badly. same: how many that began where the last one did have ended by the
+    run's own doing. began: progress at the last start. open: the last attempt, where no end of it
+    was written.
     """
 
     starts: int = 0
@@ -42,21 +43,24 @@ class Counts:
 def read(log: Path) -> Counts:
     """Count the lines of a file of attempts; one that is not there has none."""
     starts = crashes = same = 0
-    began, unfinished = -1, None
+    began, place, beside, unfinished = -1, -1, False, None
     for words in _lines(log):
         match words:
             case ["launch", *_]:
                 starts = crashes = same = 0
-                began, unfinished = -1, None
-            case ["start", attempt, progress, _, _, "beside", *_]:
-                starts, same, began, unfinished = 0, 0, int(progress), attempt
-            case ["start", attempt, progress, *_]:
-                same = same + 1 if int(progress) == began else 0
-                starts, began, unfinished = starts + 1, int(progress), attempt
-            case ["end", attempt, _, _, _, why, *_]:
+                began = place = -1
+            case ["start", attempt, progress, _, _, *rest]:
+                began, unfinished, beside = int(progress), attempt, rest[:1] == ["beside"]
+                if not beside:
+                    starts, same, place = starts + 1, same if began == place else 0, began
+            case ["end", attempt, _, _, code, why, *_]:
                 crashes += why == "crash"
-                unfinished = None if attempt == unfinished else unfinished
-    return Counts(starts, crashes, same, began, unfinished)
+                if attempt == unfinished:
+                    # Not what Slurm or somebody else did to it: killed, or a signal before it listened.
+                    own = why in ("crash", "failed") or (why, code) == ("stopped", "75")
+                    same += own and not beside
+                    unfinished = None
+    return Counts(0, crashes, 0, began, unfinished) if beside else Counts(starts, crashes, same, began, unfinished)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import config, files, presets, provenance, records, songs
+from p2p_dist import config, console, files, presets, provenance, records, snapshot, songs
 from p2p_dist.owner import Owner
 from p2p_dist.records import COUNT, Maybe
 
@@ -183,10 +183,12 @@ class RunDir:
 
 
 def attempt() -> str:
-    """Name of this start of a job: Slurm's job and restart count, or what the launcher on one machine set."""
+    """Name of this start: what the job's batch shell (hpc/job.sh) or the launcher on one machine gave it."""
+    if named := os.environ.get("P2P_ATTEMPT"):
+        return named
     if job := os.environ.get("SLURM_JOB_ID"):
         return f"{job}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
-    return os.environ.get("P2P_ATTEMPT", f"{socket.gethostname()}.{os.getpid()}")
+    return f"{socket.gethostname()}.{os.getpid()}"
 
 
 class SupersededError(Exception):
@@ -224,7 +226,37 @@ def find(name: str) -> RunDir:
     """
     if not RUN_NAME.fullmatch(name):
         raise ValueError(f"run {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
-    return RunDir((runs_root() / name).resolve())
+    path = runs_root() / name
+    if path.is_symlink() and path.lstat().st_uid not in (os.geteuid(), 0):
+        raise ValueError(f"{path} is a link that another user made: remove it, or take another name for the run")
+    return RunDir(path.resolve())
+
+
+def check_own(run: RunDir) -> None:
+    """Make sure, before anything is started or written, that a run is this user's own with the code it began with.
+
+    Raises:
+        ValueError: others could have made or changed its folder, its settings or its code, or a link lies in it; names it.
+    """
+    whys = []
+    if run.path.exists() and run.path.stat().st_uid != os.geteuid():  # who else may write in it, `begin` ends
+        whys.append(f"{run.path} {files.not_only_ours(run.path)}")
+    if os.path.lexists(run.config) and (why := files.not_only_ours(run.config)):
+        whys.append(f"{run.config} {why}")
+    if whys:
+        raise ValueError(
+            f"{whys[0]}: its settings may be another's, and they say what is run. Give this run another name with "
+            f"--run NAME; or, where all of it is as you left it, chmod -R go-w {run.path}, then type this again"
+        )
+    if os.path.lexists(run.code):
+        snapshot.check(run.code)
+        if not run.config.is_file() and (not snapshot.has_record(run.code) or snapshot.differs(run.code)):
+            raise ValueError(
+                f"{run.code} is there, but {run.config} is not: this is no run that was begun here, and its code is not this "
+                f"program's; remove {run.path}, or give the run another name with --run NAME"
+            )
+    if run.path.is_dir():
+        files.refuse_links(run.path, apart_from=(run.code.name,), known=".submission_file_")  # submitit's, in slurm/
 
 
 def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> config.Config:
@@ -236,6 +268,7 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
     Raises:
         ValueError: a science setting or the songs differ from those that the run began with; names each.
     """
+    check_own(run)
     if not run.config.is_file():
         return wanted
     saved = presets.from_saved(run.config)
@@ -262,11 +295,19 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
         ValueError: a science setting or the songs differ from those that the run began with; names each.
     """
     settings = check_begin(run, wanted, dataset)
+    run.path.mkdir(parents=True, exist_ok=True)
+    if files.not_only_ours(run.path) is not None:
+        run.path.chmod(run.path.stat().st_mode & 0o7755)
+        console.say(f"note: others could write in {run.path}; now only you can")
     if not run.config.is_file():
         files.write_json(run.provenance, provenance.gather())
     if not run.dataset.is_file() or run.read_dataset() != dataset:
         files.write_json(run.dataset, {"name": dataset})
-    provenance.copy_code(run.code)
+    if not run.code.is_dir():
+        snapshot.take(run.code)
+    elif not snapshot.has_record(run.code):
+        snapshot.record(run.code)
+        console.say(f"{run.code}, which an earlier version copied, is only yours: its files are noted in {snapshot.SUMS} there")
     files.write_text(run.config, presets.to_yaml(settings))
     return settings
 

@@ -7,3 +7,6 @@ export MIOPEN_CUSTOM_CACHE_DIR MIOPEN_USER_DB_PATH="$MIOPEN_CUSTOM_CACHE_DIR"
 export NCCL_SOCKET_IFNAME="${NCCL_SOCKET_IFNAME:-hsn0,hsn1,hsn2,hsn3}"
 # The fast convolutions for pictures stored channels last; off by default before ROCm 7.
 export PYTORCH_MIOPEN_SUGGEST_NHWC="${PYTORCH_MIOPEN_SUGGEST_NHWC:-1}"
+# The fabric's cache of registered memory follows the kernel's own notices. With the other monitors, which intercept calls inside
+# the process, the first collectives between nodes hang with the PyTorch images of 2026 (13 of 17 starts on 4 nodes).
+export FI_MR_CACHE_MONITOR="${FI_MR_CACHE_MONITOR:-userfaultfd}"

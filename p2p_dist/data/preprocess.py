@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from p2p_dist import config, console, presets, processes, provenance, rundir, songs
+from p2p_dist import config, console, presets, processes, rundir, slurm_commands, snapshot, songs
 from p2p_dist.config import Data
 from p2p_dist.data import shards
 from p2p_dist.data.song import PARTS
@@ -186,12 +186,12 @@ def _queue(command: Command, arguments: list[str], out: Path) -> int:
         "account": command.account,
         "cpus_per_task": command.workers or 8,
         # The jobs import this very checkout, installed or not.
-        "setup": [f"export PYTHONPATH={shlex.quote(str(provenance.CHECKOUT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        "setup": [f"export PYTHONPATH={shlex.quote(str(snapshot.CHECKOUT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
     }
     common = {name: value for name, value in common.items() if value is not None}
     executor.update_parameters(job_name="p2p-preprocess", array_parallelism=command.array, **common)
     parts = [[*again, "--part", f"{number}/{command.array}"] for number in range(command.array)]
-    with _refusals(f"the {command.array} parts", folder):
+    with _refusals(f"the {command.array} parts", folder), slurm_commands.submitting(*common):
         jobs = executor.map_array(run_command, parts)
     first = str(jobs[0].job_id).split("_")[0]
     # afterany: a part that was killed is finished by the merge.
@@ -199,7 +199,7 @@ def _queue(command: Command, arguments: list[str], out: Path) -> int:
         job_name="p2p-merge", additional_parameters={"dependency": f"afterany:{first}"}, array_parallelism=1
     )
     taken_back = f"which are queued as job {first} (scancel {first} takes them back)"
-    with _refusals(f"the merge behind the parts, {taken_back}", folder):
+    with _refusals(f"the merge behind the parts, {taken_back}", folder), slurm_commands.submitting(*common):
         merge = executor.submit(run_command, again)
     console.say(f"queued: {command.array} parts as job {first}, the merge as job {merge.job_id}; logs in {folder}")
     return console.DONE

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from p2p_dist import attempts, console, files, manifest, processes, rundir, saved
+from p2p_dist import attempts, console, files, manifest, processes, rundir, saved, snapshot
 from p2p_dist.config import Config
 from p2p_dist.jobs import site, stages
 from p2p_dist.owner import Owner
@@ -110,10 +110,9 @@ def _run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:
     module = "p2p_dist.jobs.local" if stage == "train" else "p2p_dist.jobs.stages"
     # -P: the code that the run began with, not what lies in the current folder.
     command = [sys.executable, "-P", "-m", module, stage, str(run.path)]
-    environment = {**os.environ, "PYTHONPATH": str(run.code), "PYTHONUNBUFFERED": "1"}
-    environment["P2P_ATTEMPT"] = attempt
     log = run.logs / f"{stage}.log"
     seen = log.stat().st_size if log.is_file() else 0
+    environment = {**os.environ, **snapshot.environment(run.code), "P2P_ATTEMPT": attempt}
     with log.open("a") as output:
         child = subprocess.Popen(
             command,

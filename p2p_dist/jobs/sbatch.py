@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from p2p_dist import console
+from p2p_dist import console, slurm_commands
 from p2p_dist.jobs import chain, slurm
 
 TRAINING = {
@@ -44,10 +44,10 @@ PAGE = {"account": "--account", "partition": "the site's cpu_partition"}
 
 OPTIONS = {"preprocess": PREPROCESSING, "evaluate": EVALUATION, "page": PAGE}
 
-VARIABLES = {"time": "SBATCH_TIMELIMIT", "mem": "SBATCH_MEM_PER_NODE", "array": "SBATCH_ARRAY_INX"}
-"""sbatch's variables that are not called as its options are."""
-
-OURS = ("CONTAINER", "OVERLAY", "BINDS", "CPU_MASKS", "ENVIRONMENT", "MAX_SECONDS", "EVALUATE", "CLAIMS", "ATTEMPT", "ATTEMPTS")
+OURS = (
+    *("CONTAINER", "OVERLAY", "BINDS", "CPU_MASKS", "ENVIRONMENT", "MAX_SECONDS", "EVALUATE", "CLAIMS"),
+    *("ATTEMPT", "ATTEMPTS", "JOB", "BEGUN", "SUCCESSOR_OF", "OUT_OF_MEMORY"),
+)
 """What hpc/job.sh is told by $P2P_..., where it is told at all: a script that does not say it means that there is none."""
 
 
@@ -115,25 +115,10 @@ def submit(job: chain.Job) -> str:
 
 @contextmanager
 def _only_what_is_written(script: str) -> Iterator[None]:
-    """An environment in which nothing takes the place of what a script asks for, until the block ends.
-
-    Three things would: sbatch's own variables, which win over the script, what was exported for the templates or for torch,
-    and, inside another job (salloc, srun --pty), what Slurm told that one. Other variables of sbatch, such as a person's
-    SBATCH_RESERVATION, stay.
-    """
-    before = dict(os.environ)
-    for name in (*(f"P2P_{name}" for name in OURS), "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        os.environ.pop(name, None)
-    for option in re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE):
-        os.environ.pop(VARIABLES.get(option, "SBATCH_" + option.upper().replace("-", "_")), None)
-    if "SLURM_JOB_ID" in os.environ:
-        for name in before:
-            # SLURM_CONF and SLURM_CLUSTERS say which Slurm, not which job.
-            told = name.startswith(("SLURM_", "SLURMD_", "SRUN_", "SBATCH_CPU_BIND", "SBATCH_MEM_BIND"))
-            if told and name not in ("SLURM_CONF", "SLURM_CLUSTERS"):
-                os.environ.pop(name, None)
-    try:
+    """An environment in which nothing takes the place of what a script asks for, until the block ends: neither variables of
+    sbatch, nor what was exported for the templates or for torch, nor what Slurm told the job that this is typed in."""
+    exported = (*(f"P2P_{name}" for name in OURS), "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    with slurm_commands.submitting(*re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE)):
+        for name in exported:
+            os.environ.pop(name, None)
         yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)

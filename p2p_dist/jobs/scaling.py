@@ -1,7 +1,8 @@
 """How the speed of a training grows with nodes: weak and strong scaling, measured, beside a model with the measured inputs.
 
 Weak: each process keeps its share of the batch, the global batch grows. Strong: the global batch stays, shares shrink. What
-each process measures is in train/scaling.py.
+each process measures is in train/scaling.py: several times each way, of which the median counts. On one machine, which may
+have other work at any moment, all sizes are measured once upwards and once downwards.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import console, files, presets, records, rundir
+from p2p_dist import console, files, presets, processes, records, rundir, snapshot
 from p2p_dist.config import Resources
 from p2p_dist.jobs import chain, queueing, site, slurm, submit
 from p2p_dist.jobs.check_folder import check_folder
 from p2p_dist.records import COUNT, Maybe
 from p2p_dist.rundir import RunDir
 
+WAYS = ("weak", "strong")
+
 WINDOW = 0.16
 """Share of a step in which gradients travel unseen: most are ready when two thirds of the generator's backward are done, and
 that backward is about half of the step's arithmetic."""
+
+SCATTER = 1.25
+"""Highest by lowest of the measurements of one row, from which on they are said to scatter."""
 
 
 def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Path | None) -> int:
@@ -80,17 +86,44 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
 
 
 def _here(runs: list[RunDir]) -> None:
-    for run, stage in ((runs[0], "preprocess"), *((run, "scaling") for run in runs)):
-        run.logs.mkdir(parents=True, exist_ok=True)
-        log = run.logs / f"{stage}.log"
-        module = "p2p_dist.jobs.local" if stage == "scaling" else "p2p_dist.jobs.stages"
-        environment = {**os.environ, "PYTHONPATH": str(run.code), "P2P_ATTEMPT": f"scaling.{os.getpid()}.{run.path.name}"}
-        console.say(f"{stage}, {run.path.name}: log {log}")
-        with log.open("w") as output:
-            command = [sys.executable, "-P", "-m", module, stage, str(run.path)]
-            code = subprocess.run(command, stdout=output, stderr=output, env=environment).returncode
-        if code and stage == "preprocess":
-            raise OSError(5, "preprocessing failed", str(log))
+    cores, load = processes.usable_cores(), os.getloadavg()[0]
+    if load > cores / 2:
+        console.complain(
+            f"warning: this machine is busy (load {load:.1f}, {cores} cores): what is measured beside other work scatters"
+        )
+    console.say(f"one machine plays all nodes: its {cores} cores are shared, so efficiency here says nothing of a cluster's")
+    _run_here("preprocess", runs[0], 0)
+    for number, run in enumerate([*runs, *reversed(runs)] if len(runs) > 1 else runs, 1):
+        _run_here("scaling", run, number)
+        _say_measured(run)
+
+
+def _run_here(stage: str, run: RunDir, number: int) -> None:
+    run.logs.mkdir(parents=True, exist_ok=True)
+    log = run.logs / f"{stage}.log"
+    module = "p2p_dist.jobs.local" if stage == "scaling" else "p2p_dist.jobs.stages"
+    attempt = f"scaling.{os.getpid()}.{run.path.name}.{number}"
+    console.say(f"{stage}, {run.path.name}: log {log}")
+    with log.open("a") as output:
+        command = [sys.executable, "-P", "-m", module, stage, str(run.path)]
+        environment = {**os.environ, **snapshot.environment(run.code), "P2P_ATTEMPT": attempt}
+        code = subprocess.run(command, stdout=output, stderr=output, env=environment).returncode
+    if code and stage == "preprocess":
+        raise OSError(5, "preprocessing failed", str(log))
+
+
+def _say_measured(run: RunDir) -> None:
+    """The figures of a size as soon as they are there."""
+    if not (run.path / "scaling.json").is_file():
+        return
+    one = records.read(run.path / "scaling.json", MEASURED)
+    found = [f"{way} {one[way]['images_per_second']:.4g} images/s ({_range(one[way])})" for way in WAYS if one[way]]
+    console.say(f"{run.path.name}: {', '.join(found)}")
+
+
+def _range(way: dict[str, Any]) -> str:
+    """Lowest and highest of the measurements of a row."""
+    return f"{min(way['measured']):.4g} to {max(way['measured']):.4g}"
 
 
 def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
@@ -104,12 +137,16 @@ def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
         )
         before = before or number
     shown: dict[str, str] = {}
+    waiting = list(runs)
     begun = time.monotonic()
     while any(number in (states := slurm.job_states()) for number in numbers.values()):
         for name, number in numbers.items():
             if number in states and shown.get(name) != states[number]:
                 shown[name] = states[number]
                 console.say(f"{name}: {states[number]}, job {number}")
+        for run in [run for run in waiting if (run.path / "scaling.json").is_file()]:
+            waiting.remove(run)
+            _say_measured(run)
         time.sleep(slurm.patience([states[number] for number in numbers.values() if number in states], begun))
 
 
@@ -137,7 +174,7 @@ def _travel(one: dict[str, Any]) -> float:
     return float(one["gradient_bytes"] * 2 * (one["processes"] - 1) / one["processes"] / one["all_reduce"]["bus"])
 
 
-_WAY = {"batch": COUNT, "images_per_second": float, "data_wait": float}
+_WAY = {"batch": COUNT, "images_per_second": float, "measured": [float], "data_wait": float}
 MEASURED = {
     "nodes": COUNT,
     "processes": COUNT,
@@ -163,29 +200,34 @@ def report(root: Path, runs: list[RunDir]) -> int:
         return console.FAILED
     first = found[0]
     # The smallest size of each way: a batch that one size can't share out evenly has no strong row there.
-    base = {way: next((one for one in found if one[way] is not None), first) for way in ("weak", "strong")}
-    head = ("nodes", "processes", "scaling", "batch", "images/s", "efficiency", "model", "data wait", "all-reduce")
+    base = {way: next((one for one in found if one[way] is not None), first) for way in WAYS}
+    head = ["nodes", "processes", "scaling", "batch", "images/s", "of so many", "lowest to highest", "efficiency", "model"]
+    head += ["data wait", "all-reduce"]
     rows = [head]
+    notes: list[str] = []
     for one in found:
-        for way in ("weak", "strong"):
+        for way in WAYS:
             measured = one[way]
+            size = [str(one["nodes"]), str(one["processes"]), way]
             if measured is None:
-                rows.append((str(one["nodes"]), str(one["processes"]), way, "-", "does not divide", "", "", "", ""))
+                rows.append([*size, "-", "does not divide", *[""] * (len(head) - 5)])
                 continue
             rate = measured["images_per_second"]
-            one[way]["efficiency"] = rate / base[way][way]["images_per_second"] * base[way]["processes"] / one["processes"]
-            one[way]["model"] = predict(one, first, measured["batch"] / one["processes"])
+            measured["efficiency"] = rate / base[way][way]["images_per_second"] * base[way]["processes"] / one["processes"]
+            measured["model"] = predict(one, first, measured["batch"] / one["processes"])
             bus = f"{one['all_reduce']['bus'] / 1e9:.2f} GB/s" if one["all_reduce"] else "-"
-            cells = (f"{measured['batch']}", f"{rate:.4g}", f"{measured['efficiency']:.0%}", f"{measured['model']:.4g}")
-            rows.append((str(one["nodes"]), str(one["processes"]), way, *cells, f"{measured['data_wait']:.1%}", bus))
+            cells = [str(measured["batch"]), f"{rate:.4g}", str(len(measured["measured"])), _range(measured)]
+            cells += [f"{measured['efficiency']:.0%}", f"{measured['model']:.4g}", f"{measured['data_wait']:.1%}", bus]
+            rows.append([*size, *cells])
+            notes += explain(one, base[way], way)
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    rows.insert(1, tuple("-" * width for width in widths))  # type: ignore[arg-type]
+    rows.insert(1, ["-" * width for width in widths])
     lines = ["| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     about = (
         f"{first['device']}, {first['precision']}, {first['flops_per_image'] / 1e9:.3g} GFLOP an image, "
         f"{first['gradient_bytes'] / 1e6:.3g} MB of gradients a step"
     )
-    table = "\n".join([about, "", *lines])
+    table = "\n".join([about, "", *lines, *([""] if notes else []), *notes])
     console.say(f"\n{table}\n")
     files.write_text(root / "scaling.md", table + "\n")
     files.write_json(root / "scaling.json", found)
@@ -193,6 +235,32 @@ def report(root: Path, runs: list[RunDir]) -> int:
     if plot(root / "scaling.svg", found):
         console.say(f"plot: {root / 'scaling.svg'}")
     return console.FAILED if missing else console.DONE
+
+
+def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
+    """What must be said of a row, a line each: that its measurements scatter, and why its efficiency is over 100 %.
+
+    Args:
+        one: the numbers of a size, its efficiency among them. first: those of the size that it is compared with.
+    """
+    row, smallest = one[way], first[way]
+    name = f"{one['nodes']} nodes, {way}"
+    found = []
+    if max(row["measured"]) > SCATTER * min(row["measured"]):
+        found.append(
+            f"warning: {name}: measurements scatter ({_range(row)} images/s): something else runs there, or --steps are few; "
+            "measure again before you rely on them"
+        )
+    if round(row["efficiency"], 2) > 1:
+        share = one["processes"] / first["processes"]
+        if min(row["measured"]) <= share * max(smallest["measured"]):
+            why = "the measurements of this size and of the smallest overlap, so they differ by chance or by other work beside"
+        elif way == "strong":
+            why = "the smaller share of a process fits its caches better, or the smallest size had other work beside it"
+        else:
+            why = "the smallest size had other work beside it all the time, or was on slower nodes"
+        found.append(f"note: {name}: over 100 %: {why}")
+    return found
 
 
 def plot(path: Path, found: list[dict[str, Any]]) -> bool:
@@ -206,19 +274,22 @@ def plot(path: Path, found: list[dict[str, Any]]) -> bool:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 4))
-    for way, marker in (("weak", "o"), ("strong", "s")):
+    for way, marker in zip(WAYS, "os", strict=True):
         measured = [one for one in found if one[way] is not None]
-        processes = [one["processes"] for one in measured]
-        (line,) = axes.plot(processes, [one[way]["images_per_second"] for one in measured], marker, label=f"{way}, measured")
-        axes.plot(processes, [one[way]["model"] for one in measured], "--", color=line.get_color(), label=f"{way}, model")
+        numbers = [one["processes"] for one in measured]
+        rates = [one[way]["images_per_second"] for one in measured]
+        (line,) = axes.plot(numbers, rates, marker, label=f"{way}, measured")
+        lowest, highest = ([edge(one[way]["measured"]) for one in measured] for edge in (min, max))
+        axes.vlines(numbers, lowest, highest, colors=line.get_color())
+        axes.plot(numbers, [one[way]["model"] for one in measured], "--", color=line.get_color(), label=f"{way}, model")
     first = found[0]
     ideal = first["weak"]["images_per_second"] / first["processes"]
-    processes = [one["processes"] for one in found]
-    axes.plot(processes, [ideal * number for number in processes], ":", color="gray", label="ideal")
+    numbers = [one["processes"] for one in found]
+    axes.plot(numbers, [ideal * number for number in numbers], ":", color="gray", label="ideal")
     axes.set(
         xscale="log", yscale="log", xlabel="processes", ylabel="images/s", title=f"{first['device']}, {first['precision']}"
     )
-    axes.set_xticks(processes, [str(number) for number in processes], minor=False)
+    axes.set_xticks(numbers, [str(number) for number in numbers], minor=False)
     axes.legend()
     figure.tight_layout()
     with files.replacing(path) as temporary:

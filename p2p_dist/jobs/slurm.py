@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import getpass
 import re
-import shutil
-import subprocess
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -14,6 +12,7 @@ from pathlib import Path
 from p2p_dist import console, files
 from p2p_dist.jobs import chain, stages
 from p2p_dist.rundir import RunDir
+from p2p_dist.slurm_commands import ask as ask
 
 
 @dataclass(frozen=True)
@@ -27,21 +26,6 @@ class Queued:
     state: str
     reason: str
     other: str | None = None
-
-
-def ask(*command: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run one of Slurm's commands.
-
-    Raises:
-        OSError: there is no such command here, or it does not answer within two minutes.
-    """
-    path = shutil.which(command[0])
-    if path is None:
-        raise FileNotFoundError(2, "no such command; is this a login node of the cluster?", command[0])
-    try:
-        return subprocess.run([path, *command[1:]], input=input, capture_output=True, text=True, timeout=120)
-    except subprocess.TimeoutExpired as error:
-        raise OSError(5, "no answer from Slurm; try again later", command[0]) from error
 
 
 def queued_jobs(run: RunDir) -> dict[str, Queued]:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import signal
 
 if __name__ == "__main__":  # before the imports, which take a moment: a request to stop that comes now is kept, not died of
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR2))
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
 
 import faulthandler
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from typing import Any, NoReturn
 from p2p_dist import config, console, files, manifest, processes, rundir, saved
 from p2p_dist.rundir import RunDir
 
-ASKED = (signal.SIGTERM, signal.SIGUSR2)
+ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that ask a stage to stop; the launcher on one machine keeps Ctrl-C for itself."""
 
 STAGES = ("preprocess", "train", "evaluate", "page")
@@ -85,6 +86,15 @@ def is_preprocessed(shards: Path | Shards, trained: bool) -> str | None:
         for split, part in found.content["splits"].items()
     ]
     return ", ".join(counts)
+
+
+def windows(shards: Path) -> dict[str, int]:
+    """Split -> windows of a folder of shards; empty where it has no manifest, or one that is to be made anew."""
+    try:
+        found = look(shards)
+    except ValueError:
+        return {}
+    return {split: len(part["samples"]) for split, part in found.content["splits"].items()} if found else {}
 
 
 def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: bool = True) -> str | None:
@@ -179,7 +189,9 @@ def page(run: RunDir, settings: config.Config) -> int:
         return console.DONE
     from p2p_dist.evaluate.page import write
 
-    files.remove_garbage(run.evaluations)  # of evaluations that were killed: by now all have ended
+    # Of evaluations that were killed, and of those that shared the work: by now all have ended.
+    files.remove_garbage(run.evaluations)
+    shutil.rmtree(run.evaluations / "claims", ignore_errors=True)
     write(run, settings)
     return console.DONE
 

@@ -1,4 +1,4 @@
-"""Being asked to stop: USR2, TERM, the first Ctrl-C or the end of the job only set a flag, read between two steps."""
+"""Being asked to stop: USR2 (or USR1), TERM, the first Ctrl-C or the end of the job only set a flag, read between two steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import FrameType
 
 from p2p_dist import console
 
-SIGNALS = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
 MARGIN = 60.0
 """Seconds before the end of the job that must be left after the last save."""

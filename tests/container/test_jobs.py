@@ -112,4 +112,4 @@ def test_scaling_on_a_cluster(runs):
     shown = runs["scaling"].result()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("| ")][2:]
     assert [row[:3] for row in rows] == [["1", "1", "weak"], ["1", "1", "strong"], ["2", "2", "weak"], ["2", "2", "strong"]]
-    assert all(float(row[4]) > 0 for row in rows) and rows[2][8].endswith("GB/s"), shown
+    assert all(float(row[4]) > 0 for row in rows) and rows[2][10].endswith("GB/s"), shown

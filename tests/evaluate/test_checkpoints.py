@@ -38,7 +38,7 @@ def add_checkpoint(run: rundir.RunDir, step: int, settings: Config) -> None:
     path = folder / "generator.safetensors"
     safetensors.torch.save_file(Generator(settings.model).state_dict(), path)
     record = {"bytes": path.stat().st_size, "sha256": files.sha256_file(path)}
-    files.write_json(folder / "meta.json", {"step": step, "files": {path.name: record}})
+    files.write_json(folder / "meta.json", {"step": step, "settings": "", "files": {path.name: record}})
 
 
 @pytest.fixture(scope="module")

@@ -261,6 +261,12 @@ def test_the_end_of_the_job(monkeypatch):
         monotonic[0] += 3600 - stop.MARGIN - 1
         assert not flag
         flag.allow(30)
+        assert flag and flag.lead == 120, "two saves of 30 s, and a minute"
+        flag.allow(1)
+        assert flag.lead == 120, "of the slowest save"
+        monotonic[0] -= 60
+        assert not flag
+        monotonic[0] += 2
         assert flag
         monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(wall[0]) + 100))
         assert not stop.StopFlag(), "a job too short for the margin still trains"

@@ -8,15 +8,18 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings, strategies
 
-from p2p_dist import config, rundir
+from p2p_dist import attempts, config, rundir
 from p2p_dist.jobs import chain, site
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 SQUEUE = """#!/bin/sh
 cd "{folder}"
+[ ! -e away ] || {{ echo "Unable to contact slurm controller" >&2; exit 1; }}
 case "$*" in
+*--steps*) cat steps 2>/dev/null ;;
 *--Format=*) cat state ;;
 *%k*) cat comments ;;
 *%V*) cat submitted ;;
@@ -100,8 +103,11 @@ def job(tmp_path, monkeypatch):
         (None, 75, 75, True),
         (None, 0, 75, True),  # a node was lost
         (None, 140, 75, True),
+        (None, 138, 75, True),
         (None, 1, 1, False),
-        (None, 137, 137, False),
+        (None, 137, 75, True),  # killed from outside
+        (None, 139, 139, False),
+        (None, 253, 253, False),  # out of memory
         (None, 255, 75, True),
     ],
 )
@@ -195,15 +201,109 @@ def test_a_container_that_does_not_start_is_tried_once_more(job):
     assert job.end(255).returncode == 255
 
 
-def test_starts_without_progress_and_without_end_come_to_an_end(job, monkeypatch):
-    """Counted at the start, since a job that is preempted or lost with its node never reaches its last line."""
+def test_starts_without_progress_come_to_an_end(job, monkeypatch):
+    """Three that the run itself ended where it began. If it failed: node hours burn until somebody looks."""
     for restart in range(3):
         assert job.begin(restart).returncode == 0
+        assert job.end(75).requeued
     stuck = job.begin(3)
     assert stuck.returncode == 1 and "begun 4 times from the same place" in stuck.stdout
-    assert job.lines("end", 5) == ["killed"] * 3 + ["failed"]
+    assert job.lines("end", 5) == ["stopped"] * 3 + ["failed"]
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     assert job.begin().returncode == 0, "a person's new launch counts anew"
+
+
+def test_what_others_did_does_not_count_against_the_run(job, monkeypatch):
+    """Nodes that are lost, preemptions without notice (no last line) and processes that are killed, before anything was saved.
+
+    If it failed: three of them within the first interval between checkpoints end a run for good.
+    """
+    monkeypatch.setenv("P2P_MAX_REQUEUES", "8")
+    for restart in range(8):
+        assert job.begin(restart).returncode == 0, restart
+        if restart % 2:
+            assert job.end(137).requeued
+    assert job.lines("end", 5) == ["killed"] * 8
+    for restart in (8, 9):
+        done = job.begin(restart)
+        assert done.returncode == restart - 8 and ("--max-requeues" in done.stdout) == (restart == 9), "not for ever"
+
+
+def test_memory_that_runs_out_is_the_runs_own(job, monkeypatch):
+    """As job.sh hears from the kernel. If it failed: what can never fit is begun ten times."""
+    job.begin()
+    monkeypatch.setenv("P2P_OUT_OF_MEMORY", "1")
+    done = job.end(137)
+    assert done.returncode == 137 and not done.requeued and job.lines("end", 5) == ["crash"]
+
+
+def test_a_training_that_is_done_is_not_begun_again(job):
+    """Slurm begins a job again whose node was lost just as it came to its end. If it failed: "without progress", and what
+    waits for it is dropped."""
+    job.begin()
+    job.progress(24)
+    job.run.write_outcome("train", "done", step=24)
+    for restart in range(1, 6):
+        done = job.begin(restart)
+        assert done.returncode == 10 and "done already" in done.stdout
+    assert job.lines("end", 5) == ["done"] * 6
+    (job.run.checkpoints / rundir.step_name(24)).rmdir()
+    assert job.begin(6).returncode == 0, "what it saved is gone"
+
+
+def test_a_controller_that_lost_count_of_restarts_makes_no_new_launch(job, monkeypatch):
+    """Killed, it may begin a job a second time with the same number of restarts. If it failed: two starts of one name, of
+    which the older goes on; and counts that begin anew."""
+    for nonce in ("a1", "b2"):
+        monkeypatch.setenv("P2P_ATTEMPT", f"7.0-{nonce}")
+        job.begin()
+    assert job.lines("launch", 1) == ["7"] and job.lines("start", 1) == ["7.0-a1", "7.0-b2"]
+    monkeypatch.setenv("P2P_ATTEMPT", "7.0-a1")
+    assert "7.0-a1 was superseded by 7.0-b2" in job.end(75).stdout
+
+
+def test_a_step_whose_starter_was_killed_is_waited_for(job, tmp_path):
+    """srun is killed while the controller is away, and its tasks go on. If it failed: a training that then comes to its end
+    counts as crashed, or is begun beside what still runs."""
+    job.begin()
+    job.answer("steps", "7.batch\n7.0")
+    job.answer("away", "2")
+    outcome = '{"attempt": "7.0", "outcome": "done", "step": 24}'
+    ends = f"{{ echo 7.batch > steps; echo '{outcome}' > '{job.run.outcome}'; }}"
+    (tmp_path / "sleep").write_text(f'#!/bin/sh\ncd "{tmp_path}/slurm"\nrm -f away\n[ "$1" != 2 ] || {ends}\n')
+    done = job.end(137)
+    assert (done.returncode, done.requeued, job.lines("end", 5)) == (0, False, ["done"]), done
+
+
+def test_the_shell_and_the_program_count_the_same(job, tmp_path):
+    """hpc/counts.sh and attempts.py, on records of any kind. If it failed: status says that a run is stuck which goes on."""
+    job.log.parent.mkdir(parents=True)
+    names = strategies.sampled_from(["7.0", "7.1", "7.10", "8.0-a1", "8.0-b2"])
+    places, why = strategies.integers(0, 2), strategies.sampled_from(["done", "stopped", "failed", "crash", "killed"])
+    lines = strategies.one_of(
+        strategies.builds("launch {}".format, names),
+        strategies.builds("successor {}".format, names),
+        strategies.builds("start {} {} 100 1{}".format, names, places, strategies.sampled_from(["", "", " beside"])),
+        strategies.builds("end {} {} 200 {} {} 0".format, names, places, strategies.sampled_from([75, 140]), why),
+    )
+
+    def both(record):
+        job.log.write_text("".join(f"{line}\n" for line in record))
+        shown = subprocess.run(["bash", CHECKOUT / "hpc" / "counts.sh"], capture_output=True, text=True, check=True).stdout
+        _, restarts, same, crashes, _, _, unfinished, _ = shown.split()
+        ours = attempts.read(job.log)
+        theirs = (int(restarts) + 1, int(same), int(crashes), None if unfinished == "-" else unfinished)
+        assert (ours.starts, ours.same, ours.crashes, ours.open) == theirs, record
+
+    both(
+        [
+            *("launch 7", "start 7.0 0 100 1 beside", "end 7.0 0 200 75 stopped 0"),
+            *("start 7.1 0 300 1", "end 7.1 0 400 - killed 0", "start 7.2 0 500 1", "end 7.2 0 600 - killed 0"),
+            "start 7.3 0 700 1",
+        ]
+    )
+    bounded = settings(max_examples=60, deadline=None, database=None)
+    bounded(given(strategies.lists(lines, max_size=8))(both))()
 
 
 def test_restarts_are_bounded(job, monkeypatch):
@@ -275,6 +375,7 @@ def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeyp
     job.answer("comments", f"p2p_dist page {job.run.path}\np2p_dist train {job.run.path}-2")
     for restart in (6, 7, 8):
         assert job.begin(restart).returncode == 0, "the training is over: now it counts"
+        job.end(75)
     done = job.begin(9)
     assert done.returncode == 1 and "begun 4 times from the same place" in done.stdout
 
@@ -409,5 +510,6 @@ def test_a_site_that_allows_no_comment_ends_no_job(stage, job, tmp_path):
     (tmp_path / "scontrol").write_text("#!/bin/sh\nexit 1\n")
     (job.run.code / "hpc").mkdir(parents=True)
     (job.run.code / "hpc" / "job.sh").write_text('echo "$@"\n')
+    job.run.config.touch()
     done = subprocess.run(["bash", CHECKOUT / "hpc" / f"{stage}.sbatch", job.run.path], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"{stage} {job.run.path}\n"), done

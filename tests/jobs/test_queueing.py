@@ -3,12 +3,13 @@
 import json
 import os
 import re
+import subprocess
 import sys
 
 import pytest
 
-from p2p_dist import console, files, provenance, rundir
-from p2p_dist.jobs import cancel, queueing, sbatch, slurm, status, submit
+from p2p_dist import console, files, provenance, rundir, slurm_commands, snapshot
+from p2p_dist.jobs import cancel, queueing, sbatch, site, slurm, status, submit
 
 SBATCH = """#!/bin/sh
 # Takes a job, unless its script has a line that is in the file `refused`.
@@ -80,8 +81,8 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "work" / "runs"))
     monkeypatch.setattr(sys, "argv", ["launch/submit.py"])
     # Nothing runs here, so no run needs its copy of the code.
-    monkeypatch.setattr(provenance, "copy_code", lambda target: None)
-    monkeypatch.setattr(provenance, "code_differs", lambda copy: False)
+    monkeypatch.setattr(snapshot, "take", lambda target: None)
+    monkeypatch.setattr(snapshot, "differs", lambda copy: False)
     monkeypatch.setattr(provenance, "gather", dict)
     for name in ("MUSDB_PATH", "SBATCH_ACCOUNT", "SLURM_CONF", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -176,7 +177,7 @@ def test_a_refusal_names_the_option_of_that_job(line, ours, cluster, launch, sit
 def test_a_sweep_is_queued_whole_or_not_at_all(cluster, launch, site_file, tmp_path, capsys):
     place = site_file("partition: p\nlimits: {p: {jobs: 7, nodes: 4}}")
     with pytest.raises(ValueError, match="--nodes 8: a job in p has at most 4; nothing was queued"):
-        launch("--site", place, "--sweep", "nodes=2,8")
+        launch("--site", place, "--sweep", "nodes=2,8", "--train.global-batch-size", "8")
     cluster.add(*(f"{number}|RUNNING|None|other|p" for number in range(4)))
     with pytest.raises(ValueError, match="8 jobs of yours would be in p, which takes 7"):
         launch("--site", place, "--sweep", "train.seed=0,1")
@@ -267,6 +268,64 @@ def test_nothing_of_another_job_gets_into_a_job(cluster, launch, monkeypatch):
     assert sorted(cluster.environment) == sorted(f"{name}={value}" for name, value in outside.items())
     assert os.environ["SLURM_JOB_ID"] == "5"
     assert "#SBATCH --account=mine" in (cluster.place / "script-101").read_text()
+
+
+def test_a_profile_that_changes_what_slurms_commands_print_changes_nothing(cluster, launch, monkeypatch, capsys):
+    """SQUEUE_STATES and its like. If it failed: what is queued is not seen, and queued once more; cancel finds nothing; sbatch
+    waits for the job, or makes an array of it."""
+    squeue = (cluster.place / "squeue").read_text()
+    (cluster.place / "squeue").write_text(squeue.replace("case", 'env | grep -qE "^(SQUEUE|SLURM_TIME)_" && exit 0\ncase', 1))
+    (cluster.place / "scancel").write_text(f'#!/bin/sh\nenv | grep ^SCANCEL || echo "$@" >> {cluster.place}/cancelled\n')
+    for name in (
+        "SQUEUE_STATES",
+        "SQUEUE_PARTITION",
+        "SLURM_TIME_FORMAT",
+        "SCANCEL_INTERACTIVE",
+        "SBATCH_WAIT",
+        "SBATCH_EXPORT",
+    ):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("SBATCH_NO_REQUEUE", "1")
+    for _ in range(2):
+        launch("--run", "a")
+    assert len(cluster.queued()) == 4 and cluster.environment == []
+    assert os.environ["SQUEUE_STATES"] == "x"
+    cancel.main(["a"])
+    assert (cluster.place / "cancelled").read_text().split() == ["103", "102", "101", "100"]
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [
+        ("Submitted batch job 13", "13"),
+        ("Submitted batch job 13 on cluster c3", "13"),
+        ("Welcome! This is job 7 of your quota of 20\nsbatch: INFO Submitted batch job 13.\nBalance: 500", "13"),
+        ("Balance: 500 hours\n13;c3\n", "13"),
+        (" 13 \nYour project has 2 jobs", "13"),
+        ("taken", None),
+        ("", None),
+    ],
+)
+def test_the_number_is_found_whatever_a_sites_sbatch_says_around_it(said, number):
+    """In the launcher as in a job (hpc/slurm.sh). If it failed: jobs that wait for another's number, or a successor that is not
+    known for one, so that limits on restarts begin anew, for ever."""
+    assert slurm_commands.job_number(said) == number
+    script = f'. "{site.HPC}/slurm.sh"; job_number'
+    shell = subprocess.run(["bash", "-c", script], input=said, capture_output=True, text=True, check=True).stdout
+    assert shell.strip() == (number or "")
+
+
+def test_the_chain_holds_behind_a_wrapper_of_sbatch(cluster, launch, monkeypatch):
+    text = (cluster.place / "sbatch").read_text()
+    (cluster.place / "sbatch").write_text(text.replace('echo "Submitted', 'echo "job 1 of your 10"; echo "Submitted'))
+    launch("--run", "a")
+    assert [waits for _, _, waits in cluster.queued()] == [None, "afterok:100", "afterok:101", "afterok:102"]
+    (cluster.place / "sbatch").write_text(text.replace('echo "Submitted batch job $number"', "echo thanks"))
+    with pytest.raises(OSError, match="no job number in its answer"):
+        launch("--run", "b")
+    (cluster.place / "sbatch").write_text(text)
+    launch("--run", "b")
+    assert [stage for run, stage, _ in cluster.queued() if run == "b"] == CHAIN[1:], "what it did take is found again"
 
 
 def test_the_account_of_the_environment_is_taken(cluster, launch, monkeypatch, site_file):

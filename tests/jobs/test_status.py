@@ -112,7 +112,7 @@ def test_one_bad_run_does_not_take_the_others_along(run):
 def test_why_it_stopped_is_said(run):
     """By the breaker, by the number of restarts, by a person: each needs another answer."""
     log, resources = run.slurm / "train" / "attempts", config.Resources(max_requeues=5)
-    lines = "launch 8\n" + "".join(f"start 8.{n} 40 {30000 + n} 2\nend 8.{n} 40 {30000 + n} - killed 9\n" for n in range(3))
+    lines = "launch 8\n" + "".join(f"start 8.{n} 40 {30000 + n} 2\nend 8.{n} 40 {30000 + n} 75 stopped 9\n" for n in range(3))
     files.write_text(log, lines + "start 8.3 40 30010 2\n")
     said = status.state("train", run, {}, resources)
     assert said == f"stopped: begun 4 times from the same place (40) without progress; see {log.parent}"

@@ -42,7 +42,7 @@ SETTINGS = {
 PLANS = {
     "out of time": {"hold_starts": 2},
     "crashing": {"crash": True},
-    "stuck": {"deaf": True},
+    "stuck": {"stuck": True},
     "evaluation failing": {"evaluation": "task 1 fails"},
     "evaluation failing beside": {"evaluation": "task 0 fails"},
 }

@@ -1,7 +1,7 @@
 """Stands before a job's python where a test needs a training to wait for the harm that is done to it. The training is the real
 one, with its networks, data, agreement, checkpoints and fences; what this adds waits in it between two steps, at the step
 that the file `hold` in the run names, until the file names a later one. The file `plan.json` can let every start crash once
-it has saved something (`crash`), die of a request to stop before it listens (`deaf`), or wait in its first so many
+it has saved something (`crash`), stop before its first step (`stuck`), or wait in its first so many
 starts only (`hold_starts`); and let the evaluation fail.
 
 Evaluation and page only note that they ran: what they do is tested in test_chain.py.
@@ -39,7 +39,7 @@ class Paced(stop.StopFlag):
         while not super().__bool__() and self.holds and self.step >= self.hold() and time.monotonic() < end:
             time.sleep(0.05)
             if self.plan.get("crash") and newest(self.run) > self.began:
-                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does when memory is out
+                os.kill(os.getpid(), signal.SIGABRT)  # as torch does where it can not go on
         return super().__bool__()
 
     def hold(self):
@@ -60,8 +60,8 @@ def plan_of(run):
 
 def train(run, settings):
     """`stages.train` with the paced flag."""
-    if plan_of(run).get("deaf"):
-        os.kill(os.getpid(), signal.SIGUSR2)
+    if plan_of(run).get("stuck"):
+        os._exit(console.STOPPED)
     flag = Paced(run)
     from p2p_dist.train import loop
 

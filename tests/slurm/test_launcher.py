@@ -247,7 +247,7 @@ def kept(text, folder):
     """The lines of an environment without those that two jobs never share."""
     own = ("SLURM_JOB_NAME", "SLURM_JOBID", "SLURM_JOB_ID", "SLURM_STEP", "SLURM_SRUN", "SLURM_LAUNCH", "MASTER_PORT", "RECORD")
     own += ("SLURM_TASK_PID", "SLURM_JOB_CPUS", "SRUN_DEBUG", "TMPDIR", "SLURMD_DEBUG", "SLURM_TOPOLOGY", "SLURM_JOB_COMMENT")
-    own += ("P2P_JOB",)  # its number
+    own += ("P2P_JOB", "P2P_ATTEMPT")  # its number
     return [line for line in text.splitlines() if not line.startswith(own)]
 
 

@@ -102,10 +102,10 @@ def test_preempted_while_the_accounting_is_away(lab, start):
 
 
 def test_requeued_from_outside(lab, start):
-    """Row 10: `scontrol requeue` by somebody else: the batch shell is killed before its last line.
+    """Row 10: `scontrol requeue` by somebody else, who does not wait for the batch shell's last line.
 
     Seen: starts that nobody counts, and so a loop without end; or numbers after the checkpoint written twice.
-    Now: the next start notes how the one before ended, and counts it.
+    Now: saved, and written down, by the batch shell where it lives long enough, else by the next start.
     """
     run = start("requeued from outside")
     run.until_it_holds()
@@ -116,9 +116,9 @@ def test_requeued_from_outside(lab, start):
     run.until(lambda: run.step >= began + 2)
     lab.ask("scontrol", "requeue", run.train)
     run.until_start(3)
-    assert int(run.attempts("start", 2)[2]) > began, "saved in order, though nobody wrote it down"
+    assert int(run.attempts("start", 2)[2]) > began, "saved in order"
     run.finish()
-    assert run.attempts("end", 5) == ["killed", "killed", "done"]
+    assert run.attempts("end", 5) == ["stopped", "stopped", "done"]
 
 
 def test_asked_to_stop_by_a_signal(lab, start):
@@ -173,7 +173,7 @@ def test_crashes_with_progress_are_tried_again_and_not_for_ever(lab, start):
 
 
 def test_starts_without_progress_come_to_an_end(lab, start):
-    """Row 10: a training that is asked to stop before it has done a step, each time.
+    """Row 10: a training that stops before it has done a step, each time.
 
     Seen: queued again for ever.
     Now: the fourth start in a row from one place is refused.
