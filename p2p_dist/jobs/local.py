@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from p2p_dist import attempts, console, files, manifest, processes, rundir, snapshot
+from p2p_dist import attempts, console, files, manifest, processes, rundir, saved, snapshot
 from p2p_dist.config import Config
 from p2p_dist.jobs import site, stages
 from p2p_dist.owner import Owner
@@ -101,8 +101,7 @@ def _run_until_it_ends(stage: str, run: RunDir, settings: Config, owner: Owner) 
 
 
 def _progress(run: RunDir) -> int:
-    steps = rundir.find_steps(run.checkpoints)
-    return steps[-1][0] if steps else 0
+    return saved.newest_step(run.checkpoints)
 
 
 def _run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:

@@ -70,7 +70,11 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     start, state = find_start(run, ranks, config, index)
     networks = build(config, ranks, state["precision"] if state else None)
     if state:
-        networks.load(state["networks"])
+        try:
+            networks.load(state["networks"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            where = run.checkpoints / rundir.step_name(start)
+            raise ValueError(f"{where} holds the state of other networks ({error}): move it away to go on without") from error
         for module in (networks.generator, networks.discriminator):
             distributed.equalise(module, ranks)
     del state  # as large as the networks and their optimisers, which have it now
@@ -147,12 +151,15 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     return console.DONE
 
 
+_STATE = ("settings", "windows", "step", "precision", "networks")
+
+
 def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Index) -> tuple[int, dict[str, Any] | None]:
     """Step and state of the newest valid checkpoint, on rank 0's word; 0 and None where there is none.
 
     Only rank 0 looks for it, so that a folder that changes under the ranks can't make them begin at different steps.
     """
-    found = checkpoint.load_newest(run.checkpoints) if ranks.rank == 0 else None
+    found = checkpoint.load_newest(run.checkpoints, _STATE) if ranks.rank == 0 else None
     broadcast = torch.tensor([found[0] if found else 0])
     if ranks.gloo is not None:
         dist.broadcast(broadcast, 0, group=ranks.gloo)
