@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test guards test-browser test-readme test-faults soak test-slurm test-container clean
+.PHONY: install demo test guards test-browser test-readme test-faults soak test-slurm test-container gpu gpu-wheels clean
 
 install: $(VENV)/run
 demo: $(VENV)/run
@@ -61,6 +61,20 @@ test-faults: $(VENV)/dev
 # One training through 2000 kills at random instants. tests/faults/FAULTS.md holds the figures of a long one.
 soak: $(VENV)/dev
 	$(BIN)/python -m tests.faults.soak --kills 2000
+
+# Everything that only a GPU can answer, in so many minutes: tests/benchmarks/gpu.md. Asked again, it does what is missing.
+# DEVICE=cpu tries it all in small.
+MINUTES ?= 8
+PART ?= all
+DEVICE ?= cuda
+REPORT ?= tests/benchmarks
+gpu:
+	$(PYTHON) tests/benchmarks/gpu.py --minutes $(MINUTES) --part $(PART) --device $(DEVICE) --report $(REPORT)
+
+# Wheels of what a machine without a network lacks, for its Python, into .wheels: less than 50 MB, which `make gpu` uses there.
+WHEELS_PYTHON ?= 3.12
+gpu-wheels:
+	$(PYTHON) tests/benchmarks/gpu_parts/wheels.py --python $(WHEELS_PYTHON)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

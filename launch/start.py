@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ def command(module):
             + ": load a module with a newer one (on LUMI: module load cray-python), or name it: python3.11 launch/...\n"
         )
         sys.exit(2)
+    os.umask(os.umask(0o022) | 0o022)  # what a run writes decides what is run next: no other may write it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     # What these import only when they need it: better said before they begin anything.
     needed = ("tyro", "yaml", "rich", "submitit") if module.startswith("p2p_dist.jobs.") else ()

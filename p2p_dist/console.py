@@ -23,12 +23,21 @@ which may be tried again; stopped in order, go on; second Ctrl-C."""
 
 def say(text: str) -> None:
     """Print one message at once, also into a pipe or a batch log."""
-    print(_visible(text), flush=True)
+    _print(_visible(text), sys.stdout)
 
 
 def complain(text: str) -> None:
     """Print one error or warning to standard error."""
-    print(_visible(text), file=sys.stderr, flush=True)
+    _print(_visible(text), sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """A log on a disk that is full for a moment ends nothing: the line stays in the stream's memory until the next one."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
 
 
 def one_line(text: str) -> str:
@@ -128,6 +137,7 @@ class Progress:
         self.stream = stream if stream is not None else sys.stdout
         self.begun = time.monotonic()
         self.shown = self.stated = float("-inf")
+        self.refused = False
         self.bar = _bar(self.stream) if has_bar(self.stream) else None
         if self.bar is not None:
             self.bar.start()
@@ -148,11 +158,16 @@ class Progress:
             self.shown = now
             ahead = f", {duration(left)} left" if left is not None and not last else ""
             notes = f", {note}" if note else ""
-            print(f"{self.what}: {done}/{self.total}, {rate:.3g}/s{ahead}{notes}", file=self.stream, flush=True)
+            _print(f"{self.what}: {done}/{self.total}, {rate:.3g}/s{ahead}{notes}", self.stream)
         if self.status is not None and (last or now - self.stated >= 1):
             self.stated = now
             numbers = {"what": self.what, "done": done, "total": self.total, "rate": rate, "seconds_left": left, "note": note}
-            files.write_json(self.status, numbers)
+            try:
+                files.write_json(self.status, numbers)
+            except OSError as error:  # it only shows how far the work is
+                if not self.refused:
+                    complain(f"warning: {describe(error)}; {self.what} goes on")
+                self.refused = True
 
     def follow(self, done: int, total: int, note: str) -> None:
         """Show on the bar what another process reported of itself."""

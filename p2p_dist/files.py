@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import grp
 import hashlib
 import json
 import os
+import pwd
+import re
+import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+import stat
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the machine says where there is no space left, or no quota."""
 
 TEMPORARY = ".tmp-"
 """Prefix of everything half written; whatever carries it is garbage once its writer is gone."""
@@ -31,7 +41,7 @@ def fsync_folder(folder: Path) -> None:
 
 def fsync_file(path: Path) -> None:
     """Flush what was written to `path` through another library's own file object."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
     finally:
@@ -44,15 +54,16 @@ def writer() -> str:
 
 
 def temporary_beside(path: Path) -> Path:
-    """Where this process writes what is to become `path`; no other writes there."""
-    return path.with_name(f"{TEMPORARY}{writer()}-{path.name}")
+    """A name for what is to become `path`, other at each call: nobody can have put a link there."""
+    return path.with_name(f"{TEMPORARY}{writer()}-{secrets.token_hex(8)}-{path.name}")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the name `path`, on any error it is removed."""
+    """Yield a temporary file beside `path`, made and empty; on success it takes the name `path`, on any error it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
     try:
         yield temporary
         fsync_file(temporary)
@@ -60,6 +71,21 @@ def replacing(path: Path) -> Iterator[Path]:
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def patiently(write: Callable[[], None]) -> None:
+    """Call what writes a file, again for half a minute while the disk is full.
+
+    Raises:
+        OSError: it is full still, or the machine refuses for another reason.
+    """
+    for pause in (1, 2, 4, 8, 15, None):
+        try:
+            return write()
+        except OSError as error:
+            if pause is None or error.errno not in FULL:
+                raise
+            time.sleep(pause)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -104,7 +130,6 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
         yield temporary
@@ -131,6 +156,117 @@ def remove_garbage(folder: Path, name: str = "") -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def append(path: Path, text: str) -> None:
+    """Add `text` (UTF-8) to the end of a file, which is made where it is not there; in one piece, so no reader sees half.
+
+    Raises:
+        OSError: it can't be written; or it is a link, which would lead elsewhere.
+    """
+    with os.fdopen(open_ours(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def open_ours(path: Path, flags: int) -> int:
+    """Open a file to be written, which is made where it is not there; never one behind a link, a device or a pipe.
+
+    Raises:
+        OSError: it can't be opened, or is no regular file.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.ELOOP, "a link, behind which nothing is written: remove it, then try again", str(path)) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file: remove it, then try again", str(path))
+    return descriptor
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder and all in it; nothing where there is none. Links in it are removed, never what they lead to.
+
+    Raises:
+        OSError: it is a link itself, or something can't be removed.
+    """
+    if folder.is_symlink():
+        raise OSError(errno.ELOOP, "a link, behind which nothing is removed: remove the link, then try again", str(folder))
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def refuse_links(folder: Path, apart_from: tuple[str, ...] = (), known: str | None = None) -> None:
+    """Make sure that no link lies in a folder that this program fills: it makes none, and would write or remove behind it.
+
+    Args:
+        folder: itself it may be a link. apart_from: names directly in it that are not looked at. known: how the names of
+            links begin that are made by a library, which never writes behind them.
+
+    Raises:
+        ValueError: there is one; names it.
+    """
+    left = [folder]
+    while left:
+        with os.scandir(left.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink() and not (known and entry.name.startswith(known)):
+                    raise ValueError(
+                        f"{entry.path} is a link: what is written or removed there would be so where it leads, to "
+                        f"{str(Path(entry.path).readlink())!r}; remove the link, then type the command again"
+                    )
+                if entry.is_dir(follow_symlinks=False) and not (entry.name in apart_from and Path(entry.path).parent == folder):
+                    left.append(Path(entry.path))
+
+
+def inside(folder: Path, name: Any) -> Path:
+    """The path of `name`, which was read from a file that others may have written, in `folder`; never a path elsewhere.
+
+    Raises:
+        ValueError: not the plain name of a visible file.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,254}", name):
+        raise ValueError(f"{name!r} is not the name of a file in {folder}: whoever wrote it there did not mean well")
+    return folder / name
+
+
+def not_only_ours(path: Path) -> str | None:
+    """How others than this user could have written `path` itself, a file or folder, in words; None: they could not."""
+    status = path.lstat()
+    if status.st_uid != os.geteuid():
+        return f"belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}"
+    if stat.S_ISLNK(status.st_mode):
+        return "is a link"
+    if status.st_mode & 0o002:
+        return "can be written by everybody"
+    if status.st_mode & 0o020 and not _is_our_own_group(status.st_gid):
+        return f"can be written by the group {_group(status.st_gid)}"
+    return None
+
+
+def _name_of(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _is_our_own_group(number: int) -> bool:
+    """Whether a group is of this user alone, as many systems give one to each, with a umask of 002."""
+    try:
+        group, user = grp.getgrgid(number), pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return group.gr_name == user.pw_name and user.pw_gid == number and not set(group.gr_mem) - {user.pw_name}
 
 
 def sha256_file(path: Path) -> str:

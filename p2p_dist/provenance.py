@@ -1,9 +1,8 @@
-"""What made a run: its code, of which it keeps a copy, and the versions it was begun with."""
+"""What made a run: the command, the commit and the versions it was begun with."""
 
 from __future__ import annotations
 
 import platform
-import shutil
 import socket
 import subprocess
 import sys
@@ -11,37 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import __version__, files
+from p2p_dist import __version__
+from p2p_dist.snapshot import CHECKOUT
 
 PACKAGES = ("torch", "numpy", "scipy", "webdataset", "av", "soxr", "soundfile", "submitit", "safetensors")
-
-CHECKOUT = Path(__file__).resolve().parents[1]
-
-
-def _code(root: Path) -> dict[str, Path]:
-    """The files that a run needs of a checkout (or of its own copy): relative path -> file."""
-    found = [path for part in ("p2p_dist", "hpc") for path in (root / part).rglob("*")]
-    return {
-        path.relative_to(root).as_posix(): path
-        for path in found
-        if path.is_file() and path.suffix != ".pyc" and not path.name.startswith(files.TEMPORARY)
-    }
-
-
-def copy_code(target: Path) -> None:
-    """Copy this program, so that a queued or resumed run goes on with the code it began with."""
-    if target.exists():
-        return
-    with files.new_folder(target) as temporary:
-        for name, path in _code(CHECKOUT).items():
-            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, temporary / name)
-
-
-def code_differs(copy: Path) -> bool:
-    """Whether this program is no longer the one that a run began with and has its copy of."""
-    here, there = _code(CHECKOUT), _code(copy)
-    return here.keys() != there.keys() or any(here[name].read_bytes() != there[name].read_bytes() for name in here)
 
 
 def gather() -> dict[str, Any]:

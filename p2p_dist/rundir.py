@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import config, files, presets, provenance, records, songs
+from p2p_dist import config, console, files, presets, provenance, records, snapshot, songs
 from p2p_dist.owner import Owner
 from p2p_dist.records import COUNT, Maybe
 
@@ -148,7 +150,7 @@ class RunDir:
         """Say how this attempt of a stage ended: done, stopped (go on) or failed (don't). Decides before any exit code."""
         check_still_ours()
         value = {"attempt": attempt(), "stage": stage, "outcome": outcome, "step": step, "message": message}
-        files.write_json(self.outcome_of(stage), value)
+        files.patiently(lambda: files.write_json(self.outcome_of(stage), value))
 
     def read_outcome(self, stage: str = "train") -> dict[str, Any] | None:
         """The outcome of a stage's last attempt that lived to write one; of an array, of a part that did not end well.
@@ -162,6 +164,10 @@ class RunDir:
     def outcomes(self, stage: str) -> list[Path]:
         """The files that say how a stage ended; several where it was an array."""
         return sorted(self.path.glob("outcome.json" if stage == "train" else f"outcome-{stage}*.json"))
+
+    def was_cancelled(self) -> bool:
+        """Whether launch/cancel.py asked this run's jobs to stop. Of a run on one machine the mark says nothing."""
+        return "P2P_ATTEMPTS" in os.environ and (self.slurm / "cancelled").exists()
 
     def read_best(self) -> dict[str, Any] | None:
         """What `best` says; None where no checkpoint has been chosen, or it is gone."""
@@ -226,7 +232,37 @@ def find(name: str) -> RunDir:
     """
     if not RUN_NAME.fullmatch(name):
         raise ValueError(f"run {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
-    return RunDir((runs_root() / name).resolve())
+    path = runs_root() / name
+    if path.is_symlink() and path.lstat().st_uid not in (os.geteuid(), 0):
+        raise ValueError(f"{path} is a link that another user made: remove it, or take another name for the run")
+    return RunDir(path.resolve())
+
+
+def check_own(run: RunDir) -> None:
+    """Make sure, before anything is started or written, that a run is this user's own with the code it began with.
+
+    Raises:
+        ValueError: others could have made or changed its folder, its settings or its code, or a link lies in it; names it.
+    """
+    whys = []
+    if run.path.exists() and run.path.stat().st_uid != os.geteuid():  # who else may write in it, `begin` ends
+        whys.append(f"{run.path} {files.not_only_ours(run.path)}")
+    if os.path.lexists(run.config) and (why := files.not_only_ours(run.config)):
+        whys.append(f"{run.config} {why}")
+    if whys:
+        raise ValueError(
+            f"{whys[0]}: its settings may be another's, and they say what is run. Give this run another name with "
+            f"--run NAME; or, where all of it is as you left it, chmod -R go-w {run.path}, then type this again"
+        )
+    if os.path.lexists(run.code):
+        snapshot.check(run.code)
+        if not run.config.is_file() and (not snapshot.has_record(run.code) or snapshot.differs(run.code)):
+            raise ValueError(
+                f"{run.code} is there, but {run.config} is not: this is no run that was begun here, and its code is not this "
+                f"program's; remove {run.path}, or give the run another name with --run NAME"
+            )
+    if run.path.is_dir():
+        files.refuse_links(run.path, apart_from=(run.code.name,), known=".submission_file_")  # submitit's, in slurm/
 
 
 def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> config.Config:
@@ -238,6 +274,7 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
     Raises:
         ValueError: a science setting or the songs differ from those that the run began with; names each.
     """
+    check_own(run)
     if not run.config.is_file():
         return wanted
     saved = presets.from_saved(run.config)
@@ -264,11 +301,19 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
         ValueError: a science setting or the songs differ from those that the run began with; names each.
     """
     settings = check_begin(run, wanted, dataset)
+    run.path.mkdir(parents=True, exist_ok=True)
+    if files.not_only_ours(run.path) is not None:
+        run.path.chmod(run.path.stat().st_mode & 0o7755)
+        console.say(f"note: others could write in {run.path}; now only you can")
     if not run.config.is_file():
         files.write_json(run.provenance, provenance.gather())
     if not run.dataset.is_file() or run.read_dataset() != dataset:
         files.write_json(run.dataset, {"name": dataset})
-    provenance.copy_code(run.code)
+    if not run.code.is_dir():
+        snapshot.take(run.code)
+    elif not snapshot.has_record(run.code):
+        snapshot.record(run.code)
+        console.say(f"{run.code}, which an earlier version copied, is only yours: its files are noted in {snapshot.SUMS} there")
     files.write_text(run.config, presets.to_yaml(settings))
     return settings
 
@@ -336,11 +381,58 @@ def own(run: RunDir) -> Owner:
     return Owner(run.path, f"the run {run.path.name} is running", look)
 
 
+class Metrics:
+    """Adds lines of numbers to a run. What the machine refuses for a while (disk full) is kept, and written with what follows.
+
+    A line is written in one piece, so a reader never sees half of one that was finished.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        self.path = run.metrics
+        self.kept = b""
+        self.whole: int | None = None  # bytes of the file, where more was written that is only part of a line
+        self.lock = threading.Lock()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one line, or keep it, with a warning, where it can't be written now."""
+        waits = bool(self.kept)
+        with self.lock:
+            self.kept += json.dumps(row, allow_nan=False).encode() + b"\n"
+        try:
+            self.write()
+        except OSError as error:
+            if not waits:
+                console.complain(f"warning: {console.describe(error)}; lines of numbers are kept until they can be written")
+
+    def write(self) -> None:
+        """Write what was kept. A checkpoint is only good with the lines before it, so a save calls this first.
+
+        Raises:
+            OSError: the machine refuses still.
+        """
+        with self.lock:
+            if not self.kept:
+                return
+            with self.path.open("ab", buffering=0) as file:
+                if self.whole is not None:
+                    file.truncate(self.whole)
+                    self.whole = None
+                whole = file.seek(0, os.SEEK_END)
+                try:
+                    if file.write(self.kept) != len(self.kept):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                except OSError:
+                    self.whole = whole
+                    with contextlib.suppress(OSError):
+                        file.truncate(whole)
+                        self.whole = None
+                    raise
+            self.kept = b""
+
+
 def append_metrics(run: RunDir, row: dict[str, Any]) -> None:
-    """Add one line of numbers; a line is written in one piece, so a reader never sees half of one that was finished."""
-    line = json.dumps(row, allow_nan=False) + "\n"
-    with run.metrics.open("a", encoding="utf-8") as file:
-        file.write(line)
+    """Add one line of numbers."""
+    Metrics(run).append(row)
 
 
 def read_metrics(run: RunDir) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from p2p_dist import config, console, presets, processes, provenance, rundir, slurm_commands, songs
+from p2p_dist import config, console, presets, processes, rundir, slurm_commands, snapshot, songs
 from p2p_dist.config import Data
 from p2p_dist.data import shards
 from p2p_dist.data.song import PARTS
@@ -186,7 +186,7 @@ def _queue(command: Command, arguments: list[str], out: Path) -> int:
         "account": command.account,
         "cpus_per_task": command.workers or 8,
         # The jobs import this very checkout, installed or not.
-        "setup": [f"export PYTHONPATH={shlex.quote(str(provenance.CHECKOUT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        "setup": [f"export PYTHONPATH={shlex.quote(str(snapshot.CHECKOUT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
     }
     common = {name: value for name, value in common.items() if value is not None}
     executor.update_parameters(job_name="p2p-preprocess", array_parallelism=command.array, **common)

@@ -9,9 +9,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from p2p_dist import files, records
+from p2p_dist import console, files, records
 from p2p_dist.config import Config, parse_task
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate.baselines import BASELINES
@@ -32,12 +32,17 @@ def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any
     folder = run.checkpoints / step_name(best["step"])
     if not (folder / "generator.safetensors").is_file() or best["step"] not in evaluated:
         return None
+    try:
+        facts = _facts(run, config, folder)
+    except SafetensorError as error:  # it was damaged after it had been measured
+        console.complain(f"warning: {folder / 'generator.safetensors'} is damaged ({error}): no model card is written")
+        return None
     heard, made = (" + ".join(stems) for stems in parse_task(config.data.task))
     lines = [f"# Model card: {run.path.name}, step {best['step']}", ""]
     lines += [f"Makes {made} for a song of which {heard} is heard. The song itself is never touched: what is made is a stem"]
     lines += ["that is added to it. It is a U-Net trained against a discriminator on patches (Pix2Pix, Isola et al. 2017)."]
     lines += ["", "| | |", "| --- | --- |"]
-    lines += [f"| {name} | {value} |" for name, value in _facts(run, config, folder)]
+    lines += [f"| {name} | {value} |" for name, value in facts]
     lines += ["", "## Trained on", "", *_trained_on(run)]
     lines += ["", "## How it measures", "", *_figures(config, best, evaluated[best["step"]], baselines)]
     lines += ["", "## What it is for, and what not", ""]

@@ -52,7 +52,8 @@ def evaluate(
         how many were evaluated by this process.
 
     Raises:
-        ValueError: no held-out song, no checkpoint or not that one; or one is damaged, all others being evaluated.
+        ValueError: no held-out song, no checkpoint or not that one; or one that was asked for is damaged, all others being
+            evaluated.
     """
     out = run.evaluations if out is None else out
     heard = [excerpts.cut(song, config) for song in (held_out(run.shards, config) if songs is None else songs)]
@@ -69,16 +70,16 @@ def evaluate(
     with console.Progress("evaluate", 1, status=run.status if alone else None) as progress:
         for item, left in take(run, config, only, out):
             try:
-                weights = checkpoint.load_generator(item)
+                generator = generate.load(checkpoint.load_generator(item), config, device)
             except FileNotFoundError:
                 continue  # a training that runs beside has removed it
-            except ValueError as error:
-                console.complain(f"left out: {error}")
+            except files.DamagedError as error:
+                console.complain(f"warning: the checkpoint of step {item.step}: {error}; set aside, it is not evaluated")
+                item.set_aside()
                 damaged.append(str(error))
                 continue
             result = out / item.path.name
             _clear(result)
-            generator = generate.load(weights, config, device)
             try:
                 with files.new_folder(result) as folder:
                     mean = _evaluate_one(folder, item.step, generator, heard, known, config)
@@ -91,8 +92,8 @@ def evaluate(
             progress.total = max(mine, left)
             progress.update(mine, f"step {item.step}" + "".join(f", {n} {v:.3g}" for n in SHOWN if (v := mean[n]) is not None))
     ranking.conclude(run, config, out)
-    if damaged:
-        raise ValueError(f"{damaged[0]}; all others are evaluated: remove its folder, and type the command again")
+    if damaged and only:
+        raise ValueError(f"{damaged[0]}; it was set aside, and all others are evaluated")
     return mine
 
 

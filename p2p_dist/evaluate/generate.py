@@ -11,6 +11,7 @@ from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.config import Config
 from p2p_dist.data.pairs import CEILING, FLOOR, Pictures, stitch
 from p2p_dist.data.stream import from_network, to_network
+from p2p_dist.files import DamagedError
 from p2p_dist.model.generator import Generator
 from p2p_dist.train.randomness import number_from
 
@@ -18,9 +19,16 @@ _BATCH = 16
 
 
 def load(weights: dict[str, torch.Tensor], config: Config, device: torch.device) -> Generator:
-    """A generator with these weights, ready to generate. (No mode to set: norms and drop-out act as in training.)"""
+    """A generator with these weights, ready to generate. (No mode to set: norms and drop-out act as in training.)
+
+    Raises:
+        DamagedError: they are not those of this network.
+    """
     generator = Generator(config.model, config.data.picture_channels)
-    generator.load_state_dict(weights)
+    try:
+        generator.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DamagedError(f"the weights are of another network ({str(error).splitlines()[-1].strip()})") from error
     return generator.to(device)
 
 

@@ -150,7 +150,7 @@ def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> N
 
 
 def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) -> list[str]:
-    """What hpc/job.sh is told."""
+    """What hpc/job.sh is told, and the lines that make sure that it may be run."""
     resources = settings.resources
     image = place.image(resources)
     values: dict[str, Any] = {
@@ -174,7 +174,9 @@ def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) ->
         if resources.overlay:
             values["P2P_OVERLAY"] = _bindable(str(Path(resources.overlay).expanduser().absolute()))
         values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings, stage)])
-    return [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
+    exports = [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
+    check = (site.HPC / "check_code.sh").read_text(encoding="utf-8").splitlines()[1:]
+    return [*exports, f"run={shlex.quote(str(run.path))}", *check]
 
 
 def _folders(run: RunDir, settings: Config, stage: str) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2p_dist import config, console, files, presets, rundir
+from p2p_dist import config, console, files, presets, rundir, snapshot
 from p2p_dist.jobs import site, submit
 from p2p_dist.jobs.check_folder import check_folder
 from p2p_dist.rundir import RunDir
@@ -172,8 +172,8 @@ def _start(stage: str, run: RunDir) -> subprocess.Popen[bytes]:
     """Start a stage as the launcher does, in a session of its own."""
     module = "p2p_dist.jobs.local" if stage == "train" else "p2p_dist.jobs.stages"
     run.logs.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": str(run.code), "PYTHONUNBUFFERED": "1"}
-    environment["P2P_ATTEMPT"] = f"drill.{os.getpid()}.{time.monotonic_ns()}"
+    attempt = f"drill.{os.getpid()}.{time.monotonic_ns()}"
+    environment = {**os.environ, **snapshot.environment(run.code), "P2P_ATTEMPT": attempt}
     with _log(run).open("a") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", module, stage, str(run.path)],

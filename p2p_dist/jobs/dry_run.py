@@ -6,7 +6,7 @@ from collections import Counter
 
 from p2p_dist import console, presets, rundir
 from p2p_dist.config import Config
-from p2p_dist.jobs import chain, queueing, site, slurm
+from p2p_dist.jobs import chain, fits, queueing, site, slurm
 from p2p_dist.rundir import RunDir
 
 
@@ -31,6 +31,10 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         place = site.load("slurm" if where == "local" else where, settings.resources.site)
         if where != "local":
             chain.check_max_gpu_hours(settings.resources, place)
+            _check_images(place, settings, has_slurm)
+        here = site.load(where, settings.resources.site)
+        for note in fits.check(run, settings, here, where, dataset):
+            console.say(f"# note: {note}")
         steps = queueing.plan(run, settings, place, _queued(run) if has_slurm else {}, dataset)
         new = [step for step in steps if step.is_new]
         maker = makers.get(dataset)  # of a sweep, the first run makes the shards
@@ -65,6 +69,16 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         together += _say_bill([step.job for step in steps if step in new or step.queued is not None], settings, place)
     if len(launches) > 1:
         console.say(f"# all {len(launches)} runs together: at most {together:.1f} GPU-hours")
+
+
+def _check_images(place: site.Site, settings: Config, has_slurm: bool) -> None:
+    """As for a launch; but what the site's file names is said only, where this machine is not of the cluster."""
+    try:
+        place.check_images(settings.resources)
+    except ValueError as error:
+        if has_slurm or settings.resources.container or settings.resources.overlay:
+            raise
+        console.say(f"# note: {error}")
 
 
 def _queued(run: RunDir) -> dict[str, slurm.Queued]:

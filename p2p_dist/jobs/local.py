@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
-from p2p_dist import attempts, console, files, manifest, processes, rundir
+from p2p_dist import attempts, console, files, manifest, processes, rundir, saved, snapshot
 from p2p_dist.config import Config
 from p2p_dist.jobs import site, stages
 from p2p_dist.owner import Owner
@@ -101,8 +101,7 @@ def _run_until_it_ends(stage: str, run: RunDir, settings: Config, owner: Owner) 
 
 
 def _progress(run: RunDir) -> int:
-    steps = rundir.find_steps(run.checkpoints)
-    return steps[-1][0] if steps else 0
+    return saved.newest_step(run.checkpoints)
 
 
 def _run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:
@@ -111,10 +110,9 @@ def _run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:
     module = "p2p_dist.jobs.local" if stage == "train" else "p2p_dist.jobs.stages"
     # -P: the code that the run began with, not what lies in the current folder.
     command = [sys.executable, "-P", "-m", module, stage, str(run.path)]
-    environment = {**os.environ, "PYTHONPATH": str(run.code), "PYTHONUNBUFFERED": "1"}
-    environment["P2P_ATTEMPT"] = attempt
     log = run.logs / f"{stage}.log"
     seen = log.stat().st_size if log.is_file() else 0
+    environment = {**os.environ, **snapshot.environment(run.code), "P2P_ATTEMPT": attempt}
     with log.open("a") as output:
         child = subprocess.Popen(
             command,

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from p2p_dist import console, files, presets, records, rundir
+from p2p_dist import console, files, presets, records, rundir, snapshot
 from p2p_dist.config import Config, Resources
 from p2p_dist.findings import FAILED, NONE, OK, Finding, report
 from p2p_dist.jobs import chain, queueing, site, slurm, submit
@@ -59,12 +59,7 @@ def _here(run: RunDir) -> list[Finding]:
     size = resources.nodes * site.load("local", resources.site).processes_per_node(resources)
     run.logs.mkdir(parents=True)
     log = run.logs / "preflight.log"
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(run.code),
-        "PYTHONUNBUFFERED": "1",
-        "P2P_ATTEMPT": f"preflight.{os.getpid()}",
-    }
+    environment = {**os.environ, **snapshot.environment(run.code), "P2P_ATTEMPT": f"preflight.{os.getpid()}"}
     with log.open("w") as output:
         command = [sys.executable, "-P", "-m", "p2p_dist.jobs.local", "preflight", str(run.path)]
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)

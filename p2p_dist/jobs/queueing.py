@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from p2p_dist import console, rundir
 from p2p_dist.config import Config
-from p2p_dist.jobs import chain, sbatch, site, slurm, stages
+from p2p_dist.jobs import chain, fits, sbatch, site, slurm, stages
 from p2p_dist.rundir import RunDir
 
 
@@ -64,6 +64,8 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
         place.check_images(wanted.resources)
         chain.check_max_gpu_hours(wanted.resources, place)
         settings = rundir.check_begin(run, wanted, dataset)
+        for note in fits.check(run, settings, place, where, dataset):
+            console.say(f"note: {note}")
         new = [step.job for step in plan(run, settings, place, slurm.queued_jobs(run), dataset) if step.is_new]
         if dataset in making:  # by a job of a run before it
             new = [job for job in new if job.stage != "preprocess"]

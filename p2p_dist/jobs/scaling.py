@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import console, files, presets, processes, records, rundir
+from p2p_dist import console, files, presets, processes, records, rundir, snapshot
 from p2p_dist.config import Resources
 from p2p_dist.jobs import chain, queueing, site, slurm, submit
 from p2p_dist.jobs.check_folder import check_folder
@@ -102,10 +102,11 @@ def _run_here(stage: str, run: RunDir, number: int) -> None:
     run.logs.mkdir(parents=True, exist_ok=True)
     log = run.logs / f"{stage}.log"
     module = "p2p_dist.jobs.local" if stage == "scaling" else "p2p_dist.jobs.stages"
-    environment = {**os.environ, "PYTHONPATH": str(run.code), "P2P_ATTEMPT": f"scaling.{os.getpid()}.{run.path.name}.{number}"}
+    attempt = f"scaling.{os.getpid()}.{run.path.name}.{number}"
     console.say(f"{stage}, {run.path.name}: log {log}")
     with log.open("a") as output:
         command = [sys.executable, "-P", "-m", module, stage, str(run.path)]
+        environment = {**os.environ, **snapshot.environment(run.code), "P2P_ATTEMPT": attempt}
         code = subprocess.run(command, stdout=output, stderr=output, env=environment).returncode
     if code and stage == "preprocess":
         raise OSError(5, "preprocessing failed", str(log))

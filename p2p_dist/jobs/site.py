@@ -29,6 +29,7 @@ class Site:
     requeue: bool = True
     gpus_per_node: int = 0
     cores_per_process: int = 2
+    cores_per_node: int | None = None
     memory_per_node: str | None = None
     whole_nodes: list[str] = field(default_factory=list)
     cpu_masks: list[str] | None = None
@@ -80,8 +81,7 @@ class Site:
         share = self.gpus(processes, partition)
         if self.memory_per_node is None or share == self.gpus_per_node:
             return self.memory_per_node
-        number, unit = re.fullmatch(_MEMORY, self.memory_per_node).groups("M")  # type: ignore[union-attr]
-        megabytes = int(number) * 1024 ** "KMGT".index(unit.upper()) // 1024 * share // self.gpus_per_node
+        megabytes = bytes_of(self.memory_per_node) // 1024**2 * share // self.gpus_per_node
         return f"{megabytes // 1024}G" if megabytes % 1024 == 0 else f"{megabytes}M"
 
     def gpu_hours(self, hours: float, nodes: int, partition: str | None, gpus: int) -> float:
@@ -93,6 +93,12 @@ class Site:
 
 _MEMORY = r"([1-9]\d*)([KMGTkmgt])?"
 """How Slurm writes memory; without a unit it is megabytes."""
+
+
+def bytes_of(memory: str) -> int:
+    """Memory as Slurm writes it, in bytes; it has been checked."""
+    number, unit = re.fullmatch(_MEMORY, memory).groups("M")  # type: ignore[union-attr]
+    return int(number) * 1024 ** (1 + "KMGT".index(unit.upper()))
 
 
 _WANTED = {
@@ -167,7 +173,7 @@ def load(name: str, file: str | None = None) -> Site:
             seconds_of(time)
         except ValueError as error:
             raise ValueError(f"{path}: {key}: {error}") from error
-    for key in ("cores_per_process", "preprocess_cores", "evaluate_processes"):
+    for key in ("cores_per_process", "cores_per_node", "preprocess_cores", "evaluate_processes"):
         if getattr(site, key) == 0:
             raise ValueError(f"{path}: {key} is 0: a job takes at least 1")
     for key in ("memory_per_node", "preprocess_memory"):
@@ -203,11 +209,6 @@ def resolve(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["loca
     # Installed is not configured. A controller that is only away answers nothing here and still is a cluster.
     asked = slurm_commands.ask("sinfo", "--version")
     return "local" if asked.returncode else "slurm"
-
-
-def hours_of(time: str) -> float:
-    """A time limit in hours."""
-    return seconds_of(time) / 3600
 
 
 def minutes_of(time: str) -> int:

@@ -13,17 +13,19 @@ import signal
 if __name__ == "__main__":  # before the imports, which take a moment: a request to stop that comes now is kept, not died of
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
 
+import contextlib
 import faulthandler
 import os
 import shutil
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from p2p_dist import config, console, files, manifest, processes, rundir
+from p2p_dist import config, console, files, manifest, processes, rundir, saved
 from p2p_dist.rundir import RunDir
 
 ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -44,53 +46,86 @@ def is_soundless(content: dict[str, Any]) -> bool:
     return bool(held_out) and not any(part["audio"] for part in held_out)
 
 
-def is_preprocessed(shards: Path, trained: bool) -> str | None:
+@dataclass(frozen=True)
+class Shards:
+    """What a folder of shards holds: its manifest, and whether all is there that the manifest names."""
+
+    content: dict[str, Any]
+    whole: bool
+
+
+def look(shards: Path) -> Shards | None:
+    """Look at a folder of shards; None where no manifest is.
+
+    Raises:
+        ValueError: the manifest is damaged or of another version.
+    """
+    try:
+        content = manifest.read(shards)
+        with os.scandir(shards) as entries:
+            sizes = {entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(".tar")}
+    except FileNotFoundError:
+        return None
+    named = [s for part in content["splits"].values() for s in (*part["shards"], *part["audio"])]
+    return Shards(content, bool(named) and all(sizes.get(s["name"]) == s["bytes"] for s in named))
+
+
+def is_preprocessed(shards: Path | Shards, trained: bool) -> str | None:
     """What there is already in a folder of shards, in words; None where there is something to do.
 
     Args:
         trained: whether something has been learnt from it.
     """
-    if (content := _manifest(shards)) is None:
+    try:
+        found = look(shards) if isinstance(shards, Path) else shards
+    except ValueError:  # damaged, or of another version: it is made anew
         return None
-    named = [s for part in content["splits"].values() for s in (*part["shards"], *part["audio"])]
-    missing = [s for s in named if not (p := shards / s["name"]).is_file() or p.stat().st_size != s["bytes"]]
-    if missing or not named or (content["left_out"] and not trained):
+    if found is None or not found.whole or (found.content["left_out"] and not trained):
         return None  # a song that could not be read may be readable now, as long as nothing has been learnt
     counts = [
-        f"{len(part['songs'])} {split} songs in {len(part['samples'])} windows" for split, part in content["splits"].items()
+        f"{len(part['songs'])} {split} songs in {len(part['samples'])} windows"
+        for split, part in found.content["splits"].items()
     ]
     return ", ".join(counts)
 
 
-def _manifest(shards: Path) -> dict[str, Any] | None:
-    """The manifest of a folder of shards; None where it is missing, damaged or of another version: it is to be made anew."""
+def windows(shards: Path) -> dict[str, int]:
+    """Split -> windows of a folder of shards; empty where it has no manifest, or one that is to be made anew."""
     try:
-        return manifest.read(shards)
-    except (FileNotFoundError, ValueError):
-        return None
+        found = look(shards)
+    except ValueError:
+        return {}
+    return {split: len(part["samples"]) for split, part in found.content["splits"].items()} if found else {}
 
 
-def is_done(stage: str, run: RunDir) -> str | None:
-    """What there is already of a stage, in words; None where there is something to do."""
-    content = _manifest(run.shards)
-    if content is None:
+def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: bool = True) -> str | None:
+    """What there is already of a stage, in words; None where there is something to do.
+
+    Args:
+        shards: those of the run, where they have been looked at. content: read the newest checkpoint to the last byte, as
+            a training does that goes on from it; else its names and sizes tell.
+    """
+    try:
+        shards = look(run.shards) if shards is None else shards
+    except ValueError:
         return None
-    trained = rundir.find_steps(run.checkpoints)
+    if shards is None:
+        return None
+    trained = saved.find(run.checkpoints)
     if stage == "preprocess":
-        return is_preprocessed(run.shards, bool(trained))
+        return is_preprocessed(shards, bool(trained))
     if stage == "train":
-        if "train" not in content["splits"]:
+        if "train" not in shards.content["splits"]:
             return None
-        settings = rundir.resolve(run)
-        total = settings.train.total_steps(len(content["splits"]["train"]["samples"]))
-        return f"{total} steps" if trained and trained[-1][0] >= total else None
-    if is_soundless(content):
+        total = rundir.resolve(run).train.total_steps(len(shards.content["splits"]["train"]["samples"]))
+        return f"{total} steps" if saved.newest_step(run.checkpoints, content=content) >= total else None
+    if is_soundless(shards.content):
         return SOUNDLESS
     evaluated = [step for step, path in rundir.find_steps(run.evaluations) if rundir.is_evaluation(path)]
     if stage == "evaluate":
-        if is_done("train", run) is None:
+        if is_done("train", run, shards, content=content) is None:
             return None  # more checkpoints will come
-        missing = [step for step, path in trained if (path / "generator.safetensors").is_file() and step not in evaluated]
+        missing = [one.step for one in trained if (one.path / saved.GENERATOR).is_file() and one.step not in evaluated]
         return f"{len(evaluated)} checkpoints" if evaluated and not missing else None
     assert stage == "page"
     if not run.page.is_file() or not evaluated:
@@ -228,9 +263,8 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     if outcome == "failed" and message:
         console.complain(f"error: {message}")
     if says:
-        steps = rundir.find_steps(run.checkpoints)
         try:
-            run.write_outcome(stage, outcome, message, steps[-1][0] if steps else None)
+            run.write_outcome(stage, outcome, message, saved.newest_step(run.checkpoints) or None)
         except OSError as error:  # the exit code says it too
             console.complain(f"warning: {console.describe(error)}")
     _leave(code)
@@ -257,7 +291,8 @@ def _ignore_requests() -> None:
 def _leave(code: int) -> NoReturn:
     _ignore_requests()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with contextlib.suppress(OSError):  # a disk that is full
+            stream.flush()
     os._exit(code)
 
 

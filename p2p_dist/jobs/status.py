@@ -73,7 +73,7 @@ def _held_back(log: Path, max_requeues: int) -> str | None:
     counts, all_starts = read(log), starts(log)
     why = all_starts[-1].why if all_starts else None
     if counts.same >= SAME_PLACE and why in (None, "failed"):
-        return f"begun {counts.same + 1} times from the same place ({counts.began}) without progress"
+        return f"begun {counts.same + (counts.open is not None)} times from the same place ({counts.began}) without progress"
     again = counts.starts - 1
     if again > max_requeues or (again == max_requeues and why == "stopped"):
         return f"begun again {min(again, max_requeues)} times (--max-requeues): type the launch command to go on"

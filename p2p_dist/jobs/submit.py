@@ -17,9 +17,9 @@ from typing import Annotated
 
 import tyro
 
-from p2p_dist import __version__, console, files, presets, provenance, rundir, songs
+from p2p_dist import __version__, console, files, presets, rundir, snapshot, songs
 from p2p_dist.config import Config
-from p2p_dist.jobs import dry_run, local, queueing, site, status
+from p2p_dist.jobs import dry_run, fits, local, queueing, site, status
 from p2p_dist.rundir import RunDir
 
 
@@ -69,10 +69,13 @@ def main(arguments: list[str]) -> int:
 def on_this_machine(lines: list[list[str]], where: str) -> int:
     """Run what command lines ask for, one after the other; the worst of their exit codes."""
     check_packages()
+    for command, run in map(parse, lines):
+        place, dataset = site.load(where, command.settings.resources.site), known_dataset(command.settings)
+        for note in fits.check(run, rundir.check_begin(run, command.settings, dataset), place, where, dataset):
+            console.say(f"note: {note}")
     code = console.DONE
     for line in lines:
         command, run = parse(line)
-        site.load(where, command.settings.resources.site)
         dataset = lay_out(command.settings)
         rundir.check_begin(run, command.settings, dataset)
         owner = rundir.own(run)
@@ -115,7 +118,7 @@ def begin(run: RunDir, wanted: Config, dataset: str) -> Config:
     """Begin a run, or go on with it, and say so; the settings to run with. See `rundir.begin`."""
     settings = rundir.begin(run, wanted, dataset)
     console.say(f"run {run.path.name}: {run.path}")
-    if provenance.code_differs(run.code):
+    if snapshot.differs(run.code):
         console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
     return settings
 

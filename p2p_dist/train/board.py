@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from p2p_dist import console
 from p2p_dist.config import Config
 from p2p_dist.data.stream import Stream, to_network
 from p2p_dist.train.networks import Networks
@@ -58,6 +61,7 @@ class Board:
 
     def __init__(self, folder: Path, step: int, stream: Stream, config: Config) -> None:
         self.writer = _writer(folder, step + 1)
+        self.refused = False
         device = stream.device
         numbers = np.arange(min(PICTURES, len(stream.index)))
         pairs = torch.from_numpy(stream.index.read(numbers)).to(device).float()
@@ -68,10 +72,11 @@ class Board:
 
     def numbers(self, row: dict[str, Any]) -> None:
         """One point of every curve: the numbers of a line of metrics.jsonl."""
-        for name, value in row.items():
-            if name != "step" and isinstance(value, int | float):
-                self.writer.add_scalar(name, value, row["step"])
-        self.writer.flush()
+        with self._unless_refused():
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self.writer.add_scalar(name, value, row["step"])
+            self.writer.flush()
 
     def pictures(self, step: int, networks: Networks) -> None:
         """For each of a few fixed windows a row of input, target and output, at fixed noise, low bands at the
@@ -81,9 +86,21 @@ class Board:
             output = torch.func.functional_call(networks.generator, networks.to_evaluate(), (self.input, self.noise))
         rows = torch.cat((self.input, self.target, output.to(self.input.dtype)), dim=-1)[:, :1]
         whole = torch.cat(rows.flip(-2).unbind(0), dim=-2)
-        self.writer.add_image("input, target, output", ((whole + 1) / 2).clamp(0, 1).cpu(), step)
-        self.writer.flush()
+        with self._unless_refused():
+            self.writer.add_image("input, target, output", ((whole + 1) / 2).clamp(0, 1).cpu(), step)
+            self.writer.flush()
 
     def close(self) -> None:
         """Write what is left."""
-        self.writer.close()
+        with self._unless_refused():
+            self.writer.close()
+
+    @contextlib.contextmanager
+    def _unless_refused(self) -> Iterator[None]:
+        """Curves are only to look at: where they can't be written (disk full), this start writes no more of them."""
+        try:
+            yield
+        except OSError as error:
+            if not self.refused:
+                console.complain(f"warning: {console.describe(error)}; no further curves for TensorBoard until the next start")
+            self.refused = True

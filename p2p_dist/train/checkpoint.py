@@ -13,73 +13,23 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import pickle
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import safetensors
 import safetensors.torch
 import torch
 
-from p2p_dist import console, files, records, rundir
+from p2p_dist import console, files, rundir
+from p2p_dist.files import DamagedError
+from p2p_dist.saved import GENERATOR, META, STATE, Checkpoint, find, newest_step
 
-STATE, GENERATOR, META = "state.pt", "generator.safetensors", "meta.json"
-
-_META = {"step": records.COUNT, "settings": str, "files": {str: {"bytes": records.COUNT, "sha256": str}}}
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One folder of checkpoints/ that has its name, and so was written whole."""
-
-    path: Path
-    step: int
-
-    def meta(self) -> dict[str, Any]:
-        """The record of this checkpoint.
-
-        Raises:
-            ValueError: it is damaged.
-        """
-        try:
-            meta: dict[str, Any] = records.read(self.path / META, _META, "it can't be used any more")
-        except FileNotFoundError as error:
-            raise files.DamagedError(f"{self.path} has no {META}") from error
-        if meta["step"] != self.step:
-            raise files.DamagedError(f"{self.path} holds the checkpoint of step {meta['step']}: its folder was renamed")
-        return meta
-
-    def check(self, name: str) -> Path:
-        """The path of one of its files, after its size and sha256 were compared with the record.
-
-        Raises:
-            ValueError: the file is missing or differs; the message names it.
-        """
-        wanted = self.meta()["files"].get(name)
-        path = self.path / name
-        if wanted is None or not path.is_file():
-            raise ValueError(f"{path} is missing")
-        if path.stat().st_size != wanted["bytes"] or files.sha256_file(path) != wanted["sha256"]:
-            raise ValueError(f"{path} is damaged: it differs from its record in {META}")
-        return path
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether training can go on from it, as far as names tell."""
-        return (self.path / STATE).is_file()
-
-
-def find(folder: Path) -> list[Checkpoint]:
-    """All checkpoints in a run's folder, oldest first."""
-    return [Checkpoint(path, step) for step, path in rundir.find_steps(folder)]
-
-
-def newest_step(folder: Path) -> int:
-    """Step of the newest whole checkpoint, valid or not; 0 where there is none."""
-    return max((checkpoint.step for checkpoint in find(folder) if checkpoint.is_whole), default=0)
+__all__ = ["GENERATOR", "META", "STATE", "Checkpoint", "find", "newest_step"]
 
 
 def save(folder: Path, step: int, state: dict[str, Any], generator: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
@@ -134,10 +84,13 @@ class _Told:
         return {"bytes": self.bytes, "sha256": self.sha256.hexdigest()}
 
 
-def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
+def load_newest(folder: Path, needed: Collection[str] = ()) -> tuple[int, dict[str, Any]] | None:
     """Step and state of the newest whole checkpoint that is what its record says, on the CPU.
 
     A damaged one is set aside under `damaged-`, named, and the one before it is taken.
+
+    Args:
+        needed: what its state must hold.
 
     Returns:
         None where there is none to go on from, because training has not begun.
@@ -145,21 +98,17 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     Raises:
         ValueError: there are whole checkpoints, and not one is valid: starting over silently would lose the run.
     """
-    damaged = []
+    damaged = False
     for checkpoint in reversed(find(folder)):
-        if not checkpoint.is_whole:
+        if checkpoint.is_kept:
             continue
         try:
-            path = checkpoint.check(STATE)
-        except ValueError as error:
+            checkpoint.check_whole()
+            return checkpoint.step, _load_state(checkpoint, needed)
+        except DamagedError as error:
             console.complain(f"warning: {error}; set aside, going on from an older checkpoint")
-            damaged.append(str(checkpoint.path))
-            aside = checkpoint.path.with_name(f"damaged-{checkpoint.path.name}")
-            if aside.exists():  # it was written anew since, and damaged again
-                aside = aside.with_name(f"{aside.name}-{time.time_ns()}")
-            checkpoint.path.rename(aside)
-            continue
-        return checkpoint.step, torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint.set_aside()
+            damaged = True
     if damaged or any(folder.glob("damaged-*")):
         raise ValueError(
             f"no valid checkpoint is left in {folder}, all were damaged: restore one, or begin another run with --run NAME"
@@ -167,16 +116,42 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Any]] | None:
     return None
 
 
+def _load_state(checkpoint: Checkpoint, needed: Collection[str]) -> dict[str, Any]:
+    """The state of a checkpoint whose files are what its record says.
+
+    Raises:
+        DamagedError: it was not written by this program: no state, or one of another step.
+    """
+    path = checkpoint.path / STATE
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+        raise DamagedError(f"{path} is no state of a training ({str(error).splitlines()[0][:200]})") from error
+    except RuntimeError as error:
+        if "PytorchStreamReader" not in str(error):
+            raise  # such as no memory for it
+        raise DamagedError(f"{path} is no state of a training ({str(error).splitlines()[0][:200]})") from error
+    missing = [key for key in needed if key not in state] if isinstance(state, dict) else ["step"]
+    if missing:
+        raise DamagedError(f"{path} is no state of a training: it has no {missing[0]!r}")
+    if state.get("step", checkpoint.step) != checkpoint.step:
+        raise DamagedError(f"{path} is of step {state['step']}, not {checkpoint.step}")
+    assert isinstance(state, dict)
+    return state
+
+
 def load_generator(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """The weights to evaluate, on the CPU, read under a lease.
 
     Raises:
-        ValueError: they are damaged or missing.
+        DamagedError: they are damaged or missing.
         FileNotFoundError: the training has removed this checkpoint since it was found.
     """
     with leased(checkpoint):
         try:
             return safetensors.torch.load_file(checkpoint.check(GENERATOR))
+        except safetensors.SafetensorError as error:
+            raise DamagedError(f"{checkpoint.path / GENERATOR} holds no weights ({error})") from error
         except (ValueError, OSError):
             if checkpoint.path.is_dir():
                 raise
@@ -227,8 +202,9 @@ def prune(folder: Path, keep_last: int, is_kept: Callable[[int], bool]) -> None:
         elif not is_leased(checkpoint):
             # Not in place: a reader must see the whole folder or none.
             gone = files.temporary_beside(checkpoint.path)
-            checkpoint.path.rename(gone)
-            shutil.rmtree(gone)
+            with contextlib.suppress(FileNotFoundError):  # an evaluation has set it aside
+                checkpoint.path.rename(gone)
+                shutil.rmtree(gone)
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:

@@ -6,6 +6,7 @@ The only module that reads RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTE
 from __future__ import annotations
 
 import datetime
+import functools
 import inspect
 import os
 import time
@@ -113,7 +114,7 @@ def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
                 reason = str(error).splitlines()[0]
                 continue
             if note:
-                files.write_json(note, {"attempt": name, "port": number})
+                files.patiently(functools.partial(files.write_json, note, {"attempt": name, "port": number}))
             return PrefixStore(name, store)
         raise ConnectionError(f"ports {port} to {number} of {address} are all in use: {reason}")
     end = time.monotonic() + PATIENCE.total_seconds()

@@ -23,6 +23,10 @@ from p2p_dist.train.step import train_step
 from p2p_dist.train.stop import StopFlag
 from p2p_dist.train.watchdog import Watchdog
 
+EARLY = 20
+"""The step of the first save, where the interval is longer: a run whose node is lost soon has come somewhere, and a folder that
+can't be written to is seen at once. Always this step: a resumed run writes the same lines of numbers."""
+
 
 def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     """Train from the newest valid checkpoint, or the beginning, to the end or until asked to stop.
@@ -66,7 +70,11 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     start, state = find_start(run, ranks, config, index)
     networks = build(config, ranks, state["precision"] if state else None)
     if state:
-        networks.load(state["networks"])
+        try:
+            networks.load(state["networks"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            where = run.checkpoints / rundir.step_name(start)
+            raise ValueError(f"{where} holds the state of other networks ({error}): move it away to go on without") from error
         for module in (networks.generator, networks.discriminator):
             distributed.equalise(module, ranks)
     del state  # as large as the networks and their optimisers, which have it now
@@ -82,7 +90,8 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
 
     agreement = distributed.Agreement(ranks)
     watch = Watch(networks, stream, ranks, run.checkpoints)
-    saver = Saver(run.checkpoints, config.train.keep_last, lambda s: config.train.is_kept(s, len(index)))
+    metrics = rundir.Metrics(run)
+    saver = Saver(run.checkpoints, config.train.keep_last, lambda s: config.train.is_kept(s, len(index)), metrics.write)
     watchdog = Watchdog(ranks, start, config.train.hang_after)
     meter = speed.Speed(config, networks.precision, ranks.device, ranks.world_size, start)
     progress = console.Progress("train", total, start=start, every=0, status=run.status if first else None)
@@ -109,6 +118,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             stopping = bool(agreement.propose(int(bool(stop))))
             is_kept = config.train.is_kept(step, len(index))
             saving = step == total or stopping or is_kept or step % config.train.checkpoint_every == 0
+            saving |= step == EARLY < config.train.checkpoint_every
             if saving or step % config.train.log_every == 0:
                 watch.now()
                 row: dict[str, Any] = {"step": step, "epoch": step * config.train.global_batch_size / len(index)}
@@ -118,8 +128,10 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                     row |= meter.numbers(step)
                     row["digests"] = " ".join(digests)
                     digests = []
-                    rundir.append_metrics(run, row)
+                    metrics.append(row)
                     progress.update(step, speed.in_words(row))
+                    if run.was_cancelled():  # while it was suspended, say: no signal reached it
+                        stop.requested_by = "launch/cancel.py"
                 if board is not None:
                     board.numbers(row)
             if saving and first:
@@ -139,12 +151,15 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     return console.DONE
 
 
+_STATE = ("settings", "windows", "step", "precision", "networks")
+
+
 def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Index) -> tuple[int, dict[str, Any] | None]:
     """Step and state of the newest valid checkpoint, on rank 0's word; 0 and None where there is none.
 
     Only rank 0 looks for it, so that a folder that changes under the ranks can't make them begin at different steps.
     """
-    found = checkpoint.load_newest(run.checkpoints) if ranks.rank == 0 else None
+    found = checkpoint.load_newest(run.checkpoints, _STATE) if ranks.rank == 0 else None
     broadcast = torch.tensor([found[0] if found else 0])
     if ranks.gloo is not None:
         dist.broadcast(broadcast, 0, group=ranks.gloo)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,9 @@ from p2p_dist.train import checkpoint
 MISSES = 3
 """So many saves in a row may fail; the work since the last good one is at stake all that time."""
 
+PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds between the tries of a save that the training can't go on, or end, without."""
+
 
 class Saver:
     """Writes the checkpoints of one training, and removes those that are no longer kept.
@@ -23,16 +27,19 @@ class Saver:
     One is written at a time: the next save and the end wait for it. So a kill undoes at most one interval between saves and,
     where it cuts a save, the steps trained since that one began, fewer than another interval: to the last step it would be
     one interval only if training waited for every write. A save that the machine refuses (disk full, quota) is
-    a warning, and training goes on; `MISSES` in a row, or one at the end, are an error.
+    a warning, and training goes on; after `MISSES` in a row, or at the end, it is tried for half a minute more (`PAUSES`),
+    and then is an error.
 
     Args:
-        is_kept: whether the generator of a step stays for good.
+        is_kept: whether the generator of a step stays for good. before: what must be written before each checkpoint.
 
     `seconds` is what the longest save took so far.
     """
 
-    def __init__(self, folder: Path, keep_last: int, is_kept: Callable[[int], bool]) -> None:
-        self.folder, self.keep_last, self.is_kept = folder, keep_last, is_kept
+    def __init__(
+        self, folder: Path, keep_last: int, is_kept: Callable[[int], bool], before: Callable[[], None] = lambda: None
+    ) -> None:
+        self.folder, self.keep_last, self.is_kept, self.before = folder, keep_last, is_kept, before
         self.host: dict[Any, torch.Tensor] = {}
         self.thread: threading.Thread | None = None
         self.error: BaseException | None = None
@@ -63,33 +70,55 @@ class Saver:
             return
         self.thread.join()
         self.thread = None
-        if self.error is None:
+        reason = self._reason()
+        if reason is None:
             self.misses = 0
             return
-        error, self.error = self.error, None
-        if not isinstance(error, OSError | RuntimeError):
-            raise error  # not the machine: a bug
         self.misses += 1
-        reason = console.describe(error) if isinstance(error, OSError) else str(error)
         if self.misses >= MISSES:
-            raise OSError(f"{self.misses} checkpoints in a row could not be written, the last at step {self.last[0]}: {reason}")
+            self._insist()
+            return
         console.complain(
             f"warning: the checkpoint at step {self.last[0]} could not be written ({reason}); training goes on, "
             f"and ends if {MISSES} in a row fail; saved so far: step {checkpoint.newest_step(self.folder)}"
         )
 
     def finish(self) -> None:
-        """Wait for the last save before the process ends; if it failed it is tried once more.
+        """Wait for the last save before the process ends; if it failed it is tried again, for half a minute.
 
         Raises:
             OSError: it failed again: what was trained since the last good checkpoint is lost.
         """
         self.wait()
         if self.misses:
-            self.misses = MISSES - 1
-            self.thread = threading.Thread(target=self._write)
-            self.thread.start()
-            self.wait()
+            self._insist()
+
+    def _insist(self) -> None:
+        """Try the last save again until it is written.
+
+        Raises:
+            OSError: it is not, in half a minute.
+        """
+        for pause in (0.0, *PAUSES):
+            time.sleep(pause)
+            self._write()
+            hopeless = isinstance(self.error, OSError) and self.error.errno == errno.EFBIG  # a limit set on purpose stays
+            if (reason := self._reason()) is None:
+                self.misses = 0
+                return
+            if hopeless:
+                break
+        many = f"{self.misses} checkpoints in a row" if self.misses > 1 else "the checkpoint"
+        raise OSError(f"{many} could not be written, the last at step {self.last[0]}: {reason}")
+
+    def _reason(self) -> str | None:
+        """Why the last save failed, in words; None where it did not."""
+        error, self.error = self.error, None
+        if error is None:
+            return None
+        if not isinstance(error, OSError | RuntimeError):
+            raise error  # not the machine: a bug
+        return console.describe(error) if isinstance(error, OSError) else str(error)
 
     def __enter__(self) -> Saver:
         return self
@@ -103,6 +132,7 @@ class Saver:
         begun = time.monotonic()
         try:
             rundir.check_still_ours()
+            self.before()
             checkpoint.save(self.folder, *self.last)
             checkpoint.prune(self.folder, self.keep_last, self.is_kept)
         except BaseException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -211,16 +212,30 @@ def _downgrade(path: Path) -> None:
     files.write_json(path, bare(files.read_json(path)))
 
 
-def test_a_damaged_checkpoint_is_named_and_the_others_are_evaluated(copied: tuple[rundir.RunDir, Config]) -> None:
+@pytest.mark.parametrize("harm", ["cut", "no weights", "of another network"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_others_are_evaluated(
+    harm: str, copied: tuple[rundir.RunDir, Config], capsys: pytest.CaptureFixture[str]
+) -> None:
     run, settings = copied
     for step in (15, 20):
         add_checkpoint(run, step, settings)
-    hurt = run.checkpoints / "step-00000015" / "generator.safetensors"
-    hurt.write_bytes(hurt.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"step-00000015/generator\.safetensors is damaged.*all others are evaluated"):
-        checkpoints.evaluate(run, settings)
+    folder = run.checkpoints / "step-00000015"
+    hurt = folder / "generator.safetensors"
+    if harm == "cut":
+        hurt.write_bytes(hurt.read_bytes()[:-1])
+    else:  # with a record that fits
+        other = safetensors.torch.save({"a": torch.zeros(1)})
+        hurt.write_bytes(other if harm == "of another network" else b"x" * 50)
+        meta = json.loads((folder / "meta.json").read_text())
+        meta["files"][hurt.name] = {"bytes": hurt.stat().st_size, "sha256": files.sha256_file(hurt)}
+        (folder / "meta.json").write_text(json.dumps(meta))
+    checkpoints.evaluate(run, settings)
+    assert "warning: the checkpoint of step 15: " in capsys.readouterr().err
     assert rundir.is_evaluation(run.evaluations / "step-00000020")
     assert not (run.evaluations / "step-00000015").exists()
+    assert not folder.exists() and (run.checkpoints / "damaged-step-00000015").is_dir()
+    with pytest.raises(ValueError, match="no checkpoint of step 15"):
+        checkpoints.evaluate(run, settings, [15])
 
 
 @pytest.mark.parametrize("when", ["while it measures", "before it begins", "while it clears away what lost a file"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -77,11 +79,68 @@ def test_a_disk_that_stays_full(new_run):
     assert not list(run.checkpoints.glob(".tmp-*"))
 
 
+def fill(folder):
+    """Take all that is left of a disk."""
+    with (folder / "filler").open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16 if (os.statvfs(folder).f_bavail > 100) else 1))
+
+
+@pytest.fixture
+def small_disk(new_run, tmp_path):
+    """`small_disk()`: a run on a disk of its own, of 48 MB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a disk")
+    run, _ = new_run("small", train={"steps": 30, "keep_every": 100})
+    kept = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", run.path], check=True)
+    for name, content in kept.items():
+        (run.path / name).write_bytes(content)
+    yield run
+    subprocess.run(["umount", "-l", run.path], check=True)
+
+
+@pytest.mark.parametrize("when", ["starting", "training", "stopping"])
+def test_a_disk_that_is_full_for_some_seconds(when, small_disk, new_run):
+    """Row 8: not even a line of numbers can be written, nor how far it is, nor the log.
+
+    Seen: a training of days ends for good over a line of its log.
+    Now: lines of numbers are kept and written later, saves are tried again; the same batches, numbers and weights.
+    """
+    run = small_disk
+    if when == "starting":
+        fill(run.path)
+    faults = {"training": [At(12, fill, (run.path,), (0,))], "stopping": [At(16, fill, (run.path,), (0,)), At(16, stop_all)]}
+    job = Job(run, *faults.get(when, []))
+    end = time.monotonic() + 60
+    while not (run.path / "filler").exists():
+        assert time.monotonic() < end and job.parent.is_alive(), job.log()
+        time.sleep(0.01)
+    time.sleep(2.5)
+    (run.path / "filler").unlink()
+    code = job.end()
+    assert code == (75 if when == "stopping" else 0), job.log()
+    if when == "stopping":
+        assert run.read_outcome()["outcome"] == "stopped" and checkpoint.load_newest(run.checkpoints)[0] >= 17
+        assert Job(run).end() == 0
+    undisturbed, _ = new_run("undisturbed", train={"steps": 30, "keep_every": 100})
+    assert Job(undisturbed).end() == 0
+    assert on_ranks.equal(on_ranks.state(run.path, 30), on_ranks.state(undisturbed.path, 30))
+    numbers = [[(row["step"], row["digests"], row["l1"]) for row in rundir.read_metrics(one)] for one in (run, undisturbed)]
+    assert numbers[0] == numbers[1] and len(numbers[0]) == 30
+    assert len(run.metrics.read_text().splitlines()) == 30, "no part of a line"
+    assert not list(run.path.rglob(".tmp-*"))
+
+
+def stop_all():
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
 def test_the_last_save_is_tried_again(tmp_path, capsys):
-    """Row 8: the very last save is refused once.
+    """Row 8: the very last save is refused for some seconds.
 
     Seen: a finished training without its last checkpoint.
-    Now: it is tried once more before the process ends; if that fails too, the run fails and says so.
+    Now: it is tried for half a minute before the process ends; if that fails too, the run fails and says so.
     """
     honest, calls = checkpoint.save, []
 
@@ -95,14 +154,15 @@ def test_the_last_save_is_tried_again(tmp_path, capsys):
         return save
 
     with pytest.MonkeyPatch.context() as patch:
-        for times in (1, 2):
+        patch.setattr(saver, "PAUSES", (0.0, 0.0))
+        for times in (3, 9):
             calls.clear()
             patch.setattr(checkpoint, "save", refuse(times))
             writer = saver.Saver(tmp_path / str(times), 2, lambda step: False)
             writer.save(5, cuts.state_of(5), {}, {"settings": "abc"})
-            if times == 1:
+            if times == 3:
                 writer.finish()
-                assert checkpoint.load_newest(tmp_path / "1")[0] == 5
+                assert checkpoint.load_newest(tmp_path / "3")[0] == 5
                 assert "No space left on device" in capsys.readouterr().err
             else:
                 with pytest.raises(OSError, match="could not be written, the last at step 5"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -51,11 +52,12 @@ OTHERS = {
         "songs": {"a": {"name": "A", "split": "test", "begins": 0.0, "seconds": 6.5, "rows": {"silence": ROW}}},
         "splits": {"test": {"songs": 1, "rows": {"silence": AVERAGE}, "missing": {"loop": "none"}}},
     },
-    "reference.json": {
+    "reference.json": {  # with its gain: else the sound is asked for it
         "name": "A",
         "measured": {"silence": {"row": ROW, "absent": {}, "parts": [ROW], "described": [None, [0.5] * 41]}},
         "missing": {},
         "real": [[0.5] * 41],
+        "gain_db": 0.0,
     },
     "record.json": {
         "song": "A",
@@ -140,7 +142,7 @@ def readers(run):
     folder = run.path.parents[1]
     return {
         "baselines.json": lambda: records.read(folder / "baselines.json", ranking.BASELINES),
-        "reference.json": lambda: references._read(folder / "reference.json"),
+        "reference.json": lambda: references._read(folder / "reference.json", SimpleNamespace(peak=1.0)),
         "record.json": lambda: song.read_record(folder / "record.json"),
         "site.yaml": lambda: site.load("mine", str(folder / "site.yaml")),
     }

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from p2p_dist import config, presets, provenance, rundir
+from p2p_dist import config, presets, rundir, snapshot
 from p2p_dist.rundir import RunDir
 
 
@@ -34,14 +34,17 @@ def test_a_run_keeps_its_science_and_takes_new_resources(run):
     assert rundir.resolve(run) == more, "a refused start changes nothing"
 
 
-def test_a_run_keeps_the_code_it_began_with(run):
+def test_a_run_keeps_the_code_it_began_with(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(snapshot, "CHECKOUT", tmp_path / "checkout")
+    program = tmp_path / "checkout" / "p2p_dist" / "config.py"
+    program.parent.mkdir(parents=True)
+    program.write_text("first")
     rundir.begin(run, presets.preset("small"), "songs")
-    assert not provenance.code_differs(run.code)
-    assert (run.code / "hpc" / "requeue.sh").is_file()
-    (run.code / "p2p_dist" / "config.py").write_text("changed")
-    assert provenance.code_differs(run.code)
+    assert not snapshot.differs(run.code)
+    program.write_text("changed")
+    assert snapshot.differs(run.code)
     rundir.begin(run, presets.preset("small"), "songs")
-    assert (run.code / "p2p_dist" / "config.py").read_text() == "changed"
+    assert (run.code / "p2p_dist" / "config.py").read_text() == "first"
 
 
 def test_provenance_says_what_made_the_run(run):

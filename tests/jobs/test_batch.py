@@ -510,5 +510,6 @@ def test_a_site_that_allows_no_comment_ends_no_job(stage, job, tmp_path):
     (tmp_path / "scontrol").write_text("#!/bin/sh\nexit 1\n")
     (job.run.code / "hpc").mkdir(parents=True)
     (job.run.code / "hpc" / "job.sh").write_text('echo "$@"\n')
+    job.run.config.touch()
     done = subprocess.run(["bash", CHECKOUT / "hpc" / f"{stage}.sbatch", job.run.path], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"{stage} {job.run.path}\n"), done

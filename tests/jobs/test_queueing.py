@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from p2p_dist import console, files, provenance, rundir, slurm_commands
+from p2p_dist import console, files, provenance, rundir, slurm_commands, snapshot
 from p2p_dist.jobs import cancel, queueing, sbatch, site, slurm, status, submit
 
 SBATCH = """#!/bin/sh
@@ -81,8 +81,8 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "work" / "runs"))
     monkeypatch.setattr(sys, "argv", ["launch/submit.py"])
     # Nothing runs here, so no run needs its copy of the code.
-    monkeypatch.setattr(provenance, "copy_code", lambda target: None)
-    monkeypatch.setattr(provenance, "code_differs", lambda copy: False)
+    monkeypatch.setattr(snapshot, "take", lambda target: None)
+    monkeypatch.setattr(snapshot, "differs", lambda copy: False)
     monkeypatch.setattr(provenance, "gather", dict)
     for name in ("MUSDB_PATH", "SBATCH_ACCOUNT", "SLURM_CONF", "SLURM_JOB_ID"):
         monkeypatch.delenv(name, raising=False)
@@ -177,7 +177,7 @@ def test_a_refusal_names_the_option_of_that_job(line, ours, cluster, launch, sit
 def test_a_sweep_is_queued_whole_or_not_at_all(cluster, launch, site_file, tmp_path, capsys):
     place = site_file("partition: p\nlimits: {p: {jobs: 7, nodes: 4}}")
     with pytest.raises(ValueError, match="--nodes 8: a job in p has at most 4; nothing was queued"):
-        launch("--site", place, "--sweep", "nodes=2,8")
+        launch("--site", place, "--sweep", "nodes=2,8", "--train.global-batch-size", "8")
     cluster.add(*(f"{number}|RUNNING|None|other|p" for number in range(4)))
     with pytest.raises(ValueError, match="8 jobs of yours would be in p, which takes 7"):
         launch("--site", place, "--sweep", "train.seed=0,1")

@@ -211,7 +211,17 @@ def test_a_site_of_ones_own(place, tmp_path):
     mine.write_text(
         'partition: long\ngpus_per_node: 4\nevaluate_time: "4:00:00"\nlimits: {long: {time: "1:00:00", nodes: 3}}\n'
     )
-    asked = ("--data", songs(place / "songs"), "--dry-run", "--site", str(mine), "--time", "60")
+    asked = (
+        "--data",
+        songs(place / "songs"),
+        "--dry-run",
+        "--site",
+        str(mine),
+        "--time",
+        "60",
+        "--train.global-batch-size",
+        "48",
+    )
     found = scripts(launch(*asked, "--cluster", "slurm", "--nodes", "3").stdout)
     script = found["train"]
     assert "#SBATCH --time=60\n" in found["evaluate"], "what the partition gives: it goes on where it was"

@@ -23,12 +23,6 @@ def ids(shown):
     return dict(re.findall(r"^(\w+): (?:queued already, )?job (\d+)", shown, re.MULTILINE))
 
 
-def claimed(run):
-    """The checkpoints that the newest evaluation's processes took, as steps."""
-    newest = max((run.evaluations / "claims").iterdir(), key=lambda path: path.stat().st_mtime)
-    return [step for step, _ in rundir.find_steps(newest)]
-
-
 TINY = ("--preset", "tiny", "--train.steps", "40", "--train.keep-every", "2")
 
 LONGER = ("--preset", "tiny", "--train.steps", "110", "--train.keep-every", "3")
@@ -111,7 +105,6 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
     found = json.loads(subprocess.run([sys.executable, "launch/status.py", "hurt", "--json"], cwd=CHECKOUT,
                                       capture_output=True, text=True, check=True).stdout)  # fmt: skip
     assert found["stages"]["train"] == "done" and found["attempts"] == 5 and found["step"] == 110
-    assert found["gpu_hours"]["estimated"] >= 1, "requeued from outside: nobody wrote its end"
     job = lab.wait_for(evaluation, 100, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
     assert job["JobState"] == "COMPLETED" and int(job["Restarts"]) >= 1, said("evaluate")
     assert len(evaluations.each_once()) >= 4
@@ -151,7 +144,7 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, train_here, tmp_pat
     log = next((run.slurm / "train").glob("*_0_log.out")).read_text()
     assert "4 processes x 1" in log and "1 threads each" in log and "\x1b" not in log
     assert len(list((run.slurm / "train").glob("*_log.out"))) == 4, sorted((run.slurm / "train").iterdir())
-    assert evaluations.each_once() == claimed(run) == [16, 32, 35, 40]
+    assert evaluations.each_once() == [16, 32, 35, 40]
     assert len(list((run.slurm / "evaluate").glob("*_log.out"))) == 2
 
     for _, path in rundir.find_steps(run.evaluations):
@@ -160,7 +153,7 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, train_here, tmp_pat
     evaluations = Evaluations(run)
     array = ids(launch("submit", "--nodes", "2", "--evaluate-array", "2", "--run", "there", "--wait", *TINY))
     assert list(array) == ["evaluate", "page"]
-    assert evaluations.each_once() == claimed(run)
+    assert evaluations.each_once() == [16, 32, 35, 40] and not (run.evaluations / "claims").exists()
     parts = [path.name for path in (run.slurm / "evaluate").glob("attempts.*")]
     assert sorted(parts) == ["attempts.0", "attempts.1"] and run.page.is_file()
     assert not list(run.evaluations.glob(".tmp-*"))

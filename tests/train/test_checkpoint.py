@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import pickle
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from p2p_dist import rundir
+from p2p_dist import files, rundir
 from p2p_dist.train import checkpoint
 
 
@@ -73,6 +76,50 @@ def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, harm):
     for _ in range(2):  # also when it was set aside by an earlier start
         with pytest.raises(ValueError, match="all were damaged"):
             checkpoint.load_newest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *("meta []", "meta {}", "files null", "of another step", "only meta", "empty", "state cut", "generator flipped"),
+        *("pickle", "no archive", "another state"),
+    ],
+)
+def test_what_is_not_whole_is_set_aside_and_the_one_before_is_used(tmp_path, capsys, harm):
+    """And written anew when training comes there again."""
+    for step in (5, 10):
+        write(tmp_path, step)
+    path = checkpoint.find(tmp_path)[-1].path
+    meta = json.loads((path / checkpoint.META).read_text())
+    state = path / checkpoint.STATE
+    if harm in ("meta []", "meta {}"):
+        (path / checkpoint.META).write_text(harm[-2:])
+    elif harm == "files null":
+        (path / checkpoint.META).write_text(json.dumps({**meta, "files": None}))
+    elif harm == "of another step":
+        shutil.rmtree(path)
+        shutil.copytree(checkpoint.find(tmp_path)[0].path, path)
+    elif harm in ("only meta", "empty"):
+        for name in (checkpoint.STATE, checkpoint.GENERATOR, *([checkpoint.META] if harm == "empty" else [])):
+            (path / name).unlink()
+    elif harm == "state cut":
+        state.write_bytes(state.read_bytes()[:-1])
+    elif harm == "generator flipped":
+        flip_a_byte(path / checkpoint.GENERATOR)
+    else:  # with a record that fits
+        other = {"pickle": pickle.dumps(pytest.raises, 2), "no archive": b"PK\x03\x04" + b"x" * 500}.get(harm)
+        if other is None:
+            torch.save({"step": 5}, state)
+        else:
+            state.write_bytes(other)
+        meta["files"][checkpoint.STATE] = {"bytes": state.stat().st_size, "sha256": files.sha256_file(state)}
+        (path / checkpoint.META).write_text(json.dumps(meta))
+    step, state = checkpoint.load_newest(tmp_path, ("networks",))
+    assert step == 5 and state["networks"]["weight"].eq(5).all()
+    assert "warning: " in (said := capsys.readouterr().err) and "step-00000010" in said
+    assert (tmp_path / "damaged-step-00000010").is_dir()
+    write(tmp_path, 10)
+    assert checkpoint.load_newest(tmp_path)[0] == 10
 
 
 def test_damaged_generator_is_named(tmp_path):

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Part of every batch script (the launcher's and the templates): only the copy of the code that the launcher took is run, in a
+# run of this user's, writable by no other, with no file changed, missing or extra. Wants $run, the real path of the run.
+: "${run:?}"
+umask go-w
+export PYTHONDONTWRITEBYTECODE=1 # what Python leaves beside the code would be extra files
+wrong=$(find "$run" "$run/config.yaml" -maxdepth 0 ! -user "$(id -u)" 2>&1
+    find "$run/code" \( ! -user "$(id -u)" -o -perm /022 -o ! -type f ! -type d \) 2>&1) || true
+[ -n "$wrong" ] || find "$run/code" -name __pycache__ -prune -exec rm -rf {} +
+# A copy that an earlier version made has no record; the launch command, typed again, writes it.
+[ -n "$wrong" ] || [ ! -e "$run/code/SHA256SUMS" ] || wrong=$(cd "$run/code" &&
+    find . -type f ! -path ./SHA256SUMS -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum | diff - SHA256SUMS 2>&1) || true
+[ -z "$wrong" ] || {
+    printf 'error: %s is not the code that this run began with, or others can write it: nothing was run\n%s\n' \
+        "$run/code" "$wrong" >&2
+    exit 2
+}

@@ -1,0 +1,227 @@
+"""What a run will take, worked out from its settings on the submit host: parameters, arithmetic, memory, windows, bytes.
+
+No torch here. tests/jobs/test_estimate.py compares each figure with the networks, processes and files themselves.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from p2p_dist import songs
+from p2p_dist.config import Config, Data, Model
+
+MB = 1_000_000
+
+IMPORTED = 280 * MB
+"""Memory of python with torch imported (measured: 2.13, CPU). On one machine the processes share it: they are forked."""
+
+# Peak memory of one training process on a CPU beside that, over presets tiny, demo, small, default, thesis and shares of 1 to
+# 32 pairs: 60 MB + 28 bytes a parameter (weights, gradients, two moments, moving average, copies of the discriminator)
+# + 64 bytes for each pixel and channel of the first level of each pair. Measured: 55 % to 102 % of that.
+PROCESS = 60 * MB
+OF_PARAMETER = 28
+OF_PIXEL = 64
+SAVED = 16
+"""Bytes a parameter that the process which saves keeps in a copy."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution with its norm: parameters, and multiplications for one picture."""
+
+    parameters: int
+    products: int
+
+
+def generator(model: Model, data: Data) -> Iterator[Layer]:
+    """The layers of model/generator.py."""
+    widths = [min(model.channels * 2**level, model.max_channels) for level in range(model.depth)]
+    pixels, pictures = data.mels * data.frames, data.picture_channels
+    kernel, smaller = (9, 1) if model.upsample == "nearest" else (16, 4)  # a transposed one runs over the smaller picture
+    before = pictures + model.noise_channels
+    for level, width in enumerate(widths):
+        weights = 16 * before * width
+        yield Layer(weights + (2 * width if level else 0), weights * pixels // 4 ** (level + 1))
+        before = width
+    for level in reversed(range(model.depth - 1)):
+        into = widths[-1] if level == model.depth - 2 else 2 * widths[level + 1]
+        weights = kernel * into * widths[level]
+        yield Layer(weights + 2 * widths[level], weights * pixels // 4 ** (level + 1) // smaller)
+    weights = kernel * (2 * widths[0] if model.depth > 1 else widths[0]) * pictures
+    yield Layer(weights + pictures, weights * pixels // smaller)
+
+
+def discriminator(model: Model, data: Data) -> Iterator[Layer]:
+    """The layers of model/discriminator.py."""
+    spectral = model.discriminator_norm == "spectral"
+    before = 2 * data.picture_channels
+    for level in range(4):
+        width = model.discriminator_channels * 2**level
+        height, length = (side // 2 ** (level + 1) if level < 3 else side // 8 - 1 for side in (data.mels, data.frames))
+        weights = 16 * before * width
+        further = width if spectral else 2 * width if level else 0
+        yield Layer(weights + further, weights * height * length)
+        before = width
+    weights = 16 * before
+    yield Layer(weights + 1, weights * (data.mels // 8 - 2) * (data.frames // 8 - 2))
+
+
+def parameters(config: Config) -> tuple[int, int]:
+    """Of the generator and of the discriminator."""
+    counts = [sum(layer.parameters for layer in of(config.model, config.data)) for of in (generator, discriminator)]
+    return counts[0], counts[1]
+
+
+def flops_per_image(config: Config) -> int:
+    """Floating-point operations of one update for one pair: what train/speed.py counts on the networks themselves."""
+    g, d = (2 * sum(layer.products for layer in of(config.model, config.data)) for of in (generator, discriminator))
+    # Generator: forward, and backward to weights and inputs. Discriminator: the same for the true and the generated picture,
+    # then for the generator forward and back to its input, and forward once more where features are matched.
+    known = 1 if config.train.feature_weight else 0
+    return 3 * g + (6 + 2 + known) * d
+
+
+def memory(config: Config, processes: int) -> int:
+    """Bytes that one of so many training processes takes on a CPU, beside what python and torch take."""
+    share = math.ceil(config.train.global_batch_size / processes)
+    at_once = min(share, config.train.micro_batch_size or share)
+    channels = max(config.model.channels, config.model.discriminator_channels)
+    pixels = config.data.mels * config.data.frames * channels
+    return PROCESS + OF_PARAMETER * sum(parameters(config)) + OF_PIXEL * pixels * at_once
+
+
+def memory_of_node(config: Config, processes: int, here: int, *, forked: bool) -> int:
+    """Bytes that `here` of so many training processes take on one machine; the first of them saves."""
+    imported = IMPORTED if forked else here * IMPORTED
+    return imported + here * memory(config, processes) + SAVED * sum(parameters(config))
+
+
+def with_micro_batch(config: Config, size: int) -> Config:
+    """The settings with so many pairs computed at once."""
+    return replace(config, train=replace(config.train, micro_batch_size=size))
+
+
+def shard_bytes(config: Config, counts: dict[str, int | None]) -> int:
+    """Bytes of the shards of so many windows a split: pairs of float16, and the sound of the songs held out."""
+    data = config.data
+    pair = 2 * 2 * data.picture_channels * data.mels * data.frames + 4096  # and what npz, json and tar add
+    second = 2 * 2 * 3 * 44_100 * 7 // 10  # input and target, stereo, 24 bits, as flac
+    sound = second * data.window_hop * data.hop_length // data.sample_rate
+    held_out = sum(count or 0 for split, count in counts.items() if split != "train")
+    return (counts.get("train") or 0) * pair + held_out * (pair + sound)
+
+
+def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:
+    """Bytes of the generators that stay for good, and of the whole checkpoints to go on from.
+
+    Args:
+        trained: training windows; None: not known, and then of one generator.
+    """
+    g, d = parameters(config)
+    whole = 4 * (3 * (g + d) + (g if config.train.ema else 0)) + 4 * g
+    if trained is None:
+        return 4 * g, (config.train.keep_last + 1) * whole
+    total = config.train.total_steps(trained)
+    between = config.train.keep_every * trained / config.train.global_batch_size
+    return 4 * g * min(total, math.ceil(total / between)), (config.train.keep_last + 1) * whole
+
+
+def free_memory() -> int:
+    """Bytes of memory that this process and its children may still take: the machine's, or its control group's."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            most = (Path("/sys/fs/cgroup") / limit).read_text().strip()
+            if most != "max":
+                free = min(free, int(most) - int((Path("/sys/fs/cgroup") / used).read_text()))
+        except (OSError, ValueError):
+            continue
+    return free
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that are free where a folder is, or will be."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def windows(data: Data, root: Path) -> dict[str, int | None]:
+    """Split -> windows of the songs there, by the lengths in their files' headers; None: not known.
+
+    Silent windows that may be left out are counted, so it is at most what there will be.
+    """
+    try:
+        found = songs.find_songs(root)
+    except (ValueError, ImportError):  # musdb, which knows MUSDB18's validation songs, need not be on a login node
+        found = songs.list_songs(root)
+    lengths: dict[str, list[float | None]] = {}
+    for song in found:
+        step = data.window_hop * data.hop_length / data.sample_rate
+        lengths.setdefault(song.split, []).append(len(song.pairs) * step if song.pairs else seconds(song))
+    counts: dict[str, int | None] = {}
+    for split, all_of in lengths.items():
+        known = [_windows(data, length) for length in all_of if length is not None]
+        copies = 1 + (data.copies if split == "train" else 0)
+        counts[split] = round(sum(known) * len(all_of) / len(known)) * copies if known else None
+    return counts
+
+
+def _windows(data: Data, length: float) -> int:
+    frames = length * data.sample_rate / data.hop_length
+    return max(1, math.ceil((frames - data.frames) / data.window_hop) + 1)
+
+
+def seconds(song: songs.Source) -> float | None:
+    """How long a song is, by the header of its first file; None where it has none that is known here."""
+    for file in song.files():
+        try:
+            with file.open("rb") as content:
+                head = content.read(64)
+                if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[12:16] == b"fmt " and (rate := _int(head[28:32], "<")):
+                    return max(file.stat().st_size - 44, 0) / rate
+                if head[:4] == b"fLaC":
+                    word = int.from_bytes(head[18:26], "big")
+                    rate, samples = word >> 44, word & (1 << 36) - 1
+                    return samples / rate if rate and samples else None
+                if head[4:8] == b"ftyp":
+                    return _mp4_seconds(content, file.stat().st_size)
+        except OSError:  # opening the song says so
+            return None
+    return None
+
+
+def _int(data: bytes, order: str) -> int:
+    return int.from_bytes(data, "little" if order == "<" else "big")
+
+
+def _mp4_seconds(content: object, size: int) -> float | None:
+    """The duration in the movie header (ISO/IEC 14496-12, 8.2.2), found by walking the boxes."""
+    import io
+
+    assert isinstance(content, io.BufferedReader)
+    place = 0
+    while place + 8 <= size:
+        content.seek(place)
+        length, kind = struct.unpack(">I4s", content.read(8))
+        if length == 1:
+            length = _int(content.read(8), ">")
+        if kind == b"moov":
+            place += 8
+            continue
+        if kind == b"mvhd":
+            version = content.read(4)[0]
+            content.seek(8 if version == 0 else 16, os.SEEK_CUR)
+            scale, duration = struct.unpack(">II" if version == 0 else ">IQ", content.read(8 if version == 0 else 12))
+            return duration / scale if scale else None
+        if length < 8:
+            return None
+        place += length
+    return None

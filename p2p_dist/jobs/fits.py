@@ -1,0 +1,201 @@
+"""Whether a run fits where it is to run, told before a process is started or a job queued: see `check`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from p2p_dist import processes, rundir
+from p2p_dist.config import Config
+from p2p_dist.jobs import estimate, site, stages
+from p2p_dist.rundir import RunDir
+
+GB = 1_000_000_000
+
+
+def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: str | None) -> list[str]:
+    """Compare what a run will take with what there is. Reads, and writes nothing.
+
+    Args:
+        dataset: name of its shards; None: of the example's song, which is not laid out yet.
+
+    Returns:
+        notes: what is not wrong, and yet hardly meant.
+
+    Raises:
+        ValueError: it can't come to its end; the message says what to change, and to what.
+    """
+    if run.dataset.is_file() and stages.is_done("train", run) is not None:
+        return []  # what is left needs one process and little room
+    check_batch(settings, place, begun=run.config.is_file())
+    per_node = place.processes_per_node(settings.resources)
+    if where == "local":
+        check_this_machine(settings, settings.resources.nodes * per_node)
+    else:
+        check_node(settings, place, per_node)
+    shards = run.path.parent.parent / "shards" / dataset if dataset else None
+    counts = windows(settings, shards)
+    check_disk(run, settings, shards, counts)
+    return notes(settings, counts)
+
+
+def check_batch(settings: Config, place: site.Site, *, begun: bool) -> None:
+    """Make sure that the processes can share the global batch evenly.
+
+    Raises:
+        ValueError: they can't; names numbers of nodes, of processes on a node, or batches that work.
+    """
+    resources, batch = settings.resources, settings.train.global_batch_size
+    per_node = place.processes_per_node(resources)
+    size = resources.nodes * per_node
+    if batch % size == 0:
+        return
+    ways = []
+    fitting = [nodes for nodes in range(1, batch // per_node + 1) if batch % (nodes * per_node) == 0]
+    if fitting:
+        near = sorted(sorted(fitting, key=lambda nodes: abs(nodes - resources.nodes))[:2])
+        ways.append(f"--nodes {' or '.join(map(str, near))}")
+    else:
+        most = [number for number in range(1, per_node) if batch % (resources.nodes * number) == 0]
+        nodes, number = (resources.nodes, most[-1]) if most else (1, math.gcd(batch, per_node))
+        ways.append(f"--nodes {nodes} --processes-per-node {number}")
+    if not begun:  # of a run that has begun it is fixed
+        sizes = sorted({max(1, batch // size) * size, (batch // size + 1) * size})
+        ways.append(f"--train.global-batch-size {' or '.join(map(str, sizes))}")
+    raise ValueError(
+        f"{size} processes ({_nodes(resources.nodes)} of {per_node}) can't share a global batch of {batch} evenly: "
+        f"use {', or '.join(ways)}"
+    )
+
+
+def _nodes(number: int) -> str:
+    return f"{number} node{'s' if number > 1 else ''}"
+
+
+def check_this_machine(settings: Config, size: int) -> None:
+    """Make sure that this machine has cores and memory for so many processes, which all run on it.
+
+    Raises:
+        ValueError: it has not; names a number of processes that fits.
+    """
+    cores = processes.usable_cores()
+    batch = settings.train.global_batch_size
+    if size > max(cores, 4):  # a few more than cores are slower, and a way to try things
+        fitting = _largest(batch, max(cores, 4))
+        raise ValueError(
+            f"{size} processes on this machine, which has {_cores(cores)}: more only wait for each other; use --nodes {fitting}"
+            + _with_one_per_node(settings)
+        )
+    if has_gpu():
+        return  # what a GPU holds is not taken from here, and how much that has is known only to torch
+    needed, free = estimate.memory_of_node(settings, size, size, forked=True), estimate.free_memory()
+    if needed <= free:
+        return
+    fitting = next(
+        (n for n in range(size - 1, 0, -1) if batch % n == 0 and estimate.memory_of_node(settings, n, n, forked=True) <= free),
+        0,
+    )
+    smaller = f"--nodes {fitting}{_with_one_per_node(settings)}" if fitting else ""
+    cure = ", or ".join(way for way in (smaller, _micro_batch(settings, size, free)) if way)
+    raise ValueError(
+        f"{size} process{'es' if size > 1 else ''} will take about {needed / GB:.1f} GB of memory, of which {free / GB:.1f} GB "
+        "are free: " + (f"use {cure}" if cure else "even one is too large for this machine: use --preset small, or smaller")
+    )
+
+
+def _largest(batch: int, most: int) -> int:
+    """The largest number of processes up to `most` that can share a batch."""
+    return next(number for number in range(most, 0, -1) if batch % number == 0)
+
+
+def _cores(number: int) -> str:
+    return f"{number} core{'s' if number > 1 else ''}"
+
+
+def _with_one_per_node(settings: Config) -> str:
+    return " --processes-per-node 1" if settings.resources.processes_per_node not in (None, 1) else ""
+
+
+def _micro_batch(settings: Config, size: int, free: int) -> str:
+    """A train.micro-batch-size with which so many processes fit into the memory that is free; nothing where none does."""
+    share = settings.train.global_batch_size // size
+    at_once = min(share, settings.train.micro_batch_size or share)
+    while at_once > 1:
+        at_once //= 2
+        smaller = estimate.with_micro_batch(settings, at_once)
+        if estimate.memory_of_node(smaller, size, size, forked=True) <= free:
+            return f"--train.micro-batch-size {at_once}"
+    return ""
+
+
+def has_gpu() -> bool:
+    """Whether this machine has a GPU that torch may know, as far as its device files tell."""
+    return Path("/dev/kfd").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+def check_node(settings: Config, place: site.Site, per_node: int) -> None:
+    """Make sure that a node of the cluster has what so many processes ask for, as far as the site's file tells.
+
+    Raises:
+        ValueError: it has not; names the number that fits.
+    """
+    if place.cores_per_node is not None and per_node * place.cores_per_process > place.cores_per_node:
+        fitting = place.cores_per_node // place.cores_per_process
+        raise ValueError(
+            f"{per_node} processes of {_cores(place.cores_per_process)} each on a node of {_cores(place.cores_per_node)}: "
+            f"use --processes-per-node {_largest(settings.train.global_batch_size, fitting) if fitting else 1}"
+            + ("" if fitting else ", and fewer cores_per_process in the site's file")
+        )
+    whole = (settings.resources.partition or place.partition) in place.whole_nodes
+    if whole and place.cpu_masks is not None and per_node > len(place.cpu_masks):
+        raise ValueError(
+            f"{per_node} processes on a node, the site's file has cpu_masks for {len(place.cpu_masks)}: "
+            f"use --processes-per-node {_largest(settings.train.global_batch_size, len(place.cpu_masks))}"
+        )
+    if place.gpus_per_node or place.memory_per_node is None:
+        return
+    size, most = settings.resources.nodes * per_node, site.bytes_of(place.memory_per_node)
+    needed = estimate.memory_of_node(settings, size, per_node, forked=False)
+    if needed > most:
+        raise ValueError(
+            f"{per_node} processes on a node will take about {needed / GB:.1f} GB of memory, the site's memory_per_node is "
+            f"{place.memory_per_node}: use fewer --processes-per-node on more --nodes, or a smaller --train.micro-batch-size"
+        )
+
+
+def windows(settings: Config, shards: Path | None) -> dict[str, int | None]:
+    """Split -> windows: of the manifest where there is one, else by the lengths of the songs; None: not known."""
+    if shards is not None and (found := stages.windows(shards)):
+        return dict(found)
+    root = Path(settings.data.root) if settings.data.root else None
+    return estimate.windows(settings.data, root) if root is not None and root.is_dir() else {}
+
+
+def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[str, int | None]) -> None:
+    """Make sure that shards and checkpoints will have room.
+
+    Raises:
+        ValueError: they will not; says how much is missing, and what would take less.
+    """
+    to_make = 0 if shards is not None and (shards / "manifest.json").is_file() else estimate.shard_bytes(settings, counts)
+    kept, whole = estimate.checkpoint_bytes(settings, counts.get("train"))
+    there = rundir.find_steps(run.checkpoints)
+    to_save = 0 if there else kept + whole  # of one that goes on, much is there already
+    free = estimate.free_disk(run.path)
+    if to_make + to_save > free:
+        raise ValueError(
+            f"about {(to_make + to_save) / GB:.1f} GB will be written below {run.path.parent.parent} (shards "
+            f"{to_make / GB:.1f}, checkpoints {to_save / GB:.1f}), and {free / GB:.1f} GB are free there: free some, "
+            "name another place with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every)"
+        )
+
+
+def notes(settings: Config, counts: dict[str, int | None]) -> list[str]:
+    """What is worth saying of a run that fits."""
+    batch, trained = settings.train.global_batch_size, counts.get("train")
+    if not trained or trained >= batch:
+        return []
+    return [
+        f"the songs give about {trained} training windows, fewer than the global batch of {batch}, so each step takes windows "
+        f"more than once: --train.global-batch-size {2 ** int(math.log2(trained))} would not, nor would more songs"
+    ]

@@ -1,0 +1,1 @@
+"""What tests/benchmarks/gpu.py measures, a module a part."""

@@ -1,0 +1,390 @@
+"""Part 2: is it right."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from gpu_parts import common
+from gpu_parts.common import Measurement, Place, Row, apart, arithmetic, batch_of, build, config_of, vector, weights
+from p2p_dist import rundir
+from p2p_dist.data.index import Index, copy_to_node
+from p2p_dist.data.stream import Stream
+from p2p_dist.presets import PRESETS
+from p2p_dist.train import checkpoint, distributed, finite, loop, speed
+from p2p_dist.train.saver import Saver
+from p2p_dist.train.step import train_step
+
+
+def steps(place: Place) -> int:
+    """Updates of a curve."""
+    return 8 if place.small else 50
+
+
+def measurements(place: Place) -> list[Measurement]:
+    no_card = "" if place.kind == "cuda" else "a CPU has no graphs and no asynchronous copies"
+    gradients, curves = (
+        "Gradients of the first update, against float64 on the CPU",
+        f"{steps(place)} updates, against eager fp32",
+    )
+    backend = "NCCL" if place.kind == "cuda" else "gloo"
+    found = [
+        Measurement("killed and resumed", lambda: killed(place), "A training that is killed and resumed, to the bit", 60),
+        Measurement("gradients", lambda: gradients_of(place), gradients, 45),
+        Measurement("not finite", lambda: not_finite(place), "A loss that is not finite", 30),
+        Measurement("no synchronisation", lambda: no_synchronisation(place), "Waiting of the host", 40, skipped=no_card),
+        Measurement("stages", lambda: stages(place), "Batches by --data.stage, against those read from disk", 40),
+        Measurement("drift", lambda: drift(place), f"Two equal trainings of {steps(place)} updates", 45),
+        *(curve(place, name, curves) for name in VARIANTS),
+        Measurement("one rank", lambda: one_rank(place), f"{backend} with one rank, through the same DDP path", 60),
+        Measurement("checkpoint", lambda: saving(place), "A checkpoint beside the training", 60),
+    ]
+    return found
+
+
+# Killed and resumed.
+
+
+def killed(place: Place) -> Iterator[Row]:
+    """With deterministic algorithms: a training killed in its midst and started again against one that was left alone."""
+    tiny = PRESETS["tiny"]
+    for name in place.networks:
+        model = config_of(name, dataclasses.replace(place, kind="cpu")).model  # its kinds of layers, in small
+        config = dataclasses.replace(tiny, model=model)
+        if place.small:
+            config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=10, checkpoint_every=3))
+        total = config.train.steps
+        assert total is not None
+        results = []
+        for which, kill_after in (("whole", None), ("killed", (2 * total) // 3)):
+            run = common.lay_out(place.scratch / f"killed-{name}" / which, config, 64)
+            if kill_after is not None:
+                assert in_a_process(place, run.path, kill_after) == -signal.SIGKILL
+                assert 0 < checkpoint.newest_step(run.checkpoints) < total
+            assert in_a_process(place, run.path, None) == 0
+            state = run.checkpoints / rundir.step_name(total) / checkpoint.STATE
+            results.append(list(checkpoint.tensors(torch.load(state, weights_only=True, map_location="cpu"))))
+        same = all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+        most = max(float((one.double() - other.double()).abs().max()) for one, other in zip(*results, strict=True))
+        yield {"networks": name, "tensors": len(results[0]), "equal to the bit": same, "largest difference": most}
+
+
+def in_a_process(place: Place, folder: Path, kill_after: int | None) -> int:
+    """Train with deterministic algorithms in a forked process, killed right after update `kill_after`; its exit code."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+        place.begin()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+        speed.flops_per_image = lambda config: 1  # counting takes longer than the training
+        honest, done = loop.train_step, [checkpoint.newest_step(rundir.RunDir(folder).checkpoints)]
+
+        def mortal(*arguments: Any) -> Any:
+            if done[0] == kill_after:
+                time.sleep(0.3)  # the checkpoint before this is on the disk
+                os.kill(os.getpid(), signal.SIGKILL)
+            done[0] += 1
+            return honest(*arguments)
+
+        loop.train_step = mortal
+        run = rundir.RunDir(folder)
+        code = loop.train(run, rundir.resolve(run))
+        os._exit(code)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+
+
+# Gradients.
+
+
+def first_gradients(place: Place, network: str, dtype: torch.dtype = torch.float32, **train: Any) -> dict[str, torch.Tensor]:
+    """Of both networks, in the first update; the discriminator hardly moves before the generator's, and nothing is dropped."""
+    config = config_of(network, place, {"dropout": 0.0}, ema=0.0, learning_rate=1e-12, **train)
+    built = build(config, place)
+    if dtype is torch.float64:
+        from p2p_dist.train import networks
+
+        built.generator_optimiser = networks._adam(built.generator.double(), config)
+        built.discriminator_optimiser = networks._adam(built.discriminator.double(), config)
+    batch = [None if one is None else one.to(dtype) for one in batch_of(config, 2, place.device)]
+    train_step(built, *batch, config, 0)
+    return {"generator": vector(built.generator), "discriminator": vector(built.discriminator)}
+
+
+def gradients_of(place: Place) -> Iterator[Row]:
+    """Bounds: float32 a thousandth, TF32 (10 bits) two hundredths, bf16 (8 bits) fifteen hundredths."""
+    place.begin()
+    if not place.small:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    host = dataclasses.replace(place, kind="cpu")
+    ways: list[tuple[str, bool, dict[str, Any], float]] = [
+        ("fp32", False, {"precision": "fp32", "layout": "contiguous"}, 1e-3),
+        ("fp32, channels_last", False, {"precision": "fp32", "layout": "channels_last"}, 1e-3),
+        ("tf32", True, {"precision": "fp32", "layout": "contiguous"}, 0.02),
+        ("bf16", True, {"precision": "bf16", "layout": "contiguous"}, 0.15),
+        ("bf16, channels_last", True, {"precision": "bf16", "layout": "channels_last"}, 0.15),
+    ]
+    for network in place.networks:
+        at = _Full(host) if not place.small else host
+        true = first_gradients(at, network, torch.float64, precision="fp32", layout="contiguous")
+        for name, tf32, train, bound in ways:
+            arithmetic(tf32)
+            found = first_gradients(place, network, **train)
+            errors = {of: apart(found[of], true[of]) for of in true}
+            row = {"networks": network, "arithmetic": name, **errors, "bound": bound}
+            yield {**row, "within": all(error < bound for error in errors.values())}
+
+
+class _Full(Place):
+    """The host at full size."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place.kind, place.scratch, place.data)
+
+    @property
+    def small(self) -> bool:
+        return False
+
+
+# What is not finite, and waiting.
+
+
+def watched(place: Place, network: str, size: int = 4) -> tuple[Any, Any, Any, Any]:
+    config = config_of(network, place, ema=0.9)
+    built = build(config, place)
+    batch = batch_of(config, size, place.device)
+    samples = [SimpleNamespace(key=f"pair-{number}") for number in range(size)]
+    stream = SimpleNamespace(
+        batch=lambda number: batch[:2],
+        places=lambda number: range(size),
+        samples=lambda places: places,
+        index=SimpleNamespace(samples=samples),
+    )
+    return config, built, batch, finite.Watch(built, stream, place.ranks, place.scratch)  # type: ignore[arg-type]
+
+
+def everything(built: Any) -> list[torch.Tensor]:
+    return [tensor.clone() for tensor in checkpoint.tensors(built.state())]
+
+
+def not_finite(place: Place) -> Iterator[Row]:
+    """A target with one infinite value, between good updates: what the host learns a step later must have changed nothing."""
+    place.begin()
+    for network in place.networks:
+        config, built, batch, watch = watched(place, network)
+        input, target, noise = batch
+        bad = target.clone()
+        bad[0, 0, 3, 3] = torch.inf
+        watch.after(1, train_step(built, input, target, noise, config, 1)[1])
+        watch.now()
+        before = everything(built)
+        watch.after(2, train_step(built, input, bad, noise, config, 2)[1])
+        said = "nothing"
+        try:
+            watch.after(3, train_step(built, input, target, noise, config, 3)[1])
+        except FloatingPointError as error:
+            said = str(error).splitlines()[0]
+        same = all(torch.equal(one, other) for one, other in zip(before, everything(built), strict=True))
+        yield {"networks": network, "undone to the bit": same, "it said": said}
+
+
+def no_synchronisation(place: Place) -> Iterator[Row]:
+    """torch raises at whatever makes the host wait: 20 updates as the loop makes them, the flags read a step later."""
+    place.begin()
+    index, config = pairs_on_disk(place, "waiting", 256)
+    for network in place.networks:
+        for stage in ("none", "device"):
+            settings = dataclasses.replace(config_of(network, place), data=dataclasses.replace(config.data, stage=stage))
+            built = build(settings, place)
+            stream = Stream(index, settings.data, seed=0, global_batch_size=16, device=place.device)
+            watch = finite.Watch(built, stream, place.ranks, place.scratch)
+            shape = (settings.model.noise_channels, settings.data.mels, settings.data.frames)
+            error = ""
+            for step in range(23):
+                if step == 3:
+                    place.wait()
+                    torch.cuda.set_sync_debug_mode("error")
+                try:
+                    input, target = stream.batch(step)
+                    noise = loop.noise_at(stream.places(step), 0, shape, place.device)
+                    watch.after(step + 1, train_step(built, input, target, noise, settings, step)[1])
+                except RuntimeError as raised:
+                    error = str(raised).splitlines()[0]
+                    import traceback
+
+                    traceback.print_exc()
+                    break
+            torch.cuda.set_sync_debug_mode("default")
+            yield {"networks": network, "stage": stage, "updates": step + 1 - 3, "the host waited": error or "never"}
+
+
+# Where batches come from.
+
+
+def pairs_on_disk(place: Place, name: str, pairs: int) -> tuple[Index, Any]:
+    config = config_of("default", place)
+    folder = common.write_pairs(place.scratch / "shards" / name, config.data, pairs)
+    return Index(folder, "train"), config
+
+
+def stages(place: Place) -> Iterator[Row]:
+    place.begin()
+    index, config = pairs_on_disk(place, "stages", 96)
+
+    def stream(stage: str) -> Stream:
+        data = dataclasses.replace(config.data, stage=stage)
+        here = index if stage != "node" else Index(copy_to_node(index.folder, "train"), "train")
+        return Stream(here, data, seed=3, global_batch_size=16, device=place.device)
+
+    disk = stream("none")
+    for stage in ("node", "device"):
+        other = stream(stage)
+        pairs = [(disk.batch(step), other.batch(step)) for step in range(20)]
+        same = all(torch.equal(a, b) for one, two in pairs for a, b in zip(one, two, strict=True))
+        yield {"stage": stage, "batches": len(pairs), "equal to the bit": same}
+
+
+# Curves.
+
+
+def curve_of(place: Place, config: Any, captured: bool = False, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """L1 of each update, and the generator's weights after them."""
+    built = build(config, place)
+    size = 4 if place.small else 16
+    batches = [batch_of(config, size, place.device, size * number) for number in range(4)]
+    step = common.Captured(built, batches[0], config) if captured else common.step_of(built, config)
+    if captured:  # it has taken some steps to warm up
+        fresh = build(config, place)
+        built.load(fresh.state())
+        for buffer, other in zip(built.discriminator.buffers(), fresh.discriminator.buffers(), strict=True):
+            buffer.copy_(other)
+    found = []
+    for number in range(steps(place)):
+        terms, _ = step(*batches[number % 4], seed + number)
+        found.append(terms["l1"].clone())
+    return torch.stack(found).double().cpu(), weights(built.generator)
+
+
+REFERENCE = {"precision": "fp32", "layout": "contiguous"}
+VARIANTS: dict[str, tuple[bool, dict[str, Any], float]] = {
+    "fp32, captured": (False, REFERENCE, 0.02),
+    "tf32": (True, REFERENCE, 0.05),
+    "fp32, channels_last": (False, {"precision": "fp32", "layout": "channels_last"}, 0.05),
+    "bf16": (True, {"precision": "bf16", "layout": "contiguous"}, 0.1),
+    "bf16, channels_last": (True, {"precision": "bf16", "layout": "channels_last"}, 0.1),
+    "bf16, channels_last, captured": (True, {"precision": "bf16", "layout": "channels_last"}, 0.1),
+    "fp32, compiled": (False, {**REFERENCE, "compile": True}, 0.05),
+    "bf16, channels_last, compiled": (True, {"precision": "bf16", "layout": "channels_last", "compile": True}, 0.1),
+}
+"""TF32 or not, settings, and how far the mean L1 of the last ten updates may be from eager fp32's, relatively."""
+
+
+def drift(place: Place) -> Iterator[Row]:
+    """Nothing is asked to be deterministic: how far two equal trainings come apart."""
+    place.begin()
+    arithmetic(False)
+    for network in place.networks:
+        config = config_of(network, place, **REFERENCE)
+        first, second = (curve_of(place, config) for _ in range(2))
+        row = {"networks": network, "equal to the bit": torch.equal(first[1], second[1])}
+        yield {**row, "weights apart": apart(first[1], second[1]), "L1 apart": apart(first[0][-10:], second[0][-10:])}
+
+
+def curve(place: Place, name: str, title: str) -> Measurement:
+    tf32, train, bound = VARIANTS[name]
+
+    def measure() -> Iterator[Row]:
+        place.begin()
+        if place.small and "compiled" in name:
+            compile_quickly()
+        for network in place.networks:
+            model = {"dropout": 0.0}  # compiled code draws other masks
+            arithmetic(False)
+            true, _ = curve_of(place, config_of(network, place, model, **REFERENCE))
+            arithmetic(tf32)
+            found, _ = curve_of(place, config_of(network, place, model, **train), "captured" in name)
+            error = float((found[-10:].mean() - true[-10:].mean()).abs() / true[-10:].mean())
+            row = {"networks": network, "variant": name, "first L1": float(found[0]), "last L1": float(found[-10:].mean())}
+            yield {**row, "of eager fp32": float(true[-10:].mean()), "apart": error, "bound": bound, "within": error < bound}
+
+    skipped = "a CPU has no graphs" if "captured" in name and place.small else ""
+    if place.small and name in ("tf32", "bf16", "bf16, channels_last, compiled"):
+        skipped = "not in small"
+    return Measurement(name, measure, title, 100 if "compiled" in name else 40, "curves", 6, skipped)
+
+
+def compile_quickly() -> None:
+    """Where no GPU is, compiled code is traced and not generated: that takes minutes."""
+    honest = torch.nn.Module.compile
+    torch.nn.Module.compile = lambda module, **how: honest(module, backend="eager", **how)  # type: ignore[method-assign]
+
+
+# Processes, and saving.
+
+
+def one_rank(place: Place) -> Iterator[Row]:
+    """Networks in DDP over a group of one process, whose gradients go through the backend's all-reduce and back."""
+    place.begin()
+    backend = "nccl" if place.kind == "cuda" else "gloo"
+    store = dist.FileStore(str(place.scratch / "one-rank-store"), 1)
+    dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    two = dataclasses.replace(place.ranks, world_size=2)  # a group of one is not wrapped otherwise
+    arithmetic(False)
+    for precision in ("fp32", "bf16"):
+        config = config_of("default", place, gradient_precision=precision, **REFERENCE)
+        batch = batch_of(config, 4, place.device)
+        alone, wrapped = build(config, place), build(config, place)
+        wrapped.parallel_generator = distributed.wrap(wrapped.generator, two, precision)
+        wrapped.parallel_discriminator = distributed.wrap(wrapped.discriminator, two, precision)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            for step in range(3):
+                for built in (alone, wrapped):
+                    train_step(built, *batch, config, step)
+        row = {"gradients travel in": precision, "weights apart": apart(weights(wrapped.generator), weights(alone.generator))}
+        yield {**row, "warnings": "; ".join({str(one.message)[:120] for one in said}) or "none"}
+    reduced = distributed.all_reduce_speed(place.ranks)
+    yield {"gradients travel in": f"all-reduce of {reduced.size / 1e6:.0f} MB", "seconds": reduced.seconds}
+
+
+def saving(place: Place) -> Iterator[Row]:
+    """What a checkpoint of the thesis's networks takes of the training: the copy holds it up, the write goes on beside it."""
+    place.begin()
+    config = config_of("thesis", place, precision="bf16" if place.kind == "cuda" else "fp32")
+    built = build(config, place)
+    batch = batch_of(config, 16 if place.kind == "cuda" else 2, place.device)
+    step = common.step_of(built, config)
+    alone = common.seconds_of(lambda: step(*batch, 0), place, 0.1, 3)
+    with Saver(place.scratch / "saved", 2, lambda number: False) as saver:
+        for number in (1, 2, 3):  # the first also asks for the memory
+            place.wait()
+            begun = time.perf_counter()
+            saver.save(number, {"networks": built.state()}, built.to_evaluate(), {})
+            copied = time.perf_counter()
+            taken = 0
+            while saver.thread is not None and saver.thread.is_alive():
+                step(*batch, 0)
+                place.wait()
+                taken += 1
+            beside = time.perf_counter() - copied
+            saver.wait()
+            size = sum(file.stat().st_size for file in (place.scratch / "saved" / rundir.step_name(number)).iterdir())
+            row = {"save": number, "megabytes": size / 1e6, "training held up, s": copied - begun, "written in, s": beside}
+            alone_s = sorted(alone)[1]
+            yield {**row, "ms a step beside it": 1000 * beside / max(1, taken), "ms a step alone": 1000 * alone_s}

@@ -1,0 +1,53 @@
+"""What the documents say leads somewhere: in the repository, and where the README is shown as the page of a package."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DOCUMENTS = ("README.md", "hpc/LUMI.md", "containers/README.md")
+
+MADE = re.compile(
+    r"(containers/(p2p_dist|my)\.|evaluations/|checkpoints/|page/|logs/|slurm/|code/|runs/|shards/|songs/|train/|test/)"
+)
+"""Paths that a user's runs have, or a build makes."""
+
+
+def links(text):
+    """Where the links of a Markdown text lead: inline, by reference, and in HTML."""
+    inline = re.findall(r"\]\(\s*<?([^)\s>]+)", text)
+    referred = re.findall(r"^\s*\[[^\]]+\]:\s*<?(\S+?)>?\s*$", text, re.MULTILINE)
+    return [*inline, *referred, *re.findall(r"(?:href|src)\s*=\s*[\"']([^\"']+)", text)]
+
+
+def test_every_link_of_the_package_page_is_whole():
+    """The README is the page of the package, where a path of the repository leads nowhere."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    text = (CHECKOUT / project["readme"]).read_text()
+    assert [link for link in links(text) if not link.startswith(("https://", "#"))] == []
+    headings = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
+    assert {link[1:] for link in links(text) if link.startswith("#")} <= headings
+
+
+def test_links_are_found_however_they_are_written():
+    text = 'a [b](c.md "t") [d][e]\n[e]: f.md\n<img src="g.png"> [h](<i.md>) ![j](k.png)'
+    assert links(text) == ["c.md", "i.md", "k.png", "f.md", "g.png"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_a_document_names_are_there(document):
+    text = (CHECKOUT / document).read_text()
+    named = set(re.findall(r"(?:`| )((?:[\w.]+/)+[\w.-]+\.(?:py|md|sh|yaml|sbatch|def))\b", text))
+    named = {name for name in named if not MADE.match(name)}
+    assert named and [name for name in sorted(named) if not (CHECKOUT / name).exists()] == []
+    own = {link for link in links(text) if not link.startswith(("https://", "#"))}
+    assert [link for link in own if not (CHECKOUT / document).parent.joinpath(link).exists()] == []
+
+
+def test_the_first_steps_on_lumi_are_in_an_order_that_works():
+    """The image is made and the songs are there before a job is queued."""
+    steps = (CHECKOUT / "hpc" / "LUMI.md").read_text().split("## First steps")[1].split("\n## ")[0]
+    places = [steps.index(step) for step in ("pip install", "containers/build_overlay.sh", "Put the songs", "launch/submit.py")]
+    assert places == sorted(places)

@@ -1,0 +1,197 @@
+"""The command that is to answer, in few minutes on a GPU, what only a GPU can: it must not fail by itself there.
+
+That its measurements run is tried by `make gpu DEVICE=cpu`. Here: one that crashes or hangs costs itself only, what was
+measured is never lost nor measured twice, and what the report says of the aims is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import gpu  # noqa: E402
+from gpu_parts import common, counted, report, wheels, worker  # noqa: E402
+
+
+@pytest.fixture
+def told(tmp_path):
+    """A part's folder, and how its lines are read."""
+    lines = tmp_path / "part.jsonl"
+    lines.touch()
+    work = {"scratch": str(tmp_path), "lines": str(lines)}
+    return work, lambda: [json.loads(line) for line in lines.read_text().splitlines()]
+
+
+def measurement(measure, seconds=5.0):
+    return common.Measurement("one", measure, "a title", seconds)
+
+
+def crash():
+    yield {"figure": 1}
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang():
+    yield {"figure": 2}
+    print("waiting for the card", flush=True)
+    time.sleep(60)
+
+
+def refuse():
+    yield {"figure": 3}
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def test_a_measurement_that_crashes_or_hangs_costs_itself_only(told):
+    work, lines = told
+    ended = worker.in_a_child(measurement(crash), work, 5)
+    assert (ended["state"], ended["why"]) == ("failed", "ended by SIGSEGV")
+    begun = time.monotonic()
+    ended = worker.in_a_child(measurement(hang), work, 0.5)
+    assert time.monotonic() - begun < 5
+    assert (ended["state"], ended["lines"]) == ("cut off", ["waiting for the card"])
+    ended = worker.in_a_child(measurement(refuse), work, 5)
+    assert ended["state"] == "failed" and "illegal memory access" in ended["why"]
+    assert ended["lines"][0].startswith("Traceback") and len(ended["lines"]) <= 12
+    assert [line["row"] for line in lines()] == [{"figure": 1}, {"figure": 2}, {"figure": 3}], "what was known is not lost"
+
+
+def test_a_part_goes_on_and_says_what_it_left_out(told, monkeypatch):
+    work, lines = told
+    asked = [
+        common.Measurement("done before", refuse, "", 5),
+        common.Measurement("slow", hang, "", 0.5),
+        common.Measurement("absent", refuse, "", 5, skipped="there is none here"),
+        common.Measurement("long", refuse, "", 5, least=1000),
+        common.Measurement("good", lambda: iter([{"figure": 4}]), "", 5),
+    ]
+    monkeypatch.setitem(sys.modules, "gpu_parts.some", argparse.Namespace(measurements=lambda place: asked))
+    worker.run({**work, "part": "some", "seconds": 30, "done": ["done before"]}, None)
+    ended = {line["name"]: line for line in lines() if line["say"] == "ends"}
+    assert {name: line["state"] for name, line in ended.items()} == {
+        "slow": "failed",
+        "absent": "not run",
+        "long": "not run",
+        "good": "done",
+    }
+    assert ended["absent"]["why"] == "there is none here"
+    worker.run({**work, "part": "some", "seconds": 0.1, "done": []}, None)
+    assert {line["state"] for line in lines() if line["say"] == "ends" and line["name"] != "absent"} == {
+        "failed",
+        "not run",
+        "done",
+    }
+
+
+def a_run(tmp_path: Path, **about) -> gpu.Run:
+    run = gpu.Run(gpu.parse(["--report", str(tmp_path)]), sys.executable, {}, tmp_path)
+    run.begin({"device": "Some card", "kind": "cuda", "versions": {"torch": "2.11"}, "cores": 1, "memory": 1e9, **about})
+    return run
+
+
+ABOUT = {"processor": "some", "card_memory": 80e9, "processors": 132, "driver": "none"}
+
+
+def test_started_again_it_keeps_what_is_done_under_the_same_conditions(tmp_path):
+    run = a_run(tmp_path, **ABOUT)
+    run.content["measurements"] = {
+        "fast/one": {"state": "done", "rows": [{"figure": 1}]},
+        "fast/two": {"state": "failed", "why": "it hung", "lines": ["last words"], "rows": []},
+    }
+    run.write()
+    said = (tmp_path / "gpu.md").read_text()
+    assert "last words" in said and "it hung" in said
+    assert set(a_run(tmp_path, **ABOUT).content["measurements"]) == {"fast/one"}, "what failed is tried again"
+    for other in ({"device": "Another card"}, {"versions": {"torch": "2.13"}}):
+        run.write()
+        assert not a_run(tmp_path, **{**ABOUT, **other}).content["measurements"]
+
+
+def test_figures_of_a_card_are_not_given_away_for_those_of_a_cpu(tmp_path):
+    run = a_run(tmp_path, **ABOUT)
+    run.content["measurements"] = {"fast/one": {"state": "done", "rows": [{"figure": 1}]}}
+    run.write()
+    before = (tmp_path / "gpu.json").read_bytes()
+    a_run(tmp_path, kind="cpu", processor="some")
+    assert (tmp_path / "gpu.json").read_bytes() == before
+    assert (tmp_path / "gpu-cpu.md").read_text().startswith("# A trial on a CPU, in small")
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+@pytest.mark.parametrize("part", list(gpu.PARTS))
+def test_each_measurement_has_a_name_of_its_own_and_a_limit(tmp_path, part, kind):
+    place = common.Place(kind, tmp_path, None)
+    found = importlib.import_module(f"gpu_parts.{part}").measurements(place)
+    assert len({one.name for one in found}) == len(found) > 1
+    assert all(one.least < one.seconds for one in found)
+    assert place.small or sum(one.least for one in found[:3]) < 60 * gpu.PARTS[part], "what matters most is begun"
+
+
+def row(whose, network, batch, rate):
+    return {"whose": whose, "network": network, "batch": batch, "images/s": rate, "way": "some"}
+
+
+def test_the_aims():
+    rows = [row("ours", "thesis", 64, 4000.0), row("ours", "thesis", 64, 2600.0), row("plain", "thesis", 64, 2000.0)]
+    rows += [row("ours", "thesis", 1, 500.0), row("plain", "thesis", 1, 400.0)]
+    found = {"fast/a": {"table": "speed", "rows": rows}, "fast/b": {"rows": [{"share of the step": 0.004}]}}
+    lines = report.aims(found)[2:]
+    assert [line.split("|")[2].strip() for line in lines] == ["4000", "4000", "500", "12.5", "0.004", "1.25"]
+    assert [line.split("|")[3].strip() for line in lines] == ["yes", "no", "no", "yes", "yes", "yes"]
+    assert all(line.endswith("| – | – |") for line in report.aims({})[2:]), "nothing measured, nothing reached"
+
+
+def test_wheels_are_taken_where_they_fit_and_are_missing(tmp_path):
+    assert wheels.fits("av-18.1.0-cp311-abi3-manylinux_2_28_x86_64.whl", (3, 12))
+    assert not wheels.fits("cffi-2.1.1-cp312-cp312-manylinux2014_x86_64.whl", (3, 11))
+    assert wheels.fits("stempeg-0.2.6-py2.py3-none-any.whl", (3, 12))
+    for name in ("only_there-1.0-py3-none-any.whl", "numpy-99.0-py3-none-any.whl", "other-1.0-cp39-cp39-some.whl"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(f"{name.split('-')[0]}/__init__.py", "x = 1")
+    assert wheels.unpack(tmp_path, tmp_path / "site") == ["only-there"]
+    assert wheels.unpack(tmp_path / "absent", tmp_path / "site") == []
+    python = wheels.python_with(tmp_path / "site", tmp_path / "python")
+    ask = "import only_there, numpy; print(only_there.x)"
+    import subprocess
+
+    said = subprocess.run([python, "-c", ask], env={"PYTHONPATH": ""}, capture_output=True, text=True)
+    assert said.stdout == "1\n", said.stderr
+
+
+def test_wrong_usage_is_refused_before_anything_is_done(capsys):
+    for words in (["--minutes", "0"], ["--data", "/no/such/folder"], ["--part", "first"]):
+        with pytest.raises(SystemExit) as left:
+            gpu.parse(words)
+        assert left.value.code == 2
+
+
+def test_counted_on_meta_tensors():
+    """FLOPs as the product counts them; memory and layers by hand for one convolution; the floor is of the slower of both."""
+    from p2p_dist.presets import PRESETS
+    from p2p_dist.train import speed
+
+    count = counted.count(PRESETS["tiny"], 2)
+    assert count.flops == 2 * speed.flops_per_image(PRESETS["tiny"])
+    parameters = count.parameters * 4
+    assert count.memory > 4 * parameters, "weights, two moments, and gradients at least"
+    more = counted.count(PRESETS["tiny"], 8)
+    assert count.memory < more.memory < 4 * count.memory
+    assert more.kernels == count.kernels
+    one = counted.Count(1, 100, 0, [(100, 40)], 0)
+    assert one.floor(10, 1, False) == 40 and one.floor(10, 10, False) == 10 and one.floor(1000, 1, True) == 20
+    assert counted.Count(1, 0, 0, [], 1).floor(1, 1, True) == 28, "optimisers work in float32"
+    assert counted.card("NVIDIA H100 80GB HBM3") == dict(
+        zip(("bf16", "tf32", "fp32", "bytes"), counted.CARDS["H100"], strict=True)
+    )

@@ -1,0 +1,236 @@
+"""A run's copy of the code is run only where it is the user's own and whole: whatever others put into a folder of runs."""
+
+import dataclasses
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p2p_dist import config, files, presets, rundir, snapshot
+from p2p_dist.jobs import chain, site
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+SETTINGS = presets.preset("tiny")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "it's" / "runs"))
+    return rundir.find("mine")
+
+
+@pytest.fixture
+def begun(run):
+    """A run that was begun, and nothing more."""
+    rundir.begin(run, SETTINGS, "songs")
+    return run
+
+
+def extra_file(run):
+    (run.code / "sitecustomize.py").write_text("raise SystemExit(77)")
+
+
+def changed_file(run):
+    path = run.code / "p2p_dist" / "console.py"
+    path.write_text(path.read_text() + "\n")
+
+
+def missing_file(run):
+    (run.code / "hpc" / "rank.sh").unlink()
+
+
+def link_for_a_file(run):
+    path = run.code / "hpc" / "rank.sh"
+    path.rename(run.path / "rank.sh")
+    path.symlink_to(run.path / "rank.sh")
+
+
+def link_for_the_code(run):
+    run.code.rename(run.path / "elsewhere")
+    run.code.symlink_to("elsewhere")
+
+
+def file_for_everybody(run):
+    (run.code / "hpc" / "rank.sh").chmod(0o666)
+
+
+def folder_for_everybody(run):
+    (run.code / "p2p_dist").chmod(0o777)
+
+
+def code_for_everybody(run):
+    run.code.chmod(0o777)
+
+
+def pipe(run):
+    os.mkfifo(run.code / "p2p_dist" / "pipe")
+
+
+HARM = [
+    extra_file,
+    changed_file,
+    missing_file,
+    link_for_a_file,
+    link_for_the_code,
+    file_for_everybody,
+    folder_for_everybody,
+    code_for_everybody,
+    pipe,
+]
+
+
+def batch_script(run):
+    """The lines of a job's script that come before its code, and a word in place of that."""
+    (job,) = chain.jobs(run, SETTINGS, site.load("slurm"), ("train",))
+    last = shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), "train", str(run.path)])
+    assert last in job.script()
+    return job.script().replace(last, "echo would run")
+
+
+def template(run):
+    text = (CHECKOUT / "hpc" / "train.sbatch").read_text()
+    last = 'exec bash "$run/code/hpc/job.sh" train "$run"'
+    assert last in text
+    return f"set -- {shlex.quote(str(run.path))}; SLURM_JOB_ID=7\n" + text.replace(last, "echo would run")
+
+
+def answer(script):
+    done = subprocess.run(["bash"], input=script, capture_output=True, text=True, timeout=20)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_harmed_code_is_run_in_no_way(harm, begun):
+    harm(begun)
+    for ask in (
+        lambda: rundir.begin(begun, SETTINGS, "songs"),
+        lambda: rundir.check_begin(begun, SETTINGS, "songs"),
+        lambda: snapshot.environment(begun.code),
+    ):
+        with pytest.raises(ValueError, match=r"code.*(none of it was run|none of the code beside it was run)"):
+            ask()
+    for script in (batch_script(begun), template(begun)):
+        code, said, error = answer(script)
+        assert (code, said) == (2, "") and str(begun.code) in error and "nothing was run" in error, error
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+@pytest.mark.parametrize("what", ["", "code", "code/p2p_dist", "code/hpc/rank.sh", "config.yaml"])
+def test_what_belongs_to_another_is_run_in_no_way(what, begun):
+    os.chown(begun.path / what, 4321, -1)
+    with pytest.raises(ValueError, match="belongs to user 4321, not to "):
+        rundir.begin(begun, SETTINGS, "songs")
+    code, said, error = answer(batch_script(begun))
+    if what != "config.yaml" or code:
+        assert (code, said) == (2, "") and "nothing was run" in error
+
+
+def test_what_is_as_it_was_left_is_run(begun):
+    (begun.code / "p2p_dist" / "__pycache__").mkdir()
+    (begun.code / "p2p_dist" / "__pycache__" / "console.cpython-311.pyc").write_bytes(b"another's")
+    for script in (batch_script(begun), template(begun)):
+        code, said, error = answer(script)
+        assert (code, said) == (0, "would run\n"), error
+    assert not (begun.code / "p2p_dist" / "__pycache__").exists(), "it would be run in place of what was checked"
+    (begun.code / "p2p_dist" / "__pycache__").mkdir()
+    environment = {**os.environ, **snapshot.environment(begun.code)}
+    command = [sys.executable, "-P", "-c", "import p2p_dist.files; print(p2p_dist.files.__file__)"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20)
+    assert done.stdout == f"{begun.code}/p2p_dist/files.py\n"
+    snapshot.check(begun.code)
+    assert not list(begun.code.rglob("__pycache__"))
+
+
+def test_code_that_was_there_before_the_run_is_not_run(run):
+    """A colleague makes runs/NAME/code before the first launch of that name."""
+    (run.code / "p2p_dist").mkdir(parents=True)
+    (run.code / "p2p_dist" / "__init__.py").write_text("raise SystemExit(77)")
+    with pytest.raises(ValueError, match=r"config\.yaml is not.*no run that was begun here.*--run NAME"):
+        rundir.begin(run, SETTINGS, "songs")
+    assert not run.config.exists()
+    shutil.rmtree(run.code)
+    snapshot.take(run.code)  # a launch that was killed before it wrote the settings
+    rundir.begin(run, SETTINGS, "songs")
+
+
+def test_the_copy_can_be_written_by_no_other_whatever_the_umask(run):
+    before = os.umask(0o002)
+    try:
+        rundir.begin(run, SETTINGS, "songs")
+    finally:
+        os.umask(before)
+    assert not [path for path in (run.code, *run.code.rglob("*")) if path.stat().st_mode & 0o022]
+
+
+def test_a_run_that_others_could_write_in_is_closed(run, capsys):
+    run.path.mkdir(parents=True)
+    run.path.chmod(0o777)
+    rundir.begin(run, SETTINGS, "songs")
+    assert run.path.stat().st_mode & 0o777 == 0o755 and "now only you can" in capsys.readouterr().out
+
+
+def test_settings_that_others_could_have_changed_are_not_followed(begun):
+    begun.config.chmod(0o666)
+    with pytest.raises(ValueError, match=r"config\.yaml can be written by everybody"):
+        rundir.check_begin(begun, SETTINGS, "songs")
+
+
+def test_the_copy_of_an_earlier_version_goes_on_and_is_recorded(begun, capsys):
+    """It has no record of its files, and what Python cached; a umask of 002 left it open to the user's own group."""
+    (begun.code / snapshot.SUMS).unlink()
+    (begun.code / "p2p_dist" / "__pycache__").mkdir()
+    (begun.code / "p2p_dist" / "old.py").write_text("x = 1\n")
+    if not files._is_our_own_group(os.getegid()):
+        pytest.skip("the user has no group of its own")
+    for path in begun.code.rglob("*.py"):
+        path.chmod(0o664)
+    rundir.check_begin(begun, SETTINGS, "songs")
+    assert not snapshot.has_record(begun.code), "a dry run writes nothing"
+    rundir.begin(begun, SETTINGS, "songs")
+    assert snapshot.SUMS in capsys.readouterr().out
+    assert answer(batch_script(begun))[:2] == (0, "would run\n")
+    extra_file(begun)
+    with pytest.raises(ValueError, match=r"sitecustomize\.py is no file of the copy"):
+        rundir.begin(begun, SETTINGS, "songs")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of another user's")
+def test_a_run_that_is_a_link_of_another_users_is_refused(begun, tmp_path):
+    link = begun.path.parent / "other"
+    link.symlink_to(begun.path)
+    assert rundir.find("other").path == begun.path, "the user's own links are followed"
+    os.lchown(link, 4321, -1)
+    with pytest.raises(ValueError, match="link that another user made"):
+        rundir.find("other")
+
+
+@pytest.mark.parametrize("where", ["page/media", "checkpoints", "evaluations/step-00000010/audio", "metrics.jsonl"])
+def test_a_run_with_a_link_in_it_is_not_begun(where, begun, tmp_path):
+    victim = tmp_path / "precious"
+    victim.mkdir()
+    (begun.path / where).parent.mkdir(parents=True, exist_ok=True)
+    (begun.path / where).symlink_to(victim)
+    with pytest.raises(ValueError, match=rf"{where} is a link.*precious.*remove the link"):
+        rundir.begin(begun, SETTINGS, "songs")
+
+
+def test_the_templates_check_as_the_launchers_scripts_do():
+    lines = (CHECKOUT / "hpc" / "check_code.sh").read_text().split("\n", 1)[1]
+    for stage in ("preprocess", "train", "evaluate"):
+        text = (CHECKOUT / "hpc" / f"{stage}.sbatch").read_text()
+        assert lines in text and text.index(lines) < text.index('exec bash "$run/code')
+
+
+def test_a_local_stage_of_harmed_code_is_refused_in_words(run, tmp_path):
+    """As typed: the run stops at preprocessing, what was planted is not run."""
+    rundir.begin(run, dataclasses.replace(SETTINGS, resources=config.Resources()), "songs")
+    (run.code / "sitecustomize.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')")
+    command = [sys.executable, "launch/submit.py", "--run", "mine", "--cluster", "local"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "sitecustomize.py is no file of the copy" in done.stderr, done
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "pwned").exists()

@@ -1,0 +1,130 @@
+"""What the launcher works out of the settings, beside the networks, files and processes themselves."""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from p2p_dist import config, presets, rundir, songs
+from p2p_dist.data.index import Index
+from p2p_dist.jobs import estimate
+from p2p_dist.model.discriminator import Discriminator
+from p2p_dist.model.generator import Generator
+from p2p_dist.train.speed import flops_per_image
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        *((name, {}) for name in ("default", "thesis", "tiny")),
+        ("tiny", {"depth": 1}),
+        ("tiny", {"upsample": "transposed", "discriminator_norm": "batch", "noise_channels": 0}),
+    ],
+)
+def test_parameters_and_arithmetic_are_those_of_the_networks(name, changed):
+    base = presets.PRESETS[name]
+    settings = dataclasses.replace(base, model=dataclasses.replace(base.model, **changed))
+    with torch.device("meta"):
+        made = Generator(settings.model), Discriminator(settings.model)
+    counts = tuple(sum(parameter.numel() for parameter in module.parameters()) for module in made)
+    assert estimate.parameters(settings) == counts
+    assert estimate.flops_per_image(settings) == pytest.approx(flops_per_image(settings), rel=0.02)
+
+
+def test_two_channels_and_no_feature_matching_count_too():
+    base = presets.PRESETS["tiny"]
+    settings = dataclasses.replace(base, data=dataclasses.replace(base.data, channels="mid-side"))
+    assert estimate.flops_per_image(settings) == pytest.approx(flops_per_image(settings), rel=0.02)
+    settings = dataclasses.replace(base, train=dataclasses.replace(base.train, feature_weight=0.0))
+    assert estimate.flops_per_image(settings) == pytest.approx(flops_per_image(settings), rel=0.02)
+
+
+def peak(settings: config.Config) -> int:
+    """Bytes that a process takes at most for two steps, beside what it had with torch imported."""
+    from p2p_dist.train.distributed import Ranks
+    from p2p_dist.train.networks import build
+    from p2p_dist.train.step import train_step
+
+    def now(name: str) -> int:
+        (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:")]
+        return int(line.split()[1]) * 1024
+
+    before = now("RssAnon")
+    networks = build(settings, Ranks(0, 1, 0, torch.device("cpu"), None))
+    shape = (settings.train.global_batch_size, 1, settings.data.mels, settings.data.frames)
+    for _ in range(2):
+        train_step(networks, torch.rand(shape), torch.rand(shape), torch.rand(shape), settings, 0)
+    return now("VmHWM") - before - now("RssFile")
+
+
+@pytest.mark.parametrize(("name", "batch"), [("demo", 16), ("small", 2)])
+def test_memory_is_enough_and_not_twice_as_much(name, batch):
+    base = presets.PRESETS[name]
+    settings = dataclasses.replace(base, train=dataclasses.replace(base.train, global_batch_size=batch))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        os.write(writer, str(peak(settings)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    taken = int(os.read(reader, 100))
+    assert 0.5 * estimate.memory(settings, 1) < taken < estimate.memory(settings, 1)
+    assert estimate.memory(settings, 2) < estimate.memory(settings, 1)
+    assert estimate.memory(estimate.with_micro_batch(settings, 1), 1) < estimate.memory(settings, 1)
+
+
+def test_windows_and_bytes_are_those_of_the_shards(tiny_songs, tiny_shards):
+    """By the headers of the files; the last window of a song may be one more or less."""
+    base = presets.PRESETS["tiny"]
+    counts = estimate.windows(base.data, tiny_songs)
+    made = {split: len(Index(tiny_shards, split)) for split in counts}
+    assert all(abs(counts[split] - made[split]) <= len(songs.list_songs(tiny_songs)) for split in made), (counts, made)
+    written = {split: sum(p.stat().st_size for p in tiny_shards.glob(f"*{split}-*.tar")) for split in counts}
+    assert estimate.shard_bytes(base, {"train": made["train"]}) == pytest.approx(written["train"], rel=0.3)
+    assert written["test"] < estimate.shard_bytes(base, {"test": made["test"]}) < 10 * written["test"], "of a stereo song"
+
+
+def test_checkpoints_are_as_large_as_said(new_run):
+    from p2p_dist.train import checkpoint
+    from p2p_dist.train.distributed import Ranks
+    from p2p_dist.train.networks import build
+
+    run, settings = new_run("a")
+    networks = build(settings, Ranks(0, 1, 0, torch.device("cpu"), None))
+    checkpoint.save(run.checkpoints, 5, networks.state(), networks.to_evaluate(), {})
+    (state, generator) = (
+        (run.checkpoints / rundir.step_name(5) / name).stat().st_size for name in ("state.pt", checkpoint.GENERATOR)
+    )
+    kept, whole = estimate.checkpoint_bytes(settings, 40)  # 20 steps of 4: 2 epochs, each of which is kept
+    assert kept == pytest.approx(2 * generator, rel=0.1)
+    assert whole == pytest.approx((settings.train.keep_last + 1) * (state + generator), rel=0.1)
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), [(".wav", "FLOAT"), (".wav", "PCM_16"), (".flac", "PCM_16")])
+def test_the_length_of_a_song_is_read_from_its_header(suffix, subtype, tmp_path):
+    (tmp_path / "a").mkdir()
+    soundfile.write(tmp_path / "a" / f"drums{suffix}", np.zeros((33075, 2)), 22050, subtype=subtype)
+    assert estimate.seconds(songs.Source("a", "train", tmp_path / "a")) == pytest.approx(1.5, rel=0.01)
+
+
+def test_the_length_of_an_mp4_is_read_from_its_movie_header(tmp_path):
+    import av
+
+    with av.open(str(songs.excerpt_file())) as file:
+        length = max(float(stream.duration * stream.time_base) for stream in file.streams.audio)
+    assert estimate.seconds(songs.Source("a", "train", songs.excerpt_file())) == pytest.approx(length, rel=0.02)
+    for damaged in (b"", b"x", songs.excerpt_file().read_bytes()[:40], b"\0\0\0\x20ftyp" + b"\0" * 100):
+        (tmp_path / "b.stem.mp4").write_bytes(damaged)
+        assert estimate.seconds(songs.Source("b", "train", tmp_path / "b.stem.mp4")) is None
+
+
+def test_free_memory_is_some_of_this_machines():
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < estimate.free_memory() <= total
+    assert estimate.free_disk(Path(sys.prefix) / "not" / "there") > 0

@@ -1,0 +1,134 @@
+"""What is refused before a process is started or a job queued, and that what is advised there works."""
+
+import dataclasses
+import re
+
+import pytest
+
+from p2p_dist import config, presets, rundir
+from p2p_dist.jobs import estimate, fits, site, submit
+
+DEFAULT = presets.PRESETS["default"]
+
+
+def with_resources(base, **resources):
+    return dataclasses.replace(base, resources=config.Resources(**resources))
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
+    for name in ("MUSDB_PATH", "SBATCH_ACCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(fits.processes, "usable_cores", lambda: 2)
+    monkeypatch.setattr(fits, "has_gpu", lambda: False)
+    for split, name in (("train", "a.stem.mp4"), ("test", "b.stem.mp4")):
+        (tmp_path / "songs" / split).mkdir(parents=True)
+        (tmp_path / "songs" / split / name).write_bytes(b"x")
+    return tmp_path
+
+
+def dry_run(place, *more):
+    return submit.main(["--data", str(place / "songs"), "--dry-run", *more])
+
+
+@pytest.mark.parametrize("nodes", [3, 100])
+def test_processes_that_can_not_share_the_batch_are_told_what_can(nodes, place, capsys):
+    """LUMI, 8 processes a node, batch 64."""
+    typed = ("--cluster", "lumi", "--account", "a", "--partition", "standard-g")
+    with pytest.raises(ValueError, match=f"{8 * nodes} processes .* global batch of 64 evenly") as refused:
+        dry_run(place, *typed, "--nodes", str(nodes))
+    for number in re.search(r"--nodes ([\d or]+)", str(refused.value)).group(1).split(" or "):
+        assert dry_run(place, *typed, "--nodes", number) == 0
+    for batch in re.search(r"--train.global-batch-size ([\d or]+)", str(refused.value)).group(1).split(" or "):
+        assert dry_run(place, *typed, "--nodes", str(nodes), "--train.global-batch-size", batch) == 0
+    capsys.readouterr()
+
+
+def test_a_batch_smaller_than_a_node_is_shared_by_fewer_processes(place, capsys):
+    typed = ("--cluster", "lumi", "--account", "a", "--preset", "demo")
+    with pytest.raises(ValueError, match=r"use --nodes 1 --processes-per-node 4, or --train.global-batch-size 8"):
+        dry_run(place, *typed)
+    assert dry_run(place, *typed, "--nodes", "1", "--processes-per-node", "4") == 0
+    with pytest.raises(
+        ValueError, match=r"24 processes.*use --nodes 1 --processes-per-node 4, or --train.global-batch-size 24"
+    ):
+        dry_run(place, *typed, "--nodes", "3")
+    capsys.readouterr()
+
+
+def test_the_batch_of_a_run_that_has_begun_is_not_offered(place):
+    run = rundir.find("a")
+    rundir.begin(run, presets.PRESETS["tiny"], "none")
+    with pytest.raises(ValueError, match=r"--nodes 2 or 4$"):
+        fits.check_batch(with_resources(presets.PRESETS["tiny"], nodes=3), site.load("local"), begun=True)
+
+
+def test_more_processes_than_cores_are_refused(place):
+    """Whatever starts them; 4 are let through on any machine, to try things."""
+    with pytest.raises(ValueError, match=r"40 processes on this machine, which has 2 cores.*use --nodes 4$"):
+        dry_run(place, "--cluster", "local", "--nodes", "40", "--preset", "tiny", "--train.global-batch-size", "40")
+    with pytest.raises(ValueError, match=r"use --nodes 3 --processes-per-node 1$"):
+        dry_run(place, "--processes-per-node", "9", "--preset", "tiny", "--train.global-batch-size", "9", "--cluster", "local")
+    assert dry_run(place, "--cluster", "local", "--nodes", "4", "--preset", "tiny") == 0
+
+
+def test_what_does_not_fit_into_memory_is_told_a_number_that_does(place, monkeypatch):
+    settings = with_resources(DEFAULT, nodes=4)
+    two, four = (estimate.memory_of_node(settings, n, n, forked=True) for n in (2, 4))
+    monkeypatch.setattr(estimate, "free_memory", lambda: two)
+    with pytest.raises(
+        ValueError, match=r"4 processes will take about 11\.9 GB.*use --nodes 2, or --train.micro-batch-size 8$"
+    ):
+        fits.check_this_machine(settings, 4)
+    fits.check_this_machine(with_resources(DEFAULT, nodes=2), 2)
+    fits.check_this_machine(estimate.with_micro_batch(settings, 8), 4)
+    monkeypatch.setattr(estimate, "free_memory", lambda: four)
+    fits.check_this_machine(settings, 4)
+    monkeypatch.setattr(estimate, "free_memory", lambda: 10**8)
+    with pytest.raises(ValueError, match="even one is too large for this machine: use --preset small"):
+        fits.check_this_machine(settings, 4)
+    monkeypatch.setattr(fits, "has_gpu", lambda: True)
+    fits.check_this_machine(settings, 4)
+
+
+def test_a_node_of_the_cluster_has_so_many_cores_masks_and_memory(place, tmp_path):
+    with pytest.raises(ValueError, match=r"16 processes of 7 cores each on a node of 56 cores: use --processes-per-node 8$"):
+        dry_run(place, "--cluster", "lumi", "--account", "a", "--processes-per-node", "16")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("partition: p\nwhole_nodes: [p]\ncpu_masks: ['0x1', '0x2', '0x4']\nmemory_per_node: 3G\n")
+    typed = ("--cluster", "slurm", "--site", str(mine), "--preset", "small", "--processes-per-node")
+    with pytest.raises(ValueError, match=r"cpu_masks for 3: use --processes-per-node 2$"):
+        dry_run(place, *typed, "4")
+    assert dry_run(place, *typed, "2") == 0
+    mine.write_text("memory_per_node: 1G")
+    with pytest.raises(ValueError, match=r"4 processes on a node will take about \d\.\d GB.*memory_per_node is 1G"):
+        dry_run(place, *typed, "4")
+
+
+def test_a_disk_that_is_too_small_is_said_before(place, monkeypatch):
+    monkeypatch.setattr(estimate, "free_disk", lambda folder: 10**8)
+    with pytest.raises(ValueError, match=r"about \d\.\d GB will be written below .*0\.1 GB are free there.*P2P_RUNS"):
+        dry_run(place, "--cluster", "local")
+    assert dry_run(place, "--cluster", "local", "--preset", "tiny") == 0
+
+
+def test_fewer_windows_than_a_batch_are_said(place, tiny_songs, capsys):
+    typed = ["--data", str(tiny_songs), "--preset", "tiny", "--cluster", "local", "--dry-run"]
+    submit.main([*typed, "--train.global-batch-size", "4"])
+    assert "# note" not in capsys.readouterr().out
+    submit.main([*typed, "--train.global-batch-size", "1000"])
+    said = capsys.readouterr().out
+    assert "fewer than the global batch of 1000" in said
+    (advised,) = re.findall(r"--train.global-batch-size (\d+)", said)
+    submit.main([*typed, "--train.global-batch-size", advised])
+    assert "# note" not in capsys.readouterr().out
+
+
+def test_an_image_that_was_typed_has_to_be_there_in_a_dry_run_too(place, capsys):
+    for option in ("--container", "--overlay"):
+        with pytest.raises(ValueError, match=r"no image /no/such"):
+            dry_run(place, "--cluster", "slurm", option, "/no/such.sif")
+    assert dry_run(place, "--cluster", "lumi", "--account", "a") == 0
+    said = capsys.readouterr().out
+    assert "# note: no image" in said or (site.HPC.parent / "containers" / "p2p_dist.sif").exists()
