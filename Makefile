@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test guards test-browser test-readme test-faults soak test-slurm test-container gpu gpu-wheels clean
+.PHONY: install demo test test-versions guards test-browser test-readme test-faults soak test-slurm test-container gpu gpu-wheels clean
 
 install: $(VENV)/run
 demo: $(VENV)/run
@@ -26,6 +26,14 @@ $(VENV)/dev: pyproject.toml constraints.txt
 test: $(VENV)/dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks --ignore=tests/faults --ignore=tests/slurm --ignore=tests/container
 
+# The suite with the oldest, then with the newest version of everything that pyproject.toml allows: environments in build/versions,
+# some GB to download, about 15 minutes. Name Pythons that are installed elsewhere: make test-versions NEWEST_PYTHON=PATH
+OLDEST_PYTHON ?= python3.11
+NEWEST_PYTHON ?= python3.13
+test-versions: $(VENV)/dev
+	tests/versions/environment.sh oldest $(OLDEST_PYTHON)
+	tests/versions/environment.sh newest $(NEWEST_PYTHON)
+
 guards: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -34,9 +42,9 @@ guards: $(VENV)/dev
 	$(BIN)/codespell
 	$(BIN)/shellcheck .ci/run hpc/*.sh hpc/*/*.sh hpc/*.sbatch containers/*.sh tests/*/*.sh
 
-# Installs Debian's chromium when it is not there (needs root for that) and opens a page in it.
+# A page in Debian's chromium, and checked for errors of HTML and of accessibility. Installs what is missing (needs root).
 test-browser: $(VENV)/dev
-	command -v chromium chromedriver >/dev/null || tests/browser/install.sh
+	tests/browser/install.sh
 	$(BIN)/python -m pytest tests/browser
 
 # On a real Slurm that the tests start on this machine. Installs Debian's packages where they are missing (needs root).

@@ -68,7 +68,10 @@ def write(run: RunDir, config: Config) -> Path:
         for step, song in of.items():
             made[step][key] = _made(song, fixed, paths[step], columns, media, gain)
         # The distance is one of songs together: no single song lacks it.
-        absent = {MEASURES[n].label: of[last]["absent"].get(n, _UNKNOWN) for n in names[0] if n not in (*columns[0], "mmd")}
+        absent: dict[str, list[str]] = {}
+        for name in names[0]:
+            if name not in (*columns[0], "mmd"):
+                absent.setdefault(of[last]["absent"].get(name, _UNKNOWN), []).append(MEASURES[name].label)
         songs.append({**_song(fixed, key, columns, media, gain), "absent": absent})
     drawn = curves.collect(evaluated, baselines, ranked, pitched=pitched)
     training = [row for row in read_metrics(run) if "l1" in row]
@@ -192,7 +195,7 @@ def _versions(heard: str, wanted: str) -> dict[str, tuple[str, str]]:
     """What can be heard of a song: name -> label and explanation."""
     return {
         "input": ("input", f"what was given: {heard}"),
-        "mix": ("mix", f"the input, unchanged, plus the generated {wanted}"),
+        "mix": ("mix", f"the input plus the generated {wanted}"),
         "stem": (f"generated {wanted}", "the generated stem alone"),
         "true-mix": ("true mix", f"the input plus the true {wanted}"),
         "target": (f"true {wanted}", "the stem as it was recorded"),
