@@ -261,6 +261,15 @@ def check_own(run: RunDir) -> None:
                 f"{run.code} is there, but {run.config} is not: this is no run that was begun here, and its code is not this "
                 f"program's; remove {run.path}, or give the run another name with --run NAME"
             )
+    check_links(run)
+
+
+def check_links(run: RunDir) -> None:
+    """Make sure, before something is written or removed in a run, that no link lies in it: this program makes none there.
+
+    Raises:
+        ValueError: there is one, which would lead what is written or removed to another place; names it.
+    """
     if run.path.is_dir():
         files.refuse_links(run.path, apart_from=(run.code.name,), known=".submission_file_")  # submitit's, in slurm/
 
@@ -413,7 +422,7 @@ class Metrics:
         with self.lock:
             if not self.kept:
                 return
-            with self.path.open("ab", buffering=0) as file:
+            with os.fdopen(files.open_ours(self.path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as file:
                 if self.whole is not None:
                     file.truncate(self.whole)
                     self.whole = None

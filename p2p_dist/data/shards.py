@@ -75,6 +75,7 @@ def preprocess_all(
     with ExitStack() as locks:
         for out, data in sorted(wanted, key=lambda one: one[0]):  # in one order, so that two can't wait for each other
             out.mkdir(parents=True, exist_ok=True)
+            files.refuse_link(out / PARTS)  # what is left of earlier calls is removed there
             locks.enter_context(_claim(root, out, data, shared=part is not None))
         if part is None:
             _remove_garbage(wanted)
