@@ -32,7 +32,7 @@ PORTS = 4
 """How many ports from MASTER_PORT on rank 0 may take."""
 
 LOOPBACK = "127.0.0.1"
-ALL_ADDRESSES = "0.0.0.0"  # noqa: S104
+ALL_ADDRESSES = "0.0.0.0"
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def addresses():
     own = set()
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            own.add(os.readlink(descriptor))
+            own.add(str(descriptor.readlink()))
         except OSError:  # the one that lists them
             continue
     found = set()
