@@ -7,6 +7,9 @@ import argparse
 from p2p_dist import console, rundir
 from p2p_dist.jobs import site, slurm, stages
 
+NOT_BEGUN = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+"""States of jobs, as squeue calls them, of which no process is there that could save something."""
+
 
 def main(arguments: list[str]) -> int:
     """What `launch/cancel.py` does; its exit code."""
@@ -29,13 +32,23 @@ def main(arguments: list[str]) -> int:
             if others:
                 console.say(f"{stage}: job {number} goes on, for {', '.join(others)} with the same shards")
                 continue
-            if "RUNNING" not in states:
+            began = states - NOT_BEGUN
+            if not began:
                 _scancel(number)
                 console.say(f"{stage}: job {number} dropped")
                 continue
             if "PENDING" in states:
                 _scancel("--state=PENDING", number)
                 console.say(f"{stage}: job {number}: what waits of it dropped")
+            if began == {"COMPLETING"}:
+                console.say(f"{stage}: job {number} is just ending")
+                continue
+            # What is suspended hears nothing, and would die of a plain scancel without having saved.
+            if "SUSPENDED" in began and slurm.ask("scontrol", "resume", number).returncode:
+                console.say(f"{stage}: job {number} is suspended, and only an operator may resume it: then it saves and stops")
+                continue
+            if "STOPPED" in began:
+                _scancel("--signal=CONT", number)
             # A signal reaches the processes of the job alone; its batch shell lives to write down how they ended.
             _scancel("--signal=USR2", *(["--state=RUNNING"] if "PENDING" in states else []), number)
             console.say(f"{stage}: job {number} asked to save and stop")

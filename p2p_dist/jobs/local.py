@@ -206,7 +206,6 @@ def fork_ranks(stage: str, folder: Path) -> NoReturn:
         "MASTER_PORT": free_port(),
     }
     os.environ.update({name: str(value) for name, value in environment.items()})
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     ranks: dict[int, int] = {}
     parent = os.getpid()
     for rank in range(world_size):

@@ -66,7 +66,7 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
         settings = rundir.check_begin(run, wanted, dataset)
         for note in fits.check(run, settings, place, where, dataset):
             console.say(f"note: {note}")
-        new = [step.job for step in plan(run, settings, place, slurm.queued_jobs(run), dataset) if step.is_new]
+        new = [step.job for step in plan(run, settings, place, slurm.settled_jobs(run), dataset) if step.is_new]
         if dataset in making:  # by a job of a run before it
             new = [job for job in new if job.stage != "preprocess"]
         making.add(dataset)
@@ -103,13 +103,15 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
     Raises:
         OSError: Slurm can't be asked, or refused after all.
     """
-    steps = plan(run, settings, place, slurm.queued_jobs(run))
+    steps = plan(run, settings, place, slurm.settled_jobs(run))
     (run.slurm / "cancelled").unlink(missing_ok=True)
     (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
     before: str | None = None
+    renewed = False  # something before it: what is queued already waits for a job that is no more
     for step in steps:
-        stage = step.job.stage
-        if step.queued is not None:
+        stage, dependency = step.job.stage, chain.dependency(step.job, settings, before)
+        stale = step.queued is not None and step.queued.state == "PENDING" and (renewed or step.queued.reason == slurm.NEVER)
+        if step.queued is not None and not (stale and _is_gone(step.queued, dependency)):
             whose = f" of the run {step.queued.other}, with the same shards" if step.queued.other else ""
             console.say(f"{stage}: queued already, job {step.queued.number}{whose}")
             before = step.queued.number
@@ -118,10 +120,16 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
         else:
             for old in run.outcomes(stage):
                 old.unlink()
-            before = sbatch.submit(step.job.after(chain.dependency(step.job, settings, before)))
+            before = sbatch.submit(step.job.after(dependency))
+            renewed = True
     if not all(step.done for step in steps):
         console.say(f"to follow them: {shown}")
     return console.DONE
+
+
+def _is_gone(waiting: slurm.Queued, dependency: str | None) -> bool:
+    """Let a job that waits begin once `dependency` holds, whatever it waited for. True: Slurm has dropped it meanwhile."""
+    return slurm.ask("scontrol", "update", f"jobid={waiting.number}", f"dependency={dependency or ''}").returncode != 0
 
 
 def queue_check(job: chain.Job, place: site.Site, dependency: str | None = None) -> str:

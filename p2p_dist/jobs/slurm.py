@@ -48,6 +48,36 @@ def queued_jobs(run: RunDir) -> dict[str, Queued]:
     return found
 
 
+NEVER = "DependencyNeverSatisfied"
+"""Slurm's reason for a job that can't begin any more: what it waits for did not end well."""
+
+ENDING = 600.0
+"""Seconds that a job may take to end: its epilog, processes that do not die."""
+
+
+def settled_jobs(run: RunDir) -> dict[str, Queued]:
+    """`queued_jobs`, once none of them is just ending: it may be gone in a moment, or be queued again.
+
+    Raises:
+        OSError: Slurm can't be asked, or one does not come to its end.
+    """
+    begun, said = time.monotonic(), False
+    while True:
+        found = queued_jobs(run)
+        ending = [(stage, job) for stage, job in found.items() if job.state == "COMPLETING"]
+        if not ending:
+            return found
+        stage, job = ending[0]
+        if time.monotonic() - begun > ENDING:
+            raise OSError(
+                16, f"the {stage} job {job.number} does not come to its end; type the same command again later", "squeue"
+            )
+        if not said:
+            console.say(f"{stage}: job {job.number} is just ending; waiting for what comes of it")
+        said = True
+        time.sleep(1)
+
+
 def own_jobs(run: RunDir) -> list[tuple[str, Queued]]:
     """Stage and job of all that Slurm still has of this run and no other; of an array, each part listed by itself.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import socket
 import time
@@ -42,13 +43,17 @@ def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None, resou
     if queued is not None and stage in queued:
         job = queued[stage]
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
-        return f"{job.state.lower()}{waits}, job {job.number}" + (f" of the run {job.other}" if job.other else "")
+        never = ": what it waits for did not end well; type the launch command again" if job.reason == slurm.NEVER else ""
+        return f"{job.state.lower()}{waits}, job {job.number}" + (f" of the run {job.other}" if job.other else "") + never
     if (now := run.read_status()) is not None and now["what"] == stage and (owner := owner_of(run.path)) is not None:
         here = owner.get("host", socket.gethostname()) == socket.gethostname()
         return "running on this machine" if here else f"running on {owner['host']}"
     outcome = run.read_outcome(stage)
     if outcome is not None and outcome["outcome"] == "failed":
         return f"failed: {outcome['message']}" if outcome["message"] else "failed"
+    if queued is not None and outcome is None and (number := _dropped(stage, run)):
+        failed = "what it waited for did not end well; type the launch command again"
+        return f"dropped before it began, job {number}: {'cancelled' if (run.slurm / 'cancelled').exists() else failed}"
     # Each member of an array counts for itself (hpc/job.sh).
     logs = [*sorted((run.slurm / stage).glob("attempts*")), run.attempts(stage)]
     if why := next((why for log in logs if (why := _held_back(log, resources.max_requeues))), None):
@@ -66,6 +71,22 @@ def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None, resou
     if queued is not None and (left := [one for one in last if one.ended is None]):
         return f"killed or cancelled (attempt {left[-1].name})"
     return "to do"
+
+
+def _dropped(stage: str, run: RunDir) -> str | None:
+    """The newest job of a stage, which Slurm has no more, where it never began: Slurm drops what waits for one that failed."""
+    found = ((re.fullmatch(r"([0-9]{1,18})_submission\.sh", path.name), path) for path in (run.slurm / stage).glob("*.sh"))
+    submitted = [(int(name[1]), path) for name, path in found if name is not None]
+    if not submitted:
+        return None
+    number, script = max(submitted)
+    for log in (run.slurm / stage).glob("attempts*"):
+        lines = log.read_text(encoding="utf-8", errors="replace")
+        # Parts of an array have numbers of their own.
+        is_part = log.name != "attempts" and log.stat().st_mtime >= script.stat().st_mtime
+        if is_part or re.search(rf"^(launch|start) {number}\b", lines, re.MULTILINE):
+            return None
+    return str(number)
 
 
 def _held_back(log: Path, max_requeues: int) -> str | None:

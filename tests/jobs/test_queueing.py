@@ -46,7 +46,8 @@ class Slurm:
         for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("srun", "#!/bin/sh\n"), ("sinfo", "#!/bin/sh\n")):
             (place / name).write_text(text.format(place=place))
         (place / "scancel").write_text(f'#!/bin/sh\necho "$@" >> {place}/cancelled\n')
-        for name in ("sbatch", "squeue", "srun", "sinfo", "scancel"):
+        (place / "scontrol").write_text(f'#!/bin/sh\n[ ! -e {place}/refuses ] || exit 1\necho "$@" >> {place}/told\n')
+        for name in ("sbatch", "squeue", "srun", "sinfo", "scancel", "scontrol"):
             (place / name).chmod(0o755)
 
     def add(self, *lines):
@@ -242,6 +243,87 @@ def test_cancel_reaches_all_that_there_is_of_a_run(cluster, launch, capsys):
         "--signal=USR2 7",
         "9",
     ]
+
+
+def test_what_is_suspended_or_ending_is_not_killed(cluster, launch, capsys):
+    """A training that is suspended hears no signal. If it failed: it dies of its cancellation without having saved."""
+    launch("--run", "a")
+    comments = {stage: f"p2p_dist {stage} {rundir.find('a').path}" for stage in CHAIN}
+    queue = f"7|SUSPENDED|None|{comments['train']}|p\n5|COMPLETING|None|{comments['preprocess']}|p\n"
+    (cluster.place / "queue").write_text(queue + f"9|STOPPED|None|{comments['evaluate']}|p\n")
+    cancel.main(["a"])
+    assert (cluster.place / "told").read_text() == "resume 7\n"
+    assert (cluster.place / "cancelled").read_text().splitlines() == ["--signal=CONT 9", "--signal=USR2 9", "--signal=USR2 7"]
+    assert "preprocess: job 5 is just ending" in capsys.readouterr().out
+    (cluster.place / "refuses").touch()  # as for everybody who is no operator
+    (cluster.place / "cancelled").unlink()
+    (cluster.place / "queue").write_text(queue)
+    cancel.main(["a"])
+    assert "only an operator may resume it" in capsys.readouterr().out
+    assert not (cluster.place / "cancelled").exists() and (rundir.find("a").slurm / "cancelled").exists()
+
+
+@pytest.mark.parametrize("comes", ["gone", "again"])
+def test_a_job_that_is_just_ending_is_waited_for(comes, cluster, launch, monkeypatch, capsys):
+    """An epilog of 15 seconds, behind a cancelled job. If it failed: "queued already", and the evaluation behind a dead job."""
+    launch("--run", "a")
+    queue = (cluster.place / "queue").read_text()
+    train = queue.splitlines()[1]
+    (cluster.place / "queue").write_text(train.replace("PENDING", "COMPLETING") + "\n")
+    capsys.readouterr()
+
+    def pause(seconds):
+        state = {"gone": "", "again": train + "\n"}[comes]
+        (cluster.place / "queue").write_text(state)
+
+    monkeypatch.setattr(slurm.time, "sleep", pause)
+    launch("--run", "a")
+    shown = capsys.readouterr().out
+    assert shown.count("train: job 101 is just ending") == 1
+    assert ("train: queued already, job 101" in shown) == (comes == "again")
+    assert [stage for _, stage, _ in cluster.queued()[4:]] == (CHAIN if comes == "gone" else ["preprocess", "evaluate", "page"])
+    monkeypatch.setattr(slurm, "ENDING", -1.0)
+    (cluster.place / "queue").write_text(train.replace("PENDING", "COMPLETING") + "\n")
+    with pytest.raises(OSError, match="does not come to its end"):
+        launch("--run", "a")
+
+
+def test_what_waits_for_a_job_that_is_gone_waits_for_the_new_one(cluster, launch, capsys):
+    """Or for none, where that is done. If it failed: it is dropped as soon as Slurm sees that its job did not end well."""
+    launch("--run", "a")
+    left = (cluster.place / "queue").read_text().splitlines()
+    (cluster.place / "queue").write_text("\n".join([left[0], *left[2:]]) + "\n")
+    launch("--run", "a")
+    told = (cluster.place / "told").read_text().splitlines()
+    assert [stage for _, stage, _ in cluster.queued()[4:]] == ["train"]
+    assert told == ["update jobid=102 dependency=afterok:104", "update jobid=103 dependency=afterok:102"]
+    (cluster.place / "refuses").touch()  # dropped just now
+    (cluster.place / "queue").write_text("\n".join([left[0], *left[2:]]) + "\n")
+    launch("--run", "a")
+    assert [stage for _, stage, _ in cluster.queued()[5:]] == ["train", "evaluate", "page"]
+
+
+def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, capsys):
+    """By Slurm, behind a training that failed. If it failed: "to do", as if nobody had ever asked for it."""
+    launch("--run", "a")
+    run = rundir.find("a")
+    queue = (cluster.place / "queue").read_text()
+    (cluster.place / "queue").write_text(queue.replace("Dependency", slurm.NEVER))
+    said = status.gather(run)["stages"]["page"]
+    assert said.startswith("pending (DependencyNeverSatisfied), job 103: what it waits for did not end well")
+    (cluster.place / "queue").write_text("")
+    files.write_text(run.slurm / "train" / "attempts", "launch 101\nstart 101.0-a 0 100 1\nend 101.0-a 0 200 139 crash 0\n")
+    files.write_text(run.slurm / "preprocess" / "attempts", "launch 100\nstart 100.0-a 0 100 1\nend 100.0-a 4 200 0 done 0\n")
+    found = status.gather(run)["stages"]
+    assert found["train"].startswith("crashed (exit code 139)") and found["preprocess"] == "to do"
+    assert (
+        found["evaluate"]
+        == "dropped before it began, job 102: what it waited for did not end well; type the launch command again"
+    )
+    slurm.forget(run)
+    assert status.gather(run)["stages"]["page"] == "dropped before it began, job 103: cancelled"
+    files.write_text(run.slurm / "evaluate" / "attempts.0", "launch 7\nstart 7.0-a 0 100 1\n")
+    assert status.gather(run)["stages"]["evaluate"].startswith("killed or cancelled")
 
 
 def test_cancel_leaves_the_shards_that_others_wait_for(cluster, launch, capsys):
