@@ -23,14 +23,23 @@ SETTINGS = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, steps
 def run(tmp_path):
     run = RunDir(tmp_path / "a place" / "runs" / "run")
     files.write_json(run.dataset, {"name": "songs"})
-    manifest = {"schema": index.SCHEMA, "splits": {"train": {"samples": list(range(32))}}}
-    index.write_manifest(run.shards, manifest)
+    shard = {"name": "a.tar", "bytes": 1, "sha256": "0" * 64, "samples": 32}
+    rows = [[f"a-{n:05d}", shard["name"], 0, 0, 0] for n in range(32)]
+    part = {"songs": [], "shards": [shard], "audio": [], "samples": rows}
+    about = {"settings": {}, "settings_digest": "", "dtype": "<f2", "shape": [1, 32, 32], "left_out": []}
+    index.write_manifest(run.shards, {"schema": index.SCHEMA, **about, "splits": {"train": part}})
     return run
 
 
 def save(run, step):
     with files.new_folder(run.checkpoints / rundir.step_name(step)) as folder:
         (folder / "generator.safetensors").touch()
+
+
+def evaluated(run, step):
+    folder = run.evaluations / rundir.step_name(step)
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    files.write_json(folder / "metrics.json", {"step": step, "songs": []})
 
 
 def take_all(folder, together):
@@ -43,7 +52,7 @@ def take_all(folder, together):
         time.sleep(0.1)
         taken.append(item.step)
         if not (run.evaluations / item.path.name).exists():
-            files.write_json(run.evaluations / item.path.name / "metrics.json", {"songs": []})
+            evaluated(run, item.step)
     return taken
 
 
@@ -82,7 +91,7 @@ def test_what_another_finished_meanwhile_is_not_taken(run, monkeypatch):
     taken = []
     for item, _ in take.take(run, SETTINGS, (), run.evaluations):
         taken.append(item.step)
-        files.write_json(run.evaluations / rundir.step_name(16) / "metrics.json", {"songs": []})
+        evaluated(run, 16)
     assert taken == [8]
 
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from p2p_dist import files, processes
+from p2p_dist import files, manifest, processes
 
 ACCOUNT = "project_465000001"
 PORTS = {"slurmctld": 0, "slurmdbd": 1, "mariadb": 2, "node": 10}
@@ -139,8 +139,12 @@ def wait_until(done, seconds, what):
 
 def lay_out_shards(folder):
     """A preprocessed dataset that nothing opens: for jobs that do not learn."""
-    part = {"songs": [], "samples": list(range(32)), "shards": [{"name": "a.tar", "bytes": 1}], "audio": []}
-    files.write_json(folder / "manifest.json", {"splits": {"train": part}, "left_out": []})
+    shard = {"name": "a.tar", "bytes": 1, "sha256": "0" * 64, "samples": 32}
+    rows = [[f"a-{n:05d}", shard["name"], 0, 0, 0] for n in range(32)]
+    part = {"songs": [], "shards": [shard], "audio": [], "samples": rows}
+    about = {"settings": {}, "settings_digest": "", "dtype": "<f2", "shape": [1, 32, 32], "left_out": []}
+    content = {"schema": manifest.SCHEMA, **about, "splits": {"train": part}}
+    files.write_json(folder / manifest.NAME, files.sealed(content))
     (folder / "a.tar").write_bytes(b"x")
 
 

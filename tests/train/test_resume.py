@@ -184,7 +184,7 @@ def resumed_precision(folder):
     """What a run is resumed in when its checkpoint says bf16, as on a machine with another default."""
     run = rundir.RunDir(folder)
     honest, built = checkpoint.load_newest, []
-    checkpoint.load_newest = lambda where: (3, {**honest(where)[1], "precision": "bf16"})
+    checkpoint.load_newest = lambda *given: (3, {**honest(*given)[1], "precision": "bf16"})
     honest_build = loop.build
     loop.build = lambda *arguments: built.append(honest_build(*arguments)) or built[0]
     loop.train(run, rundir.resolve(run))
