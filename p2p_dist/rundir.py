@@ -261,6 +261,15 @@ def check_own(run: RunDir) -> None:
                 f"{run.code} is there, but {run.config} is not: this is no run that was begun here, and its code is not this "
                 f"program's; remove {run.path}, or give the run another name with --run NAME"
             )
+    check_links(run)
+
+
+def check_links(run: RunDir) -> None:
+    """Make sure, before something is written or removed in a run, that no link lies in it: this program makes none there.
+
+    Raises:
+        ValueError: there is one, which would lead what is written or removed to another place; names it.
+    """
     if run.path.is_dir():
         files.refuse_links(run.path, apart_from=(run.code.name,), known=".submission_file_")  # submitit's, in slurm/
 
@@ -364,7 +373,7 @@ def dataset_name(root: Path, data: config.Data) -> str:
     Raises:
         ValueError: no song; see `songs.list_songs`.
     """
-    found = [file.relative_to(root) for song in songs.list_songs(root) for file in song.files()]
+    found = [file.relative_to(root) for song in songs.list_songs(root, data.split_by_title) for file in song.files()]
     found.sort(key=lambda file: (file.parts[0] != "train", file))
     sizes = [[file.as_posix(), (root / file).stat().st_size] for file in found]
     task = re.sub(r"[^a-z]+", "-", data.task).strip("-")
@@ -413,7 +422,7 @@ class Metrics:
         with self.lock:
             if not self.kept:
                 return
-            with self.path.open("ab", buffering=0) as file:
+            with os.fdopen(files.open_ours(self.path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as file:
                 if self.whole is not None:
                     file.truncate(self.whole)
                     self.whole = None
