@@ -49,11 +49,11 @@ def check_songs(settings: Config) -> None:
     root = Path(settings.data.root) if settings.data.root else None
     if root is None or not root.is_dir():
         return  # the example's song, which is laid out later
-    splits = {song.split for song in songs.list_songs(root)}
+    splits = {song.split for song in songs.list_songs(root, settings.data.split_by_title)}
     if "train" not in splits:
         raise ValueError(f"{root} has no training songs: put songs into {root / 'train'}")
     wanted = settings.evaluate.split
-    held_out = splits | ({"valid"} if songs_for_validation(root) else set())
+    held_out = splits | ({"valid"} if songs_for_validation(root, settings.data.split_by_title) else set())
     if settings.resources.evaluate == "never" or wanted in held_out:
         return
     others = ", evaluate on the validation songs with --evaluate.split valid" if "valid" in held_out else ""
@@ -64,10 +64,10 @@ def check_songs(settings: Config) -> None:
     )
 
 
-def songs_for_validation(root: Path) -> bool:
-    """Whether some songs of train/ are held out for validation."""
+def songs_for_validation(root: Path, split_by_title: bool) -> bool:
+    """Whether some songs are for validation."""
     try:
-        return any(song.split == "valid" for song in songs.find_songs(root))
+        return any(song.split == "valid" for song in songs.find_songs(root, split_by_title))
     except (ValueError, ImportError):  # musdb, which knows MUSDB18's, need not be on a login node
         return False
 
