@@ -373,7 +373,7 @@ def dataset_name(root: Path, data: config.Data) -> str:
     Raises:
         ValueError: no song; see `songs.list_songs`.
     """
-    found = [file.relative_to(root) for song in songs.list_songs(root) for file in song.files()]
+    found = [file.relative_to(root) for song in songs.list_songs(root, data.split_by_title) for file in song.files()]
     found.sort(key=lambda file: (file.parts[0] != "train", file))
     sizes = [[file.as_posix(), (root / file).stat().st_size] for file in found]
     task = re.sub(r"[^a-z]+", "-", data.task).strip("-")

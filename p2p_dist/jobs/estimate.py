@@ -159,9 +159,9 @@ def windows(data: Data, root: Path) -> dict[str, int | None]:
     Silent windows that may be left out are counted, so it is at most what there will be.
     """
     try:
-        found = songs.find_songs(root)
+        found = songs.find_songs(root, data.split_by_title)
     except (ValueError, ImportError):  # musdb, which knows MUSDB18's validation songs, need not be on a login node
-        found = songs.list_songs(root)
+        found = songs.list_songs(root, data.split_by_title)
     lengths: dict[str, list[float | None]] = {}
     for song in found:
         step = data.window_hop * data.hop_length / data.sample_rate
