@@ -40,6 +40,8 @@ def runs_root() -> Path:
     root = Path(os.environ.get("P2P_RUNS") or "runs").resolve()
     if ":" in str(root):
         raise ValueError(f"{root}: runs can't lie in a folder with ':' in its path, which separates the entries of $PYTHONPATH")
+    if bad := console.control_character(str(root)):
+        raise ValueError(f"{str(root)!r}: runs can't lie in a folder with a control character ({bad}) in its path")
     if re.search("%[jtAa]", str(root)):
         raise ValueError(f"{root}: runs can't lie in a folder with %j, %t, %A or %a in its path, for which Slurm puts numbers")
     return root
@@ -320,7 +322,9 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
         files.write_json(run.dataset, {"name": dataset})
     if not run.code.is_dir():
         snapshot.take(run.code)
-    elif not snapshot.has_record(run.code):
+    elif snapshot.has_record(run.code):
+        snapshot.close(run.code)
+    else:
         snapshot.record(run.code)
         console.say(f"{run.code}, which an earlier version copied, is only yours: its files are noted in {snapshot.SUMS} there")
     files.write_text(run.config, presets.to_yaml(settings))

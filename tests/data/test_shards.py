@@ -196,6 +196,15 @@ def test_clipped_samples_and_songs_that_hold_no_numbers_are_counted_in_the_card(
     assert "Left out: 1 song." in told and "Not a number: " in told
 
 
+def test_the_card_counts_hours(dataset: Path) -> None:
+    manifest = index.read_manifest(dataset)
+    read = [files.read_json(path) for path in sorted((dataset / "parts").glob("t*-*.json"))]
+    lengths = iter((5400.0, 1800.0, 900.0))
+    timed = [{**record, "seconds": next(lengths)} for record in sorted(read, key=lambda record: record["split"] != "train")]
+    rows = [line for line in card.card(manifest, timed).splitlines() if line.startswith(("| train | 2", "| test | 1"))]
+    assert [row.split("|")[3].strip() for row in rows[:2]] == ["2.00", "0.25"]
+
+
 def test_the_card_tells_of_stems_filled_up_and_of_streams_without_names(
     new_song: Callable[..., Path], small: Data, tmp_path: Path
 ) -> None:
