@@ -85,6 +85,8 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
     partition = resources.partition or place.partition
     whole = partition in place.whole_nodes
     processes, account = place.processes_per_node(resources), site.account(resources)
+    # Where nodes are shared, no more processes evaluate than train: who asks for less there is billed less.
+    evaluating = place.evaluate_processes if whole else min(place.evaluate_processes, processes)
     delay = min(300, seconds_of(resources.time) // 4)
     shapes: dict[str, dict[str, Any]] = {
         "preprocess": {
@@ -107,10 +109,10 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
         "evaluate": {
             "partition": partition,
             "time": place.minutes(place.evaluate_time, partition),
-            "ntasks_per_node": place.evaluate_processes,
+            "ntasks_per_node": evaluating,
             "cpus_per_task": place.cores_per_process,
-            "gpus_per_node": min(place.evaluate_processes, place.gpus_per_node) or None,
-            "mem": place.memory(place.evaluate_processes, partition) if place.gpus_per_node else None,
+            "gpus_per_node": min(evaluating, place.gpus_per_node) or None,
+            "mem": place.memory(evaluating, partition) if place.gpus_per_node else None,
             "exclusive": True if whole else None,
         },
         "page": {"partition": place.cpu_partition, "time": 10, "cpus_per_task": 1},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
 
-from p2p_dist import console, rundir
-from p2p_dist.config import Config
+from p2p_dist import console, rundir, slurm_commands
+from p2p_dist.config import Config, Resources
 from p2p_dist.jobs import chain, fits, sbatch, site, slurm, stages
 from p2p_dist.rundir import RunDir
 
@@ -111,6 +113,26 @@ def check_account(place: site.Site, account: str | None) -> None:
     """
     if place.needs_account and account is None:
         raise ValueError(f"this cluster bills a project: name one with --account ({slurm.your_accounts()})")
+
+
+def check_gpus(resources: Resources, place: site.Site) -> None:
+    """Make sure that a site that asks for no GPUs is meant, where the cluster has some.
+
+    Raises:
+        ValueError: it may not be; says what to name.
+    """
+    if place.gpus_per_node or shutil.which("sinfo") is None:
+        return
+    partition = resources.partition or place.partition
+    asked = slurm_commands.ask("sinfo", "--noheader", "--format=%R %G", *(["--partition", partition] if partition else []))
+    with_gpus = sorted({line.split()[0] for line in asked.stdout.splitlines() if re.search(r"\bgpu\b", line)})
+    if with_gpus:
+        file = resources.site or "hpc/sites/slurm.yaml"
+        raise ValueError(
+            f"this cluster has GPUs (partition {', '.join(with_gpus)}), and {file} asks for none: training would run on "
+            f"{place.cores_per_process} cores of a node. Copy that file, set gpus_per_node and partition, and name "
+            "it with --site; on LUMI: --cluster lumi. To train without GPUs all the same: --yes"
+        )
 
 
 def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:

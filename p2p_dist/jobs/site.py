@@ -201,14 +201,16 @@ def account(resources: Resources) -> str | None:
 
 
 def resolve(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["local", "slurm", "lumi"]:
-    """`auto` as what it means on this machine: slurm where there is a configured one, else local."""
+    """`auto` as what it means on this machine: lumi there, slurm where there is another configured one, else local."""
     if cluster != "auto":
         return cluster
     if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
         return "local"
     # Installed is not configured. A controller that is only away answers nothing here and still is a cluster.
     asked = slurm_commands.ask("sinfo", "--version")
-    return "local" if asked.returncode else "slurm"
+    if asked.returncode:
+        return "local"
+    return "lumi" if os.environ.get("SLURM_CLUSTER_NAME") == "lumi" else "slurm"
 
 
 def minutes_of(time: str) -> int:

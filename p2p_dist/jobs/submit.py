@@ -40,6 +40,8 @@ class Command:
     """print the stages, the Slurm scripts, the settings and the most GPU-hours they can take; start nothing"""
     wait: bool = False
     """on Slurm: stay and say how the jobs are until the last has ended"""
+    yes: bool = False
+    """train without GPUs on a cluster that has some, where the site's file asks for none"""
     sweep: tuple[str, ...] = ()  # for --help: it is taken out of the command line before, see split_sweep
     """one run for each combination of values: train.seed=0,1,2 train.learning-rate=1e-4,2e-4"""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -55,6 +57,8 @@ def main(arguments: list[str]) -> int:
     where = site.resolve(command.settings.resources.cluster)
     lines = combinations(rest, swept, run.path.name) if swept else [rest]
     check_known(rest, [parse(line)[1] for line in lines])
+    for one, _ in map(parse, lines):
+        check_place(one, where)
     if command.dry_run:
         parsed = [parse(line) for line in lines]
         dry_run.dry_run([(run, command.settings, known_dataset(command.settings)) for command, run in parsed], where)
@@ -68,7 +72,6 @@ def main(arguments: list[str]) -> int:
 
 def on_this_machine(lines: list[list[str]], where: str) -> int:
     """Run what command lines ask for, one after the other; the worst of their exit codes."""
-    check_packages()
     for command, run in map(parse, lines):
         place, dataset = site.load(where, command.settings.resources.site), known_dataset(command.settings)
         for note in fits.check(run, rundir.check_begin(run, command.settings, dataset), place, where, dataset):
@@ -292,15 +295,48 @@ def lay_out_example(folder: Path) -> None:
             files.write_bytes(target, song.read_bytes())
 
 
-def check_packages() -> None:
-    """Make sure that what the stages import is installed, before anything starts.
+def check_place(command: Command, where: str) -> None:
+    """Make sure that the place is the one that is meant, and that what the stages import is there.
+
+    Raises:
+        ValueError: it is not; says what to name, or to install.
+    """
+    settings = command.settings
+    place = site.load(where, settings.resources.site)
+    if where == "slurm" and not command.yes:
+        queueing.check_gpus(settings.resources, place)
+    if where != "local" and (place.environment or place.image(settings.resources) is not None):
+        return  # jobs run in another environment than this one
+    try:
+        check_packages(settings.train.tensorboard)
+    except ValueError as error:
+        if not command.dry_run or where == "local" or site.resolve("auto") != "local":
+            raise
+        console.say(f"# note: {error}")  # the machine that it will be launched from is another
+
+
+def check_packages(tensorboard: bool = False) -> None:
+    """Make sure that what the stages import is installed, before anything starts; jobs run with the same python.
 
     Raises:
         ValueError: names what is missing, and how to install it.
     """
     needed = ("torch", "numpy", "scipy", "av", "soxr", "soundfile", "webdataset", "musdb", "mir_eval", "jinja2", "matplotlib")
-    if missing := [name for name in (*needed, "safetensors") if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in (*needed, "safetensors") if not is_installed(name)]:
         raise ValueError(
-            f"to run here, these packages are missing: {', '.join(missing)}; 'make install' makes an environment with them, "
-            "or: python -m pip install -c constraints.txt -e '.[run]'"
+            f"to run with {sys.executable}, these packages are missing: {', '.join(missing)}; 'make install' makes an "
+            "environment with them, or: python -m pip install -c constraints.txt -e '.[run]'"
         )
+    if tensorboard and not is_installed("tensorboard"):
+        raise ValueError(
+            f"--train.tensorboard needs the package tensorboard, which {sys.executable} has not: "
+            "python -m pip install -c constraints.txt -e '.[tensorboard]', or leave it off"
+        )
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be found, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False

@@ -111,6 +111,25 @@ def site_file(tmp_path):
     return write
 
 
+def test_a_site_without_gpus_is_asked_about_where_the_cluster_has_some(cluster, launch, site_file, monkeypatch):
+    (cluster.place / "sinfo").write_text(
+        '#!/bin/sh\ncase "$*" in *--partition*thin*) ;; *--format*) echo "fat gpu:a100:4(S:0-1)" ;; esac\n'
+        '[ "$1" = --version ] || echo "thin (null)"\n'
+    )
+    for more in ((), ("--dry-run",), ("--site", site_file("cores_per_process: 3"))):
+        with pytest.raises(ValueError, match=r"has GPUs \(partition fat\).*asks for none.*--site.*--yes"):
+            launch(*more)
+    assert cluster.queued() == []
+    for number, more in enumerate((("--yes",), ("--partition", "thin"), ("--site", site_file("gpus_per_node: 4")))):
+        assert launch("--run", f"r{number}", *more) == console.DONE
+
+
+def test_lumi_is_known_by_its_name(cluster, monkeypatch):
+    assert site.resolve("auto") == "slurm"
+    monkeypatch.setenv("SLURM_CLUSTER_NAME", "lumi")
+    assert site.resolve("auto") == "lumi" and site.resolve("slurm") == "slurm"
+
+
 CHAIN = ["preprocess", "train", "evaluate", "page"]
 
 

@@ -163,10 +163,24 @@ def test_where_nodes_are_shared_only_what_processes_use_is_asked_for():
         resources = config.Resources(partition=partition, processes_per_node=1)
         asked = config.Config(resources=resources)
         found[partition] = chain.jobs(rundir.find("r"), asked, site.load("lumi"), ("train", "evaluate"))
-        assert "--mem=480G\n" in found[partition][1].script(), "of an evaluation on 8 dies"
     shared, whole = found["small-g"][0].script(), found["standard-g"][0].script()
     assert "--gpus-per-node=1\n" in shared and "--mem=60G\n" in shared
     assert "--gpus-per-node=8\n" in whole and "--mem=480G\n" in whole and "--exclusive" in whole
+    shared, whole = found["small-g"][1].script(), found["standard-g"][1].script()
+    assert "--gpus-per-node=1\n" in shared and "--mem=60G\n" in shared and "--ntasks-per-node=1\n" in shared
+    assert "--gpus-per-node=8\n" in whole and "--mem=480G\n" in whole and "--ntasks-per-node=8\n" in whole
+
+
+def test_tensorboard_is_looked_for_before_anything_is_queued_or_begun(place):
+    absent = BASE_ONLY.replace(
+        '("torch", "numpy", "scipy", "av", "soundfile", "webdataset", "musdb", "stempeg")', '("tensorboard",)'
+    )
+    for more in (("--dry-run",), ("--cluster", "local")):
+        done = launch("--train.tensorboard", "--preset", "tiny", *more, code=absent)
+        assert done.returncode == 2 and "--train.tensorboard needs the package tensorboard" in done.stderr, done.stderr
+    assert not (place / "runs").exists()
+    done = launch("--preset", "tiny", "--cluster", "local", code=BASE_ONLY)
+    assert done.returncode == 2 and "these packages are missing: torch, numpy" in done.stderr and not (place / "runs").exists()
 
 
 def test_masks_leave_the_systems_cores_alone_and_share_none():
