@@ -86,7 +86,8 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
     whole = partition in place.whole_nodes
     processes, account = place.processes_per_node(resources), site.account(resources)
     # Where nodes are shared, no more processes evaluate than train: who asks for less there is billed less.
-    evaluating = place.evaluate_processes if whole else min(place.evaluate_processes, processes)
+    shared = bool(place.gpus_per_node) and not whole
+    evaluating = min(place.evaluate_processes, processes) if shared else place.evaluate_processes
     delay = min(300, seconds_of(resources.time) // 4)
     shapes: dict[str, dict[str, Any]] = {
         "preprocess": {
