@@ -28,6 +28,7 @@ for pause in 1 2 4 8 15 30 $(yes 60 | head -n 30) 0; do # half an hour for a con
     esac
     if said=$(scontrol requeue "$P2P_JOB" 2>&1); then
         echo "$stage stopped: queued again"
+        trap - USR1 USR2 TERM
         sleep 120 || true # the requeue kills this shell; leaving before it would let waiting jobs start
         exit 75
     fi

@@ -7,6 +7,7 @@
 # The newest start owns the run: processes of an older one end before they change anything (rundir.check_still_ours).
 # Exit code 10: the training is done, there is nothing to start.
 set -euo pipefail
+trap '' USR1 USR2 TERM # a request to stop is for job.sh, which hears it too: what is begun here is written down whole
 stage=$1 run=$2 log=$P2P_ATTEMPTS here=${BASH_SOURCE[0]%/*}
 # shellcheck source=hpc/slurm.sh
 . "$here/slurm.sh"

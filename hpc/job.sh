@@ -46,6 +46,7 @@ fi
 
 step "${srun[@]}" "${rank[@]}"
 [ -z "${watching:-}" ] || kill "$watching" 2>/dev/null || true
-# In this shell, which hears requests to stop and lives.
+# In this shell, which no request to stop reaches any more, nor what it calls: it stops, and must queue itself again.
+trap '' USR1 USR2 TERM
 # shellcheck source=hpc/requeue.sh
 . "$here/requeue.sh" "$stage" "$run" "$code"

@@ -11,7 +11,7 @@ file=$run/outcome-$stage${SLURM_ARRAY_TASK_ID:+.$SLURM_ARRAY_TASK_ID}.json
 if [ "$stage" = train ]; then file=$run/outcome.json; fi
 told() { grep -qsF "\"attempt\": \"$attempt\"" "$file"; }
 # srun itself may be killed, or lose the controller, and its tasks live on: what comes of them is known when they have ended.
-if ((code >= 128)) || { ((code == 0)) && ! told; }; then
+if ((code >= 128)) || ! told; then
     while await_controller && squeue --noheader --steps --job "$P2P_JOB" --format=%i 2>/dev/null | grep -qE '\.[0-9]+$'; do
         sleep 2
     done

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from p2p_dist import files
+
 _NUMBER = re.compile("[0-9]{1,15}")
 
 SAME_PLACE = 3
@@ -157,5 +159,4 @@ def refuse_restart(log: Path, progress: int, most: int) -> str | None:
 
 
 def _append(log: Path, line: str) -> None:
-    with log.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    files.append(log, line + "\n")

@@ -105,6 +105,8 @@ class Data:
 
     root: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = resource(None)
     """folder of songs: MUSDB18, MUSDB18-HQ or laid out like them (default: $MUSDB_PATH, else a 6-second excerpt)"""
+    split_by_title: bool = added(False, implied=False)
+    """the songs lie in that folder itself, without train/ and test/: about a fifth, by a hash of the title, is for tests"""
     task: Annotated[str, tyro.conf.arg(aliases=["--task"])] = "drums"
     """drums, accompaniment, bass, vocals, or any 'vocals+other->drums+bass'"""
     representation: Literal["default", "thesis"] = "default"

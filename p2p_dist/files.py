@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import pwd
-import re
 import secrets
 import shutil
 import socket
@@ -152,7 +151,7 @@ def remove_garbage(folder: Path, name: str = "") -> None:
         name: only what was to become this file.
     """
     for path in folder.glob(f"{TEMPORARY}*{name}"):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
@@ -198,6 +197,19 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
+def refuse_link(path: Path) -> None:
+    """Make sure that `path`, in which something is about to be written or removed, is no link; it need not be there.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if path.is_symlink():
+        raise ValueError(
+            f"{path} is a link: what is written or removed there would be so where it leads, to {str(path.readlink())!r}; "
+            "remove the link, then type the command again"
+        )
+
+
 def refuse_links(folder: Path, apart_from: tuple[str, ...] = (), known: str | None = None) -> None:
     """Make sure that no link lies in a folder that this program fills: it makes none, and would write or remove behind it.
 
@@ -212,24 +224,10 @@ def refuse_links(folder: Path, apart_from: tuple[str, ...] = (), known: str | No
     while left:
         with os.scandir(left.pop()) as entries:
             for entry in entries:
-                if entry.is_symlink() and not (known and entry.name.startswith(known)):
-                    raise ValueError(
-                        f"{entry.path} is a link: what is written or removed there would be so where it leads, to "
-                        f"{str(Path(entry.path).readlink())!r}; remove the link, then type the command again"
-                    )
+                if not (known and entry.name.startswith(known)):
+                    refuse_link(Path(entry.path))
                 if entry.is_dir(follow_symlinks=False) and not (entry.name in apart_from and Path(entry.path).parent == folder):
                     left.append(Path(entry.path))
-
-
-def inside(folder: Path, name: Any) -> Path:
-    """The path of `name`, which was read from a file that others may have written, in `folder`; never a path elsewhere.
-
-    Raises:
-        ValueError: not the plain name of a visible file.
-    """
-    if not isinstance(name, str) or not re.fullmatch(r"[^./\x00-\x1f\x7f][^/\x00-\x1f\x7f]{0,254}", name):
-        raise ValueError(f"{name!r} is not the name of a file in {folder}: whoever wrote it there did not mean well")
-    return folder / name
 
 
 def not_only_ours(path: Path) -> str | None:

@@ -46,6 +46,8 @@ RECORD = {
     "clipped": COUNT,
     "levels": {"input": Maybe(float), "target": Maybe(float)},
     **dict.fromkeys(("silent_windows", "silent_dropped", "padded_windows", "copies"), COUNT),
+    "filled?": float,
+    "by_position?": bool,
     "dtype": Maybe(_SHAPE["dtype"]),
     "shape": Maybe([COUNT]),
     "shard": Maybe(_SHARD),

@@ -40,6 +40,8 @@ def runs_root() -> Path:
     root = Path(os.environ.get("P2P_RUNS") or "runs").resolve()
     if ":" in str(root):
         raise ValueError(f"{root}: runs can't lie in a folder with ':' in its path, which separates the entries of $PYTHONPATH")
+    if bad := console.control_character(str(root)):
+        raise ValueError(f"{str(root)!r}: runs can't lie in a folder with a control character ({bad}) in its path")
     if re.search("%[jtAa]", str(root)):
         raise ValueError(f"{root}: runs can't lie in a folder with %j, %t, %A or %a in its path, for which Slurm puts numbers")
     return root
@@ -261,6 +263,15 @@ def check_own(run: RunDir) -> None:
                 f"{run.code} is there, but {run.config} is not: this is no run that was begun here, and its code is not this "
                 f"program's; remove {run.path}, or give the run another name with --run NAME"
             )
+    check_links(run)
+
+
+def check_links(run: RunDir) -> None:
+    """Make sure, before something is written or removed in a run, that no link lies in it: this program makes none there.
+
+    Raises:
+        ValueError: there is one, which would lead what is written or removed to another place; names it.
+    """
     if run.path.is_dir():
         files.refuse_links(run.path, apart_from=(run.code.name,), known=".submission_file_")  # submitit's, in slurm/
 
@@ -311,7 +322,9 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
         files.write_json(run.dataset, {"name": dataset})
     if not run.code.is_dir():
         snapshot.take(run.code)
-    elif not snapshot.has_record(run.code):
+    elif snapshot.has_record(run.code):
+        snapshot.close(run.code)
+    else:
         snapshot.record(run.code)
         console.say(f"{run.code}, which an earlier version copied, is only yours: its files are noted in {snapshot.SUMS} there")
     files.write_text(run.config, presets.to_yaml(settings))
@@ -364,7 +377,7 @@ def dataset_name(root: Path, data: config.Data) -> str:
     Raises:
         ValueError: no song; see `songs.list_songs`.
     """
-    found = [file.relative_to(root) for song in songs.list_songs(root) for file in song.files()]
+    found = [file.relative_to(root) for song in songs.list_songs(root, data.split_by_title) for file in song.files()]
     found.sort(key=lambda file: (file.parts[0] != "train", file))
     sizes = [[file.as_posix(), (root / file).stat().st_size] for file in found]
     task = re.sub(r"[^a-z]+", "-", data.task).strip("-")
@@ -413,7 +426,7 @@ class Metrics:
         with self.lock:
             if not self.kept:
                 return
-            with self.path.open("ab", buffering=0) as file:
+            with os.fdopen(files.open_ours(self.path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as file:
                 if self.whole is not None:
                     file.truncate(self.whole)
                     self.whole = None

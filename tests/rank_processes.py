@@ -60,7 +60,6 @@ def run_on_ranks(world_size: int, function: Callable[..., Any], *arguments: Any,
         "LOCAL_WORLD_SIZE": world_size,
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": _free_port(),
-        "GLOO_SOCKET_IFNAME": "lo",
         "OMP_NUM_THREADS": 1,
     }
     work = pickle.dumps((function, arguments))

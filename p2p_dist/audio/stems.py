@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from p2p_dist.audio import stem_streams, wav
 from p2p_dist.config import STEMS
-from p2p_dist.songs import Source, musdb_settings, stem_files
+from p2p_dist.songs import Source, contents, stem_files
 
 FULL_SCALE = 32767 / 32768
 """Samples that reach it count as clipped."""
@@ -25,6 +26,9 @@ _HELD = 16  # frames gathered before they are handed on: few calls of numpy, and
 _BLOCK = 1 << 14  # samples of a wav or flac read at once
 _LOUDEST = 1e6  # times full scale: what is over it is no sound, and its power no number of float32
 _FORETOLD = 1 << 28  # values for which a header's word is taken; room for more is made when they come
+
+UNEQUAL = 1.0
+"""Seconds by which a stem may be shorter than another of its song: the end is filled with silence."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,16 @@ class Sum:
     sound: float32 (samples, channels), a view of memory laid out channel by channel; (samples, 1) where only the mean of
         the channels was asked for. What follows is of all channels.
     peak: the largest absolute value. clipped: samples at full scale or over. power: mean square.
+    filled: samples of silence at the end of its shortest stem. by_position: the file does not name its streams, which are
+        taken in MUSDB18's order.
     """
 
     sound: np.ndarray
     peak: float
     clipped: int
     power: float
+    filled: int = 0
+    by_position: bool = False
 
 
 def load(source: Source, stems: Iterable[str] = STEMS) -> Song:
@@ -82,7 +90,7 @@ def header(source: Source) -> tuple[int, int, int]:
 
     try:
         if source.path.is_file():
-            with av.open(str(source.path), metadata_errors="replace") as container:
+            with _open(source.path) as container:
                 stream = next(stream for stream in container.streams.audio if stream.codec_context is not None)
                 rate = stream.rate or 0
                 return rate, stream.codec_context.channels, (container.duration or 0) * rate // av.time_base
@@ -105,24 +113,29 @@ def load_sums(
         sample rate, and the sums in the order asked for.
 
     Raises:
-        ValueError: a stem is missing, cut short, or differs from the others in length, rate, channels or where it begins;
+        ValueError: a stem is missing, cut short, or differs from the others in rate, channels, where it begins, or by more
+            than `UNEQUAL` in length;
             a file is not what its name says, or can't be read; the song has no samples, or samples that are no numbers.
             The message names file and stem.
     """
     _check_readable(source.path)
     mixer = _Mixer(sums, downmix, part)
     decode = _decode_stem_mp4 if source.path.is_file() else _read_folder
-    rate = decode(source.path, mixer)
+    rate, by_position = decode(source.path, mixer)
+    filled = mixer.fill(round(UNEQUAL * rate))
     if len(set(mixer.lengths.values())) > 1:
         listed = ", ".join(f"{name} {length / rate:.3f} s, {length} samples" for name, length in mixer.lengths.items())
-        raise ValueError(f"{source.path}: the stems differ in length ({listed})")
+        raise ValueError(f"{source.path}: the stems differ in length ({listed}), by more than {UNEQUAL:g} s")
     if not mixer.mixed:
         raise ValueError(f"{source.path}: no samples")
     for names, total in zip(mixer.sums, mixer.totals, strict=True):
         if not np.isfinite(total.power):
             raise ValueError(f"{source.path}: stem {' + '.join(names)} holds samples that are no numbers (NaN or infinite)")
     begin, end = mixer.kept
-    return rate, [total.finish(mixer.mixed, max(min(mixer.mixed, end) - begin, 0)) for total in mixer.totals]
+    found = [total.finish(mixer.mixed, max(min(mixer.mixed, end) - begin, 0)) for total in mixer.totals]
+    for names, each in zip(mixer.sums, found, strict=True):
+        each.filled, each.by_position = max(filled[name] for name in names), by_position
+    return rate, found
 
 
 def _check_readable(path: Path) -> None:
@@ -130,7 +143,7 @@ def _check_readable(path: Path) -> None:
     if path.is_symlink() and not path.exists():
         raise ValueError(f"{path}: the link leads nowhere (to {path.readlink()})")
     try:
-        for file in [path] if path.is_file() else [p for p in path.iterdir() if p.stem in STEMS]:
+        for file in [path] if path.is_file() else [p for p in path.iterdir() if p.stem.lower() in STEMS and not p.is_dir()]:
             file.open("rb").close()
     except OSError as error:
         raise ValueError(f"{error.filename}: can't be read ({error.strerror})") from error
@@ -205,6 +218,17 @@ class _Mixer:
                     pieces.insert(0, first[:, samples:])
             self._mix(parts, samples)
 
+    def fill(self, most: int) -> dict[str, int]:
+        """Put silence behind the stems that are at most so many samples shorter than the longest; how many, by stem."""
+        longest = max(self.lengths.values())
+        missing = {name: longest - length for name, length in self.lengths.items()}
+        if max(missing.values()) > most:
+            return dict.fromkeys(self.names, 0)
+        for name, samples in missing.items():
+            if samples:
+                self.take(name, np.zeros((self.channels, samples), np.float32))
+        return missing
+
     def _mix(self, parts: dict[str, np.ndarray], samples: int) -> None:
         begin, end = (min(max(place, self.kept[0]), self.kept[1]) for place in (self.mixed, self.mixed + samples))
         if end - self.kept[0] > self.room:
@@ -219,19 +243,23 @@ class _Mixer:
         self.mixed += samples
 
 
-def _read_folder(folder: Path, mixer: _Mixer) -> int:
-    """Read one wav or flac a stem, all side by side; all must have one rate and channel count. Returns the rate."""
+def _read_folder(folder: Path, mixer: _Mixer) -> tuple[int, bool]:
+    """Read one wav or flac a stem, all side by side; all must have one rate and channel count.
+
+    Returns:
+        the rate; and that no stem was taken by its position.
+    """
     import soundfile
 
     files = stem_files(folder)
     if missing := [name for name in mixer.names if name not in files]:
-        raise ValueError(f"{folder}: no {', '.join(f'{name}.wav or .flac' for name in missing)}")
+        raise ValueError(f"{folder}: no {', '.join(f'{name}.wav or .flac' for name in missing)}; {contents(folder)}")
     with contextlib.ExitStack() as stack:
         opened = {}
         name = mixer.names[0]
         try:
             for name in mixer.names:
-                opened[name] = stack.enter_context(soundfile.SoundFile(files[name]))
+                opened[name] = stack.enter_context(soundfile.SoundFile(wav.whole(files[name])))
                 if opened[name].frames == _UNTOLD:
                     cure = "give it one, as with ffmpeg -i FILE NEW.flac"
                     raise ValueError(f"{files[name]}: a streamed flac without its length in the header: {cure}")
@@ -256,25 +284,35 @@ def _read_folder(folder: Path, mixer: _Mixer) -> int:
                             raise ValueError(f"{files[name]}: cut short, {mixer.lengths[name]} of {file.frames} samples")
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{files[name]}: not readable as sound ({error.error_string})") from error
-        return int(first.samplerate)
+        return int(first.samplerate), False
 
 
-def _decode_stem_mp4(path: Path, mixer: _Mixer) -> int:
+def _open(path: Path) -> Any:
+    """A stem file, opened with PyAV, in whatever encoding its tags are."""
+    import av
+
+    try:
+        return av.open(str(path), metadata_errors="replace")
+    except TypeError:  # from 19 on it is not asked, and decodes them so by itself
+        return av.open(str(path))
+
+
+def _decode_stem_mp4(path: Path, mixer: _Mixer) -> tuple[int, bool]:
     """Decode the audio streams that are needed of a stem file in one pass, with PyAV (no ffmpeg binary is needed).
 
     The library itself drops the encoder's delay and what an edit list cuts, as ffmpeg does. A stream that ends more
-    than one AAC frame before the length in its header was cut short. Returns the rate.
+    than one AAC frame before the length in its header was cut short.
+
+    Returns:
+        the rate; and whether stems were taken by their position, because the file does not name them.
     """
-    import av
     from av.error import FFmpegError
 
-    order = musdb_settings()["stem_ids"]
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with _open(path) as container:
             streams = container.streams.audio
-            if len(streams) < len(order):
-                raise ValueError(f"{path}: {len(streams)} sound streams, a stem file has {len(order)}")
-            wanted = {name: streams[order[name]] for name in mixer.names}
+            places, by_position = stem_streams.find(path, [stream.metadata for stream in streams])
+            wanted = {name: streams[places[name]] for name in mixer.names}
             if unknown := [name for name, stream in wanted.items() if stream.codec_context is None]:
                 raise ValueError(f"{path}: no decoder for {', '.join(unknown)}: the header is damaged, or the codec an odd one")
             kinds = {(stream.rate, stream.codec_context.channels) for stream in wanted.values()}
@@ -290,7 +328,7 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> int:
                 name, frames = held[packet.stream.index]
                 frames += packet.decode()
                 if frames and (len(frames) >= _HELD or not packet.size):  # the last packet of each stream is an empty one
-                    begins.setdefault(name, round((frames[0].pts or 0) * frames[0].time_base * rate))
+                    begins.setdefault(name, round((frames[0].pts or 0) * (frames[0].time_base or 0) * rate))
                     mixer.take(name, _samples(path, frames, channels))
                     frames.clear()
     except FFmpegError as error:
@@ -301,7 +339,7 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> int:
     for name, length in mixer.lengths.items():
         if length < expected[name] - 2048:
             raise ValueError(f"{path}: cut short, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")
-    return int(rate)
+    return int(rate), by_position
 
 
 def _samples(path: Path, frames: list[Any], channels: int) -> np.ndarray:

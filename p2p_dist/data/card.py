@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from p2p_dist.audio.stems import UNEQUAL
+from p2p_dist.config import STEMS
 from p2p_dist.console import one_line
 
 _COUNTS = {
@@ -43,6 +45,7 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
                 low, middle, high = np.quantile(found, [0, 0.5, 1])
                 lines.append(f"| {split} | {side} | {low:.1f} | {middle:.1f} | {high:.1f} | {len(levels) - len(found)} |")
     lines += ["", "Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."]
+    lines += [text for told in _of_the_files(records) for text in ("", told)]
     titles = Counter(record["song"] for record in records)
     if twice := sorted(title for title, count in titles.items() if count > 1):
         lines += ["", f"Titles that come more than once, and count as different songs: {', '.join(map(one_line, twice))}."]
@@ -52,3 +55,19 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
         lines += [one_line(f"- {item['song']}: {item['reason']}") for item in manifest["left_out"]]
     lines += ["", "The licence of the songs holds for what is made of them. MUSDB18 is for non-commercial, educational use."]
     return "\n".join(lines) + "\n"
+
+
+def _of_the_files(records: list[dict[str, Any]]) -> list[str]:
+    """What was done about songs whose files leave something open; records made by earlier versions do not tell."""
+    found = []
+    if filled := [record["filled"] for record in records if record.get("filled")]:
+        found.append(
+            f"Songs with stems of unequal length, of which the shorter end in silence: {len(filled)} "
+            f"(by at most {max(filled):.3f} s; over {UNEQUAL:g} s a song is left out)."
+        )
+    if positions := sum(record.get("by_position", False) for record in records):
+        found.append(
+            f"Stem files that do not name their streams, which were taken in MUSDB18's order (mixture, {', '.join(STEMS)}): "
+            f"{positions}."
+        )
+    return found

@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> int:
     if command.verify:
         return _verify([out for out, _ in wanted])
     if command.cluster == "slurm":
-        songs.list_songs(folder)  # before anything waits in a queue for a folder that holds none
+        songs.list_songs(folder, command.data.split_by_title)  # before anything waits in a queue for a folder that holds none
         return _queue(command, arguments, wanted[0][0].parent if len(wanted) > 1 else wanted[0][0])
     return _run(folder, wanted, command)
 

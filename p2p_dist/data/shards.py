@@ -69,12 +69,17 @@ def preprocess_all(
         ValueError: no song, none that could be read, or a folder that holds other things or was made by other settings.
         OSError: the machine refused, for instance a full disk; nothing half written stays.
     """
-    work = _work(root)
+    (split_by_title,) = {data.split_by_title for _, data in wanted}
+    work = _work(root, split_by_title)
     for out, data in wanted:
         _refuse(root, out, data)
+    if (part is None or part[0] == 0) and (others := songs.overlooked(root, split_by_title)):
+        named = ", ".join(str(path.relative_to(root)) for path in others[:5]) + (" ..." if len(others) > 5 else "")
+        console.complain(f"passed over in {root}, since songs are expected as {songs.LAYOUT}: {console.one_line(named)}")
     with ExitStack() as locks:
         for out, data in sorted(wanted, key=lambda one: one[0]):  # in one order, so that two can't wait for each other
             out.mkdir(parents=True, exist_ok=True)
+            files.refuse_link(out / PARTS)  # what is left of earlier calls is removed there
             locks.enter_context(_claim(root, out, data, shared=part is not None))
         if part is None:
             _remove_garbage(wanted)
@@ -145,10 +150,10 @@ def _begin_worker(parent: int) -> None:
     processes.keep_memory()
 
 
-def _work(root: Path) -> list[Work]:
+def _work(root: Path, split_by_title: bool) -> list[Work]:
     numbers = dict.fromkeys(songs.SPLITS, 0)
     work = []
-    for source in songs.find_songs(root):
+    for source in songs.find_songs(root, split_by_title):
         work.append(Work(source, numbers[source.split]))
         numbers[source.split] += 1
     return work
@@ -156,7 +161,8 @@ def _work(root: Path) -> list[Work]:
 
 def _refuse(root: Path, out: Path, data: Data) -> None:
     """Refuse a folder that is not for these shards, before anything is written there or waited for."""
-    if any(out.is_relative_to(root / split) for split in ("train", "test")):
+    among = {folder.lower() for folder in out.relative_to(root).parts[:1]} if out.is_relative_to(root) else set()
+    if among & set(songs.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
         raise ValueError(f"{out} lies among the songs, where it would be taken for one: name a folder outside {root}")
     path = out / PARTS / SETTINGS
     if not path.is_file():

@@ -104,6 +104,10 @@ class _Sound:
     seconds: float
     clipped: int
     levels: dict[str, float | None]
+    filled: float = 0.0
+    """seconds of silence at the end of a stem that was shorter than the others"""
+    by_position: bool = False
+    """whether stems are streams that the file does not name"""
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -190,7 +194,9 @@ def _write_song(item: Work, out: Path, data: Data, rate: int, parts: list[Sum]) 
     split, audio = item.source.split, None
     heard, made = parts
     about = {"song": item.source.name, "split": split, "task": data.task}
-    sound = _Sound(rate, len(made.sound) / rate, heard.clipped + made.clipped, {"input": _db(heard), "target": _db(made)})
+    levels = {"input": _db(heard), "target": _db(made)}
+    filled, by_position = max(heard.filled, made.filled) / rate, heard.by_position or made.by_position
+    sound = _Sound(rate, len(made.sound) / rate, heard.clipped + made.clipped, levels, filled, by_position)
     if split != "train":
         # Rounded to what the file will hold, so that pictures made of it are those in the shards, bit for bit.
         gain = 2.0 ** max(0, int(np.ceil(np.log2(max(heard.peak, made.peak, 1e-9)))))
@@ -262,6 +268,8 @@ def _finish(
         "sample_rate": sound.rate,
         "clipped": sound.clipped,
         "levels": sound.levels,
+        "filled": sound.filled,
+        "by_position": sound.by_position,
         **counts,
         "dtype": rows[0]["dtype"] if rows else None,
         "shape": rows[0]["shape"] if rows else None,

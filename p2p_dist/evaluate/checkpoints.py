@@ -28,7 +28,7 @@ from p2p_dist.evaluate.metrics import Measured, Row, measure
 from p2p_dist.evaluate.references import Reference
 from p2p_dist.evaluate.take import take
 from p2p_dist.model.generator import Generator
-from p2p_dist.rundir import RunDir, check_still_ours, is_evaluation
+from p2p_dist.rundir import RunDir, check_links, check_still_ours, is_evaluation
 from p2p_dist.train import checkpoint
 
 SHOWN = ("lock8", "f1t_beyond_chance", "mmd", "level_error")
@@ -55,6 +55,7 @@ def evaluate(
         ValueError: no held-out song, no checkpoint or not that one; or one that was asked for is damaged, all others being
             evaluated.
     """
+    check_links(run)
     out = run.evaluations if out is None else out
     heard = [excerpts.cut(song, config) for song in (held_out(run.shards, config) if songs is None else songs)]
     # Processes that share begin at different songs: tasks of a job, and jobs of an array.

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from p2p_dist import config, console, files, rundir
+from p2p_dist import config, console, files, rundir, songs
 from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.evaluate.metrics import BELOW_ZERO, MEASURES, REPORTED, Row, is_pitched, shown
 from p2p_dist.owner import Owner
@@ -107,11 +107,12 @@ def _measure_run(command: Command, run: rundir.RunDir) -> tuple[dict[str, Any], 
             page.write(run, settings)
     else:
         root = command.data.expanduser().absolute()
-        out = run.path / "measured" / rundir.dataset_name(root, dataclasses.replace(settings.data, root=str(root)))
-        songs = excerpts.from_folder(root, settings, settings.evaluate.songs)
+        data = dataclasses.replace(settings.data, root=str(root), split_by_title=not songs.is_split(root))
+        out = run.path / "measured" / rundir.dataset_name(root, data)
+        held_out = excerpts.from_folder(root, settings, settings.evaluate.songs)
         what = f"the run {run.path.name} is being measured on the songs in {root}"
         with closing(Owner(out, what, f"its figures come into {out}")):
-            checkpoints.evaluate(run, settings, command.checkpoints, songs, out)
+            checkpoints.evaluate(run, settings, command.checkpoints, held_out, out)
     read = ranking.read(out)
     assert read is not None
     return _summary(run, settings, out, *read, command.checkpoints), is_pitched(settings.data.task)

@@ -45,7 +45,7 @@ def collect(evaluated: dict[int, Any], baselines: Any, ranked: dict[str, Any], *
             "score (higher is better)",
             dict(sorted(scores.items())),
             {},
-            {i["name"]: i["score"] for i in ranked["baselines"] if i["score"] is not None},
+            {i["name"]: i["score"] for i in ranked["baselines"] if i["name"] in BASELINES and i["score"] is not None},
         )
     ]
     for name in shown(pitched=pitched):

@@ -24,7 +24,7 @@ from p2p_dist.data.index import read_manifest
 from p2p_dist.data.song import slug
 from p2p_dist.evaluate import generate, onsets
 from p2p_dist.evaluate.metrics import Truth
-from p2p_dist.songs import Source, find_songs
+from p2p_dist.songs import Source, find_songs, is_split
 
 Sound = tuple[np.ndarray, np.ndarray, int]
 """A whole song's input and target, each (samples, channels), and their rate."""
@@ -99,13 +99,14 @@ def from_shards(dataset: Path, split: str, most: int) -> list[HeldOut]:
 
 
 def from_folder(root: Path, config: Config, most: int) -> list[HeldOut]:
-    """At most so many songs of a folder laid out like MUSDB18: those of its test/, or all where there is none.
+    """At most so many songs of a folder laid out like MUSDB18: those of its test/, or all where there is none, or no splits.
 
     Raises:
         ValueError: no such folder, or no song in it that has sound.
     """
-    found = [source for source in find_songs(root) if not source.pairs]
-    if testing := [source for source in found if source.split == "test"]:
+    split = is_split(root)
+    found = [source for source in find_songs(root, not split) if not source.pairs]
+    if split and (testing := [source for source in found if source.split == "test"]):
         found = testing
     found = [replace(source, split=config.evaluate.split) for source in found]
     if not found:

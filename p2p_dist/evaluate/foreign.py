@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -70,15 +71,15 @@ def find(pattern: str) -> dict[str, dict[str, Path]]:
 
     Names are the same in all folders, or the same but for the folder's own word: 30_input.wav, 30_output.wav, 30_target.wav.
     """
-    braces = re.findall(r"\{([^{}]*)\}", pattern)
-    if len(braces) != 1 or sorted(braces[0].split(",")) != sorted(FOLDERS):
+    braces = [part for part in re.findall(r"\{([^{}]*)\}", pattern) if sorted(part.split(",")) == sorted(FOLDERS)]
+    if len(braces) != 1:
         raise ValueError(
             f"--files {pattern!r}: write it in quotes, with {{input,output,target}} once: 'DIR/{{input,output,target}}/*.wav'"
         )
     matching: dict[str, list[Path]] = {}
     for folder in FOLDERS:
         here = pattern.replace("{" + braces[0] + "}", folder)
-        matching[folder] = sorted(Path(path) for path in glob.glob(here, recursive=True))  # noqa: PTH207 - the pattern may be absolute
+        matching[folder] = matching_files(Path(here))
         if not matching[folder]:
             raise ValueError(f"no file matches {here}")
     stems = [sorted(path.stem for path in paths) for paths in matching.values()]
@@ -95,6 +96,24 @@ def find(pattern: str) -> dict[str, dict[str, Path]]:
             there = next(iter(paths.values()))
             raise ValueError(f"{there} has no {' and no '.join(missing)} of the same name ({key}): the folders must match")
     return found
+
+
+def matching_files(pattern: Path) -> list[Path]:
+    """The files of a pattern with *, ?, [ ] and ** (folders at any depth), sorted.
+
+    A part of it that there is as it is written is no pattern: folders and files are called `takes [live]`, too.
+    """
+    found = [Path(pattern.anchor)]
+    for part in pattern.relative_to(pattern.anchor).parts:
+        wider = []
+        for folder in found:
+            if os.path.lexists(folder / part):
+                wider.append(folder / part)
+            elif glob.has_magic(part):
+                wider += [folder] if part == "**" else []
+                wider += [folder / name for name in glob.glob(part, root_dir=folder, recursive=True)]  # noqa: PTH207
+        found = wider
+    return sorted({path for path in found if path.is_file()})
 
 
 def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:

@@ -22,7 +22,7 @@ from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.evaluate.drawing import curve, thousands, training_curve
 from p2p_dist.evaluate.media import CLIP, Media, common_gain, recorded_gain
 from p2p_dist.evaluate.metrics import BELOW_ZERO, MEASURES, REPORTED, Row, is_pitched, shown
-from p2p_dist.rundir import RunDir, find_steps, read_metrics
+from p2p_dist.rundir import RunDir, check_links, find_steps, read_metrics
 
 _FIXED = ("input", "true-mix", "target", "ceiling")  # sounds that are the same at all checkpoints
 _AIM = {"high": "↑", "low": "↓", "one": "→1"}
@@ -45,6 +45,7 @@ def write(run: RunDir, config: Config) -> Path:
     Raises:
         ValueError: there is no evaluation to show.
     """
+    check_links(run)
     ranked = ranking.conclude(run, config)
     if ranked is None:
         again = f"python launch/submit.py --run {run.path.name}"

@@ -8,6 +8,7 @@ import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from p2p_dist import files
 from p2p_dist.config import Config
 from p2p_dist.data.index import read_manifest
 from p2p_dist.rundir import RunDir, attempt, is_evaluation
@@ -62,8 +63,8 @@ def claim(run: RunDir, name: str) -> bool:
     folder = run.evaluations / "claims" / shared
     folder.mkdir(parents=True, exist_ok=True)
     # A link, not an open file: a claim is never there without its owner's name.
-    mine = folder / f".{attempt()}.{os.environ.get('RANK', '0')}"
-    mine.write_text(attempt() + "\n")
+    mine = files.temporary_beside(folder / name)
+    files.append(mine, attempt() + "\n")
     try:
         with contextlib.suppress(FileExistsError):
             (folder / name).hardlink_to(mine)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from p2p_dist import rundir
+from p2p_dist import files, rundir
 from p2p_dist.jobs import slurm
 from p2p_dist.owner import Owner
 from p2p_dist.rundir import RunDir
@@ -33,6 +32,6 @@ def check_folder(name: str) -> Iterator[Path]:
             f"scancel {drop}, then type this again"
         )
     with closing(Owner(root, f"the check {name} is running", f"it works in {root}")):
-        shutil.rmtree(root / "runs", ignore_errors=True)
+        files.remove_tree(root / "runs")
         (root / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
         yield root

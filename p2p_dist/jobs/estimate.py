@@ -22,9 +22,9 @@ IMPORTED = 280 * MB
 """Memory of python with torch imported (measured: 2.13, CPU). On one machine the processes share it: they are forked."""
 
 # Peak memory of one training process on a CPU beside that, over presets tiny, demo, small, default, thesis and shares of 1 to
-# 32 pairs: 60 MB + 28 bytes a parameter (weights, gradients, two moments, moving average, copies of the discriminator)
-# + 64 bytes for each pixel and channel of the first level of each pair. Measured: 55 % to 102 % of that.
-PROCESS = 60 * MB
+# 32 pairs: 100 MB + 28 bytes a parameter (weights, gradients, two moments, moving average, copies of the discriminator)
+# + 64 bytes for each pixel and channel of the first level of each pair. Measured: 50 % to 96 % of that.
+PROCESS = 100 * MB
 OF_PARAMETER = 28
 OF_PIXEL = 64
 SAVED = 16
@@ -159,9 +159,9 @@ def windows(data: Data, root: Path) -> dict[str, int | None]:
     Silent windows that may be left out are counted, so it is at most what there will be.
     """
     try:
-        found = songs.find_songs(root)
+        found = songs.find_songs(root, data.split_by_title)
     except (ValueError, ImportError):  # musdb, which knows MUSDB18's validation songs, need not be on a login node
-        found = songs.list_songs(root)
+        found = songs.list_songs(root, data.split_by_title)
     lengths: dict[str, list[float | None]] = {}
     for song in found:
         step = data.window_hop * data.hop_length / data.sample_rate

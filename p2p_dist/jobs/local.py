@@ -113,7 +113,7 @@ def _run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:
     log = run.logs / f"{stage}.log"
     seen = log.stat().st_size if log.is_file() else 0
     environment = {**os.environ, **snapshot.environment(run.code), "P2P_ATTEMPT": attempt}
-    with log.open("a") as output:
+    with os.fdopen(files.open_ours(log, os.O_WRONLY | os.O_APPEND), "a") as output:
         child = subprocess.Popen(
             command,
             stdout=output,
@@ -206,7 +206,6 @@ def fork_ranks(stage: str, folder: Path) -> NoReturn:
         "MASTER_PORT": free_port(),
     }
     os.environ.update({name: str(value) for name, value in environment.items()})
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     ranks: dict[int, int] = {}
     parent = os.getpid()
     for rank in range(world_size):
@@ -215,7 +214,7 @@ def fork_ranks(stage: str, folder: Path) -> NoReturn:
             processes.die_with_parent(parent=parent)
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             if rank:
-                with _rank_log(run, stage, rank).open("a") as log:
+                with os.fdopen(files.open_ours(_rank_log(run, stage, rank), os.O_WRONLY | os.O_APPEND), "a") as log:
                     os.dup2(log.fileno(), 1)
                     os.dup2(log.fileno(), 2)
             stages.run_stage(stage, folder)

@@ -237,6 +237,8 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     outcome, message, code, says = "failed", "", console.FAILED, first
     try:
         settings = rundir.resolve(run)
+        if first or stage == "evaluate":  # others write where rank 0 does, or into their log
+            rundir.check_links(run)
         if stage not in ("train", *CHECKS):  # which let requests through once they listen
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
         code = body(run, settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from p2p_dist import console
+from p2p_dist import console, files
 from p2p_dist.config import Config
 from p2p_dist.data.stream import Stream, to_network
 from p2p_dist.train.networks import Networks
@@ -39,7 +38,7 @@ def write_curves(folder: Path, runs: dict[str, dict[str, list[tuple[int, float]]
     Raises:
         ValueError: TensorBoard is not installed.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    files.remove_tree(folder)
     for name, curves in runs.items():
         writer = _writer(folder / name, None)
         for tag, points in curves.items():

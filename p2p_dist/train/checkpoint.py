@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import os
 import pickle
 import shutil
 import time
@@ -170,7 +171,8 @@ def leased(checkpoint: Checkpoint) -> Iterator[None]:
         FileNotFoundError: it is gone already.
     """
     lease = checkpoint.path / f"lease-{files.writer()}"
-    lease.touch()
+    os.close(files.open_ours(lease, os.O_WRONLY))
+    os.utime(lease)
     try:
         yield
     finally:

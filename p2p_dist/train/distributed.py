@@ -8,7 +8,9 @@ from __future__ import annotations
 import datetime
 import functools
 import inspect
+import ipaddress
 import os
+import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,9 @@ PATIENCE = datetime.timedelta(minutes=10)
 
 PORTS = 4
 """How many ports from MASTER_PORT on rank 0 may take."""
+
+LOOPBACK = "127.0.0.1"
+ALL_ADDRESSES = "0.0.0.0"
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,13 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
         torch.set_num_threads(int(wanted) if wanted.isdigit() else max(1, processes.usable_cores() // local_world_size))
     gloo = None
     if world_size > 1:
-        store = meet(rank, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), note)
+        address = os.environ["MASTER_ADDR"]
+        if local_world_size == world_size:
+            # Nothing that listens may be reached from another machine: not the store, not gloo, not NCCL.
+            address = LOOPBACK
+            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+        store = meet(rank, address, int(os.environ["MASTER_PORT"]), note)
         try:
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
             gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
@@ -98,7 +109,10 @@ def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
     Rank 0 opens it at `port`, or where another program has that one, at the next free of `PORTS`, and notes in a file which
     it took, and for which attempt: so no rank talks to another program, or to what an earlier attempt has left behind.
 
+    It listens on one address, see `listening_address`. What torch offers has neither a secret nor encryption.
+
     Args:
+        address: of rank 0's node, as its name or in figures.
         note: a file that all ranks see; None where `port` is free for certain.
 
     Raises:
@@ -107,12 +121,17 @@ def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
     name = os.environ.get("P2P_ATTEMPT") or (rundir.attempt() if "SLURM_JOB_ID" in os.environ else f"port {port}")
     reason = "it has not noted its port"
     if rank == 0:
+        at = listening_address(address)
+        reached = LOOPBACK if at == ALL_ADDRESSES else at
         for number in range(port, port + (PORTS if note else 1)):
             try:
-                store = TCPStore(address, number, is_master=True, timeout=PATIENCE, wait_for_workers=False)
-            except RuntimeError as error:
-                reason = str(error).splitlines()[0]
+                listener = socket.create_server((at, number), family=socket.AF_INET6 if ":" in at else socket.AF_INET)
+            except OSError as error:
+                reason = str(error)
                 continue
+            store = TCPStore(
+                reached, number, is_master=True, timeout=PATIENCE, wait_for_workers=False, master_listen_fd=listener.detach()
+            )
             if note:
                 files.patiently(functools.partial(files.write_json, note, {"attempt": name, "port": number}))
             return PrefixStore(name, store)
@@ -133,6 +152,36 @@ def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
         store.set_timeout(PATIENCE)
         return PrefixStore(name, store)
     raise ConnectionError(f"rank 0 was not found at {address} within {PATIENCE}: {reason}")
+
+
+def listening_address(address: str) -> str:
+    """The address that rank 0 listens on: the one by which the other ranks call its node, and no other.
+
+    All addresses where there is no such: a node's own name may mean its loopback device to itself alone (127.0.1.1, as
+    Debian writes it into /etc/hosts), or an address that is not its own.
+
+    >>> listening_address("127.0.0.1"), listening_address("localhost")
+    ('127.0.0.1', '0.0.0.0')
+
+    Raises:
+        ConnectionError: the name means nothing here.
+    """
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:
+        pass  # a name
+    try:
+        found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConnectionError(f"MASTER_ADDR {address}: this name of rank 0's node is not known on it: {error}") from error
+    for one in sorted((str(info[4][0]) for info in found), key=lambda one: ":" in one):  # IPv4 first
+        if not ipaddress.ip_address(one).is_loopback:
+            try:
+                socket.create_server((one, 0), family=socket.AF_INET6 if ":" in one else socket.AF_INET).close()
+            except OSError:
+                continue
+            return one
+    return ALL_ADDRESSES
 
 
 def wrap(module: nn.Module, ranks: Ranks, gradient_precision: str = "fp32") -> nn.Module:

@@ -128,7 +128,7 @@ def check_caches() -> Finding:
         return Finding("caches", NONE, "no cache of MIOpen is set")
     try:
         probe = Path(folder) / f".probe-{files.writer()}"
-        probe.write_bytes(b"x")
+        files.write_bytes(probe, b"x")
         probe.unlink()
     except OSError as error:
         todo = "let MIOPEN_USER_DB_PATH name a folder of the node's own that can be written, as hpc/env/lumi.sh does"

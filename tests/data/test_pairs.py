@@ -111,6 +111,25 @@ def test_stitched_windows_are_the_power_of_the_whole_song(small: Data, seconds: 
     np.testing.assert_allclose(10 * np.log10(power), 10 * np.log10(expected), atol=0.1)
 
 
+def test_windows_that_differ_are_cross_faded(small: Data) -> None:
+    """Where two overlap, each counts by how far it is from its own end: no step in level where one begins or ends."""
+    frames, hop = small.frames, small.window_hop
+    made = pairs.make(sound(1.0), sound(1.0), 22050, small)
+    made = replace(made, starts=np.array([0, hop]), references=np.ones(2), frames=frames + hop)
+    made = replace(made, inputs=made.inputs[:2], targets=made.targets[:2])
+    outputs = np.zeros((2, 1, small.mels, frames), np.float32)
+    outputs[1] = -20.0
+    power = pairs.stitch(outputs, made, small)[0, 0]
+    overlap = frames - hop
+    first = np.minimum(frames - np.arange(hop, frames), np.arange(hop, frames) + 1)
+    second = np.minimum(np.arange(overlap) + 1, frames - np.arange(overlap))
+    expected = (first * 1.0 + second * 0.01) / (first + second)
+    np.testing.assert_allclose(power[:hop], 1.0, rtol=1e-5)
+    np.testing.assert_allclose(power[hop:frames], expected, rtol=1e-5)
+    np.testing.assert_allclose(power[frames:], 0.01, rtol=1e-5)
+    assert power[hop] > 0.9 and power[frames - 1] < 0.1
+
+
 def test_the_thesis_stem_is_what_rises_above_the_input(small: Data) -> None:
     data = replace(small, representation="thesis")
     made = pairs.make(sound(2.0), sound(2.0, seed=1), 22050, data)

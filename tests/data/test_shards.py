@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 
 from p2p_dist import files
 from p2p_dist.audio import stems
-from p2p_dist.config import Data
-from p2p_dist.data import index, shards, song
+from p2p_dist.config import Config, Data
+from p2p_dist.data import card, index, shards, song
 from p2p_dist.data.index import Index
+from p2p_dist.evaluate import excerpts
 from p2p_dist.songs import Source, excerpt_file
 
 
@@ -51,8 +52,8 @@ def test_the_manifest_counts_and_names_everything(dataset: Path) -> None:
             data = (dataset / shard["name"]).read_bytes()
             assert (shard["bytes"], shard["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
         assert sum(shard["samples"] for shard in part["shards"]) == len(part["samples"])
-    card = (dataset / "DATASET.md").read_text()
-    assert "| train | 2 |" in card and "non-commercial" in card
+    told = (dataset / "DATASET.md").read_text()
+    assert "| train | 2 |" in told and "non-commercial" in told
 
 
 def test_plain_webdataset_reads_the_shards(dataset: Path) -> None:
@@ -138,7 +139,7 @@ def test_nasty_titles_stay_apart_and_keep_their_names(new_song: Callable[..., Pa
     titles = ["M.E.R.C. Music - Knockout", "M", "Ünï & 'cöde' \"x\"", "日本", "a.b", "a b", "A-B", "-rf", "x" * 200]
     for number, title in enumerate(titles):
         new_song(tmp_path / "songs" / "test" / title, seconds=0.3, seed=number)
-    work = shards._work(tmp_path / "songs")
+    work = shards._work(tmp_path / "songs", False)
     assert len({item.key for item in work}) == len(titles)
     out = tmp_path / "out"
     for item in work:
@@ -190,9 +191,60 @@ def test_clipped_samples_and_songs_that_hold_no_numbers_are_counted_in_the_card(
     assert left_out.name == "Not a number" and "drums" in str(left_out.error) and "no numbers" in str(left_out.error)
     records = [files.read_json(path) for path in (tmp_path / "out/parts").glob("train-*.json")]
     assert {record["song"]: record["clipped"] for record in records} == {"Clean": 0, "Clipped": 14}
-    card = (tmp_path / "out/DATASET.md").read_text()
-    assert next(line for line in card.splitlines() if line.startswith("| train")).endswith(" 14 |")
-    assert "Left out: 1 song." in card and "Not a number: " in card
+    told = (tmp_path / "out/DATASET.md").read_text()
+    assert next(line for line in told.splitlines() if line.startswith("| train")).endswith(" 14 |")
+    assert "Left out: 1 song." in told and "Not a number: " in told
+
+
+def test_the_card_counts_hours(dataset: Path) -> None:
+    manifest = index.read_manifest(dataset)
+    read = [files.read_json(path) for path in sorted((dataset / "parts").glob("t*-*.json"))]
+    lengths = iter((5400.0, 1800.0, 900.0))
+    timed = [{**record, "seconds": next(lengths)} for record in sorted(read, key=lambda record: record["split"] != "train")]
+    rows = [line for line in card.card(manifest, timed).splitlines() if line.startswith(("| train | 2", "| test | 1"))]
+    assert [row.split("|")[3].strip() for row in rows[:2]] == ["2.00", "0.25"]
+
+
+def test_the_card_tells_of_stems_filled_up_and_of_streams_without_names(
+    new_song: Callable[..., Path], small: Data, tmp_path: Path
+) -> None:
+    new_song(tmp_path / "songs/train/Even")
+    path = new_song(tmp_path / "songs/train/Short") / "vocals.wav"
+    sound, rate = soundfile.read(path)
+    soundfile.write(path, sound[:-2205], rate)
+    unnamed = excerpt_file().read_bytes().replace(b'"name": "Drums"', b'"name": "Stem "')
+    (tmp_path / "songs/train/Unnamed.stem.mp4").write_bytes(unnamed)
+    shutil.copy(excerpt_file(), tmp_path / "songs/train/Named.stem.mp4")
+    assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
+    records = {record["song"]: record for record in map(files.read_json, (tmp_path / "out/parts").glob("t*.json"))}
+    assert {name: record["filled"] for name, record in records.items() if record["filled"]} == {"Short": 0.1}
+    assert [name for name, record in records.items() if record["by_position"]] == ["Unnamed"]
+    told = (tmp_path / "out/DATASET.md").read_text()
+    assert "stems of unequal length, of which the shorter end in silence: 1 (by at most 0.100 s" in told
+    assert "in MUSDB18's order (mixture, drums, bass, other, vocals): 1." in told
+    # What earlier versions wrote does not tell.
+    for record in records.values():
+        del record["filled"], record["by_position"]
+    manifest = index.read_manifest(tmp_path / "out")
+    assert "silence: 1" not in card.card(manifest, list(records.values()))
+
+
+def test_songs_may_lie_in_one_folder_and_be_split_by_title(
+    new_song: Callable[..., Path], small: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        new_song(tmp_path / "songs" / f"Title {number}", seconds=0.5, seed=number)
+    (tmp_path / "songs/demo.mp3").touch()
+    data = replace(small, split_by_title=True)
+    assert data.digest() != small.digest() and replace(data, split_by_title=False).digest() == small.digest()
+    assert shards.preprocess(tmp_path / "songs", tmp_path / "out", data, workers=1) == []
+    splits = index.read_manifest(tmp_path / "out")["splits"]
+    assert splits["train"]["songs"] and splits["test"]["songs"]
+    assert sum(len(part["songs"]) for part in splits.values()) == 4
+    assert "passed over" in (said := capsys.readouterr().err) and "demo.mp3" in said
+    with pytest.raises(ValueError, match="lies among the songs"):
+        shards.preprocess(tmp_path / "songs", tmp_path / "songs/out", data, workers=1)
+    assert len(excerpts.from_folder(tmp_path / "songs", Config(), 10)) == 4  # to measure, all of them
 
 
 def test_two_songs_with_one_title_are_two_songs_and_named(new_song: Callable[..., Path], small: Data, tmp_path: Path) -> None:
@@ -258,7 +310,7 @@ import json, sys
 from pathlib import Path
 from p2p_dist.config import Data
 from p2p_dist.data import shards
-work = shards._work(Path({str(songs)!r}))
+work = shards._work(Path({str(songs)!r}), False)
 data = Data(**json.loads({json.dumps(json.dumps(small.science()))}))
 assert shards.make_song(work[-1], [(Path({str(tmp_path)!r}), data)]).error is None
 loaded = {{name.split(".")[0] for name, module in sys.modules.items() if module is not None}}

@@ -9,9 +9,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 
 from p2p_dist import files
@@ -244,6 +246,25 @@ def test_a_song_that_may_not_be_read_is_left_out_for_that_reason(locked: Path, s
         assert source.size() >= 0
         result = song.make_song(song.Work(source, 0), [(locked / "out", data)])
         assert result.error == f"{locked}/train/{file}: can't be read (Permission denied)"
+
+
+def test_copies_are_coloured_below_200_and_above_4000_hz(small: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its frequency a shelf has half the decibels that it has at its end."""
+    found = []
+    filtered = scipy.signal.sosfilt
+
+    def recorded(sos: np.ndarray, *arguments: Any, **named: Any) -> Any:
+        found.append(sos)
+        return filtered(sos, *arguments, **named)
+
+    monkeypatch.setattr(scipy.signal, "sosfilt", recorded)
+    sound = np.random.default_rng(0).normal(0, 0.1, (22050, 1)).astype(np.float32)
+    augment.copy_of({"bass": sound, "drums": sound}, 0, 0.05, replace(small, task="bass->drums"), "s", 0, 1)
+    assert len(found) == 4, "two filters, of input and target"
+    for sos in found:
+        decibels = 20 * np.log10(np.abs(scipy.signal.sosfreqz(sos, [0, 200, 4000, 11025], fs=22050)[1]))
+        end, middle, flat = (decibels[[0, 1, 3]]) if abs(decibels[0]) > abs(decibels[3]) else decibels[[3, 2, 0]]
+        assert abs(end) > 0.05 and middle == pytest.approx(end / 2) and flat == pytest.approx(0, abs=1e-6)
 
 
 def test_a_copy_keeps_the_relation_of_input_and_target(small: Data) -> None:

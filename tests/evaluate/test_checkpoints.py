@@ -448,6 +448,29 @@ def test_names_that_are_equal_in_all_folders_are_taken_as_they_are(tmp_path: Pat
     assert all(paths[folder] == tmp_path / folder / f"{key}.wav" for key, paths in found.items() for folder in paths)
 
 
+def test_what_is_there_as_it_is_written_is_no_pattern(tmp_path: Path) -> None:
+    """Folders and files are called so, too: brackets, stars and braces are for patterns only where nothing has that name."""
+    home = tmp_path / "takes [live] {old}" / "*"
+    for folder in foreign.FOLDERS:
+        (home / "deep" / folder).mkdir(parents=True)
+        for title in ("a [1]", "a 1", "b2"):
+            (home / "deep" / folder / f"{title}.wav").touch()
+        (home / "deep" / folder / "c.wav").mkdir()
+    other = tmp_path / "takes l {old}" / "*" / "deep" / "input"
+    other.mkdir(parents=True)
+    (other / "x.wav").touch()
+    for pattern, titles in {
+        "*/deep/{input,output,target}/*.wav": {"a [1]", "a 1", "b2"},
+        "*/deep/{input,output,target}/a [1].wav": {"a [1]"},
+        "*/deep/{input,output,target}/[a-b]?[1].wav": {"a 1"},
+        "**/{input,output,target}/b[0-9].wav": {"b2"},
+        "*/deep/**/{input,output,target}/b2.wav": {"b2"},
+    }.items():
+        assert set(foreign.find(f"{tmp_path}/takes [live] {{old}}/{pattern}")) == titles, pattern
+    with pytest.raises(ValueError, match="no file matches"):
+        foreign.find(f"{tmp_path}/takes [dead]/{{input,output,target}}/*.wav")
+
+
 def test_lists_that_do_not_match_are_named(tmp_path: Path) -> None:
     pattern = lay_out(tmp_path / "f")
     soundfile.write(tmp_path / "f" / "output" / "more.wav", sounds()["output"], 22050)

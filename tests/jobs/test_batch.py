@@ -3,6 +3,7 @@ write down their call here; a real Slurm answers them in tests/slurm."""
 
 import os
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -262,7 +263,8 @@ def test_a_controller_that_lost_count_of_restarts_makes_no_new_launch(job, monke
     assert "7.0-a1 was superseded by 7.0-b2" in job.end(75).stdout
 
 
-def test_a_step_whose_starter_was_killed_is_waited_for(job, tmp_path):
+@pytest.mark.parametrize("code", [137, 1, 75])
+def test_a_step_whose_starter_was_killed_is_waited_for(code, job, tmp_path):
     """srun is killed while the controller is away, and its tasks go on. If it failed: a training that then comes to its end
     counts as crashed, or is begun beside what still runs."""
     job.begin()
@@ -271,7 +273,7 @@ def test_a_step_whose_starter_was_killed_is_waited_for(job, tmp_path):
     outcome = '{"attempt": "7.0", "outcome": "done", "step": 24}'
     ends = f"{{ echo 7.batch > steps; echo '{outcome}' > '{job.run.outcome}'; }}"
     (tmp_path / "sleep").write_text(f'#!/bin/sh\ncd "{tmp_path}/slurm"\nrm -f away\n[ "$1" != 2 ] || {ends}\n')
-    done = job.end(137)
+    done = job.end(code)
     assert (done.returncode, done.requeued, job.lines("end", 5)) == (0, False, ["done"]), done
 
 
@@ -420,6 +422,25 @@ def test_nothing_is_started_in_a_cancelled_run(job, monkeypatch, tmp_path):
     (job.run.slurm / "cancelled").touch()
     done = subprocess.run(["bash", code / "job.sh", "train", job.run.path], capture_output=True, text=True)
     assert done.returncode == 75 and "was cancelled" in done.stdout and not (tmp_path / "slurm" / "srun").exists()
+
+
+def test_no_request_to_stop_ends_the_batch_shell(job, monkeypatch, tmp_path):
+    """`scancel --full` reaches it and all that it calls: here whenever it asks Slurm or counts, before its step and after. It
+    dies of the TERM of its own requeue alone. If it failed: a training that has saved, and that nobody queues again."""
+    shutil.copytree(CHECKOUT / "hpc", job.run.code / "hpc")
+    squeue, awk = tmp_path / "squeue", tmp_path / "awk"
+    awk.write_text(f'#!/bin/sh\nexec {shutil.which("awk")} "$@"\n')
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    for path in (awk, tmp_path / "srun"):
+        path.chmod(0o755)
+    for path in (squeue, awk):
+        path.write_text(path.read_text().replace("\n", "\nfor name in USR1 USR2 TERM; do kill -$name 0; done\n", 1))
+    (tmp_path / "sleep").write_text('#!/bin/sh\n[ "$1" != 120 ] || kill -TERM $PPID\n')
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")
+    command = ["bash", job.run.code / "hpc" / "job.sh", "train", job.run.path]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    assert done.returncode == -signal.SIGTERM and "queued again" in done.stdout, done
+    assert job.told("called")[-1] == "requeue 7" and job.lines("end", 5) == ["stopped"]
 
 
 GIVEN = {

@@ -78,7 +78,7 @@ def test_what_does_not_fit_into_memory_is_told_a_number_that_does(place, monkeyp
     two, four = (estimate.memory_of_node(settings, n, n, forked=True) for n in (2, 4))
     monkeypatch.setattr(estimate, "free_memory", lambda: two)
     with pytest.raises(
-        ValueError, match=r"4 processes will take about 11\.9 GB.*use --nodes 2, or --train.micro-batch-size 8$"
+        ValueError, match=r"4 processes will take about 12\.1 GB.*use --nodes 2, or --train.micro-batch-size 8$"
     ):
         fits.check_this_machine(settings, 4)
     fits.check_this_machine(with_resources(DEFAULT, nodes=2), 2)

@@ -1,7 +1,10 @@
 """Trainings that harm is done to: which there are, and what a test can do with one. They train through paced.py."""
 
 import dataclasses
+import os
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import undisturbed
@@ -22,11 +25,14 @@ HOLD = 7
 ONE, TWO, SHARED = ({"nodes": n, "partition": p} for n, p in ((1, "standard-g"), (2, "standard-g"), (1, "small")))
 SETTINGS = {
     "controller away": SHARED,
+    "controller away at the start": SHARED,
+    "srun killed": SHARED,
     "preempted": {"nodes": 2, "partition": "low"},
     "preempted unsignalled": {"partition": "low"},
     "accounting away": {"partition": "low"},
     "requeued from outside": SHARED,
     "signalled": SHARED,
+    "batch shell signalled": SHARED,
     "not requeued": {"site": ("requeue: true", "requeue: false"), **SHARED},
     "crashing": {"max_crash_restarts": 2, **SHARED},
     "stuck": SHARED,
@@ -34,10 +40,18 @@ SETTINGS = {
     "evaluation failing beside": {"evaluate": "during", **SHARED},
     "slurmd lost": ONE,
     "node lost": TWO,
+    "time limit lowered": SHARED,
+    "suspended": SHARED,
     "cancelled": {"evaluate": "during", **SHARED},
     "out of time": {"time": "00:01:00", **SHARED},
 }
-"""In the order of their tests, but the last, which takes longest, is begun with the second."""
+"""In the order of their tests, but the last, which takes longest, is begun once no test stops the controller any more."""
+
+SRUN = """#!/bin/sh
+while [ -e "$P2P_BEGUN.hold" ]; do touch "$P2P_BEGUN.asked"; sleep 0.1; done
+exec {srun} "$@"
+"""
+"""srun, where a test wants to harm a job before its step: it waits until begun.hold, beside the job's log, is gone."""
 
 PLANS = {
     "out of time": {"hold_starts": 2},
@@ -64,11 +78,18 @@ class Training:
         files.write_json(self.run.path / "plan.json", PLANS.get(name, {}))
         self.hold(HOLD)
         self.python = folder / "python"
+        if name == "controller away at the start":
+            self.begun = self.run.slurm / "train" / "begun"
+            files.write_text(self.begun.with_suffix(".hold"), "")
+            files.write_text(folder / "bin" / "srun", SRUN.format(srun=shutil.which("srun")))
+            (folder / "bin" / "srun").chmod(0o755)
 
     def queue(self):
         """What the launcher does last."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "executable", str(self.python))
+            if (folder := self.python.parent / "bin").is_dir() and hasattr(self, "begun"):
+                patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
             queueing.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
         found = slurm.queued_jobs(self.run)
         self.jobs |= {stage: job.number for stage, job in found.items()}
@@ -96,6 +117,23 @@ class Training:
     def about(self):
         """What to show when something did not happen."""
         return f"{self.run.path.name}: {self.lab.job(self.train)}\n{self.log()}\n{self.attempts()}"
+
+    def signal(self, number, word):
+        """Send a signal to all processes of its training in whose command line this word is."""
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                words = path.read_bytes().split(b"\0")
+                command = (path.parent / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if f"SLURM_JOB_ID={self.train}".encode() in words and word in command:
+                os.kill(int(path.parent.name), number)
+
+    def train_further(self):
+        """Let it do some steps after its newest start, and wait."""
+        began = int(self.attempts("start", 2)[-1])
+        self.hold(began + 3)
+        self.until(lambda: self.step >= began + 2)
 
     def attempts(self, kind="", word=None):
         """The lines of its record that begin so; or one word of each."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import doctest
 import os
 import signal
+import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +44,64 @@ def threads(wanted):
     place, _ = distributed.start()
     distributed.barrier(place)  # who leaves at once takes the meeting place along
     return torch.get_num_threads()
+
+
+def addresses():
+    """Of all sockets of this process that listen: in hexadecimal figures, as the kernel shows them."""
+    own = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            own.add(str(descriptor.readlink()))
+        except OSError:  # the one that lists them
+            continue
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A" and f"socket:[{inode}]" in own:
+                found.add(local.partition(":")[0])
+    return found
+
+
+LOOPBACK, SECOND_LOOPBACK, ALL = "0100007F", "0200007F", "00000000"
+
+
+def listening(environment):
+    os.environ.update(environment)
+    place, _ = distributed.start()
+    dist.all_reduce(torch.ones(1))
+    found = addresses()
+    distributed.barrier(place)
+    return found
+
+
+def test_on_one_machine_only_its_loopback_device_is_listened_on(ranks):
+    """The store of rank 0, and gloo's sockets of both, whatever the environment says of the network."""
+    names = [name for _, name in socket.if_nameindex() if name != "lo"]
+    environment = {"MASTER_ADDR": socket.gethostname(), "GLOO_SOCKET_IFNAME": names[-1] if names else "lo"}
+    assert ranks(2, listening, environment) == [{LOOPBACK}] * 2
+
+
+def test_between_machines_the_store_listens_on_the_address_that_it_is_called_by(ranks):
+    nodes = {"LOCAL_WORLD_SIZE": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    assert ranks(2, listening, {**nodes, "MASTER_ADDR": "127.0.0.2"}) == [{SECOND_LOOPBACK, LOOPBACK}, {LOOPBACK}]
+    first, second = ranks(2, listening, {**nodes, "MASTER_ADDR": "localhost"})
+    assert first == {ALL, LOOPBACK} and second == {LOOPBACK}, "a name that others can't mean as this machine does"
+
+
+def test_the_name_of_rank_0s_node(monkeypatch):
+    def means(*found):
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **named: [(0, 0, 0, "", (one, 0)) for one in found])
+        return distributed.listening_address("node")
+
+    assert means("127.0.1.1") == "0.0.0.0"
+    assert means("203.0.113.7") == "0.0.0.0", "not an address of this machine"
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "create_server", lambda *_, **named: socket.socket())
+        assert means("::1", "2001:db8::7", "203.0.113.7") == "203.0.113.7"
+    monkeypatch.undo()
+    with pytest.raises(ConnectionError, match=r"no-such-node\.invalid: this name .* is not known"):
+        distributed.listening_address("no-such-node.invalid")
 
 
 def test_agreement_is_known_to_all_one_call_later(ranks):

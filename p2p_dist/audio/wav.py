@@ -1,0 +1,61 @@
+"""What the header of a wav file says of its length, of which libsndfile takes little notice."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+from typing import IO
+
+_UNTOLD = 0x7FFFF000
+"""Lengths from here on, and 0, are written to a pipe by programs that can't go back: this one by sox, 2^32 - 1 by ffmpeg."""
+
+
+def whole(path: Path) -> Path | io.BytesIO:
+    """A wav file as libsndfile can read it to its end: one whose header tells of no samples, but has some, with a length.
+
+    Any other file is given back as it is.
+
+    Raises:
+        ValueError: the end is missing, which libsndfile takes no notice of: the header tells of more than there is.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        kind, form = struct.unpack("<4s4x4s", file.read(12).ljust(12))
+        if kind not in (b"RIFF", b"RF64", b"BW64") or form != b"WAVE":
+            return path
+        wide, rate, block = 0, 1, 1
+        while len(header := file.read(8)) == 8:
+            name, length = struct.unpack("<4sI", header)
+            begin = file.tell()
+            if name == b"ds64":  # lengths of 64 bits, which a file of over 4 GB needs
+                (wide,) = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))
+            elif name == b"fmt ":
+                rate, block = (max(value, 1) for value in struct.unpack("<4xI4xH", file.read(14).ljust(14, b"\0")))
+            elif name == b"data":
+                told = wide if length == 0xFFFFFFFF and kind != b"RIFF" else 0 if length >= _UNTOLD else length
+                there = size - begin
+                if told - there >= block:
+                    raise ValueError(
+                        f"{path}: cut short, its header tells of {told / rate / block:.3f} s, {there / rate / block:.3f} s are "
+                        "there: copy it again"
+                    )
+                if length or not there or _are_chunks(file, size):
+                    return path
+                file.seek(0)
+                content = bytearray(file.read())
+                content[begin - 4 : begin] = b"\xff" * 4
+                return io.BytesIO(content)
+            file.seek(begin + length + length % 2)
+    return path
+
+
+def _are_chunks(file: IO[bytes], size: int) -> bool:
+    """Whether what follows in the file are further chunks to its end, so that there really are no samples."""
+    while file.tell() < size:
+        header = file.read(8)
+        if len(header) < 8 or not all(0x20 <= byte < 0x7F for byte in header[:4]):
+            return False
+        (length,) = struct.unpack("<4xI", header)
+        file.seek(length + length % 2, io.SEEK_CUR)
+    return size <= file.tell() <= size + 1
