@@ -46,8 +46,8 @@ def state(
         queued: the jobs that Slurm has of the run; None: not known. resources: how often it may be begun again.
         shards: those of the run, where they have been looked at.
     """
-    if stages.is_done(stage, run, shards, content=False) is not None:
-        return "done"
+    if (found := stages.is_done(stage, run, shards, content=False)) is not None:
+        return found if found == stages.NOT_ASKED else "done"
     if queued is not None and stage in queued:
         job = queued[stage]
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
@@ -303,7 +303,7 @@ def show_all(found: list[dict[str, Any]]) -> None:
             table.add_row(name, "?", "can't be read", "?", "", "", "")
             reasons.append(f"{one['run']}: {one['wrong']}")
             continue
-        stage = next((name for name, text in one["stages"].items() if text != "done"), "page")
+        stage = next((name for name, text in one["stages"].items() if text not in ("done", stages.NOT_ASKED)), "page")
         state = one["stages"][stage]
         reasons += [f"{one['run']}: {stage}: {state}"] if _in_short(state) != state else []
         reasons += [f"{one['run']}: {one['wrong']}"] if one["wrong"] else []
