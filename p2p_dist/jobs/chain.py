@@ -117,6 +117,8 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
     }
     chain = []
     for stage in asked:
+        if stage in ("evaluate", "page") and resources.evaluate == "never":
+            continue
         like = stage if stage in shapes else "train"
         shape = {"account": account, "nodes": 1, "ntasks_per_node": 1, **shapes[like]}
         array = resources.evaluate_array if stage == "evaluate" else None

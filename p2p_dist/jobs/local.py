@@ -47,7 +47,7 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     for stage in stages.STAGES:
         if (found := stages.is_done(stage, run)) is not None:
-            if found == stages.SOUNDLESS:
+            if found in (stages.SOUNDLESS, stages.NOT_ASKED):
                 console.say(f"{stage}: {found}")
             elif stage != "page":
                 console.say(f"{stage}: done already ({found})")

@@ -38,8 +38,8 @@ def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None, resou
     Args:
         queued: the jobs that Slurm has of the run; None: not known. resources: how often it may be begun again.
     """
-    if stages.is_done(stage, run) is not None:
-        return "done"
+    if (found := stages.is_done(stage, run)) is not None:
+        return found if found == stages.NOT_ASKED else "done"
     if queued is not None and stage in queued:
         job = queued[stage]
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
