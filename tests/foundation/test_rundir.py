@@ -75,8 +75,19 @@ def test_a_killed_owner_owns_nothing(run):
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "-x", "a b", "x" * 101])
 def test_a_run_name_is_a_plain_folder_name(name):
-    with pytest.raises(ValueError, match="use letters"):
+    with pytest.raises(ValueError, match="is not in the folder of runs" if "/" in name else "use letters"):
         rundir.find(name)
+
+
+def test_a_run_is_found_by_its_path_too(run, monkeypatch):
+    root = run.path.parent
+    monkeypatch.setenv("P2P_RUNS", str(root))
+    monkeypatch.chdir(root.parent)
+    for name in (run.path.name, f"{root.name}/{run.path.name}", f"./{root.name}/{run.path.name}/", str(run.path)):
+        assert rundir.find(name) == rundir.find(run.path.name), name
+    for name in (f"elsewhere/{run.path.name}", f"{root.name}/../{run.path.name}", f"/{run.path.name}"):
+        with pytest.raises(ValueError, match=r"is not in the folder of runs, .*\$P2P_RUNS"):
+            rundir.find(name)
 
 
 def test_numbers_after_the_checkpoint_are_cut_and_a_half_line_is_left_out(run):
