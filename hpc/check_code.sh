@@ -3,9 +3,16 @@
 # run of this user's, writable by no other, with no file changed, missing or extra. Wants $run, the real path of the run.
 : "${run:?}"
 umask go-w
+[[ $run != *[[:cntrl:]]* ]] || { printf 'error: a control character in %q\n' "$run" >&2 && exit 2; }
 export PYTHONDONTWRITEBYTECODE=1 # what Python leaves beside the code would be extra files
-wrong=$(find "$run" "$run/config.yaml" -maxdepth 0 ! -user "$(id -u)" 2>&1
-    find "$run/code" \( ! -user "$(id -u)" -o -perm /022 -o ! -type f ! -type d \) 2>&1) || true
+# A group of this user alone may write, as many systems give one to each; p2p_dist/files.py (not_only_ours): the same.
+alone=-1 user=$(id -un)
+IFS=: read -r name _ number members <<<"$(getent group "$(getent passwd "$user" | cut -d : -f 4)")" || true
+if [ "$name" = "$user" ] && [[ ${members:-} == @(|"$user") ]]; then alone=$number; fi
+others=(! -user "$(id -u)" -o -perm /002 -o -perm /020 ! -gid "$alone")
+wrong=$(find "$run" -maxdepth 0 ! -user "$(id -u)" 2>&1
+    find "$run/config.yaml" -maxdepth 0 \( "${others[@]}" \) 2>&1
+    find "$run/code" \( "${others[@]}" -o ! -type f ! -type d \) 2>&1) || true
 [ -n "$wrong" ] || find "$run/code" -name __pycache__ -prune -exec rm -rf {} +
 # A copy that an earlier version made has no record; the launch command, typed again, writes it.
 [ -n "$wrong" ] || [ ! -e "$run/code/SHA256SUMS" ] || wrong=$(cd "$run/code" &&
@@ -13,5 +20,6 @@ wrong=$(find "$run" "$run/config.yaml" -maxdepth 0 ! -user "$(id -u)" 2>&1
 [ -z "$wrong" ] || {
     printf 'error: %s is not the code that this run began with, or others can write it: nothing was run\n%s\n' \
         "$run/code" "$wrong" >&2
+    printf 'where all of it is as you left it: chmod -R go-w %q, then type the launch command again\n' "$run" >&2
     exit 2
 }

@@ -360,8 +360,8 @@ class Resources(Where):
     """preprocessing processes (default: one a core, and at least one a node)"""
     time: str = "24:00:00"
     """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training goes on in the next"""
-    evaluate: Literal["after", "during"] = "after"
-    """when checkpoints are evaluated on Slurm: after the training, or as they appear, by a job beside it"""
+    evaluate: Literal["after", "during", "never"] = "after"
+    """when checkpoints are evaluated: after the training, or on Slurm as they appear, by a job beside it; never: not yet"""
     evaluate_array: int | None = None
     """evaluate in an array of so many jobs, which share the checkpoints (default: one job)"""
     max_requeues: int = 10

@@ -52,6 +52,12 @@ def cell(text: str) -> Text:
     return Text(_visible(text).replace("\t", "\\t"))
 
 
+def control_character(text: str) -> str | None:
+    """The first control character in a text, or other end of a line, as an escape; None: there is none."""
+    found = re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text)
+    return found[0].encode("unicode_escape").decode() if found else None
+
+
 def _visible(text: str) -> str:
     """Control characters as escapes, and those that turn the direction of writing, by which a text can show as another."""
     unseen = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import config, console, files, presets, provenance, records, snapshot, songs
+from p2p_dist import config, console, files, manifest, presets, provenance, records, snapshot, songs
 from p2p_dist.owner import Owner
 from p2p_dist.records import COUNT, Maybe
 
@@ -40,6 +41,8 @@ def runs_root() -> Path:
     root = Path(os.environ.get("P2P_RUNS") or "runs").resolve()
     if ":" in str(root):
         raise ValueError(f"{root}: runs can't lie in a folder with ':' in its path, which separates the entries of $PYTHONPATH")
+    if bad := console.control_character(str(root)):
+        raise ValueError(f"{str(root)!r}: runs can't lie in a folder with a control character ({bad}) in its path")
     if re.search("%[jtAa]", str(root)):
         raise ValueError(f"{root}: runs can't lie in a folder with %j, %t, %A or %a in its path, for which Slurm puts numbers")
     return root
@@ -137,14 +140,30 @@ class RunDir:
             raise FileNotFoundError(errno.ENOENT, cure, str(self.dataset))
         return self.path.parent.parent / "shards" / self.read_dataset()
 
+    @property
+    def shards_before(self) -> Path | None:
+        """The shards that the run was trained on until songs that training does not use changed; None: they did not."""
+        before = self._dataset().get("trained_on")
+        return None if before is None else self.path.parent.parent / "shards" / before
+
     def read_dataset(self) -> str:
         """Name of the folder of shards that the run was begun with.
 
         Raises:
             FileNotFoundError: it is not known. ValueError: the file that names it is damaged.
         """
+        return str(self._dataset()["name"])
+
+    def read_training(self) -> str | None:
+        """What `training_digest` said of the run's songs; None where the run is older than that."""
+        found = self._dataset().get("training")
+        return None if found is None else str(found)
+
+    def _dataset(self) -> dict[str, Any]:
         cure = "remove it, and type the run's launch command again: it writes it anew"
-        return str(records.read(self.dataset, {"name": records.FILE}, cure)["name"])
+        shape = {"name": records.FILE, "training?": str, "trained_on?": records.FILE}
+        found: dict[str, Any] = records.read(self.dataset, shape, cure)
+        return found
 
     def write_outcome(self, stage: str, outcome: str, message: str = "", step: int | None = None) -> None:
         """Say how this attempt of a stage ended: done, stopped (go on) or failed (don't). Decides before any exit code."""
@@ -295,10 +314,12 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
         )
     begun_with = run.read_dataset() if run.dataset.is_file() else None
     # Where it is missing, training compares the windows; before anything was learnt, songs may still come and go.
-    if None not in (begun_with, dataset) and begun_with != dataset and find_steps(run.checkpoints):
+    changed_songs = None not in (begun_with, dataset) and begun_with != dataset
+    if changed_songs and find_steps(run.checkpoints) and not _has_same_training(run, wanted.data):
         raise ValueError(
-            f"the songs are not those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
-            "put them back, or give this run another name with --run NAME"
+            f"the training songs are not those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
+            "put them back, or give this run another name with --run NAME; songs of test/ may come and go, those of valid/ "
+            "where none of train/ was held back in their place"
         )
     return presets.with_resources(saved, wanted)
 
@@ -316,15 +337,62 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
         console.say(f"note: others could write in {run.path}; now only you can")
     if not run.config.is_file():
         files.write_json(run.provenance, provenance.gather())
-    if not run.dataset.is_file() or run.read_dataset() != dataset:
-        files.write_json(run.dataset, {"name": dataset})
+    _note_dataset(run, dataset, wanted.data)
     if not run.code.is_dir():
         snapshot.take(run.code)
-    elif not snapshot.has_record(run.code):
+    elif snapshot.has_record(run.code):
+        snapshot.close(run.code)
+    else:
         snapshot.record(run.code)
         console.say(f"{run.code}, which an earlier version copied, is only yours: its files are noted in {snapshot.SUMS} there")
     files.write_text(run.config, presets.to_yaml(settings))
     return settings
+
+
+def _has_same_training(run: RunDir, data: config.Data) -> bool:
+    """Whether what training uses of the songs there are now is what the run was trained on."""
+    if data.root is None:
+        return False
+    root, known = Path(data.root), run.read_training()
+    if known is not None:
+        return training_digest(root, data) == known
+    # Of an older run only the name is known, which tells of all songs: those that were not there then are left out.
+    try:
+        content = manifest.read(run.shards)
+    except (FileNotFoundError, ValueError):
+        return False
+    there = {(split, song["name"]) for split, part in content["splits"].items() for song in part["songs"]}
+    there |= {("test", song["song"]) for song in content["left_out"]}
+    of = songs.list_songs(root, data.split_by_title)
+    found = [song for song in of if song.split == "train" or (song.split, song.name) in there]
+    return _holds_some_back(found) == _holds_some_back(of) and _dataset_name(root, data, found) == run.read_dataset()
+
+
+def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
+    """Note which shards the run has, and what training uses of its songs.
+
+    Where other songs than before are held out from a training that has begun, its evaluations are of those before: they are
+    kept under another name, and all checkpoints are to be evaluated anew.
+    """
+    note = {"name": dataset}
+    if data.root is not None and Path(data.root).is_dir():
+        note["training"] = training_digest(Path(data.root), data)
+    if run.dataset.is_file():
+        before = run.read_dataset()
+        if before == dataset and run.read_training() is not None:
+            return
+        trained_on = run.shards_before
+        if before != dataset and find_steps(run.checkpoints):
+            if trained_on is None or (run.shards / manifest.NAME).is_file():
+                trained_on = run.shards
+            if find_steps(run.evaluations):
+                names = (f"evaluations-{before}" + (f"-{n}" if n > 1 else "") for n in itertools.count(1))
+                aside = next(path for path in map(run.path.joinpath, names) if not path.exists())
+                run.evaluations.rename(aside)
+                console.say(f"songs held out from training changed: the evaluations on those before are kept in {aside}")
+        if trained_on is not None and trained_on.name != dataset and find_steps(run.checkpoints):
+            note["trained_on"] = trained_on.name
+    files.write_json(run.dataset, note)
 
 
 def step_name(step: int) -> str:
@@ -373,11 +441,33 @@ def dataset_name(root: Path, data: config.Data) -> str:
     Raises:
         ValueError: no song; see `songs.list_songs`.
     """
-    found = [file.relative_to(root) for song in songs.list_songs(root, data.split_by_title) for file in song.files()]
+    return _dataset_name(root, data, songs.list_songs(root, data.split_by_title))
+
+
+def _dataset_name(root: Path, data: config.Data, of: list[songs.Source]) -> str:
+    found = [file.relative_to(root) for song in of for file in song.files()]
     found.sort(key=lambda file: (file.parts[0] != "train", file))
     sizes = [[file.as_posix(), (root / file).stat().st_size] for file in found]
     task = re.sub(r"[^a-z]+", "-", data.task).strip("-")
     return f"{task}-{data.representation}-{files.digest([data.science(), sizes])[:12]}"
+
+
+def training_digest(root: Path, data: config.Data) -> str:
+    """12 hexadecimal digits that tell apart what training uses: as `dataset_name` does, without the songs held out.
+
+    Raises:
+        ValueError: no song; see `songs.list_songs`.
+    """
+    of = songs.list_songs(root, data.split_by_title)
+    found = sorted(file.relative_to(root) for song in of if song.split == "train" for file in song.files())
+    sizes = [[file.as_posix(), (root / file).stat().st_size] for file in found]
+    return files.digest([data.science(), _holds_some_back(of), sizes])[:12]
+
+
+def _holds_some_back(of: list[songs.Source]) -> bool:
+    """Whether some of train/ are for validation, which they are where there is no valid/."""
+    titles = [song.name for song in of if song.split == "train"]
+    return not any(song.split == "valid" for song in of) and bool(songs.validation_by_hash(titles))
 
 
 def own(run: RunDir) -> Owner:

@@ -93,9 +93,15 @@ def record(code: Path) -> None:
     A copy that the user's umask left open to a group of the user alone is closed.
     """
     _remove_caches(code)
-    for path in _tree(code):
-        path.chmod(stat.S_IMODE(path.lstat().st_mode) & ~0o022)
+    close(code)
     files.write_text(code / SUMS, _sums(_listed(code)))
+
+
+def close(code: Path) -> None:
+    """Let nobody but the user write in a copy, which `check` has found to be the user's own."""
+    for path in _tree(code):
+        if (mode := stat.S_IMODE(path.lstat().st_mode)) & 0o022:
+            path.chmod(mode & ~0o022)
 
 
 def environment(code: Path) -> dict[str, str]:

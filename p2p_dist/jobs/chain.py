@@ -10,9 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from p2p_dist import console
 from p2p_dist.config import Config, Resources, seconds_of
 from p2p_dist.jobs import site, stages
 from p2p_dist.rundir import RunDir
+
+_SOURCES = {
+    "account": "account (--account, a settings file or $SBATCH_ACCOUNT)",
+    "partition": "partition (--partition, a settings file or the site's file)",
+    "folder": "the path of the run ($P2P_RUNS)",
+    "setup": "a line made from the site's file, --container, --overlay or a path",
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,22 @@ class Job:
     parameters: dict[str, Any]
     array: int | None = None
     """so many of it, as one array"""
+
+    def __post_init__(self) -> None:
+        """Make sure that nothing in it, whatever its source, puts lines of its own into the script.
+
+        Raises:
+            ValueError: a control character; names what it stands in.
+        """
+        further = self.parameters.get("additional_parameters", {})
+        named = {"folder": self.folder, **self.parameters, **further, "command": self.command}
+        for name, value in named.items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str | Path) and (bad := console.control_character(str(text))):
+                    raise ValueError(
+                        f"the {self.stage} job: {_SOURCES.get(name, name)} has a control character ({bad}), which a job script "
+                        f"can't hold: {str(text)!r}; write it without, nothing was queued"
+                    )
 
     @property
     def partition(self) -> str | None:
@@ -93,6 +117,8 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
     }
     chain = []
     for stage in asked:
+        if stage in ("evaluate", "page") and resources.evaluate == "never":
+            continue
         like = stage if stage in shapes else "train"
         shape = {"account": account, "nodes": 1, "ntasks_per_node": 1, **shapes[like]}
         array = resources.evaluate_array if stage == "evaluate" else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from p2p_dist import processes, rundir
+from p2p_dist import processes, rundir, songs
 from p2p_dist.config import Config
 from p2p_dist.jobs import estimate, site, stages
 from p2p_dist.rundir import RunDir
@@ -25,6 +25,7 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
     Raises:
         ValueError: it can't come to its end; the message says what to change, and to what.
     """
+    check_songs(settings)
     if run.dataset.is_file() and stages.is_done("train", run) is not None:
         return []  # what is left needs one process and little room
     check_batch(settings, place, begun=run.config.is_file())
@@ -37,6 +38,38 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
     counts = windows(settings, shards)
     check_disk(run, settings, shards, counts)
     return notes(settings, counts)
+
+
+def check_songs(settings: Config) -> None:
+    """Make sure that there are songs to train on, and songs that training does not hear to evaluate on.
+
+    Raises:
+        ValueError: there are none; says where to put some, and how to go without.
+    """
+    root = Path(settings.data.root) if settings.data.root else None
+    if root is None or not root.is_dir():
+        return  # the example's song, which is laid out later
+    splits = {song.split for song in songs.list_songs(root, settings.data.split_by_title)}
+    if "train" not in splits:
+        raise ValueError(f"{root} has no training songs: put songs into {root / 'train'}")
+    wanted = settings.evaluate.split
+    held_out = splits | ({"valid"} if songs_for_validation(root, settings.data.split_by_title) else set())
+    if settings.resources.evaluate == "never" or wanted in held_out:
+        return
+    others = ", evaluate on the validation songs with --evaluate.split valid" if "valid" in held_out else ""
+    raise ValueError(
+        f"{root} has no {wanted} songs, so nothing could be evaluated: put songs that training shall not hear into "
+        f"{root / wanted}{others}, or train alone with --evaluate never: songs put there later are evaluated by the same "
+        "command with --evaluate after"
+    )
+
+
+def songs_for_validation(root: Path, split_by_title: bool) -> bool:
+    """Whether some songs are for validation."""
+    try:
+        return any(song.split == "valid" for song in songs.find_songs(root, split_by_title))
+    except (ValueError, ImportError):  # musdb, which knows MUSDB18's, need not be on a login node
+        return False
 
 
 def check_batch(settings: Config, place: site.Site, *, begun: bool) -> None:

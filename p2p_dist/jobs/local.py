@@ -47,7 +47,7 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     for stage in stages.STAGES:
         if (found := stages.is_done(stage, run)) is not None:
-            if found == stages.SOUNDLESS:
+            if found in (stages.SOUNDLESS, stages.NOT_ASKED):
                 console.say(f"{stage}: {found}")
             elif stage != "page":
                 console.say(f"{stage}: done already ({found})")
@@ -145,7 +145,7 @@ def _follow(stage: str, run: RunDir, child: subprocess.Popen[bytes], log: TextIO
                         console.say(line.rstrip("\n"))
                     elif line.startswith(_WORTH_SHOWING):
                         bar.above(line.rstrip("\n"))
-                if bar is not None and (status := _status(run)) is not None and status["what"] == stage:
+                if bar is not None and (status := _status(run)) is not None and status["what"] in (stage, "baselines"):
                     bar.follow(status.get("done", 0), status.get("total", 0), status.get("note", ""))
                 if ended:
                     if asked and child.returncode == -signal.SIGTERM:  # before it could listen: it had not begun

@@ -33,12 +33,15 @@ def plan(
     Args:
         queued: what Slurm has of it. dataset: name of its shards, where the run is not begun yet, or will take others.
     """
-    begun = run.config.is_file() and run.dataset.is_file() and dataset in (None, run.shards.name)
+    begun = run.config.is_file() and run.dataset.is_file()
+    as_before = begun and dataset in (None, run.shards.name)
     found: list[Step] = []
     for job in chain.jobs(run, settings, place):
         done = None
-        if all(step.done for step in found):  # what comes after something new is to be done again
-            if begun:
+        if job.stage == "train" and begun:  # whatever else changed: `rundir.check_begin` compares what it was trained on
+            done = stages.is_done("train", run)
+        elif all(step.done for step in found):  # what comes after something new is to be done again
+            if as_before:
                 done = stages.is_done(job.stage, run)
             elif job.stage == "preprocess" and dataset is not None:
                 done = stages.is_preprocessed(run.path.parent.parent / "shards" / dataset, trained=False)
@@ -64,9 +67,11 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
         place.check_images(wanted.resources)
         chain.check_max_gpu_hours(wanted.resources, place)
         settings = rundir.check_begin(run, wanted, dataset)
+        queued = slurm.settled_jobs(run)
+        check_not_queued(run, dataset, queued)
         for note in fits.check(run, settings, place, where, dataset):
             console.say(f"note: {note}")
-        new = [step.job for step in plan(run, settings, place, slurm.settled_jobs(run), dataset) if step.is_new]
+        new = [step.job for step in plan(run, settings, place, queued, dataset) if step.is_new]
         if dataset in making:  # by a job of a run before it
             new = [job for job in new if job.stage != "preprocess"]
         making.add(dataset)
@@ -78,6 +83,20 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
             if like not in looked_at:
                 sbatch.check(job)
             looked_at.add(like)
+
+
+def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, slurm.Queued]) -> None:
+    """Make sure that jobs which are queued or running find the shards that they were queued for.
+
+    Raises:
+        ValueError: the songs have changed since.
+    """
+    ours = [f"{stage}: job {job.number}" for stage, job in queued.items() if job.other is None]
+    if ours and dataset is not None and run.dataset.is_file() and run.read_dataset() != dataset:
+        raise ValueError(
+            f"the songs changed, and jobs of the run {run.path.name} are queued for those before ({', '.join(ours)}): let them "
+            f"end, or drop them with launch/cancel.py {run.path.name}, then type this again; nothing was queued"
+        )
 
 
 SHAPE = ("account", "partition", "time", "nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node", "exclusive")

@@ -40,6 +40,10 @@ SOUNDLESS = "left out: the songs came as pictures (npz) without their sound, so 
 """Why there is no evaluation and no page of a run whose held-out songs are ready-made pairs."""
 
 
+NOT_ASKED = "left out as --evaluate never asks (later: --evaluate after)"
+"""Why there is no evaluation and no page where none is asked for."""
+
+
 def is_soundless(content: dict[str, Any]) -> bool:
     """Whether the held-out songs of a manifest are pictures without sound."""
     held_out = [part for split, part in content["splits"].items() if split != "train"]
@@ -52,6 +56,10 @@ class Shards:
 
     content: dict[str, Any]
     whole: bool
+
+    def windows(self) -> dict[str, int]:
+        """Split -> windows."""
+        return {split: len(part["samples"]) for split, part in self.content["splits"].items()}
 
 
 def look(shards: Path) -> Shards | None:
@@ -95,7 +103,7 @@ def windows(shards: Path) -> dict[str, int]:
         found = look(shards)
     except ValueError:
         return {}
-    return {split: len(part["samples"]) for split, part in found.content["splits"].items()} if found else {}
+    return found.windows() if found else {}
 
 
 def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: bool = True) -> str | None:
@@ -108,17 +116,23 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
     try:
         shards = look(run.shards) if shards is None else shards
     except ValueError:
-        return None
-    if shards is None:
-        return None
+        shards = None
     trained = saved.find(run.checkpoints)
     if stage == "preprocess":
-        return is_preprocessed(shards, bool(trained))
+        return is_preprocessed(shards, bool(trained)) if shards is not None else None
     if stage == "train":
-        if "train" not in shards.content["splits"]:
+        # Those before have the same training songs, and are there while those of now are still made.
+        there = shards.windows() if shards is not None else {}
+        before = run.shards_before
+        count = there.get("train") or (windows(before).get("train") if before is not None else None)
+        if not count:
             return None
-        total = rundir.resolve(run).train.total_steps(len(shards.content["splits"]["train"]["samples"]))
+        total = rundir.resolve(run).train.total_steps(count)
         return f"{total} steps" if saved.newest_step(run.checkpoints, content=content) >= total else None
+    if rundir.resolve(run).resources.evaluate == "never":
+        return NOT_ASKED
+    if shards is None:
+        return None
     if is_soundless(shards.content):
         return SOUNDLESS
     evaluated = [step for step, path in rundir.find_steps(run.evaluations) if rundir.is_evaluation(path)]
@@ -137,7 +151,7 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
 def last_lines(run: RunDir) -> str:
     """What a launch that came to the end of a run says last: the best checkpoint, where one was named, and the page."""
     if not run.page.is_file():
-        return f"page {SOUNDLESS}"
+        return f"page {NOT_ASKED if rundir.resolve(run).resources.evaluate == 'never' else SOUNDLESS}"
     best = run.read_best()
     return (f"best checkpoint: {rundir.in_words(best)}\n" if best else "") + f"page: {run.page}"
 

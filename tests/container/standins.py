@@ -29,7 +29,7 @@ TRAINING = (
 def call(*command, code=0, **options):
     """Run a command from the checkout; its output. An unexpected exit code shows it."""
     done = subprocess.run(
-        command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **options
+        command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, **options
     )
     assert done.returncode == code, f"{command}: exit code {done.returncode}\n{done.stdout}"
     return done.stdout

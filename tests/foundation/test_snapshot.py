@@ -219,6 +219,36 @@ def test_a_run_with_a_link_in_it_is_not_begun(where, begun, tmp_path):
         rundir.begin(begun, SETTINGS, "songs")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another group")
+@pytest.mark.parametrize(("group", "alone"), [(0, True), (4321, False)])
+@pytest.mark.parametrize("where", ["code", "code/hpc/rank.sh", "config.yaml"])
+def test_python_and_the_batch_scripts_agree_on_groups(where, group, alone, begun):
+    """What a group can write is run where the group is of this user alone; the launcher closes it, or says how."""
+    path = begun.path / where
+    os.chown(path, -1, group)
+    path.chmod(path.stat().st_mode | 0o020)
+    for script in (batch_script(begun), template(begun)):
+        code, said, error = answer(script)
+        assert (code, said) == ((0, "would run\n") if alone else (2, "")), error
+        assert alone or f"chmod -R go-w {begun.path}".replace("'", "\\'") in error
+    if not alone:
+        with pytest.raises(ValueError, match=r"by the group 4321.*chmod -R go-w .*type"):
+            rundir.begin(begun, SETTINGS, "songs")
+        subprocess.run(["chmod", "-R", "go-w", begun.path], check=True, timeout=20)
+    rundir.begin(begun, SETTINGS, "songs")
+    assert not path.stat().st_mode & 0o022
+    assert answer(batch_script(begun))[:2] == (0, "would run\n")
+
+
+@pytest.mark.parametrize("text", [template, batch_script])
+def test_a_script_runs_nothing_in_a_folder_with_a_control_character(text, begun):
+    script = text(begun)
+    begun.path.rename(begun.path.with_name("mine\x1b"))
+    script = script.replace("/runs/mine", "/runs/mine\x1b")
+    code, said, error = answer(script)
+    assert (code, said) == (2, "") and "control character" in error, error
+
+
 def test_the_templates_check_as_the_launchers_scripts_do():
     lines = (CHECKOUT / "hpc" / "check_code.sh").read_text().split("\n", 1)[1]
     for stage in ("preprocess", "train", "evaluate"):

@@ -67,38 +67,39 @@ def place(tmp_path_factory):
         yield place
 
 
-TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "100", "--train.keep-every", "40")
+TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "60", "--train.keep-every", "40")
 
 
 def test_a_run_is_stopped_goes_on_and_is_done(place):
     run = rundir.RunDir(place / "runs" / "way")
-    first = Launcher(*TINY).until("train: 1/100")
+    first = Launcher(*TINY).until("--- preprocess")
 
     second = Launcher(*TINY)
     assert second.end() == 2 and f"process {first.process.pid}" in second.shown
 
+    first.until("train: 1/60")
     first.process.send_signal(signal.SIGINT)
     first.until("stopping train in order")
     first.process.send_signal(signal.SIGTERM)  # no second Ctrl-C
     assert first.end() == 75
     assert "launch/submit.py --nodes 2 --preset tiny --run way" in first.shown
     stopped_at = rundir.find_steps(run.checkpoints)[-1][0]
-    assert 0 < stopped_at < 100
+    assert 0 < stopped_at < 60
     assert run.read_outcome()["outcome"] == "stopped"
 
-    killed = Launcher(*TINY).until("100 steps from")
+    killed = Launcher(*TINY).until("60 steps from")
     killed.process.send_signal(signal.SIGTERM)  # as a first Ctrl-C
     killed.until("stopping train in order")
     killed.process.send_signal(signal.SIGINT)
     assert killed.end() == 130
-    assert gone(str(run.path), 5), "the second Ctrl-C leaves no process"
+    assert gone(str(run.path), 20), "the second Ctrl-C leaves no process"
 
     again = Launcher(*TINY)
     assert again.end() == 0, again.shown
     assert "preprocess: done already (1 train songs" in again.shown
     assert again.shown.splitlines()[-1] == f"page: {run.page}"
     steps = [row["step"] for row in rundir.read_metrics(run)]
-    assert steps == list(range(1, 101)), "every step once, none twice"
+    assert steps == list(range(1, 61)), "every step once, none twice"
     assert len((run.logs / "train.log").read_text().split("--- train, attempt ")) == 4, "a banner for each attempt"
     evaluated = rundir.find_steps(run.evaluations)
     assert [step for step, _ in evaluated] == [step for step, _ in rundir.find_steps(run.checkpoints)]

@@ -1,5 +1,6 @@
 """The launcher's settings, its scripts, and what it refuses; each as a user types it, without Slurm and without torch."""
 
+import dataclasses
 import json
 import math
 import os
@@ -367,6 +368,7 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
         (["--sweep"], "--sweep of nothing"),
         (["--site", "/no/such.yaml", "--cluster", "slurm", "--dry-run"], "no file /no/such.yaml"),
         (["--max-gpu-hours", "0"], "max-gpu-hours must be greater than 0"),
+        (["--cluster", "slurm", "--account", "a\n#SBATCH --wrap=x", "--dry-run"], "the preprocess job: account (--account"),
         (["--max-crash-restarts", "-1"], "max-crash-restarts must not be negative"),
     ],
 )
@@ -487,3 +489,40 @@ def test_the_example_song_is_trained_and_tested_on_its_own_sound(place, monkeypa
     other = ["--data", str(songs(place / "songs"))]
     for arguments, allowed in ((["--preset", "tiny"], True), (other, False), ([*other, "--allow-overlap"], True)):
         assert submit.parse(arguments)[0].settings.evaluate.allow_overlap is allowed
+
+
+IN_SITES = ("partition", "cpu_partition", "container", "environment", "memory_per_node", "preprocess_memory")
+IN_SCRIPTS = [
+    ("account", lambda value: ({"account": value}, {})),
+    ("$SBATCH_ACCOUNT", lambda value: os.environ.update(SBATCH_ACCOUNT=value) or ({}, {})),
+    ("partition", lambda value: ({"partition": value}, {})),
+    ("--container", lambda value: ({"container": f"/x{value}"}, {})),
+    ("--overlay", lambda value: ({"container": "/x", "overlay": f"/x{value}"}, {})),
+    ("path of the run", lambda value: rundir.RunDir(Path(f"/x{value}/r"))),
+    *(
+        (name, lambda value, name=name: ({}, {name: value}))
+        for name in ("partition", "cpu_partition", "container", "environment")
+    ),
+    *((name, lambda value, name=name: ({}, {name: value})) for name in ("memory_per_node", "preprocess_memory")),
+    ("site's file", lambda value: ({"container": "/x"}, {"container_binds": [f"/x{value}"]})),
+]
+
+
+@pytest.mark.parametrize(("source", "use"), IN_SCRIPTS)
+@pytest.mark.parametrize("character", ["\n", "\r", "\x1b", "\x85", "\u2028"])
+def test_no_control_character_gets_into_a_job_script(character, source, use, monkeypatch):
+    monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
+    found = use(f"a{character}touch /tmp/pwned")
+    run, (resources, place) = (found, ({}, {})) if isinstance(found, rundir.RunDir) else (rundir.RunDir(Path("/x/r")), found)
+    settings = config.Config(resources=config.Resources(**resources))
+    with pytest.raises(ValueError, match="has a control character") as refused:
+        chain.jobs(run, settings, dataclasses.replace(site.load("slurm"), **place))
+    assert character not in str(refused.value)
+    assert source in str(refused.value) or source in place
+
+
+@pytest.mark.parametrize("character", ["\n", "\x1b"])
+def test_runs_lie_in_no_folder_with_a_control_character(character, tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / f"a{character}b"))
+    with pytest.raises(ValueError, match="control character"):
+        rundir.runs_root()
