@@ -60,15 +60,16 @@ def evaluate(
     heard = [excerpts.cut(song, config) for song in (held_out(run.shards, config) if songs is None else songs)]
     # Processes that share begin at different songs: tasks of a job, and jobs of an array.
     place = int(os.environ.get("RANK", "0")) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
-    known = references.refer(out, run.shards, heard, config.evaluate.split, config, place)
+    # Else status.json is the training's, where both run at once.
+    alone = "P2P_CLAIMS" not in os.environ and out == run.evaluations
+    told = run.status if alone else None
+    known = references.refer(out, run.shards, heard, config.evaluate.split, config, place, told)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     mine = 0
     damaged = []
-    # Else status.json is the training's, where both run at once.
-    alone = "P2P_CLAIMS" not in os.environ and out == run.evaluations
-    with console.Progress("evaluate", 1, status=run.status if alone else None) as progress:
+    with console.Progress("evaluate", 1, status=told) as progress:
         for item, left in take(run, config, only, out):
             try:
                 generator = generate.load(checkpoint.load_generator(item), config, device)
