@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import time
 
 import pytest
@@ -243,6 +244,17 @@ def test_without_locks_a_killed_owner_owns_nothing_once_its_children_are_gone(ru
             break
         time.sleep(0.05)
     rundir.own(run).close()
+
+
+def test_without_locks_a_child_that_works_on_keeps_what_its_parent_gives_up(run, no_locks):
+    first = rundir.own(run)
+    child = subprocess.Popen(["sleep", "60"], pass_fds=[first.descriptor])
+    first.close()
+    assert (run.path / ".owner-link").exists(), "another machine sees that somebody is at work"
+    child.kill()
+    child.wait()
+    rundir.own(run).close()
+    assert not (run.path / ".owner-link").exists()
 
 
 def test_without_locks_another_machines_owner_is_left_alone(run, no_locks):
