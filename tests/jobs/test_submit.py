@@ -358,7 +358,7 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
         (["--run", ""], "use letters"),
         (["--nodes", "2", "--run=x", "--task", "bass"], "--preset demo for the example song"),
         (["--train.l1-weight", "nan"], "l1-weight"),
-        (["--run", "../up"], "use letters"),
+        (["--run", "../up"], "is not in the folder of runs"),
         (["--config", "/no/such.yaml"], "no file /no/such.yaml"),
         (["--train.learning-rate", "fast"], "learning-rate"),
         (["--time", "soon"], "1:30:00"),
