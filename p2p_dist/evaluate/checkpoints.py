@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from p2p_dist import console, files, processes
+from p2p_dist import console, files, manifest, processes
 from p2p_dist.audio.spectrogram import power_to_db
 from p2p_dist.config import Config
 from p2p_dist.data import pairs
@@ -116,15 +116,17 @@ def held_out(dataset: Path, config: Config) -> list[HeldOut]:
     """The songs that are measured: those that are reported, and validation songs, on which a checkpoint is chosen.
 
     Raises:
-        ValueError: there is none to report.
+        ValueError: there is none to report, or all were trained on.
     """
-    reported, most = config.evaluate.split, config.evaluate.songs
-    found = excerpts.from_shards(dataset, reported, most)
+    reported, most, allowed = config.evaluate.split, config.evaluate.songs, config.evaluate.allow_overlap
+    if not allowed:
+        manifest.check_unseen(manifest.read(dataset), reported)
+    found = excerpts.from_shards(dataset, reported, most, allowed)
     if not found:
         raise ValueError(
             f"{dataset} has no {reported} songs: evaluation needs some that training does not see; put them into {reported}/"
         )
-    return found if reported == ranking.CHOOSING else [*found, *excerpts.from_shards(dataset, ranking.CHOOSING, most)]
+    return found if reported == ranking.CHOOSING else [*found, *excerpts.from_shards(dataset, ranking.CHOOSING, most, allowed)]
 
 
 def _evaluate_one(

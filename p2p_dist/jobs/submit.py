@@ -213,6 +213,8 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     else:
         data = dataclasses.replace(command.settings.data, root=str(example_folder()))
     settings = dataclasses.replace(command.settings, data=data)
+    if data.root == str(example_folder()):  # which is trained and tested on the same sound
+        settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=True))
     if (named := settings.resources.site) is not None:  # found again from any folder
         named = str(Path(named).expanduser().absolute())
         settings = dataclasses.replace(settings, resources=dataclasses.replace(settings.resources, site=named))
