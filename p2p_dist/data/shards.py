@@ -26,8 +26,8 @@ from typing import Any
 
 from p2p_dist import console, files, owner, processes, records, songs
 from p2p_dist.config import Data
-from p2p_dist.data import index
-from p2p_dist.data.card import card
+from p2p_dist.data import index, overlap
+from p2p_dist.data.card import card, overlapping
 from p2p_dist.data.song import PARTS, Result, Work, make_song, read_record
 
 __all__ = ["Result", "preprocess", "preprocess_all"]
@@ -227,12 +227,17 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
     if not kinds:
         raise ValueError("\n  ".join([f"none of {len(work)} songs could be read:", *(why for _, why in left_out)]))
     ((dtype, shape),) = kinds
+    same = overlap.training_songs(finished)
     splits: dict[str, Any] = {}
     for split in songs.SPLITS:
         part = [record for record in finished if record["split"] == split]
         if any(record["shard"] for record in part):
             splits[split] = {
-                "songs": [{"name": r["song"], "key": r["key"], "seconds": r["seconds"]} for r in part],
+                "songs": [
+                    {"name": r["song"], "key": r["key"], "seconds": r["seconds"]}
+                    | ({"same_as": titles} if split != "train" and (titles := same.get((split, r["key"]))) else {})
+                    for r in part
+                ],
                 "shards": [record["shard"] for record in part if record["shard"]],
                 "audio": [record["audio"] for record in part if record["audio"]],
                 "samples": [sample for record in part for sample in record["samples"]],
@@ -247,6 +252,8 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
         "splits": splits,
     }
     _remove_others(out, work)
+    for line in overlapping(manifest):
+        console.complain(f"warning: {console.one_line(line)}; it is left out of the figures unless --allow-overlap is given")
     files.write_text(out / "DATASET.md", card(manifest, finished))
     index.write_manifest(out, manifest)
 

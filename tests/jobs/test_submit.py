@@ -482,6 +482,15 @@ def test_queued_jobs_are_known_by_their_comment(tmp_path, monkeypatch):
         slurm.queued_jobs(rundir.RunDir(link))
 
 
+def test_the_example_song_is_trained_and_tested_on_its_own_sound(place, monkeypatch):
+    """It is the only one whose figures come without asking; of other songs, --allow-overlap asks for them."""
+    monkeypatch.setenv("P2P_RUNS", str(place / "runs"))
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
+    other = ["--data", str(songs(place / "songs"))]
+    for arguments, allowed in ((["--preset", "tiny"], True), (other, False), ([*other, "--allow-overlap"], True)):
+        assert submit.parse(arguments)[0].settings.evaluate.allow_overlap is allowed
+
+
 IN_SITES = ("partition", "cpu_partition", "container", "environment", "memory_per_node", "preprocess_memory")
 IN_SCRIPTS = [
     ("account", lambda value: ({"account": value}, {})),
