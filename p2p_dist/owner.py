@@ -65,9 +65,9 @@ class Owner:
 
     def close(self) -> None:
         """Give this process's hold up."""
-        if self.link is not None:
-            self.link.unlink(missing_ok=True)
         os.close(self.descriptor)
+        if self.link is not None and not _is_open(self.link):  # by a child that is still at work
+            self.link.unlink(missing_ok=True)
 
 
 def take_link(path: Path, what: str, look: str) -> int:
@@ -130,18 +130,25 @@ def _alone(guard: Path) -> Iterator[None]:
 def _is_left_behind(path: Path) -> bool:
     """Whether the process that made this file ran here and is gone, with all that inherited the file."""
     owner = _read(_content(path))
-    if owner.get("host") != socket.gethostname() or _start(owner["process"]) == owner.get("start", -1):
+    if owner.get("host") != socket.gethostname():
         return False
+    if _start(owner["process"]) == owner.get("start", -1) and owner["process"] != os.getpid():
+        return False
+    return not _is_open(path)
+
+
+def _is_open(path: Path) -> bool:
+    """Whether a process of this user's, on this machine, has a file open; those of others can't be looked into."""
     try:
         own = path.stat()
     except FileNotFoundError:
-        return False
+        return True  # given up just now: nothing is left to remove
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             found = descriptor.stat()
             if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
-                return False
-    return True
+                return True
+    return False
 
 
 def _content(path: Path) -> bytes:

@@ -324,7 +324,7 @@ def _in_short(state: str) -> str:
 def runs(names: list[str]) -> list[RunDir]:
     """The runs of these names, or all there are."""
     if names:
-        return [rundir.find(Path(name).name if Path(name).is_dir() else name) for name in names]
+        return [rundir.find(name) for name in names]
     return [RunDir(path.parent.resolve()) for path in sorted(rundir.runs_root().glob("*/config.yaml"))]
 
 

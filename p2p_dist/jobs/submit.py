@@ -78,13 +78,13 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
         command, run = parse(line)
         dataset = lay_out(command.settings)
         rundir.check_begin(run, command.settings, dataset)
-        owner = rundir.own(run)
-        settings = begin(run, command.settings, dataset)
-        if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
-            console.say("note: one machine does one stage after the other, so checkpoints are evaluated after the training")
-        if settings.resources.max_gpu_hours is not None:
-            console.say("note: on one machine nothing is billed, so --max-gpu-hours counts nothing")
-        code = max(code, local.run(run, settings, owner, again(line)))
+        with contextlib.closing(rundir.own(run)) as owner:
+            settings = begin(run, command.settings, dataset)
+            if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
+                console.say("note: one machine does one stage after the other, so checkpoints are evaluated after the training")
+            if settings.resources.max_gpu_hours is not None:
+                console.say("note: on one machine nothing is billed, so --max-gpu-hours counts nothing")
+            code = max(code, local.run(run, settings, owner, again(line)))
         if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
             break
     return code

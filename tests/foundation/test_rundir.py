@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import time
 
 import pytest
@@ -75,8 +76,19 @@ def test_a_killed_owner_owns_nothing(run):
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "-x", "a b", "x" * 101])
 def test_a_run_name_is_a_plain_folder_name(name):
-    with pytest.raises(ValueError, match="use letters"):
+    with pytest.raises(ValueError, match="is not in the folder of runs" if "/" in name else "use letters"):
         rundir.find(name)
+
+
+def test_a_run_is_found_by_its_path_too(run, monkeypatch):
+    root = run.path.parent
+    monkeypatch.setenv("P2P_RUNS", str(root))
+    monkeypatch.chdir(root.parent)
+    for name in (run.path.name, f"{root.name}/{run.path.name}", f"./{root.name}/{run.path.name}/", str(run.path)):
+        assert rundir.find(name) == rundir.find(run.path.name), name
+    for name in (f"elsewhere/{run.path.name}", f"{root.name}/../{run.path.name}", f"/{run.path.name}"):
+        with pytest.raises(ValueError, match=r"is not in the folder of runs, .*\$P2P_RUNS"):
+            rundir.find(name)
 
 
 def test_numbers_after_the_checkpoint_are_cut_and_a_half_line_is_left_out(run):
@@ -232,6 +244,17 @@ def test_without_locks_a_killed_owner_owns_nothing_once_its_children_are_gone(ru
             break
         time.sleep(0.05)
     rundir.own(run).close()
+
+
+def test_without_locks_a_child_that_works_on_keeps_what_its_parent_gives_up(run, no_locks):
+    first = rundir.own(run)
+    child = subprocess.Popen(["sleep", "60"], pass_fds=[first.descriptor])
+    first.close()
+    assert (run.path / ".owner-link").exists(), "another machine sees that somebody is at work"
+    child.kill()
+    child.wait()
+    rundir.own(run).close()
+    assert not (run.path / ".owner-link").exists()
 
 
 def test_without_locks_another_machines_owner_is_left_alone(run, no_locks):

@@ -203,7 +203,9 @@ def test_a_mistake_is_one_line(run):
     for command, arguments, said in (
         ("status", ("yours",), "no run yours in"),
         ("cancel", ("yours",), "no run yours in"),
-        ("status", ("../up",), "use letters"),
+        ("status", ("../up",), "is not in the folder of runs"),
+        ("cancel", ("../up",), "is not in the folder of runs"),
+        ("status", ("up!",), "use letters"),
     ):
         done = show(command, *arguments)
         assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
