@@ -286,6 +286,13 @@ def test_clips_are_short_and_made_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert {soundfile.info(path).frames for path in clips(run).values()} == {round(0.3 * RATE)}
 
 
+def test_clips_have_a_common_gain_only_where_all_gains_are_known() -> None:
+    assert media.common_gain([{"gain_db": -6.0}, {"gain_db": -1.4}], {"gain_db": -1.4}) == -6.0
+    assert media.common_gain([{}, {"gain_db": 0.0}], {"gain_db": 0.0, "unrecorded_gain_db": -3.1}) == -3.1
+    assert media.common_gain([{}], {"gain_db": 0.0}) is None
+    assert media.common_gain([{"gain_db": 0.0}], {}) is None
+
+
 def test_a_clip_has_fifteen_seconds_at_most(tmp_path: Path) -> None:
     run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=15.5)
     words = page.write(run, settings).read_text(encoding="utf-8")
