@@ -312,6 +312,8 @@ class Evaluate:
     """of Griffin-Lim, from spectrogram to sound"""
     seeds: int = 2
     """generations of each song, each from other noise, whose measures are averaged; the first is heard"""
+    allow_overlap: Annotated[bool, tyro.conf.arg(aliases=["--allow-overlap"])] = resource(False)
+    """measure also held-out songs that have the sound of a training song, of which figures say nothing of other songs"""
     time_weight: float = 1.0
     """in the score that ranks checkpoints: of being in time"""
     real_weight: float = 1.0

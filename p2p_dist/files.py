@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import hashlib
@@ -183,6 +184,31 @@ def open_ours(path: Path, flags: int) -> int:
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file: remove it, then try again", str(path))
     return descriptor
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that only the user can look into, in a place where all can write; or close the one that is there.
+
+    Raises:
+        OSError: what is there is no folder, a link, or another user's.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise OSError(error.errno, "a link or a file, not the folder that belongs there: remove it", str(path)) from None
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid():
+            said = f"belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}, and is not used"
+            raise OSError(errno.EPERM, said, str(path))
+        if status.st_mode & 0o077:
+            os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
 
 
 def remove_tree(folder: Path) -> None:

@@ -20,7 +20,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 _SOUND = {"name": FILE, "bytes": COUNT, "sha256": _SHA256}
 _SHARD = {**_SOUND, "samples": COUNT}
 _PART = {
-    "songs": [{"name": str, "key": KEY, "seconds": float}],
+    "songs": [{"name": str, "key": KEY, "seconds": float, "same_as?": [str]}],
     "shards": [_SHARD],
     "audio": [_SOUND],
     "samples": [None],
@@ -48,6 +48,7 @@ RECORD = {
     **dict.fromkeys(("silent_windows", "silent_dropped", "padded_windows", "copies"), COUNT),
     "filled?": float,
     "by_position?": bool,
+    "fingerprint?": Maybe(str),
     "dtype": Maybe(_SHAPE["dtype"]),
     "shape": Maybe([COUNT]),
     "shard": Maybe(_SHARD),
@@ -78,6 +79,30 @@ def read(folder: Path) -> dict[str, Any]:
         raise files.DamagedError(f"{path} is damaged: {wrong or 'it has other splits'}; {again}")
     assert isinstance(found, dict)
     return found
+
+
+def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
+    """Key of each song of a held-out split that was trained on, too -> titles of those training songs.
+
+    Nothing is known of datasets that earlier versions made.
+    """
+    songs = content["splits"].get(split, {}).get("songs", [])
+    return {song["key"]: song["same_as"] for song in songs if song.get("same_as")}
+
+
+def check_unseen(content: dict[str, Any], split: str) -> None:
+    """Make sure that there are songs to report figures of that were not trained on.
+
+    Raises:
+        ValueError: all were.
+    """
+    songs = content["splits"].get(split, {}).get("songs", [])
+    if songs and len(overlap(content, split)) == len(songs):
+        named = ", ".join(song["name"] for song in songs[:3]) + (" ..." if len(songs) > 3 else "")
+        raise ValueError(
+            f"all {split} songs have the sound of training songs ({named}), so figures would say nothing of other songs: "
+            f"put others into {split}/, or give --allow-overlap"
+        )
 
 
 def _wrong_rows(part: dict[str, Any]) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from pathlib import Path
@@ -112,6 +113,13 @@ def from_saved(path: Path) -> Config:
     Raises:
         ValueError: see `from_yaml`.
     """
+    about = path.stat()
+    return _from_saved(path, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _from_saved(path: Path, *_: int) -> Config:
+    """Read once by a process: of a file that changes, one of the further numbers does too."""
     return from_yaml(path, saved=True)
 
 
@@ -146,11 +154,17 @@ def _with_implied(part: Any) -> Any:
     return dataclasses.replace(part, **changed)
 
 
+@functools.cache
+def _kinds(part: type) -> dict[str, Any]:
+    """Name -> type of the settings of one part, evaluated once: it takes longer than all else here."""
+    return typing.get_type_hints(part)
+
+
 def _merge(base: Any, values: Any, where: str) -> Any:
     """`base` with the fields named in `values` replaced, all the way down."""
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be a list of names and values")
-    kinds = typing.get_type_hints(type(base))
+    kinds = _kinds(type(base))  # type: ignore[arg-type]  # a class can be hashed, whatever its instances are
     changed = {}
     for name, value in values.items():
         full = f"{where}.{name}" if where else str(name)

@@ -246,9 +246,17 @@ def default_name(wanted: config.Config) -> str:
 def find(name: str) -> RunDir:
     """The run called `name`, there or not, by its real path: shards lie beside the folder that it really is in.
 
+    Args:
+        name: or the path of a run that is in the folder of runs.
+
     Raises:
-        ValueError: not a name for a folder.
+        ValueError: not a name for a folder, or the path of another folder.
     """
+    if "/" in name:
+        path = Path(name).expanduser().absolute()
+        if path.parent.resolve() != runs_root().resolve():
+            raise ValueError(f"{name} is not in the folder of runs, {runs_root()}: name another with $P2P_RUNS")
+        name = path.name
     if not RUN_NAME.fullmatch(name):
         raise ValueError(f"run {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
     path = runs_root() / name

@@ -46,6 +46,9 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
                 lines.append(f"| {split} | {side} | {low:.1f} | {middle:.1f} | {high:.1f} | {len(levels) - len(found)} |")
     lines += ["", "Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."]
     lines += [text for told in _of_the_files(records) for text in ("", told)]
+    if same := overlapping(manifest):
+        lines += ["", "Held out, and yet trained on; left out of the figures unless --allow-overlap is given:", ""]
+        lines += [f"- {one_line(line)}" for line in same]
     titles = Counter(record["song"] for record in records)
     if twice := sorted(title for title, count in titles.items() if count > 1):
         lines += ["", f"Titles that come more than once, and count as different songs: {', '.join(map(one_line, twice))}."]
@@ -55,6 +58,16 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
         lines += [one_line(f"- {item['song']}: {item['reason']}") for item in manifest["left_out"]]
     lines += ["", "The licence of the songs holds for what is made of them. MUSDB18 is for non-commercial, educational use."]
     return "\n".join(lines) + "\n"
+
+
+def overlapping(manifest: dict[str, Any]) -> list[str]:
+    """A line for each held-out song that is a training song, too."""
+    return [
+        f"{song['name']} ({split}) has the sound of {', '.join(song['same_as'])} (train)"
+        for split, part in manifest["splits"].items()
+        for song in part["songs"]
+        if song.get("same_as")
+    ]
 
 
 def _of_the_files(records: list[dict[str, Any]]) -> list[str]:

@@ -272,7 +272,7 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> Path:
     """Copy the shards of one split into the node's memory, each read once and its sha256 checked on the way.
 
-    Every process of a node may call it: the first copies, the others wait at its lock.
+    Every process of a node may call it: the first copies, the others wait at its lock and compare.
 
     Returns:
         the folder of the copy, to be given to `Index`.
@@ -285,11 +285,18 @@ def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> P
 
     content = read_manifest(folder)
     part = content["splits"][split]
-    copy = memory / f"p2p_dist-{os.getuid()}" / f"{files.digest(content)[:16]}-{split}"
-    copy.mkdir(parents=True, exist_ok=True)
-    with (copy / ".lock").open("w") as lock:
+    ours = memory / f"p2p_dist-{os.getuid()}"
+    copy = ours / f"{files.digest(content)[:16]}-{split}"
+    memory.mkdir(parents=True, exist_ok=True)
+    try:
+        files.private_folder(ours)
+        files.private_folder(copy)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; or use --data.stage none", error.filename) from error
+    lock = files.open_ours(copy / ".lock", os.O_WRONLY)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        missing = [s for s in part["shards"] if not (copy / s["name"]).is_file()]
+        missing = [s for s in part["shards"] if not _is_copied(copy / s["name"], s)]
         needed, free = sum(s["bytes"] for s in missing), shutil.disk_usage(memory).free
         if needed > 0.9 * free:
             raise OSError(
@@ -304,6 +311,16 @@ def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> P
                         target.write(block)
                 if found.hexdigest() != shard["sha256"]:
                     raise ValueError(f"{folder / shard['name']} differs from its manifest (sha256): preprocess it again")
-        if not (copy / MANIFEST).is_file():
-            files.write_json(copy / MANIFEST, content)
+        path = copy / MANIFEST
+        if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != files.json_text(content):
+            files.write_json(path, content)
+    finally:
+        os.close(lock)
     return copy
+
+
+def _is_copied(path: Path, shard: dict[str, Any]) -> bool:
+    """Whether a shard is in the node's memory as its manifest says, whoever wrote it there."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != shard["bytes"]:
+        return False
+    return files.sha256_file(path) == shard["sha256"]

@@ -24,10 +24,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import console, files, processes, records, songs
+from p2p_dist import console, files, owner, processes, records, songs
 from p2p_dist.config import Data
-from p2p_dist.data import index
-from p2p_dist.data.card import card
+from p2p_dist.data import index, overlap
+from p2p_dist.data.card import card, overlapping
 from p2p_dist.data.song import PARTS, Result, Work, make_song, read_record
 
 __all__ = ["Result", "preprocess", "preprocess_all"]
@@ -184,7 +184,7 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
 def _claim(root: Path, out: Path, data: Data, *, shared: bool) -> Iterator[None]:
     """Hold `out` while it is worked on; write down what it is made of, or refuse it if that is something else."""
     (out / PARTS).mkdir(exist_ok=True)
-    descriptor = os.open(out / PARTS / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor, link = files.open_ours(out / PARTS / ".lock", os.O_RDWR), None
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
@@ -192,11 +192,22 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool) -> Iterator[None]
         except BlockingIOError:
             console.say(f"{out} is being made by another process: waiting for it")
             fcntl.flock(descriptor, kind)
+        except OSError as error:
+            if error.errno not in owner.NO_LOCKS:
+                raise OSError(error.errno, error.strerror, str(out / PARTS / ".lock")) from error
+            if shared:
+                console.say(f"note: the file system of {out} has no locks: begin no other preprocessing there meanwhile")
+            else:
+                where = out / PARTS / ".lock-link"
+                link = where, owner.take_link(where, f"{out} is being made", "wait for it")
         _refuse(root, out, data)  # again: another may have begun it with other settings
         if not (out / PARTS / SETTINGS).is_file():
             files.write_json(out / PARTS / SETTINGS, data.science())
         yield
     finally:
+        if link is not None:
+            link[0].unlink(missing_ok=True)
+            os.close(link[1])
         os.close(descriptor)
 
 
@@ -216,12 +227,17 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
     if not kinds:
         raise ValueError("\n  ".join([f"none of {len(work)} songs could be read:", *(why for _, why in left_out)]))
     ((dtype, shape),) = kinds
+    same = overlap.training_songs(finished)
     splits: dict[str, Any] = {}
     for split in songs.SPLITS:
         part = [record for record in finished if record["split"] == split]
         if any(record["shard"] for record in part):
             splits[split] = {
-                "songs": [{"name": r["song"], "key": r["key"], "seconds": r["seconds"]} for r in part],
+                "songs": [
+                    {"name": r["song"], "key": r["key"], "seconds": r["seconds"]}
+                    | ({"same_as": titles} if split != "train" and (titles := same.get((split, r["key"]))) else {})
+                    for r in part
+                ],
                 "shards": [record["shard"] for record in part if record["shard"]],
                 "audio": [record["audio"] for record in part if record["audio"]],
                 "samples": [sample for record in part for sample in record["samples"]],
@@ -236,6 +252,8 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
         "splits": splits,
     }
     _remove_others(out, work)
+    for line in overlapping(manifest):
+        console.complain(f"warning: {console.one_line(line)}; it is left out of the figures unless --allow-overlap is given")
     files.write_text(out / "DATASET.md", card(manifest, finished))
     index.write_manifest(out, manifest)
 

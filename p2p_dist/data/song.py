@@ -22,7 +22,7 @@ from p2p_dist import files, manifest, records
 from p2p_dist.audio import stems
 from p2p_dist.audio.stems import Sum
 from p2p_dist.config import Data, parse_task
-from p2p_dist.data import augment, foreign, index, pairs, tar
+from p2p_dist.data import augment, foreign, index, overlap, pairs, tar
 from p2p_dist.data.tar import Sample
 from p2p_dist.songs import Source
 
@@ -108,6 +108,8 @@ class _Sound:
     """seconds of silence at the end of a stem that was shorter than the others"""
     by_position: bool = False
     """whether stems are streams that the file does not name"""
+    fingerprint: str | None = None
+    """see `overlap.fingerprint`; None of ready-made pairs"""
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -196,7 +198,8 @@ def _write_song(item: Work, out: Path, data: Data, rate: int, parts: list[Sum]) 
     about = {"song": item.source.name, "split": split, "task": data.task}
     levels = {"input": _db(heard), "target": _db(made)}
     filled, by_position = max(heard.filled, made.filled) / rate, heard.by_position or made.by_position
-    sound = _Sound(rate, len(made.sound) / rate, heard.clipped + made.clipped, levels, filled, by_position)
+    known_by = overlap.fingerprint([heard.sound, made.sound], rate)
+    sound = _Sound(rate, len(made.sound) / rate, heard.clipped + made.clipped, levels, filled, by_position, known_by)
     if split != "train":
         # Rounded to what the file will hold, so that pictures made of it are those in the shards, bit for bit.
         gain = 2.0 ** max(0, int(np.ceil(np.log2(max(heard.peak, made.peak, 1e-9)))))
@@ -270,6 +273,7 @@ def _finish(
         "levels": sound.levels,
         "filled": sound.filled,
         "by_position": sound.by_position,
+        "fingerprint": sound.fingerprint,
         **counts,
         "dtype": rows[0]["dtype"] if rows else None,
         "shape": rows[0]["shape"] if rows else None,

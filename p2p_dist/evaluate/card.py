@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from p2p_dist import console, files, records
 from p2p_dist.config import Config, parse_task
+from p2p_dist.console import one_line
+from p2p_dist.data.card import overlapping
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.evaluate.metrics import BELOW_ZERO, MEASURES, REPORTED, is_pitched, shown
@@ -43,7 +45,7 @@ def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any
     lines += ["that is added to it. It is a U-Net trained against a discriminator on patches (Pix2Pix, Isola et al. 2017)."]
     lines += ["", "| | |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in facts]
-    lines += ["", "## Trained on", "", *_trained_on(run)]
+    lines += ["", "## Trained on", "", *_trained_on(run, config)]
     lines += ["", "## How it measures", "", *_figures(config, best, evaluated[best["step"]], baselines)]
     lines += ["", "## What it is for, and what not", ""]
     lines += [
@@ -112,7 +114,7 @@ def _sha256(folder: Path) -> str:
     return str(records.read(meta, shape)["files"]["generator.safetensors"]["sha256"])
 
 
-def _trained_on(run: RunDir) -> list[str]:
+def _trained_on(run: RunDir, config: Config) -> list[str]:
     manifest = read_manifest(run.shards)
     lines = ["| split | songs | hours | windows |", "| --- | --- | --- | --- |"]
     for split, part in manifest["splits"].items():
@@ -126,6 +128,9 @@ def _trained_on(run: RunDir) -> list[str]:
             "",
             f"Trained and tested on the same titles, so its figures say nothing of other songs: {', '.join(overlap)}.",
         ]
+    if same := overlapping(manifest):
+        counted = "counted in the figures, which say nothing of other songs" if config.evaluate.allow_overlap else "left out"
+        lines += ["", f"Held out, and yet trained on, so {counted}:", "", *(f"- {one_line(line)}" for line in same)]
     return lines
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from p2p_dist import console, files, processes
+from p2p_dist import console, files, manifest, processes
 from p2p_dist.audio.spectrogram import power_to_db
 from p2p_dist.config import Config
 from p2p_dist.data import pairs
@@ -60,15 +60,16 @@ def evaluate(
     heard = [excerpts.cut(song, config) for song in (held_out(run.shards, config) if songs is None else songs)]
     # Processes that share begin at different songs: tasks of a job, and jobs of an array.
     place = int(os.environ.get("RANK", "0")) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
-    known = references.refer(out, run.shards, heard, config.evaluate.split, config, place)
+    # Else status.json is the training's, where both run at once.
+    alone = "P2P_CLAIMS" not in os.environ and out == run.evaluations
+    told = run.status if alone else None
+    known = references.refer(out, run.shards, heard, config.evaluate.split, config, place, told)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     mine = 0
     damaged = []
-    # Else status.json is the training's, where both run at once.
-    alone = "P2P_CLAIMS" not in os.environ and out == run.evaluations
-    with console.Progress("evaluate", 1, status=run.status if alone else None) as progress:
+    with console.Progress("evaluate", 1, status=told) as progress:
         for item, left in take(run, config, only, out):
             try:
                 generator = generate.load(checkpoint.load_generator(item), config, device)
@@ -115,15 +116,17 @@ def held_out(dataset: Path, config: Config) -> list[HeldOut]:
     """The songs that are measured: those that are reported, and validation songs, on which a checkpoint is chosen.
 
     Raises:
-        ValueError: there is none to report.
+        ValueError: there is none to report, or all were trained on.
     """
-    reported, most = config.evaluate.split, config.evaluate.songs
-    found = excerpts.from_shards(dataset, reported, most)
+    reported, most, allowed = config.evaluate.split, config.evaluate.songs, config.evaluate.allow_overlap
+    if not allowed:
+        manifest.check_unseen(manifest.read(dataset), reported)
+    found = excerpts.from_shards(dataset, reported, most, allowed)
     if not found:
         raise ValueError(
             f"{dataset} has no {reported} songs: evaluation needs some that training does not see; put them into {reported}/"
         )
-    return found if reported == ranking.CHOOSING else [*found, *excerpts.from_shards(dataset, ranking.CHOOSING, most)]
+    return found if reported == ranking.CHOOSING else [*found, *excerpts.from_shards(dataset, ranking.CHOOSING, most, allowed)]
 
 
 def _evaluate_one(

@@ -7,7 +7,7 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -25,9 +25,9 @@ class Command:
     """
 
     run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="RUN")] = None
-    """name of the run, a folder in ./runs or $P2P_RUNS"""
-    checkpoints: tuple[int, ...] = ()
-    """their steps (default: all that have no evaluation yet)"""
+    """name of the run, a folder in ./runs or $P2P_RUNS, or its path"""
+    checkpoints: tuple[int | Literal["best"], ...] = ()
+    """their steps, or best (default: all that have no evaluation yet)"""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """folder of other songs, laid out like MUSDB18: measured into RUN/measured/, the run's own evaluations stay as they are"""
     files: Annotated[str | None, tyro.conf.arg(metavar="PATTERN")] = None
@@ -98,12 +98,13 @@ def _digits(name: str) -> int:
 
 def _measure_run(command: Command, run: rundir.RunDir) -> tuple[dict[str, Any], bool]:
     settings = rundir.resolve(run)
+    only = _steps(run, command.checkpoints)
     from p2p_dist.evaluate import checkpoints, excerpts, page, ranking
 
     if command.data is None:
         out = run.evaluations
         with closing(rundir.own(run)):  # the launcher evaluates, too
-            checkpoints.evaluate(run, settings, command.checkpoints)
+            checkpoints.evaluate(run, settings, only)
             page.write(run, settings)
     else:
         root = command.data.expanduser().absolute()
@@ -112,10 +113,24 @@ def _measure_run(command: Command, run: rundir.RunDir) -> tuple[dict[str, Any], 
         held_out = excerpts.from_folder(root, settings, settings.evaluate.songs)
         what = f"the run {run.path.name} is being measured on the songs in {root}"
         with closing(Owner(out, what, f"its figures come into {out}")):
-            checkpoints.evaluate(run, settings, command.checkpoints, held_out, out)
+            checkpoints.evaluate(run, settings, only, held_out, out)
     read = ranking.read(out)
     assert read is not None
-    return _summary(run, settings, out, *read, command.checkpoints), is_pitched(settings.data.task)
+    return _summary(run, settings, out, *read, only), is_pitched(settings.data.task)
+
+
+def _steps(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...]:
+    """The steps that are asked for; `best` is the one that the evaluations of the run have named.
+
+    Raises:
+        ValueError: none has been named yet.
+    """
+    best = run.read_best() if "best" in asked else None
+    if "best" in asked and best is None:
+        raise ValueError(
+            f"no best checkpoint of the run {run.path.name} is known yet: evaluate it first, without --checkpoints"
+        )
+    return tuple(dict.fromkeys(best["step"] if best is not None and step == "best" else int(step) for step in asked))
 
 
 def _summary(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from p2p_dist import files, records
+from p2p_dist import files, manifest, records
 from p2p_dist.audio import stems
 from p2p_dist.audio.beats import Beats, track
 from p2p_dist.audio.stems import mono
@@ -84,17 +84,23 @@ def peak(*sounds: np.ndarray) -> float:
     return max(float(np.abs(sound).max(initial=0)) for sound in sounds)
 
 
-def from_shards(dataset: Path, split: str, most: int) -> list[HeldOut]:
-    """At most so many songs of one split, of which the shards have the sound; none where there is no such split."""
-    part = read_manifest(dataset)["splits"].get(split)
+def from_shards(dataset: Path, split: str, most: int, allow_overlap: bool = True) -> list[HeldOut]:
+    """At most so many songs of one split, of which the shards have the sound; none where there is no such split.
+
+    Args:
+        allow_overlap: those with the sound of a training song, too.
+    """
+    content = read_manifest(dataset)
+    part = content["splits"].get(split)
     if part is None:
         return []
+    trained = {} if allow_overlap else manifest.overlap(content, split)
     shards = {song["key"]: f"audio-{split}-{song['key']}.tar" for song in part["songs"]}
     digests = {shard["name"]: shard["sha256"] for shard in part["audio"]}  # ready-made pairs have none
     return [
         HeldOut(song["name"], song["key"], split, functools.partial(read_sound, dataset / name, song["key"], digests[name]))
         for song in part["songs"]
-        if (name := shards[song["key"]]) in digests
+        if (name := shards[song["key"]]) in digests and song["key"] not in trained
     ][:most]
 
 

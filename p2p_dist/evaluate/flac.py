@@ -39,14 +39,14 @@ def write(path: Path, sound: np.ndarray, rate: int, bits: int, begins: int, gain
 
     Args:
         bits: of a sample, 16 or 24. begins: samples of the song before it. gain: dB; None where it is not known and the
-            sound is written as it is.
+            sound is written as it is. What is beyond 1 even so is clipped (by libsndfile).
     """
     tags = {"BEGIN_SAMPLE": str(begins), "BEGIN_SECONDS": f"{begins / rate:.6f}"}
     if gain is not None:
         tags |= {"GAIN": f"{factor(gain):.9g}", "GAIN_DB": f"{gain:.9g}"}
     scaled = sound * np.float32(1.0 if gain is None else factor(gain))
     with files.replacing(path) as temporary:
-        soundfile.write(temporary, np.clip(scaled, -1, 1), rate, format="FLAC", subtype=_BITS[bits])
+        soundfile.write(temporary, scaled, rate, format="FLAC", subtype=_BITS[bits])
         temporary.write_bytes(_with_tags(temporary.read_bytes(), tags))
 
 

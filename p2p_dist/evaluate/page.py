@@ -15,8 +15,9 @@ from typing import Any
 import jinja2
 import soundfile
 
-from p2p_dist import files
+from p2p_dist import files, manifest
 from p2p_dist.config import TASKS, Config, parse_task
+from p2p_dist.data.card import overlapping
 from p2p_dist.evaluate import card, curves, flac, ranking
 from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.evaluate.drawing import curve, thousands, training_curve
@@ -81,6 +82,8 @@ def write(run: RunDir, config: Config) -> Path:
         task=config.data.task,
         quoted_task=shlex.quote(config.data.task),
         stems=TASKS.get(config.data.task, config.data.task).replace("->", " → "),
+        overlap=overlapping(manifest.read(run.shards)),
+        allow_overlap=config.evaluate.allow_overlap,
         # The song of the bare command, which is trained and tested on itself.
         is_example=Path(config.data.root or "").parts[-2:] == ("songs", "falcon69"),
         wanted=", ".join(wanted),

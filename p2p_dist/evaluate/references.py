@@ -48,7 +48,13 @@ class Reference:
 
 
 def refer(
-    out: Path, dataset: Path, excerpts: list[Excerpt], reported: str, config: Config, first: int = 0
+    out: Path,
+    dataset: Path,
+    excerpts: list[Excerpt],
+    reported: str,
+    config: Config,
+    first: int = 0,
+    status: Path | None = None,
 ) -> dict[str, Reference]:
     """The references of all songs, key -> reference; baselines.json is written when it is not there.
 
@@ -56,13 +62,14 @@ def refer(
         dataset: the shards of the training. reported: the split whose songs can be heard.
         first: the song to begin with. Processes that begin at different songs share the work without a word: a song
             that another has done is there, and two that do the same one write the same.
+        status: where it is written how far this is.
     """
     known = None
     order = [*excerpts[first % len(excerpts) :], *excerpts[: first % len(excerpts)]]
     todo = [excerpt for excerpt in order if not _is_there(out, excerpt, excerpt.song.split == reported)]
     if todo:
         known = baselines.training(dataset, config.data, {excerpt.song.name for excerpt in excerpts})
-    with console.Progress("baselines", len(todo)) as progress:
+    with console.Progress("baselines", len(todo), status=status) as progress:
         for done, excerpt in enumerate(todo, 1):
             if not _is_there(out, excerpt, excerpt.song.split == reported):
                 assert known is not None

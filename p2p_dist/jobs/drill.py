@@ -75,6 +75,7 @@ def settings_of(songs: Path, steps: int, resources: config.Resources, world_size
         tiny,
         resources=resources,
         data=dataclasses.replace(tiny.data, root=str(songs)),
+        evaluate=dataclasses.replace(tiny.evaluate, allow_overlap=True),  # of the example, which has one song
         train=dataclasses.replace(tiny.train, steps=steps, keep_every=1000, global_batch_size=batch),
     )
 

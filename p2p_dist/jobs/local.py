@@ -145,7 +145,7 @@ def _follow(stage: str, run: RunDir, child: subprocess.Popen[bytes], log: TextIO
                         console.say(line.rstrip("\n"))
                     elif line.startswith(_WORTH_SHOWING):
                         bar.above(line.rstrip("\n"))
-                if bar is not None and (status := _status(run)) is not None and status["what"] == stage:
+                if bar is not None and (status := _status(run)) is not None and status["what"] in (stage, "baselines"):
                     bar.follow(status.get("done", 0), status.get("total", 0), status.get("note", ""))
                 if ended:
                     if asked and child.returncode == -signal.SIGTERM:  # before it could listen: it had not begun

@@ -72,6 +72,7 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
                 base,
                 resources=dataclasses.replace(resources, nodes=size),
                 data=dataclasses.replace(base.data, root=str(songs)),
+                evaluate=dataclasses.replace(base.evaluate, allow_overlap=True),  # of the example, which has one song
                 train=dataclasses.replace(base.train, epochs=None, steps=steps),
             )
             run = RunDir(root / "runs" / f"nodes-{size}")

@@ -28,22 +28,25 @@ class Queued:
     other: str | None = None
 
 
-def queued_jobs(run: RunDir) -> dict[str, Queued]:
+def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> dict[str, Queued]:
     """Stage -> the job that Slurm still has for this run, told by its comment; for preprocessing, also another run's.
+
+    Args:
+        jobs: what `everything` gave, where it has been asked.
 
     Raises:
         OSError: Slurm can't be asked.
     """
     found: dict[str, Queued] = {}
-    everything = _jobs_and_comments()
-    for stage, job in _of(run, everything):
+    jobs = everything() if jobs is None else jobs
+    for stage, job in _of(run, jobs):
         # A successor waits while the job before it still ends: the newer one goes on.
         before = found.get(stage)
         newer = before is None or int(before.number) < int(job.number)
         if newer or (before is not None and before.number == job.number and job.state == "RUNNING"):
             found[stage] = job
     if "preprocess" not in found and run.dataset.is_file():
-        for maker, job in _makers(run.shards, everything):
+        for maker, job in _makers(run.shards, jobs):
             found["preprocess"] = replace(job, other=maker.path.name)
     return found
 
@@ -84,7 +87,7 @@ def own_jobs(run: RunDir) -> list[tuple[str, Queued]]:
     Raises:
         OSError: Slurm can't be asked.
     """
-    return _of(run, _jobs_and_comments())
+    return _of(run, everything())
 
 
 def waiting_for_shards(run: RunDir) -> list[str]:
@@ -93,22 +96,22 @@ def waiting_for_shards(run: RunDir) -> list[str]:
     Raises:
         OSError: Slurm can't be asked.
     """
-    others = {ours.group(1) for _, comment in _jobs_and_comments() if (ours := re.fullmatch(r"p2p_dist \S+ (.*)", comment))}
+    others = {ours.group(1) for _, comment in everything() if (ours := re.fullmatch(r"p2p_dist \S+ (.*)", comment))}
     found = [RunDir(Path(path)) for path in sorted(others)]
     return [other.path.name for other in found if other.path.resolve() != run.path.resolve() and _shares(other, run.shards)]
 
 
-def _of(run: RunDir, everything: list[tuple[Queued, str]]) -> list[tuple[str, Queued]]:
+def _of(run: RunDir, jobs: list[tuple[Queued, str]]) -> list[tuple[str, Queued]]:
     """Stage and job of a run, told by its comment."""
     places = (run, RunDir(run.path.resolve()))  # the templates know it by its real path
     ours = {chain.comment(stage, place): stage for stage in stages.STAGES for place in places}
-    return [(ours[comment], job) for job, comment in everything if comment in ours]
+    return [(ours[comment], job) for job, comment in jobs if comment in ours]
 
 
-def _makers(shards: Path, everything: list[tuple[Queued, str]]) -> list[tuple[RunDir, Queued]]:
+def _makers(shards: Path, jobs: list[tuple[Queued, str]]) -> list[tuple[RunDir, Queued]]:
     """Runs with a job that makes these shards, and that job."""
     found = []
-    for job, comment in everything:
+    for job, comment in jobs:
         if (ours := re.fullmatch(r"p2p_dist preprocess (.*)", comment)) and _shares(RunDir(Path(ours.group(1))), shards):
             found.append((RunDir(Path(ours.group(1))), job))
     return found
@@ -126,14 +129,14 @@ def jobs_within(folder: Path) -> list[Queued]:
         OSError: Slurm can't be asked.
     """
     found = []
-    for job, comment in _jobs_and_comments():
+    for job, comment in everything():
         ours = re.fullmatch(r"p2p_dist \S+ (.*)", comment)
         if ours and any(Path(ours.group(1)).is_relative_to(place) for place in (folder, folder.resolve())):
             found.append(job)
     return found
 
 
-def _jobs_and_comments() -> list[tuple[Queued, str]]:
+def everything() -> list[tuple[Queued, str]]:
     """This user's jobs that Slurm still has; of an array, each part that is listed by itself, under the array's number."""
     asked = ask("squeue", "--me", "--noheader", "--format=%i|%T|%r|%k")
     if asked.returncode:

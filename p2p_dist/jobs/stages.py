@@ -173,7 +173,14 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
         left_out = shards.preprocess(Path(settings.data.root), run.shards, settings.data, workers, on_song)
     if left_out:
         console.complain(f"{len(left_out)} songs left out: {', '.join(result.name for result in left_out)}")
+    check_unseen(run, settings)
     return console.DONE
+
+
+def check_unseen(run: RunDir, settings: config.Config) -> None:
+    """Refuse, before anything is trained, held-out songs that are all training songs; see `manifest.check_unseen`."""
+    if not settings.evaluate.allow_overlap and (run.shards / manifest.NAME).is_file():
+        manifest.check_unseen(manifest.read(run.shards), settings.evaluate.split)
 
 
 def train(run: RunDir, settings: config.Config) -> int:
@@ -181,6 +188,7 @@ def train(run: RunDir, settings: config.Config) -> int:
     from p2p_dist.train.stop import StopFlag
 
     stop = StopFlag()
+    check_unseen(run, settings)
     from p2p_dist.train.loop import train
 
     return train(run, settings, stop)

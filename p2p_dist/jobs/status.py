@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import config, console, manifest, rundir
+from p2p_dist import config, console, rundir, saved
 from p2p_dist.attempts import SAME_PLACE, Start, read, starts
 from p2p_dist.jobs import chain, site, slurm, stages
 from p2p_dist.owner import owner_of
@@ -32,25 +33,36 @@ def killed(one: Start, run: RunDir) -> Start:
     return replace(one, ended=max(one.begun, seen), saved=saved, why="killed")
 
 
-def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None, resources: config.Resources) -> str:
+def state(
+    stage: str,
+    run: RunDir,
+    queued: dict[str, slurm.Queued] | None,
+    resources: config.Resources,
+    shards: stages.Shards | None = None,
+) -> str:
     """One word or a few on a stage: done, running, pending (why), stopped (why), failed, to do.
 
     Args:
         queued: the jobs that Slurm has of the run; None: not known. resources: how often it may be begun again.
+        shards: those of the run, where they have been looked at.
     """
-    if (found := stages.is_done(stage, run)) is not None:
+    if (found := stages.is_done(stage, run, shards, content=False)) is not None:
         return found if found == stages.NOT_ASKED else "done"
     if queued is not None and stage in queued:
         job = queued[stage]
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
         never = ": what it waits for did not end well; type the launch command again" if job.reason == slurm.NEVER else ""
         return f"{job.state.lower()}{waits}, job {job.number}" + (f" of the run {job.other}" if job.other else "") + never
-    if (now := run.read_status()) is not None and now["what"] == stage and (owner := owner_of(run.path)) is not None:
-        here = owner.get("host", socket.gethostname()) == socket.gethostname()
-        return "running on this machine" if here else f"running on {owner['host']}"
+    here = starts(run.attempts(stage))[-1:]
+    owner = owner_of(run.path)
+    if owner is not None and (running := _running_here(stage, run, here, owner)) is not None:
+        return running
     outcome = run.read_outcome(stage)
+    when = ""
+    if outcome is not None and here and outcome["attempt"] == here[0].name and here[0].ended is not None:
+        when = f" {_clock(here[0].ended)}" + (f" at step {outcome['step']}" if stage == "train" and outcome["step"] else "")
     if outcome is not None and outcome["outcome"] == "failed":
-        return f"failed: {outcome['message']}" if outcome["message"] else "failed"
+        return f"failed{when}: {outcome['message']}" if outcome["message"] else f"failed{when}"
     if queued is not None and outcome is None and (number := _dropped(stage, run)):
         failed = "what it waited for did not end well; type the launch command again"
         return f"dropped before it began, job {number}: {'cancelled' if (run.slurm / 'cancelled').exists() else failed}"
@@ -67,9 +79,11 @@ def state(stage: str, run: RunDir, queued: dict[str, slurm.Queued] | None, resou
     if (outcome is not None and outcome["outcome"] == "stopped") or any(one.why == "stopped" for one in last):
         said = outcome["message"] if outcome is not None else ""
         why = said or ("cancelled" if (run.slurm / "cancelled").exists() else "")
-        return f"stopped: {why}" if why else "stopped"
+        return f"stopped{when}: {why}" if why else f"stopped{when}"
     if queued is not None and (left := [one for one in last if one.ended is None]):
         return f"killed or cancelled (attempt {left[-1].name})"
+    if here and (outcome is None or not last):
+        return _ended_here(here[0], run)
     return "to do"
 
 
@@ -89,6 +103,46 @@ def _dropped(stage: str, run: RunDir) -> str | None:
     return str(number)
 
 
+def _running_here(stage: str, run: RunDir, here: list[Start], owner: dict[str, Any]) -> str | None:
+    """That a stage runs in the process that owns the run, since when, and how far it is; None where it does not."""
+    now = run.read_status()
+    mine = now is not None and now["what"] in _TOLD.get(stage, (stage,))
+    if here and here[0].ended is None:
+        since = f" since {_clock(here[0].begun)}"
+        # What an earlier start has left is no progress of this one.
+        told = now if mine and run.status.stat().st_mtime >= here[0].begun else None
+    elif mine and not any(one.ended is None for other in stages.STAGES for one in starts(run.attempts(other))[-1:]):
+        since, told = "", now  # by launch/evaluate.py, which keeps no record of its starts
+    else:
+        return None
+    elsewhere = owner.get("host", socket.gethostname()) != socket.gethostname()
+    where = f"running on {owner['host']}" if elsewhere else "running on this machine"
+    far = f", {told['what']} {told['done']} of {told['total']}" if told is not None and told.get("total") else ""
+    return f"{where}{since}{far}"
+
+
+_TOLD = {"evaluate": ("evaluate", "baselines")}
+"""What a stage calls itself in status.json, where it is not by its own name alone."""
+
+
+def _ended_here(last: Start, run: RunDir) -> str:
+    """How the last start of a stage on this machine ended."""
+    if last.ended is None:
+        return f"killed: begun {_clock(last.begun)}, and nothing was written of its end; see {run.logs}"
+    when = _clock(last.ended)
+    if last.why == "stopped":
+        return f"stopped{' at once' if last.code == str(console.INTERRUPTED) else ''} {when}"
+    if last.why == "done":
+        return "to do"  # it was done, and something of it is gone
+    return f"{'failed' if last.why == 'failed' else 'crashed'} (exit code {last.code}) {when}; see {run.logs}"
+
+
+def _clock(seconds: float) -> str:
+    """A moment as people write it; without the day where that is today."""
+    then = time.localtime(seconds)
+    return time.strftime("%H:%M" if then[:3] == time.localtime()[:3] else "%Y-%m-%d %H:%M", then)
+
+
 def _held_back(log: Path, max_requeues: int) -> str | None:
     """Why a stage was not begun again though there was something to do, as hpc/begin.sh and again.sh count; None: it was."""
     counts, all_starts = read(log), starts(log)
@@ -101,33 +155,51 @@ def _held_back(log: Path, max_requeues: int) -> str | None:
     return None
 
 
-def gather(run: RunDir) -> dict[str, Any]:
+class Around:
+    """What several runs have in common, asked once for all of them.
+
+    jobs: all that Slurm has of this user; None: there is no Slurm here, or it does not answer, and `unknown` says why.
+    """
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[slurm.Queued, str]] | None = None
+        self.unknown: str | None = None
+        self.site = functools.cache(site.load)
+        self.look = functools.cache(stages.look)
+        if shutil.which("squeue") is not None and site.resolve("auto") != "local":
+            try:
+                self.jobs = slurm.everything()
+            except OSError as error:
+                self.unknown = console.describe(error)
+
+
+def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     """All that `--json` prints.
+
+    Args:
+        around: where several are gathered: what they have in common.
 
     Raises:
         ValueError: there is no such run.
     """
     settings = rundir.resolve(run)
-    queued: dict[str, slurm.Queued] | None = None
-    unknown = None
-    if shutil.which("squeue") and site.resolve("auto") != "local":
-        try:
-            queued = slurm.queued_jobs(run)
-        except OSError as error:
-            unknown = console.describe(error)
+    around = Around() if around is None else around
+    queued = None if around.jobs is None else slurm.queued_jobs(run, around.jobs)
+    shards = around.look(run.shards)
     last = rundir.last_metrics(run) or {}
-    total = _total(run, settings)
+    total = _total(shards, settings)
     step, rate = last.get("step", 0), last.get("images_per_second")
     left = (total - step) * settings.train.global_batch_size / rate if total is not None and rate else None
     trained = rundir.find_steps(run.checkpoints)
     tried, now = attempts(run), time.time()
+    begun = sorted([*tried, *starts(run.attempts("train"))], key=lambda one: one.begun)
     running = queued is None or ("train" in queued and queued["train"].state == "RUNNING")  # where it is not known: perhaps
     if tried and tried[-1].ended is None and not running:
         tried[-1] = killed(tried[-1], run)
-    where, wrong = settings.resources.cluster, unknown and f"Slurm does not answer: {unknown}"
+    where, wrong = settings.resources.cluster, around.unknown and f"Slurm does not answer: {around.unknown}"
     place = site.Site()
     try:
-        place = site.load("slurm" if where in ("auto", "local") else where, settings.resources.site)
+        place = around.site("slurm" if where in ("auto", "local") else where, settings.resources.site)
     except ValueError as error:  # its file has been moved: only what is billed is not known
         wrong = str(error)
 
@@ -135,23 +207,23 @@ def gather(run: RunDir) -> dict[str, Any]:
         return seconds / 3600 * chain.gpu_hours_an_hour(settings.resources, place, nodes)
 
     used = sum(hours(one.seconds(now), one.nodes) for one in tried)
-    stage_states = {stage: state(stage, run, queued, settings.resources) for stage in stages.STAGES}
+    stage_states = {stage: state(stage, run, queued, settings.resources, shards) for stage in stages.STAGES}
     most = settings.resources.max_gpu_hours
     if stage_states["train"] == "stopped" and most is not None and used >= most:
         stage_states["train"] = f"stopped: its GPU-hours are used (--max-gpu-hours {most:g})"
     return {
         "run": run.path.name,
         "path": str(run.path),
-        "slurm": unknown,
+        "slurm": around.unknown,
         "wrong": wrong,
         "stages": stage_states,
-        "attempt": tried[-1].name if tried else None,
-        "attempts": len(tried),
+        "attempt": begun[-1].name if begun else None,
+        "attempts": len(begun),
         "step": step,
         "total": total,
         "images_per_second": rate,
         "l1": last.get("l1"),
-        "checkpoint": trained[-1][0] if trained else None,
+        "checkpoint": saved.newest_step(run.checkpoints) or None,
         "evaluated": len(rundir.find_steps(run.evaluations)),
         "to_evaluate": sum((path / "generator.safetensors").is_file() for _, path in trained),
         "seconds_left": left,
@@ -165,13 +237,10 @@ def gather(run: RunDir) -> dict[str, Any]:
     }
 
 
-def _total(run: RunDir, settings: config.Config) -> int | None:
+def _total(shards: stages.Shards | None, settings: config.Config) -> int | None:
     if settings.train.steps is not None:
         return settings.train.steps
-    try:
-        part = manifest.read(run.shards)["splits"].get("train")
-    except FileNotFoundError:
-        return None
+    part = shards.content["splits"].get("train") if shards is not None else None
     return settings.train.total_steps(len(part["samples"])) if part else None
 
 
@@ -182,7 +251,7 @@ def show(found: dict[str, Any]) -> None:
 
     table = Table(title=console.cell(f"run {found['run']}"), show_header=False, title_justify="left")
     for stage, text in found["stages"].items():
-        table.add_row(stage, console.cell(text))
+        table.add_row(stage, console.cell(_in_short(text)))
 
     def number(value: float | None, form: str = ".3g") -> str:
         return "unknown" if value is None else f"{value:{form}}"
@@ -201,17 +270,20 @@ def show(found: dict[str, Any]) -> None:
     if hours["estimated"]:
         told += f"\n{hours['estimated']} of the starts was killed: counted up to its last sign of life, Slurm may bill more"
     table.add_row("GPU-hours of training", told)
-    if found["wrong"]:
-        table.add_row("wrong", console.cell(found["wrong"]))
     Console().print(table)
+    for stage, text in found["stages"].items():
+        if _in_short(text) != text:
+            console.say(f"{stage}: {text}")
+    if found["wrong"]:
+        console.say(f"wrong: {found['wrong']}")
 
 
 def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:
     """What `gather` finds of several runs; of one that can't be read only its name, and what is `wrong`."""
-    found = []
+    found, around = [], Around()
     for run in asked:
         try:
-            found.append(gather(run))
+            found.append(gather(run, around))
         except (ValueError, OSError) as error:
             wrong = console.describe(error) if isinstance(error, OSError) else str(error)
             found.append({"run": run.path.name, "path": str(run.path), "wrong": wrong})
@@ -224,25 +296,35 @@ def show_all(found: list[dict[str, Any]]) -> None:
     from rich.table import Table
 
     table = Table("run", "stage", "state", "step", "l1", "evaluated", "GPU-hours")
+    reasons = []
     for one in found:
+        name = console.cell(one["run"])
         if "stages" not in one:
-            table.add_row(console.cell(one["run"]), "?", console.cell(f"can't be read: {one['wrong']}"), "?", "", "", "")
+            table.add_row(name, "?", "can't be read", "?", "", "", "")
+            reasons.append(f"{one['run']}: {one['wrong']}")
             continue
-        stage = next((name for name, text in one["stages"].items() if text != "done"), "page")
-        state = one["stages"][stage] + (f"\n{one['wrong']}" if one["wrong"] else "")
+        stage = next((name for name, text in one["stages"].items() if text not in ("done", stages.NOT_ASKED)), "page")
+        state = one["stages"][stage]
+        reasons += [f"{one['run']}: {stage}: {state}"] if _in_short(state) != state else []
+        reasons += [f"{one['run']}: {one['wrong']}"] if one["wrong"] else []
         step = f"{one['step']} of {'?' if one['total'] is None else one['total']}"
         l1 = "" if one["l1"] is None else f"{one['l1']:.4f}"
         evaluated = f"{one['evaluated']} of {one['to_evaluate']}"
-        table.add_row(
-            console.cell(one["run"]), stage, console.cell(state), step, l1, evaluated, f"{one['gpu_hours']['used']:.2f}"
-        )
+        table.add_row(name, stage, console.cell(_in_short(state)), step, l1, evaluated, f"{one['gpu_hours']['used']:.2f}")
     Console().print(table)
+    for reason in reasons:
+        console.say(reason)
+
+
+def _in_short(state: str) -> str:
+    """A state without its reason, which stands below the table: in a narrow column nobody could read it."""
+    return re.split(r": |; |, see ", state, maxsplit=1)[0]
 
 
 def runs(names: list[str]) -> list[RunDir]:
     """The runs of these names, or all there are."""
     if names:
-        return [rundir.find(Path(name).name if Path(name).is_dir() else name) for name in names]
+        return [rundir.find(name) for name in names]
     return [RunDir(path.parent.resolve()) for path in sorted(rundir.runs_root().glob("*/config.yaml"))]
 
 

@@ -81,13 +81,13 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
         command, run = parse(line)
         dataset = lay_out(command.settings)
         rundir.check_begin(run, command.settings, dataset)
-        owner = rundir.own(run)
-        settings = begin(run, command.settings, dataset)
-        if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
-            console.say("note: one machine does one stage after the other, so checkpoints are evaluated after the training")
-        if settings.resources.max_gpu_hours is not None:
-            console.say("note: on one machine nothing is billed, so --max-gpu-hours counts nothing")
-        code = max(code, local.run(run, settings, owner, again(line)))
+        with contextlib.closing(rundir.own(run)) as owner:
+            settings = begin(run, command.settings, dataset)
+            if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
+                console.say("note: one machine does one stage after the other, so checkpoints are evaluated after the training")
+            if settings.resources.max_gpu_hours is not None:
+                console.say("note: on one machine nothing is billed, so --max-gpu-hours counts nothing")
+            code = max(code, local.run(run, settings, owner, again(line)))
         if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
             break
     return code
@@ -216,6 +216,8 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     else:
         data = dataclasses.replace(command.settings.data, root=str(example_folder()))
     settings = dataclasses.replace(command.settings, data=data)
+    if data.root == str(example_folder()):  # which is trained and tested on the same sound
+        settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=True))
     if (named := settings.resources.site) is not None:  # found again from any folder
         named = str(Path(named).expanduser().absolute())
         settings = dataclasses.replace(settings, resources=dataclasses.replace(settings.resources, site=named))

@@ -38,6 +38,10 @@ IN_SMALL = {"runs": 1.5, "right": 3.0, "fast": 2.5, "rest": 1.0}
 """The same on a CPU, where each part takes most of its time to begin."""
 
 
+PATIENCE = 10.0
+"""Seconds that a part may take beyond its own, in which it ends its measurement by itself."""
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=8.0, help="for everything")
@@ -139,7 +143,7 @@ class Run:
         self.worker.stdin.write(json.dumps(work) + "\n")
         self.worker.stdin.flush()
         self.process, self.code = 0, None
-        end = time.monotonic() + seconds + 10
+        end = time.monotonic() + seconds + PATIENCE
         with lines.open() as told:
             while self.code is None and self.worker.poll() is None and time.monotonic() < end:
                 if self.take(name, told):
@@ -149,10 +153,11 @@ class Run:
         if self.code:
             self.gave_up(name, f"ended with {self.code}")
         elif self.code is None:
+            why = "hung and was killed" if self.worker.poll() is None else "died together with what watched over it"
             for process in (self.process, self.worker.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process, signal.SIGKILL) if process else None
-            self.gave_up(name, "hung and was killed")
+            self.gave_up(name, why)
             self.start()
         self.write()
 

@@ -241,6 +241,47 @@ def test_the_copy_on_the_node_is_checked_and_made_once(dataset: Path, tmp_path: 
     np.testing.assert_array_equal(here.read(np.arange(len(here))), there.read(np.arange(len(there))))
 
 
+def test_what_lies_in_the_nodes_memory_is_compared_whoever_wrote_it(dataset: Path, tmp_path: Path) -> None:
+    memory = tmp_path / "memory"
+    first = index.copy_to_node(dataset, "train", memory)
+    assert all(folder.stat().st_mode & 0o777 == 0o700 for folder in (first, first.parent))
+    shard = next(first.glob("*.tar"))
+    good = shard.read_bytes()
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    first.parent.chmod(0o777)  # as earlier versions made it, by the umask
+    shard.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    (first / index.MANIFEST).write_text("{}")
+    index.copy_to_node(dataset, "train", memory)
+    assert shard.read_bytes() == good and len(Index(first, "train")) and first.parent.stat().st_mode & 0o777 == 0o700
+    for name in (shard.name, index.MANIFEST):
+        (first / name).unlink()
+        (first / name).symlink_to(victim)
+    index.copy_to_node(dataset, "train", memory)
+    assert not shard.is_symlink() and shard.read_bytes() == good and not (first / index.MANIFEST).is_symlink()
+    (first / ".lock").unlink()
+    (first / ".lock").symlink_to(victim)
+    with pytest.raises(OSError, match="a link, behind which nothing is written"):
+        index.copy_to_node(dataset, "train", memory)
+    assert victim.read_text() == "mine"
+
+
+def test_a_folder_in_the_nodes_memory_that_others_made_is_not_used(dataset: Path, tmp_path: Path) -> None:
+    ours = tmp_path / f"p2p_dist-{os.getuid()}"
+    (tmp_path / "elsewhere").mkdir()
+    ours.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match=r"a link or a file.*--data.stage none"):
+        index.copy_to_node(dataset, "train", tmp_path)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    if os.geteuid() == 0:
+        ours.unlink()
+        ours.mkdir()
+        os.chown(ours, 4321, -1)
+        with pytest.raises(OSError, match=r"belongs to user 4321.*--data.stage none"):
+            index.copy_to_node(dataset, "train", tmp_path)
+        assert not list(ours.iterdir())
+
+
 def test_a_flipped_bit_is_found_when_copied_to_the_node(copy: Path, tmp_path: Path) -> None:
     shard = copy / Index(copy, "train").samples[0].shard
     data = bytearray(shard.read_bytes())

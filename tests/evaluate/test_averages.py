@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from p2p_dist.evaluate import averages, descriptors
-from p2p_dist.evaluate.metrics import MEASURES, Measured
+from p2p_dist.evaluate.metrics import _OF_WINDOWS, MEASURES, MIXES, Measured
 
 SIZE = 8  # of a description here
 
@@ -38,6 +38,42 @@ def test_an_interval_ends_where_the_measure_does() -> None:
 
 def test_of_one_song_without_windows_nothing_is_known() -> None:
     assert averages.average([song(stem_l1=3.0)], [np.empty((0, SIZE))]).interval == {}
+
+
+def of_windows(*windows: dict[str, float]) -> dict[str, tuple[float, float]]:
+    """The intervals of one song of these windows, of which only these values are known."""
+    parts = [dict.fromkeys((*_OF_WINDOWS, "level", "grid", "true_grid")) | window for window in windows]
+    return averages.average([[Measured(dict.fromkeys(MEASURES), {}, parts)]], [np.empty((0, SIZE))]).interval
+
+
+def test_of_one_song_the_windows_tell_how_sure_it_is() -> None:
+    """Not of the level, a median; nor of what only one window knows, and is unknown without it."""
+    values = [0.3, 0.5, 0.35, 0.6]
+    windows = [{"ec1": value, "level": 20 * value} for value in values]
+    windows[1]["f1"] = 0.5
+    found = of_windows(*windows)
+    assert set(found) == {"ec1"}
+    assert found["ec1"] == pytest.approx(stats.t.interval(0.95, 3, np.mean(values), stats.sem(values)))
+    low, high = stats.t.interval(0.95, 1, 0.32, stats.sem([0.3, 0.34]))
+    assert of_windows({"ec1": 0.3}, {"ec1": 0.34})["ec1"] == pytest.approx((low, high))
+    assert of_windows({"ec1": 0.3}) == {}
+
+
+def test_the_distance_is_the_mean_over_generations() -> None:
+    made, real = draw(np.random.default_rng(5), 2, 5, 0.5)
+    both = [made, made + 1]
+    songs = [[Measured(dict.fromkeys(MEASURES), {}, [], list(one[n])) for one in both] for n in range(2)]
+    whole = averages.average(songs, list(real))
+    found = [averages.distance([list(part) for part in one], list(real)) for one in both]
+    (first, without), (second, others) = (one for one in found if not isinstance(one, str))
+    assert whole.mean["mmd"] == pytest.approx((first + second) / 2) and abs(first - second) > 1
+    expected = averages.jackknife((first + second) / 2, (np.array(without) + np.array(others)) / 2)
+    assert whole.interval["mmd"] == pytest.approx(expected), "of two songs, too"
+
+
+def test_a_known_reason_of_no_distance_is_kept() -> None:
+    mixes = Measured(dict.fromkeys(MEASURES), {"mmd": MIXES})
+    assert averages.average([[mixes]], [np.empty((0, SIZE))]).absent["mmd"] == MIXES
 
 
 def draw(random: np.random.Generator, songs: int, windows: int, shift: float) -> tuple[np.ndarray, np.ndarray]:

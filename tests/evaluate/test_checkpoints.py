@@ -482,3 +482,12 @@ def test_lists_that_do_not_match_are_named(tmp_path: Path) -> None:
         command.main(["--files", pattern])
     with pytest.raises(ValueError, match="write it in quotes"):
         command.main(["--files", "a/*.wav"])
+
+
+def test_best_is_the_checkpoint_that_was_named(tmp_path):
+    run = rundir.RunDir(tmp_path / "runs" / "run")
+    with pytest.raises(ValueError, match="evaluate it first"):
+        command._steps(run, ("best",))
+    (run.checkpoints / rundir.step_name(60)).mkdir(parents=True)
+    files.write_json(run.best, {"step": 60, "score": 0.5, "chosen_on": "test", "note": ""})
+    assert command._steps(run, ("best", 30, 60)) == (60, 30) and command._steps(run, ()) == ()

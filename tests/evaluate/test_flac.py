@@ -42,6 +42,13 @@ def test_what_clips_is_turned_down_by_the_gain_that_is_told(tmp_path: Path) -> N
     assert np.abs(read / float(tags["GAIN"]) - sound).max() < 1e-6
 
 
+@pytest.mark.parametrize(("bits", "step"), [(24, 2.0**-23), (16, 2.0**-15)])
+def test_what_is_still_too_loud_is_cut_off_and_does_not_wrap(tmp_path: Path, bits: int, step: float) -> None:
+    sound = np.array([[1.5], [-1.5], [0.5]], dtype=np.float32)
+    flac.write(tmp_path / "x.flac", sound, RATE, bits, 0, 0.0)
+    assert soundfile.read(tmp_path / "x.flac")[0].tolist() == [1 - step, -1, 0.5]
+
+
 @pytest.mark.parametrize("peak", [1.0000001, 1.01, 1.1220184, 2.0, 3.7, 100.0])
 @pytest.mark.parametrize("room", [0.0, 3.0])
 def test_a_gain_is_the_smallest_in_tenths_that_fits(peak: float, room: float) -> None:
@@ -72,7 +79,17 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     flac.write(path, noise(0.5), RATE, 16, 0, 0.0)
     whole = path.read_bytes()
     at = whole.index(b"GAIN=") - 4
-    for damaged in (b"RIFF", b"", whole[:30], whole[: at + 2], whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :]):
+    head = 4 + 4 + 34  # whole, but the last block is missing
+    assert whole[4] == 0 and whole[head : head + 1]
+    for damaged in (
+        b"RIFF",
+        b"",
+        whole[:30],
+        whole[:head],
+        whole[: head + 3],
+        whole[: at + 2],
+        whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :],
+    ):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"x\.flac"):
             flac.read_tags(path)

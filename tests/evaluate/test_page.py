@@ -27,7 +27,7 @@ from p2p_dist.evaluate.baselines import BASELINES
 from p2p_dist.rundir import RunDir
 from tests.evaluate.finished_run import BEGIN, HOSTILE, RATE, make
 
-EXAMPLE = "it proves the way, not the music"
+EXAMPLE = "say nothing about other songs"
 
 
 class Page(HTMLParser):
@@ -149,7 +149,7 @@ def test_every_figure_stands_beside_its_baselines(shown: Page) -> None:
     for name in ("copy the input", "silence", "ceiling"):
         assert BASELINES[name] in shown.words
     assert "same song, far away: the song is shorter than 40 s" in shown.words
-    assert "silence can win the first, density the second" in shown.words
+    assert "silence can have the best mix L1" in shown.words
 
 
 def test_intervals_and_the_best_checkpoint_are_shown(shown: Page) -> None:
@@ -264,7 +264,7 @@ def test_clips_are_short_and_made_once(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(page, "CLIP", 0.25)
     run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
     words = page.write(run, settings).read_text(encoding="utf-8")
-    assert "heard here: the first 0.25 s of them" in words and "and at most 0.25 s" in words
+    assert "the clips hold the first 0.25 s." in words and "16-bit clips of at most 0.25 s." in words
     for name, path in clips(run).items():
         frames = soundfile.info(path).frames
         assert frames == round(0.25 * RATE)
@@ -286,13 +286,28 @@ def test_clips_are_short_and_made_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert {soundfile.info(path).frames for path in clips(run).values()} == {round(0.3 * RATE)}
 
 
+def test_clips_have_a_common_gain_only_where_all_gains_are_known() -> None:
+    assert media.common_gain([{"gain_db": -6.0}, {"gain_db": -1.4}], {"gain_db": -1.4}) == -6.0
+    assert media.common_gain([{}, {"gain_db": 0.0}], {"gain_db": 0.0, "unrecorded_gain_db": -3.1}) == -3.1
+    assert media.common_gain([{}], {"gain_db": 0.0}) is None
+    assert media.common_gain([{"gain_db": 0.0}], {}) is None
+
+
+def test_a_clip_has_fifteen_seconds_at_most(tmp_path: Path) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=15.5)
+    words = page.write(run, settings).read_text(encoding="utf-8")
+    assert "the clips hold the first 15 s." in words
+    assert "All sounds are at the original level of the song." in words
+    assert {soundfile.info(path).frames for path in clips(run).values()} == {15 * RATE}
+
+
 def test_an_evaluation_of_an_earlier_version_is_shown_and_nothing_false_said(tmp_path: Path) -> None:
     run, settings = make(tmp_path / "run", {"a": "A", "b": "B"}, (5,), seconds=0.5, recorded=False)
     words = " ".join(Page(page.write(run, settings).read_text(encoding="utf-8")).words.split())
-    assert words.count("All sounds are scaled by one factor that was not recorded.") == 2 and "own level" not in words
+    assert words.count("All sounds are scaled by one factor, which") == 2 and "original level" not in words
     assert "1:01.500091 (sample 1 356 077 at 22 050 Hz)" in words
     assert "confidence interval" not in words and "8.00 to" not in words
-    assert "Without interval, as an earlier version measured them: step 5." in words
+    assert "No interval, because an earlier version evaluated them: step 5." in words
     for name, path in clips(run).items():
         tags = flac.read_tags(path)
         assert tags["BEGIN_SAMPLE"] == str(BEGIN) and "GAIN" not in tags

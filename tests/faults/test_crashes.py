@@ -290,12 +290,17 @@ def test_starts_are_counted_from_a_file(tmp_path):
     assert attempts.begin(log, "a.1", 0) is None
     assert attempts.read(log).open == "a.1" and attempts.read(log).starts == 2
     assert attempts.begin(log, "a.2", 0) is None
-    assert "begun 4 times from the same place (step 0) without progress" in attempts.begin(log, "a.3", 0)
+    assert attempts.begin(log, "a.3", 0) is None, "killed by others: not the run's own doing"
     assert [line.split()[-1] for line in log.read_text().splitlines() if line.startswith("end")] == ["killed"] * 3
+    for number, (code, why) in enumerate(((70, "crash"), (1, "failed"), (75, "stopped")), 4):
+        attempts.end(log, f"a.{number - 1}", 0, code, why)
+        refused = attempts.begin(log, f"a.{number}", 0)
+        assert (refused is None) == (number < 6)
+    assert refused == "begun 4 times from the same place (step 0) without progress"
     assert attempts.begin(log, "b.0", 0, by_hand=True) is None
     assert attempts.begin(log, "b.1", 5) is None
     attempts.end(log, "b.1", 10, 75, "stopped")
-    assert attempts.read(log) == attempts.Counts(starts=2, crashes=0, same=0, began=5), "an orderly stop is no crash"
+    assert attempts.read(log) == attempts.Counts(starts=2, crashes=0, same=1, began=5), "an orderly stop is no crash"
     for number in range(4):
         assert attempts.begin(log, f"c.{number}", 10 * number + 10) is None
         attempts.end(log, f"c.{number}", 10 * number + 20, 70, "crash")

@@ -22,6 +22,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import gpu  # noqa: E402
+import torch  # noqa: E402
+import train_step  # noqa: E402
 from gpu_parts import common, counted, report, wheels, worker  # noqa: E402
 
 
@@ -101,6 +103,54 @@ def a_run(tmp_path: Path, **about) -> gpu.Run:
     return run
 
 
+STAND_IN = """
+import json, os, signal, sys, time
+print("ready", flush=True)
+for line in sys.stdin:
+    work = json.loads(line)
+    def tell(**said):
+        with open(work["lines"], "a") as lines:
+            lines.write(json.dumps(said) + "\\n")
+    tell(say="part begins", process=0)
+    tell(say="begins", name="one", title="", table="")
+    tell(say="row", name="one", row={"figure": 1})
+    if work["part"] == "runs":
+        print("waiting for the card", flush=True)
+        time.sleep(60)
+    if work["part"] == "right":
+        os.kill(os.getpid(), signal.SIGKILL)
+    tell(say="ends", name="one", state="done")
+    tell(say="part ends", code=0)
+"""
+
+
+def test_a_part_that_hangs_or_dies_with_its_worker_costs_itself_only(tmp_path, monkeypatch):
+    """Worse than a measurement: what watches over them says nothing more, or is gone. The next part gets another."""
+    (tmp_path / "gpu_parts").mkdir()
+    (tmp_path / "gpu_parts" / "worker.py").write_text(STAND_IN)
+    run = a_run(tmp_path, **ABOUT)
+    monkeypatch.setattr(gpu, "HERE", tmp_path)
+    monkeypatch.setattr(gpu, "PATIENCE", 1.0)
+    run.start()
+    for part in ("runs", "right", "fast"):
+        run.part(part, 0.2)
+    run.worker.kill()
+    run.worker.wait()
+    found = json.loads((tmp_path / "gpu.json").read_text())["measurements"]
+    why = {name: one.get("why") for name, one in found.items() if "itself" in name}
+    assert why == {
+        "runs/(the part itself)": "hung and was killed",
+        "right/(the part itself)": "died together with what watched over it",
+    }
+    assert {name: one["state"] for name, one in found.items() if name.endswith("/one")} == {
+        "runs/one": "failed",
+        "right/one": "failed",
+        "fast/one": "done",
+    }
+    assert found["runs/one"]["rows"] == [{"figure": 1}], "what was known is not lost"
+    assert "waiting for the card" in (tmp_path / "gpu.md").read_text()
+
+
 ABOUT = {"processor": "some", "card_memory": 80e9, "processors": 132, "driver": "none"}
 
 
@@ -113,6 +163,7 @@ def test_started_again_it_keeps_what_is_done_under_the_same_conditions(tmp_path)
     run.write()
     said = (tmp_path / "gpu.md").read_text()
     assert "last words" in said and "it hung" in said
+    assert said.count("- not run: this part was not begun") == 3, "all but the part of those two"
     assert set(a_run(tmp_path, **ABOUT).content["measurements"]) == {"fast/one"}, "what failed is tried again"
     for other in ({"device": "Another card"}, {"versions": {"torch": "2.13"}}):
         run.write()
@@ -175,6 +226,21 @@ def test_wrong_usage_is_refused_before_anything_is_done(capsys):
         with pytest.raises(SystemExit) as left:
             gpu.parse(words)
         assert left.value.code == 2
+
+
+def test_bf16_that_a_processor_has_no_units_for_is_left_out_by_name():
+    cpu, card = torch.device("cpu"), torch.device("cuda")
+    left = train_step.left_out(cpu, "flags : fpu avx2 avx512f")
+    assert set(left) == {name for name in (*train_step.VARIANTS, *train_step.COMPILED) if "bf16" in name} and len(left) == 3
+    assert train_step.left_out(cpu, "flags : fpu avx512_bf16") == train_step.left_out(card, "flags : fpu") == {}
+
+
+def test_each_time_is_said_as_it_is_measured():
+    said = []
+    steps = {"one": lambda: said.append("one runs"), "two": lambda: said.append("two runs")}
+    found = train_step.interleaved(steps, 1, torch.device("cpu"), said.append)
+    assert [text.split(":")[0] for text in said[2:]] == ["one runs", "round 1 of 1", "two runs", "round 1 of 1"]
+    assert {name: len(times) for name, times in found.items()} == {"one": 1, "two": 1}
 
 
 def test_counted_on_meta_tensors():

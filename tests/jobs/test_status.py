@@ -1,16 +1,18 @@
 """How a run is shown, from its own files; with a real Slurm in tests/slurm."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from p2p_dist import config, files, presets, rundir
-from p2p_dist.jobs import slurm, stages, status
+from p2p_dist import attempts, config, files, presets, rundir, saved
+from p2p_dist.jobs import chain, slurm, stages, status
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -40,7 +42,11 @@ def run(tmp_path, monkeypatch):
     lines = ["launch 7", "start 7.0 0 10000 2", "end 7.0 10 13600 - killed 11800", "start 7.1 10 20000 2"]
     files.write_text(run.slurm / "train" / "attempts", "\n".join([*lines, "end 7.1 40 21800 75 stopped 21800"]) + "\n")
     rundir.append_metrics(run, {"step": 40, "images_per_second": 64.0, "l1": 0.125})
-    (run.checkpoints / rundir.step_name(40)).mkdir(parents=True)
+    names = (saved.STATE, saved.GENERATOR)
+    for name in names:
+        files.write_text(run.checkpoints / rundir.step_name(40) / name, "")
+    listed = {key: {"bytes": 0, "sha256": "0" * 64} for key in names}
+    files.write_json(run.checkpoints / rundir.step_name(40) / saved.META, {"step": 40, "files": listed})
     return run
 
 
@@ -64,12 +70,12 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     os.utime(run.checkpoints / rundir.step_name(40), (31800, 31800))
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
     monkeypatch.setattr(status.site, "resolve", lambda name: "slurm")
-    monkeypatch.setattr(status.slurm, "queued_jobs", lambda run: {})
+    monkeypatch.setattr(status.slurm, "everything", list)
     found = status.gather(run)
     assert found["gpu_hours"]["used"] == pytest.approx(12 + 2 * 4 * 1.0) and found["gpu_hours"]["estimated"] == 2
     assert found["gpu_hours"]["lost"] == pytest.approx(4 + 2 * 4 * 0.5)
-    running = {"train": slurm.Queued("7", "RUNNING", "None")}
-    monkeypatch.setattr(status.slurm, "queued_jobs", lambda run: running)
+    running = [(slurm.Queued("7", "RUNNING", "None"), chain.comment("train", run))]
+    monkeypatch.setattr(status.slurm, "everything", lambda: running)
     assert status.gather(run)["gpu_hours"]["used"] > 1000, "one that runs counts until now"
 
 
@@ -197,7 +203,98 @@ def test_a_mistake_is_one_line(run):
     for command, arguments, said in (
         ("status", ("yours",), "no run yours in"),
         ("cancel", ("yours",), "no run yours in"),
-        ("status", ("../up",), "use letters"),
+        ("status", ("../up",), "is not in the folder of runs"),
+        ("cancel", ("../up",), "is not in the folder of runs"),
+        ("status", ("up!",), "use letters"),
     ):
         done = show(command, *arguments)
         assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+@pytest.fixture
+def here(run):
+    """The same, on this machine: nothing of Slurm."""
+    shutil.rmtree(run.slurm)
+    shutil.rmtree(run.checkpoints)
+    return run
+
+
+def train_state(run):
+    return status.gather(run)["stages"]["train"]
+
+
+def test_a_run_on_this_machine_is_told_by_its_lock_its_log_and_its_progress(here):
+    """Running with since when and how far, stopped, stopped at once, crashed, killed, failed: each in its own words."""
+    log = here.attempts("train")
+    assert train_state(here) == "to do"
+    attempts.begin(log, "a.1", 0, by_hand=True)
+    files.write_json(here.status, {"what": "train", "done": 7, "total": 100, "note": ""})
+    with contextlib.closing(rundir.own(here)):
+        clock = status._clock(attempts.starts(log)[-1].begun)
+        assert train_state(here) == f"running on this machine since {clock}, train 7 of 100"
+        assert status.gather(here)["stages"]["evaluate"] == "to do", "a stage runs, not all"
+        os.utime(here.status, (1, 1))
+        assert train_state(here) == f"running on this machine since {clock}", "what an earlier start left is no progress"
+        assert status.gather(here)["attempt"] == "a.1" and status.gather(here)["attempts"] == 1
+    assert train_state(here).startswith(f"killed: begun {clock}")
+    attempts.end(log, "a.1", 7, 130, "stopped")
+    assert train_state(here) == f"stopped at once {clock}", "a second Ctrl-C leaves no outcome"
+    attempts.begin(log, "a.2", 7)
+    attempts.end(log, "a.2", 9, 139, "crash")
+    assert train_state(here) == f"crashed (exit code 139) {clock}; see {here.logs}"
+    for number, outcome in enumerate(("stopped", "failed"), 3):
+        attempts.begin(log, f"a.{number}", 9, by_hand=True)
+        files.write_json(
+            here.outcome, {"attempt": f"a.{number}", "stage": "train", "outcome": outcome, "step": 9, "message": "x"}
+        )
+        attempts.end(log, f"a.{number}", 9, 1, outcome)
+        assert train_state(here) == f"{outcome} {clock} at step 9: x"
+    assert status.gather(here)["gpu_hours"]["used"] == 0, "of one's own machine nothing is billed"
+
+
+def test_an_evaluation_tells_how_far_its_baselines_are(here):
+    attempts.begin(here.attempts("evaluate"), "a.1", 0, by_hand=True)
+    files.write_json(here.status, {"what": "baselines", "done": 2, "total": 5, "note": ""})
+    with contextlib.closing(rundir.own(here)):
+        assert status.gather(here)["stages"]["evaluate"].endswith(", baselines 2 of 5")
+        here.attempts("evaluate").unlink()  # by launch/evaluate.py
+        assert status.gather(here)["stages"]["evaluate"] == "running on this machine, baselines 2 of 5"
+        assert train_state(here) == "to do"
+
+
+def test_a_long_reason_stands_below_the_table(run, capsys):
+    reason = "the shards of " + "many " * 30 + "songs are gone"
+    run.write_outcome("train", "failed", reason)
+    status.show(status.gather(run))
+    status.show_all(status.gather_each([run]))
+    shown = capsys.readouterr().out
+    assert shown.count(f"\ntrain: failed: {reason}\n") == 1
+
+
+def test_what_status_reads_of_a_run_does_not_grow_with_it(run, monkeypatch):
+    """The end of the numbers only, however long the training was."""
+    read = []
+    honest = rundir._row
+    monkeypatch.setattr(rundir, "_row", lambda line: read.append(len(line)) or honest(line))
+    for step in range(41, 3041):
+        rundir.append_metrics(run, {"step": step, "l1": 0.5, "digests": "a" * 200})
+    found = status.gather(run)
+    assert found["step"] == 3040 and sum(read) < 1000, "of 700 kB"
+    rundir.cut_metrics(run, 3039)
+    assert sum(read) < 2000 and [row["step"] for row in rundir.read_metrics(run)][-2:] == [3038, 3039]
+
+
+def test_many_runs_ask_slurm_once_and_look_at_their_shards_once(run, monkeypatch):
+    for number in range(30):
+        shutil.copytree(run.path, run.path.with_name(f"run-{number}"))
+    asked = []
+    monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
+    monkeypatch.setattr(status.site, "resolve", lambda name: asked.append("sinfo") or "slurm")
+    monkeypatch.setattr(status.slurm, "everything", lambda: asked.append("squeue") or [])
+    nothing = stages.Shards({"splits": {}, "left_out": []}, False)
+    monkeypatch.setattr(stages, "look", lambda shards: asked.append("shards") or nothing)
+    monkeypatch.setattr(presets.yaml_file, "read", lambda path, read=presets.yaml_file.read: asked.append(path) or read(path))
+    assert len(status.gather_each(status.runs([]))) == 31
+    files_read = [one for one in asked if isinstance(one, Path)]
+    assert sorted(one for one in asked if isinstance(one, str)) == ["shards", "sinfo", "squeue"]
+    assert len(files_read) == len(set(files_read)) == 31 + 1, "the settings of each and the site"

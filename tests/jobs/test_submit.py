@@ -372,7 +372,7 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
         (["--run", ""], "use letters"),
         (["--nodes", "2", "--run=x", "--task", "bass"], "--preset demo for the example song"),
         (["--train.l1-weight", "nan"], "l1-weight"),
-        (["--run", "../up"], "use letters"),
+        (["--run", "../up"], "is not in the folder of runs"),
         (["--config", "/no/such.yaml"], "no file /no/such.yaml"),
         (["--train.learning-rate", "fast"], "learning-rate"),
         (["--time", "soon"], "1:30:00"),
@@ -494,6 +494,15 @@ def test_queued_jobs_are_known_by_their_comment(tmp_path, monkeypatch):
     (tmp_path / "squeue").write_text("#!/bin/sh\necho no contact >&2\nexit 1\n")
     with pytest.raises(OSError, match="no contact"):
         slurm.queued_jobs(rundir.RunDir(link))
+
+
+def test_the_example_song_is_trained_and_tested_on_its_own_sound(place, monkeypatch):
+    """It is the only one whose figures come without asking; of other songs, --allow-overlap asks for them."""
+    monkeypatch.setenv("P2P_RUNS", str(place / "runs"))
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
+    other = ["--data", str(songs(place / "songs"))]
+    for arguments, allowed in ((["--preset", "tiny"], True), (other, False), ([*other, "--allow-overlap"], True)):
+        assert submit.parse(arguments)[0].settings.evaluate.allow_overlap is allowed
 
 
 IN_SITES = ("partition", "cpu_partition", "container", "environment", "memory_per_node", "preprocess_memory")

@@ -252,7 +252,8 @@ class Lab:
         else:
             self._start_node(name)
         state = ("sinfo", "-h", "-p", "low", "-n", name, "-o", "%t")
-        wait_until(lambda: self.ask(*state).strip() == "idle", 60, f"{name} back")
+        serves = ("idle", "plnd", "mix", "alloc")  # another job may have it at once
+        wait_until(lambda: self.ask(*state).strip() in serves, 60, lambda: f"{name} back: {self.ask(*state)}")
 
     def settle(self):
         """Wait until no job is being launched: a slurmctld that starts or configures itself anew takes such a one for lost."""

@@ -33,6 +33,7 @@ class Waiting:
         (self.run.path / "python").write_text(TASK)
         (self.run.path / "python").chmod(0o755)
         files.write_json(self.run.dataset, {"name": "none"})
+        files.write_text(self.run.config, "")  # without one it is no run, and nothing in it is run
 
     def queue(self, stage, *options, **environment):
         memory = () if any(option.startswith("--mem") for option in options) else ("--mem=1G",)

@@ -49,8 +49,9 @@ def in_words(content: dict[str, Any]) -> str:
         lines += [*aims(found), ""]
     for part, title in TITLES.items():
         mine = {name.partition("/")[2]: one for name, one in found.items() if name.startswith(f"{part}/")}
-        if mine:
-            lines += [f"## {title}", ""]
+        lines += [f"## {title}", ""]
+        if not mine:
+            lines.append("- not run: this part was not begun")
         shown: set[str] = set()
         for name, one in mine.items():
             together = one.get("table") or name

@@ -1,0 +1,63 @@
+"""What is recorded of a run holds no secret whose shape is known: a run is readable by all, and sent to others."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from p2p_dist import presets, provenance, rundir
+
+KEY = "q7Rz2Lw9Xc4Vb8Nm1Kd5"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"hf_{KEY}",
+        f"AKIA{KEY.upper()}",
+        f"ghp_{KEY}",
+        f"github_pat_{KEY}",
+        f"glpat-{KEY}",
+        f"https://me:{KEY}@host/x.git",
+        f"https://{KEY}@host/x.git",
+        f"+HF_TOKEN = '{KEY}'",
+        f"+export WANDB_API_KEY={KEY}",
+        f'+    "password": "{KEY}",',
+        f"+aws_secret_access_key = {KEY}",
+        f"+curl --auth-token {KEY} x",
+        f"+curl --token={KEY}",
+        f"Authorization: Bearer {KEY}",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{KEY}\n-----END RSA PRIVATE KEY-----",
+    ],
+)
+def test_a_secret_is_masked(text):
+    masked = provenance.mask(f"+before = 1\n{text}\n+after = 2")
+    assert KEY.lower() not in masked.lower()
+    assert masked.startswith("+before = 1\n") and masked.endswith("\n+after = 2") and provenance.MASK in masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["+learning_rate = 2e-4", "+# half_done, see https://host/a@b", "runs/hf_x", "--train.steps 100", "tokens per second"],
+)
+def test_what_is_no_secret_stays(text):
+    assert provenance.mask(text) == text
+
+
+def test_the_record_of_a_run_has_no_secret(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(sys, "argv", ["submit.py", "--hub-token", KEY, f"--x-token={KEY}", "--run", "r", f"https://u:{KEY}@h/"])
+    answers = {"--show-toplevel": str(provenance.CHECKOUT), "rev-parse HEAD": "abc", "diff HEAD": f"+token = {KEY}\n"}
+
+    def run(command, **_):
+        said = next(said for asked, said in answers.items() if " ".join(command).endswith(asked))
+        return subprocess.CompletedProcess(command, 0, said)
+
+    monkeypatch.setattr(provenance.subprocess, "run", run)
+    place = rundir.find("r")
+    rundir.begin(place, presets.preset("tiny"), "songs")
+    text = place.provenance.read_text()
+    assert KEY not in text
+    assert json.loads(text)["command"] == ["submit.py", "--hub-token", "***", "--x-token=***", "--run", "r", "https://***@h/"]
+    assert json.loads(text)["changes"] == "+token = ***\n"
