@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+import types
 
 import pytest
 
@@ -295,7 +297,8 @@ def test_a_job_that_is_just_ending_is_waited_for(comes, cluster, launch, monkeyp
         state = {"gone": "", "again": train + "\n"}[comes]
         (cluster.place / "queue").write_text(state)
 
-    monkeypatch.setattr(slurm.time, "sleep", pause)
+    # Its own, as waiting for a command's end sleeps too.
+    monkeypatch.setattr(slurm, "time", types.SimpleNamespace(sleep=pause, monotonic=time.monotonic))
     launch("--run", "a")
     shown = capsys.readouterr().out
     assert shown.count("train: job 101 is just ending") == 1
