@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -102,13 +104,28 @@ def describe(error: OSError) -> str:
     text = str(error)
     if error.errno is not None:
         text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
-    if error.errno == 28:
-        text += " (the disk is full: free some space and run the same command again)"
-    elif error.errno == 122:
-        text += " (the quota is used up: free some space or files and run the same command again)"
-    elif error.errno in (13, 30):
-        text += " (no right to write there: name another folder, for runs with $P2P_RUNS)"
+    elsewhere = "or name another folder: $P2P_RUNS moves runs and their shards, --out what preprocess.py makes"
+    if error.errno == errno.ENOSPC:
+        text += f" (the disk is full: free some space and run the same command again, {elsewhere})"
+    elif error.errno == errno.EDQUOT:
+        text += (
+            f" (the quota is used up: free some space or files and run the same command again, {elsewhere})"
+        )
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        text += f" (no right to read or write there: ask for it, {elsewhere})"
     return text
+
+
+def again(program: str, arguments: list[str]) -> str:
+    """The command to go on with, to be pasted where this one was typed.
+
+    Args:
+        program: the command's own file below the checkout, where it was not started by that name.
+    """
+    name = Path(sys.argv[0]).as_posix() if sys.argv[0].endswith(program.rpartition("/")[2]) else program
+    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
+    places = [f"{place}={shlex.quote(os.environ[place])}" for place in ("P2P_RUNS", "MUSDB_PATH") if os.environ.get(place)]
+    return " ".join([*places, shlex.join([python, name, *arguments])])
 
 
 def duration(seconds: float) -> str:

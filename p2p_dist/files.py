@@ -63,14 +63,19 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file beside `path`, made and empty; on success it takes the name `path`, on any error it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
-    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
     try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         yield temporary
         fsync_file(temporary)
         temporary.replace(path)
         fsync_folder(path.parent)
+    except OSError as error:  # a full disk names no file, and nobody knows the temporary one
+        if error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a folder that can't be written to: the error above says so
+            temporary.unlink(missing_ok=True)
 
 
 def patiently(write: Callable[[], None]) -> None:

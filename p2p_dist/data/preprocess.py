@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
     if command.cluster == "slurm":
         songs.list_songs(folder, command.data.split_by_title)  # before anything waits in a queue for a folder that holds none
         return _queue(command, arguments, wanted[0][0].parent if len(wanted) > 1 else wanted[0][0])
-    return _run(folder, wanted, command)
+    return _run(folder, wanted, command, console.again("launch/preprocess.py", arguments))
 
 
 def parse(arguments: list[str]) -> tuple[Command, list[str]]:
@@ -119,10 +119,13 @@ def _folder(out: Path | None, root: Path, data: Data, *, alone: bool) -> Path:
     return shelf / rundir.dataset_name(root, data)
 
 
-def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command) -> int:
+def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: str) -> int:
+    made = 0
     with console.Progress("preprocess", 1, start=None) as progress:
 
         def on_song(done: int, total: int, result: shards.Result) -> None:
+            nonlocal made
+            made += 1
             if result.error is not None:
                 console.complain(f"left out: {console.one_line(result.error)}")
             progress.total = total
@@ -132,10 +135,12 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command) -> int:
         try:
             left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
         except KeyboardInterrupt:
-            console.complain("stopped: the songs that are finished stay, and the same command goes on with the others")
-            raise
+            console.complain(f"stopped in order: the songs that are finished stay. To go on, type:\n  {again}")
+            return console.STOPPED
     for out, _ in wanted:
-        console.say(f"{'part ' + command.part + ' of ' if command.part else ''}dataset: {out}")
+        console.say(
+            f"{'' if made else 'done already: '}{'part ' + command.part + ' of ' if command.part else ''}dataset: {out}"
+        )
     if left_out:
         console.complain(f"{len(left_out)} songs left out:")
         for result in left_out:

@@ -9,7 +9,6 @@ import difflib
 import importlib.util
 import itertools
 import os
-import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,10 +127,7 @@ def begin(run: RunDir, wanted: Config, dataset: str) -> Config:
 
 def again(arguments: list[str]) -> str:
     """The command to go on with, to be pasted where this one was typed."""
-    program = Path(sys.argv[0]).as_posix() if sys.argv[0].endswith("submit.py") else "launch/submit.py"
-    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
-    places = [f"{name}={shlex.quote(os.environ[name])}" for name in ("P2P_RUNS", "MUSDB_PATH") if os.environ.get(name)]
-    return " ".join([*places, shlex.join([python, program, *arguments])])
+    return console.again("launch/submit.py", arguments)
 
 
 def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -127,7 +128,7 @@ def test_workers_do_not_outlive_a_parent_that_is_killed_while_they_begin(many: P
 
 @pytest.mark.parametrize("who", ["the command", "a worker"])
 def test_a_ctrl_c_is_no_traceback(many: Path, tmp_path: Path, who: str) -> None:
-    """To all processes, as a terminal sends it, while one of them imports what it needs."""
+    """To all processes, as a terminal sends it, while one of them imports what it needs. The command to go on can be pasted."""
     command = [sys.executable, str(LAUNCH), *TINY, "--data", str(many), "--out", str(tmp_path / "out"), "--workers", "4"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
@@ -143,7 +144,15 @@ def test_a_ctrl_c_is_no_traceback(many: Path, tmp_path: Path, who: str) -> None:
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == console.INTERRUPTED and len(said.splitlines()) == 1 and "stopped" in said, said
+    if who == "the command":
+        assert process.returncode == console.INTERRUPTED and said == "stopped before anything was begun\n", said
+    else:
+        told, again = said.splitlines()
+        assert process.returncode == console.STOPPED and told.startswith("stopped in order"), said
+        done = subprocess.run(shlex.split(again), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 and f"\ndataset: {tmp_path / 'out'}" in done.stdout, done
+        done = subprocess.run(shlex.split(again), capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 and f"done already: dataset: {tmp_path / 'out'}" in done.stdout, done
 
 
 def test_parts_and_a_merge_give_the_same_bytes(many: Path, undisturbed: Path, tmp_path: Path) -> None:

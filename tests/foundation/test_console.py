@@ -26,9 +26,13 @@ def raising(error):
     ("error", "code", "said"),
     [
         (ValueError("nodes must be greater than 0"), 2, "error: nodes must be greater than 0"),
-        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "/x/y (the disk is full"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "/x/y (the disk is full: free some space"),
         (OSError(errno.EDQUOT, "Quota exceeded", "/x/y"), 1, "quota is used up"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 1, "no right to write"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x/y"),
+            1,
+            "/x/y (no right to read or write there: ask for it, or name another folder: $P2P_RUNS",
+        ),
         (KeyboardInterrupt(), 130, ""),
     ],
 )

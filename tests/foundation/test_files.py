@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import socket
 
 import pytest
@@ -88,3 +89,10 @@ def test_a_link_or_copy_replaces_what_was_there(tmp_path):
     (tmp_path / "old").write_text("old")
     files.link_or_copy(tmp_path / "new", tmp_path / "old")
     assert (tmp_path / "old").read_text() == "new"
+
+
+def test_an_error_of_a_full_disk_names_what_was_to_be_written(tmp_path):
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "here.json"))) as caught:
+        with files.replacing(tmp_path / "here.json"):
+            raise OSError(errno.ENOSPC, "No space left on device")  # as write() says it, without a name
+    assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
