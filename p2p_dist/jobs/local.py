@@ -57,13 +57,13 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
             console.say(f"stopped in {stage}; to go on: {again}")
             return code
         if code != console.DONE and stages.is_done(stage, run) is None:
-            outcome = run.read_outcome(stage)
+            outcome, log = run.read_outcome(stage), run.logs / f"{stage}.log"
             if outcome is None:
-                log = run.logs / f"{stage}.log"
                 shown = "" if not console.has_bar(sys.stdout) else f"; the end of {log}:\n{_tail(log)}"
                 console.complain(f"{stage} ended with {code}{shown}")
                 console.complain(f"what was saved is good; to go on: {again}")
-            elif console.has_bar(sys.stdout):  # else its log, which was shown, has said it
+            # The log, shown where there is no bar, has said it; but the other ranks may have said since that they lost one.
+            elif console.has_bar(sys.stdout) or not _tail(log).endswith(outcome["message"].splitlines()[-1]):
                 console.complain(f"error: {outcome['message']}")
             return console.FAILED
     left_out = manifest.read(run.shards)["left_out"]

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from p2p_dist import files, rundir
+from p2p_dist.jobs import local, stages
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -223,3 +224,20 @@ def test_a_run_can_be_verified_by_its_owner(place):
     state.write_bytes(data)
     bad = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     assert bad.returncode == 1 and "state.pt" in bad.stderr and "Traceback" not in bad.stderr
+
+
+@pytest.mark.parametrize("after", ["", "rank 1 of 2 ended with exit code 70\nlost the other processes\n"])
+def test_the_last_line_of_a_failure_is_its_cause(tmp_path, monkeypatch, capsys, after):
+    """Once: where the log of the stage ends with what other ranks say of the one that failed, it is said again."""
+    run = rundir.RunDir(tmp_path / "run")
+
+    def fail(stage, *_):
+        (run.logs / f"{stage}.log").write_text(f"error: a.tar is damaged\n{after}")
+        run.write_outcome(stage, "failed", "a.tar is damaged")
+        return 1
+
+    monkeypatch.setattr(local, "_run_until_it_ends", fail)
+    monkeypatch.setattr(stages, "is_done", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    assert local.run(run, None, None, "python launch/submit.py") == 1
+    assert capsys.readouterr().err == ("error: a.tar is damaged\n" if after else "")
