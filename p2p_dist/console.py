@@ -108,9 +108,7 @@ def describe(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
         text += f" (the disk is full: free some space and run the same command again, {elsewhere})"
     elif error.errno == errno.EDQUOT:
-        text += (
-            f" (the quota is used up: free some space or files and run the same command again, {elsewhere})"
-        )
+        text += f" (the quota is used up: free some space or files and run the same command again, {elsewhere})"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         text += f" (no right to read or write there: ask for it, {elsewhere})"
     return text
