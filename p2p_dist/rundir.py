@@ -346,6 +346,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
     if not run.config.is_file():
         files.write_json(run.provenance, provenance.gather())
     _note_dataset(run, dataset, wanted.data)
+    _note_overlap(run, settings)
     if not run.code.is_dir():
         snapshot.take(run.code)
     elif snapshot.has_record(run.code):
@@ -393,14 +394,28 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
         if before != dataset and find_steps(run.checkpoints):
             if trained_on is None or (run.shards / manifest.NAME).is_file():
                 trained_on = run.shards
-            if find_steps(run.evaluations):
-                names = (f"evaluations-{before}" + (f"-{n}" if n > 1 else "") for n in itertools.count(1))
-                aside = next(path for path in map(run.path.joinpath, names) if not path.exists())
-                run.evaluations.rename(aside)
-                console.say(f"songs held out from training changed: the evaluations on those before are kept in {aside}")
+            _keep_aside(run, before, "songs held out from training changed")
         if trained_on is not None and trained_on.name != dataset and find_steps(run.checkpoints):
             note["trained_on"] = trained_on.name
     files.write_json(run.dataset, note)
+
+
+def _note_overlap(run: RunDir, settings: config.Config) -> None:
+    """Keep the evaluations aside where --allow-overlap changes which songs of the dataset are measured."""
+    if not run.config.is_file() or not (run.shards / manifest.NAME).is_file():
+        return
+    before, allowed = presets.from_saved(run.config).evaluate.allow_overlap, settings.evaluate.allow_overlap
+    if before != allowed and any(manifest.overlap(manifest.read(run.shards), split) for split in ("test", "valid")):
+        _keep_aside(run, "with-overlap" if before else "without-overlap", "--allow-overlap changed")
+
+
+def _keep_aside(run: RunDir, name: str, why: str) -> None:
+    """Rename the evaluations to evaluations-NAME, so that all checkpoints are evaluated anew and on the same songs."""
+    if find_steps(run.evaluations):
+        names = (f"evaluations-{name}" + (f"-{n}" if n > 1 else "") for n in itertools.count(1))
+        aside = next(path for path in map(run.path.joinpath, names) if not path.exists())
+        run.evaluations.rename(aside)
+        console.say(f"{why}: the evaluations so far are kept in {aside}")
 
 
 def step_name(step: int) -> str:

@@ -127,3 +127,19 @@ def test_without_an_evaluation_no_job_is_for_it(trained):
     place = site.load("slurm")
     assert [job.stage for job in chain.jobs(run, wanted(root), place)] == ["preprocess", "train"]
     assert len(chain.jobs(run, wanted(root, "after"), place)) == 4
+
+
+def test_evaluations_on_other_songs_are_kept_aside_when_overlap_is_allowed(tmp_path, monkeypatch):
+    """All evaluations of a run are on the same songs: the page and the ranking compare them."""
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
+    root = tmp_path / "songs"
+    write_songs(root, {"train/one": 1.5, "test/three": 1.5})
+    shutil.copytree(root / "train" / "one", root / "test" / "the same")
+    run, settings = rundir.find("a"), wanted(root, "after")
+    launch(run, settings)
+    make(root, run, settings)
+    (run.evaluations / rundir.step_name(5)).mkdir(parents=True)
+    launch(run, settings)
+    assert run.evaluations.is_dir(), "nothing changed"
+    launch(run, dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=True)))
+    assert (run.path / "evaluations-without-overlap").is_dir() and not run.evaluations.exists()
