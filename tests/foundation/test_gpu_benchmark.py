@@ -7,8 +7,8 @@ measured is never lost nor measured twice, and what the report says of the aims 
 from __future__ import annotations
 
 import argparse
-import importlib
 import faulthandler
+import importlib
 import json
 import os
 import signal
