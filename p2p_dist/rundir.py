@@ -385,7 +385,8 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
     """
     note = {"name": dataset}
     if data.root is not None and Path(data.root).is_dir():
-        note["training"] = training_digest(Path(data.root), data)
+        with contextlib.suppress(ValueError):  # no songs: a check of the machine says so itself
+            note["training"] = training_digest(Path(data.root), data)
     if run.dataset.is_file():
         before = run.read_dataset()
         if before == dataset and run.read_training() is not None:

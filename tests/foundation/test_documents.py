@@ -10,7 +10,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ("README.md", "hpc/LUMI.md", "containers/README.md")
 
 MADE = re.compile(
-    r"(containers/(p2p_dist|my)\.|evaluations/|checkpoints/|page/|logs/|slurm/|code/|runs/|shards/|songs/|train/|test/)"
+    r"(containers/(p2p_dist|my)\.|evaluations/|checkpoints/|page/|logs/|slurm/|code/|runs/|shards/|songs/|train/|test/|tests/benchmarks/gpu\.)"
 )
 """Paths that a user's runs have, or a build makes."""
 

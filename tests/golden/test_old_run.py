@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_it_is_verified_and_shown(old):
     assert verify.verify(old) == []
     found = status.gather(old)
     assert (found["step"], found["total"], found["checkpoint"]) == (8, 12, 8)
-    assert found["stages"]["train"] == "stopped"
+    assert re.fullmatch("stopped .* at step 8", found["stages"]["train"])
     damaged = old.checkpoints / rundir.step_name(8) / "state.pt"
     content = bytearray(damaged.read_bytes())
     content[5000] ^= 1
