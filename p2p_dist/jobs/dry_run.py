@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from pathlib import Path
 
-from p2p_dist import console, presets, rundir
+from p2p_dist import console, presets, rundir, saved
 from p2p_dist.config import Config
-from p2p_dist.jobs import chain, fits, queueing, site, slurm
+from p2p_dist.jobs import chain, estimate, fits, queueing, site, slurm
 from p2p_dist.rundir import RunDir
 
 
@@ -66,9 +68,42 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         for script in scripts:
             console.say(script)
         console.say(f"\n##### config.yaml\n{presets.to_yaml(settings)}")
-        together += _say_bill([step.job for step in steps if step in new or step.queued is not None], settings, place)
+        to_come = [step.job for step in steps if step in new or step.queued is not None]
+        together += _say_bill(to_come, settings, place)
+        if any(job.stage == "train" for job in to_come):
+            say_likely(run, settings, place, fits.windows(settings, _shards(run, dataset)).get("train"))
     if len(launches) > 1:
         console.say(f"# all {len(launches)} runs together: at most {together:.1f} GPU-hours")
+
+
+def _shards(run: RunDir, dataset: str | None) -> Path | None:
+    return run.path.parent.parent / "shards" / dataset if dataset else None
+
+
+def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | None) -> None:
+    """Print what the training will likely be billed, and from what speed that follows; advise a limit.
+
+    Args:
+        trained: training windows; None: not known.
+    """
+    rate, resources = chain.gpu_hours_an_hour(settings.resources, place), settings.resources
+    if not rate or (trained is None and settings.train.steps is None):
+        return
+    processes = resources.nodes * place.processes_per_node(resources)
+    speed, source = estimate.images_per_second(settings, processes), "expected of an MI250X die; not measured"
+    if run.config.is_file() and (measured := (rundir.last_metrics(run) or {}).get("images_per_second")):
+        before = presets.from_saved(run.config).resources
+        speed = measured * processes / (before.nodes * place.processes_per_node(before))
+        source = "measured at this run's last step"
+    steps = settings.train.total_steps(trained or 0) - saved.newest_step(run.checkpoints)
+    hours = max(steps, 0) * settings.train.global_batch_size / speed / 3600
+    likely = hours * rate
+    console.say(
+        f"# likely about {likely:.2g} GPU-hours for the training: {steps} steps in {hours:.2g} hours at {speed:.0f} images/s "
+        f"({source})"
+    )
+    if resources.max_gpu_hours is None:
+        console.say(f"# to bound what the training can be billed: --max-gpu-hours {max(1, math.ceil(1.5 * likely))}")
 
 
 def _check_images(place: site.Site, settings: Config, has_slurm: bool) -> None:

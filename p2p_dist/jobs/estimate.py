@@ -87,6 +87,16 @@ def flops_per_image(config: Config) -> int:
     return 3 * g + (6 + 2 + known) * d
 
 
+EXPECTED_FLOPS = {"bf16": 40e12, "fp32": 12e12}
+"""Floating-point operations a second that a training gets of one GPU: by a roofline model of one die of an MI250X (0.3 of
+its matrix peak, 0.65 of its memory bandwidth). Not measured: a run's own speed takes its place once there is one."""
+
+
+def images_per_second(config: Config, processes: int) -> float:
+    """Training pairs a second that so many GPUs are expected to do."""
+    return processes * EXPECTED_FLOPS["fp32" if config.train.precision == "fp32" else "bf16"] / flops_per_image(config)
+
+
 def memory(config: Config, processes: int) -> int:
     """Bytes that one of so many training processes takes on a CPU, beside what python and torch take."""
     share = math.ceil(config.train.global_batch_size / processes)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from p2p_dist import config, console, presets, rundir
-from p2p_dist.jobs import chain, site, slurm, submit
+from p2p_dist.jobs import chain, dry_run, estimate, site, slurm, submit
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GOLDEN = CHECKOUT / "tests" / "golden" / "dry-run.txt"
@@ -152,8 +152,30 @@ def test_the_dry_run_says_what_can_be_billed(place):
     assert "# at most 730.0 GPU-hours:" in shown
     assert "train: 202.0 (--max-gpu-hours 10, and the start that is going on then: 192.0)" in shown
     assert "evaluate: 528.0 (11 starts of 48.0)" in shown
+    assert "# likely about" not in shown.split("# at most")[0] and "to bound what" not in shown, "a limit was given"
     refused = launch("--data", str(place / "songs"), "--cluster", "slurm", *more)
     assert refused.returncode == 2 and "nothing would be counted" in refused.stderr and "gpus_per_node" in refused.stderr
+
+
+def test_the_dry_run_says_what_is_likely_and_from_what_speed(tmp_path, capsys):
+    """64 images a step at a speed that is expected, or that this run was measured at; LUMI bills 4 GPU-hours a node-hour."""
+    settings = config.Config(resources=config.Resources(nodes=2), train=config.Train(epochs=None, steps=36_000))
+    run, place = rundir.RunDir(tmp_path / "runs" / "r"), site.load("lumi")
+    speed = 16 * 40e12 / estimate.flops_per_image(settings)
+    dry_run.say_likely(run, settings, place, None)
+    likely, advice = capsys.readouterr().out.splitlines()
+    hours = 36_000 * 64 / speed / 3600
+    assert f"about {8 * hours:.2g} GPU-hours" in likely and "36000 steps" in likely and "not measured" in likely
+    assert advice.endswith(f"--max-gpu-hours {max(1, math.ceil(12 * hours))}")
+    run.path.mkdir(parents=True)
+    run.config.write_text(presets.to_yaml(settings))
+    run.metrics.write_text('{"step": 10, "images_per_second": 640.0}\n')
+    more = dataclasses.replace(settings, resources=config.Resources(nodes=4, max_gpu_hours=50.0))
+    dry_run.say_likely(run, more, place, None)
+    assert capsys.readouterr().out == (
+        "# likely about 8 GPU-hours for the training: 36000 steps in 0.5 hours at 1280 images/s "
+        "(measured at this run's last step)\n"
+    )
 
 
 def test_where_nodes_are_shared_only_what_processes_use_is_asked_for():
