@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import console, files, owner, processes, records, songs
+from p2p_dist import console, files, manifest, owner, processes, records, songs
 from p2p_dist.config import Data
 from p2p_dist.data import index, overlap
 from p2p_dist.data.card import card, overlapping
@@ -33,6 +33,8 @@ from p2p_dist.data.song import PARTS, Result, Work, make_song, read_record
 __all__ = ["Result", "preprocess", "preprocess_all"]
 
 SETTINGS = "settings.json"
+
+_RECORD = re.compile(r"(train|valid|test)-.*\.json$")
 
 _REQUESTS = (signal.SIGINT, signal.SIGUSR2)
 
@@ -85,6 +87,10 @@ def preprocess_all(
             _remove_garbage(wanted)
         mine = work if part is None else work[part[0] :: part[1]]
         todo = [(item, lacking) for item in mine if (lacking := [w for w in wanted if not item.is_finished(*w)])]
+        if part is None and not todo and all(_is_merged(out, work) for out, _ in wanted):
+            for out, _ in wanted:
+                _remove_others(out, work)
+            return []
         try:
             left_out = _make(todo, len(mine), workers, on_song)
             if part is None:
@@ -211,6 +217,21 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool) -> Iterator[None]
         os.close(descriptor)
 
 
+def _is_merged(out: Path, work: list[Work]) -> bool:
+    """Whether the manifest is of the songs' records as they are: not older than one, and of no song that is gone.
+
+    A manifest that stands is not written again: trainings read it. One of a song made anew was removed before its record.
+    """
+    try:
+        manifest.read(out)
+        written = (out / index.MANIFEST).stat().st_mtime_ns
+    except (FileNotFoundError, ValueError):  # not there, or damaged
+        return False
+    with os.scandir(out / PARTS) as entries:
+        there = {Path(entry.path): entry.stat().st_mtime_ns for entry in entries if _RECORD.match(entry.name)}
+    return there.keys() == {item.record(out) for item in work} and max(there.values()) <= written
+
+
 def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, str]]) -> None:
     """Merge the records into manifest.json and DATASET.md; what is left of songs that are gone is removed.
 
@@ -242,7 +263,7 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
                 "audio": [record["audio"] for record in part if record["audio"]],
                 "samples": [sample for record in part for sample in record["samples"]],
             }
-    manifest = {
+    content = {
         "schema": index.SCHEMA,
         "settings": data.science(),
         "settings_digest": data.digest(),
@@ -252,17 +273,17 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
         "splits": splits,
     }
     _remove_others(out, work)
-    for line in overlapping(manifest):
+    for line in overlapping(content):
         console.complain(f"warning: {console.one_line(line)}; it is left out of the figures unless --allow-overlap is given")
-    files.write_text(out / "DATASET.md", card(manifest, finished))
-    index.write_manifest(out, manifest)
+    files.write_text(out / "DATASET.md", card(content, finished))
+    index.write_manifest(out, content)
 
 
 def _remove_others(out: Path, work: list[Work]) -> None:
     """Remove the shards of songs that the data no longer has: a reader of all *.tar would take them for its own."""
     wanted, here = {item.record(out) for item in work}, {(item.source.name, item.source.split) for item in work}
-    for path in (out / PARTS).glob("*-*.json"):
-        if path not in wanted:
+    for path in (out / PARTS).iterdir():
+        if path not in wanted and _RECORD.match(path.name):
             record = read_record(path)
             # One of the same song has another number now, and was made anew.
             if record is not None and (record["song"], record["split"]) not in here:

@@ -304,6 +304,30 @@ def test_what_is_there_already_stays_and_what_is_lost_is_made_again(
     assert made == ["C"] and fingerprint(out) == before and not half_written(out)
 
 
+def test_a_manifest_that_stands_is_not_written_again(songs: Path, dataset: Path, small: Data, tmp_path: Path) -> None:
+    """Trainings read it. It is merged anew where it is damaged, older than a record, or of a song that is gone."""
+    out = Path(shutil.copytree(dataset, tmp_path / "out"))  # which keeps the times
+    path = out / index.MANIFEST
+
+    def is_written() -> bool:
+        before = path.stat().st_ino
+        shards.preprocess(songs, out, small, workers=1)
+        return path.stat().st_ino != before
+
+    assert not is_written()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert is_written() and path.read_bytes() == whole
+    record = next(file for file in (out / "parts").iterdir() if file.name.startswith("train-"))
+    os.utime(record, ns=(0, path.stat().st_mtime_ns + 1))
+    assert is_written() and path.read_bytes() == whole
+    os.utime(record, ns=(0, path.stat().st_mtime_ns))
+    assert not is_written()
+    gone = record.with_name("train-00099-gone.json")
+    shutil.copy2(record, gone)
+    assert is_written() and path.read_bytes() == whole and not gone.exists()
+
+
 def test_workers_import_neither_torch_nor_librosa(songs: Path, small: Data, tmp_path: Path) -> None:
     code = f"""
 import json, sys
