@@ -6,9 +6,13 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import functools
 import importlib.util
 import itertools
 import os
+import re
+import shutil
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +24,12 @@ from p2p_dist import __version__, console, files, presets, rundir, snapshot, son
 from p2p_dist.config import Config
 from p2p_dist.jobs import dry_run, fits, local, queueing, site, status
 from p2p_dist.rundir import RunDir
+
+PACKAGES = (
+    *("torch", "numpy", "scipy", "av", "soxr", "soundfile", "webdataset", "musdb"),
+    *("mir_eval", "jinja2", "matplotlib", "safetensors"),
+)
+"""What the stages import."""
 
 
 @dataclass(frozen=True)
@@ -304,7 +314,8 @@ def check_place(command: Command, where: str) -> None:
     if where == "slurm" and not command.yes:
         queueing.check_gpus(settings.resources, place)
     if where != "local" and (place.environment or place.image(settings.resources) is not None):
-        return  # jobs run in another environment than this one
+        check_packages_of_jobs(settings, place)
+        return
     try:
         check_packages(settings.train.tensorboard)
     except ValueError as error:
@@ -319,8 +330,7 @@ def check_packages(tensorboard: bool = False) -> None:
     Raises:
         ValueError: names what is missing, and how to install it.
     """
-    needed = ("torch", "numpy", "scipy", "av", "soxr", "soundfile", "webdataset", "musdb", "mir_eval", "jinja2", "matplotlib")
-    if missing := [name for name in (*needed, "safetensors") if not is_installed(name)]:
+    if missing := [name for name in PACKAGES if not is_installed(name)]:
         raise ValueError(
             f"to run with {sys.executable}, these packages are missing: {', '.join(missing)}; 'make install' makes an "
             "environment with them, or: python -m pip install -c constraints.txt -e '.[run]'"
@@ -330,6 +340,52 @@ def check_packages(tensorboard: bool = False) -> None:
             f"--train.tensorboard needs the package tensorboard, which {sys.executable} has not: "
             "python -m pip install -c constraints.txt -e '.[tensorboard]', or leave it off"
         )
+
+
+def check_packages_of_jobs(settings: Config, place: site.Site) -> None:
+    """The same in the container and environment that jobs run in, where this machine can start them.
+
+    Raises:
+        ValueError: names what is missing, and how it gets there.
+    """
+    image, overlay = place.image(settings.resources), settings.resources.overlay
+    if image is not None and (shutil.which("singularity") is None or not image.is_file()):
+        return  # another machine than the cluster's; that there is no image is said elsewhere
+    tasks = {"P2P_CONTAINER": image, "P2P_OVERLAY": overlay and Path(overlay).expanduser()}
+    if place.environment:
+        ours = site.HPC / place.environment
+        tasks["P2P_ENVIRONMENT"] = ours if ours.is_file() else Path(place.environment).absolute()
+    where = image or f"the environment of {place.environment}"
+    names = (*PACKAGES, *(["tensorboard"] if settings.train.tensorboard else []))
+    known = tuple((name, str(value)) for name, value in tasks.items() if value)
+    missing, wrong = _missing_in(sys.executable if image is None else "python", known, names)
+    if wrong:
+        console.say(f"note: whether {where} has what jobs import is not known here ({wrong}); launch/check.py preflight tells")
+    elif missing:
+        raise ValueError(
+            f"jobs would run in {where}, where these packages are missing: {', '.join(missing)}; "
+            "containers/build_overlay.sh puts them into a file for --overlay (containers/README.md)"
+        )
+
+
+@functools.cache
+def _missing_in(python: str, tasks: tuple[tuple[str, str], ...], names: tuple[str, ...]) -> tuple[list[str], str]:
+    """Packages that a process of a job would not find; and why that is not known, where it can't be started here.
+
+    Args:
+        tasks: variables that hpc/rank.sh reads.
+    """
+    ask = "import importlib.util, sys; print('missing:', *[n for n in sys.argv[1:] if importlib.util.find_spec(n) is None])"
+    command = ["bash", str(site.HPC / "rank.sh"), python, "-c", ask, *names]
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, **dict(tasks)}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+        )
+    except subprocess.TimeoutExpired:
+        return [], "no answer in two minutes"
+    if (answer := re.search("^missing:(.*)$", done.stdout, re.MULTILINE)) is None:
+        return [], (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
+    return answer[1].split(), ""
 
 
 def is_installed(package: str) -> bool:

@@ -96,6 +96,13 @@ def test_the_unchanged_image_and_an_overlay_run_the_whole_way(runs):
     assert "export P2P_OVERLAY=" in script and "export P2P_PYTHON=python\n" in script
 
 
+def test_an_image_without_what_jobs_import_is_refused_before_anything_is_queued(place, runs):
+    base = place.images.base.result()
+    shown = launch("submit", *place.options(), "--run", "bare", *TRAINING, "--container", str(base), code=2)
+    assert f"jobs would run in {base}, where these packages are missing: " in shown and "build_overlay.sh" in shown
+    assert not rundir.find("bare").path.exists()
+
+
 def test_a_container_that_does_not_start_is_no_failure_of_the_run(runs):
     """The image is gone when the job begins: tried once more, then not again, and status says why."""
     vanished = runs["vanished"]

@@ -178,6 +178,22 @@ def test_the_dry_run_says_what_is_likely_and_from_what_speed(tmp_path, capsys):
     )
 
 
+def test_what_jobs_import_is_looked_for_in_their_environment(tmp_path, monkeypatch, capsys):
+    def check(text, *needed):
+        file = tmp_path / f"{len(needed)}{len(text)}.sh"
+        file.write_text(text)
+        monkeypatch.setattr(submit, "PACKAGES", needed)
+        submit.check_packages_of_jobs(config.Config(), dataclasses.replace(site.load("slurm"), environment=str(file)))
+
+    (tmp_path / "only_there.py").touch()
+    check(f"export PYTHONPATH='{tmp_path}'\n", "yaml", "only_there")
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ValueError, match=r"environment of .*\.sh, where these packages are missing: only_there, nowhere;"):
+        check("true\n", "only_there", "yaml", "nowhere")
+    check("echo 'no module of this name' >&2; exit 1\n", "yaml")
+    assert "is not known here (no module of this name); launch/check.py preflight tells" in capsys.readouterr().out
+
+
 def test_where_nodes_are_shared_only_what_processes_use_is_asked_for():
     """LUMI bills each die asked for, and a further one for each 64 GB."""
     found = {}
