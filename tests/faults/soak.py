@@ -124,20 +124,22 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
     return told
 
 
-def lines_of(run: RunDir) -> int | None:
-    """Which file of numbers there is: a start that cuts it back to the checkpoint makes another."""
-    return run.metrics.stat().st_ino if run.metrics.is_file() else None
+def lines_of(run: RunDir) -> int:
+    """Bytes of the numbers of all attempts."""
+    return run.metrics.stat().st_size if run.metrics.is_file() else 0
 
 
-def wait_for_a_step(run: RunDir, before: int | None, seconds: float = 60) -> None:
-    """Wait until an attempt has added a line to a file of its own. Looks at no more than its size: a long soak has many."""
-    size, end = None, time.monotonic() + seconds
+def wait_for_a_step(run: RunDir, before: int, seconds: float = 60) -> None:
+    """Wait until an attempt has added a line; before, it may cut those after its checkpoint.
+
+    Args:
+        before: bytes that there were when it was started. No more is looked at than the size: a long soak has many lines.
+    """
+    lowest, end = before, time.monotonic() + seconds
     while time.monotonic() < end:
-        if lines_of(run) not in (None, before):
-            now = run.metrics.stat().st_size
-            size = now if size is None else size
-            if now > size or before is None:
-                return
+        if (now := lines_of(run)) > lowest:
+            return
+        lowest = now
         time.sleep(0.01)
 
 
