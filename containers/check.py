@@ -52,7 +52,7 @@ def check_versions(version, submitit):
 
 def check_names():
     """All that this package calls of torch is there."""
-    from p2p_dist.train.torch_names import missing, used
+    from p2p_dist.checks.preflight.torch_names import missing, used
 
     if absent := missing(used()):
         raise ValueError(f"this torch does not have {', '.join(absent)}")
@@ -90,8 +90,8 @@ def check_model():
     """The tiny networks, forward and backward."""
     import torch
 
-    from p2p_dist import presets
     from p2p_dist.model.generator import Generator
+    from p2p_dist.settings import presets
 
     tiny = presets.preset("tiny")
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -5,7 +5,7 @@
 umask go-w
 [[ $run != *[[:cntrl:]]* ]] || { printf 'error: a control character in %q\n' "$run" >&2 && exit 2; }
 export PYTHONDONTWRITEBYTECODE=1 # what Python leaves beside the code would be extra files
-# A group of this user alone may write, as many systems give one to each; p2p_dist/files.py (not_only_ours): the same.
+# A group of this user alone may write, as many systems give one to each; p2p_dist/common/files.py (not_only_ours): the same.
 alone=-1 user=$(id -un)
 IFS=: read -r name _ number members <<<"$(getent group "$(getent passwd "$user" | cut -d : -f 4)")" || true
 if [ "$name" = "$user" ] && [[ ${members:-} == @(|"$user") ]]; then alone=$number; fi

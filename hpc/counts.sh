@@ -4,7 +4,7 @@
 # OWNER: the newest attempt, that the run belongs to. RESTARTS, CRASHES: since a person launched it. SAME: so many starts
 # from where the newest began have ended by the run's own doing. BEGAN: progress at the newest. NODE_SECONDS: of the whole run, all
 # launches. OPEN: an attempt without an end, or "-". An evaluation beside a training may begin anew as often as it has to wait.
-# p2p_dist/attempts.py counts the same.
+# p2p_dist/run/starts.py counts the same.
 set -euo pipefail
 awk '
 $1 == "launch" {starts = same = crashes = 0; place = "none"}

@@ -31,7 +31,7 @@ if [ -n "${P2P_CPU_MASKS:-}" ]; then
     srun+=("--cpu-bind=mask_cpu:$P2P_CPU_MASKS")
 fi
 # -P: the run's own copy of the code, not what lies in the folder that the job was queued from.
-rank=(bash "$here/rank.sh" "${P2P_PYTHON:-python3}" -P -m p2p_dist.jobs.stages "$stage" "$run")
+rank=(bash "$here/rank.sh" "${P2P_PYTHON:-python3}" -P -m p2p_dist.jobs.stage_process "$stage" "$run")
 
 begun=0
 bash "$here/begin.sh" "$stage" "$run" || begun=$? # as late as it can be: a cancel before it is seen there, one after it by the tasks

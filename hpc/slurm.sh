@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Read first by each script here that asks Slurm: takes out what a person's profile may have set to change what Slurm's commands
-# do or print (SQUEUE_STATES hides jobs, SLURM_TIME_FORMAT writes times in another way). p2p_dist/slurm_commands.py: the same.
+# do or print (SQUEUE_STATES hides jobs, SLURM_TIME_FORMAT writes times in another way). p2p_dist/jobs/slurm/commands.py: the same.
 for name in $(compgen -e | grep -xE "(SQUEUE|SCANCEL|SCONTROL|SACCT|SACCTMGR|SINFO|SSTAT|SPRIO|SSHARE)_.*\
 |SLURM_(TIME_FORMAT|BITSTR_LEN|JSON|YAML|DEBUG|DEBUG_FLAGS|EXIT_ERROR|EXIT_IMMEDIATE|IMMEDIATE|EXPORT_ENV)\
 |SLURM_(LABELIO|STDINMODE|STDOUTMODE|STDERRMODE|THREADS|DISABLE_STATUS|TEST_EXEC|NO_KILL)"); do

@@ -20,13 +20,13 @@ def command(module):
     os.umask(os.umask(0o022) | 0o022)  # what a run writes decides what is run next: no other may write it
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     # What these import only when they need it: better said before they begin anything.
-    needed = ("tyro", "yaml", "rich", "submitit") if module.startswith("p2p_dist.jobs.") else ()
+    needed = ("tyro", "yaml", "rich", "submitit") if module.rsplit(".", 1)[1] in ("submit", "status", "cancel", "check") else ()
     for name in needed:
         if importlib.util.find_spec(name) is None:
             refuse(name)
     try:
         main = importlib.import_module(module).main
-        from p2p_dist.console import exit_with
+        from p2p_dist.common.console import exit_with
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("p2p_dist"):
             raise

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from p2p_dist import config, files, presets
+from p2p_dist.common import files
 from p2p_dist.data import shards
-from p2p_dist.rundir import RunDir
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import config, presets
 from tests.rank_processes import run_on_ranks
 
 # A shell's background jobs ignore Ctrl-C and so would all that the tests start.

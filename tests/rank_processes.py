@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import processes
+from p2p_dist.common import linux
 
 PRELOADED = ["torch", "torch._dynamo", "safetensors.torch", "soundfile", "pytest", "p2p_dist.train.loop"]
 PRELOADED += ["tests.train.on_ranks", "tests.faults.job"]
@@ -118,7 +118,7 @@ def _results(children: list[Any], pipes: dict[Connection, int], deadline: float)
 
 
 def _rank(pipe: Connection, place: dict[str, str], work: bytes) -> None:
-    processes.die_with_parent()
+    linux.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for pytest, which then kills the ranks
     os.environ.update(place)
     import torch

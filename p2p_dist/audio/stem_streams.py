@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from p2p_dist.config import STEMS
-from p2p_dist.songs import musdb_settings
+from p2p_dist.audio.layouts import musdb_settings
+from p2p_dist.settings.config import STEMS
 
 _WORDS = {
     **{stem: stem for stem in STEMS},

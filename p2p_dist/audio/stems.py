@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from p2p_dist.audio import stem_streams, wav
-from p2p_dist.config import STEMS
-from p2p_dist.songs import Source, contents, stem_files
+from p2p_dist.audio.layouts import Source, contents, stem_files
+from p2p_dist.settings.config import STEMS
 
 FULL_SCALE = 32767 / 32768
 """Samples that reach it count as clipped."""

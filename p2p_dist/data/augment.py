@@ -11,8 +11,8 @@ import hashlib
 
 import numpy as np
 
-from p2p_dist.config import Data, parse_task
 from p2p_dist.data import pairs
+from p2p_dist.settings.config import Data, parse_task
 
 GAIN = 6.0
 """A stem that is heard may be so many dB louder or quieter."""

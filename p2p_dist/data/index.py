@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from p2p_dist import files, manifest
+from p2p_dist.common import files
+from p2p_dist.data import manifest
 
 SCHEMA, MANIFEST, read_manifest = manifest.SCHEMA, manifest.NAME, manifest.read
 

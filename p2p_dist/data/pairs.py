@@ -17,7 +17,7 @@ import numpy as np
 
 from p2p_dist.audio.spectrogram import db_to_power, frame_count, mel_power, power_to_db
 from p2p_dist.audio.stems import mean_of, resample, side_of
-from p2p_dist.config import Data
+from p2p_dist.settings.config import Data
 
 FLOOR = -80.0
 """dB below the reference that count as silence, and fill padding."""

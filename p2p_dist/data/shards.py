@@ -24,11 +24,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import console, files, manifest, owner, processes, records, songs
-from p2p_dist.config import Data
-from p2p_dist.data import index, overlap
-from p2p_dist.data.card import card, overlapping
-from p2p_dist.data.song import PARTS, Result, Work, make_song, read_record
+from p2p_dist.audio import layouts
+from p2p_dist.common import console, files, linux, records
+from p2p_dist.data import index, manifest, overlap
+from p2p_dist.data.dataset_card import card, overlapping
+from p2p_dist.data.worker import PARTS, Result, Work, make_song, read_record
+from p2p_dist.run import lock
+from p2p_dist.settings.config import Data
 
 __all__ = ["Result", "preprocess", "preprocess_all"]
 
@@ -75,9 +77,9 @@ def preprocess_all(
     work = _work(root, split_by_title)
     for out, data in wanted:
         _refuse(root, out, data)
-    if (part is None or part[0] == 0) and (others := songs.overlooked(root, split_by_title)):
+    if (part is None or part[0] == 0) and (others := layouts.overlooked(root, split_by_title)):
         named = ", ".join(str(path.relative_to(root)) for path in others[:5]) + (" ..." if len(others) > 5 else "")
-        console.complain(f"passed over in {root}, since songs are expected as {songs.LAYOUT}: {console.one_line(named)}")
+        console.complain(f"passed over in {root}, since songs are expected as {layouts.LAYOUT}: {console.one_line(named)}")
     with ExitStack() as locks:
         for out, data in sorted(wanted, key=lambda one: one[0]):  # in one order, so that two can't wait for each other
             out.mkdir(parents=True, exist_ok=True)
@@ -126,7 +128,7 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
     # The longest first: nobody waits at the end for one that began late.
     order = sorted(range(len(todo)), key=lambda number: -todo[number][0].source.size())
     if min(workers, len(todo)) <= 1:
-        processes.keep_memory()
+        linux.keep_memory()
         for number in order:
             take(number, make_song(*todo[number]))
     else:
@@ -152,14 +154,14 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
 
 
 def _begin_worker(parent: int) -> None:
-    processes.die_with_parent(parent=parent)  # which may have been killed while this process began
-    processes.keep_memory()
+    linux.die_with_parent(parent=parent)  # which may have been killed while this process began
+    linux.keep_memory()
 
 
 def _work(root: Path, split_by_title: bool) -> list[Work]:
-    numbers = dict.fromkeys(songs.SPLITS, 0)
+    numbers = dict.fromkeys(layouts.SPLITS, 0)
     work = []
-    for source in songs.find_songs(root, split_by_title):
+    for source in layouts.find_songs(root, split_by_title):
         work.append(Work(source, numbers[source.split]))
         numbers[source.split] += 1
     return work
@@ -168,7 +170,7 @@ def _work(root: Path, split_by_title: bool) -> list[Work]:
 def _refuse(root: Path, out: Path, data: Data) -> None:
     """Refuse a folder that is not for these shards, before anything is written there or waited for."""
     among = {folder.lower() for folder in out.relative_to(root).parts[:1]} if out.is_relative_to(root) else set()
-    if among & set(songs.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
+    if among & set(layouts.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
         raise ValueError(f"{out} lies among the songs, where it would be taken for one: name a folder outside {root}")
     path = out / PARTS / SETTINGS
     if not path.is_file():
@@ -199,13 +201,13 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool) -> Iterator[None]
             console.say(f"{out} is being made by another process: waiting for it")
             fcntl.flock(descriptor, kind)
         except OSError as error:
-            if error.errno not in owner.NO_LOCKS:
+            if error.errno not in lock.NO_LOCKS:
                 raise OSError(error.errno, error.strerror, str(out / PARTS / ".lock")) from error
             if shared:
                 console.say(f"note: the file system of {out} has no locks: begin no other preprocessing there meanwhile")
             else:
                 where = out / PARTS / ".lock-link"
-                link = where, owner.take_link(where, f"{out} is being made", "wait for it")
+                link = where, lock.take_link(where, f"{out} is being made", "wait for it")
         _refuse(root, out, data)  # again: another may have begun it with other settings
         if not (out / PARTS / SETTINGS).is_file():
             files.write_json(out / PARTS / SETTINGS, data.science())
@@ -250,7 +252,7 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
     ((dtype, shape),) = kinds
     same = overlap.training_songs(finished)
     splits: dict[str, Any] = {}
-    for split in songs.SPLITS:
+    for split in layouts.SPLITS:
         part = [record for record in finished if record["split"] == split]
         if any(record["shard"] for record in part):
             splits[split] = {

@@ -13,9 +13,9 @@ import hashlib
 import numpy as np
 import torch
 
-from p2p_dist.config import Data
 from p2p_dist.data.index import Index
 from p2p_dist.data.pairs import CEILING, FLOOR
+from p2p_dist.settings.config import Data
 
 
 def permutation(seed: int, epoch: int, samples: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import files
+from p2p_dist.common import files
 from p2p_dist.data import index
 
 Sample = tuple[str, dict[str, bytes | memoryview]]

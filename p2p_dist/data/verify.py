@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from p2p_dist import files
+from p2p_dist.common import files
 from p2p_dist.data import index
 
 

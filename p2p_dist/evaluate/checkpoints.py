@@ -1,6 +1,6 @@
 """Every checkpoint of a run on held-out songs: measures beside their baselines, sound, pictures.
 
-evaluations/baselines.json         what no network was needed for, see references.py
+evaluations/baselines.json         what no network was needed for, see baselines/results.py
 evaluations/step-00012000/         metrics.json, audio/SONG-{stem,mix}.flac, spectrograms/SONG.png
 evaluations/ranking.json           see ranking.py
 """
@@ -18,17 +18,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from p2p_dist import console, files, manifest, processes
+from p2p_dist.audio import flac
 from p2p_dist.audio.spectrogram import power_to_db
-from p2p_dist.config import Config
-from p2p_dist.data import pairs
-from p2p_dist.evaluate import averages, excerpts, flac, generate, picture, ranking, references
-from p2p_dist.evaluate.excerpts import Excerpt, HeldOut, peak
-from p2p_dist.evaluate.metrics import Measured, Row, measure
-from p2p_dist.evaluate.references import Reference
-from p2p_dist.evaluate.take import take
+from p2p_dist.common import console, files, linux
+from p2p_dist.data import manifest, pairs
+from p2p_dist.evaluate import held_out_songs, ranking
+from p2p_dist.evaluate.baselines import results
+from p2p_dist.evaluate.baselines.results import Reference
+from p2p_dist.evaluate.claims import take
+from p2p_dist.evaluate.held_out_songs import Excerpt, HeldOut, peak
+from p2p_dist.evaluate.measures import averages
+from p2p_dist.evaluate.measures.metrics import Measured, Row, measure
+from p2p_dist.evaluate.report import png
+from p2p_dist.generate import inference
 from p2p_dist.model.generator import Generator
-from p2p_dist.rundir import RunDir, check_links, check_still_ours, is_evaluation
+from p2p_dist.run.rundir import RunDir, check_links, check_still_ours, is_evaluation
+from p2p_dist.settings.config import Config
 from p2p_dist.train import checkpoint
 
 SHOWN = ("lock8", "f1t_beyond_chance", "mmd", "level_error")
@@ -57,13 +62,13 @@ def evaluate(
     """
     check_links(run)
     out = run.evaluations if out is None else out
-    heard = [excerpts.cut(song, config) for song in (held_out(run.shards, config) if songs is None else songs)]
+    heard = [held_out_songs.cut(song, config) for song in (held_out(run.shards, config) if songs is None else songs)]
     # Processes that share begin at different songs: tasks of a job, and jobs of an array.
     place = int(os.environ.get("RANK", "0")) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     # Else status.json is the training's, where both run at once.
     alone = "P2P_CLAIMS" not in os.environ and out == run.evaluations
     told = run.status if alone else None
-    known = references.refer(out, run.shards, heard, config.evaluate.split, config, place, told)
+    known = results.refer(out, run.shards, heard, config.evaluate.split, config, place, told)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
@@ -72,7 +77,7 @@ def evaluate(
     with console.Progress("evaluate", 1, status=told) as progress:
         for item, left in take(run, config, only, out):
             try:
-                generator = generate.load(checkpoint.load_generator(item), config, device)
+                generator = inference.load(checkpoint.load_generator(item), config, device)
             except FileNotFoundError:
                 continue  # a training that runs beside has removed it
             except files.DamagedError as error:
@@ -121,12 +126,16 @@ def held_out(dataset: Path, config: Config) -> list[HeldOut]:
     reported, most, allowed = config.evaluate.split, config.evaluate.songs, config.evaluate.allow_overlap
     if not allowed:
         manifest.check_unseen(manifest.read(dataset), reported)
-    found = excerpts.from_shards(dataset, reported, most, allowed)
+    found = held_out_songs.from_shards(dataset, reported, most, allowed)
     if not found:
         raise ValueError(
             f"{dataset} has no {reported} songs: evaluation needs some that training does not see; put them into {reported}/"
         )
-    return found if reported == ranking.CHOOSING else [*found, *excerpts.from_shards(dataset, ranking.CHOOSING, most, allowed)]
+    return (
+        found
+        if reported == ranking.CHOOSING
+        else [*found, *held_out_songs.from_shards(dataset, ranking.CHOOSING, most, allowed)]
+    )
 
 
 def _evaluate_one(
@@ -134,12 +143,12 @@ def _evaluate_one(
 ) -> Row:
     """Measure one generator: the network runs here, a song after the other; sound and measures are made beside it."""
     reported, seeds = config.evaluate.split, range(config.evaluate.seeds)
-    pool = ThreadPoolExecutor(processes.usable_cores())
+    pool = ThreadPoolExecutor(linux.usable_cores())
     try:
         waiting: dict[str, list[Future[tuple[Measured, np.ndarray, float | None]]]] = {}
         for excerpt in heard:
             for seed in seeds:
-                outputs = generate.generate(generator, excerpt.pictures, config, excerpt.song.key, seed)
+                outputs = inference.generate(generator, excerpt.pictures, config, excerpt.song.key, seed)
                 sounds = folder / "audio" if excerpt.song.split == reported and seed == 0 else None
                 gain = known[excerpt.song.key].gain
                 job = pool.submit(_sound_and_measures, outputs, excerpt, sounds, gain, config)
@@ -153,7 +162,7 @@ def _evaluate_one(
                 _draw(folder / "spectrograms" / f"{excerpt.song.key}.png", done[0][1], excerpt, config)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    content: dict[str, Any] = {"schema": references.SCHEMA, "step": step, "songs": [], "splits": {}}
+    content: dict[str, Any] = {"schema": results.SCHEMA, "step": step, "songs": [], "splits": {}}
     for split in dict.fromkeys(excerpt.song.split for excerpt in heard):
         of = [excerpt.song for excerpt in heard if excerpt.song.split == split]
         rows = []
@@ -161,11 +170,11 @@ def _evaluate_one(
             if (song := excerpt.song).split == split:
                 row, absent = averages.of_generations(measured[song.key])
                 interval = averages.over_windows(measured[song.key])
-                where = {**excerpt.place(), **references.gain_for_json(gains[song.key])}
+                where = {**excerpt.place(), **results.gain_for_json(gains[song.key])}
                 of_song = {"output": row, "interval": interval, "absent": absent}
                 rows.append({"name": song.name, "key": song.key, **where, **of_song})
         whole = averages.average([measured[song.key] for song in of], [known[song.key].real for song in of])
-        content["splits"][split] = {**references.plain(whole), "songs": rows}
+        content["splits"][split] = {**results.plain(whole), "songs": rows}
     content["songs"] = content["splits"][reported].pop("songs")
     files.write_json(folder / "metrics.json", content)
     mean = content["splits"][reported]["mean"]
@@ -181,13 +190,13 @@ def _sound_and_measures(
     Args:
         gain: of the song's other files, dB; these have it too unless they would clip.
     """
-    stem = generate.to_stem(outputs, excerpt.pictures, excerpt.input, excerpt.rate, config)
+    stem = inference.to_stem(outputs, excerpt.pictures, excerpt.input, excerpt.rate, config)
     if sounds is None:
         return measure(stem, excerpt.truth), stem, None
     assert gain is not None
     gain = min(gain, flac.quieter(peak(stem, excerpt.input + stem)))
-    references.write_sound(sounds / f"{excerpt.song.key}-stem.flac", stem, excerpt, gain)
-    references.write_sound(sounds / f"{excerpt.song.key}-mix.flac", excerpt.input + stem, excerpt, gain)
+    results.write_sound(sounds / f"{excerpt.song.key}-stem.flac", stem, excerpt, gain)
+    results.write_sound(sounds / f"{excerpt.song.key}-mix.flac", excerpt.input + stem, excerpt, gain)
     return measure(stem, excerpt.truth), stem, gain
 
 
@@ -195,4 +204,4 @@ def _draw(path: Path, stem: np.ndarray, excerpt: Excerpt, config: Config) -> Non
     shown = {"input": excerpt.input, "true stem": excerpt.target, "generated stem": stem}
     reference = pairs.level_reference(pairs.mel_of(excerpt.input, excerpt.rate, config.data))
     panels = {n: power_to_db(pairs.mel_of(s, excerpt.rate, config.data), reference) for n, s in shown.items()}
-    picture.draw(path, panels, config.data)
+    png.draw(path, panels, config.data)

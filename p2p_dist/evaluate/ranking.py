@@ -10,14 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import files, records
-from p2p_dist.config import Config, Evaluate
+from p2p_dist.common import files, records
+from p2p_dist.common.records import COUNT, KEY, Maybe
 from p2p_dist.data.index import read_manifest
-from p2p_dist.evaluate import curves
-from p2p_dist.evaluate.baselines import CEILING
-from p2p_dist.evaluate.metrics import AMOUNT, REAL, TIME, Row, is_pitched, shown
-from p2p_dist.records import COUNT, KEY, Maybe
-from p2p_dist.rundir import RunDir, find_steps, step_name
+from p2p_dist.evaluate.baselines.baseline_stems import CEILING
+from p2p_dist.evaluate.measures.metrics import AMOUNT, REAL, TIME, Row, is_pitched, shown
+from p2p_dist.evaluate.report import curves
+from p2p_dist.run.rundir import RunDir, find_steps, step_name
+from p2p_dist.settings.config import Config, Evaluate
 
 CHOOSING = "valid"
 """The split on which a checkpoint is chosen, where it has songs."""

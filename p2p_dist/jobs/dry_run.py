@@ -6,10 +6,13 @@ import math
 from collections import Counter
 from pathlib import Path
 
-from p2p_dist import console, presets, rundir, saved
-from p2p_dist.config import Config
-from p2p_dist.jobs import chain, estimate, fits, queueing, site, slurm
-from p2p_dist.rundir import RunDir
+from p2p_dist.common import console
+from p2p_dist.jobs import begin_run, estimate, fits, site
+from p2p_dist.jobs.slurm import query, queueing, specs
+from p2p_dist.run import checkpoints, metrics_file
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import presets
+from p2p_dist.settings.config import Config
 
 
 def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> None:
@@ -22,17 +25,17 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         ValueError: the songs or the saved settings do not fit, or it is more than the site takes.
     """
     has_slurm = where != "local" and site.resolve("auto") != "local"
-    numbers = slurm.jobs_by_partition() if has_slurm else Counter[str]()
+    numbers = query.jobs_by_partition() if has_slurm else Counter[str]()
     makers: dict[str | None, str] = {}
     together = 0.0
     for run, wanted, dataset in launches:
-        settings = rundir.check_begin(run, wanted, dataset)
+        settings = begin_run.check_begin(run, wanted, dataset)
         console.say(f"# run: {run.path}")
         if dataset is not None:
             console.say(f"# songs: {settings.data.root}\n# shards: {dataset}")
         place = site.load("slurm" if where == "local" else where, settings.resources.site)
         if where != "local":
-            chain.check_max_gpu_hours(settings.resources, place)
+            specs.check_max_gpu_hours(settings.resources, place)
             _check_images(place, settings, has_slurm)
         here = site.load(where, settings.resources.site)
         for note in fits.check(run, settings, here, where, dataset):
@@ -43,7 +46,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         if new and new[0].job.stage == "preprocess" and dataset is not None:
             makers.setdefault(dataset, run.path.name)
             new = new[1:] if maker else new
-        chain.check_limits([step.job for step in new], place, numbers)
+        specs.check_limits([step.job for step in new], place, numbers)
         before: str | None = None
         scripts = []
         for step in steps:
@@ -57,7 +60,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
                 before = f"the preprocess job of {maker}"
                 word = f"waits for {before}, which makes the same shards"
             else:
-                job = step.job.after(chain.dependency(step.job, settings, before))
+                job = step.job.after(specs.dependency(step.job, settings, before))
                 scripts.append(f"\n##### {stage}.sh\n{job.script()}")
                 before = f"the {stage} job"
             console.say(f"# {stage}: {word}")
@@ -86,16 +89,16 @@ def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | N
     Args:
         trained: training windows; None: not known.
     """
-    rate, resources = chain.gpu_hours_an_hour(settings.resources, place), settings.resources
+    rate, resources = specs.gpu_hours_an_hour(settings.resources, place), settings.resources
     if not rate or (trained is None and settings.train.steps is None):
         return
     processes = resources.nodes * place.processes_per_node(resources)
     speed, source = estimate.images_per_second(settings, processes), "expected of an MI250X die; not measured"
-    if run.config.is_file() and (measured := (rundir.last_metrics(run) or {}).get("images_per_second")):
+    if run.config.is_file() and (measured := (metrics_file.last(run) or {}).get("images_per_second")):
         before = presets.from_saved(run.config).resources
         speed = measured * processes / (before.nodes * place.processes_per_node(before))
         source = "measured at this run's last step"
-    steps = settings.train.total_steps(trained or 0) - saved.newest_step(run.checkpoints)
+    steps = settings.train.total_steps(trained or 0) - checkpoints.newest_step(run.checkpoints)
     hours = max(steps, 0) * settings.train.global_batch_size / speed / 3600
     likely = hours * rate
     console.say(
@@ -116,17 +119,17 @@ def _check_images(place: site.Site, settings: Config, has_slurm: bool) -> None:
         console.say(f"# note: {error}")
 
 
-def _queued(run: RunDir) -> dict[str, slurm.Queued]:
+def _queued(run: RunDir) -> dict[str, query.Queued]:
     try:
-        return slurm.queued_jobs(run)
+        return query.queued_jobs(run)
     except OSError as error:
         console.complain(f"note: what is queued already is not known: {console.describe(error)}")
         return {}
 
 
-def _say_bill(asked: list[chain.Job], settings: Config, place: site.Site) -> float:
+def _say_bill(asked: list[specs.Job], settings: Config, place: site.Site) -> float:
     """Print the most that jobs can be billed, stage by stage; the sum."""
-    bill = chain.bill(asked, settings, place)
+    bill = specs.bill(asked, settings, place)
     total = sum(most for most, _ in bill.values())
     items = "".join(f"\n#   {stage}: {most:.1f} ({words})" for stage, (most, words) in bill.items())
     nothing = " (none that the site's file tells of)" if asked and not bill else ""

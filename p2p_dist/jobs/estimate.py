@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from p2p_dist import songs
-from p2p_dist.config import Config, Data, Model
+from p2p_dist.audio import layouts
+from p2p_dist.settings.config import Config, Data, Model
 
 MB = 1_000_000
 
@@ -169,9 +169,9 @@ def windows(data: Data, root: Path) -> dict[str, int | None]:
     Silent windows that may be left out are counted, so it is at most what there will be.
     """
     try:
-        found = songs.find_songs(root, data.split_by_title)
+        found = layouts.find_songs(root, data.split_by_title)
     except (ValueError, ImportError):  # musdb, which knows MUSDB18's validation songs, need not be on a login node
-        found = songs.list_songs(root, data.split_by_title)
+        found = layouts.list_songs(root, data.split_by_title)
     lengths: dict[str, list[float | None]] = {}
     for song in found:
         step = data.window_hop * data.hop_length / data.sample_rate
@@ -189,7 +189,7 @@ def _windows(data: Data, length: float) -> int:
     return max(1, math.ceil((frames - data.frames) / data.window_hop) + 1)
 
 
-def seconds(song: songs.Source) -> float | None:
+def seconds(song: layouts.Source) -> float | None:
     """How long a song is, by the header of its first file; None where it has none that is known here."""
     for file in song.files():
         try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from p2p_dist import processes, rundir, songs
-from p2p_dist.config import Config
+from p2p_dist.audio import layouts
+from p2p_dist.common import linux
 from p2p_dist.jobs import estimate, site, stages
-from p2p_dist.rundir import RunDir
+from p2p_dist.run import rundir
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings.config import Config
 
 GB = 1_000_000_000
 
@@ -49,7 +51,7 @@ def check_songs(settings: Config) -> None:
     root = Path(settings.data.root) if settings.data.root else None
     if root is None or not root.is_dir():
         return  # the example's song, which is laid out later
-    splits = {song.split for song in songs.list_songs(root, settings.data.split_by_title)}
+    splits = {song.split for song in layouts.list_songs(root, settings.data.split_by_title)}
     if "train" not in splits:
         raise ValueError(f"{root} has no training songs: put songs into {root / 'train'}")
     wanted = settings.evaluate.split
@@ -67,7 +69,7 @@ def check_songs(settings: Config) -> None:
 def songs_for_validation(root: Path, split_by_title: bool) -> bool:
     """Whether some songs are for validation."""
     try:
-        return any(song.split == "valid" for song in songs.find_songs(root, split_by_title))
+        return any(song.split == "valid" for song in layouts.find_songs(root, split_by_title))
     except (ValueError, ImportError):  # musdb, which knows MUSDB18's, need not be on a login node
         return False
 
@@ -111,7 +113,7 @@ def check_this_machine(settings: Config, size: int) -> None:
     Raises:
         ValueError: it has not; names a number of processes that fits.
     """
-    cores = processes.usable_cores()
+    cores = linux.usable_cores()
     batch = settings.train.global_batch_size
     if size > max(cores, 4):  # a few more than cores are slower, and a way to try things
         fitting = _largest(batch, max(cores, 4))

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from p2p_dist import slurm_commands, yaml_file
-from p2p_dist.config import Resources, seconds_of
+from p2p_dist.common import yaml_file
+from p2p_dist.jobs.slurm import commands
+from p2p_dist.settings.config import Resources, seconds_of
 
 HPC = Path(__file__).parents[2] / "hpc"
 
@@ -207,7 +208,7 @@ def resolve(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["loca
     if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
         return "local"
     # Installed is not configured. A controller that is only away answers nothing here and still is a cluster.
-    asked = slurm_commands.ask("sinfo", "--version")
+    asked = commands.ask("sinfo", "--version")
     if asked.returncode:
         return "local"
     return "lumi" if os.environ.get("SLURM_CLUSTER_NAME") == "lumi" else "slurm"

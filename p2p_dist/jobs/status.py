@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import re
 import shutil
 import socket
@@ -13,11 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import config, console, rundir, saved
-from p2p_dist.attempts import SAME_PLACE, Start, read, starts
-from p2p_dist.jobs import chain, site, slurm, stages
-from p2p_dist.owner import owner_of
-from p2p_dist.rundir import RunDir
+from p2p_dist.common import console
+from p2p_dist.jobs import site, stages
+from p2p_dist.jobs.slurm import query, specs
+from p2p_dist.run import checkpoints, metrics_file, rundir
+from p2p_dist.run.lock import owner_of
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.run.starts import SAME_PLACE, Start, read, starts
+from p2p_dist.settings import config
 
 
 def attempts(run: RunDir, stage: str = "train") -> list[Start]:
@@ -36,7 +37,7 @@ def killed(one: Start, run: RunDir) -> Start:
 def state(
     stage: str,
     run: RunDir,
-    queued: dict[str, slurm.Queued] | None,
+    queued: dict[str, query.Queued] | None,
     resources: config.Resources,
     shards: stages.Shards | None = None,
 ) -> str:
@@ -51,7 +52,7 @@ def state(
     if queued is not None and stage in queued:
         job = queued[stage]
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
-        never = ": what it waits for did not end well; type the launch command again" if job.reason == slurm.NEVER else ""
+        never = ": what it waits for did not end well; type the launch command again" if job.reason == query.NEVER else ""
         return f"{job.state.lower()}{waits}, job {job.number}" + (f" of the run {job.other}" if job.other else "") + never
     here = starts(run.attempts(stage))[-1:]
     owner = owner_of(run.path)
@@ -162,13 +163,13 @@ class Around:
     """
 
     def __init__(self) -> None:
-        self.jobs: list[tuple[slurm.Queued, str]] | None = None
+        self.jobs: list[tuple[query.Queued, str]] | None = None
         self.unknown: str | None = None
         self.site = functools.cache(site.load)
         self.look = functools.cache(stages.look)
         if shutil.which("squeue") is not None and site.resolve("auto") != "local":
             try:
-                self.jobs = slurm.everything()
+                self.jobs = query.everything()
             except OSError as error:
                 self.unknown = console.describe(error)
 
@@ -184,9 +185,9 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     """
     settings = rundir.resolve(run)
     around = Around() if around is None else around
-    queued = None if around.jobs is None else slurm.queued_jobs(run, around.jobs)
+    queued = None if around.jobs is None else query.queued_jobs(run, around.jobs)
     shards = around.look(run.shards)
-    last = rundir.last_metrics(run) or {}
+    last = metrics_file.last(run) or {}
     total = _total(shards, settings)
     step, rate = last.get("step", 0), last.get("images_per_second")
     left = (total - step) * settings.train.global_batch_size / rate if total is not None and rate else None
@@ -204,7 +205,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         wrong = str(error)
 
     def hours(seconds: float, nodes: int) -> float:
-        return seconds / 3600 * chain.gpu_hours_an_hour(settings.resources, place, nodes)
+        return seconds / 3600 * specs.gpu_hours_an_hour(settings.resources, place, nodes)
 
     used = sum(hours(one.seconds(now), one.nodes) for one in tried)
     stage_states = {stage: state(stage, run, queued, settings.resources, shards) for stage in stages.STAGES}
@@ -223,7 +224,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         "total": total,
         "images_per_second": rate,
         "l1": last.get("l1"),
-        "checkpoint": saved.newest_step(run.checkpoints) or None,
+        "checkpoint": checkpoints.newest_step(run.checkpoints) or None,
         "evaluated": len(rundir.find_steps(run.evaluations)),
         "to_evaluate": sum((path / "generator.safetensors").is_file() for _, path in trained),
         "seconds_left": left,
@@ -319,47 +320,3 @@ def show_all(found: list[dict[str, Any]]) -> None:
 def _in_short(state: str) -> str:
     """A state without its reason, which stands below the table: in a narrow column nobody could read it."""
     return re.split(r": |; |, see ", state, maxsplit=1)[0]
-
-
-def runs(names: list[str]) -> list[RunDir]:
-    """The runs of these names, or all there are."""
-    if names:
-        return [rundir.find(name) for name in names]
-    return [RunDir(path.parent.resolve()) for path in sorted(rundir.runs_root().glob("*/config.yaml"))]
-
-
-def verify(asked: list[RunDir]) -> int:
-    """Check the checkpoints and the recorded batches of runs; exit code 1 where one is not what it should be."""
-    from p2p_dist.train.verify import verify as check
-
-    findings = {run.path.name: check(run) for run in asked}
-    for name, found in findings.items():
-        for finding in found:
-            console.complain(f"{name}: {finding}")
-        if not found:
-            console.say(f"{name}: every checkpoint, shard and recorded batch is what it should be")
-    return console.FAILED if any(findings.values()) else console.DONE
-
-
-def main(arguments: list[str]) -> int:
-    """What `launch/status.py` does; its exit code."""
-    parser = argparse.ArgumentParser(prog="launch/status.py", description="How runs are: stages, progress, cost.")
-    parser.add_argument("run", nargs="*", help="names of runs (default: all)")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--verify", action="store_true", help="read every checkpoint and shard, check the order of the batches")
-    given = parser.parse_args(arguments)
-    asked = runs(given.run)
-    if not asked and not given.json:
-        raise ValueError(
-            f"no run in {rundir.runs_root()}: start one with launch/submit.py, or name the folder of runs with $P2P_RUNS"
-        )
-    if given.verify:
-        return verify(asked)
-    found = [gather(asked[0])] if len(given.run) == 1 else gather_each(asked)
-    if given.json:
-        console.say(json.dumps(found[0] if len(given.run) == 1 else found, indent=1).replace("\x7f", "\\u007f"))
-    elif len(given.run) == 1:
-        show(found[0])
-    else:
-        show_all(found)
-    return console.DONE

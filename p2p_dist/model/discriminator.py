@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from p2p_dist.config import Model
 from p2p_dist.model.generator import BatchNorm, initialise
+from p2p_dist.settings.config import Model
 
 STRIDES = (2, 2, 2, 1)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from p2p_dist.config import Model
+from p2p_dist.settings.config import Model
 
 
 class BatchNorm(nn.BatchNorm2d):

@@ -26,9 +26,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from p2p_dist import console, files, rundir
-from p2p_dist.files import DamagedError
-from p2p_dist.saved import GENERATOR, META, STATE, Checkpoint, find, newest_step
+from p2p_dist.common import console, files
+from p2p_dist.common.files import DamagedError
+from p2p_dist.run import rundir
+from p2p_dist.run.checkpoints import GENERATOR, META, STATE, Checkpoint, find, newest_step
 
 __all__ = ["GENERATOR", "META", "STATE", "Checkpoint", "find", "newest_step"]
 

@@ -22,7 +22,8 @@ from torch import nn
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
-from p2p_dist import files, processes, records, rundir
+from p2p_dist.common import files, linux, records
+from p2p_dist.run import rundir
 
 PATIENCE = datetime.timedelta(minutes=10)
 """How long a collective waits for a rank that does not come. From the first step on the watchdog ends a wait sooner, after
@@ -82,7 +83,7 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
         torch.cuda.set_device(device)
     else:
         wanted = os.environ.get("OMP_NUM_THREADS", "")  # where a site or person has decided
-        torch.set_num_threads(int(wanted) if wanted.isdigit() else max(1, processes.usable_cores() // local_world_size))
+        torch.set_num_threads(int(wanted) if wanted.isdigit() else max(1, linux.usable_cores() // local_world_size))
     gloo = None
     if world_size > 1:
         address = os.environ["MASTER_ADDR"]

@@ -8,20 +8,21 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from p2p_dist import console, files, rundir
-from p2p_dist.config import Config
+from p2p_dist.common import console, files
 from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.data.stream import Stream
-from p2p_dist.rundir import RunDir
+from p2p_dist.run import metrics_file, rundir
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings.config import Config
 from p2p_dist.train import checkpoint, distributed, speed
-from p2p_dist.train.board import Board
-from p2p_dist.train.finite import Watch
+from p2p_dist.train.hang import Watchdog
 from p2p_dist.train.networks import Networks, build
-from p2p_dist.train.randomness import noise_at, number_from
+from p2p_dist.train.nonfinite import Watch
 from p2p_dist.train.saver import Saver
+from p2p_dist.train.seeding import noise_at, number_from
 from p2p_dist.train.step import train_step
 from p2p_dist.train.stop import StopFlag
-from p2p_dist.train.watchdog import Watchdog
+from p2p_dist.train.tensorboard_log import Board
 
 EARLY = 20
 """The step of the first save, where the interval is longer: a run whose node is lost soon has come somewhere, and a folder that
@@ -79,7 +80,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             distributed.equalise(module, ranks)
     del state  # as large as the networks and their optimisers, which have it now
     if first:
-        rundir.cut_metrics(run, start)
+        metrics_file.cut(run, start)
         parts = f"{ranks.world_size} processes x {config.train.global_batch_size // ranks.world_size}"
         if config.train.micro_batch_size:
             parts += f", {config.train.micro_batch_size} at once"
@@ -90,7 +91,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
 
     agreement = distributed.Agreement(ranks)
     watch = Watch(networks, stream, ranks, run.checkpoints)
-    metrics = rundir.Metrics(run)
+    metrics = metrics_file.Writer(run)
     saver = Saver(run.checkpoints, config.train.keep_last, lambda s: config.train.is_kept(s, len(index)), metrics.write)
     watchdog = Watchdog(ranks, start, config.train.hang_after)
     meter = speed.Speed(config, networks.precision, ranks.device, ranks.world_size, start)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from p2p_dist.config import Config
 from p2p_dist.model.discriminator import Discriminator
 from p2p_dist.model.generator import Generator
+from p2p_dist.settings.config import Config
 from p2p_dist.train.distributed import Ranks, equalise, wrap
 
 

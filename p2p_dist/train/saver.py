@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from p2p_dist import console, rundir
+from p2p_dist.common import console
+from p2p_dist.run import rundir
 from p2p_dist.train import checkpoint
 
 MISSES = 3

@@ -9,9 +9,9 @@ from functools import cached_property
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from p2p_dist.config import Config
 from p2p_dist.model.discriminator import Discriminator
 from p2p_dist.model.generator import Generator
+from p2p_dist.settings.config import Config
 from p2p_dist.train.networks import Networks
 from p2p_dist.train.step import Share, discriminator_backward, generator_backward
 

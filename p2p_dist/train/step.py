@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from p2p_dist.config import Config
 from p2p_dist.model import losses
+from p2p_dist.settings.config import Config
 from p2p_dist.train.networks import Networks, update
 
 

@@ -7,7 +7,7 @@ import signal
 import time
 from types import FrameType
 
-from p2p_dist import console
+from p2p_dist.common import console
 
 SIGNALS = (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from p2p_dist import rundir
 from p2p_dist.data import verify as dataset
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
-from p2p_dist.rundir import RunDir
+from p2p_dist.run import metrics_file, rundir
+from p2p_dist.run.rundir import RunDir
 from p2p_dist.train import checkpoint
 
 
@@ -52,7 +52,7 @@ def _shards(run: RunDir) -> list[str]:
 def _batches(run: RunDir) -> list[str]:
     """Compare the digests in metrics.jsonl: a sample missed, doubled or out of order shows as another digest."""
     settings = rundir.resolve(run)
-    rows = rundir.read_metrics(run)
+    rows = metrics_file.read(run)
     saved = checkpoint.newest_step(run.checkpoints)
     if not rows:
         return [f"{run.metrics} has no numbers, but there is a checkpoint of step {saved}"] if saved else []

@@ -16,9 +16,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2p_dist import songs
-from p2p_dist.audio import stem_streams, stems, wav
-from p2p_dist.config import STEMS
+from p2p_dist.audio import layouts, stem_streams, stems, wav
+from p2p_dist.settings.config import STEMS
 
 FFMPEG = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="compares with ffmpeg, which is not installed")
 
@@ -31,16 +30,16 @@ def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int
     return folder
 
 
-def source(path: Path) -> songs.Source:
-    return songs.Source(path.name.removesuffix(songs.SUFFIX), "train", path)
+def source(path: Path) -> layouts.Source:
+    return layouts.Source(path.name.removesuffix(layouts.SUFFIX), "train", path)
 
 
 def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
     for place in ("train/b", "train/a", "test/z", "train/.hidden"):
         write_stems(tmp_path / place)
-    shutil.copy(songs.excerpt_file(), tmp_path / "test" / "An excerpt.stem.mp4")
+    shutil.copy(layouts.excerpt_file(), tmp_path / "test" / "An excerpt.stem.mp4")
     (tmp_path / "train" / "notes.txt").write_text("not a song")
-    found = songs.find_songs(tmp_path)
+    found = layouts.find_songs(tmp_path)
     assert [(song.split, song.name) for song in found] == [
         ("train", "a"), ("train", "b"), ("test", "An excerpt"), ("test", "z"),
     ]  # fmt: skip
@@ -53,32 +52,32 @@ def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
 def test_a_folder_without_songs_says_what_is_expected(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
     make(tmp_path / "data")
     with pytest.raises(ValueError, match=r"data.*train.*test.*SONG\.stem\.mp4"):
-        songs.find_songs(tmp_path / "data")
+        layouts.find_songs(tmp_path / "data")
 
 
 @given(st.sets(st.text(min_size=1), max_size=30), st.sets(st.text(min_size=1), max_size=30))
 def test_adding_songs_moves_none_between_train_and_valid(some: set[str], more: set[str]) -> None:
-    before, after = songs.validation_titles(list(some)), songs.validation_titles(list(some | more))
+    before, after = layouts.validation_titles(list(some)), layouts.validation_titles(list(some | more))
     assert before == after & some or (not before and some <= after), "where all were held out, nothing would be learnt"
 
 
 def test_about_a_seventh_is_held_out_for_validation() -> None:
     titles = [f"Title {number}" for number in range(2000)]
-    assert 0.11 < len(songs.validation_titles(titles)) / len(titles) < 0.17
+    assert 0.11 < len(layouts.validation_titles(titles)) / len(titles) < 0.17
 
 
 def test_musdb18_keeps_its_own_validation_songs() -> None:
-    known = songs.musdb_settings()["validation_tracks"]
+    known = layouts.musdb_settings()["validation_tracks"]
     assert len(known) == 14
-    assert songs.validation_titles([*known, "Another"]) == set(known)
+    assert layouts.validation_titles([*known, "Another"]) == set(known)
     own = [f"Title {number}" for number in range(100)]
-    assert songs.validation_titles([known[0], *own]) >= songs.validation_titles(own) != set(), "one of its songs is not all"
+    assert layouts.validation_titles([known[0], *own]) >= layouts.validation_titles(own) != set(), "one of its songs is not all"
 
 
 def test_validation_never_takes_all_there_is_to_train_on() -> None:
     """Thesis pairs are often called train_0.npz: the hash would hold out the song "train"."""
-    assert songs.validation_titles(["train", *map(str, range(50))]) >= {"train"}
-    assert songs.validation_titles(["train"]) == set()
+    assert layouts.validation_titles(["train", *map(str, range(50))]) >= {"train"}
+    assert layouts.validation_titles(["train"]) == set()
 
 
 @pytest.mark.parametrize(
@@ -87,17 +86,17 @@ def test_validation_never_takes_all_there_is_to_train_on() -> None:
 def test_what_machines_leave_is_passed_over(tmp_path: Path, name: str) -> None:
     write_stems(tmp_path / "train" / "a")
     (tmp_path / "train" / name / "a").mkdir(parents=True)
-    assert [song.name for song in songs.find_songs(tmp_path)] == ["a"]
-    assert songs.overlooked(tmp_path) == []
+    assert [song.name for song in layouts.find_songs(tmp_path)] == ["a"]
+    assert layouts.overlooked(tmp_path) == []
 
 
 def test_a_song_with_such_a_name_is_one(tmp_path: Path) -> None:
     write_stems(tmp_path / "train" / "#1 hit")
     (tmp_path / "train" / "@home").mkdir()
     (tmp_path / "train" / "@home" / "drums.mp3").touch()
-    shutil.copy(songs.excerpt_file(), tmp_path / "train" / "~.stem.mp4")
+    shutil.copy(layouts.excerpt_file(), tmp_path / "train" / "~.stem.mp4")
     (tmp_path / "train" / "Thumbs.db").touch()
-    assert {song.name for song in songs.find_songs(tmp_path)} == {"#1 hit", "@home", "~"}
+    assert {song.name for song in layouts.find_songs(tmp_path)} == {"#1 hit", "@home", "~"}
 
 
 def test_letters_of_names_may_be_large_or_small(tmp_path: Path) -> None:
@@ -107,30 +106,30 @@ def test_letters_of_names_may_be_large_or_small(tmp_path: Path) -> None:
     for file in sorted(folder.iterdir()):
         file.rename(folder / file.name.capitalize().replace("wav", "WAV"))
     soundfile.write(folder / "DRUMS.flac", np.zeros((4410, 2)), 44100)
-    shutil.copy(songs.excerpt_file(), tmp_path / "Train" / "LOUD.STEM.MP4")
+    shutil.copy(layouts.excerpt_file(), tmp_path / "Train" / "LOUD.STEM.MP4")
     write_stems(tmp_path / "TEST" / "a")
-    found = songs.find_songs(tmp_path)
+    found = layouts.find_songs(tmp_path)
     assert [(song.split, song.name) for song in found] == [("train", "Daw"), ("train", "LOUD"), ("test", "a")]
     after = stems.load(found[0])
     assert all(np.array_equal(after.stems[name], before.stems[name]) for name in STEMS)
     soundfile.write(folder / "bass.wav", np.zeros((4410, 2)), 44100)
-    assert songs.stem_files(folder)["bass"] == folder / "bass.wav"
+    assert layouts.stem_files(folder)["bass"] == folder / "bass.wav"
 
 
 def test_two_folders_of_one_split_are_named(tmp_path: Path) -> None:
     write_stems(tmp_path / "train" / "a")
     write_stems(tmp_path / "Train" / "b")
     with pytest.raises(ValueError, match=r"Train and .*train are both folders of train songs"):
-        songs.find_songs(tmp_path)
+        layouts.find_songs(tmp_path)
 
 
 def test_a_folder_of_validation_songs_is_read_and_none_is_taken_from_train(tmp_path: Path) -> None:
     names = [f"Title {number}" for number in range(12)]
     for name in names:
         write_stems(tmp_path / "train" / name, samples=100)
-    assert any(song.split == "valid" for song in songs.find_songs(tmp_path))
+    assert any(song.split == "valid" for song in layouts.find_songs(tmp_path))
     write_stems(tmp_path / "valid" / "v", samples=100)
-    found = songs.find_songs(tmp_path)
+    found = layouts.find_songs(tmp_path)
     assert [song.name for song in found if song.split == "valid"] == ["v"]
     assert sum(song.split == "train" for song in found) == len(names)
 
@@ -141,28 +140,28 @@ def test_songs_without_splits_are_named_and_split_by_title_when_asked(tmp_path: 
     with pytest.raises(
         ValueError, match=r"9 songs lie in .* itself \(Title 0, Title 1, Title 2 \.\.\.\).*--data\.split-by-title"
     ):
-        songs.find_songs(tmp_path)
-    before = {song.name: song.split for song in songs.find_songs(tmp_path, split_by_title=True)}
+        layouts.find_songs(tmp_path)
+    before = {song.name: song.split for song in layouts.find_songs(tmp_path, split_by_title=True)}
     assert set(before.values()) >= {"train", "test"} and len(before) == 9
     write_stems(tmp_path / "Another", samples=100)
-    after = {song.name: song.split for song in songs.find_songs(tmp_path, split_by_title=True)}
+    after = {song.name: song.split for song in layouts.find_songs(tmp_path, split_by_title=True)}
     assert {name: after[name] for name in before} == before
     (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match=r"has train/: its songs are split already"):
-        songs.find_songs(tmp_path, split_by_title=True)
+        layouts.find_songs(tmp_path, split_by_title=True)
 
 
 @given(st.sets(st.text(min_size=1), min_size=1, max_size=30))
 def test_some_titles_and_never_all_are_for_tests(titles: set[str]) -> None:
-    chosen = songs.testing_titles(list(titles))
+    chosen = layouts.testing_titles(list(titles))
     assert chosen < titles and (bool(chosen) or len(titles) == 1)
 
 
 def test_about_a_fifth_of_the_titles_are_for_tests_whatever_is_held_out_for_validation() -> None:
     titles = [f"Title {number}" for number in range(2000)]
-    chosen = songs.testing_titles(titles)
+    chosen = layouts.testing_titles(titles)
     assert 0.17 < len(chosen) / len(titles) < 0.23
-    assert 0.1 < len(songs.validation_titles(titles) & chosen) / len(chosen) < 0.19, "by another hash"
+    assert 0.1 < len(layouts.validation_titles(titles) & chosen) / len(chosen) < 0.19, "by another hash"
 
 
 @pytest.mark.parametrize(
@@ -181,7 +180,7 @@ def test_about_a_fifth_of_the_titles_are_for_tests_whatever_is_held_out_for_vali
 def test_where_there_is_no_song_it_is_said_what_there_is(tmp_path: Path, make, message: str) -> None:  # type: ignore[no-untyped-def]
     make(tmp_path / "data")
     with pytest.raises(ValueError, match=message):
-        songs.find_songs(tmp_path / "data")
+        layouts.find_songs(tmp_path / "data")
 
 
 def touch(*paths: Path) -> None:
@@ -193,15 +192,15 @@ def touch(*paths: Path) -> None:
 def test_the_folder_of_one_split_is_not_the_folder_of_songs(tmp_path: Path) -> None:
     write_stems(tmp_path / "train" / "a")
     with pytest.raises(ValueError, match=rf"name the one above it, {tmp_path}"):
-        songs.find_songs(tmp_path / "train")
+        layouts.find_songs(tmp_path / "train")
 
 
 def test_what_looks_like_a_song_and_is_none_is_not_passed_over_in_silence(tmp_path: Path) -> None:
     write_stems(tmp_path / "train" / "a")
     write_stems(tmp_path / "validation" / "b")
     touch(tmp_path / "train/song.mp3", tmp_path / "train/notes.txt", tmp_path / "pictures/a.png")
-    shutil.copy(songs.excerpt_file(), tmp_path / "loose.stem.mp4")
-    found = {path.relative_to(tmp_path).as_posix() for path in songs.overlooked(tmp_path)}
+    shutil.copy(layouts.excerpt_file(), tmp_path / "loose.stem.mp4")
+    found = {path.relative_to(tmp_path).as_posix() for path in layouts.overlooked(tmp_path)}
     assert found == {"train/song.mp3", "validation", "loose.stem.mp4"}
 
 
@@ -215,7 +214,7 @@ def test_numbered_pairs_of_a_folder_are_one_song(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     for name in ("0", "1", "10", "A_1", "A_2"):
         (tmp_path / "train" / f"{name}.npz").touch()
-    found = songs.find_songs(tmp_path)
+    found = layouts.find_songs(tmp_path)
     assert {song.name: len(song.pairs) for song in found} == {"train": 3, "A": 2}
 
 
@@ -238,7 +237,7 @@ def test_only_the_stems_asked_for_are_decoded(tmp_path: Path) -> None:
 
 
 def test_the_mix_is_the_sum_of_the_stems() -> None:
-    song = stems.load(source(songs.excerpt_file()))
+    song = stems.load(source(layouts.excerpt_file()))
     total = sum(song.stems[name].astype(np.float64) for name in ("bass", "vocals"))
     np.testing.assert_allclose(song.sum_of(["bass", "vocals"]), total, atol=1e-6)
 
@@ -399,7 +398,7 @@ def test_a_damaged_wav_header_is_no_traceback(content: bytes, place: int) -> Non
 
 @pytest.mark.parametrize("size", [0, 100, 5000, 0.5, 0.98])
 def test_a_stem_file_cut_anywhere_is_named(tmp_path: Path, size: float) -> None:
-    whole = songs.excerpt_file().read_bytes()
+    whole = layouts.excerpt_file().read_bytes()
     path = tmp_path / "cut.stem.mp4"
     path.write_bytes(whole[: int(size if size > 1 else size * len(whole))])
     with pytest.raises(ValueError, match=r"cut\.stem\.mp4: (not decodable|cut short|[04] sound streams, a stem file has 5)"):
@@ -471,7 +470,7 @@ def test_every_stream_begins_where_its_sound_begins(tmp_path: Path, cut: int) ->
 @pytest.mark.parametrize("kind", ["MUSDB18", "encoder's delay", "edit list"])
 def test_stem_files_decode_as_ffmpeg_decodes_them(tmp_path: Path, kind: str) -> None:
     """Offset (encoder delay, edit list) and length are ffmpeg's, samples to the rounding of 16 bits."""
-    path = songs.excerpt_file()
+    path = layouts.excerpt_file()
     if kind != "MUSDB18":
         path = write_stem_file(tmp_path / "made.stem.mp4", clicks())
     if kind == "edit list":
@@ -534,14 +533,14 @@ def test_titles_that_contradict_the_order_are_refused(tmp_path: Path, names: tup
 
 def test_the_list_of_native_instruments_names_the_streams(tmp_path: Path) -> None:
     """MUSDB18's own files have one, in its own order."""
-    _, (drums,) = stems.load_sums(source(songs.excerpt_file()), [("drums",)])
+    _, (drums,) = stems.load_sums(source(layouts.excerpt_file()), [("drums",)])
     assert not drums.by_position
-    content = songs.excerpt_file().read_bytes()
+    content = layouts.excerpt_file().read_bytes()
     swapped = content.replace(b'"name": "Drums"', b'"name": "Xxxxx"').replace(b'"name": "Bass"', b'"name":"Drums"')
     swapped = swapped.replace(b'"name": "Xxxxx"', b'"name": "Bass" ')
     assert len(swapped) == len(content) and swapped != content
     (tmp_path / "a.stem.mp4").write_bytes(swapped)
-    there, here = stems.load(source(songs.excerpt_file())), stems.load(source(tmp_path / "a.stem.mp4"))
+    there, here = stems.load(source(layouts.excerpt_file())), stems.load(source(tmp_path / "a.stem.mp4"))
     assert np.array_equal(here.stems["drums"], there.stems["bass"])
     assert np.array_equal(here.stems["bass"], there.stems["drums"])
 
@@ -619,7 +618,7 @@ def test_a_part_of_a_song_is_that_part_of_the_whole(tmp_path: Path) -> None:
 def test_headers_say_how_much_there_is_to_decode(tmp_path: Path) -> None:
     write_stems(tmp_path / "flac", 8000, 3, 900, ".flac")
     assert stems.header(source(tmp_path / "flac")) == (8000, 3, 900)
-    rate, channels, samples = stems.header(source(songs.excerpt_file()))
+    rate, channels, samples = stems.header(source(layouts.excerpt_file()))
     assert (rate, channels) == (44100, 2) and 0 <= samples - 262_000 < 10_000
     (tmp_path / "bad.stem.mp4").write_text("words")
     for bad in ("flac/drums.flac", "bad.stem.mp4", "nothing"):

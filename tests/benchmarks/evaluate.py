@@ -23,15 +23,17 @@ import evaluate_cost
 import numpy as np
 import scipy.ndimage
 
-from p2p_dist import console, songs
-from p2p_dist.audio import stems
+from p2p_dist.audio import layouts, stems
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.invert import mel_to_audio, stem_for
-from p2p_dist.config import Config, Evaluate
+from p2p_dist.common import console
 from p2p_dist.data import pairs
-from p2p_dist.evaluate import averages, baselines, excerpts, ranking
-from p2p_dist.evaluate.excerpts import Excerpt
-from p2p_dist.evaluate.metrics import Measured, Row, measure
+from p2p_dist.evaluate import held_out_songs, ranking
+from p2p_dist.evaluate.baselines import baseline_stems
+from p2p_dist.evaluate.held_out_songs import Excerpt
+from p2p_dist.evaluate.measures import averages
+from p2p_dist.evaluate.measures.metrics import Measured, Row, measure
+from p2p_dist.settings.config import Config, Evaluate
 
 TRUTH, LOOP, FAR, SILENCE = "true drums", "loop on the bar", "same drums roughly aligned", "silence"
 QUIET, LOUD = "true drums 10 dB too quiet", "true drums 6 dB loud"
@@ -80,7 +82,7 @@ def blurred(excerpt: Excerpt, config: Config) -> np.ndarray:
     return stem_for(excerpt.input, excerpt.rate, sound, data.sample_rate)
 
 
-def cases(excerpt: Excerpt, others: list[Excerpt], known: baselines.Training, config: Config) -> dict[str, np.ndarray]:
+def cases(excerpt: Excerpt, others: list[Excerpt], known: baseline_stems.Training, config: Config) -> dict[str, np.ndarray]:
     """All stems of one song, each (samples, channels)."""
     beats, true, rate = excerpt.beats, excerpt.target, excerpt.rate
     assert beats is not None
@@ -88,8 +90,10 @@ def cases(excerpt: Excerpt, others: list[Excerpt], known: baselines.Training, co
     beat = 60 / beats.bpm
     level = 10 * float(np.log10((true**2).mean() / (excerpt.input**2).mean()))
     random = np.random.default_rng(0)
-    far = baselines.far_away(target, rate, excerpt.begins, len(true), excerpts.from_there(beats, -excerpt.begins / rate))
-    stranger = baselines.from_training(known, excerpt.input, rate, beats, config, loop=False)
+    far = baseline_stems.far_away(
+        target, rate, excerpt.begins, len(true), held_out_songs.from_there(beats, -excerpt.begins / rate)
+    )
+    stranger = baseline_stems.from_training(known, excerpt.input, rate, beats, config, loop=False)
     assert not isinstance(far, str) and not isinstance(stranger, str)
     other = stems.resample(others[0].target, others[0].rate, rate)
     noise = random.standard_normal(len(true)).astype(np.float32)
@@ -106,8 +110,8 @@ def cases(excerpt: Excerpt, others: list[Excerpt], known: baselines.Training, co
         BEAT: shifted(target, excerpt, beat),
         QUARTER: shifted(target, excerpt, beat / 4),
         LATE: shifted(target, excerpt, 0.07),
-        STEADY: baselines._at_level(noise, excerpt.input, level),
-        HITS: baselines.noise_hits(excerpt.input, rate, level, excerpt.song.key),
+        STEADY: baseline_stems._at_level(noise, excerpt.input, level),
+        HITS: baseline_stems.noise_hits(excerpt.input, rate, level, excerpt.song.key),
         BLURRED: blurred(excerpt, config),
     }
 
@@ -115,8 +119,8 @@ def cases(excerpt: Excerpt, others: list[Excerpt], known: baselines.Training, co
 def calibrate(root: Path, config: Config, seconds: float) -> tuple[dict[str, Any], bool]:
     """Scores of all cases; whether the ranking keeps the whole order."""
     config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, seconds=seconds))
-    sources = songs.find_songs(root)
-    found = [excerpts.cut(excerpts.of_source(source, n, config), config) for n, source in enumerate(sources)]
+    sources = layouts.find_songs(root)
+    found = [held_out_songs.cut(held_out_songs.of_source(source, n, config), config) for n, source in enumerate(sources)]
     found = [excerpt for excerpt in found if excerpt.beats is not None and len(excerpt.truth.windows) >= 8]
     if len(found) < 2:
         raise ValueError(f"{root}: the order is of real songs of {seconds:g} s with drums; it needs two of them")
@@ -124,7 +128,7 @@ def calibrate(root: Path, config: Config, seconds: float) -> tuple[dict[str, Any
     for number, excerpt in enumerate(found):
         others = [*found[number + 1 :], *found[:number]]
         power = [(o.song.name, pairs.mel_of(o.target, o.rate, config.data), o.beats) for o in others]
-        for name, stem in cases(excerpt, others, baselines.Training(power, "", 0.0), config).items():
+        for name, stem in cases(excerpt, others, baseline_stems.Training(power, "", 0.0), config).items():
             measured.setdefault(name, []).append(measure(stem, excerpt.truth))
         print(f"{excerpt.song.name}: {excerpt.beats.bpm:.2f} beats a minute", file=sys.stderr, flush=True)
     real = [np.array(excerpt.truth.real) for excerpt in found]
@@ -178,7 +182,7 @@ def main() -> int:
     right = True
     if options.data is not None and options.part != "cost":
         result["order"], right = calibrate(options.data, config, options.seconds)
-    source = songs.find_songs(options.data)[0] if options.data else songs.Source("excerpt", "test", songs.excerpt_file())
+    source = layouts.find_songs(options.data)[0] if options.data else layouts.Source("excerpt", "test", layouts.excerpt_file())
     if options.part != "order":
         result["cost"] = evaluate_cost.cost(source, config, options.rounds)
     if options.json:

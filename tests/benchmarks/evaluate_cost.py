@@ -16,17 +16,18 @@ import mir_eval
 import numpy as np
 import torch
 
-from p2p_dist import songs
-from p2p_dist.audio import stems
+from p2p_dist.audio import layouts, stems
 from p2p_dist.audio.invert import mel_to_audio
-from p2p_dist.config import Config
 from p2p_dist.data import pairs
-from p2p_dist.evaluate import checkpoints, descriptors, excerpts, generate, metrics, onsets, spectral
-from p2p_dist.evaluate.excerpts import Excerpt
-from p2p_dist.evaluate.metrics import RATE, measure
-from p2p_dist.evaluate.references import Reference
+from p2p_dist.evaluate import checkpoints, held_out_songs
+from p2p_dist.evaluate.baselines.results import Reference
+from p2p_dist.evaluate.held_out_songs import Excerpt
+from p2p_dist.evaluate.measures import descriptors, metrics, onsets, spectral
+from p2p_dist.evaluate.measures.metrics import RATE, measure
+from p2p_dist.generate import inference
 from p2p_dist.model.generator import Generator
-from p2p_dist.presets import preset
+from p2p_dist.settings.config import Config
+from p2p_dist.settings.presets import preset
 from p2p_dist.train import distributed, networks
 from p2p_dist.train.step import train_step
 
@@ -163,7 +164,7 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
     torch.manual_seed(0)
     generator = Generator(config.model, config.data.picture_channels)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    generator = generate.load(generator.state_dict(), config, device)
+    generator = inference.load(generator.state_dict(), config, device)
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     with tempfile.TemporaryDirectory() as folder:
         begun = clock()
@@ -199,9 +200,9 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
     return {"evaluation_seconds": evaluation, "epoch_seconds": epoch, "share": evaluation / epoch}
 
 
-def cost(source: songs.Source, config: Config, rounds: int) -> dict[str, Any]:
+def cost(source: layouts.Source, config: Config, rounds: int) -> dict[str, Any]:
     """Both tables, of one song."""
-    excerpt = excerpts.cut(excerpts.of_source(source, 0, config), config)
+    excerpt = held_out_songs.cut(held_out_songs.of_source(source, 0, config), config)
     found: dict[str, Any] = {"measures": by_measure(excerpt, config, rounds)}
     name = "default" if torch.cuda.is_available() else "small"
     found["epoch"] = {name: of_an_epoch(excerpt, name, rounds)}

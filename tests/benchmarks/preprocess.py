@@ -34,11 +34,11 @@ from pathlib import Path
 
 import numpy as np
 
-from p2p_dist import processes, songs
-from p2p_dist.audio import stems
-from p2p_dist.config import STEMS, Data, parse_task
-from p2p_dist.data import song
-from p2p_dist.presets import preset
+from p2p_dist.audio import layouts, stems
+from p2p_dist.common import linux
+from p2p_dist.data import worker
+from p2p_dist.settings.config import STEMS, Data, parse_task
+from p2p_dist.settings.presets import preset
 
 FLOOR = "floor: ffmpeg to null, one process"
 OURS = "ours, a song to train on"
@@ -59,7 +59,7 @@ def main() -> None:
         scratch = Path(folder)
         longest = repeat(scratch / "long" / "train" / "Long.stem.mp4", options.minutes * 60)
         root = options.data or repeat(scratch / "songs" / "train" / "Excerpt.stem.mp4", 240).parents[1]
-        found = [source for source in songs.find_songs(root) if source.path.is_file()]
+        found = [source for source in layouts.find_songs(root) if source.path.is_file()]
         sources = sorted(found, key=lambda source: source.size())[-2:]
         taken, seconds = compare(sources, options.task, options.rounds, scratch)
         start = start_up()
@@ -97,7 +97,7 @@ def repeat(path: Path, seconds: float) -> Path:
     """The excerpt inside stempeg, played over and over: its packets are copied, nothing is encoded again."""
     path.parent.mkdir(parents=True)
     loops = int(seconds / 6.08) - 1
-    command = ["ffmpeg", "-v", "error", "-stream_loop", str(loops), "-i", str(songs.excerpt_file())]
+    command = ["ffmpeg", "-v", "error", "-stream_loop", str(loops), "-i", str(layouts.excerpt_file())]
     subprocess.run([*command, "-map", "0:a", "-c", "copy", str(path)], check=True)
     return path
 
@@ -110,7 +110,7 @@ def cpu(work: Callable[[], object]) -> float:
     return sum(after[:4]) - sum(before[:4])
 
 
-def floor(source: songs.Source, task: str) -> None:
+def floor(source: layouts.Source, task: str) -> None:
     """Decode exactly the streams that the task needs, in one process and one thread, to nothing."""
     heard, made = parse_task(task)
     maps = [part for name in (*heard, *made) for part in ("-map", f"0:a:{STEMS.index(name) + 1}")]
@@ -118,7 +118,7 @@ def floor(source: songs.Source, task: str) -> None:
     subprocess.run([*command, "-f", "null", "-"], check=True)
 
 
-def thesis_chain(source: songs.Source, task: str, data: Data, folder: Path) -> None:
+def thesis_chain(source: layouts.Source, task: str, data: Data, folder: Path) -> None:
     """The least of the thesis's way that gives the pairs: stems laid over each other file by file, two signals pictured."""
     heard, made = parse_task(task)
     files = extract(source, folder)
@@ -130,13 +130,13 @@ def thesis_chain(source: songs.Source, task: str, data: Data, folder: Path) -> N
     write_windows([load(path, data) for path in reversed(mixes)], data, folder)
 
 
-def thesis_streams(source: songs.Source, data: Data, folder: Path) -> None:
+def thesis_streams(source: layouts.Source, data: Data, folder: Path) -> None:
     """The thesis's way stream by stream: each of the five is extracted, loaded, pictured and stored."""
     for path in extract(source, folder).values():
         write_windows([load(path, data)], data, folder)
 
 
-def extract(source: songs.Source, folder: Path) -> dict[str, Path]:
+def extract(source: layouts.Source, folder: Path) -> dict[str, Path]:
     """A wav of every stream, an ffmpeg each."""
     folder.mkdir(exist_ok=True)
     files = {name: folder / f"{name}.wav" for name in ("mixture", *STEMS)}
@@ -180,7 +180,7 @@ def overlay(one: Path, other: Path, out: Path) -> Path:
     return out
 
 
-def compare(sources: list[songs.Source], task: str, rounds: int, scratch: Path) -> tuple[dict[str, list[float]], float]:
+def compare(sources: list[layouts.Source], task: str, rounds: int, scratch: Path) -> tuple[dict[str, list[float]], float]:
     """CPU seconds of each way over all songs, by rounds in which the ways take turns; and the seconds of sound."""
     data = replace(preset("default").data, task=task)
     narrow = replace(data, sample_rate=22050, n_fft=1024, hop_length=256)
@@ -189,8 +189,8 @@ def compare(sources: list[songs.Source], task: str, rounds: int, scratch: Path) 
     def ours(settings: Data, split: str = "train") -> float:
         seconds = 0.0
         for number, source in enumerate(sources):
-            work = song.Work(replace(source, split=split), number)
-            result = song.make_song(work, [(scratch / "out", settings)])
+            work = worker.Work(replace(source, split=split), number)
+            result = worker.make_song(work, [(scratch / "out", settings)])
             assert result.error is None, result.error
             seconds += result.seconds
         return seconds
@@ -206,7 +206,7 @@ def compare(sources: list[songs.Source], task: str, rounds: int, scratch: Path) 
         THESIS: lambda: [thesis_chain(s, task, thesis, scratch / "thesis") for s in sources],
         THESIS_STREAMS: lambda: [thesis_streams(s, thesis, scratch / "thesis") for s in sources],
     }
-    processes.keep_memory()  # as a worker does
+    linux.keep_memory()  # as a worker does
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
@@ -216,7 +216,7 @@ def compare(sources: list[songs.Source], task: str, rounds: int, scratch: Path) 
     return taken, ours(data)
 
 
-def decode(source: songs.Source, task: str) -> None:
+def decode(source: layouts.Source, task: str) -> None:
     """What PyAV itself takes for the streams of the task."""
     import av
 
@@ -229,7 +229,7 @@ def decode(source: songs.Source, task: str) -> None:
 
 def start_up() -> float:
     """CPU seconds of a worker that starts and ends: the interpreter and all that a song needs."""
-    code = "import av, soundfile, scipy.fft, scipy.sparse; from p2p_dist.data import song"
+    code = "import av, soundfile, scipy.fft, scipy.sparse; from p2p_dist.data import worker"
     return cpu(lambda: subprocess.run([sys.executable, "-c", code], check=True, env=environment()))
 
 
@@ -241,11 +241,11 @@ def environment() -> dict[str, str]:
 def peak_memory(path: Path, split: str, scratch: Path) -> float:
     """Peak resident memory of a worker that makes this one song twice, MB."""
     code = (
-        "import sys; from pathlib import Path; from p2p_dist import processes; from p2p_dist.presets import preset;"
-        "from p2p_dist.songs import Source; from p2p_dist.data import song; processes.keep_memory();"
-        "work = song.Work(Source('Long', sys.argv[3], Path(sys.argv[1])), 0);"
+        "import sys; from pathlib import Path; from p2p_dist.common import linux; from p2p_dist.settings.presets import preset;"
+        "from p2p_dist.audio.layouts import Source; from p2p_dist.data import worker; linux.keep_memory();"
+        "work = worker.Work(Source('Long', sys.argv[3], Path(sys.argv[1])), 0);"
         "wanted = [(Path(sys.argv[2]), preset('default').data)];"
-        "errors = [song.make_song(work, wanted).error for _ in range(2)]; assert errors == [None, None], errors;"
+        "errors = [worker.make_song(work, wanted).error for _ in range(2)]; assert errors == [None, None], errors;"
         # Not getrusage: its peak begins with that of the process that started this one.
         "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
     )
@@ -263,7 +263,7 @@ def two_workers(song_file: Path, scratch: Path) -> float:
     for turn in range(2):
         for workers in walls:
             out = scratch / f"workers{workers}-{turn}"
-            code = "import sys; from p2p_dist.data import preprocess; sys.exit(preprocess.main(sys.argv[1:]))"
+            code = "import sys; from p2p_dist.cli import preprocess; sys.exit(preprocess.main(sys.argv[1:]))"
             command = [sys.executable, "-c", code, "--data", str(root.parent), "--out", str(out), "--workers", str(workers)]
             begun = time.perf_counter()
             subprocess.run(command, check=True, env=environment(), stdout=subprocess.DEVNULL)

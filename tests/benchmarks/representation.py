@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from p2p_dist import songs
-from p2p_dist.audio import stems
+from p2p_dist.audio import layouts, stems
 from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.audio.spectrogram import mel_power, power_to_db
-from p2p_dist.config import Data, parse_task
 from p2p_dist.data import pairs
-from p2p_dist.evaluate import metrics
+from p2p_dist.evaluate.measures import metrics
+from p2p_dist.settings.config import Data, parse_task
 
 CANDIDATES = {
     "22.05 kHz 1024/256, 128 mels": Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=128),
@@ -58,7 +57,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=32)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    sources = songs.find_songs(options.data) if options.data else [songs.Source("excerpt", "test", songs.excerpt_file())]
+    sources = layouts.find_songs(options.data) if options.data else [layouts.Source("excerpt", "test", layouts.excerpt_file())]
     rows: dict[str, list[list[float]]] = {name: [] for name in ["copy the input", *CANDIDATES]}
     for source in sources:
         song = stems.load(source)

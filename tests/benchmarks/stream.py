@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2p_dist import songs
+from p2p_dist.audio import layouts
 from p2p_dist.data import shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
-from p2p_dist.presets import preset
+from p2p_dist.settings.presets import preset
 
 BATCH = 64
 
@@ -32,7 +32,7 @@ def lay_out(folder: Path) -> Path:
     """The excerpt inside stempeg as a folder of songs."""
     for number in range(4):
         (folder / "train").mkdir(parents=True, exist_ok=True)
-        (folder / "train" / f"Excerpt {number}{songs.SUFFIX}").symlink_to(songs.excerpt_file())
+        (folder / "train" / f"Excerpt {number}{layouts.SUFFIX}").symlink_to(layouts.excerpt_file())
     return folder
 
 

@@ -27,9 +27,9 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from p2p_dist import rundir
-from p2p_dist.config import Config
-from p2p_dist.presets import PRESETS
+from p2p_dist.run import rundir
+from p2p_dist.settings.config import Config
+from p2p_dist.settings.presets import PRESETS
 from p2p_dist.train import distributed, networks, speed
 from p2p_dist.train.saver import Saver
 from p2p_dist.train.step import train_step

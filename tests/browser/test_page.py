@@ -16,8 +16,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from p2p_dist.evaluate import page
-from p2p_dist.evaluate.media import CLIP
+from p2p_dist.evaluate.report import page
+from p2p_dist.evaluate.report.media import CLIP
 from tests.evaluate.finished_run import HOSTILE, make
 
 FLAGS = (

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "slurm"))
 from lab import Lab
 from standins import HERE, TRAINING, Images, Place, call, launch
 
-from p2p_dist import rundir
+from p2p_dist.run import rundir
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import torch
 from lab import wait_until
 from standins import TRAINING, launch
 
-from p2p_dist import rundir
+from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint
 
 LONG = 150
@@ -33,7 +33,7 @@ class Queued:
     def until_step(self, step):
         def reached():
             self.lab.release(self.train)
-            rows = rundir.read_metrics(self.run)
+            rows = metrics_file.read(self.run)
             return rows and rows[-1]["step"] >= step
 
         wait_until(reached, LONG, lambda: f"{step}: {self.lab.job(self.train)}\n{self.said()}")
@@ -81,7 +81,7 @@ def test_two_nodes_preempted_and_requeued_give_the_weights_of_the_undisturbed_tr
     begun, saved = "--- train, attempt", "stopped in order"
     told = re.findall(f"{begun}|{saved}", hurt.said("train/*_0_log.out"))
     assert told == [*[begun, saved] * len(stops), begun, saved, begun], "saved once a stop, though signalled by two"
-    rows, undisturbed = rundir.read_metrics(hurt.run), rundir.read_metrics(calm)
+    rows, undisturbed = metrics_file.read(hurt.run), metrics_file.read(calm)
     assert [row["digests"] for row in rows] == [row["digests"] for row in undisturbed]
     ours, theirs = (list(checkpoint.tensors(checkpoint.load_newest(r.checkpoints))) for r in (hurt.run, calm))
     assert len(ours) == len(theirs) and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from p2p_dist.config import STEMS, Data
 from p2p_dist.data import shards
+from p2p_dist.settings.config import STEMS, Data
 
 SMALL = Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=32, frames=32, window_hop=16)
 

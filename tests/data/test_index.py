@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from p2p_dist import files
+from p2p_dist.common import files
 from p2p_dist.data import index
 from p2p_dist.data.index import Index
 

@@ -20,11 +20,12 @@ from typing import Any
 
 import pytest
 
-from p2p_dist import console, files
-from p2p_dist.config import Data
-from p2p_dist.data import index, preprocess, song
+from p2p_dist.audio.layouts import Source
+from p2p_dist.cli import preprocess
+from p2p_dist.common import console, files
+from p2p_dist.data import index, worker
 from p2p_dist.data.verify import verify
-from p2p_dist.songs import Source
+from p2p_dist.settings.config import Data
 
 LAUNCH = Path(__file__).parents[2] / "launch" / "preprocess.py"
 TINY = ["--preset", "tiny"]
@@ -255,17 +256,17 @@ def test_a_song_that_is_replaced_while_it_is_made_is_made_again(
     new_song: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it failed: shards of the old sound would count as those of the new for ever."""
-    folder, data, decode = new_song(tmp_path / "songs" / "train" / "A"), Data(), song.stems.load_sums
+    folder, data, decode = new_song(tmp_path / "songs" / "train" / "A"), Data(), worker.stems.load_sums
 
     def decode_and_replace(*arguments: Any, **options: Any) -> Any:
         found = decode(*arguments, **options)
         os.utime(folder / "drums.wav", ns=(1, 1))
         return found
 
-    monkeypatch.setattr(song.stems, "load_sums", decode_and_replace)
-    item, again = (song.Work(Source("A", "train", folder), 0) for _ in range(2))
+    monkeypatch.setattr(worker.stems, "load_sums", decode_and_replace)
+    item, again = (worker.Work(Source("A", "train", folder), 0) for _ in range(2))
     assert not item.is_finished(tmp_path, data)  # as is asked of every song, first of all
-    assert song.make_song(item, [(tmp_path, data)]).error is None
+    assert worker.make_song(item, [(tmp_path, data)]).error is None
     assert item.is_finished(tmp_path, data) and not again.is_finished(tmp_path, data)
 
 
@@ -490,7 +491,7 @@ def test_a_job_array_makes_the_parts_and_a_job_after_it_merges(
     for path in sorted((out / "slurm").glob("*submitted.pkl")):
         pickle.loads(path.read_bytes()).result()  # noqa: S301 written by this very test
     assert sorted(command[-1] for command in ran if "--part" in command) == ["0/3", "1/3", "2/3"]
-    assert len(ran) == 4 and all(command[1:3] == ["-m", "p2p_dist.data.preprocess"] for command in ran)
+    assert len(ran) == 4 and all(command[1:3] == ["-m", "p2p_dist.cli.preprocess"] for command in ran)
     assert Data().task == "drums"
 
 

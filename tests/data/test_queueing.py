@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist.data import preprocess
+from p2p_dist.cli import preprocess
 
 REFUSES = """#!/bin/sh
 case "$*$(cat "$1" 2>/dev/null)" in *%s*) echo 'sbatch: error: invalid account' >&2; exit 1 ;; esac

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from p2p_dist import rundir
-from p2p_dist.config import Data
+from p2p_dist.data import dataset as datasets
+from p2p_dist.run import rundir
+from p2p_dist.settings.config import Data
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -21,9 +22,9 @@ def test_pairs_without_sound_are_trained_on_and_what_is_left_out_is_said(tmp_pat
         (data / split).mkdir(parents=True)
         for name in names:
             np.savez(data / split / f"{name}.npz", random.uniform(-80, 0, (64, 32)))
-    name = rundir.dataset_name(data, Data())
+    name = datasets.dataset_name(data, Data())
     (data / "train" / "B_8.npz").rename(data / "train" / "B_9.npz")
-    assert rundir.dataset_name(data, Data()) != name, "other pairs are another dataset"
+    assert datasets.dataset_name(data, Data()) != name, "other pairs are another dataset"
     settings = ["--preset", "tiny", "--data.representation", "thesis", "--train.steps", "4", "--run", "pairs"]
     command = [sys.executable, "launch/submit.py", "--data", str(data), *settings]
     environment = {**os.environ, "P2P_RUNS": str(tmp_path / "runs"), "PYTHONPATH": str(CHECKOUT)}

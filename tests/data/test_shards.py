@@ -19,13 +19,13 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p_dist import files, manifest
 from p2p_dist.audio import stems
-from p2p_dist.config import Config, Data
-from p2p_dist.data import card, index, overlap, shards, song
+from p2p_dist.audio.layouts import Source, excerpt_file
+from p2p_dist.common import files
+from p2p_dist.data import dataset_card, index, manifest, overlap, shards, worker
 from p2p_dist.data.index import Index
-from p2p_dist.evaluate import excerpts
-from p2p_dist.songs import Source, excerpt_file
+from p2p_dist.evaluate import held_out_songs
+from p2p_dist.settings.config import Config, Data
 
 
 def fingerprint(out: Path) -> dict[str, str]:
@@ -96,7 +96,7 @@ def test_what_is_known_of_a_shard_as_it_is_written_is_what_is_found_in_it(datase
 
 
 def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
-    from p2p_dist.evaluate.excerpts import read_sound
+    from p2p_dist.evaluate.held_out_songs import read_sound
 
     decoded = stems.load(Source("D", "test", songs / "test" / "D"))
     shard = dataset / "audio-test-00000-d.tar"
@@ -107,7 +107,7 @@ def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
 
 
 def test_held_out_sound_that_is_damaged_is_never_heard(dataset: Path, tmp_path: Path) -> None:
-    from p2p_dist.evaluate.excerpts import from_shards
+    from p2p_dist.evaluate.held_out_songs import from_shards
 
     copy = Path(shutil.copytree(dataset, tmp_path / "copy"))
     (song,) = from_shards(copy, "test", 10)
@@ -126,7 +126,7 @@ def test_held_out_sound_that_is_damaged_is_never_heard(dataset: Path, tmp_path: 
 
 @given(st.text())
 def test_a_slug_is_a_key_that_webdataset_does_not_cut(title: str) -> None:
-    slug = song.slug(title)
+    slug = worker.slug(title)
     assert slug and len(slug) <= 48 and slug.isascii() and set("./ &'\"\n\0").isdisjoint(slug)
 
 
@@ -201,7 +201,7 @@ def test_the_card_counts_hours(dataset: Path) -> None:
     read = [files.read_json(path) for path in sorted((dataset / "parts").glob("t*-*.json"))]
     lengths = iter((5400.0, 1800.0, 900.0))
     timed = [{**record, "seconds": next(lengths)} for record in sorted(read, key=lambda record: record["split"] != "train")]
-    rows = [line for line in card.card(manifest, timed).splitlines() if line.startswith(("| train | 2", "| test | 1"))]
+    rows = [line for line in dataset_card.card(manifest, timed).splitlines() if line.startswith(("| train | 2", "| test | 1"))]
     assert [row.split("|")[3].strip() for row in rows[:2]] == ["2.00", "0.25"]
 
 
@@ -226,7 +226,7 @@ def test_the_card_tells_of_stems_filled_up_and_of_streams_without_names(
     for record in records.values():
         del record["filled"], record["by_position"]
     manifest = index.read_manifest(tmp_path / "out")
-    assert "silence: 1" not in card.card(manifest, list(records.values()))
+    assert "silence: 1" not in dataset_card.card(manifest, list(records.values()))
 
 
 def test_songs_may_lie_in_one_folder_and_be_split_by_title(
@@ -244,7 +244,7 @@ def test_songs_may_lie_in_one_folder_and_be_split_by_title(
     assert "passed over" in (said := capsys.readouterr().err) and "demo.mp3" in said
     with pytest.raises(ValueError, match="lies among the songs"):
         shards.preprocess(tmp_path / "songs", tmp_path / "songs/out", data, workers=1)
-    assert len(excerpts.from_folder(tmp_path / "songs", Config(), 10)) == 4  # to measure, all of them
+    assert len(held_out_songs.from_folder(tmp_path / "songs", Config(), 10)) == 4  # to measure, all of them
 
 
 def test_two_songs_with_one_title_are_two_songs_and_named(new_song: Callable[..., Path], small: Data, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_workers_import_neither_torch_nor_librosa(songs: Path, small: Data, tmp_
     code = f"""
 import json, sys
 from pathlib import Path
-from p2p_dist.config import Data
+from p2p_dist.settings.config import Data
 from p2p_dist.data import shards
 work = shards._work(Path({str(songs)!r}), False)
 data = Data(**json.loads({json.dumps(json.dumps(small.science()))}))
@@ -348,8 +348,8 @@ print(sorted(loaded & {{"torch", "librosa", "numba"}}))
 SMALL_DISK = """
 import json, resource, signal, sys
 from pathlib import Path
-from p2p_dist.config import Data
-from p2p_dist.console import exit_with
+from p2p_dist.settings.config import Data
+from p2p_dist.common.console import exit_with
 from p2p_dist.data import shards
 if __name__ == "__main__":
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -427,8 +427,8 @@ def test_a_training_song_that_is_held_out_too_is_found_by_its_sound(
     assert told in capsys.readouterr().err and told in (tmp_path / "out/DATASET.md").read_text()
     content = index.read_manifest(tmp_path / "out")
     assert [song.get("same_as") for song in content["splits"]["test"]["songs"]] == [["Two"], None]
-    assert [song.name for song in excerpts.from_shards(tmp_path / "out", "test", 10, allow_overlap=False)] == ["New"]
-    assert len(excerpts.from_shards(tmp_path / "out", "test", 10, allow_overlap=True)) == 2
+    assert [song.name for song in held_out_songs.from_shards(tmp_path / "out", "test", 10, allow_overlap=False)] == ["New"]
+    assert len(held_out_songs.from_shards(tmp_path / "out", "test", 10, allow_overlap=True)) == 2
     manifest.check_unseen(content, "test")
     content["splits"]["test"]["songs"].pop()
     with pytest.raises(ValueError, match=r"all test songs .*Same \(remastered\).*--allow-overlap"):

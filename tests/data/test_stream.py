@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p_dist.config import Data
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream, from_network, permutation, positions, to_network
+from p2p_dist.settings.config import Data
 
 seeds, epochs, sizes = st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.integers(1, 500)
 

@@ -10,11 +10,14 @@ import numpy as np
 import safetensors.numpy
 import soundfile
 
-from p2p_dist import config, files, presets
-from p2p_dist.config import Config
+from p2p_dist.audio import flac
+from p2p_dist.common import files
 from p2p_dist.data import index
-from p2p_dist.evaluate import flac, metrics, picture
-from p2p_dist.rundir import RunDir, step_name
+from p2p_dist.evaluate.measures import metrics
+from p2p_dist.evaluate.report import png
+from p2p_dist.run.rundir import RunDir, step_name
+from p2p_dist.settings import config, presets
+from p2p_dist.settings.config import Config
 
 RATE = 22050
 BEGIN = 1356077
@@ -96,7 +99,7 @@ def make(
             _write(folder / "audio" / f"{key}-stem.flac", stem, gain)
             _write(folder / "audio" / f"{key}-mix.flac", heard + stem, gain)
             panels = {"input": _db(heard), "true stem": _db(drums), "generated stem": _db(stem)}
-            picture.draw(folder / "spectrograms" / f"{key}.png", panels, settings.data)
+            png.draw(folder / "spectrograms" / f"{key}.png", panels, settings.data)
             row = {
                 "lock8": 0.9 * share - 0.3,
                 "level_error": 12 - 9 * share,

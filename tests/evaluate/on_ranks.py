@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from p2p_dist import presets, rundir
 from p2p_dist.evaluate import checkpoints
+from p2p_dist.run import rundir
+from p2p_dist.settings import presets
 
 
 def evaluate(folder: Path) -> int:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from p2p_dist.evaluate import averages, descriptors
-from p2p_dist.evaluate.metrics import _OF_WINDOWS, MEASURES, MIXES, Measured
+from p2p_dist.evaluate.measures import averages, descriptors
+from p2p_dist.evaluate.measures.metrics import _OF_WINDOWS, MEASURES, MIXES, Measured
 
 SIZE = 8  # of a description here
 

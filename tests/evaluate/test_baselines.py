@@ -5,13 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from p2p_dist import files
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.spectrogram import mel_power
-from p2p_dist.config import Data
+from p2p_dist.common import files
 from p2p_dist.data import shards
-from p2p_dist.evaluate import baselines, metrics, onsets
-from p2p_dist.presets import preset
+from p2p_dist.evaluate.baselines import baseline_stems
+from p2p_dist.evaluate.measures import metrics, onsets
+from p2p_dist.settings.config import Data
+from p2p_dist.settings.presets import preset
 from tests.conftest import write_songs
 
 RATE = 22050
@@ -39,16 +40,16 @@ def clicks(bpm, first, seconds, strength=lambda beat: 1.0):
 
 
 def test_noise_hits_are_the_same_for_a_song_and_at_their_level():
-    one, again = (baselines.noise_hits(HEARD, RATE, -6, "song") for _ in range(2))
+    one, again = (baseline_stems.noise_hits(HEARD, RATE, -6, "song") for _ in range(2))
     assert one.shape == HEARD.shape and np.array_equal(one, again)
     assert level(one) == pytest.approx(-6, abs=0.01)
-    assert not np.array_equal(one, baselines.noise_hits(HEARD, RATE, -6, "another"))
+    assert not np.array_equal(one, baseline_stems.noise_hits(HEARD, RATE, -6, "another"))
     assert 15 < len(onset_times(one)) < 64
 
 
 def test_the_rock_grid_plays_on_the_beats_it_is_given():
     beats = Beats(100, 0.2)
-    stem = baselines.rock_grid(HEARD, RATE, beats, 3)
+    stem = baseline_stems.rock_grid(HEARD, RATE, beats, 3)
     assert level(stem) == pytest.approx(3, abs=0.01)
     eighths = beats.times(8, per_beat=2)
     found = onset_times(stem)
@@ -65,7 +66,7 @@ def test_far_away_is_another_part_moved_by_whole_bars():
     song = clicks(120, 0.25, 90, strength=lambda beat: 1.0 if beat < 60 else 0.5)
     song[:, 1] = np.arange(len(song)) / len(song)  # says where it comes from
     begins, samples = 30 * RATE, 10 * RATE
-    far = baselines.far_away(song, RATE, begins, samples, beats)
+    far = baseline_stems.far_away(song, RATE, begins, samples, beats)
     moved = round((far[0, 1] - song[begins, 1]) * len(song)) / RATE
     assert far.shape == (samples, 2) and abs(moved) >= 20 - 0.01
     assert moved % 2 == pytest.approx(0, abs=1e-3) or moved % 2 == pytest.approx(2, abs=1e-3), "a bar is 2 s"
@@ -76,8 +77,8 @@ def test_far_away_is_another_part_moved_by_whole_bars():
 
 def test_far_away_needs_a_beat_and_a_long_song():
     song = clicks(120, 0.25, 39)
-    assert baselines.far_away(song, RATE, 0, RATE, Beats(120, 0.25)) == "the song is shorter than 40 s"
-    assert baselines.far_away(song, RATE, 0, RATE, None) == baselines.NO_BEATS
+    assert baseline_stems.far_away(song, RATE, 0, RATE, Beats(120, 0.25)) == "the song is shorter than 40 s"
+    assert baseline_stems.far_away(song, RATE, 0, RATE, None) == baseline_stems.NO_BEATS
 
 
 @pytest.mark.parametrize("loop", [True, False])
@@ -87,8 +88,8 @@ def test_a_training_songs_stem_comes_in_time(loop):
     data = config.data
     source = clicks(100, 0.3, 40)
     power = mel_power(source[:, 0], RATE, data.n_fft, data.hop_length, data.mels)
-    known = baselines.Training([("other", power, Beats(100, 0.3))], "", -3.0)
-    stem = baselines.from_training(known, HEARD, RATE, Beats(125, 0.1), config, loop=loop)
+    known = baseline_stems.Training([("other", power, Beats(100, 0.3))], "", -3.0)
+    stem = baseline_stems.from_training(known, HEARD, RATE, Beats(125, 0.1), config, loop=loop)
     assert stem.shape == HEARD.shape and level(stem) == pytest.approx(-3, abs=0.01)
     beats = Beats(125, 0.1).times(8)
     found = onset_times(stem)
@@ -106,13 +107,13 @@ def test_the_song_nearest_in_tempo_is_taken_and_another_for_the_loop():
         asked.append(float(power[0, 0]))
         return real(power, *rest)
 
-    real = baselines.in_time
-    baselines.in_time = spy
+    real = baseline_stems.in_time
+    baseline_stems.in_time = spy
     try:
         for loop in (False, True):
-            baselines.from_training(baselines.Training(songs, "", 0.0), HEARD, RATE, Beats(120, 0), config, loop=loop)
+            baseline_stems.from_training(baseline_stems.Training(songs, "", 0.0), HEARD, RATE, Beats(120, 0), config, loop=loop)
     finally:
-        baselines.in_time = real
+        baseline_stems.in_time = real
     assert asked == pytest.approx([2e-3, 3e-3])
 
 
@@ -120,7 +121,7 @@ def test_training_songs_are_found_in_the_shards_and_measured_ones_are_not_used(t
     write_songs(tmp_path / "songs", {"train/one": 5.0, "train/two": 5.5, "test/five": 1.5})
     data = preset("tiny").data
     assert shards.preprocess(tmp_path / "songs", tmp_path / "out", data, 1) == []
-    known = baselines.training(tmp_path / "out", data, {"five"})
+    known = baseline_stems.training(tmp_path / "out", data, {"five"})
     assert known.reason == "" and {name for name, _, _ in known.songs} <= {"one", "two"}
     _, power, beats = known.songs[0]
     assert power.shape[0] == data.mels and power.shape[1] >= 5 * data.sample_rate // data.hop_length
@@ -128,9 +129,9 @@ def test_training_songs_are_found_in_the_shards_and_measured_ones_are_not_used(t
     assert min(abs(ratio - r) for r in (0.75, 1.0, 4 / 3, 1.5)) < 0.03, beats
     records = [files.read_json(path)["levels"] for path in (tmp_path / "out" / "parts").glob("train-*.json")]
     assert known.level == pytest.approx(np.median([r["target"] - r["input"] for r in records])) and len(records) == 2
-    held_out = baselines.training(tmp_path / "out", data, {"one", "two", "five"})
+    held_out = baseline_stems.training(tmp_path / "out", data, {"one", "two", "five"})
     assert not held_out.songs and "not measured itself" in held_out.reason
-    assert baselines.from_training(held_out, HEARD, RATE, Beats(120, 0), preset("tiny"), loop=True) == held_out.reason
-    assert baselines.from_training(known, HEARD, RATE, None, preset("tiny"), loop=True) == baselines.NO_BEATS
-    thesis = baselines.training(tmp_path / "out", dataclasses.replace(Data(), representation="thesis"), set())
+    assert baseline_stems.from_training(held_out, HEARD, RATE, Beats(120, 0), preset("tiny"), loop=True) == held_out.reason
+    assert baseline_stems.from_training(known, HEARD, RATE, None, preset("tiny"), loop=True) == baseline_stems.NO_BEATS
+    thesis = baseline_stems.training(tmp_path / "out", dataclasses.replace(Data(), representation="thesis"), set())
     assert not thesis.songs and "mix" in thesis.reason

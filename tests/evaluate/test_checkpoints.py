@@ -16,12 +16,17 @@ import safetensors.torch
 import soundfile
 import torch
 
-from p2p_dist import files, presets, rundir
-from p2p_dist.config import Config
+from p2p_dist.audio import flac
+from p2p_dist.cli import evaluate
+from p2p_dist.common import files
 from p2p_dist.data import shards
-from p2p_dist.evaluate import checkpoints, command, excerpts, flac, foreign, generate, ranking
-from p2p_dist.evaluate.metrics import measure
+from p2p_dist.evaluate import audio_files, checkpoints, held_out_songs, ranking
+from p2p_dist.evaluate.measures.metrics import measure
+from p2p_dist.generate import inference
 from p2p_dist.model.generator import Generator
+from p2p_dist.run import rundir
+from p2p_dist.settings import presets
+from p2p_dist.settings.config import Config
 from p2p_dist.train import checkpoint
 from tests.conftest import write_songs
 from tests.evaluate import on_ranks
@@ -95,7 +100,7 @@ def test_an_excerpt_in_the_middle_of_a_song_keeps_its_beats() -> None:
     made = (0.3 * hits * np.where((time > 13) & (time < 21), 1.0, 0.1))[:, None].astype(np.float32)
     heard = (0.1 * np.sin(2 * np.pi * 220 * time))[:, None].astype(np.float32)
     settings = presets.PRESETS["tiny"]
-    excerpt = excerpts.cut(excerpts.HeldOut("x", "x", "test", lambda: (heard, made, rate)), settings)
+    excerpt = held_out_songs.cut(held_out_songs.HeldOut("x", "x", "test", lambda: (heard, made, rate)), settings)
     begins = excerpt.begins / rate
     assert 12 < begins < 19 and excerpt.seconds == pytest.approx(3, abs=0.3)
     assert np.array_equal(excerpt.target, made[excerpt.begins : excerpt.begins + len(excerpt.target)])
@@ -124,13 +129,13 @@ def test_generations_are_averaged_and_validation_songs_only_measured(copied: tup
     assert one["splits"]["test"]["mean"] != both["splits"]["test"]["mean"]
 
 
-def held_out(name: str, loudness: float) -> tuple[excerpts.HeldOut, np.ndarray, np.ndarray]:
+def held_out(name: str, loudness: float) -> tuple[held_out_songs.HeldOut, np.ndarray, np.ndarray]:
     """A song of stereo noise with its hits, whose true mix peaks at `loudness`; and its input and target."""
     random, time = np.random.default_rng(5), np.arange(round(4.3 * 22050))[:, None] / 22050
     heard = (0.3 * random.standard_normal((len(time), 2))).astype(np.float32)
     made = (0.4 * random.standard_normal((len(time), 2)) * np.exp(-20 * (time % 0.25)) * (time > 1)).astype(np.float32)
     heard, made = (np.float32(loudness / np.abs(heard + made).max()) * sound for sound in (heard, made))
-    return excerpts.HeldOut(name, name, "test", lambda: (heard, made, 22050)), heard, made
+    return held_out_songs.HeldOut(name, name, "test", lambda: (heard, made, 22050)), heard, made
 
 
 @pytest.mark.parametrize("too_loud", [False, True])
@@ -143,8 +148,8 @@ def test_sound_files_are_at_the_level_of_the_song_and_say_where_they_begin(
     )
     songs = {name: held_out(name, loudness) for name, loudness in (("quiet", 0.4), ("loud", 3.7))}
     if too_loud:  # a generator whose mixes are louder than anything of the song
-        generated = generate.generate
-        monkeypatch.setattr(generate, "generate", lambda *arguments: generated(*arguments) + 40)
+        generated = inference.generate
+        monkeypatch.setattr(inference, "generate", lambda *arguments: generated(*arguments) + 40)
     out = tmp_path / "out"
     assert checkpoints.evaluate(run, settings, [5], [song for song, _, _ in songs.values()], out) == 1
     fixed = files.read_json(out / "baselines.json")["songs"]
@@ -190,7 +195,7 @@ def test_an_evaluation_of_an_earlier_version_is_kept_and_its_gain_told(copied: t
     assert checkpoints.evaluate(run, settings) == 1
     changed = {path.name for path, content in kept.items() if path.read_bytes() != content}
     assert changed == {"baselines.json", "ranking.json"}
-    heard = {song.key: excerpts.cut(song, settings) for song in checkpoints.held_out(run.shards, settings)}
+    heard = {song.key: held_out_songs.cut(song, settings) for song in checkpoints.held_out(run.shards, settings)}
     known, last = files.read_json(run.evaluations / "baselines.json")["songs"], run.evaluations / "step-00000015"
     for song in files.read_json(last / "metrics.json")["songs"]:
         gain = 0.7 / max(1.0, heard[song["key"]].peak)
@@ -296,14 +301,14 @@ def test_a_pitched_target_has_a_pitch_measure_and_no_rock_grid(place: tuple[Path
     known = files.read_json(run.evaluations / "baselines.json")["splits"]["test"]
     assert known["missing"]["rock grid, known beats"] == "the stem has a pitch: drums would not be it"
     assert known["rows"]["ceiling"]["mean"]["chroma_correlation"] > known["rows"]["noise hits"]["mean"]["chroma_correlation"]
-    assert "pitch" in command.table({name: one["mean"] for name, one in known["rows"].items()}, pitched=True)
+    assert "pitch" in evaluate.table({name: one["mean"] for name, one in known["rows"].items()}, pitched=True)
 
 
 def test_the_command_measures_what_is_asked(copied: tuple[rundir.RunDir, Config], capsys: pytest.CaptureFixture[str]) -> None:
     run, settings = copied
     add_checkpoint(run, 15, settings)
     add_checkpoint(run, 20, settings)
-    assert command.main(["run", "--checkpoints", "20", "--json", str(run.path / "figures.json")]) == 0
+    assert evaluate.main(["run", "--checkpoints", "20", "--json", str(run.path / "figures.json")]) == 0
     shown = capsys.readouterr().out
     assert "| step 20 |" in shown and "| ceiling |" in shown and "step 15" not in shown and "best checkpoint: step" in shown
     assert "absent: distance: it needs 8 windows" in shown
@@ -316,7 +321,7 @@ def test_the_command_measures_on_other_songs(copied: tuple[rundir.RunDir, Config
     write_songs(run.path.parent.parent / "others", {"test/nine": 4.1, "train/ten": 2.0})
     files.write_json(run.status, {"what": "train"})  # it may train meanwhile
     before = {path: path.read_bytes() for path in (run.status, *run.evaluations.rglob("*.json"))}
-    assert command.main(["run", "--checkpoints", "10", "--data", str(run.path.parent.parent / "others")]) == 0
+    assert evaluate.main(["run", "--checkpoints", "10", "--data", str(run.path.parent.parent / "others")]) == 0
     shown = capsys.readouterr().out
     assert "| step 10 |" in shown and "| loop of another song |" in shown
     (out,) = (run.path / "measured").iterdir()
@@ -336,14 +341,14 @@ def test_other_songs_are_measured_by_one_at_a_time(
 
     def typed_again(*_: object) -> int:
         with pytest.raises(ValueError) as told:
-            command.main(arguments)
+            evaluate.main(arguments)
         refused.append(str(told.value))
         raise LookupError
 
     monkeypatch.setattr(checkpoints, "evaluate", typed_again)
     for _ in range(2):  # whoever ended, however, owns nothing
         with pytest.raises(LookupError):
-            command.main(arguments)
+            evaluate.main(arguments)
     (out,) = (run.path / "measured").iterdir()
     said = f"the run run is being measured on the songs in {others} already: process {os.getpid()} on "
     assert len(refused) == 2 and all(said in text and text.endswith(f"its figures come into {out}") for text in refused)
@@ -365,7 +370,7 @@ def test_wrong_usage_is_said_kindly(
     copied: tuple[rundir.RunDir, Config], arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises((ValueError, SystemExit)) as refused:
-        command.main(arguments)
+        evaluate.main(arguments)
     text = str(refused.value)
     if isinstance(refused.value, SystemExit):
         assert refused.value.code == 2
@@ -376,7 +381,7 @@ def test_wrong_usage_is_said_kindly(
 def test_a_run_that_is_running_is_left_alone(copied: tuple[rundir.RunDir, Config]) -> None:
     owner = rundir.own(copied[0])
     with pytest.raises(ValueError, match="is running already"):
-        command.main(["run"])
+        evaluate.main(["run"])
     owner.close()
 
 
@@ -400,14 +405,14 @@ def lay_out(folder: Path, **changed: Any) -> str:
 
 def test_files_made_by_anything_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = lay_out(tmp_path / "some files")
-    assert command.main(["--files", pattern, "--mixes", "--json", str(tmp_path / "found.json")]) == 0
+    assert evaluate.main(["--files", pattern, "--mixes", "--json", str(tmp_path / "found.json")]) == 0
     found = files.read_json(tmp_path / "found.json")
     rows = found["songs"]["a song_1"]
     assert set(rows) == {"copy the input", "ceiling", "output"}, "silence is no mix"
     assert 0 < rows["output"]["mix_l1"] < rows["copy the input"]["mix_l1"] and rows["output"]["lock8"] is None
     shown = capsys.readouterr().out
     assert "the files hold mixes, in which the stem is not known" in shown
-    assert command.main(["--files", pattern, "--best-gain", "--json", str(tmp_path / "found.json")]) == 0
+    assert evaluate.main(["--files", pattern, "--best-gain", "--json", str(tmp_path / "found.json")]) == 0
     rows = files.read_json(tmp_path / "found.json")["songs"]["a song_1"]
     assert set(rows) == {"copy the input", "silence", "ceiling", "output"}
 
@@ -416,7 +421,7 @@ def test_one_gain_makes_up_for_another_level(tmp_path: Path) -> None:
     target = sounds()["target"]
     pattern = lay_out(tmp_path / "f", output=0.1 * target)
     for arguments, expected in (([], pytest.approx(20, abs=0.2)), (["--best-gain"], pytest.approx(0, abs=0.01))):
-        command.main(["--files", pattern, "--json", str(tmp_path / "found.json"), *arguments])
+        evaluate.main(["--files", pattern, "--json", str(tmp_path / "found.json"), *arguments])
         assert files.read_json(tmp_path / "found.json")["mean"]["output"]["stem_l1"] == expected
 
 
@@ -433,17 +438,17 @@ def test_one_gain_makes_up_for_another_level(tmp_path: Path) -> None:
 )
 def test_files_that_can_not_be_measured_are_named(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        command.main(["--files", lay_out(tmp_path / "f", **changed)])
+        evaluate.main(["--files", lay_out(tmp_path / "f", **changed)])
 
 
 def test_names_that_are_equal_in_all_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     """A folder's own word is left out of a name only where the names differ in it."""
     titles = ("output", "on target", "on")
-    for folder in foreign.FOLDERS:
+    for folder in audio_files.FOLDERS:
         (tmp_path / folder).mkdir()
         for title in titles:
             (tmp_path / folder / f"{title}.wav").touch()
-    found = foreign.find(str(tmp_path) + "/{input,output,target}/*.wav")
+    found = audio_files.find(str(tmp_path) + "/{input,output,target}/*.wav")
     assert set(found) == set(titles)
     assert all(paths[folder] == tmp_path / folder / f"{key}.wav" for key, paths in found.items() for folder in paths)
 
@@ -451,7 +456,7 @@ def test_names_that_are_equal_in_all_folders_are_taken_as_they_are(tmp_path: Pat
 def test_what_is_there_as_it_is_written_is_no_pattern(tmp_path: Path) -> None:
     """Folders and files are called so, too: brackets, stars and braces are for patterns only where nothing has that name."""
     home = tmp_path / "takes [live] {old}" / "*"
-    for folder in foreign.FOLDERS:
+    for folder in audio_files.FOLDERS:
         (home / "deep" / folder).mkdir(parents=True)
         for title in ("a [1]", "a 1", "b2"):
             (home / "deep" / folder / f"{title}.wav").touch()
@@ -466,28 +471,28 @@ def test_what_is_there_as_it_is_written_is_no_pattern(tmp_path: Path) -> None:
         "**/{input,output,target}/b[0-9].wav": {"b2"},
         "*/deep/**/{input,output,target}/b2.wav": {"b2"},
     }.items():
-        assert set(foreign.find(f"{tmp_path}/takes [live] {{old}}/{pattern}")) == titles, pattern
+        assert set(audio_files.find(f"{tmp_path}/takes [live] {{old}}/{pattern}")) == titles, pattern
     with pytest.raises(ValueError, match="no file matches"):
-        foreign.find(f"{tmp_path}/takes [dead]/{{input,output,target}}/*.wav")
+        audio_files.find(f"{tmp_path}/takes [dead]/{{input,output,target}}/*.wav")
 
 
 def test_lists_that_do_not_match_are_named(tmp_path: Path) -> None:
     pattern = lay_out(tmp_path / "f")
     soundfile.write(tmp_path / "f" / "output" / "more.wav", sounds()["output"], 22050)
     with pytest.raises(ValueError, match=r"more\.wav has no input and no target of the same name \(more\)"):
-        command.main(["--files", pattern])
+        evaluate.main(["--files", pattern])
     (tmp_path / "f" / "output" / "more.wav").unlink()
     (tmp_path / "f" / "target" / "a song_target_1.wav").write_bytes(b"not sound")
     with pytest.raises(ValueError, match="not readable as sound"):
-        command.main(["--files", pattern])
+        evaluate.main(["--files", pattern])
     with pytest.raises(ValueError, match="write it in quotes"):
-        command.main(["--files", "a/*.wav"])
+        evaluate.main(["--files", "a/*.wav"])
 
 
 def test_best_is_the_checkpoint_that_was_named(tmp_path):
     run = rundir.RunDir(tmp_path / "runs" / "run")
     with pytest.raises(ValueError, match="evaluate it first"):
-        command._steps(run, ("best",))
+        evaluate._steps(run, ("best",))
     (run.checkpoints / rundir.step_name(60)).mkdir(parents=True)
     files.write_json(run.best, {"step": 60, "score": 0.5, "chosen_on": "test", "note": ""})
-    assert command._steps(run, ("best", 30, 60)) == (60, 30) and command._steps(run, ()) == ()
+    assert evaluate._steps(run, ("best", 30, 60)) == (60, 30) and evaluate._steps(run, ()) == ()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from p2p_dist.evaluate import flac
+from p2p_dist.audio import flac
 
 RATE = 44100
 

@@ -8,11 +8,11 @@ import torch
 
 from p2p_dist.audio.spectrogram import mel_power
 from p2p_dist.audio.stems import mono
-from p2p_dist.config import Config
 from p2p_dist.data import pairs
-from p2p_dist.evaluate import generate
+from p2p_dist.generate import inference
 from p2p_dist.model.generator import Generator
-from p2p_dist.presets import preset
+from p2p_dist.settings.config import Config
+from p2p_dist.settings.presets import preset
 
 RATE = 44100
 
@@ -45,7 +45,7 @@ def test_the_true_pictures_give_the_true_stem_back(song):
     config = small(mels=64)
     heard, drums = song
     pictures = pairs.make(heard, drums, RATE, config.data)
-    whole = generate.to_stem(pictures.targets, pictures, heard, RATE, config)
+    whole = inference.to_stem(pictures.targets, pictures, heard, RATE, config)
     assert whole.shape == heard.shape
     power = [float((mono(sound, RATE, 22050) ** 2).sum()) for sound in (whole, drums)]  # above 11 kHz there is no picture
     assert 0.75 < power[0] / power[1] < 1.25
@@ -71,28 +71,28 @@ def test_the_loudest_part_is_found(song):
     heard, _ = song
     drums = hits([2.5, 2.7, 2.9], 4)
     pictures = pairs.make(heard, drums, RATE, config.data)
-    part = generate.loudest_part(pictures, 1.0, config)
+    part = inference.loudest_part(pictures, 1.0, config)
     begins = part.starts[0] * config.data.hop_length / config.data.sample_rate
     ends = part.frames * config.data.hop_length / config.data.sample_rate
     assert 0.8 < ends - begins < 1.2
     assert begins < 2.5 and ends > 2.9
-    assert len(generate.loudest_part(pictures, 0, config).starts) == len(pictures.starts)
-    assert len(generate.loudest_part(pictures, 100, config).starts) == len(pictures.starts)
+    assert len(inference.loudest_part(pictures, 0, config).starts) == len(pictures.starts)
+    assert len(inference.loudest_part(pictures, 100, config).starts) == len(pictures.starts)
 
 
 def test_generation_is_repeatable_and_hears_its_noise(song):
     config = small()
     heard, drums = song
-    pictures = generate.loudest_part(pairs.make(heard, drums, RATE, config.data), 1.0, config)
+    pictures = inference.loudest_part(pairs.make(heard, drums, RATE, config.data), 1.0, config)
     torch.manual_seed(0)
     generator = Generator(config.model)
-    outputs = generate.generate(generator, pictures, config, "song")
+    outputs = inference.generate(generator, pictures, config, "song")
     assert outputs.shape == pictures.targets.shape
     assert outputs.min() >= pairs.FLOOR - 1e-3 and outputs.max() <= pairs.CEILING["default"] + 1e-3
     torch.manual_seed(99)
-    assert np.array_equal(outputs, generate.generate(generator, pictures, config, "song")), "not of any state around it"
-    assert not np.array_equal(outputs, generate.generate(generator, pictures, config, "another song"))
-    assert not np.array_equal(outputs, generate.generate(generator, pictures, config, "song", seed=1))
+    assert np.array_equal(outputs, inference.generate(generator, pictures, config, "song")), "not of any state around it"
+    assert not np.array_equal(outputs, inference.generate(generator, pictures, config, "another song"))
+    assert not np.array_equal(outputs, inference.generate(generator, pictures, config, "song", seed=1))
 
 
 def test_the_thesis_representation_finds_the_stem_in_the_mix(song):
@@ -100,6 +100,6 @@ def test_the_thesis_representation_finds_the_stem_in_the_mix(song):
     config = preset("thesis")
     heard, drums = song
     pictures = pairs.make(heard, drums, RATE, config.data)
-    stem = generate.to_stem(pictures.targets, pictures, heard, RATE, config)
+    stem = inference.to_stem(pictures.targets, pictures, heard, RATE, config)
     mel = [mel_power(sound.mean(axis=1), RATE, 2048, 512, 32).sum(axis=0) for sound in (stem, drums)]
     assert np.corrcoef(*mel)[0, 1] > 0.8

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from p2p_dist.audio.beats import Beats
-from p2p_dist.config import Data
-from p2p_dist.evaluate import averages, descriptors, metrics, onsets
+from p2p_dist.evaluate.measures import averages, descriptors, metrics, onsets
+from p2p_dist.settings.config import Data
 
 RATE = 44100
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from p2p_dist.evaluate import onsets
+from p2p_dist.evaluate.measures import onsets
 
 
 def clicks(times, seconds=5.0):

@@ -19,12 +19,15 @@ import pytest
 import soundfile
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from p2p_dist import files, presets
-from p2p_dist.config import Config
+from p2p_dist.audio import flac
+from p2p_dist.common import files
 from p2p_dist.data import index
-from p2p_dist.evaluate import drawing, flac, media, metrics, page
-from p2p_dist.evaluate.baselines import BASELINES
-from p2p_dist.rundir import RunDir
+from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
+from p2p_dist.evaluate.measures import metrics
+from p2p_dist.evaluate.report import media, page, svg
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import presets
+from p2p_dist.settings.config import Config
 from tests.evaluate.finished_run import BEGIN, HOSTILE, RATE, make
 
 EXAMPLE = "say nothing about other songs"
@@ -201,17 +204,17 @@ def test_curves_run_from_first_to_last_checkpoint(finished: tuple[RunDir, Config
 
 @pytest.mark.parametrize(("top", "most"), [(0.0004, 4), (0.99, 5), (1, 4), (7, 4), (90, 4), (3_000_000, 4), (21.4, 5)])
 def test_ticks_are_few_and_reach_far(top: float, most: int) -> None:
-    ticks = drawing.ticks(top, most)
+    ticks = svg.ticks(top, most)
     assert ticks[0] == 0 and 2 <= len(ticks) <= most + 1
     assert top / 2 < ticks[-1] <= top * (1 + 1e-9)
 
 
 def test_long_training_is_thinned(finished: tuple[RunDir, Config]) -> None:
     rows = [{"step": step, "l1": 0.25, "epoch": 1} for step in range(50, 3_000_001, 50)]
-    curve = drawing.training_curve(rows)
-    assert curve is not None and len(curve["points"]) <= drawing._TRAINING_POINTS
+    curve = svg.training_curve(rows)
+    assert curve is not None and len(curve["points"]) <= svg._TRAINING_POINTS
     assert curve["points"][-1][2] == 3_000_000 and curve["points"][0][3] == "0.25"
-    assert drawing.training_curve([]) is None
+    assert svg.training_curve([]) is None
 
 
 def test_without_training_numbers_or_any_measure(tmp_path: Path) -> None:
@@ -397,7 +400,7 @@ def test_says_what_to_do_without_evaluation(tmp_path: Path) -> None:
 
 
 def test_imports_no_torch() -> None:
-    code = "import sys, p2p_dist.evaluate.page; sys.exit('torch' in sys.modules)"
+    code = "import sys, p2p_dist.evaluate.report.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

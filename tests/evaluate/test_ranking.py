@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from p2p_dist import files, rundir
-from p2p_dist.config import Evaluate
+from p2p_dist.common import files
 from p2p_dist.evaluate import ranking
-from p2p_dist.evaluate.metrics import AMOUNT, REAL, TIME
+from p2p_dist.evaluate.measures.metrics import AMOUNT, REAL, TIME
+from p2p_dist.run import rundir
+from p2p_dist.settings.config import Evaluate
 from tests.evaluate.finished_run import make
 
 PERFECT = {"lock8": 1.0, "f1t_beyond_chance": 1.0, "ec1": 1.0, "mmd": 0.0, "level_error": 0.0, "flux_ratio": 1.0}
@@ -200,7 +201,7 @@ def test_evaluations_elsewhere_choose_nothing(run: tuple[rundir.RunDir, Any]) ->
 
 
 def test_curves_are_drawn_with_the_baselines_as_lines(run: tuple[rundir.RunDir, Any]) -> None:
-    from p2p_dist.evaluate import curves
+    from p2p_dist.evaluate.report import curves
 
     folder, settings = run
     ranked = ranking.conclude(folder, settings)

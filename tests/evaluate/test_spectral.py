@@ -7,7 +7,7 @@ import pytest
 import torch
 import torchmetrics.functional
 
-from p2p_dist.evaluate import onsets, spectral
+from p2p_dist.evaluate.measures import onsets, spectral
 
 RATE = spectral.RATE
 

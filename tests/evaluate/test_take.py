@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist import files, presets, rundir
+from p2p_dist.common import files
 from p2p_dist.data import index
-from p2p_dist.evaluate import take
-from p2p_dist.rundir import RunDir
+from p2p_dist.evaluate import claims
+from p2p_dist.run import rundir
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import presets
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TINY = presets.preset("tiny")
@@ -45,10 +47,10 @@ def evaluated(run, step):
 def take_all(folder, together):
     """What one process takes; as long as an evaluation takes, others look for more."""
     os.environ |= {"P2P_CLAIMS": "7", "SLURM_JOB_ID": "7", "P2P_EVALUATE": "during"}
-    take.LOOK, taken, run = 0.02, [], RunDir(folder)
+    claims.LOOK, taken, run = 0.02, [], RunDir(folder)
     if not together:  # the negative twin: nobody claims
-        take.claim = lambda run, name: True
-    for item, _ in take.take(run, SETTINGS, (), run.evaluations):
+        claims.claim = lambda run, name: True
+    for item, _ in claims.take(run, SETTINGS, (), run.evaluations):
         time.sleep(0.1)
         taken.append(item.step)
         if not (run.evaluations / item.path.name).exists():
@@ -79,7 +81,7 @@ def test_each_checkpoint_is_taken_once_as_it_appears(ranks, run, together):
 
 def test_without_a_checkpoint_it_is_said(run):
     with pytest.raises(ValueError, match="train first"):
-        next(take.take(run, SETTINGS, (), run.evaluations))
+        next(claims.take(run, SETTINGS, (), run.evaluations))
 
 
 def test_what_another_finished_meanwhile_is_not_taken(run, monkeypatch):
@@ -89,7 +91,7 @@ def test_what_another_finished_meanwhile_is_not_taken(run, monkeypatch):
     for step in (8, 16):
         save(run, step)
     taken = []
-    for item, _ in take.take(run, SETTINGS, (), run.evaluations):
+    for item, _ in claims.take(run, SETTINGS, (), run.evaluations):
         taken.append(item.step)
         evaluated(run, 16)
     assert taken == [8]
@@ -102,7 +104,7 @@ def test_only_what_this_job_left_is_free_again(run, monkeypatch):
     for job, restart, step in (("70", "0", 8), ("70", "1", 16), ("71", "0", 24)):
         monkeypatch.setenv("SLURM_JOB_ID", job)
         monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
-        assert take.claim(run, rundir.step_name(step)) and not take.claim(run, rundir.step_name(step))
+        assert claims.claim(run, rundir.step_name(step)) and not claims.claim(run, rundir.step_name(step))
     files.write_text(log, "launch 70\nstart 70.0 0 1 1\nend 70.0 0 2 - killed 0\nstart 70.1 0 3 1\n")
     command = ["bash", str(CHECKOUT / "hpc" / "claims.sh"), str(folder)]
     subprocess.run(command, env={**os.environ, "P2P_ATTEMPTS": str(log)}, check=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from p2p_dist import files
+from p2p_dist.common import files
 from p2p_dist.train import checkpoint
 from p2p_dist.train.saver import Saver
 

@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import processes, rundir
-from p2p_dist.jobs import local
-from p2p_dist.rundir import RunDir
+from p2p_dist.common import linux
+from p2p_dist.jobs import forked_ranks
+from p2p_dist.run import metrics_file, rundir
+from p2p_dist.run.rundir import RunDir
 from p2p_dist.train import checkpoint
 from tests.rank_processes import PRELOADED
 
 GRACE = 4.0
-"""What local._GRACE is here: seconds until a parent kills the ranks that one has left behind."""
+"""What forked_ranks._GRACE is here: seconds until a parent kills the ranks that one has left behind."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Job:
 
     def step(self) -> int:
         """The last step with a line of numbers."""
-        return max((row["step"] for row in rundir.read_metrics(self.run)), default=0)
+        return max((row["step"] for row in metrics_file.read(self.run)), default=0)
 
     def end(self, seconds: float = 120) -> int:
         """Wait for the end; the exit code. No process is left."""
@@ -122,7 +123,7 @@ def _world_size(run: RunDir) -> int:
 
 
 def _parent(folder: Path, faults: tuple[At, ...], sabotage: Callable[[], None] | None, attempt: str, grace: float) -> None:
-    processes.die_with_parent()
+    linux.die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with (RunDir(folder).logs / "train.log").open("a") as log:
         os.dup2(log.fileno(), 1)
@@ -130,11 +131,11 @@ def _parent(folder: Path, faults: tuple[At, ...], sabotage: Callable[[], None] |
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     os.environ |= {"P2P_ATTEMPT": attempt, "OMP_NUM_THREADS": "1"}
-    local._GRACE = grace
+    forked_ranks._GRACE = grace
     _inject(RunDir(folder), faults)
     if sabotage is not None:
         sabotage()
-    local.fork_ranks("train", folder)
+    forked_ranks.fork_ranks("train", folder)
 
 
 def _inject(run: RunDir, faults: tuple[At, ...]) -> None:

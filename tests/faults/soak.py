@@ -16,8 +16,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from p2p_dist import console, files, presets, rundir
-from p2p_dist.rundir import RunDir
+from p2p_dist.common import console, files
+from p2p_dist.run import rundir
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import presets
 from p2p_dist.train import checkpoint
 from p2p_dist.train.verify import verify
 from tests.faults.job import At, Job

@@ -14,9 +14,10 @@ import time
 
 import pytest
 
-from p2p_dist import attempts, console, files, rundir
+from p2p_dist.common import console, files
 from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.jobs import local
+from p2p_dist.run import rundir, starts
 from p2p_dist.train import checkpoint, distributed, loop
 from p2p_dist.train.verify import verify
 from tests.conftest import lay_out_run
@@ -222,7 +223,7 @@ def test_a_second_owner_is_told(begin):
     """
     run = begin()
     program = (
-        "import sys, time; from pathlib import Path; from p2p_dist.rundir import RunDir, own; "
+        "import sys, time; from pathlib import Path; from p2p_dist.run.rundir import RunDir, own; "
         "owner = own(RunDir(Path(sys.argv[1]))); print('mine', flush=True); time.sleep(100)"
     )
     other = subprocess.Popen([sys.executable, "-c", program, str(run.path)], stdout=subprocess.PIPE, text=True)
@@ -286,29 +287,29 @@ def test_starts_are_counted_from_a_file(tmp_path):
     Now: counted at the start of an attempt, from a file; the attempt before, which wrote no end, gets one then.
     """
     log = tmp_path / "logs" / "train.attempts"
-    assert attempts.begin(log, "a.0", 0, by_hand=True) is None
-    assert attempts.begin(log, "a.1", 0) is None
-    assert attempts.read(log).open == "a.1" and attempts.read(log).starts == 2
-    assert attempts.begin(log, "a.2", 0) is None
-    assert attempts.begin(log, "a.3", 0) is None, "killed by others: not the run's own doing"
+    assert starts.begin(log, "a.0", 0, by_hand=True) is None
+    assert starts.begin(log, "a.1", 0) is None
+    assert starts.read(log).open == "a.1" and starts.read(log).starts == 2
+    assert starts.begin(log, "a.2", 0) is None
+    assert starts.begin(log, "a.3", 0) is None, "killed by others: not the run's own doing"
     assert [line.split()[-1] for line in log.read_text().splitlines() if line.startswith("end")] == ["killed"] * 3
     for number, (code, why) in enumerate(((70, "crash"), (1, "failed"), (75, "stopped")), 4):
-        attempts.end(log, f"a.{number - 1}", 0, code, why)
-        refused = attempts.begin(log, f"a.{number}", 0)
+        starts.end(log, f"a.{number - 1}", 0, code, why)
+        refused = starts.begin(log, f"a.{number}", 0)
         assert (refused is None) == (number < 6)
     assert refused == "begun 4 times from the same place (step 0) without progress"
-    assert attempts.begin(log, "b.0", 0, by_hand=True) is None
-    assert attempts.begin(log, "b.1", 5) is None
-    attempts.end(log, "b.1", 10, 75, "stopped")
-    assert attempts.read(log) == attempts.Counts(starts=2, crashes=0, same=1, began=5), "an orderly stop is no crash"
+    assert starts.begin(log, "b.0", 0, by_hand=True) is None
+    assert starts.begin(log, "b.1", 5) is None
+    starts.end(log, "b.1", 10, 75, "stopped")
+    assert starts.read(log) == starts.Counts(starts=2, crashes=0, same=1, began=5), "an orderly stop is no crash"
     for number in range(4):
-        assert attempts.begin(log, f"c.{number}", 10 * number + 10) is None
-        attempts.end(log, f"c.{number}", 10 * number + 20, 70, "crash")
-        refused = attempts.refuse_restart(log, 10 * number + 20, 3)
+        assert starts.begin(log, f"c.{number}", 10 * number + 10) is None
+        starts.end(log, f"c.{number}", 10 * number + 20, 70, "crash")
+        refused = starts.refuse_restart(log, 10 * number + 20, 3)
         assert (refused is None) == (number < 3)
     with log.open("a") as file:
         file.write("start c.9\nsta")  # cut short
-    assert attempts.read(log).starts == 6
+    assert starts.read(log).starts == 6
 
 
 def test_reads_that_fail_for_a_moment(tiny_shards, monkeypatch):

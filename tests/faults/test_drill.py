@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from p2p_dist import console, rundir
-from p2p_dist.jobs import check, drill
+from p2p_dist.checks.drill import drill
+from p2p_dist.cli import check
+from p2p_dist.common import console
+from p2p_dist.run import metrics_file
 from tests.faults.test_saves import trained
 
 
@@ -26,9 +28,9 @@ def test_what_did_not_come_back_is_told(new_run):
     assert drill.difference(run, other) == "with other batches and weights"
     (other.metrics).write_bytes(run.metrics.read_bytes())
     assert drill.difference(run, other) == drill.OTHER_WEIGHTS
-    rundir.cut_metrics(run, 9)
+    metrics_file.cut(run, 9)
     assert drill.difference(run, twin) == "with other batches"
-    rundir.cut_metrics(twin, 9)
+    metrics_file.cut(twin, 9)
     (run.checkpoints / ".tmp-1-step-00000011").mkdir()
     assert "behind" in drill.difference(run, twin)
 

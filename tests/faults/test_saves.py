@@ -16,7 +16,8 @@ from collections import Counter
 import pytest
 import torch
 
-from p2p_dist import files, rundir
+from p2p_dist.common import files
+from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint, saver
 from p2p_dist.train.verify import verify
 from tests.faults import cuts
@@ -126,7 +127,7 @@ def test_a_disk_that_is_full_for_some_seconds(when, small_disk, new_run):
     undisturbed, _ = new_run("undisturbed", train={"steps": 30, "keep_every": 100})
     assert Job(undisturbed).end() == 0
     assert on_ranks.equal(on_ranks.state(run.path, 30), on_ranks.state(undisturbed.path, 30))
-    numbers = [[(row["step"], row["digests"], row["l1"]) for row in rundir.read_metrics(one)] for one in (run, undisturbed)]
+    numbers = [[(row["step"], row["digests"], row["l1"]) for row in metrics_file.read(one)] for one in (run, undisturbed)]
     assert numbers[0] == numbers[1] and len(numbers[0]) == 30
     assert len(run.metrics.read_text().splitlines()) == 30, "no part of a line"
     assert not list(run.path.rglob(".tmp-*"))
@@ -243,7 +244,7 @@ def test_verify_sees_a_sample_missed_or_doubled(new_run):
     Now: metrics.jsonl names every global batch by a digest, and verify recomputes each from manifest and seed.
     """
     run = trained(new_run, "audited")
-    rows = rundir.read_metrics(run)
+    rows = metrics_file.read(run)
     doubled = [*rows[:6], rows[5], *rows[6:]]
     missed = [*rows[:6], *rows[7:]]
     other = [*rows[:6], {**rows[6], "digests": rows[7]["digests"]}, *rows[7:]]
@@ -324,7 +325,7 @@ def test_metrics_are_cut_back(new_run):
     (run.path / ".tmp-1-metrics.jsonl").touch()
     again = Job(run)
     assert again.end() == 0
-    assert [row["step"] for row in rundir.read_metrics(run)] == list(range(1, 21))
+    assert [row["step"] for row in metrics_file.read(run)] == list(range(1, 21))
     assert again.log().count("--- train, attempt test.") == 2
     assert "\x1b" not in again.log()
     assert verify(run) == [] and not list(run.path.rglob(".tmp-*"))

@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from p2p_dist import console, files, rundir
+from p2p_dist.common import console, files
 from p2p_dist.data.index import Index, copy_to_node
+from p2p_dist.run import rundir
 from p2p_dist.train import checkpoint, distributed
 from p2p_dist.train.verify import verify
 from tests.faults.job import At, Job

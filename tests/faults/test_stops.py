@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist import console, rundir
-from p2p_dist.jobs import stages
+from p2p_dist.common import console
+from p2p_dist.jobs import stage_process
+from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint, distributed
 from p2p_dist.train.verify import verify
 from tests.faults.job import At, Job, children
@@ -38,7 +39,7 @@ def check_stopped(job, run, last=None):
     """Ended in order at or before step `last`, with all of it saved."""
     assert job.end() == console.STOPPED, job.log()
     outcome = run.read_outcome()
-    steps = rundir.read_metrics(run)[-1]["step"]
+    steps = metrics_file.read(run)[-1]["step"]
     assert (outcome["outcome"], outcome["step"]) == ("stopped", steps)
     assert checkpoint.load_newest(run.checkpoints)[0] == steps
     assert last is None or steps <= last, (steps, last)
@@ -148,7 +149,7 @@ def test_a_whole_process_group_with_wrappers(begin):
     site = run.path / "the site's environment"
     site.write_text("export OF_THE_SITE=here\n")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "P2P_ENVIRONMENT": str(site)}
-    command = ["bash", str(HPC / "rank.sh"), sys.executable, "-m", "p2p_dist.jobs.stages", "train", str(run.path)]
+    command = ["bash", str(HPC / "rank.sh"), sys.executable, "-m", "p2p_dist.jobs.stage_process", "train", str(run.path)]
     shell = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True)
     for line in shell.stdout:
         if line.startswith("train: 3/"):
@@ -158,7 +159,7 @@ def test_a_whole_process_group_with_wrappers(begin):
         os.killpg(shell.pid, number)
     shell.stdout.read()
     assert shell.wait(60) == console.STOPPED
-    assert checkpoint.load_newest(run.checkpoints)[0] == rundir.read_metrics(run)[-1]["step"]
+    assert checkpoint.load_newest(run.checkpoints)[0] == metrics_file.read(run)[-1]["step"]
 
 
 def slow_saves():
@@ -206,7 +207,7 @@ def test_while_its_process_imports(begin):
     Now: kept until the rank listens; the run stops in order at its first steps.
     """
     run = begin(steps=10**6, world_size=1)
-    command = [sys.executable, "-X", "importtime", "-m", "p2p_dist.jobs.stages", "train", str(run.path)]
+    command = [sys.executable, "-X", "importtime", "-m", "p2p_dist.jobs.stage_process", "train", str(run.path)]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if "faulthandler" in line:  # the first import after requests are held back; tyro and torch come much later
@@ -250,7 +251,7 @@ def test_while_evaluating(begin):
     """
     run = begin(steps=5, world_size=1)
     assert Job(run).end() == 0
-    program = f"exec {sys.executable} -m p2p_dist.jobs.stages evaluate '{run.path}'"
+    program = f"exec {sys.executable} -m p2p_dist.jobs.stage_process evaluate '{run.path}'"
     shell = subprocess.Popen(["bash", "-c", program], start_new_session=True)
     end = time.monotonic() + 60
     while not list(run.evaluations.glob("*")) and time.monotonic() < end:
@@ -260,7 +261,7 @@ def test_while_evaluating(begin):
     assert shell.wait(60) == console.STOPPED
     assert not list(run.evaluations.glob("step-*"))
     assert run.read_outcome("evaluate")["outcome"] == "stopped"
-    assert stages.evaluate(run, rundir.resolve(run)) == console.DONE
+    assert stage_process.evaluate(run, rundir.resolve(run)) == console.DONE
     assert [path.name for path in run.evaluations.glob("[.s]*")] == [rundir.step_name(5)]
 
 
@@ -269,8 +270,8 @@ def test_the_exit_waits_for_nobody():
     program = (
         "import threading, time, sys\n"
         "threading.Thread(target=time.sleep, args=(60,)).start()\n"
-        "from p2p_dist.jobs import stages\n"
-        "stages._leave(75)\n"
+        "from p2p_dist.jobs import stage_process\n"
+        "stage_process._leave(75)\n"
     )
     begun = time.monotonic()
     assert subprocess.run([sys.executable, "-c", program], timeout=50).returncode == console.STOPPED

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from p2p_dist import config, presets
-from p2p_dist.config import Config, Data, Evaluate, Model, Resources, Train
+from p2p_dist.settings import config, presets
+from p2p_dist.settings.config import Config, Data, Evaluate, Model, Resources, Train
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)

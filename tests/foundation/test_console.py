@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from p2p_dist import console
+from p2p_dist.common import console
 
 
 def exit_code(main):

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from p2p_dist import files
+from p2p_dist.common import files
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_garbage(tmp_path):

@@ -247,7 +247,7 @@ def test_each_time_is_said_as_it_is_measured():
 
 def test_counted_on_meta_tensors():
     """FLOPs as the product counts them; memory and layers by hand for one convolution; the floor is of the slower of both."""
-    from p2p_dist.presets import PRESETS
+    from p2p_dist.settings.presets import PRESETS
     from p2p_dist.train import speed
 
     count = counted.count(PRESETS["tiny"], 2)

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist import attempts, files, manifest, presets, rundir
-from p2p_dist.data import index, shards, song
-from p2p_dist.evaluate import checkpoints, curves, excerpts, page, ranking
+from p2p_dist.common import files
+from p2p_dist.data import index, manifest, shards, worker
+from p2p_dist.evaluate import checkpoints, held_out_songs, ranking
+from p2p_dist.evaluate.report import curves, page
+from p2p_dist.jobs import begin_run
+from p2p_dist.run import rundir, starts
+from p2p_dist.settings import presets
 from p2p_dist.train import checkpoint
 from tests.golden import make
 
@@ -57,7 +61,7 @@ def in_manifest(run, name):
 
 def in_sound(run, name):
     changed(run.shards / "manifest.json", lambda content: content["splits"]["test"]["audio"][0].update(name=name))
-    return lambda: excerpts.from_shards(run.shards, "test", 9)
+    return lambda: held_out_songs.from_shards(run.shards, "test", 9)
 
 
 def in_key(run, name):
@@ -99,9 +103,9 @@ def test_a_name_that_leads_elsewhere_is_refused_where_it_is_read(record, name, r
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_the_record_of_a_song_with_such_a_name_is_none(name, run):
     path = run.shards / "parts" / "test-00000-held-out.json"
-    assert song.read_record(path) is not None
+    assert worker.read_record(path) is not None
     changed(path, lambda content: content["shard"].update(name=name))
-    assert song.read_record(path) is None
+    assert worker.read_record(path) is None
 
 
 def test_a_baseline_of_any_name_makes_no_folder_of_tensorboards(run):
@@ -140,7 +144,7 @@ def test_nothing_is_written_or_removed_behind_a_link(where, run, tmp_path):
     for write in (
         lambda: page.write(run, settings),
         lambda: checkpoints.evaluate(run, settings),
-        lambda: rundir.begin(run, settings, "shards-v1"),
+        lambda: begin_run.begin(run, settings, "shards-v1"),
     ):
         with pytest.raises(ValueError, match=rf"{where} is a link.*precious.*remove the link"):
             write()
@@ -152,7 +156,7 @@ def test_a_job_of_a_run_with_a_link_ends_before_it_writes(run, tmp_path):
     (tmp_path / "precious" / "letter.txt").write_text("mine")
     (run.path / "page").mkdir(exist_ok=True)
     (run.path / "page" / "media").symlink_to(tmp_path / "precious")
-    command = [sys.executable, "-m", "p2p_dist.jobs.stages", "page", str(run.path)]
+    command = [sys.executable, "-m", "p2p_dist.jobs.stage_process", "page", str(run.path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "page/media is a link" in done.stderr, done
     assert (tmp_path / "precious" / "letter.txt").exists()
@@ -176,7 +180,7 @@ def test_files_that_grow_are_not_grown_behind_a_link(tmp_path):
     (tmp_path / "link").symlink_to(victim)
     for write in (
         lambda: files.append(tmp_path / "link", "more\n"),
-        lambda: attempts.end(tmp_path / "link", "7.0", 1, 0, "done"),
+        lambda: starts.end(tmp_path / "link", "7.0", 1, 0, "done"),
         lambda: os.close(files.open_ours(tmp_path / "link", os.O_WRONLY | os.O_TRUNC)),
     ):
         with pytest.raises(OSError, match="a link, behind which nothing is written"):
@@ -219,5 +223,5 @@ def test_links_that_a_user_makes_around_a_run_are_followed(run, tmp_path, monkey
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
     again = rundir.find("run-v1")
     settings = dataclasses.replace(make.settings(), resources=presets.preset("tiny").resources)
-    rundir.begin(again, settings, "shards-v1")
+    begin_run.begin(again, settings, "shards-v1")
     assert index.Index(again.shards, "test").samples

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from p2p_dist import presets, provenance, rundir
+from p2p_dist.jobs import begin_run
+from p2p_dist.run import provenance, rundir
+from p2p_dist.settings import presets
 
 KEY = "q7Rz2Lw9Xc4Vb8Nm1Kd5"
 
@@ -56,7 +58,7 @@ def test_the_record_of_a_run_has_no_secret(tmp_path, monkeypatch):
 
     monkeypatch.setattr(provenance.subprocess, "run", run)
     place = rundir.find("r")
-    rundir.begin(place, presets.preset("tiny"), "songs")
+    begin_run.begin(place, presets.preset("tiny"), "songs")
     text = place.provenance.read_text()
     assert KEY not in text
     assert json.loads(text)["command"] == ["submit.py", "--hub-token", "***", "--x-token=***", "--run", "r", "https://***@h/"]

@@ -11,12 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2p_dist import attempts, config, files, manifest, owner, presets, records, rundir, yaml_file
-from p2p_dist.data import song
-from p2p_dist.evaluate import ranking, references
-from p2p_dist.files import DamagedError
+from p2p_dist.common import files, records, yaml_file
+from p2p_dist.common.files import DamagedError
+from p2p_dist.common.records import COUNT, KEY, Maybe
+from p2p_dist.data import manifest, worker
+from p2p_dist.evaluate import ranking
+from p2p_dist.evaluate.baselines import results
 from p2p_dist.jobs import site, status
-from p2p_dist.records import COUNT, KEY, Maybe
+from p2p_dist.run import lock, rundir, starts
+from p2p_dist.settings import config, presets
 
 ROW = {"lock8": 0.5, "mmd": None}
 AVERAGE = {"mean": ROW, "interval": {"lock8": [0.1, 0.9]}, "absent": {"mmd": "too short"}}
@@ -142,8 +145,8 @@ def readers(run):
     folder = run.path.parents[1]
     return {
         "baselines.json": lambda: records.read(folder / "baselines.json", ranking.BASELINES),
-        "reference.json": lambda: references._read(folder / "reference.json", SimpleNamespace(peak=1.0)),
-        "record.json": lambda: song.read_record(folder / "record.json"),
+        "reference.json": lambda: results._read(folder / "reference.json", SimpleNamespace(peak=1.0)),
+        "record.json": lambda: worker.read_record(folder / "record.json"),
         "site.yaml": lambda: site.load("mine", str(folder / "site.yaml")),
     }
 
@@ -173,8 +176,8 @@ def test_whatever_is_damaged_status_goes_on(whole, data, capsys):
         elif name != "../../shards/shards/manifest.json":
             assert path.name in found[0]["wrong"], found[0]["wrong"]
         rundir.is_evaluation(whole.evaluations / "step-00000005")
-        attempts.read(whole.attempts("train"))
-        owner._read((whole.path / ".owner").read_bytes())
+        starts.read(whole.attempts("train"))
+        lock._read((whole.path / ".owner").read_bytes())
         shown = capsys.readouterr().out
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown), shown
     finally:

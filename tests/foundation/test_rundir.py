@@ -12,8 +12,11 @@ import time
 
 import pytest
 
-from p2p_dist import config, owner, presets, rundir, snapshot
-from p2p_dist.rundir import RunDir
+from p2p_dist.data import dataset as datasets
+from p2p_dist.jobs import begin_run
+from p2p_dist.run import lock, metrics_file, rundir, snapshot
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import config, presets
 
 
 @pytest.fixture
@@ -24,36 +27,36 @@ def run(tmp_path, monkeypatch):
 
 def test_a_run_keeps_its_science_and_takes_new_resources(run):
     small = presets.preset("small")
-    rundir.begin(run, small, "songs-1")
+    begin_run.begin(run, small, "songs-1")
     more = dataclasses.replace(small, resources=config.Resources(nodes=4))
-    assert rundir.begin(run, more, "songs-1").resources.nodes == 4
+    assert begin_run.begin(run, more, "songs-1").resources.nodes == 4
     assert rundir.resolve(run) == more
     other = dataclasses.replace(small, train=dataclasses.replace(small.train, seed=1))
     with pytest.raises(ValueError, match=r"train\.seed: 0 -> 1[^$]*--run NAME"):
-        rundir.begin(run, other, "songs-1")
-    rundir.begin(run, more, "songs-0")
-    rundir.begin(run, more, "songs-1")  # as long as nothing has been learnt, songs may come and go
+        begin_run.begin(run, other, "songs-1")
+    begin_run.begin(run, more, "songs-0")
+    begin_run.begin(run, more, "songs-1")  # as long as nothing has been learnt, songs may come and go
     (run.checkpoints / rundir.step_name(5)).mkdir(parents=True)
     with pytest.raises(ValueError, match=r"songs-1, now songs-2"):
-        rundir.begin(run, small, "songs-2")
+        begin_run.begin(run, small, "songs-2")
     assert rundir.resolve(run) == more, "a refused start changes nothing"
 
 
 def test_a_run_keeps_the_code_it_began_with(run, monkeypatch, tmp_path):
     monkeypatch.setattr(snapshot, "CHECKOUT", tmp_path / "checkout")
-    program = tmp_path / "checkout" / "p2p_dist" / "config.py"
+    program = tmp_path / "checkout" / "p2p_dist" / "program.py"
     program.parent.mkdir(parents=True)
     program.write_text("first")
-    rundir.begin(run, presets.preset("small"), "songs")
+    begin_run.begin(run, presets.preset("small"), "songs")
     assert not snapshot.differs(run.code)
     program.write_text("changed")
     assert snapshot.differs(run.code)
-    rundir.begin(run, presets.preset("small"), "songs")
-    assert (run.code / "p2p_dist" / "config.py").read_text() == "first"
+    begin_run.begin(run, presets.preset("small"), "songs")
+    assert (run.code / "p2p_dist" / "program.py").read_text() == "first"
 
 
 def test_provenance_says_what_made_the_run(run):
-    rundir.begin(run, presets.preset("small"), "songs")
+    begin_run.begin(run, presets.preset("small"), "songs")
     known = json.loads(run.provenance.read_text())
     assert known["packages"]["torch"] and known["python"] and known["command"]
 
@@ -94,11 +97,11 @@ def test_a_run_is_found_by_its_path_too(run, monkeypatch):
 def test_numbers_after_the_checkpoint_are_cut_and_a_half_line_is_left_out(run):
     run.path.mkdir(parents=True)
     for step in (1, 2, 3):
-        rundir.append_metrics(run, {"step": step})
+        metrics_file.append(run, {"step": step})
     with run.metrics.open("a") as file:
         file.write('{"step": 4, "l')
-    assert [row["step"] for row in rundir.read_metrics(run)] == [1, 2, 3]
-    rundir.cut_metrics(run, 2)
+    assert [row["step"] for row in metrics_file.read(run)] == [1, 2, 3]
+    metrics_file.cut(run, 2)
     assert run.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
@@ -118,31 +121,31 @@ def test_shards_are_named_by_settings_and_songs(tmp_path):
     data = config.Data()
     song(tmp_path / "a", "train", "Õhtu & öö.stem.mp4")
     song(tmp_path / "b", "train", "Õhtu & öö.stem.mp4")
-    name = rundir.dataset_name(tmp_path / "a", data)
+    name = datasets.dataset_name(tmp_path / "a", data)
     assert name.startswith("drums-default-")
-    assert name == rundir.dataset_name(tmp_path / "b", data), "moving the songs changes nothing"
-    assert name != rundir.dataset_name(tmp_path / "a", dataclasses.replace(data, mels=64))
-    assert name == rundir.dataset_name(tmp_path / "a", dataclasses.replace(data, stage="node"))
+    assert name == datasets.dataset_name(tmp_path / "b", data), "moving the songs changes nothing"
+    assert name != datasets.dataset_name(tmp_path / "a", dataclasses.replace(data, mels=64))
+    assert name == datasets.dataset_name(tmp_path / "a", dataclasses.replace(data, stage="node"))
     song(tmp_path / "b", "train", "Õhtu & öö.stem.mp4", size=11)
-    assert name != rundir.dataset_name(tmp_path / "b", data)
+    assert name != datasets.dataset_name(tmp_path / "b", data)
 
 
 def test_songs_may_be_links_and_stray_files_are_none(tmp_path):
     song(tmp_path / "real", "hq", "drums.wav")
     (tmp_path / "a" / "train").mkdir(parents=True)
     (tmp_path / "a" / "train" / "linked").symlink_to(tmp_path / "real" / "hq")
-    name = rundir.dataset_name(tmp_path / "a", config.Data())
+    name = datasets.dataset_name(tmp_path / "a", config.Data())
     song(tmp_path / "a", "train/linked/backup", "drums.wav")
     (tmp_path / "a" / "train" / "notes.txt").write_text("x")
-    assert name == rundir.dataset_name(tmp_path / "a", config.Data())
+    assert name == datasets.dataset_name(tmp_path / "a", config.Data())
     song(tmp_path / "real", "hq", "bass.wav")
-    assert name != rundir.dataset_name(tmp_path / "a", config.Data())
+    assert name != datasets.dataset_name(tmp_path / "a", config.Data())
 
 
 def test_a_name_that_is_not_utf8_is_said(tmp_path):
     song(tmp_path, os.fsdecode(b"train/S\xf5na"), "drums.wav")
     with pytest.raises(ValueError, match=r"S\\xf5na.*not UTF-8"):
-        rundir.dataset_name(tmp_path, config.Data())
+        datasets.dataset_name(tmp_path, config.Data())
 
 
 def test_runs_can_not_lie_where_their_code_can_not_be_imported_from(monkeypatch):
@@ -153,10 +156,10 @@ def test_runs_can_not_lie_where_their_code_can_not_be_imported_from(monkeypatch)
 
 def test_no_songs_is_said_with_what_was_expected(tmp_path):
     with pytest.raises(ValueError, match="no folder"):
-        rundir.dataset_name(tmp_path / "none", config.Data())
+        datasets.dataset_name(tmp_path / "none", config.Data())
     (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match=r"no song in .*expected train/ and test/"):
-        rundir.dataset_name(tmp_path, config.Data())
+        datasets.dataset_name(tmp_path, config.Data())
 
 
 def test_the_attempt_is_slurms_where_there_is_one(monkeypatch):
@@ -176,13 +179,13 @@ def test_an_outcome_is_read_back(tmp_path):
 def test_what_is_removed_by_hand_is_said_and_written_again(run):
     """dataset.json and code/ of a run that has learnt: status says what is missing, the launch command puts it back."""
     settings = presets.preset("small")
-    rundir.begin(run, settings, "songs-1")
+    begin_run.begin(run, settings, "songs-1")
     (run.checkpoints / rundir.step_name(5)).mkdir(parents=True)
     run.dataset.unlink()
     with pytest.raises(FileNotFoundError, match=r"launch command again.*dataset\.json"):
         _ = run.shards
     shutil.rmtree(run.code)
-    rundir.begin(run, settings, "songs-1")
+    begin_run.begin(run, settings, "songs-1")
     assert run.shards.name == "songs-1" and (run.code / "hpc" / "job.sh").is_file()
 
 
@@ -214,14 +217,14 @@ def no_locks(request, monkeypatch):
 def test_without_locks_a_run_has_one_owner_too(run, no_locks):
     first = rundir.own(run)
     link = run.path / ".owner-link"
-    assert owner.owner_of(run.path)["process"] == os.getpid()
+    assert lock.owner_of(run.path)["process"] == os.getpid()
     with pytest.raises(
         ValueError, match=rf"running already: process {os.getpid()} on .*where that process is gone, remove {link}"
     ):
         rundir.own(run)
     assert link.exists() and not list(run.path.glob(".tmp-*"))
     first.close()
-    assert owner.owner_of(run.path) is None
+    assert lock.owner_of(run.path) is None
     rundir.own(run).close()
     assert not link.exists()
 
@@ -240,7 +243,7 @@ def test_without_locks_a_killed_owner_owns_nothing_once_its_children_are_gone(ru
         rundir.own(run)
     os.close(write)
     for _ in range(100):
-        if owner.owner_of(run.path) is None:
+        if lock.owner_of(run.path) is None:
             break
         time.sleep(0.05)
     rundir.own(run).close()

@@ -7,19 +7,22 @@ import shutil
 
 import pytest
 
-from p2p_dist import config, files, manifest, presets, rundir, saved
+from p2p_dist.common import files
+from p2p_dist.data import manifest
 from p2p_dist.jobs import stages
+from p2p_dist.run import checkpoints, rundir
+from p2p_dist.settings import config, presets
 
 WINDOW = ["00000-a-00000", "train-00000-a.tar", 0, 0, 0]
 
 
 def write(run, step):
     folder = run.checkpoints / rundir.step_name(step)
-    content = {saved.STATE: b"state %d" % step, saved.GENERATOR: b"generator %d" % step}
+    content = {checkpoints.STATE: b"state %d" % step, checkpoints.GENERATOR: b"generator %d" % step}
     for name, data in content.items():
         files.write_bytes(folder / name, data)
     listed = {n: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for n, data in content.items()}
-    files.write_json(folder / saved.META, {"step": step, "settings": "a", "files": listed})
+    files.write_json(folder / checkpoints.META, {"step": step, "settings": "a", "files": listed})
     return folder
 
 
@@ -41,9 +44,9 @@ def run(tmp_path):
 
 
 def test_a_training_is_done_when_its_last_checkpoint_is_whole(run):
-    assert stages.is_done("train", run) == "90 steps" and saved.newest_step(run.checkpoints) == 90
-    (run.checkpoints / rundir.step_name(75) / saved.STATE).unlink()
-    assert [one.is_kept for one in saved.find(run.checkpoints)] == [True, False]
+    assert stages.is_done("train", run) == "90 steps" and checkpoints.newest_step(run.checkpoints) == 90
+    (run.checkpoints / rundir.step_name(75) / checkpoints.STATE).unlink()
+    assert [one.is_kept for one in checkpoints.find(run.checkpoints)] == [True, False]
     assert stages.is_done("train", run) == "90 steps"
 
 
@@ -51,31 +54,31 @@ def test_a_training_is_done_when_its_last_checkpoint_is_whole(run):
 def test_what_is_not_whole_does_not_count(run, harm):
     folder = run.checkpoints / rundir.step_name(90)
     if harm == "only meta":
-        (folder / saved.STATE).unlink()
-        (folder / saved.GENERATOR).unlink()
+        (folder / checkpoints.STATE).unlink()
+        (folder / checkpoints.GENERATOR).unlink()
     elif harm == "empty, later":
         folder.rename(run.checkpoints / rundir.step_name(95))  # what holds step 90 is not of step 95
         (run.checkpoints / rundir.step_name(100)).mkdir()
     elif harm == "flipped":
-        (folder / saved.STATE).write_bytes(b"State 90")
+        (folder / checkpoints.STATE).write_bytes(b"State 90")
         assert stages.is_done("train", run, content=False) == "90 steps", "a look at sizes does not tell"
     elif harm == "cut":
-        (folder / saved.STATE).write_bytes(b"state 9")
+        (folder / checkpoints.STATE).write_bytes(b"state 9")
     elif harm == "copied":
         shutil.rmtree(folder)
         shutil.copytree(run.checkpoints / rundir.step_name(75), folder)
     elif harm == "no generator":
-        (folder / saved.GENERATOR).unlink()
+        (folder / checkpoints.GENERATOR).unlink()
     else:
         shutil.rmtree(folder)
         folder.touch()
     assert stages.is_done("train", run) is None
-    assert saved.newest_step(run.checkpoints, content=True) == 75
+    assert checkpoints.newest_step(run.checkpoints, content=True) == 75
 
 
 def test_a_checkpoint_is_read_once_by_a_process_and_again_where_it_changed(run, monkeypatch):
     read = []
-    monkeypatch.setattr(saved.files, "sha256_file", lambda path: read.append(path) or "0")
+    monkeypatch.setattr(checkpoints.files, "sha256_file", lambda path: read.append(path) or "0")
     for _ in range(3):
         assert stages.is_done("train", run) is None
     assert len(read) == 2, "the first file of each"

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist import config, files, presets, rundir, snapshot
-from p2p_dist.jobs import chain, site
+from p2p_dist.common import files
+from p2p_dist.jobs import begin_run, site
+from p2p_dist.jobs.slurm import specs
+from p2p_dist.run import rundir, snapshot
+from p2p_dist.settings import config, presets
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -27,7 +30,7 @@ def run(tmp_path, monkeypatch):
 @pytest.fixture
 def begun(run):
     """A run that was begun, and nothing more."""
-    rundir.begin(run, SETTINGS, "songs")
+    begin_run.begin(run, SETTINGS, "songs")
     return run
 
 
@@ -36,7 +39,7 @@ def extra_file(run):
 
 
 def changed_file(run):
-    path = run.code / "p2p_dist" / "console.py"
+    path = run.code / "p2p_dist" / "common" / "console.py"
     path.write_text(path.read_text() + "\n")
 
 
@@ -86,7 +89,7 @@ HARM = [
 
 def batch_script(run):
     """The lines of a job's script that come before its code, and a word in place of that."""
-    (job,) = chain.jobs(run, SETTINGS, site.load("slurm"), ("train",))
+    (job,) = specs.jobs(run, SETTINGS, site.load("slurm"), ("train",))
     last = shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), "train", str(run.path)])
     assert last in job.script()
     return job.script().replace(last, "echo would run")
@@ -108,8 +111,8 @@ def answer(script):
 def test_harmed_code_is_run_in_no_way(harm, begun):
     harm(begun)
     for ask in (
-        lambda: rundir.begin(begun, SETTINGS, "songs"),
-        lambda: rundir.check_begin(begun, SETTINGS, "songs"),
+        lambda: begin_run.begin(begun, SETTINGS, "songs"),
+        lambda: begin_run.check_begin(begun, SETTINGS, "songs"),
         lambda: snapshot.environment(begun.code),
     ):
         with pytest.raises(ValueError, match=r"code.*(none of it was run|none of the code beside it was run)"):
@@ -124,7 +127,7 @@ def test_harmed_code_is_run_in_no_way(harm, begun):
 def test_what_belongs_to_another_is_run_in_no_way(what, begun):
     os.chown(begun.path / what, 4321, -1)
     with pytest.raises(ValueError, match="belongs to user 4321, not to "):
-        rundir.begin(begun, SETTINGS, "songs")
+        begin_run.begin(begun, SETTINGS, "songs")
     code, said, error = answer(batch_script(begun))
     if what != "config.yaml" or code:
         assert (code, said) == (2, "") and "nothing was run" in error
@@ -139,9 +142,9 @@ def test_what_is_as_it_was_left_is_run(begun):
     assert not (begun.code / "p2p_dist" / "__pycache__").exists(), "it would be run in place of what was checked"
     (begun.code / "p2p_dist" / "__pycache__").mkdir()
     environment = {**os.environ, **snapshot.environment(begun.code)}
-    command = [sys.executable, "-P", "-c", "import p2p_dist.files; print(p2p_dist.files.__file__)"]
+    command = [sys.executable, "-P", "-c", "import p2p_dist.common.files; print(p2p_dist.common.files.__file__)"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20)
-    assert done.stdout == f"{begun.code}/p2p_dist/files.py\n"
+    assert done.stdout == f"{begun.code}/p2p_dist/common/files.py\n"
     snapshot.check(begun.code)
     assert not list(begun.code.rglob("__pycache__"))
 
@@ -151,17 +154,17 @@ def test_code_that_was_there_before_the_run_is_not_run(run):
     (run.code / "p2p_dist").mkdir(parents=True)
     (run.code / "p2p_dist" / "__init__.py").write_text("raise SystemExit(77)")
     with pytest.raises(ValueError, match=r"config\.yaml is not.*no run that was begun here.*--run NAME"):
-        rundir.begin(run, SETTINGS, "songs")
+        begin_run.begin(run, SETTINGS, "songs")
     assert not run.config.exists()
     shutil.rmtree(run.code)
     snapshot.take(run.code)  # a launch that was killed before it wrote the settings
-    rundir.begin(run, SETTINGS, "songs")
+    begin_run.begin(run, SETTINGS, "songs")
 
 
 def test_the_copy_can_be_written_by_no_other_whatever_the_umask(run):
     before = os.umask(0o002)
     try:
-        rundir.begin(run, SETTINGS, "songs")
+        begin_run.begin(run, SETTINGS, "songs")
     finally:
         os.umask(before)
     assert not [path for path in (run.code, *run.code.rglob("*")) if path.stat().st_mode & 0o022]
@@ -170,14 +173,14 @@ def test_the_copy_can_be_written_by_no_other_whatever_the_umask(run):
 def test_a_run_that_others_could_write_in_is_closed(run, capsys):
     run.path.mkdir(parents=True)
     run.path.chmod(0o777)
-    rundir.begin(run, SETTINGS, "songs")
+    begin_run.begin(run, SETTINGS, "songs")
     assert run.path.stat().st_mode & 0o777 == 0o755 and "now only you can" in capsys.readouterr().out
 
 
 def test_settings_that_others_could_have_changed_are_not_followed(begun):
     begun.config.chmod(0o666)
     with pytest.raises(ValueError, match=r"config\.yaml can be written by everybody"):
-        rundir.check_begin(begun, SETTINGS, "songs")
+        begin_run.check_begin(begun, SETTINGS, "songs")
 
 
 def test_the_copy_of_an_earlier_version_goes_on_and_is_recorded(begun, capsys):
@@ -189,14 +192,14 @@ def test_the_copy_of_an_earlier_version_goes_on_and_is_recorded(begun, capsys):
         pytest.skip("the user has no group of its own")
     for path in begun.code.rglob("*.py"):
         path.chmod(0o664)
-    rundir.check_begin(begun, SETTINGS, "songs")
+    begin_run.check_begin(begun, SETTINGS, "songs")
     assert not snapshot.has_record(begun.code), "a dry run writes nothing"
-    rundir.begin(begun, SETTINGS, "songs")
+    begin_run.begin(begun, SETTINGS, "songs")
     assert snapshot.SUMS in capsys.readouterr().out
     assert answer(batch_script(begun))[:2] == (0, "would run\n")
     extra_file(begun)
     with pytest.raises(ValueError, match=r"sitecustomize\.py is no file of the copy"):
-        rundir.begin(begun, SETTINGS, "songs")
+        begin_run.begin(begun, SETTINGS, "songs")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a link of another user's")
@@ -216,7 +219,7 @@ def test_a_run_with_a_link_in_it_is_not_begun(where, begun, tmp_path):
     (begun.path / where).parent.mkdir(parents=True, exist_ok=True)
     (begun.path / where).symlink_to(victim)
     with pytest.raises(ValueError, match=rf"{where} is a link.*precious.*remove the link"):
-        rundir.begin(begun, SETTINGS, "songs")
+        begin_run.begin(begun, SETTINGS, "songs")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another group")
@@ -233,9 +236,9 @@ def test_python_and_the_batch_scripts_agree_on_groups(where, group, alone, begun
         assert alone or f"chmod -R go-w {begun.path}".replace("'", "\\'") in error
     if not alone:
         with pytest.raises(ValueError, match=r"by the group 4321.*chmod -R go-w .*type"):
-            rundir.begin(begun, SETTINGS, "songs")
+            begin_run.begin(begun, SETTINGS, "songs")
         subprocess.run(["chmod", "-R", "go-w", begun.path], check=True, timeout=20)
-    rundir.begin(begun, SETTINGS, "songs")
+    begin_run.begin(begun, SETTINGS, "songs")
     assert not path.stat().st_mode & 0o022
     assert answer(batch_script(begun))[:2] == (0, "would run\n")
 
@@ -258,7 +261,7 @@ def test_the_templates_check_as_the_launchers_scripts_do():
 
 def test_a_local_stage_of_harmed_code_is_refused_in_words(run, tmp_path):
     """As typed: the run stops at preprocessing, what was planted is not run."""
-    rundir.begin(run, dataclasses.replace(SETTINGS, resources=config.Resources()), "songs")
+    begin_run.begin(run, dataclasses.replace(SETTINGS, resources=config.Resources()), "songs")
     (run.code / "sitecustomize.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')")
     command = [sys.executable, "launch/submit.py", "--run", "mine", "--cluster", "local"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)

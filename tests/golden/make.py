@@ -19,11 +19,13 @@ import numpy as np
 import soundfile
 import torch
 
-from p2p_dist import attempts, presets, rundir
-from p2p_dist.config import Model
 from p2p_dist.data import shards
 from p2p_dist.evaluate import checkpoints as evaluation
-from p2p_dist.evaluate import page
+from p2p_dist.evaluate.report import page
+from p2p_dist.jobs import begin_run
+from p2p_dist.run import metrics_file, rundir, starts
+from p2p_dist.settings import presets
+from p2p_dist.settings.config import Model
 from p2p_dist.train import checkpoint, loop
 from p2p_dist.train.stop import StopFlag
 
@@ -89,13 +91,13 @@ def main(out):
     write_songs(out / "songs")
     wanted = settings()
     run = rundir.RunDir(out / "runs" / "run-v1")
-    began = rundir.begin(run, wanted, "shards-v1")
+    began = begin_run.begin(run, wanted, "shards-v1")
     assert shards.preprocess(out / "songs", run.shards, began.data, workers=1) == []
     log = run.attempts("train")
-    attempts.begin(log, rundir.attempt(), 0, by_hand=True)
+    starts.begin(log, rundir.attempt(), 0, by_hand=True)
     assert loop.train(run, began, StopAtEight()) == 75
     run.write_outcome("train", "stopped", step=8)
-    attempts.end(log, rundir.attempt(), 8, 75, "stopped")
+    starts.end(log, rundir.attempt(), 8, 75, "stopped")
     assert evaluation.evaluate(run, began, only=[4]) == 1
     page.write(run, began)
     for part in (run.code, run.page.parent):
@@ -105,7 +107,7 @@ def main(out):
     shutil.copytree(run.path, copy.path)
     shutil.copytree(out / "shards", copy.shards.parent)
     assert loop.train(copy, began) == 0
-    rows = rundir.read_metrics(copy)
+    rows = metrics_file.read(copy)
     found = {
         "weights": digest_of(copy, 12),
         "batches": " ".join(row["digests"] for row in rows),

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from p2p_dist import files, rundir
+from p2p_dist.common import files
 from p2p_dist.data import index
-from p2p_dist.evaluate import checkpoints, page
-from p2p_dist.jobs import stages, status
-from p2p_dist.rundir import RunDir
+from p2p_dist.evaluate import checkpoints
+from p2p_dist.evaluate.report import page
+from p2p_dist.jobs import begin_run, stages, status
+from p2p_dist.run import metrics_file, rundir
+from p2p_dist.run.rundir import RunDir
 from p2p_dist.train import verify
 from tests.golden import make
 from tests.train import on_ranks
@@ -39,7 +41,7 @@ def test_it_goes_on_to_the_bit(old, ranks):
     assert " ".join(on_ranks.digests(old)) == CONTINUED["batches"]
     found, recorded = make.digest_of(old, 12), CONTINUED["weights"]
     assert found["sums"] == pytest.approx(recorded["sums"], rel=0.01, abs=1e-4)
-    losses = [row["l1"] for row in rundir.read_metrics(old)]
+    losses = [row["l1"] for row in metrics_file.read(old)]
     assert losses == pytest.approx(CONTINUED["l1"], rel=1e-3)
     if (torch.__version__, make.processor()) == (CONTINUED["torch"], CONTINUED["processor"]):
         assert found["sha256"] == recorded["sha256"]
@@ -51,13 +53,13 @@ def test_it_goes_on_to_the_bit(old, ranks):
 def test_its_settings_are_those_that_the_same_command_names_today(old):
     """A setting that is new must have the value that the code of its time implied: no digest and no name changes."""
     settings = make.settings()
-    assert rundir.check_begin(old, settings, "shards-v1").train == settings.train
+    assert begin_run.check_begin(old, settings, "shards-v1").train == settings.train
     recorded = files.read_json(old.checkpoints / rundir.step_name(8) / "meta.json")["settings"]
     assert rundir.settings_digest(settings) == recorded
     assert files.read_json(old.shards / "manifest.json")["settings_digest"] == settings.data.digest()
     other = dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=1))
     with pytest.raises(ValueError, match=r"train\.seed"):
-        rundir.check_begin(old, other, "shards-v1")
+        begin_run.check_begin(old, other, "shards-v1")
 
 
 def test_its_shards_are_read(old):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from p2p_dist import config, presets
+from p2p_dist.settings import config, presets
 from p2p_dist.train.distributed import Ranks
 from p2p_dist.train.networks import build
 from p2p_dist.train.step import train_step

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies
 
-from p2p_dist import attempts, config, rundir
-from p2p_dist.jobs import chain, site
+from p2p_dist.jobs import site
+from p2p_dist.jobs.slurm import specs
+from p2p_dist.run import rundir, starts
+from p2p_dist.settings import config
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -278,7 +280,7 @@ def test_a_step_whose_starter_was_killed_is_waited_for(code, job, tmp_path):
 
 
 def test_the_shell_and_the_program_count_the_same(job, tmp_path):
-    """hpc/counts.sh and attempts.py, on records of any kind. If it failed: status says that a run is stuck which goes on."""
+    """hpc/counts.sh and run/starts.py, on records of any kind. If it failed: status says that a run is stuck which goes on."""
     job.log.parent.mkdir(parents=True)
     names = strategies.sampled_from(["7.0", "7.1", "7.10", "8.0-a1", "8.0-b2"])
     places, why = strategies.integers(0, 2), strategies.sampled_from(["done", "stopped", "failed", "crash", "killed"])
@@ -293,7 +295,7 @@ def test_the_shell_and_the_program_count_the_same(job, tmp_path):
         job.log.write_text("".join(f"{line}\n" for line in record))
         shown = subprocess.run(["bash", CHECKOUT / "hpc" / "counts.sh"], capture_output=True, text=True, check=True).stdout
         _, restarts, same, crashes, _, _, unfinished, _ = shown.split()
-        ours = attempts.read(job.log)
+        ours = starts.read(job.log)
         theirs = (int(restarts) + 1, int(same), int(crashes), None if unfinished == "-" else unfinished)
         assert (ours.starts, ours.same, ours.crashes, ours.open) == theirs, record
 
@@ -515,13 +517,13 @@ def test_what_the_templates_are_given_on_lumi_is_what_the_launcher_gives(tmp_pat
     given = set((tmp_path / "given").read_text().splitlines())
     resources = config.Resources(nodes=2, account="project_465000000", container=str(tmp_path / "containers" / "p2p_dist.sif"))
     run = rundir.RunDir(tmp_path / "runs" / "RUN")
-    (job,) = chain.jobs(run, config.Config(resources=resources), site.load("lumi"), ("train",))
+    (job,) = specs.jobs(run, config.Config(resources=resources), site.load("lumi"), ("train",))
     lines = job.script().splitlines()
     exported = {line.removeprefix("export ").replace("'", "") for line in lines if line.startswith("export P2P_")}
     exported = {line.replace(str(run.code), str(tmp_path)).split(f",{tmp_path}")[0] for line in exported if "_MAX_" not in line}
     asked = ("account", "partition", "exclusive", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem")
     options = {line.removeprefix("#SBATCH ") for line in lines if line.startswith(tuple(f"#SBATCH --{name}" for name in asked))}
-    comment = f"--comment={chain.comment('train', run)}"
+    comment = f"--comment={specs.comment('train', run)}"
     assert given - {"hpc/train.sbatch", "RUN"} == exported | options | {comment}
 
 

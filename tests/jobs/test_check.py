@@ -11,12 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist import config, files, presets, rundir
-from p2p_dist.findings import FAILED, OK, Finding, report
-from p2p_dist.jobs import chain, check, preflight, scaling, site, slurm
-from p2p_dist.jobs.check_folder import check_folder
-from p2p_dist.rundir import RunDir
-from p2p_dist.train.preflight import check_disk, limited
+from p2p_dist.checks.folder import check_folder
+from p2p_dist.checks.preflight import preflight
+from p2p_dist.checks.preflight.ranks import check_disk, limited
+from p2p_dist.checks.report import FAILED, OK, Finding, report
+from p2p_dist.checks.scaling import scaling
+from p2p_dist.cli import check
+from p2p_dist.common import files
+from p2p_dist.jobs import site
+from p2p_dist.jobs.slurm import query, specs
+from p2p_dist.run import rundir
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import config, presets
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -78,9 +84,9 @@ def test_a_check_removes_its_own_runs_and_never_a_users(tmp_path, monkeypatch):
 
 
 CHECKS = (
-    ("preflight", "p2p_dist.jobs.preflight._here", "--cluster", "local"),
-    ("scaling", "p2p_dist.jobs.scaling._here", "--cluster", "local", "--nodes", "1"),
-    ("drill", "p2p_dist.jobs.drill.drill_here"),
+    ("preflight", "p2p_dist.checks.preflight.preflight._here", "--cluster", "local"),
+    ("scaling", "p2p_dist.checks.scaling.scaling._here", "--cluster", "local", "--nodes", "1"),
+    ("drill", "p2p_dist.checks.drill.drill.drill_here"),
 )
 
 
@@ -218,9 +224,9 @@ def test_scaling_measures_every_size_twice_and_says_when_the_machine_is_busy(tmp
 
 def test_slurm_is_asked_seldom_while_jobs_wait():
     now = time.monotonic()
-    assert slurm.patience(["pending (Priority)"], now) < 1, "it may begin at once"
-    assert slurm.patience(["pending (Priority)"], now - 11) == 5
-    assert slurm.patience(["running"], now - 11) < 1 and slurm.patience(["pending", "running"], now - 11) == 1
+    assert query.patience(["pending (Priority)"], now) < 1, "it may begin at once"
+    assert query.patience(["pending (Priority)"], now - 11) == 5
+    assert query.patience(["running"], now - 11) < 1 and query.patience(["pending", "running"], now - 11) == 1
 
 
 def test_a_check_that_hangs_or_raises_is_a_finding():
@@ -284,7 +290,7 @@ def test_what_a_container_is_shown(tmp_path, monkeypatch):
     resources = config.Resources(nodes=1, container=str(image), overlay=str(tmp_path / "o.sqsh"))
     data = config.Data(root=str(tmp_path / "songs"))
     settings = config.Config(resources=resources, data=data)
-    jobs = {job.stage: job.script() for job in chain.jobs(rundir.find("r"), settings, site.load("lumi"))}
+    jobs = {job.stage: job.script() for job in specs.jobs(rundir.find("r"), settings, site.load("lumi"))}
     for stage, script in jobs.items():
         (binds,) = [line for line in script.splitlines() if line.startswith("export P2P_BINDS=")]
         shown = binds.removeprefix("export P2P_BINDS=").split(",")
@@ -295,14 +301,14 @@ def test_what_a_container_is_shown(tmp_path, monkeypatch):
         assert f"export P2P_CONTAINER={image}" in script and f"P2P_OVERLAY={tmp_path / 'o.sqsh'}" in script
         assert "export P2P_PYTHON=python\n" in script
     plain = presets.preset("tiny")
-    assert "P2P_CONTAINER" not in chain.jobs(rundir.find("r"), plain, site.load("slurm"))[0].script()
+    assert "P2P_CONTAINER" not in specs.jobs(rundir.find("r"), plain, site.load("slurm"))[0].script()
     comma = config.Config(resources=resources, data=config.Data(root="/songs, mine"))
     with pytest.raises(ValueError, match="can't be shown to a container"):
-        chain.jobs(rundir.find("r"), comma, site.load("lumi"))
+        specs.jobs(rundir.find("r"), comma, site.load("lumi"))
     for name in ("a,b.sqsh", "a:b.sqsh"):
         odd = config.Config(resources=dataclasses.replace(resources, overlay=name), data=data)
         with pytest.raises(ValueError, match=f"{name}: what has ',' or ':'"):
-            chain.jobs(rundir.find("r"), odd, site.load("lumi"))
+            specs.jobs(rundir.find("r"), odd, site.load("lumi"))
 
 
 def test_images_that_are_not_there_are_named_before_anything_is_queued(tmp_path):

@@ -11,11 +11,13 @@ import pytest
 import soundfile
 import torch
 
-from p2p_dist import presets, rundir, songs
+from p2p_dist.audio import layouts
 from p2p_dist.data.index import Index
 from p2p_dist.jobs import estimate
 from p2p_dist.model.discriminator import Discriminator
 from p2p_dist.model.generator import Generator
+from p2p_dist.run import rundir
+from p2p_dist.settings import presets
 from p2p_dist.train.speed import flops_per_image
 
 
@@ -68,7 +70,7 @@ def test_windows_and_bytes_are_those_of_the_shards(tiny_songs, tiny_shards):
     base = presets.PRESETS["tiny"]
     counts = estimate.windows(base.data, tiny_songs)
     made = {split: len(Index(tiny_shards, split)) for split in counts}
-    assert all(abs(counts[split] - made[split]) <= len(songs.list_songs(tiny_songs)) for split in made), (counts, made)
+    assert all(abs(counts[split] - made[split]) <= len(layouts.list_songs(tiny_songs)) for split in made), (counts, made)
     written = {split: sum(p.stat().st_size for p in tiny_shards.glob(f"*{split}-*.tar")) for split in counts}
     assert estimate.shard_bytes(base, {"train": made["train"]}) == pytest.approx(written["train"], rel=0.3)
     assert written["test"] < estimate.shard_bytes(base, {"test": made["test"]}) < 10 * written["test"], "of a stereo song"
@@ -94,18 +96,18 @@ def test_checkpoints_are_as_large_as_said(new_run):
 def test_the_length_of_a_song_is_read_from_its_header(suffix, subtype, tmp_path):
     (tmp_path / "a").mkdir()
     soundfile.write(tmp_path / "a" / f"drums{suffix}", np.zeros((33075, 2)), 22050, subtype=subtype)
-    assert estimate.seconds(songs.Source("a", "train", tmp_path / "a")) == pytest.approx(1.5, rel=0.01)
+    assert estimate.seconds(layouts.Source("a", "train", tmp_path / "a")) == pytest.approx(1.5, rel=0.01)
 
 
 def test_the_length_of_an_mp4_is_read_from_its_movie_header(tmp_path):
     import av
 
-    with av.open(str(songs.excerpt_file())) as file:
+    with av.open(str(layouts.excerpt_file())) as file:
         length = max(float(stream.duration * stream.time_base) for stream in file.streams.audio)
-    assert estimate.seconds(songs.Source("a", "train", songs.excerpt_file())) == pytest.approx(length, rel=0.02)
-    for damaged in (b"", b"x", songs.excerpt_file().read_bytes()[:40], b"\0\0\0\x20ftyp" + b"\0" * 100):
+    assert estimate.seconds(layouts.Source("a", "train", layouts.excerpt_file())) == pytest.approx(length, rel=0.02)
+    for damaged in (b"", b"x", layouts.excerpt_file().read_bytes()[:40], b"\0\0\0\x20ftyp" + b"\0" * 100):
         (tmp_path / "b.stem.mp4").write_bytes(damaged)
-        assert estimate.seconds(songs.Source("b", "train", tmp_path / "b.stem.mp4")) is None
+        assert estimate.seconds(layouts.Source("b", "train", tmp_path / "b.stem.mp4")) is None
 
 
 def test_free_memory_is_some_of_this_machines():

@@ -5,8 +5,10 @@ import re
 
 import pytest
 
-from p2p_dist import config, presets, rundir
-from p2p_dist.jobs import estimate, fits, site, submit
+from p2p_dist.cli import submit
+from p2p_dist.jobs import begin_run, estimate, fits, site
+from p2p_dist.run import rundir
+from p2p_dist.settings import config, presets
 
 DEFAULT = presets.PRESETS["default"]
 
@@ -20,7 +22,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
     for name in ("MUSDB_PATH", "SBATCH_ACCOUNT"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(fits.processes, "usable_cores", lambda: 2)
+    monkeypatch.setattr(fits.linux, "usable_cores", lambda: 2)
     monkeypatch.setattr(fits, "has_gpu", lambda: False)
     for split, name in (("train", "a.stem.mp4"), ("test", "b.stem.mp4")):
         (tmp_path / "songs" / split).mkdir(parents=True)
@@ -59,7 +61,7 @@ def test_a_batch_smaller_than_a_node_is_shared_by_fewer_processes(place, capsys)
 
 def test_the_batch_of_a_run_that_has_begun_is_not_offered(place):
     run = rundir.find("a")
-    rundir.begin(run, presets.PRESETS["tiny"], "none")
+    begin_run.begin(run, presets.PRESETS["tiny"], "none")
     with pytest.raises(ValueError, match=r"--nodes 2 or 4$"):
         fits.check_batch(with_resources(presets.PRESETS["tiny"], nodes=3), site.load("local"), begun=True)
 

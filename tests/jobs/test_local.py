@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from p2p_dist import files, rundir
+from p2p_dist.common import files
 from p2p_dist.jobs import local, stages
+from p2p_dist.run import metrics_file, rundir
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -99,7 +100,7 @@ def test_a_run_is_stopped_goes_on_and_is_done(place):
     assert again.end() == 0, again.shown
     assert "preprocess: done already (1 train songs" in again.shown
     assert again.shown.splitlines()[-1] == f"page: {run.page}"
-    steps = [row["step"] for row in rundir.read_metrics(run)]
+    steps = [row["step"] for row in metrics_file.read(run)]
     assert steps == list(range(1, 61)), "every step once, none twice"
     assert len((run.logs / "train.log").read_text().split("--- train, attempt ")) == 4, "a banner for each attempt"
     evaluated = rundir.find_steps(run.evaluations)
@@ -154,7 +155,7 @@ def song(folder, seconds, rate=22050):
 
 
 def test_a_song_that_can_not_be_read_is_named_and_the_rest_goes_on(place):
-    from p2p_dist.songs import excerpt_file
+    from p2p_dist.audio.layouts import excerpt_file
 
     root = place / "songs"
     song(root / "train" / "Öö & \"Hämar\" 'vol. 1.5'", 2)

@@ -10,8 +10,11 @@ import types
 
 import pytest
 
-from p2p_dist import console, files, provenance, rundir, slurm_commands, snapshot
-from p2p_dist.jobs import cancel, queueing, sbatch, site, slurm, status, submit
+from p2p_dist.cli import cancel, submit
+from p2p_dist.common import console, files
+from p2p_dist.jobs import site, status
+from p2p_dist.jobs.slurm import commands, query, queueing, submission
+from p2p_dist.run import provenance, rundir, snapshot
 
 SBATCH = """#!/bin/sh
 # Takes a job, unless its script has a line that is in the file `refused`.
@@ -245,7 +248,7 @@ def test_jobs_of_the_users_own_are_passed_over(cluster, launch):
     launch("--run", "a")
     ours = f"p2p_dist train {rundir.find('a').path}"
     cluster.add("41+0|RUNNING|None|(null)|p", f"42+1|PENDING|None|{ours}|p", "43|PENDING|a|b|c|d", "", "no job at all")
-    assert {stage: job.number for stage, job in slurm.queued_jobs(rundir.find("a")).items()} == dict(
+    assert {stage: job.number for stage, job in query.queued_jobs(rundir.find("a")).items()} == dict(
         zip(CHAIN, ("100", "101", "102", "103"), strict=True)
     )
 
@@ -298,13 +301,13 @@ def test_a_job_that_is_just_ending_is_waited_for(comes, cluster, launch, monkeyp
         (cluster.place / "queue").write_text(state)
 
     # Its own, as waiting for a command's end sleeps too.
-    monkeypatch.setattr(slurm, "time", types.SimpleNamespace(sleep=pause, monotonic=time.monotonic))
+    monkeypatch.setattr(query, "time", types.SimpleNamespace(sleep=pause, monotonic=time.monotonic))
     launch("--run", "a")
     shown = capsys.readouterr().out
     assert shown.count("train: job 101 is just ending") == 1
     assert ("train: queued already, job 101" in shown) == (comes == "again")
     assert [stage for _, stage, _ in cluster.queued()[4:]] == (CHAIN if comes == "gone" else ["preprocess", "evaluate", "page"])
-    monkeypatch.setattr(slurm, "ENDING", -1.0)
+    monkeypatch.setattr(query, "ENDING", -1.0)
     (cluster.place / "queue").write_text(train.replace("PENDING", "COMPLETING") + "\n")
     with pytest.raises(OSError, match="does not come to its end"):
         launch("--run", "a")
@@ -330,7 +333,7 @@ def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, 
     launch("--run", "a")
     run = rundir.find("a")
     queue = (cluster.place / "queue").read_text()
-    (cluster.place / "queue").write_text(queue.replace("Dependency", slurm.NEVER))
+    (cluster.place / "queue").write_text(queue.replace("Dependency", query.NEVER))
     said = status.gather(run)["stages"]["page"]
     assert said.startswith("pending (DependencyNeverSatisfied), job 103: what it waits for did not end well")
     (cluster.place / "queue").write_text("")
@@ -342,7 +345,7 @@ def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, 
         found["evaluate"]
         == "dropped before it began, job 102: what it waited for did not end well; type the launch command again"
     )
-    slurm.forget(run)
+    query.forget(run)
     assert status.gather(run)["stages"]["page"] == "dropped before it began, job 103: cancelled"
     files.write_text(run.slurm / "evaluate" / "attempts.0", "launch 7\nstart 7.0-a 0 100 1\n")
     assert status.gather(run)["stages"]["evaluate"].startswith("killed or cancelled")
@@ -413,7 +416,7 @@ def test_a_profile_that_changes_what_slurms_commands_print_changes_nothing(clust
 def test_the_number_is_found_whatever_a_sites_sbatch_says_around_it(said, number):
     """In the launcher as in a job (hpc/slurm.sh). If it failed: jobs that wait for another's number, or a successor that is not
     known for one, so that limits on restarts begin anew, for ever."""
-    assert slurm_commands.job_number(said) == number
+    assert commands.job_number(said) == number
     script = f'. "{site.HPC}/slurm.sh"; job_number'
     shell = subprocess.run(["bash", "-c", script], input=said, capture_output=True, text=True, check=True).stdout
     assert shell.strip() == (number or "")
@@ -481,4 +484,4 @@ def test_it_is_submitted_through_names_that_submitit_has():
     import submitit
     from submitit.slurm.slurm import _make_sbatch_string
 
-    assert callable(_make_sbatch_string) and callable(submitit.SlurmExecutor._submit_command) and sbatch.OPTIONS
+    assert callable(_make_sbatch_string) and callable(submitit.SlurmExecutor._submit_command) and submission.OPTIONS

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from p2p_dist import presets, rundir, songs
+from p2p_dist.audio import layouts
+from p2p_dist.data import dataset as datasets
 from p2p_dist.data import shards
 from p2p_dist.data.index import Index
-from p2p_dist.jobs import chain, fits, queueing, site, stages
+from p2p_dist.jobs import begin_run, fits, site, stages
+from p2p_dist.jobs.slurm import queueing, specs
+from p2p_dist.run import rundir
+from p2p_dist.settings import presets
 from p2p_dist.train import checkpoint
 from p2p_dist.train.distributed import Ranks
 from p2p_dist.train.loop import windows_digest
@@ -33,7 +37,7 @@ def make(root, run, settings):
 
 def launch(run, settings):
     """What the launcher does before the stages."""
-    return rundir.begin(run, settings, rundir.dataset_name(Path(settings.data.root), settings.data))
+    return begin_run.begin(run, settings, datasets.dataset_name(Path(settings.data.root), settings.data))
 
 
 @pytest.fixture
@@ -95,13 +99,13 @@ def test_songs_for_validation_may_come_where_none_was_held_back(tmp_path, monkey
     write_songs(tmp_path, {"train/one": 0.1, "train/four": 0.1})
     there = {}
     for split, name in (("train", "one"), ("train", "four"), ("valid", "six")):
-        there[name] = songs.Source(name, split, tmp_path / "train" / name)
+        there[name] = layouts.Source(name, split, tmp_path / "train" / name)
 
     def digest(*names):
-        monkeypatch.setattr(songs, "list_songs", lambda *_: [there[name] for name in names])
-        return rundir.training_digest(tmp_path, TINY.data)
+        monkeypatch.setattr(layouts, "list_songs", lambda *_: [there[name] for name in names])
+        return datasets.training_digest(tmp_path, TINY.data)
 
-    assert songs.validation_by_hash(["one", "four"]) == {"four"}
+    assert layouts.validation_by_hash(["one", "four"]) == {"four"}
     assert digest("one") == digest("one", "six")
     assert digest("one", "four") != digest("one", "four", "six"), "four is trained on now"
 
@@ -116,7 +120,7 @@ def test_a_song_that_training_uses_stays(trained):
 
 def test_queued_jobs_find_the_shards_that_they_were_queued_for(trained):
     _, run = trained
-    job = queueing.slurm.Queued("7", "RUNNING", "None", None)
+    job = queueing.query.Queued("7", "RUNNING", "None", None)
     queueing.check_not_queued(run, run.read_dataset(), {"evaluate": job})
     with pytest.raises(ValueError, match=r"the songs changed, and jobs.*evaluate: job 7.*cancel.py a.*nothing was queued"):
         queueing.check_not_queued(run, "other", {"evaluate": job})
@@ -125,8 +129,8 @@ def test_queued_jobs_find_the_shards_that_they_were_queued_for(trained):
 def test_without_an_evaluation_no_job_is_for_it(trained):
     root, run = trained
     place = site.load("slurm")
-    assert [job.stage for job in chain.jobs(run, wanted(root), place)] == ["preprocess", "train"]
-    assert len(chain.jobs(run, wanted(root, "after"), place)) == 4
+    assert [job.stage for job in specs.jobs(run, wanted(root), place)] == ["preprocess", "train"]
+    assert len(specs.jobs(run, wanted(root, "after"), place)) == 4
 
 
 def test_evaluations_on_other_songs_are_kept_aside_when_overlap_is_allowed(tmp_path, monkeypatch):

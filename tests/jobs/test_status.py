@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist import attempts, config, files, presets, rundir, saved
-from p2p_dist.jobs import chain, slurm, stages, status
+from p2p_dist.cli import status as status_command
+from p2p_dist.common import files
+from p2p_dist.jobs import stages, status
+from p2p_dist.jobs.slurm import query, specs
+from p2p_dist.run import checkpoints, metrics_file, rundir, starts
+from p2p_dist.settings import config, presets
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -41,12 +45,12 @@ def run(tmp_path, monkeypatch):
     files.write_json(run.dataset, {"name": "songs"})
     lines = ["launch 7", "start 7.0 0 10000 2", "end 7.0 10 13600 - killed 11800", "start 7.1 10 20000 2"]
     files.write_text(run.slurm / "train" / "attempts", "\n".join([*lines, "end 7.1 40 21800 75 stopped 21800"]) + "\n")
-    rundir.append_metrics(run, {"step": 40, "images_per_second": 64.0, "l1": 0.125})
-    names = (saved.STATE, saved.GENERATOR)
+    metrics_file.append(run, {"step": 40, "images_per_second": 64.0, "l1": 0.125})
+    names = (checkpoints.STATE, checkpoints.GENERATOR)
     for name in names:
         files.write_text(run.checkpoints / rundir.step_name(40) / name, "")
     listed = {key: {"bytes": 0, "sha256": "0" * 64} for key in names}
-    files.write_json(run.checkpoints / rundir.step_name(40) / saved.META, {"step": 40, "files": listed})
+    files.write_json(run.checkpoints / rundir.step_name(40) / checkpoints.META, {"step": 40, "files": listed})
     return run
 
 
@@ -70,12 +74,12 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     os.utime(run.checkpoints / rundir.step_name(40), (31800, 31800))
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
     monkeypatch.setattr(status.site, "resolve", lambda name: "slurm")
-    monkeypatch.setattr(status.slurm, "everything", list)
+    monkeypatch.setattr(status.query, "everything", list)
     found = status.gather(run)
     assert found["gpu_hours"]["used"] == pytest.approx(12 + 2 * 4 * 1.0) and found["gpu_hours"]["estimated"] == 2
     assert found["gpu_hours"]["lost"] == pytest.approx(4 + 2 * 4 * 0.5)
-    running = [(slurm.Queued("7", "RUNNING", "None"), chain.comment("train", run))]
-    monkeypatch.setattr(status.slurm, "everything", lambda: running)
+    running = [(query.Queued("7", "RUNNING", "None"), specs.comment("train", run))]
+    monkeypatch.setattr(status.query, "everything", lambda: running)
     assert status.gather(run)["gpu_hours"]["used"] > 1000, "one that runs counts until now"
 
 
@@ -134,7 +138,7 @@ def test_why_it_stopped_is_said(run):
     run.outcome.unlink()
     files.write_text(log, "launch 9\nstart 9.0 40 30000 2\n")
     assert status.state("train", run, {}, resources) == "killed or cancelled (attempt 9.0)"
-    running = {"train": slurm.Queued("9", "RUNNING", "None")}
+    running = {"train": query.Queued("9", "RUNNING", "None")}
     assert status.state("train", run, running, resources) == "running, job 9"
     files.write_text(log, "launch 9\nstart 9.0 40 30000 2\nend 9.0 40 30000 1 failed 9\n")
     assert status.state("train", run, {}, resources) == f"failed (exit code 1), see {log.parent}"
@@ -227,33 +231,33 @@ def test_a_run_on_this_machine_is_told_by_its_lock_its_log_and_its_progress(here
     """Running with since when and how far, stopped, stopped at once, crashed, killed, failed: each in its own words."""
     log = here.attempts("train")
     assert train_state(here) == "to do"
-    attempts.begin(log, "a.1", 0, by_hand=True)
+    starts.begin(log, "a.1", 0, by_hand=True)
     files.write_json(here.status, {"what": "train", "done": 7, "total": 100, "note": ""})
     with contextlib.closing(rundir.own(here)):
-        clock = status._clock(attempts.starts(log)[-1].begun)
+        clock = status._clock(starts.starts(log)[-1].begun)
         assert train_state(here) == f"running on this machine since {clock}, train 7 of 100"
         assert status.gather(here)["stages"]["evaluate"] == "to do", "a stage runs, not all"
         os.utime(here.status, (1, 1))
         assert train_state(here) == f"running on this machine since {clock}", "what an earlier start left is no progress"
         assert status.gather(here)["attempt"] == "a.1" and status.gather(here)["attempts"] == 1
     assert train_state(here).startswith(f"killed: begun {clock}")
-    attempts.end(log, "a.1", 7, 130, "stopped")
+    starts.end(log, "a.1", 7, 130, "stopped")
     assert train_state(here) == f"stopped at once {clock}", "a second Ctrl-C leaves no outcome"
-    attempts.begin(log, "a.2", 7)
-    attempts.end(log, "a.2", 9, 139, "crash")
+    starts.begin(log, "a.2", 7)
+    starts.end(log, "a.2", 9, 139, "crash")
     assert train_state(here) == f"crashed (exit code 139) {clock}; see {here.logs}"
     for number, outcome in enumerate(("stopped", "failed"), 3):
-        attempts.begin(log, f"a.{number}", 9, by_hand=True)
+        starts.begin(log, f"a.{number}", 9, by_hand=True)
         files.write_json(
             here.outcome, {"attempt": f"a.{number}", "stage": "train", "outcome": outcome, "step": 9, "message": "x"}
         )
-        attempts.end(log, f"a.{number}", 9, 1, outcome)
+        starts.end(log, f"a.{number}", 9, 1, outcome)
         assert train_state(here) == f"{outcome} {clock} at step 9: x"
     assert status.gather(here)["gpu_hours"]["used"] == 0, "of one's own machine nothing is billed"
 
 
 def test_an_evaluation_tells_how_far_its_baselines_are(here):
-    attempts.begin(here.attempts("evaluate"), "a.1", 0, by_hand=True)
+    starts.begin(here.attempts("evaluate"), "a.1", 0, by_hand=True)
     files.write_json(here.status, {"what": "baselines", "done": 2, "total": 5, "note": ""})
     with contextlib.closing(rundir.own(here)):
         assert status.gather(here)["stages"]["evaluate"].endswith(", baselines 2 of 5")
@@ -274,14 +278,14 @@ def test_a_long_reason_stands_below_the_table(run, capsys):
 def test_what_status_reads_of_a_run_does_not_grow_with_it(run, monkeypatch):
     """The end of the numbers only, however long the training was."""
     read = []
-    honest = rundir._row
-    monkeypatch.setattr(rundir, "_row", lambda line: read.append(len(line)) or honest(line))
+    honest = metrics_file._row
+    monkeypatch.setattr(metrics_file, "_row", lambda line: read.append(len(line)) or honest(line))
     for step in range(41, 3041):
-        rundir.append_metrics(run, {"step": step, "l1": 0.5, "digests": "a" * 200})
+        metrics_file.append(run, {"step": step, "l1": 0.5, "digests": "a" * 200})
     found = status.gather(run)
     assert found["step"] == 3040 and sum(read) < 1000, "of 700 kB"
-    rundir.cut_metrics(run, 3039)
-    assert sum(read) < 2000 and [row["step"] for row in rundir.read_metrics(run)][-2:] == [3038, 3039]
+    metrics_file.cut(run, 3039)
+    assert sum(read) < 2000 and [row["step"] for row in metrics_file.read(run)][-2:] == [3038, 3039]
 
 
 def test_many_runs_ask_slurm_once_and_look_at_their_shards_once(run, monkeypatch):
@@ -290,11 +294,11 @@ def test_many_runs_ask_slurm_once_and_look_at_their_shards_once(run, monkeypatch
     asked = []
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
     monkeypatch.setattr(status.site, "resolve", lambda name: asked.append("sinfo") or "slurm")
-    monkeypatch.setattr(status.slurm, "everything", lambda: asked.append("squeue") or [])
+    monkeypatch.setattr(status.query, "everything", lambda: asked.append("squeue") or [])
     nothing = stages.Shards({"splits": {}, "left_out": []}, False)
     monkeypatch.setattr(stages, "look", lambda shards: asked.append("shards") or nothing)
     monkeypatch.setattr(presets.yaml_file, "read", lambda path, read=presets.yaml_file.read: asked.append(path) or read(path))
-    assert len(status.gather_each(status.runs([]))) == 31
+    assert len(status.gather_each(status_command.runs([]))) == 31
     files_read = [one for one in asked if isinstance(one, Path)]
     assert sorted(one for one in asked if isinstance(one, str)) == ["shards", "sinfo", "squeue"]
     assert len(files_read) == len(set(files_read)) == 31 + 1, "the settings of each and the site"

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from p2p_dist import config, console, presets, rundir
-from p2p_dist.jobs import chain, dry_run, estimate, site, slurm, submit
+from p2p_dist.cli import submit
+from p2p_dist.common import console
+from p2p_dist.jobs import begin_run, dry_run, estimate, packages, site
+from p2p_dist.jobs.slurm import query, specs
+from p2p_dist.run import rundir
+from p2p_dist.settings import config, presets
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 GOLDEN = CHECKOUT / "tests" / "golden" / "dry-run.txt"
@@ -77,8 +81,17 @@ def test_the_launcher_imports_neither_torch_nor_the_data_libraries(place):
     code = "import atexit, sys; atexit.register(lambda: print('MODULES', *sorted(sys.modules)))"
     done = launch("--dry-run", code=code)
     loaded = set(done.stdout.rsplit("MODULES", 1)[1].split())
-    assert "submitit" in loaded and "p2p_dist.jobs.submit" in loaded
-    assert not loaded & {"torch", "webdataset", "musdb", "numpy", "av", "p2p_dist.data", "p2p_dist.train"}
+    assert "submitit" in loaded and "p2p_dist.cli.submit" in loaded
+    assert not loaded & {
+        "torch",
+        "webdataset",
+        "musdb",
+        "numpy",
+        "av",
+        "p2p_dist.data.index",
+        "p2p_dist.audio.stems",
+        "p2p_dist.train",
+    }
 
 
 def test_the_dry_run_is_the_recorded_one(place, monkeypatch):
@@ -132,7 +145,7 @@ def bill(**resources):
     """stage -> the most GPU-hours on LUMI."""
     settings = config.Config(resources=config.Resources(**{"nodes": 2, "time": "10:00:00", "max_requeues": 4} | resources))
     place = site.load("lumi")
-    found = chain.bill(chain.jobs(rundir.find("r"), settings, place), settings, place)
+    found = specs.bill(specs.jobs(rundir.find("r"), settings, place), settings, place)
     return {stage: most for stage, (most, _) in found.items()}
 
 
@@ -182,8 +195,8 @@ def test_what_jobs_import_is_looked_for_in_their_environment(tmp_path, monkeypat
     def check(text, *needed):
         file = tmp_path / f"{len(needed)}{len(text)}.sh"
         file.write_text(text)
-        monkeypatch.setattr(submit, "PACKAGES", needed)
-        submit.check_packages_of_jobs(config.Config(), dataclasses.replace(site.load("slurm"), environment=str(file)))
+        monkeypatch.setattr(packages, "PACKAGES", needed)
+        packages.check_packages_of_jobs(config.Config(), dataclasses.replace(site.load("slurm"), environment=str(file)))
 
     (tmp_path / "only_there.py").touch()
     check(f"export PYTHONPATH='{tmp_path}'\n", "yaml", "only_there")
@@ -200,7 +213,7 @@ def test_where_nodes_are_shared_only_what_processes_use_is_asked_for():
     for partition in ("small-g", "standard-g"):
         resources = config.Resources(partition=partition, processes_per_node=1)
         asked = config.Config(resources=resources)
-        found[partition] = chain.jobs(rundir.find("r"), asked, site.load("lumi"), ("train", "evaluate"))
+        found[partition] = specs.jobs(rundir.find("r"), asked, site.load("lumi"), ("train", "evaluate"))
     shared, whole = found["small-g"][0].script(), found["standard-g"][0].script()
     assert "--gpus-per-node=1\n" in shared and "--mem=60G\n" in shared
     assert "--gpus-per-node=8\n" in whole and "--mem=480G\n" in whole and "--exclusive" in whole
@@ -234,7 +247,7 @@ def test_masks_leave_the_systems_cores_alone_and_share_none():
 def test_only_on_whole_nodes_are_processes_bound_by_masks(place):
     for partition, bound in (("standard-g", True), ("small-g", False), (None, True)):
         resources = config.Resources(partition=partition, processes_per_node=2)
-        jobs = chain.jobs(rundir.find("r"), config.Config(resources=resources), site.load("lumi"), ("train", "preflight"))
+        jobs = specs.jobs(rundir.find("r"), config.Config(resources=resources), site.load("lumi"), ("train", "preflight"))
         assert ["P2P_CPU_MASKS" in job.script() for job in jobs] == [bound, bound]
 
 
@@ -317,12 +330,12 @@ def test_the_preset_is_demo_without_songs_and_default_with_them(place, monkeypat
 
 def test_a_run_that_exists_is_its_own_preset(place):
     command, run = submit.parse(["--preset", "small", "--run", "mine", "--train.seed", "3", "--data", "/songs", "--nodes", "2"])
-    rundir.begin(run, command.settings, "songs")
+    begin_run.begin(run, command.settings, "songs")
     again, _ = submit.parse(["--run", "mine"])
     assert again.settings == command.settings
     other, _ = submit.parse(["--run", "mine", "--train.seed", "4", "--nodes", "3"])
     with pytest.raises(ValueError, match=r"train\.seed: 3 -> 4"):
-        rundir.begin(run, other.settings, "songs")
+        begin_run.begin(run, other.settings, "songs")
 
 
 def test_what_is_typed_wins_over_the_alternative_that_a_preset_or_file_names(place, tmp_path):
@@ -351,7 +364,7 @@ def test_what_is_typed_wins_over_the_alternative_that_a_preset_or_file_names(pla
 def test_a_run_that_is_not_there_is_begun_only_where_something_says_of_what(place):
     for name in ("drums-demo", "bass-small"):
         command, run = submit.parse(["--preset", "tiny", "--run", name])
-        rundir.begin(run, command.settings, "songs")
+        begin_run.begin(run, command.settings, "songs")
     for typed in (["--run", "drms-demo"], ["--run=drms-demo", "--nodes", "2"]):
         with pytest.raises(
             ValueError, match=r"no run drms-demo in [^;]*; did you mean drums-demo\?\nthere are: bass-small, drums"
@@ -527,11 +540,11 @@ def test_queued_jobs_are_known_by_their_comment(tmp_path, monkeypatch):
     (tmp_path / "squeue").write_text("#!/bin/sh\ncat <<X\n" + "\n".join(lines) + "\nX\n")
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found = slurm.queued_jobs(rundir.RunDir(link))
+    found = query.queued_jobs(rundir.RunDir(link))
     assert {stage: job.number for stage, job in found.items()} == {"train": "12", "evaluate": "9"}
     (tmp_path / "squeue").write_text("#!/bin/sh\necho no contact >&2\nexit 1\n")
     with pytest.raises(OSError, match="no contact"):
-        slurm.queued_jobs(rundir.RunDir(link))
+        query.queued_jobs(rundir.RunDir(link))
 
 
 def test_the_example_song_is_trained_and_tested_on_its_own_sound(place, monkeypatch):
@@ -568,7 +581,7 @@ def test_no_control_character_gets_into_a_job_script(character, source, use, mon
     run, (resources, place) = (found, ({}, {})) if isinstance(found, rundir.RunDir) else (rundir.RunDir(Path("/x/r")), found)
     settings = config.Config(resources=config.Resources(**resources))
     with pytest.raises(ValueError, match="has a control character") as refused:
-        chain.jobs(run, settings, dataclasses.replace(site.load("slurm"), **place))
+        specs.jobs(run, settings, dataclasses.replace(site.load("slurm"), **place))
     assert character not in str(refused.value)
     assert source in str(refused.value) or source in place
 

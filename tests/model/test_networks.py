@@ -11,7 +11,7 @@ from torch import nn
 
 from p2p_dist.model.discriminator import Discriminator
 from p2p_dist.model.generator import BatchNorm, Generator
-from p2p_dist.presets import PRESETS
+from p2p_dist.settings.presets import PRESETS
 
 TINY = PRESETS["tiny"].model
 THESIS = PRESETS["thesis"].model

@@ -10,8 +10,11 @@ import pytest
 import undisturbed
 from lab import wait_until
 
-from p2p_dist import config, files, rundir
-from p2p_dist.jobs import queueing, site, slurm
+from p2p_dist.common import files
+from p2p_dist.jobs import site
+from p2p_dist.jobs.slurm import query, queueing
+from p2p_dist.run import metrics_file, rundir
+from p2p_dist.settings import config
 
 LONG = 150
 """Seconds that something may take on a busy machine before a test gives up."""
@@ -91,7 +94,7 @@ class Training:
             if (folder := self.python.parent / "bin").is_dir() and hasattr(self, "begun"):
                 patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
             queueing.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
-        found = slurm.queued_jobs(self.run)
+        found = query.queued_jobs(self.run)
         self.jobs |= {stage: job.number for stage, job in found.items()}
         return found
 
@@ -107,7 +110,7 @@ class Training:
     @property
     def step(self):
         """The newest step that is noted."""
-        rows = rundir.read_metrics(self.run)
+        rows = metrics_file.read(self.run)
         return rows[-1]["step"] if rows else 0
 
     def log(self, part="*_0_log.out"):

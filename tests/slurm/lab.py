@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from p2p_dist import files, manifest, processes
+from p2p_dist.common import files, linux
+from p2p_dist.data import manifest
 
 ACCOUNT = "project_465000001"
 PORTS = {"slurmctld": 0, "slurmdbd": 1, "mariadb": 2, "node": 10}
@@ -324,7 +325,7 @@ class Lab:
 
     def _start(self, name, command):
         log = (self.folder / "log" / f"{name}.out").open("a")
-        detached = {"stdin": subprocess.DEVNULL, "start_new_session": True, "preexec_fn": processes.die_with_parent}
+        detached = {"stdin": subprocess.DEVNULL, "start_new_session": True, "preexec_fn": linux.die_with_parent}
         self.daemons[name] = subprocess.Popen(command, stdout=log, stderr=log, **detached)
 
     def _wait(self, command, seconds, text=""):

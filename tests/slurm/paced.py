@@ -6,7 +6,7 @@ starts only (`hold_starts`); and let the evaluation fail.
 
 Evaluation and page only note that they ran: what they do is tested in test_chain.py.
 
-    PYTHON paced.py -P -m p2p_dist.jobs.stages STAGE RUN
+    PYTHON paced.py -P -m p2p_dist.jobs.stage_process STAGE RUN
 """
 
 import os
@@ -16,8 +16,9 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, os.environ.get("PYTHONPATH", ""))
-from p2p_dist import console, files, rundir
-from p2p_dist.jobs import stages
+from p2p_dist.common import console, files
+from p2p_dist.jobs import stage_process
+from p2p_dist.run import rundir
 from p2p_dist.train import stop
 
 LONGEST = 20.0
@@ -59,7 +60,7 @@ def plan_of(run):
 
 
 def train(run, settings):
-    """`stages.train` with the paced flag."""
+    """`stage_process.train` with the paced flag."""
     if plan_of(run).get("stuck"):
         os._exit(console.STOPPED)
     flag = Paced(run)
@@ -84,7 +85,7 @@ def note(name):
 
 
 if __name__ == "__main__":
-    stages.train, stages.evaluate, stages.page = train, note("evaluated"), note("paged")
+    stage_process.train, stage_process.evaluate, stage_process.page = train, note("evaluated"), note("paged")
     # Whatever a job needs of Slurm is done by its batch shell: a process of a run finds none of its commands.
     os.environ["PATH"] = str(Path("/nonexistent"))
-    stages.run_stage(sys.argv[-2], sys.argv[-1])
+    stage_process.run_stage(sys.argv[-2], sys.argv[-1])

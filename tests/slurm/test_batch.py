@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from lab import ACCOUNT, wait_until
 
-from p2p_dist import files
-from p2p_dist.rundir import RunDir
+from p2p_dist.common import files
+from p2p_dist.run.rundir import RunDir
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -12,8 +12,8 @@ import pytest
 from lab import wait_until
 from undisturbed import Evaluations, begin, preprocess_here, same, train
 
-from p2p_dist import rundir
 from p2p_dist.jobs import site
+from p2p_dist.run import metrics_file, rundir
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -71,7 +71,7 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
     evaluations = Evaluations(run)
 
     def step():
-        rows = rundir.read_metrics(run)
+        rows = metrics_file.read(run)
         return rows[-1]["step"] if rows else 0
 
     def said(stage="train"):
@@ -177,13 +177,13 @@ def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
     shown = launch("cancel", "dropped")
     assert f"train: job {number} asked to save and stop" in shown and shown.count("dropped") == 2
     assert "was cancelled: type the same launch command to go on" in end(number)
-    assert len(rundir.read_metrics(run)) <= 3
+    assert len(metrics_file.read(run)) <= 3
 
     number = ids(launch("submit", *typed))["train"]
-    wait_until(lambda: len(rundir.read_metrics(run)) >= 20, 100, lambda: str(lab.job(number)))
+    wait_until(lambda: len(metrics_file.read(run)) >= 20, 100, lambda: str(lab.job(number)))
     launch("cancel", "dropped")
     end(number)
-    stopped = rundir.read_metrics(run)[-1]["step"]
+    stopped = metrics_file.read(run)[-1]["step"]
     assert 20 <= stopped < 110 and rundir.find_steps(run.checkpoints)[-1][0] == stopped, "not a step lost"
 
     number = ids(launch("submit", *typed))["train"]

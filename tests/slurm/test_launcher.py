@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 from lab import ACCOUNT, lay_out_shards, wait_until
 
-from p2p_dist import config, presets, rundir
-from p2p_dist.jobs import chain, sbatch, site, slurm
+from p2p_dist.data import dataset as datasets
+from p2p_dist.jobs import begin_run, site
+from p2p_dist.jobs.slurm import query, specs, submission
+from p2p_dist.run import rundir
+from p2p_dist.settings import config, presets
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -24,13 +27,13 @@ def songs(tmp_path_factory):
     for split in ("train", "test"):
         (folder / split).mkdir()
         (folder / split / f"{split}.stem.mp4").write_bytes(b"x")
-    lay_out_shards(rundir.runs_root().parent / "shards" / rundir.dataset_name(folder, presets.preset("tiny").data))
+    lay_out_shards(rundir.runs_root().parent / "shards" / datasets.dataset_name(folder, presets.preset("tiny").data))
     return str(folder)
 
 
 def queued(name):
     """The jobs of a run that Slurm has, as [stage, ...]: one twice is a job too many."""
-    comments = slurm.ask("squeue", "--me", "--noheader", "--format=%k").stdout.splitlines()
+    comments = query.ask("squeue", "--me", "--noheader", "--format=%k").stdout.splitlines()
     return sorted(line.split()[1] for line in comments if line.endswith(f"/{name}"))
 
 
@@ -92,7 +95,7 @@ def test_cancel_of_an_array(lab, launch, songs):
 
 def states(number):
     """Of each part of an array that Slurm has."""
-    return slurm.ask("squeue", "--me", "--array", "--noheader", f"--job={number}", "--format=%T").stdout.split()
+    return query.ask("squeue", "--me", "--array", "--noheader", f"--job={number}", "--format=%T").stdout.split()
 
 
 def test_killed_between_queueing_and_noting_it(lab, songs, launch, tmp_path, monkeypatch):
@@ -196,15 +199,15 @@ def test_requests_for_lumi(change, accepted, lab, tmp_path):
     path.write_text(LUMI.replace(*change).replace("]\nenvironment", f"{masks}\nenvironment"))
     resources = config.Resources(nodes=2, account=ACCOUNT, processes_per_node=8)
     run = rundir.find("lumi")
-    jobs = chain.jobs(run, config.Config(resources=resources), site.load("lumi", str(path)))
+    jobs = specs.jobs(run, config.Config(resources=resources), site.load("lumi", str(path)))
     train = next(job for job in jobs if job.stage == "train")
     if accepted:
         assert "--exclusive" in train.script() and "P2P_CPU_MASKS=0xfe000000000000,0xfe" in train.script()
         for job in jobs:
-            sbatch.check(job)
+            submission.check(job)
     else:
         with pytest.raises(ValueError, match="Slurm refuses the train job"):
-            sbatch.check(train)
+            submission.check(train)
 
 
 def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
@@ -214,7 +217,7 @@ def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
     """
     run = rundir.find("same")
     wanted = presets.preset("tiny")
-    rundir.begin(run, wanted, "songs")
+    begin_run.begin(run, wanted, "songs")
     recorder = tmp_path / "python"
     recorder.write_text(
         '#!/bin/sh\nmkdir -p "$RECORD"\ntr "\\0" "\\n" < /proc/$$/environ | sort > "$RECORD/$SLURM_PROCID.env"\n'
@@ -222,7 +225,7 @@ def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
         f'echo "{{\\"attempt\\": \\"$SLURM_JOB_ID.0\\", \\"outcome\\": \\"done\\"}}" > "{run.outcome}"\n'
     )
     recorder.chmod(0o755)
-    (train,) = [job for job in chain.jobs(run, wanted, site.load("slurm")) if job.stage == "train"]
+    (train,) = [job for job in specs.jobs(run, wanted, site.load("slurm")) if job.stage == "train"]
     script = tmp_path / "launched.sh"
     shape = ("--nodes=2", "--ntasks-per-node=2", "--time=10")
     script.write_text(train.script().replace(sys.executable, str(recorder)))
@@ -237,7 +240,7 @@ def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
         job = lab.wait_for(number, 90, "COMPLETED", "FAILED")
         assert job["JobState"] == "COMPLETED", (tmp_path / f"{name}.log").read_text()
         comment = lab.ask("scontrol", "show", "job", number)
-        assert name == "launched" or f"Comment={chain.comment('train', run)}" in comment
+        assert name == "launched" or f"Comment={specs.comment('train', run)}" in comment
         assert len(list((tmp_path / name).glob("*.env"))) == 4
         seen.append({path.name: kept(path.read_text(), tmp_path / name) for path in (tmp_path / name).iterdir()})
     assert seen[0] == seen[1]

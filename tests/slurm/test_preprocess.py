@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from p2p_dist.config import STEMS
+from p2p_dist.settings.config import STEMS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

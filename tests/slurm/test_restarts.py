@@ -13,8 +13,9 @@ import torch
 import undisturbed
 from harmed import HOLD
 
-from p2p_dist import rundir
-from p2p_dist.jobs import cancel, slurm
+from p2p_dist.cli import cancel
+from p2p_dist.jobs.slurm import query
+from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint
 
 
@@ -367,7 +368,7 @@ def test_cancelled_by_hand_it_does_not_come_back(lab, start):
     assert (run.run.slurm / "evaluate" / "no-training").is_file()
     time.sleep(3)
     assert lab.job(run.train)["JobState"] == "CANCELLED" and len(run.attempts("start")) == 1
-    assert "train" not in slurm.queued_jobs(run.run)
+    assert "train" not in query.queued_jobs(run.run)
     run.until_end("COMPLETED", "page")
     for name in ("evaluated", "paged"):
         (run.run.path / name).unlink()
@@ -399,7 +400,7 @@ def test_one_bit_or_one_batch_more_or_less_is_seen(twins, tmp_path):
     checkpoint.save(other.checkpoints, step, state, {}, {})
     with pytest.raises(AssertionError, match="other weights at step 24"):
         undisturbed.same(other, good)
-    rows = rundir.read_metrics(good)
+    rows = metrics_file.read(good)
     rows[3]["digests"], rows[4]["digests"] = rows[4]["digests"], rows[3]["digests"]
     for name, wrong in {"swapped": rows, "missing": rows[:3] + rows[4:], "twice": rows[:4] + rows[3:]}.items():
         other = copy(name)

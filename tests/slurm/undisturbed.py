@@ -8,8 +8,10 @@ import sys
 
 import torch
 
-from p2p_dist import rundir
-from p2p_dist.jobs import submit
+from p2p_dist.cli import submit
+from p2p_dist.data import dataset as datasets
+from p2p_dist.jobs import begin_run, example
+from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint
 
 PYTHON = sys.executable  # a test may put another in its place
@@ -18,14 +20,14 @@ PYTHON = sys.executable  # a test may put another in its place
 def begin(name, *arguments):
     """A run of the example song, as typed: its folder and its settings."""
     command, run = submit.parse([*arguments, "--run", name])
-    return run, rundir.begin(run, command.settings, dataset(command.settings))
+    return run, begin_run.begin(run, command.settings, dataset(command.settings))
 
 
 def dataset(settings):
     """Name of the example song's shards."""
-    songs = submit.example_folder()
-    submit.lay_out_example(songs)
-    return rundir.dataset_name(songs, settings.data)
+    songs = example.example_folder()
+    example.lay_out_example(songs)
+    return datasets.dataset_name(songs, settings.data)
 
 
 def preprocess_here(run):
@@ -50,7 +52,7 @@ def _here(run, module, stage):
 
 def digests(run):
     """What identifies the batches of every step, in order; each once."""
-    rows = rundir.read_metrics(run)
+    rows = metrics_file.read(run)
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1)), f"{run.path.name}: every step once, in order"
     return [row["digests"] for row in rows]
 

@@ -14,10 +14,10 @@ import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from p2p_dist import rundir
-from p2p_dist.config import Config
-from p2p_dist.rundir import RunDir
-from p2p_dist.train import checkpoint, distributed, finite, loop, networks, speed, step
+from p2p_dist.run import metrics_file, rundir
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings.config import Config
+from p2p_dist.train import checkpoint, distributed, loop, networks, nonfinite, speed, step
 
 CPU = distributed.Ranks(0, 1, 0, torch.device("cpu"), None)
 """The place of a process that trains alone."""
@@ -62,7 +62,7 @@ def equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
 
 def digests(run: RunDir) -> list[str]:
     """The digest of each global batch of a run, in order."""
-    return [digest for row in rundir.read_metrics(run) for digest in row["digests"].split()]
+    return [digest for row in metrics_file.read(run) for digest in row["digests"].split()]
 
 
 def batch_of(config: Config, size: int, begin: int = 0, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
@@ -171,7 +171,7 @@ def bad_step(
         samples=lambda places: places,
         index=types.SimpleNamespace(samples=samples),
     )
-    watch = finite.Watch(built, stream, ranks, Path("checkpoints"))  # type: ignore[arg-type]
+    watch = nonfinite.Watch(built, stream, ranks, Path("checkpoints"))  # type: ignore[arg-type]
 
     def update(number: int, batch: list[torch.Tensor]) -> torch.Tensor:
         noise = batch[2] if config.model.noise_channels else None
@@ -218,6 +218,6 @@ def in_use(built: networks.Networks) -> list[torch.Tensor]:
 
 def leave(folder: Path) -> None:
     """The training as the launcher's process runs it; ends the process."""
-    from p2p_dist.jobs import stages
+    from p2p_dist.jobs import stage_process
 
-    stages.run_stage("train", folder)
+    stage_process.run_stage("train", folder)

@@ -7,8 +7,8 @@ import builtins
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from p2p_dist import rundir
-from p2p_dist.train import board
+from p2p_dist.run import metrics_file
+from p2p_dist.train import tensorboard_log
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
 
@@ -32,7 +32,7 @@ def test_no_curve_doubles_after_a_resume(ranks, new_run, sabotage):
     with pytest.raises(RanksFailed):
         ranks(1, on_ranks.train, run.path, 8, sabotage)
     assert ranks(1, on_ranks.train, run.path, None, sabotage) == [0]
-    found, rows = events(run), rundir.read_metrics(run)
+    found, rows = events(run), metrics_file.read(run)
     steps = [event.step for event in found.Scalars("l1")]
     assert (steps == list(range(1, 13))) == (sabotage is None)
     if sabotage is None:
@@ -65,4 +65,4 @@ def test_without_tensorboard_the_error_names_the_extra(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ValueError, match=r"p2p_dist\[tensorboard\]"):
-        board.Board(tmp_path, 0, None, None)
+        tensorboard_log.Board(tmp_path, 0, None, None)

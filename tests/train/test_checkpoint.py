@@ -11,7 +11,8 @@ import sys
 import pytest
 import torch
 
-from p2p_dist import files, rundir
+from p2p_dist.common import files
+from p2p_dist.run import rundir
 from p2p_dist.train import checkpoint
 
 

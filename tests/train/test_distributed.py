@@ -13,8 +13,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from p2p_dist import rundir
-from p2p_dist.train import distributed, loop, randomness
+from p2p_dist.run import rundir
+from p2p_dist.train import distributed, loop, seeding
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
 
@@ -172,7 +172,7 @@ def drop_out_seeds(folder):
 
 def test_noise_belongs_to_seed_and_place():
     def draw(places, seed=0):
-        return randomness.noise_at(np.array(places), seed, (1, 8, 16), torch.device("cpu"))
+        return seeding.noise_at(np.array(places), seed, (1, 8, 16), torch.device("cpu"))
 
     assert draw([3, 4, 5]).shape == (3, 1, 8, 16)
     assert torch.equal(draw([3, 4, 5])[1], draw([4])[0])
@@ -180,9 +180,9 @@ def test_noise_belongs_to_seed_and_place():
     assert not torch.equal(draw([3])[0], draw([3], seed=1)[0])
     many = draw(range(200))
     assert abs(many.mean()) < 0.03 and abs(many.std() - 1) < 0.03
-    assert randomness.noise_at(np.array([3]), 0, (0, 8, 16), torch.device("cpu")) is None
-    assert randomness.number_from("a", 1) == randomness.number_from("a", 1) != randomness.number_from("a", 11)
-    assert 0 <= randomness.number_from("a") < 2**63
+    assert seeding.noise_at(np.array([3]), 0, (0, 8, 16), torch.device("cpu")) is None
+    assert seeding.number_from("a", 1) == seeding.number_from("a", 1) != seeding.number_from("a", 11)
+    assert 0 <= seeding.number_from("a") < 2**63
 
 
 def test_a_rank_that_fails_is_shown_with_its_traceback(ranks):

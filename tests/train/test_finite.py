@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from p2p_dist import rundir
 from p2p_dist.data import index
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
-from p2p_dist.presets import PRESETS
+from p2p_dist.run import metrics_file
+from p2p_dist.settings.presets import PRESETS
 from p2p_dist.train import checkpoint, networks, step
 from p2p_dist.train.verify import verify
 from tests.rank_processes import RanksFailed
@@ -135,7 +135,7 @@ def test_the_run_ends_and_names_step_rank_and_sample(ranks, poisoned, new_run):
     assert "rank 0" not in outcome["message"]
     assert [found.step for found in checkpoint.find(run.checkpoints)] == [5]
     assert checkpoint.load_newest(run.checkpoints)[0] == 5
-    assert [row["step"] for row in rundir.read_metrics(run)] == [5]
+    assert [row["step"] for row in metrics_file.read(run)] == [5]
     json.dumps(outcome, allow_nan=False)
 
 

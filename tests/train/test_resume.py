@@ -8,10 +8,11 @@ import shutil
 import pytest
 import torch
 
-from p2p_dist import files, rundir
+from p2p_dist.common import files
 from p2p_dist.data import index
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
+from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint, loop, networks, step
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
@@ -43,7 +44,7 @@ def test_killed_equals_undisturbed(ranks, new_run):
     assert same_weights(undisturbed, killed, 44)
     assert on_ranks.digests(undisturbed) == on_ranks.digests(killed)
     assert len(on_ranks.digests(killed)) == 44
-    rows = [[row["step"] for row in rundir.read_metrics(run)] for run in (undisturbed, killed)]
+    rows = [[row["step"] for row in metrics_file.read(run)] for run in (undisturbed, killed)]
     assert rows[0] == rows[1] == list(range(1, 45)), "no line twice"
 
 
@@ -146,7 +147,7 @@ def test_world_size_may_change(ranks, new_run):
         assert ranks(2, on_ranks.train, changing.path, None, sabotage) == [0, 0]
         assert on_ranks.digests(steady) == on_ranks.digests(changing)
         assert len(on_ranks.digests(steady)) == 14
-        losses = [[row["generator"] for row in rundir.read_metrics(run)][:3] for run in (steady, changing)]
+        losses = [[row["generator"] for row in metrics_file.read(run)][:3] for run in (steady, changing)]
         assert (losses[1] == pytest.approx(losses[0], rel=1e-4)) == (sabotage is None)
 
 
@@ -160,7 +161,7 @@ def test_layout_may_change(ranks, new_run, layout):
     changing, _ = new_run("changing", train={"steps": 8, "layout": layout, "micro_batch_size": 1})
     assert ranks(2, on_ranks.train, changing.path) == [0, 0]
     assert on_ranks.digests(steady) == on_ranks.digests(changing)
-    losses = [[row["generator"] for row in rundir.read_metrics(run)] for run in (steady, changing)]
+    losses = [[row["generator"] for row in metrics_file.read(run)] for run in (steady, changing)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert changing.checkpoints.joinpath(rundir.step_name(8)).is_dir()
 

@@ -10,11 +10,11 @@ import torch
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from p2p_dist.config import Config
 from p2p_dist.model import losses
 from p2p_dist.model.discriminator import Discriminator
-from p2p_dist.presets import PRESETS
-from p2p_dist.train import distributed, finite, networks, step
+from p2p_dist.settings.config import Config
+from p2p_dist.settings.presets import PRESETS
+from p2p_dist.train import distributed, networks, nonfinite, step
 from tests.train import on_ranks
 
 
@@ -298,7 +298,7 @@ def test_between_lines_of_numbers_only_flags_on_the_host_are_read(monkeypatch):
     """50 updates as the loop makes them, on a card: the one read is of the flags' copy in the host's memory."""
     config = small()
     built = networks.build(config, on_ranks.CPU)
-    watch = finite.Watch(built, None, on_ranks.CPU, None)
+    watch = nonfinite.Watch(built, None, on_ranks.CPU, None)
     batch = on_ranks.batch_of(config, 2)
     read = []
 

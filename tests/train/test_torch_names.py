@@ -7,7 +7,7 @@ import re
 import sys
 import tokenize
 
-from p2p_dist.train import torch_names
+from p2p_dist.checks.preflight import torch_names
 
 
 def test_installed_torch_has_them():

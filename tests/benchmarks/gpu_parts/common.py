@@ -24,10 +24,11 @@ except ImportError:
     tyro.conf = types.SimpleNamespace(arg=lambda **_: None, Suppress=list, Positional=list)  # type: ignore[attr-defined]
     sys.modules["tyro"] = tyro
 
-from p2p_dist import files, presets
-from p2p_dist.config import Config, Data
+from p2p_dist.common import files
 from p2p_dist.data import index, tar
-from p2p_dist.rundir import RunDir
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import presets
+from p2p_dist.settings.config import Config, Data
 from p2p_dist.train import distributed, networks
 from p2p_dist.train.networks import Networks
 from p2p_dist.train.step import train_step

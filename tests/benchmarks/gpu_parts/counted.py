@@ -10,9 +10,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from p2p_dist.config import Config
 from p2p_dist.model.discriminator import Discriminator
 from p2p_dist.model.generator import Generator
+from p2p_dist.settings.config import Config
 from p2p_dist.train.networks import Networks
 from p2p_dist.train.step import Share, discriminator_backward, generator_backward
 

@@ -16,7 +16,7 @@ from gpu_parts.common import Measurement, Place, Row, arithmetic, batch_of, buil
 from gpu_parts.right import compile_quickly, pairs_on_disk
 from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.data.stream import Stream
-from p2p_dist.train import finite, loop
+from p2p_dist.train import loop, nonfinite
 
 LAST = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -307,7 +307,7 @@ class Updates:
     def __init__(self, place: Place, built: Any, config: Any, stream: Stream) -> None:
         self.place, self.stream, self.step = place, stream, common.step_of(built, config)
         self.shape = (config.model.noise_channels, config.data.mels, config.data.frames)
-        self.watch = finite.Watch(built, stream, place.ranks, place.scratch)
+        self.watch = nonfinite.Watch(built, stream, place.ranks, place.scratch)
         self.number = self.read = 0
         self.waited = 0.0
         self.fixed = self._batch(0)

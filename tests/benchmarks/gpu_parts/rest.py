@@ -31,7 +31,7 @@ def songs(place: Place) -> Iterator[Row]:
     """Generating and Griffin-Lim on the device, against the processor; both as evaluation does it, but for the device."""
     place.begin()
     from p2p_dist.audio import invert
-    from p2p_dist.evaluate.generate import generate
+    from p2p_dist.generate.inference import generate
     from p2p_dist.model.generator import Generator
 
     config = config_of("default", place)
@@ -104,11 +104,11 @@ def training(place: Place) -> Iterator[Row]:
     data = place.data
     if data is None:
         data = place.scratch / "songs"
-        from p2p_dist import songs
+        from p2p_dist.audio import layouts
 
         for split in ("train", "test"):
             (data / split).mkdir(parents=True)
-            (data / split / songs.EXCERPT).symlink_to(songs.excerpt_file())
+            (data / split / layouts.EXCERPT).symlink_to(layouts.excerpt_file())
         yield {"what": "songs", "value": "the example song alone, trained and tested on: it proves the way, not the music"}
     words = ("submit.py", "--cluster", "local", "--data", str(data), "--run", "default", "--train.steps", "400")
     words += ("--train.epochs", "None", "--train.checkpoint-every", "200", "--train.log-every", "20")

@@ -17,11 +17,11 @@ import torch.distributed as dist
 
 from gpu_parts import common
 from gpu_parts.common import Measurement, Place, Row, apart, arithmetic, batch_of, build, config_of, vector, weights
-from p2p_dist import rundir
 from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.data.stream import Stream
-from p2p_dist.presets import PRESETS
-from p2p_dist.train import checkpoint, distributed, finite, loop, speed
+from p2p_dist.run import rundir
+from p2p_dist.settings.presets import PRESETS
+from p2p_dist.train import checkpoint, distributed, loop, nonfinite, speed
 from p2p_dist.train.saver import Saver
 from p2p_dist.train.step import train_step
 
@@ -176,7 +176,7 @@ def watched(place: Place, network: str, size: int = 4) -> tuple[Any, Any, Any, A
         samples=lambda places: places,
         index=SimpleNamespace(samples=samples),
     )
-    return config, built, batch, finite.Watch(built, stream, place.ranks, place.scratch)  # type: ignore[arg-type]
+    return config, built, batch, nonfinite.Watch(built, stream, place.ranks, place.scratch)  # type: ignore[arg-type]
 
 
 def everything(built: Any) -> list[torch.Tensor]:
@@ -213,7 +213,7 @@ def no_synchronisation(place: Place) -> Iterator[Row]:
             settings = dataclasses.replace(config_of(network, place), data=dataclasses.replace(config.data, stage=stage))
             built = build(settings, place)
             stream = Stream(index, settings.data, seed=0, global_batch_size=16, device=place.device)
-            watch = finite.Watch(built, stream, place.ranks, place.scratch)
+            watch = nonfinite.Watch(built, stream, place.ranks, place.scratch)
             shape = (settings.model.noise_channels, settings.data.mels, settings.data.frames)
             error = ""
             for step in range(23):

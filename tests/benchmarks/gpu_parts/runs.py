@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gpu_parts import common
 from gpu_parts.common import Measurement, Place, Row
+from p2p_dist.run import metrics_file
 
 ROOT = Path(__file__).resolve().parents[3]
 NEEDED = ("tyro", "av", "soxr", "soundfile", "musdb", "stempeg", "mir_eval", "submitit", "jinja2", "matplotlib", "yaml", "rich")
@@ -40,14 +41,14 @@ def measurements(place: Place) -> list[Measurement]:
 def loop(place: Place) -> Iterator[Row]:
     """20 steps of the loop as it is, with checkpoints."""
     place.begin()
-    from p2p_dist import rundir
-    from p2p_dist.presets import PRESETS
+    from p2p_dist.run import rundir
+    from p2p_dist.settings.presets import PRESETS
     from p2p_dist.train import loop
 
     run = common.lay_out(place.scratch / "loop", PRESETS["tiny"], 64)
     begun = time.perf_counter()
     code = loop.train(run, rundir.resolve(run))
-    rows = rundir.read_metrics(run)
+    rows = metrics_file.read(run)
     yield {
         "steps": rows[-1]["step"],
         "exit code": code,

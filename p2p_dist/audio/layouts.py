@@ -1,0 +1,321 @@
+"""Which songs there are: MUSDB18 (`.stem.mp4`), MUSDB18-HQ (folders of wav), folders laid out like them, npz pairs.
+
+The only module that knows these layouts. It opens no song, so a login node, which has no decoder, can use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import os
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from p2p_dist.common.files import digest
+from p2p_dist.settings.config import STEMS
+
+SPLITS = ("train", "valid", "test")
+EXCERPT = "The Easton Ellises - Falcon 69.stem.mp4"
+"""The six seconds of MUSDB18 that the package stempeg ships for its own tests."""
+
+VALID_SHARE = 0.14
+"""Share of the training titles held out for validation where the songs are not MUSDB18 (which has 14 of 100)."""
+
+TEST_SHARE = 0.2
+"""Share of the titles that are for tests in a folder without splits."""
+
+SUFFIX = ".stem.mp4"
+PAIRS_SUFFIX = ".npz"
+
+LAYOUT = (
+    f"train/ and test/ (and valid/, or some of train/ are taken) with SONG{SUFFIX} files, or SONG folders of "
+    f"{', '.join(STEMS)} as wav or flac, or the {PAIRS_SUFFIX} pairs of the thesis"
+)
+
+_SOUNDS = (".wav", ".flac", ".mp3", ".mp4", ".m4a", ".aac", ".ogg", ".opus", ".wma", ".aif", ".aiff", ".npz")
+
+_LEFT_BY_MACHINES = re.compile(
+    r"[@#~].*|__macosx|lost\+found|\$recycle\.bin|system volume information|thumbs\.db|desktop\.ini", re.IGNORECASE
+)
+"""Synology (@eaDir, #recycle), QNAP (@Recycle), NetApp (~snapshot), macOS, ext4, Windows."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one song lies, not yet decoded: a `.stem.mp4` file, a folder with one sound file a stem, or ready-made pairs.
+
+    pairs: the npz files, where the song comes as pictures and has no sound.
+    """
+
+    name: str
+    split: str
+    path: Path
+    pairs: tuple[Path, ...] = ()
+
+    def files(self) -> list[Path]:
+        """All files that it is made of, as far as they are there."""
+        if self.pairs:
+            return [path for path in self.pairs if path.is_file()]
+        return [self.path] if self.path.is_file() else list(stem_files(self.path).values())
+
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(file.stat().st_size for file in self.files())
+
+    def stamp(self) -> str:
+        """Changes when the song does: a digest of its title, and of name, size and time of change of its files."""
+        states = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files()]
+        return digest([self.name, states])
+
+
+def stem_files(folder: Path) -> dict[str, Path]:
+    """The sound file of each stem found in the folder of one song; none where it can't be looked into.
+
+    Letters may be large or small, as in Drums.WAV; a name as it is written in `STEMS` comes first, and wav before flac.
+    """
+    here = {path.name: path for path in _inside(folder)}
+    alike = {name.lower(): path for name, path in sorted(here.items(), reverse=True)}
+    found: dict[str, Path] = {}
+    for stem in STEMS:
+        for name in (f"{stem}{suffix}" for suffix in (".wav", ".flac")):
+            file = here.get(name) or alike.get(name)
+            if stem not in found and file is not None and file.is_file():
+                found[stem] = file
+    return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where it can't be looked into: opening the song says so, and the others go on."""
+    with contextlib.suppress(PermissionError, FileNotFoundError, NotADirectoryError):
+        return sorted(folder.iterdir())
+    return []
+
+
+def contents(folder: Path, most: int = 6) -> str:
+    """What is in a folder, for people who look for songs in it."""
+    names = [path.name + ("/" if path.is_dir() else "") for path in _inside(folder) if not _is_left_by_a_machine(path)]
+    if not names:
+        return "it is empty"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"it has {', '.join(names[:most])}{more}"
+
+
+def _is_left_by_a_machine(path: Path) -> bool:
+    """Hidden things, and what file servers and file managers put beside what people put there."""
+    if path.name.startswith("."):
+        return True
+    return bool(_LEFT_BY_MACHINES.fullmatch(path.name)) and not any(map(_is_sound, [path, *_inside(path)]))
+
+
+def _is_sound(path: Path) -> bool:
+    return path.suffix.lower() in _SOUNDS and not path.name.startswith(".")
+
+
+def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
+    """All songs under `root`/train, `root`/valid and `root`/test, however their letters are written.
+
+    A folder without a stem is one too: it is named when it is opened.
+
+    Args:
+        split_by_title: the songs lie in `root` itself; see `testing_titles`.
+
+    Raises:
+        ValueError: no such folder, no song in it, or a name that is not UTF-8; the message says what is expected, and what
+            was found.
+    """
+    _check_utf8(root)
+    if not root.is_dir():
+        raise ValueError(f"no folder {root}: --data names the folder of MUSDB18, or one laid out like it ({LAYOUT})")
+    folders = _split_folders(root)
+    if split_by_title:
+        if folders:
+            names = ", ".join(f"{path.name}/" for path in folders.values())
+            raise ValueError(f"{root} has {names}: its songs are split already, leave out --data.split-by-title")
+        songs = _songs_in(root, "train")
+        testing = testing_titles([song.name for song in songs])
+        songs = [replace(song, split="test") if song.name in testing else song for song in songs]
+    else:
+        songs = [song for split, folder in folders.items() for song in _songs_in(folder, split)]
+    if not any(song.files() for song in songs):
+        raise ValueError(f"no song in {root}: expected {LAYOUT}; {_found_instead(root, folders, songs)}")
+    return songs
+
+
+def is_split(root: Path) -> bool:
+    """Whether a folder has folders of splits, or is none at all, which `list_songs` says."""
+    return not root.is_dir() or bool(_split_folders(root))
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """The folders of the splits that there are; `Train/` is one too."""
+    found: dict[str, Path] = {}
+    inside = {path.name: path for path in sorted(root.iterdir()) if path.name.lower() in SPLITS and path.is_dir()}
+    for split in ("train", "test", "valid"):
+        there = [path for name, path in inside.items() if name.lower() == split]
+        if len(there) > 1:
+            raise ValueError(f"{there[0]} and {there[1]} are both folders of {split} songs: put them into one")
+        if there:
+            found[split] = there[0]
+    return found
+
+
+def _songs_in(folder: Path, split: str) -> list[Source]:
+    songs, loose = [], []
+    for path in sorted(folder.iterdir()):
+        if _is_left_by_a_machine(path):
+            continue
+        _check_utf8(path)
+        if path.is_dir():
+            pairs = () if stem_files(path) else tuple(_with_suffix(path, PAIRS_SUFFIX))
+            for pair in pairs:
+                _check_utf8(pair)
+            songs.append(Source(path.name, split, path, pairs))
+        elif path.name.lower().endswith(SUFFIX):
+            songs.append(Source(path.name[: -len(SUFFIX)], split, path))
+        elif path.name.lower().endswith(PAIRS_SUFFIX):
+            loose.append(path)
+    return songs + [Source(name, split, folder, pairs) for name, pairs in _by_song(loose).items()]
+
+
+def _with_suffix(folder: Path, suffix: str) -> list[Path]:
+    return [path for path in _inside(folder) if path.name.lower().endswith(suffix) and not path.name.startswith(".")]
+
+
+def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) -> str:
+    """Why there is no song, as far as it can be seen."""
+    if songs:
+        return f"of {songs[0].path} {contents(songs[0].path)}: mp3 and the like must be written as wav or flac first"
+    if folders:
+        return "; ".join(f"of {path} {contents(path)}" for path in folders.values())
+    if root.name.lower() in SPLITS:
+        return f"if {root} is the folder of one split, name the one above it, {root.parent}"
+    if here := [song.name for song in _songs_in(root, "train") if song.files()]:
+        some = ", ".join(here[:3]) + (" ..." if len(here) > 3 else "")
+        offer = "--data.split-by-title takes about every fifth for test/ by a hash of its title"
+        return f"{len(here)} songs lie in {root} itself ({some}): sort them into these folders, or {offer}"
+    if deeper := [path for path in _inside(root) if {inside.name.lower() for inside in _inside(path)} & set(SPLITS)]:
+        return f"name {deeper[0]}, which has such folders"
+    return contents(root)
+
+
+def overlooked(root: Path, split_by_title: bool = False) -> list[Path]:
+    """What lies where songs are looked for, seems to be one, and is none: it is said, so that nothing is missed in silence."""
+    folders = [root] if split_by_title else list(_split_folders(root).values())
+    loose = [path for folder in folders for path in _inside(folder) if path.is_file() and _is_sound(path)]
+    found = [path for path in loose if not path.name.lower().endswith(SUFFIX)]
+    if not split_by_title:
+        others = [path for path in _inside(root) if path not in folders and not _is_left_by_a_machine(path)]
+        found += [path for path in others if any(map(_is_song, [path, *_inside(path)]))]
+    return found
+
+
+def _is_song(path: Path) -> bool:
+    return bool(stem_files(path)) or path.name.lower().endswith(SUFFIX)
+
+
+def _check_utf8(path: Path) -> None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(path)
+        try:
+            name.decode()
+        except UnicodeDecodeError:
+            cure = "rename it (convmv does whole folders)"
+            raise ValueError(f"the file name {os.fsencode(path.name)!r} is not UTF-8: {cure}") from None
+        locale = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG") or "C"
+        raise ValueError(
+            f"the file name {name.decode()!r} has letters that the locale {locale!r} ({sys.getfilesystemencoding()}) lacks: "
+            "set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+        ) from None
+
+
+def find_songs(root: Path, split_by_title: bool = False) -> list[Source]:
+    """All songs sorted by split and name, as `list_songs` finds them; without a folder valid/ part of train becomes valid.
+
+    Raises:
+        ValueError: see `list_songs`; or musdb, which knows the validation songs of MUSDB18, is not installed.
+    """
+    songs = list_songs(root, split_by_title)
+    if not any(song.split == "valid" for song in songs):
+        valid = validation_titles([song.name for song in songs if song.split == "train"])
+        songs = [replace(s, split="valid") if s.split == "train" and s.name in valid else s for s in songs]
+    return sorted(songs, key=lambda song: (SPLITS.index(song.split), song.name, song.path))
+
+
+def _by_song(pairs: list[Path]) -> dict[str, tuple[Path, ...]]:
+    """Loose npz files of one folder by song: what stands before the number at the end of a name, else the folder's name."""
+    songs: dict[str, list[Path]] = {}
+    for path in pairs:
+        name = path.name[: -len(PAIRS_SUFFIX)]
+        songs.setdefault(re.sub(r"[\s._-]*\d+$", "", name) or path.parent.name, []).append(path)
+    return {name: tuple(sorted(paths)) for name, paths in songs.items()}
+
+
+def testing_titles(titles: list[str]) -> set[str]:
+    """Which songs of a folder without splits are for tests: by hash of the title, at least one of several and never all.
+
+    The hash decides each title by itself, so that adding songs moves none, unless it gave none, or all.
+    """
+    places = {title: hashlib.sha256(f"test\0{title}".encode()).digest()[0] for title in titles}
+    order = sorted(places, key=lambda title: (places[title], title))
+    count = sum(place < 256 * TEST_SHARE for place in places.values())
+    return set(order[: min(max(count, 1), len(order) - 1)])
+
+
+def validation_titles(titles: list[str]) -> set[str]:
+    """Which training songs are held out for validation: MUSDB18's own 14 if all are there, else by hash of the title.
+
+    The hash decides each title by itself, so that adding songs moves none. Where it would take all, it takes none.
+    """
+    known = set(musdb_settings()["validation_tracks"])
+    if known <= set(titles):
+        return known
+    return validation_by_hash(titles)
+
+
+def validation_by_hash(titles: list[str]) -> set[str]:
+    """`validation_titles` of songs that are not all of MUSDB18's; needs no package."""
+    taken = {title for title in titles if hashlib.sha256(title.encode()).digest()[0] < 256 * VALID_SHARE}
+    return taken if taken < set(titles) else set()
+
+
+def _installed(package: str) -> Path | None:
+    """Folder of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(package)
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
+
+
+@functools.cache
+def musdb_settings() -> dict:  # type: ignore[type-arg]
+    """musdb's own `mus.yaml`: stem order and validation titles. `import musdb` raises where ffmpeg is missing.
+
+    Raises:
+        ValueError: musdb is not installed.
+    """
+    package = _installed("musdb")
+    if package is None:
+        raise ValueError("the package musdb is not installed: pip install 'p2p_dist[run]'")
+    settings = yaml.safe_load((package / "configs" / "mus.yaml").read_text(encoding="utf-8"))
+    assert isinstance(settings, dict)
+    return settings
+
+
+def excerpt_file() -> Path:
+    """The six-second excerpt inside stempeg.
+
+    Raises:
+        ValueError: stempeg is not installed, or came without it.
+    """
+    package = _installed("stempeg")
+    if package is None or not (package / "data" / EXCERPT).is_file():
+        raise ValueError(
+            "the example song is part of the package stempeg, which is missing: name a folder of songs with --data"
+        )
+    return package / "data" / EXCERPT

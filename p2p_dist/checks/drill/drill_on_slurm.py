@@ -1,0 +1,115 @@
+"""The drill as jobs of a cluster: small trainings that Slurm, not this machine, stops in every way that a user can ask for."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2p_dist.checks.drill import drill
+from p2p_dist.common import console
+from p2p_dist.data import dataset as datasets
+from p2p_dist.jobs import begin_run, site, stages, status
+from p2p_dist.jobs.slurm import query, queueing, specs
+from p2p_dist.run import rundir
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import config
+
+WAYS = (
+    ("a signal (scancel --signal=USR2)", ("scancel", "--signal=USR2", "JOB")),
+    ("a requeue from outside (scontrol requeue)", ("scontrol", "requeue", "JOB")),
+    ("the death of its processes (scancel --signal=KILL of the step)", ("scancel", "--signal=KILL", "JOB.0")),
+    ("its end (scancel), and another launch", ("scancel", "JOB")),
+)
+
+BACK_AT_ONCE = 5.0
+"""Seconds after which a requeued job is let go; Slurm would keep it back for two minutes."""
+
+
+@dataclass
+class Stopped:
+    """One training that is stopped once, by `command`; what became of it so far."""
+
+    name: str
+    command: tuple[str, ...]
+    run: RunDir
+    job: str
+    done: bool = False
+    saved: int = 0
+    let_go: float = 0.0
+
+
+def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patience: float) -> int:
+    """Train once undisturbed and once for each way, side by side; print a table.
+
+    Args:
+        settings: of all of them. patience: seconds to wait for the cluster, in all.
+
+    Returns:
+        exit code: 0 all came back exactly, 1 some did not.
+
+    Raises:
+        ValueError: Slurm would refuse the jobs; nothing was queued.
+        OSError: a job failed undisturbed, Slurm can't be asked, or it took longer than `patience`.
+    """
+    place.check_images(settings.resources)
+    root, end = rundir.runs_root() / "drill", time.monotonic() + patience
+    dataset = datasets.dataset_name(songs, settings.data)
+    undisturbed = RunDir(root / "runs" / "undisturbed")
+    begin_run.begin(undisturbed, settings, dataset)
+    for stage in ("preprocess", "train"):
+        job = _queue(stage, undisturbed, settings, place)
+        console.say(f"undisturbed: {stage} is job {job}")
+        while stage in query.queued_jobs(undisturbed):
+            _wait(end, 1.0)
+        if stages.is_done(stage, undisturbed) is None:
+            raise OSError(f"{stage} failed without being disturbed: see {undisturbed.slurm / stage}")
+    trainings = []
+    for number, (name, command) in enumerate(WAYS):
+        run = RunDir(root / "runs" / f"stopped-{number}")
+        begin_run.begin(run, settings, dataset)
+        trainings.append(Stopped(name, command, run, _queue("train", run, settings, place)))
+        console.say(f"{number + 1} of {len(WAYS)}, to be stopped by {name}: job {trainings[-1].job}")
+    assert settings.train.steps is not None
+    while left := [one for one in trainings if not _is_over(one, settings, place)]:
+        for one in left:
+            if not one.done and drill.saved(one.run) >= settings.train.steps // 4:
+                one.saved, one.done = drill.saved(one.run), True
+                query.ask(*(word.replace("JOB", one.job) for word in one.command))
+                console.say(f"stopped by {one.name}: step {one.saved} was saved")
+        _wait(end, 0.2)
+    rows = [("stopped by", "starts", "saved before", "came back")]
+    for one in trainings:
+        answer = drill.difference(one.run, undisturbed) if one.done else "it ended too soon to be stopped"
+        if answer == drill.OTHER_WEIGHTS and place.gpus_per_node:
+            answer = "with the same batches; GPUs add up in any order"
+        rows.append((one.name, str(len(status.attempts(one.run))), f"step {one.saved}", answer or "exactly"))
+    drill.show(rows)
+    console.say(f"\nlogs: {root}")
+    return console.DONE if all(row[-1] == "exactly" or "same batches" in row[-1] for row in rows[1:]) else console.FAILED
+
+
+def _queue(stage: str, run: RunDir, settings: config.Config, place: site.Site) -> str:
+    (job,) = specs.jobs(run, settings, place, (stage,))
+    return queueing.queue_check(job, place)
+
+
+def _is_over(one: Stopped, settings: config.Config, place: site.Site) -> bool:
+    """Whether it came to its end. What Slurm has requeued is let go, what is no longer queued is launched again."""
+    queued = query.queued_jobs(one.run).get("train")
+    if queued is None:
+        if stages.is_done("train", one.run) is not None:
+            return True
+        one.job = _queue("train", one.run, settings, place)
+    elif queued.reason == "BeginTime":
+        if one.let_go == 0.0:
+            one.let_go = time.monotonic() + BACK_AT_ONCE
+        elif time.monotonic() > one.let_go:
+            query.ask("scontrol", "update", f"jobid={queued.number}", "StartTime=now")
+    return False
+
+
+def _wait(end: float, seconds: float) -> None:
+    if time.monotonic() > end:
+        raise OSError("the cluster did not come to it in time: look with squeue, then try again, or with more --patience")
+    time.sleep(seconds)

@@ -1,0 +1,38 @@
+"""Where a check (launch/check.py) keeps its own runs and shards: one check of a kind at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from p2p_dist.common import files
+from p2p_dist.jobs.slurm import query
+from p2p_dist.run import rundir
+from p2p_dist.run.lock import Owner
+from p2p_dist.run.rundir import RunDir
+
+
+@contextmanager
+def check_folder(name: str) -> Iterator[Path]:
+    """Yield the folder of the check `name`, owned until it ends; the runs of an earlier one are removed.
+
+    Raises:
+        ValueError: a run of the user's has this name, or such a check goes on: here, or as jobs that Slurm still has.
+        OSError: an earlier one queued jobs, and Slurm can't be asked for them.
+    """
+    root = rundir.runs_root() / name
+    if RunDir(root).config.exists():
+        raise ValueError(f"{root} is a run of yours, and the check {name} keeps its trainings there: rename that run first")
+    # Jobs outlive who queued them: behind a launcher that is gone they still read what lies here.
+    if any(root.glob("runs/*/slurm")) and (left := query.jobs_within(root)):
+        told = "; ".join(f"job {job.number}, {job.state.lower()}" for job in left)
+        drop = " ".join(job.number for job in left)
+        raise ValueError(
+            f"the check {name} is queued or running already ({told}) and works in {root}: let it end, or drop it with "
+            f"scancel {drop}, then type this again"
+        )
+    with closing(Owner(root, f"the check {name} is running", f"it works in {root}")):
+        files.remove_tree(root / "runs")
+        (root / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
+        yield root

@@ -1,0 +1,1 @@
+"""One short job that looks at all that a training will need."""

@@ -1,0 +1,208 @@
+"""What every process of a preflight looks at: all that a training will need, where a training would run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from p2p_dist import __version__
+from p2p_dist.checks.preflight.torch_names import missing, used
+from p2p_dist.checks.report import FAILED, NONE, OK, Finding
+from p2p_dist.common import console, files, records
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings.config import Config
+from p2p_dist.train import distributed
+
+LISTENING = 30.0
+"""Seconds that each process waits for a signal."""
+
+
+def preflight(run: RunDir, settings: Config, heard: list[int]) -> int:
+    """All checks of one process; writes its findings.
+
+    Args:
+        heard: takes up the signals that come.
+
+    Returns:
+        exit code: 0 nothing failed, 1 something did.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    expected = records.read(run.results / "plan.json", {"gpus": records.COUNT})["gpus"]
+    found = [
+        limited("python path", 30, lambda: check_python(run)),
+        limited("torch", 60, lambda: check_torch(expected)),
+        limited("torch names", 60, check_names),
+        limited("devices", 60, lambda: check_devices(expected)),
+        limited("caches", 30, check_caches),
+        limited("data", 60, lambda: check_data(run, settings)),
+        limited("disk", 120, lambda: check_disk(run)),
+        *check_network(run),
+        check_signals(run, rank, heard),
+    ]
+    files.write_json(run.results / f"rank-{rank}.json", [dataclasses.asdict(one) for one in found])
+    return console.FAILED if any(one.state == FAILED for one in found) else console.DONE
+
+
+def limited(check: str, seconds: float, body: Callable[[], Finding]) -> Finding:
+    """A check that must answer in time, whatever it raises."""
+    answer: list[Finding] = []
+    host = os.uname().nodename
+
+    def run() -> None:
+        try:
+            answer.append(body())
+        except Exception as error:  # of any library: the other checks are still worth seeing
+            text = console.describe(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+            answer.append(Finding(check, FAILED, f"{host}: {text.splitlines()[0]}", "the job's logs say more"))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    late = Finding(check, FAILED, f"{host}: no answer in {seconds:.0f} s", "ask again on other nodes")
+    return answer[0] if answer else late
+
+
+def check_python(run: RunDir) -> Finding:
+    """The program must be the run's own copy, and nothing of the host may come before what the image has."""
+    entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(":") if entry]
+    if further := [entry for entry in entries if Path(entry).resolve() != run.code.resolve()]:
+        todo = "take PYTHONPATH out of the site's environment file and of what it loads (module load cray-python sets it)"
+        return Finding("python path", FAILED, f"PYTHONPATH brings the host's {', '.join(further)} in", todo)
+    ours = Path(__file__).resolve()
+    if not ours.is_relative_to(run.code.resolve()):
+        return Finding("python path", FAILED, f"p2p_dist comes from {ours.parents[3]}", f"it should come from {run.code}")
+    return Finding("python path", OK, f"p2p_dist {__version__} from {run.code}")
+
+
+def _is_standin() -> bool:
+    """Whether the image says that it only stands in for one with GPUs: that of the tests."""
+    labels = Path("/.singularity.d/labels.json")
+    return labels.is_file() and records.read(labels, {str: None}).get("p2p.standin") == "1"
+
+
+def check_torch(expected: int) -> Finding:
+    """It must be one for GPUs where the site has them."""
+    built = "CPUs only"
+    if torch.version.hip or torch.version.cuda:
+        built = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
+    text = f"torch {torch.__version__} for {built}"
+    if not expected or built != "CPUs only":
+        return Finding("torch", OK, text)
+    if _is_standin():
+        return Finding("torch", OK, f"{text} (the image stands in for one with ROCm)")
+    todo = "build the image from LUMI's, see containers/README.md"
+    return Finding("torch", FAILED, f"{text}, and the site's nodes have {expected} GPUs each", todo)
+
+
+def check_names() -> Finding:
+    """All that the program calls of torch."""
+    names = used()
+    if absent := missing(names):
+        return Finding("torch names", FAILED, f"this torch does not have {', '.join(absent)}", "torch 2.9 or newer is needed")
+    return Finding("torch names", OK, f"all {len(names)} names of torch that the program uses")
+
+
+def check_devices(expected: int) -> Finding:
+    """As many as the site says."""
+    count = torch.cuda.device_count()
+    if not torch.version.hip and not torch.version.cuda:
+        return Finding("devices", NONE, "this torch computes on the CPU")
+    if expected and count != expected:
+        todo = "look at the partition, gpus_per_node of the site and ROCR_VISIBLE_DEVICES; another node may be whole"
+        return Finding("devices", FAILED, f"{os.uname().nodename} has {count} of {expected} GPUs", todo)
+    if not count:
+        return Finding("devices", NONE, "no GPU here, and none is expected")
+    return Finding("devices", OK, f"{count} x {torch.cuda.get_device_name(0)} a node")
+
+
+def check_caches() -> Finding:
+    """MIOpen compiles into a folder of each process."""
+    folder = os.environ.get("MIOPEN_USER_DB_PATH")
+    if folder is None:
+        return Finding("caches", NONE, "no cache of MIOpen is set")
+    try:
+        probe = Path(folder) / f".probe-{files.writer()}"
+        files.write_bytes(probe, b"x")
+        probe.unlink()
+    except OSError as error:
+        todo = "let MIOPEN_USER_DB_PATH name a folder of the node's own that can be written, as hpc/env/lumi.sh does"
+        return Finding("caches", FAILED, f"the cache of MIOpen: {error.strerror}: {folder}", todo)
+    return Finding("caches", OK, f"the cache of MIOpen can be written: {folder}")
+
+
+def check_data(run: RunDir, settings: Config) -> Finding:
+    """Runs, shards and songs must be visible from the node, in the container."""
+    songs = [Path(settings.data.root)] if settings.data.root else []
+    for folder in (run.code, run.path.parent.parent / "shards", *songs):
+        if not folder.is_dir() or (folder in songs and not any(folder.iterdir())):
+            todo = "put it on a file system of all nodes, or add it to container_binds"
+            return Finding("data", FAILED, f"{os.uname().nodename} does not see {folder}", todo)
+    further = f", and the songs in {songs[0]}" if songs else " (songs: name them with --data)"
+    return Finding("data", OK, f"runs and shards are seen{further}")
+
+
+def check_disk(run: RunDir, size: int = 64 << 20, least: int = 5 << 30) -> Finding:
+    """Write `size` bytes and look for `least` left: a quota that is used up shows only in writing."""
+    probe = run.results / f"probe-{os.environ.get('RANK', '0')}"
+    begun = time.monotonic()
+    try:
+        files.write_bytes(probe, os.urandom(1 << 20) * (size >> 20))
+    finally:
+        probe.unlink(missing_ok=True)
+    rate = size / (time.monotonic() - begun) / 1e6
+    free = os.statvfs(run.path)
+    space = free.f_bavail * free.f_frsize
+    if space < least or (free.f_files and free.f_ffree < 10_000):
+        left = f"{space / 1e9:.1f} GB and {free.f_ffree} files are left at {run.path}"
+        return Finding("disk", FAILED, left, "free some, or name another folder with $P2P_RUNS")
+    return Finding("disk", OK, f"{size >> 20} MB written at {rate:.0f} MB/s, {space / 1e9:.0f} GB free, no quota in the way")
+
+
+def check_network(run: RunDir) -> list[Finding]:
+    """All processes add up numbers together: how fast, and over which plugin of the network."""
+    log = run.results / f"nccl-{os.environ.get('RANK', '0')}.log"
+    os.environ |= {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_FILE": str(log), "NCCL_DEBUG_SUBSYS": "INIT,NET"}
+
+    def reduce() -> Finding:
+        ranks, message = distributed.start(run.meeting)
+        if ranks.world_size == 1:
+            return Finding("all-reduce", NONE, "one process has nobody to talk to: ask again with --nodes 2")
+        measured = distributed.all_reduce_speed(ranks)
+        what = f"{measured.size / 1e6:.0f} MB in {measured.seconds * 1e3:.1f} ms, {measured.bus / 1e9:.2f} GB/s each"
+        text = f"{ranks.world_size} processes on {ranks.device.type}: {what}" + (f"; {message}" if message else "")
+        return Finding("all-reduce", OK, text)
+
+    reduced = limited("all-reduce", 180, reduce)
+    if reduced.state == FAILED:
+        todo = "see NCCL_SOCKET_IFNAME and NCCL_NET_GDR_LEVEL in hpc/env/lumi.sh; ask again on other nodes"
+        return [dataclasses.replace(reduced, todo=todo), Finding("network", NONE, "nothing was sent")]
+    if reduced.state == NONE or not torch.cuda.is_available():
+        return [reduced, Finding("network", NONE, "no plugin: gloo over TCP" if reduced.state == OK else "nothing was sent")]
+    if int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) == 1:
+        return [reduced, Finding("network", NONE, "one node needs none: ask again with --nodes 2")]
+    text = log.read_text(errors="replace") if log.is_file() else ""
+    plugin = re.search(r"(NET/OFI|Libfabric|NET/IB)[^\n]*", text, re.IGNORECASE)
+    if plugin is None:
+        todo = "the image needs aws-ofi-rccl, and its libfabric the node's libcxi (container_binds)"
+        return [reduced, Finding("network", FAILED, "RCCL found no plugin for the network and uses TCP", todo)]
+    return [reduced, Finding("network", OK, plugin.group(0).strip()[:80])]
+
+
+def check_signals(run: RunDir, rank: int, heard: list[int]) -> Finding:
+    """What Slurm sends must reach Python: whoever queued the job sends it once all processes listen."""
+    (run.results / f"listening-{rank}").touch()
+    end = time.monotonic() + LISTENING
+    while not heard and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(1)  # schedulers and container runtimes each send their own
+    if not heard:
+        todo = "nothing may stay between srun and Python: each script on the way ends in exec"
+        return Finding("signals", FAILED, f"no signal came within {LISTENING:.0f} s", todo)
+    return Finding("signals", OK, f"USR2 reaches Python ({len(heard)} times for one that was sent)")

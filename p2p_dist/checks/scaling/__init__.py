@@ -1,0 +1,1 @@
+"""The same short training at several sizes: how speed grows with nodes."""

@@ -1,0 +1,295 @@
+"""How the speed of a training grows with nodes: weak and strong scaling, measured, beside a model with the measured inputs.
+
+Weak: each process keeps its share of the batch, the global batch grows. Strong: the global batch stays, shares shrink. What
+each process measures is in train/scaling.py: several times each way, of which the median counts. On one machine, which may
+have other work at any moment, all sizes are measured once upwards and once downwards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.checks.folder import check_folder
+from p2p_dist.common import console, files, linux, records
+from p2p_dist.common.records import COUNT, Maybe
+from p2p_dist.data import dataset as datasets
+from p2p_dist.jobs import begin_run, child, example, packages, site
+from p2p_dist.jobs.slurm import query, queueing, specs
+from p2p_dist.run import rundir
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import presets
+from p2p_dist.settings.config import Resources
+
+WAYS = ("weak", "strong")
+
+WINDOW = 0.16
+"""Share of a step in which gradients travel unseen: most are ready when two thirds of the generator's backward are done, and
+that backward is about half of the step's arithmetic."""
+
+SCATTER = 1.25
+"""Highest by lowest of the measurements of one row, from which on they are said to scatter."""
+
+
+def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Path | None) -> int:
+    """Measure every size and print the table; the plot and the numbers lie in the folder `scaling` of the runs.
+
+    Args:
+        nodes: numbers of nodes, as `1,2,4`.
+
+    Returns:
+        exit code: 0 every size was measured, 1 some were not.
+
+    Raises:
+        ValueError: no such preset or numbers, Slurm would refuse a job, or another scaling is queued or running.
+        OSError: Slurm can't be asked, or preprocessing failed.
+    """
+    try:
+        sizes = sorted({int(part) for part in nodes.split(",")})
+    except ValueError:
+        raise ValueError(f"--nodes {nodes}: write numbers of nodes as in 1,2,4,8") from None
+    if not sizes or sizes[0] < 1 or steps < 1:
+        raise ValueError(f"--nodes {nodes} --steps {steps}: at least one node and one step")
+    where = site.resolve(resources.cluster)
+    place = site.load(where, resources.site)
+    if where == "local":
+        packages.check_packages()
+    else:
+        place.check_images(resources)
+    if songs is None:
+        songs = example.example_folder()
+        example.lay_out_example(songs)
+    base = presets.preset(preset)
+    resources = dataclasses.replace(resources, max_requeues=0, max_crash_restarts=0)
+    # The share of a process is that of the preset's batch on the smallest size: there weak and strong are one.
+    smallest = sizes[0] * place.processes_per_node(resources)
+    share = max(1, base.train.global_batch_size // smallest)
+    with check_folder("scaling") as root:
+        runs = []
+        for size in sizes:
+            settings = dataclasses.replace(
+                base,
+                resources=dataclasses.replace(resources, nodes=size),
+                data=dataclasses.replace(base.data, root=str(songs)),
+                evaluate=dataclasses.replace(base.evaluate, allow_overlap=True),  # of the example, which has one song
+                train=dataclasses.replace(base.train, epochs=None, steps=steps),
+            )
+            run = RunDir(root / "runs" / f"nodes-{size}")
+            begin_run.begin(run, settings, datasets.dataset_name(songs, settings.data))
+            files.write_json(run.path / "plan.json", {"share": share, "global_batch": share * smallest})
+            runs.append(run)
+        if where == "local":
+            _here(runs)
+        else:
+            _on_slurm(runs, place)
+        return report(root, runs)
+
+
+def _here(runs: list[RunDir]) -> None:
+    cores, load = linux.usable_cores(), os.getloadavg()[0]
+    if load > cores / 2:
+        console.complain(
+            f"warning: this machine is busy (load {load:.1f}, {cores} cores): what is measured beside other work scatters"
+        )
+    console.say(f"one machine plays all nodes: its {cores} cores are shared, so efficiency here says nothing of a cluster's")
+    _run_here("preprocess", runs[0], 0)
+    for number, run in enumerate([*runs, *reversed(runs)] if len(runs) > 1 else runs, 1):
+        _run_here("scaling", run, number)
+        _say_measured(run)
+
+
+def _run_here(stage: str, run: RunDir, number: int) -> None:
+    log = run.logs / f"{stage}.log"
+    console.say(f"{stage}, {run.path.name}: log {log}")
+    code = child.start(stage, run, f"scaling.{os.getpid()}.{run.path.name}.{number}", log).wait()
+    if code and stage == "preprocess":
+        raise OSError(5, "preprocessing failed", str(log))
+
+
+def _say_measured(run: RunDir) -> None:
+    """The figures of a size as soon as they are there."""
+    if not (run.path / "scaling.json").is_file():
+        return
+    one = records.read(run.path / "scaling.json", MEASURED)
+    found = [f"{way} {one[way]['images_per_second']:.4g} images/s ({_range(one[way])})" for way in WAYS if one[way]]
+    console.say(f"{run.path.name}: {', '.join(found)}")
+
+
+def _range(way: dict[str, Any]) -> str:
+    """Lowest and highest of the measurements of a row."""
+    return f"{min(way['measured']):.4g} to {max(way['measured']):.4g}"
+
+
+def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
+    """Queue one job a size, behind that which preprocesses; say how they are until the last has ended."""
+    numbers: dict[str, str] = {}
+    before = None
+    for run, stage in ((runs[0], "preprocess"), *((run, "scaling") for run in runs)):
+        (job,) = specs.jobs(run, rundir.resolve(run), place, (stage,))
+        numbers[f"{stage}, {run.path.name}"] = number = queueing.queue_check(
+            job, place, f"afterok:{before}" if before else None
+        )
+        before = before or number
+    shown: dict[str, str] = {}
+    waiting = list(runs)
+    begun = time.monotonic()
+    while any(number in (states := query.job_states()) for number in numbers.values()):
+        for name, number in numbers.items():
+            if number in states and shown.get(name) != states[number]:
+                shown[name] = states[number]
+                console.say(f"{name}: {states[number]}, job {number}")
+        for run in [run for run in waiting if (run.path / "scaling.json").is_file()]:
+            waiting.remove(run)
+            _say_measured(run)
+        time.sleep(query.patience([states[number] for number in numbers.values() if number in states], begun))
+
+
+def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:
+    """Images per second that a model expects of a size, with what was measured: the smallest size and the all-reduce.
+
+    A process computes each image in the time that it takes on the smallest size. The generator's gradients then travel at
+    the measured rate, 2 (n - 1) / n of them, and what does not hide behind its backward is added to the step.
+
+    Args:
+        one: the numbers of this size. first: of the smallest. share: images of a process a step.
+    """
+    step = first["weak"]["batch"] / first["weak"]["images_per_second"]
+    travel = _travel(first)
+    # step = compute + max(0, travel - WINDOW x compute)
+    compute = step if travel <= WINDOW * step else max((step - travel) / (1 - WINDOW), 0.1 * step)
+    compute *= share * first["processes"] / first["weak"]["batch"]
+    return float(one["processes"] * share / (compute + max(0.0, _travel(one) - WINDOW * compute)))
+
+
+def _travel(one: dict[str, Any]) -> float:
+    """Seconds that the generator's gradients need between the processes."""
+    if one["all_reduce"] is None:
+        return 0.0
+    return float(one["gradient_bytes"] * 2 * (one["processes"] - 1) / one["processes"] / one["all_reduce"]["bus"])
+
+
+_WAY = {"batch": COUNT, "images_per_second": float, "measured": [float], "data_wait": float}
+MEASURED = {
+    "nodes": COUNT,
+    "processes": COUNT,
+    "device": str,
+    "precision": str,
+    "flops_per_image": float,
+    "gradient_bytes": COUNT,
+    "all_reduce": Maybe({"bus": float}),
+    "weak": Maybe(_WAY),
+    "strong": Maybe(_WAY),
+}
+"""Shape of scaling.json, see train/scaling.py."""
+
+
+def report(root: Path, runs: list[RunDir]) -> int:
+    """Print the table, write it and the numbers beside the plot; the exit code."""
+    found = [records.read(path, MEASURED) for run in runs if (path := run.path / "scaling.json").is_file()]
+    missing = [run for run in runs if not (run.path / "scaling.json").is_file()]
+    for run in missing:
+        logs = run.slurm / "scaling" if run.slurm.is_dir() else run.logs / "scaling.log"
+        console.complain(f"error: {run.path.name} was not measured; its logs: {logs}")
+    if not found:
+        return console.FAILED
+    first = found[0]
+    # The smallest size of each way: a batch that one size can't share out evenly has no strong row there.
+    base = {way: next((one for one in found if one[way] is not None), first) for way in WAYS}
+    head = ["nodes", "processes", "scaling", "batch", "images/s", "of so many", "lowest to highest", "efficiency", "model"]
+    head += ["data wait", "all-reduce"]
+    rows = [head]
+    notes: list[str] = []
+    for one in found:
+        for way in WAYS:
+            measured = one[way]
+            size = [str(one["nodes"]), str(one["processes"]), way]
+            if measured is None:
+                rows.append([*size, "-", "does not divide", *[""] * (len(head) - 5)])
+                continue
+            rate = measured["images_per_second"]
+            measured["efficiency"] = rate / base[way][way]["images_per_second"] * base[way]["processes"] / one["processes"]
+            measured["model"] = predict(one, first, measured["batch"] / one["processes"])
+            bus = f"{one['all_reduce']['bus'] / 1e9:.2f} GB/s" if one["all_reduce"] else "-"
+            cells = [str(measured["batch"]), f"{rate:.4g}", str(len(measured["measured"])), _range(measured)]
+            cells += [f"{measured['efficiency']:.0%}", f"{measured['model']:.4g}", f"{measured['data_wait']:.1%}", bus]
+            rows.append([*size, *cells])
+            notes += explain(one, base[way], way)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    rows.insert(1, ["-" * width for width in widths])
+    lines = ["| " + " | ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    about = (
+        f"{first['device']}, {first['precision']}, {first['flops_per_image'] / 1e9:.3g} GFLOP an image, "
+        f"{first['gradient_bytes'] / 1e6:.3g} MB of gradients a step"
+    )
+    table = "\n".join([about, "", *lines, *([""] if notes else []), *notes])
+    console.say(f"\n{table}\n")
+    files.write_text(root / "scaling.md", table + "\n")
+    files.write_json(root / "scaling.json", found)
+    console.say(f"numbers: {root / 'scaling.json'}")
+    if plot(root / "scaling.svg", found):
+        console.say(f"plot: {root / 'scaling.svg'}")
+    return console.FAILED if missing else console.DONE
+
+
+def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
+    """What must be said of a row, a line each: that its measurements scatter, and why its efficiency is over 100 %.
+
+    Args:
+        one: the numbers of a size, its efficiency among them. first: those of the size that it is compared with.
+    """
+    row, smallest = one[way], first[way]
+    name = f"{one['nodes']} nodes, {way}"
+    found = []
+    if max(row["measured"]) > SCATTER * min(row["measured"]):
+        found.append(
+            f"warning: {name}: measurements scatter ({_range(row)} images/s): something else runs there, or --steps are few; "
+            "measure again before you rely on them"
+        )
+    if round(row["efficiency"], 2) > 1:
+        share = one["processes"] / first["processes"]
+        if min(row["measured"]) <= share * max(smallest["measured"]):
+            why = "the measurements of this size and of the smallest overlap, so they differ by chance or by other work beside"
+        elif way == "strong":
+            why = "the smaller share of a process fits its caches better, or the smallest size had other work beside it"
+        else:
+            why = "the smallest size had other work beside it all the time, or was on slower nodes"
+        found.append(f"note: {name}: over 100 %: {why}")
+    return found
+
+
+def plot(path: Path, found: list[dict[str, Any]]) -> bool:
+    """Draw images per second against processes; False where matplotlib is not installed, as on a login node."""
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        console.say("no plot: matplotlib is not installed here")
+        return False
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 4))
+    for way, marker in zip(WAYS, "os", strict=True):
+        measured = [one for one in found if one[way] is not None]
+        numbers = [one["processes"] for one in measured]
+        rates = [one[way]["images_per_second"] for one in measured]
+        (line,) = axes.plot(numbers, rates, marker, label=f"{way}, measured")
+        lowest, highest = ([edge(one[way]["measured"]) for one in measured] for edge in (min, max))
+        axes.vlines(numbers, lowest, highest, colors=line.get_color())
+        axes.plot(numbers, [one[way]["model"] for one in measured], "--", color=line.get_color(), label=f"{way}, model")
+    first = found[0]
+    ideal = first["weak"]["images_per_second"] / first["processes"]
+    numbers = [one["processes"] for one in found]
+    axes.plot(numbers, [ideal * number for number in numbers], ":", color="gray", label="ideal")
+    axes.set(
+        xscale="log", yscale="log", xlabel="processes", ylabel="images/s", title=f"{first['device']}, {first['precision']}"
+    )
+    axes.set_xticks(numbers, [str(number) for number in numbers], minor=False)
+    axes.legend()
+    figure.tight_layout()
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="svg")
+    pyplot.close(figure)
+    return True

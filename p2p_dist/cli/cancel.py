@@ -1,0 +1,64 @@
+"""Stop a run's jobs in order: what waits is dropped, the training saves, and nothing queues itself again."""
+
+from __future__ import annotations
+
+import argparse
+
+from p2p_dist.common import console
+from p2p_dist.jobs import site, stages
+from p2p_dist.jobs.slurm import query
+from p2p_dist.run import rundir
+
+NOT_BEGUN = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+"""States of jobs, as squeue calls them, of which no process is there that could save something."""
+
+
+def main(arguments: list[str]) -> int:
+    """What `launch/cancel.py` does; its exit code."""
+    parser = argparse.ArgumentParser(prog="launch/cancel.py", description="Stop a run's Slurm jobs in order.")
+    parser.add_argument("run", help="name of the run")
+    run = rundir.find(parser.parse_args(arguments).run)
+    rundir.resolve(run)
+    if site.resolve("auto") == "local":
+        raise ValueError(f"no Slurm here: a run on this machine is stopped with Ctrl-C where it was started ({run.path})")
+    jobs: dict[tuple[str, str], set[str]] = {}  # an array has parts that run and parts that wait; a successor may wait beside
+    for stage, job in query.own_jobs(run):
+        jobs.setdefault((stage, job.number), set()).add(job.state)
+    if not jobs:
+        console.say(f"nothing of the run {run.path.name} is queued")
+        return console.DONE
+    query.forget(run)  # first: a job that stops just now must not come back
+    for stage in reversed(stages.STAGES):
+        for number, states in [(number, states) for (of, number), states in jobs.items() if of == stage]:
+            others = query.waiting_for_shards(run) if stage == "preprocess" else []
+            if others:
+                console.say(f"{stage}: job {number} goes on, for {', '.join(others)} with the same shards")
+                continue
+            began = states - NOT_BEGUN
+            if not began:
+                _scancel(number)
+                console.say(f"{stage}: job {number} dropped")
+                continue
+            if "PENDING" in states:
+                _scancel("--state=PENDING", number)
+                console.say(f"{stage}: job {number}: what waits of it dropped")
+            if began == {"COMPLETING"}:
+                console.say(f"{stage}: job {number} is just ending")
+                continue
+            # What is suspended hears nothing, and would die of a plain scancel without having saved.
+            if "SUSPENDED" in began and query.ask("scontrol", "resume", number).returncode:
+                console.say(f"{stage}: job {number} is suspended, and only an operator may resume it: then it saves and stops")
+                continue
+            if "STOPPED" in began:
+                _scancel("--signal=CONT", number)
+            # A signal reaches the processes of the job alone; its batch shell lives to write down how they ended.
+            _scancel("--signal=USR2", *(["--state=RUNNING"] if "PENDING" in states else []), number)
+            console.say(f"{stage}: job {number} asked to save and stop")
+    console.say("what was saved is good; to go on, type the launch command again")
+    return console.DONE
+
+
+def _scancel(*words: str) -> None:
+    asked = query.ask("scancel", *words)
+    if asked.returncode:
+        raise OSError(5, asked.stderr.strip(), "scancel")

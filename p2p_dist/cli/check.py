@@ -1,0 +1,82 @@
+"""What `launch/check.py` does: check a machine or a cluster, before it is trusted with a long training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from p2p_dist.settings.config import Resources, Where
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """One short job where a training would run: looks at all that it will need, and says what to do."""
+
+    data: str | None = None
+    """folder of songs that the job should see"""
+    resources: Annotated[Resources, tyro.conf.arg(name="")] = field(default_factory=lambda: Resources(time="0:10:00"))
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The same short training at several sizes: how speed grows with nodes, beside what a model says."""
+
+    nodes: str = "1,2"
+    """numbers of nodes, as in 1,2,4,8"""
+    steps: int = 30
+    """that are measured at each size"""
+    preset: str = "default"
+    """settings of the training: tiny or small on a laptop, default or thesis on GPUs"""
+    data: str | None = None
+    """folder of songs (default: a 6-second example)"""
+    where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=Where)
+    processes_per_node: int | None = None
+    """training processes on a node"""
+    time: str = "0:20:00"
+    """time limit of each job"""
+
+
+@dataclass(frozen=True)
+class Drill:
+    """Small trainings, stopped in each way that there is: each must come back exactly."""
+
+    processes: int = 2
+    """on this machine: that train together"""
+    data: str | None = None
+    """folder of songs (default: a 6-second example)"""
+    steps: int | None = None
+    """of a training (default: 60, on a cluster 400)"""
+    nodes: int = 2
+    """on a cluster: of a training"""
+    where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=lambda: Where(cluster="local"))
+    patience: float = 24.0
+    """on a cluster: hours to wait for it"""
+
+
+Asked = (
+    Annotated[Preflight, tyro.conf.subcommand("preflight")]
+    | Annotated[Scaling, tyro.conf.subcommand("scaling")]
+    | Annotated[Drill, tyro.conf.subcommand("drill")]
+)
+
+
+def main(arguments: list[str]) -> int:
+    """What `launch/check.py` does; its exit code."""
+    asked = tyro.cli(Asked, prog="launch/check.py", args=arguments)
+    songs = Path(asked.data).expanduser().absolute() if asked.data else None
+    if isinstance(asked, Preflight):
+        from p2p_dist.checks.preflight.preflight import preflight
+
+        return preflight(asked.resources, songs)
+    if isinstance(asked, Scaling):
+        from p2p_dist.checks.scaling.scaling import scaling
+
+        resources = Resources(**asdict(asked.where), processes_per_node=asked.processes_per_node, time=asked.time)
+        return scaling(asked.nodes, asked.steps, asked.preset, resources, songs)
+    from p2p_dist.checks.drill.drill import drill
+
+    resources = Resources(**asdict(asked.where), nodes=asked.nodes, time="30")
+    return drill(resources, asked.processes, asked.steps, songs, asked.patience * 3600)

@@ -1,0 +1,284 @@
+"""The launcher: settle the settings, then run the stages here or queue them on Slurm."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import itertools
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from p2p_dist import __version__
+from p2p_dist.common import console
+from p2p_dist.jobs import begin_run, dry_run, example, fits, local, packages, site, status
+from p2p_dist.jobs.slurm import queueing
+from p2p_dist.run import rundir, snapshot
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import presets
+from p2p_dist.settings.config import Config
+
+
+@dataclass(frozen=True)
+class Command:
+    """Preprocess songs, train, evaluate every checkpoint, write a page to listen to.
+
+    Without --data a 6-second example song shows the way. Typed again, it goes on where it stopped.
+    """
+
+    run: str | None = None
+    """name of the run, a folder in ./runs or $P2P_RUNS (default: task and preset)"""
+    preset: str | None = None
+    """demo, tiny, small (a CPU), default (GPUs) or thesis (default: demo without --data, default with it)"""
+    config: Path | None = None
+    """YAML file with any part of the settings; over the preset, under the flags"""
+    dry_run: bool = False
+    """print the stages, the Slurm scripts, the settings and the most GPU-hours they can take; start nothing"""
+    wait: bool = False
+    """on Slurm: stay and say how the jobs are until the last has ended"""
+    yes: bool = False
+    """train without GPUs on a cluster that has some, where the site's file asks for none"""
+    sweep: tuple[str, ...] = ()  # for --help: it is taken out of the command line before, see split_sweep
+    """one run for each combination of values: train.seed=0,1,2 train.learning-rate=1e-4,2e-4"""
+    settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+
+def main(arguments: list[str]) -> int:
+    """What `launch/submit.py` does; its exit code."""
+    if "--version" in arguments:
+        console.say(f"p2p_dist {__version__}")
+        return console.DONE
+    rest, swept = split_sweep(arguments)
+    command, run = parse(rest)
+    where = site.resolve(command.settings.resources.cluster)
+    lines = combinations(rest, swept, run.path.name) if swept else [rest]
+    check_known(rest, [parse(line)[1] for line in lines])
+    for one, _ in map(parse, lines):
+        check_place(one, where)
+    if command.dry_run:
+        parsed = [parse(line) for line in lines]
+        dry_run.dry_run([(run, command.settings, example.known_dataset(command.settings)) for command, run in parsed], where)
+        return console.DONE
+    launch = on_this_machine if where == "local" else on_slurm
+    code = launch(lines, where)
+    if swept:
+        status.show_all(status.gather_each([run for _, run in map(parse, lines) if run.config.is_file()]))
+    return code
+
+
+def on_this_machine(lines: list[list[str]], where: str) -> int:
+    """Run what command lines ask for, one after the other; the worst of their exit codes."""
+    for command, run in map(parse, lines):
+        place, dataset = site.load(where, command.settings.resources.site), example.known_dataset(command.settings)
+        for note in fits.check(run, begin_run.check_begin(run, command.settings, dataset), place, where, dataset):
+            console.say(f"note: {note}")
+    code = console.DONE
+    for line in lines:
+        command, run = parse(line)
+        dataset = example.lay_out(command.settings)
+        begin_run.check_begin(run, command.settings, dataset)
+        with contextlib.closing(rundir.own(run)) as owner:
+            settings = begin(run, command.settings, dataset)
+            if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
+                console.say("note: one machine does one stage after the other, so checkpoints are evaluated after the training")
+            if settings.resources.max_gpu_hours is not None:
+                console.say("note: on one machine nothing is billed, so --max-gpu-hours counts nothing")
+            code = max(code, local.run(run, settings, owner, again(line)))
+        if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
+            break
+    return code
+
+
+def on_slurm(lines: list[list[str]], where: str) -> int:
+    """Queue what command lines ask for, all of it or nothing, and wait for it where that is asked for.
+
+    Raises:
+        ValueError: one of them would be refused, or all together are more than the site takes; before anything is begun.
+    """
+    launches = [parse(line) for line in lines]
+    queueing.check_launches(
+        [(run, command.settings, example.known_dataset(command.settings)) for command, run in launches], where
+    )
+    for command, run in launches:
+        dataset = example.lay_out(command.settings)
+        # While it queues, too: two launchers at once would queue everything twice.
+        with contextlib.closing(rundir.own(run)):
+            settings = begin(run, command.settings, dataset)
+            place = site.load(where, settings.resources.site)
+            queueing.queue(run, settings, place, again([run.path.name]).replace("submit.py", "status.py"))
+    code = console.DONE
+    for command, run in launches:
+        if command.wait:
+            if len(launches) > 1:
+                console.say(f"run {run.path.name}:")
+            code = max(code, queueing.wait(run))
+    return code
+
+
+def begin(run: RunDir, wanted: Config, dataset: str) -> Config:
+    """Begin a run, or go on with it, and say so; the settings to run with. See `begin_run.begin`."""
+    settings = begin_run.begin(run, wanted, dataset)
+    console.say(f"run {run.path.name}: {run.path}")
+    if snapshot.differs(run.code):
+        console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
+    return settings
+
+
+def again(arguments: list[str]) -> str:
+    """The command to go on with, to be pasted where this one was typed."""
+    return console.again("launch/submit.py", arguments)
+
+
+def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """A command line without its --sweep, and what was to be swept, however it was written: `--sweep A B`, `--sweep=A`, twice.
+
+    Raises:
+        ValueError: a --sweep of nothing.
+    """
+    rest: list[str] = []
+    swept: list[str] = []
+    listing = False
+    for text in arguments:
+        if text == "--sweep" or text.startswith("--sweep="):
+            listing = text == "--sweep"
+            swept.append(text.removeprefix("--sweep").removeprefix("="))
+        elif listing and not text.startswith("-"):
+            swept.append(text)
+        else:
+            listing = False
+            rest.append(text)
+    found = [text for text in swept if text]
+    if swept and not found:
+        raise ValueError("--sweep of nothing: write each setting once, as in train.seed=0,1,2")
+    return rest, found
+
+
+def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]]:
+    """The command lines of a sweep: one for each combination, its values as flags and in the name of its run.
+
+    Args:
+        rest: the command line without the sweep. name: of the run, without the values.
+
+    Raises:
+        ValueError: not `key=value,value`, a key twice, or a setting or value that is refused; before anything is begun.
+    """
+    keys, values = [], []
+    for part in swept:
+        key, equals, listed = part.partition("=")
+        if not equals or not all(listed.split(",")) or key in keys:
+            raise ValueError(f"--sweep {part}: write each setting once, as in train.seed=0,1,2")
+        keys.append(key)
+        values.append(listed.split(","))
+    found = []
+    for chosen in itertools.product(*values):
+        words = [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in zip(keys, chosen, strict=True)]
+        flags = [text for key, value in zip(keys, chosen, strict=True) for text in (f"--{key}", value)]
+        found.append([*rest, *flags, "--run", "-".join([name, *words])])
+        parse(found[-1])
+    return found
+
+
+def parse(arguments: list[str]) -> tuple[Command, RunDir]:
+    """Command line to settings: defaults < preset < YAML file < flags; a run that exists is its own preset.
+
+    Raises:
+        ValueError: an unknown preset, a bad value or file.
+        SystemExit: with code 2 for an unknown option (tyro says which was meant), with 0 after --help.
+    """
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("--preset", "--config", "--data"):
+        early.add_argument(name, nargs="?")
+    early.add_argument("--data.root", dest="data", nargs="?")
+    hints = early.parse_known_args(arguments)[0]
+    if hints.data == "":
+        raise ValueError("--data is empty: name the folder of songs, or leave --data out for the example")
+    songs = hints.data or os.environ.get("MUSDB_PATH")
+    if hints.config:
+        path = Path(hints.config)
+        if not path.is_file():
+            raise ValueError(f"no file {path}: --config names a YAML file of settings")
+        base = presets.from_yaml(path, hints.preset or ("default" if songs else "demo"))
+        if hints.preset and base.preset != hints.preset:
+            raise ValueError(f"--preset {hints.preset}, but {path} names the preset {base.preset}: leave one of them out")
+    else:
+        base = presets.preset(hints.preset or ("default" if songs else "demo"))
+    command = _parse_over(base, arguments)
+    run = rundir.find(rundir.default_name(command.settings) if command.run is None else command.run)
+    if run.config.is_file() and not hints.preset and not hints.config:
+        command = _parse_over(presets.from_saved(run.config), arguments)
+    if root := command.settings.data.root or os.environ.get("MUSDB_PATH"):
+        data = dataclasses.replace(command.settings.data, root=str(Path(root).expanduser().absolute()))
+    else:
+        data = dataclasses.replace(command.settings.data, root=str(example.example_folder()))
+    settings = dataclasses.replace(command.settings, data=data)
+    if data.root == str(example.example_folder()):  # which is trained and tested on the same sound
+        settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=True))
+    if (named := settings.resources.site) is not None:  # found again from any folder
+        named = str(Path(named).expanduser().absolute())
+        settings = dataclasses.replace(settings, resources=dataclasses.replace(settings.resources, site=named))
+    return dataclasses.replace(command, settings=settings), run
+
+
+def check_known(arguments: list[str], runs: list[RunDir]) -> None:
+    """Make sure that runs called by a name are there, unless the command line says what to begin under it.
+
+    Raises:
+        ValueError: one is not; lists those there are.
+    """
+    typed = flags(arguments)
+    if "run" not in typed or typed.keys() & {"data", "data.root", "preset", "config"}:
+        return
+    for run in runs:
+        if run.config.is_file():
+            continue
+        name, root = run.path.name, rundir.runs_root()
+        names = sorted(path.parent.name for path in root.glob("*/config.yaml"))
+        close = difflib.get_close_matches(name, names, 1, 0.5)
+        listed = ", ".join([*names[:20], *(["..."] if names[20:] else [])])
+        raise ValueError(
+            f"no run {name} in {root}"
+            + (f"; did you mean {close[0]}?" if close else "")
+            + (f"\nthere are: {listed}" if names else ", nor any other; $P2P_RUNS names another folder of runs")
+            + "\nto begin one of this name, say of what: --data DIR, or --preset demo for the example song"
+        )
+
+
+def flags(arguments: list[str]) -> dict[str, str]:
+    """The flags of a command line as tyro calls them, without dashes, and their values; those without one are left out."""
+    found = {}
+    for text, following in itertools.pairwise([*arguments, "--"]):
+        name, equals, value = text.partition("=")
+        if name.startswith("--") and (equals or not following.startswith("--")):
+            found[name.removeprefix("--").replace("-", "_")] = value if equals else following
+    return found
+
+
+def _parse_over(base: Config, arguments: list[str]) -> Command:
+    base = presets.with_flags(base, flags(arguments))
+    return tyro.cli(Command, prog="launch/submit.py", args=arguments, default=Command(settings=base))
+
+
+def check_place(command: Command, where: str) -> None:
+    """Make sure that the place is the one that is meant, and that what the stages import is there.
+
+    Raises:
+        ValueError: it is not; says what to name, or to install.
+    """
+    settings = command.settings
+    place = site.load(where, settings.resources.site)
+    if where == "slurm" and not command.yes:
+        queueing.check_gpus(settings.resources, place)
+    if where != "local" and (place.environment or place.image(settings.resources) is not None):
+        packages.check_packages_of_jobs(settings, place)
+        return
+    try:
+        packages.check_packages(settings.train.tensorboard)
+    except ValueError as error:
+        if not command.dry_run or where == "local" or site.resolve("auto") != "local":
+            raise
+        console.say(f"# note: {error}")  # the machine that it will be launched from is another

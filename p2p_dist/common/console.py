@@ -1,0 +1,227 @@
+"""What a person sees: messages, progress, errors on one screen, exit codes."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TextIO
+
+from p2p_dist.common import files
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+DONE, FAILED, USAGE, CRASHED, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
+"""Exit codes: done; failed, do not requeue; wrong usage; an error that is not the run's own, such as a lost peer or a hang,
+which may be tried again; stopped in order, go on; second Ctrl-C."""
+
+
+def say(text: str) -> None:
+    """Print one message at once, also into a pipe or a batch log."""
+    _print(_visible(text), sys.stdout)
+
+
+def complain(text: str) -> None:
+    """Print one error or warning to standard error."""
+    _print(_visible(text), sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """A log on a disk that is full for a moment ends nothing: the line stays in the stream's memory until the next one."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        if error.errno not in files.FULL:
+            raise
+
+
+def one_line(text: str) -> str:
+    """A title as it can be shown: control characters, which file names may hold, as escapes."""
+    return _visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def cell(text: str) -> Text:
+    """The same for a table of rich, which would take [red] for an order."""
+    from rich.text import Text
+
+    return Text(_visible(text).replace("\t", "\\t"))
+
+
+def control_character(text: str) -> str | None:
+    """The first control character in a text, or other end of a line, as an escape; None: there is none."""
+    found = re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text)
+    return found[0].encode("unicode_escape").decode() if found else None
+
+
+def _visible(text: str) -> str:
+    """Control characters as escapes, and those that turn the direction of writing, by which a text can show as another."""
+    unseen = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+    return re.sub(unseen, lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def exit_with(main: Callable[[], int]) -> NoReturn:
+    """Run a command and leave with its exit code; a user's mistake is a message, never a traceback.
+
+    ValueError means wrong input or settings (exit 2), OSError means that the machine refused (exit 1).
+    """
+    show_any_text()
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except BrokenPipeError:  # whoever read us has seen enough; what was going on has not ended
+        os._exit(STOPPED)
+    except ValueError as error:
+        complain(f"error: {error}")
+        code = USAGE
+    except OSError as error:
+        complain(f"error: {describe(error)}")
+        code = FAILED
+    sys.exit(code)
+
+
+def show_any_text() -> None:
+    """Let song titles be printed whatever the locale knows: a letter it lacks comes as an escape, not as an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def has_bar(stream: TextIO) -> bool:
+    """Whether progress is shown as a bar there: on a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def describe(error: OSError) -> str:
+    """One line that says what the machine refused and where, with the cure for the common ones."""
+    text = str(error)
+    if error.errno is not None:
+        text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
+    elsewhere = "or name another folder: $P2P_RUNS moves runs and their shards, --out what preprocess.py makes"
+    if error.errno == errno.ENOSPC:
+        text += f" (the disk is full: free some space and run the same command again, {elsewhere})"
+    elif error.errno == errno.EDQUOT:
+        text += f" (the quota is used up: free some space or files and run the same command again, {elsewhere})"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        text += f" (no right to read or write there: ask for it, {elsewhere})"
+    return text
+
+
+def again(program: str, arguments: list[str]) -> str:
+    """The command to go on with, to be pasted where this one was typed.
+
+    Args:
+        program: the command's own file below the checkout, where it was not started by that name.
+    """
+    name = Path(sys.argv[0]).as_posix() if sys.argv[0].endswith(program.rpartition("/")[2]) else program
+    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
+    places = [f"{place}={shlex.quote(os.environ[place])}" for place in ("P2P_RUNS", "MUSDB_PATH") if os.environ.get(place)]
+    return " ".join([*places, shlex.join([python, name, *arguments])])
+
+
+def duration(seconds: float) -> str:
+    """`75` -> `1:15`, `3725` -> `1:02:05`."""
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class Progress:
+    """Shows how far a long job is: a rich bar on a terminal, plain lines anywhere else, and optionally a status file.
+
+    A plain line comes with the first and last update and at most every `every` seconds between; it names step, total,
+    rate and time left. The file (JSON: what, done, total, rate, seconds_left, note) is replaced at most every second,
+    for whoever follows from another process.
+
+    start: what was done before, which is not counted in the rate; None where that is known only at the first update, and
+        then all but one. total: may be set anew before an update.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        *,
+        start: int | None = 0,
+        every: float = 10.0,
+        status: Path | None = None,
+        stream: TextIO | None = None,
+    ) -> None:
+        self.what, self.total, self.start, self.every, self.status = what, total, start, every, status
+        self.stream = stream if stream is not None else sys.stdout
+        self.begun = time.monotonic()
+        self.shown = self.stated = float("-inf")
+        self.refused = False
+        self.bar = _bar(self.stream) if has_bar(self.stream) else None
+        if self.bar is not None:
+            self.bar.start()
+            self.task = self.bar.add_task(what, total=total or None, completed=start or 0, note="")
+
+    def update(self, done: int, note: str = "") -> None:
+        """Say that `done` of the total are done; `note` carries the numbers of the moment."""
+        now = time.monotonic()
+        note = one_line(note)
+        if self.start is None:
+            self.start = done - 1
+        rate = (done - self.start) / max(now - self.begun, 1e-9)
+        left = (self.total - done) / rate if rate > 0 else None
+        last = done >= self.total
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, total=self.total, note=note)
+        elif last or now - self.shown >= self.every:
+            self.shown = now
+            ahead = f", {duration(left)} left" if left is not None and not last else ""
+            notes = f", {note}" if note else ""
+            _print(f"{self.what}: {done}/{self.total}, {rate:.3g}/s{ahead}{notes}", self.stream)
+        if self.status is not None and (last or now - self.stated >= 1):
+            self.stated = now
+            numbers = {"what": self.what, "done": done, "total": self.total, "rate": rate, "seconds_left": left, "note": note}
+            try:
+                files.write_json(self.status, numbers)
+            except OSError as error:  # it only shows how far the work is
+                if not self.refused:
+                    complain(f"warning: {describe(error)}; {self.what} goes on")
+                self.refused = True
+
+    def follow(self, done: int, total: int, note: str) -> None:
+        """Show on the bar what another process reported of itself."""
+        assert self.bar is not None
+        self.bar.update(self.task, completed=done, total=total, note=one_line(note))
+
+    def above(self, text: str) -> None:
+        """Print a line above the bar."""
+        assert self.bar is not None
+        self.bar.console.print(_visible(text), markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Leave the terminal as it was found."""
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _bar(stream: TextIO):  # type: ignore[no-untyped-def]
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    return Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=Console(file=stream),
+    )

@@ -1,0 +1,120 @@
+"""What a folder of shards says of itself: manifest.json, written last, sealed with its own digest."""
+
+from __future__ import annotations
+
+import errno
+import re
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.audio.layouts import SPLITS
+from p2p_dist.common import files, records
+from p2p_dist.common.records import COUNT, FILE, KEY, Maybe
+
+SCHEMA = 3
+"""Of manifest.json; a reader that knows another refuses."""
+
+NAME = "manifest.json"
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_SOUND = {"name": FILE, "bytes": COUNT, "sha256": _SHA256}
+_SHARD = {**_SOUND, "samples": COUNT}
+_PART = {
+    "songs": [{"name": str, "key": KEY, "seconds": float, "same_as?": [str]}],
+    "shards": [_SHARD],
+    "audio": [_SOUND],
+    "samples": [None],
+}
+_SHAPE = {
+    "schema": COUNT,
+    "settings": {str: None},
+    "settings_digest": str,
+    "dtype": re.compile("[<>=|]f[0-9]{1,2}"),
+    "shape": (COUNT, COUNT, COUNT),
+    "left_out": [{"song": str, "reason": str}],
+    "splits": {f"{split}?": _PART for split in SPLITS},
+    "digest": _SHA256,
+}
+
+RECORD = {
+    "song": str,
+    "split": re.compile("|".join(SPLITS)),
+    "key": KEY,
+    "source": str,
+    "settings": str,
+    "seconds": float,
+    "clipped": COUNT,
+    "levels": {"input": Maybe(float), "target": Maybe(float)},
+    **dict.fromkeys(("silent_windows", "silent_dropped", "padded_windows", "copies"), COUNT),
+    "filled?": float,
+    "by_position?": bool,
+    "fingerprint?": Maybe(str),
+    "dtype": Maybe(_SHAPE["dtype"]),
+    "shape": Maybe([COUNT]),
+    "shard": Maybe(_SHARD),
+    "audio": Maybe(_SOUND),
+    "samples": [None],
+}
+"""Shape of the record of one finished song, parts/SPLIT-KEY.json."""
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The manifest of a dataset.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is damaged, of another schema, or was changed since it was written.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no manifest: preprocessing has not finished", str(path))
+    again = "preprocess again, it is written anew"
+    found = records.read(path, {"schema": COUNT}, again)
+    if found["schema"] != SCHEMA:
+        raise ValueError(f"{path} has schema {found['schema']}, this program knows {SCHEMA}: preprocess again")
+    if not files.is_sealed(found):
+        raise ValueError(f"{path} was changed since it was written: {again}")
+    wrong = records.wrong(found, _SHAPE) or next(filter(None, map(_wrong_rows, found["splits"].values())), None)
+    if wrong or (set(found["splits"]) - set(SPLITS)):
+        raise files.DamagedError(f"{path} is damaged: {wrong or 'it has other splits'}; {again}")
+    assert isinstance(found, dict)
+    return found
+
+
+def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
+    """Key of each song of a held-out split that was trained on, too -> titles of those training songs.
+
+    Nothing is known of datasets that earlier versions made.
+    """
+    songs = content["splits"].get(split, {}).get("songs", [])
+    return {song["key"]: song["same_as"] for song in songs if song.get("same_as")}
+
+
+def check_unseen(content: dict[str, Any], split: str) -> None:
+    """Make sure that there are songs to report figures of that were not trained on.
+
+    Raises:
+        ValueError: all were.
+    """
+    songs = content["splits"].get(split, {}).get("songs", [])
+    if songs and len(overlap(content, split)) == len(songs):
+        named = ", ".join(song["name"] for song in songs[:3]) + (" ..." if len(songs) > 3 else "")
+        raise ValueError(
+            f"all {split} songs have the sound of training songs ({named}), so figures would say nothing of other songs: "
+            f"put others into {split}/, or give --allow-overlap"
+        )
+
+
+def _wrong_rows(part: dict[str, Any]) -> str | None:
+    """What is wrong with the rows of the windows, looked at by columns: there may be millions."""
+    rows, names = part["samples"], {shard["name"] for shard in part["shards"]}
+    if not all(isinstance(row, list) and len(row) == 5 for row in rows):
+        return "a row of samples is not key, shard, two offsets and a checksum"
+    for column in (2, 3, 4):
+        if not all(type(row[column]) is int and 0 <= row[column] < COUNT.stop for row in rows):
+            return "a row of samples has an offset or checksum that is no whole number"
+    if not all(type(row[1]) is str and row[1] in names for row in rows):
+        return "a row of samples is of a shard that is not listed"
+    if not all(type(row[0]) is str and KEY.fullmatch(row[0]) for row in rows):
+        return "a row of samples has no key"
+    return None

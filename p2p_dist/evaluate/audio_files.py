@@ -1,0 +1,159 @@
+"""Measures of sound files made by anything: three folders of inputs, outputs and targets with the same names."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from p2p_dist.audio.invert import mel_to_audio, stem_for
+from p2p_dist.audio.stems import mono
+from p2p_dist.common import console
+from p2p_dist.data.pairs import mel_of
+from p2p_dist.evaluate.baselines.baseline_stems import CEILING, COPY, SILENCE
+from p2p_dist.evaluate.held_out_songs import beats_of
+from p2p_dist.evaluate.measures import averages, spectral
+from p2p_dist.evaluate.measures.metrics import MEASURES, RATE, Measured, Truth, measure
+from p2p_dist.settings.config import Data
+
+FOLDERS = ("input", "output", "target")
+
+_PICTURES = Data(sample_rate=RATE, n_fft=2048, hop_length=512, mels=256)
+"""The thesis's pictures; what made the files is not known."""
+
+_ITERATIONS = 32
+
+
+def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, Any]:
+    """Measure every output beside copying the input, silence and the ceiling.
+
+    Args:
+        pattern: DIR/{input,output,target}/*.wav.
+        mixes: outputs and targets hold the input. best_gain: scale what is measured to its target.
+
+    Raises:
+        ValueError: the pattern, files that do not belong together, or one that can't be measured; says what to do.
+    """
+    songs: dict[str, dict[str, Measured]] = {}
+    real = []
+    triples = find(pattern)
+    with console.Progress("measure", len(triples)) as progress:
+        for done, (key, paths) in enumerate(triples.items(), 1):
+            (input, output, target), rate = _read(paths)
+            truth = Truth(target, input, rate, beats_of(target if mixes else input + target, rate), _PICTURES, mixes=mixes)
+            stems = {COPY: input, SILENCE: np.zeros_like(target), CEILING: _ceiling(target, rate), "output": output}
+            if mixes:  # of which silence is none
+                del stems[SILENCE]
+            songs[key] = {
+                name: measure(_scaled(stem, truth) if best_gain and name != CEILING else stem, truth)
+                for name, stem in stems.items()
+            }
+            real.append(np.array(truth.real).reshape(-1, 41))
+            progress.update(done, key)
+    mean, absent = {}, {}
+    for name in next(iter(songs.values())):
+        whole = averages.average([[song[name]] for song in songs.values()], real)
+        mean[name] = whole.mean
+        if name == "output":
+            absent = {MEASURES[measure_name].label: why for measure_name, why in whole.absent.items()}
+    rows = {key: {name: one.row for name, one in song.items()} for key, song in songs.items()}
+    said = ["", "the other baselines need a run, whose training songs they are made of"]
+    return {"songs": rows, "mean": mean, "absent": absent, "said": said}
+
+
+def find(pattern: str) -> dict[str, dict[str, Path]]:
+    """The files that belong together: what their names share -> folder -> file.
+
+    Names are the same in all folders, or the same but for the folder's own word: 30_input.wav, 30_output.wav, 30_target.wav.
+    """
+    braces = [part for part in re.findall(r"\{([^{}]*)\}", pattern) if sorted(part.split(",")) == sorted(FOLDERS)]
+    if len(braces) != 1:
+        raise ValueError(
+            f"--files {pattern!r}: write it in quotes, with {{input,output,target}} once: 'DIR/{{input,output,target}}/*.wav'"
+        )
+    matching: dict[str, list[Path]] = {}
+    for folder in FOLDERS:
+        here = pattern.replace("{" + braces[0] + "}", folder)
+        matching[folder] = matching_files(Path(here))
+        if not matching[folder]:
+            raise ValueError(f"no file matches {here}")
+    stems = [sorted(path.stem for path in paths) for paths in matching.values()]
+    equal = all(names == stems[0] for names in stems)  # then such a word is part of a title
+    found: dict[str, dict[str, Path]] = {}
+    for folder, files in matching.items():
+        for path in files:
+            key = path.stem if equal else re.sub(rf"[\s._-]*{folder}", "", path.stem) or path.stem
+            if folder in found.setdefault(key, {}):
+                raise ValueError(f"{found[key][folder]} and {path}: two {folder} files of one name")
+            found[key][folder] = path
+    for key, paths in found.items():
+        if missing := [folder for folder in FOLDERS if folder not in paths]:
+            there = next(iter(paths.values()))
+            raise ValueError(f"{there} has no {' and no '.join(missing)} of the same name ({key}): the folders must match")
+    return found
+
+
+def matching_files(pattern: Path) -> list[Path]:
+    """The files of a pattern with *, ?, [ ] and ** (folders at any depth), sorted.
+
+    A part of it that there is as it is written is no pattern: folders and files are called `takes [live]`, too.
+    """
+    found = [Path(pattern.anchor)]
+    for part in pattern.relative_to(pattern.anchor).parts:
+        wider = []
+        for folder in found:
+            if os.path.lexists(folder / part):
+                wider.append(folder / part)
+            elif glob.has_magic(part):
+                wider += [folder] if part == "**" else []
+                wider += [folder / name for name in glob.glob(part, root_dir=folder, recursive=True)]  # noqa: PTH207
+        found = wider
+    return sorted({path for path in found if path.is_file()})
+
+
+def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:
+    """Input, output and target, each (samples, channels), and their rate."""
+    sounds, rates = {}, {}
+    for folder in FOLDERS:
+        try:
+            sounds[folder], rates[folder] = soundfile.read(paths[folder], dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"{paths[folder]}: not readable as sound ({error.error_string})") from error
+        if not np.isfinite(sounds[folder]).all():
+            raise ValueError(f"{paths[folder]}: holds samples that are no numbers (NaN or infinite)")
+    for what, values in (("rate in Hz", rates), ("length in samples", {f: len(s) for f, s in sounds.items()})):
+        if len(set(values.values())) > 1:
+            listed = ", ".join(f"{paths[folder]} {value}" for folder, value in values.items())
+            raise ValueError(f"the files differ in {what}: {listed}")
+    if not len(sounds["target"]):
+        raise ValueError(f"{paths['target']}: no samples")
+    if not sounds["target"].any():
+        raise ValueError(f"{paths['target']} is silent: there is nothing to measure {paths['output']} against")
+    for folder in ("input", "output"):
+        if not sounds[folder].any():
+            console.complain(f"warning: {paths[folder]} is silent")
+    channels = {sound.shape[1] for sound in sounds.values()}
+    if len(channels) > 1:  # all is measured of the mean of the channels
+        sounds = {folder: sound.mean(axis=1, keepdims=True) for folder, sound in sounds.items()}
+    return [sounds[folder] for folder in FOLDERS], rates["target"]
+
+
+def _scaled(stem: np.ndarray, truth: Truth) -> np.ndarray:
+    if not stem.any():
+        return stem
+    made = spectral.log_mel(spectral.power(mono(stem, truth.rate, RATE)))
+    return stem * np.float32(10 ** (spectral.best_gain(made, truth.stem_mel) / 20))
+
+
+def _ceiling(target: np.ndarray, rate: int) -> np.ndarray:
+    """The target through the thesis's spectrogram and back."""
+    data = _PICTURES
+    samples = -(-len(target) * data.sample_rate // rate)
+    power = mel_of(target, rate, data)
+    sound = mel_to_audio(power, data.sample_rate, data.n_fft, data.hop_length, samples, _ITERATIONS)
+    return stem_for(target, rate, sound, data.sample_rate)

@@ -1,0 +1,224 @@
+"""What a figure stands beside: stems that need no network, made for the same part of the same song.
+
+They depend on the songs alone, so they are made once a run. What can't be made is a reason instead of a stem.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from p2p_dist.audio.beats import Beats, track
+from p2p_dist.audio.invert import mel_to_audio, stem_for
+from p2p_dist.data.augment import random_for
+from p2p_dist.data.index import Index, read_manifest
+from p2p_dist.data.pairs import FLOOR, silent_to_zero
+from p2p_dist.data.worker import PARTS, read_record
+from p2p_dist.evaluate.measures import onsets
+from p2p_dist.settings.config import Config, Data
+
+COPY, SILENCE, NOISE = "copy the input", "silence", "noise hits"
+GRID_TRACKED, GRID_KNOWN = "rock grid, tracked beats", "rock grid, known beats"
+FAR, OTHER, LOOP, CEILING = "same song, far away", "another song, in time", "loop of another song", "ceiling"
+
+BASELINES = {
+    COPY: "the input itself, played as the stem",
+    SILENCE: "no stem: the mix is the untouched input",
+    NOISE: "bursts of noise at random times, eight a second",
+    GRID_TRACKED: "kick, snare and hi-hat on the beats that a tempo tracker finds in the input",
+    GRID_KNOWN: "the same on the beats of the true drums, which only an oracle knows",
+    FAR: "the true stem of another part of the song, moved by whole bars",
+    OTHER: "the stem of a training song, stretched to the true beats",
+    LOOP: "four bars of a training song, stretched to the tracked tempo",
+    CEILING: "the true stem through spectrogram and back: no model can do better",
+}
+"""Name -> what it is, beside every figure, in the order of a table."""
+
+NO_BEATS = "the song has no steady beat"
+_HITS = 8.0  # a second: three times what drummers play in the songs that the measures were tried on
+_BAR = 4  # beats
+_FAR = 20.0  # seconds
+_SONGS = 8  # training songs looked at: of more, reading would take longer than what is measured
+
+Stem = np.ndarray | str
+"""A stem, float32 (samples, channels), or the reason why there is none."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What baselines know of the training songs.
+
+    songs: name, mel power (mels, frames) of the whole stem, and its beats. reason: why there is none, else "".
+    level: median of their stems' level relative to their inputs', dB.
+    """
+
+    songs: list[tuple[str, np.ndarray, Beats]]
+    reason: str
+    level: float
+
+
+def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
+    """The stems of at most eight training songs, spread evenly, from their pictures.
+
+    Args:
+        held_out: names of the songs that are evaluated; one that is also trained on is no baseline.
+    """
+    finished = [record for path in sorted((dataset / PARTS).glob("train-*.json")) if (record := read_record(path))]
+    levels = [r["levels"]["target"] - r["levels"]["input"] for r in finished if None not in r["levels"].values()]
+    level = float(np.median(levels)) if levels else 0.0
+    if data.representation == "thesis":
+        return Training([], "the thesis's pictures show the mix, not the stem", level)
+    part = read_manifest(dataset)["splits"].get("train", {"songs": []})
+    names = [song for song in part["songs"] if song["name"] not in held_out]
+    chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(_SONGS, len(names)))]
+    songs = []
+    for song in chosen:
+        power = _stem_of(dataset, song["key"], data)
+        beats = None if power is None else _beats_of(power, data)
+        if power is not None and beats is not None and _beats_in(power, beats, data) >= 2 * _BAR:
+            songs.append((song["name"], power, beats))
+    reason = "" if songs else "no training song of two bars that is not measured itself"
+    return Training(songs, reason, level)
+
+
+def _stem_of(dataset: Path, key: str, data: Data) -> np.ndarray | None:
+    """The mel power (mels, frames) of a training song's whole stem; None where none of its windows was kept."""
+    index = Index(dataset, "train")
+    places = [
+        (number, int(sample.key.removeprefix(key + "-")) * data.window_hop)
+        for number, sample in enumerate(index.samples)
+        if sample.key.startswith(key + "-") and "-copy" not in sample.key
+    ]
+    if not places:
+        return None
+    power = np.zeros((data.mels, places[-1][1] + data.frames), np.float32)
+    for number, start in places:  # what two windows share is the same in both
+        picture = index.read(np.array([number]))[0, 1, 0]
+        power[:, start : start + data.frames] = silent_to_zero(np.maximum(picture, FLOOR), 1.0)
+    index.close()
+    return power if power.any() else None
+
+
+def _beats_of(power: np.ndarray, data: Data) -> Beats | None:
+    """The beats of a stem's mel power, taken in steps of about 23 ms as everywhere."""
+    frame = data.hop_length / data.sample_rate
+    together = max(1, round(onsets.FRAME / frame))
+    whole = power[:, : power.shape[1] // together * together]
+    return track(onsets.envelope(whole.reshape(len(power), -1, together).mean(axis=2)), together * frame)
+
+
+def _beats_in(power: np.ndarray, beats: Beats, data: Data) -> int:
+    """Whole beats from the first to the end."""
+    return int((power.shape[1] * data.hop_length / data.sample_rate - beats.first) * beats.bpm / 60)
+
+
+def noise_hits(input: np.ndarray, rate: int, level: float, key: str) -> np.ndarray:
+    """Noise at random times; the same for a song whenever it is made."""
+    random = random_for("noise hits", 0, key)
+    seconds = len(input) / rate
+    times = random.uniform(0, seconds, max(1, round(_HITS * seconds)))
+    time = np.arange(round(0.15 * rate)) / rate
+    hit = random.standard_normal(len(time)) * np.exp(-25 * time)
+    return _at_level(_played({0: hit}, [(t, 0) for t in times], len(input), rate), input, level)
+
+
+def rock_grid(input: np.ndarray, rate: int, beats: Beats, level: float) -> np.ndarray:
+    """Kick and snare by turns on the beats, hi-hat on all eighth notes: what needs no ear but a tempo."""
+    random = np.random.default_rng(0)
+    time = np.arange(round(0.25 * rate)) / rate
+    noise = random.standard_normal(len(time))
+    kit = {
+        0: np.sin(2 * np.pi * (55 * time + 2.5 * (1 - np.exp(-40 * time)))) * np.exp(-12 * time),
+        1: (0.5 * noise + 0.5 * np.sin(2 * np.pi * 190 * time)) * np.exp(-18 * time),
+        2: 0.2 * np.diff(noise, prepend=0) * np.exp(-60 * time),
+    }
+    seconds = len(input) / rate
+    notes = [(t, 2) for t in beats.times(seconds, per_beat=2)]
+    notes += [(t, n % 2) for n, t in enumerate(beats.times(seconds))]
+    return _at_level(_played(kit, notes, len(input), rate), input, level)
+
+
+def _played(kit: dict[int, np.ndarray], notes: list[tuple[float, int]], samples: int, rate: int) -> np.ndarray:
+    """Sounds at their times, seconds; mono (samples,)."""
+    result = np.zeros(samples + max(map(len, kit.values())), np.float32)
+    for time, instrument in notes:
+        begin = round(time * rate)
+        if begin < samples:
+            result[begin : begin + len(kit[instrument])] += kit[instrument]
+    return result[:samples]
+
+
+def _at_level(stem: np.ndarray, input: np.ndarray, level: float) -> np.ndarray:
+    """A mono stem on all channels of `input`, and so many dB louder than it."""
+    power = float((stem.astype(np.float64) ** 2).mean())
+    wanted = float((input.astype(np.float64) ** 2).mean()) * 10 ** (level / 10)
+    gain = np.sqrt(wanted / power) if power > 0 else 0.0
+    return np.repeat((stem * gain).astype(np.float32)[:, None], input.shape[1], axis=1)
+
+
+def far_away(target: np.ndarray, rate: int, begins: int, samples: int, beats: Beats | None) -> Stem:
+    """The loudest other part of a whole stem that is whole bars and at least 20 seconds away.
+
+    Args:
+        target: (samples of the song, channels). begins, samples: the part that is measured. beats: of the song.
+    """
+    if beats is None:
+        return NO_BEATS
+    bar = _BAR * 60 / beats.bpm * rate
+    bars = int(len(target) / bar)
+    nearest = int(np.ceil(_FAR * rate / bar))
+    # A song goes round after its last whole bar.
+    moves = [round(n * bar) for n in range(nearest, bars - nearest + 1)]
+    if not moves:
+        return f"the song is shorter than {2 * _FAR:g} s"
+    size = round(bars * bar)
+    at = np.arange(begins, begins + samples)
+    energy = np.concatenate(([0.0], np.cumsum((target[:size].astype(np.float64) ** 2).mean(axis=1))))
+
+    def loudness(move: int) -> float:
+        first = (begins + move) % size
+        end = min(first + samples, size)
+        return energy[end] - energy[first] + energy[max(0, min(first + samples - size, size))]
+
+    move = max(moves, key=loudness)
+    return np.asarray(target[(at + move) % size])
+
+
+def in_time(power: np.ndarray, source: Beats, beats: Beats, count: int, frames: int, data: Data) -> np.ndarray:
+    """The loudest `count` beats of one song's mel power, stretched to other beats and repeated; (mels, frames).
+
+    Args:
+        source: the song's beats. beats: where they are to come, in seconds from the first frame.
+    """
+    frame = data.hop_length / data.sample_rate
+    own, wanted = 60 / source.bpm / frame, 60 / beats.bpm / frame
+    loud = np.concatenate(([0.0], np.cumsum(power.sum(axis=0, dtype=np.float64))))
+    starts = [source.first / frame + n * own for n in range(max(_beats_in(power, source, data) - count, 0) + 1)]
+    begin = max(starts, key=lambda b: loud[min(int(b + count * own), power.shape[1])] - loud[int(b)])
+    position = (np.arange(frames) - beats.first / frame) / wanted % count * own + begin
+    left = np.clip(position.astype(np.int64), 0, power.shape[1] - 2)
+    share = np.clip(position - left, 0, 1).astype(np.float32)
+    return power[:, left] * (1 - share) + power[:, left + 1] * share
+
+
+def from_training(known: Training, input: np.ndarray, rate: int, beats: Beats | None, config: Config, *, loop: bool) -> Stem:
+    """A training song's stem in time with `beats`: four bars again and again, or as much of it as fits.
+
+    The song nearest in tempo, so that it is stretched least; for the loop, the next nearest where there are two.
+    """
+    data = config.data
+    if beats is None:
+        return NO_BEATS
+    if not known.songs:
+        return known.reason
+    order = sorted(known.songs, key=lambda song: abs(np.log(song[2].bpm / beats.bpm)))
+    _, power, source = order[1 if loop and len(order) > 1 else 0]
+    held = _beats_in(power, source, data)
+    most = 4 * _BAR if loop else int(len(input) / rate * beats.bpm / 60) + 1
+    count = max(1, min(most, held) // _BAR) * _BAR
+    samples = -(-len(input) * data.sample_rate // rate)
+    mel = in_time(power, source, beats, count, 1 + samples // data.hop_length, data)
+    sound = mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, config.evaluate.iterations)
+    return _at_level(stem_for(input, rate, sound, data.sample_rate)[:, 0], input, known.level)

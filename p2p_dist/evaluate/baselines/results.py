@@ -1,0 +1,214 @@
+"""The baselines of a run: made and measured once for each held-out song, then averaged.
+
+references/KEY.json       what was measured of one song's baselines and true stem, and the gain of its sound files
+references/audio/         for each reported song: input, true stem, true mix and ceiling as flac
+baselines.json            rows of all songs, means, intervals, and the reasons of what is absent
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2p_dist.audio import flac
+from p2p_dist.common import console, files, records
+from p2p_dist.common.records import Maybe
+from p2p_dist.evaluate.baselines import baseline_stems
+from p2p_dist.evaluate.baselines.baseline_stems import BASELINES, Stem, Training
+from p2p_dist.evaluate.held_out_songs import Excerpt, beats_of, from_there, peak
+from p2p_dist.evaluate.measures.averages import Average, average
+from p2p_dist.evaluate.measures.metrics import Measured, is_pitched, measure
+from p2p_dist.generate import inference
+from p2p_dist.settings.config import Config
+
+SOUNDS = ("input", "target", "ceiling", "true-mix")
+
+SCHEMA = 2
+"""Of baselines.json, references/KEY.json and metrics.json. Those without one are of 1: they tell no gain, and their intervals
+were quantiles of a bootstrap, which need not hold the distance."""
+
+_ROOM = 3.0
+"""dB that are left where a song is turned down: a generated mix may be louder than the true one."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Of one song: its baselines as measured, why others are missing, and the descriptors of its true stem (windows, 41).
+
+    gain: of its sound files, dB; None where it has none.
+    """
+
+    measured: dict[str, Measured]
+    missing: dict[str, str]
+    real: np.ndarray
+    gain: float | None
+
+
+def refer(
+    out: Path,
+    dataset: Path,
+    excerpts: list[Excerpt],
+    reported: str,
+    config: Config,
+    first: int = 0,
+    status: Path | None = None,
+) -> dict[str, Reference]:
+    """The references of all songs, key -> reference; baselines.json is written when it is not there.
+
+    Args:
+        dataset: the shards of the training. reported: the split whose songs can be heard.
+        first: the song to begin with. Processes that begin at different songs share the work without a word: a song
+            that another has done is there, and two that do the same one write the same.
+        status: where it is written how far this is.
+    """
+    known = None
+    order = [*excerpts[first % len(excerpts) :], *excerpts[: first % len(excerpts)]]
+    todo = [excerpt for excerpt in order if not _is_there(out, excerpt, excerpt.song.split == reported)]
+    if todo:
+        known = baseline_stems.training(dataset, config.data, {excerpt.song.name for excerpt in excerpts})
+    with console.Progress("baselines", len(todo), status=status) as progress:
+        for done, excerpt in enumerate(todo, 1):
+            if not _is_there(out, excerpt, excerpt.song.split == reported):
+                assert known is not None
+                _make(out, excerpt, known, config, sounding=excerpt.song.split == reported)
+            progress.update(done, excerpt.song.name)
+    found = {excerpt.song.key: _read(out / "references" / f"{excerpt.song.key}.json", excerpt) for excerpt in excerpts}
+    _summarise(out, excerpts, found, reported)
+    return found
+
+
+def _is_there(out: Path, excerpt: Excerpt, sounding: bool) -> bool:
+    folder, key = out / "references", excerpt.song.key
+    sounds = [folder / "audio" / f"{key}-{name}.flac" for name in SOUNDS if sounding]
+    return (folder / f"{key}.json").is_file() and all(path.is_file() for path in sounds)
+
+
+def stems_of(excerpt: Excerpt, known: Training, config: Config) -> Iterable[tuple[str, Stem]]:
+    """Each baseline of a song, one by one: its name, and the stem or the reason why there is none."""
+    input, rate, key, level = excerpt.input, excerpt.rate, excerpt.song.key, known.level
+    heard, target, _ = excerpt.song.read()
+    tracked = from_there(beats_of(heard, rate), excerpt.begins / rate)
+    true = excerpt.beats
+    pitched = "the stem has a pitch: drums would not be it" if is_pitched(config.data.task) else None
+    yield baseline_stems.COPY, input
+    yield baseline_stems.SILENCE, np.zeros_like(input)
+    yield baseline_stems.NOISE, baseline_stems.noise_hits(input, rate, level, key)
+    for name, beats in ((baseline_stems.GRID_TRACKED, tracked), (baseline_stems.GRID_KNOWN, true)):
+        grid = baseline_stems.NO_BEATS if beats is None else baseline_stems.rock_grid(input, rate, beats, level)
+        yield name, pitched or grid
+    yield (
+        baseline_stems.FAR,
+        baseline_stems.far_away(target, rate, excerpt.begins, len(input), from_there(true, -excerpt.begins / rate)),
+    )
+    yield baseline_stems.OTHER, baseline_stems.from_training(known, input, rate, true, config, loop=False)
+    yield baseline_stems.LOOP, baseline_stems.from_training(known, input, rate, tracked, config, loop=True)
+    yield baseline_stems.CEILING, inference.to_stem(excerpt.pictures.targets, excerpt.pictures, input, rate, config)
+
+
+def _make(out: Path, excerpt: Excerpt, known: Training, config: Config, *, sounding: bool) -> None:
+    measured, missing, gain = {}, {}, None
+    for name, stem in stems_of(excerpt, known, config):
+        if isinstance(stem, str):
+            missing[name] = stem
+        else:
+            measured[name] = measure(stem, excerpt.truth)
+        if name == baseline_stems.CEILING and sounding:
+            assert not isinstance(stem, str)
+            sounds = (excerpt.input, excerpt.target, stem, excerpt.input + excerpt.target)
+            gain = flac.quieter(peak(*sounds), _ROOM)
+            for sound_name, sound in zip(SOUNDS, sounds, strict=True):
+                write_sound(out / "references" / "audio" / f"{excerpt.song.key}-{sound_name}.flac", sound, excerpt, gain)
+    content = {
+        "schema": SCHEMA,
+        "name": excerpt.song.name,
+        "measured": {name: _plain(one) for name, one in measured.items()},
+        "missing": missing,
+        "real": [described.tolist() for described in excerpt.truth.real],
+        "gain_db": gain,
+    }
+    files.write_json(out / "references" / f"{excerpt.song.key}.json", content)
+
+
+def _plain(one: Measured) -> dict[str, Any]:
+    described = [None if d is None else d.tolist() for d in one.described]
+    return {"row": one.row, "absent": one.absent, "parts": list(one.parts), "described": described}
+
+
+_ROW = {str: Maybe(float)}
+_DESCRIBED = (float,) * 41
+_MEASURED = {"row": _ROW, "absent": {str: str}, "parts": [_ROW], "described": [Maybe(_DESCRIBED)]}
+_SHAPE = {"name": str, "measured": {str: _MEASURED}, "missing": {str: str}, "real": [_DESCRIBED], "gain_db?": Maybe(float)}
+
+
+def _read(path: Path, excerpt: Excerpt) -> Reference:
+    content = records.read(path, _SHAPE, "remove it: it is measured again")
+    if not -200 <= (content.get("gain_db") or 0) <= 0:
+        raise files.DamagedError(f"{path} is damaged: nothing is turned down by {content['gain_db']} dB; remove it")
+    measured = {
+        name: Measured(one["row"], one["absent"], one["parts"], [None if d is None else np.array(d) for d in one["described"]])
+        for name, one in content["measured"].items()
+    }
+    gain = content["gain_db"] if "gain_db" in content else unrecorded_gain(excerpt)
+    return Reference(measured, content["missing"], np.array(content["real"]).reshape(-1, 41), gain)
+
+
+def unrecorded_gain(excerpt: Excerpt) -> float:
+    """By how many dB sound files of schema 1 were scaled, which did not say so."""
+    return 20 * math.log10(0.7 / max(1.0, excerpt.peak))
+
+
+def gain_for_json(gain: float | None) -> dict[str, float]:
+    """A gain in dB as dB and as a factor; nothing of a song that has no sound files."""
+    return {} if gain is None else {"gain_db": gain, "gain": flac.factor(gain)}
+
+
+def _summarise(out: Path, excerpts: list[Excerpt], found: dict[str, Reference], reported: str) -> None:
+    """Write baselines.json: the same whoever writes it."""
+    content: dict[str, Any] = {"schema": SCHEMA, "songs": {}, "splits": {}}
+    for excerpt in excerpts:
+        reference = found[excerpt.song.key]
+        content["songs"][excerpt.song.key] = {
+            "name": excerpt.song.name,
+            "split": excerpt.song.split,
+            **excerpt.place(),
+            **gain_for_json(reference.gain),
+            "unrecorded_gain_db": unrecorded_gain(excerpt),
+            "rows": {name: one.row for name, one in reference.measured.items()},
+            "absent": {name: one.absent for name, one in reference.measured.items()},
+            "missing": reference.missing,
+        }
+    for split in dict.fromkeys((reported, *(excerpt.song.split for excerpt in excerpts))):
+        of = [found[excerpt.song.key] for excerpt in excerpts if excerpt.song.split == split]
+        content["splits"][split] = _split(of)
+    path = out / "baselines.json"
+    text = files.json_text(content)
+    if not path.is_file() or path.read_bytes() != text.encode():
+        files.write_text(path, text)
+
+
+def _split(of: list[Reference]) -> dict[str, Any]:
+    rows: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for name in BASELINES:
+        there = [one for one in of if name in one.measured]
+        reasons = [one.missing[name] for one in of if name in one.missing]
+        if there:
+            rows[name] = plain(average([[one.measured[name]] for one in there], [one.real for one in there]))
+        if reasons:
+            missing[name] = reasons[0] if not there else f"missing in {len(reasons)} of {len(of)} songs: {reasons[0]}"
+    return {"songs": len(of), "rows": rows, "missing": missing}
+
+
+def plain(found: Average) -> dict[str, Any]:
+    """Means, intervals and reasons, for JSON."""
+    return {"mean": found.mean, "interval": found.interval, "absent": found.absent}
+
+
+def write_sound(path: Path, sound: np.ndarray, excerpt: Excerpt, gain: float) -> None:
+    """Write flac of 24 bits at the song's own rate, channels and level, or turned down by a gain in dB."""
+    flac.write(path, sound, excerpt.rate, 24, excerpt.begins, gain)

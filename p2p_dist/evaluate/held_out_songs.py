@@ -1,0 +1,180 @@
+"""The parts of held-out songs that are evaluated, from the sound in the shards or from a folder of other songs."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from p2p_dist.audio import stems
+from p2p_dist.audio.beats import Beats, track
+from p2p_dist.audio.layouts import Source, find_songs, is_split
+from p2p_dist.audio.stems import mono
+from p2p_dist.common import files, records
+from p2p_dist.data import manifest, pairs
+from p2p_dist.data.index import read_manifest
+from p2p_dist.data.worker import slug
+from p2p_dist.evaluate.measures import onsets
+from p2p_dist.evaluate.measures.metrics import Truth
+from p2p_dist.generate import inference
+from p2p_dist.settings.config import Config, parse_task
+
+Sound = tuple[np.ndarray, np.ndarray, int]
+"""A whole song's input and target, each (samples, channels), and their rate."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """A song that training did not see, not yet read. key: names its files. split: valid or test."""
+
+    name: str
+    key: str
+    split: str
+    read: Callable[[], Sound]
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The part of a held-out song that is evaluated.
+
+    input, target: (samples, channels) at `rate`. pictures: its windows, cut from those of the whole song.
+    begins: samples of the song before it.
+    beats: of the whole song's true drums, in seconds from where the excerpt begins.
+    """
+
+    song: HeldOut
+    rate: int
+    begins: int
+    input: np.ndarray
+    target: np.ndarray
+    pictures: pairs.Pictures
+    beats: Beats | None
+    truth: Truth
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return len(self.input) / self.rate
+
+    @property
+    def peak(self) -> float:
+        """The largest sample of input, target and their sum, without sign."""
+        return peak(self.input, self.target, self.input + self.target)
+
+    def place(self) -> dict[str, Any]:
+        """Where in the song it lies, for JSON: exactly in samples at `sample_rate`, and in seconds."""
+        return {
+            "begins": self.begins / self.rate,
+            "seconds": self.seconds,
+            "begin_sample": self.begins,
+            "samples": len(self.input),
+            "sample_rate": self.rate,
+        }
+
+
+def peak(*sounds: np.ndarray) -> float:
+    """The largest sample of all, without sign."""
+    return max(float(np.abs(sound).max(initial=0)) for sound in sounds)
+
+
+def from_shards(dataset: Path, split: str, most: int, allow_overlap: bool = True) -> list[HeldOut]:
+    """At most so many songs of one split, of which the shards have the sound; none where there is no such split.
+
+    Args:
+        allow_overlap: those with the sound of a training song, too.
+    """
+    content = read_manifest(dataset)
+    part = content["splits"].get(split)
+    if part is None:
+        return []
+    trained = {} if allow_overlap else manifest.overlap(content, split)
+    shards = {song["key"]: f"audio-{split}-{song['key']}.tar" for song in part["songs"]}
+    digests = {shard["name"]: shard["sha256"] for shard in part["audio"]}  # ready-made pairs have none
+    return [
+        HeldOut(song["name"], song["key"], split, functools.partial(read_sound, dataset / name, song["key"], digests[name]))
+        for song in part["songs"]
+        if (name := shards[song["key"]]) in digests and song["key"] not in trained
+    ][:most]
+
+
+def from_folder(root: Path, config: Config, most: int) -> list[HeldOut]:
+    """At most so many songs of a folder laid out like MUSDB18: those of its test/, or all where there is none, or no splits.
+
+    Raises:
+        ValueError: no such folder, or no song in it that has sound.
+    """
+    split = is_split(root)
+    found = [source for source in find_songs(root, not split) if not source.pairs]
+    if split and (testing := [source for source in found if source.split == "test"]):
+        found = testing
+    found = [replace(source, split=config.evaluate.split) for source in found]
+    if not found:
+        raise ValueError(f"{root} has only ready-made pairs: to measure, songs with sound are needed")
+
+    return [of_source(source, number, config) for number, source in enumerate(found)][:most]
+
+
+def of_source(source: Source, number: int, config: Config) -> HeldOut:
+    """A song that lies in a folder of stems; its number makes its key unique."""
+
+    def read() -> Sound:
+        rate, (heard, made) = stems.load_sums(source, parse_task(config.data.task))
+        return np.ascontiguousarray(heard.sound), np.ascontiguousarray(made.sound), rate
+
+    return HeldOut(source.name, f"{number:05d}-{slug(source.name)}", source.split, read)
+
+
+def cut(song: HeldOut, config: Config) -> Excerpt:
+    """The part of a song in which its target is loudest."""
+    heard, made, rate = song.read()
+    pictures = inference.loudest_part(pairs.make(heard, made, rate, config.data), config.evaluate.seconds, config)
+    # From frames of the spectrogram to samples of the song.
+    ratio = config.data.hop_length * rate / config.data.sample_rate
+    begin = round(int(pictures.starts[0]) * ratio)
+    end = min(begin + round((pictures.frames - int(pictures.starts[0])) * ratio), len(heard))
+    # Drums keep the beat, whether they are to be made or heard.
+    beats = beats_of(made if "drums" in parse_task(config.data.task)[1] else heard + made, rate)
+    input, target = heard[begin:end].copy(), made[begin:end].copy()
+    beats = from_there(beats, begin / rate)
+    truth = Truth(target, input, rate, beats, config.data)
+    return Excerpt(song, rate, begin, input, target, pictures, beats, truth)
+
+
+def beats_of(sound: np.ndarray, rate: int) -> Beats | None:
+    """The beats of a whole song, (samples, channels); None where nothing rises."""
+    return track(onsets.envelope(onsets.mel(mono(sound, rate, onsets.RATE))), onsets.FRAME)
+
+
+def from_there(beats: Beats | None, seconds: float) -> Beats | None:
+    """The same beats, counted from so many seconds later."""
+    return None if beats is None else Beats(beats.bpm, (beats.first - seconds) % (60 / beats.bpm))
+
+
+def read_sound(shard: Path, key: str, sha256: str) -> Sound:
+    """A held-out song's input and target, each (samples, channels), and their rate, from its shard.
+
+    Raises:
+        DamagedError: the shard is missing, or not the one that was written, whose sha256 is given.
+    """
+    again = "remove it and type the launch command again, it makes the shard anew"
+    try:
+        content = shard.read_bytes()
+    except FileNotFoundError:
+        raise files.DamagedError(f"{shard}: the sound of {key} is missing: {again}") from None
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise files.DamagedError(f"{shard} is damaged: the sound of {key} is not what was written (sha256): {again}")
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+        opened = {member.name.removeprefix(key + "."): archive.extractfile(member) for member in archive}
+        sounds = {suffix: file.read() for suffix, file in opened.items() if file is not None}
+    gain = records.parse(sounds["json"], {"gain": float}, where=f"{shard}: {key}.json")["gain"]
+    input, rate = soundfile.read(io.BytesIO(sounds["input.flac"]), dtype="float32", always_2d=True)
+    target, _ = soundfile.read(io.BytesIO(sounds["target.flac"]), dtype="float32", always_2d=True)
+    return input * np.float32(gain), target * np.float32(gain), rate

@@ -1,0 +1,274 @@
+"""The page of a run: what every checkpoint sounds like, looks like and measures, to be opened by a double click.
+
+page/index.html      all of it but sound and pictures; asks nothing of any network
+page/media/          references/ and step-.../, see media.py: the folder page/ can be zipped and sent
+"""
+
+from __future__ import annotations
+
+import shlex
+import struct
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import soundfile
+
+from p2p_dist.audio import flac
+from p2p_dist.common import files
+from p2p_dist.data import manifest
+from p2p_dist.data.dataset_card import overlapping
+from p2p_dist.evaluate import ranking
+from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
+from p2p_dist.evaluate.measures.metrics import BELOW_ZERO, MEASURES, REPORTED, Row, is_pitched, shown
+from p2p_dist.evaluate.report import curves, model_card
+from p2p_dist.evaluate.report.media import CLIP, Media, common_gain, recorded_gain
+from p2p_dist.evaluate.report.svg import curve, thousands, training_curve
+from p2p_dist.run import metrics_file
+from p2p_dist.run.rundir import RunDir, check_links, find_steps
+from p2p_dist.settings.config import TASKS, Config, parse_task
+
+_FIXED = ("input", "true-mix", "target", "ceiling")  # sounds that are the same at all checkpoints
+_AIM = {"high": "↑", "low": "↓", "one": "→1"}
+
+_UNKNOWN = "could not be measured"
+
+Columns = tuple[list[str], list[str]]
+"""The measures of two tables: of those that decide, and of those that are only reported."""
+
+Cell = tuple[str | None, str]
+"""What stands in a table, None for a dash; and what is said of it: the interval, or why it is absent."""
+
+
+def write(run: RunDir, config: Config) -> Path:
+    """Write the page of a run from its evaluations, in place of an earlier one, and MODEL.md; the ranking is made anew before.
+
+    Returns:
+        its index.html.
+
+    Raises:
+        ValueError: there is no evaluation to show.
+    """
+    check_links(run)
+    ranked = ranking.conclude(run, config)
+    if ranked is None:
+        again = f"python launch/submit.py --run {run.path.name}"
+        raise ValueError(f"no evaluation in {run.evaluations}: the page shows what one finds; make both with {again}")
+    read = ranking.read(run.evaluations)
+    assert read is not None
+    evaluated, baselines = read
+    heard, wanted = parse_task(config.data.task)
+    pitched = is_pitched(config.data.task)
+    names = _names(pitched)
+    reported = baselines["splits"][ranked["reported_on"]]
+    last, media = max(evaluated), Media(run)
+    paths = dict(find_steps(run.evaluations))
+    # What changes with the checkpoint that is heard: step -> key of the song -> addresses and figures.
+    made: dict[int, dict[str, Any]] = {step: {} for step in evaluated}
+    songs = []
+    for key in [song["key"] for song in evaluated[last]["songs"]]:
+        fixed = baselines["songs"][key]
+        of = {step: song for step, content in evaluated.items() for song in content["songs"] if song["key"] == key}
+        gain, columns = common_gain(list(of.values()), fixed), _columns(list(of.values()), fixed, names)
+        for step, song in of.items():
+            made[step][key] = _made(song, fixed, paths[step], columns, media, gain)
+        # The distance is one of songs together: no single song lacks it.
+        absent: dict[str, list[str]] = {}
+        for name in names[0]:
+            if name not in (*columns[0], "mmd"):
+                absent.setdefault(of[last]["absent"].get(name, _UNKNOWN), []).append(MEASURES[name].label)
+        songs.append({**_song(fixed, key, columns, media, gain), "absent": absent})
+    drawn = curves.collect(evaluated, baselines, ranked, pitched=pitched)
+    training = [row for row in metrics_file.read(run) if "l1" in row]
+    page = _template().render(
+        name=run.path.name,
+        task=config.data.task,
+        quoted_task=shlex.quote(config.data.task),
+        stems=TASKS.get(config.data.task, config.data.task).replace("->", " → "),
+        overlap=overlapping(manifest.read(run.shards)),
+        allow_overlap=config.evaluate.allow_overlap,
+        # The song of the bare command, which is trained and tested on itself.
+        is_example=Path(config.data.root or "").parts[-2:] == ("songs", "falcon69"),
+        wanted=", ".join(wanted),
+        versions=_versions(", ".join(heard), ", ".join(wanted)),
+        songs=songs,
+        clip=CLIP,
+        below_zero=BELOW_ZERO if _is_below_zero(evaluated, reported, ranked["reported_on"]) else "",
+        made=made,
+        shortened={
+            step: {key: {**one, "row": [_short(cell) for part in one["row"] for cell in part]} for key, one in songs.items()}
+            for step, songs in made.items()
+        },
+        last=last,
+        heads=[_head(part) for part in names],
+        measures=[(MEASURES[name].label, MEASURES[name].meaning) for part in names for name in part],
+        baselines=[
+            (name, meaning, _cells(reported["rows"][name], names), _score(ranked["baselines"], "name", name))
+            for name, meaning in BASELINES.items()
+            if name in reported["rows"]
+        ],
+        missing=reported["missing"],
+        absent={
+            MEASURES[name].label: why
+            for name, why in evaluated[last]["splits"][ranked["reported_on"]]["absent"].items()
+            if name in names[0]
+        },
+        intervals=any(content["splits"][ranked["reported_on"]]["interval"] for content in evaluated.values()),
+        without_intervals=[step for step, content in evaluated.items() if "schema" not in content],
+        rows=[
+            (step, _cells(content["splits"][ranked["reported_on"]], names), _score(ranked["checkpoints"], "step", step))
+            for step, content in evaluated.items()
+        ],
+        best=run.read_best(),
+        ranked=ranked,
+        curves=[[curve(c.title, c.points, c.lines) for c in drawn if _decides(c.name) == decides] for decides in (True, False)],
+        lines=list(dict.fromkeys(name for name in BASELINES for c in drawn if name in c.lines)),
+        base_numbers={name: number for number, name in enumerate(BASELINES)},
+        training=training_curve(training),
+        settings=_settings(training, config, last),
+    )
+    model_card.write(run, config, evaluated, baselines)
+    if config.train.tensorboard:
+        from p2p_dist.train import tensorboard_log  # imports torch, which a page else needs not
+
+        tensorboard_log.write_curves(run.path / "tensorboard" / "evaluation", curves.for_board(drawn))
+    files.write_text(run.page, page)
+    media.remove_others()
+    return run.page
+
+
+def _names(pitched: bool) -> Columns:
+    every = shown(pitched=pitched)
+    return [n for n in every if _decides(n)], [n for n in every if not _decides(n)]
+
+
+def _columns(songs: list[dict[str, Any]], fixed: dict[str, Any], names: Columns) -> Columns:
+    """Those measures that one song has a number of, at any checkpoint or of a baseline."""
+    rows = [*(song["output"] for song in songs), *fixed["rows"].values()]
+    decide, reported = ([name for name in part if any(row.get(name) is not None for row in rows)] for part in names)
+    return decide, reported
+
+
+def _is_below_zero(evaluated: dict[int, Any], reported: Any, split: str) -> bool:
+    """Whether a distance below 0 is shown."""
+    rows = [*(content["splits"][split] for content in evaluated.values()), *reported["rows"].values()]
+    return any((value := row["mean"].get("mmd")) is not None and value < 0 for row in rows)
+
+
+def _decides(name: str) -> bool:
+    return name == curves.SCORE or MEASURES[name].family != REPORTED
+
+
+def _head(names: list[str]) -> dict[str, Any]:
+    """The head of a table: its families with their sizes, and label, aim and meaning of each measure."""
+    measures = [MEASURES[name] for name in names]
+    return {
+        "families": [(family, len(list(of))) for family, of in groupby(m.family for m in measures)],
+        "measures": [(m.label, _AIM[m.best], m.meaning) for m in measures],
+    }
+
+
+def _score(ranked: list[dict[str, Any]], what: str, which: str | int) -> str | None:
+    item = next(item for item in ranked if item[what] == which)
+    value = item.get("reported_score", item["score"])
+    return None if value is None else f"{value:.3f}"
+
+
+def _cells(one: dict[str, Any], names: Columns) -> list[list[Cell]]:
+    """The figures of two tables, from a mean, its intervals and the reasons of what is absent."""
+    return [[_cell(name, one["mean"], one["absent"], one["interval"].get(name)) for name in part] for part in names]
+
+
+def _cell(name: str, row: Row, absent: dict[str, str], interval: list[float] | None = None) -> Cell:
+    if (value := row.get(name)) is None:
+        return None, absent.get(name, _UNKNOWN)
+    return f"{value:.2f}", "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+
+
+def _short(cell: Cell) -> str | list[str] | None:
+    """A cell for the page's script, of which there are many: its text, or nothing but the reason where there is one."""
+    text, said = cell
+    return text if text is not None else None if said == _UNKNOWN else [said]
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["thousands"] = thousands
+    return environment.get_template("page.html")
+
+
+def _versions(heard: str, wanted: str) -> dict[str, tuple[str, str]]:
+    """What can be heard of a song: name -> label and explanation."""
+    return {
+        "input": ("input", f"what was given: {heard}"),
+        "mix": ("mix", f"the input plus the generated {wanted}"),
+        "stem": (f"generated {wanted}", "the generated stem alone"),
+        "true-mix": ("true mix", f"the input plus the true {wanted}"),
+        "target": (f"true {wanted}", "the stem as it was recorded"),
+        "ceiling": ("ceiling", BASELINES["ceiling"]),
+    }
+
+
+def _made(
+    song: dict[str, Any], fixed: dict[str, Any], folder: Path, columns: Columns, media: Media, gain: float | None
+) -> dict[str, Any]:
+    """What one checkpoint made of a song: addresses and figures.
+
+    Args:
+        song, fixed: what metrics.json and baselines.json tell of it. gain: of its clips, dB.
+    """
+    own = recorded_gain(song, fixed)
+    sounds = {
+        name: media.add_clip(folder / "audio" / f"{song['key']}-{name}.flac", fixed["begins"], own, gain)
+        for name in ("mix", "stem")
+    }
+    picture = folder / "spectrograms" / f"{song['key']}.png"
+    # Width and height, at a fixed place of every PNG: nothing on the page jumps when a picture arrives late.
+    with picture.open("rb") as file:
+        size = struct.unpack(">16xII", file.read(24))
+    row = [[_cell(name, song["output"], song["absent"]) for name in part] for part in columns]
+    return {**sounds, "picture": media.add_picture(picture), "size": size, "row": row}
+
+
+def _song(fixed: dict[str, Any], key: str, columns: Columns, media: Media, gain: float | None) -> dict[str, Any]:
+    """What is the same at all checkpoints: addresses, the baselines' figures, the part of the song, the gain of its clips."""
+    audio = media.run.evaluations / "references" / "audio"
+    rows = [
+        (base, meaning, [[_cell(n, fixed["rows"][base], fixed["absent"][base]) for n in part] for part in columns])
+        for base, meaning in BASELINES.items()
+        if base in fixed["rows"]
+    ]
+    sounds = {
+        name: media.add_clip(audio / f"{key}-{name}.flac", fixed["begins"], fixed.get("gain_db"), gain) for name in _FIXED
+    }
+    minutes, seconds = divmod(fixed["begins"], 60)
+    rate = soundfile.info(audio / f"{key}-{_FIXED[0]}.flac").samplerate
+    return {
+        "name": fixed["name"],
+        "key": key,
+        "sounds": sounds,
+        "rows": rows,
+        "heads": [_head(part) for part in columns],
+        "begins": f"{int(minutes)}:{seconds:09.6f}",
+        "begin_sample": thousands(round(fixed["begins"] * rate)),
+        "rate": thousands(rate),
+        "length": fixed["seconds"],
+        "seconds": f"{fixed['seconds']:.3g}",
+        "gain": None if gain is None else f"{abs(gain):.4g}",
+        "factor": None if gain is None else f"{flac.factor(gain):.4g}",
+    }
+
+
+def _settings(rows: list[dict[str, Any]], config: Config, last: int) -> list[tuple[str, str]]:
+    data = config.data
+    window, hop = (frames * data.hop_length / data.sample_rate for frames in (data.frames, data.window_hop))
+    passes = f", {rows[-1]['epoch']:.3g} passes over the windows" if rows else ""
+    return [
+        ("preset", config.preset),
+        ("steps", thousands(rows[-1]["step"] if rows else last) + passes),
+        ("pairs in a step", str(config.train.global_batch_size)),
+        ("sample rate of the pictures", f"{data.sample_rate} Hz (the input keeps its own)"),
+        ("windows", f"{data.mels} mels × {data.frames} frames ({window:.2f} s), one every {hop:.2f} s"),
+    ]

@@ -1,0 +1,37 @@
+"""Spectrograms as PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from p2p_dist.common import files
+from p2p_dist.settings.config import Data
+
+
+def draw(path: Path, panels: dict[str, np.ndarray], data: Data) -> None:
+    """Draw log-mel spectrograms below each other on one scale of time, frequency and level.
+
+    Args:
+        panels: title -> dB (mels, frames).
+    """
+    tall = 1.9 * len(panels)
+    figure = Figure(figsize=(9, tall), dpi=100)
+    FigureCanvasAgg(figure)
+    # By hand: matplotlib's own layout takes longer than the drawing.
+    figure.subplots_adjust(left=0.07, right=1.01, top=1 - 0.25 / tall, bottom=0.45 / tall, hspace=0.3)
+    shared = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for axes, (title, db) in zip(shared, panels.items(), strict=True):
+        seconds = db.shape[1] * data.hop_length / data.sample_rate
+        image = axes.imshow(
+            db, origin="lower", aspect="auto", extent=(0, seconds, 0, data.mels), vmin=-70, vmax=10, cmap="magma"
+        )
+        axes.set_title(title, loc="left", fontsize=9)
+        axes.set_ylabel("mel band")
+    shared[-1].set_xlabel("seconds")
+    figure.colorbar(image, ax=list(shared), label="dB", pad=0.01, fraction=0.12)
+    with files.replacing(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})

@@ -1,0 +1,1 @@
+"""A trained generator applied to songs: windows in, a stem out. Nothing here measures or trains."""

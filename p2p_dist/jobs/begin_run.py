@@ -1,0 +1,136 @@
+"""Begin a run or go on with it: its saved settings win, its songs must be those it was trained on. Writes its records."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from pathlib import Path
+
+from p2p_dist.audio import layouts
+from p2p_dist.common import console, files
+from p2p_dist.data import dataset as datasets
+from p2p_dist.data import manifest
+from p2p_dist.run import provenance, snapshot
+from p2p_dist.run.rundir import RunDir, check_own, find_steps
+from p2p_dist.settings import config, presets
+
+
+def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> config.Config:
+    """The settings that a run would go on with: its saved science wins, resources may have changed. Writes nothing.
+
+    Args:
+        dataset: name of the shards; None: not known yet.
+
+    Raises:
+        ValueError: a science setting or the songs differ from those that the run began with; names each.
+    """
+    check_own(run)
+    if not run.config.is_file():
+        return wanted
+    saved = presets.from_saved(run.config)
+    if changed := presets.differences(saved, wanted):
+        raise ValueError(
+            f"the run {run.path.name} was begun with other settings:\n  "
+            + "\n  ".join(changed)
+            + "\nits own can't change; give this one another name with --run NAME"
+        )
+    begun_with = run.read_dataset() if run.dataset.is_file() else None
+    # Where it is missing, training compares the windows; before anything was learnt, songs may still come and go.
+    changed_songs = None not in (begun_with, dataset) and begun_with != dataset
+    if changed_songs and find_steps(run.checkpoints) and not _has_same_training(run, wanted.data):
+        raise ValueError(
+            f"the training songs are not those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
+            "put them back, or give this run another name with --run NAME; songs of test/ may come and go, those of valid/ "
+            "where none of train/ was held back in their place"
+        )
+    return presets.with_resources(saved, wanted)
+
+
+def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
+    """Create the run, or check that it is the same run; the settings to run with: see `check_begin`.
+
+    Raises:
+        ValueError: a science setting or the songs differ from those that the run began with; names each.
+    """
+    settings = check_begin(run, wanted, dataset)
+    run.path.mkdir(parents=True, exist_ok=True)
+    if files.not_only_ours(run.path) is not None:
+        run.path.chmod(run.path.stat().st_mode & 0o7755)
+        console.say(f"note: others could write in {run.path}; now only you can")
+    if not run.config.is_file():
+        files.write_json(run.provenance, provenance.gather())
+    _note_dataset(run, dataset, wanted.data)
+    _note_overlap(run, settings)
+    if not run.code.is_dir():
+        snapshot.take(run.code)
+    elif snapshot.has_record(run.code):
+        snapshot.close(run.code)
+    else:
+        snapshot.record(run.code)
+        console.say(f"{run.code}, which an earlier version copied, is only yours: its files are noted in {snapshot.SUMS} there")
+    files.write_text(run.config, presets.to_yaml(settings))
+    return settings
+
+
+def _has_same_training(run: RunDir, data: config.Data) -> bool:
+    """Whether what training uses of the songs there are now is what the run was trained on."""
+    if data.root is None:
+        return False
+    root, known = Path(data.root), run.read_training()
+    if known is not None:
+        return datasets.training_digest(root, data) == known
+    # Of an older run only the name is known, which tells of all songs: those that were not there then are left out.
+    try:
+        content = manifest.read(run.shards)
+    except (FileNotFoundError, ValueError):
+        return False
+    there = {(split, song["name"]) for split, part in content["splits"].items() for song in part["songs"]}
+    there |= {("test", song["song"]) for song in content["left_out"]}
+    of = layouts.list_songs(root, data.split_by_title)
+    found = [song for song in of if song.split == "train" or (song.split, song.name) in there]
+    return (
+        datasets.holds_some_back(found) == datasets.holds_some_back(of)
+        and datasets.name_of(root, data, found) == run.read_dataset()
+    )
+
+
+def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
+    """Note which shards the run has, and what training uses of its songs.
+
+    Where other songs than before are held out from a training that has begun, its evaluations are of those before: they are
+    kept under another name, and all checkpoints are to be evaluated anew.
+    """
+    note = {"name": dataset}
+    if data.root is not None and Path(data.root).is_dir():
+        with contextlib.suppress(ValueError):  # no songs: a check of the machine says so itself
+            note["training"] = datasets.training_digest(Path(data.root), data)
+    if run.dataset.is_file():
+        before = run.read_dataset()
+        if before == dataset and run.read_training() is not None:
+            return
+        trained_on = run.shards_before
+        if before != dataset and find_steps(run.checkpoints):
+            if trained_on is None or (run.shards / manifest.NAME).is_file():
+                trained_on = run.shards
+            _keep_aside(run, before, "songs held out from training changed")
+        if trained_on is not None and trained_on.name != dataset and find_steps(run.checkpoints):
+            note["trained_on"] = trained_on.name
+    files.write_json(run.dataset, note)
+
+
+def _note_overlap(run: RunDir, settings: config.Config) -> None:
+    """Keep the evaluations aside where --allow-overlap changes which songs of the dataset are measured."""
+    if not run.config.is_file() or not (run.shards / manifest.NAME).is_file():
+        return
+    before, allowed = presets.from_saved(run.config).evaluate.allow_overlap, settings.evaluate.allow_overlap
+    if before != allowed and any(manifest.overlap(manifest.read(run.shards), split) for split in ("test", "valid")):
+        _keep_aside(run, "with-overlap" if before else "without-overlap", "--allow-overlap changed")
+
+
+def _keep_aside(run: RunDir, name: str, why: str) -> None:
+    """Rename the evaluations to evaluations-NAME, so that all checkpoints are evaluated anew and on the same songs."""
+    if find_steps(run.evaluations):
+        names = (f"evaluations-{name}" + (f"-{n}" if n > 1 else "") for n in itertools.count(1))
+        aside = next(path for path in map(run.path.joinpath, names) if not path.exists())
+        run.evaluations.rename(aside)
+        console.say(f"{why}: the evaluations so far are kept in {aside}")

@@ -1,0 +1,50 @@
+"""Start a stage of a run, or a check, as a process of its own on this machine, with the run's own copy of the code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from p2p_dist.common import files
+from p2p_dist.jobs.stages import CHECKS
+from p2p_dist.run import snapshot
+from p2p_dist.run.rundir import RunDir
+
+_ONE_PROCESS = ("stage_process", "stages")
+_FORKS_RANKS = ("forked_ranks", "local")
+"""Modules of p2p_dist.jobs that run a stage: today's name, and that of copies of the code which version 0.1 made."""
+
+
+def start(stage: str, run: RunDir, attempt: str, log: Path, keep_open: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+    """Start `stage` in a session of its own, so that a Ctrl-C reaches the caller alone; a training forks one process a rank.
+
+    Args:
+        attempt: name of this start, in P2P_ATTEMPT. log: what it prints is added there. keep_open: file descriptors of the
+            caller that it gets too, such as that of a lock.
+
+    Raises:
+        ValueError: the copy of the code is not the one that was taken; see `snapshot.environment`.
+    """
+    names = _FORKS_RANKS if stage in ("train", *CHECKS) else _ONE_PROCESS
+    environment = {**os.environ, **snapshot.environment(run.code), "P2P_ATTEMPT": attempt}
+    jobs = run.code / "p2p_dist" / "jobs"
+    module = next(name for name in names if (jobs / f"{name}.py").is_file())
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with os.fdopen(files.open_ours(log, os.O_WRONLY | os.O_APPEND), "a") as output:
+        return subprocess.Popen(
+            # -P: the code that the run began with, not what lies in the current folder.
+            [sys.executable, "-P", "-m", f"p2p_dist.jobs.{module}", stage, str(run.path)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+            pass_fds=keep_open,
+        )
+
+
+def tail(log: Path) -> str:
+    """The last lines of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-12:])

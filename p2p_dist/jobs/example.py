@@ -1,0 +1,45 @@
+"""The example song, laid out as a MUSDB18 of one song for whoever has no songs yet; and the name of a run's dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from p2p_dist.audio import layouts
+from p2p_dist.common import files
+from p2p_dist.data import dataset as datasets
+from p2p_dist.run import rundir
+from p2p_dist.settings.config import Config
+
+
+def example_folder() -> Path:
+    """Where the example song is laid out as a MUSDB18 of one song: beside the runs."""
+    return rundir.runs_root().parent / "songs" / "falcon69"
+
+
+def known_dataset(settings: Config) -> str | None:
+    """Name of the shards of a run's songs; None for the example's before it is laid out."""
+    assert settings.data.root is not None
+    root = Path(settings.data.root)
+    return None if root == example_folder() and not root.is_dir() else datasets.dataset_name(root, settings.data)
+
+
+def lay_out(settings: Config) -> str:
+    """Name of the shards of a run's songs, which are laid out first where they are the example."""
+    assert settings.data.root is not None
+    root = Path(settings.data.root)
+    if root == example_folder():
+        lay_out_example(root)
+    return datasets.dataset_name(root, settings.data)
+
+
+def lay_out_example(folder: Path) -> None:
+    """Copy the example song into train/ and test/ of `folder`: the same sound for both.
+
+    Raises:
+        ValueError: stempeg, which ships it, is not installed.
+    """
+    song = layouts.excerpt_file()
+    for split in ("train", "test"):
+        target = folder / split / song.name
+        if not target.is_file() or target.stat().st_size != song.stat().st_size:
+            files.write_bytes(target, song.read_bytes())

@@ -1,0 +1,94 @@
+"""Whether what jobs import is installed where they will run: told before anything is queued."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from p2p_dist.common import console
+from p2p_dist.jobs import site
+from p2p_dist.settings.config import Config
+
+PACKAGES = (
+    *("torch", "numpy", "scipy", "av", "soxr", "soundfile", "webdataset", "musdb"),
+    *("mir_eval", "jinja2", "matplotlib", "safetensors"),
+)
+"""What the stages import."""
+
+
+def check_packages(tensorboard: bool = False) -> None:
+    """Make sure that what the stages import is installed, before anything starts; jobs run with the same python.
+
+    Raises:
+        ValueError: names what is missing, and how to install it.
+    """
+    if missing := [name for name in PACKAGES if not is_installed(name)]:
+        raise ValueError(
+            f"to run with {sys.executable}, these packages are missing: {', '.join(missing)}; 'make install' makes an "
+            "environment with them, or: python -m pip install -c constraints.txt -e '.[run]'"
+        )
+    if tensorboard and not is_installed("tensorboard"):
+        raise ValueError(
+            f"--train.tensorboard needs the package tensorboard, which {sys.executable} has not: "
+            "python -m pip install -c constraints.txt -e '.[tensorboard]', or leave it off"
+        )
+
+
+def check_packages_of_jobs(settings: Config, place: site.Site) -> None:
+    """The same in the container and environment that jobs run in, where this machine can start them.
+
+    Raises:
+        ValueError: names what is missing, and how it gets there.
+    """
+    image, overlay = place.image(settings.resources), settings.resources.overlay
+    if image is not None and (shutil.which("singularity") is None or not image.is_file()):
+        return  # another machine than the cluster's; that there is no image is said elsewhere
+    tasks = {"P2P_CONTAINER": image, "P2P_OVERLAY": overlay and Path(overlay).expanduser()}
+    if place.environment:
+        ours = site.HPC / place.environment
+        tasks["P2P_ENVIRONMENT"] = ours if ours.is_file() else Path(place.environment).absolute()
+    where = image or f"the environment of {place.environment}"
+    names = (*PACKAGES, *(["tensorboard"] if settings.train.tensorboard else []))
+    known = tuple((name, str(value)) for name, value in tasks.items() if value)
+    missing, wrong = _missing_in(sys.executable if image is None else "python", known, names)
+    if wrong:
+        console.say(f"note: whether {where} has what jobs import is not known here ({wrong}); launch/check.py preflight tells")
+    elif missing:
+        raise ValueError(
+            f"jobs would run in {where}, where these packages are missing: {', '.join(missing)}; "
+            "containers/build_overlay.sh puts them into a file for --overlay (containers/README.md)"
+        )
+
+
+@functools.cache
+def _missing_in(python: str, tasks: tuple[tuple[str, str], ...], names: tuple[str, ...]) -> tuple[list[str], str]:
+    """Packages that a process of a job would not find; and why that is not known, where it can't be started here.
+
+    Args:
+        tasks: variables that hpc/rank.sh reads.
+    """
+    ask = "import importlib.util, sys; print('missing:', *[n for n in sys.argv[1:] if importlib.util.find_spec(n) is None])"
+    command = ["bash", str(site.HPC / "rank.sh"), python, "-c", ask, *names]
+    try:
+        done = subprocess.run(
+            command, env={**os.environ, **dict(tasks)}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+        )
+    except subprocess.TimeoutExpired:
+        return [], "no answer in two minutes"
+    if (answer := re.search("^missing:(.*)$", done.stdout, re.MULTILINE)) is None:
+        return [], (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
+    return answer[1].split(), ""
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be found, without importing it."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False

@@ -1,0 +1,1 @@
+"""Slurm from the submit host: job specifications, queries, submission, launch. No job calls this."""

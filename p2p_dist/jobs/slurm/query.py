@@ -1,0 +1,192 @@
+"""Asking Slurm, on the submit host: what is queued, and for whom. No job calls this."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from p2p_dist.common import console, files
+from p2p_dist.jobs import stages
+from p2p_dist.jobs.slurm import specs
+from p2p_dist.jobs.slurm.commands import ask as ask
+from p2p_dist.run.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job that Slurm has: its id, state, and reason for waiting.
+
+    other: the run that it belongs to, where it is not the one that was asked for.
+    """
+
+    number: str
+    state: str
+    reason: str
+    other: str | None = None
+
+
+def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> dict[str, Queued]:
+    """Stage -> the job that Slurm still has for this run, told by its comment; for preprocessing, also another run's.
+
+    Args:
+        jobs: what `everything` gave, where it has been asked.
+
+    Raises:
+        OSError: Slurm can't be asked.
+    """
+    found: dict[str, Queued] = {}
+    jobs = everything() if jobs is None else jobs
+    for stage, job in _of(run, jobs):
+        # A successor waits while the job before it still ends: the newer one goes on.
+        before = found.get(stage)
+        newer = before is None or int(before.number) < int(job.number)
+        if newer or (before is not None and before.number == job.number and job.state == "RUNNING"):
+            found[stage] = job
+    if "preprocess" not in found and run.dataset.is_file():
+        for maker, job in _makers(run.shards, jobs):
+            found["preprocess"] = replace(job, other=maker.path.name)
+    return found
+
+
+NEVER = "DependencyNeverSatisfied"
+"""Slurm's reason for a job that can't begin any more: what it waits for did not end well."""
+
+ENDING = 600.0
+"""Seconds that a job may take to end: its epilog, processes that do not die."""
+
+
+def settled_jobs(run: RunDir) -> dict[str, Queued]:
+    """`queued_jobs`, once none of them is just ending: it may be gone in a moment, or be queued again.
+
+    Raises:
+        OSError: Slurm can't be asked, or one does not come to its end.
+    """
+    begun, said = time.monotonic(), False
+    while True:
+        found = queued_jobs(run)
+        ending = [(stage, job) for stage, job in found.items() if job.state == "COMPLETING"]
+        if not ending:
+            return found
+        stage, job = ending[0]
+        if time.monotonic() - begun > ENDING:
+            raise OSError(
+                16, f"the {stage} job {job.number} does not come to its end; type the same command again later", "squeue"
+            )
+        if not said:
+            console.say(f"{stage}: job {job.number} is just ending; waiting for what comes of it")
+        said = True
+        time.sleep(1)
+
+
+def own_jobs(run: RunDir) -> list[tuple[str, Queued]]:
+    """Stage and job of all that Slurm still has of this run and no other; of an array, each part listed by itself.
+
+    Raises:
+        OSError: Slurm can't be asked.
+    """
+    return _of(run, everything())
+
+
+def waiting_for_shards(run: RunDir) -> list[str]:
+    """Names of other runs with queued jobs that need the shards of this one.
+
+    Raises:
+        OSError: Slurm can't be asked.
+    """
+    others = {ours.group(1) for _, comment in everything() if (ours := re.fullmatch(r"p2p_dist \S+ (.*)", comment))}
+    found = [RunDir(Path(path)) for path in sorted(others)]
+    return [other.path.name for other in found if other.path.resolve() != run.path.resolve() and _shares(other, run.shards)]
+
+
+def _of(run: RunDir, jobs: list[tuple[Queued, str]]) -> list[tuple[str, Queued]]:
+    """Stage and job of a run, told by its comment."""
+    places = (run, RunDir(run.path.resolve()))  # the templates know it by its real path
+    ours = {specs.comment(stage, place): stage for stage in stages.STAGES for place in places}
+    return [(ours[comment], job) for job, comment in jobs if comment in ours]
+
+
+def _makers(shards: Path, jobs: list[tuple[Queued, str]]) -> list[tuple[RunDir, Queued]]:
+    """Runs with a job that makes these shards, and that job."""
+    found = []
+    for job, comment in jobs:
+        if (ours := re.fullmatch(r"p2p_dist preprocess (.*)", comment)) and _shares(RunDir(Path(ours.group(1))), shards):
+            found.append((RunDir(Path(ours.group(1))), job))
+    return found
+
+
+def _shares(run: RunDir, shards: Path) -> bool:
+    """Whether a run, which may be gone, learns from these shards."""
+    return run.dataset.is_file() and run.shards.resolve() == shards.resolve()
+
+
+def jobs_within(folder: Path) -> list[Queued]:
+    """The jobs that Slurm still has of runs inside a folder, told by their comments.
+
+    Raises:
+        OSError: Slurm can't be asked.
+    """
+    found = []
+    for job, comment in everything():
+        ours = re.fullmatch(r"p2p_dist \S+ (.*)", comment)
+        if ours and any(Path(ours.group(1)).is_relative_to(place) for place in (folder, folder.resolve())):
+            found.append(job)
+    return found
+
+
+def everything() -> list[tuple[Queued, str]]:
+    """This user's jobs that Slurm still has; of an array, each part that is listed by itself, under the array's number."""
+    asked = ask("squeue", "--me", "--noheader", "--format=%i|%T|%r|%k")
+    if asked.returncode:
+        raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
+    # 7_[0-3] and 7_4 are parts of the array 7, 41+0 and 41+1 those of a job of the user's own in several pieces.
+    rows = [re.fullmatch(r"\s*(\d+)[^|]*\|([^|]*)\|([^|]*)\|(.*)", line) for line in asked.stdout.splitlines()]
+    found = [tuple(part.strip() for part in row.groups()) for row in rows if row is not None]
+    return [(Queued(number, state, reason), comment) for number, state, reason, comment in found]
+
+
+def job_states() -> dict[str, str]:
+    """Id -> state and reason of this user's jobs that Slurm still has; asks on while it does not answer."""
+    while (asked := ask("squeue", "--me", "--noheader", "--format=%i %T %r")).returncode:
+        console.complain(f"{asked.stderr.strip()}; asking on")
+        time.sleep(10)
+    rows = [line.split(maxsplit=2) for line in asked.stdout.splitlines()]
+    return {row[0]: row[1].lower() + (f" ({row[2]})" if row[1] == "PENDING" and row[2] != "None" else "") for row in rows}
+
+
+def patience(states: list[str], begun: float) -> float:
+    """Seconds until asking again for jobs in these states: seldom while all wait, which may be for days.
+
+    Args:
+        begun: since when it is asked, as time.monotonic() tells; at first it is often, for a job may begin at once.
+    """
+    waits = all(state.startswith("pending") for state in states)
+    return 5.0 if waits and time.monotonic() - begun > 10 else 0.5 if len(states) == 1 else 1.0
+
+
+def jobs_by_partition() -> Counter[str]:
+    """How many jobs this user has queued; each part of an array is one."""
+    return Counter(ask("squeue", "--me", "--array", "--noheader", "--format=%P").stdout.split())
+
+
+def accounts() -> list[str]:
+    """The projects of this user, as far as Slurm's accounting tells."""
+    try:
+        asked = ask("sacctmgr", "-nP", "show", "associations", f"user={getpass.getuser()}", "format=account")
+    except OSError:
+        return []
+    return sorted(set(asked.stdout.split())) if asked.returncode == 0 else []
+
+
+def your_accounts() -> str:
+    """The same in words, for one who named none, or a wrong one."""
+    found = accounts()
+    return f"yours: {', '.join(found)}" if found else "sacctmgr names none of yours: ask the cluster's support"
+
+
+def forget(run: RunDir) -> None:
+    """Mark the run as cancelled: no job of it queues itself again."""
+    files.write_text(run.slurm / "cancelled", "")

@@ -1,0 +1,227 @@
+"""From runs to Slurm jobs, on the submit host: what is left to queue, whether it would be taken, queueing, waiting."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+from p2p_dist.common import console
+from p2p_dist.jobs import begin_run, fits, site, stages
+from p2p_dist.jobs.slurm import commands, query, specs, submission
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings.config import Config, Resources
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a launch: what there is of it already, or the job that Slurm has, or else a job to queue."""
+
+    job: specs.Job
+    done: str | None = None
+    queued: query.Queued | None = None
+
+    @property
+    def is_new(self) -> bool:
+        return self.done is None and self.queued is None
+
+
+def plan(
+    run: RunDir, settings: Config, place: site.Site, queued: dict[str, query.Queued], dataset: str | None = None
+) -> list[Step]:
+    """What a launch of a run would do, stage by stage; asks and writes nothing.
+
+    Args:
+        queued: what Slurm has of it. dataset: name of its shards, where the run is not begun yet, or will take others.
+    """
+    begun = run.config.is_file() and run.dataset.is_file()
+    as_before = begun and dataset in (None, run.shards.name)
+    found: list[Step] = []
+    for job in specs.jobs(run, settings, place):
+        done = None
+        if job.stage == "train" and begun:  # whatever else changed: `begin_run.check_begin` compares what it was trained on
+            done = stages.is_done("train", run)
+        elif all(step.done for step in found):  # what comes after something new is to be done again
+            if as_before:
+                done = stages.is_done(job.stage, run)
+            elif job.stage == "preprocess" and dataset is not None:
+                done = stages.is_preprocessed(run.path.parent.parent / "shards" / dataset, trained=False)
+        found.append(Step(job, None if job.stage in queued else done, queued.get(job.stage)))
+    return found
+
+
+def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str) -> None:
+    """Have the site's file and Slurm look at all that launches would queue, before anything is written or queued.
+
+    Args:
+        launches: run, settings, and the name of its shards where that is known.
+
+    Raises:
+        ValueError: one would be refused, or all together are too many.
+        OSError: Slurm can't be asked.
+    """
+    numbers: Counter[str] | None = None
+    looked_at, making = set(), set()
+    for run, wanted, dataset in launches:
+        place = site.load(where, wanted.resources.site)
+        check_account(place, site.account(wanted.resources))
+        place.check_images(wanted.resources)
+        specs.check_max_gpu_hours(wanted.resources, place)
+        settings = begin_run.check_begin(run, wanted, dataset)
+        queued = query.settled_jobs(run)
+        check_not_queued(run, dataset, queued)
+        for note in fits.check(run, settings, place, where, dataset):
+            console.say(f"note: {note}")
+        new = [step.job for step in plan(run, settings, place, queued, dataset) if step.is_new]
+        if dataset in making:  # by a job of a run before it
+            new = [job for job in new if job.stage != "preprocess"]
+        making.add(dataset)
+        if numbers is None:
+            numbers = query.jobs_by_partition() if place.limits else Counter()
+        specs.check_limits(new, place, numbers)
+        for job in new:
+            like = (job.stage, job.array, *(str(job.parameters.get(name)) for name in SHAPE))
+            if like not in looked_at:
+                submission.check(job)
+            looked_at.add(like)
+
+
+def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, query.Queued]) -> None:
+    """Make sure that jobs which are queued or running find the shards that they were queued for.
+
+    Raises:
+        ValueError: the songs have changed since.
+    """
+    ours = [f"{stage}: job {job.number}" for stage, job in queued.items() if job.other is None]
+    if ours and dataset is not None and run.dataset.is_file() and run.read_dataset() != dataset:
+        raise ValueError(
+            f"the songs changed, and jobs of the run {run.path.name} are queued for those before ({', '.join(ours)}): let them "
+            f"end, or drop them with launch/cancel.py {run.path.name}, then type this again; nothing was queued"
+        )
+
+
+SHAPE = ("account", "partition", "time", "nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node", "exclusive")
+"""What Slurm takes or refuses a job for; the rest follows from the site."""
+
+
+def check_account(place: site.Site, account: str | None) -> None:
+    """Make sure that a project is named where one is billed.
+
+    Raises:
+        ValueError: none is; names those of this user.
+    """
+    if place.needs_account and account is None:
+        raise ValueError(f"this cluster bills a project: name one with --account ({query.your_accounts()})")
+
+
+def check_gpus(resources: Resources, place: site.Site) -> None:
+    """Make sure that a site that asks for no GPUs is meant, where the cluster has some.
+
+    Raises:
+        ValueError: it may not be; says what to name.
+    """
+    if place.gpus_per_node or shutil.which("sinfo") is None:
+        return
+    partition = resources.partition or place.partition
+    asked = commands.ask("sinfo", "--noheader", "--format=%R %G", *(["--partition", partition] if partition else []))
+    with_gpus = sorted({line.split()[0] for line in asked.stdout.splitlines() if re.search(r"\bgpu\b", line)})
+    if with_gpus:
+        file = resources.site or "hpc/sites/slurm.yaml"
+        raise ValueError(
+            f"this cluster has GPUs (partition {', '.join(with_gpus)}), and {file} asks for none: training would run on "
+            f"{place.cores_per_process} cores of a node. Copy that file, set gpus_per_node and partition, and name "
+            "it with --site; on LUMI: --cluster lumi. To train without GPUs all the same: --yes"
+        )
+
+
+def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
+    """Queue the stages that are neither done nor queued, each waiting for the one before; prints their job ids.
+
+    Args:
+        shown: the command that shows how the run is, for people.
+
+    Raises:
+        OSError: Slurm can't be asked, or refused after all.
+    """
+    steps = plan(run, settings, place, query.settled_jobs(run))
+    (run.slurm / "cancelled").unlink(missing_ok=True)
+    (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
+    before: str | None = None
+    renewed = False  # something before it: what is queued already waits for a job that is no more
+    for step in steps:
+        stage, dependency = step.job.stage, specs.dependency(step.job, settings, before)
+        stale = step.queued is not None and step.queued.state == "PENDING" and (renewed or step.queued.reason == query.NEVER)
+        if step.queued is not None and not (stale and _is_gone(step.queued, dependency)):
+            whose = f" of the run {step.queued.other}, with the same shards" if step.queued.other else ""
+            console.say(f"{stage}: queued already, job {step.queued.number}{whose}")
+            before = step.queued.number
+        elif step.done is not None:
+            console.say(f"{stage}: done already ({step.done})")
+        else:
+            for old in run.outcomes(stage):
+                old.unlink()
+            before = submission.submit(step.job.after(dependency))
+            renewed = True
+    if not all(step.done for step in steps):
+        console.say(f"to follow them: {shown}")
+    return console.DONE
+
+
+def _is_gone(waiting: query.Queued, dependency: str | None) -> bool:
+    """Let a job that waits begin once `dependency` holds, whatever it waited for. True: Slurm has dropped it meanwhile."""
+    return query.ask("scontrol", "update", f"jobid={waiting.number}", f"dependency={dependency or ''}").returncode != 0
+
+
+def queue_check(job: specs.Job, place: site.Site, dependency: str | None = None) -> str:
+    """Queue one job of a check, to begin once `dependency` holds; its id.
+
+    Raises:
+        ValueError: no account where one is needed, or Slurm would refuse it.
+        OSError: Slurm can't be asked, or refused after all.
+    """
+    check_account(place, job.parameters.get("account"))
+    specs.check_limits([job], place, Counter())
+    submission.check(job)
+    return submission.submit(job.after(dependency))
+
+
+def wait(run: RunDir, every: float = 5.0) -> int:
+    """Say how the queued jobs change until none is left; looks every so many seconds.
+
+    Returns:
+        exit code: 0 all stages are done, 75 one stopped in order, 1 one failed or was cancelled.
+    """
+    before: dict[str, str] = {}
+    away = False
+    while True:
+        try:
+            queued = query.queued_jobs(run)
+        except OSError as error:
+            if not away:
+                console.complain(f"{console.describe(error)}; asking on")
+            away = True
+        else:
+            away = False
+            now = {stage: f"{stage}: {job.state.lower()}, job {job.number}" for stage, job in queued.items()}
+            for stage, text in now.items():
+                if before.get(stage) != text:
+                    console.say(text)
+            before = now
+            if not queued:
+                break
+        time.sleep(every)
+    left = [stage for stage in stages.STAGES if stages.is_done(stage, run) is None]
+    if not left:
+        console.say(stages.last_lines(run))
+        return console.DONE
+    outcome = run.read_outcome(left[0])
+    if outcome is not None and outcome["outcome"] == "stopped":
+        console.say(f"{left[0]} stopped in order; to go on, type the same command again")
+        return console.STOPPED
+    because = outcome["message"] if outcome is not None else ""
+    console.complain(
+        f"error: {left[0]} did not come to its end{': ' + because if because else ''}; its logs: {run.slurm / left[0]}"
+    )
+    return console.FAILED

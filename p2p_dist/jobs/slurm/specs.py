@@ -1,0 +1,268 @@
+"""The Slurm jobs of a run: what each is told, in submitit's words, and the scripts that come of it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.common import console
+from p2p_dist.jobs import site, stages
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings.config import Config, Resources, seconds_of
+
+_SOURCES = {
+    "account": "account (--account, a settings file or $SBATCH_ACCOUNT)",
+    "partition": "partition (--partition, a settings file or the site's file)",
+    "folder": "the path of the run ($P2P_RUNS)",
+    "setup": "a line made from the site's file, --container, --overlay or a path",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One Slurm job: a stage of a run, and what sbatch is told."""
+
+    stage: str
+    folder: Path
+    command: str
+    parameters: dict[str, Any]
+    array: int | None = None
+    """so many of it, as one array"""
+
+    def __post_init__(self) -> None:
+        """Make sure that nothing in it, whatever its source, puts lines of its own into the script.
+
+        Raises:
+            ValueError: a control character; names what it stands in.
+        """
+        further = self.parameters.get("additional_parameters", {})
+        named = {"folder": self.folder, **self.parameters, **further, "command": self.command}
+        for name, value in named.items():
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str | Path) and (bad := console.control_character(str(text))):
+                    raise ValueError(
+                        f"the {self.stage} job: {_SOURCES.get(name, name)} has a control character ({bad}), which a job script "
+                        f"can't hold: {str(text)!r}; write it without, nothing was queued"
+                    )
+
+    @property
+    def partition(self) -> str | None:
+        """Where it is queued; None: the cluster's default."""
+        return self.parameters.get("partition")
+
+    def after(self, dependency: str | None) -> Job:
+        """The job, to begin once `dependency` holds, such as `afterok:7`."""
+        if dependency is None:
+            return self
+        # Without the second, jobs behind one that failed would wait for ever.
+        further = {**self.parameters["additional_parameters"], "kill-on-invalid-dep": "yes"}
+        return replace(self, parameters={**self.parameters, "dependency": dependency, "additional_parameters": further})
+
+    def script(self) -> str:
+        """The batch script, as it is submitted."""
+        from submitit.slurm.slurm import _make_sbatch_string
+
+        return _make_sbatch_string(command=self.command, folder=self.folder, map_count=self.array, **self.parameters)
+
+
+def comment(stage: str, run: RunDir) -> str:
+    """What a job carries so that it is found again, whoever queued it."""
+    return f"p2p_dist {stage} {run.path}"
+
+
+def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...] = stages.STAGES) -> list[Job]:
+    """The chain of jobs of a run, in order; each waits for the one before to end well.
+
+    Args:
+        asked: its stages, or one of the checks (stages.CHECKS), whose job is like that of a training.
+    """
+    resources = settings.resources
+    partition = resources.partition or place.partition
+    whole = partition in place.whole_nodes
+    processes, account = place.processes_per_node(resources), site.account(resources)
+    # Where nodes are shared, no more processes evaluate than train: who asks for less there is billed less.
+    shared = bool(place.gpus_per_node) and not whole
+    evaluating = min(place.evaluate_processes, processes) if shared else place.evaluate_processes
+    delay = min(300, seconds_of(resources.time) // 4)
+    shapes: dict[str, dict[str, Any]] = {
+        "preprocess": {
+            "partition": place.cpu_partition,
+            "time": place.minutes(place.preprocess_time, place.cpu_partition),
+            "cpus_per_task": place.preprocess_cores,
+            "mem": place.preprocess_memory,
+        },
+        "train": {
+            "partition": partition,
+            "time": site.minutes_of(resources.time),
+            "nodes": resources.nodes,
+            "ntasks_per_node": processes,
+            "cpus_per_task": place.cores_per_process,
+            "gpus_per_node": place.gpus(processes, partition) or None,
+            "mem": place.memory(processes, partition),
+            "exclusive": True if whole else None,
+            "signal_delay_s": delay,
+        },
+        "evaluate": {
+            "partition": partition,
+            "time": place.minutes(place.evaluate_time, partition),
+            "ntasks_per_node": evaluating,
+            "cpus_per_task": place.cores_per_process,
+            "gpus_per_node": min(evaluating, place.gpus_per_node) or None,
+            "mem": place.memory(evaluating, partition) if place.gpus_per_node else None,
+            "exclusive": True if whole else None,
+        },
+        "page": {"partition": place.cpu_partition, "time": 10, "cpus_per_task": 1},
+    }
+    chain = []
+    for stage in asked:
+        if stage in ("evaluate", "page") and resources.evaluate == "never":
+            continue
+        like = stage if stage in shapes else "train"
+        shape = {"account": account, "nodes": 1, "ntasks_per_node": 1, **shapes[like]}
+        array = resources.evaluate_array if stage == "evaluate" else None
+        # submitit's own --mem knows gigabytes only, and its own --output takes a % of the run's path for one of Slurm's.
+        log = str(run.slurm / stage).replace("%", "%%") + ("/%A_%a_0_log.out" if array else "/%j_0_log.out")
+        further = {"requeue" if place.requeue else "no-requeue": True, "mem": shape.pop("mem", None), "output": log}
+        shape["additional_parameters"] = {name: value for name, value in further.items() if value is not None}
+        shape["setup"] = _environment(run, settings, place, stage)
+        shape["job_name"] = f"p2p-{stage}"
+        shape["comment"] = comment(stage, run)
+        shape["stderr_to_stdout"] = True
+        shape["use_srun"] = False  # the step is in hpc/job.sh, which the templates use too
+        parameters = {name: value for name, value in shape.items() if value is not None}
+        command = shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), stage, str(run.path)])
+        # submitit's own wckey is refused by clusters that do not know it.
+        chain.append(Job(stage, run.slurm / stage, command, {**parameters, "wckey": None}, array))
+    return chain
+
+
+def dependency(job: Job, settings: Config, before: str | None) -> str | None:
+    """When a job may begin, in sbatch's words: `before` is the number of the job before it, or stands for it."""
+    if before is None:
+        return None
+    # Beside the training: as soon as that has begun.
+    beside = job.stage == "evaluate" and settings.resources.evaluate == "during"
+    return f"{'after' if beside else 'afterok'}:{before}"
+
+
+def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> None:
+    """Compare jobs with what the site says of its partitions: the longest job, its nodes, a user's jobs at once.
+
+    Args:
+        numbers: the user's jobs by partition, queued already or about to be; those asked for are added.
+
+    Raises:
+        ValueError: over a limit; names it and the option.
+    """
+    for job in asked:
+        limit = place.limits.get(job.partition or "", {})
+        minutes, nodes = job.parameters["time"], job.parameters["nodes"]
+        if "time" in limit and minutes > site.minutes_of(limit["time"]):
+            raise ValueError(
+                f"--time asks for {minutes / 60:.3g} hours, {job.partition} gives at most {limit['time']}: ask for less, "
+                "a longer training goes on in the next job; nothing was queued"
+            )
+        if nodes > limit.get("nodes", nodes):
+            raise ValueError(f"--nodes {nodes}: a job in {job.partition} has at most {limit['nodes']}; nothing was queued")
+        numbers[job.partition or ""] += job.array or 1
+    for partition in dict.fromkeys(job.partition or "" for job in asked):
+        if numbers[partition] > (most := place.limits.get(partition, {}).get("jobs", math.inf)):
+            raise ValueError(
+                f"{numbers[partition]} jobs of yours would be in {partition}, which takes {most}: "
+                "wait, or ask for fewer (--sweep, --evaluate-array, --partition); nothing was queued"
+            )
+
+
+def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) -> list[str]:
+    """What hpc/job.sh is told, and the lines that make sure that it may be run."""
+    resources = settings.resources
+    image = place.image(resources)
+    values: dict[str, Any] = {
+        "P2P_PYTHON": sys.executable if image is None else "python",
+        "P2P_MAX_REQUEUES": resources.max_requeues,
+        "P2P_MAX_CRASH_RESTARTS": resources.max_crash_restarts,
+    }
+    if stage == "train" and resources.max_gpu_hours is not None and (rate := gpu_hours_an_hour(resources, place)):
+        values["P2P_MAX_SECONDS"] = int(resources.max_gpu_hours / rate * 3600)
+    if stage == "evaluate" and resources.evaluate == "during":
+        values["P2P_EVALUATE"] = "during"
+    # Of a node that is shared, which cores the job has is not known before.
+    whole = (resources.partition or place.partition) in place.whole_nodes
+    if place.cpu_masks and whole and stage in ("train", *stages.CHECKS):
+        values["P2P_CPU_MASKS"] = ",".join(place.cpu_masks[: place.processes_per_node(resources)])
+    if place.environment:
+        ours = (site.HPC / place.environment).is_file()
+        values["P2P_ENVIRONMENT"] = run.code / "hpc" / place.environment if ours else Path(place.environment).absolute()
+    if image is not None:
+        values["P2P_CONTAINER"] = image
+        if resources.overlay:
+            values["P2P_OVERLAY"] = _bindable(str(Path(resources.overlay).expanduser().absolute()))
+        values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings, stage)])
+    exports = [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
+    check = (site.HPC / "check_code.sh").read_text(encoding="utf-8").splitlines()[1:]
+    return [*exports, f"run={shlex.quote(str(run.path))}", *check]
+
+
+def _folders(run: RunDir, settings: Config, stage: str) -> list[str]:
+    """What a job reads and writes, by the names that it may be called by: behind links, too.
+
+    Raises:
+        ValueError: a name that can't be handed to Singularity.
+    """
+    folders = [run.path.parent, run.path.parent.parent / "shards"]
+    if stage in ("preprocess", *stages.CHECKS) and settings.data.root is not None:
+        folders.append(Path(settings.data.root))
+    found = dict.fromkeys(str(path) for folder in folders for path in (folder, folder.resolve()))
+    return [_bindable(path) for path in found]
+
+
+def _bindable(path: str) -> str:
+    if "," in path or ":" in path:
+        raise ValueError(f"{path}: what has ',' or ':' in its path can't be shown to a container; name another")
+    return path
+
+
+def gpu_hours_an_hour(resources: Resources, place: site.Site, nodes: int | None = None) -> float:
+    """What an hour of the training is billed, on its nodes or on so many."""
+    partition = resources.partition or place.partition
+    gpus = place.gpus(place.processes_per_node(resources), partition)
+    return place.gpu_hours(1, nodes or resources.nodes, partition, gpus)
+
+
+def check_max_gpu_hours(resources: Resources, place: site.Site) -> None:
+    """Make sure that --max-gpu-hours can be kept.
+
+    Raises:
+        ValueError: the site's file does not tell what is billed.
+    """
+    if resources.max_gpu_hours is not None and not gpu_hours_an_hour(resources, place):
+        raise ValueError(
+            f"--max-gpu-hours {resources.max_gpu_hours:g}: what this cluster bills is not known, so nothing would be counted: "
+            "describe it in a file for --site (gpus_per_node, gpu_hours_per_gpu_hour), or leave it out"
+        )
+
+
+def bill(asked: list[Job], settings: Config, place: site.Site) -> dict[str, tuple[float, str]]:
+    """Stage -> the most GPU-hours that its jobs can be billed, over all their starts, and how that comes about, in words.
+
+    Stages that are billed none are left out.
+    """
+    resources = settings.resources
+    starts, found = 1 + resources.max_requeues, {}
+    for job in asked:
+        hours, members = job.parameters["time"] / 60, job.array or 1
+        once = place.gpu_hours(hours, job.parameters["nodes"], job.partition, job.parameters.get("gpus_per_node", 0))
+        most = once * starts * members
+        words = f"{starts} starts of {once:.1f}" + (f", {members} jobs" if job.array else "")
+        limit = resources.max_gpu_hours if job.stage == "train" else None
+        if limit is not None and limit + once < most:
+            # What is used is known when a start ends: the last one may begin just below.
+            most, words = limit + once, f"--max-gpu-hours {limit:g}, and the start that is going on then: {once:.1f}"
+        if most:
+            found[job.stage] = most, words
+    return found

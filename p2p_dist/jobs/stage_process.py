@@ -1,0 +1,215 @@
+"""The process that runs one stage of a run.
+
+    python -m p2p_dist.jobs.stage_process train RUN_DIRECTORY
+
+A stage always ends through `_leave`: outcome.json says how (unless it crashed), then `os._exit`, because no thread or
+exit handler of a library may keep a process that has finished.
+"""
+
+from __future__ import annotations
+
+import signal
+
+if __name__ == "__main__":  # before the imports, which take a moment: a request to stop that comes now is kept, not died of
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
+
+import contextlib
+import faulthandler
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from p2p_dist.common import console, files, linux
+from p2p_dist.data import manifest
+from p2p_dist.jobs.stages import CHECKS, SOUNDLESS, is_soundless
+from p2p_dist.run import checkpoints, rundir
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import config
+
+ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that ask a stage to stop; the launcher on one machine keeps Ctrl-C for itself."""
+
+
+def preprocess(run: RunDir, settings: config.Config) -> int:
+    """Songs to shards. Songs that had to be left out are named here and in the manifest; the rest goes on."""
+    from p2p_dist.data import shards
+
+    assert settings.data.root is not None
+    workers = settings.resources.workers or max(settings.resources.nodes, linux.usable_cores())
+    with console.Progress("preprocess", 1, start=None, status=run.status) as progress:
+
+        def on_song(done: int, total: int, result: shards.Result) -> None:
+            if result.error is not None:
+                console.complain(f"left out: {console.one_line(result.error)}")
+            progress.total = total
+            progress.update(done, result.note)
+
+        left_out = shards.preprocess(Path(settings.data.root), run.shards, settings.data, workers, on_song)
+    if left_out:
+        console.complain(f"{len(left_out)} songs left out: {', '.join(result.name for result in left_out)}")
+    check_unseen(run, settings)
+    return console.DONE
+
+
+def check_unseen(run: RunDir, settings: config.Config) -> None:
+    """Refuse, before anything is trained, held-out songs that are all training songs; see `manifest.check_unseen`."""
+    if not settings.evaluate.allow_overlap and (run.shards / manifest.NAME).is_file():
+        manifest.check_unseen(manifest.read(run.shards), settings.evaluate.split)
+
+
+def train(run: RunDir, settings: config.Config) -> int:
+    """Every process of the training calls it. It listens for requests to stop before torch is imported, which takes seconds."""
+    from p2p_dist.train.stop import StopFlag
+
+    stop = StopFlag()
+    check_unseen(run, settings)
+    from p2p_dist.train.loop import train
+
+    return train(run, settings, stop)
+
+
+def evaluate(run: RunDir, settings: config.Config) -> int:
+    """Measure and render the checkpoints that were not yet; where it runs beside the training, as they appear."""
+    if is_soundless(manifest.read(run.shards)):
+        console.say(f"evaluation {SOUNDLESS}")
+        return console.DONE
+    from p2p_dist.evaluate.checkpoints import evaluate
+
+    evaluate(run, settings)
+    return console.DONE
+
+
+def page(run: RunDir, settings: config.Config) -> int:
+    """Write the page."""
+    if is_soundless(manifest.read(run.shards)):
+        console.say(f"page {SOUNDLESS}")
+        return console.DONE
+    from p2p_dist.evaluate.report.page import write
+
+    # Of evaluations that were killed, and of those that shared the work: by now all have ended.
+    files.remove_garbage(run.evaluations)
+    shutil.rmtree(run.evaluations / "claims", ignore_errors=True)
+    write(run, settings)
+    return console.DONE
+
+
+def preflight(run: RunDir, settings: config.Config) -> int:
+    """Every process of the check calls it. It counts signals from before torch is imported."""
+    heard: list[int] = []
+    signal.signal(signal.SIGUSR2, lambda number, _: heard.append(number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)  # held back while torch is imported, on one machine
+    from p2p_dist.checks.preflight.ranks import preflight
+
+    return preflight(run, settings, heard)
+
+
+def scaling(run: RunDir, settings: config.Config) -> int:
+    """Every process of one size calls it."""
+    from p2p_dist.checks.scaling.ranks import scaling
+
+    return scaling(run, settings)
+
+
+def run_stage(stage: str, folder: str | Path) -> NoReturn:
+    """Run one stage of the run in `folder` in this process, and end the process with the stage's exit code."""
+    run = RunDir(Path(folder))
+    _take_place_from_slurm()
+    console.show_any_text()
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        console.say(f"--- {stage}, attempt {rundir.attempt()}")
+    faulthandler.enable()  # a segmentation fault or an abort leaves its stack in the log
+    if stage != "train":  # which has a flag of its own
+        for number in ASKED:
+            signal.signal(number, _interrupt)
+    body: Callable[[RunDir, config.Config], int] = {
+        "preprocess": preprocess,
+        "train": train,
+        "evaluate": evaluate,
+        "page": page,
+        "preflight": preflight,
+        "scaling": scaling,
+    }[stage]
+    outcome, message, code, says = "failed", "", console.FAILED, first
+    try:
+        settings = rundir.resolve(run)
+        if first or stage == "evaluate":  # others write where rank 0 does, or into their log
+            rundir.check_links(run)
+        if stage not in ("train", *CHECKS):  # which let requests through once they listen
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
+        code = body(run, settings)
+        outcome = {console.DONE: "done", console.STOPPED: "stopped"}.get(code, "failed")
+    except KeyboardInterrupt:
+        outcome, code, message = "stopped", console.STOPPED, "stopped between two pieces of work"
+    except (ValueError, FloatingPointError) as error:
+        message = str(error)
+        says = first or isinstance(error, files.DamagedError)  # met by one rank alone; the others only lose it
+    except ConnectionError as error:  # between the processes: not the run's own
+        _lost(error)
+    except OSError as error:
+        message = console.describe(error)
+    except rundir.SupersededError as error:
+        console.complain(str(error))
+        _leave(console.CRASHED)
+    except BaseException as error:
+        # torch's own errors of a connection are RuntimeErrors, some of a class of their own
+        if isinstance(error, RuntimeError) and (type(error).__name__.startswith("Dist") or "gloo" in str(error)):
+            _lost(error)
+        traceback.print_exc()
+        _leave(console.CRASHED)
+    _ignore_requests()  # what comes while it leaves must not change how it ends
+    if outcome == "failed" and message:
+        console.complain(f"error: {message}")
+    if says:
+        try:
+            run.write_outcome(stage, outcome, message, checkpoints.newest_step(run.checkpoints) or None)
+        except OSError as error:  # the exit code says it too
+            console.complain(f"warning: {console.describe(error)}")
+    _leave(code)
+
+
+def _lost(error: Exception) -> NoReturn:
+    """Another process of the training is gone: that one's log says why, so no traceback from here hides it."""
+    where = "; ".join(getattr(error, "__notes__", []))
+    console.complain(f"{where or 'this process'}: lost the other processes ({str(error).splitlines()[0][:200]})")
+    _leave(console.CRASHED)
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    """Stages other than training hold nothing that a kill would lose: they end where they are."""
+    _ignore_requests()  # schedulers send more than one
+    raise KeyboardInterrupt
+
+
+def _ignore_requests() -> None:
+    for number in (*ASKED, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _leave(code: int) -> NoReturn:
+    _ignore_requests()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # a disk that is full
+            stream.flush()
+    os._exit(code)
+
+
+def _take_place_from_slurm() -> None:
+    """Under srun, hand Slurm's place of this task to what reads RANK and the like."""
+    if "SLURM_PROCID" not in os.environ or "RANK" in os.environ:
+        return
+    os.environ["RANK"] = os.environ["SLURM_PROCID"]
+    os.environ["WORLD_SIZE"] = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", "1"))
+    os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
+    per_node = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("SLURM_TASKS_PER_NODE", "1"))
+    os.environ["LOCAL_WORLD_SIZE"] = per_node.split(",")[0].split("(")[0]
+
+
+if __name__ == "__main__":
+    linux.die_with_parent(signal.SIGTERM)
+    run_stage(sys.argv[1], sys.argv[2])

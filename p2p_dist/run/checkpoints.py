@@ -1,0 +1,134 @@
+"""What training has saved, as far as it can be told without torch: the launcher and whoever resumes ask the same functions.
+
+checkpoints/step-00012000/state.pt               everything to go on with (absent once only the generator is kept)
+checkpoints/step-00012000/generator.safetensors  the generator to evaluate: its moving average where there is one
+checkpoints/step-00012000/meta.json              step, settings, sizes and sha256 of the files beside it
+checkpoints/damaged-step-00012000/               what was not what its record says, set aside
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.common import files, records
+from p2p_dist.common.files import DamagedError
+from p2p_dist.common.records import COUNT
+from p2p_dist.run import rundir
+
+STATE, GENERATOR, META = "state.pt", "generator.safetensors", "meta.json"
+
+_META = {"step": COUNT, "settings?": str, "files": {str: {"bytes": COUNT, "sha256": str}}}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One folder of checkpoints/ that has its name."""
+
+    path: Path
+    step: int
+
+    def meta(self) -> dict[str, Any]:
+        """The record of this checkpoint.
+
+        Raises:
+            DamagedError: it is missing, damaged, or of another step than its folder says.
+        """
+        try:
+            meta: dict[str, Any] = records.read(self.path / META, _META, "this checkpoint can't be used any more")
+        except FileNotFoundError as error:
+            raise DamagedError(f"{self.path} has no {META}: this checkpoint can't be used any more") from error
+        if meta["step"] != self.step:
+            raise DamagedError(f"{self.path} holds a checkpoint of step {meta['step']}: the folder was renamed or mixed up")
+        return meta
+
+    def check(self, name: str, *, content: bool = True) -> Path:
+        """The path of one of its files, after its size was compared with the record.
+
+        Args:
+            content: compare its sha256, too.
+
+        Raises:
+            DamagedError: the file is missing or differs; the message names it.
+        """
+        wanted = self.meta()["files"].get(name)
+        path = self.path / name
+        try:
+            about = path.stat()
+        except FileNotFoundError:
+            about = None
+        if wanted is None or about is None or not path.is_file():
+            raise DamagedError(f"{path} is missing")
+        unlike = f"{path} is damaged: it differs from its record in {META}"
+        if about.st_size != wanted["bytes"]:
+            raise DamagedError(unlike)
+        if content and _sha256(path, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns) != wanted["sha256"]:
+            raise DamagedError(unlike)
+        return path
+
+    def check_whole(self, *, content: bool = True) -> None:
+        """Make sure that training can go on from it and that it can be evaluated.
+
+        Raises:
+            DamagedError: see `check`.
+        """
+        for name in (STATE, GENERATOR):
+            self.check(name, content=content)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether training can go on from it, as far as names and sizes tell."""
+        with contextlib.suppress(DamagedError):
+            self.check_whole(content=False)
+            return True
+        return False
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is one of which only the generator is left, to be evaluated, as far as names and sizes tell."""
+        with contextlib.suppress(DamagedError):
+            self.check(GENERATOR, content=False)
+            return not (self.path / STATE).exists()
+        return False
+
+    def set_aside(self) -> None:
+        """Take it out of the way under `damaged-`, for a person to look at; another process may have done so."""
+        aside = self.path.with_name(f"damaged-{self.path.name}")
+        if aside.exists():  # it was written anew since, and damaged again
+            aside = aside.with_name(f"{aside.name}-{time.time_ns()}")
+        with contextlib.suppress(FileNotFoundError):
+            self.path.rename(aside)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: Path, *_: int) -> str:
+    """Read once by a process: of a file that changes, one of the further numbers does too."""
+    return files.sha256_file(path)
+
+
+def find(folder: Path) -> list[Checkpoint]:
+    """All checkpoints in a run's folder, oldest first."""
+    return [Checkpoint(path, step) for step, path in rundir.find_steps(folder)]
+
+
+def newest(folder: Path, *, content: bool = False) -> Checkpoint | None:
+    """The newest checkpoint that training can go on from; None where there is none.
+
+    Args:
+        content: compare the sha256 of its files, too.
+    """
+    for checkpoint in reversed(find(folder)):
+        with contextlib.suppress(DamagedError):
+            checkpoint.check_whole(content=content)
+            return checkpoint
+    return None
+
+
+def newest_step(folder: Path, *, content: bool = False) -> int:
+    """Step of the newest checkpoint that training can go on from; 0 where there is none."""
+    found = newest(folder, content=content)
+    return found.step if found else 0

@@ -1,0 +1,206 @@
+"""Who works in a folder on one machine: at most one, told apart by a lock of the kernel's.
+
+Where the file system has no locks (Lustre mounted without flock, NFS without a lock manager), by a file that is made by link(),
+which is there or not on any of them. Nobody removes that file for a process that was killed, so the next one looks: whether a
+process of that number and start runs here, or one that it left behind has the file open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.common import files, records
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What a file system without locks answers."""
+
+_SHAPE = {"process": records.COUNT, "host": str, "since": str, "start?": records.COUNT}
+
+
+class Owner:
+    """Ownership of a folder: a lock on a file in it that the kernel drops when its last holder ends, however it ends.
+
+    Children inherit it through `descriptor`, so the folder stays owned while any of its processes lives.
+    """
+
+    def __init__(self, folder: Path, what: str, look: str) -> None:
+        """Take the folder, which is made where it is not there.
+
+        Args:
+            what: goes on in it while it is owned, as `the run x is running`. look: where to see that, for people.
+
+        Raises:
+            ValueError: another process owns it; the message says which and how to look.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.link: Path | None = None
+        self.descriptor = files.open_ours(folder / ".owner", os.O_RDWR)
+        try:
+            try:
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.1)  # perhaps somebody only looked, see owner_of
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            text = os.pread(self.descriptor, 4096, 0)
+            os.close(self.descriptor)
+            if error.errno in NO_LOCKS:
+                self.link, self.descriptor = folder / ".owner-link", take_link(folder / ".owner-link", what, look)
+                return
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise OSError(error.errno, error.strerror, str(folder / ".owner")) from error
+            raise ValueError(f"{what} already: {_in_words(_read(text))}; {look}") from None
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, json.dumps(_ourselves()).encode(), 0)
+
+    def close(self) -> None:
+        """Give this process's hold up."""
+        os.close(self.descriptor)
+        if self.link is not None and not _is_open(self.link):  # by a child that is still at work
+            self.link.unlink(missing_ok=True)
+
+
+def take_link(path: Path, what: str, look: str) -> int:
+    """Make the file that stands for a lock, by link(), and give a descriptor of it, for children to inherit.
+
+    Raises:
+        ValueError: a process that runs, or one on another machine, made it; says which, and what to do where it is gone.
+        OSError: the file system has no links either.
+    """
+    mine = files.temporary_beside(path)
+    files.append(mine, json.dumps(_ourselves()))
+    try:
+        _remove_left_behind(path)
+        try:
+            os.link(mine, path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            said = "its file system has neither locks nor links: take another place ($P2P_RUNS, --out), or mount it with flock"
+            raise OSError(error.errno, said, str(path.parent)) from error
+        if mine.stat().st_nlink == 2:  # what link() answers over NFS may be wrong
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    finally:
+        mine.unlink()
+    owner = _read(_content(path))
+    gone = f"where that process is gone, remove {path} (the file system has no locks) and type this again"
+    raise ValueError(f"{what} already: {_in_words(owner)}; {look}; {gone}")
+
+
+def _remove_left_behind(path: Path) -> None:
+    """Remove the file of a process of this machine that was killed. One at a time, so that none removes a successor's."""
+    if not os.path.lexists(path) or not _is_left_behind(path):
+        return
+    with _alone(path.with_name(path.name + "-check")):
+        if _is_left_behind(path):
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(guard: Path) -> Iterator[None]:
+    """Hold for some milliseconds what one process at a time can make.
+
+    Raises:
+        ValueError: another holds it, for long.
+    """
+    for wait in (0.05, 0.1, 0.2, 0.5, 1.0, 0.0):
+        try:
+            guard.mkdir()
+            break
+        except FileExistsError:
+            time.sleep(wait)
+    else:
+        raise ValueError(f"another process takes over from one that was killed: where none is running, remove {guard}")
+    try:
+        yield
+    finally:
+        guard.rmdir()
+
+
+def _is_left_behind(path: Path) -> bool:
+    """Whether the process that made this file ran here and is gone, with all that inherited the file."""
+    owner = _read(_content(path))
+    if owner.get("host") != socket.gethostname():
+        return False
+    if _start(owner["process"]) == owner.get("start", -1) and owner["process"] != os.getpid():
+        return False
+    return not _is_open(path)
+
+
+def _is_open(path: Path) -> bool:
+    """Whether a process of this user's, on this machine, has a file open; those of others can't be looked into."""
+    try:
+        own = path.stat()
+    except FileNotFoundError:
+        return True  # given up just now: nothing is left to remove
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):
+            found = descriptor.stat()
+            if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+                return True
+    return False
+
+
+def _content(path: Path) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        return os.pread(descriptor, 4096, 0)
+    finally:
+        os.close(descriptor)
+
+
+def owner_of(folder: Path) -> dict[str, Any] | None:
+    """Who owns a folder just now: process, host and since when, as far as that is known; None: nobody, as the lock tells."""
+    if (folder / ".owner-link").is_file() and not _is_left_behind(folder / ".owner-link"):
+        return _read(_content(folder / ".owner-link"))
+    try:
+        descriptor = os.open(folder / ".owner", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read(os.pread(descriptor, 4096, 0))
+    except OSError:  # a file system without locks: nobody could have taken it
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _ourselves() -> dict[str, Any]:
+    pid = os.getpid()
+    return {"process": pid, "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "start": _start(pid)}
+
+
+def _start(process: int) -> int | None:
+    """When a process of this machine began, in ticks since the machine did; None: there is none. From proc(5), stat."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+    except OSError:
+        return None
+
+
+def _in_words(owner: dict[str, Any]) -> str:
+    return f"process {owner.get('process', '?')} on {owner.get('host', '?')} since {owner.get('since', '?')}"
+
+
+def _read(text: bytes) -> dict[str, Any]:
+    try:
+        owner: dict[str, Any] = records.parse(text, _SHAPE, where=".owner")
+    except files.DamagedError:  # not written yet, or by something else: the lock tells, this is for people
+        return {}
+    return owner

@@ -1,0 +1,123 @@
+"""metrics.jsonl, the numbers of a training: a JSON object a line, added while it trains, read by people and by the page."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.common import console, files, records
+from p2p_dist.common.records import COUNT, Maybe
+from p2p_dist.run.rundir import RunDir
+
+
+class Writer:
+    """Adds lines of numbers to a run. What the machine refuses for a while (disk full) is kept, and written with what follows.
+
+    A line is written in one piece, so a reader never sees half of one that was finished.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        self.path = run.metrics
+        self.kept = b""
+        self.whole: int | None = None  # bytes of the file, where more was written that is only part of a line
+        self.lock = threading.Lock()
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one line, or keep it, with a warning, where it can't be written now."""
+        waits = bool(self.kept)
+        with self.lock:
+            self.kept += json.dumps(row, allow_nan=False).encode() + b"\n"
+        try:
+            self.write()
+        except OSError as error:
+            if not waits:
+                console.complain(f"warning: {console.describe(error)}; lines of numbers are kept until they can be written")
+
+    def write(self) -> None:
+        """Write what was kept. A checkpoint is only good with the lines before it, so a save calls this first.
+
+        Raises:
+            OSError: the machine refuses still.
+        """
+        with self.lock:
+            if not self.kept:
+                return
+            with os.fdopen(files.open_ours(self.path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as file:
+                if self.whole is not None:
+                    file.truncate(self.whole)
+                    self.whole = None
+                whole = file.seek(0, os.SEEK_END)
+                try:
+                    if file.write(self.kept) != len(self.kept):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                except OSError:
+                    self.whole = whole
+                    with contextlib.suppress(OSError):
+                        file.truncate(whole)
+                        self.whole = None
+                    raise
+            self.kept = b""
+
+
+def append(run: RunDir, row: dict[str, Any]) -> None:
+    """Add one line of numbers."""
+    Writer(run).append(row)
+
+
+def read(run: RunDir) -> list[dict[str, Any]]:
+    """All whole lines of numbers; what is none, as a last line that was cut short by a kill, is left out."""
+    if not run.metrics.is_file():
+        return []
+    with run.metrics.open("rb") as file:
+        return [row for line in file if (row := _row(line)) is not None]
+
+
+def last(run: RunDir) -> dict[str, Any] | None:
+    """The last whole line of numbers, read from the end of the file; None where there is none."""
+    return next((row for _, row in _from_the_end(run.metrics)), None)
+
+
+def cut(run: RunDir, step: int) -> None:
+    """Drop the lines after `step`, so that a resumed run writes none twice. Only those are read."""
+    if run.metrics.is_file():
+        kept = (end for end, row in _from_the_end(run.metrics) if row["step"] <= step)
+        os.truncate(run.metrics, next(kept, 0) if step else 0)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """One line of numbers; None where it is none."""
+    number = Maybe(float)
+    shape = {"step": COUNT, "digests?": str, "l1?": number, "images_per_second?": number}
+    try:
+        row = records.parse(line, shape, where="a line of numbers") if line.endswith(b"\n") else None
+    except files.DamagedError:
+        return None
+    assert row is None or isinstance(row, dict)
+    return row
+
+
+def _from_the_end(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The whole lines of numbers of a file, the last first, each with where it ends (bytes)."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        place, rest = file.seek(0, os.SEEK_END), b""
+        while place:
+            begin = max(0, place - max(1 << 16, len(rest)))  # twice as far each time, where a line does not end
+            file.seek(begin)
+            block = file.read(place - begin) + rest
+            end, place = begin + len(block), begin
+            first, *lines = block.splitlines(keepends=True) if begin else [b"", *block.splitlines(keepends=True)]
+            for line in reversed(lines):
+                if (row := _row(line)) is not None:
+                    yield end, row
+                end -= len(line)
+            rest = first

@@ -1,0 +1,85 @@
+"""What made a run: the command, the commit and the versions it was begun with."""
+
+from __future__ import annotations
+
+import platform
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from p2p_dist import __version__
+from p2p_dist.run.snapshot import CHECKOUT
+
+PACKAGES = ("torch", "numpy", "scipy", "webdataset", "av", "soxr", "soundfile", "submitit", "safetensors")
+
+MASK = "***"
+
+_NAMES = r"(?i:token|passw(?:or)?d|secret|credential|api[-_]?key|access[-_]?key|private[-_]?key)"
+_OPTION = re.compile(rf"--?[\w.-]*{_NAMES}[\w.-]*", re.IGNORECASE)
+_SECRETS = tuple(
+    (re.compile(pattern, re.DOTALL), instead)
+    for pattern, instead in (
+        # Keys as their makers write them: Hugging Face, AWS, GitHub, GitLab, Slack, OpenAI; and JSON web tokens.
+        (r"\bhf_[A-Za-z0-9]{8,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\bgh[opsur]_\w{16,}|\bgithub_pat_\w{16,}", MASK),
+        (r"\bglpat-[\w-]{16,}|\bxox[abprs]-[\w-]{8,}|\bsk-[\w-]{16,}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", MASK),
+        (r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", MASK),
+        (r"(://)[^/\s@'\"]+@", rf"\1{MASK}@"),
+        (r"(\b(?i:Bearer)\s+)[\w.~+/=-]{8,}", rf"\1{MASK}"),
+        # NAME=value, name: "value" and --name value, where the name says that it is one.
+        (rf"([\w.-]*{_NAMES}[\w.-]*[\"']?[ \t]*[=:][ \t]*)(\"[^\"\n]*\"|'[^'\n]*'|[^\s,;)\"']+)", rf"\1{MASK}"),
+        (rf"(--?[\w.-]*{_NAMES}[\w.-]*[ \t]+)(\"[^\"\n]*\"|'[^'\n]*'|[^\s-][^\s]*)", rf"\1{MASK}"),
+    )
+)
+
+
+def mask(text: str) -> str:
+    """A text without the secrets in it whose shape is known: keys of services, credentials in a URL, what is named a token."""
+    for pattern, instead in _SECRETS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def mask_command(words: list[str]) -> list[str]:
+    """A command's words without such secrets, nor what follows an option that is named for one."""
+    before = ["", *words[:-1]]
+    return [
+        MASK if _OPTION.fullmatch(last) and not word.startswith("--") else mask(word)
+        for last, word in zip(before, words, strict=True)
+    ]
+
+
+def gather() -> dict[str, Any]:
+    """The command, commit and uncommitted changes, versions and machine, for provenance.json."""
+    import importlib.metadata  # 25 ms that --help need not wait for
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(CHECKOUT), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout
+
+    inside = git("rev-parse", "--show-toplevel")
+    ours = inside is not None and Path(inside.strip()) == CHECKOUT
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    # All may read it: a run is shown to others, and sent.
+    return {
+        "command": mask_command(sys.argv),
+        "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "version": __version__,
+        "commit": (git("rev-parse", "HEAD") or "").strip() if ours else None,
+        "changes": mask(git("diff", "HEAD") or "") if ours else None,
+        "python": platform.python_version(),
+        "packages": versions,
+        "machine": {"host": socket.gethostname(), "kernel": platform.release(), "processor": platform.machine()},
+    }

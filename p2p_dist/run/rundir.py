@@ -1,0 +1,362 @@
+"""The folder of one run: what lies where, who owns it, and the settings it began with."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.common import console, files, records
+from p2p_dist.common.records import COUNT, Maybe
+from p2p_dist.run import snapshot
+from p2p_dist.run.lock import Owner
+from p2p_dist.settings import config, presets
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+_OUTCOME = {
+    "attempt": str,
+    "stage": str,
+    "outcome": re.compile("done|stopped|failed"),
+    "step": Maybe(COUNT),
+    "message": str,
+}
+_BEST = {"step": COUNT, "score": float, "chosen_on": str, "note": str}
+
+
+def runs_root() -> Path:
+    """Where runs lie: $P2P_RUNS, else ./runs, behind any links, as jobs see it. Shards and the example's song lie beside it.
+
+    Raises:
+        ValueError: a path that the code of a run can't be imported from.
+    """
+    root = Path(os.environ.get("P2P_RUNS") or "runs").resolve()
+    if ":" in str(root):
+        raise ValueError(f"{root}: runs can't lie in a folder with ':' in its path, which separates the entries of $PYTHONPATH")
+    if bad := console.control_character(str(root)):
+        raise ValueError(f"{str(root)!r}: runs can't lie in a folder with a control character ({bad}) in its path")
+    if re.search("%[jtAa]", str(root)):
+        raise ValueError(f"{root}: runs can't lie in a folder with %j, %t, %A or %a in its path, for which Slurm puts numbers")
+    return root
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Paths inside one run; see the layout in the README."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def dataset(self) -> Path:
+        """Names the folder of shards that the run was begun with."""
+        return self.path / "dataset.json"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def outcome(self) -> Path:
+        """How the training's last attempt ended."""
+        return self.outcome_of("train")
+
+    def outcome_of(self, stage: str) -> Path:
+        """How a stage's last attempt ended: a file each, since an evaluation may run beside the training, in many jobs."""
+        member = f".{number}" if (number := os.environ.get("SLURM_ARRAY_TASK_ID")) else ""
+        return self.path / ("outcome.json" if stage == "train" else f"outcome-{stage}{member}.json")
+
+    @property
+    def code(self) -> Path:
+        return self.path / "code"
+
+    @property
+    def slurm(self) -> Path:
+        return self.path / "slurm"
+
+    @property
+    def results(self) -> Path:
+        """What the processes of a check found (launch/check.py)."""
+        return self.path / "results"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    def attempts(self, stage: str) -> Path:
+        """The starts of a stage on this machine, see starts.py."""
+        return self.logs / f"{stage}.attempts"
+
+    @property
+    def meeting(self) -> Path:
+        """Where rank 0 notes at which port the others find it."""
+        return self.path / ".meeting.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """Names the checkpoint that the evaluations chose, see evaluate/ranking.py; for people, never to resume from."""
+        return self.checkpoints / "best.json"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations"
+
+    @property
+    def page(self) -> Path:
+        return self.path / "page" / "index.html"
+
+    @property
+    def shards(self) -> Path:
+        """The folder of shards of this run.
+
+        Raises:
+            FileNotFoundError: the run was not begun by the launcher.
+        """
+        if not self.dataset.is_file():
+            cure = "missing; it names the run's shards, and typing the run's launch command again writes it"
+            raise FileNotFoundError(errno.ENOENT, cure, str(self.dataset))
+        return self.path.parent.parent / "shards" / self.read_dataset()
+
+    @property
+    def shards_before(self) -> Path | None:
+        """The shards that the run was trained on until songs that training does not use changed; None: they did not."""
+        before = self._dataset().get("trained_on")
+        return None if before is None else self.path.parent.parent / "shards" / before
+
+    def read_dataset(self) -> str:
+        """Name of the folder of shards that the run was begun with.
+
+        Raises:
+            FileNotFoundError: it is not known. ValueError: the file that names it is damaged.
+        """
+        return str(self._dataset()["name"])
+
+    def read_training(self) -> str | None:
+        """What `training_digest` said of the run's songs; None where the run is older than that."""
+        found = self._dataset().get("training")
+        return None if found is None else str(found)
+
+    def _dataset(self) -> dict[str, Any]:
+        cure = "remove it, and type the run's launch command again: it writes it anew"
+        shape = {"name": records.FILE, "training?": str, "trained_on?": records.FILE}
+        found: dict[str, Any] = records.read(self.dataset, shape, cure)
+        return found
+
+    def write_outcome(self, stage: str, outcome: str, message: str = "", step: int | None = None) -> None:
+        """Say how this attempt of a stage ended: done, stopped (go on) or failed (don't). Decides before any exit code."""
+        check_still_ours()
+        value = {"attempt": attempt(), "stage": stage, "outcome": outcome, "step": step, "message": message}
+        files.patiently(lambda: files.write_json(self.outcome_of(stage), value))
+
+    def read_outcome(self, stage: str = "train") -> dict[str, Any] | None:
+        """The outcome of a stage's last attempt that lived to write one; of an array, of a part that did not end well.
+
+        Raises:
+            ValueError: a file of them is damaged.
+        """
+        found = [records.read(path, _OUTCOME) for path in self.outcomes(stage)]
+        return next((one for one in found if one["outcome"] != "done"), found[0] if found else None)
+
+    def outcomes(self, stage: str) -> list[Path]:
+        """The files that say how a stage ended; several where it was an array."""
+        return sorted(self.path.glob("outcome.json" if stage == "train" else f"outcome-{stage}*.json"))
+
+    def was_cancelled(self) -> bool:
+        """Whether launch/cancel.py asked this run's jobs to stop. Of a run on one machine the mark says nothing."""
+        return "P2P_ATTEMPTS" in os.environ and (self.slurm / "cancelled").exists()
+
+    def read_best(self) -> dict[str, Any] | None:
+        """What `best` says; None where no checkpoint has been chosen, or it is gone."""
+        if not self.best.is_file():
+            return None
+        cure = "remove it: the next evaluation or page writes it anew"
+        best: dict[str, Any] = records.read(self.best, _BEST, cure)
+        return best if (self.checkpoints / step_name(best["step"])).is_dir() else None
+
+    def read_status(self) -> dict[str, Any] | None:
+        """What a stage last said of its progress: what, done, total, rate, seconds_left, note; None where none did."""
+        shape = {"what": str, "done?": COUNT, "total?": COUNT, "rate?": float, "seconds_left?": Maybe(float), "note?": str}
+        return records.read(self.status, shape) if self.status.is_file() else None
+
+    def has_trained(self) -> bool:
+        """Whether no further checkpoint will come: the training said that it ended, or no job of it is left (hpc/watch.sh)."""
+        outcome = self.read_outcome()
+        return (outcome is not None and outcome["outcome"] != "stopped") or (self.slurm / "evaluate" / "no-training").is_file()
+
+
+def attempt() -> str:
+    """Name of this start: what the job's batch shell (hpc/job.sh) or the launcher on one machine gave it."""
+    if named := os.environ.get("P2P_ATTEMPT"):
+        return named
+    if job := os.environ.get("SLURM_JOB_ID"):
+        return f"{job}.{os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    return f"{socket.gethostname()}.{os.getpid()}"
+
+
+class SupersededError(Exception):
+    """A newer attempt owns the run: this process, which Slurm lost sight of, must change nothing any more."""
+
+
+def check_still_ours() -> None:
+    """Make sure, before something is written that a newer attempt reads, that there is none.
+
+    Under Slurm each start of a job notes itself in the file that $P2P_ATTEMPTS names (hpc/begin.sh); the last owns the run.
+
+    Raises:
+        SupersededError: another attempt has begun since.
+    """
+    path = os.environ.get("P2P_ATTEMPTS")
+    if path is None:
+        return
+    lines = [line.split() for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines()]
+    starts = [words[1] for words in lines if len(words) > 1 and words[0] == "start"]
+    if starts and starts[-1] != attempt():
+        raise SupersededError(f"attempt {attempt()} was superseded by {starts[-1]}: leaving without a trace")
+
+
+def default_name(wanted: config.Config) -> str:
+    """Name of a run that was given none: its task and preset."""
+    task = re.sub(r"[^A-Za-z0-9]+", "-", wanted.data.task).strip("-")
+    return f"{task}-{wanted.preset}"
+
+
+def find(name: str) -> RunDir:
+    """The run called `name`, there or not, by its real path: shards lie beside the folder that it really is in.
+
+    Args:
+        name: or the path of a run that is in the folder of runs.
+
+    Raises:
+        ValueError: not a name for a folder, or the path of another folder.
+    """
+    if "/" in name:
+        path = Path(name).expanduser().absolute()
+        if path.parent.resolve() != runs_root().resolve():
+            raise ValueError(f"{name} is not in the folder of runs, {runs_root()}: name another with $P2P_RUNS")
+        name = path.name
+    if not RUN_NAME.fullmatch(name):
+        raise ValueError(f"run {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
+    path = runs_root() / name
+    if path.is_symlink() and path.lstat().st_uid not in (os.geteuid(), 0):
+        raise ValueError(f"{path} is a link that another user made: remove it, or take another name for the run")
+    return RunDir(path.resolve())
+
+
+def check_own(run: RunDir) -> None:
+    """Make sure, before anything is started or written, that a run is this user's own with the code it began with.
+
+    Raises:
+        ValueError: others could have made or changed its folder, its settings or its code, or a link lies in it; names it.
+    """
+    whys = []
+    if run.path.exists() and run.path.stat().st_uid != os.geteuid():  # who else may write in it, `begin` ends
+        whys.append(f"{run.path} {files.not_only_ours(run.path)}")
+    if os.path.lexists(run.config) and (why := files.not_only_ours(run.config)):
+        whys.append(f"{run.config} {why}")
+    if whys:
+        raise ValueError(
+            f"{whys[0]}: its settings may be another's, and they say what is run. Give this run another name with "
+            f"--run NAME; or, where all of it is as you left it, chmod -R go-w {run.path}, then type this again"
+        )
+    if os.path.lexists(run.code):
+        snapshot.check(run.code)
+        if not run.config.is_file() and (not snapshot.has_record(run.code) or snapshot.differs(run.code)):
+            raise ValueError(
+                f"{run.code} is there, but {run.config} is not: this is no run that was begun here, and its code is not this "
+                f"program's; remove {run.path}, or give the run another name with --run NAME"
+            )
+    check_links(run)
+
+
+def check_links(run: RunDir) -> None:
+    """Make sure, before something is written or removed in a run, that no link lies in it: this program makes none there.
+
+    Raises:
+        ValueError: there is one, which would lead what is written or removed to another place; names it.
+    """
+    if run.path.is_dir():
+        files.refuse_links(run.path, apart_from=(run.code.name,), known=".submission_file_")  # submitit's, in slurm/
+
+
+def step_name(step: int) -> str:
+    """Name of the folder of one step, in checkpoints/ and evaluations/ alike."""
+    return f"step-{step:08d}"
+
+
+def find_steps(folder: Path) -> list[tuple[int, Path]]:
+    """Step and path of every finished `step-...` in a folder, oldest first."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith("step-") and entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    steps = {name: int(name[5:]) for name in names if re.fullmatch(r"step-[0-9]{8,18}", name)}
+    return sorted((step, folder / name) for name, step in steps.items() if name == step_name(step))
+
+
+def in_words(best: dict[str, Any]) -> str:
+    """The chosen checkpoint, as it stands in best.json, in a line."""
+    note = f" ({best['note']})" if best["note"] else ""
+    return f"step {best['step']}, score {best['score']:.3f} on {best['chosen_on']} songs{note}"
+
+
+def is_evaluation(folder: Path) -> bool:
+    """Whether an evaluation is there, of the step that its folder is named after, with the files that it names.
+
+    One whose record is damaged is none: it is measured again.
+    """
+    shape = {"step": COUNT, "songs": [{"key": records.KEY}]}
+    try:
+        found = records.read(folder / "metrics.json", shape)
+        with os.scandir(folder / "audio") as entries:
+            there = {entry.name for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError, files.DamagedError):
+        return False
+    wanted = {f"{song['key']}-{name}.flac" for song in found["songs"] for name in ("stem", "mix")}
+    return step_name(found["step"]) in folder.name and wanted <= there
+
+
+def own(run: RunDir) -> Owner:
+    """Take the run for this process and its children, on one machine.
+
+    Raises:
+        ValueError: another process owns it; the message says which and how to look.
+    """
+    look = f"its progress is in {run.status}, its logs are in {run.logs}"
+    return Owner(run.path, f"the run {run.path.name} is running", look)
+
+
+def resolve(run: RunDir) -> config.Config:
+    """The settings of a run that exists.
+
+    Raises:
+        ValueError: there is no such run.
+    """
+    if not run.config.is_file():
+        raise ValueError(f"no run {run.path.name} in {run.path.parent}")
+    return presets.from_saved(run.config)
+
+
+def settings_digest(settings: config.Config) -> str:
+    """12 hexadecimal digits of the science of a run."""
+    return files.digest(presets.science(settings))[:12]

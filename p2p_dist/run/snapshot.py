@@ -1,0 +1,147 @@
+"""A run's own copy of this program, and the proof that it is still that copy before any of it is run.
+
+What lies in a folder of runs may have been put there by others of the user's group. Code is run only from a tree that the user
+owns, that no other can write, and that holds exactly the files of its record; Slurm's jobs check the same in hpc/check_code.sh.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+
+from p2p_dist.common import files
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+SUMS = "SHA256SUMS"
+"""The record inside a copy: the lines that sha256sum prints for its files, sorted by name."""
+
+
+def _code(root: Path) -> dict[str, Path]:
+    """The files that a run needs of a checkout (or of its own copy): relative path -> file."""
+    found = [path for part in ("p2p_dist", "hpc") for path in (root / part).rglob("*")]
+    return {
+        path.relative_to(root).as_posix(): path
+        for path in found
+        if path.is_file()
+        and path.suffix != ".pyc"
+        and not path.name.startswith(files.TEMPORARY)
+        and not {"\\", "\n"} & set(str(path.relative_to(root)))  # which sha256sum would escape
+    }
+
+
+def take(target: Path) -> None:
+    """Copy this program to `target`, which must not be there, so that a queued or resumed run goes on with what it began with.
+
+    Others can read the copy and not write it, whatever the umask is.
+    """
+    with files.new_folder(target) as temporary:
+        for name, path in _code(CHECKOUT).items():
+            (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, temporary / name)
+        (temporary / SUMS).write_text(_sums(_listed(temporary)), encoding="utf-8")
+        for path in (temporary, *temporary.rglob("*")):
+            path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+
+
+def differs(copy: Path) -> bool:
+    """Whether this program is no longer the one that a run began with and has its copy of."""
+    here, there = _code(CHECKOUT), _code(copy)
+    return here.keys() != there.keys() or any(here[name].read_bytes() != there[name].read_bytes() for name in here)
+
+
+def has_record(code: Path) -> bool:
+    """Whether a copy has the record of its files; those that earlier versions made have none."""
+    return (code / SUMS).is_file()
+
+
+def check(code: Path) -> None:
+    """Make sure that a copy is the user's own and has the files of its record, no more, fewer or others.
+
+    Where it has no record, only that nobody else could have written it. To be called right before code is run from there.
+
+    Raises:
+        ValueError: it is not; names the first file that is wrong, and what to do.
+    """
+    cure = f"look who changed it; to go on with today's code, remove {code} and type the launch command again"
+    for path in _tree(code):
+        if why := files.not_only_ours(path):
+            raise ValueError(
+                f"{path} {why}, so what it holds may be another's: none of it was run. Where it is as it should be, "
+                f"chmod -R go-w {code}; else remove {code}; then type the launch command again"
+            )
+        if not stat.S_ISDIR(mode := path.lstat().st_mode) and not stat.S_ISREG(mode):
+            raise ValueError(f"{path} is neither a file nor a folder: none of the code beside it was run; {cure}")
+    if not has_record(code):
+        return
+    recorded = dict(line.split("  ./", 1)[::-1] for line in (code / SUMS).read_text("utf-8").splitlines() if "  ./" in line)
+    found = _listed(code)
+    for name in sorted(recorded.keys() | found.keys()):
+        if recorded.get(name) != found.get(name):
+            what = "is no file" if name not in recorded else "is missing" if name not in found else "is not the file"
+            raise ValueError(
+                f"{code / name} {what} of the copy of the code that the run began with: none of it was run; {cure}"
+            )
+
+
+def record(code: Path) -> None:
+    """Write down the files of a copy that an earlier version made, once `check` has found that nobody else could have.
+
+    A copy that the user's umask left open to a group of the user alone is closed.
+    """
+    _remove_caches(code)
+    close(code)
+    files.write_text(code / SUMS, _sums(_listed(code)))
+
+
+def close(code: Path) -> None:
+    """Let nobody but the user write in a copy, which `check` has found to be the user's own."""
+    for path in _tree(code):
+        if (mode := stat.S_IMODE(path.lstat().st_mode)) & 0o022:
+            path.chmod(mode & ~0o022)
+
+
+def environment(code: Path) -> dict[str, str]:
+    """What a process is given to import a run's own copy, which is checked here: start it at once.
+
+    Raises:
+        ValueError: see `check`; or it has no record of its files.
+    """
+    check(code)
+    if not has_record(code):
+        raise ValueError(f"{code} has no {SUMS}: type the launch command again, it writes down which files belong there")
+    _remove_caches(code)
+    # What Python leaves beside the code would be extra files, and would be run in place of what was checked.
+    return {"PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _remove_caches(code: Path) -> None:
+    for path in _tree(code):
+        if path.name == "__pycache__":
+            files.remove_tree(path)
+
+
+def _tree(code: Path) -> list[Path]:
+    """The folder and all in it, links not followed; of what Python cached, the folders."""
+    found = [code]
+    for folder, folders, names in os.walk(code):
+        found += [Path(folder, name) for name in folders + names]
+        if "__pycache__" in folders:
+            folders.remove("__pycache__")
+    return found
+
+
+def _listed(code: Path) -> dict[str, str]:
+    """Relative path -> sha256 of the files in a copy, without its record and what Python cached."""
+    listed = {}
+    for path in _tree(code):
+        if stat.S_ISREG(path.lstat().st_mode) and path != code / SUMS:
+            listed[path.relative_to(code).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return listed
+
+
+def _sums(listed: dict[str, str]) -> str:
+    return "".join(f"{listed[name]}  ./{name}\n" for name in sorted(listed, key=lambda name: os.fsencode(f"./{name}")))

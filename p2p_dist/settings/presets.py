@@ -1,0 +1,261 @@
+"""The presets, settings in and out of YAML, and what two settings differ in."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from p2p_dist.common import yaml_file
+from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train, is_implied
+
+
+def _thesis() -> Config:
+    return Config(
+        preset="thesis",
+        data=Data(representation="thesis", sample_rate=22050, n_fft=2048, hop_length=512, mels=256, frames=256, window_hop=255),
+        model=Model(
+            max_channels=512,
+            depth=8,
+            upsample="transposed",
+            norm="batch",
+            dropout=0.5,
+            noise_channels=0,
+            leaky_slope=0.3,
+            discriminator_norm="batch",
+        ),
+        train=Train(
+            epochs=None,
+            steps=3_000_000,
+            global_batch_size=1,
+            epsilon=1e-7,
+            adversarial_loss="bce",
+            l1_weight=100.0,
+            difference_weight=0.0,
+            feature_weight=0.0,
+            ema=0.0,
+            precision="fp32",
+            checkpoint_every=10_000,
+            keep_every=25,
+        ),
+    )
+
+
+_SMALL_NETS = Model(channels=16, max_channels=64, depth=4, discriminator_channels=16)
+
+PRESETS: dict[str, Config] = {
+    "default": Config(),
+    "small": Config(
+        preset="small",
+        model=Model(channels=24, max_channels=192, discriminator_channels=24),
+        train=Train(epochs=8, global_batch_size=8, ema=0.99, checkpoint_every=100, keep_every=2, log_every=10),
+    ),
+    "demo": Config(
+        preset="demo",
+        data=Data(frames=128, window_hop=64),
+        model=_SMALL_NETS,
+        train=Train(
+            epochs=None,
+            steps=90,
+            global_batch_size=4,
+            learning_rate=1e-3,
+            ema=0.9,
+            checkpoint_every=15,
+            keep_every=15,
+            log_every=5,
+        ),
+        evaluate=Evaluate(iterations=16, seeds=1),
+    ),
+    "tiny": Config(
+        preset="tiny",
+        data=Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=32, frames=32, window_hop=16),
+        model=_SMALL_NETS,
+        train=Train(epochs=None, steps=20, global_batch_size=4, ema=0.9, checkpoint_every=5, keep_every=1, log_every=1),
+        evaluate=Evaluate(iterations=4, seconds=3.0, seeds=1),
+    ),
+    "thesis": _thesis(),
+}
+"""demo: the bare command; tiny: tests; small: a CPU; default: GPUs; thesis: what the thesis did, faithfully."""
+
+
+def preset(name: str) -> Config:
+    """The preset called `name`.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    if name not in PRESETS:
+        close = difflib.get_close_matches(name, PRESETS, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"unknown preset {name!r}: there are {', '.join(PRESETS)}{hint}")
+    return PRESETS[name]
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The tree as plain dictionaries, in the order of its definition."""
+    return dataclasses.asdict(config)
+
+
+def to_yaml(config: Config) -> str:
+    """The tree as YAML that `from_yaml` reads back to an equal tree."""
+    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120)
+
+
+def from_saved(path: Path) -> Config:
+    """Read the settings that a run was saved with; a field that its file lacks has the value that the code of its time implied.
+
+    Raises:
+        ValueError: see `from_yaml`.
+    """
+    about = path.stat()
+    return _from_saved(path, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _from_saved(path: Path, *_: int) -> Config:
+    """Read once by a process: of a file that changes, one of the further numbers does too."""
+    return from_yaml(path, saved=True)
+
+
+def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) -> Config:
+    """Read a YAML file over the preset that it names, or the preset `otherwise`; it may hold any part of the tree.
+
+    Args:
+        saved: the file is a run's own and holds all settings that there were when the run began.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not YAML, an unknown name or a value of the wrong kind; the message names file and field.
+    """
+    content = yaml_file.read(path)
+    try:
+        if not isinstance(content, dict):
+            raise ValueError("it must be a list of names and values")
+        base = preset(str(content.get("preset", otherwise)))
+        return _merge(_with_implied(base) if saved else base, content, "")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _with_implied(part: Any) -> Any:
+    """`part` with every field that came later at the value that older records imply, all the way down."""
+    changed = {}
+    for entry in dataclasses.fields(part):
+        if "implied" in entry.metadata:
+            changed[entry.name] = entry.metadata["implied"]
+        elif dataclasses.is_dataclass(value := getattr(part, entry.name)):
+            changed[entry.name] = _with_implied(value)
+    return dataclasses.replace(part, **changed)
+
+
+@functools.cache
+def _kinds(part: type) -> dict[str, Any]:
+    """Name -> type of the settings of one part, evaluated once: it takes longer than all else here."""
+    return typing.get_type_hints(part)
+
+
+def _merge(base: Any, values: Any, where: str) -> Any:
+    """`base` with the fields named in `values` replaced, all the way down."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be a list of names and values")
+    kinds = _kinds(type(base))  # type: ignore[arg-type]  # a class can be hashed, whatever its instances are
+    changed = {}
+    for name, value in values.items():
+        full = f"{where}.{name}" if where else str(name)
+        if name not in kinds:
+            close = difflib.get_close_matches(str(name), kinds, 1)
+            raise ValueError(f"unknown setting {full}" + (f"; did you mean {close[0]}?" if close else ""))
+        if dataclasses.is_dataclass(kinds[name]):
+            changed[name] = _merge(getattr(base, name), value, full)
+        else:
+            changed[name] = _convert(value, kinds[name], full)
+    return dataclasses.replace(base, **_instead(base, changed))
+
+
+def _instead(base: Any, named: dict[str, Any]) -> dict[str, Any]:
+    """`named` settings, and None for what one of them takes the place of in `base`."""
+    unset = {
+        other: None
+        for pair in getattr(base, "ALTERNATIVES", ())
+        for one, other in (pair, pair[::-1])
+        if named.get(one) is not None and other not in named
+    }
+    return {**named, **unset}
+
+
+def with_flags(base: Config, typed: dict[str, str]) -> Config:
+    """`base` as the default for a command line: an alternative to what is typed there is unset.
+
+    Args:
+        typed: flag without its dashes, such as `train.steps`, and its value, of all flags that have one.
+    """
+    for part in dataclasses.fields(base):
+        group = getattr(base, part.name)
+        for pair in getattr(group, "ALTERNATIVES", ()):
+            for one, other in (pair, pair[::-1]):
+                named, unnamed = f"{part.name}.{one}", f"{part.name}.{other}"
+                if typed.get(named, "None") != "None" and unnamed not in typed:
+                    stand_in = getattr(group, one) or 1  # for the typed value, which takes its place
+                    base = dataclasses.replace(base, **{part.name: dataclasses.replace(group, **{one: stand_in, other: None})})
+    return base
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    try:
+        return yaml_file.convert(value, kind)
+    except TypeError as error:
+        raise ValueError(f"{where} must be {_wanted(kind)}, not {value!r}") from error
+
+
+def _wanted(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return f"one of {', '.join(typing.get_args(kind))}"
+    if isinstance(kind, types.UnionType):
+        kind = next(option for option in typing.get_args(kind) if option is not types.NoneType)
+    return f"of kind {kind.__name__}"
+
+
+def science(config: Config) -> dict[str, Any]:
+    """The settings that make a run what it is, as a flat `{'train.seed': 0, ...}`, without those at an implied value."""
+    return {name: value for name, value, implied in _science(config, "") if not implied}
+
+
+def _science(part: Any, where: str) -> list[tuple[str, Any, bool]]:
+    """Name, value, and whether it is the implied value, of each science field."""
+    rows: list[tuple[str, Any, bool]] = []
+    for entry in dataclasses.fields(part):
+        value, full = getattr(part, entry.name), where + entry.name
+        if entry.metadata.get("resource") or full == "preset":
+            continue
+        rows += _science(value, full + ".") if dataclasses.is_dataclass(value) else [(full, value, is_implied(entry, value))]
+    return rows
+
+
+def differences(saved: Config, asked: Config) -> list[str]:
+    """The science fields in which two configs differ, each as `train.seed: 0 -> 1`."""
+    pairs = zip(_science(saved, ""), _science(asked, ""), strict=True)
+    return [f"{name}: {old} -> {new}" for (name, old, _), (_, new, _) in pairs if old != new]
+
+
+def with_resources(saved: Config, asked: Config) -> Config:
+    """The science of `saved` with the resources of `asked`, all the way down."""
+
+    def mix(old: Any, new: Any) -> Any:
+        changed = {}
+        for entry in dataclasses.fields(old):
+            a, b = getattr(old, entry.name), getattr(new, entry.name)
+            if entry.metadata.get("resource"):
+                changed[entry.name] = b
+            elif dataclasses.is_dataclass(a):
+                changed[entry.name] = mix(a, b)
+        return dataclasses.replace(old, **changed)
+
+    mixed = mix(saved, asked)
+    assert isinstance(mixed, Config)
+    return mixed

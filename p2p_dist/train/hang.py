@@ -1,0 +1,69 @@
+"""A training that hangs ends: all stacks in the log, and an exit code that says crash."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from types import TracebackType
+
+from p2p_dist.common import console
+from p2p_dist.train.distributed import Ranks
+
+STARTUP = 1800.0
+"""Seconds that the first step may take: data are read and kernels are compiled in it."""
+
+
+class Watchdog:
+    """Ends this process when no step was done for `seconds`, with exit code 70 and without outcome.json.
+
+    The stacks are written by a thread of faulthandler that needs no GIL. A thread of ours then says who and where, and
+    exits. If a library holds the GIL for good even that can't run: the kernel's alarm ends the process a little later.
+    Every rank has one, so that when one rank is stopped or lost, those that wait for it end.
+    """
+
+    def __init__(self, ranks: Ranks, step: int, seconds: float) -> None:
+        self.step, self.seconds = step, seconds
+        self.name = f"rank {ranks.rank} of {ranks.world_size} on {socket.gethostname()}"
+        self.limit = max(STARTUP, seconds)
+        self.armed = time.monotonic()
+        self.over = threading.Event()
+
+    def __enter__(self) -> Watchdog:
+        self._arm()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Go off duty; an error that ends the training learns who and where it was."""
+        self.over.set()
+        faulthandler.cancel_dump_traceback_later()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if error is not None:
+            error.add_note(f"{self.name}, after step {self.step}")
+
+    def after(self, step: int) -> None:
+        """Say that a step was done. Costs next to nothing: the alarms are set anew a few times in `seconds` only."""
+        self.step = step
+        if self.limit != self.seconds or time.monotonic() - self.armed > self.seconds / 20:
+            self.limit = self.seconds
+            self._arm()
+
+    def _arm(self) -> None:
+        faulthandler.dump_traceback_later(self.limit, file=sys.stderr)
+        signal.setitimer(signal.ITIMER_REAL, self.limit + 10)
+        self.armed = time.monotonic()
+
+    def _watch(self) -> None:
+        while not self.over.wait(self.seconds / 20):
+            # A little later than faulthandler, which writes the stacks.
+            if time.monotonic() - self.armed > self.limit + 1:
+                console.complain(
+                    f"{self.name}: no step in {self.limit:.0f} s after step {self.step}: it hangs, the stacks are above; "
+                    "exit code 70"
+                )
+                os._exit(console.CRASHED)

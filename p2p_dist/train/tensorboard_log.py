@@ -1,0 +1,105 @@
+"""The numbers of metrics.jsonl, and pictures, for TensorBoard. The only module that imports it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from p2p_dist.common import console, files
+from p2p_dist.data.stream import Stream, to_network
+from p2p_dist.settings.config import Config
+from p2p_dist.train.networks import Networks
+from p2p_dist.train.seeding import noise_at, number_from
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+PICTURES = 4
+
+
+def _writer(folder: Path, purge_step: int | None) -> SummaryWriter:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "train.tensorboard needs the package tensorboard: pip install 'p2p_dist[tensorboard]', or leave it off"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=purge_step)
+
+
+def write_curves(folder: Path, runs: dict[str, dict[str, list[tuple[int, float]]]]) -> None:
+    """Whole curves, in place of those that lie there: what TensorBoard shows as a run of its own -> curve -> step, value.
+
+    Raises:
+        ValueError: TensorBoard is not installed.
+    """
+    files.remove_tree(folder)
+    for name, curves in runs.items():
+        writer = _writer(folder / name, None)
+        for tag, points in curves.items():
+            for step, value in points:
+                writer.add_scalar(tag, value, step)
+        writer.close()
+
+
+class Board:
+    """Writes event files; one is opened at every start of the run.
+
+    Args:
+        step: the step that this start goes on from. TensorBoard drops what an earlier start wrote after it, so that no
+            curve doubles.
+
+    Raises:
+        ValueError: TensorBoard is not installed; the message says how to install it.
+    """
+
+    def __init__(self, folder: Path, step: int, stream: Stream, config: Config) -> None:
+        self.writer = _writer(folder, step + 1)
+        self.refused = False
+        device = stream.device
+        numbers = np.arange(min(PICTURES, len(stream.index)))
+        pairs = torch.from_numpy(stream.index.read(numbers)).to(device).float()
+        self.input, self.target = to_network(pairs, stream.low, stream.high).unbind(1)
+        shape = (config.model.noise_channels, config.data.mels, config.data.frames)
+        self.noise = noise_at(numbers, number_from("pictures", config.train.seed), shape, device)
+        self.seed = number_from("pictures", config.train.seed)
+
+    def numbers(self, row: dict[str, Any]) -> None:
+        """One point of every curve: the numbers of a line of metrics.jsonl."""
+        with self._unless_refused():
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self.writer.add_scalar(name, value, row["step"])
+            self.writer.flush()
+
+    def pictures(self, step: int, networks: Networks) -> None:
+        """For each of a few fixed windows a row of input, target and output, at fixed noise, low bands at the
+        bottom; of several pictures of a window the first."""
+        torch.manual_seed(self.seed)  # of the thesis's drop-out; the next step seeds its own
+        with torch.no_grad(), networks.autocast():
+            output = torch.func.functional_call(networks.generator, networks.to_evaluate(), (self.input, self.noise))
+        rows = torch.cat((self.input, self.target, output.to(self.input.dtype)), dim=-1)[:, :1]
+        whole = torch.cat(rows.flip(-2).unbind(0), dim=-2)
+        with self._unless_refused():
+            self.writer.add_image("input, target, output", ((whole + 1) / 2).clamp(0, 1).cpu(), step)
+            self.writer.flush()
+
+    def close(self) -> None:
+        """Write what is left."""
+        with self._unless_refused():
+            self.writer.close()
+
+    @contextlib.contextmanager
+    def _unless_refused(self) -> Iterator[None]:
+        """Curves are only to look at: where they can't be written (disk full), this start writes no more of them."""
+        try:
+            yield
+        except OSError as error:
+            if not self.refused:
+                console.complain(f"warning: {console.describe(error)}; no further curves for TensorBoard until the next start")
+            self.refused = True
