@@ -5,9 +5,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+
+from p2p_dist import __version__
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "hpc/LUMI.md", "containers/README.md")
+DOCUMENTS = ("README.md", "hpc/LUMI.md", "containers/README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md")
 
 MADE = re.compile(
     r"(containers/(p2p_dist|my)\.|evaluations/|checkpoints/|page/|logs/|slurm/|code/|runs/|shards/|songs/|train/|test/|tests/benchmarks/gpu\.)"
@@ -51,3 +54,12 @@ def test_the_first_steps_on_lumi_are_in_an_order_that_works():
     steps = (CHECKOUT / "hpc" / "LUMI.md").read_text().split("## First steps")[1].split("\n## ")[0]
     places = [steps.index(step) for step in ("pip install", "containers/build_overlay.sh", "Put the songs", "launch/submit.py")]
     assert places == sorted(places)
+
+
+def test_changelog_and_citation_are_of_this_version():
+    citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    text = (CHECKOUT / "CHANGELOG.md", ".github/CONTRIBUTING.md").read_text()
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$", text, re.MULTILINE)
+    assert versions[0] == (citation["version"], citation["date-released"]) and citation["version"] == __version__
+    assert versions == sorted(versions, reverse=True)
+    assert f"\n| {__version__} | " in text, "the table of compatibility has no line of this version"
