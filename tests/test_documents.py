@@ -1,6 +1,7 @@
 """What the documents say leads somewhere: in the repository, and where the README is shown as the page of a package."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -63,3 +64,19 @@ def test_changelog_and_citation_are_of_this_version():
     assert versions[0] == (citation["version"], citation["date-released"]) and citation["version"] == __version__
     assert versions == sorted(versions, reverse=True)
     assert f"\n| {__version__} | " in text, "the table of compatibility has no line of this version"
+
+
+def test_the_tree_of_the_readme_is_what_is_there():
+    """One line for each entry of the repository, each package, and each folder of tests that mirrors none."""
+    text = (CHECKOUT / "README.md").read_text().split("```text\n")[1].split("```")[0]
+    told, folders = set(), [""]
+    for line in text.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        names = re.split(" {3,}", line.strip())[0].split()
+        told |= {"".join(folders[: depth + 1]) + name for name in names}
+        folders[depth + 1 :] = names[:1]
+    listed = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.split()
+    packages = {path.removesuffix("__init__.py") for path in listed if re.match(r"p2p_dist/.*__init__\.py$", path)}
+    mirrors = {path.replace("p2p_dist/", "tests/", 1) for path in packages}
+    tests = {match.group() for path in listed if (match := re.match(r"tests/\w+/", path))}
+    assert told == {re.sub("/.*", "/", path) for path in listed} | packages | (tests - mirrors)
