@@ -44,7 +44,9 @@ def runs_root() -> Path:
     if bad := console.control_character(str(root)):
         raise ValueError(f"{str(root)!r}: runs can't lie in a folder with a control character ({bad}) in its path")
     if re.search("%[jtAa]", str(root)):
-        raise ValueError(f"{root}: runs can't lie in a folder with %j, %t, %A or %a in its path, for which Slurm puts numbers")
+        raise ValueError(
+            f"{root}: the path contains %j, %t, %A or %a, which Slurm replaces in file names: name another with $P2P_RUNS"
+        )
     return root
 
 
@@ -234,7 +236,7 @@ def check_still_ours() -> None:
     lines = [line.split() for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines()]
     starts = [words[1] for words in lines if len(words) > 1 and words[0] == "start"]
     if starts and starts[-1] != attempt():
-        raise SupersededError(f"attempt {attempt()} was superseded by {starts[-1]}: leaving without a trace")
+        raise SupersededError(f"attempt {attempt()} was superseded by {starts[-1]}: this process exits without writing")
 
 
 def default_name(wanted: config.Config) -> str:
@@ -278,8 +280,8 @@ def check_own(run: RunDir) -> None:
         whys.append(f"{run.config} {why}")
     if whys:
         raise ValueError(
-            f"{whys[0]}: its settings may be another's, and they say what is run. Give this run another name with "
-            f"--run NAME; or, where all of it is as you left it, chmod -R go-w {run.path}, then type this again"
+            f"{whys[0]}: another user may have changed its settings, which decide what runs. Give this run another name with "
+            f"--run NAME; or, if nobody changed it, chmod -R go-w {run.path}, then type this again"
         )
     if os.path.lexists(run.code):
         snapshot.check(run.code)
@@ -318,7 +320,7 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
         raise ValueError(
             f"the run {run.path.name} was begun with other settings:\n  "
             + "\n  ".join(changed)
-            + "\nits own can't change; give this one another name with --run NAME"
+            + "\nthe settings of a run can't change; give this one another name with --run NAME"
         )
     begun_with = run.read_dataset() if run.dataset.is_file() else None
     # Where it is missing, training compares the windows; before anything was learnt, songs may still come and go.
@@ -525,7 +527,7 @@ class Metrics:
             self.write()
         except OSError as error:
             if not waits:
-                console.complain(f"warning: {console.describe(error)}; lines of numbers are kept until they can be written")
+                console.complain(f"warning: {console.describe(error)}; metrics are kept in memory until they can be written")
 
     def write(self) -> None:
         """Write what was kept. A checkpoint is only good with the lines before it, so a save calls this first.

@@ -43,9 +43,9 @@ class Command:
         if (self.run is None) == (self.files is None):
             raise ValueError("name a run, or sound files with --files 'DIR/{input,output,target}/*.wav'")
         if self.files is not None and (self.checkpoints or self.data):
-            raise ValueError("--checkpoints and --data are of a run: leave them out beside --files")
+            raise ValueError("--checkpoints and --data need a run: omit them with --files")
         if self.files is None and (self.mixes or self.best_gain):
-            raise ValueError("--mixes and --best-gain are of --files: a run's own sound is a stem at its own level")
+            raise ValueError("--mixes and --best-gain only apply to --files: the output of a run is a stem at its own level")
 
 
 def main(arguments: list[str]) -> int:

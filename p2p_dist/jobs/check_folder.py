@@ -33,7 +33,7 @@ def check_folder(name: str, example: Path | None = None) -> Iterator[Path]:
         told = "; ".join(f"job {job.number}, {job.state.lower()}" for job in left)
         drop = " ".join(job.number for job in left)
         raise ValueError(
-            f"the check {name} is queued or running already ({told}) and works in {root}: let it end, or drop it with "
+            f"the check {name} is queued or running already ({told}) and works in {root}: wait for it, or cancel it with "
             f"scancel {drop}, then type this again"
         )
     made = [path for path in (root, example) if path is not None and not path.exists()]

@@ -101,10 +101,8 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
 def _here(runs: list[RunDir]) -> None:
     cores, load = processes.usable_cores(), os.getloadavg()[0]
     if load > cores / 2:
-        console.complain(
-            f"warning: this machine is busy (load {load:.1f}, {cores} cores): what is measured beside other work scatters"
-        )
-    console.say(f"one machine plays all nodes: its {cores} cores are shared, so efficiency here says nothing of a cluster's")
+        console.complain(f"warning: this machine is busy (load {load:.1f}, {cores} cores): measurements will vary")
+    console.say(f"all nodes share the {cores} cores of this machine, so this efficiency does not predict that of a cluster")
     _run_here("preprocess", runs[0], 0)
     for number, run in enumerate([*runs, *reversed(runs)] if len(runs) > 1 else runs, 1):
         _run_here("scaling", run, number)

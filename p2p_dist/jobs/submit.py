@@ -36,7 +36,7 @@ PACKAGES = (
 class Command:
     """Preprocess songs, train, evaluate every checkpoint, write a page to listen to.
 
-    Without --data a 6-second example song shows the way. Typed again, it goes on where it stopped.
+    Without --data it uses a 6-second example song. Typed again, it goes on where it stopped.
     """
 
     run: str | None = None
@@ -93,9 +93,11 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
         with contextlib.closing(rundir.own(run)) as owner:
             settings = begin(run, command.settings, dataset)
             if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
-                console.say("note: one machine does one stage after the other, so checkpoints are evaluated after the training")
+                console.say(
+                    "note: on one machine stages run one after the other, so checkpoints are evaluated after the training"
+                )
             if settings.resources.max_gpu_hours is not None:
-                console.say("note: on one machine nothing is billed, so --max-gpu-hours counts nothing")
+                console.say("note: --max-gpu-hours has no effect on one machine, where nothing is billed")
             code = max(code, local.run(run, settings, owner, again(line)))
         if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
             break
@@ -160,7 +162,7 @@ def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:
             rest.append(text)
     found = [text for text in swept if text]
     if swept and not found:
-        raise ValueError("--sweep of nothing: write each setting once, as in train.seed=0,1,2")
+        raise ValueError("--sweep is empty: write each setting once, as in train.seed=0,1,2")
     return rest, found
 
 
@@ -249,8 +251,8 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
         raise ValueError(
             f"no run {name} in {root}"
             + (f"; did you mean {close[0]}?" if close else "")
-            + (f"\nthere are: {listed}" if names else ", nor any other; $P2P_RUNS names another folder of runs")
-            + "\nto begin one of this name, say of what: --data DIR, or --preset demo for the example song"
+            + (f"\nthere are: {listed}" if names else ", nor any other run; set $P2P_RUNS to use another folder")
+            + "\nto start a new run with this name, add --data DIR, or --preset demo for the example song"
         )
 
 

@@ -85,7 +85,7 @@ def test_cancel_of_an_array(lab, launch, songs):
     wait_until(lambda: "RUNNING" in states(number), 60, "a part runs")
     assert sorted(set(states(number))) == ["PENDING", "RUNNING"]
     shown = launch("cancel", "parts")
-    assert f"job {number}: what waits of it dropped" in shown and f"job {number} asked to save and stop" in shown
+    assert f"job {number}: its waiting parts were cancelled" in shown and f"job {number} asked to save and stop" in shown
     assert "PENDING" not in states(number)
     wait_until(lambda: states(number) == [], 60, "its parts are gone")
 
