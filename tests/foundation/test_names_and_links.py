@@ -205,7 +205,7 @@ def test_a_folder_is_removed_and_never_what_links_in_it_lead_to(tmp_path):
 def test_a_lease_is_not_made_behind_a_link(run, tmp_path):
     found = checkpoint.find(run.checkpoints)[-1]
     (found.path / f"lease-{files.writer()}").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError, match="a link"), checkpoint.leased(found):
+    with pytest.raises(OSError, match="a symbolic link"), checkpoint.leased(found):
         pass
     assert not (tmp_path / "victim").exists()
 

@@ -301,7 +301,7 @@ def test_a_job_that_is_just_ending_is_waited_for(comes, cluster, launch, monkeyp
     monkeypatch.setattr(slurm, "time", types.SimpleNamespace(sleep=pause, monotonic=time.monotonic))
     launch("--run", "a")
     shown = capsys.readouterr().out
-    assert shown.count("train: job 101 is already completing") == 1
+    assert shown.count("train: job 101 is completing") == 1
     assert ("train: queued already, job 101" in shown) == (comes == "again")
     assert [stage for _, stage, _ in cluster.queued()[4:]] == (CHAIN if comes == "gone" else ["preprocess", "evaluate", "page"])
     monkeypatch.setattr(slurm, "ENDING", -1.0)
