@@ -47,7 +47,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def launch(lab):
-    """Type a command of launch/; its output, which an unexpected exit code shows. The nodes have GPUs, the trainings need none."""
+    """Type a command of launch/; its output, which an unexpected exit code shows. The nodes have GPUs, trainings need none."""
 
     def launch(command, *arguments, code=0, yes=True):
         if command == "submit" and yes:
