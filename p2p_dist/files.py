@@ -216,6 +216,19 @@ def private_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_can_be_written(path: Path) -> None:
+    """Make sure, before long work, that `path`, a file or folder which need not be there, can be made. Writes nothing.
+
+    Raises:
+        OSError: the first folder above it that is there is none, or may not be written; names it.
+    """
+    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder and all in it; nothing where there is none. Links in it are removed, never what they lead to.
 

@@ -51,6 +51,8 @@ class Command:
 def main(arguments: list[str]) -> int:
     """What `launch/evaluate.py` does; its exit code."""
     command = tyro.cli(Command, prog="launch/evaluate.py", args=arguments)
+    if command.json:
+        files.check_can_be_written(command.json)
     if command.files is not None:
         from p2p_dist.evaluate.foreign import measure_files
 
@@ -99,8 +101,9 @@ def _digits(name: str) -> int:
 def _measure_run(command: Command, run: rundir.RunDir) -> tuple[dict[str, Any], bool]:
     settings = rundir.resolve(run)
     only = _steps(run, command.checkpoints)
-    from p2p_dist.evaluate import checkpoints, excerpts, page, ranking
+    from p2p_dist.evaluate import checkpoints, excerpts, page, ranking, take
 
+    take.find(run, only)  # before anything is written
     if command.data is None:
         out = run.evaluations
         with closing(rundir.own(run)):  # the launcher evaluates, too

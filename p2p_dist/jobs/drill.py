@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2p_dist import config, console, files, presets, rundir, snapshot
-from p2p_dist.jobs import site, submit
+from p2p_dist.jobs import fits, site, submit
 from p2p_dist.jobs.check_folder import check_folder
 from p2p_dist.rundir import RunDir
 
@@ -51,19 +51,22 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
         raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
     if resources.cluster == "local":
         submit.check_packages()
-    if songs is None:
-        songs = submit.example_folder()
-        submit.lay_out_example(songs)
+    if steps is not None and steps < 1:
+        raise ValueError(f"--steps {steps}: at least 1")
+    example = submit.example_folder() if songs is None else None
+    songs = songs or submit.example_folder()
+    if example is None:
+        fits.check_training_songs(songs, split_by_title=False)
     if resources.cluster == "local":
         settings = settings_of(songs, steps or STEPS, dataclasses.replace(resources, nodes=processes), 4)
-        with check_folder("drill"):
+        with check_folder("drill", example):
             return drill_here(settings, songs)
     from p2p_dist.jobs import drill_on_slurm
 
     place = site.load(resources.cluster, resources.site)
     world_size = resources.nodes * place.processes_per_node(resources)
     settings = settings_of(songs, steps or STEPS_ON_A_CLUSTER, resources, world_size)
-    with check_folder("drill"):
+    with check_folder("drill", example):
         return drill_on_slurm.drill_on_slurm(settings, songs, place, patience)
 
 

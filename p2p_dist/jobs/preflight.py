@@ -40,6 +40,8 @@ def preflight(resources: Resources, songs: Path | None) -> int:
     settings = dataclasses.replace(tiny, resources=resources, data=data)
     if where == "local":
         submit.check_packages()
+        if songs is not None and not songs.is_dir():
+            raise ValueError(f"no folder {songs}: --data names the folder of songs that a training would read")
     else:
         try:
             place.check_images(resources)

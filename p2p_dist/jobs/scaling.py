@@ -17,7 +17,7 @@ from typing import Any
 
 from p2p_dist import console, files, presets, processes, records, rundir, snapshot
 from p2p_dist.config import Resources
-from p2p_dist.jobs import chain, queueing, site, slurm, submit
+from p2p_dist.jobs import chain, fits, queueing, site, slurm, submit
 from p2p_dist.jobs.check_folder import check_folder
 from p2p_dist.records import COUNT, Maybe
 from p2p_dist.rundir import RunDir
@@ -57,24 +57,36 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
         submit.check_packages()
     else:
         place.check_images(resources)
-    if songs is None:
-        songs = submit.example_folder()
-        submit.lay_out_example(songs)
     base = presets.preset(preset)
     resources = dataclasses.replace(resources, max_requeues=0, max_crash_restarts=0)
     # The share of a process is that of the preset's batch on the smallest size: there weak and strong are one.
     smallest = sizes[0] * place.processes_per_node(resources)
     share = max(1, base.train.global_batch_size // smallest)
-    with check_folder("scaling") as root:
+    example = submit.example_folder() if songs is None else None
+    songs = songs or submit.example_folder()
+    settings_of = {}
+    for size in sizes:
+        settings_of[size] = settings = dataclasses.replace(
+            base,
+            resources=dataclasses.replace(resources, nodes=size),
+            data=dataclasses.replace(base.data, root=str(songs)),
+            evaluate=dataclasses.replace(base.evaluate, allow_overlap=True),  # of the example, which has one song
+            train=dataclasses.replace(base.train, epochs=None, steps=steps),
+        )
+        per_node = place.processes_per_node(resources)
+        # Each is measured with a batch that its processes can share.
+        shared = dataclasses.replace(
+            settings, train=dataclasses.replace(settings.train, global_batch_size=share * size * per_node)
+        )
+        if where == "local":
+            fits.check_this_machine(shared, size * per_node)
+        else:
+            fits.check_node(shared, place, per_node)
+    if example is None:
+        fits.check_training_songs(songs, base.data.split_by_title)
+    with check_folder("scaling", example) as root:
         runs = []
-        for size in sizes:
-            settings = dataclasses.replace(
-                base,
-                resources=dataclasses.replace(resources, nodes=size),
-                data=dataclasses.replace(base.data, root=str(songs)),
-                evaluate=dataclasses.replace(base.evaluate, allow_overlap=True),  # of the example, which has one song
-                train=dataclasses.replace(base.train, epochs=None, steps=steps),
-            )
+        for size, settings in settings_of.items():
             run = RunDir(root / "runs" / f"nodes-{size}")
             rundir.begin(run, settings, rundir.dataset_name(songs, settings.data))
             files.write_json(run.path / "plan.json", {"share": share, "global_batch": share * smallest})
