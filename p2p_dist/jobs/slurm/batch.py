@@ -208,7 +208,7 @@ def end(stage: str, run: Path, code: int) -> str:
     counts = starts.read(log)
     # Where Slurm lost sight of this node, the job runs on elsewhere: to requeue it now would stop what goes on there.
     if counts.owner != attempt:
-        return f"75 attempt {attempt} was superseded by {counts.owner}: leaving without a trace"
+        return f"75 attempt {attempt} was superseded by {counts.owner}: this process exits without writing"
     progress, saved = _progress(stage, run)
     outcome = told(stage, run)
     if outcome is None:
