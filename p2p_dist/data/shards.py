@@ -12,7 +12,6 @@ from __future__ import annotations
 import concurrent.futures
 import errno
 import fcntl
-import json
 import multiprocessing
 import os
 import re
@@ -27,9 +26,11 @@ from typing import Any
 from p2p_dist.audio import layouts
 from p2p_dist.common import console, files, linux, records
 from p2p_dist.data import index, manifest, overlap
+from p2p_dist.data.dataset import is_named_after
 from p2p_dist.data.dataset_card import card, overlapping
 from p2p_dist.data.worker import PARTS, Result, Work, make_song, read_record
 from p2p_dist.run import lock
+from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
 
 __all__ = ["Result", "preprocess", "preprocess_all"]
@@ -88,7 +89,10 @@ def preprocess_all(
         if part is None:
             _remove_garbage(wanted)
         mine = work if part is None else work[part[0] :: part[1]]
-        todo = [(item, lacking) for item in mine if (lacking := [w for w in wanted if not item.is_finished(*w)])]
+        stand = {out for out, data in wanted if _stands(root, out, data)}
+        todo = [
+            (item, lacking) for item in mine if (lacking := [w for w in wanted if not item.finished(*w, stands=w[0] in stand)])
+        ]
         if part is None and not todo and all(_is_merged(out, work) for out, _ in wanted):
             for out, _ in wanted:
                 _remove_others(out, work)
@@ -99,7 +103,7 @@ def preprocess_all(
                 for out, data in wanted:
                     # The same songs elsewhere give the same manifest, and one passed on tells nothing of this machine.
                     reasons = [(r.name, why.replace(f"{root}/", "")) for r in left_out if (why := r.errors.get(out))]
-                    _merge(out, data, work, reasons)
+                    _merge(out, data, work, reasons, stands=out in stand)
         finally:
             if part is None:  # a worker that was killed, for want of memory, could not clean up after itself
                 _remove_garbage(wanted)
@@ -180,14 +184,8 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
                 f"{out} contains other files ({', '.join(sorted(others)[:3])}): name a new folder, or an empty one"
             )
         return
-    found, wanted = records.read(path, {str: None}), json.loads(json.dumps(data.science()))
-    changed = [
-        f"{name} is {found.get(name)!r} there, {wanted.get(name)!r} here"
-        for name in sorted({*found, *wanted})
-        if found.get(name) != wanted.get(name)
-    ]
-    if changed:
-        raise ValueError(f"{out} was made by other settings ({'; '.join(changed)}): name another folder")
+    if changed := science.differences(records.read(path, {str: None}), data):
+        raise ValueError(f"{out} was made by other settings ({', '.join(changed)}): name another folder")
 
 
 @contextmanager
@@ -212,13 +210,22 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool) -> Iterator[None]
                 link = where, lock.take_link(where, f"{out} is being made", "wait for it")
         _refuse(root, out, data)  # again: another may have begun it with other settings
         if not (out / PARTS / SETTINGS).is_file():
-            files.write_json(out / PARTS / SETTINGS, data.science())
+            files.write_json(out / PARTS / SETTINGS, science.recorded(data))
         yield
     finally:
         if link is not None:
             link[0].unlink(missing_ok=True)
             os.close(link[1])
         os.close(descriptor)
+
+
+def _stands(root: Path, out: Path, data: Data) -> bool:
+    """Whether a folder is named after these very songs and has a manifest: it is not changed, others may read it."""
+    try:
+        manifest.read(out)
+    except (FileNotFoundError, ValueError):
+        return False
+    return is_named_after(out.name, root, data)
 
 
 def _is_merged(out: Path, work: list[Work]) -> bool:
@@ -236,13 +243,13 @@ def _is_merged(out: Path, work: list[Work]) -> bool:
     return there.keys() == {item.record(out) for item in work} and max(there.values()) <= written
 
 
-def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, str]]) -> None:
+def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, str]], *, stands: bool = False) -> None:
     """Merge the records into manifest.json and DATASET.md; what is left of songs that are gone is removed.
 
     Args:
-        left_out: names and reasons.
+        left_out: names and reasons. stands: see `Work.finished`.
     """
-    finished = [record for item in work if (record := item.finished(out, data)) is not None]
+    finished = [record for item in work if (record := item.finished(out, data, stands=stands)) is not None]
     kinds = {(record["dtype"], tuple(record["shape"])) for record in finished if record["shard"]}
     if len(kinds) > 1:
         listed = ", ".join(f"{dtype} {shape}" for dtype, shape in sorted(kinds))
@@ -269,8 +276,8 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
             }
     content = {
         "schema": index.SCHEMA,
-        "settings": data.science(),
-        "settings_digest": data.digest(),
+        "settings": science.recorded(data),
+        "settings_digest": science.digest_of_version_0_1(data),  # which that version's code looks for
         "dtype": dtype,
         "shape": list(shape),
         "left_out": [{"song": name, "reason": why} for name, why in left_out],
