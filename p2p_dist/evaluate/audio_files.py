@@ -18,7 +18,9 @@ from p2p_dist.data.pairs import mel_of
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING, COPY, SILENCE
 from p2p_dist.evaluate.held_out_songs import beats_of
 from p2p_dist.evaluate.measures import averages, spectral
-from p2p_dist.evaluate.measures.metrics import MEASURES, RATE, Measured, Truth, measure
+from p2p_dist.evaluate.measures.measure import Measured, measure
+from p2p_dist.evaluate.measures.table import label
+from p2p_dist.evaluate.measures.truth import RATE, Truth
 from p2p_dist.settings.config import Data
 
 FOLDERS = ("input", "output", "target")
@@ -60,7 +62,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
         whole = averages.average([[song[name]] for song in songs.values()], real)
         mean[name] = whole.mean
         if name == "output":
-            absent = {MEASURES[measure_name].label: why for measure_name, why in whole.absent.items()}
+            absent = {label(measure_name): why for measure_name, why in whole.absent.items()}
     rows = {key: {name: one.row for name, one in song.items()} for key, song in songs.items()}
     said = ["", "the other baselines need a run, whose training songs they are made of"]
     return {"songs": rows, "mean": mean, "absent": absent, "said": said}

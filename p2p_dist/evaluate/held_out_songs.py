@@ -23,7 +23,7 @@ from p2p_dist.data import manifest, pairs
 from p2p_dist.data.index import read_manifest
 from p2p_dist.data.worker import slug
 from p2p_dist.evaluate.measures import onsets
-from p2p_dist.evaluate.measures.metrics import Truth
+from p2p_dist.evaluate.measures.truth import Truth
 from p2p_dist.generate import inference
 from p2p_dist.settings.config import Config, parse_task
 

@@ -21,7 +21,7 @@ from p2p_dist.cli import evaluate
 from p2p_dist.common import files
 from p2p_dist.data import shards
 from p2p_dist.evaluate import audio_files, checkpoints, held_out_songs, ranking
-from p2p_dist.evaluate.measures.metrics import measure
+from p2p_dist.evaluate.measures.measure import measure
 from p2p_dist.generate import inference
 from p2p_dist.model.generator import Generator
 from p2p_dist.run import rundir

@@ -22,7 +22,8 @@ from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES, Stem, Training
 from p2p_dist.evaluate.held_out_songs import Excerpt, beats_of, from_there, peak
 from p2p_dist.evaluate.measures.averages import Average, average
-from p2p_dist.evaluate.measures.metrics import Measured, is_pitched, measure
+from p2p_dist.evaluate.measures.measure import Measured, measure
+from p2p_dist.evaluate.measures.table import is_pitched
 from p2p_dist.generate import inference
 from p2p_dist.settings.config import Config
 
@@ -136,7 +137,7 @@ def _make(out: Path, excerpt: Excerpt, known: Training, config: Config, *, sound
 
 def _plain(one: Measured) -> dict[str, Any]:
     described = [None if d is None else d.tolist() for d in one.described]
-    return {"row": one.row, "absent": one.absent, "parts": list(one.parts), "described": described}
+    return {"row": one.row, "absent": one.absent, "parts": list(one.windows), "described": described}
 
 
 _ROW = {str: Maybe(float)}
