@@ -268,7 +268,7 @@ class Train:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
-                f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) says how long to train: give one of them"
+                f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) sets how long to train: give one of them"
             )
         _positive(self, "global_batch_size", "learning_rate", "epsilon", "checkpoint_every", "keep_every", "log_every")
         _positive(self, "hang_after")
