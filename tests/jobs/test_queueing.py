@@ -13,13 +13,16 @@ import pytest
 from p2p_dist.cli import cancel, submit
 from p2p_dist.common import console, files
 from p2p_dist.jobs import site, status
-from p2p_dist.jobs.slurm import commands, query, queueing, submission
+from p2p_dist.jobs.slurm import commands, squeue
+from p2p_dist.jobs.slurm import launch as launching
 from p2p_dist.run import provenance, rundir, snapshot
 
 SBATCH = """#!/bin/sh
 # Takes a job, unless its script has a line that is in the file `refused`.
 cd {place} || exit 1
-if [ "$1" = --test-only ]; then cat > tested; file=tested; else file=$1; fi
+file=given
+[ "$1" != --test-only ] || file=tested
+cat > $file
 env | grep -E '^(SLURM|SBATCH|SRUN|RANK|P2P_CPU)' > environment
 if [ -e refused ] && grep -qE -f refused "$file"; then
     echo "sbatch: error: Batch job submission failed: no such thing" >&2
@@ -224,7 +227,7 @@ def test_a_sweep_is_queued_whole_or_not_at_all(cluster, launch, site_file, tmp_p
 
 def test_a_sweep_is_queued_before_it_is_waited_for(cluster, launch, monkeypatch):
     seen = []
-    monkeypatch.setattr(queueing, "wait", lambda run: seen.append((run.path.name, len(cluster.queued()))) or console.FAILED)
+    monkeypatch.setattr(launching, "wait", lambda run: seen.append((run.path.name, len(cluster.queued()))) or console.FAILED)
     assert launch("--run", "s", "--wait", "--sweep", "train.seed=0,1") == console.FAILED
     assert seen == [("s-seed-0", 7), ("s-seed-1", 7)]
 
@@ -248,7 +251,7 @@ def test_jobs_of_the_users_own_are_passed_over(cluster, launch):
     launch("--run", "a")
     ours = f"p2p_dist train {rundir.find('a').path}"
     cluster.add("41+0|RUNNING|None|(null)|p", f"42+1|PENDING|None|{ours}|p", "43|PENDING|a|b|c|d", "", "no job at all")
-    assert {stage: job.number for stage, job in query.queued_jobs(rundir.find("a")).items()} == dict(
+    assert {stage: job.number for stage, job in squeue.queued_jobs(rundir.find("a")).items()} == dict(
         zip(CHAIN, ("100", "101", "102", "103"), strict=True)
     )
 
@@ -301,13 +304,13 @@ def test_a_job_that_is_just_ending_is_waited_for(comes, cluster, launch, monkeyp
         (cluster.place / "queue").write_text(state)
 
     # Its own, as waiting for a command's end sleeps too.
-    monkeypatch.setattr(query, "time", types.SimpleNamespace(sleep=pause, monotonic=time.monotonic))
+    monkeypatch.setattr(squeue, "time", types.SimpleNamespace(sleep=pause, monotonic=time.monotonic))
     launch("--run", "a")
     shown = capsys.readouterr().out
     assert shown.count("train: job 101 is just ending") == 1
     assert ("train: queued already, job 101" in shown) == (comes == "again")
     assert [stage for _, stage, _ in cluster.queued()[4:]] == (CHAIN if comes == "gone" else ["preprocess", "evaluate", "page"])
-    monkeypatch.setattr(query, "ENDING", -1.0)
+    monkeypatch.setattr(squeue, "ENDING", -1.0)
     (cluster.place / "queue").write_text(train.replace("PENDING", "COMPLETING") + "\n")
     with pytest.raises(OSError, match="does not come to its end"):
         launch("--run", "a")
@@ -333,7 +336,7 @@ def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, 
     launch("--run", "a")
     run = rundir.find("a")
     queue = (cluster.place / "queue").read_text()
-    (cluster.place / "queue").write_text(queue.replace("Dependency", query.NEVER))
+    (cluster.place / "queue").write_text(queue.replace("Dependency", squeue.NEVER))
     said = status.gather(run)["stages"]["page"]
     assert said.startswith("pending (DependencyNeverSatisfied), job 103: what it waits for did not end well")
     (cluster.place / "queue").write_text("")
@@ -345,7 +348,7 @@ def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, 
         found["evaluate"]
         == "dropped before it began, job 102: what it waited for did not end well; type the launch command again"
     )
-    query.forget(run)
+    squeue.forget(run)
     assert status.gather(run)["stages"]["page"] == "dropped before it began, job 103: cancelled"
     files.write_text(run.slurm / "evaluate" / "attempts.0", "launch 7\nstart 7.0-a 0 100 1\n")
     assert status.gather(run)["stages"]["evaluate"].startswith("killed or cancelled")
@@ -452,14 +455,14 @@ def test_a_percent_sign_in_the_path_is_no_pattern(cluster, launch, tmp_path, mon
 
 def test_a_launcher_that_was_overtaken_queues_nothing_twice(cluster, launch, monkeypatch):
     """Another one queued everything between this one's look at the queue and its turn."""
-    checked = queueing.check_launches
+    checked = launching.check_launches
 
     def overtaken(*arguments):
         checked(*arguments)
-        monkeypatch.setattr(queueing, "check_launches", checked)
+        monkeypatch.setattr(launching, "check_launches", checked)
         launch("--run", "a")
 
-    monkeypatch.setattr(queueing, "check_launches", overtaken)
+    monkeypatch.setattr(launching, "check_launches", overtaken)
     launch("--run", "a")
     assert [stage for _, stage, _ in cluster.queued()] == CHAIN
 
@@ -477,11 +480,3 @@ def test_a_site_that_another_folder_names_is_found(cluster, launch, site_file, t
     found = status.gather(rundir.find("a"))
     assert "mine.yaml" in found["wrong"] and found["stages"]["train"].startswith("pending")
     assert json.dumps(found)
-
-
-def test_it_is_submitted_through_names_that_submitit_has():
-    """They are not promised to stay: pyproject.toml keeps to the versions that have them."""
-    import submitit
-    from submitit.slurm.slurm import _make_sbatch_string
-
-    assert callable(_make_sbatch_string) and callable(submitit.SlurmExecutor._submit_command) and submission.OPTIONS

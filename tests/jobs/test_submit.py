@@ -15,7 +15,7 @@ import yaml
 from p2p_dist.cli import submit
 from p2p_dist.common import console
 from p2p_dist.jobs import begin_run, dry_run, estimate, packages, site
-from p2p_dist.jobs.slurm import query, specs
+from p2p_dist.jobs.slurm import specs, squeue
 from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets
 
@@ -540,11 +540,11 @@ def test_queued_jobs_are_known_by_their_comment(tmp_path, monkeypatch):
     (tmp_path / "squeue").write_text("#!/bin/sh\ncat <<X\n" + "\n".join(lines) + "\nX\n")
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found = query.queued_jobs(rundir.RunDir(link))
+    found = squeue.queued_jobs(rundir.RunDir(link))
     assert {stage: job.number for stage, job in found.items()} == {"train": "12", "evaluate": "9"}
     (tmp_path / "squeue").write_text("#!/bin/sh\necho no contact >&2\nexit 1\n")
     with pytest.raises(OSError, match="no contact"):
-        query.queued_jobs(rundir.RunDir(link))
+        squeue.queued_jobs(rundir.RunDir(link))
 
 
 def test_the_example_song_is_trained_and_tested_on_its_own_sound(place, monkeypatch):

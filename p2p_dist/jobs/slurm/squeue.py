@@ -12,7 +12,7 @@ from pathlib import Path
 from p2p_dist.common import console, files
 from p2p_dist.jobs import stages
 from p2p_dist.jobs.slurm import specs
-from p2p_dist.jobs.slurm.commands import ask as ask
+from p2p_dist.jobs.slurm.commands import ask
 from p2p_dist.run.rundir import RunDir
 
 
