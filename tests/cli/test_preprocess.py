@@ -26,6 +26,7 @@ from p2p_dist.common import console, files
 from p2p_dist.data import index, worker
 from p2p_dist.data.verify import verify
 from p2p_dist.settings.config import Data
+from tests.data.conftest import write_song
 
 LAUNCH = Path(__file__).parents[2] / "launch" / "preprocess.py"
 TINY = ["--preset", "tiny"]
@@ -44,15 +45,9 @@ def fingerprint(out: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight short songs."""
-    import importlib.util
-
-    spec = importlib.util.spec_from_file_location("songs_on_the_spot", Path(__file__).with_name("conftest.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     root = tmp_path_factory.mktemp("many")
     for number in range(8):
-        module.write_song(root / ("test" if number > 5 else "train") / f"Song {number}", seconds=2 + number % 3, seed=number)
+        write_song(root / ("test" if number > 5 else "train") / f"Song {number}", seconds=2 + number % 3, seed=number)
     return root
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "hpc/LUMI.md", "containers/README.md")
 
 MADE = re.compile(

@@ -20,7 +20,7 @@ from p2p_dist.settings import presets
 from p2p_dist.train import checkpoint
 from tests.golden import make
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+GOLDEN = Path(__file__).resolve().parent / "golden"
 
 OUTSIDE = ("../../../../pwned/x", "/tmp/pwned", "..", "a/b", "x\ny", "", ".hidden/../x")
 
