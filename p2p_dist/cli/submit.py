@@ -273,12 +273,6 @@ def check_place(command: Command, where: str) -> None:
     place = site.load(where, settings.resources.site)
     if where == "slurm" and not command.yes:
         launch.check_gpus(settings.resources, place)
-    if where != "local" and (place.environment or place.image(settings.resources) is not None):
-        packages.check_packages_of_jobs(settings, place)
-        return
-    try:
-        packages.check_packages(settings.train.tensorboard)
-    except ValueError as error:
-        if not command.dry_run or where == "local" or site.resolve("auto") != "local":
-            raise
-        console.say(f"# note: {error}")  # the machine that it will be launched from is another
+    packages.check_packages_anywhere(
+        settings.resources, place, where, tensorboard=settings.train.tensorboard, only_note=command.dry_run
+    )

@@ -137,7 +137,7 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
     """
     results: dict[int, Result] = {}
     begun = time.monotonic()
-    make = make_song if member is None else _make_unless_taken
+    make: Callable[[Work, Sequence[tuple[Path, Data]]], Result | None] = make_song if member is None else _make_unless_taken
 
     def take(number: int, result: Result | None) -> None:
         if result is None:
@@ -179,13 +179,13 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
     return [results[number] for number in sorted(results) if results[number].error is not None]
 
 
-def _make_unless_taken(item: Work, lacking: list[tuple[Path, Data]]) -> Result | None:
+def _make_unless_taken(item: Work, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
     """Make a song that no other process has in hand or has made since the list was; None where one has.
 
     The kernel drops the lock of a process that is killed, and another one takes the song.
     """
     with ExitStack() as locks:
-        for out, _ in lacking:
+        for out, _ in wanted:
             # Garbage by its name, once nobody works in the folder: see `_remove_garbage`.
             path = out / PARTS / f"{files.TEMPORARY}song-{item.record(out).stem}"
             descriptor = files.open_ours(path, os.O_RDWR)
@@ -194,7 +194,7 @@ def _make_unless_taken(item: Work, lacking: list[tuple[Path, Data]]) -> Result |
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-        lacking = [one for one in lacking if not item.is_finished(*one)]
+        lacking = [one for one in wanted if not item.is_finished(*one)]
         return make_song(item, lacking) if lacking else None
 
 

@@ -6,13 +6,16 @@ import re
 import shutil
 import time
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 from p2p_dist.common import console
 from p2p_dist.jobs import begin_run, fits, site, stages
 from p2p_dist.jobs.slurm import commands, sbatch, specs, squeue
+from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.config import Config, Resources
+from p2p_dist.settings import presets
+from p2p_dist.settings.config import Config, Data, Resources
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,59 @@ def queue_check(job: specs.Job, place: site.Site, dependency: str | None = None)
     specs.check_limits([job], place, Counter())
     sbatch.check(job)
     return sbatch.submit(job.after(dependency))
+
+
+def preprocessing(datasets: list[tuple[str, Data]], preset: str, resources: Resources) -> list[tuple[RunDir, Config]]:
+    """The runs of which launch/preprocess.py queues the first stage alone, one for each dataset: name, settings."""
+    found = []
+    for name, data in datasets:
+        run = rundir.find(f"preprocess-{name}")
+        base = presets.from_saved(run.config) if run.config.is_file() else presets.preset(preset)
+        found.append((run, replace(base, data=data, resources=replace(resources, evaluate="never"))))
+    return found
+
+
+def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, dry_run: bool) -> None:
+    """Queue the first stage of each run, where it is neither done nor queued: all of them or nothing. Prints their job ids.
+
+    Args:
+        dry_run: print the scripts instead; Slurm is not asked.
+
+    Raises:
+        ValueError: one would be refused, or a run of this name has other settings; before anything is written or queued.
+        OSError: Slurm can't be asked, or refused after all.
+    """
+    new: list[tuple[RunDir, Config, str, specs.Job]] = []
+    listed = None if dry_run else squeue.everything()
+    for run, wanted in runs:
+        name = run.path.name.removeprefix("preprocess-")
+        settings, shards = begin_run.check_begin(run, wanted, name), run.path.parent.parent / "shards" / name
+        (job,) = specs.jobs(run, settings, place, ("preprocess",))
+        if (done := stages.is_preprocessed(shards, trained=False)) is not None:
+            console.say(f"{shards}: done already ({done})")
+        elif makers := [] if listed is None else squeue.makers(shards, listed):
+            maker, queued = makers[0]
+            console.say(f"{shards}: queued already, job {queued.number} of the run {maker.path.name}")
+        elif dry_run:
+            console.say(f"# shards: {shards}\n{job.script()}")
+        else:
+            new.append((run, settings, name, job))
+    if new:
+        account, resources = new[0][3].options.get("account"), new[0][1].resources
+        check_account(place, account)
+        place.check_images(resources)
+        specs.check_limits([job for *_, job in new], place, squeue.jobs_by_partition() if place.limits else Counter())
+        for *_, job in new:
+            sbatch.check(job)
+    for run, wanted, name, job in new:
+        with closing(rundir.own(run)):
+            begin_run.begin(run, wanted, name)
+            (run.slurm / "cancelled").unlink(missing_ok=True)
+            (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
+            for old in run.outcomes("preprocess"):
+                old.unlink()
+            sbatch.submit(job)
+        console.say(f"to follow it: launch/status.py {run.path.name}; its shards: {run.shards}")
 
 
 def wait(run: RunDir, every: float = 5.0) -> int:
