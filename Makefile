@@ -40,6 +40,8 @@ guards: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/shellcheck .ci/run hpc/*.sh hpc/*/*.sh hpc/*.sbatch containers/*.sh tests/*/*.sh
 
 # A page in Debian's chromium, and checked for errors of HTML and of accessibility. Installs what is missing (needs root).
