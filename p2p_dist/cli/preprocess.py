@@ -121,8 +121,6 @@ def _folder(out: Path | None, root: Path, data: Data, *, alone: bool) -> Path:
 
 
 def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: str) -> int:
-    from p2p_dist.data import shards
-
     made = 0
     with console.Progress("preprocess", 1, start=None) as progress:
 
@@ -136,6 +134,8 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
         workers = command.workers or linux.usable_cores()
         try:
+            from p2p_dist.data import shards  # numpy, which a login node need not have
+
             left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
         except KeyboardInterrupt:
             console.complain(f"stopped in order: the songs that are finished stay. To go on, type:\n  {again}")

@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from p2p_dist.cli import cancel, submit
+from p2p_dist.cli import cancel, preprocess, submit
 from p2p_dist.common import console, files
 from p2p_dist.jobs import site, status
 from p2p_dist.jobs.slurm import commands, squeue
@@ -480,3 +480,52 @@ def test_a_site_that_another_folder_names_is_found(cluster, launch, site_file, t
     found = status.gather(rundir.find("a"))
     assert "mine.yaml" in found["wrong"] and found["stages"]["train"].startswith("pending")
     assert json.dumps(found)
+
+
+def test_an_array_of_preprocessing_is_one_job_that_the_training_waits_for(cluster, launch):
+    launch("--run", "a", "--preprocess-array", "4")
+    assert cluster.queued() == [("a", "preprocess", None), ("a", "train", "afterok:100"), *cluster.queued()[2:]]
+    script = (cluster.place / "script-100").read_text()
+    assert "#SBATCH --array=0-3\n" in script and "/slurm/preprocess/%A_%a_0_log.out" in script
+    assert (rundir.find("a").slurm / "preprocess" / "100_submission.sh").read_text() == script
+    assert "--array" not in (cluster.place / "script-101").read_text()
+
+
+@pytest.fixture
+def shards(launch, tmp_path, monkeypatch):
+    """`shards(...)`: what launch/preprocess.py does on this cluster with the songs of `launch`."""
+    base = ["--data", str(tmp_path / "songs"), "--preset", "tiny", "--cluster", "slurm"]
+    return lambda *more: preprocess.main([*base, *more])
+
+
+def test_preprocess_queues_the_stage_as_a_launch_does(cluster, launch, shards, capsys):
+    """An array for each task; typed again it is found, by a launch of the same songs, too, which waits for it."""
+    options = ("--array", "3", "--partition", "small", "--time", "30", "--workers", "5", "--account", "mine")
+    assert shards("--task", "drums,bass", *options) == console.DONE
+    drums, bass = sorted(path.name for path in rundir.runs_root().iterdir())[::-1]
+    assert cluster.queued() == [(drums, "preprocess", None), (bass, "preprocess", None)]
+    assert drums.startswith("preprocess-drums-default-") and bass.startswith("preprocess-bass-default-")
+    script = (cluster.place / "script-100").read_text()
+    for line in ("array=0-2", "partition=small", "time=30", "cpus-per-task=5", "account=mine", "job-name=p2p-preprocess"):
+        assert f"#SBATCH --{line}\n" in script
+    assert script.endswith(f"code/hpc/job.sh preprocess {rundir.find(drums).path}\n")
+    capsys.readouterr()
+    assert shards(*options) == console.DONE
+    assert f"queued already, job 100 of the run {drums}" in capsys.readouterr().out and len(cluster.queued()) == 2
+    launch("--run", "a")
+    assert f"preprocess: queued already, job 100 of the run {drums}" in capsys.readouterr().out
+    assert cluster.queued()[2] == ("a", "train", "afterok:100")
+    found = status.gather(rundir.find(drums))["stages"]
+    assert found["preprocess"].startswith("pending") and "job 100" in found["preprocess"]
+    cluster.add()
+    cancel.main([bass])
+    assert (cluster.place / "cancelled").read_text() == "101\n"
+
+
+def test_preprocess_of_which_slurm_takes_nothing_leaves_nothing(cluster, shards, capsys):
+    cluster.refuse("job-name=p2p-preprocess")
+    with pytest.raises(ValueError, match=r"Slurm refuses the preprocess job: no such thing.*nothing was queued"):
+        shards()
+    assert not rundir.runs_root().exists() and cluster.queued() == []
+    assert shards("--dry-run") == console.DONE
+    assert "#SBATCH --array=0-7\n" in capsys.readouterr().out and not rundir.runs_root().exists()
