@@ -47,14 +47,16 @@ class Command:
         if (self.run is None) == (self.files is None):
             raise ValueError("name a run, or sound files with --files 'DIR/{input,output,target}/*.wav'")
         if self.files is not None and (self.checkpoints or self.data):
-            raise ValueError("--checkpoints and --data are of a run: leave them out beside --files")
+            raise ValueError("--checkpoints and --data need a run: omit them with --files")
         if self.files is None and (self.mixes or self.best_gain):
-            raise ValueError("--mixes and --best-gain are of --files: a run's own sound is a stem at its own level")
+            raise ValueError("--mixes and --best-gain only apply to --files: the output of a run is a stem at its own level")
 
 
 def main(arguments: list[str]) -> int:
     """What `launch/evaluate.py` does; its exit code."""
     command = tyro.cli(Command, prog="launch/evaluate.py", args=arguments)
+    if command.json:
+        files.check_can_be_written(command.json)
     if command.files is not None:
         from p2p_dist.evaluate.audio_files import measure_files
 
@@ -103,9 +105,10 @@ def _digits(name: str) -> int:
 def _measure_run(command: Command, run: rundir.RunDir) -> tuple[dict[str, Any], bool]:
     settings = rundir.resolve(run)
     only = _steps(run, command.checkpoints)
-    from p2p_dist.evaluate import checkpoints, held_out_songs, ranking
+    from p2p_dist.evaluate import checkpoints, claims, held_out_songs, ranking
     from p2p_dist.evaluate.report import page
 
+    claims.find(run, only)  # before anything is written
     if command.data is None:
         out = run.evaluations
         with closing(rundir.own(run)):  # the launcher evaluates, too
