@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ def killed(one: Start, run: RunDir) -> Start:
     trained = rundir.find_steps(run.checkpoints)
     saved = trained[-1][1].stat().st_mtime if trained else 0.0
     seen = run.status.stat().st_mtime if run.status.is_file() else 0.0
-    return replace(one, ended=max(one.begun, seen), saved=saved, why="killed")
+    return one._replace(ended=max(one.begun, seen), saved=saved, why="killed")
 
 
 def state(
@@ -145,7 +144,7 @@ def _clock(seconds: float) -> str:
 
 
 def _held_back(log: Path, max_requeues: int) -> str | None:
-    """Why a stage was not begun again though there was something to do, as hpc/begin.sh and again.sh count; None: it was."""
+    """Why a stage was not begun again though there was something to do, as jobs/slurm/batch.py decides; None: it was."""
     counts, all_starts = read(log), starts(log)
     why = all_starts[-1].why if all_starts else None
     if counts.same >= SAME_PLACE and why in (None, "failed"):

@@ -137,6 +137,6 @@ def _not_started(missing: int, size: int, log: str, run: RunDir) -> Finding:
     fatal = [line for line in log.splitlines() if line.startswith(("FATAL", "ERROR"))]
     if any(word in line for line in fatal for word in IMAGE_WORDS):
         return Finding("image", FAILED, f"{who}{fatal[0]}", "the image is incomplete: copy or build it again")
-    told = [line for line in log.splitlines() if line.strip() and not line.startswith("preflight ")]  # hpc/requeue.sh's
+    told = [line for line in log.splitlines() if line.strip() and not line.startswith("preflight ")]  # hpc/decide_next.sh's
     last = fatal or told or ["nothing in their logs"]
     return Finding("start", FAILED, f"{who}{last[-1]}", f"its logs: {run.slurm if run.slurm.is_dir() else run.logs}")
