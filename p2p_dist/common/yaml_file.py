@@ -58,9 +58,9 @@ def _values(events: Iterable[Any]) -> Any:
     for event in events:
         problem = None
         if isinstance(event, yaml.AliasEvent):
-            problem = "an alias (*name) is not taken here: write the value out"
+            problem = "an alias (*name) is not allowed here: write the value itself"
         elif getattr(event, "tag", None) is not None:
-            problem = f"a tag ({event.tag}) is not taken here"
+            problem = f"a tag ({event.tag}) is not allowed here"
         elif isinstance(event, yaml.CollectionEndEvent):
             inside.pop()
             keys.pop()

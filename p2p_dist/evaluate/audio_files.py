@@ -64,7 +64,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
         if name == "output":
             absent = {label(measure_name): why for measure_name, why in whole.absent.items()}
     rows = {key: {name: one.row for name, one in song.items()} for key, song in songs.items()}
-    said = ["", "the other baselines need a run, whose training songs they are made of"]
+    said = ["", "the other baselines are made of the training songs of a run"]
     return {"songs": rows, "mean": mean, "absent": absent, "said": said}
 
 
@@ -125,7 +125,7 @@ def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:
         try:
             sounds[folder], rates[folder] = soundfile.read(paths[folder], dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"{paths[folder]}: not readable as sound ({error.error_string})") from error
+            raise ValueError(f"{paths[folder]}: can't be read as audio ({error.error_string})") from error
         if not np.isfinite(sounds[folder]).all():
             raise ValueError(f"{paths[folder]}: contains NaN or infinite samples")
     for what, values in (("rate in Hz", rates), ("length in samples", {f: len(s) for f, s in sounds.items()})):

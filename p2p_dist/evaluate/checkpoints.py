@@ -99,7 +99,7 @@ def evaluate(
             progress.update(mine, ", ".join([f"step {item.step}", *figures]))
     ranking.conclude(run, config, out)
     if damaged and only:
-        raise ValueError(f"{damaged[0]}; it was set aside, and all others are evaluated")
+        raise ValueError(f"{damaged[0]}; it was set aside; all others were evaluated")
     return mine
 
 
@@ -128,7 +128,7 @@ def held_out(dataset: Path, config: Config) -> list[HeldOut]:
     found = held_out_songs.from_shards(dataset, reported, most, allowed)
     if not found:
         raise ValueError(
-            f"{dataset} has no {reported} songs: evaluation needs some that training does not see; put them into {reported}/"
+            f"{dataset} has no {reported} songs: evaluation needs songs that training does not use; put them into {reported}/"
         )
     return (
         found

@@ -57,7 +57,7 @@ class Watch:
             self.networks.undo(undo)
             raise FloatingPointError(
                 f"a loss or gradient was not finite at step {step}: {self._blame(step, bool(here))}; "
-                f"that step changed nothing, and the last checkpoint in {self.checkpoints} is good"
+                f"that step changed no weights; the last checkpoint in {self.checkpoints} is valid"
             )
 
     def _blame(self, step: int, here: bool) -> str:

@@ -483,7 +483,7 @@ def test_lists_that_do_not_match_are_named(tmp_path: Path) -> None:
         evaluate.main(["--files", pattern])
     (tmp_path / "f" / "output" / "more.wav").unlink()
     (tmp_path / "f" / "target" / "a song_target_1.wav").write_bytes(b"not sound")
-    with pytest.raises(ValueError, match="not readable as sound"):
+    with pytest.raises(ValueError, match="can't be read as audio"):
         evaluate.main(["--files", pattern])
     with pytest.raises(ValueError, match="write it in quotes"):
         evaluate.main(["--files", "a/*.wav"])

@@ -147,9 +147,9 @@ _SHAPE = {"name": str, "measured": {str: _MEASURED}, "missing": {str: str}, "rea
 
 
 def _read(path: Path, excerpt: Excerpt) -> Reference:
-    content = records.read(path, _SHAPE, "remove it: it is measured again")
+    content = records.read(path, _SHAPE, "remove it; it will be measured again")
     if not -200 <= (content.get("gain_db") or 0) <= 0:
-        raise files.DamagedError(f"{path} is damaged: nothing is turned down by {content['gain_db']} dB; remove it")
+        raise files.DamagedError(f"{path} is damaged: a gain of {content['gain_db']} dB is not possible; remove it")
     measured = {
         name: Measured(one["row"], one["absent"], one["parts"], [None if d is None else np.array(d) for d in one["described"]])
         for name, one in content["measured"].items()
