@@ -167,7 +167,7 @@ def test_a_table_whose_smallest_size_can_not_share_the_batch(tmp_path, capsys):
 
 
 def sizes(tmp_path, **measured_at):
-    """Runs of one and two nodes as checks/scaling/ranks.py leaves them; weak_1=[...] and so on: images a second of each part."""
+    """Runs of one and two nodes as the ranks leave them; weak_1=[...] and so on: images a second of each part."""
     about = {"device": "d", "precision": "p", "flops_per_image": 1e9, "all_reduce": None, "gradient_bytes": 1_000_000}
     runs = []
     for nodes in (1, 2):
