@@ -1,4 +1,4 @@
-"""Every setting of a run: one tree of frozen dataclasses.
+"""All settings of a run, as one tree of frozen dataclasses.
 
 Science (data, model, train, evaluate) is fixed for the life of a run; fields marked `resource` may change at every
 start. Precedence: defaults < preset < YAML file < flags.
@@ -251,7 +251,7 @@ class Train:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
-                f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) says how long to train: give one of them"
+                f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) sets how long to train: give one of them"
             )
         _positive(self, "global_batch_size", "learning_rate", "epsilon", "checkpoint_every", "keep_every", "log_every")
         _positive(self, "hang_after")
@@ -341,6 +341,8 @@ class Resources(Where):
     """training processes on a node (default: the GPUs of the site's nodes, else 1)"""
     workers: int | None = None
     """preprocessing processes (default: one a core, and at least one a node)"""
+    preprocess_array: int | None = None
+    """on Slurm: preprocess in an array of so many jobs, which share the songs (default: one job)"""
     time: str = "24:00:00"
     """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training goes on in the next"""
     evaluate: Literal["after", "during", "never"] = "after"
@@ -356,7 +358,7 @@ class Resources(Where):
 
     def __post_init__(self) -> None:
         _positive(self, "nodes")
-        for name in ("processes_per_node", "workers", "evaluate_array"):
+        for name in ("processes_per_node", "workers", "preprocess_array", "evaluate_array"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name.replace('_', '-')} must be at least 1, not {value}")
         for name in ("max_requeues", "max_crash_restarts"):

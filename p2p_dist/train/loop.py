@@ -1,4 +1,4 @@
-"""The training of one run, top to bottom."""
+"""The training loop of one run."""
 
 from __future__ import annotations
 
@@ -176,7 +176,9 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Ind
         path = run.checkpoints / rundir.step_name(start)
         state = torch.load(path / checkpoint.STATE, map_location="cpu", weights_only=True)
     if changed := science.are_those(state["settings"], config):
-        raise ValueError(f"the checkpoint at step {start} in {run.checkpoints} is of other settings ({', '.join(changed)})")
+        raise ValueError(
+            f"the checkpoint at step {start} in {run.checkpoints} was made with other settings ({', '.join(changed)})"
+        )
     if state["windows"] != windows_digest(index):
         raise ValueError(
             f"the checkpoint at step {start} in {run.checkpoints} was trained on other windows than {run.shards} has now: "
