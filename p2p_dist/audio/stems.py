@@ -1,4 +1,4 @@
-"""Songs decoded: stems added up as they come, mono, another rate.
+"""Decode songs: sum stems while reading, mix down to mono, resample.
 
 The mixture stream is never read: a mix is always the sum of stems, because MUSDB18's own mixture is mastered (15 dB off).
 """

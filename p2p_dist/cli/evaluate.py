@@ -1,4 +1,4 @@
-"""The command behind launch/evaluate.py: checkpoints of a run on its own songs or on others, or files of any origin."""
+"""The evaluate command: evaluate checkpoints of a run on its own or other songs, or audio files from any source."""
 
 from __future__ import annotations
 

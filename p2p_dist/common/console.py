@@ -1,4 +1,4 @@
-"""What a person sees: messages, progress, errors on one screen, exit codes."""
+"""Messages, progress, error reports and exit codes."""
 
 from __future__ import annotations
 

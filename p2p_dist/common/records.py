@@ -1,4 +1,4 @@
-"""The one reader of small JSON files, which others may have written or damaged: each with the shape that is expected.
+"""Read small JSON files that others may have written or damaged, and check each against an expected shape.
 
 A shape is written where a file is read:
 

@@ -1,8 +1,8 @@
-"""Where every array lies: tar shards are indexed once, then read in place by offset.
+"""Index tar shards once, then read arrays in place by their offsets.
 
 A shard is an ordinary tar of npz and json members (plain `webdataset` and plain `tar` read it). The arrays inside a
-stored (not deflated) npz are contiguous bytes of the tar, so one `preadv` brings a pair into a batch without unpacking
-anything. Never a memory map: a file that shrinks under a map is SIGBUS, under `preadv` it is a short read.
+stored (not compressed) npz are contiguous bytes of the tar, so one `preadv` reads a pair into a batch without unpacking
+anything. Files are not memory-mapped: if a mapped file shrinks, the process gets SIGBUS; `preadv` returns a short read.
 """
 
 from __future__ import annotations

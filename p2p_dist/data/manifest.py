@@ -1,4 +1,4 @@
-"""What a folder of shards says of itself: manifest.json, written last, sealed with its own digest."""
+"""Read and check manifest.json, which describes a folder of shards. It is written last and contains its own digest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Songs to a dataset of WebDataset tar shards: the work is shared out, finished songs stay, the manifest comes last.
+"""Preprocess songs to WebDataset tar shards in parallel. Finished songs are kept, the manifest is written last.
 
 manifest.json            written last: settings, and of every shard its size, sha256, samples and their offsets
 DATASET.md               what it holds, for people

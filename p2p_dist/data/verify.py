@@ -1,4 +1,4 @@
-"""Read a whole dataset again and say what is damaged, first of all."""
+"""Verify a whole dataset and report the first damaged shard or sample."""
 
 from __future__ import annotations
 

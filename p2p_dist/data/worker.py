@@ -1,4 +1,4 @@
-"""One song to its shards: what a worker does. It imports neither torch nor librosa, and may be killed at any instant.
+"""Preprocess one song to its shards, in a worker process. It imports neither torch nor librosa and may be killed at any time.
 
 A song is one shard, so the bytes do not depend on who made them; a shard has its name only when it is whole.
 """

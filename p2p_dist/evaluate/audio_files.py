@@ -1,4 +1,4 @@
-"""Measures of sound files made by anything: three folders of inputs, outputs and targets with the same names."""
+"""Measure audio files of any program: three folders of inputs, outputs and targets with the same file names."""
 
 from __future__ import annotations
 

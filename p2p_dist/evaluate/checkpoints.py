@@ -1,4 +1,4 @@
-"""Every checkpoint of a run on held-out songs: measures beside their baselines, sound, pictures.
+"""Evaluate every checkpoint of a run on held-out songs: measures, audio, spectrograms.
 
 evaluations/baselines.json         what no network was needed for, see baselines/results.py
 evaluations/step-00012000/         metrics.json, audio/SONG-{stem,mix}.flac, spectrograms/SONG.png

@@ -1,4 +1,4 @@
-"""The parts of held-out songs that are evaluated, from the sound in the shards or from a folder of other songs."""
+"""Read the excerpts of held-out songs that are evaluated, from the audio in the shards or from a folder of songs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoint is good: a stated rule over the three families, applied to all evaluations that are there.
+"""Rank checkpoints by a fixed rule over the three families of measures, applied to all existing evaluations.
 
 evaluations/ranking.json   all checkpoints and baselines by score, the rule, and on which songs it was applied
 evaluations/curves.png     the measures over epochs, with the baselines as lines

@@ -1,4 +1,4 @@
-"""Every setting of a run: one tree of frozen dataclasses.
+"""All settings of a run, as one tree of frozen dataclasses.
 
 Science (data, model, train, evaluate) is fixed for the life of a run; fields marked `resource` may change at every
 start. Precedence: defaults < preset < YAML file < flags.

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, verified when read, the newest valid one wins.
+"""Save and load checkpoints: written atomically, verified when read; the newest valid one is used.
 
     checkpoints/step-00012000/state.pt               everything to go on with (absent once only the generator is kept)
     checkpoints/step-00012000/generator.safetensors  the generator to evaluate: its moving average where there is one

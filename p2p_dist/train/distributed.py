@@ -1,4 +1,4 @@
-"""The processes of one training: who is which, on what device, and what they tell each other.
+"""The process group of a training: ranks, devices, and communication between ranks.
 
 The only module that reads RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """

@@ -1,4 +1,4 @@
-"""A training that hangs ends: all stacks in the log, and an exit code that says crash."""
+"""End a training that hangs: write all stack traces to the log and exit with the code for a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training of one run, top to bottom."""
+"""The training loop of one run."""
 
 from __future__ import annotations
 

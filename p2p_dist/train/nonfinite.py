@@ -1,4 +1,4 @@
-"""What happens when a loss or gradient is not finite: nothing is learnt from it, and the run ends naming the samples."""
+"""Handle a loss or gradient that is not finite: the step changes no weights, and the run fails and names the samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of metrics.jsonl, and pictures, for TensorBoard. The only module that imports it."""
+"""Write the values of metrics.jsonl, and spectrograms, for TensorBoard. Only this module imports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look over a whole run: is every checkpoint and shard what its record says, was every batch the one that it should be?"""
+"""Verify a whole run: checkpoints and shards against their records, and the order of the batches."""
 
 from __future__ import annotations
 

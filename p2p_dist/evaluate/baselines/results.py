@@ -1,4 +1,4 @@
-"""The baselines of a run: made and measured once for each held-out song, then averaged.
+"""Make and measure the baselines of a run once for each held-out song, and average them.
 
 references/KEY.json       what was measured of one song's baselines and true stem, and the gain of its sound files
 references/audio/         for each reported song: input, true stem, true mix and ceiling as flac

@@ -1,7 +1,7 @@
-"""Means over songs and generations, and how sure they are: a jackknife over songs (over windows where there is one song).
+"""Means over songs and generations, and their confidence intervals: a jackknife over songs, or over windows of one song.
 
 A bootstrap over songs draws some of them twice. The distance then compares songs with themselves, so its resamples are not
-centred on it, and it can lie outside of their quantiles. To leave out one song at a time does not have this fault, and for
+centred on it, and it can lie outside their quantiles. Leaving out one song at a time avoids this, and for
 means over songs it gives Student's interval, which is right for few songs too.
 """
 

@@ -1,4 +1,4 @@
-"""Does it sound like drums at all? How far a set of stems is from real ones, by 41 descriptors of each window.
+"""Measure how far a set of stems is from real stems, by 41 descriptors of each window.
 
 The answer knows neither song nor timing: about 0 is real drums, about 40 drums of a General MIDI sound font, over 200
 noise or mush. It goes beside the measures of timing, which noise can please.

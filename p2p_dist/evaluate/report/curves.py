@@ -1,4 +1,4 @@
-"""The measures over epochs, the baselines as lines: as PNG, and for TensorBoard."""
+"""Plot the measures over epochs, with the baselines as lines: as PNG, and for TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MODEL.md: what a run's best checkpoint is, what it was made of and how it measures, for whoever is given it.
+"""Write MODEL.md, the model card of a run's best checkpoint: what it is, its training data and its measures.
 
 After Mitchell et al.: Model cards for model reporting (2019). That of the data, DATASET.md, lies beside the shards.
 """

@@ -1,4 +1,4 @@
-"""The page of a run: what every checkpoint sounds like, looks like and measures, to be opened by a double click.
+"""Write the page of a run: audio, spectrograms and measures of every checkpoint, in files that a browser opens from disk.
 
 page/index.html      all of it but sound and pictures; asks nothing of any network
 page/media/          references/ and step-.../, see media.py: the folder page/ can be zipped and sent
