@@ -1,8 +1,7 @@
-"""The command behind launch/preprocess.py: songs to shards on this machine, or as a job array on Slurm."""
+"""`preprocess`: songs to shards on this machine, or as a job array on Slurm."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import os
@@ -12,20 +11,21 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from p2p_dist.audio import layouts
+from p2p_dist.cli import command_line
 from p2p_dist.common import console, linux
 from p2p_dist.data import dataset as datasets
-from p2p_dist.data import shards
-from p2p_dist.data.verify import verify
-from p2p_dist.data.worker import PARTS
 from p2p_dist.jobs.slurm import commands
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.settings import config, presets
 from p2p_dist.settings.config import Data
+
+if TYPE_CHECKING:
+    from p2p_dist.data import shards
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Command:
     """
 
     out: Path | None = None
-    """folder of the shards (default: where launch/submit.py looks for them); for several tasks, the folder of theirs"""
+    """folder of the shards (default: where submit looks for them); for several tasks, the folder of theirs"""
     preset: str = "default"
     """whose data settings to begin with: demo, tiny, small, default or thesis"""
     workers: int | None = None
@@ -80,7 +80,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 
 def main(arguments: list[str]) -> int:
-    """What `launch/preprocess.py` does; its exit code."""
+    """Make or verify shards; the exit code."""
     command, tasks = parse(arguments)
     if command.verify and command.out is not None:
         return _verify(_made_in(command.out.expanduser().absolute()))
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     if command.cluster == "slurm":
         layouts.list_songs(folder, command.data.split_by_title)  # before anything waits in a queue for a folder that holds none
         return _queue(command, arguments, wanted[0][0].parent if len(wanted) > 1 else wanted[0][0])
-    return _run(folder, wanted, command, console.again("launch/preprocess.py", arguments))
+    return _run(folder, wanted, command, console.again("preprocess", arguments))
 
 
 def parse(arguments: list[str]) -> tuple[Command, list[str]]:
@@ -103,17 +103,15 @@ def parse(arguments: list[str]) -> tuple[Command, list[str]]:
 
     Raises:
         ValueError: an unknown preset or task, or a bad value.
-        SystemExit: with code 2 for an unknown option, with 0 after --help.
+        SystemExit: with 0, after --help.
     """
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset", default="default")
-    early.add_argument("--task", "--data.task", dest="tasks", action="append", default=[])
-    hints, rest = early.parse_known_args(arguments)
-    base = presets.preset(hints.preset).data
-    tasks = [task.strip() for text in hints.tasks for task in text.split(",")] or [base.task]
+    named, rest = command_line.take(arguments, "--preset")
+    base = presets.preset((named or ["default"])[-1]).data
+    texts, rest = command_line.take(rest, "--task", "--data.task")
+    tasks = [task.strip() for text in texts for task in text.split(",")] or [base.task]
     for task in tasks:
         config.parse_task(task)
-    command = tyro.cli(Command, prog="launch/preprocess.py", args=rest, default=Command(preset=hints.preset, data=base))
+    command = command_line.parse(Command, "preprocess", rest, Command(preset=(named or ["default"])[-1], data=base))
     return command, list(dict.fromkeys(tasks))
 
 
@@ -125,6 +123,8 @@ def _folder(out: Path | None, root: Path, data: Data, *, alone: bool) -> Path:
 
 
 def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: str) -> int:
+    from p2p_dist.data import shards
+
     made = 0
     with console.Progress("preprocess", 1, start=None) as progress:
 
@@ -155,11 +155,15 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
 def _made_in(out: Path) -> list[Path]:
     """The datasets that --out names: itself, or those of several tasks inside it, also such as are not finished."""
+    from p2p_dist.data.worker import PARTS
+
     inside = sorted(path.parent for path in out.glob(f"*/{PARTS}"))
     return [out] if (out / PARTS).is_dir() or not inside else inside
 
 
 def _verify(folders: list[Path]) -> int:
+    from p2p_dist.data.verify import verify
+
     for folder in folders:
         try:
             with console.Progress("verify", 1) as progress:
