@@ -24,7 +24,7 @@ $(VENV)/dev: pyproject.toml constraints.txt
 
 # Two at a time, a file of tests by one: they wait for processes of their own much of the time.
 test: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/browser --ignore=tests/readme --ignore=tests/benchmarks --ignore=tests/faults --ignore=tests/slurm --ignore=tests/container
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/browser --ignore=tests/readme --ignore=tests/faults --ignore=tests/slurm --ignore=tests/container
 
 # The suite with the oldest, then with the newest version of everything that pyproject.toml allows: environments in build/versions,
 # some GB to download, about 15 minutes. Name Pythons that are installed elsewhere: make test-versions NEWEST_PYTHON=PATH
@@ -40,6 +40,8 @@ guards: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/shellcheck .ci/run hpc/*.sh hpc/*/*.sh hpc/*.sbatch containers/*.sh tests/*/*.sh
 
 # A page in Debian's chromium, and checked for errors of HTML and of accessibility. Installs what is missing (needs root).

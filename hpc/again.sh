@@ -17,7 +17,7 @@ not_again() { echo "$stage stopped, but $1: type the same launch command to go o
 for pause in 1 2 4 8 15 30 $(yes 60 | head -n 30) 0; do # half an hour for a controller that is away
     # Meanwhile another job may have begun this stage, or Slurm this job again: what goes on there must not be stopped.
     read -r owner _ < <(bash "$here/counts.sh")
-    [ "$owner" = "$attempt" ] || { echo "superseded by $owner: leaving" && exit 75; }
+    [ "$owner" = "$attempt" ] || { echo "superseded by $owner: exiting" && exit 75; }
     state="" begun=$restart reason="" # of an array, P2P_JOB is this part: its number alone may be that of all parts
     read -r state begun reason < <(squeue --noheader --job "$P2P_JOB" --Format=State:20,RestartCnt:20,Reason:40 2>/dev/null) || true
     [ "${begun:-$restart}" = "$restart" ] || { echo "$stage ended: Slurm itself has queued it again" && exit 75; }

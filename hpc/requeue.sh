@@ -18,7 +18,7 @@ if ((code >= 128)) || ! told; then
 fi
 read -r owner _ _ crashes began _ < <(bash "$here/counts.sh")
 # Where Slurm lost sight of this node, the job runs on elsewhere: to requeue it now would stop what goes on there.
-[ "$owner" = "$attempt" ] || { echo "attempt $attempt was superseded by $owner: leaving without a trace" && exit 75; }
+[ "$owner" = "$attempt" ] || { echo "attempt $attempt was superseded by $owner: this process exits without writing" && exit 75; }
 read -r progress saved < <(bash "$here/progress.sh" "$stage" "$run")
 if told; then
     outcome=$(sed -n 's/.*"outcome": "\([a-z]*\)".*/\1/p' "$file")

@@ -1,8 +1,8 @@
 """Start a command of p2p_dist from a checkout, installed or not. Plain enough for the oldest python of a login node."""
 
 import importlib.util
-import os
 import sys
+from pathlib import Path
 
 INSTALL = (
     "'make install' makes an environment with all packages (.venv), or: python -m pip install -c constraints.txt -e .[run]"
@@ -18,7 +18,7 @@ def command(name):
             + found
             + ": load a module with a newer one (on LUMI: module load cray-python), or name it: python3.11 launch/..."
         )
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     # Some import these only when they need them: better said before they begin anything.
     for package in ("tyro", "yaml", "rich", "submitit"):
         if importlib.util.find_spec(package) is None:

@@ -1,3 +1,3 @@
 """Distributed training of image-translation models on music spectrograms."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

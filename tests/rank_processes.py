@@ -22,7 +22,7 @@ from typing import Any
 from p2p_dist.common import linux
 
 PRELOADED = ["torch", "torch._dynamo", "safetensors.torch", "soundfile", "pytest", "p2p_dist.train.loop"]
-PRELOADED += ["tests.train.on_ranks", "tests.faults.job"]
+PRELOADED += ["tests.train.on_ranks", "tests.faults.job", "tests.evaluate.on_ranks"]
 
 GRACE = 5.0
 """Seconds that the other ranks have to fail too, once one has: their tracebacks often say more."""

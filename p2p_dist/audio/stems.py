@@ -130,7 +130,7 @@ def load_sums(
         raise ValueError(f"{source.path}: no samples")
     for names, total in zip(mixer.sums, mixer.totals, strict=True):
         if not np.isfinite(total.power):
-            raise ValueError(f"{source.path}: stem {' + '.join(names)} holds samples that are no numbers (NaN or infinite)")
+            raise ValueError(f"{source.path}: stem {' + '.join(names)} contains NaN or infinite samples")
     begin, end = mixer.kept
     found = [total.finish(mixer.mixed, max(min(mixer.mixed, end) - begin, 0)) for total in mixer.totals]
     for names, each in zip(mixer.sums, found, strict=True):
@@ -141,7 +141,7 @@ def load_sums(
 def _check_readable(path: Path) -> None:
     """Let what the machine refuses to read be a reason to leave the song out, which says so."""
     if path.is_symlink() and not path.exists():
-        raise ValueError(f"{path}: the link leads nowhere (to {path.readlink()})")
+        raise ValueError(f"{path}: broken link (target {path.readlink()})")
     try:
         for file in [path] if path.is_file() else [p for p in path.iterdir() if p.stem.lower() in STEMS and not p.is_dir()]:
             file.open("rb").close()
@@ -274,7 +274,7 @@ def _read_folder(folder: Path, mixer: _Mixer) -> tuple[int, bool]:
                     if len(block):
                         peak = float(np.abs(block).max())
                         if not np.isfinite(peak):
-                            raise ValueError(f"{files[name]}: stem {name} holds samples that are no numbers (NaN or infinite)")
+                            raise ValueError(f"{files[name]}: stem {name} contains NaN or infinite samples")
                         if peak > _LOUDEST:
                             raise ValueError(f"{files[name]}: stem {name} holds samples of {peak:.3g}, full scale is 1")
                         mixer.take(name, np.ascontiguousarray(block.T))
@@ -314,7 +314,9 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> tuple[int, bool]:
             places, by_position = stem_streams.find(path, [stream.metadata for stream in streams])
             wanted = {name: streams[places[name]] for name in mixer.names}
             if unknown := [name for name, stream in wanted.items() if stream.codec_context is None]:
-                raise ValueError(f"{path}: no decoder for {', '.join(unknown)}: the header is damaged, or the codec an odd one")
+                raise ValueError(
+                    f"{path}: no decoder for {', '.join(unknown)}: the header is damaged or the codec is not supported"
+                )
             kinds = {(stream.rate, stream.codec_context.channels) for stream in wanted.values()}
             if len(kinds) > 1:
                 raise ValueError(f"{path}: the stems differ in rate or channels ({sorted(kinds)})")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from p2p_dist.common import files
+from p2p_dist.jobs import example_song
 from p2p_dist.jobs.slurm import query
 from p2p_dist.run import rundir
 from p2p_dist.run.lock import Owner
@@ -14,8 +15,13 @@ from p2p_dist.run.rundir import RunDir
 
 
 @contextmanager
-def check_folder(name: str) -> Iterator[Path]:
+def check_folder(name: str, example: Path | None = None) -> Iterator[Path]:
     """Yield the folder of the check `name`, owned until it ends; the runs of an earlier one are removed.
+
+    A check that is refused before it started or queued anything leaves nothing behind: folders that it made are removed.
+
+    Args:
+        example: where the example song is laid out; None: it is not needed.
 
     Raises:
         ValueError: a run of the user's has this name, or such a check goes on: here, or as jobs that Slurm still has.
@@ -29,10 +35,23 @@ def check_folder(name: str) -> Iterator[Path]:
         told = "; ".join(f"job {job.number}, {job.state.lower()}" for job in left)
         drop = " ".join(job.number for job in left)
         raise ValueError(
-            f"the check {name} is queued or running already ({told}) and works in {root}: let it end, or drop it with "
+            f"the check {name} is queued or running already ({told}) and works in {root}: wait for it, or cancel it with "
             f"scancel {drop}, then type this again"
         )
+    made = [path for path in (root, example) if path is not None and not path.exists()]
+    above = {parent for path in made for parent in path.parents if not parent.exists()}
     with closing(Owner(root, f"the check {name} is running", f"it works in {root}")):
         files.remove_tree(root / "runs")
-        (root / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
-        yield root
+        try:
+            if example is not None:
+                example_song.lay_out_example(example)
+            (root / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
+            yield root
+        except (OSError, ValueError):
+            if not any(root.glob("runs/*/slurm")) and not any(root.glob("runs/*/logs")):
+                for path in made:
+                    files.remove_tree(path)
+                with suppress(OSError):  # another has put something there
+                    for path in sorted(above, reverse=True):
+                        path.rmdir()
+            raise

@@ -51,9 +51,9 @@ def main(arguments: list[str]) -> int:
                 continue
             if "PENDING" in states:
                 _scancel("--state=PENDING", number)
-                console.say(f"{stage}: job {number}: what waits of it dropped")
+                console.say(f"{stage}: job {number}: its waiting parts were cancelled")
             if began == {"COMPLETING"}:
-                console.say(f"{stage}: job {number} is just ending")
+                console.say(f"{stage}: job {number} is already completing")
                 continue
             # What is suspended hears nothing, and would die of a plain scancel without having saved.
             if "SUSPENDED" in began and query.ask("scontrol", "resume", number).returncode:

@@ -13,6 +13,7 @@ import tyro
 
 from p2p_dist.common import console
 
+
 def parse(kind: Any, command: str, arguments: list[str], default: Any = None) -> Any:
     """What was typed, as `kind`: a dataclass, or a union of them for subcommands.
 

@@ -39,14 +39,16 @@ class Command:
         if (self.run is None) == (self.files is None):
             raise ValueError("name a run, or sound files with --files 'DIR/{input,output,target}/*.wav'")
         if self.files is not None and (self.checkpoints or self.data):
-            raise ValueError("--checkpoints and --data are of a run: leave them out beside --files")
+            raise ValueError("--checkpoints and --data need a run: omit them with --files")
         if self.files is None and (self.mixes or self.best_gain):
-            raise ValueError("--mixes and --best-gain are of --files: a run's own sound is a stem at its own level")
+            raise ValueError("--mixes and --best-gain only apply to --files: the output of a run is a stem at its own level")
 
 
 def main(arguments: list[str]) -> int:
     """Measure, and print the figures; the exit code."""
     command = command_line.parse(Command, "evaluate", arguments)
+    if command.json:
+        files.check_can_be_written(command.json)
     # What measures is imported once the command line is right.
     from p2p_dist.cli import figures
 

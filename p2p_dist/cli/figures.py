@@ -9,7 +9,7 @@ from typing import Any
 
 from p2p_dist.audio import layouts
 from p2p_dist.data import dataset as datasets
-from p2p_dist.evaluate import checkpoints, held_out_songs, ranking
+from p2p_dist.evaluate import checkpoints, claims, held_out_songs, ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.metrics import BELOW_ZERO as BELOW_ZERO
 from p2p_dist.evaluate.measures.metrics import MEASURES, REPORTED, Row, is_pitched, shown
@@ -49,6 +49,7 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
     """
     settings = rundir.resolve(run)
     only = _steps(run, asked)
+    claims.find(run, only)  # before anything is written
     if songs is None:
         out = run.evaluations
         with closing(rundir.own(run)):  # the launcher evaluates, too

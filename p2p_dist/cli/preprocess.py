@@ -67,7 +67,7 @@ class Command:
         if self.part and (self.cluster == "slurm" or self.verify):
             raise ValueError("--part is for one of several commands that you start yourself: leave out --cluster and --verify")
         if self.out is not None and not self.out.name:
-            raise ValueError("--out names no folder of its own: name one, or leave --out out")
+            raise ValueError("--out must name a folder below the root directory: choose one, or omit --out")
 
 
 def _part(text: str | None) -> tuple[int, int] | None:

@@ -55,9 +55,8 @@ def main(arguments: list[str]) -> int:
     given = command_line.parse(Command, "status", arguments)
     asked = runs(given.run)
     if not asked and not given.json:
-        raise ValueError(
-            f"no run in {rundir.runs_root()}: start one with {console.command('submit')}, or name the folder of runs with $P2P_RUNS"
-        )
+        start = console.command("submit")
+        raise ValueError(f"no run in {rundir.runs_root()}: start one with {start}, or name the folder of runs with $P2P_RUNS")
     if given.verify:
         return verify(asked)
     found = [status.gather(asked[0])] if len(given.run) == 1 else status.gather_each(asked)

@@ -16,7 +16,7 @@ import tyro
 from p2p_dist import __version__
 from p2p_dist.cli import command_line
 from p2p_dist.common import console
-from p2p_dist.jobs import begin_run, dry_run, example, fits, local, packages, site, status
+from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, packages, site, status
 from p2p_dist.jobs.slurm import queueing
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
@@ -28,7 +28,7 @@ from p2p_dist.settings.config import Config
 class Command:
     """Preprocess songs, train, evaluate every checkpoint, write a page to listen to.
 
-    Without --data a 6-second example song shows the way. Typed again, it goes on where it stopped.
+    Without --data it uses a 6-second example song. Typed again, it goes on where it stopped.
     """
 
     run: str | None = None
@@ -62,7 +62,9 @@ def main(arguments: list[str]) -> int:
         check_place(one, where)
     if command.dry_run:
         parsed = [parse(line) for line in lines]
-        dry_run.dry_run([(run, command.settings, example.known_dataset(command.settings)) for command, run in parsed], where)
+        dry_run.dry_run(
+            [(run, command.settings, example_song.known_dataset(command.settings)) for command, run in parsed], where
+        )
         return console.DONE
     launch = on_this_machine if where == "local" else on_slurm
     code = launch(lines, where)
@@ -74,20 +76,22 @@ def main(arguments: list[str]) -> int:
 def on_this_machine(lines: list[list[str]], where: str) -> int:
     """Run what command lines ask for, one after the other; the worst of their exit codes."""
     for command, run in map(parse, lines):
-        place, dataset = site.load(where, command.settings.resources.site), example.known_dataset(command.settings)
+        place, dataset = site.load(where, command.settings.resources.site), example_song.known_dataset(command.settings)
         for note in fits.check(run, begin_run.check_begin(run, command.settings, dataset), place, where, dataset):
             console.say(f"note: {note}")
     code = console.DONE
     for line in lines:
         command, run = parse(line)
-        dataset = example.lay_out(command.settings)
+        dataset = example_song.lay_out(command.settings)
         begin_run.check_begin(run, command.settings, dataset)
         with contextlib.closing(rundir.own(run)) as owner:
             settings = begin(run, command.settings, dataset)
             if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
-                console.say("note: one machine does one stage after the other, so checkpoints are evaluated after the training")
+                console.say(
+                    "note: on one machine stages run one after the other, so checkpoints are evaluated after the training"
+                )
             if settings.resources.max_gpu_hours is not None:
-                console.say("note: on one machine nothing is billed, so --max-gpu-hours counts nothing")
+                console.say("note: --max-gpu-hours has no effect on one machine, where nothing is billed")
             code = max(code, local.run(run, settings, owner, console.again("submit", line)))
         if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
             break
@@ -102,10 +106,10 @@ def on_slurm(lines: list[list[str]], where: str) -> int:
     """
     launches = [parse(line) for line in lines]
     queueing.check_launches(
-        [(run, command.settings, example.known_dataset(command.settings)) for command, run in launches], where
+        [(run, command.settings, example_song.known_dataset(command.settings)) for command, run in launches], where
     )
     for command, run in launches:
-        dataset = example.lay_out(command.settings)
+        dataset = example_song.lay_out(command.settings)
         # While it queues, too: two launchers at once would queue everything twice.
         with contextlib.closing(rundir.own(run)):
             settings = begin(run, command.settings, dataset)
@@ -149,7 +153,7 @@ def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:
             rest.append(text)
     found = [text for text in swept if text]
     if swept and not found:
-        raise ValueError("--sweep of nothing: write each setting once, as in train.seed=0,1,2")
+        raise ValueError("--sweep is empty: write each setting once, as in train.seed=0,1,2")
     return rest, found
 
 
@@ -206,9 +210,9 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     if root := command.settings.data.root or os.environ.get("MUSDB_PATH"):
         data = dataclasses.replace(command.settings.data, root=str(Path(root).expanduser().absolute()))
     else:
-        data = dataclasses.replace(command.settings.data, root=str(example.example_folder()))
+        data = dataclasses.replace(command.settings.data, root=str(example_song.example_folder()))
     settings = dataclasses.replace(command.settings, data=data)
-    if data.root == str(example.example_folder()):  # which is trained and tested on the same sound
+    if data.root == str(example_song.example_folder()):  # which is trained and tested on the same sound
         settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=True))
     if settings.resources.site is not None:  # found again from any folder
         file = str(Path(settings.resources.site).expanduser().absolute())
@@ -235,8 +239,8 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
         raise ValueError(
             f"no run {name} in {root}"
             + (f"; did you mean {close[0]}?" if close else "")
-            + (f"\nthere are: {listed}" if names else ", nor any other; $P2P_RUNS names another folder of runs")
-            + "\nto begin one of this name, say of what: --data DIR, or --preset demo for the example song"
+            + (f"\nthere are: {listed}" if names else ", nor any other run; set $P2P_RUNS to use another folder")
+            + "\nto start a new run with this name, add --data DIR, or --preset demo for the example song"
         )
 
 

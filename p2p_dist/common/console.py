@@ -23,9 +23,7 @@ DONE, FAILED, USAGE, CRASHED, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 """Exit codes: done; failed, do not requeue; wrong usage; an error that is not the run's own, such as a lost peer or a hang,
 which may be tried again; stopped in order, go on; second Ctrl-C."""
 
-INSTALL = (
-    "in a checkout, 'make install' makes an environment with all packages (.venv); elsewhere: python -m pip install 'p2p_dist[run]'"
-)
+INSTALL = "in a checkout, 'make install' makes an environment with all packages (.venv); elsewhere: python -m pip install 'p2p_dist[run]'"
 """What to do where a package is missing."""
 
 

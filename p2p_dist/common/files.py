@@ -184,7 +184,7 @@ def open_ours(path: Path, flags: int) -> int:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise OSError(errno.ELOOP, "a link, behind which nothing is written: remove it, then try again", str(path)) from None
+        raise OSError(errno.ELOOP, "a symbolic link, which is not followed: remove it, then try again", str(path)) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file: remove it, then try again", str(path))
@@ -204,7 +204,7 @@ def private_folder(path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise
-        raise OSError(error.errno, "a link or a file, not the folder that belongs there: remove it", str(path)) from None
+        raise OSError(error.errno, "a link or a file, expected a folder: remove it", str(path)) from None
     try:
         status = os.fstat(descriptor)
         if status.st_uid != os.geteuid():
@@ -216,6 +216,19 @@ def private_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def check_can_be_written(path: Path) -> None:
+    """Make sure, before long work, that `path`, a file or folder which need not be there, can be made. Writes nothing.
+
+    Raises:
+        OSError: the first folder above it that is there is none, or may not be written; names it.
+    """
+    there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+
 def remove_tree(folder: Path) -> None:
     """Remove a folder and all in it; nothing where there is none. Links in it are removed, never what they lead to.
 
@@ -223,7 +236,7 @@ def remove_tree(folder: Path) -> None:
         OSError: it is a link itself, or something can't be removed.
     """
     if folder.is_symlink():
-        raise OSError(errno.ELOOP, "a link, behind which nothing is removed: remove the link, then try again", str(folder))
+        raise OSError(errno.ELOOP, "a symbolic link, which is not followed: remove the link, then try again", str(folder))
     if folder.exists():
         shutil.rmtree(folder)
 

@@ -106,7 +106,7 @@ def _checked(where: Path | str, text: str | bytes, shape: Any, cure: str) -> Any
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
-            raise DamagedError(f"{where} is damaged: it holds half of a letter (\\ud...); {cure}") from error
+            raise DamagedError(f"{where} is damaged: it contains an unpaired surrogate (\\ud...); {cure}") from error
     if (found := wrong(value, shape)) is not None:
         raise DamagedError(f"{where} is damaged: {found}; {cure}")
     return value

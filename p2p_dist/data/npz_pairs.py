@@ -37,7 +37,7 @@ def read(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # zipfile, zlib and numpy's parser of headers raise nearly anything at damaged bytes
         raise ValueError(f"{path}: not a pair of pictures ({error})") from error
     if not np.isfinite(array).all():
-        raise ValueError(f"{path}: {ARRAY} holds values that are no numbers (NaN or infinite)")
+        raise ValueError(f"{path}: {ARRAY} contains NaN or infinite values")
     target, input = np.ascontiguousarray(array[: data.mels]), np.ascontiguousarray(array[data.mels :])
     return input[None], target[None]
 

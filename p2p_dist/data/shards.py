@@ -171,12 +171,14 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
     """Refuse a folder that is not for these shards, before anything is written there or waited for."""
     among = {folder.lower() for folder in out.relative_to(root).parts[:1]} if out.is_relative_to(root) else set()
     if among & set(layouts.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
-        raise ValueError(f"{out} lies among the songs, where it would be taken for one: name a folder outside {root}")
+        raise ValueError(f"{out} is inside the folder of songs and would be read as a song: choose a folder outside {root}")
     path = out / PARTS / SETTINGS
     if not path.is_file():
         others = [] if (out / PARTS).is_dir() or not out.is_dir() else [p.name for p in out.iterdir() if p.name != "slurm"]
         if others:
-            raise ValueError(f"{out} holds other things ({', '.join(sorted(others)[:3])}): name a new folder, or an empty one")
+            raise ValueError(
+                f"{out} contains other files ({', '.join(sorted(others)[:3])}): name a new folder, or an empty one"
+            )
         return
     found, wanted = records.read(path, {str: None}), json.loads(json.dumps(data.science()))
     changed = [
@@ -204,7 +206,7 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool) -> Iterator[None]
             if error.errno not in lock.NO_LOCKS:
                 raise OSError(error.errno, error.strerror, str(out / PARTS / ".lock")) from error
             if shared:
-                console.say(f"note: the file system of {out} has no locks: begin no other preprocessing there meanwhile")
+                console.say(f"note: the file system of {out} has no locks: start no other preprocessing there until it ends")
             else:
                 where = out / PARTS / ".lock-link"
                 link = where, lock.take_link(where, f"{out} is being made", "wait for it")

@@ -89,7 +89,7 @@ def _verify_arrays(path: Path, samples: list[index.Sample], manifest: dict[str, 
                 if array.dtype != np.dtype(manifest["dtype"]) or list(array.shape) != manifest["shape"]:
                     raise ValueError(f"sample {sample.key}: {name} is {array.dtype} {array.shape}")
                 if not np.isfinite(array).all():
-                    raise ValueError(f"sample {sample.key}: {name} holds values that are no numbers")
+                    raise ValueError(f"sample {sample.key}: {name} contains NaN or infinite values")
                 offset = getattr(sample, name)
                 if content[offset : offset + array.nbytes] != array.tobytes():
                     raise ValueError(f"sample {sample.key}: {name} is not at its offset {offset}")

@@ -125,7 +125,7 @@ def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{paths[folder]}: not readable as sound ({error.error_string})") from error
         if not np.isfinite(sounds[folder]).all():
-            raise ValueError(f"{paths[folder]}: holds samples that are no numbers (NaN or infinite)")
+            raise ValueError(f"{paths[folder]}: contains NaN or infinite samples")
     for what, values in (("rate in Hz", rates), ("length in samples", {f: len(s) for f, s in sounds.items()})):
         if len(set(values.values())) > 1:
             listed = ", ".join(f"{paths[folder]} {value}" for folder, value in values.items())

@@ -35,12 +35,7 @@ def take(run: RunDir, config: Config, only: Collection[int], out: Path) -> Itera
     windows = len(part["samples"]) if part else 1
     while True:
         over = not beside or run.has_trained()  # asked before looking: what the training left last is seen below
-        found = [c for c in checkpoint.find(run.checkpoints) if (c.path / checkpoint.GENERATOR).is_file()]
-        if over and not found:
-            raise ValueError(f"no checkpoint in {run.checkpoints}: train first")
-        if over and (missing := sorted(set(only) - {c.step for c in found})):
-            there = ", ".join(str(c.step) for c in found)
-            raise ValueError(f"no checkpoint of step {missing[0]} in {run.checkpoints}: there are {there}")
+        found = find(run, only) if over else _find_generators(run)
         todo = [c for c in found if over or config.train.is_kept(c.step, windows)]
         todo = [c for c in todo if (not only or c.step in only) and not is_evaluation(out / c.path.name)]
         for item in todo:
@@ -50,6 +45,25 @@ def take(run: RunDir, config: Config, only: Collection[int], out: Path) -> Itera
         if over:
             return
         time.sleep(LOOK)
+
+
+def find(run: RunDir, only: Collection[int]) -> list[checkpoint.Checkpoint]:
+    """The checkpoints that can be evaluated, oldest first, among them those of the steps `only`.
+
+    Raises:
+        ValueError: there is none, or not that one.
+    """
+    found = _find_generators(run)
+    if not found:
+        raise ValueError(f"no checkpoint in {run.checkpoints}: train first")
+    if missing := sorted(set(only) - {c.step for c in found}):
+        there = ", ".join(str(c.step) for c in found)
+        raise ValueError(f"no checkpoint of step {missing[0]} in {run.checkpoints}: there are {there}")
+    return found
+
+
+def _find_generators(run: RunDir) -> list[checkpoint.Checkpoint]:
+    return [c for c in checkpoint.find(run.checkpoints) if (c.path / checkpoint.GENERATOR).is_file()]
 
 
 def claim(run: RunDir, name: str) -> bool:

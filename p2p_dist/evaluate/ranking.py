@@ -103,7 +103,7 @@ def read(out: Path) -> tuple[dict[int, Any], Any] | None:
         for song in songs:
             if not (0 <= song.get("begins", 0) < 1e7 and all(-200 <= song.get(name, 0) <= 0 for name in _GAINS)):
                 where = "baselines.json" if content is baselines else f"{step_name(content['step'])}/metrics.json"
-                raise files.DamagedError(f"{out / where} is damaged: no song begins or is turned down so; {cure}")
+                raise files.DamagedError(f"{out / where} is damaged: the start or gain of a song is out of range; {cure}")
         for split in content["splits"].values() if "schema" not in content else ():
             for one in (split, *split.get("rows", {}).values()):
                 one["interval"] = {}

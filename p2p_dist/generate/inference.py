@@ -28,7 +28,7 @@ def load(weights: dict[str, torch.Tensor], config: Config, device: torch.device)
     try:
         generator.load_state_dict(weights)
     except RuntimeError as error:
-        raise DamagedError(f"the weights are of another network ({str(error).splitlines()[-1].strip()})") from error
+        raise DamagedError(f"the weights do not fit this network ({str(error).splitlines()[-1].strip()})") from error
     return generator.to(device)
 
 

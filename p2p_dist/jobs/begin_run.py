@@ -32,7 +32,7 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
         raise ValueError(
             f"the run {run.path.name} was begun with other settings:\n  "
             + "\n  ".join(changed)
-            + "\nits own can't change; give this one another name with --run NAME"
+            + "\nthe settings of a run can't change; give this one another name with --run NAME"
         )
     begun_with = run.read_dataset() if run.dataset.is_file() else None
     # Where it is missing, training compares the windows; before anything was learnt, songs may still come and go.

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from p2p_dist.audio import layouts
-from p2p_dist.common import linux
+from p2p_dist.common import files, linux
 from p2p_dist.jobs import estimate, site, stages
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
@@ -26,8 +26,13 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
 
     Raises:
         ValueError: it can't come to its end; the message says what to change, and to what.
+        OSError: where runs or shards lie can't be written.
     """
     check_songs(settings)
+    shards = run.path.parent.parent / "shards" / dataset if dataset else None
+    files.check_can_be_written(run.config)
+    if shards is None or not (shards / "manifest.json").is_file():
+        files.check_can_be_written(run.path.parent.parent / "shards" / "new")
     if run.dataset.is_file() and stages.is_done("train", run) is not None:
         return []  # what is left needs one process and little room
     check_batch(settings, place, begun=run.config.is_file())
@@ -36,7 +41,6 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
         check_this_machine(settings, settings.resources.nodes * per_node)
     else:
         check_node(settings, place, per_node)
-    shards = run.path.parent.parent / "shards" / dataset if dataset else None
     counts = windows(settings, shards)
     check_disk(run, settings, shards, counts)
     return notes(settings, counts)
@@ -51,9 +55,7 @@ def check_songs(settings: Config) -> None:
     root = Path(settings.data.root) if settings.data.root else None
     if root is None or not root.is_dir():
         return  # the example's song, which is laid out later
-    splits = {song.split for song in layouts.list_songs(root, settings.data.split_by_title)}
-    if "train" not in splits:
-        raise ValueError(f"{root} has no training songs: put songs into {root / 'train'}")
+    splits = check_training_songs(root, settings.data.split_by_title)
     wanted = settings.evaluate.split
     held_out = splits | ({"valid"} if songs_for_validation(root, settings.data.split_by_title) else set())
     if settings.resources.evaluate == "never" or wanted in held_out:
@@ -64,6 +66,18 @@ def check_songs(settings: Config) -> None:
         f"{root / wanted}{others}, or train alone with --evaluate never: songs put there later are evaluated by the same "
         "command with --evaluate after"
     )
+
+
+def check_training_songs(root: Path, split_by_title: bool) -> set[str]:
+    """Make sure that a folder has songs to train on; the splits that it has.
+
+    Raises:
+        ValueError: it has none, or is none; see `layouts.list_songs`.
+    """
+    splits = {song.split for song in layouts.list_songs(root, split_by_title)}
+    if "train" not in splits:
+        raise ValueError(f"{root} has no training songs: put songs into {root / 'train'}")
+    return splits
 
 
 def songs_for_validation(root: Path, split_by_title: bool) -> bool:

@@ -66,7 +66,7 @@ class Site:
             if path is not None and not path.is_file():
                 raise ValueError(f"no image {path}: build it (containers/README.md), or name yours with --{option}")
         if overlay and self.image(resources) is None:
-            raise ValueError(f"--overlay {overlay} goes over an image: name that with --container")
+            raise ValueError(f"--overlay {overlay} needs an image: name one with --container")
 
     def minutes(self, time: str, partition: str | None) -> int:
         """The time limit of a job that is begun again where it was, in minutes: what a partition gives, where that is less."""

@@ -120,7 +120,7 @@ def _alone(guard: Path) -> Iterator[None]:
         except FileExistsError:
             time.sleep(wait)
     else:
-        raise ValueError(f"another process takes over from one that was killed: where none is running, remove {guard}")
+        raise ValueError(f"another process is replacing the lock of a killed one: if none is running, remove {guard}")
     try:
         yield
     finally:

@@ -37,7 +37,7 @@ class Writer:
             self.write()
         except OSError as error:
             if not waits:
-                console.complain(f"warning: {console.describe(error)}; lines of numbers are kept until they can be written")
+                console.complain(f"warning: {console.describe(error)}; metrics are kept in memory until they can be written")
 
     def write(self) -> None:
         """Write what was kept. A checkpoint is only good with the lines before it, so a save calls this first.

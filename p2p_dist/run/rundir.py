@@ -41,7 +41,9 @@ def runs_root() -> Path:
     if bad := console.control_character(str(root)):
         raise ValueError(f"{str(root)!r}: runs can't lie in a folder with a control character ({bad}) in its path")
     if re.search("%[jtAa]", str(root)):
-        raise ValueError(f"{root}: runs can't lie in a folder with %j, %t, %A or %a in its path, for which Slurm puts numbers")
+        raise ValueError(
+            f"{root}: the path contains %j, %t, %A or %a, which Slurm replaces in file names: name another with $P2P_RUNS"
+        )
     return root
 
 
@@ -231,7 +233,7 @@ def check_still_ours() -> None:
     lines = [line.split() for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines()]
     starts = [words[1] for words in lines if len(words) > 1 and words[0] == "start"]
     if starts and starts[-1] != attempt():
-        raise SupersededError(f"attempt {attempt()} was superseded by {starts[-1]}: leaving without a trace")
+        raise SupersededError(f"attempt {attempt()} was superseded by {starts[-1]}: this process exits without writing")
 
 
 def default_name(wanted: config.Config) -> str:
@@ -275,8 +277,8 @@ def check_own(run: RunDir) -> None:
         whys.append(f"{run.config} {why}")
     if whys:
         raise ValueError(
-            f"{whys[0]}: its settings may be another's, and they say what is run. Give this run another name with "
-            f"--run NAME; or, where all of it is as you left it, chmod -R go-w {run.path}, then type this again"
+            f"{whys[0]}: another user may have changed its settings, which decide what runs. Give this run another name with "
+            f"--run NAME; or, if nobody changed it, chmod -R go-w {run.path}, then type this again"
         )
     if os.path.lexists(run.code):
         snapshot.check(run.code)

@@ -66,11 +66,11 @@ def check(code: Path) -> None:
     Raises:
         ValueError: it is not; names the first file that is wrong, and what to do.
     """
-    cure = f"look who changed it; to go on with today's code, remove {code} and type the launch command again"
+    cure = f"find out who changed it; to continue with the current code, remove {code} and type the launch command again"
     for path in _tree(code):
         if why := files.not_only_ours(path):
             raise ValueError(
-                f"{path} {why}, so what it holds may be another's: none of it was run. Where it is as it should be, "
+                f"{path} {why}, so another user may have changed it: none of it was run. If nobody did, "
                 f"chmod -R go-w {code}; else remove {code}; then type the launch command again"
             )
         if not stat.S_ISDIR(mode := path.lstat().st_mode) and not stat.S_ISREG(mode):

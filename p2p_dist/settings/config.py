@@ -68,7 +68,7 @@ def parse_task(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if stem not in STEMS:
             raise ValueError(f"task {task!r}: unknown stem {stem!r}; the stems are {', '.join(STEMS)}")
     if both := set(sides[0]) & set(sides[1]):
-        raise ValueError(f"task {task!r}: {', '.join(sorted(both))} can't be both heard and made")
+        raise ValueError(f"task {task!r}: {', '.join(sorted(both))} can't be both input and target")
     heard, made = (tuple(stem for stem in STEMS if stem in side) for side in sides)
     return heard, made
 
@@ -89,7 +89,7 @@ def seconds_of(time: str) -> int:
     hours, minutes, seconds = [*given, 0, 0][:3]
     total = (((days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
     if total < 1:
-        raise ValueError(f"time {time!r}: give more than nothing")
+        raise ValueError(f"time {time!r}: must be greater than zero")
     return total
 
 

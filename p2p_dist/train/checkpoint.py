@@ -128,14 +128,14 @@ def _load_state(checkpoint: Checkpoint, needed: Collection[str]) -> dict[str, An
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-        raise DamagedError(f"{path} is no state of a training ({str(error).splitlines()[0][:200]})") from error
+        raise DamagedError(f"{path} is not a training state ({str(error).splitlines()[0][:200]})") from error
     except RuntimeError as error:
         if "PytorchStreamReader" not in str(error):
             raise  # such as no memory for it
-        raise DamagedError(f"{path} is no state of a training ({str(error).splitlines()[0][:200]})") from error
+        raise DamagedError(f"{path} is not a training state ({str(error).splitlines()[0][:200]})") from error
     missing = [key for key in needed if key not in state] if isinstance(state, dict) else ["step"]
     if missing:
-        raise DamagedError(f"{path} is no state of a training: it has no {missing[0]!r}")
+        raise DamagedError(f"{path} is not a training state: it has no {missing[0]!r}")
     if state.get("step", checkpoint.step) != checkpoint.step:
         raise DamagedError(f"{path} is of step {state['step']}, not {checkpoint.step}")
     assert isinstance(state, dict)

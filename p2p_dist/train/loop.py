@@ -75,7 +75,9 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             networks.load(state["networks"])
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             where = run.checkpoints / rundir.step_name(start)
-            raise ValueError(f"{where} holds the state of other networks ({error}): move it away to go on without") from error
+            raise ValueError(
+                f"{where} contains the state of a different network ({error}): move it away to go on without"
+            ) from error
         for module in (networks.generator, networks.discriminator):
             distributed.equalise(module, ranks)
     del state  # as large as the networks and their optimisers, which have it now
@@ -179,7 +181,7 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Ind
     if state["windows"] != windows_digest(index):
         raise ValueError(
             f"the checkpoint at step {start} in {run.checkpoints} was trained on other windows than {run.shards} has now: "
-            "the batches to come would be others; begin another run with --run NAME"
+            "the next batches would differ; begin another run with --run NAME"
         )
     return start, state
 

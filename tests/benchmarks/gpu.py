@@ -51,7 +51,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of songs for the training at the end (default: the example song)")
     asked = parser.parse_args(arguments)
     if not 0 < asked.minutes <= 1440:
-        parser.error(f"--minutes {asked.minutes:g}: give more than nothing, and at most 1440")
+        parser.error(f"--minutes {asked.minutes:g}: must be greater than zero, and at most 1440")
     if asked.data is not None and not asked.data.is_dir():
         parser.error(f"--data {asked.data}: there is no such folder")
     return asked

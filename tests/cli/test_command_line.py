@@ -79,7 +79,9 @@ def test_help_lists_the_commands(monkeypatch, capsys):
 
 def completed(script, *words):
     """What bash offers for the last of these words, by a completion script."""
-    program = 'source /dev/stdin; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); "$(complete -p "$1" | sed "s/.*-F \\([^ ]*\\).*/\\1/")"'
+    program = (
+        'source /dev/stdin; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); "$(complete -p "$1" | sed "s/.*-F \\([^ ]*\\).*/\\1/")"'
+    )
     program += '; printf "%s\\n" "${COMPREPLY[@]}"'
     done = subprocess.run(["bash", "-c", program, "bash", *words], input=script, capture_output=True, text=True, check=True)
     return done.stdout.split()

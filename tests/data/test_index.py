@@ -261,7 +261,7 @@ def test_what_lies_in_the_nodes_memory_is_compared_whoever_wrote_it(dataset: Pat
     assert not shard.is_symlink() and shard.read_bytes() == good and not (first / index.MANIFEST).is_symlink()
     (first / ".lock").unlink()
     (first / ".lock").symlink_to(victim)
-    with pytest.raises(OSError, match="a link, behind which nothing is written"):
+    with pytest.raises(OSError, match="a symbolic link, which is not followed"):
         index.copy_to_node(dataset, "train", memory)
     assert victim.read_text() == "mine"
 

@@ -382,7 +382,7 @@ def save_objects(path: Path) -> None:
     [
         (save_objects, "pickled objects, which are refused"),
         (lambda path: np.savez(path, np.zeros((64, 31))), r"shape \(64, 31\).*must be \(64, 32\)"),
-        (lambda path: np.savez(path, np.full((64, 32), np.nan)), "no numbers"),
+        (lambda path: np.savez(path, np.full((64, 32), np.nan)), "NaN or infinite"),
         (lambda path: np.savez(path, np.zeros((64, 32), int)), "int64"),
         (lambda path: np.savez(path, other=np.zeros((64, 32))), "no array 'arr_0'"),
         (lambda path: path.mkdir(), r"can't be read \(Is a directory\)"),

@@ -360,10 +360,10 @@ def test_other_songs_are_measured_by_one_at_a_time(
         (["nowhere"], "no run nowhere in"),
         (["run", "--checkpoints", "7"], r"no checkpoint of step 7 in .*: there are 5, 10"),
         (["run", "--data", "/nowhere"], "no folder /nowhere"),
-        (["run", "--mixes"], "--mixes and --best-gain are of --files"),
+        (["run", "--mixes"], "--mixes and --best-gain only apply to --files"),
         (["run", "--files", "x"], "name a run, or sound files"),
         ([], "name a run, or sound files"),
-        (["--files", "x", "--checkpoints", "5"], "are of a run"),
+        (["--files", "x", "--checkpoints", "5"], "need a run"),
     ],
 )
 def test_wrong_usage_is_said_kindly(
@@ -432,7 +432,7 @@ def test_one_gain_makes_up_for_another_level(tmp_path: Path) -> None:
         ({"target": np.zeros(44100)}, "a song_target_1.wav is silent: there is nothing to measure .*output"),
         ({"output": sounds(44000)["output"]}, "differ in length in samples: .*44100.*44000"),
         ({"output": (sounds()["output"], 44100)}, "differ in rate in Hz: .*22050.*44100"),
-        ({"output": np.full(44100, np.nan)}, "holds samples that are no numbers"),
+        ({"output": np.full(44100, np.nan)}, "contains NaN or infinite samples"),
         ({"target": np.zeros(0), "input": np.zeros(0), "output": np.zeros(0)}, "no samples"),
     ],
 )

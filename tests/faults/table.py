@@ -18,7 +18,7 @@ FIGURES = HERE / "soak.txt"
 def rows() -> list[tuple[list[int], str, str, str, str]]:
     """Numbers, fault, what was seen, what happens now, and the test, in the order of the numbers."""
     found = []
-    for path in sorted(HERE.parent.glob("*/test_*.py")):
+    for path in sorted(HERE.parent.rglob("test_*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             text = (ast.get_docstring(node) or "") if isinstance(node, ast.FunctionDef) else ""
             match = re.fullmatch(r"Rows? ([\d, ]+): (.+?)(?:\n\nSeen: (.+?)\nNow: (.+))?", text, re.DOTALL)

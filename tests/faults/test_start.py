@@ -87,7 +87,7 @@ def test_a_rank_that_never_comes(ranks, tmp_path):
     Seen: a hang at the start, for as long as the job lasts.
     Now: it ends in bounded time, and the message says which rank waited, for how long, and where to look.
     """
-    with pytest.raises(AssertionError, match="rank 0 of 2: not all processes came together within 0:00:01"):
+    with pytest.raises(AssertionError, match="rank 0 of 2: not all processes connected within 0:00:01"):
         ranks(1, wait_for, tmp_path / "note", "0", seconds=100)
     with pytest.raises(AssertionError, match=r"rank 0 was not found at 127\.0\.0\.1 within 0:00:01"):
         ranks(1, wait_for, tmp_path / "other", "1", seconds=100)

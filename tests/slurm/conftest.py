@@ -47,9 +47,11 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def launch(lab):
-    """Type a command of launch/; its output, which an unexpected exit code shows."""
+    """Type a command of launch/; its output, which an unexpected exit code shows. The nodes have GPUs, trainings need none."""
 
-    def launch(command, *arguments, code=0):
+    def launch(command, *arguments, code=0, yes=True):
+        if command == "submit" and yes:
+            arguments = (*arguments, "--yes")
         done = subprocess.run(
             [sys.executable, f"launch/{command}.py", *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=300
         )

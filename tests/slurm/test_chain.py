@@ -62,7 +62,7 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
     (tmp_path / "bare").write_text("export PATH=/nonexistent\n")
     (tmp_path / "bare.yaml").write_text(f"environment: {tmp_path}/bare\n")
     place = ("--nodes", "2", "--partition", "low", "--site", str(tmp_path / "bare.yaml"), "--evaluate", "during")
-    command = [sys.executable, "launch/submit.py", *place, "--run", "hurt", *LONGER]
+    command = [sys.executable, "launch/submit.py", "--yes", *place, "--run", "hurt", *LONGER]
     typed = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
     assert typed.returncode == 0, typed.stdout + typed.stderr
     found = ids(typed.stdout)

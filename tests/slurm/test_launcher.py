@@ -88,7 +88,7 @@ def test_cancel_of_an_array(lab, launch, songs):
     wait_until(lambda: "RUNNING" in states(number), 60, "a part runs")
     assert sorted(set(states(number))) == ["PENDING", "RUNNING"]
     shown = launch("cancel", "parts")
-    assert f"job {number}: what waits of it dropped" in shown and f"job {number} asked to save and stop" in shown
+    assert f"job {number}: its waiting parts were cancelled" in shown and f"job {number} asked to save and stop" in shown
     assert "PENDING" not in states(number)
     wait_until(lambda: states(number) == [], 60, "its parts are gone")
 
@@ -122,9 +122,10 @@ def test_more_than_the_site_gives_is_refused_before_anything_is_queued(lab, laun
     If it failed: a sweep of which half is queued and half is refused; or a job that waits for ever.
     """
     lumi = ("--cluster", "lumi", "--account", ACCOUNT, "--processes-per-node", "4", "--container", __file__)  # any file
+    five = ("--nodes", "5", "--partition", "small-g", "--train.global-batch-size", "20")
     for more, said in (
         (("--time", "3-00:00:00"), "--time asks for 72 hours, standard-g gives at most 2-00:00:00"),
-        (("--nodes", "5", "--partition", "small-g"), "--nodes 5: a job in small-g has at most 4"),
+        (five, "--nodes 5: a job in small-g has at most 4"),
         (("--partition", "dev-g", "--time", "60", "--evaluate-array", "3"), "4 jobs of yours would be in dev-g, which takes 2"),
         (("--partition", "dev-g", "--time", "60", "--sweep", "train.seed=0,1"), "would be in dev-g, which takes 2"),
     ):
@@ -160,6 +161,13 @@ def test_what_slurm_would_refuse_is_said_before_anything_is_queued(more, said, l
     shown = launch("submit", *typed(songs, "refused", "--cluster", "slurm", *more), code=2)
     assert said in shown and "Traceback" not in shown
     assert queued("refused") == []
+
+
+def test_a_cpu_training_on_a_cluster_with_gpus_is_not_begun_unasked(lab, launch, songs):
+    """If it failed: the README's command, without a site, trains for a day on two cores of a node that has eight GPUs."""
+    shown = launch("submit", *typed(songs, "unasked", "--cluster", "slurm", "--partition", "small-g"), code=2, yes=False)
+    assert "this cluster has GPUs (partition small-g)" in shown and "--yes" in shown and "--site" in shown
+    assert queued("unasked") == [] and not rundir.find("unasked").path.exists()
 
 
 def test_without_accounting_jobs_are_queued_all_the_same(lab, launch, songs):

@@ -10,7 +10,7 @@ import torch
 
 from p2p_dist.cli import submit
 from p2p_dist.data import dataset as datasets
-from p2p_dist.jobs import begin_run, example
+from p2p_dist.jobs import begin_run, example_song
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint
 
@@ -25,8 +25,8 @@ def begin(name, *arguments):
 
 def dataset(settings):
     """Name of the example song's shards."""
-    songs = example.example_folder()
-    example.lay_out_example(songs)
+    songs = example_song.example_folder()
+    example_song.lay_out_example(songs)
     return datasets.dataset_name(songs, settings.data)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from p2p_dist.checks.folder import check_folder
 from p2p_dist.common import console, files
 from p2p_dist.data import dataset as datasets
-from p2p_dist.jobs import begin_run, child, example, packages, site
+from p2p_dist.jobs import begin_run, child, example_song, fits, packages, site
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config, presets
@@ -53,19 +53,22 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
         raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
     if resources.cluster == "local":
         packages.check_packages()
-    if songs is None:
-        songs = example.example_folder()
-        example.lay_out_example(songs)
+    if steps is not None and steps < 1:
+        raise ValueError(f"--steps {steps}: at least 1")
+    example = example_song.example_folder() if songs is None else None
+    songs = songs or example_song.example_folder()
+    if example is None:
+        fits.check_training_songs(songs, split_by_title=False)
     if resources.cluster == "local":
         settings = settings_of(songs, steps or STEPS, dataclasses.replace(resources, nodes=processes), 4)
-        with check_folder("drill"):
+        with check_folder("drill", example):
             return drill_here(settings, songs)
     from p2p_dist.checks.drill import drill_on_slurm
 
     place = site.load(resources.cluster, resources.site)
     world_size = resources.nodes * place.processes_per_node(resources)
     settings = settings_of(songs, steps or STEPS_ON_A_CLUSTER, resources, world_size)
-    with check_folder("drill"):
+    with check_folder("drill", example):
         return drill_on_slurm.drill_on_slurm(settings, songs, place, patience)
 
 

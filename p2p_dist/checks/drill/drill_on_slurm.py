@@ -111,5 +111,5 @@ def _is_over(one: Stopped, settings: config.Config, place: site.Site) -> bool:
 
 def _wait(end: float, seconds: float) -> None:
     if time.monotonic() > end:
-        raise OSError("the cluster did not come to it in time: look with squeue, then try again, or with more --patience")
+        raise OSError("the jobs did not finish within --patience: check squeue, then try again with a larger --patience")
     time.sleep(seconds)

@@ -41,6 +41,8 @@ def preflight(resources: Resources, songs: Path | None) -> int:
     settings = dataclasses.replace(tiny, resources=resources, data=data)
     if where == "local":
         packages.check_packages()
+        if songs is not None and not songs.is_dir():
+            raise ValueError(f"no folder {songs}: --data names the folder of songs that a training would read")
     else:
         try:
             place.check_images(resources)
@@ -134,7 +136,7 @@ def _not_started(missing: int, size: int, log: str, run: RunDir) -> Finding:
         return Finding("binds" if what == "bind" else what, FAILED, f"{who}{host}: {why}", "then run this again")
     fatal = [line for line in log.splitlines() if line.startswith(("FATAL", "ERROR"))]
     if any(word in line for line in fatal for word in IMAGE_WORDS):
-        return Finding("image", FAILED, f"{who}{fatal[0]}", "the image is not whole: copy or build it again")
+        return Finding("image", FAILED, f"{who}{fatal[0]}", "the image is incomplete: copy or build it again")
     told = [line for line in log.splitlines() if line.strip() and not line.startswith("preflight ")]  # hpc/requeue.sh's
     last = fatal or told or ["nothing in their logs"]
     return Finding("start", FAILED, f"{who}{last[-1]}", f"its logs: {run.slurm if run.slurm.is_dir() else run.logs}")

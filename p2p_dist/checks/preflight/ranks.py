@@ -162,7 +162,7 @@ def check_disk(run: RunDir, size: int = 64 << 20, least: int = 5 << 30) -> Findi
     if space < least or (free.f_files and free.f_ffree < 10_000):
         left = f"{space / 1e9:.1f} GB and {free.f_ffree} files are left at {run.path}"
         return Finding("disk", FAILED, left, "free some, or name another folder with $P2P_RUNS")
-    return Finding("disk", OK, f"{size >> 20} MB written at {rate:.0f} MB/s, {space / 1e9:.0f} GB free, no quota in the way")
+    return Finding("disk", OK, f"{size >> 20} MB written at {rate:.0f} MB/s, {space / 1e9:.0f} GB free, no quota reached")
 
 
 def check_network(run: RunDir) -> list[Finding]:
@@ -173,7 +173,7 @@ def check_network(run: RunDir) -> list[Finding]:
     def reduce() -> Finding:
         ranks, message = distributed.start(run.meeting)
         if ranks.world_size == 1:
-            return Finding("all-reduce", NONE, "one process has nobody to talk to: ask again with --nodes 2")
+            return Finding("all-reduce", NONE, "needs at least two processes: run again with --nodes 2")
         measured = distributed.all_reduce_speed(ranks)
         what = f"{measured.size / 1e6:.0f} MB in {measured.seconds * 1e3:.1f} ms, {measured.bus / 1e9:.2f} GB/s each"
         text = f"{ranks.world_size} processes on {ranks.device.type}: {what}" + (f"; {message}" if message else "")
@@ -186,7 +186,7 @@ def check_network(run: RunDir) -> list[Finding]:
     if reduced.state == NONE or not torch.cuda.is_available():
         return [reduced, Finding("network", NONE, "no plugin: gloo over TCP" if reduced.state == OK else "nothing was sent")]
     if int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) == 1:
-        return [reduced, Finding("network", NONE, "one node needs none: ask again with --nodes 2")]
+        return [reduced, Finding("network", NONE, "not needed on one node: run again with --nodes 2")]
     text = log.read_text(errors="replace") if log.is_file() else ""
     plugin = re.search(r"(NET/OFI|Libfabric|NET/IB)[^\n]*", text, re.IGNORECASE)
     if plugin is None:

@@ -17,7 +17,7 @@ from p2p_dist.checks.folder import check_folder
 from p2p_dist.common import console, files, linux, records
 from p2p_dist.common.records import COUNT, Maybe
 from p2p_dist.data import dataset as datasets
-from p2p_dist.jobs import begin_run, child, example, packages, site
+from p2p_dist.jobs import begin_run, child, example_song, fits, packages, site
 from p2p_dist.jobs.slurm import query, queueing, specs
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
@@ -59,24 +59,36 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
         packages.check_packages()
     else:
         place.check_images(resources)
-    if songs is None:
-        songs = example.example_folder()
-        example.lay_out_example(songs)
     base = presets.preset(preset)
     resources = dataclasses.replace(resources, max_requeues=0, max_crash_restarts=0)
     # The share of a process is that of the preset's batch on the smallest size: there weak and strong are one.
     smallest = sizes[0] * place.processes_per_node(resources)
     share = max(1, base.train.global_batch_size // smallest)
-    with check_folder("scaling") as root:
+    example = example_song.example_folder() if songs is None else None
+    songs = songs or example_song.example_folder()
+    settings_of = {}
+    for size in sizes:
+        settings_of[size] = settings = dataclasses.replace(
+            base,
+            resources=dataclasses.replace(resources, nodes=size),
+            data=dataclasses.replace(base.data, root=str(songs)),
+            evaluate=dataclasses.replace(base.evaluate, allow_overlap=True),  # of the example, which has one song
+            train=dataclasses.replace(base.train, epochs=None, steps=steps),
+        )
+        per_node = place.processes_per_node(resources)
+        # Each is measured with a batch that its processes can share.
+        shared = dataclasses.replace(
+            settings, train=dataclasses.replace(settings.train, global_batch_size=share * size * per_node)
+        )
+        if where == "local":
+            fits.check_this_machine(shared, size * per_node)
+        else:
+            fits.check_node(shared, place, per_node)
+    if example is None:
+        fits.check_training_songs(songs, base.data.split_by_title)
+    with check_folder("scaling", example) as root:
         runs = []
-        for size in sizes:
-            settings = dataclasses.replace(
-                base,
-                resources=dataclasses.replace(resources, nodes=size),
-                data=dataclasses.replace(base.data, root=str(songs)),
-                evaluate=dataclasses.replace(base.evaluate, allow_overlap=True),  # of the example, which has one song
-                train=dataclasses.replace(base.train, epochs=None, steps=steps),
-            )
+        for size, settings in settings_of.items():
             run = RunDir(root / "runs" / f"nodes-{size}")
             begin_run.begin(run, settings, datasets.dataset_name(songs, settings.data))
             files.write_json(run.path / "plan.json", {"share": share, "global_batch": share * smallest})
@@ -91,10 +103,8 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
 def _here(runs: list[RunDir]) -> None:
     cores, load = linux.usable_cores(), os.getloadavg()[0]
     if load > cores / 2:
-        console.complain(
-            f"warning: this machine is busy (load {load:.1f}, {cores} cores): what is measured beside other work scatters"
-        )
-    console.say(f"one machine plays all nodes: its {cores} cores are shared, so efficiency here says nothing of a cluster's")
+        console.complain(f"warning: this machine is busy (load {load:.1f}, {cores} cores): measurements will vary")
+    console.say(f"all nodes share the {cores} cores of this machine, so this efficiency does not predict that of a cluster")
     _run_here("preprocess", runs[0], 0)
     for number, run in enumerate([*runs, *reversed(runs)] if len(runs) > 1 else runs, 1):
         _run_here("scaling", run, number)

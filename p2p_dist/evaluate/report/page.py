@@ -54,7 +54,7 @@ def write(run: RunDir, config: Config) -> Path:
     ranked = ranking.conclude(run, config)
     if ranked is None:
         again = f"python launch/submit.py --run {run.path.name}"
-        raise ValueError(f"no evaluation in {run.evaluations}: the page shows what one finds; make both with {again}")
+        raise ValueError(f"no evaluation in {run.evaluations}: the page needs one; create both with {again}")
     read = ranking.read(run.evaluations)
     assert read is not None
     evaluated, baselines = read

@@ -73,11 +73,9 @@ def settled_jobs(run: RunDir) -> dict[str, Queued]:
             return found
         stage, job = ending[0]
         if time.monotonic() - begun > ENDING:
-            raise OSError(
-                16, f"the {stage} job {job.number} does not come to its end; type the same command again later", "squeue"
-            )
+            raise OSError(16, f"the {stage} job {job.number} has not ended yet; type the same command again later", "squeue")
         if not said:
-            console.say(f"{stage}: job {job.number} is just ending; waiting for what comes of it")
+            console.say(f"{stage}: job {job.number} is completing; waiting for its final state")
         said = True
         time.sleep(1)
 

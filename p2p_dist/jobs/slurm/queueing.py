@@ -221,7 +221,5 @@ def wait(run: RunDir, every: float = 5.0) -> int:
         console.say(f"{left[0]} stopped in order; to go on, type the same command again")
         return console.STOPPED
     because = outcome["message"] if outcome is not None else ""
-    console.complain(
-        f"error: {left[0]} did not come to its end{': ' + because if because else ''}; its logs: {run.slurm / left[0]}"
-    )
+    console.complain(f"error: {left[0]} did not finish{': ' + because if because else ''}; its logs: {run.slurm / left[0]}")
     return console.FAILED

@@ -223,7 +223,7 @@ def _folders(run: RunDir, settings: Config, stage: str) -> list[str]:
 
 def _bindable(path: str) -> str:
     if "," in path or ":" in path:
-        raise ValueError(f"{path}: what has ',' or ':' in its path can't be shown to a container; name another")
+        raise ValueError(f"{path}: what has ',' or ':' in its path can't be bound into a container; choose another")
     return path
 
 
@@ -242,7 +242,7 @@ def check_max_gpu_hours(resources: Resources, place: site.Site) -> None:
     """
     if resources.max_gpu_hours is not None and not gpu_hours_an_hour(resources, place):
         raise ValueError(
-            f"--max-gpu-hours {resources.max_gpu_hours:g}: what this cluster bills is not known, so nothing would be counted: "
+            f"--max-gpu-hours {resources.max_gpu_hours:g}: the billing of this cluster is not known: "
             "describe it in a file for --site (gpus_per_node, gpu_hours_per_gpu_hour), or leave it out"
         )
 

@@ -303,7 +303,7 @@ def test_what_a_container_is_shown(tmp_path, monkeypatch):
     plain = presets.preset("tiny")
     assert "P2P_CONTAINER" not in specs.jobs(rundir.find("r"), plain, site.load("slurm"))[0].script()
     comma = config.Config(resources=resources, data=config.Data(root="/songs, mine"))
-    with pytest.raises(ValueError, match="can't be shown to a container"):
+    with pytest.raises(ValueError, match="can't be bound into a container"):
         specs.jobs(rundir.find("r"), comma, site.load("lumi"))
     for name in ("a,b.sqsh", "a:b.sqsh"):
         odd = config.Config(resources=dataclasses.replace(resources, overlay=name), data=data)
@@ -320,7 +320,7 @@ def test_images_that_are_not_there_are_named_before_anything_is_queued(tmp_path)
     place.check_images(mine)
     with pytest.raises(ValueError, match=r"no image /nowhere\.sqsh.*--overlay"):
         place.check_images(config.Resources(container=str(tmp_path / "i.sif"), overlay="/nowhere.sqsh"))
-    with pytest.raises(ValueError, match="goes over an image"):
+    with pytest.raises(ValueError, match="needs an image"):
         site.load("slurm").check_images(config.Resources(overlay=str(tmp_path / "i.sif")))
     file = tmp_path / "mine.yaml"
     file.write_text("container_binds: [scratch]\n")

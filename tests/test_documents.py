@@ -1,13 +1,17 @@
 """What the documents say leads somewhere: in the repository, and where the README is shown as the page of a package."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("README.md", "hpc/LUMI.md", "containers/README.md")
+from p2p_dist import __version__
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+DOCUMENTS = ("README.md", "hpc/LUMI.md", "containers/README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md")
 
 MADE = re.compile(
     r"(containers/(p2p_dist|my)\.|evaluations/|checkpoints/|page/|logs/|slurm/|code/|runs/|shards/|songs/|train/|test/|tests/benchmarks/gpu\.)"
@@ -51,3 +55,28 @@ def test_the_first_steps_on_lumi_are_in_an_order_that_works():
     steps = (CHECKOUT / "hpc" / "LUMI.md").read_text().split("## First steps")[1].split("\n## ")[0]
     places = [steps.index(step) for step in ("pip install", "containers/build_overlay.sh", "Put the songs", "launch/submit.py")]
     assert places == sorted(places)
+
+
+def test_changelog_and_citation_are_of_this_version():
+    citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    text = (CHECKOUT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## \[(\d+\.\d+\.\d+)\] - (\d{4}-\d\d-\d\d)$", text, re.MULTILINE)
+    assert versions[0] == (citation["version"], citation["date-released"]) and citation["version"] == __version__
+    assert versions == sorted(versions, reverse=True)
+    assert f"\n| {__version__} | " in text, "the table of compatibility has no line of this version"
+
+
+def test_the_tree_of_the_readme_is_what_is_there():
+    """One line for each entry of the repository, each package, and each folder of tests that mirrors none."""
+    text = (CHECKOUT / "README.md").read_text().split("```text\n")[1].split("```")[0]
+    told, folders = set(), [""]
+    for line in text.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2
+        names = re.split(" {3,}", line.strip())[0].split()
+        told |= {"".join(folders[: depth + 1]) + name for name in names}
+        folders[depth + 1 :] = names[:1]
+    listed = subprocess.run(["git", "ls-files"], cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout.split()
+    packages = {path.removesuffix("__init__.py") for path in listed if re.match(r"p2p_dist/.*__init__\.py$", path)}
+    mirrors = {path.replace("p2p_dist/", "tests/", 1) for path in packages}
+    tests = {match.group() for path in listed if (match := re.match(r"tests/\w+/", path))}
+    assert told == {re.sub("/.*", "/", path) for path in listed} | packages | (tests - mirrors)

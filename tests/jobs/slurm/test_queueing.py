@@ -163,7 +163,7 @@ def test_a_refused_launch_leaves_nothing(cluster, launch, tmp_path, site_file):
         (("--site", site_file("needs_account: true")), "name one with --account"),
         (("--site", site_file('partition: p\nlimits: {p: {time: "1:00:00"}}', "short")), "--time asks for 24 hours"),
         (("--container", "/no/such.sif"), "no image"),
-        (("--max-gpu-hours", "5"), "nothing would be counted"),
+        (("--max-gpu-hours", "5"), "billing of this cluster is not known"),
     ):
         with pytest.raises(ValueError, match=said):
             launch("--run", "f", *more)
@@ -278,7 +278,7 @@ def test_what_is_suspended_or_ending_is_not_killed(cluster, launch, capsys):
     cancel.main(["a"])
     assert (cluster.place / "told").read_text() == "resume 7\n"
     assert (cluster.place / "cancelled").read_text().splitlines() == ["--signal=CONT 9", "--signal=USR2 9", "--signal=USR2 7"]
-    assert "preprocess: job 5 is just ending" in capsys.readouterr().out
+    assert "preprocess: job 5 is already completing" in capsys.readouterr().out
     (cluster.place / "refuses").touch()  # as for everybody who is no operator
     (cluster.place / "cancelled").unlink()
     (cluster.place / "queue").write_text(queue)
@@ -304,12 +304,12 @@ def test_a_job_that_is_just_ending_is_waited_for(comes, cluster, launch, monkeyp
     monkeypatch.setattr(query, "time", types.SimpleNamespace(sleep=pause, monotonic=time.monotonic))
     launch("--run", "a")
     shown = capsys.readouterr().out
-    assert shown.count("train: job 101 is just ending") == 1
+    assert shown.count("train: job 101 is completing") == 1
     assert ("train: queued already, job 101" in shown) == (comes == "again")
     assert [stage for _, stage, _ in cluster.queued()[4:]] == (CHAIN if comes == "gone" else ["preprocess", "evaluate", "page"])
     monkeypatch.setattr(query, "ENDING", -1.0)
     (cluster.place / "queue").write_text(train.replace("PENDING", "COMPLETING") + "\n")
-    with pytest.raises(OSError, match="does not come to its end"):
+    with pytest.raises(OSError, match="has not ended yet"):
         launch("--run", "a")
 
 

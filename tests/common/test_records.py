@@ -218,7 +218,7 @@ def test_every_reader_has_one_error(whole, data):
         ('{"a": ' + "9" * 4000 + "}", {"a": COUNT}, "a is a number of too many digits"),
         ("[" * 40 + "]" * 40, None, "nested more than 32 deep"),
         ("[" * 100_000, None, "nested too deep"),
-        ('["\\ud800"]', None, "half of a letter"),
+        ('["\\ud800"]', None, "unpaired surrogate"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, text, shape, said):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+BENCHMARKS = Path(__file__).parent
 sys.path.insert(0, str(BENCHMARKS))
 
 import gpu  # noqa: E402

@@ -167,7 +167,11 @@ def test_the_dry_run_says_what_can_be_billed(place):
     assert "evaluate: 528.0 (11 starts of 48.0)" in shown
     assert "# likely about" not in shown.split("# at most")[0] and "to bound what" not in shown, "a limit was given"
     refused = launch("--data", str(place / "songs"), "--cluster", "slurm", *more)
-    assert refused.returncode == 2 and "nothing would be counted" in refused.stderr and "gpus_per_node" in refused.stderr
+    assert (
+        refused.returncode == 2
+        and "billing of this cluster is not known" in refused.stderr
+        and "gpus_per_node" in refused.stderr
+    )
 
 
 def test_the_dry_run_says_what_is_likely_and_from_what_speed(tmp_path, capsys):
@@ -430,7 +434,7 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
         (["--cluster", "moon"], "slurm"),
         (["--sweep", "train.seed"], "train.seed=0,1,2"),
         (["--sweep", "train.sed=1,2"], "--train.seed"),
-        (["--sweep"], "--sweep of nothing"),
+        (["--sweep"], "--sweep is empty"),
         (["--site", "/no/such.yaml", "--cluster", "slurm", "--dry-run"], "no file /no/such.yaml"),
         (["--max-gpu-hours", "0"], "max-gpu-hours must be greater than 0"),
         (["--cluster", "slurm", "--account", "a\n#SBATCH --wrap=x", "--dry-run"], "the preprocess job: account (--account"),

@@ -99,7 +99,7 @@ def test_a_bad_file_is_named_with_what_is_wrong(text, said, tmp_path):
         (lambda: Data(task="drums-> "), "no stem to be made after '->'"),
         (lambda: Data(sample_rate=6000, copies=1), "data.copies change sound over 4 kHz"),
         (lambda: Data(sample_rate=22050, n_fft=1024, mels=512), "data.mels 512 is too many for data.n-fft 1024.*at most 308"),
-        (lambda: Data(task="drums->drums"), "both heard and made"),
+        (lambda: Data(task="drums->drums"), "both input and target"),
         (lambda: Data(task="guitar->drums"), "unknown stem 'guitar'"),
         (lambda: Data(window_hop=257), "sound would be left out"),
         (lambda: Data(hop_length=300), "must divide"),
