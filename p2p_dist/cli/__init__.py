@@ -20,7 +20,10 @@ COMMANDS = ("submit", "preprocess", "evaluate", "status", "cancel", "check")
 
 def main() -> NoReturn:
     """The program `p2p-dist`: its first argument names the command."""
-    run(sys.argv[1], sys.argv[2:]) if sys.argv[1:2] and sys.argv[1] in COMMANDS else run(None, sys.argv[1:])
+    words = sys.argv[1:]
+    if words and words[0] in COMMANDS:
+        run(words[0], words[1:])
+    run(None, words)
 
 
 def run(command: str | None, arguments: list[str]) -> NoReturn:

@@ -23,7 +23,7 @@ DONE, FAILED, USAGE, CRASHED, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 """Exit codes: done; failed, do not requeue; wrong usage; an error that is not the run's own, such as a lost peer or a hang,
 which may be tried again; stopped in order, go on; second Ctrl-C."""
 
-INSTALL = "in a checkout, 'make install' makes an environment with all packages (.venv); elsewhere: python -m pip install 'p2p_dist[run]'"
+INSTALL = "in a checkout 'make install' makes an environment with all of them; elsewhere: python -m pip install 'p2p_dist[run]'"
 """What to do where a package is missing."""
 
 
@@ -143,7 +143,7 @@ def again(name: str, arguments: list[str]) -> str:
 
 def _is_on_path(program: Path) -> bool:
     found = shutil.which(program.name)
-    return found is not None and program.exists() and os.path.samefile(found, program)
+    return found is not None and program.exists() and program.samefile(found)
 
 
 def _from(here: Path, program: Path) -> str:

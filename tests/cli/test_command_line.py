@@ -79,18 +79,16 @@ def test_help_lists_the_commands(monkeypatch, capsys):
 
 def completed(script, *words):
     """What bash offers for the last of these words, by a completion script."""
-    program = (
-        'source /dev/stdin; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); "$(complete -p "$1" | sed "s/.*-F \\([^ ]*\\).*/\\1/")"'
-    )
-    program += '; printf "%s\\n" "${COMPREPLY[@]}"'
+    program = """source /dev/stdin; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+    read -r _ _ function _ <<<"$(complete -p "$1")"; "$function"; printf '%s\\n' "${COMPREPLY[@]}" """
     done = subprocess.run(["bash", "-c", program, "bash", *words], input=script, capture_output=True, text=True, check=True)
-    return done.stdout.split()
+    return sorted(done.stdout.split())
 
 
 def test_bash_completes_commands_and_options_of_the_program(monkeypatch, capsys):
     assert p2p_dist(monkeypatch, "--tyro-print-completion", "bash") == 0
     script = capsys.readouterr().out
-    assert completed(script, "p2p-dist", "s") == ["submit", "status"]
+    assert completed(script, "p2p-dist", "s") == ["status", "submit"]
     assert "--nodes" in completed(script, "p2p-dist", "submit", "--nod")
     assert "--train.learning-rate" in completed(script, "p2p-dist", "submit", "--train.l")
 
