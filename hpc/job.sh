@@ -8,8 +8,10 @@ stage=$1 run=$(realpath "$2")
 here=$run/code/hpc
 # shellcheck source=hpc/slurm.sh
 . "$here/slurm.sh"
-# shellcheck source=hpc/step.sh
-. "$here/step.sh"
+# shellcheck source=hpc/run_step.sh
+. "$here/run_step.sh"
+# shellcheck source=hpc/batch.sh
+. "$here/batch.sh"
 member=${SLURM_ARRAY_TASK_ID:-}
 export P2P_ATTEMPTS="$run/slurm/$stage/attempts${member:+.$member}" P2P_BEGUN="$run/slurm/$stage/begun${member:+.$member}"
 # Slurm takes the number of the last part of an array for all of them.
@@ -34,19 +36,19 @@ fi
 rank=(bash "$here/rank.sh" "${P2P_PYTHON:-python3}" -P -m p2p_dist.jobs.stage_process "$stage" "$run")
 
 begun=0
-bash "$here/begin.sh" "$stage" "$run" || begun=$? # as late as it can be: a cancel before it is seen there, one after it by the tasks
+bash "$here/note_start.sh" "$stage" "$run" || begun=$? # as late as it can be: a cancel before it is seen there, one after it by the tasks
 ((begun == 0)) || exit $((begun == 10 ? 0 : begun))
 if [ "$stage" = evaluate ]; then
     export P2P_CLAIMS="${P2P_CLAIMS:-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}" # a successor goes on with these
-    bash "$here/claims.sh" "$run/evaluations/claims/$P2P_CLAIMS"
+    batch free-claims "$run/evaluations/claims/$P2P_CLAIMS"
 fi
 if [ "$stage ${P2P_EVALUATE:-}" = "evaluate during" ]; then
-    bash "$here/watch.sh" "$run" & watching=$!
+    bash "$here/watch_training.sh" "$run" & watching=$!
 fi
 
 step "${srun[@]}" "${rank[@]}"
 [ -z "${watching:-}" ] || kill "$watching" 2>/dev/null || true
 # In this shell, which no request to stop reaches any more, nor what it calls: it stops, and must queue itself again.
 trap '' USR1 USR2 TERM
-# shellcheck source=hpc/requeue.sh
-. "$here/requeue.sh" "$stage" "$run" "$code"
+# shellcheck source=hpc/decide_next.sh
+. "$here/decide_next.sh" "$stage" "$run" "$code"

@@ -22,14 +22,3 @@ await_controller() {
     done
     return 1
 }
-
-# Add a line to the record of this stage's starts, on a disk that may be full for a moment. What was cut short is left behind.
-note() {
-    local pause begin=""
-    for pause in 1 2 4 8 15 30 60 0; do
-        if printf '%s%s\n' "$begin" "$*" 2>/dev/null >>"$P2P_ATTEMPTS"; then return 0; fi
-        begin=$'\n'
-        sleep "$pause"
-    done
-    return 1
-}

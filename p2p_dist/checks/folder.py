@@ -8,7 +8,7 @@ from pathlib import Path
 
 from p2p_dist.common import files
 from p2p_dist.jobs import example_song
-from p2p_dist.jobs.slurm import query
+from p2p_dist.jobs.slurm import squeue
 from p2p_dist.run import rundir
 from p2p_dist.run.lock import Owner
 from p2p_dist.run.rundir import RunDir
@@ -31,7 +31,7 @@ def check_folder(name: str, example: Path | None = None) -> Iterator[Path]:
     if RunDir(root).config.exists():
         raise ValueError(f"{root} is a run of yours, and the check {name} keeps its trainings there: rename that run first")
     # Jobs outlive who queued them: behind a launcher that is gone they still read what lies here.
-    if any(root.glob("runs/*/slurm")) and (left := query.jobs_within(root)):
+    if any(root.glob("runs/*/slurm")) and (left := squeue.jobs_within(root)):
         told = "; ".join(f"job {job.number}, {job.state.lower()}" for job in left)
         drop = " ".join(job.number for job in left)
         raise ValueError(

@@ -10,7 +10,7 @@ import tyro
 from p2p_dist.cli import command_line
 from p2p_dist.common import console
 from p2p_dist.jobs import site, stages
-from p2p_dist.jobs.slurm import query
+from p2p_dist.jobs.slurm import commands, squeue
 from p2p_dist.run import rundir
 
 NOT_BEGUN = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
@@ -32,15 +32,15 @@ def main(arguments: list[str]) -> int:
     if site.resolve("auto") == "local":
         raise ValueError(f"no Slurm here: a run on this machine is stopped with Ctrl-C where it was started ({run.path})")
     jobs: dict[tuple[str, str], set[str]] = {}  # an array has parts that run and parts that wait; a successor may wait beside
-    for stage, job in query.own_jobs(run):
+    for stage, job in squeue.own_jobs(run):
         jobs.setdefault((stage, job.number), set()).add(job.state)
     if not jobs:
         console.say(f"nothing of the run {run.path.name} is queued")
         return console.DONE
-    query.forget(run)  # first: a job that stops just now must not come back
+    squeue.forget(run)  # first: a job that stops just now must not come back
     for stage in reversed(stages.STAGES):
         for number, states in [(number, states) for (of, number), states in jobs.items() if of == stage]:
-            others = query.waiting_for_shards(run) if stage == "preprocess" else []
+            others = squeue.waiting_for_shards(run) if stage == "preprocess" else []
             if others:
                 console.say(f"{stage}: job {number} goes on, for {', '.join(others)} with the same shards")
                 continue
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
                 console.say(f"{stage}: job {number} is already completing")
                 continue
             # What is suspended hears nothing, and would die of a plain scancel without having saved.
-            if "SUSPENDED" in began and query.ask("scontrol", "resume", number).returncode:
+            if "SUSPENDED" in began and commands.ask("scontrol", "resume", number).returncode:
                 console.say(f"{stage}: job {number} is suspended, and only an operator may resume it: then it saves and stops")
                 continue
             if "STOPPED" in began:
@@ -69,6 +69,6 @@ def main(arguments: list[str]) -> int:
 
 
 def _scancel(*words: str) -> None:
-    asked = query.ask("scancel", *words)
+    asked = commands.ask("scancel", *words)
     if asked.returncode:
         raise OSError(5, asked.stderr.strip(), "scancel")

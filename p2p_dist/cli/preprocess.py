@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import shlex
-import shutil
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -19,10 +14,11 @@ from p2p_dist.audio import layouts
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, linux
 from p2p_dist.data import dataset as datasets
-from p2p_dist.jobs.slurm import commands
-from p2p_dist.run import rundir, snapshot
+from p2p_dist.jobs import packages, site
+from p2p_dist.jobs.slurm import launch
+from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets
-from p2p_dist.settings.config import Data
+from p2p_dist.settings.config import Data, Resources, Where
 
 if TYPE_CHECKING:
     from p2p_dist.data import shards
@@ -45,16 +41,13 @@ class Command:
     """I/N: only every N-th song from the I-th (0 to N-1), no manifest; the same command without it merges"""
     verify: bool = False
     """make nothing: read everything in the folder again and name the first damaged shard and sample"""
-    cluster: Literal["local", "slurm"] = "local"
-    """this machine, or a job array"""
+    where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: int = 8
-    """jobs of the array"""
-    account: str | None = None
-    """project that Slurm bills"""
-    partition: str | None = None
-    """partition of the jobs (on LUMI: small)"""
-    time: str = "1:00:00"
-    """time limit of each job"""
+    """on Slurm: jobs of the array, which share the songs"""
+    time: str | None = None
+    """on Slurm: time limit of each job (default: the site's preprocess_time)"""
+    dry_run: bool = False
+    """on Slurm: print the job scripts, queue nothing"""
     data: Annotated[Data, tyro.conf.arg(name="data")] = dataclasses.field(default_factory=Data)
 
     def __post_init__(self) -> None:
@@ -62,9 +55,10 @@ class Command:
             raise ValueError(f"workers must be at least 1, not {self.workers}")
         if self.array < 1:
             raise ValueError(f"array must be at least 1, not {self.array}")
-        config.seconds_of(self.time)
+        if self.time is not None:
+            config.seconds_of(self.time)
         _part(self.part)
-        if self.part and (self.cluster == "slurm" or self.verify):
+        if self.part and (self.where.cluster != "local" or self.verify):
             raise ValueError("--part is for one of several commands that you start yourself: leave out --cluster and --verify")
         if self.out is not None and not self.out.name:
             raise ValueError("--out must name a folder below the root directory: choose one, or omit --out")
@@ -92,9 +86,11 @@ def main(arguments: list[str]) -> int:
     wanted = [(_folder(command.out, folder, data, alone=len(tasks) == 1), data) for data in settings]
     if command.verify:
         return _verify([out for out, _ in wanted])
-    if command.cluster == "slurm":
+    if site.resolve(command.where.cluster) != "local":
         layouts.list_songs(folder, command.data.split_by_title)  # before anything waits in a queue for a folder that holds none
-        return _queue(command, arguments, wanted[0][0].parent if len(wanted) > 1 else wanted[0][0])
+        return _queue(command, wanted)
+    if command.dry_run:
+        raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
     return _run(folder, wanted, command, console.again("preprocess", arguments))
 
 
@@ -138,6 +134,8 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
         workers = command.workers or linux.usable_cores()
         try:
+            from p2p_dist.data import shards  # numpy, which a login node need not have
+
             left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
         except KeyboardInterrupt:
             console.complain(f"stopped in order: the songs that are finished stay. To go on, type:\n  {again}")
@@ -180,82 +178,21 @@ def _verify(folders: list[Path]) -> int:
     return console.DONE
 
 
-def _queue(command: Command, arguments: list[str], out: Path) -> int:
-    """A job array that makes the parts, and a job after it that makes what they left and merges.
-
-    Raises:
-        OSError: there is no Slurm here, or it does not take a job.
-    """
-    import submitit
-
-    for needed in ("sbatch", "srun"):  # without srun, submitit takes this for no cluster
-        if shutil.which(needed) is None:
-            raise FileNotFoundError(2, "no such command; is this a login node of the cluster?", needed)
-    folder = out / "slurm"
-    again = [sys.executable, "-m", "p2p_dist.cli.preprocess", *_here(arguments)]
-    executor = submitit.SlurmExecutor(folder=folder)
-    common: dict[str, Any] = {
-        "time": command.time.rjust(4, "0"),
-        "partition": command.partition,
-        "account": command.account,
-        "cpus_per_task": command.workers or 8,
-        # The jobs import this very checkout, installed or not.
-        "setup": [f"export PYTHONPATH={shlex.quote(str(snapshot.CHECKOUT))}${{PYTHONPATH:+:$PYTHONPATH}}"],
-    }
-    common = {name: value for name, value in common.items() if value is not None}
-    executor.update_parameters(job_name="p2p-preprocess", array_parallelism=command.array, **common)
-    parts = [[*again, "--part", f"{number}/{command.array}"] for number in range(command.array)]
-    with _refusals(f"the {command.array} parts", folder), commands.submitting(*common):
-        jobs = executor.map_array(run_command, parts)
-    first = str(jobs[0].job_id).split("_")[0]
-    # afterany: a part that was killed is finished by the merge.
-    executor.update_parameters(
-        job_name="p2p-merge", additional_parameters={"dependency": f"afterany:{first}"}, array_parallelism=1
+def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
+    """Queue an array of the preprocessing stage for each task."""
+    if command.out is not None:
+        shelf = rundir.runs_root().parent / "shards"
+        raise ValueError(f"on a cluster shards lie in {shelf}, where submit looks for them: leave out --out, or set $P2P_RUNS")
+    where = site.resolve(command.where.cluster)
+    resources = Resources(**dataclasses.asdict(command.where), workers=command.workers, preprocess_array=command.array)
+    place = site.load(where, resources.site)
+    place = dataclasses.replace(
+        place,
+        cpu_partition=command.where.partition or place.cpu_partition,
+        preprocess_time=command.time or place.preprocess_time,
+        preprocess_cores=command.workers or place.preprocess_cores,
     )
-    taken_back = f"which are queued as job {first} (scancel {first} takes them back)"
-    with _refusals(f"the merge behind the parts, {taken_back}", folder), commands.submitting(*common):
-        merge = executor.submit(run_command, again)
-    console.say(f"queued: {command.array} parts as job {first}, the merge as job {merge.job_id}; logs in {folder}")
+    packages.check_packages_anywhere(resources, place, where, only_note=command.dry_run)
+    runs = launch.preprocessing([(out.name, data) for out, data in wanted], command.preset, resources)
+    launch.queue_preprocessing(runs, place, dry_run=command.dry_run)
     return console.DONE
-
-
-@contextlib.contextmanager
-def _refusals(what: str, folder: Path) -> Iterator[None]:
-    """Let what Slurm says of a job that it does not take be one line, and of what was written for it nothing stay."""
-    from submitit.core.utils import FailedJobError
-
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    before = set(folder.glob("*"))
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except FailedJobError as error:
-        for path in set(folder.glob("*")) - before:
-            path.unlink()
-        with contextlib.suppress(OSError):  # another has put something there
-            for path in new:
-                path.rmdir()
-        lines = [line for line in str(error).splitlines() if "error" in line] or [str(error)]
-        text = f"Slurm did not take {what} ({lines[-1].strip()}); see --account, --partition, --time and --array"
-        raise OSError(5, text, "sbatch") from error
-
-
-def _here(arguments: list[str]) -> list[str]:
-    """The same command on the machine that a job runs on."""
-    kept, skip = [], False
-    for argument in arguments:
-        name = argument.partition("=")[0].replace("_", "-")
-        if not skip and name not in ("--cluster", "--array", "--account", "--partition", "--time"):
-            kept.append(argument)
-        skip = not skip and name in ("--cluster", "--array", "--account", "--partition", "--time") and "=" not in argument
-    return kept
-
-
-def run_command(command: list[str]) -> None:
-    """In a job: become this command."""
-    executable = shutil.which(command[0]) or command[0]
-    os.execv(executable, command)
-
-
-if __name__ == "__main__":
-    console.exit_with(lambda: main(sys.argv[1:]))

@@ -17,7 +17,7 @@ from p2p_dist import __version__
 from p2p_dist.cli import command_line
 from p2p_dist.common import console
 from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, packages, site, status
-from p2p_dist.jobs.slurm import queueing
+from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
@@ -105,7 +105,7 @@ def on_slurm(lines: list[list[str]], where: str) -> int:
         ValueError: one of them would be refused, or all together are more than the site takes; before anything is begun.
     """
     launches = [parse(line) for line in lines]
-    queueing.check_launches(
+    launch.check_launches(
         [(run, command.settings, example_song.known_dataset(command.settings)) for command, run in launches], where
     )
     for command, run in launches:
@@ -114,13 +114,13 @@ def on_slurm(lines: list[list[str]], where: str) -> int:
         with contextlib.closing(rundir.own(run)):
             settings = begin(run, command.settings, dataset)
             place = site.load(where, settings.resources.site)
-            queueing.queue(run, settings, place, console.again("status", [run.path.name]))
+            launch.queue(run, settings, place, console.again("status", [run.path.name]))
     code = console.DONE
     for command, run in launches:
         if command.wait:
             if len(launches) > 1:
                 console.say(f"run {run.path.name}:")
-            code = max(code, queueing.wait(run))
+            code = max(code, launch.wait(run))
     return code
 
 
@@ -270,13 +270,7 @@ def check_place(command: Command, where: str) -> None:
     settings = command.settings
     place = site.load(where, settings.resources.site)
     if where == "slurm" and not command.yes:
-        queueing.check_gpus(settings.resources, place)
-    if where != "local" and (place.environment or place.image(settings.resources) is not None):
-        packages.check_packages_of_jobs(settings, place)
-        return
-    try:
-        packages.check_packages(settings.train.tensorboard)
-    except ValueError as error:
-        if not command.dry_run or where == "local" or site.resolve("auto") != "local":
-            raise
-        console.say(f"# note: {error}")  # the machine that it will be launched from is another
+        launch.check_gpus(settings.resources, place)
+    packages.check_packages_anywhere(
+        settings.resources, place, where, tensorboard=settings.train.tensorboard, only_note=command.dry_run
+    )

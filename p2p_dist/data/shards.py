@@ -57,6 +57,7 @@ def preprocess_all(
     workers: int,
     on_song: OnSong = lambda *_: None,
     part: tuple[int, int] | None = None,
+    member: int | None = None,
 ) -> list[Result]:
     """Make the shards of the songs under `root` in several folders, each by its own settings, then their manifests.
 
@@ -65,6 +66,8 @@ def preprocess_all(
         on_song: called after each song with songs done, songs in all, and the result.
         part: (i, n) makes only every n-th song, from the i-th, and no manifest; several parts may run at once. The same
             call without it finishes what they left and merges.
+        member: place of this call among several at once that share the songs: each takes a song that no other has in hand,
+            and the last of them finishes what is left, and merges.
 
     Returns:
         The songs left out, each with its reason: a damaged song does not stop the others.
@@ -80,15 +83,21 @@ def preprocess_all(
     if (part is None or part[0] == 0) and (others := layouts.overlooked(root, split_by_title)):
         named = ", ".join(str(path.relative_to(root)) for path in others[:5]) + (" ..." if len(others) > 5 else "")
         console.complain(f"passed over in {root}, since songs are expected as {layouts.LAYOUT}: {console.one_line(named)}")
+    claims: list[int] = []
     with ExitStack() as locks:
         for out, data in sorted(wanted, key=lambda one: one[0]):  # in one order, so that two can't wait for each other
             out.mkdir(parents=True, exist_ok=True)
             files.refuse_link(out / PARTS)  # what is left of earlier calls is removed there
-            locks.enter_context(_claim(root, out, data, shared=part is not None))
+            shared = part is not None or member is not None
+            claims.append(locks.enter_context(_claim(root, out, data, shared=shared, needs_locks=member is not None)))
+        if member is not None:
+            left_out = _make(_not_finished(work, wanted), len(work), workers, on_song, member)
+            if not all(_is_last(descriptor) for descriptor in claims):
+                return left_out  # others are still at work: the last of them merges
         if part is None:
             _remove_garbage(wanted)
         mine = work if part is None else work[part[0] :: part[1]]
-        todo = [(item, lacking) for item in mine if (lacking := [w for w in wanted if not item.is_finished(*w)])]
+        todo = _not_finished(mine, wanted)
         if part is None and not todo and all(_is_merged(out, work) for out, _ in wanted):
             for out, _ in wanted:
                 _remove_others(out, work)
@@ -112,12 +121,27 @@ def _remove_garbage(wanted: Sequence[tuple[Path, Data]]) -> None:
         files.remove_garbage(out / PARTS)
 
 
-def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers: int, on_song: OnSong) -> list[Result]:
-    """Make the songs, in worker processes where there are several; those left out, in the order of the songs."""
+Lacking = list[tuple[Work, list[tuple[Path, Data]]]]
+"""Songs that are not finished, each with the folders that lack it."""
+
+
+def _not_finished(work: list[Work], wanted: Sequence[tuple[Path, Data]]) -> Lacking:
+    return [(item, lacking) for item in work if (lacking := [w for w in wanted if not item.is_finished(*w)])]
+
+
+def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int | None = None) -> list[Result]:
+    """Make the songs, in worker processes where there are several; those left out, in the order of the songs.
+
+    Args:
+        member: see `preprocess_all`; songs that another member has in hand, or has made meanwhile, are passed over.
+    """
     results: dict[int, Result] = {}
     begun = time.monotonic()
+    make: Callable[[Work, Sequence[tuple[Path, Data]]], Result | None] = make_song if member is None else _make_unless_taken
 
-    def take(number: int, result: Result) -> None:
+    def take(number: int, result: Result | None) -> None:
+        if result is None:
+            return
         results[number] = result
         seconds, size = (sum(getattr(r, name) for r in results.values()) for name in ("seconds", "bytes"))
         wall = max(time.monotonic() - begun, 1e-9)
@@ -127,10 +151,12 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
 
     # The longest first: nobody waits at the end for one that began late.
     order = sorted(range(len(todo)), key=lambda number: -todo[number][0].source.size())
+    if member is not None and todo:  # each begins elsewhere: they do not all ask for the same song
+        order = [*order[member % len(todo) :], *order[: member % len(todo)]]
     if min(workers, len(todo)) <= 1:
         linux.keep_memory()
         for number in order:
-            take(number, make_song(*todo[number]))
+            take(number, make(*todo[number]))
     else:
         context = multiprocessing.get_context("spawn")
         with concurrent.futures.ProcessPoolExecutor(
@@ -138,7 +164,7 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
         ) as pool:
             # Requests to stop are for this process: its workers, which begin here, never die of them.
             signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
-            futures = {pool.submit(make_song, *todo[number]): number for number in order}
+            futures = {pool.submit(make, *todo[number]): number for number in order}
             try:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)
                 for future in concurrent.futures.as_completed(futures):
@@ -151,6 +177,35 @@ def _make(todo: list[tuple[Work, list[tuple[Path, Data]]]], total: int, workers:
                 pool.shutdown(cancel_futures=True)
                 raise
     return [results[number] for number in sorted(results) if results[number].error is not None]
+
+
+def _make_unless_taken(item: Work, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
+    """Make a song that no other process has in hand or has made since the list was; None where one has.
+
+    The kernel drops the lock of a process that is killed, and another one takes the song.
+    """
+    with ExitStack() as locks:
+        for out, _ in wanted:
+            # Garbage by its name, once nobody works in the folder: see `_remove_garbage`.
+            path = out / PARTS / f"{files.TEMPORARY}song-{item.record(out).stem}"
+            descriptor = files.open_ours(path, os.O_RDWR)
+            locks.callback(os.close, descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
+        lacking = [one for one in wanted if not item.is_finished(*one)]
+        return make_song(item, lacking) if lacking else None
+
+
+def _is_last(descriptor: int) -> bool:
+    """Give up a share in a folder for the whole of it, where no other has one."""
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _begin_worker(parent: int) -> None:
@@ -191,8 +246,12 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
 
 
 @contextmanager
-def _claim(root: Path, out: Path, data: Data, *, shared: bool) -> Iterator[None]:
-    """Hold `out` while it is worked on; write down what it is made of, or refuse it if that is something else."""
+def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool = False) -> Iterator[int]:
+    """Hold `out` while it is worked on; write down what it is made of, or refuse it if that is something else.
+
+    Args:
+        needs_locks: by which those that share tell what another has in hand.
+    """
     (out / PARTS).mkdir(exist_ok=True)
     descriptor, link = files.open_ours(out / PARTS / ".lock", os.O_RDWR), None
     try:
@@ -205,6 +264,9 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool) -> Iterator[None]
         except OSError as error:
             if error.errno not in lock.NO_LOCKS:
                 raise OSError(error.errno, error.strerror, str(out / PARTS / ".lock")) from error
+            if needs_locks:
+                cure = "its file system has no locks, by which the jobs of an array share songs: leave out --preprocess-array"
+                raise OSError(error.errno, cure, str(out)) from error
             if shared:
                 console.say(f"note: the file system of {out} has no locks: start no other preprocessing there until it ends")
             else:
@@ -213,7 +275,7 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool) -> Iterator[None]
         _refuse(root, out, data)  # again: another may have begun it with other settings
         if not (out / PARTS / SETTINGS).is_file():
             files.write_json(out / PARTS / SETTINGS, data.science())
-        yield
+        yield descriptor
     finally:
         if link is not None:
             link[0].unlink(missing_ok=True)

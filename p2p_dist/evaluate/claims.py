@@ -70,7 +70,7 @@ def claim(run: RunDir, name: str) -> bool:
     """Take one checkpoint for this process, before any other does, by a file that names this attempt.
 
     $P2P_CLAIMS names the jobs that share: those of one launch. What an attempt that ended has left half done is free again
-    when its job begins anew (hpc/claims.sh). A process that shares with nobody needs no claim.
+    when its job begins anew (jobs/slurm/batch.py). A process that shares with nobody needs no claim.
     """
     if (shared := os.environ.get("P2P_CLAIMS")) is None:
         return True

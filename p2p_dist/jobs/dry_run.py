@@ -8,7 +8,7 @@ from pathlib import Path
 
 from p2p_dist.common import console
 from p2p_dist.jobs import begin_run, estimate, fits, site
-from p2p_dist.jobs.slurm import query, queueing, specs
+from p2p_dist.jobs.slurm import launch, specs, squeue
 from p2p_dist.run import checkpoints, metrics_file
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
@@ -25,7 +25,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         ValueError: the songs or the saved settings do not fit, or it is more than the site takes.
     """
     has_slurm = where != "local" and site.resolve("auto") != "local"
-    numbers = query.jobs_by_partition() if has_slurm else Counter[str]()
+    numbers = squeue.jobs_by_partition() if has_slurm else Counter[str]()
     makers: dict[str | None, str] = {}
     together = 0.0
     for run, wanted, dataset in launches:
@@ -40,7 +40,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         here = site.load(where, settings.resources.site)
         for note in fits.check(run, settings, here, where, dataset):
             console.say(f"# note: {note}")
-        steps = queueing.plan(run, settings, place, _queued(run) if has_slurm else {}, dataset)
+        steps = launch.plan(run, settings, place, _queued(run) if has_slurm else {}, dataset)
         new = [step for step in steps if step.is_new]
         maker = makers.get(dataset)  # of a sweep, the first run makes the shards
         if new and new[0].job.stage == "preprocess" and dataset is not None:
@@ -119,9 +119,9 @@ def _check_images(place: site.Site, settings: Config, has_slurm: bool) -> None:
         console.say(f"# note: {error}")
 
 
-def _queued(run: RunDir) -> dict[str, query.Queued]:
+def _queued(run: RunDir) -> dict[str, squeue.Queued]:
     try:
-        return query.queued_jobs(run)
+        return squeue.queued_jobs(run)
     except OSError as error:
         console.complain(f"note: what is queued already is not known: {console.describe(error)}")
         return {}

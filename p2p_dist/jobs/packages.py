@@ -13,7 +13,7 @@ from pathlib import Path
 
 from p2p_dist.common import console
 from p2p_dist.jobs import site
-from p2p_dist.settings.config import Config
+from p2p_dist.settings.config import Resources
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "av", "soxr", "soundfile", "webdataset", "musdb"),
@@ -40,13 +40,35 @@ def check_packages(tensorboard: bool = False) -> None:
         )
 
 
-def check_packages_of_jobs(settings: Config, place: site.Site) -> None:
+def check_packages_anywhere(
+    resources: Resources, place: site.Site, where: str, *, tensorboard: bool = False, only_note: bool = False
+) -> None:
+    """Make sure that what the stages import is installed where they will run: in the container or environment of jobs, or here.
+
+    Args:
+        only_note: say what is missing here, where this machine is not of a cluster: it will be launched from another.
+
+    Raises:
+        ValueError: names what is missing, and how it gets there.
+    """
+    if where != "local" and (place.environment or place.image(resources) is not None):
+        check_packages_of_jobs(resources, place, tensorboard)
+        return
+    try:
+        check_packages(tensorboard)
+    except ValueError as error:
+        if not only_note or where == "local" or site.resolve("auto") != "local":
+            raise
+        console.say(f"# note: {error}")
+
+
+def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: bool) -> None:
     """The same in the container and environment that jobs run in, where this machine can start them.
 
     Raises:
         ValueError: names what is missing, and how it gets there.
     """
-    image, overlay = place.image(settings.resources), settings.resources.overlay
+    image, overlay = place.image(resources), resources.overlay
     if image is not None and (shutil.which("singularity") is None or not image.is_file()):
         return  # another machine than the cluster's; that there is no image is said elsewhere
     tasks = {"P2P_CONTAINER": image, "P2P_OVERLAY": overlay and Path(overlay).expanduser()}
@@ -54,7 +76,7 @@ def check_packages_of_jobs(settings: Config, place: site.Site) -> None:
         ours = site.HPC / place.environment
         tasks["P2P_ENVIRONMENT"] = ours if ours.is_file() else Path(place.environment).absolute()
     where = image or f"the environment of {place.environment}"
-    names = (*PACKAGES, *(["tensorboard"] if settings.train.tensorboard else []))
+    names = (*PACKAGES, *(["tensorboard"] if tensorboard else []))
     known = tuple((name, str(value)) for name, value in tasks.items() if value)
     missing, wrong = _missing_in(sys.executable if image is None else "python", known, names)
     if wrong:

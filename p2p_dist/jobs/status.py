@@ -7,13 +7,12 @@ import re
 import shutil
 import socket
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from p2p_dist.common import console
 from p2p_dist.jobs import site, stages
-from p2p_dist.jobs.slurm import query, specs
+from p2p_dist.jobs.slurm import specs, squeue
 from p2p_dist.run import checkpoints, metrics_file, rundir
 from p2p_dist.run.lock import owner_of
 from p2p_dist.run.rundir import RunDir
@@ -31,13 +30,13 @@ def killed(one: Start, run: RunDir) -> Start:
     trained = rundir.find_steps(run.checkpoints)
     saved = trained[-1][1].stat().st_mtime if trained else 0.0
     seen = run.status.stat().st_mtime if run.status.is_file() else 0.0
-    return replace(one, ended=max(one.begun, seen), saved=saved, why="killed")
+    return one._replace(ended=max(one.begun, seen), saved=saved, why="killed")
 
 
 def state(
     stage: str,
     run: RunDir,
-    queued: dict[str, query.Queued] | None,
+    queued: dict[str, squeue.Queued] | None,
     resources: config.Resources,
     shards: stages.Shards | None = None,
 ) -> str:
@@ -52,7 +51,7 @@ def state(
     if queued is not None and stage in queued:
         job = queued[stage]
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
-        never = ": what it waits for did not end well; type the launch command again" if job.reason == query.NEVER else ""
+        never = ": what it waits for did not end well; type the launch command again" if job.reason == squeue.NEVER else ""
         return f"{job.state.lower()}{waits}, job {job.number}" + (f" of the run {job.other}" if job.other else "") + never
     here = starts(run.attempts(stage))[-1:]
     owner = owner_of(run.path)
@@ -145,7 +144,7 @@ def _clock(seconds: float) -> str:
 
 
 def _held_back(log: Path, max_requeues: int) -> str | None:
-    """Why a stage was not begun again though there was something to do, as hpc/begin.sh and again.sh count; None: it was."""
+    """Why a stage was not begun again though there was something to do, as jobs/slurm/batch.py decides; None: it was."""
     counts, all_starts = read(log), starts(log)
     why = all_starts[-1].why if all_starts else None
     if counts.same >= SAME_PLACE and why in (None, "failed"):
@@ -163,13 +162,13 @@ class Around:
     """
 
     def __init__(self) -> None:
-        self.jobs: list[tuple[query.Queued, str]] | None = None
+        self.jobs: list[tuple[squeue.Queued, str]] | None = None
         self.unknown: str | None = None
         self.site = functools.cache(site.load)
         self.look = functools.cache(stages.look)
         if shutil.which("squeue") is not None and site.resolve("auto") != "local":
             try:
-                self.jobs = query.everything()
+                self.jobs = squeue.everything()
             except OSError as error:
                 self.unknown = console.describe(error)
 
@@ -185,7 +184,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     """
     settings = rundir.resolve(run)
     around = Around() if around is None else around
-    queued = None if around.jobs is None else query.queued_jobs(run, around.jobs)
+    queued = None if around.jobs is None else squeue.queued_jobs(run, around.jobs)
     shards = around.look(run.shards)
     last = metrics_file.last(run) or {}
     total = _total(shards, settings)

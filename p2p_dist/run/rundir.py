@@ -12,7 +12,7 @@ from typing import Any
 
 from p2p_dist.common import console, files, records
 from p2p_dist.common.records import COUNT, Maybe
-from p2p_dist.run import snapshot
+from p2p_dist.run import snapshot, starts
 from p2p_dist.run.lock import Owner
 from p2p_dist.settings import config, presets
 
@@ -201,7 +201,7 @@ class RunDir:
         return records.read(self.status, shape) if self.status.is_file() else None
 
     def has_trained(self) -> bool:
-        """Whether no further checkpoint will come: the training said that it ended, or no job of it is left (hpc/watch.sh)."""
+        """Whether no further checkpoint will come: the training said that it ended, or no job of it is left."""
         outcome = self.read_outcome()
         return (outcome is not None and outcome["outcome"] != "stopped") or (self.slurm / "evaluate" / "no-training").is_file()
 
@@ -222,7 +222,7 @@ class SupersededError(Exception):
 def check_still_ours() -> None:
     """Make sure, before something is written that a newer attempt reads, that there is none.
 
-    Under Slurm each start of a job notes itself in the file that $P2P_ATTEMPTS names (hpc/begin.sh); the last owns the run.
+    Under Slurm each start of a job notes itself in the record that $P2P_ATTEMPTS names; the last owns the run.
 
     Raises:
         SupersededError: another attempt has begun since.
@@ -230,10 +230,9 @@ def check_still_ours() -> None:
     path = os.environ.get("P2P_ATTEMPTS")
     if path is None:
         return
-    lines = [line.split() for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines()]
-    starts = [words[1] for words in lines if len(words) > 1 and words[0] == "start"]
-    if starts and starts[-1] != attempt():
-        raise SupersededError(f"attempt {attempt()} was superseded by {starts[-1]}: this process exits without writing")
+    owner = starts.read(Path(path)).owner
+    if owner is not None and owner != attempt():
+        raise SupersededError(f"attempt {attempt()} was superseded by {owner}: this process exits without writing")
 
 
 def default_name(wanted: config.Config) -> str:

@@ -1,24 +1,24 @@
-"""How often a stage was begun, how those starts ended, how far each came: counted from a file, never from memory.
-
-On one machine; on Slurm the shell does it (hpc/counts.sh), without this program, which there only tells how a run is.
+"""The record of a stage's starts: how often it was begun, how those starts ended, how far each came.
 
     launch NAME                                     a person began it: the counts begin anew
+    successor JOB                                   a job that goes on in place of one that Slurm does not requeue
     start ATTEMPT PROGRESS SECONDS NODES [beside]   PROGRESS is a number that grows: for training the newest checkpoint; beside:
                                                     an evaluation that waits for its training may begin as often as it has to
     end ATTEMPT PROGRESS SECONDS CODE WHY [SAVED]   WHY: done, stopped, failed, crash or killed; SAVED: when PROGRESS was so
 
-An attempt that was killed with all that watched it wrote no end: the next one writes it, at its own start.
+Counted from this file, never from memory: a job that is preempted, requeued from outside or lost with its node never reaches
+its last line. An attempt that was killed with all that watched it wrote no end: the next one writes it, at its own start.
+Lines of other kinds are passed over.
+
+The launcher, the stages and the batch shell of a job (jobs/slurm/batch.py) read the record with this module: only the standard
+library, and nothing newer than Python 3.6, which may be the only one on a compute node outside the container.
 """
 
-from __future__ import annotations
-
+import os
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-
-from p2p_dist.common import files
+from typing import Dict, Iterator, List, NamedTuple, Optional
 
 _NUMBER = re.compile("[0-9]{1,15}")
 
@@ -26,47 +26,54 @@ SAME_PLACE = 3
 """Starts from one place that the run itself ended, after which no further one is tried: it would burn node hours for days."""
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Since a person last began the stage.
+class Counts(NamedTuple):
+    """What a record says: since a person last began the stage, but for `seconds`.
 
-    starts: all of them. crashes: those that ended badly. same: how many that began where the last one did have ended by the
-    run's own doing. began: progress at the last start. open: the last attempt, where no end of it
-    was written.
+    starts: all of them, without those beside a training. crashes: those that ended badly. same: how many that began where the
+    last one did have ended by the run's own doing. began: progress at the last start. owner: the newest attempt, which the run
+    belongs to. open: the same, where no end of it was written. since: when it began. seconds: of node time, of all launches.
     """
 
     starts: int = 0
     crashes: int = 0
     same: int = 0
-    began: int = -1
-    open: str | None = None
+    began: int = 0
+    owner: Optional[str] = None
+    open: Optional[str] = None
+    since: int = 0
+    seconds: int = 0
 
 
 def read(log: Path) -> Counts:
-    """Count the lines of a file of attempts; one that is not there has none."""
-    starts = crashes = same = 0
-    began, place, beside, unfinished = -1, -1, False, None
+    """Count the lines of a record; one that is not there has none."""
+    starts = crashes = same = began = since = nodes = seconds = 0
+    place, beside = -1, False
+    owner: Optional[str] = None
+    unfinished: Optional[str] = None
     for words in _lines(log):
-        match words:
-            case ["launch", *_]:
-                starts = crashes = same = 0
-                began = place = -1
-            case ["start", attempt, progress, _, _, *rest]:
-                began, unfinished, beside = int(progress), attempt, rest[:1] == ["beside"]
-                if not beside:
-                    starts, same, place = starts + 1, same if began == place else 0, began
-            case ["end", attempt, _, _, code, why, *_]:
-                crashes += why == "crash"
-                if attempt == unfinished:
-                    # Not what Slurm or somebody else did to it: killed, or a signal before it listened.
-                    own = why in ("crash", "failed") or (why, code) == ("stopped", "75")
-                    same += own and not beside
-                    unfinished = None
-    return Counts(0, crashes, 0, began, unfinished) if beside else Counts(starts, crashes, same, began, unfinished)
+        if words[0] == "launch":
+            starts = crashes = same = 0
+            place = -1
+        elif words[0] == "start":
+            owner = unfinished = words[1]
+            began, since, nodes = int(words[2]), int(words[3]), int(words[4])
+            beside = words[5:6] == ["beside"]
+            if not beside:
+                starts, same, place = starts + 1, same if began == place else 0, began
+        elif words[0] == "end":
+            crashes += words[5] == "crash"
+            if words[1] == unfinished:
+                # What Slurm or somebody else ended (killed; a signal before it listened) says nothing of the run.
+                own = words[5] in ("crash", "failed") or (words[5] == "stopped" and words[4] == "75")
+                same += own and not beside
+                seconds += (int(words[3]) - since) * nodes
+                unfinished = None
+    if beside:
+        starts = same = 0
+    return Counts(starts, crashes, same, began, owner, unfinished, since, seconds)
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """One start of a stage. Times in seconds since 1970.
 
     ended, code, why: None where nobody wrote down its end. saved: when its progress was reached, 0 where that is not known.
@@ -75,9 +82,9 @@ class Start:
     name: str
     nodes: int
     begun: float
-    ended: float | None = None
-    code: str | None = None
-    why: str | None = None
+    ended: Optional[float] = None
+    code: Optional[str] = None
+    why: Optional[str] = None
     saved: float = 0.0
 
     def seconds(self, now: float) -> float:
@@ -91,35 +98,38 @@ class Start:
         return max(0.0, self.ended - max(self.begun, self.saved))
 
 
-def starts(log: Path, since_launch: bool = False) -> list[Start]:
-    """Every start in a file of attempts, oldest first; or those since a person last began the stage."""
-    found: dict[str, Start] = {}
+def starts(log: Path, since_launch: bool = False) -> List[Start]:
+    """Every start in a record, oldest first; or those since a person last began the stage."""
+    found: Dict[str, Start] = {}
     for words in _lines(log):
-        match words:
-            case ["launch", *_] if since_launch:
-                found = {}
-            case ["start", name, _, begun, nodes, *_]:
-                found[name] = Start(name, int(nodes), float(begun))
-            case ["end", name, _, ended, code, why, *rest] if name in found:
-                saved = float(rest[0]) if rest and _NUMBER.fullmatch(rest[0]) else 0.0
-                found[name] = replace(found[name], ended=float(ended), code=code, why=why, saved=saved)
+        if words[0] == "launch" and since_launch:
+            found = {}
+        elif words[0] == "start":
+            found[words[1]] = Start(words[1], int(words[4]), float(words[3]))
+        elif words[0] == "end" and words[1] in found:
+            saved = float(words[6]) if len(words) > 6 and _NUMBER.fullmatch(words[6]) else 0.0
+            ended = found[words[1]]._replace(ended=float(words[3]), code=words[4], why=words[5], saved=saved)
+            found[words[1]] = ended
     return list(found.values())
 
 
-def _lines(log: Path) -> Iterator[list[str]]:
+def has(log: Path, kind: str, name: str) -> bool:
+    """Whether a record has a line of this kind and name."""
+    return any(words[:2] == [kind, name] for words in _lines(log))
+
+
+def _lines(log: Path) -> Iterator[List[str]]:
     """The words of each line; lines that make no sense, such as one that a full disk cut short, are passed over."""
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
-        match words := line.split():
-            case ["launch", _, *_]:
-                yield words
-            case ["start", _, progress, seconds, nodes, *_] if all(map(_NUMBER.fullmatch, (progress, seconds, nodes))):
-                yield words
-            case ["end", _, _, seconds, _, _, *_] if _NUMBER.fullmatch(seconds):
-                yield words
+        words = line.split()
+        kind = words[0] if len(words) > 1 else ""
+        numbers = words[2:5] if kind == "start" and len(words) > 4 else words[3:4] if kind == "end" and len(words) > 5 else []
+        if kind in ("launch", "successor") or (numbers and all(map(_NUMBER.fullmatch, numbers))):
+            yield words
 
 
-def begin(log: Path, attempt: str, progress: int, by_hand: bool = False) -> str | None:
-    """Write down that an attempt starts, before it does anything.
+def begin(log: Path, attempt: str, progress: int, by_hand: bool = False) -> Optional[str]:
+    """Write down that an attempt starts on this machine, before it does anything.
 
     Args:
         by_hand: a person started it, so the counts begin anew.
@@ -129,10 +139,11 @@ def begin(log: Path, attempt: str, progress: int, by_hand: bool = False) -> str 
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     if by_hand:
-        _append(log, f"launch {attempt}")
-    if (before := read(log).open) is not None:
-        _append(log, f"end {before} {progress} {int(time.time())} - killed")
-    _append(log, f"start {attempt} {progress} {int(time.time())} 1")
+        append(log, f"launch {attempt}")
+    before = read(log).open
+    if before is not None:
+        append(log, f"end {before} {progress} {int(time.time())} - killed")
+    append(log, f"start {attempt} {progress} {int(time.time())} 1")
     same = read(log).same
     if same >= SAME_PLACE:
         return f"begun {same + 1} times from the same place (step {progress}) without progress"
@@ -140,11 +151,11 @@ def begin(log: Path, attempt: str, progress: int, by_hand: bool = False) -> str 
 
 
 def end(log: Path, attempt: str, progress: int, code: int, why: str) -> None:
-    """Write down how an attempt ended."""
-    _append(log, f"end {attempt} {progress} {int(time.time())} {code} {why}")
+    """Write down how an attempt ended on this machine."""
+    append(log, f"end {attempt} {progress} {int(time.time())} {code} {why}")
 
 
-def refuse_restart(log: Path, progress: int, most: int) -> str | None:
+def refuse_restart(log: Path, progress: int, most: int) -> Optional[str]:
     """Why a stage that has just crashed is not begun again: it crashed `most` times before, or came no further.
 
     Returns:
@@ -158,5 +169,19 @@ def refuse_restart(log: Path, progress: int, most: int) -> str | None:
     return None
 
 
-def _append(log: Path, line: str) -> None:
-    files.append(log, line + "\n")
+def append(log: Path, line: str, begin: str = "") -> None:
+    """Add one line to a record, in one piece; never behind a link.
+
+    Args:
+        begin: a line break, where what was written before may have been cut short.
+
+    Raises:
+        OSError: it can't be written, or only a part of it.
+    """
+    descriptor = os.open(str(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        data = f"{begin}{line}\n".encode()
+        if os.write(descriptor, data) != len(data):
+            raise OSError(28, "only a part of a line was written", str(log))
+    finally:
+        os.close(descriptor)

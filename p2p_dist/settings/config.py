@@ -355,6 +355,8 @@ class Resources(Where):
     """training processes on a node (default: the GPUs of the site's nodes, else 1)"""
     workers: int | None = None
     """preprocessing processes (default: one a core, and at least one a node)"""
+    preprocess_array: int | None = None
+    """on Slurm: preprocess in an array of so many jobs, which share the songs (default: one job)"""
     time: str = "24:00:00"
     """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training goes on in the next"""
     evaluate: Literal["after", "during", "never"] = "after"
@@ -370,7 +372,7 @@ class Resources(Where):
 
     def __post_init__(self) -> None:
         _positive(self, "nodes")
-        for name in ("processes_per_node", "workers", "evaluate_array"):
+        for name in ("processes_per_node", "workers", "preprocess_array", "evaluate_array"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"{name.replace('_', '-')} must be at least 1, not {value}")
         for name in ("max_requeues", "max_crash_restarts"):

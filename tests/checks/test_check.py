@@ -19,7 +19,7 @@ from p2p_dist.checks.scaling import scaling
 from p2p_dist.cli import check
 from p2p_dist.common import files
 from p2p_dist.jobs import site
-from p2p_dist.jobs.slurm import query, specs
+from p2p_dist.jobs.slurm import specs, squeue
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config, presets
@@ -224,9 +224,9 @@ def test_scaling_measures_every_size_twice_and_says_when_the_machine_is_busy(tmp
 
 def test_slurm_is_asked_seldom_while_jobs_wait():
     now = time.monotonic()
-    assert query.patience(["pending (Priority)"], now) < 1, "it may begin at once"
-    assert query.patience(["pending (Priority)"], now - 11) == 5
-    assert query.patience(["running"], now - 11) < 1 and query.patience(["pending", "running"], now - 11) == 1
+    assert squeue.patience(["pending (Priority)"], now) < 1, "it may begin at once"
+    assert squeue.patience(["pending (Priority)"], now - 11) == 5
+    assert squeue.patience(["running"], now - 11) < 1 and squeue.patience(["pending", "running"], now - 11) == 1
 
 
 def test_a_check_that_hangs_or_raises_is_a_finding():

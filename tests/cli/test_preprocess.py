@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -23,7 +25,7 @@ import pytest
 from p2p_dist.audio.layouts import Source
 from p2p_dist.cli import preprocess
 from p2p_dist.common import console, files
-from p2p_dist.data import index, worker
+from p2p_dist.data import index, shards, worker
 from p2p_dist.data.verify import verify
 from p2p_dist.settings.config import Data
 from tests.data.conftest import write_song
@@ -88,6 +90,104 @@ def test_killed_at_random_instants_it_gives_the_same_bytes(many: Path, undisturb
     assert not list(out.rglob(".tmp-*"))
 
 
+MEMBER = """
+import sys
+from pathlib import Path
+from p2p_dist.data import shards
+from p2p_dist.settings import presets
+root, out, member, workers = sys.argv[1:]
+if __name__ == "__main__":
+    took = []
+    left_out = shards.preprocess_all(
+        Path(root),
+        [(Path(out), presets.preset("tiny").data)],
+        int(workers),
+        lambda done, total, result: took.append(result.name),
+        member=int(member),
+    )
+    print(len(left_out), *sorted(took), sep=",")
+"""
+
+
+def members(songs: Path, out: Path, folder: Path, number: int, workers: int = 1) -> list[subprocess.Popen[str]]:
+    """So many jobs of an array, begun at once."""
+    (folder / "member.py").write_text(MEMBER)
+    command = [sys.executable, str(folder / "member.py"), str(songs), str(out)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return [
+        subprocess.Popen([*command, str(member), str(workers)], stdout=subprocess.PIPE, text=True, env=environment)
+        for member in range(number)
+    ]
+
+
+@pytest.mark.parametrize(("number", "workers"), [(1, 1), (3, 1), (2, 2)])
+def test_the_jobs_of_an_array_share_the_songs_and_one_of_them_merges(
+    many: Path, undisturbed: Path, tmp_path: Path, number: int, workers: int
+) -> None:
+    """Each song is made once, whoever makes it, and the bytes are those of one process."""
+    out = tmp_path / "out"
+    begun = members(many, out, tmp_path, number, workers)
+    said = [process.communicate(timeout=120)[0].strip().split(",") for process in begun]
+    assert [process.returncode for process in begun] == [0] * number
+    assert sorted(name for _, *names in said for name in names if name) == [f"Song {n}" for n in range(8)]
+    assert {count for count, *_ in said} == {"0"}
+    assert fingerprint(out) == fingerprint(undisturbed) and not list(out.rglob(".tmp-*"))
+    written = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    (late,) = members(many, out, tmp_path, 1)  # one that Slurm begins when the others have ended
+    assert late.communicate(timeout=120)[0].strip(",\n") == "0"
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == written
+
+
+def test_a_job_of_an_array_that_is_killed_costs_what_it_has_in_hand(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Row 27: a job of an array is killed while it makes a song.
+
+    Seen: its share of the songs is missing until somebody merges.
+    Now: another takes the song, whose lock the kernel has dropped, and the last one merges.
+    """
+    out = tmp_path / "out"
+    killed, *others = members(many, out, tmp_path, 2)
+    deadline = time.monotonic() + 60
+    while not list(out.glob("*.tar")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    killed.kill()
+    killed.communicate()
+    assert [process.communicate(timeout=120) and process.returncode for process in others] == [0]
+    assert fingerprint(out) == fingerprint(undisturbed) and not list(out.rglob(".tmp-*"))
+
+
+def test_songs_that_another_has_in_hand_are_left_to_it(many: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """While one works on a song, another makes the rest, does not merge, and does not wait."""
+    out = tmp_path / "out"
+    shutil.copytree(undisturbed, out)
+    (out / "manifest.json").unlink()
+    (record,) = (out / "parts").glob("train-00002-*.json")
+    song = json.loads(record.read_text())["song"]
+    record.unlink()
+    hold = "import fcntl, sys, time; held = [open(name, 'a') for name in sys.argv[1:]]\n"
+    hold += "fcntl.flock(held[0], fcntl.LOCK_SH); fcntl.flock(held[1], fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
+    held = [str(out / "parts" / ".lock"), str(out / "parts" / f".tmp-song-{record.stem}")]
+    with subprocess.Popen([sys.executable, "-c", hold, *held], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline()
+        (other,) = members(many, out, tmp_path, 1)
+        assert other.communicate(timeout=120)[0].strip(",\n") == "0"
+        assert not (out / "manifest.json").exists() and not record.exists()
+        holder.kill()
+    (other,) = members(many, out, tmp_path, 1)
+    assert other.communicate(timeout=120)[0].strip() == f"0,{song}"
+    assert fingerprint(out) == fingerprint(undisturbed)
+
+
+def test_on_a_file_system_without_locks_an_array_says_how_to_do_without(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="leave out --preprocess-array"):
+        shards.preprocess_all(many, [(tmp_path / "out", Data())], 1, member=0)
+
+
 def of_session(session: int) -> list[int]:
     """The processes of a session that are alive."""
     found = []
@@ -140,15 +240,12 @@ def test_a_ctrl_c_is_no_traceback(many: Path, tmp_path: Path, who: str) -> None:
         time.sleep(0.002)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    if who == "the command":
-        assert process.returncode == console.INTERRUPTED and said == "", said
-    else:
-        told, again = said.splitlines()
-        assert process.returncode == console.STOPPED and told.startswith("stopped in order"), said
-        done = subprocess.run(shlex.split(again), capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0 and f"\ndataset: {tmp_path / 'out'}" in done.stdout, done
-        done = subprocess.run(shlex.split(again), capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0 and f"done already: dataset: {tmp_path / 'out'}" in done.stdout, done
+    told, again = said.splitlines()
+    assert process.returncode == console.STOPPED and told.startswith("stopped in order"), said
+    done = subprocess.run(shlex.split(again), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and f"\ndataset: {tmp_path / 'out'}" in done.stdout, done
+    done = subprocess.run(shlex.split(again), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and f"done already: dataset: {tmp_path / 'out'}" in done.stdout, done
 
 
 def test_parts_and_a_merge_give_the_same_bytes(many: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -453,43 +550,6 @@ def test_verify_is_a_command(many: Path, undisturbed: Path, tmp_path: Path, capf
     assert fingerprint(out) == fingerprint(undisturbed)
 
 
-SBATCH = """#!/bin/sh
-echo "$@" >> "$CALLS"
-for file; do :; done
-cat "$file" >> "$CALLS"
-echo "Submitted batch job $(wc -l < "$CALLS")"
-"""
-
-
-def test_a_job_array_makes_the_parts_and_a_job_after_it_merges(
-    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    calls = tmp_path / "calls"
-    for name in ("sbatch", "srun"):
-        (tmp_path / "bin").mkdir(exist_ok=True)
-        (tmp_path / "bin" / name).write_text(SBATCH)
-        (tmp_path / "bin" / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("CALLS", str(calls))
-    out = tmp_path / "out"
-    slurm = ["--cluster", "slurm", "--array", "3", "--account", "project_1", "--partition=small", "--time", "0:30:00"]
-    ran: list[list[str]] = []
-    monkeypatch.setattr(preprocess.os, "execv", lambda _, command: ran.append(command))
-    assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), *slurm]) == 0
-    text = calls.read_text()
-    for line in ("--array=0-2%3", "--account=project_1", "--partition=small", "--dependency=afterany:", "export PYTHONPATH="):
-        assert line in text
-    assert "queued: 3 parts" in capsys.readouterr().out
-    assert preprocess._here([*TINY, *slurm, "--task", "bass"]) == [*TINY, "--task", "bass"]
-    import pickle
-
-    for path in sorted((out / "slurm").glob("*submitted.pkl")):
-        pickle.loads(path.read_bytes()).result()  # noqa: S301 written by this very test
-    assert sorted(command[-1] for command in ran if "--part" in command) == ["0/3", "1/3", "2/3"]
-    assert len(ran) == 4 and all(command[1:3] == ["-m", "p2p_dist.cli.preprocess"] for command in ran)
-    assert Data().task == "drums"
-
-
 def test_without_slurm_or_where_it_refuses_queueing_is_one_line(
     songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -497,16 +557,15 @@ def test_without_slurm_or_where_it_refuses_queueing_is_one_line(
     programs = tmp_path / "programs"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))
-    out = tmp_path / "out"
-    queued = ("--out", out, "--cluster", "slurm")
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "work" / "runs"))
+    out = tmp_path / "work"
+    queued = ("--cluster", "slurm")
     done = run(*TINY, "--data", songs, *queued)
-    assert done.returncode == 1 and "login node" in done.stderr and "sbatch" in done.stderr, done.stderr
+    assert done.returncode == 1 and "login node" in done.stderr and "squeue" in done.stderr, done.stderr
     assert len(done.stderr.splitlines()) == 1 and not out.exists()
-    for name in ("srun", "sbatch"):
-        (programs / name).write_text("#!/bin/sh\necho 'sbatch: error: invalid account' >&2\nexit 1\n")
-        (programs / name).chmod(0o755)
     done = run(*TINY, "--data", tmp_path / "nothing", *queued)
     assert done.returncode == 2 and f"no folder {tmp_path / 'nothing'}" in done.stderr and not out.exists(), done.stderr
-    done = run(*TINY, "--data", songs, *queued)
-    assert done.returncode == 1 and "did not take the 8 parts (" in done.stderr and "invalid account" in done.stderr
-    assert "--account" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    done = run(*TINY, "--data", songs, *queued, "--out", out)
+    assert done.returncode == 2 and f"shards lie in {out / 'shards'}" in done.stderr and not out.exists(), done.stderr
+    done = run(*TINY, "--data", songs, "--dry-run")
+    assert done.returncode == 2 and "--cluster slurm" in done.stderr

@@ -15,7 +15,7 @@ import yaml
 from p2p_dist.cli import submit
 from p2p_dist.common import console
 from p2p_dist.jobs import begin_run, dry_run, estimate, packages, site
-from p2p_dist.jobs.slurm import query, specs
+from p2p_dist.jobs.slurm import specs, squeue
 from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets
 
@@ -81,7 +81,7 @@ def test_the_launcher_imports_neither_torch_nor_the_data_libraries(place):
     code = "import atexit, sys; atexit.register(lambda: print('MODULES', *sorted(sys.modules)))"
     done = launch("--dry-run", code=code)
     loaded = set(done.stdout.rsplit("MODULES", 1)[1].split())
-    assert "submitit" in loaded and "p2p_dist.cli.submit" in loaded
+    assert "p2p_dist.cli.submit" in loaded
     assert not loaded & {
         "torch",
         "webdataset",
@@ -200,7 +200,8 @@ def test_what_jobs_import_is_looked_for_in_their_environment(tmp_path, monkeypat
         file = tmp_path / f"{len(needed)}{len(text)}.sh"
         file.write_text(text)
         monkeypatch.setattr(packages, "PACKAGES", needed)
-        packages.check_packages_of_jobs(config.Config(), dataclasses.replace(site.load("slurm"), environment=str(file)))
+        place = dataclasses.replace(site.load("slurm"), environment=str(file))
+        packages.check_packages_anywhere(config.Resources(), place, "slurm")
 
     (tmp_path / "only_there.py").touch()
     check(f"export PYTHONPATH='{tmp_path}'\n", "yaml", "only_there")
@@ -543,11 +544,11 @@ def test_queued_jobs_are_known_by_their_comment(tmp_path, monkeypatch):
     (tmp_path / "squeue").write_text("#!/bin/sh\ncat <<X\n" + "\n".join(lines) + "\nX\n")
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found = query.queued_jobs(rundir.RunDir(link))
+    found = squeue.queued_jobs(rundir.RunDir(link))
     assert {stage: job.number for stage, job in found.items()} == {"train": "12", "evaluate": "9"}
     (tmp_path / "squeue").write_text("#!/bin/sh\necho no contact >&2\nexit 1\n")
     with pytest.raises(OSError, match="no contact"):
-        query.queued_jobs(rundir.RunDir(link))
+        squeue.queued_jobs(rundir.RunDir(link))
 
 
 def test_the_example_song_is_trained_and_tested_on_its_own_sound(place, monkeypatch):

@@ -2,21 +2,19 @@
 
 import dataclasses
 import os
-import subprocess
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from p2p_dist.common import files
 from p2p_dist.data import index
 from p2p_dist.evaluate import claims
+from p2p_dist.jobs.slurm import batch
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
 
-CHECKOUT = Path(__file__).resolve().parents[2]
 TINY = presets.preset("tiny")
 SETTINGS = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, steps=40))  # 8 steps an epoch
 
@@ -106,6 +104,6 @@ def test_only_what_this_job_left_is_free_again(run, monkeypatch):
         monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
         assert claims.claim(run, rundir.step_name(step)) and not claims.claim(run, rundir.step_name(step))
     files.write_text(log, "launch 70\nstart 70.0 0 1 1\nend 70.0 0 2 - killed 0\nstart 70.1 0 3 1\n")
-    command = ["bash", str(CHECKOUT / "hpc" / "claims.sh"), str(folder)]
-    subprocess.run(command, env={**os.environ, "P2P_ATTEMPTS": str(log)}, check=True)
+    monkeypatch.setenv("P2P_ATTEMPTS", str(log))
+    batch.free_claims(folder)
     assert [path.name for path in folder.iterdir()] == [rundir.step_name(24)]

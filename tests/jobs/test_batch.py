@@ -2,18 +2,17 @@
 write down their call here; a real Slurm answers them in tests/slurm."""
 
 import os
-import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings, strategies
 
 from p2p_dist.jobs import site
 from p2p_dist.jobs.slurm import specs
-from p2p_dist.run import rundir, starts
+from p2p_dist.run import rundir, snapshot
 from p2p_dist.settings import config
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -34,7 +33,7 @@ esac
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    """The first and last lines of a batch script: begin.sh and requeue.sh.
+    """The first and last lines of a batch script: note_start.sh and decide_next.sh.
 
     A real Slurm requeues in tests/slurm.
     """
@@ -52,6 +51,8 @@ def job(tmp_path, monkeypatch):
     for name, text in commands.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
+    (tmp_path / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("P2P_JOB", "7")
@@ -75,12 +76,12 @@ def job(tmp_path, monkeypatch):
 
         def begin(self, restart=0):
             monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
-            command = ["bash", CHECKOUT / "hpc" / "begin.sh", self.name, run.path]
+            command = ["bash", CHECKOUT / "hpc" / "note_start.sh", self.name, run.path]
             return subprocess.run(command, capture_output=True, text=True)
 
         def end(self, code):
             (slurm / "called").unlink(missing_ok=True)
-            command = ["bash", CHECKOUT / "hpc" / "requeue.sh", self.name, run.path, str(code)]
+            command = ["bash", CHECKOUT / "hpc" / "decide_next.sh", self.name, run.path, str(code)]
             done = subprocess.run(command, capture_output=True, text=True)
             assert done.returncode != 127, done
             done.requeued = (slurm / "called").is_file() and "requeue" in (slurm / "called").read_text()
@@ -279,35 +280,14 @@ def test_a_step_whose_starter_was_killed_is_waited_for(code, job, tmp_path):
     assert (done.returncode, done.requeued, job.lines("end", 5)) == (0, False, ["done"]), done
 
 
-def test_the_shell_and_the_program_count_the_same(job, tmp_path):
-    """hpc/counts.sh and run/starts.py, on records of any kind. If it failed: status says that a run is stuck which goes on."""
-    job.log.parent.mkdir(parents=True)
-    names = strategies.sampled_from(["7.0", "7.1", "7.10", "8.0-a1", "8.0-b2"])
-    places, why = strategies.integers(0, 2), strategies.sampled_from(["done", "stopped", "failed", "crash", "killed"])
-    lines = strategies.one_of(
-        strategies.builds("launch {}".format, names),
-        strategies.builds("successor {}".format, names),
-        strategies.builds("start {} {} 100 1{}".format, names, places, strategies.sampled_from(["", "", " beside"])),
-        strategies.builds("end {} {} 200 {} {} 0".format, names, places, strategies.sampled_from([75, 140]), why),
-    )
-
-    def both(record):
-        job.log.write_text("".join(f"{line}\n" for line in record))
-        shown = subprocess.run(["bash", CHECKOUT / "hpc" / "counts.sh"], capture_output=True, text=True, check=True).stdout
-        _, restarts, same, crashes, _, _, unfinished, _ = shown.split()
-        ours = starts.read(job.log)
-        theirs = (int(restarts) + 1, int(same), int(crashes), None if unfinished == "-" else unfinished)
-        assert (ours.starts, ours.same, ours.crashes, ours.open) == theirs, record
-
-    both(
-        [
-            *("launch 7", "start 7.0 0 100 1 beside", "end 7.0 0 200 75 stopped 0"),
-            *("start 7.1 0 300 1", "end 7.1 0 400 - killed 0", "start 7.2 0 500 1", "end 7.2 0 600 - killed 0"),
-            "start 7.3 0 700 1",
-        ]
-    )
-    bounded = settings(max_examples=60, deadline=None, database=None)
-    bounded(given(strategies.lists(lines, max_size=8))(both))()
+def test_a_python_of_this_node_keeps_the_record(job, monkeypatch, tmp_path):
+    """The system's, or the job's own where it is not inside a container. Without one it is said what to load."""
+    (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n")  # older than 3.6
+    monkeypatch.setenv("P2P_PYTHON", sys.executable)
+    assert job.begin().returncode == 0 and job.lines("start", 1) == ["7.0"]
+    monkeypatch.setenv("P2P_CONTAINER", "image.sif")
+    done = job.begin(1)
+    assert done.returncode == 2 and "module load" in done.stderr and job.lines("start", 1) == ["7.0"]
 
 
 def test_restarts_are_bounded(job, monkeypatch):
@@ -366,6 +346,7 @@ def test_a_cancelled_run_is_not_begun_again(job, monkeypatch):
 def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeypatch):
     """If it failed: a training of days, or one that waits in the queue, loses the evaluation beside it, and the page."""
     job.stage("evaluate")
+    job.run.path.mkdir()
     monkeypatch.setenv("P2P_EVALUATE", "during")
     monkeypatch.setenv("P2P_MAX_REQUEUES", "2")
     link = job.run.path.with_name("by another name")
@@ -401,7 +382,7 @@ def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
     """Its last part has the array's own number. If it failed: all parts are begun again, those that are done as well; or, as
     all are listed, none."""
     code = job.run.code / "hpc"
-    shutil.copytree(CHECKOUT / "hpc", code)
+    snapshot.take(job.run.code)
     (tmp_path / "srun").write_text(f'#!/bin/sh\necho "$P2P_JOB $P2P_ATTEMPTS" > "{tmp_path}/slurm/srun"\nexit 75\n')
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")
@@ -416,7 +397,7 @@ def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
 
 def test_nothing_is_started_in_a_cancelled_run(job, monkeypatch, tmp_path):
     code = job.run.code / "hpc"
-    shutil.copytree(CHECKOUT / "hpc", code)
+    snapshot.take(job.run.code)
     (tmp_path / "srun").write_text(f'#!/bin/sh\ntouch "{tmp_path}/slurm/srun"\n')
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")
@@ -429,13 +410,11 @@ def test_nothing_is_started_in_a_cancelled_run(job, monkeypatch, tmp_path):
 def test_no_request_to_stop_ends_the_batch_shell(job, monkeypatch, tmp_path):
     """`scancel --full` reaches it and all that it calls: here whenever it asks Slurm or counts, before its step and after. It
     dies of the TERM of its own requeue alone. If it failed: a training that has saved, and that nobody queues again."""
-    shutil.copytree(CHECKOUT / "hpc", job.run.code / "hpc")
-    squeue, awk = tmp_path / "squeue", tmp_path / "awk"
-    awk.write_text(f'#!/bin/sh\nexec {shutil.which("awk")} "$@"\n')
+    snapshot.take(job.run.code)
+    squeue, python = tmp_path / "squeue", tmp_path / "python3"
     (tmp_path / "srun").write_text("#!/bin/sh\n")
-    for path in (awk, tmp_path / "srun"):
-        path.chmod(0o755)
-    for path in (squeue, awk):
+    (tmp_path / "srun").chmod(0o755)
+    for path in (squeue, python):
         path.write_text(path.read_text().replace("\n", "\nfor name in USR1 USR2 TERM; do kill -$name 0; done\n", 1))
     (tmp_path / "sleep").write_text('#!/bin/sh\n[ "$1" != 120 ] || kill -TERM $PPID\n')
     monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")

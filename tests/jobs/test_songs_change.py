@@ -13,7 +13,8 @@ from p2p_dist.data import dataset as datasets
 from p2p_dist.data import shards
 from p2p_dist.data.index import Index
 from p2p_dist.jobs import begin_run, fits, site, stages
-from p2p_dist.jobs.slurm import queueing, specs
+from p2p_dist.jobs.slurm import launch as launching
+from p2p_dist.jobs.slurm import specs, squeue
 from p2p_dist.run import rundir
 from p2p_dist.settings import presets
 from p2p_dist.train import checkpoint
@@ -83,7 +84,7 @@ def test_songs_to_test_on_that_come_later_lose_no_training(trained, older):
     assert (run.path / f"evaluations-{before.name}" / "x").is_dir() and not run.evaluations.exists(), "kept aside"
     assert stages.is_done("train", run) is not None, "while the new shards are still to be made"
     assert stages.is_done("preprocess", run) is None and stages.is_done("evaluate", run) is None
-    planned = {step.job.stage: step.done for step in queueing.plan(run, settings, site.load("slurm"), {})}
+    planned = {step.job.stage: step.done for step in launching.plan(run, settings, site.load("slurm"), {})}
     assert planned["train"] and not any(planned[stage] for stage in ("preprocess", "evaluate", "page"))
     make(root, run, settings)
     assert windows_digest(Index(run.shards, "train")) == first, "so training would go on from its checkpoint"
@@ -120,10 +121,10 @@ def test_a_song_that_training_uses_stays(trained):
 
 def test_queued_jobs_find_the_shards_that_they_were_queued_for(trained):
     _, run = trained
-    job = queueing.query.Queued("7", "RUNNING", "None", None)
-    queueing.check_not_queued(run, run.read_dataset(), {"evaluate": job})
+    job = squeue.Queued("7", "RUNNING", "None", None)
+    launching.check_not_queued(run, run.read_dataset(), {"evaluate": job})
     with pytest.raises(ValueError, match=r"the songs changed, and jobs.*evaluate: job 7.*cancel.py a.*nothing was queued"):
-        queueing.check_not_queued(run, "other", {"evaluate": job})
+        launching.check_not_queued(run, "other", {"evaluate": job})
 
 
 def test_without_an_evaluation_no_job_is_for_it(trained):

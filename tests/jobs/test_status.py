@@ -14,7 +14,7 @@ import pytest
 from p2p_dist.cli import status as status_command
 from p2p_dist.common import files
 from p2p_dist.jobs import stages, status
-from p2p_dist.jobs.slurm import query, specs
+from p2p_dist.jobs.slurm import specs, squeue
 from p2p_dist.run import checkpoints, metrics_file, rundir, starts
 from p2p_dist.settings import config, presets
 
@@ -74,12 +74,12 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     os.utime(run.checkpoints / rundir.step_name(40), (31800, 31800))
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
     monkeypatch.setattr(status.site, "resolve", lambda name: "slurm")
-    monkeypatch.setattr(status.query, "everything", list)
+    monkeypatch.setattr(status.squeue, "everything", list)
     found = status.gather(run)
     assert found["gpu_hours"]["used"] == pytest.approx(12 + 2 * 4 * 1.0) and found["gpu_hours"]["estimated"] == 2
     assert found["gpu_hours"]["lost"] == pytest.approx(4 + 2 * 4 * 0.5)
-    running = [(query.Queued("7", "RUNNING", "None"), specs.comment("train", run))]
-    monkeypatch.setattr(status.query, "everything", lambda: running)
+    running = [(squeue.Queued("7", "RUNNING", "None"), specs.comment("train", run))]
+    monkeypatch.setattr(status.squeue, "everything", lambda: running)
     assert status.gather(run)["gpu_hours"]["used"] > 1000, "one that runs counts until now"
 
 
@@ -138,7 +138,7 @@ def test_why_it_stopped_is_said(run):
     run.outcome.unlink()
     files.write_text(log, "launch 9\nstart 9.0 40 30000 2\n")
     assert status.state("train", run, {}, resources) == "killed or cancelled (attempt 9.0)"
-    running = {"train": query.Queued("9", "RUNNING", "None")}
+    running = {"train": squeue.Queued("9", "RUNNING", "None")}
     assert status.state("train", run, running, resources) == "running, job 9"
     files.write_text(log, "launch 9\nstart 9.0 40 30000 2\nend 9.0 40 30000 1 failed 9\n")
     assert status.state("train", run, {}, resources) == f"failed (exit code 1), see {log.parent}"
@@ -294,7 +294,7 @@ def test_many_runs_ask_slurm_once_and_look_at_their_shards_once(run, monkeypatch
     asked = []
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
     monkeypatch.setattr(status.site, "resolve", lambda name: asked.append("sinfo") or "slurm")
-    monkeypatch.setattr(status.query, "everything", lambda: asked.append("squeue") or [])
+    monkeypatch.setattr(status.squeue, "everything", lambda: asked.append("squeue") or [])
     nothing = stages.Shards({"splits": {}, "left_out": []}, False)
     monkeypatch.setattr(stages, "look", lambda shards: asked.append("shards") or nothing)
     monkeypatch.setattr(presets.yaml_file, "read", lambda path, read=presets.yaml_file.read: asked.append(path) or read(path))

@@ -33,7 +33,7 @@ def lab(tmp_path_factory):
         patch.setenv("P2P_RUNS", str(tmp_path_factory.mktemp("slurm") / "my place" / "runs"))
         # Equal sums need equal threads, and a node of the cluster claims more cores than there are.
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("P2P_WATCH_EVERY", "2")  # seconds, for hpc/watch.sh
+        patch.setenv("P2P_WATCH_EVERY", "2")  # seconds, for hpc/watch_training.sh
         for name in ("MUSDB_PATH", "PYTHONPATH"):
             patch.delenv(name, raising=False)
         patch.setenv("SLURM_CONF", "")  # put back at the end

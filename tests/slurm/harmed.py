@@ -12,7 +12,7 @@ from lab import wait_until
 
 from p2p_dist.common import files
 from p2p_dist.jobs import site
-from p2p_dist.jobs.slurm import query, queueing
+from p2p_dist.jobs.slurm import launch, squeue
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.settings import config
 
@@ -93,8 +93,8 @@ class Training:
             patch.setattr(sys, "executable", str(self.python))
             if (folder := self.python.parent / "bin").is_dir() and hasattr(self, "begun"):
                 patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-            queueing.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
-        found = query.queued_jobs(self.run)
+            launch.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
+        found = squeue.queued_jobs(self.run)
         self.jobs |= {stage: job.number for stage, job in found.items()}
         return found
 

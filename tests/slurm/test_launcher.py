@@ -13,7 +13,7 @@ from lab import ACCOUNT, lay_out_shards, wait_until
 
 from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import begin_run, site
-from p2p_dist.jobs.slurm import query, specs, submission
+from p2p_dist.jobs.slurm import commands, sbatch, specs
 from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets
 
@@ -33,7 +33,7 @@ def songs(tmp_path_factory):
 
 def queued(name):
     """The jobs of a run that Slurm has, as [stage, ...]: one twice is a job too many."""
-    comments = query.ask("squeue", "--me", "--noheader", "--format=%k").stdout.splitlines()
+    comments = commands.ask("squeue", "--me", "--noheader", "--format=%k").stdout.splitlines()
     return sorted(line.split()[1] for line in comments if line.endswith(f"/{name}"))
 
 
@@ -95,7 +95,7 @@ def test_cancel_of_an_array(lab, launch, songs):
 
 def states(number):
     """Of each part of an array that Slurm has."""
-    return query.ask("squeue", "--me", "--array", "--noheader", f"--job={number}", "--format=%T").stdout.split()
+    return commands.ask("squeue", "--me", "--array", "--noheader", f"--job={number}", "--format=%T").stdout.split()
 
 
 def test_killed_between_queueing_and_noting_it(lab, songs, launch, tmp_path, monkeypatch):
@@ -212,10 +212,10 @@ def test_requests_for_lumi(change, accepted, lab, tmp_path):
     if accepted:
         assert "--exclusive" in train.script() and "P2P_CPU_MASKS=0xfe000000000000,0xfe" in train.script()
         for job in jobs:
-            submission.check(job)
+            sbatch.check(job)
     else:
         with pytest.raises(ValueError, match="Slurm refuses the train job"):
-            submission.check(train)
+            sbatch.check(train)
 
 
 def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):

@@ -14,7 +14,7 @@ import undisturbed
 from harmed import HOLD
 
 from p2p_dist.cli import cancel
-from p2p_dist.jobs.slurm import query
+from p2p_dist.jobs.slurm import squeue
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint
 
@@ -368,7 +368,7 @@ def test_cancelled_by_hand_it_does_not_come_back(lab, start):
     assert (run.run.slurm / "evaluate" / "no-training").is_file()
     time.sleep(3)
     assert lab.job(run.train)["JobState"] == "CANCELLED" and len(run.attempts("start")) == 1
-    assert "train" not in query.queued_jobs(run.run)
+    assert "train" not in squeue.queued_jobs(run.run)
     run.until_end("COMPLETED", "page")
     for name in ("evaluated", "paged"):
         (run.run.path / name).unlink()

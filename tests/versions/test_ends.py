@@ -21,9 +21,6 @@ PROJECT = WHOLE["project"]
 END = os.environ.get("P2P_VERSIONS")
 """Which of the two environments this is: oldest, newest, or neither."""
 
-UNCERTAIN = {"submitit": ("1.5.2", "1.5.4")}
-"""The ends of those whose bound is not the version itself: names of submitit are used that a next minor version may change."""
-
 
 def requirements(*but: str) -> list[Requirement]:
     """All that is asked for, without the package itself and these extras."""
@@ -34,8 +31,6 @@ def requirements(*but: str) -> list[Requirement]:
 
 def ends(requirement: Requirement) -> tuple[str, str]:
     """The oldest and the newest version that it allows, which it names both."""
-    if requirement.name in UNCERTAIN:
-        return UNCERTAIN[requirement.name]
     bounds = {bound.operator: bound.version for bound in requirement.specifier}
     if "==" in bounds:  # a tool of ours alone, which runs with the locked version
         bounds = {">=": bounds["=="], "<=": bounds["=="]}

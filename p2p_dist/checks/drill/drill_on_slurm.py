@@ -10,7 +10,7 @@ from p2p_dist.checks.drill import drill
 from p2p_dist.common import console
 from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import begin_run, site, stages, status
-from p2p_dist.jobs.slurm import query, queueing, specs
+from p2p_dist.jobs.slurm import commands, launch, specs, squeue
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config
@@ -60,7 +60,7 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
     for stage in ("preprocess", "train"):
         job = _queue(stage, undisturbed, settings, place)
         console.say(f"undisturbed: {stage} is job {job}")
-        while stage in query.queued_jobs(undisturbed):
+        while stage in squeue.queued_jobs(undisturbed):
             _wait(end, 1.0)
         if stages.is_done(stage, undisturbed) is None:
             raise OSError(f"{stage} failed without being disturbed: see {undisturbed.slurm / stage}")
@@ -75,7 +75,7 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
         for one in left:
             if not one.done and drill.saved(one.run) >= settings.train.steps // 4:
                 one.saved, one.done = drill.saved(one.run), True
-                query.ask(*(word.replace("JOB", one.job) for word in one.command))
+                commands.ask(*(word.replace("JOB", one.job) for word in one.command))
                 console.say(f"stopped by {one.name}: step {one.saved} was saved")
         _wait(end, 0.2)
     rows = [("stopped by", "starts", "saved before", "came back")]
@@ -91,12 +91,12 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
 
 def _queue(stage: str, run: RunDir, settings: config.Config, place: site.Site) -> str:
     (job,) = specs.jobs(run, settings, place, (stage,))
-    return queueing.queue_check(job, place)
+    return launch.queue_check(job, place)
 
 
 def _is_over(one: Stopped, settings: config.Config, place: site.Site) -> bool:
     """Whether it came to its end. What Slurm has requeued is let go, what is no longer queued is launched again."""
-    queued = query.queued_jobs(one.run).get("train")
+    queued = squeue.queued_jobs(one.run).get("train")
     if queued is None:
         if stages.is_done("train", one.run) is not None:
             return True
@@ -105,7 +105,7 @@ def _is_over(one: Stopped, settings: config.Config, place: site.Site) -> bool:
         if one.let_go == 0.0:
             one.let_go = time.monotonic() + BACK_AT_ONCE
         elif time.monotonic() > one.let_go:
-            query.ask("scontrol", "update", f"jobid={queued.number}", "StartTime=now")
+            commands.ask("scontrol", "update", f"jobid={queued.number}", "StartTime=now")
     return False
 
 

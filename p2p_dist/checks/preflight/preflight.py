@@ -16,7 +16,7 @@ from p2p_dist.checks.folder import check_folder
 from p2p_dist.checks.report import FAILED, NONE, OK, Finding, report
 from p2p_dist.common import console, files, records
 from p2p_dist.jobs import begin_run, child, packages, site
-from p2p_dist.jobs.slurm import query, queueing, specs
+from p2p_dist.jobs.slurm import commands, launch, specs, squeue
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
@@ -77,17 +77,17 @@ def _on_slurm(run: RunDir, settings: Config, place: site.Site) -> list[Finding]:
     resources = settings.resources
     (job,) = specs.jobs(run, settings, place, ("preflight",))
     size = resources.nodes * place.processes_per_node(resources)
-    number = queueing.queue_check(job, place)
-    about = query.ask("scontrol", "--oneliner", "show", "job", number).stdout
+    number = launch.queue_check(job, place)
+    about = commands.ask("scontrol", "--oneliner", "show", "job", number).stdout
     asked, before, begun = False, "", time.monotonic()
-    while number in (states := query.job_states()):
+    while number in (states := squeue.job_states()):
         if states[number] != before:
             before = states[number]
             console.say(f"preflight: {before}, job {number}")
         if not asked and len(list(run.results.glob("listening-*"))) == size:
             asked = True
-            query.ask("scancel", "--signal=USR2", number)
-        time.sleep(query.patience([before], begun))
+            commands.ask("scancel", "--signal=USR2", number)
+        time.sleep(squeue.patience([before], begun))
     logs = [*run.slurm.glob("preflight/*_log.out"), *run.slurm.glob("preflight/*.out")]
     found = merge(run, size, "\n".join(path.read_text(errors="replace") for path in sorted(set(logs))))
     image = place.image(resources)
@@ -137,6 +137,6 @@ def _not_started(missing: int, size: int, log: str, run: RunDir) -> Finding:
     fatal = [line for line in log.splitlines() if line.startswith(("FATAL", "ERROR"))]
     if any(word in line for line in fatal for word in IMAGE_WORDS):
         return Finding("image", FAILED, f"{who}{fatal[0]}", "the image is incomplete: copy or build it again")
-    told = [line for line in log.splitlines() if line.strip() and not line.startswith("preflight ")]  # hpc/requeue.sh's
+    told = [line for line in log.splitlines() if line.strip() and not line.startswith("preflight ")]  # hpc/decide_next.sh's
     last = fatal or told or ["nothing in their logs"]
     return Finding("start", FAILED, f"{who}{last[-1]}", f"its logs: {run.slurm if run.slurm.is_dir() else run.logs}")

@@ -18,7 +18,7 @@ from p2p_dist.common import console, files, linux, records
 from p2p_dist.common.records import COUNT, Maybe
 from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import begin_run, child, example_song, fits, packages, site
-from p2p_dist.jobs.slurm import query, queueing, specs
+from p2p_dist.jobs.slurm import launch, specs, squeue
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
@@ -139,14 +139,12 @@ def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
     before = None
     for run, stage in ((runs[0], "preprocess"), *((run, "scaling") for run in runs)):
         (job,) = specs.jobs(run, rundir.resolve(run), place, (stage,))
-        numbers[f"{stage}, {run.path.name}"] = number = queueing.queue_check(
-            job, place, f"afterok:{before}" if before else None
-        )
+        numbers[f"{stage}, {run.path.name}"] = number = launch.queue_check(job, place, f"afterok:{before}" if before else None)
         before = before or number
     shown: dict[str, str] = {}
     waiting = list(runs)
     begun = time.monotonic()
-    while any(number in (states := query.job_states()) for number in numbers.values()):
+    while any(number in (states := squeue.job_states()) for number in numbers.values()):
         for name, number in numbers.items():
             if number in states and shown.get(name) != states[number]:
                 shown[name] = states[number]
@@ -154,7 +152,7 @@ def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
         for run in [run for run in waiting if (run.path / "scaling.json").is_file()]:
             waiting.remove(run)
             _say_measured(run)
-        time.sleep(query.patience([states[number] for number in numbers.values() if number in states], begun))
+        time.sleep(squeue.patience([states[number] for number in numbers.values() if number in states], begun))
 
 
 def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:

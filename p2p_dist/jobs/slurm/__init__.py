@@ -1,1 +1,1 @@
-"""Slurm from the submit host: job specifications, queries, submission, launch. No job calls this."""
+"""Slurm from the submit host: what jobs ask for (specs), sbatch, squeue, whole launches. No job calls this."""

@@ -6,9 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Collection
 
 CHANGES_ANSWERS = re.compile(
     r"(SQUEUE|SCANCEL|SCONTROL|SACCT|SACCTMGR|SINFO|SSTAT|SPRIO|SSHARE)_.*"
@@ -23,13 +21,47 @@ OF_THE_PERSON = ("ACCOUNT", "CLUSTERS", "CONSTRAINT", "LICENSES", "NETWORK", "PA
 change what a script means: sbatch prefers its variables to the script."""
 
 
+OF_A_JOB = frozenset(
+    {
+        *(f"P2P_{name}" for name in ("CONTAINER", "OVERLAY", "BINDS", "CPU_MASKS", "ENVIRONMENT", "MAX_SECONDS", "EVALUATE")),
+        *(f"P2P_{name}" for name in ("CLAIMS", "ATTEMPT", "ATTEMPTS", "JOB", "BEGUN", "SUCCESSOR_OF", "OUT_OF_MEMORY")),
+        *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    }
+)
+"""What hpc/job.sh and torch are told by variables, where they are told at all: a script that does not set one means none."""
+
+
 def environment() -> dict[str, str]:
     """The environment of every command of Slurm: this process's, without what changes its answers."""
     return {name: value for name, value in os.environ.items() if not CHANGES_ANSWERS.fullmatch(name)}
 
 
-def ask(*command: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+def environment_of_sbatch(options: Collection[str]) -> dict[str, str]:
+    """The environment of sbatch, in which nothing takes the place of what a script asks for.
+
+    Left out: what changes the commands' answers, sbatch's own variables but those of `OF_THE_PERSON`, and, inside another job
+    (salloc, srun --pty), what Slurm told that one; of this program and of torch, what was exported for another run.
+
+    Args:
+        options: of sbatch that the script has, as `account`: their variables are left out, too.
+    """
+    kept = {f"SBATCH_{name}" for name in OF_THE_PERSON} - {"SBATCH_" + name.upper() for name in options}
+    inside = "SLURM_JOB_ID" in os.environ
+
+    def says_something_else(name: str) -> bool:
+        # SLURM_CONF and SLURM_CLUSTERS say which Slurm, not which job.
+        told = name.startswith(("SLURM_", "SLURMD_", "SRUN_")) and name not in ("SLURM_CONF", "SLURM_CLUSTERS")
+        ours = name.startswith("SBATCH_") and name not in kept
+        return ours or (told and inside) or name in OF_A_JOB
+
+    return {name: value for name, value in environment().items() if not says_something_else(name)}
+
+
+def ask(*command: str, input: str | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run one of Slurm's commands.
+
+    Args:
+        env: its environment, instead of `environment()`.
 
     Raises:
         OSError: there is no such command here, or it does not answer within two minutes.
@@ -37,9 +69,10 @@ def ask(*command: str, input: str | None = None) -> subprocess.CompletedProcess[
     path = shutil.which(command[0])
     if path is None:
         raise FileNotFoundError(2, "no such command; is this a login node of the cluster?", command[0])
-    words = [path, *command[1:]]
     try:
-        return subprocess.run(words, input=input, capture_output=True, text=True, timeout=120, env=environment())
+        return subprocess.run(
+            [path, *command[1:]], input=input, capture_output=True, text=True, timeout=120, env=env or environment()
+        )
     except subprocess.TimeoutExpired as error:
         raise OSError(5, "no answer from Slurm; try again later", command[0]) from error
 
@@ -51,50 +84,3 @@ def job_number(said: str) -> str | None:
     """
     found = re.findall(r"Submitted batch job (\d+)", said) or re.findall(r"^\s*(\d+)(?:;\S*)?\s*$", said, re.MULTILINE)
     return found[-1] if found else None
-
-
-@contextmanager
-def submitting(*written: str) -> Iterator[None]:
-    """Have submitit call sbatch in an environment in which nothing takes the place of what a script asks for, until the block
-    ends, and find the job's number in what it says.
-
-    Left out: what changes the commands' answers, sbatch's own variables but those of `OF_THE_PERSON`, and, inside another job
-    (salloc, srun --pty), what Slurm told that one.
-
-    Args:
-        written: options of sbatch that the script has, as `account`: their variables are left out, too.
-    """
-    from submitit import SlurmExecutor
-
-    before, parse = dict(os.environ), SlurmExecutor.__dict__["_get_job_id_from_submission_command"]
-    kept = {f"SBATCH_{name}" for name in OF_THE_PERSON} - {"SBATCH_" + name.upper() for name in written}
-    for name in before:
-        # SLURM_CONF and SLURM_CLUSTERS say which Slurm, not which job.
-        told = name.startswith(("SLURM_", "SLURMD_", "SRUN_")) and name not in ("SLURM_CONF", "SLURM_CLUSTERS")
-        ours = name.startswith("SBATCH_") and name not in kept
-        if ours or (told and "SLURM_JOB_ID" in before) or CHANGES_ANSWERS.fullmatch(name):
-            del os.environ[name]
-    # Its own takes the first "job N" of whatever a wrapper prints. On the class: for an array it makes an executor of its own.
-    SlurmExecutor._get_job_id_from_submission_command = staticmethod(_job_number)  # type: ignore[assignment, method-assign]
-    try:
-        yield
-    finally:
-        SlurmExecutor._get_job_id_from_submission_command = parse  # type: ignore[method-assign]
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _job_number(said: Any) -> str:
-    """As submitit asks for it.
-
-    Raises:
-        OSError: no number in it. The job may be queued all the same: asked again, the launcher finds it by its comment.
-    """
-    text = said if isinstance(said, str) else said.decode(errors="replace")
-    number = job_number(text)
-    if number is None:
-        lines = text.strip().splitlines()
-        raise OSError(
-            5, f"no job number in its answer ({lines[-1] if lines else 'empty'}): type the same command again", "sbatch"
-        )
-    return number

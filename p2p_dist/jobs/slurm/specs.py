@@ -1,4 +1,4 @@
-"""The Slurm jobs of a run: what each is told, in submitit's words, and the scripts that come of it."""
+"""The Slurm jobs of a run: what each asks of sbatch, and its batch script."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ _SOURCES = {
 
 @dataclass(frozen=True)
 class Job:
-    """One Slurm job: a stage of a run, and what sbatch is told."""
+    """One Slurm job: a stage of a run, and its batch script's parts."""
 
     stage: str
     folder: Path
+    """of its script and its log"""
+    options: dict[str, Any]
+    """sbatch's long options, without dashes before them; True: one that takes no value"""
+    setup: list[str]
+    """lines before the command"""
     command: str
-    parameters: dict[str, Any]
     array: int | None = None
     """so many of it, as one array"""
 
@@ -40,34 +44,42 @@ class Job:
         Raises:
             ValueError: a control character; names what it stands in.
         """
-        further = self.parameters.get("additional_parameters", {})
-        named = {"folder": self.folder, **self.parameters, **further, "command": self.command}
-        for name, value in named.items():
-            for text in value if isinstance(value, list) else [value]:
-                if isinstance(text, str | Path) and (bad := console.control_character(str(text))):
-                    raise ValueError(
-                        f"the {self.stage} job: {_SOURCES.get(name, name)} has a control character ({bad}), which a job script "
-                        f"can't hold: {str(text)!r}; write it without, nothing was queued"
-                    )
+        named = [("folder", self.folder), *self.options.items(), *(("setup", line) for line in self.setup)]
+        for name, value in [*named, ("command", self.command)]:
+            if isinstance(value, str | Path) and (bad := console.control_character(str(value))):
+                raise ValueError(
+                    f"the {self.stage} job: {_SOURCES.get(name, name)} has a control character ({bad}), which a job script "
+                    f"can't hold: {str(value)!r}; write it without, nothing was queued"
+                )
 
     @property
     def partition(self) -> str | None:
         """Where it is queued; None: the cluster's default."""
-        return self.parameters.get("partition")
+        return self.options.get("partition")
+
+    @property
+    def log(self) -> str:
+        """Where its batch shell writes, with Slurm's patterns for the numbers."""
+        # A % of the run's path is not one of Slurm's patterns.
+        return str(self.folder).replace("%", "%%") + ("/%A_%a_0_log.out" if self.array else "/%j_0_log.out")
 
     def after(self, dependency: str | None) -> Job:
         """The job, to begin once `dependency` holds, such as `afterok:7`."""
         if dependency is None:
             return self
         # Without the second, jobs behind one that failed would wait for ever.
-        further = {**self.parameters["additional_parameters"], "kill-on-invalid-dep": "yes"}
-        return replace(self, parameters={**self.parameters, "dependency": dependency, "additional_parameters": further})
+        return replace(self, options={**self.options, "dependency": dependency, "kill-on-invalid-dep": "yes"})
 
     def script(self) -> str:
-        """The batch script, as it is submitted."""
-        from submitit.slurm.slurm import _make_sbatch_string
-
-        return _make_sbatch_string(command=self.command, folder=self.folder, map_count=self.array, **self.parameters)
+        """The batch script: the only place that writes one."""
+        options = {**self.options, "output": self.log, "open-mode": "append"}
+        if self.array:
+            options["array"] = f"0-{self.array - 1}"
+        lines = [
+            f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={shlex.quote(str(value))}"
+            for name, value in sorted(options.items())
+        ]
+        return "\n".join(["#!/bin/bash", *lines, "", *self.setup, self.command, ""])
 
 
 def comment(stage: str, run: RunDir) -> str:
@@ -93,52 +105,61 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
         "preprocess": {
             "partition": place.cpu_partition,
             "time": place.minutes(place.preprocess_time, place.cpu_partition),
-            "cpus_per_task": place.preprocess_cores,
+            "cpus-per-task": place.preprocess_cores,
             "mem": place.preprocess_memory,
         },
         "train": {
             "partition": partition,
             "time": site.minutes_of(resources.time),
             "nodes": resources.nodes,
-            "ntasks_per_node": processes,
-            "cpus_per_task": place.cores_per_process,
-            "gpus_per_node": place.gpus(processes, partition) or None,
+            "ntasks-per-node": processes,
+            "cpus-per-task": place.cores_per_process,
+            "gpus-per-node": place.gpus(processes, partition) or None,
             "mem": place.memory(processes, partition),
             "exclusive": True if whole else None,
-            "signal_delay_s": delay,
+            "signal": f"USR2@{delay}",
         },
         "evaluate": {
             "partition": partition,
             "time": place.minutes(place.evaluate_time, partition),
-            "ntasks_per_node": evaluating,
-            "cpus_per_task": place.cores_per_process,
-            "gpus_per_node": min(evaluating, place.gpus_per_node) or None,
+            "ntasks-per-node": evaluating,
+            "cpus-per-task": place.cores_per_process,
+            "gpus-per-node": min(evaluating, place.gpus_per_node) or None,
             "mem": place.memory(evaluating, partition) if place.gpus_per_node else None,
             "exclusive": True if whole else None,
         },
-        "page": {"partition": place.cpu_partition, "time": 10, "cpus_per_task": 1},
+        "page": {"partition": place.cpu_partition, "time": 10, "cpus-per-task": 1},
     }
-    chain = []
+    found = []
     for stage in asked:
         if stage in ("evaluate", "page") and resources.evaluate == "never":
             continue
-        like = stage if stage in shapes else "train"
-        shape = {"account": account, "nodes": 1, "ntasks_per_node": 1, **shapes[like]}
-        array = resources.evaluate_array if stage == "evaluate" else None
-        # submitit's own --mem knows gigabytes only, and its own --output takes a % of the run's path for one of Slurm's.
-        log = str(run.slurm / stage).replace("%", "%%") + ("/%A_%a_0_log.out" if array else "/%j_0_log.out")
-        further = {"requeue" if place.requeue else "no-requeue": True, "mem": shape.pop("mem", None), "output": log}
-        shape["additional_parameters"] = {name: value for name, value in further.items() if value is not None}
-        shape["setup"] = _environment(run, settings, place, stage)
-        shape["job_name"] = f"p2p-{stage}"
-        shape["comment"] = comment(stage, run)
-        shape["stderr_to_stdout"] = True
-        shape["use_srun"] = False  # the step is in hpc/job.sh, which the templates use too
-        parameters = {name: value for name, value in shape.items() if value is not None}
-        command = shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), stage, str(run.path)])
-        # submitit's own wckey is refused by clusters that do not know it.
-        chain.append(Job(stage, run.slurm / stage, command, {**parameters, "wckey": None}, array))
-    return chain
+        options = {
+            "job-name": f"p2p-{stage}",
+            "comment": comment(stage, run),
+            "account": account,
+            "nodes": 1,
+            "ntasks-per-node": 1,
+            "signal": "USR2@90",
+            "requeue" if place.requeue else "no-requeue": True,
+            **shapes[stage if stage in shapes else "train"],
+        }
+        found.append(
+            Job(
+                stage,
+                folder=run.slurm / stage,
+                options={name: value for name, value in options.items() if value is not None},
+                setup=_setup(run, settings, place, stage),
+                command=shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), stage, str(run.path)]),
+                array=members(stage, resources),
+            )
+        )
+    return found
+
+
+def members(stage: str, resources: Resources) -> int | None:
+    """How many jobs of an array share a stage; None: one job does it."""
+    return {"preprocess": resources.preprocess_array, "evaluate": resources.evaluate_array}.get(stage)
 
 
 def dependency(job: Job, settings: Config, before: str | None) -> str | None:
@@ -161,7 +182,7 @@ def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> N
     """
     for job in asked:
         limit = place.limits.get(job.partition or "", {})
-        minutes, nodes = job.parameters["time"], job.parameters["nodes"]
+        minutes, nodes = job.options["time"], job.options["nodes"]
         if "time" in limit and minutes > site.minutes_of(limit["time"]):
             raise ValueError(
                 f"--time asks for {minutes / 60:.3g} hours, {job.partition} gives at most {limit['time']}: ask for less, "
@@ -174,11 +195,11 @@ def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> N
         if numbers[partition] > (most := place.limits.get(partition, {}).get("jobs", math.inf)):
             raise ValueError(
                 f"{numbers[partition]} jobs of yours would be in {partition}, which takes {most}: "
-                "wait, or ask for fewer (--sweep, --evaluate-array, --partition); nothing was queued"
+                "wait, or ask for fewer (--sweep, --preprocess-array, --evaluate-array, --partition); nothing was queued"
             )
 
 
-def _environment(run: RunDir, settings: Config, place: site.Site, stage: str) -> list[str]:
+def _setup(run: RunDir, settings: Config, place: site.Site, stage: str) -> list[str]:
     """What hpc/job.sh is told, and the lines that make sure that it may be run."""
     resources = settings.resources
     image = place.image(resources)
@@ -255,10 +276,10 @@ def bill(asked: list[Job], settings: Config, place: site.Site) -> dict[str, tupl
     resources = settings.resources
     starts, found = 1 + resources.max_requeues, {}
     for job in asked:
-        hours, members = job.parameters["time"] / 60, job.array or 1
-        once = place.gpu_hours(hours, job.parameters["nodes"], job.partition, job.parameters.get("gpus_per_node", 0))
-        most = once * starts * members
-        words = f"{starts} starts of {once:.1f}" + (f", {members} jobs" if job.array else "")
+        hours, array = job.options["time"] / 60, job.array or 1
+        once = place.gpu_hours(hours, job.options["nodes"], job.partition, job.options.get("gpus-per-node", 0))
+        most = once * starts * array
+        words = f"{starts} starts of {once:.1f}" + (f", {array} jobs" if job.array else "")
         limit = resources.max_gpu_hours if job.stage == "train" else None
         if limit is not None and limit + once < most:
             # What is used is known when a start ends: the last one may begin just below.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Queue a job that goes on in place of this one, which may not be requeued: successor.sh STAGE RUN. It asks for what this one
+# Queue a job that goes on in place of this one, which may not be requeued: submit_successor.sh STAGE RUN. It asks for what this one
 # was given, on whatever command line or by whatever variable: its script alone does not say.
 set -euo pipefail
 stage=$1 run=$2 job=$SLURM_JOB_ID here=${BASH_SOURCE[0]%/*}
@@ -33,7 +33,7 @@ next=$(job_number <<<"$said")
 [ -n "$next" ] || next=$(squeue --me --noheader --format='%i %k' | awk -v own="$job" -v comment="p2p_dist $stage $run" \
     '{number = $1; sub(/^[^ ]+ /, "")} $0 == comment && number + 0 > own {own = number} END {print own}')
 [ "$next" != "$job" ] || fail "no job number is in sbatch's answer ($said)"
-note "successor $next" || true
+batch successor "$next" || true
 # Jobs that wait for this one to end well would wait for ever.
 squeue --me --noheader --format='%i %E' | { grep -wF "afterok:$job" || true; } | while read -r waiting dependency; do
     dependency=$(sed -E "s/\([^)]*\)//g; s/\bafterok:$job\b/afterok:$next/g" <<<"$dependency")

@@ -12,7 +12,7 @@ from pathlib import Path
 from p2p_dist.common import console, files
 from p2p_dist.jobs import stages
 from p2p_dist.jobs.slurm import specs
-from p2p_dist.jobs.slurm.commands import ask as ask
+from p2p_dist.jobs.slurm.commands import ask
 from p2p_dist.run.rundir import RunDir
 
 
@@ -47,7 +47,7 @@ def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> di
         if newer or (before is not None and before.number == job.number and job.state == "RUNNING"):
             found[stage] = job
     if "preprocess" not in found and run.dataset.is_file():
-        for maker, job in _makers(run.shards, jobs):
+        for maker, job in makers(run.shards, jobs):
             found["preprocess"] = replace(job, other=maker.path.name)
     return found
 
@@ -107,7 +107,7 @@ def _of(run: RunDir, jobs: list[tuple[Queued, str]]) -> list[tuple[str, Queued]]
     return [(ours[comment], job) for job, comment in jobs if comment in ours]
 
 
-def _makers(shards: Path, jobs: list[tuple[Queued, str]]) -> list[tuple[RunDir, Queued]]:
+def makers(shards: Path, jobs: list[tuple[Queued, str]]) -> list[tuple[RunDir, Queued]]:
     """Runs with a job that makes these shards, and that job."""
     found = []
     for job, comment in jobs:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Whether a job that trains the run, by whatever name it calls it, is queued or runs, as far as Slurm tells: training.sh RUN
+# Whether a job that trains the run, by whatever name it calls it, is queued or runs, as far as Slurm tells: is_training_queued.sh RUN
 set -euo pipefail
 # shellcheck source=hpc/slurm.sh
 . "${0%/*}/slurm.sh"

@@ -6,13 +6,16 @@ import re
 import shutil
 import time
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 from p2p_dist.common import console
 from p2p_dist.jobs import begin_run, fits, site, stages
-from p2p_dist.jobs.slurm import commands, query, specs, submission
+from p2p_dist.jobs.slurm import commands, sbatch, specs, squeue
+from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.config import Config, Resources
+from p2p_dist.settings import presets
+from p2p_dist.settings.config import Config, Data, Resources
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Step:
 
     job: specs.Job
     done: str | None = None
-    queued: query.Queued | None = None
+    queued: squeue.Queued | None = None
 
     @property
     def is_new(self) -> bool:
@@ -29,7 +32,7 @@ class Step:
 
 
 def plan(
-    run: RunDir, settings: Config, place: site.Site, queued: dict[str, query.Queued], dataset: str | None = None
+    run: RunDir, settings: Config, place: site.Site, queued: dict[str, squeue.Queued], dataset: str | None = None
 ) -> list[Step]:
     """What a launch of a run would do, stage by stage; asks and writes nothing.
 
@@ -70,7 +73,7 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
         place.check_images(wanted.resources)
         specs.check_max_gpu_hours(wanted.resources, place)
         settings = begin_run.check_begin(run, wanted, dataset)
-        queued = query.settled_jobs(run)
+        queued = squeue.settled_jobs(run)
         check_not_queued(run, dataset, queued)
         for note in fits.check(run, settings, place, where, dataset):
             console.say(f"note: {note}")
@@ -79,16 +82,16 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
             new = [job for job in new if job.stage != "preprocess"]
         making.add(dataset)
         if numbers is None:
-            numbers = query.jobs_by_partition() if place.limits else Counter()
+            numbers = squeue.jobs_by_partition() if place.limits else Counter()
         specs.check_limits(new, place, numbers)
         for job in new:
-            like = (job.stage, job.array, *(str(job.parameters.get(name)) for name in SHAPE))
+            like = (job.stage, job.array, *(str(job.options.get(name)) for name in SHAPE))
             if like not in looked_at:
-                submission.check(job)
+                sbatch.check(job)
             looked_at.add(like)
 
 
-def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, query.Queued]) -> None:
+def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, squeue.Queued]) -> None:
     """Make sure that jobs which are queued or running find the shards that they were queued for.
 
     Raises:
@@ -102,7 +105,7 @@ def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, query.Q
         )
 
 
-SHAPE = ("account", "partition", "time", "nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node", "exclusive")
+SHAPE = ("account", "partition", "time", "nodes", "ntasks-per-node", "cpus-per-task", "gpus-per-node", "exclusive")
 """What Slurm takes or refuses a job for; the rest follows from the site."""
 
 
@@ -113,7 +116,7 @@ def check_account(place: site.Site, account: str | None) -> None:
         ValueError: none is; names those of this user.
     """
     if place.needs_account and account is None:
-        raise ValueError(f"this cluster bills a project: name one with --account ({query.your_accounts()})")
+        raise ValueError(f"this cluster bills a project: name one with --account ({squeue.your_accounts()})")
 
 
 def check_gpus(resources: Resources, place: site.Site) -> None:
@@ -145,14 +148,14 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
     Raises:
         OSError: Slurm can't be asked, or refused after all.
     """
-    steps = plan(run, settings, place, query.settled_jobs(run))
+    steps = plan(run, settings, place, squeue.settled_jobs(run))
     (run.slurm / "cancelled").unlink(missing_ok=True)
     (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
     before: str | None = None
     renewed = False  # something before it: what is queued already waits for a job that is no more
     for step in steps:
         stage, dependency = step.job.stage, specs.dependency(step.job, settings, before)
-        stale = step.queued is not None and step.queued.state == "PENDING" and (renewed or step.queued.reason == query.NEVER)
+        stale = step.queued is not None and step.queued.state == "PENDING" and (renewed or step.queued.reason == squeue.NEVER)
         if step.queued is not None and not (stale and _is_gone(step.queued, dependency)):
             whose = f" of the run {step.queued.other}, with the same shards" if step.queued.other else ""
             console.say(f"{stage}: queued already, job {step.queued.number}{whose}")
@@ -162,16 +165,16 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
         else:
             for old in run.outcomes(stage):
                 old.unlink()
-            before = submission.submit(step.job.after(dependency))
+            before = sbatch.submit(step.job.after(dependency))
             renewed = True
     if not all(step.done for step in steps):
         console.say(f"to follow them: {shown}")
     return console.DONE
 
 
-def _is_gone(waiting: query.Queued, dependency: str | None) -> bool:
+def _is_gone(waiting: squeue.Queued, dependency: str | None) -> bool:
     """Let a job that waits begin once `dependency` holds, whatever it waited for. True: Slurm has dropped it meanwhile."""
-    return query.ask("scontrol", "update", f"jobid={waiting.number}", f"dependency={dependency or ''}").returncode != 0
+    return commands.ask("scontrol", "update", f"jobid={waiting.number}", f"dependency={dependency or ''}").returncode != 0
 
 
 def queue_check(job: specs.Job, place: site.Site, dependency: str | None = None) -> str:
@@ -181,10 +184,63 @@ def queue_check(job: specs.Job, place: site.Site, dependency: str | None = None)
         ValueError: no account where one is needed, or Slurm would refuse it.
         OSError: Slurm can't be asked, or refused after all.
     """
-    check_account(place, job.parameters.get("account"))
+    check_account(place, job.options.get("account"))
     specs.check_limits([job], place, Counter())
-    submission.check(job)
-    return submission.submit(job.after(dependency))
+    sbatch.check(job)
+    return sbatch.submit(job.after(dependency))
+
+
+def preprocessing(datasets: list[tuple[str, Data]], preset: str, resources: Resources) -> list[tuple[RunDir, Config]]:
+    """The runs of which launch/preprocess.py queues the first stage alone, one for each dataset: name, settings."""
+    found = []
+    for name, data in datasets:
+        run = rundir.find(f"preprocess-{name}")
+        base = presets.from_saved(run.config) if run.config.is_file() else presets.preset(preset)
+        found.append((run, replace(base, data=data, resources=replace(resources, evaluate="never"))))
+    return found
+
+
+def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, dry_run: bool) -> None:
+    """Queue the first stage of each run, where it is neither done nor queued: all of them or nothing. Prints their job ids.
+
+    Args:
+        dry_run: print the scripts instead; Slurm is not asked.
+
+    Raises:
+        ValueError: one would be refused, or a run of this name has other settings; before anything is written or queued.
+        OSError: Slurm can't be asked, or refused after all.
+    """
+    new: list[tuple[RunDir, Config, str, specs.Job]] = []
+    listed = None if dry_run else squeue.everything()
+    for run, wanted in runs:
+        name = run.path.name.removeprefix("preprocess-")
+        settings, shards = begin_run.check_begin(run, wanted, name), run.path.parent.parent / "shards" / name
+        (job,) = specs.jobs(run, settings, place, ("preprocess",))
+        if (done := stages.is_preprocessed(shards, trained=False)) is not None:
+            console.say(f"{shards}: done already ({done})")
+        elif makers := [] if listed is None else squeue.makers(shards, listed):
+            maker, queued = makers[0]
+            console.say(f"{shards}: queued already, job {queued.number} of the run {maker.path.name}")
+        elif dry_run:
+            console.say(f"# shards: {shards}\n{job.script()}")
+        else:
+            new.append((run, settings, name, job))
+    if new:
+        account, resources = new[0][3].options.get("account"), new[0][1].resources
+        check_account(place, account)
+        place.check_images(resources)
+        specs.check_limits([job for *_, job in new], place, squeue.jobs_by_partition() if place.limits else Counter())
+        for *_, job in new:
+            sbatch.check(job)
+    for run, wanted, name, job in new:
+        with closing(rundir.own(run)):
+            begin_run.begin(run, wanted, name)
+            (run.slurm / "cancelled").unlink(missing_ok=True)
+            (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
+            for old in run.outcomes("preprocess"):
+                old.unlink()
+            sbatch.submit(job)
+        console.say(f"to follow it: launch/status.py {run.path.name}; its shards: {run.shards}")
 
 
 def wait(run: RunDir, every: float = 5.0) -> int:
@@ -197,7 +253,7 @@ def wait(run: RunDir, every: float = 5.0) -> int:
     away = False
     while True:
         try:
-            queued = query.queued_jobs(run)
+            queued = squeue.queued_jobs(run)
         except OSError as error:
             if not away:
                 console.complain(f"{console.describe(error)}; asking on")

@@ -1,14 +1,12 @@
-"""Handing a job to Slurm, on the submit host: what it would take, and queueing itself."""
+"""sbatch, on the submit host: would it take a job (--test-only), and if not for what option; queue it."""
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import subprocess
 
-from p2p_dist.common import console
-from p2p_dist.jobs.slurm import commands, query, specs
+from p2p_dist.common import console, files
+from p2p_dist.jobs.slurm import commands, specs, squeue
 
 TRAINING = {
     "account": "--account",
@@ -24,6 +22,7 @@ TRAINING = {
 
 PREPROCESSING = {
     "account": "--account",
+    "array": "--preprocess-array",
     "partition": "the site's cpu_partition",
     "time": "the site's preprocess_time",
     "mem": "the site's preprocess_memory",
@@ -43,12 +42,6 @@ EVALUATION = {
 PAGE = {"account": "--account", "partition": "the site's cpu_partition"}
 
 OPTIONS = {"preprocess": PREPROCESSING, "evaluate": EVALUATION, "page": PAGE}
-
-OURS = (
-    *("CONTAINER", "OVERLAY", "BINDS", "CPU_MASKS", "ENVIRONMENT", "MAX_SECONDS", "EVALUATE", "CLAIMS"),
-    *("ATTEMPT", "ATTEMPTS", "JOB", "BEGUN", "SUCCESSOR_OF", "OUT_OF_MEMORY"),
-)
-"""What hpc/job.sh is told by $P2P_..., where it is told at all: a script that does not say it means that there is none."""
 
 
 def check(job: specs.Job) -> None:
@@ -70,13 +63,12 @@ def check(job: specs.Job) -> None:
             fault = f"; it would take it without --{option}={value.group(1) if value else ''}: change {ours}"
             break
     if "account" in refused.lower():
-        fault += f" ({query.your_accounts()})"
+        fault += f" ({squeue.your_accounts()})"
     raise ValueError(f"Slurm refuses the {job.stage} job: {refused}{fault}; nothing was queued")
 
 
 def _refusal(script: str) -> str | None:
-    with _only_what_is_written(script):
-        asked = query.ask("sbatch", "--test-only", input=script)
+    asked = _sbatch(script, "--test-only")
     if asked.returncode == 0:
         return None
     lines = [line.split("error: ", 1)[-1] for line in asked.stderr.splitlines() if "error: " in line]
@@ -90,35 +82,28 @@ def submit(job: specs.Job) -> str:
     """Queue one job; its id.
 
     Raises:
-        OSError: Slurm did not take it after all.
+        OSError: Slurm did not take it after all, or no number is in its answer: then the job may be queued all the same, and
+            the launcher, asked again, finds it by its comment.
     """
-    import submitit
-    from submitit.core.utils import FailedJobError
-
-    executor = submitit.SlurmExecutor(folder=job.folder)
-    executor.update_parameters(**job.parameters)
-    if job.array:
-        executor.parameters["map_count"] = job.array  # as submitit's own map_array does
     job.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        # Not its own `submit`: it would put a pickle between the launcher and the job, which is lost when the launcher is
-        # killed between queueing and naming it, and which other versions of Python can't read.
-        with _only_what_is_written(job.script()):
-            submitted = executor._submit_command(job.command)
-    except FailedJobError as error:
-        lines = [line for line in str(error).splitlines() if "error" in line] or [str(error)]
+    script = job.script()
+    asked = _sbatch(script)
+    if asked.returncode:
+        said = asked.stderr.splitlines() or ["no reason given"]
+        lines = [line for line in said if "error" in line] or said
         text = f"Slurm did not take the {job.stage} job ({lines[-1]}); type the same command again"
-        raise OSError(5, text, "sbatch") from error
-    console.say(f"{job.stage}: job {submitted.job_id}, log {submitted.paths.stdout}")
-    return str(submitted.job_id)
+        raise OSError(5, text, "sbatch")
+    number = commands.job_number(asked.stdout)
+    if number is None:
+        lines = asked.stdout.strip().splitlines() or ["empty"]
+        raise OSError(5, f"no job number in its answer ({lines[-1]}): type the same command again", "sbatch")
+    files.write_text(job.folder / f"{number}_submission.sh", script)
+    log = job.log.replace("%A", number).replace("%j", number).replace("%%", "%")
+    console.say(f"{job.stage}: job {number}, log {log}")
+    return number
 
 
-@contextmanager
-def _only_what_is_written(script: str) -> Iterator[None]:
-    """An environment in which nothing takes the place of what a script asks for, until the block ends: neither variables of
-    sbatch, nor what was exported for the templates or for torch, nor what Slurm told the job that this is typed in."""
-    exported = (*(f"P2P_{name}" for name in OURS), "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
-    with commands.submitting(*re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE)):
-        for name in exported:
-            os.environ.pop(name, None)
-        yield
+def _sbatch(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Hand a script to sbatch: the only place that calls it."""
+    options = re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE)
+    return commands.ask("sbatch", *words, input=script, env=commands.environment_of_sbatch(options))

@@ -10,16 +10,19 @@ import types
 
 import pytest
 
-from p2p_dist.cli import cancel, submit
+from p2p_dist.cli import cancel, preprocess, submit
 from p2p_dist.common import console, files
 from p2p_dist.jobs import site, status
-from p2p_dist.jobs.slurm import commands, query, queueing, submission
+from p2p_dist.jobs.slurm import commands, squeue
+from p2p_dist.jobs.slurm import launch as launching
 from p2p_dist.run import provenance, rundir, snapshot
 
 SBATCH = """#!/bin/sh
 # Takes a job, unless its script has a line that is in the file `refused`.
 cd {place} || exit 1
-if [ "$1" = --test-only ]; then cat > tested; file=tested; else file=$1; fi
+file=given
+[ "$1" != --test-only ] || file=tested
+cat > $file
 env | grep -E '^(SLURM|SBATCH|SRUN|RANK|P2P_CPU)' > environment
 if [ -e refused ] && grep -qE -f refused "$file"; then
     echo "sbatch: error: Batch job submission failed: no such thing" >&2
@@ -224,7 +227,7 @@ def test_a_sweep_is_queued_whole_or_not_at_all(cluster, launch, site_file, tmp_p
 
 def test_a_sweep_is_queued_before_it_is_waited_for(cluster, launch, monkeypatch):
     seen = []
-    monkeypatch.setattr(queueing, "wait", lambda run: seen.append((run.path.name, len(cluster.queued()))) or console.FAILED)
+    monkeypatch.setattr(launching, "wait", lambda run: seen.append((run.path.name, len(cluster.queued()))) or console.FAILED)
     assert launch("--run", "s", "--wait", "--sweep", "train.seed=0,1") == console.FAILED
     assert seen == [("s-seed-0", 7), ("s-seed-1", 7)]
 
@@ -248,7 +251,7 @@ def test_jobs_of_the_users_own_are_passed_over(cluster, launch):
     launch("--run", "a")
     ours = f"p2p_dist train {rundir.find('a').path}"
     cluster.add("41+0|RUNNING|None|(null)|p", f"42+1|PENDING|None|{ours}|p", "43|PENDING|a|b|c|d", "", "no job at all")
-    assert {stage: job.number for stage, job in query.queued_jobs(rundir.find("a")).items()} == dict(
+    assert {stage: job.number for stage, job in squeue.queued_jobs(rundir.find("a")).items()} == dict(
         zip(CHAIN, ("100", "101", "102", "103"), strict=True)
     )
 
@@ -301,13 +304,13 @@ def test_a_job_that_is_just_ending_is_waited_for(comes, cluster, launch, monkeyp
         (cluster.place / "queue").write_text(state)
 
     # Its own, as waiting for a command's end sleeps too.
-    monkeypatch.setattr(query, "time", types.SimpleNamespace(sleep=pause, monotonic=time.monotonic))
+    monkeypatch.setattr(squeue, "time", types.SimpleNamespace(sleep=pause, monotonic=time.monotonic))
     launch("--run", "a")
     shown = capsys.readouterr().out
     assert shown.count("train: job 101 is completing") == 1
     assert ("train: queued already, job 101" in shown) == (comes == "again")
     assert [stage for _, stage, _ in cluster.queued()[4:]] == (CHAIN if comes == "gone" else ["preprocess", "evaluate", "page"])
-    monkeypatch.setattr(query, "ENDING", -1.0)
+    monkeypatch.setattr(squeue, "ENDING", -1.0)
     (cluster.place / "queue").write_text(train.replace("PENDING", "COMPLETING") + "\n")
     with pytest.raises(OSError, match="has not ended yet"):
         launch("--run", "a")
@@ -333,7 +336,7 @@ def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, 
     launch("--run", "a")
     run = rundir.find("a")
     queue = (cluster.place / "queue").read_text()
-    (cluster.place / "queue").write_text(queue.replace("Dependency", query.NEVER))
+    (cluster.place / "queue").write_text(queue.replace("Dependency", squeue.NEVER))
     said = status.gather(run)["stages"]["page"]
     assert said.startswith("pending (DependencyNeverSatisfied), job 103: what it waits for did not end well")
     (cluster.place / "queue").write_text("")
@@ -345,7 +348,7 @@ def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, 
         found["evaluate"]
         == "dropped before it began, job 102: what it waited for did not end well; type the launch command again"
     )
-    query.forget(run)
+    squeue.forget(run)
     assert status.gather(run)["stages"]["page"] == "dropped before it began, job 103: cancelled"
     files.write_text(run.slurm / "evaluate" / "attempts.0", "launch 7\nstart 7.0-a 0 100 1\n")
     assert status.gather(run)["stages"]["evaluate"].startswith("killed or cancelled")
@@ -446,20 +449,20 @@ def test_a_percent_sign_in_the_path_is_no_pattern(cluster, launch, tmp_path, mon
     launch("--run", "a")
     assert f"--output={tmp_path}/100%%/runs/a/slurm/train/%j_0_log.out\n" in (cluster.place / "script-101").read_text()
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "50%job" / "runs"))
-    with pytest.raises(ValueError, match="Slurm puts numbers"):
+    with pytest.raises(ValueError, match="which Slurm replaces"):
         launch("--run", "a")
 
 
 def test_a_launcher_that_was_overtaken_queues_nothing_twice(cluster, launch, monkeypatch):
     """Another one queued everything between this one's look at the queue and its turn."""
-    checked = queueing.check_launches
+    checked = launching.check_launches
 
     def overtaken(*arguments):
         checked(*arguments)
-        monkeypatch.setattr(queueing, "check_launches", checked)
+        monkeypatch.setattr(launching, "check_launches", checked)
         launch("--run", "a")
 
-    monkeypatch.setattr(queueing, "check_launches", overtaken)
+    monkeypatch.setattr(launching, "check_launches", overtaken)
     launch("--run", "a")
     assert [stage for _, stage, _ in cluster.queued()] == CHAIN
 
@@ -479,9 +482,50 @@ def test_a_site_that_another_folder_names_is_found(cluster, launch, site_file, t
     assert json.dumps(found)
 
 
-def test_it_is_submitted_through_names_that_submitit_has():
-    """They are not promised to stay: pyproject.toml keeps to the versions that have them."""
-    import submitit
-    from submitit.slurm.slurm import _make_sbatch_string
+def test_an_array_of_preprocessing_is_one_job_that_the_training_waits_for(cluster, launch):
+    launch("--run", "a", "--preprocess-array", "4")
+    assert cluster.queued() == [("a", "preprocess", None), ("a", "train", "afterok:100"), *cluster.queued()[2:]]
+    script = (cluster.place / "script-100").read_text()
+    assert "#SBATCH --array=0-3\n" in script and "/slurm/preprocess/%A_%a_0_log.out" in script
+    assert (rundir.find("a").slurm / "preprocess" / "100_submission.sh").read_text() == script
+    assert "--array" not in (cluster.place / "script-101").read_text()
 
-    assert callable(_make_sbatch_string) and callable(submitit.SlurmExecutor._submit_command) and submission.OPTIONS
+
+@pytest.fixture
+def shards(launch, tmp_path, monkeypatch):
+    """`shards(...)`: what launch/preprocess.py does on this cluster with the songs of `launch`."""
+    base = ["--data", str(tmp_path / "songs"), "--preset", "tiny", "--cluster", "slurm"]
+    return lambda *more: preprocess.main([*base, *more])
+
+
+def test_preprocess_queues_the_stage_as_a_launch_does(cluster, launch, shards, capsys):
+    """An array for each task; typed again it is found, by a launch of the same songs, too, which waits for it."""
+    options = ("--array", "3", "--partition", "small", "--time", "30", "--workers", "5", "--account", "mine")
+    assert shards("--task", "drums,bass", *options) == console.DONE
+    drums, bass = sorted(path.name for path in rundir.runs_root().iterdir())[::-1]
+    assert cluster.queued() == [(drums, "preprocess", None), (bass, "preprocess", None)]
+    assert drums.startswith("preprocess-drums-default-") and bass.startswith("preprocess-bass-default-")
+    script = (cluster.place / "script-100").read_text()
+    for line in ("array=0-2", "partition=small", "time=30", "cpus-per-task=5", "account=mine", "job-name=p2p-preprocess"):
+        assert f"#SBATCH --{line}\n" in script
+    assert script.endswith(f"code/hpc/job.sh preprocess {rundir.find(drums).path}\n")
+    capsys.readouterr()
+    assert shards(*options) == console.DONE
+    assert f"queued already, job 100 of the run {drums}" in capsys.readouterr().out and len(cluster.queued()) == 2
+    launch("--run", "a")
+    assert f"preprocess: queued already, job 100 of the run {drums}" in capsys.readouterr().out
+    assert cluster.queued()[2] == ("a", "train", "afterok:100")
+    found = status.gather(rundir.find(drums))["stages"]
+    assert found["preprocess"].startswith("pending") and "job 100" in found["preprocess"]
+    cluster.add()
+    cancel.main([bass])
+    assert (cluster.place / "cancelled").read_text() == "101\n"
+
+
+def test_preprocess_of_which_slurm_takes_nothing_leaves_nothing(cluster, shards, capsys):
+    cluster.refuse("job-name=p2p-preprocess")
+    with pytest.raises(ValueError, match=r"Slurm refuses the preprocess job: no such thing.*nothing was queued"):
+        shards()
+    assert not rundir.runs_root().exists() and cluster.queued() == []
+    assert shards("--dry-run") == console.DONE
+    assert "#SBATCH --array=0-7\n" in capsys.readouterr().out and not rundir.runs_root().exists()

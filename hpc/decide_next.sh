@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Last thing in a job, outside any container: decide_next.sh STAGE RUN CODE. Notes how this attempt ended, srun with CODE, and
+# leaves, or has the job requeued: see jobs/slurm/batch.py. Job.sh reads it into its own shell.
+set -euo pipefail
+stage=$1 run=$2 code=$3 here=${BASH_SOURCE[0]%/*}
+# shellcheck source=hpc/slurm.sh
+. "$here/slurm.sh"
+# shellcheck source=hpc/batch.sh
+. "$here/batch.sh"
+# srun itself may be killed, or lose the controller, and its tasks live on: what comes of them is known when they have ended.
+if ((code >= 128)) || ! batch told "$stage" "$run"; then
+    while await_controller && squeue --noheader --steps --job "$P2P_JOB" --format=%i 2>/dev/null | grep -qE '\.[0-9]+$'; do
+        sleep 2
+    done
+fi
+decided=$(batch end "$stage" "$run" "$code") || decided="75 $stage ended: type the same launch command to go on"
+if [ "$decided" != requeue ]; then
+    read -r leave because <<<"$decided"
+    [ -z "$because" ] || echo "$because"
+    exit "$leave"
+fi
+# shellcheck source=hpc/requeue.sh
+. "$here/requeue.sh" "$stage" "$run"

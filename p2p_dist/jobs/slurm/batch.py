@@ -1,0 +1,286 @@
+"""What the batch shell of a job asks, outside any container: hpc/job.sh and what it calls run this file by its path.
+
+    batch.py begin STAGE RUN SUBMITTED [beside]   note that this attempt starts; exit code 0, 10: the training is done, there is
+                                                  nothing to start, else refused. SUBMITTED: when, as squeue writes it, or ""
+    batch.py told STAGE RUN                       exit code 0: this attempt has written its outcome
+    batch.py end STAGE RUN CODE                   note how this attempt ended, srun with CODE; prints `requeue`, or the exit
+                                                  code that the job is to leave with and why
+    batch.py owner                                prints the attempt that owns the run: the newest start
+    batch.py successor JOB                        note the job that goes on in place of this one
+    batch.py free-claims FOLDER                   free the checkpoints that earlier attempts of this job claimed
+
+From the environment: P2P_ATTEMPTS, the record of this stage's starts (run/starts.py), P2P_ATTEMPT, the P2P_MAX_... and Slurm's
+own. Only the standard library, and nothing newer than Python 3.6: see run/starts.py. What the job asks Slurm stays in hpc/.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any, Dict, Optional, Tuple
+
+if __name__ == "__main__":  # under -I, which keeps all out that is not this copy of the code
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+
+from p2p_dist.run import starts
+
+DONE_ALREADY = 10
+_PAUSES = (1, 2, 4, 8, 15, 30, 60, 0)
+_STEP = re.compile("step-([0-9]{8,18})")
+
+
+def _number(name: str, otherwise: int) -> int:
+    return int(os.environ.get(name) or otherwise)
+
+
+def _log() -> Path:
+    return Path(os.environ["P2P_ATTEMPTS"])
+
+
+def _attempt() -> str:
+    return os.environ.get("P2P_ATTEMPT") or f"{os.environ['SLURM_JOB_ID']}.{_number('SLURM_RESTART_COUNT', 0)}"
+
+
+def _say(text: str) -> None:
+    """Print in UTF-8, whatever the locale of the node is."""
+    sys.stdout.buffer.write((text + "\n").encode("utf-8", "surrogateescape"))
+    sys.stdout.flush()
+
+
+def _note(line: str) -> None:
+    """Add a line to the record, on a disk that may be full for a moment. What was cut short is left behind."""
+    begin = ""
+    for pause in _PAUSES:
+        try:
+            return starts.append(_log(), line, begin)
+        except OSError:
+            if not pause:
+                raise
+            begin = "\n"
+            time.sleep(pause)
+
+
+def _json(path: Path) -> Dict[str, Any]:
+    """A small record; nothing where it is not there, or damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _changed(path: Path) -> int:
+    """When a file last changed, in seconds; 0 where it is not there."""
+    try:
+        return int(path.stat().st_mtime)
+    except OSError:
+        return 0
+
+
+def _progress(stage: str, run: Path) -> Tuple[int, int]:
+    """How far a stage is, as a number that grows, and when it last grew, in seconds."""
+    if stage == "preprocess":
+        name = _json(run / "dataset.json").get("name")
+        if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name)):
+            return 0, 0
+        folder = run.parent.parent / "shards" / name / "parts"
+    else:
+        folder = run / ("checkpoints" if stage == "train" else "evaluations")
+    try:
+        names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError:
+        return 0, 0
+    if stage != "preprocess":
+        names = [name for name in names if _STEP.fullmatch(name)]
+    if stage == "train" and names:
+        newest = max(names, key=lambda name: int(name[5:]))
+        return int(newest[5:]), _changed(folder / newest)
+    return len(names), max([0] + [_changed(folder / name) for name in names])
+
+
+def _outcome_file(stage: str, run: Path) -> Path:
+    member = os.environ.get("SLURM_ARRAY_TASK_ID")
+    return run / ("outcome.json" if stage == "train" else f"outcome-{stage}{'.' + member if member else ''}.json")
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        pass
+
+
+def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
+    """Note that this attempt starts, unless it must not; the exit code.
+
+    A person's new launch starts the counts anew; a requeued job and a successor go on with them. The record tells, too: a
+    controller that was killed may have lost count of the restarts.
+    """
+    log, attempt, job = _log(), _attempt(), os.environ["SLURM_JOB_ID"]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    cancelled = run / "slurm" / "cancelled"
+    launched = False
+    if _number("SLURM_RESTART_COUNT", 0) == 0 and not starts.has(log, "successor", job):
+        if os.environ.get("P2P_SUCCESSOR_OF"):
+            _note(f"successor {job}")  # whatever sbatch said to the job before it
+        else:
+            launched = not starts.has(log, "launch", job)
+            # The launcher does so itself; a template that was queued after the run was cancelled is a new launch, too.
+            if cancelled.exists() and _seconds(submitted) >= _changed(cancelled):
+                _remove(cancelled)
+                launched = True
+            if launched:
+                _note(f"launch {job}")
+    progress, saved = _progress(stage, run)
+    finished: Dict[str, Any] = {}  # what the training said last, and saved
+    if stage == "train":
+        outcome = _json(run / "outcome.json")
+        step = outcome.get("step")
+        if outcome.get("outcome") == "done" and isinstance(step, int) and (run / "checkpoints" / f"step-{step:08d}").is_dir():
+            finished = outcome
+        else:
+            _remove(run / "outcome.json")  # of an earlier attempt: what waits for the end would take it for this
+    elif stage == "evaluate":
+        _remove(run / "slurm" / "evaluate" / "no-training")
+    before = starts.read(log)
+    if before.open is not None:  # killed before its last line; status.json tells how long it lived
+        how = "0 done" if finished.get("attempt") == before.open else "- killed"
+        _note(f"end {before.open} {progress} {max(_changed(run / 'status.json'), before.since)} {how} {saved}")
+    nodes = _number("SLURM_JOB_NUM_NODES", 1)
+    _note(f"start {attempt} {progress} {int(time.time())} {nodes}{' beside' if beside else ''}")
+
+    def refuse(code: int, why: str, said: str) -> int:
+        try:
+            _note(f"end {attempt} {progress} {int(time.time())} {0 if why == 'done' else code} {why} {saved}")
+        except OSError:
+            pass
+        _say(said)
+        return code
+
+    # Slurm itself begins a job again whose node was lost, or that somebody requeued, just as it had come to its end.
+    if finished:
+        if not launched:
+            return refuse(DONE_ALREADY, "done", "train: done already")
+        _remove(run / "outcome.json")
+    if cancelled.exists():
+        return refuse(75, "stopped", f"{stage} was cancelled: type the same launch command to go on")
+    counts = starts.read(log)
+    if counts.same >= starts.SAME_PLACE:
+        place = f"from the same place ({stage}: {progress}) without progress"
+        said = f"begun {counts.same + 1} times {place}: not begun again; look into the logs beside {log}"
+        return refuse(1, "failed", said)
+    if counts.starts - 1 > _number("P2P_MAX_REQUEUES", 10):
+        said = f"begun again {counts.starts - 2} times already (--max-requeues): type the same launch command to go on"
+        return refuse(1, "failed", said)
+    if _hours_are_used(counts):
+        said = "the run's GPU-hours are used: to go on, type the launch command with more --max-gpu-hours"
+        return refuse(75, "stopped", said)
+    return 0
+
+
+def _seconds(submitted: str) -> float:
+    """A time as squeue writes it, in seconds since 1970; 0 where it is none."""
+    try:
+        return time.mktime(time.strptime(submitted, "%Y-%m-%dT%H:%M:%S"))
+    except (ValueError, OverflowError):
+        return 0.0
+
+
+def _hours_are_used(counts: starts.Counts) -> bool:
+    return counts.seconds >= _number("P2P_MAX_SECONDS", 999999999) * _number("SLURM_JOB_NUM_NODES", 1)
+
+
+def told(stage: str, run: Path) -> Optional[str]:
+    """The outcome that this attempt wrote; None where it wrote none."""
+    found = _json(_outcome_file(stage, run))
+    return str(found.get("outcome")) if found.get("attempt") == _attempt() else None
+
+
+def end(stage: str, run: Path, code: int) -> str:
+    """Note how this attempt ended, and decide what follows: see the module.
+
+    By the outcome that this attempt wrote; by srun's exit code only where it wrote none, because srun returns the highest code
+    of its tasks and so hides a failure behind a stop.
+    """
+    log, attempt = _log(), _attempt()
+    counts = starts.read(log)
+    # Where Slurm lost sight of this node, the job runs on elsewhere: to requeue it now would stop what goes on there.
+    if counts.owner != attempt:
+        return f"75 attempt {attempt} was superseded by {counts.owner}: this process exits without writing"
+    progress, saved = _progress(stage, run)
+    outcome = told(stage, run)
+    if outcome is None:
+        outcome = _by_code(code, progress > counts.began)
+    elif stage != "train" and outcome == "done":
+        # Tasks that share a stage end each for itself: one may be done when another is asked to stop, or killed.
+        outcome = {75: "stopped", 137: "killed"}.get(code, outcome)
+    try:
+        _note(f"end {attempt} {progress} {int(time.time())} {code} {outcome} {saved}")
+    except OSError:
+        pass
+    if outcome == "done":
+        return str(0 if stage == "train" else code)  # the ranks of a training agreed
+    if outcome == "failed":
+        return "1"
+    if outcome == "crash":
+        crashes = counts.crashes + 1
+        # 255 before anything was done is a container that did not start: worth one more try.
+        once_more = code == 255 and progress == 0 and crashes == 1
+        if crashes > _number("P2P_MAX_CRASH_RESTARTS", 3) or (progress <= counts.began and not once_more):
+            how = f"{crashes} crashes, progress from {counts.began} to {progress}"
+            return f"{code} {stage} crashed with exit code {code}: not begun again ({how})"
+    type_again = "type the same launch command to go on"
+    if (run / "slurm" / "cancelled").exists():
+        return f"75 {stage} stopped, but was cancelled: {type_again}"
+    again = counts.starts - 1
+    if again >= _number("P2P_MAX_REQUEUES", 10):
+        return f"75 {stage} stopped, but was begun again {again} times already (--max-requeues): {type_again}"
+    if _hours_are_used(starts.read(log)):
+        how = "to go on, type the launch command with more --max-gpu-hours"
+        return f"75 {stage} stopped, and the run's GPU-hours are used: {how}"
+    return "requeue"
+
+
+def _by_code(code: int, came_further: bool) -> str:
+    """What srun's exit code says where no outcome was written."""
+    if code == 0:
+        return "killed"  # srun's answer to a lost node; whoever was done has written so
+    if code in (75, 138, 140):  # 138, 140, 143: asked (USR1, USR2, TERM) before it could listen
+        return "stopped"
+    if code == 143:  # what came further did listen, and would have said that it stopped: it was ended for another reason
+        return "crash" if came_further else "stopped"
+    if code == 137:  # killed from outside: the program never does that to itself. Slurm says 253 where it confines memory
+        return "crash" if os.environ.get("P2P_OUT_OF_MEMORY") else "killed"
+    return "failed" if code in (1, 2, 130) else "crash"
+
+
+def free_claims(folder: Path) -> None:
+    """Remove the claims of earlier attempts of this job, which did not finish; other jobs that share have their own record."""
+    ours = {one.name for one in starts.starts(_log())}
+    for path in sorted(folder.glob("step-*")) if folder.is_dir() else []:
+        if path.is_file() and ours & set(path.read_text(encoding="utf-8", errors="replace").splitlines()):
+            _remove(path)
+
+
+def main(words: Any) -> int:
+    command, rest = words[0], words[1:]
+    if command == "begin":
+        return begin(rest[0], Path(rest[1]), rest[2], rest[3:4] == ["beside"])
+    if command == "told":
+        return 0 if told(rest[0], Path(rest[1])) is not None else 1
+    if command == "end":
+        _say(end(rest[0], Path(rest[1]), int(rest[2])))
+    elif command == "owner":
+        _say(starts.read(_log()).owner or "-")
+    elif command == "successor":
+        _note(f"successor {rest[0]}")
+    else:
+        assert command == "free-claims", command
+        free_claims(Path(rest[0]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
