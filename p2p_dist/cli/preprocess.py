@@ -119,8 +119,6 @@ def _folder(out: Path | None, root: Path, data: Data, *, alone: bool) -> Path:
 
 
 def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: str) -> int:
-    from p2p_dist.data import shards
-
     made = 0
     with console.Progress("preprocess", 1, start=None) as progress:
 
