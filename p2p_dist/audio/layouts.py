@@ -1,6 +1,6 @@
-"""Which songs there are: MUSDB18 (`.stem.mp4`), MUSDB18-HQ (folders of wav), folders laid out like them, npz pairs.
+"""Find songs: MUSDB18 (`.stem.mp4`), MUSDB18-HQ (folders of wav), folders with the same layout, and npz pairs.
 
-The only module that knows these layouts. It opens no song, so a login node, which has no decoder, can use it.
+Only this module knows these layouts. It opens no song, so it works on a login node, which has no decoder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Songs decoded: stems added up as they come, mono, another rate.
+"""Decode songs: sum stems while reading, mix down to mono, resample.
 
 The mixture stream is never read: a mix is always the sum of stems, because MUSDB18's own mixture is mastered (15 dB off).
 """
@@ -283,7 +283,7 @@ def _read_folder(folder: Path, mixer: _Mixer) -> tuple[int, bool]:
                         if mixer.lengths[name] < file.frames:
                             raise ValueError(f"{files[name]}: cut short, {mixer.lengths[name]} of {file.frames} samples")
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"{files[name]}: not readable as sound ({error.error_string})") from error
+            raise ValueError(f"{files[name]}: can't be read as audio ({error.error_string})") from error
         return int(first.samplerate), False
 
 

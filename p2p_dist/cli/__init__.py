@@ -1,4 +1,4 @@
-"""The commands, one file each: read a command line, say what is wrong with it, call the rest.
+"""The commands, one file each: parse the command line, report errors, call the library. No logic of stages or jobs.
 
 `p2p-dist submit ...` and `launch/submit.py ...` are the same command. Importing a command imports no torch and no numpy: a
 login node runs submit, status, cancel and check without them. What jobs and stages do does not belong here.

@@ -1,4 +1,4 @@
-"""`evaluate`: checkpoints of a run on its own songs or on others, or files of any origin."""
+"""The evaluate command: evaluate checkpoints of a run on its own or other songs, or audio files from any source."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def main(arguments: list[str]) -> int:
         f"\nmean over {len(found['songs'])} {'song' if len(found['songs']) == 1 else 'songs'}" if found["songs"] else ""
     )
     console.say(figures.table(found["mean"], pitched=pitched))
-    if any((value := row.get("mmd")) is not None and value < 0 for row in found["mean"].values()):
-        console.say(figures.BELOW_ZERO)
+    for remark in figures.remarks(found["mean"].values()):
+        console.say(remark)
     for reason in dict.fromkeys(found["absent"].values()):
         names = ", ".join(name for name, why in found["absent"].items() if why == reason)
         console.say(f"absent: {names}: {reason}")

@@ -309,10 +309,10 @@ def damage_to_no_samples(folder: Path) -> None:
         (damage_numbers, r"drums\.wav: stem drums contains NaN or infinite samples"),
         (damage_range, r"drums\.wav: stem drums holds samples of 1e\+36, full scale is 1"),
         (damage_header, r"drums\.flac: a streamed flac without its length.*ffmpeg -i"),
-        (damage_to_a_huge_header, r"drums\.flac: not readable as sound"),
+        (damage_to_a_huge_header, r"drums\.flac: can't be read as audio"),
         (damage_link, r"song: broken link \(target nowhere\)"),
-        (damage_kind, "vocals.wav: not readable as sound"),
-        (damage_to_nothing, "vocals.wav: not readable as sound"),
+        (damage_kind, "vocals.wav: can't be read as audio"),
+        (damage_to_nothing, "vocals.wav: can't be read as audio"),
         (damage_to_no_samples, "no samples"),
     ],
 )

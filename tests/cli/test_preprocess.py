@@ -423,7 +423,7 @@ def test_a_manifest_that_was_edited_is_refused(undisturbed: Path, tmp_path: Path
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     content = files.read_json(out / index.MANIFEST)
     content["splits"]["train"]["songs"][0]["seconds"] += 1
-    changed = "was changed since it was written"
+    changed = "was changed after it was written"
     for text, wrong in ((json.dumps(content), changed), ('{"schema": 3}', changed), ("[]", "is damaged: it is a list")):
         (out / index.MANIFEST).write_text(text)
         with pytest.raises(ValueError, match=f"manifest.json {wrong}.*preprocess again"):

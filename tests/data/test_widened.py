@@ -200,7 +200,7 @@ def test_a_held_out_song_that_flac_cannot_hold_is_left_out(tmp_path: Path, small
     for name in STEMS:
         soundfile.write(folder / f"{name}.wav", np.full((9000, channels), 0.1), rate)
     result = worker.make_song(worker.Work(Source("Many", "test", folder), 0), [(tmp_path / "out", small)])
-    assert result.error == f"Many: a flac file, as held-out songs are kept in, does not take {channels} channels at {rate} Hz"
+    assert result.error == f"Many: held-out songs are stored as flac, which does not support {channels} channels at {rate} Hz"
     assert not list((tmp_path / "out").glob("*.tar"))
     one_song(tmp_path / "out", folder, small, "train")
 

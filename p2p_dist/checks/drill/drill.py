@@ -1,4 +1,4 @@
-"""A user's own proof: a small training, stopped on this machine in every way, compared with one that was left alone."""
+"""Run the drill on this machine: stop a small training in every way and compare it with one that was not stopped."""
 
 from __future__ import annotations
 
