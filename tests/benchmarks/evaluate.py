@@ -183,7 +183,7 @@ def main() -> int:
     right = True
     if options.data is not None and options.part != "cost":
         result["order"], right = calibrate(options.data, config, options.seconds)
-    source = layouts.find_songs(options.data)[0] if options.data else layouts.Source("excerpt", "test", layouts.excerpt_file())
+    source = layouts.find_songs(options.data)[0] if options.data else layouts.source_at(layouts.excerpt_file(), "test")
     if options.part != "order":
         result["cost"] = evaluate_cost.cost(source, config, options.rounds)
     if options.json:

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from p2p_dist.audio.layouts import Source
+from p2p_dist.audio.layouts import source_at
 from p2p_dist.cli import preprocess
 from p2p_dist.common import console, files
 from p2p_dist.data import index, shards, worker
@@ -356,7 +356,7 @@ def test_a_song_that_is_replaced_while_it_is_made_is_made_again(
         return found
 
     monkeypatch.setattr(worker.stems, "load_sums", decode_and_replace)
-    item, again = (worker.Work(Source("A", "train", folder), 0) for _ in range(2))
+    item, again = (worker.Work(source_at(folder, "train"), 0) for _ in range(2))
     assert not item.is_finished(tmp_path, data)  # as is asked of every song, first of all
     assert worker.make_song(item, [(tmp_path, data)]).error is None
     assert item.is_finished(tmp_path, data) and not again.is_finished(tmp_path, data)
