@@ -34,7 +34,7 @@ MISTAKES = [
     ("check", "which one of preflight, scaling, drill? 'p2p-dist check --help' says what each does"),
     ("check prefl", "unknown argument prefl; did you mean preflight?"),
     ("check --nodes 3", "before --nodes, name one of preflight, scaling, drill"),
-    ("sumbit", "unknown argument sumbit; did you mean submit?"),
+    ("statuses", "unknown argument statuses; did you mean status?"),
     ("", f"which one of {', '.join(cli.COMMANDS)}? 'p2p-dist --help' says what each does"),
 ]
 
