@@ -88,7 +88,7 @@ def test_a_check_removes_its_own_runs_and_never_a_users(tmp_path, monkeypatch):
 CHECKS = (
     ("preflight", "p2p_dist.checks.preflight.preflight._here", "--cluster", "local"),
     ("scaling", "p2p_dist.checks.scaling.scaling._here", "--cluster", "local", "--nodes", "1"),
-    ("drill", "p2p_dist.checks.drill.drill.drill_here"),
+    ("drill", "p2p_dist.checks.drill.here.drill_here"),
 )
 
 

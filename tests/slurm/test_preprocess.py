@@ -43,7 +43,7 @@ def test_an_array_of_which_one_job_is_killed_makes_the_same_bytes(lab, launch, s
     assert "array=0-3" in (rundir.find(run).slurm / "preprocess" / f"{job}_submission.sh").read_text()
     lab.wait_for(f"{job}_2", 60, "RUNNING")
     wait_until(lambda: list(out.glob("*.tar")), 60, lambda: said)
-    lab.ask("scancel", "--signal=KILL", f"{job}_2")
+    lab.ask("scancel", "--signal=KILL", f"{job}_2.0")
     assert f"job {job}" in launch("status", run)
     for number in range(4):
         lab.wait_for(f"{job}_{number}", 180, "COMPLETED")
