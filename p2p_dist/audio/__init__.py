@@ -1,1 +1,1 @@
-"""Sound to pictures and back: decoding stems, log-mel spectrograms, phase inversion. No torch."""
+"""Audio to spectrograms and back: songs and stems, log-mel spectrograms, phase reconstruction. No torch, no training pairs."""

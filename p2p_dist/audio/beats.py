@@ -1,7 +1,7 @@
-"""Tempo of a whole song, taken to be constant, and where its beats are.
+"""Estimate the tempo of a whole song, assumed constant, and the positions of its beats.
 
 A comb over the spectrum of an onset envelope: for each tempo the strength at its beat frequency and simple multiples. It
-finds the tempo of music played to a click to a hundredth of a beat a minute; live tempo that wanders it does not.
+finds the tempo of music recorded to a click within 0.01 BPM. It does not follow a tempo that changes.
 """
 
 from __future__ import annotations

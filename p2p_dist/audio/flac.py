@@ -1,4 +1,4 @@
-"""FLAC files that say in their tags which part of a song they are, and by how much they were turned down.
+"""Read and write FLAC files whose tags record the excerpt of the song and the gain.
 
 BEGIN_SAMPLE    samples of the song before the file's first, at the file's rate
 BEGIN_SECONDS   the same in seconds

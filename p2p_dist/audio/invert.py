@@ -1,4 +1,4 @@
-"""From a mel power spectrogram back to sound, and the sound into the player's own song."""
+"""Convert a mel power spectrogram to audio, and fit that audio to a song's sample rate and channels."""
 
 from __future__ import annotations
 

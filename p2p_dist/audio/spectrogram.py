@@ -1,4 +1,4 @@
-"""Log-mel spectrograms by scipy's float32 FFT and a sparse filter bank: librosa's numbers at a third of its time.
+"""Compute log-mel spectrograms with scipy's float32 FFT and a sparse filter bank: librosa's values in a third of its time.
 
 Definitions are librosa's (`librosa.feature.melspectrogram`, `librosa.power_to_db`): Hann window, centred frames, zero
 padding, Slaney's mel scale and area normalisation. librosa itself is used in the tests only.

@@ -1,4 +1,4 @@
-"""Which stream of a `.stem.mp4` holds which stem: by the names in the file, else by MUSDB18's order."""
+"""Map the streams of a `.stem.mp4` to stems: by the titles in the file, else in MUSDB18's order."""
 
 from __future__ import annotations
 

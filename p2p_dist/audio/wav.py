@@ -1,4 +1,4 @@
-"""What the header of a wav file says of its length, of which libsndfile takes little notice."""
+"""Check the length that the header of a wav file states; libsndfile reads a truncated file without an error."""
 
 from __future__ import annotations
 

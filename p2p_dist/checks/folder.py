@@ -1,4 +1,4 @@
-"""Where a check (launch/check.py) keeps its own runs and shards: one check of a kind at a time."""
+"""The folder in which a check (launch/check.py) keeps its runs and shards. One check of a kind uses it at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What checks found, and how a person reads it."""
+"""The results of checks, and how they are printed."""
 
 from __future__ import annotations
 

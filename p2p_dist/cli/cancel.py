@@ -1,4 +1,4 @@
-"""Stop a run's jobs in order: what waits is dropped, the training saves, and nothing queues itself again."""
+"""The cancel command: cancel a run's pending jobs, let the training save and stop, and prevent requeueing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `launch/check.py` does: check a machine or a cluster, before it is trusted with a long training."""
+"""The check command: check a machine or a cluster before a long training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command behind launch/evaluate.py: checkpoints of a run on its own songs or on others, or files of any origin."""
+"""The evaluate command: evaluate checkpoints of a run on its own or other songs, or audio files from any source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from p2p_dist.audio import layouts
 from p2p_dist.common import console, files
 from p2p_dist.data import dataset as datasets
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
-from p2p_dist.evaluate.measures.metrics import BELOW_ZERO, MEASURES, REPORTED, Row, is_pitched, shown
+from p2p_dist.evaluate.measures.table import MEASURES, Row, columns, is_pitched, label, remarks, why_absent
 from p2p_dist.run import rundir
 from p2p_dist.run.lock import Owner
 from p2p_dist.settings import config
@@ -71,8 +71,8 @@ def main(arguments: list[str]) -> int:
         f"\nmean over {len(found['songs'])} {'song' if len(found['songs']) == 1 else 'songs'}" if found["songs"] else ""
     )
     console.say(table(found["mean"], pitched=pitched))
-    if any((value := row.get("mmd")) is not None and value < 0 for row in found["mean"].values()):
-        console.say(BELOW_ZERO)
+    for remark in remarks(found["mean"].values()):
+        console.say(remark)
     for reason in dict.fromkeys(found["absent"].values()):
         names = ", ".join(name for name, why in found["absent"].items() if why == reason)
         console.say(f"absent: {names}: {reason}")
@@ -86,20 +86,15 @@ def main(arguments: list[str]) -> int:
 def table(rows: dict[str, Row], *, pitched: bool) -> str:
     """Figures as Markdown, one table of what decides and one of what is only reported; columns without any are left out."""
     texts = []
-    for reported in (False, True):
-        names = [name for name in shown(pitched=pitched) if (MEASURES[name].family == REPORTED) == reported]
-        names = [name for name in names if any(row.get(name) is not None for row in rows.values())]
+    for measures in columns(pitched=pitched):
+        names = [name for name in measures if any(row.get(name) is not None for row in rows.values())]
         if names:
             lines = ["| | " + " | ".join(MEASURES[name].label for name in names) + " |", "| --- " * (len(names) + 1) + "|"]
             for label, row in rows.items():
-                values = ["–" if (value := row.get(name)) is None else f"{value:.{_digits(name)}f}" for name in names]
+                values = ["–" if (value := row.get(name)) is None else MEASURES[name].text(value) for name in names]
                 lines.append(f"| {label} | " + " | ".join(values) + " |")
             texts.append("\n".join(lines))
     return "\n\n".join(texts)
-
-
-def _digits(name: str) -> int:
-    return 3 if name.startswith(("mr_", "chroma")) else 2
 
 
 def _measure_run(command: Command, run: rundir.RunDir) -> tuple[dict[str, Any], bool]:
@@ -151,7 +146,8 @@ def _summary(
     rows |= {f"step {step}": one["mean"] for step, one in steps.items()}
     absent = dict(known["missing"])
     for one in steps.values():
-        absent |= {MEASURES[name].label: why for name, why in one["absent"].items()}
+        later = {name: why_absent(name, one["mean"], {}) for name in MEASURES if name not in one["mean"]}
+        absent |= {label(name): why for name, why in (one["absent"] | later).items()}
     said = [f"\nfigures: {out}"]
     if out == run.evaluations and (best := run.read_best()) is not None:
         said.append(f"best checkpoint: {rundir.in_words(best)}")

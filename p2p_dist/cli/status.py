@@ -1,4 +1,4 @@
-"""The command behind launch/status.py: how runs are."""
+"""The status command: show the state of runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The launcher: settle the settings, then run the stages here or queue them on Slurm."""
+"""The submit command: resolve the settings, then run the stages on this machine or queue them on Slurm."""
 
 from __future__ import annotations
 

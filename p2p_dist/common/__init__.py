@@ -1,1 +1,1 @@
-"""What every other package may use: files, console, small records, Linux calls. It imports nothing else of this project."""
+"""Used by every other package: files, console, small records, Linux calls. It imports no other package of this project."""

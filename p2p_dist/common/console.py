@@ -1,4 +1,4 @@
-"""What a person sees: messages, progress, errors on one screen, exit codes."""
+"""Messages, progress, error reports and exit codes."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def describe(error: OSError) -> str:
     elif error.errno == errno.EDQUOT:
         text += f" (the quota is used up: free some space or files and run the same command again, {elsewhere})"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        text += f" (no right to read or write there: ask for it, {elsewhere})"
+        text += f" (permission denied: ask for access, {elsewhere})"
     return text
 
 

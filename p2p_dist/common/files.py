@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: temporary name, fsync, rename, fsync of the folder."""
+"""Write files atomically: temporary name, fsync, rename, fsync of the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What processes ask of the system: not to outlive the one that started them, to keep their memory, how many cores."""
+"""Linux calls: die with the parent process, allocator settings, number of available cores."""
 
 from __future__ import annotations
 

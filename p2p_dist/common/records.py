@@ -1,4 +1,4 @@
-"""The one reader of small JSON files, which others may have written or damaged: each with the shape that is expected.
+"""Read small JSON files that others may have written or damaged, and check each against an expected shape.
 
 A shape is written where a file is read:
 
@@ -88,11 +88,11 @@ def text_of(path: Path, cure: str = AGAIN) -> str:
         DamagedError: it is no file, or holds no text in UTF-8.
     """
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise DamagedError(f"{path} is no file; {cure}")
+        raise DamagedError(f"{path} is not a regular file; {cure}")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DamagedError(f"{path} is damaged: it is not text in UTF-8; {cure}") from error
+        raise DamagedError(f"{path} is damaged: it is not UTF-8 text; {cure}") from error
 
 
 def _checked(where: Path | str, text: str | bytes, shape: Any, cure: str) -> Any:

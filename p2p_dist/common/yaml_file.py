@@ -1,4 +1,4 @@
-"""Settings that people write: one YAML reader for all of them, and what is written as the type that a setting has.
+"""Read YAML files of settings and convert each value to the type of its setting.
 
 YAML 1.1 guesses the type of what has no quotes, and so reads 12:30:00 as the number 45000, `no` as false, 010 as 8. Here
 the setting's own type decides: what is written without quotes stays text until `convert` reads it as that type.
@@ -58,9 +58,9 @@ def _values(events: Iterable[Any]) -> Any:
     for event in events:
         problem = None
         if isinstance(event, yaml.AliasEvent):
-            problem = "an alias (*name) is not taken here: write the value out"
+            problem = "an alias (*name) is not allowed here: write the value itself"
         elif getattr(event, "tag", None) is not None:
-            problem = f"a tag ({event.tag}) is not taken here"
+            problem = f"a tag ({event.tag}) is not allowed here"
         elif isinstance(event, yaml.CollectionEndEvent):
             inside.pop()
             keys.pop()

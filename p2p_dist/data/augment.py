@@ -1,4 +1,4 @@
-"""Copies of training windows that sound different and keep the relation between input and target.
+"""Augment training windows: change how they sound, keep the relation between input and target.
 
 What is done to the sound as a whole (colour, side, tempo) is done to input and target alike; what is done to single stems
 (level, drop-out) is done to those heard. The target never comes from another song: its relation to the input is what is

@@ -1,4 +1,4 @@
-"""Name a dataset by its songs and settings, without opening a song: a login node has no decoder."""
+"""Name a dataset by its songs and settings. No song is opened, so a login node without a decoder can do it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DATASET.md: what a dataset holds, in words and counts."""
+"""Write DATASET.md, the description of a dataset."""
 
 from __future__ import annotations
 

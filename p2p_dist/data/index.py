@@ -1,8 +1,8 @@
-"""Where every array lies: tar shards are indexed once, then read in place by offset.
+"""Index tar shards once, then read arrays in place by their offsets.
 
 A shard is an ordinary tar of npz and json members (plain `webdataset` and plain `tar` read it). The arrays inside a
-stored (not deflated) npz are contiguous bytes of the tar, so one `preadv` brings a pair into a batch without unpacking
-anything. Never a memory map: a file that shrinks under a map is SIGBUS, under `preadv` it is a short read.
+stored (not compressed) npz are contiguous bytes of the tar, so one `preadv` reads a pair into a batch without unpacking
+anything. Files are not memory-mapped: if a mapped file shrinks, the process gets SIGBUS; `preadv` returns a short read.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def array_offset(npz: bytes | memoryview, name: str) -> tuple[int, np.dtype[Any]
         except KeyError:
             raise ValueError(f"no array {name!r} in the npz (it has {', '.join(archive.namelist())})") from None
     if entry.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"array {name!r} is deflated: it can't be read in place")
+        raise ValueError(f"array {name!r} is compressed: it can't be read in place")
     name_length, extra_length = struct.unpack_from("<HH", npz, entry.header_offset + 26)
     start = entry.header_offset + 30 + name_length + extra_length
     stream = io.BytesIO(npz[start : start + 4096])
@@ -191,7 +191,7 @@ class Index:
                     end - sample.target - row[1].nbytes,
                 )
                 if min(edges) < 0 or end > self.shards[sample.shard]["bytes"]:
-                    raise ValueError("its arrays do not lie where the manifest says")
+                    raise ValueError("its arrays are not at the offsets in the manifest")
                 before, between, after = (np.empty(size, np.uint8) for size in edges)
                 pieces = [before, row[0], between, row[1], after]
                 self._read_into(pieces, sample.shard, begin)
@@ -200,7 +200,7 @@ class Index:
                     checksum = zlib.crc32(piece, checksum)
                 if checksum == sample.checksum:
                     return
-                reason = "its bytes are not those that were written"
+                reason = "its checksum does not match"
             except (ValueError, tarfile.TarError) as error:
                 reason = str(error)
             if sample.shard in self._open:
@@ -228,11 +228,11 @@ class Index:
         if sample.shard not in self._lengths:
             header = np.empty(tarfile.BLOCKSIZE, np.uint8)
             if npz < tarfile.BLOCKSIZE:
-                raise ValueError("its arrays do not lie where the manifest says")
+                raise ValueError("its arrays are not at the offsets in the manifest")
             self._read_into([header], sample.shard, npz - tarfile.BLOCKSIZE)
             member = tarfile.TarInfo.frombuf(header.tobytes(), "utf-8", "surrogateescape")
             if member.name != f"{sample.key}.npz":
-                raise ValueError("the header before its arrays is not its own")
+                raise ValueError("the header before its arrays is that of another sample")
             self._lengths[sample.shard] = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         return npz + self._lengths[sample.shard]
 

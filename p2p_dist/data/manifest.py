@@ -1,4 +1,4 @@
-"""What a folder of shards says of itself: manifest.json, written last, sealed with its own digest."""
+"""Read and check manifest.json, which describes a folder of shards. It is written last and contains its own digest."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def read(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is damaged, of another schema, or was changed since it was written.
+        ValueError: it is damaged, of another schema, or was changed after it was written.
     """
     path = folder / NAME
     if not path.is_file():
@@ -71,9 +71,9 @@ def read(folder: Path) -> dict[str, Any]:
     again = "preprocess again, it is written anew"
     found = records.read(path, {"schema": COUNT}, again)
     if found["schema"] != SCHEMA:
-        raise ValueError(f"{path} has schema {found['schema']}, this program knows {SCHEMA}: preprocess again")
+        raise ValueError(f"{path} has schema {found['schema']}, this version reads schema {SCHEMA}: preprocess again")
     if not files.is_sealed(found):
-        raise ValueError(f"{path} was changed since it was written: {again}")
+        raise ValueError(f"{path} was changed after it was written: {again}")
     wrong = records.wrong(found, _SHAPE) or next(filter(None, map(_wrong_rows, found["splits"].values())), None)
     if wrong or (set(found["splits"]) - set(SPLITS)):
         raise files.DamagedError(f"{path} is damaged: {wrong or 'it has other splits'}; {again}")
@@ -100,8 +100,8 @@ def check_unseen(content: dict[str, Any], split: str) -> None:
     if songs and len(overlap(content, split)) == len(songs):
         named = ", ".join(song["name"] for song in songs[:3]) + (" ..." if len(songs) > 3 else "")
         raise ValueError(
-            f"all {split} songs have the sound of training songs ({named}), so figures would say nothing of other songs: "
-            f"put others into {split}/, or give --allow-overlap"
+            f"all {split} songs have the sound of training songs ({named}), so the measures would say nothing about "
+            f"other songs: put others into {split}/, or give --allow-overlap"
         )
 
 

@@ -1,4 +1,4 @@
-"""Songs that are held out and trained on, too: found by their sound, whatever they are called."""
+"""Find held-out songs that are also in the training set, by their audio and not by their titles."""
 
 from __future__ import annotations
 

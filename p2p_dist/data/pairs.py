@@ -1,8 +1,8 @@
-"""Songs to pairs of pictures: what the networks are trained on, and the way back from a generated picture to power.
+"""Convert songs to pairs of spectrograms for training, and generated spectrograms back to power.
 
 `default`: the target is the stem to make, and input and target of a whole song share one level reference that is taken
-from the input, so it is known when the stem is not. Windows are cut from the spectrogram of the whole song; those of
-training and of generation are the same bits.
+from the input, so it is known at generation time. Windows are cut from the spectrogram of the whole song; those of
+training and of generation are identical.
 
 `thesis`: the target is the whole mix, and every window of either is by itself: 255 hops of sound, its own spectrogram,
 its own maximum as reference. Input and target lose their relative level; kept to compare with.

@@ -1,4 +1,4 @@
-"""Songs to a dataset of WebDataset tar shards: the work is shared out, finished songs stay, the manifest comes last.
+"""Preprocess songs to WebDataset tar shards in parallel. Finished songs are kept, the manifest is written last.
 
 manifest.json            written last: settings, and of every shard its size, sha256, samples and their offsets
 DATASET.md               what it holds, for people
@@ -82,7 +82,7 @@ def preprocess_all(
         _refuse(root, out, data)
     if (part is None or part[0] == 0) and (others := layouts.overlooked(root, split_by_title)):
         named = ", ".join(str(path.relative_to(root)) for path in others[:5]) + (" ..." if len(others) > 5 else "")
-        console.complain(f"passed over in {root}, since songs are expected as {layouts.LAYOUT}: {console.one_line(named)}")
+        console.complain(f"ignored in {root}: songs are expected as {layouts.LAYOUT}: {console.one_line(named)}")
     claims: list[int] = []
     with ExitStack() as locks:
         for out, data in sorted(wanted, key=lambda one: one[0]):  # in one order, so that two can't wait for each other
@@ -171,7 +171,7 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
                     take(futures[future], future.result())
             except concurrent.futures.process.BrokenProcessPool as error:
                 time.sleep(1)  # a TERM that Slurm sends to all processes may have reached a worker first
-                cure = "a worker was killed, often for want of memory: run the same command again with fewer --workers"
+                cure = "a worker was killed, probably because memory ran out: run the same command again with fewer --workers"
                 raise OSError(errno.ECHILD, cure) from error
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -242,7 +242,7 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
         if found.get(name) != wanted.get(name)
     ]
     if changed:
-        raise ValueError(f"{out} was made by other settings ({'; '.join(changed)}): name another folder")
+        raise ValueError(f"{out} was made with other settings ({'; '.join(changed)}): name another folder")
 
 
 @contextmanager
@@ -308,7 +308,7 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
     kinds = {(record["dtype"], tuple(record["shape"])) for record in finished if record["shard"]}
     if len(kinds) > 1:
         listed = ", ".join(f"{dtype} {shape}" for dtype, shape in sorted(kinds))
-        raise ValueError(f"the songs give pictures of {len(kinds)} kinds ({listed}): keep them apart")
+        raise ValueError(f"the songs give pictures of {len(kinds)} kinds ({listed}): put each kind into a folder of its own")
     if not kinds and finished:
         raise ValueError(f"no window is left of {len(finished)} songs: all targets are silent, raise --data.silent-share")
     if not kinds:

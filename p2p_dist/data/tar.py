@@ -1,4 +1,4 @@
-"""A shard's bytes: samples one after another into a tar, the same as webdataset's TarWriter makes, and known when written."""
+"""Write samples into a tar shard, byte for byte like webdataset's TarWriter, and count and hash the bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read a whole dataset again and say what is damaged, first of all."""
+"""Verify a whole dataset and report the first damaged shard or sample."""
 
 from __future__ import annotations
 
@@ -44,8 +44,7 @@ def verify(folder: Path, on_shard: Callable[[int, int, str], None] = lambda *_: 
         on_shard(number, len(shards), shard["name"])
     if others := sorted({path.name for path in folder.glob("*.tar")} - {shard["name"] for shard, _ in shards}):
         raise ValueError(
-            f"{folder / others[0]} is not in the manifest, and a reader of all *.tar would take it for a part of the dataset: "
-            "remove it"
+            f"{folder / others[0]} is not in the manifest, but a program that reads all *.tar files would read it: remove it"
         )
     return sum(len(part["samples"]) for part in parts)
 
@@ -66,7 +65,7 @@ def _verify_shard(path: Path, shard: dict[str, Any], samples: list[index.Sample]
                 raise ValueError(f"sample {row['key']}: not in the manifest")
             found = index.Sample(row["key"], shard["name"], row["input"], row["target"], row["checksum"])
             if found != sample:
-                what = "its bytes are not those that were written" if found.key == sample.key else f"found {found.key} there"
+                what = "its checksum does not match" if found.key == sample.key else f"found {found.key} there"
                 raise ValueError(f"sample {sample.key}: {what}")
         _verify_arrays(path, samples, manifest)
     if files.sha256_file(path) != shard["sha256"]:

@@ -1,4 +1,4 @@
-"""One song to its shards: what a worker does. It imports neither torch nor librosa, and may be killed at any instant.
+"""Preprocess one song to its shards, in a worker process. It imports neither torch nor librosa and may be killed at any time.
 
 A song is one shard, so the bytes do not depend on who made them; a shard has its name only when it is whole.
 """
@@ -228,7 +228,7 @@ def _write_song(item: Work, out: Path, data: Data, rate: int, parts: list[Sum]) 
 def _write_foreign(item: Work, out: Path, data: Data) -> None:
     """Ready-made pairs into a shard, untouched."""
     if data.representation != "thesis":
-        raise ValueError(f"{item.source.path}: npz pairs are the thesis's: give --preset thesis (data.representation thesis)")
+        raise ValueError(f"{item.source.path}: npz pairs need --preset thesis (data.representation thesis)")
     kinds: dict[np.dtype[Any], Path] = {}
 
     def samples() -> Iterator[Sample]:
@@ -344,7 +344,7 @@ def _sound_sample(key: str, rate: int, sounds: list[np.ndarray], gain: float, ab
             file = soundfile.SoundFile(flac, "w", rate, sound.shape[1], format="FLAC", subtype="PCM_24")
         except soundfile.LibsndfileError as error:
             kind = f"{sound.shape[1]} channels at {rate} Hz"
-            raise ValueError(f"{about['song']}: a flac file, as held-out songs are kept in, does not take {kind}") from error
+            raise ValueError(f"{about['song']}: held-out songs are stored as flac, which does not support {kind}") from error
         with file:
             for start in range(0, len(sound), _BLOCK):
                 part = sound[start : start + _BLOCK]

@@ -1,1 +1,1 @@
-"""What a checkpoint sounds like: measures beside their baselines, audio, pictures, and the page."""
+"""Evaluate checkpoints: measures beside their baselines, audio, spectrograms, ranking, and the page. Nothing here trains."""

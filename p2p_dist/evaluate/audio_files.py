@@ -1,4 +1,4 @@
-"""Measures of sound files made by anything: three folders of inputs, outputs and targets with the same names."""
+"""Measure audio files of any program: three folders of inputs, outputs and targets with the same file names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from p2p_dist.data.pairs import mel_of
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING, COPY, SILENCE
 from p2p_dist.evaluate.held_out_songs import beats_of
 from p2p_dist.evaluate.measures import averages, spectral
-from p2p_dist.evaluate.measures.metrics import MEASURES, RATE, Measured, Truth, measure
+from p2p_dist.evaluate.measures.measure import Measured, measure
+from p2p_dist.evaluate.measures.table import label
+from p2p_dist.evaluate.measures.truth import RATE, Truth
 from p2p_dist.settings.config import Data
 
 FOLDERS = ("input", "output", "target")
@@ -60,9 +62,9 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
         whole = averages.average([[song[name]] for song in songs.values()], real)
         mean[name] = whole.mean
         if name == "output":
-            absent = {MEASURES[measure_name].label: why for measure_name, why in whole.absent.items()}
+            absent = {label(measure_name): why for measure_name, why in whole.absent.items()}
     rows = {key: {name: one.row for name, one in song.items()} for key, song in songs.items()}
-    said = ["", "the other baselines need a run, whose training songs they are made of"]
+    said = ["", "the other baselines are made of the training songs of a run"]
     return {"songs": rows, "mean": mean, "absent": absent, "said": said}
 
 
@@ -123,7 +125,7 @@ def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:
         try:
             sounds[folder], rates[folder] = soundfile.read(paths[folder], dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"{paths[folder]}: not readable as sound ({error.error_string})") from error
+            raise ValueError(f"{paths[folder]}: can't be read as audio ({error.error_string})") from error
         if not np.isfinite(sounds[folder]).all():
             raise ValueError(f"{paths[folder]}: contains NaN or infinite samples")
     for what, values in (("rate in Hz", rates), ("length in samples", {f: len(s) for f, s in sounds.items()})):

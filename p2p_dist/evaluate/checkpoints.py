@@ -1,4 +1,4 @@
-"""Every checkpoint of a run on held-out songs: measures beside their baselines, sound, pictures.
+"""Evaluate every checkpoint of a run on held-out songs: measures, audio, spectrograms.
 
 evaluations/baselines.json         what no network was needed for, see baselines/results.py
 evaluations/step-00012000/         metrics.json, audio/SONG-{stem,mix}.flac, spectrograms/SONG.png
@@ -28,16 +28,14 @@ from p2p_dist.evaluate.baselines.results import Reference
 from p2p_dist.evaluate.claims import take
 from p2p_dist.evaluate.held_out_songs import Excerpt, HeldOut, peak
 from p2p_dist.evaluate.measures import averages
-from p2p_dist.evaluate.measures.metrics import Measured, Row, measure
+from p2p_dist.evaluate.measures.measure import Measured, measure
+from p2p_dist.evaluate.measures.table import MEASURES, Row
 from p2p_dist.evaluate.report import png
 from p2p_dist.generate import inference
 from p2p_dist.model.generator import Generator
 from p2p_dist.run.rundir import RunDir, check_links, check_still_ours, is_evaluation
 from p2p_dist.settings.config import Config
 from p2p_dist.train import checkpoint
-
-SHOWN = ("lock8", "f1t_beyond_chance", "mmd", "level_error")
-"""The measures that a progress line has room for."""
 
 
 def evaluate(
@@ -97,10 +95,11 @@ def evaluate(
                 raise
             mine += 1
             progress.total = max(mine, left)
-            progress.update(mine, f"step {item.step}" + "".join(f", {n} {v:.3g}" for n in SHOWN if (v := mean[n]) is not None))
+            figures = [f"{m.label} {v:.3g}" for n, m in MEASURES.items() if m.headline and (v := mean[n]) is not None]
+            progress.update(mine, ", ".join([f"step {item.step}", *figures]))
     ranking.conclude(run, config, out)
     if damaged and only:
-        raise ValueError(f"{damaged[0]}; it was set aside, and all others are evaluated")
+        raise ValueError(f"{damaged[0]}; it was set aside; all others were evaluated")
     return mine
 
 
@@ -129,7 +128,7 @@ def held_out(dataset: Path, config: Config) -> list[HeldOut]:
     found = held_out_songs.from_shards(dataset, reported, most, allowed)
     if not found:
         raise ValueError(
-            f"{dataset} has no {reported} songs: evaluation needs some that training does not see; put them into {reported}/"
+            f"{dataset} has no {reported} songs: evaluation needs songs that training does not use; put them into {reported}/"
         )
     return (
         found

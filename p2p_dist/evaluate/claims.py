@@ -1,4 +1,4 @@
-"""Which checkpoints a process evaluates: processes, and jobs, share them, each is taken by one."""
+"""Claim checkpoints for evaluation: processes and jobs share them, and each is evaluated by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of held-out songs that are evaluated, from the sound in the shards or from a folder of other songs."""
+"""Read the excerpts of held-out songs that are evaluated, from the audio in the shards or from a folder of songs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from p2p_dist.data import manifest, pairs
 from p2p_dist.data.index import read_manifest
 from p2p_dist.data.worker import slug
 from p2p_dist.evaluate.measures import onsets
-from p2p_dist.evaluate.measures.metrics import Truth
+from p2p_dist.evaluate.measures.truth import Truth
 from p2p_dist.generate import inference
 from p2p_dist.settings.config import Config, parse_task
 
@@ -117,7 +117,7 @@ def from_folder(root: Path, config: Config, most: int) -> list[HeldOut]:
         found = testing
     found = [replace(source, split=config.evaluate.split) for source in found]
     if not found:
-        raise ValueError(f"{root} has only ready-made pairs: to measure, songs with sound are needed")
+        raise ValueError(f"{root} has only pairs of spectrograms: evaluation needs songs with audio")
 
     return [of_source(source, number, config) for number, source in enumerate(found)][:most]
 
@@ -164,13 +164,13 @@ def read_sound(shard: Path, key: str, sha256: str) -> Sound:
     Raises:
         DamagedError: the shard is missing, or not the one that was written, whose sha256 is given.
     """
-    again = "remove it and type the launch command again, it makes the shard anew"
+    again = "remove it and run the launch command again, which makes this shard again"
     try:
         content = shard.read_bytes()
     except FileNotFoundError:
-        raise files.DamagedError(f"{shard}: the sound of {key} is missing: {again}") from None
+        raise files.DamagedError(f"{shard}: the audio of {key} is missing: {again}") from None
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise files.DamagedError(f"{shard} is damaged: the sound of {key} is not what was written (sha256): {again}")
+        raise files.DamagedError(f"{shard} is damaged: the audio of {key} does not match its sha256: {again}")
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
         opened = {member.name.removeprefix(key + "."): archive.extractfile(member) for member in archive}
         sounds = {suffix: file.read() for suffix, file in opened.items() if file is not None}

@@ -1,4 +1,4 @@
-"""Which checkpoint is good: a stated rule over the three families, applied to all evaluations that are there.
+"""Rank checkpoints by a fixed rule over the three families of measures, applied to all existing evaluations.
 
 evaluations/ranking.json   all checkpoints and baselines by score, the rule, and on which songs it was applied
 evaluations/curves.png     the measures over epochs, with the baselines as lines
@@ -14,7 +14,7 @@ from p2p_dist.common import files, records
 from p2p_dist.common.records import COUNT, KEY, Maybe
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING
-from p2p_dist.evaluate.measures.metrics import AMOUNT, REAL, TIME, Row, is_pitched, shown
+from p2p_dist.evaluate.measures.table import AMOUNT, MEASURES, REAL, TIME, Row, columns, is_pitched
 from p2p_dist.evaluate.report import curves
 from p2p_dist.run.rundir import RunDir, find_steps, step_name
 from p2p_dist.settings.config import Config, Evaluate
@@ -22,55 +22,45 @@ from p2p_dist.settings.config import Config, Evaluate
 CHOOSING = "valid"
 """The split on which a checkpoint is chosen, where it has songs."""
 
-_SOUND_FONT = 40.0  # the distance of drums of a General MIDI sound font: half the score of its family
+
+def _weights(weights: Evaluate) -> dict[str, float]:
+    return {TIME: weights.time_weight, REAL: weights.real_weight, AMOUNT: weights.amount_weight}
 
 
 def rule(weights: Evaluate) -> str:
     """The rule in words, with its weights."""
-    shares = [weights.time_weight, weights.real_weight, weights.amount_weight]
-    parts = " + ".join(f"{share:g} x {name}" for share, name in zip(shares, ("time", "real", "amount"), strict=True))
+    short = dict(zip(_weights(weights), ("time", "real", "amount"), strict=True))
+    shares = " + ".join(f"{share:g} x {short[family]}" for family, share in _weights(weights).items())
+    described = []
+    for family, name in short.items():
+        words = [
+            m.score.words.format(m.label) + (" where the stem has one" if m.pitched else "")
+            for m in MEASURES.values()
+            if m.family == family and m.score is not None
+        ]
+        listed = words[0] if len(words) == 1 else f"mean of {', '.join(words[:-1])} and {words[-1]}"
+        described.append(f"{name}: {listed}")
     return (
-        f"({parts}) / {sum(shares):g}; time: mean of grid (the smaller of it and its inverse), F1 23 ms and envelope; "
-        "real: 40 / (40 + distance); amount: mean of level (as a ratio of amplitudes), sharpness and density (each the "
-        "smaller of it and its inverse), and pitch where the stem has one; each from 0 to 1. What can be measured of the "
-        "true stem and not of this one counts 0; a family that can't be measured at all is left out."
+        f"({shares}) / {sum(_weights(weights).values()):g}; {'; '.join(described)}; each from 0 to 1. What can be measured of "
+        "the true stem and not of this one counts 0; a family that can't be measured at all is left out."
     )
-
-
-def _score(name: str, value: float) -> float:
-    """How good one value of a measure is, from 0 to 1."""
-    if name in ("lock8", "flux_ratio", "density_ratio"):
-        return max(0.0, min(value, 1 / value if value > 0 else 0.0))
-    if name == "mmd":
-        return _SOUND_FONT / (_SOUND_FONT + max(value, 0.0))
-    if name == "level_error":
-        return float(10 ** (-value / 20))
-    return min(max(value, 0.0), 1.0)
-
-
-_OF = {
-    TIME: ("lock8", "f1t_beyond_chance", "ec1"),
-    REAL: ("mmd",),
-    AMOUNT: ("level_error", "flux_ratio", "density_ratio", "chroma_correlation"),
-}
 
 
 def families(row: Row, ceiling: Row, *, pitched: bool) -> dict[str, float]:
     """The score of each family; those of which not even the ceiling has a measure are left out."""
-    found = {}
-    for family, names in _OF.items():
-        possible = [n for n in names if ceiling.get(n) is not None and (pitched or n != "chroma_correlation")]
-        values = [0.0 if (value := row.get(name)) is None else _score(name, value) for name in possible]
-        if values:
-            found[family] = sum(values) / len(values)
-    return found
+    scores: dict[str, list[float]] = {}
+    for name, measure in MEASURES.items():
+        if measure.score is not None and ceiling.get(name) is not None and (pitched or not measure.pitched):
+            value = row.get(name)
+            scores.setdefault(measure.family, []).append(0.0 if value is None else measure.score.of(value))
+    return {family: sum(values) / len(values) for family, values in scores.items()}
 
 
-def score(found: dict[str, float], weights: Evaluate) -> float | None:
+def score(of_families: dict[str, float], weights: Evaluate) -> float | None:
     """The families by their weights, from 0 to 1; None where there is none of any weight."""
-    shares = {TIME: weights.time_weight, REAL: weights.real_weight, AMOUNT: weights.amount_weight}
-    total = sum(shares[family] for family in found)
-    return sum(shares[family] * value for family, value in found.items()) / total if total > 0 else None
+    shares = _weights(weights)
+    total = sum(shares[family] for family in of_families)
+    return sum(shares[family] * value for family, value in of_families.items()) / total if total > 0 else None
 
 
 _ROW = {str: Maybe(float)}
@@ -169,7 +159,7 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
     if not picture.is_file() or picture.stat().st_mtime <= max(path.stat().st_mtime for path in sources):
         curves.draw(picture, curves.collect(evaluated, baselines, ranked, pitched=pitched), epochs(run, config))
     if folder == run.evaluations:
-        best = choice(run, ranked, evaluated, shown(pitched=pitched))
+        best = choice(run, ranked, evaluated, [name for names in columns(pitched=pitched) for name in names])
         if best is not None:
             files.write_json(run.best, best)
         else:

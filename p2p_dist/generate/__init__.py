@@ -1,1 +1,1 @@
-"""A trained generator applied to songs: windows in, a stem out. Nothing here measures or trains."""
+"""Apply a trained generator to songs: windows in, a stem out. Nothing here measures or trains."""

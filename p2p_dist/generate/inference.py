@@ -1,4 +1,4 @@
-"""From a song and a generator to a stem: windows through the network, stitched, inverted, made ready to be added."""
+"""Generate a stem for a song: run the windows through the generator, join them, and convert them to audio."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What runs where, and how it is queued. Torch-free: a login node imports it."""
+"""Where and how the stages run: on this machine or on Slurm. A login node imports this package, so it imports no torch."""

@@ -1,4 +1,4 @@
-"""Begin a run or go on with it: its saved settings win, its songs must be those it was trained on. Writes its records."""
+"""Create a run or continue one: its saved settings apply, its songs must be those it was trained on. Writes its records."""
 
 from __future__ import annotations
 

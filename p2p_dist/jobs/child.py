@@ -1,4 +1,4 @@
-"""Start a stage of a run, or a check, as a process of its own on this machine, with the run's own copy of the code."""
+"""Start a stage of a run, or a check, as a child process on this machine, with the run's own copy of the code."""
 
 from __future__ import annotations
 

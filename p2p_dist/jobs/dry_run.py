@@ -1,4 +1,4 @@
-"""What a launch would do: the stages, the job scripts, the settings, the most that they can be billed. Starts nothing."""
+"""Print what a launch would do: the stages, the job scripts, the settings, the largest possible bill. Starts nothing."""
 
 from __future__ import annotations
 

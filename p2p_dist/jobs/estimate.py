@@ -1,4 +1,4 @@
-"""What a run will take, worked out from its settings on the submit host: parameters, arithmetic, memory, windows, bytes.
+"""Estimate what a run needs from its settings, on the submit host: parameters, FLOPs, memory, windows, bytes.
 
 No torch here. tests/jobs/test_estimate.py compares each figure with the networks, processes and files themselves.
 """

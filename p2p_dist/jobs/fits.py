@@ -1,4 +1,4 @@
-"""Whether a run fits where it is to run, told before a process is started or a job queued: see `check`."""
+"""Check that a run fits the machine or cluster before a process is started or a job is queued: see `check`."""
 
 from __future__ import annotations
 

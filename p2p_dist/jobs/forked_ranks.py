@@ -1,4 +1,4 @@
-"""The ranks of a training, or of a check like one, on this machine: one process each, forked from one that imported torch.
+"""Run the ranks of a training or of a check on this machine: one process each, forked from one that has imported torch.
 
 python -m p2p_dist.jobs.forked_ranks train RUN_DIRECTORY
 """

@@ -1,4 +1,4 @@
-"""The stages of a run on this machine, one after the other, where there is no Slurm.
+"""Run the stages of a run on this machine, one after the other, without Slurm.
 
     launcher (launch/submit.py) -> one process a stage -> for training: one process a rank, forked from it
 

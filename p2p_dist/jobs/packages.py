@@ -1,4 +1,4 @@
-"""Whether what jobs import is installed where they will run: told before anything is queued."""
+"""Check, before anything is queued, that the packages that jobs import are installed where the jobs will run."""
 
 from __future__ import annotations
 

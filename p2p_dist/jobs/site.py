@@ -1,4 +1,4 @@
-"""What a cluster offers: one YAML file in hpc/sites for each, or a user's own."""
+"""Sites: what a cluster offers, described by a YAML file in hpc/sites or by a user's own file."""
 
 from __future__ import annotations
 

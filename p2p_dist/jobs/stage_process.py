@@ -1,4 +1,4 @@
-"""The process that runs one stage of a run.
+"""Run one stage of a run, as the process that a job or a launcher starts.
 
     python -m p2p_dist.jobs.stage_process train RUN_DIRECTORY
 

@@ -1,4 +1,4 @@
-"""The stages of a run, and whether each is done: told from its files alone, without torch, on a login node too."""
+"""The stages of a run, and whether each is done, decided from its files alone, without torch, also on a login node."""
 
 from __future__ import annotations
 

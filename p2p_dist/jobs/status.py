@@ -1,4 +1,4 @@
-"""How a run is: its stages, attempts, progress and what it has cost; from Slurm where there is one, and the run's own files."""
+"""The state of a run: stages, attempts, progress and cost, from its files and from Slurm."""
 
 from __future__ import annotations
 

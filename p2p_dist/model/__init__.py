@@ -1,1 +1,1 @@
-"""The Pix2Pix networks and their losses."""
+"""The Pix2Pix networks and their losses. Nothing here reads data or trains."""

@@ -1,4 +1,4 @@
-"""The PatchGAN discriminator of Pix2Pix: it judges patches of 70 x 70, given the input."""
+"""The PatchGAN discriminator of Pix2Pix: it classifies patches of 70 x 70 bins, given the input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The U-Net generator of Pix2Pix (Isola et al. 2017), and the thesis's variant of it, told apart by settings."""
+"""The U-Net generator of Pix2Pix (Isola et al. 2017), and the thesis's variant of it, chosen by settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The terms of the two losses; every one is a mean over the batch, so that shares of ranks average to the whole."""
+"""The terms of the two losses. Each is a mean over the batch, so the average over ranks is that of the global batch."""
 
 from __future__ import annotations
 

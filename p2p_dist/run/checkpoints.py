@@ -1,9 +1,9 @@
-"""What training has saved, as far as it can be told without torch: the launcher and whoever resumes ask the same functions.
+"""List and check the checkpoints of a run without torch. The launcher and the training use the same functions.
 
 checkpoints/step-00012000/state.pt               everything to go on with (absent once only the generator is kept)
 checkpoints/step-00012000/generator.safetensors  the generator to evaluate: its moving average where there is one
 checkpoints/step-00012000/meta.json              step, settings, sizes and sha256 of the files beside it
-checkpoints/damaged-step-00012000/               what was not what its record says, set aside
+checkpoints/damaged-step-00012000/               a checkpoint that does not match its record, set aside
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who works in a folder on one machine: at most one, told apart by a lock of the kernel's.
+"""Lock a folder so that only one process on this machine uses it (flock).
 
 Where the file system has no locks (Lustre mounted without flock, NFS without a lock manager), by a file that is made by link(),
 which is there or not on any of them. Nobody removes that file for a process that was killed, so the next one looks: whether a

@@ -1,4 +1,4 @@
-"""metrics.jsonl, the numbers of a training: a JSON object a line, added while it trains, read by people and by the page."""
+"""Read and append to metrics.jsonl, the losses and speed of a training: one JSON object per line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What made a run: the command, the commit and the versions it was begun with."""
+"""Record the provenance of a run: the command, the commit and the versions that it was created with."""
 
 from __future__ import annotations
 

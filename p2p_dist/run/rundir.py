@@ -1,4 +1,4 @@
-"""The folder of one run: what lies where, who owns it, and the settings it began with."""
+"""The folder of one run: its files, its owner, and its saved settings."""
 
 from __future__ import annotations
 

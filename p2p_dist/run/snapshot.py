@@ -1,4 +1,4 @@
-"""A run's own copy of this program, and the proof that it is still that copy before any of it is run.
+"""Copy this program into a run, and verify the copy before any of it is executed.
 
 What lies in a folder of runs may have been put there by others of the user's group. Code is run only from a tree that the user
 owns, that no other can write, and that holds exactly the files of its record; Slurm's jobs check the same in hpc/check_code.sh.

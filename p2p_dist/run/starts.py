@@ -1,4 +1,4 @@
-"""The record of a stage's starts: how often it was begun, how those starts ended, how far each came.
+"""The record of a stage's starts: how often it was started, how each start ended, and the progress of each.
 
     launch NAME                                     a person began it: the counts begin anew
     successor JOB                                   a job that goes on in place of one that Slurm does not requeue

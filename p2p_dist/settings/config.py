@@ -1,4 +1,4 @@
-"""Every setting of a run: one tree of frozen dataclasses.
+"""All settings of a run, as one tree of frozen dataclasses.
 
 Science (data, model, train, evaluate) is fixed for the life of a run; fields marked `resource` may change at every
 start. Precedence: defaults < preset < YAML file < flags.
@@ -268,7 +268,7 @@ class Train:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
-                f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) says how long to train: give one of them"
+                f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) sets how long to train: give one of them"
             )
         _positive(self, "global_batch_size", "learning_rate", "epsilon", "checkpoint_every", "keep_every", "log_every")
         _positive(self, "hang_after")

@@ -1,4 +1,4 @@
-"""The presets, settings in and out of YAML, and what two settings differ in."""
+"""The presets, settings to and from YAML, and the differences between two settings."""
 
 from __future__ import annotations
 

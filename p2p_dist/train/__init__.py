@@ -1,1 +1,1 @@
-"""Distributed training: ranks, step, checkpoints, stopping, and the loop that ties them."""
+"""Distributed training: ranks, step, checkpoints, stopping, and the training loop. Nothing here queues or evaluates."""

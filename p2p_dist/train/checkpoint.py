@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, verified when read, the newest valid one wins.
+"""Save and load checkpoints: written atomically, verified when read; the newest valid one is used.
 
     checkpoints/step-00012000/state.pt               everything to go on with (absent once only the generator is kept)
     checkpoints/step-00012000/generator.safetensors  the generator to evaluate: its moving average where there is one
@@ -113,7 +113,7 @@ def load_newest(folder: Path, needed: Collection[str] = ()) -> tuple[int, dict[s
             damaged = True
     if damaged or any(folder.glob("damaged-*")):
         raise ValueError(
-            f"no valid checkpoint is left in {folder}, all were damaged: restore one, or begin another run with --run NAME"
+            f"no valid checkpoint is left in {folder}, all were damaged: restore one, or start a new run with --run NAME"
         )
     return None
 
@@ -153,7 +153,7 @@ def load_generator(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
         try:
             return safetensors.torch.load_file(checkpoint.check(GENERATOR))
         except safetensors.SafetensorError as error:
-            raise DamagedError(f"{checkpoint.path / GENERATOR} holds no weights ({error})") from error
+            raise DamagedError(f"{checkpoint.path / GENERATOR} can't be read as weights ({error})") from error
         except (ValueError, OSError):
             if checkpoint.path.is_dir():
                 raise

@@ -1,4 +1,4 @@
-"""The processes of one training: who is which, on what device, and what they tell each other.
+"""The process group of a training: ranks, devices, and communication between ranks.
 
 The only module that reads RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
@@ -59,7 +59,7 @@ def choose_device(local_rank: int, local_world_size: int, gpus: int) -> tuple[st
         return f"cuda:{local_rank}", "nccl", None
     message = (
         f"{local_world_size} processes on a node with {gpus} GPU{'s' if gpus > 1 else ''}: they share "
-        f"{'them' if gpus > 1 else 'it'} and talk over gloo, which is slower than {gpus} process{'es' if gpus > 1 else ''}"
+        f"{'them' if gpus > 1 else 'it'} and use gloo, which is slower than {gpus} process{'es' if gpus > 1 else ''}"
     )
     return f"cuda:{local_rank % gpus}", "gloo", message
 
@@ -120,7 +120,7 @@ def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
         ConnectionError: no port is free, or rank 0 was not found in time.
     """
     name = os.environ.get("P2P_ATTEMPT") or (rundir.attempt() if "SLURM_JOB_ID" in os.environ else f"port {port}")
-    reason = "it has not noted its port"
+    reason = "it has not written its port"
     if rank == 0:
         at = listening_address(address)
         reached = LOOPBACK if at == ALL_ADDRESSES else at
@@ -174,7 +174,7 @@ def listening_address(address: str) -> str:
     try:
         found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise ConnectionError(f"MASTER_ADDR {address}: this name of rank 0's node is not known on it: {error}") from error
+        raise ConnectionError(f"MASTER_ADDR {address}: the name of rank 0's node can't be resolved: {error}") from error
     for one in sorted((str(info[4][0]) for info in found), key=lambda one: ":" in one):  # IPv4 first
         if not ipaddress.ip_address(one).is_loopback:
             try:

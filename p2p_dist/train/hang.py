@@ -1,4 +1,4 @@
-"""A training that hangs ends: all stacks in the log, and an exit code that says crash."""
+"""End a training that hangs: write all stack traces to the log and exit with the code for a crash."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Watchdog:
             # A little later than faulthandler, which writes the stacks.
             if time.monotonic() - self.armed > self.limit + 1:
                 console.complain(
-                    f"{self.name}: no step in {self.limit:.0f} s after step {self.step}: it hangs, the stacks are above; "
-                    "exit code 70"
+                    f"{self.name}: no step finished for {self.limit:.0f} s after step {self.step}: it hangs; "
+                    "stack traces are above; exit code 70"
                 )
                 os._exit(console.CRASHED)

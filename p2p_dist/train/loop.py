@@ -1,4 +1,4 @@
-"""The training of one run, top to bottom."""
+"""The training loop of one run."""
 
 from __future__ import annotations
 
@@ -176,7 +176,8 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Ind
         state = torch.load(path / checkpoint.STATE, map_location="cpu", weights_only=True)
     if (digest := rundir.settings_digest(config)) != state["settings"]:
         raise ValueError(
-            f"the checkpoint at step {start} in {run.checkpoints} is of other settings ({state['settings']}, now {digest})"
+            f"the checkpoint at step {start} in {run.checkpoints} was made with other settings "
+            f"({state['settings']}, now {digest})"
         )
     if state["windows"] != windows_digest(index):
         raise ValueError(

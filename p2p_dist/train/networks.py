@@ -1,4 +1,4 @@
-"""The two networks of a training with all that a step changes: optimisers, moving average, and what undoes a bad step."""
+"""The state of a training that a step changes: both networks, their optimisers, the moving average."""
 
 from __future__ import annotations
 

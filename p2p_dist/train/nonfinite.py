@@ -1,4 +1,4 @@
-"""What happens when a loss or gradient is not finite: nothing is learnt from it, and the run ends naming the samples."""
+"""Handle a loss or gradient that is not finite: the step changes no weights, and the run fails and names the samples."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Watch:
             self.networks.undo(undo)
             raise FloatingPointError(
                 f"a loss or gradient was not finite at step {step}: {self._blame(step, bool(here))}; "
-                f"that step changed nothing, and the last checkpoint in {self.checkpoints} is good"
+                f"that step changed no weights; the last checkpoint in {self.checkpoints} is valid"
             )
 
     def _blame(self, step: int, here: bool) -> str:

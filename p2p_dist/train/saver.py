@@ -1,4 +1,4 @@
-"""Saving while training goes on: training waits for a copy in the host's memory, a thread writes that copy."""
+"""Save checkpoints in the background: training waits for a copy in host memory, a thread writes the copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything random in training is drawn anew from the seed and a place or step, so nothing random needs to be stored."""
+"""Derive all random numbers of a training from the seed and the step, so no random state needs to be saved."""
 
 from __future__ import annotations
 

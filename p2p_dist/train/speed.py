@@ -1,4 +1,4 @@
-"""How fast a training goes, and how near that is to what the device could do."""
+"""Measure the speed of a training, and its share of the device's peak."""
 
 from __future__ import annotations
 

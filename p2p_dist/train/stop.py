@@ -1,4 +1,4 @@
-"""Being asked to stop: USR2 (or USR1), TERM, the first Ctrl-C or the end of the job only set a flag, read between two steps."""
+"""Handle requests to stop: USR2, USR1, TERM, the first Ctrl-C and the time limit set a flag that is read between steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numbers of metrics.jsonl, and pictures, for TensorBoard. The only module that imports it."""
+"""Write the values of metrics.jsonl, and spectrograms, for TensorBoard. Only this module imports it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _writer(folder: Path, purge_step: int | None) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError(
-            "train.tensorboard needs the package tensorboard: pip install 'p2p_dist[tensorboard]', or leave it off"
+            "train.tensorboard needs the package tensorboard: pip install 'p2p_dist[tensorboard]', or turn it off"
         ) from error
     return SummaryWriter(str(folder), purge_step=purge_step)
 

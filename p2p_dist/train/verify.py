@@ -1,4 +1,4 @@
-"""Look over a whole run: is every checkpoint and shard what its record says, was every batch the one that it should be?"""
+"""Verify a whole run: checkpoints and shards against their records, and the order of the batches."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _checkpoints(run: RunDir) -> list[str]:
             found.append(str(error))
             continue
         if meta.get("settings") != settings:
-            found.append(f"{each.path} is of settings {meta.get('settings')}, not {settings}")
+            found.append(f"{each.path} was made with settings {meta.get('settings')}, not {settings}")
     aside = sorted(run.checkpoints.glob("damaged-*")) if run.checkpoints.is_dir() else []
     found += [f"{path} was damaged and set aside" for path in aside]
     return found
@@ -76,5 +76,5 @@ def _batches(run: RunDir) -> list[str]:
     if step < saved:
         found.append(f"{run.metrics} ends at step {step}, but there is a checkpoint of step {saved}")
     if not run.metrics.read_bytes().endswith(b"\n"):
-        found.append(f"{run.metrics} ends in half a line: the training that writes it was killed and has not been resumed")
+        found.append(f"{run.metrics} ends with an incomplete line: the training was killed and has not been resumed")
     return found

@@ -32,7 +32,8 @@ from p2p_dist.evaluate import held_out_songs, ranking
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.held_out_songs import Excerpt
 from p2p_dist.evaluate.measures import averages
-from p2p_dist.evaluate.measures.metrics import Measured, Row, measure
+from p2p_dist.evaluate.measures.measure import Measured, measure
+from p2p_dist.evaluate.measures.table import Row
 from p2p_dist.settings.config import Config, Evaluate
 
 TRUTH, LOOP, FAR, SILENCE = "true drums", "loop on the bar", "same drums roughly aligned", "silence"
@@ -182,7 +183,7 @@ def main() -> int:
     right = True
     if options.data is not None and options.part != "cost":
         result["order"], right = calibrate(options.data, config, options.seconds)
-    source = layouts.find_songs(options.data)[0] if options.data else layouts.Source("excerpt", "test", layouts.excerpt_file())
+    source = layouts.find_songs(options.data)[0] if options.data else layouts.source_at(layouts.excerpt_file(), "test")
     if options.part != "order":
         result["cost"] = evaluate_cost.cost(source, config, options.rounds)
     if options.json:

@@ -22,8 +22,10 @@ from p2p_dist.data import pairs
 from p2p_dist.evaluate import checkpoints, held_out_songs
 from p2p_dist.evaluate.baselines.results import Reference
 from p2p_dist.evaluate.held_out_songs import Excerpt
-from p2p_dist.evaluate.measures import descriptors, metrics, onsets, spectral
-from p2p_dist.evaluate.measures.metrics import RATE, measure
+from p2p_dist.evaluate.measures import descriptors, onsets, spectral
+from p2p_dist.evaluate.measures.measure import combine, measure, window_rows
+from p2p_dist.evaluate.measures.table import onset_f1
+from p2p_dist.evaluate.measures.truth import RATE, Stem, onset_times
 from p2p_dist.generate import inference
 from p2p_dist.model.generator import Generator
 from p2p_dist.settings.config import Config
@@ -59,13 +61,12 @@ def both(excerpt: Excerpt, config: Config) -> dict[str, tuple[Callable[[], Any],
         return onsets.beyond_chance(onsets.peaks(b), onsets.peaks(a), 1, len(b))
 
     def grid(a: np.ndarray, b: np.ndarray) -> Any:
-        at = truth.grid.astype(int)
+        at = truth.windows[0].grid
         return onsets.on_grid(a, at), onsets.on_grid(b, at)
 
     def all_windows() -> Any:
-        powers = truth._cut(onsets.mel(made))
-        parts = [metrics._part(w, p, truth) for w, p in zip(truth.windows, powers, strict=True)]
-        return metrics.combine(parts), [descriptors.describe(power) for power in powers]
+        measured = Stem(stem, truth)
+        return combine(window_rows(measured)), [descriptors.describe(window.power) for window in measured.windows]
 
     def plain_all() -> Any:
         for of in (f1, f1, lambda a, b: np.corrcoef(a, b), grid, lambda a, b: a.mean() / b.mean(), lambda a, b: a.sum()):
@@ -93,7 +94,7 @@ def both(excerpt: Excerpt, config: Config) -> dict[str, tuple[Callable[[], Any],
     tensors = [torch.from_numpy(np.ascontiguousarray(sound))[None, None] for sound in (made, true)]
     return {
         "in time, amount and descriptors": (all_windows, plain_all),
-        "mir_eval's onset F1": (lambda: metrics.onset_f1(metrics.onset_times(made), truth.onset_times), plain_onset_f1),
+        "mir_eval's onset F1": (lambda: onset_f1(onset_times(made), truth.onset_times), plain_onset_f1),
         "stem log-mel L1": (
             lambda: spectral.log_mel_l1(spectral.log_mel(spectral.power(made)), truth.stem_mel),
             lambda: plain_l1(made, true),

@@ -18,7 +18,8 @@ from p2p_dist.audio import layouts, stems
 from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.audio.spectrogram import mel_power, power_to_db
 from p2p_dist.data import pairs
-from p2p_dist.evaluate.measures import metrics
+from p2p_dist.evaluate.measures.table import onset_f1 as f1_of_times
+from p2p_dist.evaluate.measures.truth import onset_times
 from p2p_dist.settings.config import Data, parse_task
 
 CANDIDATES = {
@@ -46,7 +47,7 @@ def log_mel_l1(output: np.ndarray, truth: np.ndarray, rate: int, lowest: float =
 
 def onset_f1(output: np.ndarray, truth: np.ndarray) -> float:
     """Of mono sound at 22 050 Hz; 0 where the truth has no onset."""
-    return metrics.onset_f1(metrics.onset_times(output), metrics.onset_times(truth)) or 0.0
+    return f1_of_times(onset_times(output), onset_times(truth)) or 0.0
 
 
 def main() -> None:
@@ -57,7 +58,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=32)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    sources = layouts.find_songs(options.data) if options.data else [layouts.Source("excerpt", "test", layouts.excerpt_file())]
+    sources = layouts.find_songs(options.data) if options.data else [layouts.source_at(layouts.excerpt_file(), "test")]
     rows: dict[str, list[list[float]]] = {name: [] for name in ["copy the input", *CANDIDATES]}
     for source in sources:
         song = stems.load(source)

@@ -133,7 +133,7 @@ def test_what_scaling_refuses(typed):
 
 
 def measured(processes, images_per_second, bus):
-    """A size as train/scaling.py leaves it: 4 images a process, 100 MB of gradients."""
+    """A size as checks/scaling/ranks.py leaves it: 4 images a process, 100 MB of gradients."""
     reduced = None if bus is None else {"bus": bus}
     weak = {"batch": 4 * processes, "images_per_second": images_per_second, "measured": [images_per_second] * 3}
     return {"processes": processes, "all_reduce": reduced, "gradient_bytes": 100_000_000, "weak": weak}
@@ -169,7 +169,7 @@ def test_a_table_whose_smallest_size_can_not_share_the_batch(tmp_path, capsys):
 
 
 def sizes(tmp_path, **measured_at):
-    """Runs of one and two nodes as train/scaling.py leaves them; weak_1=[...] and so on: images a second of each part."""
+    """Runs of one and two nodes as the ranks leave them; weak_1=[...] and so on: images a second of each part."""
     about = {"device": "d", "precision": "p", "flops_per_image": 1e9, "all_reduce": None, "gradient_bytes": 1_000_000}
     runs = []
     for nodes in (1, 2):

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from p2p_dist.audio.layouts import Source
+from p2p_dist.audio.layouts import source_at
 from p2p_dist.cli import preprocess
 from p2p_dist.common import console, files
 from p2p_dist.data import index, shards, worker
@@ -356,7 +356,7 @@ def test_a_song_that_is_replaced_while_it_is_made_is_made_again(
         return found
 
     monkeypatch.setattr(worker.stems, "load_sums", decode_and_replace)
-    item, again = (worker.Work(Source("A", "train", folder), 0) for _ in range(2))
+    item, again = (worker.Work(source_at(folder, "train"), 0) for _ in range(2))
     assert not item.is_finished(tmp_path, data)  # as is asked of every song, first of all
     assert worker.make_song(item, [(tmp_path, data)]).error is None
     assert item.is_finished(tmp_path, data) and not again.is_finished(tmp_path, data)
@@ -423,7 +423,7 @@ def test_a_manifest_that_was_edited_is_refused(undisturbed: Path, tmp_path: Path
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     content = files.read_json(out / index.MANIFEST)
     content["splits"]["train"]["songs"][0]["seconds"] += 1
-    changed = "was changed since it was written"
+    changed = "was changed after it was written"
     for text, wrong in ((json.dumps(content), changed), ('{"schema": 3}', changed), ("[]", "is damaged: it is a list")):
         (out / index.MANIFEST).write_text(text)
         with pytest.raises(ValueError, match=f"manifest.json {wrong}.*preprocess again"):

@@ -238,7 +238,7 @@ def test_neither_a_pipe_nor_a_folder_is_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.json")
     (tmp_path / "b.json").mkdir()
     for name in ("a.json", "b.json"):
-        with pytest.raises(DamagedError, match="is no file"):
+        with pytest.raises(DamagedError, match="is not a regular file"):
             records.read(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         records.read(tmp_path / "c.json")
@@ -256,7 +256,7 @@ def test_neither_a_pipe_nor_a_folder_is_waited_for(tmp_path):
         ("a: 1\n---\na: 2", "a second document"),
         ("a: [", "did not find expected node content"),
         ("a: \x00", "control characters are not allowed"),
-        (b"a: \xff", "not text in UTF-8"),
+        (b"a: \xff", "it is not UTF-8 text"),
     ],
 )
 def test_yaml_is_plain_values(tmp_path, text, said):

@@ -44,7 +44,7 @@ def test_an_array_is_found_inside_its_npz(array: np.ndarray, others: int) -> Non
     ("data", "message"),
     [
         (npz(other=np.zeros(3)), "no array 'wanted'"),
-        (npz(np.savez_compressed, wanted=np.zeros(3)), "deflated"),
+        (npz(np.savez_compressed, wanted=np.zeros(3)), "compressed"),
         (npz(wanted=np.zeros((3, 2)).T), "Fortran"),
         (npz(wanted=np.array([{}], object)), "objects"),
     ],

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p_dist.audio import stems
-from p2p_dist.audio.layouts import Source, excerpt_file
+from p2p_dist.audio.layouts import excerpt_file, source_at
 from p2p_dist.common import files
 from p2p_dist.data import dataset_card, index, manifest, overlap, shards, worker
 from p2p_dist.data.index import Index
@@ -98,7 +98,7 @@ def test_what_is_known_of_a_shard_as_it_is_written_is_what_is_found_in_it(datase
 def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
     from p2p_dist.evaluate.held_out_songs import read_sound
 
-    decoded = stems.load(Source("D", "test", songs / "test" / "D"))
+    decoded = stems.load(source_at(songs / "test" / "D", "test"))
     shard = dataset / "audio-test-00000-d.tar"
     input, target, rate = read_sound(shard, "00000-d", files.sha256_file(shard))
     assert rate == decoded.sample_rate
@@ -116,11 +116,11 @@ def test_held_out_sound_that_is_damaged_is_never_heard(dataset: Path, tmp_path: 
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    with pytest.raises(files.DamagedError, match=r"audio-test-00000-d\.tar is damaged: the sound of 00000-d") as damaged:
+    with pytest.raises(files.DamagedError, match=r"audio-test-00000-d\.tar is damaged: the audio of 00000-d") as damaged:
         song.read()
     assert "the launch command" in str(damaged.value)
     shard.unlink()
-    with pytest.raises(files.DamagedError, match=r"audio-test-00000-d\.tar: the sound of 00000-d is missing"):
+    with pytest.raises(files.DamagedError, match=r"audio-test-00000-d\.tar: the audio of 00000-d is missing"):
         song.read()
 
 
@@ -241,7 +241,7 @@ def test_songs_may_lie_in_one_folder_and_be_split_by_title(
     splits = index.read_manifest(tmp_path / "out")["splits"]
     assert splits["train"]["songs"] and splits["test"]["songs"]
     assert sum(len(part["songs"]) for part in splits.values()) == 4
-    assert "passed over" in (said := capsys.readouterr().err) and "demo.mp3" in said
+    assert "ignored in" in (said := capsys.readouterr().err) and "demo.mp3" in said
     with pytest.raises(ValueError, match="is inside the folder of songs"):
         shards.preprocess(tmp_path / "songs", tmp_path / "songs/out", data, workers=1)
     assert len(held_out_songs.from_folder(tmp_path / "songs", Config(), 10)) == 4  # to measure, all of them

@@ -13,7 +13,7 @@ import soundfile
 from p2p_dist.audio import flac
 from p2p_dist.common import files
 from p2p_dist.data import index
-from p2p_dist.evaluate.measures import metrics
+from p2p_dist.evaluate.measures.table import MEASURES, Row
 from p2p_dist.evaluate.report import png
 from p2p_dist.run.rundir import RunDir, step_name
 from p2p_dist.settings import config, presets
@@ -138,8 +138,8 @@ def _db(sound: np.ndarray) -> np.ndarray:
     return 20 * np.log10(np.abs(np.fft.rfft(frames, axis=1)).T[:128] + 1e-4)
 
 
-def _mean(rows: list[metrics.Row]) -> metrics.Row:
-    known = {name: [value for row in rows if (value := row.get(name)) is not None] for name in metrics.MEASURES}
+def _mean(rows: list[Row]) -> Row:
+    known = {name: [value for row in rows if (value := row.get(name)) is not None] for name in MEASURES}
     return {name: float(np.mean(values)) if values else None for name, values in known.items()}
 
 

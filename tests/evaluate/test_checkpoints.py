@@ -21,7 +21,7 @@ from p2p_dist.cli import evaluate
 from p2p_dist.common import files
 from p2p_dist.data import shards
 from p2p_dist.evaluate import audio_files, checkpoints, held_out_songs, ranking
-from p2p_dist.evaluate.measures.metrics import measure
+from p2p_dist.evaluate.measures.measure import measure
 from p2p_dist.generate import inference
 from p2p_dist.model.generator import Generator
 from p2p_dist.run import rundir
@@ -483,7 +483,7 @@ def test_lists_that_do_not_match_are_named(tmp_path: Path) -> None:
         evaluate.main(["--files", pattern])
     (tmp_path / "f" / "output" / "more.wav").unlink()
     (tmp_path / "f" / "target" / "a song_target_1.wav").write_bytes(b"not sound")
-    with pytest.raises(ValueError, match="not readable as sound"):
+    with pytest.raises(ValueError, match="can't be read as audio"):
         evaluate.main(["--files", pattern])
     with pytest.raises(ValueError, match="write it in quotes"):
         evaluate.main(["--files", "a/*.wav"])

@@ -143,7 +143,7 @@ def test_a_rank_hangs(hanging, kind):
     told = {"stopped": "SIGKILL", "GIL": "SIGALRM", "stuck": "exit code 70"}[kind]
     assert f"rank {rank} of {rank + 1} on {HOST} ended with {told}, after step 7" in job.log()
     if kind == "stopped":  # it can't say anything; the one that waits for it does
-        assert f"rank 0 of 2 on {HOST}: no step in 5 s after step 7: it hangs, the stacks are above" in job.log()
+        assert f"rank 0 of 2 on {HOST}: no step finished for 5 s after step 7: it hangs; stack traces are above" in job.log()
         assert "in train_step" in job.log()
     else:
         assert "in hang" in job.log(rank), "the stack says where it was"
@@ -167,7 +167,7 @@ def test_a_save_hangs(hanging):
     """
     job = hanging["save"]
     assert job.end() == console.CRASHED
-    assert "no step in 5 s after step" in job.log() and "saver.py" in job.log()
+    assert "no step finished for 5 s after step" in job.log() and "saver.py" in job.log()
 
 
 def test_a_port_that_is_in_use(ranks, tmp_path):

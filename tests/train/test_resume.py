@@ -196,7 +196,7 @@ def test_checkpoint_of_other_settings_is_refused(ranks, new_run):
     run, _ = new_run(train={"steps": 5})
     assert ranks(1, on_ranks.train, run.path) == [0]
     new_run(train={"steps": 5, "l1_weight": 7.0})
-    with pytest.raises(RanksFailed, match="is of other settings"):
+    with pytest.raises(RanksFailed, match="was made with other settings"):
         ranks(1, on_ranks.train, run.path)
 
 

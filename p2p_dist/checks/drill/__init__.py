@@ -1,1 +1,1 @@
-"""Small trainings stopped in each way that there is: each must come back exactly."""
+"""The drill: stop small trainings in every supported way and check that each resumes exactly."""

@@ -1,4 +1,4 @@
-"""A user's own proof: small trainings, stopped in every way that there is, compared with one that was left alone."""
+"""The drill: stop small trainings in every way that there is, and compare each with one that was not stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drill on this machine: its processes are signalled and killed in every way that one machine knows."""
+"""The drill on this machine: stop a small training in every way and compare it with one that was not stopped."""
 
 from __future__ import annotations
 

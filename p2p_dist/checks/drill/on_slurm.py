@@ -1,4 +1,4 @@
-"""The drill as jobs of a cluster: small trainings that Slurm, not this machine, stops in every way that a user can ask for."""
+"""Run the drill on a cluster: Slurm stops small trainings in every way that a user can request."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One short job that looks at all that a training will need."""
+"""The preflight: one short job that checks everything a training needs."""

@@ -1,6 +1,6 @@
-"""Before a training waits in a queue for days: one short job like it, that looks at all it will need, and says what to do.
+"""Start the preflight and report its results: one short job, started like a training, that checks everything it needs.
 
-What each process of that job looks at is in train/preflight.py.
+What each process of that job checks is in ranks.py.
 """
 
 from __future__ import annotations

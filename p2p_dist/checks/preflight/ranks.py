@@ -1,4 +1,4 @@
-"""What every process of a preflight looks at: all that a training will need, where a training would run."""
+"""The checks that every process of a preflight runs, on the node and in the environment of a training."""
 
 from __future__ import annotations
 

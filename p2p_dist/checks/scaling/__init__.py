@@ -1,1 +1,1 @@
-"""The same short training at several sizes: how speed grows with nodes."""
+"""The scaling check: the same short training at several numbers of nodes."""

@@ -1,4 +1,4 @@
-"""What is measured at one size of a training: the all-reduce, weak and strong scaling."""
+"""Measure one size of a training: all-reduce bandwidth, weak and strong scaling."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How the speed of a training grows with nodes: weak and strong scaling, measured, beside a model with the measured inputs.
+"""Measure how the speed of a training grows with the number of nodes (weak and strong scaling), beside a model's prediction.
 
-Weak: each process keeps its share of the batch, the global batch grows. Strong: the global batch stays, shares shrink. What
-each process measures is in train/scaling.py: several times each way, of which the median counts. On one machine, which may
+Weak: the batch per process is constant, the global batch grows. Strong: the global batch is constant. What
+each process measures is in ranks.py: several times each way, of which the median counts. On one machine, which may
 have other work at any moment, all sizes are measured once upwards and once downwards.
 """
 
@@ -191,7 +191,7 @@ MEASURED = {
     "weak": Maybe(_WAY),
     "strong": Maybe(_WAY),
 }
-"""Shape of scaling.json, see train/scaling.py."""
+"""Shape of scaling.json, see ranks.py."""
 
 
 def report(root: Path, runs: list[RunDir]) -> int:

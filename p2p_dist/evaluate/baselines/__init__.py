@@ -1,1 +1,1 @@
-"""Stems that need no network, and what is measured of them: the rows beside every figure of a checkpoint."""
+"""Baseline stems, which need no network, and their measures, which are shown beside those of every checkpoint."""

@@ -1,6 +1,6 @@
-"""What a figure stands beside: stems that need no network, made for the same part of the same song.
+"""Make baseline stems without a network, for the same excerpt of the same song.
 
-They depend on the songs alone, so they are made once a run. What can't be made is a reason instead of a stem.
+They depend on the songs alone, so each run makes them once. A baseline that can't be made is replaced by the reason.
 """
 
 from __future__ import annotations

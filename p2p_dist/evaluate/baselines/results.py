@@ -1,4 +1,4 @@
-"""The baselines of a run: made and measured once for each held-out song, then averaged.
+"""Make and measure the baselines of a run once for each held-out song, and average them.
 
 references/KEY.json       what was measured of one song's baselines and true stem, and the gain of its sound files
 references/audio/         for each reported song: input, true stem, true mix and ceiling as flac
@@ -22,7 +22,8 @@ from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES, Stem, Training
 from p2p_dist.evaluate.held_out_songs import Excerpt, beats_of, from_there, peak
 from p2p_dist.evaluate.measures.averages import Average, average
-from p2p_dist.evaluate.measures.metrics import Measured, is_pitched, measure
+from p2p_dist.evaluate.measures.measure import Measured, measure
+from p2p_dist.evaluate.measures.table import is_pitched
 from p2p_dist.generate import inference
 from p2p_dist.settings.config import Config
 
@@ -136,7 +137,7 @@ def _make(out: Path, excerpt: Excerpt, known: Training, config: Config, *, sound
 
 def _plain(one: Measured) -> dict[str, Any]:
     described = [None if d is None else d.tolist() for d in one.described]
-    return {"row": one.row, "absent": one.absent, "parts": list(one.parts), "described": described}
+    return {"row": one.row, "absent": one.absent, "parts": list(one.windows), "described": described}
 
 
 _ROW = {str: Maybe(float)}
@@ -146,9 +147,9 @@ _SHAPE = {"name": str, "measured": {str: _MEASURED}, "missing": {str: str}, "rea
 
 
 def _read(path: Path, excerpt: Excerpt) -> Reference:
-    content = records.read(path, _SHAPE, "remove it: it is measured again")
+    content = records.read(path, _SHAPE, "remove it; it will be measured again")
     if not -200 <= (content.get("gain_db") or 0) <= 0:
-        raise files.DamagedError(f"{path} is damaged: nothing is turned down by {content['gain_db']} dB; remove it")
+        raise files.DamagedError(f"{path} is damaged: a gain of {content['gain_db']} dB is not possible; remove it")
     measured = {
         name: Measured(one["row"], one["absent"], one["parts"], [None if d is None else np.array(d) for d in one["described"]])
         for name, one in content["measured"].items()

@@ -1,1 +1,1 @@
-"""What is measured of a generated stem, from samples to means with intervals. Nothing here knows a run."""
+"""Measures of a generated stem, from samples to means with confidence intervals. Nothing here reads a run."""

@@ -1,10 +1,12 @@
-"""Does it sound like drums at all? How far a set of stems is from real ones, by 41 descriptors of each window.
+"""Measure how far a set of stems is from real stems, by 41 descriptors of each window.
 
 The answer knows neither song nor timing: about 0 is real drums, about 40 drums of a General MIDI sound font, over 200
 noise or mush. It goes beside the measures of timing, which noise can please.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -92,3 +94,35 @@ def distance(made: np.ndarray, real: np.ndarray) -> float | None:
     if too_few(len(made), len(real)) is not None:
         return None
     return estimate(kernels(made, real), np.arange(len(made)), np.arange(len(real)))
+
+
+def distance_of_songs(made: Sequence[Sequence[np.ndarray | None]], real: list[np.ndarray]) -> tuple[float, list[float]] | str:
+    """The distance of one generation of all songs to the real stems, and the same without each song; or why there is none.
+
+    Of one song it is without each window instead. What would leave fewer than two windows is no distance: then the list is
+    empty, and so where there is nothing to leave out.
+
+    Args:
+        made: of each song the descriptors of each window, None where the stem is silent. real: of each song (windows, 41).
+    """
+    counted = [[described for described in song if described is not None] for song in made]
+    if (why := too_few(sum(map(len, counted)), sum(map(len, real)))) is not None:
+        return why
+    between = kernels(np.array([d for song in counted for d in song]), np.concatenate(real))
+    # Which song, or window of one song, each row belongs to.
+    if len(counted) > 1:
+        of_made = np.repeat(np.arange(len(counted)), [len(song) for song in counted])
+        of_real = np.repeat(np.arange(len(real)), [len(song) for song in real])
+    else:
+        of_made = np.array([n for n, described in enumerate(made[0]) if described is not None])
+        of_real = np.arange(len(real[0]))
+
+    def without_one(left_out: int | None) -> float | None:
+        rows = np.flatnonzero(of_made != left_out), np.flatnonzero(of_real != left_out)
+        return None if min(map(len, rows)) < 2 else estimate(between, *rows)
+
+    value = without_one(None)
+    assert value is not None
+    without = [without_one(n) for n in np.union1d(of_made, of_real)]
+    known = [one for one in without if one is not None]
+    return value, known if len(known) == len(without) else []

@@ -1,4 +1,4 @@
-"""Onsets of a stem, and whether they are in time: against the true stem, and against chance at the same density.
+"""Detect onsets of a stem and measure their timing against the true stem, and against chance at the same density.
 
 Everything is over windows of 256 frames of a power mel spectrogram: 22 050 Hz mono, n_fft 1024, hop 512 (23.2 ms a frame),
 64 mels from 30 Hz. Frames are centred, so frame k is at k x 23.2 ms exactly: librosa's onset functions, given a

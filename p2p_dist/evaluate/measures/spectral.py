@@ -1,4 +1,4 @@
-"""Measures of whole spectrograms: reported beside the three families, and decide nothing, but for pitch.
+"""Measures of whole spectrograms. They are reported but do not count in the ranking, except for pitch.
 
 Everything is of mono sound at 22 050 Hz. An error of a spectrogram says how far a sound is from one true answer, and
 silence is nearer to it than a good player of another mind.

@@ -1,1 +1,1 @@
-"""What people read of an evaluation: the page, MODEL.md, curves and pictures. Nothing here measures."""
+"""Reports of an evaluation: the page, MODEL.md, curves and images. Nothing here measures."""

@@ -1,4 +1,4 @@
-"""The measures over epochs, the baselines as lines: as PNG, and for TensorBoard."""
+"""Plot the measures over epochs, with the baselines as lines: as PNG, and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from p2p_dist.common import files
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
-from p2p_dist.evaluate.measures.metrics import MEASURES, REPORTED, shown
+from p2p_dist.evaluate.measures.table import MEASURES, columns
 
 SCORE = "score"
 _COLUMNS = 3
@@ -28,6 +28,11 @@ class Curve:
     points: dict[int, float]
     intervals: dict[int, tuple[float, float]]
     lines: dict[str, float]
+
+    @property
+    def decides(self) -> bool:
+        """Whether it is of what ranks checkpoints."""
+        return self.name == SCORE or MEASURES[self.name].decides
 
 
 def collect(evaluated: dict[int, Any], baselines: Any, ranked: dict[str, Any], *, pitched: bool) -> list[Curve]:
@@ -48,9 +53,9 @@ def collect(evaluated: dict[int, Any], baselines: Any, ranked: dict[str, Any], *
             {i["name"]: i["score"] for i in ranked["baselines"] if i["name"] in BASELINES and i["score"] is not None},
         )
     ]
-    for name in shown(pitched=pitched):
+    of = {step: content["splits"][split] for step, content in evaluated.items()}
+    for name in (name for names in columns(pitched=pitched) for name in names):
         measure = MEASURES[name]
-        of = {step: content["splits"][split] for step, content in evaluated.items()}
         points = {step: value for step, one in of.items() if (value := one["mean"].get(name)) is not None}
         intervals = {step: tuple(one["interval"][name]) for step, one in of.items() if name in one["interval"]}
         lines = {base: value for base in BASELINES if (value := rows.get(base, {"mean": {}})["mean"].get(name)) is not None}
@@ -64,7 +69,7 @@ def draw(path: Path, curves: list[Curve], epochs: float) -> None:
     Args:
         epochs: in one step.
     """
-    order = [curve for curve in curves if curve.name == SCORE or MEASURES[curve.name].family != REPORTED]
+    order = [curve for curve in curves if curve.decides]
     if not order:
         path.unlink(missing_ok=True)
         return

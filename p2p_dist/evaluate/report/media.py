@@ -1,4 +1,4 @@
-"""The folder of sounds and pictures beside the page's index.html.
+"""Write the folder of audio clips and images beside the page's index.html.
 
 Pictures are hard links where possible. Sounds are clips: the beginnings of the evaluations' files, at 16 bits, all of one song
 at one gain, so that they can be compared whatever the gains of the files are.

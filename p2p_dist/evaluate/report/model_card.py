@@ -1,4 +1,4 @@
-"""MODEL.md: what a run's best checkpoint is, what it was made of and how it measures, for whoever is given it.
+"""Write MODEL.md, the model card of a run's best checkpoint: what it is, its training data and its measures.
 
 After Mitchell et al.: Model cards for model reporting (2019). That of the data, DATASET.md, lies beside the shards.
 """
@@ -17,7 +17,7 @@ from p2p_dist.common.records import Maybe
 from p2p_dist.data.dataset_card import overlapping
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
-from p2p_dist.evaluate.measures.metrics import BELOW_ZERO, MEASURES, REPORTED, is_pitched, shown
+from p2p_dist.evaluate.measures.table import MEASURES, columns, is_pitched, label, remarks
 from p2p_dist.run.rundir import RunDir, step_name
 from p2p_dist.settings.config import Config, parse_task
 
@@ -142,8 +142,8 @@ def _twice(manifest: dict[str, Any]) -> list[str]:
 def _figures(config: Config, best: dict[str, Any], measured: Any, baselines: Any) -> list[str]:
     split = best["reported_on"]
     one, known = measured["splits"][split], baselines["splits"][split]
-    names = [n for n in shown(pitched=is_pitched(config.data.task)) if MEASURES[n].family != REPORTED]
-    names = [n for n in names if any(row["mean"].get(n) is not None for row in [one, *known["rows"].values()])]
+    decisive, _ = columns(pitched=is_pitched(config.data.task))
+    names = [n for n in decisive if any(row["mean"].get(n) is not None for row in [one, *known["rows"].values()])]
     over = f"{known['songs']} {split} songs" if known["songs"] != 1 else f"one {split} song"
     lines = [f"Means over {over}; in brackets the 95 % confidence interval (jackknife, Student's t).", ""]
     lines += [
@@ -154,9 +154,9 @@ def _figures(config: Config, best: dict[str, Any], measured: Any, baselines: Any
         row = one if not name else known["rows"].get(name)
         if row is not None:
             lines.append(f"| {name or '**this checkpoint**'} | " + " | ".join(_text(row, n) for n in names) + " |")
-    if any((value := row["mean"].get("mmd")) is not None and value < 0 for row in [one, *known["rows"].values()]):
-        lines += ["", BELOW_ZERO]
-    absent = {MEASURES[n].label: why for n, why in one["absent"].items() if MEASURES[n].family != REPORTED} | known["missing"]
+    for remark in remarks(row["mean"] for row in [one, *known["rows"].values()]):
+        lines += ["", remark]
+    absent = {label(n): why for n, why in one["absent"].items() if n in decisive} | known["missing"]
     lines += ["", *(f"- {name}: {why}" for name, why in absent.items())] if absent else []
     chosen = f"Chosen on the {best['chosen_on']} songs" + (f" ({best['note']})" if best["note"] else "")
     return [*lines, "", f"{chosen} by score {best['score']:.3f}: {best['rule']}"]
@@ -165,5 +165,5 @@ def _figures(config: Config, best: dict[str, Any], measured: Any, baselines: Any
 def _text(row: dict[str, Any], name: str) -> str:
     if (value := row["mean"].get(name)) is None:
         return "–"
-    interval = row["interval"].get(name)
-    return f"{value:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+    interval, text = row["interval"].get(name), MEASURES[name].text
+    return text(value) + (f" [{text(interval[0])}, {text(interval[1])}]" if interval else "")

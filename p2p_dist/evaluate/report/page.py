@@ -1,4 +1,4 @@
-"""The page of a run: what every checkpoint sounds like, looks like and measures, to be opened by a double click.
+"""Write the page of a run: audio, spectrograms and measures of every checkpoint, in files that a browser opens from disk.
 
 page/index.html      all of it but sound and pictures; asks nothing of any network
 page/media/          references/ and step-.../, see media.py: the folder page/ can be zipped and sent
@@ -21,7 +21,7 @@ from p2p_dist.data import manifest
 from p2p_dist.data.dataset_card import overlapping
 from p2p_dist.evaluate import ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
-from p2p_dist.evaluate.measures.metrics import BELOW_ZERO, MEASURES, REPORTED, Row, is_pitched, shown
+from p2p_dist.evaluate.measures.table import MEASURES, UNKNOWN, OfSongs, Row, columns, is_pitched, label, remarks, why_absent
 from p2p_dist.evaluate.report import curves, model_card
 from p2p_dist.evaluate.report.media import CLIP, Media, common_gain, recorded_gain
 from p2p_dist.evaluate.report.svg import curve, thousands, training_curve
@@ -31,8 +31,6 @@ from p2p_dist.settings.config import TASKS, Config, parse_task
 
 _FIXED = ("input", "true-mix", "target", "ceiling")  # sounds that are the same at all checkpoints
 _AIM = {"high": "↑", "low": "↓", "one": "→1"}
-
-_UNKNOWN = "could not be measured"
 
 Columns = tuple[list[str], list[str]]
 """The measures of two tables: of those that decide, and of those that are only reported."""
@@ -60,7 +58,7 @@ def write(run: RunDir, config: Config) -> Path:
     evaluated, baselines = read
     heard, wanted = parse_task(config.data.task)
     pitched = is_pitched(config.data.task)
-    names = _names(pitched)
+    names = columns(pitched=pitched)
     reported = baselines["splits"][ranked["reported_on"]]
     last, media = max(evaluated), Media(run)
     paths = dict(find_steps(run.evaluations))
@@ -70,15 +68,16 @@ def write(run: RunDir, config: Config) -> Path:
     for key in [song["key"] for song in evaluated[last]["songs"]]:
         fixed = baselines["songs"][key]
         of = {step: song for step, content in evaluated.items() for song in content["songs"] if song["key"] == key}
-        gain, columns = common_gain(list(of.values()), fixed), _columns(list(of.values()), fixed, names)
+        gain, of_song = common_gain(list(of.values()), fixed), _columns(list(of.values()), fixed, names)
         for step, song in of.items():
-            made[step][key] = _made(song, fixed, paths[step], columns, media, gain)
-        # The distance is one of songs together: no single song lacks it.
+            made[step][key] = _made(song, fixed, paths[step], of_song, media, gain)
         absent: dict[str, list[str]] = {}
         for name in names[0]:
-            if name not in (*columns[0], "mmd"):
-                absent.setdefault(of[last]["absent"].get(name, _UNKNOWN), []).append(MEASURES[name].label)
-        songs.append({**_song(fixed, key, columns, media, gain), "absent": absent})
+            # What is measured of all songs together, no single song lacks.
+            if name not in of_song[0] and not isinstance(MEASURES[name].computed, OfSongs):
+                absent.setdefault(why_absent(name, of[last]["output"], of[last]["absent"]), []).append(label(name))
+        songs.append({**_song(fixed, key, of_song, media, gain), "absent": absent})
+    newest = evaluated[last]["splits"][ranked["reported_on"]]
     drawn = curves.collect(evaluated, baselines, ranked, pitched=pitched)
     training = [row for row in metrics_file.read(run) if "l1" in row]
     page = _template().render(
@@ -94,15 +93,15 @@ def write(run: RunDir, config: Config) -> Path:
         versions=_versions(", ".join(heard), ", ".join(wanted)),
         songs=songs,
         clip=CLIP,
-        below_zero=BELOW_ZERO if _is_below_zero(evaluated, reported, ranked["reported_on"]) else "",
+        remarks=remarks(_means(evaluated, reported, ranked["reported_on"])),
         made=made,
         shortened={
-            step: {key: {**one, "row": [_short(cell) for part in one["row"] for cell in part]} for key, one in songs.items()}
+            step: {key: {**one, "row": [_short(cell) for cells in one["row"] for cell in cells]} for key, one in songs.items()}
             for step, songs in made.items()
         },
         last=last,
-        heads=[_head(part) for part in names],
-        measures=[(MEASURES[name].label, MEASURES[name].meaning) for part in names for name in part],
+        heads=[_head(table) for table in names],
+        measures=[(MEASURES[name].label, MEASURES[name].meaning) for table in names for name in table],
         baselines=[
             (name, meaning, _cells(reported["rows"][name], names), _score(ranked["baselines"], "name", name))
             for name, meaning in BASELINES.items()
@@ -110,9 +109,9 @@ def write(run: RunDir, config: Config) -> Path:
         ],
         missing=reported["missing"],
         absent={
-            MEASURES[name].label: why
-            for name, why in evaluated[last]["splits"][ranked["reported_on"]]["absent"].items()
-            if name in names[0]
+            label(name): why_absent(name, newest["mean"], newest["absent"])
+            for name in names[0]
+            if name in newest["absent"] or name not in newest["mean"]
         },
         intervals=any(content["splits"][ranked["reported_on"]]["interval"] for content in evaluated.values()),
         without_intervals=[step for step, content in evaluated.items() if "schema" not in content],
@@ -122,7 +121,7 @@ def write(run: RunDir, config: Config) -> Path:
         ],
         best=run.read_best(),
         ranked=ranked,
-        curves=[[curve(c.title, c.points, c.lines) for c in drawn if _decides(c.name) == decides] for decides in (True, False)],
+        curves=[[curve(c.title, c.points, c.lines) for c in drawn if c.decides == decides] for decides in (True, False)],
         lines=list(dict.fromkeys(name for name in BASELINES for c in drawn if name in c.lines)),
         base_numbers={name: number for number, name in enumerate(BASELINES)},
         training=training_curve(training),
@@ -138,26 +137,17 @@ def write(run: RunDir, config: Config) -> Path:
     return run.page
 
 
-def _names(pitched: bool) -> Columns:
-    every = shown(pitched=pitched)
-    return [n for n in every if _decides(n)], [n for n in every if not _decides(n)]
-
-
 def _columns(songs: list[dict[str, Any]], fixed: dict[str, Any], names: Columns) -> Columns:
     """Those measures that one song has a number of, at any checkpoint or of a baseline."""
     rows = [*(song["output"] for song in songs), *fixed["rows"].values()]
-    decide, reported = ([name for name in part if any(row.get(name) is not None for row in rows)] for part in names)
+    decide, reported = ([name for name in table if any(row.get(name) is not None for row in rows)] for table in names)
     return decide, reported
 
 
-def _is_below_zero(evaluated: dict[int, Any], reported: Any, split: str) -> bool:
-    """Whether a distance below 0 is shown."""
+def _means(evaluated: dict[int, Any], reported: Any, split: str) -> list[Row]:
+    """The means that the tables of all songs show."""
     rows = [*(content["splits"][split] for content in evaluated.values()), *reported["rows"].values()]
-    return any((value := row["mean"].get("mmd")) is not None and value < 0 for row in rows)
-
-
-def _decides(name: str) -> bool:
-    return name == curves.SCORE or MEASURES[name].family != REPORTED
+    return [row["mean"] for row in rows]
 
 
 def _head(names: list[str]) -> dict[str, Any]:
@@ -177,19 +167,20 @@ def _score(ranked: list[dict[str, Any]], what: str, which: str | int) -> str | N
 
 def _cells(one: dict[str, Any], names: Columns) -> list[list[Cell]]:
     """The figures of two tables, from a mean, its intervals and the reasons of what is absent."""
-    return [[_cell(name, one["mean"], one["absent"], one["interval"].get(name)) for name in part] for part in names]
+    return [[_cell(name, one["mean"], one["absent"], one["interval"].get(name)) for name in table] for table in names]
 
 
 def _cell(name: str, row: Row, absent: dict[str, str], interval: list[float] | None = None) -> Cell:
     if (value := row.get(name)) is None:
-        return None, absent.get(name, _UNKNOWN)
-    return f"{value:.2f}", "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+        return None, why_absent(name, row, absent)
+    text = MEASURES[name].text
+    return text(value), "" if interval is None else f"{text(interval[0])} to {text(interval[1])}"
 
 
 def _short(cell: Cell) -> str | list[str] | None:
     """A cell for the page's script, of which there are many: its text, or nothing but the reason where there is one."""
     text, said = cell
-    return text if text is not None else None if said == _UNKNOWN else [said]
+    return text if text is not None else None if said == UNKNOWN else [said]
 
 
 def _template() -> jinja2.Template:
@@ -212,7 +203,7 @@ def _versions(heard: str, wanted: str) -> dict[str, tuple[str, str]]:
 
 
 def _made(
-    song: dict[str, Any], fixed: dict[str, Any], folder: Path, columns: Columns, media: Media, gain: float | None
+    song: dict[str, Any], fixed: dict[str, Any], folder: Path, shown: Columns, media: Media, gain: float | None
 ) -> dict[str, Any]:
     """What one checkpoint made of a song: addresses and figures.
 
@@ -228,15 +219,15 @@ def _made(
     # Width and height, at a fixed place of every PNG: nothing on the page jumps when a picture arrives late.
     with picture.open("rb") as file:
         size = struct.unpack(">16xII", file.read(24))
-    row = [[_cell(name, song["output"], song["absent"]) for name in part] for part in columns]
+    row = [[_cell(name, song["output"], song["absent"]) for name in table] for table in shown]
     return {**sounds, "picture": media.add_picture(picture), "size": size, "row": row}
 
 
-def _song(fixed: dict[str, Any], key: str, columns: Columns, media: Media, gain: float | None) -> dict[str, Any]:
+def _song(fixed: dict[str, Any], key: str, shown: Columns, media: Media, gain: float | None) -> dict[str, Any]:
     """What is the same at all checkpoints: addresses, the baselines' figures, the part of the song, the gain of its clips."""
     audio = media.run.evaluations / "references" / "audio"
     rows = [
-        (base, meaning, [[_cell(n, fixed["rows"][base], fixed["absent"][base]) for n in part] for part in columns])
+        (base, meaning, [[_cell(n, fixed["rows"][base], fixed["absent"][base]) for n in table] for table in shown])
         for base, meaning in BASELINES.items()
         if base in fixed["rows"]
     ]
@@ -250,7 +241,7 @@ def _song(fixed: dict[str, Any], key: str, columns: Columns, media: Media, gain:
         "key": key,
         "sounds": sounds,
         "rows": rows,
-        "heads": [_head(part) for part in columns],
+        "heads": [_head(table) for table in shown],
         "begins": f"{int(minutes)}:{seconds:09.6f}",
         "begin_sample": thousands(round(fixed["begins"] * rate)),
         "rate": thousands(rate),

@@ -1,4 +1,4 @@
-"""Curves as numbers for an SVG: where points, lines and ticks lie."""
+"""Compute the coordinates of points, lines and ticks of an SVG plot."""
 
 from __future__ import annotations
 

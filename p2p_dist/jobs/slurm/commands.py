@@ -1,4 +1,4 @@
-"""Slurm's commands, on the submit host: what they find in their environment, and what sbatch answers. No job calls this."""
+"""Call Slurm's commands on the submit host: with a clean environment, and parse the answer of sbatch. No job calls this."""
 
 from __future__ import annotations
 

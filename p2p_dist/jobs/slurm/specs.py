@@ -1,4 +1,4 @@
-"""The Slurm jobs of a run: what each asks of sbatch, and its batch script."""
+"""Specify the Slurm jobs of a run: the sbatch options and the batch script of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking Slurm, on the submit host: what is queued, and for whom. No job calls this."""
+"""Query Slurm on the submit host: which jobs are queued, and for which run. No job calls this."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ from p2p_dist.audio.spectrogram import mel_power
 from p2p_dist.common import files
 from p2p_dist.data import shards
 from p2p_dist.evaluate.baselines import baseline_stems
-from p2p_dist.evaluate.measures import metrics, onsets
+from p2p_dist.evaluate.measures import onsets
+from p2p_dist.evaluate.measures import truth as truths
 from p2p_dist.settings.config import Data
 from p2p_dist.settings.presets import preset
 from tests.conftest import write_songs
@@ -24,7 +25,7 @@ def level(stem):
 
 
 def onset_times(stem):
-    return metrics.onset_times(stem.mean(axis=1))
+    return truths.onset_times(stem.mean(axis=1))
 
 
 def clicks(bpm, first, seconds, strength=lambda beat: 1.0):
@@ -71,8 +72,8 @@ def test_far_away_is_another_part_moved_by_whole_bars():
     assert far.shape == (samples, 2) and abs(moved) >= 20 - 0.01
     assert moved % 2 == pytest.approx(0, abs=1e-3) or moved % 2 == pytest.approx(2, abs=1e-3), "a bar is 2 s"
     assert np.abs(far[:, 0]).max() > 0
-    own = metrics.onset_times(song[begins : begins + samples, 0])
-    assert np.abs(metrics.onset_times(far[:, 0])[:5] - own[:5]).max() < 0.03
+    own = truths.onset_times(song[begins : begins + samples, 0])
+    assert np.abs(truths.onset_times(far[:, 0])[:5] - own[:5]).max() < 0.03
 
 
 def test_far_away_needs_a_beat_and_a_long_song():

@@ -7,7 +7,8 @@ import pytest
 from scipy import stats
 
 from p2p_dist.evaluate.measures import averages, descriptors
-from p2p_dist.evaluate.measures.metrics import _OF_WINDOWS, MEASURES, MIXES, Measured
+from p2p_dist.evaluate.measures.measure import MIXES, Measured
+from p2p_dist.evaluate.measures.table import MEASURES
 
 SIZE = 8  # of a description here
 
@@ -42,8 +43,7 @@ def test_of_one_song_without_windows_nothing_is_known() -> None:
 
 def of_windows(*windows: dict[str, float]) -> dict[str, tuple[float, float]]:
     """The intervals of one song of these windows, of which only these values are known."""
-    parts = [dict.fromkeys((*_OF_WINDOWS, "level", "grid", "true_grid")) | window for window in windows]
-    return averages.average([[Measured(dict.fromkeys(MEASURES), {}, parts)]], [np.empty((0, SIZE))]).interval
+    return averages.average([[Measured(dict.fromkeys(MEASURES), {}, windows)]], [np.empty((0, SIZE))]).interval
 
 
 def test_of_one_song_the_windows_tell_how_sure_it_is() -> None:
@@ -64,7 +64,7 @@ def test_the_distance_is_the_mean_over_generations() -> None:
     both = [made, made + 1]
     songs = [[Measured(dict.fromkeys(MEASURES), {}, [], list(one[n])) for one in both] for n in range(2)]
     whole = averages.average(songs, list(real))
-    found = [averages.distance([list(part) for part in one], list(real)) for one in both]
+    found = [descriptors.distance_of_songs([list(part) for part in one], list(real)) for one in both]
     (first, without), (second, others) = (one for one in found if not isinstance(one, str))
     assert whole.mean["mmd"] == pytest.approx((first + second) / 2) and abs(first - second) > 1
     expected = averages.jackknife((first + second) / 2, (np.array(without) + np.array(others)) / 2)
@@ -94,7 +94,7 @@ def test_the_interval_of_the_distance_holds_the_truth_as_often_as_it_says(shift:
     held = 0
     for _ in range(cases):
         made, real = draw(random, songs, 5, shift)
-        found = averages.distance([list(part) for part in made], list(real))
+        found = descriptors.distance_of_songs([list(part) for part in made], list(real))
         assert not isinstance(found, str)
         value, without = found
         low, high = averages.jackknife(value, without)
@@ -125,7 +125,7 @@ def test_of_one_song_the_distance_leaves_out_its_windows() -> None:
     made, real = draw(np.random.default_rng(3), 1, 10, 0.5)
     described: list[np.ndarray | None] = list(made[0])
     described[4] = None  # where the stem is silent
-    found = averages.distance([described], list(real))
+    found = descriptors.distance_of_songs([described], list(real))
     assert not isinstance(found, str)
     value, without = found
     assert len(without) == 10
@@ -138,6 +138,6 @@ def test_of_one_song_the_distance_leaves_out_its_windows() -> None:
 
 def test_a_song_that_holds_all_windows_leaves_no_interval() -> None:
     made, real = draw(np.random.default_rng(4), 2, 9, 0.5)
-    found = averages.distance([list(made[0]), [made[1][0]]], [real[0], real[1][:1]])
+    found = descriptors.distance_of_songs([list(made[0]), [made[1][0]]], [real[0], real[1][:1]])
     assert not isinstance(found, str) and found[1] == []
-    assert isinstance(averages.distance([[made[0][0]]], [real[0]]), str), "and too few have no distance"
+    assert isinstance(descriptors.distance_of_songs([[made[0][0]]], [real[0]]), str), "and too few have no distance"

@@ -21,9 +21,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from p2p_dist.audio import flac
 from p2p_dist.common import files
-from p2p_dist.data import index
+from p2p_dist.data import index, manifest
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
-from p2p_dist.evaluate.measures import metrics
+from p2p_dist.evaluate.measures.table import MEASURES
 from p2p_dist.evaluate.report import media, page, svg
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
@@ -148,7 +148,7 @@ def test_every_figure_stands_beside_its_baselines(shown: Page) -> None:
         assert all(any(row[at] != "–" for row in rows[1:]) for at in range(1, len(rows[0]))), "no column without a number"
     assert any(cell.startswith("distance") for cell in tables[4][0])
     assert not any(cell.startswith("distance") for rows in tables[:4] for cell in rows[0]), "it is of songs together"
-    assert "F1 23 ms, F1 46 ms, envelope, sharpness, density: could not be measured" in shown.words
+    assert "F1 23 ms, F1 46 ms, envelope, sharpness, density: not measured by the version that evaluated this" in shown.words
     for name in ("copy the input", "silence", "ceiling"):
         assert BASELINES[name] in shown.words
     assert "same song, far away: the song is shorter than 40 s" in shown.words
@@ -229,9 +229,9 @@ def test_without_training_numbers_or_any_measure(tmp_path: Path) -> None:
 def _emptied(value: Any) -> Any:
     """All figures gone."""
     if isinstance(value, dict):
-        return {
-            key: [] if key == "begins" else _emptied(part) for key, part in value.items() if key not in metrics.MEASURES
-        } | {key: value[key] for key in ("begins", "seconds", "step", "songs") if isinstance(value.get(key), int | float)}
+        return {key: [] if key == "begins" else _emptied(part) for key, part in value.items() if key not in MEASURES} | {
+            key: value[key] for key in ("begins", "seconds", "step", "songs") if isinstance(value.get(key), int | float)
+        }
     return [_emptied(part) for part in value] if isinstance(value, list) else value
 
 
@@ -335,16 +335,16 @@ def test_a_gain_or_place_that_can_not_be_is_damage(tmp_path: Path, name: str) ->
 def test_a_distance_below_zero_is_explained_where_it_is_shown(
     tmp_path: Path, finished: tuple[RunDir, Config], shown: Page
 ) -> None:
-    assert metrics.BELOW_ZERO not in shown.words
+    assert MEASURES["mmd"].below_zero not in shown.words
     run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
     path = run.evaluations / "step-00000005" / "metrics.json"
     content = files.read_json(path)
     content["splits"]["test"]["mean"]["mmd"] = -3.25
     files.write_json(path, content)
     text = page.write(run, settings).read_text(encoding="utf-8")
-    assert metrics.BELOW_ZERO in text and "-3.25" in text
-    assert metrics.BELOW_ZERO in (run.path / "MODEL.md").read_text(encoding="utf-8")
-    assert metrics.BELOW_ZERO not in (finished[0].path / "MODEL.md").read_text(encoding="utf-8")
+    assert MEASURES["mmd"].below_zero in text and "-3.25" in text
+    assert MEASURES["mmd"].below_zero in (run.path / "MODEL.md").read_text(encoding="utf-8")
+    assert MEASURES["mmd"].below_zero not in (finished[0].path / "MODEL.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("part", ["test", "valid"])
@@ -435,3 +435,21 @@ def test_tensorboard_shows_the_measures_with_the_baselines_as_lines(tmp_path: Pa
         "silence": [(5, 0.0), (10, 0.0)],
         "ceiling": [(5, 0.98), (10, 0.98)],
     }
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_held_out_song_that_was_trained_on_is_named_on_page_and_card(tmp_path: Path, allowed: bool) -> None:
+    run, settings = make(tmp_path / "runs" / "run", {"dawn": "Dawn"}, (5,), seconds=0.5)
+    content = files.read_json(run.shards / manifest.NAME)
+    content["splits"]["test"] = {**content["splits"]["train"], "shards": [], "samples": []}
+    content["splits"]["test"]["songs"] = [{"name": "<b>Again", "key": "again", "seconds": 4.0, "same_as": ["Song & Co"]}]
+    files.write_json(run.shards / manifest.NAME, files.sealed({k: v for k, v in content.items() if k != "seal"}))
+    settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=allowed))
+    page.write(run, settings)
+    line = "<b>Again (test) has the sound of Song & Co (train)"
+    shown, card = Page(run.page.read_text()), (run.path / "MODEL.md").read_text()
+    assert line in shown.words and line.replace("<b>", "") in card.replace("<b>", "").replace("\\", "").replace("&lt;b&gt;", "")
+    assert ("say nothing about other songs" in shown.words) is allowed and (
+        "left out of the figures" in shown.words
+    ) is not allowed
+    assert ("say nothing of other songs" in card) is allowed

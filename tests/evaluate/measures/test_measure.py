@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 
 from p2p_dist.audio.beats import Beats
-from p2p_dist.evaluate.measures import averages, descriptors, metrics, onsets
+from p2p_dist.audio.stems import mono
+from p2p_dist.evaluate.measures import averages, descriptors, onsets
+from p2p_dist.evaluate.measures import measure as measures
+from p2p_dist.evaluate.measures.table import MEASURES
+from p2p_dist.evaluate.measures.truth import Truth, onset_times
 from p2p_dist.settings.config import Data
 
 RATE = 44100
@@ -27,7 +31,7 @@ def measure(stem, truth, heard):
 
 
 def measured(stem, true, heard, beats=None):
-    return metrics.measure(stem, metrics.Truth(true, heard, RATE, beats, Data()))
+    return measures.measure(stem, Truth(true, heard, RATE, beats, Data()))
 
 
 BEATS = np.arange(0.5, 2.9, 0.25)
@@ -41,11 +45,11 @@ def test_the_truth_is_perfect():
     for name in ("onset_f1", "ec1", "f1_beyond_chance", "f1t_beyond_chance", "lock8", "flux_ratio", "density_ratio"):
         assert row[name] == pytest.approx(1), name
     assert row["level_error"] == pytest.approx(0, abs=1e-4)
-    assert set(row) == set(metrics.MEASURES)
+    assert set(row) == set(MEASURES)
 
 
 def test_onsets_are_found_where_they_are():
-    found = metrics.onset_times(metrics.mono(hits(BEATS), RATE, metrics.RATE))
+    found = onset_times(mono(hits(BEATS), RATE, onsets.RATE))
     assert len(found) == len(BEATS)
     # Not 46 ms late, as frames come when a spectrogram is taken with other settings than are assumed.
     assert np.abs(found - BEATS).max() < 0.024
@@ -82,8 +86,7 @@ def test_descriptors_tell_drums_from_noise():
     windows = [hits(np.sort(random.uniform(0.2, 5.5, 14)), 5.9, 0.3)[:, 0] for _ in range(16)]
     noise = [(random.standard_normal(len(windows[0])) * 0.1).astype(np.float32) for _ in range(8)]
     drums, mush = (
-        [descriptors.describe(onsets.mel(metrics.mono(w[:, None], RATE, metrics.RATE))) for w in part]
-        for part in (windows, noise)
+        [descriptors.describe(onsets.mel(mono(w[:, None], RATE, onsets.RATE))) for w in part] for part in (windows, noise)
     )
     assert drums[0].shape == (41,)
     same, other = (
@@ -140,7 +143,7 @@ def test_what_can_not_be_measured_is_absent_with_its_reason_and_not_zero():
         ("chroma", [], BEATS, None, "the stem is silent"),
         ("lock8", BEATS, BEATS, None, "the song has no steady beat"),
         ("lock8", BEATS, BEATS, Beats(120, 0.125), "the true stem does not keep to eighth notes"),
-        ("f1t_beyond_chance", BEATS, [0.5, 1.1], None, metrics.NO_WINDOW),
+        ("f1t_beyond_chance", BEATS, [0.5, 1.1], None, measures.NO_WINDOW),
         ("density_ratio", BEATS, [], None, "the true stem is silent"),
         ("checkerboard", [], BEATS, None, "the stem is silent"),
         ("untouched", BEATS, "noise", None, "the true stem leaves nothing of the input alone"),
@@ -155,11 +158,11 @@ def test_each_absence_says_why(name, stem, true, beats, reason):
 
 def test_mixes_are_measured_as_wholes_only():
     heard, drums = hits([0.1, 1.1]), hits(BEATS)
-    truth = metrics.Truth(heard + drums, heard, RATE, None, Data(), mixes=True)
-    one = metrics.measure(heard + drums, truth)
+    truth = Truth(heard + drums, heard, RATE, None, Data(), mixes=True)
+    one = measures.measure(heard + drums, truth)
     assert one.row["mix_l1"] == pytest.approx(0, abs=1e-4) and one.row["mr_convergence"] == pytest.approx(0, abs=1e-6)
-    assert {one.absent[name] for name in ("lock8", "stem_l1", "mmd", "level_error")} == {metrics.MIXES}
-    assert metrics.measure(heard, truth).row["untouched"] == 0
+    assert {one.absent[name] for name in ("lock8", "stem_l1", "mmd", "level_error")} == {measures.MIXES}
+    assert measures.measure(heard, truth).row["untouched"] == 0
 
 
 def test_intervals_hold_the_mean_and_narrow_with_agreement():
@@ -177,7 +180,7 @@ def test_one_song_has_its_interval_from_its_windows():
     times = np.sort(random.uniform(0.2, 35, 70))
     truth, made = hits(times, 36), hits(np.where(times < 18, times, times + 0.1), 36)
     one = measured(made, truth, truth)
-    assert len(one.parts) == 6
+    assert len(one.windows) == 6
     low, high = average([one]).interval["f1t"]
     assert low < one.row["f1t"] < high and averages.over_windows([one])["f1t"] == (low, high)
 

@@ -1,0 +1,139 @@
+"""What a stem is measured against, and the stem itself, each with the spectra that several measures need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from p2p_dist.audio.beats import Beats
+from p2p_dist.audio.spectrogram import power_to_db
+from p2p_dist.audio.stems import mono
+from p2p_dist.data.pairs import mel_of
+from p2p_dist.evaluate.measures import descriptors, onsets, spectral
+from p2p_dist.settings.config import Data
+
+RATE = onsets.RATE
+
+
+@dataclass(frozen=True)
+class TrueWindow:
+    """The true stem in one window that counts.
+
+    begin: its first frame. rise: the onset envelope, (frames,). onsets: their frames. energy: sum of its mel power.
+    grid: frames of the song's eighth notes, counted from the first frame; some lie outside.
+    """
+
+    begin: int
+    rise: np.ndarray
+    onsets: np.ndarray
+    energy: float
+    grid: np.ndarray
+
+
+@dataclass(frozen=True)
+class StemWindow:
+    """The measured stem in the same window: mel power (64, frames), its onset envelope (frames,), frames of its onsets."""
+
+    power: np.ndarray
+    rise: np.ndarray
+    onsets: np.ndarray
+
+
+class Truth:
+    """What the stems of one song are measured against, prepared once for all of them.
+
+    Args:
+        true, heard: true stem and input, (samples, channels) at `rate`, of one length.
+        beats: of the true stem, in seconds from the beginning of these; None where it has none.
+        data: how the network's pictures are made, for what such pictures leave in a sound.
+        mixes: `true`, and what is measured, hold the input too: only measures of whole sounds have a meaning.
+    """
+
+    def __init__(
+        self, true: np.ndarray, heard: np.ndarray, rate: int, beats: Beats | None, data: Data, *, mixes: bool = False
+    ) -> None:
+        self.rate, self.data, self.mixes, self.beats = rate, data, mixes, beats
+        self.true, self.heard = mono(true, rate, RATE), mono(heard, rate, RATE)
+        self.silent = not self.true.any()
+        bins = spectral.power(self.true)
+        self.stem_mel = spectral.log_mel(bins)
+        mix = self.true if mixes else self.heard + self.true
+        self.mix_mel, self.heard_mel = (spectral.log_mel(spectral.power(signal)) for signal in (mix, self.heard))
+        self.magnitudes = spectral.magnitudes(self.true)
+        self.chroma, self.audible = spectral.chroma(bins), spectral.audible(bins)
+        self.picture = power_to_db(mel_of(true, rate, data))
+        self.onset_times = onset_times(self.true)
+        self.windows = [] if mixes else list(self._windows())
+        self.real = [] if mixes else [descriptors.describe(power) for power in self.cut(onsets.mel(self.true))]
+
+    def _windows(self) -> Iterator[TrueWindow]:
+        """The windows that count: enough true stem beside the input, an input that is there, at least 4 true onsets."""
+        grid = np.rint((self.beats.times(len(self.true) / RATE, per_beat=2) if self.beats else np.empty(0)) / onsets.FRAME)
+        power = onsets.mel(self.true)
+        width = min(onsets.WINDOW, power.shape[1])
+        for begin in range(0, power.shape[1] - width + 1, width):
+            place = slice(begin * onsets.HOP, (begin + width) * onsets.HOP)
+            loud = (self.true[place] ** 2).sum() > 0.02 * (self.heard[place] ** 2).sum()
+            if loud and np.abs(self.heard[place]).max() > 1e-3:
+                true = power[:, begin : begin + width]
+                rise = onsets.envelope(true)
+                if len(peaks := onsets.peaks(rise)) >= 4:
+                    yield TrueWindow(begin, rise, peaks, float(true.sum()), grid.astype(np.int64) - begin)
+
+    def cut(self, power: np.ndarray) -> list[np.ndarray]:
+        """The windows that count of a mel spectrogram (64, frames)."""
+        return [power[:, window.begin : window.begin + len(window.rise)] for window in self.windows]
+
+
+class Stem:
+    """A stem that is measured, float32 (samples, channels) at the song's rate, as long as the true one."""
+
+    def __init__(self, sound: np.ndarray, truth: Truth) -> None:
+        self.sound, self.truth = sound, truth
+        self.signal = mono(sound, truth.rate, RATE)
+        self.silent = not self.signal.any()
+
+    @cached_property
+    def bins(self) -> np.ndarray:
+        """Its power spectrogram."""
+        return spectral.power(self.signal)
+
+    @cached_property
+    def mel(self) -> np.ndarray:
+        """Its log-mel spectrogram, dB."""
+        return spectral.log_mel(self.bins)
+
+    @cached_property
+    def mix_mel(self) -> np.ndarray:
+        """That of the mix with the input."""
+        return self.mel if self.truth.mixes else spectral.log_mel(spectral.power(self.truth.heard + self.signal))
+
+    @cached_property
+    def multi_resolution(self) -> tuple[float, float]:
+        """See `spectral.multi_resolution`."""
+        return spectral.multi_resolution(spectral.magnitudes(self.signal), self.truth.magnitudes)
+
+    @cached_property
+    def chroma_likeness(self) -> tuple[float | None, float | None]:
+        """See `spectral.chroma_likeness`."""
+        return spectral.chroma_likeness(spectral.chroma(self.bins), self.truth.chroma, self.truth.audible)
+
+    @cached_property
+    def picture(self) -> np.ndarray:
+        """Its spectrogram in the frames of the network's pictures, dB (mels, frames)."""
+        return power_to_db(mel_of(self.sound, self.truth.rate, self.truth.data))
+
+    @cached_property
+    def windows(self) -> list[StemWindow]:
+        """The windows that count."""
+        powers = self.truth.cut(onsets.mel(self.signal))
+        rises = [onsets.envelope(power) for power in powers]
+        return [StemWindow(power, rise, onsets.peaks(rise)) for power, rise in zip(powers, rises, strict=True)]
+
+
+def onset_times(signal: np.ndarray) -> np.ndarray:
+    """Seconds of the onsets of mono sound at 22 050 Hz, as `onsets.peaks` finds them."""
+    return onsets.peaks(onsets.envelope(onsets.mel(signal))) * onsets.FRAME
