@@ -259,7 +259,7 @@ def test_whoever_evaluates_the_same_first_is_left_alone(
     made = {path.name: path.stat().st_ino for path in others.rglob("*")}
 
     place, name = {
-        "while it measures": (checkpoints, "_evaluate_one"),
+        "while it measures": (checkpoints, "evaluate_one"),
         "before it begins": (checkpoint, "load_generator"),
         "while it clears away what lost a file": (checkpoints, "is_evaluation"),
     }[when]
