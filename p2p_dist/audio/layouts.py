@@ -12,7 +12,8 @@ import importlib.util
 import os
 import re
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -49,21 +50,27 @@ _LEFT_BY_MACHINES = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """Where one song lies, not yet decoded: a `.stem.mp4` file, a folder with one sound file a stem, or ready-made pairs.
+    """One song, not yet decoded, whatever the layout that it was found in.
 
-    pairs: the npz files, where the song comes as pictures and has no sound.
+    path: the file or folder that messages name. stems: stem -> the file that holds it, those that were found; one
+    `.stem.mp4` holds all. pairs: the npz files, where the song comes as pictures and has no sound.
     """
 
     name: str
     split: str
     path: Path
+    stems: Mapping[str, Path] = field(default_factory=dict)
     pairs: tuple[Path, ...] = ()
+
+    @property
+    def stem_file(self) -> Path | None:
+        """The one file that holds all stems, where they are not apart."""
+        (first, *others) = dict.fromkeys(self.stems.values()) or [None]
+        return first if len(self.stems) > 1 and not others else None
 
     def files(self) -> list[Path]:
         """All files that it is made of, as far as they are there."""
-        if self.pairs:
-            return [path for path in self.pairs if path.is_file()]
-        return [self.path] if self.path.is_file() else list(stem_files(self.path).values())
+        return [path for path in dict.fromkeys(self.pairs or self.stems.values()) if path.is_file()]
 
     def size(self) -> int:
         """Bytes of all its files."""
@@ -177,20 +184,27 @@ def _songs_in(folder: Path, split: str) -> list[Source]:
         if _is_left_by_a_machine(path):
             continue
         _check_utf8(path)
-        if path.is_dir():
-            pairs = () if stem_files(path) else tuple(_with_suffix(path, PAIRS_SUFFIX))
-            for pair in pairs:
+        if (song := source_at(path, split)) is not None:
+            for pair in song.pairs:
                 _check_utf8(pair)
-            songs.append(Source(path.name, split, path, pairs))
-        elif path.name.lower().endswith(SUFFIX):
-            songs.append(Source(path.name[: -len(SUFFIX)], split, path))
+            songs.append(song)
         elif path.name.lower().endswith(PAIRS_SUFFIX):
             loose.append(path)
-    return songs + [Source(name, split, folder, pairs) for name, pairs in _by_song(loose).items()]
+    return songs + [Source(name, split, folder, pairs=pairs) for name, pairs in _by_song(loose).items()]
 
 
-def _with_suffix(folder: Path, suffix: str) -> list[Path]:
-    return [path for path in _inside(folder) if path.name.lower().endswith(suffix) and not path.name.startswith(".")]
+def source_at(path: Path, split: str) -> Source | None:
+    """The song that a file or a folder is, in any layout; None where it is none. Another layout is another case here.
+
+    A folder that holds neither stems nor pairs is a song, too: decoding it says what is missing.
+    """
+    if path.is_dir():
+        stems = stem_files(path)
+        pairs = [] if stems else [p for p in _inside(path) if p.name.lower().endswith(PAIRS_SUFFIX) and p.name[0] != "."]
+        return Source(path.name, split, path, stems, tuple(pairs))
+    if path.name.lower().endswith(SUFFIX):
+        return Source(path.name[: -len(SUFFIX)], split, path, dict.fromkeys(STEMS, path))
+    return None
 
 
 def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) -> str:
@@ -217,12 +231,13 @@ def overlooked(root: Path, split_by_title: bool = False) -> list[Path]:
     found = [path for path in loose if not path.name.lower().endswith(SUFFIX)]
     if not split_by_title:
         others = [path for path in _inside(root) if path not in folders and not _is_left_by_a_machine(path)]
-        found += [path for path in others if any(map(_is_song, [path, *_inside(path)]))]
+        found += [path for path in others if any(map(_has_stems, [path, *_inside(path)]))]
     return found
 
 
-def _is_song(path: Path) -> bool:
-    return bool(stem_files(path)) or path.name.lower().endswith(SUFFIX)
+def _has_stems(path: Path) -> bool:
+    song = source_at(path, "")
+    return song is not None and bool(song.stems)
 
 
 def _check_utf8(path: Path) -> None:

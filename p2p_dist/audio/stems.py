@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from p2p_dist.audio import stem_streams, wav
-from p2p_dist.audio.layouts import Source, contents, stem_files
+from p2p_dist.audio.layouts import Source, contents
 from p2p_dist.settings.config import STEMS
 
 FULL_SCALE = 32767 / 32768
@@ -89,12 +89,12 @@ def header(source: Source) -> tuple[int, int, int]:
     from av.error import FFmpegError
 
     try:
-        if source.path.is_file():
-            with _open(source.path) as container:
+        if source.stem_file is not None:
+            with _open(source.stem_file) as container:
                 stream = next(stream for stream in container.streams.audio if stream.codec_context is not None)
                 rate = stream.rate or 0
                 return rate, stream.codec_context.channels, (container.duration or 0) * rate // av.time_base
-        longest = max((soundfile.info(file) for file in stem_files(source.path).values()), key=lambda file: file.frames)
+        longest = max((soundfile.info(file) for file in source.stems.values()), key=lambda file: file.frames)
         return longest.samplerate, longest.channels, longest.frames
     except (FFmpegError, soundfile.LibsndfileError, StopIteration, ValueError):
         return 0, 0, 0
@@ -118,10 +118,12 @@ def load_sums(
             a file is not what its name says, or can't be read; the song has no samples, or samples that are no numbers.
             The message names file and stem.
     """
-    _check_readable(source.path)
+    _check_readable(source)
     mixer = _Mixer(sums, downmix, part)
-    decode = _decode_stem_mp4 if source.path.is_file() else _read_folder
-    rate, by_position = decode(source.path, mixer)
+    if source.stem_file is not None:
+        rate, by_position = _decode_stem_mp4(source.stem_file, mixer)
+    else:
+        rate, by_position = _read_files(source, mixer), False
     filled = mixer.fill(round(UNEQUAL * rate))
     if len(set(mixer.lengths.values())) > 1:
         listed = ", ".join(f"{name} {length / rate:.3f} s, {length} samples" for name, length in mixer.lengths.items())
@@ -138,12 +140,14 @@ def load_sums(
     return rate, found
 
 
-def _check_readable(path: Path) -> None:
+def _check_readable(source: Source) -> None:
     """Let what the machine refuses to read be a reason to leave the song out, which says so."""
+    path = source.path
     if path.is_symlink() and not path.exists():
         raise ValueError(f"{path}: broken link (target {path.readlink()})")
     try:
-        for file in [path] if path.is_file() else [p for p in path.iterdir() if p.stem.lower() in STEMS and not p.is_dir()]:
+        beside = [] if path.is_file() else [p for p in path.iterdir() if p.stem.lower() in STEMS and not p.is_dir()]
+        for file in dict.fromkeys([*beside, *source.stems.values()]):
             file.open("rb").close()
     except OSError as error:
         raise ValueError(f"{error.filename}: can't be read ({error.strerror})") from error
@@ -243,15 +247,11 @@ class _Mixer:
         self.mixed += samples
 
 
-def _read_folder(folder: Path, mixer: _Mixer) -> tuple[int, bool]:
-    """Read one wav or flac a stem, all side by side; all must have one rate and channel count.
-
-    Returns:
-        the rate; and that no stem was taken by its position.
-    """
+def _read_files(source: Source, mixer: _Mixer) -> int:
+    """Read one wav or flac a stem, all side by side; all must have one rate and channel count, the rate is returned."""
     import soundfile
 
-    files = stem_files(folder)
+    folder, files = source.path, source.stems
     if missing := [name for name in mixer.names if name not in files]:
         raise ValueError(f"{folder}: no {', '.join(f'{name}.wav or .flac' for name in missing)}; {contents(folder)}")
     with contextlib.ExitStack() as stack:
@@ -284,7 +284,7 @@ def _read_folder(folder: Path, mixer: _Mixer) -> tuple[int, bool]:
                             raise ValueError(f"{files[name]}: cut short, {mixer.lengths[name]} of {file.frames} samples")
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{files[name]}: can't be read as audio ({error.error_string})") from error
-        return int(first.samplerate), False
+        return int(first.samplerate)
 
 
 def _open(path: Path) -> Any:

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 DONE, FAILED, USAGE, CRASHED, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 """Exit codes: done; failed, do not requeue; wrong usage; an error that is not the run's own, such as a lost peer or a hang,
 which may be tried again; stopped in order, go on; second Ctrl-C."""
+
+INSTALL = "in a checkout 'make install' makes an environment with all of them; elsewhere: python -m pip install 'p2p_dist[run]'"
+"""What to do where a package is missing."""
 
 
 def say(text: str) -> None:
@@ -114,16 +118,36 @@ def describe(error: OSError) -> str:
     return text
 
 
-def again(program: str, arguments: list[str]) -> str:
-    """The command to go on with, to be pasted where this one was typed.
+def command(name: str) -> str:
+    """How a person calls one of the commands where this one was started: `launch/submit.py` or `p2p-dist submit`."""
+    if Path(sys.argv[0]).name == "p2p-dist":
+        return f"p2p-dist {name}".rstrip()
+    return f"launch/{name}.py"
+
+
+def again(name: str, arguments: list[str]) -> str:
+    """The command line to go on with, to be pasted where this one was typed.
 
     Args:
-        program: the command's own file below the checkout, where it was not started by that name.
+        name: of the command, such as `submit`; the same program, or door in launch/, as the one that runs.
     """
-    name = Path(sys.argv[0]).as_posix() if sys.argv[0].endswith(program.rpartition("/")[2]) else program
-    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
+    typed, here = Path(sys.argv[0]), Path.cwd()
+    if typed.name == "p2p-dist":
+        words = ["p2p-dist" if _is_on_path(typed) else _from(here, typed), name]
+    else:
+        door = typed.with_name(f"{name}.py").as_posix() if typed.parent.name == "launch" else f"launch/{name}.py"
+        words = [_from(here, Path(sys.executable)), door]
     places = [f"{place}={shlex.quote(os.environ[place])}" for place in ("P2P_RUNS", "MUSDB_PATH") if os.environ.get(place)]
-    return " ".join([*places, shlex.join([python, name, *arguments])])
+    return " ".join([*places, shlex.join([*words, *arguments])])
+
+
+def _is_on_path(program: Path) -> bool:
+    found = shutil.which(program.name)
+    return found is not None and program.exists() and program.samefile(found)
+
+
+def _from(here: Path, program: Path) -> str:
+    return os.path.relpath(program) if program.absolute().is_relative_to(here) else str(program)
 
 
 def duration(seconds: float) -> str:

@@ -283,7 +283,7 @@ def not_only_ours(path: Path) -> str | None:
         return "is a link"
     if status.st_mode & 0o002:
         return "can be written by everybody"
-    if status.st_mode & 0o020 and not _is_our_own_group(status.st_gid):
+    if status.st_mode & 0o020 and not is_our_own_group(status.st_gid):
         return f"can be written by the group {_group(status.st_gid)}"
     return None
 
@@ -302,7 +302,7 @@ def _group(number: int) -> str:
         return str(number)
 
 
-def _is_our_own_group(number: int) -> bool:
+def is_our_own_group(number: int) -> bool:
     """Whether a group is of this user alone, as many systems give one to each, with a umask of 002."""
     try:
         group, user = grp.getgrgid(number), pwd.getpwuid(os.geteuid())

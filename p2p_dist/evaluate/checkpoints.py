@@ -87,7 +87,7 @@ def evaluate(
             _clear(result)
             try:
                 with files.new_folder(result) as folder:
-                    mean = _evaluate_one(folder, item.step, generator, heard, known, config)
+                    mean = evaluate_one(folder, item.step, generator, heard, known, config)
                     check_still_ours()
             except OSError:
                 if is_evaluation(result):
@@ -137,7 +137,7 @@ def held_out(dataset: Path, config: Config) -> list[HeldOut]:
     )
 
 
-def _evaluate_one(
+def evaluate_one(
     folder: Path, step: int, generator: Generator, heard: list[Excerpt], known: dict[str, Reference], config: Config
 ) -> Row:
     """Measure one generator: the network runs here, a song after the other; sound and measures are made beside it."""

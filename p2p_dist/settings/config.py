@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -244,9 +244,6 @@ class Train:
     """seconds without a step after which a process ends its training as hanging, all stacks in its log; more than a save"""
     tensorboard: bool = resource(False)
     """write the numbers, and pictures at every checkpoint, for TensorBoard too"""
-
-    ALTERNATIVES: ClassVar = (("epochs", "steps"),)
-    """Settings of which exactly one has a value: naming one, over a preset that has the other, unsets that one."""
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):

@@ -31,7 +31,7 @@ def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int
 
 
 def source(path: Path) -> layouts.Source:
-    return layouts.Source(path.name.removesuffix(layouts.SUFFIX), "train", path)
+    return layouts.source_at(path, "train") or layouts.Source(path.name, "train", path)
 
 
 def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
@@ -44,6 +44,28 @@ def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
         ("train", "a"), ("train", "b"), ("test", "An excerpt"), ("test", "z"),
     ]  # fmt: skip
     assert all(song.size() > 4 * 4410 for song in found)
+
+
+def test_a_song_is_its_stems_in_whatever_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another layout is another case of one function: it is found, decoded, and counts as a song everywhere."""
+    known = layouts.source_at
+
+    def of_takes(path: Path, split: str) -> layouts.Source | None:
+        """SONG/takes/01 drums.wav, as another program might write them."""
+        stems = {stem: file for stem in STEMS for file in path.glob(f"takes/*{stem}.wav")}
+        return layouts.Source(path.name, split, path, stems) if stems else known(path, split)
+
+    monkeypatch.setattr(layouts, "source_at", of_takes)
+    write_stems(tmp_path / "train" / "plain")
+    takes = write_stems(tmp_path / "train" / "Odd" / "takes")
+    for number, name in enumerate(STEMS):
+        (takes / f"{name}.wav").rename(takes / f"{number:02d} {name}.wav")
+    odd, plain = layouts.find_songs(tmp_path)
+    assert (odd.name, odd.split, len(odd.files()), odd.stem_file) == ("Odd", "train", 4, None)
+    there, here = stems.load(odd), stems.load(plain)
+    assert all(np.array_equal(there.stems[name], here.stems[name]) for name in STEMS) and stems.header(odd)[2] == 4410
+    assert layouts.overlooked(tmp_path, split_by_title=False) == [] and layouts.overlooked(tmp_path.parent) == []
+    assert len(layouts.source_at(layouts.excerpt_file(), "train").files()) == 1, "one file holds all stems"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

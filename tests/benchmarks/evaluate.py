@@ -111,7 +111,7 @@ def cases(excerpt: Excerpt, others: list[Excerpt], known: baseline_stems.Trainin
         BEAT: shifted(target, excerpt, beat),
         QUARTER: shifted(target, excerpt, beat / 4),
         LATE: shifted(target, excerpt, 0.07),
-        STEADY: baseline_stems._at_level(noise, excerpt.input, level),
+        STEADY: baseline_stems.at_level(noise, excerpt.input, level),
         HITS: baseline_stems.noise_hits(excerpt.input, rate, level, excerpt.song.key),
         BLURRED: blurred(excerpt, config),
     }
@@ -183,7 +183,7 @@ def main() -> int:
     right = True
     if options.data is not None and options.part != "cost":
         result["order"], right = calibrate(options.data, config, options.seconds)
-    source = layouts.find_songs(options.data)[0] if options.data else layouts.Source("excerpt", "test", layouts.excerpt_file())
+    source = layouts.find_songs(options.data)[0] if options.data else layouts.source_at(layouts.excerpt_file(), "test")
     if options.part != "order":
         result["cost"] = evaluate_cost.cost(source, config, options.rounds)
     if options.json:

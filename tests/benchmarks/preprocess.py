@@ -59,7 +59,7 @@ def main() -> None:
         scratch = Path(folder)
         longest = repeat(scratch / "long" / "train" / "Long.stem.mp4", options.minutes * 60)
         root = options.data or repeat(scratch / "songs" / "train" / "Excerpt.stem.mp4", 240).parents[1]
-        found = [source for source in layouts.find_songs(root) if source.path.is_file()]
+        found = [source for source in layouts.find_songs(root) if source.stem_file is not None]
         sources = sorted(found, key=lambda source: source.size())[-2:]
         taken, seconds = compare(sources, options.task, options.rounds, scratch)
         start = start_up()
@@ -242,8 +242,8 @@ def peak_memory(path: Path, split: str, scratch: Path) -> float:
     """Peak resident memory of a worker that makes this one song twice, MB."""
     code = (
         "import sys; from pathlib import Path; from p2p_dist.common import linux; from p2p_dist.settings.presets import preset;"
-        "from p2p_dist.audio.layouts import Source; from p2p_dist.data import worker; linux.keep_memory();"
-        "work = worker.Work(Source('Long', sys.argv[3], Path(sys.argv[1])), 0);"
+        "from p2p_dist.audio.layouts import source_at; from p2p_dist.data import worker; linux.keep_memory();"
+        "work = worker.Work(source_at(Path(sys.argv[1]), sys.argv[3]), 0);"
         "wanted = [(Path(sys.argv[2]), preset('default').data)];"
         "errors = [worker.make_song(work, wanted).error for _ in range(2)]; assert errors == [None, None], errors;"
         # Not getrusage: its peak begins with that of the process that started this one.

@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=32)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    sources = layouts.find_songs(options.data) if options.data else [layouts.Source("excerpt", "test", layouts.excerpt_file())]
+    sources = layouts.find_songs(options.data) if options.data else [layouts.source_at(layouts.excerpt_file(), "test")]
     rows: dict[str, list[list[float]]] = {name: [] for name in ["copy the input", *CANDIDATES]}
     for source in sources:
         song = stems.load(source)

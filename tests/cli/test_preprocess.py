@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from p2p_dist.audio.layouts import Source
+from p2p_dist.audio.layouts import source_at
 from p2p_dist.cli import preprocess
 from p2p_dist.common import console, files
 from p2p_dist.data import index, shards, worker
@@ -356,7 +356,7 @@ def test_a_song_that_is_replaced_while_it_is_made_is_made_again(
         return found
 
     monkeypatch.setattr(worker.stems, "load_sums", decode_and_replace)
-    item, again = (worker.Work(Source("A", "train", folder), 0) for _ in range(2))
+    item, again = (worker.Work(source_at(folder, "train"), 0) for _ in range(2))
     assert not item.finished(tmp_path, data)  # as is asked of every song, first of all
     assert worker.make_song(item, [(tmp_path, data)]).error is None
     assert item.finished(tmp_path, data) and not again.finished(tmp_path, data)
@@ -454,7 +454,7 @@ def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
         (["--data", "SONGS", "--task", "tuba"], 2, "unknown stem 'tuba'|task 'tuba'"),
         (["--data", "SONGS", "--part", "3/3"], 2, "write I/N"),
         (["--data", "SONGS", "--part", "0/3", "--cluster", "slurm"], 2, "leave out --cluster"),
-        (["--data", "SONGS", "--out", ""], 2, "--out names no folder"),
+        (["--data", "SONGS", "--out", ""], 2, "--out must name a folder"),
         (["--data", "SONGS", "--out", "/dev/null/out"], 1, "Not a directory"),
         (["--data", "SONGS", "--out", "/proc/nothing"], 1, "No such file"),
         (["--data", "SONGS", "--preset", "nothing"], 2, "unknown preset"),

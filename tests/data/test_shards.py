@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p_dist.audio import stems
-from p2p_dist.audio.layouts import Source, excerpt_file
+from p2p_dist.audio.layouts import excerpt_file, source_at
 from p2p_dist.common import files
 from p2p_dist.data import dataset_card, index, manifest, overlap, shards, worker
 from p2p_dist.data.index import Index
@@ -99,7 +99,7 @@ def test_what_is_known_of_a_shard_as_it_is_written_is_what_is_found_in_it(datase
 def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
     from p2p_dist.evaluate.held_out_songs import read_sound
 
-    decoded = stems.load(Source("D", "test", songs / "test" / "D"))
+    decoded = stems.load(source_at(songs / "test" / "D", "test"))
     shard = dataset / "audio-test-00000-d.tar"
     input, target, rate = read_sound(shard, "00000-d", files.sha256_file(shard))
     assert rate == decoded.sample_rate

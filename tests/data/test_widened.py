@@ -17,7 +17,7 @@ import scipy.signal
 import soundfile
 
 from p2p_dist.audio import stems
-from p2p_dist.audio.layouts import Source, find_songs
+from p2p_dist.audio.layouts import find_songs, source_at
 from p2p_dist.common import files
 from p2p_dist.data import augment, index, npz_pairs, pairs, shards, worker
 from p2p_dist.data.index import Index
@@ -26,7 +26,7 @@ from p2p_dist.settings.config import STEMS, Data, parse_task
 
 
 def one_song(out: Path, folder: Path, data: Data, split: str = "train") -> worker.Work:
-    item = worker.Work(Source(folder.name, split, folder), 0)
+    item = worker.Work(source_at(folder, split), 0)
     result = worker.make_song(item, [(out, data)])
     assert result.error is None
     shards._merge(out, data, [item], [])
@@ -93,7 +93,7 @@ def test_a_song_that_is_silent_throughout_may_have_no_windows(
 
 def test_silence_in_the_pictures_of_the_thesis_is_silence_of_the_stem(resting: Path, small: Data) -> None:
     data = replace(small, representation="thesis", window_hop=31)
-    decoded = stems.load(Source("r", "train", resting))
+    decoded = stems.load(source_at(resting, "train"))
     heard, made = map(decoded.sum_of, parse_task("drums"))
     pictures = pairs.make(heard, made, 22050, data)
     silent = pairs.silent_windows(pictures, made, 22050, data)
@@ -120,7 +120,7 @@ def test_windows_in_the_shards_are_those_that_generation_makes_bit_for_bit(
 
 
 def test_training_windows_are_cut_from_the_song_as_generation_sees_it(songs: Path, dataset: Path, small: Data) -> None:
-    decoded = stems.load(Source("A", "train", songs / "train" / "A"))
+    decoded = stems.load(source_at(songs / "train" / "A", "train"))
     made = pairs.make(*map(decoded.sum_of, parse_task("drums")), decoded.sample_rate, small)
     found = Index(dataset, "train")
     mine = [n for n, sample in enumerate(found.samples) if sample.shard == "train-00000-a.tar"]
@@ -136,7 +136,7 @@ def test_the_thesis_windows_of_training_songs_are_those_of_held_out_ones(
     data = replace(small, representation="thesis", window_hop=31)
     folder = new_song(tmp_path / "songs/D", seconds=3.0, rate=44100, seed=5)
     one_song(tmp_path / "out", folder, data, "train")
-    decoded = stems.load(Source("D", "train", folder))
+    decoded = stems.load(source_at(folder, "train"))
     made = pairs.make(*map(decoded.sum_of, parse_task("drums")), decoded.sample_rate, data)
     found = Index(tmp_path / "out", "train")
     stored = found.read(np.arange(len(found)))
@@ -199,7 +199,7 @@ def test_a_held_out_song_that_flac_cannot_hold_is_left_out(tmp_path: Path, small
     folder.mkdir(parents=True)
     for name in STEMS:
         soundfile.write(folder / f"{name}.wav", np.full((9000, channels), 0.1), rate)
-    result = worker.make_song(worker.Work(Source("Many", "test", folder), 0), [(tmp_path / "out", small)])
+    result = worker.make_song(worker.Work(source_at(folder, "test"), 0), [(tmp_path / "out", small)])
     assert result.error == f"Many: held-out songs are stored as flac, which does not support {channels} channels at {rate} Hz"
     assert not list((tmp_path / "out").glob("*.tar"))
     one_song(tmp_path / "out", folder, small, "train")
@@ -214,8 +214,8 @@ def test_tasks_are_grouped_by_what_is_decoded_not_by_the_size_of_files(
         soundfile.write(flac / f"{name}.flac", np.zeros((100_000, 2)), 22050)
     wanted = [(tmp_path, replace(small, task=task)) for task in ("drums", "bass", "vocals")]
     monkeypatch.setattr(worker, "_TOGETHER", 100_000 * 4 * 4)  # four sums of one channel
-    assert [len(group) for group in worker._groups(Source("A", "train", flac), wanted)] == [2, 1]
-    assert [len(group) for group in worker._groups(Source("A", "test", flac), wanted)] == [1, 1, 1]
+    assert [len(group) for group in worker._groups(source_at(flac, "train"), wanted)] == [2, 1]
+    assert [len(group) for group in worker._groups(source_at(flac, "test"), wanted)] == [1, 1, 1]
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def test_several_tasks_from_one_decode_are_what_each_gives_alone(
     for name in STEMS:  # as loud as to be scaled for its file in some tasks and not in others, and finer than a file holds
         sound = random.uniform(-1, 1, (22050, 2)) * (3.0 if name == "vocals" else 0.01)
         soundfile.write(folder / f"{name}.wav", sound, 22050, subtype="FLOAT")
-    work = worker.Work(Source("D", split, folder), 0)
+    work = worker.Work(source_at(folder, split), 0)
     tasks = ["drums", "accompaniment", "bass", "vocals", "vocals+other->drums+bass", "other->bass"]
     wanted = [(tmp_path / f"together{n}", replace(small, task=task)) for n, task in enumerate(tasks)]
     decoded = []

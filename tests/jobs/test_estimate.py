@@ -96,7 +96,7 @@ def test_checkpoints_are_as_large_as_said(new_run):
 def test_the_length_of_a_song_is_read_from_its_header(suffix, subtype, tmp_path):
     (tmp_path / "a").mkdir()
     soundfile.write(tmp_path / "a" / f"drums{suffix}", np.zeros((33075, 2)), 22050, subtype=subtype)
-    assert estimate.seconds(layouts.Source("a", "train", tmp_path / "a")) == pytest.approx(1.5, rel=0.01)
+    assert estimate.seconds(layouts.source_at(tmp_path / "a", "train")) == pytest.approx(1.5, rel=0.01)
 
 
 def test_the_length_of_an_mp4_is_read_from_its_movie_header(tmp_path):
@@ -104,10 +104,10 @@ def test_the_length_of_an_mp4_is_read_from_its_movie_header(tmp_path):
 
     with av.open(str(layouts.excerpt_file())) as file:
         length = max(float(stream.duration * stream.time_base) for stream in file.streams.audio)
-    assert estimate.seconds(layouts.Source("a", "train", layouts.excerpt_file())) == pytest.approx(length, rel=0.02)
+    assert estimate.seconds(layouts.source_at(layouts.excerpt_file(), "train")) == pytest.approx(length, rel=0.02)
     for damaged in (b"", b"x", layouts.excerpt_file().read_bytes()[:40], b"\0\0\0\x20ftyp" + b"\0" * 100):
         (tmp_path / "b.stem.mp4").write_bytes(damaged)
-        assert estimate.seconds(layouts.Source("b", "train", tmp_path / "b.stem.mp4")) is None
+        assert estimate.seconds(layouts.source_at(tmp_path / "b.stem.mp4", "train")) is None
 
 
 def test_free_memory_is_some_of_this_machines():

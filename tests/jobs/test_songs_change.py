@@ -104,7 +104,7 @@ def test_songs_for_validation_may_come_where_none_was_held_back(tmp_path, monkey
     write_songs(tmp_path, {"train/one": 0.1, "train/four": 0.1})
     there = {}
     for split, name in (("train", "one"), ("train", "four"), ("valid", "six")):
-        there[name] = layouts.Source(name, split, tmp_path / "train" / name)
+        there[name] = layouts.Source(name, split, tmp_path / "train" / name, layouts.stem_files(tmp_path / "train" / name))
 
     def digest(*names):
         monkeypatch.setattr(layouts, "list_songs", lambda *_: [there[name] for name in names])

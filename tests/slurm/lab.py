@@ -5,6 +5,7 @@ started it. Each node has its own host name, /etc/hosts and process numbers (nam
 all of its processes at once. Cores are not bound (there are fewer than a node claims to have).
 """
 
+import contextlib
 import json
 import os
 import re
@@ -69,6 +70,7 @@ SlurmdParameters=config_overrides
 SlurmctldTimeout=60
 SlurmdTimeout=120
 KillWait=10
+Epilog={lab}/etc/epilog
 MinJobAge=900
 MessageTimeout=30
 UnkillableStepTimeout=60
@@ -89,6 +91,11 @@ PartitionName=small PriorityTier=10 PreemptMode=OFF Default=YES
 PartitionName=high PriorityTier=100 PreemptMode=OFF
 # Takes jobs and starts none.
 PartitionName=waiting PriorityTier=10 PreemptMode=OFF State=DOWN
+"""
+
+# What a site cleans up behind a job; meanwhile Slurm calls the job COMPLETING.
+EPILOG = """#!/bin/sh
+[ ! -e {lab}/etc/slow-epilog ] || sleep 15
 """
 
 DBD_CONF = """
@@ -298,6 +305,16 @@ class Lab:
 
         return wait_until(reached, seconds, lambda: json.dumps(self.job(number), indent=1))
 
+    @contextlib.contextmanager
+    def slow_epilog(self):
+        """Each job that ends meanwhile takes 15 s more."""
+        path = self.folder / "etc" / "slow-epilog"
+        path.touch()
+        try:
+            yield
+        finally:
+            path.unlink()
+
     def _configure(self, controller="preempt_send_user_signal"):
         names = "\n".join(
             f"NodeName={n} NodeHostname={n} NodeAddr=127.0.0.1 Port={self.ports['node'] + i}" for i, n in enumerate(self.names)
@@ -307,6 +324,8 @@ class Lab:
         values = {**self.ports, "lab": self.folder, "nodes": names, "low": low, "controller": controller or "disable_triggers"}
         etc = self.folder / "etc"
         files.write_text(etc / "slurm.conf", SLURM_CONF.format(**values))  # whole: every command of a job reads it
+        (etc / "epilog").write_text(EPILOG.format(**values))
+        (etc / "epilog").chmod(0o755)
         (etc / "slurmdbd.conf").write_text(DBD_CONF.format(**values))
         (etc / "slurmdbd.conf").chmod(0o600)
         (etc / "init.sql").write_text(INIT_SQL)

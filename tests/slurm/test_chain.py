@@ -181,13 +181,17 @@ def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
 
     number = ids(launch("submit", *typed))["train"]
     wait_until(lambda: len(metrics_file.read(run)) >= 20, 100, lambda: str(lab.job(number)))
-    launch("cancel", "dropped")
+    with lab.slow_epilog():
+        launch("cancel", "dropped")
+        lab.wait_for(number, 100, "COMPLETING")
+        stopped = metrics_file.read(run)[-1]["step"]
+        assert 20 <= stopped < 110 and rundir.find_steps(run.checkpoints)[-1][0] == stopped, "not a step lost"
+        shown = launch("submit", *typed)  # what ends may be gone in a moment, and nothing may be queued behind it
+    assert f"train: job {number} is completing" in shown and "queued already" not in shown
     end(number)
-    stopped = metrics_file.read(run)[-1]["step"]
-    assert 20 <= stopped < 110 and rundir.find_steps(run.checkpoints)[-1][0] == stopped, "not a step lost"
-
-    number = ids(launch("submit", *typed))["train"]
-    lab.wait_for(number, 100, "COMPLETED")
+    queued = ids(shown)
+    assert number != queued["train"] and f"afterok:{queued['train']}" in lab.job(queued["evaluate"])["Dependency"]
+    lab.wait_for(queued["train"], 100, "COMPLETED")
     same(run, calm.result())
     launch("cancel", "dropped")
 

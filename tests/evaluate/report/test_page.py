@@ -21,7 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from p2p_dist.audio import flac
 from p2p_dist.common import files
-from p2p_dist.data import index
+from p2p_dist.data import index, manifest
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.table import MEASURES
 from p2p_dist.evaluate.report import media, page, svg
@@ -435,3 +435,21 @@ def test_tensorboard_shows_the_measures_with_the_baselines_as_lines(tmp_path: Pa
         "silence": [(5, 0.0), (10, 0.0)],
         "ceiling": [(5, 0.98), (10, 0.98)],
     }
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_held_out_song_that_was_trained_on_is_named_on_page_and_card(tmp_path: Path, allowed: bool) -> None:
+    run, settings = make(tmp_path / "runs" / "run", {"dawn": "Dawn"}, (5,), seconds=0.5)
+    content = files.read_json(run.shards / manifest.NAME)
+    content["splits"]["test"] = {**content["splits"]["train"], "shards": [], "samples": []}
+    content["splits"]["test"]["songs"] = [{"name": "<b>Again", "key": "again", "seconds": 4.0, "same_as": ["Song & Co"]}]
+    files.write_json(run.shards / manifest.NAME, files.sealed({k: v for k, v in content.items() if k != "seal"}))
+    settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=allowed))
+    page.write(run, settings)
+    line = "<b>Again (test) has the sound of Song & Co (train)"
+    shown, card = Page(run.page.read_text()), (run.path / "MODEL.md").read_text()
+    assert line in shown.words and line.replace("<b>", "") in card.replace("<b>", "").replace("\\", "").replace("&lt;b&gt;", "")
+    assert ("say nothing about other songs" in shown.words) is allowed and (
+        "left out of the figures" in shown.words
+    ) is not allowed
+    assert ("say nothing of other songs" in card) is allowed
