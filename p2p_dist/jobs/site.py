@@ -22,7 +22,7 @@ HPC = snapshot.batch_scripts()
 
 @dataclass(frozen=True)
 class Site:
-    """See the comments in hpc/sites/slurm.yaml; what a file leaves out is as here."""
+    """A site. The entries are explained in hpc/sites/slurm.yaml; an entry that a file omits has the default given here."""
 
     partition: str | None = None
     cpu_partition: str | None = None

@@ -43,7 +43,7 @@ def _code(root: Path) -> dict[str, Path]:
 
 
 def take(target: Path) -> None:
-    """Copy this program to `target`, which must not be there, so that a queued or resumed run goes on with what it began with.
+    """Copy this program to `target`, which must not exist, so that a queued or resumed run uses the same code.
 
     Others can read the copy and not write it, whatever the umask is.
     """
@@ -57,18 +57,18 @@ def take(target: Path) -> None:
 
 
 def differs(copy: Path) -> bool:
-    """Whether this program is no longer the one that a run began with and has its copy of."""
+    """Whether this program differs from a run's copy of the code."""
     here, there = _code(CHECKOUT), _code(copy)
     return here.keys() != there.keys() or any(here[name].read_bytes() != there[name].read_bytes() for name in here)
 
 
 def has_record(code: Path) -> bool:
-    """Whether a copy has the record of its files; those that earlier versions made have none."""
+    """Whether a copy has a record of its files; copies made by earlier versions have none."""
     return (code / SUMS).is_file()
 
 
 def check(code: Path) -> None:
-    """Make sure that a copy is the user's own and has the files of its record, no more, fewer or others.
+    """Check that a copy belongs to the user and has exactly the files of its record.
 
     Where it has no record, only that nobody else could have written it. To be called right before code is run from there.
 
@@ -107,7 +107,7 @@ def record(code: Path) -> None:
 
 
 def close(code: Path) -> None:
-    """Let nobody but the user write in a copy, which `check` has found to be the user's own."""
+    """Remove the write permission of others from a copy that `check` has accepted."""
     for path in _tree(code):
         if (mode := stat.S_IMODE(path.lstat().st_mode)) & 0o022:
             path.chmod(mode & ~0o022)

@@ -100,7 +100,7 @@ def test_the_dry_run_is_the_recorded_one(place, monkeypatch):
     text = text.replace(str(place), "PLACE").replace(sys.executable, "PYTHON")
     if os.environ.get("RECORD"):
         GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text(), "if the change is meant: RECORD=1 pytest tests/jobs, and read the difference"
+    assert text == GOLDEN.read_text(), "intended? RECORD=1 pytest tests/cli/test_submit.py, and read the difference"
 
 
 def scripts(printed):
