@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -101,7 +101,7 @@ def _positive(owner: Any, *names: str) -> None:
 
 @dataclass(frozen=True)
 class Data:
-    """Songs and the pictures made of them."""
+    """The songs and how spectrograms are made of them."""
 
     root: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = resource(None)
     """folder of songs: MUSDB18, MUSDB18-HQ or laid out like them (default: $MUSDB_PATH, else a 6-second excerpt)"""
@@ -262,9 +262,6 @@ class Train:
     tensorboard: bool = resource(False)
     """write the numbers, and pictures at every checkpoint, for TensorBoard too"""
 
-    ALTERNATIVES: ClassVar = (("epochs", "steps"),)
-    """Settings of which exactly one has a value: naming one, over a preset that has the other, unsets that one."""
-
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
@@ -300,7 +297,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """What is measured and heard of every checkpoint, and which checkpoint is called the best."""
+    """How checkpoints are evaluated, and how the best one is chosen."""
 
     split: Literal["test", "valid"] = "test"
     """the songs held out from training whose figures are reported; validation songs, where there are some, choose"""
@@ -350,7 +347,7 @@ class Where:
 
 @dataclass(frozen=True)
 class Resources(Where):
-    """Where a run runs, and how much it may take."""
+    """The cluster, jobs and limits of a run. These settings may change at every launch."""
 
     nodes: int = 1
     """nodes to train on (on one machine without Slurm: groups of processes)"""

@@ -84,6 +84,10 @@ PRESETS: dict[str, Config] = {
 """demo: the bare command; tiny: tests; small: a CPU; default: GPUs; thesis: what the thesis did, faithfully."""
 
 
+ALTERNATIVES: dict[type, tuple[tuple[str, str], ...]] = {Train: (("epochs", "steps"),)}
+"""Settings of which exactly one has a value: naming one, over a preset that has the other, unsets that one."""
+
+
 def preset(name: str) -> Config:
     """The preset called `name`.
 
@@ -182,7 +186,7 @@ def _instead(base: Any, named: dict[str, Any]) -> dict[str, Any]:
     """`named` settings, and None for what one of them takes the place of in `base`."""
     unset = {
         other: None
-        for pair in getattr(base, "ALTERNATIVES", ())
+        for pair in ALTERNATIVES.get(type(base), ())
         for one, other in (pair, pair[::-1])
         if named.get(one) is not None and other not in named
     }
@@ -197,7 +201,7 @@ def with_flags(base: Config, typed: dict[str, str]) -> Config:
     """
     for part in dataclasses.fields(base):
         group = getattr(base, part.name)
-        for pair in getattr(group, "ALTERNATIVES", ()):
+        for pair in ALTERNATIVES.get(type(group), ()):
             for one, other in (pair, pair[::-1]):
                 named, unnamed = f"{part.name}.{one}", f"{part.name}.{other}"
                 if typed.get(named, "None") != "None" and unnamed not in typed:
