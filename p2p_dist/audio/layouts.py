@@ -50,10 +50,10 @@ _LEFT_BY_MACHINES = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """One song, not yet decoded, whatever the layout that it was found in.
+    """One song that is not decoded yet, in any layout.
 
     path: the file or folder that messages name. stems: stem -> the file that holds it, those that were found; one
-    `.stem.mp4` holds all. pairs: the npz files, where the song comes as pictures and has no sound.
+    `.stem.mp4` holds all. pairs: npz files, if the song is given as spectrograms and has no audio.
     """
 
     name: str

@@ -77,7 +77,7 @@ class Kind:
 
 
 def read(path: Path, shape: Any = None, cure: str = AGAIN) -> Any:
-    """The content of the JSON file `path`, which is of this shape, or a record of this `Kind`, completed.
+    """Read the JSON file `path` and check its shape, or complete a record of a `Kind`.
 
     Args:
         cure: what a person can do where it is not.
@@ -90,7 +90,7 @@ def read(path: Path, shape: Any = None, cure: str = AGAIN) -> Any:
 
 
 def parse(text: str | bytes, shape: Any = None, *, where: str, cure: str = AGAIN) -> Any:
-    """The same from text, such as one line of a file.
+    """Like `read`, from text, such as one line of a file.
 
     Raises:
         DamagedError: see `read`.

@@ -49,7 +49,7 @@ def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
 
 
 def check_unseen(content: dict[str, Any], split: str) -> None:
-    """Make sure that there are songs to report figures of that were not trained on.
+    """Check that there are held-out songs that were not trained on.
 
     Raises:
         ValueError: all were.

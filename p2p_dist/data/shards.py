@@ -45,7 +45,7 @@ OnSong = Callable[[int, int, Result], None]
 
 
 def preprocess(root: Path, out: Path, data: Data, workers: int, on_song: OnSong = lambda *_: None) -> list[Result]:
-    """Make all shards of the songs under `root` in `out`, then the manifest. What is there already stays.
+    """Preprocess the songs under `root` to shards in `out`, then write the manifest. Finished songs are kept.
 
     Args: see `preprocess_all`, which does the same for several tasks at once.
     """
@@ -60,7 +60,7 @@ def preprocess_all(
     part: tuple[int, int] | None = None,
     member: int | None = None,
 ) -> list[Result]:
-    """Make the shards of the songs under `root` in several folders, each by its own settings, then their manifests.
+    """Preprocess the songs under `root` for several folders, each with its own settings, then write their manifests.
 
     Args:
         workers: processes; each takes a song at a time, decodes it once and makes it for all folders.
@@ -134,7 +134,7 @@ def _not_finished(work: list[Work], wanted: Sequence[tuple[Path, Data]], stand: 
 
 
 def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int | None = None) -> list[Result]:
-    """Make the songs, in worker processes where there are several; those left out, in the order of the songs.
+    """Preprocess songs, in worker processes if there are several. Returns those left out, in the order of the songs.
 
     Args:
         member: see `preprocess_all`; songs that another member has in hand, or has made meanwhile, are passed over.
@@ -227,7 +227,7 @@ def _work(root: Path, split_by_title: bool) -> list[Work]:
 
 
 def _refuse(root: Path, out: Path, data: Data) -> None:
-    """Refuse a folder that is not for these shards, before anything is written there or waited for."""
+    """Refuse a folder that is not for these shards, before anything is written."""
     among = {folder.lower() for folder in out.relative_to(root).parts[:1]} if out.is_relative_to(root) else set()
     if among & set(layouts.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
         raise ValueError(f"{out} is inside the folder of songs and would be read as a song: choose a folder outside {root}")
@@ -353,7 +353,7 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
 
 
 def _remove_others(out: Path, work: list[Work]) -> None:
-    """Remove the shards of songs that the data no longer has: a reader of all *.tar would take them for its own."""
+    """Remove the shards of songs that are no longer in the data, because other programs read all *.tar files."""
     wanted, here = {item.record(out) for item in work}, {(item.source.name, item.source.split) for item in work}
     for path in (out / PARTS).iterdir():
         if path not in wanted and _RECORD.match(path.name):

@@ -37,7 +37,7 @@ _BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class Work:
-    """One song to be made into shards."""
+    """One song to preprocess."""
 
     source: Source
     number: int
@@ -54,7 +54,7 @@ class Work:
         return self.source.stamp()
 
     def record(self, out: Path) -> Path:
-        """Where it is written down that the song is finished."""
+        """The path of the record that the song is finished."""
         return out / PARTS / f"{self.source.split}-{self.key}.json"
 
     @functools.cached_property
@@ -78,7 +78,7 @@ class Work:
         return record if whole else None
 
     def forget(self, out: Path) -> None:
-        """Remove what an earlier call made of it; first what says that it is there, the manifest and the record."""
+        """Remove what an earlier call made of the song: first the manifest and the record, then the shards."""
         shards = [out / f"{self.source.split}-{self.key}.tar", out / f"audio-{self.source.split}-{self.key}.tar"]
         if any(path.exists() for path in (self.record(out), *shards)):
             for path in (out / index.MANIFEST, self.record(out), *shards):
@@ -87,7 +87,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one song: how much there was of it, or the reasons why it was left out."""
+    """The result of preprocessing one song: its amount of data, or the reasons why it was left out."""
 
     name: str
     seconds: float = 0.0
@@ -105,7 +105,7 @@ class Result:
 
 @dataclass(frozen=True)
 class _Sound:
-    """What is known of a song's sound besides its pictures."""
+    """What is recorded of a song's audio besides its spectrograms."""
 
     rate: int
     seconds: float
@@ -120,7 +120,7 @@ class _Sound:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The record of a finished song; None where there is none, or one that was damaged or changed."""
+    """Read the record of a finished song; None if there is none, or if it is damaged or was changed."""
     try:
         content = records.read(path)
         found: dict[str, Any] = records.read(path, schemas.SONG)
@@ -130,7 +130,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def slug(title: str) -> str:
-    """A title as at most 48 ASCII letters, digits and single dashes: for keys and file names, not for people."""
+    """Convert a title to at most 48 ASCII letters, digits and single dashes, for keys and file names."""
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or "song"
 
@@ -157,7 +157,7 @@ def make_song(item: Work, wanted: Sequence[tuple[Path, Data]]) -> Result:
 
 
 def _make_sound(item: Work, group: Sequence[tuple[Path, Data]]) -> float:
-    """From sound to shards, all of these tasks from one decode; the song's seconds."""
+    """Make the shards of all these tasks from one decode. Returns the song's length in seconds."""
     downmix = _is_downmixed(item.source, group)
     rate, sums = stems.load_sums(item.source, _sums(group), downmix=downmix)
     found = dict(zip(_sums(group), sums, strict=True))
@@ -171,12 +171,12 @@ def _make_sound(item: Work, group: Sequence[tuple[Path, Data]]) -> float:
 
 
 def _copy(part: Sum) -> Sum:
-    """For a task that is not the last to need it: writing a held-out song changes its sound."""
+    """Copy the audio for a task that is not the last to need it, because writing a held-out song changes it."""
     return replace(part, sound=part.sound.copy())
 
 
 def _sums(wanted: Sequence[tuple[Path, Data]]) -> list[tuple[str, ...]]:
-    """The sums of stems that these tasks need, each once."""
+    """The sums of stems that these tasks need, without duplicates."""
     return list(dict.fromkeys(side for _, data in wanted for side in parse_task(data.task)))
 
 
@@ -234,7 +234,7 @@ def _write_song(item: Work, out: Path, data: Data, rate: int, parts: list[Sum]) 
 
 
 def _write_foreign(item: Work, out: Path, data: Data) -> None:
-    """Ready-made pairs into a shard, untouched."""
+    """Write npz pairs into a shard, unchanged."""
     if data.representation != "thesis":
         raise ValueError(f"{item.source.path}: npz pairs need --preset thesis (data.representation thesis)")
     kinds: dict[np.dtype[Any], Path] = {}

@@ -26,13 +26,13 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class Owner:
-    """Ownership of a folder: a lock on a file in it that the kernel drops when its last holder ends, however it ends.
+    """Ownership of a folder: a flock on a file in it, which the kernel releases when its last holder ends in any way.
 
     Children inherit it through `descriptor`, so the folder stays owned while any of its processes lives.
     """
 
     def __init__(self, folder: Path, what: str, look: str) -> None:
-        """Take the folder, which is made where it is not there.
+        """Lock the folder, which is created if needed.
 
         Args:
             what: goes on in it while it is owned, as `the run x is running`. look: where to see that, for people.
@@ -62,7 +62,7 @@ class Owner:
         os.pwrite(self.descriptor, json.dumps(_ourselves()).encode(), 0)
 
     def close(self) -> None:
-        """Give this process's hold up."""
+        """Release the lock of this process."""
         os.close(self.descriptor)
         if self.link is not None and not _is_open(self.link):  # by a child that is still at work
             self.link.unlink(missing_ok=True)

@@ -93,7 +93,7 @@ def _positive(owner: Any, *names: str) -> None:
 
 @dataclass(frozen=True)
 class Data:
-    """Songs and the pictures made of them."""
+    """The songs and how spectrograms are made of them."""
 
     root: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = resource(None)
     """folder of songs: MUSDB18, MUSDB18-HQ or laid out like them (default: $MUSDB_PATH, else a 6-second excerpt)"""
@@ -280,7 +280,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """What is measured and heard of every checkpoint, and which checkpoint is called the best."""
+    """How checkpoints are evaluated, and how the best one is chosen."""
 
     split: Literal["test", "valid"] = "test"
     """the songs held out from training whose figures are reported; validation songs, where there are some, choose"""
@@ -330,7 +330,7 @@ class Where:
 
 @dataclass(frozen=True)
 class Resources(Where):
-    """Where a run runs, and how much it may take."""
+    """The cluster, jobs and limits of a run. These settings may change at every launch."""
 
     nodes: int = 1
     """nodes to train on (on one machine without Slurm: groups of processes)"""

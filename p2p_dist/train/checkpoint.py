@@ -63,7 +63,7 @@ def save(folder: Path, step: int, state: dict[str, Any], generator: dict[str, to
 
 
 class _Told:
-    """A file that is told apart by what was written to it, not by what a disk gives back."""
+    """A file whose digest is computed from the bytes written to it, not from those read back."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.bytes, self.sha256 = file, 0, hashlib.sha256()

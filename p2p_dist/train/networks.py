@@ -47,7 +47,7 @@ class Networks:
     generator, discriminator: the modules themselves; parallel_*: what DDP wraps them in, with several processes.
     average: the moving average of the generator's parameters by name, or empty.
     precision: fp32 or bf16, of the networks' forward and backward; weights and optimisers are always float32.
-    bad: 0-dimensional, on the device: 1 from the first step on that was not finite. It holds every later update back.
+    bad: 0-dimensional, on the device: 1 from the first step that was not finite. It prevents every later update.
     """
 
     generator: Generator

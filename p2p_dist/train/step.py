@@ -16,7 +16,7 @@ from p2p_dist.train.networks import Networks, update
 
 
 class Share(NamedTuple):
-    """Pairs that are computed at once.
+    """The pairs of one forward and backward (a micro-batch).
 
     input, target: (batch, pictures, mels, frames) from -1 to 1. noise: (batch, noise_channels, mels, frames) or None.
     """

@@ -22,7 +22,7 @@ from p2p_dist.settings import config
 
 @dataclass(frozen=True)
 class Way:
-    """A way to stop a training. do: given its processes, the first of them the parent of all; wait: until when."""
+    """One way to stop a training. do: called with its processes, the parent first. wait: returns when to stop."""
 
     name: str
     do: Callable[[list[int]], None]

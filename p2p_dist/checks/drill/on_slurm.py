@@ -28,7 +28,7 @@ BACK_AT_ONCE = 5.0
 
 @dataclass
 class Stopped:
-    """One training that is stopped once, by `command`; what became of it so far."""
+    """A training that `command` stops once, and its state so far."""
 
     name: str
     command: tuple[str, ...]

@@ -48,7 +48,7 @@ Stem = np.ndarray | str
 
 @dataclass(frozen=True)
 class Training:
-    """What baselines know of the training songs.
+    """What the baselines use of the training songs.
 
     songs: name, mel power (mels, frames) of the whole stem, and its beats. reason: why there is none, else "".
     level: median of their stems' level relative to their inputs', dB.

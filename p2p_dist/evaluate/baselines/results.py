@@ -34,7 +34,7 @@ _ROOM = 3.0
 
 @dataclass(frozen=True)
 class Reference:
-    """Of one song: its baselines as measured, why others are missing, and the descriptors of its true stem (windows, 41).
+    """One song's measured baselines, the reasons for missing ones, and the descriptors of its true stem (windows, 41).
 
     gain: of its sound files, dB; None where it has none.
     """

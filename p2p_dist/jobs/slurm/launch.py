@@ -20,7 +20,7 @@ from p2p_dist.settings.config import Config, Data, Resources
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a launch: what there is of it already, or the job that Slurm has, or else a job to queue."""
+    """One stage of a launch: already done, already queued in Slurm, or a job to queue."""
 
     job: specs.Job
     done: str | None = None
