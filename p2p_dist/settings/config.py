@@ -6,15 +6,12 @@ start. Precedence: defaults < preset < YAML file < flags.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import tyro
-
-from p2p_dist.common import files
 
 STEMS = ("drums", "bass", "other", "vocals")
 """The stems of MUSDB18, in its own order (the mixture stream before them is never used)."""
@@ -41,11 +38,6 @@ def added(default: Any, implied: Any) -> Any:
             versions made stays what it is; a saved run without the field has this value.
     """
     return field(default=default, metadata={"implied": implied})
-
-
-def is_implied(entry: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether a field of settings has the value that records made before it existed imply."""
-    return "implied" in entry.metadata and bool(value == entry.metadata["implied"])
 
 
 def parse_task(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -140,15 +132,6 @@ class Data:
     def picture_channels(self) -> int:
         """Channels of a picture, of input and target alike."""
         return 2 if self.channels == "mid-side" else 1
-
-    def science(self) -> dict[str, Any]:
-        """The settings that the shards depend on: the same songs under them give the same bytes."""
-        fields = [f for f in dataclasses.fields(self) if not f.metadata.get("resource")]
-        return {f.name: value for f in fields if not is_implied(f, value := getattr(self, f.name))}
-
-    def digest(self) -> str:
-        """12 hexadecimal digits that name these settings."""
-        return files.digest(self.science())[:12]
 
     def __post_init__(self) -> None:
         parse_task(self.task)
