@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from p2p_dist.common import files
-from p2p_dist.settings.fields import added, check_positive, is_implied, resource
+from p2p_dist.settings.fields import added, check_positive, resource
 from p2p_dist.settings.tasks import parse_task
 
 
@@ -55,15 +53,6 @@ class Data:
     def picture_channels(self) -> int:
         """Channels of a picture, of input and target alike."""
         return 2 if self.channels == "mid-side" else 1
-
-    def science(self) -> dict[str, Any]:
-        """The settings that the shards depend on: the same songs under them give the same bytes."""
-        fields = [f for f in dataclasses.fields(self) if not f.metadata.get("resource")]
-        return {f.name: value for f in fields if not is_implied(f, value := getattr(self, f.name))}
-
-    def digest(self) -> str:
-        """12 hexadecimal digits that name these settings."""
-        return files.digest(self.science())[:12]
 
     def __post_init__(self) -> None:
         parse_task(self.task)

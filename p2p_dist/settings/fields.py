@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import field
 from typing import Any
@@ -21,11 +20,6 @@ def added(default: Any, implied: Any) -> Any:
             versions made stays what it is; a saved run without the field has this value.
     """
     return field(default=default, metadata={"implied": implied})
-
-
-def is_implied(entry: dataclasses.Field[Any], value: Any) -> bool:
-    """Whether a field of settings has the value that records made before it existed imply."""
-    return "implied" in entry.metadata and bool(value == entry.metadata["implied"])
 
 
 def check_positive(owner: Any, *names: str) -> None:
