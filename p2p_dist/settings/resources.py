@@ -44,7 +44,7 @@ class Where:
     account: str | None = None
     """project that Slurm bills"""
     partition: str | None = None
-    """partition of the training (default: the site's)"""
+    """partition of the training; of preprocess, that of its jobs (default: the site's)"""
 
 
 @dataclass(frozen=True)
