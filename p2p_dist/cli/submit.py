@@ -90,6 +90,8 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
                 console.say(
                     "note: on one machine stages run one after the other, so checkpoints are evaluated after the training"
                 )
+            if settings.resources.preprocess_array:
+                console.say("note: one machine preprocesses with --workers processes, not with an array of jobs")
             if settings.resources.max_gpu_hours is not None:
                 console.say("note: --max-gpu-hours has no effect on one machine, where nothing is billed")
             code = max(code, local.run(run, settings, owner, console.again("submit", line)))

@@ -569,3 +569,27 @@ def test_without_slurm_or_where_it_refuses_queueing_is_one_line(
     assert done.returncode == 2 and f"shards lie in {out / 'shards'}" in done.stderr and not out.exists(), done.stderr
     done = run(*TINY, "--data", songs, "--dry-run")
     assert done.returncode == 2 and "--cluster slurm" in done.stderr
+
+
+WITHOUT_NUMPY = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "numpy", "scipy", "av", "soundfile", "webdataset", "musdb", "stempeg"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from p2p_dist import cli
+cli.run("preprocess", sys.argv[1:])
+"""
+
+
+def test_a_login_node_needs_no_numpy(songs: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_NUMPY, *TINY, "--data", str(songs), "--cluster", "lumi", "--dry-run"]
+    environment = {**os.environ, "P2P_RUNS": str(tmp_path / "runs")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stderr) == (0, "") and not (tmp_path / "runs").exists()
+    for line in ("#SBATCH --array=0-7", "#SBATCH --partition=small", "#SBATCH --mem=32G", "export P2P_CONTAINER="):
+        assert f"\n{line}" in done.stdout
+    assert f",{songs}\n" in done.stdout, "the container is shown the songs"
