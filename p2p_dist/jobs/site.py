@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from p2p_dist.common import yaml_file
 from p2p_dist.jobs.slurm import commands
+from p2p_dist.run import snapshot
 from p2p_dist.settings.config import Resources, seconds_of
 
-HPC = Path(__file__).parents[2] / "hpc"
+HPC = snapshot.batch_scripts()
 
 
 @dataclass(frozen=True)

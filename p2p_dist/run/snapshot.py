@@ -15,21 +15,30 @@ from pathlib import Path
 from p2p_dist.common import files
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+"""The folder that the package lies in: a checkout, a run's copy of the code, or where a wheel was installed."""
 
 SUMS = "SHA256SUMS"
 """The record inside a copy: the lines that sha256sum prints for its files, sorted by name."""
 
 
+def batch_scripts(root: Path = CHECKOUT) -> Path:
+    """The folder hpc/: beside the package in a checkout and in a run's copy, inside it where a wheel was installed."""
+    inside = root / "p2p_dist" / "hpc"
+    return inside if inside.is_dir() else root / "hpc"
+
+
 def _code(root: Path) -> dict[str, Path]:
-    """The files that a run needs of a checkout (or of its own copy): relative path -> file."""
-    found = [path for part in ("p2p_dist", "hpc") for path in (root / part).rglob("*")]
+    """The files that a run needs of this program (or of its own copy): relative path in the copy -> file."""
+    hpc = batch_scripts(root)
+    found = {path.relative_to(root): path for path in (root / "p2p_dist").rglob("*") if hpc not in path.parents}
+    found |= {Path("hpc") / path.relative_to(hpc): path for path in hpc.rglob("*")}
     return {
-        path.relative_to(root).as_posix(): path
-        for path in found
+        name.as_posix(): path
+        for name, path in found.items()
         if path.is_file()
         and path.suffix != ".pyc"
         and not path.name.startswith(files.TEMPORARY)
-        and not {"\\", "\n"} & set(str(path.relative_to(root)))  # which sha256sum would escape
+        and not {"\\", "\n"} & set(str(name))  # which sha256sum would escape
     }
 
 
