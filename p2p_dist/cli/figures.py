@@ -53,7 +53,9 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
     else:
         root = songs.expanduser().absolute()
         data = dataclasses.replace(settings.data, root=str(root), split_by_title=not layouts.is_split(root))
-        out = run.path / "measured" / datasets.dataset_name(root, data)
+        before = datasets.name_of_version_0_1(root, data, layouts.list_songs(root, data.split_by_title))
+        name = before if (run.path / "measured" / before).is_dir() else datasets.dataset_name(root, data)
+        out = run.path / "measured" / name
         held_out = held_out_songs.from_folder(root, settings, settings.evaluate.songs)
         what = f"the run {run.path.name} is being measured on the songs in {root}"
         with closing(Owner(out, what, f"its figures come into {out}")):

@@ -32,7 +32,7 @@ class Command:
     """
 
     out: Path | None = None
-    """folder of the shards (default: where submit looks for them); for several tasks, the folder of theirs"""
+    """folder of the shards on this machine (default: where submit looks for them); for several tasks, the folder of theirs"""
     preset: str = "default"
     """whose data settings to begin with: demo, tiny, small, default or thesis"""
     workers: int | None = None
@@ -182,7 +182,10 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
         shelf = rundir.runs_root().parent / "shards"
         raise ValueError(f"on a cluster shards lie in {shelf}, where submit looks for them: leave out --out, or set $P2P_RUNS")
     where = site.resolve(command.where.cluster)
-    resources = Resources(**dataclasses.asdict(command.where), workers=command.workers, preprocess_array=command.array)
+    asked = command.where
+    if asked.site is not None:  # found again from any folder
+        asked = dataclasses.replace(asked, site=str(Path(asked.site).expanduser().absolute()))
+    resources = Resources(**dataclasses.asdict(asked), workers=command.workers, preprocess_array=command.array)
     place = site.load(where, resources.site)
     place = dataclasses.replace(
         place,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from p2p_dist.common import files
+from p2p_dist.common import files, records, schemas
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -208,7 +208,7 @@ class Progress:
             self.stated = now
             numbers = {"what": self.what, "done": done, "total": self.total, "rate": rate, "seconds_left": left, "note": note}
             try:
-                files.write_json(self.status, numbers)
+                records.write(self.status, schemas.STATUS, numbers)
             except OSError as error:  # it only shows how far the work is
                 if not self.refused:
                     complain(f"warning: {describe(error)}; {self.what} goes on")

@@ -21,9 +21,10 @@ import numpy as np
 from p2p_dist.audio import stems
 from p2p_dist.audio.layouts import Source
 from p2p_dist.audio.stems import Sum
-from p2p_dist.common import files, records
-from p2p_dist.data import augment, index, manifest, npz_pairs, overlap, pairs, tar
+from p2p_dist.common import files, records, schemas
+from p2p_dist.data import augment, index, npz_pairs, overlap, pairs, tar
 from p2p_dist.data.tar import Sample
+from p2p_dist.settings import science
 from p2p_dist.settings.config import Data, parse_task
 
 PARTS = "parts"
@@ -56,15 +57,21 @@ class Work:
         """The path of the record that the song is finished."""
         return out / PARTS / f"{self.source.split}-{self.key}.json"
 
-    def is_finished(self, out: Path, data: Data) -> bool:
-        """Whether the current song was preprocessed with these settings, and all files of its record exist."""
-        return self.finished(out, data) is not None
+    @functools.cached_property
+    def stamp_of_version_0_1(self) -> str:
+        return self.source.stamp_of_version_0_1()
 
-    def finished(self, out: Path, data: Data) -> dict[str, Any] | None:
-        """The record of the song where it `is_finished`."""
-        now = (self.stamp, data.digest())  # whether there is a record or not: later the stamp may be another
+    def finished(self, out: Path, data: Data, *, stands: bool = False) -> dict[str, Any] | None:
+        """The record of the song where it, as it is now, was made by these settings, and all that its record names is there.
+
+        Args:
+            stands: the folder is named after these very songs and its manifest stands: what is there is not asked again.
+        """
+        now = self.stamp  # whether there is a record or not: later it may be another
         record = read_record(self.record(out))
-        if record is None or (record["source"], record["settings"]) != now:
+        if record is None or science.are_those(record["settings"], data):
+            return None
+        if not stands and record["source"] != (now if record["schema"] > 1 else self.stamp_of_version_0_1):
             return None
         shards = [shard for shard in (record["shard"], record["audio"]) if shard]
         whole = all((p := out / shard["name"]).is_file() and p.stat().st_size == shard["bytes"] for shard in shards)
@@ -115,10 +122,11 @@ class _Sound:
 def read_record(path: Path) -> dict[str, Any] | None:
     """Read the record of a finished song; None if there is none, or if it is damaged or was changed."""
     try:
-        found: dict[str, Any] = records.read(path, manifest.RECORD)
-    except (OSError, files.DamagedError):
+        content = records.read(path)
+        found: dict[str, Any] = records.read(path, schemas.SONG)
+    except (OSError, ValueError):
         return None
-    return found if files.is_sealed(found) else None
+    return found if files.is_sealed(content) else None
 
 
 def slug(title: str) -> str:
@@ -266,7 +274,7 @@ def _finish(
         "split": item.source.split,
         "key": item.key,
         "source": item.stamp,
-        "settings": data.digest(),
+        "settings": science.recorded(data),
         "seconds": sound.seconds,
         "sample_rate": sound.rate,
         "clipped": sound.clipped,
@@ -283,7 +291,7 @@ def _finish(
             [row["key"], shard["name"], row["input"], row["target"], row["checksum"]] for row in rows if shard is not None
         ],
     }
-    files.write_json(item.record(out), files.sealed(record))
+    files.write_json(item.record(out), files.sealed({"schema": schemas.SONG.schema, **record}))
 
 
 def _db(part: Sum) -> float | None:

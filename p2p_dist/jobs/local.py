@@ -157,5 +157,5 @@ def _status(run: RunDir) -> dict[str, Any] | None:
     """What the stage says of its progress; None also where that can't be read: a bar is no reason to stop."""
     try:
         return run.read_status()
-    except (OSError, files.DamagedError):
+    except (OSError, ValueError):
         return None

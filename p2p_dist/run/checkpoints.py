@@ -15,14 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.common import files, records
+from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
-from p2p_dist.common.records import COUNT
 from p2p_dist.run import rundir
 
 STATE, GENERATOR, META = "state.pt", "generator.safetensors", "meta.json"
-
-_META = {"step": COUNT, "settings?": str, "files": {str: {"bytes": COUNT, "sha256": str}}}
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Checkpoint:
             DamagedError: it is missing, damaged, or of another step than its folder says.
         """
         try:
-            meta: dict[str, Any] = records.read(self.path / META, _META, "this checkpoint can't be used any more")
+            meta: dict[str, Any] = records.read(self.path / META, schemas.CHECKPOINT, "this checkpoint can't be used any more")
         except FileNotFoundError as error:
             raise DamagedError(f"{self.path} has no {META}: this checkpoint can't be used any more") from error
         if meta["step"] != self.step:

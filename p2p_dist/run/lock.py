@@ -19,12 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.common import files, records
+from p2p_dist.common import files, records, schemas
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What a file system without locks answers."""
-
-_SHAPE = {"process": records.COUNT, "host": str, "since": str, "start?": records.COUNT}
 
 
 class Owner:
@@ -183,7 +181,13 @@ def owner_of(folder: Path) -> dict[str, Any] | None:
 
 def _ourselves() -> dict[str, Any]:
     pid = os.getpid()
-    return {"process": pid, "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "start": _start(pid)}
+    return {
+        "schema": schemas.OWNER.schema,
+        "process": pid,
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "start": _start(pid),
+    }
 
 
 def _start(process: int) -> int | None:
@@ -200,7 +204,7 @@ def _in_words(owner: dict[str, Any]) -> str:
 
 def _read(text: bytes) -> dict[str, Any]:
     try:
-        owner: dict[str, Any] = records.parse(text, _SHAPE, where=".owner")
-    except files.DamagedError:  # not written yet, or by something else: the lock tells, this is for people
+        owner: dict[str, Any] = records.parse(text, schemas.OWNER, where=".owner")
+    except ValueError:  # not written yet, or by something else: the lock tells, this is for people
         return {}
     return owner

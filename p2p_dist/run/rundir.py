@@ -10,23 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.common import console, files, records
-from p2p_dist.common.records import COUNT, Maybe
+from p2p_dist.common import console, files, records, schemas
 from p2p_dist.run import snapshot, starts
 from p2p_dist.run.lock import Owner
 from p2p_dist.settings import config, presets
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-_OUTCOME = {
-    "attempt": str,
-    "stage": str,
-    "outcome": re.compile("done|stopped|failed"),
-    "step": Maybe(COUNT),
-    "message": str,
-}
-_BEST = {"step": COUNT, "score": float, "chosen_on": str, "note": str}
 
 
 def runs_root() -> Path:
@@ -142,7 +131,7 @@ class RunDir:
     @property
     def shards_before(self) -> Path | None:
         """The shards that the run was trained on until songs that training does not use changed; None: they did not."""
-        before = self._dataset().get("trained_on")
+        before = self.dataset_record()["trained_on"]
         return None if before is None else self.path.parent.parent / "shards" / before
 
     def read_dataset(self) -> str:
@@ -151,24 +140,23 @@ class RunDir:
         Raises:
             FileNotFoundError: it is not known. ValueError: the file that names it is damaged.
         """
-        return str(self._dataset()["name"])
+        return str(self.dataset_record()["name"])
 
     def read_training(self) -> str | None:
         """What `training_digest` said of the run's songs; None where the run is older than that."""
-        found = self._dataset().get("training")
-        return None if found is None else str(found)
+        return self.dataset_record()["training"]
 
-    def _dataset(self) -> dict[str, Any]:
+    def dataset_record(self) -> dict[str, Any]:
+        """What dataset.json says: see `schemas.DATASET`."""
         cure = "remove it, and type the run's launch command again: it writes it anew"
-        shape = {"name": records.FILE, "training?": str, "trained_on?": records.FILE}
-        found: dict[str, Any] = records.read(self.dataset, shape, cure)
+        found: dict[str, Any] = records.read(self.dataset, schemas.DATASET, cure)
         return found
 
     def write_outcome(self, stage: str, outcome: str, message: str = "", step: int | None = None) -> None:
         """Record how this attempt of a stage ended: done, stopped (continue) or failed (do not). It overrides the exit code."""
         check_still_ours()
         value = {"attempt": attempt(), "stage": stage, "outcome": outcome, "step": step, "message": message}
-        files.patiently(lambda: files.write_json(self.outcome_of(stage), value))
+        files.patiently(lambda: records.write(self.outcome_of(stage), schemas.OUTCOME, value))
 
     def read_outcome(self, stage: str = "train") -> dict[str, Any] | None:
         """Read the outcome that a stage's last attempt wrote; of an array, that of a part that did not finish, if any.
@@ -176,7 +164,7 @@ class RunDir:
         Raises:
             ValueError: a file of them is damaged.
         """
-        found = [records.read(path, _OUTCOME) for path in self.outcomes(stage)]
+        found = [records.read(path, schemas.OUTCOME) for path in self.outcomes(stage)]
         return next((one for one in found if one["outcome"] != "done"), found[0] if found else None)
 
     def outcomes(self, stage: str) -> list[Path]:
@@ -192,13 +180,12 @@ class RunDir:
         if not self.best.is_file():
             return None
         cure = "remove it: the next evaluation or page writes it anew"
-        best: dict[str, Any] = records.read(self.best, _BEST, cure)
+        best: dict[str, Any] = records.read(self.best, schemas.BEST, cure)
         return best if (self.checkpoints / step_name(best["step"])).is_dir() else None
 
     def read_status(self) -> dict[str, Any] | None:
         """Read the last progress of a stage: what, done, total, rate, seconds_left, note; None if there is none."""
-        shape = {"what": str, "done?": COUNT, "total?": COUNT, "rate?": float, "seconds_left?": Maybe(float), "note?": str}
-        return records.read(self.status, shape) if self.status.is_file() else None
+        return records.read(self.status, schemas.STATUS) if self.status.is_file() else None
 
     def has_trained(self) -> bool:
         """Whether no further checkpoint will be written: the training has ended, or no job of it is left."""
@@ -326,9 +313,8 @@ def is_evaluation(folder: Path) -> bool:
 
     One whose record is damaged is none: it is measured again.
     """
-    shape = {"step": COUNT, "songs": [{"key": records.KEY}]}
     try:
-        found = records.read(folder / "metrics.json", shape)
+        found = records.read(folder / "metrics.json", schemas.METRICS)
         with os.scandir(folder / "audio") as entries:
             there = {entry.name for entry in entries if entry.is_file()}
     except (FileNotFoundError, NotADirectoryError, files.DamagedError):
@@ -356,8 +342,3 @@ def resolve(run: RunDir) -> config.Config:
     if not run.config.is_file():
         raise ValueError(f"no run {run.path.name} in {run.path.parent}")
     return presets.from_saved(run.config)
-
-
-def settings_digest(settings: config.Config) -> str:
-    """Digest of the data, model, training and evaluation settings of a run: 12 hexadecimal digits."""
-    return files.digest(presets.science(settings))[:12]

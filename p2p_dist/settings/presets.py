@@ -13,7 +13,8 @@ from typing import Any, Literal
 import yaml
 
 from p2p_dist.common import yaml_file
-from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train, is_implied
+from p2p_dist.settings import science
+from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train
 
 
 def _thesis() -> Config:
@@ -147,14 +148,15 @@ def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) ->
         raise ValueError(f"{path}: {error}") from error
 
 
-def _with_implied(part: Any) -> Any:
+def _with_implied(part: Any, where: str = "") -> Any:
     """`part` with every field that came later at the value that older records imply, all the way down."""
     changed = {}
     for entry in dataclasses.fields(part):
-        if "implied" in entry.metadata:
-            changed[entry.name] = entry.metadata["implied"]
-        elif dataclasses.is_dataclass(value := getattr(part, entry.name)):
-            changed[entry.name] = _with_implied(value)
+        full = where + entry.name
+        if dataclasses.is_dataclass(value := getattr(part, entry.name)):
+            changed[entry.name] = _with_implied(value, full + ".")
+        elif full not in science.FROZEN and full != "preset" and not entry.metadata.get("resource"):
+            changed[entry.name] = science.implied(entry)
     return dataclasses.replace(part, **changed)
 
 
@@ -225,26 +227,9 @@ def _wanted(kind: Any) -> str:
     return f"of kind {kind.__name__}"
 
 
-def science(config: Config) -> dict[str, Any]:
-    """The settings that make a run what it is, as a flat `{'train.seed': 0, ...}`, without those at an implied value."""
-    return {name: value for name, value, implied in _science(config, "") if not implied}
-
-
-def _science(part: Any, where: str) -> list[tuple[str, Any, bool]]:
-    """Name, value, and whether it is the implied value, of each science field."""
-    rows: list[tuple[str, Any, bool]] = []
-    for entry in dataclasses.fields(part):
-        value, full = getattr(part, entry.name), where + entry.name
-        if entry.metadata.get("resource") or full == "preset":
-            continue
-        rows += _science(value, full + ".") if dataclasses.is_dataclass(value) else [(full, value, is_implied(entry, value))]
-    return rows
-
-
 def differences(saved: Config, asked: Config) -> list[str]:
     """The science fields in which two configs differ, each as `train.seed: 0 -> 1`."""
-    pairs = zip(_science(saved, ""), _science(asked, ""), strict=True)
-    return [f"{name}: {old} -> {new}" for (name, old, _), (_, new, _) in pairs if old != new]
+    return science.differences(science.recorded(saved), asked)
 
 
 def with_resources(saved: Config, asked: Config) -> Config:

@@ -154,7 +154,7 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
     before: str | None = None
     renewed = False  # something before it: what is queued already waits for a job that is no more
     for step in steps:
-        stage, dependency = step.job.stage, specs.dependency(step.job, settings, before)
+        stage, dependency = step.job.stage, specs.dependency(step.job, settings.resources, before)
         stale = step.queued is not None and step.queued.state == "PENDING" and (renewed or step.queued.reason == squeue.NEVER)
         if step.queued is not None and not (stale and _is_gone(step.queued, dependency)):
             whose = f" of the run {step.queued.other}, with the same shards" if step.queued.other else ""
@@ -196,7 +196,9 @@ def preprocessing(datasets: list[tuple[str, Data]], preset: str, resources: Reso
     for name, data in datasets:
         run = rundir.find(f"preprocess-{name}")
         base = presets.from_saved(run.config) if run.config.is_file() else presets.preset(preset)
-        found.append((run, replace(base, data=data, resources=replace(resources, evaluate="never"))))
+        # Songs that are held out and trained on are named in the dataset, as on one machine; only what evaluates refuses them.
+        evaluate = replace(base.evaluate, allow_overlap=True)
+        found.append((run, replace(base, data=data, evaluate=evaluate, resources=replace(resources, evaluate="never"))))
     return found
 
 
