@@ -92,3 +92,22 @@ def test_a_song_that_changed_is_made_anew_where_the_folder_is_the_users_own(song
     item = worker.Work(next(s for s in shards.layouts.find_songs(songs) if s.name == "one"), 0)
     (songs / "train/one/drums.wav").write_bytes((songs / "train/one/bass.wav").read_bytes())
     assert item.finished(out, TINY) is None and item.finished(out, TINY, stands=True) is not None
+
+
+def one_file(folder, split, name, size=10):
+    path = folder / split / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"x" * size)
+
+
+def test_shards_are_named_by_settings_and_songs(tmp_path):
+    data = config.Data()
+    one_file(tmp_path / "a", "train", "Õhtu & öö.stem.mp4")
+    one_file(tmp_path / "b", "train", "Õhtu & öö.stem.mp4")
+    name = dataset.dataset_name(tmp_path / "a", data)
+    assert name.startswith("drums-default-")
+    assert name == dataset.dataset_name(tmp_path / "b", data), "moving the songs changes nothing"
+    assert name != dataset.dataset_name(tmp_path / "a", dataclasses.replace(data, mels=64))
+    assert name == dataset.dataset_name(tmp_path / "a", dataclasses.replace(data, stage="node"))
+    one_file(tmp_path / "b", "train", "Õhtu & öö.stem.mp4", size=11)
+    assert name != dataset.dataset_name(tmp_path / "b", data)
