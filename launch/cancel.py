@@ -6,4 +6,4 @@ python launch/cancel.py RUN
 from start import command
 
 if __name__ == "__main__":
-    command("p2p_dist.cli.cancel")
+    command("cancel")

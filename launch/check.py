@@ -8,4 +8,4 @@ python launch/check.py drill        does a training that is stopped in every way
 from start import command
 
 if __name__ == "__main__":
-    command("p2p_dist.cli.check")
+    command("check")

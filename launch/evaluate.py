@@ -6,4 +6,4 @@ python launch/evaluate.py RUN
 from start import command
 
 if __name__ == "__main__":
-    command("p2p_dist.cli.evaluate")
+    command("evaluate")

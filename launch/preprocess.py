@@ -6,4 +6,4 @@ python launch/preprocess.py --data DIR --out DIR --task drums,bass
 from start import command
 
 if __name__ == "__main__":
-    command("p2p_dist.cli.preprocess")
+    command("preprocess")

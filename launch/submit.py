@@ -6,4 +6,4 @@ python launch/submit.py --nodes 2
 from start import command
 
 if __name__ == "__main__":
-    command("p2p_dist.cli.submit")
+    command("submit")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+from p2p_dist.audio.stamps import stamps
 from p2p_dist.common.files import digest
 from p2p_dist.settings.config import STEMS
 
@@ -49,10 +50,10 @@ _LEFT_BY_MACHINES = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """One song, not yet decoded, whatever the layout that it was found in.
+    """One song that is not decoded yet, in any layout.
 
     path: the file or folder that messages name. stems: stem -> the file that holds it, those that were found; one
-    `.stem.mp4` holds all. pairs: the npz files, where the song comes as pictures and has no sound.
+    `.stem.mp4` holds all. pairs: npz files, if the song is given as spectrograms and has no audio.
     """
 
     name: str
@@ -76,7 +77,12 @@ class Source:
         return sum(file.stat().st_size for file in self.files())
 
     def stamp(self) -> str:
-        """Changes when the song does: a digest of its title, and of name, size and time of change of its files."""
+        """Changes when the song does: a digest of its title, and of name and content of its files, see `stamps`."""
+        found = self.files()
+        return digest([self.name, [[file.name, stamp] for file, stamp in zip(found, stamps(found), strict=True)]])
+
+    def stamp_of_version_0_1(self) -> str:
+        """What version 0.1 wrote down instead: name, size and time of change of its files."""
         states = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files()]
         return digest([self.name, states])
 

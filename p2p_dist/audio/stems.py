@@ -53,7 +53,7 @@ class Song:
 
 @dataclass
 class Sum:
-    """Some stems of a song added up.
+    """The sum of some stems of a song.
 
     sound: float32 (samples, channels), a view of memory laid out channel by channel; (samples, 1) where only the mean of
         the channels was asked for. What follows is of all channels.
@@ -154,7 +154,7 @@ def _check_readable(source: Source) -> None:
 
 
 class _Total:
-    """One sum that grows: what has come to is measured and put to its place while it is in the cache."""
+    """A sum that is filled in pieces. Each piece is measured and stored while it is in the cache."""
 
     def __init__(self, downmix: bool) -> None:
         self.downmix = downmix
@@ -186,7 +186,7 @@ class _Total:
 
 
 class _Mixer:
-    """Sums of stems that arrive in pieces, each at its own pace; added up in the order of `STEMS`."""
+    """Sums of stems that are read in pieces of different lengths; stems are added in the order of `STEMS`."""
 
     def __init__(self, sums: Sequence[Sequence[str]], downmix: bool, part: tuple[int, int] | None) -> None:
         self.sums = [[stem for stem in STEMS if stem in set(part)] for part in sums]

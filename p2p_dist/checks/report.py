@@ -12,7 +12,7 @@ OK, FAILED, NONE = "ok", "FAILED", "-"
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found, and what to do about it where it failed."""
+    """The result of one check, and what to do if it failed."""
 
     check: str
     state: str

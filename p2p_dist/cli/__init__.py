@@ -1,4 +1,60 @@
 """The commands, one file each: parse the command line, report errors, call the library. No logic of stages or jobs.
 
-What a login node runs (submit, status, cancel, check) imports no torch and no numpy.
+`p2p-dist submit ...` and `launch/submit.py ...` are the same command. Importing a command imports no torch and no numpy: a
+login node runs submit, status, cancel and check without them. What jobs and stages do does not belong here.
 """
+
+from __future__ import annotations
+
+import functools
+import importlib
+import operator
+import os
+import sys
+from typing import Annotated, Any, NoReturn
+
+from p2p_dist.common import console
+
+COMMANDS = ("submit", "preprocess", "evaluate", "status", "cancel", "check")
+
+
+def main() -> NoReturn:
+    """The program `p2p-dist`: its first argument names the command."""
+    words = sys.argv[1:]
+    if words and words[0] in COMMANDS:
+        run(words[0], words[1:])
+    run(None, words)
+
+
+def run(command: str | None, arguments: list[str]) -> NoReturn:
+    """Run one of `COMMANDS` (None: what `p2p-dist` does without one) and leave with its exit code."""
+    os.umask(os.umask(0o022) | 0o022)  # what a run writes decides what is run next: no other may write it
+    console.exit_with(functools.partial(_run, command, arguments))
+
+
+def _run(command: str | None, arguments: list[str]) -> int:
+    try:
+        if command is None:
+            return _choose(arguments)
+        code: int = importlib.import_module(f"p2p_dist.cli.{command}").main(arguments)
+        return code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("p2p_dist"):
+            raise
+        raise ValueError(f"the package {error.name} is missing in {sys.executable}; {console.INSTALL}") from error
+
+
+def _choose(arguments: list[str]) -> int:
+    """--help, --version, --tyro-print-completion, or a mistake: everything that needs all commands at once."""
+    import tyro
+
+    from p2p_dist.cli import command_line, submit
+
+    if "--version" in arguments:
+        return submit.main(["--version"])
+    kinds: list[Any] = []
+    for name in COMMANDS:
+        kind = importlib.import_module(f"p2p_dist.cli.{name}").Command
+        kinds.append(Annotated[kind, tyro.conf.subcommand(name, description=kind.__doc__.splitlines()[0])])
+    command_line.parse(functools.reduce(operator.or_, kinds), "", arguments)
+    raise AssertionError("a command line without a command was taken")

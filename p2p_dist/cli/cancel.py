@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
+from typing import Annotated
 
+import tyro
+
+from p2p_dist.cli import command_line
 from p2p_dist.common import console
 from p2p_dist.jobs import site, stages
 from p2p_dist.jobs.slurm import commands, squeue
@@ -13,11 +17,17 @@ NOT_BEGUN = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"
 """States of jobs, as squeue calls them, of which no process is there that could save something."""
 
 
+@dataclass(frozen=True)
+class Command:
+    """Stop a run's Slurm jobs in order; what was saved is good."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """name of the run"""
+
+
 def main(arguments: list[str]) -> int:
-    """What `launch/cancel.py` does; its exit code."""
-    parser = argparse.ArgumentParser(prog="launch/cancel.py", description="Stop a run's Slurm jobs in order.")
-    parser.add_argument("run", help="name of the run")
-    run = rundir.find(parser.parse_args(arguments).run)
+    """Stop the jobs of a run; the exit code."""
+    run = rundir.find(command_line.parse(Command, "cancel", arguments).run)
     rundir.resolve(run)
     if site.resolve("auto") == "local":
         raise ValueError(f"no Slurm here: a run on this machine is stopped with Ctrl-C where it was started ({run.path})")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from p2p_dist.cli import command_line
 from p2p_dist.settings.config import Resources, Where
 
 
@@ -56,16 +57,23 @@ class Drill:
     """on a cluster: hours to wait for it"""
 
 
-Asked = (
+Check = (
     Annotated[Preflight, tyro.conf.subcommand("preflight")]
     | Annotated[Scaling, tyro.conf.subcommand("scaling")]
     | Annotated[Drill, tyro.conf.subcommand("drill")]
 )
 
 
+@dataclass(frozen=True)
+class Command:
+    """Check a machine or a cluster before it is trusted with a long training."""
+
+    check: Annotated[Check, tyro.conf.arg(name="")]
+
+
 def main(arguments: list[str]) -> int:
-    """What `launch/check.py` does; its exit code."""
-    asked = tyro.cli(Asked, prog="launch/check.py", args=arguments)
+    """Run a check; the exit code."""
+    asked = command_line.parse(Command, "check", arguments).check
     songs = Path(asked.data).expanduser().absolute() if asked.data else None
     if isinstance(asked, Preflight):
         from p2p_dist.checks.preflight.preflight import preflight

@@ -1,8 +1,7 @@
-"""The command behind launch/preprocess.py: songs to shards on this machine, or as a job array on Slurm."""
+"""`preprocess`: songs to shards on this machine, or as a job array on Slurm."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from p2p_dist.audio import layouts
+from p2p_dist.cli import command_line
 from p2p_dist.common import console, linux
 from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import packages, site
@@ -32,7 +32,7 @@ class Command:
     """
 
     out: Path | None = None
-    """folder of the shards (default: where launch/submit.py looks for them); for several tasks, the folder of theirs"""
+    """folder of the shards on this machine (default: where submit looks for them); for several tasks, the folder of theirs"""
     preset: str = "default"
     """whose data settings to begin with: demo, tiny, small, default or thesis"""
     workers: int | None = None
@@ -74,7 +74,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 
 def main(arguments: list[str]) -> int:
-    """What `launch/preprocess.py` does; its exit code."""
+    """Make or verify shards; the exit code."""
     command, tasks = parse(arguments)
     if command.verify and command.out is not None:
         return _verify(_made_in(command.out.expanduser().absolute()))
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
         return _queue(command, wanted)
     if command.dry_run:
         raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
-    return _run(folder, wanted, command, console.again("launch/preprocess.py", arguments))
+    return _run(folder, wanted, command, console.again("preprocess", arguments))
 
 
 def parse(arguments: list[str]) -> tuple[Command, list[str]]:
@@ -99,17 +99,15 @@ def parse(arguments: list[str]) -> tuple[Command, list[str]]:
 
     Raises:
         ValueError: an unknown preset or task, or a bad value.
-        SystemExit: with code 2 for an unknown option, with 0 after --help.
+        SystemExit: with 0, after --help.
     """
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset", default="default")
-    early.add_argument("--task", "--data.task", dest="tasks", action="append", default=[])
-    hints, rest = early.parse_known_args(arguments)
-    base = presets.preset(hints.preset).data
-    tasks = [task.strip() for text in hints.tasks for task in text.split(",")] or [base.task]
+    named, rest = command_line.take(arguments, "--preset")
+    base = presets.preset((named or ["default"])[-1]).data
+    texts, rest = command_line.take(rest, "--task", "--data.task")
+    tasks = [task.strip() for text in texts for task in text.split(",")] or [base.task]
     for task in tasks:
         config.parse_task(task)
-    command = tyro.cli(Command, prog="launch/preprocess.py", args=rest, default=Command(preset=hints.preset, data=base))
+    command = command_line.parse(Command, "preprocess", rest, Command(preset=(named or ["default"])[-1], data=base))
     return command, list(dict.fromkeys(tasks))
 
 
@@ -184,7 +182,10 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
         shelf = rundir.runs_root().parent / "shards"
         raise ValueError(f"on a cluster shards lie in {shelf}, where submit looks for them: leave out --out, or set $P2P_RUNS")
     where = site.resolve(command.where.cluster)
-    resources = Resources(**dataclasses.asdict(command.where), workers=command.workers, preprocess_array=command.array)
+    asked = command.where
+    if asked.site is not None:  # found again from any folder
+        asked = dataclasses.replace(asked, site=str(Path(asked.site).expanduser().absolute()))
+    resources = Resources(**dataclasses.asdict(asked), workers=command.workers, preprocess_array=command.array)
     place = site.load(where, resources.site)
     place = dataclasses.replace(
         place,

@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+from dataclasses import dataclass
+from typing import Annotated
 
+import tyro
+
+from p2p_dist.cli import command_line
 from p2p_dist.common import console
 from p2p_dist.jobs import status
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 
 
-def runs(names: list[str]) -> list[RunDir]:
+@dataclass(frozen=True)
+class Command:
+    """Show how runs are: stages, progress, cost.
+
+    Exit code 0: done; 1: --verify found something wrong; 2: wrong usage.
+    """
+
+    run: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN")] = ()
+    """names of runs (default: all)"""
+    json: bool = False
+    """print it as JSON"""
+    verify: bool = False
+    """read every checkpoint and shard, check the order of the batches"""
+
+
+def runs(names: tuple[str, ...]) -> list[RunDir]:
     """The runs of these names, or all there are."""
     if names:
         return [rundir.find(name) for name in names]
@@ -32,17 +51,12 @@ def verify(asked: list[RunDir]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """What `launch/status.py` does; its exit code."""
-    parser = argparse.ArgumentParser(prog="launch/status.py", description="How runs are: stages, progress, cost.")
-    parser.add_argument("run", nargs="*", help="names of runs (default: all)")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.add_argument("--verify", action="store_true", help="read every checkpoint and shard, check the order of the batches")
-    given = parser.parse_args(arguments)
+    """Show how runs are; the exit code."""
+    given = command_line.parse(Command, "status", arguments)
     asked = runs(given.run)
     if not asked and not given.json:
-        raise ValueError(
-            f"no run in {rundir.runs_root()}: start one with launch/submit.py, or name the folder of runs with $P2P_RUNS"
-        )
+        start = console.command("submit")
+        raise ValueError(f"no run in {rundir.runs_root()}: start one with {start}, or name the folder of runs with $P2P_RUNS")
     if given.verify:
         return verify(asked)
     found = [status.gather(asked[0])] if len(given.run) == 1 else status.gather_each(asked)

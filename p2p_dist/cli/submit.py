@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import difflib
@@ -15,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from p2p_dist import __version__
+from p2p_dist.cli import command_line
 from p2p_dist.common import console
 from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, packages, site, status
 from p2p_dist.jobs.slurm import launch
@@ -49,7 +49,7 @@ class Command:
 
 
 def main(arguments: list[str]) -> int:
-    """What `launch/submit.py` does; its exit code."""
+    """Start a run or go on with it; the exit code."""
     if "--version" in arguments:
         console.say(f"p2p_dist {__version__}")
         return console.DONE
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     if command.dry_run:
         parsed = [parse(line) for line in lines]
         dry_run.dry_run(
-            [(run, command.settings, example_song.known_dataset(command.settings)) for command, run in parsed], where
+            [(run, command.settings, example_song.known_dataset(run, command.settings)) for command, run in parsed], where
         )
         return console.DONE
     launch = on_this_machine if where == "local" else on_slurm
@@ -76,13 +76,13 @@ def main(arguments: list[str]) -> int:
 def on_this_machine(lines: list[list[str]], where: str) -> int:
     """Run what command lines ask for, one after the other; the worst of their exit codes."""
     for command, run in map(parse, lines):
-        place, dataset = site.load(where, command.settings.resources.site), example_song.known_dataset(command.settings)
+        place, dataset = site.load(where, command.settings.resources.site), example_song.known_dataset(run, command.settings)
         for note in fits.check(run, begin_run.check_begin(run, command.settings, dataset), place, where, dataset):
             console.say(f"note: {note}")
     code = console.DONE
     for line in lines:
         command, run = parse(line)
-        dataset = example_song.lay_out(command.settings)
+        dataset = example_song.lay_out(run, command.settings)
         begin_run.check_begin(run, command.settings, dataset)
         with contextlib.closing(rundir.own(run)) as owner:
             settings = begin(run, command.settings, dataset)
@@ -90,9 +90,11 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
                 console.say(
                     "note: on one machine stages run one after the other, so checkpoints are evaluated after the training"
                 )
+            if settings.resources.preprocess_array:
+                console.say("note: one machine preprocesses with --workers processes, not with an array of jobs")
             if settings.resources.max_gpu_hours is not None:
                 console.say("note: --max-gpu-hours has no effect on one machine, where nothing is billed")
-            code = max(code, local.run(run, settings, owner, again(line)))
+            code = max(code, local.run(run, settings, owner, console.again("submit", line)))
         if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
             break
     return code
@@ -106,15 +108,15 @@ def on_slurm(lines: list[list[str]], where: str) -> int:
     """
     launches = [parse(line) for line in lines]
     launch.check_launches(
-        [(run, command.settings, example_song.known_dataset(command.settings)) for command, run in launches], where
+        [(run, command.settings, example_song.known_dataset(run, command.settings)) for command, run in launches], where
     )
     for command, run in launches:
-        dataset = example_song.lay_out(command.settings)
+        dataset = example_song.lay_out(run, command.settings)
         # While it queues, too: two launchers at once would queue everything twice.
         with contextlib.closing(rundir.own(run)):
             settings = begin(run, command.settings, dataset)
             place = site.load(where, settings.resources.site)
-            launch.queue(run, settings, place, again([run.path.name]).replace("submit.py", "status.py"))
+            launch.queue(run, settings, place, console.again("status", [run.path.name]))
     code = console.DONE
     for command, run in launches:
         if command.wait:
@@ -131,11 +133,6 @@ def begin(run: RunDir, wanted: Config, dataset: str) -> Config:
     if snapshot.differs(run.code):
         console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
     return settings
-
-
-def again(arguments: list[str]) -> str:
-    """The command to go on with, to be pasted where this one was typed."""
-    return console.again("launch/submit.py", arguments)
 
 
 def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -192,28 +189,25 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
 
     Raises:
         ValueError: an unknown preset, a bad value or file.
-        SystemExit: with code 2 for an unknown option (tyro says which was meant), with 0 after --help.
+        SystemExit: with 0, after --help.
     """
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for name in ("--preset", "--config", "--data"):
-        early.add_argument(name, nargs="?")
-    early.add_argument("--data.root", dest="data", nargs="?")
-    hints = early.parse_known_args(arguments)[0]
-    if hints.data == "":
+    typed = flags(arguments)
+    folder, named = typed.get("data", typed.get("data.root")), typed.get("preset")
+    if folder == "":
         raise ValueError("--data is empty: name the folder of songs, or leave --data out for the example")
-    songs = hints.data or os.environ.get("MUSDB_PATH")
-    if hints.config:
-        path = Path(hints.config)
+    usual = "default" if folder or os.environ.get("MUSDB_PATH") else "demo"
+    if file := typed.get("config"):
+        path = Path(file)
         if not path.is_file():
             raise ValueError(f"no file {path}: --config names a YAML file of settings")
-        base = presets.from_yaml(path, hints.preset or ("default" if songs else "demo"))
-        if hints.preset and base.preset != hints.preset:
-            raise ValueError(f"--preset {hints.preset}, but {path} names the preset {base.preset}: leave one of them out")
+        base = presets.from_yaml(path, named or usual)
+        if named and base.preset != named:
+            raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: leave one of them out")
     else:
-        base = presets.preset(hints.preset or ("default" if songs else "demo"))
+        base = presets.preset(named or usual)
     command = _parse_over(base, arguments)
     run = rundir.find(rundir.default_name(command.settings) if command.run is None else command.run)
-    if run.config.is_file() and not hints.preset and not hints.config:
+    if run.config.is_file() and not named and not file:
         command = _parse_over(presets.from_saved(run.config), arguments)
     if root := command.settings.data.root or os.environ.get("MUSDB_PATH"):
         data = dataclasses.replace(command.settings.data, root=str(Path(root).expanduser().absolute()))
@@ -222,9 +216,9 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     settings = dataclasses.replace(command.settings, data=data)
     if data.root == str(example_song.example_folder()):  # which is trained and tested on the same sound
         settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=True))
-    if (named := settings.resources.site) is not None:  # found again from any folder
-        named = str(Path(named).expanduser().absolute())
-        settings = dataclasses.replace(settings, resources=dataclasses.replace(settings.resources, site=named))
+    if settings.resources.site is not None:  # found again from any folder
+        file = str(Path(settings.resources.site).expanduser().absolute())
+        settings = dataclasses.replace(settings, resources=dataclasses.replace(settings.resources, site=file))
     return dataclasses.replace(command, settings=settings), run
 
 
@@ -264,7 +258,9 @@ def flags(arguments: list[str]) -> dict[str, str]:
 
 def _parse_over(base: Config, arguments: list[str]) -> Command:
     base = presets.with_flags(base, flags(arguments))
-    return tyro.cli(Command, prog="launch/submit.py", args=arguments, default=Command(settings=base))
+    command = command_line.parse(Command, "submit", arguments, Command(settings=base))
+    assert isinstance(command, Command)
+    return command
 
 
 def check_place(command: Command, where: str) -> None:

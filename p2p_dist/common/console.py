@@ -7,13 +7,14 @@ import io
 import os
 import re
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from p2p_dist.common import files
+from p2p_dist.common import files, records, schemas
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -22,9 +23,12 @@ DONE, FAILED, USAGE, CRASHED, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 """Exit codes: done; failed, do not requeue; wrong usage; an error that is not the run's own, such as a lost peer or a hang,
 which may be tried again; stopped in order, go on; second Ctrl-C."""
 
+INSTALL = "in a checkout 'make install' makes an environment with all of them; elsewhere: python -m pip install 'p2p_dist[run]'"
+"""What to do where a package is missing."""
+
 
 def say(text: str) -> None:
-    """Print one message at once, also into a pipe or a batch log."""
+    """Print one message and flush it, also into a pipe or a batch log."""
     _print(_visible(text), sys.stdout)
 
 
@@ -34,7 +38,7 @@ def complain(text: str) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
-    """A log on a disk that is full for a moment ends nothing: the line stays in the stream's memory until the next one."""
+    """Print a line. If the disk of a log is full, the line stays in the stream's buffer until the next one."""
     try:
         print(text, file=stream, flush=True)
     except OSError as error:
@@ -43,31 +47,31 @@ def _print(text: str, stream: TextIO) -> None:
 
 
 def one_line(text: str) -> str:
-    """A title as it can be shown: control characters, which file names may hold, as escapes."""
+    """Escape the control characters of a title, which file names may contain."""
     return _visible(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def cell(text: str) -> Text:
-    """The same for a table of rich, which would take [red] for an order."""
+    """Like `one_line`, for a table of rich, which would interpret [red] as markup."""
     from rich.text import Text
 
     return Text(_visible(text).replace("\t", "\\t"))
 
 
 def control_character(text: str) -> str | None:
-    """The first control character in a text, or other end of a line, as an escape; None: there is none."""
+    """The first control character or line separator in a text, escaped; None if there is none."""
     found = re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text)
     return found[0].encode("unicode_escape").decode() if found else None
 
 
 def _visible(text: str) -> str:
-    """Control characters as escapes, and those that turn the direction of writing, by which a text can show as another."""
+    """Escape control characters, and characters that change the direction of writing, which can disguise a text."""
     unseen = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]"
     return re.sub(unseen, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def exit_with(main: Callable[[], int]) -> NoReturn:
-    """Run a command and leave with its exit code; a user's mistake is a message, never a traceback.
+    """Run a command and exit with its code. A user's mistake is reported as a message, not as a traceback.
 
     ValueError means wrong input or settings (exit 2), OSError means that the machine refused (exit 1).
     """
@@ -88,19 +92,19 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
 
 
 def show_any_text() -> None:
-    """Let song titles be printed whatever the locale knows: a letter it lacks comes as an escape, not as an error."""
+    """Make printing of song titles safe in any locale: characters that it lacks are escaped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def has_bar(stream: TextIO) -> bool:
-    """Whether progress is shown as a bar there: on a terminal that can move its cursor."""
+    """Whether progress is shown as a bar: only on a terminal that can move its cursor."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def describe(error: OSError) -> str:
-    """One line that says what the machine refused and where, with the cure for the common ones."""
+    """Describe an error of the operating system in one line: what failed, where, and for common errors what to do."""
     text = str(error)
     if error.errno is not None:
         text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
@@ -114,16 +118,36 @@ def describe(error: OSError) -> str:
     return text
 
 
-def again(program: str, arguments: list[str]) -> str:
-    """The command to go on with, to be pasted where this one was typed.
+def command(name: str) -> str:
+    """How a person calls one of the commands where this one was started: `launch/submit.py` or `p2p-dist submit`."""
+    if Path(sys.argv[0]).name == "p2p-dist":
+        return f"p2p-dist {name}".rstrip()
+    return f"launch/{name}.py"
+
+
+def again(name: str, arguments: list[str]) -> str:
+    """The command line to go on with, to be pasted where this one was typed.
 
     Args:
-        program: the command's own file below the checkout, where it was not started by that name.
+        name: of the command, such as `submit`; the same program, or door in launch/, as the one that runs.
     """
-    name = Path(sys.argv[0]).as_posix() if sys.argv[0].endswith(program.rpartition("/")[2]) else program
-    python = os.path.relpath(sys.executable) if Path(sys.executable).is_relative_to(Path.cwd()) else sys.executable
+    typed, here = Path(sys.argv[0]), Path.cwd()
+    if typed.name == "p2p-dist":
+        words = ["p2p-dist" if _is_on_path(typed) else _from(here, typed), name]
+    else:
+        door = typed.with_name(f"{name}.py").as_posix() if typed.parent.name == "launch" else f"launch/{name}.py"
+        words = [_from(here, Path(sys.executable)), door]
     places = [f"{place}={shlex.quote(os.environ[place])}" for place in ("P2P_RUNS", "MUSDB_PATH") if os.environ.get(place)]
-    return " ".join([*places, shlex.join([python, name, *arguments])])
+    return " ".join([*places, shlex.join([*words, *arguments])])
+
+
+def _is_on_path(program: Path) -> bool:
+    found = shutil.which(program.name)
+    return found is not None and program.exists() and program.samefile(found)
+
+
+def _from(here: Path, program: Path) -> str:
+    return os.path.relpath(program) if program.absolute().is_relative_to(here) else str(program)
 
 
 def duration(seconds: float) -> str:
@@ -165,7 +189,7 @@ class Progress:
             self.task = self.bar.add_task(what, total=total or None, completed=start or 0, note="")
 
     def update(self, done: int, note: str = "") -> None:
-        """Say that `done` of the total are done; `note` carries the numbers of the moment."""
+        """Report that `done` of the total are done. `note`: current values to show."""
         now = time.monotonic()
         note = one_line(note)
         if self.start is None:
@@ -184,14 +208,14 @@ class Progress:
             self.stated = now
             numbers = {"what": self.what, "done": done, "total": self.total, "rate": rate, "seconds_left": left, "note": note}
             try:
-                files.write_json(self.status, numbers)
+                records.write(self.status, schemas.STATUS, numbers)
             except OSError as error:  # it only shows how far the work is
                 if not self.refused:
                     complain(f"warning: {describe(error)}; {self.what} goes on")
                 self.refused = True
 
     def follow(self, done: int, total: int, note: str) -> None:
-        """Show on the bar what another process reported of itself."""
+        """Show the progress that another process reported."""
         assert self.bar is not None
         self.bar.update(self.task, completed=done, total=total, note=one_line(note))
 
@@ -201,7 +225,7 @@ class Progress:
         self.bar.console.print(_visible(text), markup=False, highlight=False)
 
     def close(self) -> None:
-        """Leave the terminal as it was found."""
+        """Remove the bar and restore the terminal."""
         if self.bar is not None:
             self.bar.stop()
 

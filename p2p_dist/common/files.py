@@ -27,11 +27,11 @@ TEMPORARY = ".tmp-"
 
 
 class DamagedError(ValueError):
-    """What was read is not what was written: the message names file and place, and says how to make it again."""
+    """A file does not have the content that was written. The message names the file and how to make it again."""
 
 
 def fsync_folder(folder: Path) -> None:
-    """Make the renames inside `folder` survive a power cut."""
+    """Flush the renames in `folder` to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -49,18 +49,18 @@ def fsync_file(path: Path) -> None:
 
 
 def writer() -> str:
-    """Name of this process among all that write to one file system: two nodes may have a process of the same number."""
+    """A name of this process that is unique on a shared file system: host name and process id."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def temporary_beside(path: Path) -> Path:
-    """A name for what is to become `path`, other at each call: nobody can have put a link there."""
+    """An unpredictable temporary name beside `path`, so nobody can have created a link there."""
     return path.with_name(f"{TEMPORARY}{writer()}-{secrets.token_hex(8)}-{path.name}")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file beside `path`, made and empty; on success it takes the name `path`, on any error it is removed."""
+    """Yield an empty temporary file beside `path`. On success it is renamed to `path`, on an error it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_beside(path)
     try:
@@ -79,7 +79,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def patiently(write: Callable[[], None]) -> None:
-    """Call what writes a file, again for half a minute while the disk is full.
+    """Call a function that writes a file; while the disk is full, retry for half a minute.
 
     Raises:
         OSError: it is full still, or the machine refuses for another reason.
@@ -105,7 +105,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON; not-a-number is refused, because JSON has no word for it."""
+    """Write `value` as JSON. NaN is refused, because JSON can't represent it."""
     write_text(path, json_text(value))
 
 
@@ -149,7 +149,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_garbage(folder: Path, name: str = "") -> None:
-    """Remove what earlier, killed writers left half written directly inside `folder`.
+    """Remove the temporary files that killed writers left directly in `folder`.
 
     Only who owns what is written there may call it: a living writer's temporary file would go too.
 
@@ -164,7 +164,7 @@ def remove_garbage(folder: Path, name: str = "") -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add `text` (UTF-8) to the end of a file, which is made where it is not there; in one piece, so no reader sees half.
+    """Append `text` (UTF-8) to a file with one write, so no reader sees half of it. The file is created if needed.
 
     Raises:
         OSError: it can't be written; or it is a link, which would lead elsewhere.
@@ -174,7 +174,7 @@ def append(path: Path, text: str) -> None:
 
 
 def open_ours(path: Path, flags: int) -> int:
-    """Open a file to be written, which is made where it is not there; never one behind a link, a device or a pipe.
+    """Open a file for writing, or create it. Links are not followed; devices and pipes are refused.
 
     Raises:
         OSError: it can't be opened, or is no regular file.
@@ -192,7 +192,7 @@ def open_ours(path: Path, flags: int) -> int:
 
 
 def private_folder(path: Path) -> None:
-    """Make a folder that only the user can look into, in a place where all can write; or close the one that is there.
+    """Create a folder that only the user can access, in a place where all can write, or restrict an existing one.
 
     Raises:
         OSError: what is there is no folder, a link, or another user's.
@@ -217,7 +217,7 @@ def private_folder(path: Path) -> None:
 
 
 def check_can_be_written(path: Path) -> None:
-    """Make sure, before long work, that `path`, a file or folder which need not be there, can be made. Writes nothing.
+    """Check, before long work, that the file or folder `path` can be created. Writes nothing.
 
     Raises:
         OSError: the first folder above it that is there is none, or may not be written; names it.
@@ -230,7 +230,7 @@ def check_can_be_written(path: Path) -> None:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder and all in it; nothing where there is none. Links in it are removed, never what they lead to.
+    """Remove a folder and its content, if it exists. Links in it are removed, not their targets.
 
     Raises:
         OSError: it is a link itself, or something can't be removed.
@@ -242,7 +242,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def refuse_link(path: Path) -> None:
-    """Make sure that `path`, in which something is about to be written or removed, is no link; it need not be there.
+    """Check that `path`, in which something is about to be written or removed, is not a link. It need not exist.
 
     Raises:
         ValueError: it is one.
@@ -255,7 +255,7 @@ def refuse_link(path: Path) -> None:
 
 
 def refuse_links(folder: Path, apart_from: tuple[str, ...] = (), known: str | None = None) -> None:
-    """Make sure that no link lies in a folder that this program fills: it makes none, and would write or remove behind it.
+    """Check that a folder that this program writes contains no links: it creates none and must not write through one.
 
     Args:
         folder: itself it may be a link. apart_from: names directly in it that are not looked at. known: how the names of
@@ -275,7 +275,7 @@ def refuse_links(folder: Path, apart_from: tuple[str, ...] = (), known: str | No
 
 
 def not_only_ours(path: Path) -> str | None:
-    """How others than this user could have written `path` itself, a file or folder, in words; None: they could not."""
+    """How another user could have written the file or folder `path`, in words; None if no other could."""
     status = path.lstat()
     if status.st_uid != os.geteuid():
         return f"belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}"
@@ -283,7 +283,7 @@ def not_only_ours(path: Path) -> str | None:
         return "is a link"
     if status.st_mode & 0o002:
         return "can be written by everybody"
-    if status.st_mode & 0o020 and not _is_our_own_group(status.st_gid):
+    if status.st_mode & 0o020 and not is_our_own_group(status.st_gid):
         return f"can be written by the group {_group(status.st_gid)}"
     return None
 
@@ -302,8 +302,8 @@ def _group(number: int) -> str:
         return str(number)
 
 
-def _is_our_own_group(number: int) -> bool:
-    """Whether a group is of this user alone, as many systems give one to each, with a umask of 002."""
+def is_our_own_group(number: int) -> bool:
+    """Whether a group has only this user as member: many systems have a group per user, with a umask of 002."""
     try:
         group, user = grp.getgrgid(number), pwd.getpwuid(os.geteuid())
     except KeyError:
@@ -318,23 +318,23 @@ def sha256_file(path: Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """Hexadecimal sha256 of a JSON-able value, whatever the order of its keys."""
+    """Hexadecimal sha256 of a JSON value, independent of the order of keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """JSON-able content with its own digest, by which `is_sealed` tells whether anybody changed it since."""
+    """Add the digest of JSON content to it, so that `is_sealed` can detect a later change."""
     bare = {name: value for name, value in content.items() if name != "digest"}
     return {**bare, "digest": digest(bare)}
 
 
 def is_sealed(content: Any) -> bool:
-    """Whether this is what `sealed` gave, unchanged."""
+    """Whether the content is unchanged since `sealed`."""
     return isinstance(content, dict) and content == sealed(content)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Put `source` at `target` without taking space twice where the file system allows it."""
+    """Hard-link `source` to `target`, or copy it where the file system does not allow links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:

@@ -11,7 +11,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
 
 
 def die_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
-    """Ask the kernel to send this process `number` when its parent ends, even by SIGKILL. Call it first thing in a child.
+    """Ask the kernel to send this process the signal `number` when its parent ends, even by SIGKILL. Call it first in a child.
 
     Args:
         parent: process id of the parent, to notice one that is gone already.
@@ -23,9 +23,9 @@ def die_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
 
 
 def keep_memory() -> None:
-    """Keep what is freed for this process's next use instead of handing it back: for work that comes piece after piece.
+    """Keep freed memory in this process for reuse instead of returning it to the kernel.
 
-    Large arrays otherwise come from the kernel each time, which clears every page: a quarter of the time of a song.
+    Otherwise the kernel clears the pages of every large array again: a quarter of the time that a song takes.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc's
         mallopt(_M_MMAP_MAX, 0)
@@ -33,5 +33,5 @@ def keep_memory() -> None:
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on: fewer than the machine's inside a Slurm job or a container."""
+    """The number of cores that this process may use, which a Slurm job or a container may limit."""
     return len(os.sched_getaffinity(0))

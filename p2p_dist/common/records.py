@@ -10,6 +10,7 @@ A shape is written where a file is read:
     [shape]                  a list of it
     (shape, shape)           a list of exactly these
     {"key": shape, ...}      these keys; one that ends in "?" may be absent; further keys are left alone
+    Either(shape, shape)     one or the other
     {str: shape}             any keys
     {re.compile(...): shape} any keys that match as a whole
 """
@@ -19,10 +20,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.common import files
 from p2p_dist.common.files import DamagedError
 
 COUNT = range(1 << 53)
@@ -48,26 +50,57 @@ class Maybe:
     shape: Any
 
 
+@dataclass(frozen=True)
+class Either:
+    """One shape, or another."""
+
+    one: Any
+    other: Any
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of record that other versions of this program may read or have written: see `schemas`.
+
+    schema: the newest that this version knows, which it writes. shape: of what is read. implied: fields that older records
+    lack, each with the value that the code of their time implied. before: the schema of records that name none.
+    """
+
+    schema: int
+    shape: dict[str, Any]
+    implied: dict[str, Any] = field(default_factory=dict)
+    before: int = 0
+
+    def complete(self, content: dict[str, Any]) -> dict[str, Any]:
+        """What was read, with what an older version left out, and its `schema`."""
+        return {"schema": self.before, **self.implied, **content}
+
+
 def read(path: Path, shape: Any = None, cure: str = AGAIN) -> Any:
-    """The content of the JSON file `path`, which is of this shape.
+    """Read the JSON file `path` and check its shape, or complete a record of a `Kind`.
 
     Args:
         cure: what a person can do where it is not.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedError: it is no JSON, or not of this shape.
+        DamagedError: it is no JSON, or not of this shape. ValueError: a newer version of this program wrote it.
     """
     return _checked(path, text_of(path, cure), shape, cure)
 
 
 def parse(text: str | bytes, shape: Any = None, *, where: str, cure: str = AGAIN) -> Any:
-    """The same from text, such as one line of a file.
+    """Like `read`, from text, such as one line of a file.
 
     Raises:
         DamagedError: see `read`.
     """
     return _checked(where, text, shape, cure)
+
+
+def write(path: Path, kind: Kind, content: dict[str, Any]) -> None:
+    """Write a record of this kind in one atomic replacement."""
+    files.write_json(path, {"schema": kind.schema, **content})
 
 
 def wrong(value: Any, shape: Any) -> str | None:
@@ -107,7 +140,21 @@ def _checked(where: Path | str, text: str | bytes, shape: Any, cure: str) -> Any
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
             raise DamagedError(f"{where} is damaged: it contains an unpaired surrogate (\\ud...); {cure}") from error
+    if isinstance(shape, Kind):
+        return _checked_kind(where, value, shape, cure)
     if (found := wrong(value, shape)) is not None:
+        raise DamagedError(f"{where} is damaged: {found}; {cure}")
+    return value
+
+
+def _checked_kind(where: Path | str, value: Any, kind: Kind, cure: str) -> dict[str, Any]:
+    found = wrong(value, {"schema?": COUNT})
+    if found is None and value.get("schema", kind.before) > kind.schema:
+        raise ValueError(
+            f"{where} has schema {value['schema']}, this version knows up to {kind.schema}: a newer one wrote it, use that one"
+        )
+    value = kind.complete(value) if found is None else value
+    if (found := found or wrong(value, kind.shape)) is not None:
         raise DamagedError(f"{where} is damaged: {found}; {cure}")
     return value
 
@@ -142,6 +189,8 @@ def _wrong(value: Any, shape: Any) -> tuple[list[str], str] | None:
         return None
     if isinstance(shape, Maybe):
         return None if value is None else _wrong(value, shape.shape)
+    if isinstance(shape, Either):
+        return _wrong(value, shape.other) if _wrong(value, shape.one) is not None else None
     if isinstance(shape, dict):
         return _wrong_mapping(value, shape)
     if isinstance(shape, list | tuple):

@@ -19,7 +19,7 @@ from p2p_dist.common.files import DamagedError
 
 
 class Plain(str):
-    """What was written without quotes: text, or what that text says of a number or a truth value."""
+    """A value without quotes in YAML: text that may stand for a number or a truth value."""
 
     def __repr__(self) -> str:  # in messages: as it was written
         return str(self)
@@ -29,7 +29,7 @@ _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 
 def read(path: Path) -> Any:
-    """The content of a YAML file; every value without quotes is a `Plain` text, but null, which is None.
+    """Read a YAML file. Every value without quotes is returned as `Plain` text, except null, which is None.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -25,7 +25,7 @@ STRETCH = 0.08
 
 
 def random_for(*names: object) -> np.random.Generator:
-    """Random numbers that depend on these names alone: not on the order of the work, nor on who does it."""
+    """A random generator that depends only on these names, not on the order of the work or the process."""
     digest = hashlib.sha256("\0".join(map(str, names)).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
@@ -82,7 +82,7 @@ def copy_of(
 
 
 def _take(sound: np.ndarray, begin: int, length: int) -> np.ndarray:
-    """`length` samples from `begin`, silence where the song has none."""
+    """`length` samples from `begin`, padded with silence outside the song."""
     part = sound[max(begin, 0) : max(begin + length, 0)]
     before = max(-begin, 0)
     return np.pad(part, ((before, length - before - len(part)), (0, 0)))

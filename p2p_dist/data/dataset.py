@@ -1,4 +1,9 @@
-"""Name a dataset by its songs and settings. No song is opened, so a login node without a decoder can do it."""
+"""Name a dataset by its songs and settings, without decoding a song: a login node has no decoder.
+
+The name tells the content: the same songs elsewhere, or with other file times, have the same; other sound has another. So what
+lies in a folder of that name is never changed once its manifest stands. Version 0.1 told songs apart by path and size alone:
+its runs know their datasets by the names that they wrote down.
+"""
 
 from __future__ import annotations
 
@@ -6,39 +11,79 @@ import re
 from pathlib import Path
 
 from p2p_dist.audio import layouts
+from p2p_dist.audio.stamps import stamps
 from p2p_dist.common import files
-from p2p_dist.settings import config
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import config, science
 
 
 def dataset_name(root: Path, data: config.Data) -> str:
     """Name of the folder of shards for these songs under these settings, as `drums-default-1f3c9a52e07b`.
 
-    Songs are told apart by path and size in bytes, not opened: a login node, which has no decoder, can tell the name.
+    Raises:
+        ValueError: no song; see `layouts.list_songs`.
+    """
+    found = _files(root, layouts.list_songs(root, data.split_by_title))
+    return _name(data, files.digest([2, science.changed(data), _content(root, found)]))
+
+
+def name_of_version_0_1(root: Path, data: config.Data, of: list[layouts.Source]) -> str:
+    """What version 0.1 named the folder of shards of these songs."""
+    found = _files(root, of)
+    found.sort(key=lambda file: (file.relative_to(root).parts[0] != "train", file))
+    return _name(data, files.digest([science.recorded(data), _sizes(root, found)]))
+
+
+def name_for(run: RunDir, root: Path, data: config.Data) -> str:
+    """Name of the shards of a run: one that it wrote down, where the songs are those that it was begun with or trained on."""
+    noted = run.dataset_record() if run.dataset.is_file() else {"name": None, "trained_on": None}
+    known = (noted["name"], noted["trained_on"])
+    return next((name for name in known if name and is_named_after(name, root, data)), None) or dataset_name(root, data)
+
+
+def is_named_after(name: str, root: Path, data: config.Data) -> bool:
+    """Whether a folder has the name of these songs under these settings, by today's rule or that of version 0.1.
 
     Raises:
-        ValueError: no song; see `songs.list_songs`.
+        ValueError: no song; see `layouts.list_songs`.
     """
-    return name_of(root, data, layouts.list_songs(root, data.split_by_title))
+    if not re.search("-[0-9a-f]{12}$", name):
+        return False
+    of = layouts.list_songs(root, data.split_by_title)
+    return name in (name_of_version_0_1(root, data, of), dataset_name(root, data))
 
 
-def name_of(root: Path, data: config.Data, of: list[layouts.Source]) -> str:
-    found = [file.relative_to(root) for song in of for file in song.files()]
-    found.sort(key=lambda file: (file.parts[0] != "train", file))
-    sizes = [[file.as_posix(), (root / file).stat().st_size] for file in found]
-    task = re.sub(r"[^a-z]+", "-", data.task).strip("-")
-    return f"{task}-{data.representation}-{files.digest([data.science(), sizes])[:12]}"
-
-
-def training_digest(root: Path, data: config.Data) -> str:
+def training_digest(root: Path, data: config.Data, schema: int = 1) -> str:
     """12 hexadecimal digits that tell apart what training uses: as `dataset_name` does, without the songs held out.
 
+    Args:
+        schema: of the dataset.json that it is for.
+
     Raises:
-        ValueError: no song; see `songs.list_songs`.
+        ValueError: no song; see `layouts.list_songs`.
     """
     of = layouts.list_songs(root, data.split_by_title)
-    found = sorted(file.relative_to(root) for song in of if song.split == "train" for file in song.files())
-    sizes = [[file.as_posix(), (root / file).stat().st_size] for file in found]
-    return files.digest([data.science(), holds_some_back(of), sizes])[:12]
+    found = _files(root, [song for song in of if song.split == "train"])
+    if schema == 0:
+        return files.digest([science.recorded(data), holds_some_back(of), _sizes(root, found)])[:12]
+    return files.digest([science.changed(data), holds_some_back(of), _content(root, found)])[:12]
+
+
+def _name(data: config.Data, digest: str) -> str:
+    task = re.sub(r"[^a-z]+", "-", data.task).strip("-")
+    return f"{task}-{data.representation}-{digest[:12]}"
+
+
+def _files(root: Path, of: list[layouts.Source]) -> list[Path]:
+    return sorted(file for song in of for file in song.files())
+
+
+def _content(root: Path, found: list[Path]) -> list[list[str]]:
+    return [[file.relative_to(root).as_posix(), stamp] for file, stamp in zip(found, stamps(found), strict=True)]
+
+
+def _sizes(root: Path, found: list[Path]) -> list[list[str | int]]:
+    return [[file.relative_to(root).as_posix(), file.stat().st_size] for file in found]
 
 
 def holds_some_back(of: list[layouts.Source]) -> bool:

@@ -71,7 +71,7 @@ def overlapping(manifest: dict[str, Any]) -> list[str]:
 
 
 def _of_the_files(records: list[dict[str, Any]]) -> list[str]:
-    """What was done about songs whose files leave something open; records made by earlier versions do not tell."""
+    """Notes on songs with ambiguous files. Records of earlier versions do not have them."""
     found = []
     if filled := [record["filled"] for record in records if record.get("filled")]:
         found.append(

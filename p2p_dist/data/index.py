@@ -31,9 +31,9 @@ SCHEMA, MANIFEST, read_manifest = manifest.SCHEMA, manifest.NAME, manifest.read
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair: its key in the shards, where its two arrays begin (bytes from the start of the shard), its checksum.
+    """One pair: its key, the offsets of its two arrays (bytes from the start of the shard), its checksum.
 
-    checksum: crc32 of all bytes of its tar members, so that a damaged sample can be told from its neighbours.
+    checksum: crc32 of all bytes of its tar members, which identifies a damaged sample.
     """
 
     key: str
@@ -44,7 +44,7 @@ class Sample:
 
 
 def array_offset(npz: bytes | memoryview, name: str) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
-    """Where the data of array `name` begins inside a stored npz, with dtype and shape.
+    """The offset of the data of array `name` in a stored npz, with dtype and shape.
 
     Raises:
         ValueError: no such array, a deflated one, one in Fortran order, or one of pickled objects.
@@ -211,7 +211,7 @@ class Index:
         )
 
     def _place(self, number: int) -> tuple[int, int]:
-        """Where a sample begins and ends in its shard: it begins where the one before it ends."""
+        """The offsets of the start and the end of a sample in its shard; it starts at the end of the previous one."""
         sample = self.samples[number]
         end = self._end(number)
         follows = number > 0 and self.samples[number - 1].shard == sample.shard
@@ -266,12 +266,12 @@ class Index:
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Write the manifest of a dataset, with the digest by which `read_manifest` knows it."""
+    """Write the manifest of a dataset, with a digest that `read_manifest` checks."""
     files.write_json(folder / MANIFEST, files.sealed(content))
 
 
 def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> Path:
-    """Copy the shards of one split into the node's memory, each read once and its sha256 checked on the way.
+    """Copy the shards of one split into the node's memory. Each is read once and checked against its sha256.
 
     Every process of a node may call it: the first copies, the others wait at its lock and compare.
 

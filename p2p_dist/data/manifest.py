@@ -3,59 +3,17 @@
 from __future__ import annotations
 
 import errno
-import re
 from pathlib import Path
 from typing import Any
 
 from p2p_dist.audio.layouts import SPLITS
-from p2p_dist.common import files, records
-from p2p_dist.common.records import COUNT, FILE, KEY, Maybe
+from p2p_dist.common import files, records, schemas
+from p2p_dist.common.records import COUNT, KEY
 
-SCHEMA = 3
+SCHEMA = schemas.MANIFEST.schema
 """Of manifest.json; a reader that knows another refuses."""
 
 NAME = "manifest.json"
-
-_SHA256 = re.compile("[0-9a-f]{64}")
-_SOUND = {"name": FILE, "bytes": COUNT, "sha256": _SHA256}
-_SHARD = {**_SOUND, "samples": COUNT}
-_PART = {
-    "songs": [{"name": str, "key": KEY, "seconds": float, "same_as?": [str]}],
-    "shards": [_SHARD],
-    "audio": [_SOUND],
-    "samples": [None],
-}
-_SHAPE = {
-    "schema": COUNT,
-    "settings": {str: None},
-    "settings_digest": str,
-    "dtype": re.compile("[<>=|]f[0-9]{1,2}"),
-    "shape": (COUNT, COUNT, COUNT),
-    "left_out": [{"song": str, "reason": str}],
-    "splits": {f"{split}?": _PART for split in SPLITS},
-    "digest": _SHA256,
-}
-
-RECORD = {
-    "song": str,
-    "split": re.compile("|".join(SPLITS)),
-    "key": KEY,
-    "source": str,
-    "settings": str,
-    "seconds": float,
-    "clipped": COUNT,
-    "levels": {"input": Maybe(float), "target": Maybe(float)},
-    **dict.fromkeys(("silent_windows", "silent_dropped", "padded_windows", "copies"), COUNT),
-    "filled?": float,
-    "by_position?": bool,
-    "fingerprint?": Maybe(str),
-    "dtype": Maybe(_SHAPE["dtype"]),
-    "shape": Maybe([COUNT]),
-    "shard": Maybe(_SHARD),
-    "audio": Maybe(_SOUND),
-    "samples": [None],
-}
-"""Shape of the record of one finished song, parts/SPLIT-KEY.json."""
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -74,7 +32,7 @@ def read(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has schema {found['schema']}, this version reads schema {SCHEMA}: preprocess again")
     if not files.is_sealed(found):
         raise ValueError(f"{path} was changed after it was written: {again}")
-    wrong = records.wrong(found, _SHAPE) or next(filter(None, map(_wrong_rows, found["splits"].values())), None)
+    wrong = records.wrong(found, schemas.MANIFEST.shape) or next(filter(None, map(_wrong_rows, found["splits"].values())), None)
     if wrong or (set(found["splits"]) - set(SPLITS)):
         raise files.DamagedError(f"{path} is damaged: {wrong or 'it has other splits'}; {again}")
     assert isinstance(found, dict)
@@ -91,7 +49,7 @@ def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
 
 
 def check_unseen(content: dict[str, Any], split: str) -> None:
-    """Make sure that there are songs to report figures of that were not trained on.
+    """Check that there are held-out songs that were not trained on.
 
     Raises:
         ValueError: all were.

@@ -19,7 +19,7 @@ _AT_ONCE = 1000
 
 
 def fingerprint(sounds: Sequence[np.ndarray], rate: int) -> str:
-    """What a song's sound is known by, in any file format: the course of the sum of its channels and of these sounds.
+    """A fingerprint of a song's audio that does not depend on the file format.
 
     Args:
         sounds: (samples, channels) each, of one length. rate: of them, Hz.

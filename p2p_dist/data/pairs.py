@@ -121,7 +121,7 @@ def _cut(picture: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
 
 
 def silent_windows(pictures: Pictures, target: np.ndarray, rate: int, data: Data) -> np.ndarray:
-    """Which windows have no sound to make, bool (windows,): nothing over FLOOR, or, where pictures show the mix, no sound.
+    """Which windows have a silent target, bool (windows,): nothing over FLOOR, or, if spectrograms show the mix, no audio.
 
     Args:
         target: the stem to make, (samples, channels) at `rate`.
@@ -188,6 +188,6 @@ def stitch(outputs: np.ndarray, pictures: Pictures, data: Data) -> np.ndarray:
 
 
 def silent_to_zero(picture: np.ndarray, reference: float) -> np.ndarray:
-    """dB of a picture to power; what lies at FLOOR is nothing, not a noise 80 dB down."""
+    """Convert dB to power. Values at FLOOR become 0, not noise at -80 dB."""
     db = np.asarray(picture, np.float32)
     return np.where(db <= FLOOR + 0.5, np.float32(0), db_to_power(db, reference))

@@ -31,7 +31,7 @@ def pair(key: str, input: np.ndarray, target: np.ndarray, note: dict[str, Any]) 
 
 
 def sound(key: str, rate: int, sides: Sequence[Sum], note: dict[str, Any]) -> Iterator[Sample]:
-    """What is heard and what is to be made of a song as flac of 24 bits, at its own rate and channels; `gain` undoes the scaling below 1.
+    """What is heard and what is to be made of a song, as flac of 24 bits; `gain` undoes the scaling below 1.
 
     The parts of one sample, one after another, since a long song's flac is large. The sounds become what the files hold, so
     that pictures made of them are those in the shards, bit for bit.

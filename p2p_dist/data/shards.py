@@ -12,7 +12,6 @@ from __future__ import annotations
 import concurrent.futures
 import errno
 import fcntl
-import json
 import multiprocessing
 import os
 import re
@@ -27,10 +26,12 @@ from typing import Any
 from p2p_dist.audio import layouts
 from p2p_dist.common import console, files, linux, records
 from p2p_dist.data import index, manifest, overlap
+from p2p_dist.data.dataset import is_named_after
 from p2p_dist.data.dataset_card import card, overlapping
 from p2p_dist.data.song_record import PARTS, NumberedSong, read_record
 from p2p_dist.data.worker import Result, make_song
 from p2p_dist.run import lock
+from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
 
 __all__ = ["Result", "preprocess", "preprocess_all"]
@@ -45,7 +46,7 @@ OnSong = Callable[[int, int, Result], None]
 
 
 def preprocess(root: Path, out: Path, data: Data, workers: int, on_song: OnSong = lambda *_: None) -> list[Result]:
-    """Make all shards of the songs under `root` in `out`, then the manifest. What is there already stays.
+    """Preprocess the songs under `root` to shards in `out`, then write the manifest. Finished songs are kept.
 
     Args: see `preprocess_all`, which does the same for several tasks at once.
     """
@@ -60,7 +61,7 @@ def preprocess_all(
     part: tuple[int, int] | None = None,
     member: int | None = None,
 ) -> list[Result]:
-    """Make the shards of the songs under `root` in several folders, each by its own settings, then their manifests.
+    """Preprocess the songs under `root` for several folders, each with its own settings, then write their manifests.
 
     Args:
         workers: processes; each takes a song at a time, decodes it once and makes it for all folders.
@@ -91,14 +92,15 @@ def preprocess_all(
             files.refuse_link(out / PARTS)  # what is left of earlier calls is removed there
             shared = part is not None or member is not None
             claims.append(locks.enter_context(_claim(root, out, data, shared=shared, needs_locks=member is not None)))
+        stand = {out for out, data in wanted if _stands(root, out, data)}
         if member is not None:
-            left_out = _make(_not_finished(work, wanted), len(work), workers, on_song, member)
+            left_out = _make(_not_finished(work, wanted, stand), len(work), workers, on_song, member)
             if not all(_is_last(descriptor) for descriptor in claims):
                 return left_out  # others are still at work: the last of them merges
         if part is None:
             _remove_garbage(wanted)
         mine = work if part is None else work[part[0] :: part[1]]
-        todo = _not_finished(mine, wanted)
+        todo = _not_finished(mine, wanted, stand)
         if part is None and not todo and all(_is_merged(out, work) for out, _ in wanted):
             for out, _ in wanted:
                 _remove_others(out, work)
@@ -109,7 +111,7 @@ def preprocess_all(
                 for out, data in wanted:
                     # The same songs elsewhere give the same manifest, and one passed on tells nothing of this machine.
                     reasons = [(r.name, why.replace(f"{root}/", "")) for r in left_out if (why := r.errors.get(out))]
-                    _merge(out, data, work, reasons)
+                    _merge(out, data, work, reasons, stands=out in stand)
         finally:
             if part is None:  # a worker that was killed, for want of memory, could not clean up after itself
                 _remove_garbage(wanted)
@@ -126,12 +128,14 @@ Lacking = list[tuple[NumberedSong, list[tuple[Path, Data]]]]
 """Songs that are not finished, each with the folders that lack it."""
 
 
-def _not_finished(work: list[NumberedSong], wanted: Sequence[tuple[Path, Data]]) -> Lacking:
-    return [(item, lacking) for item in work if (lacking := [w for w in wanted if not item.is_finished(*w)])]
+def _not_finished(work: list[NumberedSong], wanted: Sequence[tuple[Path, Data]], stand: set[Path]) -> Lacking:
+    """Args: stand: the folders of which `_stands` holds."""
+    found = ((item, [one for one in wanted if item.finished(*one, stands=one[0] in stand) is None]) for item in work)
+    return [(item, lacking) for item, lacking in found if lacking]
 
 
 def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int | None = None) -> list[Result]:
-    """Make the songs, in worker processes where there are several; those left out, in the order of the songs.
+    """Preprocess songs, in worker processes if there are several. Returns those left out, in the order of the songs.
 
     Args:
         member: see `preprocess_all`; songs that another member has in hand, or has made meanwhile, are passed over.
@@ -197,7 +201,7 @@ def _make_unless_taken(item: NumberedSong, wanted: Sequence[tuple[Path, Data]]) 
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-        lacking = [one for one in wanted if not item.is_finished(*one)]
+        lacking = [one for one in wanted if item.finished(*one) is None]
         return make_song(item, lacking) if lacking else None
 
 
@@ -226,7 +230,7 @@ def _work(root: Path, split_by_title: bool) -> list[NumberedSong]:
 
 
 def _refuse(root: Path, out: Path, data: Data) -> None:
-    """Refuse a folder that is not for these shards, before anything is written there or waited for."""
+    """Refuse a folder that is not for these shards, before anything is written."""
     among = {folder.lower() for folder in out.relative_to(root).parts[:1]} if out.is_relative_to(root) else set()
     if among & set(layouts.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
         raise ValueError(f"{out} is inside the folder of songs and would be read as a song: choose a folder outside {root}")
@@ -238,14 +242,8 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
                 f"{out} contains other files ({', '.join(sorted(others)[:3])}): name a new folder, or an empty one"
             )
         return
-    found, wanted = records.read(path, {str: None}), json.loads(json.dumps(data.science()))
-    changed = [
-        f"{name} is {found.get(name)!r} there, {wanted.get(name)!r} here"
-        for name in sorted({*found, *wanted})
-        if found.get(name) != wanted.get(name)
-    ]
-    if changed:
-        raise ValueError(f"{out} was made with other settings ({'; '.join(changed)}): name another folder")
+    if changed := science.differences(records.read(path, {str: None}), data):
+        raise ValueError(f"{out} was made with other settings ({', '.join(changed)}): name another folder")
 
 
 @contextmanager
@@ -277,13 +275,22 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool
                 link = where, lock.take_link(where, f"{out} is being made", "wait for it")
         _refuse(root, out, data)  # again: another may have begun it with other settings
         if not (out / PARTS / SETTINGS).is_file():
-            files.write_json(out / PARTS / SETTINGS, data.science())
+            files.write_json(out / PARTS / SETTINGS, science.recorded(data))
         yield descriptor
     finally:
         if link is not None:
             link[0].unlink(missing_ok=True)
             os.close(link[1])
         os.close(descriptor)
+
+
+def _stands(root: Path, out: Path, data: Data) -> bool:
+    """Whether a folder is named after these very songs and has a manifest: it is not changed, others may read it."""
+    try:
+        manifest.read(out)
+    except (FileNotFoundError, ValueError):
+        return False
+    return is_named_after(out.name, root, data)
 
 
 def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
@@ -301,13 +308,13 @@ def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
     return there.keys() == {item.record(out) for item in work} and max(there.values()) <= written
 
 
-def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple[str, str]]) -> None:
+def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple[str, str]], *, stands: bool = False) -> None:
     """Merge the records into manifest.json and DATASET.md; what is left of songs that are gone is removed.
 
     Args:
-        left_out: names and reasons.
+        left_out: names and reasons. stands: see `Work.finished`.
     """
-    finished = [record for item in work if (record := item.finished(out, data)) is not None]
+    finished = [record for item in work if (record := item.finished(out, data, stands=stands)) is not None]
     kinds = {(record["dtype"], tuple(record["shape"])) for record in finished if record["shard"]}
     if len(kinds) > 1:
         listed = ", ".join(f"{dtype} {shape}" for dtype, shape in sorted(kinds))
@@ -334,8 +341,8 @@ def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple
             }
     content = {
         "schema": index.SCHEMA,
-        "settings": data.science(),
-        "settings_digest": data.digest(),
+        "settings": science.recorded(data),
+        "settings_digest": science.digest_of_version_0_1(data),  # which that version's code looks for
         "dtype": dtype,
         "shape": list(shape),
         "left_out": [{"song": name, "reason": why} for name, why in left_out],
@@ -349,7 +356,7 @@ def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple
 
 
 def _remove_others(out: Path, work: list[NumberedSong]) -> None:
-    """Remove the shards of songs that the data no longer has: a reader of all *.tar would take them for its own."""
+    """Remove the shards of songs that are no longer in the data, because other programs read all *.tar files."""
     wanted, here = {item.record(out) for item in work}, {(item.source.name, item.source.split) for item in work}
     for path in (out / PARTS).iterdir():
         if path not in wanted and _RECORD.match(path.name):

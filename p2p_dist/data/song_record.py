@@ -13,8 +13,9 @@ import numpy as np
 
 from p2p_dist.audio.layouts import Source
 from p2p_dist.audio.stems import Sum
-from p2p_dist.common import files, records
-from p2p_dist.data import index, manifest, overlap
+from p2p_dist.common import files, records, schemas
+from p2p_dist.data import index, overlap
+from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
 
 PARTS = "parts"
@@ -57,15 +58,21 @@ class NumberedSong:
         """Where it is written down that the song is finished."""
         return out / PARTS / f"{self.source.split}-{self.key}.json"
 
-    def is_finished(self, out: Path, data: Data) -> bool:
-        """Whether the song, as it is now, was made by these settings, and all that its record names is there."""
-        return self.finished(out, data) is not None
+    @functools.cached_property
+    def stamp_of_version_0_1(self) -> str:
+        return self.source.stamp_of_version_0_1()
 
-    def finished(self, out: Path, data: Data) -> dict[str, Any] | None:
-        """The record of the song where it `is_finished`."""
-        now = (self.stamp, data.digest())  # whether there is a record or not: later the stamp may be another
+    def finished(self, out: Path, data: Data, *, stands: bool = False) -> dict[str, Any] | None:
+        """The record of the song where it, as it is now, was made by these settings, and all that its record names is there.
+
+        Args:
+            stands: the folder is named after these very songs and its manifest stands: what is there is not asked again.
+        """
+        now = self.stamp  # whether there is a record or not: later it may be another
         record = read_record(self.record(out))
-        if record is None or (record["source"], record["settings"]) != now:
+        if record is None or science.are_those(record["settings"], data):
+            return None
+        if not stands and record["source"] != (now if record["schema"] > 1 else self.stamp_of_version_0_1):
             return None
         shards = [shard for shard in (record["shard"], record["audio"]) if shard]
         whole = all((p := out / shard["name"]).is_file() and p.stat().st_size == shard["bytes"] for shard in shards)
@@ -131,11 +138,12 @@ def write_record(
         counts: of its windows. pairs_shard, sound_shard: name, size and sha256. rows: where each pair lies in its shard.
     """
     record = {
+        "schema": schemas.SONG.schema,
         "song": song.source.name,
         "split": song.source.split,
         "key": song.key,
         "source": song.stamp,
-        "settings": data.digest(),
+        "settings": science.recorded(data),
         "seconds": facts.seconds,
         "sample_rate": facts.rate,
         "clipped": facts.clipped,
@@ -158,9 +166,10 @@ def write_record(
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The record of a finished song; None where there is none, or one that was damaged or changed."""
+    """Read the record of a finished song; None if there is none, or if it is damaged or was changed."""
     try:
-        record: dict[str, Any] = records.read(path, manifest.RECORD)
-    except (OSError, files.DamagedError):
+        content = records.read(path)
+        record: dict[str, Any] = records.read(path, schemas.SONG)
+    except (OSError, ValueError):
         return None
-    return record if files.is_sealed(record) else None
+    return record if files.is_sealed(content) else None

@@ -28,7 +28,7 @@ def permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
 
 
 def positions(step: int, global_batch_size: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
-    """Places in the stream of one rank's share of global batch `step` (the first step is 0).
+    """The positions in the stream of one rank's share of global batch `step` (the first step is 0).
 
     Raises:
         ValueError: the world size does not divide the global batch; the message lists those that do.
@@ -72,7 +72,7 @@ class Stream:
             self.resident = torch.from_numpy(index.read(np.arange(len(index)))).to(self.device)
 
     def samples(self, places: np.ndarray) -> np.ndarray:
-        """Which samples stand at these places of the stream."""
+        """The sample numbers at these positions of the stream."""
         numbers = np.empty(len(places), np.int64)
         for row, place in enumerate(places):
             epoch, within = divmod(int(place), len(self.index))
@@ -102,14 +102,14 @@ class Stream:
         return scaled[:, 0], scaled[:, 1]
 
     def keys_digest(self, step: int) -> str:
-        """12 hexadecimal digits that name the global batch: equal digests, equal samples in equal order, on any world size."""
+        """Digest of the global batch, 12 hexadecimal digits: the same samples in the same order, for any world size."""
         numbers = self.samples(positions(step, self.global_batch_size))
         keys = "\n".join(self.index.samples[number].key for number in numbers)
         return hashlib.sha256(keys.encode()).hexdigest()[:12]
 
 
 def to_network(db: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """dB from `low` to `high` to what the networks see, -1 to 1. For the thesis's -80 to 0 this is x / 40 + 1."""
+    """Scale dB from `low` .. `high` to -1 .. 1, the range of the networks. For the thesis's -80 .. 0 this is x / 40 + 1."""
     return (db - low) * (2 / (high - low)) - 1
 
 

@@ -18,7 +18,7 @@ from p2p_dist.settings.config import Data
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one song: how much there was of it, or the reasons why it was left out."""
+    """The result of preprocessing one song: its amount of data, or the reasons why it was left out."""
 
     name: str
     seconds: float = 0.0

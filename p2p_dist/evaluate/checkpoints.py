@@ -20,7 +20,7 @@ import torch
 
 from p2p_dist.audio import flac
 from p2p_dist.audio.spectrogram import power_to_db
-from p2p_dist.common import console, files, linux
+from p2p_dist.common import console, files, linux, records, schemas
 from p2p_dist.data import manifest, pairs
 from p2p_dist.evaluate import held_out_songs, ranking
 from p2p_dist.evaluate.baselines import results
@@ -87,7 +87,7 @@ def evaluate(
             _clear(result)
             try:
                 with files.new_folder(result) as folder:
-                    mean = _evaluate_one(folder, item.step, generator, heard, known, config)
+                    mean = evaluate_one(folder, item.step, generator, heard, known, config)
                     check_still_ours()
             except OSError:
                 if is_evaluation(result):
@@ -137,7 +137,7 @@ def held_out(dataset: Path, config: Config) -> list[HeldOut]:
     )
 
 
-def _evaluate_one(
+def evaluate_one(
     folder: Path, step: int, generator: Generator, heard: list[Excerpt], known: dict[str, Reference], config: Config
 ) -> Row:
     """Measure one generator: the network runs here, a song after the other; sound and measures are made beside it."""
@@ -161,7 +161,7 @@ def _evaluate_one(
                 _draw(folder / "spectrograms" / f"{excerpt.song.key}.png", done[0][1], excerpt, config)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    content: dict[str, Any] = {"schema": results.SCHEMA, "step": step, "songs": [], "splits": {}}
+    content: dict[str, Any] = {"step": step, "songs": [], "splits": {}}
     for split in dict.fromkeys(excerpt.song.split for excerpt in heard):
         of = [excerpt.song for excerpt in heard if excerpt.song.split == split]
         rows = []
@@ -175,7 +175,7 @@ def _evaluate_one(
         whole = averages.average([measured[song.key] for song in of], [known[song.key].real for song in of])
         content["splits"][split] = {**results.plain(whole), "songs": rows}
     content["songs"] = content["splits"][reported].pop("songs")
-    files.write_json(folder / "metrics.json", content)
+    records.write(folder / "metrics.json", schemas.METRICS, content)
     mean = content["splits"][reported]["mean"]
     assert isinstance(mean, dict)
     return mean

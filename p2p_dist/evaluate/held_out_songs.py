@@ -33,7 +33,7 @@ Sound = tuple[np.ndarray, np.ndarray, int]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A song that training did not see, not yet read. key: names its files. split: valid or test."""
+    """A song that training did not use and that is not read yet. key: names its files. split: valid or test."""
 
     name: str
     key: str

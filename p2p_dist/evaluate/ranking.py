@@ -10,8 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.common import files, records
-from p2p_dist.common.records import COUNT, KEY, Maybe
+from p2p_dist.common import files, records, schemas
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING
 from p2p_dist.evaluate.measures.table import AMOUNT, MEASURES, REAL, TIME, Row, columns, is_pitched
@@ -63,38 +62,27 @@ def score(of_families: dict[str, float], weights: Evaluate) -> float | None:
     return sum(shares[family] * value for family, value in of_families.items()) / total if total > 0 else None
 
 
-_ROW = {str: Maybe(float)}
-_AVERAGE = {"mean": _ROW, "interval": {str: (float, float)}, "absent": {str: str}}
 _GAINS = ("gain_db", "unrecorded_gain_db")
-_LEVEL = {f"{name}?": float for name in _GAINS}
-_SONG = {"name": str, "key": KEY, "begins?": float, **_LEVEL, "output": _ROW, "absent": {str: str}}
-METRICS = {"step": COUNT, "songs": [_SONG], "splits": {str: _AVERAGE}}
-_OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, **_LEVEL, "rows": {str: _ROW}}
-BASELINES = {
-    "songs": {KEY: {**_OF_SONG, "absent": {str: {str: str}}, "missing": {str: str}}},
-    "splits": {str: {"songs": COUNT, "rows": {str: _AVERAGE}, "missing": {str: str}}},
-}
-"""Shapes of metrics.json and baselines.json."""
 
 
 def read(out: Path) -> tuple[dict[int, Any], Any] | None:
     """What was measured: step -> metrics.json, and baselines.json; None where there is nothing yet.
 
-    Intervals of schema 1 are left out, see references.SCHEMA.
+    Intervals of schema 1 are left out, see `schemas.METRICS`.
     """
     steps = [(step, path) for step, path in find_steps(out) if (path / "metrics.json").is_file()]
     if not steps or not (out / "baselines.json").is_file():
         return None
     cure = "remove it and evaluate again"
-    evaluated = {step: records.read(path / "metrics.json", METRICS, cure) for step, path in steps}
-    baselines = records.read(out / "baselines.json", BASELINES, cure)
+    evaluated = {step: records.read(path / "metrics.json", schemas.METRICS, cure) for step, path in steps}
+    baselines = records.read(out / "baselines.json", schemas.BASELINES, cure)
     for content in (baselines, *evaluated.values()):
         songs = content["songs"].values() if content is baselines else content["songs"]
         for song in songs:
             if not (0 <= song.get("begins", 0) < 1e7 and all(-200 <= song.get(name, 0) <= 0 for name in _GAINS)):
                 where = "baselines.json" if content is baselines else f"{step_name(content['step'])}/metrics.json"
                 raise files.DamagedError(f"{out / where} is damaged: the start or gain of a song is out of range; {cure}")
-        for split in content["splits"].values() if "schema" not in content else ():
+        for split in content["splits"].values() if content["schema"] < 2 else ():
             for one in (split, *split.get("rows", {}).values()):
                 one["interval"] = {}
     return evaluated, baselines
@@ -153,7 +141,7 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
     evaluated, baselines = found
     pitched = is_pitched(config.data.task)
     ranked = rank(evaluated, baselines, config, pitched=pitched)
-    files.write_json(folder / "ranking.json", ranked)
+    records.write(folder / "ranking.json", schemas.RANKING, ranked)
     sources = [folder / "baselines.json", *(path / "metrics.json" for _, path in find_steps(folder))]
     picture = folder / "curves.png"
     if not picture.is_file() or picture.stat().st_mtime <= max(path.stat().st_mtime for path in sources):
@@ -161,7 +149,7 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
     if folder == run.evaluations:
         best = choice(run, ranked, evaluated, [name for names in columns(pitched=pitched) for name in names])
         if best is not None:
-            files.write_json(run.best, best)
+            records.write(run.best, schemas.BEST, best)
         else:
             run.best.unlink(missing_ok=True)
     return ranked

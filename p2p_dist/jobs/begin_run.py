@@ -7,7 +7,7 @@ import itertools
 from pathlib import Path
 
 from p2p_dist.audio import layouts
-from p2p_dist.common import console, files
+from p2p_dist.common import console, files, records, schemas
 from p2p_dist.data import dataset as datasets
 from p2p_dist.data import manifest
 from p2p_dist.run import provenance, snapshot
@@ -58,7 +58,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
         run.path.chmod(run.path.stat().st_mode & 0o7755)
         console.say(f"note: others could write in {run.path}; now only you can")
     if not run.config.is_file():
-        files.write_json(run.provenance, provenance.gather())
+        records.write(run.provenance, schemas.PROVENANCE, provenance.gather())
     _note_dataset(run, dataset, wanted.data)
     _note_overlap(run, settings)
     if not run.code.is_dir():
@@ -78,7 +78,7 @@ def _has_same_training(run: RunDir, data: config.Data) -> bool:
         return False
     root, known = Path(data.root), run.read_training()
     if known is not None:
-        return datasets.training_digest(root, data) == known
+        return datasets.training_digest(root, data, run.dataset_record()["schema"]) == known
     # Of an older run only the name is known, which tells of all songs: those that were not there then are left out.
     try:
         content = manifest.read(run.shards)
@@ -90,7 +90,7 @@ def _has_same_training(run: RunDir, data: config.Data) -> bool:
     found = [song for song in of if song.split == "train" or (song.split, song.name) in there]
     return (
         datasets.holds_some_back(found) == datasets.holds_some_back(of)
-        and datasets.name_of(root, data, found) == run.read_dataset()
+        and datasets.name_of_version_0_1(root, data, found) == run.read_dataset()
     )
 
 
@@ -115,7 +115,7 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
             _keep_aside(run, before, "songs held out from training changed")
         if trained_on is not None and trained_on.name != dataset and find_steps(run.checkpoints):
             note["trained_on"] = trained_on.name
-    files.write_json(run.dataset, note)
+    records.write(run.dataset, schemas.DATASET, note)
 
 
 def _note_overlap(run: RunDir, settings: config.Config) -> None:

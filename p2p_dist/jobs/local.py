@@ -52,7 +52,7 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
             elif stage != "page":
                 console.say(f"{stage}: done already ({found})")
             continue
-        code = _run_until_it_ends(stage, run, settings, owner)
+        code = run_until_it_ends(stage, run, settings, owner)
         if code in (console.STOPPED, console.INTERRUPTED):
             console.say(f"stopped in {stage}; to go on: {again}")
             return code
@@ -79,7 +79,7 @@ def _as_ctrl_c(number: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _run_until_it_ends(stage: str, run: RunDir, settings: Config, owner: Owner) -> int:
+def run_until_it_ends(stage: str, run: RunDir, settings: Config, owner: Owner) -> int:
     """Run one stage, a training again when it crashed after it had come further; the exit code of the last attempt."""
     log = run.attempts(stage)
     for number in itertools.count():
@@ -157,5 +157,5 @@ def _status(run: RunDir) -> dict[str, Any] | None:
     """What the stage says of its progress; None also where that can't be read: a bar is no reason to stop."""
     try:
         return run.read_status()
-    except (OSError, files.DamagedError):
+    except (OSError, ValueError):
         return None

@@ -14,14 +14,15 @@ from typing import Any, Literal
 
 from p2p_dist.common import yaml_file
 from p2p_dist.jobs.slurm import commands
+from p2p_dist.run import snapshot
 from p2p_dist.settings.config import Resources, seconds_of
 
-HPC = Path(__file__).parents[2] / "hpc"
+HPC = snapshot.batch_scripts()
 
 
 @dataclass(frozen=True)
 class Site:
-    """See the comments in hpc/sites/slurm.yaml; what a file leaves out is as here."""
+    """A site. The entries are explained in hpc/sites/slurm.yaml; an entry that a file omits has the default given here."""
 
     partition: str | None = None
     cpu_partition: str | None = None

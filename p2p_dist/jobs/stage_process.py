@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from p2p_dist.common import console, files, linux
 from p2p_dist.data import manifest
@@ -30,9 +30,6 @@ from p2p_dist.jobs.stages import CHECKS, SOUNDLESS, is_soundless
 from p2p_dist.run import checkpoints, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config
-
-if TYPE_CHECKING:
-    import submitit
 
 ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Signals that ask a stage to stop; the launcher on one machine keeps Ctrl-C for itself."""
@@ -56,7 +53,8 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
             progress.update(done, result.note)
 
         root, wanted = Path(settings.data.root), [(run.shards, settings.data)]
-        left_out = shards.preprocess_all(root, wanted, workers, on_song, member=_place_in_array())
+        place = os.environ.get("SLURM_ARRAY_TASK_ID")  # among the jobs of an array
+        left_out = shards.preprocess_all(root, wanted, workers, on_song, member=None if place is None else int(place))
     if left_out:
         console.complain(f"{len(left_out)} songs left out: {', '.join(result.name for result in left_out)}")
     check_unseen(run, settings)
@@ -207,26 +205,14 @@ def _leave(code: int) -> NoReturn:
 
 
 def _take_place_from_slurm() -> None:
-    """Under srun, hand the place of this task, as submitit knows it of Slurm, to what reads RANK and the like."""
+    """Under srun, hand Slurm's place of this task to what reads RANK and the like."""
     if "SLURM_PROCID" not in os.environ or "RANK" in os.environ:
         return
-    place = _job_environment()
-    os.environ["RANK"], os.environ["WORLD_SIZE"] = str(place.global_rank), str(place.num_tasks)
-    os.environ["LOCAL_RANK"], os.environ["LOCAL_WORLD_SIZE"] = str(place.local_rank), str(place.num_tasks // place.num_nodes)
-
-
-def _place_in_array() -> int | None:
-    """Which job of an array this is; None: of none."""
-    if "SLURM_ARRAY_TASK_ID" not in os.environ:
-        return None
-    return int(_job_environment().array_task_id or 0)
-
-
-def _job_environment() -> submitit.JobEnvironment:
-    import submitit
-
-    os.environ["SUBMITIT_EXECUTOR"] = "slurm"  # by which submitit knows whose job this is
-    return submitit.JobEnvironment()
+    os.environ["RANK"] = os.environ["SLURM_PROCID"]
+    os.environ["WORLD_SIZE"] = os.environ.get("SLURM_STEP_NUM_TASKS", os.environ.get("SLURM_NTASKS", "1"))
+    os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
+    per_node = os.environ.get("SLURM_STEP_TASKS_PER_NODE", os.environ.get("SLURM_TASKS_PER_NODE", "1"))
+    os.environ["LOCAL_WORLD_SIZE"] = per_node.split(",")[0].split("(")[0]
 
 
 if __name__ == "__main__":

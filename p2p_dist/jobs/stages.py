@@ -32,7 +32,7 @@ def is_soundless(content: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Shards:
-    """What a folder of shards holds: its manifest, and whether all is there that the manifest names."""
+    """A folder of shards: its manifest, and whether every file in the manifest is there."""
 
     content: dict[str, Any]
     whole: bool

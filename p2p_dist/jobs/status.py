@@ -156,7 +156,7 @@ def _held_back(log: Path, max_requeues: int) -> str | None:
 
 
 class Around:
-    """What several runs have in common, asked once for all of them.
+    """What the state of several runs has in common, queried once for all of them.
 
     jobs: all that Slurm has of this user; None: there is no Slurm here, or it does not answer, and `unknown` says why.
     """

@@ -14,7 +14,7 @@ STRIDES = (2, 2, 2, 1)
 
 
 class Discriminator(nn.Module):
-    """Three halvings, one convolution of stride 1, one to a single channel of logits.
+    """Three convolutions of stride 2, one of stride 1, and one to a single channel of logits.
 
     forward(input, judged): both (batch, channels, mels, frames). Returns the activations of the four hidden levels and
     last the logits, (batch, 1, mels / 8 - 2, frames / 8 - 2).

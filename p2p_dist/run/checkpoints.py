@@ -15,19 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.common import files, records
+from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
-from p2p_dist.common.records import COUNT
 from p2p_dist.run import rundir
 
 STATE, GENERATOR, META = "state.pt", "generator.safetensors", "meta.json"
 
-_META = {"step": COUNT, "settings?": str, "files": {str: {"bytes": COUNT, "sha256": str}}}
-
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One folder of checkpoints/ that has its name."""
+    """One folder step-... in checkpoints/."""
 
     path: Path
     step: int
@@ -39,7 +36,7 @@ class Checkpoint:
             DamagedError: it is missing, damaged, or of another step than its folder says.
         """
         try:
-            meta: dict[str, Any] = records.read(self.path / META, _META, "this checkpoint can't be used any more")
+            meta: dict[str, Any] = records.read(self.path / META, schemas.CHECKPOINT, "this checkpoint can't be used any more")
         except FileNotFoundError as error:
             raise DamagedError(f"{self.path} has no {META}: this checkpoint can't be used any more") from error
         if meta["step"] != self.step:
@@ -71,7 +68,7 @@ class Checkpoint:
         return path
 
     def check_whole(self, *, content: bool = True) -> None:
-        """Make sure that training can go on from it and that it can be evaluated.
+        """Check that training can continue from it and that it can be evaluated.
 
         Raises:
             DamagedError: see `check`.
@@ -81,7 +78,7 @@ class Checkpoint:
 
     @property
     def is_whole(self) -> bool:
-        """Whether training can go on from it, as far as names and sizes tell."""
+        """Whether training can continue from it, judged by file names and sizes."""
         with contextlib.suppress(DamagedError):
             self.check_whole(content=False)
             return True
@@ -89,14 +86,14 @@ class Checkpoint:
 
     @property
     def is_kept(self) -> bool:
-        """Whether it is one of which only the generator is left, to be evaluated, as far as names and sizes tell."""
+        """Whether only its generator is kept, for evaluation, judged by file names and sizes."""
         with contextlib.suppress(DamagedError):
             self.check(GENERATOR, content=False)
             return not (self.path / STATE).exists()
         return False
 
     def set_aside(self) -> None:
-        """Take it out of the way under `damaged-`, for a person to look at; another process may have done so."""
+        """Rename it to `damaged-...` for a person to inspect. Another process may have done so already."""
         aside = self.path.with_name(f"damaged-{self.path.name}")
         if aside.exists():  # it was written anew since, and damaged again
             aside = aside.with_name(f"{aside.name}-{time.time_ns()}")
@@ -111,12 +108,12 @@ def _sha256(path: Path, *_: int) -> str:
 
 
 def find(folder: Path) -> list[Checkpoint]:
-    """All checkpoints in a run's folder, oldest first."""
+    """List all checkpoints in a run's folder, oldest first."""
     return [Checkpoint(path, step) for step, path in rundir.find_steps(folder)]
 
 
 def newest(folder: Path, *, content: bool = False) -> Checkpoint | None:
-    """The newest checkpoint that training can go on from; None where there is none.
+    """The newest checkpoint that training can continue from; None if there is none.
 
     Args:
         content: compare the sha256 of its files, too.
@@ -129,6 +126,6 @@ def newest(folder: Path, *, content: bool = False) -> Checkpoint | None:
 
 
 def newest_step(folder: Path, *, content: bool = False) -> int:
-    """Step of the newest checkpoint that training can go on from; 0 where there is none."""
+    """Step of the newest checkpoint that training can continue from; 0 if there is none."""
     found = newest(folder, content=content)
     return found.step if found else 0

@@ -19,22 +19,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.common import files, records
+from p2p_dist.common import files, records, schemas
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What a file system without locks answers."""
 
-_SHAPE = {"process": records.COUNT, "host": str, "since": str, "start?": records.COUNT}
-
 
 class Owner:
-    """Ownership of a folder: a lock on a file in it that the kernel drops when its last holder ends, however it ends.
+    """Ownership of a folder: a flock on a file in it, which the kernel releases when its last holder ends in any way.
 
     Children inherit it through `descriptor`, so the folder stays owned while any of its processes lives.
     """
 
     def __init__(self, folder: Path, what: str, look: str) -> None:
-        """Take the folder, which is made where it is not there.
+        """Lock the folder, which is created if needed.
 
         Args:
             what: goes on in it while it is owned, as `the run x is running`. look: where to see that, for people.
@@ -64,7 +62,7 @@ class Owner:
         os.pwrite(self.descriptor, json.dumps(_ourselves()).encode(), 0)
 
     def close(self) -> None:
-        """Give this process's hold up."""
+        """Release the lock of this process."""
         os.close(self.descriptor)
         if self.link is not None and not _is_open(self.link):  # by a child that is still at work
             self.link.unlink(missing_ok=True)
@@ -183,7 +181,13 @@ def owner_of(folder: Path) -> dict[str, Any] | None:
 
 def _ourselves() -> dict[str, Any]:
     pid = os.getpid()
-    return {"process": pid, "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "start": _start(pid)}
+    return {
+        "schema": schemas.OWNER.schema,
+        "process": pid,
+        "host": socket.gethostname(),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        "start": _start(pid),
+    }
 
 
 def _start(process: int) -> int | None:
@@ -200,7 +204,7 @@ def _in_words(owner: dict[str, Any]) -> str:
 
 def _read(text: bytes) -> dict[str, Any]:
     try:
-        owner: dict[str, Any] = records.parse(text, _SHAPE, where=".owner")
-    except files.DamagedError:  # not written yet, or by something else: the lock tells, this is for people
+        owner: dict[str, Any] = records.parse(text, schemas.OWNER, where=".owner")
+    except ValueError:  # not written yet, or by something else: the lock tells, this is for people
         return {}
     return owner

@@ -17,9 +17,9 @@ from p2p_dist.run.rundir import RunDir
 
 
 class Writer:
-    """Adds lines of numbers to a run. What the machine refuses for a while (disk full) is kept, and written with what follows.
+    """Appends lines to metrics.jsonl. Lines that can't be written now (disk full) are kept and written with the next ones.
 
-    A line is written in one piece, so a reader never sees half of one that was finished.
+    Each line is written with one call, so a reader never sees half of a finished line.
     """
 
     def __init__(self, run: RunDir) -> None:
@@ -29,7 +29,7 @@ class Writer:
         self.lock = threading.Lock()
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add one line, or keep it, with a warning, where it can't be written now."""
+        """Append one line, or keep it and warn if it can't be written now."""
         waits = bool(self.kept)
         with self.lock:
             self.kept += json.dumps(row, allow_nan=False).encode() + b"\n"
@@ -40,7 +40,7 @@ class Writer:
                 console.complain(f"warning: {console.describe(error)}; metrics are kept in memory until they can be written")
 
     def write(self) -> None:
-        """Write what was kept. A checkpoint is only good with the lines before it, so a save calls this first.
+        """Write the kept lines. A checkpoint is only valid with the lines before it, so a save calls this first.
 
         Raises:
             OSError: the machine refuses still.
@@ -66,12 +66,12 @@ class Writer:
 
 
 def append(run: RunDir, row: dict[str, Any]) -> None:
-    """Add one line of numbers."""
+    """Append one line of values."""
     Writer(run).append(row)
 
 
 def read(run: RunDir) -> list[dict[str, Any]]:
-    """All whole lines of numbers; what is none, as a last line that was cut short by a kill, is left out."""
+    """Read all complete lines. Others, such as a last line that a kill cut short, are left out."""
     if not run.metrics.is_file():
         return []
     with run.metrics.open("rb") as file:
@@ -79,19 +79,19 @@ def read(run: RunDir) -> list[dict[str, Any]]:
 
 
 def last(run: RunDir) -> dict[str, Any] | None:
-    """The last whole line of numbers, read from the end of the file; None where there is none."""
+    """The last complete line, read from the end of the file; None if there is none."""
     return next((row for _, row in _from_the_end(run.metrics)), None)
 
 
 def cut(run: RunDir, step: int) -> None:
-    """Drop the lines after `step`, so that a resumed run writes none twice. Only those are read."""
+    """Remove the lines after `step`, so that a resumed run writes none twice. Only those lines are read."""
     if run.metrics.is_file():
         kept = (end for end, row in _from_the_end(run.metrics) if row["step"] <= step)
         os.truncate(run.metrics, next(kept, 0) if step else 0)
 
 
 def _row(line: bytes) -> dict[str, Any] | None:
-    """One line of numbers; None where it is none."""
+    """Parse one line; None if it is not valid."""
     number = Maybe(float)
     shape = {"step": COUNT, "digests?": str, "l1?": number, "images_per_second?": number}
     try:
@@ -103,7 +103,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def _from_the_end(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The whole lines of numbers of a file, the last first, each with where it ends (bytes)."""
+    """The complete lines of a file, last first, each with the offset of its end (bytes)."""
     try:
         file = path.open("rb")
     except FileNotFoundError:

@@ -37,14 +37,14 @@ _SECRETS = tuple(
 
 
 def mask(text: str) -> str:
-    """A text without the secrets in it whose shape is known: keys of services, credentials in a URL, what is named a token."""
+    """Mask secrets of known shapes in a text: keys of services, credentials in a URL, values named token."""
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     return text
 
 
 def mask_command(words: list[str]) -> list[str]:
-    """A command's words without such secrets, nor what follows an option that is named for one."""
+    """Mask such secrets in a command line, and the values of options that are named for one."""
     before = ["", *words[:-1]]
     return [
         MASK if _OPTION.fullmatch(last) and not word.startswith("--") else mask(word)

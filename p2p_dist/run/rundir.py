@@ -10,23 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.common import console, files, records
-from p2p_dist.common.records import COUNT, Maybe
+from p2p_dist.common import console, files, records, schemas
 from p2p_dist.run import snapshot, starts
 from p2p_dist.run.lock import Owner
 from p2p_dist.settings import config, presets
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-_OUTCOME = {
-    "attempt": str,
-    "stage": str,
-    "outcome": re.compile("done|stopped|failed"),
-    "step": Maybe(COUNT),
-    "message": str,
-}
-_BEST = {"step": COUNT, "score": float, "chosen_on": str, "note": str}
 
 
 def runs_root() -> Path:
@@ -49,7 +38,7 @@ def runs_root() -> Path:
 
 @dataclass(frozen=True)
 class RunDir:
-    """Paths inside one run; see the layout in the README."""
+    """The paths in the folder of one run. The README describes the layout."""
 
     path: Path
 
@@ -142,7 +131,7 @@ class RunDir:
     @property
     def shards_before(self) -> Path | None:
         """The shards that the run was trained on until songs that training does not use changed; None: they did not."""
-        before = self._dataset().get("trained_on")
+        before = self.dataset_record()["trained_on"]
         return None if before is None else self.path.parent.parent / "shards" / before
 
     def read_dataset(self) -> str:
@@ -151,32 +140,31 @@ class RunDir:
         Raises:
             FileNotFoundError: it is not known. ValueError: the file that names it is damaged.
         """
-        return str(self._dataset()["name"])
+        return str(self.dataset_record()["name"])
 
     def read_training(self) -> str | None:
         """What `training_digest` said of the run's songs; None where the run is older than that."""
-        found = self._dataset().get("training")
-        return None if found is None else str(found)
+        return self.dataset_record()["training"]
 
-    def _dataset(self) -> dict[str, Any]:
+    def dataset_record(self) -> dict[str, Any]:
+        """What dataset.json says: see `schemas.DATASET`."""
         cure = "remove it, and type the run's launch command again: it writes it anew"
-        shape = {"name": records.FILE, "training?": str, "trained_on?": records.FILE}
-        found: dict[str, Any] = records.read(self.dataset, shape, cure)
+        found: dict[str, Any] = records.read(self.dataset, schemas.DATASET, cure)
         return found
 
     def write_outcome(self, stage: str, outcome: str, message: str = "", step: int | None = None) -> None:
-        """Say how this attempt of a stage ended: done, stopped (go on) or failed (don't). Decides before any exit code."""
+        """Record how this attempt of a stage ended: done, stopped (continue) or failed (do not). It overrides the exit code."""
         check_still_ours()
         value = {"attempt": attempt(), "stage": stage, "outcome": outcome, "step": step, "message": message}
-        files.patiently(lambda: files.write_json(self.outcome_of(stage), value))
+        files.patiently(lambda: records.write(self.outcome_of(stage), schemas.OUTCOME, value))
 
     def read_outcome(self, stage: str = "train") -> dict[str, Any] | None:
-        """The outcome of a stage's last attempt that lived to write one; of an array, of a part that did not end well.
+        """Read the outcome that a stage's last attempt wrote; of an array, that of a part that did not finish, if any.
 
         Raises:
             ValueError: a file of them is damaged.
         """
-        found = [records.read(path, _OUTCOME) for path in self.outcomes(stage)]
+        found = [records.read(path, schemas.OUTCOME) for path in self.outcomes(stage)]
         return next((one for one in found if one["outcome"] != "done"), found[0] if found else None)
 
     def outcomes(self, stage: str) -> list[Path]:
@@ -188,26 +176,25 @@ class RunDir:
         return "P2P_ATTEMPTS" in os.environ and (self.slurm / "cancelled").exists()
 
     def read_best(self) -> dict[str, Any] | None:
-        """What `best` says; None where no checkpoint has been chosen, or it is gone."""
+        """Read best.json; None if no checkpoint is chosen or the chosen one is gone."""
         if not self.best.is_file():
             return None
         cure = "remove it: the next evaluation or page writes it anew"
-        best: dict[str, Any] = records.read(self.best, _BEST, cure)
+        best: dict[str, Any] = records.read(self.best, schemas.BEST, cure)
         return best if (self.checkpoints / step_name(best["step"])).is_dir() else None
 
     def read_status(self) -> dict[str, Any] | None:
-        """What a stage last said of its progress: what, done, total, rate, seconds_left, note; None where none did."""
-        shape = {"what": str, "done?": COUNT, "total?": COUNT, "rate?": float, "seconds_left?": Maybe(float), "note?": str}
-        return records.read(self.status, shape) if self.status.is_file() else None
+        """Read the last progress of a stage: what, done, total, rate, seconds_left, note; None if there is none."""
+        return records.read(self.status, schemas.STATUS) if self.status.is_file() else None
 
     def has_trained(self) -> bool:
-        """Whether no further checkpoint will come: the training said that it ended, or no job of it is left."""
+        """Whether no further checkpoint will be written: the training has ended, or no job of it is left."""
         outcome = self.read_outcome()
         return (outcome is not None and outcome["outcome"] != "stopped") or (self.slurm / "evaluate" / "no-training").is_file()
 
 
 def attempt() -> str:
-    """Name of this start: what the job's batch shell (hpc/job.sh) or the launcher on one machine gave it."""
+    """The name of this attempt, set by the job's batch shell (hpc/job.sh) or by the launcher on one machine."""
     if named := os.environ.get("P2P_ATTEMPT"):
         return named
     if job := os.environ.get("SLURM_JOB_ID"):
@@ -216,11 +203,11 @@ def attempt() -> str:
 
 
 class SupersededError(Exception):
-    """A newer attempt owns the run: this process, which Slurm lost sight of, must change nothing any more."""
+    """A newer attempt owns the run. This process, which Slurm lost, must not change the run any more."""
 
 
 def check_still_ours() -> None:
-    """Make sure, before something is written that a newer attempt reads, that there is none.
+    """Check that there is no newer attempt, before something is written that it would read.
 
     Under Slurm each start of a job notes itself in the record that $P2P_ATTEMPTS names; the last owns the run.
 
@@ -236,13 +223,13 @@ def check_still_ours() -> None:
 
 
 def default_name(wanted: config.Config) -> str:
-    """Name of a run that was given none: its task and preset."""
+    """The default name of a run: task and preset."""
     task = re.sub(r"[^A-Za-z0-9]+", "-", wanted.data.task).strip("-")
     return f"{task}-{wanted.preset}"
 
 
 def find(name: str) -> RunDir:
-    """The run called `name`, there or not, by its real path: shards lie beside the folder that it really is in.
+    """The run called `name`, by its real path, because shards are beside the real folder of runs. It need not exist.
 
     Args:
         name: or the path of a run that is in the folder of runs.
@@ -300,7 +287,7 @@ def check_links(run: RunDir) -> None:
 
 
 def step_name(step: int) -> str:
-    """Name of the folder of one step, in checkpoints/ and evaluations/ alike."""
+    """Name of the folder of one step, in checkpoints/ and in evaluations/."""
     return f"step-{step:08d}"
 
 
@@ -316,7 +303,7 @@ def find_steps(folder: Path) -> list[tuple[int, Path]]:
 
 
 def in_words(best: dict[str, Any]) -> str:
-    """The chosen checkpoint, as it stands in best.json, in a line."""
+    """Describe the chosen checkpoint, as read from best.json, in one line."""
     note = f" ({best['note']})" if best["note"] else ""
     return f"step {best['step']}, score {best['score']:.3f} on {best['chosen_on']} songs{note}"
 
@@ -326,9 +313,8 @@ def is_evaluation(folder: Path) -> bool:
 
     One whose record is damaged is none: it is measured again.
     """
-    shape = {"step": COUNT, "songs": [{"key": records.KEY}]}
     try:
-        found = records.read(folder / "metrics.json", shape)
+        found = records.read(folder / "metrics.json", schemas.METRICS)
         with os.scandir(folder / "audio") as entries:
             there = {entry.name for entry in entries if entry.is_file()}
     except (FileNotFoundError, NotADirectoryError, files.DamagedError):
@@ -338,7 +324,7 @@ def is_evaluation(folder: Path) -> bool:
 
 
 def own(run: RunDir) -> Owner:
-    """Take the run for this process and its children, on one machine.
+    """Lock the run for this process and its children, on one machine.
 
     Raises:
         ValueError: another process owns it; the message says which and how to look.
@@ -348,7 +334,7 @@ def own(run: RunDir) -> Owner:
 
 
 def resolve(run: RunDir) -> config.Config:
-    """The settings of a run that exists.
+    """Read the settings of an existing run.
 
     Raises:
         ValueError: there is no such run.
@@ -356,8 +342,3 @@ def resolve(run: RunDir) -> config.Config:
     if not run.config.is_file():
         raise ValueError(f"no run {run.path.name} in {run.path.parent}")
     return presets.from_saved(run.config)
-
-
-def settings_digest(settings: config.Config) -> str:
-    """12 hexadecimal digits of the science of a run."""
-    return files.digest(presets.science(settings))[:12]

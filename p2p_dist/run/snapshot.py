@@ -15,26 +15,35 @@ from pathlib import Path
 from p2p_dist.common import files
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+"""The folder that the package lies in: a checkout, a run's copy of the code, or where a wheel was installed."""
 
 SUMS = "SHA256SUMS"
 """The record inside a copy: the lines that sha256sum prints for its files, sorted by name."""
 
 
+def batch_scripts(root: Path = CHECKOUT) -> Path:
+    """The folder hpc/: beside the package in a checkout and in a run's copy, inside it where a wheel was installed."""
+    inside = root / "p2p_dist" / "hpc"
+    return inside if inside.is_dir() else root / "hpc"
+
+
 def _code(root: Path) -> dict[str, Path]:
-    """The files that a run needs of a checkout (or of its own copy): relative path -> file."""
-    found = [path for part in ("p2p_dist", "hpc") for path in (root / part).rglob("*")]
+    """The files that a run needs of this program (or of its own copy): relative path in the copy -> file."""
+    hpc = batch_scripts(root)
+    found = {path.relative_to(root): path for path in (root / "p2p_dist").rglob("*") if hpc not in path.parents}
+    found |= {Path("hpc") / path.relative_to(hpc): path for path in hpc.rglob("*")}
     return {
-        path.relative_to(root).as_posix(): path
-        for path in found
+        name.as_posix(): path
+        for name, path in found.items()
         if path.is_file()
         and path.suffix != ".pyc"
         and not path.name.startswith(files.TEMPORARY)
-        and not {"\\", "\n"} & set(str(path.relative_to(root)))  # which sha256sum would escape
+        and not {"\\", "\n"} & set(str(name))  # which sha256sum would escape
     }
 
 
 def take(target: Path) -> None:
-    """Copy this program to `target`, which must not be there, so that a queued or resumed run goes on with what it began with.
+    """Copy this program to `target`, which must not exist, so that a queued or resumed run uses the same code.
 
     Others can read the copy and not write it, whatever the umask is.
     """
@@ -48,18 +57,18 @@ def take(target: Path) -> None:
 
 
 def differs(copy: Path) -> bool:
-    """Whether this program is no longer the one that a run began with and has its copy of."""
+    """Whether this program differs from a run's copy of the code."""
     here, there = _code(CHECKOUT), _code(copy)
     return here.keys() != there.keys() or any(here[name].read_bytes() != there[name].read_bytes() for name in here)
 
 
 def has_record(code: Path) -> bool:
-    """Whether a copy has the record of its files; those that earlier versions made have none."""
+    """Whether a copy has a record of its files; copies made by earlier versions have none."""
     return (code / SUMS).is_file()
 
 
 def check(code: Path) -> None:
-    """Make sure that a copy is the user's own and has the files of its record, no more, fewer or others.
+    """Check that a copy belongs to the user and has exactly the files of its record.
 
     Where it has no record, only that nobody else could have written it. To be called right before code is run from there.
 
@@ -98,7 +107,7 @@ def record(code: Path) -> None:
 
 
 def close(code: Path) -> None:
-    """Let nobody but the user write in a copy, which `check` has found to be the user's own."""
+    """Remove the write permission of others from a copy that `check` has accepted."""
     for path in _tree(code):
         if (mode := stat.S_IMODE(path.lstat().st_mode)) & 0o022:
             path.chmod(mode & ~0o022)

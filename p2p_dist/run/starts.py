@@ -27,7 +27,7 @@ SAME_PLACE = 3
 
 
 class Counts(NamedTuple):
-    """What a record says: since a person last began the stage, but for `seconds`.
+    """The counts of a record since a person last launched the stage; `seconds` counts all launches.
 
     starts: all of them, without those beside a training. crashes: those that ended badly. same: how many that began where the
     last one did have ended by the run's own doing. began: progress at the last start. owner: the newest attempt, which the run
@@ -76,7 +76,7 @@ def read(log: Path) -> Counts:
 class Start(NamedTuple):
     """One start of a stage. Times in seconds since 1970.
 
-    ended, code, why: None where nobody wrote down its end. saved: when its progress was reached, 0 where that is not known.
+    ended, code, why: None if its end is not recorded. saved: when its progress was reached; 0 if not known.
     """
 
     name: str
@@ -88,18 +88,18 @@ class Start(NamedTuple):
     saved: float = 0.0
 
     def seconds(self, now: float) -> float:
-        """How long it has taken so far."""
+        """Seconds since it started, or that it took."""
         return (self.ended if self.ended is not None else now) - self.begun
 
     def lost(self) -> float:
-        """Seconds of work after its last checkpoint, where it was killed or crashed."""
+        """Seconds of work after its last checkpoint that were lost because it was killed or crashed."""
         if self.ended is None or self.why not in ("killed", "crash"):
             return 0.0
         return max(0.0, self.ended - max(self.begun, self.saved))
 
 
 def starts(log: Path, since_launch: bool = False) -> List[Start]:
-    """Every start in a record, oldest first; or those since a person last began the stage."""
+    """List the starts in a record, oldest first: all, or those since a person last launched the stage."""
     found: Dict[str, Start] = {}
     for words in _lines(log):
         if words[0] == "launch" and since_launch:
@@ -129,7 +129,7 @@ def _lines(log: Path) -> Iterator[List[str]]:
 
 
 def begin(log: Path, attempt: str, progress: int, by_hand: bool = False) -> Optional[str]:
-    """Write down that an attempt starts on this machine, before it does anything.
+    """Record the start of an attempt on this machine, before it does anything.
 
     Args:
         by_hand: a person started it, so the counts begin anew.
@@ -151,12 +151,12 @@ def begin(log: Path, attempt: str, progress: int, by_hand: bool = False) -> Opti
 
 
 def end(log: Path, attempt: str, progress: int, code: int, why: str) -> None:
-    """Write down how an attempt ended on this machine."""
+    """Record how an attempt on this machine ended."""
     append(log, f"end {attempt} {progress} {int(time.time())} {code} {why}")
 
 
 def refuse_restart(log: Path, progress: int, most: int) -> Optional[str]:
-    """Why a stage that has just crashed is not begun again: it crashed `most` times before, or came no further.
+    """Why a crashed stage is not restarted: it crashed `most` times before, or made no progress.
 
     Returns:
         None where it may.
@@ -170,7 +170,7 @@ def refuse_restart(log: Path, progress: int, most: int) -> Optional[str]:
 
 
 def append(log: Path, line: str, begin: str = "") -> None:
-    """Add one line to a record, in one piece; never behind a link.
+    """Append one line to a record with one write. Links are not followed.
 
     Args:
         begin: a line break, where what was written before may have been cut short.

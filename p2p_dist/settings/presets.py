@@ -13,7 +13,8 @@ from typing import Any, Literal
 import yaml
 
 from p2p_dist.common import yaml_file
-from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train, is_implied
+from p2p_dist.settings import science
+from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train
 
 
 def _thesis() -> Config:
@@ -84,6 +85,10 @@ PRESETS: dict[str, Config] = {
 """demo: the bare command; tiny: tests; small: a CPU; default: GPUs; thesis: what the thesis did, faithfully."""
 
 
+ALTERNATIVES: dict[type, tuple[tuple[str, str], ...]] = {Train: (("epochs", "steps"),)}
+"""Settings of which exactly one has a value: naming one, over a preset that has the other, unsets that one."""
+
+
 def preset(name: str) -> Config:
     """The preset called `name`.
 
@@ -143,14 +148,15 @@ def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) ->
         raise ValueError(f"{path}: {error}") from error
 
 
-def _with_implied(part: Any) -> Any:
+def _with_implied(part: Any, where: str = "") -> Any:
     """`part` with every field that came later at the value that older records imply, all the way down."""
     changed = {}
     for entry in dataclasses.fields(part):
-        if "implied" in entry.metadata:
-            changed[entry.name] = entry.metadata["implied"]
-        elif dataclasses.is_dataclass(value := getattr(part, entry.name)):
-            changed[entry.name] = _with_implied(value)
+        full = where + entry.name
+        if dataclasses.is_dataclass(value := getattr(part, entry.name)):
+            changed[entry.name] = _with_implied(value, full + ".")
+        elif full not in science.FROZEN and full != "preset" and not entry.metadata.get("resource"):
+            changed[entry.name] = science.implied(entry)
     return dataclasses.replace(part, **changed)
 
 
@@ -182,7 +188,7 @@ def _instead(base: Any, named: dict[str, Any]) -> dict[str, Any]:
     """`named` settings, and None for what one of them takes the place of in `base`."""
     unset = {
         other: None
-        for pair in getattr(base, "ALTERNATIVES", ())
+        for pair in ALTERNATIVES.get(type(base), ())
         for one, other in (pair, pair[::-1])
         if named.get(one) is not None and other not in named
     }
@@ -197,7 +203,7 @@ def with_flags(base: Config, typed: dict[str, str]) -> Config:
     """
     for part in dataclasses.fields(base):
         group = getattr(base, part.name)
-        for pair in getattr(group, "ALTERNATIVES", ()):
+        for pair in ALTERNATIVES.get(type(group), ()):
             for one, other in (pair, pair[::-1]):
                 named, unnamed = f"{part.name}.{one}", f"{part.name}.{other}"
                 if typed.get(named, "None") != "None" and unnamed not in typed:
@@ -221,26 +227,9 @@ def _wanted(kind: Any) -> str:
     return f"of kind {kind.__name__}"
 
 
-def science(config: Config) -> dict[str, Any]:
-    """The settings that make a run what it is, as a flat `{'train.seed': 0, ...}`, without those at an implied value."""
-    return {name: value for name, value, implied in _science(config, "") if not implied}
-
-
-def _science(part: Any, where: str) -> list[tuple[str, Any, bool]]:
-    """Name, value, and whether it is the implied value, of each science field."""
-    rows: list[tuple[str, Any, bool]] = []
-    for entry in dataclasses.fields(part):
-        value, full = getattr(part, entry.name), where + entry.name
-        if entry.metadata.get("resource") or full == "preset":
-            continue
-        rows += _science(value, full + ".") if dataclasses.is_dataclass(value) else [(full, value, is_implied(entry, value))]
-    return rows
-
-
 def differences(saved: Config, asked: Config) -> list[str]:
     """The science fields in which two configs differ, each as `train.seed: 0 -> 1`."""
-    pairs = zip(_science(saved, ""), _science(asked, ""), strict=True)
-    return [f"{name}: {old} -> {new}" for (name, old, _), (_, new, _) in pairs if old != new]
+    return science.differences(science.recorded(saved), asked)
 
 
 def with_resources(saved: Config, asked: Config) -> Config:

@@ -26,7 +26,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from p2p_dist.common import console, files
+from p2p_dist.common import console, files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.run import rundir
 from p2p_dist.run.checkpoints import GENERATOR, META, STATE, Checkpoint, find, newest_step
@@ -59,11 +59,11 @@ def save(folder: Path, step: int, state: dict[str, Any], generator: dict[str, to
             told = _Told(file)
             told.write(safetensors.torch.save(contiguous))
             listed[GENERATOR] = told.record()
-        files.write_json(temporary / META, {"step": step, **about, "files": listed})
+        records.write(temporary / META, schemas.CHECKPOINT, {"step": step, **about, "files": listed})
 
 
 class _Told:
-    """A file that is told apart by what was written to it, not by what a disk gives back."""
+    """A file whose digest is computed from the bytes written to it, not from those read back."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.bytes, self.sha256 = file, 0, hashlib.sha256()

@@ -38,7 +38,7 @@ ALL_ADDRESSES = "0.0.0.0"
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place. gloo: the group for flags, on the host; None when there is one process only."""
+    """The rank of this process. gloo: the process group for flags, on the host; None if there is one process only."""
 
     rank: int
     world_size: int
@@ -245,7 +245,7 @@ def barrier(ranks: Ranks) -> None:
 
 
 class Agreement:
-    """A flag that all ranks agree on without waiting: proposed at one step, known to all at the next.
+    """A flag that all ranks agree on without waiting: proposed at one step, known on all ranks at the next.
 
     An asynchronous all-reduce (MAX) over gloo runs while the step is computed.
     """

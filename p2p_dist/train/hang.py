@@ -19,11 +19,11 @@ STARTUP = 1800.0
 
 
 class Watchdog:
-    """Ends this process when no step was done for `seconds`, with exit code 70 and without outcome.json.
+    """Ends this process if no step finishes for `seconds`, with exit code 70 and without outcome.json.
 
-    The stacks are written by a thread of faulthandler that needs no GIL. A thread of ours then says who and where, and
-    exits. If a library holds the GIL for good even that can't run: the kernel's alarm ends the process a little later.
-    Every rank has one, so that when one rank is stopped or lost, those that wait for it end.
+    A thread of faulthandler, which needs no GIL, writes the stack traces. Another thread then prints the rank and step, and
+    exits. If a library never releases the GIL, that thread can't run: SIGALRM ends the process a little later.
+    Every rank has one, so if one rank stops or is lost, the ranks that wait for it end too.
     """
 
     def __init__(self, ranks: Ranks, step: int, seconds: float) -> None:

@@ -13,6 +13,7 @@ from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import science
 from p2p_dist.settings.config import Config
 from p2p_dist.train import checkpoint, distributed, speed
 from p2p_dist.train.hang import Watchdog
@@ -174,10 +175,9 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Ind
     else:
         path = run.checkpoints / rundir.step_name(start)
         state = torch.load(path / checkpoint.STATE, map_location="cpu", weights_only=True)
-    if (digest := rundir.settings_digest(config)) != state["settings"]:
+    if changed := science.are_those(state["settings"], config):
         raise ValueError(
-            f"the checkpoint at step {start} in {run.checkpoints} was made with other settings "
-            f"({state['settings']}, now {digest})"
+            f"the checkpoint at step {start} in {run.checkpoints} was made with other settings ({', '.join(changed)})"
         )
     if state["windows"] != windows_digest(index):
         raise ValueError(
@@ -194,9 +194,14 @@ def windows_digest(index: Index) -> str:
 
 def save(saver: Saver, step: int, networks: Networks, config: Config, ranks: distributed.Ranks, index: Index) -> None:
     """Begin to write a checkpoint; rank 0 only, which has all there is to save."""
-    digest = rundir.settings_digest(config)
-    about = {"settings": digest, "world_size": ranks.world_size, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    state = {"settings": digest, "windows": windows_digest(index), "step": step, "precision": networks.precision}
+    settings = science.recorded(config)
+    about = {
+        "settings": settings,
+        "world_size": ranks.world_size,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    state = {"settings": settings, "windows": windows_digest(index), "step": step, "precision": networks.precision}
     state["networks"] = networks.state()
     saver.save(step, state, networks.to_evaluate(), about)
 

@@ -47,7 +47,7 @@ class Networks:
     generator, discriminator: the modules themselves; parallel_*: what DDP wraps them in, with several processes.
     average: the moving average of the generator's parameters by name, or empty.
     precision: fp32 or bf16, of the networks' forward and backward; weights and optimisers are always float32.
-    bad: 0-dimensional, on the device: 1 from the first step on that was not finite. It holds every later update back.
+    bad: 0-dimensional, on the device: 1 from the first step that was not finite. It prevents every later update.
     """
 
     generator: Generator
@@ -107,8 +107,8 @@ class Networks:
         return {
             "generator": self.generator.state_dict(),
             "discriminator": self.discriminator.state_dict(),
-            "generator_optimiser": _moments(self.generator, self.generator_optimiser),
-            "discriminator_optimiser": _moments(self.discriminator, self.discriminator_optimiser),
+            "generator_optimiser": moments_of(self.generator, self.generator_optimiser),
+            "discriminator_optimiser": moments_of(self.discriminator, self.discriminator_optimiser),
             "average": self.average,
         }
 
@@ -120,7 +120,7 @@ class Networks:
             (self.generator, self.generator_optimiser, "generator_optimiser"),
             (self.discriminator, self.discriminator_optimiser, "discriminator_optimiser"),
         ):
-            for parameter, moments in _moments(module, optimiser).items():
+            for parameter, moments in moments_of(module, optimiser).items():
                 for key, tensor in moments.items():
                     tensor.copy_(state[name][parameter][key])
         for name, tensor in self.average.items():
@@ -131,7 +131,7 @@ class Networks:
         return {**self.generator.state_dict(), **self.average}
 
 
-def _moments(module: nn.Module, optimiser: torch.optim.Adam) -> dict[str, dict[str, torch.Tensor]]:
+def moments_of(module: nn.Module, optimiser: torch.optim.Adam) -> dict[str, dict[str, torch.Tensor]]:
     """The optimiser's tensors by the parameters' names, in the parameters' shapes: step, exp_avg, exp_avg_sq."""
     found = {}
     for (name, parameter), view in zip(module.named_parameters(), optimiser.param_groups[0]["params"], strict=True):
@@ -176,15 +176,15 @@ def build(config: Config, ranks: Ranks, precision: str | None = None) -> Network
         discriminator,
         wrap(generator, ranks, config.train.gradient_precision),
         wrap(discriminator, ranks, config.train.gradient_precision),
-        _adam(generator, config),
-        _adam(discriminator, config),
+        new_adam(generator, config),
+        new_adam(discriminator, config),
         average,
         precision,
         torch.zeros((), device=ranks.device),
     )
 
 
-def _adam(module: nn.Module, config: Config) -> torch.optim.Adam:
+def new_adam(module: nn.Module, config: Config) -> torch.optim.Adam:
     """Adam in its fused form, on every device: the fastest, and the only one that can hold a step back without a sync.
 
     It updates views of the weights in memory order: its kernel for CPUs copies what is not, channels_last for instance,

@@ -13,7 +13,7 @@ from p2p_dist.train.networks import Networks
 
 
 class Watch:
-    """Reads the flags of a step while the next one is computed, so that the host never waits for the device.
+    """Reads the flags of a step while the next one is computed, so the host never waits for the device.
 
     Every rank sees the same first flag at the same step, because it comes from the reduced gradients; so all of them stop
     together. On a GPU the flags travel to pinned memory behind the step that made them.

@@ -23,7 +23,7 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 class Saver:
-    """Writes the checkpoints of one training, and removes those that are no longer kept.
+    """Writes the checkpoints of one training and removes those that are not kept.
 
     One is written at a time: the next save and the end wait for it. So a kill undoes at most one interval between saves and,
     where it cuts a save, the steps trained since that one began, fewer than another interval: to the last step it would be

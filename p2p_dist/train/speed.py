@@ -59,7 +59,7 @@ def flops_per_image(config: Config) -> int:
 
 
 class Speed:
-    """Measures a stretch of steps between two lines of numbers.
+    """Measures the steps between two lines of metrics.jsonl.
 
     Args:
         step: the step that the training begins after.

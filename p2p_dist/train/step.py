@@ -16,7 +16,7 @@ from p2p_dist.train.networks import Networks, update
 
 
 class Share(NamedTuple):
-    """Pairs that are computed at once.
+    """The pairs of one forward and backward (a micro-batch).
 
     input, target: (batch, pictures, mels, frames) from -1 to 1. noise: (batch, noise_channels, mels, frames) or None.
     """
@@ -119,7 +119,7 @@ def discriminator_backward(
             both = discriminator(torch.cat((input, input)), torch.cat((target, output)))[-1]
             real, generated = both.chunk(2)
     loss = losses.discriminator_loss(real, generated, config.train.adversarial_loss)
-    _backward(loss, weight)
+    backward(loss, weight)
     return {"discriminator": loss.detach()}
 
 
@@ -143,11 +143,11 @@ def generator_backward(
             known = discriminator(share.input, share.target)
         terms["feature"] = losses.feature_loss(judged, known)
         loss = loss + settings.feature_weight * terms["feature"]
-    _backward(loss, weight)
+    backward(loss, weight)
     return {**{name: term.detach() for name, term in terms.items()}, "generator": loss.detach()}
 
 
-def _backward(loss: torch.Tensor, weight: float) -> None:
+def backward(loss: torch.Tensor, weight: float) -> None:
     """Backward of `weight` x loss; a loss that is not finite makes every gradient not finite.
 
     Else a loss could overflow while its gradient does not (that of an L1 is a sign). So the all-reduce of the gradients

@@ -16,13 +16,13 @@ MARGIN = 60.0
 
 
 class StopFlag:
-    """Set by a signal to the process that installed it; a forked child that inherits the handler only dies of it.
+    """A flag that signals set in the process that created it. A forked child that inherits the handler dies of the signal.
 
     Any number of the same signal is one request: schedulers and container runtimes send each twice. A second Ctrl-C ends
-    the process at once with exit code 130. Signals that came while they were held back (`hold_back`) count.
+    the process at once with exit code 130. Signals that arrived while they were blocked (`hold_back`) count.
 
     It is also set when the job's time runs out, in case no signal comes: Slurm names the end in SLURM_JOB_END_TIME.
-    `lead`: seconds before that end; what reads the flag raises it to what a save was found to take.
+    `lead`: seconds before that end; it is raised to the time that a save takes (`allow`).
     """
 
     def __init__(self) -> None:

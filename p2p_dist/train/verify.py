@@ -7,6 +7,7 @@ from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import science
 from p2p_dist.train import checkpoint
 
 
@@ -24,7 +25,7 @@ def verify(run: RunDir) -> list[str]:
 
 def _checkpoints(run: RunDir) -> list[str]:
     found = []
-    settings = rundir.settings_digest(rundir.resolve(run))
+    settings = rundir.resolve(run)
     for each in checkpoint.find(run.checkpoints):
         try:
             meta = each.meta()
@@ -34,8 +35,10 @@ def _checkpoints(run: RunDir) -> list[str]:
         except (ValueError, OSError) as error:
             found.append(str(error))
             continue
-        if meta.get("settings") != settings:
-            found.append(f"{each.path} was made with settings {meta.get('settings')}, not {settings}")
+        if meta["settings"] is None:
+            found.append(f"{each.path} does not say with which settings it was made")
+        elif changed := science.are_those(meta["settings"], settings):
+            found.append(f"{each.path} was made with other settings: {', '.join(changed)}")
     aside = sorted(run.checkpoints.glob("damaged-*")) if run.checkpoints.is_dir() else []
     found += [f"{path} was damaged and set aside" for path in aside]
     return found

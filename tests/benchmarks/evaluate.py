@@ -111,7 +111,7 @@ def cases(excerpt: Excerpt, others: list[Excerpt], known: baseline_stems.Trainin
         BEAT: shifted(target, excerpt, beat),
         QUARTER: shifted(target, excerpt, beat / 4),
         LATE: shifted(target, excerpt, 0.07),
-        STEADY: baseline_stems._at_level(noise, excerpt.input, level),
+        STEADY: baseline_stems.at_level(noise, excerpt.input, level),
         HITS: baseline_stems.noise_hits(excerpt.input, rate, level, excerpt.song.key),
         BLURRED: blurred(excerpt, config),
     }

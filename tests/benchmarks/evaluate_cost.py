@@ -169,7 +169,7 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     with tempfile.TemporaryDirectory() as folder:
         begun = clock()
-        checkpoints._evaluate_one(Path(folder), 1, generator, ten, known, evaluating)
+        checkpoints.evaluate_one(Path(folder), 1, generator, ten, known, evaluating)
         evaluation = (clock() - begun) * 10 / timed
     built = networks.build(config, distributed.Ranks(0, 1, 0, device, None))
     size = config.train.global_batch_size

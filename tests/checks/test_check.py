@@ -49,7 +49,9 @@ def test_preflight_on_this_machine(typed, tmp_path):
     states = {line[8:].split("  ")[0]: line.split()[0] for line in shown.splitlines() if line[0] in "oF-"}
     bad = [name for name, state in states.items() if state == "FAILED"]
     assert bad == ["data"] and f"does not see {tmp_path / 'no songs'}" in shown
-    assert {"torch", "torch names", "python path", "disk", "all-reduce", "signals"} <= {n for n in states if states[n] == "ok"}
+    assert {"torch", "training step", "python path", "disk", "all-reduce", "signals"} <= {
+        n for n in states if states[n] == "ok"
+    }
     assert "2 processes on cpu: 16 MB in" in shown and "1 of 12 checks failed" in shown
 
 
@@ -86,7 +88,7 @@ def test_a_check_removes_its_own_runs_and_never_a_users(tmp_path, monkeypatch):
 CHECKS = (
     ("preflight", "p2p_dist.checks.preflight.preflight._here", "--cluster", "local"),
     ("scaling", "p2p_dist.checks.scaling.scaling._here", "--cluster", "local", "--nodes", "1"),
-    ("drill", "p2p_dist.checks.drill.drill.drill_here"),
+    ("drill", "p2p_dist.checks.drill.here.drill_here"),
 )
 
 

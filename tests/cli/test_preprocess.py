@@ -353,14 +353,14 @@ def test_a_song_that_is_replaced_while_it_is_made_is_made_again(
 
     def decode_and_replace(*arguments: Any, **options: Any) -> Any:
         found = decode(*arguments, **options)
-        os.utime(folder / "drums.wav", ns=(1, 1))
+        (folder / "drums.wav").write_bytes((folder / "bass.wav").read_bytes())  # of one size
         return found
 
     monkeypatch.setattr(stems, "load_sums", decode_and_replace)
     item, again = (song_record.NumberedSong(source_at(folder, "train"), 0) for _ in range(2))
-    assert not item.is_finished(tmp_path, data)  # as is asked of every song, first of all
+    assert not item.finished(tmp_path, data)  # as is asked of every song, first of all
     assert worker.make_song(item, [(tmp_path, data)]).error is None
-    assert item.is_finished(tmp_path, data) and not again.is_finished(tmp_path, data)
+    assert item.finished(tmp_path, data) and not again.finished(tmp_path, data)
 
 
 def test_a_song_that_can_no_longer_be_read_leaves_no_shard(many: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
         (["--data", "SONGS", "--task", "tuba"], 2, "unknown stem 'tuba'|task 'tuba'"),
         (["--data", "SONGS", "--part", "3/3"], 2, "write I/N"),
         (["--data", "SONGS", "--part", "0/3", "--cluster", "slurm"], 2, "leave out --cluster"),
-        (["--data", "SONGS", "--out", ""], 2, "--out names no folder"),
+        (["--data", "SONGS", "--out", ""], 2, "--out must name a folder"),
         (["--data", "SONGS", "--out", "/dev/null/out"], 1, "Not a directory"),
         (["--data", "SONGS", "--out", "/proc/nothing"], 1, "No such file"),
         (["--data", "SONGS", "--preset", "nothing"], 2, "unknown preset"),
@@ -570,3 +570,27 @@ def test_without_slurm_or_where_it_refuses_queueing_is_one_line(
     assert done.returncode == 2 and f"shards lie in {out / 'shards'}" in done.stderr and not out.exists(), done.stderr
     done = run(*TINY, "--data", songs, "--dry-run")
     assert done.returncode == 2 and "--cluster slurm" in done.stderr
+
+
+WITHOUT_NUMPY = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "numpy", "scipy", "av", "soundfile", "webdataset", "musdb", "stempeg"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from p2p_dist import cli
+cli.run("preprocess", sys.argv[1:])
+"""
+
+
+def test_a_login_node_needs_no_numpy(songs: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WITHOUT_NUMPY, *TINY, "--data", str(songs), "--cluster", "lumi", "--dry-run"]
+    environment = {**os.environ, "P2P_RUNS": str(tmp_path / "runs")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stderr) == (0, "") and not (tmp_path / "runs").exists()
+    for line in ("#SBATCH --array=0-7", "#SBATCH --partition=small", "#SBATCH --mem=32G", "export P2P_CONTAINER="):
+        assert f"\n{line}" in done.stdout
+    assert f",{songs}\n" in done.stdout, "the container is shown the songs"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist.checks.drill import drill
+from p2p_dist.checks.drill import here
 from p2p_dist.checks.preflight import preflight
 from p2p_dist.checks.scaling import scaling
 from p2p_dist.cli import cancel, check, evaluate, preprocess, status, submit
@@ -171,7 +171,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(local, "run", started)
     monkeypatch.setattr(scaling, "_here", started)
-    monkeypatch.setattr(drill, "drill_here", started)
+    monkeypatch.setattr(here, "drill_here", started)
     monkeypatch.setattr(preflight, "_here", started)
 
 

@@ -100,7 +100,7 @@ def test_the_dry_run_is_the_recorded_one(place, monkeypatch):
     text = text.replace(str(place), "PLACE").replace(sys.executable, "PYTHON")
     if os.environ.get("RECORD"):
         GOLDEN.write_text(text)
-    assert text == GOLDEN.read_text(), "if the change is meant: RECORD=1 pytest tests/jobs, and read the difference"
+    assert text == GOLDEN.read_text(), "intended? RECORD=1 pytest tests/cli/test_submit.py, and read the difference"
 
 
 def scripts(printed):
@@ -447,9 +447,8 @@ def test_a_mistake_is_one_screen_with_exit_code_2_and_leaves_nothing(arguments, 
     done = launch(*[str(place / "empty") if a == "EMPTY" else a for a in arguments])
     shown = done.stdout + done.stderr
     assert done.returncode == 2
-    flowing = " ".join(shown.replace("│", " ").split())  # tyro wraps its box
-    assert said in flowing and "Traceback" not in shown
-    assert len(shown.splitlines()) < 25
+    assert "error: " in done.stderr and said in shown and "Traceback" not in shown and "│" not in shown
+    assert len(shown.splitlines()) < 5
     assert not (place / "runs").exists()
 
 

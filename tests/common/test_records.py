@@ -11,11 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2p_dist.common import files, records, yaml_file
+from p2p_dist.common import files, records, schemas, yaml_file
 from p2p_dist.common.files import DamagedError
 from p2p_dist.common.records import COUNT, KEY, Maybe
 from p2p_dist.data import manifest, song_record
-from p2p_dist.evaluate import ranking
 from p2p_dist.evaluate.baselines import results
 from p2p_dist.jobs import site, status
 from p2p_dist.run import lock, rundir, starts
@@ -144,7 +143,7 @@ def readers(run):
     """Of each file outside a run's status, who reads it."""
     folder = run.path.parents[1]
     return {
-        "baselines.json": lambda: records.read(folder / "baselines.json", ranking.BASELINES),
+        "baselines.json": lambda: records.read(folder / "baselines.json", schemas.BASELINES),
         "reference.json": lambda: results._read(folder / "reference.json", SimpleNamespace(peak=1.0)),
         "record.json": lambda: song_record.read_record(folder / "record.json"),
         "site.yaml": lambda: site.load("mine", str(folder / "site.yaml")),
@@ -155,7 +154,7 @@ def test_whole_records_are_read(whole):
     found = status.gather_each([whole])[0]
     assert re.fullmatch(r"failed .* at step 5: bad .*", found["stages"]["train"]) and found["total"] is not None
     assert found["step"] == 5
-    assert found["best"] == RUN["checkpoints/best.json"] and found["wrong"] is None
+    assert found["best"] == {**RUN["checkpoints/best.json"], "schema": 0} and found["wrong"] is None
     for reader in readers(whole).values():
         assert reader() is not None
 

@@ -21,7 +21,12 @@ def test_the_image_has_what_the_base_had_and_what_jobs_need(place):
     assert "torch" in before and before.items() <= after.items(), "nothing of the base is another now"
     assert not {"webdataset", "av", "submitit"} & before.keys() and {"webdataset", "av", "submitit"} <= after.keys()
     said = place.images.said["image"]
-    for line in ("torch: torch 2", f"versions: p2p_dist {__version__}, submitit", "sound: AAC and FLAC", "model: forward"):
+    for line in (
+        "torch: torch 2",
+        f"versions: p2p_dist {__version__}, submitit",
+        "sound: AAC and FLAC",
+        "step: one update of both networks",
+    ):
         assert line in said, said
     labels = json.loads(call("singularity", "inspect", "--json", "--labels", str(image)))["data"]["attributes"]["labels"]
     known = {name.rsplit(".", 1)[-1]: value for name, value in labels.items() if name.startswith("org.opencontainers.image")}
@@ -72,4 +77,4 @@ def test_the_overlay_brings_the_rest_to_the_unchanged_base(place):
     after = versions(base, *options)
     assert before.items() <= after.items() and "webdataset" in after
     assert overlay.stat().st_size < base.stat().st_size, "torch is not in it a second time"
-    assert "model: forward" in place.images.said["overlay"]
+    assert "step: one update of both networks" in place.images.said["overlay"]

@@ -4,12 +4,14 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
 from lab import wait_until
-from standins import TRAINING, launch
+from standins import TRAINING, call, launch
 
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint
@@ -57,7 +59,10 @@ def runs(place, calm):
     gone.touch()
     runs = {
         "hurt": Queued(place, "hurt", "--partition", "low"),
-        "overlaid": Queued(place, "overlaid", "--container", str(base), "--overlay", str(overlay), "--train.steps", "10"),
+        "overlaid": Queued(
+            *(place, "overlaid", "--container", str(base), "--overlay", str(overlay), "--train.steps", "10"),
+            *("--data.seed", "1", "--preprocess-array", "2"),  # a dataset of its own
+        ),
         "vanished": Queued(place, "vanished", "--container", str(gone)),
     }
     gone.unlink()
@@ -90,11 +95,44 @@ def test_two_nodes_preempted_and_requeued_give_the_weights_of_the_undisturbed_tr
 
 def test_the_unchanged_image_and_an_overlay_run_the_whole_way(runs):
     overlaid = runs["overlaid"]
+    first = overlaid.jobs.pop("preprocess")
+    for member in (0, 1):
+        overlaid.jobs[f"preprocess {member}"] = f"{first}_{member}"
     for stage in overlaid.jobs:
         overlaid.ended(stage, "COMPLETED")
+    assert f"--dependency=afterok:{first}\n" in next((overlaid.run.slurm / "train").glob("*.sh")).read_text()
     assert overlaid.run.page.is_file()
     script = next((overlaid.run.slurm / "train").glob("*.sh")).read_text()
     assert "export P2P_OVERLAY=" in script and "export P2P_PYTHON=python\n" in script
+
+
+WITHOUT_NUMPY = """
+import runpy, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "numpy", "scipy", "av", "soundfile", "webdataset", "musdb", "stempeg"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv[0] = "launch/preprocess.py"
+sys.path.insert(0, "launch")
+runpy.run_path("launch/preprocess.py", run_name="__main__")
+"""
+
+
+def test_preprocessing_is_queued_from_a_login_node_without_numpy(place, calm):
+    """An array in the container, whose jobs see songs and shards; the shards are those of this machine."""
+    songs = rundir.resolve(calm).data.root
+    command = (sys.executable, "-c", WITHOUT_NUMPY, "--preset", "tiny", "--data", songs, "--array", "2", *place.options())
+    assert f"export P2P_CONTAINER={place.images.image.result()}" in call(*command, "--task", "bass", "--dry-run")
+    said = call(*command, "--task", "bass")
+    job, shards = re.search(r"job (\d+), log .*its shards: (.*)", said, re.DOTALL).groups()
+    for member in (0, 1):
+        ended = place.lab.wait_for(f"{job}_{member}", LONG, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+        assert ended["JobState"] == "COMPLETED", ended
+    launch("preprocess", "--preset", "tiny", "--data", songs, "--task", "bass", "--verify")
+    assert (Path(shards.strip()) / "manifest.json").is_file()
 
 
 def test_an_image_without_what_jobs_import_is_refused_before_anything_is_queued(place, runs):

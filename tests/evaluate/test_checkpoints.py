@@ -17,7 +17,7 @@ import soundfile
 import torch
 
 from p2p_dist.audio import flac
-from p2p_dist.cli import evaluate
+from p2p_dist.cli import evaluate, figures
 from p2p_dist.common import files
 from p2p_dist.data import shards
 from p2p_dist.evaluate import audio_files, checkpoints, held_out_songs, ranking
@@ -259,7 +259,7 @@ def test_whoever_evaluates_the_same_first_is_left_alone(
     made = {path.name: path.stat().st_ino for path in others.rglob("*")}
 
     place, name = {
-        "while it measures": (checkpoints, "_evaluate_one"),
+        "while it measures": (checkpoints, "evaluate_one"),
         "before it begins": (checkpoint, "load_generator"),
         "while it clears away what lost a file": (checkpoints, "is_evaluation"),
     }[when]
@@ -301,7 +301,7 @@ def test_a_pitched_target_has_a_pitch_measure_and_no_rock_grid(place: tuple[Path
     known = files.read_json(run.evaluations / "baselines.json")["splits"]["test"]
     assert known["missing"]["rock grid, known beats"] == "the stem has a pitch: drums would not be it"
     assert known["rows"]["ceiling"]["mean"]["chroma_correlation"] > known["rows"]["noise hits"]["mean"]["chroma_correlation"]
-    assert "pitch" in evaluate.table({name: one["mean"] for name, one in known["rows"].items()}, pitched=True)
+    assert "pitch" in figures.table({name: one["mean"] for name, one in known["rows"].items()}, pitched=True)
 
 
 def test_the_command_measures_what_is_asked(copied: tuple[rundir.RunDir, Config], capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 write down their call here; a real Slurm answers them in tests/slurm."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -390,7 +391,7 @@ def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
         monkeypatch.setenv(name, number)
     command = ["bash", code / "job.sh", "evaluate", job.run.path]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 75 and "queued again" in done.stdout, done
+    assert done.returncode == 75 and "queued again" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
     assert job.told("called")[-1] == "requeue 7_0"
     assert job.told("srun") == [f"7_0 {job.run.slurm}/evaluate/attempts.0"]
 
@@ -515,3 +516,23 @@ def test_a_site_that_allows_no_comment_ends_no_job(stage, job, tmp_path):
     job.run.config.touch()
     done = subprocess.run(["bash", CHECKOUT / "hpc" / f"{stage}.sbatch", job.run.path], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"{stage} {job.run.path}\n"), done
+
+
+def test_a_request_to_stop_while_the_code_is_checked_is_kept(job, monkeypatch, tmp_path):
+    """The batch script takes half a second to compare the copy of the code. If it failed: a job that was preempted just then
+    ends as killed, or as one whose code is not its own, and nobody queues it again."""
+    snapshot.take(job.run.code)
+    job.run.config.touch()
+    for name in ("find", "sha256sum"):
+        real = shutil.which(name)
+        (tmp_path / name).write_text(f'#!/bin/sh\nfor name in USR1 USR2 TERM; do kill -$name 0; done\nexec {real} "$@"\n')
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "srun").write_text(f'#!/bin/sh\ntouch "{tmp_path}/slurm/srun"\n')
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")
+    monkeypatch.setenv("RUN", str(job.run.path))
+    check = (CHECKOUT / "hpc" / "check_code.sh").read_text()
+    script = f'set -euo pipefail\nrun=$RUN\n{check}\nexec bash "$run/code/hpc/job.sh" train "$run"\n'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, start_new_session=True)
+    assert done.returncode == 75 and "queued again" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
+    assert job.told("called")[-1] == "requeue 7" and not (tmp_path / "slurm" / "srun").exists()

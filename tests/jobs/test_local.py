@@ -236,7 +236,7 @@ def test_the_last_line_of_a_failure_is_its_cause(tmp_path, monkeypatch, capsys, 
         run.write_outcome(stage, "failed", "a.tar is damaged")
         return 1
 
-    monkeypatch.setattr(local, "_run_until_it_ends", fail)
+    monkeypatch.setattr(local, "run_until_it_ends", fail)
     monkeypatch.setattr(stages, "is_done", lambda *_: None)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     assert local.run(run, None, None, "python launch/submit.py") == 1

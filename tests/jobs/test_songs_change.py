@@ -38,7 +38,7 @@ def make(root, run, settings):
 
 def launch(run, settings):
     """What the launcher does before the stages."""
-    return begin_run.begin(run, settings, datasets.dataset_name(Path(settings.data.root), settings.data))
+    return begin_run.begin(run, settings, datasets.name_for(run, Path(settings.data.root), settings.data))
 
 
 @pytest.fixture
@@ -73,12 +73,16 @@ def test_songs_to_test_on_are_asked_for_before_training(tmp_path):
 @pytest.mark.parametrize("older", [False, True], ids=["now", "a run that noted only a name"])
 def test_songs_to_test_on_that_come_later_lose_no_training(trained, older):
     root, run = trained
-    if older:
-        run.dataset.write_text(json.dumps({"name": run.read_dataset()}))
+    if older:  # of version 0.1, which named shards by another rule
+        settings = wanted(root)
+        name = datasets.name_of_version_0_1(root, settings.data, layouts.list_songs(root))
+        run.shards.rename(run.shards.with_name(name))
+        run.dataset.write_text(json.dumps({"name": name}))
+        assert datasets.name_for(run, root, settings.data) == name
     before, first = run.shards, windows_digest(Index(run.shards, "train"))
     (run.evaluations / "x").mkdir(parents=True)
     (run.evaluations / rundir.step_name(5)).mkdir()
-    write_songs(root, {"train/one": 1.5, "train/two": 1.5, "test/three": 1.5})
+    write_songs(root, {"test/three": 1.5})
     settings = launch(run, wanted(root, "after"))
     assert run.shards != before and run.shards_before == before
     assert (run.path / f"evaluations-{before.name}" / "x").is_dir() and not run.evaluations.exists(), "kept aside"

@@ -186,7 +186,7 @@ def test_the_best_is_named(run, capsys):
     best = {"step": 40, "score": 0.5, "chosen_on": "valid", "note": ""}
     files.write_json(run.checkpoints / "best.json", best)
     (run.checkpoints / "step-00000040").mkdir(exist_ok=True)
-    assert status.gather(run)["best"] == best
+    assert status.gather(run)["best"] == {**best, "schema": 0}
     status.show(status.gather(run))
     assert "step 40, score 0.500 on valid songs" in capsys.readouterr().out
     run.page.parent.mkdir()

@@ -188,7 +188,7 @@ def test_the_copy_of_an_earlier_version_goes_on_and_is_recorded(begun, capsys):
     (begun.code / snapshot.SUMS).unlink()
     (begun.code / "p2p_dist" / "__pycache__").mkdir()
     (begun.code / "p2p_dist" / "old.py").write_text("x = 1\n")
-    if not files._is_our_own_group(os.getegid()):
+    if not files.is_our_own_group(os.getegid()):
         pytest.skip("the user has no group of its own")
     for path in begun.code.rglob("*.py"):
         path.chmod(0o664)

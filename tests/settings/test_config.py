@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from p2p_dist.settings import config, presets
+from p2p_dist.settings import config, presets, science
 from p2p_dist.settings.config import Config, Data, Evaluate, Model, Resources, Train
 
 
@@ -150,8 +150,9 @@ def test_a_setting_that_came_later_leaves_what_was_made_before_as_it_is(tmp_path
     """It changes no name at the value that old records imply, and a run saved without it has that value, not the default."""
     later = dataclasses.make_dataclass("Later", [("pitch", int, config.added(5, implied=0))], bases=(Data,), frozen=True)
     old = Config(preset="small")
-    assert later(pitch=0).digest() == Data().digest() != later().digest()
-    assert presets.science(dataclasses.replace(old, data=later(pitch=0))) == presets.science(old)
+    assert science.recorded(later(pitch=0)) == science.recorded(Data()) != science.recorded(later())
+    assert science.changed(later(pitch=0)) == science.changed(Data()) == {} != science.changed(later())
+    assert science.recorded(dataclasses.replace(old, data=later(pitch=0))) == science.recorded(old)
     path = tmp_path / "config.yaml"
     path.write_text(presets.to_yaml(old))
     monkeypatch.setitem(presets.PRESETS, "small", dataclasses.replace(old, data=later()))

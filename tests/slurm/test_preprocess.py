@@ -2,17 +2,15 @@
 
 import hashlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from lab import wait_until
 
+from p2p_dist.run import rundir
 from p2p_dist.settings.config import STEMS
-
-CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def fingerprint(folder):
@@ -34,26 +32,46 @@ def songs(tmp_path):
 
 
 def test_an_array_of_which_one_job_is_killed_makes_the_same_bytes(lab, launch, songs, tmp_path):
-    alone, out = tmp_path / "alone", tmp_path / "by an array"
+    alone = tmp_path / "alone"
     settings = ("--preset", "tiny", "--data", str(songs), "--workers", "1")
     launch("preprocess", *settings, "--out", str(alone))
     array = ("--cluster", "slurm", "--array", "4", "--partition", "small", "--time", "10")
 
-    said = launch("preprocess", *settings, "--out", str(out), *array)
-    parts, merge = re.search(r"4 parts as job (\d+), the merge as job (\d+)", said).groups()
-    lab.wait_for(f"{parts}_2", 60, "RUNNING")
-    lab.ask("scancel", "--signal=KILL", "--full", f"{parts}_2")
+    said = launch("preprocess", *settings, *array)
+    job, run = re.search(r"job (\d+), log .*launch/status.py (\S+); its shards", said, re.DOTALL).groups()
+    out = Path(said.rsplit("its shards: ", 1)[1].strip())
+    assert "array=0-3" in (rundir.find(run).slurm / "preprocess" / f"{job}_submission.sh").read_text()
+    lab.wait_for(f"{job}_2", 60, "RUNNING")
+    wait_until(lambda: list(out.glob("*.tar")), 60, lambda: said)
+    lab.ask("scancel", "--signal=KILL", f"{job}_2.0")
+    assert f"job {job}" in launch("status", run)
     for number in range(4):
-        ended = lab.wait_for(f"{parts}_{number}", 120, "COMPLETED", "FAILED", "CANCELLED")
-        assert (ended["JobState"] == "COMPLETED") == (number != 2), ended
-    lab.wait_for(merge, 120, "COMPLETED")
-    assert fingerprint(out) == fingerprint(alone)
-
-    before = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
-    said = launch("preprocess", *settings, "--out", str(out), *array)  # again: nothing is made anew
-    merge = re.search(r"the merge as job (\d+)", said)[1]
-    lab.wait_for(merge, 120, "COMPLETED")
-    assert {path: path.stat().st_mtime_ns for path in out.glob("*.tar")} == before
+        lab.wait_for(f"{job}_{number}", 180, "COMPLETED")
+    assert (rundir.find(run).slurm / "preprocess" / "attempts.2").read_text().count("start") == 2, "it was begun again"
     assert fingerprint(out) == fingerprint(alone) and not list(out.rglob(".tmp-*"))
-    done = subprocess.run([sys.executable, "launch/preprocess.py", *settings, "--out", str(out), "--verify"], cwd=CHECKOUT)
-    assert done.returncode == 0
+
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert "done already (" in launch("preprocess", *settings, *array)
+    assert "preprocess: done already" in launch("submit", "--preset", "tiny", "--data", str(songs), "--dry-run")
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    launch("preprocess", *settings, "--verify")
+
+
+def test_an_array_that_is_cancelled_is_gone_on_with(lab, launch, songs):
+    """Asked to stop, each job keeps the songs that it finished; the same command queues what is left."""
+    settings = ("--preset", "tiny", "--data", str(songs), "--data.copies", "3", "--workers", "1")
+    array = ("--cluster", "slurm", "--array", "2", "--partition", "small")
+    said = launch("preprocess", *settings, *array)
+    job, run = re.search(r"job (\d+), log .*launch/status.py (\S+); its shards", said, re.DOTALL).groups()
+    out = Path(said.rsplit("its shards: ", 1)[1].strip())
+    wait_until(lambda: list(out.glob("*.tar")), 60, lambda: said)
+    assert "asked to save and stop" in launch("cancel", run)
+    for number in range(2):
+        lab.wait_for(f"{job}_{number}", 60, "COMPLETED", "FAILED")
+    assert not (out / "manifest.json").exists() and launch("status", run).count("stopped")
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("parts/*-0*.json")}
+    job = re.search(r"job (\d+), log", launch("preprocess", *settings, *array))[1]
+    for number in range(2):
+        lab.wait_for(f"{job}_{number}", 120, "COMPLETED")
+    assert kept and kept.items() <= {path: path.stat().st_mtime_ns for path in out.glob("parts/*-0*.json")}.items()
+    launch("preprocess", *settings, "--verify")

@@ -99,8 +99,8 @@ def one_step(
     ranks, _ = distributed.start()
     built = networks.build(config, ranks)
     if dtype is torch.float64:
-        built.generator_optimiser = networks._adam(built.generator.double(), config)
-        built.discriminator_optimiser = networks._adam(built.discriminator.double(), config)
+        built.generator_optimiser = networks.new_adam(built.generator.double(), config)
+        built.discriminator_optimiser = networks.new_adam(built.discriminator.double(), config)
     share = size // ranks.world_size
     input, target, noise = batch_of(config, size, 0, dtype)
     mine = slice(ranks.rank * share, (ranks.rank + 1) * share)

@@ -210,7 +210,7 @@ def test_update_is_adam(layout):
     plain = torch.nn.Conv2d(4, 6, 3)
     plain.load_state_dict(module.state_dict())
     config = small()
-    ours, theirs = networks._adam(module, config), torch.optim.Adam(plain.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    ours, theirs = networks.new_adam(module, config), torch.optim.Adam(plain.parameters(), lr=2e-4, betas=(0.5, 0.999))
     for _ in range(3):
         for mine, other in zip(module.parameters(), plain.parameters(), strict=True):
             other.grad = torch.randn(other.shape)
@@ -222,7 +222,7 @@ def test_update_is_adam(layout):
         whole = torch.cat([parameter.grad.flatten() for parameter in plain.parameters()]).norm()
         assert norm.item() == pytest.approx(whole.item(), rel=1e-5)
     torch.testing.assert_close(module.weight, plain.weight, rtol=1e-6, atol=1e-7)
-    moments = networks._moments(module, ours)
+    moments = networks.moments_of(module, ours)
     torch.testing.assert_close(moments["weight"]["exp_avg"], theirs.state[plain.weight]["exp_avg"])
     assert moments["weight"]["exp_avg"].stride() == module.weight.stride()
     other = order["contiguous" if layout == "channels_last" else "channels_last"]

@@ -31,8 +31,12 @@ def test_the_end_of_the_job(monkeypatch):
         assert not flag
         monotonic[0] += 2
         assert flag
-        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(wall[0]) + 100))
-        assert not stop.StopFlag(), "a job too short for the margin still trains"
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(wall[0]) + 40))
+        short = stop.StopFlag()
+        monotonic[0] += 29
+        assert not short, "a job shorter than the margin trains for three quarters of its time"
+        monotonic[0] += 2
+        assert short
         monkeypatch.delenv("SLURM_JOB_END_TIME")
         never = stop.StopFlag()
         monotonic[0] += 1e9

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 from p2p_dist import __version__
-from p2p_dist.checks.preflight.torch_names import missing, used
 from p2p_dist.checks.report import FAILED, NONE, OK, Finding
 from p2p_dist.common import console, files, records
 from p2p_dist.run.rundir import RunDir
@@ -34,16 +33,17 @@ def preflight(run: RunDir, settings: Config, heard: list[int]) -> int:
         exit code: 0 nothing failed, 1 something did.
     """
     rank = int(os.environ.get("RANK", "0"))
+    started: list[distributed.Ranks] = []
     expected = records.read(run.results / "plan.json", {"gpus": records.COUNT})["gpus"]
     found = [
         limited("python path", 30, lambda: check_python(run)),
         limited("torch", 60, lambda: check_torch(expected)),
-        limited("torch names", 60, check_names),
         limited("devices", 60, lambda: check_devices(expected)),
         limited("caches", 30, check_caches),
         limited("data", 60, lambda: check_data(run, settings)),
         limited("disk", 120, lambda: check_disk(run)),
-        *check_network(run),
+        *check_network(run, started),
+        check_step(started),
         check_signals(run, rank, heard),
     ]
     files.write_json(run.results / f"rank-{rank}.json", [dataclasses.asdict(one) for one in found])
@@ -99,14 +99,6 @@ def check_torch(expected: int) -> Finding:
         return Finding("torch", OK, f"{text} (the image stands in for one with ROCm)")
     todo = "build the image from LUMI's, see containers/README.md"
     return Finding("torch", FAILED, f"{text}, and the site's nodes have {expected} GPUs each", todo)
-
-
-def check_names() -> Finding:
-    """All that the program calls of torch."""
-    names = used()
-    if absent := missing(names):
-        return Finding("torch names", FAILED, f"this torch does not have {', '.join(absent)}", "torch 2.9 or newer is needed")
-    return Finding("torch names", OK, f"all {len(names)} names of torch that the program uses")
 
 
 def check_devices(expected: int) -> Finding:
@@ -165,13 +157,14 @@ def check_disk(run: RunDir, size: int = 64 << 20, least: int = 5 << 30) -> Findi
     return Finding("disk", OK, f"{size >> 20} MB written at {rate:.0f} MB/s, {space / 1e9:.0f} GB free, no quota reached")
 
 
-def check_network(run: RunDir) -> list[Finding]:
+def check_network(run: RunDir, started: list[distributed.Ranks]) -> list[Finding]:
     """All processes add up numbers together: how fast, and over which plugin of the network."""
     log = run.results / f"nccl-{os.environ.get('RANK', '0')}.log"
     os.environ |= {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_FILE": str(log), "NCCL_DEBUG_SUBSYS": "INIT,NET"}
 
     def reduce() -> Finding:
         ranks, message = distributed.start(run.meeting)
+        started.append(ranks)
         if ranks.world_size == 1:
             return Finding("all-reduce", NONE, "needs at least two processes: run again with --nodes 2")
         measured = distributed.all_reduce_speed(ranks)
@@ -193,6 +186,26 @@ def check_network(run: RunDir) -> list[Finding]:
         todo = "the image needs aws-ofi-rccl, and its libfabric the node's libcxi (container_binds)"
         return [reduced, Finding("network", FAILED, "RCCL found no plugin for the network and uses TCP", todo)]
     return [reduced, Finding("network", OK, plugin.group(0).strip()[:80])]
+
+
+def check_step(started: list[distributed.Ranks]) -> Finding:
+    """A training's first step, of all processes together.
+
+    Args:
+        started: this process's place among them, where they met.
+    """
+    if not started:
+        return Finding("training step", NONE, "the processes did not meet")
+
+    def step() -> Finding:
+        from p2p_dist.checks.preflight.training_step import one_step  # names that torch lacks are a finding like any other
+
+        return Finding("training step", OK, one_step(started[0]))
+
+    found = limited("training step", 300, step)  # MIOpen compiles its kernels at the first
+    if found.state == FAILED:
+        return dataclasses.replace(found, todo="torch 2.9 or newer is needed, built for these GPUs; the job's logs say more")
+    return found
 
 
 def check_signals(run: RunDir, rank: int, heard: list[int]) -> Finding:

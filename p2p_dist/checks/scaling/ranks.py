@@ -75,7 +75,7 @@ def scaling(run: RunDir, settings: Config) -> int:
 
 
 class Training:
-    """A training with one global batch, as train/loop.py does it. waited: seconds that batches took, of `seconds` in all."""
+    """A training as in train/loop.py. waited: seconds spent waiting for batches, out of `seconds` in total."""
 
     def __init__(self, index: Index, settings: Config, networks: Networks, ranks: distributed.Ranks, batch: int) -> None:
         self.settings, self.networks, self.ranks, self.batch = settings, networks, ranks, batch

@@ -48,7 +48,7 @@ Stem = np.ndarray | str
 
 @dataclass(frozen=True)
 class Training:
-    """What baselines know of the training songs.
+    """What the baselines use of the training songs.
 
     songs: name, mel power (mels, frames) of the whole stem, and its beats. reason: why there is none, else "".
     level: median of their stems' level relative to their inputs', dB.
@@ -121,7 +121,7 @@ def noise_hits(input: np.ndarray, rate: int, level: float, key: str) -> np.ndarr
     times = random.uniform(0, seconds, max(1, round(_HITS * seconds)))
     time = np.arange(round(0.15 * rate)) / rate
     hit = random.standard_normal(len(time)) * np.exp(-25 * time)
-    return _at_level(_played({0: hit}, [(t, 0) for t in times], len(input), rate), input, level)
+    return at_level(_played({0: hit}, [(t, 0) for t in times], len(input), rate), input, level)
 
 
 def rock_grid(input: np.ndarray, rate: int, beats: Beats, level: float) -> np.ndarray:
@@ -137,7 +137,7 @@ def rock_grid(input: np.ndarray, rate: int, beats: Beats, level: float) -> np.nd
     seconds = len(input) / rate
     notes = [(t, 2) for t in beats.times(seconds, per_beat=2)]
     notes += [(t, n % 2) for n, t in enumerate(beats.times(seconds))]
-    return _at_level(_played(kit, notes, len(input), rate), input, level)
+    return at_level(_played(kit, notes, len(input), rate), input, level)
 
 
 def _played(kit: dict[int, np.ndarray], notes: list[tuple[float, int]], samples: int, rate: int) -> np.ndarray:
@@ -150,7 +150,7 @@ def _played(kit: dict[int, np.ndarray], notes: list[tuple[float, int]], samples:
     return result[:samples]
 
 
-def _at_level(stem: np.ndarray, input: np.ndarray, level: float) -> np.ndarray:
+def at_level(stem: np.ndarray, input: np.ndarray, level: float) -> np.ndarray:
     """A mono stem on all channels of `input`, and so many dB louder than it."""
     power = float((stem.astype(np.float64) ** 2).mean())
     wanted = float((input.astype(np.float64) ** 2).mean()) * 10 ** (level / 10)
@@ -221,4 +221,4 @@ def from_training(known: Training, input: np.ndarray, rate: int, beats: Beats | 
     samples = -(-len(input) * data.sample_rate // rate)
     mel = in_time(power, source, beats, count, 1 + samples // data.hop_length, data)
     sound = mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, config.evaluate.iterations)
-    return _at_level(stem_for(input, rate, sound, data.sample_rate)[:, 0], input, known.level)
+    return at_level(stem_for(input, rate, sound, data.sample_rate)[:, 0], input, known.level)

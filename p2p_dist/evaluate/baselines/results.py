@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from p2p_dist.audio import flac
-from p2p_dist.common import console, files, records
-from p2p_dist.common.records import Maybe
+from p2p_dist.common import console, files, records, schemas
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES, Stem, Training
 from p2p_dist.evaluate.held_out_songs import Excerpt, beats_of, from_there, peak
@@ -29,17 +28,13 @@ from p2p_dist.settings.config import Config
 
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
-SCHEMA = 2
-"""Of baselines.json, references/KEY.json and metrics.json. Those without one are of 1: they tell no gain, and their intervals
-were quantiles of a bootstrap, which need not hold the distance."""
-
 _ROOM = 3.0
 """dB that are left where a song is turned down: a generated mix may be louder than the true one."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Of one song: its baselines as measured, why others are missing, and the descriptors of its true stem (windows, 41).
+    """One song's measured baselines, the reasons for missing ones, and the descriptors of its true stem (windows, 41).
 
     gain: of its sound files, dB; None where it has none.
     """
@@ -125,14 +120,13 @@ def _make(out: Path, excerpt: Excerpt, known: Training, config: Config, *, sound
             for sound_name, sound in zip(SOUNDS, sounds, strict=True):
                 write_sound(out / "references" / "audio" / f"{excerpt.song.key}-{sound_name}.flac", sound, excerpt, gain)
     content = {
-        "schema": SCHEMA,
         "name": excerpt.song.name,
         "measured": {name: _plain(one) for name, one in measured.items()},
         "missing": missing,
         "real": [described.tolist() for described in excerpt.truth.real],
         "gain_db": gain,
     }
-    files.write_json(out / "references" / f"{excerpt.song.key}.json", content)
+    records.write(out / "references" / f"{excerpt.song.key}.json", schemas.REFERENCE, content)
 
 
 def _plain(one: Measured) -> dict[str, Any]:
@@ -140,14 +134,8 @@ def _plain(one: Measured) -> dict[str, Any]:
     return {"row": one.row, "absent": one.absent, "parts": list(one.windows), "described": described}
 
 
-_ROW = {str: Maybe(float)}
-_DESCRIBED = (float,) * 41
-_MEASURED = {"row": _ROW, "absent": {str: str}, "parts": [_ROW], "described": [Maybe(_DESCRIBED)]}
-_SHAPE = {"name": str, "measured": {str: _MEASURED}, "missing": {str: str}, "real": [_DESCRIBED], "gain_db?": Maybe(float)}
-
-
 def _read(path: Path, excerpt: Excerpt) -> Reference:
-    content = records.read(path, _SHAPE, "remove it; it will be measured again")
+    content = records.read(path, schemas.REFERENCE, "remove it; it will be measured again")
     if not -200 <= (content.get("gain_db") or 0) <= 0:
         raise files.DamagedError(f"{path} is damaged: a gain of {content['gain_db']} dB is not possible; remove it")
     measured = {
@@ -170,7 +158,7 @@ def gain_for_json(gain: float | None) -> dict[str, float]:
 
 def _summarise(out: Path, excerpts: list[Excerpt], found: dict[str, Reference], reported: str) -> None:
     """Write baselines.json: the same whoever writes it."""
-    content: dict[str, Any] = {"schema": SCHEMA, "songs": {}, "splits": {}}
+    content: dict[str, Any] = {"schema": schemas.BASELINES.schema, "songs": {}, "splits": {}}
     for excerpt in excerpts:
         reference = found[excerpt.song.key]
         content["songs"][excerpt.song.key] = {

@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Average:
-    """Means over songs of what could be measured, their 95 % confidence intervals, and why others are absent."""
+    """Means over songs, their 95 % confidence intervals, and the reasons for absent ones."""
 
     mean: Row
     interval: dict[str, tuple[float, float]]

@@ -20,7 +20,7 @@ MIXES = "the files hold mixes, in which the stem is not known"
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one stem for one song.
+    """The measures of one stem of one song.
 
     row: its measures but those of all songs together, None where there is none. absent: the reason of each None.
     windows: quantities of each window that counts. described: the 41 descriptors of each, None where the stem is silent.

@@ -43,7 +43,7 @@ def common_gain(songs: list[dict[str, Any]], fixed: dict[str, Any]) -> float | N
 
 
 class Media:
-    """What the page shows; the rest of the folder is removed at the end."""
+    """The files that the page shows. Other files in its folder are removed at the end."""
 
     def __init__(self, run: RunDir) -> None:
         self.run, self.page, self.used = run, run.page.parent, set[Path]()

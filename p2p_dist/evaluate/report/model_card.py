@@ -11,9 +11,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from p2p_dist.common import console, files, records
+from p2p_dist.common import console, files, records, schemas
 from p2p_dist.common.console import one_line
-from p2p_dist.common.records import Maybe
 from p2p_dist.data.dataset_card import overlapping
 from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
@@ -63,15 +62,12 @@ def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any
     return path
 
 
-_PROVENANCE = {"begun": str, "version": str, "commit": Maybe(str), "packages": {str: Maybe(str)}}
-
-
 def _facts(run: RunDir, config: Config, folder: Path) -> list[tuple[str, str]]:
     weights = folder / "generator.safetensors"
     with safe_open(weights, framework="numpy") as opened:
         parameters = sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118 - no dict
     data, model, train = config.data, config.model, config.train
-    made_by = records.read(run.provenance, _PROVENANCE, "remove it") if run.provenance.is_file() else {}
+    made_by = records.read(run.provenance, schemas.PROVENANCE, "remove it") if run.provenance.is_file() else {}
     versions = made_by.get("packages", {})
     facts = [
         (
@@ -110,8 +106,7 @@ def _sha256(folder: Path) -> str:
     meta = folder / "meta.json"
     if not meta.is_file():
         return "not recorded"
-    shape = {"files": {"generator.safetensors": {"sha256": str}}}
-    return str(records.read(meta, shape)["files"]["generator.safetensors"]["sha256"])
+    return str(records.read(meta, schemas.CHECKPOINT)["files"]["generator.safetensors"]["sha256"])
 
 
 def _trained_on(run: RunDir, config: Config) -> list[str]:

@@ -21,14 +21,14 @@ OF_THE_PERSON = ("ACCOUNT", "CLUSTERS", "CONSTRAINT", "LICENSES", "NETWORK", "PA
 change what a script means: sbatch prefers its variables to the script."""
 
 
-OF_A_JOB = frozenset(
-    {
-        *(f"P2P_{name}" for name in ("CONTAINER", "OVERLAY", "BINDS", "CPU_MASKS", "ENVIRONMENT", "MAX_SECONDS", "EVALUATE")),
-        *(f"P2P_{name}" for name in ("CLAIMS", "ATTEMPT", "ATTEMPTS", "JOB", "BEGUN", "SUCCESSOR_OF", "OUT_OF_MEMORY")),
-        *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
-    }
+OF_A_JOB = tuple(
+    "P2P_" + name
+    for name in (
+        *("CONTAINER", "OVERLAY", "BINDS", "CPU_MASKS", "ENVIRONMENT", "MAX_SECONDS", "EVALUATE"),
+        *("CLAIMS", "ATTEMPT", "ATTEMPTS", "JOB", "BEGUN", "SUCCESSOR_OF", "OUT_OF_MEMORY"),
+    )
 )
-"""What hpc/job.sh and torch are told by variables, where they are told at all: a script that does not set one means none."""
+"""What hpc/job.sh is told by variables, where it is told at all: a script that does not set one means that there is none."""
 
 
 def environment() -> dict[str, str]:
@@ -39,22 +39,25 @@ def environment() -> dict[str, str]:
 def environment_of_sbatch(options: Collection[str]) -> dict[str, str]:
     """The environment of sbatch, in which nothing takes the place of what a script asks for.
 
-    Left out: what changes the commands' answers, sbatch's own variables but those of `OF_THE_PERSON`, and, inside another job
-    (salloc, srun --pty), what Slurm told that one; of this program and of torch, what was exported for another run.
+    submitit takes out what Slurm told the job that this is typed in (salloc, srun --pty), all variables of sbatch, and what
+    torch and this program were told. Kept are those of `OF_THE_PERSON`, and, outside of a job, the user's own of Slurm.
 
     Args:
         options: of sbatch that the script has, as `account`: their variables are left out, too.
     """
+    from submitit.helpers import clean_env
+
     kept = {f"SBATCH_{name}" for name in OF_THE_PERSON} - {"SBATCH_" + name.upper() for name in options}
-    inside = "SLURM_JOB_ID" in os.environ
-
-    def says_something_else(name: str) -> bool:
-        # SLURM_CONF and SLURM_CLUSTERS say which Slurm, not which job.
-        told = name.startswith(("SLURM_", "SLURMD_", "SRUN_")) and name not in ("SLURM_CONF", "SLURM_CLUSTERS")
-        ours = name.startswith("SBATCH_") and name not in kept
-        return ours or (told and inside) or name in OF_A_JOB
-
-    return {name: value for name, value in environment().items() if not says_something_else(name)}
+    kept |= {"SLURM_CONF", "SLURM_CLUSTERS"}  # which Slurm, not which job
+    outside = "SLURM_JOB_ID" not in os.environ
+    before = environment()
+    with clean_env(extra_names=OF_A_JOB):
+        cleaned = environment()
+    return cleaned | {
+        name: value
+        for name, value in before.items()
+        if name in kept or (outside and name.startswith(("SLURM_", "SLURMD_", "SRUN_")))
+    }
 
 
 def ask(*command: str, input: str | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

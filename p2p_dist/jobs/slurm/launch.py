@@ -20,7 +20,7 @@ from p2p_dist.settings.config import Config, Data, Resources
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a launch: what there is of it already, or the job that Slurm has, or else a job to queue."""
+    """One stage of a launch: already done, already queued in Slurm, or a job to queue."""
 
     job: specs.Job
     done: str | None = None
@@ -196,7 +196,9 @@ def preprocessing(datasets: list[tuple[str, Data]], preset: str, resources: Reso
     for name, data in datasets:
         run = rundir.find(f"preprocess-{name}")
         base = presets.from_saved(run.config) if run.config.is_file() else presets.preset(preset)
-        found.append((run, replace(base, data=data, resources=replace(resources, evaluate="never"))))
+        # Songs that are held out and trained on are named in the dataset, as on one machine; only what evaluates refuses them.
+        evaluate = replace(base.evaluate, allow_overlap=True)
+        found.append((run, replace(base, data=data, evaluate=evaluate, resources=replace(resources, evaluate="never"))))
     return found
 
 

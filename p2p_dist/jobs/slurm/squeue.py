@@ -18,7 +18,7 @@ from p2p_dist.run.rundir import RunDir
 
 @dataclass(frozen=True)
 class Queued:
-    """A job that Slurm has: its id, state, and reason for waiting.
+    """A queued or running Slurm job: its id, state, and reason for waiting.
 
     other: the run that it belongs to, where it is not the one that was asked for.
     """

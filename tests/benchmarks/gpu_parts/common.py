@@ -27,7 +27,7 @@ except ImportError:
 from p2p_dist.common import files
 from p2p_dist.data import index, tar
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings import presets
+from p2p_dist.settings import presets, science
 from p2p_dist.settings.config import Config, Data
 from p2p_dist.train import distributed, networks
 from p2p_dist.train.networks import Networks
@@ -142,7 +142,7 @@ def write_pairs(folder: Path, data: Data, pairs: int) -> Path:
         listed.append({**shard, "samples": len(rows)})
         samples += [[row["key"], shard["name"], row["input"], row["target"], row["checksum"]] for row in rows]
     part = {"songs": [{"name": "made", "key": "made", "seconds": 1.0}], "shards": listed, "audio": [], "samples": samples}
-    manifest = {"schema": index.SCHEMA, "settings": data.science(), "settings_digest": data.digest(), "dtype": "<f2"}
+    manifest = {"schema": index.SCHEMA, "settings": science.recorded(data), "settings_digest": "", "dtype": "<f2"}
     manifest |= {"shape": list(shape), "left_out": [], "splits": {"train": part}}
     index.write_manifest(folder, manifest)
     return folder

@@ -120,8 +120,8 @@ def first_gradients(place: Place, network: str, dtype: torch.dtype = torch.float
     if dtype is torch.float64:
         from p2p_dist.train import networks
 
-        built.generator_optimiser = networks._adam(built.generator.double(), config)
-        built.discriminator_optimiser = networks._adam(built.discriminator.double(), config)
+        built.generator_optimiser = networks.new_adam(built.generator.double(), config)
+        built.discriminator_optimiser = networks.new_adam(built.discriminator.double(), config)
     batch = [None if one is None else one.to(dtype) for one in batch_of(config, 2, place.device)]
     train_step(built, *batch, config, 0)
     return {"generator": vector(built.generator), "discriminator": vector(built.discriminator)}

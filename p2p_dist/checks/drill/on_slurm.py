@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from p2p_dist.checks.drill import drill
+from p2p_dist.checks.drill import outcome
 from p2p_dist.common import console
 from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import begin_run, site, stages, status
@@ -28,7 +28,7 @@ BACK_AT_ONCE = 5.0
 
 @dataclass
 class Stopped:
-    """One training that is stopped once, by `command`; what became of it so far."""
+    """A training that `command` stops once, and its state so far."""
 
     name: str
     command: tuple[str, ...]
@@ -73,18 +73,18 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
     assert settings.train.steps is not None
     while left := [one for one in trainings if not _is_over(one, settings, place)]:
         for one in left:
-            if not one.done and drill.saved(one.run) >= settings.train.steps // 4:
-                one.saved, one.done = drill.saved(one.run), True
+            if not one.done and outcome.saved(one.run) >= settings.train.steps // 4:
+                one.saved, one.done = outcome.saved(one.run), True
                 commands.ask(*(word.replace("JOB", one.job) for word in one.command))
                 console.say(f"stopped by {one.name}: step {one.saved} was saved")
         _wait(end, 0.2)
     rows = [("stopped by", "starts", "saved before", "came back")]
     for one in trainings:
-        answer = drill.difference(one.run, undisturbed) if one.done else "it ended too soon to be stopped"
-        if answer == drill.OTHER_WEIGHTS and place.gpus_per_node:
+        answer = outcome.difference(one.run, undisturbed) if one.done else "it ended too soon to be stopped"
+        if answer == outcome.OTHER_WEIGHTS and place.gpus_per_node:
             answer = "with the same batches; GPUs add up in any order"
         rows.append((one.name, str(len(status.attempts(one.run))), f"step {one.saved}", answer or "exactly"))
-    drill.show(rows)
+    outcome.show(rows)
     console.say(f"\nlogs: {root}")
     return console.DONE if all(row[-1] == "exactly" or "same batches" in row[-1] for row in rows[1:]) else console.FAILED
 

@@ -1,0 +1,43 @@
+"""One real update of small networks: with torch as it is here, all that a training calls of it is there and works.
+
+A cluster brings its own torch, built for its GPUs, and often an older one: what is missing in it should be found before a job
+waits in a queue for it. Beside names it finds kernels that do not run on the GPU and gradients that are not reduced.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from p2p_dist.settings import presets
+from p2p_dist.train.distributed import Ranks
+from p2p_dist.train.networks import build
+from p2p_dist.train.step import train_step
+
+PAIRS = 2
+"""Of each process."""
+
+
+def one_step(ranks: Ranks) -> str:
+    """Build the networks of the preset tiny and update them once; what was done, in words.
+
+    Raises:
+        ValueError: a loss is not finite, or a network did not change.
+        Exception: whatever torch raises for what it does not have.
+    """
+    tiny = presets.preset("tiny")
+    shape = (PAIRS, tiny.data.picture_channels, tiny.data.mels, tiny.data.frames)
+    networks = build(tiny, ranks)
+    modules = {"generator": networks.generator, "discriminator": networks.discriminator}
+    before = {name: _weights(module) for name, module in modules.items()}
+    input, target = (torch.rand(shape, device=ranks.device) * 2 - 1 for _ in range(2))
+    noise = torch.randn((PAIRS, tiny.model.noise_channels, *shape[2:]), device=ranks.device)
+    losses, flags = train_step(networks, input, target, noise, tiny, 0)
+    if bool(flags.any()) or not all(bool(torch.isfinite(loss)) for loss in losses.values()):
+        raise ValueError(f"losses are not finite: { ({name: float(loss) for name, loss in losses.items()}) }")
+    if still := [name for name, module in modules.items() if torch.equal(_weights(module), before[name])]:
+        raise ValueError(f"the {still[0]} did not change")
+    return f"one update of both networks on {ranks.device.type} in {networks.precision}"
+
+
+def _weights(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])

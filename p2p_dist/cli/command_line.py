@@ -1,0 +1,128 @@
+"""The one parser of all commands: a dataclass in, what was typed out, and one line for each mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import io
+import os
+import re
+from typing import Any
+
+import tyro
+
+from p2p_dist.common import console
+
+
+def parse(kind: Any, command: str, arguments: list[str], default: Any = None) -> Any:
+    """What was typed, as `kind`: a dataclass, or a union of them for subcommands.
+
+    Args:
+        command: its name, such as `submit`. default: an instance of `kind` with the values of what is not typed.
+
+    Raises:
+        ValueError: an unknown option, or a value that can't be; one line that says what to do.
+        SystemExit: with 0, after --help or --tyro-print-completion.
+    """
+    program = console.command(command)
+    given = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return tyro.cli(kind, prog=program, args=arguments, **given)
+    except SystemExit as left:
+        if not left.code:
+            raise
+    # Once more, as it would come into a file of very long lines: without colours, and not broken.
+    said, width = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+            tyro.cli(kind, prog=program, args=arguments, **given)
+    finally:
+        os.environ.pop("COLUMNS") if width is None else os.environ.update(COLUMNS=width)
+    said.seek(0)
+    raise ValueError(_in_one_line(said.read(), arguments, program))
+
+
+def take(arguments: list[str], *names: str) -> tuple[list[str], list[str]]:
+    """The values of an option, which may be given more than once, and the command line without it.
+
+    Args:
+        names: all that it is called, as `--task`. One without a value stays in the command line.
+    """
+    values: list[str] = []
+    rest: list[str] = []
+    words = iter([*arguments, None])
+    word = next(words)
+    while word is not None:
+        name, equals, value = word.partition("=")
+        following = next(words)
+        if name in names and equals:
+            values.append(value)
+        elif name in names and following is not None and not following.startswith("--"):
+            values.append(following)
+            following = next(words)
+        else:
+            rest.append(word)
+        word = following
+    return values, rest
+
+
+_WANTED = {"INT": "a whole number", "FLOAT": "a number", "STR": "text", "PATH": "a path"}
+
+
+def _in_one_line(box: str, arguments: list[str], program: str) -> str:
+    """What tyro says in a box of several parts, as one line: what is wrong, where, and what to do."""
+    parts: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line.strip("│ ")
+        if not text.strip("─"):
+            parts.append([])
+        elif not line.startswith(("╭", "╰")):
+            parts[-1].append(text)
+    parts = [part for part in parts if part] or [[f"{' '.join(arguments)!r} can't be read"]]
+    first, others = " ".join(parts[0]), [line for part in parts[1:] for line in part]
+    see = f"'{program} --help' lists the options"
+    if first.startswith("Unrecognized"):
+        return _unknown(first, others, arguments, program)
+    if found := re.fullmatch(r"Expected one of \{(.*)\}\.", first):
+        return f"which one of {found[1]}? '{program} --help' says what each does"
+    if found := re.search(r"argument '.*?(--[\w.-]+)[',)]*\. Expected 1 ", first):
+        return f"{found[1]} needs a value; {see}"
+    if found := re.match(r"Missing from .*?: (\S+)", first):
+        return f"{found[1]} is missing; {see}"
+    if found := re.search(r"invalid choice:? '(.*?)'", first):
+        named, choices = re.search(r"--[\w.-]+", first), re.findall(r"'([\w-]+)'", first.partition("(")[2])
+        what = named[0] if named else "it"
+        return f"{what} must be one of {', '.join(choices)}, not {found[1]!r}{_hint(found[1], choices)}"
+    found = re.fullmatch(r"Error parsing (\S+): (.*)", first)
+    if found is None:
+        return f"{first}; {see}"
+    where, why = found[1].split("/")[-1], found[2]  # the last name of an option is the one that help shows
+    if not where.startswith("-"):  # a rule of our own, which names what it is about
+        return why
+    value = re.search(r"invalid literal for int\(\).*: (.*)|could not convert string to float: (.*)|.* \[('.*')\]", why)
+    if value is None:
+        return f"{where}: {why}"
+    metavar = next((line.split(" ")[1] for line in others if line.startswith("--") and " " in line), "")
+    wanted = [_WANTED.get(kind, kind) for kind in re.findall(r"\w+", metavar)]
+    return f"{where} must be {' or '.join(sorted(wanted, key='None'.__eq__))}, not {value[1] or value[2] or value[3]}"
+
+
+def _unknown(first: str, others: list[str], arguments: list[str], program: str) -> str:
+    """What to say of an option or an argument that there is not."""
+    listed = re.split(r"[\s,]+", first)
+    unknown = [name for name in (word.partition("=")[0] for word in arguments if word in listed) if name]
+    unknown = [name for name in unknown if name.startswith("-")] or unknown or [first.partition(": ")[2]]
+    subcommands = next((line.partition(": ")[2].split(", ") for line in others if line.startswith("Available sub")), [])
+    offered = [re.split("[ ,]", line)[0] for line in others if line.startswith("--")]
+    if subcommands and unknown[0] in offered:
+        return f"before {unknown[0]}, name one of {', '.join(subcommands)}"
+    what = "option" if unknown[0].startswith("-") else "argument"
+    hint = _hint(unknown[0], [*offered, *subcommands]) or f"; '{program} --help' lists what there is"
+    return f"unknown {what} {unknown[0]}{hint}"
+
+
+def _hint(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, 1, 0.5)
+    return f"; did you mean {close[0]}?" if close else ""

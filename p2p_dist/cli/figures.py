@@ -1,0 +1,97 @@
+"""What `evaluate` prints: the figures of a run's checkpoints, measured where they are not yet, as tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.audio import layouts
+from p2p_dist.data import dataset as datasets
+from p2p_dist.evaluate import checkpoints, claims, held_out_songs, ranking
+from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
+from p2p_dist.evaluate.measures.table import MEASURES, Row, columns, is_pitched, label, why_absent
+from p2p_dist.evaluate.measures.table import remarks as remarks
+from p2p_dist.evaluate.report import page
+from p2p_dist.run import rundir
+from p2p_dist.run.lock import Owner
+from p2p_dist.settings import config
+
+
+def table(rows: dict[str, Row], *, pitched: bool) -> str:
+    """Figures as Markdown, one table of what decides and one of what is only reported; columns without any are left out."""
+    texts = []
+    for measures in columns(pitched=pitched):
+        names = [name for name in measures if any(row.get(name) is not None for row in rows.values())]
+        if names:
+            lines = ["| | " + " | ".join(MEASURES[name].label for name in names) + " |", "| --- " * (len(names) + 1) + "|"]
+            for label, row in rows.items():
+                values = ["–" if (value := row.get(name)) is None else MEASURES[name].text(value) for name in names]
+                lines.append(f"| {label} | " + " | ".join(values) + " |")
+            texts.append("\n".join(lines))
+    return "\n\n".join(texts)
+
+
+def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None) -> tuple[dict[str, Any], bool]:
+    """Measure checkpoints of a run; the figures, and whether what they make has a pitch.
+
+    Args:
+        asked: steps, or `best`; none: all that have no evaluation yet. songs: folder of others than the run's own.
+
+    Raises:
+        ValueError: no such run, checkpoint or songs.
+    """
+    settings = rundir.resolve(run)
+    only = _steps(run, asked)
+    claims.find(run, only)  # before anything is written
+    if songs is None:
+        out = run.evaluations
+        with closing(rundir.own(run)):  # the launcher evaluates, too
+            checkpoints.evaluate(run, settings, only)
+            page.write(run, settings)
+    else:
+        root = songs.expanduser().absolute()
+        data = dataclasses.replace(settings.data, root=str(root), split_by_title=not layouts.is_split(root))
+        before = datasets.name_of_version_0_1(root, data, layouts.list_songs(root, data.split_by_title))
+        name = before if (run.path / "measured" / before).is_dir() else datasets.dataset_name(root, data)
+        out = run.path / "measured" / name
+        held_out = held_out_songs.from_folder(root, settings, settings.evaluate.songs)
+        what = f"the run {run.path.name} is being measured on the songs in {root}"
+        with closing(Owner(out, what, f"its figures come into {out}")):
+            checkpoints.evaluate(run, settings, only, held_out, out)
+    read = ranking.read(out)
+    assert read is not None
+    return _summary(run, settings, out, *read, only), is_pitched(settings.data.task)
+
+
+def _steps(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...]:
+    """The steps that are asked for; `best` is the one that the evaluations of the run have named.
+
+    Raises:
+        ValueError: none has been named yet.
+    """
+    best = run.read_best() if "best" in asked else None
+    if "best" in asked and best is None:
+        raise ValueError(
+            f"no best checkpoint of the run {run.path.name} is known yet: evaluate it first, without --checkpoints"
+        )
+    return tuple(dict.fromkeys(best["step"] if best is not None and step == "best" else int(step) for step in asked))
+
+
+def _summary(
+    run: rundir.RunDir, settings: config.Config, out: Path, evaluated: dict[int, Any], baselines: Any, only: tuple[int, ...]
+) -> dict[str, Any]:
+    split = settings.evaluate.split
+    steps = {step: content["splits"][split] for step, content in evaluated.items() if not only or step in only}
+    known = baselines["splits"][split]
+    rows = {name: known["rows"][name]["mean"] for name in BASELINES if name in known["rows"]}
+    rows |= {f"step {step}": one["mean"] for step, one in steps.items()}
+    absent = dict(known["missing"])
+    for one in steps.values():
+        later = {name: why_absent(name, one["mean"], {}) for name in MEASURES if name not in one["mean"]}
+        absent |= {label(name): why for name, why in (one["absent"] | later).items()}
+    said = [f"\nfigures: {out}"]
+    if out == run.evaluations and (best := run.read_best()) is not None:
+        said.append(f"best checkpoint: {rundir.in_words(best)}")
+    return {"songs": {}, "mean": rows, "absent": absent, "said": said}

@@ -1,0 +1,171 @@
+"""The table of all records that another version of this program may read: their schema, shape, and what older ones imply.
+
+A field that is new gets its place in `shape` and, in `implied`, the value that the code before it implied; the schema goes up
+where older code must not read the record any more, or where a field means something else.
+
+Beside these, read elsewhere: config.yaml (settings/presets.py; a setting that it lacks has the value of `science.implied`), the
+record of starts (run/starts.py; words at the end of a line and lines of unknown kinds are passed over), metrics.jsonl
+(run/metrics_file.py; a line is numbers by name).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from p2p_dist.common.records import COUNT, FILE, KEY, Either, Kind, Maybe
+
+_SPLITS = ("train", "valid", "test")
+_SHA256 = re.compile("[0-9a-f]{64}")
+_SETTINGS = Either({str: None}, str)
+"""By value; records of version 0.1 hold a digest of them, see settings/science.py."""
+
+# A run.
+
+OUTCOME = Kind(
+    1,
+    {
+        "attempt": str,
+        "stage": str,
+        "outcome": re.compile("done|stopped|failed"),
+        "step": Maybe(COUNT),
+        "message": str,
+    },
+)
+"""How a stage's last attempt ended: outcome*.json."""
+
+DATASET = Kind(1, {"name": FILE, "training": Maybe(str), "trained_on": Maybe(FILE)}, {"training": None, "trained_on": None})
+"""Which shards a run has: dataset.json. Of schema 0 the names and digests tell songs apart by path and size alone."""
+
+STATUS = Kind(
+    1,
+    {"what": str, "done": COUNT, "total": COUNT, "rate": float, "seconds_left": Maybe(float), "note": str},
+    {"done": 0, "total": 0, "rate": 0.0, "seconds_left": None, "note": ""},
+)
+"""How far a stage is: status.json."""
+
+CHECKPOINT = Kind(
+    1,
+    {"step": COUNT, "settings": Maybe(_SETTINGS), "files": {str: {"bytes": COUNT, "sha256": str}}},
+    {"settings": None},
+)
+"""A checkpoint's meta.json."""
+
+BEST = Kind(1, {"step": COUNT, "score": float, "chosen_on": str, "note": str})
+"""The checkpoint that the evaluations chose: checkpoints/best.json."""
+
+PROVENANCE = Kind(
+    1,
+    {
+        "command": [str],
+        "begun": str,
+        "version": str,
+        "commit": Maybe(str),
+        "changes": Maybe(str),
+        "packages": {str: Maybe(str)},
+    },
+    {"command": [], "begun": "", "version": "0.1.0", "commit": None, "changes": None, "packages": {}},
+)
+"""What made a run: provenance.json."""
+
+OWNER = Kind(1, {"process": COUNT, "host": str, "since": str, "start": Maybe(COUNT)}, {"start": None})
+"""Who works in a folder: .owner."""
+
+# A dataset.
+
+_SOUND = {"name": FILE, "bytes": COUNT, "sha256": _SHA256}
+_SHARD = {**_SOUND, "samples": COUNT}
+_DTYPE = re.compile("[<>=|]f[0-9]{1,2}")
+_PART = {
+    "songs": [{"name": str, "key": KEY, "seconds": float, "same_as?": [str]}],
+    "shards": [_SHARD],
+    "audio": [_SOUND],
+    "samples": [None],
+}
+
+MANIFEST = Kind(
+    3,
+    {
+        "settings": {str: None},
+        "dtype": _DTYPE,
+        "shape": (COUNT, COUNT, COUNT),
+        "left_out": [{"song": str, "reason": str}],
+        "splits": {f"{split}?": _PART for split in _SPLITS},
+        "digest": _SHA256,
+    },
+)
+"""A dataset's manifest.json."""
+
+SONG = Kind(
+    2,
+    {
+        "song": str,
+        "split": re.compile("|".join(_SPLITS)),
+        "key": KEY,
+        "source": str,
+        "settings": _SETTINGS,
+        "seconds": float,
+        "clipped": COUNT,
+        "levels": {"input": Maybe(float), "target": Maybe(float)},
+        **dict.fromkeys(("silent_windows", "silent_dropped", "padded_windows", "copies"), COUNT),
+        "filled": float,
+        "by_position": bool,
+        "fingerprint": Maybe(str),
+        "dtype": Maybe(_DTYPE),
+        "shape": Maybe([COUNT]),
+        "shard": Maybe(_SHARD),
+        "audio": Maybe(_SOUND),
+        "samples": [None],
+    },
+    {"filled": 0.0, "by_position": False, "fingerprint": None},
+    before=1,
+)
+"""A finished song: parts/SPLIT-KEY.json. `source`: its stamp; in schema 1 by the times of its files, since by their content."""
+
+# Evaluations.
+
+_ROW = {str: Maybe(float)}
+_AVERAGE = {"mean": _ROW, "interval": {str: (float, float)}, "absent": {str: str}}
+_LEVEL = {"gain_db?": float, "unrecorded_gain_db?": float}
+_OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, **_LEVEL, "rows": {str: _ROW}}
+_MEASURED = {"row": _ROW, "absent": {str: str}, "parts": [_ROW], "described": [Maybe((float,) * 41)]}
+
+METRICS = Kind(
+    2,
+    {
+        "step": COUNT,
+        "songs": [{"name": str, "key": KEY, "begins?": float, **_LEVEL, "output": _ROW, "absent": {str: str}}],
+        "splits": {str: _AVERAGE},
+    },
+    before=1,
+)
+"""An evaluation's metrics.json. A measure that a row lacks came later: it is None, as one that can't be measured. Of schema 1
+intervals were quantiles of a bootstrap, which need not hold the distance, and no gain is told: the same of the next two."""
+
+BASELINES = Kind(
+    2,
+    {
+        "songs": {KEY: {**_OF_SONG, "absent": {str: {str: str}}, "missing": {str: str}}},
+        "splits": {str: {"songs": COUNT, "rows": {str: _AVERAGE}, "missing": {str: str}}},
+    },
+    before=1,
+)
+"""baselines.json."""
+
+REFERENCE = Kind(
+    2,
+    {
+        "name": str,
+        "measured": {str: _MEASURED},
+        "missing": {str: str},
+        "real": [(float,) * 41],
+        "gain_db?": Maybe(float),
+    },
+    before=1,
+)
+"""One song's baselines: references/KEY.json."""
+
+RANKING = Kind(1, {"rule": str, "checkpoints": [{"step": COUNT, "score": Maybe(float)}]})
+"""ranking.json."""
+
+TABLE: dict[str, Any] = {name: kind for name, kind in list(globals().items()) if isinstance(kind, Kind)}

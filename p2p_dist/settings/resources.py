@@ -1,0 +1,85 @@
+"""Where a run runs, and how much it may take: all of it may change from one start to the next."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from p2p_dist.settings.fields import check_positive
+
+
+def seconds_of(time: str) -> int:
+    """Slurm's ways to write a time limit, in seconds: `90` (minutes), `90:00`, `1:30:00`, `2-0`, `2-00:00:00`.
+
+    Raises:
+        ValueError: it is none of these, or nothing.
+    """
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    if match is None:
+        raise ValueError(f"time {time!r}: write it as 90 (minutes), 1:30:00 or 2-00:00:00")
+    days, *parts = (None if part is None else int(part) for part in match.groups())
+    given = [part for part in parts if part is not None]
+    if days is None and len(given) < 3:  # minutes[:seconds]
+        given = [0, *given]
+    hours, minutes, seconds = [*given, 0, 0][:3]
+    total = (((days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+    if total < 1:
+        raise ValueError(f"time {time!r}: must be greater than zero")
+    return total
+
+
+@dataclass(frozen=True)
+class Where:
+    """The machine or cluster that jobs run on."""
+
+    cluster: Literal["auto", "local", "slurm", "lumi"] = "auto"
+    """auto: Slurm where there is one, else this machine"""
+    site: str | None = None
+    """file that describes your cluster, a copy of hpc/sites/slurm.yaml (default: that of --cluster)"""
+    container: str | None = None
+    """image that the jobs run in, see containers/README.md (default: the site's)"""
+    overlay: str | None = None
+    """file to lay over that image, where it lacks what jobs need: containers/build_overlay.sh"""
+    account: str | None = None
+    """project that Slurm bills"""
+    partition: str | None = None
+    """partition of the training; of preprocess, that of its jobs (default: the site's)"""
+
+
+@dataclass(frozen=True)
+class Resources(Where):
+    """The cluster, jobs and limits of a run. These settings may change at every launch."""
+
+    nodes: int = 1
+    """nodes to train on (on one machine without Slurm: groups of processes)"""
+    processes_per_node: int | None = None
+    """training processes on a node (default: the GPUs of the site's nodes, else 1)"""
+    workers: int | None = None
+    """preprocessing processes (default: one a core, and at least one a node)"""
+    preprocess_array: int | None = None
+    """on Slurm: preprocess in an array of so many jobs, which share the songs (default: one job)"""
+    time: str = "24:00:00"
+    """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training goes on in the next"""
+    evaluate: Literal["after", "during", "never"] = "after"
+    """when checkpoints are evaluated: after the training, or on Slurm as they appear, by a job beside it; never: not yet"""
+    evaluate_array: int | None = None
+    """evaluate in an array of so many jobs, which share the checkpoints (default: one job)"""
+    max_requeues: int = 10
+    """how often a training that its time limit or a preemption stopped is queued again by itself"""
+    max_crash_restarts: int = 3
+    """how often one that crashed is, provided that it came further than at its last start"""
+    max_gpu_hours: float | None = None
+    """no further start once the run's trainings have used so many, over all its launches (default: as the starts can take)"""
+
+    def __post_init__(self) -> None:
+        check_positive(self, "nodes")
+        for name in ("processes_per_node", "workers", "preprocess_array", "evaluate_array"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name.replace('_', '-')} must be at least 1, not {value}")
+        for name in ("max_requeues", "max_crash_restarts"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
+        if self.max_gpu_hours is not None:
+            check_positive(self, "max_gpu_hours")
+        seconds_of(self.time)

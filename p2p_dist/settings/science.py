@@ -1,0 +1,124 @@
+"""The science settings of a run or a dataset by value: what older records imply, and in what two of them differ.
+
+No digest over all settings decides anything: one more field would change it. A record that lacks a field has the value that the
+code of its time implied: see `implied`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from p2p_dist.common import files
+from p2p_dist.settings.config import Config, Data
+
+FROZEN: dict[str, Any] = {
+    "data.task": "drums",
+    "data.representation": "default",
+    "data.sample_rate": 44100,
+    "data.n_fft": 2048,
+    "data.hop_length": 512,
+    "data.mels": 128,
+    "data.frames": 256,
+    "data.window_hop": 128,
+    "data.channels": "mono",
+    "data.silent_share": 1.0,
+    "data.copies": 0,
+    "data.seed": 0,
+    "model.channels": 64,
+    "model.max_channels": 1024,
+    "model.depth": 5,
+    "model.upsample": "nearest",
+    "model.norm": "group",
+    "model.dropout": 0.0,
+    "model.noise_channels": 1,
+    "model.leaky_slope": 0.2,
+    "model.discriminator_channels": 64,
+    "model.discriminator_norm": "spectral",
+    "train.epochs": 100,
+    "train.steps": None,
+    "train.global_batch_size": 64,
+    "train.learning_rate": 2e-4,
+    "train.beta1": 0.5,
+    "train.epsilon": 1e-8,
+    "train.adversarial_loss": "hinge",
+    "train.l1_weight": 20.0,
+    "train.difference_weight": 0.5,
+    "train.feature_weight": 10.0,
+    "train.ema": 0.999,
+    "train.seed": 0,
+    "train.precision": "auto",
+    "train.gradient_precision": "fp32",
+    "train.checkpoint_every": 1000,
+    "train.keep_last": 2,
+    "train.keep_every": 5,
+    "evaluate.split": "test",
+    "evaluate.songs": 10,
+    "evaluate.seconds": 30.0,
+    "evaluate.iterations": 32,
+    "evaluate.seeds": 2,
+    "evaluate.time_weight": 1.0,
+    "evaluate.real_weight": 1.0,
+    "evaluate.amount_weight": 1.0,
+}
+"""The science settings of version 0.1 and their defaults, which every record of settings has had since. Never changed: names of
+datasets and the digests in records of that version follow from it. A setting that comes later is not added here."""
+
+
+def implied(entry: dataclasses.Field[Any]) -> Any:
+    """The value of a setting that came after version 0.1, in records made before it: by `config.added`, else its default."""
+    return entry.metadata.get("implied", entry.default)
+
+
+def rows(part: Any, where: str = "") -> list[tuple[str, dataclasses.Field[Any], Any]]:
+    """Name, field and value of each science setting in a tree, as `train.seed`."""
+    found: list[tuple[str, dataclasses.Field[Any], Any]] = []
+    for entry in dataclasses.fields(part):
+        value, full = getattr(part, entry.name), where + entry.name
+        if entry.metadata.get("resource") or full == "preset":
+            continue
+        found += rows(value, full + ".") if dataclasses.is_dataclass(value) else [(full, entry, value)]
+    return found
+
+
+def recorded(part: Config | Data) -> dict[str, Any]:
+    """The science settings as they are written down: a flat `{'train.seed': 0, ...}`, those of data alone without the `data.`
+
+    Settings that came after version 0.1 are left out where they have the value that older records imply.
+    """
+    prefix = "data." if isinstance(part, Data) else ""
+    return {name: value for name, entry, value in rows(part) if prefix + name in FROZEN or value != implied(entry)}
+
+
+def differences(before: dict[str, Any], now: Config | Data) -> list[str]:
+    """In what recorded settings differ from those of now, each as `train.seed: 0 -> 1`.
+
+    Args:
+        before: as `recorded` gave them, perhaps of another version. One that this version does not have is a difference.
+    """
+    prefix = "data." if isinstance(now, Data) else ""
+    found, known = [], set()
+    for name, entry, value in rows(now):
+        known.add(name)
+        old = before[name] if name in before else FROZEN.get(prefix + name, implied(entry))
+        if old != value:
+            found.append(f"{name}: {old} -> {value}")
+    return found + [f"{name}: {before[name]} -> unknown to this version" for name in sorted(before.keys() - known)]
+
+
+def changed(data: Data) -> dict[str, Any]:
+    """The settings that shards depend on and that are not those of `FROZEN`, nor what older records imply: for names."""
+    return {name: value for name, entry, value in rows(data) if value != FROZEN.get(f"data.{name}", implied(entry))}
+
+
+def digest_of_version_0_1(now: Config | Data) -> str:
+    """What records of version 0.1 hold in place of settings: 12 hexadecimal digits."""
+    return files.digest(recorded(now))[:12]
+
+
+def are_those(before: dict[str, Any] | str, now: Config | Data) -> list[str]:
+    """In what the settings in a record, or their digest in one of version 0.1, differ from those of now, in words."""
+    if isinstance(before, dict):
+        return differences(before, now)
+    wanted = digest_of_version_0_1(now)
+    return [] if before == wanted else [f"settings {before} -> {wanted}"]

@@ -1,0 +1,154 @@
+"""What a person is told who mistypes a command: one line, by whichever door, and the program's name as it was typed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p2p_dist import cli
+from p2p_dist.cli import command_line
+from p2p_dist.common import console
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+MISTAKES = [
+    ("submit --nods 2", "unknown option --nods; did you mean --nodes?"),
+    ("submit --nods=2", "unknown option --nods; did you mean --nodes?"),
+    ("submit --train.learning-rte 1", "unknown option --train.learning-rte; did you mean --train.learning-rate?"),
+    ("submit --nodes x", "--nodes must be a whole number, not 'x'"),
+    ("submit --nodes 2 3", "unknown argument 3; 'p2p-dist submit --help' lists what there is"),
+    ("submit --nodes", "--nodes needs a value; 'p2p-dist submit --help' lists the options"),
+    ("submit --train.steps x", "--train.steps must be a whole number or None, not 'x'"),
+    ("submit --train.l1-weight fast", "--train.l1-weight must be a number, not 'fast'"),
+    ("submit --cluster slrm", "--cluster must be one of auto, local, slurm, lumi, not 'slrm'; did you mean slurm?"),
+    ("submit --zzzqq 1", "unknown option --zzzqq; 'p2p-dist submit --help' lists what there is"),
+    ("submit --nodes 0", "nodes must be greater than 0 and finite, not 0"),
+    ("preprocess --workers x", "--workers must be a whole number or None, not 'x'"),
+    ("preprocess --task", "--data.task needs a value; 'p2p-dist preprocess --help' lists the options"),
+    ("preprocess --preset drms", "unknown preset 'drms': there are default, small, demo, tiny, thesis"),
+    ("evaluate r --checkpoints a", "--checkpoints must be a whole number or best, not 'a'"),
+    ("evaluate", "name a run, or sound files with --files 'DIR/{input,output,target}/*.wav'"),
+    ("status --jsn", "unknown option --jsn; did you mean --json?"),
+    ("cancel", "RUN is missing; 'p2p-dist cancel --help' lists the options"),
+    ("check", "which one of preflight, scaling, drill? 'p2p-dist check --help' says what each does"),
+    ("check prefl", "unknown argument prefl; did you mean preflight?"),
+    ("check --nodes 3", "before --nodes, name one of preflight, scaling, drill"),
+    ("statuses", "unknown argument statuses; did you mean status?"),
+    ("", f"which one of {', '.join(cli.COMMANDS)}? 'p2p-dist --help' says what each does"),
+]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.setattr(cli.os, "umask", lambda mask: mask)
+    return tmp_path
+
+
+def p2p_dist(monkeypatch, *words):
+    """Type a command of the program that a wheel installs; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/p2p-dist", *words])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    return left.value.code or 0
+
+
+@pytest.mark.parametrize(("typed", "said"), MISTAKES)
+def test_a_mistake_is_one_line_that_says_what_to_do(typed, said, monkeypatch, capsys, place):
+    assert p2p_dist(monkeypatch, *typed.split()) == console.USAGE
+    shown = capsys.readouterr()
+    assert shown.err == f"error: {said}\n" and shown.out == "" and not (place / "runs").exists()
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_names_the_command_and_leaves_with_0(command, monkeypatch, capsys):
+    assert p2p_dist(monkeypatch, command, "--help") == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith(f"usage: p2p-dist {command}") and shown.err == ""
+
+
+def test_help_lists_the_commands(monkeypatch, capsys):
+    assert p2p_dist(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    assert all(f"• {command} " in shown for command in cli.COMMANDS)
+    assert p2p_dist(monkeypatch, "--version") == 0 and capsys.readouterr().out.startswith("p2p_dist 0.")
+
+
+def completed(script, *words):
+    """What bash offers for the last of these words, by a completion script."""
+    program = """source /dev/stdin; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+    read -r _ _ function _ <<<"$(complete -p "$1")"; "$function"; printf '%s\\n' "${COMPREPLY[@]}" """
+    done = subprocess.run(["bash", "-c", program, "bash", *words], input=script, capture_output=True, text=True, check=True)
+    return sorted(done.stdout.split())
+
+
+def test_bash_completes_commands_and_options_of_the_program(monkeypatch, capsys):
+    assert p2p_dist(monkeypatch, "--tyro-print-completion", "bash") == 0
+    script = capsys.readouterr().out
+    assert completed(script, "p2p-dist", "s") == ["status", "submit"]
+    assert "--nodes" in completed(script, "p2p-dist", "submit", "--nod")
+    assert "--train.learning-rate" in completed(script, "p2p-dist", "submit", "--train.l")
+
+
+def test_bash_completes_a_command_in_a_checkout():
+    command = [sys.executable, "launch/submit.py", "--tyro-print-completion", "bash"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert "--nodes" in completed(done.stdout, "launch/submit.py", "--nod")
+
+
+@pytest.mark.parametrize(
+    ("started", "command", "again"),
+    [
+        ("launch/submit.py", "launch/status.py", "python launch/status.py r"),
+        ("../p2p/launch/submit.py", "launch/status.py", "python ../p2p/launch/status.py r"),
+        ("/opt/bin/p2p-dist", "p2p-dist status", "/opt/bin/p2p-dist status r"),
+        ("ON_PATH/p2p-dist", "p2p-dist status", "p2p-dist status r"),
+        ("bin/p2p-dist", "p2p-dist status", "bin/p2p-dist status r"),
+    ],
+)
+def test_what_to_type_to_go_on_names_the_door_that_was_used(started, command, again, tmp_path, monkeypatch):
+    monkeypatch.delenv("P2P_RUNS")
+    monkeypatch.setattr(sys, "executable", "python")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "p2p-dist").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.setattr(sys, "argv", [started.replace("ON_PATH", str(tmp_path / "path"))])
+    assert console.command("status") == command
+    assert console.again("status", ["r"]) == again
+
+
+@pytest.mark.parametrize(
+    ("typed", "values", "rest"),
+    [
+        ("--task a --nodes 2 --task=b,c", ["a", "b,c"], ["--nodes", "2"]),
+        ("--nodes 2 --task", [], ["--nodes", "2", "--task"]),
+        ("--task --nodes 2", [], ["--task", "--nodes", "2"]),
+        ("--data.task a --tasks b", ["a"], ["--tasks", "b"]),
+    ],
+)
+def test_an_option_that_may_come_twice_is_taken_out(typed, values, rest):
+    assert command_line.take(typed.split(), "--task", "--data.task") == (values, rest)
+
+
+def test_a_missing_package_says_how_to_install_it(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "p2p_dist.cli.figures", None)
+    monkeypatch.delitem(sys.modules, "p2p_dist.cli.submit", raising=False)
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    monkeypatch.delitem(sys.modules, "p2p_dist.cli.command_line", raising=False)
+    assert p2p_dist(monkeypatch, "submit") == console.USAGE
+    said = capsys.readouterr().err
+    assert said.startswith("error: the package tyro is missing in ") and "pip install" in said and said.count("\n") == 1
+
+
+def test_commands_import_nothing_that_a_login_node_lacks():
+    code = (
+        "import sys, importlib; from p2p_dist import cli\n"
+        "[importlib.import_module(f'p2p_dist.cli.{name}') for name in cli.COMMANDS]\n"
+        "print(*{'torch', 'numpy', 'av', 'soundfile'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
