@@ -12,7 +12,7 @@ from p2p_dist.jobs.slurm import launch, specs, squeue
 from p2p_dist.run import checkpoints, metrics_file
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
-from p2p_dist.settings.config import Config
+from p2p_dist.settings.config import Config, Resources
 
 
 def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> None:
@@ -36,7 +36,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         place = site.load("slurm" if where == "local" else where, settings.resources.site)
         if where != "local":
             specs.check_max_gpu_hours(settings.resources, place)
-            _check_images(place, settings, has_slurm)
+            _check_images(place, settings.resources, has_slurm)
         here = site.load(where, settings.resources.site)
         for note in fits.check(run, settings, here, where, dataset):
             console.say(f"# note: {note}")
@@ -60,7 +60,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
                 before = f"the preprocess job of {maker}"
                 word = f"waits for {before}, which makes the same shards"
             else:
-                job = step.job.after(specs.dependency(step.job, settings, before))
+                job = step.job.after(specs.dependency(step.job, settings.resources, before))
                 scripts.append(f"\n##### {stage}.sh\n{job.script()}")
                 before = f"the {stage} job"
             console.say(f"# {stage}: {word}")
@@ -72,7 +72,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
             console.say(script)
         console.say(f"\n##### config.yaml\n{presets.to_yaml(settings)}")
         to_come = [step.job for step in steps if step in new or step.queued is not None]
-        together += _say_bill(to_come, settings, place)
+        together += _say_bill(to_come, settings.resources, place)
         if any(job.stage == "train" for job in to_come):
             say_likely(run, settings, place, fits.windows(settings, _shards(run, dataset)).get("train"))
     if len(launches) > 1:
@@ -109,12 +109,12 @@ def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | N
         console.say(f"# to bound what the training can be billed: --max-gpu-hours {max(1, math.ceil(1.5 * likely))}")
 
 
-def _check_images(place: site.Site, settings: Config, has_slurm: bool) -> None:
+def _check_images(place: site.Site, resources: Resources, has_slurm: bool) -> None:
     """As for a launch; but what the site's file names is said only, where this machine is not of the cluster."""
     try:
-        place.check_images(settings.resources)
+        place.check_images(resources)
     except ValueError as error:
-        if has_slurm or settings.resources.container or settings.resources.overlay:
+        if has_slurm or resources.container or resources.overlay:
             raise
         console.say(f"# note: {error}")
 
@@ -127,9 +127,9 @@ def _queued(run: RunDir) -> dict[str, squeue.Queued]:
         return {}
 
 
-def _say_bill(asked: list[specs.Job], settings: Config, place: site.Site) -> float:
+def _say_bill(asked: list[specs.Job], resources: Resources, place: site.Site) -> float:
     """Print the most that jobs can be billed, stage by stage; the sum."""
-    bill = specs.bill(asked, settings, place)
+    bill = specs.bill(asked, resources, place)
     total = sum(most for most, _ in bill.values())
     items = "".join(f"\n#   {stage}: {most:.1f} ({words})" for stage, (most, words) in bill.items())
     nothing = " (none that the site's file tells of)" if asked and not bill else ""

@@ -145,7 +145,7 @@ def bill(**resources):
     """stage -> the most GPU-hours on LUMI."""
     settings = config.Config(resources=config.Resources(**{"nodes": 2, "time": "10:00:00", "max_requeues": 4} | resources))
     place = site.load("lumi")
-    found = specs.bill(specs.jobs(rundir.find("r"), settings, place), settings, place)
+    found = specs.bill(specs.jobs(rundir.find("r"), settings, place), settings.resources, place)
     return {stage: most for stage, (most, _) in found.items()}
 
 

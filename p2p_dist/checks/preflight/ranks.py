@@ -40,7 +40,7 @@ def preflight(run: RunDir, settings: Config, heard: list[int]) -> int:
         limited("torch", 60, lambda: check_torch(expected)),
         limited("devices", 60, lambda: check_devices(expected)),
         limited("caches", 30, check_caches),
-        limited("data", 60, lambda: check_data(run, settings)),
+        limited("data", 60, lambda: check_data(run, settings.data.root)),
         limited("disk", 120, lambda: check_disk(run)),
         *check_network(run, started),
         check_step(started),
@@ -129,9 +129,9 @@ def check_caches() -> Finding:
     return Finding("caches", OK, f"the cache of MIOpen can be written: {folder}")
 
 
-def check_data(run: RunDir, settings: Config) -> Finding:
+def check_data(run: RunDir, root: str | None) -> Finding:
     """Runs, shards and songs must be visible from the node, in the container."""
-    songs = [Path(settings.data.root)] if settings.data.root else []
+    songs = [Path(root)] if root else []
     for folder in (run.code, run.path.parent.parent / "shards", *songs):
         if not folder.is_dir() or (folder in songs and not any(folder.iterdir())):
             todo = "put it on a file system of all nodes, or add it to container_binds"

@@ -154,7 +154,7 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
     before: str | None = None
     renewed = False  # something before it: what is queued already waits for a job that is no more
     for step in steps:
-        stage, dependency = step.job.stage, specs.dependency(step.job, settings, before)
+        stage, dependency = step.job.stage, specs.dependency(step.job, settings.resources, before)
         stale = step.queued is not None and step.queued.state == "PENDING" and (renewed or step.queued.reason == squeue.NEVER)
         if step.queued is not None and not (stale and _is_gone(step.queued, dependency)):
             whose = f" of the run {step.queued.other}, with the same shards" if step.queued.other else ""

@@ -162,12 +162,12 @@ def members(stage: str, resources: Resources) -> int | None:
     return {"preprocess": resources.preprocess_array, "evaluate": resources.evaluate_array}.get(stage)
 
 
-def dependency(job: Job, settings: Config, before: str | None) -> str | None:
+def dependency(job: Job, resources: Resources, before: str | None) -> str | None:
     """When a job may begin, in sbatch's words: `before` is the number of the job before it, or stands for it."""
     if before is None:
         return None
     # Beside the training: as soon as that has begun.
-    beside = job.stage == "evaluate" and settings.resources.evaluate == "during"
+    beside = job.stage == "evaluate" and resources.evaluate == "during"
     return f"{'after' if beside else 'afterok'}:{before}"
 
 
@@ -268,12 +268,11 @@ def check_max_gpu_hours(resources: Resources, place: site.Site) -> None:
         )
 
 
-def bill(asked: list[Job], settings: Config, place: site.Site) -> dict[str, tuple[float, str]]:
+def bill(asked: list[Job], resources: Resources, place: site.Site) -> dict[str, tuple[float, str]]:
     """Stage -> the most GPU-hours that its jobs can be billed, over all their starts, and how that comes about, in words.
 
     Stages that are billed none are left out.
     """
-    resources = settings.resources
     starts, found = 1 + resources.max_requeues, {}
     for job in asked:
         hours, array = job.options["time"] / 60, job.array or 1
