@@ -80,7 +80,8 @@ def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: 
     known = tuple((name, str(value)) for name, value in tasks.items() if value)
     missing, wrong = _missing_in(sys.executable if image is None else "python", known, names)
     if wrong:
-        console.say(f"note: whether {where} has what jobs import is not known here ({wrong}); launch/check.py preflight tells")
+        check = console.command("check")
+        console.say(f"note: whether {where} has what jobs import is not known here ({wrong}); {check} preflight tells")
     elif missing:
         raise ValueError(
             f"jobs would run in {where}, where these packages are missing: {', '.join(missing)}; "

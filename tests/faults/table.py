@@ -1,4 +1,4 @@
-"""FAULTS.md from the tests' own words: python -m tests.faults.table
+"""Generate FAULTS.md from the docstrings of the tests: python -m tests.faults.table
 
 A test that answers a fault says so in its docstring: `Rows 6, 7: the fault.`, then `Seen:` what a user saw of it where nothing
 was done about it, then `Now:` what happens. The numbers name the faults; several tests may answer one.
@@ -33,12 +33,12 @@ def rows() -> list[tuple[list[int], str, str, str, str]]:
 def table() -> str:
     """The whole of FAULTS.md."""
     lines = [
-        "# Faults that are injected into trainings, and what becomes of them",
+        "# Faults injected into trainings, and how they are handled",
         "",
-        "Made from the tests' own words by `python -m tests.faults.table`. What claims exactness has a twin beside it, in",
-        "which the mechanism is taken out and which must then fail.",
+        "Generated from the docstrings of the tests by `python -m tests.faults.table`. Each test that claims exactness has a",
+        "counterpart in which the mechanism is disabled and which must fail.",
         "",
-        "| # | fault | seen, where nothing is done about it | now | test |",
+        "| # | fault | effect if it is not handled | behaviour of this program | test |",
         "| --- | --- | --- | --- | --- |",
     ]
     for numbers, *texts, test in rows():

@@ -1,20 +1,15 @@
 """A run's folder: it stays the run it began as, has one owner, and its numbers are never doubled."""
 
-import contextlib
 import dataclasses
-import errno
 import json
 import os
 import shutil
-import socket
-import subprocess
-import time
 
 import pytest
 
 from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import begin_run
-from p2p_dist.run import lock, metrics_file, rundir, snapshot
+from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config, presets
 
@@ -61,22 +56,6 @@ def test_provenance_says_what_made_the_run(run):
     assert known["packages"]["torch"] and known["python"] and known["command"]
 
 
-def test_a_second_owner_is_told_of_the_first(run):
-    first = rundir.own(run)
-    with pytest.raises(ValueError, match=rf"running already: process {os.getpid()} on .*logs"):
-        rundir.own(run)
-    first.close()
-    rundir.own(run).close()
-
-
-def test_a_killed_owner_owns_nothing(run):
-    if (child := os.fork()) == 0:
-        rundir.own(run)
-        os._exit(9)
-    os.waitpid(child, 0)
-    rundir.own(run).close()
-
-
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "-x", "a b", "x" * 101])
 def test_a_run_name_is_a_plain_folder_name(name):
     with pytest.raises(ValueError, match="is not in the folder of runs" if "/" in name else "use letters"):
@@ -94,17 +73,6 @@ def test_a_run_is_found_by_its_path_too(run, monkeypatch):
             rundir.find(name)
 
 
-def test_numbers_after_the_checkpoint_are_cut_and_a_half_line_is_left_out(run):
-    run.path.mkdir(parents=True)
-    for step in (1, 2, 3):
-        metrics_file.append(run, {"step": step})
-    with run.metrics.open("a") as file:
-        file.write('{"step": 4, "l')
-    assert [row["step"] for row in metrics_file.read(run)] == [1, 2, 3]
-    metrics_file.cut(run, 2)
-    assert run.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
-
-
 def test_finished_steps_are_found_in_order_and_nothing_else(tmp_path):
     for name in ("step-00000010", "step-00000002", "step-100000000", "step-2", ".tmp-1-step-00000003", "references"):
         (tmp_path / name).mkdir()
@@ -115,19 +83,6 @@ def song(folder, split, name, size=10):
     path = folder / split / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"x" * size)
-
-
-def test_shards_are_named_by_settings_and_songs(tmp_path):
-    data = config.Data()
-    song(tmp_path / "a", "train", "Õhtu & öö.stem.mp4")
-    song(tmp_path / "b", "train", "Õhtu & öö.stem.mp4")
-    name = datasets.dataset_name(tmp_path / "a", data)
-    assert name.startswith("drums-default-")
-    assert name == datasets.dataset_name(tmp_path / "b", data), "moving the songs changes nothing"
-    assert name != datasets.dataset_name(tmp_path / "a", dataclasses.replace(data, mels=64))
-    assert name == datasets.dataset_name(tmp_path / "a", dataclasses.replace(data, stage="node"))
-    song(tmp_path / "b", "train", "Õhtu & öö.stem.mp4", size=11)
-    assert name != datasets.dataset_name(tmp_path / "b", data)
 
 
 def test_songs_may_be_links_and_stray_files_are_none(tmp_path):
@@ -201,95 +156,3 @@ def test_each_stage_and_each_part_of_an_array_says_how_it_ended(run, monkeypatch
     assert run.read_outcome()["outcome"] == "stopped" and not run.has_trained(), "it will go on"
     run.write_outcome("train", "done")
     assert run.has_trained() and run.read_outcome("evaluate")["message"] == "part 0"
-
-
-@pytest.fixture(params=["ENOSYS", "ENOLCK"])
-def no_locks(request, monkeypatch):
-    """A file system that answers so to flock."""
-
-    def flock(descriptor, kind):
-        number = getattr(errno, request.param)
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr("fcntl.flock", flock)
-
-
-def test_without_locks_a_run_has_one_owner_too(run, no_locks):
-    first = rundir.own(run)
-    link = run.path / ".owner-link"
-    assert lock.owner_of(run.path)["process"] == os.getpid()
-    with pytest.raises(
-        ValueError, match=rf"running already: process {os.getpid()} on .*where that process is gone, remove {link}"
-    ):
-        rundir.own(run)
-    assert link.exists() and not list(run.path.glob(".tmp-*"))
-    first.close()
-    assert lock.owner_of(run.path) is None
-    rundir.own(run).close()
-    assert not link.exists()
-
-
-def test_without_locks_a_killed_owner_owns_nothing_once_its_children_are_gone(run, no_locks):
-    read, write = os.pipe()
-    if (child := os.fork()) == 0:
-        rundir.own(run)
-        if os.fork() == 0:  # inherits it
-            os.close(write)
-            os.read(read, 1)
-        os._exit(9)
-    os.close(read)
-    os.waitpid(child, 0)
-    with pytest.raises(ValueError, match=rf"process {child} on "):
-        rundir.own(run)
-    os.close(write)
-    for _ in range(100):
-        if lock.owner_of(run.path) is None:
-            break
-        time.sleep(0.05)
-    rundir.own(run).close()
-
-
-def test_without_locks_a_child_that_works_on_keeps_what_its_parent_gives_up(run, no_locks):
-    first = rundir.own(run)
-    child = subprocess.Popen(["sleep", "60"], pass_fds=[first.descriptor])
-    first.close()
-    assert (run.path / ".owner-link").exists(), "another machine sees that somebody is at work"
-    child.kill()
-    child.wait()
-    rundir.own(run).close()
-    assert not (run.path / ".owner-link").exists()
-
-
-def test_without_locks_another_machines_owner_is_left_alone(run, no_locks):
-    run.path.mkdir(parents=True, exist_ok=True)
-    link = run.path / ".owner-link"
-    link.write_text(json.dumps({"process": 1, "host": "elsewhere", "since": "now", "start": 5}))
-    with pytest.raises(ValueError, match=r"process 1 on elsewhere since now; .*remove"):
-        rundir.own(run)
-    link.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": "now", "start": 5}))
-    rundir.own(run).close()  # another process had that number
-
-
-def test_without_locks_one_of_many_takes_over(run, no_locks):
-    """All see the file of a process that is gone."""
-    run.path.mkdir(parents=True, exist_ok=True)
-    gone = {"process": 1 << 30, "host": socket.gethostname(), "since": "now", "start": 5}
-    (run.path / ".owner-link").write_text(json.dumps(gone))
-    begin, tried, end = os.pipe(), os.pipe(), os.pipe()
-    children = []
-    for _ in range(8):
-        if (child := os.fork()) == 0:
-            os.read(begin[0], 1)
-            code = 1
-            with contextlib.suppress(ValueError):
-                rundir.own(run)
-                code = 0
-            os.write(tried[1], b"x")
-            os.read(end[0], 1)  # holds it until all have tried
-            os._exit(code)
-        children.append(child)
-    os.write(begin[1], b"x" * 8)
-    for _ in range(8):
-        os.read(tried[0], 1)
-    os.write(end[1], b"x" * 8)
-    assert sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 for child in children) == 1

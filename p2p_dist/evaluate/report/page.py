@@ -16,7 +16,7 @@ import jinja2
 import soundfile
 
 from p2p_dist.audio import flac
-from p2p_dist.common import files
+from p2p_dist.common import console, files
 from p2p_dist.data import manifest
 from p2p_dist.data.dataset_card import overlapping
 from p2p_dist.evaluate import ranking
@@ -51,7 +51,7 @@ def write(run: RunDir, config: Config) -> Path:
     check_links(run)
     ranked = ranking.conclude(run, config)
     if ranked is None:
-        again = f"python launch/submit.py --run {run.path.name}"
+        again = f"{console.command('submit')} --run {run.path.name}"
         raise ValueError(f"no evaluation in {run.evaluations}: the page needs one; create both with {again}")
     read = ranking.read(run.evaluations)
     assert read is not None

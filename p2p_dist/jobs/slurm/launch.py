@@ -101,7 +101,7 @@ def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, squeue.
     if ours and dataset is not None and run.dataset.is_file() and run.read_dataset() != dataset:
         raise ValueError(
             f"the songs changed, and jobs of the run {run.path.name} are queued for those before ({', '.join(ours)}): let them "
-            f"end, or drop them with launch/cancel.py {run.path.name}, then type this again; nothing was queued"
+            f"end, or drop them with {console.command('cancel')} {run.path.name}, then type this again; nothing was queued"
         )
 
 
@@ -242,7 +242,7 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
             for old in run.outcomes("preprocess"):
                 old.unlink()
             sbatch.submit(job)
-        console.say(f"to follow it: launch/status.py {run.path.name}; its shards: {run.shards}")
+        console.say(f"to follow it: {console.command('status')} {run.path.name}; its shards: {run.shards}")
 
 
 def wait(run: RunDir, every: float = 5.0) -> int:

@@ -1,0 +1,233 @@
+"""Songs are found in every layout, split by folders or titles, and what is no song is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p_dist.audio import layouts, stems
+from p2p_dist.settings.config import STEMS
+
+
+def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int = 4410, suffix: str = ".wav") -> Path:
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(1)
+    for name in STEMS:
+        soundfile.write(folder / f"{name}{suffix}", random.uniform(-0.5, 0.5, (samples, channels)), rate, subtype="PCM_16")
+    return folder
+
+
+def source(path: Path) -> layouts.Source:
+    return layouts.source_at(path, "train") or layouts.Source(path.name, "train", path)
+
+
+def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
+    for place in ("train/b", "train/a", "test/z", "train/.hidden"):
+        write_stems(tmp_path / place)
+    shutil.copy(layouts.excerpt_file(), tmp_path / "test" / "An excerpt.stem.mp4")
+    (tmp_path / "train" / "notes.txt").write_text("not a song")
+    found = layouts.find_songs(tmp_path)
+    assert [(song.split, song.name) for song in found] == [
+        ("train", "a"), ("train", "b"), ("test", "An excerpt"), ("test", "z"),
+    ]  # fmt: skip
+    assert all(song.size() > 4 * 4410 for song in found)
+
+
+def test_a_song_is_its_stems_in_whatever_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another layout is another case of one function: it is found, decoded, and counts as a song everywhere."""
+    known, root = layouts.source_at, tmp_path / "songs"
+
+    def of_takes(path: Path, split: str) -> layouts.Source | None:
+        """SONG/takes/01 drums.wav, as another program might write them."""
+        stems = {stem: file for stem in STEMS for file in path.glob(f"takes/*{stem}.wav")}
+        return layouts.Source(path.name, split, path, stems) if stems else known(path, split)
+
+    monkeypatch.setattr(layouts, "source_at", of_takes)
+    write_stems(root / "train" / "plain")
+    takes = write_stems(root / "train" / "Odd" / "takes")
+    for number, name in enumerate(STEMS):
+        (takes / f"{name}.wav").rename(takes / f"{number:02d} {name}.wav")
+    odd, plain = layouts.find_songs(root)
+    assert (odd.name, odd.split, len(odd.files()), odd.stem_file) == ("Odd", "train", 4, None)
+    there, here = stems.load(odd), stems.load(plain)
+    assert all(np.array_equal(there.stems[name], here.stems[name]) for name in STEMS) and stems.header(odd)[2] == 4410
+    assert layouts.overlooked(root, split_by_title=False) == [] and layouts.overlooked(tmp_path) == []
+    assert len(layouts.source_at(layouts.excerpt_file(), "train").files()) == 1, "one file holds all stems"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda root: None, lambda root: root.mkdir(), lambda root: (root / "train").mkdir(parents=True)]
+)
+def test_a_folder_without_songs_says_what_is_expected(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+    make(tmp_path / "data")
+    with pytest.raises(ValueError, match=r"data.*train.*test.*SONG\.stem\.mp4"):
+        layouts.find_songs(tmp_path / "data")
+
+
+@given(st.sets(st.text(min_size=1), max_size=30), st.sets(st.text(min_size=1), max_size=30))
+def test_adding_songs_moves_none_between_train_and_valid(some: set[str], more: set[str]) -> None:
+    before, after = layouts.validation_titles(list(some)), layouts.validation_titles(list(some | more))
+    assert before == after & some or (not before and some <= after), "where all were held out, nothing would be learnt"
+
+
+def test_about_a_seventh_is_held_out_for_validation() -> None:
+    titles = [f"Title {number}" for number in range(2000)]
+    assert 0.11 < len(layouts.validation_titles(titles)) / len(titles) < 0.17
+
+
+def test_musdb18_keeps_its_own_validation_songs() -> None:
+    known = layouts.musdb_settings()["validation_tracks"]
+    assert len(known) == 14
+    assert layouts.validation_titles([*known, "Another"]) == set(known)
+    own = [f"Title {number}" for number in range(100)]
+    assert layouts.validation_titles([known[0], *own]) >= layouts.validation_titles(own) != set(), "one of its songs is not all"
+
+
+def test_validation_never_takes_all_there_is_to_train_on() -> None:
+    """Thesis pairs are often called train_0.npz: the hash would hold out the song "train"."""
+    assert layouts.validation_titles(["train", *map(str, range(50))]) >= {"train"}
+    assert layouts.validation_titles(["train"]) == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["@eaDir", "__MACOSX", "lost+found", "._Song", ".DS_Store", "#recycle", "~snapshot", "$RECYCLE.BIN"]
+)
+def test_what_machines_leave_is_passed_over(tmp_path: Path, name: str) -> None:
+    write_stems(tmp_path / "train" / "a")
+    (tmp_path / "train" / name / "a").mkdir(parents=True)
+    assert [song.name for song in layouts.find_songs(tmp_path)] == ["a"]
+    assert layouts.overlooked(tmp_path) == []
+
+
+def test_a_song_with_such_a_name_is_one(tmp_path: Path) -> None:
+    write_stems(tmp_path / "train" / "#1 hit")
+    (tmp_path / "train" / "@home").mkdir()
+    (tmp_path / "train" / "@home" / "drums.mp3").touch()
+    shutil.copy(layouts.excerpt_file(), tmp_path / "train" / "~.stem.mp4")
+    (tmp_path / "train" / "Thumbs.db").touch()
+    assert {song.name for song in layouts.find_songs(tmp_path)} == {"#1 hit", "@home", "~"}
+
+
+def test_letters_of_names_may_be_large_or_small(tmp_path: Path) -> None:
+    """Folders of splits, stems and suffixes, as Windows, macOS and DAWs write them; the exact name comes first."""
+    folder = write_stems(tmp_path / "Train" / "Daw")
+    before = stems.load(source(folder))
+    for file in sorted(folder.iterdir()):
+        file.rename(folder / file.name.capitalize().replace("wav", "WAV"))
+    soundfile.write(folder / "DRUMS.flac", np.zeros((4410, 2)), 44100)
+    shutil.copy(layouts.excerpt_file(), tmp_path / "Train" / "LOUD.STEM.MP4")
+    write_stems(tmp_path / "TEST" / "a")
+    found = layouts.find_songs(tmp_path)
+    assert [(song.split, song.name) for song in found] == [("train", "Daw"), ("train", "LOUD"), ("test", "a")]
+    after = stems.load(found[0])
+    assert all(np.array_equal(after.stems[name], before.stems[name]) for name in STEMS)
+    soundfile.write(folder / "bass.wav", np.zeros((4410, 2)), 44100)
+    assert layouts.stem_files(folder)["bass"] == folder / "bass.wav"
+
+
+def test_two_folders_of_one_split_are_named(tmp_path: Path) -> None:
+    write_stems(tmp_path / "train" / "a")
+    write_stems(tmp_path / "Train" / "b")
+    with pytest.raises(ValueError, match=r"Train and .*train are both folders of train songs"):
+        layouts.find_songs(tmp_path)
+
+
+def test_a_folder_of_validation_songs_is_read_and_none_is_taken_from_train(tmp_path: Path) -> None:
+    names = [f"Title {number}" for number in range(12)]
+    for name in names:
+        write_stems(tmp_path / "train" / name, samples=100)
+    assert any(song.split == "valid" for song in layouts.find_songs(tmp_path))
+    write_stems(tmp_path / "valid" / "v", samples=100)
+    found = layouts.find_songs(tmp_path)
+    assert [song.name for song in found if song.split == "valid"] == ["v"]
+    assert sum(song.split == "train" for song in found) == len(names)
+
+
+def test_songs_without_splits_are_named_and_split_by_title_when_asked(tmp_path: Path) -> None:
+    for number in range(9):
+        write_stems(tmp_path / f"Title {number}", samples=100)
+    with pytest.raises(
+        ValueError, match=r"9 songs lie in .* itself \(Title 0, Title 1, Title 2 \.\.\.\).*--data\.split-by-title"
+    ):
+        layouts.find_songs(tmp_path)
+    before = {song.name: song.split for song in layouts.find_songs(tmp_path, split_by_title=True)}
+    assert set(before.values()) >= {"train", "test"} and len(before) == 9
+    write_stems(tmp_path / "Another", samples=100)
+    after = {song.name: song.split for song in layouts.find_songs(tmp_path, split_by_title=True)}
+    assert {name: after[name] for name in before} == before
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match=r"has train/: its songs are split already"):
+        layouts.find_songs(tmp_path, split_by_title=True)
+
+
+@given(st.sets(st.text(min_size=1), min_size=1, max_size=30))
+def test_some_titles_and_never_all_are_for_tests(titles: set[str]) -> None:
+    chosen = layouts.testing_titles(list(titles))
+    assert chosen < titles and (bool(chosen) or len(titles) == 1)
+
+
+def test_about_a_fifth_of_the_titles_are_for_tests_whatever_is_held_out_for_validation() -> None:
+    titles = [f"Title {number}" for number in range(2000)]
+    chosen = layouts.testing_titles(titles)
+    assert 0.17 < len(chosen) / len(titles) < 0.23
+    assert 0.1 < len(layouts.validation_titles(titles) & chosen) / len(chosen) < 0.19, "by another hash"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda root: touch(root / "train/Song/drums.mp3", root / "train/Song/bass.mp3"),
+            r"Song it has bass\.mp3, drums\.mp3: mp3",
+        ),
+        (lambda root: touch(root / "train/a.wav"), r"train it has a\.wav"),
+        (lambda root: touch(root / "musdb/train/a"), r"name .*musdb, which has such folders"),
+        (lambda root: touch(root / "training/words"), r"it has training/"),
+        (lambda root: touch(root / ".DS_Store"), r"it is empty"),
+    ],
+)
+def test_where_there_is_no_song_it_is_said_what_there_is(tmp_path: Path, make, message: str) -> None:  # type: ignore[no-untyped-def]
+    make(tmp_path / "data")
+    with pytest.raises(ValueError, match=message):
+        layouts.find_songs(tmp_path / "data")
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_the_folder_of_one_split_is_not_the_folder_of_songs(tmp_path: Path) -> None:
+    write_stems(tmp_path / "train" / "a")
+    with pytest.raises(ValueError, match=rf"name the one above it, {tmp_path}"):
+        layouts.find_songs(tmp_path / "train")
+
+
+def test_what_looks_like_a_song_and_is_none_is_not_passed_over_in_silence(tmp_path: Path) -> None:
+    write_stems(tmp_path / "train" / "a")
+    write_stems(tmp_path / "validation" / "b")
+    touch(tmp_path / "train/song.mp3", tmp_path / "train/notes.txt", tmp_path / "pictures/a.png")
+    shutil.copy(layouts.excerpt_file(), tmp_path / "loose.stem.mp4")
+    found = {path.relative_to(tmp_path).as_posix() for path in layouts.overlooked(tmp_path)}
+    assert found == {"train/song.mp3", "validation", "loose.stem.mp4"}
+
+
+def test_a_folder_without_its_stems_says_what_it_has(tmp_path: Path) -> None:
+    touch(tmp_path / "song/drums.mp3", tmp_path / "song/._drums.wav")
+    with pytest.raises(ValueError, match=r"song: no drums\.wav or \.flac, .*; it has drums\.mp3$"):
+        stems.load(source(tmp_path / "song"))
+
+
+def test_numbered_pairs_of_a_folder_are_one_song(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for name in ("0", "1", "10", "A_1", "A_2"):
+        (tmp_path / "train" / f"{name}.npz").touch()
+    found = layouts.find_songs(tmp_path)
+    assert {song.name: len(song.pairs) for song in found} == {"train": 3, "A": 2}

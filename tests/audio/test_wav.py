@@ -1,0 +1,87 @@
+"""The length that the header of a wav file states is compared with the file."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2p_dist.audio import layouts, stems, wav
+from p2p_dist.settings.config import STEMS
+
+
+def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int = 4410, suffix: str = ".wav") -> Path:
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(1)
+    for name in STEMS:
+        soundfile.write(folder / f"{name}{suffix}", random.uniform(-0.5, 0.5, (samples, channels)), rate, subtype="PCM_16")
+    return folder
+
+
+def source(path: Path) -> layouts.Source:
+    return layouts.source_at(path, "train") or layouts.Source(path.name, "train", path)
+
+
+def rewrite(path: Path, place: bytes, offset: int, value: int) -> None:
+    """Put a number of 32 bits so many bytes behind a word of a file."""
+    content = bytearray(path.read_bytes())
+    begin = content.index(place) + offset
+    content[begin : begin + 4] = value.to_bytes(4, "little")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["PCM_16", "PCM_24", "FLOAT"])
+@pytest.mark.parametrize("share", [0.5, 0.999])
+def test_wav_files_that_are_all_cut_at_one_byte_are_cut_short(tmp_path: Path, kind: str, share: float) -> None:
+    """libsndfile reads what is there, so that all four agree on the shorter length."""
+    folder = write_stems(tmp_path / "song", samples=44100)
+    for path in folder.iterdir():
+        soundfile.write(path, *soundfile.read(path), subtype=kind)
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ValueError, match=r"drums\.wav: cut short, its header says 1\.000 s, 0\.(500|999) s"):
+        stems.load(source(folder))
+
+
+def test_a_long_wav_that_is_cut_is_cut_short(tmp_path: Path) -> None:
+    """RF64, whose length stands in a chunk of its own."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.zeros((4410, 2)), 44100, format="RF64", subtype="PCM_16")
+    assert wav.whole(path) == path
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(ValueError, match=r"a\.wav: cut short, its header says 0\.100 s"):
+        wav.whole(path)
+
+
+@pytest.mark.parametrize("length", [0, 0x7FFFF000, 0x7FFFFFD3, 0xFFFFFFFF])
+def test_a_wav_from_a_pipe_is_read_to_its_end(tmp_path: Path, length: int) -> None:
+    """Who wrote it could not go back to fill in the length."""
+    folder = write_stems(tmp_path / "song")
+    before = stems.load(source(folder))
+    rewrite(folder / "drums.wav", b"data", 4, length)
+    rewrite(folder / "drums.wav", b"RIFF", 4, length + 36 & 0xFFFFFFFF)
+    np.testing.assert_array_equal(stems.load(source(folder)).stems["drums"], before.stems["drums"])
+
+
+def test_a_wav_without_samples_has_none_though_chunks_follow(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros((0, 2)), 44100)
+    content = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(content + b"LIST\x05\0\0\0words\0")
+    assert wav.whole(tmp_path / "a.wav") == tmp_path / "a.wav"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(max_size=80), st.integers(0, 60))
+def test_a_damaged_wav_header_is_no_traceback(content: bytes, place: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.wav"
+        soundfile.write(path, np.zeros((10, 2)), 44100)
+        whole = path.read_bytes()
+        path.write_bytes(whole[:place] + content + whole[place + len(content) :])
+        with contextlib.suppress(ValueError):
+            wav.whole(path)

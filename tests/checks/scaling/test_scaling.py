@@ -1,0 +1,145 @@
+"""The scaling check: its table, its model, and what it says of measurements that vary."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.checks.scaling import scaling
+from p2p_dist.cli import check
+from p2p_dist.common import files
+from p2p_dist.run.rundir import RunDir
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch):
+    """Type a command of launch/check.py; its output."""
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "it's mine" / "runs"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def typed(*arguments, code=0):
+        done = subprocess.run(
+            [sys.executable, "launch/check.py", *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return typed
+
+
+def test_scaling_on_this_machine(typed, tmp_path):
+    shown = typed("scaling", "--nodes", "2", "--cluster", "local", "--preset", "tiny", "--steps", "3")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("| ")][2:]
+    assert [row[:4] for row in rows] == [["2", "2", "weak", "4"], ["2", "2", "strong", "4"]]
+    assert all(float(row[4]) > 0 and row[10].endswith("GB/s") for row in rows) and rows[0][7] == "100%"
+    assert float(rows[0][8]) == pytest.approx(float(rows[0][4]), rel=0.01), "the model begins at the smallest size"
+    # Three parts of a step each. What a size was measured at is said at once.
+    for row in rows:
+        lowest, highest = (float(edge) for edge in row[6].split(" to "))
+        assert row[5] == "3" and lowest <= float(row[4]) <= highest
+    assert shown.index("nodes-2: weak ") < shown.index("| nodes")
+    folder = tmp_path / "it's mine" / "runs" / "scaling"
+    assert len(json.loads((folder / "scaling.json").read_text())) == 1 and "<svg" in (folder / "scaling.svg").read_text()
+
+
+def test_what_scaling_refuses(typed):
+    with pytest.raises(ValueError, match="write numbers of nodes as in"):
+        check.main(["scaling", "--nodes", "two"])
+    with pytest.raises(ValueError, match="at least one node"):
+        check.main(["scaling", "--nodes", "0,1"])
+
+
+def measured(processes, images_per_second, bus):
+    """A size as checks/scaling/ranks.py leaves it: 4 images a process, 100 MB of gradients."""
+    reduced = None if bus is None else {"bus": bus}
+    weak = {"batch": 4 * processes, "images_per_second": images_per_second, "measured": [images_per_second] * 3}
+    return {"processes": processes, "all_reduce": reduced, "gradient_bytes": 100_000_000, "weak": weak}
+
+
+def test_the_model_adds_what_does_not_hide():
+    """One process: 4 images in 0.1 s. Gradients over 8 processes: 175 MB at 1 GB/s is 0.175 s, of which 0.016 hide."""
+    one = measured(1, 40, None)
+    assert scaling.predict(one, one, 4) == pytest.approx(40)
+    eight = measured(8, 100, 1e9)
+    assert scaling.predict(eight, one, 4) == pytest.approx(8 * 4 / (0.1 + 0.175 - 0.016))
+    assert scaling.predict(measured(8, 100, 1e12), one, 4) == pytest.approx(8 * 40), "a fast network costs nothing"
+    assert scaling.predict(eight, one, 1) == pytest.approx(8 / (0.025 + 0.175 - 0.004)), "a smaller share computes less"
+    slow = scaling.predict(measured(16, 1, 1e9), measured(8, 8 * 4 / 0.259, 1e9), 4)
+    assert slow == pytest.approx(16 * 4 / (0.1 + 0.1875 - 0.016)), "measured with eight, the computing is found again"
+
+
+def test_a_table_whose_smallest_size_can_not_share_the_batch(tmp_path, capsys):
+    """Efficiency is against the smallest size that was measured, each way for itself."""
+    about = {"device": "d", "precision": "p", "flops_per_image": 1e9}
+    runs = []
+    for nodes, processes, strong in ((1, 3, None), (2, 6, 60), (4, 12, 90)):
+        one = measured(processes, 10 * processes, 1e9) | about | {"nodes": nodes}
+        one["weak"]["data_wait"] = 0.0
+        one["strong"] = strong and {"batch": 12, "images_per_second": strong, "measured": [strong], "data_wait": 0.0}
+        runs.append(RunDir(tmp_path / str(nodes)))
+        files.write_json(runs[-1].path / "scaling.json", one)
+    assert scaling.report(tmp_path, runs) == 0
+    rows = json.loads((tmp_path / "scaling.json").read_text())
+    assert [row["weak"]["efficiency"] for row in rows] == [1, 1, 1]
+    assert [row["strong"] and row["strong"]["efficiency"] for row in rows] == [None, 1, 0.75]
+    assert "does not divide" in capsys.readouterr().out
+
+
+def sizes(tmp_path, **measured_at):
+    """Runs of one and two nodes as the ranks leave them; weak_1=[...] and so on: images a second of each part."""
+    about = {"device": "d", "precision": "p", "flops_per_image": 1e9, "all_reduce": None, "gradient_bytes": 1_000_000}
+    runs = []
+    for nodes in (1, 2):
+        one = about | {"nodes": nodes, "processes": nodes}
+        for way in scaling.WAYS:
+            rates = measured_at.get(f"{way}_{nodes}", [10.0 * nodes] * 5)
+            one[way] = {"batch": 4, "images_per_second": sorted(rates)[2], "measured": rates, "data_wait": 0.0}
+        runs.append(RunDir(tmp_path / str(nodes)))
+        files.write_json(runs[-1].path / "scaling.json", one)
+    return runs
+
+
+def test_scaling_says_nothing_of_measurements_that_agree(tmp_path, capsys):
+    assert scaling.report(tmp_path, sizes(tmp_path, strong_2=[12, 12.5, 13, 13.5, 14])) == 0
+    shown = capsys.readouterr().out
+    assert "12 to 14" in shown and "65%" in shown
+    assert "warning" not in shown and "note" not in shown
+
+
+@pytest.mark.parametrize(
+    ("measured_at", "said"),
+    [
+        (
+            {"weak_1": [1, 1, 1, 1, 1]},
+            "note: 2 nodes, weak: over 100 %: the smallest size had other work beside it all the time",
+        ),
+        ({"strong_2": [30.0] * 5}, "note: 2 nodes, strong: over 100 %: the smaller share of a process fits its caches better"),
+        (
+            {"weak_1": [1, 1, 2, 10, 11]},
+            "note: 2 nodes, weak: over 100 %: the measurements of this size and of the smallest overlap",
+        ),
+        ({"weak_1": [1, 1, 2, 10, 11]}, "warning: 1 nodes, weak: measurements scatter (1 to 11 images/s)"),
+    ],
+)
+def test_scaling_explains_scatter_and_more_than_100_percent(tmp_path, capsys, measured_at, said):
+    assert scaling.report(tmp_path, sizes(tmp_path, **measured_at)) == 0
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "scaling.md").read_text()
+
+
+def test_scaling_measures_every_size_twice_and_says_when_the_machine_is_busy(tmp_path, capsys, monkeypatch):
+    """Upwards, then downwards: a load that comes or goes meets the smallest size and the largest alike."""
+    begun = []
+    monkeypatch.setattr(scaling, "_run_here", lambda stage, run, number: begun.append((stage, run.path.name)))
+    monkeypatch.setattr(scaling.os, "getloadavg", lambda: (0.1, 0.1, 0.1))
+    runs = sizes(tmp_path)
+    scaling._here(runs)
+    assert "busy" not in capsys.readouterr().err
+    monkeypatch.setattr(scaling.os, "getloadavg", lambda: (900.0, 0.1, 0.1))
+    scaling._here(runs)
+    assert "warning: this machine is busy (load 900.0" in capsys.readouterr().err
+    assert begun[:5] == [("preprocess", "1"), *(("scaling", name) for name in ("1", "2", "2", "1"))]

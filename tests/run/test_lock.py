@@ -1,0 +1,127 @@
+"""A folder has one owner at a time, with locks of the file system and without."""
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import subprocess
+import time
+
+import pytest
+
+from p2p_dist.run import lock, rundir
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "my runs"))
+    return rundir.find("first")
+
+
+def test_a_second_owner_is_told_of_the_first(run):
+    first = rundir.own(run)
+    with pytest.raises(ValueError, match=rf"running already: process {os.getpid()} on .*logs"):
+        rundir.own(run)
+    first.close()
+    rundir.own(run).close()
+
+
+def test_a_killed_owner_owns_nothing(run):
+    if (child := os.fork()) == 0:
+        rundir.own(run)
+        os._exit(9)
+    os.waitpid(child, 0)
+    rundir.own(run).close()
+
+
+@pytest.fixture(params=["ENOSYS", "ENOLCK"])
+def no_locks(request, monkeypatch):
+    """A file system that answers so to flock."""
+
+    def flock(descriptor, kind):
+        number = getattr(errno, request.param)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+
+
+def test_without_locks_a_run_has_one_owner_too(run, no_locks):
+    first = rundir.own(run)
+    link = run.path / ".owner-link"
+    assert lock.owner_of(run.path)["process"] == os.getpid()
+    with pytest.raises(
+        ValueError, match=rf"running already: process {os.getpid()} on .*where that process is gone, remove {link}"
+    ):
+        rundir.own(run)
+    assert link.exists() and not list(run.path.glob(".tmp-*"))
+    first.close()
+    assert lock.owner_of(run.path) is None
+    rundir.own(run).close()
+    assert not link.exists()
+
+
+def test_without_locks_a_killed_owner_owns_nothing_once_its_children_are_gone(run, no_locks):
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        rundir.own(run)
+        if os.fork() == 0:  # inherits it
+            os.close(write)
+            os.read(read, 1)
+        os._exit(9)
+    os.close(read)
+    os.waitpid(child, 0)
+    with pytest.raises(ValueError, match=rf"process {child} on "):
+        rundir.own(run)
+    os.close(write)
+    for _ in range(100):
+        if lock.owner_of(run.path) is None:
+            break
+        time.sleep(0.05)
+    rundir.own(run).close()
+
+
+def test_without_locks_a_child_that_works_on_keeps_what_its_parent_gives_up(run, no_locks):
+    first = rundir.own(run)
+    child = subprocess.Popen(["sleep", "60"], pass_fds=[first.descriptor])
+    first.close()
+    assert (run.path / ".owner-link").exists(), "another machine sees that somebody is at work"
+    child.kill()
+    child.wait()
+    rundir.own(run).close()
+    assert not (run.path / ".owner-link").exists()
+
+
+def test_without_locks_another_machines_owner_is_left_alone(run, no_locks):
+    run.path.mkdir(parents=True, exist_ok=True)
+    link = run.path / ".owner-link"
+    link.write_text(json.dumps({"process": 1, "host": "elsewhere", "since": "now", "start": 5}))
+    with pytest.raises(ValueError, match=r"process 1 on elsewhere since now; .*remove"):
+        rundir.own(run)
+    link.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": "now", "start": 5}))
+    rundir.own(run).close()  # another process had that number
+
+
+def test_without_locks_one_of_many_takes_over(run, no_locks):
+    """All see the file of a process that is gone."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    gone = {"process": 1 << 30, "host": socket.gethostname(), "since": "now", "start": 5}
+    (run.path / ".owner-link").write_text(json.dumps(gone))
+    begin, tried, end = os.pipe(), os.pipe(), os.pipe()
+    children = []
+    for _ in range(8):
+        if (child := os.fork()) == 0:
+            os.read(begin[0], 1)
+            code = 1
+            with contextlib.suppress(ValueError):
+                rundir.own(run)
+                code = 0
+            os.write(tried[1], b"x")
+            os.read(end[0], 1)  # holds it until all have tried
+            os._exit(code)
+        children.append(child)
+    os.write(begin[1], b"x" * 8)
+    for _ in range(8):
+        os.read(tried[0], 1)
+    os.write(end[1], b"x" * 8)
+    assert sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0 for child in children) == 1
