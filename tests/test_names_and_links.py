@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.common import files
-from p2p_dist.data import index, manifest, shards, worker
+from p2p_dist.data import index, manifest, shards, song_record
 from p2p_dist.evaluate import checkpoints, held_out_songs, ranking
 from p2p_dist.evaluate.report import curves, page
 from p2p_dist.jobs import begin_run
@@ -103,9 +103,9 @@ def test_a_name_that_leads_elsewhere_is_refused_where_it_is_read(record, name, r
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_the_record_of_a_song_with_such_a_name_is_none(name, run):
     path = run.shards / "parts" / "test-00000-held-out.json"
-    assert worker.read_record(path) is not None
+    assert song_record.read_record(path) is not None
     changed(path, lambda content: content["shard"].update(name=name))
-    assert worker.read_record(path) is None
+    assert song_record.read_record(path) is None
 
 
 def test_a_baseline_of_any_name_makes_no_folder_of_tensorboards(run):

@@ -151,7 +151,7 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
 def _made_in(out: Path) -> list[Path]:
     """The datasets that --out names: itself, or those of several tasks inside it, also such as are not finished."""
-    from p2p_dist.data.worker import PARTS
+    from p2p_dist.data.song_record import PARTS
 
     inside = sorted(path.parent for path in out.glob(f"*/{PARTS}"))
     return [out] if (out / PARTS).is_dir() or not inside else inside

@@ -28,7 +28,8 @@ from p2p_dist.common import console, files, linux, records
 from p2p_dist.data import index, manifest, overlap
 from p2p_dist.data.dataset import is_named_after
 from p2p_dist.data.dataset_card import card, overlapping
-from p2p_dist.data.worker import PARTS, Result, Work, make_song, read_record
+from p2p_dist.data.song_record import PARTS, NumberedSong, read_record
+from p2p_dist.data.worker import Result, make_song
 from p2p_dist.run import lock
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
@@ -123,11 +124,11 @@ def _remove_garbage(wanted: Sequence[tuple[Path, Data]]) -> None:
         files.remove_garbage(out / PARTS)
 
 
-Lacking = list[tuple[Work, list[tuple[Path, Data]]]]
+Lacking = list[tuple[NumberedSong, list[tuple[Path, Data]]]]
 """Songs that are not finished, each with the folders that lack it."""
 
 
-def _not_finished(work: list[Work], wanted: Sequence[tuple[Path, Data]], stand: set[Path]) -> Lacking:
+def _not_finished(work: list[NumberedSong], wanted: Sequence[tuple[Path, Data]], stand: set[Path]) -> Lacking:
     """Args: stand: the folders of which `_stands` holds."""
     found = ((item, [one for one in wanted if item.finished(*one, stands=one[0] in stand) is None]) for item in work)
     return [(item, lacking) for item, lacking in found if lacking]
@@ -141,7 +142,9 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
     """
     results: dict[int, Result] = {}
     begun = time.monotonic()
-    make: Callable[[Work, Sequence[tuple[Path, Data]]], Result | None] = make_song if member is None else _make_unless_taken
+    make: Callable[[NumberedSong, Sequence[tuple[Path, Data]]], Result | None] = (
+        make_song if member is None else _make_unless_taken
+    )
 
     def take(number: int, result: Result | None) -> None:
         if result is None:
@@ -183,7 +186,7 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
     return [results[number] for number in sorted(results) if results[number].error is not None]
 
 
-def _make_unless_taken(item: Work, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
+def _make_unless_taken(item: NumberedSong, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
     """Make a song that no other process has in hand or has made since the list was; None where one has.
 
     The kernel drops the lock of a process that is killed, and another one takes the song.
@@ -217,11 +220,11 @@ def _begin_worker(parent: int) -> None:
     linux.keep_memory()
 
 
-def _work(root: Path, split_by_title: bool) -> list[Work]:
+def _work(root: Path, split_by_title: bool) -> list[NumberedSong]:
     numbers = dict.fromkeys(layouts.SPLITS, 0)
     work = []
     for source in layouts.find_songs(root, split_by_title):
-        work.append(Work(source, numbers[source.split]))
+        work.append(NumberedSong(source, numbers[source.split]))
         numbers[source.split] += 1
     return work
 
@@ -290,7 +293,7 @@ def _stands(root: Path, out: Path, data: Data) -> bool:
     return is_named_after(out.name, root, data)
 
 
-def _is_merged(out: Path, work: list[Work]) -> bool:
+def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
     """Whether the manifest is of the songs' records as they are: not older than one, and of no song that is gone.
 
     A manifest that stands is not written again: trainings read it. One of a song made anew was removed before its record.
@@ -305,7 +308,7 @@ def _is_merged(out: Path, work: list[Work]) -> bool:
     return there.keys() == {item.record(out) for item in work} and max(there.values()) <= written
 
 
-def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, str]], *, stands: bool = False) -> None:
+def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple[str, str]], *, stands: bool = False) -> None:
     """Merge the records into manifest.json and DATASET.md; what is left of songs that are gone is removed.
 
     Args:
@@ -352,7 +355,7 @@ def _merge(out: Path, data: Data, work: list[Work], left_out: list[tuple[str, st
     index.write_manifest(out, content)
 
 
-def _remove_others(out: Path, work: list[Work]) -> None:
+def _remove_others(out: Path, work: list[NumberedSong]) -> None:
     """Remove the shards of songs that are no longer in the data, because other programs read all *.tar files."""
     wanted, here = {item.record(out) for item in work}, {(item.source.name, item.source.split) for item in work}
     for path in (out / PARTS).iterdir():

@@ -21,7 +21,7 @@ from p2p_dist.audio.stems import mono
 from p2p_dist.common import files, records
 from p2p_dist.data import manifest, pairs
 from p2p_dist.data.index import read_manifest
-from p2p_dist.data.worker import slug
+from p2p_dist.data.song_record import slug
 from p2p_dist.evaluate.measures import onsets
 from p2p_dist.evaluate.measures.truth import Truth
 from p2p_dist.generate import inference

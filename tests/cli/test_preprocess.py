@@ -22,10 +22,11 @@ from typing import Any
 
 import pytest
 
+from p2p_dist.audio import stems
 from p2p_dist.audio.layouts import source_at
 from p2p_dist.cli import preprocess
 from p2p_dist.common import console, files
-from p2p_dist.data import index, shards, worker
+from p2p_dist.data import index, shards, song_record, worker
 from p2p_dist.data.verify import verify
 from p2p_dist.settings.config import Data
 from tests.data.conftest import write_song
@@ -348,15 +349,15 @@ def test_a_song_that_is_replaced_while_it_is_made_is_made_again(
     new_song: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it failed: shards of the old sound would count as those of the new for ever."""
-    folder, data, decode = new_song(tmp_path / "songs" / "train" / "A"), Data(), worker.stems.load_sums
+    folder, data, decode = new_song(tmp_path / "songs" / "train" / "A"), Data(), stems.load_sums
 
     def decode_and_replace(*arguments: Any, **options: Any) -> Any:
         found = decode(*arguments, **options)
         (folder / "drums.wav").write_bytes((folder / "bass.wav").read_bytes())  # of one size
         return found
 
-    monkeypatch.setattr(worker.stems, "load_sums", decode_and_replace)
-    item, again = (worker.Work(source_at(folder, "train"), 0) for _ in range(2))
+    monkeypatch.setattr(stems, "load_sums", decode_and_replace)
+    item, again = (song_record.NumberedSong(source_at(folder, "train"), 0) for _ in range(2))
     assert not item.finished(tmp_path, data)  # as is asked of every song, first of all
     assert worker.make_song(item, [(tmp_path, data)]).error is None
     assert item.finished(tmp_path, data) and not again.finished(tmp_path, data)

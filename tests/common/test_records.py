@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from p2p_dist.common import files, records, schemas, yaml_file
 from p2p_dist.common.files import DamagedError
 from p2p_dist.common.records import COUNT, KEY, Maybe
-from p2p_dist.data import manifest, worker
+from p2p_dist.data import manifest, song_record
 from p2p_dist.evaluate.baselines import results
 from p2p_dist.jobs import site, status
 from p2p_dist.run import lock, rundir, starts
@@ -145,7 +145,7 @@ def readers(run):
     return {
         "baselines.json": lambda: records.read(folder / "baselines.json", schemas.BASELINES),
         "reference.json": lambda: results._read(folder / "reference.json", SimpleNamespace(peak=1.0)),
-        "record.json": lambda: worker.read_record(folder / "record.json"),
+        "record.json": lambda: song_record.read_record(folder / "record.json"),
         "site.yaml": lambda: site.load("mine", str(folder / "site.yaml")),
     }
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from p2p_dist.audio import stems
 from p2p_dist.audio.layouts import excerpt_file, source_at
 from p2p_dist.common import files
-from p2p_dist.data import dataset_card, index, manifest, overlap, shards, worker
+from p2p_dist.data import dataset_card, index, manifest, overlap, shards, song_record
 from p2p_dist.data.index import Index
 from p2p_dist.evaluate import held_out_songs
 from p2p_dist.settings import science
@@ -127,7 +127,7 @@ def test_held_out_sound_that_is_damaged_is_never_heard(dataset: Path, tmp_path: 
 
 @given(st.text())
 def test_a_slug_is_a_key_that_webdataset_does_not_cut(title: str) -> None:
-    slug = worker.slug(title)
+    slug = song_record.slug(title)
     assert slug and len(slug) <= 48 and slug.isascii() and set("./ &'\"\n\0").isdisjoint(slug)
 
 

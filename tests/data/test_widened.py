@@ -19,14 +19,14 @@ import soundfile
 from p2p_dist.audio import stems
 from p2p_dist.audio.layouts import find_songs, source_at
 from p2p_dist.common import files
-from p2p_dist.data import augment, index, npz_pairs, pairs, shards, worker
+from p2p_dist.data import augment, index, npz_pairs, pairs, shards, song_record, song_sums, worker
 from p2p_dist.data.index import Index
 from p2p_dist.evaluate.held_out_songs import read_sound
 from p2p_dist.settings.config import STEMS, Data, parse_task
 
 
-def one_song(out: Path, folder: Path, data: Data, split: str = "train") -> worker.Work:
-    item = worker.Work(source_at(folder, split), 0)
+def one_song(out: Path, folder: Path, data: Data, split: str = "train") -> song_record.NumberedSong:
+    item = song_record.NumberedSong(source_at(folder, split), 0)
     result = worker.make_song(item, [(out, data)])
     assert result.error is None
     shards._merge(out, data, [item], [])
@@ -186,7 +186,7 @@ def test_copies_of_a_long_song_are_made_part_by_part(
         return rate, sums
 
     monkeypatch.setattr(stems, "load_sums", load_sums)
-    monkeypatch.setattr(worker, "_TOGETHER", 4 * 4 * 2 * 22050)
+    monkeypatch.setattr(song_sums, "TOGETHER", 4 * 4 * 2 * 22050)
     item = one_song(tmp_path / "parts", resting, data)
     shard = f"train-{item.key}.tar"
     assert (tmp_path / "whole" / shard).read_bytes() == (tmp_path / "parts" / shard).read_bytes()
@@ -199,7 +199,7 @@ def test_a_held_out_song_that_flac_cannot_hold_is_left_out(tmp_path: Path, small
     folder.mkdir(parents=True)
     for name in STEMS:
         soundfile.write(folder / f"{name}.wav", np.full((9000, channels), 0.1), rate)
-    result = worker.make_song(worker.Work(source_at(folder, "test"), 0), [(tmp_path / "out", small)])
+    result = worker.make_song(song_record.NumberedSong(source_at(folder, "test"), 0), [(tmp_path / "out", small)])
     assert result.error == f"Many: held-out songs are stored as flac, which does not support {channels} channels at {rate} Hz"
     assert not list((tmp_path / "out").glob("*.tar"))
     one_song(tmp_path / "out", folder, small, "train")
@@ -213,9 +213,9 @@ def test_tasks_are_grouped_by_what_is_decoded_not_by_the_size_of_files(
     for name in STEMS:  # silence, of which a flac file takes next to nothing
         soundfile.write(flac / f"{name}.flac", np.zeros((100_000, 2)), 22050)
     wanted = [(tmp_path, replace(small, task=task)) for task in ("drums", "bass", "vocals")]
-    monkeypatch.setattr(worker, "_TOGETHER", 100_000 * 4 * 4)  # four sums of one channel
-    assert [len(group) for group in worker._groups(source_at(flac, "train"), wanted)] == [2, 1]
-    assert [len(group) for group in worker._groups(source_at(flac, "test"), wanted)] == [1, 1, 1]
+    monkeypatch.setattr(song_sums, "TOGETHER", 100_000 * 4 * 4)  # four sums of one channel
+    assert [len(group) for group in song_sums.group_by_memory(source_at(flac, "train"), wanted)] == [2, 1]
+    assert [len(group) for group in song_sums.group_by_memory(source_at(flac, "test"), wanted)] == [1, 1, 1]
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_a_song_that_may_not_be_read_is_left_out_for_that_reason(locked: Path, s
     found = sorted(find_songs(locked), key=lambda one: one.name)
     for source, file in zip(found, ("Folder", "Pairs/1.npz", "Sound/bass.wav"), strict=True):
         assert source.size() >= 0
-        result = worker.make_song(worker.Work(source, 0), [(locked / "out", data)])
+        result = worker.make_song(song_record.NumberedSong(source, 0), [(locked / "out", data)])
         assert result.error == f"{locked}/train/{file}: can't be read (Permission denied)"
 
 
@@ -310,7 +310,7 @@ def test_several_tasks_from_one_decode_are_what_each_gives_alone(
     for name in STEMS:  # as loud as to be scaled for its file in some tasks and not in others, and finer than a file holds
         sound = random.uniform(-1, 1, (22050, 2)) * (3.0 if name == "vocals" else 0.01)
         soundfile.write(folder / f"{name}.wav", sound, 22050, subtype="FLOAT")
-    work = worker.Work(source_at(folder, split), 0)
+    work = song_record.NumberedSong(source_at(folder, split), 0)
     tasks = ["drums", "accompaniment", "bass", "vocals", "vocals+other->drums+bass", "other->bass"]
     wanted = [(tmp_path / f"together{n}", replace(small, task=task)) for n, task in enumerate(tasks)]
     decoded = []
@@ -318,7 +318,7 @@ def test_several_tasks_from_one_decode_are_what_each_gives_alone(
     monkeypatch.setattr(stems, "load_sums", lambda *a, **named: decoded.append(1) or real(*a, **named))
     assert worker.make_song(work, wanted).error is None
     assert len(decoded) == 1
-    monkeypatch.setattr(worker, "_TOGETHER", 0)  # no memory for more than one
+    monkeypatch.setattr(song_sums, "TOGETHER", 0)  # no memory for more than one
     assert worker.make_song(work, [(tmp_path / "apart" / out.name, data) for out, data in wanted]).error is None
     assert len(decoded) == 1 + len(tasks)
     for out, data in wanted:

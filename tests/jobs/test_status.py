@@ -23,8 +23,19 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def show(command, *arguments):
     """Type a command; it must not need what a login node lacks."""
-    code = "import sys, runpy; [sys.modules.__setitem__(n, None) for n in ('torch', 'numpy', 'webdataset', 'musdb')]; "
-    code += "sys.argv = sys.argv[1:]; sys.path.insert(0, 'launch'); runpy.run_path(sys.argv[0], run_name='__main__')"
+    code = """
+import runpy, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "numpy", "webdataset", "musdb"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv = sys.argv[1:]
+sys.path.insert(0, "launch")
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
     return subprocess.run(
         [sys.executable, "-c", code, f"launch/{command}.py", *arguments],
         cwd=CHECKOUT,

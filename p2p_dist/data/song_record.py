@@ -1,0 +1,175 @@
+"""One song of a dataset: its key, and the record that says that its shards are whole; written last, looked up first."""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2p_dist.audio.layouts import Source
+from p2p_dist.audio.stems import Sum
+from p2p_dist.common import files, records, schemas
+from p2p_dist.data import index, overlap
+from p2p_dist.settings import science
+from p2p_dist.settings.config import Data
+
+PARTS = "parts"
+"""Folder of the records in a dataset's folder."""
+
+
+def slug(title: str) -> str:
+    """A title as at most 48 ASCII letters, digits and single dashes: for keys and file names, not for people."""
+    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or "song"
+
+
+@dataclass(frozen=True)
+class NumberedSong:
+    """One song to be made into shards."""
+
+    source: Source
+    number: int
+    """of the song in its split; with the title it makes the keys unique"""
+
+    @property
+    def key(self) -> str:
+        """`00003-the-title`: ASCII without dots, since WebDataset cuts a key at its first dot."""
+        return f"{self.number:05d}-{slug(self.source.name)}"
+
+    @functools.cached_property
+    def stamp(self) -> str:
+        """The song's, as it was when first asked for, before it is made: one that is replaced meanwhile is the old one."""
+        return self.source.stamp()
+
+    def pairs_shard(self, out: Path) -> Path:
+        """The shard of its pairs."""
+        return out / f"{self.source.split}-{self.key}.tar"
+
+    def sound_shard(self, out: Path) -> Path:
+        """The shard of its sound, where it is held out."""
+        return out / f"audio-{self.source.split}-{self.key}.tar"
+
+    def record(self, out: Path) -> Path:
+        """Where it is written down that the song is finished."""
+        return out / PARTS / f"{self.source.split}-{self.key}.json"
+
+    @functools.cached_property
+    def stamp_of_version_0_1(self) -> str:
+        return self.source.stamp_of_version_0_1()
+
+    def finished(self, out: Path, data: Data, *, stands: bool = False) -> dict[str, Any] | None:
+        """The record of the song where it, as it is now, was made by these settings, and all that its record names is there.
+
+        Args:
+            stands: the folder is named after these very songs and its manifest stands: what is there is not asked again.
+        """
+        now = self.stamp  # whether there is a record or not: later it may be another
+        record = read_record(self.record(out))
+        if record is None or science.are_those(record["settings"], data):
+            return None
+        if not stands and record["source"] != (now if record["schema"] > 1 else self.stamp_of_version_0_1):
+            return None
+        shards = [shard for shard in (record["shard"], record["audio"]) if shard]
+        whole = all((p := out / shard["name"]).is_file() and p.stat().st_size == shard["bytes"] for shard in shards)
+        return record if whole else None
+
+    def forget(self, out: Path) -> None:
+        """Remove what an earlier call made of it; first what says that it is there, the manifest and the record."""
+        made = (self.record(out), self.pairs_shard(out), self.sound_shard(out))
+        if any(path.exists() for path in made):
+            for path in (out / index.MANIFEST, *made):
+                path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class SongFacts:
+    """What is known of a song's sound besides its pictures.
+
+    levels: of input and target, dBFS; None for silence. filled: seconds of silence at the end of a stem that was shorter than
+    the others. by_position: whether stems are streams that the file does not name. fingerprint: see `overlap.fingerprint`;
+    None of ready-made pairs.
+    """
+
+    rate: int
+    seconds: float
+    clipped: int
+    levels: dict[str, float | None]
+    filled: float = 0.0
+    by_position: bool = False
+    fingerprint: str | None = None
+
+
+def facts_of(rate: int, heard: Sum, made: Sum) -> SongFacts:
+    """Those of a song of which this is heard and that is to be made."""
+    return SongFacts(
+        rate,
+        len(made.sound) / rate,
+        heard.clipped + made.clipped,
+        {"input": _level(heard), "target": _level(made)},
+        max(heard.filled, made.filled) / rate,
+        heard.by_position or made.by_position,
+        overlap.fingerprint([heard.sound, made.sound], rate),
+    )
+
+
+def _level(total: Sum) -> float | None:
+    """Level in dBFS (root mean square); None for silence."""
+    return round(10 * float(np.log10(total.power)), 2) if total.power else None
+
+
+def write_record(
+    song: NumberedSong,
+    out: Path,
+    data: Data,
+    facts: SongFacts,
+    counts: dict[str, int],
+    pairs_shard: dict[str, Any] | None,
+    rows: list[dict[str, Any]],
+    sound_shard: dict[str, Any] | None,
+) -> None:
+    """Write that the song is finished.
+
+    Args:
+        counts: of its windows. pairs_shard, sound_shard: name, size and sha256. rows: where each pair lies in its shard.
+    """
+    record = {
+        "schema": schemas.SONG.schema,
+        "song": song.source.name,
+        "split": song.source.split,
+        "key": song.key,
+        "source": song.stamp,
+        "settings": science.recorded(data),
+        "seconds": facts.seconds,
+        "sample_rate": facts.rate,
+        "clipped": facts.clipped,
+        "levels": facts.levels,
+        "filled": facts.filled,
+        "by_position": facts.by_position,
+        "fingerprint": facts.fingerprint,
+        **counts,
+        "dtype": rows[0]["dtype"] if rows else None,
+        "shape": rows[0]["shape"] if rows else None,
+        "shard": pairs_shard,
+        "audio": sound_shard,
+        "samples": [
+            [row["key"], pairs_shard["name"], row["input"], row["target"], row["checksum"]]
+            for row in rows
+            if pairs_shard is not None
+        ],
+    }
+    files.write_json(song.record(out), files.sealed(record))
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """Read the record of a finished song; None if there is none, or if it is damaged or was changed."""
+    try:
+        content = records.read(path)
+        record: dict[str, Any] = records.read(path, schemas.SONG)
+    except (OSError, ValueError):
+        return None
+    return record if files.is_sealed(content) else None
