@@ -18,18 +18,23 @@ from tests.conftest import write_songs
 HERE = Path(__file__).parent
 PACKAGE = HERE.parents[1] / "p2p_dist"
 
+PARTS = {"Data", "Model", "Train", "Evaluate", "Where", "Resources", "Config"}
+
 
 def mutate(copy):
     """Edit the text of a copy, as whoever adds these things does."""
-    path = copy / "settings" / "config.py"
-    text = path.read_text()
-    parts = re.findall(r"^@dataclass\(frozen=True\)\nclass (\w+)", text, re.MULTILINE)
-    assert {"Data", "Model", "Train", "Evaluate", "Where", "Resources", "Config"} <= set(parts)
-    for part in parts:
-        field = f'\n    {part.lower()}_later: int = 7\n    """a setting of a later version"""\n'
-        text, edits = re.subn(rf'(^class {part}\b.*?:\n    """.*?"""\n)', rf"\g<1>{field}", text, count=1, flags=re.M | re.S)
-        assert edits == 1, part
-    path.write_text(text)
+    added = set()
+    for path in (copy / "settings").glob("*.py"):
+        text = path.read_text()
+        for part in set(re.findall(r"^@dataclass\(frozen=True\)\nclass (\w+)", text, re.MULTILINE)) & PARTS:
+            field = f'\n    {part.lower()}_later: int = 7\n    """a setting of a later version"""\n'
+            text, edits = re.subn(
+                rf'(^class {part}\b.*?:\n    """.*?"""\n)', rf"\g<1>{field}", text, count=1, flags=re.M | re.S
+            )
+            assert edits == 1, part
+            added.add(part)
+        path.write_text(text)
+    assert added == PARTS
 
     path = copy / "evaluate" / "measures" / "table.py"
     text = path.read_text()
