@@ -43,7 +43,7 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
         ValueError: no such run, checkpoint or songs.
     """
     settings = rundir.resolve(run)
-    only = _steps(run, asked)
+    only = steps_of(run, asked)
     claims.find(run, only)  # before anything is written
     if songs is None:
         out = run.evaluations
@@ -65,7 +65,7 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
     return _summary(run, settings, out, *read, only), is_pitched(settings.data.task)
 
 
-def _steps(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...]:
+def steps_of(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...]:
     """The steps that are asked for; `best` is the one that the evaluations of the run have named.
 
     Raises:

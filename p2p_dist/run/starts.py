@@ -178,7 +178,12 @@ def append(log: Path, line: str, begin: str = "") -> None:
     Raises:
         OSError: it can't be written, or only a part of it.
     """
-    descriptor = os.open(str(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = os.open(str(log), os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        if not log.is_symlink():
+            raise
+        raise OSError(error.errno, "a symbolic link, which is not followed: remove it, then try again", str(log)) from None
     try:
         data = f"{begin}{line}\n".encode()
         if os.write(descriptor, data) != len(data):

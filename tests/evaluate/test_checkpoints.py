@@ -492,7 +492,7 @@ def test_lists_that_do_not_match_are_named(tmp_path: Path) -> None:
 def test_best_is_the_checkpoint_that_was_named(tmp_path):
     run = rundir.RunDir(tmp_path / "runs" / "run")
     with pytest.raises(ValueError, match="evaluate it first"):
-        evaluate._steps(run, ("best",))
+        figures.steps_of(run, ("best",))
     (run.checkpoints / rundir.step_name(60)).mkdir(parents=True)
     files.write_json(run.best, {"step": 60, "score": 0.5, "chosen_on": "test", "note": ""})
-    assert evaluate._steps(run, ("best", 30, 60)) == (60, 30) and evaluate._steps(run, ()) == ()
+    assert figures.steps_of(run, ("best", 30, 60)) == (60, 30) and figures.steps_of(run, ()) == ()

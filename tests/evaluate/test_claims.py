@@ -39,7 +39,7 @@ def save(run, step):
 def evaluated(run, step):
     folder = run.evaluations / rundir.step_name(step)
     (folder / "audio").mkdir(parents=True, exist_ok=True)
-    files.write_json(folder / "metrics.json", {"step": step, "songs": []})
+    files.write_json(folder / "metrics.json", {"step": step, "songs": [], "splits": {}})
 
 
 def take_all(folder, together):

@@ -114,7 +114,7 @@ def write(run: RunDir, config: Config) -> Path:
             if name in newest["absent"] or name not in newest["mean"]
         },
         intervals=any(content["splits"][ranked["reported_on"]]["interval"] for content in evaluated.values()),
-        without_intervals=[step for step, content in evaluated.items() if "schema" not in content],
+        without_intervals=[step for step, content in evaluated.items() if content["schema"] < 2],
         rows=[
             (step, _cells(content["splits"][ranked["reported_on"]], names), _score(ranked["checkpoints"], "step", step))
             for step, content in evaluated.items()

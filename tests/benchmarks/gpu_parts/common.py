@@ -25,7 +25,7 @@ except ImportError:
     sys.modules["tyro"] = tyro
 
 from p2p_dist.common import files
-from p2p_dist.data import index, tar
+from p2p_dist.data import index, shard_file
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets, science
 from p2p_dist.settings.config import Config, Data
@@ -138,7 +138,7 @@ def write_pairs(folder: Path, data: Data, pairs: int) -> Path:
     listed, samples = [], []
     for number, begin in enumerate(range(0, pairs, 512)):
         made = (_pair(random, shape, begin + one) for one in range(min(512, pairs - begin)))
-        shard, rows = tar.write(folder / f"train-{number:05d}-made.tar", made)
+        shard, rows = shard_file.write(folder / f"train-{number:05d}-made.tar", made)
         listed.append({**shard, "samples": len(rows)})
         samples += [[row["key"], shard["name"], row["input"], row["target"], row["checksum"]] for row in rows]
     part = {"songs": [{"name": "made", "key": "made", "seconds": 1.0}], "shards": listed, "audio": [], "samples": samples}
@@ -148,7 +148,7 @@ def write_pairs(folder: Path, data: Data, pairs: int) -> Path:
     return folder
 
 
-def _pair(random: np.random.Generator, shape: tuple[int, ...], number: int) -> tar.Sample:
+def _pair(random: np.random.Generator, shape: tuple[int, ...], number: int) -> shard_file.Sample:
     import io
 
     content = io.BytesIO()
