@@ -29,6 +29,8 @@ def start(stage: str, run: RunDir, attempt: str, log: Path, keep_open: tuple[int
     """
     names = _FORKS_RANKS if stage in ("train", *CHECKS) else _ONE_PROCESS
     environment = {**os.environ, **snapshot.environment(run.code), "P2P_ATTEMPT": attempt}
+    # Threads of OpenMP that have nothing to do otherwise spin, and take cores from the other ranks and from people.
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
     jobs = run.code / "p2p_dist" / "jobs"
     module = next(name for name in names if (jobs / f"{name}.py").is_file())
     log.parent.mkdir(parents=True, exist_ok=True)
