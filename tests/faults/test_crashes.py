@@ -301,7 +301,8 @@ def test_starts_are_counted_from_a_file(tmp_path):
     assert starts.begin(log, "b.0", 0, by_hand=True) is None
     assert starts.begin(log, "b.1", 5) is None
     starts.end(log, "b.1", 10, 75, "stopped")
-    assert starts.read(log) == starts.Counts(starts=2, crashes=0, same=1, began=5), "an orderly stop is no crash"
+    counts = starts.read(log)
+    assert (counts.starts, counts.crashes, counts.same, counts.began) == (2, 0, 1, 5), "an orderly stop is no crash"
     for number in range(4):
         assert starts.begin(log, f"c.{number}", 10 * number + 10) is None
         starts.end(log, f"c.{number}", 10 * number + 20, 70, "crash")
