@@ -2,7 +2,6 @@
 are asked to stop, and say that they did. With real trainings: test_restarts.py; each decision by itself: tests/jobs."""
 
 import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 from lab import ACCOUNT, wait_until
 
 from p2p_dist.common import files
+from p2p_dist.run import snapshot
 from p2p_dist.run.rundir import RunDir
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -29,7 +29,7 @@ class Waiting:
 
     def __init__(self, lab, folder, name):
         self.lab, self.run, self.jobs = lab, RunDir(folder / "my place" / "runs" / name), []
-        shutil.copytree(CHECKOUT / "hpc", self.run.code / "hpc")
+        snapshot.take(self.run.code)
         (self.run.path / "python").write_text(TASK)
         (self.run.path / "python").chmod(0o755)
         files.write_json(self.run.dataset, {"name": "none"})
