@@ -225,7 +225,8 @@ def test_wheels_are_taken_where_they_fit_and_are_missing(tmp_path):
 def test_without_tyro_settings_are_read_as_with_it(tmp_path):
     """A machine without our packages has torch and numpy, and runs all that need no more."""
     code = (
-        "import sys; sys.modules['tyro'] = None; import gpu_parts.common; from pathlib import Path; from p2p_dist import presets; "
+        "import sys; sys.modules['tyro'] = None; import gpu_parts.common; from pathlib import Path; "
+        "from p2p_dist import presets; "
         "wanted = presets.PRESETS['tiny']; path = Path(sys.argv[1]); path.write_text(presets.to_yaml(wanted)); "
         "assert presets.from_saved(path) == wanted; print('equal')"
     )
