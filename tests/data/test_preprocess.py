@@ -361,7 +361,7 @@ def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
         (["--data", "SONGS", "--task", "tuba"], 2, "unknown stem 'tuba'|task 'tuba'"),
         (["--data", "SONGS", "--part", "3/3"], 2, "write I/N"),
         (["--data", "SONGS", "--part", "0/3", "--cluster", "slurm"], 2, "leave out --cluster"),
-        (["--data", "SONGS", "--out", ""], 2, "--out names no folder"),
+        (["--data", "SONGS", "--out", ""], 2, "--out must name"),
         (["--data", "SONGS", "--out", "/dev/null/out"], 1, "Not a directory"),
         (["--data", "SONGS", "--out", "/proc/nothing"], 1, "No such file"),
         (["--data", "SONGS", "--preset", "nothing"], 2, "unknown preset"),

@@ -443,7 +443,7 @@ def test_a_percent_sign_in_the_path_is_no_pattern(cluster, launch, tmp_path, mon
     launch("--run", "a")
     assert f"--output={tmp_path}/100%%/runs/a/slurm/train/%j_0_log.out\n" in (cluster.place / "script-101").read_text()
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "50%job" / "runs"))
-    with pytest.raises(ValueError, match="Slurm puts numbers"):
+    with pytest.raises(ValueError, match="Slurm replaces in file names"):
         launch("--run", "a")
 
 
