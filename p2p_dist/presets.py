@@ -102,9 +102,42 @@ def to_dict(config: Config) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def to_yaml(config: Config) -> str:
-    """The tree as YAML that `from_yaml` reads back to an equal tree."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120)
+def to_yaml(config: Config, like: Path | None = None) -> str:
+    """The tree as YAML that `from_yaml` reads back to an equal tree.
+
+    Args:
+        like: settings that an earlier version saved, and reads again: those that it does not have are left out, because it
+            refuses names that it does not know.
+    """
+    tree = to_dict(config)
+    if like is not None:
+        tree = _without(tree, yaml_file.read(like))
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
+
+
+def unknown(config: Config, like: Path) -> list[str]:
+    """Names of the settings that `to_yaml(config, like)` leaves out though they have another value than what that implies."""
+    base = _with_implied(preset(config.preset))
+    return _differing(to_dict(config), to_dict(base), yaml_file.read(like))
+
+
+def _without(tree: dict[str, Any], known: Any) -> dict[str, Any]:
+    """The part of a tree of settings whose names are in another."""
+    return {
+        name: _without(value, known[name]) if isinstance(value, dict) and isinstance(known[name], dict) else value
+        for name, value in tree.items()
+        if name in known
+    }
+
+
+def _differing(tree: dict[str, Any], base: dict[str, Any], known: Any, where: str = "") -> list[str]:
+    found = []
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found += _differing(value, base[name], known.get(name, {}), f"{where}{name}.")
+        elif name not in known and value != base[name]:
+            found.append(where + name)
+    return found
 
 
 def from_saved(path: Path) -> Config:

@@ -356,7 +356,13 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
     else:
         snapshot.record(run.code)
         console.say(f"{run.code}, which an earlier version copied, is only yours: its files are noted in {snapshot.SUMS} there")
-    files.write_text(run.config, presets.to_yaml(settings))
+    # The copy of the code reads it, and an earlier version refuses the name of a setting that came later.
+    like = run.config if run.config.is_file() and snapshot.differs(run.code) else None
+    if like is not None and (left_out := presets.unknown(settings, like)):
+        console.say(
+            f"note: the copy of the code in {run.path.name} does not have {', '.join(left_out)}: left out of its settings"
+        )
+    files.write_text(run.config, presets.to_yaml(settings, like))
     return settings
 
 

@@ -1,0 +1,51 @@
+"""What a launch writes into a run that exists: what the code that it goes on with can read."""
+
+import dataclasses
+
+import pytest
+import yaml
+
+from p2p_dist import presets, rundir, snapshot
+
+TINY = presets.preset("tiny")
+LATER = {"resources": ["workers"], "data": ["split_by_title"], "evaluate": ["allow_overlap"]}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
+    run = rundir.find("old")
+    rundir.begin(run, TINY, "songs")
+    return run
+
+
+def names(run):
+    saved = yaml.safe_load(run.config.read_text())
+    return {f"{part}.{name}" for part, values in saved.items() if isinstance(values, dict) for name in values}
+
+
+def test_a_run_of_an_earlier_version_keeps_the_names_that_its_code_knows(run, capsys):
+    """That code refuses names that it does not know. If it failed: every preempted run is lost by an update."""
+    saved = yaml.safe_load(run.config.read_text())
+    for part, later in LATER.items():
+        for name in later:
+            del saved[part][name]
+    run.config.write_text(yaml.safe_dump(saved))
+    (run.code / "p2p_dist" / "__init__.py").write_text('__version__ = "0.1.0"\n')
+    snapshot.record(run.code)
+    before = names(run)
+    rundir.begin(run, dataclasses.replace(TINY, resources=dataclasses.replace(TINY.resources, nodes=2)), "songs")
+    assert names(run) == before and "does not have" not in capsys.readouterr().out
+    assert presets.from_saved(run.config).resources.nodes == 2
+    more = dataclasses.replace(TINY.resources, nodes=3, workers=4)
+    rundir.begin(run, dataclasses.replace(TINY, resources=more), "songs")
+    assert names(run) == before and presets.from_saved(run.config).resources.nodes == 3
+    assert "does not have resources.workers: left out" in capsys.readouterr().out
+
+
+def test_a_run_that_takes_todays_code_has_todays_settings(run):
+    saved = yaml.safe_load(run.config.read_text())
+    del saved["resources"]["workers"]
+    run.config.write_text(yaml.safe_dump(saved))
+    rundir.begin(run, TINY, "songs")
+    assert "resources.workers" in names(run)
