@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import zipfile
@@ -217,10 +218,22 @@ def test_wheels_are_taken_where_they_fit_and_are_missing(tmp_path):
     assert wheels.unpack(tmp_path / "absent", tmp_path / "site") == []
     python = wheels.python_with(tmp_path / "site", tmp_path / "python")
     ask = "import only_there, numpy; print(only_there.x)"
-    import subprocess
-
     said = subprocess.run([python, "-c", ask], env={"PYTHONPATH": ""}, capture_output=True, text=True)
     assert said.stdout == "1\n", said.stderr
+
+
+def test_without_tyro_settings_are_read_as_with_it(tmp_path):
+    """A machine without our packages has torch and numpy, and runs all that need no more."""
+    code = (
+        "import sys; sys.modules['tyro'] = None; import gpu_parts.common; from pathlib import Path; "
+        "from p2p_dist.settings import presets; "
+        "wanted = presets.PRESETS['tiny']; path = Path(sys.argv[1]); path.write_text(presets.to_yaml(wanted)); "
+        "assert presets.from_saved(path) == wanted; print('equal')"
+    )
+    places = f"{Path(gpu.__file__).parent}:{Path(gpu.__file__).parents[2]}"
+    command = [sys.executable, "-c", code, str(tmp_path / "config.yaml")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": places}, capture_output=True, text=True)
+    assert done.stdout == "equal\n", done.stderr
 
 
 def test_wrong_usage_is_refused_before_anything_is_done(capsys):

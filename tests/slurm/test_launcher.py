@@ -150,8 +150,11 @@ def test_a_sweep_is_a_run_for_each_and_one_table(lab, launch, songs):
     [
         (("--partition", "nowhere"), "without --partition=nowhere: change --partition"),
         (("--time", "3-00:00:00"), "without --time=4320: change --time"),
-        (("--nodes", "17"), "without --nodes=17: change --nodes"),
-        (("--processes-per-node", "200"), "without --ntasks-per-node=200: change --processes-per-node"),
+        (("--nodes", "17", "--train.global-batch-size", "17"), "without --nodes=17: change --nodes"),
+        (
+            ("--processes-per-node", "200", "--train.global-batch-size", "200"),
+            "without --ntasks-per-node=200: change --processes-per-node",
+        ),
         (("--account", "elsewhere"), f"yours: {ACCOUNT}"),
         (("--cluster", "lumi"), f"name one with --account (yours: {ACCOUNT}"),
     ],
@@ -230,7 +233,7 @@ def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
     recorder.write_text(
         '#!/bin/sh\nmkdir -p "$RECORD"\ntr "\\0" "\\n" < /proc/$$/environ | sort > "$RECORD/$SLURM_PROCID.env"\n'
         'echo "$@" > "$RECORD/$SLURM_PROCID.argv"\n'
-        f'echo "{{\\"attempt\\": \\"$SLURM_JOB_ID.0\\", \\"outcome\\": \\"done\\"}}" > "{run.outcome}"\n'
+        f'echo "{{\\"attempt\\": \\"$P2P_ATTEMPT\\", \\"outcome\\": \\"done\\"}}" > "{run.outcome}"\n'
     )
     recorder.chmod(0o755)
     (train,) = [job for job in specs.jobs(run, wanted, site.load("slurm")) if job.stage == "train"]

@@ -20,8 +20,14 @@ try:
     import tyro
 except ImportError:
     # The settings only carry its marks, and nothing here reads a command line.
+    class _Plain:
+        """In place of tyro's marks on a type: the type itself."""
+
+        def __class_getitem__(cls, kind: Any) -> Any:
+            return kind
+
     tyro = types.ModuleType("tyro")
-    tyro.conf = types.SimpleNamespace(arg=lambda **_: None, Suppress=list, Positional=list)  # type: ignore[attr-defined]
+    tyro.conf = types.SimpleNamespace(arg=lambda **_: None, Suppress=_Plain, Positional=_Plain)  # type: ignore[attr-defined]
     sys.modules["tyro"] = tyro
 
 from p2p_dist.common import files

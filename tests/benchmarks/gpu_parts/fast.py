@@ -204,7 +204,8 @@ def rates(place: Place, network: str, way: Way, sizes: tuple[int, ...]) -> Itera
             yield row
             continue
         count = counted.count(config, size)
-        row["of a matrix product"] = count.flops / seconds["median"] / product
+        if place.kind != "cpu" or way.precision != "bf16":  # many processors emulate it: the product says nothing
+            row["of a matrix product"] = count.flops / seconds["median"] / product
         if sheet:
             arithmetic_of = "bf16" if way.precision == "bf16" else "tf32" if way.tf32 else "fp32"
             row["of the data sheet"] = count.flops / seconds["median"] / sheet[arithmetic_of]
