@@ -32,12 +32,12 @@ def dataset(settings):
 
 def preprocess_here(run):
     """Make a run's shards on this machine, or see that they are there."""
-    _here(run, "stages", "preprocess")
+    _here(run, "stage_process", "preprocess")
 
 
 def train(run):
     """The training alone, of a run whose shards are there."""
-    _here(run, "local", "train")
+    _here(run, "forked_ranks", "train")
     return run
 
 
