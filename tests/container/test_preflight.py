@@ -39,7 +39,7 @@ def truncated(place):
     path = place.folder / "truncated.sif"
     with image.open("rb") as whole, path.open("wb") as part:
         os.sendfile(part.fileno(), whole.fileno(), 0, image.stat().st_size * 9 // 10)
-    return ("--container", str(path)), "image", "the image is not whole"
+    return ("--container", str(path)), "image", "the image is incomplete"
 
 
 def no_bind(place):
