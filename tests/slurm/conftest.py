@@ -82,9 +82,9 @@ def start(lab, twins, tmp_path_factory):
     def skip_the_two_minutes():
         while not over.wait(0.5):
             waiting = lab.ask("squeue", "--noheader", "--states=PENDING", "--format=%i %r", check=False)
-            for number, reason in map(str.split, waiting.splitlines()):
-                if reason == "BeginTime":
-                    lab.release(number)
+            for line in waiting.splitlines():  # most reasons are one word, some a sentence in brackets
+                if line.endswith(" BeginTime"):
+                    lab.release(line.split()[0])
 
     def start(name):
         names = list(SETTINGS)
