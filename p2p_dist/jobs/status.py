@@ -40,12 +40,14 @@ def state(
     resources: config.Resources,
     shards: stages.Shards | None = None,
 ) -> str:
-    """One word or a few on a stage: done, running, pending (why), stopped (why), failed, to do.
+    """One word or a few on a stage: done, running, pending (why), stopped (why), failed, to do, not asked for.
 
     Args:
         queued: the jobs that Slurm has of the run; None: not known. resources: how often it may be begun again.
         shards: those of the run, where they have been looked at.
     """
+    if stage != "preprocess" and stages.is_shards_only(run):
+        return stages.SHARDS_ONLY
     if (found := stages.is_done(stage, run, shards, content=False)) is not None:
         return found if found == stages.NOT_ASKED else "done"
     if queued is not None and stage in queued:
@@ -290,6 +292,9 @@ def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:
     return found
 
 
+_NOTHING_TO_DO = ("done", stages.NOT_ASKED, stages.SHARDS_ONLY)
+
+
 def show_all(found: list[dict[str, Any]]) -> None:
     """Print several runs as one table, a line each."""
     from rich.console import Console
@@ -303,7 +308,9 @@ def show_all(found: list[dict[str, Any]]) -> None:
             table.add_row(name, "?", "can't be read", "?", "", "", "")
             reasons.append(f"{one['run']}: {one['wrong']}")
             continue
-        stage = next((name for name, text in one["stages"].items() if text not in ("done", stages.NOT_ASKED)), "page")
+        stage = next((name for name, text in one["stages"].items() if text not in _NOTHING_TO_DO), None)
+        if stage is None:  # all is done
+            stage = "preprocess" if one["stages"]["train"] == stages.SHARDS_ONLY else "page"
         state = one["stages"][stage]
         reasons += [f"{one['run']}: {stage}: {state}"] if _in_short(state) != state else []
         reasons += [f"{one['run']}: {one['wrong']}"] if one["wrong"] else []

@@ -137,7 +137,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                     metrics.append(row)
                     progress.update(step, speed.in_words(row))
                     if run.was_cancelled():  # while it was suspended, say: no signal reached it
-                        stop.requested_by = "launch/cancel.py"
+                        stop.requested_by = "the cancel command"
                 if board is not None:
                     board.numbers(row)
             if saving and first:

@@ -15,6 +15,7 @@ import torch
 from p2p_dist import __version__
 from p2p_dist.checks.report import FAILED, NONE, OK, Finding
 from p2p_dist.common import console, files, records
+from p2p_dist.run import snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config
 from p2p_dist.train import distributed
@@ -97,7 +98,7 @@ def check_torch(expected: int) -> Finding:
         return Finding("torch", OK, text)
     if _is_standin():
         return Finding("torch", OK, f"{text} (the image stands in for one with ROCm)")
-    todo = "build the image from LUMI's, see containers/README.md"
+    todo = f"build the image from LUMI's, see {snapshot.where_is('containers/README.md')}"
     return Finding("torch", FAILED, f"{text}, and the site's nodes have {expected} GPUs each", todo)
 
 
@@ -124,7 +125,7 @@ def check_caches() -> Finding:
         files.write_bytes(probe, b"x")
         probe.unlink()
     except OSError as error:
-        todo = "let MIOPEN_USER_DB_PATH name a folder of the node's own that can be written, as hpc/env/lumi.sh does"
+        todo = "let MIOPEN_USER_DB_PATH name a folder on the node itself that can be written, as hpc/env/lumi.sh does"
         return Finding("caches", FAILED, f"the cache of MIOpen: {error.strerror}: {folder}", todo)
     return Finding("caches", OK, f"the cache of MIOpen can be written: {folder}")
 
