@@ -189,7 +189,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     queued = None if around.jobs is None else squeue.queued_jobs(run, around.jobs)
     shards = around.look(run.shards)
     last = metrics_file.last(run) or {}
-    total = _total(shards, settings)
+    total = _total(shards, settings.train)
     step, rate = last.get("step", 0), last.get("images_per_second")
     left = (total - step) * settings.train.global_batch_size / rate if total is not None and rate else None
     trained = rundir.find_steps(run.checkpoints)
@@ -239,11 +239,11 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     }
 
 
-def _total(shards: stages.Shards | None, settings: config.Config) -> int | None:
-    if settings.train.steps is not None:
-        return settings.train.steps
+def _total(shards: stages.Shards | None, train: config.Train) -> int | None:
+    if train.steps is not None:
+        return train.steps
     part = shards.content["splits"].get("train") if shards is not None else None
-    return settings.train.total_steps(len(part["samples"])) if part else None
+    return train.total_steps(len(part["samples"])) if part else None
 
 
 def show(found: dict[str, Any]) -> None:
