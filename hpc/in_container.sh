@@ -9,10 +9,10 @@ refuse() {
 }
 command -v singularity >/dev/null || refuse "runtime: there is no command singularity on this node"
 head -c 4 "$P2P_CONTAINER" >/dev/null 2>&1 ||
-    refuse "image: $P2P_CONTAINER can't be read; build it with containers/build.sh, or name yours with --container"
+    refuse "image: $P2P_CONTAINER can't be read; build it with containers/build.sh of the source code, or name yours with --container"
 binds=()
 if [ -n "${P2P_OVERLAY:-}" ]; then
-    [ -r "$P2P_OVERLAY" ] || refuse "overlay: $P2P_OVERLAY can't be read; build it with containers/build_overlay.sh"
+    [ -r "$P2P_OVERLAY" ] || refuse "overlay: $P2P_OVERLAY can't be read; build it with containers/build_overlay.sh of the source code"
     binds=(--bind "$P2P_OVERLAY:/user-software:image-src=/")
     export SINGULARITYENV_PREPEND_PATH=/user-software/bin
 fi

@@ -82,7 +82,7 @@ def in_metrics(run, name):
 
 def in_baselines(run, name):
     changed(run.evaluations / "baselines.json", lambda content: content.update(songs={name: {}}))
-    return lambda: ranking.read(run.evaluations)
+    return lambda: ranking.read_evaluations(run.evaluations)
 
 
 def in_dataset(run, name):
@@ -116,8 +116,8 @@ def test_a_baseline_of_any_name_makes_no_folder_of_tensorboards(run):
             split["rows"]["../../../../pwned"] = next(iter(split["rows"].values()))
 
     changed(run.evaluations / "baselines.json", change)
-    evaluated, baselines = ranking.read(run.evaluations)
-    ranked = ranking.rank(evaluated, baselines, make.settings(), pitched=False)
+    evaluated, baselines = ranking.read_evaluations(run.evaluations)
+    ranked = ranking.rank(evaluated, baselines, make.settings().evaluate, pitched=False)
     drawn = curves.collect(evaluated, baselines, ranked, pitched=False)
     assert not [name for name in curves.for_board(drawn) if "." in name or "/" in name]
 

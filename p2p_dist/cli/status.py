@@ -19,7 +19,8 @@ from p2p_dist.run.rundir import RunDir
 class Command:
     """Show how runs are: stages, progress, cost.
 
-    Exit code 0: done; 1: --verify found something wrong; 2: wrong usage.
+    Exit code 0: done; 1: --verify found something wrong, or a named run can't be read; 2: wrong usage, such as a name without
+    a run, which is reported after the state of the other runs.
     """
 
     run: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN")] = ()
@@ -30,11 +31,20 @@ class Command:
     """read every checkpoint and shard, check the order of the batches"""
 
 
-def runs(names: tuple[str, ...]) -> list[RunDir]:
-    """The runs of these names, or all there are."""
-    if names:
-        return [rundir.find(name) for name in names]
-    return [RunDir(path.parent.resolve()) for path in sorted(rundir.runs_root().glob("*/config.yaml"))]
+def runs(names: tuple[str, ...]) -> tuple[list[RunDir], list[str]]:
+    """The runs of these names, or all there are; and why others of these names can't be shown, a line each."""
+    if not names:
+        return [RunDir(path.parent.resolve()) for path in sorted(rundir.runs_root().glob("*/config.yaml"))], []
+    found, wrong = [], []
+    for name in names:
+        try:
+            run = rundir.find(name)
+            rundir.resolve(run)
+        except ValueError as error:
+            wrong.append(str(error))
+        else:
+            found.append(run)
+    return found, wrong
 
 
 def verify(asked: list[RunDir]) -> int:
@@ -53,7 +63,15 @@ def verify(asked: list[RunDir]) -> int:
 def main(arguments: list[str]) -> int:
     """Show how runs are; the exit code."""
     given = command_line.parse(Command, "status", arguments)
-    asked = runs(given.run)
+    asked, wrong = runs(given.run)
+    code = _show(asked, given) if asked or not given.run else console.DONE
+    for text in wrong:
+        console.complain(f"error: {text}")
+    return console.USAGE if wrong else code
+
+
+def _show(asked: list[RunDir], given: Command) -> int:
+    """Print the state of runs, or what --verify finds; the exit code."""
     if not asked and not given.json:
         start = console.command("submit")
         raise ValueError(f"no run in {rundir.runs_root()}: start one with {start}, or name the folder of runs with $P2P_RUNS")
@@ -66,4 +84,4 @@ def main(arguments: list[str]) -> int:
         status.show(found[0])
     else:
         status.show_all(found)
-    return console.DONE
+    return console.FAILED if given.run and any("stages" not in one for one in found) else console.DONE

@@ -11,14 +11,16 @@ from pathlib import Path
 from p2p_dist.common import files
 from p2p_dist.data.index import read_manifest
 from p2p_dist.run.rundir import RunDir, attempt, is_evaluation
-from p2p_dist.settings.config import Config
+from p2p_dist.settings.config import Train
 from p2p_dist.train import checkpoint
 
 LOOK = 5.0
 """Seconds between two looks for a checkpoint, beside a training."""
 
 
-def take(run: RunDir, config: Config, only: Collection[int], out: Path) -> Iterator[tuple[checkpoint.Checkpoint, int]]:
+def claim_checkpoints(
+    run: RunDir, train: Train, only: Collection[int], out: Path
+) -> Iterator[tuple[checkpoint.Checkpoint, int]]:
     """Checkpoints for this process to evaluate, oldest first, each with how many there are to evaluate just then.
 
     Beside a training ($P2P_EVALUATE is `during`) those that will stay are taken as they appear, until it has ended and all
@@ -36,7 +38,7 @@ def take(run: RunDir, config: Config, only: Collection[int], out: Path) -> Itera
     while True:
         over = not beside or run.has_trained()  # asked before looking: what the training left last is seen below
         found = find(run, only) if over else _find_generators(run)
-        todo = [c for c in found if over or config.train.is_kept(c.step, windows)]
+        todo = [c for c in found if over or train.is_kept(c.step, windows)]
         todo = [c for c in todo if (not only or c.step in only) and not is_evaluation(out / c.path.name)]
         for item in todo:
             # Asked once more: since the list was made another may have finished it, and its job's claims be free again.

@@ -60,7 +60,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
     if not run.config.is_file():
         records.write(run.provenance, schemas.PROVENANCE, provenance.gather())
     _note_dataset(run, dataset, wanted.data)
-    _note_overlap(run, settings)
+    _note_overlap(run, settings.evaluate.allow_overlap)
     if not run.code.is_dir():
         snapshot.take(run.code)
     elif snapshot.has_record(run.code):
@@ -124,11 +124,11 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
     records.write(run.dataset, schemas.DATASET, note)
 
 
-def _note_overlap(run: RunDir, settings: config.Config) -> None:
+def _note_overlap(run: RunDir, allowed: bool) -> None:
     """Keep the evaluations aside where --allow-overlap changes which songs of the dataset are measured."""
     if not run.config.is_file() or not (run.shards / manifest.NAME).is_file():
         return
-    before, allowed = presets.from_saved(run.config).evaluate.allow_overlap, settings.evaluate.allow_overlap
+    before = presets.from_saved(run.config).evaluate.allow_overlap
     if before != allowed and any(manifest.overlap(manifest.read(run.shards), split) for split in ("test", "valid")):
         _keep_aside(run, "with-overlap" if before else "without-overlap", "--allow-overlap changed")
 

@@ -72,9 +72,9 @@ def discriminator(model: Model, data: Data) -> Iterator[Layer]:
     yield Layer(weights + 1, weights * (data.mels // 8 - 2) * (data.frames // 8 - 2))
 
 
-def parameters(config: Config) -> tuple[int, int]:
+def parameters(model: Model, data: Data) -> tuple[int, int]:
     """Of the generator and of the discriminator."""
-    counts = [sum(layer.parameters for layer in of(config.model, config.data)) for of in (generator, discriminator)]
+    counts = [sum(layer.parameters for layer in of(model, data)) for of in (generator, discriminator)]
     return counts[0], counts[1]
 
 
@@ -103,13 +103,13 @@ def memory(config: Config, processes: int) -> int:
     at_once = min(share, config.train.micro_batch_size or share)
     channels = max(config.model.channels, config.model.discriminator_channels)
     pixels = config.data.mels * config.data.frames * channels
-    return PROCESS + OF_PARAMETER * sum(parameters(config)) + OF_PIXEL * pixels * at_once
+    return PROCESS + OF_PARAMETER * sum(parameters(config.model, config.data)) + OF_PIXEL * pixels * at_once
 
 
 def memory_of_node(config: Config, processes: int, here: int, *, forked: bool) -> int:
     """Bytes that `here` of so many training processes take on one machine; the first of them saves."""
     imported = IMPORTED if forked else here * IMPORTED
-    return imported + here * memory(config, processes) + SAVED * sum(parameters(config))
+    return imported + here * memory(config, processes) + SAVED * sum(parameters(config.model, config.data))
 
 
 def with_micro_batch(config: Config, size: int) -> Config:
@@ -117,9 +117,8 @@ def with_micro_batch(config: Config, size: int) -> Config:
     return replace(config, train=replace(config.train, micro_batch_size=size))
 
 
-def shard_bytes(config: Config, counts: dict[str, int | None]) -> int:
+def shard_bytes(data: Data, counts: dict[str, int | None]) -> int:
     """Bytes of the shards of so many windows a split: pairs of float16, and the sound of the songs held out."""
-    data = config.data
     pair = 2 * 2 * data.picture_channels * data.mels * data.frames + 4096  # and what npz, json and tar add
     second = 2 * 2 * 3 * 44_100 * 7 // 10  # input and target, stereo, 24 bits, as flac
     sound = second * data.window_hop * data.hop_length // data.sample_rate
@@ -133,7 +132,7 @@ def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:
     Args:
         trained: training windows; None: not known, and then of one generator.
     """
-    g, d = parameters(config)
+    g, d = parameters(config.model, config.data)
     whole = 4 * (3 * (g + d) + (g if config.train.ema else 0)) + 4 * g
     if trained is None:
         return 4 * g, (config.train.keep_last + 1) * whole

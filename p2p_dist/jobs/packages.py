@@ -13,11 +13,12 @@ from pathlib import Path
 
 from p2p_dist.common import console
 from p2p_dist.jobs import site
+from p2p_dist.run import snapshot
 from p2p_dist.settings.config import Resources
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "av", "soxr", "soundfile", "webdataset", "musdb"),
-    *("mir_eval", "jinja2", "matplotlib", "safetensors"),
+    *("mir_eval", "jinja2", "matplotlib", "safetensors", "pyloudnorm"),
 )
 """What the stages import."""
 
@@ -29,14 +30,11 @@ def check_packages(tensorboard: bool = False) -> None:
         ValueError: names what is missing, and how to install it.
     """
     if missing := [name for name in PACKAGES if not is_installed(name)]:
-        raise ValueError(
-            f"to run with {sys.executable}, these packages are missing: {', '.join(missing)}; 'make install' makes an "
-            "environment with them, or: python -m pip install -c constraints.txt -e '.[run]'"
-        )
+        raise ValueError(f"to run with {sys.executable}, these packages are missing: {', '.join(missing)}; {console.INSTALL}")
     if tensorboard and not is_installed("tensorboard"):
         raise ValueError(
             f"--train.tensorboard needs the package tensorboard, which {sys.executable} has not: "
-            "python -m pip install -c constraints.txt -e '.[tensorboard]', or leave it off"
+            "python -m pip install 'p2p_dist[tensorboard]', or leave it off"
         )
 
 
@@ -85,7 +83,7 @@ def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: 
     elif missing:
         raise ValueError(
             f"jobs would run in {where}, where these packages are missing: {', '.join(missing)}; "
-            "containers/build_overlay.sh puts them into a file for --overlay (containers/README.md)"
+            f"containers/build_overlay.sh puts them into a file for --overlay (see {snapshot.where_is('containers/README.md')})"
         )
 
 

@@ -65,7 +65,8 @@ class Site:
         overlay = Path(resources.overlay).expanduser() if resources.overlay else None
         for option, path in (("container", self.image(resources)), ("overlay", overlay)):
             if path is not None and not path.is_file():
-                raise ValueError(f"no image {path}: build it (containers/README.md), or name yours with --{option}")
+                how = snapshot.where_is("containers/README.md")
+                raise ValueError(f"no image {path}: build it (see {how}), or name yours with --{option}")
         if overlay and self.image(resources) is None:
             raise ValueError(f"--overlay {overlay} needs an image: name one with --container")
 

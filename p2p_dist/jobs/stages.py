@@ -20,8 +20,14 @@ SOUNDLESS = "left out: the songs came as pictures (npz) without their sound, so 
 """Why there is no evaluation and no page of a run whose held-out songs are ready-made pairs."""
 
 
-NOT_ASKED = "left out as --evaluate never asks (later: --evaluate after)"
+NOT_ASKED = "left out as --evaluate never asks (--evaluate after makes it later)"
 """Why there is no evaluation and no page where none is asked for."""
+
+SHARDS_ONLY = "not asked for, the preprocess command began this run"
+"""Why there is neither a training nor what follows it in a run that only preprocesses."""
+
+PREPROCESS_RUN = "preprocess-"
+"""How the name of a run that the preprocess command begins starts; the name of its dataset follows."""
 
 
 def is_soundless(content: dict[str, Any]) -> bool:
@@ -126,6 +132,16 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
         return None
     newest = max((run.evaluations / rundir.step_name(step) / "metrics.json").stat().st_mtime for step in evaluated)
     return str(run.page) if run.page.stat().st_mtime >= newest else None
+
+
+def is_shards_only(run: RunDir) -> bool:
+    """Whether the preprocess command began a run, and no launch has asked for its training since."""
+    try:
+        dataset = run.read_dataset()
+    except (FileNotFoundError, ValueError):
+        return False
+    by_launch = [run.checkpoints, *(run.slurm / stage for stage in STAGES[1:]), *map(run.attempts, STAGES)]
+    return run.path.name == PREPROCESS_RUN + dataset and not any(path.exists() for path in by_launch)
 
 
 def last_lines(run: RunDir) -> str:

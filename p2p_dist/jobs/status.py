@@ -40,12 +40,14 @@ def state(
     resources: config.Resources,
     shards: stages.Shards | None = None,
 ) -> str:
-    """One word or a few on a stage: done, running, pending (why), stopped (why), failed, to do.
+    """One word or a few on a stage: done, running, pending (why), stopped (why), failed, to do, not asked for.
 
     Args:
         queued: the jobs that Slurm has of the run; None: not known. resources: how often it may be begun again.
         shards: those of the run, where they have been looked at.
     """
+    if stage != "preprocess" and stages.is_shards_only(run):
+        return stages.SHARDS_ONLY
     if (found := stages.is_done(stage, run, shards, content=False)) is not None:
         return found if found == stages.NOT_ASKED else "done"
     if queued is not None and stage in queued:
@@ -187,7 +189,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     queued = None if around.jobs is None else squeue.queued_jobs(run, around.jobs)
     shards = around.look(run.shards)
     last = metrics_file.last(run) or {}
-    total = _total(shards, settings)
+    total = _total(shards, settings.train)
     step, rate = last.get("step", 0), last.get("images_per_second")
     left = (total - step) * settings.train.global_batch_size / rate if total is not None and rate else None
     trained = rundir.find_steps(run.checkpoints)
@@ -237,11 +239,11 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     }
 
 
-def _total(shards: stages.Shards | None, settings: config.Config) -> int | None:
-    if settings.train.steps is not None:
-        return settings.train.steps
+def _total(shards: stages.Shards | None, train: config.Train) -> int | None:
+    if train.steps is not None:
+        return train.steps
     part = shards.content["splits"].get("train") if shards is not None else None
-    return settings.train.total_steps(len(part["samples"])) if part else None
+    return train.total_steps(len(part["samples"])) if part else None
 
 
 def show(found: dict[str, Any]) -> None:
@@ -290,6 +292,9 @@ def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:
     return found
 
 
+_NOTHING_TO_DO = ("done", stages.NOT_ASKED, stages.SHARDS_ONLY)
+
+
 def show_all(found: list[dict[str, Any]]) -> None:
     """Print several runs as one table, a line each."""
     from rich.console import Console
@@ -303,7 +308,9 @@ def show_all(found: list[dict[str, Any]]) -> None:
             table.add_row(name, "?", "can't be read", "?", "", "", "")
             reasons.append(f"{one['run']}: {one['wrong']}")
             continue
-        stage = next((name for name, text in one["stages"].items() if text not in ("done", stages.NOT_ASKED)), "page")
+        stage = next((name for name, text in one["stages"].items() if text not in _NOTHING_TO_DO), None)
+        if stage is None:  # all is done
+            stage = "preprocess" if one["stages"]["train"] == stages.SHARDS_ONLY else "page"
         state = one["stages"][stage]
         reasons += [f"{one['run']}: {stage}: {state}"] if _in_short(state) != state else []
         reasons += [f"{one['run']}: {one['wrong']}"] if one["wrong"] else []

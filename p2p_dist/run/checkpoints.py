@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.common import files, records, schemas
+from p2p_dist.common import console, files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.run import rundir
+from p2p_dist.run.rundir import RunDir
 
 STATE, GENERATOR, META = "state.pt", "generator.safetensors", "meta.json"
 
@@ -129,3 +130,60 @@ def newest_step(folder: Path, *, content: bool = False) -> int:
     """Step of the newest checkpoint that training can continue from; 0 if there is none."""
     found = newest(folder, content=content)
     return found.step if found else 0
+
+
+def with_generator(folder: Path) -> list[Checkpoint]:
+    """The checkpoints in a run's folder that have a generator to use, oldest first."""
+    return [checkpoint for checkpoint in find(folder) if (checkpoint.path / GENERATOR).is_file()]
+
+
+def named(name: str | None) -> tuple[RunDir, Checkpoint]:
+    """The run and checkpoint that a person names: `RUN` is its best, or its newest where none was chosen; `RUN@STEP`.
+
+    Args:
+        name: None: the run that has the newest checkpoint of all.
+
+    Raises:
+        ValueError: there is no such run, or no such checkpoint; the message lists those that there are.
+    """
+    if name is None:
+        run = _newest_run()
+        step = ""
+    else:
+        run_name, at, step = name.rpartition("@") if "@" in name else (name, "", "")
+        run = rundir.find(run_name)
+        if at and not step.isdecimal():
+            raise ValueError(f"{name}: write RUN@STEP, with the step of a checkpoint, such as {run_name}@1000")
+        if not run.config.is_file():
+            raise ValueError(f"no run {run.path.name} in {run.path.parent}{_runs_there()}")
+    found = {checkpoint.step: checkpoint for checkpoint in with_generator(run.checkpoints)}
+    if not found:
+        raise ValueError(f"the run {run.path.name} has no checkpoint yet: {console.command('status')} shows how far it is")
+    if step:
+        if int(step) not in found:
+            there = ", ".join(str(one) for one in found)
+            raise ValueError(f"the run {run.path.name} has no checkpoint of step {int(step)}: there are {there}")
+        return run, found[int(step)]
+    best = run.read_best()
+    chosen = best["step"] if best is not None and best["step"] in found else max(found)
+    return run, found[chosen]
+
+
+def _newest_run() -> RunDir:
+    newest: dict[RunDir, float] = {}
+    for path in rundir.runs_root().glob("*/config.yaml"):
+        run = RunDir(path.parent.resolve())
+        with contextlib.suppress(FileNotFoundError):  # its training removed one just now: it has a newer one
+            if found := with_generator(run.checkpoints):
+                newest[run] = found[-1].path.stat().st_mtime
+    if not newest:
+        raise ValueError(
+            f"no run with a checkpoint in {rundir.runs_root()}: 'make demo' trains one in a minute, "
+            f"{console.command('submit')} trains on your songs; or name the folder of runs with $P2P_RUNS"
+        )
+    return max(newest, key=lambda run: newest[run])
+
+
+def _runs_there() -> str:
+    names = sorted(path.parent.name for path in rundir.runs_root().glob("*/config.yaml"))
+    return f": there are {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}" if names else ", which has none yet"

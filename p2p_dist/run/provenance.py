@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist import __version__
+from p2p_dist.common import records, schemas
 from p2p_dist.run.snapshot import CHECKOUT
 
 PACKAGES = ("torch", "numpy", "scipy", "webdataset", "av", "soxr", "soundfile", "submitit", "safetensors")
@@ -50,6 +51,19 @@ def mask_command(words: list[str]) -> list[str]:
         MASK if _OPTION.fullmatch(last) and not word.startswith("--") else mask(word)
         for last, word in zip(before, words, strict=True)
     ]
+
+
+def command(path: Path, name: str) -> str:
+    """How the person who began a run calls a command: as the run was begun, from a checkout or by the installed p2p-dist.
+
+    What is written in a job, in a container or by the run's own copy of the code does not know it otherwise.
+
+    Args:
+        path: provenance.json of the run; an early version wrote none. name: of the command, such as `submit`.
+    """
+    begun = records.read(path, schemas.PROVENANCE, "remove it")["command"] if path.is_file() else []
+    installed = bool(begun) and Path(begun[0]).name == "p2p-dist"
+    return f"p2p-dist {name}" if installed else f"python launch/{name}.py"
 
 
 def gather() -> dict[str, Any]:

@@ -27,6 +27,17 @@ def batch_scripts(root: Path = CHECKOUT) -> Path:
     return inside if inside.is_dir() else root / "hpc"
 
 
+def where_is(name: str, root: Path = CHECKOUT) -> str:
+    """How a message names a file of this program outside the package: `hpc/sites/slurm.yaml`, `containers/README.md`.
+
+    A wheel holds hpc/ inside the package, and a run's copy of the code has hpc/ alone: what they lack is in the source code.
+    """
+    inside = root / "p2p_dist" / name
+    if inside.is_file():
+        return str(inside)
+    return name if (root / name).is_file() else f"{name} in the source code of p2p_dist"
+
+
 def _code(root: Path) -> dict[str, Path]:
     """The files that a run needs of this program (or of its own copy): relative path in the copy -> file."""
     hpc = batch_scripts(root)

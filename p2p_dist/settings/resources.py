@@ -38,9 +38,9 @@ class Where:
     site: str | None = None
     """file that describes your cluster, a copy of hpc/sites/slurm.yaml (default: that of --cluster)"""
     container: str | None = None
-    """image that the jobs run in, see containers/README.md (default: the site's)"""
+    """image that the jobs run in (default: the site's); containers/README.md in the source code says how to build one"""
     overlay: str | None = None
-    """file to lay over that image, where it lacks what jobs need: containers/build_overlay.sh"""
+    """file to lay over that image, where it lacks what jobs need; containers/build_overlay.sh in the source code makes it"""
     account: str | None = None
     """project that Slurm bills"""
     partition: str | None = None

@@ -26,7 +26,7 @@ from p2p_dist.data import dataset_card, index, manifest, overlap, shards, song_r
 from p2p_dist.data.index import Index
 from p2p_dist.evaluate import held_out_songs
 from p2p_dist.settings import science
-from p2p_dist.settings.config import Config, Data
+from p2p_dist.settings.config import Data
 
 
 def fingerprint(out: Path) -> dict[str, str]:
@@ -245,7 +245,7 @@ def test_songs_may_lie_in_one_folder_and_be_split_by_title(
     assert "ignored in" in (said := capsys.readouterr().err) and "demo.mp3" in said
     with pytest.raises(ValueError, match="is inside the folder of songs"):
         shards.preprocess(tmp_path / "songs", tmp_path / "songs/out", data, workers=1)
-    assert len(held_out_songs.from_folder(tmp_path / "songs", Config(), 10)) == 4  # to measure, all of them
+    assert len(held_out_songs.from_folder(tmp_path / "songs", "drums", "test", 10)) == 4  # to measure, all of them
 
 
 def test_two_songs_with_one_title_are_two_songs_and_named(new_song: Callable[..., Path], small: Data, tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def test_an_excerpt_in_the_middle_of_a_song_keeps_its_beats() -> None:
     made = (0.3 * hits * np.where((time > 13) & (time < 21), 1.0, 0.1))[:, None].astype(np.float32)
     heard = (0.1 * np.sin(2 * np.pi * 220 * time))[:, None].astype(np.float32)
     settings = presets.PRESETS["tiny"]
-    excerpt = held_out_songs.cut(held_out_songs.HeldOut("x", "x", "test", lambda: (heard, made, rate)), settings)
+    excerpt = held_out_songs.cut(
+        held_out_songs.HeldOut("x", "x", "test", lambda: (heard, made, rate)), settings.data, settings.evaluate.seconds
+    )
     begins = excerpt.begins / rate
     assert 12 < begins < 19 and excerpt.seconds == pytest.approx(3, abs=0.3)
     assert np.array_equal(excerpt.target, made[excerpt.begins : excerpt.begins + len(excerpt.target)])
@@ -195,12 +197,15 @@ def test_an_evaluation_of_an_earlier_version_is_kept_and_its_gain_told(copied: t
     assert checkpoints.evaluate(run, settings) == 1
     changed = {path.name for path, content in kept.items() if path.read_bytes() != content}
     assert changed == {"baselines.json", "ranking.json"}
-    heard = {song.key: held_out_songs.cut(song, settings) for song in checkpoints.held_out(run.shards, settings)}
+    heard = {
+        song.key: held_out_songs.cut(song, settings.data, settings.evaluate.seconds)
+        for song in checkpoints.held_out(run.shards, settings.evaluate)
+    }
     known, last = files.read_json(run.evaluations / "baselines.json")["songs"], run.evaluations / "step-00000015"
     for song in files.read_json(last / "metrics.json")["songs"]:
         gain = 0.7 / max(1.0, heard[song["key"]].peak)
         assert known[song["key"]]["gain"] == pytest.approx(gain) and song["gain"] == pytest.approx(gain), "one for all files"
-    evaluated, baselines = ranking.read(run.evaluations)  # type: ignore[misc]
+    evaluated, baselines = ranking.read_evaluations(run.evaluations)  # type: ignore[misc]
     assert evaluated[5]["splits"]["test"]["interval"] == {} and evaluated[15]["splits"]["test"]["interval"]
     assert baselines["splits"]["test"]["rows"]["silence"]["interval"]
 
@@ -259,7 +264,7 @@ def test_whoever_evaluates_the_same_first_is_left_alone(
     made = {path.name: path.stat().st_ino for path in others.rglob("*")}
 
     place, name = {
-        "while it measures": (checkpoints, "evaluate_one"),
+        "while it measures": (checkpoints, "evaluate_generator"),
         "before it begins": (checkpoint, "load_generator"),
         "while it clears away what lost a file": (checkpoints, "is_evaluation"),
     }[when]

@@ -48,7 +48,7 @@ def take_all(folder, together):
     claims.LOOK, taken, run = 0.02, [], RunDir(folder)
     if not together:  # the negative twin: nobody claims
         claims.claim = lambda run, name: True
-    for item, _ in claims.take(run, SETTINGS, (), run.evaluations):
+    for item, _ in claims.claim_checkpoints(run, SETTINGS.train, (), run.evaluations):
         time.sleep(0.1)
         taken.append(item.step)
         if not (run.evaluations / item.path.name).exists():
@@ -79,7 +79,7 @@ def test_each_checkpoint_is_taken_once_as_it_appears(ranks, run, together):
 
 def test_without_a_checkpoint_it_is_said(run):
     with pytest.raises(ValueError, match="train first"):
-        next(claims.take(run, SETTINGS, (), run.evaluations))
+        next(claims.claim_checkpoints(run, SETTINGS.train, (), run.evaluations))
 
 
 def test_what_another_finished_meanwhile_is_not_taken(run, monkeypatch):
@@ -89,7 +89,7 @@ def test_what_another_finished_meanwhile_is_not_taken(run, monkeypatch):
     for step in (8, 16):
         save(run, step)
     taken = []
-    for item, _ in claims.take(run, SETTINGS, (), run.evaluations):
+    for item, _ in claims.claim_checkpoints(run, SETTINGS.train, (), run.evaluations):
         taken.append(item.step)
         evaluated(run, 16)
     assert taken == [8]

@@ -206,7 +206,7 @@ def test_curves_are_drawn_with_the_baselines_as_lines(run: tuple[rundir.RunDir, 
     folder, settings = run
     ranked = ranking.conclude(folder, settings)
     assert (folder.evaluations / "curves.png").read_bytes().startswith(b"\x89PNG")
-    read = ranking.read(folder.evaluations)
+    read = ranking.read_evaluations(folder.evaluations)
     assert ranked is not None and read is not None
     drawn = {curve.name: curve for curve in curves.collect(*read, ranked, pitched=False)}
     assert list(drawn["lock8"].points) == [5, 10, 15] and set(drawn["lock8"].lines) == {"copy the input", "silence", "ceiling"}

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import json
 import os
 import shutil
@@ -128,6 +129,27 @@ def test_one_bad_run_does_not_take_the_others_along(run):
     assert "dataset.json" in rows[0]["wrong"] and "not readable as YAML" in rows[1]["wrong"] and rows[2]["wrong"] is None
     alone = show("status", "bad")
     assert alone.returncode == 1 and "launch command again" in alone.stderr
+    named = show("status", "bad", "mine")
+    assert named.returncode == 1 and "40 of 100" in named.stdout
+
+
+def test_a_name_without_a_run_among_others_is_an_error_after_they_are_shown(run):
+    """As the same name alone is; whatever is asked of the others."""
+    files.write_text(rundir.find("broken").config, "train: [")
+    for name, said in (
+        ("yours", "error: no run yours in"),
+        ("up!", "error: run 'up!': use letters"),
+        ("broken", "not readable"),
+    ):
+        several, alone = show("status", name, "mine"), show("status", name)
+        assert several.returncode == alone.returncode == 2 and said in several.stderr
+        assert several.stderr == alone.stderr and alone.stdout == "" and "40 of 100" in several.stdout
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        assert status_command.main(["yours", "mine", "--verify"]) == 2
+    lines = said.getvalue().splitlines()
+    assert lines[0].startswith("mine: ") and lines[-1].startswith("error: no run yours in")
+    listed = show("status", "--json", "yours", "mine")
+    assert listed.returncode == 2 and [row["run"] for row in json.loads(listed.stdout)] == ["mine"]
 
 
 def test_why_it_stopped_is_said(run):
@@ -309,7 +331,7 @@ def test_many_runs_ask_slurm_once_and_look_at_their_shards_once(run, monkeypatch
     nothing = stages.Shards({"splits": {}, "left_out": []}, False)
     monkeypatch.setattr(stages, "look", lambda shards: asked.append("shards") or nothing)
     monkeypatch.setattr(presets.yaml_file, "read", lambda path, read=presets.yaml_file.read: asked.append(path) or read(path))
-    assert len(status.gather_each(status_command.runs([]))) == 31
+    assert len(status.gather_each(status_command.runs(())[0])) == 31
     files_read = [one for one in asked if isinstance(one, Path)]
     assert sorted(one for one in asked if isinstance(one, str)) == ["shards", "sinfo", "squeue"]
     assert len(files_read) == len(set(files_read)) == 31 + 1, "the settings of each and the site"

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from p2p_dist.common import records, schemas
 from p2p_dist.jobs import begin_run
 from p2p_dist.run import provenance, rundir
 from p2p_dist.settings import presets
@@ -45,6 +46,20 @@ def test_a_secret_is_masked(text):
 )
 def test_what_is_no_secret_stays(text):
     assert provenance.mask(text) == text
+
+
+def test_a_command_is_named_as_the_run_was_begun_whoever_names_it(tmp_path, monkeypatch):
+    """In a job or a container argv is that of its process."""
+    path = tmp_path / "provenance.json"
+    assert provenance.command(path, "submit") == "python launch/submit.py", "an early version wrote none"
+    for argv, said in (
+        (["/home/me/venv/bin/p2p-dist", "submit"], "p2p-dist status"),
+        (["launch/submit.py", "--nodes", "2"], "python launch/status.py"),
+    ):
+        monkeypatch.setattr(sys, "argv", argv)
+        records.write(path, schemas.PROVENANCE, provenance.gather())
+        monkeypatch.setattr(sys, "argv", ["stage_process.py", "page"])
+        assert provenance.command(path, "status") == said
 
 
 def test_the_record_of_a_run_has_no_secret(tmp_path, monkeypatch):

@@ -243,6 +243,18 @@ def test_python_and_the_batch_scripts_agree_on_groups(where, group, alone, begun
     assert answer(batch_script(begun))[:2] == (0, "would run\n")
 
 
+def test_a_message_names_a_file_that_is_there(tmp_path):
+    """In a checkout, where a wheel was installed, in a run's copy of the code."""
+    checkout, wheel, copy = (tmp_path / name for name in ("checkout", "wheel", "copy"))
+    for path in ("checkout/hpc/s.yaml", "checkout/containers/R.md", "wheel/p2p_dist/hpc/s.yaml", "copy/hpc/s.yaml"):
+        files.write_text(tmp_path / path, "")
+    assert [snapshot.where_is("hpc/s.yaml", root) for root in (checkout, copy)] == ["hpc/s.yaml"] * 2
+    assert snapshot.where_is("hpc/s.yaml", wheel) == str(wheel / "p2p_dist/hpc/s.yaml")
+    assert snapshot.where_is("containers/R.md", checkout) == "containers/R.md"
+    for root in (wheel, copy):
+        assert snapshot.where_is("containers/R.md", root) == "containers/R.md in the source code of p2p_dist"
+
+
 @pytest.mark.parametrize("text", [template, batch_script])
 def test_a_script_runs_nothing_in_a_folder_with_a_control_character(text, begun):
     script = text(begun)

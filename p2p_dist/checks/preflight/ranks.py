@@ -15,19 +15,19 @@ import torch
 from p2p_dist import __version__
 from p2p_dist.checks.report import FAILED, NONE, OK, Finding
 from p2p_dist.common import console, files, records
+from p2p_dist.run import snapshot
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.config import Config
 from p2p_dist.train import distributed
 
 LISTENING = 30.0
 """Seconds that each process waits for a signal."""
 
 
-def preflight(run: RunDir, settings: Config, heard: list[int]) -> int:
+def preflight(run: RunDir, songs: str | None, heard: list[int]) -> int:
     """All checks of one process; writes its findings.
 
     Args:
-        heard: takes up the signals that come.
+        songs: the folder that a training would read. heard: takes up the signals that come.
 
     Returns:
         exit code: 0 nothing failed, 1 something did.
@@ -40,7 +40,7 @@ def preflight(run: RunDir, settings: Config, heard: list[int]) -> int:
         limited("torch", 60, lambda: check_torch(expected)),
         limited("devices", 60, lambda: check_devices(expected)),
         limited("caches", 30, check_caches),
-        limited("data", 60, lambda: check_data(run, settings.data.root)),
+        limited("data", 60, lambda: check_data(run, songs)),
         limited("disk", 120, lambda: check_disk(run)),
         *check_network(run, started),
         check_step(started),
@@ -97,7 +97,7 @@ def check_torch(expected: int) -> Finding:
         return Finding("torch", OK, text)
     if _is_standin():
         return Finding("torch", OK, f"{text} (the image stands in for one with ROCm)")
-    todo = "build the image from LUMI's, see containers/README.md"
+    todo = f"build the image from LUMI's, see {snapshot.where_is('containers/README.md')}"
     return Finding("torch", FAILED, f"{text}, and the site's nodes have {expected} GPUs each", todo)
 
 
@@ -124,7 +124,7 @@ def check_caches() -> Finding:
         files.write_bytes(probe, b"x")
         probe.unlink()
     except OSError as error:
-        todo = "let MIOPEN_USER_DB_PATH name a folder of the node's own that can be written, as hpc/env/lumi.sh does"
+        todo = "let MIOPEN_USER_DB_PATH name a folder on the node itself that can be written, as hpc/env/lumi.sh does"
         return Finding("caches", FAILED, f"the cache of MIOpen: {error.strerror}: {folder}", todo)
     return Finding("caches", OK, f"the cache of MIOpen can be written: {folder}")
 

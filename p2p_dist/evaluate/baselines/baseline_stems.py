@@ -17,7 +17,7 @@ from p2p_dist.data.index import Index, read_manifest
 from p2p_dist.data.pairs import FLOOR, silent_to_zero
 from p2p_dist.data.song_record import PARTS, read_record
 from p2p_dist.evaluate.measures import onsets
-from p2p_dist.settings.config import Config, Data
+from p2p_dist.settings.config import Data
 
 COPY, SILENCE, NOISE = "copy the input", "silence", "noise hits"
 GRID_TRACKED, GRID_KNOWN = "rock grid, tracked beats", "rock grid, known beats"
@@ -203,12 +203,16 @@ def in_time(power: np.ndarray, source: Beats, beats: Beats, count: int, frames: 
     return power[:, left] * (1 - share) + power[:, left + 1] * share
 
 
-def from_training(known: Training, input: np.ndarray, rate: int, beats: Beats | None, config: Config, *, loop: bool) -> Stem:
+def from_training(
+    known: Training, input: np.ndarray, rate: int, beats: Beats | None, data: Data, iterations: int, *, loop: bool
+) -> Stem:
     """A training song's stem in time with `beats`: four bars again and again, or as much of it as fits.
 
     The song nearest in tempo, so that it is stretched least; for the loop, the next nearest where there are two.
+
+    Args:
+        iterations: of Griffin-Lim.
     """
-    data = config.data
     if beats is None:
         return NO_BEATS
     if not known.songs:
@@ -220,5 +224,5 @@ def from_training(known: Training, input: np.ndarray, rate: int, beats: Beats | 
     count = max(1, min(most, held) // _BAR) * _BAR
     samples = -(-len(input) * data.sample_rate // rate)
     mel = in_time(power, source, beats, count, 1 + samples // data.hop_length, data)
-    sound = mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, config.evaluate.iterations)
+    sound = mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, iterations)
     return at_level(stem_for(input, rate, sound, data.sample_rate)[:, 0], input, known.level)

@@ -16,7 +16,7 @@ import jinja2
 import soundfile
 
 from p2p_dist.audio import flac
-from p2p_dist.common import console, files
+from p2p_dist.common import files
 from p2p_dist.data import manifest
 from p2p_dist.data.dataset_card import overlapping
 from p2p_dist.evaluate import ranking
@@ -25,7 +25,7 @@ from p2p_dist.evaluate.measures.table import MEASURES, UNKNOWN, OfSongs, Row, co
 from p2p_dist.evaluate.report import curves, model_card
 from p2p_dist.evaluate.report.media import CLIP, Media, common_gain, recorded_gain
 from p2p_dist.evaluate.report.svg import curve, thousands, training_curve
-from p2p_dist.run import metrics_file
+from p2p_dist.run import metrics_file, provenance
 from p2p_dist.run.rundir import RunDir, check_links, find_steps
 from p2p_dist.settings.config import TASKS, Config, parse_task
 
@@ -49,11 +49,12 @@ def write(run: RunDir, config: Config) -> Path:
         ValueError: there is no evaluation to show.
     """
     check_links(run)
+    submit = provenance.command(run.provenance, "submit")
     ranked = ranking.conclude(run, config)
     if ranked is None:
-        again = f"{console.command('submit')} --run {run.path.name}"
+        again = f"{submit} --run {run.path.name}"
         raise ValueError(f"no evaluation in {run.evaluations}: the page needs one; create both with {again}")
-    read = ranking.read(run.evaluations)
+    read = ranking.read_evaluations(run.evaluations)
     assert read is not None
     evaluated, baselines = read
     heard, wanted = parse_task(config.data.task)
@@ -82,6 +83,7 @@ def write(run: RunDir, config: Config) -> Path:
     training = [row for row in metrics_file.read(run) if "l1" in row]
     page = _template().render(
         name=run.path.name,
+        submit=submit,
         task=config.data.task,
         quoted_task=shlex.quote(config.data.task),
         stems=TASKS.get(config.data.task, config.data.task).replace("->", " → "),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from p2p_dist.common import console
 from p2p_dist.jobs import begin_run, fits, site, stages
 from p2p_dist.jobs.slurm import commands, sbatch, specs, squeue
-from p2p_dist.run import rundir
+from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
 from p2p_dist.settings.config import Config, Data, Resources
@@ -131,7 +131,7 @@ def check_gpus(resources: Resources, place: site.Site) -> None:
     asked = commands.ask("sinfo", "--noheader", "--format=%R %G", *(["--partition", partition] if partition else []))
     with_gpus = sorted({line.split()[0] for line in asked.stdout.splitlines() if re.search(r"\bgpu\b", line)})
     if with_gpus:
-        file = resources.site or "hpc/sites/slurm.yaml"
+        file = resources.site or snapshot.where_is("hpc/sites/slurm.yaml")
         raise ValueError(
             f"this cluster has GPUs (partition {', '.join(with_gpus)}), and {file} asks for none: training would run on "
             f"{place.cores_per_process} cores of a node. Copy that file, set gpus_per_node and partition, and name "
@@ -194,7 +194,7 @@ def preprocessing(datasets: list[tuple[str, Data]], preset: str, resources: Reso
     """The runs of which launch/preprocess.py queues the first stage alone, one for each dataset: name, settings."""
     found = []
     for name, data in datasets:
-        run = rundir.find(f"preprocess-{name}")
+        run = rundir.find(stages.PREPROCESS_RUN + name)
         base = presets.from_saved(run.config) if run.config.is_file() else presets.preset(preset)
         # Songs that are held out and trained on are named in the dataset, as on one machine; only what evaluates refuses them.
         evaluate = replace(base.evaluate, allow_overlap=True)
@@ -215,7 +215,7 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
     new: list[tuple[RunDir, Config, str, specs.Job]] = []
     listed = None if dry_run else squeue.everything()
     for run, wanted in runs:
-        name = run.path.name.removeprefix("preprocess-")
+        name = run.path.name.removeprefix(stages.PREPROCESS_RUN)
         settings, shards = begin_run.check_begin(run, wanted, name), run.path.parent.parent / "shards" / name
         (job,) = specs.jobs(run, settings, place, ("preprocess",))
         if (done := stages.is_preprocessed(shards, trained=False)) is not None:

@@ -237,7 +237,7 @@ class Captured:
 
     def _step(self) -> Any:
         input, target, noise = self.batch
-        return train_step(self.built, input, target, noise, self.config, None)
+        return train_step(self.built, input, target, noise, self.config.train, None)
 
     def __call__(self, input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, seed: int) -> Any:
         for ours, theirs in zip(self.batch, (input, target, noise), strict=True):
@@ -253,4 +253,4 @@ class Captured:
 
 def step_of(built: Networks, config: Config) -> Callable[..., Any]:
     """`train_step` with the arguments of `Captured`."""
-    return lambda input, target, noise, seed: train_step(built, input, target, noise, config, seed)
+    return lambda input, target, noise, seed: train_step(built, input, target, noise, config.train, seed)

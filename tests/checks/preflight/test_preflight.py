@@ -135,7 +135,7 @@ def test_what_a_container_is_shown(tmp_path, monkeypatch):
 
 def test_images_that_are_not_there_are_named_before_anything_is_queued(tmp_path):
     place = site.load("lumi")
-    with pytest.raises(ValueError, match=r"no image \S+containers/p2p_dist.sif: build it \(containers/README.md\)"):
+    with pytest.raises(ValueError, match=r"no image \S+containers/p2p_dist.sif: build it \(see containers/README.md\)"):
         place.check_images(config.Resources())
     (tmp_path / "i.sif").touch()
     mine = config.Resources(container=str(tmp_path / "i.sif"))

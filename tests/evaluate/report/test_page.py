@@ -314,6 +314,17 @@ def test_says_what_to_do_without_evaluation(tmp_path: Path) -> None:
     assert not (tmp_path / "early").exists()
 
 
+@pytest.mark.parametrize(
+    "begun, submit", [("/venv/bin/p2p-dist", "p2p-dist submit"), ("launch/submit.py", "python launch/submit.py")]
+)
+def test_next_steps_are_commands_as_the_run_was_begun(tmp_path: Path, begun: str, submit: str) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.3)
+    files.write_json(run.provenance, {"command": [begun, "submit"]})
+    words = Page(page.write(run, settings).read_text(encoding="utf-8")).words
+    assert f"{submit} --run run" in words and f"{submit} --data FOLDER --task drums" in words
+    assert words.count("p2p-dist submit") + words.count("launch/submit.py") == 2
+
+
 def test_imports_no_torch() -> None:
     code = "import sys, p2p_dist.evaluate.report.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -12,10 +12,11 @@ import pytest
 
 from p2p_dist.cli import cancel, preprocess, submit
 from p2p_dist.common import console, files
-from p2p_dist.jobs import site, status
+from p2p_dist.jobs import site, stages, status
 from p2p_dist.jobs.slurm import commands, squeue
 from p2p_dist.jobs.slurm import launch as launching
 from p2p_dist.run import provenance, rundir, snapshot
+from p2p_dist.settings.config import Resources
 
 SBATCH = """#!/bin/sh
 # Takes a job, unless its script has a line that is in the file `refused`.
@@ -517,9 +518,29 @@ def test_preprocess_queues_the_stage_as_a_launch_does(cluster, launch, shards, c
     assert cluster.queued()[2] == ("a", "train", "afterok:100")
     found = status.gather(rundir.find(drums))["stages"]
     assert found["preprocess"].startswith("pending") and "job 100" in found["preprocess"]
+    assert {found[stage] for stage in ("train", "evaluate", "page")} == {stages.SHARDS_ONLY}
+    status.show_all(status.gather_each([rundir.find(drums)]))
+    assert "preprocess" in (shown := capsys.readouterr().out) and "pending" in shown
     cluster.add()
     cancel.main([bass])
     assert (cluster.place / "cancelled").read_text() == "101\n"
+
+
+def test_a_run_that_only_preprocesses_has_no_training_to_do_until_a_launch_asks_for_it(cluster, launch, shards, capsys):
+    shards()
+    (run,) = map(rundir.find, (path.name for path in rundir.runs_root().iterdir()))
+    whole = stages.Shards({"splits": {}, "left_out": []}, whole=True)
+    row = {**status.gather(run), "stages": {stage: status.state(stage, run, {}, Resources(), whole) for stage in stages.STAGES}}
+    assert row["stages"]["preprocess"] == "done"
+    capsys.readouterr()
+    status.show_all([row])
+    assert "done" in (shown := capsys.readouterr().out) and "page" not in shown and "not asked" not in shown
+    launch("--run", run.path.name)
+    assert status.gather(run)["stages"]["train"].startswith("pending")
+    (cluster.place / "queue").write_text("")
+    assert status.gather(run)["stages"]["train"].startswith("dropped before it began")
+    run.path.rename(run.path.with_name("mine"))
+    assert not stages.is_shards_only(rundir.find("mine"))
 
 
 def test_preprocess_of_which_slurm_takes_nothing_leaves_nothing(cluster, shards, capsys):
