@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from p2p_dist.common import files
-from p2p_dist.data.index import read_manifest
+from p2p_dist.data import manifest
 from p2p_dist.run.rundir import RunDir, attempt, is_evaluation
 from p2p_dist.settings.config import Train
 from p2p_dist.train import checkpoint
@@ -33,7 +33,7 @@ def claim_checkpoints(
         ValueError: there is none, or not that one.
     """
     beside = os.environ.get("P2P_EVALUATE") == "during"
-    part = read_manifest(run.shards)["splits"].get("train")
+    part = manifest.read(run.shards)["splits"].get("train")
     windows = len(part["samples"]) if part else 1
     while True:
         over = not beside or run.has_trained()  # asked before looking: what the training left last is seen below

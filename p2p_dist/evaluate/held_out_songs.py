@@ -20,7 +20,6 @@ from p2p_dist.audio.layouts import Source, find_songs, is_split
 from p2p_dist.audio.stems import mono
 from p2p_dist.common import files, records
 from p2p_dist.data import manifest, pairs
-from p2p_dist.data.index import read_manifest
 from p2p_dist.data.song_record import slug
 from p2p_dist.evaluate.measures import onsets
 from p2p_dist.evaluate.measures.truth import Truth
@@ -91,7 +90,7 @@ def from_shards(dataset: Path, split: str, most: int, allow_overlap: bool = True
     Args:
         allow_overlap: those with the sound of a training song, too.
     """
-    content = read_manifest(dataset)
+    content = manifest.read(dataset)
     part = content["splits"].get(split)
     if part is None:
         return []

@@ -20,9 +20,9 @@ from p2p_dist.run.starts import SAME_PLACE, Start, read, starts
 from p2p_dist.settings import config
 
 
-def attempts(run: RunDir, stage: str = "train") -> list[Start]:
-    """All starts of a stage on Slurm, oldest first."""
-    return starts(run.slurm / stage / "attempts")
+def attempts(run: RunDir) -> list[Start]:
+    """All starts of the training on Slurm, oldest first."""
+    return starts(run.slurm / "train" / "attempts")
 
 
 def killed(one: Start, run: RunDir) -> Start:

@@ -98,13 +98,11 @@ class Start(NamedTuple):
         return max(0.0, self.ended - max(self.begun, self.saved))
 
 
-def starts(log: Path, since_launch: bool = False) -> List[Start]:
-    """List the starts in a record, oldest first: all, or those since a person last launched the stage."""
+def starts(log: Path) -> List[Start]:
+    """List all starts in a record, oldest first."""
     found: Dict[str, Start] = {}
     for words in _lines(log):
-        if words[0] == "launch" and since_launch:
-            found = {}
-        elif words[0] == "start":
+        if words[0] == "start":
             found[words[1]] = Start(words[1], int(words[4]), float(words[3]))
         elif words[0] == "end" and words[1] in found:
             saved = float(words[6]) if len(words) > 6 and _NUMBER.fullmatch(words[6]) else 0.0

@@ -25,8 +25,9 @@ import pytest
 from p2p_dist.audio import stems
 from p2p_dist.audio.layouts import source_at
 from p2p_dist.cli import preprocess
-from p2p_dist.common import console, files
-from p2p_dist.data import index, shards, song_record, worker
+from p2p_dist.common import console, files, records
+from p2p_dist.data import manifest as manifests
+from p2p_dist.data import shards, song_record, worker
 from p2p_dist.data.verify import verify
 from p2p_dist.settings.config import Data
 from tests.data.conftest import write_song
@@ -253,7 +254,7 @@ def test_parts_and_a_merge_give_the_same_bytes(many: Path, undisturbed: Path, tm
     out = tmp_path / "out"
     for part in ("2/3", "0/3"):  # 1/3 was lost
         assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1", "--part", part]) == 0
-        assert not (out / index.MANIFEST).exists()
+        assert not (out / manifests.NAME).exists()
     assert len(list(out.glob("*.tar"))) < len(list(undisturbed.glob("*.tar")))
     assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]) == 0
     assert fingerprint(out) == fingerprint(undisturbed)
@@ -318,7 +319,7 @@ def test_songs_that_are_gone_leave_no_shards(many: Path, undisturbed: Path, tmp_
     root, out = Path(shutil.copytree(many, tmp_path / "songs")), Path(shutil.copytree(undisturbed, tmp_path / "out"))
     shutil.rmtree(root / "train" / "Song 0")
     assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", "1"]) == 0
-    manifest = index.read_manifest(out)
+    manifest = manifests.read(out)
     named = {s["name"] for part in manifest["splits"].values() for s in part["shards"] + part["audio"]}
     assert {path.name for path in out.glob("*.tar")} == named and not any("song-0" in name for name in named)
 
@@ -372,7 +373,7 @@ def test_a_song_that_can_no_longer_be_read_leaves_no_shard(many: Path, undisturb
         assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", "1"]) == console.FAILED
     assert fingerprint(outs[0]) == fingerprint(outs[1])
     assert not list(outs[0].glob("*song-1.tar")) and verify(outs[0])
-    (left_out,) = index.read_manifest(outs[0])["left_out"]
+    (left_out,) = manifests.read(outs[0])["left_out"]
     assert left_out["reason"].startswith("train/Song 1: no bass.wav")
 
 
@@ -381,7 +382,7 @@ def test_a_stem_that_one_task_lacks_does_not_matter_to_another(many: Path, tmp_p
     (root / "train" / "Song 1" / "bass.wav").unlink()
     tasks = ("--task", "vocals->drums,bass->drums", "--out", str(shelf), "--workers", "1")
     assert preprocess.main([*TINY, "--data", str(root), *tasks]) == console.FAILED
-    bass, vocals = (index.read_manifest(folder) for folder in sorted(shelf.iterdir()))
+    bass, vocals = (manifests.read(folder) for folder in sorted(shelf.iterdir()))
     assert vocals["left_out"] == [] and [one["song"] for one in bass["left_out"]] == ["Song 1"]
     assert "Song 1" in {song["name"] for part in vocals["splits"].values() for song in part["songs"]}
 
@@ -407,7 +408,7 @@ def test_a_record_that_is_not_its_own_is_not_believed(many: Path, undisturbed: P
     """Damaged, edited, or of other settings: the song is made anew, with the same bytes."""
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     record = next((out / "parts").glob("train-00001-*.json"))
-    content = files.read_json(record)
+    content = records.read(record)
     if harm == "drums":
         content["samples"][0][2] += 1
         harm = json.dumps(content)
@@ -422,11 +423,11 @@ def test_a_record_that_is_not_its_own_is_not_believed(many: Path, undisturbed: P
 
 def test_a_manifest_that_was_edited_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
-    content = files.read_json(out / index.MANIFEST)
+    content = records.read(out / manifests.NAME)
     content["splits"]["train"]["songs"][0]["seconds"] += 1
     changed = "was changed after it was written"
     for text, wrong in ((json.dumps(content), changed), ('{"schema": 3}', changed), ("[]", "is damaged: it is a list")):
-        (out / index.MANIFEST).write_text(text)
+        (out / manifests.NAME).write_text(text)
         with pytest.raises(ValueError, match=f"manifest.json {wrong}.*preprocess again"):
             verify(out)
 
@@ -486,7 +487,7 @@ def test_several_tasks_get_a_folder_each(many: Path, tmp_path: Path, monkeypatch
     assert preprocess.main(arguments) == 0
     made = sorted((tmp_path / "shards").iterdir())
     assert [folder.name.split("-")[0] for folder in made] == ["bass", "drums"]
-    assert [index.read_manifest(folder)["settings"]["task"] for folder in made] == ["bass", "drums"]
+    assert [manifests.read(folder)["settings"]["task"] for folder in made] == ["bass", "drums"]
     assert preprocess.main([*arguments, "--verify"]) == 0
 
 
@@ -499,7 +500,7 @@ def damaged(out: Path, where: int, number: int = 1) -> Path:
 
 
 def test_any_flipped_bit_is_found_and_its_sample_named(undisturbed: Path, tmp_path: Path) -> None:
-    assert verify(undisturbed) == sum(len(part["samples"]) for part in index.read_manifest(undisturbed)["splits"].values())
+    assert verify(undisturbed) == sum(len(part["samples"]) for part in manifests.read(undisturbed)["splits"].values())
     shard = sorted(undisturbed.glob("train-*.tar"))[1]
     with tarfile.open(shard) as archive:
         members = archive.getmembers()

@@ -57,7 +57,7 @@ def run(tmp_path, monkeypatch):
     files.write_json(run.dataset, {"name": "songs"})
     lines = ["launch 7", "start 7.0 0 10000 2", "end 7.0 10 13600 - killed 11800", "start 7.1 10 20000 2"]
     files.write_text(run.slurm / "train" / "attempts", "\n".join([*lines, "end 7.1 40 21800 75 stopped 21800"]) + "\n")
-    metrics_file.append(run, {"step": 40, "images_per_second": 64.0, "l1": 0.125})
+    metrics_file.Writer(run).append({"step": 40, "images_per_second": 64.0, "l1": 0.125})
     names = (checkpoints.STATE, checkpoints.GENERATOR)
     for name in names:
         files.write_text(run.checkpoints / rundir.step_name(40) / name, "")
@@ -314,7 +314,7 @@ def test_what_status_reads_of_a_run_does_not_grow_with_it(run, monkeypatch):
     honest = metrics_file._row
     monkeypatch.setattr(metrics_file, "_row", lambda line: read.append(len(line)) or honest(line))
     for step in range(41, 3041):
-        metrics_file.append(run, {"step": step, "l1": 0.5, "digests": "a" * 200})
+        metrics_file.Writer(run).append({"step": step, "l1": 0.5, "digests": "a" * 200})
     found = status.gather(run)
     assert found["step"] == 3040 and sum(read) < 1000, "of 700 kB"
     metrics_file.cut(run, 3039)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from p2p_dist.data import index
+from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file
@@ -83,11 +84,11 @@ def poisoned(tiny_shards, tmp_path):
 
 def rewrite_checksums(folder, shard):
     """Let the manifest say what is in the shard now, as if it had been made so."""
-    manifest = index.read_manifest(folder)
+    manifest = manifests.read(folder)
     checksums = {row["key"]: row["checksum"] for row in index.index_shard(folder / shard)}
     samples = manifest["splits"]["train"]["samples"]
     manifest["splits"]["train"]["samples"] = [[*row[:4], checksums.get(row[0], row[4])] for row in samples]
-    index.write_manifest(folder, manifest)
+    manifests.write(folder, manifest)
 
 
 @pytest.mark.parametrize("stage", ["none", "device"])
