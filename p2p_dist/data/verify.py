@@ -18,7 +18,7 @@ from p2p_dist.data import index
 from p2p_dist.data import manifest as manifests
 
 
-def verify(folder: Path, on_shard: Callable[[int, int, str], None] = lambda *_: None) -> int:
+def verify_dataset(folder: Path, on_shard: Callable[[int, int, str], None] = lambda *_: None) -> int:
     """Check every shard against the manifest: sha256, checksum of every sample, offsets, every array, finite numbers.
 
     Args:

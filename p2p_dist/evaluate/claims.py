@@ -37,7 +37,7 @@ def claim_checkpoints(
     windows = len(part["samples"]) if part else 1
     while True:
         over = not beside or run.has_trained()  # asked before looking: what the training left last is seen below
-        found = find(run, only) if over else _find_generators(run)
+        found = find_checkpoints(run, only) if over else _find_generators(run)
         todo = [c for c in found if over or train.is_kept(c.step, windows)]
         todo = [c for c in todo if (not only or c.step in only) and not is_evaluation(out / c.path.name)]
         for item in todo:
@@ -49,7 +49,7 @@ def claim_checkpoints(
         time.sleep(LOOK)
 
 
-def find(run: RunDir, only: Collection[int]) -> list[checkpoint.Checkpoint]:
+def find_checkpoints(run: RunDir, only: Collection[int]) -> list[checkpoint.Checkpoint]:
     """The checkpoints that can be evaluated, oldest first, among them those of the steps `only`.
 
     Raises:

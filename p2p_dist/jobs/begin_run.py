@@ -62,7 +62,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
     _note_dataset(run, dataset, wanted.data)
     _note_overlap(run, settings.evaluate.allow_overlap)
     if not run.code.is_dir():
-        snapshot.take(run.code)
+        snapshot.copy_code(run.code)
     elif snapshot.has_record(run.code):
         snapshot.close(run.code)
     else:

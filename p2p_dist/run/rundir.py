@@ -217,7 +217,7 @@ def check_still_ours() -> None:
     path = os.environ.get("P2P_ATTEMPTS")
     if path is None:
         return
-    owner = starts.read(Path(path)).owner
+    owner = starts.count(Path(path)).owner
     if owner is not None and owner != attempt():
         raise SupersededError(f"attempt {attempt()} was superseded by {owner}: this process exits without writing")
 

@@ -28,7 +28,7 @@ from p2p_dist.cli import preprocess
 from p2p_dist.common import console, files, records
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data import shards, song_record, worker
-from p2p_dist.data.verify import verify
+from p2p_dist.data.verify import verify_dataset
 from p2p_dist.settings.config import Data
 from tests.data.conftest import write_song
 
@@ -372,7 +372,7 @@ def test_a_song_that_can_no_longer_be_read_leaves_no_shard(many: Path, undisturb
     for out in outs:
         assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", "1"]) == console.FAILED
     assert fingerprint(outs[0]) == fingerprint(outs[1])
-    assert not list(outs[0].glob("*song-1.tar")) and verify(outs[0])
+    assert not list(outs[0].glob("*song-1.tar")) and verify_dataset(outs[0])
     (left_out,) = manifests.read(outs[0])["left_out"]
     assert left_out["reason"].startswith("train/Song 1: no bass.wav")
 
@@ -398,7 +398,7 @@ def test_what_others_have_put_there_stays(many: Path, undisturbed: Path, tmp_pat
     (out / "mine.tar").write_bytes(b"x")
     shutil.copy(next(out.glob("train-00001-*.tar")), out / "train-00077-of-an-old-order.tar")
     with pytest.raises(ValueError, match=r"mine.tar is not in the manifest"):
-        verify(out)
+        verify_dataset(out)
     assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]) == 0
     assert {path.name for path in out.iterdir()} - {path.name for path in undisturbed.iterdir()} == {"mine.tar"}
 
@@ -429,7 +429,7 @@ def test_a_manifest_that_was_edited_is_refused(undisturbed: Path, tmp_path: Path
     for text, wrong in ((json.dumps(content), changed), ('{"schema": 3}', changed), ("[]", "is damaged: it is a list")):
         (out / manifests.NAME).write_text(text)
         with pytest.raises(ValueError, match=f"manifest.json {wrong}.*preprocess again"):
-            verify(out)
+            verify_dataset(out)
 
 
 def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
@@ -500,7 +500,7 @@ def damaged(out: Path, where: int, number: int = 1) -> Path:
 
 
 def test_any_flipped_bit_is_found_and_its_sample_named(undisturbed: Path, tmp_path: Path) -> None:
-    assert verify(undisturbed) == sum(len(part["samples"]) for part in manifests.read(undisturbed)["splits"].values())
+    assert verify_dataset(undisturbed) == sum(len(part["samples"]) for part in manifests.read(undisturbed)["splits"].values())
     shard = sorted(undisturbed.glob("train-*.tar"))[1]
     with tarfile.open(shard) as archive:
         members = archive.getmembers()
@@ -513,7 +513,7 @@ def test_any_flipped_bit_is_found_and_its_sample_named(undisturbed: Path, tmp_pa
         damaged(out, where)
         key = members[place].name.split(".")[0]
         with pytest.raises(ValueError, match=rf"{shard.name} is damaged: .*{key}"):
-            verify(out)
+            verify_dataset(out)
 
 
 def test_cut_and_missing_shards_and_sounds_are_found(undisturbed: Path, tmp_path: Path) -> None:
@@ -522,20 +522,20 @@ def test_cut_and_missing_shards_and_sounds_are_found(undisturbed: Path, tmp_path
         shard = next(out.glob(pattern))
         os.truncate(shard, shard.stat().st_size - 12000)
         with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
-            verify(out)
+            verify_dataset(out)
         shard.unlink()
         with pytest.raises(ValueError, match=f"{shard.name} is damaged: it is missing"):
-            verify(out)
+            verify_dataset(out)
 
 
 def test_of_several_damaged_shards_the_first_is_named_with_its_sample(undisturbed: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     first, second = (damaged(out, 5000, number) for number in (0, 1))
     with pytest.raises(ValueError, match=rf"{first.name} is damaged: sample 00000-song-\d-00000: its checksum does not match"):
-        verify(out)
+        verify_dataset(out)
     os.truncate(first, 10)
     with pytest.raises(ValueError, match=rf"{first.name} is damaged: sample 00000-song-\d-00000"):
-        verify(out)
+        verify_dataset(out)
     assert second.name > first.name
 
 

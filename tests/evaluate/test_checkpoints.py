@@ -100,7 +100,7 @@ def test_an_excerpt_in_the_middle_of_a_song_keeps_its_beats() -> None:
     made = (0.3 * hits * np.where((time > 13) & (time < 21), 1.0, 0.1))[:, None].astype(np.float32)
     heard = (0.1 * np.sin(2 * np.pi * 220 * time))[:, None].astype(np.float32)
     settings = presets.PRESETS["tiny"]
-    excerpt = held_out_songs.cut(
+    excerpt = held_out_songs.read_excerpt(
         held_out_songs.HeldOut("x", "x", "test", lambda: (heard, made, rate)), settings.data, settings.evaluate.seconds
     )
     begins = excerpt.begins / rate
@@ -198,7 +198,7 @@ def test_an_evaluation_of_an_earlier_version_is_kept_and_its_gain_told(copied: t
     changed = {path.name for path, content in kept.items() if path.read_bytes() != content}
     assert changed == {"baselines.json", "ranking.json"}
     heard = {
-        song.key: held_out_songs.cut(song, settings.data, settings.evaluate.seconds)
+        song.key: held_out_songs.read_excerpt(song, settings.data, settings.evaluate.seconds)
         for song in checkpoints.held_out(run.shards, settings.evaluate)
     }
     known, last = records.read(run.evaluations / "baselines.json")["songs"], run.evaluations / "step-00000015"
@@ -453,7 +453,7 @@ def test_names_that_are_equal_in_all_folders_are_taken_as_they_are(tmp_path: Pat
         (tmp_path / folder).mkdir()
         for title in titles:
             (tmp_path / folder / f"{title}.wav").touch()
-    found = audio_files.find(str(tmp_path) + "/{input,output,target}/*.wav")
+    found = audio_files.find_triples(str(tmp_path) + "/{input,output,target}/*.wav")
     assert set(found) == set(titles)
     assert all(paths[folder] == tmp_path / folder / f"{key}.wav" for key, paths in found.items() for folder in paths)
 
@@ -476,9 +476,9 @@ def test_what_is_there_as_it_is_written_is_no_pattern(tmp_path: Path) -> None:
         "**/{input,output,target}/b[0-9].wav": {"b2"},
         "*/deep/**/{input,output,target}/b2.wav": {"b2"},
     }.items():
-        assert set(audio_files.find(f"{tmp_path}/takes [live] {{old}}/{pattern}")) == titles, pattern
+        assert set(audio_files.find_triples(f"{tmp_path}/takes [live] {{old}}/{pattern}")) == titles, pattern
     with pytest.raises(ValueError, match="no file matches"):
-        audio_files.find(f"{tmp_path}/takes [dead]/{{input,output,target}}/*.wav")
+        audio_files.find_triples(f"{tmp_path}/takes [dead]/{{input,output,target}}/*.wav")
 
 
 def test_lists_that_do_not_match_are_named(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_it_goes_on_to_the_bit(old, ranks):
     if (torch.__version__, make.processor()) == (CONTINUED["torch"], CONTINUED["processor"]):
         assert found["sha256"] == recorded["sha256"]
         assert losses == CONTINUED["l1"]
-    assert verify.verify(old) == []
+    assert verify.verify_run(old) == []
     assert stages.is_done("train", old) == "12 steps"
 
 
@@ -75,7 +75,7 @@ def test_its_shards_are_read(old):
 
 
 def test_it_is_verified_and_shown(old):
-    assert verify.verify(old) == []
+    assert verify.verify_run(old) == []
     found = status.gather(old)
     assert (found["step"], found["total"], found["checkpoint"]) == (8, 12, 8)
     assert re.fullmatch("stopped .* at step 8", found["stages"]["train"])
@@ -83,7 +83,7 @@ def test_it_is_verified_and_shown(old):
     content = bytearray(damaged.read_bytes())
     content[5000] ^= 1
     damaged.write_bytes(content)
-    assert any("step-00000008" in line for line in verify.verify(old))
+    assert any("step-00000008" in line for line in verify.verify_run(old))
 
 
 def test_it_is_evaluated_and_has_its_page(old):

@@ -17,7 +17,7 @@ from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file
 from p2p_dist.settings.presets import PRESETS
 from p2p_dist.train import checkpoint, networks, step
-from p2p_dist.train.verify import verify
+from p2p_dist.train.verify import verify_run
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
 from tests.train.test_step import small, thesis
@@ -115,7 +115,7 @@ def test_a_damaged_sample_ends_the_run_and_is_named(ranks, tiny_shards, tmp_path
     outcome = run.read_outcome()
     assert outcome["outcome"] == "failed"
     assert f"{sample.shard} is damaged: sample {sample.key}: " in outcome["message"]
-    (line,) = [line for line in verify(run) if "damaged" in line]
+    (line,) = [line for line in verify_run(run) if "damaged" in line]
     assert sample.shard in line and sample.key in line
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from p2p_dist.audio.beats import Beats, track
+from p2p_dist.audio.beats import Beats, track_beats
 from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.data import manifest
 from p2p_dist.data.augment import random_for
@@ -107,7 +107,7 @@ def _beats_of(power: np.ndarray, data: Data) -> Beats | None:
     frame = data.hop_length / data.sample_rate
     together = max(1, round(onsets.FRAME / frame))
     whole = power[:, : power.shape[1] // together * together]
-    return track(onsets.envelope(whole.reshape(len(power), -1, together).mean(axis=2)), together * frame)
+    return track_beats(onsets.envelope(whole.reshape(len(power), -1, together).mean(axis=2)), together * frame)
 
 
 def _beats_in(power: np.ndarray, beats: Beats, data: Data) -> int:
