@@ -192,8 +192,8 @@ def test_clipped_samples_and_songs_that_hold_no_numbers_are_counted_in_the_card(
         soundfile.write(path, sound, rate, subtype="FLOAT")
     (left_out,) = shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1)
     assert left_out.name == "Not a number" and "drums" in str(left_out.error) and "NaN or infinite" in str(left_out.error)
-    records = [records.read(path) for path in (tmp_path / "out/parts").glob("train-*.json")]
-    assert {record["song"]: record["clipped"] for record in records} == {"Clean": 0, "Clipped": 14}
+    finished = [records.read(path) for path in (tmp_path / "out/parts").glob("train-*.json")]
+    assert {record["song"]: record["clipped"] for record in finished} == {"Clean": 0, "Clipped": 14}
     told = (tmp_path / "out/DATASET.md").read_text()
     assert next(line for line in told.splitlines() if line.startswith("| train")).endswith(" 14 |")
     assert "Left out: 1 song." in told and "Not a number: " in told
@@ -219,17 +219,17 @@ def test_the_card_tells_of_stems_filled_up_and_of_streams_without_names(
     (tmp_path / "songs/train/Unnamed.stem.mp4").write_bytes(unnamed)
     shutil.copy(excerpt_file(), tmp_path / "songs/train/Named.stem.mp4")
     assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
-    records = {record["song"]: record for record in map(files.read_json, (tmp_path / "out/parts").glob("t*.json"))}
-    assert {name: record["filled"] for name, record in records.items() if record["filled"]} == {"Short": 0.1}
-    assert [name for name, record in records.items() if record["by_position"]] == ["Unnamed"]
+    finished = {record["song"]: record for record in map(records.read, (tmp_path / "out/parts").glob("t*.json"))}
+    assert {name: record["filled"] for name, record in finished.items() if record["filled"]} == {"Short": 0.1}
+    assert [name for name, record in finished.items() if record["by_position"]] == ["Unnamed"]
     told = (tmp_path / "out/DATASET.md").read_text()
     assert "stems of unequal length, of which the shorter end in silence: 1 (by at most 0.100 s" in told
     assert "in MUSDB18's order (mixture, drums, bass, other, vocals): 1." in told
     # What earlier versions wrote does not tell.
-    for record in records.values():
+    for record in finished.values():
         del record["filled"], record["by_position"]
     manifest = manifests.read(tmp_path / "out")
-    assert "silence: 1" not in dataset_card.card(manifest, list(records.values()))
+    assert "silence: 1" not in dataset_card.card(manifest, list(finished.values()))
 
 
 def test_songs_may_lie_in_one_folder_and_be_split_by_title(
@@ -460,8 +460,8 @@ def test_what_sounds_alike_is_one_song(changed: str) -> None:
     else:
         sound, other, alike = 0 * sound, 0 * sound, False
     zero = np.zeros_like
-    records = [
+    finished = [
         {"split": split, "key": split, "song": split, "fingerprint": overlap.fingerprint([one, zero(one)], of)}
         for split, one, of in (("train", sound, 44100), ("valid", other, rate))
     ]
-    assert overlap.training_songs(records) == ({("valid", "valid"): ["train"]} if alike else {})
+    assert overlap.training_songs(finished) == ({("valid", "valid"): ["train"]} if alike else {})

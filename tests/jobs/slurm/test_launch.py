@@ -91,7 +91,7 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "work" / "runs"))
     monkeypatch.setattr(sys, "argv", ["launch/submit.py"])
     # Nothing runs here, so no run needs its copy of the code.
-    monkeypatch.setattr(snapshot, "take", lambda target: None)
+    monkeypatch.setattr(snapshot, "copy_code", lambda target: None)
     monkeypatch.setattr(snapshot, "differs", lambda copy: False)
     monkeypatch.setattr(provenance, "gather", dict)
     for name in ("MUSDB_PATH", "SBATCH_ACCOUNT", "SLURM_CONF", "SLURM_JOB_ID"):
