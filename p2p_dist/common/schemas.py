@@ -168,4 +168,20 @@ REFERENCE = Kind(
 RANKING = Kind(1, {"rule": str, "checkpoints": [{"step": COUNT, "score": Maybe(float)}]})
 """ranking.json."""
 
+_LOUDNESS = (Maybe(float), float)
+
+TRACK = Kind(
+    1,
+    {
+        "stamp": str,
+        "format": re.compile("flac|opus"),
+        "rate": COUNT,
+        "samples": COUNT,
+        "bytes": {FILE: COUNT},
+        "alone": _LOUDNESS,
+        "mixed": Maybe(_LOUDNESS),
+    },
+)
+"""A sound of a listening page: track.json. Loudness in LUFS, and peak."""
+
 TABLE: dict[str, Any] = {name: kind for name, kind in list(globals().items()) if isinstance(kind, Kind)}
