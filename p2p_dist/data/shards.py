@@ -25,7 +25,7 @@ from typing import Any
 
 from p2p_dist.audio import layouts
 from p2p_dist.common import console, files, linux, records
-from p2p_dist.data import index, manifest, overlap
+from p2p_dist.data import manifest, overlap
 from p2p_dist.data.dataset import is_named_after
 from p2p_dist.data.dataset_card import card, overlapping
 from p2p_dist.data.song_record import PARTS, NumberedSong, read_record
@@ -304,7 +304,7 @@ def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
     """
     try:
         manifest.read(out)
-        written = (out / index.MANIFEST).stat().st_mtime_ns
+        written = (out / manifest.NAME).stat().st_mtime_ns
     except (FileNotFoundError, ValueError):  # not there, or damaged
         return False
     with os.scandir(out / PARTS) as entries:
@@ -344,7 +344,7 @@ def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple
                 "samples": [sample for record in part for sample in record["samples"]],
             }
     content = {
-        "schema": index.SCHEMA,
+        "schema": manifest.SCHEMA,
         "settings": science.recorded(data),
         "settings_digest": science.digest_of_version_0_1(data),  # which that version's code looks for
         "dtype": dtype,
@@ -356,7 +356,7 @@ def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple
     for line in overlapping(content):
         console.complain(f"warning: {console.one_line(line)}; it is left out of the figures unless --allow-overlap is given")
     files.write_text(out / "DATASET.md", card(content, finished))
-    index.write_manifest(out, content)
+    manifest.write(out, content)
 
 
 def _remove_others(out: Path, work: list[NumberedSong]) -> None:
