@@ -181,18 +181,18 @@ def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> N
         ValueError: over a limit; names it and the option.
     """
     for job in asked:
-        limit = place.limits.get(job.partition or "", {})
+        limit = place.limit(job.partition)
         minutes, nodes = job.options["time"], job.options["nodes"]
-        if "time" in limit and minutes > site.minutes_of(limit["time"]):
+        if limit.time and minutes > site.minutes_of(limit.time):
             raise ValueError(
-                f"--time asks for {minutes / 60:.3g} hours, {job.partition} gives at most {limit['time']}: ask for less, "
+                f"--time asks for {minutes / 60:.3g} hours, {job.partition} gives at most {limit.time}: ask for less, "
                 "a longer training goes on in the next job; nothing was queued"
             )
-        if nodes > limit.get("nodes", nodes):
-            raise ValueError(f"--nodes {nodes}: a job in {job.partition} has at most {limit['nodes']}; nothing was queued")
+        if nodes > (limit.nodes or nodes):
+            raise ValueError(f"--nodes {nodes}: a job in {job.partition} has at most {limit.nodes}; nothing was queued")
         numbers[job.partition or ""] += job.array or 1
     for partition in dict.fromkeys(job.partition or "" for job in asked):
-        if numbers[partition] > (most := place.limits.get(partition, {}).get("jobs", math.inf)):
+        if numbers[partition] > (most := place.limit(partition).jobs or math.inf):
             raise ValueError(
                 f"{numbers[partition]} jobs of yours would be in {partition}, which takes {most}: "
                 "wait, or ask for fewer (--sweep, --preprocess-array, --evaluate-array, --partition); nothing was queued"
