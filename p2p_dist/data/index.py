@@ -289,7 +289,7 @@ def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> P
         raise OSError(error.errno, f"{error.strerror}; or use --data.stage none", error.filename) from error
     lock = files.open_ours(copy / ".lock", os.O_WRONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # in this node's memory: none of another node comes here
         missing = [s for s in part["shards"] if not _is_copied(copy / s["name"], s)]
         needed, free = sum(s["bytes"] for s in missing), shutil.disk_usage(memory).free
         if needed > 0.9 * free:

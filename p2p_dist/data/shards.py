@@ -189,7 +189,8 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
 def _make_unless_taken(item: NumberedSong, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
     """Make a song that no other process has in hand or has made since the list was; None where one has.
 
-    The kernel drops the lock of a process that is killed, and another one takes the song.
+    The kernel drops the lock of a process that is killed, and another one takes the song. Other nodes see the lock: where they
+    would not, `_claim` has refused.
     """
     with ExitStack() as locks:
         for out, _ in wanted:
@@ -258,7 +259,7 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            lock.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             console.say(f"{out} is being made by another process: waiting for it")
             fcntl.flock(descriptor, kind)
@@ -266,7 +267,10 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool
             if error.errno not in lock.NO_LOCKS:
                 raise OSError(error.errno, error.strerror, str(out / PARTS / ".lock")) from error
             if needs_locks:
-                cure = "its file system has no locks, by which the jobs of an array share songs: leave out --preprocess-array"
+                cure = (
+                    "its file system has no locks across nodes, by which the jobs of an array share songs: let one job make "
+                    "all (--preprocess-array 1; of the preprocess command --array 1), or mount it with flock"
+                )
                 raise OSError(error.errno, cure, str(out)) from error
             if shared:
                 console.say(f"note: the file system of {out} has no locks: start no other preprocessing there until it ends")

@@ -29,6 +29,7 @@ from p2p_dist.common import console, files, records
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data import shards, song_record, worker
 from p2p_dist.data.verify import verify_dataset
+from p2p_dist.run import lock
 from p2p_dist.settings.config import Data
 from tests.data.conftest import write_song
 
@@ -62,15 +63,32 @@ def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_on_a_file_system_without_locks_an_array_says_how_to_do_without(
+def test_where_other_nodes_see_no_lock_an_array_says_how_to_do_without(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without any lock, and with locks of each node (Lustre with localflock), which two nodes could hold at once."""
+    out = tmp_path / "out"
+
+    def array() -> None:
+        with pytest.raises(OSError, match="--preprocess-array 1; of the preprocess command --array 1"):
+            shards.preprocess_all(many, [(out, Data())], 1, member=0)
+        assert not list(out.glob("*.tar"))
+
+    local = [f"{line},localflock" for line in lock.MOUNTS.read_text().splitlines()]
+    (tmp_path / "mountinfo").write_text("\n".join(local))
+    monkeypatch.setattr(lock, "MOUNTS", tmp_path / "mountinfo")
+    array()
+    with shards._claim(many, out, Data(), shared=False):
+        assert (out / "parts" / ".lock-link").is_file(), "what another node sees"
+        with pytest.raises(ValueError, match="is being made already"):
+            shards.preprocess(many, out, Data(), 1)
+    (tmp_path / "mountinfo").unlink()
+
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(OSError, match="leave out --preprocess-array"):
-        shards.preprocess_all(many, [(tmp_path / "out", Data())], 1, member=0)
+    array()
 
 
 def of_session(session: int) -> list[int]:

@@ -490,6 +490,9 @@ def test_an_array_of_preprocessing_is_one_job_that_the_training_waits_for(cluste
     assert "#SBATCH --array=0-3\n" in script and "/slurm/preprocess/%A_%a_0_log.out" in script
     assert (rundir.find("a").slurm / "preprocess" / "100_submission.sh").read_text() == script
     assert "--array" not in (cluster.place / "script-101").read_text()
+    launch("--run", "b", "--preprocess-array", "1", "--data.seed", "1")
+    (script,) = (rundir.find("b").slurm / "preprocess").glob("*_submission.sh")
+    assert "--array" not in script.read_text(), "which needs locks that all nodes see"
 
 
 @pytest.fixture
