@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 from p2p_dist.settings.values import NotNegative, Positive, PositiveNumber, Rule, check
 
-
 _TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import difflib
 import functools
 import math
-import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -40,7 +39,8 @@ Text = Annotated[str, Rule(str.strip, "text that is not empty")]
 @functools.cache
 def _kinds(part: Any, rules: bool) -> dict[str, Any]:
     """Name -> type of the settings of one class, evaluated once: it takes longer than all else here."""
-    return typing.get_type_hints(part, include_extras=rules)
+    kinds = typing.get_type_hints(part, include_extras=rules)
+    return {entry.name: kinds[entry.name] for entry in dataclasses.fields(part)}
 
 
 def check(part: Any, where: str = "", spelled: Callable[[str], str] = lambda name: name.replace("_", "-")) -> None:
@@ -52,7 +52,7 @@ def check(part: Any, where: str = "", spelled: Callable[[str], str] = lambda nam
     Raises:
         ValueError: one is broken.
     """
-    for name, kind in _kinds(type(part), True).items():
+    for name, kind in _kinds(part.__class__, True).items():
         for value, rule in _ruled(getattr(part, name), kind):
             if not rule.holds(value):
                 raise ValueError(f"{where}{spelled(name)} must be {rule.wanted}, not {value!r}")
@@ -63,9 +63,9 @@ def _ruled(value: Any, kind: Any) -> Iterator[tuple[Any, Rule]]:
     if get_origin(kind) is Annotated:
         yield from ((value, rule) for rule in kind.__metadata__ if isinstance(rule, Rule))
         yield from _ruled(value, kind.__origin__)
-    elif isinstance(kind, types.UnionType) or get_origin(kind) is typing.Union:
+    elif kind != yaml_file.without_none(kind):
         if value is not None:
-            yield from _ruled(value, next(option for option in get_args(kind) if option is not types.NoneType))
+            yield from _ruled(value, yaml_file.without_none(kind))
     elif get_origin(kind) is list:
         for one in value:
             yield from _ruled(one, get_args(kind)[0])
@@ -82,7 +82,7 @@ def from_mapping(base: Any, values: Any, where: str = "") -> Any:
     """
     if not isinstance(values, dict):
         raise ValueError(f"{where or 'it'} must be a list of names and values")
-    kinds = _kinds(type(base), False)
+    kinds = _kinds(base.__class__, False)
     changed = {}
     for name, value in values.items():
         full = f"{where}.{name}" if where else str(name)
@@ -98,7 +98,7 @@ def _convert(old: Any, value: Any, kind: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return from_mapping(old or kind(), value, where)  # type: ignore[operator]
     if get_origin(kind) is dict and isinstance(value, dict):
-        return {str(name): _convert(None, one, get_args(kind)[1], f"{where}.{name}") for name, one in value.items()}
+        return {str(name): _entry(one, get_args(kind)[1], f"{where}.{name}") for name, one in value.items()}
     try:
         return yaml_file.convert(value, kind)
     except TypeError as error:
@@ -106,13 +106,20 @@ def _convert(old: Any, value: Any, kind: Any, where: str) -> Any:
         raise ValueError(f"{where} must be {_in_words(kind)}{' without quotes' * quoted}, not {value!r}") from error
 
 
+def _entry(value: Any, kind: Any, where: str) -> Any:
+    """One of many settings of a class, which does not know its name."""
+    try:
+        return from_mapping(kind(), value)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _WORDS |= {list: "a list, as [one, two], or [] for none", dict: "a list of names and values, or {} for none"}
 
 
 def _in_words(kind: Any) -> str:
-    if isinstance(kind, types.UnionType):
-        kind = next(option for option in get_args(kind) if option is not types.NoneType)
+    kind = yaml_file.without_none(kind)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     return _WORDS[get_origin(kind) or kind]
