@@ -82,7 +82,7 @@ def in_metrics(run, name):
 
 def in_baselines(run, name):
     changed(run.evaluations / "baselines.json", lambda content: content.update(songs={name: {}}))
-    return lambda: ranking.read(run.evaluations)
+    return lambda: ranking.read_evaluations(run.evaluations)
 
 
 def in_dataset(run, name):
@@ -116,8 +116,8 @@ def test_a_baseline_of_any_name_makes_no_folder_of_tensorboards(run):
             split["rows"]["../../../../pwned"] = next(iter(split["rows"].values()))
 
     changed(run.evaluations / "baselines.json", change)
-    evaluated, baselines = ranking.read(run.evaluations)
-    ranked = ranking.rank(evaluated, baselines, make.settings(), pitched=False)
+    evaluated, baselines = ranking.read_evaluations(run.evaluations)
+    ranked = ranking.rank(evaluated, baselines, make.settings().evaluate, pitched=False)
     drawn = curves.collect(evaluated, baselines, ranked, pitched=False)
     assert not [name for name in curves.for_board(drawn) if "." in name or "/" in name]
 
@@ -180,7 +180,7 @@ def test_files_that_grow_are_not_grown_behind_a_link(tmp_path):
     (tmp_path / "link").symlink_to(victim)
     for write in (
         lambda: files.append(tmp_path / "link", "more\n"),
-        lambda: starts.end(tmp_path / "link", "7.0", 1, 0, "done"),
+        lambda: starts.note_end(tmp_path / "link", "7.0", 1, 0, "done"),
         lambda: os.close(files.open_ours(tmp_path / "link", os.O_WRONLY | os.O_TRUNC)),
     ):
         with pytest.raises(OSError, match="a symbolic link, which is not followed"):

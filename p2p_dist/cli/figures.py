@@ -16,7 +16,6 @@ from p2p_dist.evaluate.measures.table import remarks as remarks
 from p2p_dist.evaluate.report import page
 from p2p_dist.run import rundir
 from p2p_dist.run.lock import Owner
-from p2p_dist.settings import config
 
 
 def table(rows: dict[str, Row], *, pitched: bool) -> str:
@@ -44,7 +43,7 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
     """
     settings = rundir.resolve(run)
     only = steps_of(run, asked)
-    claims.find(run, only)  # before anything is written
+    claims.find_checkpoints(run, only)  # before anything is written
     if songs is None:
         out = run.evaluations
         with closing(rundir.own(run)):  # the launcher evaluates, too
@@ -56,13 +55,13 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
         before = datasets.name_of_version_0_1(root, data, layouts.list_songs(root, data.split_by_title))
         name = before if (run.path / "measured" / before).is_dir() else datasets.dataset_name(root, data)
         out = run.path / "measured" / name
-        held_out = held_out_songs.from_folder(root, settings, settings.evaluate.songs)
+        held_out = held_out_songs.from_folder(root, settings.data.task, settings.evaluate.split, settings.evaluate.songs)
         what = f"the run {run.path.name} is being measured on the songs in {root}"
         with closing(Owner(out, what, f"its figures come into {out}")):
             checkpoints.evaluate(run, settings, only, held_out, out)
-    read = ranking.read(out)
+    read = ranking.read_evaluations(out)
     assert read is not None
-    return _summary(run, settings, out, *read, only), is_pitched(settings.data.task)
+    return _summary(run, settings.evaluate.split, out, *read, only), is_pitched(settings.data.task)
 
 
 def steps_of(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...]:
@@ -80,9 +79,8 @@ def steps_of(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...
 
 
 def _summary(
-    run: rundir.RunDir, settings: config.Config, out: Path, evaluated: dict[int, Any], baselines: Any, only: tuple[int, ...]
+    run: rundir.RunDir, split: str, out: Path, evaluated: dict[int, Any], baselines: Any, only: tuple[int, ...]
 ) -> dict[str, Any]:
-    split = settings.evaluate.split
     steps = {step: content["splits"][split] for step, content in evaluated.items() if not only or step in only}
     known = baselines["splits"][split]
     rows = {name: known["rows"][name]["mean"] for name in BASELINES if name in known["rows"]}

@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
     if command.dry_run:
         parsed = [parse(line) for line in lines]
         dry_run.dry_run(
-            [(run, command.settings, example_song.known_dataset(run, command.settings)) for command, run in parsed], where
+            [(run, command.settings, example_song.known_dataset(run, command.settings.data)) for command, run in parsed], where
         )
         return console.DONE
     launch = on_this_machine if where == "local" else on_slurm
@@ -76,13 +76,16 @@ def main(arguments: list[str]) -> int:
 def on_this_machine(lines: list[list[str]], where: str) -> int:
     """Run what command lines ask for, one after the other; the worst of their exit codes."""
     for command, run in map(parse, lines):
-        place, dataset = site.load(where, command.settings.resources.site), example_song.known_dataset(run, command.settings)
+        place, dataset = (
+            site.load(where, command.settings.resources.site),
+            example_song.known_dataset(run, command.settings.data),
+        )
         for note in fits.check(run, begin_run.check_begin(run, command.settings, dataset), place, where, dataset):
             console.say(f"note: {note}")
     code = console.DONE
     for line in lines:
         command, run = parse(line)
-        dataset = example_song.lay_out(run, command.settings)
+        dataset = example_song.lay_out(run, command.settings.data)
         begin_run.check_begin(run, command.settings, dataset)
         with contextlib.closing(rundir.own(run)) as owner:
             settings = begin(run, command.settings, dataset)
@@ -94,7 +97,7 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
                 console.say("note: one machine preprocesses with --workers processes, not with an array of jobs")
             if settings.resources.max_gpu_hours is not None:
                 console.say("note: --max-gpu-hours has no effect on one machine, where nothing is billed")
-            code = max(code, local.run(run, settings, owner, console.again("submit", line)))
+            code = max(code, local.run(run, settings.resources.max_crash_restarts, owner, console.again("submit", line)))
         if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
             break
     return code
@@ -108,10 +111,10 @@ def on_slurm(lines: list[list[str]], where: str) -> int:
     """
     launches = [parse(line) for line in lines]
     launch.check_launches(
-        [(run, command.settings, example_song.known_dataset(run, command.settings)) for command, run in launches], where
+        [(run, command.settings, example_song.known_dataset(run, command.settings.data)) for command, run in launches], where
     )
     for command, run in launches:
-        dataset = example_song.lay_out(run, command.settings)
+        dataset = example_song.lay_out(run, command.settings.data)
         # While it queues, too: two launchers at once would queue everything twice.
         with contextlib.closing(rundir.own(run)):
             settings = begin(run, command.settings, dataset)

@@ -68,7 +68,11 @@ PROVENANCE = Kind(
 )
 """What made a run: provenance.json."""
 
-OWNER = Kind(1, {"process": COUNT, "host": str, "since": str, "start": Maybe(COUNT)}, {"start": None})
+OWNER = Kind(
+    1,
+    {"process": COUNT, "host": str, "since": str, "start": Maybe(COUNT), "job": Maybe(str), "attempt": Maybe(str)},
+    {"start": None, "job": None, "attempt": None},
+)
 """Who works in a folder: .owner."""
 
 # A dataset.
@@ -191,5 +195,21 @@ GENERATED = Kind(
     },
 )
 """What launch/generate.py made of a song: SONG.json."""
+
+_LOUDNESS = (Maybe(float), float)
+
+TRACK = Kind(
+    1,
+    {
+        "stamp": str,
+        "format": re.compile("flac|opus"),
+        "rate": COUNT,
+        "samples": COUNT,
+        "bytes": {FILE: COUNT},
+        "alone": _LOUDNESS,
+        "mixed": Maybe(_LOUDNESS),
+    },
+)
+"""A sound of a listening page: track.json. Loudness in LUFS, and peak."""
 
 TABLE: dict[str, Any] = {name: kind for name, kind in list(globals().items()) if isinstance(kind, Kind)}

@@ -25,7 +25,7 @@ from p2p_dist.data import manifest, pairs
 from p2p_dist.evaluate import held_out_songs, ranking
 from p2p_dist.evaluate.baselines import results
 from p2p_dist.evaluate.baselines.results import Reference
-from p2p_dist.evaluate.claims import take
+from p2p_dist.evaluate.claims import claim_checkpoints
 from p2p_dist.evaluate.held_out_songs import Excerpt, HeldOut, peak
 from p2p_dist.evaluate.measures import averages
 from p2p_dist.evaluate.measures.measure import Measured, measure
@@ -34,7 +34,7 @@ from p2p_dist.evaluate.report import png
 from p2p_dist.generate import inference
 from p2p_dist.model.generator import Generator
 from p2p_dist.run.rundir import RunDir, check_links, check_still_ours, is_evaluation
-from p2p_dist.settings.config import Config
+from p2p_dist.settings.config import Config, Data, Evaluate
 from p2p_dist.train import checkpoint
 
 
@@ -60,22 +60,24 @@ def evaluate(
     """
     check_links(run)
     out = run.evaluations if out is None else out
-    heard = [held_out_songs.cut(song, config) for song in (held_out(run.shards, config) if songs is None else songs)]
+    songs = held_out(run.shards, config.evaluate) if songs is None else songs
+    heard = [held_out_songs.read_excerpt(song, config.data, config.evaluate.seconds) for song in songs]
     # Processes that share begin at different songs: tasks of a job, and jobs of an array.
     place = int(os.environ.get("RANK", "0")) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     # Else status.json is the training's, where both run at once.
     alone = "P2P_CLAIMS" not in os.environ and out == run.evaluations
     told = run.status if alone else None
-    known = results.refer(out, run.shards, heard, config.evaluate.split, config, place, told)
+    known = results.measure_baselines(out, run.shards, heard, config.data, config.evaluate, place, told)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     mine = 0
     damaged = []
     with console.Progress("evaluate", 1, status=told) as progress:
-        for item, left in take(run, config, only, out):
+        for item, left in claim_checkpoints(run, config.train, only, out):
             try:
-                generator = inference.load(checkpoint.load_generator(item), config, device)
+                weights = checkpoint.load_generator(item)
+                generator = inference.build_generator(weights, config.model, config.data.picture_channels, device)
             except FileNotFoundError:
                 continue  # a training that runs beside has removed it
             except files.DamagedError as error:
@@ -87,7 +89,7 @@ def evaluate(
             _clear(result)
             try:
                 with files.new_folder(result) as folder:
-                    mean = evaluate_one(folder, item.step, generator, heard, known, config)
+                    mean = evaluate_generator(folder, item.step, generator, heard, known, config.data, config.evaluate)
                     check_still_ours()
             except OSError:
                 if is_evaluation(result):
@@ -116,13 +118,13 @@ def _clear(result: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def held_out(dataset: Path, config: Config) -> list[HeldOut]:
+def held_out(dataset: Path, evaluate: Evaluate) -> list[HeldOut]:
     """The songs that are measured: those that are reported, and validation songs, on which a checkpoint is chosen.
 
     Raises:
         ValueError: there is none to report, or all were trained on.
     """
-    reported, most, allowed = config.evaluate.split, config.evaluate.songs, config.evaluate.allow_overlap
+    reported, most, allowed = evaluate.split, evaluate.songs, evaluate.allow_overlap
     if not allowed:
         manifest.check_unseen(manifest.read(dataset), reported)
     found = held_out_songs.from_shards(dataset, reported, most, allowed)
@@ -137,20 +139,26 @@ def held_out(dataset: Path, config: Config) -> list[HeldOut]:
     )
 
 
-def evaluate_one(
-    folder: Path, step: int, generator: Generator, heard: list[Excerpt], known: dict[str, Reference], config: Config
+def evaluate_generator(
+    folder: Path,
+    step: int,
+    generator: Generator,
+    heard: list[Excerpt],
+    known: dict[str, Reference],
+    data: Data,
+    evaluate: Evaluate,
 ) -> Row:
     """Measure one generator: the network runs here, a song after the other; sound and measures are made beside it."""
-    reported, seeds = config.evaluate.split, range(config.evaluate.seeds)
+    reported, seeds = evaluate.split, range(evaluate.seeds)
     pool = ThreadPoolExecutor(linux.usable_cores())
     try:
         waiting: dict[str, list[Future[tuple[Measured, np.ndarray, float | None]]]] = {}
         for excerpt in heard:
             for seed in seeds:
-                outputs = inference.generate(generator, excerpt.pictures, config, excerpt.song.key, seed)
+                outputs = inference.generate(generator, excerpt.pictures, data, excerpt.song.key, seed)
                 sounds = folder / "audio" if excerpt.song.split == reported and seed == 0 else None
                 gain = known[excerpt.song.key].gain
-                job = pool.submit(_sound_and_measures, outputs, excerpt, sounds, gain, config)
+                job = pool.submit(_sound_and_measures, outputs, excerpt, sounds, gain, data, evaluate.iterations)
                 waiting.setdefault(excerpt.song.key, []).append(job)
         measured, gains = {}, {}
         for excerpt in heard:
@@ -158,7 +166,7 @@ def evaluate_one(
             measured[excerpt.song.key] = [one for one, _, _ in done]
             gains[excerpt.song.key] = done[0][2]
             if excerpt.song.split == reported:
-                _draw(folder / "spectrograms" / f"{excerpt.song.key}.png", done[0][1], excerpt, config)
+                _draw(folder / "spectrograms" / f"{excerpt.song.key}.png", done[0][1], excerpt, data)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     content: dict[str, Any] = {"step": step, "songs": [], "splits": {}}
@@ -182,14 +190,14 @@ def evaluate_one(
 
 
 def _sound_and_measures(
-    outputs: np.ndarray, excerpt: Excerpt, sounds: Path | None, gain: float | None, config: Config
+    outputs: np.ndarray, excerpt: Excerpt, sounds: Path | None, gain: float | None, data: Data, iterations: int
 ) -> tuple[Measured, np.ndarray, float | None]:
     """The measures of one generation, its stem, and the gain (dB) of the sound files, which are made where they are wanted.
 
     Args:
         gain: of the song's other files, dB; these have it too unless they would clip.
     """
-    stem = inference.to_stem(outputs, excerpt.pictures, excerpt.input, excerpt.rate, config)
+    stem = inference.to_stem(outputs, excerpt.pictures, excerpt.input, excerpt.rate, data, iterations)
     if sounds is None:
         return measure(stem, excerpt.truth), stem, None
     assert gain is not None
@@ -199,8 +207,8 @@ def _sound_and_measures(
     return measure(stem, excerpt.truth), stem, gain
 
 
-def _draw(path: Path, stem: np.ndarray, excerpt: Excerpt, config: Config) -> None:
+def _draw(path: Path, stem: np.ndarray, excerpt: Excerpt, data: Data) -> None:
     shown = {"input": excerpt.input, "true stem": excerpt.target, "generated stem": stem}
-    reference = pairs.level_reference(pairs.mel_of(excerpt.input, excerpt.rate, config.data))
-    panels = {n: power_to_db(pairs.mel_of(s, excerpt.rate, config.data), reference) for n, s in shown.items()}
-    png.draw(path, panels, config.data)
+    reference = pairs.level_reference(pairs.mel_of(excerpt.input, excerpt.rate, data))
+    panels = {n: power_to_db(pairs.mel_of(s, excerpt.rate, data), reference) for n, s in shown.items()}
+    png.draw(path, panels, data)

@@ -15,17 +15,16 @@ import numpy as np
 import soundfile
 
 from p2p_dist.audio import stems
-from p2p_dist.audio.beats import Beats, track
+from p2p_dist.audio.beats import Beats, track_beats
 from p2p_dist.audio.layouts import Source, find_songs, is_split
 from p2p_dist.audio.stems import mono
 from p2p_dist.common import files, records
 from p2p_dist.data import manifest, pairs
-from p2p_dist.data.index import read_manifest
 from p2p_dist.data.song_record import slug
 from p2p_dist.evaluate.measures import onsets
 from p2p_dist.evaluate.measures.truth import Truth
 from p2p_dist.generate import inference
-from p2p_dist.settings.config import Config, parse_task
+from p2p_dist.settings.config import Data, parse_task
 
 Sound = tuple[np.ndarray, np.ndarray, int]
 """A whole song's input and target, each (samples, channels), and their rate."""
@@ -91,7 +90,7 @@ def from_shards(dataset: Path, split: str, most: int, allow_overlap: bool = True
     Args:
         allow_overlap: those with the sound of a training song, too.
     """
-    content = read_manifest(dataset)
+    content = manifest.read(dataset)
     part = content["splits"].get(split)
     if part is None:
         return []
@@ -105,52 +104,54 @@ def from_shards(dataset: Path, split: str, most: int, allow_overlap: bool = True
     ][:most]
 
 
-def from_folder(root: Path, config: Config, most: int) -> list[HeldOut]:
+def from_folder(root: Path, task: str, split: str, most: int) -> list[HeldOut]:
     """At most so many songs of a folder laid out like MUSDB18: those of its test/, or all where there is none, or no splits.
+
+    Args:
+        split: the one as whose songs they are reported.
 
     Raises:
         ValueError: no such folder, or no song in it that has sound.
     """
-    split = is_split(root)
-    found = [source for source in find_songs(root, not split) if not source.pairs]
-    if split and (testing := [source for source in found if source.split == "test"]):
+    by_folder = is_split(root)
+    found = [source for source in find_songs(root, not by_folder) if not source.pairs]
+    if by_folder and (testing := [source for source in found if source.split == "test"]):
         found = testing
-    found = [replace(source, split=config.evaluate.split) for source in found]
+    found = [replace(source, split=split) for source in found]
     if not found:
         raise ValueError(f"{root} has only pairs of spectrograms: evaluation needs songs with audio")
+    return [of_source(source, number, task) for number, source in enumerate(found)][:most]
 
-    return [of_source(source, number, config) for number, source in enumerate(found)][:most]
 
-
-def of_source(source: Source, number: int, config: Config) -> HeldOut:
+def of_source(source: Source, number: int, task: str) -> HeldOut:
     """A song that lies in a folder of stems; its number makes its key unique."""
 
     def read() -> Sound:
-        rate, (heard, made) = stems.load_sums(source, parse_task(config.data.task))
+        rate, (heard, made) = stems.load_sums(source, parse_task(task))
         return np.ascontiguousarray(heard.sound), np.ascontiguousarray(made.sound), rate
 
     return HeldOut(source.name, f"{number:05d}-{slug(source.name)}", source.split, read)
 
 
-def cut(song: HeldOut, config: Config) -> Excerpt:
-    """The part of a song in which its target is loudest."""
+def read_excerpt(song: HeldOut, data: Data, seconds: float) -> Excerpt:
+    """The part of a song, about so many seconds (0: all of it), in which its target is loudest."""
     heard, made, rate = song.read()
-    pictures = inference.loudest_part(pairs.make(heard, made, rate, config.data), config.evaluate.seconds, config)
+    pictures = inference.loudest_windows(pairs.make(heard, made, rate, data), seconds, data)
     # From frames of the spectrogram to samples of the song.
-    ratio = config.data.hop_length * rate / config.data.sample_rate
+    ratio = data.hop_length * rate / data.sample_rate
     begin = round(int(pictures.starts[0]) * ratio)
     end = min(begin + round((pictures.frames - int(pictures.starts[0])) * ratio), len(heard))
     # Drums keep the beat, whether they are to be made or heard.
-    beats = beats_of(made if "drums" in parse_task(config.data.task)[1] else heard + made, rate)
+    beats = beats_of(made if "drums" in parse_task(data.task)[1] else heard + made, rate)
     input, target = heard[begin:end].copy(), made[begin:end].copy()
     beats = from_there(beats, begin / rate)
-    truth = Truth(target, input, rate, beats, config.data)
+    truth = Truth(target, input, rate, beats, data)
     return Excerpt(song, rate, begin, input, target, pictures, beats, truth)
 
 
 def beats_of(sound: np.ndarray, rate: int) -> Beats | None:
     """The beats of a whole song, (samples, channels); None where nothing rises."""
-    return track(onsets.envelope(onsets.mel(mono(sound, rate, onsets.RATE))), onsets.FRAME)
+    return track_beats(onsets.envelope(onsets.mel(mono(sound, rate, onsets.RATE))), onsets.FRAME)
 
 
 def from_there(beats: Beats | None, seconds: float) -> Beats | None:

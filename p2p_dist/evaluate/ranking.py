@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.common import files, records, schemas
-from p2p_dist.data.index import read_manifest
+from p2p_dist.data import manifest
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING
 from p2p_dist.evaluate.measures.table import AMOUNT, MEASURES, REAL, TIME, Row, columns, is_pitched
 from p2p_dist.evaluate.report import curves
@@ -65,7 +65,7 @@ def score(of_families: dict[str, float], weights: Evaluate) -> float | None:
 _GAINS = ("gain_db", "unrecorded_gain_db")
 
 
-def read(out: Path) -> tuple[dict[int, Any], Any] | None:
+def read_evaluations(out: Path) -> tuple[dict[int, Any], Any] | None:
     """What was measured: step -> metrics.json, and baselines.json; None where there is nothing yet.
 
     Intervals of schema 1 are left out, see `schemas.METRICS`.
@@ -88,15 +88,15 @@ def read(out: Path) -> tuple[dict[int, Any], Any] | None:
     return evaluated, baselines
 
 
-def rank(evaluated: dict[int, Any], baselines: Any, config: Config, *, pitched: bool) -> dict[str, Any]:
+def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitched: bool) -> dict[str, Any]:
     """All checkpoints and baselines, the best first; without a score last."""
-    reported = config.evaluate.split
+    reported = evaluate.split
     chosen_on = CHOOSING if baselines["splits"].get(CHOOSING, {}).get("songs") else reported
 
     def entry(row: Row, split: str) -> tuple[dict[str, float], float | None]:
         ceiling = baselines["splits"][split]["rows"].get(CEILING, {"mean": {}})["mean"]
         found = families(row, ceiling, pitched=pitched)
-        return found, score(found, config.evaluate)
+        return found, score(found, evaluate)
 
     def order(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         # Of equals the earlier comes first.
@@ -115,7 +115,7 @@ def rank(evaluated: dict[int, Any], baselines: Any, config: Config, *, pitched: 
         others.append({"name": name, "score": value, "families": found})
     note = "" if chosen_on != reported else "there are no validation songs: chosen on the very songs that are reported"
     return {
-        "rule": rule(config.evaluate),
+        "rule": rule(evaluate),
         "chosen_on": chosen_on,
         "reported_on": reported,
         "note": note,
@@ -136,16 +136,17 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
         the ranking; None where there is no evaluation.
     """
     folder = run.evaluations if out is None else out
-    if (found := read(folder)) is None:
+    if (found := read_evaluations(folder)) is None:
         return None
     evaluated, baselines = found
     pitched = is_pitched(config.data.task)
-    ranked = rank(evaluated, baselines, config, pitched=pitched)
+    ranked = rank(evaluated, baselines, config.evaluate, pitched=pitched)
     records.write(folder / "ranking.json", schemas.RANKING, ranked)
     sources = [folder / "baselines.json", *(path / "metrics.json" for _, path in find_steps(folder))]
     picture = folder / "curves.png"
     if not picture.is_file() or picture.stat().st_mtime <= max(path.stat().st_mtime for path in sources):
-        curves.draw(picture, curves.collect(evaluated, baselines, ranked, pitched=pitched), epochs(run, config))
+        epochs = epochs_per_step(run, config.train.global_batch_size)
+        curves.draw(picture, curves.collect(evaluated, baselines, ranked, pitched=pitched), epochs)
     if folder == run.evaluations:
         best = choice(run, ranked, evaluated, [name for names in columns(pitched=pitched) for name in names])
         if best is not None:
@@ -155,9 +156,9 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
     return ranked
 
 
-def epochs(run: RunDir, config: Config) -> float:
-    """Epochs in a step."""
-    return config.train.global_batch_size / len(read_manifest(run.shards)["splits"]["train"]["samples"])
+def epochs_per_step(run: RunDir, global_batch_size: int) -> float:
+    """What share of a pass over the training windows one step is."""
+    return global_batch_size / len(manifest.read(run.shards)["splits"]["train"]["samples"])
 
 
 def choice(run: RunDir, ranked: dict[str, Any], evaluated: dict[int, Any], names: list[str]) -> dict[str, Any] | None:

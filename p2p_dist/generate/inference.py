@@ -12,19 +12,19 @@ from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR, Pictures, stitch
 from p2p_dist.data.stream import from_network, to_network
 from p2p_dist.model.generator import Generator
-from p2p_dist.settings.config import Config
+from p2p_dist.settings.config import Data, Model
 from p2p_dist.train.seeding import number_from
 
 _BATCH = 16
 
 
-def load(weights: dict[str, torch.Tensor], config: Config, device: torch.device) -> Generator:
+def build_generator(weights: dict[str, torch.Tensor], model: Model, picture_channels: int, device: torch.device) -> Generator:
     """A generator with these weights, ready to generate. (No mode to set: norms and drop-out act as in training.)
 
     Raises:
         DamagedError: they are not those of this network.
     """
-    generator = Generator(config.model, config.data.picture_channels)
+    generator = Generator(model, picture_channels)
     try:
         generator.load_state_dict(weights)
     except RuntimeError as error:
@@ -32,19 +32,19 @@ def load(weights: dict[str, torch.Tensor], config: Config, device: torch.device)
     return generator.to(device)
 
 
-def loudest_part(pictures: Pictures, seconds: float, config: Config) -> Pictures:
+def loudest_windows(pictures: Pictures, seconds: float, data: Data) -> Pictures:
     """The run of windows of about so many seconds in which the target is loudest; all of them for 0 seconds.
 
     Its first frame, `starts[0]`, stays that of the whole song; `frames` is where it ends.
     """
-    per_window = config.data.window_hop * config.data.hop_length / config.data.sample_rate
-    first_window = config.data.frames * config.data.hop_length / config.data.sample_rate
+    per_window = data.window_hop * data.hop_length / data.sample_rate
+    first_window = data.frames * data.hop_length / data.sample_rate
     count = 1 + max(0, round((seconds - first_window) / per_window)) if seconds else len(pictures.starts)
     count = min(count, len(pictures.starts))
     loudness = pictures.targets.astype(np.float32).mean(axis=(1, 2, 3))
     sums = np.convolve(loudness, np.ones(count), "valid")
     chosen = slice(int(sums.argmax()), int(sums.argmax()) + count)
-    end = min(int(pictures.starts[chosen][-1]) + config.data.frames, pictures.frames)
+    end = min(int(pictures.starts[chosen][-1]) + data.frames, pictures.frames)
     return dataclasses.replace(
         pictures,
         inputs=pictures.inputs[chosen],
@@ -55,44 +55,44 @@ def loudest_part(pictures: Pictures, seconds: float, config: Config) -> Pictures
     )
 
 
-def generate(generator: Generator, pictures: Pictures, config: Config, name: str, seed: int = 0) -> np.ndarray:
+def generate(generator: Generator, pictures: Pictures, data: Data, name: str, seed: int = 0) -> np.ndarray:
     """The generator's pictures for all windows, dB, float32 (windows, channels, mels, frames).
 
     Noise is drawn once for the whole song, from `name` and `seed`, and cut like the song: overlapping windows agree, and
     every checkpoint hears the same.
     """
     device = next(generator.parameters()).device
-    low, high = FLOOR, CEILING[config.data.representation]
+    low, high = FLOOR, CEILING[data.representation]
     noise = None
-    if channels := config.model.noise_channels:
+    if generator.noise_channels:
         random = torch.Generator().manual_seed(number_from("generate", seed, name))
-        width = int(pictures.starts[-1]) + config.data.frames
-        noise = torch.randn((channels, config.data.mels, width), generator=random)
+        width = int(pictures.starts[-1]) + data.frames
+        noise = torch.randn((generator.noise_channels, data.mels, width), generator=random)
     outputs = []
     torch.manual_seed(number_from("generate", seed, name))  # of the thesis's drop-out
     with torch.inference_mode():
         # The thesis's batch norm knows one window at a time, in training and here.
-        size = 1 if config.model.norm == "batch" else _BATCH
+        size = 1 if generator.batch_norm else _BATCH
         for start in range(0, len(pictures.starts), size):
             input = to_network(torch.from_numpy(pictures.inputs[start : start + size]).to(device).float(), low, high)
             cut = None
             if noise is not None:
                 places = pictures.starts[start : start + size]
-                cut = torch.stack([noise[..., p : p + config.data.frames] for p in places]).to(device)
+                cut = torch.stack([noise[..., p : p + data.frames] for p in places]).to(device)
             outputs.append(from_network(generator(input, cut), low, high).cpu().numpy())
     return np.concatenate(outputs)
 
 
-def to_stem(outputs: np.ndarray, pictures: Pictures, song: np.ndarray, rate: int, config: Config) -> np.ndarray:
+def to_stem(outputs: np.ndarray, pictures: Pictures, song: np.ndarray, rate: int, data: Data, iterations: int) -> np.ndarray:
     """Pictures of the windows to a stem that fits `song`, the part of the input that the windows show.
 
     Args:
         outputs: dB (windows, channels, mels, frames). song: (samples, channels) at `rate`.
+        iterations: of Griffin-Lim.
 
     Returns:
         float32, shaped like `song`. The song itself is never part of it.
     """
-    data = config.data
     first = int(pictures.starts[0])
     shifted = dataclasses.replace(pictures, starts=pictures.starts - first, frames=pictures.frames - first)
     samples = -(-len(song) * data.sample_rate // rate)
@@ -100,7 +100,7 @@ def to_stem(outputs: np.ndarray, pictures: Pictures, song: np.ndarray, rate: int
         stem_for(
             song,
             rate,
-            mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, config.evaluate.iterations),
+            mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, iterations),
             data.sample_rate,
         )
         for mel in stitch(outputs, shifted, data)

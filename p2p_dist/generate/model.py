@@ -36,7 +36,7 @@ class Model:
         Raises:
             DamagedError: the weights are not those of this network.
         """
-        return inference.load(self.weights, config.Config(data=self.data, model=self.model), device)
+        return inference.build_generator(self.weights, self.model, self.data.picture_channels, device)
 
 
 def find_model(name: str | None) -> Model:

@@ -60,9 +60,9 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
     if not run.config.is_file():
         records.write(run.provenance, schemas.PROVENANCE, provenance.gather())
     _note_dataset(run, dataset, wanted.data)
-    _note_overlap(run, settings)
+    _note_overlap(run, settings.evaluate.allow_overlap)
     if not run.code.is_dir():
-        snapshot.take(run.code)
+        snapshot.copy_code(run.code)
     elif snapshot.has_record(run.code):
         snapshot.close(run.code)
     else:
@@ -82,7 +82,7 @@ def _has_same_training(run: RunDir, data: config.Data) -> bool:
     """Whether what training uses of the songs there are now is what the run was trained on."""
     if data.root is None:
         return False
-    root, known = Path(data.root), run.read_training()
+    root, known = Path(data.root), run.dataset_record()["training"]  # None: the run is older than that
     if known is not None:
         return datasets.training_digest(root, data, run.dataset_record()["schema"]) == known
     # Of an older run only the name is known, which tells of all songs: those that were not there then are left out.
@@ -112,7 +112,7 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
             note["training"] = datasets.training_digest(Path(data.root), data)
     if run.dataset.is_file():
         before = run.read_dataset()
-        if before == dataset and run.read_training() is not None:
+        if before == dataset and run.dataset_record()["training"] is not None:
             return
         trained_on = run.shards_before
         if before != dataset and find_steps(run.checkpoints):
@@ -124,11 +124,11 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
     records.write(run.dataset, schemas.DATASET, note)
 
 
-def _note_overlap(run: RunDir, settings: config.Config) -> None:
+def _note_overlap(run: RunDir, allowed: bool) -> None:
     """Keep the evaluations aside where --allow-overlap changes which songs of the dataset are measured."""
     if not run.config.is_file() or not (run.shards / manifest.NAME).is_file():
         return
-    before, allowed = presets.from_saved(run.config).evaluate.allow_overlap, settings.evaluate.allow_overlap
+    before = presets.from_saved(run.config).evaluate.allow_overlap
     if before != allowed and any(manifest.overlap(manifest.read(run.shards), split) for split in ("test", "valid")):
         _keep_aside(run, "with-overlap" if before else "without-overlap", "--allow-overlap changed")
 

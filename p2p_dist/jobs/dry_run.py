@@ -74,7 +74,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         to_come = [step.job for step in steps if step in new or step.queued is not None]
         together += _say_bill(to_come, settings.resources, place)
         if any(job.stage == "train" for job in to_come):
-            say_likely(run, settings, place, fits.windows(settings, _shards(run, dataset)).get("train"))
+            say_likely(run, settings, place, fits.windows(settings.data, _shards(run, dataset)).get("train"))
     if len(launches) > 1:
         console.say(f"# all {len(launches)} runs together: at most {together:.1f} GPU-hours")
 

@@ -6,14 +6,14 @@ No torch here. tests/jobs/test_estimate.py compares each figure with the network
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
-from p2p_dist.audio import layouts
+from p2p_dist.audio import layouts, stem_streams
 from p2p_dist.settings.config import Config, Data, Model
 
 MB = 1_000_000
@@ -72,9 +72,9 @@ def discriminator(model: Model, data: Data) -> Iterator[Layer]:
     yield Layer(weights + 1, weights * (data.mels // 8 - 2) * (data.frames // 8 - 2))
 
 
-def parameters(config: Config) -> tuple[int, int]:
+def parameters(model: Model, data: Data) -> tuple[int, int]:
     """Of the generator and of the discriminator."""
-    counts = [sum(layer.parameters for layer in of(config.model, config.data)) for of in (generator, discriminator)]
+    counts = [sum(layer.parameters for layer in of(model, data)) for of in (generator, discriminator)]
     return counts[0], counts[1]
 
 
@@ -103,13 +103,13 @@ def memory(config: Config, processes: int) -> int:
     at_once = min(share, config.train.micro_batch_size or share)
     channels = max(config.model.channels, config.model.discriminator_channels)
     pixels = config.data.mels * config.data.frames * channels
-    return PROCESS + OF_PARAMETER * sum(parameters(config)) + OF_PIXEL * pixels * at_once
+    return PROCESS + OF_PARAMETER * sum(parameters(config.model, config.data)) + OF_PIXEL * pixels * at_once
 
 
 def memory_of_node(config: Config, processes: int, here: int, *, forked: bool) -> int:
     """Bytes that `here` of so many training processes take on one machine; the first of them saves."""
     imported = IMPORTED if forked else here * IMPORTED
-    return imported + here * memory(config, processes) + SAVED * sum(parameters(config))
+    return imported + here * memory(config, processes) + SAVED * sum(parameters(config.model, config.data))
 
 
 def with_micro_batch(config: Config, size: int) -> Config:
@@ -117,9 +117,8 @@ def with_micro_batch(config: Config, size: int) -> Config:
     return replace(config, train=replace(config.train, micro_batch_size=size))
 
 
-def shard_bytes(config: Config, counts: dict[str, int | None]) -> int:
+def shard_bytes(data: Data, counts: dict[str, int | None]) -> int:
     """Bytes of the shards of so many windows a split: pairs of float16, and the sound of the songs held out."""
-    data = config.data
     pair = 2 * 2 * data.picture_channels * data.mels * data.frames + 4096  # and what npz, json and tar add
     second = 2 * 2 * 3 * 44_100 * 7 // 10  # input and target, stereo, 24 bits, as flac
     sound = second * data.window_hop * data.hop_length // data.sample_rate
@@ -133,7 +132,7 @@ def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:
     Args:
         trained: training windows; None: not known, and then of one generator.
     """
-    g, d = parameters(config)
+    g, d = parameters(config.model, config.data)
     whole = 4 * (3 * (g + d) + (g if config.train.ema else 0)) + 4 * g
     if trained is None:
         return 4 * g, (config.train.keep_last + 1) * whole
@@ -195,7 +194,11 @@ def seconds(song: layouts.Source) -> float | None:
         try:
             with file.open("rb") as content:
                 head = content.read(64)
-                if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[12:16] == b"fmt " and (rate := _int(head[28:32], "<")):
+                if (
+                    head[:4] in (b"RIFF", b"RF64", b"BW64")
+                    and head[12:16] == b"fmt "
+                    and (rate := int.from_bytes(head[28:32], "little"))
+                ):
                     return max(file.stat().st_size - 44, 0) / rate
                 if head[:4] == b"fLaC":
                     word = int.from_bytes(head[18:26], "big")
@@ -208,30 +211,13 @@ def seconds(song: layouts.Source) -> float | None:
     return None
 
 
-def _int(data: bytes, order: str) -> int:
-    return int.from_bytes(data, "little" if order == "<" else "big")
-
-
-def _mp4_seconds(content: object, size: int) -> float | None:
-    """The duration in the movie header (ISO/IEC 14496-12, 8.2.2), found by walking the boxes."""
-    import io
-
-    assert isinstance(content, io.BufferedReader)
-    place = 0
-    while place + 8 <= size:
-        content.seek(place)
-        length, kind = struct.unpack(">I4s", content.read(8))
-        if length == 1:
-            length = _int(content.read(8), ">")
-        if kind == b"moov":
-            place += 8
-            continue
-        if kind == b"mvhd":
-            version = content.read(4)[0]
-            content.seek(8 if version == 0 else 16, os.SEEK_CUR)
-            scale, duration = struct.unpack(">II" if version == 0 else ">IQ", content.read(8 if version == 0 else 12))
-            return duration / scale if scale else None
-        if length < 8:
-            return None
-        place += length
-    return None
+def _mp4_seconds(file: IO[bytes], size: int) -> float | None:
+    """The duration in the movie header (ISO/IEC 14496-12, 8.2.2); None where there is no such header."""
+    try:
+        begin, _ = stem_streams.box(file, b"mvhd", *stem_streams.box(file, b"moov", 0, size))
+    except LookupError:
+        return None
+    file.seek(begin)
+    header = file.read(32).ljust(32, b"\0")
+    scale, duration = struct.unpack_from(">II", header, 12) if header[0] == 0 else struct.unpack_from(">IQ", header, 20)
+    return duration / scale if scale else None

@@ -9,7 +9,7 @@ from p2p_dist.common import files
 from p2p_dist.data import dataset as datasets
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.config import Config
+from p2p_dist.settings.config import Data
 
 
 def example_folder() -> Path:
@@ -17,20 +17,20 @@ def example_folder() -> Path:
     return rundir.runs_root().parent / "songs" / "falcon69"
 
 
-def known_dataset(run: RunDir, settings: Config) -> str | None:
+def known_dataset(run: RunDir, data: Data) -> str | None:
     """Name of the shards of a run's songs; None for the example's before it is laid out."""
-    assert settings.data.root is not None
-    root = Path(settings.data.root)
-    return None if root == example_folder() and not root.is_dir() else datasets.name_for(run, root, settings.data)
+    assert data.root is not None
+    root = Path(data.root)
+    return None if root == example_folder() and not root.is_dir() else datasets.name_for(run, root, data)
 
 
-def lay_out(run: RunDir, settings: Config) -> str:
+def lay_out(run: RunDir, data: Data) -> str:
     """Name of the shards of a run's songs, which are laid out first where they are the example."""
-    assert settings.data.root is not None
-    root = Path(settings.data.root)
+    assert data.root is not None
+    root = Path(data.root)
     if root == example_folder():
         lay_out_example(root)
-    return datasets.name_for(run, root, settings.data)
+    return datasets.name_for(run, root, data)
 
 
 def lay_out_example(folder: Path) -> None:

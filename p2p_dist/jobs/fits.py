@@ -10,7 +10,7 @@ from p2p_dist.common import files, linux
 from p2p_dist.jobs import estimate, site, stages
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.config import Config
+from p2p_dist.settings.config import Config, Data, Resources
 
 GB = 1_000_000_000
 
@@ -28,37 +28,39 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
         ValueError: it can't come to its end; the message says what to change, and to what.
         OSError: where runs or shards lie can't be written.
     """
-    check_songs(settings)
+    check_songs(settings.data, settings.evaluate.split, asked=settings.resources.evaluate != "never")
     shards = run.path.parent.parent / "shards" / dataset if dataset else None
     files.check_can_be_written(run.config)
     if shards is None or not (shards / "manifest.json").is_file():
         files.check_can_be_written(run.path.parent.parent / "shards" / "new")
     if run.dataset.is_file() and stages.is_done("train", run) is not None:
         return []  # what is left needs one process and little room
-    check_batch(settings, place, begun=run.config.is_file())
+    check_batch(settings.resources, settings.train.global_batch_size, place, begun=run.config.is_file())
     per_node = place.processes_per_node(settings.resources)
     if where == "local":
         check_this_machine(settings, settings.resources.nodes * per_node)
     else:
         check_node(settings, place, per_node)
-    counts = windows(settings, shards)
+    counts = windows(settings.data, shards)
     check_disk(run, settings, shards, counts)
-    return notes(settings, counts)
+    return notes(settings.train.global_batch_size, counts)
 
 
-def check_songs(settings: Config) -> None:
+def check_songs(data: Data, wanted: str, *, asked: bool) -> None:
     """Make sure that there are songs to train on, and songs that training does not hear to evaluate on.
+
+    Args:
+        wanted: the split that is evaluated. asked: whether anything shall be.
 
     Raises:
         ValueError: there are none; says where to put some, and how to go without.
     """
-    root = Path(settings.data.root) if settings.data.root else None
+    root = Path(data.root) if data.root else None
     if root is None or not root.is_dir():
         return  # the example's song, which is laid out later
-    splits = check_training_songs(root, settings.data.split_by_title)
-    wanted = settings.evaluate.split
-    held_out = splits | ({"valid"} if songs_for_validation(root, settings.data.split_by_title) else set())
-    if settings.resources.evaluate == "never" or wanted in held_out:
+    splits = check_training_songs(root, data.split_by_title)
+    held_out = splits | ({"valid"} if songs_for_validation(root, data.split_by_title) else set())
+    if not asked or wanted in held_out:
         return
     others = ", evaluate on the validation songs with --evaluate.split valid" if "valid" in held_out else ""
     raise ValueError(
@@ -88,13 +90,12 @@ def songs_for_validation(root: Path, split_by_title: bool) -> bool:
         return False
 
 
-def check_batch(settings: Config, place: site.Site, *, begun: bool) -> None:
+def check_batch(resources: Resources, batch: int, place: site.Site, *, begun: bool) -> None:
     """Make sure that the processes can share the global batch evenly.
 
     Raises:
         ValueError: they can't; names numbers of nodes, of processes on a node, or batches that work.
     """
-    resources, batch = settings.resources, settings.train.global_batch_size
     per_node = place.processes_per_node(resources)
     size = resources.nodes * per_node
     if batch % size == 0:
@@ -133,7 +134,7 @@ def check_this_machine(settings: Config, size: int) -> None:
         fitting = _largest(batch, max(cores, 4))
         raise ValueError(
             f"{size} processes on this machine, which has {_cores(cores)}: more only wait for each other; use --nodes {fitting}"
-            + _with_one_per_node(settings)
+            + _with_one_per_node(settings.resources)
         )
     if has_gpu():
         return  # what a GPU holds is not taken from here, and how much that has is known only to torch
@@ -144,7 +145,7 @@ def check_this_machine(settings: Config, size: int) -> None:
         (n for n in range(size - 1, 0, -1) if batch % n == 0 and estimate.memory_of_node(settings, n, n, forked=True) <= free),
         0,
     )
-    smaller = f"--nodes {fitting}{_with_one_per_node(settings)}" if fitting else ""
+    smaller = f"--nodes {fitting}{_with_one_per_node(settings.resources)}" if fitting else ""
     cure = ", or ".join(way for way in (smaller, _micro_batch(settings, size, free)) if way)
     raise ValueError(
         f"{size} process{'es' if size > 1 else ''} will take about {needed / GB:.1f} GB of memory, of which {free / GB:.1f} GB "
@@ -161,8 +162,8 @@ def _cores(number: int) -> str:
     return f"{number} core{'s' if number > 1 else ''}"
 
 
-def _with_one_per_node(settings: Config) -> str:
-    return " --processes-per-node 1" if settings.resources.processes_per_node not in (None, 1) else ""
+def _with_one_per_node(resources: Resources) -> str:
+    return " --processes-per-node 1" if resources.processes_per_node not in (None, 1) else ""
 
 
 def _micro_batch(settings: Config, size: int, free: int) -> str:
@@ -212,12 +213,12 @@ def check_node(settings: Config, place: site.Site, per_node: int) -> None:
         )
 
 
-def windows(settings: Config, shards: Path | None) -> dict[str, int | None]:
+def windows(data: Data, shards: Path | None) -> dict[str, int | None]:
     """Split -> windows: of the manifest where there is one, else by the lengths of the songs; None: not known."""
     if shards is not None and (found := stages.windows(shards)):
         return dict(found)
-    root = Path(settings.data.root) if settings.data.root else None
-    return estimate.windows(settings.data, root) if root is not None and root.is_dir() else {}
+    root = Path(data.root) if data.root else None
+    return estimate.windows(data, root) if root is not None and root.is_dir() else {}
 
 
 def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[str, int | None]) -> None:
@@ -226,7 +227,7 @@ def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[
     Raises:
         ValueError: they will not; says how much is missing, and what would take less.
     """
-    to_make = 0 if shards is not None and (shards / "manifest.json").is_file() else estimate.shard_bytes(settings, counts)
+    to_make = 0 if shards is not None and (shards / "manifest.json").is_file() else estimate.shard_bytes(settings.data, counts)
     kept, whole = estimate.checkpoint_bytes(settings, counts.get("train"))
     there = rundir.find_steps(run.checkpoints)
     to_save = 0 if there else kept + whole  # of one that goes on, much is there already
@@ -239,9 +240,9 @@ def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[
         )
 
 
-def notes(settings: Config, counts: dict[str, int | None]) -> list[str]:
-    """What is worth saying of a run that fits."""
-    batch, trained = settings.train.global_batch_size, counts.get("train")
+def notes(batch: int, counts: dict[str, int | None]) -> list[str]:
+    """What is worth saying of a run that fits; `batch`: its global batch."""
+    trained = counts.get("train")
     if not trained or trained >= batch:
         return []
     return [

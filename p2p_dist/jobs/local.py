@@ -24,15 +24,12 @@ from p2p_dist.jobs import child, stages
 from p2p_dist.run import checkpoints, starts
 from p2p_dist.run.lock import Owner
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.config import Config
 
 _WORTH_SHOWING = ("warning:", "left out:", "note:")
 """How lines of a log begin that are shown beside a bar too."""
 
-_GRACE = 30.0  # seconds that the other ranks have to leave once one has ended badly
 
-
-def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
+def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
     """Do what is not done of the four stages.
 
     Args:
@@ -52,7 +49,7 @@ def run(run: RunDir, settings: Config, owner: Owner, again: str) -> int:
             elif stage != "page":
                 console.say(f"{stage}: done already ({found})")
             continue
-        code = run_until_it_ends(stage, run, settings, owner)
+        code = run_until_it_ends(stage, run, max_crash_restarts, owner)
         if code in (console.STOPPED, console.INTERRUPTED):
             console.say(f"stopped in {stage}; to go on: {again}")
             return code
@@ -79,21 +76,21 @@ def _as_ctrl_c(number: int, _: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def run_until_it_ends(stage: str, run: RunDir, settings: Config, owner: Owner) -> int:
+def run_until_it_ends(stage: str, run: RunDir, max_crash_restarts: int, owner: Owner) -> int:
     """Run one stage, a training again when it crashed after it had come further; the exit code of the last attempt."""
     log = run.attempts(stage)
     for number in itertools.count():
         attempt = f"{socket.gethostname()}.{os.getpid()}.{int(time.time())}.{number}"
-        if (refused := starts.begin(log, attempt, _progress(run), by_hand=number == 0)) is not None:
+        if (refused := starts.note_start(log, attempt, _progress(run), by_hand=number == 0)) is not None:
             console.complain(f"{stage} is not begun again: {refused}; look into {run.logs}")
             return console.FAILED
         code = _run_stage(stage, run, owner, attempt)
         outcome = (run.read_outcome(stage) or {}).get("outcome")
         why = outcome or {console.DONE: "done", console.STOPPED: "stopped", console.INTERRUPTED: "stopped"}.get(code, "crash")
-        starts.end(log, attempt, _progress(run), code, why)
+        starts.note_end(log, attempt, _progress(run), code, why)
         if why != "crash" or stage != "train":
             return code
-        if (refused := starts.refuse_restart(log, _progress(run), settings.resources.max_crash_restarts)) is not None:
+        if (refused := starts.refuse_restart(log, _progress(run), max_crash_restarts)) is not None:
             console.complain(f"{stage} crashed and is not begun again: {refused}")
             return code
         console.complain(f"{stage} crashed ({code}) after step {_progress(run)} was saved: begun again from there")

@@ -57,14 +57,14 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
         left_out = shards.preprocess_all(root, wanted, workers, on_song, member=None if place is None else int(place))
     if left_out:
         console.complain(f"{len(left_out)} songs left out: {', '.join(result.name for result in left_out)}")
-    check_unseen(run, settings)
+    check_unseen(run, settings.evaluate)
     return console.DONE
 
 
-def check_unseen(run: RunDir, settings: config.Config) -> None:
+def check_unseen(run: RunDir, evaluate: config.Evaluate) -> None:
     """Refuse, before anything is trained, held-out songs that are all training songs; see `manifest.check_unseen`."""
-    if not settings.evaluate.allow_overlap and (run.shards / manifest.NAME).is_file():
-        manifest.check_unseen(manifest.read(run.shards), settings.evaluate.split)
+    if not evaluate.allow_overlap and (run.shards / manifest.NAME).is_file():
+        manifest.check_unseen(manifest.read(run.shards), evaluate.split)
 
 
 def train(run: RunDir, settings: config.Config) -> int:
@@ -72,7 +72,7 @@ def train(run: RunDir, settings: config.Config) -> int:
     from p2p_dist.train.stop import StopFlag
 
     stop = StopFlag()
-    check_unseen(run, settings)
+    check_unseen(run, settings.evaluate)
     from p2p_dist.train.loop import train
 
     return train(run, settings, stop)
@@ -110,7 +110,7 @@ def preflight(run: RunDir, settings: config.Config) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)  # held back while torch is imported, on one machine
     from p2p_dist.checks.preflight.ranks import preflight
 
-    return preflight(run, settings, heard)
+    return preflight(run, settings.data.root, heard)
 
 
 def scaling(run: RunDir, settings: config.Config) -> int:

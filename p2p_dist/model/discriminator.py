@@ -29,7 +29,8 @@ class Discriminator(nn.Module):
         widths = [first, 2 * first, 4 * first, 8 * first]
         self.slope = settings.leaky_slope
         self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
-        spectral = settings.discriminator_norm == "spectral"
+        self.batch_norm = settings.discriminator_norm == "batch"
+        spectral = not self.batch_norm
         for level, width in enumerate(widths):
             into = widths[level - 1] if level else 2 * pictures
             self.convolutions.append(nn.Conv2d(into, width, 4, STRIDES[level], 1, bias=spectral))

@@ -88,6 +88,8 @@ class Generator(nn.Module):
 
     def __init__(self, settings: Model, pictures: int = 1) -> None:
         super().__init__()
+        self.noise_channels, self.dropout = settings.noise_channels, settings.dropout
+        self.batch_norm = settings.norm == "batch"
         widths = [min(settings.channels * 2**level, settings.max_channels) for level in range(settings.depth)]
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):

@@ -99,7 +99,9 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     watchdog = Watchdog(ranks, start, config.train.hang_after)
     meter = speed.Speed(config, networks.precision, ranks.device, ranks.world_size, start)
     progress = console.Progress("train", total, start=start, every=0, status=run.status if first else None)
-    board = Board(run.path / "tensorboard", start, stream, config) if first and config.train.tensorboard else None
+    board = None
+    if first and config.train.tensorboard:
+        board = Board(run.path / "tensorboard", start, stream, config.model.noise_channels, config.train.seed)
     shape = (config.model.noise_channels, config.data.mels, config.data.frames)
     digests: list[str] = []
     stopping = False
@@ -114,7 +116,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                 digests.append(stream.keys_digest(step))
 
             dropout_seed = number_from("dropout", config.train.seed, step, ranks.rank)
-            numbers, flags = train_step(networks, input, target, noise, config, dropout_seed)
+            numbers, flags = train_step(networks, input, target, noise, config.train, dropout_seed)
             step += 1
             watch.after(step, flags)
             watchdog.after(step)
@@ -139,7 +141,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                 if board is not None:
                     board.numbers(row)
             if saving and first:
-                save(saver, step, networks, config, ranks, index)
+                save(saver, step, networks, science.recorded(config), ranks, index)
                 stop.allow(saver.seconds)
                 if board is not None:
                     board.pictures(step, networks)
@@ -192,9 +194,8 @@ def windows_digest(index: Index) -> str:
     return files.digest([sample.key for sample in index.samples])[:12]
 
 
-def save(saver: Saver, step: int, networks: Networks, config: Config, ranks: distributed.Ranks, index: Index) -> None:
+def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], ranks: distributed.Ranks, index: Index) -> None:
     """Begin to write a checkpoint; rank 0 only, which has all there is to save."""
-    settings = science.recorded(config)
     about = {
         "settings": settings,
         "world_size": ranks.world_size,

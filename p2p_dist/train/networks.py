@@ -10,7 +10,7 @@ from torch import nn
 
 from p2p_dist.model.discriminator import Discriminator
 from p2p_dist.model.generator import Generator
-from p2p_dist.settings.config import Config
+from p2p_dist.settings.config import Config, Train
 from p2p_dist.train.distributed import Ranks, equalise, wrap
 
 
@@ -176,15 +176,15 @@ def build(config: Config, ranks: Ranks, precision: str | None = None) -> Network
         discriminator,
         wrap(generator, ranks, config.train.gradient_precision),
         wrap(discriminator, ranks, config.train.gradient_precision),
-        new_adam(generator, config),
-        new_adam(discriminator, config),
+        new_adam(generator, config.train),
+        new_adam(discriminator, config.train),
         average,
         precision,
         torch.zeros((), device=ranks.device),
     )
 
 
-def new_adam(module: nn.Module, config: Config) -> torch.optim.Adam:
+def new_adam(module: nn.Module, train: Train) -> torch.optim.Adam:
     """Adam in its fused form, on every device: the fastest, and the only one that can hold a step back without a sync.
 
     It updates views of the weights in memory order: its kernel for CPUs copies what is not, channels_last for instance,
@@ -193,9 +193,9 @@ def new_adam(module: nn.Module, config: Config) -> torch.optim.Adam:
     views = [nn.Parameter(in_memory_order(parameter.detach())) for parameter in module.parameters()]
     optimiser = torch.optim.Adam(
         views,
-        lr=config.train.learning_rate,
-        betas=(config.train.beta1, 0.999),
-        eps=config.train.epsilon,
+        lr=train.learning_rate,
+        betas=(train.beta1, 0.999),
+        eps=train.epsilon,
         fused=True,
     )
     for view in views:  # at once, not in the first step: so that it can be kept, saved and loaded

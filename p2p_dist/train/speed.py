@@ -52,9 +52,9 @@ def flops_per_image(config: Config) -> int:
     share = Share(picture, picture, noise)
     with FlopCounterMode(display=False) as counter:
         output = generator(picture, noise)
-        discriminator_backward(networks, share, output, config, 1.0)
+        discriminator_backward(networks, share, output, config.train.adversarial_loss, 1.0)
         discriminator.requires_grad_(False)
-        generator_backward(networks, share, output, config, 1.0)
+        generator_backward(networks, share, output, config.train, 1.0)
     return int(counter.get_total_flops())
 
 

@@ -12,7 +12,6 @@ import torch
 
 from p2p_dist.common import console, files
 from p2p_dist.data.stream import Stream, to_network
-from p2p_dist.settings.config import Config
 from p2p_dist.train.networks import Networks
 from p2p_dist.train.seeding import noise_at, number_from
 
@@ -53,21 +52,22 @@ class Board:
     Args:
         step: the step that this start goes on from. TensorBoard drops what an earlier start wrote after it, so that no
             curve doubles.
+        noise_channels, seed: of the run's model and training.
 
     Raises:
         ValueError: TensorBoard is not installed; the message says how to install it.
     """
 
-    def __init__(self, folder: Path, step: int, stream: Stream, config: Config) -> None:
+    def __init__(self, folder: Path, step: int, stream: Stream, noise_channels: int, seed: int) -> None:
         self.writer = _writer(folder, step + 1)
         self.refused = False
         device = stream.device
         numbers = np.arange(min(PICTURES, len(stream.index)))
         pairs = torch.from_numpy(stream.index.read(numbers)).to(device).float()
         self.input, self.target = to_network(pairs, stream.low, stream.high).unbind(1)
-        shape = (config.model.noise_channels, config.data.mels, config.data.frames)
-        self.noise = noise_at(numbers, number_from("pictures", config.train.seed), shape, device)
-        self.seed = number_from("pictures", config.train.seed)
+        self.seed = number_from("pictures", seed)
+        shape = (noise_channels, *self.input.shape[2:])
+        self.noise = noise_at(numbers, self.seed, shape, device)
 
     def numbers(self, row: dict[str, Any]) -> None:
         """One point of every curve: the numbers of a line of metrics.jsonl."""

@@ -94,7 +94,9 @@ def cases(excerpt: Excerpt, others: list[Excerpt], known: baseline_stems.Trainin
     far = baseline_stems.far_away(
         target, rate, excerpt.begins, len(true), held_out_songs.from_there(beats, -excerpt.begins / rate)
     )
-    stranger = baseline_stems.from_training(known, excerpt.input, rate, beats, config, loop=False)
+    stranger = baseline_stems.from_training(
+        known, excerpt.input, rate, beats, config.data, config.evaluate.iterations, loop=False
+    )
     assert not isinstance(far, str) and not isinstance(stranger, str)
     other = stems.resample(others[0].target, others[0].rate, rate)
     noise = random.standard_normal(len(true)).astype(np.float32)
@@ -121,7 +123,10 @@ def calibrate(root: Path, config: Config, seconds: float) -> tuple[dict[str, Any
     """Scores of all cases; whether the ranking keeps the whole order."""
     config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, seconds=seconds))
     sources = layouts.find_songs(root)
-    found = [held_out_songs.cut(held_out_songs.of_source(source, n, config), config) for n, source in enumerate(sources)]
+    found = [
+        held_out_songs.read_excerpt(held_out_songs.of_source(source, n, config.data.task), config.data, config.evaluate.seconds)
+        for n, source in enumerate(sources)
+    ]
     found = [excerpt for excerpt in found if excerpt.beats is not None and len(excerpt.truth.windows) >= 8]
     if len(found) < 2:
         raise ValueError(f"{root}: the order is of real songs of {seconds:g} s with drums; it needs two of them")

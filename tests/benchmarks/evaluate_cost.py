@@ -155,21 +155,21 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
     On a GPU all ten; on a CPU two of the ten, in CPU time, since wall times of a shared machine say little.
     """
     config = preset(name)
-    evaluating = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, songs=10))
+    evaluate = dataclasses.replace(config.evaluate, songs=10)
     timed = 10 if torch.cuda.is_available() else 2
     ten = [
         dataclasses.replace(excerpt, song=dataclasses.replace(excerpt.song, key=f"song-{n}", split="test"))
         for n in range(timed)
     ]
-    known = {one.song.key: Reference({}, {}, np.array(one.truth.real).reshape(-1, 41)) for one in ten}
+    known = {one.song.key: Reference({}, {}, np.array(one.truth.real).reshape(-1, 41), 0.0) for one in ten}
     torch.manual_seed(0)
     generator = Generator(config.model, config.data.picture_channels)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    generator = inference.load(generator.state_dict(), config, device)
+    generator = inference.build_generator(generator.state_dict(), config.model, config.data.picture_channels, device)
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     with tempfile.TemporaryDirectory() as folder:
         begun = clock()
-        checkpoints.evaluate_one(Path(folder), 1, generator, ten, known, evaluating)
+        checkpoints.evaluate_generator(Path(folder), 1, generator, ten, known, config.data, evaluate)
         evaluation = (clock() - begun) * 10 / timed
     built = networks.build(config, distributed.Ranks(0, 1, 0, device, None))
     size = config.train.global_batch_size
@@ -178,7 +178,7 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
     noise = torch.randn((size, config.model.noise_channels, *shape[2:]), device=device) if config.model.noise_channels else None
 
     def step() -> None:
-        train_step(built, input, target, noise, config, 0)
+        train_step(built, input, target, noise, config.train, 0)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -203,7 +203,9 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
 
 def cost(source: layouts.Source, config: Config, rounds: int) -> dict[str, Any]:
     """Both tables, of one song."""
-    excerpt = held_out_songs.cut(held_out_songs.of_source(source, 0, config), config)
+    excerpt = held_out_songs.read_excerpt(
+        held_out_songs.of_source(source, 0, config.data.task), config.data, config.evaluate.seconds
+    )
     found: dict[str, Any] = {"measures": by_measure(excerpt, config, rounds)}
     name = "default" if torch.cuda.is_available() else "small"
     found["epoch"] = {name: of_an_epoch(excerpt, name, rounds)}

@@ -124,7 +124,7 @@ COMPILED = {"ours, bf16, channels_last, compiled": with_train(precision="bf16", 
 
 def ours(config: Config, ranks: distributed.Ranks) -> tuple[networks.Networks, Callable[..., None]]:
     built = networks.build(config, ranks)
-    return built, lambda input, target: train_step(built, input, target, None, config, 0) and None
+    return built, lambda input, target: train_step(built, input, target, None, config.train, 0) and None
 
 
 def pictures(batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

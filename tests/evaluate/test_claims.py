@@ -8,7 +8,7 @@ import time
 import pytest
 
 from p2p_dist.common import files
-from p2p_dist.data import index
+from p2p_dist.data import manifest as manifests
 from p2p_dist.evaluate import claims
 from p2p_dist.jobs.slurm import batch
 from p2p_dist.run import rundir
@@ -27,7 +27,7 @@ def run(tmp_path):
     rows = [[f"a-{n:05d}", shard["name"], 0, 0, 0] for n in range(32)]
     part = {"songs": [], "shards": [shard], "audio": [], "samples": rows}
     about = {"settings": {}, "settings_digest": "", "dtype": "<f2", "shape": [1, 32, 32], "left_out": []}
-    index.write_manifest(run.shards, {"schema": index.SCHEMA, **about, "splits": {"train": part}})
+    manifests.write(run.shards, {"schema": manifests.SCHEMA, **about, "splits": {"train": part}})
     return run
 
 
@@ -48,7 +48,7 @@ def take_all(folder, together):
     claims.LOOK, taken, run = 0.02, [], RunDir(folder)
     if not together:  # the negative twin: nobody claims
         claims.claim = lambda run, name: True
-    for item, _ in claims.take(run, SETTINGS, (), run.evaluations):
+    for item, _ in claims.claim_checkpoints(run, SETTINGS.train, (), run.evaluations):
         time.sleep(0.1)
         taken.append(item.step)
         if not (run.evaluations / item.path.name).exists():
@@ -79,7 +79,7 @@ def test_each_checkpoint_is_taken_once_as_it_appears(ranks, run, together):
 
 def test_without_a_checkpoint_it_is_said(run):
     with pytest.raises(ValueError, match="train first"):
-        next(claims.take(run, SETTINGS, (), run.evaluations))
+        next(claims.claim_checkpoints(run, SETTINGS.train, (), run.evaluations))
 
 
 def test_what_another_finished_meanwhile_is_not_taken(run, monkeypatch):
@@ -89,7 +89,7 @@ def test_what_another_finished_meanwhile_is_not_taken(run, monkeypatch):
     for step in (8, 16):
         save(run, step)
     taken = []
-    for item, _ in claims.take(run, SETTINGS, (), run.evaluations):
+    for item, _ in claims.claim_checkpoints(run, SETTINGS.train, (), run.evaluations):
         taken.append(item.step)
         evaluated(run, 16)
     assert taken == [8]

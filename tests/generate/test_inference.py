@@ -45,7 +45,7 @@ def test_the_true_pictures_give_the_true_stem_back(song):
     config = small(mels=64)
     heard, drums = song
     pictures = pairs.make(heard, drums, RATE, config.data)
-    whole = inference.to_stem(pictures.targets, pictures, heard, RATE, config)
+    whole = inference.to_stem(pictures.targets, pictures, heard, RATE, config.data, config.evaluate.iterations)
     assert whole.shape == heard.shape
     power = [float((mono(sound, RATE, 22050) ** 2).sum()) for sound in (whole, drums)]  # above 11 kHz there is no picture
     assert 0.75 < power[0] / power[1] < 1.25
@@ -71,28 +71,28 @@ def test_the_loudest_part_is_found(song):
     heard, _ = song
     drums = hits([2.5, 2.7, 2.9], 4)
     pictures = pairs.make(heard, drums, RATE, config.data)
-    part = inference.loudest_part(pictures, 1.0, config)
+    part = inference.loudest_windows(pictures, 1.0, config.data)
     begins = part.starts[0] * config.data.hop_length / config.data.sample_rate
     ends = part.frames * config.data.hop_length / config.data.sample_rate
     assert 0.8 < ends - begins < 1.2
     assert begins < 2.5 and ends > 2.9
-    assert len(inference.loudest_part(pictures, 0, config).starts) == len(pictures.starts)
-    assert len(inference.loudest_part(pictures, 100, config).starts) == len(pictures.starts)
+    assert len(inference.loudest_windows(pictures, 0, config.data).starts) == len(pictures.starts)
+    assert len(inference.loudest_windows(pictures, 100, config.data).starts) == len(pictures.starts)
 
 
 def test_generation_is_repeatable_and_hears_its_noise(song):
     config = small()
     heard, drums = song
-    pictures = inference.loudest_part(pairs.make(heard, drums, RATE, config.data), 1.0, config)
+    pictures = inference.loudest_windows(pairs.make(heard, drums, RATE, config.data), 1.0, config.data)
     torch.manual_seed(0)
     generator = Generator(config.model)
-    outputs = inference.generate(generator, pictures, config, "song")
+    outputs = inference.generate(generator, pictures, config.data, "song")
     assert outputs.shape == pictures.targets.shape
     assert outputs.min() >= pairs.FLOOR - 1e-3 and outputs.max() <= pairs.CEILING["default"] + 1e-3
     torch.manual_seed(99)
-    assert np.array_equal(outputs, inference.generate(generator, pictures, config, "song")), "not of any state around it"
-    assert not np.array_equal(outputs, inference.generate(generator, pictures, config, "another song"))
-    assert not np.array_equal(outputs, inference.generate(generator, pictures, config, "song", seed=1))
+    assert np.array_equal(outputs, inference.generate(generator, pictures, config.data, "song")), "not of any state around it"
+    assert not np.array_equal(outputs, inference.generate(generator, pictures, config.data, "another song"))
+    assert not np.array_equal(outputs, inference.generate(generator, pictures, config.data, "song", seed=1))
 
 
 def test_the_thesis_representation_finds_the_stem_in_the_mix(song):
@@ -100,6 +100,6 @@ def test_the_thesis_representation_finds_the_stem_in_the_mix(song):
     config = preset("thesis")
     heard, drums = song
     pictures = pairs.make(heard, drums, RATE, config.data)
-    stem = inference.to_stem(pictures.targets, pictures, heard, RATE, config)
+    stem = inference.to_stem(pictures.targets, pictures, heard, RATE, config.data, config.evaluate.iterations)
     mel = [mel_power(sound.mean(axis=1), RATE, 2048, 512, 32).sum(axis=0) for sound in (stem, drums)]
     assert np.corrcoef(*mel)[0, 1] > 0.8

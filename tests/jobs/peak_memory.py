@@ -28,7 +28,7 @@ def peak(settings: config.Config) -> int:
     networks = build(settings, Ranks(0, 1, 0, torch.device("cpu"), None))
     shape = (settings.train.global_batch_size, 1, settings.data.mels, settings.data.frames)
     for _ in range(2):
-        train_step(networks, torch.rand(shape), torch.rand(shape), torch.rand(shape), settings, 0)
+        train_step(networks, torch.rand(shape), torch.rand(shape), torch.rand(shape), settings.train, 0)
     return now("VmHWM") - before - now("RssFile")
 
 

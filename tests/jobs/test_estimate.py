@@ -35,7 +35,7 @@ def test_parameters_and_arithmetic_are_those_of_the_networks(name, changed):
     with torch.device("meta"):
         made = Generator(settings.model), Discriminator(settings.model)
     counts = tuple(sum(parameter.numel() for parameter in module.parameters()) for module in made)
-    assert estimate.parameters(settings) == counts
+    assert estimate.parameters(settings.model, settings.data) == counts
     assert estimate.flops_per_image(settings) == pytest.approx(flops_per_image(settings), rel=0.02)
 
 
@@ -72,8 +72,8 @@ def test_windows_and_bytes_are_those_of_the_shards(tiny_songs, tiny_shards):
     made = {split: len(Index(tiny_shards, split)) for split in counts}
     assert all(abs(counts[split] - made[split]) <= len(layouts.list_songs(tiny_songs)) for split in made), (counts, made)
     written = {split: sum(p.stat().st_size for p in tiny_shards.glob(f"*{split}-*.tar")) for split in counts}
-    assert estimate.shard_bytes(base, {"train": made["train"]}) == pytest.approx(written["train"], rel=0.3)
-    assert written["test"] < estimate.shard_bytes(base, {"test": made["test"]}) < 10 * written["test"], "of a stereo song"
+    assert estimate.shard_bytes(base.data, {"train": made["train"]}) == pytest.approx(written["train"], rel=0.3)
+    assert written["test"] < estimate.shard_bytes(base.data, {"test": made["test"]}) < 10 * written["test"], "of a stereo song"
 
 
 def test_checkpoints_are_as_large_as_said(new_run):

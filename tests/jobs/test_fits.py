@@ -63,7 +63,9 @@ def test_the_batch_of_a_run_that_has_begun_is_not_offered(place):
     run = rundir.find("a")
     begin_run.begin(run, presets.PRESETS["tiny"], "none")
     with pytest.raises(ValueError, match=r"--nodes 2 or 4$"):
-        fits.check_batch(with_resources(presets.PRESETS["tiny"], nodes=3), site.load("local"), begun=True)
+        fits.check_batch(
+            config.Resources(nodes=3), presets.PRESETS["tiny"].train.global_batch_size, site.load("local"), begun=True
+        )
 
 
 def test_more_processes_than_cores_are_refused(place):

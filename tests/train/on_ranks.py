@@ -99,15 +99,15 @@ def one_step(
     ranks, _ = distributed.start()
     built = networks.build(config, ranks)
     if dtype is torch.float64:
-        built.generator_optimiser = networks.new_adam(built.generator.double(), config)
-        built.discriminator_optimiser = networks.new_adam(built.discriminator.double(), config)
+        built.generator_optimiser = networks.new_adam(built.generator.double(), config.train)
+        built.discriminator_optimiser = networks.new_adam(built.discriminator.double(), config.train)
     share = size // ranks.world_size
     input, target, noise = batch_of(config, size, 0, dtype)
     mine = slice(ranks.rank * share, (ranks.rank + 1) * share)
     reduced = count_reductions(built, config)
     for number in range(steps):
         noise_now = noise[mine] if config.model.noise_channels else None
-        terms, flags = step.train_step(built, input[mine], target[mine], noise_now, config, number)
+        terms, flags = step.train_step(built, input[mine], target[mine], noise_now, config.train, number)
         assert not flags.any()
     return {
         "generator": gradients(built.generator),
@@ -175,7 +175,7 @@ def bad_step(
 
     def update(number: int, batch: list[torch.Tensor]) -> torch.Tensor:
         noise = batch[2] if config.model.noise_channels else None
-        return step.train_step(built, batch[0], batch[1], noise, config, number)[1]
+        return step.train_step(built, batch[0], batch[1], noise, config.train, number)[1]
 
     watch.after(1, update(1, whole))
     watch.now()

@@ -23,7 +23,7 @@ def losses(config):
     input, target, noise = on_ranks.batch_of(config, 4)
     rows = []
     for number in range(5):
-        terms, _ = step.train_step(built, input, target, noise if config.model.noise_channels else None, config, number)
+        terms, _ = step.train_step(built, input, target, noise if config.model.noise_channels else None, config.train, number)
         rows.append({name: float(f"{value.item():.6g}") for name, value in terms.items()})
     return rows
 

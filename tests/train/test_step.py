@@ -163,7 +163,7 @@ def test_paper_order():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(losses, "adversarial_loss", spy)
-        step.train_step(built, input, target, None, config, 1)
+        step.train_step(built, input, target, None, config.train, 1)
     assert seen[0]
     assert all(torch.equal(a, b.grad) for a, b in zip(seen[1], built.discriminator.parameters(), strict=True))
     assert all(parameter.requires_grad for parameter in built.discriminator.parameters())
@@ -176,7 +176,7 @@ def test_the_generator_runs_once(monkeypatch):
         built = networks.build(config, on_ranks.CPU)
         built.generator.register_forward_hook(lambda module, arguments, output: calls.append(len(output)))
         calls.clear()
-        step.train_step(built, *on_ranks.batch_of(config, 4), config, 1)
+        step.train_step(built, *on_ranks.batch_of(config, 4), config.train, 1)
         assert calls == wanted
 
 
@@ -185,7 +185,7 @@ def test_mid_and_side():
     config = dataclasses.replace(small(), data=dataclasses.replace(PRESETS["tiny"].data, channels="mid-side"))
     built = networks.build(config, on_ranks.CPU)
     input, target, noise = on_ranks.batch_of(config, 2)
-    _, flags = step.train_step(built, input.repeat(1, 2, 1, 1), target.repeat(1, 2, 1, 1), noise, config, 1)
+    _, flags = step.train_step(built, input.repeat(1, 2, 1, 1), target.repeat(1, 2, 1, 1), noise, config.train, 1)
     assert not flags.any()
     assert built.generator.last[1].weight.shape[0] == 2
     assert built.generator.down[0].convolution.weight.shape[1] == 2 + 1
@@ -196,7 +196,7 @@ def test_moving_average():
     config = small(ema=0.9)
     built = networks.build(config, on_ranks.CPU)
     before = {name: tensor.clone() for name, tensor in built.average.items()}
-    step.train_step(built, *on_ranks.batch_of(config, 2), config, 1)
+    step.train_step(built, *on_ranks.batch_of(config, 2), config.train, 1)
     for name, parameter in built.generator.named_parameters():
         torch.testing.assert_close(built.average[name], before[name] + 0.1 * (parameter - before[name]))
     assert set(built.to_evaluate()) == set(built.generator.state_dict())
@@ -210,7 +210,7 @@ def test_update_is_adam(layout):
     plain = torch.nn.Conv2d(4, 6, 3)
     plain.load_state_dict(module.state_dict())
     config = small()
-    ours, theirs = networks.new_adam(module, config), torch.optim.Adam(plain.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    ours, theirs = networks.new_adam(module, config.train), torch.optim.Adam(plain.parameters(), lr=2e-4, betas=(0.5, 0.999))
     for _ in range(3):
         for mine, other in zip(module.parameters(), plain.parameters(), strict=True):
             other.grad = torch.randn(other.shape)
@@ -254,13 +254,13 @@ def test_compiled_networks(monkeypatch, name):
     assert built.state()["generator"].keys() == plain.state()["generator"].keys()
     input, target, noise = on_ranks.batch_of(config, 2)
     noise = noise if config.model.noise_channels else None
-    terms, _ = step.train_step(built, input, target, noise, config, 1)
-    expected, _ = step.train_step(plain, input, target, noise, config, 1)
+    terms, _ = step.train_step(built, input, target, noise, config.train, 1)
+    expected, _ = step.train_step(plain, input, target, noise, config.train, 1)
     assert terms["generator"].item() == pytest.approx(expected["generator"].item(), rel=1e-3)
     graphs = counters["stats"]["unique_graphs"]
     assert graphs == {"default": 4, "thesis": 3}[name], "the generator, and the discriminator in each of its uses"
     for number in range(2, 51):
-        step.train_step(built, input, target, noise, config, number)
+        step.train_step(built, input, target, noise, config.train, number)
     assert counters["stats"]["unique_graphs"] == graphs
     assert not counters["graph_break"] and not counters["recompile_limit"]
 
@@ -284,7 +284,7 @@ def test_no_value_is_read_in_a_step(name):
     built = networks.build(config, on_ranks.CPU)
     input, target, noise = on_ranks.batch_of(config, 2)
     with ReadsOfTheDevice() as reads:
-        _, flags = step.train_step(built, input, target, noise if config.model.noise_channels else None, config, 1)
+        _, flags = step.train_step(built, input, target, noise if config.model.noise_channels else None, config.train, 1)
     assert reads.count == 0
     with reads:
         assert not flags.any()
@@ -312,7 +312,7 @@ def test_between_lines_of_numbers_only_flags_on_the_host_are_read(monkeypatch):
     for name in READS:
         monkeypatch.setattr(torch.Tensor, name, counted(name, getattr(torch.Tensor, name)))
     for number in range(1, 51):
-        _, flags = step.train_step(built, *batch, config, number)
+        _, flags = step.train_step(built, *batch, config.train, number)
         watch.after(number, flags)
     assert read == [("tolist", True)] * 49, "each update's flags while the next one is computed"
     bool(flags[0])
@@ -338,9 +338,9 @@ def test_a_step_can_be_captured(name):
                 torch.manual_seed(number)
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(torch, "manual_seed", None)
-                    step.train_step(built, *batch, config, None)
+                    step.train_step(built, *batch, config.train, None)
             else:
-                step.train_step(built, *batch, config, number)
+                step.train_step(built, *batch, config.train, number)
         assert [tensor.data_ptr() for tensor in (built.bad, *on_ranks.in_use(built))] == lies
         found.append(on_ranks.everything(built))
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
@@ -352,7 +352,7 @@ def test_drop_out_belongs_to_seed_step_and_rank():
     for seed in (1, 1, 2):
         built = networks.build(config, on_ranks.CPU)
         torch.manual_seed(len(found))  # whatever was drawn before
-        step.train_step(built, *on_ranks.batch_of(config, 2)[:2], None, config, seed)
+        step.train_step(built, *on_ranks.batch_of(config, 2)[:2], None, config.train, seed)
         found.append(on_ranks.gradients(built.generator))
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])

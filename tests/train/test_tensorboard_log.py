@@ -65,4 +65,4 @@ def test_without_tensorboard_the_error_names_the_extra(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(ValueError, match=r"p2p_dist\[tensorboard\]"):
-        tensorboard_log.Board(tmp_path, 0, None, None)
+        tensorboard_log.Board(tmp_path, 0, None, 0, 0)

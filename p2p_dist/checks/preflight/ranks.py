@@ -17,18 +17,17 @@ from p2p_dist.checks.report import FAILED, NONE, OK, Finding
 from p2p_dist.common import console, files, records
 from p2p_dist.run import snapshot
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.config import Config
 from p2p_dist.train import distributed
 
 LISTENING = 30.0
 """Seconds that each process waits for a signal."""
 
 
-def preflight(run: RunDir, settings: Config, heard: list[int]) -> int:
+def preflight(run: RunDir, songs: str | None, heard: list[int]) -> int:
     """All checks of one process; writes its findings.
 
     Args:
-        heard: takes up the signals that come.
+        songs: the folder that a training would read. heard: takes up the signals that come.
 
     Returns:
         exit code: 0 nothing failed, 1 something did.
@@ -41,7 +40,7 @@ def preflight(run: RunDir, settings: Config, heard: list[int]) -> int:
         limited("torch", 60, lambda: check_torch(expected)),
         limited("devices", 60, lambda: check_devices(expected)),
         limited("caches", 30, check_caches),
-        limited("data", 60, lambda: check_data(run, settings.data.root)),
+        limited("data", 60, lambda: check_data(run, songs)),
         limited("disk", 120, lambda: check_disk(run)),
         *check_network(run, started),
         check_step(started),

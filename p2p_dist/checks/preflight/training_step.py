@@ -31,7 +31,7 @@ def one_step(ranks: Ranks) -> str:
     before = {name: _weights(module) for name, module in modules.items()}
     input, target = (torch.rand(shape, device=ranks.device) * 2 - 1 for _ in range(2))
     noise = torch.randn((PAIRS, tiny.model.noise_channels, *shape[2:]), device=ranks.device)
-    losses, flags = train_step(networks, input, target, noise, tiny, 0)
+    losses, flags = train_step(networks, input, target, noise, tiny.train, 0)
     if bool(flags.any()) or not all(bool(torch.isfinite(loss)) for loss in losses.values()):
         raise ValueError(f"losses are not finite: { ({name: float(loss) for name, loss in losses.items()}) }")
     if still := [name for name, module in modules.items() if torch.equal(_weights(module), before[name])]:

@@ -101,7 +101,7 @@ class Training:
             input, target = self.stream.batch(step)
             noise = noise_at(self.stream.places(step), seed, shape, ranks.device)
             self.waited += time.monotonic() - before
-            train_step(self.networks, input, target, noise, settings, number_from("dropout", seed, step, ranks.rank))
+            train_step(self.networks, input, target, noise, settings.train, number_from("dropout", seed, step, ranks.rank))
         self._meet()
         self.step += steps
         seconds = time.monotonic() - begun

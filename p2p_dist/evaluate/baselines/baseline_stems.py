@@ -10,14 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from p2p_dist.audio.beats import Beats, track
+from p2p_dist.audio.beats import Beats, track_beats
 from p2p_dist.audio.invert import mel_to_audio, stem_for
+from p2p_dist.data import manifest
 from p2p_dist.data.augment import random_for
-from p2p_dist.data.index import Index, read_manifest
+from p2p_dist.data.index import Index
 from p2p_dist.data.pairs import FLOOR, silent_to_zero
 from p2p_dist.data.song_record import PARTS, read_record
 from p2p_dist.evaluate.measures import onsets
-from p2p_dist.settings.config import Config, Data
+from p2p_dist.settings.config import Data
 
 COPY, SILENCE, NOISE = "copy the input", "silence", "noise hits"
 GRID_TRACKED, GRID_KNOWN = "rock grid, tracked beats", "rock grid, known beats"
@@ -70,7 +71,7 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
     level = float(np.median(levels)) if levels else 0.0
     if data.representation == "thesis":
         return Training([], "the thesis's pictures show the mix, not the stem", level)
-    part = read_manifest(dataset)["splits"].get("train", {"songs": []})
+    part = manifest.read(dataset)["splits"].get("train", {"songs": []})
     names = [song for song in part["songs"] if song["name"] not in held_out]
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(_SONGS, len(names)))]
     songs = []
@@ -106,7 +107,7 @@ def _beats_of(power: np.ndarray, data: Data) -> Beats | None:
     frame = data.hop_length / data.sample_rate
     together = max(1, round(onsets.FRAME / frame))
     whole = power[:, : power.shape[1] // together * together]
-    return track(onsets.envelope(whole.reshape(len(power), -1, together).mean(axis=2)), together * frame)
+    return track_beats(onsets.envelope(whole.reshape(len(power), -1, together).mean(axis=2)), together * frame)
 
 
 def _beats_in(power: np.ndarray, beats: Beats, data: Data) -> int:
@@ -203,12 +204,16 @@ def in_time(power: np.ndarray, source: Beats, beats: Beats, count: int, frames: 
     return power[:, left] * (1 - share) + power[:, left + 1] * share
 
 
-def from_training(known: Training, input: np.ndarray, rate: int, beats: Beats | None, config: Config, *, loop: bool) -> Stem:
+def from_training(
+    known: Training, input: np.ndarray, rate: int, beats: Beats | None, data: Data, iterations: int, *, loop: bool
+) -> Stem:
     """A training song's stem in time with `beats`: four bars again and again, or as much of it as fits.
 
     The song nearest in tempo, so that it is stretched least; for the loop, the next nearest where there are two.
+
+    Args:
+        iterations: of Griffin-Lim.
     """
-    data = config.data
     if beats is None:
         return NO_BEATS
     if not known.songs:
@@ -220,5 +225,5 @@ def from_training(known: Training, input: np.ndarray, rate: int, beats: Beats | 
     count = max(1, min(most, held) // _BAR) * _BAR
     samples = -(-len(input) * data.sample_rate // rate)
     mel = in_time(power, source, beats, count, 1 + samples // data.hop_length, data)
-    sound = mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, config.evaluate.iterations)
+    sound = mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, iterations)
     return at_level(stem_for(input, rate, sound, data.sample_rate)[:, 0], input, known.level)

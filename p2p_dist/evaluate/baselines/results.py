@@ -24,7 +24,7 @@ from p2p_dist.evaluate.measures.averages import Average, average
 from p2p_dist.evaluate.measures.measure import Measured, measure
 from p2p_dist.evaluate.measures.table import is_pitched
 from p2p_dist.generate import inference
-from p2p_dist.settings.config import Config
+from p2p_dist.settings.config import Data, Evaluate
 
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
@@ -45,33 +45,33 @@ class Reference:
     gain: float | None
 
 
-def refer(
+def measure_baselines(
     out: Path,
     dataset: Path,
     excerpts: list[Excerpt],
-    reported: str,
-    config: Config,
+    data: Data,
+    evaluate: Evaluate,
     first: int = 0,
     status: Path | None = None,
 ) -> dict[str, Reference]:
     """The references of all songs, key -> reference; baselines.json is written when it is not there.
 
     Args:
-        dataset: the shards of the training. reported: the split whose songs can be heard.
+        dataset: the shards of the training.
         first: the song to begin with. Processes that begin at different songs share the work without a word: a song
             that another has done is there, and two that do the same one write the same.
         status: where it is written how far this is.
     """
-    known = None
+    known, reported = None, evaluate.split  # whose songs can be heard
     order = [*excerpts[first % len(excerpts) :], *excerpts[: first % len(excerpts)]]
     todo = [excerpt for excerpt in order if not _is_there(out, excerpt, excerpt.song.split == reported)]
     if todo:
-        known = baseline_stems.training(dataset, config.data, {excerpt.song.name for excerpt in excerpts})
+        known = baseline_stems.training(dataset, data, {excerpt.song.name for excerpt in excerpts})
     with console.Progress("baselines", len(todo), status=status) as progress:
         for done, excerpt in enumerate(todo, 1):
             if not _is_there(out, excerpt, excerpt.song.split == reported):
                 assert known is not None
-                _make(out, excerpt, known, config, sounding=excerpt.song.split == reported)
+                _measure_song(out, excerpt, known, data, evaluate.iterations, sounding=excerpt.song.split == reported)
             progress.update(done, excerpt.song.name)
     found = {excerpt.song.key: _read(out / "references" / f"{excerpt.song.key}.json", excerpt) for excerpt in excerpts}
     _summarise(out, excerpts, found, reported)
@@ -84,13 +84,13 @@ def _is_there(out: Path, excerpt: Excerpt, sounding: bool) -> bool:
     return (folder / f"{key}.json").is_file() and all(path.is_file() for path in sounds)
 
 
-def stems_of(excerpt: Excerpt, known: Training, config: Config) -> Iterable[tuple[str, Stem]]:
+def stems_of(excerpt: Excerpt, known: Training, data: Data, iterations: int) -> Iterable[tuple[str, Stem]]:
     """Each baseline of a song, one by one: its name, and the stem or the reason why there is none."""
     input, rate, key, level = excerpt.input, excerpt.rate, excerpt.song.key, known.level
     heard, target, _ = excerpt.song.read()
     tracked = from_there(beats_of(heard, rate), excerpt.begins / rate)
     true = excerpt.beats
-    pitched = "the stem has a pitch: drums would not be it" if is_pitched(config.data.task) else None
+    pitched = "the stem has a pitch: drums would not be it" if is_pitched(data.task) else None
     yield baseline_stems.COPY, input
     yield baseline_stems.SILENCE, np.zeros_like(input)
     yield baseline_stems.NOISE, baseline_stems.noise_hits(input, rate, level, key)
@@ -101,14 +101,14 @@ def stems_of(excerpt: Excerpt, known: Training, config: Config) -> Iterable[tupl
         baseline_stems.FAR,
         baseline_stems.far_away(target, rate, excerpt.begins, len(input), from_there(true, -excerpt.begins / rate)),
     )
-    yield baseline_stems.OTHER, baseline_stems.from_training(known, input, rate, true, config, loop=False)
-    yield baseline_stems.LOOP, baseline_stems.from_training(known, input, rate, tracked, config, loop=True)
-    yield baseline_stems.CEILING, inference.to_stem(excerpt.pictures.targets, excerpt.pictures, input, rate, config)
+    yield baseline_stems.OTHER, baseline_stems.from_training(known, input, rate, true, data, iterations, loop=False)
+    yield baseline_stems.LOOP, baseline_stems.from_training(known, input, rate, tracked, data, iterations, loop=True)
+    yield baseline_stems.CEILING, inference.to_stem(excerpt.pictures.targets, excerpt.pictures, input, rate, data, iterations)
 
 
-def _make(out: Path, excerpt: Excerpt, known: Training, config: Config, *, sounding: bool) -> None:
+def _measure_song(out: Path, excerpt: Excerpt, known: Training, data: Data, iterations: int, *, sounding: bool) -> None:
     measured, missing, gain = {}, {}, None
-    for name, stem in stems_of(excerpt, known, config):
+    for name, stem in stems_of(excerpt, known, data, iterations):
         if isinstance(stem, str):
             missing[name] = stem
         else:

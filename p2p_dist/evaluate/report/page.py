@@ -54,7 +54,7 @@ def write(run: RunDir, config: Config) -> Path:
     if ranked is None:
         again = f"{submit} --run {run.path.name}"
         raise ValueError(f"no evaluation in {run.evaluations}: the page needs one; create both with {again}")
-    read = ranking.read(run.evaluations)
+    read = ranking.read_evaluations(run.evaluations)
     assert read is not None
     evaluated, baselines = read
     heard, wanted = parse_task(config.data.task)

@@ -158,8 +158,9 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
 
 
 def members(stage: str, resources: Resources) -> int | None:
-    """How many jobs of an array share a stage; None: one job does it."""
-    return {"preprocess": resources.preprocess_array, "evaluate": resources.evaluate_array}.get(stage)
+    """How many jobs of an array share a stage; None: one job does it, and needs no locks to share by."""
+    count = {"preprocess": resources.preprocess_array, "evaluate": resources.evaluate_array}.get(stage)
+    return None if count == 1 else count
 
 
 def dependency(job: Job, resources: Resources, before: str | None) -> str | None:
@@ -223,21 +224,21 @@ def _setup(run: RunDir, settings: Config, place: site.Site, stage: str) -> list[
         values["P2P_CONTAINER"] = image
         if resources.overlay:
             values["P2P_OVERLAY"] = _bindable(str(Path(resources.overlay).expanduser().absolute()))
-        values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings, stage)])
+        values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings.data.root, stage)])
     exports = [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
     check = (site.HPC / "check_code.sh").read_text(encoding="utf-8").splitlines()[1:]
     return [*exports, f"run={shlex.quote(str(run.path))}", *check]
 
 
-def _folders(run: RunDir, settings: Config, stage: str) -> list[str]:
+def _folders(run: RunDir, songs: str | None, stage: str) -> list[str]:
     """What a job reads and writes, by the names that it may be called by: behind links, too.
 
     Raises:
         ValueError: a name that can't be handed to Singularity.
     """
     folders = [run.path.parent, run.path.parent.parent / "shards"]
-    if stage in ("preprocess", *stages.CHECKS) and settings.data.root is not None:
-        folders.append(Path(settings.data.root))
+    if stage in ("preprocess", *stages.CHECKS) and songs is not None:
+        folders.append(Path(songs))
     found = dict.fromkeys(str(path) for folder in folders for path in (folder, folder.resolve()))
     return [_bindable(path) for path in found]
 

@@ -31,7 +31,8 @@ except ImportError:
     sys.modules["tyro"] = tyro
 
 from p2p_dist.common import files
-from p2p_dist.data import index, shard_file
+from p2p_dist.data import manifest as manifests
+from p2p_dist.data import shard_file
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets, science
 from p2p_dist.settings.config import Config, Data
@@ -148,9 +149,9 @@ def write_pairs(folder: Path, data: Data, pairs: int) -> Path:
         listed.append({**shard, "samples": len(rows)})
         samples += [[row["key"], shard["name"], row["input"], row["target"], row["checksum"]] for row in rows]
     part = {"songs": [{"name": "made", "key": "made", "seconds": 1.0}], "shards": listed, "audio": [], "samples": samples}
-    manifest = {"schema": index.SCHEMA, "settings": science.recorded(data), "settings_digest": "", "dtype": "<f2"}
+    manifest = {"schema": manifests.SCHEMA, "settings": science.recorded(data), "settings_digest": "", "dtype": "<f2"}
     manifest |= {"shape": list(shape), "left_out": [], "splits": {"train": part}}
-    index.write_manifest(folder, manifest)
+    manifests.write(folder, manifest)
     return folder
 
 
@@ -237,7 +238,7 @@ class Captured:
 
     def _step(self) -> Any:
         input, target, noise = self.batch
-        return train_step(self.built, input, target, noise, self.config, None)
+        return train_step(self.built, input, target, noise, self.config.train, None)
 
     def __call__(self, input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, seed: int) -> Any:
         for ours, theirs in zip(self.batch, (input, target, noise), strict=True):
@@ -253,4 +254,4 @@ class Captured:
 
 def step_of(built: Networks, config: Config) -> Callable[..., Any]:
     """`train_step` with the arguments of `Captured`."""
-    return lambda input, target, noise, seed: train_step(built, input, target, noise, config, seed)
+    return lambda input, target, noise, seed: train_step(built, input, target, noise, config.train, seed)

@@ -135,9 +135,9 @@ def count(config: Config, batch: int) -> Count:
         kept = [torch.empty(parameter.shape, device="meta") for parameter in discriminator.parameters() for _ in range(6)]
         average = [torch.empty(p.shape, device="meta") for p in generator.parameters()] if config.train.ema else []
         output = generator(picture, noise)
-        discriminator_backward(built, share, output, config, 1.0)
+        discriminator_backward(built, share, output, config.train.adversarial_loss, 1.0)
         discriminator.requires_grad_(False)
-        generator_backward(built, share, output, config, 1.0)
+        generator_backward(built, share, output, config.train, 1.0)
         assert len(moments) + len(kept) + len(average) > 0
     held = sum(parameter.numel() for parameter in parameters)
     return Count(watch.kernels, watch.flops, watch.most, watch.layers, held)

@@ -120,10 +120,10 @@ def first_gradients(place: Place, network: str, dtype: torch.dtype = torch.float
     if dtype is torch.float64:
         from p2p_dist.train import networks
 
-        built.generator_optimiser = networks.new_adam(built.generator.double(), config)
-        built.discriminator_optimiser = networks.new_adam(built.discriminator.double(), config)
+        built.generator_optimiser = networks.new_adam(built.generator.double(), config.train)
+        built.discriminator_optimiser = networks.new_adam(built.discriminator.double(), config.train)
     batch = [None if one is None else one.to(dtype) for one in batch_of(config, 2, place.device)]
-    train_step(built, *batch, config, 0)
+    train_step(built, *batch, config.train, 0)
     return {"generator": vector(built.generator), "discriminator": vector(built.discriminator)}
 
 
@@ -191,13 +191,13 @@ def not_finite(place: Place) -> Iterator[Row]:
         input, target, noise = batch
         bad = target.clone()
         bad[0, 0, 3, 3] = torch.inf
-        watch.after(1, train_step(built, input, target, noise, config, 1)[1])
+        watch.after(1, train_step(built, input, target, noise, config.train, 1)[1])
         watch.now()
         before = everything(built)
-        watch.after(2, train_step(built, input, bad, noise, config, 2)[1])
+        watch.after(2, train_step(built, input, bad, noise, config.train, 2)[1])
         said = "nothing"
         try:
-            watch.after(3, train_step(built, input, target, noise, config, 3)[1])
+            watch.after(3, train_step(built, input, target, noise, config.train, 3)[1])
         except FloatingPointError as error:
             said = str(error).splitlines()[0]
         same = all(torch.equal(one, other) for one, other in zip(before, everything(built), strict=True))
@@ -223,7 +223,7 @@ def no_synchronisation(place: Place) -> Iterator[Row]:
                 try:
                     input, target = stream.batch(step)
                     noise = loop.noise_at(stream.places(step), 0, shape, place.device)
-                    watch.after(step + 1, train_step(built, input, target, noise, settings, step)[1])
+                    watch.after(step + 1, train_step(built, input, target, noise, settings.train, step)[1])
                 except RuntimeError as raised:
                     error = str(raised).splitlines()[0]
                     import traceback
@@ -356,7 +356,7 @@ def one_rank(place: Place) -> Iterator[Row]:
             warnings.simplefilter("always")
             for step in range(3):
                 for built in (alone, wrapped):
-                    train_step(built, *batch, config, step)
+                    train_step(built, *batch, config.train, step)
         row = {"gradients travel in": precision, "weights apart": apart(weights(wrapped.generator), weights(alone.generator))}
         yield {**row, "warnings": "; ".join({str(one.message)[:120] for one in said}) or "none"}
     reduced = distributed.all_reduce_speed(place.ranks)

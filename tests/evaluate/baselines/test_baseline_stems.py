@@ -7,7 +7,7 @@ import pytest
 
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.spectrogram import mel_power
-from p2p_dist.common import files
+from p2p_dist.common import records
 from p2p_dist.data import shards
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.measures import onsets
@@ -90,7 +90,7 @@ def test_a_training_songs_stem_comes_in_time(loop):
     source = clicks(100, 0.3, 40)
     power = mel_power(source[:, 0], RATE, data.n_fft, data.hop_length, data.mels)
     known = baseline_stems.Training([("other", power, Beats(100, 0.3))], "", -3.0)
-    stem = baseline_stems.from_training(known, HEARD, RATE, Beats(125, 0.1), config, loop=loop)
+    stem = baseline_stems.from_training(known, HEARD, RATE, Beats(125, 0.1), config.data, config.evaluate.iterations, loop=loop)
     assert stem.shape == HEARD.shape and level(stem) == pytest.approx(-3, abs=0.01)
     beats = Beats(125, 0.1).times(8)
     found = onset_times(stem)
@@ -112,7 +112,15 @@ def test_the_song_nearest_in_tempo_is_taken_and_another_for_the_loop():
     baseline_stems.in_time = spy
     try:
         for loop in (False, True):
-            baseline_stems.from_training(baseline_stems.Training(songs, "", 0.0), HEARD, RATE, Beats(120, 0), config, loop=loop)
+            baseline_stems.from_training(
+                baseline_stems.Training(songs, "", 0.0),
+                HEARD,
+                RATE,
+                Beats(120, 0),
+                config.data,
+                config.evaluate.iterations,
+                loop=loop,
+            )
     finally:
         baseline_stems.in_time = real
     assert asked == pytest.approx([2e-3, 3e-3])
@@ -128,11 +136,11 @@ def test_training_songs_are_found_in_the_shards_and_measured_ones_are_not_used(t
     assert power.shape[0] == data.mels and power.shape[1] >= 5 * data.sample_rate // data.hop_length
     ratio = beats.bpm / 120  # a hit every 0.25 s
     assert min(abs(ratio - r) for r in (0.75, 1.0, 4 / 3, 1.5)) < 0.03, beats
-    records = [files.read_json(path)["levels"] for path in (tmp_path / "out" / "parts").glob("train-*.json")]
-    assert known.level == pytest.approx(np.median([r["target"] - r["input"] for r in records])) and len(records) == 2
+    finished = [records.read(path)["levels"] for path in (tmp_path / "out" / "parts").glob("train-*.json")]
+    assert known.level == pytest.approx(np.median([r["target"] - r["input"] for r in finished])) and len(finished) == 2
     held_out = baseline_stems.training(tmp_path / "out", data, {"one", "two", "five"})
     assert not held_out.songs and "not measured itself" in held_out.reason
-    assert baseline_stems.from_training(held_out, HEARD, RATE, Beats(120, 0), preset("tiny"), loop=True) == held_out.reason
-    assert baseline_stems.from_training(known, HEARD, RATE, None, preset("tiny"), loop=True) == baseline_stems.NO_BEATS
+    assert baseline_stems.from_training(held_out, HEARD, RATE, Beats(120, 0), data, 32, loop=True) == held_out.reason
+    assert baseline_stems.from_training(known, HEARD, RATE, None, data, 32, loop=True) == baseline_stems.NO_BEATS
     thesis = baseline_stems.training(tmp_path / "out", dataclasses.replace(Data(), representation="thesis"), set())
     assert not thesis.songs and "mix" in thesis.reason

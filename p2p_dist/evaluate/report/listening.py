@@ -1,0 +1,168 @@
+"""Write a page to listen to one song and the stems made for it; and what it shares with the page of a run (page.py).
+
+index.html    all of it but sound and pictures; opened from disk by double-click, it asks nothing of any network
+media/        the sounds, see tracks.py: index.html and media/ can be zipped and sent
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from p2p_dist.common import files
+from p2p_dist.evaluate.report import loudness, tracks
+from p2p_dist.evaluate.report.svg import thousands
+from p2p_dist.evaluate.report.tracks import FLAC, OPUS, Sound, Track, of_file
+
+__all__ = ["Sound", "of_file", "write_listening_page"]
+
+MEDIA = "media"
+INPUT, TARGET, CEILING = "input", "target", "ceiling"
+
+
+def write_listening_page(
+    folder: Path,
+    title: str,
+    input: Sound,
+    stems: Sequence[Sound],
+    *,
+    made: str,
+    facts: Sequence[tuple[str, str]] = (),
+    downloads: Sequence[tuple[str, str]] = (),
+    progress: Callable[[float], None] = lambda done: None,
+) -> Path:
+    """Write `folder`/index.html and `folder`/media for one song, in place of an earlier page.
+
+    The mix is not needed: the page plays the input and a stem together. Input and first stem are written as FLAC of 16 bits,
+    further stems as Opus. Needs memory for some minutes of sound, however long the song is.
+
+        write_listening_page(
+            folder, "My song", of_file(decoded, "song", "as you gave it"),
+            [of_file(folder / "SONG-drums.flac", "take 1", "seed 0")], made="drums", downloads=[("Drums", "SONG-drums.flac")])
+
+    Args:
+        input: what was heard, as it is in the mix (turned down with it, where it was). stems: what was made, the best first,
+            all of the input's rate, length and channel count; their labels are shown: "take 1". made: what that is: "drums".
+        facts: name and value of each line of a table below: model, seed, tempo. Any text: it is escaped.
+        downloads: label and file name, in `folder`, of what can be saved or opened: stem, mix, MIDI.
+        progress: called with the part that is done, from 0 to 1.
+
+    Returns:
+        index.html.
+
+    Raises:
+        ValueError: a stem has another rate or length than the input, or there is none.
+    """
+    if not stems:
+        raise ValueError("a listening page needs a stem")
+    for stem in stems:
+        if (stem.rate, stem.samples) != (input.rate, input.samples):
+            raise ValueError(
+                f"{stem.label} has {stem.samples} samples at {stem.rate} Hz, the song {input.samples} at {input.rate} Hz"
+            )
+    files.refuse_link(folder / MEDIA)
+    songs = folder / MEDIA / "song"
+    files.refuse_link(songs)
+    files.remove_tree(songs)
+    written = {INPUT: tracks.write(songs / INPUT, input, FLAC)}
+    heard = tracks.measured_part(input)
+    for number, stem in enumerate(stems, 1):
+        progress(number / (len(stems) + 1))
+        form = FLAC if number == 1 else OPUS
+        written[f"take-{number}"] = tracks.write(songs / f"take-{number}", stem, form, beside=lambda: heard)
+    progress(1.0)
+    one = ListeningSong("song", title, written)
+    takes = [Choice(f"take-{number}", stem.label, stem.meaning) for number, stem in enumerate(stems, 1)]
+    page = template("song.html").render(
+        title=title,
+        made=made,
+        listening=content([one], takes, made=made, chooser="Take"),
+        facts=list(facts),
+        downloads=list(downloads),
+        formats=sorted({track.format for track in written.values()}),
+    )
+    path = folder / "index.html"
+    files.write_text(path, page)
+    return path
+
+
+@dataclass(frozen=True)
+class ListeningSong:
+    """One song of a page. key: names its folder in media/. name: for people. tracks: by the names of their folders."""
+
+    key: str
+    name: str
+    tracks: dict[str, Track]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A stem that was made, of which there may be several: a checkpoint's or a take."""
+
+    track: str
+    label: str
+    meaning: str
+
+
+def content(songs: list[ListeningSong], choices: list[Choice], *, made: str, chooser: str) -> dict[str, Any]:
+    """What the page's script needs to know, as plain values.
+
+    Args:
+        choices: the first is chosen at first. made: what stems are: "drums". chooser: what a choice is called.
+    """
+    return {
+        "made": made,
+        "chooser": chooser,
+        "segment": tracks.SEGMENT,
+        "margin": tracks.MARGIN,
+        "choices": [{"track": one.track, "label": one.label, "meaning": one.meaning} for one in choices],
+        "songs": [_song(song) for song in songs],
+    }
+
+
+def _song(song: ListeningSong) -> dict[str, Any]:
+    levels = [level for track in song.tracks.values() for level in (track.alone, track.mixed) if level is not None]
+    wanted = loudness.common(levels)
+    return {
+        "key": song.key,
+        "name": song.name,
+        "seconds": max(track.seconds for track in song.tracks.values()),
+        "rate": song.tracks[INPUT].rate,
+        "lufs": round(wanted, 1),
+        "tracks": {name: _track(track, wanted) for name, track in song.tracks.items()},
+    }
+
+
+def _track(track: Track, wanted: float) -> dict[str, Any]:
+    return {
+        "seconds": track.seconds,
+        "segments": track.segments,
+        "format": track.format,
+        "alone": loudness.gain(track.alone, wanted),
+        "mixed": None if track.mixed is None else loudness.gain(track.mixed, wanted),
+    }
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of this package; what is put into it is escaped."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["thousands"] = thousands
+    return environment.get_template(name)
+
+
+def measured_once(sound: Sound) -> Callable[[], np.ndarray]:
+    """Gives `tracks.measured_part` of a sound, read when it is asked for the first time."""
+    found: list[np.ndarray] = []
+
+    def ask() -> np.ndarray:
+        if not found:
+            found.append(tracks.measured_part(sound))
+        return found[0]
+
+    return ask

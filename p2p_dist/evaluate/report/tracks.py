@@ -1,0 +1,230 @@
+"""Write the sounds of a listening page: short segments in script files, which a browser loads and decodes one by one.
+
+A page opened from disk may read no file but through its elements, and two <audio> elements do not play in step. So each segment
+is a script that hands its bytes, in base64, to the page, which decodes them and plays all tracks by one clock.
+
+FOLDER/0.js, 1.js, ...   segments of `SEGMENT` seconds, each with `MARGIN` seconds of its neighbours at both ends
+FOLDER/overview.js       the waveform and the spectrogram, see overview.py
+FOLDER/track.json        what it was made of: the same is not made twice
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+import soxr
+
+from p2p_dist.common import files, records, schemas
+from p2p_dist.evaluate.report import loudness
+from p2p_dist.evaluate.report.loudness import Level
+from p2p_dist.evaluate.report.overview import Overview
+
+SEGMENT = 10.0
+"""Seconds of a track in one file."""
+
+MARGIN = 0.1
+"""Seconds by which a segment begins earlier and ends later: where a codec or a resampler begins anew is not played."""
+
+BIT_RATE = 96_000
+"""Of Opus, bits a second: most listeners can't tell stereo music from its source."""
+
+FLAC, OPUS = "flac", "opus"
+
+_RATES = (8000, 48000)  # Hz that every browser's AudioContext takes; others are resampled
+_BLOCK = 1 << 16
+_MEASURED = 180.0  # seconds of which the loudness is measured; of a longer sound, these many in parts from all over it
+_PARTS = 12
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A sound, read when it is needed and block by block, so that a long one needs little memory.
+
+    label: its name on the page. meaning: what it is, in a few words. rate: Hz. samples: its length. blocks: gives an iterator
+    of float32 (any number of samples, channels), from the first sample; of more than two channels the first two are played.
+    """
+
+    label: str
+    meaning: str
+    rate: int
+    samples: int
+    blocks: Callable[[], Iterator[np.ndarray]]
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.rate
+
+
+def of_file(path: Path, label: str, meaning: str, factor: float = 1.0, seconds: float | None = None) -> Sound:
+    """The sound of a FLAC or WAV file, multiplied by a factor; no more than so many seconds of it."""
+    info = soundfile.info(path)
+    samples = info.frames if seconds is None else min(info.frames, round(seconds * info.samplerate))
+
+    def blocks() -> Iterator[np.ndarray]:
+        with soundfile.SoundFile(path) as file:
+            for start in range(0, samples, _BLOCK):
+                yield file.read(min(_BLOCK, samples - start), dtype="float32", always_2d=True) * np.float32(factor)
+
+    return Sound(label, meaning, info.samplerate, samples, blocks)
+
+
+@dataclass(frozen=True)
+class Track:
+    """A written track. alone: its level; mixed: that of it and the input together, None for the input."""
+
+    rate: int
+    samples: int
+    segments: int
+    format: str
+    alone: Level
+    mixed: Level | None
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.rate
+
+
+def write(
+    folder: Path, sound: Sound, format: str, stamp: str | None = None, beside: Callable[[], np.ndarray] | None = None
+) -> Track:
+    """Write a track in place of an earlier one, or leave one that is whole and has the same stamp.
+
+    Args:
+        format: FLAC, of 16 bits, or OPUS. stamp: changes when the sound does; None: it is written in any case.
+        beside: gives `measured_part` of the input, which it is mixed with.
+    """
+    if stamp is not None and (known := _read(folder, stamp, format)) is not None:
+        return known
+    files.remove_tree(folder)
+    rate, samples = _played(sound)
+    address = f"{folder.parent.name}/{folder.name}"
+    with files.new_folder(folder) as temporary:
+        overview, segments = Overview(rate, samples), 0
+        for segment in _segments(_overviewed(_fitted(sound), overview), rate, samples):
+            data = (_flac if format == FLAC else _opus)(segment, rate)
+            _write_script(temporary / f"{segments}.js", f"{address}/{segments}", base64.b64encode(data).decode())
+            segments += 1
+        _write_script(temporary / "overview.js", f"{address}/overview", overview.finish())
+        part = measured_part(sound)
+        alone = loudness.measure(part, rate)
+        mixed = None if beside is None else loudness.measure(part + beside(), rate)
+        content = {
+            "schema": schemas.TRACK.schema,
+            "stamp": stamp or "",
+            "format": format,
+            "rate": rate,
+            "samples": samples,
+            "bytes": {path.name: path.stat().st_size for path in sorted(temporary.glob("*.js"))},
+            "alone": [alone.lufs, alone.peak],
+            "mixed": None if mixed is None else [mixed.lufs, mixed.peak],
+        }
+        files.write_json(temporary / "track.json", content)
+    return Track(rate, samples, segments, format, alone, mixed)
+
+
+def measured_part(sound: Sound) -> np.ndarray:
+    """The samples of which the loudness is measured, float32 (samples, channels), as they are played."""
+    rate, samples = _played(sound)
+    most = round(_MEASURED * rate)
+    if samples <= most:
+        return np.concatenate([*_fitted(sound)] or [np.zeros((0, 1), np.float32)])
+    size = most // _PARTS
+    begins, found, at = np.linspace(0, samples - size, _PARTS).astype(int), [], 0
+    for block in _fitted(sound):
+        for begin in begins[(begins < at + len(block)) & (begins + size > at)]:
+            found.append(block[max(0, begin - at) : begin + size - at])
+        at += len(block)
+    return np.concatenate(found)
+
+
+def _read(folder: Path, stamp: str, format: str) -> Track | None:
+    """What an earlier page wrote, if it is whole and of the same sound."""
+    try:
+        content = records.read(folder / "track.json", schemas.TRACK)
+        whole = all((folder / name).stat().st_size == size for name, size in content["bytes"].items())
+    except (OSError, ValueError):
+        return None
+    if not whole or (content["stamp"], content["format"]) != (stamp, format):
+        return None
+    alone, mixed = (None if level is None else Level(*level) for level in (content["alone"], content["mixed"]))
+    assert alone is not None
+    return Track(content["rate"], content["samples"], len(content["bytes"]) - 1, format, alone, mixed)
+
+
+def _played(sound: Sound) -> tuple[int, int]:
+    """Rate and length as it is played."""
+    if _RATES[0] <= sound.rate <= _RATES[1]:
+        return sound.rate, sound.samples
+    return _RATES[1], round(sound.samples * _RATES[1] / sound.rate)
+
+
+def _fitted(sound: Sound) -> Iterator[np.ndarray]:
+    """Blocks of one or two channels at a rate that browsers play, in all just as long as `_played` says."""
+    rate, left = _played(sound)
+    resampler, channels = None, 1
+    for block in sound.blocks():
+        block = np.ascontiguousarray(block[:, :2])
+        channels = block.shape[1]
+        if rate != sound.rate:
+            resampler = resampler or soxr.ResampleStream(sound.rate, rate, channels, dtype="float32")
+            block = resampler.resample_chunk(block).reshape(-1, channels)
+        yield block[:left]
+        left -= min(left, len(block))
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True).reshape(-1, channels)[:left]
+
+
+def _overviewed(blocks: Iterator[np.ndarray], overview: Overview) -> Iterator[np.ndarray]:
+    for block in blocks:
+        overview.add(block)
+        yield block
+
+
+def _segments(blocks: Iterator[np.ndarray], rate: int, samples: int) -> Iterator[np.ndarray]:
+    """Each with its margins: segment n has the samples from n * SEGMENT - MARGIN to (n + 1) * SEGMENT + MARGIN."""
+    size, margin = round(SEGMENT * rate), round(MARGIN * rate)
+    held, begin, number = None, 0, 0  # `held` begins at sample `begin` of the sound
+    for block in blocks:
+        held = block if held is None else np.concatenate([held, block])
+        while begin + len(held) >= min((number + 1) * size + margin, samples) and number * size < samples:
+            end = min((number + 1) * size + margin, samples)
+            yield held[: end - begin]
+            number += 1
+            if number * size >= samples:
+                return
+            drop = number * size - margin - begin
+            held, begin = held[drop:], begin + drop
+
+
+def _flac(sound: np.ndarray, rate: int) -> bytes:
+    written = io.BytesIO()
+    soundfile.write(written, sound, rate, format="FLAC", subtype="PCM_16")
+    return written.getvalue()
+
+
+def _opus(sound: np.ndarray, rate: int) -> bytes:
+    layout = "mono" if sound.shape[1] == 1 else "stereo"
+    written = io.BytesIO()
+    with av.open(written, "w", format="ogg") as container:
+        stream: Any = container.add_stream("libopus", rate=48000)
+        stream.layout, stream.bit_rate = layout, BIT_RATE if layout == "stereo" else BIT_RATE // 2
+        resampler = av.AudioResampler(format="flt", layout=layout, rate=48000, frame_size=960)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound).reshape(1, -1), format="flt", layout=layout)
+        frame.sample_rate = rate
+        for resampled in [*resampler.resample(frame), *resampler.resample(None)]:
+            container.mux(stream.encode(resampled))
+        container.mux(stream.encode(None))
+    return written.getvalue()
+
+
+def _write_script(path: Path, address: str, content: Any) -> None:
+    path.write_text(f"mediaLoaded({json.dumps(address)}, {json.dumps(content)});\n", encoding="ascii")

@@ -1,0 +1,64 @@
+"""The page of one song and its stems: whole without any network, safe against names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from p2p_dist.evaluate.report.listening import Sound, write_listening_page
+
+HOSTILE = 'Öö "ja" & <b>päev</b> \u05e9\u05d9\u05e8 </script><script>document.title = "broken"</script> \'a\''
+RATE = 8000
+
+
+def sound(seconds: float = 1.0, rate: int = RATE, label: str = "take 1") -> Sound:
+    samples = 0.1 * np.random.default_rng(0).standard_normal((round(seconds * rate), 2)).astype(np.float32)
+    return Sound(label, "seed 0", rate, len(samples), lambda: iter([samples]))
+
+
+def test_it_asks_for_nothing_outside_its_folder_and_names_stay_names(tmp_path: Path) -> None:
+    done: list[float] = []
+    path = write_listening_page(
+        tmp_path,
+        HOSTILE,
+        sound(),
+        [sound(label=HOSTILE), sound(label="take 2")],
+        made="drums",
+        facts=[("model", HOSTILE)],
+        downloads=[("Drums", "a#b %.flac")],
+        progress=done.append,
+    )
+    text = path.read_text(encoding="utf-8")
+    assert path == tmp_path / "index.html" and 'href="a%23b%20%25.flac"' in text
+    assert not re.search(r"https?:|url\(|@import|fetch\(|src=", text)
+    assert "<b>p" not in text and 'document.title = "broken"' not in text
+    assert done == sorted(done) and done[-1] == 1.0
+    written = {item.relative_to(tmp_path / "media").as_posix() for item in (tmp_path / "media").rglob("*.js")}
+    assert written == {f"song/{track}/{name}.js" for track in ("input", "take-1", "take-2") for name in ("0", "overview")}
+
+
+def test_a_later_page_replaces_an_earlier_one(tmp_path: Path) -> None:
+    write_listening_page(tmp_path, "a", sound(), [sound(), sound()], made="drums")
+    write_listening_page(tmp_path, "a", sound(), [sound()], made="drums")
+    assert {item.name for item in (tmp_path / "media" / "song").iterdir()} == {"input", "take-1"}
+
+
+def test_a_stem_that_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for other in (sound(1.1), sound(rate=4000)):
+        with pytest.raises(ValueError, match=r"take 1 has .* samples at .* Hz, the song 8000 at 8000 Hz"):
+            write_listening_page(tmp_path, "a", sound(), [other], made="drums")
+    with pytest.raises(ValueError, match="needs a stem"):
+        write_listening_page(tmp_path, "a", sound(), [], made="drums")
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "precious" / "song").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "media").symlink_to(tmp_path / "precious")
+    with pytest.raises(ValueError, match="media is a link"):
+        write_listening_page(tmp_path / "out", "a", sound(), [sound()], made="drums")
+    assert not list((tmp_path / "precious" / "song").iterdir())
