@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage
 
-from p2p_dist.audio.beats import Beats, track
+from p2p_dist.audio.beats import Beats, track_beats
 from p2p_dist.audio.spectrogram import mel_filters, mel_power_of_part
 
 RATE, N_FFT, HOP, MELS, LOWEST = 22050, 1024, 128, 64, 30.0
@@ -82,7 +82,7 @@ class Bands:
         rise = rise[: len(rise) // every * every].reshape(-1, every).sum(axis=1)
         if len(rise) * every * FRAME < 4:
             return None
-        return track(rise, every * FRAME)
+        return track_beats(rise, every * FRAME)
 
     def hits(self) -> list[Hit]:
         """The hits, in order of time."""

@@ -85,6 +85,7 @@ def main(arguments: list[str]) -> int:
 
 def _make(command: Command, found: list[Song], again: str) -> int:
     try:
+        from p2p_dist.evaluate.report import song_page
         from p2p_dist.generate import songs  # torch, which takes seconds
         from p2p_dist.generate.model import find_model
 
@@ -108,7 +109,15 @@ def _make(command: Command, found: list[Song], again: str) -> int:
                     tell(line)
 
             tell = console.say if progress.bar is None else progress.above
-            refused += songs.make(left, model, options, overwrite=command.overwrite, on_song=on_song, on_progress=on_progress)
+            refused += songs.make(
+                left,
+                model,
+                options,
+                overwrite=command.overwrite,
+                page=song_page.write,
+                on_song=on_song,
+                on_progress=on_progress,
+            )
     except KeyboardInterrupt:
         console.complain(
             f"stopped in order: the songs that are finished stay, nothing half made is left. To go on, type:\n  {again}"

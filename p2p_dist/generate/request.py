@@ -14,6 +14,8 @@ from p2p_dist.audio import stamps
 from p2p_dist.common import records, schemas
 from p2p_dist.settings.config import TASKS, parse_task
 
+PAGE = "index.html"
+
 ITERATIONS = 100
 """Of Griffin-Lim: twice as near to the magnitudes as 32."""
 
@@ -184,7 +186,10 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
     before = {"stamp": found["song"]["stamp"], "sha256": found["model"]["sha256"], "settings": found["settings"]}
     if before == wanted:
         told = [{kind: one["bytes"] for kind, one in take["files"].items()} for take in found["takes"]]
-        return told == [{kind: _size(path) for kind, path in paths.items()} for paths in takes]
+        there = [{kind: _size(path) for kind, path in paths.items()} for paths in takes]
+        return told == there and (place.folder / PAGE).is_file()
+    if not found["takes"]:  # one that was killed as it put its files in place
+        return False
     changed = [
         f"{name}: {found['settings'].get(name)} -> {value}"
         for name, value in wanted["settings"].items()

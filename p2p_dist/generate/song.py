@@ -30,7 +30,7 @@ from p2p_dist.audio.stems import resample_blocks
 from p2p_dist.common import files, records, schemas
 from p2p_dist.generate import phase, windows
 from p2p_dist.generate.model import Model
-from p2p_dist.generate.request import Options, Place, plain, planned, requested, stem_name
+from p2p_dist.generate.request import Options, Song, plain, planned, requested, stem_name
 from p2p_dist.model.generator import Generator
 
 _PACKAGES = ("torch", "numpy", "scipy", "av", "soxr", "soundfile", "mido")
@@ -42,13 +42,22 @@ OnProgress = Callable[[float], None]
 
 
 def make(
-    source: Path, place: Place, model: Model, generator: Generator, options: Options, on_progress: OnProgress = lambda _: None
+    asked: Song,
+    model: Model,
+    generator: Generator,
+    options: Options,
+    page: Callable[[Song, dict[str, Any]], object],
+    on_progress: OnProgress = lambda _: None,
 ) -> dict[str, Any]:
     """Make all files of one song; the content of its record.
+
+    Args:
+        page: writes its page, from the record that is about to be written: it stands above this package.
 
     Raises:
         ValueError: the song can't be used; says why, in one sentence. Nothing is left behind.
     """
+    source, place = asked.source, asked.place
     begun, times = time.perf_counter(), {"network": 0.0, "phase": 0.0}
     wanted = requested(source, model.sha256, options)
     song = decode.look(source)
@@ -92,27 +101,29 @@ def make(
             one["files"] = {
                 kind: {"name": plain(path.name), "bytes": temporary[kind].stat().st_size} for kind, path in paths.items()
             }
-        place.record.unlink(missing_ok=True)  # of what is replaced now: from here on it is not done
-    if any(one["gain_db"] for one in made):
-        gains = ", ".join(f"{one['gain_db']:g} dB" for one in made)
-        told.append(f"turned down by {gains}, stem and mix together, because the mix would clip")
-    content = {
-        "song": {
-            "file": plain(str(source)),
-            "stamp": wanted["stamp"],
-            "sample_rate": song.rate,
-            "channels": list(song.channels),
-            "samples": length,
-            "begin_sample": song.begin,
-        },
-        "model": {"name": model.name, "task": model.task, "step": model.step, "sha256": model.sha256},
-        "settings": wanted["settings"],
-        "tempo": None if beats is None else {"bpm": round(beats.bpm, 3), "first_beat": round(beats.first, 4)},
-        "takes": made,
-        "notes": [plain(note) for note in told],
-        "seconds": {"song": length / song.rate, "all": time.perf_counter() - begun, **times},
-        "versions": _versions(),
-    }
+        if any(one["gain_db"] for one in made):
+            gains = ", ".join(f"{one['gain_db']:g} dB" for one in made)
+            told.append(f"turned down by {gains}, stem and mix together, because the mix would clip")
+        content = {
+            "song": {
+                "file": plain(str(source)),
+                "stamp": wanted["stamp"],
+                "sample_rate": song.rate,
+                "channels": list(song.channels),
+                "samples": length,
+                "begin_sample": song.begin,
+            },
+            "model": {"name": model.name, "task": model.task, "step": model.step, "sha256": model.sha256},
+            "settings": wanted["settings"],
+            "tempo": None if beats is None else {"bpm": round(beats.bpm, 3), "first_beat": round(beats.first, 4)},
+            "takes": made,
+            "notes": [plain(note) for note in told],
+            "seconds": {"song": length / song.rate, "all": time.perf_counter() - begun, **times},
+            "versions": _versions(),
+        }
+        # From here on files are replaced: without takes in its record the song is not done.
+        records.write(place.record, schemas.GENERATED, {**content, "takes": []})
+    page(asked, content)
     records.write(place.record, schemas.GENERATED, content)
     return content
 

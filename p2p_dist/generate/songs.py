@@ -62,6 +62,7 @@ def make(
     options: Options,
     *,
     overwrite: bool,
+    page: Callable[[Song, dict[str, Any]], object],
     on_song: Callable[[Made], None],
     on_progress: Callable[[Song, float], None] = lambda *_: None,
     shared: int | None = None,
@@ -69,7 +70,8 @@ def make(
     """Make the stems of songs, one after the other; a song that can't be used does not stop the others.
 
     Args:
-        on_song: told of each song that was made or left out. on_progress: told how many more seconds of a song are made.
+        page: see `song.make`. on_song: told of each song that was made or left out. on_progress: told how many more seconds of
+            a song are made.
         shared: place of this process among several that share the songs: those that another has in hand are passed over.
 
     Returns:
@@ -91,7 +93,7 @@ def make(
             try:
                 if not overwrite and _is_made(one, model, options):
                     continue  # by another, meanwhile
-                record = song.make(one.source, one.place, model, generator, options, partial(on_progress, one))
+                record = song.make(one, model, generator, options, page, partial(on_progress, one))
                 made = Made(one, record)
             except ValueError as error:
                 made = Made(one, error=str(error))

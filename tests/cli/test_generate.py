@@ -43,6 +43,8 @@ def test_one_song(runs, capsys):
     before = Path("song.wav").read_bytes()
     assert generate.main(["song.wav"]) == 0
     assert sorted(path.name for path in Path("generated/song").iterdir()) == [
+        "index.html",
+        "media",
         "song-drums.flac",
         "song-drums.mid",
         "song-mix.flac",
@@ -63,13 +65,15 @@ def test_one_song(runs, capsys):
 def test_typed_again_nothing_is_made(runs, capsys):
     write(Path("song.wav"), sound())
     assert generate.main(["song.wav", "--seed", "4"]) == 0
-    before = {path: path.stat().st_mtime_ns for path in Path("generated/song").iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in Path("generated/song").rglob("*")}
     capsys.readouterr()
     assert generate.main(["song.wav", "--seed", "4"]) == 0
     assert "done already: generated/song" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"song\.json tells of files made otherwise \(seed: 4 -> 5\): add --overwrite"):
         generate.main(["song.wav", "--seed", "5"])
-    assert {path: path.stat().st_mtime_ns for path in Path("generated/song").iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in Path("generated/song").rglob("*")} == before
+    page = Path("generated/song/index.html").read_text()
+    assert ("band@20" in page and "song-drums.flac" in page and "beats a minute" in page) or "not found" in page
     Path("generated/song/song-mix.flac").write_bytes(b"cut")
     assert generate.main(["song.wav", "--seed", "4"]) == 0
     assert len(read("generated/song/song-mix.flac")[0]) == len(sound()), "what is damaged is made again"
@@ -168,7 +172,7 @@ def test_a_folder_of_songs(runs, capsys):
     Path("songs/broken.mp3").write_text("no sound")
     Path("songs/notes.txt").write_text("not a song")
     assert generate.main(["songs", "--out", "made"]) == 1
-    found = {str(path.parent.relative_to("made")) for path in Path("made").rglob("*.json")}
+    found = {str(path.parent.relative_to("made")) for path in Path("made").rglob("*.json") if "media" not in path.parts}
     assert found == {"a", "b.wav", "b.flac", "live/a", 'odd "& <b> ä עברית'}
     out, err = capsys.readouterr()
     assert "songs/broken.mp3 is not a sound file that can be decoded" in err and "1 songs left out" in err
@@ -182,7 +186,7 @@ def test_a_folder_that_holds_what_was_made(runs):
     write(Path("songs/a.wav"), sound(0.6))
     assert generate.main(["songs", "--out", "songs/made"]) == 0
     assert generate.main(["songs", "--out", "songs/made"]) == 0
-    assert len(list(Path("songs").rglob("*.json"))) == 1
+    assert [path for path in Path("songs").rglob("*.json") if "media" not in path.parts] == [Path("songs/made/a/a.json")]
 
 
 MISTAKES = {
@@ -259,6 +263,23 @@ def test_a_song_shorter_than_a_window(runs, capsys):
     assert len(made(Path("generated/song"))[1]) == 2205
 
 
+def test_one_that_was_killed_as_it_put_its_files_in_place_is_made_again(runs, monkeypatch):
+    from p2p_dist.evaluate.report import song_page
+
+    write(Path("song.wav"), sound(0.5))
+
+    def killed(*_):
+        raise OSError(5, "killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(song_page, "write", killed)
+        with pytest.raises(OSError):
+            generate.main(["song.wav"])
+    assert Path("generated/song/song-mix.flac").is_file() and not Path("generated/song/index.html").exists()
+    assert generate.main(["song.wav", "--seed", "3"]) == 0
+    assert made(Path("generated/song"))[3]["settings"]["seed"] == 3
+
+
 def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs):
     write(Path("a.wav"), sound(0.6))
     write(Path("b.wav"), sound(120))
@@ -271,12 +292,8 @@ def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs):
     _, err = going.communicate(timeout=60)
     assert going.returncode == console.STOPPED, err
     assert "stopped in order" in err and err.rstrip().endswith("launch/generate.py a.wav b.wav") and "Traceback" not in err
-    assert sorted(path.name for path in Path("generated").rglob("*") if path.is_file()) == [
-        "a-drums.flac",
-        "a-drums.mid",
-        "a-mix.flac",
-        "a.json",
-    ]
+    there = {path.name for path in Path("generated").rglob("*") if path.is_file() and "media" not in path.parts}
+    assert there == {"a-drums.flac", "a-drums.mid", "a-mix.flac", "a.json", "index.html"}
 
 
 def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):

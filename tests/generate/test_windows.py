@@ -93,7 +93,7 @@ def test_stem_power_is_that_of_evaluation(representation):
     generator = Generator(config.model)
     song = noises(3.0)
     pictures = pairs.make(song, np.zeros_like(song), RATE, config.data)
-    true = pairs.stitch(inference.generate(generator, pictures, config, "song"), pictures, config.data)
+    true = pairs.stitch(inference.generate(generator, pictures, config.data, "song"), pictures, config.data)
     found = windows.windows(blocks(heard(song, config)), len(song), float(pictures.references[0]), config.data)
     times = {"network": 0.0}
     frames = frame_count(len(song), config.data.hop_length)
