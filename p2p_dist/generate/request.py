@@ -186,8 +186,8 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
     before = {"stamp": found["song"]["stamp"], "sha256": found["model"]["sha256"], "settings": found["settings"]}
     if before == wanted:
         told = [{kind: one["bytes"] for kind, one in take["files"].items()} for take in found["takes"]]
-        there = [{kind: _size(path) for kind, path in paths.items()} for paths in takes]
-        return told == there and (place.folder / PAGE).is_file()
+        sizes = [{kind: _size(path) for kind, path in paths.items()} for paths in takes]
+        return told == sizes and (place.folder / PAGE).is_file()
     if not found["takes"]:  # one that was killed as it put its files in place
         return False
     changed = [
