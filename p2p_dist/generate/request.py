@@ -23,7 +23,7 @@ SUFFIXES = tuple(
     f".{kind}"
     for kind in (
         *("mp3", "m4a", "flac", "wav", "ogg", "opus", "aiff", "mp4"),
-        *("aif", "aac", "oga", "wma", "wv", "mka", "mkv", "webm", "mov", "avi", "caf", "au", "w64", "m4b", "ape"),
+        *("aif", "aac", "oga", "wma", "wv", "mka", "mkv", "webm", "mov", "avi", "au", "w64", "m4b", "ape"),
     )
 )
 """Of files in a folder, those whose names end so are songs; a file that is named itself may be called anything."""
