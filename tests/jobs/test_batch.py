@@ -341,6 +341,10 @@ def test_a_cancelled_run_is_not_begun_again(job, monkeypatch):
     assert job.begin().returncode == 75
     job.answer("submitted", time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 60)))
     assert job.begin(1).returncode == 75, "a requeued job has a new time, too"
+    script = job.log.parent / "7_submission.sh"  # the launcher's: cancelled within the second in which it was queued
+    script.touch()
+    assert job.begin().returncode == 75
+    script.unlink()
     assert job.begin().returncode == 0 and not (job.run.slurm / "cancelled").exists()
 
 

@@ -127,8 +127,10 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
             _note(f"successor {job}")  # whatever sbatch said to the job before it
         else:
             launched = not starts.has(log, "launch", job)
-            # The launcher does so itself; a template that was queued after the run was cancelled is a new launch, too.
-            if cancelled.exists() and _seconds(submitted) >= _changed(cancelled):
+            # A template queued after the run was cancelled is a new launch. The launcher removes the mark before it queues a
+            # job and then keeps its script, so a mark beside such a script is newer, even within one second.
+            script = log.parent / f"{os.environ.get('SLURM_ARRAY_JOB_ID') or job}_submission.sh"
+            if cancelled.exists() and not script.exists() and _seconds(submitted) >= _changed(cancelled):
                 _remove(cancelled)
                 launched = True
             if launched:

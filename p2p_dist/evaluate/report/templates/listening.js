@@ -9,7 +9,7 @@ const VERSIONS = {
   mix: ["made", true, true], stem: ["made", false, true], input: [null, true, false],
   "true-mix": ["target", true, true], target: ["target", false, true], ceiling: ["ceiling", false, true],
 };
-const state = {song: 0, choice: 0, part: "made", muted: {input: false, stem: false}, solo: null, matched: true};
+const state = {song: 0, choice: content.chosen, part: "made", muted: {input: false, stem: false}, solo: null, matched: true};
 const views = new Views($("views"));
 const player = new Player(content.segment, content.margin, update);
 const listeners = [];  // called with the state after each change: the page of a run shows figures of what is heard
@@ -79,7 +79,9 @@ function update(error) {
     undefined: audible("stem") ? `You hear ${content.input.name} and the stem ${state.part}` : "All is muted",
   };
   const now = version(), several = content.choices.length > 1 && state.part === "made" && audible("stem");
-  $("heard").textContent = error ? `This can't be played: ${error.message}` : testing ? "" : `${words[now]}${several ? ` (${choice().label})` : ""}.`;
+  const ends = audible("stem") ? song().tracks[stemTrack()].seconds : song().seconds;
+  const short = ends < song().seconds - 0.1 ? ` The clip of the ${made} ends at ${clock(ends)}.` : "";
+  $("heard").textContent = error ? `This can't be played: ${error.message}` : testing ? "" : `${words[now]}${several ? ` (${choice().label})` : ""}.${short}`;
   document.body.classList.toggle("playing", player.playing);
   document.body.classList.toggle("waiting", player.waiting);
   $("play").setAttribute("aria-label", player.playing ? "Pause" : "Play");
@@ -191,7 +193,7 @@ function option(select, label, value) { select.append(new Option(label, value));
   Object.keys(VERSIONS).forEach((name) => {
     const [part] = VERSIONS[name], label = document.createElement("label"), radio = document.createElement("input");
     const dots = [VERSIONS[name][1] && "input", part].filter(Boolean);
-    Object.assign(radio, {type: "radio", name: "version", value: name, autocomplete: "off"});
+    Object.assign(radio, {type: "radio", name: "version", value: name});
     const box = document.createElement("span"), title = document.createElement("b"), small = document.createElement("small");
     for (const kind of dots) title.append(Object.assign(document.createElement("i"), {className: `dot ${kind}`}));
     title.append(labels[name][0]);
@@ -203,6 +205,7 @@ function option(select, label, value) { select.append(new Option(label, value));
   choices.forEach((one, at) => option($("choice"), one.meaning ? `${one.label} (${one.meaning})` : one.label, at));
   songs.forEach((one, at) => option($("song"), one.name, at));
   $("song-pick").hidden = songs.length < 2;
+  $("song-name").classList.toggle("said", songs.length === 1 && songs[0].name === document.title);  // by the title above
   $("choice-pick").hidden = choices.length < 2;
   $("chooser").textContent = content.chooser;
   $("keys-choice").textContent = `the ${content.chooser.toLowerCase()} before, the next`;

@@ -60,7 +60,8 @@ class Views {
         low = Math.min(low, peaks[2 * at]);
         high = Math.max(high, peaks[2 * at + 1]);
       }
-      const up = high / 127 * (middle - 2), down = -low / 127 * (middle - 2);
+      // Not linear, so that quiet parts are seen: as the ear hears them.
+      const [up, down] = [high, -low].map((peak) => (peak / 127) ** 0.6 * (middle - 2));
       pen.fillRect(LEFT + x, middle - up, 1, up + down);
     }
   }
