@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 
 from p2p_dist.common import console, files, records, schemas
 from p2p_dist.common.console import one_line
+from p2p_dist.data import manifest as manifests
 from p2p_dist.data.dataset_card import overlapping
-from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.table import MEASURES, columns, is_pitched, label, remarks
 from p2p_dist.run.rundir import RunDir, step_name
@@ -110,7 +110,7 @@ def _sha256(folder: Path) -> str:
 
 
 def _trained_on(run: RunDir, config: Config) -> list[str]:
-    manifest = read_manifest(run.shards)
+    manifest = manifests.read(run.shards)
     lines = ["| split | songs | hours | windows |", "| --- | --- | --- | --- |"]
     for split, part in manifest["splits"].items():
         songs = part.get("songs", [])
