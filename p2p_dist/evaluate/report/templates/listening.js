@@ -162,6 +162,8 @@ $("seek").addEventListener("pointerdown", (event) => {
 document.addEventListener("keydown", (event) => {
   const {target, key} = event;
   if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open || target.matches("select, input[type=range], textarea")) return;
+  // Where the player is not seen, keys scroll the page or a table as ever.
+  if (!target.closest(".player") && (target !== document.body || $("screen").getBoundingClientRect().bottom < 0)) return;
   const testing = document.body.classList.contains("testing");
   const by = (seconds) => player.seek(player.position() + seconds), step = event.shiftKey ? 10 : 1;
   const radio = target.matches("input[type=radio]");
