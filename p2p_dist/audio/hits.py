@@ -22,13 +22,12 @@ KICK, SNARE, CLOSED_HAT, OPEN_HAT = 36, 38, 42, 46
 _BANDS = ((0.0, 150.0), (200.0, 2500.0), (5000.0, np.inf))
 _FLOOR = 1e-6
 """Power over which a band counts as sound, full scale 1 in the song's loudest sample."""
-_RISE = 9.0  # dB within 3 frames that make an onset in a band
-_QUIET = 24.0  # dB under the loudest hits of a band: what is under it is a rest of another sound
+_RISE = 9.0  # dB within 6 frames, as long as a transform takes to rise, that make an onset in a band
+_QUIET = 18.0  # dB under the loudest hits of a band: what is under it is a rest of another sound
 _SPACE = 9  # frames from one onset of a band to the next: 52 ms
 _TOGETHER = 4  # frames within which onsets of several bands are one hit: 23 ms
+_NOISE = 20.0  # dB by which the highest band of a snare may lie under its middle
 _RING, _OPEN = 26, 10.0  # an open hat is after 150 ms less than 10 dB down
-_PICK = (-3, 4)
-
 _TICKS = 480  # of a quarter note
 
 
@@ -97,10 +96,11 @@ class Bands:
         taken = []
         for frame, loud in mid.items():
             # The stroke of a kick reaches into the middle, too; a snare is noise, loud up to the highest band.
-            noise = _near(frame, high)
+            noise, stroke = _near(frame, high), db[frame : frame + 6].max(axis=0)
             if noise is not None:
-                found.append(Hit(frame * FRAME, SNARE, _velocity(max(loud, high[noise]))))
                 taken.append(noise)
+            if noise is not None or stroke[2] > stroke[1] - _NOISE:
+                found.append(Hit(frame * FRAME, SNARE, _velocity(max(loud, loud if noise is None else high[noise]))))
         for frame, loud in high.items():
             if frame not in taken:
                 later = db[min(frame + _RING, len(db) - 1), 2]
@@ -110,16 +110,17 @@ class Bands:
 
     def _onsets(self, db: np.ndarray) -> tuple[list[int], list[float]]:
         """Frames of the onsets of one band, and how many dB each lies under the loudest."""
-        before = scipy.ndimage.minimum_filter1d(db, 3, origin=1)  # of a frame and the two before it
+        before = scipy.ndimage.minimum_filter1d(db, 6, origin=2)  # of a frame and the five before it
         rise = db - before
         loudest = scipy.ndimage.maximum_filter1d(db, 7, origin=-3)  # of a frame and the six after it
         top = float(np.quantile(loudest[rise >= _RISE], 0.9)) if (rise >= _RISE).any() else 0.0
-        peaks = (rise >= _RISE) & (rise == scipy.ndimage.maximum_filter1d(rise, 2 * _SPACE // 2 + 1)) & (loudest > top - _QUIET)
+        peaks = (rise >= _RISE) & (rise == scipy.ndimage.maximum_filter1d(rise, _SPACE)) & (loudest > top - _QUIET)
         frames: list[int] = []
         for frame in np.flatnonzero(peaks):
             if not frames or frame - frames[-1] >= _SPACE:
                 frames.append(int(frame))
-        return frames, [float(loudest[frame] - top) for frame in frames]
+        # The rise is steepest one frame behind the stroke.
+        return [max(frame - 1, 0) for frame in frames], [float(loudest[frame] - top) for frame in frames]
 
 
 def _near(frame: int, others: dict[int, float]) -> int | None:
@@ -129,7 +130,7 @@ def _near(frame: int, others: dict[int, float]) -> int | None:
 
 
 def _velocity(loud: float) -> int:
-    """From dB under the loudest hits: 112 for these, half for 24 dB less."""
+    """From dB under the loudest hits: 112 for these, half for 18 dB less."""
     return int(np.clip(round(112 + loud * 56 / _QUIET), 1, 127))
 
 
