@@ -239,6 +239,18 @@ def test_mistakes_are_answered_in_one_sentence(runs, mistake):
     assert {path for path in Path().rglob("*") if path.is_file()} == before
 
 
+def test_a_song_that_holds_drums_already(runs, capsys):
+    from tests.audio.test_hits import strokes
+
+    hats = strokes("closed", np.arange(0.1, 2.9, 0.25), 3)
+    write(Path("song.wav"), 0.3 * hats[:, None] + 0.1 * sound(3, channels=1))
+    assert generate.main(["song.wav"]) == 0
+    assert "note: the song seems to hold drums already (" in capsys.readouterr().out
+    write(Path("without.wav"), sound(3, channels=1))
+    assert generate.main(["without.wav"]) == 0
+    assert "hold drums" not in capsys.readouterr().out
+
+
 def test_no_run_at_all(runs, monkeypatch):
     write(Path("song.wav"), sound(0.5))
     monkeypatch.setenv("P2P_RUNS", str(Path("nothing").absolute()))
