@@ -127,6 +127,7 @@ def make(
         # From here on files are replaced: without takes in its record the song is not done.
         records.write(place.record, schemas.GENERATED, {**content, "takes": []})
     page(asked, content)
+    on_progress(0.0)  # a request to stop, which may have left a gap in the page: the song is made again
     records.write(place.record, schemas.GENERATED, content)
     return content
 

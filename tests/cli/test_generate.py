@@ -309,6 +309,26 @@ def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs):
     assert there == {"a-drums.flac", "a-drums.mid", "a-mix.flac", "a.json", "index.html"}
 
 
+def test_a_request_to_stop_that_a_library_swallows_is_not_lost(runs, monkeypatch, capsys):
+    from p2p_dist.evaluate.report import song_page
+
+    for name in ("a.wav", "b.wav"):
+        write(Path(name), sound(0.4))
+    real = song_page.write
+
+    def swallowing(*asked):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:  # as a callback from C does
+            real(*asked)
+
+    monkeypatch.setattr(song_page, "write", swallowing)
+    before = signal.getsignal(signal.SIGINT)
+    assert generate.main(["a.wav", "b.wav"]) == console.STOPPED
+    assert signal.getsignal(signal.SIGINT) is before
+    assert Path("generated/a/index.html").is_file() and not Path("generated/b").exists()
+
+
 def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):
     import fcntl
 
