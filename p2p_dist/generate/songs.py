@@ -65,6 +65,7 @@ def make(
     page: Callable[[Song, dict[str, Any]], object],
     on_song: Callable[[Made], None],
     on_progress: Callable[[Song, float], None] = lambda *_: None,
+    is_over: Callable[[Song], bool] = lambda _: False,
     shared: int | None = None,
 ) -> list[Made]:
     """Make the stems of songs, one after the other; a song that can't be used does not stop the others.
@@ -72,6 +73,7 @@ def make(
     Args:
         page: see `song.make`. on_song: told of each song that was made or left out. on_progress: told how many more seconds of
             a song are made.
+        is_over: whether nothing is to be done for a song any more; asked once no other process has it in hand.
         shared: place of this process among several that share the songs: those that another has in hand are passed over.
 
     Returns:
@@ -89,16 +91,20 @@ def make(
                 if shared is None:
                     console.say(f"{one.place.folder} is being made by another process: passed over")
                 continue
-            made = Made(one)
+            if is_over(one):
+                continue
             try:
-                if not overwrite and _is_made(one, model, options):
-                    continue  # by another, meanwhile
-                record = song.make(one, model, generator, options, page, partial(on_progress, one))
+                # Another may have made it since it was looked for.
+                record = (
+                    None
+                    if not overwrite and _is_made(one, model, options)
+                    else song.make(one, model, generator, options, page, partial(on_progress, one))
+                )
                 made = Made(one, record)
             except ValueError as error:
                 made = Made(one, error=str(error))
                 left_out.append(made)
-        on_song(made)
+            on_song(made)
     return left_out
 
 
