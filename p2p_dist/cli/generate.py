@@ -155,7 +155,8 @@ def _make(command: Command, found: list[Song], again: str) -> int:
                 nonlocal done
                 done += more
                 progress.total = max(progress.total, round(done))
-                progress.update(round(done), one.place.name)
+                if more:
+                    progress.update(round(done), one.place.name)
 
             def on_song(made: songs.Made) -> None:
                 if made.error is not None and len(found) > 1:
