@@ -64,7 +64,7 @@ def test_an_array_that_is_cancelled_is_gone_on_with(lab, launch, songs):
     said = launch("preprocess", *settings, *array)
     job, run = re.search(r"job (\d+), log .*launch/status.py (\S+); its shards", said, re.DOTALL).groups()
     out = Path(said.rsplit("its shards: ", 1)[1].strip())
-    wait_until(lambda: list(out.glob("*.tar")), 60, lambda: said)
+    wait_until(lambda: list(out.glob("parts/*-0*.json")), 60, lambda: said)
     assert "asked to save and stop" in launch("cancel", run)
     for number in range(2):
         lab.wait_for(f"{job}_{number}", 60, "COMPLETED", "FAILED")
