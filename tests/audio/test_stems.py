@@ -229,7 +229,7 @@ def test_stem_files_decode_as_ffmpeg_decodes_them(tmp_path: Path, kind: str) -> 
     if kind == "edit list":
         path = cut_by_edit_list(path, tmp_path / "cut.stem.mp4", 2500)
     song = stems.load(source(path))
-    # From 8.1 on FFmpeg ends where the sound ends; an older one keeps the encoder's last frame whole. The command's may be older.
+    # From 8.1 on FFmpeg ends where the sound ends; an older one, as the command may be, keeps the encoder's last frame whole.
     ends = {"encoder's delay": 30_000, "edit list": 30_000 - 2500}.get(kind)
     for number, name in enumerate(STEMS, 1):
         command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", f"0:a:{number}", "-f", "s16le", "-"]
