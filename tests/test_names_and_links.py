@@ -180,7 +180,7 @@ def test_files_that_grow_are_not_grown_behind_a_link(tmp_path):
     (tmp_path / "link").symlink_to(victim)
     for write in (
         lambda: files.append(tmp_path / "link", "more\n"),
-        lambda: starts.end(tmp_path / "link", "7.0", 1, 0, "done"),
+        lambda: starts.note_end(tmp_path / "link", "7.0", 1, 0, "done"),
         lambda: os.close(files.open_ours(tmp_path / "link", os.O_WRONLY | os.O_TRUNC)),
     ):
         with pytest.raises(OSError, match="a symbolic link, which is not followed"):

@@ -32,7 +32,7 @@ class Beats:
         return np.arange(begin, seconds, step)
 
 
-def track(rise: np.ndarray, frame: float) -> Beats | None:
+def track_beats(rise: np.ndarray, frame: float) -> Beats | None:
     """Tempo and beats of an onset envelope of a whole song.
 
     Args:

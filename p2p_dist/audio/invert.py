@@ -12,7 +12,7 @@ _MOMENTUM = 0.99  # Perraudin, Balazs, Soendergaard: A fast Griffin-Lim algorith
 _BLOCK = 2048
 
 
-def mel_to_magnitude(mel: np.ndarray, sample_rate: int, n_fft: int, iterations: int = 60) -> np.ndarray:
+def mel_to_magnitude(mel: np.ndarray, sample_rate: int, n_fft: int) -> np.ndarray:
     """Linear magnitudes whose mel power spectrogram is closest to `mel`, none of them negative.
 
     Multiplicative updates (Lee and Seung 2001) of the non-negative least squares problem: no line search, and the
@@ -31,7 +31,7 @@ def mel_to_magnitude(mel: np.ndarray, sample_rate: int, n_fft: int, iterations: 
     for start in range(0, mel.shape[1], _BLOCK):
         answer = filters.T @ mel[:, start : start + _BLOCK]
         power = answer.copy()
-        for _ in range(iterations):
+        for _ in range(60):
             power *= answer / np.maximum(overlap @ power, 1e-20)
         result[:, start : start + _BLOCK] = np.sqrt(power)
     return result
@@ -79,12 +79,9 @@ def griffin_lim(magnitude: np.ndarray, n_fft: int, hop_length: int, samples: int
     return istft(target * phase, n_fft, hop_length, samples)
 
 
-def mel_to_audio(
-    mel: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, samples: int, iterations: int, seed: int = 0
-) -> np.ndarray:
+def mel_to_audio(mel: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, samples: int, iterations: int) -> np.ndarray:
     """A mono signal, float32 (samples,), whose mel power spectrogram is about `mel` (mels, frames)."""
-    magnitude = mel_to_magnitude(mel, sample_rate, n_fft)
-    return griffin_lim(magnitude, n_fft, hop_length, samples, iterations, seed)
+    return griffin_lim(mel_to_magnitude(mel, sample_rate, n_fft), n_fft, hop_length, samples, iterations)
 
 
 def stem_for(song: np.ndarray, rate: int, stem: np.ndarray, stem_rate: int) -> np.ndarray:

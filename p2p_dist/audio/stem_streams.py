@@ -67,14 +67,14 @@ def _listed_names(path: Path) -> list[str]:
         with path.open("rb") as file:
             begin, end = 0, path.stat().st_size
             for kind in (b"moov", b"udta", b"stem"):
-                begin, end = _box(file, kind, begin, end)
+                begin, end = box(file, kind, begin, end)
             file.seek(begin)
             return [str(stem["name"]) for stem in json.loads(file.read(min(end - begin, 1 << 20)))["stems"]]
     except (ValueError, LookupError, TypeError, RecursionError):  # no list, or none that can be read
         return []
 
 
-def _box(file: IO[bytes], wanted: bytes, begin: int, end: int) -> tuple[int, int]:
+def box(file: IO[bytes], wanted: bytes, begin: int, end: int) -> tuple[int, int]:
     """Where the content of a box of an mp4 file lies, among the boxes from `begin` to `end`.
 
     Raises:

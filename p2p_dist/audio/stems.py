@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,26 +31,6 @@ UNEQUAL = 1.0
 """Seconds by which a stem may be shorter than another of its song: the end is filled with silence."""
 
 
-@dataclass(frozen=True)
-class Song:
-    """One song, decoded.
-
-    stems: name -> float32 of shape (samples, channels), all of one length, rate and channel count; full scale is 1.
-    """
-
-    name: str
-    sample_rate: int
-    stems: dict[str, np.ndarray]
-
-    def sum_of(self, names: Iterable[str]) -> np.ndarray:
-        """The mix of the named stems, (samples, channels)."""
-        parts = [self.stems[name] for name in names]
-        total = parts[0].copy()
-        for part in parts[1:]:
-            total += part
-        return total
-
-
 @dataclass
 class Sum:
     """The sum of some stems of a song.
@@ -68,18 +48,6 @@ class Sum:
     power: float
     filled: int = 0
     by_position: bool = False
-
-
-def load(source: Source, stems: Iterable[str] = STEMS) -> Song:
-    """Decode the named stems of one song, each by itself.
-
-    Raises:
-        ValueError: see `load_sums`.
-    """
-    wanted = set(stems)
-    names = [stem for stem in STEMS if stem in wanted]
-    rate, sums = load_sums(source, [(name,) for name in names])
-    return Song(source.name, rate, {name: found.sound for name, found in zip(names, sums, strict=True)})
 
 
 def header(source: Source) -> tuple[int, int, int]:

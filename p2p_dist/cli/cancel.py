@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if not jobs:
         console.say(f"nothing of the run {run.path.name} is queued")
         return console.DONE
-    squeue.forget(run)  # first: a job that stops just now must not come back
+    squeue.mark_cancelled(run)  # first: a job that stops just now must not come back
     for stage in reversed(stages.STAGES):
         for number, states in [(number, states) for (of, number), states in jobs.items() if of == stage]:
             others = squeue.waiting_for_shards(run) if stage == "preprocess" else []

@@ -44,7 +44,7 @@ def parse(kind: Any, command: str, arguments: list[str], default: Any = None) ->
     raise ValueError(_in_one_line(said.read(), arguments, program))
 
 
-def take(arguments: list[str], *names: str) -> tuple[list[str], list[str]]:
+def take_option(arguments: list[str], *names: str) -> tuple[list[str], list[str]]:
     """The values of an option, which may be given more than once, and the command line without it.
 
     Args:

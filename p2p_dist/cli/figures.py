@@ -43,7 +43,7 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
     """
     settings = rundir.resolve(run)
     only = steps_of(run, asked)
-    claims.find(run, only)  # before anything is written
+    claims.find_checkpoints(run, only)  # before anything is written
     if songs is None:
         out = run.evaluations
         with closing(rundir.own(run)):  # the launcher evaluates, too

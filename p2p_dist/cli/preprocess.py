@@ -101,9 +101,9 @@ def parse(arguments: list[str]) -> tuple[Command, list[str]]:
         ValueError: an unknown preset or task, or a bad value.
         SystemExit: with 0, after --help.
     """
-    named, rest = command_line.take(arguments, "--preset")
+    named, rest = command_line.take_option(arguments, "--preset")
     base = presets.preset((named or ["default"])[-1]).data
-    texts, rest = command_line.take(rest, "--task", "--data.task")
+    texts, rest = command_line.take_option(rest, "--task", "--data.task")
     tasks = [task.strip() for text in texts for task in text.split(",")] or [base.task]
     for task in tasks:
         config.parse_task(task)
@@ -158,7 +158,7 @@ def _made_in(out: Path) -> list[Path]:
 
 
 def _verify(folders: list[Path]) -> int:
-    from p2p_dist.data.verify import verify
+    from p2p_dist.data.verify import verify_dataset
 
     for folder in folders:
         try:
@@ -168,7 +168,7 @@ def _verify(folders: list[Path]) -> int:
                     progress.total = total
                     progress.update(done, name)
 
-                samples = verify(folder, on_shard)
+                samples = verify_dataset(folder, on_shard)
         except ValueError as error:
             console.complain(f"error: {error}")
             return console.FAILED

@@ -47,11 +47,11 @@ def runs(names: tuple[str, ...]) -> tuple[list[RunDir], list[str]]:
     return found, wrong
 
 
-def verify(asked: list[RunDir]) -> int:
+def verify_runs(asked: list[RunDir]) -> int:
     """Check the checkpoints and the recorded batches of runs; exit code 1 where one is not what it should be."""
-    from p2p_dist.train.verify import verify as check
+    from p2p_dist.train.verify import verify_run
 
-    findings = {run.path.name: check(run) for run in asked}
+    findings = {run.path.name: verify_run(run) for run in asked}
     for name, found in findings.items():
         for finding in found:
             console.complain(f"{name}: {finding}")
@@ -76,7 +76,7 @@ def _show(asked: list[RunDir], given: Command) -> int:
         start = console.command("submit")
         raise ValueError(f"no run in {rundir.runs_root()}: start one with {start}, or name the folder of runs with $P2P_RUNS")
     if given.verify:
-        return verify(asked)
+        return verify_runs(asked)
     found = [status.gather(asked[0])] if len(given.run) == 1 else status.gather_each(asked)
     if given.json:
         console.say(json.dumps(found[0] if len(given.run) == 1 else found, indent=1).replace("\x7f", "\\u007f"))

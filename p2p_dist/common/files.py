@@ -30,17 +30,8 @@ class DamagedError(ValueError):
     """A file does not have the content that was written. The message names the file and how to make it again."""
 
 
-def fsync_folder(folder: Path) -> None:
-    """Flush the renames in `folder` to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def fsync_file(path: Path) -> None:
-    """Flush what was written to `path` through another library's own file object."""
+def _fsync(path: Path) -> None:
+    """Flush the renames in a folder, or what was written to a file through another library's own file object, to disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
@@ -66,9 +57,9 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
         yield temporary
-        fsync_file(temporary)
+        _fsync(temporary)
         temporary.replace(path)
-        fsync_folder(path.parent)
+        _fsync(path.parent)
     except OSError as error:  # a full disk names no file, and nobody knows the temporary one
         if error.filename in (None, str(temporary)):
             raise OSError(error.errno, error.strerror, str(path)) from error
@@ -114,19 +105,6 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def read_json(path: Path) -> Any:
-    """Parse the JSON file `path`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not JSON; the message names the file.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not readable as JSON ({error}): it is damaged; remove it and run again") from error
-
-
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes the name `path` on success.
@@ -140,10 +118,10 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in sorted(temporary.rglob("*")):
             if file.is_file():
-                fsync_file(file)
-        fsync_folder(temporary)
+                _fsync(file)
+        _fsync(temporary)
         temporary.rename(path)
-        fsync_folder(path.parent)
+        _fsync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

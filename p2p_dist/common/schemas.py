@@ -68,7 +68,11 @@ PROVENANCE = Kind(
 )
 """What made a run: provenance.json."""
 
-OWNER = Kind(1, {"process": COUNT, "host": str, "since": str, "start": Maybe(COUNT)}, {"start": None})
+OWNER = Kind(
+    1,
+    {"process": COUNT, "host": str, "since": str, "start": Maybe(COUNT), "job": Maybe(str), "attempt": Maybe(str)},
+    {"start": None, "job": None, "attempt": None},
+)
 """Who works in a folder: .owner."""
 
 # A dataset.

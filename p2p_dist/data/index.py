@@ -26,8 +26,6 @@ import numpy as np
 from p2p_dist.common import files
 from p2p_dist.data import manifest
 
-SCHEMA, MANIFEST, read_manifest = manifest.SCHEMA, manifest.NAME, manifest.read
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -131,7 +129,7 @@ class Index:
     """
 
     def __init__(self, folder: Path, split: str) -> None:
-        content = read_manifest(folder)
+        content = manifest.read(folder)
         if split not in content["splits"]:
             raise ValueError(f"{folder} has no {split} songs: put songs into the folder {split}/ of the data")
         part = content["splits"][split]
@@ -265,11 +263,6 @@ class Index:
             os.close(self._open.popitem()[1])
 
 
-def write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    """Write the manifest of a dataset, with a digest that `read_manifest` checks."""
-    files.write_json(folder / MANIFEST, files.sealed(content))
-
-
 def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> Path:
     """Copy the shards of one split into the node's memory. Each is read once and checked against its sha256.
 
@@ -284,7 +277,7 @@ def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> P
     """
     import fcntl
 
-    content = read_manifest(folder)
+    content = manifest.read(folder)
     part = content["splits"][split]
     ours = memory / f"p2p_dist-{os.getuid()}"
     copy = ours / f"{files.digest(content)[:16]}-{split}"
@@ -296,7 +289,7 @@ def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> P
         raise OSError(error.errno, f"{error.strerror}; or use --data.stage none", error.filename) from error
     lock = files.open_ours(copy / ".lock", os.O_WRONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_EX)  # in this node's memory: none of another node comes here
         missing = [s for s in part["shards"] if not _is_copied(copy / s["name"], s)]
         needed, free = sum(s["bytes"] for s in missing), shutil.disk_usage(memory).free
         if needed > 0.9 * free:
@@ -312,7 +305,7 @@ def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> P
                         target.write(block)
                 if found.hexdigest() != shard["sha256"]:
                     raise ValueError(f"{folder / shard['name']} differs from its manifest (sha256): preprocess it again")
-        path = copy / MANIFEST
+        path = copy / manifest.NAME
         if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != files.json_text(content):
             files.write_json(path, content)
     finally:

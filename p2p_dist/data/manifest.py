@@ -1,4 +1,4 @@
-"""Read and check manifest.json, which describes a folder of shards. It is written last and contains its own digest."""
+"""Read, check and write manifest.json, which describes a folder of shards. It is written last and contains its own digest."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ def read(folder: Path) -> dict[str, Any]:
         raise files.DamagedError(f"{path} is damaged: {wrong or 'it has other splits'}; {again}")
     assert isinstance(found, dict)
     return found
+
+
+def write(folder: Path, content: dict[str, Any]) -> None:
+    """Write the manifest of a dataset, with a digest that `read` checks."""
+    files.write_json(folder / NAME, files.sealed(content))
 
 
 def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:

@@ -25,7 +25,7 @@ from typing import Any
 
 from p2p_dist.audio import layouts
 from p2p_dist.common import console, files, linux, records
-from p2p_dist.data import index, manifest, overlap
+from p2p_dist.data import manifest, overlap
 from p2p_dist.data.dataset import is_named_after
 from p2p_dist.data.dataset_card import card, overlapping
 from p2p_dist.data.song_record import PARTS, NumberedSong, read_record
@@ -189,7 +189,8 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
 def _make_unless_taken(item: NumberedSong, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
     """Make a song that no other process has in hand or has made since the list was; None where one has.
 
-    The kernel drops the lock of a process that is killed, and another one takes the song.
+    The kernel drops the lock of a process that is killed, and another one takes the song. Other nodes see the lock: where they
+    would not, `_claim` has refused.
     """
     with ExitStack() as locks:
         for out, _ in wanted:
@@ -258,7 +259,7 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool
     try:
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            lock.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             console.say(f"{out} is being made by another process: waiting for it")
             fcntl.flock(descriptor, kind)
@@ -266,7 +267,10 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool
             if error.errno not in lock.NO_LOCKS:
                 raise OSError(error.errno, error.strerror, str(out / PARTS / ".lock")) from error
             if needs_locks:
-                cure = "its file system has no locks, by which the jobs of an array share songs: leave out --preprocess-array"
+                cure = (
+                    "its file system has no locks across nodes, by which the jobs of an array share songs: let one job make "
+                    "all (--preprocess-array 1; of the preprocess command --array 1), or mount it with flock"
+                )
                 raise OSError(error.errno, cure, str(out)) from error
             if shared:
                 console.say(f"note: the file system of {out} has no locks: start no other preprocessing there until it ends")
@@ -300,7 +304,7 @@ def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
     """
     try:
         manifest.read(out)
-        written = (out / index.MANIFEST).stat().st_mtime_ns
+        written = (out / manifest.NAME).stat().st_mtime_ns
     except (FileNotFoundError, ValueError):  # not there, or damaged
         return False
     with os.scandir(out / PARTS) as entries:
@@ -340,7 +344,7 @@ def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple
                 "samples": [sample for record in part for sample in record["samples"]],
             }
     content = {
-        "schema": index.SCHEMA,
+        "schema": manifest.SCHEMA,
         "settings": science.recorded(data),
         "settings_digest": science.digest_of_version_0_1(data),  # which that version's code looks for
         "dtype": dtype,
@@ -352,7 +356,7 @@ def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple
     for line in overlapping(content):
         console.complain(f"warning: {console.one_line(line)}; it is left out of the figures unless --allow-overlap is given")
     files.write_text(out / "DATASET.md", card(content, finished))
-    index.write_manifest(out, content)
+    manifest.write(out, content)
 
 
 def _remove_others(out: Path, work: list[NumberedSong]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from p2p_dist.audio.layouts import Source
 from p2p_dist.audio.stems import Sum
 from p2p_dist.common import files, records, schemas
-from p2p_dist.data import index, overlap
+from p2p_dist.data import manifest, overlap
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
 
@@ -82,7 +82,7 @@ class NumberedSong:
         """Remove what an earlier call made of it; first what says that it is there, the manifest and the record."""
         made = (self.record(out), self.pairs_shard(out), self.sound_shard(out))
         if any(path.exists() for path in made):
-            for path in (out / index.MANIFEST, *made):
+            for path in (out / manifest.NAME, *made):
                 path.unlink(missing_ok=True)
 
 

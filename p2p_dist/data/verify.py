@@ -15,9 +15,10 @@ import numpy as np
 
 from p2p_dist.common import files
 from p2p_dist.data import index
+from p2p_dist.data import manifest as manifests
 
 
-def verify(folder: Path, on_shard: Callable[[int, int, str], None] = lambda *_: None) -> int:
+def verify_dataset(folder: Path, on_shard: Callable[[int, int, str], None] = lambda *_: None) -> int:
     """Check every shard against the manifest: sha256, checksum of every sample, offsets, every array, finite numbers.
 
     Args:
@@ -30,7 +31,7 @@ def verify(folder: Path, on_shard: Callable[[int, int, str], None] = lambda *_: 
         FileNotFoundError: no manifest.
         ValueError: names the first damaged shard and its first damaged sample, and says how to make it again.
     """
-    manifest = index.read_manifest(folder)
+    manifest = manifests.read(folder)
     parts = manifest["splits"].values()
     shards = [(shard, part) for part in parts for shard in part["shards"] + part["audio"]]
     for number, (shard, part) in enumerate(shards, 1):

@@ -43,7 +43,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
     """
     songs: dict[str, dict[str, Measured]] = {}
     real = []
-    triples = find(pattern)
+    triples = find_triples(pattern)
     with console.Progress("measure", len(triples)) as progress:
         for done, (key, paths) in enumerate(triples.items(), 1):
             (input, output, target), rate = _read(paths)
@@ -68,7 +68,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
     return {"songs": rows, "mean": mean, "absent": absent, "said": said}
 
 
-def find(pattern: str) -> dict[str, dict[str, Path]]:
+def find_triples(pattern: str) -> dict[str, dict[str, Path]]:
     """The files that belong together: what their names share -> folder -> file.
 
     Names are the same in all folders, or the same but for the folder's own word: 30_input.wav, 30_output.wav, 30_target.wav.

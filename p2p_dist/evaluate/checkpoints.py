@@ -61,7 +61,7 @@ def evaluate(
     check_links(run)
     out = run.evaluations if out is None else out
     songs = held_out(run.shards, config.evaluate) if songs is None else songs
-    heard = [held_out_songs.cut(song, config.data, config.evaluate.seconds) for song in songs]
+    heard = [held_out_songs.read_excerpt(song, config.data, config.evaluate.seconds) for song in songs]
     # Processes that share begin at different songs: tasks of a job, and jobs of an array.
     place = int(os.environ.get("RANK", "0")) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     # Else status.json is the training's, where both run at once.

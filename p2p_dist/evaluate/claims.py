@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from p2p_dist.common import files
-from p2p_dist.data.index import read_manifest
+from p2p_dist.data import manifest
+from p2p_dist.run import checkpoints
 from p2p_dist.run.rundir import RunDir, attempt, is_evaluation
 from p2p_dist.settings.config import Train
-from p2p_dist.train import checkpoint
 
 LOOK = 5.0
 """Seconds between two looks for a checkpoint, beside a training."""
@@ -20,7 +20,7 @@ LOOK = 5.0
 
 def claim_checkpoints(
     run: RunDir, train: Train, only: Collection[int], out: Path
-) -> Iterator[tuple[checkpoint.Checkpoint, int]]:
+) -> Iterator[tuple[checkpoints.Checkpoint, int]]:
     """Checkpoints for this process to evaluate, oldest first, each with how many there are to evaluate just then.
 
     Beside a training ($P2P_EVALUATE is `during`) those that will stay are taken as they appear, until it has ended and all
@@ -33,11 +33,11 @@ def claim_checkpoints(
         ValueError: there is none, or not that one.
     """
     beside = os.environ.get("P2P_EVALUATE") == "during"
-    part = read_manifest(run.shards)["splits"].get("train")
+    part = manifest.read(run.shards)["splits"].get("train")
     windows = len(part["samples"]) if part else 1
     while True:
         over = not beside or run.has_trained()  # asked before looking: what the training left last is seen below
-        found = find(run, only) if over else _find_generators(run)
+        found = find_checkpoints(run, only) if over else checkpoints.with_generator(run.checkpoints)
         todo = [c for c in found if over or train.is_kept(c.step, windows)]
         todo = [c for c in todo if (not only or c.step in only) and not is_evaluation(out / c.path.name)]
         for item in todo:
@@ -49,23 +49,19 @@ def claim_checkpoints(
         time.sleep(LOOK)
 
 
-def find(run: RunDir, only: Collection[int]) -> list[checkpoint.Checkpoint]:
+def find_checkpoints(run: RunDir, only: Collection[int]) -> list[checkpoints.Checkpoint]:
     """The checkpoints that can be evaluated, oldest first, among them those of the steps `only`.
 
     Raises:
         ValueError: there is none, or not that one.
     """
-    found = _find_generators(run)
+    found = checkpoints.with_generator(run.checkpoints)
     if not found:
         raise ValueError(f"no checkpoint in {run.checkpoints}: train first")
     if missing := sorted(set(only) - {c.step for c in found}):
         there = ", ".join(str(c.step) for c in found)
         raise ValueError(f"no checkpoint of step {missing[0]} in {run.checkpoints}: there are {there}")
     return found
-
-
-def _find_generators(run: RunDir) -> list[checkpoint.Checkpoint]:
-    return [c for c in checkpoint.find(run.checkpoints) if (c.path / checkpoint.GENERATOR).is_file()]
 
 
 def claim(run: RunDir, name: str) -> bool:

@@ -15,12 +15,11 @@ import numpy as np
 import soundfile
 
 from p2p_dist.audio import stems
-from p2p_dist.audio.beats import Beats, track
+from p2p_dist.audio.beats import Beats, track_beats
 from p2p_dist.audio.layouts import Source, find_songs, is_split
 from p2p_dist.audio.stems import mono
 from p2p_dist.common import files, records
 from p2p_dist.data import manifest, pairs
-from p2p_dist.data.index import read_manifest
 from p2p_dist.data.song_record import slug
 from p2p_dist.evaluate.measures import onsets
 from p2p_dist.evaluate.measures.truth import Truth
@@ -91,7 +90,7 @@ def from_shards(dataset: Path, split: str, most: int, allow_overlap: bool = True
     Args:
         allow_overlap: those with the sound of a training song, too.
     """
-    content = read_manifest(dataset)
+    content = manifest.read(dataset)
     part = content["splits"].get(split)
     if part is None:
         return []
@@ -134,7 +133,7 @@ def of_source(source: Source, number: int, task: str) -> HeldOut:
     return HeldOut(source.name, f"{number:05d}-{slug(source.name)}", source.split, read)
 
 
-def cut(song: HeldOut, data: Data, seconds: float) -> Excerpt:
+def read_excerpt(song: HeldOut, data: Data, seconds: float) -> Excerpt:
     """The part of a song, about so many seconds (0: all of it), in which its target is loudest."""
     heard, made, rate = song.read()
     pictures = inference.loudest_windows(pairs.make(heard, made, rate, data), seconds, data)
@@ -152,7 +151,7 @@ def cut(song: HeldOut, data: Data, seconds: float) -> Excerpt:
 
 def beats_of(sound: np.ndarray, rate: int) -> Beats | None:
     """The beats of a whole song, (samples, channels); None where nothing rises."""
-    return track(onsets.envelope(onsets.mel(mono(sound, rate, onsets.RATE))), onsets.FRAME)
+    return track_beats(onsets.envelope(onsets.mel(mono(sound, rate, onsets.RATE))), onsets.FRAME)
 
 
 def from_there(beats: Beats | None, seconds: float) -> Beats | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.common import files, records, schemas
-from p2p_dist.data.index import read_manifest
+from p2p_dist.data import manifest
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING
 from p2p_dist.evaluate.measures.table import AMOUNT, MEASURES, REAL, TIME, Row, columns, is_pitched
 from p2p_dist.evaluate.report import curves
@@ -158,7 +158,7 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
 
 def epochs_per_step(run: RunDir, global_batch_size: int) -> float:
     """What share of a pass over the training windows one step is."""
-    return global_batch_size / len(read_manifest(run.shards)["splits"]["train"]["samples"])
+    return global_batch_size / len(manifest.read(run.shards)["splits"]["train"]["samples"])
 
 
 def choice(run: RunDir, ranked: dict[str, Any], evaluated: dict[int, Any], names: list[str]) -> dict[str, Any] | None:

@@ -191,8 +191,8 @@ def _notes(model: Model) -> dict[str, str]:
     by_song = model.data.representation == "default"
     notes = {
         "input": "(windows, pictures, mels, frames): mel power of the mean of the channels (mono) or of mid and side, in dB "
-        "over the reference, clipped to floor_db .. ceiling_db, scaled to -1 .. 1. A window begins every window_hop frames; where "
-        "windows overlap, the power of their outputs is cross-faded.",
+        "over the reference, clipped to floor_db .. ceiling_db, scaled to -1 .. 1. A window begins every window_hop frames; "
+        "where windows overlap, the power of their outputs is cross-faded.",
         "output": "shaped and scaled like the input; "
         + (
             "the stem, over the same reference."
@@ -214,8 +214,8 @@ def _notes(model: Model) -> dict[str, str]:
         if model.model.dropout
         else "none.",
         "layers": "down.N: convolution 4x4, stride 2, no bias, norm (not in down.0), leaky ReLU. up.N: doubling, norm, "
-        "drop-out, ReLU, then the output of the down layer of the same size is joined after it. last: doubling with bias, tanh. "
-        "Doubling: nearest neighbour and a convolution 3x3 (nearest), or a transposed convolution 4x4 of stride 2 (transposed).",
+        "drop-out, ReLU, then the output of the down layer of the same size is joined to it. last: doubling with bias, tanh. "
+        "Doubling: nearest neighbour and a convolution 3x3 (nearest), or a transposed one 4x4 of stride 2 (transposed).",
     }
     return notes
 

@@ -62,7 +62,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
     _note_dataset(run, dataset, wanted.data)
     _note_overlap(run, settings.evaluate.allow_overlap)
     if not run.code.is_dir():
-        snapshot.take(run.code)
+        snapshot.copy_code(run.code)
     elif snapshot.has_record(run.code):
         snapshot.close(run.code)
     else:
@@ -82,7 +82,7 @@ def _has_same_training(run: RunDir, data: config.Data) -> bool:
     """Whether what training uses of the songs there are now is what the run was trained on."""
     if data.root is None:
         return False
-    root, known = Path(data.root), run.read_training()
+    root, known = Path(data.root), run.dataset_record()["training"]  # None: the run is older than that
     if known is not None:
         return datasets.training_digest(root, data, run.dataset_record()["schema"]) == known
     # Of an older run only the name is known, which tells of all songs: those that were not there then are left out.
@@ -112,7 +112,7 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
             note["training"] = datasets.training_digest(Path(data.root), data)
     if run.dataset.is_file():
         before = run.read_dataset()
-        if before == dataset and run.read_training() is not None:
+        if before == dataset and run.dataset_record()["training"] is not None:
             return
         trained_on = run.shards_before
         if before != dataset and find_steps(run.checkpoints):

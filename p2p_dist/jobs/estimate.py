@@ -6,14 +6,14 @@ No torch here. tests/jobs/test_estimate.py compares each figure with the network
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
-from p2p_dist.audio import layouts
+from p2p_dist.audio import layouts, stem_streams
 from p2p_dist.settings.config import Config, Data, Model
 
 MB = 1_000_000
@@ -194,7 +194,11 @@ def seconds(song: layouts.Source) -> float | None:
         try:
             with file.open("rb") as content:
                 head = content.read(64)
-                if head[:4] in (b"RIFF", b"RF64", b"BW64") and head[12:16] == b"fmt " and (rate := _int(head[28:32], "<")):
+                if (
+                    head[:4] in (b"RIFF", b"RF64", b"BW64")
+                    and head[12:16] == b"fmt "
+                    and (rate := int.from_bytes(head[28:32], "little"))
+                ):
                     return max(file.stat().st_size - 44, 0) / rate
                 if head[:4] == b"fLaC":
                     word = int.from_bytes(head[18:26], "big")
@@ -207,30 +211,13 @@ def seconds(song: layouts.Source) -> float | None:
     return None
 
 
-def _int(data: bytes, order: str) -> int:
-    return int.from_bytes(data, "little" if order == "<" else "big")
-
-
-def _mp4_seconds(content: object, size: int) -> float | None:
-    """The duration in the movie header (ISO/IEC 14496-12, 8.2.2), found by walking the boxes."""
-    import io
-
-    assert isinstance(content, io.BufferedReader)
-    place = 0
-    while place + 8 <= size:
-        content.seek(place)
-        length, kind = struct.unpack(">I4s", content.read(8))
-        if length == 1:
-            length = _int(content.read(8), ">")
-        if kind == b"moov":
-            place += 8
-            continue
-        if kind == b"mvhd":
-            version = content.read(4)[0]
-            content.seek(8 if version == 0 else 16, os.SEEK_CUR)
-            scale, duration = struct.unpack(">II" if version == 0 else ">IQ", content.read(8 if version == 0 else 12))
-            return duration / scale if scale else None
-        if length < 8:
-            return None
-        place += length
-    return None
+def _mp4_seconds(file: IO[bytes], size: int) -> float | None:
+    """The duration in the movie header (ISO/IEC 14496-12, 8.2.2); None where there is no such header."""
+    try:
+        begin, _ = stem_streams.box(file, b"mvhd", *stem_streams.box(file, b"moov", 0, size))
+    except LookupError:
+        return None
+    file.seek(begin)
+    header = file.read(32).ljust(32, b"\0")
+    scale, duration = struct.unpack_from(">II", header, 12) if header[0] == 0 else struct.unpack_from(">IQ", header, 20)
+    return duration / scale if scale else None

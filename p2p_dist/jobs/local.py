@@ -81,13 +81,13 @@ def run_until_it_ends(stage: str, run: RunDir, max_crash_restarts: int, owner: O
     log = run.attempts(stage)
     for number in itertools.count():
         attempt = f"{socket.gethostname()}.{os.getpid()}.{int(time.time())}.{number}"
-        if (refused := starts.begin(log, attempt, _progress(run), by_hand=number == 0)) is not None:
+        if (refused := starts.note_start(log, attempt, _progress(run), by_hand=number == 0)) is not None:
             console.complain(f"{stage} is not begun again: {refused}; look into {run.logs}")
             return console.FAILED
         code = _run_stage(stage, run, owner, attempt)
         outcome = (run.read_outcome(stage) or {}).get("outcome")
         why = outcome or {console.DONE: "done", console.STOPPED: "stopped", console.INTERRUPTED: "stopped"}.get(code, "crash")
-        starts.end(log, attempt, _progress(run), code, why)
+        starts.note_end(log, attempt, _progress(run), code, why)
         if why != "crash" or stage != "train":
             return code
         if (refused := starts.refuse_restart(log, _progress(run), max_crash_restarts)) is not None:

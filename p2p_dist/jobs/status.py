@@ -16,13 +16,13 @@ from p2p_dist.jobs.slurm import specs, squeue
 from p2p_dist.run import checkpoints, metrics_file, rundir
 from p2p_dist.run.lock import owner_of
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.run.starts import SAME_PLACE, Start, read, starts
+from p2p_dist.run.starts import SAME_PLACE, Start, count, list_starts
 from p2p_dist.settings import config
 
 
-def attempts(run: RunDir, stage: str = "train") -> list[Start]:
-    """All starts of a stage on Slurm, oldest first."""
-    return starts(run.slurm / stage / "attempts")
+def attempts(run: RunDir) -> list[Start]:
+    """All starts of the training on Slurm, oldest first."""
+    return list_starts(run.slurm / "train" / "attempts")
 
 
 def killed(one: Start, run: RunDir) -> Start:
@@ -55,7 +55,7 @@ def state(
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
         never = ": what it waits for did not end well; type the launch command again" if job.reason == squeue.NEVER else ""
         return f"{job.state.lower()}{waits}, job {job.number}" + (f" of the run {job.other}" if job.other else "") + never
-    here = starts(run.attempts(stage))[-1:]
+    here = list_starts(run.attempts(stage))[-1:]
     owner = owner_of(run.path)
     if owner is not None and (running := _running_here(stage, run, here, owner)) is not None:
         return running
@@ -72,7 +72,7 @@ def state(
     logs = [*sorted((run.slurm / stage).glob("attempts*")), run.attempts(stage)]
     if why := next((why for log in logs if (why := _held_back(log, resources.max_requeues))), None):
         return f"stopped: {why}; see {run.slurm / stage if (run.slurm / stage).is_dir() else run.logs}"
-    last = [tried[-1] for log in logs[:-1] if (tried := starts(log))]
+    last = [tried[-1] for log in logs[:-1] if (tried := list_starts(log))]
     ended_well = outcome is None or outcome["outcome"] == "done"  # as far as the attempts that lived to say so know
     if ended_well and (bad := [one for one in last if one.why in ("crash", "failed")]):
         code = max(bad, key=lambda one: one.begun).code
@@ -113,7 +113,7 @@ def _running_here(stage: str, run: RunDir, here: list[Start], owner: dict[str, A
         since = f" since {_clock(here[0].begun)}"
         # What an earlier start has left is no progress of this one.
         told = now if mine and run.status.stat().st_mtime >= here[0].begun else None
-    elif mine and not any(one.ended is None for other in stages.STAGES for one in starts(run.attempts(other))[-1:]):
+    elif mine and not any(one.ended is None for other in stages.STAGES for one in list_starts(run.attempts(other))[-1:]):
         since, told = "", now  # by launch/evaluate.py, which keeps no record of its starts
     else:
         return None
@@ -147,7 +147,7 @@ def _clock(seconds: float) -> str:
 
 def _held_back(log: Path, max_requeues: int) -> str | None:
     """Why a stage was not begun again though there was something to do, as jobs/slurm/batch.py decides; None: it was."""
-    counts, all_starts = read(log), starts(log)
+    counts, all_starts = count(log), list_starts(log)
     why = all_starts[-1].why if all_starts else None
     if counts.same >= SAME_PLACE and why in (None, "failed"):
         return f"begun {counts.same + (counts.open is not None)} times from the same place ({counts.began}) without progress"
@@ -194,7 +194,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     left = (total - step) * settings.train.global_batch_size / rate if total is not None and rate else None
     trained = rundir.find_steps(run.checkpoints)
     tried, now = attempts(run), time.time()
-    begun = sorted([*tried, *starts(run.attempts("train"))], key=lambda one: one.begun)
+    begun = sorted([*tried, *list_starts(run.attempts("train"))], key=lambda one: one.begun)
     running = queued is None or ("train" in queued and queued["train"].state == "RUNNING")  # where it is not known: perhaps
     if tried and tried[-1].ended is None and not running:
         tried[-1] = killed(tried[-1], run)

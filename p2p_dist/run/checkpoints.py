@@ -113,8 +113,8 @@ def find(folder: Path) -> list[Checkpoint]:
     return [Checkpoint(path, step) for step, path in rundir.find_steps(folder)]
 
 
-def newest(folder: Path, *, content: bool = False) -> Checkpoint | None:
-    """The newest checkpoint that training can continue from; None if there is none.
+def newest_step(folder: Path, *, content: bool = False) -> int:
+    """Step of the newest checkpoint that training can continue from; 0 if there is none.
 
     Args:
         content: compare the sha256 of its files, too.
@@ -122,14 +122,8 @@ def newest(folder: Path, *, content: bool = False) -> Checkpoint | None:
     for checkpoint in reversed(find(folder)):
         with contextlib.suppress(DamagedError):
             checkpoint.check_whole(content=content)
-            return checkpoint
-    return None
-
-
-def newest_step(folder: Path, *, content: bool = False) -> int:
-    """Step of the newest checkpoint that training can continue from; 0 if there is none."""
-    found = newest(folder, content=content)
-    return found.step if found else 0
+            return checkpoint.step
+    return 0
 
 
 def with_generator(folder: Path) -> list[Checkpoint]:

@@ -1,8 +1,9 @@
 """Lock a folder so that only one process on this machine uses it (flock).
 
-Where the file system has no locks (Lustre mounted without flock, NFS without a lock manager), by a file that is made by link(),
-which is there or not on any of them. Nobody removes that file for a process that was killed, so the next one looks: whether a
-process of that number and start runs here, or one that it left behind has the file open.
+Where the file system has no locks (Lustre mounted without flock, NFS without a lock manager), or only such as other nodes do
+not see (Lustre with localflock), by a file that is made by link(), which is there or not on any of them. Nobody removes that
+file for a process that was killed, so the next one looks: whether a process of that number and start runs here, or one that it
+left behind has the file open; or whether this is the same job of Slurm, begun again on another node.
 """
 
 from __future__ import annotations
@@ -23,6 +24,34 @@ from p2p_dist.common import files, records, schemas
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """What a file system without locks answers."""
+
+MOUNTS = Path("/proc/self/mountinfo")
+
+OF_ONE_NODE = {"localflock", "localflocks", "local_lock=flock", "local_lock=all"}
+"""Options of mounts on which each node has locks of its own: Lustre, mount.lustre(8); GFS2 and OCFS2; NFS, nfs(5)."""
+
+
+def flock(descriptor: int, kind: int) -> None:
+    """Call flock(2), but answer as a file system without locks does where only this node would see the lock.
+
+    Raises:
+        OSError: with an errno of NO_LOCKS there. BlockingIOError: another holds it, with LOCK_NB.
+    """
+    if OF_ONE_NODE & _mount_options(descriptor):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    fcntl.flock(descriptor, kind)
+
+
+def _mount_options(descriptor: int) -> set[str]:
+    """How the file system of an open file is mounted, from proc(5): the options of the mount and those of its superblock."""
+    try:
+        info = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+        (mount,) = (line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
+        lines = MOUNTS.read_text(errors="replace").splitlines()
+    except (OSError, ValueError):  # a kernel that does not tell
+        return set()
+    fields = next((found for line in lines if (found := line.split(" "))[0] == mount), ["", "", "", "", "", ""])
+    return {*fields[5].split(","), *fields[-1].split(",")}
 
 
 class Owner:
@@ -45,10 +74,10 @@ class Owner:
         self.descriptor = files.open_ours(folder / ".owner", os.O_RDWR)
         try:
             try:
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 time.sleep(0.1)  # perhaps somebody only looked, see owner_of
-                fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             text = os.pread(self.descriptor, 4096, 0)
             os.close(self.descriptor)
@@ -91,7 +120,7 @@ def take_link(path: Path, what: str, look: str) -> int:
     finally:
         mine.unlink()
     owner = _read(_content(path))
-    gone = f"where that process is gone, remove {path} (the file system has no locks) and type this again"
+    gone = f"where that process is gone, remove {path} (the file system has no locks across nodes) and type this again"
     raise ValueError(f"{what} already: {_in_words(owner)}; {look}; {gone}")
 
 
@@ -126,8 +155,13 @@ def _alone(guard: Path) -> Iterator[None]:
 
 
 def _is_left_behind(path: Path) -> bool:
-    """Whether the process that made this file ran here and is gone, with all that inherited the file."""
+    """Whether the process that made this file ran here and is gone, with all that inherited the file.
+
+    Or in an earlier start of this job, wherever it was: Slurm begins a job again when all its processes have ended.
+    """
     owner = _read(_content(path))
+    if (job := _job()) is not None and owner.get("job") == job[0] and owner["attempt"] != job[1]:
+        return True
     if owner.get("host") != socket.gethostname():
         return False
     if _start(owner["process"]) == owner.get("start", -1) and owner["process"] != os.getpid():
@@ -169,24 +203,32 @@ def owner_of(folder: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _read(os.pread(descriptor, 4096, 0))
-    except OSError:  # a file system without locks: nobody could have taken it
+    except OSError:  # a file system without such locks: nobody could have taken it
         return None
     finally:
         os.close(descriptor)
     return None
 
 
+def _job() -> tuple[str, str] | None:
+    """The job of Slurm and the start of it that this process belongs to; None: it is in none."""
+    job, attempt = os.environ.get("P2P_JOB"), os.environ.get("P2P_ATTEMPT")
+    return (job, attempt) if job and attempt else None
+
+
 def _ourselves() -> dict[str, Any]:
-    pid = os.getpid()
+    pid, (job, attempt) = os.getpid(), _job() or (None, None)
     return {
         "schema": schemas.OWNER.schema,
         "process": pid,
         "host": socket.gethostname(),
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "start": _start(pid),
+        "job": job,
+        "attempt": attempt,
     }
 
 

@@ -65,11 +65,6 @@ class Writer:
             self.kept = b""
 
 
-def append(run: RunDir, row: dict[str, Any]) -> None:
-    """Append one line of values."""
-    Writer(run).append(row)
-
-
 def read(run: RunDir) -> list[dict[str, Any]]:
     """Read all complete lines. Others, such as a last line that a kill cut short, are left out."""
     if not run.metrics.is_file():

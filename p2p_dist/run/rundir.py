@@ -142,10 +142,6 @@ class RunDir:
         """
         return str(self.dataset_record()["name"])
 
-    def read_training(self) -> str | None:
-        """What `training_digest` said of the run's songs; None where the run is older than that."""
-        return self.dataset_record()["training"]
-
     def dataset_record(self) -> dict[str, Any]:
         """What dataset.json says: see `schemas.DATASET`."""
         cure = "remove it, and type the run's launch command again: it writes it anew"
@@ -217,7 +213,7 @@ def check_still_ours() -> None:
     path = os.environ.get("P2P_ATTEMPTS")
     if path is None:
         return
-    owner = starts.read(Path(path)).owner
+    owner = starts.count(Path(path)).owner
     if owner is not None and owner != attempt():
         raise SupersededError(f"attempt {attempt()} was superseded by {owner}: this process exits without writing")
 

@@ -53,7 +53,7 @@ def _code(root: Path) -> dict[str, Path]:
     }
 
 
-def take(target: Path) -> None:
+def copy_code(target: Path) -> None:
     """Copy this program to `target`, which must not exist, so that a queued or resumed run uses the same code.
 
     Others can read the copy and not write it, whatever the umask is.

@@ -44,7 +44,7 @@ class Counts(NamedTuple):
     seconds: int = 0
 
 
-def read(log: Path) -> Counts:
+def count(log: Path) -> Counts:
     """Count the lines of a record; one that is not there has none."""
     starts = crashes = same = began = since = nodes = seconds = 0
     place, beside = -1, False
@@ -98,13 +98,11 @@ class Start(NamedTuple):
         return max(0.0, self.ended - max(self.begun, self.saved))
 
 
-def starts(log: Path, since_launch: bool = False) -> List[Start]:
-    """List the starts in a record, oldest first: all, or those since a person last launched the stage."""
+def list_starts(log: Path) -> List[Start]:
+    """List all starts in a record, oldest first."""
     found: Dict[str, Start] = {}
     for words in _lines(log):
-        if words[0] == "launch" and since_launch:
-            found = {}
-        elif words[0] == "start":
+        if words[0] == "start":
             found[words[1]] = Start(words[1], int(words[4]), float(words[3]))
         elif words[0] == "end" and words[1] in found:
             saved = float(words[6]) if len(words) > 6 and _NUMBER.fullmatch(words[6]) else 0.0
@@ -128,7 +126,7 @@ def _lines(log: Path) -> Iterator[List[str]]:
             yield words
 
 
-def begin(log: Path, attempt: str, progress: int, by_hand: bool = False) -> Optional[str]:
+def note_start(log: Path, attempt: str, progress: int, by_hand: bool = False) -> Optional[str]:
     """Record the start of an attempt on this machine, before it does anything.
 
     Args:
@@ -140,17 +138,17 @@ def begin(log: Path, attempt: str, progress: int, by_hand: bool = False) -> Opti
     log.parent.mkdir(parents=True, exist_ok=True)
     if by_hand:
         append(log, f"launch {attempt}")
-    before = read(log).open
+    before = count(log).open
     if before is not None:
         append(log, f"end {before} {progress} {int(time.time())} - killed")
     append(log, f"start {attempt} {progress} {int(time.time())} 1")
-    same = read(log).same
+    same = count(log).same
     if same >= SAME_PLACE:
         return f"begun {same + 1} times from the same place (step {progress}) without progress"
     return None
 
 
-def end(log: Path, attempt: str, progress: int, code: int, why: str) -> None:
+def note_end(log: Path, attempt: str, progress: int, code: int, why: str) -> None:
     """Record how an attempt on this machine ended."""
     append(log, f"end {attempt} {progress} {int(time.time())} {code} {why}")
 
@@ -161,7 +159,7 @@ def refuse_restart(log: Path, progress: int, most: int) -> Optional[str]:
     Returns:
         None where it may.
     """
-    counts = read(log)
+    counts = count(log)
     if counts.crashes > most:
         return f"it crashed {counts.crashes} times (--max-crash-restarts {most})"
     if progress <= counts.began:

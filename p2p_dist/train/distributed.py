@@ -278,18 +278,17 @@ class AllReduce:
     bus: float
 
 
-def all_reduce_speed(ranks: Ranks, size: int | None = None, times: int = 5) -> AllReduce:
-    """Time all-reduces of the default generator's gradients' worth (218 MB; 16 MB on a CPU), best of `times`.
+def all_reduce_speed(ranks: Ranks) -> AllReduce:
+    """Time all-reduces of the default generator's gradients' worth (218 MB; 16 MB on a CPU), best of five.
 
     In a ring each process sends and receives 2 (n - 1) / n of the bytes, the "bus bandwidth" of nccl-tests.
 
     Raises:
         RuntimeError: the sum was wrong.
     """
-    if size is None:
-        size = 218_000_000 if ranks.device.type == "cuda" else 16_000_000
+    size = 218_000_000 if ranks.device.type == "cuda" else 16_000_000
     best = float("inf")
-    for turn in range(times + 1):  # the first sets connections up
+    for turn in range(6):  # the first sets connections up
         values = torch.full((size // 4,), float(ranks.rank + 1), device=ranks.device)
         if ranks.device.type == "cuda":
             torch.cuda.synchronize(ranks.device)

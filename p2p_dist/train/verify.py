@@ -11,7 +11,7 @@ from p2p_dist.settings import science
 from p2p_dist.train import checkpoint
 
 
-def verify(run: RunDir) -> list[str]:
+def verify_run(run: RunDir) -> list[str]:
     """Read every checkpoint and shard, and recompute every global batch from manifest and seed. Changes nothing.
 
     Returns:
@@ -46,7 +46,7 @@ def _checkpoints(run: RunDir) -> list[str]:
 
 def _shards(run: RunDir) -> list[str]:
     try:
-        dataset.verify(run.shards)
+        dataset.verify_dataset(run.shards)
     except (ValueError, OSError) as error:
         return [str(error)]
     return []

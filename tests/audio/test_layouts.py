@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from p2p_dist.audio import layouts, stems
 from p2p_dist.settings.config import STEMS
+from tests import decode
 
 
 def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int = 4410, suffix: str = ".wav") -> Path:
@@ -55,7 +56,7 @@ def test_a_song_is_its_stems_in_whatever_layout(tmp_path: Path, monkeypatch: pyt
         (takes / f"{name}.wav").rename(takes / f"{number:02d} {name}.wav")
     odd, plain = layouts.find_songs(root)
     assert (odd.name, odd.split, len(odd.files()), odd.stem_file) == ("Odd", "train", 4, None)
-    there, here = stems.load(odd), stems.load(plain)
+    there, here = decode.load(odd), decode.load(plain)
     assert all(np.array_equal(there.stems[name], here.stems[name]) for name in STEMS) and stems.header(odd)[2] == 4410
     assert layouts.overlooked(root, split_by_title=False) == [] and layouts.overlooked(tmp_path) == []
     assert len(layouts.source_at(layouts.excerpt_file(), "train").files()) == 1, "one file holds all stems"  # type: ignore[union-attr]
@@ -117,7 +118,7 @@ def test_a_song_with_such_a_name_is_one(tmp_path: Path) -> None:
 def test_letters_of_names_may_be_large_or_small(tmp_path: Path) -> None:
     """Folders of splits, stems and suffixes, as Windows, macOS and DAWs write them; the exact name comes first."""
     folder = write_stems(tmp_path / "Train" / "Daw")
-    before = stems.load(source(folder))
+    before = decode.load(source(folder))
     for file in sorted(folder.iterdir()):
         file.rename(folder / file.name.capitalize().replace("wav", "WAV"))
     soundfile.write(folder / "DRUMS.flac", np.zeros((4410, 2)), 44100)
@@ -125,7 +126,7 @@ def test_letters_of_names_may_be_large_or_small(tmp_path: Path) -> None:
     write_stems(tmp_path / "TEST" / "a")
     found = layouts.find_songs(tmp_path)
     assert [(song.split, song.name) for song in found] == [("train", "Daw"), ("train", "LOUD"), ("test", "a")]
-    after = stems.load(found[0])
+    after = decode.load(found[0])
     assert all(np.array_equal(after.stems[name], before.stems[name]) for name in STEMS)
     soundfile.write(folder / "bass.wav", np.zeros((4410, 2)), 44100)
     assert layouts.stem_files(folder)["bass"] == folder / "bass.wav"
@@ -222,7 +223,7 @@ def test_what_looks_like_a_song_and_is_none_is_not_passed_over_in_silence(tmp_pa
 def test_a_folder_without_its_stems_says_what_it_has(tmp_path: Path) -> None:
     touch(tmp_path / "song/drums.mp3", tmp_path / "song/._drums.wav")
     with pytest.raises(ValueError, match=r"song: no drums\.wav or \.flac, .*; it has drums\.mp3$"):
-        stems.load(source(tmp_path / "song"))
+        decode.load(source(tmp_path / "song"))
 
 
 def test_numbered_pairs_of_a_folder_are_one_song(tmp_path: Path) -> None:

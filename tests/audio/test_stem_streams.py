@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from p2p_dist.audio import layouts, stem_streams, stems
 from p2p_dist.settings.config import STEMS
+from tests import decode
 
 
 def source(path: Path) -> layouts.Source:
@@ -50,7 +51,7 @@ NAMES = ("Vocals", "mixture", "Bass", "Drums", "other")
 
 def stems_by_click(path: Path) -> list[int]:
     """Which stream each stem was taken from."""
-    song = stems.load(source(path))
+    song = decode.load(source(path))
     return [round((int(np.abs(song.stems[name][:, 0]).argmax()) - 5000) / 1000) for name in STEMS]
 
 
@@ -82,7 +83,7 @@ def test_four_named_streams_need_no_mixture(tmp_path: Path) -> None:
 def test_titles_that_contradict_the_order_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
     path = write_stem_file(tmp_path / "a.stem.mp4", clicks(), tags=[{"handler_name": name} for name in names])
     with pytest.raises(ValueError, match=r"a\.stem\.mp4: its streams are titled .*drums"):
-        stems.load(source(path))
+        decode.load(source(path))
 
 
 def test_the_list_of_native_instruments_names_the_streams(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_the_list_of_native_instruments_names_the_streams(tmp_path: Path) -> Non
     swapped = swapped.replace(b'"name": "Xxxxx"', b'"name": "Bass" ')
     assert len(swapped) == len(content) and swapped != content
     (tmp_path / "a.stem.mp4").write_bytes(swapped)
-    there, here = stems.load(source(layouts.excerpt_file())), stems.load(source(tmp_path / "a.stem.mp4"))
+    there, here = decode.load(source(layouts.excerpt_file())), decode.load(source(tmp_path / "a.stem.mp4"))
     assert np.array_equal(here.stems["drums"], there.stems["bass"])
     assert np.array_equal(here.stems["bass"], there.stems["drums"])
 

@@ -14,6 +14,7 @@ import soundfile
 
 from p2p_dist.audio import layouts, stems
 from p2p_dist.settings.config import STEMS
+from tests import decode
 
 FFMPEG = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="compares with ffmpeg, which is not installed")
 
@@ -32,7 +33,7 @@ def source(path: Path) -> layouts.Source:
 
 @pytest.mark.parametrize(("rate", "channels", "suffix"), [(44100, 2, ".wav"), (8000, 1, ".flac"), (48000, 3, ".wav")])
 def test_folders_are_read_at_their_own_rate_and_channels(tmp_path: Path, rate: int, channels: int, suffix: str) -> None:
-    song = stems.load(source(write_stems(tmp_path / "song", rate, channels, 900, suffix)))
+    song = decode.load(source(write_stems(tmp_path / "song", rate, channels, 900, suffix)))
     assert song.sample_rate == rate and list(song.stems) == list(STEMS)
     written = np.random.default_rng(1).uniform(-0.5, 0.5, (900, channels))
     for name in STEMS[:1]:
@@ -43,13 +44,13 @@ def test_folders_are_read_at_their_own_rate_and_channels(tmp_path: Path, rate: i
 def test_only_the_stems_asked_for_are_decoded(tmp_path: Path) -> None:
     folder = write_stems(tmp_path / "song")
     (folder / "vocals.wav").unlink()
-    assert list(stems.load(source(folder), ["bass", "drums"]).stems) == ["drums", "bass"]
+    assert list(decode.load(source(folder), ["bass", "drums"]).stems) == ["drums", "bass"]
     with pytest.raises(ValueError, match=r"song: no vocals\.wav"):
-        stems.load(source(folder))
+        decode.load(source(folder))
 
 
 def test_the_mix_is_the_sum_of_the_stems() -> None:
-    song = stems.load(source(layouts.excerpt_file()))
+    song = decode.load(source(layouts.excerpt_file()))
     total = sum(song.stems[name].astype(np.float64) for name in ("bass", "vocals"))
     np.testing.assert_allclose(song.sum_of(["bass", "vocals"]), total, atol=1e-6)
 
@@ -132,7 +133,7 @@ def test_damaged_folders_are_named(tmp_path: Path, damage, message: str) -> None
     folder = write_stems(tmp_path / "song")
     damage(folder)
     with pytest.raises(ValueError, match=message) as error:
-        stems.load(source(folder))
+        decode.load(source(folder))
     assert "song" in str(error.value)
 
 
@@ -141,7 +142,7 @@ def test_stems_of_nearly_one_length_end_in_silence(tmp_path: Path, shorter: int)
     folder = write_stems(tmp_path / "song", samples=44100)
     samples, rate = soundfile.read(folder / "bass.wav", dtype="float32")
     soundfile.write(folder / "bass.wav", samples[: len(samples) - shorter], rate)
-    song = stems.load(source(folder))
+    song = decode.load(source(folder))
     assert {len(sound) for sound in song.stems.values()} == {44100}
     np.testing.assert_array_equal(song.stems["bass"][: 44100 - shorter], samples[: 44100 - shorter])
     assert not song.stems["bass"][44100 - shorter :].any()
@@ -155,14 +156,14 @@ def test_a_stem_file_cut_anywhere_is_named(tmp_path: Path, size: float) -> None:
     path = tmp_path / "cut.stem.mp4"
     path.write_bytes(whole[: int(size if size > 1 else size * len(whole))])
     with pytest.raises(ValueError, match=r"cut\.stem\.mp4: (not decodable|cut short|[04] sound streams, a stem file has 5)"):
-        stems.load(source(path))
+        decode.load(source(path))
 
 
 def test_a_text_file_with_the_name_of_a_stem_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "words.stem.mp4"
     path.write_text("words " * 1000)
     with pytest.raises(ValueError, match=r"words\.stem\.mp4: not decodable as a stem file"):
-        stems.load(source(path))
+        decode.load(source(path))
 
 
 def write_stem_file(
@@ -212,7 +213,7 @@ def test_every_stream_begins_where_its_sound_begins(tmp_path: Path, cut: int) ->
     path = write_stem_file(tmp_path / "whole.stem.mp4", clicks())
     if cut:
         path = cut_by_edit_list(path, tmp_path / "cut.stem.mp4", cut)
-    song = stems.load(source(path))
+    song = decode.load(source(path))
     for number, name in enumerate(STEMS, 1):
         assert abs(int(np.abs(song.stems[name][:, 0]).argmax()) - (5000 + 1000 * number - cut)) <= 2
         # The encoder fills its last frame, and ffmpeg keeps that; from 8.1 on it writes, and follows, where the sound ends.
@@ -228,7 +229,7 @@ def test_stem_files_decode_as_ffmpeg_decodes_them(tmp_path: Path, kind: str) -> 
         path = write_stem_file(tmp_path / "made.stem.mp4", clicks())
     if kind == "edit list":
         path = cut_by_edit_list(path, tmp_path / "cut.stem.mp4", 2500)
-    song = stems.load(source(path))
+    song = decode.load(source(path))
     for number, name in enumerate(STEMS, 1):
         command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", f"0:a:{number}", "-f", "s16le", "-"]
         raw = subprocess.run(command, capture_output=True, check=True).stdout
@@ -240,7 +241,7 @@ def test_stem_files_decode_as_ffmpeg_decodes_them(tmp_path: Path, kind: str) -> 
 def test_a_stem_file_that_lacks_a_stream_is_named(tmp_path: Path) -> None:
     path = write_stem_file(tmp_path / "four.stem.mp4", clicks()[:4])
     with pytest.raises(ValueError, match=r"four\.stem\.mp4: 4 sound streams, a stem file has 5"):
-        stems.load(source(path))
+        decode.load(source(path))
 
 
 def test_a_stem_file_with_a_damaged_header_is_named(tmp_path: Path) -> None:
@@ -251,7 +252,7 @@ def test_a_stem_file_with_a_damaged_header_is_named(tmp_path: Path) -> None:
     content[content.rindex(b"stsd", 0, second)] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"flipped\.stem\.mp4: no decoder for drums: the header is damaged"):
-        stems.load(source(path))
+        decode.load(source(path))
 
 
 def test_a_stem_that_begins_later_than_the_others_is_named(tmp_path: Path) -> None:
@@ -259,8 +260,8 @@ def test_a_stem_that_begins_later_than_the_others_is_named(tmp_path: Path) -> No
     whole = write_stem_file(tmp_path / "whole.stem.mp4", clicks())
     later = cut_by_edit_list(whole, tmp_path / "later.stem.mp4", -22050, [1])
     with pytest.raises(ValueError, match=r"later\.stem\.mp4: the stems begin at different times \(.*drums 0\.4"):
-        stems.load(source(later))
-    together = stems.load(source(cut_by_edit_list(whole, tmp_path / "together.stem.mp4", -4410)))
+        decode.load(source(later))
+    together = decode.load(source(cut_by_edit_list(whole, tmp_path / "together.stem.mp4", -4410)))
     begins = [int(np.abs(together.stems[name][:, 0]).argmax()) for name in STEMS]
     assert np.ptp(np.diff(begins)) <= 2 and abs(begins[1] - begins[0] - 1000) <= 2
 
@@ -268,9 +269,9 @@ def test_a_stem_that_begins_later_than_the_others_is_named(tmp_path: Path) -> No
 def test_stem_files_whose_streams_differ_are_named(tmp_path: Path) -> None:
     shorter = [sound[: 80_000 - 15_000 * number] for number, sound in enumerate(clicks(80_000))]
     with pytest.raises(ValueError, match=r"short\.stem\.mp4: the stems differ in length \(drums 1\.4"):
-        stems.load(source(write_stem_file(tmp_path / "short.stem.mp4", shorter)))
+        decode.load(source(write_stem_file(tmp_path / "short.stem.mp4", shorter)))
     with pytest.raises(ValueError, match=r"rate\.stem\.mp4: the stems differ in rate"):
-        stems.load(source(write_stem_file(tmp_path / "rate.stem.mp4", clicks(), [44100, 44100, 44100, 44100, 48000])))
+        decode.load(source(write_stem_file(tmp_path / "rate.stem.mp4", clicks(), [44100, 44100, 44100, 44100, 48000])))
 
 
 @pytest.mark.parametrize("held", [1, 3, 16])
@@ -278,7 +279,7 @@ def test_sums_are_those_of_the_stems_however_they_arrive(tmp_path: Path, held: i
     """Bit for bit, also the mean of the channels alone; and level, peak and clipped samples are those of the whole sum."""
     monkeypatch.setattr(stems, "_HELD", held)
     path = cut_by_edit_list(write_stem_file(tmp_path / "a.stem.mp4", [3 * s for s in clicks()]), tmp_path / "b.stem.mp4", 700)
-    song = stems.load(source(path))
+    song = decode.load(source(path))
     sides = [("bass", "other", "vocals"), ("drums",)]
     rate, sums = stems.load_sums(source(path), sides)
     _, means = stems.load_sums(source(path), sides, downmix=True)
@@ -314,6 +315,6 @@ def test_mono_is_what_librosa_loads(tmp_path: Path) -> None:
     import librosa
 
     folder = write_stems(tmp_path / "song", samples=30000)
-    song = stems.load(source(folder), ["bass"])
+    song = decode.load(source(folder), ["bass"])
     expected, _ = librosa.load(folder / "bass.wav", sr=22050)
     np.testing.assert_array_equal(stems.mono(song.stems["bass"], 44100, 22050), expected)

@@ -12,8 +12,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2p_dist.audio import layouts, stems, wav
+from p2p_dist.audio import layouts, wav
 from p2p_dist.settings.config import STEMS
+from tests import decode
 
 
 def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int = 4410, suffix: str = ".wav") -> Path:
@@ -45,7 +46,7 @@ def test_wav_files_that_are_all_cut_at_one_byte_are_cut_short(tmp_path: Path, ki
         soundfile.write(path, *soundfile.read(path), subtype=kind)
         path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"drums\.wav: cut short, its header says 1\.000 s, 0\.(500|999) s"):
-        stems.load(source(folder))
+        decode.load(source(folder))
 
 
 def test_a_long_wav_that_is_cut_is_cut_short(tmp_path: Path) -> None:
@@ -62,10 +63,10 @@ def test_a_long_wav_that_is_cut_is_cut_short(tmp_path: Path) -> None:
 def test_a_wav_from_a_pipe_is_read_to_its_end(tmp_path: Path, length: int) -> None:
     """Who wrote it could not go back to fill in the length."""
     folder = write_stems(tmp_path / "song")
-    before = stems.load(source(folder))
+    before = decode.load(source(folder))
     rewrite(folder / "drums.wav", b"data", 4, length)
     rewrite(folder / "drums.wav", b"RIFF", 4, length + 36 & 0xFFFFFFFF)
-    np.testing.assert_array_equal(stems.load(source(folder)).stems["drums"], before.stems["drums"])
+    np.testing.assert_array_equal(decode.load(source(folder)).stems["drums"], before.stems["drums"])
 
 
 def test_a_wav_without_samples_has_none_though_chunks_follow(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def calibrate(root: Path, config: Config, seconds: float) -> tuple[dict[str, Any
     config = dataclasses.replace(config, evaluate=dataclasses.replace(config.evaluate, seconds=seconds))
     sources = layouts.find_songs(root)
     found = [
-        held_out_songs.cut(held_out_songs.of_source(source, n, config.data.task), config.data, config.evaluate.seconds)
+        held_out_songs.read_excerpt(held_out_songs.of_source(source, n, config.data.task), config.data, config.evaluate.seconds)
         for n, source in enumerate(sources)
     ]
     found = [excerpt for excerpt in found if excerpt.beats is not None and len(excerpt.truth.windows) >= 8]

@@ -203,7 +203,9 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
 
 def cost(source: layouts.Source, config: Config, rounds: int) -> dict[str, Any]:
     """Both tables, of one song."""
-    excerpt = held_out_songs.cut(held_out_songs.of_source(source, 0, config.data.task), config.data, config.evaluate.seconds)
+    excerpt = held_out_songs.read_excerpt(
+        held_out_songs.of_source(source, 0, config.data.task), config.data, config.evaluate.seconds
+    )
     found: dict[str, Any] = {"measures": by_measure(excerpt, config, rounds)}
     name = "default" if torch.cuda.is_available() else "small"
     found["epoch"] = {name: of_an_epoch(excerpt, name, rounds)}

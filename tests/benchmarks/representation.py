@@ -21,6 +21,7 @@ from p2p_dist.data import pairs
 from p2p_dist.evaluate.measures.table import onset_f1 as f1_of_times
 from p2p_dist.evaluate.measures.truth import onset_times
 from p2p_dist.settings.config import Data, parse_task
+from tests import decode
 
 CANDIDATES = {
     "22.05 kHz 1024/256, 128 mels": Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=128),
@@ -29,7 +30,7 @@ CANDIDATES = {
 }
 
 
-def loudest(song: stems.Song, task: str, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+def loudest(song: decode.Song, task: str, seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """Input and target of the part in which the target is loudest."""
     heard, made = map(song.sum_of, parse_task(task))
     size = min(round(seconds * song.sample_rate), len(made))
@@ -61,7 +62,7 @@ def main() -> None:
     sources = layouts.find_songs(options.data) if options.data else [layouts.source_at(layouts.excerpt_file(), "test")]
     rows: dict[str, list[list[float]]] = {name: [] for name in ["copy the input", *CANDIDATES]}
     for source in sources:
-        song = stems.load(source)
+        song = decode.load(source)
         heard, made = loudest(song, options.task, options.seconds)
         rate = song.sample_rate
         truth, low = stems.mono(made, rate, rate), stems.mono(made, rate, 22050)

@@ -131,7 +131,7 @@ def test_what_to_type_to_go_on_names_the_door_that_was_used(started, command, ag
     ],
 )
 def test_an_option_that_may_come_twice_is_taken_out(typed, values, rest):
-    assert command_line.take(typed.split(), "--task", "--data.task") == (values, rest)
+    assert command_line.take_option(typed.split(), "--task", "--data.task") == (values, rest)
 
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch, capsys):

@@ -25,9 +25,11 @@ import pytest
 from p2p_dist.audio import stems
 from p2p_dist.audio.layouts import source_at
 from p2p_dist.cli import preprocess
-from p2p_dist.common import console, files
-from p2p_dist.data import index, shards, song_record, worker
-from p2p_dist.data.verify import verify
+from p2p_dist.common import console, files, records
+from p2p_dist.data import manifest as manifests
+from p2p_dist.data import shards, song_record, worker
+from p2p_dist.data.verify import verify_dataset
+from p2p_dist.run import lock
 from p2p_dist.settings.config import Data
 from tests.data.conftest import write_song
 
@@ -61,132 +63,32 @@ def undisturbed(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("workers", [1, 2, 5])
-def test_killed_at_random_instants_it_gives_the_same_bytes(many: Path, undisturbed: Path, tmp_path: Path, workers: int) -> None:
-    """Row 27: preprocessing is killed half way.
-
-    Seen: half a file, or windows twice.
-    Now: begun again it gives the same bytes as one that was not; with 1, 2 and 5 processes.
-    """
-    out, dice = tmp_path / "out", random.Random(workers)
-    command = [sys.executable, str(LAUNCH), *TINY, "--data", str(many), "--out", str(out), "--workers", str(workers)]
-    killed = 0
-    while killed < {1: 3, 2: 2, 5: 1}[workers]:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        before = len(list(out.glob("*.tar")))
-        deadline = time.monotonic() + 30
-        # An instant is a moment after a worker began to write; a busy machine makes any fixed time meaningless.
-        while process.poll() is None and time.monotonic() < deadline and len(list(out.glob("*.tar"))) == before:
-            time.sleep(0.002)
-        time.sleep(dice.uniform(0, 0.05))
-        if dice.random() < 0.5:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()  # the parent alone: its workers must not outlive it
-        process.wait()
-        killed += 1
-    done = run(*TINY, "--data", many, "--out", out, "--workers", workers)
-    assert done.returncode == 0, done.stderr
-    assert fingerprint(out) == fingerprint(undisturbed)
-    assert not list(out.rglob(".tmp-*"))
-
-
-MEMBER = """
-import sys
-from pathlib import Path
-from p2p_dist.data import shards
-from p2p_dist.settings import presets
-root, out, member, workers = sys.argv[1:]
-if __name__ == "__main__":
-    took = []
-    left_out = shards.preprocess_all(
-        Path(root),
-        [(Path(out), presets.preset("tiny").data)],
-        int(workers),
-        lambda done, total, result: took.append(result.name),
-        member=int(member),
-    )
-    print(len(left_out), *sorted(took), sep=",")
-"""
-
-
-def members(songs: Path, out: Path, folder: Path, number: int, workers: int = 1) -> list[subprocess.Popen[str]]:
-    """So many jobs of an array, begun at once."""
-    (folder / "member.py").write_text(MEMBER)
-    command = [sys.executable, str(folder / "member.py"), str(songs), str(out)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return [
-        subprocess.Popen([*command, str(member), str(workers)], stdout=subprocess.PIPE, text=True, env=environment)
-        for member in range(number)
-    ]
-
-
-@pytest.mark.parametrize(("number", "workers"), [(1, 1), (3, 1), (2, 2)])
-def test_the_jobs_of_an_array_share_the_songs_and_one_of_them_merges(
-    many: Path, undisturbed: Path, tmp_path: Path, number: int, workers: int
-) -> None:
-    """Each song is made once, whoever makes it, and the bytes are those of one process."""
-    out = tmp_path / "out"
-    begun = members(many, out, tmp_path, number, workers)
-    said = [process.communicate(timeout=120)[0].splitlines()[-1].split(",") for process in begun]  # one may have waited
-    assert [process.returncode for process in begun] == [0] * number
-    assert sorted(name for _, *names in said for name in names if name) == [f"Song {n}" for n in range(8)]
-    assert {count for count, *_ in said} == {"0"}
-    assert fingerprint(out) == fingerprint(undisturbed) and not list(out.rglob(".tmp-*"))
-    written = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    (late,) = members(many, out, tmp_path, 1)  # one that Slurm begins when the others have ended
-    assert late.communicate(timeout=120)[0].strip(",\n") == "0"
-    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == written
-
-
-def test_a_job_of_an_array_that_is_killed_costs_what_it_has_in_hand(many: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """Row 27: a job of an array is killed while it makes a song.
-
-    Seen: its share of the songs is missing until somebody merges.
-    Now: another takes the song, whose lock the kernel has dropped, and the last one merges.
-    """
-    out = tmp_path / "out"
-    killed, *others = members(many, out, tmp_path, 2)
-    deadline = time.monotonic() + 60
-    while not list(out.glob("*.tar")) and time.monotonic() < deadline:
-        time.sleep(0.002)
-    killed.kill()
-    killed.communicate()
-    assert [process.communicate(timeout=120) and process.returncode for process in others] == [0]
-    assert fingerprint(out) == fingerprint(undisturbed) and not list(out.rglob(".tmp-*"))
-
-
-def test_songs_that_another_has_in_hand_are_left_to_it(many: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """While one works on a song, another makes the rest, does not merge, and does not wait."""
-    out = tmp_path / "out"
-    shutil.copytree(undisturbed, out)
-    (out / "manifest.json").unlink()
-    (record,) = (out / "parts").glob("train-00002-*.json")
-    song = json.loads(record.read_text())["song"]
-    record.unlink()
-    hold = "import fcntl, sys, time; held = [open(name, 'a') for name in sys.argv[1:]]\n"
-    hold += "fcntl.flock(held[0], fcntl.LOCK_SH); fcntl.flock(held[1], fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
-    held = [str(out / "parts" / ".lock"), str(out / "parts" / f".tmp-song-{record.stem}")]
-    with subprocess.Popen([sys.executable, "-c", hold, *held], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None and holder.stdout.readline()
-        (other,) = members(many, out, tmp_path, 1)
-        assert other.communicate(timeout=120)[0].strip(",\n") == "0"
-        assert not (out / "manifest.json").exists() and not record.exists()
-        holder.kill()
-    (other,) = members(many, out, tmp_path, 1)
-    assert other.communicate(timeout=120)[0].strip() == f"0,{song}"
-    assert fingerprint(out) == fingerprint(undisturbed)
-
-
-def test_on_a_file_system_without_locks_an_array_says_how_to_do_without(
+def test_where_other_nodes_see_no_lock_an_array_says_how_to_do_without(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Without any lock, and with locks of each node (Lustre with localflock), which two nodes could hold at once."""
+    out = tmp_path / "out"
+
+    def array() -> None:
+        with pytest.raises(OSError, match="--preprocess-array 1; of the preprocess command --array 1"):
+            shards.preprocess_all(many, [(out, Data())], 1, member=0)
+        assert not list(out.glob("*.tar"))
+
+    local = [f"{line},localflock" for line in lock.MOUNTS.read_text().splitlines()]
+    (tmp_path / "mountinfo").write_text("\n".join(local))
+    monkeypatch.setattr(lock, "MOUNTS", tmp_path / "mountinfo")
+    array()
+    with shards._claim(many, out, Data(), shared=False):
+        assert (out / "parts" / ".lock-link").is_file(), "what another node sees"
+        with pytest.raises(ValueError, match="is being made already"):
+            shards.preprocess(many, out, Data(), 1)
+    (tmp_path / "mountinfo").unlink()
+
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(OSError, match="leave out --preprocess-array"):
-        shards.preprocess_all(many, [(tmp_path / "out", Data())], 1, member=0)
+    array()
 
 
 def of_session(session: int) -> list[int]:
@@ -253,7 +155,7 @@ def test_parts_and_a_merge_give_the_same_bytes(many: Path, undisturbed: Path, tm
     out = tmp_path / "out"
     for part in ("2/3", "0/3"):  # 1/3 was lost
         assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1", "--part", part]) == 0
-        assert not (out / index.MANIFEST).exists()
+        assert not (out / manifests.NAME).exists()
     assert len(list(out.glob("*.tar"))) < len(list(undisturbed.glob("*.tar")))
     assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]) == 0
     assert fingerprint(out) == fingerprint(undisturbed)
@@ -318,7 +220,7 @@ def test_songs_that_are_gone_leave_no_shards(many: Path, undisturbed: Path, tmp_
     root, out = Path(shutil.copytree(many, tmp_path / "songs")), Path(shutil.copytree(undisturbed, tmp_path / "out"))
     shutil.rmtree(root / "train" / "Song 0")
     assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", "1"]) == 0
-    manifest = index.read_manifest(out)
+    manifest = manifests.read(out)
     named = {s["name"] for part in manifest["splits"].values() for s in part["shards"] + part["audio"]}
     assert {path.name for path in out.glob("*.tar")} == named and not any("song-0" in name for name in named)
 
@@ -371,8 +273,8 @@ def test_a_song_that_can_no_longer_be_read_leaves_no_shard(many: Path, undisturb
     for out in outs:
         assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", "1"]) == console.FAILED
     assert fingerprint(outs[0]) == fingerprint(outs[1])
-    assert not list(outs[0].glob("*song-1.tar")) and verify(outs[0])
-    (left_out,) = index.read_manifest(outs[0])["left_out"]
+    assert not list(outs[0].glob("*song-1.tar")) and verify_dataset(outs[0])
+    (left_out,) = manifests.read(outs[0])["left_out"]
     assert left_out["reason"].startswith("train/Song 1: no bass.wav")
 
 
@@ -381,7 +283,7 @@ def test_a_stem_that_one_task_lacks_does_not_matter_to_another(many: Path, tmp_p
     (root / "train" / "Song 1" / "bass.wav").unlink()
     tasks = ("--task", "vocals->drums,bass->drums", "--out", str(shelf), "--workers", "1")
     assert preprocess.main([*TINY, "--data", str(root), *tasks]) == console.FAILED
-    bass, vocals = (index.read_manifest(folder) for folder in sorted(shelf.iterdir()))
+    bass, vocals = (manifests.read(folder) for folder in sorted(shelf.iterdir()))
     assert vocals["left_out"] == [] and [one["song"] for one in bass["left_out"]] == ["Song 1"]
     assert "Song 1" in {song["name"] for part in vocals["splits"].values() for song in part["songs"]}
 
@@ -397,7 +299,7 @@ def test_what_others_have_put_there_stays(many: Path, undisturbed: Path, tmp_pat
     (out / "mine.tar").write_bytes(b"x")
     shutil.copy(next(out.glob("train-00001-*.tar")), out / "train-00077-of-an-old-order.tar")
     with pytest.raises(ValueError, match=r"mine.tar is not in the manifest"):
-        verify(out)
+        verify_dataset(out)
     assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]) == 0
     assert {path.name for path in out.iterdir()} - {path.name for path in undisturbed.iterdir()} == {"mine.tar"}
 
@@ -407,7 +309,7 @@ def test_a_record_that_is_not_its_own_is_not_believed(many: Path, undisturbed: P
     """Damaged, edited, or of other settings: the song is made anew, with the same bytes."""
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     record = next((out / "parts").glob("train-00001-*.json"))
-    content = files.read_json(record)
+    content = records.read(record)
     if harm == "drums":
         content["samples"][0][2] += 1
         harm = json.dumps(content)
@@ -422,13 +324,13 @@ def test_a_record_that_is_not_its_own_is_not_believed(many: Path, undisturbed: P
 
 def test_a_manifest_that_was_edited_is_refused(undisturbed: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
-    content = files.read_json(out / index.MANIFEST)
+    content = records.read(out / manifests.NAME)
     content["splits"]["train"]["songs"][0]["seconds"] += 1
     changed = "was changed after it was written"
     for text, wrong in ((json.dumps(content), changed), ('{"schema": 3}', changed), ("[]", "is damaged: it is a list")):
-        (out / index.MANIFEST).write_text(text)
+        (out / manifests.NAME).write_text(text)
         with pytest.raises(ValueError, match=f"manifest.json {wrong}.*preprocess again"):
-            verify(out)
+            verify_dataset(out)
 
 
 def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
@@ -486,7 +388,7 @@ def test_several_tasks_get_a_folder_each(many: Path, tmp_path: Path, monkeypatch
     assert preprocess.main(arguments) == 0
     made = sorted((tmp_path / "shards").iterdir())
     assert [folder.name.split("-")[0] for folder in made] == ["bass", "drums"]
-    assert [index.read_manifest(folder)["settings"]["task"] for folder in made] == ["bass", "drums"]
+    assert [manifests.read(folder)["settings"]["task"] for folder in made] == ["bass", "drums"]
     assert preprocess.main([*arguments, "--verify"]) == 0
 
 
@@ -499,7 +401,7 @@ def damaged(out: Path, where: int, number: int = 1) -> Path:
 
 
 def test_any_flipped_bit_is_found_and_its_sample_named(undisturbed: Path, tmp_path: Path) -> None:
-    assert verify(undisturbed) == sum(len(part["samples"]) for part in index.read_manifest(undisturbed)["splits"].values())
+    assert verify_dataset(undisturbed) == sum(len(part["samples"]) for part in manifests.read(undisturbed)["splits"].values())
     shard = sorted(undisturbed.glob("train-*.tar"))[1]
     with tarfile.open(shard) as archive:
         members = archive.getmembers()
@@ -512,7 +414,7 @@ def test_any_flipped_bit_is_found_and_its_sample_named(undisturbed: Path, tmp_pa
         damaged(out, where)
         key = members[place].name.split(".")[0]
         with pytest.raises(ValueError, match=rf"{shard.name} is damaged: .*{key}"):
-            verify(out)
+            verify_dataset(out)
 
 
 def test_cut_and_missing_shards_and_sounds_are_found(undisturbed: Path, tmp_path: Path) -> None:
@@ -521,20 +423,20 @@ def test_cut_and_missing_shards_and_sounds_are_found(undisturbed: Path, tmp_path
         shard = next(out.glob(pattern))
         os.truncate(shard, shard.stat().st_size - 12000)
         with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
-            verify(out)
+            verify_dataset(out)
         shard.unlink()
         with pytest.raises(ValueError, match=f"{shard.name} is damaged: it is missing"):
-            verify(out)
+            verify_dataset(out)
 
 
 def test_of_several_damaged_shards_the_first_is_named_with_its_sample(undisturbed: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     first, second = (damaged(out, 5000, number) for number in (0, 1))
     with pytest.raises(ValueError, match=rf"{first.name} is damaged: sample 00000-song-\d-00000: its checksum does not match"):
-        verify(out)
+        verify_dataset(out)
     os.truncate(first, 10)
     with pytest.raises(ValueError, match=rf"{first.name} is damaged: sample 00000-song-\d-00000"):
-        verify(out)
+        verify_dataset(out)
     assert second.name > first.name
 
 

@@ -175,7 +175,7 @@ def test_whatever_is_damaged_status_goes_on(whole, data, capsys):
         elif name != "../../shards/shards/manifest.json":
             assert path.name in found[0]["wrong"], found[0]["wrong"]
         rundir.is_evaluation(whole.evaluations / "step-00000005")
-        starts.read(whole.attempts("train"))
+        starts.count(whole.attempts("train"))
         lock._read((whole.path / ".owner").read_bytes())
         shown = capsys.readouterr().out
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown), shown

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from p2p_dist.common import files
+from p2p_dist.common import files, records
 from p2p_dist.data import dataset, manifest, shards, song_record
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config, presets
@@ -47,12 +47,12 @@ def test_a_copy_of_the_same_songs_replaces_no_shards(songs, tmp_path, older):
     assert shards.preprocess(songs, out, TINY, workers=1) == []
     if older:
         for path in (out / "parts").glob("t*.json"):
-            content = files.read_json(path)
+            content = records.read(path)
             del content["schema"]
             files.write_json(path, files.sealed({**content, "source": "by times", "settings": "0" * 12}))
         digest = dataset.science.digest_of_version_0_1(TINY)
         for path in (out / "parts").glob("t*.json"):
-            files.write_json(path, files.sealed({**files.read_json(path), "settings": digest}))
+            files.write_json(path, files.sealed({**records.read(path), "settings": digest}))
         os.utime(out / manifest.NAME)
     before = inodes(out)
     assert shards.preprocess(copy, out, TINY, workers=1) == []

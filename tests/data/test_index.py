@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from p2p_dist.common import files
+from p2p_dist.common import files, records
 from p2p_dist.data import index
+from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 
 
@@ -87,16 +88,16 @@ def test_a_folder_without_manifest_has_not_finished(tmp_path: Path) -> None:
 
 
 def test_another_schema_is_refused(copy: Path) -> None:
-    manifest = files.read_json(copy / index.MANIFEST)
-    index.write_manifest(copy, {**manifest, "schema": 99})
+    manifest = records.read(copy / manifests.NAME)
+    manifests.write(copy, {**manifest, "schema": 99})
     with pytest.raises(ValueError, match="schema 99"):
         Index(copy, "train")
 
 
 def test_a_split_without_songs_is_named(copy: Path) -> None:
-    manifest = files.read_json(copy / index.MANIFEST)
+    manifest = records.read(copy / manifests.NAME)
     del manifest["splits"]["train"]
-    index.write_manifest(copy, manifest)
+    manifests.write(copy, manifest)
     with pytest.raises(ValueError, match="no train songs"):
         Index(copy, "train")
 
@@ -189,9 +190,9 @@ def test_a_sample_read_wrong_once_is_read_again(dataset: Path, monkeypatch: pyte
 @pytest.mark.parametrize("offset", [-5, 3, 10, 10**12])
 def test_a_sample_that_does_not_lie_where_the_manifest_says_is_damaged(copy: Path, offset: int) -> None:
     """The manifest's digest is one that anybody can make."""
-    manifest = files.read_json(copy / index.MANIFEST)
+    manifest = records.read(copy / manifests.NAME)
     manifest["splits"]["train"]["samples"][0][2] = offset
-    index.write_manifest(copy, manifest)
+    manifests.write(copy, manifest)
     with pytest.raises((files.DamagedError, OSError)):
         Index(copy, "train").read(np.array([0]))
 
@@ -251,14 +252,14 @@ def test_what_lies_in_the_nodes_memory_is_compared_whoever_wrote_it(dataset: Pat
     victim.write_text("mine")
     first.parent.chmod(0o777)  # as earlier versions made it, by the umask
     shard.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    (first / index.MANIFEST).write_text("{}")
+    (first / manifests.NAME).write_text("{}")
     index.copy_to_node(dataset, "train", memory)
     assert shard.read_bytes() == good and len(Index(first, "train")) and first.parent.stat().st_mode & 0o777 == 0o700
-    for name in (shard.name, index.MANIFEST):
+    for name in (shard.name, manifests.NAME):
         (first / name).unlink()
         (first / name).symlink_to(victim)
     index.copy_to_node(dataset, "train", memory)
-    assert not shard.is_symlink() and shard.read_bytes() == good and not (first / index.MANIFEST).is_symlink()
+    assert not shard.is_symlink() and shard.read_bytes() == good and not (first / manifests.NAME).is_symlink()
     (first / ".lock").unlink()
     (first / ".lock").symlink_to(victim)
     with pytest.raises(OSError, match="a symbolic link, which is not followed"):

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p_dist.audio.spectrogram import frame_count
-from p2p_dist.audio.stems import Song
 from p2p_dist.data import pairs
 from p2p_dist.settings.config import STEMS, Data, parse_task
 from p2p_dist.settings.presets import preset
+from tests.decode import Song
 
 
 def sound(seconds: float, rate: int = 22050, seed: int = 0) -> np.ndarray:

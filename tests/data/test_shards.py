@@ -21,12 +21,14 @@ from hypothesis import strategies as st
 
 from p2p_dist.audio import stems
 from p2p_dist.audio.layouts import excerpt_file, source_at
-from p2p_dist.common import files
+from p2p_dist.common import files, records
 from p2p_dist.data import dataset_card, index, manifest, overlap, shards, song_record
+from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 from p2p_dist.evaluate import held_out_songs
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
+from tests import decode
 
 
 def fingerprint(out: Path) -> dict[str, str]:
@@ -40,7 +42,7 @@ def half_written(out: Path) -> list[str]:
 
 
 def test_the_manifest_counts_and_names_everything(dataset: Path) -> None:
-    manifest = index.read_manifest(dataset)
+    manifest = manifests.read(dataset)
     assert {split: [song["name"] for song in part["songs"]] for split, part in manifest["splits"].items()} == {
         "train": ["A", "C"],
         "valid": ["M"],
@@ -90,7 +92,7 @@ def test_a_shard_is_what_webdatasets_own_writer_makes_of_its_samples(dataset: Pa
 
 
 def test_what_is_known_of_a_shard_as_it_is_written_is_what_is_found_in_it(dataset: Path) -> None:
-    for split, part in index.read_manifest(dataset)["splits"].items():
+    for split, part in manifests.read(dataset)["splits"].items():
         found = [[r["key"], s["name"], r["input"], r["target"], r["checksum"]] for s in part["shards"]
                  for r in index.index_shard(dataset / s["name"])]  # fmt: skip
         assert found == part["samples"], split
@@ -99,7 +101,7 @@ def test_what_is_known_of_a_shard_as_it_is_written_is_what_is_found_in_it(datase
 def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:
     from p2p_dist.evaluate.held_out_songs import read_sound
 
-    decoded = stems.load(source_at(songs / "test" / "D", "test"))
+    decoded = decode.load(source_at(songs / "test" / "D", "test"))
     shard = dataset / "audio-test-00000-d.tar"
     input, target, rate = read_sound(shard, "00000-d", files.sha256_file(shard))
     assert rate == decoded.sample_rate
@@ -146,7 +148,7 @@ def test_nasty_titles_stay_apart_and_keep_their_names(new_song: Callable[..., Pa
     for item in work:
         assert shards.make_song(item, [(out, small)]).error is None
     shards._merge(out, small, work, [])
-    part = index.read_manifest(out)["splits"]["test"]
+    part = manifests.read(out)["splits"]["test"]
     assert sorted(song["name"] for song in part["songs"]) == sorted(titles)
     assert len({sample[0] for sample in part["samples"]}) == len(part["samples"])
 
@@ -172,7 +174,7 @@ def test_damaged_songs_are_named_and_left_out_and_the_rest_goes_on(songs: Path, 
     (root / "train" / "C" / "bass.wav").unlink()
     left_out = shards.preprocess(root, tmp_path / "out", small, workers=2)
     assert sorted(result.name for result in left_out) == ["C", "Cut", "Text"]
-    manifest = index.read_manifest(tmp_path / "out")
+    manifest = manifests.read(tmp_path / "out")
     assert {item["song"] for item in manifest["left_out"]} == {"C", "Cut", "Text"}
     assert "bass.wav" in (tmp_path / "out" / "DATASET.md").read_text()
     assert [song["name"] for song in manifest["splits"]["train"]["songs"]] == ["A"]
@@ -190,16 +192,16 @@ def test_clipped_samples_and_songs_that_hold_no_numbers_are_counted_in_the_card(
         soundfile.write(path, sound, rate, subtype="FLOAT")
     (left_out,) = shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1)
     assert left_out.name == "Not a number" and "drums" in str(left_out.error) and "NaN or infinite" in str(left_out.error)
-    records = [files.read_json(path) for path in (tmp_path / "out/parts").glob("train-*.json")]
-    assert {record["song"]: record["clipped"] for record in records} == {"Clean": 0, "Clipped": 14}
+    finished = [records.read(path) for path in (tmp_path / "out/parts").glob("train-*.json")]
+    assert {record["song"]: record["clipped"] for record in finished} == {"Clean": 0, "Clipped": 14}
     told = (tmp_path / "out/DATASET.md").read_text()
     assert next(line for line in told.splitlines() if line.startswith("| train")).endswith(" 14 |")
     assert "Left out: 1 song." in told and "Not a number: " in told
 
 
 def test_the_card_counts_hours(dataset: Path) -> None:
-    manifest = index.read_manifest(dataset)
-    read = [files.read_json(path) for path in sorted((dataset / "parts").glob("t*-*.json"))]
+    manifest = manifests.read(dataset)
+    read = [records.read(path) for path in sorted((dataset / "parts").glob("t*-*.json"))]
     lengths = iter((5400.0, 1800.0, 900.0))
     timed = [{**record, "seconds": next(lengths)} for record in sorted(read, key=lambda record: record["split"] != "train")]
     rows = [line for line in dataset_card.card(manifest, timed).splitlines() if line.startswith(("| train | 2", "| test | 1"))]
@@ -217,17 +219,17 @@ def test_the_card_tells_of_stems_filled_up_and_of_streams_without_names(
     (tmp_path / "songs/train/Unnamed.stem.mp4").write_bytes(unnamed)
     shutil.copy(excerpt_file(), tmp_path / "songs/train/Named.stem.mp4")
     assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
-    records = {record["song"]: record for record in map(files.read_json, (tmp_path / "out/parts").glob("t*.json"))}
-    assert {name: record["filled"] for name, record in records.items() if record["filled"]} == {"Short": 0.1}
-    assert [name for name, record in records.items() if record["by_position"]] == ["Unnamed"]
+    finished = {record["song"]: record for record in map(records.read, (tmp_path / "out/parts").glob("t*.json"))}
+    assert {name: record["filled"] for name, record in finished.items() if record["filled"]} == {"Short": 0.1}
+    assert [name for name, record in finished.items() if record["by_position"]] == ["Unnamed"]
     told = (tmp_path / "out/DATASET.md").read_text()
     assert "stems of unequal length, of which the shorter end in silence: 1 (by at most 0.100 s" in told
     assert "in MUSDB18's order (mixture, drums, bass, other, vocals): 1." in told
     # What earlier versions wrote does not tell.
-    for record in records.values():
+    for record in finished.values():
         del record["filled"], record["by_position"]
-    manifest = index.read_manifest(tmp_path / "out")
-    assert "silence: 1" not in dataset_card.card(manifest, list(records.values()))
+    manifest = manifests.read(tmp_path / "out")
+    assert "silence: 1" not in dataset_card.card(manifest, list(finished.values()))
 
 
 def test_songs_may_lie_in_one_folder_and_be_split_by_title(
@@ -239,7 +241,7 @@ def test_songs_may_lie_in_one_folder_and_be_split_by_title(
     data = replace(small, split_by_title=True)
     assert science.recorded(data) == {**science.recorded(small), "split_by_title": True}
     assert shards.preprocess(tmp_path / "songs", tmp_path / "out", data, workers=1) == []
-    splits = index.read_manifest(tmp_path / "out")["splits"]
+    splits = manifests.read(tmp_path / "out")["splits"]
     assert splits["train"]["songs"] and splits["test"]["songs"]
     assert sum(len(part["songs"]) for part in splits.values()) == 4
     assert "ignored in" in (said := capsys.readouterr().err) and "demo.mp3" in said
@@ -253,7 +255,7 @@ def test_two_songs_with_one_title_are_two_songs_and_named(new_song: Callable[...
     new_song(tmp_path / "songs/test/Twice", seed=1)
     shutil.copy(excerpt_file(), tmp_path / "songs/train/Twice.stem.mp4")
     assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
-    manifest = index.read_manifest(tmp_path / "out")
+    manifest = manifests.read(tmp_path / "out")
     keys = [song["key"] for part in manifest["splits"].values() for song in part["songs"]]
     assert sorted(keys) == ["00000-twice", "00000-twice", "00001-twice"] and len(list((tmp_path / "out").glob("t*.tar"))) == 3
     assert "Titles that come more than once, and count as different songs: Twice." in (tmp_path / "out/DATASET.md").read_text()
@@ -271,13 +273,13 @@ def test_a_set_of_which_nothing_can_be_read_is_an_error(tmp_path: Path, small: D
     (tmp_path / "songs" / "train" / "Text.stem.mp4").write_text("words")
     with pytest.raises(ValueError, match=r"none of 1 songs could be read:\n.*Text\.stem\.mp4"):
         shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1)
-    assert not (tmp_path / "out" / index.MANIFEST).exists()
+    assert not (tmp_path / "out" / manifests.NAME).exists()
 
 
 def test_songs_may_lie_in_test_alone(new_song: Callable[..., Path], small: Data, tmp_path: Path) -> None:
     new_song(tmp_path / "songs/test/Only", seconds=0.5)
     shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1)
-    assert list(index.read_manifest(tmp_path / "out")["splits"]) == ["test"]
+    assert list(manifests.read(tmp_path / "out")["splits"]) == ["test"]
     with pytest.raises(ValueError, match="no train songs"):
         Index(tmp_path / "out", "train")
 
@@ -298,7 +300,7 @@ def test_what_is_there_already_stays_and_what_is_lost_is_made_again(
     out = Path(shutil.copytree(dataset, tmp_path / "out"))
     before = fingerprint(out)
     (out / "train-00001-c.tar").unlink()
-    (out / index.MANIFEST).unlink()
+    (out / manifests.NAME).unlink()
     (out / f"{files.TEMPORARY}123-train-00001-c.tar").write_bytes(b"half")
     made: list[str] = []
     shards.preprocess(songs, out, small, workers=1, on_song=lambda done, total, result: made.append(result.name))
@@ -308,7 +310,7 @@ def test_what_is_there_already_stays_and_what_is_lost_is_made_again(
 def test_a_manifest_that_stands_is_not_written_again(songs: Path, dataset: Path, small: Data, tmp_path: Path) -> None:
     """Trainings read it. It is merged anew where it is damaged, older than a record, or of a song that is gone."""
     out = Path(shutil.copytree(dataset, tmp_path / "out"))  # which keeps the times
-    path = out / index.MANIFEST
+    path = out / manifests.NAME
 
     def is_written() -> bool:
         before = path.stat().st_ino
@@ -372,7 +374,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and "File too large" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not half_written(out) and not (out / index.MANIFEST).exists()
+    assert not half_written(out) and not (out / manifests.NAME).exists()
     assert shards.preprocess(songs, out, small, workers=1) == []
 
 
@@ -426,7 +428,7 @@ def test_a_training_song_that_is_held_out_too_is_found_by_its_sound(
     assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
     told = "01 - Same (remastered) (test) has the sound of Two (train)"
     assert told in capsys.readouterr().err and told in (tmp_path / "out/DATASET.md").read_text()
-    content = index.read_manifest(tmp_path / "out")
+    content = manifests.read(tmp_path / "out")
     assert [song.get("same_as") for song in content["splits"]["test"]["songs"]] == [["Two"], None]
     assert [song.name for song in held_out_songs.from_shards(tmp_path / "out", "test", 10, allow_overlap=False)] == ["New"]
     assert len(held_out_songs.from_shards(tmp_path / "out", "test", 10, allow_overlap=True)) == 2
@@ -435,7 +437,7 @@ def test_a_training_song_that_is_held_out_too_is_found_by_its_sound(
     with pytest.raises(ValueError, match=r"all test songs .*Same \(remastered\).*--allow-overlap"):
         manifest.check_unseen(content, "test")
     # Of what earlier versions made, nothing is claimed.
-    read = [files.read_json(path) for path in (tmp_path / "out/parts").glob("t*-*.json")]
+    read = [records.read(path) for path in (tmp_path / "out/parts").glob("t*-*.json")]
     assert overlap.training_songs(read) and not overlap.training_songs([{**one, "fingerprint": None} for one in read])
     assert not overlap.training_songs([{k: v for k, v in one.items() if k != "fingerprint"} for one in read])
 
@@ -458,8 +460,8 @@ def test_what_sounds_alike_is_one_song(changed: str) -> None:
     else:
         sound, other, alike = 0 * sound, 0 * sound, False
     zero = np.zeros_like
-    records = [
+    finished = [
         {"split": split, "key": split, "song": split, "fingerprint": overlap.fingerprint([one, zero(one)], of)}
         for split, one, of in (("train", sound, 44100), ("valid", other, rate))
     ]
-    assert overlap.training_songs(records) == ({("valid", "valid"): ["train"]} if alike else {})
+    assert overlap.training_songs(finished) == ({("valid", "valid"): ["train"]} if alike else {})

@@ -19,10 +19,12 @@ import soundfile
 from p2p_dist.audio import stems
 from p2p_dist.audio.layouts import find_songs, source_at
 from p2p_dist.common import files
-from p2p_dist.data import augment, index, npz_pairs, pairs, shards, song_record, song_sums, worker
+from p2p_dist.data import augment, npz_pairs, pairs, shards, song_record, song_sums, worker
+from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 from p2p_dist.evaluate.held_out_songs import read_sound
 from p2p_dist.settings.config import STEMS, Data, parse_task
+from tests import decode
 
 
 def one_song(out: Path, folder: Path, data: Data, split: str = "train") -> song_record.NumberedSong:
@@ -93,7 +95,7 @@ def test_a_song_that_is_silent_throughout_may_have_no_windows(
 
 def test_silence_in_the_pictures_of_the_thesis_is_silence_of_the_stem(resting: Path, small: Data) -> None:
     data = replace(small, representation="thesis", window_hop=31)
-    decoded = stems.load(source_at(resting, "train"))
+    decoded = decode.load(source_at(resting, "train"))
     heard, made = map(decoded.sum_of, parse_task("drums"))
     pictures = pairs.make(heard, made, 22050, data)
     silent = pairs.silent_windows(pictures, made, 22050, data)
@@ -120,7 +122,7 @@ def test_windows_in_the_shards_are_those_that_generation_makes_bit_for_bit(
 
 
 def test_training_windows_are_cut_from_the_song_as_generation_sees_it(songs: Path, dataset: Path, small: Data) -> None:
-    decoded = stems.load(source_at(songs / "train" / "A", "train"))
+    decoded = decode.load(source_at(songs / "train" / "A", "train"))
     made = pairs.make(*map(decoded.sum_of, parse_task("drums")), decoded.sample_rate, small)
     found = Index(dataset, "train")
     mine = [n for n, sample in enumerate(found.samples) if sample.shard == "train-00000-a.tar"]
@@ -136,7 +138,7 @@ def test_the_thesis_windows_of_training_songs_are_those_of_held_out_ones(
     data = replace(small, representation="thesis", window_hop=31)
     folder = new_song(tmp_path / "songs/D", seconds=3.0, rate=44100, seed=5)
     one_song(tmp_path / "out", folder, data, "train")
-    decoded = stems.load(source_at(folder, "train"))
+    decoded = decode.load(source_at(folder, "train"))
     made = pairs.make(*map(decoded.sum_of, parse_task("drums")), decoded.sample_rate, data)
     found = Index(tmp_path / "out", "train")
     stored = found.read(np.arange(len(found)))
@@ -342,7 +344,7 @@ def thesis_pairs(tmp_path: Path) -> Path:
 def test_ready_made_pairs_are_sharded_untouched(thesis_pairs: Path, small: Data, tmp_path: Path) -> None:
     data = replace(small, representation="thesis", window_hop=31)
     assert shards.preprocess(thesis_pairs, tmp_path / "out", data, workers=1) == []
-    manifest = index.read_manifest(tmp_path / "out")
+    manifest = manifests.read(tmp_path / "out")
     assert (manifest["dtype"], manifest["shape"]) == ("<f8", [1, 32, 32])
     assert [s["name"] for s in manifest["splits"]["train"]["songs"]] == ["A", "C"]
     found = Index(tmp_path / "out", "train")

@@ -12,7 +12,7 @@ import soundfile
 
 from p2p_dist.audio import flac
 from p2p_dist.common import files
-from p2p_dist.data import index
+from p2p_dist.data import manifest as manifests
 from p2p_dist.evaluate.measures.table import MEASURES, Row
 from p2p_dist.evaluate.report import png
 from p2p_dist.run.rundir import RunDir, step_name
@@ -81,7 +81,7 @@ def make(
         "samples": windows,
     }
     about = {"settings": {}, "settings_digest": "", "dtype": "<f2", "shape": [1, 32, 32], "left_out": []}
-    index.write_manifest(run.shards, {"schema": index.SCHEMA, **about, "splits": {"train": part}})
+    manifests.write(run.shards, {"schema": manifests.SCHEMA, **about, "splits": {"train": part}})
     references = run.evaluations / "references"
     for key, (heard, drums) in sounds.items():
         for name, sound in {"input": heard, "target": drums, "ceiling": 0.9 * drums, "true-mix": heard + drums}.items():

@@ -18,7 +18,7 @@ import torch
 
 from p2p_dist.audio import flac
 from p2p_dist.cli import evaluate, figures
-from p2p_dist.common import files
+from p2p_dist.common import files, records
 from p2p_dist.data import shards
 from p2p_dist.evaluate import audio_files, checkpoints, held_out_songs, ranking
 from p2p_dist.evaluate.measures.measure import measure
@@ -72,7 +72,7 @@ def copied(place: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_baselines_are_measured_once_and_checkpoints_beside_them(copied: tuple[rundir.RunDir, Config]) -> None:
     run, settings = copied
-    known = files.read_json(run.evaluations / "baselines.json")
+    known = records.read(run.evaluations / "baselines.json")
     for split in ("test", "valid"):
         there = set(known["splits"][split]["rows"])
         assert {"copy the input", "silence", "noise hits", "rock grid, tracked beats", "rock grid, known beats"} <= there
@@ -87,7 +87,7 @@ def test_baselines_are_measured_once_and_checkpoints_beside_them(copied: tuple[r
     add_checkpoint(run, 15, settings)
     assert checkpoints.evaluate(run, settings) == 1
     assert before == {path: path.stat().st_mtime_ns for path in before}, "not measured again for another checkpoint"
-    ranked = files.read_json(run.evaluations / "ranking.json")
+    ranked = records.read(run.evaluations / "ranking.json")
     assert {item["step"] for item in ranked["checkpoints"]} == {5, 10, 15} and ranked["chosen_on"] == "valid"
 
 
@@ -100,7 +100,7 @@ def test_an_excerpt_in_the_middle_of_a_song_keeps_its_beats() -> None:
     made = (0.3 * hits * np.where((time > 13) & (time < 21), 1.0, 0.1))[:, None].astype(np.float32)
     heard = (0.1 * np.sin(2 * np.pi * 220 * time))[:, None].astype(np.float32)
     settings = presets.PRESETS["tiny"]
-    excerpt = held_out_songs.cut(
+    excerpt = held_out_songs.read_excerpt(
         held_out_songs.HeldOut("x", "x", "test", lambda: (heard, made, rate)), settings.data, settings.evaluate.seconds
     )
     begins = excerpt.begins / rate
@@ -113,7 +113,7 @@ def test_an_excerpt_in_the_middle_of_a_song_keeps_its_beats() -> None:
 
 def test_generations_are_averaged_and_validation_songs_only_measured(copied: tuple[rundir.RunDir, Config]) -> None:
     run, settings = copied
-    both = files.read_json(run.evaluations / "step-00000005" / "metrics.json")
+    both = records.read(run.evaluations / "step-00000005" / "metrics.json")
     assert [song["name"] for song in both["songs"]] == ["five", "six"]
     assert [song["name"] for song in both["splits"]["valid"]["songs"]] == ["four"]
     assert {path.name[6:] for path in (run.evaluations / "step-00000005" / "audio").iterdir()} == {
@@ -127,7 +127,7 @@ def test_generations_are_averaged_and_validation_songs_only_measured(copied: tup
     shutil.rmtree(run.evaluations / "step-00000005")
     one_seed = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, seeds=1))
     checkpoints.evaluate(run, one_seed)
-    one = files.read_json(run.evaluations / "step-00000005" / "metrics.json")
+    one = records.read(run.evaluations / "step-00000005" / "metrics.json")
     assert one["splits"]["test"]["mean"] != both["splits"]["test"]["mean"]
 
 
@@ -154,8 +154,8 @@ def test_sound_files_are_at_the_level_of_the_song_and_say_where_they_begin(
         monkeypatch.setattr(inference, "generate", lambda *arguments: generated(*arguments) + 40)
     out = tmp_path / "out"
     assert checkpoints.evaluate(run, settings, [5], [song for song, _, _ in songs.values()], out) == 1
-    fixed = files.read_json(out / "baselines.json")["songs"]
-    made = {song["key"]: song for song in files.read_json(out / "step-00000005" / "metrics.json")["songs"]}
+    fixed = records.read(out / "baselines.json")["songs"]
+    made = {song["key"]: song for song in records.read(out / "step-00000005" / "metrics.json")["songs"]}
     for key, (_, heard, target) in songs.items():
         begin, samples = fixed[key]["begin_sample"], fixed[key]["samples"]
         assert begin > 0 and fixed[key]["begins"] == begin / 22050 and fixed[key]["sample_rate"] == 22050
@@ -198,11 +198,11 @@ def test_an_evaluation_of_an_earlier_version_is_kept_and_its_gain_told(copied: t
     changed = {path.name for path, content in kept.items() if path.read_bytes() != content}
     assert changed == {"baselines.json", "ranking.json"}
     heard = {
-        song.key: held_out_songs.cut(song, settings.data, settings.evaluate.seconds)
+        song.key: held_out_songs.read_excerpt(song, settings.data, settings.evaluate.seconds)
         for song in checkpoints.held_out(run.shards, settings.evaluate)
     }
-    known, last = files.read_json(run.evaluations / "baselines.json")["songs"], run.evaluations / "step-00000015"
-    for song in files.read_json(last / "metrics.json")["songs"]:
+    known, last = records.read(run.evaluations / "baselines.json")["songs"], run.evaluations / "step-00000015"
+    for song in records.read(last / "metrics.json")["songs"]:
         gain = 0.7 / max(1.0, heard[song["key"]].peak)
         assert known[song["key"]]["gain"] == pytest.approx(gain) and song["gain"] == pytest.approx(gain), "one for all files"
     evaluated, baselines = ranking.read_evaluations(run.evaluations)  # type: ignore[misc]
@@ -219,7 +219,7 @@ def _downgrade(path: Path) -> None:
             return {key: bare(part) for key, part in value.items() if key not in new}
         return [bare(part) for part in value] if isinstance(value, list) else value
 
-    files.write_json(path, bare(files.read_json(path)))
+    files.write_json(path, bare(records.read(path)))
 
 
 @pytest.mark.parametrize("harm", ["cut", "no weights", "of another network"])
@@ -303,7 +303,7 @@ def test_a_pitched_target_has_a_pitch_measure_and_no_rock_grid(place: tuple[Path
     files.write_json(run.dataset, {"name": "bass"})
     add_checkpoint(run, 5, settings)
     assert checkpoints.evaluate(run, settings) == 1
-    known = files.read_json(run.evaluations / "baselines.json")["splits"]["test"]
+    known = records.read(run.evaluations / "baselines.json")["splits"]["test"]
     assert known["missing"]["rock grid, known beats"] == "the stem has a pitch: drums would not be it"
     assert known["rows"]["ceiling"]["mean"]["chroma_correlation"] > known["rows"]["noise hits"]["mean"]["chroma_correlation"]
     assert "pitch" in figures.table({name: one["mean"] for name, one in known["rows"].items()}, pitched=True)
@@ -318,7 +318,7 @@ def test_the_command_measures_what_is_asked(copied: tuple[rundir.RunDir, Config]
     assert "| step 20 |" in shown and "| ceiling |" in shown and "step 15" not in shown and "best checkpoint: step" in shown
     assert "absent: distance: it needs 8 windows" in shown
     assert not (run.evaluations / "step-00000015").exists() and run.page.is_file()
-    assert set(files.read_json(run.path / "figures.json")["mean"]) >= {"step 20", "silence"}
+    assert set(records.read(run.path / "figures.json")["mean"]) >= {"step 20", "silence"}
 
 
 def test_the_command_measures_on_other_songs(copied: tuple[rundir.RunDir, Config], capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,7 +330,7 @@ def test_the_command_measures_on_other_songs(copied: tuple[rundir.RunDir, Config
     shown = capsys.readouterr().out
     assert "| step 10 |" in shown and "| loop of another song |" in shown
     (out,) = (run.path / "measured").iterdir()
-    assert [song["name"] for song in files.read_json(out / "step-00000010" / "metrics.json")["songs"]] == ["nine"]
+    assert [song["name"] for song in records.read(out / "step-00000010" / "metrics.json")["songs"]] == ["nine"]
     assert before == {path: path.read_bytes() for path in (run.status, *run.evaluations.rglob("*.json"))}, "the run's own"
 
 
@@ -411,14 +411,14 @@ def lay_out(folder: Path, **changed: Any) -> str:
 def test_files_made_by_anything_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pattern = lay_out(tmp_path / "some files")
     assert evaluate.main(["--files", pattern, "--mixes", "--json", str(tmp_path / "found.json")]) == 0
-    found = files.read_json(tmp_path / "found.json")
+    found = records.read(tmp_path / "found.json")
     rows = found["songs"]["a song_1"]
     assert set(rows) == {"copy the input", "ceiling", "output"}, "silence is no mix"
     assert 0 < rows["output"]["mix_l1"] < rows["copy the input"]["mix_l1"] and rows["output"]["lock8"] is None
     shown = capsys.readouterr().out
     assert "the files hold mixes, in which the stem is not known" in shown
     assert evaluate.main(["--files", pattern, "--best-gain", "--json", str(tmp_path / "found.json")]) == 0
-    rows = files.read_json(tmp_path / "found.json")["songs"]["a song_1"]
+    rows = records.read(tmp_path / "found.json")["songs"]["a song_1"]
     assert set(rows) == {"copy the input", "silence", "ceiling", "output"}
 
 
@@ -427,7 +427,7 @@ def test_one_gain_makes_up_for_another_level(tmp_path: Path) -> None:
     pattern = lay_out(tmp_path / "f", output=0.1 * target)
     for arguments, expected in (([], pytest.approx(20, abs=0.2)), (["--best-gain"], pytest.approx(0, abs=0.01))):
         evaluate.main(["--files", pattern, "--json", str(tmp_path / "found.json"), *arguments])
-        assert files.read_json(tmp_path / "found.json")["mean"]["output"]["stem_l1"] == expected
+        assert records.read(tmp_path / "found.json")["mean"]["output"]["stem_l1"] == expected
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ def test_names_that_are_equal_in_all_folders_are_taken_as_they_are(tmp_path: Pat
         (tmp_path / folder).mkdir()
         for title in titles:
             (tmp_path / folder / f"{title}.wav").touch()
-    found = audio_files.find(str(tmp_path) + "/{input,output,target}/*.wav")
+    found = audio_files.find_triples(str(tmp_path) + "/{input,output,target}/*.wav")
     assert set(found) == set(titles)
     assert all(paths[folder] == tmp_path / folder / f"{key}.wav" for key, paths in found.items() for folder in paths)
 
@@ -476,9 +476,9 @@ def test_what_is_there_as_it_is_written_is_no_pattern(tmp_path: Path) -> None:
         "**/{input,output,target}/b[0-9].wav": {"b2"},
         "*/deep/**/{input,output,target}/b2.wav": {"b2"},
     }.items():
-        assert set(audio_files.find(f"{tmp_path}/takes [live] {{old}}/{pattern}")) == titles, pattern
+        assert set(audio_files.find_triples(f"{tmp_path}/takes [live] {{old}}/{pattern}")) == titles, pattern
     with pytest.raises(ValueError, match="no file matches"):
-        audio_files.find(f"{tmp_path}/takes [dead]/{{input,output,target}}/*.wav")
+        audio_files.find_triples(f"{tmp_path}/takes [dead]/{{input,output,target}}/*.wav")
 
 
 def test_lists_that_do_not_match_are_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from p2p_dist.common import files
-from p2p_dist.data import index
+from p2p_dist.data import manifest as manifests
 from p2p_dist.evaluate import claims
 from p2p_dist.jobs.slurm import batch
 from p2p_dist.run import rundir
@@ -27,7 +27,7 @@ def run(tmp_path):
     rows = [[f"a-{n:05d}", shard["name"], 0, 0, 0] for n in range(32)]
     part = {"songs": [], "shards": [shard], "audio": [], "samples": rows}
     about = {"settings": {}, "settings_digest": "", "dtype": "<f2", "shape": [1, 32, 32], "left_out": []}
-    index.write_manifest(run.shards, {"schema": index.SCHEMA, **about, "splits": {"train": part}})
+    manifests.write(run.shards, {"schema": manifests.SCHEMA, **about, "splits": {"train": part}})
     return run
 
 

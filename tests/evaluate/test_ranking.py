@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from p2p_dist.common import files
+from p2p_dist.common import files, records
 from p2p_dist.evaluate import ranking
 from p2p_dist.evaluate.measures.table import AMOUNT, REAL, TIME
 from p2p_dist.run import rundir
@@ -107,7 +107,7 @@ ORDER = (
 
 def broken(**weights: float) -> list[tuple[str, str]]:
     """Orders that the rule breaks, by what tests/benchmarks/evaluate.py measured on five real songs."""
-    cases = files.read_json(Path(__file__).parent / "known_cases.json")
+    cases = records.read(Path(__file__).parent / "known_cases.json")
     scores = {name: score(row, cases["true drums"], **weights) or 0.0 for name, row in cases.items()}
     return [(better, worse) for better, worse in ORDER if scores[better] <= scores[worse]]
 
@@ -134,12 +134,12 @@ def run(made: tuple[Path, Any], tmp_path: Path) -> tuple[rundir.RunDir, Any]:
 def add_validation(run: rundir.RunDir, levels: dict[int, float]) -> None:
     """Validation songs on which the checkpoints have these level errors."""
     path = run.evaluations / "baselines.json"
-    content = files.read_json(path)
+    content = records.read(path)
     content["splits"]["valid"] = {**content["splits"]["test"], "songs": 3}
     files.write_json(path, content)
     for step, level in levels.items():
         path = run.evaluations / rundir.step_name(step) / "metrics.json"
-        content = files.read_json(path)
+        content = records.read(path)
         mean = {**content["splits"]["test"]["mean"], "level_error": level, "lock8": 0.5}
         content["splits"]["valid"] = {"mean": mean, "interval": {}, "absent": {}, "songs": []}
         files.write_json(path, content)
@@ -149,14 +149,14 @@ def test_chosen_on_validation_songs_and_reported_on_test_songs(run: tuple[rundir
     folder, settings = run
     ranked = ranking.conclude(folder, settings)
     assert ranked is not None and ranked["chosen_on"] == "test" and "there are no validation songs" in ranked["note"]
-    assert files.read_json(folder.best)["step"] == 15
+    assert records.read(folder.best)["step"] == 15
     add_validation(folder, {5: 2.0, 10: 1.0, 15: 9.0})
     ranked = ranking.conclude(folder, settings)
     assert ranked is not None and ranked["note"] == "" and ranked["reported_on"] == "test"
     assert [item["step"] for item in ranked["checkpoints"]] == [10, 5, 15]
-    best = files.read_json(folder.best)
+    best = records.read(folder.best)
     assert best["step"] == 10 and best["rule"] == ranking.rule(settings.evaluate) and best["chosen_on"] == "valid"
-    reported = files.read_json(folder.evaluations / "step-00000010" / "metrics.json")["splits"]["test"]
+    reported = records.read(folder.evaluations / "step-00000010" / "metrics.json")["splits"]["test"]
     assert best["values"]["level_error"] == reported["mean"]["level_error"], "not that of the songs that chose"
     assert best["interval"]["level_error"] == reported["interval"]["level_error"]
     assert "chroma_correlation" not in best["values"]
@@ -169,7 +169,7 @@ def test_a_checkpoint_that_is_gone_is_not_chosen(run: tuple[rundir.RunDir, Any])
     (folder.checkpoints / "step-00000015" / "generator.safetensors").unlink()
     ranked = ranking.conclude(folder, settings)
     assert ranked is not None and ranked["checkpoints"][0]["step"] == 15
-    assert files.read_json(folder.best)["step"] == 10
+    assert records.read(folder.best)["step"] == 10
     for step in (5, 10):
         (folder.checkpoints / rundir.step_name(step) / "generator.safetensors").unlink()
     ranking.conclude(folder, settings)
@@ -182,10 +182,10 @@ def test_whoever_concludes_last_has_seen_all(run: tuple[rundir.RunDir, Any]) -> 
     late = folder.evaluations / "step-00000015"
     late.rename(folder.path / "late")
     ranking.conclude(folder, settings)
-    assert files.read_json(folder.best)["step"] == 10
+    assert records.read(folder.best)["step"] == 10
     (folder.path / "late").rename(late)
     ranking.conclude(folder, settings)
-    assert files.read_json(folder.best)["step"] == 15
+    assert records.read(folder.best)["step"] == 15
     first = folder.best.read_bytes()
     ranking.conclude(folder, settings)
     assert folder.best.read_bytes() == first

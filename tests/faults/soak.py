@@ -21,7 +21,7 @@ from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
 from p2p_dist.train import checkpoint
-from p2p_dist.train.verify import verify
+from p2p_dist.train.verify import verify_run
 from tests.faults.job import At, Job
 from tests.train import on_ranks
 
@@ -112,7 +112,7 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
     if job.end() != console.STOPPED:
         told.problems.append("the last attempt did not stop in order")
     told.steps = checkpoint.newest_step(run.checkpoints)
-    told.problems += verify(run)
+    told.problems += verify_run(run)
     told.problems += [f"left behind: {path}" for path in run.path.rglob(f"{files.TEMPORARY}*")]
     # An orderly stop saves two steps after it was asked for.
     undisturbed = Job(twin, At(told.steps - 2, _stop_self, (), (0,)), sabotage=sabotage)

@@ -19,7 +19,7 @@ from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.jobs import local
 from p2p_dist.run import rundir, starts
 from p2p_dist.train import checkpoint, distributed, loop
-from p2p_dist.train.verify import verify
+from p2p_dist.train.verify import verify_run
 from tests.conftest import lay_out_run
 from tests.faults.job import At, Job
 from tests.train import on_ranks
@@ -85,7 +85,7 @@ def test_a_rank_dies(begin, kind, rank, told):
         assert "Fatal Python error" in job.log(rank) and "test_crashes.py" in job.log(rank)
     again = Job(run)
     assert again.end() == 0, again.log()
-    assert verify(run) == []
+    assert verify_run(run) == []
 
 
 def hang(kind):
@@ -289,30 +289,30 @@ def test_starts_are_counted_from_a_file(tmp_path):
     Now: counted at the start of an attempt, from a file; the attempt before, which wrote no end, gets one then.
     """
     log = tmp_path / "logs" / "train.attempts"
-    assert starts.begin(log, "a.0", 0, by_hand=True) is None
-    assert starts.begin(log, "a.1", 0) is None
-    assert starts.read(log).open == "a.1" and starts.read(log).starts == 2
-    assert starts.begin(log, "a.2", 0) is None
-    assert starts.begin(log, "a.3", 0) is None, "killed by others: not the run's own doing"
+    assert starts.note_start(log, "a.0", 0, by_hand=True) is None
+    assert starts.note_start(log, "a.1", 0) is None
+    assert starts.count(log).open == "a.1" and starts.count(log).starts == 2
+    assert starts.note_start(log, "a.2", 0) is None
+    assert starts.note_start(log, "a.3", 0) is None, "killed by others: not the run's own doing"
     assert [line.split()[-1] for line in log.read_text().splitlines() if line.startswith("end")] == ["killed"] * 3
     for number, (code, why) in enumerate(((70, "crash"), (1, "failed"), (75, "stopped")), 4):
-        starts.end(log, f"a.{number - 1}", 0, code, why)
-        refused = starts.begin(log, f"a.{number}", 0)
+        starts.note_end(log, f"a.{number - 1}", 0, code, why)
+        refused = starts.note_start(log, f"a.{number}", 0)
         assert (refused is None) == (number < 6)
     assert refused == "begun 4 times from the same place (step 0) without progress"
-    assert starts.begin(log, "b.0", 0, by_hand=True) is None
-    assert starts.begin(log, "b.1", 5) is None
-    starts.end(log, "b.1", 10, 75, "stopped")
-    counts = starts.read(log)
+    assert starts.note_start(log, "b.0", 0, by_hand=True) is None
+    assert starts.note_start(log, "b.1", 5) is None
+    starts.note_end(log, "b.1", 10, 75, "stopped")
+    counts = starts.count(log)
     assert (counts.starts, counts.crashes, counts.same, counts.began) == (2, 0, 1, 5), "an orderly stop is no crash"
     for number in range(4):
-        assert starts.begin(log, f"c.{number}", 10 * number + 10) is None
-        starts.end(log, f"c.{number}", 10 * number + 20, 70, "crash")
+        assert starts.note_start(log, f"c.{number}", 10 * number + 10) is None
+        starts.note_end(log, f"c.{number}", 10 * number + 20, 70, "crash")
         refused = starts.refuse_restart(log, 10 * number + 20, 3)
         assert (refused is None) == (number < 3)
     with log.open("a") as file:
         file.write("start c.9\nsta")  # cut short
-    assert starts.read(log).starts == 6
+    assert starts.count(log).starts == 6
 
 
 def test_reads_that_fail_for_a_moment(tiny_shards, monkeypatch):

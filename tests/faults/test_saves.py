@@ -19,7 +19,7 @@ import torch
 from p2p_dist.common import files
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint, saver
-from p2p_dist.train.verify import verify
+from p2p_dist.train.verify import verify_run
 from tests.faults import cuts
 from tests.faults.job import At, Job
 from tests.train import on_ranks
@@ -224,17 +224,17 @@ def test_bit_rot(new_run):
     """
     run = trained(new_run, "rotten")
     whole = on_ranks.state(run.path, 20)
-    assert verify(run) == []
+    assert verify_run(run) == []
     newest = run.checkpoints / rundir.step_name(20)
     flip(newest / checkpoint.STATE)
-    assert [f"{newest / checkpoint.STATE} is damaged" in line for line in verify(run)] == [True]
+    assert [f"{newest / checkpoint.STATE} is damaged" in line for line in verify_run(run)] == [True]
     job = Job(run)
     assert job.end() == 0
     assert "is damaged: it differs from its record in meta.json; set aside" in job.log()
     assert on_ranks.equal(whole, on_ranks.state(run.path, 20))
-    assert [line.split("/")[-1] for line in verify(run)] == ["damaged-step-00000020 was damaged and set aside"]
+    assert [line.split("/")[-1] for line in verify_run(run)] == ["damaged-step-00000020 was damaged and set aside"]
     shutil.rmtree(run.checkpoints / "damaged-step-00000020")
-    assert verify(run) == []
+    assert verify_run(run) == []
 
 
 def test_verify_sees_a_sample_missed_or_doubled(new_run):
@@ -250,9 +250,9 @@ def test_verify_sees_a_sample_missed_or_doubled(new_run):
     other = [*rows[:6], {**rows[6], "digests": rows[7]["digests"]}, *rows[7:]]
     for changed, told in ((doubled, "step 6 follows step 6"), (missed, "step 8 follows step 6"), (other, "batch of step 7 is")):
         files.write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in changed))
-        assert any(told in line for line in verify(run)), told
+        assert any(told in line for line in verify_run(run)), told
     files.write_text(run.metrics, "".join(json.dumps(row) + "\n" for row in rows[:-1]))
-    assert any("ends at step 19, but there is a checkpoint of step 20" in line for line in verify(run))
+    assert any("ends at step 19, but there is a checkpoint of step 20" in line for line in verify_run(run))
 
 
 def test_a_leased_checkpoint_stays(tmp_path):
@@ -328,4 +328,4 @@ def test_metrics_are_cut_back(new_run):
     assert [row["step"] for row in metrics_file.read(run)] == list(range(1, 21))
     assert again.log().count("--- train, attempt test.") == 2
     assert "\x1b" not in again.log()
-    assert verify(run) == [] and not list(run.path.rglob(".tmp-*"))
+    assert verify_run(run) == [] and not list(run.path.rglob(".tmp-*"))

@@ -12,7 +12,7 @@ from p2p_dist.common import console, files
 from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.run import rundir
 from p2p_dist.train import checkpoint, distributed
-from p2p_dist.train.verify import verify
+from p2p_dist.train.verify import verify_run
 from tests.faults.job import At, Job
 
 
@@ -26,7 +26,7 @@ def test_fewer_shards_than_ranks(new_run, tiny_shards):
     run, _ = new_run(resources={"nodes": 4}, train={"steps": 18})
     job = Job(run)
     assert job.end() == console.DONE, job.log()
-    assert verify(run) == []
+    assert verify_run(run) == []
 
 
 @pytest.mark.parametrize("left", [0, 512, 0.5, 0.999])

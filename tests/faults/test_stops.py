@@ -16,7 +16,7 @@ from p2p_dist.common import console
 from p2p_dist.jobs import stage_process
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint, distributed
-from p2p_dist.train.verify import verify
+from p2p_dist.train.verify import verify_run
 from tests.faults.job import At, Job, children
 from tests.train import on_ranks
 
@@ -70,7 +70,7 @@ def test_one_rank_alone_50_seeds(begin):
     assert Job(run).end() == 0
     assert on_ranks.equal(on_ranks.state(run.path, 150), on_ranks.state(twin.path, 150))
     assert on_ranks.digests(run) == on_ranks.digests(twin)
-    assert verify(run) == []
+    assert verify_run(run) == []
 
 
 def acts_alone():

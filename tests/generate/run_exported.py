@@ -8,14 +8,14 @@ IN holds `input`, dB over the reference (windows, pictures, mels, frames), and `
 import json
 import math
 import sys
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 folder, source, target, *seed = sys.argv[1:]
-with open(f"{folder}/config.json", encoding="utf-8") as file:
-    config = json.load(file)
+config = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
 network, scaling = config["network"], config["scaling"]
 weights = {name: tensor.float() for name, tensor in load_file(f"{folder}/model.safetensors").items()}
 

@@ -94,10 +94,10 @@ def main(out):
     began = begin_run.begin(run, wanted, "shards-v1")
     assert shards.preprocess(out / "songs", run.shards, began.data, workers=1) == []
     log = run.attempts("train")
-    starts.begin(log, rundir.attempt(), 0, by_hand=True)
+    starts.note_start(log, rundir.attempt(), 0, by_hand=True)
     assert loop.train(run, began, StopAtEight()) == 75
     run.write_outcome("train", "stopped", step=8)
-    starts.end(log, rundir.attempt(), 8, 75, "stopped")
+    starts.note_end(log, rundir.attempt(), 8, 75, "stopped")
     assert evaluation.evaluate(run, began, only=[4]) == 1
     page.write(run, began)
     for part in (run.code, run.page.parent):

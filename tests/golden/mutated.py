@@ -30,18 +30,18 @@ def main(run, songs):
     name = dataset.name_for(run, songs, settings.data)
     begin_run.check_begin(run, settings, run.read_dataset())
     before = status.gather(run)
-    found = {"state": before["stages"]["train"], "verified": verify.verify(run), "name": name}
+    found = {"state": before["stages"]["train"], "verified": verify.verify_run(run), "name": name}
     found["same"] = dataset.dataset_name(songs, config.Data())
     assert checkpoints.evaluate(run, settings, only=[4, 8]) == 1, "what is evaluated stays"
     text = page.write(run, settings).read_text()
     found["page"] = all(word in text for word in ("Held Out", rundir.step_name(4), rundir.step_name(8)))
     starts.append(run.attempts("train"), "later 1 2 3")
-    starts.begin(run.attempts("train"), "b.1", 8, by_hand=True)
+    starts.note_start(run.attempts("train"), "b.1", 8, by_hand=True)
     found["code"] = loop.train(run, settings, StopFlag())
     run.write_outcome("train", "done", step=12)
-    starts.end(run.attempts("train"), "b.1", 12, found["code"], "done")
+    starts.note_end(run.attempts("train"), "b.1", 12, found["code"], "done")
     meta = records.read(run.checkpoints / rundir.step_name(12) / "meta.json", schemas.CHECKPOINT)
-    found["after"] = [verify.verify(run), run.read_outcome()["outcome"], status.gather(run)["stages"]["train"]]
+    found["after"] = [verify.verify_run(run), run.read_outcome()["outcome"], status.gather(run)["stages"]["train"]]
     found["later"] = [name for name in meta["settings"] if name.endswith("later")]
     return found
 

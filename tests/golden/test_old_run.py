@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from p2p_dist.common import files
+from p2p_dist.common import records
 from p2p_dist.data import index
 from p2p_dist.evaluate import checkpoints
 from p2p_dist.evaluate.report import page
@@ -47,7 +47,7 @@ def test_it_goes_on_to_the_bit(old, ranks):
     if (torch.__version__, make.processor()) == (CONTINUED["torch"], CONTINUED["processor"]):
         assert found["sha256"] == recorded["sha256"]
         assert losses == CONTINUED["l1"]
-    assert verify.verify(old) == []
+    assert verify.verify_run(old) == []
     assert stages.is_done("train", old) == "12 steps"
 
 
@@ -55,9 +55,9 @@ def test_its_settings_are_those_that_the_same_command_names_today(old):
     """A setting that is new must have the value that the code of its time implied: no digest and no name changes."""
     settings = make.settings()
     assert begin_run.check_begin(old, settings, "shards-v1").train == settings.train
-    recorded = files.read_json(old.checkpoints / rundir.step_name(8) / "meta.json")["settings"]
+    recorded = records.read(old.checkpoints / rundir.step_name(8) / "meta.json")["settings"]
     assert science.are_those(recorded, settings) == []
-    assert files.read_json(old.shards / "manifest.json")["settings_digest"] == science.digest_of_version_0_1(settings.data)
+    assert records.read(old.shards / "manifest.json")["settings_digest"] == science.digest_of_version_0_1(settings.data)
     other = dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=1))
     with pytest.raises(ValueError, match=r"train\.seed"):
         begin_run.check_begin(old, other, "shards-v1")
@@ -68,14 +68,14 @@ def test_its_shards_are_read(old):
         stages.is_done("preprocess", old)
         == "2 train songs in 21 windows, 1 valid songs in 9 windows, 1 test songs in 9 windows"
     )
-    content = files.read_json(old.shards / "manifest.json")
+    content = records.read(old.shards / "manifest.json")
     for split, part in content["splits"].items():
         samples = list(index.Index(old.shards, split).samples)
         assert [sample.key for sample in samples] == [sample[0] for sample in part["samples"]]
 
 
 def test_it_is_verified_and_shown(old):
-    assert verify.verify(old) == []
+    assert verify.verify_run(old) == []
     found = status.gather(old)
     assert (found["step"], found["total"], found["checkpoint"]) == (8, 12, 8)
     assert re.fullmatch("stopped .* at step 8", found["stages"]["train"])
@@ -83,7 +83,7 @@ def test_it_is_verified_and_shown(old):
     content = bytearray(damaged.read_bytes())
     content[5000] ^= 1
     damaged.write_bytes(content)
-    assert any("step-00000008" in line for line in verify.verify(old))
+    assert any("step-00000008" in line for line in verify.verify_run(old))
 
 
 def test_it_is_evaluated_and_has_its_page(old):
@@ -97,7 +97,7 @@ def test_it_is_evaluated_and_has_its_page(old):
 
     shutil.rmtree(evaluated)
     assert checkpoints.evaluate(old, settings, only=[4]) == 1
-    recorded, anew = json.loads(before)["songs"][0], files.read_json(evaluated / "metrics.json")["songs"][0]
+    recorded, anew = json.loads(before)["songs"][0], records.read(evaluated / "metrics.json")["songs"][0]
     assert anew["key"] == recorded["key"]
     for measure, value in recorded["output"].items():
         close = None if value is None else pytest.approx(value, rel=1e-3, abs=1e-3)

@@ -387,7 +387,7 @@ def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
     """Its last part has the array's own number. If it failed: all parts are begun again, those that are done as well; or, as
     all are listed, none."""
     code = job.run.code / "hpc"
-    snapshot.take(job.run.code)
+    snapshot.copy_code(job.run.code)
     (tmp_path / "srun").write_text(f'#!/bin/sh\necho "$P2P_JOB $P2P_ATTEMPTS" > "{tmp_path}/slurm/srun"\nexit 75\n')
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")
@@ -402,7 +402,7 @@ def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
 
 def test_nothing_is_started_in_a_cancelled_run(job, monkeypatch, tmp_path):
     code = job.run.code / "hpc"
-    snapshot.take(job.run.code)
+    snapshot.copy_code(job.run.code)
     (tmp_path / "srun").write_text(f'#!/bin/sh\ntouch "{tmp_path}/slurm/srun"\n')
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")
@@ -415,7 +415,7 @@ def test_nothing_is_started_in_a_cancelled_run(job, monkeypatch, tmp_path):
 def test_no_request_to_stop_ends_the_batch_shell(job, monkeypatch, tmp_path):
     """`scancel --full` reaches it and all that it calls: here whenever it asks Slurm or counts, before its step and after. It
     dies of the TERM of its own requeue alone. If it failed: a training that has saved, and that nobody queues again."""
-    snapshot.take(job.run.code)
+    snapshot.copy_code(job.run.code)
     squeue, python = tmp_path / "squeue", tmp_path / "python3"
     (tmp_path / "srun").write_text("#!/bin/sh\n")
     (tmp_path / "srun").chmod(0o755)
@@ -525,7 +525,7 @@ def test_a_site_that_allows_no_comment_ends_no_job(stage, job, tmp_path):
 def test_a_request_to_stop_while_the_code_is_checked_is_kept(job, monkeypatch, tmp_path):
     """The batch script takes half a second to compare the copy of the code. If it failed: a job that was preempted just then
     ends as killed, or as one whose code is not its own, and nobody queues it again."""
-    snapshot.take(job.run.code)
+    snapshot.copy_code(job.run.code)
     job.run.config.touch()
     for name in ("find", "sha256sum"):
         real = shutil.which(name)

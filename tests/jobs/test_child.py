@@ -13,7 +13,7 @@ from p2p_dist.run import rundir, snapshot
 def started(tmp_path, monkeypatch):
     """`started(stage)`: command line and environment of the process that would start it."""
     run = rundir.RunDir(tmp_path / "run")
-    snapshot.take(run.code)
+    snapshot.copy_code(run.code)
     seen = []
     monkeypatch.setattr(subprocess, "Popen", lambda command, **options: seen.append((command, options["env"])))
 

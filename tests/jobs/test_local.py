@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from p2p_dist.common import files
+from p2p_dist.common import records
 from p2p_dist.jobs import local, stages
 from p2p_dist.run import metrics_file, rundir
 
@@ -105,11 +105,11 @@ def test_a_run_is_stopped_goes_on_and_is_done(place):
     assert len((run.logs / "train.log").read_text().split("--- train, attempt ")) == 4, "a banner for each attempt"
     evaluated = rundir.find_steps(run.evaluations)
     assert [step for step, _ in evaluated] == [step for step, _ in rundir.find_steps(run.checkpoints)]
-    baselines = files.read_json(run.evaluations / "baselines.json")["splits"]["test"]
+    baselines = records.read(run.evaluations / "baselines.json")["splits"]["test"]
     assert {"copy the input", "silence", "noise hits", "ceiling"} <= set(baselines["rows"])
     assert baselines["missing"]["same song, far away"] == "the song is shorter than 40 s"
     assert baselines["rows"]["ceiling"]["mean"]["stem_l1"] < baselines["rows"]["silence"]["mean"]["stem_l1"]
-    best = files.read_json(run.best)
+    best = records.read(run.best)
     assert best["step"] in [step for step, _ in evaluated] and best["note"], "chosen on the very songs: it is said"
     assert f"best checkpoint: step {best['step']}, " in again.shown.splitlines()[-2]
     assert "\x1b" not in again.shown

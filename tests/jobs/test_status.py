@@ -57,7 +57,7 @@ def run(tmp_path, monkeypatch):
     files.write_json(run.dataset, {"name": "songs"})
     lines = ["launch 7", "start 7.0 0 10000 2", "end 7.0 10 13600 - killed 11800", "start 7.1 10 20000 2"]
     files.write_text(run.slurm / "train" / "attempts", "\n".join([*lines, "end 7.1 40 21800 75 stopped 21800"]) + "\n")
-    metrics_file.append(run, {"step": 40, "images_per_second": 64.0, "l1": 0.125})
+    metrics_file.Writer(run).append({"step": 40, "images_per_second": 64.0, "l1": 0.125})
     names = (checkpoints.STATE, checkpoints.GENERATOR)
     for name in names:
         files.write_text(run.checkpoints / rundir.step_name(40) / name, "")
@@ -264,33 +264,33 @@ def test_a_run_on_this_machine_is_told_by_its_lock_its_log_and_its_progress(here
     """Running with since when and how far, stopped, stopped at once, crashed, killed, failed: each in its own words."""
     log = here.attempts("train")
     assert train_state(here) == "to do"
-    starts.begin(log, "a.1", 0, by_hand=True)
+    starts.note_start(log, "a.1", 0, by_hand=True)
     files.write_json(here.status, {"what": "train", "done": 7, "total": 100, "note": ""})
     with contextlib.closing(rundir.own(here)):
-        clock = status._clock(starts.starts(log)[-1].begun)
+        clock = status._clock(starts.list_starts(log)[-1].begun)
         assert train_state(here) == f"running on this machine since {clock}, train 7 of 100"
         assert status.gather(here)["stages"]["evaluate"] == "to do", "a stage runs, not all"
         os.utime(here.status, (1, 1))
         assert train_state(here) == f"running on this machine since {clock}", "what an earlier start left is no progress"
         assert status.gather(here)["attempt"] == "a.1" and status.gather(here)["attempts"] == 1
     assert train_state(here).startswith(f"killed: begun {clock}")
-    starts.end(log, "a.1", 7, 130, "stopped")
+    starts.note_end(log, "a.1", 7, 130, "stopped")
     assert train_state(here) == f"stopped at once {clock}", "a second Ctrl-C leaves no outcome"
-    starts.begin(log, "a.2", 7)
-    starts.end(log, "a.2", 9, 139, "crash")
+    starts.note_start(log, "a.2", 7)
+    starts.note_end(log, "a.2", 9, 139, "crash")
     assert train_state(here) == f"crashed (exit code 139) {clock}; see {here.logs}"
     for number, outcome in enumerate(("stopped", "failed"), 3):
-        starts.begin(log, f"a.{number}", 9, by_hand=True)
+        starts.note_start(log, f"a.{number}", 9, by_hand=True)
         files.write_json(
             here.outcome, {"attempt": f"a.{number}", "stage": "train", "outcome": outcome, "step": 9, "message": "x"}
         )
-        starts.end(log, f"a.{number}", 9, 1, outcome)
+        starts.note_end(log, f"a.{number}", 9, 1, outcome)
         assert train_state(here) == f"{outcome} {clock} at step 9: x"
     assert status.gather(here)["gpu_hours"]["used"] == 0, "of one's own machine nothing is billed"
 
 
 def test_an_evaluation_tells_how_far_its_baselines_are(here):
-    starts.begin(here.attempts("evaluate"), "a.1", 0, by_hand=True)
+    starts.note_start(here.attempts("evaluate"), "a.1", 0, by_hand=True)
     files.write_json(here.status, {"what": "baselines", "done": 2, "total": 5, "note": ""})
     with contextlib.closing(rundir.own(here)):
         assert status.gather(here)["stages"]["evaluate"].endswith(", baselines 2 of 5")
@@ -314,7 +314,7 @@ def test_what_status_reads_of_a_run_does_not_grow_with_it(run, monkeypatch):
     honest = metrics_file._row
     monkeypatch.setattr(metrics_file, "_row", lambda line: read.append(len(line)) or honest(line))
     for step in range(41, 3041):
-        metrics_file.append(run, {"step": step, "l1": 0.5, "digests": "a" * 200})
+        metrics_file.Writer(run).append({"step": step, "l1": 0.5, "digests": "a" * 200})
     found = status.gather(run)
     assert found["step"] == 3040 and sum(read) < 1000, "of 700 kB"
     metrics_file.cut(run, 3039)

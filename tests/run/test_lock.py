@@ -2,14 +2,17 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+from p2p_dist.common import files
 from p2p_dist.run import lock, rundir
 
 
@@ -35,9 +38,40 @@ def test_a_killed_owner_owns_nothing(run):
     rundir.own(run).close()
 
 
-@pytest.fixture(params=["ENOSYS", "ENOLCK"])
-def no_locks(request, monkeypatch):
-    """A file system that answers so to flock."""
+def mounts(folder, option, *, of_others=False):
+    """The mounts of this machine, where that of a folder, or all others, have one more option of their file system."""
+    own = Path(folder).stat().st_dev
+    dev = f"{os.major(own)}:{os.minor(own)}"
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    changed = [line + (f",{option}" if (line.split()[2] == dev) != of_others else "") for line in lines]
+    assert changed != lines
+    return "\n".join(changed)
+
+
+@pytest.mark.parametrize("option", ["localflock", "local_lock=all", "local_lock=flock"])
+def test_locks_that_hold_on_one_node_only_do_not_count(option, tmp_path, monkeypatch):
+    """Of the file system that the file is on, not of another one; `flock` and `local_lock=none` hold on all nodes."""
+    listed = tmp_path / "mountinfo"
+    monkeypatch.setattr(lock, "MOUNTS", listed)
+    with (tmp_path / "file").open("w") as file:
+        for text in (mounts(tmp_path, option, of_others=True), mounts(tmp_path, "flock,local_lock=none,local_lock=posix"), ""):
+            listed.write_text(text)
+            lock.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        listed.write_text(mounts(tmp_path, option))
+        with pytest.raises(OSError, match="No locks available") as said:
+            lock.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert said.value.errno in lock.NO_LOCKS
+        listed.unlink()
+        lock.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.fixture(params=["ENOSYS", "ENOLCK", "localflock"])
+def no_locks(request, monkeypatch, tmp_path):
+    """A file system that answers so to flock, or is mounted so that other nodes see no lock."""
+    if request.param == "localflock":
+        files.write_text(tmp_path / "mountinfo", mounts(tmp_path, request.param))
+        monkeypatch.setattr(lock, "MOUNTS", tmp_path / "mountinfo")
+        return
 
     def flock(descriptor, kind):
         number = getattr(errno, request.param)
@@ -100,6 +134,23 @@ def test_without_locks_another_machines_owner_is_left_alone(run, no_locks):
         rundir.own(run)
     link.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": "now", "start": 5}))
     rundir.own(run).close()  # another process had that number
+
+
+def test_without_locks_a_job_that_slurm_begins_again_takes_over_from_its_earlier_start(run, no_locks, monkeypatch):
+    """Which ended on another node. Another job, or another process of the same start, does not."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    before = {"process": 1, "host": "elsewhere", "since": "now", "start": 5, "job": "7", "attempt": "7.0-a"}
+    (run.path / ".owner-link").write_text(json.dumps(before))
+    for job, attempt in (("8", "8.0-a"), ("7", "7.0-a"), ("", "")):
+        monkeypatch.setenv("P2P_JOB", job)
+        monkeypatch.setenv("P2P_ATTEMPT", attempt)
+        with pytest.raises(ValueError, match="process 1 on elsewhere"):
+            rundir.own(run)
+    monkeypatch.setenv("P2P_JOB", "7")
+    monkeypatch.setenv("P2P_ATTEMPT", "7.1-b")
+    first = rundir.own(run)
+    assert (lock.owner_of(run.path)["job"], lock.owner_of(run.path)["attempt"]) == ("7", "7.1-b")
+    first.close()
 
 
 def test_without_locks_one_of_many_takes_over(run, no_locks):

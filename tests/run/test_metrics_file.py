@@ -14,7 +14,7 @@ def run(tmp_path, monkeypatch):
 def test_numbers_after_the_checkpoint_are_cut_and_a_half_line_is_left_out(run):
     run.path.mkdir(parents=True)
     for step in (1, 2, 3):
-        metrics_file.append(run, {"step": step})
+        metrics_file.Writer(run).append({"step": step})
     with run.metrics.open("a") as file:
         file.write('{"step": 4, "l')
     assert [row["step"] for row in metrics_file.read(run)] == [1, 2, 3]

@@ -157,7 +157,7 @@ def test_code_that_was_there_before_the_run_is_not_run(run):
         begin_run.begin(run, SETTINGS, "songs")
     assert not run.config.exists()
     shutil.rmtree(run.code)
-    snapshot.take(run.code)  # a launch that was killed before it wrote the settings
+    snapshot.copy_code(run.code)  # a launch that was killed before it wrote the settings
     begin_run.begin(run, SETTINGS, "songs")
 
 

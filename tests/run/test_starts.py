@@ -62,12 +62,12 @@ RECORDS = {
 @pytest.mark.parametrize("record", RECORDS)
 def test_what_a_record_says(record, tmp_path):
     (tmp_path / "attempts").write_text(record.replace(" / ", "\n") + "\n")
-    assert starts.read(tmp_path / "attempts") == starts.Counts(*RECORDS[record])
+    assert starts.count(tmp_path / "attempts") == starts.Counts(*RECORDS[record])
 
 
 def test_there_are_records_of_many_kinds(tmp_path):
     assert len(RECORDS) >= 20
-    assert starts.read(tmp_path / "none") == starts.Counts()
+    assert starts.count(tmp_path / "none") == starts.Counts()
 
 
 def test_counts_never_contradict_each_other(tmp_path):
@@ -85,7 +85,7 @@ def test_counts_never_contradict_each_other(tmp_path):
     @given(strategies.lists(lines, max_size=8))
     def check(record):
         log.write_text("".join(f"{line}\n" for line in record))
-        counts = starts.read(log)
+        counts = starts.count(log)
         began = [line.split() for line in record if line.startswith("start")]
         assert counts.owner == (began[-1][1] if began else None)
         assert counts.open in (None, counts.owner)
@@ -151,7 +151,7 @@ def oldest_python():
 def test_it_runs_by_its_path_and_leaves_nothing_beside_the_code(tmp_path):
     """From the copy of a run whose name is not ASCII, in a locale that knows only that. If it failed: no job begins."""
     run = tmp_path / "Émile's run"
-    snapshot.take(run / "code")
+    snapshot.copy_code(run / "code")
     python, log = oldest_python(), run / "slurm" / "train" / "attempts"
     environment = {"LC_ALL": "C", "SLURM_JOB_ID": "7", "P2P_ATTEMPTS": os.fsencode(log), "PYTHONPATH": str(tmp_path)}
     (tmp_path / "json.py").write_text("raise SystemExit('not the standard library')")

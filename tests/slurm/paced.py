@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, os.environ.get("PYTHONPATH", ""))
-from p2p_dist.common import console, files
+from p2p_dist.common import console, records
 from p2p_dist.jobs import stage_process
 from p2p_dist.run import rundir
 from p2p_dist.train import stop
@@ -56,7 +56,7 @@ def newest(run):
 def plan_of(run):
     """What is to go wrong."""
     path = run.path / "plan.json"
-    return files.read_json(path) if path.is_file() else {}
+    return records.read(path) if path.is_file() else {}
 
 
 def train(run, settings):

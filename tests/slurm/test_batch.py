@@ -29,7 +29,7 @@ class Waiting:
 
     def __init__(self, lab, folder, name):
         self.lab, self.run, self.jobs = lab, RunDir(folder / "my place" / "runs" / name), []
-        snapshot.take(self.run.code)
+        snapshot.copy_code(self.run.code)
         (self.run.path / "python").write_text(TASK)
         (self.run.path / "python").chmod(0o755)
         files.write_json(self.run.dataset, {"name": "none"})

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from p2p_dist.data import index
+from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file
 from p2p_dist.settings.presets import PRESETS
 from p2p_dist.train import checkpoint, networks, step
-from p2p_dist.train.verify import verify
+from p2p_dist.train.verify import verify_run
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
 from tests.train.test_step import small, thesis
@@ -83,11 +84,11 @@ def poisoned(tiny_shards, tmp_path):
 
 def rewrite_checksums(folder, shard):
     """Let the manifest say what is in the shard now, as if it had been made so."""
-    manifest = index.read_manifest(folder)
+    manifest = manifests.read(folder)
     checksums = {row["key"]: row["checksum"] for row in index.index_shard(folder / shard)}
     samples = manifest["splits"]["train"]["samples"]
     manifest["splits"]["train"]["samples"] = [[*row[:4], checksums.get(row[0], row[4])] for row in samples]
-    index.write_manifest(folder, manifest)
+    manifests.write(folder, manifest)
 
 
 @pytest.mark.parametrize("stage", ["none", "device"])
@@ -114,7 +115,7 @@ def test_a_damaged_sample_ends_the_run_and_is_named(ranks, tiny_shards, tmp_path
     outcome = run.read_outcome()
     assert outcome["outcome"] == "failed"
     assert f"{sample.shard} is damaged: sample {sample.key}: " in outcome["message"]
-    (line,) = [line for line in verify(run) if "damaged" in line]
+    (line,) = [line for line in verify_run(run) if "damaged" in line]
     assert sample.shard in line and sample.key in line
 
 

@@ -8,8 +8,8 @@ import shutil
 import pytest
 import torch
 
-from p2p_dist.common import files
-from p2p_dist.data import index
+from p2p_dist.common import records
+from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file, rundir
@@ -207,9 +207,9 @@ def test_other_windows_are_refused(ranks, new_run):
     shared = run.shards.resolve()
     run.shards.unlink()  # a link to what other tests read
     shutil.copytree(shared, run.shards)
-    manifest = files.read_json(run.shards / "manifest.json")
+    manifest = records.read(run.shards / "manifest.json")
     part = manifest["splits"]["train"]
     part["samples"] = part["samples"][:-1]
-    index.write_manifest(run.shards, manifest)
+    manifests.write(run.shards, manifest)
     with pytest.raises(RanksFailed, match="trained on other windows"):
         ranks(1, on_ranks.train, run.path, None, None)

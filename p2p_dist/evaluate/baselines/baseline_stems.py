@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from p2p_dist.audio.beats import Beats, track
+from p2p_dist.audio.beats import Beats, track_beats
 from p2p_dist.audio.invert import mel_to_audio, stem_for
+from p2p_dist.data import manifest
 from p2p_dist.data.augment import random_for
-from p2p_dist.data.index import Index, read_manifest
+from p2p_dist.data.index import Index
 from p2p_dist.data.pairs import FLOOR, silent_to_zero
 from p2p_dist.data.song_record import PARTS, read_record
 from p2p_dist.evaluate.measures import onsets
@@ -70,7 +71,7 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
     level = float(np.median(levels)) if levels else 0.0
     if data.representation == "thesis":
         return Training([], "the thesis's pictures show the mix, not the stem", level)
-    part = read_manifest(dataset)["splits"].get("train", {"songs": []})
+    part = manifest.read(dataset)["splits"].get("train", {"songs": []})
     names = [song for song in part["songs"] if song["name"] not in held_out]
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(_SONGS, len(names)))]
     songs = []
@@ -106,7 +107,7 @@ def _beats_of(power: np.ndarray, data: Data) -> Beats | None:
     frame = data.hop_length / data.sample_rate
     together = max(1, round(onsets.FRAME / frame))
     whole = power[:, : power.shape[1] // together * together]
-    return track(onsets.envelope(whole.reshape(len(power), -1, together).mean(axis=2)), together * frame)
+    return track_beats(onsets.envelope(whole.reshape(len(power), -1, together).mean(axis=2)), together * frame)
 
 
 def _beats_in(power: np.ndarray, beats: Beats, data: Data) -> int:

@@ -89,13 +89,6 @@ def estimate(between: Kernels, made: np.ndarray, real: np.ndarray) -> float:
     return 100 * (among(within_made, made) + among(within_real, real) - 2 * float(across[np.ix_(made, real)].mean()))
 
 
-def distance(made: np.ndarray, real: np.ndarray) -> float | None:
-    """The distance of two sets of descriptors, each (windows, 41); None where one has fewer than 8 windows."""
-    if too_few(len(made), len(real)) is not None:
-        return None
-    return estimate(kernels(made, real), np.arange(len(made)), np.arange(len(real)))
-
-
 def distance_of_songs(made: Sequence[Sequence[np.ndarray | None]], real: list[np.ndarray]) -> tuple[float, list[float]] | str:
     """The distance of one generation of all songs to the real stems, and the same without each song; or why there is none.
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from p2p_dist.audio.layouts import known_of_musdb18
 from p2p_dist.common import console, files, records, schemas
 from p2p_dist.common.console import one_line
+from p2p_dist.data import manifest as manifests
 from p2p_dist.data.dataset_card import LICENCE, overlapping
-from p2p_dist.data.index import read_manifest
 from p2p_dist.evaluate import ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.table import MEASURES, columns, is_pitched, label, remarks
@@ -48,7 +48,7 @@ def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any
         ("parameters of the generator", f"{parameters:,}"),
     ]
     figures = _figures(config, best, evaluated[best["step"]], baselines, _chosen(best))
-    lines = _card(run, config, best["step"], facts, [], read_manifest(run.shards), figures)
+    lines = _card(run, config, best["step"], facts, [], manifests.read(run.shards), figures)
     files.write_text(path, _text_of(lines))
     return path
 
@@ -63,7 +63,7 @@ def exported(run: RunDir, config: Config, content: dict[str, Any]) -> str:
         ValueError: a record of the run is damaged.
     """
     try:
-        manifest = read_manifest(run.shards)
+        manifest = manifests.read(run.shards)
     except FileNotFoundError:
         manifest = None
     measured, measures = _evaluation(run, config, content["step"])

@@ -146,7 +146,7 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
             _remove(run / "outcome.json")  # of an earlier attempt: what waits for the end would take it for this
     elif stage == "evaluate":
         _remove(run / "slurm" / "evaluate" / "no-training")
-    before = starts.read(log)
+    before = starts.count(log)
     if before.open is not None:  # killed before its last line; status.json tells how long it lived
         how = "0 done" if finished.get("attempt") == before.open else "- killed"
         _note(f"end {before.open} {progress} {max(_changed(run / 'status.json'), before.since)} {how} {saved}")
@@ -168,7 +168,7 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
         _remove(run / "outcome.json")
     if cancelled.exists():
         return refuse(75, "stopped", f"{stage} was cancelled: type the same launch command to go on")
-    counts = starts.read(log)
+    counts = starts.count(log)
     if counts.same >= starts.SAME_PLACE:
         place = f"from the same place ({stage}: {progress}) without progress"
         said = f"begun {counts.same + 1} times {place}: not begun again; look into the logs beside {log}"
@@ -207,7 +207,7 @@ def end(stage: str, run: Path, code: int) -> str:
     of its tasks and so hides a failure behind a stop.
     """
     log, attempt = _log(), _attempt()
-    counts = starts.read(log)
+    counts = starts.count(log)
     # Where Slurm lost sight of this node, the job runs on elsewhere: to requeue it now would stop what goes on there.
     if counts.owner != attempt:
         return f"75 attempt {attempt} was superseded by {counts.owner}: this process exits without writing"
@@ -239,7 +239,7 @@ def end(stage: str, run: Path, code: int) -> str:
     again = counts.starts - 1
     if again >= _number("P2P_MAX_REQUEUES", 10):
         return f"75 {stage} stopped, but was begun again {again} times already (--max-requeues): {type_again}"
-    if _hours_are_used(starts.read(log)):
+    if _hours_are_used(starts.count(log)):
         how = "to go on, type the launch command with more --max-gpu-hours"
         return f"75 {stage} stopped, and the run's GPU-hours are used: {how}"
     return "requeue"
@@ -260,7 +260,7 @@ def _by_code(code: int, came_further: bool) -> str:
 
 def free_claims(folder: Path) -> None:
     """Remove the claims of earlier attempts of this job, which did not finish; other jobs that share have their own record."""
-    ours = {one.name for one in starts.starts(_log())}
+    ours = {one.name for one in starts.list_starts(_log())}
     for path in sorted(folder.glob("step-*")) if folder.is_dir() else []:
         if path.is_file() and ours & set(path.read_text(encoding="utf-8", errors="replace").splitlines()):
             _remove(path)
@@ -275,7 +275,7 @@ def main(words: Any) -> int:
     if command == "end":
         _say(end(rest[0], Path(rest[1]), int(rest[2])))
     elif command == "owner":
-        _say(starts.read(_log()).owner or "-")
+        _say(starts.count(_log()).owner or "-")
     elif command == "successor":
         _note(f"successor {rest[0]}")
     else:

@@ -158,8 +158,9 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
 
 
 def members(stage: str, resources: Resources) -> int | None:
-    """How many jobs of an array share a stage; None: one job does it."""
-    return {"preprocess": resources.preprocess_array, "evaluate": resources.evaluate_array}.get(stage)
+    """How many jobs of an array share a stage; None: one job does it, and needs no locks to share by."""
+    count = {"preprocess": resources.preprocess_array, "evaluate": resources.evaluate_array}.get(stage)
+    return None if count == 1 else count
 
 
 def dependency(job: Job, resources: Resources, before: str | None) -> str | None:

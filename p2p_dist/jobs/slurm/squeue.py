@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import re
 import time
@@ -170,21 +171,15 @@ def jobs_by_partition() -> Counter[str]:
     return Counter(ask("squeue", "--me", "--array", "--noheader", "--format=%P").stdout.split())
 
 
-def accounts() -> list[str]:
-    """The projects of this user, as far as Slurm's accounting tells."""
-    try:
-        asked = ask("sacctmgr", "-nP", "show", "associations", f"user={getpass.getuser()}", "format=account")
-    except OSError:
-        return []
-    return sorted(set(asked.stdout.split())) if asked.returncode == 0 else []
-
-
 def your_accounts() -> str:
-    """The same in words, for one who named none, or a wrong one."""
-    found = accounts()
+    """The projects of this user, as far as Slurm's accounting tells, in words, for one who named none, or a wrong one."""
+    found = []
+    with contextlib.suppress(OSError):
+        asked = ask("sacctmgr", "-nP", "show", "associations", f"user={getpass.getuser()}", "format=account")
+        found = sorted(set(asked.stdout.split())) if asked.returncode == 0 else []
     return f"yours: {', '.join(found)}" if found else "sacctmgr names none of yours: ask the cluster's support"
 
 
-def forget(run: RunDir) -> None:
+def mark_cancelled(run: RunDir) -> None:
     """Mark the run as cancelled: no job of it queues itself again."""
     files.write_text(run.slurm / "cancelled", "")

@@ -31,7 +31,8 @@ except ImportError:
     sys.modules["tyro"] = tyro
 
 from p2p_dist.common import files
-from p2p_dist.data import index, shard_file
+from p2p_dist.data import manifest as manifests
+from p2p_dist.data import shard_file
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets, science
 from p2p_dist.settings.config import Config, Data
@@ -148,9 +149,9 @@ def write_pairs(folder: Path, data: Data, pairs: int) -> Path:
         listed.append({**shard, "samples": len(rows)})
         samples += [[row["key"], shard["name"], row["input"], row["target"], row["checksum"]] for row in rows]
     part = {"songs": [{"name": "made", "key": "made", "seconds": 1.0}], "shards": listed, "audio": [], "samples": samples}
-    manifest = {"schema": index.SCHEMA, "settings": science.recorded(data), "settings_digest": "", "dtype": "<f2"}
+    manifest = {"schema": manifests.SCHEMA, "settings": science.recorded(data), "settings_digest": "", "dtype": "<f2"}
     manifest |= {"shape": list(shape), "left_out": [], "splits": {"train": part}}
-    index.write_manifest(folder, manifest)
+    manifests.write(folder, manifest)
     return folder
 
 

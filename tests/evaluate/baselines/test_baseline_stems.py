@@ -7,7 +7,7 @@ import pytest
 
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.spectrogram import mel_power
-from p2p_dist.common import files
+from p2p_dist.common import records
 from p2p_dist.data import shards
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.measures import onsets
@@ -136,8 +136,8 @@ def test_training_songs_are_found_in_the_shards_and_measured_ones_are_not_used(t
     assert power.shape[0] == data.mels and power.shape[1] >= 5 * data.sample_rate // data.hop_length
     ratio = beats.bpm / 120  # a hit every 0.25 s
     assert min(abs(ratio - r) for r in (0.75, 1.0, 4 / 3, 1.5)) < 0.03, beats
-    records = [files.read_json(path)["levels"] for path in (tmp_path / "out" / "parts").glob("train-*.json")]
-    assert known.level == pytest.approx(np.median([r["target"] - r["input"] for r in records])) and len(records) == 2
+    finished = [records.read(path)["levels"] for path in (tmp_path / "out" / "parts").glob("train-*.json")]
+    assert known.level == pytest.approx(np.median([r["target"] - r["input"] for r in finished])) and len(finished) == 2
     held_out = baseline_stems.training(tmp_path / "out", data, {"one", "two", "five"})
     assert not held_out.songs and "not measured itself" in held_out.reason
     assert baseline_stems.from_training(held_out, HEARD, RATE, Beats(120, 0), data, 32, loop=True) == held_out.reason

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.cli import evaluate as command
-from p2p_dist.common import files
+from p2p_dist.common import files, records
 from p2p_dist.evaluate import checkpoints, ranking
 from p2p_dist.evaluate.measures import table
 from p2p_dist.evaluate.measures.table import AMOUNT, MEASURES, REPORTED, Measure, OfStem, OfWindows, Score
@@ -61,7 +61,7 @@ def test_a_new_measure_is_one_entry_and_old_evaluations_lack_it(
     assert MISSING in page.write(old, settings).read_text()
 
     assert checkpoints.evaluate(old, settings, only=[8]) == 1
-    anew = files.read_json(old.evaluations / rundir.step_name(8) / "metrics.json")["songs"][0]
+    anew = records.read(old.evaluations / rundir.step_name(8) / "metrics.json")["songs"][0]
     assert 0 < anew["output"]["loudest"] <= 1 and anew["output"]["flat"] == 1
     text = page.write(old, settings).read_text()
     assert "loudest (higher is better)" in text and "the largest sample" in text, "its curve, and what it means"
@@ -70,7 +70,7 @@ def test_a_new_measure_is_one_entry_and_old_evaluations_lack_it(
 
 def test_a_measure_of_another_version_is_called_by_its_name(old: rundir.RunDir, capsys: pytest.CaptureFixture[str]) -> None:
     path = old.evaluations / rundir.step_name(4) / "metrics.json"
-    content = files.read_json(path)
+    content = records.read(path)
     content["splits"]["test"]["absent"]["later"] = "the stem is silent"
     files.write_json(path, content)
     assert command.main([old.path.name, "--checkpoints", "4"]) == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist.data import index
+from p2p_dist.data import manifest as manifests
 from p2p_dist.evaluate.report import page
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config
@@ -25,16 +25,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Config]:
 @pytest.mark.parametrize("part", ["test", "valid"])
 def test_the_model_card_warns_of_songs_that_are_trained_and_tested_on(tmp_path: Path, part: str) -> None:
     run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
-    content = index.read_manifest(run.shards)
+    content = manifests.read(run.shards)
     for split, names in {"train": ["Dawn", "Noon"], part: ["Noon", "Night"]}.items():
         songs = [{"name": name, "key": name.lower(), "seconds": 9.0} for name in names]
         content["splits"][split] = {**content["splits"]["train"], "songs": songs}
-    index.write_manifest(run.shards, content)
+    manifests.write(run.shards, content)
     page.write(run, settings)
     warned = "Trained and tested on the same titles, so its figures say nothing of other songs: Noon."
     assert warned in (run.path / "MODEL.md").read_text(encoding="utf-8").splitlines()
     content["splits"][part]["songs"][0]["name"] = "Dusk"
-    index.write_manifest(run.shards, content)
+    manifests.write(run.shards, content)
     page.write(run, settings)
     assert "same titles" not in (run.path / "MODEL.md").read_text(encoding="utf-8")
 

@@ -19,7 +19,7 @@ import pytest
 import soundfile
 
 from p2p_dist.audio import flac
-from p2p_dist.common import files
+from p2p_dist.common import files, records
 from p2p_dist.data import manifest
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.table import MEASURES
@@ -213,7 +213,7 @@ def test_without_training_numbers_or_any_measure(tmp_path: Path) -> None:
     run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
     run.metrics.unlink()
     for path in (run.evaluations / "step-00000005" / "metrics.json", run.evaluations / "baselines.json"):
-        files.write_json(path, _emptied(files.read_json(path)))
+        files.write_json(path, _emptied(records.read(path)))
     text = page.write(run, settings).read_text(encoding="utf-8")
     assert "None" not in text and "nan" not in text and text.count("<polyline") == 0
 
@@ -270,7 +270,7 @@ def test_a_distance_below_zero_is_explained_where_it_is_shown(
     assert MEASURES["mmd"].below_zero not in shown.words
     run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
     path = run.evaluations / "step-00000005" / "metrics.json"
-    content = files.read_json(path)
+    content = records.read(path)
     content["splits"]["test"]["mean"]["mmd"] = -3.25
     files.write_json(path, content)
     text = page.write(run, settings).read_text(encoding="utf-8")
@@ -333,7 +333,7 @@ def test_imports_no_torch() -> None:
 @pytest.mark.parametrize("allowed", [False, True])
 def test_a_held_out_song_that_was_trained_on_is_named_on_page_and_card(tmp_path: Path, allowed: bool) -> None:
     run, settings = make(tmp_path / "runs" / "run", {"dawn": "Dawn"}, (5,), seconds=0.5)
-    content = files.read_json(run.shards / manifest.NAME)
+    content = records.read(run.shards / manifest.NAME)
     content["splits"]["test"] = {**content["splits"]["train"], "shards": [], "samples": []}
     content["splits"]["test"]["songs"] = [{"name": "<b>Again", "key": "again", "seconds": 4.0, "same_as": ["Song & Co"]}]
     files.write_json(run.shards / manifest.NAME, files.sealed({k: v for k, v in content.items() if k != "seal"}))

@@ -91,7 +91,7 @@ def cluster(tmp_path, monkeypatch):
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "work" / "runs"))
     monkeypatch.setattr(sys, "argv", ["launch/submit.py"])
     # Nothing runs here, so no run needs its copy of the code.
-    monkeypatch.setattr(snapshot, "take", lambda target: None)
+    monkeypatch.setattr(snapshot, "copy_code", lambda target: None)
     monkeypatch.setattr(snapshot, "differs", lambda copy: False)
     monkeypatch.setattr(provenance, "gather", dict)
     for name in ("MUSDB_PATH", "SBATCH_ACCOUNT", "SLURM_CONF", "SLURM_JOB_ID"):
@@ -349,7 +349,7 @@ def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, 
         found["evaluate"]
         == "dropped before it began, job 102: what it waited for did not end well; type the launch command again"
     )
-    squeue.forget(run)
+    squeue.mark_cancelled(run)
     assert status.gather(run)["stages"]["page"] == "dropped before it began, job 103: cancelled"
     files.write_text(run.slurm / "evaluate" / "attempts.0", "launch 7\nstart 7.0-a 0 100 1\n")
     assert status.gather(run)["stages"]["evaluate"].startswith("killed or cancelled")
@@ -490,6 +490,9 @@ def test_an_array_of_preprocessing_is_one_job_that_the_training_waits_for(cluste
     assert "#SBATCH --array=0-3\n" in script and "/slurm/preprocess/%A_%a_0_log.out" in script
     assert (rundir.find("a").slurm / "preprocess" / "100_submission.sh").read_text() == script
     assert "--array" not in (cluster.place / "script-101").read_text()
+    launch("--run", "b", "--preprocess-array", "1", "--data.seed", "1")
+    (script,) = (rundir.find("b").slurm / "preprocess").glob("*_submission.sh")
+    assert "--array" not in script.read_text(), "which needs locks that all nodes see"
 
 
 @pytest.fixture
