@@ -21,8 +21,11 @@ weights = {name: tensor.float() for name, tensor in load_file(f"{folder}/model.s
 
 
 def norm(x, name):
-    groups = math.gcd(network["norm_groups"], x.shape[1]) if network["norm"] == "group" else x.shape[1]
-    return torch.group_norm(x, groups, weights[f"{name}.norm.weight"], weights[f"{name}.norm.bias"], network["norm_epsilon"])
+    weight, bias, epsilon = weights[f"{name}.norm.weight"], weights[f"{name}.norm.bias"], network["norm_epsilon"]
+    if network["norm"] == "group":
+        return F.group_norm(x, math.gcd(network["norm_groups"], x.shape[1]), weight, bias, epsilon)
+    variance, mean = torch.var_mean(x, (2, 3), correction=0, keepdim=True)
+    return (x - mean) / torch.sqrt(variance + epsilon) * weight[:, None, None] + bias[:, None, None]
 
 
 def double(x, name):
