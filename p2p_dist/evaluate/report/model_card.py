@@ -166,14 +166,12 @@ def _licence(manifest: dict[str, Any] | None) -> list[str]:
     ]
     lines += ["theirs."]
     if known := _of_musdb18(manifest):
-        titles = (
-            f"{len(known)} titles of the songs are known to be" if len(known) > 1 else "one title of the songs is known to be"
-        )
-        return [*lines, f"{titles} of MUSDB18. MUSDB18 and what is made of it are for non-commercial, educational use."]
+        songs = f"{len(known)} of the songs have titles" if len(known) > 1 else "One of the songs has a title"
+        return [*lines, f"{songs} of MUSDB18. MUSDB18 and what is made of it are for non-commercial, educational use."]
     lines += [
-        "No record of the run names the licence of its songs, so that of the weights is not known. Who publishes them has to"
+        "No record of the run names the licence of its songs, so that of the weights is not known. Who publishes them has"
     ]
-    return [*lines, f"find out, and to name it. {LICENCE}"]
+    return [*lines, f"to find out, and to name it. {LICENCE}"]
 
 
 def _parameters(weights: Path) -> int:
