@@ -81,7 +81,6 @@ def mel_power(
     Returns:
         float32 (mels, 1 + samples // hop_length).
     """
-    filters = mel_filters(sample_rate, n_fft, mels, lowest)
     count = frame_count(len(signal), hop_length)
     result = np.empty((mels, count), np.float32)
     for start in range(0, count, _BLOCK):
@@ -93,13 +92,21 @@ def mel_power(
             part = one_of(part.T)
         if len(part) < end - begin:
             part = np.pad(part, (max(-begin, 0), max(end - len(signal), 0)))
-        frames = np.lib.stride_tricks.sliding_window_view(part, n_fft)[::hop_length]
-        # Frames beside each other: scipy's FFT takes several at once, and the filters find each bin as a run of memory.
-        spectrum = scipy.fft.rfft((frames * hann(n_fft)).T, axis=0)
-        parts = spectrum.view(np.float32)  # real and imaginary by turns
-        parts *= parts
-        result[:, start : start + _BLOCK] = filters @ (parts[:, ::2] + parts[:, 1::2])
+        result[:, start : start + _BLOCK] = mel_power_of_part(part, sample_rate, n_fft, hop_length, mels, lowest)
     return result
+
+
+def mel_power_of_part(
+    part: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, mels: int, lowest: float = 0.0
+) -> np.ndarray:
+    """Mel power of the frames that lie wholly in a part of a signal, float32 (samples,), the first at its first sample."""
+    frames = np.lib.stride_tricks.sliding_window_view(part, n_fft)[::hop_length]
+    # Frames beside each other: scipy's FFT takes several at once, and the filters find each bin as a run of memory.
+    spectrum = scipy.fft.rfft((frames * hann(n_fft)).T, axis=0)
+    parts = spectrum.view(np.float32)  # real and imaginary by turns
+    parts *= parts
+    found: np.ndarray = mel_filters(sample_rate, n_fft, mels, lowest) @ (parts[:, ::2] + parts[:, 1::2])
+    return found
 
 
 def power_to_db(power: np.ndarray, reference: float = 1.0) -> np.ndarray:

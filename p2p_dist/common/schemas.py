@@ -172,6 +172,30 @@ REFERENCE = Kind(
 RANKING = Kind(1, {"rule": str, "checkpoints": [{"step": COUNT, "score": Maybe(float)}]})
 """ranking.json."""
 
+# A song that a stem was made for.
+
+GENERATED = Kind(
+    1,
+    {
+        "song": {
+            "file": str,
+            "stamp": _SHA256,
+            "sample_rate": COUNT,
+            "channels": [str],
+            "samples": COUNT,
+            "begin_sample": COUNT,
+        },
+        "model": {"name": str, "task": str, "step": COUNT, "sha256": _SHA256},
+        "settings": {str: None},
+        "tempo": Maybe({"bpm": float, "first_beat": float}),
+        "takes": [{"seed": COUNT, "gain_db": float, "files": {str: {"name": str, "bytes": COUNT}}}],
+        "notes": [str],
+        "seconds": {str: float},
+        "versions": {str: Maybe(str)},
+    },
+)
+"""What launch/generate.py made of a song: SONG.json."""
+
 _LOUDNESS = (Maybe(float), float)
 
 TRACK = Kind(

@@ -19,7 +19,7 @@ import torch
 from p2p_dist.data import pairs
 from p2p_dist.data.stream import from_network, to_network
 from p2p_dist.generate import exported
-from p2p_dist.generate.model import Model
+from p2p_dist.generate.model import Model, find_model
 from p2p_dist.model.generator import Generator
 from p2p_dist.settings import config
 from p2p_dist.settings.presets import PRESETS
@@ -221,6 +221,17 @@ def test_a_damaged_or_foreign_folder_is_refused_in_one_line(harm: str, written: 
 def test_no_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such folder"):
         exported.read_exported(tmp_path / "missing")
+
+
+def test_a_person_names_it_by_its_path(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(written)
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
+    found = find_model("small")
+    assert found.name == "small-run@7" and torch.equal(found.weights["last.1.bias"], MODELS["small"].weights["last.1.bias"])
+    assert find_model(str(written / "quiet")).name == "tiny-run@7"
+    (tmp_path / "config.json").write_bytes((written / "small" / "config.json").read_bytes())
+    with pytest.raises(DamagedError, match=r"model\.safetensors is missing"):
+        find_model(str(tmp_path))
 
 
 def test_links_of_a_hub_s_cache_are_read(written: Path, tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""The generate command: a new stem for songs of any format, with a trained model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from p2p_dist.cli import command_line
+from p2p_dist.common import console, files
+from p2p_dist.generate import request
+from p2p_dist.generate.request import Options, Song
+from p2p_dist.settings.config import Where, seconds_of
+
+
+@dataclass(frozen=True)
+class Command:
+    """Make a new stem for songs: drums for a song without drums, or whatever the model was trained for.
+
+    Exit code 0: all are made; 1: some were left out (each is named), or the machine refused; 2: wrong usage.
+    """
+
+    songs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SONG")] = ()
+    """sound files, videos, or folders of them"""
+    model: str | None = None
+    """RUN (its best checkpoint), RUN@STEP, or a folder made by export (default: the newest run that has a checkpoint)"""
+    out: Path | None = None
+    """folder of what is made; of several songs, that of their folders (default: generated/SONG)"""
+    level: float = 0.0
+    """dB by which the stem is louder than the model proposes"""
+    seed: int = 0
+    """of the noise that varies what is made; take 2 has the next one"""
+    takes: int = 1
+    """so many variants of each song, each a stem of its own"""
+    begin: Annotated[float, tyro.conf.arg(name="from")] = 0.0
+    """seconds at which the part begins that is taken of each song"""
+    end: Annotated[float | None, tyro.conf.arg(name="to")] = None
+    """seconds at which it ends (default: the song's end)"""
+    format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
+    """of stem and mix"""
+    overwrite: bool = False
+    """make anew what is there already"""
+    where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
+    array: int = 8
+    """on Slurm: jobs of the array, which share the songs"""
+    time: str | None = None
+    """on Slurm: time limit of each job (default: the site's evaluate_time)"""
+    dry_run: bool = False
+    """on Slurm: print the job script, queue nothing"""
+
+    def __post_init__(self) -> None:
+        if not -60 <= self.level <= 40:
+            raise ValueError(f"--level must be from -60 to 40 dB, not {self.level:g}")
+        if not 0 <= self.seed < 1 << 31:
+            raise ValueError(f"--seed must be a whole number from 0 to {(1 << 31) - 1}, not {self.seed}")
+        if not 1 <= self.takes <= 100:
+            raise ValueError(f"--takes must be from 1 to 100, not {self.takes}")
+        if not 0 <= self.begin < math.inf:
+            raise ValueError(f"--from must be 0 or more seconds, not {self.begin:g}")
+        if self.end is not None and not self.begin < self.end < math.inf:
+            raise ValueError(f"--to must be more seconds than --from {self.begin:g}, not {self.end:g}")
+        if self.array < 1:
+            raise ValueError(f"array must be at least 1, not {self.array}")
+        if self.time is not None:
+            seconds_of(self.time)
+
+    def options(self) -> Options:
+        """What is asked of each song."""
+        return Options(self.level, self.seed, self.takes, self.begin, self.end, self.format)
+
+
+def main(arguments: list[str]) -> int:
+    """Make the stems; the exit code."""
+    command = command_line.parse(Command, "generate", arguments)
+    if not command.songs:
+        raise ValueError(f"name a song: {console.command('generate')} SONG")
+    found = request.find(list(command.songs), command.out)
+    files.check_can_be_written(found[0].place.record)
+    return _make(command, found, console.again("generate", arguments))
+
+
+def _make(command: Command, found: list[Song], again: str) -> int:
+    try:
+        from p2p_dist.evaluate.report import song_page
+        from p2p_dist.generate import songs  # torch, which takes seconds
+        from p2p_dist.generate.model import find_model
+
+        model, options = find_model(command.model), command.options()
+        console.say(f"model: {model.name}, trained {model.step} steps to make {request.stem_name(model.task)}")
+        left, refused = songs.todo(found, model, options, overwrite=command.overwrite)
+        done_before = len(found) - len(left) - len(refused)
+        total, done = sum(songs.seconds(one, options) for one in left), 0.0
+        with console.Progress("generate", max(round(total), 1)) as progress:
+
+            def on_progress(one: Song, more: float) -> None:
+                nonlocal done
+                done += more
+                progress.total = max(progress.total, round(done))
+                progress.update(round(done), one.place.name)
+
+            def on_song(made: songs.Made) -> None:
+                if made.error is not None and len(found) > 1:
+                    tell(f"left out: {console.one_line(made.error)}")
+                for line in songs.lines(made) if made.record is not None else ():
+                    tell(line)
+
+            tell = console.say if progress.bar is None else progress.above
+            refused += songs.make(
+                left,
+                model,
+                options,
+                overwrite=command.overwrite,
+                page=song_page.write,
+                on_song=on_song,
+                on_progress=on_progress,
+            )
+    except KeyboardInterrupt:
+        console.complain(
+            f"stopped in order: the songs that are finished stay, nothing half made is left. To go on, type:\n  {again}"
+        )
+        return console.STOPPED
+    if len(found) == 1 and refused:
+        raise ValueError(refused[0].error)
+    if done_before:
+        console.say(f"done already: {found[0].place.folder if len(found) == 1 else f'{done_before} of {len(found)} songs'}")
+    for number, one in enumerate(refused):
+        console.complain(("" if number else f"{len(refused)} songs left out:\n") + f"  {console.one_line(one.error or '')}")
+    return console.FAILED if refused else console.DONE
