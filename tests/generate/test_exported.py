@@ -16,6 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from p2p_dist.common.files import DamagedError
 from p2p_dist.data import pairs
 from p2p_dist.data.stream import from_network, to_network
 from p2p_dist.generate import exported
