@@ -218,4 +218,43 @@ TRACK = Kind(
 )
 """A sound of a listening page: track.json. Loudness in LUFS, and peak."""
 
+# An exported model. The sizes are far over any that is trained, and keep what others write from asking for all memory.
+
+_SIZE = range(1, 1 << 14)
+
+EXPORTED = Kind(
+    1,
+    {
+        "format": str,
+        "name": FILE,
+        "step": COUNT,
+        "task": {"name": str},
+        "weights": {"dtype": re.compile("float32|float16"), "bytes": COUNT, "sha256": _SHA256},
+        "spectrogram": {
+            "representation": re.compile("default|thesis"),
+            "sample_rate": range(1, 1 << 20),
+            "n_fft": range(2, (1 << 16) + 1),
+            "hop_length": range(1, (1 << 16) + 1),
+            "mels": range(1, 2049),
+            "frames": _SIZE,
+            "window_hop": _SIZE,
+            "channels": re.compile("mono|mid-side"),
+        },
+        "scaling": {str: None},
+        "network": {
+            "channels": _SIZE,
+            "max_channels": _SIZE,
+            "depth": range(1, 17),
+            "upsample": re.compile("nearest|transposed"),
+            "norm": re.compile("group|batch"),
+            "dropout": float,
+            "noise_channels": range(1 << 8),
+            "leaky_slope": float,
+        },
+        "inversion": {"iterations": COUNT},
+        "versions": {str: Maybe(str)},
+    },
+)
+"""config.json of a folder that launch/export.py wrote, see generate/exported.py."""
+
 TABLE: dict[str, Any] = {name: kind for name, kind in list(globals().items()) if isinstance(kind, Kind)}

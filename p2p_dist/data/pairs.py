@@ -26,8 +26,12 @@ CEILING = {"default": 25.0, "thesis": 0.0}
 """dB above the reference that a picture can hold: a stem can be louder than the input that gave the reference."""
 
 LOUDEST_SHARE = 0.999
+"""Share of the bins of an input that lie under its reference, see `level_reference`."""
+
+LOWEST_REFERENCE = 1e-3
+"""Power: an input of silence must not turn the noise of a stem into full scale."""
+
 _BLOCK = 1 << 16  # samples added up at once
-LOWEST_REFERENCE = 1e-3  # power: an input of silence must not turn the noise of a stem into full scale
 
 
 @dataclass(frozen=True)
