@@ -8,7 +8,7 @@ import scipy.fft
 from p2p_dist.audio.spectrogram import frames_of, hann, mel_filters
 from p2p_dist.audio.stems import resample
 
-_MOMENTUM = 0.99  # Perraudin, Balazs, Soendergaard: A fast Griffin-Lim algorithm (2013), and librosa's default
+MOMENTUM = 0.99  # Perraudin, Balazs, Soendergaard: A fast Griffin-Lim algorithm (2013), and librosa's default
 _BLOCK = 2048
 
 
@@ -56,22 +56,36 @@ def istft(spectrum: np.ndarray, n_fft: int, hop_length: int, samples: int) -> np
     return np.pad(signal, (0, samples - len(signal)))
 
 
-def griffin_lim(magnitude: np.ndarray, n_fft: int, hop_length: int, samples: int, iterations: int, seed: int = 0) -> np.ndarray:
+def random_phase(frames: int, bins: int, seed: int, first: int = 0) -> np.ndarray:
+    """The phase that `griffin_lim` begins with, complex64 (frames, bins).
+
+    Args:
+        first: frame of the whole piece at which this part begins; each frame has its own phase wherever it is cut.
+    """
+    random = np.random.PCG64(seed)
+    random.advance(first * bins)  # a number for each bin of each frame
+    return np.exp(2j * np.pi * np.random.Generator(random).random((frames, bins))).astype(np.complex64)
+
+
+def griffin_lim(
+    magnitude: np.ndarray, n_fft: int, hop_length: int, samples: int, iterations: int, seed: int = 0, first: int = 0
+) -> np.ndarray:
     """A signal whose STFT has about this magnitude: Griffin and Lim (1984) with momentum, from a seeded random phase.
 
     Args:
         magnitude: float32 (n_fft // 2 + 1, frames), of the whole piece at once: windows by themselves leave seams.
+        first: see `random_phase`; for a part that overlaps those beside it.
 
     Returns:
         float32 (samples,).
     """
     target = np.ascontiguousarray(magnitude.T, np.float32)
-    phase = np.exp(2j * np.pi * np.random.default_rng(seed).random(target.shape)).astype(np.complex64)
+    phase = random_phase(len(target), target.shape[1], seed, first)
     previous = np.zeros_like(phase)
     for _ in range(iterations):
         rebuilt = stft(istft(target * phase, n_fft, hop_length, samples), n_fft, hop_length)
         rebuilt = rebuilt[: len(target)]
-        ahead = rebuilt - _MOMENTUM / (1 + _MOMENTUM) * previous[: len(rebuilt)]
+        ahead = rebuilt - MOMENTUM / (1 + MOMENTUM) * previous[: len(rebuilt)]
         phase = np.zeros_like(phase)
         phase[: len(ahead)] = ahead / np.maximum(np.abs(ahead), 1e-12)
         previous = np.zeros_like(phase)

@@ -12,7 +12,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -326,6 +326,14 @@ def musdb_settings() -> dict:  # type: ignore[type-arg]
     settings = yaml.safe_load((package / "configs" / "mus.yaml").read_text(encoding="utf-8"))
     assert isinstance(settings, dict)
     return settings
+
+
+def known_of_musdb18(titles: Iterable[str]) -> list[str]:
+    """Which of these are titles of MUSDB18, as far as is known here: its 14 validation songs, and the example song."""
+    known = {EXCERPT.removesuffix(SUFFIX)}
+    if _installed("musdb") is not None:
+        known |= set(musdb_settings()["validation_tracks"])
+    return sorted(known & set(titles))
 
 
 def excerpt_file() -> Path:

@@ -55,6 +55,11 @@ def mel_filters(sample_rate: int, n_fft: int, mels: int, lowest: float = 0.0) ->
     return scipy.sparse.csr_array(filters.astype(np.float32))
 
 
+def band_of(frequency: float, sample_rate: int, mels: int) -> float:
+    """The place of a frequency in Hz among the bands of a picture that begins at 0 Hz: whole at the peak of a band."""
+    return float(_hz_to_mel(frequency) / _hz_to_mel(sample_rate / 2) * (mels + 1) - 1)
+
+
 def frames_of(signal: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
     """Centred frames of a zero-padded signal, a view of shape (frames, n_fft)."""
     padded = np.pad(signal, n_fft // 2)
@@ -81,7 +86,6 @@ def mel_power(
     Returns:
         float32 (mels, 1 + samples // hop_length).
     """
-    filters = mel_filters(sample_rate, n_fft, mels, lowest)
     count = frame_count(len(signal), hop_length)
     result = np.empty((mels, count), np.float32)
     for start in range(0, count, _BLOCK):
@@ -93,13 +97,21 @@ def mel_power(
             part = one_of(part.T)
         if len(part) < end - begin:
             part = np.pad(part, (max(-begin, 0), max(end - len(signal), 0)))
-        frames = np.lib.stride_tricks.sliding_window_view(part, n_fft)[::hop_length]
-        # Frames beside each other: scipy's FFT takes several at once, and the filters find each bin as a run of memory.
-        spectrum = scipy.fft.rfft((frames * hann(n_fft)).T, axis=0)
-        parts = spectrum.view(np.float32)  # real and imaginary by turns
-        parts *= parts
-        result[:, start : start + _BLOCK] = filters @ (parts[:, ::2] + parts[:, 1::2])
+        result[:, start : start + _BLOCK] = mel_power_of_part(part, sample_rate, n_fft, hop_length, mels, lowest)
     return result
+
+
+def mel_power_of_part(
+    part: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, mels: int, lowest: float = 0.0
+) -> np.ndarray:
+    """Mel power of the frames that lie wholly in a part of a signal, float32 (samples,), the first at its first sample."""
+    frames = np.lib.stride_tricks.sliding_window_view(part, n_fft)[::hop_length]
+    # Frames beside each other: scipy's FFT takes several at once, and the filters find each bin as a run of memory.
+    spectrum = scipy.fft.rfft((frames * hann(n_fft)).T, axis=0)
+    parts = spectrum.view(np.float32)  # real and imaginary by turns
+    parts *= parts
+    found: np.ndarray = mel_filters(sample_rate, n_fft, mels, lowest) @ (parts[:, ::2] + parts[:, 1::2])
+    return found
 
 
 def power_to_db(power: np.ndarray, reference: float = 1.0) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -360,3 +360,23 @@ def resample(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:
     import soxr
 
     return np.asarray(soxr.resample(samples, rate, target_rate, quality="HQ"), dtype=np.float32)
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], rate: int, target_rate: int) -> Iterator[np.ndarray]:
+    """Like `resample`, of a signal that comes in blocks (samples, channels), all of one channel count."""
+    import soxr
+
+    stream = None
+    for block in blocks:
+        if rate == target_rate:
+            yield block
+            continue
+        if stream is None:
+            stream = soxr.ResampleStream(rate, target_rate, block.shape[1], dtype="float32", quality="HQ")
+        made = stream.resample_chunk(np.ascontiguousarray(block, np.float32))
+        if len(made):
+            yield made
+    if stream is not None:
+        rest = stream.resample_chunk(np.empty((0, block.shape[1]), np.float32), last=True)
+        if len(rest):
+            yield rest

@@ -11,10 +11,13 @@ _UNTOLD = 0x7FFFF000
 """Lengths from here on, and 0, are written to a pipe by programs that can't go back: this one by sox, 2^32 - 1 by ffmpeg."""
 
 
-def whole(path: Path) -> Path | io.BytesIO:
+def whole(path: Path, *, read: bool = True) -> Path | io.BytesIO:
     """A wav file as libsndfile can read it to its end: one whose header tells of no samples, but has some, with a length.
 
     Any other file is given back as it is.
+
+    Args:
+        read: else nothing but the header is, and such a file is given back as it is, too.
 
     Raises:
         ValueError: the end is missing, which libsndfile takes no notice of: the header tells of more than there is.
@@ -40,7 +43,7 @@ def whole(path: Path) -> Path | io.BytesIO:
                         f"{path}: cut short, its header says {told / rate / block:.3f} s, {there / rate / block:.3f} s are "
                         "there: copy it again"
                     )
-                if length or not there or _are_chunks(file, size):
+                if length or not there or not read or _are_chunks(file, size):
                     return path
                 file.seek(0)
                 content = bytearray(file.read())

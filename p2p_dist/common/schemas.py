@@ -172,6 +172,36 @@ REFERENCE = Kind(
 RANKING = Kind(1, {"rule": str, "checkpoints": [{"step": COUNT, "score": Maybe(float)}]})
 """ranking.json."""
 
+# A song that a stem was made for.
+
+GENERATED = Kind(
+    1,
+    {
+        "song": {
+            "file": str,
+            "stamp": _SHA256,
+            "sample_rate": COUNT,
+            "channels": [str],
+            "samples": COUNT,
+            "begin_sample": COUNT,
+        },
+        "model": {"name": str, "task": str, "step": COUNT, "sha256": _SHA256},
+        "settings": {str: None},
+        "tempo": Maybe({"bpm": float, "first_beat": float}),
+        "takes": [{"seed": COUNT, "gain_db": float, "files": {str: {"name": str, "bytes": COUNT}}}],
+        "notes": [str],
+        "seconds": {str: float},
+        "versions": {str: Maybe(str)},
+    },
+)
+"""What launch/generate.py made of a song: SONG.json."""
+
+SONGS = Kind(
+    1,
+    {"songs": [{"source": str, "folder": str, "name": str}], "model": str, "options": {str: None}, "overwrite": bool},
+)
+"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute."""
+
 _LOUDNESS = (Maybe(float), float)
 
 TRACK = Kind(
@@ -187,5 +217,44 @@ TRACK = Kind(
     },
 )
 """A sound of a listening page: track.json. Loudness in LUFS, and peak."""
+
+# An exported model. The sizes are far over any that is trained, and keep what others write from asking for all memory.
+
+_SIZE = range(1, 1 << 14)
+
+EXPORTED = Kind(
+    1,
+    {
+        "format": str,
+        "name": FILE,
+        "step": COUNT,
+        "task": {"name": str},
+        "weights": {"dtype": re.compile("float32|float16"), "bytes": COUNT, "sha256": _SHA256},
+        "spectrogram": {
+            "representation": re.compile("default|thesis"),
+            "sample_rate": range(1, 1 << 20),
+            "n_fft": range(2, (1 << 16) + 1),
+            "hop_length": range(1, (1 << 16) + 1),
+            "mels": range(1, 2049),
+            "frames": _SIZE,
+            "window_hop": _SIZE,
+            "channels": re.compile("mono|mid-side"),
+        },
+        "scaling": {str: None},
+        "network": {
+            "channels": _SIZE,
+            "max_channels": _SIZE,
+            "depth": range(1, 17),
+            "upsample": re.compile("nearest|transposed"),
+            "norm": re.compile("group|batch"),
+            "dropout": float,
+            "noise_channels": range(1 << 8),
+            "leaky_slope": float,
+        },
+        "inversion": {"iterations": COUNT},
+        "versions": {str: Maybe(str)},
+    },
+)
+"""config.json of a folder that launch/export.py wrote, see generate/exported.py."""
 
 TABLE: dict[str, Any] = {name: kind for name, kind in list(globals().items()) if isinstance(kind, Kind)}

@@ -11,6 +11,8 @@ from p2p_dist.audio.stems import UNEQUAL
 from p2p_dist.common.console import one_line
 from p2p_dist.settings.config import STEMS
 
+LICENCE = "The licence of the songs holds for what is made of them. MUSDB18 is for non-commercial, educational use."
+
 _COUNTS = {
     "silent_windows": "silent target",
     "silent_dropped": "of them dropped",
@@ -56,7 +58,7 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
         count = len(manifest["left_out"])
         lines += ["", f"Left out: {count} song{'s' if count > 1 else ''}.", ""]
         lines += [one_line(f"- {item['song']}: {item['reason']}") for item in manifest["left_out"]]
-    lines += ["", "The licence of the songs holds for what is made of them. MUSDB18 is for non-commercial, educational use."]
+    lines += ["", LICENCE]
     return "\n".join(lines) + "\n"
 
 

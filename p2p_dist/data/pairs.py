@@ -25,9 +25,13 @@ FLOOR = -80.0
 CEILING = {"default": 25.0, "thesis": 0.0}
 """dB above the reference that a picture can hold: a stem can be louder than the input that gave the reference."""
 
-_LOUDEST_SHARE = 0.999
+LOUDEST_SHARE = 0.999
+"""Share of the bins of an input that lie under its reference, see `level_reference`."""
+
+LOWEST_REFERENCE = 1e-3
+"""Power: an input of silence must not turn the noise of a stem into full scale."""
+
 _BLOCK = 1 << 16  # samples added up at once
-_LOWEST_REFERENCE = 1e-3  # power: an input of silence must not turn the noise of a stem into full scale
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ def level_reference(power: np.ndarray) -> float:
 
     Nearly the peak, but one click can't move it.
     """
-    return max(float(np.quantile(power, _LOUDEST_SHARE)), _LOWEST_REFERENCE)
+    return max(float(np.quantile(power, LOUDEST_SHARE)), LOWEST_REFERENCE)
 
 
 def mel_of(sound: np.ndarray, rate: int, data: Data, one_of: Callable[[np.ndarray], np.ndarray] = mean_of) -> np.ndarray:

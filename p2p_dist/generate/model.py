@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +41,19 @@ class Model:
 
 
 def find_model(name: str | None) -> Model:
-    """The model of a name: `RUN` (its best checkpoint), `RUN@STEP`; None: the run whose newest checkpoint is the newest of all.
+    """The model of a name: `RUN` (its best checkpoint), `RUN@STEP`, or the path of an exported folder.
+
+    Args:
+        name: None: the run whose newest checkpoint is the newest of all.
 
     Raises:
         ValueError: there is no such run, or no such checkpoint.
         DamagedError: its files are not those that were written.
     """
+    if name is not None and is_exported(Path(name).expanduser()):
+        from p2p_dist.generate import exported  # which imports this module
+
+        return exported.read_exported(Path(name).expanduser())
     run, found = checkpoints.named(name)
     settings = rundir.resolve(run)
     weights = checkpoint.load_generator(found)
@@ -56,5 +64,5 @@ def find_model(name: str | None) -> Model:
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder is one that launch/export.py made."""
-    return all((folder / name).is_file() for name in ("config.json", "model.safetensors"))
+    """Whether a folder is one that launch/export.py made, perhaps a damaged one; a run has no such files."""
+    return any(os.path.lexists(folder / name) for name in ("config.json", "model.safetensors"))

@@ -10,6 +10,9 @@ from torch import nn
 
 from p2p_dist.settings.config import Model
 
+BATCH_NORM_EPSILON = 1e-3
+"""Keras's."""
+
 
 class BatchNorm(nn.BatchNorm2d):
     """Batch norm on the batch's own statistics, in training and generation alike, as the thesis always used it.
@@ -21,7 +24,7 @@ class BatchNorm(nn.BatchNorm2d):
     """
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-3, track_running_stats=False)
+        super().__init__(channels, eps=BATCH_NORM_EPSILON, track_running_stats=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.shape[0] * x.shape[2] * x.shape[3] == 1:

@@ -52,7 +52,7 @@ def test_momentum_and_iterations_help(hits, monkeypatch):
     mel = spectrogram.mel_power(hits, RATE, N_FFT, HOP, MELS)
     good = error_db(invert.mel_to_audio(mel, RATE, N_FFT, HOP, len(hits), 32), mel)
     few = error_db(invert.mel_to_audio(mel, RATE, N_FFT, HOP, len(hits), 2), mel)
-    monkeypatch.setattr(invert, "_MOMENTUM", 0.0)
+    monkeypatch.setattr(invert, "MOMENTUM", 0.0)
     plain = error_db(invert.mel_to_audio(mel, RATE, N_FFT, HOP, len(hits), 32), mel)
     assert good < plain < few
 

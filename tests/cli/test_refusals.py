@@ -13,7 +13,7 @@ import pytest
 from p2p_dist.checks.drill import here
 from p2p_dist.checks.preflight import preflight
 from p2p_dist.checks.scaling import scaling
-from p2p_dist.cli import cancel, check, evaluate, preprocess, status, submit
+from p2p_dist.cli import cancel, check, evaluate, export, preprocess, status, submit
 from p2p_dist.common import console, files
 from p2p_dist.jobs import local
 from tests.conftest import lay_out_run, write_songs
@@ -22,6 +22,7 @@ MAIN: dict[str, Callable[[list[str]], int]] = {
     "submit": submit.main,
     "preprocess": preprocess.main,
     "evaluate": evaluate.main,
+    "export": export.main,
     "status": status.main,
     "cancel": cancel.main,
     "check": check.main,
@@ -83,6 +84,17 @@ evaluate known --data songs --checkpoints 99
 evaluate known --json a-file/figures.json
 evaluate --files 'missing/{input,output,target}/*.wav'
 evaluate --files 'no braces' --json new/figures.json
+export known
+export unknown --out new/model
+export known --out new/model
+export known@x --out new/model
+export known@99 --out new/model
+export ../elsewhere --out new/model
+export trained --out songs
+export trained --out songs --overwrite
+export trained --out a-file/model
+export trained@5 --out new/model
+export trained --out new/model
 status unknown
 status unknown --verify
 cancel unknown
@@ -128,6 +140,8 @@ def place(tiny_shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_songs(place / "no-test", {"train/one": 1.6})
     write_songs(place / "no-train", {"test/one": 1.6})
     lay_out_run(place, tiny_shards, "known")
+    trained, _ = lay_out_run(place, tiny_shards, "trained")
+    files.write_text(trained.checkpoints / "step-00000005" / "generator.safetensors", "damaged")
     for folder in ("empty", "tmp"):
         (place / folder).mkdir()
     (place / "no-shards" / "runs").mkdir(parents=True)

@@ -81,7 +81,7 @@ def write_listening_page(
     page = template("song.html").render(
         title=title,
         made=made,
-        listening=content([one], takes, made=made, chooser="Take"),
+        listening=content([one], takes, 0, made=made, chooser="Take", input=(input.label, "the song", input.meaning)),
         facts=list(facts),
         downloads=list(downloads),
         formats=sorted({track.format for track in written.values()}),
@@ -109,17 +109,22 @@ class Choice:
     meaning: str
 
 
-def content(songs: list[ListeningSong], choices: list[Choice], *, made: str, chooser: str) -> dict[str, Any]:
+def content(
+    songs: list[ListeningSong], choices: list[Choice], chosen: int, *, made: str, chooser: str, input: tuple[str, str, str]
+) -> dict[str, Any]:
     """What the page's script needs to know, as plain values.
 
     Args:
-        choices: the first is chosen at first. made: what stems are: "drums". chooser: what a choice is called.
+        chosen: which of the choices is chosen at first. made: what stems are: "drums". chooser: what a choice is called.
+        input: its label, what it is within a sentence ("the song"), and its meaning.
     """
     return {
         "made": made,
         "chooser": chooser,
+        "input": dict(zip(("label", "name", "meaning"), input, strict=True)),
         "segment": tracks.SEGMENT,
         "margin": tracks.MARGIN,
+        "chosen": chosen,
         "choices": [{"track": one.track, "label": one.label, "meaning": one.meaning} for one in choices],
         "songs": [_song(song) for song in songs],
     }

@@ -1,24 +1,26 @@
-"""Write the folder of audio clips and images beside the page's index.html.
+"""Write the sounds of a run's page: of every checkpoint a short clip, of the best one all of it, without loss.
 
-Pictures are hard links where possible. Sounds are clips: the beginnings of the evaluations' files, at 16 bits, all of one song
-at one gain, so that they can be compared whatever the gains of the files are.
+All of one song are scaled by one gain, so that they can be compared whatever the gains of the evaluations' files are.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import soundfile
+import numpy as np
 
 from p2p_dist.audio import flac
-from p2p_dist.common import files
+from p2p_dist.evaluate.report import tracks
+from p2p_dist.evaluate.report.tracks import FLAC, OPUS, Sound, Track
 from p2p_dist.run.rundir import RunDir
 
-CLIP = 15.0
-"""Seconds of each sound that the page holds; the whole files are in evaluations/."""
+CLIP = 30.0
+"""Seconds of each checkpoint's stems that the page holds; the whole files are in evaluations/."""
+
+LOSSLESS = 1200.0
+"""Seconds of FLAC that a page holds at most, about 150 MB; what is whole is Opus where there would be more."""
 
 
 def recorded_gain(song: dict[str, Any], fixed: dict[str, Any]) -> float | None:
@@ -43,60 +45,39 @@ def common_gain(songs: list[dict[str, Any]], fixed: dict[str, Any]) -> float | N
 
 
 class Media:
-    """The files that the page shows. Other files in its folder are removed at the end."""
+    """The sounds of a page. Other files in its folder are removed at the end."""
 
     def __init__(self, run: RunDir) -> None:
-        self.run, self.page, self.used = run, run.page.parent, set[Path]()
+        self.folder, self.used = run.page.parent / "media", set[Path]()
 
-    def add_picture(self, path: Path) -> str:
-        """Put a picture of the evaluations there; returns its relative address."""
-        target = self._target(path)
-        files.link_or_copy(path, target)
-        return self._address(target)
-
-    def add_clip(self, path: Path, begins: float, own: float | None, gain: float | None) -> str:
-        """Put the first seconds of a sound file of the evaluations there; returns its relative address.
+    def add(
+        self, song: str, name: str, sound: Sound, made_of: str, *, lossless: bool, beside: Callable[[], np.ndarray] | None
+    ) -> Track:
+        """Write a sound as a track of a song.
 
         Args:
-            begins: seconds of the song before it. own: its gain in dB, and `gain` that of the clip; where they are not known
-                the clip is as loud as the file.
+            song: its key. made_of: tells this sound from any other that could stand there: `stamp`. beside: see `tracks.write`.
         """
-        target = self._target(path)
-        written = path.stat().st_mtime_ns
-        with soundfile.SoundFile(path) as source:
-            frames = min(source.frames, round(CLIP * source.samplerate))
-            if not _is_clip(target, written, frames, gain):
-                sound = source.read(frames, dtype="float32", always_2d=True)
-                if gain is not None and own is not None:
-                    sound /= flac.factor(own)
-                flac.write(target, sound, source.samplerate, 16, round(begins * source.samplerate), gain)
-                os.utime(target, ns=(written, written))
-        return self._address(target)
+        folder = self.folder / song / name
+        self.used.add(folder)
+        return tracks.write(folder, sound, FLAC if lossless else OPUS, made_of, beside)
 
     def remove_others(self) -> None:
-        """Remove what an earlier page showed and this one does not, so that nobody sends it."""
-        for path in (self.page / "media").rglob("*"):
-            if path.is_file() and path not in self.used:
+        """Remove what an earlier page played and this one does not, so that nobody sends it."""
+        for path in sorted(self.folder.rglob("*"), reverse=True):  # what is in a folder comes before it
+            if path.is_dir():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path.parent not in self.used:
                 path.unlink()
 
-    def _target(self, path: Path) -> Path:
-        # One folder a checkpoint is enough: what lies in its audio/ and spectrograms/ differs in the suffix.
-        target = self.page / "media" / path.relative_to(self.run.evaluations).parts[0] / path.name
-        assert target not in self.used
-        self.used.add(target)
-        return target
 
-    def _address(self, target: Path) -> str:
-        return quote(target.relative_to(self.page).as_posix())
+def stamp(path: Path, factor: float, seconds: float | None) -> str:
+    """Tells the sound of a file from any other: by its time and size, its factor, and where it is cut."""
+    about = path.stat()
+    return f"{about.st_mtime_ns} {about.st_size} {factor:.9g} {seconds}"
 
 
-def _is_clip(path: Path, written: int, frames: int, gain: float | None) -> bool:
-    """Whether an earlier page made this very clip: it has the time of its source, set when it was whole."""
-    try:
-        if path.stat().st_mtime_ns != written:
-            return False
-        info, tags = soundfile.info(path), flac.read_tags(path)
-    except (OSError, ValueError, soundfile.LibsndfileError):
-        return False
-    same = tags.get("GAIN_DB") == (None if gain is None else f"{gain:.9g}")
-    return same and info.subtype == "PCM_16" and info.frames == frames
+def scale(own: float | None, gain: float | None) -> float:
+    """The factor from a file with its own gain to the gain of all of a song, both in dB; 1 where they are not known."""
+    return 1.0 if own is None or gain is None else flac.factor(gain - own)

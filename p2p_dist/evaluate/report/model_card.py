@@ -1,4 +1,4 @@
-"""Write MODEL.md, the model card of a run's best checkpoint: what it is, its training data and its measures.
+"""Write model cards: what a generator is, its training data and its measures. MODEL.md is that of a run's best checkpoint.
 
 After Mitchell et al.: Model cards for model reporting (2019). That of the data, DATASET.md, lies beside the shards.
 """
@@ -6,15 +6,19 @@ After Mitchell et al.: Model cards for model reporting (2019). That of the data,
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from safetensors import SafetensorError, safe_open
 
+from p2p_dist.audio.layouts import known_of_musdb18
 from p2p_dist.common import console, files, records, schemas
 from p2p_dist.common.console import one_line
 from p2p_dist.data import manifest as manifests
-from p2p_dist.data.dataset_card import overlapping
+from p2p_dist.data.dataset_card import LICENCE, overlapping
+from p2p_dist.evaluate import ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.table import MEASURES, columns, is_pitched, label, remarks
 from p2p_dist.run.rundir import RunDir, step_name
@@ -30,51 +34,156 @@ def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any
     path = run.path / "MODEL.md"
     if (best := run.read_best()) is None:
         return None
-    folder = run.checkpoints / step_name(best["step"])
-    if not (folder / "generator.safetensors").is_file() or best["step"] not in evaluated:
+    weights = run.checkpoints / step_name(best["step"]) / "generator.safetensors"
+    if not weights.is_file() or best["step"] not in evaluated:
         return None
     try:
-        facts = _facts(run, config, folder)
+        parameters = _parameters(weights)
     except SafetensorError as error:  # it was damaged after it had been measured
-        console.complain(f"warning: {folder / 'generator.safetensors'} is damaged ({error}): no model card is written")
+        console.complain(f"warning: {weights} is damaged ({error}): no model card is written")
         return None
+    where = f"checkpoints/{weights.parent.name}/{weights.name}"
+    facts = [
+        ("weights", f"{where}, {weights.stat().st_size / 1e6:.1f} MB, sha256 {_sha256(weights.parent)}"),
+        ("parameters of the generator", f"{parameters:,}"),
+    ]
+    figures = _figures(config, best, evaluated[best["step"]], baselines, _chosen(best))
+    lines = _card(run, config, best["step"], facts, [], manifests.read(run.shards), figures)
+    files.write_text(path, _text_of(lines))
+    return path
+
+
+def exported(run: RunDir, config: Config, content: dict[str, Any]) -> str:
+    """The card of an exported model, with the head in YAML that model hubs read. Nothing is written in the run.
+
+    Args:
+        content: of its config.json, see generate/exported.py.
+
+    Raises:
+        ValueError: a record of the run is damaged.
+    """
+    try:
+        manifest = manifests.read(run.shards)
+    except FileNotFoundError:
+        manifest = None
+    measured, measures = _evaluation(run, config, content["step"])
+    weights = content["weights"]
+    facts = [
+        ("weights", f"model.safetensors, {weights['dtype']}, {weights['bytes'] / 1e6:.1f} MB, sha256 {weights['sha256']}"),
+        ("made of", f"the run's weights of step {content['step']}, sha256 {weights['checkpoint_sha256']}"),
+        ("parameters of the generator", f"{weights['parameters']:,}"),
+    ]
+    head = yaml.safe_dump(_head(config, manifest, measures), sort_keys=False, allow_unicode=True, width=120)
+    lines = _card(run, config, content["step"], facts, _use(content), manifest, measured)
+    return f"---\n{head}---\n\n{_text_of(lines)}"
+
+
+def _card(
+    run: RunDir,
+    config: Config,
+    step: int,
+    weights: list[tuple[str, str]],
+    use: list[str],
+    manifest: dict[str, Any] | None,
+    figures: list[str],
+) -> list[str]:
+    """The lines of a card.
+
+    Args:
+        weights: rows on the weights. use: a section on how they are used. manifest: None where the shards are gone.
+    """
     heard, made = (" + ".join(stems) for stems in parse_task(config.data.task))
-    lines = [f"# Model card: {run.path.name}, step {best['step']}", ""]
+    lines = [f"# Model card: {run.path.name}, step {step}", ""]
     lines += [f"Makes {made} for a song of which {heard} is heard. The song itself is never touched: what is made is a stem"]
     lines += ["that is added to it. It is a U-Net trained against a discriminator on patches (Pix2Pix, Isola et al. 2017)."]
     lines += ["", "| | |", "| --- | --- |"]
-    lines += [f"| {name} | {value} |" for name, value in facts]
-    lines += ["", "## Trained on", "", *_trained_on(run, config)]
-    lines += ["", "## How it measures", "", *_figures(config, best, evaluated[best["step"]], baselines)]
+    lines += [f"| {name} | {value} |" for name, value in [*weights, *_facts(run, config)]]
+    lines += use
+    lines += ["", "## Trained on", "", *_trained_on(run, config, manifest)]
+    lines += ["", "## How it measures", "", *figures]
     lines += ["", "## What it is for, and what not", ""]
     lines += [
         "For sketches of an accompaniment, to be listened to before they are used, and for research on training such networks.",
         "It knows music like the songs above; of others, of live tempo and of long silence expect less. It hears a few seconds",
         "at a time: it has no plan for a whole song. Where a baseline above is better, the baseline is better.",
         "No listening test was made.",
-        "",
-        "## Licence",
-        "",
-        "The program is under the MIT licence. What was learnt from songs is bound by theirs: MUSDB18 and what is made of it",
-        "are for non-commercial, educational use.",
     ]
-    files.write_text(path, "\n".join(line.rstrip() for line in lines) + "\n")
-    return path
+    return [*lines, "", "## Licence", "", *_licence(manifest)]
 
 
-def _facts(run: RunDir, config: Config, folder: Path) -> list[tuple[str, str]]:
-    weights = folder / "generator.safetensors"
+def _text_of(lines: list[str]) -> str:
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def _head(config: Config, manifest: dict[str, Any] | None, measures: list[str]) -> dict[str, Any]:
+    """What model hubs read of a card: https://huggingface.co/docs/hub/model-cards.
+
+    Figures are in the text alone, where they stand beside their baselines.
+    """
+    musdb18 = _of_musdb18(manifest)
+    licence = {
+        "license": "other",
+        "license_name": "musdb18-non-commercial",
+        "license_link": "https://sigsep.github.io/datasets/musdb.html",
+    }
+    return {
+        **(licence if musdb18 else {"license": "unknown"}),
+        "library_name": "p2p_dist",
+        "pipeline_tag": "audio-to-audio",
+        "tags": ["music", "audio", "spectrogram", "pix2pix", "accompaniment-generation", *parse_task(config.data.task)[1]],
+        "datasets": ["musdb18"] if musdb18 else [],
+        "metrics": measures,
+    }
+
+
+def _use(content: dict[str, Any]) -> list[str]:
+    network, size = content["network"], content["spectrogram"]
+    shape = f"windows, {network['pictures']}, {size['mels']}, {size['frames']}"
+    lines = ["", "## Use it", "", "With the program that trained it, for a song in any format, in this folder:", ""]
+    lines += ["    p2p-dist generate SONG --model .", ""]
+    lines += [
+        "Without it: `config.json` has the spectrogram, the scaling and the network, and says in `notes` how they go together;"
+    ]
+    lines += ["`tests/generate/run_exported.py` of the program runs the network with torch and safetensors alone."]
+    if content["program"] is not None:
+        noise = f", noise of ({shape.replace(str(network['pictures']), str(network['noise_channels']), 1)}) from N(0, 1)"
+        lines += ["", f"`model.pt2`, written with torch {content['program']['torch']}, is the network as a program:", ""]
+        lines += ["    network = torch.export.load('model.pt2').module()"]
+        lines += [f"    output = network(input{', noise' if network['noise_channels'] else ''})", ""]
+        lines += [f"Input and output are ({shape}) from -1 to 1{noise if network['noise_channels'] else ''}."]
+    return lines
+
+
+def _of_musdb18(manifest: dict[str, Any] | None) -> list[str]:
+    """The titles of songs that were trained on, or chose the checkpoint, and are known to be MUSDB18's."""
+    parts = [manifest["splits"].get(split, {}) for split in ("train", "valid")] if manifest is not None else []
+    return known_of_musdb18(song["name"] for part in parts for song in part.get("songs", []))
+
+
+def _licence(manifest: dict[str, Any] | None) -> list[str]:
+    lines = [
+        "The program, p2p_dist, is under the MIT licence. It is not that of the weights: what was learnt from songs is bound by"
+    ]
+    lines += ["theirs."]
+    if known := _of_musdb18(manifest):
+        songs = f"{len(known)} of the songs have titles" if len(known) > 1 else "One of the songs has a title"
+        return [*lines, f"{songs} of MUSDB18. MUSDB18 and what is made of it are for non-commercial, educational use."]
+    lines += [
+        "No record of the run names the licence of its songs, so that of the weights is not known. Who publishes them has"
+    ]
+    return [*lines, f"to find out, and to name it. {LICENCE}"]
+
+
+def _parameters(weights: Path) -> int:
     with safe_open(weights, framework="numpy") as opened:
-        parameters = sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118 - no dict
+        return sum(math.prod(opened.get_slice(name).get_shape()) for name in opened.keys())  # noqa: SIM118 - no dict
+
+
+def _facts(run: RunDir, config: Config) -> list[tuple[str, str]]:
     data, model, train = config.data, config.model, config.train
     made_by = records.read(run.provenance, schemas.PROVENANCE, "remove it") if run.provenance.is_file() else {}
     versions = made_by.get("packages", {})
     facts = [
-        (
-            "weights",
-            f"checkpoints/{folder.name}/{weights.name}, {weights.stat().st_size / 1e6:.1f} MB, sha256 {_sha256(folder)}",
-        ),
-        ("parameters of the generator", f"{parameters:,}"),
         ("preset", config.preset),
         (
             "pictures",
@@ -97,8 +206,9 @@ def _facts(run: RunDir, config: Config, folder: Path) -> list[tuple[str, str]]:
         ),
     ]
     if made_by:
-        facts.append(("begun", f"{made_by['begun']}, p2p_dist {made_by['version']}, commit {made_by['commit'] or 'not known'}"))
-        facts.append(("software", ", ".join(f"{name} {v}" for name, v in versions.items() if v)))
+        begun = f"{made_by['begun']}, p2p_dist {made_by['version']}, commit {made_by['commit'] or 'not known'}"
+        facts.append(("begun", _plain(begun)))
+        facts.append(("software", _plain(", ".join(f"{name} {v}" for name, v in versions.items() if v))))
     return facts
 
 
@@ -109,8 +219,9 @@ def _sha256(folder: Path) -> str:
     return str(records.read(meta, schemas.CHECKPOINT)["files"]["generator.safetensors"]["sha256"])
 
 
-def _trained_on(run: RunDir, config: Config) -> list[str]:
-    manifest = manifests.read(run.shards)
+def _trained_on(run: RunDir, config: Config, manifest: dict[str, Any] | None) -> list[str]:
+    if manifest is None:
+        return ["The shards of the run are not there any more, and with them what is known of its songs."]
     lines = ["| split | songs | hours | windows |", "| --- | --- | --- | --- |"]
     for split, part in manifest["splits"].items():
         songs = part.get("songs", [])
@@ -119,13 +230,11 @@ def _trained_on(run: RunDir, config: Config) -> list[str]:
     lines += ["", f"The rest is in DATASET.md of the shards `{run.shards.name}`: levels, silence, what was left out."]
     overlap = _twice(manifest)
     if overlap:
-        lines += [
-            "",
-            f"Trained and tested on the same titles, so its figures say nothing of other songs: {', '.join(overlap)}.",
-        ]
+        titles = ", ".join(map(_plain, overlap))
+        lines += ["", f"Trained and tested on the same titles, so its figures say nothing of other songs: {titles}."]
     if same := overlapping(manifest):
         counted = "counted in the figures, which say nothing of other songs" if config.evaluate.allow_overlap else "left out"
-        lines += ["", f"Held out, and yet trained on, so {counted}:", "", *(f"- {one_line(line)}" for line in same)]
+        lines += ["", f"Held out, and yet trained on, so {counted}:", "", *(f"- {_plain(line)}" for line in same)]
     return lines
 
 
@@ -134,8 +243,34 @@ def _twice(manifest: dict[str, Any]) -> list[str]:
     return sorted(names.get("train", set()) & (names.get("test", set()) | names.get("valid", set())))
 
 
-def _figures(config: Config, best: dict[str, Any], measured: Any, baselines: Any) -> list[str]:
-    split = best["reported_on"]
+def _evaluation(run: RunDir, config: Config, step: int) -> tuple[list[str], list[str]]:
+    """What the evaluations of a run say of one step: lines, and the labels of the measures that there are."""
+    read = ranking.read_evaluations(run.evaluations)
+    if read is None or step not in read[0]:
+        return ["This checkpoint was not evaluated: how good it is, is not known."], []
+    evaluated, baselines = read
+    pitched = is_pitched(config.data.task)
+    ranked = ranking.rank(evaluated, baselines, config.evaluate, pitched=pitched)
+    best = run.read_best()
+    score = next(item["score"] for item in ranked["checkpoints"] if item["step"] == step)
+    if best is not None and best["step"] == step:
+        said = _chosen({**ranked, "score": best["score"]})
+    else:
+        said = f"Its score on the {ranked['chosen_on']} songs is {'not known' if score is None else f'{score:.3f}'}"
+        said += f", that of the best checkpoint, step {best['step']}, is {best['score']:.3f}" if best is not None else ""
+        said += f". The score: {ranked['rule']}"
+    mean = evaluated[step]["splits"][ranked["reported_on"]]["mean"]
+    measures = [MEASURES[name].label for name in columns(pitched=pitched)[0] if mean.get(name) is not None]
+    return _figures(config, ranked, evaluated[step], baselines, said), measures
+
+
+def _chosen(best: dict[str, Any]) -> str:
+    chosen = f"Chosen on the {best['chosen_on']} songs" + (f" ({best['note']})" if best["note"] else "")
+    return _plain(f"{chosen} by score {best['score']:.3f}: {best['rule']}")
+
+
+def _figures(config: Config, ranked: dict[str, Any], measured: Any, baselines: Any, said: str) -> list[str]:
+    split = ranked["reported_on"]
     one, known = measured["splits"][split], baselines["splits"][split]
     decisive, _ = columns(pitched=is_pitched(config.data.task))
     names = [n for n in decisive if any(row["mean"].get(n) is not None for row in [one, *known["rows"].values()])]
@@ -152,9 +287,13 @@ def _figures(config: Config, best: dict[str, Any], measured: Any, baselines: Any
     for remark in remarks(row["mean"] for row in [one, *known["rows"].values()]):
         lines += ["", remark]
     absent = {label(n): why for n, why in one["absent"].items() if n in decisive} | known["missing"]
-    lines += ["", *(f"- {name}: {why}" for name, why in absent.items())] if absent else []
-    chosen = f"Chosen on the {best['chosen_on']} songs" + (f" ({best['note']})" if best["note"] else "")
-    return [*lines, "", f"{chosen} by score {best['score']:.3f}: {best['rule']}"]
+    lines += ["", *(f"- {_plain(name)}: {_plain(why)}" for name, why in absent.items())] if absent else []
+    return [*lines, "", said]
+
+
+def _plain(text: str) -> str:
+    """Text of songs and records, which others may have written, as Markdown shows it: no markup, no HTML, one line."""
+    return re.sub(r"([\\`*\[\]|<>&])", lambda found: f"&#{ord(found[1])};", one_line(text))
 
 
 def _text(row: dict[str, Any], name: str) -> str:

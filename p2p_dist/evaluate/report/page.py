@@ -1,18 +1,16 @@
 """Write the page of a run: audio, spectrograms and measures of every checkpoint, in files that a browser opens from disk.
 
 page/index.html      all of it but sound and pictures; asks nothing of any network
-page/media/          references/ and step-.../, see media.py: the folder page/ can be zipped and sent
+page/media/          SONG/TRACK/, see media.py and tracks.py: the folder page/ can be zipped and sent
 """
 
 from __future__ import annotations
 
 import shlex
-import struct
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import soundfile
 
 from p2p_dist.audio import flac
@@ -23,13 +21,23 @@ from p2p_dist.evaluate import ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.table import MEASURES, UNKNOWN, OfSongs, Row, columns, is_pitched, label, remarks, why_absent
 from p2p_dist.evaluate.report import curves, model_card
-from p2p_dist.evaluate.report.media import CLIP, Media, common_gain, recorded_gain
+from p2p_dist.evaluate.report.listening import (
+    CEILING,
+    INPUT,
+    TARGET,
+    Choice,
+    ListeningSong,
+    content,
+    measured_once,
+    template,
+)
+from p2p_dist.evaluate.report.media import CLIP, LOSSLESS, Media, common_gain, recorded_gain, scale, stamp
 from p2p_dist.evaluate.report.svg import curve, thousands, training_curve
+from p2p_dist.evaluate.report.tracks import Sound, of_file
 from p2p_dist.run import metrics_file, provenance
-from p2p_dist.run.rundir import RunDir, check_links, find_steps
-from p2p_dist.settings.config import TASKS, Config, parse_task
+from p2p_dist.run.rundir import RunDir, check_links, find_steps, step_name
+from p2p_dist.settings.config import STEMS, TASKS, Config, parse_task
 
-_FIXED = ("input", "true-mix", "target", "ceiling")  # sounds that are the same at all checkpoints
 _AIM = {"high": "↑", "low": "↓", "one": "→1"}
 
 Columns = tuple[list[str], list[str]]
@@ -63,25 +71,28 @@ def write(run: RunDir, config: Config) -> Path:
     reported = baselines["splits"][ranked["reported_on"]]
     last, media = max(evaluated), Media(run)
     paths = dict(find_steps(run.evaluations))
-    # What changes with the checkpoint that is heard: step -> key of the song -> addresses and figures.
+    # What changes with the checkpoint that is heard: step -> key of the song -> figures.
     made: dict[int, dict[str, Any]] = {step: {} for step in evaluated}
-    songs = []
+    songs, playable, best = [], [], run.read_best()
+    chosen = best["step"] if best and best["step"] in evaluated else last
+    lossless = 3 * sum(baselines["songs"][song["key"]]["seconds"] for song in evaluated[last]["songs"]) <= LOSSLESS
     for key in [song["key"] for song in evaluated[last]["songs"]]:
         fixed = baselines["songs"][key]
         of = {step: song for step, content in evaluated.items() for song in content["songs"] if song["key"] == key}
         gain, of_song = common_gain(list(of.values()), fixed), _columns(list(of.values()), fixed, names)
         for step, song in of.items():
-            made[step][key] = _made(song, fixed, paths[step], of_song, media, gain)
+            made[step][key] = {"row": [[_cell(name, song["output"], song["absent"]) for name in table] for table in of_song]}
         absent: dict[str, list[str]] = {}
         for name in names[0]:
             # What is measured of all songs together, no single song lacks.
             if name not in of_song[0] and not isinstance(MEASURES[name].computed, OfSongs):
                 absent.setdefault(why_absent(name, of[last]["output"], of[last]["absent"]), []).append(label(name))
-        songs.append({**_song(fixed, key, of_song, media, gain), "absent": absent})
+        songs.append({**_song(fixed, key, of_song, run.evaluations, gain), "absent": absent})
+        playable.append(_playable(fixed, of, paths, media, gain, chosen, lossless=lossless))
     newest = evaluated[last]["splits"][ranked["reported_on"]]
     drawn = curves.collect(evaluated, baselines, ranked, pitched=pitched)
     training = [row for row in metrics_file.read(run) if "l1" in row]
-    page = _template().render(
+    page = template("page.html").render(
         name=run.path.name,
         submit=submit,
         task=config.data.task,
@@ -92,14 +103,24 @@ def write(run: RunDir, config: Config) -> Path:
         # The song of the bare command, which is trained and tested on itself.
         is_example=Path(config.data.root or "").parts[-2:] == ("songs", "falcon69"),
         wanted=", ".join(wanted),
-        versions=_versions(", ".join(heard), ", ".join(wanted)),
+        listening=content(
+            playable,
+            [_choice(step, last, best) for step in reversed(evaluated)],
+            list(reversed(evaluated)).index(chosen),
+            made=", ".join(wanted),
+            chooser="Checkpoint",
+            input=_input(heard, wanted),
+        ),
         songs=songs,
         clip=CLIP,
+        cut=any(song["length"] > CLIP for song in songs),
+        lossless=lossless,
+        chosen=chosen,
         remarks=remarks(_means(evaluated, reported, ranked["reported_on"])),
         made=made,
         shortened={
-            step: {key: {**one, "row": [_short(cell) for cells in one["row"] for cell in cells]} for key, one in songs.items()}
-            for step, songs in made.items()
+            step_name(step): {key: [_short(cell) for cells in one["row"] for cell in cells] for key, one in of.items()}
+            for step, of in made.items()
         },
         last=last,
         heads=[_head(table) for table in names],
@@ -121,7 +142,7 @@ def write(run: RunDir, config: Config) -> Path:
             (step, _cells(content["splits"][ranked["reported_on"]], names), _score(ranked["checkpoints"], "step", step))
             for step, content in evaluated.items()
         ],
-        best=run.read_best(),
+        best=best,
         ranked=ranked,
         curves=[[curve(c.title, c.points, c.lines) for c in drawn if c.decides == decides] for decides in (True, False)],
         lines=list(dict.fromkeys(name for name in BASELINES for c in drawn if name in c.lines)),
@@ -185,63 +206,74 @@ def _short(cell: Cell) -> str | list[str] | None:
     return text if text is not None else None if said == UNKNOWN else [said]
 
 
-def _template() -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["thousands"] = thousands
-    return environment.get_template("page.html")
+def _input(heard: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, str, str]:
+    """What was heard: its label, what it is within a sentence, and its meaning."""
+    names = ", ".join(heard)
+    if {*heard, *wanted} == {*STEMS}:
+        return (
+            ("song", "the song", f"the song without its {', '.join(wanted)}")
+            if len(heard) > 1
+            else (names,) + 2 * (f"the {names}",)
+        )
+    return names, f"the {names}", f"the {names} of the song"
 
 
-def _versions(heard: str, wanted: str) -> dict[str, tuple[str, str]]:
-    """What can be heard of a song: name -> label and explanation."""
-    return {
-        "input": ("input", f"what was given: {heard}"),
-        "mix": ("mix", f"the input plus the generated {wanted}"),
-        "stem": (f"generated {wanted}", "the generated stem alone"),
-        "true-mix": ("true mix", f"the input plus the true {wanted}"),
-        "target": (f"true {wanted}", "the stem as it was recorded"),
-        "ceiling": ("ceiling", BASELINES["ceiling"]),
-    }
+def _choice(step: int, last: int, best: dict[str, Any] | None) -> Choice:
+    notes = ["the best"] if best and step == best["step"] else []
+    notes += ["the last"] if step == last else []
+    return Choice(step_name(step), f"step {thousands(step)}", ", ".join(notes))
 
 
-def _made(
-    song: dict[str, Any], fixed: dict[str, Any], folder: Path, shown: Columns, media: Media, gain: float | None
-) -> dict[str, Any]:
-    """What one checkpoint made of a song: addresses and figures.
+def _playable(
+    fixed: dict[str, Any],
+    of: dict[int, dict[str, Any]],
+    paths: dict[int, Path],
+    media: Media,
+    gain: float | None,
+    chosen: int,
+    *,
+    lossless: bool,
+) -> ListeningSong:
+    """Write the tracks of one song.
 
     Args:
-        song, fixed: what metrics.json and baselines.json tell of it. gain: of its clips, dB.
+        fixed, of: what baselines.json and, by step, metrics.json tell of it. gain: of all its sounds, dB.
+        chosen: the step of which all is written, not a clip.
     """
-    own = recorded_gain(song, fixed)
-    sounds = {
-        name: media.add_clip(folder / "audio" / f"{song['key']}-{name}.flac", fixed["begins"], own, gain)
-        for name in ("mix", "stem")
-    }
-    picture = folder / "spectrograms" / f"{song['key']}.png"
-    # Width and height, at a fixed place of every PNG: nothing on the page jumps when a picture arrives late.
-    with picture.open("rb") as file:
-        size = struct.unpack(">16xII", file.read(24))
-    row = [[_cell(name, song["output"], song["absent"]) for name in table] for table in shown]
-    return {**sounds, "picture": media.add_picture(picture), "size": size, "row": row}
+    key = next(iter(of.values()))["key"]
+    evaluations = paths[chosen].parent if chosen in paths else next(iter(paths.values())).parent
+
+    def sound(path: Path, own: float | None, *, whole: bool) -> tuple[Sound, str]:
+        factor, seconds = scale(own, gain), None if whole else CLIP
+        return of_file(path, key, "", factor, seconds), stamp(path, factor, seconds)
+
+    audio = evaluations / "references" / "audio"
+    own = fixed.get("gain_db")
+    input, of_input = sound(audio / f"{key}-input.flac", own, whole=True)
+    found = {INPUT: media.add(key, INPUT, input, of_input, lossless=lossless, beside=None)}
+    heard = {whole: measured_once(sound(audio / f"{key}-input.flac", own, whole=whole)[0]) for whole in (True, False)}
+    stems = {TARGET: (audio / f"{key}-target.flac", own, True), CEILING: (audio / f"{key}-ceiling.flac", own, False)}
+    for step, song in of.items():
+        path = paths[step] / "audio" / f"{key}-stem.flac"
+        stems[step_name(step)] = (path, recorded_gain(song, fixed), step == chosen)
+    for name, (path, its_gain, whole) in stems.items():
+        stem, of_stem = sound(path, its_gain, whole=whole)
+        found[name] = media.add(key, name, stem, f"{of_stem} + {of_input}", lossless=whole and lossless, beside=heard[whole])
+    return ListeningSong(key, fixed["name"], found)
 
 
-def _song(fixed: dict[str, Any], key: str, shown: Columns, media: Media, gain: float | None) -> dict[str, Any]:
-    """What is the same at all checkpoints: addresses, the baselines' figures, the part of the song, the gain of its clips."""
-    audio = media.run.evaluations / "references" / "audio"
+def _song(fixed: dict[str, Any], key: str, shown: Columns, evaluations: Path, gain: float | None) -> dict[str, Any]:
+    """What is the same at all checkpoints: the baselines' figures, the part of the song, the gain of its sounds."""
     rows = [
         (base, meaning, [[_cell(n, fixed["rows"][base], fixed["absent"][base]) for n in table] for table in shown])
         for base, meaning in BASELINES.items()
         if base in fixed["rows"]
     ]
-    sounds = {
-        name: media.add_clip(audio / f"{key}-{name}.flac", fixed["begins"], fixed.get("gain_db"), gain) for name in _FIXED
-    }
     minutes, seconds = divmod(fixed["begins"], 60)
-    rate = soundfile.info(audio / f"{key}-{_FIXED[0]}.flac").samplerate
+    rate = soundfile.info(evaluations / "references" / "audio" / f"{key}-input.flac").samplerate
     return {
         "name": fixed["name"],
         "key": key,
-        "sounds": sounds,
         "rows": rows,
         "heads": [_head(table) for table in shown],
         "begins": f"{int(minutes)}:{seconds:09.6f}",

@@ -30,7 +30,7 @@ class Page(HTMLParser):
         self.scripts: list[str] = []
         self.open = ""
         self.feed(text)
-        self.made: dict[str, Any] = json.loads(self.scripts[1])
+        self.made: dict[str, Any] = json.loads(self.scripts[2])
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)

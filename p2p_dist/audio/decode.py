@@ -1,0 +1,208 @@
+"""Decode any sound file that PyAV opens, block by block: a song of any length in the same memory, as often as it is needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2p_dist.audio import wav
+from p2p_dist.audio.stems import resample_blocks
+
+_BLOCK = 1 << 16
+"""Samples handed on at once, about."""
+
+_EXACT = ("wav", "w64", "aiff", "flac", "mov", "mp4", "m4a")
+"""Formats whose header tells the length of the sound; of others it is estimated."""
+
+_LOUDEST = 1e6  # times full scale: what is over it is no sound
+
+
+@dataclass
+class Decoded:
+    """A sound file, opened once to look at its header.
+
+    path: as the user named it. rate: Hz. channels: names of its channels in order, such as FL and FR; numbers where it has
+        none. told: seconds by its header, 0 where it does not say; is_exact: whether such a header is right. cut: how the file
+        is known to be cut short. begin, end: samples of the file; only what is between them is decoded.
+    samples, peak, notes: of what was last decoded to the end: how many, the largest without sign, what people are to know.
+    """
+
+    path: Path
+    rate: int
+    channels: tuple[str, ...]
+    told: float
+    is_exact: bool
+    cut: str | None = None
+    begin: int = 0
+    end: int | None = None
+    samples: int = 0
+    peak: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def front(self) -> tuple[int, ...]:
+        """The places of front left and front right; of one channel, its own."""
+        if len(self.channels) == 1:
+            return (0,)
+        named = tuple(self.channels.index(name) for name in ("FL", "FR") if name in self.channels)
+        return named if len(named) == 2 else (0, 1)
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All of it, in blocks float32 (samples, channels); full scale is 1.
+
+        What can't be decoded ends it, and a note says where.
+
+        Raises:
+            ValueError: nothing can be decoded, or there are samples that are no numbers; names the file.
+        """
+        self.notes.clear()
+        self.samples, self.peak, at = 0, 0.0, 0
+        for block in _gathered(self._frames()):
+            if not (peak := float(np.abs(block).max())) < _LOUDEST:
+                what = f"samples of {peak:.3g}, where full scale is 1" if math.isfinite(peak) else "samples that are no numbers"
+                raise ValueError(f"{self.path} holds {what}, in the second after {at / self.rate:.1f} s: repair it first")
+            part = block[max(self.begin - at, 0) : None if self.end is None else max(self.end - at, 0)]
+            at += len(block)
+            if len(part):
+                self.samples += len(part)
+                self.peak = max(self.peak, float(np.abs(part).max()))
+                yield part
+            if self.end is not None and at >= self.end:
+                return
+        if not at:
+            raise ValueError(f"{self.path} has no sound that can be decoded{self._why()}")
+        if self.cut is not None:
+            self.notes.append(self.cut)
+        elif not self.notes and self.is_exact and at / self.rate < self.told - 0.1:
+            self.notes.append(f"the file is cut short: it ends at {at / self.rate:.1f} s, its header says {self.told:.1f} s")
+        if at <= self.begin:
+            raise ValueError(f"{self.path} ends at {at / self.rate:.1f} s, before the part that was asked for begins")
+
+    def heard(self, rate: int, channels: int) -> Iterator[np.ndarray]:
+        """What a model hears of it: the mean of all channels, and of 2, half the difference of front left and right.
+
+        Args:
+            rate: Hz. channels: 1, or 2 for the difference, too.
+
+        Returns:
+            blocks float32 (samples, channels) at `rate`.
+        """
+
+        def mixed() -> Iterator[np.ndarray]:
+            for block in self.blocks():
+                parts = [block.mean(axis=1)]
+                if channels == 2:
+                    front = block[:, self.front]
+                    parts.append((front[:, 0] - front[:, -1]) / 2)
+                yield np.stack(parts, axis=1)
+
+        return resample_blocks(mixed(), self.rate, rate)
+
+    def _why(self) -> str:
+        return f" ({'; '.join(self.notes)})" if self.notes else ""
+
+    def _frames(self) -> Iterator[np.ndarray]:
+        """Decoded frames (samples, channels), until the end or what can't be decoded."""
+        import av.error
+
+        at = 0
+        with _open(self.path) as container:
+            stream = container.streams.audio[0]
+            try:
+                for frame in container.decode(stream):
+                    if (frame.sample_rate, len(frame.layout.channels)) != (self.rate, len(self.channels)):
+                        self.notes.append(
+                            f"what follows {at / self.rate:.1f} s is left out: it has {len(frame.layout.channels)} channels at "
+                            f"{frame.sample_rate} Hz"
+                        )
+                        return
+                    sound = _samples(frame, len(self.channels))
+                    at += len(sound)
+                    yield sound
+            except av.error.FFmpegError as error:
+                # Some formats have something else behind the sound.
+                if not at or at / self.rate < self.told - 0.1:
+                    self.notes.append(
+                        f"the file is damaged after {at / self.rate:.1f} s ({error.strerror}): what is before is used"
+                    )
+
+
+def look(path: Path) -> Decoded:
+    """What the header of a sound file says.
+
+    Raises:
+        ValueError: it is no file with sound; names it.
+        OSError: it can't be read.
+    """
+    import av
+    import av.error
+
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file: name a sound file, or a folder of them")
+    path.open("rb").close()  # the machine's own words for what it refuses
+    try:
+        with _open(path) as container:
+            if not container.streams.audio:
+                raise ValueError(f"{path} has no sound in it")
+            stream = container.streams.audio[0]
+            context = stream.codec_context
+            if context is None or not stream.rate or not context.channels:
+                raise ValueError(f"{path}: no decoder for its sound, or a damaged header")
+            told = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+            told = told or (container.duration or 0) / av.time_base
+            cut = _cut_wav(path)
+            exact = any(name in _EXACT for name in container.format.name.split(","))
+            names = tuple(one.name for one in context.layout.channels)
+            if len(set(names)) < len(names):
+                names = tuple(str(number) for number in range(1, len(names) + 1))
+            return Decoded(path, int(stream.rate), names, told, exact, cut)
+    except av.error.FFmpegError as error:
+        raise ValueError(f"{path} is not a sound file that can be decoded ({error.strerror})") from error
+
+
+def _cut_wav(path: Path) -> str | None:
+    """How a wav file is cut short, in words; FFmpeg does not say. None where it is not."""
+    try:
+        wav.whole(path, read=False)
+    except ValueError as error:
+        return f"the file is {str(error).removeprefix(f'{path}: ').removesuffix(': copy it again')}"
+    return None
+
+
+def _open(path: Path) -> Any:
+    """Open a file; no other is read and no address is asked, whatever a playlist in it says."""
+    import av
+
+    options = {"protocol_whitelist": "file"}
+    where = str(path.absolute())
+    try:
+        return av.open(where, metadata_errors="replace", options=options)
+    except TypeError:  # from 19 on it is not asked, and decodes them so by itself
+        return av.open(where, options=options)
+
+
+def _gathered(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    held: list[np.ndarray] = []
+    for frame in frames:
+        held.append(frame)
+        if sum(map(len, held)) >= _BLOCK:
+            yield np.concatenate(held)
+            held = []
+    if held:
+        yield np.concatenate(held)
+
+
+def _samples(frame: Any, channels: int) -> np.ndarray:
+    """A decoded frame as float32 (samples, channels), whatever its sample format."""
+    raw = frame.to_ndarray()
+    sound = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
+    if sound.dtype == np.uint8:
+        return (sound.astype(np.float32) - 128) / 128
+    if np.issubdtype(sound.dtype, np.integer):
+        return (sound / -float(np.iinfo(sound.dtype).min)).astype(np.float32)
+    return sound.astype(np.float32)

@@ -1,0 +1,160 @@
+"""Find the hits in a drum stem, tell kick, snare and hats apart by band, and write them as General MIDI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.ndimage
+
+from p2p_dist.audio.beats import Beats, track_beats
+from p2p_dist.audio.spectrogram import mel_filters, mel_power_of_part
+
+RATE, N_FFT, HOP, MELS, LOWEST = 22050, 1024, 128, 64, 30.0
+FRAME = HOP / RATE
+"""Seconds of a frame: 5.8 ms."""
+
+KICK, SNARE, CLOSED_HAT, OPEN_HAT = 36, 38, 42, 46
+"""Notes of the General MIDI percussion map."""
+
+_BANDS = ((0.0, 150.0), (200.0, 2500.0), (5000.0, np.inf))
+_FLOOR = 1e-6
+"""Power over which a band counts as sound, full scale 1 in the song's loudest sample."""
+_RISE = 9.0  # dB within 6 frames, as long as a transform takes to rise, that make an onset in a band
+_QUIET = 18.0  # dB under the loudest hits of a band: what is under it is a rest of another sound
+_SPACE = 9  # frames from one onset of a band to the next: 52 ms
+_TOGETHER = 4  # frames within which onsets of several bands are one hit: 23 ms
+_NOISE = 20.0  # dB by which the highest band of a snare may lie under its middle
+_RING, _OPEN = 26, 10.0  # an open hat is after 150 ms less than 10 dB down
+_TICKS = 480  # of a quarter note
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One note. seconds: from the beginning. note: of the percussion map. velocity: 1 to 127."""
+
+    seconds: float
+    note: int
+    velocity: int
+
+
+class Bands:
+    """Power in three bands and the rise over all, frame by frame, of sound that comes in blocks."""
+
+    def __init__(self, peak: float) -> None:
+        """Args: peak: the loudest sample of the song."""
+        filters = mel_filters(RATE, N_FFT, MELS, LOWEST).toarray()
+        centres = filters.argmax(axis=1) * RATE / N_FFT
+        self.bands = [(centres >= low) & (centres < high) for low, high in _BANDS]
+        self.floor = np.float32(_FLOOR * max(peak, 1e-3) ** 2)
+        self.held = np.zeros(N_FFT // 2, np.float32)
+        self.before: np.ndarray | None = None
+        self.powers: list[np.ndarray] = []
+        self.rises: list[np.ndarray] = []
+
+    def add(self, block: np.ndarray) -> None:
+        """The next samples, float32 (samples,) at `RATE`."""
+        self.held = np.concatenate([self.held, block])
+        frames = (len(self.held) - N_FFT) // HOP + 1
+        if frames < 1:
+            return
+        power = np.maximum(
+            mel_power_of_part(self.held[: (frames - 1) * HOP + N_FFT], RATE, N_FFT, HOP, MELS, LOWEST), self.floor
+        )
+        self.held = self.held[frames * HOP :].copy()
+        self.powers.append(np.stack([power[band].sum(axis=0) for band in self.bands], axis=1))
+        db = 10 * np.log10(power)
+        first = db[:, :1] if self.before is None else self.before
+        self.rises.append(np.maximum(np.diff(db, axis=1, prepend=first), 0).mean(axis=0))
+        self.before = db[:, -1:]
+
+    def finish(self) -> None:
+        """No more samples come."""
+        self.add(np.zeros(N_FFT // 2, np.float32))
+
+    def beats(self) -> Beats | None:
+        """Tempo and beats, assumed constant; None where nothing rises, or in too short a piece to say."""
+        rise = np.concatenate(self.rises) if self.rises else np.empty(0)
+        every = 4  # as fine as a tempo needs
+        rise = rise[: len(rise) // every * every].reshape(-1, every).sum(axis=1)
+        if len(rise) * every * FRAME < 4:
+            return None
+        return track_beats(rise, every * FRAME)
+
+    def hits(self) -> list[Hit]:
+        """The hits, in order of time."""
+        if not self.powers:
+            return []
+        db = 10 * np.log10(np.concatenate(self.powers))
+        onsets = [self._onsets(band) for band in db.T]
+        found: list[Hit] = []
+        low, mid, high = (dict(zip(*one, strict=True)) for one in onsets)
+        for frame, loud in low.items():
+            found.append(Hit(frame * FRAME, KICK, _velocity(loud)))
+        taken = []
+        for frame, loud in mid.items():
+            # The stroke of a kick reaches into the middle, too; a snare is noise, loud up to the highest band.
+            noise, stroke = _near(frame, high), db[frame : frame + 6].max(axis=0)
+            if noise is not None:
+                taken.append(noise)
+            if noise is not None or stroke[2] > stroke[1] - _NOISE:
+                found.append(Hit(frame * FRAME, SNARE, _velocity(max(loud, loud if noise is None else high[noise]))))
+        for frame, loud in high.items():
+            if frame not in taken:
+                later = db[min(frame + _RING, len(db) - 1), 2]
+                ring = db[frame : frame + 3, 2].max() - later < _OPEN
+                found.append(Hit(frame * FRAME, OPEN_HAT if ring else CLOSED_HAT, _velocity(loud)))
+        return sorted(found, key=lambda hit: (hit.seconds, hit.note))
+
+    def _onsets(self, db: np.ndarray) -> tuple[list[int], list[float]]:
+        """Frames of the onsets of one band, and how many dB each lies under the loudest."""
+        before = scipy.ndimage.minimum_filter1d(db, 6, origin=2)  # of a frame and the five before it
+        rise = db - before
+        loudest = scipy.ndimage.maximum_filter1d(db, 7, origin=-3)  # of a frame and the six after it
+        top = float(np.quantile(loudest[rise >= _RISE], 0.9)) if (rise >= _RISE).any() else 0.0
+        peaks = (rise >= _RISE) & (rise == scipy.ndimage.maximum_filter1d(rise, _SPACE)) & (loudest > top - _QUIET)
+        frames: list[int] = []
+        for frame in np.flatnonzero(peaks):
+            if not frames or frame - frames[-1] >= _SPACE:
+                frames.append(int(frame))
+        # The rise is steepest one frame behind the stroke.
+        return [max(frame - 1, 0) for frame in frames], [float(loudest[frame] - top) for frame in frames]
+
+
+def _near(frame: int, others: dict[int, float]) -> int | None:
+    """The onset of another band that is of the same hit."""
+    near = [other for other in others if abs(other - frame) <= _TOGETHER]
+    return min(near, key=lambda other: abs(other - frame), default=None)
+
+
+def _velocity(loud: float) -> int:
+    """From dB under the loudest hits: 112 for these, half for 18 dB less."""
+    return int(np.clip(round(112 + loud * 56 / _QUIET), 1, 127))
+
+
+def write_midi(path: Path, hits: Iterator[Hit] | list[Hit], beats: Beats | None, title: str) -> None:
+    """Write hits as a MIDI file of one track on the percussion channel, at this tempo (120 beats a minute where unknown).
+
+    The beginning of the file is that of the sound, so both stay in step; no hit is moved onto a grid.
+    """
+    import mido
+
+    bpm = 120.0 if beats is None else beats.bpm
+    tempo = mido.bpm2tempo(bpm)
+    midi = mido.MidiFile(type=0, ticks_per_beat=_TICKS, charset="utf-8")
+    lane = mido.MidiTrack()
+    midi.tracks.append(lane)
+    lane.append(mido.MetaMessage("track_name", name=title))
+    lane.append(mido.MetaMessage("set_tempo", tempo=tempo))
+    events = []
+    for hit in hits:
+        tick = round(mido.second2tick(hit.seconds, _TICKS, tempo))
+        events.append((tick, 1, mido.Message("note_on", channel=9, note=hit.note, velocity=hit.velocity)))
+        events.append((tick + _TICKS // 8, 0, mido.Message("note_off", channel=9, note=hit.note)))
+    at = 0
+    for tick, _, message in sorted(events, key=lambda event: event[:2]):
+        lane.append(message.copy(time=tick - at))
+        at = tick
+    midi.save(path)

@@ -1,0 +1,69 @@
+"""Write sound block by block as FLAC, WAV, MP3 or Ogg Vorbis."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+FORMATS = ("flac", "wav", "mp3", "ogg")
+
+STEP = 2.0**-23
+"""One step of 24 bits, full scale 1."""
+
+_LARGEST_WAV = (1 << 32) - (1 << 16)  # bytes: a header of 32 bits tells no more
+_LARGEST_BLOCK = 1 << 14  # samples: libsndfile's Vorbis encoder keeps a block on its stack
+
+
+class SoundFile:
+    """A sound file that is being written, a context manager. FLAC and WAV have 24 bits, exactly rounded."""
+
+    def __init__(self, target: Path | io.BytesIO, kind: str, rate: int, channels: int, samples: int = 0) -> None:
+        """Args: kind: one of `FORMATS`. samples: how long it will be, of one channel.
+
+        Raises:
+            ValueError: the format can't hold this; says what can.
+        """
+        self.is_exact = kind in ("flac", "wav")
+        if not self.is_exact and channels > 2:
+            raise ValueError(f"{kind} of {channels} channels is not written: choose --format flac or wav")
+        name, subtype = kind.upper(), {"mp3": None, "ogg": "VORBIS"}.get(kind, "PCM_24")
+        if kind == "wav":
+            # With more than two channels the header names them.
+            name = "RF64" if 3 * samples * channels > _LARGEST_WAV else "WAVEX" if channels > 2 else "WAV"
+        try:
+            self.file: Any = soundfile.SoundFile(target, "w", rate, channels, subtype, format=name)
+        except soundfile.LibsndfileError as error:
+            other = "flac or wav" if kind != "flac" else "wav"
+            raise ValueError(
+                f"{kind} can't hold {channels} channels at {rate} Hz ({error.error_string}): choose --format {other}"
+            ) from error
+
+    def write(self, sound: np.ndarray) -> None:
+        """Write the next samples, (samples, channels); what is beyond full scale is clipped."""
+        for start in range(0, len(sound), _LARGEST_BLOCK):
+            block = sound[start : start + _LARGEST_BLOCK]
+            if self.is_exact:  # libsndfile's own scale is one step short of full
+                steps = np.clip(np.rint(block / STEP), -(1 << 23), (1 << 23) - 1)
+                self.file.write(steps.astype(np.int32) << 8)
+            else:
+                self.file.write(np.clip(block, -1, 1).astype(np.float32))
+
+    def __enter__(self) -> SoundFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def check(kind: str, rate: int, channels: int) -> None:
+    """Make sure, before long work, that a format can hold this.
+
+    Raises:
+        ValueError: see `SoundFile`.
+    """
+    with SoundFile(io.BytesIO(), kind, rate, channels) as file:
+        file.write(np.zeros((16, channels), np.float32))

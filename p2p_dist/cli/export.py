@@ -1,0 +1,59 @@
+"""The export command: a trained generator as a folder of weights, settings and model card, to use and to publish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from p2p_dist.cli import command_line
+from p2p_dist.common import console
+from p2p_dist.run import checkpoints, rundir
+
+
+@dataclass(frozen=True)
+class Command:
+    """Write a trained generator into a folder that anybody can use and publish: weights, settings, model card.
+
+    Exit code 0: done; 1: the machine refused; 2: wrong usage.
+    """
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """name of the run, for its best checkpoint, or RUN@STEP"""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """the folder to write, which must not exist"""
+    half: bool = False
+    """weights in float16: half the size, rounded to three digits"""
+    torch_export: bool = False
+    """also model.pt2, a program of torch.export, which runs with torch alone"""
+    overwrite: bool = False
+    """replace the folder, where it holds an exported model and nothing else"""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the folder; the exit code."""
+    command = command_line.parse(Command, "export", arguments)
+    # What exports is imported once the command line is right and there is such a run.
+    run, found = checkpoints.named(command.run)
+    settings = rundir.resolve(run)
+    from p2p_dist.evaluate.report import model_card
+    from p2p_dist.generate import exported
+    from p2p_dist.generate.model import find_model
+
+    out = command.out.expanduser()
+    exported.check_out(out, overwrite=command.overwrite)
+    content = exported.export(
+        find_model(f"{run.path.name}@{found.step}"),
+        settings.evaluate.iterations,
+        out,
+        lambda content: model_card.exported(run, settings, content),
+        half=command.half,
+        torch_export=command.torch_export,
+    )
+    weights = content["weights"]
+    console.say(f"{run.path.name}, step {found.step}: {weights['bytes'] / 1e6:.1f} MB of {weights['dtype']} in {out}")
+    console.say(f"before you publish it, read what {out / exported.CARD} says of the songs' licence")
+    console.say(f"to use it: {console.command('generate')} SONG --model {out}")
+    return console.DONE

@@ -1,0 +1,188 @@
+"""The generate command: a new stem for songs of any format, with a trained model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from p2p_dist.cli import command_line
+from p2p_dist.common import console, files
+from p2p_dist.generate import request
+from p2p_dist.generate.request import Options, Song
+from p2p_dist.jobs import packages, site
+from p2p_dist.jobs.slurm import launch
+from p2p_dist.run import checkpoints, rundir
+from p2p_dist.settings.config import Resources, Where, seconds_of
+
+
+@dataclass(frozen=True)
+class Command:
+    """Make a new stem for songs: drums for a song without drums, or whatever the model was trained for.
+
+    Exit code 0: all are made; 1: some were left out (each is named), or the machine refused; 2: wrong usage.
+    """
+
+    songs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SONG")] = ()
+    """sound files, videos, or folders of them"""
+    model: str | None = None
+    """RUN (its best checkpoint), RUN@STEP, or a folder made by export (default: the newest run that has a checkpoint)"""
+    out: Path | None = None
+    """folder of what is made; of several songs, that of their folders (default: generated/SONG)"""
+    level: float = 0.0
+    """dB by which the stem is louder than the model proposes"""
+    seed: int = 0
+    """of the noise that varies what is made; take 2 has the next one"""
+    takes: int = 1
+    """so many variants of each song, each a stem of its own"""
+    begin: Annotated[float, tyro.conf.arg(name="from")] = 0.0
+    """seconds at which the part begins that is taken of each song"""
+    end: Annotated[float | None, tyro.conf.arg(name="to")] = None
+    """seconds at which it ends (default: the song's end)"""
+    format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
+    """of stem and mix"""
+    overwrite: bool = False
+    """make anew what is there already"""
+    where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
+    array: int = 8
+    """on Slurm: jobs of the array, which share the songs"""
+    time: str | None = None
+    """on Slurm: time limit of each job (default: the site's evaluate_time)"""
+    dry_run: bool = False
+    """on Slurm: print the job script, queue nothing"""
+
+    def __post_init__(self) -> None:
+        if not -60 <= self.level <= 40:
+            raise ValueError(f"--level must be from -60 to 40 dB, not {self.level:g}")
+        if not 0 <= self.seed < 1 << 31:
+            raise ValueError(f"--seed must be a whole number from 0 to {(1 << 31) - 1}, not {self.seed}")
+        if not 1 <= self.takes <= 100:
+            raise ValueError(f"--takes must be from 1 to 100, not {self.takes}")
+        if not 0 <= self.begin < math.inf:
+            raise ValueError(f"--from must be 0 or more seconds, not {self.begin:g}")
+        if self.end is not None and not self.begin < self.end < math.inf:
+            raise ValueError(f"--to must be more seconds than --from {self.begin:g}, not {self.end:g}")
+        if self.array < 1:
+            raise ValueError(f"array must be at least 1, not {self.array}")
+        if self.time is not None:
+            seconds_of(self.time)
+
+    def options(self) -> Options:
+        """What is asked of each song."""
+        return Options(self.level, self.seed, self.takes, self.begin, self.end, self.format)
+
+
+def main(arguments: list[str]) -> int:
+    """Make the stems; the exit code."""
+    command = command_line.parse(Command, "generate", arguments)
+    if not command.songs:
+        raise ValueError(f"name a song: {console.command('generate')} SONG")
+    found = request.find(list(command.songs), command.out)
+    files.check_can_be_written(found[0].place.record)
+    if site.resolve(command.where.cluster) != "local":
+        return _queue(command, found)
+    if command.dry_run:
+        raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
+    return _make(command, found, console.again("generate", arguments))
+
+
+def _queue(command: Command, found: list[Song]) -> int:
+    """Queue an array of jobs that share the songs which are not done."""
+    run_of_model, checkpoint = checkpoints.named(command.model)
+    settings, options = rundir.resolve(run_of_model), command.options()
+    sha256 = checkpoint.meta()["files"][checkpoints.GENERATOR]["sha256"]
+    model = f"{run_of_model.path.name}@{checkpoint.step}"
+    console.say(f"model: {model}, trained {checkpoint.step} steps to make {request.stem_name(settings.data.task)}")
+    left, whys = [], []
+    for one in found:
+        source, folder = one.source.absolute(), one.place.folder.absolute()
+        if any(request.plain(str(path)) != str(path) for path in (source, folder)):
+            whys.append(f"{source}: jobs find only what has a name in UTF-8: rename it")
+            continue
+        try:
+            takes = request.planned(one.place, settings.data.task, options)
+            if command.overwrite or not request.is_made(one.place, request.requested(source, sha256, options), takes):
+                left.append({"source": str(source), "folder": str(folder), "name": one.place.name})
+        except ValueError as error:
+            whys.append(str(error))
+    for why in whys:
+        console.complain(f"left out: {console.one_line(why)}")
+    if left:
+        asked = {"songs": left, "model": model, "options": dataclasses.asdict(options), "overwrite": command.overwrite}
+        where = command.where
+        if where.site is not None:  # found again from any folder
+            where = dataclasses.replace(where, site=str(Path(where.site).expanduser().absolute()))
+        array = min(command.array, len(left))
+        resources = Resources(**dataclasses.asdict(where), evaluate="never", evaluate_array=array)
+        cluster = site.resolve(where.cluster)
+        place = site.load(cluster, resources.site)
+        place = dataclasses.replace(place, evaluate_time=command.time or place.evaluate_time)
+        packages.check_packages_anywhere(resources, place, cluster, only_note=command.dry_run)
+        # The same songs, asked for in the same way, are the same run.
+        everything = [model, asked["options"], *sorted(str(one.place.record.absolute()) for one in found)]
+        run = rundir.find(f"generate-{files.digest(everything)[:12]}")
+        wanted = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=None), resources=resources)
+        folders = {Path(one["source"]).parent for one in left} | {_there(Path(one["folder"])) for one in left}
+        launch.queue_generation(run, wanted, asked, sorted(folders), place, dry_run=command.dry_run)
+    if done := len(found) - len(left) - len(whys):
+        console.say(f"done already: {done} of {len(found)} songs")
+    return console.FAILED if whys else console.DONE
+
+
+def _there(folder: Path) -> Path:
+    """A folder that jobs are to write in, or the one above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def _make(command: Command, found: list[Song], again: str) -> int:
+    try:
+        from p2p_dist.evaluate.report import song_page
+        from p2p_dist.generate import songs  # torch, which takes seconds
+        from p2p_dist.generate.model import find_model
+
+        model, options = find_model(command.model), command.options()
+        console.say(f"model: {model.name}, trained {model.step} steps to make {request.stem_name(model.task)}")
+        left, refused = songs.todo(found, model, options, overwrite=command.overwrite)
+        done_before = len(found) - len(left) - len(refused)
+        total, done = sum(songs.seconds(one, options) for one in left), 0.0
+        with console.Progress("generate", max(round(total), 1)) as progress:
+
+            def on_progress(one: Song, more: float) -> None:
+                nonlocal done
+                done += more
+                progress.total = max(progress.total, round(done))
+                if more:
+                    progress.update(round(done), one.place.name)
+
+            def on_song(made: songs.Made) -> None:
+                if made.error is not None and len(found) > 1:
+                    tell(f"left out: {console.one_line(made.error)}")
+                for line in songs.lines(made) if made.record is not None else ():
+                    tell(line)
+
+            tell = console.say if progress.bar is None else progress.above
+            refused += songs.make(
+                left,
+                model,
+                options,
+                overwrite=command.overwrite,
+                page=song_page.write,
+                on_song=on_song,
+                on_progress=on_progress,
+            )
+    except KeyboardInterrupt:
+        console.complain(
+            f"stopped in order: the songs that are finished stay, nothing half made is left. To go on, type:\n  {again}"
+        )
+        return console.STOPPED
+    if len(found) == 1 and refused:
+        raise ValueError(refused[0].error)
+    if done_before:
+        console.say(f"done already: {found[0].place.folder if len(found) == 1 else f'{done_before} of {len(found)} songs'}")
+    for number, one in enumerate(refused):
+        console.complain(("" if number else f"{len(refused)} songs left out:\n") + f"  {console.one_line(one.error or '')}")
+    return console.FAILED if refused else console.DONE

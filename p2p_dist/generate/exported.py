@@ -1,0 +1,306 @@
+"""Write a trained generator as a folder that anybody can use and publish, and read such a folder.
+
+DIR/model.safetensors   the weights, float32 or float16, by the names that model/generator.py gives them
+DIR/config.json         all that is needed to run them: task, spectrogram, scaling, network; `notes` says it in words
+DIR/README.md           the model card
+DIR/model.pt2           optionally the network as a program of torch.export, see program.py
+
+tests/generate/run_exported.py runs such a folder with torch and safetensors alone. A folder that is read may have been written
+by anybody: only config.json and model.safetensors are opened, both are checked, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from p2p_dist import __version__
+from p2p_dist.common import files, records, schemas
+from p2p_dist.common.files import DamagedError
+from p2p_dist.data.pairs import CEILING, FLOOR, LOUDEST_SHARE, LOWEST_REFERENCE
+from p2p_dist.generate import program
+from p2p_dist.generate.model import Model
+from p2p_dist.model.generator import BATCH_NORM_EPSILON, Generator
+from p2p_dist.settings import config
+from p2p_dist.settings.tasks import parse_task
+
+CONFIG, WEIGHTS, CARD, PROGRAM = "config.json", "model.safetensors", "README.md", "model.pt2"
+
+SPECTROGRAM = ("representation", "sample_rate", "n_fft", "hop_length", "mels", "frames", "window_hop", "channels")
+"""The settings of `Data` that running a network needs; the others choose what it is trained on."""
+
+NETWORK = ("channels", "max_channels", "depth", "upsample", "norm", "dropout", "noise_channels", "leaky_slope")
+"""Those of `config.Model`; the others are the discriminator's."""
+
+_FORMAT = "p2p_dist-generator"
+_LARGEST_CONFIG = 1 << 20  # bytes; it has some thousand
+_CURE = "export it again, or download it again"
+
+
+def check_out(out: Path, *, overwrite: bool) -> None:
+    """Check, before anything is read or computed, that an export can be written to the folder `out`.
+
+    Raises:
+        ValueError: it exists, or is a link; with `overwrite`, it holds anything but an exported model.
+        OSError: it can't be created.
+    """
+    files.refuse_link(out)
+    if not out.exists():
+        files.check_can_be_written(out)
+        return
+    if not overwrite:
+        raise ValueError(f"{out} exists: name another folder, or replace it with --overwrite")
+    if not out.is_dir():
+        raise ValueError(f"{out} is not a folder: it is not overwritten; name another")
+    others = sorted(path.name for path in out.iterdir() if path.name not in (CONFIG, WEIGHTS, CARD, PROGRAM))
+    if others:
+        raise ValueError(f"{out} also holds {others[0]!r}, which no export wrote: it is not overwritten; name another folder")
+    try:
+        _read_config(out)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"{out} holds no exported model ({error}): it is not overwritten; name another folder") from error
+    files.check_can_be_written(out)
+
+
+def export(
+    model: Model, iterations: int, out: Path, card: Callable[[dict[str, Any]], str], *, half: bool, torch_export: bool
+) -> dict[str, Any]:
+    """Write an exported model in one rename; an earlier one at `out` is replaced. Call `check_out` first.
+
+    Args:
+        iterations: of Griffin-Lim, as the evaluations of the run had them.
+        card: the text of README.md for the content of config.json.
+        half: weights in float16. torch_export: also model.pt2, of the same weights, which computes in float32.
+
+    Returns:
+        the content of config.json.
+
+    Raises:
+        ValueError: the weights do not fit float16.
+    """
+    kept = {name: tensor.half() if half else tensor.float() for name, tensor in model.weights.items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in kept.values()):
+        raise ValueError(f"weights of {model.name} are too large for float16: export it without --half")
+    data = safetensors.torch.save({name: tensor.contiguous() for name, tensor in kept.items()}, {"format": "pt"})
+    rounded = dataclasses.replace(model, weights={name: tensor.float() for name, tensor in kept.items()})
+    content = _describe(rounded, iterations)
+    content["weights"] = {
+        "dtype": "float16" if half else "float32",
+        "parameters": sum(tensor.numel() for tensor in kept.values()),
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "checkpoint_sha256": model.sha256,
+    }
+    content["program"] = {"file": PROGRAM, "torch": torch.__version__} if torch_export else None
+    if wrong := records.wrong(content, schemas.EXPORTED.shape):
+        raise ValueError(f"{model.name} can't be exported: {wrong}")
+    made = program.export(rounded.generator(torch.device("cpu")), model.data) if torch_export else None
+    text = card(content)
+    aside = files.temporary_beside(out)
+    with _put_back(aside, out), files.new_folder(out) as temporary:
+        (temporary / WEIGHTS).write_bytes(data)
+        if made is not None:
+            (temporary / PROGRAM).write_bytes(made)
+        (temporary / CARD).write_text(text, encoding="utf-8")
+        records.write(temporary / CONFIG, schemas.EXPORTED, content)
+        if out.exists():
+            check_out(out, overwrite=True)  # once more: what is there may be another since
+            out.rename(aside)
+    files.remove_tree(aside)
+    return content
+
+
+@contextmanager
+def _put_back(aside: Path, out: Path) -> Iterator[None]:
+    """On an error, give an earlier export that was renamed to `aside` its name back."""
+    try:
+        yield
+    except BaseException:
+        if aside.exists() and not out.exists():
+            aside.rename(out)
+        raise
+
+
+def _describe(model: Model, iterations: int) -> dict[str, Any]:
+    heard, made = parse_task(model.task)
+    return {
+        "format": _FORMAT,
+        "name": model.name.rpartition("@")[0] or model.name,
+        "step": model.step,
+        "task": {"name": model.task, "heard": list(heard), "made": list(made)},
+        **_sections(model.data, model.model),
+        "inversion": {"method": "Griffin-Lim with momentum 0.99", "iterations": iterations},
+        "notes": _notes(model),
+        "versions": {
+            "p2p_dist": __version__,
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "safetensors")},
+        },
+    }
+
+
+def _sections(data: config.Data, model: config.Model) -> dict[str, Any]:
+    """The sections of config.json that a network depends on: settings, and what this version does without asking.
+
+    What is read must be equal to them: a value that this version does not compute with would give another sound in silence.
+    """
+    by_song = data.representation == "default"
+    return {
+        "spectrogram": {
+            **{name: getattr(data, name) for name in SPECTROGRAM},
+            "window": "hann",
+            "centred": True,
+            "padding": "zeros",
+            "power": 2,
+            "mel_scale": "slaney",
+            "mel_norm": "slaney",
+            "lowest_hz": 0,
+            "highest_hz": data.sample_rate / 2,
+        },
+        "scaling": {
+            "floor_db": FLOOR,
+            "ceiling_db": CEILING[data.representation],
+            "reference": "quantile of the song's input" if by_song else "maximum of the window",
+            "quantile": LOUDEST_SHARE if by_song else None,
+            "lowest_reference": LOWEST_REFERENCE if by_song else None,
+            "network_low": -1,
+            "network_high": 1,
+        },
+        "network": {
+            **{name: getattr(model, name) for name in NETWORK},
+            "pictures": data.picture_channels,
+            "norm_groups": 8 if model.norm == "group" else None,
+            "norm_epsilon": 1e-5 if model.norm == "group" else BATCH_NORM_EPSILON,
+            "dropout_layers": [f"up.{number}" for number in range(min(3, model.depth - 1))],
+        },
+    }
+
+
+def _notes(model: Model) -> dict[str, str]:
+    """What config.json says in words; no program reads it."""
+    by_song = model.data.representation == "default"
+    notes = {
+        "input": "(windows, pictures, mels, frames): mel power of the mean of the channels (mono) or of mid and side, in dB "
+        "over the reference, clipped to floor_db .. ceiling_db, scaled to -1 .. 1. A window begins every window_hop frames; "
+        "where windows overlap, the power of their outputs is cross-faded.",
+        "output": "shaped and scaled like the input; "
+        + (
+            "the stem, over the same reference."
+            if by_song
+            else "the mix with the stem, whose power over the input's is the stem."
+        ),
+        "reference": "the power that is 0 dB: the quantile of all values of the song's mel power, at least lowest_reference."
+        if by_song
+        else "the power that is 0 dB: the largest of each window, of which every one is transformed by itself.",
+        "norm": "group norm; groups: the greatest common divisor of norm_groups and the channels."
+        if model.model.norm == "group"
+        else "each channel of each window by itself, over its mels and frames; 1 x 1 values become the bias.",
+        "noise": "noise_channels further channels after the input's, from N(0, 1): (noise_channels, mels, frames of the song), "
+        "drawn once for a song and cut like its windows, so that windows agree where they overlap."
+        if model.model.noise_channels
+        else "none is joined to the input.",
+        "dropout": "active in generation too: torch.nn.functional.dropout(x, dropout, training=True) after the norm of each of "
+        "dropout_layers, in this order, one window after the other."
+        if model.model.dropout
+        else "none.",
+        "layers": "down.N: convolution 4x4, stride 2, no bias, norm (not in down.0), leaky ReLU. up.N: doubling, norm, "
+        "drop-out, ReLU, then the output of the down layer of the same size is joined to it. last: doubling with bias, tanh. "
+        "Doubling: nearest neighbour and a convolution 3x3 (nearest), or a transposed one 4x4 of stride 2 (transposed).",
+    }
+    return notes
+
+
+def read_exported(folder: Path) -> Model:
+    """The model in an exported folder, which may come from anybody.
+
+    Raises:
+        ValueError: no such folder, no exported model, or one of a newer version.
+        DamagedError: its files are not those that were written, or do not fit one another; names the file.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; name one that an export wrote, or a run")
+    try:
+        content = _read_config(folder)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} holds no exported model: it has no {CONFIG}") from error
+    data, model = _settings_of(content, folder / CONFIG)
+    weights = _read_weights(folder / WEIGHTS, content["weights"], model, data.picture_channels)
+    name = f"{content['name']}@{content['step']}"
+    return Model(name, data.task, content["step"], content["weights"]["sha256"], data, model, weights)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if path.is_file() and path.stat().st_size > _LARGEST_CONFIG:
+        raise DamagedError(f"{path} is too large for the settings of a model; {_CURE}")
+    content: dict[str, Any] = records.read(path, {"format?": str}, _CURE)
+    if content.get("format") != _FORMAT:
+        raise ValueError(f'{path} is of another kind of model: it does not say "format": "{_FORMAT}"')
+    found: dict[str, Any] = records.read(path, schemas.EXPORTED, _CURE)
+    return found
+
+
+def _settings_of(content: dict[str, Any], path: Path) -> tuple[config.Data, config.Model]:
+    """The settings in config.json, checked as those of a run are.
+
+    Raises:
+        DamagedError: there can be no such settings. ValueError: they ask for what this version does not compute.
+    """
+    spectrogram, network = content["spectrogram"], content["network"]
+    try:
+        data = config.Data(task=content["task"]["name"], **{name: spectrogram[name] for name in SPECTROGRAM})
+        model = config.Model(**{name: network[name] for name in NETWORK})
+        config.Config(data=data, model=model)
+    except ValueError as error:
+        raise DamagedError(f"{path} is damaged: {error}; {_CURE}") from error
+    for section, wanted in _sections(data, model).items():
+        found = content[section]
+        for name in sorted(wanted.keys() | found.keys()):
+            if name not in found or name not in wanted or found[name] != wanted[name]:
+                has = f"is {found[name]!r:.60}" if name in found else "is missing"
+                knows = f"{wanted[name]!r} alone" if name in wanted else "no such name"
+                raise ValueError(
+                    f"{path}: {section}.{name} {has}; version {__version__} of p2p_dist knows {knows}. Version "
+                    f"{str(content['versions'].get('p2p_dist'))[:20]} wrote it"
+                )
+    return data, model
+
+
+def _read_weights(path: Path, about: dict[str, Any], model: config.Model, pictures: int) -> dict[str, torch.Tensor]:
+    """The weights as float32, by their names; read whole, since a memory map dies where somebody shortens the file."""
+    if not path.is_file():
+        raise DamagedError(f"{path} is missing, or no regular file; {_CURE}")
+    if path.stat().st_size != about["bytes"]:
+        raise DamagedError(f"{path} has {path.stat().st_size} bytes, not the {about['bytes']} that {CONFIG} names; {_CURE}")
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != about["sha256"]:
+        raise DamagedError(f"{path} is damaged: its sha256 is not the one in {CONFIG}; {_CURE}")
+    try:
+        weights = safetensors.torch.load(content)
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise DamagedError(f"{path} can't be read as weights ({error}); {_CURE}") from error
+    with torch.device("meta"):  # names and shapes without the memory, which settings of others could make large
+        wanted = {name: tensor.shape for name, tensor in Generator(model, pictures).state_dict().items()}
+    dtype = {"float32": torch.float32, "float16": torch.float16}[about["dtype"]]
+    for name in sorted(wanted.keys() | weights.keys()):
+        if name not in weights or name not in wanted:
+            which = "has no" if name not in weights else "has a"
+            raise DamagedError(f"{path} {which} tensor {name!r:.80}, unlike the network in {CONFIG}; {_CURE}")
+        tensor = weights[name]
+        if tensor.shape != wanted[name] or tensor.dtype != dtype:
+            found = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+            expected = f"{about['dtype']} {tuple(wanted[name])}"
+            raise DamagedError(f"{path}: {name} is {found}, for the network in {CONFIG} it must be {expected}; {_CURE}")
+        if not bool(tensor.isfinite().all()):
+            raise DamagedError(f"{path}: {name} holds values that are not finite; {_CURE}")
+    return {name: tensor.float() for name, tensor in weights.items()}

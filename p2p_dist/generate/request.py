@@ -1,0 +1,220 @@
+"""What is asked for: songs, options, where the files go; and whether they are there already. For login nodes: no numpy."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.audio import stamps
+from p2p_dist.common import records, schemas
+from p2p_dist.settings.config import TASKS, parse_task
+
+PAGE = "index.html"
+
+ITERATIONS = 100
+"""Of Griffin-Lim: twice as near to the magnitudes as 32."""
+
+SUFFIXES = tuple(
+    f".{kind}"
+    for kind in (
+        *("mp3", "m4a", "flac", "wav", "ogg", "opus", "aiff", "mp4"),
+        *("aif", "aac", "oga", "wma", "wv", "mka", "mkv", "webm", "mov", "avi", "au", "w64", "m4b", "ape"),
+    )
+)
+"""Of files in a folder, those whose names end so are songs; a file that is named itself may be called anything."""
+
+_LONGEST = 150  # bytes of a name: beside it stand `-accompaniment-12.flac` and what a temporary file is called
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a musician may choose."""
+
+    level: float = 0.0
+    """dB by which the stem is made louder than the model proposes"""
+    seed: int = 0
+    takes: int = 1
+    begin: float = 0.0
+    """seconds of the song before the part that is taken"""
+    end: float | None = None
+    """seconds of the song at which that part ends"""
+    format: str = "flac"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of a song lie, and what their names begin with."""
+
+    folder: Path
+    name: str
+
+    @property
+    def record(self) -> Path:
+        return self.folder / f"{self.name}.json"
+
+    def file(self, what: str, suffix: str, take: int = 0, takes: int = 1) -> Path:
+        """Such as SONG-drums.flac, or of several takes SONG-drums-2.flac."""
+        return self.folder / f"{self.name}-{what}{f'-{take + 1}' if takes > 1 else ''}.{suffix}"
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song to make, and where its files go."""
+
+    source: Path
+    place: Place
+
+
+def find(given: list[Path], out: Path | None) -> list[Song]:
+    """The songs that files and folders name, each with its own folder: `generated/SONG`, or below `out`.
+
+    Args:
+        out: for one file, the very folder of what is made.
+
+    Raises:
+        ValueError: there is none, or two would be written to one place; names them.
+    """
+    found: dict[Path, Path] = {}  # source -> its folder below that of all, without its suffix
+    for path in given:
+        if path.is_dir():
+            for source in _inside(path, out):
+                found.setdefault(source, source.relative_to(path).with_name(title(source)))
+        elif path.exists():
+            found.setdefault(path, Path(title(path)))
+        else:
+            raise ValueError(f"no file or folder {path}")
+    if not found:
+        raise ValueError(
+            f"no sound file in {', '.join(map(str, given))}: a song's name ends in {', '.join(SUFFIXES[:8])} and the like; "
+            "a file that is called otherwise can be named itself"
+        )
+    if len(found) == 1 and out is not None and not given[0].is_dir():
+        ((source, _),) = found.items()
+        return [Song(source, Place(out, _short(title(source))))]
+    # Of a.mp3 and a.wav the whole name tells which is which.
+    same = Counter(str(below).casefold() for below in found.values())
+    songs = []
+    for source, below in found.items():
+        name = source.name if same[str(below).casefold()] > 1 else title(source)
+        folder = (Path("generated") if out is None else out) / below.parent / _short(name)
+        songs.append(Song(source, Place(folder, _short(name))))
+    for place, number in Counter(str(one.place.folder).casefold() for one in songs).items():
+        if number > 1:
+            both = " and ".join(str(one.source) for one in songs if str(one.place.folder).casefold() == place)
+            raise ValueError(f"{both} would be written to one folder, {place}: name them in two commands, with --out")
+    return songs
+
+
+def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
+    """Sound files in a folder and the folders in it, without what is made there."""
+    made = None if out is None else out.resolve()
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and (Path(place) / name).resolve() != made)
+        for name in sorted(names):
+            path = Path(place) / name
+            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
+                yield path
+
+
+def title(source: Path) -> str:
+    """What a song is called: its file's name without what tells the format, of `a.stem.mp4` too."""
+    return source.stem.removesuffix(".stem") or source.stem
+
+
+def _short(name: str) -> str:
+    """A name that leaves room for what is added to it, cut between two letters."""
+    if len(os.fsencode(name)) <= _LONGEST:
+        return name
+    while len(os.fsencode(name)) > _LONGEST:
+        name = name[:-1]
+    return name.rstrip()
+
+
+def stem_name(task: str) -> str:
+    """What the stem of a task is called in file names: `drums`, `accompaniment`, or its stems as `drums-bass`."""
+    return task if task in TASKS else "-".join(parse_task(task)[1])
+
+
+def requested(source: Path, sha256: str, options: Options) -> dict[str, Any]:
+    """What a record must say for its files to be those of this request.
+
+    Args:
+        sha256: of the model's weights.
+    """
+    return {
+        "stamp": stamps.stamp(source),
+        "sha256": sha256,
+        "settings": {**dataclasses.asdict(options), "iterations": ITERATIONS},
+    }
+
+
+def planned(place: Place, task: str, options: Options) -> list[dict[str, Path]]:
+    """The files of each take: stem, mix, and of drums midi."""
+    what = stem_name(task)
+    kinds = {"stem": (what, options.format), "mix": ("mix", options.format)}
+    if "drums" in parse_task(task)[1] and "drums" in what:
+        kinds["midi"] = (what, "mid")
+    return [
+        {kind: place.file(name, suffix, take, options.takes) for kind, (name, suffix) in kinds.items()}
+        for take in range(options.takes)
+    ]
+
+
+def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) -> bool:
+    """Whether what is wanted is there already.
+
+    Args:
+        wanted: see `requested`. takes: see `planned`.
+
+    Raises:
+        ValueError: others are in their place; names in what they differ.
+    """
+    try:
+        found = records.read(place.record, schemas.GENERATED, "remove it, or add --overwrite")
+    except FileNotFoundError:
+        if there := [path for paths in takes for path in paths.values() if os.path.lexists(path)]:
+            raise ValueError(
+                f"{there[0]} is there already, and no {place.record.name} says how it was made: add --overwrite, or name "
+                "another folder with --out"
+            ) from None
+        return False
+    before = {"stamp": found["song"]["stamp"], "sha256": found["model"]["sha256"], "settings": found["settings"]}
+    if before == wanted:
+        told = [{kind: one["bytes"] for kind, one in take["files"].items()} for take in found["takes"]]
+        sizes = [{kind: _size(path) for kind, path in paths.items()} for paths in takes]
+        return told == sizes and (place.folder / PAGE).is_file()
+    if not found["takes"]:  # one that was killed as it put its files in place
+        return False
+    changed = [
+        f"{name}: {found['settings'].get(name)} -> {value}"
+        for name, value in wanted["settings"].items()
+        if found["settings"].get(name) != value
+    ]
+    if before["sha256"] != wanted["sha256"]:
+        changed.append(f"model: {found['model']['name']}")
+    if before["stamp"] != wanted["stamp"]:
+        changed.append(f"song: {found['song']['file']}")
+    raise ValueError(
+        f"{place.record} tells of files made otherwise ({', '.join(changed) or 'by another version'}): "
+        "add --overwrite, or name another folder with --out"
+    )
+
+
+def escaped(name: str) -> str:
+    """A name as a pattern of glob that stands for itself alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file; None where there is none."""
+    return path.stat().st_size if path.is_file() else None
+
+
+def plain(text: str) -> str:
+    """A text without the bytes of a name that is not UTF-8, which JSON can't hold."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

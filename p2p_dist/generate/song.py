@@ -1,0 +1,283 @@
+"""Make the new stem of one song: decode, picture, generate, rebuild the phase, mix, write; each block by block.
+
+SONG-drums.flac    the new stem, as the song: rate, channels, length
+SONG-mix.flac      the song plus the stem
+SONG-drums.mid     the hits of the stem, where it is drums
+SONG.json          how all of this was made, written last: a song with it is done
+
+The song is decoded anew for each pass, so that none holds more of it than a few blocks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2p_dist.audio import decode, flac, sound_file
+from p2p_dist.audio.beats import Beats
+from p2p_dist.audio.decode import Decoded
+from p2p_dist.audio.hits import CLOSED_HAT, OPEN_HAT, RATE, Bands, write_midi
+from p2p_dist.audio.spectrogram import frame_count
+from p2p_dist.audio.stems import resample_blocks
+from p2p_dist.common import files, records, schemas
+from p2p_dist.generate import phase, windows
+from p2p_dist.generate.model import Model
+from p2p_dist.generate.request import Options, Song, plain, planned, requested, stem_name
+from p2p_dist.model.generator import Generator
+from p2p_dist.settings.config import parse_task
+
+_PACKAGES = ("torch", "numpy", "scipy", "av", "soxr", "soundfile", "mido")
+_HATS = 60.0  # a minute
+_READ = 1 << 16  # samples of a stem read at once
+
+
+OnProgress = Callable[[float], None]
+"""Told how many seconds of stem were made since it was last called."""
+
+
+def make(
+    asked: Song,
+    model: Model,
+    generator: Generator,
+    options: Options,
+    page: Callable[[Song, dict[str, Any]], object],
+    on_progress: OnProgress = lambda _: None,
+) -> dict[str, Any]:
+    """Make all files of one song; the content of its record.
+
+    Args:
+        page: writes its page, from the record that is about to be written: it stands above this package.
+
+    Raises:
+        ValueError: the song can't be used; says why, in one sentence. Nothing is left behind.
+    """
+    source, place = asked.source, asked.place
+    begun, times = time.perf_counter(), {"network": 0.0, "phase": 0.0}
+    wanted = requested(source, model.sha256, options)
+    song = decode.look(source)
+    song.begin = round(options.begin * song.rate)
+    song.end = None if options.end is None else round(options.end * song.rate)
+    sound_file.check(options.format, song.rate, len(song.channels))
+    data, device = model.data, next(generator.parameters()).device
+    samples, reference = _measure(song, model)
+    if not song.peak:
+        raise ValueError(f"{source} is silent: there is nothing to play along with")
+    told = [*_notes(song, model), *song.notes]
+    length, peak = song.samples, song.peak
+    made: list[dict[str, Any]] = []
+    beats: Beats | None = None
+    with ExitStack() as stack:
+        written = []
+        for take, paths in enumerate(planned(place, model.task, options)):
+            raw = stack.enter_context(_scratch(place.record.with_name(f"{place.name}-{take}.raw")))
+            found = windows.windows(song.heard(data.sample_rate, data.picture_channels), samples, reference, data)
+            frames = frame_count(samples, data.hop_length)
+            power = windows.stem_power(generator, found, frames, data, model.model, options.seed + take, times)
+            with raw.open("wb") as file:
+                for block in phase.sound(power, samples, data, device, times):
+                    file.write(np.ascontiguousarray(block).tobytes())
+                    on_progress(len(block) / data.sample_rate)
+            if song.samples != length:
+                raise ValueError(f"{source} was changed while it was read: type the command again")
+            temporary = {kind: stack.enter_context(files.replacing(path)) for kind, path in paths.items()}
+            bands, rhythm = Bands(peak), Bands(peak) if take == 0 else None
+            loudest = _write(song, raw, model, options, temporary, 0.0, bands, rhythm)
+            if gain := flac.quieter(loudest):
+                _write(song, raw, model, options, temporary, gain, None, None)
+            raw.unlink()
+            if rhythm is not None:
+                beats = rhythm.beats()
+                told += _holds_drums(rhythm, length / song.rate, model)
+            if "midi" in temporary:
+                write_midi(temporary["midi"], bands.hits(), beats, f"{place.name} {stem_name(model.task)}")
+            written.append((paths, temporary))
+            made.append({"seed": options.seed + take, "gain_db": gain})
+        for one, (paths, temporary) in zip(made, written, strict=True):
+            one["files"] = {
+                kind: {"name": plain(path.name), "bytes": temporary[kind].stat().st_size} for kind, path in paths.items()
+            }
+        if any(one["gain_db"] for one in made):
+            gains = ", ".join(f"{one['gain_db']:g} dB" for one in made)
+            told.append(f"turned down by {gains}, stem and mix together, because the mix would clip")
+        content = {
+            "song": {
+                "file": plain(str(source)),
+                "stamp": wanted["stamp"],
+                "sample_rate": song.rate,
+                "channels": list(song.channels),
+                "samples": length,
+                "begin_sample": song.begin,
+            },
+            "model": {"name": model.name, "task": model.task, "step": model.step, "sha256": model.sha256},
+            "settings": wanted["settings"],
+            "tempo": None if beats is None else {"bpm": round(beats.bpm, 3), "first_beat": round(beats.first, 4)},
+            "takes": made,
+            "notes": [plain(note) for note in told],
+            "seconds": {"song": length / song.rate, "all": time.perf_counter() - begun, **times},
+            "versions": _versions(),
+        }
+        # From here on files are replaced: without takes in its record the song is not done.
+        records.write(place.record, schemas.GENERATED, {**content, "takes": []})
+    page(asked, content)
+    on_progress(0.0)  # a request to stop, which may have left a gap in the page: the song is made again
+    records.write(place.record, schemas.GENERATED, content)
+    return content
+
+
+def _measure(song: Decoded, model: Model) -> tuple[int, float]:
+    """Decode a song once: its samples at the model's rate, and the power that its pictures call 0 dB."""
+    data, loudness, count = model.data, windows.Loudness(), 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal count
+        for block in song.heard(data.sample_rate, 1):
+            count += len(block)
+            yield block
+
+    for power in windows.mels(counted(), data):
+        loudness.add(power)
+    if not count:
+        raise ValueError(f"{song.path} has no sound in the part that was asked for")
+    return count, loudness.reference()
+
+
+def _notes(song: Decoded, model: Model) -> list[str]:
+    """What a person should know of a song that is unusual for the model."""
+    data, found = model.data, []
+    if len(song.channels) > 2:
+        left, right = (song.channels[place] for place in song.front)
+        named = ", ".join(song.channels)
+        which = f"{left}, {right}" if left == "FL" else "the first two, since the file names none"
+        found.append(
+            f"{len(song.channels)} channels ({named}): all are heard, the new stem is in front left and right ({which})"
+        )
+    if song.rate < data.sample_rate:
+        found.append(f"a song of {song.rate} Hz holds nothing above {song.rate // 2} Hz, and so does the new stem")
+    if song.samples / song.rate < (window := data.frames * data.hop_length / data.sample_rate):
+        found.append(f"shorter than the {window:.1f} s that the model hears at once: the rest is silence to it")
+    return found
+
+
+def _holds_drums(song: Bands, seconds: float, model: Model) -> list[str]:
+    """A note where a song seems to hold the drums that are to be made for it, told by its hats.
+
+    Of the ten songs with drums and eleven without it was tried on, it names six of the first and one of the second.
+    """
+    heard, made = parse_task(model.task)
+    hats = sum(hit.note in (CLOSED_HAT, OPEN_HAT) for hit in song.hits()) / seconds * 60
+    if "drums" not in made or "drums" in heard or hats < _HATS or seconds < 2:
+        return []
+    return [f"the song seems to hold drums already ({hats:.0f} hats a minute); this model is trained on songs without"]
+
+
+def _write(
+    song: Decoded,
+    raw: Path,
+    model: Model,
+    options: Options,
+    paths: dict[str, Path],
+    gain: float,
+    bands: Bands | None,
+    rhythm: Bands | None,
+) -> float:
+    """Write stem and mix, both turned by a gain in dB; the largest sample that they would have without it.
+
+    Args:
+        raw: the stem as the model made it. bands: to hear the stem; rhythm: to hear the song.
+    """
+    scale, loudest = flac.factor(gain), 0.0
+    stem_at = _Reader(resample_blocks(_blocks(raw, model.data.picture_channels), model.data.sample_rate, song.rate))
+    level = np.float32(flac.factor(options.level))
+    ears = [(ear, _Resampled(song.rate, ear)) for ear in (bands, rhythm) if ear is not None]
+    with ExitStack() as stack:
+        stem_file, mix_file = (
+            stack.enter_context(sound_file.SoundFile(paths[kind], options.format, song.rate, len(song.channels), song.samples))
+            for kind in ("stem", "mix")
+        )
+        for block in song.blocks():
+            stem = np.zeros(block.shape)  # float64: to be scaled without a rounding of its own
+            mid, *side = (level * stem_at.take(len(block))).T
+            for place, sign in zip(song.front, (1, -1), strict=False):
+                stem[:, place] = mid + (sign * side[0] if side and len(song.front) == 2 else 0)
+            mix = block + stem
+            loudest = max(loudest, float(np.abs(mix).max()), float(np.abs(stem).max()))
+            stem_file.write(stem * scale)
+            mix_file.write(mix * scale)
+            for ear, resampled in ears:
+                resampled.add((stem if ear is bands else block).mean(axis=1))
+    for _, resampled in ears:
+        resampled.finish()
+    return loudest
+
+
+class _Reader:
+    """What comes in blocks, taken in other lengths; silence behind its end."""
+
+    def __init__(self, blocks: Iterator[np.ndarray]) -> None:
+        self.blocks = blocks
+        self.held: np.ndarray | None = None
+
+    def take(self, samples: int) -> np.ndarray:
+        """The next so many samples, (samples, channels)."""
+        while self.held is None or len(self.held) < samples:
+            block = next(self.blocks, None)
+            if block is None:
+                assert self.held is not None, "a stem without samples"
+                missing = samples - len(self.held)
+                block = np.zeros((missing, self.held.shape[1]), np.float32)
+            self.held = block if self.held is None else np.concatenate([self.held, block])
+        part, self.held = self.held[:samples], self.held[samples:]
+        return part
+
+
+class _Resampled:
+    """Hands mono sound that comes in blocks on to `ear` at its rate."""
+
+    def __init__(self, rate: int, ear: Bands) -> None:
+        import soxr
+
+        self.ear = ear
+        self.stream = soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="HQ")
+
+    def add(self, block: np.ndarray) -> None:
+        self.ear.add(self.stream.resample_chunk(np.ascontiguousarray(block[:, None], np.float32))[:, 0])
+
+    def finish(self) -> None:
+        self.ear.add(self.stream.resample_chunk(np.empty((0, 1), np.float32), last=True)[:, 0])
+        self.ear.finish()
+
+
+def _blocks(raw: Path, channels: int) -> Iterator[np.ndarray]:
+    with raw.open("rb") as file:
+        while len(part := np.fromfile(file, np.float32, _READ * channels)):
+            yield part.reshape(-1, channels)
+
+
+@contextlib.contextmanager
+def _scratch(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path`, removed at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = files.temporary_beside(path)
+    os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in ("p2p_dist", *_PACKAGES):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found

@@ -1,0 +1,199 @@
+"""Make stems for many songs, one after the other, shared with other processes or alone."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import torch
+
+from p2p_dist.audio import decode
+from p2p_dist.common import console, files
+from p2p_dist.generate import request, song
+from p2p_dist.generate.model import Model
+from p2p_dist.generate.request import Options, Place, Song, escaped
+from p2p_dist.run import lock
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a song. error: why it was left out. record: of what was made; None: it was there already, or left out."""
+
+    song: Song
+    record: dict[str, Any] | None = None
+    error: str | None = None
+
+
+def todo(songs: list[Song], model: Model, options: Options, *, overwrite: bool) -> tuple[list[Song], list[Made]]:
+    """The songs that are not done, and those that can't be made because other files are in their place."""
+    left, refused = [], []
+    for one in songs:
+        try:
+            if overwrite or not _is_made(one, model, options):
+                left.append(one)
+        except ValueError as error:
+            refused.append(Made(one, error=str(error)))
+    return left, refused
+
+
+def _is_made(one: Song, model: Model, options: Options) -> bool:
+    takes = request.planned(one.place, model.task, options)
+    return request.is_made(one.place, request.requested(one.source, model.sha256, options), takes)
+
+
+def seconds(one: Song, options: Options) -> float:
+    """About how many seconds of stem are to be made, as the header says; 0 where it does not."""
+    with contextlib.suppress(ValueError, OSError):
+        told = decode.look(one.source).told
+        end = told if options.end is None else min(options.end, told)
+        return max(end - options.begin, 0) * options.takes
+    return 0.0
+
+
+def make(
+    songs: list[Song],
+    model: Model,
+    options: Options,
+    *,
+    overwrite: bool,
+    page: Callable[[Song, dict[str, Any]], object],
+    on_song: Callable[[Made], None],
+    on_progress: Callable[[Song, float], None] = lambda *_: None,
+    is_over: Callable[[Song], bool] = lambda _: False,
+    shared: int | None = None,
+) -> list[Made]:
+    """Make the stems of songs, one after the other; a song that can't be used does not stop the others.
+
+    Args:
+        page: see `song.make`. on_song: told of each song that was made or left out. on_progress: told how many more seconds of
+            a song are made.
+        is_over: whether nothing is to be done for a song any more; asked once no other process has it in hand.
+        shared: place of this process among several that share the songs: those that another has in hand are passed over.
+
+    Returns:
+        the songs that were left out.
+
+    Raises:
+        OSError: the machine refused, for instance a full disk; nothing half written stays.
+    """
+    generator = model.generator(device())
+    left_out = []
+    first = 0 if shared is None or not songs else shared % len(songs)  # they do not all ask for the same one
+    with _requests_to_stop() as stop_if_asked:
+
+        def told(one: Song, more: float) -> None:
+            stop_if_asked()
+            on_progress(one, more)
+
+        for one in [*songs[first:], *songs[:first]]:
+            stop_if_asked()
+            with _alone(one.place) as ours:
+                if not ours:
+                    if shared is None:
+                        console.say(f"{one.place.folder} is being made by another process: passed over")
+                    continue
+                if is_over(one):
+                    continue
+                try:
+                    # Another may have made it since it was looked for.
+                    record = (
+                        None
+                        if not overwrite and _is_made(one, model, options)
+                        else song.make(one, model, generator, options, page, partial(told, one))
+                    )
+                    made = Made(one, record)
+                except ValueError as error:
+                    made = Made(one, error=str(error))
+                    left_out.append(made)
+                on_song(made)
+    return left_out
+
+
+@contextmanager
+def _requests_to_stop() -> Iterator[Callable[[], None]]:
+    """Yield a function that raises KeyboardInterrupt once this process was asked to stop.
+
+    The handlers of the process raise it, too; but one that is raised within a callback of a library, such as libsndfile's for
+    a file in memory, is printed and lost.
+    """
+    asked = False
+
+    def noting(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
+        def note(number: int, frame: FrameType | None) -> None:
+            nonlocal asked
+            asked = True
+            handler(number, frame)
+
+        return note
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before, noted = {}, {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        if callable(handler := signal.getsignal(number)):
+            before[number], noted[number] = handler, noting(handler)
+            signal.signal(number, noted[number])
+    try:
+        yield stop_if_asked
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is noted[number]:  # else it has been told to ignore what still comes
+                signal.signal(number, handler)
+
+
+def lines(made: Made) -> list[str]:
+    """What a person is told of a song that was made: where its files are, its tempo, what to know of it."""
+    assert made.record is not None
+    content, names = made.record, [one["name"] for take in made.record["takes"] for one in take["files"].values()]
+    found = [f"{made.song.place.folder}: {', '.join(names)}"]
+    if content["tempo"] is not None:
+        found.append(f"  tempo: {content['tempo']['bpm']:.1f} beats a minute")
+    return found + [f"  note: {note}" for note in content["notes"]]
+
+
+def device() -> torch.device:
+    """The GPU of this process, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+@contextmanager
+def _alone(place: Place) -> Iterator[bool]:
+    """Whether no other process makes this song; what one that was killed left behind is removed.
+
+    The kernel drops the lock of a process that is killed. A file system without locks lets several make the same song: each
+    writes it whole.
+    """
+    place.folder.mkdir(parents=True, exist_ok=True)
+    path = place.folder / f"{files.TEMPORARY}{place.name}"
+    descriptor = files.open_ours(path, os.O_RDWR)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError as error:
+            if error.errno not in lock.NO_LOCKS:
+                raise OSError(error.errno, error.strerror, str(path)) from error
+        for left in place.folder.glob(f"{files.TEMPORARY}*-{escaped(place.name)}[-.]*"):
+            left.unlink(missing_ok=True)
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # nothing came of the song
+                place.folder.rmdir()
+    finally:
+        os.close(descriptor)

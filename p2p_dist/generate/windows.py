@@ -1,0 +1,223 @@
+"""The pictures of a song, window by window, and the stem's mel power that a generator makes of them: no whole song at once.
+
+The windows are those of training (data/pairs.py) but for two things: they overlap by half at least, whatever the hop of
+training, and the noise is drawn for each block of frames, so that it needs no whole song.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from p2p_dist.audio.spectrogram import frame_count, mel_power_of_part
+from p2p_dist.data import pairs
+from p2p_dist.data.stream import from_network, to_network
+from p2p_dist.model.generator import Generator
+from p2p_dist.settings.config import Data
+from p2p_dist.settings.config import Model as Network
+from p2p_dist.train.seeding import number_from
+
+_BATCH = 16
+_NOISE = 256  # frames drawn at once
+_FRAMES = 64  # of a spectrogram computed at once
+
+
+@dataclass(frozen=True)
+class Window:
+    """One window of a song: its first frame, its picture in dB (channels, mels, frames), and the power that is 0 dB in it."""
+
+    start: int
+    picture: np.ndarray
+    reference: float
+
+
+class Loudness:
+    """How often each power occurs in a spectrogram, to 0.004 dB: for the level reference of a song of any length."""
+
+    _DROPPED = 13  # of the 23 bits of a float32's mantissa; without its sign, floats sort as their bits do
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(1 << (31 - self._DROPPED), np.int64)
+
+    def add(self, power: np.ndarray) -> None:
+        """Count the values of a part of the spectrogram, float32, none of them negative."""
+        bits = np.ascontiguousarray(power, np.float32).view(np.uint32).ravel() >> self._DROPPED
+        self.counts += np.bincount(bits, minlength=len(self.counts))
+
+    def reference(self) -> float:
+        """What `pairs.level_reference` says of the whole spectrogram."""
+        place = pairs.LOUDEST_SHARE * (self.counts.sum() - 1)
+        number = int(np.searchsorted(self.counts.cumsum(), place, side="right"))
+        middle = np.uint32((number << self._DROPPED) + (1 << (self._DROPPED - 1)))
+        return max(float(middle.view(np.float32)), pairs.LOWEST_REFERENCE)
+
+
+def hop(data: Data) -> int:
+    """Frames from one window to the next in generation."""
+    return min(data.window_hop, data.frames // 2)
+
+
+def mels(signal: Iterator[np.ndarray], data: Data) -> Iterator[np.ndarray]:
+    """Mel power of centred frames, (channels, mels, frames) in parts, of a signal that comes in blocks (samples, channels)."""
+    width, step = data.n_fft + (_FRAMES - 1) * data.hop_length, _FRAMES * data.hop_length
+    held = None
+    for block in _padded(signal, data.n_fft // 2):
+        held = block if held is None else np.concatenate([held, block])
+        at = 0
+        while len(held) - at >= width:
+            yield _mels(held[at : at + width], data)
+            at += step
+        held = held[at:].copy()
+    if held is not None and len(held) >= data.n_fft:
+        yield _mels(held, data)
+
+
+def _padded(signal: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """The signal between so many samples of silence."""
+    silence = None
+    for block in signal:
+        if silence is None:
+            silence = np.zeros((samples, block.shape[1]), np.float32)
+            yield silence
+        yield block
+    if silence is not None:
+        yield silence
+
+
+def _mels(part: np.ndarray, data: Data) -> np.ndarray:
+    power = (mel_power_of_part(one, data.sample_rate, data.n_fft, data.hop_length, data.mels) for one in part.T)
+    return np.stack(list(power))
+
+
+def starts(frames: int, data: Data) -> range:
+    """First frames of the windows of a song of so many frames: the last one reaches to its end or over it."""
+    beyond = max(frames - data.frames, 0)
+    return range(0, hop(data) * -(-beyond // hop(data)) + 1, hop(data))
+
+
+def windows(signal: Iterator[np.ndarray], samples: int, reference: float, data: Data) -> Iterator[Window]:
+    """The windows of a song, of so many samples at the model's rate.
+
+    Args:
+        reference: what is 0 dB in all of them; of no use in the thesis's representation, where each has its own.
+    """
+    if data.representation == "thesis":
+        yield from _thesis(signal, samples, data)
+        return
+    pictures = (pairs.to_picture(power, reference, "default") for power in mels(signal, data))
+    cut = _cut(pictures, starts(frame_count(samples, data.hop_length), data), data.frames, pairs.FLOOR)
+    for start, picture in cut:
+        yield Window(start, picture, reference)
+
+
+def _thesis(signal: Iterator[np.ndarray], samples: int, data: Data) -> Iterator[Window]:
+    """Windows of which each is a spectrogram by itself, of a part of the sound, with its own maximum as reference."""
+    width = data.hop_length * (data.frames - 1)
+    places = [start * data.hop_length for start in starts(frame_count(samples, data.hop_length), data)]
+    for place, part in _cut((block.T for block in signal), places, width, 0.0):
+        power = np.concatenate(list(mels(iter([part.T]), data)), axis=2)
+        loudest = float(power.max())
+        yield Window(place // data.hop_length, pairs.to_picture(power, loudest, "thesis"), loudest)
+
+
+def _cut(parts: Iterator[np.ndarray], places: range | list[int], width: int, fill: float) -> Iterator[tuple[int, np.ndarray]]:
+    """Cut what comes in parts along the last axis at these places, ascending, into pieces of one width; the end is filled."""
+    held, at = None, 0  # what is held begins at `at`
+    remaining = iter(places)
+    place = next(remaining, None)
+    for part in parts:
+        held = part if held is None else np.concatenate([held, part], axis=-1)
+        while place is not None and at + held.shape[-1] >= place + width:
+            yield place, held[..., place - at : place - at + width]
+            place = next(remaining, None)
+        drop = min((place if place is not None else at + held.shape[-1]) - at, held.shape[-1])
+        held, at = held[..., drop:].copy(), at + drop
+    while place is not None:
+        assert held is not None, "a signal without samples"
+        piece = held[..., max(place - at, 0) :]
+        missing = [(0, 0)] * (piece.ndim - 1) + [(0, width - piece.shape[-1])]
+        yield place, np.pad(piece, missing, constant_values=fill)
+        place = next(remaining, None)
+
+
+class Noise:
+    """The noise beside the pictures, N(0, 1): a function of the frame and the seed, so overlapping windows agree."""
+
+    def __init__(self, channels: int, mels: int, seed: int) -> None:
+        self.channels, self.mels, self.seed = channels, mels, seed
+        self.drawn: dict[int, torch.Tensor] = {}
+
+    def cut(self, start: int, frames: int) -> torch.Tensor:
+        """Of the frames from `start` on, (channels, mels, frames)."""
+        first, last = start // _NOISE, (start + frames - 1) // _NOISE
+        for number in [number for number in self.drawn if number < first]:
+            del self.drawn[number]
+        for number in range(first, last + 1):
+            if number not in self.drawn:
+                random = torch.Generator().manual_seed(number_from("song", self.seed, number))
+                self.drawn[number] = torch.randn((self.channels, self.mels, _NOISE), generator=random)
+        whole = torch.cat([self.drawn[number] for number in range(first, last + 1)], dim=2)
+        return whole[..., start - first * _NOISE :][..., :frames]
+
+
+def stem_power(
+    generator: Generator, found: Iterator[Window], frames: int, data: Data, network: Network, seed: int, times: dict[str, float]
+) -> Iterator[np.ndarray]:
+    """The stem's mel power, (channels, mels, frames) in parts, from the windows of a song of so many frames.
+
+    Where windows overlap they are cross-faded in power.
+
+    Args:
+        times: to `network` the seconds spent in the generator are added.
+    """
+    fade = np.bartlett(data.frames + 2)[1:-1].astype(np.float32)
+    total = np.zeros((data.picture_channels, data.mels, data.frames), np.float32)
+    weight = np.zeros(data.frames, np.float32)
+    noise = Noise(network.noise_channels, data.mels, seed) if network.noise_channels else None
+    device = next(generator.parameters()).device
+    torch.manual_seed(number_from("song", seed))  # of the thesis's drop-out
+    at = 0  # what `total` begins with
+    # The thesis's batch norm knows one window at a time, in training and here.
+    for batch in _batches(found, 1 if network.norm == "batch" else _BATCH):
+        begun = time.perf_counter()
+        outputs = _outputs(generator, batch, noise, data, device)
+        times["network"] += time.perf_counter() - begun
+        for window, output in zip(batch, outputs, strict=True):
+            if done := window.start - at:
+                yield total[..., :done] / np.maximum(weight[:done], 1e-9)
+                total = np.concatenate([total[..., done:], np.zeros_like(total[..., :done])], axis=-1)
+                weight = np.concatenate([weight[done:], np.zeros_like(weight[:done])])
+                at = window.start
+            power = pairs.silent_to_zero(output, window.reference)
+            if data.representation == "thesis":  # which shows the mix: what rises above the input is the stem
+                power = np.maximum(power - pairs.silent_to_zero(window.picture, window.reference), 0)
+            total += fade * power
+            weight += fade
+    yield (total / np.maximum(weight, 1e-9))[..., : frames - at]
+
+
+def _batches(found: Iterator[Window], size: int) -> Iterator[list[Window]]:
+    batch: list[Window] = []
+    for window in found:
+        batch.append(window)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _outputs(generator: Generator, batch: list[Window], noise: Noise | None, data: Data, device: torch.device) -> np.ndarray:
+    """The generator's pictures of some windows, dB, float32 (windows, channels, mels, frames)."""
+    low, high = pairs.FLOOR, pairs.CEILING[data.representation]
+    with torch.inference_mode():
+        shown = torch.from_numpy(np.stack([window.picture for window in batch])).to(device).float()
+        cut = None
+        if noise is not None:
+            cut = torch.stack([noise.cut(window.start, data.frames) for window in batch]).to(device)
+        found: np.ndarray = from_network(generator(to_network(shown, low, high), cut), low, high).cpu().numpy()
+    return found

@@ -1,0 +1,100 @@
+"""Hits of a drum stem become the notes that a person would write down, at their times and at the tempo found."""
+
+import mido
+import numpy as np
+import pytest
+
+from p2p_dist.audio.beats import Beats
+from p2p_dist.audio.hits import CLOSED_HAT, KICK, OPEN_HAT, RATE, SNARE, Bands, Hit, write_midi
+
+
+def strokes(kind, times, seconds, loud=1.0):
+    """(samples,) of one drum, as simple as it can be made."""
+    random = np.random.default_rng(len(kind))
+    sound = np.zeros(int(seconds * RATE))
+    time = np.arange(RATE) / RATE
+    noise = random.standard_normal(RATE)
+    high = np.diff(noise, n=2, prepend=[0, 0])
+    one = {
+        "kick": 0.8 * np.sin(2 * np.pi * 55 * time) * np.exp(-time / 0.08),
+        "snare": (0.2 * noise + 0.3 * np.sin(2 * np.pi * 320 * time)) * np.exp(-time / 0.06),
+        "closed": 0.05 * high * np.exp(-time / 0.015),
+        "open": 0.05 * high * np.exp(-time / 0.3),
+    }[kind]
+    for at in times:
+        begin = int(at * RATE)
+        part = one[: len(sound) - begin]
+        sound[begin : begin + len(part)] += loud * part
+    return sound
+
+
+def heard(sound, size=5000):
+    bands = Bands(float(np.abs(sound).max()))
+    for start in range(0, len(sound), size):
+        bands.add(sound[start : start + size].astype(np.float32))
+    bands.finish()
+    return bands
+
+
+PATTERN = {
+    KICK: ("kick", [0.25, 1.25, 2.25, 3.25]),
+    SNARE: ("snare", [0.75, 1.75, 2.75, 3.75]),
+    CLOSED_HAT: ("closed", [0.5, 1.0, 1.5, 2.0]),
+    OPEN_HAT: ("open", [2.5, 3.0]),
+}
+
+
+@pytest.fixture(scope="module")
+def beat():
+    return sum(strokes(kind, times, 4.4) for kind, times in PATTERN.values())
+
+
+@pytest.mark.parametrize("note", PATTERN)
+def test_each_drum_is_its_note_at_its_time(beat, note):
+    found = [hit.seconds for hit in heard(beat).hits() if hit.note == note]
+    assert np.allclose(found, PATTERN[note][1], atol=0.015), found
+
+
+def test_blocks_do_not_matter_nor_does_the_level(beat):
+    assert heard(beat, 777).hits() == heard(beat, 100_000).hits()
+    assert [(hit.note, hit.seconds) for hit in heard(0.05 * beat).hits()] == [
+        (hit.note, hit.seconds) for hit in heard(beat).hits()
+    ]
+
+
+def test_louder_strokes_have_a_higher_velocity():
+    sound = strokes("kick", [0.3, 1.3], 3) + strokes("kick", [0.8, 1.8], 3, loud=0.4)
+    loud, quiet, *_ = (hit.velocity for hit in heard(sound).hits() if hit.note == KICK)
+    assert loud > quiet + 10 and loud <= 127
+
+
+def test_silence_has_no_hits_and_no_tempo():
+    silence = heard(np.zeros(6 * RATE))
+    assert silence.hits() == [] and silence.beats() is None
+    assert Bands(0.1).hits() == [] and Bands(0.1).beats() is None
+
+
+def test_tempo():
+    times = np.arange(0.2, 19.9, 60 / 128)
+    beats = heard(strokes("kick", times, 20)).beats()
+    assert beats.bpm == pytest.approx(128, abs=0.3)
+    late = (beats.first - 0.2) % (60 / 128)
+    assert min(late, 60 / 128 - late) < 0.04
+
+
+def test_the_file_is_general_midi(tmp_path):
+    hits = [Hit(0.5, KICK, 100), Hit(0.5, CLOSED_HAT, 60), Hit(1.25, SNARE, 110)]
+    write_midi(tmp_path / "a.mid", hits, Beats(90.0, 0.1), "Õhtu drums")
+    midi = mido.MidiFile(tmp_path / "a.mid", charset="utf-8")
+    (lane,) = midi.tracks
+    assert lane.name == "Õhtu drums"
+    assert [mido.tempo2bpm(event.tempo) for event in lane if event.type == "set_tempo"] == [pytest.approx(90)]
+    at, found = 0.0, []
+    for event in midi:
+        at += event.time
+        if event.type == "note_on":
+            assert event.channel == 9
+            found.append((round(at, 2), event.note, event.velocity))
+    assert sorted(found) == sorted((hit.seconds, hit.note, hit.velocity) for hit in hits)
+    write_midi(tmp_path / "none.mid", [], None, "nothing")
+    assert mido.MidiFile(tmp_path / "none.mid").length == 0
