@@ -27,10 +27,12 @@ def links(text):
 
 
 def test_every_link_of_the_package_page_is_whole():
-    """The README is the page of the package, where a path of the repository leads nowhere."""
+    """The README is the page of the package, where a path of the repository leads nowhere. Of a picture, its words show there."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     text = (CHECKOUT / project["readme"]).read_text()
-    assert [link for link in links(text) if not link.startswith(("https://", "#"))] == []
+    pictures = re.findall(r"!\[[^\]]{40,}\]\((\.github/\w+\.png)\)", text)
+    assert [link for link in links(text) if not link.startswith(("https://", "#")) and link not in pictures] == []
+    assert all((CHECKOUT / picture).is_file() for picture in pictures)
     headings = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
     assert {link[1:] for link in links(text) if link.startswith("#")} <= headings
 
