@@ -27,7 +27,7 @@ def links(text):
 
 
 def test_every_link_of_the_package_page_is_whole():
-    """The README is the page of the package, where a path of the repository leads nowhere. Of a picture, its words show there."""
+    """The README is the page of the package, where a path of the repository leads nowhere; of a picture the words are shown."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     text = (CHECKOUT / project["readme"]).read_text()
     pictures = re.findall(r"!\[[^\]]{40,}\]\((\.github/\w+\.png)\)", text)
