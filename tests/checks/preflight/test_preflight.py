@@ -146,5 +146,5 @@ def test_images_that_are_not_there_are_named_before_anything_is_queued(tmp_path)
         site.load("slurm").check_images(config.Resources(overlay=str(tmp_path / "i.sif")))
     file = tmp_path / "mine.yaml"
     file.write_text("container_binds: [scratch]\n")
-    with pytest.raises(ValueError, match="write an absolute path"):
+    with pytest.raises(ValueError, match="must be an absolute path"):
         site.load("slurm", str(file))
