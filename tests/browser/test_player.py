@@ -60,7 +60,8 @@ def tab(driver: webdriver.Chrome, path: Path) -> Tab:
 # All that is heard, from now on; and the position in the song at each click or key, as planned.
 _RECORD = """
 window.heard = []; window.acted = [];
-const recorder = player.context.createScriptProcessor(1024, 1, 1);
+// The largest pieces there are: a busy machine that is late for one of them loses it.
+const recorder = player.context.createScriptProcessor(16384, 1, 1);
 recorder.onaudioprocess = (event) => heard.push(new Float32Array(event.inputBuffer.getChannelData(0)));
 player.master.connect(recorder); recorder.connect(player.context.destination);
 window.recorder = recorder;
@@ -71,8 +72,8 @@ const act = () => {
 for (const kind of ["click", "keydown"]) document.addEventListener(kind, act, true);
 """
 _HEARD = """
-const all = new Float32Array(heard.length * 1024);
-heard.forEach((one, at) => all.set(one, at * 1024));
+const all = new Float32Array(heard.length * 16384);
+heard.forEach((one, at) => all.set(one, at * 16384));
 const bytes = new Uint8Array(all.buffer);
 let text = "";
 for (let at = 0; at < bytes.length; at += 32768) text += String.fromCharCode(...bytes.subarray(at, at + 32768));
