@@ -55,6 +55,11 @@ def mel_filters(sample_rate: int, n_fft: int, mels: int, lowest: float = 0.0) ->
     return scipy.sparse.csr_array(filters.astype(np.float32))
 
 
+def band_of(frequency: float, sample_rate: int, mels: int) -> float:
+    """The place of a frequency in Hz among the bands of a picture that begins at 0 Hz: whole at the peak of a band."""
+    return float(_hz_to_mel(frequency) / _hz_to_mel(sample_rate / 2) * (mels + 1) - 1)
+
+
 def frames_of(signal: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
     """Centred frames of a zero-padded signal, a view of shape (frames, n_fft)."""
     padded = np.pad(signal, n_fft // 2)

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         console.say(f"nothing of the run {run.path.name} is queued")
         return console.DONE
     squeue.mark_cancelled(run)  # first: a job that stops just now must not come back
-    for stage in reversed(stages.STAGES):
+    for stage in reversed((*stages.STAGES, stages.GENERATE)):
         for number, states in [(number, states) for (of, number), states in jobs.items() if of == stage]:
             others = squeue.waiting_for_shards(run) if stage == "preprocess" else []
             if others:

@@ -14,7 +14,10 @@ from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
 from p2p_dist.generate import request
 from p2p_dist.generate.request import Options, Song
-from p2p_dist.settings.config import Where, seconds_of
+from p2p_dist.jobs import packages, site
+from p2p_dist.jobs.slurm import launch
+from p2p_dist.run import checkpoints, rundir
+from p2p_dist.settings.config import Resources, Where, seconds_of
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,59 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"name a song: {console.command('generate')} SONG")
     found = request.find(list(command.songs), command.out)
     files.check_can_be_written(found[0].place.record)
+    if site.resolve(command.where.cluster) != "local":
+        return _queue(command, found)
+    if command.dry_run:
+        raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
     return _make(command, found, console.again("generate", arguments))
+
+
+def _queue(command: Command, found: list[Song]) -> int:
+    """Queue an array of jobs that share the songs which are not done."""
+    run_of_model, checkpoint = checkpoints.named(command.model)
+    settings, options = rundir.resolve(run_of_model), command.options()
+    sha256 = checkpoint.meta()["files"][checkpoints.GENERATOR]["sha256"]
+    model = f"{run_of_model.path.name}@{checkpoint.step}"
+    console.say(f"model: {model}, trained {checkpoint.step} steps to make {request.stem_name(settings.data.task)}")
+    left, whys = [], []
+    for one in found:
+        source, folder = one.source.absolute(), one.place.folder.absolute()
+        if any(request.plain(str(path)) != str(path) for path in (source, folder)):
+            whys.append(f"{source}: jobs find only what has a name in UTF-8: rename it")
+            continue
+        try:
+            takes = request.planned(one.place, settings.data.task, options)
+            if command.overwrite or not request.is_made(one.place, request.requested(source, sha256, options), takes):
+                left.append({"source": str(source), "folder": str(folder), "name": one.place.name})
+        except ValueError as error:
+            whys.append(str(error))
+    for why in whys:
+        console.complain(f"left out: {console.one_line(why)}")
+    if left:
+        asked = {"songs": left, "model": model, "options": dataclasses.asdict(options), "overwrite": command.overwrite}
+        where = command.where
+        if where.site is not None:  # found again from any folder
+            where = dataclasses.replace(where, site=str(Path(where.site).expanduser().absolute()))
+        array = min(command.array, len(left))
+        resources = Resources(**dataclasses.asdict(where), evaluate="never", evaluate_array=array)
+        cluster = site.resolve(where.cluster)
+        place = site.load(cluster, resources.site)
+        place = dataclasses.replace(place, evaluate_time=command.time or place.evaluate_time)
+        packages.check_packages_anywhere(resources, place, cluster, only_note=command.dry_run)
+        # The same songs, asked for in the same way, are the same run.
+        everything = [model, asked["options"], *sorted(str(one.place.record.absolute()) for one in found)]
+        run = rundir.find(f"generate-{files.digest(everything)[:12]}")
+        wanted = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=None), resources=resources)
+        folders = {Path(one["source"]).parent for one in left} | {_there(Path(one["folder"])) for one in left}
+        launch.queue_generation(run, wanted, asked, sorted(folders), place, dry_run=command.dry_run)
+    if done := len(found) - len(left) - len(whys):
+        console.say(f"done already: {done} of {len(found)} songs")
+    return console.FAILED if whys else console.DONE
+
+
+def _there(folder: Path) -> Path:
+    """A folder that jobs are to write in, or the one above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
 def _make(command: Command, found: list[Song], again: str) -> int:
@@ -100,7 +155,8 @@ def _make(command: Command, found: list[Song], again: str) -> int:
                 nonlocal done
                 done += more
                 progress.total = max(progress.total, round(done))
-                progress.update(round(done), one.place.name)
+                if more:
+                    progress.update(round(done), one.place.name)
 
             def on_song(made: songs.Made) -> None:
                 if made.error is not None and len(found) > 1:

@@ -17,8 +17,10 @@ from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import packages, site
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir
-from p2p_dist.settings import config, presets
+from p2p_dist.settings import config, presets, values
 from p2p_dist.settings.config import Data, Resources, Where
+from p2p_dist.settings.resources import Time
+from p2p_dist.settings.values import Positive
 
 if TYPE_CHECKING:
     from p2p_dist.data import shards
@@ -35,28 +37,23 @@ class Command:
     """folder of the shards on this machine (default: where submit looks for them); for several tasks, the folder of theirs"""
     preset: str = "default"
     """whose data settings to begin with: demo, tiny, small, default or thesis"""
-    workers: int | None = None
+    workers: Positive | None = None
     """processes (default: one a core)"""
     part: str | None = None
     """I/N: only every N-th song from the I-th (0 to N-1), no manifest; the same command without it merges"""
     verify: bool = False
     """make nothing: read everything in the folder again and name the first damaged shard and sample"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
-    array: int = 8
+    array: Positive = 8
     """on Slurm: jobs of the array, which share the songs"""
-    time: str | None = None
+    time: Time | None = None
     """on Slurm: time limit of each job (default: the site's preprocess_time)"""
     dry_run: bool = False
     """on Slurm: print the job scripts, queue nothing"""
     data: Annotated[Data, tyro.conf.arg(name="data")] = dataclasses.field(default_factory=Data)
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers must be at least 1, not {self.workers}")
-        if self.array < 1:
-            raise ValueError(f"array must be at least 1, not {self.array}")
-        if self.time is not None:
-            config.seconds_of(self.time)
+        values.check(self)
         _part(self.part)
         if self.part and (self.where.cluster != "local" or self.verify):
             raise ValueError("--part is for one of several commands that you start yourself: leave out --cluster and --verify")

@@ -196,6 +196,12 @@ GENERATED = Kind(
 )
 """What launch/generate.py made of a song: SONG.json."""
 
+SONGS = Kind(
+    1,
+    {"songs": [{"source": str, "folder": str, "name": str}], "model": str, "options": {str: None}, "overwrite": bool},
+)
+"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute."""
+
 _LOUDNESS = (Maybe(float), float)
 
 TRACK = Kind(

@@ -10,7 +10,7 @@ import re
 import types
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
@@ -97,6 +97,14 @@ def _scalar(event: yaml.ScalarEvent) -> str | None:
     return None if event.value in ("~", "null", "Null", "NULL", "") else Plain(event.value)
 
 
+def without_none(kind: Any) -> Any:
+    """The type that a setting has where it is not None."""
+    if get_origin(kind) not in (types.UnionType, Union):
+        return kind
+    (kind,) = (option for option in get_args(kind) if option is not types.NoneType)
+    return kind
+
+
 def convert(value: Any, kind: Any) -> Any:
     """`value`, as `read` gave it, as a setting of type `kind`.
 
@@ -107,10 +115,9 @@ def convert(value: Any, kind: Any) -> Any:
     Raises:
         TypeError: it is not written as one. (Nobody else's ValueError.)
     """
-    if isinstance(kind, types.UnionType):
-        if value is None:
-            return None
-        (kind,) = (option for option in get_args(kind) if option is not types.NoneType)
+    if value is None and kind != without_none(kind):
+        return None
+    kind = without_none(kind)
     if get_origin(kind) is Literal:
         if isinstance(value, str) and value in get_args(kind):
             return str(value)

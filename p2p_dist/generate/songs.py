@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import FrameType
 from typing import Any
 
 import torch
@@ -65,6 +67,7 @@ def make(
     page: Callable[[Song, dict[str, Any]], object],
     on_song: Callable[[Made], None],
     on_progress: Callable[[Song, float], None] = lambda *_: None,
+    is_over: Callable[[Song], bool] = lambda _: False,
     shared: int | None = None,
 ) -> list[Made]:
     """Make the stems of songs, one after the other; a song that can't be used does not stop the others.
@@ -72,6 +75,7 @@ def make(
     Args:
         page: see `song.make`. on_song: told of each song that was made or left out. on_progress: told how many more seconds of
             a song are made.
+        is_over: whether nothing is to be done for a song any more; asked once no other process has it in hand.
         shared: place of this process among several that share the songs: those that another has in hand are passed over.
 
     Returns:
@@ -83,23 +87,68 @@ def make(
     generator = model.generator(device())
     left_out = []
     first = 0 if shared is None or not songs else shared % len(songs)  # they do not all ask for the same one
-    for one in [*songs[first:], *songs[:first]]:
-        with _alone(one.place) as ours:
-            if not ours:
-                if shared is None:
-                    console.say(f"{one.place.folder} is being made by another process: passed over")
-                continue
-            made = Made(one)
-            try:
-                if not overwrite and _is_made(one, model, options):
-                    continue  # by another, meanwhile
-                record = song.make(one, model, generator, options, page, partial(on_progress, one))
-                made = Made(one, record)
-            except ValueError as error:
-                made = Made(one, error=str(error))
-                left_out.append(made)
-        on_song(made)
+    with _requests_to_stop() as stop_if_asked:
+
+        def told(one: Song, more: float) -> None:
+            stop_if_asked()
+            on_progress(one, more)
+
+        for one in [*songs[first:], *songs[:first]]:
+            stop_if_asked()
+            with _alone(one.place) as ours:
+                if not ours:
+                    if shared is None:
+                        console.say(f"{one.place.folder} is being made by another process: passed over")
+                    continue
+                if is_over(one):
+                    continue
+                try:
+                    # Another may have made it since it was looked for.
+                    record = (
+                        None
+                        if not overwrite and _is_made(one, model, options)
+                        else song.make(one, model, generator, options, page, partial(told, one))
+                    )
+                    made = Made(one, record)
+                except ValueError as error:
+                    made = Made(one, error=str(error))
+                    left_out.append(made)
+                on_song(made)
     return left_out
+
+
+@contextmanager
+def _requests_to_stop() -> Iterator[Callable[[], None]]:
+    """Yield a function that raises KeyboardInterrupt once this process was asked to stop.
+
+    The handlers of the process raise it, too; but one that is raised within a callback of a library, such as libsndfile's for
+    a file in memory, is printed and lost.
+    """
+    asked = False
+
+    def noting(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
+        def note(number: int, frame: FrameType | None) -> None:
+            nonlocal asked
+            asked = True
+            handler(number, frame)
+
+        return note
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before, noted = {}, {}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        if callable(handler := signal.getsignal(number)):
+            before[number], noted[number] = handler, noting(handler)
+            signal.signal(number, noted[number])
+    try:
+        yield stop_if_asked
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is noted[number]:  # else it has been told to ignore what still comes
+                signal.signal(number, handler)
 
 
 def lines(made: Made) -> list[str]:

@@ -18,7 +18,7 @@ from p2p_dist.settings.config import Resources
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "av", "soxr", "soundfile", "webdataset", "musdb"),
-    *("mir_eval", "jinja2", "matplotlib", "safetensors", "pyloudnorm"),
+    *("mir_eval", "jinja2", "matplotlib", "safetensors", "pyloudnorm", "mido"),
 )
 """What the stages import."""
 

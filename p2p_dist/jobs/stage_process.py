@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from p2p_dist.common import console, files, linux
+from p2p_dist.common import console, files, linux, records, schemas
 from p2p_dist.data import manifest
 from p2p_dist.jobs.stages import CHECKS, SOUNDLESS, is_soundless
 from p2p_dist.run import checkpoints, rundir
@@ -103,6 +103,38 @@ def page(run: RunDir, settings: config.Config) -> int:
     return console.DONE
 
 
+def generate(run: RunDir, settings: config.Config) -> int:
+    """Make stems for songs. The jobs of an array share them; what another has in hand or has made is passed over."""
+    os.environ["P2P_RUNS"] = str(run.path.parent)  # where the model's run is found, in a container, too
+    from p2p_dist.evaluate.report import song_page
+    from p2p_dist.generate import songs
+    from p2p_dist.generate.model import find_model
+    from p2p_dist.generate.request import Options, Place, Song
+
+    asked = records.read(run.songs, schemas.SONGS)
+    todo = [Song(Path(one["source"]), Place(Path(one["folder"]), one["name"])) for one in asked["songs"]]
+    noted = {one: run.made / f"{number:08d}" for number, one in enumerate(todo)}
+    with console.Progress("generate", len(todo), start=None, status=run.status) as progress:
+
+        def on_song(made: songs.Made) -> None:
+            if made.error is not None:
+                console.complain(f"left out: {console.one_line(made.error)}")
+            files.write_text(noted[made.song], made.error or "")
+            progress.update(sum(path.exists() for path in noted.values()), made.song.place.name)
+
+        songs.make(
+            todo,
+            find_model(asked["model"]),
+            Options(**asked["options"]),
+            overwrite=asked["overwrite"],
+            page=song_page.write,
+            on_song=on_song,
+            is_over=lambda one: noted[one].exists(),
+            shared=int(os.environ.get("SLURM_ARRAY_TASK_ID", "0")),
+        )
+    return console.DONE
+
+
 def preflight(run: RunDir, settings: config.Config) -> int:
     """Every process of the check calls it. It counts signals from before torch is imported."""
     heard: list[int] = []
@@ -137,6 +169,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         "train": train,
         "evaluate": evaluate,
         "page": page,
+        "generate": generate,
         "preflight": preflight,
         "scaling": scaling,
     }[stage]

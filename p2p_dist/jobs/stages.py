@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.common import records, schemas
 from p2p_dist.data import manifest
 from p2p_dist.run import checkpoints, rundir
 from p2p_dist.run.rundir import RunDir
 
 STAGES = ("preprocess", "train", "evaluate", "page")
+
+GENERATE = "generate"
+"""The one stage of a run that the generate command begins on a cluster."""
 
 CHECKS = ("preflight", "scaling")
 """Jobs of launch/check.py, which start as a training does."""
@@ -28,6 +32,11 @@ SHARDS_ONLY = "not asked for, the preprocess command began this run"
 
 PREPROCESS_RUN = "preprocess-"
 """How the name of a run that the preprocess command begins starts; the name of its dataset follows."""
+
+
+def of(run: RunDir) -> tuple[str, ...]:
+    """The stages of a run."""
+    return (GENERATE,) if run.songs.is_file() else STAGES
 
 
 def is_soundless(content: dict[str, Any]) -> bool:
@@ -99,6 +108,9 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
         shards: those of the run, where they have been looked at. content: read the newest checkpoint to the last byte, as
             a training does that goes on from it; else its names and sizes tell.
     """
+    if stage == GENERATE:
+        asked = len(records.read(run.songs, schemas.SONGS)["songs"])
+        return f"{asked} songs" if run.made.is_dir() and len(list(run.made.glob("[0-9]*"))) >= asked else None
     try:
         shards = look(run.shards) if shards is None else shards
     except ValueError:

@@ -209,9 +209,9 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         return seconds / 3600 * specs.gpu_hours_an_hour(settings.resources, place, nodes)
 
     used = sum(hours(one.seconds(now), one.nodes) for one in tried)
-    stage_states = {stage: state(stage, run, queued, settings.resources, shards) for stage in stages.STAGES}
+    stage_states = {stage: state(stage, run, queued, settings.resources, shards) for stage in stages.of(run)}
     most = settings.resources.max_gpu_hours
-    if stage_states["train"] == "stopped" and most is not None and used >= most:
+    if stage_states.get("train") == "stopped" and most is not None and used >= most:
         stage_states["train"] = f"stopped: its GPU-hours are used (--max-gpu-hours {most:g})"
     return {
         "run": run.path.name,

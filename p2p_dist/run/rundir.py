@@ -100,6 +100,16 @@ class RunDir:
         return self.path / ".meeting.json"
 
     @property
+    def songs(self) -> Path:
+        """What the generate command asked of the jobs of this run: see `schemas.SONGS`."""
+        return self.path / "songs.json"
+
+    @property
+    def made(self) -> Path:
+        """A file for each of these songs, by its number, once it is made or left out; then the file says why."""
+        return self.path / "made"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from p2p_dist.settings.fields import added, check_positive, resource
+from p2p_dist.settings.fields import added, resource
 from p2p_dist.settings.tasks import parse_task
+from p2p_dist.settings.values import Positive, Rule, check
 
 
 @dataclass(frozen=True)
@@ -26,23 +27,23 @@ class Data:
     """default: the stem, at one level taken from the input; thesis: the whole mix, each window at its own level"""
     # Drums of five real songs through pictures and back, log-mel L1 at 44.1 kHz and onset F1: 0.55 dB and 0.999, where
     # 22.05 kHz with 1024 and 256 gives 1.85 dB and 0.994: cymbals. tests/benchmarks/representation.py prints it.
-    sample_rate: int = 44100
+    sample_rate: Positive = 44100
     """of the spectrograms, Hz"""
-    n_fft: int = 2048
+    n_fft: Positive = 2048
     """length of one Fourier transform, samples"""
-    hop_length: int = 512
+    hop_length: Positive = 512
     """samples from one frame to the next"""
-    mels: int = 128
+    mels: Positive = 128
     """mel bands of a picture (its height)"""
-    frames: int = 256
+    frames: Positive = 256
     """frames of a window (the width of a picture)"""
-    window_hop: int = 128
+    window_hop: Positive = 128
     """frames from one window to the next"""
     channels: Literal["mono", "mid-side"] = "mono"
     """pictures of the mean of the channels, or of their mean and half their difference"""
-    silent_share: float = 1.0
+    silent_share: Annotated[float, Rule(lambda x: 0 <= x <= 1, "from 0 to 1")] = 1.0
     """share kept of the training windows in which the target is silent"""
-    copies: int = 0
+    copies: Annotated[int, Rule(lambda n: 0 <= n <= 1000, "from 0 to 1000")] = 0
     """augmented copies of every training window: other levels, colour, side and tempo, the same relation"""
     seed: int = 0
     """of the choice of silent windows and of the copies"""
@@ -56,7 +57,7 @@ class Data:
 
     def __post_init__(self) -> None:
         parse_task(self.task)
-        check_positive(self, "sample_rate", "n_fft", "hop_length", "mels", "frames", "window_hop")
+        check(self, "data.")
         if self.n_fft % self.hop_length or self.n_fft == self.hop_length:
             raise ValueError(f"data.hop-length {self.hop_length} must divide data.n-fft {self.n_fft}: frames overlap evenly")
         if self.window_hop > self.frames:
@@ -66,10 +67,6 @@ class Data:
                 f"data.mels {self.mels} is too many for data.n-fft {self.n_fft} at {self.sample_rate} Hz, bands would be "
                 f"narrower than its bins and stay empty: at most {most}, or a longer data.n-fft"
             )
-        if not 0 <= self.silent_share <= 1:
-            raise ValueError(f"data.silent-share must be from 0 to 1, not {self.silent_share}")
-        if not 0 <= self.copies <= 1000:
-            raise ValueError(f"data.copies must be from 0 to 1000, not {self.copies}")
         if self.copies and self.sample_rate <= 8000:
             raise ValueError(f"data.copies change sound over 4 kHz, which data.sample-rate {self.sample_rate} does not hold")
         if self.representation == "thesis" and (self.copies or self.channels != "mono"):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
 
-from p2p_dist.settings.fields import check_positive, resource
+from p2p_dist.settings.fields import resource
+from p2p_dist.settings.values import NotNegativeNumber, Positive, check
 
 
 @dataclass(frozen=True)
@@ -17,27 +17,24 @@ class Evaluate:
 
     split: Literal["test", "valid"] = "test"
     """the songs held out from training whose figures are reported; validation songs, where there are some, choose"""
-    songs: int = 10
+    songs: Positive = 10
     """at most so many of them, and as many validation songs"""
-    seconds: float = 30.0
+    seconds: NotNegativeNumber = 30.0
     """of each song: its part with the most target sound (0: the whole song)"""
-    iterations: int = 32
+    iterations: Positive = 32
     """of Griffin-Lim, from spectrogram to sound"""
-    seeds: int = 2
+    seeds: Positive = 2
     """generations of each song, each from other noise, whose measures are averaged; the first is heard"""
     allow_overlap: Annotated[bool, tyro.conf.arg(aliases=["--allow-overlap"])] = resource(False)
     """measure also held-out songs that have the sound of a training song, of which figures say nothing of other songs"""
-    time_weight: float = 1.0
+    time_weight: NotNegativeNumber = 1.0
     """in the score that ranks checkpoints: of being in time"""
-    real_weight: float = 1.0
+    real_weight: NotNegativeNumber = 1.0
     """in that score: of sounding like the real thing"""
-    amount_weight: float = 1.0
+    amount_weight: NotNegativeNumber = 1.0
     """in that score: of being the right amount"""
 
     def __post_init__(self) -> None:
-        check_positive(self, "songs", "iterations", "seeds")
-        if self.seconds < 0:
-            raise ValueError(f"evaluate.seconds must not be negative, not {self.seconds}")
-        weights = (self.time_weight, self.real_weight, self.amount_weight)
-        if not (all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0):
-            raise ValueError(f"evaluate's weights must be 0 or more, finite and not all 0, not {weights}")
+        check(self, "evaluate.")
+        if not self.time_weight + self.real_weight + self.amount_weight:
+            raise ValueError("evaluate.time-weight, real-weight and amount-weight must not all be 0")

@@ -1,8 +1,7 @@
-"""What a field of the settings can be: science or resource, there from the start or added later, greater than 0."""
+"""What a field of the settings can be: science or resource, there from the start or added later."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import field
 from typing import Any
 
@@ -20,14 +19,3 @@ def added(default: Any, implied: Any) -> Any:
             versions made stays what it is; a saved run without the field has this value.
     """
     return field(default=default, metadata={"implied": implied})
-
-
-def check_positive(owner: Any, *names: str) -> None:
-    """Make sure that fields are greater than 0 and finite.
-
-    Raises:
-        ValueError: one is not.
-    """
-    for name in names:
-        if not 0 < getattr(owner, name) < math.inf:
-            raise ValueError(f"{name.replace('_', '-')} must be greater than 0 and finite, not {getattr(owner, name)}")

@@ -5,37 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from p2p_dist.settings.fields import check_positive
+from p2p_dist.settings.values import NotNegative, Positive, ShareBelowOne, check
 
 
 @dataclass(frozen=True)
 class Model:
     """The two networks."""
 
-    channels: int = 64
+    channels: Positive = 64
     """channels of the generator's first level"""
-    max_channels: int = 1024
+    max_channels: Positive = 1024
     """channels of its deepest levels"""
-    depth: int = 5
+    depth: Positive = 5
     """how often the generator halves the picture"""
     upsample: Literal["nearest", "transposed"] = "nearest"
     """nearest neighbour and a 3x3 convolution, or a transposed 4x4 convolution (the thesis's; leaves a checkerboard)"""
     norm: Literal["group", "batch"] = "group"
     """group norm, or batch norm on the batch's own statistics (the thesis's)"""
-    dropout: float = 0.0
+    dropout: ShareBelowOne = 0.0
     """share dropped on the generator's three deepest up levels, in training and generation alike (the thesis: 0.5)"""
-    noise_channels: int = 1
+    noise_channels: NotNegative = 1
     """pictures of noise beside the input, the source of variety (0: none)"""
     leaky_slope: float = 0.2
     """slope of the leaky ReLU below zero (Keras, and so the thesis: 0.3)"""
-    discriminator_channels: int = 64
+    discriminator_channels: Positive = 64
     """channels of the discriminator's first level"""
     discriminator_norm: Literal["spectral", "batch"] = "spectral"
     """spectral norm of the weights, or batch norm (the thesis's)"""
 
     def __post_init__(self) -> None:
-        check_positive(self, "channels", "max_channels", "depth", "discriminator_channels")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout must be from 0 to below 1, not {self.dropout}")
-        if self.noise_channels < 0:
-            raise ValueError(f"model.noise-channels must not be negative, not {self.noise_channels}")
+        check(self, "model.")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import types
-import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from p2p_dist.common import yaml_file
-from p2p_dist.settings import science
+from p2p_dist.settings import science, values
 from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train
 
 
@@ -83,10 +81,6 @@ PRESETS: dict[str, Config] = {
     "thesis": _thesis(),
 }
 """demo: the bare command; tiny: tests; small: a CPU; default: GPUs; thesis: what the thesis did, faithfully."""
-
-
-ALTERNATIVES: dict[type, tuple[tuple[str, str], ...]] = {Train: (("epochs", "steps"),)}
-"""Settings of which exactly one has a value: naming one, over a preset that has the other, unsets that one."""
 
 
 def preset(name: str) -> Config:
@@ -173,10 +167,10 @@ def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) ->
     """
     content = yaml_file.read(path)
     try:
-        if not isinstance(content, dict):
-            raise ValueError("it must be a list of names and values")
-        base = preset(str(content.get("preset", otherwise)))
-        return _merge(_with_implied(base) if saved else base, content, "")
+        base = preset(str(content.get("preset", otherwise)) if isinstance(content, dict) else otherwise)
+        read = values.from_mapping(_with_implied(base) if saved else base, content)
+        assert isinstance(read, Config)
+        return read
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -193,41 +187,6 @@ def _with_implied(part: Any, where: str = "") -> Any:
     return dataclasses.replace(part, **changed)
 
 
-@functools.cache
-def _kinds(part: type) -> dict[str, Any]:
-    """Name -> type of the settings of one part, evaluated once: it takes longer than all else here."""
-    return typing.get_type_hints(part)
-
-
-def _merge(base: Any, values: Any, where: str) -> Any:
-    """`base` with the fields named in `values` replaced, all the way down."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} must be a list of names and values")
-    kinds = _kinds(type(base))  # type: ignore[arg-type]  # a class can be hashed, whatever its instances are
-    changed = {}
-    for name, value in values.items():
-        full = f"{where}.{name}" if where else str(name)
-        if name not in kinds:
-            close = difflib.get_close_matches(str(name), kinds, 1)
-            raise ValueError(f"unknown setting {full}" + (f"; did you mean {close[0]}?" if close else ""))
-        if dataclasses.is_dataclass(kinds[name]):
-            changed[name] = _merge(getattr(base, name), value, full)
-        else:
-            changed[name] = _convert(value, kinds[name], full)
-    return dataclasses.replace(base, **_instead(base, changed))
-
-
-def _instead(base: Any, named: dict[str, Any]) -> dict[str, Any]:
-    """`named` settings, and None for what one of them takes the place of in `base`."""
-    unset = {
-        other: None
-        for pair in ALTERNATIVES.get(type(base), ())
-        for one, other in (pair, pair[::-1])
-        if named.get(one) is not None and other not in named
-    }
-    return {**named, **unset}
-
-
 def with_flags(base: Config, typed: dict[str, str]) -> Config:
     """`base` as the default for a command line: an alternative to what is typed there is unset.
 
@@ -236,28 +195,13 @@ def with_flags(base: Config, typed: dict[str, str]) -> Config:
     """
     for part in dataclasses.fields(base):
         group = getattr(base, part.name)
-        for pair in ALTERNATIVES.get(type(group), ()):
+        for pair in getattr(type(group), "ALTERNATIVES", ()):
             for one, other in (pair, pair[::-1]):
                 named, unnamed = f"{part.name}.{one}", f"{part.name}.{other}"
                 if typed.get(named, "None") != "None" and unnamed not in typed:
                     stand_in = getattr(group, one) or 1  # for the typed value, which takes its place
                     base = dataclasses.replace(base, **{part.name: dataclasses.replace(group, **{one: stand_in, other: None})})
     return base
-
-
-def _convert(value: Any, kind: Any, where: str) -> Any:
-    try:
-        return yaml_file.convert(value, kind)
-    except TypeError as error:
-        raise ValueError(f"{where} must be {_wanted(kind)}, not {value!r}") from error
-
-
-def _wanted(kind: Any) -> str:
-    if typing.get_origin(kind) is Literal:
-        return f"one of {', '.join(typing.get_args(kind))}"
-    if isinstance(kind, types.UnionType):
-        kind = next(option for option in typing.get_args(kind) if option is not types.NoneType)
-    return f"of kind {kind.__name__}"
 
 
 def differences(saved: Config, asked: Config) -> list[str]:

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from p2p_dist.settings.fields import check_positive
+from p2p_dist.settings.values import NotNegative, Positive, PositiveNumber, Rule, check
+
+_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 
 
 def seconds_of(time: str) -> int:
     """Slurm's ways to write a time limit, in seconds: `90` (minutes), `90:00`, `1:30:00`, `2-0`, `2-00:00:00`.
 
-    Raises:
-        ValueError: it is none of these, or nothing.
+    0 where it is none of these.
     """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", time)
+    match = _TIME.fullmatch(time)
     if match is None:
-        raise ValueError(f"time {time!r}: write it as 90 (minutes), 1:30:00 or 2-00:00:00")
+        return 0
     days, *parts = (None if part is None else int(part) for part in match.groups())
     given = [part for part in parts if part is not None]
     if days is None and len(given) < 3:  # minutes[:seconds]
         given = [0, *given]
     hours, minutes, seconds = [*given, 0, 0][:3]
-    total = (((days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
-    if total < 1:
-        raise ValueError(f"time {time!r}: must be greater than zero")
-    return total
+    return (((days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+Time = Annotated[str, Rule(seconds_of, "greater than zero, and written as 90 (minutes), 1:30:00 or 2-00:00:00")]
 
 
 @dataclass(frozen=True)
@@ -51,35 +52,26 @@ class Where:
 class Resources(Where):
     """The cluster, jobs and limits of a run. These settings may change at every launch."""
 
-    nodes: int = 1
+    nodes: Positive = 1
     """nodes to train on (on one machine without Slurm: groups of processes)"""
-    processes_per_node: int | None = None
+    processes_per_node: Positive | None = None
     """training processes on a node (default: the GPUs of the site's nodes, else 1)"""
-    workers: int | None = None
+    workers: Positive | None = None
     """preprocessing processes (default: one a core, and at least one a node)"""
-    preprocess_array: int | None = None
+    preprocess_array: Positive | None = None
     """on Slurm: preprocess in an array of so many jobs, which share the songs (default: one job)"""
-    time: str = "24:00:00"
+    time: Time = "24:00:00"
     """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training goes on in the next"""
     evaluate: Literal["after", "during", "never"] = "after"
     """when checkpoints are evaluated: after the training, or on Slurm as they appear, by a job beside it; never: not yet"""
-    evaluate_array: int | None = None
+    evaluate_array: Positive | None = None
     """evaluate in an array of so many jobs, which share the checkpoints (default: one job)"""
-    max_requeues: int = 10
+    max_requeues: NotNegative = 10
     """how often a training that its time limit or a preemption stopped is queued again by itself"""
-    max_crash_restarts: int = 3
+    max_crash_restarts: NotNegative = 3
     """how often one that crashed is, provided that it came further than at its last start"""
-    max_gpu_hours: float | None = None
+    max_gpu_hours: PositiveNumber | None = None
     """no further start once the run's trainings have used so many, over all its launches (default: as the starts can take)"""
 
     def __post_init__(self) -> None:
-        check_positive(self, "nodes")
-        for name in ("processes_per_node", "workers", "preprocess_array", "evaluate_array"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name.replace('_', '-')} must be at least 1, not {value}")
-        for name in ("max_requeues", "max_crash_restarts"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name.replace('_', '-')} must not be negative, not {getattr(self, name)}")
-        if self.max_gpu_hours is not None:
-            check_positive(self, "max_gpu_hours")
-        seconds_of(self.time)
+        check(self)

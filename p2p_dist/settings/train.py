@@ -4,58 +4,62 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from p2p_dist.settings.fields import check_positive, resource
+from p2p_dist.settings.fields import resource
+from p2p_dist.settings.values import NotNegativeNumber, Positive, PositiveNumber, Rule, Seed, ShareBelowOne, check
 
 
 @dataclass(frozen=True)
 class Train:
     """How the networks are trained."""
 
-    epochs: float | None = 100
+    ALTERNATIVES: ClassVar = (("epochs", "steps"),)
+    """Settings of which exactly one has a value: naming one, over a preset that has the other, unsets that one."""
+
+    epochs: PositiveNumber | None = 100
     """passes over the training windows; None where train.steps says how long to train"""
-    steps: int | None = None
+    steps: Positive | None = None
     """updates of both networks, instead of epochs"""
-    global_batch_size: int = 64
+    global_batch_size: Positive = 64
     """pairs of one update, over all processes together"""
-    learning_rate: float = 2e-4
+    learning_rate: PositiveNumber = 2e-4
     """of both Adam optimisers"""
-    beta1: float = 0.5
+    beta1: ShareBelowOne = 0.5
     """Adam's decay of the first moment"""
-    epsilon: float = 1e-8
+    epsilon: PositiveNumber = 1e-8
     """Adam's epsilon (Keras, and so the thesis: 1e-7)"""
     adversarial_loss: Literal["hinge", "bce"] = "hinge"
     """of the discriminator's patches"""
-    l1_weight: float = 20.0
+    l1_weight: NotNegativeNumber = 20.0
     """weight of the mean absolute error beside the adversarial loss"""
-    difference_weight: float = 0.5
+    difference_weight: NotNegativeNumber = 0.5
     """weight, relative to l1-weight, of the error of the difference from frame to frame (sharp onsets)"""
-    feature_weight: float = 10.0
+    feature_weight: NotNegativeNumber = 10.0
     """weight of feature matching in the discriminator"""
-    ema: float = 0.999
+    ema: ShareBelowOne = 0.999
     """decay of the moving average of the generator that is evaluated (0: none)"""
-    seed: int = 0
+    seed: Seed = 0
     """of weights, order of the windows, noise"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """of the networks' arithmetic; auto: bf16 on GPUs that have it, else fp32, decided when the run begins"""
     gradient_precision: Literal["fp32", "bf16"] = "fp32"
     """in which gradients travel between processes; bf16 is half the traffic"""
-    checkpoint_every: int = 1000
+    checkpoint_every: Positive = 1000
     """steps between two checkpoints: what a crash can cost, beside the steps trained while the last was being written"""
-    keep_last: int = 2
+    keep_last: Annotated[int, Rule(lambda n: n >= 2, "at least 2 (the last may be damaged)")] = 2
     """whole checkpoints that stay; at least 2, since the newest may be the one being written"""
-    keep_every: float = 5
+    keep_every: PositiveNumber = 5
     """epochs between two generators that are kept for good and evaluated"""
-    log_every: int = resource(50)
+    log_every: Positive = resource(50)
     """steps between two lines of numbers"""
-    micro_batch_size: int | None = resource(None)
+    micro_batch_size: Positive | None = resource(None)
     """pairs that a process computes at once, where its share of the batch does not fit into memory (default: all)"""
     layout: Literal["auto", "channels_last", "contiguous"] = resource("auto")
     """order of pictures in memory, changes rounding only; auto: channels_last for bf16, except on ROCm"""
     compile: bool = resource(False)
     """compile the networks (torch.compile: minutes at every start, fewer kernels a step); changes rounding only"""
-    hang_after: float = resource(300.0)
+    hang_after: PositiveNumber = resource(300.0)
     """seconds without a step after which a process ends its training as hanging, all stacks in its log; more than a save"""
     tensorboard: bool = resource(False)
     """write the numbers, and pictures at every checkpoint, for TensorBoard too"""
@@ -65,20 +69,7 @@ class Train:
             raise ValueError(
                 f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) sets how long to train: give one of them"
             )
-        check_positive(self, "global_batch_size", "learning_rate", "epsilon", "checkpoint_every", "keep_every", "log_every")
-        check_positive(self, "hang_after")
-        for name in ("epochs", "steps", "micro_batch_size"):
-            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
-                raise ValueError(f"train.{name.replace('_', '-')} must be greater than 0 and finite, not {value}")
-        for name in ("beta1", "l1_weight", "difference_weight", "feature_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"train.{name.replace('_', '-')} must be 0 or more and finite, not {getattr(self, name)}")
-        if self.keep_last < 2:
-            raise ValueError(f"train.keep-last must be at least 2, not {self.keep_last}: the last may be damaged")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"train.ema must be from 0 to below 1, not {self.ema}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"train.seed must be from 0 to 4294967295, not {self.seed}")
+        check(self, "train.")
 
     def total_steps(self, samples: int) -> int:
         """Updates of the whole training: `steps`, or enough for `epochs` passes over so many windows."""

@@ -75,3 +75,10 @@ def test_the_most_mels_that_are_allowed_leave_no_band_empty(rate, n_fft):
     most = Data(sample_rate=rate, n_fft=n_fft, hop_length=128, mels=1)._most_mels()
     assert (spectrogram.mel_filters(rate, n_fft, most).sum(axis=1) > 0).all()
     assert (spectrogram.mel_filters(rate, n_fft, most * 5 // 3).sum(axis=1) == 0).any(), "not far from as many as there can be"
+
+
+def test_a_frequency_has_its_place_at_the_peak_of_a_band():
+    filters = spectrogram.mel_filters(44100, 8192, 128).toarray()
+    for band in (20, 64, 120):
+        peak = filters[band].argmax() * 44100 / 8192
+        assert spectrogram.band_of(peak, 44100, 128) == pytest.approx(band, abs=0.1)

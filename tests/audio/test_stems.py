@@ -230,11 +230,15 @@ def test_stem_files_decode_as_ffmpeg_decodes_them(tmp_path: Path, kind: str) -> 
     if kind == "edit list":
         path = cut_by_edit_list(path, tmp_path / "cut.stem.mp4", 2500)
     song = decode.load(source(path))
+    # From 8.1 on FFmpeg ends where the sound ends; an older one, as the command may be, keeps the encoder's last frame whole.
+    ends = {"encoder's delay": 30_000, "edit list": 30_000 - 2500}.get(kind)
     for number, name in enumerate(STEMS, 1):
         command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", f"0:a:{number}", "-f", "s16le", "-"]
         raw = subprocess.run(command, capture_output=True, check=True).stdout
         expected = np.frombuffer(raw, "<i2").reshape(-1, 2) / 32768
-        assert song.stems[name].shape == expected.shape
+        length = len(song.stems[name])
+        assert length in (len(expected), ends)
+        expected = expected[:length]
         assert np.abs(song.stems[name].clip(-1, 32767 / 32768) - expected).max() <= 1 / 32768
 
 

@@ -23,7 +23,7 @@ MISTAKES = [
     ("submit --train.l1-weight fast", "--train.l1-weight must be a number, not 'fast'"),
     ("submit --cluster slrm", "--cluster must be one of auto, local, slurm, lumi, not 'slrm'; did you mean slurm?"),
     ("submit --zzzqq 1", "unknown option --zzzqq; 'p2p-dist submit --help' lists what there is"),
-    ("submit --nodes 0", "nodes must be greater than 0 and finite, not 0"),
+    ("submit --nodes 0", "nodes must be greater than 0, not 0"),
     ("preprocess --workers x", "--workers must be a whole number or None, not 'x'"),
     ("preprocess --task", "--data.task needs a value; 'p2p-dist preprocess --help' lists the options"),
     ("preprocess --preset drms", "unknown preset 'drms': there are default, small, demo, tiny, thesis"),

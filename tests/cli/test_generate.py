@@ -1,6 +1,7 @@
 """The command as a musician types it: what comes out, what is skipped, and what each mistake is answered with."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -238,6 +239,18 @@ def test_mistakes_are_answered_in_one_sentence(runs, mistake):
     assert {path for path in Path().rglob("*") if path.is_file()} == before
 
 
+def test_a_song_that_holds_drums_already(runs, capsys):
+    from tests.audio.test_hits import strokes
+
+    hats = strokes("closed", np.arange(0.1, 2.9, 0.25), 3)
+    write(Path("song.wav"), 0.3 * hats[:, None] + 0.1 * sound(3, channels=1))
+    assert generate.main(["song.wav"]) == 0
+    assert "note: the song seems to hold drums already (" in capsys.readouterr().out
+    write(Path("without.wav"), sound(3, channels=1))
+    assert generate.main(["without.wav"]) == 0
+    assert "hold drums" not in capsys.readouterr().out
+
+
 def test_no_run_at_all(runs, monkeypatch):
     write(Path("song.wav"), sound(0.5))
     monkeypatch.setenv("P2P_RUNS", str(Path("nothing").absolute()))
@@ -296,6 +309,26 @@ def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs):
     assert there == {"a-drums.flac", "a-drums.mid", "a-mix.flac", "a.json", "index.html"}
 
 
+def test_a_request_to_stop_that_a_library_swallows_is_not_lost(runs, monkeypatch, capsys):
+    from p2p_dist.evaluate.report import song_page
+
+    for name in ("a.wav", "b.wav"):
+        write(Path(name), sound(0.4))
+    real = song_page.write
+
+    def swallowing(*asked):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:  # as a callback from C does
+            real(*asked)
+
+    monkeypatch.setattr(song_page, "write", swallowing)
+    before = signal.getsignal(signal.SIGINT)
+    assert generate.main(["a.wav", "b.wav"]) == console.STOPPED
+    assert signal.getsignal(signal.SIGINT) is before
+    assert Path("generated/a/index.html").is_file() and not Path("generated/b").exists()
+
+
 def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):
     import fcntl
 
@@ -309,3 +342,45 @@ def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):
     Path("generated/song/.tmp-host-1-ab-other-mix.flac").write_text("of another song")
     assert generate.main(["song.wav"]) == 0
     assert [path.name for path in Path("generated/song").glob(".tmp-*")] == [".tmp-host-1-ab-other-mix.flac"]
+
+
+def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
+    """What the command hands to its jobs, and what one of these, begun again, makes of it: only what is missing."""
+    from p2p_dist.jobs import stages
+    from p2p_dist.jobs.slurm import launch, specs
+
+    queued = []
+    monkeypatch.setattr(launch.squeue, "settled_jobs", lambda run: {})
+    monkeypatch.setattr(launch.sbatch, "check", lambda job: None)
+    monkeypatch.setattr(launch.sbatch, "submit", queued.append)
+    for name in ("a", "b", "c"):
+        write(Path(f"songs/{name}.wav"), sound(0.4))
+    Path("songs/broken.mp3").write_text("no sound")
+    assert generate.main(["songs/a.wav", "--out", "made/a"]) == 0
+    words = ["songs", "--out", "made", "--cluster", "slurm", "--array", "9", "--time", "30", "--seed", "0"]
+    assert generate.main([*words, "--dry-run"]) == 0
+    assert not queued and "#SBATCH --array=0-2" in capsys.readouterr().out
+    assert generate.main(words) == 0
+    (job,) = queued
+    assert job.array == 3 and job.options["time"] == 30 and job.command.split()[-2] == "generate"
+    assert "done already: 1 of 4 songs" in capsys.readouterr().out
+    run = specs.RunDir(Path(job.command.split()[-1]))
+    assert stages.of(run) == ("generate",) and stages.is_done("generate", run) is None
+    before = Path("made/a/a-mix.flac").stat().st_mtime_ns
+    for member in ("1", "0"):
+        done = subprocess.run(
+            [sys.executable, "-m", "p2p_dist.jobs.stage_process", "generate", str(run.path)],
+            env={**os.environ, "SLURM_ARRAY_TASK_ID": member, "PYTHONPATH": str(CHECKOUT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        made_by = sorted(line for line in done.stdout.splitlines() if line.startswith("generate: "))
+        assert made_by if member == "1" else not made_by
+    assert stages.is_done("generate", run) == "3 songs" and run.read_outcome("generate")["outcome"] == "done"
+    assert {path.name for path in Path("made").rglob("*-mix.flac")} == {"a-mix.flac", "b-mix.flac", "c-mix.flac"}
+    assert Path("made/a/a-mix.flac").stat().st_mtime_ns == before
+    capsys.readouterr()
+    assert generate.main(words) == 0
+    assert "done already: 3 of 4 songs" in capsys.readouterr().out and queued[-1].array is None

@@ -439,7 +439,7 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
         (["--site", "/no/such.yaml", "--cluster", "slurm", "--dry-run"], "no file /no/such.yaml"),
         (["--max-gpu-hours", "0"], "max-gpu-hours must be greater than 0"),
         (["--cluster", "slurm", "--account", "a\n#SBATCH --wrap=x", "--dry-run"], "the preprocess job: account (--account"),
-        (["--max-crash-restarts", "-1"], "max-crash-restarts must not be negative"),
+        (["--max-crash-restarts", "-1"], "max-crash-restarts must be 0 or more"),
     ],
 )
 def test_a_mistake_is_one_screen_with_exit_code_2_and_leaves_nothing(arguments, said, place):
@@ -485,24 +485,40 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     good = yaml.safe_load((tmp_path / "sites" / "mine.yaml").read_text())
     changes = [
         ({"gpus": 8}, "gpus"),
-        ({"evaluate_time": [7200]}, "evaluate_time is .7200.: write text"),
-        ({"limits": {"a": {"hours": 3}}}, "limits of a"),
+        ({"evaluate_time": [7200]}, "evaluate_time must be text, not .7200."),
+        ({"limits": {"a": {"hours": 3}}}, "limits.a: unknown setting hours; there are time, nodes, jobs"),
     ]
-    changes += [({"limits": None}, "mine.yaml: limits is None: write {partition"), ({"whole_nodes": "a"}, "list of texts")]
-    changes += [({"gpus_per_node": "8"}, "gpus_per_node is '8': write a whole number"), ({"requeue": "no"}, "true or false")]
     changes += [
-        ({"gpu_hours_per_node_hour": "x"}, "finite number"),
-        ({"limits": {"a": {"nodes": "4"}}}, "limits of a: write"),
+        ({"limits": None}, "mine.yaml: limits must be a list of names and values"),
+        ({"whole_nodes": "a"}, "whole_nodes must be a list"),
     ]
-    changes += [({name: 0}, f"mine.yaml: {name} is 0") for name in ("cores_per_process", "preprocess_cores")]
-    changes += [({"evaluate_processes": 0}, "mine.yaml: evaluate_processes is 0"), ({"partition": ""}, "partition is ''")]
     changes += [
-        ({"gpu_hours_per_gpu_hour": math.inf}, r"gpu_hour is \.inf"),
+        ({"gpus_per_node": "8"}, "gpus_per_node must be a whole number without quotes, not '8'"),
+        ({"requeue": "no"}, "true or false"),
+    ]
+    changes += [
+        ({"gpu_hours_per_node_hour": "x"}, "gpu_hours_per_node_hour must be a number"),
+        ({"limits": {"a": {"nodes": "4"}}}, "limits.a: nodes must be a whole number without quotes, not '4'"),
+    ]
+    changes += [({name: 0}, f"mine.yaml: {name} must be greater than 0") for name in ("cores_per_process", "preprocess_cores")]
+    changes += [
+        ({"evaluate_processes": 0}, "mine.yaml: evaluate_processes must be greater than 0"),
+        ({"partition": ""}, "partition must be text that is not empty, not ''"),
+    ]
+    changes += [
+        ({"gpu_hours_per_gpu_hour": math.inf}, "gpu_hours_per_gpu_hour must be 0 or more and finite, not inf"),
         ({"memory_per_node": "much"}, "480G"),
+        ({"preprocess_memory": "8G\n#SBATCH --partition=b"}, "480G"),
     ]
-    changes += [({"cpu_masks": ["hello"]}, "mine.yaml: 'hello' in cpu_masks"), ({"limits": {"a": {"nodes": 0}}}, "limits of a")]
-    changes += [({"evaluate_time": "soon"}, "mine.yaml: evaluate_time: time 'soon'"), ({"environment": "no.sh"}, "no file")]
-    for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "mine.yaml: limits of a: .*1:30:00")):
+    changes += [
+        ({"cpu_masks": ["hello"]}, "cpu_masks must be the cores of a process, as 0xfe00, not 'hello'"),
+        ({"limits": {"a": {"nodes": 0}}}, "limits.a: nodes must be greater than 0"),
+    ]
+    changes += [
+        ({"evaluate_time": "soon"}, "mine.yaml: evaluate_time must be .*1:30:00.* not 'soon'"),
+        ({"environment": "no.sh"}, "no file"),
+    ]
+    for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "mine.yaml: limits.a: time must be .*1:30:00")):
         (tmp_path / "sites" / "mine.yaml").write_text(json.dumps({**good, **change}).replace("Infinity", ".inf"))
         with pytest.raises(ValueError, match=said):
             site.load("mine")
@@ -523,7 +539,7 @@ def test_a_site_file_is_read_as_it_is_written(tmp_path):
     read = site.load("slurm", str(mine))
     assert (read.partition, read.cpu_partition, read.requeue, read.needs_account) == ("no", "010", False, True)
     assert (read.evaluate_time, read.preprocess_time) == ("2:00:00", "90")
-    assert read.limits == {"on": {"time": "12:30:00", "nodes": 4}} and read.container_binds == ["/a", "/1:/2"]
+    assert read.limits == {"on": site.Limit("12:30:00", nodes=4)} and read.container_binds == ["/a", "/1:/2"]
     mine.write_text("partition: a\nlimits: {a: {nodes: 3,\n nodes: 4}}\n")
     with pytest.raises(ValueError, match=r"mine\.yaml is not readable as YAML: line 3: nodes is written twice"):
         site.load("slurm", str(mine))
@@ -572,7 +588,6 @@ IN_SCRIPTS = [
         (name, lambda value, name=name: ({}, {name: value}))
         for name in ("partition", "cpu_partition", "container", "environment")
     ),
-    *((name, lambda value, name=name: ({}, {name: value})) for name in ("memory_per_node", "preprocess_memory")),
     ("site's file", lambda value: ({"container": "/x"}, {"container_binds": [f"/x{value}"]})),
 ]
 

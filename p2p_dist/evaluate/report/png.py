@@ -8,8 +8,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from p2p_dist.audio.spectrogram import band_of
 from p2p_dist.common import files
 from p2p_dist.settings.config import Data
+
+_TICKS = (200, 500, 1000, 2000, 5000, 10000)
 
 
 def draw(path: Path, panels: dict[str, np.ndarray], data: Data) -> None:
@@ -30,7 +33,10 @@ def draw(path: Path, panels: dict[str, np.ndarray], data: Data) -> None:
             db, origin="lower", aspect="auto", extent=(0, seconds, 0, data.mels), vmin=-70, vmax=10, cmap="magma"
         )
         axes.set_title(title, loc="left", fontsize=9)
-        axes.set_ylabel("mel band")
+        axes.set_ylabel("Hz")
+        shown = [hz for hz in _TICKS if hz < data.sample_rate / 2]
+        # The middle of band n is drawn at n + 1/2.
+        axes.set_yticks([band_of(hz, data.sample_rate, data.mels) + 0.5 for hz in shown], [f"{hz:,}" for hz in shown])
     shared[-1].set_xlabel("seconds")
     figure.colorbar(image, ax=list(shared), label="dB", pad=0.01, fraction=0.12)
     with files.replacing(path) as temporary:

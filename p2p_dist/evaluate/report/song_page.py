@@ -46,7 +46,7 @@ def write(song: Song, record: dict[str, Any]) -> Path:
         for number, take in enumerate(takes, 1)
         for kind, file in take["files"].items()
     ]
-    shown = _sound(heard, "song", "as you gave it", about, of_input)
+    shown = _sound(heard, "song", "the song as you gave it", about, of_input)
     return write_listening_page(folder, song.place.name, shown, stems, made=made, facts=facts, downloads=downloads)
 
 

@@ -87,12 +87,12 @@ def _progress(stage: str, run: Path) -> Tuple[int, int]:
             return 0, 0
         folder = run.parent.parent / "shards" / name / "parts"
     else:
-        folder = run / ("checkpoints" if stage == "train" else "evaluations")
+        folder = run / {"train": "checkpoints", "generate": "made"}.get(stage, "evaluations")
     try:
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError:
         return 0, 0
-    if stage != "preprocess":
+    if stage not in ("preprocess", "generate"):
         names = [name for name in names if _STEP.fullmatch(name)]
     if stage == "train" and names:
         newest = max(names, key=lambda name: int(name[5:]))

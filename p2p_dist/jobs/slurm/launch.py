@@ -6,10 +6,13 @@ import re
 import shutil
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from p2p_dist.common import console
+from p2p_dist.common import console, files, records, schemas
 from p2p_dist.jobs import begin_run, fits, site, stages
 from p2p_dist.jobs.slurm import commands, sbatch, specs, squeue
 from p2p_dist.run import rundir, snapshot
@@ -243,6 +246,43 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
                 old.unlink()
             sbatch.submit(job)
         console.say(f"to follow it: {console.command('status')} {run.path.name}; its shards: {run.shards}")
+
+
+def queue_generation(
+    run: RunDir, wanted: Config, asked: dict[str, Any], reached: Sequence[Path], place: site.Site, *, dry_run: bool
+) -> None:
+    """Queue the jobs that make stems for songs, unless they are queued. Prints their job id.
+
+    Args:
+        asked: see `schemas.SONGS`. reached: folders that the jobs read and write. dry_run: print the script instead.
+
+    Raises:
+        ValueError: Slurm would refuse it; before anything is written or queued.
+        OSError: Slurm can't be asked, or refused after all.
+    """
+    settings = begin_run.check_begin(run, wanted, stages.GENERATE)
+    (job,) = specs.jobs(run, settings, place, (stages.GENERATE,), reached)
+    if dry_run:
+        console.say(job.script())
+        return
+    if (queued := squeue.settled_jobs(run).get(stages.GENERATE)) is not None:
+        console.say(f"queued already, job {queued.number}; to follow it: {console.command('status')} {run.path.name}")
+        return
+    check_account(place, job.options.get("account"))
+    place.check_images(settings.resources)
+    specs.check_limits([job], place, squeue.jobs_by_partition() if place.limits else Counter())
+    sbatch.check(job)
+    with closing(rundir.own(run)):
+        begin_run.begin(run, wanted, stages.GENERATE)
+        files.remove_tree(run.made)
+        records.write(run.songs, schemas.SONGS, asked)
+        run.made.mkdir()
+        (run.slurm / "cancelled").unlink(missing_ok=True)
+        (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
+        for old in run.outcomes(stages.GENERATE):
+            old.unlink()
+        sbatch.submit(job)
+    console.say(f"to follow it: {console.command('status')} {run.path.name}")
 
 
 def wait(run: RunDir, every: float = 5.0) -> int:

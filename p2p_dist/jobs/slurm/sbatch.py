@@ -39,9 +39,18 @@ EVALUATION = {
     "cpus-per-task": "the site's cores_per_process",
 }
 
+GENERATION = {
+    "account": "--account",
+    "partition": "--partition (or the site's partition)",
+    "array": "--array",
+    "time": "--time (or the site's evaluate_time)",
+    "gpus-per-node": "the site's gpus_per_node",
+    "cpus-per-task": "the site's cores_per_process",
+}
+
 PAGE = {"account": "--account", "partition": "the site's cpu_partition"}
 
-OPTIONS = {"preprocess": PREPROCESSING, "evaluate": EVALUATION, "page": PAGE}
+OPTIONS = {"preprocess": PREPROCESSING, "evaluate": EVALUATION, "generate": GENERATION, "page": PAGE}
 
 
 def check(job: specs.Job) -> None:

@@ -6,6 +6,7 @@ import math
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,14 @@ def comment(stage: str, run: RunDir) -> str:
     return f"p2p_dist {stage} {run.path}"
 
 
-def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...] = stages.STAGES) -> list[Job]:
+def jobs(
+    run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...] = stages.STAGES, reached: Sequence[Path] = ()
+) -> list[Job]:
     """The chain of jobs of a run, in order; each waits for the one before to end well.
 
     Args:
-        asked: its stages, or one of the checks (stages.CHECKS), whose job is like that of a training.
+        asked: its stages, or one of the checks (stages.CHECKS), whose job is like that of a training; or stages.GENERATE.
+        reached: further folders that its jobs read and write.
     """
     resources = settings.resources
     partition = resources.partition or place.partition
@@ -128,6 +132,14 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
             "mem": place.memory(evaluating, partition) if place.gpus_per_node else None,
             "exclusive": True if whole else None,
         },
+        "generate": {
+            "partition": partition,
+            "time": place.minutes(place.evaluate_time, partition),
+            "cpus-per-task": place.cores_per_process,
+            "gpus-per-node": min(1, place.gpus_per_node) or None,
+            "mem": place.memory(1, partition) if place.gpus_per_node else None,
+            "exclusive": True if whole else None,
+        },
         "page": {"partition": place.cpu_partition, "time": 10, "cpus-per-task": 1},
     }
     found = []
@@ -149,7 +161,7 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
                 stage,
                 folder=run.slurm / stage,
                 options={name: value for name, value in options.items() if value is not None},
-                setup=_setup(run, settings, place, stage),
+                setup=_setup(run, settings, place, stage, reached),
                 command=shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), stage, str(run.path)]),
                 array=members(stage, resources),
             )
@@ -159,7 +171,9 @@ def jobs(run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...]
 
 def members(stage: str, resources: Resources) -> int | None:
     """How many jobs of an array share a stage; None: one job does it, and needs no locks to share by."""
-    count = {"preprocess": resources.preprocess_array, "evaluate": resources.evaluate_array}.get(stage)
+    count = resources.preprocess_array if stage == "preprocess" else resources.evaluate_array
+    if stage not in ("preprocess", "evaluate", stages.GENERATE):
+        return None
     return None if count == 1 else count
 
 
@@ -182,25 +196,25 @@ def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> N
         ValueError: over a limit; names it and the option.
     """
     for job in asked:
-        limit = place.limits.get(job.partition or "", {})
+        limit = place.limit(job.partition)
         minutes, nodes = job.options["time"], job.options["nodes"]
-        if "time" in limit and minutes > site.minutes_of(limit["time"]):
+        if limit.time and minutes > site.minutes_of(limit.time):
             raise ValueError(
-                f"--time asks for {minutes / 60:.3g} hours, {job.partition} gives at most {limit['time']}: ask for less, "
+                f"--time asks for {minutes / 60:.3g} hours, {job.partition} gives at most {limit.time}: ask for less, "
                 "a longer training goes on in the next job; nothing was queued"
             )
-        if nodes > limit.get("nodes", nodes):
-            raise ValueError(f"--nodes {nodes}: a job in {job.partition} has at most {limit['nodes']}; nothing was queued")
+        if nodes > (limit.nodes or nodes):
+            raise ValueError(f"--nodes {nodes}: a job in {job.partition} has at most {limit.nodes}; nothing was queued")
         numbers[job.partition or ""] += job.array or 1
     for partition in dict.fromkeys(job.partition or "" for job in asked):
-        if numbers[partition] > (most := place.limits.get(partition, {}).get("jobs", math.inf)):
+        if numbers[partition] > (most := place.limit(partition).jobs or math.inf):
             raise ValueError(
                 f"{numbers[partition]} jobs of yours would be in {partition}, which takes {most}: "
                 "wait, or ask for fewer (--sweep, --preprocess-array, --evaluate-array, --partition); nothing was queued"
             )
 
 
-def _setup(run: RunDir, settings: Config, place: site.Site, stage: str) -> list[str]:
+def _setup(run: RunDir, settings: Config, place: site.Site, stage: str, reached: Sequence[Path]) -> list[str]:
     """What hpc/job.sh is told, and the lines that make sure that it may be run."""
     resources = settings.resources
     image = place.image(resources)
@@ -224,19 +238,19 @@ def _setup(run: RunDir, settings: Config, place: site.Site, stage: str) -> list[
         values["P2P_CONTAINER"] = image
         if resources.overlay:
             values["P2P_OVERLAY"] = _bindable(str(Path(resources.overlay).expanduser().absolute()))
-        values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings.data.root, stage)])
+        values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings.data.root, stage, reached)])
     exports = [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
     check = (site.HPC / "check_code.sh").read_text(encoding="utf-8").splitlines()[1:]
     return [*exports, f"run={shlex.quote(str(run.path))}", *check]
 
 
-def _folders(run: RunDir, songs: str | None, stage: str) -> list[str]:
+def _folders(run: RunDir, songs: str | None, stage: str, reached: Sequence[Path] = ()) -> list[str]:
     """What a job reads and writes, by the names that it may be called by: behind links, too.
 
     Raises:
         ValueError: a name that can't be handed to Singularity.
     """
-    folders = [run.path.parent, run.path.parent.parent / "shards"]
+    folders = [run.path.parent, run.path.parent.parent / "shards", *reached]
     if stage in ("preprocess", *stages.CHECKS) and songs is not None:
         folders.append(Path(songs))
     found = dict.fromkeys(str(path) for folder in folders for path in (folder, folder.resolve()))

@@ -104,7 +104,7 @@ def waiting_for_shards(run: RunDir) -> list[str]:
 def _of(run: RunDir, jobs: list[tuple[Queued, str]]) -> list[tuple[str, Queued]]:
     """Stage and job of a run, told by its comment."""
     places = (run, RunDir(run.path.resolve()))  # the templates know it by its real path
-    ours = {specs.comment(stage, place): stage for stage in stages.STAGES for place in places}
+    ours = {specs.comment(stage, place): stage for stage in (*stages.STAGES, stages.GENERATE) for place in places}
     return [(ours[comment], job) for job, comment in jobs if comment in ours]
 
 
