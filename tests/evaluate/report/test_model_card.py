@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from p2p_dist.data import manifest as manifests
-from p2p_dist.evaluate.report import page
+from p2p_dist.evaluate.report import model_card, page
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config
 from tests.evaluate.finished_run import HOSTILE, make
@@ -50,3 +53,55 @@ def test_the_model_card_says_what_it_is_and_names_no_place(finished: tuple[RunDi
     assert "- distance: it needs 8 windows" in text and "- same song, far away: the song is shorter than 40 s" in text
     assert "(1 x time + 1 x real + 1 x amount) / 3" in text and "| train | 1 | 0.02 | 40 |" in text
     assert "machine-name" not in text and "/home/" not in text and "None" not in text
+
+
+def content(step: int, program: bool = False) -> dict[str, Any]:
+    """What a card tells of config.json."""
+    return {
+        "step": step,
+        "weights": {"dtype": "float16", "bytes": 44, "sha256": "a" * 64, "checkpoint_sha256": "b" * 64, "parameters": 22},
+        "spectrogram": {"mels": 128, "frames": 96},
+        "network": {"pictures": 1, "noise_channels": 2},
+        "program": {"torch": "2.13.0"} if program else None,
+    }
+
+
+def head_and_text(card: str) -> tuple[Any, str]:
+    empty, head, text = card.split("---\n", 2)
+    assert empty == ""
+    return yaml.safe_load(head), text
+
+
+def test_the_card_of_an_exported_model_has_a_head_for_hubs(finished: tuple[RunDir, Config]) -> None:
+    run, settings = finished
+    head, text = head_and_text(model_card.exported(run, settings, content(90)))
+    assert head["license"] == "unknown" and head["datasets"] == [] and "license_link" not in head
+    assert head["library_name"] == "p2p_dist" and "drums" in head["tags"] and head["metrics"][:2] == ["grid", "level dB"]
+    assert "the licence of its songs, so that of the weights is not known" in text and "p2p-dist generate SONG" in text
+    assert "| weights | model.safetensors, float16, 0.0 MB, sha256 aaaa" in text and "model.pt2" not in text
+    assert "| **this checkpoint** | 0.60 | 3.00 [2.00, 5.00] |" in text and "| silence | 0.00 |" in text
+    assert "Chosen on the test songs (there are no validation songs" in text and "machine-name" not in text
+    _, other = head_and_text(model_card.exported(run, settings, content(30, program=True)))
+    assert "Its score on the test songs is " in other and "that of the best checkpoint, step 90, is " in other
+    assert "noise of (windows, 2, 128, 96) from N(0, 1)" in other and "network(input, noise)" in other
+    _, unknown = head_and_text(model_card.exported(run, settings, content(31)))
+    assert "This checkpoint was not evaluated" in unknown and "**this checkpoint**" not in unknown
+
+
+def test_the_card_says_what_is_known_of_the_licence(tmp_path: Path) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
+    page.write(run, settings)
+    found = manifests.read(run.shards)
+    found["splits"]["train"]["songs"] = [{"name": name, "key": "k", "seconds": 9.0} for name in ("Mine", "ANiMAL - Rockshow")]
+    manifests.write(run.shards, found)
+    head, text = head_and_text(model_card.exported(run, settings, content(5)))
+    assert (head["license"], head["license_name"], head["datasets"]) == ("other", "musdb18-non-commercial", ["musdb18"])
+    assert "One of the songs has a title of MUSDB18." in text and "non-commercial, educational use" in text
+    found["splits"]["test"] = {**found["splits"]["train"], "songs": [{"name": "<b>|`x", "key": "k", "seconds": 9.0}]}
+    found["splits"]["train"]["songs"] = [{"name": "<b>|`x", "key": "k", "seconds": 9.0}]
+    manifests.write(run.shards, found)
+    head, text = head_and_text(model_card.exported(run, settings, content(5)))
+    assert head["license"] == "unknown" and "&#60;b&#62;&#124;&#96;x" in text and "<b>" not in text
+    shutil.rmtree(run.shards)
+    head, text = head_and_text(model_card.exported(run, settings, content(5)))
+    assert head["license"] == "unknown" and "The shards of the run are not there any more" in text
