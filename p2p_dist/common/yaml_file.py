@@ -25,6 +25,7 @@ class Plain(str):
         return str(self)
 
 
+_TOO_DEEP = f"it is nested more than {records.DEPTH} deep"
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -41,7 +42,10 @@ def read(path: Path) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
-        raise DamagedError(f"{path} is not readable as YAML: {line}{error.problem or error.context}") from error
+        problem = error.problem or error.context
+        if problem == "exceeded maximum nesting depth":  # PyYAML's own limit, which it meets while it looks ahead
+            problem = _TOO_DEEP
+        raise DamagedError(f"{path} is not readable as YAML: {line}{problem}") from error
     except yaml.YAMLError as error:
         raise DamagedError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}") from error
 
@@ -83,7 +87,7 @@ def _values(events: Iterable[Any]) -> Any:
                 inside.append(value)
                 keys.append(None)
             if len(inside) > records.DEPTH:
-                problem = f"it is nested more than {records.DEPTH} deep"
+                problem = _TOO_DEEP
             elif len(documents) > 1:
                 problem = "a second document begins here"
         if problem is not None:

@@ -207,6 +207,10 @@ def clicks(samples: int = 30_000) -> list[np.ndarray]:
     return sounds
 
 
+# The encoder fills its last frame, and FFmpeg keeps that; from 9 on it writes, and follows, where the sound ends.
+LENGTH = 30_000 if av.library_versions["libavformat"] >= (63,) else -(-30_000 // 1024) * 1024
+
+
 @pytest.mark.parametrize("cut", [0, 2500])
 def test_every_stream_begins_where_its_sound_begins(tmp_path: Path, cut: int) -> None:
     """What the encoder put before the sound, and what an edit list leaves out, is not there: needs no ffmpeg to compare."""
@@ -216,8 +220,7 @@ def test_every_stream_begins_where_its_sound_begins(tmp_path: Path, cut: int) ->
     song = decode.load(source(path))
     for number, name in enumerate(STEMS, 1):
         assert abs(int(np.abs(song.stems[name][:, 0]).argmax()) - (5000 + 1000 * number - cut)) <= 2
-        # The encoder fills its last frame, and ffmpeg keeps that; from 8.1 on it writes, and follows, where the sound ends.
-        assert len(song.stems[name]) in (30_000 - cut, -(-30_000 // 1024) * 1024 - cut)
+        assert len(song.stems[name]) == LENGTH - cut
 
 
 @FFMPEG
@@ -230,16 +233,16 @@ def test_stem_files_decode_as_ffmpeg_decodes_them(tmp_path: Path, kind: str) -> 
     if kind == "edit list":
         path = cut_by_edit_list(path, tmp_path / "cut.stem.mp4", 2500)
     song = decode.load(source(path))
-    # From 8.1 on FFmpeg ends where the sound ends; an older one, as the command may be, keeps the encoder's last frame whole.
-    ends = {"encoder's delay": 30_000, "edit list": 30_000 - 2500}.get(kind)
+    length = {"encoder's delay": LENGTH, "edit list": LENGTH - 2500}.get(kind)
     for number, name in enumerate(STEMS, 1):
         command = ["ffmpeg", "-v", "error", "-i", str(path), "-map", f"0:a:{number}", "-f", "s16le", "-"]
         raw = subprocess.run(command, capture_output=True, check=True).stdout
         expected = np.frombuffer(raw, "<i2").reshape(-1, 2) / 32768
-        length = len(song.stems[name])
-        assert length in (len(expected), ends)
-        expected = expected[:length]
-        assert np.abs(song.stems[name].clip(-1, 32767 / 32768) - expected).max() <= 1 / 32768
+        assert len(song.stems[name]) == (length or len(expected))
+        # The command may be of another version, and keep the encoder's last frame where av does not, or the reverse.
+        both = min(len(expected), len(song.stems[name]))
+        assert both >= len(expected) - 1024 and (length or both == len(expected))
+        assert np.abs(song.stems[name][:both].clip(-1, 32767 / 32768) - expected[:both]).max() <= 1 / 32768
 
 
 def test_a_stem_file_that_lacks_a_stream_is_named(tmp_path: Path) -> None:

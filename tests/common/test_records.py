@@ -249,8 +249,8 @@ def test_neither_a_pipe_nor_a_folder_is_waited_for(tmp_path):
         ("a: 1\na: 2", "line 2: a is written twice"),
         ("a: &x [1]\nb: *x", "line 2: an alias"),
         ("a: !!python/object:os.system x", "a tag"),
-        ("[" * 100_000, "nest"),  # PyYAML has a limit of its own, from 6.0.4 on
-        ("- " * 50_000, "nest"),
+        ("[" * 100_000, "nested more than 32 deep"),
+        ("- " * 50_000, "nested more than 32 deep"),
         ("? [1]\n: 2", "a name must be text"),
         ("a: 1\n---\na: 2", "a second document"),
         ("a: [", "did not find expected node content"),
