@@ -76,7 +76,7 @@ def test_weights_are_stated_and_decide() -> None:
     assert score(timed, real_weight=0) > score(sounding, real_weight=0)
     assert score(timed, time_weight=0) < score(sounding, time_weight=0)
     assert "(2 x time + 1 x real + 0.5 x amount) / 3.5" in ranking.rule(Evaluate(time_weight=2, amount_weight=0.5))
-    with pytest.raises(ValueError, match="not all 0"):
+    with pytest.raises(ValueError, match="must not all be 0"):
         Evaluate(time_weight=0, real_weight=0, amount_weight=0)
     with pytest.raises(ValueError, match=r"evaluate\.real-weight must be 0 or more"):
         Evaluate(real_weight=float("nan"))

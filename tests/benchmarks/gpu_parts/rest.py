@@ -52,7 +52,7 @@ def songs(place: Place) -> Iterator[Row]:
         took = []
         for _ in range(3):
             begun = time.perf_counter()
-            generate(generator, pictures, config, "song")
+            generate(generator, pictures, data, "song")
             took.append(time.perf_counter() - begun)
         totals[device.type] = spread(took)["median"]
         yield {"what": "generate", "device": device.type, "seconds": totals[device.type], "songs a minute": 60 / min(took)}
