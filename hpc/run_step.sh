@@ -20,7 +20,7 @@ step() {
         child=""
         # srun's own 1, before any task ran: no controller, or no step yet, which says nothing of the run.
         if ((code != 1 || try == 6)) || grep -qsxF "$P2P_ATTEMPT" "$P2P_BEGUN"; then break; fi
-        echo "no task was started: trying again"
+        echo "srun started no task: retrying"
         await_controller || break
         [ ! -e "${P2P_ATTEMPTS%/*/*}/cancelled" ] || break
         sleep $((5 * try))

@@ -149,7 +149,7 @@ def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
     if split_by_title:
         if folders:
             names = ", ".join(f"{path.name}/" for path in folders.values())
-            raise ValueError(f"{root} has {names}: its songs are split already, leave out --data.split-by-title")
+            raise ValueError(f"{root} has {names}: its songs are already split, omit --data.split-by-title")
         songs = _songs_in(root, "train")
         testing = testing_titles([song.name for song in songs])
         songs = [replace(song, split="test") if song.name in testing else song for song in songs]
@@ -172,7 +172,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     for split in ("train", "test", "valid"):
         there = [path for name, path in inside.items() if name.lower() == split]
         if len(there) > 1:
-            raise ValueError(f"{there[0]} and {there[1]} are both folders of {split} songs: put them into one")
+            raise ValueError(f"{there[0]} and {there[1]} are both folders of {split} songs: merge them into one folder")
         if there:
             found[split] = there[0]
     return found
@@ -210,7 +210,7 @@ def source_at(path: Path, split: str) -> Source | None:
 def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) -> str:
     """Why there is no song, as far as it can be seen."""
     if songs:
-        return f"of {songs[0].path} {contents(songs[0].path)}: mp3 and the like must be written as wav or flac first"
+        return f"of {songs[0].path} {contents(songs[0].path)}: convert compressed formats such as mp3 to wav or flac first"
     if folders:
         return "; ".join(f"of {path} {contents(path)}" for path in folders.values())
     if root.name.lower() in SPLITS:
@@ -218,7 +218,7 @@ def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) ->
     if here := [song.name for song in _songs_in(root, "train") if song.files()]:
         some = ", ".join(here[:3]) + (" ..." if len(here) > 3 else "")
         offer = "--data.split-by-title takes about every fifth for test/ by a hash of its title"
-        return f"{len(here)} songs lie in {root} itself ({some}): sort them into these folders, or {offer}"
+        return f"{len(here)} songs lie in {root} itself ({some}): move them into these folders, or {offer}"
     if deeper := [path for path in _inside(root) if {inside.name.lower() for inside in _inside(path)} & set(SPLITS)]:
         return f"name {deeper[0]}, which has such folders"
     return contents(root)
@@ -248,7 +248,7 @@ def _check_utf8(path: Path) -> None:
         try:
             name.decode()
         except UnicodeDecodeError:
-            cure = "rename it (convmv does whole folders)"
+            cure = "rename it (convmv renames whole folders)"
             raise ValueError(f"the file name {os.fsencode(path.name)!r} is not UTF-8: {cure}") from None
         locale = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG") or "C"
         raise ValueError(
@@ -345,6 +345,6 @@ def excerpt_file() -> Path:
     package = _installed("stempeg")
     if package is None or not (package / "data" / EXCERPT).is_file():
         raise ValueError(
-            "the example song is part of the package stempeg, which is missing: name a folder of songs with --data"
+            "the example song is part of the package stempeg, which is not installed: name a folder of songs with --data"
         )
     return package / "data" / EXCERPT

@@ -83,7 +83,7 @@ def load_sums(
     Raises:
         ValueError: a stem is missing, cut short, or differs from the others in rate, channels, where it begins, or by more
             than `UNEQUAL` in length;
-            a file is not what its name says, or can't be read; the song has no samples, or samples that are no numbers.
+            a file is not what its name says, or can't be read; the song has no samples, or NaN samples.
             The message names file and stem.
     """
     _check_readable(source)
@@ -229,8 +229,8 @@ def _read_files(source: Source, mixer: _Mixer) -> int:
             for name in mixer.names:
                 opened[name] = stack.enter_context(soundfile.SoundFile(wav.whole(files[name])))
                 if opened[name].frames == _UNTOLD:
-                    cure = "give it one, as with ffmpeg -i FILE NEW.flac"
-                    raise ValueError(f"{files[name]}: a streamed flac without its length in the header: {cure}")
+                    cure = "write it again, for example with ffmpeg -i FILE NEW.flac"
+                    raise ValueError(f"{files[name]}: a streamed flac without a length in its header: {cure}")
             if len({(file.samplerate, file.channels) for file in opened.values()}) > 1:
                 listed = ", ".join(f"{name} {file.samplerate} Hz x {file.channels}" for name, file in opened.items())
                 raise ValueError(f"{folder}: the stems differ in rate or channels ({listed})")
@@ -244,12 +244,12 @@ def _read_files(source: Source, mixer: _Mixer) -> int:
                         if not np.isfinite(peak):
                             raise ValueError(f"{files[name]}: stem {name} contains NaN or infinite samples")
                         if peak > _LOUDEST:
-                            raise ValueError(f"{files[name]}: stem {name} holds samples of {peak:.3g}, full scale is 1")
+                            raise ValueError(f"{files[name]}: stem {name}contains samples of {peak:.3g}, full scale is 1")
                         mixer.take(name, np.ascontiguousarray(block.T))
                     else:
                         del opened[name]
                         if mixer.lengths[name] < file.frames:
-                            raise ValueError(f"{files[name]}: cut short, {mixer.lengths[name]} of {file.frames} samples")
+                            raise ValueError(f"{files[name]}: truncated, {mixer.lengths[name]} of {file.frames} samples")
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{files[name]}: can't be read as audio ({error.error_string})") from error
         return int(first.samplerate)
@@ -302,13 +302,13 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> tuple[int, bool]:
                     mixer.take(name, _samples(path, frames, channels))
                     frames.clear()
     except FFmpegError as error:
-        raise ValueError(f"{path}: not decodable as a stem file, or cut short ({error.strerror})") from error
+        raise ValueError(f"{path}: not decodable as a stem file, or truncated ({error.strerror})") from error
     if len(set(begins.values())) > 1:
         listed = ", ".join(f"{name} {begin / rate:.3f} s" for name, begin in begins.items())
-        raise ValueError(f"{path}: the stems begin at different times ({listed}): write the file with all from 0")
+        raise ValueError(f"{path}: the stems start at different times ({listed}): write the file again so that all start at 0")
     for name, length in mixer.lengths.items():
         if length < expected[name] - 2048:
-            raise ValueError(f"{path}: cut short, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")
+            raise ValueError(f"{path}: truncated, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")
     return int(rate), by_position
 
 

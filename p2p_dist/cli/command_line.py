@@ -86,7 +86,7 @@ def _in_one_line(box: str, arguments: list[str], program: str) -> str:
     if first.startswith("Unrecognized"):
         return _unknown(first, others, arguments, program)
     if found := re.fullmatch(r"Expected one of \{(.*)\}\.", first):
-        return f"which one of {found[1]}? '{program} --help' says what each does"
+        return f"choose one of {found[1]}; '{program} --help' describes each"
     if found := re.search(r"argument '.*?(--[\w.-]+)[',)]*\. Expected 1 ", first):
         return f"{found[1]} needs a value; {see}"
     if found := re.match(r"Missing from .*?: (\S+)", first):
@@ -119,7 +119,7 @@ def _unknown(first: str, others: list[str], arguments: list[str], program: str) 
     if subcommands and unknown[0] in offered:
         return f"before {unknown[0]}, name one of {', '.join(subcommands)}"
     what = "option" if unknown[0].startswith("-") else "argument"
-    hint = _hint(unknown[0], [*offered, *subcommands]) or f"; '{program} --help' lists what there is"
+    hint = _hint(unknown[0], [*offered, *subcommands]) or f"; '{program} --help' lists what is available"
     return f"unknown {what} {unknown[0]}{hint}"
 
 

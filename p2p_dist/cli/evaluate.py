@@ -25,15 +25,15 @@ class Command:
     checkpoints: tuple[int | Literal["best"], ...] = ()
     """their steps, or best (default: all that have no evaluation yet)"""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """folder of other songs, laid out like MUSDB18: measured into RUN/measured/, the run's own evaluations stay as they are"""
+    """folder of other songs, in the layout of MUSDB18; the results go to RUN/measured/, RUN/evaluations/ does not change"""
     files: Annotated[str | None, tyro.conf.arg(metavar="PATTERN")] = None
     """instead of a run: 'DIR/{input,output,target}/*.wav', in quotes; three folders of files with the same names"""
     mixes: bool = False
-    """of --files: output and target hold the input too, as the thesis's do"""
+    """for --files: output and target are mixes that include the input, as in the thesis"""
     best_gain: bool = False
-    """of --files: give each output the one gain that brings it nearest to its target"""
+    """for --files: apply to each output the gain that brings it closest to its target"""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """write all figures there too"""
+    """also write all figures to this file"""
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.files is None):

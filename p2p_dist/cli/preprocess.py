@@ -36,27 +36,27 @@ class Command:
     out: Path | None = None
     """folder of the shards on this machine (default: where submit looks for them); for several tasks, the folder of theirs"""
     preset: str = "default"
-    """whose data settings to begin with: demo, tiny, small, default or thesis"""
+    """preset of the data settings: demo, tiny, small, default or thesis"""
     workers: Positive | None = None
-    """processes (default: one a core)"""
+    """number of processes (default: one per core)"""
     part: str | None = None
-    """I/N: only every N-th song from the I-th (0 to N-1), no manifest; the same command without it merges"""
+    """I/N: only every N-th song from the I-th (0 to N-1), without a manifest; the command without --part merges the parts"""
     verify: bool = False
-    """make nothing: read everything in the folder again and name the first damaged shard and sample"""
+    """create nothing: read the whole folder and report the first damaged shard and sample"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: Positive = 8
-    """on Slurm: jobs of the array, which share the songs"""
+    """on Slurm: number of jobs in the array, which share the songs"""
     time: Time | None = None
     """on Slurm: time limit of each job (default: the site's preprocess_time)"""
     dry_run: bool = False
-    """on Slurm: print the job scripts, queue nothing"""
+    """on Slurm: print the job scripts without queueing them"""
     data: Annotated[Data, tyro.conf.arg(name="data")] = dataclasses.field(default_factory=Data)
 
     def __post_init__(self) -> None:
         values.check(self)
         _part(self.part)
         if self.part and (self.where.cluster != "local" or self.verify):
-            raise ValueError("--part is for one of several commands that you start yourself: leave out --cluster and --verify")
+            raise ValueError("--part is for one of several commands that you start yourself: omit --cluster and --verify")
         if self.out is not None and not self.out.name:
             raise ValueError("--out must name a folder below the root directory: choose one, or omit --out")
 
@@ -133,11 +133,11 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
             left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
         except KeyboardInterrupt:
-            console.complain(f"stopped in order: the songs that are finished stay. To go on, type:\n  {again}")
+            console.complain(f"stopped cleanly: finished songs are kept. To resume, run:\n  {again}")
             return console.STOPPED
     for out, _ in wanted:
         console.say(
-            f"{'' if made else 'done already: '}{'part ' + command.part + ' of ' if command.part else ''}dataset: {out}"
+            f"{'' if made else 'already done: '}{'part ' + command.part + ' of ' if command.part else ''}dataset: {out}"
         )
     if left_out:
         console.complain(f"{len(left_out)} songs left out:")
@@ -177,7 +177,7 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
     """Queue an array of the preprocessing stage for each task."""
     if command.out is not None:
         shelf = rundir.runs_root().parent / "shards"
-        raise ValueError(f"on a cluster shards lie in {shelf}, where submit looks for them: leave out --out, or set $P2P_RUNS")
+        raise ValueError(f"on a cluster shards lie in {shelf}, where submit looks for them: omit --out, or set $P2P_RUNS")
     where = site.resolve(command.where.cluster)
     asked = command.where
     if asked.site is not None:  # found again from any folder

@@ -28,7 +28,7 @@ class Command:
     json: bool = False
     """print it as JSON"""
     verify: bool = False
-    """read every checkpoint and shard, check the order of the batches"""
+    """read every checkpoint and shard, and check the order of the batches"""
 
 
 def runs(names: tuple[str, ...]) -> tuple[list[RunDir], list[str]]:
@@ -56,7 +56,7 @@ def verify_runs(asked: list[RunDir]) -> int:
         for finding in found:
             console.complain(f"{name}: {finding}")
         if not found:
-            console.say(f"{name}: every checkpoint, shard and recorded batch is what it should be")
+            console.say(f"{name}: every checkpoint, shard and recorded batch is correct")
     return console.FAILED if any(findings.values()) else console.DONE
 
 

@@ -36,13 +36,13 @@ class Command:
     preset: str | None = None
     """demo, tiny, small (a CPU), default (GPUs) or thesis (default: demo without --data, default with it)"""
     config: Path | None = None
-    """YAML file with any part of the settings; over the preset, under the flags"""
+    """YAML file with any of the settings; it overrides the preset, and flags override it"""
     dry_run: bool = False
-    """print the stages, the Slurm scripts, the settings and the most GPU-hours they can take; start nothing"""
+    """print the stages, the Slurm scripts, the settings and the most GPU-hours that they can use, without starting anything"""
     wait: bool = False
-    """on Slurm: stay and say how the jobs are until the last has ended"""
+    """on Slurm: show the state of the jobs until the last one ends"""
     yes: bool = False
-    """train without GPUs on a cluster that has some, where the site's file asks for none"""
+    """train without GPUs on a cluster that has GPUs, if the site's file requests none"""
     sweep: tuple[str, ...] = ()  # for --help: it is taken out of the command line before, see split_sweep
     """one run for each combination of values: train.seed=0,1,2 train.learning-rate=1e-4,2e-4"""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -134,7 +134,10 @@ def begin(run: RunDir, wanted: Config, dataset: str) -> Config:
     settings = begin_run.begin(run, wanted, dataset)
     console.say(f"run {run.path.name}: {run.path}")
     if snapshot.differs(run.code):
-        console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
+        console.say(
+            f"the code changed since this run started; the run continues with its own copy (remove {run.code} "
+            "to use the current code)"
+        )
     return settings
 
 
@@ -197,7 +200,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     typed = flags(arguments)
     folder, named = typed.get("data", typed.get("data.root")), typed.get("preset")
     if folder == "":
-        raise ValueError("--data is empty: name the folder of songs, or leave --data out for the example")
+        raise ValueError("--data is empty: name the folder of songs, or omit --data to use the example")
     usual = "default" if folder or os.environ.get("MUSDB_PATH") else "demo"
     if file := typed.get("config"):
         path = Path(file)
@@ -205,7 +208,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
             raise ValueError(f"no file {path}: --config names a YAML file of settings")
         base = presets.from_yaml(path, named or usual)
         if named and base.preset != named:
-            raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: leave one of them out")
+            raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: omit one of them")
     else:
         base = presets.preset(named or usual)
     command = _parse_over(base, arguments)

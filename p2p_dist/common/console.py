@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USAGE, CRASHED, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 """Exit codes: done; failed, do not requeue; wrong usage; an error that is not the run's own, such as a lost peer or a hang,
-which may be tried again; stopped in order, go on; second Ctrl-C."""
+which may be tried again; stopped cleanly, to be resumed; second Ctrl-C."""
 
-INSTALL = "in a checkout 'make install' makes an environment with all of them; elsewhere: python -m pip install 'p2p_dist[run]'"
+INSTALL = (
+    "in a checkout, 'make install' creates an environment with all of them; elsewhere: python -m pip install 'p2p_dist[run]'"
+)
 """What to do where a package is missing."""
 
 
@@ -108,7 +110,7 @@ def describe(error: OSError) -> str:
     text = str(error)
     if error.errno is not None:
         text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
-    elsewhere = "or name another folder: $P2P_RUNS moves runs and their shards, --out what preprocess makes"
+    elsewhere = "or name another folder ($P2P_RUNS for runs and their shards, --out for preprocess)"
     if error.errno == errno.ENOSPC:
         text += f" (the disk is full: free some space and run the same command again, {elsewhere})"
     elif error.errno == errno.EDQUOT:
@@ -211,7 +213,7 @@ class Progress:
                 records.write(self.status, schemas.STATUS, numbers)
             except OSError as error:  # it only shows how far the work is
                 if not self.refused:
-                    complain(f"warning: {describe(error)}; {self.what} goes on")
+                    complain(f"warning: {describe(error)}; {self.what} continues")
                 self.refused = True
 
     def follow(self, done: int, total: int, note: str) -> None:

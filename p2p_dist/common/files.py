@@ -186,7 +186,7 @@ def private_folder(path: Path) -> None:
     try:
         status = os.fstat(descriptor)
         if status.st_uid != os.geteuid():
-            said = f"belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}, and is not used"
+            said = f"belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}, so it is not used"
             raise OSError(errno.EPERM, said, str(path))
         if status.st_mode & 0o077:
             os.fchmod(descriptor, 0o700)
@@ -227,8 +227,8 @@ def refuse_link(path: Path) -> None:
     """
     if path.is_symlink():
         raise ValueError(
-            f"{path} is a link: what is written or removed there would be so where it leads, to {str(path.readlink())!r}; "
-            "remove the link, then type the command again"
+            f"{path} is a link: writing or removing there would change its target {str(path.readlink())!r}; "
+            "remove the link, then run the command again"
         )
 
 
@@ -260,9 +260,9 @@ def not_only_ours(path: Path) -> str | None:
     if stat.S_ISLNK(status.st_mode):
         return "is a link"
     if status.st_mode & 0o002:
-        return "can be written by everybody"
+        return "is writable by everybody"
     if status.st_mode & 0o020 and not is_our_own_group(status.st_gid):
-        return f"can be written by the group {_group(status.st_gid)}"
+        return f"is writable by the group {_group(status.st_gid)}"
     return None
 
 

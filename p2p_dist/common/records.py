@@ -39,7 +39,7 @@ KEY = re.compile(r"[a-z0-9]([a-z0-9-]{0,98}[a-z0-9])?")
 FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """Shape of a plain name of a file or folder: never one outside the folder that it is looked for in."""
 
-AGAIN = "remove it and type the command again"
+AGAIN = "remove it and run the command again"
 """What to do about most damaged files."""
 
 
@@ -151,7 +151,8 @@ def _checked_kind(where: Path | str, value: Any, kind: Kind, cure: str) -> dict[
     found = wrong(value, {"schema?": COUNT})
     if found is None and value.get("schema", kind.before) > kind.schema:
         raise ValueError(
-            f"{where} has schema {value['schema']}, this version knows up to {kind.schema}: a newer one wrote it, use that one"
+            f"{where} has schema {value['schema']}, this version supports up to {kind.schema}: a newer version wrote "
+            "it, use that version"
         )
     value = kind.complete(value) if found is None else value
     if (found := found or wrong(value, kind.shape)) is not None:
@@ -160,16 +161,16 @@ def _checked_kind(where: Path | str, value: Any, kind: Kind, cure: str) -> dict[
 
 
 def _said(error: Exception) -> str:
-    return "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name}is not a number")
 
 
 def _finite(digits: str) -> float:
     if math.isinf(value := float(digits)):
-        raise ValueError(f"{digits[:40]} is too large a number")
+        raise ValueError(f"{digits[:40]} is a number that is too large")
     return value
 
 
@@ -251,6 +252,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "a list" if isinstance(value, list) else "names and values"
     if type(value) is int and abs(value) >= COUNT.stop:
-        return "a number of too many digits"  # to write one down may take minutes, or be refused
+        return "a number with too many digits"  # to write one down may take minutes, or be refused
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -72,7 +72,7 @@ def _values(events: Iterable[Any]) -> Any:
             if not isinstance(event, yaml.ScalarEvent):
                 problem = "a name must be text"
             elif event.value in inside[-1]:
-                problem = f"{event.value} is written twice"
+                problem = f"{event.value} is set more than once"
             else:
                 keys[-1] = event.value
         elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
@@ -89,7 +89,7 @@ def _values(events: Iterable[Any]) -> Any:
             if len(inside) > records.DEPTH:
                 problem = _TOO_DEEP
             elif len(documents) > 1:
-                problem = "a second document begins here"
+                problem = "a second YAML document starts here"
         if problem is not None:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
     return documents[0] if documents else None

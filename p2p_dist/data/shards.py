@@ -234,7 +234,7 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
     """Refuse a folder that is not for these shards, before anything is written."""
     among = {folder.lower() for folder in out.relative_to(root).parts[:1]} if out.is_relative_to(root) else set()
     if among & set(layouts.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
-        raise ValueError(f"{out} is inside the folder of songs and would be read as a song: choose a folder outside {root}")
+        raise ValueError(f"{out} is inside the folder of songs, so it would be read as a song: choose a folder outside {root}")
     path = out / PARTS / SETTINGS
     if not path.is_file():
         others = [] if (out / PARTS).is_dir() or not out.is_dir() else [p.name for p in out.iterdir() if p.name != "slurm"]
@@ -261,22 +261,25 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool
         try:
             lock.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.say(f"{out} is being made by another process: waiting for it")
+            console.say(f"{out} is being written by another process: waiting for it")
             fcntl.flock(descriptor, kind)
         except OSError as error:
             if error.errno not in lock.NO_LOCKS:
                 raise OSError(error.errno, error.strerror, str(out / PARTS / ".lock")) from error
             if needs_locks:
                 cure = (
-                    "its file system has no locks across nodes, by which the jobs of an array share songs: let one job make "
+                    "its file system has no locks across nodes, which the jobs of an array need to share songs: let "
+                    "one job make "
                     "all (--preprocess-array 1; of the preprocess command --array 1), or mount it with flock"
                 )
                 raise OSError(error.errno, cure, str(out)) from error
             if shared:
-                console.say(f"note: the file system of {out} has no locks: start no other preprocessing there until it ends")
+                console.say(
+                    f"note: the file system of {out} has no locks: start no other preprocessing there until this one ends"
+                )
             else:
                 where = out / PARTS / ".lock-link"
-                link = where, lock.take_link(where, f"{out} is being made", "wait for it")
+                link = where, lock.take_link(where, f"{out} is being written", "wait for it")
         _refuse(root, out, data)  # again: another may have begun it with other settings
         if not (out / PARTS / SETTINGS).is_file():
             files.write_json(out / PARTS / SETTINGS, science.recorded(data))
@@ -322,9 +325,9 @@ def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple
     kinds = {(record["dtype"], tuple(record["shape"])) for record in finished if record["shard"]}
     if len(kinds) > 1:
         listed = ", ".join(f"{dtype} {shape}" for dtype, shape in sorted(kinds))
-        raise ValueError(f"the songs give pictures of {len(kinds)} kinds ({listed}): put each kind into a folder of its own")
+        raise ValueError(f"the songs give spectrograms of {len(kinds)} kinds ({listed}): put each kind into its own folder")
     if not kinds and finished:
-        raise ValueError(f"no window is left of {len(finished)} songs: all targets are silent, raise --data.silent-share")
+        raise ValueError(f"no window of {len(finished)} songs is left: all targets are silent, raise --data.silent-share")
     if not kinds:
         raise ValueError("\n  ".join([f"none of {len(work)} songs could be read:", *(why for _, why in left_out)]))
     ((dtype, shape),) = kinds

@@ -36,7 +36,7 @@ def positions(step: int, global_batch_size: int, rank: int = 0, world_size: int 
     if global_batch_size % world_size:
         fitting = [str(n) for n in range(1, global_batch_size + 1) if global_batch_size % n == 0]
         raise ValueError(
-            f"{world_size} processes can't share a global batch of {global_batch_size}: "
+            f"{world_size} processes cannot divide a global batch of {global_batch_size}: "
             f"use {', '.join(fitting)} processes, or change train.global-batch-size in a new run"
         )
     share = global_batch_size // world_size

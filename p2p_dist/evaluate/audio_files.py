@@ -91,7 +91,7 @@ def find_triples(pattern: str) -> dict[str, dict[str, Path]]:
         for path in files:
             key = path.stem if equal else re.sub(rf"[\s._-]*{folder}", "", path.stem) or path.stem
             if folder in found.setdefault(key, {}):
-                raise ValueError(f"{found[key][folder]} and {path}: two {folder} files of one name")
+                raise ValueError(f"{found[key][folder]} and {path}: two {folder} files with the same name")
             found[key][folder] = path
     for key, paths in found.items():
         if missing := [folder for folder in FOLDERS if folder not in paths]:
@@ -135,7 +135,7 @@ def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:
     if not len(sounds["target"]):
         raise ValueError(f"{paths['target']}: no samples")
     if not sounds["target"].any():
-        raise ValueError(f"{paths['target']} is silent: there is nothing to measure {paths['output']} against")
+        raise ValueError(f"{paths['target']} is silent, so {paths['output']} cannot be measured against it")
     for folder in ("input", "output"):
         if not sounds[folder].any():
             console.complain(f"warning: {paths[folder]} is silent")

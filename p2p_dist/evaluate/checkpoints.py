@@ -81,7 +81,9 @@ def evaluate(
             except FileNotFoundError:
                 continue  # a training that runs beside has removed it
             except files.DamagedError as error:
-                console.complain(f"warning: the checkpoint of step {item.step}: {error}; set aside, it is not evaluated")
+                console.complain(
+                    f"warning: the checkpoint of step {item.step}: {error}; it was renamed to damaged-... and is not evaluated"
+                )
                 item.set_aside()
                 damaged.append(str(error))
                 continue
@@ -101,7 +103,7 @@ def evaluate(
             progress.update(mine, ", ".join([f"step {item.step}", *figures]))
     ranking.conclude(run, config, out)
     if damaged and only:
-        raise ValueError(f"{damaged[0]}; it was set aside; all others were evaluated")
+        raise ValueError(f"{damaged[0]}; it was renamed to damaged-...; all other checkpoints were evaluated")
     return mine
 
 
@@ -130,7 +132,7 @@ def held_out(dataset: Path, evaluate: Evaluate) -> list[HeldOut]:
     found = held_out_songs.from_shards(dataset, reported, most, allowed)
     if not found:
         raise ValueError(
-            f"{dataset} has no {reported} songs: evaluation needs songs that training does not use; put them into {reported}/"
+            f"{dataset} has no {reported} songs: evaluation needs songs that are not trained on; put them into {reported}/"
         )
     return (
         found

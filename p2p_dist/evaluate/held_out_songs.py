@@ -119,7 +119,7 @@ def from_folder(root: Path, task: str, split: str, most: int) -> list[HeldOut]:
         found = testing
     found = [replace(source, split=split) for source in found]
     if not found:
-        raise ValueError(f"{root} has only pairs of spectrograms: evaluation needs songs with audio")
+        raise ValueError(f"{root} contains only pairs of spectrograms: evaluation needs songs with audio")
     return [of_source(source, number, task) for number, source in enumerate(found)][:most]
 
 
@@ -165,7 +165,7 @@ def read_sound(shard: Path, key: str, sha256: str) -> Sound:
     Raises:
         DamagedError: the shard is missing, or not the one that was written, whose sha256 is given.
     """
-    again = "remove it and run the launch command again, which makes this shard again"
+    again = "remove it and run the launch command again, which rebuilds this shard"
     try:
         content = shard.read_bytes()
     except FileNotFoundError:

@@ -113,7 +113,11 @@ def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitch
     for name, one in baselines["splits"][reported]["rows"].items():
         found, value = entry(one["mean"], reported)
         others.append({"name": name, "score": value, "families": found})
-    note = "" if chosen_on != reported else "there are no validation songs: chosen on the very songs that are reported"
+    note = (
+        ""
+        if chosen_on != reported
+        else ("there are no validation songs: the checkpoint was chosen on the songs that are reported")
+    )
     return {
         "rule": rule(evaluate),
         "chosen_on": chosen_on,

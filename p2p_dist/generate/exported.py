@@ -55,7 +55,9 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         raise ValueError(f"{out} is not a folder: it is not overwritten; name another")
     others = sorted(path.name for path in out.iterdir() if path.name not in (CONFIG, WEIGHTS, CARD, PROGRAM))
     if others:
-        raise ValueError(f"{out} also holds {others[0]!r}, which no export wrote: it is not overwritten; name another folder")
+        raise ValueError(
+            f"{out} also holds {others[0]!r}, which export did not write: it is not overwritten; name another folder"
+        )
     try:
         exported_config.read_config(out)
     except ValueError as error:
@@ -267,7 +269,7 @@ def _read_weights(path: Path, about: dict[str, Any], model: config.Model, pictur
         if tensor.shape != wanted[name] or tensor.dtype != dtype:
             found = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
             expected = f"{about['dtype']} {tuple(wanted[name])}"
-            raise DamagedError(f"{path}: {name} is {found}, for the network in {CONFIG} it must be {expected}; {CURE}")
+            raise DamagedError(f"{path}: {name} is {found}, but the network in {CONFIG} needs {expected}; {CURE}")
         if not bool(tensor.isfinite().all()):
-            raise DamagedError(f"{path}: {name} holds values that are not finite; {CURE}")
+            raise DamagedError(f"{path}: {name} contains values that are not finite; {CURE}")
     return {name: tensor.float() for name, tensor in weights.items()}

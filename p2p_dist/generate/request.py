@@ -91,7 +91,7 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
     if not found:
         raise ValueError(
             f"no sound file in {', '.join(map(str, given))}: a song's name ends in {', '.join(SUFFIXES[:8])} and the like; "
-            "a file that is called otherwise can be named itself"
+            "name a file with another ending directly"
         )
     if len(found) == 1 and out is not None and not given[0].is_dir():
         ((source, _),) = found.items()
@@ -106,7 +106,7 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
     for place, number in Counter(str(one.place.folder).casefold() for one in songs).items():
         if number > 1:
             both = " and ".join(str(one.source) for one in songs if str(one.place.folder).casefold() == place)
-            raise ValueError(f"{both} would be written to one folder, {place}: name them in two commands, with --out")
+            raise ValueError(f"{both} would be written to the same folder, {place}: use two commands with different --out")
     return songs
 
 
@@ -179,7 +179,7 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
     except FileNotFoundError:
         if there := [path for paths in takes for path in paths.values() if os.path.lexists(path)]:
             raise ValueError(
-                f"{there[0]} is there already, and no {place.record.name} says how it was made: add --overwrite, or name "
+                f"{there[0]} is there already,but no {place.record.name} describes how it was made: add --overwrite, or name "
                 "another folder with --out"
             ) from None
         return False
@@ -200,7 +200,7 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
     if before["stamp"] != wanted["stamp"]:
         changed.append(f"song: {found['song']['file']}")
     raise ValueError(
-        f"{place.record} tells of files made otherwise ({', '.join(changed) or 'by another version'}): "
+        f"{place.record} describes files made with other settings ({', '.join(changed) or 'by another version'}): "
         "add --overwrite, or name another folder with --out"
     )
 

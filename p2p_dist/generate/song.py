@@ -69,7 +69,7 @@ def make(
     data, device = model.data, next(generator.parameters()).device
     samples, reference = _measure(song, model)
     if not song.peak:
-        raise ValueError(f"{source} is silent: there is nothing to play along with")
+        raise ValueError(f"{source} is silent, so there is nothing to accompany")
     told = [*_notes(song, model), *song.notes]
     length, peak = song.samples, song.peak
     made: list[dict[str, Any]] = []
@@ -86,7 +86,7 @@ def make(
                     file.write(np.ascontiguousarray(block).tobytes())
                     on_progress(len(block) / data.sample_rate)
             if song.samples != length:
-                raise ValueError(f"{source} was changed while it was read: type the command again")
+                raise ValueError(f"{source} was changed while it was being read: run the command again")
             temporary = {kind: stack.enter_context(files.replacing(path)) for kind, path in paths.items()}
             bands, rhythm = Bands(peak), Bands(peak) if take == 0 else None
             loudest = _write(song, raw, model, options, temporary, 0.0, bands, rhythm)
@@ -106,7 +106,7 @@ def make(
             }
         if any(one["gain_db"] for one in made):
             gains = ", ".join(f"{one['gain_db']:g} dB" for one in made)
-            told.append(f"turned down by {gains}, stem and mix together, because the mix would clip")
+            told.append(f"stem and mix were both turned down by {gains}, because the mix would clip")
         content = {
             "song": {
                 "file": plain(str(source)),
@@ -145,7 +145,7 @@ def _measure(song: Decoded, model: Model) -> tuple[int, float]:
     for power in windows.mels(counted(), data):
         loudness.add(power)
     if not count:
-        raise ValueError(f"{song.path} has no sound in the part that was asked for")
+        raise ValueError(f"{song.path} has no audio in the requested part")
     return count, loudness.reference()
 
 
@@ -155,14 +155,15 @@ def _notes(song: Decoded, model: Model) -> list[str]:
     if len(song.channels) > 2:
         left, right = (song.channels[place] for place in song.front)
         named = ", ".join(song.channels)
-        which = f"{left}, {right}" if left == "FL" else "the first two, since the file names none"
+        which = f"{left}, {right}" if left == "FL" else "the first two, because the file does not name its channels"
         found.append(
-            f"{len(song.channels)} channels ({named}): all are heard, the new stem is in front left and right ({which})"
+            f"{len(song.channels)} channels ({named}): the model hears all of them, the new stem is in front left and "
+            f"right ({which})"
         )
     if song.rate < data.sample_rate:
-        found.append(f"a song of {song.rate} Hz holds nothing above {song.rate // 2} Hz, and so does the new stem")
+        found.append(f"a song of {song.rate} Hz contains nothing above {song.rate // 2} Hz, so neither does the new stem")
     if song.samples / song.rate < (window := data.frames * data.hop_length / data.sample_rate):
-        found.append(f"shorter than the {window:.1f} s that the model hears at once: the rest is silence to it")
+        found.append(f"shorter than the {window:.1f} s that the model hears at once: the rest is padded with silence")
     return found
 
 
@@ -175,7 +176,9 @@ def _holds_drums(song: Bands, seconds: float, model: Model) -> list[str]:
     hats = sum(hit.note in (CLOSED_HAT, OPEN_HAT) for hit in song.hits()) / seconds * 60
     if "drums" not in made or "drums" in heard or hats < _HATS or seconds < 2:
         return []
-    return [f"the song seems to hold drums already ({hats:.0f} hats a minute); this model is trained on songs without"]
+    return [
+        f"the song seems to contain drums already ({hats:.0f} hats a minute); this model was trained on songs without drums"
+    ]
 
 
 def _write(

@@ -98,7 +98,7 @@ def make(
             with _alone(one.place) as ours:
                 if not ours:
                     if shared is None:
-                        console.say(f"{one.place.folder} is being made by another process: passed over")
+                        console.say(f"{one.place.folder} is being made by another process: skipped")
                     continue
                 if is_over(one):
                     continue

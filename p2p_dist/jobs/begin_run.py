@@ -30,17 +30,17 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
     saved = presets.from_saved(run.config)
     if changed := presets.differences(saved, wanted):
         raise ValueError(
-            f"the run {run.path.name} was begun with other settings:\n  "
+            f"the run {run.path.name} was started with other settings:\n  "
             + "\n  ".join(changed)
-            + "\nthe settings of a run can't change; give this one another name with --run NAME"
+            + "\nthe settings of a run cannot change; start a new run with --run NAME"
         )
     begun_with = run.read_dataset() if run.dataset.is_file() else None
     # Where it is missing, training compares the windows; before anything was learnt, songs may still come and go.
     changed_songs = None not in (begun_with, dataset) and begun_with != dataset
     if changed_songs and find_steps(run.checkpoints) and not _has_same_training(run, wanted.data):
         raise ValueError(
-            f"the training songs are not those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
-            "put them back, or give this run another name with --run NAME; songs of test/ may come and go, those of valid/ "
+            f"the training songs differ from those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
+            "restore them, or start a new run with --run NAME; songs of test/ may come and go, those of valid/ "
             "where none of train/ was held back in their place"
         )
     return presets.with_resources(saved, wanted)
@@ -56,7 +56,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
     run.path.mkdir(parents=True, exist_ok=True)
     if files.not_only_ours(run.path) is not None:
         run.path.chmod(run.path.stat().st_mode & 0o7755)
-        console.say(f"note: others could write in {run.path}; now only you can")
+        console.say(f"note: other users could write to {run.path}; this is no longer possible")
     if not run.config.is_file():
         records.write(run.provenance, schemas.PROVENANCE, provenance.gather())
     _note_dataset(run, dataset, wanted.data)
@@ -67,12 +67,15 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
         snapshot.close(run.code)
     else:
         snapshot.record(run.code)
-        console.say(f"{run.code}, which an earlier version copied, is only yours: its files are noted in {snapshot.SUMS} there")
+        console.say(
+            f"{run.code}, which an earlier version copied, belongs to you alone: its files are now recorded in "
+            f"{snapshot.SUMS} there"
+        )
     # The copy of the code reads it, and an earlier version refuses the name of a setting that came later.
     like = run.config if run.config.is_file() and snapshot.differs(run.code) else None
     if like is not None and (left_out := presets.unknown(settings, like)):
         console.say(
-            f"note: the copy of the code in {run.path.name} does not have {', '.join(left_out)}: left out of its settings"
+            f"note: the copy of the code in {run.path.name} does not know {', '.join(left_out)}: omitted from its settings"
         )
     files.write_text(run.config, presets.to_yaml(settings, like))
     return settings

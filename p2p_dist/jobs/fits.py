@@ -64,8 +64,8 @@ def check_songs(data: Data, wanted: str, *, asked: bool) -> None:
         return
     others = ", evaluate on the validation songs with --evaluate.split valid" if "valid" in held_out else ""
     raise ValueError(
-        f"{root} has no {wanted} songs, so nothing could be evaluated: put songs that training shall not hear into "
-        f"{root / wanted}{others}, or train alone with --evaluate never: songs put there later are evaluated by the same "
+        f"{root} has no {wanted} songs, so nothing could be evaluated: put songs that are not for training into "
+        f"{root / wanted}{others}, or only train with --evaluate never; songs that you add later are evaluated by the same "
         "command with --evaluate after"
     )
 
@@ -113,7 +113,7 @@ def check_batch(resources: Resources, batch: int, place: site.Site, *, begun: bo
         sizes = sorted({max(1, batch // size) * size, (batch // size + 1) * size})
         ways.append(f"--train.global-batch-size {' or '.join(map(str, sizes))}")
     raise ValueError(
-        f"{size} processes ({_nodes(resources.nodes)} of {per_node}) can't share a global batch of {batch} evenly: "
+        f"{size} processes ({_nodes(resources.nodes)} of {per_node}) cannot divide a global batch of {batch} evenly:  "
         f"use {', or '.join(ways)}"
     )
 
@@ -133,8 +133,8 @@ def check_this_machine(settings: Config, size: int) -> None:
     if size > max(cores, 4):  # a few more than cores are slower, and a way to try things
         fitting = _largest(batch, max(cores, 4))
         raise ValueError(
-            f"{size} processes on this machine, which has {_cores(cores)}: more only wait for each other; use --nodes {fitting}"
-            + _with_one_per_node(settings.resources)
+            f"{size} processes on this machine, which has {_cores(cores)}: more processes than cores are slower; use "
+            f"--nodes {fitting}" + _with_one_per_node(settings.resources)
         )
     if has_gpu():
         return  # what a GPU holds is not taken from here, and how much that has is known only to torch
@@ -148,8 +148,9 @@ def check_this_machine(settings: Config, size: int) -> None:
     smaller = f"--nodes {fitting}{_with_one_per_node(settings.resources)}" if fitting else ""
     cure = ", or ".join(way for way in (smaller, _micro_batch(settings, size, free)) if way)
     raise ValueError(
-        f"{size} process{'es' if size > 1 else ''} will take about {needed / GB:.1f} GB of memory, of which {free / GB:.1f} GB "
-        "are free: " + (f"use {cure}" if cure else "even one is too large for this machine: use --preset small, or smaller")
+        f"{size} process{'es' if size > 1 else ''} will take about {needed / GB:.1f} GB of memory, but only {free / GB:.1f} GB "
+        "are free: "
+        + (f"use {cure}" if cure else "even one process is too large for this machine: use --preset small, or smaller")
     )
 
 
@@ -199,7 +200,7 @@ def check_node(settings: Config, place: site.Site, per_node: int) -> None:
     whole = (settings.resources.partition or place.partition) in place.whole_nodes
     if whole and place.cpu_masks is not None and per_node > len(place.cpu_masks):
         raise ValueError(
-            f"{per_node} processes on a node, the site's file has cpu_masks for {len(place.cpu_masks)}: "
+            f"{per_node} processes on a node, but the site's file has cpu_masks for {len(place.cpu_masks)}: "
             f"use --processes-per-node {_largest(settings.train.global_batch_size, len(place.cpu_masks))}"
         )
     if place.gpus_per_node or place.memory_per_node is None:
@@ -208,7 +209,7 @@ def check_node(settings: Config, place: site.Site, per_node: int) -> None:
     needed = estimate.memory_of_node(settings, size, per_node, forked=False)
     if needed > most:
         raise ValueError(
-            f"{per_node} processes on a node will take about {needed / GB:.1f} GB of memory, the site's memory_per_node is "
+            f"{per_node} processes on a node will take about {needed / GB:.1f} GB of memory, but the site's memory_per_node is "
             f"{place.memory_per_node}: use fewer --processes-per-node on more --nodes, or a smaller --train.micro-batch-size"
         )
 
@@ -235,8 +236,8 @@ def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[
     if to_make + to_save > free:
         raise ValueError(
             f"about {(to_make + to_save) / GB:.1f} GB will be written below {run.path.parent.parent} (shards "
-            f"{to_make / GB:.1f}, checkpoints {to_save / GB:.1f}), and {free / GB:.1f} GB are free there: free some, "
-            "name another place with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every)"
+            f"{to_make / GB:.1f}, checkpoints {to_save / GB:.1f}), and {free / GB:.1f} GB are free there: free some space, "
+            "name another folder with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every)"
         )
 
 
@@ -246,6 +247,6 @@ def notes(batch: int, counts: dict[str, int | None]) -> list[str]:
     if not trained or trained >= batch:
         return []
     return [
-        f"the songs give about {trained} training windows, fewer than the global batch of {batch}, so each step takes windows "
-        f"more than once: --train.global-batch-size {2 ** int(math.log2(trained))} would not, nor would more songs"
+        f"the songs give about {trained} training windows, fewer than the global batch of {batch}, so each step "
+        f"uses some windows more than once: use --train.global-batch-size {2 ** int(math.log2(trained))}, or more songs"
     ]

@@ -47,18 +47,18 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
             if found in (stages.SOUNDLESS, stages.NOT_ASKED):
                 console.say(f"{stage}: {found}")
             elif stage != "page":
-                console.say(f"{stage}: done already ({found})")
+                console.say(f"{stage}: already done ({found})")
             continue
         code = run_until_it_ends(stage, run, max_crash_restarts, owner)
         if code in (console.STOPPED, console.INTERRUPTED):
-            console.say(f"stopped in {stage}; to go on: {again}")
+            console.say(f"stopped in {stage}; to resume: {again}")
             return code
         if code != console.DONE and stages.is_done(stage, run) is None:
             outcome, log = run.read_outcome(stage), run.logs / f"{stage}.log"
             if outcome is None:
                 shown = "" if not console.has_bar(sys.stdout) else f"; the end of {log}:\n{child.tail(log)}"
                 console.complain(f"{stage} ended with {code}{shown}")
-                console.complain(f"what was saved is good; to go on: {again}")
+                console.complain(f"saved work is kept; to resume: {again}")
             # The log, shown where there is no bar, has said it; but the other ranks may have said since that they lost one.
             elif console.has_bar(sys.stdout) or not child.tail(log).endswith(outcome["message"].splitlines()[-1]):
                 console.complain(f"error: {outcome['message']}")
@@ -82,7 +82,7 @@ def run_until_it_ends(stage: str, run: RunDir, max_crash_restarts: int, owner: O
     for number in itertools.count():
         attempt = f"{socket.gethostname()}.{os.getpid()}.{int(time.time())}.{number}"
         if (refused := starts.note_start(log, attempt, _progress(run), by_hand=number == 0)) is not None:
-            console.complain(f"{stage} is not begun again: {refused}; look into {run.logs}")
+            console.complain(f"{stage} is not restarted: {refused}; see {run.logs}")
             return console.FAILED
         code = _run_stage(stage, run, owner, attempt)
         outcome = (run.read_outcome(stage) or {}).get("outcome")
@@ -91,9 +91,9 @@ def run_until_it_ends(stage: str, run: RunDir, max_crash_restarts: int, owner: O
         if why != "crash" or stage != "train":
             return code
         if (refused := starts.refuse_restart(log, _progress(run), max_crash_restarts)) is not None:
-            console.complain(f"{stage} crashed and is not begun again: {refused}")
+            console.complain(f"{stage} crashed and is not restarted: {refused}")
             return code
-        console.complain(f"{stage} crashed ({code}) after step {_progress(run)} was saved: begun again from there")
+        console.complain(f"{stage} crashed ({code}) after step {_progress(run)} was saved: restarting from there")
     raise AssertionError
 
 
@@ -143,7 +143,7 @@ def _follow(stage: str, run: RunDir, process: subprocess.Popen[bytes], log: Text
                     return console.INTERRUPTED
                 asked = True
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a TERM is never the second
-                console.say(f"\nstopping {stage} in order (Ctrl-C again: at once)")
+                console.say(f"\nstopping {stage} cleanly (press Ctrl-C again to stop at once)")
                 process.send_signal(signal.SIGTERM)
     finally:
         if bar is not None:

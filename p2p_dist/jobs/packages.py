@@ -33,7 +33,7 @@ def check_packages(tensorboard: bool = False) -> None:
         raise ValueError(f"to run with {sys.executable}, these packages are missing: {', '.join(missing)}; {console.INSTALL}")
     if tensorboard and not is_installed("tensorboard"):
         raise ValueError(
-            f"--train.tensorboard needs the package tensorboard, which {sys.executable} has not: "
+            f"--train.tensorboard needs the package tensorboard, which is missing in {sys.executable}: "
             "python -m pip install 'p2p_dist[tensorboard]', or leave it off"
         )
 
@@ -79,7 +79,9 @@ def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: 
     missing, wrong = _missing_in(sys.executable if image is None else "python", known, names)
     if wrong:
         check = console.command("check")
-        console.say(f"note: whether {where} has what jobs import is not known here ({wrong}); {check} preflight tells")
+        console.say(
+            f"note: whether {where} has what jobs import could not be checked here ({wrong}); {check} preflight checks it"
+        )
     elif missing:
         raise ValueError(
             f"jobs would run in {where}, where these packages are missing: {', '.join(missing)}; "
@@ -101,7 +103,7 @@ def _missing_in(python: str, tasks: tuple[tuple[str, str], ...], names: tuple[st
             command, env={**os.environ, **dict(tasks)}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
         )
     except subprocess.TimeoutExpired:
-        return [], "no answer in two minutes"
+        return [], "no answer within two minutes"
     if (answer := re.search("^missing:(.*)$", done.stdout, re.MULTILINE)) is None:
         return [], (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
     return answer[1].split(), ""

@@ -100,7 +100,7 @@ class Site:
         for option, path in (("container", self.image(resources)), ("overlay", overlay)):
             if path is not None and not path.is_file():
                 how = snapshot.where_is("containers/README.md")
-                raise ValueError(f"no image {path}: build it (see {how}), or name yours with --{option}")
+                raise ValueError(f"the image {path} does not exist: build it (see {how}), or name another with --{option}")
         if overlay and self.image(resources) is None:
             raise ValueError(f"--overlay {overlay} needs an image: name one with --container")
 

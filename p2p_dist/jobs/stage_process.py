@@ -116,7 +116,7 @@ def generate(run: RunDir, settings: config.Config) -> int:
     noted = {one: run.made / f"{number:08d}" for number, one in enumerate(todo)}
     model = find_model(asked["model"])
     if asked["sha256"] != model.sha256:
-        raise ValueError(f"{asked['model']} holds other weights than when the jobs were queued: type the command again")
+        raise ValueError(f"{asked['model']} has changed since the jobs were queued: run the command again")
     with console.Progress("generate", len(todo), start=None, status=run.status) as progress:
 
         def on_song(made: songs.Made) -> None:
@@ -186,7 +186,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         code = body(run, settings)
         outcome = {console.DONE: "done", console.STOPPED: "stopped"}.get(code, "failed")
     except KeyboardInterrupt:
-        outcome, code, message = "stopped", console.STOPPED, "stopped between two pieces of work"
+        outcome, code, message = "stopped", console.STOPPED, "stopped between two songs or checkpoints"
     except (ValueError, FloatingPointError) as error:
         message = str(error)
         says = first or isinstance(error, files.DamagedError)  # met by one rank alone; the others only lose it
@@ -217,7 +217,9 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
 def _lost(error: Exception) -> NoReturn:
     """Another process of the training is gone: that one's log says why, so no traceback from here hides it."""
     where = "; ".join(getattr(error, "__notes__", []))
-    console.complain(f"{where or 'this process'}: lost the other processes ({str(error).splitlines()[0][:200]})")
+    console.complain(
+        f"{where or 'this process'}: lost the connection to the other processes ({str(error).splitlines()[0][:200]})"
+    )
     _leave(console.CRASHED)
 
 

@@ -20,14 +20,14 @@ GENERATE = "generate"
 CHECKS = ("preflight", "scaling")
 """Jobs of launch/check.py, which start as a training does."""
 
-SOUNDLESS = "left out: the songs came as pictures (npz) without their sound, so there is nothing to measure or to hear"
+SOUNDLESS = "left out: the songs are spectrograms (npz) without audio, so there is nothing to measure or to listen to"
 """Why there is no evaluation and no page of a run whose held-out songs are ready-made pairs."""
 
 
-NOT_ASKED = "left out as --evaluate never asks (--evaluate after makes it later)"
+NOT_ASKED = "left out because of --evaluate never (--evaluate after makes it later)"
 """Why there is no evaluation and no page where none is asked for."""
 
-SHARDS_ONLY = "not asked for, the preprocess command began this run"
+SHARDS_ONLY = "not requested: the preprocess command created this run"
 """Why there is neither a training nor what follows it in a run that only preprocesses."""
 
 PREPROCESS_RUN = "preprocess-"

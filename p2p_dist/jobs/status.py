@@ -53,7 +53,7 @@ def state(
     if queued is not None and stage in queued:
         job = queued[stage]
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
-        never = ": what it waits for did not end well; type the launch command again" if job.reason == squeue.NEVER else ""
+        never = ": a job that it depends on failed; run the launch command again" if job.reason == squeue.NEVER else ""
         return f"{job.state.lower()}{waits}, job {job.number}" + (f" of the run {job.other}" if job.other else "") + never
     here = list_starts(run.attempts(stage))[-1:]
     owner = owner_of(run.path)
@@ -66,8 +66,11 @@ def state(
     if outcome is not None and outcome["outcome"] == "failed":
         return f"failed{when}: {outcome['message']}" if outcome["message"] else f"failed{when}"
     if queued is not None and outcome is None and (number := _dropped(stage, run)):
-        failed = "what it waited for did not end well; type the launch command again"
-        return f"dropped before it began, job {number}: {'cancelled' if (run.slurm / 'cancelled').exists() else failed}"
+        failed = "a job that it depended on failed; run the launch command again"
+        return (
+            f"removed from the queue before it started, job {number}: "
+            f"{'cancelled' if (run.slurm / 'cancelled').exists() else failed}"
+        )
     # Each member of an array counts for itself (hpc/job.sh).
     logs = [*sorted((run.slurm / stage).glob("attempts*")), run.attempts(stage)]
     if why := next((why for log in logs if (why := _held_back(log, resources.max_requeues))), None):
@@ -130,7 +133,7 @@ _TOLD = {"evaluate": ("evaluate", "baselines")}
 def _ended_here(last: Start, run: RunDir) -> str:
     """How the last start of a stage on this machine ended."""
     if last.ended is None:
-        return f"killed: begun {_clock(last.begun)}, and nothing was written of its end; see {run.logs}"
+        return f"killed: started {_clock(last.begun)}, its end was not recorded; see {run.logs}"
     when = _clock(last.ended)
     if last.why == "stopped":
         return f"stopped{' at once' if last.code == str(console.INTERRUPTED) else ''} {when}"
@@ -150,10 +153,10 @@ def _held_back(log: Path, max_requeues: int) -> str | None:
     counts, all_starts = count(log), list_starts(log)
     why = all_starts[-1].why if all_starts else None
     if counts.same >= SAME_PLACE and why in (None, "failed"):
-        return f"begun {counts.same + (counts.open is not None)} times from the same place ({counts.began}) without progress"
+        return f"started {counts.same + (counts.open is not None)} times from the same place ({counts.began}) without progress"
     again = counts.starts - 1
     if again > max_requeues or (again == max_requeues and why == "stopped"):
-        return f"begun again {min(again, max_requeues)} times (--max-requeues): type the launch command to go on"
+        return f"restarted {min(again, max_requeues)} times (--max-requeues): run the launch command again to resume"
     return None
 
 
@@ -212,7 +215,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     stage_states = {stage: state(stage, run, queued, settings.resources, shards) for stage in stages.of(run)}
     most = settings.resources.max_gpu_hours
     if stage_states.get("train") == "stopped" and most is not None and used >= most:
-        stage_states["train"] = f"stopped: its GPU-hours are used (--max-gpu-hours {most:g})"
+        stage_states["train"] = f"stopped: its GPU-hours are used up (--max-gpu-hours {most:g})"
     return {
         "run": run.path.name,
         "path": str(run.path),
@@ -270,7 +273,9 @@ def show(found: dict[str, Any]) -> None:
     table.add_row("time left", "unknown" if found["seconds_left"] is None else console.duration(found["seconds_left"]))
     told = f"{hours['used']:.2f} used, {hours['lost']:.2f} lost to restarts, {number(hours['predicted'])} predicted"
     if hours["estimated"]:
-        told += f"\n{hours['estimated']} of the starts was killed: counted up to its last sign of life, Slurm may bill more"
+        told += (
+            f"\n{hours['estimated']} of the starts was killed: it is counted until its last status update, Slurm may bill more"
+        )
     table.add_row("GPU-hours of training", told)
     Console().print(table)
     for stage, text in found["stages"].items():

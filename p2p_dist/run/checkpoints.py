@@ -37,11 +37,11 @@ class Checkpoint:
             DamagedError: it is missing, damaged, or of another step than its folder says.
         """
         try:
-            meta: dict[str, Any] = records.read(self.path / META, schemas.CHECKPOINT, "this checkpoint can't be used any more")
+            meta: dict[str, Any] = records.read(self.path / META, schemas.CHECKPOINT, "this checkpoint is unusable")
         except FileNotFoundError as error:
-            raise DamagedError(f"{self.path} has no {META}: this checkpoint can't be used any more") from error
+            raise DamagedError(f"{self.path} has no {META}: this checkpoint is unusable") from error
         if meta["step"] != self.step:
-            raise DamagedError(f"{self.path} holds a checkpoint of step {meta['step']}: the folder was renamed or mixed up")
+            raise DamagedError(f"{self.path} holds a checkpoint of step {meta['step']}: the folder was renamed or replaced")
         return meta
 
     def check(self, name: str, *, content: bool = True) -> Path:

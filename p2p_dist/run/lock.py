@@ -113,14 +113,14 @@ def take_link(path: Path, what: str, look: str) -> int:
         except FileExistsError:
             pass
         except OSError as error:
-            said = "its file system has neither locks nor links: take another place ($P2P_RUNS, --out), or mount it with flock"
+            said = "its file system has neither locks nor links: use another place ($P2P_RUNS, --out), or mount it with flock"
             raise OSError(error.errno, said, str(path.parent)) from error
         if mine.stat().st_nlink == 2:  # what link() answers over NFS may be wrong
             return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     finally:
         mine.unlink()
     owner = _read(_content(path))
-    gone = f"where that process is gone, remove {path} (the file system has no locks across nodes) and type this again"
+    gone = f"if that process is gone, remove {path} (the file system has no locks across nodes) and run this command again"
     raise ValueError(f"{what} already: {_in_words(owner)}; {look}; {gone}")
 
 
@@ -147,7 +147,7 @@ def _alone(guard: Path) -> Iterator[None]:
         except FileExistsError:
             time.sleep(wait)
     else:
-        raise ValueError(f"another process is replacing the lock of a killed one: if none is running, remove {guard}")
+        raise ValueError(f"another process is replacing the lock of a killed process: if none is running, remove {guard}")
     try:
         yield
     finally:

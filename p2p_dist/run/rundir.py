@@ -26,7 +26,9 @@ def runs_root() -> Path:
     """
     root = Path(os.environ.get("P2P_RUNS") or "runs").resolve()
     if ":" in str(root):
-        raise ValueError(f"{root}: runs can't lie in a folder with ':' in its path, which separates the entries of $PYTHONPATH")
+        raise ValueError(
+            f"{root}: the path of the folder of runs must not contain ':', which separates the entries of $PYTHONPATH"
+        )
     if bad := console.control_character(str(root)):
         raise ValueError(f"{str(root)!r}: runs can't lie in a folder with a control character ({bad}) in its path")
     if re.search("%[jtAa]", str(root)):
@@ -134,7 +136,7 @@ class RunDir:
             FileNotFoundError: the run was not begun by the launcher.
         """
         if not self.dataset.is_file():
-            cure = "missing; it names the run's shards, and typing the run's launch command again writes it"
+            cure = "missing; it names the run's shards; run the launch command again to write it"
             raise FileNotFoundError(errno.ENOENT, cure, str(self.dataset))
         return self.path.parent.parent / "shards" / self.read_dataset()
 
@@ -154,7 +156,7 @@ class RunDir:
 
     def dataset_record(self) -> dict[str, Any]:
         """What dataset.json says: see `schemas.DATASET`."""
-        cure = "remove it, and type the run's launch command again: it writes it anew"
+        cure = "remove it and run the launch command again to rewrite it"
         found: dict[str, Any] = records.read(self.dataset, schemas.DATASET, cure)
         return found
 
@@ -185,7 +187,7 @@ class RunDir:
         """Read best.json; None if no checkpoint is chosen or the chosen one is gone."""
         if not self.best.is_file():
             return None
-        cure = "remove it: the next evaluation or page writes it anew"
+        cure = "remove it: the next evaluation or page rewrites it"
         best: dict[str, Any] = records.read(self.best, schemas.BEST, cure)
         return best if (self.checkpoints / step_name(best["step"])).is_dir() else None
 
@@ -252,7 +254,7 @@ def find(name: str) -> RunDir:
         raise ValueError(f"run {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
     path = runs_root() / name
     if path.is_symlink() and path.lstat().st_uid not in (os.geteuid(), 0):
-        raise ValueError(f"{path} is a link that another user made: remove it, or take another name for the run")
+        raise ValueError(f"{path} is a link that another user created: remove it, or use another name for the run")
     return RunDir(path.resolve())
 
 
@@ -270,13 +272,13 @@ def check_own(run: RunDir) -> None:
     if whys:
         raise ValueError(
             f"{whys[0]}: another user may have changed its settings, which decide what runs. Give this run another name with "
-            f"--run NAME; or, if nobody changed it, chmod -R go-w {run.path}, then type this again"
+            f"--run NAME; or, if nobody changed it, chmod -R go-w {run.path}, then run this command again"
         )
     if os.path.lexists(run.code):
         snapshot.check(run.code)
         if not run.config.is_file() and (not snapshot.has_record(run.code) or snapshot.differs(run.code)):
             raise ValueError(
-                f"{run.code} is there, but {run.config} is not: this is no run that was begun here, and its code is not this "
+                f"{run.code} is there, but {run.config} is not: this run and its code were not created by this "
                 f"program's; remove {run.path}, or give the run another name with --run NAME"
             )
     check_links(run)
@@ -335,7 +337,7 @@ def own(run: RunDir) -> Owner:
     Raises:
         ValueError: another process owns it; the message says which and how to look.
     """
-    look = f"its progress is in {run.status}, its logs are in {run.logs}"
+    look = f"progress: {run.status}, logs: {run.logs}"
     return Owner(run.path, f"the run {run.path.name} is running", look)
 
 

@@ -86,15 +86,15 @@ def check(code: Path) -> None:
     Raises:
         ValueError: it is not; names the first file that is wrong, and what to do.
     """
-    cure = f"find out who changed it; to continue with the current code, remove {code} and type the launch command again"
+    cure = f"find out who changed it; to continue with the current code, remove {code} and run the launch command again"
     for path in _tree(code):
         if why := files.not_only_ours(path):
             raise ValueError(
-                f"{path} {why}, so another user may have changed it: none of it was run. If nobody did, "
-                f"chmod -R go-w {code}; else remove {code}; then type the launch command again"
+                f"{path} {why}, so another user may have changed it: nothing was run. If nobody did,  "
+                f"chmod -R go-w {code}; otherwise remove {code}; then run the launch command again"
             )
         if not stat.S_ISDIR(mode := path.lstat().st_mode) and not stat.S_ISREG(mode):
-            raise ValueError(f"{path} is neither a file nor a folder: none of the code beside it was run; {cure}")
+            raise ValueError(f"{path} is neither a file nor a folder: nothing was run; {cure}")
     if not has_record(code):
         return
     recorded = dict(line.split("  ./", 1)[::-1] for line in (code / SUMS).read_text("utf-8").splitlines() if "  ./" in line)
@@ -102,9 +102,7 @@ def check(code: Path) -> None:
     for name in sorted(recorded.keys() | found.keys()):
         if recorded.get(name) != found.get(name):
             what = "is no file" if name not in recorded else "is missing" if name not in found else "is not the file"
-            raise ValueError(
-                f"{code / name} {what} of the copy of the code that the run began with: none of it was run; {cure}"
-            )
+            raise ValueError(f"{code / name} {what} of the copy of the code that the run started with: nothing was run; {cure}")
 
 
 def record(code: Path) -> None:
@@ -132,7 +130,7 @@ def environment(code: Path) -> dict[str, str]:
     """
     check(code)
     if not has_record(code):
-        raise ValueError(f"{code} has no {SUMS}: type the launch command again, it writes down which files belong there")
+        raise ValueError(f"{code} has no {SUMS}: run the launch command again, which records the files that belong there")
     _remove_caches(code)
     # What Python leaves beside the code would be extra files, and would be run in place of what was checked.
     return {"PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}

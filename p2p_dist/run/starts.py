@@ -144,7 +144,7 @@ def note_start(log: Path, attempt: str, progress: int, by_hand: bool = False) ->
     append(log, f"start {attempt} {progress} {int(time.time())} 1")
     same = count(log).same
     if same >= SAME_PLACE:
-        return f"begun {same + 1} times from the same place (step {progress}) without progress"
+        return f"started {same + 1} times from the same place (step {progress}) without progress"
     return None
 
 
@@ -163,7 +163,7 @@ def refuse_restart(log: Path, progress: int, most: int) -> Optional[str]:
     if counts.crashes > most:
         return f"it crashed {counts.crashes} times (--max-crash-restarts {most})"
     if progress <= counts.began:
-        return f"it came no further than it was at its start (step {progress})"
+        return f"it made no progress since its start (step {progress})"
     return None
 
 
@@ -185,6 +185,6 @@ def append(log: Path, line: str, begin: str = "") -> None:
     try:
         data = f"{begin}{line}\n".encode()
         if os.write(descriptor, data) != len(data):
-            raise OSError(28, "only a part of a line was written", str(log))
+            raise OSError(28, "a line was written only in part", str(log))
     finally:
         os.close(descriptor)

@@ -108,12 +108,12 @@ def load_newest(folder: Path, needed: Collection[str] = ()) -> tuple[int, dict[s
             checkpoint.check_whole()
             return checkpoint.step, _load_state(checkpoint, needed)
         except DamagedError as error:
-            console.complain(f"warning: {error}; set aside, going on from an older checkpoint")
+            console.complain(f"warning: {error}; set aside, continuing from an older checkpoint")
             checkpoint.set_aside()
             damaged = True
     if damaged or any(folder.glob("damaged-*")):
         raise ValueError(
-            f"no valid checkpoint is left in {folder}, all were damaged: restore one, or start a new run with --run NAME"
+            f"no valid checkpoint is left in {folder}, all are damaged: restore one, or start a new run with --run NAME"
         )
     return None
 

@@ -98,7 +98,7 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
             gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
         except dist.DistError as error:
             raise ConnectionError(
-                f"rank {rank} of {world_size}: not all processes connected within {PATIENCE}; the logs of the others "
+                f"rank {rank} of {world_size}: not all processes connected within {PATIENCE}; see the logs of the others;  "
                 f"say more, or {backend} can't reach them ({str(error).splitlines()[0]})"
             ) from error
     return Ranks(rank, world_size, local_rank, device, gloo), message
@@ -120,7 +120,7 @@ def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
         ConnectionError: no port is free, or rank 0 was not found in time.
     """
     name = os.environ.get("P2P_ATTEMPT") or (rundir.attempt() if "SLURM_JOB_ID" in os.environ else f"port {port}")
-    reason = "it has not written its port"
+    reason = "rank 0 has not written its port"
     if rank == 0:
         at = listening_address(address)
         reached = LOOPBACK if at == ALL_ADDRESSES else at
@@ -174,7 +174,7 @@ def listening_address(address: str) -> str:
     try:
         found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise ConnectionError(f"MASTER_ADDR {address}: the name of rank 0's node can't be resolved: {error}") from error
+        raise ConnectionError(f"MASTER_ADDR {address}: cannot resolve the name of rank 0's node: {error}") from error
     for one in sorted((str(info[4][0]) for info in found), key=lambda one: ":" in one):  # IPv4 first
         if not ipaddress.ip_address(one).is_loopback:
             try:

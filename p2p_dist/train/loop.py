@@ -77,7 +77,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             where = run.checkpoints / rundir.step_name(start)
             raise ValueError(
-                f"{where} contains the state of a different network ({error}): move it away to go on without"
+                f"{where} contains the state of a different network ({error}): move it away to continue without it"
             ) from error
         for module in (networks.generator, networks.discriminator):
             distributed.equalise(module, ranks)
@@ -152,7 +152,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         board.close()
     if stopping and step < total:
         if first:
-            console.say(f"train: stopped in order at step {step} of {total}, all of it saved")
+            console.say(f"train: stopped cleanly at step {step} of {total}; all steps are saved")
         return console.STOPPED
     return console.DONE
 
@@ -183,8 +183,8 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Ind
         )
     if state["windows"] != windows_digest(index):
         raise ValueError(
-            f"the checkpoint at step {start} in {run.checkpoints} was trained on other windows than {run.shards} has now: "
-            "the next batches would differ; begin another run with --run NAME"
+            f"the checkpoint at step {start} in {run.checkpoints} was trained on other windows than {run.shards} has now, so "
+            "the next batches would differ; start a new run with --run NAME"
         )
     return start, state
 

@@ -217,7 +217,7 @@ def update(module: nn.Module, optimiser: torch.optim.Adam, bad: torch.Tensor) ->
     """
     views = optimiser.param_groups[0]["params"]
     for view, parameter in zip(views, module.parameters(), strict=True):
-        assert parameter.grad is not None, "a parameter has no gradient: DDP would wait for it"
+        assert parameter.grad is not None, "a parameter has no gradient, so DDP would wait for it"
         # Else elements of weight and gradient would be mixed up, without a word.
         assert parameter.grad.is_contiguous() == parameter.is_contiguous(), "memory layouts differ"
         view.grad = in_memory_order(parameter.grad)

@@ -80,8 +80,8 @@ class Saver:
             self._insist()
             return
         console.complain(
-            f"warning: the checkpoint at step {self.last[0]} could not be written ({reason}); training goes on, "
-            f"and ends if {MISSES} in a row fail; saved so far: step {checkpoint.newest_step(self.folder)}"
+            f"warning: the checkpoint at step {self.last[0]} could not be written ({reason}); training continues, "
+            f"and ends after {MISSES} failures in a row; last saved: step {checkpoint.newest_step(self.folder)}"
         )
 
     def finish(self) -> None:

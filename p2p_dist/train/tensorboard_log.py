@@ -101,5 +101,5 @@ class Board:
             yield
         except OSError as error:
             if not self.refused:
-                console.complain(f"warning: {console.describe(error)}; no further curves for TensorBoard until the next start")
+                console.complain(f"warning: {console.describe(error)}; TensorBoard gets no more data until the next start")
             self.refused = True

@@ -69,7 +69,7 @@ def test_typed_again_nothing_is_made(runs, capsys):
     before = {path: path.stat().st_mtime_ns for path in Path("generated/song").rglob("*")}
     capsys.readouterr()
     assert generate.main(["song.wav", "--seed", "4"]) == 0
-    assert "done already: generated/song" in capsys.readouterr().out
+    assert "already done: generated/song" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"song\.json tells of files made otherwise \(seed: 4 -> 5\): add --overwrite"):
         generate.main(["song.wav", "--seed", "5"])
     assert {path: path.stat().st_mtime_ns for path in Path("generated/song").rglob("*")} == before
@@ -123,7 +123,7 @@ def test_where_the_mix_would_clip_both_are_turned_down(runs, capsys):
     (take,) = record["takes"]
     assert take["gain_db"] < 0 and 0.9 < np.abs(mix).max() <= 1
     assert np.abs(mix - stem - song * 10 ** (take["gain_db"] / 20)).max() <= STEP * 1.001
-    assert f"note: turned down by {take['gain_db']:g} dB, stem and mix together" in capsys.readouterr().out
+    assert f"note: stem and mix were both turned down by {take['gain_db']:g} dB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,20 @@ def test_any_rate_and_channel_count(runs, rate, channels, name, capsys):
     assert found == rate and stem.shape == song.shape and len(record["song"]["channels"]) == channels
     assert np.abs(mix - stem - song).max() <= STEP * 1.001 and np.abs(stem[:, 0]).max() > 0.001
     said = capsys.readouterr().out
-    assert ("holds nothing above" in said) == (rate < 22050)
+    assert ("contains nothing above" in said) == (rate < 22050)
     if channels > 2:
         assert not stem[:, 2:].any() and np.array_equal(stem[:, 0], stem[:, 1])
     if channels == 6:
         assert not stem[:, 2:].any() and np.array_equal(stem[:, 0], stem[:, 1])
-        assert "6 channels (FL, FR, FC, LFE, SL, SR): all are heard, the new stem is in front left and right (FL, FR)" in said
+        assert (
+            "6 channels (FL, FR, FC, LFE, SL, SR): the model hears all of them, the new stem is in front left and "
+            "right (FL, FR)"
+        ) in said
     if channels == 4:
-        assert "4 channels (1, 2, 3, 4): all are heard, the new stem is in front left and right (the first two, since" in said
+        assert (
+            "4 channels (1, 2, 3, 4): the model hears all of them, the new stem is in front left and right (the "
+            "first two, since"
+        ) in said
 
 
 @pytest.mark.parametrize("kind", ["wav", "ogg", "mp3"])
@@ -180,7 +186,7 @@ def test_a_folder_of_songs(runs, capsys):
     assert "left out: songs/broken.mp3" in out
     assert not list(Path("made").rglob(".tmp-*")) and not Path("made/broken").exists()
     assert generate.main(["songs", "--out", "made"]) == 1
-    assert "done already: 5 of 6 songs" in capsys.readouterr().out
+    assert "already done: 5 of 6 songs" in capsys.readouterr().out
 
 
 def test_a_folder_that_holds_what_was_made(runs):
@@ -195,15 +201,15 @@ MISTAKES = {
     "not there": (["gone.wav"], "no file or folder gone.wav"),
     "empty folder": (["empty"], "no sound file in empty"),
     "no sound": (["text.wav"], "text.wav is not a sound file that can be decoded"),
-    "silence": (["silent.wav"], "silent.wav is silent: there is nothing to play along with"),
-    "not a number": (["nan.wav"], "nan.wav holds samples that are no numbers, in the second after"),
+    "silence": (["silent.wav"], "silent.wav is silent, so there is nothing to accompany"),
+    "not a number": (["nan.wav"], "nan.wav holds NaN samples, in the second after"),
     "far too loud": (["loud.wav"], r"loud.wav holds samples of 1e\+08, where full scale is 1"),
-    "no samples": (["none.wav"], "none.wav has no sound that can be decoded"),
+    "no samples": (["none.wav"], "none.wavhas no audio that can be decoded"),
     "no such run": (["song.wav", "--model", "other"], "no run other in .*: there are band"),
     "no such step": (["song.wav", "--model", "band@7"], "no checkpoint of step 7: there are 20"),
-    "a part behind the end": (["song.wav", "--from", "9"], "song.wav ends at 0.5 s, before the part that was asked for begins"),
+    "a part behind the end": (["song.wav", "--from", "9"], "song.wav ends at 0.5 s, before the requested start"),
     "a part of nothing": (["song.wav", "--from", "3", "--to", "3"], "--to must be more seconds than --from 3"),
-    "files of somebody": (["taken.wav"], "taken-mix.flac is there already, and no taken.json says how it was made"),
+    "files of somebody": (["taken.wav"], "taken-mix.flac already exists, and no taken.json says how it was made"),
     "a rate that mp3 has not": (
         ["wide.wav", "--format", "mp3"],
         "mp3 can't hold 1 channels at 96000 Hz .*choose",
@@ -245,10 +251,10 @@ def test_a_song_that_holds_drums_already(runs, capsys):
     hats = strokes("closed", np.arange(0.1, 2.9, 0.25), 3)
     write(Path("song.wav"), 0.3 * hats[:, None] + 0.1 * sound(3, channels=1))
     assert generate.main(["song.wav"]) == 0
-    assert "note: the song seems to hold drums already (" in capsys.readouterr().out
+    assert "note: the song seems to contain drums already (" in capsys.readouterr().out
     write(Path("without.wav"), sound(3, channels=1))
     assert generate.main(["without.wav"]) == 0
-    assert "hold drums" not in capsys.readouterr().out
+    assert "contain drums" not in capsys.readouterr().out
 
 
 def test_no_run_at_all(runs, monkeypatch):
@@ -266,7 +272,7 @@ def test_a_file_that_is_cut_short_is_used_to_where_it_ends(runs, capsys):
     assert generate.main(["song.wav"]) == 0
     stem, mix, *_ = made(Path("generated/song"))
     assert abs(len(mix) - len(song) // 2) < 100 and np.abs(mix - stem - song[: len(mix)]).max() <= STEP * 1.001
-    assert "note: the file is cut short, its header says 2.000 s, 1.000 s are there" in capsys.readouterr().out
+    assert "note: the file is truncated, its header says 2.000 s, 1.000 s are there" in capsys.readouterr().out
 
 
 def test_a_song_shorter_than_a_window(runs, capsys):
@@ -363,7 +369,7 @@ def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
     assert generate.main(words) == 0
     (job,) = queued
     assert job.array == 3 and job.options["time"] == 30 and job.command.split()[-2] == "generate"
-    assert "done already: 1 of 4 songs" in capsys.readouterr().out
+    assert "already done: 1 of 4 songs" in capsys.readouterr().out
     run = specs.RunDir(Path(job.command.split()[-1]))
     assert stages.of(run) == ("generate",) and stages.is_done("generate", run) is None
     before = Path("made/a/a-mix.flac").stat().st_mtime_ns
@@ -383,7 +389,7 @@ def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
     assert Path("made/a/a-mix.flac").stat().st_mtime_ns == before
     capsys.readouterr()
     assert generate.main(words) == 0
-    assert "done already: 3 of 4 songs" in capsys.readouterr().out and queued[-1].array is None
+    assert "already done: 3 of 4 songs" in capsys.readouterr().out and queued[-1].array is None
 
 
 def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):

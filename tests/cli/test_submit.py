@@ -163,9 +163,9 @@ def test_the_dry_run_says_what_can_be_billed(place):
     more = ("--max-gpu-hours", "10", "--time", "1-0", "--nodes", "2", "--account", "a", "--dry-run")
     shown = launch("--data", songs(place / "songs"), "--cluster", "lumi", *more).stdout
     assert "# at most 730.0 GPU-hours:" in shown
-    assert "train: 202.0 (--max-gpu-hours 10, and the start that is going on then: 192.0)" in shown
+    assert "train: 202.0 (--max-gpu-hours 10, and the start that is running when it is reached: 192.0)" in shown
     assert "evaluate: 528.0 (11 starts of 48.0)" in shown
-    assert "# likely about" not in shown.split("# at most")[0] and "to bound what" not in shown, "a limit was given"
+    assert "# likely about" not in shown.split("# at most")[0] and "to limit what" not in shown, "a limit was given"
     refused = launch("--data", str(place / "songs"), "--cluster", "slurm", *more)
     assert (
         refused.returncode == 2
@@ -191,7 +191,7 @@ def test_the_dry_run_says_what_is_likely_and_from_what_speed(tmp_path, capsys):
     dry_run.say_likely(run, more, place, None)
     assert capsys.readouterr().out == (
         "# likely about 8 GPU-hours for the training: 36000 steps in 0.5 hours at 1280 images/s "
-        "(measured at this run's last step)\n"
+        "(measured at the last step of this run)\n"
     )
 
 
@@ -319,7 +319,7 @@ def test_a_file_that_names_a_preset_goes_over_that_one(place, tmp_path):
     file.write_text("preset: tiny\ntrain: {steps: 5}\n")
     settings = submit.parse(["--config", str(file)])[0].settings
     assert settings.data.mels == presets.preset("tiny").data.mels and settings.train.steps == 5
-    with pytest.raises(ValueError, match="leave one of them out"):
+    with pytest.raises(ValueError, match="omit one of them"):
         submit.parse(["--config", str(file), "--preset", "small"])
 
 
@@ -541,7 +541,7 @@ def test_a_site_file_is_read_as_it_is_written(tmp_path):
     assert (read.evaluate_time, read.preprocess_time) == ("2:00:00", "90")
     assert read.limits == {"on": site.Limit("12:30:00", nodes=4)} and read.container_binds == ["/a", "/1:/2"]
     mine.write_text("partition: a\nlimits: {a: {nodes: 3,\n nodes: 4}}\n")
-    with pytest.raises(ValueError, match=r"mine\.yaml is not readable as YAML: line 3: nodes is written twice"):
+    with pytest.raises(ValueError, match=r"mine\.yaml is not readable as YAML: line 3: nodes is set more than once"):
         site.load("slurm", str(mine))
 
 

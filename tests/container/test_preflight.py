@@ -64,7 +64,7 @@ def read_only_cache(place):
 def host_python(place):
     """What `module load cray-python` does."""
     _, file = environment(place, 'export PYTHONPATH="/opt/cray/python/site-packages:$PYTHONPATH"')
-    return ("--site", str(file)), "python path", "PYTHONPATH brings the host's /opt/cray/python/site-packages in"
+    return ("--site", str(file)), "python path", "PYTHONPATH adds the host's /opt/cray/python/site-packages in"
 
 
 FAULTS = (no_image, truncated, no_bind, wrong_torch, read_only_cache, host_python)

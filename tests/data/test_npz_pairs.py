@@ -32,7 +32,7 @@ def test_pairs_without_sound_are_trained_on_and_what_is_left_out_is_said(tmp_pat
         done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         for stage in ("evaluate", "page"):
-            assert f"{stage}: left out: the songs came as pictures (npz) without their sound" in done.stdout
-    assert "preprocess: done already (2 train songs in 4 windows, 1 test songs in 2 windows)" in done.stdout
+            assert f"{stage}: left out: the songs are spectrograms (npz) without audio" in done.stdout
+    assert "preprocess: already done (2 train songs in 4 windows, 1 test songs in 2 windows)" in done.stdout
     run = rundir.RunDir(tmp_path / "runs" / "pairs")
     assert rundir.find_steps(run.checkpoints)[-1][0] == 4 and not run.page.exists()

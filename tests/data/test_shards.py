@@ -258,7 +258,7 @@ def test_two_songs_with_one_title_are_two_songs_and_named(new_song: Callable[...
     manifest = manifests.read(tmp_path / "out")
     keys = [song["key"] for part in manifest["splits"].values() for song in part["songs"]]
     assert sorted(keys) == ["00000-twice", "00000-twice", "00001-twice"] and len(list((tmp_path / "out").glob("t*.tar"))) == 3
-    assert "Titles that come more than once, and count as different songs: Twice." in (tmp_path / "out/DATASET.md").read_text()
+    assert "Titles that occur more than once and count as different songs: Twice." in (tmp_path / "out/DATASET.md").read_text()
 
 
 def test_an_empty_folder_among_the_songs_is_named(songs: Path, small: Data, tmp_path: Path) -> None:

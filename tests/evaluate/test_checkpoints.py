@@ -304,7 +304,7 @@ def test_a_pitched_target_has_a_pitch_measure_and_no_rock_grid(place: tuple[Path
     add_checkpoint(run, 5, settings)
     assert checkpoints.evaluate(run, settings) == 1
     known = records.read(run.evaluations / "baselines.json")["splits"]["test"]
-    assert known["missing"]["rock grid, known beats"] == "the stem has a pitch: drums would not be it"
+    assert known["missing"]["rock grid, known beats"] == "the stem is pitched, so drums do not apply"
     assert known["rows"]["ceiling"]["mean"]["chroma_correlation"] > known["rows"]["noise hits"]["mean"]["chroma_correlation"]
     assert "pitch" in figures.table({name: one["mean"] for name, one in known["rows"].items()}, pitched=True)
 
@@ -356,7 +356,7 @@ def test_other_songs_are_measured_by_one_at_a_time(
             evaluate.main(arguments)
     (out,) = (run.path / "measured").iterdir()
     said = f"the run run is being measured on the songs in {others} already: process {os.getpid()} on "
-    assert len(refused) == 2 and all(said in text and text.endswith(f"its figures come into {out}") for text in refused)
+    assert len(refused) == 2 and all(said in text and text.endswith(f"its figures are written to {out}") for text in refused)
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ def test_files_made_by_anything_are_measured(tmp_path: Path, capsys: pytest.Capt
     assert set(rows) == {"copy the input", "ceiling", "output"}, "silence is no mix"
     assert 0 < rows["output"]["mix_l1"] < rows["copy the input"]["mix_l1"] and rows["output"]["lock8"] is None
     shown = capsys.readouterr().out
-    assert "the files hold mixes, in which the stem is not known" in shown
+    assert "the files hold mixes, so the stem is unknown" in shown
     assert evaluate.main(["--files", pattern, "--best-gain", "--json", str(tmp_path / "found.json")]) == 0
     rows = records.read(tmp_path / "found.json")["songs"]["a song_1"]
     assert set(rows) == {"copy the input", "silence", "ceiling", "output"}

@@ -80,7 +80,7 @@ def test_a_rank_dies(begin, kind, rank, told):
         assert checkpoint.load_newest(run.checkpoints)[0] == 5
     survivor = 1 - min(rank, 1)
     assert f"rank {survivor} of {job.world_size} on {HOST}, after step 7" in job.log(survivor), job.log(survivor)
-    assert "Traceback" not in job.log(survivor) and "lost the other processes" in job.log(survivor)
+    assert "Traceback" not in job.log(survivor) and "lost the connection to the other processes" in job.log(survivor)
     if kind in ("abort", "segmentation"):
         assert "Fatal Python error" in job.log(rank) and "test_crashes.py" in job.log(rank)
     again = Job(run)
@@ -143,7 +143,9 @@ def test_a_rank_hangs(hanging, kind):
     told = {"stopped": "SIGKILL", "GIL": "SIGALRM", "stuck": "exit code 70"}[kind]
     assert f"rank {rank} of {rank + 1} on {HOST} ended with {told}, after step 7" in job.log()
     if kind == "stopped":  # it can't say anything; the one that waits for it does
-        assert f"rank 0 of 2 on {HOST}: no step finished for 5 s after step 7: it hangs; stack traces are above" in job.log()
+        assert (
+            f"rank 0 of 2 on {HOST}: no step finished for 5 s after step 7: training hangs; stack traces are above"
+        ) in job.log()
         assert "in train_step" in job.log()
     else:
         assert "in hang" in job.log(rank), "the stack says where it was"
@@ -262,13 +264,13 @@ def test_begun_again_after_crashes(begin, monkeypatch, capsys):
     monkeypatch.setattr(local, "_run_stage", stage([7, 13, 22]))
     assert local.run_until_it_ends("train", run, settings.resources.max_crash_restarts, owner) == console.DONE
     assert on_ranks.equal(on_ranks.state(run.path, 30), on_ranks.state(twin.path, 30))
-    assert capsys.readouterr().err.count("begun again from there") == 3
+    assert capsys.readouterr().err.count("restarting from there") == 3
 
     stuck = begin("stuck", steps=40)
     monkeypatch.setattr(local, "_run_stage", stage([7, 7, 7, 7, 7]))
     assert local.run_until_it_ends("train", stuck, settings.resources.max_crash_restarts, owner) == console.CRASHED
     told = capsys.readouterr().err
-    assert told.count("begun again from there") == 1
+    assert told.count("restarting from there") == 1
     assert "it came no further than it was at its start (step 5)" in told
 
     often = begin("often", steps=40)

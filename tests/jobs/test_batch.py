@@ -159,7 +159,7 @@ def test_what_slurm_has_queued_again_is_not_queued_again(state, job):
     job.begin()
     job.answer("state", state)
     done = job.end(0)
-    assert done.returncode == 75 and not done.requeued and "Slurm itself has queued it again" in done.stdout
+    assert done.returncode == 75 and not done.requeued and "Slurm has already requeued it" in done.stdout
 
 
 def test_what_was_queued_again_just_now_has_no_successor(job):
@@ -250,7 +250,7 @@ def test_a_training_that_is_done_is_not_begun_again(job):
     job.run.write_outcome("train", "done", step=24)
     for restart in range(1, 6):
         done = job.begin(restart)
-        assert done.returncode == 10 and "done already" in done.stdout
+        assert done.returncode == 10 and "already done" in done.stdout
     assert job.lines("end", 5) == ["done"] * 6
     (job.run.checkpoints / rundir.step_name(24)).rmdir()
     assert job.begin(6).returncode == 0, "what it saved is gone"
@@ -313,7 +313,7 @@ def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
     job.log.write_text(job.log.read_text().replace(str(begun), str(begun - 90_000)))
     (job.run.status).touch()  # it lived until now
     done = job.begin(1)
-    assert done.returncode == 75 and "more --max-gpu-hours" in done.stdout and job.lines("end", 5) == ["killed", "stopped"]
+    assert done.returncode == 75 and "a larger --max-gpu-hours" in done.stdout and job.lines("end", 5) == ["killed", "stopped"]
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     assert job.begin().returncode == 75, "a new launch does not refill what the run may use"
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "25")

@@ -90,7 +90,7 @@ def test_what_does_not_fit_into_memory_is_told_a_number_that_does(place, monkeyp
     monkeypatch.setattr(estimate, "free_memory", lambda: four)
     fits.check_this_machine(settings, 4)
     monkeypatch.setattr(estimate, "free_memory", lambda: 10**8)
-    with pytest.raises(ValueError, match="even one is too large for this machine: use --preset small"):
+    with pytest.raises(ValueError, match="even one process is too large for this machine: use --preset small"):
         fits.check_this_machine(settings, 4)
     monkeypatch.setattr(fits, "has_gpu", lambda: True)
     fits.check_this_machine(settings, 4)

@@ -98,7 +98,7 @@ def test_a_run_is_stopped_goes_on_and_is_done(place):
 
     again = Launcher(*TINY)
     assert again.end() == 0, again.shown
-    assert "preprocess: done already (1 train songs" in again.shown
+    assert "preprocess: already done (1 train songs" in again.shown
     assert again.shown.splitlines()[-1] == f"page: {run.page}"
     steps = [row["step"] for row in metrics_file.read(run)]
     assert steps == list(range(1, 61)), "every step once, none twice"
@@ -110,7 +110,7 @@ def test_a_run_is_stopped_goes_on_and_is_done(place):
     assert baselines["missing"]["same song, far away"] == "the song is shorter than 40 s"
     assert baselines["rows"]["ceiling"]["mean"]["stem_l1"] < baselines["rows"]["silence"]["mean"]["stem_l1"]
     best = records.read(run.best)
-    assert best["step"] in [step for step, _ in evaluated] and best["note"], "chosen on the very songs: it is said"
+    assert best["step"] in [step for step, _ in evaluated] and best["note"], "chosen on the songs: it is said"
     assert f"best checkpoint: step {best['step']}, " in again.shown.splitlines()[-2]
     assert "\x1b" not in again.shown
 
@@ -121,7 +121,7 @@ def test_a_run_is_stopped_goes_on_and_is_done(place):
     }
     idle = Launcher(*TINY)
     assert idle.end() == 0
-    assert idle.shown.count("done already") == 3
+    assert idle.shown.count("already done") == 3
     after = {
         path: path.stat().st_mtime_ns
         for path in place.rglob("*")
@@ -226,7 +226,7 @@ def test_a_run_can_be_verified_by_its_owner(place):
     assert bad.returncode == 1 and "state.pt" in bad.stderr and "Traceback" not in bad.stderr
 
 
-@pytest.mark.parametrize("after", ["", "rank 1 of 2 ended with exit code 70\nlost the other processes\n"])
+@pytest.mark.parametrize("after", ["", "rank 1 of 2 ended with exit code 70\nlost the connection to the other processes\n"])
 def test_the_last_line_of_a_failure_is_its_cause(tmp_path, monkeypatch, capsys, after):
     """Once: where the log of the stage ends with what other ranks say of the one that failed, it is said again."""
     run = rundir.RunDir(tmp_path / "run")

@@ -56,7 +56,7 @@ def test_asked_again_it_queues_nothing_twice(lab, launch, songs, drill):
     first = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
     assert "launch/status.py twice" in first
     again = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
-    assert again.count("queued already, job ") == 3
+    assert again.count("already queued, job ") == 3
     assert queued("twice") == ["evaluate", "page", "train"]
 
 

@@ -56,14 +56,14 @@ def test_a_controller_that_is_away_as_a_job_begins(lab, start):
     lab.settle()
     lab.stop("slurmctld", 20)
     run.begun.with_suffix(".hold").unlink()
-    run.until(lambda: "no task was started: trying again" in run.log())
+    run.until(lambda: "srun started no task: retrying" in run.log())
     lab.start_controller()
     run.finish()
     assert run.attempts("end", 5) == ["done"]
 
 
 def test_a_starter_killed_while_the_controller_is_away(lab, start):
-    """Row 9: srun is killed and slurmctld is away; the training goes on, and comes to its end.
+    """Row 9: srun is killed and slurmctld is away; the training continues, and comes to its end.
 
     Seen: counted as a crash before its end, and forgotten, or begun a second time beside itself.
     Now: the batch shell waits for what the tasks come to.
@@ -149,7 +149,7 @@ def test_requeued_from_outside(lab, start):
     run.finish()
     assert run.attempts("end", 5) == ["stopped", "stopped", "done"]
     lab.ask("scontrol", "requeue", run.train)  # or its node was lost just as it had come to its end
-    run.until(lambda: "train: done already" in run.log())
+    run.until(lambda: "train: already done" in run.log())
     run.finish()
 
 
@@ -163,7 +163,7 @@ def test_asked_to_stop_by_a_signal(lab, start):
     run.until_it_holds()
     lab.ask("scancel", "--signal=USR2", run.train)
     run.until_start(2)
-    assert run.attempts("end", 5) == ["stopped"] and "stopped: queued again" in run.log()
+    assert run.attempts("end", 5) == ["stopped"] and "stopped: requeued" in run.log()
     run.finish()
 
 

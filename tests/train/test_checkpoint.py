@@ -75,7 +75,7 @@ def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, harm):
         assert checkpoint.load_newest(tmp_path) is None  # only the generator was kept
         return
     for _ in range(2):  # also when it was set aside by an earlier start
-        with pytest.raises(ValueError, match="all were damaged"):
+        with pytest.raises(ValueError, match="all are damaged"):
             checkpoint.load_newest(tmp_path)
 
 

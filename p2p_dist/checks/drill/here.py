@@ -46,7 +46,7 @@ def drill_here(settings: config.Config, songs: Path) -> int:
     undisturbed = begin("undisturbed")
     for stage in ("preprocess", "train"):
         if _start(stage, undisturbed).wait() != console.DONE:
-            raise OSError(f"{stage} failed without being disturbed: see {_log(undisturbed)}")
+            raise OSError(f"{stage} failed although it was not disturbed: see {_log(undisturbed)}")
     console.say(f"undisturbed: {settings.train.steps} steps, {settings.resources.nodes} processes\n")
     rows = [("stopped by", "exit code", "went on from", "came back")]
     for number, way in enumerate(WAYS):
@@ -69,7 +69,7 @@ def _disturb(way: Way, run: RunDir, undisturbed: RunDir) -> tuple[str, str, str,
     before = outcome.saved(run)
     ended = _start("train", run).wait()
     if code == console.DONE:
-        answer = "it ended too soon to be stopped"
+        answer = "it ended before it could be stopped"
     elif ended != console.DONE:
         answer = f"not at all: exit code {ended}, see {_log(run)}"
     else:

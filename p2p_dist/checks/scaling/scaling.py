@@ -45,7 +45,7 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
 
     Raises:
         ValueError: no such preset or numbers, Slurm would refuse a job, or another scaling is queued or running.
-        OSError: Slurm can't be asked, or preprocessing failed.
+        OSError: Slurm does not answer, or preprocessing failed.
     """
     try:
         sizes = sorted({int(part) for part in nodes.split(",")})
@@ -104,7 +104,9 @@ def _here(runs: list[RunDir]) -> None:
     cores, load = linux.usable_cores(), os.getloadavg()[0]
     if load > cores / 2:
         console.complain(f"warning: this machine is busy (load {load:.1f}, {cores} cores): measurements will vary")
-    console.say(f"all nodes share the {cores} cores of this machine, so this efficiency does not predict that of a cluster")
+    console.say(
+        f"all nodes share the {cores} cores of this machine, so this efficiency does not predict the efficiency on a cluster"
+    )
     _run_here("preprocess", runs[0], 0)
     for number, run in enumerate([*runs, *reversed(runs)] if len(runs) > 1 else runs, 1):
         _run_here("scaling", run, number)
@@ -200,7 +202,7 @@ def report(root: Path, runs: list[RunDir]) -> int:
     missing = [run for run in runs if not (run.path / "scaling.json").is_file()]
     for run in missing:
         logs = run.slurm / "scaling" if run.slurm.is_dir() else run.logs / "scaling.log"
-        console.complain(f"error: {run.path.name} was not measured; its logs: {logs}")
+        console.complain(f"error: {run.path.name} was not measured; see its logs: {logs}")
     if not found:
         return console.FAILED
     first = found[0]
@@ -253,17 +255,21 @@ def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
     found = []
     if max(row["measured"]) > SCATTER * min(row["measured"]):
         found.append(
-            f"warning: {name}: measurements scatter ({_range(row)} images/s): something else runs there, or --steps are few; "
+            f"warning: {name}: the measurements vary ({_range(row)} images/s): other work ran on these nodes, or "
+            "--steps is too small;  "
             "measure again before you rely on them"
         )
     if round(row["efficiency"], 2) > 1:
         share = one["processes"] / first["processes"]
         if min(row["measured"]) <= share * max(smallest["measured"]):
-            why = "the measurements of this size and of the smallest overlap, so they differ by chance or by other work beside"
+            why = (
+                "the measurements of this size and of the smallest size overlap, so the difference is chance or "
+                "other work on the nodes"
+            )
         elif way == "strong":
-            why = "the smaller share of a process fits its caches better, or the smallest size had other work beside it"
+            why = "the smaller batch of each process fits its caches better, or other work slowed the smallest size"
         else:
-            why = "the smallest size had other work beside it all the time, or was on slower nodes"
+            why = "other work slowed the smallest size all the time, or it ran on slower nodes"
         found.append(f"note: {name}: over 100 %: {why}")
     return found
 
@@ -273,7 +279,7 @@ def plot(path: Path, found: list[dict[str, Any]]) -> bool:
     try:
         import matplotlib
     except ModuleNotFoundError:
-        console.say("no plot: matplotlib is not installed here")
+        console.say("no plot: matplotlib is not installed")
         return False
     matplotlib.use("svg")
     from matplotlib import pyplot

@@ -70,7 +70,7 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
     levels = [r["levels"]["target"] - r["levels"]["input"] for r in finished if None not in r["levels"].values()]
     level = float(np.median(levels)) if levels else 0.0
     if data.representation == "thesis":
-        return Training([], "the thesis's pictures show the mix, not the stem", level)
+        return Training([], "the thesis's spectrograms hold the mix, not the stem", level)
     part = manifest.read(dataset)["splits"].get("train", {"songs": []})
     names = [song for song in part["songs"] if song["name"] not in held_out]
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(_SONGS, len(names)))]
@@ -80,7 +80,7 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
         beats = None if power is None else _beats_of(power, data)
         if power is not None and beats is not None and _beats_in(power, beats, data) >= 2 * _BAR:
             songs.append((song["name"], power, beats))
-    reason = "" if songs else "no training song of two bars that is not measured itself"
+    reason = "" if songs else "no training song with two bars, other than the measured song"
     return Training(songs, reason, level)
 
 

@@ -90,7 +90,7 @@ def stems_of(excerpt: Excerpt, known: Training, data: Data, iterations: int) -> 
     heard, target, _ = excerpt.song.read()
     tracked = from_there(beats_of(heard, rate), excerpt.begins / rate)
     true = excerpt.beats
-    pitched = "the stem has a pitch: drums would not be it" if is_pitched(data.task) else None
+    pitched = "the stem is pitched, so drums do not apply" if is_pitched(data.task) else None
     yield baseline_stems.COPY, input
     yield baseline_stems.SILENCE, np.zeros_like(input)
     yield baseline_stems.NOISE, baseline_stems.noise_hits(input, rate, level, key)

@@ -60,7 +60,7 @@ class OfWindows:
 
     quantities: Mapping[str, Quantity]
     combine: Callable[[Sequence[WindowRow]], float | None]
-    absent: str | Callable[[Truth], str] = "chance would be perfect"
+    absent: str | Callable[[Truth], str] = "random onsets would score perfectly"
     jackknife: bool = True
 
 
@@ -116,7 +116,7 @@ def _mean(name: str, windows: Sequence[WindowRow]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _mean_of(name: str, quantity: Quantity, absent: str = "chance would be perfect") -> OfWindows:
+def _mean_of(name: str, quantity: Quantity, absent: str = "random onsets would score perfectly") -> OfWindows:
     """The mean over windows of one quantity."""
     return OfWindows({name: quantity}, partial(_mean, name), absent)
 
@@ -166,7 +166,7 @@ def _mix_l1(stem: Stem, truth: Truth) -> float | str:
 
 def _untouched(stem: Stem, truth: Truth) -> float | str:
     change = spectral.untouched_change(stem.mix_mel, truth.mix_mel, truth.heard_mel)
-    return "the true stem leaves nothing of the input alone" if change is None else change
+    return "the true stem covers the whole input" if change is None else change
 
 
 def _chroma(which: int, stem: Stem, truth: Truth) -> float | str:

@@ -60,7 +60,7 @@ def write(run: RunDir, config: Config) -> Path:
     ranked = ranking.conclude(run, config)
     if ranked is None:
         again = f"{submit} --run {run.path.name}"
-        raise ValueError(f"no evaluation in {run.evaluations}: the page needs one; create both with {again}")
+        raise ValueError(f"no evaluation in {run.evaluations}: the page needs one; create both with: {again}")
     read = ranking.read_evaluations(run.evaluations)
     assert read is not None
     evaluated, baselines = read

@@ -164,20 +164,20 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
     # Slurm itself begins a job again whose node was lost, or that somebody requeued, just as it had come to its end.
     if finished:
         if not launched:
-            return refuse(DONE_ALREADY, "done", "train: done already")
+            return refuse(DONE_ALREADY, "done", "train: already done")
         _remove(run / "outcome.json")
     if cancelled.exists():
-        return refuse(75, "stopped", f"{stage} was cancelled: type the same launch command to go on")
+        return refuse(75, "stopped", f"{stage} was cancelled: run the same launch command again to resume")
     counts = starts.count(log)
     if counts.same >= starts.SAME_PLACE:
         place = f"from the same place ({stage}: {progress}) without progress"
-        said = f"begun {counts.same + 1} times {place}: not begun again; look into the logs beside {log}"
+        said = f"started {counts.same + 1} times {place}: not restarted; see the logs beside {log}"
         return refuse(1, "failed", said)
     if counts.starts - 1 > _number("P2P_MAX_REQUEUES", 10):
-        said = f"begun again {counts.starts - 2} times already (--max-requeues): type the same launch command to go on"
+        said = f"already restarted {counts.starts - 2} times (--max-requeues): run the same launch command again to resume"
         return refuse(1, "failed", said)
     if _hours_are_used(counts):
-        said = "the run's GPU-hours are used: to go on, type the launch command with more --max-gpu-hours"
+        said = "the run's GPU-hours are used up: to resume, run the launch command again with a larger --max-gpu-hours"
         return refuse(75, "stopped", said)
     return 0
 
@@ -232,16 +232,16 @@ def end(stage: str, run: Path, code: int) -> str:
         once_more = code == 255 and progress == 0 and crashes == 1
         if crashes > _number("P2P_MAX_CRASH_RESTARTS", 3) or (progress <= counts.began and not once_more):
             how = f"{crashes} crashes, progress from {counts.began} to {progress}"
-            return f"{code} {stage} crashed with exit code {code}: not begun again ({how})"
-    type_again = "type the same launch command to go on"
+            return f"{code} {stage} crashed with exit code {code}: not restarted ({how})"
+    type_again = "run the same launch command again to resume"
     if (run / "slurm" / "cancelled").exists():
         return f"75 {stage} stopped, but was cancelled: {type_again}"
     again = counts.starts - 1
     if again >= _number("P2P_MAX_REQUEUES", 10):
-        return f"75 {stage} stopped, but was begun again {again} times already (--max-requeues): {type_again}"
+        return f"75 {stage} stopped, but was already restarted {again} times (--max-requeues): {type_again}"
     if _hours_are_used(starts.count(log)):
-        how = "to go on, type the launch command with more --max-gpu-hours"
-        return f"75 {stage} stopped, and the run's GPU-hours are used: {how}"
+        how = "to resume, run the launch command again with a larger --max-gpu-hours"
+        return f"75 {stage} stopped, and the run's GPU-hours are used up: {how}"
     return "requeue"
 
 

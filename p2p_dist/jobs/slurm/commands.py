@@ -77,7 +77,7 @@ def ask(*command: str, input: str | None = None, env: dict[str, str] | None = No
             [path, *command[1:]], input=input, capture_output=True, text=True, timeout=120, env=env or environment()
         )
     except subprocess.TimeoutExpired as error:
-        raise OSError(5, "no answer from Slurm; try again later", command[0]) from error
+        raise OSError(5, "Slurm does not answer; try again later", command[0]) from error
 
 
 def job_number(said: str) -> str | None:

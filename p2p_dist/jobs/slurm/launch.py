@@ -66,7 +66,7 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
 
     Raises:
         ValueError: one would be refused, or all together are too many.
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
     numbers: Counter[str] | None = None
     looked_at, making = set(), set()
@@ -103,8 +103,10 @@ def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, squeue.
     ours = [f"{stage}: job {job.number}" for stage, job in queued.items() if job.other is None]
     if ours and dataset is not None and run.dataset.is_file() and run.read_dataset() != dataset:
         raise ValueError(
-            f"the songs changed, and jobs of the run {run.path.name} are queued for those before ({', '.join(ours)}): let them "
-            f"end, or drop them with {console.command('cancel')} {run.path.name}, then type this again; nothing was queued"
+            f"the songs changed, and jobs of the run {run.path.name} are queued for the songs as they were "
+            f"({', '.join(ours)}): let them "
+            f"end, or cancel them with {console.command('cancel')} {run.path.name}, then run this command again; "
+            "nothing was queued"
         )
 
 
@@ -119,7 +121,7 @@ def check_account(place: site.Site, account: str | None) -> None:
         ValueError: none is; names those of this user.
     """
     if place.needs_account and account is None:
-        raise ValueError(f"this cluster bills a project: name one with --account ({squeue.your_accounts()})")
+        raise ValueError(f"this cluster requires a project: name one with --account ({squeue.your_accounts()})")
 
 
 def check_gpus(resources: Resources, place: site.Site) -> None:
@@ -149,7 +151,7 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
         shown: the command that shows how the run is, for people.
 
     Raises:
-        OSError: Slurm can't be asked, or refused after all.
+        OSError: Slurm does not answer, or refused after all.
     """
     steps = plan(run, settings, place, squeue.settled_jobs(run))
     (run.slurm / "cancelled").unlink(missing_ok=True)
@@ -161,10 +163,10 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
         stale = step.queued is not None and step.queued.state == "PENDING" and (renewed or step.queued.reason == squeue.NEVER)
         if step.queued is not None and not (stale and _is_gone(step.queued, dependency)):
             whose = f" of the run {step.queued.other}, with the same shards" if step.queued.other else ""
-            console.say(f"{stage}: queued already, job {step.queued.number}{whose}")
+            console.say(f"{stage}: already queued, job {step.queued.number}{whose}")
             before = step.queued.number
         elif step.done is not None:
-            console.say(f"{stage}: done already ({step.done})")
+            console.say(f"{stage}: already done ({step.done})")
         else:
             for old in run.outcomes(stage):
                 old.unlink()
@@ -185,7 +187,7 @@ def queue_check(job: specs.Job, place: site.Site, dependency: str | None = None)
 
     Raises:
         ValueError: no account where one is needed, or Slurm would refuse it.
-        OSError: Slurm can't be asked, or refused after all.
+        OSError: Slurm does not answer, or refused after all.
     """
     check_account(place, job.options.get("account"))
     specs.check_limits([job], place, Counter())
@@ -213,7 +215,7 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
 
     Raises:
         ValueError: one would be refused, or a run of this name has other settings; before anything is written or queued.
-        OSError: Slurm can't be asked, or refused after all.
+        OSError: Slurm does not answer, or refused after all.
     """
     new: list[tuple[RunDir, Config, str, specs.Job]] = []
     listed = None if dry_run else squeue.everything()
@@ -222,10 +224,10 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
         settings, shards = begin_run.check_begin(run, wanted, name), run.path.parent.parent / "shards" / name
         (job,) = specs.jobs(run, settings, place, ("preprocess",))
         if (done := stages.is_preprocessed(shards, trained=False)) is not None:
-            console.say(f"{shards}: done already ({done})")
+            console.say(f"{shards}: already done ({done})")
         elif makers := [] if listed is None else squeue.makers(shards, listed):
             maker, queued = makers[0]
-            console.say(f"{shards}: queued already, job {queued.number} of the run {maker.path.name}")
+            console.say(f"{shards}: already queued, job {queued.number} of the run {maker.path.name}")
         elif dry_run:
             console.say(f"# shards: {shards}\n{job.script()}")
         else:
@@ -258,7 +260,7 @@ def queue_generation(
 
     Raises:
         ValueError: Slurm would refuse it; before anything is written or queued.
-        OSError: Slurm can't be asked, or refused after all.
+        OSError: Slurm does not answer, or refused after all.
     """
     settings = begin_run.check_begin(run, wanted, stages.GENERATE)
     (job,) = specs.jobs(run, settings, place, (stages.GENERATE,), reached)
@@ -266,7 +268,7 @@ def queue_generation(
         console.say(job.script())
         return
     if (queued := squeue.settled_jobs(run).get(stages.GENERATE)) is not None:
-        console.say(f"queued already, job {queued.number}; to follow it: {console.command('status')} {run.path.name}")
+        console.say(f"already queued, job {queued.number}; to follow it: {console.command('status')} {run.path.name}")
         return
     check_account(place, job.options.get("account"))
     place.check_images(settings.resources)
@@ -298,7 +300,7 @@ def wait(run: RunDir, every: float = 5.0) -> int:
             queued = squeue.queued_jobs(run)
         except OSError as error:
             if not away:
-                console.complain(f"{console.describe(error)}; asking on")
+                console.complain(f"{console.describe(error)}; asking again")
             away = True
         else:
             away = False
@@ -316,7 +318,7 @@ def wait(run: RunDir, every: float = 5.0) -> int:
         return console.DONE
     outcome = run.read_outcome(left[0])
     if outcome is not None and outcome["outcome"] == "stopped":
-        console.say(f"{left[0]} stopped in order; to go on, type the same command again")
+        console.say(f"{left[0]} stopped cleanly; to resume, run the same command again")
         return console.STOPPED
     because = outcome["message"] if outcome is not None else ""
     console.complain(f"error: {left[0]} did not finish{': ' + because if because else ''}; its logs: {run.slurm / left[0]}")

@@ -50,7 +50,7 @@ class Job:
             if isinstance(value, str | Path) and (bad := console.control_character(str(value))):
                 raise ValueError(
                     f"the {self.stage} job: {_SOURCES.get(name, name)} has a control character ({bad}), which a job script "
-                    f"can't hold: {str(value)!r}; write it without, nothing was queued"
+                    f"must not contain: {str(value)!r}; remove it, nothing was queued"
                 )
 
     @property
@@ -200,8 +200,8 @@ def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> N
         minutes, nodes = job.options["time"], job.options["nodes"]
         if limit.time and minutes > site.minutes_of(limit.time):
             raise ValueError(
-                f"--time asks for {minutes / 60:.3g} hours, {job.partition} gives at most {limit.time}: ask for less, "
-                "a longer training goes on in the next job; nothing was queued"
+                f"--time asks for {minutes / 60:.3g} hours, {job.partition} allows at most {limit.time}: request less, "
+                "a longer training continues in the next job; nothing was queued"
             )
         if nodes > (limit.nodes or nodes):
             raise ValueError(f"--nodes {nodes}: a job in {job.partition} has at most {limit.nodes}; nothing was queued")
@@ -259,7 +259,7 @@ def _folders(run: RunDir, songs: str | None, stage: str, reached: Sequence[Path]
 
 def _bindable(path: str) -> str:
     if "," in path or ":" in path:
-        raise ValueError(f"{path}: what has ',' or ':' in its path can't be bound into a container; choose another")
+        raise ValueError(f"{path}: a path with ',' or ':' cannot be bound into a container; choose another")
     return path
 
 
@@ -297,7 +297,10 @@ def bill(asked: list[Job], resources: Resources, place: site.Site) -> dict[str, 
         limit = resources.max_gpu_hours if job.stage == "train" else None
         if limit is not None and limit + once < most:
             # What is used is known when a start ends: the last one may begin just below.
-            most, words = limit + once, f"--max-gpu-hours {limit:g}, and the start that is going on then: {once:.1f}"
+            most, words = (
+                limit + once,
+                (f"--max-gpu-hours {limit:g}, and the start that is running when it is reached: {once:.1f}"),
+            )
         if most:
             found[job.stage] = most, words
     return found

@@ -37,7 +37,7 @@ def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> di
         jobs: what `everything` gave, where it has been asked.
 
     Raises:
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
     found: dict[str, Queued] = {}
     jobs = everything() if jobs is None else jobs
@@ -54,7 +54,7 @@ def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> di
 
 
 NEVER = "DependencyNeverSatisfied"
-"""Slurm's reason for a job that can't begin any more: what it waits for did not end well."""
+"""Slurm's reason for a job that can never start because a job that it depends on failed."""
 
 ENDING = 600.0
 """Seconds that a job may take to end: its epilog, processes that do not die."""
@@ -64,7 +64,7 @@ def settled_jobs(run: RunDir) -> dict[str, Queued]:
     """`queued_jobs`, once none of them is just ending: it may be gone in a moment, or be queued again.
 
     Raises:
-        OSError: Slurm can't be asked, or one does not come to its end.
+        OSError: Slurm does not answer, or one does not come to its end.
     """
     begun, said = time.monotonic(), False
     while True:
@@ -74,7 +74,7 @@ def settled_jobs(run: RunDir) -> dict[str, Queued]:
             return found
         stage, job = ending[0]
         if time.monotonic() - begun > ENDING:
-            raise OSError(16, f"the {stage} job {job.number} has not ended yet; type the same command again later", "squeue")
+            raise OSError(16, f"the {stage} job {job.number} has not ended yet; run the same command again later", "squeue")
         if not said:
             console.say(f"{stage}: job {job.number} is completing; waiting for its final state")
         said = True
@@ -85,7 +85,7 @@ def own_jobs(run: RunDir) -> list[tuple[str, Queued]]:
     """Stage and job of all that Slurm still has of this run and no other; of an array, each part listed by itself.
 
     Raises:
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
     return _of(run, everything())
 
@@ -94,7 +94,7 @@ def waiting_for_shards(run: RunDir) -> list[str]:
     """Names of other runs with queued jobs that need the shards of this one.
 
     Raises:
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
     others = {ours.group(1) for _, comment in everything() if (ours := re.fullmatch(r"p2p_dist \S+ (.*)", comment))}
     found = [RunDir(Path(path)) for path in sorted(others)]
@@ -126,7 +126,7 @@ def jobs_within(folder: Path) -> list[Queued]:
     """The jobs that Slurm still has of runs inside a folder, told by their comments.
 
     Raises:
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
     found = []
     for job, comment in everything():
@@ -150,7 +150,7 @@ def everything() -> list[tuple[Queued, str]]:
 def job_states() -> dict[str, str]:
     """Id -> state and reason of this user's jobs that Slurm still has; asks on while it does not answer."""
     while (asked := ask("squeue", "--me", "--noheader", "--format=%i %T %r")).returncode:
-        console.complain(f"{asked.stderr.strip()}; asking on")
+        console.complain(f"{asked.stderr.strip()}; asking again")
         time.sleep(10)
     rows = [line.split(maxsplit=2) for line in asked.stdout.splitlines()]
     return {row[0]: row[1].lower() + (f" ({row[2]})" if row[1] == "PENDING" and row[2] != "None" else "") for row in rows}

@@ -89,8 +89,8 @@ def to_the_page(place: Place) -> Iterator[Row]:
     assert code == 0 and page.is_file(), f"exit code {code}, page {'there' if page.is_file() else 'not there'}"
     yield {"what": "songs to page", "exit code": code, "seconds": seconds, "it said": line_with(said, " on cuda", " on cpu")}
     code, said, seconds = launch(place, *TINY, "--run", "tiny")
-    assert code == 0 and "done already" in said
-    yield {"what": "the same again", "exit code": code, "seconds": seconds, "it said": line_with(said, "done already")}
+    assert code == 0 and "already done" in said
+    yield {"what": "the same again", "exit code": code, "seconds": seconds, "it said": line_with(said, "already done")}
 
 
 def stop_and_resume(place: Place) -> Iterator[Row]:

@@ -222,7 +222,7 @@ def test_a_sweep_is_queued_whole_or_not_at_all(cluster, launch, site_file, tmp_p
         (names[1], "page", "afterok:105"),
     ], "the shards are made once"
     shown = capsys.readouterr().out
-    assert "preprocess: queued already, job 100 of the run s-seed-0, with the same shards" in shown
+    assert "preprocess: already queued, job 100 of the run s-seed-0, with the same shards" in shown
     assert shown.count("┏") == 1
 
 
@@ -287,13 +287,13 @@ def test_what_is_suspended_or_ending_is_not_killed(cluster, launch, capsys):
     (cluster.place / "cancelled").unlink()
     (cluster.place / "queue").write_text(queue)
     cancel.main(["a"])
-    assert "only an operator may resume it" in capsys.readouterr().out
+    assert "once an operator resumes it" in capsys.readouterr().out
     assert not (cluster.place / "cancelled").exists() and (rundir.find("a").slurm / "cancelled").exists()
 
 
 @pytest.mark.parametrize("comes", ["gone", "again"])
 def test_a_job_that_is_just_ending_is_waited_for(comes, cluster, launch, monkeypatch, capsys):
-    """An epilog of 15 seconds, behind a cancelled job. If it failed: "queued already", and the evaluation behind a dead job."""
+    """An epilog of 15 seconds, behind a cancelled job. If it failed: "already queued", and the evaluation behind a dead job."""
     launch("--run", "a")
     queue = (cluster.place / "queue").read_text()
     train = queue.splitlines()[1]
@@ -309,7 +309,7 @@ def test_a_job_that_is_just_ending_is_waited_for(comes, cluster, launch, monkeyp
     launch("--run", "a")
     shown = capsys.readouterr().out
     assert shown.count("train: job 101 is completing") == 1
-    assert ("train: queued already, job 101" in shown) == (comes == "again")
+    assert ("train: already queued, job 101" in shown) == (comes == "again")
     assert [stage for _, stage, _ in cluster.queued()[4:]] == (CHAIN if comes == "gone" else ["preprocess", "evaluate", "page"])
     monkeypatch.setattr(squeue, "ENDING", -1.0)
     (cluster.place / "queue").write_text(train.replace("PENDING", "COMPLETING") + "\n")
@@ -339,7 +339,7 @@ def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, 
     queue = (cluster.place / "queue").read_text()
     (cluster.place / "queue").write_text(queue.replace("Dependency", squeue.NEVER))
     said = status.gather(run)["stages"]["page"]
-    assert said.startswith("pending (DependencyNeverSatisfied), job 103: what it waits for did not end well")
+    assert said.startswith("pending (DependencyNeverSatisfied), job 103: a job that it depends on failed")
     (cluster.place / "queue").write_text("")
     files.write_text(run.slurm / "train" / "attempts", "launch 101\nstart 101.0-a 0 100 1\nend 101.0-a 0 200 139 crash 0\n")
     files.write_text(run.slurm / "preprocess" / "attempts", "launch 100\nstart 100.0-a 0 100 1\nend 100.0-a 4 200 0 done 0\n")
@@ -347,10 +347,10 @@ def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, 
     assert found["train"].startswith("crashed (exit code 139)") and found["preprocess"] == "to do"
     assert (
         found["evaluate"]
-        == "dropped before it began, job 102: what it waited for did not end well; type the launch command again"
+        == "removed from the queue before it started, job 102: a job that it depended on failed; run the launch command again"
     )
     squeue.mark_cancelled(run)
-    assert status.gather(run)["stages"]["page"] == "dropped before it began, job 103: cancelled"
+    assert status.gather(run)["stages"]["page"] == "removed from the queue before it started, job 103: cancelled"
     files.write_text(run.slurm / "evaluate" / "attempts.0", "launch 7\nstart 7.0-a 0 100 1\n")
     assert status.gather(run)["stages"]["evaluate"].startswith("killed or cancelled")
 
@@ -515,9 +515,9 @@ def test_preprocess_queues_the_stage_as_a_launch_does(cluster, launch, shards, c
     assert script.endswith(f"code/hpc/job.sh preprocess {rundir.find(drums).path}\n")
     capsys.readouterr()
     assert shards(*options) == console.DONE
-    assert f"queued already, job 100 of the run {drums}" in capsys.readouterr().out and len(cluster.queued()) == 2
+    assert f"already queued, job 100 of the run {drums}" in capsys.readouterr().out and len(cluster.queued()) == 2
     launch("--run", "a")
-    assert f"preprocess: queued already, job 100 of the run {drums}" in capsys.readouterr().out
+    assert f"preprocess: already queued, job 100 of the run {drums}" in capsys.readouterr().out
     assert cluster.queued()[2] == ("a", "train", "afterok:100")
     found = status.gather(rundir.find(drums))["stages"]
     assert found["preprocess"].startswith("pending") and "job 100" in found["preprocess"]
@@ -541,7 +541,7 @@ def test_a_run_that_only_preprocesses_has_no_training_to_do_until_a_launch_asks_
     launch("--run", run.path.name)
     assert status.gather(run)["stages"]["train"].startswith("pending")
     (cluster.place / "queue").write_text("")
-    assert status.gather(run)["stages"]["train"].startswith("dropped before it began")
+    assert status.gather(run)["stages"]["train"].startswith("removed from the queue before it started")
     run.path.rename(run.path.with_name("mine"))
     assert not stages.is_shards_only(rundir.find("mine"))
 
