@@ -26,7 +26,7 @@ from p2p_dist.settings import presets
 from p2p_dist.settings.config import Config
 from tests.evaluate.finished_run import HOSTILE, make
 
-EXAMPLE = "say nothing about other songs"
+EXAMPLE = "not apply to other songs"
 
 
 class Page(HTMLParser):
@@ -324,7 +324,7 @@ def test_a_held_out_song_that_was_trained_on_is_named_on_page_and_card(tmp_path:
     line = "<b>Again (test) has the sound of Song & Co (train)"
     shown, card = Page(run.page.read_text()), (run.path / "MODEL.md").read_text()
     assert line in shown.words and line in html.unescape(card)
-    assert ("say nothing about other songs" in shown.words) is allowed and (
+    assert ("not apply to other songs" in shown.words) is allowed and (
         "left out of the figures" in shown.words
     ) is not allowed
     assert ("not apply to other songs" in card) is allowed
