@@ -29,7 +29,6 @@ from p2p_dist.evaluate.report.listening import (
     Choice,
     ListeningSong,
     content,
-    measured_once,
     template,
 )
 from p2p_dist.evaluate.report.media import CLIP, LOSSLESS, Media, common_gain, recorded_gain, scale, stamp
@@ -251,7 +250,7 @@ def _playable(
     own = fixed.get("gain_db")
     input, of_input = sound(audio / f"{key}-input.flac", own, whole=True)
     found = {INPUT: media.add(key, INPUT, input, of_input, lossless=lossless, beside=None)}
-    heard = {whole: measured_once(sound(audio / f"{key}-input.flac", own, whole=whole)[0]) for whole in (True, False)}
+    heard = {whole: sound(audio / f"{key}-input.flac", own, whole=whole)[0] for whole in (True, False)}
     stems = {TARGET: (audio / f"{key}-target.flac", own, True), CEILING: (audio / f"{key}-ceiling.flac", own, False)}
     for step, song in of.items():
         path = paths[step] / "audio" / f"{key}-stem.flac"
