@@ -36,7 +36,9 @@ class Curve:
 
     def lines(self) -> list[Line]:
         """The checkpoints' and, from step 0 on, those of the baselines."""
-        found = [Line("generated", {**self.points}, {**self.intervals}, marked=True)]
+        points = {float(step): value for step, value in self.points.items()}
+        intervals = {float(step): edges for step, edges in self.intervals.items()}
+        found = [Line("generated", points, intervals, marked=True)]
         for number, (name, dashes) in enumerate(zip(BASELINES, _DASHES, strict=True)):
             if name in self.baselines:
                 value = self.baselines[name]
