@@ -39,7 +39,7 @@ def stamp(path: Path) -> str:
 
 @functools.lru_cache(maxsize=1 << 17)
 def _stamp(path: Path, size: int, *_: int) -> str:
-    """Read once by a process: of a file that changes, one of the further numbers does too."""
+    """Stamp a file once per process. The further numbers (inode, size, times) change when the file does."""
     found = hashlib.sha256(b"%d" % size)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -26,7 +26,7 @@ which may be tried again; stopped cleanly, to be resumed; second Ctrl-C."""
 INSTALL = (
     "in a checkout, 'make install' creates an environment with all of them; elsewhere: python -m pip install 'p2p_dist[run]'"
 )
-"""What to do where a package is missing."""
+"""Advice for a missing package."""
 
 
 def say(text: str) -> None:
@@ -82,7 +82,7 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
         code = main()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # whoever read us has seen enough; what was going on has not ended
+    except BrokenPipeError:  # the reader of the pipe has closed it; the work itself has not ended
         os._exit(STOPPED)
     except ValueError as error:
         complain(f"error: {error}")
@@ -94,7 +94,7 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
 
 
 def show_any_text() -> None:
-    """Make printing of song titles safe in any locale: characters that it lacks are escaped."""
+    """Make printing safe in any locale: characters that it cannot encode are escaped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -121,14 +121,14 @@ def describe(error: OSError) -> str:
 
 
 def command(name: str) -> str:
-    """How a person calls one of the commands where this one was started: `launch/submit.py` or `p2p-dist submit`."""
+    """Return how to call another command, in the style of this one: `launch/submit.py` or `p2p-dist submit`."""
     if Path(sys.argv[0]).name == "p2p-dist":
         return f"p2p-dist {name}".rstrip()
     return f"launch/{name}.py"
 
 
 def again(name: str, arguments: list[str]) -> str:
-    """The command line to go on with, to be pasted where this one was typed.
+    """Return the command line that resumes the work, to be pasted into the same shell.
 
     Args:
         name: of the command, such as `submit`; the same program, or door in launch/, as the one that runs.
@@ -153,7 +153,7 @@ def _from(here: Path, program: Path) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`75` -> `1:15`, `3725` -> `1:02:05`."""
+    """Format seconds: `75` -> `1:15`, `3725` -> `1:02:05`."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

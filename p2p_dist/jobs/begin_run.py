@@ -16,7 +16,7 @@ from p2p_dist.settings import config, presets
 
 
 def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> config.Config:
-    """The settings that a run would go on with: its saved science wins, resources may have changed. Writes nothing.
+    """Return the settings with which a run would continue: its saved science, today's resources. Writes nothing.
 
     Args:
         dataset: name of the shards; None: not known yet.
@@ -47,7 +47,7 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
 
 
 def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
-    """Create the run, or check that it is the same run; the settings to run with: see `check_begin`.
+    """Create the run or check that it is the same; return the settings to run with: see `check_begin`.
 
     Raises:
         ValueError: a science setting or the songs differ from those that the run began with; names each.
@@ -82,7 +82,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
 
 
 def _has_same_training(run: RunDir, data: config.Data) -> bool:
-    """Whether what training uses of the songs there are now is what the run was trained on."""
+    """Whether the current training songs are those that the run was trained on."""
     if data.root is None:
         return False
     root, known = Path(data.root), run.dataset_record()["training"]  # None: the run is older than that
@@ -104,7 +104,7 @@ def _has_same_training(run: RunDir, data: config.Data) -> bool:
 
 
 def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
-    """Note which shards the run has, and what training uses of its songs.
+    """Record the run's shards and the digest of its training songs.
 
     Where other songs than before are held out from a training that has begun, its evaluations are of those before: they are
     kept under another name, and all checkpoints are to be evaluated anew.
@@ -128,7 +128,7 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
 
 
 def _note_overlap(run: RunDir, allowed: bool) -> None:
-    """Keep the evaluations aside where --allow-overlap changes which songs of the dataset are measured."""
+    """Rename the evaluations if --allow-overlap changes which songs of the dataset are measured."""
     if not run.config.is_file() or not (run.shards / manifest.NAME).is_file():
         return
     before = presets.from_saved(run.config).evaluate.allow_overlap
@@ -137,7 +137,7 @@ def _note_overlap(run: RunDir, allowed: bool) -> None:
 
 
 def _keep_aside(run: RunDir, name: str, why: str) -> None:
-    """Rename the evaluations to evaluations-NAME, so that all checkpoints are evaluated anew and on the same songs."""
+    """Rename the evaluations to evaluations-NAME, so that all checkpoints are evaluated again on the same songs."""
     if find_steps(run.evaluations):
         names = (f"evaluations-{name}" + (f"-{n}" if n > 1 else "") for n in itertools.count(1))
         aside = next(path for path in map(run.path.joinpath, names) if not path.exists())

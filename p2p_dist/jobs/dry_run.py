@@ -16,7 +16,7 @@ from p2p_dist.settings.config import Config, Resources
 
 
 def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> None:
-    """Print what launches would do. Reads, and writes nothing; needs no Slurm, but knows what one has queued already.
+    """Print what launches would do, without writing anything. Works without Slurm; with it, shows jobs already queued.
 
     Args:
         launches: run, settings, and the name of its shards where that is known.
@@ -84,7 +84,7 @@ def _shards(run: RunDir, dataset: str | None) -> Path | None:
 
 
 def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | None) -> None:
-    """Print what the training will likely be billed, and from what speed that follows; advise a limit.
+    """Print the likely bill of the training and the speed that it is based on; suggest a limit.
 
     Args:
         trained: training windows; None: not known.
@@ -110,7 +110,7 @@ def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | N
 
 
 def _check_images(place: site.Site, resources: Resources, has_slurm: bool) -> None:
-    """As for a launch; but what the site's file names is said only, where this machine is not of the cluster."""
+    """Check the images as for a launch; only print a note if this machine does not belong to the cluster."""
     try:
         place.check_images(resources)
     except ValueError as error:
@@ -128,7 +128,7 @@ def _queued(run: RunDir) -> dict[str, squeue.Queued]:
 
 
 def _say_bill(asked: list[specs.Job], resources: Resources, place: site.Site) -> float:
-    """Print the most that jobs can be billed, stage by stage; the sum."""
+    """Print the largest bill of the jobs, stage by stage; return the sum."""
     bill = specs.bill(asked, resources, place)
     total = sum(most for most, _ in bill.values())
     items = "".join(f"\n#   {stage}: {most:.1f} ({words})" for stage, (most, words) in bill.items())

@@ -26,14 +26,14 @@ from p2p_dist.run.lock import Owner
 from p2p_dist.run.rundir import RunDir
 
 _WORTH_SHOWING = ("warning:", "left out:", "note:")
-"""How lines of a log begin that are shown beside a bar too."""
+"""Prefixes of log lines that are shown even beside a progress bar."""
 
 
 def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
-    """Do what is not done of the four stages.
+    """Run those of the four stages that are not done.
 
     Args:
-        again: the command to go on with, for people.
+        again: the command that resumes the run, for messages.
 
     Returns:
         exit code: 0 done, 1 a stage failed or songs were left out, 75 stopped in order, 130 stopped at once.
@@ -71,13 +71,13 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
 
 
 def _as_ctrl_c(number: int, _: FrameType | None) -> None:
-    """TERM to the launcher is a first Ctrl-C; however often it comes, it is never the second."""
+    """Treat TERM as a first Ctrl-C; repeated TERMs never count as the second."""
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def run_until_it_ends(stage: str, run: RunDir, max_crash_restarts: int, owner: Owner) -> int:
-    """Run one stage, a training again when it crashed after it had come further; the exit code of the last attempt."""
+    """Run one stage and restart a training that crashed after progress; return the last exit code."""
     log = run.attempts(stage)
     for number in itertools.count():
         attempt = f"{socket.gethostname()}.{os.getpid()}.{int(time.time())}.{number}"
@@ -102,7 +102,7 @@ def _progress(run: RunDir) -> int:
 
 
 def _run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:
-    """Run one stage in its own process and show its progress; its exit code."""
+    """Run one stage in its own process and show its progress; return its exit code."""
     run.outcome_of(stage).unlink(missing_ok=True)
     log = run.logs / f"{stage}.log"
     seen = log.stat().st_size if log.is_file() else 0
@@ -151,7 +151,7 @@ def _follow(stage: str, run: RunDir, process: subprocess.Popen[bytes], log: Text
 
 
 def _status(run: RunDir) -> dict[str, Any] | None:
-    """What the stage says of its progress; None also where that can't be read: a bar is no reason to stop."""
+    """Read the stage's progress; None if it cannot be read, because the bar must not stop the stage."""
     try:
         return run.read_status()
     except (OSError, ValueError):

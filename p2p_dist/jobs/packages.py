@@ -20,11 +20,11 @@ PACKAGES = (
     *("torch", "numpy", "scipy", "av", "soxr", "soundfile", "webdataset", "musdb"),
     *("mir_eval", "jinja2", "matplotlib", "safetensors", "pyloudnorm", "mido"),
 )
-"""What the stages import."""
+"""Packages that the stages import."""
 
 
 def check_packages(tensorboard: bool = False) -> None:
-    """Make sure that what the stages import is installed, before anything starts; jobs run with the same python.
+    """Check that all packages of the stages are installed; jobs run with the same python.
 
     Raises:
         ValueError: names what is missing, and how to install it.
@@ -41,7 +41,7 @@ def check_packages(tensorboard: bool = False) -> None:
 def check_packages_anywhere(
     resources: Resources, place: site.Site, where: str, *, tensorboard: bool = False, only_note: bool = False
 ) -> None:
-    """Make sure that what the stages import is installed where they will run: in the container or environment of jobs, or here.
+    """Check that all packages of the stages are installed where they will run: in the jobs' container or environment, or here.
 
     Args:
         only_note: say what is missing here, where this machine is not of a cluster: it will be launched from another.
@@ -61,7 +61,7 @@ def check_packages_anywhere(
 
 
 def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: bool) -> None:
-    """The same in the container and environment that jobs run in, where this machine can start them.
+    """Check the packages in the container and environment of jobs, if this machine can start them.
 
     Raises:
         ValueError: names what is missing, and how it gets there.
@@ -91,7 +91,7 @@ def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: 
 
 @functools.cache
 def _missing_in(python: str, tasks: tuple[tuple[str, str], ...], names: tuple[str, ...]) -> tuple[list[str], str]:
-    """Packages that a process of a job would not find; and why that is not known, where it can't be started here.
+    """Return the packages missing in a job's process, or why they cannot be checked on this machine.
 
     Args:
         tasks: variables that hpc/rank.sh reads.

@@ -1,6 +1,6 @@
 """Save and load checkpoints: written atomically, verified when read; the newest valid one is used.
 
-    checkpoints/step-00012000/state.pt               everything to go on with (absent once only the generator is kept)
+    checkpoints/step-00012000/state.pt               the training state (absent once only the generator is kept)
     checkpoints/step-00012000/generator.safetensors  the generator to evaluate: its moving average where there is one
     checkpoints/step-00012000/meta.json              step, settings, sizes and sha256 of the files beside it
 

@@ -37,7 +37,7 @@ class Step:
 def plan(
     run: RunDir, settings: Config, place: site.Site, queued: dict[str, squeue.Queued], dataset: str | None = None
 ) -> list[Step]:
-    """What a launch of a run would do, stage by stage; asks and writes nothing.
+    """Plan what a launch of a run would do, stage by stage, without asking Slurm or writing.
 
     Args:
         queued: what Slurm has of it. dataset: name of its shards, where the run is not begun yet, or will take others.
@@ -59,7 +59,7 @@ def plan(
 
 
 def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str) -> None:
-    """Have the site's file and Slurm look at all that launches would queue, before anything is written or queued.
+    """Check all jobs of the launches with the site's file and with Slurm, before anything is written or queued.
 
     Args:
         launches: run, settings, and the name of its shards where that is known.
@@ -95,7 +95,7 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
 
 
 def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, squeue.Queued]) -> None:
-    """Make sure that jobs which are queued or running find the shards that they were queued for.
+    """Check that jobs which are queued or running still find their shards.
 
     Raises:
         ValueError: the songs have changed since.
@@ -111,11 +111,11 @@ def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, squeue.
 
 
 SHAPE = ("account", "partition", "time", "nodes", "ntasks-per-node", "cpus-per-task", "gpus-per-node", "exclusive")
-"""What Slurm takes or refuses a job for; the rest follows from the site."""
+"""Settings for which Slurm accepts or rejects a job; the others follow from the site."""
 
 
 def check_account(place: site.Site, account: str | None) -> None:
-    """Make sure that a project is named where one is billed.
+    """Check that a project is named if the site requires one.
 
     Raises:
         ValueError: none is; names those of this user.
@@ -125,7 +125,7 @@ def check_account(place: site.Site, account: str | None) -> None:
 
 
 def check_gpus(resources: Resources, place: site.Site) -> None:
-    """Make sure that a site that asks for no GPUs is meant, where the cluster has some.
+    """Check that a site without GPUs is intended if the cluster has GPUs.
 
     Raises:
         ValueError: it may not be; says what to name.
@@ -178,12 +178,12 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
 
 
 def _is_gone(waiting: squeue.Queued, dependency: str | None) -> bool:
-    """Let a job that waits begin once `dependency` holds, whatever it waited for. True: Slurm has dropped it meanwhile."""
+    """Replace the dependency of a pending job. Returns True if Slurm no longer has the job."""
     return commands.ask("scontrol", "update", f"jobid={waiting.number}", f"dependency={dependency or ''}").returncode != 0
 
 
 def queue_check(job: specs.Job, place: site.Site, dependency: str | None = None) -> str:
-    """Queue one job of a check, to begin once `dependency` holds; its id.
+    """Queue one job of a check that starts once `dependency` holds; return its id.
 
     Raises:
         ValueError: no account where one is needed, or Slurm would refuse it.
@@ -196,7 +196,7 @@ def queue_check(job: specs.Job, place: site.Site, dependency: str | None = None)
 
 
 def preprocessing(datasets: list[tuple[str, Data]], preset: str, resources: Resources) -> list[tuple[RunDir, Config]]:
-    """The runs of which launch/preprocess.py queues the first stage alone, one for each dataset: name, settings."""
+    """Return name and settings of the runs that launch/preprocess.py queues, one for each dataset."""
     found = []
     for name, data in datasets:
         run = rundir.find(stages.PREPROCESS_RUN + name)
@@ -208,7 +208,7 @@ def preprocessing(datasets: list[tuple[str, Data]], preset: str, resources: Reso
 
 
 def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, dry_run: bool) -> None:
-    """Queue the first stage of each run, where it is neither done nor queued: all of them or nothing. Prints their job ids.
+    """Queue the preprocessing of each run that is neither done nor queued, all or nothing, and print the job ids.
 
     Args:
         dry_run: print the scripts instead; Slurm is not asked.
@@ -253,7 +253,7 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
 def queue_generation(
     run: RunDir, wanted: Config, asked: dict[str, Any], reached: Sequence[Path], place: site.Site, *, dry_run: bool
 ) -> None:
-    """Queue the jobs that make stems for songs, unless they are queued. Prints their job id.
+    """Queue the jobs that make stems for songs, unless they are queued, and print their job id.
 
     Args:
         asked: see `schemas.SONGS`. reached: folders that the jobs read and write. dry_run: print the script instead.
@@ -288,10 +288,10 @@ def queue_generation(
 
 
 def wait(run: RunDir, every: float = 5.0) -> int:
-    """Say how the queued jobs change until none is left; looks every so many seconds.
+    """Print changes of the queued jobs until none is left; polls every so many seconds.
 
     Returns:
-        exit code: 0 all stages are done, 75 one stopped in order, 1 one failed or was cancelled.
+        exit code: 0 all stages are done, 75 one stopped cleanly, 1 one failed or was cancelled.
     """
     before: dict[str, str] = {}
     away = False

@@ -18,7 +18,7 @@ TRAINING = {
     "gpus-per-node": "the site's gpus_per_node",
     "cpus-per-task": "the site's cores_per_process",
 }
-"""What sbatch's options of a training are called here, or of a check, which is like one."""
+"""The program's names for sbatch's options of a training or a check."""
 
 PREPROCESSING = {
     "account": "--account",
@@ -54,7 +54,7 @@ OPTIONS = {"preprocess": PREPROCESSING, "evaluate": EVALUATION, "generate": GENE
 
 
 def check(job: specs.Job) -> None:
-    """Have Slurm look at one job without queueing it.
+    """Check one job with sbatch --test-only.
 
     Raises:
         ValueError: it would be refused; names the option at fault, found by leaving out one after the other.
@@ -88,7 +88,7 @@ def _refusal(script: str) -> str | None:
 
 
 def submit(job: specs.Job) -> str:
-    """Queue one job; its id.
+    """Queue one job; return its id.
 
     Raises:
         OSError: Slurm did not take it after all, or no number is in its answer: then the job may be queued all the same, and
