@@ -14,10 +14,10 @@ from p2p_dist.audio import wav
 from p2p_dist.audio.stems import resample_blocks
 
 _BLOCK = 1 << 16
-"""Samples handed on at once, about."""
+"""Approximate number of samples in a block."""
 
 _EXACT = ("wav", "w64", "aiff", "flac", "mov", "mp4", "m4a")
-"""Formats whose header tells the length of the sound; of others it is estimated."""
+"""Formats whose header states the length of the audio; for others it is estimated."""
 
 _LOUDEST = 1e6  # times full scale: what is over it is no sound
 
@@ -53,7 +53,7 @@ class Decoded:
         return named if len(named) == 2 else (0, 1)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All of it, in blocks float32 (samples, channels); full scale is 1.
+        """Decode the file in blocks float32 (samples, channels); full scale is 1.
 
         What can't be decoded ends it, and a note says where.
 
@@ -84,7 +84,7 @@ class Decoded:
             raise ValueError(f"{self.path} ends at {at / self.rate:.1f} s, before the requested start")
 
     def heard(self, rate: int, channels: int) -> Iterator[np.ndarray]:
-        """What a model hears of it: the mean of all channels, and of 2, half the difference of front left and right.
+        """Downmix for a model: the mean of all channels and, for 2 channels, half the difference of front left and right.
 
         Args:
             rate: Hz. channels: 1, or 2 for the difference, too.
@@ -134,7 +134,7 @@ class Decoded:
 
 
 def look(path: Path) -> Decoded:
-    """What the header of a sound file says.
+    """Read the header of a sound file.
 
     Raises:
         ValueError: it is no file with sound; names it.
@@ -167,7 +167,7 @@ def look(path: Path) -> Decoded:
 
 
 def _cut_wav(path: Path) -> str | None:
-    """How a wav file is cut short, in words; FFmpeg does not say. None where it is not."""
+    """Describe how a wav file is truncated, which FFmpeg does not report; None if it is not."""
     try:
         wav.whole(path, read=False)
     except ValueError as error:
@@ -176,7 +176,7 @@ def _cut_wav(path: Path) -> str | None:
 
 
 def _open(path: Path) -> Any:
-    """Open a file; no other is read and no address is asked, whatever a playlist in it says."""
+    """Open a file without reading other files or network addresses, even if it is a playlist."""
     import av
 
     options = {"protocol_whitelist": "file"}
@@ -199,7 +199,7 @@ def _gathered(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _samples(frame: Any, channels: int) -> np.ndarray:
-    """A decoded frame as float32 (samples, channels), whatever its sample format."""
+    """Convert a decoded frame to float32 (samples, channels) from any sample format."""
     raw = frame.to_ndarray()
     sound = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
     if sound.dtype == np.uint8:

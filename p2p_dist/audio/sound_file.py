@@ -12,7 +12,7 @@ import soundfile
 FORMATS = ("flac", "wav", "mp3", "ogg")
 
 STEP = 2.0**-23
-"""One step of 24 bits, full scale 1."""
+"""Quantisation step of 24 bits, full scale 1."""
 
 _LARGEST_WAV = (1 << 32) - (1 << 16)  # bytes: a header of 32 bits tells no more
 _LARGEST_BLOCK = 1 << 14  # samples: libsndfile's Vorbis encoder keeps a block on its stack
@@ -60,7 +60,7 @@ class SoundFile:
 
 
 def check(kind: str, rate: int, channels: int) -> None:
-    """Make sure, before long work, that a format can hold this.
+    """Check, before long work, that a format supports the channels and rate.
 
     Raises:
         ValueError: see `SoundFile`.

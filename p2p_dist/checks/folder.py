@@ -16,7 +16,7 @@ from p2p_dist.run.rundir import RunDir
 
 @contextmanager
 def check_folder(name: str, example: Path | None = None) -> Iterator[Path]:
-    """Yield the folder of the check `name`, owned until it ends; the runs of an earlier one are removed.
+    """Yield the locked folder of the check `name`; the runs of an earlier check are removed.
 
     A check that is refused before it started or queued anything leaves nothing behind: folders that it made are removed.
 
@@ -30,7 +30,7 @@ def check_folder(name: str, example: Path | None = None) -> Iterator[Path]:
     root = rundir.runs_root() / name
     if RunDir(root).config.exists():
         raise ValueError(f"{root} is one of your runs, but the check {name} stores its trainings there: rename that run first")
-    # Jobs outlive who queued them: behind a launcher that is gone they still read what lies here.
+    # Jobs outlive their launcher: after it has ended they still read this folder.
     if any(root.glob("runs/*/slurm")) and (left := squeue.jobs_within(root)):
         told = "; ".join(f"job {job.number}, {job.state.lower()}" for job in left)
         drop = " ".join(job.number for job in left)

@@ -14,19 +14,19 @@ from p2p_dist.jobs.slurm import commands, squeue
 from p2p_dist.run import rundir
 
 NOT_BEGUN = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
-"""States of jobs, as squeue calls them, of which no process is there that could save something."""
+"""Job states in squeue without a process that could save anything."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """Stop a run's Slurm jobs in order; what was saved is good."""
+    """Stop a run's Slurm jobs cleanly: the training saves a checkpoint first."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """name of the run"""
 
 
 def main(arguments: list[str]) -> int:
-    """Stop the jobs of a run; the exit code."""
+    """Stop the jobs of a run; return the exit code."""
     run = rundir.find(command_line.parse(Command, "cancel", arguments).run)
     rundir.resolve(run)
     if site.resolve("auto") == "local":
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
             if began == {"COMPLETING"}:
                 console.say(f"{stage}: job {number} is already completing")
                 continue
-            # What is suspended hears nothing, and would die of a plain scancel without having saved.
+            # A suspended job handles no signal, and a plain scancel would end it without saving.
             if "SUSPENDED" in began and commands.ask("scontrol", "resume", number).returncode:
                 console.say(f"{stage}: job {number} is suspended; it saves and stops once an operator resumes it")
                 continue

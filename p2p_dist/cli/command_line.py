@@ -1,4 +1,4 @@
-"""The one parser of all commands: a dataclass in, what was typed out, and one line for each mistake."""
+"""Parse the command line of all commands into dataclasses, with one line for each mistake."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from p2p_dist.common import console
 
 
 def parse(kind: Any, command: str, arguments: list[str], default: Any = None) -> Any:
-    """What was typed, as `kind`: a dataclass, or a union of them for subcommands.
+    """Parse the command line as `kind`: a dataclass, or a union of them for subcommands.
 
     Args:
         command: its name, such as `submit`. default: an instance of `kind` with the values of what is not typed.
@@ -45,7 +45,7 @@ def parse(kind: Any, command: str, arguments: list[str], default: Any = None) ->
 
 
 def take_option(arguments: list[str], *names: str) -> tuple[list[str], list[str]]:
-    """The values of an option, which may be given more than once, and the command line without it.
+    """Return the values of an option, which may be given more than once, and the command line without it.
 
     Args:
         names: all that it is called, as `--task`. One without a value stays in the command line.
@@ -72,7 +72,7 @@ _WANTED = {"INT": "a whole number", "FLOAT": "a number", "STR": "text", "PATH": 
 
 
 def _in_one_line(box: str, arguments: list[str], program: str) -> str:
-    """What tyro says in a box of several parts, as one line: what is wrong, where, and what to do."""
+    """Convert tyro's error box to one line: what is wrong, where, and what to do."""
     parts: list[list[str]] = [[]]
     for line in box.splitlines():
         text = line.strip("│ ")
@@ -110,7 +110,7 @@ def _in_one_line(box: str, arguments: list[str], program: str) -> str:
 
 
 def _unknown(first: str, others: list[str], arguments: list[str], program: str) -> str:
-    """What to say of an option or an argument that there is not."""
+    """Return the message for an unknown option or argument."""
     listed = re.split(r"[\s,]+", first)
     unknown = [name for name in (word.partition("=")[0] for word in arguments if word in listed) if name]
     unknown = [name for name in unknown if name.startswith("-")] or unknown or [first.partition(": ")[2]]

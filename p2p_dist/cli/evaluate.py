@@ -15,7 +15,7 @@ from p2p_dist.run import rundir
 
 @dataclass(frozen=True)
 class Command:
-    """Measure what a run's checkpoints generate, beside what needs no network; or sound files made by anything.
+    """Measure the stems of a run's checkpoints beside baselines, or sound files from any program.
 
     Exit code 0: done; 1: the machine refused; 2: wrong usage.
     """
@@ -45,7 +45,7 @@ class Command:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, and print the figures; the exit code."""
+    """Measure and print the figures; return the exit code."""
     command = command_line.parse(Command, "evaluate", arguments)
     if command.json:
         files.check_can_be_written(command.json)

@@ -33,7 +33,7 @@ class Command:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the folder; the exit code."""
+    """Write the folder; return the exit code."""
     command = command_line.parse(Command, "export", arguments)
     # What exports is imported once the command line is right and there is such a run.
     run, found = checkpoints.named(command.run)

@@ -73,12 +73,12 @@ class Command:
             seconds_of(self.time)
 
     def options(self) -> Options:
-        """What is asked of each song."""
+        """Return the options for each song."""
         return Options(self.level, self.seed, self.takes, self.begin, self.end, self.format)
 
 
 def main(arguments: list[str]) -> int:
-    """Make the stems; the exit code."""
+    """Make the stems; return the exit code."""
     command = command_line.parse(Command, "generate", arguments)
     if not command.songs:
         raise ValueError(f"name a song: {console.command('generate')} SONG")
@@ -147,7 +147,7 @@ def _queue(command: Command, found: list[Song]) -> int:
 
 @dataclass(frozen=True)
 class _Model:
-    """A model as jobs are told of it. name: for people. asked: what finds it from any folder. folder: of an exported one."""
+    """A model as described to jobs. name: for people. asked: what finds it from any folder. folder: of an exported one."""
 
     name: str
     asked: str
@@ -178,7 +178,7 @@ def _find(name: str | None) -> _Model:
 
 
 def _there(folder: Path) -> Path:
-    """A folder that jobs are to write in, or the one above it that is there."""
+    """Return a folder that jobs write to, or its nearest existing parent."""
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 

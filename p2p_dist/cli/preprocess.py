@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """Make the shards of a folder of songs. Typed again, it makes only what is missing.
+    """Make the shards of a folder of songs. Run again, it makes only what is missing.
 
     Exit code 0: all songs are in; 1: some were left out (each is named), or the machine refused; 2: wrong usage.
     """
@@ -71,7 +71,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Make or verify shards; the exit code."""
+    """Make or verify shards; return the exit code."""
     command, tasks = parse(arguments)
     if command.verify and command.out is not None:
         return _verify(_made_in(command.out.expanduser().absolute()))
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> tuple[Command, list[str]]:
-    """The settings, and the tasks to make of one decode: `--task drums,bass`, or `--task drums --task bass`.
+    """Parse the settings, and the tasks to make from one decode: `--task drums,bass`, or `--task drums --task bass`.
 
     Raises:
         ValueError: an unknown preset or task, or a bad value.
@@ -147,7 +147,7 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
 
 def _made_in(out: Path) -> list[Path]:
-    """The datasets that --out names: itself, or those of several tasks inside it, also such as are not finished."""
+    """List the datasets in --out: itself, or those of several tasks inside it, also unfinished ones."""
     from p2p_dist.data.song_record import PARTS
 
     inside = sorted(path.parent for path in out.glob(f"*/{PARTS}"))

@@ -67,7 +67,7 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
 
 
 def overlapping(manifest: dict[str, Any]) -> list[str]:
-    """A line for each held-out song that is a training song, too."""
+    """Return a line for each held-out song that is also a training song."""
     return [
         f"{song['name']} ({split}) has the audio of {', '.join(song['same_as'])} (train)"
         for split, part in manifest["splits"].items()

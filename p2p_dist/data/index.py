@@ -66,7 +66,7 @@ def array_offset(npz: bytes | memoryview, name: str) -> tuple[int, np.dtype[Any]
 
 
 def index_shard(path: Path) -> list[dict[str, Any]]:
-    """The samples of one tar in order, each with its key, the offsets of its arrays, dtype, shape, checksum.
+    """Index one tar: the samples in order, each with key, offsets of its arrays, dtype, shape and checksum.
 
     Raises:
         ValueError: not a tar, or a damaged member; the message names shard and member.
@@ -104,7 +104,7 @@ def index_shard(path: Path) -> list[dict[str, Any]]:
 
 
 def arrays_of(npz: bytes | memoryview) -> dict[str, Any]:
-    """Where the arrays `input` and `target` begin inside a stored npz, and dtype and shape of both.
+    """Return the offsets of the arrays `input` and `target` in a stored npz, and their dtype and shape.
 
     Raises:
         ValueError, zipfile.BadZipFile, struct.error: see `array_offset`; or what is no zip, or a broken one.
@@ -216,7 +216,7 @@ class Index:
         return (self._end(number - 1) if follows else 0), end
 
     def _end(self, number: int) -> int:
-        """Where the npz of a sample, its last file, ends. All of one shard have equal arrays, and so one length.
+        """Return the end of a sample's npz, its last file. All npz files of a shard have the same length.
 
         Raises:
             ValueError, tarfile.TarError: there is no header of an npz.
@@ -314,7 +314,7 @@ def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> P
 
 
 def _is_copied(path: Path, shard: dict[str, Any]) -> bool:
-    """Whether a shard is in the node's memory as its manifest says, whoever wrote it there."""
+    """Whether a shard in the node's memory matches its manifest."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size != shard["bytes"]:
         return False
     return files.sha256_file(path) == shard["sha256"]

@@ -11,13 +11,13 @@ from p2p_dist.common import files, records, schemas
 from p2p_dist.common.records import COUNT, KEY
 
 SCHEMA = schemas.MANIFEST.schema
-"""Of manifest.json; a reader that knows another refuses."""
+"""Schema of manifest.json; other schemas are refused."""
 
 NAME = "manifest.json"
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest of a dataset.
+    """Read the manifest of a dataset.
 
     Raises:
         FileNotFoundError: there is none.
@@ -45,7 +45,7 @@ def write(folder: Path, content: dict[str, Any]) -> None:
 
 
 def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
-    """Key of each song of a held-out split that was trained on, too -> titles of those training songs.
+    """Map key of each held-out song that was also trained on -> titles of those training songs.
 
     Nothing is known of datasets that earlier versions made.
     """
@@ -69,7 +69,7 @@ def check_unseen(content: dict[str, Any], split: str) -> None:
 
 
 def _wrong_rows(part: dict[str, Any]) -> str | None:
-    """What is wrong with the rows of the windows, looked at by columns: there may be millions."""
+    """Describe what is wrong with the rows of the windows; checked by columns because there may be millions."""
     rows, names = part["samples"], {shard["name"] for shard in part["shards"]}
     if not all(isinstance(row, list) and len(row) == 5 for row in rows):
         return "a row of samples must have a key, a shard, two offsets and a checksum"

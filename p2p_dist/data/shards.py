@@ -187,7 +187,7 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
 
 
 def _make_unless_taken(item: NumberedSong, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
-    """Make a song that no other process has in hand or has made since the list was; None where one has.
+    """Make a song unless another process has claimed or finished it; None if one has.
 
     The kernel drops the lock of a process that is killed, and another one takes the song. Other nodes see the lock: where they
     would not, `_claim` has refused.
@@ -207,7 +207,7 @@ def _make_unless_taken(item: NumberedSong, wanted: Sequence[tuple[Path, Data]]) 
 
 
 def _is_last(descriptor: int) -> bool:
-    """Give up a share in a folder for the whole of it, where no other has one."""
+    """Change a shared lock on a folder into an exclusive one, if no other process shares it."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -231,7 +231,7 @@ def _work(root: Path, split_by_title: bool) -> list[NumberedSong]:
 
 
 def _refuse(root: Path, out: Path, data: Data) -> None:
-    """Refuse a folder that is not for these shards, before anything is written."""
+    """Check, before anything is written, that a folder is for these shards."""
     among = {folder.lower() for folder in out.relative_to(root).parts[:1]} if out.is_relative_to(root) else set()
     if among & set(layouts.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
         raise ValueError(f"{out} is inside the folder of songs, so it would be read as a song: choose a folder outside {root}")
@@ -249,7 +249,7 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
 
 @contextmanager
 def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool = False) -> Iterator[int]:
-    """Hold `out` while it is worked on; write down what it is made of, or refuse it if that is something else.
+    """Lock `out` and record the settings of its shards; refuse a folder with other settings.
 
     Args:
         needs_locks: by which those that share tell what another has in hand.
@@ -292,7 +292,7 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool
 
 
 def _stands(root: Path, out: Path, data: Data) -> bool:
-    """Whether a folder is named after these very songs and has a manifest: it is not changed, others may read it."""
+    """Whether a folder has the name of these songs and a manifest: then it must not change, others may read it."""
     try:
         manifest.read(out)
     except (FileNotFoundError, ValueError):
@@ -301,7 +301,7 @@ def _stands(root: Path, out: Path, data: Data) -> bool:
 
 
 def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
-    """Whether the manifest is of the songs' records as they are: not older than one, and of no song that is gone.
+    """Whether the manifest matches the songs' current records: not older than one, without removed songs.
 
     A manifest that stands is not written again: trainings read it. One of a song made anew was removed before its record.
     """
@@ -316,7 +316,7 @@ def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
 
 
 def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple[str, str]], *, stands: bool = False) -> None:
-    """Merge the records into manifest.json and DATASET.md; what is left of songs that are gone is removed.
+    """Merge the records into manifest.json and DATASET.md; remove the files of removed songs.
 
     Args:
         left_out: names and reasons. stands: see `Work.finished`.

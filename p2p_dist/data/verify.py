@@ -75,7 +75,7 @@ def _verify_shard(path: Path, shard: dict[str, Any], samples: list[index.Sample]
 
 
 def _verify_arrays(path: Path, samples: list[index.Sample], manifest: dict[str, Any]) -> None:
-    """Every array as numpy loads it: of the right kind, finite, and the very bytes at the offset in the manifest."""
+    """Check every array as numpy loads it: dtype, shape, finite values, and the bytes at its offset."""
     content = path.read_bytes()
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
         for sample in samples:

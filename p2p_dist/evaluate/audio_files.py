@@ -26,7 +26,7 @@ from p2p_dist.settings.config import Data
 FOLDERS = ("input", "output", "target")
 
 _PICTURES = Data(sample_rate=RATE, n_fft=2048, hop_length=512, mels=256)
-"""The thesis's pictures; what made the files is not known."""
+"""Settings of the thesis's spectrograms, used because the files' origin is unknown."""
 
 _ITERATIONS = 32
 
@@ -69,7 +69,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
 
 
 def find_triples(pattern: str) -> dict[str, dict[str, Path]]:
-    """The files that belong together: what their names share -> folder -> file.
+    """Match files by name: common name -> folder -> file.
 
     Names are the same in all folders, or the same but for the folder's own word: 30_input.wav, 30_output.wav, 30_target.wav.
     """
@@ -153,7 +153,7 @@ def _scaled(stem: np.ndarray, truth: Truth) -> np.ndarray:
 
 
 def _ceiling(target: np.ndarray, rate: int) -> np.ndarray:
-    """The target through the thesis's spectrogram and back."""
+    """Return the target converted to the thesis's spectrogram and back."""
     data = _PICTURES
     samples = -(-len(target) * data.sample_rate // rate)
     power = mel_of(target, rate, data)

@@ -108,7 +108,7 @@ def evaluate(
 
 
 def _clear(result: Path) -> None:
-    """Take what is left of an evaluation that lost files out of the way; one that is whole stays."""
+    """Remove an incomplete evaluation; a complete one stays."""
     if not result.exists() or is_evaluation(result):
         return
     aside = files.temporary_beside(result)

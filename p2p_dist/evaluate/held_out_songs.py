@@ -60,7 +60,7 @@ class Excerpt:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Length in seconds."""
         return len(self.input) / self.rate
 
     @property
@@ -155,7 +155,7 @@ def beats_of(sound: np.ndarray, rate: int) -> Beats | None:
 
 
 def from_there(beats: Beats | None, seconds: float) -> Beats | None:
-    """The same beats, counted from so many seconds later."""
+    """Return the same beats relative to a later start."""
     return None if beats is None else Beats(beats.bpm, (beats.first - seconds) % (60 / beats.bpm))
 
 

@@ -115,7 +115,7 @@ def export(
 
 @contextmanager
 def _put_back(aside: Path, out: Path) -> Iterator[None]:
-    """On an error, give an earlier export that was renamed to `aside` its name back."""
+    """On an error, rename an earlier export from `aside` back to its name."""
     try:
         yield
     except BaseException:
@@ -180,7 +180,7 @@ def _sections(data: config.Data, model: config.Model) -> dict[str, Any]:
 
 
 def _notes(model: Model) -> dict[str, str]:
-    """What config.json says in words; no program reads it."""
+    """Return the notes in config.json, which are for people only."""
     by_song = model.data.representation == "default"
     notes = {
         "input": "(windows, pictures, mels, frames): mel power of the mean of the channels (mono) or of mid and side, in dB "
@@ -214,7 +214,7 @@ def _notes(model: Model) -> dict[str, str]:
 
 
 def read_exported(folder: Path) -> Model:
-    """The model in an exported folder, which may come from anybody.
+    """Load the model in an exported folder, which may come from anybody.
 
     Raises:
         ValueError: no such folder, no exported model, or one of a newer version.
@@ -228,7 +228,7 @@ def read_exported(folder: Path) -> Model:
 
 
 def _settings_of(content: dict[str, Any], path: Path) -> tuple[config.Data, config.Model]:
-    """The settings in config.json, checked as those of a run are.
+    """Read the settings in config.json, checked like those of a run.
 
     Raises:
         DamagedError: there can be no such settings. ValueError: they ask for what this version does not compute.

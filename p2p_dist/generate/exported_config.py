@@ -51,7 +51,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def settings_of(content: dict[str, Any], path: Path) -> config.Config:
-    """The settings in config.json, checked as those of a run are.
+    """Read the settings in config.json, checked like those of a run.
 
     Raises:
         DamagedError: there can be no such settings.

@@ -1,4 +1,4 @@
-"""Make the new stem of one song: decode, picture, generate, rebuild the phase, mix, write; each block by block.
+"""Make the new stem of one song, block by block: decode, spectrogram, generate, phase, mix, write.
 
 SONG-drums.flac    the new stem, as the song: rate, channels, length
 SONG-mix.flac      the song plus the stem
@@ -40,7 +40,7 @@ _READ = 1 << 16  # samples of a stem read at once
 
 
 OnProgress = Callable[[float], None]
-"""Told how many seconds of stem were made since it was last called."""
+"""Callback with the seconds of stem made since its last call."""
 
 
 def make(
@@ -51,7 +51,7 @@ def make(
     page: Callable[[Song, dict[str, Any]], object],
     on_progress: OnProgress = lambda _: None,
 ) -> dict[str, Any]:
-    """Make all files of one song; the content of its record.
+    """Make all files of one song; return the content of its record.
 
     Args:
         page: writes its page, from the record that is about to be written: it stands above this package.
@@ -133,7 +133,7 @@ def make(
 
 
 def _measure(song: Decoded, model: Model) -> tuple[int, float]:
-    """Decode a song once: its samples at the model's rate, and the power that its pictures call 0 dB."""
+    """Decode a song once; return its samples at the model's rate, and the power of 0 dB in its spectrograms."""
     data, loudness, count = model.data, windows.Loudness(), 0
 
     def counted() -> Iterator[np.ndarray]:
@@ -150,7 +150,7 @@ def _measure(song: Decoded, model: Model) -> tuple[int, float]:
 
 
 def _notes(song: Decoded, model: Model) -> list[str]:
-    """What a person should know of a song that is unusual for the model."""
+    """Return notes on a song that is unusual for the model."""
     data, found = model.data, []
     if len(song.channels) > 2:
         left, right = (song.channels[place] for place in song.front)
@@ -168,7 +168,7 @@ def _notes(song: Decoded, model: Model) -> list[str]:
 
 
 def _holds_drums(song: Bands, seconds: float, model: Model) -> list[str]:
-    """A note where a song seems to hold the drums that are to be made for it, told by its hats.
+    """Return a note if a song seems to contain the drums to be made, judged by its hats.
 
     Of the ten songs with drums and eleven without it was tried on, it names six of the first and one of the second.
     """
@@ -191,7 +191,7 @@ def _write(
     bands: Bands | None,
     rhythm: Bands | None,
 ) -> float:
-    """Write stem and mix, both turned by a gain in dB; the largest sample that they would have without it.
+    """Write stem and mix with a gain in dB; return the largest sample without the gain.
 
     Args:
         raw: the stem as the model made it. bands: to hear the stem; rhythm: to hear the song.
@@ -222,7 +222,7 @@ def _write(
 
 
 class _Reader:
-    """What comes in blocks, taken in other lengths; silence behind its end."""
+    """Reads a signal that comes in blocks in other lengths; silence after its end."""
 
     def __init__(self, blocks: Iterator[np.ndarray]) -> None:
         self.blocks = blocks

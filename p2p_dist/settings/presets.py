@@ -84,7 +84,7 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str) -> Config:
-    """The preset called `name`.
+    """Return the preset called `name`.
 
     Raises:
         ValueError: there is none; the message lists those there are.

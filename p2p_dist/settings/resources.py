@@ -1,4 +1,4 @@
-"""Where a run runs, and how much it may take: all of it may change from one start to the next."""
+"""Settings of resources, which may change from one start of a run to the next."""
 
 from __future__ import annotations
 

@@ -26,11 +26,11 @@ from p2p_dist.common import files, linux, records
 from p2p_dist.run import rundir
 
 PATIENCE = datetime.timedelta(minutes=10)
-"""How long a collective waits for a rank that does not come. From the first step on the watchdog ends a wait sooner, after
+"""Timeout of a collective that waits for a missing rank. From the first step on the watchdog ends a wait sooner, after
 `train.hang_after` seconds, and writes down where; so the groups' own timeout is not shortened."""
 
 PORTS = 4
-"""How many ports from MASTER_PORT on rank 0 may take."""
+"""Number of ports, from MASTER_PORT on, that rank 0 may use."""
 
 LOOPBACK = "127.0.0.1"
 ALL_ADDRESSES = "0.0.0.0"
@@ -48,7 +48,7 @@ class Ranks:
 
 
 def choose_device(local_rank: int, local_world_size: int, gpus: int) -> tuple[str, str, str | None]:
-    """Device, backend, and a message where that is not one process a GPU.
+    """Choose device and backend; return them with a message unless each process has its own GPU.
 
     >>> choose_device(1, 8, 8)
     ('cuda:1', 'nccl', None)
@@ -105,7 +105,7 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
 
 
 def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
-    """The store through which the ranks of one attempt find each other.
+    """Open or join the store through which the ranks of one attempt find each other.
 
     Rank 0 opens it at `port`, or where another program has that one, at the next free of `PORTS`, and notes in a file which
     it took, and for which attempt: so no rank talks to another program, or to what an earlier attempt has left behind.
@@ -156,7 +156,7 @@ def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
 
 
 def listening_address(address: str) -> str:
-    """The address that rank 0 listens on: the one by which the other ranks call its node, and no other.
+    """Return the only address that rank 0 listens on: the one that the other ranks use for its node.
 
     All addresses where there is no such: a node's own name may mean its loopback device to itself alone (127.0.1.1, as
     Debian writes it into /etc/hosts), or an address that is not its own.

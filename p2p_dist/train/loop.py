@@ -161,7 +161,7 @@ _STATE = ("settings", "windows", "step", "precision", "networks")
 
 
 def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Index) -> tuple[int, dict[str, Any] | None]:
-    """Step and state of the newest valid checkpoint, on rank 0's word; 0 and None where there is none.
+    """Load step and state of the newest valid checkpoint, chosen by rank 0; 0 and None if there is none.
 
     Only rank 0 looks for it, so that a folder that changes under the ranks can't make them begin at different steps.
     """
@@ -190,12 +190,12 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Ind
 
 
 def windows_digest(index: Index) -> str:
-    """12 hexadecimal digits that name the training windows in their order, of which the batches are a function."""
+    """Return a digest (12 hexadecimal digits) of the training windows in order, which determine the batches."""
     return files.digest([sample.key for sample in index.samples])[:12]
 
 
 def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], ranks: distributed.Ranks, index: Index) -> None:
-    """Begin to write a checkpoint; rank 0 only, which has all there is to save."""
+    """Start writing a checkpoint, on rank 0 only, which has the whole state."""
     about = {
         "settings": settings,
         "world_size": ranks.world_size,
@@ -208,7 +208,7 @@ def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], 
 
 
 def average_over_ranks(numbers: dict[str, torch.Tensor], ranks: distributed.Ranks) -> dict[str, float]:
-    """Means over the global batch of 0-dimensional tensors; reads them from the device."""
+    """Average 0-dimensional tensors over all ranks; reads them from the device."""
     values = torch.stack(list(numbers.values())).float().cpu()
     if ranks.gloo is not None:
         dist.all_reduce(values, group=ranks.gloo)

@@ -16,10 +16,10 @@ from p2p_dist.run import rundir
 from p2p_dist.train import checkpoint
 
 MISSES = 3
-"""So many saves in a row may fail; the work since the last good one is at stake all that time."""
+"""Number of consecutive saves that may fail before the training ends."""
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds between the tries of a save that the training can't go on, or end, without."""
+"""Seconds between the retries of a save that is required to continue or to end."""
 
 
 class Saver:
@@ -49,7 +49,7 @@ class Saver:
         self.seconds = 0.0
 
     def save(self, step: int, state: dict[str, Any], generator: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
-        """Begin to write a checkpoint; on return the tensors may change again. See `checkpoint.save`.
+        """Start writing a checkpoint; after the call the tensors may change again. See `checkpoint.save`.
 
         Raises:
             OSError: the saves before this one failed, `MISSES` of them in a row.
@@ -62,7 +62,7 @@ class Saver:
         self.thread.start()
 
     def wait(self) -> None:
-        """Wait until what was begun is written.
+        """Wait until the current save is written.
 
         Raises:
             OSError: it failed, as did enough saves before it.
@@ -113,7 +113,7 @@ class Saver:
         raise OSError(f"{many} could not be written, the last at step {self.last[0]}: {reason}")
 
     def _reason(self) -> str | None:
-        """Why the last save failed, in words; None where it did not."""
+        """Return why the last save failed; None if it succeeded."""
         error, self.error = self.error, None
         if error is None:
             return None
@@ -125,7 +125,7 @@ class Saver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """However training ends: what was begun is written."""
+        """Finish the current save, however training ends."""
         if self.thread is not None:
             self.thread.join()
 

@@ -53,7 +53,7 @@ def _shards(run: RunDir) -> list[str]:
 
 
 def _batches(run: RunDir) -> list[str]:
-    """Compare the digests in metrics.jsonl: a sample missed, doubled or out of order shows as another digest."""
+    """Compare the digests in metrics.jsonl, which change if a sample is missed, doubled or out of order."""
     settings = rundir.resolve(run)
     rows = metrics_file.read(run)
     saved = checkpoint.newest_step(run.checkpoints)

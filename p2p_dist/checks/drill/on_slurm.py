@@ -23,7 +23,7 @@ WAYS = (
 )
 
 BACK_AT_ONCE = 5.0
-"""Seconds after which a requeued job is let go; Slurm would keep it back for two minutes."""
+"""Seconds after which a requeued job is released; Slurm holds it for two minutes."""
 
 
 @dataclass
@@ -95,7 +95,7 @@ def _queue(stage: str, run: RunDir, settings: config.Config, place: site.Site) -
 
 
 def _is_over(one: Stopped, settings: config.Config, place: site.Site) -> bool:
-    """Whether it came to its end. What Slurm has requeued is let go, what is no longer queued is launched again."""
+    """Whether it has finished. Releases a requeued job, and launches one again that is no longer queued."""
     queued = squeue.queued_jobs(one.run).get("train")
     if queued is None:
         if stages.is_done("train", one.run) is not None:

@@ -57,7 +57,7 @@ def preflight(resources: Resources, songs: Path | None) -> int:
 
 
 def _here(run: RunDir) -> list[Finding]:
-    """The same on this machine, without Slurm."""
+    """Run the check on this machine, without Slurm."""
     resources = rundir.resolve(run).resources
     size = resources.nodes * site.load("local", resources.site).processes_per_node(resources)
     log = run.logs / "preflight.log"
@@ -110,7 +110,7 @@ def _on_slurm(run: RunDir, settings: Config, place: site.Site) -> list[Finding]:
 
 
 def merge(run: RunDir, size: int, log: str) -> list[Finding]:
-    """One finding a check, of all processes: the first that failed speaks for them; those that left nothing are a failure."""
+    """Merge the findings of all processes, one per check: the first failure counts; a process without findings is one."""
     finding = dict.fromkeys(("check", "state", "found", "todo?"), str)
     left = [records.read(path, [finding]) for path in sorted(run.results.glob("rank-*.json"))]
     everyone = [[Finding(one["check"], one["state"], one["found"], one.get("todo", "")) for one in own] for own in left]
@@ -129,11 +129,11 @@ def merge(run: RunDir, size: int, log: str) -> list[Finding]:
 
 
 IMAGE_WORDS = ("image format not recognized", "bad superblock", "squashfs", "while opening image", "image driver", "SIF")
-"""How Singularity says that an image is no good."""
+"""Singularity's messages for an unusable image."""
 
 
 def _not_started(missing: int, size: int, log: str, run: RunDir) -> Finding:
-    """Why processes left no findings, as far as their logs tell."""
+    """Find in the logs why processes left no findings."""
     who = f"{missing} of {size} processes: "
     if refused := re.search(r"^error: (\S+): (runtime|image|overlay|bind): (.*)$", log, re.MULTILINE):
         host, what, why = refused.groups()

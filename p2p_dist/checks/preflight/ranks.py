@@ -51,14 +51,14 @@ def preflight(run: RunDir, songs: str | None, heard: list[int]) -> int:
 
 
 def limited(check: str, seconds: float, body: Callable[[], Finding]) -> Finding:
-    """A check that must answer in time, whatever it raises."""
+    """Run a check with a time limit; any exception is a failure."""
     answer: list[Finding] = []
     host = os.uname().nodename
 
     def run() -> None:
         try:
             answer.append(body())
-        except Exception as error:  # of any library: the other checks are still worth seeing
+        except Exception as error:  # from any library: the other checks still run
             text = console.describe(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             answer.append(Finding(check, FAILED, f"{host}: {text.splitlines()[0]}", "see the job's logs"))
 
@@ -70,7 +70,7 @@ def limited(check: str, seconds: float, body: Callable[[], Finding]) -> Finding:
 
 
 def check_python(run: RunDir) -> Finding:
-    """The program must be the run's own copy, and nothing of the host may come before what the image has."""
+    """Check that the program is the run's own copy, and that no package of the host hides one of the image."""
     entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(":") if entry]
     if further := [entry for entry in entries if Path(entry).resolve() != run.code.resolve()]:
         todo = "remove PYTHONPATH from the site's environment file and from what it loads (module load cray-python sets it)"
@@ -82,13 +82,13 @@ def check_python(run: RunDir) -> Finding:
 
 
 def _is_standin() -> bool:
-    """Whether the image says that it only stands in for one with GPUs: that of the tests."""
+    """Whether the image is the one of the tests, without GPUs."""
     labels = Path("/.singularity.d/labels.json")
     return labels.is_file() and records.read(labels, {str: None}).get("p2p.standin") == "1"
 
 
 def check_torch(expected: int) -> Finding:
-    """It must be one for GPUs where the site has them."""
+    """Check that torch is built for GPUs if the site has them."""
     built = "CPUs only"
     if torch.version.hip or torch.version.cuda:
         built = f"ROCm {torch.version.hip}" if torch.version.hip else f"CUDA {torch.version.cuda}"
@@ -102,7 +102,7 @@ def check_torch(expected: int) -> Finding:
 
 
 def check_devices(expected: int) -> Finding:
-    """As many as the site says."""
+    """Check that there are as many GPUs as the site says."""
     count = torch.cuda.device_count()
     if not torch.version.hip and not torch.version.cuda:
         return Finding("devices", NONE, "this torch runs on the CPU")
@@ -115,7 +115,7 @@ def check_devices(expected: int) -> Finding:
 
 
 def check_caches() -> Finding:
-    """MIOpen compiles into a folder of each process."""
+    """Check that MIOpen's cache is a folder of this process alone."""
     folder = os.environ.get("MIOPEN_USER_DB_PATH")
     if folder is None:
         return Finding("caches", NONE, "no cache of MIOpen is set")
@@ -130,7 +130,7 @@ def check_caches() -> Finding:
 
 
 def check_data(run: RunDir, root: str | None) -> Finding:
-    """Runs, shards and songs must be visible from the node, in the container."""
+    """Check that runs, shards and songs are visible on the node, in the container."""
     songs = [Path(root)] if root else []
     for folder in (run.code, run.path.parent.parent / "shards", *songs):
         if not folder.is_dir() or (folder in songs and not any(folder.iterdir())):
@@ -141,7 +141,7 @@ def check_data(run: RunDir, root: str | None) -> Finding:
 
 
 def check_disk(run: RunDir, size: int = 64 << 20, least: int = 5 << 30) -> Finding:
-    """Write `size` bytes and look for `least` left: a quota that is used up shows only in writing."""
+    """Write `size` bytes and check that `least` are left: only writing shows an exceeded quota."""
     probe = run.results / f"probe-{os.environ.get('RANK', '0')}"
     begun = time.monotonic()
     try:
@@ -158,7 +158,7 @@ def check_disk(run: RunDir, size: int = 64 << 20, least: int = 5 << 30) -> Findi
 
 
 def check_network(run: RunDir, started: list[distributed.Ranks]) -> list[Finding]:
-    """All processes add up numbers together: how fast, and over which plugin of the network."""
+    """Check an all-reduce over all processes: its speed, and the network plugin that it uses."""
     log = run.results / f"nccl-{os.environ.get('RANK', '0')}.log"
     os.environ |= {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_FILE": str(log), "NCCL_DEBUG_SUBSYS": "INIT,NET"}
 
@@ -209,7 +209,7 @@ def check_step(started: list[distributed.Ranks]) -> Finding:
 
 
 def check_signals(run: RunDir, rank: int, heard: list[int]) -> Finding:
-    """What Slurm sends must reach Python: whoever queued the job sends it once all processes listen."""
+    """Check that Slurm's signals reach Python: the launcher sends one when all processes listen."""
     (run.results / f"listening-{rank}").touch()
     end = time.monotonic() + LISTENING
     while not heard and time.monotonic() < end:

@@ -28,11 +28,11 @@ from p2p_dist.settings.config import Resources
 WAYS = ("weak", "strong")
 
 WINDOW = 0.16
-"""Share of a step in which gradients travel unseen: most are ready when two thirds of the generator's backward are done, and
+"""Share of a step in which communication is hidden: most are ready when two thirds of the generator's backward are done, and
 that backward is about half of the step's arithmetic."""
 
 SCATTER = 1.25
-"""Highest by lowest of the measurements of one row, from which on they are said to scatter."""
+"""Ratio of the highest to the lowest measurement of a row from which a warning is printed."""
 
 
 def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Path | None) -> int:
@@ -123,7 +123,7 @@ def _run_here(stage: str, run: RunDir, number: int) -> None:
 
 
 def _say_measured(run: RunDir) -> None:
-    """The figures of a size as soon as they are there."""
+    """Print the figures of a size once they exist."""
     if not (run.path / "scaling.json").is_file():
         return
     one = records.read(run.path / "scaling.json", MEASURED)
@@ -132,12 +132,12 @@ def _say_measured(run: RunDir) -> None:
 
 
 def _range(way: dict[str, Any]) -> str:
-    """Lowest and highest of the measurements of a row."""
+    """Format the lowest and highest measurement of a row."""
     return f"{min(way['measured']):.4g} to {max(way['measured']):.4g}"
 
 
 def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
-    """Queue one job a size, behind that which preprocesses; say how they are until the last has ended."""
+    """Queue one job per size after the preprocessing; print their states until the last has ended."""
     numbers: dict[str, str] = {}
     before = None
     for run, stage in ((runs[0], "preprocess"), *((run, "scaling") for run in runs)):
@@ -159,7 +159,7 @@ def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
 
 
 def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:
-    """Images per second that a model expects of a size, with what was measured: the smallest size and the all-reduce.
+    """Predict the images per second of a size from the measured smallest size and all-reduce.
 
     A process computes each image in the time that it takes on the smallest size. The generator's gradients then travel at
     the measured rate, 2 (n - 1) / n of them, and what does not hide behind its backward is added to the step.
@@ -176,7 +176,7 @@ def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:
 
 
 def _travel(one: dict[str, Any]) -> float:
-    """Seconds that the generator's gradients need between the processes."""
+    """Return the seconds for sending the generator's gradients between the processes."""
     if one["all_reduce"] is None:
         return 0.0
     return float(one["gradient_bytes"] * 2 * (one["processes"] - 1) / one["processes"] / one["all_reduce"]["bus"])
@@ -198,7 +198,7 @@ MEASURED = {
 
 
 def report(root: Path, runs: list[RunDir]) -> int:
-    """Print the table, write it and the numbers beside the plot; the exit code."""
+    """Print the table and write it with the numbers and the plot; return the exit code."""
     found = [records.read(path, MEASURED) for run in runs if (path := run.path / "scaling.json").is_file()]
     missing = [run for run in runs if not (run.path / "scaling.json").is_file()]
     for run in missing:
@@ -246,7 +246,7 @@ def report(root: Path, runs: list[RunDir]) -> int:
 
 
 def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
-    """What must be said of a row, a line each: that its measurements scatter, and why its efficiency is over 100 %.
+    """Return warnings about a row: measurements that vary, an efficiency over 100 %.
 
     Args:
         one: the numbers of a size, its efficiency among them. first: those of the size that it is compared with.

@@ -29,7 +29,7 @@ from p2p_dist.settings.config import Data, Evaluate
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
 _ROOM = 3.0
-"""dB that are left where a song is turned down: a generated mix may be louder than the true one."""
+"""Headroom in dB where a song is turned down: a generated mix may be louder than the true one."""
 
 
 @dataclass(frozen=True)

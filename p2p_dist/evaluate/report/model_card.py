@@ -117,7 +117,7 @@ def _text_of(lines: list[str]) -> str:
 
 
 def _head(config: Config, manifest: dict[str, Any] | None, measures: list[str]) -> dict[str, Any]:
-    """What model hubs read of a card: https://huggingface.co/docs/hub/model-cards.
+    """Return the YAML head that model hubs read: https://huggingface.co/docs/hub/model-cards.
 
     Figures are in the text alone, where they stand beside their baselines.
     """
@@ -305,7 +305,7 @@ def _figures(config: Config, ranked: dict[str, Any], measured: Any, baselines: A
 
 
 def _plain(text: str) -> str:
-    """Text of songs and records, which others may have written, as Markdown shows it: no markup, no HTML, one line."""
+    """Escape text from songs and records for Markdown: no markup, no HTML, one line."""
     return re.sub(r"([\\`*\[\]|<>&])", lambda found: f"&#{ord(found[1])};", one_line(text))
 
 
