@@ -17,7 +17,7 @@ wrong=$(trap "" USR1 USR2 TERM
     find "$run/config.yaml" -maxdepth 0 \( "${others[@]}" \) 2>&1
     find "$run/code" \( "${others[@]}" -o ! -type f ! -type d \) 2>&1) || true
 [ -n "$wrong" ] || (trap "" USR1 USR2 TERM && find "$run/code" -name __pycache__ -prune -exec rm -rf {} +)
-# A copy that an earlier version made has no record; the launch command, typed again, writes it.
+# A copy that an earlier version made has no record; the launch command, run again, writes it.
 [ -n "$wrong" ] || [ ! -e "$run/code/SHA256SUMS" ] || wrong=$(trap "" USR1 USR2 TERM && cd "$run/code" &&
     find . -type f ! -path ./SHA256SUMS -exec sha256sum {} + | LC_ALL=C sort -k 2 | diff - SHA256SUMS 2>&1) || true
 [ -z "$wrong" ] || {

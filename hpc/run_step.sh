@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Read by job.sh: `step COMMAND...` runs srun with it, and puts how that ended into $code. A request to stop that reaches this
-# shell (scancel --batch, --full; a time limit that was lowered) is passed on, and must not end it: it queues the job again.
+# shell (scancel --batch, --full; a time limit that was lowered) is passed on, and must not end it: it requeues the job.
 asked=${P2P_ASKED:-} child="" # asked before this shell could hear it: check_code.sh
 trap 'asked=yes; [ -z "$child" ] || kill -USR2 "$child" 2>/dev/null || true' USR1 USR2 TERM
 

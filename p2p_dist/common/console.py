@@ -167,7 +167,7 @@ class Progress:
     for whoever follows from another process.
 
     start: what was done before, which is not counted in the rate; None where that is known only at the first update, and
-        then all but one. total: may be set anew before an update.
+        then all but one. total: may be reset before an update.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ A field that is new gets its place in `shape` and, in `implied`, the value that 
 where older code must not read the record any more, or where a field means something else.
 
 Beside these, read elsewhere: config.yaml (settings/presets.py; a setting that it lacks has the value of `science.implied`), the
-record of starts (run/starts.py; words at the end of a line and lines of unknown kinds are passed over), metrics.jsonl
+record of starts (run/starts.py; words at the end of a line and lines of unknown kinds are skipped), metrics.jsonl
 (run/metrics_file.py; a line is numbers by name).
 """
 

@@ -113,7 +113,7 @@ def preprocess_all(
                     reasons = [(r.name, why.replace(f"{root}/", "")) for r in left_out if (why := r.errors.get(out))]
                     _merge(out, data, work, reasons, stands=out in stand)
         finally:
-            if part is None:  # a worker that was killed, for want of memory, could not clean up after itself
+            if part is None:  # a worker that was killed, for lack of memory, could not clean up after itself
                 _remove_garbage(wanted)
     return left_out
 
@@ -138,7 +138,7 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
     """Preprocess songs, in worker processes if there are several. Returns those left out, in the order of the songs.
 
     Args:
-        member: see `preprocess_all`; songs that another member has in hand, or has made meanwhile, are passed over.
+        member: see `preprocess_all`; songs that another member has in hand, or has made meanwhile, are skipped.
     """
     results: dict[int, Result] = {}
     begun = time.monotonic()
@@ -303,7 +303,7 @@ def _stands(root: Path, out: Path, data: Data) -> bool:
 def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
     """Whether the manifest matches the songs' current records: not older than one, without removed songs.
 
-    A manifest that stands is not written again: trainings read it. One of a song made anew was removed before its record.
+    A manifest that stands is not written again: trainings read it. One of a song rebuilt was removed before its record.
     """
     try:
         manifest.read(out)
@@ -368,7 +368,7 @@ def _remove_others(out: Path, work: list[NumberedSong]) -> None:
     for path in (out / PARTS).iterdir():
         if path not in wanted and _RECORD.match(path.name):
             record = read_record(path)
-            # One of the same song has another number now, and was made anew.
+            # One of the same song has another number now, and was rebuilt.
             if record is not None and (record["song"], record["split"]) not in here:
                 console.complain(f"removed: {record['song']} ({record['split']}) is no longer in the data")
             path.unlink()

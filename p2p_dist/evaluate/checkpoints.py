@@ -114,7 +114,7 @@ def _clear(result: Path) -> None:
     aside = files.temporary_beside(result)
     with contextlib.suppress(FileNotFoundError):  # another has done it
         result.rename(aside)
-        if is_evaluation(aside):  # another has done it and evaluated anew, all since the first line
+        if is_evaluation(aside):  # another has done it and evaluated again, all since the first line
             with contextlib.suppress(OSError):  # and yet another
                 aside.rename(result)
         shutil.rmtree(aside, ignore_errors=True)

@@ -76,7 +76,7 @@ def make(
         page: see `song.make`. on_song: told of each song that was made or left out. on_progress: told how many more seconds of
             a song are made.
         is_over: whether nothing is to be done for a song any more; asked once no other process has it in hand.
-        shared: place of this process among several that share the songs: those that another has in hand are passed over.
+        shared: place of this process among several that share the songs: those that another has in hand are skipped.
 
     Returns:
         the songs that were left out.

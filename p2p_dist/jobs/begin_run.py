@@ -107,7 +107,7 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
     """Record the run's shards and the digest of its training songs.
 
     Where other songs than before are held out from a training that has begun, its evaluations are of those before: they are
-    kept under another name, and all checkpoints are to be evaluated anew.
+    kept under another name, and all checkpoints are to be evaluated again.
     """
     note = {"name": dataset}
     if data.root is not None and Path(data.root).is_dir():

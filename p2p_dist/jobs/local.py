@@ -36,7 +36,7 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
         again: the command that resumes the run, for messages.
 
     Returns:
-        exit code: 0 done, 1 a stage failed or songs were left out, 75 stopped in order, 130 stopped at once.
+        exit code: 0 done, 1 a stage failed or songs were left out, 75 stopped cleanly, 130 stopped at once.
     """
     run.logs.mkdir(parents=True, exist_ok=True)
     for folder in (run.path, run.evaluations):

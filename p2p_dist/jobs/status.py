@@ -43,7 +43,7 @@ def state(
     """Return the state of a stage in words: done, running, pending (why), stopped (why), failed, to do.
 
     Args:
-        queued: the jobs that Slurm has of the run; None: not known. resources: how often it may be begun again.
+        queued: the jobs that Slurm has of the run; None: not known. resources: how often it may be restarted.
         shards: those of the run, where they have been looked at.
     """
     if stage != "preprocess" and stages.is_shards_only(run):

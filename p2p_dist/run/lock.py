@@ -3,7 +3,7 @@
 Where the file system has no locks (Lustre mounted without flock, NFS without a lock manager), or only such as other nodes do
 not see (Lustre with localflock), by a file that is made by link(), which is there or not on any of them. Nobody removes that
 file for a process that was killed, so the next one looks: whether a process of that number and start runs here, or one that it
-left behind has the file open; or whether this is the same job of Slurm, begun again on another node.
+left behind has the file open; or whether this is the same job of Slurm, restarted on another node.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def _alone(guard: Path) -> Iterator[None]:
 def _is_left_behind(path: Path) -> bool:
     """Whether the process that created this file ran here and has ended, with all children that inherited the file.
 
-    Or in an earlier start of this job, wherever it was: Slurm begins a job again when all its processes have ended.
+    Or in an earlier start of this job, wherever it was: Slurm restarts a job when all its processes have ended.
     """
     owner = _read(_content(path))
     if (job := _job()) is not None and owner.get("job") == job[0] and owner["attempt"] != job[1]:

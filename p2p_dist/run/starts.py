@@ -8,7 +8,7 @@
 
 Counted from this file, never from memory: a job that is preempted, requeued from outside or lost with its node never reaches
 its last line. An attempt that was killed with all that watched it wrote no end: the next one writes it, at its own start.
-Lines of other kinds are passed over.
+Lines of other kinds are skipped.
 
 The launcher, the stages and the batch shell of a job (jobs/slurm/batch.py) read the record with this module: only the standard
 library, and nothing newer than Python 3.6, which may be the only one on a compute node outside the container.

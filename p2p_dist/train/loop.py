@@ -39,7 +39,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         stop: the flag, where a request to stop was listened for before this.
 
     Returns:
-        exit code: 0 all steps are done, 75 stopped in order with a checkpoint.
+        exit code: 0 all steps are done, 75 stopped cleanly with a checkpoint.
 
     Raises:
         ValueError: settings, data and processes do not fit; the message says how.

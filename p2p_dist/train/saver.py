@@ -28,7 +28,7 @@ class Saver:
     One is written at a time: the next save and the end wait for it. So a kill undoes at most one interval between saves and,
     where it cuts a save, the steps trained since that one began, fewer than another interval: to the last step it would be
     one interval only if training waited for every write. A save that the machine refuses (disk full, quota) is
-    a warning, and training goes on; after `MISSES` in a row, or at the end, it is tried for half a minute more (`PAUSES`),
+    a warning, and training continues; after `MISSES` in a row, or at the end, it is tried for half a minute more (`PAUSES`),
     and then is an error.
 
     Args:

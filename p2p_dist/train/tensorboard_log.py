@@ -50,7 +50,7 @@ class Board:
     """Writes event files; one is opened at every start of the run.
 
     Args:
-        step: the step that this start goes on from. TensorBoard drops what an earlier start wrote after it, so that no
+        step: the step that this start continues from. TensorBoard drops what an earlier start wrote after it, so that no
             curve doubles.
         noise_channels, seed: of the run's model and training.
 

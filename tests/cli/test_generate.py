@@ -351,7 +351,7 @@ def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):
 
 
 def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
-    """What the command hands to its jobs, and what one of these, begun again, makes of it: only what is missing."""
+    """What the command hands to its jobs, and what one of these, restarted, makes of it: only what is missing."""
     from p2p_dist.jobs import stages
     from p2p_dist.jobs.slurm import launch, specs
 

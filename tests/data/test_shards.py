@@ -165,7 +165,7 @@ def test_damaged_songs_are_named_and_left_out_and_the_rest_goes_on(songs: Path, 
     """Row 26: a song that can't be decoded, cut short, or without a stem.
 
     Seen: hours of preprocessing end at song 83, or `import musdb` itself fails.
-    Now: it is named and left out, the rest goes on, and the exit code says so.
+    Now: it is named and left out, the rest continues, and the exit code says so.
     """
     root = Path(shutil.copytree(songs, tmp_path / "songs"))
     (root / "train" / "Text.stem.mp4").write_text("words")

@@ -1,4 +1,4 @@
-"""Ranks that die or hang: the job ends soon, its log says who, where and when, and it is begun again if that makes sense."""
+"""Ranks that die or hang: the job ends soon, its log says who, where and when, and it is restarted if that makes sense."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def meet_beside(note, taken):
 
 
 def test_an_older_attempt_is_not_met(ranks, tmp_path):
-    """Row 12: ranks of an attempt that was begun again are still alive, and listen at the port.
+    """Row 12: ranks of an attempt that was restarted are still alive, and listen at the port.
 
     Seen: a barrier that counts 16 of 8 ranks, two writers in one run.
     Now: the port is noted together with the attempt that it belongs to; ranks of another wait for their own.
@@ -241,7 +241,7 @@ def test_begun_again_after_crashes(begin, monkeypatch, capsys):
     """Rows 10, 14: a training that crashes now and then, or always at the same step.
 
     Seen: a person must look every hour; or node hours burn for days on one bug.
-    Now: begun again at most `--max-crash-restarts` times, and only if it came further than at its last start.
+    Now: restarted at most `--max-crash-restarts` times, and only if it came further than at its last start.
     """
     run = begin(steps=30)
     twin = begin("twin", steps=30)

@@ -52,7 +52,7 @@ def test_a_disk_that_is_full_for_a_while(new_run):
     """Row 8: disk full, or quota used up, at a save.
 
     Seen: torch.save raises, half a file stays, hours of training end.
-    Now: a warning that names the step; training goes on and the next save holds all of it; half files are removed.
+    Now: a warning that names the step; training continues and the next save holds all of it; half files are removed.
     """
     run, _ = new_run(train={"steps": 30, "keep_every": 100})
     job = Job(run, At(8, limit_files, (100_000,)), At(17, limit_files, (resource.RLIM_INFINITY,)))
@@ -220,7 +220,7 @@ def test_bit_rot(new_run):
     """Row 7: one flipped bit in the newest checkpoint.
 
     Seen: it loads without an error, with a wrong weight.
-    Now: its sha256 tells; it is set aside and named, training goes on from the one before to the same weights.
+    Now: its sha256 tells; it is set aside and named, training continues from the one before to the same weights.
     """
     run = trained(new_run, "rotten")
     whole = on_ranks.state(run.path, 20)
@@ -258,8 +258,8 @@ def test_verify_sees_a_sample_missed_or_doubled(new_run):
 def test_a_leased_checkpoint_stays(tmp_path):
     """Row 36: training removes a checkpoint that an evaluation is reading.
 
-    Seen: the evaluation fails half way.
-    Now: a lease keeps it until it is read; one that is gone already is passed over; a dead reader's lease runs out.
+    Seen: the evaluation fails halfway.
+    Now: a lease keeps it until it is read; one that is gone already is skipped; a dead reader's lease runs out.
     """
     for step in (5, 10, 15, 20):
         cuts.one_save(tmp_path, step)
@@ -311,7 +311,7 @@ def test_reading_while_pruning(tmp_path):
 
 
 def test_metrics_are_cut_back(new_run):
-    """Rows 34, 35: numbers after the checkpoint that a resume goes on from; logs of several attempts.
+    """Rows 34, 35: numbers after the checkpoint that a resume continues from; logs of several attempts.
 
     Seen: curves that go back and forth, logs that are overwritten.
     Now: metrics.jsonl is cut back to the checkpoint, half a line at its end is dropped, logs append under a banner each.

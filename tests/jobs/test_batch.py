@@ -144,7 +144,7 @@ def test_an_older_attempts_outcome_does_not_count(job):
 
 @pytest.mark.parametrize("code", [0, 70, 75])
 def test_the_batch_shell_of_an_older_attempt_queues_nothing(code, job, monkeypatch):
-    """Its node was lost to Slurm, not to itself. If it failed: it requeues, and so stops, what goes on elsewhere."""
+    """Its node was lost to Slurm, not to itself. If it failed: it requeues, and so stops, what continues elsewhere."""
     job.begin()
     job.begin(1)
     before = job.log.read_text()
@@ -155,7 +155,7 @@ def test_the_batch_shell_of_an_older_attempt_queues_nothing(code, job, monkeypat
 
 @pytest.mark.parametrize("state", ["PENDING 1", "RUNNING 1", "COMPLETING 1"])
 def test_what_slurm_has_queued_again_is_not_queued_again(state, job):
-    """It may even have begun already, and not yet have written so. If it failed: what goes on elsewhere is stopped."""
+    """It may even have begun already, and not yet have written so. If it failed: what continues elsewhere is stopped."""
     job.begin()
     job.answer("state", state)
     done = job.end(0)
@@ -243,7 +243,7 @@ def test_memory_that_runs_out_is_the_runs_own(job, monkeypatch):
 
 
 def test_a_training_that_is_done_is_not_begun_again(job):
-    """Slurm begins a job again whose node was lost just as it came to its end. If it failed: "without progress", and what
+    """Slurm restarts a job whose node was lost just as it finished. If it failed: "without progress", and what
     waits for it is dropped."""
     job.begin()
     job.progress(24)
@@ -258,7 +258,7 @@ def test_a_training_that_is_done_is_not_begun_again(job):
 
 def test_a_controller_that_lost_count_of_restarts_makes_no_new_launch(job, monkeypatch):
     """Killed, it may begin a job a second time with the same number of restarts. If it failed: two starts of one name, of
-    which the older goes on; and counts that begin anew."""
+    which the older goes on; and counts that are reset."""
     for nonce in ("a1", "b2"):
         monkeypatch.setenv("P2P_ATTEMPT", f"7.0-{nonce}")
         job.begin()
@@ -269,7 +269,7 @@ def test_a_controller_that_lost_count_of_restarts_makes_no_new_launch(job, monke
 
 @pytest.mark.parametrize("code", [137, 1, 75])
 def test_a_step_whose_starter_was_killed_is_waited_for(code, job, tmp_path):
-    """srun is killed while the controller is away, and its tasks go on. If it failed: a training that then comes to its end
+    """srun is killed while the controller is away, and its tasks go on. If it failed: a training that then finishes
     counts as crashed, or is begun beside what still runs."""
     job.begin()
     job.answer("steps", "7.batch\n7.0")
@@ -327,7 +327,7 @@ def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
 
 
 def test_a_cancelled_run_is_not_begun_again(job, monkeypatch):
-    """Nor one that was cancelled before its first process, which no signal reached, or while its job waited to begin anew."""
+    """Nor one that was cancelled before its first process, which no signal reached, or while its job waited to are reset."""
     job.begin()
     (job.run.slurm / "cancelled").touch()
     job.run.write_outcome("train", "stopped")
@@ -372,7 +372,7 @@ def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeyp
 
 def test_a_crash_behind_143_is_counted(job):
     """143 hides every lower code, 139 and 137 too. A training that came further listened, and would have said that it stopped;
-    where it did not, starts from one place are bounded. If it failed: one that crashes each time is begun again ten times."""
+    where it did not, starts from one place are bounded. If it failed: one that crashes each time is restarted ten times."""
     for restart in range(4):
         job.begin(restart)
         job.progress(restart + 1)
@@ -384,7 +384,7 @@ def test_a_crash_behind_143_is_counted(job):
 
 
 def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
-    """Its last part has the array's own number. If it failed: all parts are begun again, those that are done as well; or, as
+    """Its last part has the array's own number. If it failed: all parts are restarted, those that are done as well; or, as
     all are listed, none."""
     code = job.run.code / "hpc"
     snapshot.copy_code(job.run.code)

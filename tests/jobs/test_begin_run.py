@@ -1,4 +1,4 @@
-"""What a launch writes into a run that exists: what the code that it goes on with can read."""
+"""What a launch writes into a run that exists: what the code that it continues with can read."""
 
 import dataclasses
 

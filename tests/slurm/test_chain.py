@@ -53,7 +53,7 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
 
     Seen: "scontrol: not found" at the worst moment; a resumed training that is another one, without an error.
     Now: preempted, asked to stop, requeued from outside, its daemon lost: the same batches and weights; requeueing is the batch
-    shell's, and what is resumed is the run's own copy of the code. An evaluation beside it, itself begun again, takes each
+    shell's, and what is resumed is the run's own copy of the code. An evaluation beside it, itself restarted, takes each
     checkpoint once, as they appear.
     """
     checkout = tmp_path / "check out"
@@ -123,7 +123,7 @@ def preempt(lab, number):
 def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, train_here, tmp_path):
     """And two tasks share the evaluation: each checkpoint is taken by one of them. Made anew as an array of two jobs, too.
 
-    If it failed: a chain that ends half way, other weights than on one machine, an evaluation left out, or made twice.
+    If it failed: a chain that ends halfway, other weights than on one machine, an evaluation left out, or made twice.
     """
     here = train_here("here", "--nodes", "2", "--processes-per-node", "2", *TINY)
     mine = tmp_path / "mine.yaml"

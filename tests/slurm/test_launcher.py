@@ -1,4 +1,4 @@
-"""What the launcher, status and cancel do on a cluster: asked again, killed half way, refused; and the templates beside it."""
+"""What the launcher, status and cancel do on a cluster: asked again, killed halfway, refused; and the templates beside it."""
 
 import json
 import os

@@ -87,7 +87,7 @@ def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, harm):
     ],
 )
 def test_what_is_not_whole_is_set_aside_and_the_one_before_is_used(tmp_path, capsys, harm):
-    """And written anew when training comes there again."""
+    """And rewritten when training comes there again."""
     for step in (5, 10):
         write(tmp_path, step)
     path = checkpoint.find(tmp_path)[-1].path

@@ -58,7 +58,7 @@ def drill_here(settings: config.Config, songs: Path) -> int:
 
 
 def _disturb(way: Way, run: RunDir, undisturbed: RunDir) -> tuple[str, str, str, str]:
-    """Train, stop half way, resume to the end; return the row of the table."""
+    """Train, stop halfway, resume to the end; return the row of the table."""
     process = _start("train", run)
     while process.poll() is None and not _is_time(way, run):
         time.sleep(0.002)

@@ -47,7 +47,7 @@ Cell = tuple[str | None, str]
 
 
 def write(run: RunDir, config: Config) -> Path:
-    """Write the page of a run from its evaluations, in place of an earlier one, and MODEL.md; the ranking is made anew before.
+    """Write the page of a run from its evaluations, in place of an earlier one, and MODEL.md; the ranking is rebuilt before.
 
     Returns:
         its index.html.

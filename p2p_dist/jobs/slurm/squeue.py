@@ -64,7 +64,7 @@ def settled_jobs(run: RunDir) -> dict[str, Queued]:
     """Return `queued_jobs` once none of them is completing: such a job may disappear or be requeued.
 
     Raises:
-        OSError: Slurm does not answer, or one does not come to its end.
+        OSError: Slurm does not answer, or one does not finish.
     """
     begun, said = time.monotonic(), False
     while True:

@@ -144,7 +144,7 @@ def test_images_that_are_not_there_are_named_before_anything_is_queued(tmp_path)
     (tmp_path / "i.sif").touch()
     mine = config.Resources(container=str(tmp_path / "i.sif"))
     place.check_images(mine)
-    with pytest.raises(ValueError, match=r"no image /nowhere\.sqsh.*--overlay"):
+    with pytest.raises(ValueError, match=r"image /nowhere\.sqsh does not exist.*--overlay"):
         place.check_images(config.Resources(container=str(tmp_path / "i.sif"), overlay="/nowhere.sqsh"))
     with pytest.raises(ValueError, match="needs an image"):
         site.load("slurm").check_images(config.Resources(overlay=str(tmp_path / "i.sif")))
