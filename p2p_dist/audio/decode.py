@@ -75,7 +75,7 @@ class Decoded:
             if self.end is not None and at >= self.end:
                 return
         if not at:
-            raise ValueError(f"{self.path}has no audio that can be decoded{self._why()}")
+            raise ValueError(f"{self.path} has no audio that can be decoded{self._why()}")
         if self.cut is not None:
             self.notes.append(self.cut)
         elif not self.notes and self.is_exact and at / self.rate < self.told - 0.1:

@@ -244,7 +244,7 @@ def _read_files(source: Source, mixer: _Mixer) -> int:
                         if not np.isfinite(peak):
                             raise ValueError(f"{files[name]}: stem {name} contains NaN or infinite samples")
                         if peak > _LOUDEST:
-                            raise ValueError(f"{files[name]}: stem {name}contains samples of {peak:.3g}, full scale is 1")
+                            raise ValueError(f"{files[name]}: stem {name} contains samples of {peak:.3g}, full scale is 1")
                         mixer.take(name, np.ascontiguousarray(block.T))
                     else:
                         del opened[name]

@@ -165,7 +165,7 @@ def _said(error: Exception) -> str:
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name}is not a number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _finite(digits: str) -> float:

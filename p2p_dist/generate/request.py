@@ -179,7 +179,7 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
     except FileNotFoundError:
         if there := [path for paths in takes for path in paths.values() if os.path.lexists(path)]:
             raise ValueError(
-                f"{there[0]} is there already,but no {place.record.name} describes how it was made: add --overwrite, or name "
+                f"{there[0]} already exists, but no {place.record.name} describes how it was made: add --overwrite, or name "
                 "another folder with --out"
             ) from None
         return False

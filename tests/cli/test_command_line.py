@@ -32,11 +32,11 @@ MISTAKES = [
     ("export r", "--out is missing; 'p2p-dist export --help' lists the options"),
     ("status --jsn", "unknown option --jsn; did you mean --json?"),
     ("cancel", "RUN is missing; 'p2p-dist cancel --help' lists the options"),
-    ("check", "choose one of preflight, scaling, drill? 'p2p-dist check --help' describes each"),
+    ("check", "choose one of preflight, scaling, drill; 'p2p-dist check --help' describes each"),
     ("check prefl", "unknown argument prefl; did you mean preflight?"),
     ("check --nodes 3", "before --nodes, name one of preflight, scaling, drill"),
     ("statuses", "unknown argument statuses; did you mean status?"),
-    ("", f"choose one of {', '.join(cli.COMMANDS)}? 'p2p-dist --help' describes each"),
+    ("", f"choose one of {', '.join(cli.COMMANDS)}; 'p2p-dist --help' describes each"),
 ]
 
 

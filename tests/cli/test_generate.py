@@ -157,7 +157,7 @@ def test_any_rate_and_channel_count(runs, rate, channels, name, capsys):
     if channels == 4:
         assert (
             "4 channels (1, 2, 3, 4): the model hears all of them, the new stem is in front left and right (the "
-            "first two, since"
+            "first two, because"
         ) in said
 
 
@@ -204,7 +204,7 @@ MISTAKES = {
     "silence": (["silent.wav"], "silent.wav is silent, so there is nothing to accompany"),
     "not a number": (["nan.wav"], "nan.wav holds NaN samples, in the second after"),
     "far too loud": (["loud.wav"], r"loud.wav holds samples of 1e\+08, where full scale is 1"),
-    "no samples": (["none.wav"], "none.wavhas no audio that can be decoded"),
+    "no samples": (["none.wav"], "none.wav has no audio that can be decoded"),
     "no such run": (["song.wav", "--model", "other"], "no run other in .*: there are band"),
     "no such step": (["song.wav", "--model", "band@7"], "no checkpoint of step 7: there are 20"),
     "a part behind the end": (["song.wav", "--from", "9"], "song.wav ends at 0.5 s, before the requested start"),
@@ -212,11 +212,11 @@ MISTAKES = {
     "files of somebody": (["taken.wav"], "taken-mix.flac already exists, and no taken.json says how it was made"),
     "a rate that mp3 has not": (
         ["wide.wav", "--format", "mp3"],
-        "mp3 can't hold 1 channels at 96000 Hz .*choose",
+        "mp3 does not support 1 channels at 96000 Hz .*choose",
     ),
     "channels that ogg has not": (
         ["six.wav", "--format", "ogg"],
-        "ogg of 6 channels is not written: choose --format flac",
+        "ogg of 6 channels is not supported: choose --format flac",
     ),
     "two songs, one place": (["x/song.wav", "song.wav"], "x/song.wav and song.wav would be written to one folder"),
     "takes": (["song.wav", "--takes", "0"], "--takes must be from 1 to 100, not 0"),
@@ -310,7 +310,7 @@ def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs):
     going.send_signal(signal.SIGINT)
     _, err = going.communicate(timeout=60)
     assert going.returncode == console.STOPPED, err
-    assert "stopped in order" in err and err.rstrip().endswith("launch/generate.py a.wav b.wav") and "Traceback" not in err
+    assert "stopped cleanly" in err and err.rstrip().endswith("launch/generate.py a.wav b.wav") and "Traceback" not in err
     there = {path.name for path in Path("generated").rglob("*") if path.is_file() and "media" not in path.parts}
     assert there == {"a-drums.flac", "a-drums.mid", "a-mix.flac", "a.json", "index.html"}
 
@@ -343,7 +343,7 @@ def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):
     with Path("generated/song/.tmp-song").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert generate.main(["song.wav"]) == 0
-    assert "is being made by another process" in capsys.readouterr().out
+    assert "is being written by another process" in capsys.readouterr().out
     Path("generated/song/.tmp-host-1-ab-song-mix.flac").write_text("left by one that was killed")
     Path("generated/song/.tmp-host-1-ab-other-mix.flac").write_text("of another song")
     assert generate.main(["song.wav"]) == 0
@@ -432,7 +432,7 @@ def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):
     assert export.main(["band", "--out", "kept/half", "--half"]) == 0
     for name in ("config.json", "model.safetensors"):
         Path("kept/half", name).replace(Path("blobs", name))
-    with pytest.raises(ValueError, match="kept/band holds other weights than when the jobs were queued"):
+    with pytest.raises(ValueError, match="kept/band has changed since the jobs were queued"):
         stage_process.generate(run, rundir.resolve(run))
     Path("blobs/model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"kept/band/model\.safetensors is missing"):

@@ -144,7 +144,7 @@ def test_a_ctrl_c_is_no_traceback(many: Path, tmp_path: Path, who: str) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     told, again = said.splitlines()
-    assert process.returncode == console.STOPPED and told.startswith("stopped in order"), said
+    assert process.returncode == console.STOPPED and told.startswith("stopped cleanly"), said
     done = subprocess.run(shlex.split(again), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and f"\ndataset: {tmp_path / 'out'}" in done.stdout, done
     done = subprocess.run(shlex.split(again), capture_output=True, text=True, timeout=60)

@@ -30,7 +30,7 @@ def environment(place, *lines):
 
 
 def no_image(place):
-    return ("--container", str(place.folder / "nowhere.sif")), "image", "no image"
+    return ("--container", str(place.folder / "nowhere.sif")), "image", "does not exist"
 
 
 def truncated(place):
@@ -44,7 +44,7 @@ def truncated(place):
 
 def no_bind(place):
     file = place.site("bind.yaml", (f'"{place.folder}/node/flash:/flash"', f'"{place.folder}/gone:/flash"'))
-    return ("--site", str(file)), "binds", f"there is no {place.folder}/gone on this node"
+    return ("--site", str(file)), "binds", f"{place.folder}/gone does not exist on this node"
 
 
 def wrong_torch(place):

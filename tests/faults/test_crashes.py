@@ -271,7 +271,7 @@ def test_begun_again_after_crashes(begin, monkeypatch, capsys):
     assert local.run_until_it_ends("train", stuck, settings.resources.max_crash_restarts, owner) == console.CRASHED
     told = capsys.readouterr().err
     assert told.count("restarting from there") == 1
-    assert "it came no further than it was at its start (step 5)" in told
+    assert "it made no progress since its start (step 5)" in told
 
     often = begin("often", steps=40)
     monkeypatch.setattr(local, "_run_stage", stage([6, 11, 16, 21, 26, 31]))

@@ -58,7 +58,7 @@ def test_a_disk_that_is_full_for_a_while(new_run):
     job = Job(run, At(8, limit_files, (100_000,)), At(17, limit_files, (resource.RLIM_INFINITY,)))
     assert job.end() == 0, job.log()
     assert "the checkpoint at step 10 could not be written (File too large" in job.log()
-    assert "saved so far: step 5" in job.log()
+    assert "last saved: step 5" in job.log()
     undisturbed, _ = new_run("undisturbed", train={"steps": 30, "keep_every": 100})
     assert Job(undisturbed).end() == 0
     assert on_ranks.equal(on_ranks.state(run.path, 30), on_ranks.state(undisturbed.path, 30))

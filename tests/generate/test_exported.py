@@ -180,7 +180,7 @@ HARM = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
     "weights are a pipe": (
         lambda f: ((f / "model.safetensors").unlink(), os.mkfifo(f / "model.safetensors")),
-        "no regular file",
+        "not a regular file",
     ),
     "config is a pipe": (lambda f: ((f / "config.json").unlink(), os.mkfifo(f / "config.json")), "not a regular file"),
     "not json": (put("config.json", b"{"), "not readable as JSON"),

@@ -395,7 +395,7 @@ def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
         monkeypatch.setenv(name, number)
     command = ["bash", code / "job.sh", "evaluate", job.run.path]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 75 and "queued again" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
+    assert done.returncode == 75 and "requeued" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
     assert job.told("called")[-1] == "requeue 7_0"
     assert job.told("srun") == [f"7_0 {job.run.slurm}/evaluate/attempts.0"]
 
@@ -425,7 +425,7 @@ def test_no_request_to_stop_ends_the_batch_shell(job, monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")
     command = ["bash", job.run.code / "hpc" / "job.sh", "train", job.run.path]
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
-    assert done.returncode == -signal.SIGTERM and "queued again" in done.stdout, done
+    assert done.returncode == -signal.SIGTERM and "requeued" in done.stdout, done
     assert job.told("called")[-1] == "requeue 7" and job.lines("end", 5) == ["stopped"]
 
 
@@ -459,7 +459,7 @@ def test_a_successor_asks_for_what_this_job_was_given(gpus_by_gres, job, monkeyp
     job.answer("given", "3:00:00|(null)|NO|gres:gpu:8")
     job.answer("waiting", "12 afterok:7(unfulfilled)\n13 afterok:77(unfulfilled)")
     done = job.end(75)
-    assert done.returncode == 75 and "job 8 goes on in its place" in done.stdout, done
+    assert done.returncode == 75 and "job 8 continues it" in done.stdout, done
     *options, script, run = job.told("sbatch")
     wanted = {f"--{option}={value}" for option, value in given.values()}
     wanted |= {
@@ -538,5 +538,5 @@ def test_a_request_to_stop_while_the_code_is_checked_is_kept(job, monkeypatch, t
     check = (CHECKOUT / "hpc" / "check_code.sh").read_text()
     script = f'set -euo pipefail\nrun=$RUN\n{check}\nexec bash "$run/code/hpc/job.sh" train "$run"\n'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, start_new_session=True)
-    assert done.returncode == 75 and "queued again" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
+    assert done.returncode == 75 and "requeued" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
     assert job.told("called")[-1] == "requeue 7" and not (tmp_path / "slurm" / "srun").exists()

@@ -131,7 +131,7 @@ def test_fewer_windows_than_a_batch_are_said(place, tiny_songs, capsys):
 
 def test_an_image_that_was_typed_has_to_be_there_in_a_dry_run_too(place, capsys):
     for option in ("--container", "--overlay"):
-        with pytest.raises(ValueError, match=r"no image /no/such"):
+        with pytest.raises(ValueError, match=r"image /no/such\S* does not exist"):
             dry_run(place, "--cluster", "slurm", option, "/no/such.sif")
     assert dry_run(place, "--cluster", "lumi", "--account", "a") == 0
     said = capsys.readouterr().out

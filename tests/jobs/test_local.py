@@ -217,7 +217,7 @@ def test_a_run_can_be_verified_by_its_owner(place):
     run = rundir.RunDir(place / "runs" / "way")
     command = [sys.executable, "launch/status.py", "way", "--verify"]
     good = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
-    assert good.returncode == 0 and "what it should be" in good.stdout, good.stderr
+    assert good.returncode == 0 and "is correct" in good.stdout, good.stderr
     state = rundir.find_steps(run.checkpoints)[-1][1] / "state.pt"
     data = bytearray(state.read_bytes())
     data[len(data) // 2] ^= 1

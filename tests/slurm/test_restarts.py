@@ -214,7 +214,7 @@ def test_crashes_with_progress_are_tried_again_and_not_for_ever(lab, start):
     """
     run = start("crashing")
     run.until_end("FAILED")
-    assert run.attempts("end", 5) == ["crash", "crash", "crash"] and "not begun again (3 crashes" in run.log()
+    assert run.attempts("end", 5) == ["crash", "crash", "crash"] and "not restarted (3 crashes" in run.log()
     run.until_end("CANCELLED", "evaluate")  # not left to wait for ever
     assert not (run.run.path / "evaluated").exists()
     (run.run.path / "plan.json").unlink()

@@ -107,7 +107,7 @@ def stop_and_resume(place: Place) -> Iterator[Row]:
     said = (place.scratch / "stopped.log").read_text(errors="replace")
     print(said, flush=True)
     row = {"what": "TERM after a checkpoint", "exit code": code, "seconds": time.perf_counter() - begun}
-    yield {**row, "it said": line_with(said, "stopped in order")}
+    yield {**row, "it said": line_with(said, "stopped cleanly")}
     code, said, seconds = launch(place, *words)
     assert code == 0, f"it did not go on: exit code {code}"
     yield {"what": "the same again", "exit code": code, "seconds": seconds, "it said": line_with(said, "steps from")}

@@ -166,7 +166,7 @@ def test_a_refused_launch_leaves_nothing(cluster, launch, tmp_path, site_file):
         (("--cluster", "lumi"), "name one with --account"),
         (("--site", site_file("needs_account: true")), "name one with --account"),
         (("--site", site_file('partition: p\nlimits: {p: {time: "1:00:00"}}', "short")), "--time asks for 24 hours"),
-        (("--container", "/no/such.sif"), "no image"),
+        (("--container", "/no/such.sif"), "does not exist"),
         (("--max-gpu-hours", "5"), "billing of this cluster is not known"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -537,7 +537,7 @@ def test_a_run_that_only_preprocesses_has_no_training_to_do_until_a_launch_asks_
     assert row["stages"]["preprocess"] == "done"
     capsys.readouterr()
     status.show_all([row])
-    assert "done" in (shown := capsys.readouterr().out) and "page" not in shown and "not asked" not in shown
+    assert "done" in (shown := capsys.readouterr().out) and "page" not in shown and "not requested" not in shown
     launch("--run", run.path.name)
     assert status.gather(run)["stages"]["train"].startswith("pending")
     (cluster.place / "queue").write_text("")
