@@ -204,6 +204,7 @@ def test_curves_are_drawn_with_the_baselines_as_lines(run: tuple[rundir.RunDir, 
     from p2p_dist.evaluate.report import curves
 
     folder, settings = run
+    (folder.evaluations / "curves.png").unlink()
     ranked = ranking.conclude(folder, settings)
     assert (folder.evaluations / "curves.png").read_bytes().startswith(b"\x89PNG")
     read = ranking.read_evaluations(folder.evaluations)

@@ -1,9 +1,6 @@
 """The scaling check: its table, its model, and what it says of measurements that vary."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,24 +8,6 @@ from p2p_dist.checks.scaling import scaling
 from p2p_dist.cli import check
 from p2p_dist.common import files
 from p2p_dist.run.rundir import RunDir
-
-CHECKOUT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def typed(tmp_path, monkeypatch):
-    """Type a command of launch/check.py; its output."""
-    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "it's mine" / "runs"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def typed(*arguments, code=0):
-        done = subprocess.run(
-            [sys.executable, "launch/check.py", *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    return typed
 
 
 def test_scaling_on_this_machine(typed, tmp_path):
@@ -46,7 +25,7 @@ def test_scaling_on_this_machine(typed, tmp_path):
     assert len(json.loads((folder / "scaling.json").read_text())) == 1 and "<svg" in (folder / "scaling.svg").read_text()
 
 
-def test_what_scaling_refuses(typed):
+def test_what_scaling_refuses():
     with pytest.raises(ValueError, match="write numbers of nodes as in"):
         check.main(["scaling", "--nodes", "two"])
     with pytest.raises(ValueError, match="at least one node"):
