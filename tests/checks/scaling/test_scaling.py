@@ -10,7 +10,7 @@ from p2p_dist.common import files
 from p2p_dist.run.rundir import RunDir
 
 
-def test_scaling_on_this_machine(typed, tmp_path):
+def test_scaling_on_this_machine(stages_forked, typed, tmp_path):
     shown = typed("scaling", "--nodes", "2", "--cluster", "local", "--preset", "tiny", "--steps", "3")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("| ")][2:]
     assert [row[:4] for row in rows] == [["2", "2", "weak", "4"], ["2", "2", "strong", "4"]]
