@@ -12,12 +12,13 @@ import tyro
 
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
-from p2p_dist.generate import request
+from p2p_dist.generate import exported_config, request
+from p2p_dist.generate.exported_config import CONFIG, WEIGHTS
 from p2p_dist.generate.request import Options, Song
 from p2p_dist.jobs import packages, site
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import checkpoints, rundir
-from p2p_dist.settings.config import Resources, Where, seconds_of
+from p2p_dist.settings.config import Config, Resources, Where, seconds_of
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,9 @@ def main(arguments: list[str]) -> int:
 
 def _queue(command: Command, found: list[Song]) -> int:
     """Queue an array of jobs that share the songs which are not done."""
-    run_of_model, checkpoint = checkpoints.named(command.model)
-    settings, options = rundir.resolve(run_of_model), command.options()
-    sha256 = checkpoint.meta()["files"][checkpoints.GENERATOR]["sha256"]
-    model = f"{run_of_model.path.name}@{checkpoint.step}"
-    console.say(f"model: {model}, trained {checkpoint.step} steps to make {request.stem_name(settings.data.task)}")
+    model, options = _find(command.model), command.options()
+    settings, sha256 = model.settings, model.sha256
+    console.say(f"model: {model.name}, trained {model.step} steps to make {request.stem_name(settings.data.task)}")
     left, whys = [], []
     for one in found:
         source, folder = one.source.absolute(), one.place.folder.absolute()
@@ -112,7 +111,13 @@ def _queue(command: Command, found: list[Song]) -> int:
     for why in whys:
         console.complain(f"left out: {console.one_line(why)}")
     if left:
-        asked = {"songs": left, "model": model, "options": dataclasses.asdict(options), "overwrite": command.overwrite}
+        asked = {
+            "songs": left,
+            "model": model.asked,
+            "sha256": sha256,
+            "options": dataclasses.asdict(options),
+            "overwrite": command.overwrite,
+        }
         where = command.where
         if where.site is not None:  # found again from any folder
             where = dataclasses.replace(where, site=str(Path(where.site).expanduser().absolute()))
@@ -123,14 +128,53 @@ def _queue(command: Command, found: list[Song]) -> int:
         place = dataclasses.replace(place, evaluate_time=command.time or place.evaluate_time)
         packages.check_packages_anywhere(resources, place, cluster, only_note=command.dry_run)
         # The same songs, asked for in the same way, are the same run.
-        everything = [model, asked["options"], *sorted(str(one.place.record.absolute()) for one in found)]
+        everything = [
+            model.name,
+            *([] if model.folder is None else [sha256]),
+            asked["options"],
+            *sorted(str(one.place.record.absolute()) for one in found),
+        ]
         run = rundir.find(f"generate-{files.digest(everything)[:12]}")
         wanted = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=None), resources=resources)
         folders = {Path(one["source"]).parent for one in left} | {_there(Path(one["folder"])) for one in left}
+        if model.folder is not None:  # a hub's cache holds links to files elsewhere
+            folders |= {(model.folder / name).resolve().parent for name in (CONFIG, WEIGHTS)} | {model.folder}
         launch.queue_generation(run, wanted, asked, sorted(folders), place, dry_run=command.dry_run)
     if done := len(found) - len(left) - len(whys):
         console.say(f"done already: {done} of {len(found)} songs")
     return console.FAILED if whys else console.DONE
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model as jobs are told of it. name: for people. asked: what finds it from any folder. folder: of an exported one."""
+
+    name: str
+    asked: str
+    step: int
+    sha256: str
+    settings: Config
+    folder: Path | None = None
+
+
+def _find(name: str | None) -> _Model:
+    """The model of a name as `generate.model.find_model` finds it, but without torch: of weights, only their size is checked.
+
+    Raises:
+        ValueError: there is no such run, no such checkpoint, or no exported model that can be used.
+    """
+    if name is not None and exported_config.is_exported(folder := Path(name).expanduser().absolute()):
+        content = exported_config.read_config(folder)
+        exported_config.check_weights(folder / WEIGHTS, content["weights"])
+        if request.plain(str(folder)) != str(folder):
+            raise ValueError(f"{folder}: jobs find only what has a name in UTF-8: rename it")
+        settings = exported_config.settings_of(content, folder / CONFIG)
+        step, sha256 = content["step"], content["weights"]["sha256"]
+        return _Model(f"{content['name']}@{step}", str(folder), step, sha256, settings, folder)
+    run, checkpoint = checkpoints.named(name)
+    sha256 = checkpoint.meta()["files"][checkpoints.GENERATOR]["sha256"]
+    asked = f"{run.path.name}@{checkpoint.step}"
+    return _Model(asked, asked, checkpoint.step, sha256, rundir.resolve(run))
 
 
 def _there(folder: Path) -> Path:

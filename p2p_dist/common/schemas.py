@@ -198,9 +198,15 @@ GENERATED = Kind(
 
 SONGS = Kind(
     1,
-    {"songs": [{"source": str, "folder": str, "name": str}], "model": str, "options": {str: None}, "overwrite": bool},
+    {
+        "songs": [{"source": str, "folder": str, "name": str}],
+        "model": str,
+        "sha256": _SHA256,
+        "options": {str: None},
+        "overwrite": bool,
+    },
 )
-"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute."""
+"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute; sha256 is that of the model's weights."""
 
 _LOUDNESS = (Maybe(float), float)
 

@@ -114,6 +114,9 @@ def generate(run: RunDir, settings: config.Config) -> int:
     asked = records.read(run.songs, schemas.SONGS)
     todo = [Song(Path(one["source"]), Place(Path(one["folder"]), one["name"])) for one in asked["songs"]]
     noted = {one: run.made / f"{number:08d}" for number, one in enumerate(todo)}
+    model = find_model(asked["model"])
+    if asked["sha256"] != model.sha256:
+        raise ValueError(f"{asked['model']} holds other weights than when the jobs were queued: type the command again")
     with console.Progress("generate", len(todo), start=None, status=run.status) as progress:
 
         def on_song(made: songs.Made) -> None:
@@ -124,7 +127,7 @@ def generate(run: RunDir, settings: config.Config) -> int:
 
         songs.make(
             todo,
-            find_model(asked["model"]),
+            model,
             Options(**asked["options"]),
             overwrite=asked["overwrite"],
             page=song_page.write,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from p2p_dist.cli import generate
+from p2p_dist.cli import export, generate
 from p2p_dist.common import console, schemas
 from p2p_dist.common.records import wrong
 from tests import forked_stages
@@ -380,3 +380,51 @@ def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
     capsys.readouterr()
     assert generate.main(words) == 0
     assert "done already: 3 of 4 songs" in capsys.readouterr().out and queued[-1].array is None
+
+
+def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):
+    """Jobs reach it, and what its links point to; what they make is what the run makes."""
+    from p2p_dist.jobs import stage_process
+    from p2p_dist.jobs.slurm import launch
+    from p2p_dist.run import rundir
+
+    queued, reached = [], set()
+
+    def jobs(*asked, **options):
+        reached.update(asked[-1])
+        return real(*asked, **options)
+
+    real = launch.specs.jobs
+    monkeypatch.setattr(launch.specs, "jobs", jobs)
+    monkeypatch.setattr(launch.squeue, "settled_jobs", lambda run: {})
+    monkeypatch.setattr(launch.sbatch, "check", lambda job: None)
+    monkeypatch.setattr(launch.sbatch, "submit", queued.append)
+    write(Path("song.wav"), sound(0.4))
+    assert generate.main(["song.wav", "--out", "of-run"]) == 0
+    assert export.main(["band", "--out", "kept/band"]) == 0
+    Path("blobs").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        Path("kept/band", name).rename(Path("blobs", name))
+        Path("kept/band", name).symlink_to(Path("../../blobs", name))
+    capsys.readouterr()
+    words = ["song.wav", "--model", "kept/band", "--out", "made", "--cluster", "slurm"]
+    assert generate.main(words) == 0
+    assert "model: band@20, trained 20 steps to make drums" in capsys.readouterr().out
+    (job,) = queued
+    assert {Path("kept/band").absolute(), Path("blobs").resolve()} <= reached
+    run = rundir.RunDir(Path(job.command.split()[-1]))
+    monkeypatch.setenv("P2P_RUNS", "elsewhere")
+    monkeypatch.chdir("blobs")
+    assert stage_process.generate(run, rundir.resolve(run)) == 0
+    monkeypatch.chdir("..")
+    assert Path("made/song-drums.flac").read_bytes() == Path("of-run/song-drums.flac").read_bytes()
+    assert json.loads(Path("made/song.json").read_text())["model"]["name"] == "band@20"
+    assert export.main(["band", "--out", "kept/half", "--half"]) == 0
+    for name in ("config.json", "model.safetensors"):
+        Path("kept/half", name).replace(Path("blobs", name))
+    with pytest.raises(ValueError, match="kept/band holds other weights than when the jobs were queued"):
+        stage_process.generate(run, rundir.resolve(run))
+    Path("blobs/model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"kept/band/model\.safetensors is missing"):
+        generate.main(words)
+    assert len(queued) == 1

@@ -19,7 +19,7 @@ from p2p_dist.common import files, records
 from p2p_dist.data import manifest
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.table import MEASURES
-from p2p_dist.evaluate.report import page, svg
+from p2p_dist.evaluate.report import curves, page
 from p2p_dist.run.rundir import RunDir, step_name
 from p2p_dist.settings import presets
 from p2p_dist.settings.config import Config
@@ -145,24 +145,27 @@ def test_example_is_called_what_it_is(finished: tuple[RunDir, Config], shown: Pa
 
 def test_curves_run_from_first_to_last_checkpoint(finished: tuple[RunDir, Config]) -> None:
     text = finished[0].page.read_text(encoding="utf-8")
-    curves = dict(re.findall(r'aria-label="([^"]+), over steps">.*?<polyline points="([^"]+)"', text, re.DOTALL))
-    points = {name: [tuple(map(float, p.split(","))) for p in line.split()] for name, line in curves.items()}
+    found = dict(
+        re.findall(r'aria-label="([^"]+), over step">.*?<polyline class="marked"[^>]* points="([^"]+)"', text, re.DOTALL)
+    )
+    points = {name: [tuple(map(float, p.split(","))) for p in line.split()] for name, line in found.items()}
     assert all(len(points[name]) == 3 for name in points if "training" not in name)
-    level, grid = ([y for _, y in points[name]] for name in ("level dB (lower is better)", "grid (1 is best)"))
+    level, grid = ([y for _, y in points[name]] for name in ("level dB, lower is better", "grid, 1 is best"))
     assert level == sorted(level) and level[0] < level[-1]  # it falls; y grows downward
     assert grid == sorted(grid, reverse=True) and grid[0] > grid[-1]
-    assert "score (higher is better)" in points
-    frame = re.search(r'viewBox="0 0 (\d+) (\d+)" role="img"', text)
-    assert frame is not None
-    assert all(0 <= y <= float(frame[2]) for line in points.values() for _, y in line), "below 0, too"
+    assert "score, higher is better" in points
+    assert "generated, step 30: 9 (8 to 11)" in text, "the interval"
+    legend = re.findall(r"<li><svg[^\n]*</svg>([^<]+)</li>", text)
+    assert legend == ["generated", "copy the input", "silence", "ceiling"]
 
 
-def test_long_training_is_thinned(finished: tuple[RunDir, Config]) -> None:
+def test_long_training_is_thinned() -> None:
     rows = [{"step": step, "l1": 0.25, "epoch": 1} for step in range(50, 3_000_001, 50)]
-    curve = svg.training_curve(rows)
-    assert curve is not None and len(curve["points"]) <= svg._TRAINING_POINTS
-    assert curve["points"][-1][2] == 3_000_000 and curve["points"][0][3] == "0.25"
-    assert svg.training_curve([]) is None
+    plot = curves.of_training(rows)
+    (points,) = re.findall(r' points="([^"]+)"', plot)
+    heights = {point.split(",")[1] for point in points.split()}
+    assert len(points.split()) == 300 and len(heights) == 1 and "3\u202f000\u202f000" in plot
+    assert curves.of_training([]) == ""
 
 
 def test_without_training_numbers_or_any_measure(tmp_path: Path) -> None:

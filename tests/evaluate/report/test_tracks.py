@@ -115,7 +115,7 @@ def test_the_same_is_not_written_twice_and_what_is_damaged_is(tmp_path: Path) ->
 
 def test_loudness_is_that_of_the_sound_alone_and_mixed(tmp_path: Path) -> None:
     rate, stem, heard = 8000, music(2.0, 8000), music(2.0, 8000)[::-1].copy()
-    track = tracks.write(tmp_path / "song" / "a", sound_of(stem, rate), FLAC, beside=lambda: heard)
+    track = tracks.write(tmp_path / "song" / "a", sound_of(stem, rate), FLAC, beside=sound_of(heard, rate, 7_001))
     meter = pyloudnorm.Meter(rate)
     assert track.mixed is not None
     assert track.alone.lufs == pytest.approx(meter.integrated_loudness(stem))
@@ -125,17 +125,27 @@ def test_loudness_is_that_of_the_sound_alone_and_mixed(tmp_path: Path) -> None:
     assert track.alone.lufs - quieter.alone.lufs == pytest.approx(6.02, abs=0.01)
 
 
+@pytest.mark.parametrize("seconds", [0.41, 0.44, 0.46, 1.23456, 3.0])
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (11025, 2)])
+def test_loudness_in_blocks_is_that_of_the_whole_to_the_bit(seconds: float, rate: int, channels: int) -> None:
+    whole = music(seconds, rate, channels) * np.geomspace(1, 1e-5, round(seconds * rate), dtype=np.float32)[:, None]
+    wanted = pyloudnorm.Meter(rate).integrated_loudness(whole)
+    for block in (len(whole), 999):
+        found = loudness.measure([whole[at : at + block] for at in range(0, len(whole), block)], rate)
+        assert (found.lufs, found.peak) == (wanted, np.abs(whole).max())
+
+
 def test_of_a_long_sound_parts_from_all_over_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracks, "_MEASURED", 3.0)
     ramp = np.arange(8000 * 10, dtype=np.float32)[:, None]
-    found = tracks.measured_part(sound_of(ramp, 8000))[:, 0]
+    found = np.concatenate(list(tracks.measured_part(sound_of(ramp, 8000))))[:, 0]
     assert len(found) == 24000 and found[0] == 0 and found[-1] == 79999
     assert (np.diff(found) > 0).all() and (np.diff(found) > 1).sum() == 11
 
 
 def test_silence_and_very_short_sounds_have_no_loudness_and_no_gain() -> None:
     for sound in (np.zeros((8000, 2)), np.zeros((0, 1)), music(0.3, 8000), np.full((8000, 1), 1e-7)):
-        level = loudness.measure(sound.astype(np.float32), 8000)
+        level = loudness.measure([sound.astype(np.float32)], 8000)
         assert level.lufs is None and loudness.gain(level, -18.0) == 0.0
     assert loudness.common([]) == -23.0
 
