@@ -1,4 +1,4 @@
-"""A small evaluated run with real sound, laid out as evaluate/checkpoints.py leaves it, but for spectrograms: nothing reads them."""
+"""A small evaluated run with real sound, as evaluate/checkpoints.py leaves it, but for spectrograms: nothing reads them."""
 
 from __future__ import annotations
 
