@@ -319,7 +319,7 @@ def test_headers_say_how_much_there_is_to_decode(tmp_path: Path) -> None:
 
 
 def test_mono_is_what_librosa_loads(tmp_path: Path) -> None:
-    import librosa
+    from tests.uncompiled import librosa
 
     folder = write_stems(tmp_path / "song", samples=30000)
     song = decode.load(source(folder), ["bass"])

@@ -15,6 +15,7 @@ import soundfile
 from p2p_dist.cli import export, generate
 from p2p_dist.common import console, schemas
 from p2p_dist.common.records import wrong
+from tests import forked_stages
 from tests.generate.conftest import run, runs, sound, write
 
 __all__ = ["run", "runs"]
@@ -368,15 +369,10 @@ def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
     assert stages.of(run) == ("generate",) and stages.is_done("generate", run) is None
     before = Path("made/a/a-mix.flac").stat().st_mtime_ns
     for member in ("1", "0"):
-        done = subprocess.run(
-            [sys.executable, "-m", "p2p_dist.jobs.stage_process", "generate", str(run.path)],
-            env={**os.environ, "SLURM_ARRAY_TASK_ID": member, "PYTHONPATH": str(CHECKOUT)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        made_by = sorted(line for line in done.stdout.splitlines() if line.startswith("generate: "))
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", member)
+        log = Path(f"log-{member}")
+        assert forked_stages.start("generate", run, f"here.{member}", log).wait(120) == 0, log.read_text()
+        made_by = sorted(line for line in log.read_text().splitlines() if line.startswith("generate: "))
         assert made_by if member == "1" else not made_by
     assert stages.is_done("generate", run) == "3 songs" and run.read_outcome("generate")["outcome"] == "done"
     assert {path.name for path in Path("made").rglob("*-mix.flac")} == {"a-mix.flac", "b-mix.flac", "c-mix.flac"}

@@ -86,7 +86,7 @@ def test_one_click_does_not_move_the_reference(small: Data) -> None:
 
 def test_thesis_windows_are_the_thesis_definition() -> None:
     """255 hops by themselves, librosa's mel spectrogram, its own maximum as 0 dB, 80 dB range; the target is the mix."""
-    import librosa
+    from tests.uncompiled import librosa
 
     data = preset("thesis").data
     song, target = sound(13.0), sound(13.0, seed=1)

@@ -65,6 +65,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
 
 @pytest.fixture
 def copied(place: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[rundir.RunDir, Config]:
+    """A copy of it, whose further evaluations are not drawn: that takes longer than to measure them."""
+    on_ranks.draw_nothing(monkeypatch.setattr)
     shutil.copytree(place[0], tmp_path / "place")
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "place" / "runs"))
     return rundir.RunDir(tmp_path / "place" / "runs" / "run"), place[1]

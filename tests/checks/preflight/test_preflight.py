@@ -2,11 +2,8 @@
 
 import dataclasses
 import os
-import subprocess
-import sys
 import time
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -19,24 +16,6 @@ from p2p_dist.jobs.slurm import specs
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config, presets
-
-CHECKOUT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def typed(tmp_path, monkeypatch):
-    """Type a command of launch/check.py; its output."""
-    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "it's mine" / "runs"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def typed(*arguments, code=0):
-        done = subprocess.run(
-            [sys.executable, "launch/check.py", *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    return typed
 
 
 def test_preflight_on_this_machine(typed, tmp_path):
