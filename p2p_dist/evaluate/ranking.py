@@ -1,7 +1,7 @@
 """Rank checkpoints by a fixed rule over the three families of measures, applied to all existing evaluations.
 
 evaluations/ranking.json   all checkpoints and baselines by score, the rule, and on which songs it was applied
-evaluations/curves.png     the measures over epochs, with the baselines as lines
+evaluations/curves.svg     the measures over steps, with the baselines as lines
 checkpoints/best.json      the choice, for people and for exporting; resuming a training never looks at it
 """
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.common import files, records, schemas
-from p2p_dist.data import manifest
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING
 from p2p_dist.evaluate.measures.table import AMOUNT, MEASURES, REAL, TIME, Row, columns, is_pitched
 from p2p_dist.evaluate.report import curves
@@ -143,10 +142,9 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
     ranked = rank(evaluated, baselines, config.evaluate, pitched=pitched)
     records.write(folder / "ranking.json", schemas.RANKING, ranked)
     sources = [folder / "baselines.json", *(path / "metrics.json" for _, path in find_steps(folder))]
-    picture = folder / "curves.png"
+    picture = folder / "curves.svg"
     if not picture.is_file() or picture.stat().st_mtime <= max(path.stat().st_mtime for path in sources):
-        epochs = epochs_per_step(run, config.train.global_batch_size)
-        curves.draw(picture, curves.collect(evaluated, baselines, ranked, pitched=pitched), epochs)
+        curves.draw(picture, curves.collect(evaluated, baselines, ranked, pitched=pitched))
     if folder == run.evaluations:
         best = choice(run, ranked, evaluated, [name for names in columns(pitched=pitched) for name in names])
         if best is not None:
@@ -154,11 +152,6 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
         else:
             run.best.unlink(missing_ok=True)
     return ranked
-
-
-def epochs_per_step(run: RunDir, global_batch_size: int) -> float:
-    """What share of a pass over the training windows one step is."""
-    return global_batch_size / len(manifest.read(run.shards)["splits"]["train"]["samples"])
 
 
 def choice(run: RunDir, ranked: dict[str, Any], evaluated: dict[int, Any], names: list[str]) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -205,11 +206,18 @@ def test_curves_are_drawn_with_the_baselines_as_lines(run: tuple[rundir.RunDir, 
 
     folder, settings = run
     ranked = ranking.conclude(folder, settings)
-    assert (folder.evaluations / "curves.png").read_bytes().startswith(b"\x89PNG")
+    picture = ElementTree.parse(folder.evaluations / "curves.svg").getroot()
+    labels = [plot.get("aria-label") for plot in picture.iter(f"{{{picture.tag[1:].partition('}')[0]}}}svg")]
+    assert {"score, higher is better, over step", "level dB, lower is better, over step"} <= {*labels}
+    assert not any("mix L1" in (label or "") for label in labels), "what is only reported stands on the page alone"
     read = ranking.read_evaluations(folder.evaluations)
     assert ranked is not None and read is not None
     drawn = {curve.name: curve for curve in curves.collect(*read, ranked, pitched=False)}
-    assert list(drawn["lock8"].points) == [5, 10, 15] and set(drawn["lock8"].lines) == {"copy the input", "silence", "ceiling"}
+    assert list(drawn["lock8"].points) == [5, 10, 15] and set(drawn["lock8"].baselines) == {
+        "copy the input",
+        "silence",
+        "ceiling",
+    }
     assert "mmd" not in drawn, "none could be measured"
     assert drawn["level_error"].intervals[15] == (pytest.approx(2), pytest.approx(5))
 

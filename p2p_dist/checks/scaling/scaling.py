@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.checks.folder import check_folder
-from p2p_dist.common import console, files, linux, records
+from p2p_dist.common import console, files, linux, records, svg
 from p2p_dist.common.records import COUNT, Maybe
+from p2p_dist.common.svg import Line
 from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import begin_run, child, example_song, fits, packages, site
 from p2p_dist.jobs.slurm import launch, specs, squeue
@@ -237,8 +238,8 @@ def report(root: Path, runs: list[RunDir]) -> int:
     files.write_text(root / "scaling.md", table + "\n")
     files.write_json(root / "scaling.json", found)
     console.say(f"numbers: {root / 'scaling.json'}")
-    if plot(root / "scaling.svg", found):
-        console.say(f"plot: {root / 'scaling.svg'}")
+    files.write_text(root / "scaling.svg", plot(found))
+    console.say(f"plot: {root / 'scaling.svg'}")
     return console.FAILED if missing else console.DONE
 
 
@@ -268,36 +269,19 @@ def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
     return found
 
 
-def plot(path: Path, found: list[dict[str, Any]]) -> bool:
-    """Draw images per second against processes; False where matplotlib is not installed, as on a login node."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        console.say("no plot: matplotlib is not installed here")
-        return False
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4))
-    for way, marker in zip(WAYS, "os", strict=True):
-        measured = [one for one in found if one[way] is not None]
-        numbers = [one["processes"] for one in measured]
-        rates = [one[way]["images_per_second"] for one in measured]
-        (line,) = axes.plot(numbers, rates, marker, label=f"{way}, measured")
-        lowest, highest = ([edge(one[way]["measured"]) for one in measured] for edge in (min, max))
-        axes.vlines(numbers, lowest, highest, colors=line.get_color())
-        axes.plot(numbers, [one[way]["model"] for one in measured], "--", color=line.get_color(), label=f"{way}, model")
+def plot(found: list[dict[str, Any]]) -> str:
+    """Images per second over processes, measured (from the lowest to the highest measurement) and as the model has it: SVG."""
     first = found[0]
+    lines = []
+    for way, colour, dashes in (("weak", "accent", ""), ("strong", "b0", "10 3")):
+        of = {one["processes"]: one[way] for one in found if one[way] is not None}
+        rates = {processes: row["images_per_second"] for processes, row in of.items()}
+        ranges = {processes: (min(row["measured"]), max(row["measured"])) for processes, row in of.items()}
+        lines.append(Line(f"{way}, measured", rates, ranges, colour, dashes, marked=True))
+        model = {processes: row["model"] for processes, row in of.items()}
+        lines.append(Line(f"{way}, model", model, colour=colour, dashes="2 3"))
     ideal = first["weak"]["images_per_second"] / first["processes"]
-    numbers = [one["processes"] for one in found]
-    axes.plot(numbers, [ideal * number for number in numbers], ":", color="gray", label="ideal")
-    axes.set(
-        xscale="log", yscale="log", xlabel="processes", ylabel="images/s", title=f"{first['device']}, {first['precision']}"
-    )
-    axes.set_xticks(numbers, [str(number) for number in numbers], minor=False)
-    axes.legend()
-    figure.tight_layout()
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, format="svg")
-    pyplot.close(figure)
-    return True
+    lines.append(Line("ideal", {one["processes"]: ideal * one["processes"] for one in found}, colour="quiet"))
+    lines = [line for line in lines if line.points]
+    drawn = svg.plot(f"{first['device']}, {first['precision']}", lines, "processes", "images/s", log=True)
+    return svg.document([drawn], lines, 1)

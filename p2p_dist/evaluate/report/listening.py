@@ -13,9 +13,8 @@ from typing import Any
 
 import jinja2
 
-from p2p_dist.common import files
+from p2p_dist.common import files, svg
 from p2p_dist.evaluate.report import loudness, tracks
-from p2p_dist.evaluate.report.svg import thousands
 from p2p_dist.evaluate.report.tracks import FLAC, OPUS, Sound, Track, of_file
 
 __all__ = ["Sound", "of_file", "write_listening_page"]
@@ -155,5 +154,5 @@ def template(name: str) -> jinja2.Template:
     """A template of this package; what is put into it is escaped."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["thousands"] = thousands
+    environment.filters["thousands"] = svg.thousands
     return environment.get_template(name)

@@ -14,7 +14,8 @@ from typing import Any
 import soundfile
 
 from p2p_dist.audio import flac
-from p2p_dist.common import files
+from p2p_dist.common import files, svg
+from p2p_dist.common.svg import thousands
 from p2p_dist.data import manifest
 from p2p_dist.data.dataset_card import overlapping
 from p2p_dist.evaluate import ranking
@@ -31,7 +32,6 @@ from p2p_dist.evaluate.report.listening import (
     template,
 )
 from p2p_dist.evaluate.report.media import CLIP, LOSSLESS, Media, common_gain, recorded_gain, scale, stamp
-from p2p_dist.evaluate.report.svg import curve, thousands, training_curve
 from p2p_dist.evaluate.report.tracks import Sound, of_file
 from p2p_dist.run import metrics_file, provenance
 from p2p_dist.run.rundir import RunDir, check_links, find_steps, step_name
@@ -143,10 +143,10 @@ def write(run: RunDir, config: Config) -> Path:
         ],
         best=best,
         ranked=ranked,
-        curves=[[curve(c.title, c.points, c.lines) for c in drawn if c.decides == decides] for decides in (True, False)],
-        lines=list(dict.fromkeys(name for name in BASELINES for c in drawn if name in c.lines)),
-        base_numbers={name: number for number, name in enumerate(BASELINES)},
-        training=training_curve(training),
+        plot_style=svg.STYLE,
+        curves=[[curve.plot() for curve in drawn if curve.decides == decides] for decides in (True, False)],
+        legend=[(svg.key(line), line.label) for line in curves.legend(drawn)],
+        training=curves.of_training(training),
         settings=_settings(training, config, last),
     )
     model_card.write(run, config, evaluated, baselines)
