@@ -1,7 +1,8 @@
 """Check settings: each setting's type says which values it takes, wherever they come from.
 
 `Annotated[int, Rule(...)]` narrows a type. `check`, which every class of settings calls when it is made, holds each value to
-its type and rules; `from_mapping` also converts what was read from a file. What concerns two settings is checked in their class.
+its type and rules; `from_mapping` also converts what was read from a file. What concerns two settings is checked in their
+class.
 """
 
 from __future__ import annotations
