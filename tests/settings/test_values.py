@@ -1,9 +1,13 @@
 """Which values a setting takes."""
 
+import typing
+
 import pytest
 
+from p2p_dist.common import yaml_file
+from p2p_dist.jobs.site import Site
 from p2p_dist.settings import config, presets
-from p2p_dist.settings.config import Config, Data, Resources, Train
+from p2p_dist.settings.config import Config, Data, Evaluate, Model, Resources, Train
 
 
 def test_what_is_written_without_quotes_is_what_the_setting_takes(tmp_path):
@@ -40,6 +44,13 @@ def test_what_is_written_without_quotes_is_what_the_setting_takes(tmp_path):
         (lambda: Data(task="guitar->drums"), "unknown stem 'guitar'"),
         (lambda: Data(window_hop=257), "sound would be left out"),
         (lambda: Data(hop_length=300), "must divide"),
+        (lambda: Resources(nodes="2"), "^nodes must be a whole number, not '2'$"),
+        (lambda: Resources(evaluate=[1]), r"^evaluate must be one of after, during, never, not \[1\]$"),
+        (lambda: Model(leaky_slope=float("nan")), "^model.leaky-slope must be finite, not nan$"),
+        (lambda: Config(data=3), "^data must be a list of names and values"),
+        (lambda: Site(whole_nodes="small-g"), r"^whole_nodes must be a list, as \[one, two\]"),
+        (lambda: Site(whole_nodes=["small-g", 1]), "^whole_nodes must be text, not 1$"),
+        (lambda: Site(limits={"small-g": 3}), "^limits must be a list of names and values, or {} for none, not 3$"),
         (lambda: Train(epochs=3, steps=4), "either"),
         (lambda: Train(seed=-1), "train.seed"),
         (lambda: Config(data=Data(mels=100)), "multiple of 32"),
@@ -48,3 +59,22 @@ def test_what_is_written_without_quotes_is_what_the_setting_takes(tmp_path):
 def test_a_bad_value_says_what_and_how(make, said):
     with pytest.raises(ValueError, match=said):
         make()
+
+
+@pytest.mark.parametrize("section", [Data, Model, Train, Evaluate, Resources, Site], ids=lambda section: section.__name__)
+def test_a_value_of_another_type_is_refused_whatever_the_setting(section):
+    """True is no number, 2.5 no whole number, and a number is no text."""
+    numbers = 0
+    for name, kind in typing.get_type_hints(section).items():
+        wrong = {int: (True, 2.5, "2"), float: (True, "2"), bool: (1, "yes"), str: (3, True)}.get(
+            yaml_file.without_none(kind), ()
+        )
+        if name == "ALTERNATIVES":
+            continue
+        for value in (*wrong, [None], object()):
+            numbers += 1
+            with pytest.raises(ValueError, match=f"{name.replace('_', '.')} must be .*, not "):
+                section(**{name: value})
+    assert numbers > 10
+    if section is Train:
+        assert Train(epochs=3) == Train(epochs=3.0)
