@@ -29,6 +29,7 @@ _TOGETHER = 4  # frames within which onsets of several bands are one hit: 23 ms
 _NOISE = 20.0  # dB by which the highest band of a snare may lie under its middle
 _RING, _OPEN = 26, 10.0  # an open hat is after 150 ms less than 10 dB down
 _TICKS = 480  # of a quarter note
+_EVERY = 4  # frames: as fine as a tempo needs
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Hit:
 
 
 class Bands:
-    """Power in three bands and the total rise, frame by frame, of audio that comes in blocks."""
+    """Power in three bands and the total rise, frame by frame, of audio that comes in blocks: about 2 kB a second."""
 
     def __init__(self, peak: float) -> None:
         """Args: peak: the loudest sample of the song."""
@@ -52,7 +53,8 @@ class Bands:
         self.held = np.zeros(N_FFT // 2, np.float32)
         self.before: np.ndarray | None = None
         self.powers: list[np.ndarray] = []
-        self.rises: list[np.ndarray] = []
+        self.rises: list[np.ndarray] = []  # summed over `_EVERY` frames
+        self.rest = np.empty(0, np.float32)  # of the rises, less than that
 
     def add(self, block: np.ndarray) -> None:
         """Add the next samples, float32 (samples,) at `RATE`."""
@@ -67,8 +69,11 @@ class Bands:
         self.powers.append(np.stack([power[band].sum(axis=0) for band in self.bands], axis=1))
         db = 10 * np.log10(power)
         first = db[:, :1] if self.before is None else self.before
-        self.rises.append(np.maximum(np.diff(db, axis=1, prepend=first), 0).mean(axis=0))
-        self.before = db[:, -1:]
+        rise = np.concatenate([self.rest, np.maximum(np.diff(db, axis=1, prepend=first), 0).mean(axis=0)])
+        whole = len(rise) // _EVERY * _EVERY
+        self.rises.append(rise[:whole].reshape(-1, _EVERY).sum(axis=1))
+        self.rest = rise[whole:].copy()
+        self.before = db[:, -1:].copy()
 
     def finish(self) -> None:
         """Process the end of the audio; call it after the last `add`."""
@@ -77,11 +82,9 @@ class Bands:
     def beats(self) -> Beats | None:
         """Return tempo and beats, assumed constant; None without onsets or if the audio is too short."""
         rise = np.concatenate(self.rises) if self.rises else np.empty(0)
-        every = 4  # as fine as a tempo needs
-        rise = rise[: len(rise) // every * every].reshape(-1, every).sum(axis=1)
-        if len(rise) * every * FRAME < 4:
+        if len(rise) * _EVERY * FRAME < 4:
             return None
-        return track_beats(rise, every * FRAME)
+        return track_beats(rise, _EVERY * FRAME)
 
     def hits(self) -> list[Hit]:
         """Return the hits, in order of time."""

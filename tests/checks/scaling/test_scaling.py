@@ -1,37 +1,15 @@
 """The scaling check: its table, its model, and what it says of measurements that vary."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from p2p_dist.checks.scaling import scaling
-from p2p_dist.cli import check
 from p2p_dist.common import files
 from p2p_dist.run.rundir import RunDir
 
-CHECKOUT = Path(__file__).resolve().parents[3]
 
-
-@pytest.fixture
-def typed(tmp_path, monkeypatch):
-    """Type a command of launch/check.py; its output."""
-    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "it's mine" / "runs"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-    def typed(*arguments, code=0):
-        done = subprocess.run(
-            [sys.executable, "launch/check.py", *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    return typed
-
-
-def test_scaling_on_this_machine(typed, tmp_path):
+def test_scaling_on_this_machine(stages_forked, typed, tmp_path):
     shown = typed("scaling", "--nodes", "2", "--cluster", "local", "--preset", "tiny", "--steps", "3")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("| ")][2:]
     assert [row[:4] for row in rows] == [["2", "2", "weak", "4"], ["2", "2", "strong", "4"]]
@@ -44,13 +22,6 @@ def test_scaling_on_this_machine(typed, tmp_path):
     assert shown.index("nodes-2: weak ") < shown.index("| nodes")
     folder = tmp_path / "it's mine" / "runs" / "scaling"
     assert len(json.loads((folder / "scaling.json").read_text())) == 1 and "<svg" in (folder / "scaling.svg").read_text()
-
-
-def test_what_scaling_refuses(typed):
-    with pytest.raises(ValueError, match="write numbers of nodes as in"):
-        check.main(["scaling", "--nodes", "two"])
-    with pytest.raises(ValueError, match="at least one node"):
-        check.main(["scaling", "--nodes", "0,1"])
 
 
 def measured(processes, images_per_second, bus):
