@@ -23,6 +23,7 @@ from p2p_dist.settings.tasks import STEMS as STEMS
 from p2p_dist.settings.tasks import TASKS as TASKS
 from p2p_dist.settings.tasks import parse_task as parse_task
 from p2p_dist.settings.train import Train as Train
+from p2p_dist.settings.values import check
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Config:
     evaluate: Evaluate = Evaluate()
 
     def __post_init__(self) -> None:
+        check(self)
         step = 2**self.model.depth
         for name in ("mels", "frames"):
             if getattr(self.data, name) % step:

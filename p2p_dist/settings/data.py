@@ -56,8 +56,8 @@ class Data:
         return 2 if self.channels == "mid-side" else 1
 
     def __post_init__(self) -> None:
-        parse_task(self.task)
         check(self, "data.")
+        parse_task(self.task)
         if self.n_fft % self.hop_length or self.n_fft == self.hop_length:
             raise ValueError(f"data.hop-length {self.hop_length} must divide data.n-fft {self.n_fft}: frames overlap evenly")
         if self.window_hop > self.frames:

@@ -65,11 +65,11 @@ class Train:
     """write the numbers, and pictures at every checkpoint, for TensorBoard too"""
 
     def __post_init__(self) -> None:
+        check(self, "train.")
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
                 f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) sets how long to train: give one of them"
             )
-        check(self, "train.")
 
     def total_steps(self, samples: int) -> int:
         """Updates of the whole training: `steps`, or enough for `epochs` passes over so many windows."""

@@ -1,7 +1,8 @@
 """Check settings: each setting's type says which values it takes, wherever they come from.
 
 `Annotated[int, Rule(...)]` narrows a type. `check`, which every class of settings calls when it is made, holds each value to
-its rules; `from_mapping` also converts what was read from a file. What concerns two settings is checked in their class.
+its type and rules; `from_mapping` also converts what was read from a file. What concerns two settings is checked in their
+class.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ NotNegative = Annotated[int, Rule(lambda n: n >= 0, "0 or more")]
 PositiveNumber = Annotated[float, Rule(lambda x: 0 < x < math.inf, "greater than 0 and finite")]
 NotNegativeNumber = Annotated[float, Rule(lambda x: 0 <= x < math.inf, "0 or more and finite")]
 ShareBelowOne = Annotated[float, Rule(lambda x: 0 <= x < 1, "from 0 to below 1")]
+Number = Annotated[float, Rule(math.isfinite, "finite")]
 Seed = Annotated[int, Rule(lambda n: 0 <= n < 2**32, "from 0 to 4294967295")]
 Text = Annotated[str, Rule(str.strip, "text that is not empty")]
 
@@ -44,7 +46,7 @@ def _kinds(part: Any, rules: bool) -> dict[str, Any]:
 
 
 def check(part: Any, where: str = "", spelled: Callable[[str], str] = lambda name: name.replace("_", "-")) -> None:
-    """Hold each value of `part`, settings of one class, to the rules of its type.
+    """Hold each value of `part`, settings of one class, to its type and to the rules of its type.
 
     Args:
         where: what stands before a name in messages, such as `train.`; `spelled`: how the name itself is written there.
@@ -53,22 +55,26 @@ def check(part: Any, where: str = "", spelled: Callable[[str], str] = lambda nam
         ValueError: one is broken.
     """
     for name, kind in _kinds(part.__class__, True).items():
-        for value, rule in _ruled(getattr(part, name), kind):
-            if not rule.holds(value):
-                raise ValueError(f"{where}{spelled(name)} must be {rule.wanted}, not {value!r}")
+        for value, wanted in _broken(getattr(part, name), kind):
+            raise ValueError(f"{where}{spelled(name)} must be {wanted}, not {value!r}")
 
 
-def _ruled(value: Any, kind: Any) -> Iterator[tuple[Any, Rule]]:
-    """A value, and each inside it, with each rule that it is held to."""
+def _broken(value: Any, kind: Any) -> Iterator[tuple[Any, str]]:
+    """What is wrong inside a value: a value and what it must be, in words; first that of its type, then that of its rules."""
     if get_origin(kind) is Annotated:
-        yield from ((value, rule) for rule in kind.__metadata__ if isinstance(rule, Rule))
-        yield from _ruled(value, kind.__origin__)
+        yield from _broken(value, kind.__origin__)
+        yield from ((value, rule.wanted) for rule in kind.__metadata__ if isinstance(rule, Rule) and not rule.holds(value))
     elif kind != yaml_file.without_none(kind):
         if value is not None:
-            yield from _ruled(value, yaml_file.without_none(kind))
-    elif get_origin(kind) is list:
-        for one in value:
-            yield from _ruled(one, get_args(kind)[0])
+            yield from _broken(value, yaml_file.without_none(kind))
+    elif get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            yield value, _in_words(kind)
+    elif not isinstance(value, _HELD_AS.get(kind, get_origin(kind) or kind)) or (isinstance(value, bool) and kind is not bool):
+        yield value, _in_words(kind)
+    elif get_origin(kind) in (list, dict):
+        for one in value if get_origin(kind) is list else value.values():
+            yield from _broken(one, get_args(kind)[-1])
 
 
 def from_mapping(base: Any, values: Any, where: str = "") -> Any:
@@ -81,7 +87,7 @@ def from_mapping(base: Any, values: Any, where: str = "") -> Any:
         ValueError: an unknown name, or a value that its setting does not take.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"{where or 'it'} must be a list of names and values")
+        raise ValueError(f"{where or 'it'} must be {_WORDS[dict]}, not {values!r}")
     kinds = _kinds(base.__class__, False)
     changed = {}
     for name, value in values.items():
@@ -114,6 +120,9 @@ def _entry(value: Any, kind: Any, where: str) -> Any:
         raise ValueError(f"{where}: {error}") from error
 
 
+_HELD_AS = {float: (int, float)}
+"""What values of a type are held as, where that is not the type itself: a setting of 100.0 may be written as 100."""
+
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _WORDS |= {list: "a list, as [one, two], or [] for none", dict: "a list of names and values, or {} for none"}
 
@@ -122,7 +131,7 @@ def _in_words(kind: Any) -> str:
     kind = yaml_file.without_none(kind)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
-    return _WORDS[get_origin(kind) or kind]
+    return _WORDS.get(get_origin(kind) or kind, _WORDS[dict])
 
 
 def replaced(base: Any, named: dict[str, Any]) -> dict[str, None]:

@@ -14,18 +14,7 @@ from hypothesis import strategies as st
 from p2p_dist.audio import layouts, stems
 from p2p_dist.settings.config import STEMS
 from tests import decode
-
-
-def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int = 4410, suffix: str = ".wav") -> Path:
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(1)
-    for name in STEMS:
-        soundfile.write(folder / f"{name}{suffix}", random.uniform(-0.5, 0.5, (samples, channels)), rate, subtype="PCM_16")
-    return folder
-
-
-def source(path: Path) -> layouts.Source:
-    return layouts.source_at(path, "train") or layouts.Source(path.name, "train", path)
+from tests.song_files import source, write_stems
 
 
 def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:

@@ -15,20 +15,9 @@ import soundfile
 from p2p_dist.audio import layouts, stems
 from p2p_dist.settings.config import STEMS
 from tests import decode
+from tests.song_files import clicks, source, write_stem_file, write_stems
 
 FFMPEG = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="compares with ffmpeg, which is not installed")
-
-
-def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int = 4410, suffix: str = ".wav") -> Path:
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(1)
-    for name in STEMS:
-        soundfile.write(folder / f"{name}{suffix}", random.uniform(-0.5, 0.5, (samples, channels)), rate, subtype="PCM_16")
-    return folder
-
-
-def source(path: Path) -> layouts.Source:
-    return layouts.source_at(path, "train") or layouts.Source(path.name, "train", path)
 
 
 @pytest.mark.parametrize(("rate", "channels", "suffix"), [(44100, 2, ".wav"), (8000, 1, ".flac"), (48000, 3, ".wav")])
@@ -166,23 +155,6 @@ def test_a_text_file_with_the_name_of_a_stem_file_is_named(tmp_path: Path) -> No
         decode.load(source(path))
 
 
-def write_stem_file(
-    path: Path, sounds: list[np.ndarray], rates: list[int] | None = None, tags: list[dict[str, str]] | None = None
-) -> Path:
-    """A stem file of AAC streams, each (samples, 2); the encoder puts 1024 samples before them, an edit list hides those."""
-    with av.open(str(path), "w", format="mp4") as file:
-        streams = [file.add_stream("aac", rate=rate, layout="stereo") for rate in rates or [44100] * len(sounds)]
-        for stream, tag in zip(streams, tags or [], strict=bool(tags)):  # before the header is written
-            stream.metadata.update(tag)
-        for stream, sound in zip(streams, sounds, strict=True):
-            stream.bit_rate = 256_000
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T, np.float32), format="fltp", layout="stereo")
-            frame.sample_rate, frame.pts = stream.rate, 0
-            for part in (frame, None):
-                file.mux(stream.encode(part))
-    return path
-
-
 def cut_by_edit_list(whole: Path, path: Path, samples: int, streams: Sequence[int] = range(5)) -> Path:
     """The same packets, of which an edit list leaves out the first samples; of fewer than none, they begin later."""
     with av.open(str(whole)) as old, av.open(str(path), "w", format="mp4") as new:
@@ -197,14 +169,6 @@ def cut_by_edit_list(whole: Path, path: Path, samples: int, streams: Sequence[in
                 packet.stream = copies[packet.stream.index]
                 new.mux(packet)
     return path
-
-
-def clicks(samples: int = 30_000) -> list[np.ndarray]:
-    """Five streams of noise with one click each, at sample 5000, 6000, ..."""
-    sounds = [0.02 * np.random.default_rng(n).standard_normal((samples, 2)) for n in range(5)]
-    for number, sound in enumerate(sounds):
-        sound[5000 + 1000 * number] = 0.9
-    return sounds
 
 
 # The encoder fills its last frame, and FFmpeg keeps that; from 9 on it writes, and follows, where the sound ends.

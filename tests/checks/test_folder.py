@@ -1,13 +1,11 @@
 """The folder of a check: its own runs alone are removed, and one check of a kind uses it at a time."""
 
 import os
-import time
 
 import pytest
 
 from p2p_dist.checks.folder import check_folder
 from p2p_dist.cli import check
-from p2p_dist.jobs.slurm import squeue
 from p2p_dist.run.rundir import RunDir
 
 
@@ -27,8 +25,8 @@ def test_a_check_removes_its_own_runs_and_never_a_users(tmp_path, monkeypatch):
 
 
 CHECKS = (
-    ("preflight", "p2p_dist.checks.preflight.preflight._here", "--cluster", "local"),
-    ("scaling", "p2p_dist.checks.scaling.scaling._here", "--cluster", "local", "--nodes", "1"),
+    ("preflight", "p2p_dist.jobs.child.start", "--cluster", "local"),
+    ("scaling", "p2p_dist.jobs.child.start", "--cluster", "local", "--nodes", "1"),
     ("drill", "p2p_dist.checks.drill.here.drill_here"),
 )
 
@@ -64,10 +62,3 @@ def test_a_check_typed_again_leaves_the_first_alone(name, body, options, tmp_pat
     with pytest.raises(LookupError):
         check.main([name, *options])
     assert len(told) == 2
-
-
-def test_slurm_is_asked_seldom_while_jobs_wait():
-    now = time.monotonic()
-    assert squeue.patience(["pending (Priority)"], now) < 1, "it may begin at once"
-    assert squeue.patience(["pending (Priority)"], now - 11) == 5
-    assert squeue.patience(["running"], now - 11) < 1 and squeue.patience(["pending", "running"], now - 11) == 1

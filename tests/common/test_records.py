@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from p2p_dist.common import files, records, schemas, yaml_file
+from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.common.records import COUNT, KEY, Maybe
 from p2p_dist.data import manifest, song_record
@@ -80,7 +80,6 @@ OTHERS = {
 }
 for name in OTHERS["baselines.json"]["songs"].values():
     name |= {"absent": {"silence": {}}, "missing": {}}
-
 values = st.recursive(
     st.none()
     | st.booleans()
@@ -241,35 +240,3 @@ def test_neither_a_pipe_nor_a_folder_is_waited_for(tmp_path):
             records.read(tmp_path / name)
     with pytest.raises(FileNotFoundError):
         records.read(tmp_path / "c.json")
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("a: 1\na: 2", "line 2: a is written twice"),
-        ("a: &x [1]\nb: *x", "line 2: an alias"),
-        ("a: !!python/object:os.system x", "a tag"),
-        ("[" * 100_000, "nested more than 32 deep"),
-        ("- " * 50_000, "nested more than 32 deep"),
-        ("? [1]\n: 2", "a name must be text"),
-        ("a: 1\n---\na: 2", "a second document"),
-        ("a: [", "did not find expected node content"),
-        ("a: \x00", "control characters are not allowed"),
-        (b"a: \xff", "it is not UTF-8 text"),
-    ],
-)
-def test_yaml_is_plain_values(tmp_path, text, said):
-    path = tmp_path / "a.yaml"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(DamagedError, match=re.escape(said)):
-        yaml_file.read(path)
-
-
-def test_yaml_that_the_program_writes_is_read_as_it_was(tmp_path):
-    path = tmp_path / "a.yaml"
-    for preset in presets.PRESETS.values():
-        path.write_text(presets.to_yaml(preset))
-        assert presets.from_saved(path) == preset
-    path.write_text("train: {seed: " + "9" * 5000 + "}")
-    with pytest.raises(ValueError, match=r"a\.yaml: train\.seed"):
-        presets.from_yaml(path)

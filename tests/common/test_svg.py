@@ -57,7 +57,8 @@ def test_points_interval_and_baseline_are_at_their_values() -> None:
     assert set(x) == {"0", *(f"{thousand}\u202f000" for thousand in (1, 2, 3, 4))} and {"-0.4", "0", "0.6"} <= set(y)
     at = {1000: x["1\u202f000"], 2000: x["2\u202f000"], 4000: x["4\u202f000"]}
     expected = [(at[1000], y["0.2"]), (at[2000], y["0.6"]), (at[4000], y["-0.2"])]
-    assert x["0"] < at[1000] < at[2000] and y["0.6"] < y["0"] < y["-0.2"], "y grows downward"
+    below = min(float(text.get("y", "")) for text in plot.iter("text") if text.get("text-anchor") == "middle")
+    assert below > 12 + max(y.values()) and x["0"] < at[1000] < at[2000] and y["0.6"] < y["0"] < y["-0.2"], "y grows downward"
     dots = list(plot.iter("circle"))
     assert [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in dots] == expected
     silence, generated = plot.iter("polyline")  # what comes later is in front
@@ -76,19 +77,23 @@ def test_points_interval_and_baseline_are_at_their_values() -> None:
     assert plot.get("aria-label") == "grid, 1 is best, over step"
 
 
-@pytest.mark.parametrize("values", [{0: 0.0}, {5: 3.0}, {5: -3.0}, {5: 0.0, 6: 0.0}])
+@pytest.mark.parametrize("values", [{0: 0.0}, {1: 1.0}, {5: 3.0}, {5: -3.0}, {5: 0.0, 6: 0.0}])
 def test_all_is_within_the_picture(values: dict[float, float]) -> None:
     plot = drawn(svg.plot("a", [Line("b", values, marked=True)], "step", ""))
     _, _, width, height = map(float, (plot.get("viewBox") or "").split())
     assert all(0 < float(dot.get("cx", "")) < width and 0 < float(dot.get("cy", "")) < height for dot in plot.iter("circle"))
     assert "0" in axes(plot)[1]
+    labels = [text for text in plot.iter("text") if text.get("text-anchor") == "middle"]
+    assert len({text.text for text in labels}) == len(labels), "steps are whole"
+    lowest = max(float(dot.get("cy", "")) for dot in plot.iter("circle"))
+    assert (lowest < float(labels[0].get("y", "")) - 16) or min(values.values()) == 0, "only 0 lies on the edge"
 
 
 def test_equal_factors_are_equally_far_on_logarithmic_axes() -> None:
-    speeds = Line("weak", {1: 10.0, 2: 20.0, 4: 40.0, 64: 640.0, 65: 650.0}, marked=True)
+    speeds = Line("weak", {1: 10.0, 2: 20.0, 4: 40.0, 64: 640.0, 70: 700.0}, marked=True)
     plot = drawn(svg.plot("a", [speeds], "processes", "images/s", log=True))
     x, y = axes(plot)
-    assert list(x) == ["1", "2", "4", "64"], "65 would be written over 64"
+    assert list(x) == ["1", "2", "4", "64"], "70 would be written over 64"
     assert list(y) == ["10", "20", "50", "100", "200", "500"]
     assert x["2"] - x["1"] == pytest.approx(x["4"] - x["2"], abs=0.2)
     assert y["10"] - y["20"] == pytest.approx(y["50"] - y["100"], abs=0.2)
@@ -114,7 +119,7 @@ def test_many_points_are_not_marked() -> None:
 
 def test_texts_of_a_file_do_not_meet() -> None:
     lines = [
-        Line("a name as long as any baseline"[: 10 + 4 * n], {0: 1e-3 * n, 3_000_000: -1.0}, colour=f"b{n}") for n in range(6)
+        Line("a name as long as any baseline"[: 30 - 4 * n], {0: 1e-3 * n, 3_000_000: -1.0}, colour=f"b{n}") for n in range(6)
     ]
     for columns in (1, 3):
         file = drawn(svg.document([svg.plot("score", lines, "step", "higher is better")] * 5, lines, columns))

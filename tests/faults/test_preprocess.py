@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import test_preprocess
-from tests.cli.test_preprocess import LAUNCH, TINY, fingerprint, run
+from tests.data.conftest import fingerprint
+from tests.data.preprocess_command import LAUNCH, TINY, many, run, undisturbed
 
-many, undisturbed = test_preprocess.many, test_preprocess.undisturbed
+__all__ = ["many", "undisturbed"]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])

@@ -20,7 +20,7 @@ from p2p_dist.train import checkpoint, networks, step
 from p2p_dist.train.verify import verify_run
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
-from tests.train.test_step import small, thesis
+from tests.train.small import small, thesis
 
 
 def no_undo():

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from p2p_dist.checks.scaling import scaling
-from p2p_dist.cli import check
 from p2p_dist.common import files
 from p2p_dist.run.rundir import RunDir
 
@@ -23,13 +22,6 @@ def test_scaling_on_this_machine(stages_forked, typed, tmp_path):
     assert shown.index("nodes-2: weak ") < shown.index("| nodes")
     folder = tmp_path / "it's mine" / "runs" / "scaling"
     assert len(json.loads((folder / "scaling.json").read_text())) == 1 and "<svg" in (folder / "scaling.svg").read_text()
-
-
-def test_what_scaling_refuses():
-    with pytest.raises(ValueError, match="write numbers of nodes as in"):
-        check.main(["scaling", "--nodes", "two"])
-    with pytest.raises(ValueError, match="at least one node"):
-        check.main(["scaling", "--nodes", "0,1"])
 
 
 def measured(processes, images_per_second, bus):

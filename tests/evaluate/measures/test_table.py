@@ -64,7 +64,7 @@ def test_a_new_measure_is_one_entry_and_old_evaluations_lack_it(
     anew = records.read(old.evaluations / rundir.step_name(8) / "metrics.json")["songs"][0]
     assert 0 < anew["output"]["loudest"] <= 1 and anew["output"]["flat"] == 1
     text = page.write(old, settings).read_text()
-    assert "loudest (higher is better)" in text and "the largest sample" in text, "its curve, and what it means"
+    assert "loudest, higher is better, over step" in text and "the largest sample" in text, "its curve, and what it means"
     assert "loudest" not in (evaluated / "metrics.json").read_text()
 
 

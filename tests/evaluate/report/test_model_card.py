@@ -13,16 +13,7 @@ from p2p_dist.data import manifest as manifests
 from p2p_dist.evaluate.report import model_card, page
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config
-from tests.evaluate.finished_run import HOSTILE, make
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Config]:
-    folder = tmp_path_factory.mktemp("machine-name") / "runs" / "drums-demo"
-    songs = {"dawn": HOSTILE, "falcon-69": "Falcon 69"}
-    run, settings = make(folder, songs, seconds=1.0, root="/home/someone/songs/falcon69")
-    page.write(run, settings)
-    return run, settings
+from tests.evaluate.finished_run import make
 
 
 @pytest.mark.parametrize("part", ["test", "valid"])

@@ -29,20 +29,6 @@ from tests.evaluate.read_page import Page
 EXAMPLE = "say nothing about other songs"
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Config]:
-    folder = tmp_path_factory.mktemp("machine-name") / "runs" / "drums-demo"
-    songs = {"dawn": HOSTILE, "falcon-69": "Falcon 69"}
-    run, settings = make(folder, songs, seconds=1.0, root="/home/someone/songs/falcon69")
-    page.write(run, settings)
-    return run, settings
-
-
-@pytest.fixture
-def shown(finished: tuple[RunDir, Config]) -> Page:
-    return Page(finished[0].page.read_text(encoding="utf-8"))
-
-
 def test_the_folder_can_be_sent_alone(finished: tuple[RunDir, Config], shown: Page, tmp_path: Path) -> None:
     run, _ = finished
     packed = tmp_path / "page.zip"

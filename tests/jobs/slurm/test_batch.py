@@ -16,7 +16,7 @@ from p2p_dist.jobs.slurm import specs
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.settings import config
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 SQUEUE = """#!/bin/sh
 cd "{folder}"

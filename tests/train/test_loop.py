@@ -17,6 +17,7 @@ from p2p_dist.train import checkpoint, loop, networks, step
 from tests.conftest import lay_out_run
 from tests.rank_processes import RanksFailed, run_on_ranks
 from tests.train import on_ranks
+from tests.train.on_ranks import noise_from_the_global_state
 
 
 def train_with_kills(ranks, run, kills, world_size=1, sabotage=None):
@@ -60,10 +61,6 @@ def test_killed_equals_undisturbed_on_two_ranks(ranks, new_run):
     train_with_kills(ranks, runs[1], [3, 11, 12], 2)
     assert same_weights(*runs, 20)
     assert on_ranks.digests(runs[0]) == on_ranks.digests(runs[1])
-
-
-def noise_from_the_global_state():
-    loop.noise_at = lambda places, seed, shape, device: torch.randn(len(places), *shape)
 
 
 def stream_from_the_start():
