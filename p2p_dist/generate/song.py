@@ -98,6 +98,7 @@ def make(
                 told += _holds_drums(rhythm, length / song.rate, model)
             if "midi" in temporary:
                 write_midi(temporary["midi"], bands.hits(), beats, f"{place.name} {stem_name(model.task)}")
+            del bands, rhythm  # what is heard of a song grows with it: it is not kept for the next take and the page
             written.append((paths, temporary))
             made.append({"seed": options.seed + take, "gain_db": gain})
         for one, (paths, temporary) in zip(made, written, strict=True):

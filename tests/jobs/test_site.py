@@ -54,7 +54,7 @@ def test_a_site_of_ones_own(place, tmp_path):
     assert "#SBATCH --time=60\n" in found["evaluate"], "what the partition gives: it goes on where it was"
     for line in ("--partition=long", "--gpus-per-node=4", "--ntasks-per-node=4", "--cpus-per-task=2"):
         assert f"#SBATCH {line}\n" in script
-    long = "--time asks for 1.02 hours, long gives at most 1:00:00"
+    long = "--time asks for 1.02 hours, long allows at most 1:00:00"
     for more, said in ((("--time", "61"), long), (("--nodes", "4"), "at most 3")):
         refused = launch(*asked, "--cluster", "slurm", *more)
         assert refused.returncode == 2 and said in refused.stderr, refused.stderr

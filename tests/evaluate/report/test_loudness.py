@@ -39,6 +39,8 @@ def test_silence_and_very_short_sounds_have_no_loudness_and_no_gain() -> None:
         level = loudness.measure([sound.astype(np.float32)], 8000)
         assert level.lufs is None and loudness.gain(level, -18.0) == 0.0
     assert loudness.common([]) == -23.0
+    quiet = loudness.measure([music(1.0, 8000) * np.float32(1.5e-3)], 8000).lufs
+    assert quiet is not None and -70 < quiet < -60, "quiet, and still a sound"
 
 
 def test_versions_are_played_as_loud_as_the_one_with_the_highest_peaks_allows() -> None:
