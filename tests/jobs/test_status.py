@@ -116,7 +116,7 @@ def test_why_it_stopped_is_said(run):
 def test_a_training_whose_gpu_hours_are_used_says_so(run):
     run.write_outcome("train", "stopped")
     settings = rundir.resolve(run)
-    for most, said in ((12.0, "stopped: its GPU-hours are used (--max-gpu-hours 12)"), (13.0, "stopped")):
+    for most, said in ((12.0, "stopped: its GPU-hours are used up (--max-gpu-hours 12)"), (13.0, "stopped")):
         resources = dataclasses.replace(settings.resources, max_gpu_hours=most)
         files.write_text(run.config, presets.to_yaml(dataclasses.replace(settings, resources=resources)))
         assert status.gather(run)["stages"]["train"] == said
@@ -181,7 +181,7 @@ def test_a_run_on_this_machine_is_told_by_its_lock_its_log_and_its_progress(here
         os.utime(here.status, (1, 1))
         assert train_state(here) == f"running on this machine since {clock}", "what an earlier start left is no progress"
         assert status.gather(here)["attempt"] == "a.1" and status.gather(here)["attempts"] == 1
-    assert train_state(here).startswith(f"killed: begun {clock}")
+    assert train_state(here).startswith(f"killed: started {clock}")
     starts.note_end(log, "a.1", 7, 130, "stopped")
     assert train_state(here) == f"stopped at once {clock}", "a second Ctrl-C leaves no outcome"
     starts.note_start(log, "a.2", 7)
