@@ -42,7 +42,7 @@ class Hit:
 
 
 class Bands:
-    """Power in three bands and the rise over all, frame by frame, of sound that comes in blocks: about 2 kB a second."""
+    """Power in three bands and the total rise, frame by frame, of audio that comes in blocks: about 2 kB a second."""
 
     def __init__(self, peak: float) -> None:
         """Args: peak: the loudest sample of the song."""
@@ -57,7 +57,7 @@ class Bands:
         self.rest = np.empty(0, np.float32)  # of the rises, less than that
 
     def add(self, block: np.ndarray) -> None:
-        """The next samples, float32 (samples,) at `RATE`."""
+        """Add the next samples, float32 (samples,) at `RATE`."""
         self.held = np.concatenate([self.held, block])
         frames = (len(self.held) - N_FFT) // HOP + 1
         if frames < 1:
@@ -76,18 +76,18 @@ class Bands:
         self.before = db[:, -1:].copy()
 
     def finish(self) -> None:
-        """No more samples come."""
+        """Process the end of the audio; call it after the last `add`."""
         self.add(np.zeros(N_FFT // 2, np.float32))
 
     def beats(self) -> Beats | None:
-        """Tempo and beats, assumed constant; None where nothing rises, or in too short a piece to say."""
+        """Return tempo and beats, assumed constant; None without onsets or if the audio is too short."""
         rise = np.concatenate(self.rises) if self.rises else np.empty(0)
         if len(rise) * _EVERY * FRAME < 4:
             return None
         return track_beats(rise, _EVERY * FRAME)
 
     def hits(self) -> list[Hit]:
-        """The hits, in order of time."""
+        """Return the hits, in order of time."""
         if not self.powers:
             return []
         db = 10 * np.log10(np.concatenate(self.powers))
@@ -112,7 +112,7 @@ class Bands:
         return sorted(found, key=lambda hit: (hit.seconds, hit.note))
 
     def _onsets(self, db: np.ndarray) -> tuple[list[int], list[float]]:
-        """Frames of the onsets of one band, and how many dB each lies under the loudest."""
+        """Return the frames of a band's onsets, and the dB of each below the loudest onset."""
         before = scipy.ndimage.minimum_filter1d(db, 6, origin=2)  # of a frame and the five before it
         rise = db - before
         loudest = scipy.ndimage.maximum_filter1d(db, 7, origin=-3)  # of a frame and the six after it
@@ -127,13 +127,13 @@ class Bands:
 
 
 def _near(frame: int, others: dict[int, float]) -> int | None:
-    """The onset of another band that is of the same hit."""
+    """Return the onset in another band that belongs to the same hit."""
     near = [other for other in others if abs(other - frame) <= _TOGETHER]
     return min(near, key=lambda other: abs(other - frame), default=None)
 
 
 def _velocity(loud: float) -> int:
-    """From dB under the loudest hits: 112 for these, half for 18 dB less."""
+    """Return the MIDI velocity from the dB below the loudest hits: 112 at 0 dB, half of it at -18 dB."""
     return int(np.clip(round(112 + loud * 56 / _QUIET), 1, 127))
 
 

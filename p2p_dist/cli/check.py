@@ -14,7 +14,7 @@ from p2p_dist.settings.config import Resources, Where
 
 @dataclass(frozen=True)
 class Preflight:
-    """One short job where a training would run: looks at all that it will need, and says what to do."""
+    """Run one short job like a training: checks everything that a training needs, and says what to do."""
 
     data: str | None = None
     """folder of songs that the job should see"""
@@ -23,7 +23,7 @@ class Preflight:
 
 @dataclass(frozen=True)
 class Scaling:
-    """The same short training at several sizes: how speed grows with nodes, beside what a model says."""
+    """Run the same short training on several numbers of nodes, and compare its speed with a model's prediction."""
 
     nodes: str = "1,2"
     """numbers of nodes, as in 1,2,4,8"""
@@ -42,7 +42,7 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Drill:
-    """Small trainings, stopped in each way that there is: each must come back exactly."""
+    """Stop small trainings in every supported way, and check that each resumes exactly."""
 
     processes: int = 2
     """on this machine: that train together"""
@@ -66,13 +66,13 @@ Check = (
 
 @dataclass(frozen=True)
 class Command:
-    """Check a machine or a cluster before it is trusted with a long training."""
+    """Check a machine or a cluster before a long training."""
 
     check: Annotated[Check, tyro.conf.arg(name="")]
 
 
 def main(arguments: list[str]) -> int:
-    """Run a check; the exit code."""
+    """Run a check; return the exit code."""
     asked = command_line.parse(Command, "check", arguments).check
     songs = Path(asked.data).expanduser().absolute() if asked.data else None
     if isinstance(asked, Preflight):

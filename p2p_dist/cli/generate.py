@@ -33,28 +33,28 @@ class Command:
     model: str | None = None
     """RUN (its best checkpoint), RUN@STEP, or a folder made by export (default: the newest run that has a checkpoint)"""
     out: Path | None = None
-    """folder of what is made; of several songs, that of their folders (default: generated/SONG)"""
+    """output folder; for several songs, the folder that holds one folder per song (default: generated/SONG)"""
     level: float = 0.0
-    """dB by which the stem is louder than the model proposes"""
+    """gain of the stem relative to the level that the model predicts, dB"""
     seed: int = 0
-    """of the noise that varies what is made; take 2 has the next one"""
+    """seed of the noise that varies the result; each further take uses the next seed"""
     takes: int = 1
-    """so many variants of each song, each a stem of its own"""
+    """number of variants of each song, each a separate stem"""
     begin: Annotated[float, tyro.conf.arg(name="from")] = 0.0
-    """seconds at which the part begins that is taken of each song"""
+    """start of the part of each song to use, seconds"""
     end: Annotated[float | None, tyro.conf.arg(name="to")] = None
-    """seconds at which it ends (default: the song's end)"""
+    """end of that part, seconds (default: the end of the song)"""
     format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
-    """of stem and mix"""
+    """file format of stem and mix"""
     overwrite: bool = False
-    """make anew what is there already"""
+    """generate again what already exists"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: int = 8
-    """on Slurm: jobs of the array, which share the songs"""
+    """on Slurm: number of jobs in the array, which share the songs"""
     time: str | None = None
     """on Slurm: time limit of each job (default: the site's evaluate_time)"""
     dry_run: bool = False
-    """on Slurm: print the job script, queue nothing"""
+    """on Slurm: print the job script without queueing it"""
 
     def __post_init__(self) -> None:
         if not -60 <= self.level <= 40:
@@ -73,12 +73,12 @@ class Command:
             seconds_of(self.time)
 
     def options(self) -> Options:
-        """What is asked of each song."""
+        """Return the options for each song."""
         return Options(self.level, self.seed, self.takes, self.begin, self.end, self.format)
 
 
 def main(arguments: list[str]) -> int:
-    """Make the stems; the exit code."""
+    """Make the stems; return the exit code."""
     command = command_line.parse(Command, "generate", arguments)
     if not command.songs:
         raise ValueError(f"name a song: {console.command('generate')} SONG")
@@ -100,7 +100,7 @@ def _queue(command: Command, found: list[Song]) -> int:
     for one in found:
         source, folder = one.source.absolute(), one.place.folder.absolute()
         if any(request.plain(str(path)) != str(path) for path in (source, folder)):
-            whys.append(f"{source}: jobs find only what has a name in UTF-8: rename it")
+            whys.append(f"{source}: jobs can only open files whose names are UTF-8: rename it")
             continue
         try:
             takes = request.planned(one.place, settings.data.task, options)
@@ -141,13 +141,13 @@ def _queue(command: Command, found: list[Song]) -> int:
             folders |= {(model.folder / name).resolve().parent for name in (CONFIG, WEIGHTS)} | {model.folder}
         launch.queue_generation(run, wanted, asked, sorted(folders), place, dry_run=command.dry_run)
     if done := len(found) - len(left) - len(whys):
-        console.say(f"done already: {done} of {len(found)} songs")
+        console.say(f"already done: {done} of {len(found)} songs")
     return console.FAILED if whys else console.DONE
 
 
 @dataclass(frozen=True)
 class _Model:
-    """A model as jobs are told of it. name: for people. asked: what finds it from any folder. folder: of an exported one."""
+    """A model as described to jobs. name: for people. asked: what finds it from any folder. folder: of an exported one."""
 
     name: str
     asked: str
@@ -167,7 +167,7 @@ def _find(name: str | None) -> _Model:
         content = exported_config.read_config(folder)
         exported_config.check_weights(folder / WEIGHTS, content["weights"])
         if request.plain(str(folder)) != str(folder):
-            raise ValueError(f"{folder}: jobs find only what has a name in UTF-8: rename it")
+            raise ValueError(f"{folder}: jobs can only open files whose names are UTF-8: rename it")
         settings = exported_config.settings_of(content, folder / CONFIG)
         step, sha256 = content["step"], content["weights"]["sha256"]
         return _Model(f"{content['name']}@{step}", str(folder), step, sha256, settings, folder)
@@ -178,7 +178,7 @@ def _find(name: str | None) -> _Model:
 
 
 def _there(folder: Path) -> Path:
-    """A folder that jobs are to write in, or the one above it that is there."""
+    """Return a folder that jobs write to, or its nearest existing parent."""
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
@@ -219,14 +219,12 @@ def _make(command: Command, found: list[Song], again: str) -> int:
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
-        console.complain(
-            f"stopped in order: the songs that are finished stay, nothing half made is left. To go on, type:\n  {again}"
-        )
+        console.complain(f"stopped cleanly: finished songs are kept, unfinished ones are removed. To resume, run:\n  {again}")
         return console.STOPPED
     if len(found) == 1 and refused:
         raise ValueError(refused[0].error)
     if done_before:
-        console.say(f"done already: {found[0].place.folder if len(found) == 1 else f'{done_before} of {len(found)} songs'}")
+        console.say(f"already done: {found[0].place.folder if len(found) == 1 else f'{done_before} of {len(found)} songs'}")
     for number, one in enumerate(refused):
         console.complain(("" if number else f"{len(refused)} songs left out:\n") + f"  {console.one_line(one.error or '')}")
     return console.FAILED if refused else console.DONE

@@ -28,7 +28,7 @@ from p2p_dist.settings.config import Config
 class Command:
     """Preprocess songs, train, evaluate every checkpoint, write a page to listen to.
 
-    Without --data it uses a 6-second example song. Typed again, it goes on where it stopped.
+    Without --data it uses a 6-second example song. Run again, it continues where it stopped.
     """
 
     run: str | None = None
@@ -36,20 +36,20 @@ class Command:
     preset: str | None = None
     """demo, tiny, small (a CPU), default (GPUs) or thesis (default: demo without --data, default with it)"""
     config: Path | None = None
-    """YAML file with any part of the settings; over the preset, under the flags"""
+    """YAML file with any of the settings; it overrides the preset, and flags override it"""
     dry_run: bool = False
-    """print the stages, the Slurm scripts, the settings and the most GPU-hours they can take; start nothing"""
+    """print the stages, the Slurm scripts, the settings and the most GPU-hours that they can use, without starting anything"""
     wait: bool = False
-    """on Slurm: stay and say how the jobs are until the last has ended"""
+    """on Slurm: show the state of the jobs until the last one ends"""
     yes: bool = False
-    """train without GPUs on a cluster that has some, where the site's file asks for none"""
+    """train without GPUs on a cluster that has GPUs, if the site's file requests none"""
     sweep: tuple[str, ...] = ()  # for --help: it is taken out of the command line before, see split_sweep
     """one run for each combination of values: train.seed=0,1,2 train.learning-rate=1e-4,2e-4"""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
 def main(arguments: list[str]) -> int:
-    """Start a run or go on with it; the exit code."""
+    """Start or resume a run; return the exit code."""
     if "--version" in arguments:
         console.say(f"p2p_dist {__version__}")
         return console.DONE
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
 
 
 def on_this_machine(lines: list[list[str]], where: str) -> int:
-    """Run what command lines ask for, one after the other; the worst of their exit codes."""
+    """Run the command lines one after the other; return the worst exit code."""
     for command, run in map(parse, lines):
         place, dataset = (
             site.load(where, command.settings.resources.site),
@@ -104,7 +104,7 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
 
 
 def on_slurm(lines: list[list[str]], where: str) -> int:
-    """Queue what command lines ask for, all of it or nothing, and wait for it where that is asked for.
+    """Queue the jobs of the command lines, all or nothing, and wait for them with --wait.
 
     Raises:
         ValueError: one of them would be refused, or all together are more than the site takes; before anything is begun.
@@ -130,16 +130,19 @@ def on_slurm(lines: list[list[str]], where: str) -> int:
 
 
 def begin(run: RunDir, wanted: Config, dataset: str) -> Config:
-    """Begin a run, or go on with it, and say so; the settings to run with. See `begin_run.begin`."""
+    """Create or continue a run and print which; return the settings to run with. See `begin_run.begin`."""
     settings = begin_run.begin(run, wanted, dataset)
     console.say(f"run {run.path.name}: {run.path}")
     if snapshot.differs(run.code):
-        console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
+        console.say(
+            f"the code changed since this run started; the run continues with its own copy (remove {run.code} "
+            "to use the current code)"
+        )
     return settings
 
 
 def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """A command line without its --sweep, and what was to be swept, however it was written: `--sweep A B`, `--sweep=A`, twice.
+    """Split a command line into the part without --sweep and the swept settings: `--sweep A B`, `--sweep=A`, twice.
 
     Raises:
         ValueError: a --sweep of nothing.
@@ -163,7 +166,7 @@ def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]]:
-    """The command lines of a sweep: one for each combination, its values as flags and in the name of its run.
+    """Return the command lines of a sweep: one for each combination, with its values as flags and in the run's name.
 
     Args:
         rest: the command line without the sweep. name: of the run, without the values.
@@ -188,7 +191,7 @@ def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]
 
 
 def parse(arguments: list[str]) -> tuple[Command, RunDir]:
-    """Command line to settings: defaults < preset < YAML file < flags; a run that exists is its own preset.
+    """Convert a command line to settings: defaults < preset < YAML file < flags; a run that exists is its own preset.
 
     Raises:
         ValueError: an unknown preset, a bad value or file.
@@ -197,7 +200,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     typed = flags(arguments)
     folder, named = typed.get("data", typed.get("data.root")), typed.get("preset")
     if folder == "":
-        raise ValueError("--data is empty: name the folder of songs, or leave --data out for the example")
+        raise ValueError("--data is empty: name the folder of songs, or omit --data to use the example")
     usual = "default" if folder or os.environ.get("MUSDB_PATH") else "demo"
     if file := typed.get("config"):
         path = Path(file)
@@ -205,7 +208,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
             raise ValueError(f"no file {path}: --config names a YAML file of settings")
         base = presets.from_yaml(path, named or usual)
         if named and base.preset != named:
-            raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: leave one of them out")
+            raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: omit one of them")
     else:
         base = presets.preset(named or usual)
     command = _parse_over(base, arguments)
@@ -226,7 +229,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
 
 
 def check_known(arguments: list[str], runs: list[RunDir]) -> None:
-    """Make sure that runs called by a name are there, unless the command line says what to begin under it.
+    """Check that the named runs exist, unless the command line creates them.
 
     Raises:
         ValueError: one is not; lists those there are.
@@ -250,7 +253,7 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
 
 
 def flags(arguments: list[str]) -> dict[str, str]:
-    """The flags of a command line as tyro calls them, without dashes, and their values; those without one are left out."""
+    """Return the flags of a command line by tyro's names, without dashes, with their values; flags without one are omitted."""
     found = {}
     for text, following in itertools.pairwise([*arguments, "--"]):
         name, equals, value = text.partition("=")
@@ -267,7 +270,7 @@ def _parse_over(base: Config, arguments: list[str]) -> Command:
 
 
 def check_place(command: Command, where: str) -> None:
-    """Make sure that the place is the one that is meant, and that what the stages import is there.
+    """Check that the chosen site is intended, and that all packages of the stages are installed.
 
     Raises:
         ValueError: it is not; says what to name, or to install.

@@ -21,7 +21,7 @@ from p2p_dist.common.files import DamagedError
 class Plain(str):
     """A value without quotes in YAML: text that may stand for a number or a truth value."""
 
-    def __repr__(self) -> str:  # in messages: as it was written
+    def __repr__(self) -> str:  # messages show it as it was written
         return str(self)
 
 
@@ -51,7 +51,7 @@ def read(path: Path) -> Any:
 
 
 def _values(events: Iterable[Any]) -> Any:
-    """The values, without what a settings file does not need and a person does not see.
+    """Return the values; refuse aliases, tags, repeated keys and several documents.
 
     An alias can make a few lines as large as the memory, a tag makes other things than they look like, and of a key that is
     written twice one would be lost in silence.
@@ -72,7 +72,7 @@ def _values(events: Iterable[Any]) -> Any:
             if not isinstance(event, yaml.ScalarEvent):
                 problem = "a name must be text"
             elif event.value in inside[-1]:
-                problem = f"{event.value} is written twice"
+                problem = f"{event.value} is set more than once"
             else:
                 keys[-1] = event.value
         elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
@@ -89,7 +89,7 @@ def _values(events: Iterable[Any]) -> Any:
             if len(inside) > records.DEPTH:
                 problem = _TOO_DEEP
             elif len(documents) > 1:
-                problem = "a second document begins here"
+                problem = "a second YAML document starts here"
         if problem is not None:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
     return documents[0] if documents else None
@@ -102,7 +102,7 @@ def _scalar(event: yaml.ScalarEvent) -> str | None:
 
 
 def without_none(kind: Any) -> Any:
-    """The type that a setting has where it is not None."""
+    """Return the type of a setting without None."""
     if get_origin(kind) not in (types.UnionType, Union):
         return kind
     (kind,) = (option for option in get_args(kind) if option is not types.NoneType)
@@ -110,7 +110,7 @@ def without_none(kind: Any) -> Any:
 
 
 def convert(value: Any, kind: Any) -> Any:
-    """`value`, as `read` gave it, as a setting of type `kind`.
+    """Convert `value`, as `read` returned it, to a setting of type `kind`.
 
     Args:
         kind: bool, int, float, str, a Literal of texts, list[str], dict (whose values stay as they were read), or one

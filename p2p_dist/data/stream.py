@@ -19,7 +19,7 @@ from p2p_dist.settings.config import Data
 
 
 def permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
-    """The order of all samples in one epoch, (samples,).
+    """Return the order of all samples in one epoch, (samples,).
 
     Sorts the raw output of Philox: numpy promises that it stays the same in every version, which it does not of shuffles.
     """
@@ -28,7 +28,7 @@ def permutation(seed: int, epoch: int, samples: int) -> np.ndarray:
 
 
 def positions(step: int, global_batch_size: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
-    """The positions in the stream of one rank's share of global batch `step` (the first step is 0).
+    """Return the positions in the stream of one rank's share of global batch `step` (from 0).
 
     Raises:
         ValueError: the world size does not divide the global batch; the message lists those that do.
@@ -36,7 +36,7 @@ def positions(step: int, global_batch_size: int, rank: int = 0, world_size: int 
     if global_batch_size % world_size:
         fitting = [str(n) for n in range(1, global_batch_size + 1) if global_batch_size % n == 0]
         raise ValueError(
-            f"{world_size} processes can't share a global batch of {global_batch_size}: "
+            f"{world_size} processes cannot divide a global batch of {global_batch_size}: "
             f"use {', '.join(fitting)} processes, or change train.global-batch-size in a new run"
         )
     share = global_batch_size // world_size
@@ -72,7 +72,7 @@ class Stream:
             self.resident = torch.from_numpy(index.read(np.arange(len(index)))).to(self.device)
 
     def samples(self, places: np.ndarray) -> np.ndarray:
-        """The sample numbers at these positions of the stream."""
+        """Return the sample numbers at these positions of the stream."""
         numbers = np.empty(len(places), np.int64)
         for row, place in enumerate(places):
             epoch, within = divmod(int(place), len(self.index))
@@ -86,7 +86,7 @@ class Stream:
         return positions(step, self.global_batch_size, self.rank, self.world_size)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """This rank's share of global batch `step`.
+        """Read this rank's share of global batch `step`.
 
         Returns:
             input and target, float32 (batch, channels, mels, frames) from -1 (floor) to 1 (ceiling), on the device.

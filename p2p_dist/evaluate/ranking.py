@@ -26,7 +26,7 @@ def _weights(weights: Evaluate) -> dict[str, float]:
 
 
 def rule(weights: Evaluate) -> str:
-    """The rule in words, with its weights."""
+    """Describe the ranking rule, with its weights."""
     short = dict(zip(_weights(weights), ("time", "real", "amount"), strict=True))
     shares = " + ".join(f"{share:g} x {short[family]}" for family, share in _weights(weights).items())
     described = []
@@ -65,7 +65,7 @@ _GAINS = ("gain_db", "unrecorded_gain_db")
 
 
 def read_evaluations(out: Path) -> tuple[dict[int, Any], Any] | None:
-    """What was measured: step -> metrics.json, and baselines.json; None where there is nothing yet.
+    """Read the evaluations: step -> metrics.json, and baselines.json; None if there is none yet.
 
     Intervals of schema 1 are left out, see `schemas.METRICS`.
     """
@@ -88,7 +88,7 @@ def read_evaluations(out: Path) -> tuple[dict[int, Any], Any] | None:
 
 
 def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitched: bool) -> dict[str, Any]:
-    """All checkpoints and baselines, the best first; without a score last."""
+    """Rank all checkpoints and baselines, best first; those without a score last."""
     reported = evaluate.split
     chosen_on = CHOOSING if baselines["splits"].get(CHOOSING, {}).get("songs") else reported
 
@@ -112,7 +112,11 @@ def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitch
     for name, one in baselines["splits"][reported]["rows"].items():
         found, value = entry(one["mean"], reported)
         others.append({"name": name, "score": value, "families": found})
-    note = "" if chosen_on != reported else "there are no validation songs: chosen on the very songs that are reported"
+    note = (
+        ""
+        if chosen_on != reported
+        else ("there are no validation songs: the checkpoint was chosen on the songs that are reported")
+    )
     return {
         "rule": rule(evaluate),
         "chosen_on": chosen_on,
@@ -155,7 +159,7 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
 
 
 def choice(run: RunDir, ranked: dict[str, Any], evaluated: dict[int, Any], names: list[str]) -> dict[str, Any] | None:
-    """What best.json says; None where no checkpoint that is still there has a score."""
+    """Return the content of best.json; None if no existing checkpoint has a score."""
     for item in ranked["checkpoints"]:
         folder = run.checkpoints / step_name(item["step"])
         if item["score"] is not None and (folder / "generator.safetensors").is_file():

@@ -55,7 +55,9 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         raise ValueError(f"{out} is not a folder: it is not overwritten; name another")
     others = sorted(path.name for path in out.iterdir() if path.name not in (CONFIG, WEIGHTS, CARD, PROGRAM))
     if others:
-        raise ValueError(f"{out} also holds {others[0]!r}, which no export wrote: it is not overwritten; name another folder")
+        raise ValueError(
+            f"{out} also holds {others[0]!r}, which export did not write: it is not overwritten; name another folder"
+        )
     try:
         exported_config.read_config(out)
     except ValueError as error:
@@ -113,7 +115,7 @@ def export(
 
 @contextmanager
 def _put_back(aside: Path, out: Path) -> Iterator[None]:
-    """On an error, give an earlier export that was renamed to `aside` its name back."""
+    """On an error, rename an earlier export from `aside` back to its name."""
     try:
         yield
     except BaseException:
@@ -178,7 +180,7 @@ def _sections(data: config.Data, model: config.Model) -> dict[str, Any]:
 
 
 def _notes(model: Model) -> dict[str, str]:
-    """What config.json says in words; no program reads it."""
+    """Return the notes in config.json, which are for people only."""
     by_song = model.data.representation == "default"
     notes = {
         "input": "(windows, pictures, mels, frames): mel power of the mean of the channels (mono) or of mid and side, in dB "
@@ -212,7 +214,7 @@ def _notes(model: Model) -> dict[str, str]:
 
 
 def read_exported(folder: Path) -> Model:
-    """The model in an exported folder, which may come from anybody.
+    """Load the model in an exported folder, which may come from anybody.
 
     Raises:
         ValueError: no such folder, no exported model, or one of a newer version.
@@ -226,7 +228,7 @@ def read_exported(folder: Path) -> Model:
 
 
 def _settings_of(content: dict[str, Any], path: Path) -> tuple[config.Data, config.Model]:
-    """The settings in config.json, checked as those of a run are.
+    """Read the settings in config.json, checked like those of a run.
 
     Raises:
         DamagedError: there can be no such settings. ValueError: they ask for what this version does not compute.
@@ -267,7 +269,7 @@ def _read_weights(path: Path, about: dict[str, Any], model: config.Model, pictur
         if tensor.shape != wanted[name] or tensor.dtype != dtype:
             found = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
             expected = f"{about['dtype']} {tuple(wanted[name])}"
-            raise DamagedError(f"{path}: {name} is {found}, for the network in {CONFIG} it must be {expected}; {CURE}")
+            raise DamagedError(f"{path}: {name} is {found}, but the network in {CONFIG} needs {expected}; {CURE}")
         if not bool(tensor.isfinite().all()):
-            raise DamagedError(f"{path}: {name} holds values that are not finite; {CURE}")
+            raise DamagedError(f"{path}: {name} contains values that are not finite; {CURE}")
     return {name: tensor.float() for name, tensor in weights.items()}

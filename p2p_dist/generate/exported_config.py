@@ -37,9 +37,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; name one that an export wrote, or a run")
+        raise ValueError(f"{folder}: no such folder; name a folder that export wrote, or a run")
     if path.is_file() and path.stat().st_size > _LARGEST:
-        raise DamagedError(f"{path} is too large for the settings of a model; {CURE}")
+        raise DamagedError(f"{path} is larger than any settings of a model; {CURE}")
     try:
         content: dict[str, Any] = records.read(path, {"format?": str}, CURE)
     except FileNotFoundError as error:
@@ -51,7 +51,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def settings_of(content: dict[str, Any], path: Path) -> config.Config:
-    """The settings in config.json, checked as those of a run are.
+    """Read the settings in config.json, checked like those of a run.
 
     Raises:
         DamagedError: there can be no such settings.
@@ -71,6 +71,6 @@ def check_weights(path: Path, about: dict[str, Any]) -> None:
         DamagedError: they are not.
     """
     if not path.is_file():
-        raise DamagedError(f"{path} is missing, or no regular file; {CURE}")
+        raise DamagedError(f"{path} is missing or not a regular file; {CURE}")
     if path.stat().st_size != about["bytes"]:
-        raise DamagedError(f"{path} has {path.stat().st_size} bytes, not the {about['bytes']} that {CONFIG} names; {CURE}")
+        raise DamagedError(f"{path} has {path.stat().st_size} bytes, not the {about['bytes']} that {CONFIG} gives; {CURE}")

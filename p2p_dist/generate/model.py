@@ -1,4 +1,4 @@
-"""Find the model that a person names: the best checkpoint of a run, one of its steps, or an exported folder."""
+"""Find a model by name: the best checkpoint of a run, one of its steps, or an exported folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Model:
 
 
 def find_model(name: str | None) -> Model:
-    """The model of a name: `RUN` (its best checkpoint), `RUN@STEP`, or the path of an exported folder.
+    """Find the model of a name: `RUN` (its best checkpoint), `RUN@STEP`, or the path of an exported folder.
 
     Args:
         name: None: the run whose newest checkpoint is the newest of all.

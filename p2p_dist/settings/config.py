@@ -43,6 +43,6 @@ class Config:
         for name in ("mels", "frames"):
             if getattr(self.data, name) % step:
                 raise ValueError(
-                    f"data.{name} {getattr(self.data, name)} can't be halved {self.model.depth} times (model.depth): "
+                    f"data.{name} {getattr(self.data, name)} cannot be halved {self.model.depth} times (model.depth): "
                     f"give a multiple of {step}"
                 )

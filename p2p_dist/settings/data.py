@@ -59,18 +59,24 @@ class Data:
         check(self, "data.")
         parse_task(self.task)
         if self.n_fft % self.hop_length or self.n_fft == self.hop_length:
-            raise ValueError(f"data.hop-length {self.hop_length} must divide data.n-fft {self.n_fft}: frames overlap evenly")
+            raise ValueError(
+                f"data.hop-length {self.hop_length} must divide data.n-fft {self.n_fft}, so that frames overlap evenly"
+            )
         if self.window_hop > self.frames:
-            raise ValueError(f"data.window-hop {self.window_hop} is over data.frames {self.frames}: sound would be left out")
+            raise ValueError(
+                f"data.window-hop {self.window_hop} is over data.frames {self.frames}: some audio would be skipped"
+            )
         if self.mels > (most := self._most_mels()):
             raise ValueError(
                 f"data.mels {self.mels} is too many for data.n-fft {self.n_fft} at {self.sample_rate} Hz, bands would be "
                 f"narrower than its bins and stay empty: at most {most}, or a longer data.n-fft"
             )
         if self.copies and self.sample_rate <= 8000:
-            raise ValueError(f"data.copies change sound over 4 kHz, which data.sample-rate {self.sample_rate} does not hold")
+            raise ValueError(
+                f"data.copies change frequencies over 4 kHz, which data.sample-rate {self.sample_rate} does not contain"
+            )
         if self.representation == "thesis" and (self.copies or self.channels != "mono"):
-            raise ValueError("the thesis's representation is mono and has no copies: give data.representation default")
+            raise ValueError("the representation thesis is mono and has no copies: use data.representation default")
 
     def _most_mels(self) -> int:
         """Mel bands of which even the narrowest, those below 1 kHz, where Slaney's scale is linear, span a Fourier bin."""

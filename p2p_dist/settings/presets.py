@@ -84,7 +84,7 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str) -> Config:
-    """The preset called `name`.
+    """Return the preset called `name`.
 
     Raises:
         ValueError: there is none; the message lists those there are.
@@ -151,7 +151,7 @@ def from_saved(path: Path) -> Config:
 
 @functools.lru_cache(maxsize=64)
 def _from_saved(path: Path, *_: int) -> Config:
-    """Read once by a process: of a file that changes, one of the further numbers does too."""
+    """Read a saved file once per process. The further numbers (inode, size, times) change when the file does."""
     return from_yaml(path, saved=True)
 
 

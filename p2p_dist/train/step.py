@@ -27,7 +27,7 @@ class Share(NamedTuple):
 
 
 def split(input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, size: int | None) -> list[Share]:
-    """A process's share of the global batch in parts of at most `size` pairs, or whole."""
+    """Split a process's share of the global batch into micro-batches of at most `size` pairs."""
     size = size or len(input)
     noises = noise.split(size) if noise is not None else [None] * -(-len(input) // size)
     return [Share(*parts) for parts in zip(input.split(size), target.split(size), noises, strict=True)]
@@ -110,7 +110,7 @@ def train_step(
 def discriminator_backward(
     networks: Networks, share: Share, output: torch.Tensor, adversarial_loss: str, weight: float
 ) -> dict[str, torch.Tensor]:
-    """Gradients of the discriminator for `share`, added to those there are. Returns its loss."""
+    """Add the discriminator's gradients for `share` to the existing ones; return its loss."""
     input, target, output = share.input, share.target, output.detach()
     discriminator = networks.parallel_discriminator
     with networks.autocast():
@@ -128,7 +128,7 @@ def discriminator_backward(
 def generator_backward(
     networks: Networks, share: Share, output: torch.Tensor, train: Train, weight: float
 ) -> dict[str, torch.Tensor]:
-    """Gradients of the generator for `share`, added to those there are. Returns the terms of its loss, and the whole."""
+    """Add the generator's gradients for `share` to the existing ones; return the terms of its loss, and the sum."""
     discriminator = networks.discriminator
     with networks.autocast():
         judged = discriminator(share.input, output)

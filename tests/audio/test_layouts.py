@@ -152,7 +152,7 @@ def test_songs_without_splits_are_named_and_split_by_title_when_asked(tmp_path: 
     after = {song.name: song.split for song in layouts.find_songs(tmp_path, split_by_title=True)}
     assert {name: after[name] for name in before} == before
     (tmp_path / "train").mkdir()
-    with pytest.raises(ValueError, match=r"has train/: its songs are split already"):
+    with pytest.raises(ValueError, match=r"has train/: its songs are already split"):
         layouts.find_songs(tmp_path, split_by_title=True)
 
 

@@ -144,7 +144,7 @@ def test_a_stem_file_cut_anywhere_is_named(tmp_path: Path, size: float) -> None:
     whole = layouts.excerpt_file().read_bytes()
     path = tmp_path / "cut.stem.mp4"
     path.write_bytes(whole[: int(size if size > 1 else size * len(whole))])
-    with pytest.raises(ValueError, match=r"cut\.stem\.mp4: (not decodable|cut short|[04] sound streams, a stem file has 5)"):
+    with pytest.raises(ValueError, match=r"cut\.stem\.mp4: (not decodable|truncated|[04] sound streams, a stem file has 5)"):
         decode.load(source(path))
 
 
@@ -230,7 +230,7 @@ def test_a_stem_that_begins_later_than_the_others_is_named(tmp_path: Path) -> No
     """What all of them wait for alike is no reason."""
     whole = write_stem_file(tmp_path / "whole.stem.mp4", clicks())
     later = cut_by_edit_list(whole, tmp_path / "later.stem.mp4", -22050, [1])
-    with pytest.raises(ValueError, match=r"later\.stem\.mp4: the stems begin at different times \(.*drums 0\.4"):
+    with pytest.raises(ValueError, match=r"later\.stem\.mp4: the stems start at different times \(.*drums 0\.4"):
         decode.load(source(later))
     together = decode.load(source(cut_by_edit_list(whole, tmp_path / "together.stem.mp4", -4410)))
     begins = [int(np.abs(together.stems[name][:, 0]).argmax()) for name in STEMS]

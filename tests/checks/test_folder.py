@@ -19,7 +19,7 @@ def test_a_check_removes_its_own_runs_and_never_a_users(tmp_path, monkeypatch):
     mine = RunDir(tmp_path / "preflight")
     mine.checkpoints.mkdir(parents=True)
     mine.config.touch()
-    with pytest.raises(ValueError, match="is a run of yours"), check_folder("preflight"):
+    with pytest.raises(ValueError, match="is one of your runs"), check_folder("preflight"):
         pass
     assert mine.checkpoints.is_dir()
 
@@ -55,7 +55,7 @@ def test_a_check_typed_again_leaves_the_first_alone(name, body, options, tmp_pat
     squeue.write_text(f"#!/bin/sh\necho '12|PENDING|Priority|p2p_dist {name} {root}/runs/first'\necho '13|RUNNING|None|mine'\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(ValueError, match=rf"{name} is queued or running already \(job 12, pending\).*scancel 12, then type"):
+    with pytest.raises(ValueError, match=rf"{name} is already queued or running \(job 12, pending\).*scancel 12, then run"):
         check.main([name, *options])
     assert (root / "runs" / "first").is_dir()
     squeue.write_text("#!/bin/sh\n")  # it has ended

@@ -65,7 +65,7 @@ def test_other_songs_are_measured_by_one_at_a_time(
             evaluate.main(arguments)
     (out,) = (run.path / "measured").iterdir()
     said = f"the run run is being measured on the songs in {others} already: process {os.getpid()} on "
-    assert len(refused) == 2 and all(said in text and text.endswith(f"its figures come into {out}") for text in refused)
+    assert len(refused) == 2 and all(said in text and text.endswith(f"its figures are written to {out}") for text in refused)
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_typed_again_nothing_is_made(runs, capsys):
     before = {path: path.stat().st_mtime_ns for path in Path("generated/song").rglob("*")}
     capsys.readouterr()
     assert generate.main(["song.wav", "--seed", "4"]) == 0
-    assert "done already: generated/song" in capsys.readouterr().out
+    assert "already done: generated/song" in capsys.readouterr().out
     with pytest.raises(ValueError, match=r"song\.json tells of files made otherwise \(seed: 4 -> 5\): add --overwrite"):
         generate.main(["song.wav", "--seed", "5"])
     assert {path: path.stat().st_mtime_ns for path in Path("generated/song").rglob("*")} == before
@@ -92,22 +92,22 @@ MISTAKES = {
     "not there": (["gone.wav"], "no file or folder gone.wav"),
     "empty folder": (["empty"], "no sound file in empty"),
     "no sound": (["text.wav"], "text.wav is not a sound file that can be decoded"),
-    "silence": (["silent.wav"], "silent.wav is silent: there is nothing to play along with"),
-    "not a number": (["nan.wav"], "nan.wav holds samples that are no numbers, in the second after"),
+    "silence": (["silent.wav"], "silent.wav is silent, so there is nothing to accompany"),
+    "not a number": (["nan.wav"], "nan.wav holds NaN samples, in the second after"),
     "far too loud": (["loud.wav"], r"loud.wav holds samples of 1e\+08, where full scale is 1"),
-    "no samples": (["none.wav"], "none.wav has no sound that can be decoded"),
+    "no samples": (["none.wav"], "none.wav has no audio that can be decoded"),
     "no such run": (["song.wav", "--model", "other"], "no run other in .*: there are band"),
     "no such step": (["song.wav", "--model", "band@7"], "no checkpoint of step 7: there are 20"),
-    "a part behind the end": (["song.wav", "--from", "9"], "song.wav ends at 0.5 s, before the part that was asked for begins"),
+    "a part behind the end": (["song.wav", "--from", "9"], "song.wav ends at 0.5 s, before the requested start"),
     "a part of nothing": (["song.wav", "--from", "3", "--to", "3"], "--to must be more seconds than --from 3"),
-    "files of somebody": (["taken.wav"], "taken-mix.flac is there already, and no taken.json says how it was made"),
+    "files of somebody": (["taken.wav"], "taken-mix.flac already exists, but no taken.json describes how it was made"),
     "a rate that mp3 has not": (
         ["wide.wav", "--format", "mp3"],
-        "mp3 can't hold 1 channels at 96000 Hz .*choose",
+        "mp3 does not support 1 channels at 96000 Hz .*choose",
     ),
     "channels that ogg has not": (
         ["six.wav", "--format", "ogg"],
-        "ogg of 6 channels is not written: choose --format flac",
+        "ogg of 6 channels is not supported: choose --format flac",
     ),
     "two songs, one place": (["x/song.wav", "song.wav"], "x/song.wav and song.wav would be written to one folder"),
     "takes": (["song.wav", "--takes", "0"], "--takes must be from 1 to 100, not 0"),
@@ -154,13 +154,13 @@ def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs):
     going.send_signal(signal.SIGINT)
     _, err = going.communicate(timeout=60)
     assert going.returncode == console.STOPPED, err
-    assert "stopped in order" in err and err.rstrip().endswith("launch/generate.py a.wav b.wav") and "Traceback" not in err
+    assert "stopped cleanly" in err and err.rstrip().endswith("launch/generate.py a.wav b.wav") and "Traceback" not in err
     there = {path.name for path in Path("generated").rglob("*") if path.is_file() and "media" not in path.parts}
     assert there == {"a-drums.flac", "a-drums.mid", "a-mix.flac", "a.json", "index.html"}
 
 
 def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
-    """What the command hands to its jobs, and what one of these, begun again, makes of it: only what is missing."""
+    """What the command hands to its jobs, and what one of these, restarted, makes of it: only what is missing."""
     from p2p_dist.jobs import stages
     from p2p_dist.jobs.slurm import launch, specs
 
@@ -178,7 +178,7 @@ def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
     assert generate.main(words) == 0
     (job,) = queued
     assert job.array == 3 and job.options["time"] == 30 and job.command.split()[-2] == "generate"
-    assert "done already: 1 of 4 songs" in capsys.readouterr().out
+    assert "already done: 1 of 4 songs" in capsys.readouterr().out
     run = specs.RunDir(Path(job.command.split()[-1]))
     assert stages.of(run) == ("generate",) and stages.is_done("generate", run) is None
     before = Path("made/a/a-mix.flac").stat().st_mtime_ns
@@ -193,7 +193,7 @@ def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
     assert Path("made/a/a-mix.flac").stat().st_mtime_ns == before
     capsys.readouterr()
     assert generate.main(words) == 0
-    assert "done already: 3 of 4 songs" in capsys.readouterr().out and queued[-1].array is None
+    assert "already done: 3 of 4 songs" in capsys.readouterr().out and queued[-1].array is None
 
 
 def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):
@@ -236,7 +236,7 @@ def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):
     assert export.main(["band", "--out", "kept/half", "--half"]) == 0
     for name in ("config.json", "model.safetensors"):
         Path("kept/half", name).replace(Path("blobs", name))
-    with pytest.raises(ValueError, match="kept/band holds other weights than when the jobs were queued"):
+    with pytest.raises(ValueError, match="kept/band has changed since the jobs were queued"):
         stage_process.generate(run, rundir.resolve(run))
     Path("blobs/model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"kept/band/model\.safetensors is missing"):

@@ -47,7 +47,7 @@ def test_where_other_nodes_see_no_lock_an_array_says_how_to_do_without(
     array()
     with shards._claim(many, out, Data(), shared=False):
         assert (out / "parts" / ".lock-link").is_file(), "what another node sees"
-        with pytest.raises(ValueError, match="is being made already"):
+        with pytest.raises(ValueError, match="is being written already"):
             shards.preprocess(many, out, Data(), 1)
     (tmp_path / "mountinfo").unlink()
 
@@ -111,11 +111,11 @@ def test_a_ctrl_c_is_no_traceback(many: Path, tmp_path: Path, who: str, capsys: 
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     told, again = said.splitlines()
-    assert process.returncode == console.STOPPED and told.startswith("stopped in order"), said
+    assert process.returncode == console.STOPPED and told.startswith("stopped cleanly"), said
     done = subprocess.run(shlex.split(again), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and f"\ndataset: {tmp_path / 'out'}" in done.stdout, done
     assert preprocess.main(shlex.split(again)[2:]) == 0
-    assert f"done already: dataset: {tmp_path / 'out'}" in capsys.readouterr().out
+    assert f"already done: dataset: {tmp_path / 'out'}" in capsys.readouterr().out
 
 
 def test_parts_and_a_merge_give_the_same_bytes(many: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_second_one_in_one_folder_waits_and_finds_all_done(many: Path, undistu
         fcntl.flock(lock, fcntl.LOCK_EX)
         second = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert second.stdout is not None
-        assert "being made by another process: waiting" in second.stdout.readline()
+        assert "being written by another process: waiting" in second.stdout.readline()
         deadline = time.monotonic() + 30
 
         def waits() -> bool:  # the kernel lists who waits for a lock after an arrow
@@ -276,7 +276,7 @@ def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
         (["--data", "/nonexistent"], 2, "no folder /nonexistent"),
         (["--data", "SONGS", "--task", "tuba"], 2, "unknown stem 'tuba'|task 'tuba'"),
         (["--data", "SONGS", "--part", "3/3"], 2, "write I/N"),
-        (["--data", "SONGS", "--part", "0/3", "--cluster", "slurm"], 2, "leave out --cluster"),
+        (["--data", "SONGS", "--part", "0/3", "--cluster", "slurm"], 2, "omit --cluster"),
         (["--data", "SONGS", "--out", ""], 2, "--out must name a folder"),
         (["--data", "SONGS", "--out", "/dev/null/out"], 1, "Not a directory"),
         (["--data", "SONGS", "--out", "/proc/nothing"], 1, "No such file"),

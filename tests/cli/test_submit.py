@@ -49,7 +49,7 @@ def test_a_file_that_names_a_preset_goes_over_that_one(place, tmp_path):
     file.write_text("preset: tiny\ntrain: {steps: 5}\n")
     settings = submit.parse(["--config", str(file)])[0].settings
     assert settings.data.mels == presets.preset("tiny").data.mels and settings.train.steps == 5
-    with pytest.raises(ValueError, match="leave one of them out"):
+    with pytest.raises(ValueError, match="omit one of them"):
         submit.parse(["--config", str(file), "--preset", "small"])
 
 

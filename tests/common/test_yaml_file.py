@@ -14,13 +14,13 @@ from p2p_dist.settings import presets
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: 1\na: 2", "line 2: a is written twice"),
+        ("a: 1\na: 2", "line 2: a is set more than once"),
         ("a: &x [1]\nb: *x", "line 2: an alias"),
         ("a: !!python/object:os.system x", "a tag"),
         ("[" * 100_000, "nested more than 32 deep"),
         ("- " * 50_000, "nested more than 32 deep"),
         ("? [1]\n: 2", "a name must be text"),
-        ("a: 1\n---\na: 2", "a second document"),
+        ("a: 1\n---\na: 2", "a second YAML document"),
         ("a: [", "did not find expected node content"),
         ("a: \x00", "control characters are not allowed"),
         (b"a: \xff", "it is not UTF-8 text"),

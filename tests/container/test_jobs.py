@@ -84,7 +84,7 @@ def test_two_nodes_preempted_and_requeued_give_the_weights_of_the_undisturbed_tr
     # On a busy machine it may be back on its nodes before the other job, and is preempted once more.
     # That it was requeued from outside the batch shell may live to write down, or the next start does.
     assert set(stops) == {"stopped"} and last in ("stopped", "killed") and done == "done", hurt.said()
-    begun, saved = "--- train, attempt", "stopped in order"
+    begun, saved = "--- train, attempt", "stopped cleanly"
     told = re.findall(f"{begun}|{saved}", hurt.said("train/*_0_log.out"))
     assert told == [*[begun, saved] * len(stops), begun, saved, begun], "saved once a stop, though signalled by two"
     rows, undisturbed = metrics_file.read(hurt.run), metrics_file.read(calm)

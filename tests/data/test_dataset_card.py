@@ -59,7 +59,7 @@ def test_the_card_tells_of_stems_filled_up_and_of_streams_without_names(
     assert {name: record["filled"] for name, record in finished.items() if record["filled"]} == {"Short": 0.1}
     assert [name for name, record in finished.items() if record["by_position"]] == ["Unnamed"]
     told = (tmp_path / "out/DATASET.md").read_text()
-    assert "stems of unequal length, of which the shorter end in silence: 1 (by at most 0.100 s" in told
+    assert "stems of unequal length; the shorter stems are padded with silence: 1 (by at most 0.100 s" in told
     assert "in MUSDB18's order (mixture, drums, bass, other, vocals): 1." in told
     # What earlier versions wrote does not tell.
     for record in finished.values():

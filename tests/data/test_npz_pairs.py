@@ -30,7 +30,7 @@ def test_pairs_without_sound_are_trained_on_and_what_is_left_out_is_said(
         assert submit.main(["--data", str(data), *settings]) == 0
         shown = capsys.readouterr().out
         for stage in ("evaluate", "page"):
-            assert f"{stage}: left out: the songs came as pictures (npz) without their sound" in shown
-    assert "preprocess: done already (2 train songs in 4 windows, 1 test songs in 2 windows)" in shown
+            assert f"{stage}: left out: the songs are spectrograms (npz) without audio" in shown
+    assert "preprocess: already done (2 train songs in 4 windows, 1 test songs in 2 windows)" in shown
     run = rundir.RunDir(tmp_path / "runs" / "pairs")
     assert rundir.find_steps(run.checkpoints)[-1][0] == 4 and not run.page.exists()

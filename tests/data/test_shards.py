@@ -41,7 +41,7 @@ def test_damaged_songs_are_named_and_left_out_and_the_rest_goes_on(songs: Path, 
     """Row 26: a song that can't be decoded, cut short, or without a stem.
 
     Seen: hours of preprocessing end at song 83, or `import musdb` itself fails.
-    Now: it is named and left out, the rest goes on, and the exit code says so.
+    Now: it is named and left out, the rest continues, and the exit code says so.
     """
     root = Path(shutil.copytree(songs, tmp_path / "songs"))
     (root / "train" / "Text.stem.mp4").write_text("words")
@@ -82,7 +82,7 @@ def test_two_songs_with_one_title_are_two_songs_and_named(new_song: Callable[...
     manifest = manifests.read(tmp_path / "out")
     keys = [song["key"] for part in manifest["splits"].values() for song in part["songs"]]
     assert sorted(keys) == ["00000-twice", "00000-twice", "00001-twice"] and len(list((tmp_path / "out").glob("t*.tar"))) == 3
-    assert "Titles that come more than once, and count as different songs: Twice." in (tmp_path / "out/DATASET.md").read_text()
+    assert "Titles that occur more than once and count as different songs: Twice." in (tmp_path / "out/DATASET.md").read_text()
 
 
 def test_an_empty_folder_among_the_songs_is_named(songs: Path, small: Data, tmp_path: Path) -> None:

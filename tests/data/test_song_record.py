@@ -50,7 +50,7 @@ def test_nasty_titles_stay_apart_and_keep_their_names(new_song: Callable[..., Pa
 
 @pytest.mark.parametrize("harm", ["{}", "[", '{"song": "Song 1", "shard": null, "audio": null}', "drums", "bass"])
 def test_a_record_that_is_not_its_own_is_not_believed(many: Path, undisturbed: Path, tmp_path: Path, harm: str) -> None:
-    """Damaged, edited, or of other settings: the song is made anew, with the same bytes."""
+    """Damaged, edited, or of other settings: the song is rebuilt, with the same bytes."""
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     record = next((out / "parts").glob("train-00001-*.json"))
     content = records.read(record)

@@ -40,7 +40,7 @@ def test_files_made_by_anything_are_measured(tmp_path: Path, capsys: pytest.Capt
     assert set(rows) == {"copy the input", "ceiling", "output"}, "silence is no mix"
     assert 0 < rows["output"]["mix_l1"] < rows["copy the input"]["mix_l1"] and rows["output"]["lock8"] is None
     shown = capsys.readouterr().out
-    assert "the files hold mixes, in which the stem is not known" in shown
+    assert "the files hold mixes, so the stem is unknown" in shown
     assert evaluate.main(["--files", pattern, "--best-gain", "--json", str(tmp_path / "found.json")]) == 0
     rows = records.read(tmp_path / "found.json")["songs"]["a song_1"]
     assert set(rows) == {"copy the input", "silence", "ceiling", "output"}

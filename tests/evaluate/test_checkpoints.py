@@ -165,6 +165,6 @@ def test_a_pitched_target_has_a_pitch_measure_and_no_rock_grid(place: tuple[Path
     add_checkpoint(run, 5, settings)
     assert checkpoints.evaluate(run, settings) == 1
     known = records.read(run.evaluations / "baselines.json")["splits"]["test"]
-    assert known["missing"]["rock grid, known beats"] == "the stem has a pitch: drums would not be it"
+    assert known["missing"]["rock grid, known beats"] == "the stem is pitched, so drums do not apply"
     assert known["rows"]["ceiling"]["mean"]["chroma_correlation"] > known["rows"]["noise hits"]["mean"]["chroma_correlation"]
     assert "pitch" in figures.table({name: one["mean"] for name, one in known["rows"].items()}, pitched=True)

@@ -228,4 +228,4 @@ def test_the_foundation_can_read_the_choice(run: tuple[rundir.RunDir, Any]) -> N
     ranking.conclude(folder, dataclasses.replace(settings))
     assert json.loads(folder.best.read_text())["step"] == 15
     line = rundir.in_words(folder.read_best())
-    assert line.startswith("step 15, score 0.") and "chosen on the very songs" in line
+    assert line.startswith("step 15, score 0.") and "chosen on the songs" in line

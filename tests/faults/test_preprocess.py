@@ -22,10 +22,10 @@ __all__ = ["many", "undisturbed"]
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_killed_at_random_instants_it_gives_the_same_bytes(many: Path, undisturbed: Path, tmp_path: Path, workers: int) -> None:
-    """Row 27: preprocessing is killed half way.
+    """Row 27: preprocessing is killed halfway.
 
     Seen: half a file, or windows twice.
-    Now: begun again it gives the same bytes as one that was not; with 1, 2 and 5 processes.
+    Now: restarted it gives the same bytes as one that was not; with 1, 2 and 5 processes.
     """
     out, dice = tmp_path / "out", random.Random(workers)
     command = [sys.executable, str(LAUNCH), *TINY, "--data", str(many), "--out", str(out), "--workers", str(workers)]

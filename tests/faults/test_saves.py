@@ -51,13 +51,13 @@ def test_a_disk_that_is_full_for_a_while(new_run):
     """Row 8: disk full, or quota used up, at a save.
 
     Seen: torch.save raises, half a file stays, hours of training end.
-    Now: a warning that names the step; training goes on and the next save holds all of it; half files are removed.
+    Now: a warning that names the step; training continues and the next save holds all of it; half files are removed.
     """
     run, _ = new_run(train={"steps": 30, "keep_every": 100})
     job = Job(run, At(8, limit_files, (100_000,)), At(17, limit_files, (resource.RLIM_INFINITY,)))
     assert job.end() == 0, job.log()
     assert "the checkpoint at step 10 could not be written (File too large" in job.log()
-    assert "saved so far: step 5" in job.log()
+    assert "last saved: step 5" in job.log()
     undisturbed, _ = new_run("undisturbed", train={"steps": 30, "keep_every": 100})
     assert Job(undisturbed).end() == 0
     assert on_ranks.equal(on_ranks.state(run.path, 30), on_ranks.state(undisturbed.path, 30))
@@ -146,7 +146,7 @@ def test_bit_rot(new_run):
     """Row 7: one flipped bit in the newest checkpoint.
 
     Seen: it loads without an error, with a wrong weight.
-    Now: its sha256 tells; it is set aside and named, training goes on from the one before to the same weights.
+    Now: its sha256 tells; it is set aside and named, training continues from the one before to the same weights.
     """
     run = trained(new_run, "rotten")
     whole = on_ranks.state(run.path, 20)
@@ -158,7 +158,7 @@ def test_bit_rot(new_run):
     assert job.end() == 0
     assert "is damaged: it differs from its record in meta.json; set aside" in job.log()
     assert on_ranks.equal(whole, on_ranks.state(run.path, 20))
-    assert [line.split("/")[-1] for line in verify_run(run)] == ["damaged-step-00000020 was damaged and set aside"]
+    assert [line.split("/")[-1] for line in verify_run(run)] == ["damaged-step-00000020 was damaged and renamed"]
     shutil.rmtree(run.checkpoints / "damaged-step-00000020")
     assert verify_run(run) == []
 
@@ -184,8 +184,8 @@ def test_verify_sees_a_sample_missed_or_doubled(new_run):
 def test_a_leased_checkpoint_stays(tmp_path):
     """Row 36: training removes a checkpoint that an evaluation is reading.
 
-    Seen: the evaluation fails half way.
-    Now: a lease keeps it until it is read; one that is gone already is passed over; a dead reader's lease runs out.
+    Seen: the evaluation fails halfway.
+    Now: a lease keeps it until it is read; one that is gone already is skipped; a dead reader's lease runs out.
     """
     for step in (5, 10, 15, 20):
         cuts.one_save(tmp_path, step)
@@ -237,7 +237,7 @@ def test_reading_while_pruning(tmp_path):
 
 
 def test_metrics_are_cut_back(new_run):
-    """Rows 34, 35: numbers after the checkpoint that a resume goes on from; logs of several attempts.
+    """Rows 34, 35: numbers after the checkpoint that a resume continues from; logs of several attempts.
 
     Seen: curves that go back and forth, logs that are overwritten.
     Now: metrics.jsonl is cut back to the checkpoint, half a line at its end is dropped, logs append under a banner each.

@@ -180,7 +180,7 @@ HARM = {
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
     "weights are a pipe": (
         lambda f: ((f / "model.safetensors").unlink(), os.mkfifo(f / "model.safetensors")),
-        "no regular file",
+        "not a regular file",
     ),
     "config is a pipe": (lambda f: ((f / "config.json").unlink(), os.mkfifo(f / "config.json")), "not a regular file"),
     "not json": (put("config.json", b"{"), "not readable as JSON"),
@@ -190,7 +190,7 @@ HARM = {
     "name is a path": (change(name="../../x"), "name is"),
     "unknown task": (change(task={"name": "drums->nothing"}), "config.json is damaged: task"),
     "deep": (change(network={"depth": 10**9}), "network.depth"),
-    "too deep for the picture": (change(network={"depth": 9}), "can't be halved"),
+    "too deep for the picture": (change(network={"depth": 9}), "cannot be halved"),
     "huge": (change(network={"channels": 10**12}), "network.channels"),
     "wide": (change(network={"channels": 16000, "max_channels": 16000}), "for the network in config.json it must be"),
     "no number": (change(network={"leaky_slope": "0.2"}), "network.leaky_slope"),

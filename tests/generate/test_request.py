@@ -20,7 +20,7 @@ def test_a_folder_of_songs(runs, capsys):
     assert "left out: songs/broken.mp3" in out
     assert not list(Path("made").rglob(".tmp-*")) and not Path("made/broken").exists()
     assert generate.main(["songs", "--out", "made"]) == 1
-    assert "done already: 5 of 6 songs" in capsys.readouterr().out
+    assert "already done: 5 of 6 songs" in capsys.readouterr().out
 
 
 def test_a_folder_that_holds_what_was_made(runs):

@@ -31,7 +31,7 @@ def test_where_the_mix_would_clip_both_are_turned_down(runs, capsys):
     (take,) = record["takes"]
     assert take["gain_db"] < 0 and 0.9 < np.abs(mix).max() <= 1
     assert np.abs(mix - stem - song * 10 ** (take["gain_db"] / 20)).max() <= STEP * 1.001
-    assert f"note: turned down by {take['gain_db']:g} dB, stem and mix together" in capsys.readouterr().out
+    assert f"note: stem and mix were both turned down by {take['gain_db']:g} dB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,20 @@ def test_any_rate_and_channel_count(runs, rate, channels, name, capsys):
     assert found == rate and stem.shape == song.shape and len(record["song"]["channels"]) == channels
     assert np.abs(mix - stem - song).max() <= STEP * 1.001 and np.abs(stem[:, 0]).max() > 0.001
     said = capsys.readouterr().out
-    assert ("holds nothing above" in said) == (rate < 22050)
+    assert ("contains nothing above" in said) == (rate < 22050)
     if channels > 2:
         assert not stem[:, 2:].any() and np.array_equal(stem[:, 0], stem[:, 1])
     if channels == 6:
         assert not stem[:, 2:].any() and np.array_equal(stem[:, 0], stem[:, 1])
-        assert "6 channels (FL, FR, FC, LFE, SL, SR): all are heard, the new stem is in front left and right (FL, FR)" in said
+        assert (
+            "6 channels (FL, FR, FC, LFE, SL, SR): the model hears all of them, the new stem is in front left and "
+            "right (FL, FR)"
+        ) in said
     if channels == 4:
-        assert "4 channels (1, 2, 3, 4): all are heard, the new stem is in front left and right (the first two, since" in said
+        assert (
+            "4 channels (1, 2, 3, 4): the model hears all of them, the new stem is in front left and right (the "
+            "first two, because"
+        ) in said
 
 
 @pytest.mark.parametrize("kind", ["wav", "ogg", "mp3"])
@@ -80,10 +86,10 @@ def test_a_song_that_holds_drums_already(runs, capsys):
     hats = strokes("closed", np.arange(0.1, 2.9, 0.25), 3)
     write(Path("song.wav"), 0.3 * hats[:, None] + 0.1 * sound(3, channels=1))
     assert generate.main(["song.wav"]) == 0
-    assert "note: the song seems to hold drums already (" in capsys.readouterr().out
+    assert "note: the song seems to contain drums already (" in capsys.readouterr().out
     write(Path("without.wav"), sound(3, channels=1))
     assert generate.main(["without.wav"]) == 0
-    assert "hold drums" not in capsys.readouterr().out
+    assert "contain drums" not in capsys.readouterr().out
 
 
 def test_a_file_that_is_cut_short_is_used_to_where_it_ends(runs, capsys):
@@ -94,7 +100,7 @@ def test_a_file_that_is_cut_short_is_used_to_where_it_ends(runs, capsys):
     assert generate.main(["song.wav"]) == 0
     stem, mix, *_ = made(Path("generated/song"))
     assert abs(len(mix) - len(song) // 2) < 100 and np.abs(mix - stem - song[: len(mix)]).max() <= STEP * 1.001
-    assert "note: the file is cut short, its header says 2.000 s, 1.000 s are there" in capsys.readouterr().out
+    assert "note: the file is truncated, its header says 2.000 s, 1.000 s are there" in capsys.readouterr().out
 
 
 def test_a_song_shorter_than_a_window(runs, capsys):

@@ -59,9 +59,9 @@ def test_the_dry_run_says_what_can_be_billed(place):
     more = ("--max-gpu-hours", "10", "--time", "1-0", "--nodes", "2", "--account", "a", "--dry-run")
     shown = launch("--data", songs(place / "songs"), "--cluster", "lumi", *more).stdout
     assert "# at most 730.0 GPU-hours:" in shown
-    assert "train: 202.0 (--max-gpu-hours 10, and the start that is going on then: 192.0)" in shown
+    assert "train: 202.0 (--max-gpu-hours 10, and the start that is running when it is reached: 192.0)" in shown
     assert "evaluate: 528.0 (11 starts of 48.0)" in shown
-    assert "# likely about" not in shown.split("# at most")[0] and "to bound what" not in shown, "a limit was given"
+    assert "# likely about" not in shown.split("# at most")[0] and "to limit what" not in shown, "a limit was given"
     refused = launch("--data", str(place / "songs"), "--cluster", "slurm", *more)
     assert (
         refused.returncode == 2
@@ -87,5 +87,5 @@ def test_the_dry_run_says_what_is_likely_and_from_what_speed(tmp_path, capsys):
     dry_run.say_likely(run, more, place, None)
     assert capsys.readouterr().out == (
         "# likely about 8 GPU-hours for the training: 36000 steps in 0.5 hours at 1280 images/s "
-        "(measured at this run's last step)\n"
+        "(measured at the last step of this run)\n"
     )

@@ -61,7 +61,7 @@ def test_a_run_is_stopped_goes_on_and_is_done(place, typed):
     assert run.read_outcome()["outcome"] == "stopped"
 
     shown = typed(*TINY)
-    assert "preprocess: done already (1 train songs" in shown
+    assert "preprocess: already done (1 train songs" in shown
     assert shown.splitlines()[-1] == f"page: {run.page}"
     steps = [row["step"] for row in metrics_file.read(run)]
     assert steps == list(range(1, 101)), "every step once, none twice"
@@ -73,7 +73,7 @@ def test_a_run_is_stopped_goes_on_and_is_done(place, typed):
     assert baselines["missing"]["same song, far away"] == "the song is shorter than 40 s"
     assert baselines["rows"]["ceiling"]["mean"]["stem_l1"] < baselines["rows"]["silence"]["mean"]["stem_l1"]
     best = records.read(run.best)
-    assert best["step"] in [step for step, _ in evaluated] and best["note"], "chosen on the very songs: it is said"
+    assert best["step"] in [step for step, _ in evaluated] and best["note"], "chosen on the songs: it is said"
     assert f"best checkpoint: step {best['step']}, " in shown.splitlines()[-2]
     assert "\x1b" not in first.shown + shown
 
@@ -82,7 +82,7 @@ def test_a_run_is_stopped_goes_on_and_is_done(place, typed):
         for path in place.rglob("*")
         if path.is_file() and path.name not in (".owner", "config.yaml")
     }
-    assert typed(*TINY).count("done already") == 3
+    assert typed(*TINY).count("already done") == 3
     after = {
         path: path.stat().st_mtime_ns
         for path in place.rglob("*")
@@ -164,7 +164,7 @@ def test_a_terminal_that_can_not_draw_gets_plain_lines(place):
 
 def test_a_run_can_be_verified_by_its_owner(place, capsys):
     run = rundir.RunDir(place / "runs" / "way")
-    assert status.main(["way", "--verify"]) == 0 and "what it should be" in capsys.readouterr().out
+    assert status.main(["way", "--verify"]) == 0 and "is correct" in capsys.readouterr().out
     state = rundir.find_steps(run.checkpoints)[-1][1] / "state.pt"
     data = bytearray(state.read_bytes())
     data[len(data) // 2] ^= 1
@@ -172,7 +172,7 @@ def test_a_run_can_be_verified_by_its_owner(place, capsys):
     assert status.main(["way", "--verify"]) == 1 and "state.pt" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("after", ["", "rank 1 of 2 ended with exit code 70\nlost the other processes\n"])
+@pytest.mark.parametrize("after", ["", "rank 1 of 2 ended with exit code 70\nlost the connection to the other processes\n"])
 def test_the_last_line_of_a_failure_is_its_cause(tmp_path, monkeypatch, capsys, after):
     """Once: where the log of the stage ends with what other ranks say of the one that failed, it is said again."""
     run = rundir.RunDir(tmp_path / "run")

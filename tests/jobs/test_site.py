@@ -17,12 +17,12 @@ __all__ = ["cluster", "place"]
 
 def test_images_that_are_not_there_are_named_before_anything_is_queued(tmp_path):
     place = site.load("lumi")
-    with pytest.raises(ValueError, match=r"no image \S+containers/p2p_dist.sif: build it \(see containers/README.md\)"):
+    with pytest.raises(ValueError, match=r"image \S+containers/p2p_dist.sif does not exist: build it \(see containers/R"):
         place.check_images(config.Resources())
     (tmp_path / "i.sif").touch()
     mine = config.Resources(container=str(tmp_path / "i.sif"))
     place.check_images(mine)
-    with pytest.raises(ValueError, match=r"no image /nowhere\.sqsh.*--overlay"):
+    with pytest.raises(ValueError, match=r"image /nowhere\.sqsh does not exist.*--overlay"):
         place.check_images(config.Resources(container=str(tmp_path / "i.sif"), overlay="/nowhere.sqsh"))
     with pytest.raises(ValueError, match="needs an image"):
         site.load("slurm").check_images(config.Resources(overlay=str(tmp_path / "i.sif")))
@@ -54,7 +54,7 @@ def test_a_site_of_ones_own(place, tmp_path):
     assert "#SBATCH --time=60\n" in found["evaluate"], "what the partition gives: it goes on where it was"
     for line in ("--partition=long", "--gpus-per-node=4", "--ntasks-per-node=4", "--cpus-per-task=2"):
         assert f"#SBATCH {line}\n" in script
-    long = "--time asks for 1.02 hours, long gives at most 1:00:00"
+    long = "--time asks for 1.02 hours, long allows at most 1:00:00"
     for more, said in ((("--time", "61"), long), (("--nodes", "4"), "at most 3")):
         refused = launch(*asked, "--cluster", "slurm", *more)
         assert refused.returncode == 2 and said in refused.stderr, refused.stderr
@@ -125,7 +125,7 @@ def test_a_site_file_is_read_as_it_is_written(tmp_path):
     assert (read.evaluate_time, read.preprocess_time) == ("2:00:00", "90")
     assert read.limits == {"on": site.Limit("12:30:00", nodes=4)} and read.container_binds == ["/a", "/1:/2"]
     mine.write_text("partition: a\nlimits: {a: {nodes: 3,\n nodes: 4}}\n")
-    with pytest.raises(ValueError, match=r"mine\.yaml is not readable as YAML: line 3: nodes is written twice"):
+    with pytest.raises(ValueError, match=r"mine\.yaml is not readable as YAML: line 3: nodes is set more than once"):
         site.load("slurm", str(mine))
 
 

@@ -60,7 +60,7 @@ def trained(tmp_path, monkeypatch):
 
 def test_songs_to_test_on_are_asked_for_before_training(tmp_path):
     write_songs(tmp_path, {"train/one": 0.1})
-    with pytest.raises(ValueError, match=r"has no test songs.*put songs.*test, or train alone with --evaluate never"):
+    with pytest.raises(ValueError, match=r"has no test songs.*put songs.*test, or only train with --evaluate never"):
         fits.check_songs(wanted(tmp_path).data, "test", asked=True)
     fits.check_songs(wanted(tmp_path).data, "test", asked=False)
     write_songs(tmp_path, {"test/two": 0.1})

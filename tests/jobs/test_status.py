@@ -94,14 +94,14 @@ def test_why_it_stopped_is_said(run):
     lines = "launch 8\n" + "".join(f"start 8.{n} 40 {30000 + n} 2\nend 8.{n} 40 {30000 + n} 75 stopped 9\n" for n in range(3))
     files.write_text(log, lines + "start 8.3 40 30010 2\n")
     said = status.state("train", run, {}, resources)
-    assert said == f"stopped: begun 4 times from the same place (40) without progress; see {log.parent}"
+    assert said == f"stopped: started 4 times from the same place (40) without progress; see {log.parent}"
     with log.open("a") as file:
         file.write("end 8.3 40 30010 1 failed 9\n")
     assert status.state("train", run, {}, resources) == said
     files.write_text(log, "launch 8\n" + "".join(f"start 8.{n} {n} {n} 2\nend 8.{n} {n} {n} 75 stopped 9\n" for n in range(6)))
     run.write_outcome("train", "stopped")
-    assert "stopped: begun again 5 times (--max-requeues)" in status.state("train", run, {}, resources)
-    assert status.state("train", run, {}, config.Resources()) == "stopped", "it will be begun again"
+    assert "stopped: restarted 5 times (--max-requeues)" in status.state("train", run, {}, resources)
+    assert status.state("train", run, {}, config.Resources()) == "stopped", "it will be restarted"
     (run.slurm / "cancelled").touch()
     assert status.state("train", run, {}, config.Resources()) == "stopped: cancelled"
     run.outcome.unlink()
@@ -116,7 +116,7 @@ def test_why_it_stopped_is_said(run):
 def test_a_training_whose_gpu_hours_are_used_says_so(run):
     run.write_outcome("train", "stopped")
     settings = rundir.resolve(run)
-    for most, said in ((12.0, "stopped: its GPU-hours are used (--max-gpu-hours 12)"), (13.0, "stopped")):
+    for most, said in ((12.0, "stopped: its GPU-hours are used up (--max-gpu-hours 12)"), (13.0, "stopped")):
         resources = dataclasses.replace(settings.resources, max_gpu_hours=most)
         files.write_text(run.config, presets.to_yaml(dataclasses.replace(settings, resources=resources)))
         assert status.gather(run)["stages"]["train"] == said
@@ -181,7 +181,7 @@ def test_a_run_on_this_machine_is_told_by_its_lock_its_log_and_its_progress(here
         os.utime(here.status, (1, 1))
         assert train_state(here) == f"running on this machine since {clock}", "what an earlier start left is no progress"
         assert status.gather(here)["attempt"] == "a.1" and status.gather(here)["attempts"] == 1
-    assert train_state(here).startswith(f"killed: begun {clock}")
+    assert train_state(here).startswith(f"killed: started {clock}")
     starts.note_end(log, "a.1", 7, 130, "stopped")
     assert train_state(here) == f"stopped at once {clock}", "a second Ctrl-C leaves no outcome"
     starts.note_start(log, "a.2", 7)

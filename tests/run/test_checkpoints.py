@@ -1,4 +1,4 @@
-"""What the launcher takes for a finished training: what a training would go on from, told without torch."""
+"""What the launcher takes for a finished training: what a training would continue from, told without torch."""
 
 from __future__ import annotations
 

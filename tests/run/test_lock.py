@@ -85,7 +85,7 @@ def test_without_locks_a_run_has_one_owner_too(run, no_locks):
     link = run.path / ".owner-link"
     assert lock.owner_of(run.path)["process"] == os.getpid()
     with pytest.raises(
-        ValueError, match=rf"running already: process {os.getpid()} on .*where that process is gone, remove {link}"
+        ValueError, match=rf"running already: process {os.getpid()} on .*if that process is gone, remove {link}"
     ):
         rundir.own(run)
     assert link.exists() and not list(run.path.glob(".tmp-*"))

@@ -161,7 +161,7 @@ class Training:
         self.lab.wait_for(self.jobs[stage], LONG, state)
 
     def finish(self):
-        """Let it come to its end; then nothing may be missing, and nothing twice."""
+        """Let it finish; then nothing may be missing, and nothing twice."""
         self.hold(10**9)
         self.until_end("COMPLETED")
         self.compare()

@@ -1,4 +1,4 @@
-"""What the launcher, status and cancel do on a cluster: asked again, killed half way, refused; and the templates beside it."""
+"""What the launcher, status and cancel do on a cluster: asked again, killed halfway, refused; and the templates beside it."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def test_asked_again_it_queues_nothing_twice(lab, launch, songs, drill):
     first = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
     assert "launch/status.py twice" in first
     again = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
-    assert again.count("queued already, job ") == 3
+    assert again.count("already queued, job ") == 3
     assert queued("twice") == ["evaluate", "page", "train"]
 
 
@@ -124,7 +124,7 @@ def test_more_than_the_site_gives_is_refused_before_anything_is_queued(lab, laun
     lumi = ("--cluster", "lumi", "--account", ACCOUNT, "--processes-per-node", "4", "--container", __file__)  # any file
     five = ("--nodes", "5", "--partition", "small-g", "--train.global-batch-size", "20")
     for more, said in (
-        (("--time", "3-00:00:00"), "--time asks for 72 hours, standard-g gives at most 2-00:00:00"),
+        (("--time", "3-00:00:00"), "--time asks for 72 hours, standard-g allows at most 2-00:00:00"),
         (five, "--nodes 5: a job in small-g has at most 4"),
         (("--partition", "dev-g", "--time", "60", "--evaluate-array", "3"), "4 jobs of yours would be in dev-g, which takes 2"),
         (("--partition", "dev-g", "--time", "60", "--sweep", "train.seed=0,1"), "would be in dev-g, which takes 2"),

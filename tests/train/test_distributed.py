@@ -99,7 +99,7 @@ def test_the_name_of_rank_0s_node(monkeypatch):
         patch.setattr(socket, "create_server", lambda *_, **named: socket.socket())
         assert means("::1", "2001:db8::7", "203.0.113.7") == "203.0.113.7"
     monkeypatch.undo()
-    with pytest.raises(ConnectionError, match=r"no-such-node\.invalid: the name of rank 0's node can't be resolved"):
+    with pytest.raises(ConnectionError, match=r"no-such-node\.invalid: cannot resolve the name of rank 0's node"):
         distributed.listening_address("no-such-node.invalid")
 
 

@@ -112,7 +112,7 @@ def test_twin_of_what_is_drawn(ranks, new_run, sabotage):
     """Row 20: random states that drift when a loader is built, by evaluating or by logging.
 
     Seen: a resumed training that is another one, without an error.
-    Now: everything random is drawn anew from the seed and the step; each twin draws one of them from elsewhere and differs.
+    Now: everything random is drawn again from the seed and the step; each twin draws one of them from elsewhere and differs.
     """
     undisturbed, killed = (new_run(name, train={"steps": 8})[0] for name in ("undisturbed", "killed"))
     train_with_kills(ranks, undisturbed, [], sabotage=sabotage)
@@ -205,7 +205,7 @@ def test_checkpoint_of_other_settings_is_refused(ranks, new_run):
 
 
 def test_other_windows_are_refused(ranks, new_run):
-    """The same settings over shards that were made anew with a song less: the batches to come would be others."""
+    """The same settings over shards that were rebuilt with a song less: the batches to come would be others."""
     run, _ = new_run("songs", train={"steps": 4})
     assert ranks(1, on_ranks.train, run.path, None, None) == [0]
     shared = run.shards.resolve()

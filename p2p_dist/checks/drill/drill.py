@@ -1,4 +1,4 @@
-"""The drill: stop small trainings in every way that there is, and compare each with one that was not stopped."""
+"""The drill: stop small trainings in every supported way and compare each with one that was not stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS, STEPS_ON_A_CLUSTER = 60, 400  # where GPUs may be quick, and Slurm takes 
 
 
 def drill(resources: config.Resources, processes: int, steps: int | None, songs: Path | None, patience: float) -> int:
-    """Run the drill where `resources` say: on this machine, or as jobs of a cluster. Everything lies in `drill` of the runs.
+    """Run the drill on this machine or on a cluster, as `resources` say. Its files are in `drill` in the folder of runs.
 
     Args:
         processes: that train together on this machine. steps: of a training; None: as many as it takes.
@@ -50,7 +50,7 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
 
 
 def settings_of(songs: Path, steps: int, resources: config.Resources, world_size: int) -> config.Config:
-    """The settings of every training of a drill: so small that each takes seconds."""
+    """Return the settings of a drill's trainings: small enough to take seconds."""
     tiny = presets.preset("tiny")
     batch = max(tiny.train.global_batch_size, world_size)
     return dataclasses.replace(

@@ -28,11 +28,11 @@ from p2p_dist.settings.config import Resources
 WAYS = ("weak", "strong")
 
 WINDOW = 0.16
-"""Share of a step in which gradients travel unseen: most are ready when two thirds of the generator's backward are done, and
+"""Share of a step in which communication is hidden: most are ready when two thirds of the generator's backward are done, and
 that backward is about half of the step's arithmetic."""
 
 SCATTER = 1.25
-"""Highest by lowest of the measurements of one row, from which on they are said to scatter."""
+"""Ratio of the highest to the lowest measurement of a row from which a warning is printed."""
 
 
 def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Path | None) -> int:
@@ -46,7 +46,7 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
 
     Raises:
         ValueError: no such preset or numbers, Slurm would refuse a job, or another scaling is queued or running.
-        OSError: Slurm can't be asked, or preprocessing failed.
+        OSError: Slurm does not answer, or preprocessing failed.
     """
     try:
         sizes = sorted({int(part) for part in nodes.split(",")})
@@ -105,7 +105,9 @@ def _here(runs: list[RunDir]) -> None:
     cores, load = linux.usable_cores(), os.getloadavg()[0]
     if load > cores / 2:
         console.complain(f"warning: this machine is busy (load {load:.1f}, {cores} cores): measurements will vary")
-    console.say(f"all nodes share the {cores} cores of this machine, so this efficiency does not predict that of a cluster")
+    console.say(
+        f"all nodes share the {cores} cores of this machine, so this efficiency does not predict the efficiency on a cluster"
+    )
     _run_here("preprocess", runs[0], 0)
     for number, run in enumerate([*runs, *reversed(runs)] if len(runs) > 1 else runs, 1):
         _run_here("scaling", run, number)
@@ -121,7 +123,7 @@ def _run_here(stage: str, run: RunDir, number: int) -> None:
 
 
 def _say_measured(run: RunDir) -> None:
-    """The figures of a size as soon as they are there."""
+    """Print the figures of a size once they exist."""
     if not (run.path / "scaling.json").is_file():
         return
     one = records.read(run.path / "scaling.json", MEASURED)
@@ -130,12 +132,12 @@ def _say_measured(run: RunDir) -> None:
 
 
 def _range(way: dict[str, Any]) -> str:
-    """Lowest and highest of the measurements of a row."""
+    """Format the lowest and highest measurement of a row."""
     return f"{min(way['measured']):.4g} to {max(way['measured']):.4g}"
 
 
 def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
-    """Queue one job a size, behind that which preprocesses; say how they are until the last has ended."""
+    """Queue one job per size after the preprocessing; print their states until the last has ended."""
     numbers: dict[str, str] = {}
     before = None
     for run, stage in ((runs[0], "preprocess"), *((run, "scaling") for run in runs)):
@@ -157,7 +159,7 @@ def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
 
 
 def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:
-    """Images per second that a model expects of a size, with what was measured: the smallest size and the all-reduce.
+    """Predict the images per second of a size from the measured smallest size and all-reduce.
 
     A process computes each image in the time that it takes on the smallest size. The generator's gradients then travel at
     the measured rate, 2 (n - 1) / n of them, and what does not hide behind its backward is added to the step.
@@ -174,7 +176,7 @@ def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:
 
 
 def _travel(one: dict[str, Any]) -> float:
-    """Seconds that the generator's gradients need between the processes."""
+    """Return the seconds for sending the generator's gradients between the processes."""
     if one["all_reduce"] is None:
         return 0.0
     return float(one["gradient_bytes"] * 2 * (one["processes"] - 1) / one["processes"] / one["all_reduce"]["bus"])
@@ -196,12 +198,12 @@ MEASURED = {
 
 
 def report(root: Path, runs: list[RunDir]) -> int:
-    """Print the table, write it and the numbers beside the plot; the exit code."""
+    """Print the table and write it with the numbers and the plot; return the exit code."""
     found = [records.read(path, MEASURED) for run in runs if (path := run.path / "scaling.json").is_file()]
     missing = [run for run in runs if not (run.path / "scaling.json").is_file()]
     for run in missing:
         logs = run.slurm / "scaling" if run.slurm.is_dir() else run.logs / "scaling.log"
-        console.complain(f"error: {run.path.name} was not measured; its logs: {logs}")
+        console.complain(f"error: {run.path.name} was not measured; see its logs: {logs}")
     if not found:
         return console.FAILED
     first = found[0]
@@ -244,7 +246,7 @@ def report(root: Path, runs: list[RunDir]) -> int:
 
 
 def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
-    """What must be said of a row, a line each: that its measurements scatter, and why its efficiency is over 100 %.
+    """Return warnings about a row: measurements that vary, an efficiency over 100 %.
 
     Args:
         one: the numbers of a size, its efficiency among them. first: those of the size that it is compared with.
@@ -254,17 +256,21 @@ def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
     found = []
     if max(row["measured"]) > SCATTER * min(row["measured"]):
         found.append(
-            f"warning: {name}: measurements scatter ({_range(row)} images/s): something else runs there, or --steps are few; "
+            f"warning: {name}: the measurements vary ({_range(row)} images/s): other work ran on these nodes, or "
+            "--steps is too small;  "
             "measure again before you rely on them"
         )
     if round(row["efficiency"], 2) > 1:
         share = one["processes"] / first["processes"]
         if min(row["measured"]) <= share * max(smallest["measured"]):
-            why = "the measurements of this size and of the smallest overlap, so they differ by chance or by other work beside"
+            why = (
+                "the measurements of this size and of the smallest size overlap, so the difference is chance or "
+                "other work on the nodes"
+            )
         elif way == "strong":
-            why = "the smaller share of a process fits its caches better, or the smallest size had other work beside it"
+            why = "the smaller batch of each process fits its caches better, or other work slowed the smallest size"
         else:
-            why = "the smallest size had other work beside it all the time, or was on slower nodes"
+            why = "other work slowed the smallest size all the time, or it ran on slower nodes"
         found.append(f"note: {name}: over 100 %: {why}")
     return found
 

@@ -29,7 +29,7 @@ from p2p_dist.settings.config import Data, Evaluate
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
 _ROOM = 3.0
-"""dB that are left where a song is turned down: a generated mix may be louder than the true one."""
+"""Headroom in dB where a song is turned down: a generated mix may be louder than the true one."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def stems_of(excerpt: Excerpt, known: Training, data: Data, iterations: int) -> 
     heard, target, _ = excerpt.song.read()
     tracked = from_there(beats_of(heard, rate), excerpt.begins / rate)
     true = excerpt.beats
-    pitched = "the stem has a pitch: drums would not be it" if is_pitched(data.task) else None
+    pitched = "the stem is pitched, so drums do not apply" if is_pitched(data.task) else None
     yield baseline_stems.COPY, input
     yield baseline_stems.SILENCE, np.zeros_like(input)
     yield baseline_stems.NOISE, baseline_stems.noise_hits(input, rate, level, key)

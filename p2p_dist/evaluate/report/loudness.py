@@ -80,7 +80,7 @@ def _gating_block(number: int, rate: int) -> tuple[int, int]:
 
 
 def _gated(powers: np.ndarray) -> float:
-    """The integrated loudness in LUFS of gating blocks, (blocks, channels); -inf where none is loud enough."""
+    """The integrated loudness in LUFS of gating blocks, (blocks, channels); -inf if none is loud enough."""
 
     def loudness(of: np.ndarray) -> float:
         return float(_OFFSET + 10 * np.log10(sum(channel[of].mean() for channel in powers.T)))

@@ -68,7 +68,7 @@ class Media:
 
 
 def stamp(path: Path, factor: float, seconds: float | None) -> str:
-    """Tells the sound of a file from any other: by its time and size, its factor, and where it is cut."""
+    """Return a stamp of a file's audio: its time and size, its factor, and its excerpt."""
     about = path.stat()
     return f"{about.st_mtime_ns} {about.st_size} {factor:.9g} {seconds}"
 

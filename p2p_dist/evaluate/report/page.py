@@ -47,7 +47,7 @@ Cell = tuple[str | None, str]
 
 
 def write(run: RunDir, config: Config) -> Path:
-    """Write the page of a run from its evaluations, in place of an earlier one, and MODEL.md; the ranking is made anew before.
+    """Write the page of a run from its evaluations, in place of an earlier one, and MODEL.md; the ranking is rebuilt before.
 
     Returns:
         its index.html.
@@ -60,7 +60,7 @@ def write(run: RunDir, config: Config) -> Path:
     ranked = ranking.conclude(run, config)
     if ranked is None:
         again = f"{submit} --run {run.path.name}"
-        raise ValueError(f"no evaluation in {run.evaluations}: the page needs one; create both with {again}")
+        raise ValueError(f"no evaluation in {run.evaluations}: the page needs one; create both with: {again}")
     read = ranking.read_evaluations(run.evaluations)
     assert read is not None
     evaluated, baselines = read

@@ -1,4 +1,4 @@
-"""What the drill says of a run that was stopped and begun again."""
+"""What the drill says of a run that was stopped and restarted."""
 
 from __future__ import annotations
 

@@ -42,7 +42,11 @@ def test_the_first_process_that_failed_speaks_for_all(tmp_path, capsys):
     ("log", "name", "said"),
     [
         ("error: nid1: bind: there is no /flash on this node", "binds", "2 of 3 processes: nid1: there is no /flash"),
-        ("error: nid1: runtime: there is no command singularity on this node", "runtime", "no command singularity"),
+        (
+            "error: nid1: runtime: the command singularity was not found on this node",
+            "runtime",
+            "the command singularity was not found",
+        ),
         ("INFO: x\nFATAL:   image format not recognized", "image", "not recognized"),
         ("Traceback\nImportError: libamdhip64.so.6: no such file", "start", "libamdhip64.so.6"),
         ("", "start", "nothing in their logs"),

@@ -96,7 +96,7 @@ def test_scaling_says_nothing_of_measurements_that_agree(tmp_path, capsys):
             {"weak_1": [1, 1, 2, 10, 11]},
             "note: 2 nodes, weak: over 100 %: the measurements of this size and of the smallest overlap",
         ),
-        ({"weak_1": [1, 1, 2, 10, 11]}, "warning: 1 nodes, weak: measurements scatter (1 to 11 images/s)"),
+        ({"weak_1": [1, 1, 2, 10, 11]}, "warning: 1 nodes, weak: the measurements vary (1 to 11 images/s)"),
     ],
 )
 def test_scaling_explains_scatter_and_more_than_100_percent(tmp_path, capsys, measured_at, said):

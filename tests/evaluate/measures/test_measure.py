@@ -107,7 +107,7 @@ def test_what_can_not_be_measured_is_absent_with_its_reason_and_not_zero():
         ("f1t_beyond_chance", BEATS, [0.5, 1.1], None, measures.NO_WINDOW),
         ("density_ratio", BEATS, [], None, "the true stem is silent"),
         ("checkerboard", [], BEATS, None, "the stem is silent"),
-        ("untouched", BEATS, "noise", None, "the true stem leaves nothing of the input alone"),
+        ("untouched", BEATS, "noise", None, "the true stem covers the whole input"),
     ],
 )
 def test_each_absence_says_why(name, stem, true, beats, reason):

@@ -48,5 +48,6 @@ def test_versions_are_played_as_loud_as_the_one_with_the_highest_peaks_allows() 
     assert loudness.common([Level(-10.0, 1.0), Level(-18.0, 1.0)]) == -18.0
     assert loudness.common([Level(-10.0, 1.0), Level(-40.0, 1.0)]) == -23.0
     assert loudness.gain(Level(-10.0, 1.0), -18.0) == -8.0
-    assert loudness.gain(Level(-24.0, 0.5), -18.0) == 6.0, "no further than its peak allows"
+    assert loudness.gain(Level(-34.0, 0.5), -18.0) == 6.0, "no further than its peak allows"
+    assert loudness.gain(Level(-10.26, 1.0), -18.0) == -7.7, "in tenths of a dB"
     assert loudness.gain(Level(-60.0, 0.001), -18.0) == 20.0

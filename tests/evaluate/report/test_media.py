@@ -89,7 +89,7 @@ def test_sounds_are_made_once_and_again_when_their_source_changes(tmp_path: Path
 
     page.write(run, settings)
     assert changed() == set()
-    whole(run, step_name(5)).touch()  # evaluated anew
+    whole(run, step_name(5)).touch()  # evaluated again
     assert changed() == {step_name(5)}
     (run.page.parent / "media" / "a" / "target" / "0.js").write_bytes(b"")
     assert changed() == {"target"}

@@ -26,7 +26,7 @@ from p2p_dist.settings.config import Config
 from tests.evaluate.finished_run import HOSTILE, make
 from tests.evaluate.read_page import Page
 
-EXAMPLE = "say nothing about other songs"
+EXAMPLE = "not apply to other songs"
 
 
 def test_the_folder_can_be_sent_alone(finished: tuple[RunDir, Config], shown: Page, tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_intervals_and_the_best_checkpoint_are_shown(shown: Page) -> None:
     at, scores = _column(decide, "level dB"), [float(row[1]) for row in decide[4:7]]
     assert [row[at] for row in decide[4:7]] == ["9.00", "6.00", "3.00"]
     assert all(text in shown.words for text in ("8.00 to 11.00", "5.00 to 8.00", "2.00 to 5.00"))
-    assert "Best checkpoint: step 90" in shown.words and "chosen on the very songs that are reported" in shown.words
+    assert "Best checkpoint: step 90" in shown.words and "chosen on the songs that are reported" in shown.words
     assert decide[6][0] == "90" and "the best" in shown.words
     assert scores == sorted(scores) and len(set(scores)) == 3, "the score rises"
 
@@ -271,10 +271,8 @@ def test_a_held_out_song_that_was_trained_on_is_named_on_page_and_card(tmp_path:
     files.write_json(run.shards / manifest.NAME, files.sealed({k: v for k, v in content.items() if k != "seal"}))
     settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=allowed))
     page.write(run, settings)
-    line = "<b>Again (test) has the sound of Song & Co (train)"
+    line = "<b>Again (test) has the audio of Song & Co (train)"
     shown, card = Page(run.page.read_text()), (run.path / "MODEL.md").read_text()
     assert line in shown.words and line in html.unescape(card)
-    assert ("say nothing about other songs" in shown.words) is allowed and (
-        "left out of the figures" in shown.words
-    ) is not allowed
-    assert ("say nothing of other songs" in card) is allowed
+    assert ("not apply to other songs" in shown.words) is allowed and ("left out of the figures" in shown.words) is not allowed
+    assert ("not apply to other songs" in card) is allowed

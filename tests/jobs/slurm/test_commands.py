@@ -51,7 +51,7 @@ def test_a_profile_that_changes_what_slurms_commands_print_changes_nothing(clust
 )
 def test_the_number_is_found_whatever_a_sites_sbatch_says_around_it(said, number):
     """In the launcher as in a job (hpc/slurm.sh). If it failed: jobs that wait for another's number, or a successor that is not
-    known for one, so that limits on restarts begin anew, for ever."""
+    known for one, so that limits on restarts are reset, for ever."""
     assert commands.job_number(said) == number
     script = f'. "{site.HPC}/slurm.sh"; job_number'
     shell = subprocess.run(["bash", "-c", script], input=said, capture_output=True, text=True, check=True).stdout

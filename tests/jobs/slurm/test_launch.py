@@ -56,7 +56,7 @@ def test_a_refused_launch_leaves_nothing(cluster, launch, tmp_path, site_file):
         (("--cluster", "lumi"), "name one with --account"),
         (("--site", site_file("needs_account: true")), "name one with --account"),
         (("--site", site_file('partition: p\nlimits: {p: {time: "1:00:00"}}', "short")), "--time asks for 24 hours"),
-        (("--container", "/no/such.sif"), "no image"),
+        (("--container", "/no/such.sif"), "does not exist"),
         (("--max-gpu-hours", "5"), "billing of this cluster is not known"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -91,7 +91,7 @@ def test_a_sweep_is_queued_whole_or_not_at_all(cluster, launch, site_file, tmp_p
         (names[1], "page", "afterok:105"),
     ], "the shards are made once"
     shown = capsys.readouterr().out
-    assert "preprocess: queued already, job 100 of the run s-seed-0, with the same shards" in shown
+    assert "preprocess: already queued, job 100 of the run s-seed-0, with the same shards" in shown
     assert shown.count("┏") == 1
 
 
@@ -118,7 +118,7 @@ def test_behind_a_link_the_launcher_and_the_job_mean_the_same_shards(cluster, la
 
 @pytest.mark.parametrize("comes", ["gone", "again"])
 def test_a_job_that_is_just_ending_is_waited_for(comes, cluster, launch, monkeypatch, capsys):
-    """An epilog of 15 seconds, behind a cancelled job. If it failed: "queued already", and the evaluation behind a dead job."""
+    """An epilog of 15 seconds, behind a cancelled job. If it failed: "already queued", and the evaluation behind a dead job."""
     launch("--run", "a")
     queue = (cluster.place / "queue").read_text()
     train = queue.splitlines()[1]
@@ -134,7 +134,7 @@ def test_a_job_that_is_just_ending_is_waited_for(comes, cluster, launch, monkeyp
     launch("--run", "a")
     shown = capsys.readouterr().out
     assert shown.count("train: job 101 is completing") == 1
-    assert ("train: queued already, job 101" in shown) == (comes == "again")
+    assert ("train: already queued, job 101" in shown) == (comes == "again")
     assert [stage for _, stage, _ in cluster.queued()[4:]] == (CHAIN if comes == "gone" else ["preprocess", "evaluate", "page"])
     monkeypatch.setattr(squeue, "ENDING", -1.0)
     (cluster.place / "queue").write_text(train.replace("PENDING", "COMPLETING") + "\n")
@@ -228,7 +228,7 @@ def shards(launch, tmp_path, monkeypatch):
 
 
 def test_preprocess_queues_the_stage_as_a_launch_does(cluster, launch, shards, capsys):
-    """An array for each task; typed again it is found, by a launch of the same songs, too, which waits for it."""
+    """An array for each task; run again it is found, by a launch of the same songs, too, which waits for it."""
     options = ("--array", "3", "--partition", "small", "--time", "30", "--workers", "5", "--account", "mine")
     assert shards("--task", "drums,bass", *options) == console.DONE
     drums, bass = sorted(path.name for path in rundir.runs_root().iterdir())[::-1]
@@ -240,9 +240,9 @@ def test_preprocess_queues_the_stage_as_a_launch_does(cluster, launch, shards, c
     assert script.endswith(f"code/hpc/job.sh preprocess {rundir.find(drums).path}\n")
     capsys.readouterr()
     assert shards(*options) == console.DONE
-    assert f"queued already, job 100 of the run {drums}" in capsys.readouterr().out and len(cluster.queued()) == 2
+    assert f"already queued, job 100 of the run {drums}" in capsys.readouterr().out and len(cluster.queued()) == 2
     launch("--run", "a")
-    assert f"preprocess: queued already, job 100 of the run {drums}" in capsys.readouterr().out
+    assert f"preprocess: already queued, job 100 of the run {drums}" in capsys.readouterr().out
     assert cluster.queued()[2] == ("a", "train", "afterok:100")
     found = status.gather(rundir.find(drums))["stages"]
     assert found["preprocess"].startswith("pending") and "job 100" in found["preprocess"]
@@ -262,11 +262,11 @@ def test_a_run_that_only_preprocesses_has_no_training_to_do_until_a_launch_asks_
     assert row["stages"]["preprocess"] == "done"
     capsys.readouterr()
     status.show_all([row])
-    assert "done" in (shown := capsys.readouterr().out) and "page" not in shown and "not asked" not in shown
+    assert "done" in (shown := capsys.readouterr().out) and "page" not in shown and "not requested" not in shown
     launch("--run", run.path.name)
     assert status.gather(run)["stages"]["train"].startswith("pending")
     (cluster.place / "queue").write_text("")
-    assert status.gather(run)["stages"]["train"].startswith("dropped before it began")
+    assert status.gather(run)["stages"]["train"].startswith("removed from the queue before it started")
     run.path.rename(run.path.with_name("mine"))
     assert not stages.is_shards_only(rundir.find("mine"))
 

@@ -40,11 +40,11 @@ def test_what_a_container_is_shown(tmp_path, monkeypatch):
     plain = presets.preset("tiny")
     assert "P2P_CONTAINER" not in specs.jobs(rundir.find("r"), plain, site.load("slurm"))[0].script()
     comma = config.Config(resources=resources, data=config.Data(root="/songs, mine"))
-    with pytest.raises(ValueError, match="can't be bound into a container"):
+    with pytest.raises(ValueError, match="cannot be bound into a container"):
         specs.jobs(rundir.find("r"), comma, site.load("lumi"))
     for name in ("a,b.sqsh", "a:b.sqsh"):
         odd = config.Config(resources=dataclasses.replace(resources, overlay=name), data=data)
-        with pytest.raises(ValueError, match=f"{name}: what has ',' or ':'"):
+        with pytest.raises(ValueError, match=f"{name}: a path with ',' or ':'"):
             specs.jobs(rundir.find("r"), odd, site.load("lumi"))
 
 

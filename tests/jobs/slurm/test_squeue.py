@@ -53,7 +53,7 @@ def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, 
     queue = (cluster.place / "queue").read_text()
     (cluster.place / "queue").write_text(queue.replace("Dependency", squeue.NEVER))
     said = status.gather(run)["stages"]["page"]
-    assert said.startswith("pending (DependencyNeverSatisfied), job 103: what it waits for did not end well")
+    assert said.startswith("pending (DependencyNeverSatisfied), job 103: a job that it depends on failed")
     (cluster.place / "queue").write_text("")
     files.write_text(run.slurm / "train" / "attempts", "launch 101\nstart 101.0-a 0 100 1\nend 101.0-a 0 200 139 crash 0\n")
     files.write_text(run.slurm / "preprocess" / "attempts", "launch 100\nstart 100.0-a 0 100 1\nend 100.0-a 4 200 0 done 0\n")
@@ -61,10 +61,10 @@ def test_status_says_what_can_never_begin_and_what_was_dropped(cluster, launch, 
     assert found["train"].startswith("crashed (exit code 139)") and found["preprocess"] == "to do"
     assert (
         found["evaluate"]
-        == "dropped before it began, job 102: what it waited for did not end well; type the launch command again"
+        == "removed from the queue before it started, job 102: a job that it depended on failed; run the launch command again"
     )
     squeue.mark_cancelled(run)
-    assert status.gather(run)["stages"]["page"] == "dropped before it began, job 103: cancelled"
+    assert status.gather(run)["stages"]["page"] == "removed from the queue before it started, job 103: cancelled"
     files.write_text(run.slurm / "evaluate" / "attempts.0", "launch 7\nstart 7.0-a 0 100 1\n")
     assert status.gather(run)["stages"]["evaluate"].startswith("killed or cancelled")
 
