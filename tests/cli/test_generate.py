@@ -94,7 +94,7 @@ MISTAKES = {
     "no sound": (["text.wav"], "text.wav is not a sound file that can be decoded"),
     "silence": (["silent.wav"], "silent.wav is silent, so there is nothing to accompany"),
     "not a number": (["nan.wav"], "nan.wav holds NaN samples, in the second after"),
-    "far too loud": (["loud.wav"], r"loud.wav holds samples of 1e\+08, where full scale is 1"),
+    "far too loud": (["loud.wav"], r"loud.wav contains samples of 1e\+08, where full scale is 1"),
     "no samples": (["none.wav"], "none.wav has no audio that can be decoded"),
     "no such run": (["song.wav", "--model", "other"], "no run other in .*: there are band"),
     "no such step": (["song.wav", "--model", "band@7"], "no checkpoint of step 7: there are 20"),

@@ -47,7 +47,7 @@ def test_where_other_nodes_see_no_lock_an_array_says_how_to_do_without(
     array()
     with shards._claim(many, out, Data(), shared=False):
         assert (out / "parts" / ".lock-link").is_file(), "what another node sees"
-        with pytest.raises(ValueError, match="is being made already"):
+        with pytest.raises(ValueError, match="is being written already"):
             shards.preprocess(many, out, Data(), 1)
     (tmp_path / "mountinfo").unlink()
 

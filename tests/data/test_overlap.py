@@ -29,7 +29,7 @@ def test_a_training_song_that_is_held_out_too_is_found_by_its_sound(
         sound, rate = soundfile.read(path)
         soundfile.write(again / f"{path.stem}.flac", 0.5 * sound, rate, subtype="PCM_16")
     assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
-    told = "01 - Same (remastered) (test) has the sound of Two (train)"
+    told = "01 - Same (remastered) (test) has the audio of Two (train)"
     assert told in capsys.readouterr().err and told in (tmp_path / "out/DATASET.md").read_text()
     content = manifests.read(tmp_path / "out")
     assert [song.get("same_as") for song in content["splits"]["test"]["songs"]] == [["Two"], None]

@@ -40,7 +40,7 @@ def typed(stages_forked, capsys, monkeypatch):
     return typed
 
 
-TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "60", "--train.keep-every", "40")
+TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "100", "--train.keep-every", "40")
 
 
 def test_a_run_is_stopped_goes_on_and_is_done(place, typed):
@@ -50,21 +50,21 @@ def test_a_run_is_stopped_goes_on_and_is_done(place, typed):
     with pytest.raises(ValueError, match=f"process {first.process.pid}"):
         submit.main([*TINY])
 
-    first.until("train: 1/60")
+    first.until("train: 1/100")
     first.process.send_signal(signal.SIGINT)
     first.until("stopping train in order")
     first.process.send_signal(signal.SIGTERM)  # no second Ctrl-C
     assert first.end() == 75
     assert "launch/submit.py --nodes 2 --preset tiny --run way" in first.shown
     stopped_at = rundir.find_steps(run.checkpoints)[-1][0]
-    assert 0 < stopped_at < 60
+    assert 0 < stopped_at < 100
     assert run.read_outcome()["outcome"] == "stopped"
 
     shown = typed(*TINY)
     assert "preprocess: already done (1 train songs" in shown
     assert shown.splitlines()[-1] == f"page: {run.page}"
     steps = [row["step"] for row in metrics_file.read(run)]
-    assert steps == list(range(1, 61)), "every step once, none twice"
+    assert steps == list(range(1, 101)), "every step once, none twice"
     assert len((run.logs / "train.log").read_text().split("--- train, attempt ")) == 3, "a banner for each attempt"
     evaluated = rundir.find_steps(run.evaluations)
     assert [step for step, _ in evaluated] == [step for step, _ in rundir.find_steps(run.checkpoints)]

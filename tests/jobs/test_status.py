@@ -94,14 +94,14 @@ def test_why_it_stopped_is_said(run):
     lines = "launch 8\n" + "".join(f"start 8.{n} 40 {30000 + n} 2\nend 8.{n} 40 {30000 + n} 75 stopped 9\n" for n in range(3))
     files.write_text(log, lines + "start 8.3 40 30010 2\n")
     said = status.state("train", run, {}, resources)
-    assert said == f"stopped: begun 4 times from the same place (40) without progress; see {log.parent}"
+    assert said == f"stopped: started 4 times from the same place (40) without progress; see {log.parent}"
     with log.open("a") as file:
         file.write("end 8.3 40 30010 1 failed 9\n")
     assert status.state("train", run, {}, resources) == said
     files.write_text(log, "launch 8\n" + "".join(f"start 8.{n} {n} {n} 2\nend 8.{n} {n} {n} 75 stopped 9\n" for n in range(6)))
     run.write_outcome("train", "stopped")
-    assert "stopped: begun again 5 times (--max-requeues)" in status.state("train", run, {}, resources)
-    assert status.state("train", run, {}, config.Resources()) == "stopped", "it will be begun again"
+    assert "stopped: restarted 5 times (--max-requeues)" in status.state("train", run, {}, resources)
+    assert status.state("train", run, {}, config.Resources()) == "stopped", "it will be restarted"
     (run.slurm / "cancelled").touch()
     assert status.state("train", run, {}, config.Resources()) == "stopped: cancelled"
     run.outcome.unlink()

@@ -235,7 +235,7 @@ def test_python_and_the_batch_scripts_agree_on_groups(where, group, alone, begun
         assert (code, said) == ((0, "would run\n") if alone else (2, "")), error
         assert alone or f"chmod -R go-w {begun.path}".replace("'", "\\'") in error
     if not alone:
-        with pytest.raises(ValueError, match=r"by the group 4321.*chmod -R go-w .*type"):
+        with pytest.raises(ValueError, match=r"by the group 4321.*chmod -R go-w .*then run"):
             begin_run.begin(begun, SETTINGS, "songs")
         subprocess.run(["chmod", "-R", "go-w", begun.path], check=True, timeout=20)
     begin_run.begin(begun, SETTINGS, "songs")

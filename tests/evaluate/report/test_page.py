@@ -271,7 +271,7 @@ def test_a_held_out_song_that_was_trained_on_is_named_on_page_and_card(tmp_path:
     files.write_json(run.shards / manifest.NAME, files.sealed({k: v for k, v in content.items() if k != "seal"}))
     settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=allowed))
     page.write(run, settings)
-    line = "<b>Again (test) has the sound of Song & Co (train)"
+    line = "<b>Again (test) has the audio of Song & Co (train)"
     shown, card = Page(run.page.read_text()), (run.path / "MODEL.md").read_text()
     assert line in shown.words and line in html.unescape(card)
     assert ("not apply to other songs" in shown.words) is allowed and ("left out of the figures" in shown.words) is not allowed
