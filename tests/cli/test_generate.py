@@ -55,7 +55,7 @@ def test_typed_again_nothing_is_made(runs, capsys):
     capsys.readouterr()
     assert generate.main(["song.wav", "--seed", "4"]) == 0
     assert "already done: generated/song" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"song\.json tells of files made otherwise \(seed: 4 -> 5\): add --overwrite"):
+    with pytest.raises(ValueError, match=r"song\.json describes files made with other settings \(seed: 4 -> 5\): add --overwrite"):
         generate.main(["song.wav", "--seed", "5"])
     assert {path: path.stat().st_mtime_ns for path in Path("generated/song").rglob("*")} == before
     page = Path("generated/song/index.html").read_text()
@@ -109,7 +109,7 @@ MISTAKES = {
         ["six.wav", "--format", "ogg"],
         "ogg of 6 channels is not supported: choose --format flac",
     ),
-    "two songs, one place": (["x/song.wav", "song.wav"], "x/song.wav and song.wav would be written to one folder"),
+    "two songs, one place": (["x/song.wav", "song.wav"], "x/song.wav and song.wav would be written to the same folder"),
     "takes": (["song.wav", "--takes", "0"], "--takes must be from 1 to 100, not 0"),
     "level": (["song.wav", "--level", "99"], "--level must be from -60 to 40 dB, not 99"),
 }
