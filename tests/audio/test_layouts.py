@@ -174,7 +174,7 @@ def test_about_a_fifth_of_the_titles_are_for_tests_whatever_is_held_out_for_vali
     [
         (
             lambda root: touch(root / "train/Song/drums.mp3", root / "train/Song/bass.mp3"),
-            r"Song it has bass\.mp3, drums\.mp3: mp3",
+            r"Song it has bass\.mp3, drums\.mp3: convert compressed",
         ),
         (lambda root: touch(root / "train/a.wav"), r"train it has a\.wav"),
         (lambda root: touch(root / "musdb/train/a"), r"name .*musdb, which has such folders"),

@@ -135,4 +135,4 @@ def test_an_image_that_was_typed_has_to_be_there_in_a_dry_run_too(place, capsys)
             dry_run(place, "--cluster", "slurm", option, "/no/such.sif")
     assert dry_run(place, "--cluster", "lumi", "--account", "a") == 0
     said = capsys.readouterr().out
-    assert "# note: no image" in said or (site.HPC.parent / "containers" / "p2p_dist.sif").exists()
+    assert "# note: the image" in said or (site.HPC.parent / "containers" / "p2p_dist.sif").exists()
