@@ -10,6 +10,8 @@ import tyro
 
 from p2p_dist.cli import command_line
 from p2p_dist.settings.config import Resources, Where
+from p2p_dist.settings.resources import Time
+from p2p_dist.settings.values import Positive, PositiveNumber, check
 
 
 @dataclass(frozen=True)
@@ -27,17 +29,20 @@ class Scaling:
 
     nodes: str = "1,2"
     """numbers of nodes, as in 1,2,4,8"""
-    steps: int = 30
+    steps: Positive = 30
     """that are measured at each size"""
     preset: str = "default"
     """settings of the training: tiny or small on a laptop, default or thesis on GPUs"""
     data: str | None = None
     """folder of songs (default: a 6-second example)"""
     where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=Where)
-    processes_per_node: int | None = None
+    processes_per_node: Positive | None = None
     """training processes on a node"""
-    time: str = "0:20:00"
+    time: Time = "0:20:00"
     """time limit of each job"""
+
+    def __post_init__(self) -> None:
+        check(self, "--")
 
 
 @dataclass(frozen=True)
@@ -48,13 +53,16 @@ class Drill:
     """on this machine: that train together"""
     data: str | None = None
     """folder of songs (default: a 6-second example)"""
-    steps: int | None = None
+    steps: Positive | None = None
     """of a training (default: 60, on a cluster 400)"""
-    nodes: int = 2
+    nodes: Positive = 2
     """on a cluster: of a training"""
     where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=lambda: Where(cluster="local"))
-    patience: float = 24.0
+    patience: PositiveNumber = 24.0
     """on a cluster: hours to wait for it"""
+
+    def __post_init__(self) -> None:
+        check(self, "--")
 
 
 Check = (

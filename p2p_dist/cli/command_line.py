@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import os
 import re
@@ -94,7 +93,7 @@ def _in_one_line(box: str, arguments: list[str], program: str) -> str:
     if found := re.search(r"invalid choice:? '(.*?)'", first):
         named, choices = re.search(r"--[\w.-]+", first), re.findall(r"'([\w-]+)'", first.partition("(")[2])
         what = named[0] if named else "it"
-        return f"{what} must be one of {', '.join(choices)}, not {found[1]!r}{_hint(found[1], choices)}"
+        return f"{what} must be one of {', '.join(choices)}, not {found[1]!r}{console.did_you_mean(found[1], choices, 0.5)}"
     found = re.fullmatch(r"Error parsing (\S+): (.*)", first)
     if found is None:
         return f"{first}; {see}"
@@ -119,10 +118,5 @@ def _unknown(first: str, others: list[str], arguments: list[str], program: str) 
     if subcommands and unknown[0] in offered:
         return f"before {unknown[0]}, name one of {', '.join(subcommands)}"
     what = "option" if unknown[0].startswith("-") else "argument"
-    hint = _hint(unknown[0], [*offered, *subcommands]) or f"; '{program} --help' lists what is available"
+    hint = console.did_you_mean(unknown[0], [*offered, *subcommands], 0.5) or f"; '{program} --help' lists what is available"
     return f"unknown {what} {unknown[0]}{hint}"
-
-
-def _hint(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, 1, 0.5)
-    return f"; did you mean {close[0]}?" if close else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +17,10 @@ from p2p_dist.generate.request import Options, Song
 from p2p_dist.jobs import packages, site
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import checkpoints, rundir
-from p2p_dist.settings.config import Config, Resources, Where, seconds_of
+from p2p_dist.settings import values
+from p2p_dist.settings.config import Config, Resources, Where
+from p2p_dist.settings.resources import Time
+from p2p_dist.settings.values import NotNegativeNumber, Positive, within
 
 
 @dataclass(frozen=True)
@@ -34,43 +36,32 @@ class Command:
     """RUN (its best checkpoint), RUN@STEP, or a folder made by export (default: the newest run that has a checkpoint)"""
     out: Path | None = None
     """output folder; for several songs, the folder that holds one folder per song (default: generated/SONG)"""
-    level: float = 0.0
+    level: Annotated[float, within(-60, 40, " dB")] = 0.0
     """gain of the stem relative to the level that the model predicts, dB"""
-    seed: int = 0
+    seed: Annotated[int, within(0, 2**31 - 1)] = 0
     """seed of the noise that varies the result; each further take uses the next seed"""
-    takes: int = 1
+    takes: Annotated[int, within(1, 100)] = 1
     """number of variants of each song, each a separate stem"""
-    begin: Annotated[float, tyro.conf.arg(name="from")] = 0.0
+    begin: Annotated[NotNegativeNumber, tyro.conf.arg(name="from")] = 0.0
     """start of the part of each song to use, seconds"""
-    end: Annotated[float | None, tyro.conf.arg(name="to")] = None
+    end: Annotated[NotNegativeNumber | None, tyro.conf.arg(name="to")] = None
     """end of that part, seconds (default: the end of the song)"""
     format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
     """file format of stem and mix"""
     overwrite: bool = False
     """generate again what already exists"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
-    array: int = 8
+    array: Positive = 8
     """on Slurm: number of jobs in the array, which share the songs"""
-    time: str | None = None
+    time: Time | None = None
     """on Slurm: time limit of each job (default: the site's evaluate_time)"""
     dry_run: bool = False
     """on Slurm: print the job script without queueing it"""
 
     def __post_init__(self) -> None:
-        if not -60 <= self.level <= 40:
-            raise ValueError(f"--level must be from -60 to 40 dB, not {self.level:g}")
-        if not 0 <= self.seed < 1 << 31:
-            raise ValueError(f"--seed must be a whole number from 0 to {(1 << 31) - 1}, not {self.seed}")
-        if not 1 <= self.takes <= 100:
-            raise ValueError(f"--takes must be from 1 to 100, not {self.takes}")
-        if not 0 <= self.begin < math.inf:
-            raise ValueError(f"--from must be 0 or more seconds, not {self.begin:g}")
-        if self.end is not None and not self.begin < self.end < math.inf:
+        values.check(self, "--", lambda name: {"begin": "from", "end": "to"}.get(name, name))
+        if self.end is not None and self.end <= self.begin:
             raise ValueError(f"--to must be more seconds than --from {self.begin:g}, not {self.end:g}")
-        if self.array < 1:
-            raise ValueError(f"array must be at least 1, not {self.array}")
-        if self.time is not None:
-            seconds_of(self.time)
 
     def options(self) -> Options:
         """Return the options for each song."""

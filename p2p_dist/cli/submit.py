@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import itertools
 import os
 from dataclasses import dataclass, field
@@ -206,11 +205,11 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         path = Path(file)
         if not path.is_file():
             raise ValueError(f"no file {path}: --config names a YAML file of settings")
-        base = presets.from_yaml(path, named or usual)
+        base = presets.from_yaml(path, usual if named is None else named)
         if named and base.preset != named:
             raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: omit one of them")
     else:
-        base = presets.preset(named or usual)
+        base = presets.preset(usual if named is None else named)
     command = _parse_over(base, arguments)
     run = rundir.find(rundir.default_name(command.settings) if command.run is None else command.run)
     if run.config.is_file() and not named and not file:
@@ -242,11 +241,10 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
             continue
         name, root = run.path.name, rundir.runs_root()
         names = sorted(path.parent.name for path in root.glob("*/config.yaml"))
-        close = difflib.get_close_matches(name, names, 1, 0.5)
         listed = ", ".join([*names[:20], *(["..."] if names[20:] else [])])
         raise ValueError(
             f"no run {name} in {root}"
-            + (f"; did you mean {close[0]}?" if close else "")
+            + console.did_you_mean(name, names, 0.5)
             + (f"\nthere are: {listed}" if names else ", nor any other run; set $P2P_RUNS to use another folder")
             + "\nto start a new run with this name, add --data DIR, or --preset demo for the example song"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import io
 import os
@@ -10,7 +11,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -58,6 +59,12 @@ def cell(text: str) -> Text:
     from rich.text import Text
 
     return Text(_visible(text).replace("\t", "\\t"))
+
+
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return `; did you mean NAME?` for the known name that is most like a word; an empty text if none is."""
+    close = difflib.get_close_matches(word, known, 1, cutoff)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def control_character(text: str) -> str | None:

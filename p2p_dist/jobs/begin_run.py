@@ -12,7 +12,7 @@ from p2p_dist.data import dataset as datasets
 from p2p_dist.data import manifest
 from p2p_dist.run import provenance, snapshot
 from p2p_dist.run.rundir import RunDir, check_own, find_steps
-from p2p_dist.settings import config, presets
+from p2p_dist.settings import config, presets, science
 
 
 def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> config.Config:
@@ -28,7 +28,7 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
     if not run.config.is_file():
         return wanted
     saved = presets.from_saved(run.config)
-    if changed := presets.differences(saved, wanted):
+    if changed := science.differences(science.recorded(saved), wanted):
         raise ValueError(
             f"the run {run.path.name} was started with other settings:\n  "
             + "\n  ".join(changed)

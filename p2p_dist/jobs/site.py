@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from p2p_dist.common import yaml_file
 from p2p_dist.jobs.slurm import commands
 from p2p_dist.run import snapshot
 from p2p_dist.settings import values
@@ -22,7 +21,7 @@ from p2p_dist.settings.values import NotNegative, NotNegativeNumber, Positive, R
 HPC = snapshot.batch_scripts()
 
 
-_MEMORY = r"([1-9]\d*)([KMGTkmgt])?"
+_MEMORY = r"([1-9][0-9]*)([KMGTkmgt])?"
 """Format of memory in Slurm; without a unit it is megabytes."""
 
 Memory = Annotated[str, Rule(re.compile(_MEMORY).fullmatch, "written as 480G or 500000M")]
@@ -40,9 +39,6 @@ class Limit:
     """of one job"""
     jobs: Positive | None = None
     """of one user, at once"""
-
-    def __post_init__(self) -> None:
-        values.check(self, spelled=str)
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,9 @@ class Site:
     def __post_init__(self) -> None:
         values.check(self, spelled=str)
         if self.cpu_masks is not None and len(self.cpu_masks) < max(1, self.gpus_per_node):
-            raise ValueError(f"{len(self.cpu_masks)} cpu_masks for {self.gpus_per_node} GPUs: each process needs one")
+            raise ValueError(
+                f"{len(self.cpu_masks)} cpu_masks for {self.gpus_per_node} GPUs: each process needs one (null: bind no cores)"
+            )
 
     def limit(self, partition: str | None) -> Limit:
         """Return the known limits of a partition."""
@@ -142,12 +140,7 @@ def load(name: str, file: str | None = None) -> Site:
     path = Path(file) if file else HPC / "sites" / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"no file {path}: --site names a YAML file" if file else f"no site {name}: {path} does not exist")
-    content = yaml_file.read(path)
-    try:
-        site = values.from_mapping(Site(), content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    assert isinstance(site, Site)
+    site = values.from_file(path, lambda _: Site())
     if site.environment and not (HPC / site.environment).is_file():
         environment = path.absolute().parent / site.environment  # whatever folder it is looked up from
         if not environment.is_file():

@@ -10,7 +10,7 @@ import tyro
 
 from p2p_dist.settings.fields import added, resource
 from p2p_dist.settings.tasks import parse_task
-from p2p_dist.settings.values import Positive, Rule, check
+from p2p_dist.settings.values import Positive, check, within
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Data:
     """frames from one window to the next"""
     channels: Literal["mono", "mid-side"] = "mono"
     """pictures of the mean of the channels, or of their mean and half their difference"""
-    silent_share: Annotated[float, Rule(lambda x: 0 <= x <= 1, "from 0 to 1")] = 1.0
+    silent_share: Annotated[float, within(0, 1)] = 1.0
     """share kept of the training windows in which the target is silent"""
-    copies: Annotated[int, Rule(lambda n: 0 <= n <= 1000, "from 0 to 1000")] = 0
+    copies: Annotated[int, within(0, 1000)] = 0
     """augmented copies of every training window: other levels, colour, side and tempo, the same relation"""
     seed: int = 0
     """of the choice of silent windows and of the copies"""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from p2p_dist.settings.values import NotNegative, Number, Positive, ShareBelowOne, check
+from p2p_dist.settings.values import NotNegative, Number, Positive, ShareBelowOne, check, within
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Model:
     """channels of the generator's first level"""
     max_channels: Positive = 1024
     """channels of its deepest levels"""
-    depth: Positive = 5
+    depth: Annotated[int, within(1, 16)] = 5
     """how often the generator halves the picture"""
     upsample: Literal["nearest", "transposed"] = "nearest"
     """nearest neighbour and a 3x3 convolution, or a transposed 4x4 convolution (the thesis's; leaves a checkerboard)"""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from p2p_dist.settings.values import NotNegative, Positive, PositiveNumber, Rule, check
 
-_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+_TIME = re.compile(r"(?:([0-9]{1,6})-)?([0-9]{1,6})(?::([0-9]{1,6}))?(?::([0-9]{1,6}))?")
 
 
 def seconds_of(time: str) -> int:

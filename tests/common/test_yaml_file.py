@@ -30,7 +30,7 @@ def test_yaml_is_plain_values(tmp_path, text, said):
     path = tmp_path / "a.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DamagedError, match=re.escape(said)):
-        yaml_file.read(path)
+        yaml_file.read_yaml(path)
 
 
 def test_yaml_that_the_program_writes_is_read_as_it_was(tmp_path):

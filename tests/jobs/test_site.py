@@ -70,7 +70,7 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     changes = [
         ({"gpus": 8}, "gpus"),
         ({"evaluate_time": [7200]}, "evaluate_time must be text, not .7200."),
-        ({"limits": {"a": {"hours": 3}}}, "limits.a: unknown setting hours; there are time, nodes, jobs"),
+        ({"limits": {"a": {"hours": 3}}}, "unknown setting limits.a.hours; there are time, nodes, jobs"),
     ]
     changes += [
         ({"limits": None}, "mine.yaml: limits must be a list of names and values"),
@@ -82,7 +82,7 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     ]
     changes += [
         ({"gpu_hours_per_node_hour": "x"}, "gpu_hours_per_node_hour must be a number"),
-        ({"limits": {"a": {"nodes": "4"}}}, "limits.a: nodes must be a whole number without quotes, not '4'"),
+        ({"limits": {"a": {"nodes": "4"}}}, "limits.a.nodes must be a whole number without quotes, not '4'"),
     ]
     changes += [({name: 0}, f"mine.yaml: {name} must be greater than 0") for name in ("cores_per_process", "preprocess_cores")]
     changes += [
@@ -96,13 +96,13 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     ]
     changes += [
         ({"cpu_masks": ["hello"]}, "cpu_masks must be the cores of a process, as 0xfe00, not 'hello'"),
-        ({"limits": {"a": {"nodes": 0}}}, "limits.a: nodes must be greater than 0"),
+        ({"limits": {"a": {"nodes": 0}}}, "limits.a.nodes must be greater than 0"),
     ]
     changes += [
         ({"evaluate_time": "soon"}, "mine.yaml: evaluate_time must be .*1:30:00.* not 'soon'"),
         ({"environment": "no.sh"}, "no file"),
     ]
-    for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "mine.yaml: limits.a: time must be .*1:30:00")):
+    for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "mine.yaml: limits.a.time must be .*1:30:00")):
         (tmp_path / "sites" / "mine.yaml").write_text(json.dumps({**good, **change}).replace("Infinity", ".inf"))
         with pytest.raises(ValueError, match=said):
             site.load("mine")

@@ -238,7 +238,9 @@ def test_many_runs_ask_slurm_once_and_look_at_their_shards_once(run, monkeypatch
     monkeypatch.setattr(status.squeue, "everything", lambda: asked.append("squeue") or [])
     nothing = stages.Shards({"splits": {}, "left_out": []}, False)
     monkeypatch.setattr(stages, "look", lambda shards: asked.append("shards") or nothing)
-    monkeypatch.setattr(presets.yaml_file, "read", lambda path, read=presets.yaml_file.read: asked.append(path) or read(path))
+    monkeypatch.setattr(
+        presets.yaml_file, "read_yaml", lambda path, read=presets.yaml_file.read_yaml: asked.append(path) or read(path)
+    )
     assert len(status.gather_each(status_command.runs(())[0])) == 31
     files_read = [one for one in asked if isinstance(one, Path)]
     assert sorted(one for one in asked if isinstance(one, str)) == ["shards", "sinfo", "squeue"]

@@ -36,7 +36,7 @@ def test_part_of_a_file_leaves_the_rest(tmp_path):
         ("train:\n  keep_last: two", r"train\.keep_last must be a whole number"),
         ("train:\n  keep_last: true", r"train\.keep_last must be a whole number"),
         ("model:\n  norm: layer", r"model\.norm must be one of group, batch"),
-        ("train:\n  keep_last: 1", r"keep-last must be at least 2"),
+        ("train:\n  keep_last: 1", r"mine\.yaml: train\.keep_last must be at least 2"),
         ("a: [", r"mine\.yaml is not readable as YAML"),
         ("\x00", r"mine\.yaml"),
         ("", r"mine\.yaml: it must be a list"),

@@ -32,8 +32,6 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
         raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
     if resources.cluster == "local":
         packages.check_packages()
-    if steps is not None and steps < 1:
-        raise ValueError(f"--steps {steps}: at least 1")
     example = example_song.example_folder() if songs is None else None
     songs = songs or example_song.example_folder()
     if example is None:

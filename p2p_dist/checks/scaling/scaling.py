@@ -52,8 +52,8 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
         sizes = sorted({int(part) for part in nodes.split(",")})
     except ValueError:
         raise ValueError(f"--nodes {nodes}: write numbers of nodes as in 1,2,4,8") from None
-    if not sizes or sizes[0] < 1 or steps < 1:
-        raise ValueError(f"--nodes {nodes} --steps {steps}: at least one node and one step")
+    if sizes[0] < 1:
+        raise ValueError(f"--nodes {nodes}: at least one node")
     where = site.resolve(resources.cluster)
     place = site.load(where, resources.site)
     if where == "local":
