@@ -93,7 +93,8 @@ def test_scaling_says_nothing_of_measurements_that_agree(tmp_path, capsys):
         ),
         (
             {"strong_2": [30.0] * 5},
-            "note: 2 nodes, strong: over 100 %: the smaller batch of each process fits its caches better, or other work slowed the smallest size",
+            "note: 2 nodes, strong: over 100 %: the smaller batch of each process fits its caches better, "
+            "or other work slowed the smallest size",
         ),
         (
             {"weak_1": [1, 1, 2, 10, 11]},
