@@ -113,7 +113,7 @@ def check_batch(resources: Resources, batch: int, place: site.Site, *, begun: bo
         sizes = sorted({max(1, batch // size) * size, (batch // size + 1) * size})
         ways.append(f"--train.global-batch-size {' or '.join(map(str, sizes))}")
     raise ValueError(
-        f"{size} processes ({_nodes(resources.nodes)} of {per_node}) cannot divide a global batch of {batch} evenly:  "
+        f"{size} processes ({_nodes(resources.nodes)} of {per_node}) cannot divide a global batch of {batch} evenly: "
         f"use {', or '.join(ways)}"
     )
 

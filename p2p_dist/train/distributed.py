@@ -98,8 +98,8 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
             gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
         except dist.DistError as error:
             raise ConnectionError(
-                f"rank {rank} of {world_size}: not all processes connected within {PATIENCE}; see the logs of the others;  "
-                f"say more, or {backend} can't reach them ({str(error).splitlines()[0]})"
+                f"rank {rank} of {world_size}: not all processes connected within {PATIENCE}: see the logs of the others "
+                f"for errors; if there are none, check that {backend} can reach the other nodes ({str(error).splitlines()[0]})"
             ) from error
     return Ranks(rank, world_size, local_rank, device, gloo), message
 

@@ -25,7 +25,7 @@ def test_the_command_measures_what_is_asked(copied: tuple[rundir.RunDir, Config]
     assert evaluate.main(["run", "--checkpoints", "20", "--json", str(run.path / "figures.json")]) == 0
     shown = capsys.readouterr().out
     assert "| step 20 |" in shown and "| ceiling |" in shown and "step 15" not in shown and "best checkpoint: step" in shown
-    assert "absent: distance: it needs 8 windows" in shown
+    assert "absent: distance: too few windows: it needs 8, " in shown
     assert not (run.evaluations / "step-00000015").exists() and run.page.is_file()
     assert set(records.read(run.path / "figures.json")["mean"]) >= {"step 20", "silence"}
 

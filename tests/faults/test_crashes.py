@@ -301,7 +301,7 @@ def test_starts_are_counted_from_a_file(tmp_path):
         starts.note_end(log, f"a.{number - 1}", 0, code, why)
         refused = starts.note_start(log, f"a.{number}", 0)
         assert (refused is None) == (number < 6)
-    assert refused == "begun 4 times from the same place (step 0) without progress"
+    assert refused == "started 4 times from the same place (step 0) without progress"
     assert starts.note_start(log, "b.0", 0, by_hand=True) is None
     assert starts.note_start(log, "b.1", 5) is None
     starts.note_end(log, "b.1", 10, 75, "stopped")

@@ -19,7 +19,7 @@ def test_the_second_ctrl_c_leaves_no_process(place):
     run = rundir.RunDir(place / "runs" / "way")
     killed = Launcher("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "100000").until("100000 steps from")
     killed.process.send_signal(signal.SIGTERM)  # as a first Ctrl-C
-    killed.until("stopping train in order")
+    killed.until("stopping train cleanly")
     killed.process.send_signal(signal.SIGINT)
     assert killed.end() == 130
     assert gone(str(run.path), 20)

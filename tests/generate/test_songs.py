@@ -57,7 +57,7 @@ def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):
     with Path("generated/song/.tmp-song").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert generate.main(["song.wav"]) == 0
-    assert "is being written by another process" in capsys.readouterr().out
+    assert "is being made by another process" in capsys.readouterr().out
     Path("generated/song/.tmp-host-1-ab-song-mix.flac").write_text("left by one that was killed")
     Path("generated/song/.tmp-host-1-ab-other-mix.flac").write_text("of another song")
     assert generate.main(["song.wav"]) == 0

@@ -42,7 +42,7 @@ def test_a_run_of_an_earlier_version_keeps_the_names_that_its_code_knows(run, ca
     more = dataclasses.replace(TINY.resources, nodes=3, preprocess_array=4)
     begin_run.begin(run, dataclasses.replace(TINY, resources=more), "songs")
     assert names(run) == before and presets.from_saved(run.config).resources.nodes == 3
-    assert "does not have resources.preprocess_array: left out" in capsys.readouterr().out
+    assert "does not know resources.preprocess_array: omitted from its settings" in capsys.readouterr().out
 
 
 def test_a_run_that_takes_todays_code_has_todays_settings(run):

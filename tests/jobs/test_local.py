@@ -52,7 +52,7 @@ def test_a_run_is_stopped_goes_on_and_is_done(place, typed):
 
     first.until("train: 1/100")
     first.process.send_signal(signal.SIGINT)
-    first.until("stopping train in order")
+    first.until("stopping train cleanly")
     first.process.send_signal(signal.SIGTERM)  # no second Ctrl-C
     assert first.end() == 75
     assert "launch/submit.py --nodes 2 --preset tiny --run way" in first.shown

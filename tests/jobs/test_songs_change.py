@@ -118,7 +118,7 @@ def test_songs_for_validation_may_come_where_none_was_held_back(tmp_path, monkey
 def test_a_song_that_training_uses_stays(trained):
     root, run = trained
     write_songs(root, {"train/one": 1.5, "train/two": 1.6})
-    with pytest.raises(ValueError, match="the training songs are not those that the run a was trained on"):
+    with pytest.raises(ValueError, match="the training songs differ from those that the run a was trained on"):
         launch(run, wanted(root))
     assert run.shards_before is None
 

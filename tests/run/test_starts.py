@@ -170,5 +170,5 @@ def test_it_runs_by_its_path_and_leaves_nothing_beside_the_code(tmp_path):
         ask("begin", "train", run, "", "")
         ask("end", "train", run, "75")
     code, said = ask("begin", "train", run, "", "")
-    assert code == 1 and "begun 4 times from the same place" in said and f"beside {log}" in said
+    assert code == 1 and "started 4 times from the same place" in said and f"beside {log}" in said
     snapshot.check(run / "code")

@@ -217,7 +217,7 @@ def test_requests_for_lumi(change, accepted, lab, tmp_path):
         for job in jobs:
             sbatch.check(job)
     else:
-        with pytest.raises(ValueError, match="Slurm refuses the train job"):
+        with pytest.raises(ValueError, match="Slurm rejects the train job"):
             sbatch.check(train)
 
 

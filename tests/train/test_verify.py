@@ -17,7 +17,7 @@ __all__ = ["run"]
     [
         (lambda rows: rows, None),
         (lambda rows: [*rows[:3], rows[2], *rows[3:]], "follows step"),
-        (lambda rows: [*rows[:3], {**rows[3], "digests": rows[2]["digests"]}, *rows[4:]], "it should be"),
+        (lambda rows: [*rows[:3], {**rows[3], "digests": rows[2]["digests"]}, *rows[4:]], ", expected "),
         (lambda rows: rows[:-1], "but there is a checkpoint of step 8"),
         (lambda rows: [], "has no numbers, but there is a checkpoint of step 8"),
     ],

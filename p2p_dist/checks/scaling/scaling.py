@@ -257,8 +257,7 @@ def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
     if max(row["measured"]) > SCATTER * min(row["measured"]):
         found.append(
             f"warning: {name}: the measurements vary ({_range(row)} images/s): other work ran on these nodes, or "
-            "--steps is too small;  "
-            "measure again before you rely on them"
+            "--steps is too small; measure again before you rely on them"
         )
     if round(row["efficiency"], 2) > 1:
         share = one["processes"] / first["processes"]

@@ -212,7 +212,7 @@ def test_starts_without_progress_come_to_an_end(job, monkeypatch):
         assert job.begin(restart).returncode == 0
         assert job.end(75).requeued
     stuck = job.begin(3)
-    assert stuck.returncode == 1 and "begun 4 times from the same place" in stuck.stdout
+    assert stuck.returncode == 1 and "started 4 times from the same place" in stuck.stdout
     assert job.lines("end", 5) == ["stopped"] * 3 + ["failed"]
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     assert job.begin().returncode == 0, "a person's new launch counts anew"
@@ -367,7 +367,7 @@ def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeyp
         assert job.begin(restart).returncode == 0, "the training is over: now it counts"
         job.end(75)
     done = job.begin(9)
-    assert done.returncode == 1 and "begun 4 times from the same place" in done.stdout
+    assert done.returncode == 1 and "started 4 times from the same place" in done.stdout
 
 
 def test_a_crash_behind_143_is_counted(job):

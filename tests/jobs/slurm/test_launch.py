@@ -273,7 +273,7 @@ def test_a_run_that_only_preprocesses_has_no_training_to_do_until_a_launch_asks_
 
 def test_preprocess_of_which_slurm_takes_nothing_leaves_nothing(cluster, shards, capsys):
     cluster.refuse("job-name=p2p-preprocess")
-    with pytest.raises(ValueError, match=r"Slurm refuses the preprocess job: no such thing.*nothing was queued"):
+    with pytest.raises(ValueError, match=r"Slurm rejects the preprocess job: no such thing.*nothing was queued"):
         shards()
     assert not rundir.runs_root().exists() and cluster.queued() == []
     assert shards("--dry-run") == console.DONE
