@@ -41,9 +41,6 @@ class Scaling:
     time: Time = "0:20:00"
     """time limit of each job"""
 
-    def __post_init__(self) -> None:
-        check(self, "--")
-
 
 @dataclass(frozen=True)
 class Drill:
@@ -60,9 +57,6 @@ class Drill:
     where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=lambda: Where(cluster="local"))
     patience: PositiveNumber = 24.0
     """on a cluster: hours to wait for it"""
-
-    def __post_init__(self) -> None:
-        check(self, "--")
 
 
 Check = (
@@ -82,6 +76,7 @@ class Command:
 def main(arguments: list[str]) -> int:
     """Run a check; return the exit code."""
     asked = command_line.parse(Command, "check", arguments).check
+    check(asked, "--")
     songs = Path(asked.data).expanduser().absolute() if asked.data else None
     if isinstance(asked, Preflight):
         from p2p_dist.checks.preflight.preflight import preflight

@@ -8,7 +8,7 @@ import itertools
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -214,17 +214,13 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     run = rundir.find(rundir.default_name(command.settings) if command.run is None else command.run)
     if run.config.is_file() and not named and not file:
         command = _parse_over(presets.from_saved(run.config), arguments)
-    if root := command.settings.data.root or os.environ.get("MUSDB_PATH"):
-        data = dataclasses.replace(command.settings.data, root=str(Path(root).expanduser().absolute()))
-    else:
-        data = dataclasses.replace(command.settings.data, root=str(example_song.example_folder()))
-    settings = dataclasses.replace(command.settings, data=data)
-    if data.root == str(example_song.example_folder()):  # which is trained and tested on the same sound
-        settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=True))
-    if settings.resources.site is not None:  # found again from any folder
-        file = str(Path(settings.resources.site).expanduser().absolute())
-        settings = dataclasses.replace(settings, resources=dataclasses.replace(settings.resources, site=file))
-    return dataclasses.replace(command, settings=settings), run
+    root, example = command.settings.data.root or os.environ.get("MUSDB_PATH"), str(example_song.example_folder())
+    changed: dict[str, Any] = {"data.root": str(Path(root).expanduser().absolute()) if root else example}
+    if changed["data.root"] == example:  # which is trained and tested on the same sound
+        changed["evaluate.allow_overlap"] = True
+    if command.settings.resources.site is not None:  # found again from any folder
+        changed["resources.site"] = str(Path(command.settings.resources.site).expanduser().absolute())
+    return dataclasses.replace(command, settings=presets.with_values(command.settings, changed)), run
 
 
 def check_known(arguments: list[str], runs: list[RunDir]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
@@ -41,7 +41,7 @@ def read_yaml(path: Path) -> Any:
         content = _value(next(events), events) if isinstance(next(events), yaml.DocumentStartEvent) else None
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
-                raise yaml.MarkedYAMLError(problem="a second YAML document starts here", problem_mark=event.start_mark)
+                _refuse(event, "a second YAML document starts here")
         return content
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -60,15 +60,12 @@ def _value(event: Any, events: Iterator[Any], depth: int = 1) -> Any:
     An alias can make a few lines as large as the memory, a tag makes other things than they look like, and of a name that is
     written twice one would be lost in silence.
     """
-    problem = None
     if isinstance(event, yaml.AliasEvent):
-        problem = "an alias (*name) is not allowed here: write the value itself"
-    elif event.tag is not None:
-        problem = f"a tag ({event.tag}) is not allowed here"
-    elif depth > records.DEPTH and not isinstance(event, yaml.ScalarEvent):
-        problem = _TOO_DEEP
-    if problem is not None:
-        raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        _refuse(event, "an alias (*name) is not allowed here: write the value itself")
+    if event.tag is not None:
+        _refuse(event, f"a tag ({event.tag}) is not allowed here")
+    if depth > records.DEPTH and not isinstance(event, yaml.ScalarEvent):
+        _refuse(event, _TOO_DEEP)
     if isinstance(event, yaml.ScalarEvent):
         if event.style or not event.implicit[0]:
             return event.value
@@ -79,10 +76,12 @@ def _value(event: Any, events: Iterator[Any], depth: int = 1) -> Any:
     mapping: dict[str, Any] = {}
     for key in inside:
         if not isinstance(key, yaml.ScalarEvent) or key.tag is not None:
-            problem = "a name must be text"
-        elif key.value in mapping:
-            problem = f"{key.value} is set more than once"
-        if problem is not None:
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            _refuse(key, "a name must be text")
+        if key.value in mapping:
+            _refuse(key, f"{key.value} is set more than once")
         mapping[key.value] = _value(next(events), events, depth + 1)
     return mapping
+
+
+def _refuse(event: Any, problem: str) -> NoReturn:
+    raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)

@@ -185,12 +185,8 @@ def with_resources(saved: Config, asked: Config) -> Config:
 
 def with_values(config: Config, changed: dict[str, Any]) -> Config:
     """`config` with other values of settings, by names such as `train.seed`."""
-    groups: dict[str, Any] = {}
-    for name, value in changed.items():
-        group, _, entry = name.rpartition(".")
-        (groups.setdefault(group, {}) if group else groups)[entry] = value
-    new = {
-        name: dataclasses.replace(getattr(config, name), **value) if isinstance(value, dict) else value
-        for name, value in groups.items()
-    }
+    new = {name: value for name, value in changed.items() if "." not in name}
+    for group in dict.fromkeys(name.partition(".")[0] for name in changed if "." in name):
+        part = {name.partition(".")[2]: value for name, value in changed.items() if name.startswith(f"{group}.")}
+        new[group] = dataclasses.replace(getattr(config, group), **part)
     return dataclasses.replace(config, **new)

@@ -51,8 +51,12 @@ _WORDS |= {list: "a list, as [one, two], or [] for none", dict: "a list of names
 _TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _NUMBERS = {int: r"[-+]?(0|[1-9][0-9]{0,17})", float: r"[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?|\.?inf|\.?nan)"}
 
-_kinds = functools.cache(functools.partial(typing.get_type_hints, include_extras=True))
-"""Name -> type of the settings of a class, evaluated once: it takes longer than all else here."""
+
+@functools.cache
+def _kinds(part: Any) -> dict[str, Any]:
+    """Name -> type of the settings of one class, evaluated once: it takes longer than all else here."""
+    kinds = typing.get_type_hints(part, include_extras=True)
+    return {entry.name: kinds[entry.name] for entry in dataclasses.fields(part)}
 
 
 def check(part: Any, where: str = "", spelled: Callable[[str], str] = lambda name: name.replace("_", "-")) -> None:
@@ -64,9 +68,9 @@ def check(part: Any, where: str = "", spelled: Callable[[str], str] = lambda nam
     Raises:
         ValueError: a setting does not take its value.
     """
-    for entry in dataclasses.fields(part):
-        for value, wanted in _wrong(getattr(part, entry.name), _kinds(type(part))[entry.name]):
-            raise ValueError(f"{where}{spelled(entry.name)} must be {wanted}, not {_shown(value)}")
+    for name, kind in _kinds(part.__class__).items():
+        for value, wanted in _wrong(getattr(part, name), kind):
+            raise ValueError(f"{where}{spelled(name)} must be {wanted}, not {_shown(value)}")
 
 
 def bare(kind: Any) -> Any:
@@ -94,7 +98,8 @@ def _wrong(value: Any, kind: Any) -> Iterator[tuple[Any, str]]:
     elif of is int and abs(value) >= 10**18:  # what a file may hold, and no loop or array can
         yield value, "a whole number of at most 18 digits"
     elif of in (list, tuple, dict):
-        for one in value.values() if of is dict else value:
+        inside: Any = value
+        for one in inside.values() if of is dict else inside:
             yield from _wrong(one, args[1] if of is dict else args[0])
 
 
@@ -114,7 +119,7 @@ def from_file(path: Path, base: Callable[[Any], Settings]) -> Settings:
 
 def _replaced(base: Any, content: Any, where: str = "", nulls: bool = True) -> Any:
     """Return `base` with the settings that `content` names; `where`: the name of `content`, as `train`."""
-    kinds, changed = {entry.name: _kinds(type(base))[entry.name] for entry in dataclasses.fields(base)}, {}
+    kinds, changed = _kinds(base.__class__), {}
     if not isinstance(content, dict):
         raise ValueError(f"{where or 'it'} must be {_WORDS[dict]}, not {_shown(content)}; the names are {', '.join(kinds)}")
     for name, value in content.items():
