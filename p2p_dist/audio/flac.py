@@ -47,7 +47,7 @@ def write(path: Path, sound: np.ndarray, rate: int, bits: int, begins: int, gain
     scaled = sound * np.float32(1.0 if gain is None else factor(gain))
     with files.replacing(path) as temporary:
         soundfile.write(temporary, scaled, rate, format="FLAC", subtype=_BITS[bits])
-        temporary.write_bytes(_with_tags(temporary.read_bytes(), tags))
+        temporary.write_bytes(with_tags(temporary.read_bytes(), tags))
 
 
 def read_tags(path: Path) -> dict[str, str]:
@@ -86,7 +86,7 @@ def _tags(path: Path, body: bytes) -> dict[str, str]:
     return found
 
 
-def _with_tags(flac: bytes, tags: dict[str, str]) -> bytes:
+def with_tags(flac: bytes, tags: dict[str, str]) -> bytes:
     """Replace the tags in the bytes of a FLAC file."""
     blocks, at, last = [], 4, 0
     while not last:

@@ -79,7 +79,7 @@ def preprocess_all(
         OSError: the machine refused, for instance a full disk; nothing half written stays.
     """
     (split_by_title,) = {data.split_by_title for _, data in wanted}
-    work = _work(root, split_by_title)
+    work = numbered_songs(root, split_by_title)
     for out, data in wanted:
         _refuse(root, out, data)
     if (part is None or part[0] == 0) and (others := layouts.overlooked(root, split_by_title)):
@@ -91,7 +91,7 @@ def preprocess_all(
             out.mkdir(parents=True, exist_ok=True)
             files.refuse_link(out / PARTS)  # what is left of earlier calls is removed there
             shared = part is not None or member is not None
-            claims.append(locks.enter_context(_claim(root, out, data, shared=shared, needs_locks=member is not None)))
+            claims.append(locks.enter_context(claim(root, out, data, shared=shared, needs_locks=member is not None)))
         stand = {out for out, data in wanted if _stands(root, out, data)}
         if member is not None:
             left_out = _make(_not_finished(work, wanted, stand), len(work), workers, on_song, member)
@@ -111,7 +111,7 @@ def preprocess_all(
                 for out, data in wanted:
                     # The same songs elsewhere give the same manifest, and one passed on tells nothing of this machine.
                     reasons = [(r.name, why.replace(f"{root}/", "")) for r in left_out if (why := r.errors.get(out))]
-                    _merge(out, data, work, reasons, stands=out in stand)
+                    merge(out, data, work, reasons, stands=out in stand)
         finally:
             if part is None:  # a worker that was killed, for lack of memory, could not clean up after itself
                 _remove_garbage(wanted)
@@ -190,7 +190,7 @@ def _make_unless_taken(item: NumberedSong, wanted: Sequence[tuple[Path, Data]]) 
     """Make a song unless another process has claimed or finished it; None if one has.
 
     The kernel drops the lock of a process that is killed, and another one takes the song. Other nodes see the lock: where they
-    would not, `_claim` has refused.
+    would not, `claim` has refused.
     """
     with ExitStack() as locks:
         for out, _ in wanted:
@@ -221,7 +221,8 @@ def _begin_worker(parent: int) -> None:
     linux.keep_memory()
 
 
-def _work(root: Path, split_by_title: bool) -> list[NumberedSong]:
+def numbered_songs(root: Path, split_by_title: bool) -> list[NumberedSong]:
+    """Return the songs under `root`, each with its place in its split."""
     numbers = dict.fromkeys(layouts.SPLITS, 0)
     work = []
     for source in layouts.find_songs(root, split_by_title):
@@ -248,7 +249,7 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
 
 
 @contextmanager
-def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool = False) -> Iterator[int]:
+def claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool = False) -> Iterator[int]:
     """Lock `out` and record the settings of its shards; refuse a folder with other settings.
 
     Args:
@@ -315,7 +316,7 @@ def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
     return there.keys() == {item.record(out) for item in work} and max(there.values()) <= written
 
 
-def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple[str, str]], *, stands: bool = False) -> None:
+def merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple[str, str]], *, stands: bool = False) -> None:
     """Merge the records into manifest.json and DATASET.md; remove the files of removed songs.
 
     Args:

@@ -89,9 +89,9 @@ def make(
                 raise ValueError(f"{source} was changed while it was being read: run the command again")
             temporary = {kind: stack.enter_context(files.replacing(path)) for kind, path in paths.items()}
             bands, rhythm = Bands(peak), Bands(peak) if take == 0 else None
-            loudest = _write(song, raw, model, options, temporary, 0.0, bands, rhythm)
+            loudest = write_files(song, raw, model, options, temporary, 0.0, bands, rhythm)
             if gain := flac.quieter(loudest):
-                _write(song, raw, model, options, temporary, gain, None, None)
+                write_files(song, raw, model, options, temporary, gain, None, None)
             raw.unlink()
             if rhythm is not None:
                 beats = rhythm.beats()
@@ -182,7 +182,7 @@ def _holds_drums(song: Bands, seconds: float, model: Model) -> list[str]:
     ]
 
 
-def _write(
+def write_files(
     song: Decoded,
     raw: Path,
     model: Model,

@@ -2,7 +2,7 @@
 
     python -m p2p_dist.jobs.stage_process train RUN_DIRECTORY
 
-A stage always ends through `_leave`: outcome.json says how (unless it crashed), then `os._exit`, because no thread or
+A stage always ends through `leave`: outcome.json says how (unless it crashed), then `os._exit`, because no thread or
 exit handler of a library may keep a process that has finished.
 """
 
@@ -196,13 +196,13 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         message = console.describe(error)
     except rundir.SupersededError as error:
         console.complain(str(error))
-        _leave(console.CRASHED)
+        leave(console.CRASHED)
     except BaseException as error:
         # torch's own errors of a connection are RuntimeErrors, some of a class of their own
         if isinstance(error, RuntimeError) and (type(error).__name__.startswith("Dist") or "gloo" in str(error)):
             _lost(error)
         traceback.print_exc()
-        _leave(console.CRASHED)
+        leave(console.CRASHED)
     _ignore_requests()  # what comes while it leaves must not change how it ends
     if outcome == "failed" and message:
         console.complain(f"error: {message}")
@@ -211,7 +211,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
             run.write_outcome(stage, outcome, message, checkpoints.newest_step(run.checkpoints) or None)
         except OSError as error:  # the exit code records it as well
             console.complain(f"warning: {console.describe(error)}")
-    _leave(code)
+    leave(code)
 
 
 def _lost(error: Exception) -> NoReturn:
@@ -220,7 +220,7 @@ def _lost(error: Exception) -> NoReturn:
     console.complain(
         f"{where or 'this process'}: lost the connection to the other processes ({str(error).splitlines()[0][:200]})"
     )
-    _leave(console.CRASHED)
+    leave(console.CRASHED)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
@@ -234,7 +234,8 @@ def _ignore_requests() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
+    """End this process with `code`, its output flushed, without waiting for threads or libraries."""
     _ignore_requests()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # a disk that is full

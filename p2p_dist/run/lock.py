@@ -86,7 +86,7 @@ class Owner:
                 return
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise OSError(error.errno, error.strerror, str(folder / ".owner")) from error
-            raise ValueError(f"{what} already: {_in_words(_read(text))}; {look}") from None
+            raise ValueError(f"{what} already: {_in_words(parse_owner(text))}; {look}") from None
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, json.dumps(_ourselves()).encode(), 0)
 
@@ -119,7 +119,7 @@ def take_link(path: Path, what: str, look: str) -> int:
             return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     finally:
         mine.unlink()
-    owner = _read(_content(path))
+    owner = parse_owner(_content(path))
     gone = f"if that process is gone, remove {path} (the file system has no locks across nodes) and run this command again"
     raise ValueError(f"{what} already: {_in_words(owner)}; {look}; {gone}")
 
@@ -159,7 +159,7 @@ def _is_left_behind(path: Path) -> bool:
 
     Or in an earlier start of this job, wherever it was: Slurm restarts a job when all its processes have ended.
     """
-    owner = _read(_content(path))
+    owner = parse_owner(_content(path))
     if (job := _job()) is not None and owner.get("job") == job[0] and owner["attempt"] != job[1]:
         return True
     if owner.get("host") != socket.gethostname():
@@ -197,7 +197,7 @@ def _content(path: Path) -> bytes:
 def owner_of(folder: Path) -> dict[str, Any] | None:
     """Return the owner of a folder (process, host, start time, as far as known); None if it is not locked."""
     if (folder / ".owner-link").is_file() and not _is_left_behind(folder / ".owner-link"):
-        return _read(_content(folder / ".owner-link"))
+        return parse_owner(_content(folder / ".owner-link"))
     try:
         descriptor = os.open(folder / ".owner", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -205,7 +205,7 @@ def owner_of(folder: Path) -> dict[str, Any] | None:
     try:
         flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _read(os.pread(descriptor, 4096, 0))
+        return parse_owner(os.pread(descriptor, 4096, 0))
     except OSError:  # a file system without such locks: nobody can hold one
         return None
     finally:
@@ -244,7 +244,8 @@ def _in_words(owner: dict[str, Any]) -> str:
     return f"process {owner.get('process', '?')} on {owner.get('host', '?')} since {owner.get('since', '?')}"
 
 
-def _read(text: bytes) -> dict[str, Any]:
+def parse_owner(text: bytes) -> dict[str, Any]:
+    """Parse the content of an owner file; an empty dict if it is not valid."""
     try:
         owner: dict[str, Any] = records.parse(text, schemas.OWNER, where=".owner")
     except ValueError:  # not written yet, or by another program: the lock decides, this text is for messages only

@@ -90,7 +90,7 @@ def check(code: Path) -> None:
     for path in _tree(code):
         if why := files.not_only_ours(path):
             raise ValueError(
-                f"{path} {why}, so another user may have changed it: nothing was run. If nobody did,  "
+                f"{path} {why}, so another user may have changed it: nothing was run. If nobody did, "
                 f"chmod -R go-w {code}; otherwise remove {code}; then run the launch command again"
             )
         if not stat.S_ISDIR(mode := path.lstat().st_mode) and not stat.S_ISREG(mode):

@@ -63,7 +63,7 @@ class Watchdog:
             # A little later than faulthandler, which writes the stacks.
             if time.monotonic() - self.armed > self.limit + 1:
                 console.complain(
-                    f"{self.name}: no step finished for {self.limit:.0f} s after step {self.step}: it hangs; "
+                    f"{self.name}: no step finished for {self.limit:.0f} s after step {self.step}: training hangs; "
                     "stack traces are above; exit code 70"
                 )
                 os._exit(console.CRASHED)

@@ -68,7 +68,7 @@ def train_step(
         with networks.autocast():
             return generator(shares[number].input, shares[number].noise)
 
-    with _reduced(networks.parallel_generator, last == 0):
+    with reduced(networks.parallel_generator, last == 0):
         with torch.set_grad_enabled(last == 0):
             output = generate(0, networks.parallel_generator if last == 0 else networks.generator)
 
@@ -79,7 +79,7 @@ def train_step(
         if number:
             with torch.no_grad():
                 output = generate(number, networks.generator)
-        with _reduced(networks.parallel_discriminator, number == last):
+        with reduced(networks.parallel_discriminator, number == last):
             _add(
                 terms, discriminator_backward(networks, share, output, train.adversarial_loss, weights[number]), weights[number]
             )
@@ -90,7 +90,7 @@ def train_step(
     networks.discriminator.requires_grad_(False)
     networks.generator.zero_grad()
     for number, share in enumerate(shares):
-        with _reduced(networks.parallel_generator, number == last):
+        with reduced(networks.parallel_generator, number == last):
             if last:
                 output = generate(number, networks.parallel_generator)
             _add(terms, generator_backward(networks, share, output, train, weights[number]), weights[number])
@@ -158,7 +158,7 @@ def backward(loss: torch.Tensor, weight: float) -> None:
     loss.backward(loss.detach() * 0 + weight)
 
 
-def _reduced(module: nn.Module, now: bool) -> AbstractContextManager[None]:
+def reduced(module: nn.Module, now: bool) -> AbstractContextManager[None]:
     """Whether the backward of a forward inside ends in an all-reduce; DDP decides that in the forward."""
     if now or not isinstance(module, DistributedDataParallel):
         return contextlib.nullcontext()

@@ -45,7 +45,7 @@ def test_where_other_nodes_see_no_lock_an_array_says_how_to_do_without(
     (tmp_path / "mountinfo").write_text("\n".join(local))
     monkeypatch.setattr(lock, "MOUNTS", tmp_path / "mountinfo")
     array()
-    with shards._claim(many, out, Data(), shared=False):
+    with shards.claim(many, out, Data(), shared=False):
         assert (out / "parts" / ".lock-link").is_file(), "what another node sees"
         with pytest.raises(ValueError, match="is being written already"):
             shards.preprocess(many, out, Data(), 1)

@@ -143,7 +143,7 @@ def readers(run):
     folder = run.path.parents[1]
     return {
         "baselines.json": lambda: records.read(folder / "baselines.json", schemas.BASELINES),
-        "reference.json": lambda: results._read(folder / "reference.json", SimpleNamespace(peak=1.0)),
+        "reference.json": lambda: results.read_reference(folder / "reference.json", SimpleNamespace(peak=1.0)),
         "record.json": lambda: song_record.read_record(folder / "record.json"),
         "site.yaml": lambda: site.load("mine", str(folder / "site.yaml")),
     }
@@ -175,7 +175,7 @@ def test_whatever_is_damaged_status_goes_on(whole, data, capsys):
             assert path.name in found[0]["wrong"], found[0]["wrong"]
         rundir.is_evaluation(whole.evaluations / "step-00000005")
         starts.count(whole.attempts("train"))
-        lock._read((whole.path / ".owner").read_bytes())
+        lock.parse_owner((whole.path / ".owner").read_bytes())
         shown = capsys.readouterr().out
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", shown), shown
     finally:

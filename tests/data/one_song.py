@@ -13,5 +13,5 @@ def one_song(out: Path, folder: Path, data: Data, split: str = "train") -> song_
     item = song_record.NumberedSong(source_at(folder, split), 0)
     result = worker.make_song(item, [(out, data)])
     assert result.error is None
-    shards._merge(out, data, [item], [])
+    shards.merge(out, data, [item], [])
     return item

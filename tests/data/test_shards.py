@@ -161,7 +161,7 @@ import json, sys
 from pathlib import Path
 from p2p_dist.settings.config import Data
 from p2p_dist.data import shards
-work = shards._work(Path({str(songs)!r}), False)
+work = shards.numbered_songs(Path({str(songs)!r}), False)
 data = Data(**json.loads({json.dumps(json.dumps(science.recorded(small)))}))
 assert shards.make_song(work[-1], [(Path({str(tmp_path)!r}), data)]).error is None
 loaded = {{name.split(".")[0] for name, module in sys.modules.items() if module is not None}}

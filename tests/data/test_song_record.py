@@ -37,12 +37,12 @@ def test_nasty_titles_stay_apart_and_keep_their_names(new_song: Callable[..., Pa
     titles = ["M.E.R.C. Music - Knockout", "M", "Ünï & 'cöde' \"x\"", "日本", "a.b", "a b", "A-B", "-rf", "x" * 200]
     for number, title in enumerate(titles):
         new_song(tmp_path / "songs" / "test" / title, seconds=0.3, seed=number)
-    work = shards._work(tmp_path / "songs", False)
+    work = shards.numbered_songs(tmp_path / "songs", False)
     assert len({item.key for item in work}) == len(titles)
     out = tmp_path / "out"
     for item in work:
         assert shards.make_song(item, [(out, small)]).error is None
-    shards._merge(out, small, work, [])
+    shards.merge(out, small, work, [])
     part = manifests.read(out)["splits"]["test"]
     assert sorted(song["name"] for song in part["songs"]) == sorted(titles)
     assert len({sample[0] for sample in part["samples"]}) == len(part["samples"])

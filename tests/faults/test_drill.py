@@ -13,5 +13,5 @@ def test_the_drill(tiny_songs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(here, "WAYS", [here.WAYS[6]])
     assert check.main(["drill", "--data", str(tiny_songs), "--steps", "30"]) == console.DONE
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [line.split("|")[-2].strip() for line in table] == ["came back", "---------", "exactly"]
+    assert [line.split("|")[-2].strip() for line in table] == ["result", "-------", "exactly"]
     assert [line.split("|")[2].strip() for line in table[2:]] == ["-9"]

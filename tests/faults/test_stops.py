@@ -271,7 +271,7 @@ def test_the_exit_waits_for_nobody():
         "import threading, time, sys\n"
         "threading.Thread(target=time.sleep, args=(60,)).start()\n"
         "from p2p_dist.jobs import stage_process\n"
-        "stage_process._leave(75)\n"
+        "stage_process.leave(75)\n"
     )
     begun = time.monotonic()
     assert subprocess.run([sys.executable, "-c", program], timeout=50).returncode == console.STOPPED

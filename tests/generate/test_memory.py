@@ -60,7 +60,7 @@ def test_memory_does_not_depend_on_the_length_of_the_song(runs, small_blocks, mo
     model = find_model(None)
     generator = model.generator(torch.device("cpu"))
     peaks: list[int] = []
-    real = song._write
+    real = song.write_files
 
     def note() -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -84,7 +84,7 @@ def test_memory_does_not_depend_on_the_length_of_the_song(runs, small_blocks, mo
         tracemalloc.stop()
         return np.array(peaks)
 
-    monkeypatch.setattr(song, "_write", write_files)
+    monkeypatch.setattr(song, "write_files", write_files)
     of_parts(0.5)  # fills caches
     more = (of_parts(5.0) - of_parts(2.5)) / 2.5  # of two songs in which all blocks are in use at once
     assert len(more) == 3 and (more < SECOND / 2).all(), more / SECOND

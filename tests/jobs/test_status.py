@@ -219,8 +219,8 @@ def test_a_long_reason_stands_below_the_table(run, capsys):
 def test_what_status_reads_of_a_run_does_not_grow_with_it(run, monkeypatch):
     """The end of the numbers only, however long the training was."""
     read = []
-    honest = metrics_file._row
-    monkeypatch.setattr(metrics_file, "_row", lambda line: read.append(len(line)) or honest(line))
+    honest = metrics_file.parse_row
+    monkeypatch.setattr(metrics_file, "parse_row", lambda line: read.append(len(line)) or honest(line))
     for step in range(41, 3041):
         metrics_file.Writer(run).append({"step": step, "l1": 0.5, "digests": "a" * 200})
     found = status.gather(run)

@@ -95,13 +95,14 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
             files.write_json(run.path / "plan.json", {"share": share, "global_batch": share * smallest})
             runs.append(run)
         if where == "local":
-            _here(runs)
+            measure_here(runs)
         else:
             _on_slurm(runs, place)
         return report(root, runs)
 
 
-def _here(runs: list[RunDir]) -> None:
+def measure_here(runs: list[RunDir]) -> None:
+    """Measure each size on this machine, there and back, since its speed may drift meanwhile."""
     cores, load = linux.usable_cores(), os.getloadavg()[0]
     if load > cores / 2:
         console.complain(f"warning: this machine is busy (load {load:.1f}, {cores} cores): measurements will vary")

@@ -73,7 +73,7 @@ def measure_baselines(
                 assert known is not None
                 _measure_song(out, excerpt, known, data, evaluate.iterations, sounding=excerpt.song.split == reported)
             progress.update(done, excerpt.song.name)
-    found = {excerpt.song.key: _read(out / "references" / f"{excerpt.song.key}.json", excerpt) for excerpt in excerpts}
+    found = {excerpt.song.key: read_reference(out / "references" / f"{excerpt.song.key}.json", excerpt) for excerpt in excerpts}
     _summarise(out, excerpts, found, reported)
     return found
 
@@ -134,7 +134,12 @@ def _plain(one: Measured) -> dict[str, Any]:
     return {"row": one.row, "absent": one.absent, "parts": list(one.windows), "described": described}
 
 
-def _read(path: Path, excerpt: Excerpt) -> Reference:
+def read_reference(path: Path, excerpt: Excerpt) -> Reference:
+    """Read the measured baselines of a song.
+
+    Raises:
+        DamagedError: the file is damaged.
+    """
     content = records.read(path, schemas.REFERENCE, "remove it; it will be measured again")
     if not -200 <= (content.get("gain_db") or 0) <= 0:
         raise files.DamagedError(f"{path} is damaged: a gain of {content['gain_db']} dB is not possible; remove it")

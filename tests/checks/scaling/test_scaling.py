@@ -115,9 +115,9 @@ def test_scaling_measures_every_size_twice_and_says_when_the_machine_is_busy(tmp
     monkeypatch.setattr(scaling, "_run_here", lambda stage, run, number: begun.append((stage, run.path.name)))
     monkeypatch.setattr(scaling.os, "getloadavg", lambda: (0.1, 0.1, 0.1))
     runs = sizes(tmp_path)
-    scaling._here(runs)
+    scaling.measure_here(runs)
     assert "busy" not in capsys.readouterr().err
     monkeypatch.setattr(scaling.os, "getloadavg", lambda: (900.0, 0.1, 0.1))
-    scaling._here(runs)
+    scaling.measure_here(runs)
     assert "warning: this machine is busy (load 900.0" in capsys.readouterr().err
     assert begun[:5] == [("preprocess", "1"), *(("scaling", name) for name in ("1", "2", "2", "1"))]
