@@ -126,7 +126,7 @@ def _replaced(base: Any, content: Any, where: str = "", nulls: bool = True) -> A
         full = f"{where}.{name}" if where else name
         if name not in kinds:
             hint = console.did_you_mean(name, kinds) or f"; there are {', '.join(kinds)}"
-            raise ValueError(f"unknown setting {full or repr(full)}{hint}")
+            raise ValueError(f"unknown setting {full if full and full.isprintable() else repr(full)}{hint}")
         kind = bare(kinds[name])
         if dataclasses.is_dataclass(kind):
             changed[name] = _replaced(getattr(base, name), value, full)
@@ -147,15 +147,12 @@ def _converted(value: Any, kind: Any) -> Any:
     if isinstance(value, list) and get_origin(kind) is list:
         return [_converted(one, bare(get_args(kind)[0])) for one in value]
     if isinstance(value, yaml_file.Plain):
-        if kind in _NUMBERS:
-            return (
-                kind(value.lower().replace(".inf", "inf").replace(".nan", "nan"))
-                if re.fullmatch(_NUMBERS[kind], value, re.I)
-                else value
-            )
         if kind is bool:
             return _TRUTH.get(value.lower(), value)
-        return str(value)
+        if kind not in _NUMBERS:
+            return str(value)
+        if re.fullmatch(_NUMBERS[kind], value, re.I):
+            return kind(re.sub(r"\.(inf|nan)", r"\1", value.lower()))
     return value
 
 

@@ -148,6 +148,7 @@ def test_a_ctrl_c_ends_a_sweep(place, monkeypatch, capsys):
         (["--nodes", "0"], "nodes must be greater than 0"),
         (["--preset", "demoo"], "did you mean demo"),
         (["--preset"], "--preset"),
+        (["--preset", ""], "unknown preset ''"),
         (["--task", "drms"], "drums, accompaniment, bass, vocals"),
         (["--data", "/no/such/folder"], "no folder /no/such/folder"),
         (["--data", "EMPTY"], "expected train/ and test/"),

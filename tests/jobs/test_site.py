@@ -102,6 +102,19 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
         ({"evaluate_time": "soon"}, "mine.yaml: evaluate_time must be .*1:30:00.* not 'soon'"),
         ({"environment": "no.sh"}, "no file"),
     ]
+    mapping = "must be a list of names and values, or {} for none, not"
+    changes += [
+        ({"limits": {"a": {"time": None}}}, r"mine.yaml: limits\.a\.time must not be null: give a value, or omit it$"),
+        ({"limits": {"a": {"jobs": None}}}, r"mine.yaml: limits\.a\.jobs must not be null"),
+        ({"limits": {"a": 3}}, rf"mine.yaml: limits\.a {mapping} 3; the names are time, nodes, jobs$"),
+        ({"limits": {"a": None}}, rf"limits\.a {mapping} null; the names are time"),
+        ({"limits": {"a": {"nodes": 2.5}}}, r"limits\.a\.nodes must be a whole number, not 2\.5$"),
+        ({"limits": {"a": {"nodes": True}}}, r"limits\.a\.nodes must be a whole number, not true$"),
+        ({"cpu_masks": []}, "each process needs one .null: bind no cores"),
+        ({"cpu_masks": [None]}, "cpu_masks must be text, not null"),
+        ({"partition": "a\nb"}, "partition must be text without control characters, not 'a.nb'"),
+        ({"memory_per_node": "1٣G"}, "480G"),
+    ]
     for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "mine.yaml: limits.a.time must be .*1:30:00")):
         (tmp_path / "sites" / "mine.yaml").write_text(json.dumps({**good, **change}).replace("Infinity", ".inf"))
         with pytest.raises(ValueError, match=said):
