@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     command = command_line.parse(Command, "export", arguments)
     # What exports is imported once the command line is right and there is such a run.
     run, found = checkpoints.named(command.run)
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     from p2p_dist.evaluate.report import model_card
     from p2p_dist.generate import exported
     from p2p_dist.generate.model import find_model

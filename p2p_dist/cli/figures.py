@@ -41,12 +41,12 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
     Raises:
         ValueError: no such run, checkpoint or songs.
     """
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     only = steps_of(run, asked)
     claims.find_checkpoints(run, only)  # before anything is written
     if songs is None:
         out = run.evaluations
-        with closing(rundir.own(run)):  # the launcher evaluates, too
+        with closing(rundir.lock_run(run)):  # the launcher evaluates, too
             checkpoints.evaluate(run, settings, only)
             page.write(run, settings)
     else:

@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
         raise ValueError(f"name a song: {console.command('generate')} SONG")
     found = request.find(list(command.songs), command.out)
     files.check_can_be_written(found[0].place.record)
-    if site.resolve(command.where.cluster) != "local":
+    if site.resolve_cluster(command.where.cluster) != "local":
         return _queue(command, found)
     if command.dry_run:
         raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
@@ -114,8 +114,8 @@ def _queue(command: Command, found: list[Song]) -> int:
             where = dataclasses.replace(where, site=str(Path(where.site).expanduser().absolute()))
         array = min(command.array, len(left))
         resources = Resources(**dataclasses.asdict(where), evaluate="never", evaluate_array=array)
-        cluster = site.resolve(where.cluster)
-        place = site.load(cluster, resources.site)
+        cluster = site.resolve_cluster(where.cluster)
+        place = site.load_site(cluster, resources.site)
         place = dataclasses.replace(place, evaluate_time=command.time or place.evaluate_time)
         packages.check_packages_anywhere(resources, place, cluster, only_note=command.dry_run)
         # The same songs, asked for in the same way, are the same run.
@@ -165,7 +165,7 @@ def _find(name: str | None) -> _Model:
     run, checkpoint = checkpoints.named(name)
     sha256 = checkpoint.meta()["files"][checkpoints.GENERATOR]["sha256"]
     asked = f"{run.path.name}@{checkpoint.step}"
-    return _Model(asked, asked, checkpoint.step, sha256, rundir.resolve(run))
+    return _Model(asked, asked, checkpoint.step, sha256, rundir.read_settings(run))
 
 
 def _there(folder: Path) -> Path:

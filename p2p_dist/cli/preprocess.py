@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
     wanted = [(_folder(command.out, folder, data, alone=len(tasks) == 1), data) for data in settings]
     if command.verify:
         return _verify([out for out, _ in wanted])
-    if site.resolve(command.where.cluster) != "local":
+    if site.resolve_cluster(command.where.cluster) != "local":
         layouts.list_songs(folder, command.data.split_by_title)  # before anything waits in a queue for a folder that holds none
         return _queue(command, wanted)
     if command.dry_run:
@@ -178,12 +178,12 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
     if command.out is not None:
         shelf = rundir.runs_root().parent / "shards"
         raise ValueError(f"on a cluster shards lie in {shelf}, where submit looks for them: omit --out, or set $P2P_RUNS")
-    where = site.resolve(command.where.cluster)
+    where = site.resolve_cluster(command.where.cluster)
     asked = command.where
     if asked.site is not None:  # found again from any folder
         asked = dataclasses.replace(asked, site=str(Path(asked.site).expanduser().absolute()))
     resources = Resources(**dataclasses.asdict(asked), workers=command.workers, preprocess_array=command.array)
-    place = site.load(where, resources.site)
+    place = site.load_site(where, resources.site)
     place = dataclasses.replace(
         place,
         cpu_partition=command.where.partition or place.cpu_partition,

@@ -39,7 +39,7 @@ def runs(names: tuple[str, ...]) -> tuple[list[RunDir], list[str]]:
     for name in names:
         try:
             run = rundir.find(name)
-            rundir.resolve(run)
+            rundir.read_settings(run)
         except ValueError as error:
             wrong.append(str(error))
         else:

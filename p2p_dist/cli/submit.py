@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         return console.DONE
     rest, swept = split_sweep(arguments)
     command, run = parse(rest)
-    where = site.resolve(command.settings.resources.cluster)
+    where = site.resolve_cluster(command.settings.resources.cluster)
     lines = combinations(rest, swept, run.path.name) if swept else [rest]
     check_known(rest, [parse(line)[1] for line in lines])
     for one, _ in map(parse, lines):
@@ -76,7 +76,7 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
     """Run the command lines one after the other; return the worst exit code."""
     for command, run in map(parse, lines):
         place, dataset = (
-            site.load(where, command.settings.resources.site),
+            site.load_site(where, command.settings.resources.site),
             example_song.known_dataset(run, command.settings.data),
         )
         for note in fits.check(run, begin_run.check_begin(run, command.settings, dataset), place, where, dataset):
@@ -86,7 +86,7 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
         command, run = parse(line)
         dataset = example_song.lay_out(run, command.settings.data)
         begin_run.check_begin(run, command.settings, dataset)
-        with contextlib.closing(rundir.own(run)) as owner:
+        with contextlib.closing(rundir.lock_run(run)) as owner:
             settings = begin(run, command.settings, dataset)
             if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
                 console.say(
@@ -115,9 +115,9 @@ def on_slurm(lines: list[list[str]], where: str) -> int:
     for command, run in launches:
         dataset = example_song.lay_out(run, command.settings.data)
         # While it queues, too: two launchers at once would queue everything twice.
-        with contextlib.closing(rundir.own(run)):
+        with contextlib.closing(rundir.lock_run(run)):
             settings = begin(run, command.settings, dataset)
-            place = site.load(where, settings.resources.site)
+            place = site.load_site(where, settings.resources.site)
             launch.queue(run, settings, place, console.again("status", [run.path.name]))
     code = console.DONE
     for command, run in launches:
@@ -270,7 +270,7 @@ def check_place(command: Command, where: str) -> None:
         ValueError: it is not; says what to name, or to install.
     """
     settings = command.settings
-    place = site.load(where, settings.resources.site)
+    place = site.load_site(where, settings.resources.site)
     if where == "slurm" and not command.yes:
         launch.check_gpus(settings.resources, place)
     packages.check_packages_anywhere(

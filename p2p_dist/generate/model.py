@@ -54,7 +54,7 @@ def find_model(name: str | None) -> Model:
 
         return exported.read_exported(Path(name).expanduser())
     run, found = checkpoints.named(name)
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     weights = checkpoint.load_generator(found)
     sha256 = found.meta()["files"][checkpoints.GENERATOR]["sha256"]
     return Model(

@@ -24,7 +24,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
     Raises:
         ValueError: the songs or the saved settings do not fit, or it is more than the site takes.
     """
-    has_slurm = where != "local" and site.resolve("auto") != "local"
+    has_slurm = where != "local" and site.resolve_cluster("auto") != "local"
     numbers = squeue.jobs_by_partition() if has_slurm else Counter[str]()
     makers: dict[str | None, str] = {}
     together = 0.0
@@ -33,11 +33,11 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         console.say(f"# run: {run.path}")
         if dataset is not None:
             console.say(f"# songs: {settings.data.root}\n# shards: {dataset}")
-        place = site.load("slurm" if where == "local" else where, settings.resources.site)
+        place = site.load_site("slurm" if where == "local" else where, settings.resources.site)
         if where != "local":
             specs.check_max_gpu_hours(settings.resources, place)
             _check_images(place, settings.resources, has_slurm)
-        here = site.load(where, settings.resources.site)
+        here = site.load_site(where, settings.resources.site)
         for note in fits.check(run, settings, here, where, dataset):
             console.say(f"# note: {note}")
         steps = launch.plan(run, settings, place, _queued(run) if has_slurm else {}, dataset)

@@ -43,8 +43,8 @@ def fork_ranks(stage: str, folder: Path) -> NoReturn:
 
     assert torch.__version__
     run = RunDir(folder)
-    resources = rundir.resolve(run).resources
-    per_node = site.load("local", resources.site).processes_per_node(resources)
+    resources = rundir.read_settings(run).resources
+    per_node = site.load_site("local", resources.site).processes_per_node(resources)
     world_size = resources.nodes * per_node
     environment = {
         "WORLD_SIZE": world_size,

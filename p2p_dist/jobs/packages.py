@@ -55,7 +55,7 @@ def check_packages_anywhere(
     try:
         check_packages(tensorboard)
     except ValueError as error:
-        if not only_note or where == "local" or site.resolve("auto") != "local":
+        if not only_note or where == "local" or site.resolve_cluster("auto") != "local":
             raise
         console.say(f"# note: {error}")
 

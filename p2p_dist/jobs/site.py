@@ -131,7 +131,7 @@ def bytes_of(memory: str) -> int:
     return int(number) * 1024 ** (1 + "KMGT".index(unit.upper()))
 
 
-def load(name: str, file: str | None = None) -> Site:
+def load_site(name: str, file: str | None = None) -> Site:
     """Load the site called `name`, or the one in the user's own `file`.
 
     Raises:
@@ -154,7 +154,7 @@ def account(resources: Resources) -> str | None:
     return resources.account or os.environ.get("SBATCH_ACCOUNT") or None
 
 
-def resolve(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["local", "slurm", "lumi"]:
+def resolve_cluster(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["local", "slurm", "lumi"]:
     """Resolve `auto` for this machine: lumi on LUMI, slurm on another configured cluster, else local."""
     if cluster != "auto":
         return cluster

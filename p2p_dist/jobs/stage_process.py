@@ -178,7 +178,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     }[stage]
     outcome, message, code, says = "failed", "", console.FAILED, first
     try:
-        settings = rundir.resolve(run)
+        settings = rundir.read_settings(run)
         if first or stage == "evaluate":  # others write where rank 0 does, or into their log
             rundir.check_links(run)
         if stage not in ("train", *CHECKS):  # which let requests through once they listen

@@ -125,9 +125,9 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
         count = there.get("train") or (windows(before).get("train") if before is not None else None)
         if not count:
             return None
-        total = rundir.resolve(run).train.total_steps(count)
+        total = rundir.read_settings(run).train.total_steps(count)
         return f"{total} steps" if checkpoints.newest_step(run.checkpoints, content=content) >= total else None
-    if rundir.resolve(run).resources.evaluate == "never":
+    if rundir.read_settings(run).resources.evaluate == "never":
         return NOT_ASKED
     if shards is None:
         return None
@@ -159,6 +159,6 @@ def is_shards_only(run: RunDir) -> bool:
 def last_lines(run: RunDir) -> str:
     """Return the last lines of a finished launch: the best checkpoint, if any, and the page."""
     if not run.page.is_file():
-        return f"page {NOT_ASKED if rundir.resolve(run).resources.evaluate == 'never' else SOUNDLESS}"
+        return f"page {NOT_ASKED if rundir.read_settings(run).resources.evaluate == 'never' else SOUNDLESS}"
     best = run.read_best()
     return (f"best checkpoint: {rundir.in_words(best)}\n" if best else "") + f"page: {run.page}"

@@ -169,9 +169,9 @@ class Around:
     def __init__(self) -> None:
         self.jobs: list[tuple[squeue.Queued, str]] | None = None
         self.unknown: str | None = None
-        self.site = functools.cache(site.load)
+        self.site = functools.cache(site.load_site)
         self.look = functools.cache(stages.look)
-        if shutil.which("squeue") is not None and site.resolve("auto") != "local":
+        if shutil.which("squeue") is not None and site.resolve_cluster("auto") != "local":
             try:
                 self.jobs = squeue.everything()
             except OSError as error:
@@ -187,7 +187,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     Raises:
         ValueError: there is no such run.
     """
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     around = Around() if around is None else around
     queued = None if around.jobs is None else squeue.queued_jobs(run, around.jobs)
     shards = around.look(run.shards)

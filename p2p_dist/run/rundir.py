@@ -331,7 +331,7 @@ def is_evaluation(folder: Path) -> bool:
     return step_name(found["step"]) in folder.name and wanted <= there
 
 
-def own(run: RunDir) -> Owner:
+def lock_run(run: RunDir) -> Owner:
     """Lock the run for this process and its children, on one machine.
 
     Raises:
@@ -341,7 +341,7 @@ def own(run: RunDir) -> Owner:
     return Owner(run.path, f"the run {run.path.name} is running", look)
 
 
-def resolve(run: RunDir) -> config.Config:
+def read_settings(run: RunDir) -> config.Config:
     """Read the settings of an existing run.
 
     Raises:

@@ -25,7 +25,7 @@ def verify_run(run: RunDir) -> list[str]:
 
 def _checkpoints(run: RunDir) -> list[str]:
     found = []
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     for each in checkpoint.find(run.checkpoints):
         try:
             meta = each.meta()
@@ -54,7 +54,7 @@ def _shards(run: RunDir) -> list[str]:
 
 def _batches(run: RunDir) -> list[str]:
     """Compare the digests in metrics.jsonl, which change if a sample is missed, doubled or out of order."""
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     rows = metrics_file.read(run)
     saved = checkpoint.newest_step(run.checkpoints)
     if not rows:

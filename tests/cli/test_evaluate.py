@@ -93,7 +93,7 @@ def test_wrong_usage_is_said_kindly(
 
 
 def test_a_run_that_is_running_is_left_alone(copied: tuple[rundir.RunDir, Config]) -> None:
-    owner = rundir.own(copied[0])
+    owner = rundir.lock_run(copied[0])
     with pytest.raises(ValueError, match="is running already"):
         evaluate.main(["run"])
     owner.close()

@@ -233,7 +233,7 @@ def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):
     run = rundir.RunDir(Path(job.command.split()[-1]))
     monkeypatch.setenv("P2P_RUNS", "elsewhere")
     monkeypatch.chdir("blobs")
-    assert stage_process.generate(run, rundir.resolve(run)) == 0
+    assert stage_process.generate(run, rundir.read_settings(run)) == 0
     monkeypatch.chdir("..")
     assert Path("made/song-drums.flac").read_bytes() == Path("of-run/song-drums.flac").read_bytes()
     assert json.loads(Path("made/song.json").read_text())["model"]["name"] == "band@20"
@@ -241,7 +241,7 @@ def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):
     for name in ("config.json", "model.safetensors"):
         Path("kept/half", name).replace(Path("blobs", name))
     with pytest.raises(ValueError, match="kept/band has changed since the jobs were queued"):
-        stage_process.generate(run, rundir.resolve(run))
+        stage_process.generate(run, rundir.read_settings(run))
     Path("blobs/model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"kept/band/model\.safetensors is missing"):
         generate.main(words)

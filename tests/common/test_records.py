@@ -145,7 +145,7 @@ def readers(run):
         "baselines.json": lambda: records.read(folder / "baselines.json", schemas.BASELINES),
         "reference.json": lambda: results.read_reference(folder / "reference.json", SimpleNamespace(peak=1.0)),
         "record.json": lambda: song_record.read_record(folder / "record.json"),
-        "site.yaml": lambda: site.load("mine", str(folder / "site.yaml")),
+        "site.yaml": lambda: site.load_site("mine", str(folder / "site.yaml")),
     }
 
 

@@ -123,7 +123,7 @@ runpy.run_path("launch/preprocess.py", run_name="__main__")
 
 def test_preprocessing_is_queued_from_a_login_node_without_numpy(place, calm):
     """An array in the container, whose jobs see songs and shards; the shards are those of this machine."""
-    songs = rundir.resolve(calm).data.root
+    songs = rundir.read_settings(calm).data.root
     command = (sys.executable, "-c", WITHOUT_NUMPY, "--preset", "tiny", "--data", songs, "--array", "2", *place.options())
     assert f"export P2P_CONTAINER={place.images.image.result()}" in call(*command, "--task", "bass", "--dry-run")
     said = call(*command, "--task", "bass")

@@ -118,7 +118,7 @@ def _state(number: str) -> str:
 
 
 def _world_size(run: RunDir) -> int:
-    resources = rundir.resolve(run).resources
+    resources = rundir.read_settings(run).resources
     return resources.nodes * (resources.processes_per_node or 1)
 
 

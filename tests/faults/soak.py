@@ -72,7 +72,7 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
         seconds: begin no further attempt after so long.
     """
     draw, told, begun = random.Random(seed), Told(Counter(), Counter(), []), time.monotonic()
-    interval = rundir.resolve(run).train.checkpoint_every
+    interval = rundir.read_settings(run).train.checkpoint_every
     for _ in range(kills):
         if time.monotonic() - begun > seconds:
             break

@@ -225,16 +225,16 @@ def test_a_second_owner_is_told(begin):
     """
     run = begin()
     program = (
-        "import sys, time; from pathlib import Path; from p2p_dist.run.rundir import RunDir, own; "
-        "owner = own(RunDir(Path(sys.argv[1]))); print('mine', flush=True); time.sleep(100)"
+        "import sys, time; from pathlib import Path; from p2p_dist.run.rundir import RunDir, lock_run; "
+        "owner = lock_run(RunDir(Path(sys.argv[1]))); print('mine', flush=True); time.sleep(100)"
     )
     other = subprocess.Popen([sys.executable, "-c", program, str(run.path)], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "mine\n"
     with pytest.raises(ValueError, match=rf"process {other.pid} on {HOST} since .*status\.json"):
-        rundir.own(run)
+        rundir.lock_run(run)
     other.kill()
     other.wait()
-    rundir.own(run).close()
+    rundir.lock_run(run).close()
 
 
 def test_begun_again_after_crashes(begin, monkeypatch, capsys):
@@ -246,7 +246,7 @@ def test_begun_again_after_crashes(begin, monkeypatch, capsys):
     run = begin(steps=30)
     twin = begin("twin", steps=30)
     assert Job(twin).end() == 0
-    owner = rundir.own(run)
+    owner = rundir.lock_run(run)
 
     def stage(crashes):
         """Crash at these steps, one an attempt, in the place of the launcher's own processes."""
@@ -260,7 +260,7 @@ def test_begun_again_after_crashes(begin, monkeypatch, capsys):
 
         return start
 
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     monkeypatch.setattr(local, "_run_stage", stage([7, 13, 22]))
     assert local.run_until_it_ends("train", run, settings.resources.max_crash_restarts, owner) == console.DONE
     assert on_ranks.equal(on_ranks.state(run.path, 30), on_ranks.state(twin.path, 30))

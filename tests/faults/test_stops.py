@@ -261,7 +261,7 @@ def test_while_evaluating(begin):
     assert shell.wait(60) == console.STOPPED
     assert not list(run.evaluations.glob("step-*"))
     assert run.read_outcome("evaluate")["outcome"] == "stopped"
-    assert stage_process.evaluate(run, rundir.resolve(run)) == console.DONE
+    assert stage_process.evaluate(run, rundir.read_settings(run)) == console.DONE
     assert [path.name for path in run.evaluations.glob("[.s]*")] == [rundir.step_name(5)]
 
 

@@ -73,7 +73,7 @@ def test_the_dry_run_says_what_can_be_billed(place):
 def test_the_dry_run_says_what_is_likely_and_from_what_speed(tmp_path, capsys):
     """64 images a step at a speed that is expected, or that this run was measured at; LUMI bills 4 GPU-hours a node-hour."""
     settings = config.Config(resources=config.Resources(nodes=2), train=config.Train(epochs=None, steps=36_000))
-    run, place = rundir.RunDir(tmp_path / "runs" / "r"), site.load("lumi")
+    run, place = rundir.RunDir(tmp_path / "runs" / "r"), site.load_site("lumi")
     speed = 16 * 40e12 / estimate.flops_per_image(settings)
     dry_run.say_likely(run, settings, place, None)
     likely, advice = capsys.readouterr().out.splitlines()

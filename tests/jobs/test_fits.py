@@ -64,7 +64,7 @@ def test_the_batch_of_a_run_that_has_begun_is_not_offered(place):
     begin_run.begin(run, presets.PRESETS["tiny"], "none")
     with pytest.raises(ValueError, match=r"--nodes 2 or 4$"):
         fits.check_batch(
-            config.Resources(nodes=3), presets.PRESETS["tiny"].train.global_batch_size, site.load("local"), begun=True
+            config.Resources(nodes=3), presets.PRESETS["tiny"].train.global_batch_size, site.load_site("local"), begun=True
         )
 
 

@@ -16,7 +16,7 @@ def test_what_jobs_import_is_looked_for_in_their_environment(tmp_path, monkeypat
         file = tmp_path / f"{len(needed)}{len(text)}.sh"
         file.write_text(text)
         monkeypatch.setattr(packages, "PACKAGES", needed)
-        place = dataclasses.replace(site.load("slurm"), environment=str(file))
+        place = dataclasses.replace(site.load_site("slurm"), environment=str(file))
         packages.check_packages_anywhere(config.Resources(), place, "slurm")
 
     (tmp_path / "only_there.py").touch()

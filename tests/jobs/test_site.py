@@ -16,7 +16,7 @@ __all__ = ["cluster", "place"]
 
 
 def test_images_that_are_not_there_are_named_before_anything_is_queued(tmp_path):
-    place = site.load("lumi")
+    place = site.load_site("lumi")
     with pytest.raises(ValueError, match=r"image \S+containers/p2p_dist.sif does not exist: build it \(see containers/R"):
         place.check_images(config.Resources())
     (tmp_path / "i.sif").touch()
@@ -25,11 +25,11 @@ def test_images_that_are_not_there_are_named_before_anything_is_queued(tmp_path)
     with pytest.raises(ValueError, match=r"image /nowhere\.sqsh does not exist.*--overlay"):
         place.check_images(config.Resources(container=str(tmp_path / "i.sif"), overlay="/nowhere.sqsh"))
     with pytest.raises(ValueError, match="needs an image"):
-        site.load("slurm").check_images(config.Resources(overlay=str(tmp_path / "i.sif")))
+        site.load_site("slurm").check_images(config.Resources(overlay=str(tmp_path / "i.sif")))
     file = tmp_path / "mine.yaml"
     file.write_text("container_binds: [scratch]\n")
     with pytest.raises(ValueError, match="must be an absolute path"):
-        site.load("slurm", str(file))
+        site.load_site("slurm", str(file))
 
 
 def test_a_site_of_ones_own(place, tmp_path):
@@ -58,8 +58,8 @@ def test_a_site_of_ones_own(place, tmp_path):
     for more, said in ((("--time", "61"), long), (("--nodes", "4"), "at most 3")):
         refused = launch(*asked, "--cluster", "slurm", *more)
         assert refused.returncode == 2 and said in refused.stderr, refused.stderr
-    assert site.load("local", str(mine)).processes_per_node(config.Resources()) == 4
-    assert site.load("local").processes_per_node(config.Resources()) == 1
+    assert site.load_site("local", str(mine)).processes_per_node(config.Resources()) == 4
+    assert site.load_site("local").processes_per_node(config.Resources()) == 1
 
 
 def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
@@ -118,12 +118,12 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     for change, said in (*changes, ({"limits": {"a": {"time": "soon"}}}, "mine.yaml: limits.a.time must be .*1:30:00")):
         (tmp_path / "sites" / "mine.yaml").write_text(json.dumps({**good, **change}).replace("Infinity", ".inf"))
         with pytest.raises(ValueError, match=said):
-            site.load("mine")
+            site.load_site("mine")
     (tmp_path / "sites" / "mine.yaml").write_text("limits: {small")
     with pytest.raises(ValueError, match="not readable as YAML"):
-        site.load("mine")
+        site.load_site("mine")
     with pytest.raises(ValueError, match="no site other"):
-        site.load("other")
+        site.load_site("other")
 
 
 def test_a_site_file_is_read_as_it_is_written(tmp_path):
@@ -133,16 +133,16 @@ def test_a_site_file_is_read_as_it_is_written(tmp_path):
         "partition: no\ncpu_partition: 010\nevaluate_time: 2:00:00\npreprocess_time: 90\nrequeue: no\nneeds_account: yes\n"
         "container_binds: [/a, /1:/2]\nlimits: {on: {time: 12:30:00, nodes: 4}}\n"
     )
-    read = site.load("slurm", str(mine))
+    read = site.load_site("slurm", str(mine))
     assert (read.partition, read.cpu_partition, read.requeue, read.needs_account) == ("no", "010", False, True)
     assert (read.evaluate_time, read.preprocess_time) == ("2:00:00", "90")
     assert read.limits == {"on": site.Limit("12:30:00", nodes=4)} and read.container_binds == ["/a", "/1:/2"]
     mine.write_text("partition: a\nlimits: {a: {nodes: 3,\n nodes: 4}}\n")
     with pytest.raises(ValueError, match=r"mine\.yaml is not readable as YAML: line 3: nodes is set more than once"):
-        site.load("slurm", str(mine))
+        site.load_site("slurm", str(mine))
 
 
 def test_lumi_is_known_by_its_name(cluster, monkeypatch):
-    assert site.resolve("auto") == "slurm"
+    assert site.resolve_cluster("auto") == "slurm"
     monkeypatch.setenv("SLURM_CLUSTER_NAME", "lumi")
-    assert site.resolve("auto") == "lumi" and site.resolve("slurm") == "slurm"
+    assert site.resolve_cluster("auto") == "lumi" and site.resolve_cluster("slurm") == "slurm"

@@ -88,7 +88,7 @@ def test_songs_to_test_on_that_come_later_lose_no_training(trained, older):
     assert (run.path / f"evaluations-{before.name}" / "x").is_dir() and not run.evaluations.exists(), "kept aside"
     assert stages.is_done("train", run) is not None, "while the new shards are still to be made"
     assert stages.is_done("preprocess", run) is None and stages.is_done("evaluate", run) is None
-    planned = {step.job.stage: step.done for step in launching.plan(run, settings, site.load("slurm"), {})}
+    planned = {step.job.stage: step.done for step in launching.plan(run, settings, site.load_site("slurm"), {})}
     assert planned["train"] and not any(planned[stage] for stage in ("preprocess", "evaluate", "page"))
     make(root, run, settings)
     assert windows_digest(Index(run.shards, "train")) == first, "so training would go on from its checkpoint"
@@ -133,7 +133,7 @@ def test_queued_jobs_find_the_shards_that_they_were_queued_for(trained):
 
 def test_without_an_evaluation_no_job_is_for_it(trained):
     root, run = trained
-    place = site.load("slurm")
+    place = site.load_site("slurm")
     assert [job.stage for job in specs.jobs(run, wanted(root), place)] == ["preprocess", "train"]
     assert len(specs.jobs(run, wanted(root, "after"), place)) == 4
 

@@ -40,7 +40,7 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     os.utime(run.status, (33600, 33600))
     os.utime(run.checkpoints / rundir.step_name(40), (31800, 31800))
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
-    monkeypatch.setattr(status.site, "resolve", lambda name: "slurm")
+    monkeypatch.setattr(status.site, "resolve_cluster", lambda name: "slurm")
     monkeypatch.setattr(status.squeue, "everything", list)
     found = status.gather(run)
     assert found["gpu_hours"]["used"] == pytest.approx(12 + 2 * 4 * 1.0) and found["gpu_hours"]["estimated"] == 2
@@ -115,7 +115,7 @@ def test_why_it_stopped_is_said(run):
 
 def test_a_training_whose_gpu_hours_are_used_says_so(run):
     run.write_outcome("train", "stopped")
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     for most, said in ((12.0, "stopped: its GPU-hours are used up (--max-gpu-hours 12)"), (13.0, "stopped")):
         resources = dataclasses.replace(settings.resources, max_gpu_hours=most)
         files.write_text(run.config, presets.to_yaml(dataclasses.replace(settings, resources=resources)))
@@ -132,11 +132,11 @@ def test_a_launcher_that_is_gone_does_not_run(run):
     """Whatever process has its number by now."""
     files.write_json(run.status, {"what": "train"})
     resources = config.Resources()
-    owner = rundir.own(run)
+    owner = rundir.lock_run(run)
     assert status.state("train", run, None, resources) == "running on this machine"
     rundir.find("mine")  # looking does not take it away
     with pytest.raises(ValueError, match="running already"):
-        rundir.own(run)
+        rundir.lock_run(run)
     owner.close()
     assert json.loads((run.path / ".owner").read_text())["process"] == os.getpid()
     assert status.state("train", run, None, resources) == "stopped"
@@ -174,7 +174,7 @@ def test_a_run_on_this_machine_is_told_by_its_lock_its_log_and_its_progress(here
     assert train_state(here) == "to do"
     starts.note_start(log, "a.1", 0, by_hand=True)
     files.write_json(here.status, {"what": "train", "done": 7, "total": 100, "note": ""})
-    with contextlib.closing(rundir.own(here)):
+    with contextlib.closing(rundir.lock_run(here)):
         clock = time.strftime("%H:%M", time.localtime(starts.list_starts(log)[-1].begun))
         assert train_state(here) == f"running on this machine since {clock}, train 7 of 100"
         assert status.gather(here)["stages"]["evaluate"] == "to do", "a stage runs, not all"
@@ -200,7 +200,7 @@ def test_a_run_on_this_machine_is_told_by_its_lock_its_log_and_its_progress(here
 def test_an_evaluation_tells_how_far_its_baselines_are(here):
     starts.note_start(here.attempts("evaluate"), "a.1", 0, by_hand=True)
     files.write_json(here.status, {"what": "baselines", "done": 2, "total": 5, "note": ""})
-    with contextlib.closing(rundir.own(here)):
+    with contextlib.closing(rundir.lock_run(here)):
         assert status.gather(here)["stages"]["evaluate"].endswith(", baselines 2 of 5")
         here.attempts("evaluate").unlink()  # by launch/evaluate.py
         assert status.gather(here)["stages"]["evaluate"] == "running on this machine, baselines 2 of 5"
@@ -234,7 +234,7 @@ def test_many_runs_ask_slurm_once_and_look_at_their_shards_once(run, monkeypatch
         shutil.copytree(run.path, run.path.with_name(f"run-{number}"))
     asked = []
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
-    monkeypatch.setattr(status.site, "resolve", lambda name: asked.append("sinfo") or "slurm")
+    monkeypatch.setattr(status.site, "resolve_cluster", lambda name: asked.append("sinfo") or "slurm")
     monkeypatch.setattr(status.squeue, "everything", lambda: asked.append("squeue") or [])
     nothing = stages.Shards({"splits": {}, "left_out": []}, False)
     monkeypatch.setattr(stages, "look", lambda shards: asked.append("shards") or nothing)

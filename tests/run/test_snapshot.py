@@ -89,7 +89,7 @@ HARM = [
 
 def batch_script(run):
     """The lines of a job's script that come before its code, and a word in place of that."""
-    (job,) = specs.jobs(run, SETTINGS, site.load("slurm"), ("train",))
+    (job,) = specs.jobs(run, SETTINGS, site.load_site("slurm"), ("train",))
     last = shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), "train", str(run.path)])
     assert last in job.script()
     return job.script().replace(last, "echo would run")

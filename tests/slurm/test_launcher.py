@@ -210,7 +210,7 @@ def test_requests_for_lumi(change, accepted, lab, tmp_path):
     path.write_text(LUMI.replace(*change).replace("]\nenvironment", f"{masks}\nenvironment"))
     resources = config.Resources(nodes=2, account=ACCOUNT, processes_per_node=8)
     run = rundir.find("lumi")
-    jobs = specs.jobs(run, config.Config(resources=resources), site.load("lumi", str(path)))
+    jobs = specs.jobs(run, config.Config(resources=resources), site.load_site("lumi", str(path)))
     train = next(job for job in jobs if job.stage == "train")
     if accepted:
         assert "--exclusive" in train.script() and "P2P_CPU_MASKS=0xfe000000000000,0xfe" in train.script()
@@ -236,7 +236,7 @@ def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
         f'echo "{{\\"attempt\\": \\"$P2P_ATTEMPT\\", \\"outcome\\": \\"done\\"}}" > "{run.outcome}"\n'
     )
     recorder.chmod(0o755)
-    (train,) = [job for job in specs.jobs(run, wanted, site.load("slurm")) if job.stage == "train"]
+    (train,) = [job for job in specs.jobs(run, wanted, site.load_site("slurm")) if job.stage == "train"]
     script = tmp_path / "launched.sh"
     # The same nodes for both: their names stand in the environment.
     shape = ("--nodes=2", f"--nodelist={','.join(lab.names[-2:])}", "--ntasks-per-node=2", "--time=10")

@@ -46,7 +46,7 @@ def train(folder: Path, die_after: int | None = None, sabotage: Callable[[], Non
 
         loop.train_step = mortal
     run = RunDir(folder)
-    return loop.train(run, rundir.resolve(run))
+    return loop.train(run, rundir.read_settings(run))
 
 
 def state(folder: Path, step: int) -> list[torch.Tensor]:

@@ -192,7 +192,7 @@ def resumed_precision(folder):
     checkpoint.load_newest = lambda *given: (3, {**honest(*given)[1], "precision": "bf16"})
     honest_build = loop.build
     loop.build = lambda *arguments: built.append(honest_build(*arguments)) or built[0]
-    loop.train(run, rundir.resolve(run))
+    loop.train(run, rundir.read_settings(run))
     return built[0].precision
 
 

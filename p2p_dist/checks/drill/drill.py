@@ -27,7 +27,7 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
         ValueError: a number of processes that can't share the batch, a package that jobs need is missing, Slurm would
             refuse the jobs, or another drill is queued or running.
     """
-    resources = dataclasses.replace(resources, cluster=site.resolve(resources.cluster))
+    resources = dataclasses.replace(resources, cluster=site.resolve_cluster(resources.cluster))
     if resources.cluster == "local" and processes not in (1, 2, 4):
         raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
     if resources.cluster == "local":
@@ -40,7 +40,7 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
         settings = settings_of(songs, steps or STEPS, dataclasses.replace(resources, nodes=processes), 4)
         with check_folder("drill", example):
             return here.drill_here(settings, songs)
-    place = site.load(resources.cluster, resources.site)
+    place = site.load_site(resources.cluster, resources.site)
     world_size = resources.nodes * place.processes_per_node(resources)
     settings = settings_of(songs, steps or STEPS_ON_A_CLUSTER, resources, world_size)
     with check_folder("drill", example):

@@ -78,7 +78,7 @@ def _disturb(way: Way, run: RunDir, undisturbed: RunDir) -> tuple[str, str, str,
 
 
 def _is_time(way: Way, run: RunDir) -> bool:
-    steps = rundir.resolve(run).train.steps
+    steps = rundir.read_settings(run).train.steps
     assert steps is not None
     if outcome.saved(run) < steps // 3:
         return False

@@ -33,8 +33,8 @@ def preflight(resources: Resources, songs: Path | None) -> int:
         ValueError: Slurm would refuse the job, an account is missing, or another preflight is queued or running.
         OSError: Slurm does not answer.
     """
-    where = site.resolve(resources.cluster)
-    place = site.load(where, resources.site)
+    where = site.resolve_cluster(resources.cluster)
+    place = site.load_site(where, resources.site)
     resources = dataclasses.replace(resources, max_requeues=0, max_crash_restarts=0)
     tiny = presets.preset("tiny")
     data = dataclasses.replace(tiny.data, root=str(songs) if songs else None)
@@ -58,8 +58,8 @@ def preflight(resources: Resources, songs: Path | None) -> int:
 
 def _here(run: RunDir) -> list[Finding]:
     """Run the check on this machine, without Slurm."""
-    resources = rundir.resolve(run).resources
-    size = resources.nodes * site.load("local", resources.site).processes_per_node(resources)
+    resources = rundir.read_settings(run).resources
+    size = resources.nodes * site.load_site("local", resources.site).processes_per_node(resources)
     log = run.logs / "preflight.log"
     process = child.start("preflight", run, f"preflight.{os.getpid()}", log)
     asked = False

@@ -54,8 +54,8 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
         raise ValueError(f"--nodes {nodes}: write numbers of nodes as in 1,2,4,8") from None
     if sizes[0] < 1:
         raise ValueError(f"--nodes {nodes}: at least one node")
-    where = site.resolve(resources.cluster)
-    place = site.load(where, resources.site)
+    where = site.resolve_cluster(resources.cluster)
+    place = site.load_site(where, resources.site)
     if where == "local":
         packages.check_packages()
     else:
@@ -142,7 +142,7 @@ def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
     numbers: dict[str, str] = {}
     before = None
     for run, stage in ((runs[0], "preprocess"), *((run, "scaling") for run in runs)):
-        (job,) = specs.jobs(run, rundir.resolve(run), place, (stage,))
+        (job,) = specs.jobs(run, rundir.read_settings(run), place, (stage,))
         numbers[f"{stage}, {run.path.name}"] = number = launch.queue_check(job, place, f"afterok:{before}" if before else None)
         before = before or number
     shown: dict[str, str] = {}

@@ -71,7 +71,7 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
     numbers: Counter[str] | None = None
     looked_at, making = set(), set()
     for run, wanted, dataset in launches:
-        place = site.load(where, wanted.resources.site)
+        place = site.load_site(where, wanted.resources.site)
         check_account(place, site.account(wanted.resources))
         place.check_images(wanted.resources)
         specs.check_max_gpu_hours(wanted.resources, place)
@@ -240,7 +240,7 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
         for *_, job in new:
             sbatch.check(job)
     for run, wanted, name, job in new:
-        with closing(rundir.own(run)):
+        with closing(rundir.lock_run(run)):
             begin_run.begin(run, wanted, name)
             (run.slurm / "cancelled").unlink(missing_ok=True)
             (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
@@ -274,7 +274,7 @@ def queue_generation(
     place.check_images(settings.resources)
     specs.check_limits([job], place, squeue.jobs_by_partition() if place.limits else Counter())
     sbatch.check(job)
-    with closing(rundir.own(run)):
+    with closing(rundir.lock_run(run)):
         begin_run.begin(run, wanted, stages.GENERATE)
         files.remove_tree(run.made)
         records.write(run.songs, schemas.SONGS, asked)

@@ -47,7 +47,7 @@ def loop(place: Place) -> Iterator[Row]:
 
     run = common.lay_out(place.scratch / "loop", PRESETS["tiny"], 64)
     begun = time.perf_counter()
-    code = loop.train(run, rundir.resolve(run))
+    code = loop.train(run, rundir.read_settings(run))
     rows = metrics_file.read(run)
     yield {
         "steps": rows[-1]["step"],

@@ -501,7 +501,7 @@ def test_what_the_templates_are_given_on_lumi_is_what_the_launcher_gives(tmp_pat
     given = set((tmp_path / "given").read_text().splitlines())
     resources = config.Resources(nodes=2, account="project_465000000", container=str(tmp_path / "containers" / "p2p_dist.sif"))
     run = rundir.RunDir(tmp_path / "runs" / "RUN")
-    (job,) = specs.jobs(run, config.Config(resources=resources), site.load("lumi"), ("train",))
+    (job,) = specs.jobs(run, config.Config(resources=resources), site.load_site("lumi"), ("train",))
     lines = job.script().splitlines()
     exported = {line.removeprefix("export ").replace("'", "") for line in lines if line.startswith("export P2P_")}
     exported = {line.replace(str(run.code), str(tmp_path)).split(f",{tmp_path}")[0] for line in exported if "_MAX_" not in line}

@@ -27,7 +27,7 @@ def test_what_a_container_is_shown(tmp_path, monkeypatch):
     resources = config.Resources(nodes=1, container=str(image), overlay=str(tmp_path / "o.sqsh"))
     data = config.Data(root=str(tmp_path / "songs"))
     settings = config.Config(resources=resources, data=data)
-    jobs = {job.stage: job.script() for job in specs.jobs(rundir.find("r"), settings, site.load("lumi"))}
+    jobs = {job.stage: job.script() for job in specs.jobs(rundir.find("r"), settings, site.load_site("lumi"))}
     for stage, script in jobs.items():
         (binds,) = [line for line in script.splitlines() if line.startswith("export P2P_BINDS=")]
         shown = binds.removeprefix("export P2P_BINDS=").split(",")
@@ -38,20 +38,20 @@ def test_what_a_container_is_shown(tmp_path, monkeypatch):
         assert f"export P2P_CONTAINER={image}" in script and f"P2P_OVERLAY={tmp_path / 'o.sqsh'}" in script
         assert "export P2P_PYTHON=python\n" in script
     plain = presets.preset("tiny")
-    assert "P2P_CONTAINER" not in specs.jobs(rundir.find("r"), plain, site.load("slurm"))[0].script()
+    assert "P2P_CONTAINER" not in specs.jobs(rundir.find("r"), plain, site.load_site("slurm"))[0].script()
     comma = config.Config(resources=resources, data=config.Data(root="/songs, mine"))
     with pytest.raises(ValueError, match="cannot be bound into a container"):
-        specs.jobs(rundir.find("r"), comma, site.load("lumi"))
+        specs.jobs(rundir.find("r"), comma, site.load_site("lumi"))
     for name in ("a,b.sqsh", "a:b.sqsh"):
         odd = config.Config(resources=dataclasses.replace(resources, overlay=name), data=data)
         with pytest.raises(ValueError, match=f"{name}: a path with ',' or ':'"):
-            specs.jobs(rundir.find("r"), odd, site.load("lumi"))
+            specs.jobs(rundir.find("r"), odd, site.load_site("lumi"))
 
 
 def bill(**resources):
     """stage -> the most GPU-hours on LUMI."""
     settings = config.Config(resources=config.Resources(**{"nodes": 2, "time": "10:00:00", "max_requeues": 4} | resources))
-    place = site.load("lumi")
+    place = site.load_site("lumi")
     found = specs.bill(specs.jobs(rundir.find("r"), settings, place), settings.resources, place)
     return {stage: most for stage, (most, _) in found.items()}
 
@@ -72,7 +72,7 @@ def test_where_nodes_are_shared_only_what_processes_use_is_asked_for():
     for partition in ("small-g", "standard-g"):
         resources = config.Resources(partition=partition, processes_per_node=1)
         asked = config.Config(resources=resources)
-        found[partition] = specs.jobs(rundir.find("r"), asked, site.load("lumi"), ("train", "evaluate"))
+        found[partition] = specs.jobs(rundir.find("r"), asked, site.load_site("lumi"), ("train", "evaluate"))
     shared, whole = found["small-g"][0].script(), found["standard-g"][0].script()
     assert "--gpus-per-node=1\n" in shared and "--mem=60G\n" in shared
     assert "--gpus-per-node=8\n" in whole and "--mem=480G\n" in whole and "--exclusive" in whole
@@ -83,7 +83,7 @@ def test_where_nodes_are_shared_only_what_processes_use_is_asked_for():
 
 def test_masks_leave_the_systems_cores_alone_and_share_none():
     """LUMI-G: the first core of every group of 8 is not for jobs; each process has the 7 others next to its die."""
-    masks = [int(mask, 16) for mask in site.load("lumi").cpu_masks]
+    masks = [int(mask, 16) for mask in site.load_site("lumi").cpu_masks]
     assert len(masks) == 8
     cores = [[bit for bit in range(64) if mask >> bit & 1] for mask in masks]
     assert all(len(own) == 7 and len({core // 8 for core in own}) == 1 for own in cores)
@@ -94,7 +94,7 @@ def test_masks_leave_the_systems_cores_alone_and_share_none():
 def test_only_on_whole_nodes_are_processes_bound_by_masks(place):
     for partition, bound in (("standard-g", True), ("small-g", False), (None, True)):
         resources = config.Resources(partition=partition, processes_per_node=2)
-        jobs = specs.jobs(rundir.find("r"), config.Config(resources=resources), site.load("lumi"), ("train", "preflight"))
+        jobs = specs.jobs(rundir.find("r"), config.Config(resources=resources), site.load_site("lumi"), ("train", "preflight"))
         assert ["P2P_CPU_MASKS" in job.script() for job in jobs] == [bound, bound]
 
 
@@ -141,6 +141,6 @@ def test_no_control_character_gets_into_a_job_script(character, source, use, mon
     run, (resources, place) = (found, ({}, {})) if isinstance(found, rundir.RunDir) else (rundir.RunDir(Path("/x/r")), found)
     settings = config.Config(resources=config.Resources(**resources))
     with pytest.raises(ValueError, match="has a control character") as refused:
-        specs.jobs(run, settings, dataclasses.replace(site.load("slurm"), **place))
+        specs.jobs(run, settings, dataclasses.replace(site.load_site("slurm"), **place))
     assert character not in str(refused.value)
     assert source in str(refused.value) or source in place
