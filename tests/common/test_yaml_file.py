@@ -20,6 +20,7 @@ from p2p_dist.settings import presets
         ("[" * 100_000, "nested more than 32 deep"),
         ("- " * 50_000, "nested more than 32 deep"),
         ("? [1]\n: 2", "a name must be text"),
+        ("!!int 1: 2", "a name must be text"),
         ("a: 1\n---\na: 2", "a second YAML document"),
         ("a: [", "did not find expected node content"),
         ("a: \x00", "control characters are not allowed"),

@@ -27,6 +27,22 @@ def test_part_of_a_file_leaves_the_rest(tmp_path):
     assert read.model == presets.preset("small").model
 
 
+def test_a_file_that_names_steps_unsets_the_epochs_of_its_preset(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {steps: 3}")
+    assert (presets.from_yaml(path).train.epochs, presets.from_yaml(path).train.steps) == (None, 3)
+    path.write_text("preset: tiny\ntrain: {epochs: 3}")
+    assert (presets.from_yaml(path).train.epochs, presets.from_yaml(path).train.steps) == (3, None)
+
+
+def test_settings_like_those_of_an_earlier_version_have_none_that_it_refuses(tmp_path):
+    """Neither a name nor a group that it does not know, even an empty one."""
+    like = tmp_path / "old.yaml"
+    like.write_text("preset: tiny\ntrain: {seed: 1}\nresources: {nodes: 1}\n")
+    tiny = presets.preset("tiny")
+    assert presets.to_yaml(tiny, like) == "preset: tiny\nresources:\n  nodes: 1\ntrain:\n  seed: 0\n"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

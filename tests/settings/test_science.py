@@ -18,6 +18,7 @@ def test_resources_may_change_and_science_is_named():
     other = dataclasses.replace(moved, train=dataclasses.replace(saved.train, seed=3, log_every=1))
     assert _differences(saved, other) == ["train.seed: 0 -> 3"]
     assert presets.with_resources(saved, other).train.seed == 0
+    assert presets.with_resources(saved, dataclasses.replace(moved, preset="tiny")) == moved
     assert presets.with_resources(saved, other).train.log_every == 1
 
 
