@@ -44,7 +44,7 @@ NotNegativeNumber = Annotated[float, Rule(lambda x: 0 <= x < math.inf, "0 or mor
 ShareBelowOne = Annotated[float, Rule(lambda x: 0 <= x < 1, "from 0 to below 1")]
 Number = Annotated[float, Rule(lambda x: -math.inf < x < math.inf, "finite")]
 Seed = Annotated[int, within(0, 2**32 - 1)]
-Text = Annotated[str, Rule(str.strip, "text that is not empty"), Rule(str.isprintable, "text without control characters")]
+Text = Annotated[str, Rule(str.strip, "text that is not empty")]
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _WORDS |= {list: "a list, as [one, two], or [] for none", dict: "a list of names and values, or {} for none"}
