@@ -184,7 +184,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("it was not refused")
 
     monkeypatch.setattr(local, "run", started)
-    monkeypatch.setattr(scaling, "_here", started)
+    monkeypatch.setattr(scaling, "measure_here", started)
     monkeypatch.setattr(here, "drill_here", started)
     monkeypatch.setattr(preflight, "_here", started)
 
