@@ -18,7 +18,10 @@ from p2p_dist.generate.request import Options, Song
 from p2p_dist.jobs import packages, site
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import checkpoints, rundir
-from p2p_dist.settings.config import Config, Resources, Where, seconds_of
+from p2p_dist.settings import values
+from p2p_dist.settings.config import Config, Resources, Where
+from p2p_dist.settings.resources import Time
+from p2p_dist.settings.values import Positive
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,9 @@ class Command:
     overwrite: bool = False
     """generate again what already exists"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
-    array: int = 8
+    array: Positive = 8
     """on Slurm: number of jobs in the array, which share the songs"""
-    time: str | None = None
+    time: Time | None = None
     """on Slurm: time limit of each job (default: the site's evaluate_time)"""
     dry_run: bool = False
     """on Slurm: print the job script without queueing it"""
@@ -67,10 +70,7 @@ class Command:
             raise ValueError(f"--from must be 0 or more seconds, not {self.begin:g}")
         if self.end is not None and not self.begin < self.end < math.inf:
             raise ValueError(f"--to must be more seconds than --from {self.begin:g}, not {self.end:g}")
-        if self.array < 1:
-            raise ValueError(f"array must be at least 1, not {self.array}")
-        if self.time is not None:
-            seconds_of(self.time)
+        values.check(self, "--")
 
     def options(self) -> Options:
         """Return the options for each song."""

@@ -110,6 +110,8 @@ MISTAKES = {
         "ogg of 6 channels is not supported: choose --format flac",
     ),
     "two songs, one place": (["x/song.wav", "song.wav"], "x/song.wav and song.wav would be written to the same folder"),
+    "a time limit": (["song.wav", "--time", "soon"], "--time must be greater than zero, and written as 90 .*not 'soon'"),
+    "an array": (["song.wav", "--array", "0"], "--array must be greater than 0, not 0"),
     "takes": (["song.wav", "--takes", "0"], "--takes must be from 1 to 100, not 0"),
     "level": (["song.wav", "--level", "99"], "--level must be from -60 to 40 dB, not 99"),
 }
