@@ -118,8 +118,7 @@ class Decoded:
                     if (frame.sample_rate, len(frame.layout.channels)) != (self.rate, len(self.channels)):
                         self.notes.append(
                             f"everything after {at / self.rate:.1f} s is skipped: it has {len(frame.layout.channels)} "
-                            "channels at "
-                            f"{frame.sample_rate} Hz"
+                            f"channels at {frame.sample_rate} Hz"
                         )
                         return
                     sound = _samples(frame, len(self.channels))
@@ -167,7 +166,7 @@ def look(path: Path) -> Decoded:
 
 
 def _cut_wav(path: Path) -> str | None:
-    """Describe how a wav file is truncated, which FFmpeg does not report; None if it is not."""
+    """Describe how a WAV file is truncated; None for a whole one. FFmpeg reads a truncated WAV file without an error."""
     try:
         wav.whole(path, read=False)
     except ValueError as error:

@@ -133,7 +133,7 @@ def _near(frame: int, others: dict[int, float]) -> int | None:
 
 
 def _velocity(loud: float) -> int:
-    """Return the MIDI velocity from the dB below the loudest hits: 112 at 0 dB, half of it at -18 dB."""
+    """Return the MIDI velocity of a hit, `loud` dB from the loudest hits of its band: 112 at 0 dB, 56 at -18 dB."""
     return int(np.clip(round(112 + loud * 56 / _QUIET), 1, 127))
 
 

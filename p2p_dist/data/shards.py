@@ -269,9 +269,8 @@ def claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool 
                 raise OSError(error.errno, error.strerror, str(out / PARTS / ".lock")) from error
             if needs_locks:
                 cure = (
-                    "its file system has no locks across nodes, which the jobs of an array need to share songs: let "
-                    "one job make "
-                    "all (--preprocess-array 1; of the preprocess command --array 1), or mount it with flock"
+                    "its file system has no locks across nodes, which the jobs of an array need to share songs: use "
+                    "one job (--preprocess-array 1; with the preprocess command --array 1), or mount it with flock"
                 )
                 raise OSError(error.errno, cure, str(out)) from error
             if shared:

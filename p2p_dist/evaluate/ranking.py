@@ -7,6 +7,7 @@ checkpoints/best.json      the choice, for people and for exporting; resuming a 
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,8 @@ def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitch
 def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, Any] | None:
     """Rank what has been evaluated, draw the curves, and note the best checkpoint that is still there.
 
-    Whoever ends last has seen all evaluations; the page's stage, after all of them, does it once more.
+    Several processes may do so at once. Each starts again if an evaluation was written meanwhile, so that the last one to write
+    has read all of them. The page's stage, after all evaluations, does it once more.
 
     Args:
         out: the evaluations, instead of the run's own; then no checkpoint is called the best.
@@ -139,6 +141,23 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
         the ranking; None where there is no evaluation.
     """
     folder = run.evaluations if out is None else out
+    while True:
+        before = _written(folder)
+        ranked = _conclude_once(run, config, folder)
+        if _written(folder) == before:
+            return ranked
+
+
+def _written(folder: Path) -> dict[Path, int]:
+    """Map the metrics of each evaluation to the time at which they were written, in ns."""
+    found = {}
+    for _, path in find_steps(folder):
+        with contextlib.suppress(FileNotFoundError):  # not there yet, or just removed
+            found[path] = (path / "metrics.json").stat().st_mtime_ns
+    return found
+
+
+def _conclude_once(run: RunDir, config: Config, folder: Path) -> dict[str, Any] | None:
     if (found := read_evaluations(folder)) is None:
         return None
     evaluated, baselines = found

@@ -106,7 +106,7 @@ def make(
                 kind: {"name": plain(path.name), "bytes": temporary[kind].stat().st_size} for kind, path in paths.items()
             }
         if any(one["gain_db"] for one in made):
-            gains = ", ".join(f"{one['gain_db']:g} dB" for one in made)
+            gains = ", ".join(f"{abs(one['gain_db']):g} dB" for one in made)
             told.append(f"stem and mix were both turned down by {gains}, because the mix would clip")
         content = {
             "song": {

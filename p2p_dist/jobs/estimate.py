@@ -93,7 +93,7 @@ its matrix peak, 0.65 of its memory bandwidth). Not measured: a run's own speed 
 
 
 def images_per_second(config: Config, processes: int) -> float:
-    """Estimate the training pairs per second of a number of GPUs."""
+    """Estimate the training speed of so many GPUs, in pairs per second."""
     return processes * EXPECTED_FLOPS["fp32" if config.train.precision == "fp32" else "bf16"] / flops_per_image(config)
 
 

@@ -110,6 +110,8 @@ MISTAKES = {
         "ogg of 6 channels is not supported: choose --format flac",
     ),
     "two songs, one place": (["x/song.wav", "song.wav"], "x/song.wav and song.wav would be written to the same folder"),
+    "a time limit": (["song.wav", "--time", "soon"], "--time must be greater than zero, and written as 90 .*not 'soon'"),
+    "an array": (["song.wav", "--array", "0"], "--array must be greater than 0, not 0"),
     "takes": (["song.wav", "--takes", "0"], "--takes must be from 1 to 100, not 0"),
     "seed": (["song.wav", "--seed", "-1"], "--seed must be from 0 to 2147483647, not -1"),
     "from": (["song.wav", "--from", "nan"], "--from must be 0 or more and finite, not nan"),

@@ -37,7 +37,7 @@ def test_where_other_nodes_see_no_lock_an_array_says_how_to_do_without(
     out = tmp_path / "out"
 
     def array() -> None:
-        with pytest.raises(OSError, match="--preprocess-array 1; of the preprocess command --array 1"):
+        with pytest.raises(OSError, match="--preprocess-array 1; with the preprocess command --array 1"):
             shards.preprocess_all(many, [(out, Data())], 1, member=0)
         assert not list(out.glob("*.tar"))
 

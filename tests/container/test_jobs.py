@@ -147,7 +147,7 @@ def test_a_container_that_does_not_start_is_no_failure_of_the_run(runs):
     vanished = runs["vanished"]
     vanished.ended("train", "FAILED")
     assert vanished.attempts() == [("255", "crash"), ("255", "crash")]
-    assert "gone.sif can't be read; build it with containers/build.sh" in vanished.said()
+    assert "gone.sif; build it (containers/build.sh in the source code), or name another: --container" in vanished.said()
     found = json.loads(launch("status", "vanished", "--json"))
     assert found["stages"]["train"].startswith("the container did not start (exit code 255)")
     assert shutil.which("singularity"), "and it is not for want of Singularity"

@@ -193,6 +193,28 @@ def test_whoever_concludes_last_has_seen_all(run: tuple[rundir.RunDir, Any]) -> 
     assert not list(folder.checkpoints.glob(f"{files.TEMPORARY}*"))
 
 
+@pytest.mark.parametrize("written", ["ranking.json", "best.json"])
+def test_an_evaluation_that_comes_while_another_process_ranks_is_ranked_too(
+    run: tuple[rundir.RunDir, Any], monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """Else a process that read before the other one wrote would write after it, and its ranking would stay."""
+    folder, settings = run
+    late = folder.evaluations / "step-00000015"
+    late.rename(folder.path / "late")
+    write = records.write
+
+    def write_late(path: Path, *content: Any) -> None:
+        if path.name == written and not late.exists():
+            (folder.path / "late").rename(late)
+        write(path, *content)
+
+    monkeypatch.setattr(records, "write", write_late)
+    ranked = ranking.conclude(folder, settings)
+    assert ranked is not None and ranked["checkpoints"][0]["step"] == 15
+    assert records.read(folder.evaluations / "ranking.json")["checkpoints"] == ranked["checkpoints"]
+    assert records.read(folder.best)["step"] == 15
+
+
 def test_evaluations_elsewhere_choose_nothing(run: tuple[rundir.RunDir, Any]) -> None:
     folder, settings = run
     folder.evaluations.rename(folder.path / "elsewhere")

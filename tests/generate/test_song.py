@@ -31,7 +31,7 @@ def test_where_the_mix_would_clip_both_are_turned_down(runs, capsys):
     (take,) = record["takes"]
     assert take["gain_db"] < 0 and 0.9 < np.abs(mix).max() <= 1
     assert np.abs(mix - stem - song * 10 ** (take["gain_db"] / 20)).max() <= STEP * 1.001
-    assert f"note: stem and mix were both turned down by {take['gain_db']:g} dB" in capsys.readouterr().out
+    assert f"note: stem and mix were both turned down by {-take['gain_db']:g} dB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
     number = ids(launch("submit", *typed))["train"]
     lab.wait_for(number, 60, "RUNNING")
     shown = launch("cancel", "dropped")
-    assert f"train: job {number} asked to save and stop" in shown and shown.count("dropped") == 2
+    assert f"train: job {number} asked to save and stop" in shown and shown.count("removed from the queue") == 2
     assert "was cancelled: run the same launch command again to resume" in end(number)
     assert len(metrics_file.read(run)) <= 3
 

@@ -69,8 +69,8 @@ def test_status_and_cancel(lab, launch, songs):
     assert (found["step"], found["total"], found["attempts"], found["checkpoint"]) == (0, 20, 0, None)
     table = launch("status", "seen")
     assert "0 of 20" in table and "pending (Dependency)" in table
-    assert "dropped" in launch("cancel", "seen") and queued("seen") == []
-    assert "nothing of the run seen is queued" in launch("cancel", "seen")
+    assert "removed from the queue" in launch("cancel", "seen") and queued("seen") == []
+    assert "no job of the run seen is queued" in launch("cancel", "seen")
     launch("submit", *typed(songs, "seen", "--partition", "waiting"))
     assert not (rundir.find("seen").slurm / "cancelled").exists(), "a launch takes a cancellation back"
 

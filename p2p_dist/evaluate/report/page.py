@@ -92,7 +92,7 @@ def write(run: RunDir, config: Config) -> Path:
     drawn = curves.collect(evaluated, baselines, ranked, pitched=pitched)
     training = [row for row in metrics_file.read(run) if "l1" in row]
     page = template("page.html").render(
-        name=run.path.name,
+        title=run.path.name,
         submit=submit,
         task=config.data.task,
         quoted_task=shlex.quote(config.data.task),

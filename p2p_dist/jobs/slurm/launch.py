@@ -103,10 +103,9 @@ def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, squeue.
     ours = [f"{stage}: job {job.number}" for stage, job in queued.items() if job.other is None]
     if ours and dataset is not None and run.dataset.is_file() and run.read_dataset() != dataset:
         raise ValueError(
-            f"the songs changed, and jobs of the run {run.path.name} are queued for the songs as they were "
-            f"({', '.join(ours)}): let them "
-            f"end, or cancel them with {console.command('cancel')} {run.path.name}, then run this command again; "
-            "nothing was queued"
+            f"the songs changed, and jobs of the run {run.path.name} are queued for the earlier songs "
+            f"({', '.join(ours)}): wait until they end, or cancel them with {console.command('cancel')} {run.path.name}; "
+            "then run this command again; nothing was queued"
         )
 
 
