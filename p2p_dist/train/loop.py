@@ -181,17 +181,12 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Ind
         raise ValueError(
             f"the checkpoint at step {start} in {run.checkpoints} was made with other settings ({', '.join(changed)})"
         )
-    if state["windows"] != windows_digest(index):
+    if state["windows"] != index.samples.digest:
         raise ValueError(
             f"the checkpoint at step {start} in {run.checkpoints} was trained on other windows than {run.shards} has now: "
             "the next batches would differ; begin another run with --run NAME"
         )
     return start, state
-
-
-def windows_digest(index: Index) -> str:
-    """12 hexadecimal digits that name the training windows in their order, of which the batches are a function."""
-    return files.digest([sample.key for sample in index.samples])[:12]
 
 
 def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], ranks: distributed.Ranks, index: Index) -> None:
@@ -202,7 +197,7 @@ def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], 
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    state = {"settings": settings, "windows": windows_digest(index), "step": step, "precision": networks.precision}
+    state = {"settings": settings, "windows": index.samples.digest, "step": step, "precision": networks.precision}
     state["networks"] = networks.state()
     saver.save(step, state, networks.to_evaluate(), about)
 

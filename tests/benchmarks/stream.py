@@ -86,7 +86,7 @@ def _compare(index: Index, folder: Path, thesis: list[Path], data, options) -> d
         for numbers in plan:
             batch = np.empty((len(numbers), 2, size), np.uint8)
             for row, number in zip(batch, numbers, strict=True):
-                sample = index.samples[number]
+                sample = index.sample(number)
                 for array, offset in zip(row, (sample.input, sample.target), strict=True):
                     os.preadv(opened[sample.shard], [array], offset)
 

@@ -164,7 +164,7 @@ def bad_step(
     spoiled = [tensor.clone() for tensor in whole]
     if ranks.rank == ranks.world_size - 1 and kind != "gradient":
         spoiled[0 if kind == "input" else 1][0, 0, 3, 3] = torch.nan if kind == "input" else torch.inf
-    samples = [types.SimpleNamespace(key=f"rank{ranks.rank}-{n}") for n in range(2)]
+    samples = types.SimpleNamespace(key=lambda number: f"rank{ranks.rank}-{number}")
     stream = types.SimpleNamespace(
         batch=lambda number: (spoiled if number == 1 else whole)[:2],
         places=lambda number: range(2),
