@@ -2,7 +2,7 @@
 
 A shard is an ordinary tar of npz and json members (plain `webdataset` and plain `tar` read it). The arrays inside a
 stored (not compressed) npz are contiguous bytes of the tar, so one `preadv` reads a pair into a batch without unpacking
-anything. Files are not memory-mapped: if a mapped file shrinks, the process gets SIGBUS; `preadv` returns a short read.
+anything. Shards are not memory-mapped: if a mapped file shrinks, the process gets SIGBUS; `preadv` returns a short read.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import stat
 import struct
 import tarfile
+import threading
 import time
 import zipfile
 import zlib
@@ -128,7 +129,7 @@ def samples_of(folder: Path, split: str, part: dict[str, Any]) -> list[Sample]:
 
 
 class Index:
-    """The pairs of one split of a dataset, and how to read them.
+    """The pairs of one split of a dataset, and how to read them. Several threads may read.
 
     Args:
         folder: the dataset, with its manifest.json.
@@ -154,6 +155,7 @@ class Index:
         self._open: dict[str, int] = {}
         self._checked = np.zeros(len(self.samples), bool)
         self._lengths: dict[str, int] = {}  # of an npz, in whole blocks, by shard
+        self._one_at_a_time = threading.Lock()  # streams read ahead in threads
         self._between = np.empty(_BETWEEN, np.uint8)
         for name, shard in self.shards.items():
             size = _size(folder / name)
@@ -190,14 +192,15 @@ class Index:
         places = zip(numbers.tolist(), *self.samples.offsets(numbers), strict=True)
         for row, (number, shard, input, target) in zip(rows, places, strict=False):
             between = target - input - row[0].nbytes
-            if not self._checked[number]:
-                self._read_checked(row, number)
-                self._checked[number] = True
-            elif 0 <= between <= _BETWEEN:
-                self._read_bytes([row[0], self._between[:between], row[1]], self._names[shard], input)
-            else:
-                self._read_bytes([row[0]], self._names[shard], input)
-                self._read_bytes([row[1]], self._names[shard], target)
+            with self._one_at_a_time:
+                if not self._checked[number]:
+                    self._read_checked(row, number)
+                    self._checked[number] = True
+                elif 0 <= between <= _BETWEEN:
+                    self._read_bytes([row[0], self._between[:between], row[1]], self._names[shard], input)
+                else:
+                    self._read_bytes([row[0]], self._names[shard], input)
+                    self._read_bytes([row[1]], self._names[shard], target)
             yield row
 
     def _read_checked(self, row: np.ndarray, number: int) -> None:
@@ -208,7 +211,7 @@ class Index:
         sample, reason = self.sample(number), ""
         for _ in range(2):
             try:
-                begin, end = self.samples.place(number) or self._place(number)
+                begin, end = self.place(number)
                 # What lies before, between and behind the arrays: headers, the sample's json, the directory of its npz.
                 edges = (
                     sample.input - begin,
@@ -235,8 +238,13 @@ class Index:
             "remove this shard and preprocess again: only it is made anew"
         )
 
-    def _place(self, number: int) -> tuple[int, int]:
-        """The offsets of the start and the end of a sample in its shard; it starts at the end of the previous one."""
+    def place(self, number: int) -> tuple[int, int]:
+        """The offsets of the start and the end of a sample in its shard.
+
+        Rows of schema 3 do not tell: there it starts at the end of the previous one.
+        """
+        if (told := self.samples.place(number)) is not None:
+            return told
         end = self._end(number)
         follows = number > 0 and self.sample(number - 1).shard == self.sample(number).shard
         return (self._end(number - 1) if follows else 0), end

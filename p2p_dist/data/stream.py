@@ -77,7 +77,7 @@ class Stream:
         if data.stage == "device":
             self.resident = torch.from_numpy(index.read(np.arange(len(index)))).to(self.device)
         shape = (global_batch_size // world_size, 2, *index.shape)
-        self._pinned = _Pinned(index, shape) if self.device.type == "cuda" and self.resident is None else None
+        self._pinned = _Pinned(index, shape, self.device) if self.device.type == "cuda" and self.resident is None else None
         self._scaled = _Scaled(index, shape, self.low, self.high)
 
     def samples(self, places: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ class Stream:
             numbers = torch.from_numpy(self.samples(self.places(step))).to(self.device)
             scaled = to_network(self.resident[numbers].float(), self.low, self.high)
         elif self._pinned is not None:
-            pairs = self._pinned.to(self.device, self._ahead.take(step, self._reading(step)))
+            pairs = self._pinned.on_device(self._ahead.take(step, self._reading(step)))
             self._ahead.begin(step + 1, self._reading(step + 1))
             scaled = to_network(pairs.float(), self.low, self.high)
         else:
@@ -174,8 +174,8 @@ class _Scaled:
 class _Pinned:
     """Reads batches as they are stored into pinned memory, from which a GPU copies by itself."""
 
-    def __init__(self, index: Index, shape: tuple[int, ...]) -> None:
-        self._index, self._turn = index, 0
+    def __init__(self, index: Index, shape: tuple[int, ...], device: torch.device) -> None:
+        self._index, self._device, self._turn = index, device, 0
         dtype = torch.from_numpy(np.empty(0, index.dtype)).dtype
         self._memory = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(2)]
         self._copied = [torch.cuda.Event() for _ in range(2)]
@@ -183,15 +183,16 @@ class _Pinned:
     def read(self, numbers: np.ndarray) -> torch.Tensor:
         """(batch, 2, channels, mels, frames), one of two, taken in turns; waits until the device has copied what was in it."""
         self._turn = 1 - self._turn
-        self._copied[self._turn].synchronize()
+        with torch.cuda.device(self._device):  # that of this thread would be the first one
+            self._copied[self._turn].synchronize()
         for _ in self._index.read_into(self._memory[self._turn].numpy(), numbers):
             pass
         return self._memory[self._turn]
 
-    def to(self, device: torch.device, batch: torch.Tensor) -> torch.Tensor:
+    def on_device(self, batch: torch.Tensor) -> torch.Tensor:
         """What was read last, on the device."""
-        copied = batch.to(device, non_blocking=True)
-        self._copied[self._turn].record(torch.cuda.current_stream(device))
+        copied = batch.to(self._device, non_blocking=True)
+        self._copied[self._turn].record(torch.cuda.current_stream(self._device))
         return copied
 
 
