@@ -146,7 +146,7 @@ class Index:
             raise ValueError(f"{folder} has no {split} songs: put songs into the folder {split}/ of the data")
         part = content["splits"][split]
         self.folder = folder
-        self.order: str = content.get("order", "sorted")
+        self.order: str = content["order"] if "index" in part else "sorted"
         self.samples = samples.of_split(folder, part, self.order)
         self.shape: tuple[int, ...] = tuple(content["shape"])
         self.dtype = np.dtype(content["dtype"])

@@ -186,9 +186,10 @@ def open_columns(folder: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
         return columns.read(folder, entry)
     for _ in range(2):
         try:
-            path = _on_node(folder, entry)
+            path, just_checked = _on_node(folder, entry)
             mapped = _mapped(path)
-            columns.check(path, mapped, entry)
+            if not just_checked:
+                columns.check(path, mapped, entry)
         except OSError:  # no room, no such memory, or a folder there that others made
             break
         except files.DamagedError:
@@ -209,15 +210,15 @@ def private_memory() -> Path:
     return ours
 
 
-def _on_node(folder: Path, entry: dict[str, Any]) -> Path:
-    """The copy of an index in the node's memory. The first process of a node makes it, the others wait for it.
+def _on_node(folder: Path, entry: dict[str, Any]) -> tuple[Path, bool]:
+    """The copy of an index in the node's memory, and whether this process made and checked it. The others wait for the first.
 
     Raises:
         OSError: no room, no such memory, or a folder there that others made.
     """
     ours = private_memory()
     if folder.parent == ours:  # a dataset that was copied there whole
-        return folder / entry["name"]
+        return folder / entry["name"], False
     place = ours / "indexes"
     files.private_folder(place)
     path = place / entry["sha256"]
@@ -225,7 +226,7 @@ def _on_node(folder: Path, entry: dict[str, Any]) -> Path:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # in this node's memory: none of another node comes here
         if not path.is_symlink() and path.is_file() and path.stat().st_size == entry["bytes"]:
-            return path
+            return path, False
         for old in place.iterdir():  # who has one mapped keeps it; else nobody would ever remove them
             if old.name != ".lock":
                 old.unlink()
@@ -240,7 +241,7 @@ def _on_node(folder: Path, entry: dict[str, Any]) -> Path:
                 raise OSError(errno.EIO, "not what the manifest says", str(folder / entry["name"]))
     finally:
         os.close(lock)
-    return path
+    return path, True
 
 
 def _mapped(path: Path) -> mmap.mmap:

@@ -3,8 +3,9 @@
 python tests/benchmarks/index.py [--most 10000000]
 
 Datasets are made up: 1000 windows a song, shards of 256 MB that are sparse files. Every figure is of a process that was forked
-from one that had imported everything: wall and CPU seconds, and private memory (Private_* in smaps_rollup), by which it grew.
-`first` copies the index into the node's memory; `further` is each other process of the node.
+from one that had imported everything: wall and CPU seconds, and the private memory by which it grew (Anonymous in
+smaps_rollup: without the index where it is mapped from the node's memory). `first` copies the index there; `further` is each
+other process of the node.
 """
 
 from __future__ import annotations
@@ -61,14 +62,15 @@ def make(folder: Path, windows: int, schema: int) -> None:
         values = {"begin": begin, "shard": shard, "song": song, "window": window}
         values |= {name: np.full(windows, value) for name, value in constant.items()}
         part["index"] = columns.write(folder, "train", values)
-    about = {"settings": {}, "settings_digest": "", "dtype": "<f2", "shape": [1, 256, 256], "left_out": [], "order": "feistel"}
+    about = {"settings": {}, "settings_digest": "", "dtype": "<f2", "shape": [1, 256, 256], "left_out": []}
+    about |= {"order": "feistel"} if schema > 3 else {}
     files.write_json(folder / manifest.NAME, files.sealed({"schema": schema, **about, "splits": {"train": part}}))
 
 
 def private() -> int:
     """Bytes of memory of this process alone."""
     rows = (line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
-    return sum(int(row[1]) * 1024 for row in rows if row[0].startswith("Private_"))
+    return sum(int(row[1]) * 1024 for row in rows if row[0] == "Anonymous:")
 
 
 def measure(folder: Path) -> dict[str, float]:
