@@ -166,3 +166,14 @@ def test_a_damaged_index_is_named(tmp_path: Path, memory: Path, monkeypatch: pyt
     with pytest.raises(files.DamagedError, match="it is missing"):
         Columns(tmp_path, part, "feistel")
     assert copies(memory) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_copy_that_another_user_owns_is_not_mapped(tmp_path: Path, memory: Path) -> None:
+    part = write(tmp_path)
+    samples.open_columns(tmp_path, part["index"])
+    (copy,) = copies(memory)
+    os.chown(copy, 4321, -1)
+    before = Path("/proc/self/maps").read_text().count(str(copy))
+    found = samples.open_columns(tmp_path, part["index"])
+    assert found["length"].sum() == 13000 and Path("/proc/self/maps").read_text().count(str(copy)) == before
