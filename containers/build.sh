@@ -2,7 +2,10 @@
 # Build the image that jobs run in: build.sh [OUTPUT [BASE [OPTIONS of singularity build]]]. OUTPUT: containers/p2p_dist.sif;
 # BASE: a .sif, a folder or docker://NAME, else LUMI's. On LUMI `module load LUMI systools` first, see README.md.
 set -euo pipefail
-command -v singularity >/dev/null || { echo "error: there is no command singularity here, see containers/README.md" >&2 && exit 2; }
+command -v singularity >/dev/null || {
+    echo "error: the command singularity was not found, see containers/README.md" >&2
+    exit 2
+}
 output=$(realpath -m "${1:-$(dirname "$0")/p2p_dist.sif}")
 base=${2:-}
 shift $(($# > 2 ? 2 : $#))
@@ -16,7 +19,10 @@ from=${base:-$(sed -n 's/^ *BASE=//p' containers/p2p_dist.def)}
 case $from in
 docker://*) arguments+=(--build-arg BOOTSTRAP=docker --build-arg "BASE=${from#docker://}") ;;
 *)
-    [ -e "$from" ] || { echo "error: no base image $from: name one, or docker://lumiaifactory/lumi-multitorch:full" >&2 && exit 2; }
+    [ -e "$from" ] || {
+        echo "error: no base image $from: name another, or docker://lumiaifactory/lumi-multitorch:full" >&2
+        exit 2
+    }
     arguments+=(--build-arg "BASE=$from")
     [ -d "$from" ] || arguments+=(--build-arg "BASE_DIGEST=sha256:$(sha256sum "$from" | cut -d ' ' -f 1)")
     ;;

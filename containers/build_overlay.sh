@@ -3,8 +3,11 @@
 #   build_overlay.sh IMAGE [OUTPUT [OPTIONS of singularity exec]]
 # OUTPUT: containers/p2p_dist.sqsh. Jobs see it as /user-software: launch/submit.py --container IMAGE --overlay OUTPUT
 set -euo pipefail
-command -v singularity >/dev/null || { echo "error: there is no command singularity here, see containers/README.md" >&2 && exit 2; }
-image=$(realpath "${1:?name the image that it goes with}")
+command -v singularity >/dev/null || {
+    echo "error: the command singularity was not found, see containers/README.md" >&2
+    exit 2
+}
+image=$(realpath "${1:?name the image that the overlay is for}")
 output=$(realpath -m "${2:-$(dirname "$0")/p2p_dist.sqsh}")
 shift $(($# > 2 ? 2 : $#))
 cd "$(dirname "$0")/.."

@@ -12,7 +12,7 @@ for batch_python in python3 "$([ -n "${P2P_CONTAINER:-}" ] || echo "${P2P_PYTHON
     ! (trap '' USR1 USR2 TERM && exec "$batch_python" -c 'import sys; sys.exit(sys.version_info < (3, 6))') 2>/dev/null || break
 done
 [ -n "$batch_python" ] || {
-    echo "error: $(hostname): no Python 3.6 or newer outside the container: load a module that has one, such as python (on LUMI:" \
-        "module load cray-python), then queue this again" >&2
+    echo "error: $(hostname): no Python 3.6 or newer outside the container: load a module that provides it (on LUMI:" \
+        "module load cray-python), then submit this job again" >&2
     exit 2
 }

@@ -13,7 +13,7 @@ if ((code >= 128)) || ! batch told "$stage" "$run"; then
         sleep 2
     done
 fi
-decided=$(batch end "$stage" "$run" "$code") || decided="75 $stage ended: type the same launch command to go on"
+decided=$(batch end "$stage" "$run" "$code") || decided="75 $stage ended: run the same launch command again to resume"
 if [ "$decided" != requeue ]; then
     read -r leave because <<<"$decided"
     [ -z "$because" ] || echo "$because"

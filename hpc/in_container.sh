@@ -7,19 +7,20 @@ refuse() {
     echo "error: $(hostname): $*" >&2
     exit 255
 }
-command -v singularity >/dev/null || refuse "runtime: there is no command singularity on this node"
+command -v singularity >/dev/null || refuse "runtime: the command singularity was not found on this node"
 head -c 4 "$P2P_CONTAINER" >/dev/null 2>&1 ||
-    refuse "image: $P2P_CONTAINER can't be read; build it with containers/build.sh of the source code, or name yours with --container"
+    refuse "image: cannot read $P2P_CONTAINER; build it (containers/build.sh in the source code), or name another: --container"
 binds=()
 if [ -n "${P2P_OVERLAY:-}" ]; then
-    [ -r "$P2P_OVERLAY" ] || refuse "overlay: $P2P_OVERLAY can't be read; build it with containers/build_overlay.sh of the source code"
+    [ -r "$P2P_OVERLAY" ] || refuse "overlay: cannot read $P2P_OVERLAY; build it (containers/build_overlay.sh in the source code)"
     binds=(--bind "$P2P_OVERLAY:/user-software:image-src=/")
     export SINGULARITYENV_PREPEND_PATH=/user-software/bin
 fi
 IFS=, read -r -a wanted <<<"${P2P_BINDS:-},${SINGULARITY_BIND:-},${SINGULARITY_BINDPATH:-}"
 for bind in "${wanted[@]}"; do
     [ -z "$bind" ] || [ -e "${bind%%:*}" ] ||
-        refuse "bind: there is no ${bind%%:*} on this node; is its file system mounted? (container_binds of the site, SINGULARITY_BIND)"
+        refuse "bind: ${bind%%:*} does not exist on this node; is its file system mounted?" \
+            "(container_binds of the site, SINGULARITY_BIND)"
 done
 [ -z "${P2P_BINDS:-}" ] || binds+=(--bind "$P2P_BINDS")
 # An image's own environment wins over the job's unless it is told so; a Python path of the host must not get in.

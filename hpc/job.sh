@@ -48,7 +48,7 @@ fi
 
 step "${srun[@]}" "${rank[@]}"
 [ -z "${watching:-}" ] || kill "$watching" 2>/dev/null || true
-# In this shell, which no request to stop reaches any more, nor what it calls: it stops, and must queue itself again.
+# In this shell, which no request to stop reaches any more, nor what it calls: it stops, and must requeue itself.
 trap '' USR1 USR2 TERM
 # shellcheck source=hpc/decide_next.sh
 . "$here/decide_next.sh" "$stage" "$run" "$code"

@@ -5,22 +5,22 @@ stage=$1 run=$2 here=${BASH_SOURCE[0]%/*}
 # shellcheck source=hpc/slurm.sh
 . "$here/slurm.sh"
 attempt=${P2P_ATTEMPT:-$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}} restart=${SLURM_RESTART_COUNT:-0}
-not_again() { echo "$stage stopped, but $1: type the same launch command to go on" && exit 75; }
+not_requeued() { echo "$stage stopped, but $1: run the same launch command again to resume" && exit 75; }
 
 for pause in 1 2 4 8 15 30 $(yes 60 | head -n 30) 0; do # half an hour for a controller that is away
     # Meanwhile another job may have begun this stage, or Slurm this job again: what goes on there must not be stopped.
     owner=$(batch owner)
-    [ "$owner" = "$attempt" ] || { echo "superseded by $owner: exiting" && exit 75; }
+    [ "$owner" = "$attempt" ] || { echo "attempt $attempt was superseded by $owner: exiting without writing" && exit 75; }
     state="" begun=$restart reason="" # of an array, P2P_JOB is this part: its number alone may be that of all parts
     read -r state begun reason < <(squeue --noheader --job "$P2P_JOB" --Format=State:20,RestartCnt:20,Reason:40 2>/dev/null) || true
-    [ "${begun:-$restart}" = "$restart" ] || { echo "$stage ended: Slurm itself has queued it again" && exit 75; }
+    [ "${begun:-$restart}" = "$restart" ] || { echo "$stage ended: Slurm has already requeued it" && exit 75; }
     # A job that scancel ends would come back to life; one that its time limit ends shall.
     case "${state:-RUNNING} ${reason:-}" in
     "RUNNING "* | *" TimeLimit"*) ;;
-    *) not_again "is $state" ;;
+    *) not_requeued "is $state" ;;
     esac
     if said=$(scontrol requeue "$P2P_JOB" 2>&1); then
-        echo "$stage stopped: queued again"
+        echo "$stage stopped: requeued"
         trap - USR1 USR2 TERM
         sleep 120 || true # the requeue kills this shell; leaving before it would let waiting jobs start
         exit 75
@@ -32,6 +32,6 @@ for pause in 1 2 4 8 15 30 $(yes 60 | head -n 30) 0; do # half an hour for a con
     *) break ;;
     esac
 done
-[ -z "${SLURM_ARRAY_TASK_ID:-}" ] || not_again "Slurm does not requeue this part of an array"
+[ -z "${SLURM_ARRAY_TASK_ID:-}" ] || not_requeued "Slurm does not requeue this task of the array"
 # shellcheck source=hpc/submit_successor.sh
 . "$here/submit_successor.sh" "$stage" "$run"

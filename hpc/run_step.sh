@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Read by job.sh: `step COMMAND...` runs srun with it, and puts how that ended into $code. A request to stop that reaches this
-# shell (scancel --batch, --full; a time limit that was lowered) is passed on, and must not end it: it queues the job again.
+# shell (scancel --batch, --full; a time limit that was lowered) is passed on, and must not end it: it requeues the job.
 asked=${P2P_ASKED:-} child="" # asked before this shell could hear it: check_code.sh
 trap 'asked=yes; [ -z "$child" ] || kill -USR2 "$child" 2>/dev/null || true' USR1 USR2 TERM
 
@@ -20,7 +20,7 @@ step() {
         child=""
         # srun's own 1, before any task ran: no controller, or no step yet, which says nothing of the run.
         if ((code != 1 || try == 6)) || grep -qsxF "$P2P_ATTEMPT" "$P2P_BEGUN"; then break; fi
-        echo "no task was started: trying again"
+        echo "srun started no task: retrying"
         await_controller || break
         [ ! -e "${P2P_ATTEMPTS%/*/*}/cancelled" ] || break
         sleep $((5 * try))

@@ -5,9 +5,9 @@ set -euo pipefail
 stage=$1 run=$2 job=$SLURM_JOB_ID here=${BASH_SOURCE[0]%/*}
 # shellcheck source=hpc/slurm.sh
 . "$here/slurm.sh"
-fail() { echo "$stage stopped, but $1: type the same launch command to go on" && exit 75; }
-scontrol write batch_script "$job" "$run/slurm/$stage/$job.sh" >/dev/null || fail "Slurm can't be asked"
-asked=$(squeue --noheader --job "$job" --format='%l|%f|%h|%b') || fail "Slurm can't be asked"
+fail() { echo "$stage stopped, but $1: run the same launch command again to resume" && exit 75; }
+scontrol write batch_script "$job" "$run/slurm/$stage/$job.sh" >/dev/null || fail "Slurm does not answer"
+asked=$(squeue --noheader --job "$job" --format='%l|%f|%h|%b') || fail "Slurm does not answer"
 IFS='|' read -r time features share gres <<<"$asked"
 options=("--dependency=afterany:$job" "--comment=p2p_dist $stage $run" "--time=$time") # found by its comment while it waits
 options+=("--output=${run//%/%%}/slurm/$stage/%j_0_log.out") # as the launcher's
@@ -27,17 +27,17 @@ for name in $(compgen -e | grep -E '^(SLURM|SRUN|SBATCH)_'); do # else what this
     [ "$name" = SLURM_CONF ] || unset "$name"
 done
 export P2P_SUCCESSOR_OF=$job # so it goes on with the counts whatever sbatch answers
-said=$(sbatch --parsable "${options[@]}" "$run/slurm/$stage/$job.sh" "$run") || fail "Slurm takes no further job"
+said=$(sbatch --parsable "${options[@]}" "$run/slurm/$stage/$job.sh" "$run") || fail "Slurm refused a new job"
 next=$(job_number <<<"$said")
 # Not in its answer: the newest that carries the comment.
 [ -n "$next" ] || next=$(squeue --me --noheader --format='%i %k' | awk -v own="$job" -v comment="p2p_dist $stage $run" \
     '{number = $1; sub(/^[^ ]+ /, "")} $0 == comment && number + 0 > own {own = number} END {print own}')
-[ "$next" != "$job" ] || fail "no job number is in sbatch's answer ($said)"
+[ "$next" != "$job" ] || fail "sbatch printed no job number ($said)"
 batch successor "$next" || true
 # Jobs that wait for this one to end well would wait for ever.
 squeue --me --noheader --format='%i %E' | { grep -wF "afterok:$job" || true; } | while read -r waiting dependency; do
     dependency=$(sed -E "s/\([^)]*\)//g; s/\bafterok:$job\b/afterok:$next/g" <<<"$dependency")
     scontrol update "jobid=$waiting" "dependency=$dependency"
 done
-echo "$stage stopped; it can't be requeued here: job $next goes on in its place"
+echo "$stage stopped; this job cannot be requeued: job $next continues it"
 exit 75

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import soundfile
 
 from p2p_dist.common import files
 from p2p_dist.data import shards
+from p2p_dist.jobs import child
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config, presets
+from tests import forked_stages
 from tests.rank_processes import run_on_ranks
 
 # A shell's background jobs ignore Ctrl-C and so would all that the tests start.
@@ -30,6 +32,15 @@ STEMS = {"drums": 0.3, "bass": 0.2, "other": 0.1, "vocals": 0.1}
 def ranks() -> Callable[..., list[Any]]:
     """`ranks(world_size, function, *arguments, seconds=60)`: see tests/rank_processes.py."""
     return run_on_ranks
+
+
+@pytest.fixture
+def stages_forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stages on this machine start without imports, and a launcher may run in this process: see tests/forked_stages.py."""
+    monkeypatch.setattr(child, "start", forked_stages.start)
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def write_songs(root: Path, seconds: dict[str, float], rate: int = 22050) -> None:

@@ -16,13 +16,15 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
 from p2p_dist.common import linux
 
 PRELOADED = ["torch", "torch._dynamo", "safetensors.torch", "soundfile", "pytest", "p2p_dist.train.loop"]
-PRELOADED += ["tests.train.on_ranks", "tests.faults.job", "tests.evaluate.on_ranks"]
+PRELOADED += ["p2p_dist.evaluate.checkpoints", "p2p_dist.evaluate.report.page", "p2p_dist.data.shards"]
+PRELOADED += ["tests.train.on_ranks", "tests.faults.job", "tests.evaluate.on_ranks", "tests.forked_stages"]
 
 GRACE = 5.0
 """Seconds that the other ranks have to fail too, once one has: their tracebacks often say more."""
@@ -35,6 +37,17 @@ class RanksFailed(AssertionError):
         told = "\n".join(f"--- rank {rank}\n{errors.get(rank, f'exit code {codes[rank]}')}" for rank in sorted(codes))
         super().__init__(f"{note}\n{told}")
         self.codes, self.errors = codes, errors
+
+
+def fork_server() -> ForkServerContext:
+    """Its processes are forked from the one parent."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    # The fork server imports ours too, and takes its path from the environment.
+    ours = str(Path(__file__).parents[1])
+    if ours not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        os.environ["PYTHONPATH"] = os.pathsep.join([ours, os.environ.get("PYTHONPATH", "")])
+    return context
 
 
 def run_on_ranks(world_size: int, function: Callable[..., Any], *arguments: Any, seconds: float = 60.0) -> list[Any]:
@@ -51,10 +64,6 @@ def run_on_ranks(world_size: int, function: Callable[..., Any], *arguments: Any,
     Raises:
         RanksFailed: a rank raised, ended early or took too long. No process is left.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    # The fork server imports ours too, and takes its path from the environment.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {
         "WORLD_SIZE": world_size,
         "LOCAL_WORLD_SIZE": world_size,
@@ -62,6 +71,7 @@ def run_on_ranks(world_size: int, function: Callable[..., Any], *arguments: Any,
         "MASTER_PORT": _free_port(),
         "OMP_NUM_THREADS": 1,
     }
+    context = fork_server()
     work = pickle.dumps((function, arguments))
     children, pipes = [], {}
     try:

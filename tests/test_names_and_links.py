@@ -4,9 +4,6 @@ import dataclasses
 import json
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -19,20 +16,11 @@ from p2p_dist.run import rundir, starts
 from p2p_dist.settings import presets
 from p2p_dist.train import checkpoint
 from tests.golden import make
+from tests.golden.copied import run
 
-GOLDEN = Path(__file__).resolve().parent / "golden"
+__all__ = ["run"]
 
 OUTSIDE = ("../../../../pwned/x", "/tmp/pwned", "..", "a/b", "x\ny", "", ".hidden/../x")
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """A run that is trained and evaluated, in a folder of runs deep enough for names that lead out of it."""
-    place = tmp_path / "a" / "b" / "c"
-    shutil.copytree(GOLDEN / "run-v1", place / "runs" / "run-v1")
-    shutil.copytree(GOLDEN / "shards-v1", place / "shards" / "shards-v1")
-    monkeypatch.setenv("P2P_RUNS", str(place / "runs"))
-    return rundir.find("run-v1")
 
 
 def tree(folder):
@@ -149,18 +137,6 @@ def test_nothing_is_written_or_removed_behind_a_link(where, run, tmp_path):
         with pytest.raises(ValueError, match=rf"{where} is a link.*precious.*remove the link"):
             write()
     assert tree(tmp_path) == before
-
-
-def test_a_job_of_a_run_with_a_link_ends_before_it_writes(run, tmp_path):
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "letter.txt").write_text("mine")
-    (run.path / "page").mkdir(exist_ok=True)
-    (run.path / "page" / "media").symlink_to(tmp_path / "precious")
-    command = [sys.executable, "-m", "p2p_dist.jobs.stage_process", "page", str(run.path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and "page/media is a link" in done.stderr, done
-    assert (tmp_path / "precious" / "letter.txt").exists()
-    assert "page/media is a link" in run.read_outcome("page")["message"]
 
 
 def test_songs_are_not_removed_behind_a_link_for_their_records(run, tmp_path):

@@ -14,10 +14,10 @@ from p2p_dist.audio import wav
 from p2p_dist.audio.stems import resample_blocks
 
 _BLOCK = 1 << 16
-"""Samples handed on at once, about."""
+"""Approximate number of samples in a block."""
 
 _EXACT = ("wav", "w64", "aiff", "flac", "mov", "mp4", "m4a")
-"""Formats whose header tells the length of the sound; of others it is estimated."""
+"""Formats whose header states the length of the audio; for others it is estimated."""
 
 _LOUDEST = 1e6  # times full scale: what is over it is no sound
 
@@ -53,19 +53,19 @@ class Decoded:
         return named if len(named) == 2 else (0, 1)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All of it, in blocks float32 (samples, channels); full scale is 1.
+        """Decode the file in blocks float32 (samples, channels); full scale is 1.
 
         What can't be decoded ends it, and a note says where.
 
         Raises:
-            ValueError: nothing can be decoded, or there are samples that are no numbers; names the file.
+            ValueError: nothing can be decoded, or there are NaN samples; names the file.
         """
         self.notes.clear()
         self.samples, self.peak, at = 0, 0.0, 0
         for block in _gathered(self._frames()):
             if not (peak := float(np.abs(block).max())) < _LOUDEST:
-                what = f"samples of {peak:.3g}, where full scale is 1" if math.isfinite(peak) else "samples that are no numbers"
-                raise ValueError(f"{self.path} holds {what}, in the second after {at / self.rate:.1f} s: repair it first")
+                what = f"samples of {peak:.3g}, where full scale is 1" if math.isfinite(peak) else "NaN samples"
+                raise ValueError(f"{self.path} contains {what} within the second after {at / self.rate:.1f} s: repair the file")
             part = block[max(self.begin - at, 0) : None if self.end is None else max(self.end - at, 0)]
             at += len(block)
             if len(part):
@@ -75,16 +75,16 @@ class Decoded:
             if self.end is not None and at >= self.end:
                 return
         if not at:
-            raise ValueError(f"{self.path} has no sound that can be decoded{self._why()}")
+            raise ValueError(f"{self.path} has no audio that can be decoded{self._why()}")
         if self.cut is not None:
             self.notes.append(self.cut)
         elif not self.notes and self.is_exact and at / self.rate < self.told - 0.1:
-            self.notes.append(f"the file is cut short: it ends at {at / self.rate:.1f} s, its header says {self.told:.1f} s")
+            self.notes.append(f"the file is truncated: it ends at {at / self.rate:.1f} s, its header says {self.told:.1f} s")
         if at <= self.begin:
-            raise ValueError(f"{self.path} ends at {at / self.rate:.1f} s, before the part that was asked for begins")
+            raise ValueError(f"{self.path} ends at {at / self.rate:.1f} s, before the requested start")
 
     def heard(self, rate: int, channels: int) -> Iterator[np.ndarray]:
-        """What a model hears of it: the mean of all channels, and of 2, half the difference of front left and right.
+        """Downmix for a model: the mean of all channels and, for 2 channels, half the difference of front left and right.
 
         Args:
             rate: Hz. channels: 1, or 2 for the difference, too.
@@ -117,8 +117,8 @@ class Decoded:
                 for frame in container.decode(stream):
                     if (frame.sample_rate, len(frame.layout.channels)) != (self.rate, len(self.channels)):
                         self.notes.append(
-                            f"what follows {at / self.rate:.1f} s is left out: it has {len(frame.layout.channels)} channels at "
-                            f"{frame.sample_rate} Hz"
+                            f"everything after {at / self.rate:.1f} s is skipped: it has {len(frame.layout.channels)} "
+                            f"channels at {frame.sample_rate} Hz"
                         )
                         return
                     sound = _samples(frame, len(self.channels))
@@ -128,12 +128,12 @@ class Decoded:
                 # Some formats have something else behind the sound.
                 if not at or at / self.rate < self.told - 0.1:
                     self.notes.append(
-                        f"the file is damaged after {at / self.rate:.1f} s ({error.strerror}): what is before is used"
+                        f"the file is damaged after {at / self.rate:.1f} s ({error.strerror}): only the part before is used"
                     )
 
 
 def look(path: Path) -> Decoded:
-    """What the header of a sound file says.
+    """Read the header of a sound file.
 
     Raises:
         ValueError: it is no file with sound; names it.
@@ -143,16 +143,16 @@ def look(path: Path) -> Decoded:
     import av.error
 
     if not path.is_file():
-        raise ValueError(f"{path} is not a file: name a sound file, or a folder of them")
+        raise ValueError(f"{path} is not a file: name a sound file or a folder of sound files")
     path.open("rb").close()  # the machine's own words for what it refuses
     try:
         with _open(path) as container:
             if not container.streams.audio:
-                raise ValueError(f"{path} has no sound in it")
+                raise ValueError(f"{path} contains no audio")
             stream = container.streams.audio[0]
             context = stream.codec_context
             if context is None or not stream.rate or not context.channels:
-                raise ValueError(f"{path}: no decoder for its sound, or a damaged header")
+                raise ValueError(f"{path}: no decoder for its audio, or the header is damaged")
             told = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
             told = told or (container.duration or 0) / av.time_base
             cut = _cut_wav(path)
@@ -166,7 +166,7 @@ def look(path: Path) -> Decoded:
 
 
 def _cut_wav(path: Path) -> str | None:
-    """How a wav file is cut short, in words; FFmpeg does not say. None where it is not."""
+    """Describe how a WAV file is truncated; None for a whole one. FFmpeg reads a truncated WAV file without an error."""
     try:
         wav.whole(path, read=False)
     except ValueError as error:
@@ -175,7 +175,7 @@ def _cut_wav(path: Path) -> str | None:
 
 
 def _open(path: Path) -> Any:
-    """Open a file; no other is read and no address is asked, whatever a playlist in it says."""
+    """Open a file without reading other files or network addresses, even if it is a playlist."""
     import av
 
     options = {"protocol_whitelist": "file"}
@@ -198,7 +198,7 @@ def _gathered(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _samples(frame: Any, channels: int) -> np.ndarray:
-    """A decoded frame as float32 (samples, channels), whatever its sample format."""
+    """Convert a decoded frame to float32 (samples, channels) from any sample format."""
     raw = frame.to_ndarray()
     sound = raw.T if frame.format.is_planar else raw.reshape(-1, channels)
     if sound.dtype == np.uint8:

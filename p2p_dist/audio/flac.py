@@ -25,12 +25,12 @@ _BITS = {16: "PCM_16", 24: "PCM_24"}
 
 
 def quieter(peak: float, room: float = 0.0) -> float:
-    """The gain in dB, at most 0, in whole tenths: 0 for a peak that fits, else so low that it fits and leaves `room` dB."""
+    """Return the gain in dB, at most 0, in tenths, at which a peak fits below full scale with `room` dB to spare."""
     return 0.0 if peak <= 1 else -math.ceil(10 * (20 * math.log10(peak) + room)) / 10
 
 
 def factor(decibels: float) -> float:
-    """A gain in dB as a factor."""
+    """Convert a gain in dB to a factor."""
     return float(10 ** (decibels / 20))
 
 
@@ -47,11 +47,11 @@ def write(path: Path, sound: np.ndarray, rate: int, bits: int, begins: int, gain
     scaled = sound * np.float32(1.0 if gain is None else factor(gain))
     with files.replacing(path) as temporary:
         soundfile.write(temporary, scaled, rate, format="FLAC", subtype=_BITS[bits])
-        temporary.write_bytes(_with_tags(temporary.read_bytes(), tags))
+        temporary.write_bytes(with_tags(temporary.read_bytes(), tags))
 
 
 def read_tags(path: Path) -> dict[str, str]:
-    """The tags of a FLAC file, their names in capitals; none where it has none.
+    """Read the tags of a FLAC file, their names in capitals.
 
     Raises:
         ValueError: it is no FLAC file, or cut within its head; names the file.
@@ -64,7 +64,7 @@ def read_tags(path: Path) -> dict[str, str]:
             head = file.read(4)
             body = file.read(int.from_bytes(head[1:]))
             if len(head) < 4 or len(body) < int.from_bytes(head[1:]):
-                raise ValueError(f"{path} is cut within its head")
+                raise ValueError(f"{path} is truncated within its header")
             last = head[0] & _LAST
             if head[0] & ~_LAST == _COMMENTS:
                 return _tags(path, body)
@@ -86,8 +86,8 @@ def _tags(path: Path, body: bytes) -> dict[str, str]:
     return found
 
 
-def _with_tags(flac: bytes, tags: dict[str, str]) -> bytes:
-    """A FLAC file's bytes with these tags in place of its own."""
+def with_tags(flac: bytes, tags: dict[str, str]) -> bytes:
+    """Replace the tags in the bytes of a FLAC file."""
     blocks, at, last = [], 4, 0
     while not last:
         end = at + 4 + int.from_bytes(flac[at + 1 : at + 4])

@@ -29,6 +29,7 @@ _TOGETHER = 4  # frames within which onsets of several bands are one hit: 23 ms
 _NOISE = 20.0  # dB by which the highest band of a snare may lie under its middle
 _RING, _OPEN = 26, 10.0  # an open hat is after 150 ms less than 10 dB down
 _TICKS = 480  # of a quarter note
+_EVERY = 4  # frames: as fine as a tempo needs
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Hit:
 
 
 class Bands:
-    """Power in three bands and the rise over all, frame by frame, of sound that comes in blocks."""
+    """Power in three bands and the total rise, frame by frame, of audio that comes in blocks: about 2 kB a second."""
 
     def __init__(self, peak: float) -> None:
         """Args: peak: the loudest sample of the song."""
@@ -52,10 +53,11 @@ class Bands:
         self.held = np.zeros(N_FFT // 2, np.float32)
         self.before: np.ndarray | None = None
         self.powers: list[np.ndarray] = []
-        self.rises: list[np.ndarray] = []
+        self.rises: list[np.ndarray] = []  # summed over `_EVERY` frames
+        self.rest = np.empty(0, np.float32)  # of the rises, less than that
 
     def add(self, block: np.ndarray) -> None:
-        """The next samples, float32 (samples,) at `RATE`."""
+        """Add the next samples, float32 (samples,) at `RATE`."""
         self.held = np.concatenate([self.held, block])
         frames = (len(self.held) - N_FFT) // HOP + 1
         if frames < 1:
@@ -67,24 +69,25 @@ class Bands:
         self.powers.append(np.stack([power[band].sum(axis=0) for band in self.bands], axis=1))
         db = 10 * np.log10(power)
         first = db[:, :1] if self.before is None else self.before
-        self.rises.append(np.maximum(np.diff(db, axis=1, prepend=first), 0).mean(axis=0))
-        self.before = db[:, -1:]
+        rise = np.concatenate([self.rest, np.maximum(np.diff(db, axis=1, prepend=first), 0).mean(axis=0)])
+        whole = len(rise) // _EVERY * _EVERY
+        self.rises.append(rise[:whole].reshape(-1, _EVERY).sum(axis=1))
+        self.rest = rise[whole:].copy()
+        self.before = db[:, -1:].copy()
 
     def finish(self) -> None:
-        """No more samples come."""
+        """Process the end of the audio; call it after the last `add`."""
         self.add(np.zeros(N_FFT // 2, np.float32))
 
     def beats(self) -> Beats | None:
-        """Tempo and beats, assumed constant; None where nothing rises, or in too short a piece to say."""
+        """Return tempo and beats, assumed constant; None without onsets or if the audio is too short."""
         rise = np.concatenate(self.rises) if self.rises else np.empty(0)
-        every = 4  # as fine as a tempo needs
-        rise = rise[: len(rise) // every * every].reshape(-1, every).sum(axis=1)
-        if len(rise) * every * FRAME < 4:
+        if len(rise) * _EVERY * FRAME < 4:
             return None
-        return track_beats(rise, every * FRAME)
+        return track_beats(rise, _EVERY * FRAME)
 
     def hits(self) -> list[Hit]:
-        """The hits, in order of time."""
+        """Return the hits, in order of time."""
         if not self.powers:
             return []
         db = 10 * np.log10(np.concatenate(self.powers))
@@ -109,7 +112,7 @@ class Bands:
         return sorted(found, key=lambda hit: (hit.seconds, hit.note))
 
     def _onsets(self, db: np.ndarray) -> tuple[list[int], list[float]]:
-        """Frames of the onsets of one band, and how many dB each lies under the loudest."""
+        """Return the frames of a band's onsets, and the dB of each below the loudest onset."""
         before = scipy.ndimage.minimum_filter1d(db, 6, origin=2)  # of a frame and the five before it
         rise = db - before
         loudest = scipy.ndimage.maximum_filter1d(db, 7, origin=-3)  # of a frame and the six after it
@@ -124,13 +127,13 @@ class Bands:
 
 
 def _near(frame: int, others: dict[int, float]) -> int | None:
-    """The onset of another band that is of the same hit."""
+    """Return the onset in another band that belongs to the same hit."""
     near = [other for other in others if abs(other - frame) <= _TOGETHER]
     return min(near, key=lambda other: abs(other - frame), default=None)
 
 
 def _velocity(loud: float) -> int:
-    """From dB under the loudest hits: 112 for these, half for 18 dB less."""
+    """Return the MIDI velocity of a hit, `loud` dB from the loudest hits of its band: 112 at 0 dB, 56 at -18 dB."""
     return int(np.clip(round(112 + loud * 56 / _QUIET), 1, 127))
 
 

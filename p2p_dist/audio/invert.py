@@ -57,7 +57,7 @@ def istft(spectrum: np.ndarray, n_fft: int, hop_length: int, samples: int) -> np
 
 
 def random_phase(frames: int, bins: int, seed: int, first: int = 0) -> np.ndarray:
-    """The phase that `griffin_lim` begins with, complex64 (frames, bins).
+    """Return the initial phase of `griffin_lim`, complex64 (frames, bins).
 
     Args:
         first: frame of the whole piece at which this part begins; each frame has its own phase wherever it is cut.

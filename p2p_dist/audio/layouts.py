@@ -64,12 +64,12 @@ class Source:
 
     @property
     def stem_file(self) -> Path | None:
-        """The one file that holds all stems, where they are not apart."""
+        """The file that holds all stems, if they are in one file."""
         (first, *others) = dict.fromkeys(self.stems.values()) or [None]
         return first if len(self.stems) > 1 and not others else None
 
     def files(self) -> list[Path]:
-        """All files that it is made of, as far as they are there."""
+        """All existing files of the song."""
         return [path for path in dict.fromkeys(self.pairs or self.stems.values()) if path.is_file()]
 
     def size(self) -> int:
@@ -77,18 +77,18 @@ class Source:
         return sum(file.stat().st_size for file in self.files())
 
     def stamp(self) -> str:
-        """Changes when the song does: a digest of its title, and of name and content of its files, see `stamps`."""
+        """Digest of the song's title and of its files' names and content, see `stamps`: it changes when the song does."""
         found = self.files()
         return digest([self.name, [[file.name, stamp] for file, stamp in zip(found, stamps(found), strict=True)]])
 
     def stamp_of_version_0_1(self) -> str:
-        """What version 0.1 wrote down instead: name, size and time of change of its files."""
+        """The stamp of version 0.1: name, size and modification time of its files."""
         states = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in self.files()]
         return digest([self.name, states])
 
 
 def stem_files(folder: Path) -> dict[str, Path]:
-    """The sound file of each stem found in the folder of one song; none where it can't be looked into.
+    """Find the sound file of each stem in a song's folder; none if the folder cannot be read.
 
     Letters may be large or small, as in Drums.WAV; a name as it is written in `STEMS` comes first, and wav before flac.
     """
@@ -104,14 +104,14 @@ def stem_files(folder: Path) -> dict[str, Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """What is in a folder; nothing where it can't be looked into: opening the song says so, and the others go on."""
+    """List a folder; nothing if it cannot be read: opening the song reports that, and other songs continue."""
     with contextlib.suppress(PermissionError, FileNotFoundError, NotADirectoryError):
         return sorted(folder.iterdir())
     return []
 
 
 def contents(folder: Path, most: int = 6) -> str:
-    """What is in a folder, for people who look for songs in it."""
+    """Describe the content of a folder, for messages."""
     names = [path.name + ("/" if path.is_dir() else "") for path in _inside(folder) if not _is_left_by_a_machine(path)]
     if not names:
         return "it is empty"
@@ -120,7 +120,7 @@ def contents(folder: Path, most: int = 6) -> str:
 
 
 def _is_left_by_a_machine(path: Path) -> bool:
-    """Hidden things, and what file servers and file managers put beside what people put there."""
+    """Whether a name is hidden or created by a file server or file manager."""
     if path.name.startswith("."):
         return True
     return bool(_LEFT_BY_MACHINES.fullmatch(path.name)) and not any(map(_is_sound, [path, *_inside(path)]))
@@ -131,7 +131,7 @@ def _is_sound(path: Path) -> bool:
 
 
 def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
-    """All songs under `root`/train, `root`/valid and `root`/test, however their letters are written.
+    """List all songs under `root`/train, `root`/valid and `root`/test, however their letters are written.
 
     A folder without a stem is one too: it is named when it is opened.
 
@@ -149,7 +149,7 @@ def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
     if split_by_title:
         if folders:
             names = ", ".join(f"{path.name}/" for path in folders.values())
-            raise ValueError(f"{root} has {names}: its songs are split already, leave out --data.split-by-title")
+            raise ValueError(f"{root} has {names}: its songs are already split, omit --data.split-by-title")
         songs = _songs_in(root, "train")
         testing = testing_titles([song.name for song in songs])
         songs = [replace(song, split="test") if song.name in testing else song for song in songs]
@@ -161,18 +161,18 @@ def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
 
 
 def is_split(root: Path) -> bool:
-    """Whether a folder has folders of splits, or is none at all, which `list_songs` says."""
+    """Whether a folder has folders of splits, or does not exist, which `list_songs` reports."""
     return not root.is_dir() or bool(_split_folders(root))
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """The folders of the splits that there are; `Train/` is one too."""
+    """Find the folders of the splits; `Train/` counts too."""
     found: dict[str, Path] = {}
     inside = {path.name: path for path in sorted(root.iterdir()) if path.name.lower() in SPLITS and path.is_dir()}
     for split in ("train", "test", "valid"):
         there = [path for name, path in inside.items() if name.lower() == split]
         if len(there) > 1:
-            raise ValueError(f"{there[0]} and {there[1]} are both folders of {split} songs: put them into one")
+            raise ValueError(f"{there[0]} and {there[1]} are both folders of {split} songs: merge them into one folder")
         if there:
             found[split] = there[0]
     return found
@@ -194,7 +194,7 @@ def _songs_in(folder: Path, split: str) -> list[Source]:
 
 
 def source_at(path: Path, split: str) -> Source | None:
-    """The song that a file or a folder is, in any layout; None where it is none. Another layout is another case here.
+    """Return the song in a file or folder, in any layout; None if it is none. Another layout is another case here.
 
     A folder that holds neither stems nor pairs is a song, too: decoding it says what is missing.
     """
@@ -208,9 +208,9 @@ def source_at(path: Path, split: str) -> Source | None:
 
 
 def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) -> str:
-    """Why there is no song, as far as it can be seen."""
+    """Explain why no song was found."""
     if songs:
-        return f"of {songs[0].path} {contents(songs[0].path)}: mp3 and the like must be written as wav or flac first"
+        return f"of {songs[0].path} {contents(songs[0].path)}: convert compressed formats such as mp3 to wav or flac first"
     if folders:
         return "; ".join(f"of {path} {contents(path)}" for path in folders.values())
     if root.name.lower() in SPLITS:
@@ -218,14 +218,14 @@ def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) ->
     if here := [song.name for song in _songs_in(root, "train") if song.files()]:
         some = ", ".join(here[:3]) + (" ..." if len(here) > 3 else "")
         offer = "--data.split-by-title takes about every fifth for test/ by a hash of its title"
-        return f"{len(here)} songs lie in {root} itself ({some}): sort them into these folders, or {offer}"
+        return f"{len(here)} songs lie in {root} itself ({some}): move them into these folders, or {offer}"
     if deeper := [path for path in _inside(root) if {inside.name.lower() for inside in _inside(path)} & set(SPLITS)]:
         return f"name {deeper[0]}, which has such folders"
     return contents(root)
 
 
 def overlooked(root: Path, split_by_title: bool = False) -> list[Path]:
-    """What lies where songs are looked for, seems to be one, and is none: it is said, so that nothing is missed in silence."""
+    """List files that look like songs but are not used, so that they can be reported."""
     folders = [root] if split_by_title else list(_split_folders(root).values())
     loose = [path for folder in folders for path in _inside(folder) if path.is_file() and _is_sound(path)]
     found = [path for path in loose if not path.name.lower().endswith(SUFFIX)]
@@ -248,7 +248,7 @@ def _check_utf8(path: Path) -> None:
         try:
             name.decode()
         except UnicodeDecodeError:
-            cure = "rename it (convmv does whole folders)"
+            cure = "rename it (convmv renames whole folders)"
             raise ValueError(f"the file name {os.fsencode(path.name)!r} is not UTF-8: {cure}") from None
         locale = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG") or "C"
         raise ValueError(
@@ -308,7 +308,7 @@ def validation_by_hash(titles: list[str]) -> set[str]:
 
 
 def _installed(package: str) -> Path | None:
-    """Folder of an installed package, found without importing it."""
+    """Find the folder of an installed package without importing it."""
     spec = importlib.util.find_spec(package)
     return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
@@ -337,7 +337,7 @@ def known_of_musdb18(titles: Iterable[str]) -> list[str]:
 
 
 def excerpt_file() -> Path:
-    """The six-second excerpt inside stempeg.
+    """Find the six-second excerpt inside stempeg.
 
     Raises:
         ValueError: stempeg is not installed, or came without it.
@@ -345,6 +345,6 @@ def excerpt_file() -> Path:
     package = _installed("stempeg")
     if package is None or not (package / "data" / EXCERPT).is_file():
         raise ValueError(
-            "the example song is part of the package stempeg, which is missing: name a folder of songs with --data"
+            "the example song is part of the package stempeg, which is not installed: name a folder of songs with --data"
         )
     return package / "data" / EXCERPT

@@ -12,7 +12,7 @@ import soundfile
 FORMATS = ("flac", "wav", "mp3", "ogg")
 
 STEP = 2.0**-23
-"""One step of 24 bits, full scale 1."""
+"""Quantisation step of 24 bits, full scale 1."""
 
 _LARGEST_WAV = (1 << 32) - (1 << 16)  # bytes: a header of 32 bits tells no more
 _LARGEST_BLOCK = 1 << 14  # samples: libsndfile's Vorbis encoder keeps a block on its stack
@@ -29,7 +29,7 @@ class SoundFile:
         """
         self.is_exact = kind in ("flac", "wav")
         if not self.is_exact and channels > 2:
-            raise ValueError(f"{kind} of {channels} channels is not written: choose --format flac or wav")
+            raise ValueError(f"{kind} of {channels} channels is not supported: choose --format flac or wav")
         name, subtype = kind.upper(), {"mp3": None, "ogg": "VORBIS"}.get(kind, "PCM_24")
         if kind == "wav":
             # With more than two channels the header names them.
@@ -39,7 +39,7 @@ class SoundFile:
         except soundfile.LibsndfileError as error:
             other = "flac or wav" if kind != "flac" else "wav"
             raise ValueError(
-                f"{kind} can't hold {channels} channels at {rate} Hz ({error.error_string}): choose --format {other}"
+                f"{kind} does not support {channels} channels at {rate} Hz ({error.error_string}): choose --format {other}"
             ) from error
 
     def write(self, sound: np.ndarray) -> None:
@@ -60,7 +60,7 @@ class SoundFile:
 
 
 def check(kind: str, rate: int, channels: int) -> None:
-    """Make sure, before long work, that a format can hold this.
+    """Check, before long work, that a format supports the channels and rate.
 
     Raises:
         ValueError: see `SoundFile`.

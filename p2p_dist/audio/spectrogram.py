@@ -56,7 +56,7 @@ def mel_filters(sample_rate: int, n_fft: int, mels: int, lowest: float = 0.0) ->
 
 
 def band_of(frequency: float, sample_rate: int, mels: int) -> float:
-    """The place of a frequency in Hz among the bands of a picture that begins at 0 Hz: whole at the peak of a band."""
+    """Convert a frequency in Hz to a (fractional) mel band index; bands begin at 0 Hz."""
     return float(_hz_to_mel(frequency) / _hz_to_mel(sample_rate / 2) * (mels + 1) - 1)
 
 

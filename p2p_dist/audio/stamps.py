@@ -1,4 +1,4 @@
-"""Tell the content of a song's files apart by size and a few parts: a login node stamps a data set in seconds.
+"""Identify the content of a song's files by size and samples of their bytes: a dataset takes seconds on a login node.
 
 Of each sound file 32 parts of 4 KiB are read, evenly spaced from the first byte to the last: a second in every eighth of a song
 of four minutes. A mix, an encoding or a level that is another differs in all of them; flac has a checksum of all its sound in
@@ -22,7 +22,7 @@ _AT_ONCE = 16
 
 
 def stamps(paths: list[Path]) -> list[str]:
-    """A digest of each file's size and content, in order; times and names do not matter.
+    """Return a digest of each file's size and content, in order, independent of times and names.
 
     Raises:
         OSError: one is not there any more.
@@ -32,14 +32,14 @@ def stamps(paths: list[Path]) -> list[str]:
 
 
 def stamp(path: Path) -> str:
-    """The same of one file. One that may not be read has its size alone: opening the song says so."""
+    """Stamp one file. An unreadable file is stamped by its size alone: opening the song reports it."""
     about = path.stat()
     return _stamp(path, about.st_size, about.st_ino, about.st_mtime_ns, about.st_ctime_ns)
 
 
 @functools.lru_cache(maxsize=1 << 17)
 def _stamp(path: Path, size: int, *_: int) -> str:
-    """Read once by a process: of a file that changes, one of the further numbers does too."""
+    """Stamp a file once per process. The further numbers (inode, size, times) change when the file does."""
     found = hashlib.sha256(b"%d" % size)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -22,7 +22,7 @@ _WORDS = {
 
 
 def find(path: Path, tags: Sequence[Mapping[str, str]]) -> tuple[dict[str, int], bool]:
-    """Where each stem is among the sound streams of a file, and whether that is MUSDB18's order for want of names.
+    """Find the stream of each stem in a file, and whether MUSDB18's order was assumed because titles are missing.
 
     Args:
         tags: of each stream. stempeg writes the stem's name as title, which FFmpeg from 8 on gives back as `name` and before
@@ -49,7 +49,7 @@ def find(path: Path, tags: Sequence[Mapping[str, str]]) -> tuple[dict[str, int],
 
 
 def stem_in(name: str | None) -> str | None:
-    """The stem that a title means: `Drums`, `01 - Vox`; None where it means none, or several."""
+    """Return the stem that a title means: `Drums`, `01 - Vox`; None where it means none, or several."""
     found = {_WORDS[word] for word in re.findall(r"[a-z]+", (name or "").lower()) if word in _WORDS}
     return found.pop() if len(found) == 1 else None
 
@@ -75,7 +75,7 @@ def _listed_names(path: Path) -> list[str]:
 
 
 def box(file: IO[bytes], wanted: bytes, begin: int, end: int) -> tuple[int, int]:
-    """Where the content of a box of an mp4 file lies, among the boxes from `begin` to `end`.
+    """Find the content of an mp4 box among the boxes from `begin` to `end`.
 
     Raises:
         LookupError: there is none.
@@ -84,7 +84,7 @@ def box(file: IO[bytes], wanted: bytes, begin: int, end: int) -> tuple[int, int]
         file.seek(begin)
         size, kind = struct.unpack(">I4s", file.read(8).ljust(8, b"\0"))
         inside = begin + 8
-        if size == 1:  # the length has 64 bits
+        if size == 1:  # a length of 64 bits
             (size,) = struct.unpack(">Q", file.read(8).ljust(8, b"\0"))
             inside += 8
         until = min(begin + size, end) if size else end

@@ -51,7 +51,7 @@ class Sum:
 
 
 def header(source: Source) -> tuple[int, int, int]:
-    """Rate, channels and samples of a song as its headers say; zeros where they say nothing: decoding names what is wrong."""
+    """Read rate, channels and samples from a song's headers; zeros if unknown: decoding reports what is wrong."""
     import av
     import soundfile
     from av.error import FFmpegError
@@ -83,7 +83,7 @@ def load_sums(
     Raises:
         ValueError: a stem is missing, cut short, or differs from the others in rate, channels, where it begins, or by more
             than `UNEQUAL` in length;
-            a file is not what its name says, or can't be read; the song has no samples, or samples that are no numbers.
+            a file is not what its name says, or can't be read; the song has no samples, or NaN samples.
             The message names file and stem.
     """
     _check_readable(source)
@@ -109,7 +109,7 @@ def load_sums(
 
 
 def _check_readable(source: Source) -> None:
-    """Let what the machine refuses to read be a reason to leave the song out, which says so."""
+    """Turn a file that cannot be read into a reason to leave the song out."""
     path = source.path
     if path.is_symlink() and not path.exists():
         raise ValueError(f"{path}: broken link (target {path.readlink()})")
@@ -122,7 +122,7 @@ def _check_readable(source: Source) -> None:
 
 
 class _Total:
-    """A sum that is filled in pieces. Each piece is measured and stored while it is in the cache."""
+    """A sum that is filled block by block. Each block is measured and stored while it is in the cache."""
 
     def __init__(self, downmix: bool) -> None:
         self.downmix = downmix
@@ -130,7 +130,7 @@ class _Total:
         self.channels, self.peak, self.clipped, self.power = 0, 0.0, 0, 0.0
 
     def reserve(self, channels: int, samples: int) -> None:
-        """Make room, planar: a channel is one run of memory. The pages are touched only when they are written."""
+        """Allocate memory, planar: each channel is contiguous. Pages are used only when they are written."""
         old, self.channels = self.memory, channels
         self.memory = np.empty((1 if self.downmix else channels, samples), np.float32)
         if old.size:
@@ -146,7 +146,7 @@ class _Total:
         self.peak = max(self.peak, peak)
 
     def keep(self, sound: np.ndarray, begin: int) -> None:
-        """Put them to their place."""
+        """Store the block."""
         self.memory[:, begin : begin + sound.shape[1]] = mean_of(sound) if self.downmix else sound
 
     def finish(self, samples: int, kept: int) -> Sum:
@@ -166,7 +166,7 @@ class _Mixer:
         self.part, self.kept = part, (0, sys.maxsize)
 
     def expect(self, rate: int, channels: int, samples: int) -> None:
-        """Make room for what the headers say, which may be anything."""
+        """Allocate memory for the length in the headers, which may be wrong."""
         if self.part is not None:
             self.kept = (self.part[0] * rate, self.part[1] * rate)
         self._reserve(channels, min(samples, _FORETOLD // channels, self.kept[1] - self.kept[0]))
@@ -177,7 +177,7 @@ class _Mixer:
             total.reserve(channels, samples)
 
     def take(self, name: str, piece: np.ndarray) -> None:
-        """The next piece of a stem, (channels, samples); what all stems have come to is added up."""
+        """Add the next block of a stem, (channels, samples), to the sums as far as all stems have been read."""
         self.pending[name].append(piece)
         self.lengths[name] += piece.shape[1]
         while all(self.pending.values()):
@@ -191,7 +191,7 @@ class _Mixer:
             self._mix(parts, samples)
 
     def fill(self, most: int) -> dict[str, int]:
-        """Put silence behind the stems that are at most so many samples shorter than the longest; how many, by stem."""
+        """Pad stems that are at most so many samples too short with silence; return the added samples by stem."""
         longest = max(self.lengths.values())
         missing = {name: longest - length for name, length in self.lengths.items()}
         if max(missing.values()) > most:
@@ -229,8 +229,8 @@ def _read_files(source: Source, mixer: _Mixer) -> int:
             for name in mixer.names:
                 opened[name] = stack.enter_context(soundfile.SoundFile(wav.whole(files[name])))
                 if opened[name].frames == _UNTOLD:
-                    cure = "give it one, as with ffmpeg -i FILE NEW.flac"
-                    raise ValueError(f"{files[name]}: a streamed flac without its length in the header: {cure}")
+                    cure = "write it again, for example with ffmpeg -i FILE NEW.flac"
+                    raise ValueError(f"{files[name]}: a streamed flac without a length in its header: {cure}")
             if len({(file.samplerate, file.channels) for file in opened.values()}) > 1:
                 listed = ", ".join(f"{name} {file.samplerate} Hz x {file.channels}" for name, file in opened.items())
                 raise ValueError(f"{folder}: the stems differ in rate or channels ({listed})")
@@ -244,19 +244,19 @@ def _read_files(source: Source, mixer: _Mixer) -> int:
                         if not np.isfinite(peak):
                             raise ValueError(f"{files[name]}: stem {name} contains NaN or infinite samples")
                         if peak > _LOUDEST:
-                            raise ValueError(f"{files[name]}: stem {name} holds samples of {peak:.3g}, full scale is 1")
+                            raise ValueError(f"{files[name]}: stem {name} contains samples of {peak:.3g}, full scale is 1")
                         mixer.take(name, np.ascontiguousarray(block.T))
                     else:
                         del opened[name]
                         if mixer.lengths[name] < file.frames:
-                            raise ValueError(f"{files[name]}: cut short, {mixer.lengths[name]} of {file.frames} samples")
+                            raise ValueError(f"{files[name]}: truncated, {mixer.lengths[name]} of {file.frames} samples")
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{files[name]}: can't be read as audio ({error.error_string})") from error
         return int(first.samplerate)
 
 
 def _open(path: Path) -> Any:
-    """A stem file, opened with PyAV, in whatever encoding its tags are."""
+    """Open a stem file with PyAV, whatever the encoding of its tags."""
     import av
 
     try:
@@ -302,18 +302,18 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> tuple[int, bool]:
                     mixer.take(name, _samples(path, frames, channels))
                     frames.clear()
     except FFmpegError as error:
-        raise ValueError(f"{path}: not decodable as a stem file, or cut short ({error.strerror})") from error
+        raise ValueError(f"{path}: not decodable as a stem file, or truncated ({error.strerror})") from error
     if len(set(begins.values())) > 1:
         listed = ", ".join(f"{name} {begin / rate:.3f} s" for name, begin in begins.items())
-        raise ValueError(f"{path}: the stems begin at different times ({listed}): write the file with all from 0")
+        raise ValueError(f"{path}: the stems start at different times ({listed}): write the file again so that all start at 0")
     for name, length in mixer.lengths.items():
         if length < expected[name] - 2048:
-            raise ValueError(f"{path}: cut short, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")
+            raise ValueError(f"{path}: truncated, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")
     return int(rate), by_position
 
 
 def _samples(path: Path, frames: list[Any], channels: int) -> np.ndarray:
-    """Decoded frames as float32 (channels, samples), whatever the codec's own sample format."""
+    """Convert decoded frames to float32 (channels, samples) from any sample format."""
     planar = frames[0].format.is_planar
     planes = [(frame.planes, 4 * frame.samples) for frame in frames]
     if any(len(plane) != (channels if planar else 1) for plane, _ in planes):

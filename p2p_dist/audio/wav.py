@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import IO
 
 _UNTOLD = 0x7FFFF000
-"""Lengths from here on, and 0, are written to a pipe by programs that can't go back: this one by sox, 2^32 - 1 by ffmpeg."""
+"""Lengths from this one on, and 0, are placeholders written to pipes: this one by sox, 2^32 - 1 by ffmpeg."""
 
 
 def whole(path: Path, *, read: bool = True) -> Path | io.BytesIO:
-    """A wav file as libsndfile can read it to its end: one whose header tells of no samples, but has some, with a length.
+    """Return a wav file that libsndfile reads to its end: a placeholder length in the header is replaced.
 
     Any other file is given back as it is.
 
@@ -40,7 +40,7 @@ def whole(path: Path, *, read: bool = True) -> Path | io.BytesIO:
                 there = size - begin
                 if told - there >= block:
                     raise ValueError(
-                        f"{path}: cut short, its header says {told / rate / block:.3f} s, {there / rate / block:.3f} s are "
+                        f"{path}: truncated, its header says {told / rate / block:.3f} s, {there / rate / block:.3f} s are "
                         "there: copy it again"
                     )
                 if length or not there or not read or _are_chunks(file, size):
@@ -54,7 +54,7 @@ def whole(path: Path, *, read: bool = True) -> Path | io.BytesIO:
 
 
 def _are_chunks(file: IO[bytes], size: int) -> bool:
-    """Whether what follows in the file are further chunks to its end, so that there really are no samples."""
+    """Whether only further chunks follow to the end of the file, so that it really has no samples."""
     while file.tell() < size:
         header = file.read(8)
         if len(header) < 8 or not all(0x20 <= byte < 0x7F for byte in header[:4]):

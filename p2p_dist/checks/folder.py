@@ -16,7 +16,7 @@ from p2p_dist.run.rundir import RunDir
 
 @contextmanager
 def check_folder(name: str, example: Path | None = None) -> Iterator[Path]:
-    """Yield the folder of the check `name`, owned until it ends; the runs of an earlier one are removed.
+    """Yield the locked folder of the check `name`; the runs of an earlier check are removed.
 
     A check that is refused before it started or queued anything leaves nothing behind: folders that it made are removed.
 
@@ -25,18 +25,18 @@ def check_folder(name: str, example: Path | None = None) -> Iterator[Path]:
 
     Raises:
         ValueError: a run of the user's has this name, or such a check goes on: here, or as jobs that Slurm still has.
-        OSError: an earlier one queued jobs, and Slurm can't be asked for them.
+        OSError: an earlier one queued jobs, and Slurm does not answer for them.
     """
     root = rundir.runs_root() / name
     if RunDir(root).config.exists():
-        raise ValueError(f"{root} is a run of yours, and the check {name} keeps its trainings there: rename that run first")
-    # Jobs outlive who queued them: behind a launcher that is gone they still read what lies here.
+        raise ValueError(f"{root} is one of your runs, but the check {name} stores its trainings there: rename that run first")
+    # Jobs outlive their launcher: after it has ended they still read this folder.
     if any(root.glob("runs/*/slurm")) and (left := squeue.jobs_within(root)):
         told = "; ".join(f"job {job.number}, {job.state.lower()}" for job in left)
         drop = " ".join(job.number for job in left)
         raise ValueError(
-            f"the check {name} is queued or running already ({told}) and works in {root}: wait for it, or cancel it with "
-            f"scancel {drop}, then type this again"
+            f"the check {name} is already queued or running ({told}) and works in {root}: wait for it, or cancel it with "
+            f"scancel {drop}, then run this command again"
         )
     made = [path for path in (root, example) if path is not None and not path.exists()]
     above = {parent for path in made for parent in path.parents if not parent.exists()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from p2p_dist.common import console
 
 OK, FAILED, NONE = "ok", "FAILED", "-"
-"""How a check ends; NONE: it does not apply here."""
+"""Results of a check; NONE: it does not apply here."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ COMMANDS = ("submit", "preprocess", "evaluate", "generate", "export", "status", 
 
 
 def main() -> NoReturn:
-    """The program `p2p-dist`: its first argument names the command."""
+    """Run the program `p2p-dist`: its first argument names the command."""
     words = sys.argv[1:]
     if words and words[0] in COMMANDS:
         run(words[0], words[1:])
@@ -28,7 +28,7 @@ def main() -> NoReturn:
 
 def run(command: str | None, arguments: list[str]) -> NoReturn:
     """Run one of `COMMANDS` (None: what `p2p-dist` does without one) and leave with its exit code."""
-    os.umask(os.umask(0o022) | 0o022)  # what a run writes decides what is run next: no other may write it
+    os.umask(os.umask(0o022) | 0o022)  # files of a run decide what is run next: no other user may write them
     console.exit_with(functools.partial(_run, command, arguments))
 
 
@@ -45,7 +45,7 @@ def _run(command: str | None, arguments: list[str]) -> int:
 
 
 def _choose(arguments: list[str]) -> int:
-    """--help, --version, --tyro-print-completion, or a mistake: everything that needs all commands at once."""
+    """Handle --help, --version, --tyro-print-completion and mistakes, which concern all commands."""
     import tyro
 
     from p2p_dist.cli import command_line, submit

@@ -14,40 +14,40 @@ from p2p_dist.jobs.slurm import commands, squeue
 from p2p_dist.run import rundir
 
 NOT_BEGUN = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
-"""States of jobs, as squeue calls them, of which no process is there that could save something."""
+"""Job states in squeue without a process that could save anything."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """Stop a run's Slurm jobs in order; what was saved is good."""
+    """Stop a run's Slurm jobs cleanly: the training saves a checkpoint first."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """name of the run"""
 
 
 def main(arguments: list[str]) -> int:
-    """Stop the jobs of a run; the exit code."""
+    """Stop the jobs of a run; return the exit code."""
     run = rundir.find(command_line.parse(Command, "cancel", arguments).run)
-    rundir.resolve(run)
-    if site.resolve("auto") == "local":
-        raise ValueError(f"no Slurm here: a run on this machine is stopped with Ctrl-C where it was started ({run.path})")
+    rundir.read_settings(run)
+    if site.resolve_cluster("auto") == "local":
+        raise ValueError(f"Slurm was not found: to stop a run on this machine, press Ctrl-C where it was started ({run.path})")
     jobs: dict[tuple[str, str], set[str]] = {}  # an array has parts that run and parts that wait; a successor may wait beside
     for stage, job in squeue.own_jobs(run):
         jobs.setdefault((stage, job.number), set()).add(job.state)
     if not jobs:
-        console.say(f"nothing of the run {run.path.name} is queued")
+        console.say(f"no job of the run {run.path.name} is queued")
         return console.DONE
     squeue.mark_cancelled(run)  # first: a job that stops just now must not come back
     for stage in reversed((*stages.STAGES, stages.GENERATE)):
         for number, states in [(number, states) for (of, number), states in jobs.items() if of == stage]:
             others = squeue.waiting_for_shards(run) if stage == "preprocess" else []
             if others:
-                console.say(f"{stage}: job {number} goes on, for {', '.join(others)} with the same shards")
+                console.say(f"{stage}: job {number} is not cancelled: {', '.join(others)} with the same shards still needs it")
                 continue
             began = states - NOT_BEGUN
             if not began:
                 _scancel(number)
-                console.say(f"{stage}: job {number} dropped")
+                console.say(f"{stage}: job {number} removed from the queue")
                 continue
             if "PENDING" in states:
                 _scancel("--state=PENDING", number)
@@ -55,16 +55,16 @@ def main(arguments: list[str]) -> int:
             if began == {"COMPLETING"}:
                 console.say(f"{stage}: job {number} is already completing")
                 continue
-            # What is suspended hears nothing, and would die of a plain scancel without having saved.
+            # A suspended job handles no signal, and a plain scancel would end it without saving.
             if "SUSPENDED" in began and commands.ask("scontrol", "resume", number).returncode:
-                console.say(f"{stage}: job {number} is suspended, and only an operator may resume it: then it saves and stops")
+                console.say(f"{stage}: job {number} is suspended; it saves and stops once an operator resumes it")
                 continue
             if "STOPPED" in began:
                 _scancel("--signal=CONT", number)
             # A signal reaches the processes of the job alone; its batch shell lives to write down how they ended.
             _scancel("--signal=USR2", *(["--state=RUNNING"] if "PENDING" in states else []), number)
             console.say(f"{stage}: job {number} asked to save and stop")
-    console.say("what was saved is good; to go on, type the launch command again")
+    console.say("saved work is kept; to resume, run the launch command again")
     return console.DONE
 
 

@@ -10,11 +10,13 @@ import tyro
 
 from p2p_dist.cli import command_line
 from p2p_dist.settings.config import Resources, Where
+from p2p_dist.settings.resources import Time
+from p2p_dist.settings.values import Positive, PositiveNumber, check
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """One short job where a training would run: looks at all that it will need, and says what to do."""
+    """Run one short job like a training: checks everything that a training needs, and says what to do."""
 
     data: str | None = None
     """folder of songs that the job should see"""
@@ -23,37 +25,37 @@ class Preflight:
 
 @dataclass(frozen=True)
 class Scaling:
-    """The same short training at several sizes: how speed grows with nodes, beside what a model says."""
+    """Run the same short training on several numbers of nodes, and compare its speed with a model's prediction."""
 
     nodes: str = "1,2"
     """numbers of nodes, as in 1,2,4,8"""
-    steps: int = 30
+    steps: Positive = 30
     """that are measured at each size"""
     preset: str = "default"
     """settings of the training: tiny or small on a laptop, default or thesis on GPUs"""
     data: str | None = None
     """folder of songs (default: a 6-second example)"""
     where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=Where)
-    processes_per_node: int | None = None
+    processes_per_node: Positive | None = None
     """training processes on a node"""
-    time: str = "0:20:00"
+    time: Time = "0:20:00"
     """time limit of each job"""
 
 
 @dataclass(frozen=True)
 class Drill:
-    """Small trainings, stopped in each way that there is: each must come back exactly."""
+    """Stop small trainings in every supported way, and check that each resumes exactly."""
 
     processes: int = 2
     """on this machine: that train together"""
     data: str | None = None
     """folder of songs (default: a 6-second example)"""
-    steps: int | None = None
+    steps: Positive | None = None
     """of a training (default: 60, on a cluster 400)"""
-    nodes: int = 2
+    nodes: Positive = 2
     """on a cluster: of a training"""
     where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=lambda: Where(cluster="local"))
-    patience: float = 24.0
+    patience: PositiveNumber = 24.0
     """on a cluster: hours to wait for it"""
 
 
@@ -66,14 +68,15 @@ Check = (
 
 @dataclass(frozen=True)
 class Command:
-    """Check a machine or a cluster before it is trusted with a long training."""
+    """Check a machine or a cluster before a long training."""
 
     check: Annotated[Check, tyro.conf.arg(name="")]
 
 
 def main(arguments: list[str]) -> int:
-    """Run a check; the exit code."""
+    """Run a check; return the exit code."""
     asked = command_line.parse(Command, "check", arguments).check
+    check(asked, "--")
     songs = Path(asked.data).expanduser().absolute() if asked.data else None
     if isinstance(asked, Preflight):
         from p2p_dist.checks.preflight.preflight import preflight

@@ -1,9 +1,8 @@
-"""The one parser of all commands: a dataclass in, what was typed out, and one line for each mistake."""
+"""Parse the command line of all commands into dataclasses, with one line for each mistake."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import os
 import re
@@ -15,7 +14,7 @@ from p2p_dist.common import console
 
 
 def parse(kind: Any, command: str, arguments: list[str], default: Any = None) -> Any:
-    """What was typed, as `kind`: a dataclass, or a union of them for subcommands.
+    """Parse the command line as `kind`: a dataclass, or a union of them for subcommands.
 
     Args:
         command: its name, such as `submit`. default: an instance of `kind` with the values of what is not typed.
@@ -45,7 +44,7 @@ def parse(kind: Any, command: str, arguments: list[str], default: Any = None) ->
 
 
 def take_option(arguments: list[str], *names: str) -> tuple[list[str], list[str]]:
-    """The values of an option, which may be given more than once, and the command line without it.
+    """Return the values of an option, which may be given more than once, and the command line without it.
 
     Args:
         names: all that it is called, as `--task`. One without a value stays in the command line.
@@ -72,7 +71,7 @@ _WANTED = {"INT": "a whole number", "FLOAT": "a number", "STR": "text", "PATH": 
 
 
 def _in_one_line(box: str, arguments: list[str], program: str) -> str:
-    """What tyro says in a box of several parts, as one line: what is wrong, where, and what to do."""
+    """Convert tyro's error box to one line: what is wrong, where, and what to do."""
     parts: list[list[str]] = [[]]
     for line in box.splitlines():
         text = line.strip("│ ")
@@ -86,7 +85,7 @@ def _in_one_line(box: str, arguments: list[str], program: str) -> str:
     if first.startswith("Unrecognized"):
         return _unknown(first, others, arguments, program)
     if found := re.fullmatch(r"Expected one of \{(.*)\}\.", first):
-        return f"which one of {found[1]}? '{program} --help' says what each does"
+        return f"choose one of {found[1]}; '{program} --help' describes each"
     if found := re.search(r"argument '.*?(--[\w.-]+)[',)]*\. Expected 1 ", first):
         return f"{found[1]} needs a value; {see}"
     if found := re.match(r"Missing from .*?: (\S+)", first):
@@ -94,7 +93,7 @@ def _in_one_line(box: str, arguments: list[str], program: str) -> str:
     if found := re.search(r"invalid choice:? '(.*?)'", first):
         named, choices = re.search(r"--[\w.-]+", first), re.findall(r"'([\w-]+)'", first.partition("(")[2])
         what = named[0] if named else "it"
-        return f"{what} must be one of {', '.join(choices)}, not {found[1]!r}{_hint(found[1], choices)}"
+        return f"{what} must be one of {', '.join(choices)}, not {found[1]!r}{console.did_you_mean(found[1], choices, 0.5)}"
     found = re.fullmatch(r"Error parsing (\S+): (.*)", first)
     if found is None:
         return f"{first}; {see}"
@@ -110,7 +109,7 @@ def _in_one_line(box: str, arguments: list[str], program: str) -> str:
 
 
 def _unknown(first: str, others: list[str], arguments: list[str], program: str) -> str:
-    """What to say of an option or an argument that there is not."""
+    """Return the message for an unknown option or argument."""
     listed = re.split(r"[\s,]+", first)
     unknown = [name for name in (word.partition("=")[0] for word in arguments if word in listed) if name]
     unknown = [name for name in unknown if name.startswith("-")] or unknown or [first.partition(": ")[2]]
@@ -119,10 +118,5 @@ def _unknown(first: str, others: list[str], arguments: list[str], program: str) 
     if subcommands and unknown[0] in offered:
         return f"before {unknown[0]}, name one of {', '.join(subcommands)}"
     what = "option" if unknown[0].startswith("-") else "argument"
-    hint = _hint(unknown[0], [*offered, *subcommands]) or f"; '{program} --help' lists what there is"
+    hint = console.did_you_mean(unknown[0], [*offered, *subcommands], 0.5) or f"; '{program} --help' lists what is available"
     return f"unknown {what} {unknown[0]}{hint}"
-
-
-def _hint(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, 1, 0.5)
-    return f"; did you mean {close[0]}?" if close else ""

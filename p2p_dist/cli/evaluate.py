@@ -15,7 +15,7 @@ from p2p_dist.run import rundir
 
 @dataclass(frozen=True)
 class Command:
-    """Measure what a run's checkpoints generate, beside what needs no network; or sound files made by anything.
+    """Measure the stems of a run's checkpoints beside baselines, or sound files from any program.
 
     Exit code 0: done; 1: the machine refused; 2: wrong usage.
     """
@@ -25,15 +25,15 @@ class Command:
     checkpoints: tuple[int | Literal["best"], ...] = ()
     """their steps, or best (default: all that have no evaluation yet)"""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """folder of other songs, laid out like MUSDB18: measured into RUN/measured/, the run's own evaluations stay as they are"""
+    """folder of other songs, in the layout of MUSDB18; the results go to RUN/measured/, RUN/evaluations/ does not change"""
     files: Annotated[str | None, tyro.conf.arg(metavar="PATTERN")] = None
     """instead of a run: 'DIR/{input,output,target}/*.wav', in quotes; three folders of files with the same names"""
     mixes: bool = False
-    """of --files: output and target hold the input too, as the thesis's do"""
+    """for --files: output and target are mixes that include the input, as in the thesis"""
     best_gain: bool = False
-    """of --files: give each output the one gain that brings it nearest to its target"""
+    """for --files: apply to each output the gain that brings it closest to its target"""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """write all figures there too"""
+    """also write all figures to this file"""
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.files is None):
@@ -45,7 +45,7 @@ class Command:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, and print the figures; the exit code."""
+    """Measure and print the figures; return the exit code."""
     command = command_line.parse(Command, "evaluate", arguments)
     if command.json:
         files.check_can_be_written(command.json)

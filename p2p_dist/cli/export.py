@@ -25,19 +25,19 @@ class Command:
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """the folder to write, which must not exist"""
     half: bool = False
-    """weights in float16: half the size, rounded to three digits"""
+    """weights in float16: half the size, about three significant digits"""
     torch_export: bool = False
-    """also model.pt2, a program of torch.export, which runs with torch alone"""
+    """also write model.pt2, a torch.export program that runs with torch alone"""
     overwrite: bool = False
-    """replace the folder, where it holds an exported model and nothing else"""
+    """replace the folder if it contains an exported model and nothing else"""
 
 
 def main(arguments: list[str]) -> int:
-    """Write the folder; the exit code."""
+    """Write the folder; return the exit code."""
     command = command_line.parse(Command, "export", arguments)
     # What exports is imported once the command line is right and there is such a run.
     run, found = checkpoints.named(command.run)
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     from p2p_dist.evaluate.report import model_card
     from p2p_dist.generate import exported
     from p2p_dist.generate.model import find_model
@@ -54,6 +54,6 @@ def main(arguments: list[str]) -> int:
     )
     weights = content["weights"]
     console.say(f"{run.path.name}, step {found.step}: {weights['bytes'] / 1e6:.1f} MB of {weights['dtype']} in {out}")
-    console.say(f"before you publish it, read what {out / exported.CARD} says of the songs' licence")
+    console.say(f"before you publish it, read in {out / exported.CARD} what applies to the songs' licence")
     console.say(f"to use it: {console.command('generate')} SONG --model {out}")
     return console.DONE

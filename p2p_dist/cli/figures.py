@@ -1,4 +1,4 @@
-"""What `evaluate` prints: the figures of a run's checkpoints, measured where they are not yet, as tables."""
+"""Tables for `evaluate`: the figures of a run's checkpoints, which are evaluated first if needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from p2p_dist.run.lock import Owner
 
 
 def table(rows: dict[str, Row], *, pitched: bool) -> str:
-    """Figures as Markdown, one table of what decides and one of what is only reported; columns without any are left out."""
+    """Format figures as Markdown: a table of ranking measures and one of other measures, without empty columns."""
     texts = []
     for measures in columns(pitched=pitched):
         names = [name for name in measures if any(row.get(name) is not None for row in rows.values())]
@@ -33,7 +33,7 @@ def table(rows: dict[str, Row], *, pitched: bool) -> str:
 
 
 def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None) -> tuple[dict[str, Any], bool]:
-    """Measure checkpoints of a run; the figures, and whether what they make has a pitch.
+    """Measure checkpoints of a run; return the figures, and whether their stem is pitched.
 
     Args:
         asked: steps, or `best`; none: all that have no evaluation yet. songs: folder of others than the run's own.
@@ -41,12 +41,12 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
     Raises:
         ValueError: no such run, checkpoint or songs.
     """
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     only = steps_of(run, asked)
     claims.find_checkpoints(run, only)  # before anything is written
     if songs is None:
         out = run.evaluations
-        with closing(rundir.own(run)):  # the launcher evaluates, too
+        with closing(rundir.lock_run(run)):  # the launcher evaluates, too
             checkpoints.evaluate(run, settings, only)
             page.write(run, settings)
     else:
@@ -57,7 +57,7 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
         out = run.path / "measured" / name
         held_out = held_out_songs.from_folder(root, settings.data.task, settings.evaluate.split, settings.evaluate.songs)
         what = f"the run {run.path.name} is being measured on the songs in {root}"
-        with closing(Owner(out, what, f"its figures come into {out}")):
+        with closing(Owner(out, what, f"its figures are written to {out}")):
             checkpoints.evaluate(run, settings, only, held_out, out)
     read = ranking.read_evaluations(out)
     assert read is not None
@@ -65,16 +65,14 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
 
 
 def steps_of(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...]:
-    """The steps that are asked for; `best` is the one that the evaluations of the run have named.
+    """Return the requested steps; `best` is the best checkpoint of the run.
 
     Raises:
         ValueError: none has been named yet.
     """
     best = run.read_best() if "best" in asked else None
     if "best" in asked and best is None:
-        raise ValueError(
-            f"no best checkpoint of the run {run.path.name} is known yet: evaluate it first, without --checkpoints"
-        )
+        raise ValueError(f"the run {run.path.name} has no best checkpoint yet: evaluate it first, without --checkpoints")
     return tuple(dict.fromkeys(best["step"] if best is not None and step == "best" else int(step) for step in asked))
 
 

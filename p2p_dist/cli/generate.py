@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,12 +11,16 @@ import tyro
 
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
-from p2p_dist.generate import request
+from p2p_dist.generate import exported_config, request
+from p2p_dist.generate.exported_config import CONFIG, WEIGHTS
 from p2p_dist.generate.request import Options, Song
 from p2p_dist.jobs import packages, site
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import checkpoints, rundir
-from p2p_dist.settings.config import Resources, Where, seconds_of
+from p2p_dist.settings import values
+from p2p_dist.settings.config import Config, Resources, Where
+from p2p_dist.settings.resources import Time
+from p2p_dist.settings.values import NotNegativeNumber, Positive, within
 
 
 @dataclass(frozen=True)
@@ -32,58 +35,47 @@ class Command:
     model: str | None = None
     """RUN (its best checkpoint), RUN@STEP, or a folder made by export (default: the newest run that has a checkpoint)"""
     out: Path | None = None
-    """folder of what is made; of several songs, that of their folders (default: generated/SONG)"""
-    level: float = 0.0
-    """dB by which the stem is louder than the model proposes"""
-    seed: int = 0
-    """of the noise that varies what is made; take 2 has the next one"""
-    takes: int = 1
-    """so many variants of each song, each a stem of its own"""
-    begin: Annotated[float, tyro.conf.arg(name="from")] = 0.0
-    """seconds at which the part begins that is taken of each song"""
-    end: Annotated[float | None, tyro.conf.arg(name="to")] = None
-    """seconds at which it ends (default: the song's end)"""
+    """output folder; for several songs, the folder that holds one folder per song (default: generated/SONG)"""
+    level: Annotated[float, within(-60, 40, " dB")] = 0.0
+    """gain of the stem relative to the level that the model predicts, dB"""
+    seed: Annotated[int, within(0, 2**31 - 1)] = 0
+    """seed of the noise that varies the result; each further take uses the next seed"""
+    takes: Annotated[int, within(1, 100)] = 1
+    """number of variants of each song, each a separate stem"""
+    begin: Annotated[NotNegativeNumber, tyro.conf.arg(name="from")] = 0.0
+    """start of the part of each song to use, seconds"""
+    end: Annotated[NotNegativeNumber | None, tyro.conf.arg(name="to")] = None
+    """end of that part, seconds (default: the end of the song)"""
     format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
-    """of stem and mix"""
+    """file format of stem and mix"""
     overwrite: bool = False
-    """make anew what is there already"""
+    """generate again what already exists"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
-    array: int = 8
-    """on Slurm: jobs of the array, which share the songs"""
-    time: str | None = None
+    array: Positive = 8
+    """on Slurm: number of jobs in the array, which share the songs"""
+    time: Time | None = None
     """on Slurm: time limit of each job (default: the site's evaluate_time)"""
     dry_run: bool = False
-    """on Slurm: print the job script, queue nothing"""
+    """on Slurm: print the job script without queueing it"""
 
     def __post_init__(self) -> None:
-        if not -60 <= self.level <= 40:
-            raise ValueError(f"--level must be from -60 to 40 dB, not {self.level:g}")
-        if not 0 <= self.seed < 1 << 31:
-            raise ValueError(f"--seed must be a whole number from 0 to {(1 << 31) - 1}, not {self.seed}")
-        if not 1 <= self.takes <= 100:
-            raise ValueError(f"--takes must be from 1 to 100, not {self.takes}")
-        if not 0 <= self.begin < math.inf:
-            raise ValueError(f"--from must be 0 or more seconds, not {self.begin:g}")
-        if self.end is not None and not self.begin < self.end < math.inf:
+        values.check(self, "--", lambda name: {"begin": "from", "end": "to"}.get(name, name))
+        if self.end is not None and self.end <= self.begin:
             raise ValueError(f"--to must be more seconds than --from {self.begin:g}, not {self.end:g}")
-        if self.array < 1:
-            raise ValueError(f"array must be at least 1, not {self.array}")
-        if self.time is not None:
-            seconds_of(self.time)
 
     def options(self) -> Options:
-        """What is asked of each song."""
+        """Return the options for each song."""
         return Options(self.level, self.seed, self.takes, self.begin, self.end, self.format)
 
 
 def main(arguments: list[str]) -> int:
-    """Make the stems; the exit code."""
+    """Make the stems; return the exit code."""
     command = command_line.parse(Command, "generate", arguments)
     if not command.songs:
         raise ValueError(f"name a song: {console.command('generate')} SONG")
     found = request.find(list(command.songs), command.out)
     files.check_can_be_written(found[0].place.record)
-    if site.resolve(command.where.cluster) != "local":
+    if site.resolve_cluster(command.where.cluster) != "local":
         return _queue(command, found)
     if command.dry_run:
         raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
@@ -92,16 +84,14 @@ def main(arguments: list[str]) -> int:
 
 def _queue(command: Command, found: list[Song]) -> int:
     """Queue an array of jobs that share the songs which are not done."""
-    run_of_model, checkpoint = checkpoints.named(command.model)
-    settings, options = rundir.resolve(run_of_model), command.options()
-    sha256 = checkpoint.meta()["files"][checkpoints.GENERATOR]["sha256"]
-    model = f"{run_of_model.path.name}@{checkpoint.step}"
-    console.say(f"model: {model}, trained {checkpoint.step} steps to make {request.stem_name(settings.data.task)}")
+    model, options = _find(command.model), command.options()
+    settings, sha256 = model.settings, model.sha256
+    console.say(f"model: {model.name}, trained {model.step} steps to make {request.stem_name(settings.data.task)}")
     left, whys = [], []
     for one in found:
         source, folder = one.source.absolute(), one.place.folder.absolute()
         if any(request.plain(str(path)) != str(path) for path in (source, folder)):
-            whys.append(f"{source}: jobs find only what has a name in UTF-8: rename it")
+            whys.append(f"{source}: jobs can only open files whose names are UTF-8: rename it")
             continue
         try:
             takes = request.planned(one.place, settings.data.task, options)
@@ -112,29 +102,74 @@ def _queue(command: Command, found: list[Song]) -> int:
     for why in whys:
         console.complain(f"left out: {console.one_line(why)}")
     if left:
-        asked = {"songs": left, "model": model, "options": dataclasses.asdict(options), "overwrite": command.overwrite}
+        asked = {
+            "songs": left,
+            "model": model.asked,
+            "sha256": sha256,
+            "options": dataclasses.asdict(options),
+            "overwrite": command.overwrite,
+        }
         where = command.where
         if where.site is not None:  # found again from any folder
             where = dataclasses.replace(where, site=str(Path(where.site).expanduser().absolute()))
         array = min(command.array, len(left))
         resources = Resources(**dataclasses.asdict(where), evaluate="never", evaluate_array=array)
-        cluster = site.resolve(where.cluster)
-        place = site.load(cluster, resources.site)
+        cluster = site.resolve_cluster(where.cluster)
+        place = site.load_site(cluster, resources.site)
         place = dataclasses.replace(place, evaluate_time=command.time or place.evaluate_time)
         packages.check_packages_anywhere(resources, place, cluster, only_note=command.dry_run)
         # The same songs, asked for in the same way, are the same run.
-        everything = [model, asked["options"], *sorted(str(one.place.record.absolute()) for one in found)]
+        everything = [
+            model.name,
+            *([] if model.folder is None else [sha256]),
+            asked["options"],
+            *sorted(str(one.place.record.absolute()) for one in found),
+        ]
         run = rundir.find(f"generate-{files.digest(everything)[:12]}")
         wanted = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=None), resources=resources)
         folders = {Path(one["source"]).parent for one in left} | {_there(Path(one["folder"])) for one in left}
+        if model.folder is not None:  # a hub's cache holds links to files elsewhere
+            folders |= {(model.folder / name).resolve().parent for name in (CONFIG, WEIGHTS)} | {model.folder}
         launch.queue_generation(run, wanted, asked, sorted(folders), place, dry_run=command.dry_run)
     if done := len(found) - len(left) - len(whys):
-        console.say(f"done already: {done} of {len(found)} songs")
+        console.say(f"already done: {done} of {len(found)} songs")
     return console.FAILED if whys else console.DONE
 
 
+@dataclass(frozen=True)
+class _Model:
+    """A model as described to jobs. name: for people. asked: what finds it from any folder. folder: of an exported one."""
+
+    name: str
+    asked: str
+    step: int
+    sha256: str
+    settings: Config
+    folder: Path | None = None
+
+
+def _find(name: str | None) -> _Model:
+    """The model of a name as `generate.model.find_model` finds it, but without torch: of weights, only their size is checked.
+
+    Raises:
+        ValueError: there is no such run, no such checkpoint, or no exported model that can be used.
+    """
+    if name is not None and exported_config.is_exported(folder := Path(name).expanduser().absolute()):
+        content = exported_config.read_config(folder)
+        exported_config.check_weights(folder / WEIGHTS, content["weights"])
+        if request.plain(str(folder)) != str(folder):
+            raise ValueError(f"{folder}: jobs can only open files whose names are UTF-8: rename it")
+        settings = exported_config.settings_of(content, folder / CONFIG)
+        step, sha256 = content["step"], content["weights"]["sha256"]
+        return _Model(f"{content['name']}@{step}", str(folder), step, sha256, settings, folder)
+    run, checkpoint = checkpoints.named(name)
+    sha256 = checkpoint.meta()["files"][checkpoints.GENERATOR]["sha256"]
+    asked = f"{run.path.name}@{checkpoint.step}"
+    return _Model(asked, asked, checkpoint.step, sha256, rundir.read_settings(run))
+
+
 def _there(folder: Path) -> Path:
-    """A folder that jobs are to write in, or the one above it that is there."""
+    """Return a folder that jobs write to, or its nearest existing parent."""
     return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
@@ -175,14 +210,12 @@ def _make(command: Command, found: list[Song], again: str) -> int:
                 on_progress=on_progress,
             )
     except KeyboardInterrupt:
-        console.complain(
-            f"stopped in order: the songs that are finished stay, nothing half made is left. To go on, type:\n  {again}"
-        )
+        console.complain(f"stopped cleanly: finished songs are kept, unfinished ones are removed. To resume, run:\n  {again}")
         return console.STOPPED
     if len(found) == 1 and refused:
         raise ValueError(refused[0].error)
     if done_before:
-        console.say(f"done already: {found[0].place.folder if len(found) == 1 else f'{done_before} of {len(found)} songs'}")
+        console.say(f"already done: {found[0].place.folder if len(found) == 1 else f'{done_before} of {len(found)} songs'}")
     for number, one in enumerate(refused):
         console.complain(("" if number else f"{len(refused)} songs left out:\n") + f"  {console.one_line(one.error or '')}")
     return console.FAILED if refused else console.DONE

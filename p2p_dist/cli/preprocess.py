@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """Make the shards of a folder of songs. Typed again, it makes only what is missing.
+    """Make the shards of a folder of songs. Run again, it makes only what is missing.
 
     Exit code 0: all songs are in; 1: some were left out (each is named), or the machine refused; 2: wrong usage.
     """
@@ -36,27 +36,27 @@ class Command:
     out: Path | None = None
     """folder of the shards on this machine (default: where submit looks for them); for several tasks, the folder of theirs"""
     preset: str = "default"
-    """whose data settings to begin with: demo, tiny, small, default or thesis"""
+    """preset of the data settings: demo, tiny, small, default or thesis"""
     workers: Positive | None = None
-    """processes (default: one a core)"""
+    """number of processes (default: one per core)"""
     part: str | None = None
-    """I/N: only every N-th song from the I-th (0 to N-1), no manifest; the same command without it merges"""
+    """I/N: only every N-th song from the I-th (0 to N-1), without a manifest; the command without --part merges the parts"""
     verify: bool = False
-    """make nothing: read everything in the folder again and name the first damaged shard and sample"""
+    """create nothing: read the whole folder and report the first damaged shard and sample"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: Positive = 8
-    """on Slurm: jobs of the array, which share the songs"""
+    """on Slurm: number of jobs in the array, which share the songs"""
     time: Time | None = None
     """on Slurm: time limit of each job (default: the site's preprocess_time)"""
     dry_run: bool = False
-    """on Slurm: print the job scripts, queue nothing"""
+    """on Slurm: print the job scripts without queueing them"""
     data: Annotated[Data, tyro.conf.arg(name="data")] = dataclasses.field(default_factory=Data)
 
     def __post_init__(self) -> None:
         values.check(self)
         _part(self.part)
         if self.part and (self.where.cluster != "local" or self.verify):
-            raise ValueError("--part is for one of several commands that you start yourself: leave out --cluster and --verify")
+            raise ValueError("--part is for one of several commands that you start yourself: omit --cluster and --verify")
         if self.out is not None and not self.out.name:
             raise ValueError("--out must name a folder below the root directory: choose one, or omit --out")
 
@@ -71,7 +71,7 @@ def _part(text: str | None) -> tuple[int, int] | None:
 
 
 def main(arguments: list[str]) -> int:
-    """Make or verify shards; the exit code."""
+    """Make or verify shards; return the exit code."""
     command, tasks = parse(arguments)
     if command.verify and command.out is not None:
         return _verify(_made_in(command.out.expanduser().absolute()))
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
     wanted = [(_folder(command.out, folder, data, alone=len(tasks) == 1), data) for data in settings]
     if command.verify:
         return _verify([out for out, _ in wanted])
-    if site.resolve(command.where.cluster) != "local":
+    if site.resolve_cluster(command.where.cluster) != "local":
         layouts.list_songs(folder, command.data.split_by_title)  # before anything waits in a queue for a folder that holds none
         return _queue(command, wanted)
     if command.dry_run:
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> tuple[Command, list[str]]:
-    """The settings, and the tasks to make of one decode: `--task drums,bass`, or `--task drums --task bass`.
+    """Parse the settings, and the tasks to make from one decode: `--task drums,bass`, or `--task drums --task bass`.
 
     Raises:
         ValueError: an unknown preset or task, or a bad value.
@@ -133,11 +133,11 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
             left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
         except KeyboardInterrupt:
-            console.complain(f"stopped in order: the songs that are finished stay. To go on, type:\n  {again}")
+            console.complain(f"stopped cleanly: finished songs are kept. To resume, run:\n  {again}")
             return console.STOPPED
     for out, _ in wanted:
         console.say(
-            f"{'' if made else 'done already: '}{'part ' + command.part + ' of ' if command.part else ''}dataset: {out}"
+            f"{'' if made else 'already done: '}{'part ' + command.part + ' of ' if command.part else ''}dataset: {out}"
         )
     if left_out:
         console.complain(f"{len(left_out)} songs left out:")
@@ -147,7 +147,7 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
 
 def _made_in(out: Path) -> list[Path]:
-    """The datasets that --out names: itself, or those of several tasks inside it, also such as are not finished."""
+    """List the datasets in --out: itself, or those of several tasks inside it, also unfinished ones."""
     from p2p_dist.data.song_record import PARTS
 
     inside = sorted(path.parent for path in out.glob(f"*/{PARTS}"))
@@ -177,13 +177,13 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
     """Queue an array of the preprocessing stage for each task."""
     if command.out is not None:
         shelf = rundir.runs_root().parent / "shards"
-        raise ValueError(f"on a cluster shards lie in {shelf}, where submit looks for them: leave out --out, or set $P2P_RUNS")
-    where = site.resolve(command.where.cluster)
+        raise ValueError(f"on a cluster shards lie in {shelf}, where submit looks for them: omit --out, or set $P2P_RUNS")
+    where = site.resolve_cluster(command.where.cluster)
     asked = command.where
     if asked.site is not None:  # found again from any folder
         asked = dataclasses.replace(asked, site=str(Path(asked.site).expanduser().absolute()))
     resources = Resources(**dataclasses.asdict(asked), workers=command.workers, preprocess_array=command.array)
-    place = site.load(where, resources.site)
+    place = site.load_site(where, resources.site)
     place = dataclasses.replace(
         place,
         cpu_partition=command.where.partition or place.cpu_partition,

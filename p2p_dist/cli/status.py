@@ -17,7 +17,7 @@ from p2p_dist.run.rundir import RunDir
 
 @dataclass(frozen=True)
 class Command:
-    """Show how runs are: stages, progress, cost.
+    """Show the state of runs: stages, progress, cost.
 
     Exit code 0: done; 1: --verify found something wrong, or a named run can't be read; 2: wrong usage, such as a name without
     a run, which is reported after the state of the other runs.
@@ -28,18 +28,18 @@ class Command:
     json: bool = False
     """print it as JSON"""
     verify: bool = False
-    """read every checkpoint and shard, check the order of the batches"""
+    """read every checkpoint and shard, and check the order of the batches"""
 
 
 def runs(names: tuple[str, ...]) -> tuple[list[RunDir], list[str]]:
-    """The runs of these names, or all there are; and why others of these names can't be shown, a line each."""
+    """Find the runs of these names, or all; also return a line for each name that cannot be shown."""
     if not names:
         return [RunDir(path.parent.resolve()) for path in sorted(rundir.runs_root().glob("*/config.yaml"))], []
     found, wrong = [], []
     for name in names:
         try:
             run = rundir.find(name)
-            rundir.resolve(run)
+            rundir.read_settings(run)
         except ValueError as error:
             wrong.append(str(error))
         else:
@@ -48,7 +48,7 @@ def runs(names: tuple[str, ...]) -> tuple[list[RunDir], list[str]]:
 
 
 def verify_runs(asked: list[RunDir]) -> int:
-    """Check the checkpoints and the recorded batches of runs; exit code 1 where one is not what it should be."""
+    """Verify the checkpoints and the recorded batches of runs; return exit code 1 if one is wrong."""
     from p2p_dist.train.verify import verify_run
 
     findings = {run.path.name: verify_run(run) for run in asked}
@@ -56,12 +56,12 @@ def verify_runs(asked: list[RunDir]) -> int:
         for finding in found:
             console.complain(f"{name}: {finding}")
         if not found:
-            console.say(f"{name}: every checkpoint, shard and recorded batch is what it should be")
+            console.say(f"{name}: every checkpoint, shard and recorded batch is correct")
     return console.FAILED if any(findings.values()) else console.DONE
 
 
 def main(arguments: list[str]) -> int:
-    """Show how runs are; the exit code."""
+    """Show the state of runs; return the exit code."""
     given = command_line.parse(Command, "status", arguments)
     asked, wrong = runs(given.run)
     code = _show(asked, given) if asked or not given.run else console.DONE
@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _show(asked: list[RunDir], given: Command) -> int:
-    """Print the state of runs, or what --verify finds; the exit code."""
+    """Print the state of runs, or what --verify finds; return the exit code."""
     if not asked and not given.json:
         start = console.command("submit")
         raise ValueError(f"no run in {rundir.runs_root()}: start one with {start}, or name the folder of runs with $P2P_RUNS")

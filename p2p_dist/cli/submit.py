@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import itertools
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -28,7 +27,7 @@ from p2p_dist.settings.config import Config
 class Command:
     """Preprocess songs, train, evaluate every checkpoint, write a page to listen to.
 
-    Without --data it uses a 6-second example song. Typed again, it goes on where it stopped.
+    Without --data it uses a 6-second example song. Run again, it continues where it stopped.
     """
 
     run: str | None = None
@@ -36,26 +35,26 @@ class Command:
     preset: str | None = None
     """demo, tiny, small (a CPU), default (GPUs) or thesis (default: demo without --data, default with it)"""
     config: Path | None = None
-    """YAML file with any part of the settings; over the preset, under the flags"""
+    """YAML file with any of the settings; it overrides the preset, and flags override it"""
     dry_run: bool = False
-    """print the stages, the Slurm scripts, the settings and the most GPU-hours they can take; start nothing"""
+    """print the stages, the Slurm scripts, the settings and the most GPU-hours that they can use, without starting anything"""
     wait: bool = False
-    """on Slurm: stay and say how the jobs are until the last has ended"""
+    """on Slurm: show the state of the jobs until the last one ends"""
     yes: bool = False
-    """train without GPUs on a cluster that has some, where the site's file asks for none"""
+    """train without GPUs on a cluster that has GPUs, if the site's file requests none"""
     sweep: tuple[str, ...] = ()  # for --help: it is taken out of the command line before, see split_sweep
     """one run for each combination of values: train.seed=0,1,2 train.learning-rate=1e-4,2e-4"""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
 def main(arguments: list[str]) -> int:
-    """Start a run or go on with it; the exit code."""
+    """Start or resume a run; return the exit code."""
     if "--version" in arguments:
         console.say(f"p2p_dist {__version__}")
         return console.DONE
     rest, swept = split_sweep(arguments)
     command, run = parse(rest)
-    where = site.resolve(command.settings.resources.cluster)
+    where = site.resolve_cluster(command.settings.resources.cluster)
     lines = combinations(rest, swept, run.path.name) if swept else [rest]
     check_known(rest, [parse(line)[1] for line in lines])
     for one, _ in map(parse, lines):
@@ -74,10 +73,10 @@ def main(arguments: list[str]) -> int:
 
 
 def on_this_machine(lines: list[list[str]], where: str) -> int:
-    """Run what command lines ask for, one after the other; the worst of their exit codes."""
+    """Run the command lines one after the other; return the worst exit code."""
     for command, run in map(parse, lines):
         place, dataset = (
-            site.load(where, command.settings.resources.site),
+            site.load_site(where, command.settings.resources.site),
             example_song.known_dataset(run, command.settings.data),
         )
         for note in fits.check(run, begin_run.check_begin(run, command.settings, dataset), place, where, dataset):
@@ -87,7 +86,7 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
         command, run = parse(line)
         dataset = example_song.lay_out(run, command.settings.data)
         begin_run.check_begin(run, command.settings, dataset)
-        with contextlib.closing(rundir.own(run)) as owner:
+        with contextlib.closing(rundir.lock_run(run)) as owner:
             settings = begin(run, command.settings, dataset)
             if settings.resources.evaluate == "during" or settings.resources.evaluate_array:
                 console.say(
@@ -104,7 +103,7 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
 
 
 def on_slurm(lines: list[list[str]], where: str) -> int:
-    """Queue what command lines ask for, all of it or nothing, and wait for it where that is asked for.
+    """Queue the jobs of the command lines, all or nothing, and wait for them with --wait.
 
     Raises:
         ValueError: one of them would be refused, or all together are more than the site takes; before anything is begun.
@@ -116,9 +115,9 @@ def on_slurm(lines: list[list[str]], where: str) -> int:
     for command, run in launches:
         dataset = example_song.lay_out(run, command.settings.data)
         # While it queues, too: two launchers at once would queue everything twice.
-        with contextlib.closing(rundir.own(run)):
+        with contextlib.closing(rundir.lock_run(run)):
             settings = begin(run, command.settings, dataset)
-            place = site.load(where, settings.resources.site)
+            place = site.load_site(where, settings.resources.site)
             launch.queue(run, settings, place, console.again("status", [run.path.name]))
     code = console.DONE
     for command, run in launches:
@@ -130,16 +129,19 @@ def on_slurm(lines: list[list[str]], where: str) -> int:
 
 
 def begin(run: RunDir, wanted: Config, dataset: str) -> Config:
-    """Begin a run, or go on with it, and say so; the settings to run with. See `begin_run.begin`."""
+    """Create or continue a run and print which; return the settings to run with. See `begin_run.begin`."""
     settings = begin_run.begin(run, wanted, dataset)
     console.say(f"run {run.path.name}: {run.path}")
     if snapshot.differs(run.code):
-        console.say(f"the code changed since this run began; it goes on with its own copy (remove {run.code} to take today's)")
+        console.say(
+            f"the code changed since this run started; the run continues with its own copy (remove {run.code} "
+            "to use the current code)"
+        )
     return settings
 
 
 def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """A command line without its --sweep, and what was to be swept, however it was written: `--sweep A B`, `--sweep=A`, twice.
+    """Split a command line into the part without --sweep and the swept settings: `--sweep A B`, `--sweep=A`, twice.
 
     Raises:
         ValueError: a --sweep of nothing.
@@ -163,7 +165,7 @@ def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]]:
-    """The command lines of a sweep: one for each combination, its values as flags and in the name of its run.
+    """Return the command lines of a sweep: one for each combination, with its values as flags and in the run's name.
 
     Args:
         rest: the command line without the sweep. name: of the run, without the values.
@@ -188,7 +190,7 @@ def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]
 
 
 def parse(arguments: list[str]) -> tuple[Command, RunDir]:
-    """Command line to settings: defaults < preset < YAML file < flags; a run that exists is its own preset.
+    """Convert a command line to settings: defaults < preset < YAML file < flags; a run that exists is its own preset.
 
     Raises:
         ValueError: an unknown preset, a bad value or file.
@@ -197,36 +199,32 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     typed = flags(arguments)
     folder, named = typed.get("data", typed.get("data.root")), typed.get("preset")
     if folder == "":
-        raise ValueError("--data is empty: name the folder of songs, or leave --data out for the example")
+        raise ValueError("--data is empty: name the folder of songs, or omit --data to use the example")
     usual = "default" if folder or os.environ.get("MUSDB_PATH") else "demo"
     if file := typed.get("config"):
         path = Path(file)
         if not path.is_file():
             raise ValueError(f"no file {path}: --config names a YAML file of settings")
-        base = presets.from_yaml(path, named or usual)
+        base = presets.from_yaml(path, usual if named is None else named)
         if named and base.preset != named:
-            raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: leave one of them out")
+            raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: omit one of them")
     else:
-        base = presets.preset(named or usual)
+        base = presets.preset(usual if named is None else named)
     command = _parse_over(base, arguments)
     run = rundir.find(rundir.default_name(command.settings) if command.run is None else command.run)
     if run.config.is_file() and not named and not file:
         command = _parse_over(presets.from_saved(run.config), arguments)
-    if root := command.settings.data.root or os.environ.get("MUSDB_PATH"):
-        data = dataclasses.replace(command.settings.data, root=str(Path(root).expanduser().absolute()))
-    else:
-        data = dataclasses.replace(command.settings.data, root=str(example_song.example_folder()))
-    settings = dataclasses.replace(command.settings, data=data)
-    if data.root == str(example_song.example_folder()):  # which is trained and tested on the same sound
-        settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, allow_overlap=True))
-    if settings.resources.site is not None:  # found again from any folder
-        file = str(Path(settings.resources.site).expanduser().absolute())
-        settings = dataclasses.replace(settings, resources=dataclasses.replace(settings.resources, site=file))
-    return dataclasses.replace(command, settings=settings), run
+    root, example = command.settings.data.root or os.environ.get("MUSDB_PATH"), str(example_song.example_folder())
+    changed: dict[str, Any] = {"data.root": str(Path(root).expanduser().absolute()) if root else example}
+    if changed["data.root"] == example:  # which is trained and tested on the same sound
+        changed["evaluate.allow_overlap"] = True
+    if command.settings.resources.site is not None:  # found again from any folder
+        changed["resources.site"] = str(Path(command.settings.resources.site).expanduser().absolute())
+    return dataclasses.replace(command, settings=presets.with_values(command.settings, changed)), run
 
 
 def check_known(arguments: list[str], runs: list[RunDir]) -> None:
-    """Make sure that runs called by a name are there, unless the command line says what to begin under it.
+    """Check that the named runs exist, unless the command line creates them.
 
     Raises:
         ValueError: one is not; lists those there are.
@@ -239,18 +237,17 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
             continue
         name, root = run.path.name, rundir.runs_root()
         names = sorted(path.parent.name for path in root.glob("*/config.yaml"))
-        close = difflib.get_close_matches(name, names, 1, 0.5)
         listed = ", ".join([*names[:20], *(["..."] if names[20:] else [])])
         raise ValueError(
             f"no run {name} in {root}"
-            + (f"; did you mean {close[0]}?" if close else "")
+            + console.did_you_mean(name, names, 0.5)
             + (f"\nthere are: {listed}" if names else ", nor any other run; set $P2P_RUNS to use another folder")
             + "\nto start a new run with this name, add --data DIR, or --preset demo for the example song"
         )
 
 
 def flags(arguments: list[str]) -> dict[str, str]:
-    """The flags of a command line as tyro calls them, without dashes, and their values; those without one are left out."""
+    """Return the flags of a command line by tyro's names, without dashes, with their values; flags without one are omitted."""
     found = {}
     for text, following in itertools.pairwise([*arguments, "--"]):
         name, equals, value = text.partition("=")
@@ -267,13 +264,13 @@ def _parse_over(base: Config, arguments: list[str]) -> Command:
 
 
 def check_place(command: Command, where: str) -> None:
-    """Make sure that the place is the one that is meant, and that what the stages import is there.
+    """Check that the chosen site is intended, and that all packages of the stages are installed.
 
     Raises:
         ValueError: it is not; says what to name, or to install.
     """
     settings = command.settings
-    place = site.load(where, settings.resources.site)
+    place = site.load_site(where, settings.resources.site)
     if where == "slurm" and not command.yes:
         launch.check_gpus(settings.resources, place)
     packages.check_packages_anywhere(

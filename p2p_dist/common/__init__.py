@@ -1,1 +1,1 @@
-"""Used by every other package: files, console, small records, Linux calls. It imports no other package of this project."""
+"""Used by every other package: files, console, records, Linux calls, plots. It imports no other package of the project."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import io
 import os
@@ -10,7 +11,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
 DONE, FAILED, USAGE, CRASHED, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 """Exit codes: done; failed, do not requeue; wrong usage; an error that is not the run's own, such as a lost peer or a hang,
-which may be tried again; stopped in order, go on; second Ctrl-C."""
+which may be tried again; stopped cleanly, to be resumed; second Ctrl-C."""
 
-INSTALL = "in a checkout 'make install' makes an environment with all of them; elsewhere: python -m pip install 'p2p_dist[run]'"
-"""What to do where a package is missing."""
+INSTALL = (
+    "in a checkout, 'make install' creates an environment with all of them; elsewhere: python -m pip install 'p2p_dist[run]'"
+)
+"""Advice for a missing package."""
 
 
 def say(text: str) -> None:
@@ -58,6 +61,12 @@ def cell(text: str) -> Text:
     return Text(_visible(text).replace("\t", "\\t"))
 
 
+def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return `; did you mean NAME?` for the known name that is most like a word; an empty text if none is."""
+    close = difflib.get_close_matches(word, known, 1, cutoff)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def control_character(text: str) -> str | None:
     """The first control character or line separator in a text, escaped; None if there is none."""
     found = re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", text)
@@ -80,7 +89,7 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
         code = main()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # whoever read us has seen enough; what was going on has not ended
+    except BrokenPipeError:  # the reader of the pipe has closed it; the work itself has not ended
         os._exit(STOPPED)
     except ValueError as error:
         complain(f"error: {error}")
@@ -92,7 +101,7 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
 
 
 def show_any_text() -> None:
-    """Make printing of song titles safe in any locale: characters that it lacks are escaped."""
+    """Make printing safe in any locale: characters that it cannot encode are escaped."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -108,7 +117,7 @@ def describe(error: OSError) -> str:
     text = str(error)
     if error.errno is not None:
         text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
-    elsewhere = "or name another folder: $P2P_RUNS moves runs and their shards, --out what preprocess makes"
+    elsewhere = "or name another folder ($P2P_RUNS for runs and their shards, --out for preprocess)"
     if error.errno == errno.ENOSPC:
         text += f" (the disk is full: free some space and run the same command again, {elsewhere})"
     elif error.errno == errno.EDQUOT:
@@ -119,14 +128,14 @@ def describe(error: OSError) -> str:
 
 
 def command(name: str) -> str:
-    """How a person calls one of the commands where this one was started: `launch/submit.py` or `p2p-dist submit`."""
+    """Return how to call another command, in the style of this one: `launch/submit.py` or `p2p-dist submit`."""
     if Path(sys.argv[0]).name == "p2p-dist":
         return f"p2p-dist {name}".rstrip()
     return f"launch/{name}.py"
 
 
 def again(name: str, arguments: list[str]) -> str:
-    """The command line to go on with, to be pasted where this one was typed.
+    """Return the command line that resumes the work, to be pasted into the same shell.
 
     Args:
         name: of the command, such as `submit`; the same program, or door in launch/, as the one that runs.
@@ -151,7 +160,7 @@ def _from(here: Path, program: Path) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`75` -> `1:15`, `3725` -> `1:02:05`."""
+    """Format seconds: `75` -> `1:15`, `3725` -> `1:02:05`."""
     minutes, rest = divmod(int(seconds + 0.5), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
@@ -165,7 +174,7 @@ class Progress:
     for whoever follows from another process.
 
     start: what was done before, which is not counted in the rate; None where that is known only at the first update, and
-        then all but one. total: may be set anew before an update.
+        then all but one. total: may be reset before an update.
     """
 
     def __init__(
@@ -211,7 +220,7 @@ class Progress:
                 records.write(self.status, schemas.STATUS, numbers)
             except OSError as error:  # it only shows how far the work is
                 if not self.refused:
-                    complain(f"warning: {describe(error)}; {self.what} goes on")
+                    complain(f"warning: {describe(error)}; {self.what} continues")
                 self.refused = True
 
     def follow(self, done: int, total: int, note: str) -> None:

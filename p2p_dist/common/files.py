@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the machine says where there is no space left, or no quota."""
+"""Error numbers of a full disk or an exceeded quota."""
 
 TEMPORARY = ".tmp-"
-"""Prefix of everything half written; whatever carries it is garbage once its writer is gone."""
+"""Prefix of temporary names; such a file is garbage once its writer has ended."""
 
 
 class DamagedError(ValueError):
-    """A file does not have the content that was written. The message names the file and how to make it again."""
+    """A file does not have the content that was written. The message names the file and how to restore it."""
 
 
 def _fsync(path: Path) -> None:
@@ -40,12 +40,12 @@ def _fsync(path: Path) -> None:
 
 
 def writer() -> str:
-    """A name of this process that is unique on a shared file system: host name and process id."""
+    """Return a name of this process that is unique on a shared file system: host name and process id."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def temporary_beside(path: Path) -> Path:
-    """An unpredictable temporary name beside `path`, so nobody can have created a link there."""
+    """Return an unpredictable temporary name beside `path`, so nobody can have created a link there."""
     return path.with_name(f"{TEMPORARY}{writer()}-{secrets.token_hex(8)}-{path.name}")
 
 
@@ -101,7 +101,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_text(value: Any) -> str:
-    """What `write_json` writes."""
+    """Return the text that `write_json` writes."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -129,7 +129,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 def remove_garbage(folder: Path, name: str = "") -> None:
     """Remove the temporary files that killed writers left directly in `folder`.
 
-    Only who owns what is written there may call it: a living writer's temporary file would go too.
+    Only the owner of the folder's lock may call it, because it also removes the temporary files of running writers.
 
     Args:
         name: only what was to become this file.
@@ -186,7 +186,7 @@ def private_folder(path: Path) -> None:
     try:
         status = os.fstat(descriptor)
         if status.st_uid != os.geteuid():
-            said = f"belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}, and is not used"
+            said = f"belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}, so it is not used"
             raise OSError(errno.EPERM, said, str(path))
         if status.st_mode & 0o077:
             os.fchmod(descriptor, 0o700)
@@ -227,8 +227,8 @@ def refuse_link(path: Path) -> None:
     """
     if path.is_symlink():
         raise ValueError(
-            f"{path} is a link: what is written or removed there would be so where it leads, to {str(path.readlink())!r}; "
-            "remove the link, then type the command again"
+            f"{path} is a link: writing or removing there would change its target {str(path.readlink())!r}; "
+            "remove the link, then run the command again"
         )
 
 
@@ -253,16 +253,16 @@ def refuse_links(folder: Path, apart_from: tuple[str, ...] = (), known: str | No
 
 
 def not_only_ours(path: Path) -> str | None:
-    """How another user could have written the file or folder `path`, in words; None if no other could."""
+    """Explain how another user could have written the file or folder `path`; None if no other user could."""
     status = path.lstat()
     if status.st_uid != os.geteuid():
         return f"belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}"
     if stat.S_ISLNK(status.st_mode):
         return "is a link"
     if status.st_mode & 0o002:
-        return "can be written by everybody"
+        return "is writable by everybody"
     if status.st_mode & 0o020 and not is_our_own_group(status.st_gid):
-        return f"can be written by the group {_group(status.st_gid)}"
+        return f"is writable by the group {_group(status.st_gid)}"
     return None
 
 

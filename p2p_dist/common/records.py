@@ -31,7 +31,7 @@ COUNT = range(1 << 53)
 """Shape of a whole number, 0 or more, that every JSON program reads as the same number."""
 
 DEPTH = 32
-"""How deep what is read may be nested: nothing that the program writes comes near."""
+"""Limit of nesting in files that are read, far above what the program writes."""
 
 KEY = re.compile(r"[a-z0-9]([a-z0-9-]{0,98}[a-z0-9])?")
 """Shape of the key of a song or window, which names files."""
@@ -39,8 +39,8 @@ KEY = re.compile(r"[a-z0-9]([a-z0-9-]{0,98}[a-z0-9])?")
 FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 """Shape of a plain name of a file or folder: never one outside the folder that it is looked for in."""
 
-AGAIN = "remove it and type the command again"
-"""What to do about most damaged files."""
+AGAIN = "remove it and run the command again"
+"""Advice for most damaged files."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Kind:
     before: int = 0
 
     def complete(self, content: dict[str, Any]) -> dict[str, Any]:
-        """What was read, with what an older version left out, and its `schema`."""
+        """Return a record with the fields that an older version lacks, and its `schema`."""
         return {"schema": self.before, **self.implied, **content}
 
 
@@ -114,13 +114,13 @@ def wrong(value: Any, shape: Any) -> str | None:
 
 
 def text_of(path: Path, cure: str = AGAIN) -> str:
-    """The text in a file.
+    """Read a file as UTF-8 text.
 
     Raises:
         FileNotFoundError: there is no such file.
         DamagedError: it is no file, or holds no text in UTF-8.
     """
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+    if path.exists() and not path.is_file():  # reading a pipe would block for ever
         raise DamagedError(f"{path} is not a regular file; {cure}")
     try:
         return path.read_text(encoding="utf-8")
@@ -151,7 +151,8 @@ def _checked_kind(where: Path | str, value: Any, kind: Kind, cure: str) -> dict[
     found = wrong(value, {"schema?": COUNT})
     if found is None and value.get("schema", kind.before) > kind.schema:
         raise ValueError(
-            f"{where} has schema {value['schema']}, this version knows up to {kind.schema}: a newer one wrote it, use that one"
+            f"{where} has schema {value['schema']}, this version supports up to {kind.schema}: a newer version wrote "
+            "it, use that version"
         )
     value = kind.complete(value) if found is None else value
     if (found := found or wrong(value, kind.shape)) is not None:
@@ -160,16 +161,16 @@ def _checked_kind(where: Path | str, value: Any, kind: Kind, cure: str) -> dict[
 
 
 def _said(error: Exception) -> str:
-    return "it is nested too deep" if isinstance(error, RecursionError) else str(error)
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a number")
 
 
 def _finite(digits: str) -> float:
     if math.isinf(value := float(digits)):
-        raise ValueError(f"{digits[:40]} is too large a number")
+        raise ValueError(f"{digits[:40]} is a number that is too large")
     return value
 
 
@@ -184,7 +185,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def _wrong(value: Any, shape: Any) -> tuple[list[str], str] | None:
-    """Where and what; the fewer words the more often it is right: a manifest has a row for each window."""
+    """Return where and what is wrong. Kept fast for valid input: a manifest has a row for each window."""
     if shape is None:
         return None
     if isinstance(shape, Maybe):
@@ -251,6 +252,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, dict | list):
         return "a list" if isinstance(value, list) else "names and values"
     if type(value) is int and abs(value) >= COUNT.stop:
-        return "a number of too many digits"  # to write one down may take minutes, or be refused
+        return "a number with too many digits"  # converting a huge number to text may take minutes, or be refused
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,10 +1,10 @@
-"""The table of all records that another version of this program may read: their schema, shape, and what older ones imply.
+"""The table of all records that other versions of this program read: schema, shape, and implied values of old records.
 
 A field that is new gets its place in `shape` and, in `implied`, the value that the code before it implied; the schema goes up
 where older code must not read the record any more, or where a field means something else.
 
 Beside these, read elsewhere: config.yaml (settings/presets.py; a setting that it lacks has the value of `science.implied`), the
-record of starts (run/starts.py; words at the end of a line and lines of unknown kinds are passed over), metrics.jsonl
+record of starts (run/starts.py; words at the end of a line and lines of unknown kinds are skipped), metrics.jsonl
 (run/metrics_file.py; a line is numbers by name).
 """
 
@@ -32,27 +32,27 @@ OUTCOME = Kind(
         "message": str,
     },
 )
-"""How a stage's last attempt ended: outcome*.json."""
+"""outcome*.json: how a stage's last attempt ended."""
 
 DATASET = Kind(1, {"name": FILE, "training": Maybe(str), "trained_on": Maybe(FILE)}, {"training": None, "trained_on": None})
-"""Which shards a run has: dataset.json. Of schema 0 the names and digests tell songs apart by path and size alone."""
+"""dataset.json: the shards of a run. Of schema 0 the names and digests tell songs apart by path and size alone."""
 
 STATUS = Kind(
     1,
     {"what": str, "done": COUNT, "total": COUNT, "rate": float, "seconds_left": Maybe(float), "note": str},
     {"done": 0, "total": 0, "rate": 0.0, "seconds_left": None, "note": ""},
 )
-"""How far a stage is: status.json."""
+"""status.json: the progress of a stage."""
 
 CHECKPOINT = Kind(
     1,
     {"step": COUNT, "settings": Maybe(_SETTINGS), "files": {str: {"bytes": COUNT, "sha256": str}}},
     {"settings": None},
 )
-"""A checkpoint's meta.json."""
+"""meta.json of a checkpoint."""
 
 BEST = Kind(1, {"step": COUNT, "score": float, "chosen_on": str, "note": str})
-"""The checkpoint that the evaluations chose: checkpoints/best.json."""
+"""checkpoints/best.json: the checkpoint that the evaluations chose."""
 
 PROVENANCE = Kind(
     1,
@@ -66,14 +66,14 @@ PROVENANCE = Kind(
     },
     {"command": [], "begun": "", "version": "0.1.0", "commit": None, "changes": None, "packages": {}},
 )
-"""What made a run: provenance.json."""
+"""provenance.json: how a run was created."""
 
 OWNER = Kind(
     1,
     {"process": COUNT, "host": str, "since": str, "start": Maybe(COUNT), "job": Maybe(str), "attempt": Maybe(str)},
     {"start": None, "job": None, "attempt": None},
 )
-"""Who works in a folder: .owner."""
+""".owner: the process that has locked a folder."""
 
 # A dataset.
 
@@ -98,7 +98,7 @@ MANIFEST = Kind(
         "digest": _SHA256,
     },
 )
-"""A dataset's manifest.json."""
+"""manifest.json of a dataset."""
 
 SONG = Kind(
     2,
@@ -194,13 +194,19 @@ GENERATED = Kind(
         "versions": {str: Maybe(str)},
     },
 )
-"""What launch/generate.py made of a song: SONG.json."""
+"""SONG.json: the result of launch/generate.py for a song."""
 
 SONGS = Kind(
     1,
-    {"songs": [{"source": str, "folder": str, "name": str}], "model": str, "options": {str: None}, "overwrite": bool},
+    {
+        "songs": [{"source": str, "folder": str, "name": str}],
+        "model": str,
+        "sha256": _SHA256,
+        "options": {str: None},
+        "overwrite": bool,
+    },
 )
-"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute."""
+"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute; sha256 is that of the model's weights."""
 
 _LOUDNESS = (Maybe(float), float)
 

@@ -15,23 +15,23 @@ from p2p_dist.data import pairs
 from p2p_dist.settings.config import Data, parse_task
 
 GAIN = 6.0
-"""A stem that is heard may be so many dB louder or quieter."""
+"""Largest change of an input stem's level, dB."""
 DROP = 0.15
-"""Chance of a stem that is heard to be silent; one always stays."""
+"""Probability that an input stem is silenced; one always stays."""
 EQ = 6.0
-"""Most dB of the shelf below 200 Hz and of the one above 4 kHz."""
+"""Largest gain of the shelves below 200 Hz and above 4 kHz, dB."""
 STRETCH = 0.08
-"""The tempo changes by at most this share, the pitch stays."""
+"""Largest relative change of tempo; the pitch stays."""
 
 
 def random_for(*names: object) -> np.random.Generator:
-    """A random generator that depends only on these names, not on the order of the work or the process."""
+    """Return a random generator that depends only on these names, not on process or order."""
     digest = hashlib.sha256("\0".join(map(str, names)).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
 
 
 def reach(data: Data) -> int:
-    """Samples at `data.sample_rate` that a copy of a window is made of, from its `data.n_fft` before the window on."""
+    """Return the samples at `data.sample_rate` needed for a copy of a window, from `data.n_fft` before the window."""
     return int(_length(data) * (1 + STRETCH)) + 4 * data.n_fft
 
 
@@ -42,7 +42,7 @@ def _length(data: Data) -> int:
 def copy_of(
     stems: dict[str, np.ndarray], start: int, reference: float, data: Data, song: str, window: int, copy: int, skipped: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One augmented copy of one window.
+    """Make one augmented copy of one window.
 
     Args:
         stems: the song's stems, each float32 (samples, channels) at `data.sample_rate`, without the first `skipped` samples.

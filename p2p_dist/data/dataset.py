@@ -28,14 +28,14 @@ def dataset_name(root: Path, data: config.Data) -> str:
 
 
 def name_of_version_0_1(root: Path, data: config.Data, of: list[layouts.Source]) -> str:
-    """What version 0.1 named the folder of shards of these songs."""
+    """Return the name that version 0.1 gave to the folder of shards of these songs."""
     found = _files(root, of)
     found.sort(key=lambda file: (file.relative_to(root).parts[0] != "train", file))
     return _name(data, files.digest([science.recorded(data), _sizes(root, found)]))
 
 
 def name_for(run: RunDir, root: Path, data: config.Data) -> str:
-    """Name of the shards of a run: one that it wrote down, where the songs are those that it was begun with or trained on."""
+    """Return the name of a run's shards: the recorded one if the songs are those that it was started with or trained on."""
     noted = run.dataset_record() if run.dataset.is_file() else {"name": None, "trained_on": None}
     known = (noted["name"], noted["trained_on"])
     return next((name for name in known if name and is_named_after(name, root, data)), None) or dataset_name(root, data)
@@ -54,7 +54,7 @@ def is_named_after(name: str, root: Path, data: config.Data) -> bool:
 
 
 def training_digest(root: Path, data: config.Data, schema: int = 1) -> str:
-    """12 hexadecimal digits that tell apart what training uses: as `dataset_name` does, without the songs held out.
+    """Return a digest (12 hexadecimal digits) of the training songs and settings, without held-out songs.
 
     Args:
         schema: of the dataset.json that it is for.
@@ -87,6 +87,6 @@ def _sizes(root: Path, found: list[Path]) -> list[list[str | int]]:
 
 
 def holds_some_back(of: list[layouts.Source]) -> bool:
-    """Whether some of train/ are for validation, which they are where there is no valid/."""
+    """Whether validation songs are taken from train/, which is so without valid/."""
     titles = [song.name for song in of if song.split == "train"]
     return not any(song.split == "valid" for song in of) and bool(layouts.validation_by_hash(titles))

@@ -11,7 +11,7 @@ from p2p_dist.audio.stems import UNEQUAL
 from p2p_dist.common.console import one_line
 from p2p_dist.settings.config import STEMS
 
-LICENCE = "The licence of the songs holds for what is made of them. MUSDB18 is for non-commercial, educational use."
+LICENCE = "The licence of the songs applies to everything derived from them. MUSDB18 is for non-commercial, educational use."
 
 _COUNTS = {
     "silent_windows": "silent target",
@@ -37,7 +37,7 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
         counts = " | ".join(str(sum(record[name] for record in of)) for name in _COUNTS)
         hours = sum(record["seconds"] for record in of) / 3600
         lines.append(f"| {split} | {len(of)} | {hours:.2f} | {len(part['samples'])} | {counts} |")
-    lines += ["", "Songs are for one split whole. A sample at full scale or over it counts as clipped, of input and of target."]
+    lines += ["", "Each song belongs to one split. A sample at or over full scale counts as clipped, in input and target."]
     lines += ["", "| split | level of | lowest, dBFS | median | highest | silent songs |", "| --- " * 6 + "|"]
     for split in manifest["splits"]:
         for side in ("input", "target"):
@@ -49,11 +49,15 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
     lines += ["", "Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + "."]
     lines += [text for told in _of_the_files(records) for text in ("", told)]
     if same := overlapping(manifest):
-        lines += ["", "Held out, and yet trained on; left out of the figures unless --allow-overlap is given:", ""]
+        lines += [
+            "",
+            "Held-out songs with the same audio as training songs; left out of the figures unless --allow-overlap is given:",
+            "",
+        ]
         lines += [f"- {one_line(line)}" for line in same]
     titles = Counter(record["song"] for record in records)
     if twice := sorted(title for title, count in titles.items() if count > 1):
-        lines += ["", f"Titles that come more than once, and count as different songs: {', '.join(map(one_line, twice))}."]
+        lines += ["", f"Titles that occur more than once and count as different songs: {', '.join(map(one_line, twice))}."]
     if manifest["left_out"]:
         count = len(manifest["left_out"])
         lines += ["", f"Left out: {count} song{'s' if count > 1 else ''}.", ""]
@@ -63,9 +67,9 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
 
 
 def overlapping(manifest: dict[str, Any]) -> list[str]:
-    """A line for each held-out song that is a training song, too."""
+    """Return a line for each held-out song that is also a training song."""
     return [
-        f"{song['name']} ({split}) has the sound of {', '.join(song['same_as'])} (train)"
+        f"{song['name']} ({split}) has the audio of {', '.join(song['same_as'])} (train)"
         for split, part in manifest["splits"].items()
         for song in part["songs"]
         if song.get("same_as")
@@ -77,12 +81,12 @@ def _of_the_files(records: list[dict[str, Any]]) -> list[str]:
     found = []
     if filled := [record["filled"] for record in records if record.get("filled")]:
         found.append(
-            f"Songs with stems of unequal length, of which the shorter end in silence: {len(filled)} "
+            f"Songs with stems of unequal length; the shorter stems are padded with silence: {len(filled)} "
             f"(by at most {max(filled):.3f} s; over {UNEQUAL:g} s a song is left out)."
         )
     if positions := sum(record.get("by_position", False) for record in records):
         found.append(
-            f"Stem files that do not name their streams, which were taken in MUSDB18's order (mixture, {', '.join(STEMS)}): "
+            f"Stem files without stream titles; their streams are read in MUSDB18's order (mixture, {', '.join(STEMS)}): "
             f"{positions}."
         )
     return found

@@ -42,7 +42,7 @@ def array_offset(npz: bytes | memoryview, name: str) -> tuple[int, np.dtype[Any]
         except KeyError:
             raise ValueError(f"no array {name!r} in the npz (it has {', '.join(archive.namelist())})") from None
     if entry.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"array {name!r} is compressed: it can't be read in place")
+        raise ValueError(f"array {name!r} is compressed, so it cannot be read in place")
     name_length, extra_length = struct.unpack_from("<HH", npz, entry.header_offset + 26)
     start = entry.header_offset + 30 + name_length + extra_length
     stream = io.BytesIO(npz[start : start + 4096])
@@ -50,12 +50,12 @@ def array_offset(npz: bytes | memoryview, name: str) -> tuple[int, np.dtype[Any]
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read_header(stream)
     if fortran or dtype.hasobject:
-        raise ValueError(f"array {name!r} is in Fortran order or holds objects: it can't be read in place")
+        raise ValueError(f"array {name!r} is in Fortran order or contains objects, so it cannot be read in place")
     return start + stream.tell(), dtype, shape
 
 
 def index_shard(path: Path) -> list[dict[str, Any]]:
-    """The samples of one tar in order, each with its key, the offsets of its arrays, dtype, shape, checksum.
+    """Index one tar: the samples in order, each with key, offsets of its arrays, dtype, shape and checksum.
 
     Raises:
         ValueError: not a tar, or a damaged member; the message names shard and member.
@@ -72,7 +72,7 @@ def index_shard(path: Path) -> list[dict[str, Any]]:
                     begins.append(member.offset)
                 end = member.offset_data + -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
                 if end > len(content):
-                    raise ValueError(f"{path}: sample {key}: cut short")
+                    raise ValueError(f"{path}: sample {key}: truncated")
                 if kind == "npz":
                     npz = content[member.offset_data : member.offset_data + member.size]
                     try:
@@ -93,7 +93,7 @@ def index_shard(path: Path) -> list[dict[str, Any]]:
 
 
 def arrays_of(npz: bytes | memoryview) -> dict[str, Any]:
-    """Where the arrays `input` and `target` begin inside a stored npz, and dtype and shape of both.
+    """Return the offsets of the arrays `input` and `target` in a stored npz, and their dtype and shape.
 
     Raises:
         ValueError, zipfile.BadZipFile, struct.error: see `array_offset`; or what is no zip, or a broken one.
@@ -143,7 +143,7 @@ class Index:
     def __init__(self, folder: Path, split: str) -> None:
         content = manifest.read(folder)
         if split not in content["splits"]:
-            raise ValueError(f"{folder} has no {split} songs: put songs into the folder {split}/ of the data")
+            raise ValueError(f"{folder} has no {split} songs: put songs into the folder {split}/ of --data")
         part = content["splits"][split]
         self.folder = folder
         self.order: str = content["order"] if "index" in part else "sorted"
@@ -235,7 +235,7 @@ class Index:
                 os.posix_fadvise(self._open[sample.shard], 0, 0, os.POSIX_FADV_DONTNEED)
         raise files.DamagedError(
             f"{self.folder / sample.shard} is damaged: sample {sample.key}: {reason}; "
-            "remove this shard and preprocess again: only it is made anew"
+            "remove this shard and preprocess again: only this shard is rebuilt"
         )
 
     def place(self, number: int) -> tuple[int, int]:
@@ -250,7 +250,7 @@ class Index:
         return (self._end(number - 1) if follows else 0), end
 
     def _end(self, number: int) -> int:
-        """Where the npz of a sample, its last file, ends. All of one shard have equal arrays, and so one length.
+        """Return the end of a sample's npz, its last file. All npz files of a shard have the same length.
 
         Raises:
             ValueError, tarfile.TarError: there is no header of an npz.
@@ -264,7 +264,7 @@ class Index:
             self._read_bytes([header], sample.shard, npz - tarfile.BLOCKSIZE)
             member = tarfile.TarInfo.frombuf(header.tobytes(), "utf-8", "surrogateescape")
             if member.name != f"{sample.key}.npz":
-                raise ValueError("the header before its arrays is that of another sample")
+                raise ValueError("the header before its arrays belongs to another sample")
             self._lengths[sample.shard] = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         return npz + self._lengths[sample.shard]
 
@@ -282,7 +282,7 @@ class Index:
                 got = os.preadv(self._open[shard], views, offset)
                 if got == wanted:
                     return
-                raise OSError(errno.EIO, f"only {got} of {wanted} bytes at offset {offset}: cut short")
+                raise OSError(errno.EIO, f"only {got} of {wanted} bytes at offset {offset}: truncated")
             except OSError as error:
                 if shard in self._open:
                     os.close(self._open.pop(shard))
@@ -349,7 +349,7 @@ def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> P
 
 
 def _is_copied(path: Path, shard: dict[str, Any]) -> bool:
-    """Whether a shard is in the node's memory as its manifest says, whoever wrote it there."""
+    """Whether a shard in the node's memory matches its manifest."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size != shard["bytes"]:
         return False
     return files.sha256_file(path) == shard["sha256"]

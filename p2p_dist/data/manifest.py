@@ -11,13 +11,13 @@ from p2p_dist.common import files, records, schemas
 from p2p_dist.common.records import COUNT, KEY
 
 SCHEMA = schemas.MANIFEST.schema
-"""Of manifest.json; a reader that knows another refuses."""
+"""Schema of manifest.json; other schemas are refused."""
 
 NAME = "manifest.json"
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The manifest of a dataset.
+    """Read the manifest of a dataset.
 
     Raises:
         FileNotFoundError: there is none.
@@ -26,10 +26,10 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "no manifest: preprocessing has not finished", str(path))
-    again = "preprocess again, it is written anew"
+    again = "preprocess again to rewrite it"
     found = records.read(path, {"schema": COUNT}, again)
     if found["schema"] != SCHEMA:
-        raise ValueError(f"{path} has schema {found['schema']}, this version reads schema {SCHEMA}: preprocess again")
+        raise ValueError(f"{path} has schema {found['schema']}, this version reads only schema {SCHEMA}: preprocess again")
     if not files.is_sealed(found):
         raise ValueError(f"{path} was changed after it was written: {again}")
     wrong = records.wrong(found, schemas.MANIFEST.shape) or next(filter(None, map(_wrong_rows, found["splits"].values())), None)
@@ -45,7 +45,7 @@ def write(folder: Path, content: dict[str, Any]) -> None:
 
 
 def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
-    """Key of each song of a held-out split that was trained on, too -> titles of those training songs.
+    """Map key of each held-out song that was also trained on -> titles of those training songs.
 
     Nothing is known of datasets that earlier versions made.
     """
@@ -63,21 +63,21 @@ def check_unseen(content: dict[str, Any], split: str) -> None:
     if songs and len(overlap(content, split)) == len(songs):
         named = ", ".join(song["name"] for song in songs[:3]) + (" ..." if len(songs) > 3 else "")
         raise ValueError(
-            f"all {split} songs have the sound of training songs ({named}), so the measures would say nothing about "
-            f"other songs: put others into {split}/, or give --allow-overlap"
+            f"all {split} songs have the audio of training songs ({named}), so the measures would not apply to "
+            f"other songs: put other songs into {split}/, or add --allow-overlap"
         )
 
 
 def _wrong_rows(part: dict[str, Any]) -> str | None:
-    """What is wrong with the rows of the windows, looked at by columns: there may be millions."""
+    """Describe what is wrong with the rows of the windows; checked by columns because there may be millions."""
     rows, names = part["samples"], {shard["name"] for shard in part["shards"]}
     if not all(isinstance(row, list) and len(row) == 5 for row in rows):
-        return "a row of samples is not key, shard, two offsets and a checksum"
+        return "a row of samples must have a key, a shard, two offsets and a checksum"
     for column in (2, 3, 4):
         if not all(type(row[column]) is int and 0 <= row[column] < COUNT.stop for row in rows):
-            return "a row of samples has an offset or checksum that is no whole number"
+            return "a row of samples has an offset or checksum that is not a whole number"
     if not all(type(row[1]) is str and row[1] in names for row in rows):
-        return "a row of samples is of a shard that is not listed"
+        return "a row of samples names a shard that is not listed"
     if not all(type(row[0]) is str and KEY.fullmatch(row[0]) for row in rows):
         return "a row of samples has no key"
     return None

@@ -17,7 +17,7 @@ ARRAY = "arr_0"
 
 
 def read(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray]:
-    """Input and target of one file, each (1, mels, frames) in the file's own dtype.
+    """Read input and target of one file, each (1, mels, frames) in the file's own dtype.
 
     Raises:
         ValueError: not an npz, a damaged one or one that can't be read, no `arr_0`, pickled objects (never unpickled),
@@ -43,7 +43,7 @@ def read(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_header(file: IO[bytes], data: Data) -> None:
-    """Look at what the header claims before there is any memory for it, or a way to unpickle."""
+    """Check the header before any memory is allocated or anything could be unpickled."""
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(file)

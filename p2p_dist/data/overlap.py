@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 _RATE = 25
-"""Values of a fingerprint in a second: each is the sum of so much sound, which keeps the lowest frequencies."""
+"""Values of a fingerprint per second; each sums that much audio, so only low frequencies remain."""
 
 _LIKENESS = 0.95
-"""Correlation from which two are of one sound: coding with loss leaves more, different songs of a second are far below."""
+"""Correlation from which two songs have the same audio: lossy coding stays above it, different songs far below."""
 
 _AT_ONCE = 1000
 
@@ -39,7 +39,7 @@ def fingerprint(sounds: Sequence[np.ndarray], rate: int) -> str:
 
 
 def training_songs(records: list[dict[str, Any]]) -> dict[tuple[str, str], list[str]]:
-    """Split and key of each held-out song -> titles of the training songs that have its sound, where there are any.
+    """Map split and key of each held-out song -> titles of the training songs with the same audio.
 
     Args:
         records: of finished songs. Those that earlier versions wrote have no fingerprint, and nothing is said of them.
@@ -62,7 +62,7 @@ def training_songs(records: list[dict[str, Any]]) -> dict[tuple[str, str], list[
 
 
 def _values(text: str | None) -> np.ndarray | None:
-    """Those of a fingerprint that tells enough: of at least a second, and no silence."""
+    """Decode a fingerprint; None if it is shorter than a second or silent."""
     try:
         values = np.frombuffer(base64.b64decode(text or "", validate=True), np.int8).astype(np.float64)
     except (ValueError, binascii.Error):

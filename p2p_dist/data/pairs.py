@@ -20,16 +20,16 @@ from p2p_dist.audio.stems import mean_of, resample, side_of
 from p2p_dist.settings.config import Data
 
 FLOOR = -80.0
-"""dB below the reference that count as silence, and fill padding."""
+"""dB relative to the reference that count as silence and fill padding."""
 
 CEILING = {"default": 25.0, "thesis": 0.0}
-"""dB above the reference that a picture can hold: a stem can be louder than the input that gave the reference."""
+"""Largest dB relative to the reference in a spectrogram: a stem can be louder than the input."""
 
 LOUDEST_SHARE = 0.999
 """Share of the bins of an input that lie under its reference, see `level_reference`."""
 
 LOWEST_REFERENCE = 1e-3
-"""Power: an input of silence must not turn the noise of a stem into full scale."""
+"""Lowest reference power, so that noise beside a silent input is not scaled up."""
 
 _BLOCK = 1 << 16  # samples added up at once
 
@@ -51,7 +51,7 @@ class Pictures:
 
 
 def window_starts(frames: int, data: Data) -> np.ndarray:
-    """First frames of a song's windows: every `data.window_hop`, the last one reaching to or over the end.
+    """Return the first frames of a song's windows: every `data.window_hop`, the last one reaching to or over the end.
 
     The thesis dropped what is left after its last whole window, and so does its representation.
     """
@@ -61,9 +61,9 @@ def window_starts(frames: int, data: Data) -> np.ndarray:
 
 
 def level_reference(power: np.ndarray) -> float:
-    """The power that a song's pictures call 0 dB: the level under which 99.9 % of the input's bins lie.
+    """Return the power of 0 dB in a song's spectrograms: the 99.9 % quantile of the input's bins.
 
-    Nearly the peak, but one click can't move it.
+    It is close to the peak but robust against single clicks.
     """
     return max(float(np.quantile(power, LOUDEST_SHARE)), LOWEST_REFERENCE)
 
@@ -76,7 +76,7 @@ def mel_of(sound: np.ndarray, rate: int, data: Data, one_of: Callable[[np.ndarra
 
 
 def powers_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
-    """Mel power of what the pictures show: float32 (channels, mels, frames).
+    """Compute the mel power of mono or mid and side: float32 (channels, mels, frames).
 
     Of stereo as mid and side, the mean of both channels and half their difference; other sound has nothing at its sides.
     """
@@ -89,7 +89,7 @@ def powers_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
 
 
 def to_picture(power: np.ndarray, reference: float, representation: str) -> np.ndarray:
-    """Power to dB relative to `reference`, clipped to what a picture holds; float16 of the same shape.
+    """Convert power to dB relative to `reference`, clipped to FLOOR .. CEILING; float16 of the same shape.
 
     Nothing is FLOOR however quiet the song; in the thesis's pictures a window of nothing is its own maximum, 0 dB.
     """
@@ -100,7 +100,7 @@ def to_picture(power: np.ndarray, reference: float, representation: str) -> np.n
 
 
 def make(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Pictures:
-    """All windows of one song.
+    """Make all windows of one song.
 
     Args:
         song: what is heard, (samples, channels) at `rate`. target: the stem to make, likewise.
@@ -167,7 +167,7 @@ def _thesis(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Pict
 
 
 def stitch(outputs: np.ndarray, pictures: Pictures, data: Data) -> np.ndarray:
-    """Generated windows to the stem's mel power over the whole song, cross-faded where windows overlap.
+    """Join generated windows to the stem's mel power over the whole song, cross-faded where windows overlap.
 
     The thesis's pictures show the mix at an unknown level; it is taken to be the input's, and what rises above the input
     is the stem.

@@ -1,4 +1,4 @@
-"""A shard as a file: a tar of samples, byte for byte as webdataset's TarWriter makes it, known when it is written."""
+"""Write a shard: a tar of samples, byte for byte as webdataset's TarWriter does, indexed while it is written."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _BLOCK = 1 << 16
 
 
 def pair(key: str, input: np.ndarray, target: np.ndarray, note: dict[str, Any]) -> Sample:
-    """A pair of pictures, and what is said of it."""
+    """Return the sample of a pair of spectrograms and its metadata."""
     npz = io.BytesIO()
     np.savez(npz, input=input, target=target)
     return key, {"json": _json(note), "npz": npz.getbuffer()}
 
 
 def sound(key: str, rate: int, sides: Sequence[Sum], note: dict[str, Any]) -> Iterator[Sample]:
-    """What is heard and what is to be made of a song, as flac of 24 bits; `gain` undoes the scaling below 1.
+    """Encode input and target of a song as flac of 24 bits; `gain` reverts the scaling below 1.
 
     The parts of one sample, one after another, since a long song's flac is large. The sounds become what the files hold, so
     that pictures made of them are those in the shards, bit for bit.
@@ -74,7 +74,7 @@ def write_pairs(path: Path, samples: Iterable[Sample]) -> tuple[dict[str, Any] |
 
 
 def write(path: Path, samples: Iterable[Sample]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write one tar whole or not at all, byte for byte as webdataset's TarWriter does, and know it when it is written.
+    """Write one tar atomically, byte for byte as webdataset's TarWriter does, and index it.
 
     Returns:
         name, size and sha256 of the tar; and of each sample with arrays what `index.index_shard` would find in it.

@@ -79,7 +79,7 @@ def preprocess_all(
         OSError: the machine refused, for instance a full disk; nothing half written stays.
     """
     (split_by_title,) = {data.split_by_title for _, data in wanted}
-    work = _work(root, split_by_title)
+    work = numbered_songs(root, split_by_title)
     for out, data in wanted:
         _refuse(root, out, data)
     if (part is None or part[0] == 0) and (others := layouts.overlooked(root, split_by_title)):
@@ -91,7 +91,7 @@ def preprocess_all(
             out.mkdir(parents=True, exist_ok=True)
             files.refuse_link(out / PARTS)  # what is left of earlier calls is removed there
             shared = part is not None or member is not None
-            claims.append(locks.enter_context(_claim(root, out, data, shared=shared, needs_locks=member is not None)))
+            claims.append(locks.enter_context(claim(root, out, data, shared=shared, needs_locks=member is not None)))
         stand = {out for out, data in wanted if _stands(root, out, data)}
         if member is not None:
             left_out = _make(_not_finished(work, wanted, stand), len(work), workers, on_song, member)
@@ -111,9 +111,9 @@ def preprocess_all(
                 for out, data in wanted:
                     # The same songs elsewhere give the same manifest, and one passed on tells nothing of this machine.
                     reasons = [(r.name, why.replace(f"{root}/", "")) for r in left_out if (why := r.errors.get(out))]
-                    _merge(out, data, work, reasons, stands=out in stand)
+                    merge(out, data, work, reasons, stands=out in stand)
         finally:
-            if part is None:  # a worker that was killed, for want of memory, could not clean up after itself
+            if part is None:  # a worker that was killed, for lack of memory, could not clean up after itself
                 _remove_garbage(wanted)
     return left_out
 
@@ -138,7 +138,7 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
     """Preprocess songs, in worker processes if there are several. Returns those left out, in the order of the songs.
 
     Args:
-        member: see `preprocess_all`; songs that another member has in hand, or has made meanwhile, are passed over.
+        member: see `preprocess_all`; songs that another member has in hand, or has made meanwhile, are skipped.
     """
     results: dict[int, Result] = {}
     begun = time.monotonic()
@@ -187,10 +187,10 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
 
 
 def _make_unless_taken(item: NumberedSong, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
-    """Make a song that no other process has in hand or has made since the list was; None where one has.
+    """Make a song unless another process has claimed or finished it; None if one has.
 
     The kernel drops the lock of a process that is killed, and another one takes the song. Other nodes see the lock: where they
-    would not, `_claim` has refused.
+    would not, `claim` has refused.
     """
     with ExitStack() as locks:
         for out, _ in wanted:
@@ -207,7 +207,7 @@ def _make_unless_taken(item: NumberedSong, wanted: Sequence[tuple[Path, Data]]) 
 
 
 def _is_last(descriptor: int) -> bool:
-    """Give up a share in a folder for the whole of it, where no other has one."""
+    """Change a shared lock on a folder into an exclusive one, if no other process shares it."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -221,7 +221,8 @@ def _begin_worker(parent: int) -> None:
     linux.keep_memory()
 
 
-def _work(root: Path, split_by_title: bool) -> list[NumberedSong]:
+def numbered_songs(root: Path, split_by_title: bool) -> list[NumberedSong]:
+    """Return the songs under `root`, each with its place in its split."""
     numbers = dict.fromkeys(layouts.SPLITS, 0)
     work = []
     for source in layouts.find_songs(root, split_by_title):
@@ -231,10 +232,10 @@ def _work(root: Path, split_by_title: bool) -> list[NumberedSong]:
 
 
 def _refuse(root: Path, out: Path, data: Data) -> None:
-    """Refuse a folder that is not for these shards, before anything is written."""
+    """Check, before anything is written, that a folder is for these shards."""
     among = {folder.lower() for folder in out.relative_to(root).parts[:1]} if out.is_relative_to(root) else set()
     if among & set(layouts.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
-        raise ValueError(f"{out} is inside the folder of songs and would be read as a song: choose a folder outside {root}")
+        raise ValueError(f"{out} is inside the folder of songs, so it would be read as a song: choose a folder outside {root}")
     path = out / PARTS / SETTINGS
     if not path.is_file():
         others = [] if (out / PARTS).is_dir() or not out.is_dir() else [p.name for p in out.iterdir() if p.name != "slurm"]
@@ -248,8 +249,8 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
 
 
 @contextmanager
-def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool = False) -> Iterator[int]:
-    """Hold `out` while it is worked on; write down what it is made of, or refuse it if that is something else.
+def claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool = False) -> Iterator[int]:
+    """Lock `out` and record the settings of its shards; refuse a folder with other settings.
 
     Args:
         needs_locks: by which those that share tell what another has in hand.
@@ -261,22 +262,24 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool
         try:
             lock.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.say(f"{out} is being made by another process: waiting for it")
+            console.say(f"{out} is being written by another process: waiting for it")
             fcntl.flock(descriptor, kind)
         except OSError as error:
             if error.errno not in lock.NO_LOCKS:
                 raise OSError(error.errno, error.strerror, str(out / PARTS / ".lock")) from error
             if needs_locks:
                 cure = (
-                    "its file system has no locks across nodes, by which the jobs of an array share songs: let one job make "
-                    "all (--preprocess-array 1; of the preprocess command --array 1), or mount it with flock"
+                    "its file system has no locks across nodes, which the jobs of an array need to share songs: use "
+                    "one job (--preprocess-array 1; with the preprocess command --array 1), or mount it with flock"
                 )
                 raise OSError(error.errno, cure, str(out)) from error
             if shared:
-                console.say(f"note: the file system of {out} has no locks: start no other preprocessing there until it ends")
+                console.say(
+                    f"note: the file system of {out} has no locks: start no other preprocessing there until this one ends"
+                )
             else:
                 where = out / PARTS / ".lock-link"
-                link = where, lock.take_link(where, f"{out} is being made", "wait for it")
+                link = where, lock.take_link(where, f"{out} is being written", "wait for it")
         _refuse(root, out, data)  # again: another may have begun it with other settings
         if not (out / PARTS / SETTINGS).is_file():
             files.write_json(out / PARTS / SETTINGS, science.recorded(data))
@@ -289,7 +292,7 @@ def _claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool
 
 
 def _stands(root: Path, out: Path, data: Data) -> bool:
-    """Whether a folder is named after these very songs and has a manifest: it is not changed, others may read it."""
+    """Whether a folder has the name of these songs and a manifest: then it must not change, others may read it."""
     try:
         manifest.read(out)
     except (FileNotFoundError, ValueError):
@@ -298,9 +301,9 @@ def _stands(root: Path, out: Path, data: Data) -> bool:
 
 
 def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
-    """Whether the manifest is of the songs' records as they are: not older than one, and of no song that is gone.
+    """Whether the manifest matches the songs' current records: not older than one, without removed songs.
 
-    A manifest that stands is not written again: trainings read it. One of a song made anew was removed before its record.
+    A manifest that stands is not written again: trainings read it. One of a song rebuilt was removed before its record.
     """
     try:
         manifest.read(out)
@@ -312,8 +315,8 @@ def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
     return there.keys() == {item.record(out) for item in work} and max(there.values()) <= written
 
 
-def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple[str, str]], *, stands: bool = False) -> None:
-    """Merge the records into manifest.json and DATASET.md; what is left of songs that are gone is removed.
+def merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple[str, str]], *, stands: bool = False) -> None:
+    """Merge the records into manifest.json and DATASET.md; remove the files of removed songs.
 
     Args:
         left_out: names and reasons. stands: see `Work.finished`.
@@ -322,9 +325,9 @@ def _merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple
     kinds = {(record["dtype"], tuple(record["shape"])) for record in finished if record["shard"]}
     if len(kinds) > 1:
         listed = ", ".join(f"{dtype} {shape}" for dtype, shape in sorted(kinds))
-        raise ValueError(f"the songs give pictures of {len(kinds)} kinds ({listed}): put each kind into a folder of its own")
+        raise ValueError(f"the songs give spectrograms of {len(kinds)} kinds ({listed}): put each kind into its own folder")
     if not kinds and finished:
-        raise ValueError(f"no window is left of {len(finished)} songs: all targets are silent, raise --data.silent-share")
+        raise ValueError(f"no window of {len(finished)} songs is left: all targets are silent, raise --data.silent-share")
     if not kinds:
         raise ValueError("\n  ".join([f"none of {len(work)} songs could be read:", *(why for _, why in left_out)]))
     ((dtype, shape),) = kinds
@@ -365,7 +368,7 @@ def _remove_others(out: Path, work: list[NumberedSong]) -> None:
     for path in (out / PARTS).iterdir():
         if path not in wanted and _RECORD.match(path.name):
             record = read_record(path)
-            # One of the same song has another number now, and was made anew.
+            # One of the same song has another number now, and was rebuilt.
             if record is not None and (record["song"], record["split"]) not in here:
                 console.complain(f"removed: {record['song']} ({record['split']}) is no longer in the data")
             path.unlink()

@@ -17,11 +17,11 @@ from p2p_dist.data.song_record import NumberedSong
 from p2p_dist.settings.config import Data, parse_task
 
 COUNTED = ("silent_windows", "silent_dropped", "padded_windows", "copies")
-"""What is counted of a song's windows."""
+"""Counts of a song's windows."""
 
 
 def from_sound(song: NumberedSong, sides: list[Sum], rate: int, data: Data) -> tuple[Iterable[Sample], dict[str, int]]:
-    """The samples of a decoded song, made as they are asked for, and the counts of its windows.
+    """Yield the samples of a decoded song, and count its windows.
 
     Args:
         sides: what is heard and what is to be made; it is emptied.
@@ -46,7 +46,7 @@ def from_sound(song: NumberedSong, sides: list[Sum], rate: int, data: Data) -> t
 
 
 def _note(song: NumberedSong, pictures: pairs.Pictures, number: int, data: Data) -> dict[str, Any]:
-    """What the json beside a pair says."""
+    """Return the content of the json beside a pair."""
     return {
         "song": song.source.name,
         "split": song.source.split,
@@ -89,7 +89,7 @@ def _copies(song: NumberedSong, pictures: pairs.Pictures, kept: np.ndarray, data
 
 
 def from_npz(song: NumberedSong, data: Data) -> tuple[Iterator[Sample], dict[str, int]]:
-    """The samples of ready-made pairs, untouched.
+    """Yield the samples of ready-made pairs, unchanged.
 
     Raises:
         ValueError: they need other settings; while they are read also: see `npz_pairs.read`, or their dtypes differ.

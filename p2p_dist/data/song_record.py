@@ -1,4 +1,4 @@
-"""One song of a dataset: its key, and the record that says that its shards are whole; written last, looked up first."""
+"""One song of a dataset: its key, and the record of its finished shards, which is written last."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PARTS = "parts"
 
 
 def slug(title: str) -> str:
-    """A title as at most 48 ASCII letters, digits and single dashes: for keys and file names, not for people."""
+    """Convert a title to at most 48 ASCII letters, digits and single dashes, for keys and file names."""
     plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or "song"
 
@@ -43,7 +43,7 @@ class NumberedSong:
 
     @functools.cached_property
     def stamp(self) -> str:
-        """The song's, as it was when first asked for, before it is made: one that is replaced meanwhile is the old one."""
+        """The song's stamp before it is read, so that a file replaced meanwhile counts as changed."""
         return self.source.stamp()
 
     def pairs_shard(self, out: Path) -> Path:
@@ -55,7 +55,7 @@ class NumberedSong:
         return out / f"audio-{self.source.split}-{self.key}.tar"
 
     def record(self, out: Path) -> Path:
-        """Where it is written down that the song is finished."""
+        """Path of the record that the song is finished."""
         return out / PARTS / f"{self.source.split}-{self.key}.json"
 
     @functools.cached_property
@@ -79,7 +79,7 @@ class NumberedSong:
         return record if whole else None
 
     def forget(self, out: Path) -> None:
-        """Remove what an earlier call made of it; first what says that it is there, the manifest and the record."""
+        """Remove the files of an earlier call, first the manifest and the record."""
         made = (self.record(out), self.pairs_shard(out), self.sound_shard(out))
         if any(path.exists() for path in made):
             for path in (out / manifest.NAME, *made):
@@ -88,7 +88,7 @@ class NumberedSong:
 
 @dataclass(frozen=True)
 class SongFacts:
-    """What is known of a song's sound besides its pictures.
+    """Facts about a song's audio besides its spectrograms.
 
     levels: of input and target, dBFS; None for silence. filled: seconds of silence at the end of a stem that was shorter than
     the others. by_position: whether stems are streams that the file does not name. fingerprint: see `overlap.fingerprint`;
@@ -105,7 +105,7 @@ class SongFacts:
 
 
 def facts_of(rate: int, heard: Sum, made: Sum) -> SongFacts:
-    """Those of a song of which this is heard and that is to be made."""
+    """Compute the facts of a song from its input and target."""
     return SongFacts(
         rate,
         len(made.sound) / rate,
@@ -118,7 +118,7 @@ def facts_of(rate: int, heard: Sum, made: Sum) -> SongFacts:
 
 
 def _level(total: Sum) -> float | None:
-    """Level in dBFS (root mean square); None for silence."""
+    """Return the level in dBFS (root mean square); None for silence."""
     return round(10 * float(np.log10(total.power)), 2) if total.power else None
 
 
@@ -132,7 +132,7 @@ def write_record(
     rows: list[dict[str, Any]],
     sound_shard: dict[str, Any] | None,
 ) -> None:
-    """Write that the song is finished.
+    """Write the record of a finished song.
 
     Args:
         counts: of its windows. pairs_shard, sound_shard: name, size and sha256. rows: where each pair lies in its shard.

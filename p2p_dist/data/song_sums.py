@@ -1,4 +1,4 @@
-"""A song decoded: what is heard and what is to be made of it, for as many tasks at once as memory has room for."""
+"""Decode a song to input and target, for as many tasks at once as fit into memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Wanted = tuple[Path, Data]
 
 
 def group_by_memory(source: Source, wanted: Sequence[Wanted]) -> list[list[Wanted]]:
-    """The tasks by decodes: those whose sums fit into memory together. Ready-made pairs are not decoded: each by itself."""
+    """Group the tasks whose sums fit into memory together. Ready-made pairs are not decoded: each is a group."""
     if len(wanted) == 1 or source.pairs:
         return [[one] for one in wanted]
     _, channels, samples = stems.header(source)
@@ -33,7 +33,7 @@ def group_by_memory(source: Source, wanted: Sequence[Wanted]) -> list[list[Wante
 
 
 def decode(source: Source, group: Sequence[Wanted]) -> Iterator[tuple[Path, Data, int, list[Sum]]]:
-    """Decode a song once; for each task its folder and settings, the sample rate, and what is heard and to be made.
+    """Decode a song once; return for each task folder, settings, sample rate, input and target.
 
     The task owns this list, and should empty it as soon as it can: sound takes much memory.
 
@@ -59,5 +59,5 @@ def _sides(wanted: Sequence[Wanted]) -> list[tuple[str, ...]]:
 
 
 def _is_downmixed(source: Source, wanted: Sequence[Wanted]) -> bool:
-    """Whether the mean of the channels is all that is needed: no sound is kept, no sides are shown."""
+    """Whether only the mean of the channels is needed: no audio is stored and no side channel is used."""
     return source.split == "train" and all(data.channels == "mono" for _, data in wanted)

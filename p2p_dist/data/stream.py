@@ -28,7 +28,7 @@ from p2p_dist.settings.config import Data
 
 
 def positions(step: int, global_batch_size: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
-    """The positions in the stream of one rank's share of global batch `step` (the first step is 0).
+    """Return the positions in the stream of one rank's share of global batch `step` (from 0).
 
     Raises:
         ValueError: the world size does not divide the global batch; the message lists those that do.
@@ -36,7 +36,7 @@ def positions(step: int, global_batch_size: int, rank: int = 0, world_size: int 
     if global_batch_size % world_size:
         fitting = [str(n) for n in range(1, global_batch_size + 1) if global_batch_size % n == 0]
         raise ValueError(
-            f"{world_size} processes can't share a global batch of {global_batch_size}: "
+            f"{world_size} processes cannot divide a global batch of {global_batch_size}: "
             f"use {', '.join(fitting)} processes, or change train.global-batch-size in a new run"
         )
     share = global_batch_size // world_size
@@ -81,7 +81,7 @@ class Stream:
         self._scaled = _Scaled(index, shape, self.low, self.high)
 
     def samples(self, places: np.ndarray) -> np.ndarray:
-        """The sample numbers at these positions of the stream."""
+        """Return the sample numbers at these positions of the stream."""
         epochs, within = np.divmod(places, len(self.index))
         numbers = np.empty(len(places), np.int64)
         for epoch in np.unique(epochs).tolist():
@@ -97,7 +97,7 @@ class Stream:
         return positions(step, self.global_batch_size, self.rank, self.world_size)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """This rank's share of global batch `step`.
+        """Read this rank's share of global batch `step`.
 
         Returns:
             input and target, float32 (batch, channels, mels, frames) from -1 (floor) to 1 (ceiling), on the device.

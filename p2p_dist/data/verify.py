@@ -40,12 +40,13 @@ def verify_dataset(folder: Path, on_shard: Callable[[int, int, str], None] = lam
             _verify_shard(folder / shard["name"], shard, samples, manifest)
         except ValueError as error:
             raise ValueError(
-                f"{folder / shard['name']} is damaged: {error}; remove this shard and preprocess again: only it is made anew"
+                f"{folder / shard['name']} is damaged: {error}; remove this shard and preprocess again: only this "
+                "shard is rebuilt"
             ) from error
         on_shard(number, len(shards), shard["name"])
     if others := sorted({path.name for path in folder.glob("*.tar")} - {shard["name"] for shard, _ in shards}):
         raise ValueError(
-            f"{folder / others[0]} is not in the manifest, but a program that reads all *.tar files would read it: remove it"
+            f"{folder / others[0]} is not in the manifest, but programs that read all *.tar files would read it: remove it"
         )
     return sum(len(part["samples"]) for part in parts)
 
@@ -61,7 +62,7 @@ def _verify_shard(path: Path, shard: dict[str, Any], samples: list[index.Sample]
             raise ValueError(str(error) if "sample" in str(error) else f"sample {samples[0].key}: {error}") from error
         for sample, row in zip_longest(samples, rows):
             if row is None:
-                raise ValueError(f"sample {sample.key}: missing, or the header before it is broken")
+                raise ValueError(f"sample {sample.key}: missing, or its header is damaged")
             if sample is None:
                 raise ValueError(f"sample {row['key']}: not in the manifest")
             found = index.Sample(row["key"], shard["name"], row["input"], row["target"], row["checksum"])
@@ -70,11 +71,11 @@ def _verify_shard(path: Path, shard: dict[str, Any], samples: list[index.Sample]
                 raise ValueError(f"sample {sample.key}: {what}")
         _verify_arrays(path, samples, manifest)
     if files.sha256_file(path) != shard["sha256"]:
-        raise ValueError("its sha256 is not the manifest's" + ("; all its samples are whole" if samples else ""))
+        raise ValueError("its sha256 differs from the manifest" + ("; all its samples are whole" if samples else ""))
 
 
 def _verify_arrays(path: Path, samples: list[index.Sample], manifest: dict[str, Any]) -> None:
-    """Every array as numpy loads it: of the right kind, finite, and the very bytes at the offset in the manifest."""
+    """Check every array as numpy loads it: dtype, shape, finite values, and the bytes at its offset."""
     content = path.read_bytes()
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
         for sample in samples:

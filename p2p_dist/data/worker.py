@@ -24,13 +24,13 @@ class Result:
     seconds: float = 0.0
     bytes: int = 0
     errors: dict[Path, str] = field(default_factory=dict)
-    """by the folder that it is left out of"""
+    """by the folder from which it is left out"""
     note: str = ""
-    """how fast all is going, for people"""
+    """the speed, for messages"""
 
     @property
     def error(self) -> str | None:
-        """Why it was left out, of whatever folder."""
+        """Why it was left out, of any folder."""
         return "; ".join(dict.fromkeys(self.errors.values())) or None
 
 
@@ -56,7 +56,7 @@ def make_song(song: NumberedSong, wanted: Sequence[Wanted]) -> Result:
 
 
 def _put_sound(song: NumberedSong, group: Sequence[Wanted]) -> float:
-    """From sound to shards, all of these tasks from one decode; the song's seconds."""
+    """Write the shards of these tasks from one decode; return the song's seconds."""
     seconds = 0.0
     for out, data, rate, sides in song_sums.decode(song.source, group):
         facts = song_record.facts_of(rate, *sides)
@@ -72,7 +72,7 @@ def _put_sound(song: NumberedSong, group: Sequence[Wanted]) -> float:
 
 
 def _put_npz_pairs(song: NumberedSong, out: Path, data: Data) -> None:
-    """Ready-made pairs into a shard, untouched."""
+    """Copy ready-made pairs into a shard, unchanged."""
     samples, counts = song_pairs.from_npz(song, data)
     pairs_shard, rows = shard_file.write_pairs(song.pairs_shard(out), samples)
     seconds = len(song.source.pairs) * data.hop_length * (data.frames - 1) / data.sample_rate

@@ -26,7 +26,7 @@ from p2p_dist.settings.config import Data
 FOLDERS = ("input", "output", "target")
 
 _PICTURES = Data(sample_rate=RATE, n_fft=2048, hop_length=512, mels=256)
-"""The thesis's pictures; what made the files is not known."""
+"""Settings of the thesis's spectrograms, used because the files' origin is unknown."""
 
 _ITERATIONS = 32
 
@@ -69,7 +69,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
 
 
 def find_triples(pattern: str) -> dict[str, dict[str, Path]]:
-    """The files that belong together: what their names share -> folder -> file.
+    """Match files by name: common name -> folder -> file.
 
     Names are the same in all folders, or the same but for the folder's own word: 30_input.wav, 30_output.wav, 30_target.wav.
     """
@@ -91,7 +91,7 @@ def find_triples(pattern: str) -> dict[str, dict[str, Path]]:
         for path in files:
             key = path.stem if equal else re.sub(rf"[\s._-]*{folder}", "", path.stem) or path.stem
             if folder in found.setdefault(key, {}):
-                raise ValueError(f"{found[key][folder]} and {path}: two {folder} files of one name")
+                raise ValueError(f"{found[key][folder]} and {path}: two {folder} files with the same name")
             found[key][folder] = path
     for key, paths in found.items():
         if missing := [folder for folder in FOLDERS if folder not in paths]:
@@ -135,7 +135,7 @@ def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:
     if not len(sounds["target"]):
         raise ValueError(f"{paths['target']}: no samples")
     if not sounds["target"].any():
-        raise ValueError(f"{paths['target']} is silent: there is nothing to measure {paths['output']} against")
+        raise ValueError(f"{paths['target']} is silent, so {paths['output']} cannot be measured against it")
     for folder in ("input", "output"):
         if not sounds[folder].any():
             console.complain(f"warning: {paths[folder]} is silent")
@@ -153,7 +153,7 @@ def _scaled(stem: np.ndarray, truth: Truth) -> np.ndarray:
 
 
 def _ceiling(target: np.ndarray, rate: int) -> np.ndarray:
-    """The target through the thesis's spectrogram and back."""
+    """Return the target converted to the thesis's spectrogram and back."""
     data = _PICTURES
     samples = -(-len(target) * data.sample_rate // rate)
     power = mel_of(target, rate, data)

@@ -81,7 +81,9 @@ def evaluate(
             except FileNotFoundError:
                 continue  # a training that runs beside has removed it
             except files.DamagedError as error:
-                console.complain(f"warning: the checkpoint of step {item.step}: {error}; set aside, it is not evaluated")
+                console.complain(
+                    f"warning: the checkpoint of step {item.step}: {error}; it was renamed to damaged-... and is not evaluated"
+                )
                 item.set_aside()
                 damaged.append(str(error))
                 continue
@@ -101,18 +103,18 @@ def evaluate(
             progress.update(mine, ", ".join([f"step {item.step}", *figures]))
     ranking.conclude(run, config, out)
     if damaged and only:
-        raise ValueError(f"{damaged[0]}; it was set aside; all others were evaluated")
+        raise ValueError(f"{damaged[0]}; it was renamed to damaged-...; all other checkpoints were evaluated")
     return mine
 
 
 def _clear(result: Path) -> None:
-    """Take what is left of an evaluation that lost files out of the way; one that is whole stays."""
+    """Remove an incomplete evaluation; a complete one stays."""
     if not result.exists() or is_evaluation(result):
         return
     aside = files.temporary_beside(result)
     with contextlib.suppress(FileNotFoundError):  # another has done it
         result.rename(aside)
-        if is_evaluation(aside):  # another has done it and evaluated anew, all since the first line
+        if is_evaluation(aside):  # another has done it and evaluated again, all since the first line
             with contextlib.suppress(OSError):  # and yet another
                 aside.rename(result)
         shutil.rmtree(aside, ignore_errors=True)
@@ -130,7 +132,7 @@ def held_out(dataset: Path, evaluate: Evaluate) -> list[HeldOut]:
     found = held_out_songs.from_shards(dataset, reported, most, allowed)
     if not found:
         raise ValueError(
-            f"{dataset} has no {reported} songs: evaluation needs songs that training does not use; put them into {reported}/"
+            f"{dataset} has no {reported} songs: evaluation needs songs that are not trained on; put them into {reported}/"
         )
     return (
         found

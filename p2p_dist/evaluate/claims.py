@@ -15,7 +15,7 @@ from p2p_dist.run.rundir import RunDir, attempt, is_evaluation
 from p2p_dist.settings.config import Train
 
 LOOK = 5.0
-"""Seconds between two looks for a checkpoint, beside a training."""
+"""Seconds between two searches for a checkpoint, beside a training."""
 
 
 def claim_checkpoints(
@@ -65,7 +65,7 @@ def find_checkpoints(run: RunDir, only: Collection[int]) -> list[checkpoints.Che
 
 
 def claim(run: RunDir, name: str) -> bool:
-    """Take one checkpoint for this process, before any other does, by a file that names this attempt.
+    """Claim one checkpoint for this process with a file that names this attempt.
 
     $P2P_CLAIMS names the jobs that share: those of one launch. What an attempt that ended has left half done is free again
     when its job begins anew (jobs/slurm/batch.py). A process that shares with nobody needs no claim.

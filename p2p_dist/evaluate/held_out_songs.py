@@ -60,7 +60,7 @@ class Excerpt:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Length in seconds."""
         return len(self.input) / self.rate
 
     @property
@@ -119,7 +119,7 @@ def from_folder(root: Path, task: str, split: str, most: int) -> list[HeldOut]:
         found = testing
     found = [replace(source, split=split) for source in found]
     if not found:
-        raise ValueError(f"{root} has only pairs of spectrograms: evaluation needs songs with audio")
+        raise ValueError(f"{root} contains only pairs of spectrograms: evaluation needs songs with audio")
     return [of_source(source, number, task) for number, source in enumerate(found)][:most]
 
 
@@ -155,7 +155,7 @@ def beats_of(sound: np.ndarray, rate: int) -> Beats | None:
 
 
 def from_there(beats: Beats | None, seconds: float) -> Beats | None:
-    """The same beats, counted from so many seconds later."""
+    """Return the same beats relative to a later start."""
     return None if beats is None else Beats(beats.bpm, (beats.first - seconds) % (60 / beats.bpm))
 
 
@@ -165,7 +165,7 @@ def read_sound(shard: Path, key: str, sha256: str) -> Sound:
     Raises:
         DamagedError: the shard is missing, or not the one that was written, whose sha256 is given.
     """
-    again = "remove it and run the launch command again, which makes this shard again"
+    again = "remove it and run the launch command again, which rebuilds this shard"
     try:
         content = shard.read_bytes()
     except FileNotFoundError:

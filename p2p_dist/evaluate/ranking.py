@@ -1,17 +1,17 @@
 """Rank checkpoints by a fixed rule over the three families of measures, applied to all existing evaluations.
 
 evaluations/ranking.json   all checkpoints and baselines by score, the rule, and on which songs it was applied
-evaluations/curves.png     the measures over epochs, with the baselines as lines
+evaluations/curves.svg     the measures over steps, with the baselines as lines
 checkpoints/best.json      the choice, for people and for exporting; resuming a training never looks at it
 """
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 from p2p_dist.common import files, records, schemas
-from p2p_dist.data import manifest
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING
 from p2p_dist.evaluate.measures.table import AMOUNT, MEASURES, REAL, TIME, Row, columns, is_pitched
 from p2p_dist.evaluate.report import curves
@@ -27,7 +27,7 @@ def _weights(weights: Evaluate) -> dict[str, float]:
 
 
 def rule(weights: Evaluate) -> str:
-    """The rule in words, with its weights."""
+    """Describe the ranking rule, with its weights."""
     short = dict(zip(_weights(weights), ("time", "real", "amount"), strict=True))
     shares = " + ".join(f"{share:g} x {short[family]}" for family, share in _weights(weights).items())
     described = []
@@ -66,7 +66,7 @@ _GAINS = ("gain_db", "unrecorded_gain_db")
 
 
 def read_evaluations(out: Path) -> tuple[dict[int, Any], Any] | None:
-    """What was measured: step -> metrics.json, and baselines.json; None where there is nothing yet.
+    """Read the evaluations: step -> metrics.json, and baselines.json; None if there is none yet.
 
     Intervals of schema 1 are left out, see `schemas.METRICS`.
     """
@@ -89,7 +89,7 @@ def read_evaluations(out: Path) -> tuple[dict[int, Any], Any] | None:
 
 
 def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitched: bool) -> dict[str, Any]:
-    """All checkpoints and baselines, the best first; without a score last."""
+    """Rank all checkpoints and baselines, best first; those without a score last."""
     reported = evaluate.split
     chosen_on = CHOOSING if baselines["splits"].get(CHOOSING, {}).get("songs") else reported
 
@@ -113,7 +113,11 @@ def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitch
     for name, one in baselines["splits"][reported]["rows"].items():
         found, value = entry(one["mean"], reported)
         others.append({"name": name, "score": value, "families": found})
-    note = "" if chosen_on != reported else "there are no validation songs: chosen on the very songs that are reported"
+    note = (
+        ""
+        if chosen_on != reported
+        else ("there are no validation songs: the checkpoint was chosen on the songs that are reported")
+    )
     return {
         "rule": rule(evaluate),
         "chosen_on": chosen_on,
@@ -127,7 +131,8 @@ def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitch
 def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, Any] | None:
     """Rank what has been evaluated, draw the curves, and note the best checkpoint that is still there.
 
-    Whoever ends last has seen all evaluations; the page's stage, after all of them, does it once more.
+    Several processes may do so at once. Each starts again if an evaluation was written meanwhile, so that the last one to write
+    has read all of them. The page's stage, after all evaluations, does it once more.
 
     Args:
         out: the evaluations, instead of the run's own; then no checkpoint is called the best.
@@ -136,6 +141,23 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
         the ranking; None where there is no evaluation.
     """
     folder = run.evaluations if out is None else out
+    while True:
+        before = _written(folder)
+        ranked = _conclude_once(run, config, folder)
+        if _written(folder) == before:
+            return ranked
+
+
+def _written(folder: Path) -> dict[Path, int]:
+    """Map the metrics of each evaluation to the time at which they were written, in ns."""
+    found = {}
+    for _, path in find_steps(folder):
+        with contextlib.suppress(FileNotFoundError):  # not there yet, or just removed
+            found[path] = (path / "metrics.json").stat().st_mtime_ns
+    return found
+
+
+def _conclude_once(run: RunDir, config: Config, folder: Path) -> dict[str, Any] | None:
     if (found := read_evaluations(folder)) is None:
         return None
     evaluated, baselines = found
@@ -143,10 +165,9 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
     ranked = rank(evaluated, baselines, config.evaluate, pitched=pitched)
     records.write(folder / "ranking.json", schemas.RANKING, ranked)
     sources = [folder / "baselines.json", *(path / "metrics.json" for _, path in find_steps(folder))]
-    picture = folder / "curves.png"
+    picture = folder / "curves.svg"
     if not picture.is_file() or picture.stat().st_mtime <= max(path.stat().st_mtime for path in sources):
-        epochs = epochs_per_step(run, config.train.global_batch_size)
-        curves.draw(picture, curves.collect(evaluated, baselines, ranked, pitched=pitched), epochs)
+        curves.draw(picture, curves.collect(evaluated, baselines, ranked, pitched=pitched))
     if folder == run.evaluations:
         best = choice(run, ranked, evaluated, [name for names in columns(pitched=pitched) for name in names])
         if best is not None:
@@ -156,13 +177,8 @@ def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, 
     return ranked
 
 
-def epochs_per_step(run: RunDir, global_batch_size: int) -> float:
-    """What share of a pass over the training windows one step is."""
-    return global_batch_size / len(manifest.read(run.shards)["splits"]["train"]["samples"])
-
-
 def choice(run: RunDir, ranked: dict[str, Any], evaluated: dict[int, Any], names: list[str]) -> dict[str, Any] | None:
-    """What best.json says; None where no checkpoint that is still there has a score."""
+    """Return the content of best.json; None if no existing checkpoint has a score."""
     for item in ranked["checkpoints"]:
         folder = run.checkpoints / step_name(item["step"])
         if item["score"] is not None and (folder / "generator.safetensors").is_file():

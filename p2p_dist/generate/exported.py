@@ -28,23 +28,14 @@ from p2p_dist import __version__
 from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR, LOUDEST_SHARE, LOWEST_REFERENCE
-from p2p_dist.generate import program
+from p2p_dist.generate import exported_config, program
+from p2p_dist.generate.exported_config import CONFIG, CURE, FORMAT, NETWORK, SPECTROGRAM, WEIGHTS
 from p2p_dist.generate.model import Model
 from p2p_dist.model.generator import BATCH_NORM_EPSILON, Generator
 from p2p_dist.settings import config
 from p2p_dist.settings.tasks import parse_task
 
-CONFIG, WEIGHTS, CARD, PROGRAM = "config.json", "model.safetensors", "README.md", "model.pt2"
-
-SPECTROGRAM = ("representation", "sample_rate", "n_fft", "hop_length", "mels", "frames", "window_hop", "channels")
-"""The settings of `Data` that running a network needs; the others choose what it is trained on."""
-
-NETWORK = ("channels", "max_channels", "depth", "upsample", "norm", "dropout", "noise_channels", "leaky_slope")
-"""Those of `config.Model`; the others are the discriminator's."""
-
-_FORMAT = "p2p_dist-generator"
-_LARGEST_CONFIG = 1 << 20  # bytes; it has some thousand
-_CURE = "export it again, or download it again"
+CARD, PROGRAM = "README.md", "model.pt2"
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
@@ -64,11 +55,13 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         raise ValueError(f"{out} is not a folder: it is not overwritten; name another")
     others = sorted(path.name for path in out.iterdir() if path.name not in (CONFIG, WEIGHTS, CARD, PROGRAM))
     if others:
-        raise ValueError(f"{out} also holds {others[0]!r}, which no export wrote: it is not overwritten; name another folder")
+        raise ValueError(
+            f"{out} also holds {others[0]!r}, which export did not write: it is not overwritten; name another folder"
+        )
     try:
-        _read_config(out)
-    except (ValueError, FileNotFoundError) as error:
-        raise ValueError(f"{out} holds no exported model ({error}): it is not overwritten; name another folder") from error
+        exported_config.read_config(out)
+    except ValueError as error:
+        raise ValueError(f"{error}: it is not overwritten; name another folder") from error
     files.check_can_be_written(out)
 
 
@@ -122,7 +115,7 @@ def export(
 
 @contextmanager
 def _put_back(aside: Path, out: Path) -> Iterator[None]:
-    """On an error, give an earlier export that was renamed to `aside` its name back."""
+    """On an error, rename an earlier export from `aside` back to its name."""
     try:
         yield
     except BaseException:
@@ -134,7 +127,7 @@ def _put_back(aside: Path, out: Path) -> Iterator[None]:
 def _describe(model: Model, iterations: int) -> dict[str, Any]:
     heard, made = parse_task(model.task)
     return {
-        "format": _FORMAT,
+        "format": FORMAT,
         "name": model.name.rpartition("@")[0] or model.name,
         "step": model.step,
         "task": {"name": model.task, "heard": list(heard), "made": list(made)},
@@ -187,7 +180,7 @@ def _sections(data: config.Data, model: config.Model) -> dict[str, Any]:
 
 
 def _notes(model: Model) -> dict[str, str]:
-    """What config.json says in words; no program reads it."""
+    """Return the notes in config.json, which are for people only."""
     by_song = model.data.representation == "default"
     notes = {
         "input": "(windows, pictures, mels, frames): mel power of the mean of the channels (mono) or of mid and side, in dB "
@@ -221,48 +214,27 @@ def _notes(model: Model) -> dict[str, str]:
 
 
 def read_exported(folder: Path) -> Model:
-    """The model in an exported folder, which may come from anybody.
+    """Load the model in an exported folder, which may come from anybody.
 
     Raises:
         ValueError: no such folder, no exported model, or one of a newer version.
         DamagedError: its files are not those that were written, or do not fit one another; names the file.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; name one that an export wrote, or a run")
-    try:
-        content = _read_config(folder)
-    except FileNotFoundError as error:
-        raise ValueError(f"{folder} holds no exported model: it has no {CONFIG}") from error
+    content = exported_config.read_config(folder)
     data, model = _settings_of(content, folder / CONFIG)
     weights = _read_weights(folder / WEIGHTS, content["weights"], model, data.picture_channels)
     name = f"{content['name']}@{content['step']}"
     return Model(name, data.task, content["step"], content["weights"]["sha256"], data, model, weights)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    if path.is_file() and path.stat().st_size > _LARGEST_CONFIG:
-        raise DamagedError(f"{path} is too large for the settings of a model; {_CURE}")
-    content: dict[str, Any] = records.read(path, {"format?": str}, _CURE)
-    if content.get("format") != _FORMAT:
-        raise ValueError(f'{path} is of another kind of model: it does not say "format": "{_FORMAT}"')
-    found: dict[str, Any] = records.read(path, schemas.EXPORTED, _CURE)
-    return found
-
-
 def _settings_of(content: dict[str, Any], path: Path) -> tuple[config.Data, config.Model]:
-    """The settings in config.json, checked as those of a run are.
+    """Read the settings in config.json, checked like those of a run.
 
     Raises:
         DamagedError: there can be no such settings. ValueError: they ask for what this version does not compute.
     """
-    spectrogram, network = content["spectrogram"], content["network"]
-    try:
-        data = config.Data(task=content["task"]["name"], **{name: spectrogram[name] for name in SPECTROGRAM})
-        model = config.Model(**{name: network[name] for name in NETWORK})
-        config.Config(data=data, model=model)
-    except ValueError as error:
-        raise DamagedError(f"{path} is damaged: {error}; {_CURE}") from error
+    settings = exported_config.settings_of(content, path)
+    data, model = settings.data, settings.model
     for section, wanted in _sections(data, model).items():
         found = content[section]
         for name in sorted(wanted.keys() | found.keys()):
@@ -278,29 +250,26 @@ def _settings_of(content: dict[str, Any], path: Path) -> tuple[config.Data, conf
 
 def _read_weights(path: Path, about: dict[str, Any], model: config.Model, pictures: int) -> dict[str, torch.Tensor]:
     """The weights as float32, by their names; read whole, since a memory map dies where somebody shortens the file."""
-    if not path.is_file():
-        raise DamagedError(f"{path} is missing, or no regular file; {_CURE}")
-    if path.stat().st_size != about["bytes"]:
-        raise DamagedError(f"{path} has {path.stat().st_size} bytes, not the {about['bytes']} that {CONFIG} names; {_CURE}")
+    exported_config.check_weights(path, about)
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != about["sha256"]:
-        raise DamagedError(f"{path} is damaged: its sha256 is not the one in {CONFIG}; {_CURE}")
+        raise DamagedError(f"{path} is damaged: its sha256 is not the one in {CONFIG}; {CURE}")
     try:
         weights = safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise DamagedError(f"{path} can't be read as weights ({error}); {_CURE}") from error
+        raise DamagedError(f"{path} can't be read as weights ({error}); {CURE}") from error
     with torch.device("meta"):  # names and shapes without the memory, which settings of others could make large
         wanted = {name: tensor.shape for name, tensor in Generator(model, pictures).state_dict().items()}
     dtype = {"float32": torch.float32, "float16": torch.float16}[about["dtype"]]
     for name in sorted(wanted.keys() | weights.keys()):
         if name not in weights or name not in wanted:
             which = "has no" if name not in weights else "has a"
-            raise DamagedError(f"{path} {which} tensor {name!r:.80}, unlike the network in {CONFIG}; {_CURE}")
+            raise DamagedError(f"{path} {which} tensor {name!r:.80}, unlike the network in {CONFIG}; {CURE}")
         tensor = weights[name]
         if tensor.shape != wanted[name] or tensor.dtype != dtype:
             found = f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
             expected = f"{about['dtype']} {tuple(wanted[name])}"
-            raise DamagedError(f"{path}: {name} is {found}, for the network in {CONFIG} it must be {expected}; {_CURE}")
+            raise DamagedError(f"{path}: {name} is {found}, but the network in {CONFIG} needs {expected}; {CURE}")
         if not bool(tensor.isfinite().all()):
-            raise DamagedError(f"{path}: {name} holds values that are not finite; {_CURE}")
+            raise DamagedError(f"{path}: {name} contains values that are not finite; {CURE}")
     return {name: tensor.float() for name, tensor in weights.items()}

@@ -19,7 +19,7 @@ _BATCH = 16
 
 
 def build_generator(weights: dict[str, torch.Tensor], model: Model, picture_channels: int, device: torch.device) -> Generator:
-    """A generator with these weights, ready to generate. (No mode to set: norms and drop-out act as in training.)
+    """Build a generator with these weights, ready to generate. (No mode to set: norms and drop-out act as in training.)
 
     Raises:
         DamagedError: they are not those of this network.
@@ -33,7 +33,7 @@ def build_generator(weights: dict[str, torch.Tensor], model: Model, picture_chan
 
 
 def loudest_windows(pictures: Pictures, seconds: float, data: Data) -> Pictures:
-    """The run of windows of about so many seconds in which the target is loudest; all of them for 0 seconds.
+    """Return the consecutive windows of about so many seconds in which the target is loudest; all for 0 seconds.
 
     Its first frame, `starts[0]`, stays that of the whole song; `frames` is where it ends.
     """
@@ -56,7 +56,7 @@ def loudest_windows(pictures: Pictures, seconds: float, data: Data) -> Pictures:
 
 
 def generate(generator: Generator, pictures: Pictures, data: Data, name: str, seed: int = 0) -> np.ndarray:
-    """The generator's pictures for all windows, dB, float32 (windows, channels, mels, frames).
+    """Generate the spectrograms of all windows, dB, float32 (windows, channels, mels, frames).
 
     Noise is drawn once for the whole song, from `name` and `seed`, and cut like the song: overlapping windows agree, and
     every checkpoint hears the same.
@@ -84,7 +84,7 @@ def generate(generator: Generator, pictures: Pictures, data: Data, name: str, se
 
 
 def to_stem(outputs: np.ndarray, pictures: Pictures, song: np.ndarray, rate: int, data: Data, iterations: int) -> np.ndarray:
-    """Pictures of the windows to a stem that fits `song`, the part of the input that the windows show.
+    """Convert the windows' spectrograms to a stem that fits `song`, the part of the input in the windows.
 
     Args:
         outputs: dB (windows, channels, mels, frames). song: (samples, channels) at `rate`.

@@ -1,14 +1,13 @@
-"""Find the model that a person names: the best checkpoint of a run, one of its steps, or an exported folder."""
+"""Find a model by name: the best checkpoint of a run, one of its steps, or an exported folder."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from p2p_dist.generate import inference
+from p2p_dist.generate import exported_config, inference
 from p2p_dist.model.generator import Generator
 from p2p_dist.run import checkpoints, rundir
 from p2p_dist.settings import config
@@ -41,7 +40,7 @@ class Model:
 
 
 def find_model(name: str | None) -> Model:
-    """The model of a name: `RUN` (its best checkpoint), `RUN@STEP`, or the path of an exported folder.
+    """Find the model of a name: `RUN` (its best checkpoint), `RUN@STEP`, or the path of an exported folder.
 
     Args:
         name: None: the run whose newest checkpoint is the newest of all.
@@ -50,19 +49,14 @@ def find_model(name: str | None) -> Model:
         ValueError: there is no such run, or no such checkpoint.
         DamagedError: its files are not those that were written.
     """
-    if name is not None and is_exported(Path(name).expanduser()):
+    if name is not None and exported_config.is_exported(Path(name).expanduser()):
         from p2p_dist.generate import exported  # which imports this module
 
         return exported.read_exported(Path(name).expanduser())
     run, found = checkpoints.named(name)
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     weights = checkpoint.load_generator(found)
     sha256 = found.meta()["files"][checkpoints.GENERATOR]["sha256"]
     return Model(
         f"{run.path.name}@{found.step}", settings.data.task, found.step, sha256, settings.data, settings.model, weights
     )
-
-
-def is_exported(folder: Path) -> bool:
-    """Whether a folder is one that launch/export.py made, perhaps a damaged one; a run has no such files."""
-    return any(os.path.lexists(folder / name) for name in ("config.json", "model.safetensors"))

@@ -1,4 +1,4 @@
-"""From the mel power of a whole stem to its sound, in blocks of frames whose borders are not heard.
+"""Convert the mel power of a whole stem to audio, in overlapping blocks of frames.
 
 Griffin-Lim looks, at each iteration, only a few frames to either side. So blocks overlap, each begins with the phase that its
 frames would have in the undivided piece, and only its middle is kept: with `_BESIDE` frames on either side for each iteration
@@ -34,7 +34,7 @@ def sound(
     iterations: int = ITERATIONS,
     block: int = _BLOCK,
 ) -> Iterator[np.ndarray]:
-    """The sound of a stem of so many samples at the model's rate, in blocks float32 (samples, channels).
+    """Yield the audio of a stem at the model's rate, in blocks float32 (samples, channels).
 
     Blocks are computed in threads, while the generator makes what follows, or on a GPU.
 
@@ -83,7 +83,7 @@ def _jobs(power: Iterator[np.ndarray], block: int, beside: int) -> Iterator[tupl
 
 
 def _part(mel: np.ndarray, samples: int, first: int, iterations: int, data: Data, device: torch.device) -> np.ndarray:
-    """The sound of one channel of a part, float32 (samples,)."""
+    """Return the audio of one channel of a part, float32 (samples,)."""
     magnitude = mel_to_magnitude(mel, data.sample_rate, data.n_fft)
     if device.type == "cpu":
         return griffin_lim(magnitude, data.n_fft, data.hop_length, samples, iterations, first=first)

@@ -1,4 +1,4 @@
-"""What is asked for: songs, options, where the files go; and whether they are there already. For login nodes: no numpy."""
+"""Requests to generate: songs, options, output files, and whether they exist. For login nodes: no numpy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from p2p_dist.settings.config import TASKS, parse_task
 PAGE = "index.html"
 
 ITERATIONS = 100
-"""Of Griffin-Lim: twice as near to the magnitudes as 32."""
+"""Iterations of Griffin-Lim: half the error of 32 iterations."""
 
 SUFFIXES = tuple(
     f".{kind}"
@@ -33,7 +33,7 @@ _LONGEST = 150  # bytes of a name: beside it stand `-accompaniment-12.flac` and 
 
 @dataclass(frozen=True)
 class Options:
-    """What a musician may choose."""
+    """Options of the generate command."""
 
     level: float = 0.0
     """dB by which the stem is made louder than the model proposes"""
@@ -48,7 +48,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the files of a song lie, and what their names begin with."""
+    """The output folder of a song, and the prefix of its file names."""
 
     folder: Path
     name: str
@@ -58,20 +58,20 @@ class Place:
         return self.folder / f"{self.name}.json"
 
     def file(self, what: str, suffix: str, take: int = 0, takes: int = 1) -> Path:
-        """Such as SONG-drums.flac, or of several takes SONG-drums-2.flac."""
+        """Return a file name such as SONG-drums.flac, or for several takes SONG-drums-2.flac."""
         return self.folder / f"{self.name}-{what}{f'-{take + 1}' if takes > 1 else ''}.{suffix}"
 
 
 @dataclass(frozen=True)
 class Song:
-    """A song to make, and where its files go."""
+    """A song to process, and where its files go."""
 
     source: Path
     place: Place
 
 
 def find(given: list[Path], out: Path | None) -> list[Song]:
-    """The songs that files and folders name, each with its own folder: `generated/SONG`, or below `out`.
+    """Find the songs in files and folders, each with its own output folder: `generated/SONG`, or below `out`.
 
     Args:
         out: for one file, the very folder of what is made.
@@ -91,7 +91,7 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
     if not found:
         raise ValueError(
             f"no sound file in {', '.join(map(str, given))}: a song's name ends in {', '.join(SUFFIXES[:8])} and the like; "
-            "a file that is called otherwise can be named itself"
+            "name a file with another ending directly"
         )
     if len(found) == 1 and out is not None and not given[0].is_dir():
         ((source, _),) = found.items()
@@ -106,12 +106,12 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
     for place, number in Counter(str(one.place.folder).casefold() for one in songs).items():
         if number > 1:
             both = " and ".join(str(one.source) for one in songs if str(one.place.folder).casefold() == place)
-            raise ValueError(f"{both} would be written to one folder, {place}: name them in two commands, with --out")
+            raise ValueError(f"{both} would be written to the same folder, {place}: use two commands with different --out")
     return songs
 
 
 def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
-    """Sound files in a folder and the folders in it, without what is made there."""
+    """List the sound files in a folder and its subfolders, without generated files."""
     made = None if out is None else out.resolve()
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and (Path(place) / name).resolve() != made)
@@ -122,12 +122,12 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
 
 
 def title(source: Path) -> str:
-    """What a song is called: its file's name without what tells the format, of `a.stem.mp4` too."""
+    """Return the title of a song: its file name without suffixes, also of `a.stem.mp4`."""
     return source.stem.removesuffix(".stem") or source.stem
 
 
 def _short(name: str) -> str:
-    """A name that leaves room for what is added to it, cut between two letters."""
+    """Shorten a name so that suffixes fit, without cutting a character."""
     if len(os.fsencode(name)) <= _LONGEST:
         return name
     while len(os.fsencode(name)) > _LONGEST:
@@ -136,7 +136,7 @@ def _short(name: str) -> str:
 
 
 def stem_name(task: str) -> str:
-    """What the stem of a task is called in file names: `drums`, `accompaniment`, or its stems as `drums-bass`."""
+    """Return the name of a task's stem in file names: `drums`, `accompaniment`, or its stems as `drums-bass`."""
     return task if task in TASKS else "-".join(parse_task(task)[1])
 
 
@@ -154,7 +154,7 @@ def requested(source: Path, sha256: str, options: Options) -> dict[str, Any]:
 
 
 def planned(place: Place, task: str, options: Options) -> list[dict[str, Path]]:
-    """The files of each take: stem, mix, and of drums midi."""
+    """List the files of each take: stem, mix, and for drums MIDI."""
     what = stem_name(task)
     kinds = {"stem": (what, options.format), "mix": ("mix", options.format)}
     if "drums" in parse_task(task)[1] and "drums" in what:
@@ -166,7 +166,7 @@ def planned(place: Place, task: str, options: Options) -> list[dict[str, Path]]:
 
 
 def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) -> bool:
-    """Whether what is wanted is there already.
+    """Whether the requested files exist already.
 
     Args:
         wanted: see `requested`. takes: see `planned`.
@@ -179,7 +179,7 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
     except FileNotFoundError:
         if there := [path for paths in takes for path in paths.values() if os.path.lexists(path)]:
             raise ValueError(
-                f"{there[0]} is there already, and no {place.record.name} says how it was made: add --overwrite, or name "
+                f"{there[0]} already exists, but no {place.record.name} describes how it was made: add --overwrite, or name "
                 "another folder with --out"
             ) from None
         return False
@@ -200,13 +200,13 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
     if before["stamp"] != wanted["stamp"]:
         changed.append(f"song: {found['song']['file']}")
     raise ValueError(
-        f"{place.record} tells of files made otherwise ({', '.join(changed) or 'by another version'}): "
+        f"{place.record} describes files made with other settings ({', '.join(changed) or 'by another version'}): "
         "add --overwrite, or name another folder with --out"
     )
 
 
 def escaped(name: str) -> str:
-    """A name as a pattern of glob that stands for itself alone."""
+    """Escape a name as a glob pattern that matches only itself."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 

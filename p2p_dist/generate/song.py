@@ -1,4 +1,4 @@
-"""Make the new stem of one song: decode, picture, generate, rebuild the phase, mix, write; each block by block.
+"""Make the new stem of one song, block by block: decode, spectrogram, generate, phase, mix, write.
 
 SONG-drums.flac    the new stem, as the song: rate, channels, length
 SONG-mix.flac      the song plus the stem
@@ -40,7 +40,7 @@ _READ = 1 << 16  # samples of a stem read at once
 
 
 OnProgress = Callable[[float], None]
-"""Told how many seconds of stem were made since it was last called."""
+"""Callback with the seconds of stem made since its last call."""
 
 
 def make(
@@ -51,7 +51,7 @@ def make(
     page: Callable[[Song, dict[str, Any]], object],
     on_progress: OnProgress = lambda _: None,
 ) -> dict[str, Any]:
-    """Make all files of one song; the content of its record.
+    """Make all files of one song; return the content of its record.
 
     Args:
         page: writes its page, from the record that is about to be written: it stands above this package.
@@ -69,7 +69,7 @@ def make(
     data, device = model.data, next(generator.parameters()).device
     samples, reference = _measure(song, model)
     if not song.peak:
-        raise ValueError(f"{source} is silent: there is nothing to play along with")
+        raise ValueError(f"{source} is silent, so there is nothing to accompany")
     told = [*_notes(song, model), *song.notes]
     length, peak = song.samples, song.peak
     made: list[dict[str, Any]] = []
@@ -86,18 +86,19 @@ def make(
                     file.write(np.ascontiguousarray(block).tobytes())
                     on_progress(len(block) / data.sample_rate)
             if song.samples != length:
-                raise ValueError(f"{source} was changed while it was read: type the command again")
+                raise ValueError(f"{source} was changed while it was being read: run the command again")
             temporary = {kind: stack.enter_context(files.replacing(path)) for kind, path in paths.items()}
             bands, rhythm = Bands(peak), Bands(peak) if take == 0 else None
-            loudest = _write(song, raw, model, options, temporary, 0.0, bands, rhythm)
+            loudest = write_files(song, raw, model, options, temporary, 0.0, bands, rhythm)
             if gain := flac.quieter(loudest):
-                _write(song, raw, model, options, temporary, gain, None, None)
+                write_files(song, raw, model, options, temporary, gain, None, None)
             raw.unlink()
             if rhythm is not None:
                 beats = rhythm.beats()
                 told += _holds_drums(rhythm, length / song.rate, model)
             if "midi" in temporary:
                 write_midi(temporary["midi"], bands.hits(), beats, f"{place.name} {stem_name(model.task)}")
+            del bands, rhythm  # what is heard of a song grows with it: it is not kept for the next take and the page
             written.append((paths, temporary))
             made.append({"seed": options.seed + take, "gain_db": gain})
         for one, (paths, temporary) in zip(made, written, strict=True):
@@ -105,8 +106,8 @@ def make(
                 kind: {"name": plain(path.name), "bytes": temporary[kind].stat().st_size} for kind, path in paths.items()
             }
         if any(one["gain_db"] for one in made):
-            gains = ", ".join(f"{one['gain_db']:g} dB" for one in made)
-            told.append(f"turned down by {gains}, stem and mix together, because the mix would clip")
+            gains = ", ".join(f"{abs(one['gain_db']):g} dB" for one in made)
+            told.append(f"stem and mix were both turned down by {gains}, because the mix would clip")
         content = {
             "song": {
                 "file": plain(str(source)),
@@ -133,7 +134,7 @@ def make(
 
 
 def _measure(song: Decoded, model: Model) -> tuple[int, float]:
-    """Decode a song once: its samples at the model's rate, and the power that its pictures call 0 dB."""
+    """Decode a song once; return its samples at the model's rate, and the power of 0 dB in its spectrograms."""
     data, loudness, count = model.data, windows.Loudness(), 0
 
     def counted() -> Iterator[np.ndarray]:
@@ -145,29 +146,30 @@ def _measure(song: Decoded, model: Model) -> tuple[int, float]:
     for power in windows.mels(counted(), data):
         loudness.add(power)
     if not count:
-        raise ValueError(f"{song.path} has no sound in the part that was asked for")
+        raise ValueError(f"{song.path} has no audio in the requested part")
     return count, loudness.reference()
 
 
 def _notes(song: Decoded, model: Model) -> list[str]:
-    """What a person should know of a song that is unusual for the model."""
+    """Return notes on a song that is unusual for the model."""
     data, found = model.data, []
     if len(song.channels) > 2:
         left, right = (song.channels[place] for place in song.front)
         named = ", ".join(song.channels)
-        which = f"{left}, {right}" if left == "FL" else "the first two, since the file names none"
+        which = f"{left}, {right}" if left == "FL" else "the first two, because the file does not name its channels"
         found.append(
-            f"{len(song.channels)} channels ({named}): all are heard, the new stem is in front left and right ({which})"
+            f"{len(song.channels)} channels ({named}): the model hears all of them, the new stem is in front left and "
+            f"right ({which})"
         )
     if song.rate < data.sample_rate:
-        found.append(f"a song of {song.rate} Hz holds nothing above {song.rate // 2} Hz, and so does the new stem")
+        found.append(f"a song of {song.rate} Hz contains nothing above {song.rate // 2} Hz, so neither does the new stem")
     if song.samples / song.rate < (window := data.frames * data.hop_length / data.sample_rate):
-        found.append(f"shorter than the {window:.1f} s that the model hears at once: the rest is silence to it")
+        found.append(f"shorter than the {window:.1f} s that the model hears at once: the rest is padded with silence")
     return found
 
 
 def _holds_drums(song: Bands, seconds: float, model: Model) -> list[str]:
-    """A note where a song seems to hold the drums that are to be made for it, told by its hats.
+    """Return a note if a song seems to contain the drums to be made, judged by its hats.
 
     Of the ten songs with drums and eleven without it was tried on, it names six of the first and one of the second.
     """
@@ -175,10 +177,12 @@ def _holds_drums(song: Bands, seconds: float, model: Model) -> list[str]:
     hats = sum(hit.note in (CLOSED_HAT, OPEN_HAT) for hit in song.hits()) / seconds * 60
     if "drums" not in made or "drums" in heard or hats < _HATS or seconds < 2:
         return []
-    return [f"the song seems to hold drums already ({hats:.0f} hats a minute); this model is trained on songs without"]
+    return [
+        f"the song seems to contain drums already ({hats:.0f} hats a minute); this model was trained on songs without drums"
+    ]
 
 
-def _write(
+def write_files(
     song: Decoded,
     raw: Path,
     model: Model,
@@ -188,7 +192,7 @@ def _write(
     bands: Bands | None,
     rhythm: Bands | None,
 ) -> float:
-    """Write stem and mix, both turned by a gain in dB; the largest sample that they would have without it.
+    """Write stem and mix with a gain in dB; return the largest sample without the gain.
 
     Args:
         raw: the stem as the model made it. bands: to hear the stem; rhythm: to hear the song.
@@ -219,7 +223,7 @@ def _write(
 
 
 class _Reader:
-    """What comes in blocks, taken in other lengths; silence behind its end."""
+    """Reads a signal that comes in blocks in other lengths; silence after its end."""
 
     def __init__(self, blocks: Iterator[np.ndarray]) -> None:
         self.blocks = blocks

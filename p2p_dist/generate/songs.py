@@ -25,7 +25,7 @@ from p2p_dist.run import lock
 
 @dataclass(frozen=True)
 class Made:
-    """What became of a song. error: why it was left out. record: of what was made; None: it was there already, or left out."""
+    """The result for a song. error: why it was left out. record: of new files; None if they existed, or it was left out."""
 
     song: Song
     record: dict[str, Any] | None = None
@@ -33,7 +33,7 @@ class Made:
 
 
 def todo(songs: list[Song], model: Model, options: Options, *, overwrite: bool) -> tuple[list[Song], list[Made]]:
-    """The songs that are not done, and those that can't be made because other files are in their place."""
+    """Return the songs that are not done, and those that cannot be made because other files are in their place."""
     left, refused = [], []
     for one in songs:
         try:
@@ -50,7 +50,7 @@ def _is_made(one: Song, model: Model, options: Options) -> bool:
 
 
 def seconds(one: Song, options: Options) -> float:
-    """About how many seconds of stem are to be made, as the header says; 0 where it does not."""
+    """Estimate the seconds of stem to make, from the header; 0 if unknown."""
     with contextlib.suppress(ValueError, OSError):
         told = decode.look(one.source).told
         end = told if options.end is None else min(options.end, told)
@@ -70,13 +70,13 @@ def make(
     is_over: Callable[[Song], bool] = lambda _: False,
     shared: int | None = None,
 ) -> list[Made]:
-    """Make the stems of songs, one after the other; a song that can't be used does not stop the others.
+    """Make the stems of songs, one after the other; a song that fails does not stop the others.
 
     Args:
         page: see `song.make`. on_song: told of each song that was made or left out. on_progress: told how many more seconds of
             a song are made.
         is_over: whether nothing is to be done for a song any more; asked once no other process has it in hand.
-        shared: place of this process among several that share the songs: those that another has in hand are passed over.
+        shared: place of this process among several that share the songs: those that another has in hand are skipped.
 
     Returns:
         the songs that were left out.
@@ -98,7 +98,7 @@ def make(
             with _alone(one.place) as ours:
                 if not ours:
                     if shared is None:
-                        console.say(f"{one.place.folder} is being made by another process: passed over")
+                        console.say(f"{one.place.folder} is being made by another process: skipped")
                     continue
                 if is_over(one):
                     continue
@@ -152,7 +152,7 @@ def _requests_to_stop() -> Iterator[Callable[[], None]]:
 
 
 def lines(made: Made) -> list[str]:
-    """What a person is told of a song that was made: where its files are, its tempo, what to know of it."""
+    """Return the message for a finished song: its files, tempo and notes."""
     assert made.record is not None
     content, names = made.record, [one["name"] for take in made.record["takes"] for one in take["files"].values()]
     found = [f"{made.song.place.folder}: {', '.join(names)}"]
@@ -162,7 +162,7 @@ def lines(made: Made) -> list[str]:
 
 
 def device() -> torch.device:
-    """The GPU of this process, or the CPU."""
+    """Return the GPU of this process, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

@@ -1,4 +1,4 @@
-"""The pictures of a song, window by window, and the stem's mel power that a generator makes of them: no whole song at once.
+"""Compute a song's spectrograms and the generated stem's mel power window by window, never a whole song at once.
 
 The windows are those of training (data/pairs.py) but for two things: they overlap by half at least, whatever the hop of
 training, and the noise is drawn for each block of frames, so that it needs no whole song.
@@ -36,7 +36,7 @@ class Window:
 
 
 class Loudness:
-    """How often each power occurs in a spectrogram, to 0.004 dB: for the level reference of a song of any length."""
+    """Histogram of the powers in a spectrogram, to 0.004 dB, for the level reference of a song of any length."""
 
     _DROPPED = 13  # of the 23 bits of a float32's mantissa; without its sign, floats sort as their bits do
 
@@ -44,12 +44,12 @@ class Loudness:
         self.counts = np.zeros(1 << (31 - self._DROPPED), np.int64)
 
     def add(self, power: np.ndarray) -> None:
-        """Count the values of a part of the spectrogram, float32, none of them negative."""
+        """Add the values of a part of the spectrogram, float32, none of them negative."""
         bits = np.ascontiguousarray(power, np.float32).view(np.uint32).ravel() >> self._DROPPED
         self.counts += np.bincount(bits, minlength=len(self.counts))
 
     def reference(self) -> float:
-        """What `pairs.level_reference` says of the whole spectrogram."""
+        """Return `pairs.level_reference` of the whole spectrogram."""
         place = pairs.LOUDEST_SHARE * (self.counts.sum() - 1)
         number = int(np.searchsorted(self.counts.cumsum(), place, side="right"))
         middle = np.uint32((number << self._DROPPED) + (1 << (self._DROPPED - 1)))
@@ -57,7 +57,7 @@ class Loudness:
 
 
 def hop(data: Data) -> int:
-    """Frames from one window to the next in generation."""
+    """Return the frames from one window to the next in generation."""
     return min(data.window_hop, data.frames // 2)
 
 
@@ -77,7 +77,7 @@ def mels(signal: Iterator[np.ndarray], data: Data) -> Iterator[np.ndarray]:
 
 
 def _padded(signal: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """The signal between so many samples of silence."""
+    """Yield the signal with samples of silence before and after it."""
     silence = None
     for block in signal:
         if silence is None:
@@ -115,7 +115,7 @@ def windows(signal: Iterator[np.ndarray], samples: int, reference: float, data: 
 
 
 def _thesis(signal: Iterator[np.ndarray], samples: int, data: Data) -> Iterator[Window]:
-    """Windows of which each is a spectrogram by itself, of a part of the sound, with its own maximum as reference."""
+    """Yield the thesis's windows: a separate spectrogram each, with its own maximum as reference."""
     width = data.hop_length * (data.frames - 1)
     places = [start * data.hop_length for start in starts(frame_count(samples, data.hop_length), data)]
     for place, part in _cut((block.T for block in signal), places, width, 0.0):
@@ -212,7 +212,7 @@ def _batches(found: Iterator[Window], size: int) -> Iterator[list[Window]]:
 
 
 def _outputs(generator: Generator, batch: list[Window], noise: Noise | None, data: Data, device: torch.device) -> np.ndarray:
-    """The generator's pictures of some windows, dB, float32 (windows, channels, mels, frames)."""
+    """Generate the spectrograms of some windows, dB, float32 (windows, channels, mels, frames)."""
     low, high = pairs.FLOOR, pairs.CEILING[data.representation]
     with torch.inference_mode():
         shown = torch.from_numpy(np.stack([window.picture for window in batch])).to(device).float()

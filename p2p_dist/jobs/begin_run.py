@@ -12,11 +12,11 @@ from p2p_dist.data import dataset as datasets
 from p2p_dist.data import manifest
 from p2p_dist.run import provenance, snapshot
 from p2p_dist.run.rundir import RunDir, check_own, find_steps
-from p2p_dist.settings import config, presets
+from p2p_dist.settings import config, presets, science
 
 
 def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> config.Config:
-    """The settings that a run would go on with: its saved science wins, resources may have changed. Writes nothing.
+    """Return the settings with which a run would continue: its saved science, today's resources. Writes nothing.
 
     Args:
         dataset: name of the shards; None: not known yet.
@@ -28,26 +28,26 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
     if not run.config.is_file():
         return wanted
     saved = presets.from_saved(run.config)
-    if changed := presets.differences(saved, wanted):
+    if changed := science.differences(science.recorded(saved), wanted):
         raise ValueError(
-            f"the run {run.path.name} was begun with other settings:\n  "
+            f"the run {run.path.name} was started with other settings:\n  "
             + "\n  ".join(changed)
-            + "\nthe settings of a run can't change; give this one another name with --run NAME"
+            + "\nthe settings of a run cannot change; start a new run with --run NAME"
         )
     begun_with = run.read_dataset() if run.dataset.is_file() else None
     # Where it is missing, training compares the windows; before anything was learnt, songs may still come and go.
     changed_songs = None not in (begun_with, dataset) and begun_with != dataset
     if changed_songs and find_steps(run.checkpoints) and not _has_same_training(run, wanted.data):
         raise ValueError(
-            f"the training songs are not those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
-            "put them back, or give this run another name with --run NAME; songs of test/ may come and go, those of valid/ "
+            f"the training songs differ from those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
+            "restore them, or start a new run with --run NAME; songs of test/ may come and go, those of valid/ "
             "where none of train/ was held back in their place"
         )
     return presets.with_resources(saved, wanted)
 
 
 def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
-    """Create the run, or check that it is the same run; the settings to run with: see `check_begin`.
+    """Create the run or check that it is the same; return the settings to run with: see `check_begin`.
 
     Raises:
         ValueError: a science setting or the songs differ from those that the run began with; names each.
@@ -56,7 +56,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
     run.path.mkdir(parents=True, exist_ok=True)
     if files.not_only_ours(run.path) is not None:
         run.path.chmod(run.path.stat().st_mode & 0o7755)
-        console.say(f"note: others could write in {run.path}; now only you can")
+        console.say(f"note: other users could write to {run.path}; this is no longer possible")
     if not run.config.is_file():
         records.write(run.provenance, schemas.PROVENANCE, provenance.gather())
     _note_dataset(run, dataset, wanted.data)
@@ -67,19 +67,22 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
         snapshot.close(run.code)
     else:
         snapshot.record(run.code)
-        console.say(f"{run.code}, which an earlier version copied, is only yours: its files are noted in {snapshot.SUMS} there")
+        console.say(
+            f"{run.code}, which an earlier version copied, belongs to you alone: its files are now recorded in "
+            f"{snapshot.SUMS} there"
+        )
     # The copy of the code reads it, and an earlier version refuses the name of a setting that came later.
     like = run.config if run.config.is_file() and snapshot.differs(run.code) else None
     if like is not None and (left_out := presets.unknown(settings, like)):
         console.say(
-            f"note: the copy of the code in {run.path.name} does not have {', '.join(left_out)}: left out of its settings"
+            f"note: the copy of the code in {run.path.name} does not know {', '.join(left_out)}: omitted from its settings"
         )
     files.write_text(run.config, presets.to_yaml(settings, like))
     return settings
 
 
 def _has_same_training(run: RunDir, data: config.Data) -> bool:
-    """Whether what training uses of the songs there are now is what the run was trained on."""
+    """Whether the current training songs are those that the run was trained on."""
     if data.root is None:
         return False
     root, known = Path(data.root), run.dataset_record()["training"]  # None: the run is older than that
@@ -101,10 +104,10 @@ def _has_same_training(run: RunDir, data: config.Data) -> bool:
 
 
 def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
-    """Note which shards the run has, and what training uses of its songs.
+    """Record the run's shards and the digest of its training songs.
 
     Where other songs than before are held out from a training that has begun, its evaluations are of those before: they are
-    kept under another name, and all checkpoints are to be evaluated anew.
+    kept under another name, and all checkpoints are to be evaluated again.
     """
     note = {"name": dataset}
     if data.root is not None and Path(data.root).is_dir():
@@ -125,7 +128,7 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
 
 
 def _note_overlap(run: RunDir, allowed: bool) -> None:
-    """Keep the evaluations aside where --allow-overlap changes which songs of the dataset are measured."""
+    """Rename the evaluations if --allow-overlap changes which songs of the dataset are measured."""
     if not run.config.is_file() or not (run.shards / manifest.NAME).is_file():
         return
     before = presets.from_saved(run.config).evaluate.allow_overlap
@@ -134,7 +137,7 @@ def _note_overlap(run: RunDir, allowed: bool) -> None:
 
 
 def _keep_aside(run: RunDir, name: str, why: str) -> None:
-    """Rename the evaluations to evaluations-NAME, so that all checkpoints are evaluated anew and on the same songs."""
+    """Rename the evaluations to evaluations-NAME, so that all checkpoints are evaluated again on the same songs."""
     if find_steps(run.evaluations):
         names = (f"evaluations-{name}" + (f"-{n}" if n > 1 else "") for n in itertools.count(1))
         aside = next(path for path in map(run.path.joinpath, names) if not path.exists())

@@ -14,11 +14,11 @@ from p2p_dist.run.rundir import RunDir
 
 _ONE_PROCESS = ("stage_process", "stages")
 _FORKS_RANKS = ("forked_ranks", "local")
-"""Modules of p2p_dist.jobs that run a stage: today's name, and that of copies of the code which version 0.1 made."""
+"""Modules of p2p_dist.jobs that run a stage: the current name, and the name in copies made by version 0.1."""
 
 
 def start(stage: str, run: RunDir, attempt: str, log: Path, keep_open: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-    """Start `stage` in a session of its own, so that a Ctrl-C reaches the caller alone; a training forks one process a rank.
+    """Start `stage` in its own session, so that Ctrl-C only reaches the caller; a training forks one process per rank.
 
     Args:
         attempt: name of this start, in P2P_ATTEMPT. log: what it prints is added there. keep_open: file descriptors of the
@@ -48,5 +48,5 @@ def start(stage: str, run: RunDir, attempt: str, log: Path, keep_open: tuple[int
 
 
 def tail(log: Path) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-12:])

@@ -16,7 +16,7 @@ from p2p_dist.settings.config import Config, Resources
 
 
 def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> None:
-    """Print what launches would do. Reads, and writes nothing; needs no Slurm, but knows what one has queued already.
+    """Print what launches would do, without writing anything. Works without Slurm; with it, shows jobs already queued.
 
     Args:
         launches: run, settings, and the name of its shards where that is known.
@@ -24,7 +24,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
     Raises:
         ValueError: the songs or the saved settings do not fit, or it is more than the site takes.
     """
-    has_slurm = where != "local" and site.resolve("auto") != "local"
+    has_slurm = where != "local" and site.resolve_cluster("auto") != "local"
     numbers = squeue.jobs_by_partition() if has_slurm else Counter[str]()
     makers: dict[str | None, str] = {}
     together = 0.0
@@ -33,11 +33,11 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         console.say(f"# run: {run.path}")
         if dataset is not None:
             console.say(f"# songs: {settings.data.root}\n# shards: {dataset}")
-        place = site.load("slurm" if where == "local" else where, settings.resources.site)
+        place = site.load_site("slurm" if where == "local" else where, settings.resources.site)
         if where != "local":
             specs.check_max_gpu_hours(settings.resources, place)
             _check_images(place, settings.resources, has_slurm)
-        here = site.load(where, settings.resources.site)
+        here = site.load_site(where, settings.resources.site)
         for note in fits.check(run, settings, here, where, dataset):
             console.say(f"# note: {note}")
         steps = launch.plan(run, settings, place, _queued(run) if has_slurm else {}, dataset)
@@ -52,13 +52,13 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         for step in steps:
             stage, word = step.job.stage, "to do"
             if step.done is not None:
-                word = f"done already ({step.done})"
+                word = f"already done ({step.done})"
             elif step.queued is not None:
                 before = step.queued.number
-                word = f"queued already, job {before}"
+                word = f"already queued, job {before}"
             elif step not in new:
                 before = f"the preprocess job of {maker}"
-                word = f"waits for {before}, which makes the same shards"
+                word = f"depends on {before}, which makes the same shards"
             else:
                 job = step.job.after(specs.dependency(step.job, settings.resources, before))
                 scripts.append(f"\n##### {stage}.sh\n{job.script()}")
@@ -84,7 +84,7 @@ def _shards(run: RunDir, dataset: str | None) -> Path | None:
 
 
 def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | None) -> None:
-    """Print what the training will likely be billed, and from what speed that follows; advise a limit.
+    """Print the likely bill of the training and the speed that it is based on; suggest a limit.
 
     Args:
         trained: training windows; None: not known.
@@ -93,11 +93,11 @@ def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | N
     if not rate or (trained is None and settings.train.steps is None):
         return
     processes = resources.nodes * place.processes_per_node(resources)
-    speed, source = estimate.images_per_second(settings, processes), "expected of an MI250X die; not measured"
+    speed, source = estimate.images_per_second(settings, processes), "estimated for an MI250X die, not measured"
     if run.config.is_file() and (measured := (metrics_file.last(run) or {}).get("images_per_second")):
         before = presets.from_saved(run.config).resources
         speed = measured * processes / (before.nodes * place.processes_per_node(before))
-        source = "measured at this run's last step"
+        source = "measured at the last step of this run"
     steps = settings.train.total_steps(trained or 0) - checkpoints.newest_step(run.checkpoints)
     hours = max(steps, 0) * settings.train.global_batch_size / speed / 3600
     likely = hours * rate
@@ -106,11 +106,11 @@ def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | N
         f"({source})"
     )
     if resources.max_gpu_hours is None:
-        console.say(f"# to bound what the training can be billed: --max-gpu-hours {max(1, math.ceil(1.5 * likely))}")
+        console.say(f"# to limit what the training can be billed: --max-gpu-hours {max(1, math.ceil(1.5 * likely))}")
 
 
 def _check_images(place: site.Site, resources: Resources, has_slurm: bool) -> None:
-    """As for a launch; but what the site's file names is said only, where this machine is not of the cluster."""
+    """Check the images as for a launch; only print a note if this machine does not belong to the cluster."""
     try:
         place.check_images(resources)
     except ValueError as error:
@@ -123,15 +123,15 @@ def _queued(run: RunDir) -> dict[str, squeue.Queued]:
     try:
         return squeue.queued_jobs(run)
     except OSError as error:
-        console.complain(f"note: what is queued already is not known: {console.describe(error)}")
+        console.complain(f"note: it is unknown which jobs are already queued: {console.describe(error)}")
         return {}
 
 
 def _say_bill(asked: list[specs.Job], resources: Resources, place: site.Site) -> float:
-    """Print the most that jobs can be billed, stage by stage; the sum."""
+    """Print the largest bill of the jobs, stage by stage; return the sum."""
     bill = specs.bill(asked, resources, place)
     total = sum(most for most, _ in bill.values())
     items = "".join(f"\n#   {stage}: {most:.1f} ({words})" for stage, (most, words) in bill.items())
-    nothing = " (none that the site's file tells of)" if asked and not bill else ""
+    nothing = " (none according to the site's file)" if asked and not bill else ""
     console.say(f"# at most {total:.1f} GPU-hours{nothing}{':' if items else ''}{items}")
     return total

@@ -19,7 +19,7 @@ from p2p_dist.settings.config import Config, Data, Model
 MB = 1_000_000
 
 IMPORTED = 280 * MB
-"""Memory of python with torch imported (measured: 2.13, CPU). On one machine the processes share it: they are forked."""
+"""Bytes of python with torch imported (measured: 2.13, CPU). Forked processes on one machine share them."""
 
 # Peak memory of one training process on a CPU beside that, over presets tiny, demo, small, default, thesis and shares of 1 to
 # 32 pairs: 100 MB + 28 bytes a parameter (weights, gradients, two moments, moving average, copies of the discriminator)
@@ -28,7 +28,7 @@ PROCESS = 100 * MB
 OF_PARAMETER = 28
 OF_PIXEL = 64
 SAVED = 16
-"""Bytes a parameter that the process which saves keeps in a copy."""
+"""Bytes per parameter of the copy in the process that saves."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Layer:
 
 
 def generator(model: Model, data: Data) -> Iterator[Layer]:
-    """The layers of model/generator.py."""
+    """List the layers of model/generator.py."""
     widths = [min(model.channels * 2**level, model.max_channels) for level in range(model.depth)]
     pixels, pictures = data.mels * data.frames, data.picture_channels
     kernel, smaller = (9, 1) if model.upsample == "nearest" else (16, 4)  # a transposed one runs over the smaller picture
@@ -58,7 +58,7 @@ def generator(model: Model, data: Data) -> Iterator[Layer]:
 
 
 def discriminator(model: Model, data: Data) -> Iterator[Layer]:
-    """The layers of model/discriminator.py."""
+    """List the layers of model/discriminator.py."""
     spectral = model.discriminator_norm == "spectral"
     before = 2 * data.picture_channels
     for level in range(4):
@@ -73,13 +73,13 @@ def discriminator(model: Model, data: Data) -> Iterator[Layer]:
 
 
 def parameters(model: Model, data: Data) -> tuple[int, int]:
-    """Of the generator and of the discriminator."""
+    """Return the numbers of parameters of the generator and of the discriminator."""
     counts = [sum(layer.parameters for layer in of(model, data)) for of in (generator, discriminator)]
     return counts[0], counts[1]
 
 
 def flops_per_image(config: Config) -> int:
-    """Floating-point operations of one update for one pair: what train/speed.py counts on the networks themselves."""
+    """Return the floating-point operations of one update per pair, as train/speed.py counts on the real networks."""
     g, d = (2 * sum(layer.products for layer in of(config.model, config.data)) for of in (generator, discriminator))
     # Generator: forward, and backward to weights and inputs. Discriminator: the same for the true and the generated picture,
     # then for the generator forward and back to its input, and forward once more where features are matched.
@@ -93,12 +93,12 @@ its matrix peak, 0.65 of its memory bandwidth). Not measured: a run's own speed 
 
 
 def images_per_second(config: Config, processes: int) -> float:
-    """Training pairs a second that so many GPUs are expected to do."""
+    """Estimate the training speed of so many GPUs, in pairs per second."""
     return processes * EXPECTED_FLOPS["fp32" if config.train.precision == "fp32" else "bf16"] / flops_per_image(config)
 
 
 def memory(config: Config, processes: int) -> int:
-    """Bytes that one of so many training processes takes on a CPU, beside what python and torch take."""
+    """Estimate the bytes of one training process on a CPU, without python and torch."""
     share = math.ceil(config.train.global_batch_size / processes)
     at_once = min(share, config.train.micro_batch_size or share)
     channels = max(config.model.channels, config.model.discriminator_channels)
@@ -107,18 +107,18 @@ def memory(config: Config, processes: int) -> int:
 
 
 def memory_of_node(config: Config, processes: int, here: int, *, forked: bool) -> int:
-    """Bytes that `here` of so many training processes take on one machine; the first of them saves."""
+    """Estimate the bytes of the `here` training processes on one machine, the first of which saves."""
     imported = IMPORTED if forked else here * IMPORTED
     return imported + here * memory(config, processes) + SAVED * sum(parameters(config.model, config.data))
 
 
 def with_micro_batch(config: Config, size: int) -> Config:
-    """The settings with so many pairs computed at once."""
+    """Return the settings with another micro-batch size."""
     return replace(config, train=replace(config.train, micro_batch_size=size))
 
 
 def shard_bytes(data: Data, counts: dict[str, int | None]) -> int:
-    """Bytes of the shards of so many windows a split: pairs of float16, and the sound of the songs held out."""
+    """Estimate the bytes of the shards: float16 pairs of all windows, and the audio of the held-out songs."""
     pair = 2 * 2 * data.picture_channels * data.mels * data.frames + 4096  # and what npz, json and tar add
     second = 2 * 2 * 3 * 44_100 * 7 // 10  # input and target, stereo, 24 bits, as flac
     sound = second * data.window_hop * data.hop_length // data.sample_rate
@@ -127,7 +127,7 @@ def shard_bytes(data: Data, counts: dict[str, int | None]) -> int:
 
 
 def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:
-    """Bytes of the generators that stay for good, and of the whole checkpoints to go on from.
+    """Estimate the bytes of the generators that are kept for good, and of the whole checkpoints.
 
     Args:
         trained: training windows; None: not known, and then of one generator.
@@ -142,7 +142,7 @@ def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that this process and its children may still take: the machine's, or its control group's."""
+    """Return the bytes of memory that are free for this process and its children: on the machine or in its cgroup."""
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
@@ -156,14 +156,14 @@ def free_memory() -> int:
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes that are free where a folder is, or will be."""
+    """Return the free bytes on the file system of a folder, which need not exist."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
 
 
 def windows(data: Data, root: Path) -> dict[str, int | None]:
-    """Split -> windows of the songs there, by the lengths in their files' headers; None: not known.
+    """Map split -> number of windows, from the lengths in the songs' headers; None if unknown.
 
     Silent windows that may be left out are counted, so it is at most what there will be.
     """
@@ -189,7 +189,7 @@ def _windows(data: Data, length: float) -> int:
 
 
 def seconds(song: layouts.Source) -> float | None:
-    """How long a song is, by the header of its first file; None where it has none that is known here."""
+    """Return the length of a song, seconds, from the header of its first file; None if unknown."""
     for file in song.files():
         try:
             with file.open("rb") as content:
@@ -212,7 +212,7 @@ def seconds(song: layouts.Source) -> float | None:
 
 
 def _mp4_seconds(file: IO[bytes], size: int) -> float | None:
-    """The duration in the movie header (ISO/IEC 14496-12, 8.2.2); None where there is no such header."""
+    """Return the duration in the movie header (ISO/IEC 14496-12, 8.2.2), seconds; None without such a header."""
     try:
         begin, _ = stem_streams.box(file, b"mvhd", *stem_streams.box(file, b"moov", 0, size))
     except LookupError:

@@ -13,19 +13,19 @@ from p2p_dist.settings.config import Data
 
 
 def example_folder() -> Path:
-    """Where the example song is laid out as a MUSDB18 of one song: beside the runs."""
+    """Return the folder of the example song, in the layout of MUSDB18, beside the runs."""
     return rundir.runs_root().parent / "songs" / "falcon69"
 
 
 def known_dataset(run: RunDir, data: Data) -> str | None:
-    """Name of the shards of a run's songs; None for the example's before it is laid out."""
+    """Return the name of the shards of a run's songs; None for the example before its files are copied."""
     assert data.root is not None
     root = Path(data.root)
     return None if root == example_folder() and not root.is_dir() else datasets.name_for(run, root, data)
 
 
 def lay_out(run: RunDir, data: Data) -> str:
-    """Name of the shards of a run's songs, which are laid out first where they are the example."""
+    """Return the name of the shards of a run's songs; copies the example song first if it is used."""
     assert data.root is not None
     root = Path(data.root)
     if root == example_folder():

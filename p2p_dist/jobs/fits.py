@@ -16,16 +16,16 @@ GB = 1_000_000_000
 
 
 def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: str | None) -> list[str]:
-    """Compare what a run will take with what there is. Reads, and writes nothing.
+    """Check that a run fits the songs, processes, memory and disk. Writes nothing.
 
     Args:
         dataset: name of its shards; None: of the example's song, which is not laid out yet.
 
     Returns:
-        notes: what is not wrong, and yet hardly meant.
+        notes: settings that are valid but probably unintended.
 
     Raises:
-        ValueError: it can't come to its end; the message says what to change, and to what.
+        ValueError: it cannot finish; the message says what to change, and to what.
         OSError: where runs or shards lie can't be written.
     """
     check_songs(settings.data, settings.evaluate.split, asked=settings.resources.evaluate != "never")
@@ -47,7 +47,7 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
 
 
 def check_songs(data: Data, wanted: str, *, asked: bool) -> None:
-    """Make sure that there are songs to train on, and songs that training does not hear to evaluate on.
+    """Check that there are songs to train on, and held-out songs to evaluate on.
 
     Args:
         wanted: the split that is evaluated. asked: whether anything shall be.
@@ -64,14 +64,14 @@ def check_songs(data: Data, wanted: str, *, asked: bool) -> None:
         return
     others = ", evaluate on the validation songs with --evaluate.split valid" if "valid" in held_out else ""
     raise ValueError(
-        f"{root} has no {wanted} songs, so nothing could be evaluated: put songs that training shall not hear into "
-        f"{root / wanted}{others}, or train alone with --evaluate never: songs put there later are evaluated by the same "
+        f"{root} has no {wanted} songs, so nothing could be evaluated: put songs that are not for training into "
+        f"{root / wanted}{others}, or only train with --evaluate never; songs that you add later are evaluated by the same "
         "command with --evaluate after"
     )
 
 
 def check_training_songs(root: Path, split_by_title: bool) -> set[str]:
-    """Make sure that a folder has songs to train on; the splits that it has.
+    """Check that a folder has songs to train on; return its splits.
 
     Raises:
         ValueError: it has none, or is none; see `layouts.list_songs`.
@@ -91,7 +91,7 @@ def songs_for_validation(root: Path, split_by_title: bool) -> bool:
 
 
 def check_batch(resources: Resources, batch: int, place: site.Site, *, begun: bool) -> None:
-    """Make sure that the processes can share the global batch evenly.
+    """Check that the number of processes divides the global batch.
 
     Raises:
         ValueError: they can't; names numbers of nodes, of processes on a node, or batches that work.
@@ -109,11 +109,11 @@ def check_batch(resources: Resources, batch: int, place: site.Site, *, begun: bo
         most = [number for number in range(1, per_node) if batch % (resources.nodes * number) == 0]
         nodes, number = (resources.nodes, most[-1]) if most else (1, math.gcd(batch, per_node))
         ways.append(f"--nodes {nodes} --processes-per-node {number}")
-    if not begun:  # of a run that has begun it is fixed
+    if not begun:  # it is fixed for an existing run
         sizes = sorted({max(1, batch // size) * size, (batch // size + 1) * size})
         ways.append(f"--train.global-batch-size {' or '.join(map(str, sizes))}")
     raise ValueError(
-        f"{size} processes ({_nodes(resources.nodes)} of {per_node}) can't share a global batch of {batch} evenly: "
+        f"{size} processes ({_nodes(resources.nodes)} of {per_node}) cannot divide a global batch of {batch} evenly: "
         f"use {', or '.join(ways)}"
     )
 
@@ -123,7 +123,7 @@ def _nodes(number: int) -> str:
 
 
 def check_this_machine(settings: Config, size: int) -> None:
-    """Make sure that this machine has cores and memory for so many processes, which all run on it.
+    """Check that this machine has enough cores and memory for all processes of the run.
 
     Raises:
         ValueError: it has not; names a number of processes that fits.
@@ -133,8 +133,8 @@ def check_this_machine(settings: Config, size: int) -> None:
     if size > max(cores, 4):  # a few more than cores are slower, and a way to try things
         fitting = _largest(batch, max(cores, 4))
         raise ValueError(
-            f"{size} processes on this machine, which has {_cores(cores)}: more only wait for each other; use --nodes {fitting}"
-            + _with_one_per_node(settings.resources)
+            f"{size} processes on this machine, which has {_cores(cores)}: more processes than cores are slower; use "
+            f"--nodes {fitting}" + _with_one_per_node(settings.resources)
         )
     if has_gpu():
         return  # what a GPU holds is not taken from here, and how much that has is known only to torch
@@ -148,13 +148,14 @@ def check_this_machine(settings: Config, size: int) -> None:
     smaller = f"--nodes {fitting}{_with_one_per_node(settings.resources)}" if fitting else ""
     cure = ", or ".join(way for way in (smaller, _micro_batch(settings, size, free)) if way)
     raise ValueError(
-        f"{size} process{'es' if size > 1 else ''} will take about {needed / GB:.1f} GB of memory, of which {free / GB:.1f} GB "
-        "are free: " + (f"use {cure}" if cure else "even one is too large for this machine: use --preset small, or smaller")
+        f"{size} process{'es' if size > 1 else ''} will take about {needed / GB:.1f} GB of memory, but only {free / GB:.1f} GB "
+        "are free: "
+        + (f"use {cure}" if cure else "even one process is too large for this machine: use --preset small, or smaller")
     )
 
 
 def _largest(batch: int, most: int) -> int:
-    """The largest number of processes up to `most` that can share a batch."""
+    """Return the largest number of processes, at most `most`, that divides a batch."""
     return next(number for number in range(most, 0, -1) if batch % number == 0)
 
 
@@ -167,7 +168,7 @@ def _with_one_per_node(resources: Resources) -> str:
 
 
 def _micro_batch(settings: Config, size: int, free: int) -> str:
-    """A train.micro-batch-size with which so many processes fit into the memory that is free; nothing where none does."""
+    """Return advice for a train.micro-batch-size that fits into free memory; an empty text if none does."""
     share = settings.train.global_batch_size // size
     at_once = min(share, settings.train.micro_batch_size or share)
     while at_once > 1:
@@ -179,12 +180,12 @@ def _micro_batch(settings: Config, size: int, free: int) -> str:
 
 
 def has_gpu() -> bool:
-    """Whether this machine has a GPU that torch may know, as far as its device files tell."""
+    """Whether this machine has a GPU, according to its device files."""
     return Path("/dev/kfd").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 def check_node(settings: Config, place: site.Site, per_node: int) -> None:
-    """Make sure that a node of the cluster has what so many processes ask for, as far as the site's file tells.
+    """Check, with the site's file, that a node of the cluster has the cores and memory for its processes.
 
     Raises:
         ValueError: it has not; names the number that fits.
@@ -199,7 +200,7 @@ def check_node(settings: Config, place: site.Site, per_node: int) -> None:
     whole = (settings.resources.partition or place.partition) in place.whole_nodes
     if whole and place.cpu_masks is not None and per_node > len(place.cpu_masks):
         raise ValueError(
-            f"{per_node} processes on a node, the site's file has cpu_masks for {len(place.cpu_masks)}: "
+            f"{per_node} processes on a node, but the site's file has cpu_masks for {len(place.cpu_masks)}: "
             f"use --processes-per-node {_largest(settings.train.global_batch_size, len(place.cpu_masks))}"
         )
     if place.gpus_per_node or place.memory_per_node is None:
@@ -208,13 +209,13 @@ def check_node(settings: Config, place: site.Site, per_node: int) -> None:
     needed = estimate.memory_of_node(settings, size, per_node, forked=False)
     if needed > most:
         raise ValueError(
-            f"{per_node} processes on a node will take about {needed / GB:.1f} GB of memory, the site's memory_per_node is "
+            f"{per_node} processes on a node will take about {needed / GB:.1f} GB of memory, but the site's memory_per_node is "
             f"{place.memory_per_node}: use fewer --processes-per-node on more --nodes, or a smaller --train.micro-batch-size"
         )
 
 
 def windows(data: Data, shards: Path | None) -> dict[str, int | None]:
-    """Split -> windows: of the manifest where there is one, else by the lengths of the songs; None: not known."""
+    """Map split -> number of windows, from the manifest or the lengths of the songs; None if unknown."""
     if shards is not None and (found := stages.windows(shards)):
         return dict(found)
     root = Path(data.root) if data.root else None
@@ -222,7 +223,7 @@ def windows(data: Data, shards: Path | None) -> dict[str, int | None]:
 
 
 def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[str, int | None]) -> None:
-    """Make sure that shards and checkpoints will have room.
+    """Check that there is disk space for shards and checkpoints.
 
     Raises:
         ValueError: they will not; says how much is missing, and what would take less.
@@ -230,22 +231,22 @@ def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[
     to_make = 0 if shards is not None and (shards / "manifest.json").is_file() else estimate.shard_bytes(settings.data, counts)
     kept, whole = estimate.checkpoint_bytes(settings, counts.get("train"))
     there = rundir.find_steps(run.checkpoints)
-    to_save = 0 if there else kept + whole  # of one that goes on, much is there already
+    to_save = 0 if there else kept + whole  # a continued run has written much of it already
     free = estimate.free_disk(run.path)
     if to_make + to_save > free:
         raise ValueError(
             f"about {(to_make + to_save) / GB:.1f} GB will be written below {run.path.parent.parent} (shards "
-            f"{to_make / GB:.1f}, checkpoints {to_save / GB:.1f}), and {free / GB:.1f} GB are free there: free some, "
-            "name another place with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every)"
+            f"{to_make / GB:.1f}, checkpoints {to_save / GB:.1f}), and {free / GB:.1f} GB are free there: free some space, "
+            "name another folder with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every)"
         )
 
 
 def notes(batch: int, counts: dict[str, int | None]) -> list[str]:
-    """What is worth saying of a run that fits; `batch`: its global batch."""
+    """Return notes about a run that fits; `batch`: its global batch."""
     trained = counts.get("train")
     if not trained or trained >= batch:
         return []
     return [
-        f"the songs give about {trained} training windows, fewer than the global batch of {batch}, so each step takes windows "
-        f"more than once: --train.global-batch-size {2 ** int(math.log2(trained))} would not, nor would more songs"
+        f"the songs give about {trained} training windows, fewer than the global batch of {batch}, so each step "
+        f"uses some windows more than once: use --train.global-batch-size {2 ** int(math.log2(trained))}, or more songs"
     ]

@@ -22,7 +22,7 @@ from p2p_dist.jobs.stages import CHECKS
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 
-_GRACE = 30.0  # seconds that the other ranks have to leave once one has ended badly
+_GRACE = 30.0  # seconds that the other ranks have to exit after one failed
 
 
 def _rank_log(run: RunDir, stage: str, rank: int) -> Path:
@@ -30,7 +30,7 @@ def _rank_log(run: RunDir, stage: str, rank: int) -> Path:
 
 
 def fork_ranks(stage: str, folder: Path) -> NoReturn:
-    """Fork one process a rank and wait for them: the start of a training, or a check like one, on this machine.
+    """Fork one process per rank and wait for all: starts a training or a check on this machine.
 
     Importing torch takes seconds a process; forked from a parent that imported it and ran no operation, all ranks start
     in a fraction of one.
@@ -43,8 +43,8 @@ def fork_ranks(stage: str, folder: Path) -> NoReturn:
 
     assert torch.__version__
     run = RunDir(folder)
-    resources = rundir.resolve(run).resources
-    per_node = site.load("local", resources.site).processes_per_node(resources)
+    resources = rundir.read_settings(run).resources
+    per_node = site.load_site("local", resources.site).processes_per_node(resources)
     world_size = resources.nodes * per_node
     environment = {
         "WORLD_SIZE": world_size,
@@ -92,7 +92,7 @@ def fork_ranks(stage: str, folder: Path) -> NoReturn:
     bad = {rank: code for rank, code in codes.items() if code not in (console.DONE, console.STOPPED)}
     for rank, code in sorted(bad.items()):
         if code == codes[0] == console.FAILED:
-            continue  # an error of all, which rank 0 has said
+            continue  # an error of all ranks, which rank 0 has reported
         ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         where = f"rank {rank} of {world_size} on {socket.gethostname()}"
         console.complain(f"{where} ended with {ended}, after step {_last_step(run)}")
@@ -103,12 +103,12 @@ def fork_ranks(stage: str, folder: Path) -> NoReturn:
 
 
 def _last_step(run: RunDir) -> int:
-    """The last step that has a line of numbers."""
+    """Return the last step in metrics.jsonl."""
     return int((metrics_file.last(run) or {"step": 0})["step"])
 
 
 def free_port() -> int:
-    """A port of this machine that nothing listened on a moment ago."""
+    """Return a port of this machine that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -26,17 +26,17 @@ from p2p_dist.run.lock import Owner
 from p2p_dist.run.rundir import RunDir
 
 _WORTH_SHOWING = ("warning:", "left out:", "note:")
-"""How lines of a log begin that are shown beside a bar too."""
+"""Prefixes of log lines that are shown even beside a progress bar."""
 
 
 def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
-    """Do what is not done of the four stages.
+    """Run those of the four stages that are not done.
 
     Args:
-        again: the command to go on with, for people.
+        again: the command that resumes the run, for messages.
 
     Returns:
-        exit code: 0 done, 1 a stage failed or songs were left out, 75 stopped in order, 130 stopped at once.
+        exit code: 0 done, 1 a stage failed or songs were left out, 75 stopped cleanly, 130 stopped at once.
     """
     run.logs.mkdir(parents=True, exist_ok=True)
     for folder in (run.path, run.evaluations):
@@ -47,18 +47,18 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
             if found in (stages.SOUNDLESS, stages.NOT_ASKED):
                 console.say(f"{stage}: {found}")
             elif stage != "page":
-                console.say(f"{stage}: done already ({found})")
+                console.say(f"{stage}: already done ({found})")
             continue
         code = run_until_it_ends(stage, run, max_crash_restarts, owner)
         if code in (console.STOPPED, console.INTERRUPTED):
-            console.say(f"stopped in {stage}; to go on: {again}")
+            console.say(f"stopped in {stage}; to resume: {again}")
             return code
         if code != console.DONE and stages.is_done(stage, run) is None:
             outcome, log = run.read_outcome(stage), run.logs / f"{stage}.log"
             if outcome is None:
                 shown = "" if not console.has_bar(sys.stdout) else f"; the end of {log}:\n{child.tail(log)}"
                 console.complain(f"{stage} ended with {code}{shown}")
-                console.complain(f"what was saved is good; to go on: {again}")
+                console.complain(f"saved work is kept; to resume: {again}")
             # The log, shown where there is no bar, has said it; but the other ranks may have said since that they lost one.
             elif console.has_bar(sys.stdout) or not child.tail(log).endswith(outcome["message"].splitlines()[-1]):
                 console.complain(f"error: {outcome['message']}")
@@ -71,18 +71,18 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
 
 
 def _as_ctrl_c(number: int, _: FrameType | None) -> None:
-    """TERM to the launcher is a first Ctrl-C; however often it comes, it is never the second."""
+    """Treat TERM as a first Ctrl-C; repeated TERMs never count as the second."""
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def run_until_it_ends(stage: str, run: RunDir, max_crash_restarts: int, owner: Owner) -> int:
-    """Run one stage, a training again when it crashed after it had come further; the exit code of the last attempt."""
+    """Run one stage and restart a training that crashed after progress; return the last exit code."""
     log = run.attempts(stage)
     for number in itertools.count():
         attempt = f"{socket.gethostname()}.{os.getpid()}.{int(time.time())}.{number}"
         if (refused := starts.note_start(log, attempt, _progress(run), by_hand=number == 0)) is not None:
-            console.complain(f"{stage} is not begun again: {refused}; look into {run.logs}")
+            console.complain(f"{stage} is not restarted: {refused}; see {run.logs}")
             return console.FAILED
         code = _run_stage(stage, run, owner, attempt)
         outcome = (run.read_outcome(stage) or {}).get("outcome")
@@ -91,9 +91,9 @@ def run_until_it_ends(stage: str, run: RunDir, max_crash_restarts: int, owner: O
         if why != "crash" or stage != "train":
             return code
         if (refused := starts.refuse_restart(log, _progress(run), max_crash_restarts)) is not None:
-            console.complain(f"{stage} crashed and is not begun again: {refused}")
+            console.complain(f"{stage} crashed and is not restarted: {refused}")
             return code
-        console.complain(f"{stage} crashed ({code}) after step {_progress(run)} was saved: begun again from there")
+        console.complain(f"{stage} crashed ({code}) after step {_progress(run)} was saved: restarting from there")
     raise AssertionError
 
 
@@ -102,7 +102,7 @@ def _progress(run: RunDir) -> int:
 
 
 def _run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:
-    """Run one stage in its own process and show its progress; its exit code."""
+    """Run one stage in its own process and show its progress; return its exit code."""
     run.outcome_of(stage).unlink(missing_ok=True)
     log = run.logs / f"{stage}.log"
     seen = log.stat().st_size if log.is_file() else 0
@@ -143,7 +143,7 @@ def _follow(stage: str, run: RunDir, process: subprocess.Popen[bytes], log: Text
                     return console.INTERRUPTED
                 asked = True
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a TERM is never the second
-                console.say(f"\nstopping {stage} in order (Ctrl-C again: at once)")
+                console.say(f"\nstopping {stage} cleanly (press Ctrl-C again to stop at once)")
                 process.send_signal(signal.SIGTERM)
     finally:
         if bar is not None:
@@ -151,7 +151,7 @@ def _follow(stage: str, run: RunDir, process: subprocess.Popen[bytes], log: Text
 
 
 def _status(run: RunDir) -> dict[str, Any] | None:
-    """What the stage says of its progress; None also where that can't be read: a bar is no reason to stop."""
+    """Read the stage's progress; None if it cannot be read, because the bar must not stop the stage."""
     try:
         return run.read_status()
     except (OSError, ValueError):

@@ -20,11 +20,11 @@ PACKAGES = (
     *("torch", "numpy", "scipy", "av", "soxr", "soundfile", "webdataset", "musdb"),
     *("mir_eval", "jinja2", "matplotlib", "safetensors", "pyloudnorm", "mido"),
 )
-"""What the stages import."""
+"""Packages that the stages import."""
 
 
 def check_packages(tensorboard: bool = False) -> None:
-    """Make sure that what the stages import is installed, before anything starts; jobs run with the same python.
+    """Check that all packages of the stages are installed; jobs run with the same python.
 
     Raises:
         ValueError: names what is missing, and how to install it.
@@ -33,7 +33,7 @@ def check_packages(tensorboard: bool = False) -> None:
         raise ValueError(f"to run with {sys.executable}, these packages are missing: {', '.join(missing)}; {console.INSTALL}")
     if tensorboard and not is_installed("tensorboard"):
         raise ValueError(
-            f"--train.tensorboard needs the package tensorboard, which {sys.executable} has not: "
+            f"--train.tensorboard needs the package tensorboard, which is missing in {sys.executable}: "
             "python -m pip install 'p2p_dist[tensorboard]', or leave it off"
         )
 
@@ -41,7 +41,7 @@ def check_packages(tensorboard: bool = False) -> None:
 def check_packages_anywhere(
     resources: Resources, place: site.Site, where: str, *, tensorboard: bool = False, only_note: bool = False
 ) -> None:
-    """Make sure that what the stages import is installed where they will run: in the container or environment of jobs, or here.
+    """Check that all packages of the stages are installed where they will run: in the jobs' container or environment, or here.
 
     Args:
         only_note: say what is missing here, where this machine is not of a cluster: it will be launched from another.
@@ -55,13 +55,13 @@ def check_packages_anywhere(
     try:
         check_packages(tensorboard)
     except ValueError as error:
-        if not only_note or where == "local" or site.resolve("auto") != "local":
+        if not only_note or where == "local" or site.resolve_cluster("auto") != "local":
             raise
         console.say(f"# note: {error}")
 
 
 def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: bool) -> None:
-    """The same in the container and environment that jobs run in, where this machine can start them.
+    """Check the packages in the container and environment of jobs, if this machine can start them.
 
     Raises:
         ValueError: names what is missing, and how it gets there.
@@ -79,7 +79,9 @@ def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: 
     missing, wrong = _missing_in(sys.executable if image is None else "python", known, names)
     if wrong:
         check = console.command("check")
-        console.say(f"note: whether {where} has what jobs import is not known here ({wrong}); {check} preflight tells")
+        console.say(
+            f"note: whether {where} has what jobs import could not be checked here ({wrong}); {check} preflight checks it"
+        )
     elif missing:
         raise ValueError(
             f"jobs would run in {where}, where these packages are missing: {', '.join(missing)}; "
@@ -89,7 +91,7 @@ def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: 
 
 @functools.cache
 def _missing_in(python: str, tasks: tuple[tuple[str, str], ...], names: tuple[str, ...]) -> tuple[list[str], str]:
-    """Packages that a process of a job would not find; and why that is not known, where it can't be started here.
+    """Return the packages missing in a job's process, or why they cannot be checked on this machine.
 
     Args:
         tasks: variables that hpc/rank.sh reads.
@@ -101,7 +103,7 @@ def _missing_in(python: str, tasks: tuple[tuple[str, str], ...], names: tuple[st
             command, env={**os.environ, **dict(tasks)}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
         )
     except subprocess.TimeoutExpired:
-        return [], "no answer in two minutes"
+        return [], "no answer within two minutes"
     if (answer := re.search("^missing:(.*)$", done.stdout, re.MULTILINE)) is None:
         return [], (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
     return answer[1].split(), ""

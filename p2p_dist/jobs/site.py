@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from p2p_dist.common import yaml_file
 from p2p_dist.jobs.slurm import commands
 from p2p_dist.run import snapshot
 from p2p_dist.settings import values
@@ -22,8 +21,8 @@ from p2p_dist.settings.values import NotNegative, NotNegativeNumber, Positive, R
 HPC = snapshot.batch_scripts()
 
 
-_MEMORY = r"([1-9]\d*)([KMGTkmgt])?"
-"""How Slurm writes memory; without a unit it is megabytes."""
+_MEMORY = r"([1-9][0-9]*)([KMGTkmgt])?"
+"""Format of memory in Slurm; without a unit it is megabytes."""
 
 Memory = Annotated[str, Rule(re.compile(_MEMORY).fullmatch, "written as 480G or 500000M")]
 Mask = Annotated[str, Rule(re.compile(r"0[xX](?=.*[1-9a-fA-F])[0-9a-fA-F]+").fullmatch, "the cores of a process, as 0xfe00")]
@@ -32,7 +31,7 @@ Bind = Annotated[str, Rule(re.compile(r"/[^:,]*(:/[^:,]*)?").fullmatch, "an abso
 
 @dataclass(frozen=True)
 class Limit:
-    """What a partition gives at most. None: no limit is known."""
+    """The limits of a partition. None: no limit is known."""
 
     time: Time | None = None
     """of one job"""
@@ -40,9 +39,6 @@ class Limit:
     """of one job"""
     jobs: Positive | None = None
     """of one user, at once"""
-
-    def __post_init__(self) -> None:
-        values.check(self, spelled=str)
 
 
 @dataclass(frozen=True)
@@ -74,24 +70,26 @@ class Site:
     def __post_init__(self) -> None:
         values.check(self, spelled=str)
         if self.cpu_masks is not None and len(self.cpu_masks) < max(1, self.gpus_per_node):
-            raise ValueError(f"{len(self.cpu_masks)} cpu_masks for {self.gpus_per_node} GPUs: each process needs one")
+            raise ValueError(
+                f"{len(self.cpu_masks)} cpu_masks for {self.gpus_per_node} GPUs: each process needs one (null: bind no cores)"
+            )
 
     def limit(self, partition: str | None) -> Limit:
-        """What is known of a partition's limits."""
+        """Return the known limits of a partition."""
         return self.limits.get(partition or "", Limit())
 
     def processes_per_node(self, resources: Resources) -> int:
-        """Training processes on a node: as asked for, else one a GPU, else one."""
+        """Return the training processes per node: as requested, else one per GPU, else one."""
         return resources.processes_per_node or self.gpus_per_node or 1
 
     def image(self, resources: Resources) -> Path | None:
-        """The image that jobs run in: as asked for, else the site's, which may lie in the checkout; None: no container."""
+        """Return the image of the jobs: as requested, else the site's; None: no container."""
         if resources.container:
             return Path(resources.container).expanduser().absolute()
         return HPC.parent / self.container if self.container else None
 
     def check_images(self, resources: Resources) -> None:
-        """Make sure that the files of the container are there, as far as this machine can see.
+        """Check that the files of the container exist, as far as this machine can see.
 
         Raises:
             ValueError: one is not; names the option and how to build it.
@@ -100,20 +98,20 @@ class Site:
         for option, path in (("container", self.image(resources)), ("overlay", overlay)):
             if path is not None and not path.is_file():
                 how = snapshot.where_is("containers/README.md")
-                raise ValueError(f"no image {path}: build it (see {how}), or name yours with --{option}")
+                raise ValueError(f"the image {path} does not exist: build it (see {how}), or name another with --{option}")
         if overlay and self.image(resources) is None:
             raise ValueError(f"--overlay {overlay} needs an image: name one with --container")
 
     def minutes(self, time: str, partition: str | None) -> int:
-        """The time limit of a job that is begun again where it was, in minutes: what a partition gives, where that is less."""
+        """Return the time limit of a resumable job, minutes: as requested, at most the partition's limit."""
         return min(minutes_of(time), minutes_of(self.limit(partition).time or time))
 
     def gpus(self, processes: int, partition: str | None) -> int:
-        """GPUs asked for on a node, for so many processes: all where nodes are given out whole, else one for each."""
+        """Return the GPUs to request per node: all on whole nodes, else one per process."""
         return self.gpus_per_node if partition in self.whole_nodes else min(processes, self.gpus_per_node)
 
     def memory(self, processes: int, partition: str | None) -> str | None:
-        """Memory asked for on a node: all that it has, or the share of the GPUs that are asked for."""
+        """Return the memory to request per node: all of it, or the share of the requested GPUs."""
         share = self.gpus(processes, partition)
         if self.memory_per_node is None or share == self.gpus_per_node:
             return self.memory_per_node
@@ -121,20 +119,20 @@ class Site:
         return f"{megabytes // 1024}G" if megabytes % 1024 == 0 else f"{megabytes}M"
 
     def gpu_hours(self, hours: float, nodes: int, partition: str | None, gpus: int) -> float:
-        """What so many hours on so many nodes are billed, of each of which so many GPUs were asked for."""
+        """Return the GPU-hours billed for a number of hours, nodes and GPUs per node."""
         if partition in self.whole_nodes:
             return hours * nodes * self.gpu_hours_per_node_hour
         return hours * nodes * gpus * self.gpu_hours_per_gpu_hour
 
 
 def bytes_of(memory: str) -> int:
-    """Memory as Slurm writes it, in bytes; it has been checked."""
+    """Convert memory in Slurm's format to bytes; the format was checked before."""
     number, unit = re.fullmatch(_MEMORY, memory).groups("M")  # type: ignore[union-attr]
     return int(number) * 1024 ** (1 + "KMGT".index(unit.upper()))
 
 
-def load(name: str, file: str | None = None) -> Site:
-    """The site called `name`, or the one described in the user's own `file`.
+def load_site(name: str, file: str | None = None) -> Site:
+    """Load the site called `name`, or the one in the user's own `file`.
 
     Raises:
         ValueError: no such file, an unknown name in it, or a value that can't be.
@@ -142,12 +140,7 @@ def load(name: str, file: str | None = None) -> Site:
     path = Path(file) if file else HPC / "sites" / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"no file {path}: --site names a YAML file" if file else f"no site {name}: {path} does not exist")
-    content = yaml_file.read(path)
-    try:
-        site = values.from_mapping(Site(), content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    assert isinstance(site, Site)
+    site = values.from_file(path, lambda _: Site())
     if site.environment and not (HPC / site.environment).is_file():
         environment = path.absolute().parent / site.environment  # whatever folder it is looked up from
         if not environment.is_file():
@@ -157,12 +150,12 @@ def load(name: str, file: str | None = None) -> Site:
 
 
 def account(resources: Resources) -> str | None:
-    """The project that is billed: as asked for, else as sbatch itself would take it from the environment."""
+    """Return the project to bill: as requested, else from the environment as sbatch does."""
     return resources.account or os.environ.get("SBATCH_ACCOUNT") or None
 
 
-def resolve(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["local", "slurm", "lumi"]:
-    """`auto` as what it means on this machine: lumi there, slurm where there is another configured one, else local."""
+def resolve_cluster(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["local", "slurm", "lumi"]:
+    """Resolve `auto` for this machine: lumi on LUMI, slurm on another configured cluster, else local."""
     if cluster != "auto":
         return cluster
     if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
@@ -175,5 +168,5 @@ def resolve(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["loca
 
 
 def minutes_of(time: str) -> int:
-    """A time limit in whole minutes, rounded up: Slurm's unit."""
+    """Convert a time limit to whole minutes, rounded up: Slurm's unit."""
     return math.ceil(seconds_of(time) / 60)

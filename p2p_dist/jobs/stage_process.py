@@ -2,7 +2,7 @@
 
     python -m p2p_dist.jobs.stage_process train RUN_DIRECTORY
 
-A stage always ends through `_leave`: outcome.json says how (unless it crashed), then `os._exit`, because no thread or
+A stage always ends through `leave`: outcome.json says how (unless it crashed), then `os._exit`, because no thread or
 exit handler of a library may keep a process that has finished.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import signal
 
-if __name__ == "__main__":  # before the imports, which take a moment: a request to stop that comes now is kept, not died of
+if __name__ == "__main__":  # before the imports, which take a moment: a stop request that arrives now must not end the process
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
 
 import contextlib
@@ -32,11 +32,11 @@ from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config
 
 ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that ask a stage to stop; the launcher on one machine keeps Ctrl-C for itself."""
+"""Signals that request a stop; on one machine the launcher handles Ctrl-C itself."""
 
 
 def preprocess(run: RunDir, settings: config.Config) -> int:
-    """Songs to shards. Songs that had to be left out are named here and in the manifest; the rest goes on.
+    """Convert songs to shards. Songs that fail are left out and named here and in the manifest.
 
     The jobs of an array share the songs, and the last of them to end writes the manifest.
     """
@@ -68,7 +68,7 @@ def check_unseen(run: RunDir, evaluate: config.Evaluate) -> None:
 
 
 def train(run: RunDir, settings: config.Config) -> int:
-    """Every process of the training calls it. It listens for requests to stop before torch is imported, which takes seconds."""
+    """Run one process of the training. Stop requests are handled before torch is imported, which takes seconds."""
     from p2p_dist.train.stop import StopFlag
 
     stop = StopFlag()
@@ -79,7 +79,7 @@ def train(run: RunDir, settings: config.Config) -> int:
 
 
 def evaluate(run: RunDir, settings: config.Config) -> int:
-    """Measure and render the checkpoints that were not yet; where it runs beside the training, as they appear."""
+    """Evaluate the checkpoints that have no evaluation; beside a training, as they appear."""
     if is_soundless(manifest.read(run.shards)):
         console.say(f"evaluation {SOUNDLESS}")
         return console.DONE
@@ -104,7 +104,7 @@ def page(run: RunDir, settings: config.Config) -> int:
 
 
 def generate(run: RunDir, settings: config.Config) -> int:
-    """Make stems for songs. The jobs of an array share them; what another has in hand or has made is passed over."""
+    """Make stems for songs. The jobs of an array share them and skip songs that another has claimed or finished."""
     os.environ["P2P_RUNS"] = str(run.path.parent)  # where the model's run is found, in a container, too
     from p2p_dist.evaluate.report import song_page
     from p2p_dist.generate import songs
@@ -114,6 +114,9 @@ def generate(run: RunDir, settings: config.Config) -> int:
     asked = records.read(run.songs, schemas.SONGS)
     todo = [Song(Path(one["source"]), Place(Path(one["folder"]), one["name"])) for one in asked["songs"]]
     noted = {one: run.made / f"{number:08d}" for number, one in enumerate(todo)}
+    model = find_model(asked["model"])
+    if asked["sha256"] != model.sha256:
+        raise ValueError(f"{asked['model']} has changed since the jobs were queued: run the command again")
     with console.Progress("generate", len(todo), start=None, status=run.status) as progress:
 
         def on_song(made: songs.Made) -> None:
@@ -124,7 +127,7 @@ def generate(run: RunDir, settings: config.Config) -> int:
 
         songs.make(
             todo,
-            find_model(asked["model"]),
+            model,
             Options(**asked["options"]),
             overwrite=asked["overwrite"],
             page=song_page.write,
@@ -136,7 +139,7 @@ def generate(run: RunDir, settings: config.Config) -> int:
 
 
 def preflight(run: RunDir, settings: config.Config) -> int:
-    """Every process of the check calls it. It counts signals from before torch is imported."""
+    """Run one process of the check. It counts signals from before torch is imported."""
     heard: list[int] = []
     signal.signal(signal.SIGUSR2, lambda number, _: heard.append(number))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)  # held back while torch is imported, on one machine
@@ -146,7 +149,7 @@ def preflight(run: RunDir, settings: config.Config) -> int:
 
 
 def scaling(run: RunDir, settings: config.Config) -> int:
-    """Every process of one size calls it."""
+    """Run one process of the scaling check."""
     from p2p_dist.checks.scaling.ranks import scaling
 
     return scaling(run, settings)
@@ -175,7 +178,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     }[stage]
     outcome, message, code, says = "failed", "", console.FAILED, first
     try:
-        settings = rundir.resolve(run)
+        settings = rundir.read_settings(run)
         if first or stage == "evaluate":  # others write where rank 0 does, or into their log
             rundir.check_links(run)
         if stage not in ("train", *CHECKS):  # which let requests through once they listen
@@ -183,7 +186,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         code = body(run, settings)
         outcome = {console.DONE: "done", console.STOPPED: "stopped"}.get(code, "failed")
     except KeyboardInterrupt:
-        outcome, code, message = "stopped", console.STOPPED, "stopped between two pieces of work"
+        outcome, code, message = "stopped", console.STOPPED, "stopped between two songs or checkpoints"
     except (ValueError, FloatingPointError) as error:
         message = str(error)
         says = first or isinstance(error, files.DamagedError)  # met by one rank alone; the others only lose it
@@ -193,33 +196,35 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         message = console.describe(error)
     except rundir.SupersededError as error:
         console.complain(str(error))
-        _leave(console.CRASHED)
+        leave(console.CRASHED)
     except BaseException as error:
         # torch's own errors of a connection are RuntimeErrors, some of a class of their own
         if isinstance(error, RuntimeError) and (type(error).__name__.startswith("Dist") or "gloo" in str(error)):
             _lost(error)
         traceback.print_exc()
-        _leave(console.CRASHED)
+        leave(console.CRASHED)
     _ignore_requests()  # what comes while it leaves must not change how it ends
     if outcome == "failed" and message:
         console.complain(f"error: {message}")
     if says:
         try:
             run.write_outcome(stage, outcome, message, checkpoints.newest_step(run.checkpoints) or None)
-        except OSError as error:  # the exit code says it too
+        except OSError as error:  # the exit code records it as well
             console.complain(f"warning: {console.describe(error)}")
-    _leave(code)
+    leave(code)
 
 
 def _lost(error: Exception) -> NoReturn:
-    """Another process of the training is gone: that one's log says why, so no traceback from here hides it."""
+    """Report that another process of the training is gone; its own log has the cause, so no traceback here."""
     where = "; ".join(getattr(error, "__notes__", []))
-    console.complain(f"{where or 'this process'}: lost the other processes ({str(error).splitlines()[0][:200]})")
-    _leave(console.CRASHED)
+    console.complain(
+        f"{where or 'this process'}: lost the connection to the other processes ({str(error).splitlines()[0][:200]})"
+    )
+    leave(console.CRASHED)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
-    """Stages other than training hold nothing that a kill would lose: they end where they are."""
+    """Stop a stage other than training at once: it has nothing to save."""
     _ignore_requests()  # schedulers send more than one
     raise KeyboardInterrupt
 
@@ -229,7 +234,8 @@ def _ignore_requests() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _leave(code: int) -> NoReturn:
+def leave(code: int) -> NoReturn:
+    """End this process with `code`, its output flushed, without waiting for threads or libraries."""
     _ignore_requests()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # a disk that is full
@@ -238,7 +244,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def _take_place_from_slurm() -> None:
-    """Under srun, hand Slurm's place of this task to what reads RANK and the like."""
+    """Under srun, set RANK and the like from Slurm's variables of this task."""
     if "SLURM_PROCID" not in os.environ or "RANK" in os.environ:
         return
     os.environ["RANK"] = os.environ["SLURM_PROCID"]

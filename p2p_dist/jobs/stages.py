@@ -15,23 +15,23 @@ from p2p_dist.run.rundir import RunDir
 STAGES = ("preprocess", "train", "evaluate", "page")
 
 GENERATE = "generate"
-"""The one stage of a run that the generate command begins on a cluster."""
+"""The only stage of a run that the generate command creates on a cluster."""
 
 CHECKS = ("preflight", "scaling")
-"""Jobs of launch/check.py, which start as a training does."""
+"""The jobs of launch/check.py, which start like a training."""
 
-SOUNDLESS = "left out: the songs came as pictures (npz) without their sound, so there is nothing to measure or to hear"
-"""Why there is no evaluation and no page of a run whose held-out songs are ready-made pairs."""
+SOUNDLESS = "left out: the songs are spectrograms (npz) without audio, so there is nothing to measure or to listen to"
+"""Reason for no evaluation and page if the held-out songs are ready-made pairs."""
 
 
-NOT_ASKED = "left out as --evaluate never asks (--evaluate after makes it later)"
-"""Why there is no evaluation and no page where none is asked for."""
+NOT_ASKED = "left out because of --evaluate never (--evaluate after makes it later)"
+"""Reason for no evaluation and page if none is requested."""
 
-SHARDS_ONLY = "not asked for, the preprocess command began this run"
-"""Why there is neither a training nor what follows it in a run that only preprocesses."""
+SHARDS_ONLY = "not requested: the preprocess command created this run"
+"""Reason for no training in a run that only preprocesses."""
 
 PREPROCESS_RUN = "preprocess-"
-"""How the name of a run that the preprocess command begins starts; the name of its dataset follows."""
+"""Prefix of the name of a run that the preprocess command creates; the name of its dataset follows."""
 
 
 def of(run: RunDir) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def of(run: RunDir) -> tuple[str, ...]:
 
 
 def is_soundless(content: dict[str, Any]) -> bool:
-    """Whether the held-out songs of a manifest are pictures without sound."""
+    """Whether the held-out songs of a manifest are spectrograms without audio."""
     held_out = [part for split, part in content["splits"].items() if split != "train"]
     return bool(held_out) and not any(part["audio"] for part in held_out)
 
@@ -58,7 +58,7 @@ class Shards:
 
 
 def look(shards: Path) -> Shards | None:
-    """Look at a folder of shards; None where no manifest is.
+    """Read the state of a folder of shards; None without a manifest.
 
     Raises:
         ValueError: the manifest is damaged or of another version.
@@ -74,14 +74,14 @@ def look(shards: Path) -> Shards | None:
 
 
 def is_preprocessed(shards: Path | Shards, trained: bool) -> str | None:
-    """What there is already in a folder of shards, in words; None where there is something to do.
+    """Describe a finished folder of shards; None if there is something to do.
 
     Args:
         trained: whether something has been learnt from it.
     """
     try:
         found = look(shards) if isinstance(shards, Path) else shards
-    except ValueError:  # damaged, or of another version: it is made anew
+    except ValueError:  # damaged, or of another version: it is rebuilt
         return None
     if found is None or not found.whole or (found.content["left_out"] and not trained):
         return None  # a song that could not be read may be readable now, as long as nothing has been learnt
@@ -93,7 +93,7 @@ def is_preprocessed(shards: Path | Shards, trained: bool) -> str | None:
 
 
 def windows(shards: Path) -> dict[str, int]:
-    """Split -> windows of a folder of shards; empty where it has no manifest, or one that is to be made anew."""
+    """Map split -> number of windows in a folder of shards; empty without a valid manifest."""
     try:
         found = look(shards)
     except ValueError:
@@ -102,11 +102,11 @@ def windows(shards: Path) -> dict[str, int]:
 
 
 def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: bool = True) -> str | None:
-    """What there is already of a stage, in words; None where there is something to do.
+    """Describe the result of a finished stage; None if there is something to do.
 
     Args:
         shards: those of the run, where they have been looked at. content: read the newest checkpoint to the last byte, as
-            a training does that goes on from it; else its names and sizes tell.
+            a training does when it resumes; otherwise only names and sizes are checked.
     """
     if stage == GENERATE:
         asked = len(records.read(run.songs, schemas.SONGS)["songs"])
@@ -125,9 +125,9 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
         count = there.get("train") or (windows(before).get("train") if before is not None else None)
         if not count:
             return None
-        total = rundir.resolve(run).train.total_steps(count)
+        total = rundir.read_settings(run).train.total_steps(count)
         return f"{total} steps" if checkpoints.newest_step(run.checkpoints, content=content) >= total else None
-    if rundir.resolve(run).resources.evaluate == "never":
+    if rundir.read_settings(run).resources.evaluate == "never":
         return NOT_ASKED
     if shards is None:
         return None
@@ -147,7 +147,7 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
 
 
 def is_shards_only(run: RunDir) -> bool:
-    """Whether the preprocess command began a run, and no launch has asked for its training since."""
+    """Whether the preprocess command created a run that was never launched for training."""
     try:
         dataset = run.read_dataset()
     except (FileNotFoundError, ValueError):
@@ -157,8 +157,8 @@ def is_shards_only(run: RunDir) -> bool:
 
 
 def last_lines(run: RunDir) -> str:
-    """What a launch that came to the end of a run says last: the best checkpoint, where one was named, and the page."""
+    """Return the last lines of a finished launch: the best checkpoint, if any, and the page."""
     if not run.page.is_file():
-        return f"page {NOT_ASKED if rundir.resolve(run).resources.evaluate == 'never' else SOUNDLESS}"
+        return f"page {NOT_ASKED if rundir.read_settings(run).resources.evaluate == 'never' else SOUNDLESS}"
     best = run.read_best()
     return (f"best checkpoint: {rundir.in_words(best)}\n" if best else "") + f"page: {run.page}"

@@ -21,12 +21,12 @@ from p2p_dist.settings import config
 
 
 def attempts(run: RunDir) -> list[Start]:
-    """All starts of the training on Slurm, oldest first."""
+    """List all starts of the training on Slurm, oldest first."""
     return list_starts(run.slurm / "train" / "attempts")
 
 
 def killed(one: Start, run: RunDir) -> Start:
-    """A start whose end nobody wrote down, as the next start would: it lived until the run's last sign of life."""
+    """Complete a start without a recorded end: it is assumed to have run until the last status update."""
     trained = rundir.find_steps(run.checkpoints)
     saved = trained[-1][1].stat().st_mtime if trained else 0.0
     seen = run.status.stat().st_mtime if run.status.is_file() else 0.0
@@ -40,10 +40,10 @@ def state(
     resources: config.Resources,
     shards: stages.Shards | None = None,
 ) -> str:
-    """One word or a few on a stage: done, running, pending (why), stopped (why), failed, to do, not asked for.
+    """Return the state of a stage in words: done, running, pending (why), stopped (why), failed, to do.
 
     Args:
-        queued: the jobs that Slurm has of the run; None: not known. resources: how often it may be begun again.
+        queued: the jobs that Slurm has of the run; None: not known. resources: how often it may be restarted.
         shards: those of the run, where they have been looked at.
     """
     if stage != "preprocess" and stages.is_shards_only(run):
@@ -53,7 +53,7 @@ def state(
     if queued is not None and stage in queued:
         job = queued[stage]
         waits = f" ({job.reason})" if job.state == "PENDING" and job.reason != "None" else ""
-        never = ": what it waits for did not end well; type the launch command again" if job.reason == squeue.NEVER else ""
+        never = ": a job that it depends on failed; run the launch command again" if job.reason == squeue.NEVER else ""
         return f"{job.state.lower()}{waits}, job {job.number}" + (f" of the run {job.other}" if job.other else "") + never
     here = list_starts(run.attempts(stage))[-1:]
     owner = owner_of(run.path)
@@ -66,14 +66,17 @@ def state(
     if outcome is not None and outcome["outcome"] == "failed":
         return f"failed{when}: {outcome['message']}" if outcome["message"] else f"failed{when}"
     if queued is not None and outcome is None and (number := _dropped(stage, run)):
-        failed = "what it waited for did not end well; type the launch command again"
-        return f"dropped before it began, job {number}: {'cancelled' if (run.slurm / 'cancelled').exists() else failed}"
+        failed = "a job that it depended on failed; run the launch command again"
+        return (
+            f"removed from the queue before it started, job {number}: "
+            f"{'cancelled' if (run.slurm / 'cancelled').exists() else failed}"
+        )
     # Each member of an array counts for itself (hpc/job.sh).
     logs = [*sorted((run.slurm / stage).glob("attempts*")), run.attempts(stage)]
     if why := next((why for log in logs if (why := _held_back(log, resources.max_requeues))), None):
         return f"stopped: {why}; see {run.slurm / stage if (run.slurm / stage).is_dir() else run.logs}"
     last = [tried[-1] for log in logs[:-1] if (tried := list_starts(log))]
-    ended_well = outcome is None or outcome["outcome"] == "done"  # as far as the attempts that lived to say so know
+    ended_well = outcome is None or outcome["outcome"] == "done"  # as far as the attempts recorded it
     if ended_well and (bad := [one for one in last if one.why in ("crash", "failed")]):
         code = max(bad, key=lambda one: one.begun).code
         what = {"255": "the container did not start", "1": "failed"}.get(str(code), "crashed")  # 255 is Singularity's own
@@ -90,7 +93,7 @@ def state(
 
 
 def _dropped(stage: str, run: RunDir) -> str | None:
-    """The newest job of a stage, which Slurm has no more, where it never began: Slurm drops what waits for one that failed."""
+    """Return the newest job of a stage if it left the queue without starting, as dependents of a failed job do."""
     found = ((re.fullmatch(r"([0-9]{1,18})_submission\.sh", path.name), path) for path in (run.slurm / stage).glob("*.sh"))
     submitted = [(int(name[1]), path) for name, path in found if name is not None]
     if not submitted:
@@ -106,12 +109,12 @@ def _dropped(stage: str, run: RunDir) -> str | None:
 
 
 def _running_here(stage: str, run: RunDir, here: list[Start], owner: dict[str, Any]) -> str | None:
-    """That a stage runs in the process that owns the run, since when, and how far it is; None where it does not."""
+    """Describe a stage that runs on one machine: where and how far; None if it does not run."""
     now = run.read_status()
     mine = now is not None and now["what"] in _TOLD.get(stage, (stage,))
     if here and here[0].ended is None:
         since = f" since {_clock(here[0].begun)}"
-        # What an earlier start has left is no progress of this one.
+        # The status of an earlier start is not the progress of this one.
         told = now if mine and run.status.stat().st_mtime >= here[0].begun else None
     elif mine and not any(one.ended is None for other in stages.STAGES for one in list_starts(run.attempts(other))[-1:]):
         since, told = "", now  # by launch/evaluate.py, which keeps no record of its starts
@@ -124,41 +127,41 @@ def _running_here(stage: str, run: RunDir, here: list[Start], owner: dict[str, A
 
 
 _TOLD = {"evaluate": ("evaluate", "baselines")}
-"""What a stage calls itself in status.json, where it is not by its own name alone."""
+"""Further names of a stage in status.json."""
 
 
 def _ended_here(last: Start, run: RunDir) -> str:
-    """How the last start of a stage on this machine ended."""
+    """Describe how the last start of a stage on this machine ended."""
     if last.ended is None:
-        return f"killed: begun {_clock(last.begun)}, and nothing was written of its end; see {run.logs}"
+        return f"killed: started {_clock(last.begun)}, its end was not recorded; see {run.logs}"
     when = _clock(last.ended)
     if last.why == "stopped":
         return f"stopped{' at once' if last.code == str(console.INTERRUPTED) else ''} {when}"
     if last.why == "done":
-        return "to do"  # it was done, and something of it is gone
+        return "to do"  # it was done, but a file of it is missing
     return f"{'failed' if last.why == 'failed' else 'crashed'} (exit code {last.code}) {when}; see {run.logs}"
 
 
 def _clock(seconds: float) -> str:
-    """A moment as people write it; without the day where that is today."""
+    """Format a time for people; without the date if it is today."""
     then = time.localtime(seconds)
     return time.strftime("%H:%M" if then[:3] == time.localtime()[:3] else "%Y-%m-%d %H:%M", then)
 
 
 def _held_back(log: Path, max_requeues: int) -> str | None:
-    """Why a stage was not begun again though there was something to do, as jobs/slurm/batch.py decides; None: it was."""
+    """Return why an unfinished stage was not restarted, by the rules of jobs/slurm/batch.py; None if it may start."""
     counts, all_starts = count(log), list_starts(log)
     why = all_starts[-1].why if all_starts else None
     if counts.same >= SAME_PLACE and why in (None, "failed"):
-        return f"begun {counts.same + (counts.open is not None)} times from the same place ({counts.began}) without progress"
+        return f"started {counts.same + (counts.open is not None)} times from the same place ({counts.began}) without progress"
     again = counts.starts - 1
     if again > max_requeues or (again == max_requeues and why == "stopped"):
-        return f"begun again {min(again, max_requeues)} times (--max-requeues): type the launch command to go on"
+        return f"restarted {min(again, max_requeues)} times (--max-requeues): run the launch command again to resume"
     return None
 
 
 class Around:
-    """What the state of several runs has in common, queried once for all of them.
+    """State that several runs share, queried once for all of them.
 
     jobs: all that Slurm has of this user; None: there is no Slurm here, or it does not answer, and `unknown` says why.
     """
@@ -166,9 +169,9 @@ class Around:
     def __init__(self) -> None:
         self.jobs: list[tuple[squeue.Queued, str]] | None = None
         self.unknown: str | None = None
-        self.site = functools.cache(site.load)
+        self.site = functools.cache(site.load_site)
         self.look = functools.cache(stages.look)
-        if shutil.which("squeue") is not None and site.resolve("auto") != "local":
+        if shutil.which("squeue") is not None and site.resolve_cluster("auto") != "local":
             try:
                 self.jobs = squeue.everything()
             except OSError as error:
@@ -176,7 +179,7 @@ class Around:
 
 
 def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
-    """All that `--json` prints.
+    """Collect all that `--json` prints.
 
     Args:
         around: where several are gathered: what they have in common.
@@ -184,7 +187,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     Raises:
         ValueError: there is no such run.
     """
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     around = Around() if around is None else around
     queued = None if around.jobs is None else squeue.queued_jobs(run, around.jobs)
     shards = around.look(run.shards)
@@ -202,7 +205,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     place = site.Site()
     try:
         place = around.site("slurm" if where in ("auto", "local") else where, settings.resources.site)
-    except ValueError as error:  # its file has been moved: only what is billed is not known
+    except ValueError as error:  # the site's file was moved: only the bill is unknown
         wrong = str(error)
 
     def hours(seconds: float, nodes: int) -> float:
@@ -212,7 +215,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     stage_states = {stage: state(stage, run, queued, settings.resources, shards) for stage in stages.of(run)}
     most = settings.resources.max_gpu_hours
     if stage_states.get("train") == "stopped" and most is not None and used >= most:
-        stage_states["train"] = f"stopped: its GPU-hours are used (--max-gpu-hours {most:g})"
+        stage_states["train"] = f"stopped: its GPU-hours are used up (--max-gpu-hours {most:g})"
     return {
         "run": run.path.name,
         "path": str(run.path),
@@ -270,7 +273,9 @@ def show(found: dict[str, Any]) -> None:
     table.add_row("time left", "unknown" if found["seconds_left"] is None else console.duration(found["seconds_left"]))
     told = f"{hours['used']:.2f} used, {hours['lost']:.2f} lost to restarts, {number(hours['predicted'])} predicted"
     if hours["estimated"]:
-        told += f"\n{hours['estimated']} of the starts was killed: counted up to its last sign of life, Slurm may bill more"
+        told += (
+            f"\n{hours['estimated']} of the starts was killed: it is counted until its last status update, Slurm may bill more"
+        )
     table.add_row("GPU-hours of training", told)
     Console().print(table)
     for stage, text in found["stages"].items():
@@ -281,7 +286,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:
-    """What `gather` finds of several runs; of one that can't be read only its name, and what is `wrong`."""
+    """Call `gather` for several runs; for one that cannot be read, return its name and the error in `wrong`."""
     found, around = [], Around()
     for run in asked:
         try:
@@ -324,5 +329,5 @@ def show_all(found: list[dict[str, Any]]) -> None:
 
 
 def _in_short(state: str) -> str:
-    """A state without its reason, which stands below the table: in a narrow column nobody could read it."""
+    """Return a state without its reason, which is printed below the table."""
     return re.split(r": |; |, see ", state, maxsplit=1)[0]

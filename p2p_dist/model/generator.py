@@ -46,7 +46,7 @@ def initialise(module: nn.Module) -> None:
 
 
 class Down(nn.Module):
-    """Halve the picture: 4x4 convolution of stride 2, norm (not on the first level), leaky ReLU."""
+    """Halve the spectrogram: 4x4 convolution of stride 2, norm (not on the first level), leaky ReLU."""
 
     def __init__(self, into: int, out: int, settings: Model, normalised: bool) -> None:
         super().__init__()
@@ -59,14 +59,14 @@ class Down(nn.Module):
 
 
 def doubling(into: int, out: int, kind: str, bias: bool) -> nn.Module:
-    """Double the picture: nearest neighbour and a 3x3 convolution (no checkerboard), or a transposed 4x4 convolution."""
+    """Double the spectrogram: nearest neighbour and a 3x3 convolution (no checkerboard), or a transposed 4x4 convolution."""
     if kind == "transposed":
         return nn.ConvTranspose2d(into, out, 4, 2, 1, bias=bias)
     return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(into, out, 3, 1, 1, bias=bias))
 
 
 class Up(nn.Module):
-    """Double the picture, norm, drop-out where asked, ReLU."""
+    """Double the spectrogram, norm, drop-out where asked, ReLU."""
 
     def __init__(self, into: int, out: int, settings: Model, dropout: float) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ def discriminator_loss(real: torch.Tensor, generated: torch.Tensor, kind: str) -
 
 
 def adversarial_loss(generated: torch.Tensor, kind: str) -> torch.Tensor:
-    """What the generator wants of the logits of its pictures: to be taken for real."""
+    """The generator's loss on the logits of its outputs, which should be classified as real."""
     if kind == "hinge":
         return -generated.mean()
     return F.binary_cross_entropy_with_logits(generated, torch.ones_like(generated))

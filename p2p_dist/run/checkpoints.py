@@ -1,6 +1,6 @@
 """List and check the checkpoints of a run without torch. The launcher and the training use the same functions.
 
-checkpoints/step-00012000/state.pt               everything to go on with (absent once only the generator is kept)
+checkpoints/step-00012000/state.pt               the training state (absent once only the generator is kept)
 checkpoints/step-00012000/generator.safetensors  the generator to evaluate: its moving average where there is one
 checkpoints/step-00012000/meta.json              step, settings, sizes and sha256 of the files beside it
 checkpoints/damaged-step-00012000/               a checkpoint that does not match its record, set aside
@@ -25,27 +25,27 @@ STATE, GENERATOR, META = "state.pt", "generator.safetensors", "meta.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One folder step-... in checkpoints/."""
+    """A checkpoint: one folder step-... in checkpoints/."""
 
     path: Path
     step: int
 
     def meta(self) -> dict[str, Any]:
-        """The record of this checkpoint.
+        """Read the record of this checkpoint, meta.json.
 
         Raises:
             DamagedError: it is missing, damaged, or of another step than its folder says.
         """
         try:
-            meta: dict[str, Any] = records.read(self.path / META, schemas.CHECKPOINT, "this checkpoint can't be used any more")
+            meta: dict[str, Any] = records.read(self.path / META, schemas.CHECKPOINT, "this checkpoint is unusable")
         except FileNotFoundError as error:
-            raise DamagedError(f"{self.path} has no {META}: this checkpoint can't be used any more") from error
+            raise DamagedError(f"{self.path} has no {META}: this checkpoint is unusable") from error
         if meta["step"] != self.step:
-            raise DamagedError(f"{self.path} holds a checkpoint of step {meta['step']}: the folder was renamed or mixed up")
+            raise DamagedError(f"{self.path} holds a checkpoint of step {meta['step']}: the folder was renamed or replaced")
         return meta
 
     def check(self, name: str, *, content: bool = True) -> Path:
-        """The path of one of its files, after its size was compared with the record.
+        """Return the path of one of its files after comparing its size with the record.
 
         Args:
             content: compare its sha256, too.
@@ -96,7 +96,7 @@ class Checkpoint:
     def set_aside(self) -> None:
         """Rename it to `damaged-...` for a person to inspect. Another process may have done so already."""
         aside = self.path.with_name(f"damaged-{self.path.name}")
-        if aside.exists():  # it was written anew since, and damaged again
+        if aside.exists():  # it was rewritten since, and damaged again
             aside = aside.with_name(f"{aside.name}-{time.time_ns()}")
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(aside)
@@ -104,7 +104,7 @@ class Checkpoint:
 
 @functools.lru_cache(maxsize=64)
 def _sha256(path: Path, *_: int) -> str:
-    """Read once by a process: of a file that changes, one of the further numbers does too."""
+    """Compute the sha256 of a file once per process. The further numbers (inode, size, times) change when the file does."""
     return files.sha256_file(path)
 
 
@@ -114,7 +114,7 @@ def find(folder: Path) -> list[Checkpoint]:
 
 
 def newest_step(folder: Path, *, content: bool = False) -> int:
-    """Step of the newest checkpoint that training can continue from; 0 if there is none.
+    """Return the step of the newest checkpoint that training can continue from; 0 if there is none.
 
     Args:
         content: compare the sha256 of its files, too.
@@ -127,12 +127,12 @@ def newest_step(folder: Path, *, content: bool = False) -> int:
 
 
 def with_generator(folder: Path) -> list[Checkpoint]:
-    """The checkpoints in a run's folder that have a generator to use, oldest first."""
+    """List the checkpoints in a run's folder that have a generator, oldest first."""
     return [checkpoint for checkpoint in find(folder) if (checkpoint.path / GENERATOR).is_file()]
 
 
 def named(name: str | None) -> tuple[RunDir, Checkpoint]:
-    """The run and checkpoint that a person names: `RUN` is its best, or its newest where none was chosen; `RUN@STEP`.
+    """Find a run and checkpoint by name: `RUN@STEP`, or `RUN` for its best (or newest, if none is best).
 
     Args:
         name: None: the run that has the newest checkpoint of all.
@@ -167,7 +167,7 @@ def _newest_run() -> RunDir:
     newest: dict[RunDir, float] = {}
     for path in rundir.runs_root().glob("*/config.yaml"):
         run = RunDir(path.parent.resolve())
-        with contextlib.suppress(FileNotFoundError):  # its training removed one just now: it has a newer one
+        with contextlib.suppress(FileNotFoundError):  # the training has just removed it: there is a newer one
             if found := with_generator(run.checkpoints):
                 newest[run] = found[-1].path.stat().st_mtime
     if not newest:

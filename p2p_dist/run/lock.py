@@ -3,7 +3,7 @@
 Where the file system has no locks (Lustre mounted without flock, NFS without a lock manager), or only such as other nodes do
 not see (Lustre with localflock), by a file that is made by link(), which is there or not on any of them. Nobody removes that
 file for a process that was killed, so the next one looks: whether a process of that number and start runs here, or one that it
-left behind has the file open; or whether this is the same job of Slurm, begun again on another node.
+left behind has the file open; or whether this is the same job of Slurm, restarted on another node.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from typing import Any
 from p2p_dist.common import files, records, schemas
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What a file system without locks answers."""
+"""Error numbers of a file system without locks."""
 
 MOUNTS = Path("/proc/self/mountinfo")
 
 OF_ONE_NODE = {"localflock", "localflocks", "local_lock=flock", "local_lock=all"}
-"""Options of mounts on which each node has locks of its own: Lustre, mount.lustre(8); GFS2 and OCFS2; NFS, nfs(5)."""
+"""Mount options with which each node has separate locks: Lustre, mount.lustre(8); GFS2 and OCFS2; NFS, nfs(5)."""
 
 
 def flock(descriptor: int, kind: int) -> None:
-    """Call flock(2), but answer as a file system without locks does where only this node would see the lock.
+    """Call flock(2); fail as on a file system without locks if only this node would see the lock.
 
     Raises:
-        OSError: with an errno of NO_LOCKS there. BlockingIOError: another holds it, with LOCK_NB.
+        OSError: no locks across nodes, with an errno of NO_LOCKS. BlockingIOError: it is held by another, with LOCK_NB.
     """
     if OF_ONE_NODE & _mount_options(descriptor):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -43,19 +43,19 @@ def flock(descriptor: int, kind: int) -> None:
 
 
 def _mount_options(descriptor: int) -> set[str]:
-    """How the file system of an open file is mounted, from proc(5): the options of the mount and those of its superblock."""
+    """Return the mount options of an open file's file system, from proc(5): those of the mount and of its superblock."""
     try:
         info = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
         (mount,) = (line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
         lines = MOUNTS.read_text(errors="replace").splitlines()
-    except (OSError, ValueError):  # a kernel that does not tell
+    except (OSError, ValueError):  # the kernel does not report it
         return set()
     fields = next((found for line in lines if (found := line.split(" "))[0] == mount), ["", "", "", "", "", ""])
     return {*fields[5].split(","), *fields[-1].split(",")}
 
 
 class Owner:
-    """Ownership of a folder: a flock on a file in it, which the kernel releases when its last holder ends in any way.
+    """A lock on a folder: flock on a file in it, which the kernel releases when its last holder ends in any way.
 
     Children inherit it through `descriptor`, so the folder stays owned while any of its processes lives.
     """
@@ -64,7 +64,7 @@ class Owner:
         """Lock the folder, which is created if needed.
 
         Args:
-            what: goes on in it while it is owned, as `the run x is running`. look: where to see that, for people.
+            what: what the lock means, such as `the run x is running`. look: where to see that; both for messages.
 
         Raises:
             ValueError: another process owns it; the message says which and how to look.
@@ -76,7 +76,7 @@ class Owner:
             try:
                 flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                time.sleep(0.1)  # perhaps somebody only looked, see owner_of
+                time.sleep(0.1)  # perhaps another process only queried it, see owner_of
                 flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             text = os.pread(self.descriptor, 4096, 0)
@@ -86,19 +86,19 @@ class Owner:
                 return
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise OSError(error.errno, error.strerror, str(folder / ".owner")) from error
-            raise ValueError(f"{what} already: {_in_words(_read(text))}; {look}") from None
+            raise ValueError(f"{what} already: {_in_words(parse_owner(text))}; {look}") from None
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, json.dumps(_ourselves()).encode(), 0)
 
     def close(self) -> None:
         """Release the lock of this process."""
         os.close(self.descriptor)
-        if self.link is not None and not _is_open(self.link):  # by a child that is still at work
+        if self.link is not None and not _is_open(self.link):  # by a child that is still running
             self.link.unlink(missing_ok=True)
 
 
 def take_link(path: Path, what: str, look: str) -> int:
-    """Make the file that stands for a lock, by link(), and give a descriptor of it, for children to inherit.
+    """Create the file that replaces a lock, with link(), and return a descriptor of it, which children inherit.
 
     Raises:
         ValueError: a process that runs, or one on another machine, made it; says which, and what to do where it is gone.
@@ -113,19 +113,19 @@ def take_link(path: Path, what: str, look: str) -> int:
         except FileExistsError:
             pass
         except OSError as error:
-            said = "its file system has neither locks nor links: take another place ($P2P_RUNS, --out), or mount it with flock"
+            said = "its file system has neither locks nor links: use another place ($P2P_RUNS, --out), or mount it with flock"
             raise OSError(error.errno, said, str(path.parent)) from error
-        if mine.stat().st_nlink == 2:  # what link() answers over NFS may be wrong
+        if mine.stat().st_nlink == 2:  # the result of link() can be wrong over NFS
             return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     finally:
         mine.unlink()
-    owner = _read(_content(path))
-    gone = f"where that process is gone, remove {path} (the file system has no locks across nodes) and type this again"
+    owner = parse_owner(_content(path))
+    gone = f"if that process is gone, remove {path} (the file system has no locks across nodes) and run this command again"
     raise ValueError(f"{what} already: {_in_words(owner)}; {look}; {gone}")
 
 
 def _remove_left_behind(path: Path) -> None:
-    """Remove the file of a process of this machine that was killed. One at a time, so that none removes a successor's."""
+    """Remove the file of a killed process of this machine. One process at a time, so that none removes a newer file."""
     if not os.path.lexists(path) or not _is_left_behind(path):
         return
     with _alone(path.with_name(path.name + "-check")):
@@ -135,7 +135,7 @@ def _remove_left_behind(path: Path) -> None:
 
 @contextmanager
 def _alone(guard: Path) -> Iterator[None]:
-    """Hold for some milliseconds what one process at a time can make.
+    """Hold a guard folder, which only one process at a time can create, for some milliseconds.
 
     Raises:
         ValueError: another holds it, for long.
@@ -147,7 +147,7 @@ def _alone(guard: Path) -> Iterator[None]:
         except FileExistsError:
             time.sleep(wait)
     else:
-        raise ValueError(f"another process is replacing the lock of a killed one: if none is running, remove {guard}")
+        raise ValueError(f"another process is replacing the lock of a killed process: if none is running, remove {guard}")
     try:
         yield
     finally:
@@ -155,11 +155,11 @@ def _alone(guard: Path) -> Iterator[None]:
 
 
 def _is_left_behind(path: Path) -> bool:
-    """Whether the process that made this file ran here and is gone, with all that inherited the file.
+    """Whether the process that created this file ran here and has ended, with all children that inherited the file.
 
-    Or in an earlier start of this job, wherever it was: Slurm begins a job again when all its processes have ended.
+    Or in an earlier start of this job, wherever it was: Slurm restarts a job when all its processes have ended.
     """
-    owner = _read(_content(path))
+    owner = parse_owner(_content(path))
     if (job := _job()) is not None and owner.get("job") == job[0] and owner["attempt"] != job[1]:
         return True
     if owner.get("host") != socket.gethostname():
@@ -170,11 +170,11 @@ def _is_left_behind(path: Path) -> bool:
 
 
 def _is_open(path: Path) -> bool:
-    """Whether a process of this user's, on this machine, has a file open; those of others can't be looked into."""
+    """Whether a process of this user on this machine has a file open; other users' processes are not visible."""
     try:
         own = path.stat()
     except FileNotFoundError:
-        return True  # given up just now: nothing is left to remove
+        return True  # just released: nothing is left to remove
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             found = descriptor.stat()
@@ -195,9 +195,9 @@ def _content(path: Path) -> bytes:
 
 
 def owner_of(folder: Path) -> dict[str, Any] | None:
-    """Who owns a folder just now: process, host and since when, as far as that is known; None: nobody, as the lock tells."""
+    """Return the owner of a folder (process, host, start time, as far as known); None if it is not locked."""
     if (folder / ".owner-link").is_file() and not _is_left_behind(folder / ".owner-link"):
-        return _read(_content(folder / ".owner-link"))
+        return parse_owner(_content(folder / ".owner-link"))
     try:
         descriptor = os.open(folder / ".owner", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -205,8 +205,8 @@ def owner_of(folder: Path) -> dict[str, Any] | None:
     try:
         flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _read(os.pread(descriptor, 4096, 0))
-    except OSError:  # a file system without such locks: nobody could have taken it
+        return parse_owner(os.pread(descriptor, 4096, 0))
+    except OSError:  # a file system without such locks: nobody can hold one
         return None
     finally:
         os.close(descriptor)
@@ -214,7 +214,7 @@ def owner_of(folder: Path) -> dict[str, Any] | None:
 
 
 def _job() -> tuple[str, str] | None:
-    """The job of Slurm and the start of it that this process belongs to; None: it is in none."""
+    """Return the Slurm job of this process and the attempt; None outside a job."""
     job, attempt = os.environ.get("P2P_JOB"), os.environ.get("P2P_ATTEMPT")
     return (job, attempt) if job and attempt else None
 
@@ -233,7 +233,7 @@ def _ourselves() -> dict[str, Any]:
 
 
 def _start(process: int) -> int | None:
-    """When a process of this machine began, in ticks since the machine did; None: there is none. From proc(5), stat."""
+    """Return the start time of a process, in clock ticks since boot, from proc(5); None if it does not exist."""
     try:
         return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:
@@ -244,9 +244,10 @@ def _in_words(owner: dict[str, Any]) -> str:
     return f"process {owner.get('process', '?')} on {owner.get('host', '?')} since {owner.get('since', '?')}"
 
 
-def _read(text: bytes) -> dict[str, Any]:
+def parse_owner(text: bytes) -> dict[str, Any]:
+    """Parse the content of an owner file; an empty dict if it is not valid."""
     try:
         owner: dict[str, Any] = records.parse(text, schemas.OWNER, where=".owner")
-    except ValueError:  # not written yet, or by something else: the lock tells, this is for people
+    except ValueError:  # not written yet, or by another program: the lock decides, this text is for messages only
         return {}
     return owner

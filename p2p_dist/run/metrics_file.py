@@ -70,7 +70,7 @@ def read(run: RunDir) -> list[dict[str, Any]]:
     if not run.metrics.is_file():
         return []
     with run.metrics.open("rb") as file:
-        return [row for line in file if (row := _row(line)) is not None]
+        return [row for line in file if (row := parse_row(line)) is not None]
 
 
 def last(run: RunDir) -> dict[str, Any] | None:
@@ -85,7 +85,7 @@ def cut(run: RunDir, step: int) -> None:
         os.truncate(run.metrics, next(kept, 0) if step else 0)
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def parse_row(line: bytes) -> dict[str, Any] | None:
     """Parse one line; None if it is not valid."""
     number = Maybe(float)
     shape = {"step": COUNT, "digests?": str, "l1?": number, "images_per_second?": number}
@@ -112,7 +112,7 @@ def _from_the_end(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             end, place = begin + len(block), begin
             first, *lines = block.splitlines(keepends=True) if begin else [b"", *block.splitlines(keepends=True)]
             for line in reversed(lines):
-                if (row := _row(line)) is not None:
+                if (row := parse_row(line)) is not None:
                     yield end, row
                 end -= len(line)
             rest = first

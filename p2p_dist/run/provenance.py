@@ -54,7 +54,7 @@ def mask_command(words: list[str]) -> list[str]:
 
 
 def command(path: Path, name: str) -> str:
-    """How the person who began a run calls a command: as the run was begun, from a checkout or by the installed p2p-dist.
+    """Return how the user of a run calls a command: from a checkout or with the installed p2p-dist, as at its start.
 
     What is written in a job, in a container or by the run's own copy of the code does not know it otherwise.
 

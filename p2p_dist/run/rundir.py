@@ -19,14 +19,16 @@ RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def runs_root() -> Path:
-    """Where runs lie: $P2P_RUNS, else ./runs, behind any links, as jobs see it. Shards and the example's song lie beside it.
+    """Return the folder of runs, $P2P_RUNS or ./runs, with links resolved as jobs see it. Shards are beside it.
 
     Raises:
         ValueError: a path that the code of a run can't be imported from.
     """
     root = Path(os.environ.get("P2P_RUNS") or "runs").resolve()
     if ":" in str(root):
-        raise ValueError(f"{root}: runs can't lie in a folder with ':' in its path, which separates the entries of $PYTHONPATH")
+        raise ValueError(
+            f"{root}: the path of the folder of runs must not contain ':', which separates the entries of $PYTHONPATH"
+        )
     if bad := console.control_character(str(root)):
         raise ValueError(f"{str(root)!r}: runs can't lie in a folder with a control character ({bad}) in its path")
     if re.search("%[jtAa]", str(root)):
@@ -48,7 +50,7 @@ class RunDir:
 
     @property
     def dataset(self) -> Path:
-        """Names the folder of shards that the run was begun with."""
+        """Path of dataset.json, which names the run's folder of shards."""
         return self.path / "dataset.json"
 
     @property
@@ -65,11 +67,11 @@ class RunDir:
 
     @property
     def outcome(self) -> Path:
-        """How the training's last attempt ended."""
+        """Path of outcome.json: how the last attempt of the training ended."""
         return self.outcome_of("train")
 
     def outcome_of(self, stage: str) -> Path:
-        """How a stage's last attempt ended: a file each, since an evaluation may run beside the training, in many jobs."""
+        """Path of the file that records how the last attempt of a stage ended: one file per stage and array task."""
         member = f".{number}" if (number := os.environ.get("SLURM_ARRAY_TASK_ID")) else ""
         return self.path / ("outcome.json" if stage == "train" else f"outcome-{stage}{member}.json")
 
@@ -83,7 +85,7 @@ class RunDir:
 
     @property
     def results(self) -> Path:
-        """What the processes of a check found (launch/check.py)."""
+        """Path of the results of a check's processes (launch/check.py)."""
         return self.path / "results"
 
     @property
@@ -91,22 +93,22 @@ class RunDir:
         return self.path / "logs"
 
     def attempts(self, stage: str) -> Path:
-        """The starts of a stage on this machine, see starts.py."""
+        """Path of the record of a stage's starts on this machine, see starts.py."""
         return self.logs / f"{stage}.attempts"
 
     @property
     def meeting(self) -> Path:
-        """Where rank 0 notes at which port the others find it."""
+        """Path of the file in which rank 0 writes its port for the other ranks."""
         return self.path / ".meeting.json"
 
     @property
     def songs(self) -> Path:
-        """What the generate command asked of the jobs of this run: see `schemas.SONGS`."""
+        """Path of songs.json, the request of the generate command to the jobs of this run: see `schemas.SONGS`."""
         return self.path / "songs.json"
 
     @property
     def made(self) -> Path:
-        """A file for each of these songs, by its number, once it is made or left out; then the file says why."""
+        """Folder with one file for each song, by number, once its stem is written or left out (with the reason)."""
         return self.path / "made"
 
     @property
@@ -115,7 +117,7 @@ class RunDir:
 
     @property
     def best(self) -> Path:
-        """Names the checkpoint that the evaluations chose, see evaluate/ranking.py; for people, never to resume from."""
+        """Path of best.json, which names the best checkpoint, see evaluate/ranking.py. Training never resumes from it."""
         return self.checkpoints / "best.json"
 
     @property
@@ -128,24 +130,24 @@ class RunDir:
 
     @property
     def shards(self) -> Path:
-        """The folder of shards of this run.
+        """Return the folder of shards of this run.
 
         Raises:
             FileNotFoundError: the run was not begun by the launcher.
         """
         if not self.dataset.is_file():
-            cure = "missing; it names the run's shards, and typing the run's launch command again writes it"
+            cure = "missing; it names the run's shards; run the launch command again to write it"
             raise FileNotFoundError(errno.ENOENT, cure, str(self.dataset))
         return self.path.parent.parent / "shards" / self.read_dataset()
 
     @property
     def shards_before(self) -> Path | None:
-        """The shards that the run was trained on until songs that training does not use changed; None: they did not."""
+        """Return the shards that the run was trained on before its held-out songs changed; None if they did not change."""
         before = self.dataset_record()["trained_on"]
         return None if before is None else self.path.parent.parent / "shards" / before
 
     def read_dataset(self) -> str:
-        """Name of the folder of shards that the run was begun with.
+        """Return the name of the run's folder of shards.
 
         Raises:
             FileNotFoundError: it is not known. ValueError: the file that names it is damaged.
@@ -153,19 +155,19 @@ class RunDir:
         return str(self.dataset_record()["name"])
 
     def dataset_record(self) -> dict[str, Any]:
-        """What dataset.json says: see `schemas.DATASET`."""
-        cure = "remove it, and type the run's launch command again: it writes it anew"
+        """Read dataset.json: see `schemas.DATASET`."""
+        cure = "remove it and run the launch command again to rewrite it"
         found: dict[str, Any] = records.read(self.dataset, schemas.DATASET, cure)
         return found
 
     def write_outcome(self, stage: str, outcome: str, message: str = "", step: int | None = None) -> None:
-        """Record how this attempt of a stage ended: done, stopped (continue) or failed (do not). It overrides the exit code."""
+        """Record how this attempt of a stage ended: done, stopped (to be resumed) or failed. It overrides the exit code."""
         check_still_ours()
         value = {"attempt": attempt(), "stage": stage, "outcome": outcome, "step": step, "message": message}
         files.patiently(lambda: records.write(self.outcome_of(stage), schemas.OUTCOME, value))
 
     def read_outcome(self, stage: str = "train") -> dict[str, Any] | None:
-        """Read the outcome that a stage's last attempt wrote; of an array, that of a part that did not finish, if any.
+        """Read the outcome of a stage's last attempt; of an array, that of a task that did not finish, if any.
 
         Raises:
             ValueError: a file of them is damaged.
@@ -174,18 +176,18 @@ class RunDir:
         return next((one for one in found if one["outcome"] != "done"), found[0] if found else None)
 
     def outcomes(self, stage: str) -> list[Path]:
-        """The files that say how a stage ended; several where it was an array."""
+        """List the files that record how a stage ended; several for an array."""
         return sorted(self.path.glob("outcome.json" if stage == "train" else f"outcome-{stage}*.json"))
 
     def was_cancelled(self) -> bool:
-        """Whether launch/cancel.py asked this run's jobs to stop. Of a run on one machine the mark says nothing."""
+        """Whether launch/cancel.py asked this run's jobs to stop. Only for runs on Slurm."""
         return "P2P_ATTEMPTS" in os.environ and (self.slurm / "cancelled").exists()
 
     def read_best(self) -> dict[str, Any] | None:
         """Read best.json; None if no checkpoint is chosen or the chosen one is gone."""
         if not self.best.is_file():
             return None
-        cure = "remove it: the next evaluation or page writes it anew"
+        cure = "remove it: the next evaluation or page rewrites it"
         best: dict[str, Any] = records.read(self.best, schemas.BEST, cure)
         return best if (self.checkpoints / step_name(best["step"])).is_dir() else None
 
@@ -194,13 +196,13 @@ class RunDir:
         return records.read(self.status, schemas.STATUS) if self.status.is_file() else None
 
     def has_trained(self) -> bool:
-        """Whether no further checkpoint will be written: the training has ended, or no job of it is left."""
+        """Whether no further checkpoint will be written: the training has ended, or has no job left."""
         outcome = self.read_outcome()
         return (outcome is not None and outcome["outcome"] != "stopped") or (self.slurm / "evaluate" / "no-training").is_file()
 
 
 def attempt() -> str:
-    """The name of this attempt, set by the job's batch shell (hpc/job.sh) or by the launcher on one machine."""
+    """Return the name of this attempt, set by the job's batch shell (hpc/job.sh) or by the launcher on one machine."""
     if named := os.environ.get("P2P_ATTEMPT"):
         return named
     if job := os.environ.get("SLURM_JOB_ID"):
@@ -209,11 +211,11 @@ def attempt() -> str:
 
 
 class SupersededError(Exception):
-    """A newer attempt owns the run. This process, which Slurm lost, must not change the run any more."""
+    """A newer attempt owns the run, so this process, which Slurm has lost, must not change the run."""
 
 
 def check_still_ours() -> None:
-    """Check that there is no newer attempt, before something is written that it would read.
+    """Check that no newer attempt exists, before writing anything that it would read.
 
     Under Slurm each start of a job notes itself in the record that $P2P_ATTEMPTS names; the last owns the run.
 
@@ -235,7 +237,7 @@ def default_name(wanted: config.Config) -> str:
 
 
 def find(name: str) -> RunDir:
-    """The run called `name`, by its real path, because shards are beside the real folder of runs. It need not exist.
+    """Return the run called `name`, by its real path because shards are beside it. The run need not exist.
 
     Args:
         name: or the path of a run that is in the folder of runs.
@@ -252,12 +254,12 @@ def find(name: str) -> RunDir:
         raise ValueError(f"run {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
     path = runs_root() / name
     if path.is_symlink() and path.lstat().st_uid not in (os.geteuid(), 0):
-        raise ValueError(f"{path} is a link that another user made: remove it, or take another name for the run")
+        raise ValueError(f"{path} is a link that another user created: remove it, or use another name for the run")
     return RunDir(path.resolve())
 
 
 def check_own(run: RunDir) -> None:
-    """Make sure, before anything is started or written, that a run is this user's own with the code it began with.
+    """Check, before anything is started or written, that a run belongs to this user and has its original code.
 
     Raises:
         ValueError: others could have made or changed its folder, its settings or its code, or a link lies in it; names it.
@@ -270,20 +272,20 @@ def check_own(run: RunDir) -> None:
     if whys:
         raise ValueError(
             f"{whys[0]}: another user may have changed its settings, which decide what runs. Give this run another name with "
-            f"--run NAME; or, if nobody changed it, chmod -R go-w {run.path}, then type this again"
+            f"--run NAME; or, if nobody changed it, chmod -R go-w {run.path}, then run this command again"
         )
     if os.path.lexists(run.code):
         snapshot.check(run.code)
         if not run.config.is_file() and (not snapshot.has_record(run.code) or snapshot.differs(run.code)):
             raise ValueError(
-                f"{run.code} is there, but {run.config} is not: this is no run that was begun here, and its code is not this "
+                f"{run.code} is there, but {run.config} is not: this run and its code were not created by this "
                 f"program's; remove {run.path}, or give the run another name with --run NAME"
             )
     check_links(run)
 
 
 def check_links(run: RunDir) -> None:
-    """Make sure, before something is written or removed in a run, that no link lies in it: this program makes none there.
+    """Check, before anything is written or removed in a run, that it contains no symbolic links.
 
     Raises:
         ValueError: there is one, which would lead what is written or removed to another place; names it.
@@ -293,12 +295,12 @@ def check_links(run: RunDir) -> None:
 
 
 def step_name(step: int) -> str:
-    """Name of the folder of one step, in checkpoints/ and in evaluations/."""
+    """Return the folder name of one step in checkpoints/ and evaluations/."""
     return f"step-{step:08d}"
 
 
 def find_steps(folder: Path) -> list[tuple[int, Path]]:
-    """Step and path of every finished `step-...` in a folder, oldest first."""
+    """List step and path of every finished `step-...` in a folder, oldest first."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if entry.name.startswith("step-") and entry.is_dir()]
@@ -315,9 +317,9 @@ def in_words(best: dict[str, Any]) -> str:
 
 
 def is_evaluation(folder: Path) -> bool:
-    """Whether an evaluation is there, of the step that its folder is named after, with the files that it names.
+    """Whether a folder holds a complete evaluation of the step in its name, with all files that it lists.
 
-    One whose record is damaged is none: it is measured again.
+    An evaluation with a damaged record does not count: it is repeated.
     """
     try:
         found = records.read(folder / "metrics.json", schemas.METRICS)
@@ -329,17 +331,17 @@ def is_evaluation(folder: Path) -> bool:
     return step_name(found["step"]) in folder.name and wanted <= there
 
 
-def own(run: RunDir) -> Owner:
+def lock_run(run: RunDir) -> Owner:
     """Lock the run for this process and its children, on one machine.
 
     Raises:
         ValueError: another process owns it; the message says which and how to look.
     """
-    look = f"its progress is in {run.status}, its logs are in {run.logs}"
+    look = f"progress: {run.status}, logs: {run.logs}"
     return Owner(run.path, f"the run {run.path.name} is running", look)
 
 
-def resolve(run: RunDir) -> config.Config:
+def read_settings(run: RunDir) -> config.Config:
     """Read the settings of an existing run.
 
     Raises:

@@ -15,20 +15,20 @@ from pathlib import Path
 from p2p_dist.common import files
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-"""The folder that the package lies in: a checkout, a run's copy of the code, or where a wheel was installed."""
+"""The parent folder of the package: a checkout, a run's copy of the code, or site-packages."""
 
 SUMS = "SHA256SUMS"
-"""The record inside a copy: the lines that sha256sum prints for its files, sorted by name."""
+"""Name of the record in a copy: the output of sha256sum for its files, sorted by name."""
 
 
 def batch_scripts(root: Path = CHECKOUT) -> Path:
-    """The folder hpc/: beside the package in a checkout and in a run's copy, inside it where a wheel was installed."""
+    """Return the folder hpc/: beside the package in a checkout or a run's copy, inside it in a wheel."""
     inside = root / "p2p_dist" / "hpc"
     return inside if inside.is_dir() else root / "hpc"
 
 
 def where_is(name: str, root: Path = CHECKOUT) -> str:
-    """How a message names a file of this program outside the package: `hpc/sites/slurm.yaml`, `containers/README.md`.
+    """Return how messages name a file outside the package, such as `hpc/sites/slurm.yaml` or `containers/README.md`.
 
     A wheel holds hpc/ inside the package, and a run's copy of the code has hpc/ alone: what they lack is in the source code.
     """
@@ -39,7 +39,7 @@ def where_is(name: str, root: Path = CHECKOUT) -> str:
 
 
 def _code(root: Path) -> dict[str, Path]:
-    """The files that a run needs of this program (or of its own copy): relative path in the copy -> file."""
+    """Map the relative path in a copy -> file, for all files of this program that a run needs."""
     hpc = batch_scripts(root)
     found = {path.relative_to(root): path for path in (root / "p2p_dist").rglob("*") if hpc not in path.parents}
     found |= {Path("hpc") / path.relative_to(hpc): path for path in hpc.rglob("*")}
@@ -49,7 +49,7 @@ def _code(root: Path) -> dict[str, Path]:
         if path.is_file()
         and path.suffix != ".pyc"
         and not path.name.startswith(files.TEMPORARY)
-        and not {"\\", "\n"} & set(str(name))  # which sha256sum would escape
+        and not {"\\", "\n"} & set(str(name))  # sha256sum would escape such a name
     }
 
 
@@ -79,22 +79,22 @@ def has_record(code: Path) -> bool:
 
 
 def check(code: Path) -> None:
-    """Check that a copy belongs to the user and has exactly the files of its record.
+    """Check that a copy of the code belongs to the user and has exactly the files of its record.
 
     Where it has no record, only that nobody else could have written it. To be called right before code is run from there.
 
     Raises:
         ValueError: it is not; names the first file that is wrong, and what to do.
     """
-    cure = f"find out who changed it; to continue with the current code, remove {code} and type the launch command again"
+    cure = f"find out who changed it; to continue with the current code, remove {code} and run the launch command again"
     for path in _tree(code):
         if why := files.not_only_ours(path):
             raise ValueError(
-                f"{path} {why}, so another user may have changed it: none of it was run. If nobody did, "
-                f"chmod -R go-w {code}; else remove {code}; then type the launch command again"
+                f"{path} {why}, so another user may have changed it: nothing was run. If nobody did, "
+                f"chmod -R go-w {code}; otherwise remove {code}; then run the launch command again"
             )
         if not stat.S_ISDIR(mode := path.lstat().st_mode) and not stat.S_ISREG(mode):
-            raise ValueError(f"{path} is neither a file nor a folder: none of the code beside it was run; {cure}")
+            raise ValueError(f"{path} is neither a file nor a folder: nothing was run; {cure}")
     if not has_record(code):
         return
     recorded = dict(line.split("  ./", 1)[::-1] for line in (code / SUMS).read_text("utf-8").splitlines() if "  ./" in line)
@@ -102,13 +102,11 @@ def check(code: Path) -> None:
     for name in sorted(recorded.keys() | found.keys()):
         if recorded.get(name) != found.get(name):
             what = "is no file" if name not in recorded else "is missing" if name not in found else "is not the file"
-            raise ValueError(
-                f"{code / name} {what} of the copy of the code that the run began with: none of it was run; {cure}"
-            )
+            raise ValueError(f"{code / name} {what} of the copy of the code that the run started with: nothing was run; {cure}")
 
 
 def record(code: Path) -> None:
-    """Write down the files of a copy that an earlier version made, once `check` has found that nobody else could have.
+    """Write the record of a copy that an earlier version made, after `check` found that no other user could change it.
 
     A copy that the user's umask left open to a group of the user alone is closed.
     """
@@ -125,14 +123,14 @@ def close(code: Path) -> None:
 
 
 def environment(code: Path) -> dict[str, str]:
-    """What a process is given to import a run's own copy, which is checked here: start it at once.
+    """Return the environment for a process that imports a run's own copy of the code, after checking the copy.
 
     Raises:
         ValueError: see `check`; or it has no record of its files.
     """
     check(code)
     if not has_record(code):
-        raise ValueError(f"{code} has no {SUMS}: type the launch command again, it writes down which files belong there")
+        raise ValueError(f"{code} has no {SUMS}: run the launch command again, which records the files that belong there")
     _remove_caches(code)
     # What Python leaves beside the code would be extra files, and would be run in place of what was checked.
     return {"PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
@@ -145,7 +143,7 @@ def _remove_caches(code: Path) -> None:
 
 
 def _tree(code: Path) -> list[Path]:
-    """The folder and all in it, links not followed; of what Python cached, the folders."""
+    """List the folder and everything in it without following links; of __pycache__ only the folder."""
     found = [code]
     for folder, folders, names in os.walk(code):
         found += [Path(folder, name) for name in folders + names]
@@ -155,7 +153,7 @@ def _tree(code: Path) -> list[Path]:
 
 
 def _listed(code: Path) -> dict[str, str]:
-    """Relative path -> sha256 of the files in a copy, without its record and what Python cached."""
+    """Map relative path -> sha256 of the files in a copy, without its record and __pycache__."""
     listed = {}
     for path in _tree(code):
         if stat.S_ISREG(path.lstat().st_mode) and path != code / SUMS:

@@ -1,14 +1,14 @@
 """The record of a stage's starts: how often it was started, how each start ended, and the progress of each.
 
-    launch NAME                                     a person began it: the counts begin anew
-    successor JOB                                   a job that goes on in place of one that Slurm does not requeue
+    launch NAME                                     a user launched it: the counts are reset
+    successor JOB                                   a job that continues one that Slurm does not requeue
     start ATTEMPT PROGRESS SECONDS NODES [beside]   PROGRESS is a number that grows: for training the newest checkpoint; beside:
                                                     an evaluation that waits for its training may begin as often as it has to
     end ATTEMPT PROGRESS SECONDS CODE WHY [SAVED]   WHY: done, stopped, failed, crash or killed; SAVED: when PROGRESS was so
 
 Counted from this file, never from memory: a job that is preempted, requeued from outside or lost with its node never reaches
 its last line. An attempt that was killed with all that watched it wrote no end: the next one writes it, at its own start.
-Lines of other kinds are passed over.
+Lines of other kinds are skipped.
 
 The launcher, the stages and the batch shell of a job (jobs/slurm/batch.py) read the record with this module: only the standard
 library, and nothing newer than Python 3.6, which may be the only one on a compute node outside the container.
@@ -23,11 +23,11 @@ from typing import Dict, Iterator, List, NamedTuple, Optional
 _NUMBER = re.compile("[0-9]{1,15}")
 
 SAME_PLACE = 3
-"""Starts from one place that the run itself ended, after which no further one is tried: it would burn node hours for days."""
+"""Starts without progress, ended by the run itself, after which a stage is not restarted: it would waste node hours."""
 
 
 class Counts(NamedTuple):
-    """The counts of a record since a person last launched the stage; `seconds` counts all launches.
+    """The counts of a record since the stage was last launched by a user; `seconds` counts all launches.
 
     starts: all of them, without those beside a training. crashes: those that ended badly. same: how many that began where the
     last one did have ended by the run's own doing. began: progress at the last start. owner: the newest attempt, which the run
@@ -63,7 +63,7 @@ def count(log: Path) -> Counts:
         elif words[0] == "end":
             crashes += words[5] == "crash"
             if words[1] == unfinished:
-                # What Slurm or somebody else ended (killed; a signal before it listened) says nothing of the run.
+                # A start that Slurm or a user ended (killed; a signal before it listened) is no evidence about the run.
                 own = words[5] in ("crash", "failed") or (words[5] == "stopped" and words[4] == "75")
                 same += own and not beside
                 seconds += (int(words[3]) - since) * nodes
@@ -117,7 +117,7 @@ def has(log: Path, kind: str, name: str) -> bool:
 
 
 def _lines(log: Path) -> Iterator[List[str]]:
-    """The words of each line; lines that make no sense, such as one that a full disk cut short, are passed over."""
+    """Return the words of each line; invalid lines, such as one truncated by a full disk, are skipped."""
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
         words = line.split()
         kind = words[0] if len(words) > 1 else ""
@@ -130,7 +130,7 @@ def note_start(log: Path, attempt: str, progress: int, by_hand: bool = False) ->
     """Record the start of an attempt on this machine, before it does anything.
 
     Args:
-        by_hand: a person started it, so the counts begin anew.
+        by_hand: a user started it, so the counts are reset.
 
     Returns:
         None, or why it must not start: too many starts from this place.
@@ -144,7 +144,7 @@ def note_start(log: Path, attempt: str, progress: int, by_hand: bool = False) ->
     append(log, f"start {attempt} {progress} {int(time.time())} 1")
     same = count(log).same
     if same >= SAME_PLACE:
-        return f"begun {same + 1} times from the same place (step {progress}) without progress"
+        return f"started {same + 1} times from the same place (step {progress}) without progress"
     return None
 
 
@@ -154,7 +154,7 @@ def note_end(log: Path, attempt: str, progress: int, code: int, why: str) -> Non
 
 
 def refuse_restart(log: Path, progress: int, most: int) -> Optional[str]:
-    """Why a crashed stage is not restarted: it crashed `most` times before, or made no progress.
+    """Return why a crashed stage is not restarted: it crashed `most` times before, or made no progress.
 
     Returns:
         None where it may.
@@ -163,7 +163,7 @@ def refuse_restart(log: Path, progress: int, most: int) -> Optional[str]:
     if counts.crashes > most:
         return f"it crashed {counts.crashes} times (--max-crash-restarts {most})"
     if progress <= counts.began:
-        return f"it came no further than it was at its start (step {progress})"
+        return f"it made no progress since its start (step {progress})"
     return None
 
 
@@ -185,6 +185,6 @@ def append(log: Path, line: str, begin: str = "") -> None:
     try:
         data = f"{begin}{line}\n".encode()
         if os.write(descriptor, data) != len(data):
-            raise OSError(28, "only a part of a line was written", str(log))
+            raise OSError(28, "a line was written only in part", str(log))
     finally:
         os.close(descriptor)

@@ -23,6 +23,7 @@ from p2p_dist.settings.tasks import STEMS as STEMS
 from p2p_dist.settings.tasks import TASKS as TASKS
 from p2p_dist.settings.tasks import parse_task as parse_task
 from p2p_dist.settings.train import Train as Train
+from p2p_dist.settings.values import check
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,11 @@ class Config:
     evaluate: Evaluate = Evaluate()
 
     def __post_init__(self) -> None:
+        check(self)
         step = 2**self.model.depth
         for name in ("mels", "frames"):
             if getattr(self.data, name) % step:
                 raise ValueError(
-                    f"data.{name} {getattr(self.data, name)} can't be halved {self.model.depth} times (model.depth): "
+                    f"data.{name} {getattr(self.data, name)} cannot be halved {self.model.depth} times (model.depth): "
                     f"give a multiple of {step}"
                 )

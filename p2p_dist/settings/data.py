@@ -10,7 +10,7 @@ import tyro
 
 from p2p_dist.settings.fields import added, resource
 from p2p_dist.settings.tasks import parse_task
-from p2p_dist.settings.values import Positive, Rule, check
+from p2p_dist.settings.values import Positive, check, within
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Data:
     """frames from one window to the next"""
     channels: Literal["mono", "mid-side"] = "mono"
     """pictures of the mean of the channels, or of their mean and half their difference"""
-    silent_share: Annotated[float, Rule(lambda x: 0 <= x <= 1, "from 0 to 1")] = 1.0
+    silent_share: Annotated[float, within(0, 1)] = 1.0
     """share kept of the training windows in which the target is silent"""
-    copies: Annotated[int, Rule(lambda n: 0 <= n <= 1000, "from 0 to 1000")] = 0
+    copies: Annotated[int, within(0, 1000)] = 0
     """augmented copies of every training window: other levels, colour, side and tempo, the same relation"""
     seed: int = 0
     """of the choice of silent windows and of the copies"""
@@ -56,21 +56,27 @@ class Data:
         return 2 if self.channels == "mid-side" else 1
 
     def __post_init__(self) -> None:
-        parse_task(self.task)
         check(self, "data.")
+        parse_task(self.task)
         if self.n_fft % self.hop_length or self.n_fft == self.hop_length:
-            raise ValueError(f"data.hop-length {self.hop_length} must divide data.n-fft {self.n_fft}: frames overlap evenly")
+            raise ValueError(
+                f"data.hop-length {self.hop_length} must divide data.n-fft {self.n_fft}, so that frames overlap evenly"
+            )
         if self.window_hop > self.frames:
-            raise ValueError(f"data.window-hop {self.window_hop} is over data.frames {self.frames}: sound would be left out")
+            raise ValueError(
+                f"data.window-hop {self.window_hop} is over data.frames {self.frames}: some audio would be skipped"
+            )
         if self.mels > (most := self._most_mels()):
             raise ValueError(
                 f"data.mels {self.mels} is too many for data.n-fft {self.n_fft} at {self.sample_rate} Hz, bands would be "
                 f"narrower than its bins and stay empty: at most {most}, or a longer data.n-fft"
             )
         if self.copies and self.sample_rate <= 8000:
-            raise ValueError(f"data.copies change sound over 4 kHz, which data.sample-rate {self.sample_rate} does not hold")
+            raise ValueError(
+                f"data.copies change frequencies over 4 kHz, which data.sample-rate {self.sample_rate} does not contain"
+            )
         if self.representation == "thesis" and (self.copies or self.channels != "mono"):
-            raise ValueError("the thesis's representation is mono and has no copies: give data.representation default")
+            raise ValueError("the representation thesis is mono and has no copies: use data.representation default")
 
     def _most_mels(self) -> int:
         """Mel bands of which even the narrowest, those below 1 kHz, where Slaney's scale is linear, span a Fourier bin."""

@@ -26,7 +26,7 @@ class Evaluate:
     seeds: Positive = 2
     """generations of each song, each from other noise, whose measures are averaged; the first is heard"""
     allow_overlap: Annotated[bool, tyro.conf.arg(aliases=["--allow-overlap"])] = resource(False)
-    """measure also held-out songs that have the sound of a training song, of which figures say nothing of other songs"""
+    """also measure held-out songs with the same audio as a training song, whose figures do not apply to other songs"""
     time_weight: NotNegativeNumber = 1.0
     """in the score that ranks checkpoints: of being in time"""
     real_weight: NotNegativeNumber = 1.0

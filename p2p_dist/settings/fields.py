@@ -1,4 +1,4 @@
-"""What a field of the settings can be: science or resource, there from the start or added later."""
+"""Kinds of settings fields: science or resource, original or added later."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 
 def resource(default: Any) -> Any:
-    """A field that says where and how fast, not what: it may change from one start of a run to the next."""
+    """Declare a field for resources, not science: it may change from one start of a run to the next."""
     return field(default=default, metadata={"resource": True})
 
 
 def added(default: Any, implied: Any) -> Any:
-    """A science field that older runs and shards lack.
+    """Declare a science field that older runs and shards lack.
 
     Args:
         implied: what the code of their time did. At this value the field changes no digest and no name, so that what older

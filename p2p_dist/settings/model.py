@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from p2p_dist.settings.values import NotNegative, Positive, ShareBelowOne, check
+from p2p_dist.settings.values import NotNegative, Number, Positive, ShareBelowOne, check, within
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Model:
     """channels of the generator's first level"""
     max_channels: Positive = 1024
     """channels of its deepest levels"""
-    depth: Positive = 5
+    depth: Annotated[int, within(1, 16)] = 5
     """how often the generator halves the picture"""
     upsample: Literal["nearest", "transposed"] = "nearest"
     """nearest neighbour and a 3x3 convolution, or a transposed 4x4 convolution (the thesis's; leaves a checkerboard)"""
@@ -26,7 +26,7 @@ class Model:
     """share dropped on the generator's three deepest up levels, in training and generation alike (the thesis: 0.5)"""
     noise_channels: NotNegative = 1
     """pictures of noise beside the input, the source of variety (0: none)"""
-    leaky_slope: float = 0.2
+    leaky_slope: Number = 0.2
     """slope of the leaky ReLU below zero (Keras, and so the thesis: 0.3)"""
     discriminator_channels: Positive = 64
     """channels of the discriminator's first level"""

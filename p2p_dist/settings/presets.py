@@ -3,48 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from p2p_dist.common import yaml_file
+from p2p_dist.common import console, yaml_file
 from p2p_dist.settings import science, values
 from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train
-
-
-def _thesis() -> Config:
-    return Config(
-        preset="thesis",
-        data=Data(representation="thesis", sample_rate=22050, n_fft=2048, hop_length=512, mels=256, frames=256, window_hop=255),
-        model=Model(
-            max_channels=512,
-            depth=8,
-            upsample="transposed",
-            norm="batch",
-            dropout=0.5,
-            noise_channels=0,
-            leaky_slope=0.3,
-            discriminator_norm="batch",
-        ),
-        train=Train(
-            epochs=None,
-            steps=3_000_000,
-            global_batch_size=1,
-            epsilon=1e-7,
-            adversarial_loss="bce",
-            l1_weight=100.0,
-            difference_weight=0.0,
-            feature_weight=0.0,
-            ema=0.0,
-            precision="fp32",
-            checkpoint_every=10_000,
-            keep_every=25,
-        ),
-    )
-
 
 _SMALL_NETS = Model(channels=16, max_channels=64, depth=4, discriminator_channels=16)
 
@@ -78,27 +45,48 @@ PRESETS: dict[str, Config] = {
         train=Train(epochs=None, steps=20, global_batch_size=4, ema=0.9, checkpoint_every=5, keep_every=1, log_every=1),
         evaluate=Evaluate(iterations=4, seconds=3.0, seeds=1),
     ),
-    "thesis": _thesis(),
+    "thesis": Config(
+        preset="thesis",
+        data=Data(representation="thesis", sample_rate=22050, n_fft=2048, hop_length=512, mels=256, frames=256, window_hop=255),
+        model=Model(
+            max_channels=512,
+            depth=8,
+            upsample="transposed",
+            norm="batch",
+            dropout=0.5,
+            noise_channels=0,
+            leaky_slope=0.3,
+            discriminator_norm="batch",
+        ),
+        train=Train(
+            epochs=None,
+            steps=3_000_000,
+            global_batch_size=1,
+            epsilon=1e-7,
+            adversarial_loss="bce",
+            l1_weight=100.0,
+            difference_weight=0.0,
+            feature_weight=0.0,
+            ema=0.0,
+            precision="fp32",
+            checkpoint_every=10_000,
+            keep_every=25,
+        ),
+    ),
 }
 """demo: the bare command; tiny: tests; small: a CPU; default: GPUs; thesis: what the thesis did, faithfully."""
 
 
 def preset(name: str) -> Config:
-    """The preset called `name`.
+    """Return the preset called `name`.
 
     Raises:
         ValueError: there is none; the message lists those there are.
     """
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        hint = console.did_you_mean(name, PRESETS)
         raise ValueError(f"unknown preset {name!r}: there are {', '.join(PRESETS)}{hint}")
     return PRESETS[name]
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """The tree as plain dictionaries, in the order of its definition."""
-    return dataclasses.asdict(config)
 
 
 def to_yaml(config: Config, like: Path | None = None) -> str:
@@ -108,34 +96,26 @@ def to_yaml(config: Config, like: Path | None = None) -> str:
         like: settings that an earlier version saved, and reads again: those that it does not have are left out, because it
             refuses names that it does not know.
     """
-    tree = to_dict(config)
-    if like is not None:
-        tree = _without(tree, yaml_file.read(like))
+    tree = dataclasses.asdict(config)
+    for name in unknown(config, like, changed=False) if like else ():
+        group, _, entry = name.rpartition(".")
+        del (tree[group] if group else tree)[entry]
+    tree = {name: part for name, part in tree.items() if part != {}}
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=120)
 
 
-def unknown(config: Config, like: Path) -> list[str]:
-    """Names of the settings that `to_yaml(config, like)` leaves out though they have another value than what that implies."""
-    base = _with_implied(preset(config.preset))
-    return _differing(to_dict(config), to_dict(base), yaml_file.read(like))
+def unknown(config: Config, like: Path, *, changed: bool = True) -> list[str]:
+    """Names of the settings that `to_yaml(config, like)` leaves out.
 
-
-def _without(tree: dict[str, Any], known: Any) -> dict[str, Any]:
-    """The part of a tree of settings whose names are in another."""
-    return {
-        name: _without(value, known[name]) if isinstance(value, dict) and isinstance(known[name], dict) else value
-        for name, value in tree.items()
-        if name in known
-    }
-
-
-def _differing(tree: dict[str, Any], base: dict[str, Any], known: Any, where: str = "") -> list[str]:
-    found = []
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            found += _differing(value, base[name], known.get(name, {}), f"{where}{name}.")
-        elif name not in known and value != base[name]:
-            found.append(where + name)
+    Args:
+        changed: only those that have another value than older records imply.
+    """
+    known, found = yaml_file.read_yaml(like), []
+    old = {name: value for name, _, value in science.rows(_with_implied(preset(config.preset)), resources=True)}
+    for name, _, value in science.rows(config, resources=True):
+        group, _, entry = name.rpartition(".")
+        if entry not in (known.get(group, {}) if group else known) and not (changed and value == old[name]):
+            found.append(name)
     return found
 
 
@@ -151,7 +131,7 @@ def from_saved(path: Path) -> Config:
 
 @functools.lru_cache(maxsize=64)
 def _from_saved(path: Path, *_: int) -> Config:
-    """Read once by a process: of a file that changes, one of the further numbers does too."""
+    """Read a saved file once per process. The further numbers (inode, size, times) change when the file does."""
     return from_yaml(path, saved=True)
 
 
@@ -163,65 +143,50 @@ def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) ->
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not YAML, an unknown name or a value of the wrong kind; the message names file and field.
+        ValueError: see `values.from_file`.
     """
-    content = yaml_file.read(path)
-    try:
-        base = preset(str(content.get("preset", otherwise)) if isinstance(content, dict) else otherwise)
-        read = values.from_mapping(_with_implied(base) if saved else base, content)
-        assert isinstance(read, Config)
-        return read
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+
+    def base(content: Any) -> Config:
+        top = content if isinstance(content, dict) else {}
+        named, train = top.get("preset", otherwise), top.get("train")
+        if isinstance(train, dict):  # naming one, over a preset that has the other, unsets that one
+            for one, other in (("epochs", "steps"), ("steps", "epochs")):
+                if train.get(one) is not None:
+                    train.setdefault(other, None)
+        start = preset(str(named) if isinstance(named, str) else otherwise)
+        return _with_implied(start) if saved else start
+
+    return values.from_file(path, base)
 
 
-def _with_implied(part: Any, where: str = "") -> Any:
-    """`part` with every field that came later at the value that older records imply, all the way down."""
-    changed = {}
-    for entry in dataclasses.fields(part):
-        full = where + entry.name
-        if dataclasses.is_dataclass(value := getattr(part, entry.name)):
-            changed[entry.name] = _with_implied(value, full + ".")
-        elif full not in science.FROZEN and full != "preset" and not entry.metadata.get("resource"):
-            changed[entry.name] = science.implied(entry)
-    return dataclasses.replace(part, **changed)
+def _with_implied(config: Config) -> Config:
+    """`config` with every science setting that came after version 0.1 at the value that older records imply."""
+    later = {name: science.implied(entry) for name, entry, _ in science.rows(config) if name not in science.FROZEN}
+    return with_values(config, later)
 
 
 def with_flags(base: Config, typed: dict[str, str]) -> Config:
-    """`base` as the default for a command line: an alternative to what is typed there is unset.
+    """`base` as the default for a command line: of train.epochs and train.steps, the one that is not typed there is unset.
 
     Args:
         typed: flag without its dashes, such as `train.steps`, and its value, of all flags that have one.
     """
-    for part in dataclasses.fields(base):
-        group = getattr(base, part.name)
-        for pair in getattr(type(group), "ALTERNATIVES", ()):
-            for one, other in (pair, pair[::-1]):
-                named, unnamed = f"{part.name}.{one}", f"{part.name}.{other}"
-                if typed.get(named, "None") != "None" and unnamed not in typed:
-                    stand_in = getattr(group, one) or 1  # for the typed value, which takes its place
-                    base = dataclasses.replace(base, **{part.name: dataclasses.replace(group, **{one: stand_in, other: None})})
+    for one, other in (("epochs", "steps"), ("steps", "epochs")):
+        if typed.get(f"train.{one}", "None") != "None" and f"train.{other}" not in typed:
+            stand_in = getattr(base.train, one) or 1  # for the typed value, which takes its place
+            base = with_values(base, {f"train.{one}": stand_in, f"train.{other}": None})
     return base
 
 
-def differences(saved: Config, asked: Config) -> list[str]:
-    """The science fields in which two configs differ, each as `train.seed: 0 -> 1`."""
-    return science.differences(science.recorded(saved), asked)
-
-
 def with_resources(saved: Config, asked: Config) -> Config:
-    """The science of `saved` with the resources of `asked`, all the way down."""
+    """The science of `saved` with the resources of `asked`."""
+    return with_values(asked, {"preset": saved.preset, **{name: value for name, _, value in science.rows(saved)}})
 
-    def mix(old: Any, new: Any) -> Any:
-        changed = {}
-        for entry in dataclasses.fields(old):
-            a, b = getattr(old, entry.name), getattr(new, entry.name)
-            if entry.metadata.get("resource"):
-                changed[entry.name] = b
-            elif dataclasses.is_dataclass(a):
-                changed[entry.name] = mix(a, b)
-        return dataclasses.replace(old, **changed)
 
-    mixed = mix(saved, asked)
-    assert isinstance(mixed, Config)
-    return mixed
+def with_values(config: Config, changed: dict[str, Any]) -> Config:
+    """`config` with other values of settings, by names such as `train.seed`."""
+    new = {name: value for name, value in changed.items() if "." not in name}
+    for group in dict.fromkeys(name.partition(".")[0] for name in changed if "." in name):
+        part = {name.partition(".")[2]: value for name, value in changed.items() if name.startswith(f"{group}.")}
+        new[group] = dataclasses.replace(getattr(config, group), **part)
+    return dataclasses.replace(config, **new)

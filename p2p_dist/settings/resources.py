@@ -1,4 +1,4 @@
-"""Where a run runs, and how much it may take: all of it may change from one start to the next."""
+"""Settings of resources, which may change from one start of a run to the next."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from p2p_dist.settings.values import NotNegative, Positive, PositiveNumber, Rule, check
 
-_TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+_TIME = re.compile(r"(?:([0-9]{1,6})-)?([0-9]{1,6})(?::([0-9]{1,6}))?(?::([0-9]{1,6}))?")
 
 
 def seconds_of(time: str) -> int:
@@ -61,13 +61,13 @@ class Resources(Where):
     preprocess_array: Positive | None = None
     """on Slurm: preprocess in an array of so many jobs, which share the songs (default: one job)"""
     time: Time = "24:00:00"
-    """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training goes on in the next"""
+    """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training continues in the next"""
     evaluate: Literal["after", "during", "never"] = "after"
     """when checkpoints are evaluated: after the training, or on Slurm as they appear, by a job beside it; never: not yet"""
     evaluate_array: Positive | None = None
     """evaluate in an array of so many jobs, which share the checkpoints (default: one job)"""
     max_requeues: NotNegative = 10
-    """how often a training that its time limit or a preemption stopped is queued again by itself"""
+    """how often a training that its time limit or a preemption stopped is requeued by itself"""
     max_crash_restarts: NotNegative = 3
     """how often one that crashed is, provided that it came further than at its last start"""
     max_gpu_hours: PositiveNumber | None = None

@@ -70,14 +70,14 @@ def implied(entry: dataclasses.Field[Any]) -> Any:
     return entry.metadata.get("implied", entry.default)
 
 
-def rows(part: Any, where: str = "") -> list[tuple[str, dataclasses.Field[Any], Any]]:
-    """Name, field and value of each science setting in a tree, as `train.seed`."""
+def rows(part: Any, where: str = "", *, resources: bool = False) -> list[tuple[str, dataclasses.Field[Any], Any]]:
+    """Name, as `train.seed`, field and value of each science setting in a tree; with `resources`, of every setting."""
     found: list[tuple[str, dataclasses.Field[Any], Any]] = []
     for entry in dataclasses.fields(part):
         value, full = getattr(part, entry.name), where + entry.name
-        if entry.metadata.get("resource") or full == "preset":
-            continue
-        found += rows(value, full + ".") if dataclasses.is_dataclass(value) else [(full, entry, value)]
+        if resources or not (entry.metadata.get("resource") or full == "preset"):
+            nested = dataclasses.is_dataclass(value)
+            found += rows(value, full + ".", resources=resources) if nested else [(full, entry, value)]
     return found
 
 

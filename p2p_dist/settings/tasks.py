@@ -34,6 +34,6 @@ def parse_task(task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if stem not in STEMS:
             raise ValueError(f"task {task!r}: unknown stem {stem!r}; the stems are {', '.join(STEMS)}")
     if both := set(sides[0]) & set(sides[1]):
-        raise ValueError(f"task {task!r}: {', '.join(sorted(both))} can't be both input and target")
+        raise ValueError(f"task {task!r}: {', '.join(sorted(both))} cannot be both input and target")
     heard, made = (tuple(stem for stem in STEMS if stem in side) for side in sides)
     return heard, made

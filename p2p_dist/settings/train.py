@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from p2p_dist.settings.fields import resource
-from p2p_dist.settings.values import NotNegativeNumber, Positive, PositiveNumber, Rule, Seed, ShareBelowOne, check
+from p2p_dist.settings.values import NotNegativeNumber, Positive, PositiveNumber, Rule, Seed, ShareBelowOne, check, within
 
 
 @dataclass(frozen=True)
 class Train:
     """How the networks are trained."""
 
-    ALTERNATIVES: ClassVar = (("epochs", "steps"),)
-    """Settings of which exactly one has a value: naming one, over a preset that has the other, unsets that one."""
-
     epochs: PositiveNumber | None = 100
     """passes over the training windows; None where train.steps says how long to train"""
     steps: Positive | None = None
     """updates of both networks, instead of epochs"""
-    global_batch_size: Positive = 64
+    global_batch_size: Annotated[int, within(1, 1_000_000)] = 64
     """pairs of one update, over all processes together"""
     learning_rate: PositiveNumber = 2e-4
     """of both Adam optimisers"""
@@ -65,11 +62,11 @@ class Train:
     """write the numbers, and pictures at every checkpoint, for TensorBoard too"""
 
     def __post_init__(self) -> None:
+        check(self, "train.")
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
                 f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) sets how long to train: give one of them"
             )
-        check(self, "train.")
 
     def total_steps(self, samples: int) -> int:
         """Updates of the whole training: `steps`, or enough for `epochs` passes over so many windows."""

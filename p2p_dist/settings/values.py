@@ -1,21 +1,26 @@
 """Check settings: each setting's type says which values it takes, wherever they come from.
 
-`Annotated[int, Rule(...)]` narrows a type. `check`, which every class of settings calls when it is made, holds each value to
-its rules; `from_mapping` also converts what was read from a file. What concerns two settings is checked in their class.
+`Annotated[int, Rule(...)]` narrows a type. `check`, which every class of settings calls when it is made, compares each value
+with its type and rules; `from_file` also converts what was read from a file. What concerns two settings is checked in their
+class.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
+import re
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args, get_origin
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from p2p_dist.common import yaml_file
+from p2p_dist.common import console, yaml_file
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True)
@@ -27,109 +32,130 @@ class Rule:
     """in words that follow "must be" """
 
 
+def within(low: float, high: float, unit: str = "") -> Rule:
+    """Return the rule that a value is from `low` to `high`."""
+    return Rule(lambda value: low <= value <= high, f"from {low} to {high}{unit}")
+
+
 Positive = Annotated[int, Rule(lambda n: n > 0, "greater than 0")]
 NotNegative = Annotated[int, Rule(lambda n: n >= 0, "0 or more")]
 PositiveNumber = Annotated[float, Rule(lambda x: 0 < x < math.inf, "greater than 0 and finite")]
 NotNegativeNumber = Annotated[float, Rule(lambda x: 0 <= x < math.inf, "0 or more and finite")]
 ShareBelowOne = Annotated[float, Rule(lambda x: 0 <= x < 1, "from 0 to below 1")]
-Seed = Annotated[int, Rule(lambda n: 0 <= n < 2**32, "from 0 to 4294967295")]
+Number = Annotated[float, Rule(lambda x: -math.inf < x < math.inf, "finite")]
+Seed = Annotated[int, within(0, 2**32 - 1)]
 Text = Annotated[str, Rule(str.strip, "text that is not empty")]
+
+_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_WORDS |= {list: "a list, as [one, two], or [] for none", dict: "a list of names and values, or {} for none"}
+_TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_NUMBERS = {int: r"[-+]?(0|[1-9][0-9]{0,17})", float: r"[-+]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[-+]?[0-9]+)?|\.?inf|\.?nan)"}
 
 
 @functools.cache
-def _kinds(part: Any, rules: bool) -> dict[str, Any]:
+def _kinds(part: Any) -> dict[str, Any]:
     """Name -> type of the settings of one class, evaluated once: it takes longer than all else here."""
-    kinds = typing.get_type_hints(part, include_extras=rules)
+    kinds = typing.get_type_hints(part, include_extras=True)
     return {entry.name: kinds[entry.name] for entry in dataclasses.fields(part)}
 
 
 def check(part: Any, where: str = "", spelled: Callable[[str], str] = lambda name: name.replace("_", "-")) -> None:
-    """Hold each value of `part`, settings of one class, to the rules of its type.
+    """Compare each value of `part`, settings of one class, with its type and the rules of its type.
 
     Args:
         where: what stands before a name in messages, such as `train.`; `spelled`: how the name itself is written there.
 
     Raises:
-        ValueError: one is broken.
+        ValueError: a setting does not take its value.
     """
-    for name, kind in _kinds(part.__class__, True).items():
-        for value, rule in _ruled(getattr(part, name), kind):
-            if not rule.holds(value):
-                raise ValueError(f"{where}{spelled(name)} must be {rule.wanted}, not {value!r}")
+    for name, kind in _kinds(part.__class__).items():
+        for value, wanted in _wrong(getattr(part, name), kind):
+            raise ValueError(f"{where}{spelled(name)} must be {wanted}, not {_shown(value)}")
 
 
-def _ruled(value: Any, kind: Any) -> Iterator[tuple[Any, Rule]]:
-    """A value, and each inside it, with each rule that it is held to."""
+def bare(kind: Any) -> Any:
+    """Return a type without its rules and without None."""
     if get_origin(kind) is Annotated:
-        yield from ((value, rule) for rule in kind.__metadata__ if isinstance(rule, Rule))
-        yield from _ruled(value, kind.__origin__)
-    elif kind != yaml_file.without_none(kind):
-        if value is not None:
-            yield from _ruled(value, yaml_file.without_none(kind))
-    elif get_origin(kind) is list:
-        for one in value:
-            yield from _ruled(one, get_args(kind)[0])
+        return bare(kind.__origin__)
+    options = [option for option in get_args(kind) if option is not NoneType]
+    return bare(options[0]) if get_origin(kind) in (UnionType, Union) and len(options) == 1 else kind
 
 
-def from_mapping(base: Any, values: Any, where: str = "") -> Any:
-    """`base`, settings of one class, with those replaced that `values`, read by `yaml_file.read`, names; all the way down.
+def _wrong(value: Any, kind: Any) -> Iterator[tuple[Any, str]]:
+    """What is wrong inside a value: a value and what it must be, in words; first that of its type, then that of its rules."""
+    of, args = get_origin(kind) or kind, get_args(kind)
+    if of is Annotated:
+        yield from _wrong(value, kind.__origin__)
+        yield from ((value, rule.wanted) for rule in kind.__metadata__ if isinstance(rule, Rule) and not rule.holds(value))
+    elif of in (UnionType, Union):
+        if not (value is None and NoneType in args):
+            yield from _wrong(value, next(option for option in args if option is not NoneType))
+    elif of is Literal:
+        if value not in args:
+            yield value, f"one of {', '.join(args)}"
+    elif not isinstance(value, (int, float) if of is float else of) or (isinstance(value, bool) and of is not bool):
+        yield value, _WORDS.get(of, _WORDS[dict])
+    elif of is int and abs(value) >= 10**18:  # what a file may hold, and no loop or array can
+        yield value, "a whole number of at most 18 digits"
+    elif of in (list, tuple, dict):
+        inside: Any = value
+        for one in inside.values() if of is dict else inside:
+            yield from _wrong(one, args[1] if of is dict else args[0])
 
-    Args:
-        where: the name of `values` itself, as in `train.steps`; empty at the top of a file.
+
+def from_file(path: Path, base: Callable[[Any], Settings]) -> Settings:
+    """Read the settings in a YAML file; those that it omits are as in `base` of its content.
 
     Raises:
-        ValueError: an unknown name, or a value that its setting does not take.
+        FileNotFoundError: there is no such file.
+        ValueError: not YAML, an unknown name, or a value that its setting does not take; names the file and the setting.
     """
-    if not isinstance(values, dict):
-        raise ValueError(f"{where or 'it'} must be a list of names and values")
-    kinds = _kinds(base.__class__, False)
-    changed = {}
-    for name, value in values.items():
-        full = f"{where}.{name}" if where else str(name)
-        if name not in kinds:
-            close = difflib.get_close_matches(str(name), kinds, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(kinds)}"
-            raise ValueError(f"unknown setting {full}; {hint}")
-        changed[name] = _convert(getattr(base, name), value, kinds[name], full)
-    return dataclasses.replace(base, **changed, **replaced(base, changed))
-
-
-def _convert(old: Any, value: Any, kind: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return from_mapping(old or kind(), value, where)  # type: ignore[operator]
-    if get_origin(kind) is dict and isinstance(value, dict):
-        return {str(name): _entry(one, get_args(kind)[1], f"{where}.{name}") for name, one in value.items()}
+    content = yaml_file.read_yaml(path)
     try:
-        return yaml_file.convert(value, kind)
-    except TypeError as error:
-        quoted = isinstance(value, str) and not isinstance(value, yaml_file.Plain)
-        raise ValueError(f"{where} must be {_in_words(kind)}{' without quotes' * quoted}, not {value!r}") from error
-
-
-def _entry(value: Any, kind: Any, where: str) -> Any:
-    """One of many settings of a class, which does not know its name."""
-    try:
-        return from_mapping(kind(), value)
+        return _replaced(base(content), content)
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
 
 
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-_WORDS |= {list: "a list, as [one, two], or [] for none", dict: "a list of names and values, or {} for none"}
+def _replaced(base: Any, content: Any, where: str = "", nulls: bool = True) -> Any:
+    """Return `base` with the settings that `content` names; `where`: the name of `content`, as `train`."""
+    kinds, changed = _kinds(base.__class__), {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{where or 'it'} must be {_WORDS[dict]}, not {_shown(content)}; the names are {', '.join(kinds)}")
+    for name, value in content.items():
+        full = f"{where}.{name}" if where else name
+        if name not in kinds:
+            hint = console.did_you_mean(name, kinds) or f"; there are {', '.join(kinds)}"
+            raise ValueError(f"unknown setting {full if full and full.isprintable() else repr(full)}{hint}")
+        kind = bare(kinds[name])
+        if dataclasses.is_dataclass(kind):
+            changed[name] = _replaced(getattr(base, name), value, full)
+        elif get_origin(kind) is dict and isinstance(value, dict):  # of further settings
+            changed[name] = {key: _replaced(get_args(kind)[1](), one, f"{full}.{key}", False) for key, one in value.items()}
+        elif value is None and not nulls:
+            raise ValueError(f"{full} must not be null: give a value, or omit it")
+        else:
+            changed[name] = _converted(value, kind)
+        for bad, wanted in _wrong(changed[name], kinds[name]):
+            quoted = type(bad) is str and wanted in (_WORDS[bool], _WORDS[int], _WORDS[float])
+            raise ValueError(f"{full} must be {wanted}{' without quotes' * quoted}, not {_shown(bad)}")
+    return dataclasses.replace(base, **changed)
 
 
-def _in_words(kind: Any) -> str:
-    kind = yaml_file.without_none(kind)
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    return _WORDS[get_origin(kind) or kind]
+def _converted(value: Any, kind: Any) -> Any:
+    """Convert what `yaml_file` read to a type where it is written as one; else return it as it is, for `_wrong` to name."""
+    if isinstance(value, list) and get_origin(kind) is list:
+        return [_converted(one, bare(get_args(kind)[0])) for one in value]
+    if isinstance(value, yaml_file.Plain):
+        if kind is bool:
+            return _TRUTH.get(value.lower(), value)
+        if kind not in _NUMBERS:
+            return str(value)
+        if re.fullmatch(_NUMBERS[kind], value, re.I):
+            return kind(re.sub(r"\.(inf|nan)", r"\1", value.lower()))
+    return value
 
 
-def replaced(base: Any, named: dict[str, Any]) -> dict[str, None]:
-    """The settings of `base` that `named` take the place of: of each of its class's ALTERNATIVES, exactly one has a value."""
-    return {
-        other: None
-        for pair in getattr(type(base), "ALTERNATIVES", ())
-        for one, other in (pair, pair[::-1])
-        if named.get(one) is not None and other not in named
-    }
+def _shown(value: Any) -> str:
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

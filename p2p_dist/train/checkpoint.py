@@ -1,6 +1,6 @@
 """Save and load checkpoints: written atomically, verified when read; the newest valid one is used.
 
-    checkpoints/step-00012000/state.pt               everything to go on with (absent once only the generator is kept)
+    checkpoints/step-00012000/state.pt               the training state (absent once only the generator is kept)
     checkpoints/step-00012000/generator.safetensors  the generator to evaluate: its moving average where there is one
     checkpoints/step-00012000/meta.json              step, settings, sizes and sha256 of the files beside it
 
@@ -87,15 +87,15 @@ class _Told:
 
 
 def load_newest(folder: Path, needed: Collection[str] = ()) -> tuple[int, dict[str, Any]] | None:
-    """Step and state of the newest whole checkpoint that is what its record says, on the CPU.
+    """Load step and state of the newest valid checkpoint, on the CPU.
 
-    A damaged one is set aside under `damaged-`, named, and the one before it is taken.
+    A damaged one is renamed to `damaged-...` and reported, and the one before it is used.
 
     Args:
         needed: what its state must hold.
 
     Returns:
-        None where there is none to go on from, because training has not begun.
+        None if there is no checkpoint, because training has not started.
 
     Raises:
         ValueError: there are whole checkpoints, and not one is valid: starting over silently would lose the run.
@@ -108,18 +108,18 @@ def load_newest(folder: Path, needed: Collection[str] = ()) -> tuple[int, dict[s
             checkpoint.check_whole()
             return checkpoint.step, _load_state(checkpoint, needed)
         except DamagedError as error:
-            console.complain(f"warning: {error}; set aside, going on from an older checkpoint")
+            console.complain(f"warning: {error}; set aside, continuing from an older checkpoint")
             checkpoint.set_aside()
             damaged = True
     if damaged or any(folder.glob("damaged-*")):
         raise ValueError(
-            f"no valid checkpoint is left in {folder}, all were damaged: restore one, or start a new run with --run NAME"
+            f"no valid checkpoint is left in {folder}, all are damaged: restore one, or start a new run with --run NAME"
         )
     return None
 
 
 def _load_state(checkpoint: Checkpoint, needed: Collection[str]) -> dict[str, Any]:
-    """The state of a checkpoint whose files are what its record says.
+    """Load the state of a checkpoint whose files match its record.
 
     Raises:
         DamagedError: it was not written by this program: no state, or one of another step.
@@ -143,7 +143,7 @@ def _load_state(checkpoint: Checkpoint, needed: Collection[str]) -> dict[str, An
 
 
 def load_generator(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """The weights to evaluate, on the CPU, read under a lease.
+    """Load the weights to evaluate, on the CPU, under a lease.
 
     Raises:
         DamagedError: they are damaged or missing.
@@ -161,7 +161,7 @@ def load_generator(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 LEASE_SECONDS = 900.0
-"""How long a lease holds: many times what a reader needs, and short enough that a dead reader's costs no disk for long."""
+"""Seconds that a lease is valid: far longer than a read, but short for the disk space of a dead reader."""
 
 
 @contextmanager
@@ -181,7 +181,7 @@ def leased(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def is_leased(checkpoint: Checkpoint) -> bool:
-    """Whether somebody reads it; the lease of a reader that died runs out by its age."""
+    """Whether a process reads it; the lease of a dead reader expires."""
     for lease in checkpoint.path.glob("lease-*"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - lease.stat().st_mtime < LEASE_SECONDS:
@@ -190,7 +190,7 @@ def is_leased(checkpoint: Checkpoint) -> bool:
 
 
 def prune(folder: Path, keep_last: int, is_kept: Callable[[int], bool]) -> None:
-    """Leave the newest `keep_last` whole checkpoints; of older ones only the generator where `is_kept(step)`, else nothing.
+    """Keep the newest `keep_last` whole checkpoints; of older ones the generator if `is_kept(step)`, else nothing.
 
     A folder that an evaluation has leased stays until the lease is gone.
     """
@@ -211,7 +211,7 @@ def prune(folder: Path, keep_last: int, is_kept: Callable[[int], bool]) -> None:
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:
-    """All tensors of a nested state, in order: for comparing two checkpoints."""
+    """List all tensors of a nested state, in order, to compare two checkpoints."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):

@@ -26,11 +26,11 @@ from p2p_dist.common import files, linux, records
 from p2p_dist.run import rundir
 
 PATIENCE = datetime.timedelta(minutes=10)
-"""How long a collective waits for a rank that does not come. From the first step on the watchdog ends a wait sooner, after
+"""Timeout of a collective that waits for a missing rank. From the first step on the watchdog ends a wait sooner, after
 `train.hang_after` seconds, and writes down where; so the groups' own timeout is not shortened."""
 
 PORTS = 4
-"""How many ports from MASTER_PORT on rank 0 may take."""
+"""Number of ports, from MASTER_PORT on, that rank 0 may use."""
 
 LOOPBACK = "127.0.0.1"
 ALL_ADDRESSES = "0.0.0.0"
@@ -48,7 +48,7 @@ class Ranks:
 
 
 def choose_device(local_rank: int, local_world_size: int, gpus: int) -> tuple[str, str, str | None]:
-    """Device, backend, and a message where that is not one process a GPU.
+    """Choose device and backend; return them with a message unless each process has its own GPU.
 
     >>> choose_device(1, 8, 8)
     ('cuda:1', 'nccl', None)
@@ -98,14 +98,14 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
             gloo = dist.new_group(backend="gloo", timeout=PATIENCE)
         except dist.DistError as error:
             raise ConnectionError(
-                f"rank {rank} of {world_size}: not all processes connected within {PATIENCE}; the logs of the others "
-                f"say more, or {backend} can't reach them ({str(error).splitlines()[0]})"
+                f"rank {rank} of {world_size}: not all processes connected within {PATIENCE}: see the logs of the others "
+                f"for errors; if there are none, check that {backend} can reach the other nodes ({str(error).splitlines()[0]})"
             ) from error
     return Ranks(rank, world_size, local_rank, device, gloo), message
 
 
 def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
-    """The store through which the ranks of one attempt find each other.
+    """Open or join the store through which the ranks of one attempt find each other.
 
     Rank 0 opens it at `port`, or where another program has that one, at the next free of `PORTS`, and notes in a file which
     it took, and for which attempt: so no rank talks to another program, or to what an earlier attempt has left behind.
@@ -120,7 +120,7 @@ def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
         ConnectionError: no port is free, or rank 0 was not found in time.
     """
     name = os.environ.get("P2P_ATTEMPT") or (rundir.attempt() if "SLURM_JOB_ID" in os.environ else f"port {port}")
-    reason = "it has not written its port"
+    reason = "rank 0 has not written its port"
     if rank == 0:
         at = listening_address(address)
         reached = LOOPBACK if at == ALL_ADDRESSES else at
@@ -156,7 +156,7 @@ def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
 
 
 def listening_address(address: str) -> str:
-    """The address that rank 0 listens on: the one by which the other ranks call its node, and no other.
+    """Return the only address that rank 0 listens on: the one that the other ranks use for its node.
 
     All addresses where there is no such: a node's own name may mean its loopback device to itself alone (127.0.1.1, as
     Debian writes it into /etc/hosts), or an address that is not its own.
@@ -174,7 +174,7 @@ def listening_address(address: str) -> str:
     try:
         found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise ConnectionError(f"MASTER_ADDR {address}: the name of rank 0's node can't be resolved: {error}") from error
+        raise ConnectionError(f"MASTER_ADDR {address}: cannot resolve the name of rank 0's node: {error}") from error
     for one in sorted((str(info[4][0]) for info in found), key=lambda one: ":" in one):  # IPv4 first
         if not ipaddress.ip_address(one).is_loopback:
             try:

@@ -39,7 +39,7 @@ class Watchdog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Go off duty; an error that ends the training learns who and where it was."""
+        """Stop the watchdog, and add rank and step to an error that ends the training."""
         self.over.set()
         faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -47,7 +47,7 @@ class Watchdog:
             error.add_note(f"{self.name}, after step {self.step}")
 
     def after(self, step: int) -> None:
-        """Say that a step was done. Costs next to nothing: the alarms are set anew a few times in `seconds` only."""
+        """Report a finished step. It is cheap: the alarms are reset only a few times per `seconds`."""
         self.step = step
         if self.limit != self.seconds or time.monotonic() - self.armed > self.seconds / 20:
             self.limit = self.seconds
@@ -63,7 +63,7 @@ class Watchdog:
             # A little later than faulthandler, which writes the stacks.
             if time.monotonic() - self.armed > self.limit + 1:
                 console.complain(
-                    f"{self.name}: no step finished for {self.limit:.0f} s after step {self.step}: it hangs; "
+                    f"{self.name}: no step finished for {self.limit:.0f} s after step {self.step}: training hangs; "
                     "stack traces are above; exit code 70"
                 )
                 os._exit(console.CRASHED)

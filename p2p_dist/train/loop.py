@@ -39,7 +39,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         stop: the flag, where a request to stop was listened for before this.
 
     Returns:
-        exit code: 0 all steps are done, 75 stopped in order with a checkpoint.
+        exit code: 0 all steps are done, 75 stopped cleanly with a checkpoint.
 
     Raises:
         ValueError: settings, data and processes do not fit; the message says how.
@@ -77,7 +77,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             where = run.checkpoints / rundir.step_name(start)
             raise ValueError(
-                f"{where} contains the state of a different network ({error}): move it away to go on without"
+                f"{where} contains the state of a different network ({error}): move it away to continue without it"
             ) from error
         for module in (networks.generator, networks.discriminator):
             distributed.equalise(module, ranks)
@@ -152,7 +152,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         board.close()
     if stopping and step < total:
         if first:
-            console.say(f"train: stopped in order at step {step} of {total}, all of it saved")
+            console.say(f"train: stopped cleanly at step {step} of {total}; all steps are saved")
         return console.STOPPED
     return console.DONE
 
@@ -161,7 +161,7 @@ _STATE = ("settings", "windows", "step", "precision", "networks")
 
 
 def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Index) -> tuple[int, dict[str, Any] | None]:
-    """Step and state of the newest valid checkpoint, on rank 0's word; 0 and None where there is none.
+    """Load step and state of the newest valid checkpoint, chosen by rank 0; 0 and None if there is none.
 
     Only rank 0 looks for it, so that a folder that changes under the ranks can't make them begin at different steps.
     """
@@ -183,14 +183,14 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Ind
         )
     if state["windows"] != index.samples.digest:
         raise ValueError(
-            f"the checkpoint at step {start} in {run.checkpoints} was trained on other windows than {run.shards} has now: "
-            "the next batches would differ; begin another run with --run NAME"
+            f"the checkpoint at step {start} in {run.checkpoints} was trained on other windows than {run.shards} has now, so "
+            "the next batches would differ; start a new run with --run NAME"
         )
     return start, state
 
 
 def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], ranks: distributed.Ranks, index: Index) -> None:
-    """Begin to write a checkpoint; rank 0 only, which has all there is to save."""
+    """Start writing a checkpoint, on rank 0 only, which has the whole state."""
     about = {
         "settings": settings,
         "world_size": ranks.world_size,
@@ -203,7 +203,7 @@ def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], 
 
 
 def average_over_ranks(numbers: dict[str, torch.Tensor], ranks: distributed.Ranks) -> dict[str, float]:
-    """Means over the global batch of 0-dimensional tensors; reads them from the device."""
+    """Average 0-dimensional tensors over all ranks; reads them from the device."""
     values = torch.stack(list(numbers.values())).float().cpu()
     if ranks.gloo is not None:
         dist.all_reduce(values, group=ranks.gloo)

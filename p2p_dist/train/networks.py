@@ -15,7 +15,7 @@ from p2p_dist.train.distributed import Ranks, equalise, wrap
 
 
 def choose_precision(asked: str, device: str, has_bf16: bool) -> str:
-    """What `train.precision auto` means at the beginning of a run: bf16 on GPUs that compute in it, fp32 on a CPU.
+    """Resolve `train.precision auto` at the start of a run: bf16 on GPUs that compute in it, fp32 on a CPU.
 
     On a CPU bf16 pays only with avx512_bf16 or AMX, and a small network gains nothing: there one asks for it.
 
@@ -28,7 +28,7 @@ def choose_precision(asked: str, device: str, has_bf16: bool) -> str:
 
 
 def choose_layout(asked: str, precision: str, is_rocm: bool) -> str:
-    """What `train.layout auto` means: channels_last for bf16, whose fast convolutions want it; in fp32 it gains nothing.
+    """Resolve `train.layout auto`: channels_last for bf16, whose fast convolutions need it; not for fp32, which gains nothing.
 
     Not on ROCm: MIOpen has fallen back to slow kernels for it; measure there before asking for it.
 
@@ -42,7 +42,7 @@ def choose_layout(asked: str, precision: str, is_rocm: bool) -> str:
 
 @dataclass
 class Networks:
-    """Everything that a step changes.
+    """The networks and all other state that a step changes.
 
     generator, discriminator: the modules themselves; parallel_*: what DDP wraps them in, with several processes.
     average: the moving average of the generator's parameters by name, or empty.
@@ -70,7 +70,7 @@ class Networks:
         return cls(generator, discriminator, generator, discriminator, none, none, {}, "fp32", bad)
 
     def autocast(self) -> torch.autocast:
-        """Around every forward, and around nothing else: losses are computed in float32."""
+        """Return the autocast context of a forward pass. Losses are computed outside it, in float32."""
         return torch.autocast(self.bad.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _undoable(self) -> list[torch.Tensor]:
@@ -93,7 +93,7 @@ class Networks:
         torch.cat(changed, out=self.kept[self.turn])  # one kernel for some dozens of them
 
     def undo(self, steps: int) -> None:
-        """Bring the discriminator back to what it was before the last step (1) or the one before it (2).
+        """Restore the discriminator to its state before the last step (1) or the one before it (2).
 
         The generator and the moving average need none: `bad` kept them from changing.
         """
@@ -103,7 +103,7 @@ class Networks:
             tensor.copy_(values)
 
     def state(self) -> dict[str, Any]:
-        """Everything to go on with, as nested dictionaries of tensors: nothing that belongs to a version of torch."""
+        """Return the training state as nested dictionaries of tensors, independent of the torch version."""
         return {
             "generator": self.generator.state_dict(),
             "discriminator": self.discriminator.state_dict(),
@@ -113,7 +113,7 @@ class Networks:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave; every tensor stays where it is and takes new values."""
+        """Load what `state` returned, in place: every tensor keeps its memory."""
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
         for module, optimiser, name in (
@@ -127,7 +127,7 @@ class Networks:
             tensor.copy_(state["average"][name])
 
     def to_evaluate(self) -> dict[str, torch.Tensor]:
-        """The weights of the generator to evaluate: its moving average where there is one."""
+        """Return the generator's weights to evaluate: the moving average if there is one."""
         return {**self.generator.state_dict(), **self.average}
 
 
@@ -147,7 +147,7 @@ def in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def build(config: Config, ranks: Ranks, precision: str | None = None) -> Networks:
-    """Both networks, equal on all ranks: made under one seed, then rank 0's weights and buffers are broadcast.
+    """Build both networks, equal on all ranks: from one seed, then rank 0's weights and buffers are broadcast.
 
     Args:
         precision: what the run began with; None where it begins.
@@ -185,7 +185,7 @@ def build(config: Config, ranks: Ranks, precision: str | None = None) -> Network
 
 
 def new_adam(module: nn.Module, train: Train) -> torch.optim.Adam:
-    """Adam in its fused form, on every device: the fastest, and the only one that can hold a step back without a sync.
+    """Create fused Adam on every device: the fastest, and the only form that can skip a step without a sync.
 
     It updates views of the weights in memory order: its kernel for CPUs copies what is not, channels_last for instance,
     and then takes three times as long. `update` gives it the gradients in the same way.
@@ -217,7 +217,7 @@ def update(module: nn.Module, optimiser: torch.optim.Adam, bad: torch.Tensor) ->
     """
     views = optimiser.param_groups[0]["params"]
     for view, parameter in zip(views, module.parameters(), strict=True):
-        assert parameter.grad is not None, "a parameter has no gradient: DDP would wait for it"
+        assert parameter.grad is not None, "a parameter has no gradient, so DDP would wait for it"
         # Else elements of weight and gradient would be mixed up, without a word.
         assert parameter.grad.is_contiguous() == parameter.is_contiguous(), "memory layouts differ"
         view.grad = in_memory_order(parameter.grad)

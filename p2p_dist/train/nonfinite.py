@@ -61,7 +61,7 @@ class Watch:
             )
 
     def _blame(self, step: int, here: bool) -> str:
-        """Which ranks had which samples. All ranks call it."""
+        """Describe which ranks had which samples. All ranks must call it."""
         input, target = self.stream.batch(step - 1)
         keys = [self.stream.index.samples.key(n) for n in self.stream.samples(self.stream.places(step - 1))]
         broken = ~torch.isfinite(input + target).flatten(1).all(1)

@@ -16,10 +16,10 @@ from p2p_dist.run import rundir
 from p2p_dist.train import checkpoint
 
 MISSES = 3
-"""So many saves in a row may fail; the work since the last good one is at stake all that time."""
+"""Number of consecutive saves that may fail before the training ends."""
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds between the tries of a save that the training can't go on, or end, without."""
+"""Seconds between the retries of a save that is required to continue or to end."""
 
 
 class Saver:
@@ -28,7 +28,7 @@ class Saver:
     One is written at a time: the next save and the end wait for it. So a kill undoes at most one interval between saves and,
     where it cuts a save, the steps trained since that one began, fewer than another interval: to the last step it would be
     one interval only if training waited for every write. A save that the machine refuses (disk full, quota) is
-    a warning, and training goes on; after `MISSES` in a row, or at the end, it is tried for half a minute more (`PAUSES`),
+    a warning, and training continues; after `MISSES` in a row, or at the end, it is tried for half a minute more (`PAUSES`),
     and then is an error.
 
     Args:
@@ -49,7 +49,7 @@ class Saver:
         self.seconds = 0.0
 
     def save(self, step: int, state: dict[str, Any], generator: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
-        """Begin to write a checkpoint; on return the tensors may change again. See `checkpoint.save`.
+        """Start writing a checkpoint; after the call the tensors may change again. See `checkpoint.save`.
 
         Raises:
             OSError: the saves before this one failed, `MISSES` of them in a row.
@@ -62,7 +62,7 @@ class Saver:
         self.thread.start()
 
     def wait(self) -> None:
-        """Wait until what was begun is written.
+        """Wait until the current save is written.
 
         Raises:
             OSError: it failed, as did enough saves before it.
@@ -80,8 +80,8 @@ class Saver:
             self._insist()
             return
         console.complain(
-            f"warning: the checkpoint at step {self.last[0]} could not be written ({reason}); training goes on, "
-            f"and ends if {MISSES} in a row fail; saved so far: step {checkpoint.newest_step(self.folder)}"
+            f"warning: the checkpoint at step {self.last[0]} could not be written ({reason}); training continues, "
+            f"and ends after {MISSES} failures in a row; last saved: step {checkpoint.newest_step(self.folder)}"
         )
 
     def finish(self) -> None:
@@ -113,7 +113,7 @@ class Saver:
         raise OSError(f"{many} could not be written, the last at step {self.last[0]}: {reason}")
 
     def _reason(self) -> str | None:
-        """Why the last save failed, in words; None where it did not."""
+        """Return why the last save failed; None if it succeeded."""
         error, self.error = self.error, None
         if error is None:
             return None
@@ -125,7 +125,7 @@ class Saver:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """However training ends: what was begun is written."""
+        """Finish the current save, however training ends."""
         if self.thread is not None:
             self.thread.join()
 

@@ -9,13 +9,13 @@ import torch
 
 
 def number_from(*parts: int | str) -> int:
-    """A seed of 63 bits from any number of parts; close parts give unrelated seeds."""
+    """Derive a seed of 63 bits from any number of values; similar values give unrelated seeds."""
     text = "/".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
 def noise_at(places: np.ndarray, seed: int, shape: tuple[int, ...], device: torch.device) -> torch.Tensor | None:
-    """Noise of the samples at these places of the stream, N(0, 1), (batch, *shape); None where shape has no channels.
+    """Draw the noise of the samples at these positions of the stream, N(0, 1), (batch, *shape); None without channels.
 
     It belongs to the place, so it is the same on any world size and after any resume. It is drawn on the host, because
     GPUs of different makers draw different numbers from one seed.

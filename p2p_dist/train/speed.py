@@ -29,7 +29,7 @@ MI250X: of one of its two dies, which is one device to torch. fp32 on NVIDIA: of
 
 
 def peak(device_name: str, precision: str) -> float | None:
-    """The device's peak in FLOP/s, None where it is not known, as for CPUs.
+    """Return the device's peak in FLOP/s; None if unknown, as for CPUs.
 
     >>> peak("NVIDIA H100 PCIe", "bf16"), peak("AMD Instinct MI250X", "fp32")
     (756000000000000.0, 47900000000000.0)
@@ -73,7 +73,7 @@ class Speed:
 
     @cached_property
     def flops_per_image(self) -> int:
-        """Counted when the first line is written, by the one process that writes it."""
+        """FLOPs per image, counted when rank 0 writes the first line."""
         return flops_per_image(self.config)
 
     def numbers(self, step: int) -> dict[str, float]:
@@ -98,7 +98,7 @@ class Speed:
 
 
 def in_words(row: dict[str, float]) -> str:
-    """The line that a person sees.
+    """Format the numbers as a line of the log.
 
     >>> in_words({"l1": 0.05, "images_per_second": 540.2, "data_wait": 0.004, "flops_per_second": 46.2e12,
     ...           "peak_share": 0.241, "memory": 12.3e9})

@@ -27,7 +27,7 @@ class Share(NamedTuple):
 
 
 def split(input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, size: int | None) -> list[Share]:
-    """A process's share of the global batch in parts of at most `size` pairs, or whole."""
+    """Split a process's share of the global batch into micro-batches of at most `size` pairs."""
     size = size or len(input)
     noises = noise.split(size) if noise is not None else [None] * -(-len(input) // size)
     return [Share(*parts) for parts in zip(input.split(size), target.split(size), noises, strict=True)]
@@ -68,7 +68,7 @@ def train_step(
         with networks.autocast():
             return generator(shares[number].input, shares[number].noise)
 
-    with _reduced(networks.parallel_generator, last == 0):
+    with reduced(networks.parallel_generator, last == 0):
         with torch.set_grad_enabled(last == 0):
             output = generate(0, networks.parallel_generator if last == 0 else networks.generator)
 
@@ -79,7 +79,7 @@ def train_step(
         if number:
             with torch.no_grad():
                 output = generate(number, networks.generator)
-        with _reduced(networks.parallel_discriminator, number == last):
+        with reduced(networks.parallel_discriminator, number == last):
             _add(
                 terms, discriminator_backward(networks, share, output, train.adversarial_loss, weights[number]), weights[number]
             )
@@ -90,7 +90,7 @@ def train_step(
     networks.discriminator.requires_grad_(False)
     networks.generator.zero_grad()
     for number, share in enumerate(shares):
-        with _reduced(networks.parallel_generator, number == last):
+        with reduced(networks.parallel_generator, number == last):
             if last:
                 output = generate(number, networks.parallel_generator)
             _add(terms, generator_backward(networks, share, output, train, weights[number]), weights[number])
@@ -110,7 +110,7 @@ def train_step(
 def discriminator_backward(
     networks: Networks, share: Share, output: torch.Tensor, adversarial_loss: str, weight: float
 ) -> dict[str, torch.Tensor]:
-    """Gradients of the discriminator for `share`, added to those there are. Returns its loss."""
+    """Add the discriminator's gradients for `share` to the existing ones; return its loss."""
     input, target, output = share.input, share.target, output.detach()
     discriminator = networks.parallel_discriminator
     with networks.autocast():
@@ -128,7 +128,7 @@ def discriminator_backward(
 def generator_backward(
     networks: Networks, share: Share, output: torch.Tensor, train: Train, weight: float
 ) -> dict[str, torch.Tensor]:
-    """Gradients of the generator for `share`, added to those there are. Returns the terms of its loss, and the whole."""
+    """Add the generator's gradients for `share` to the existing ones; return the terms of its loss, and the sum."""
     discriminator = networks.discriminator
     with networks.autocast():
         judged = discriminator(share.input, output)
@@ -158,7 +158,7 @@ def backward(loss: torch.Tensor, weight: float) -> None:
     loss.backward(loss.detach() * 0 + weight)
 
 
-def _reduced(module: nn.Module, now: bool) -> AbstractContextManager[None]:
+def reduced(module: nn.Module, now: bool) -> AbstractContextManager[None]:
     """Whether the backward of a forward inside ends in an all-reduce; DDP decides that in the forward."""
     if now or not isinstance(module, DistributedDataParallel):
         return contextlib.nullcontext()

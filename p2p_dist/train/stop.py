@@ -12,7 +12,7 @@ from p2p_dist.common import console
 SIGNALS = (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
 MARGIN = 60.0
-"""Seconds before the end of the job that must be left after the last save."""
+"""Seconds that must be left before the end of the job after the last save."""
 
 
 class StopFlag:
@@ -57,5 +57,5 @@ class StopFlag:
 
 
 def hold_back() -> None:
-    """Keep requests to stop for the flag that is to come, in this process and those that it forks."""
+    """Block stop requests until a StopFlag exists, in this process and those that it forks."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -32,7 +32,7 @@ def _writer(folder: Path, purge_step: int | None) -> SummaryWriter:
 
 
 def write_curves(folder: Path, runs: dict[str, dict[str, list[tuple[int, float]]]]) -> None:
-    """Whole curves, in place of those that lie there: what TensorBoard shows as a run of its own -> curve -> step, value.
+    """Replace curves for TensorBoard: name of its run -> curve -> step, value.
 
     Raises:
         ValueError: TensorBoard is not installed.
@@ -50,7 +50,7 @@ class Board:
     """Writes event files; one is opened at every start of the run.
 
     Args:
-        step: the step that this start goes on from. TensorBoard drops what an earlier start wrote after it, so that no
+        step: the step that this start continues from. TensorBoard drops what an earlier start wrote after it, so that no
             curve doubles.
         noise_channels, seed: of the run's model and training.
 
@@ -70,7 +70,7 @@ class Board:
         self.noise = noise_at(numbers, self.seed, shape, device)
 
     def numbers(self, row: dict[str, Any]) -> None:
-        """One point of every curve: the numbers of a line of metrics.jsonl."""
+        """Write the numbers of one line of metrics.jsonl."""
         with self._unless_refused():
             for name, value in row.items():
                 if name != "step" and isinstance(value, int | float):
@@ -90,16 +90,16 @@ class Board:
             self.writer.flush()
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write buffered events."""
         with self._unless_refused():
             self.writer.close()
 
     @contextlib.contextmanager
     def _unless_refused(self) -> Iterator[None]:
-        """Curves are only to look at: where they can't be written (disk full), this start writes no more of them."""
+        """Disable TensorBoard output for this start if it cannot be written (disk full)."""
         try:
             yield
         except OSError as error:
             if not self.refused:
-                console.complain(f"warning: {console.describe(error)}; no further curves for TensorBoard until the next start")
+                console.complain(f"warning: {console.describe(error)}; TensorBoard gets no more data until the next start")
             self.refused = True

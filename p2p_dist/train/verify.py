@@ -25,7 +25,7 @@ def verify_run(run: RunDir) -> list[str]:
 
 def _checkpoints(run: RunDir) -> list[str]:
     found = []
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     for each in checkpoint.find(run.checkpoints):
         try:
             meta = each.meta()
@@ -36,11 +36,11 @@ def _checkpoints(run: RunDir) -> list[str]:
             found.append(str(error))
             continue
         if meta["settings"] is None:
-            found.append(f"{each.path} does not say with which settings it was made")
+            found.append(f"{each.path} does not record its settings")
         elif changed := science.are_those(meta["settings"], settings):
             found.append(f"{each.path} was made with other settings: {', '.join(changed)}")
     aside = sorted(run.checkpoints.glob("damaged-*")) if run.checkpoints.is_dir() else []
-    found += [f"{path} was damaged and set aside" for path in aside]
+    found += [f"{path} was damaged and renamed" for path in aside]
     return found
 
 
@@ -53,8 +53,8 @@ def _shards(run: RunDir) -> list[str]:
 
 
 def _batches(run: RunDir) -> list[str]:
-    """Compare the digests in metrics.jsonl: a sample missed, doubled or out of order shows as another digest."""
-    settings = rundir.resolve(run)
+    """Compare the digests in metrics.jsonl, which change if a sample is missed, doubled or out of order."""
+    settings = rundir.read_settings(run)
     rows = metrics_file.read(run)
     saved = checkpoint.newest_step(run.checkpoints)
     if not rows:
@@ -72,12 +72,10 @@ def _batches(run: RunDir) -> list[str]:
             step = row["step"] - len(noted)
         for digest in noted:
             if digest != stream.keys_digest(step):
-                found.append(
-                    f"{run.metrics}: the batch of step {step + 1} is {digest}, it should be {stream.keys_digest(step)}"
-                )
+                found.append(f"{run.metrics}: the batch of step {step + 1} is {digest}, expected {stream.keys_digest(step)}")
             step += 1
     if step < saved:
         found.append(f"{run.metrics} ends at step {step}, but there is a checkpoint of step {saved}")
     if not run.metrics.read_bytes().endswith(b"\n"):
-        found.append(f"{run.metrics} ends with an incomplete line: the training was killed and has not been resumed")
+        found.append(f"{run.metrics} ends with an incomplete line: the training was killed and not resumed")
     return found

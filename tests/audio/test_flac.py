@@ -69,7 +69,7 @@ def test_tags_of_other_programs_are_replaced_and_a_file_without_any_has_none(tmp
         file.title = "Dawn"
         file.write(noise(0.5))
     assert flac.read_tags(path)["TITLE"] == "Dawn"
-    path.write_bytes(flac._with_tags(path.read_bytes(), {"GAIN": "1"}))
+    path.write_bytes(flac.with_tags(path.read_bytes(), {"GAIN": "1"}))
     assert flac.read_tags(path) == {"GAIN": "1"}
     assert np.array_equal(soundfile.read(path, dtype="int16")[0], np.rint(noise(0.5) * 2**15).astype(np.int16))
 

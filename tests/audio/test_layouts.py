@@ -14,18 +14,7 @@ from hypothesis import strategies as st
 from p2p_dist.audio import layouts, stems
 from p2p_dist.settings.config import STEMS
 from tests import decode
-
-
-def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int = 4410, suffix: str = ".wav") -> Path:
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(1)
-    for name in STEMS:
-        soundfile.write(folder / f"{name}{suffix}", random.uniform(-0.5, 0.5, (samples, channels)), rate, subtype="PCM_16")
-    return folder
-
-
-def source(path: Path) -> layouts.Source:
-    return layouts.source_at(path, "train") or layouts.Source(path.name, "train", path)
+from tests.song_files import source, write_stems
 
 
 def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
@@ -163,7 +152,7 @@ def test_songs_without_splits_are_named_and_split_by_title_when_asked(tmp_path: 
     after = {song.name: song.split for song in layouts.find_songs(tmp_path, split_by_title=True)}
     assert {name: after[name] for name in before} == before
     (tmp_path / "train").mkdir()
-    with pytest.raises(ValueError, match=r"has train/: its songs are split already"):
+    with pytest.raises(ValueError, match=r"has train/: its songs are already split"):
         layouts.find_songs(tmp_path, split_by_title=True)
 
 
@@ -185,7 +174,7 @@ def test_about_a_fifth_of_the_titles_are_for_tests_whatever_is_held_out_for_vali
     [
         (
             lambda root: touch(root / "train/Song/drums.mp3", root / "train/Song/bass.mp3"),
-            r"Song it has bass\.mp3, drums\.mp3: mp3",
+            r"Song it has bass\.mp3, drums\.mp3: convert compressed",
         ),
         (lambda root: touch(root / "train/a.wav"), r"train it has a\.wav"),
         (lambda root: touch(root / "musdb/train/a"), r"name .*musdb, which has such folders"),

@@ -1,6 +1,5 @@
 """librosa's numbers, by another way."""
 
-import librosa
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +8,7 @@ from hypothesis import strategies as st
 from p2p_dist.audio import layouts, spectrogram, stems
 from p2p_dist.settings.config import Data
 from tests import decode
+from tests.uncompiled import librosa
 
 SETTINGS = [(22050, 1024, 256, 128), (22050, 2048, 512, 256), (44100, 2048, 512, 128), (22050, 1024, 512, 64)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,36 +13,7 @@ from hypothesis import strategies as st
 from p2p_dist.audio import layouts, stem_streams, stems
 from p2p_dist.settings.config import STEMS
 from tests import decode
-
-
-def source(path: Path) -> layouts.Source:
-    return layouts.source_at(path, "train") or layouts.Source(path.name, "train", path)
-
-
-def write_stem_file(
-    path: Path, sounds: list[np.ndarray], rates: list[int] | None = None, tags: list[dict[str, str]] | None = None
-) -> Path:
-    """A stem file of AAC streams, each (samples, 2); the encoder puts 1024 samples before them, an edit list hides those."""
-    with av.open(str(path), "w", format="mp4") as file:
-        streams = [file.add_stream("aac", rate=rate, layout="stereo") for rate in rates or [44100] * len(sounds)]
-        for stream, tag in zip(streams, tags or [], strict=bool(tags)):  # before the header is written
-            stream.metadata.update(tag)
-        for stream, sound in zip(streams, sounds, strict=True):
-            stream.bit_rate = 256_000
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound.T, np.float32), format="fltp", layout="stereo")
-            frame.sample_rate, frame.pts = stream.rate, 0
-            for part in (frame, None):
-                file.mux(stream.encode(part))
-    return path
-
-
-def clicks(samples: int = 30_000) -> list[np.ndarray]:
-    """Five streams of noise with one click each, at sample 5000, 6000, ..."""
-    sounds = [0.02 * np.random.default_rng(n).standard_normal((samples, 2)) for n in range(5)]
-    for number, sound in enumerate(sounds):
-        sound[5000 + 1000 * number] = 0.9
-    return sounds
-
+from tests.song_files import clicks, source, write_stem_file
 
 NAMES = ("Vocals", "mixture", "Bass", "Drums", "other")
 """Of five streams, in another order than MUSDB18's."""

@@ -12,21 +12,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2p_dist.audio import layouts, wav
-from p2p_dist.settings.config import STEMS
+from p2p_dist.audio import wav
 from tests import decode
-
-
-def write_stems(folder: Path, rate: int = 44100, channels: int = 2, samples: int = 4410, suffix: str = ".wav") -> Path:
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(1)
-    for name in STEMS:
-        soundfile.write(folder / f"{name}{suffix}", random.uniform(-0.5, 0.5, (samples, channels)), rate, subtype="PCM_16")
-    return folder
-
-
-def source(path: Path) -> layouts.Source:
-    return layouts.source_at(path, "train") or layouts.Source(path.name, "train", path)
+from tests.song_files import source, write_stems
 
 
 def rewrite(path: Path, place: bytes, offset: int, value: int) -> None:
@@ -45,7 +33,7 @@ def test_wav_files_that_are_all_cut_at_one_byte_are_cut_short(tmp_path: Path, ki
     for path in folder.iterdir():
         soundfile.write(path, *soundfile.read(path), subtype=kind)
         path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ValueError, match=r"drums\.wav: cut short, its header says 1\.000 s, 0\.(500|999) s"):
+    with pytest.raises(ValueError, match=r"drums\.wav: truncated, its header says 1\.000 s, 0\.(500|999) s"):
         decode.load(source(folder))
 
 
@@ -55,7 +43,7 @@ def test_a_long_wav_that_is_cut_is_cut_short(tmp_path: Path) -> None:
     soundfile.write(path, np.zeros((4410, 2)), 44100, format="RF64", subtype="PCM_16")
     assert wav.whole(path) == path
     path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(ValueError, match=r"a\.wav: cut short, its header says 0\.100 s"):
+    with pytest.raises(ValueError, match=r"a\.wav: truncated, its header says 0\.100 s"):
         wav.whole(path)
 
 

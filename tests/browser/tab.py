@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,14 @@ def chromium(profile: Path) -> Iterator[webdriver.Chrome]:
     browser = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
     yield browser
     browser.quit()
+
+
+def html_errors(path: Path) -> str:
+    """What the validator of the HTML standard says of a page; empty for a valid one."""
+    vnu = ["java", "-jar", TOOLS / "vnu-jar" / "build" / "dist" / "vnu.jar", path]
+    checked = subprocess.run(vnu, capture_output=True, text=True, timeout=120)
+    assert checked.returncode == 0 or checked.stderr, "the validator did not run"
+    return checked.stdout + checked.stderr
 
 
 class Tab:

@@ -1,13 +1,11 @@
 """The folder of a check: its own runs alone are removed, and one check of a kind uses it at a time."""
 
 import os
-import time
 
 import pytest
 
 from p2p_dist.checks.folder import check_folder
 from p2p_dist.cli import check
-from p2p_dist.jobs.slurm import squeue
 from p2p_dist.run.rundir import RunDir
 
 
@@ -21,14 +19,14 @@ def test_a_check_removes_its_own_runs_and_never_a_users(tmp_path, monkeypatch):
     mine = RunDir(tmp_path / "preflight")
     mine.checkpoints.mkdir(parents=True)
     mine.config.touch()
-    with pytest.raises(ValueError, match="is a run of yours"), check_folder("preflight"):
+    with pytest.raises(ValueError, match="is one of your runs"), check_folder("preflight"):
         pass
     assert mine.checkpoints.is_dir()
 
 
 CHECKS = (
-    ("preflight", "p2p_dist.checks.preflight.preflight._here", "--cluster", "local"),
-    ("scaling", "p2p_dist.checks.scaling.scaling._here", "--cluster", "local", "--nodes", "1"),
+    ("preflight", "p2p_dist.jobs.child.start", "--cluster", "local"),
+    ("scaling", "p2p_dist.jobs.child.start", "--cluster", "local", "--nodes", "1"),
     ("drill", "p2p_dist.checks.drill.here.drill_here"),
 )
 
@@ -57,17 +55,10 @@ def test_a_check_typed_again_leaves_the_first_alone(name, body, options, tmp_pat
     squeue.write_text(f"#!/bin/sh\necho '12|PENDING|Priority|p2p_dist {name} {root}/runs/first'\necho '13|RUNNING|None|mine'\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(ValueError, match=rf"{name} is queued or running already \(job 12, pending\).*scancel 12, then type"):
+    with pytest.raises(ValueError, match=rf"{name} is already queued or running \(job 12, pending\).*scancel 12, then run"):
         check.main([name, *options])
     assert (root / "runs" / "first").is_dir()
     squeue.write_text("#!/bin/sh\n")  # it has ended
     with pytest.raises(LookupError):
         check.main([name, *options])
     assert len(told) == 2
-
-
-def test_slurm_is_asked_seldom_while_jobs_wait():
-    now = time.monotonic()
-    assert squeue.patience(["pending (Priority)"], now) < 1, "it may begin at once"
-    assert squeue.patience(["pending (Priority)"], now - 11) == 5
-    assert squeue.patience(["running"], now - 11) < 1 and squeue.patience(["pending", "running"], now - 11) == 1

@@ -17,12 +17,12 @@ MISTAKES = [
     ("submit --nods=2", "unknown option --nods; did you mean --nodes?"),
     ("submit --train.learning-rte 1", "unknown option --train.learning-rte; did you mean --train.learning-rate?"),
     ("submit --nodes x", "--nodes must be a whole number, not 'x'"),
-    ("submit --nodes 2 3", "unknown argument 3; 'p2p-dist submit --help' lists what there is"),
+    ("submit --nodes 2 3", "unknown argument 3; 'p2p-dist submit --help' lists what is available"),
     ("submit --nodes", "--nodes needs a value; 'p2p-dist submit --help' lists the options"),
     ("submit --train.steps x", "--train.steps must be a whole number or None, not 'x'"),
     ("submit --train.l1-weight fast", "--train.l1-weight must be a number, not 'fast'"),
     ("submit --cluster slrm", "--cluster must be one of auto, local, slurm, lumi, not 'slrm'; did you mean slurm?"),
-    ("submit --zzzqq 1", "unknown option --zzzqq; 'p2p-dist submit --help' lists what there is"),
+    ("submit --zzzqq 1", "unknown option --zzzqq; 'p2p-dist submit --help' lists what is available"),
     ("submit --nodes 0", "nodes must be greater than 0, not 0"),
     ("preprocess --workers x", "--workers must be a whole number or None, not 'x'"),
     ("preprocess --task", "--data.task needs a value; 'p2p-dist preprocess --help' lists the options"),
@@ -32,11 +32,11 @@ MISTAKES = [
     ("export r", "--out is missing; 'p2p-dist export --help' lists the options"),
     ("status --jsn", "unknown option --jsn; did you mean --json?"),
     ("cancel", "RUN is missing; 'p2p-dist cancel --help' lists the options"),
-    ("check", "which one of preflight, scaling, drill? 'p2p-dist check --help' says what each does"),
+    ("check", "choose one of preflight, scaling, drill; 'p2p-dist check --help' describes each"),
     ("check prefl", "unknown argument prefl; did you mean preflight?"),
     ("check --nodes 3", "before --nodes, name one of preflight, scaling, drill"),
     ("statuses", "unknown argument statuses; did you mean status?"),
-    ("", f"which one of {', '.join(cli.COMMANDS)}? 'p2p-dist --help' says what each does"),
+    ("", f"choose one of {', '.join(cli.COMMANDS)}; 'p2p-dist --help' describes each"),
 ]
 
 

@@ -115,6 +115,10 @@ check scaling --nodes 1 --preset tiny --cluster slurm
 check scaling --nodes 1 --preset tiny --cluster slurm --site bad-site.yaml
 check drill --processes 3
 check drill --steps 0
+check drill --nodes 0
+check drill --patience nan
+check scaling --steps 0 --preset tiny
+check scaling --time soon --preset tiny
 check drill --data missing
 check drill --data empty
 check drill --cluster slurm
@@ -184,7 +188,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("it was not refused")
 
     monkeypatch.setattr(local, "run", started)
-    monkeypatch.setattr(scaling, "_here", started)
+    monkeypatch.setattr(scaling, "measure_here", started)
     monkeypatch.setattr(here, "drill_here", started)
     monkeypatch.setattr(preflight, "_here", started)
 

@@ -31,7 +31,8 @@ def raising(error):
         (
             PermissionError(errno.EACCES, "Permission denied", "/x/y"),
             1,
-            "/x/y (permission denied: ask for access, or name another folder: $P2P_RUNS",
+            "/x/y (permission denied: ask for access, or name another folder "
+            "($P2P_RUNS for runs and their shards, --out for preprocess))",
         ),
         (KeyboardInterrupt(), 130, ""),
     ],

@@ -96,7 +96,7 @@ class Place:
     def site(self, name, *changes):
         """A copy of hpc/sites/lumi.yaml in which what LUMI's nodes bind lies in a folder of its own."""
         lumi = (site.HPC / "sites" / "lumi.yaml").read_text()
-        binds = site.load("lumi").container_binds
+        binds = site.load_site("lumi").container_binds
         for bind in binds:
             (self.folder / "node" / bind[1:]).mkdir(parents=True, exist_ok=True)
         ours = ", ".join(f'"{self.folder}/node{bind}:{bind}"' for bind in binds)

@@ -58,7 +58,7 @@ def test_without_singularity_that_is_said(tmp_path):
         (tmp_path / program).symlink_to(shutil.which(program))
     for script in ("build.sh", "build_overlay.sh"):
         said = call("bash", f"containers/{script}", str(tmp_path / "new"), "base", code=2, env={"PATH": str(tmp_path)})
-        assert said == "error: there is no command singularity here, see containers/README.md\n"
+        assert said == "error: the command singularity was not found, see containers/README.md\n"
 
 
 def test_a_folder_as_base_is_found_from_where_the_script_was_called(place):

@@ -84,7 +84,7 @@ def test_two_nodes_preempted_and_requeued_give_the_weights_of_the_undisturbed_tr
     # On a busy machine it may be back on its nodes before the other job, and is preempted once more.
     # That it was requeued from outside the batch shell may live to write down, or the next start does.
     assert set(stops) == {"stopped"} and last in ("stopped", "killed") and done == "done", hurt.said()
-    begun, saved = "--- train, attempt", "stopped in order"
+    begun, saved = "--- train, attempt", "stopped cleanly"
     told = re.findall(f"{begun}|{saved}", hurt.said("train/*_0_log.out"))
     assert told == [*[begun, saved] * len(stops), begun, saved, begun], "saved once a stop, though signalled by two"
     rows, undisturbed = metrics_file.read(hurt.run), metrics_file.read(calm)
@@ -123,7 +123,7 @@ runpy.run_path("launch/preprocess.py", run_name="__main__")
 
 def test_preprocessing_is_queued_from_a_login_node_without_numpy(place, calm):
     """An array in the container, whose jobs see songs and shards; the shards are those of this machine."""
-    songs = rundir.resolve(calm).data.root
+    songs = rundir.read_settings(calm).data.root
     command = (sys.executable, "-c", WITHOUT_NUMPY, "--preset", "tiny", "--data", songs, "--array", "2", *place.options())
     assert f"export P2P_CONTAINER={place.images.image.result()}" in call(*command, "--task", "bass", "--dry-run")
     said = call(*command, "--task", "bass")
@@ -147,7 +147,7 @@ def test_a_container_that_does_not_start_is_no_failure_of_the_run(runs):
     vanished = runs["vanished"]
     vanished.ended("train", "FAILED")
     assert vanished.attempts() == [("255", "crash"), ("255", "crash")]
-    assert "gone.sif can't be read; build it with containers/build.sh" in vanished.said()
+    assert "gone.sif; build it (containers/build.sh in the source code), or name another: --container" in vanished.said()
     found = json.loads(launch("status", "vanished", "--json"))
     assert found["stages"]["train"].startswith("the container did not start (exit code 255)")
     assert shutil.which("singularity"), "and it is not for want of Singularity"

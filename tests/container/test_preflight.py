@@ -30,7 +30,7 @@ def environment(place, *lines):
 
 
 def no_image(place):
-    return ("--container", str(place.folder / "nowhere.sif")), "image", "no image"
+    return ("--container", str(place.folder / "nowhere.sif")), "image", "does not exist"
 
 
 def truncated(place):
@@ -44,7 +44,7 @@ def truncated(place):
 
 def no_bind(place):
     file = place.site("bind.yaml", (f'"{place.folder}/node/flash:/flash"', f'"{place.folder}/gone:/flash"'))
-    return ("--site", str(file)), "binds", f"there is no {place.folder}/gone on this node"
+    return ("--site", str(file)), "binds", f"{place.folder}/gone does not exist on this node"
 
 
 def wrong_torch(place):
@@ -64,7 +64,7 @@ def read_only_cache(place):
 def host_python(place):
     """What `module load cray-python` does."""
     _, file = environment(place, 'export PYTHONPATH="/opt/cray/python/site-packages:$PYTHONPATH"')
-    return ("--site", str(file)), "python path", "PYTHONPATH brings the host's /opt/cray/python/site-packages in"
+    return ("--site", str(file)), "python path", "PYTHONPATH adds the host's /opt/cray/python/site-packages in"
 
 
 FAULTS = (no_image, truncated, no_bind, wrong_torch, read_only_cache, host_python)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,3 +64,14 @@ def dataset(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dataset") / "made"
     assert shards.preprocess(songs, out, SMALL, workers=1) == []
     return out
+
+
+@pytest.fixture
+def copy(dataset: Path, tmp_path: Path) -> Path:
+    """A copy of `dataset`, to be harmed."""
+    return Path(shutil.copytree(dataset, tmp_path / "copy"))
+
+
+def fingerprint(out: Path) -> dict[str, str]:
+    """sha256 of all that a dataset is: shards, manifest, card."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir() if path.is_file()}

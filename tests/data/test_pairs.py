@@ -86,7 +86,7 @@ def test_one_click_does_not_move_the_reference(small: Data) -> None:
 
 def test_thesis_windows_are_the_thesis_definition() -> None:
     """255 hops by themselves, librosa's mel spectrogram, its own maximum as 0 dB, 80 dB range; the target is the mix."""
-    import librosa
+    from tests.uncompiled import librosa
 
     data = preset("thesis").data
     song, target = sound(13.0), sound(13.0, seed=1)
@@ -144,3 +144,14 @@ def test_a_window_is_silent_where_nothing_rises_over_half_a_db(loudest: float, s
     made = pairs.Pictures(targets, targets, np.arange(3) * small.window_hop, np.ones(3), 3 * small.window_hop)
     found = pairs.silent_windows(made, np.zeros((0, 1), np.float32), small.sample_rate, small)
     assert found.tolist() == [True, True, silent]
+
+
+def test_mid_and_side_are_mean_and_half_difference(small: Data) -> None:
+    data = replace(small, channels="mid-side")
+    random = np.random.default_rng(0)
+    left, right = random.uniform(-0.3, 0.3, (2, 22050)).astype(np.float32)
+    powers = pairs.powers_of(np.stack([left, right], axis=1), 22050, data)
+    np.testing.assert_allclose(powers[0], pairs.mel_of(((left + right) / 2)[:, None], 22050, data), rtol=1e-4)
+    np.testing.assert_allclose(powers[1], pairs.mel_of(((left - right) / 2)[:, None], 22050, data), rtol=1e-4)
+    assert (pairs.powers_of(left[:, None], 22050, data)[1] == 0).all()
+    assert (pairs.powers_of(np.stack([left, left], axis=1), 22050, data)[1] == 0).all()

@@ -27,7 +27,7 @@ def test_shares_of_the_ranks_are_the_global_batch_whatever_their_number(world: i
 def test_world_sizes_that_do_not_fit_are_refused_with_those_that_do(batch: int, world: int) -> None:
     if batch % world == 0:
         return
-    with pytest.raises(ValueError, match="processes can't share") as error:
+    with pytest.raises(ValueError, match="processes cannot divide") as error:
         positions(0, batch, 0, world)
     named = str(error.value).split(": use ")[1].split(" processes")[0]
     assert [int(number) for number in named.split(", ")] == [n for n in range(1, batch + 1) if batch % n == 0]

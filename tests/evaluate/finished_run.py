@@ -1,4 +1,4 @@
-"""A small evaluated run with real sound and pictures, laid out as evaluate/checkpoints.py leaves it."""
+"""A small evaluated run with real sound, as evaluate/checkpoints.py leaves it, but for spectrograms: nothing reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from p2p_dist.audio import flac
 from p2p_dist.common import files
 from p2p_dist.data import manifest as manifests
 from p2p_dist.evaluate.measures.table import MEASURES, Row
-from p2p_dist.evaluate.report import png
 from p2p_dist.run.rundir import RunDir, step_name
 from p2p_dist.settings import config, presets
 from p2p_dist.settings.config import Config
@@ -98,8 +97,6 @@ def make(
             stem = share * drums + (1 - share) * 0.05 * np.random.default_rng(step).standard_normal(drums.shape)
             _write(folder / "audio" / f"{key}-stem.flac", stem, gain)
             _write(folder / "audio" / f"{key}-mix.flac", heard + stem, gain)
-            panels = {"input": _db(heard), "true stem": _db(drums), "generated stem": _db(stem)}
-            png.draw(folder / "spectrograms" / f"{key}.png", panels, settings.data)
             row = {
                 "lock8": 0.9 * share - 0.3,
                 "level_error": 12 - 9 * share,
@@ -125,17 +122,11 @@ def _yaml(folder: Path, value: dict[str, Any]) -> Path:
 
 def _sounds(number: int, seconds: float) -> tuple[np.ndarray, np.ndarray]:
     """Chords and, twice a second, a hit of noise; (samples, 2)."""
-    time = np.arange(int(seconds * RATE)) / RATE
+    times = np.arange(int(seconds * RATE)) / RATE
     tones = [110 * 2 ** ((note + 3 * number) / 12) for note in (0, 4, 7)]
-    heard = sum(0.1 * np.sin(2 * np.pi * tone * time) for tone in tones) * (0.6 + 0.4 * np.cos(np.pi * time))
-    drums = 0.4 * np.random.default_rng(number).standard_normal(len(time)) * np.exp(-18 * (time % 0.5))
+    heard = sum(0.1 * np.sin(2 * np.pi * tone * times) for tone in tones) * (0.6 + 0.4 * np.cos(np.pi * times))
+    drums = 0.4 * np.random.default_rng(number).standard_normal(len(times)) * np.exp(-18 * (times % 0.5))
     return np.stack([heard, heard], 1), np.stack([drums, drums], 1)
-
-
-def _db(sound: np.ndarray) -> np.ndarray:
-    """A plain picture of (128, frames): enough to be looked at."""
-    frames = sound[: len(sound) // 256 * 256, 0].reshape(-1, 256)
-    return 20 * np.log10(np.abs(np.fft.rfft(frames, axis=1)).T[:128] + 1e-4)
 
 
 def _mean(rows: list[Row]) -> Row:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,28 @@ def test_whoever_concludes_last_has_seen_all(run: tuple[rundir.RunDir, Any]) -> 
     assert not list(folder.checkpoints.glob(f"{files.TEMPORARY}*"))
 
 
+@pytest.mark.parametrize("written", ["ranking.json", "best.json"])
+def test_an_evaluation_that_comes_while_another_process_ranks_is_ranked_too(
+    run: tuple[rundir.RunDir, Any], monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """Else a process that read before the other one wrote would write after it, and its ranking would stay."""
+    folder, settings = run
+    late = folder.evaluations / "step-00000015"
+    late.rename(folder.path / "late")
+    write = records.write
+
+    def write_late(path: Path, *content: Any) -> None:
+        if path.name == written and not late.exists():
+            (folder.path / "late").rename(late)
+        write(path, *content)
+
+    monkeypatch.setattr(records, "write", write_late)
+    ranked = ranking.conclude(folder, settings)
+    assert ranked is not None and ranked["checkpoints"][0]["step"] == 15
+    assert records.read(folder.evaluations / "ranking.json")["checkpoints"] == ranked["checkpoints"]
+    assert records.read(folder.best)["step"] == 15
+
+
 def test_evaluations_elsewhere_choose_nothing(run: tuple[rundir.RunDir, Any]) -> None:
     folder, settings = run
     folder.evaluations.rename(folder.path / "elsewhere")
@@ -205,11 +228,18 @@ def test_curves_are_drawn_with_the_baselines_as_lines(run: tuple[rundir.RunDir, 
 
     folder, settings = run
     ranked = ranking.conclude(folder, settings)
-    assert (folder.evaluations / "curves.png").read_bytes().startswith(b"\x89PNG")
+    picture = ElementTree.parse(folder.evaluations / "curves.svg").getroot()
+    labels = [plot.get("aria-label") for plot in picture.iter(f"{{{picture.tag[1:].partition('}')[0]}}}svg")]
+    assert {"score, higher is better, over step", "level dB, lower is better, over step"} <= {*labels}
+    assert not any("mix L1" in (label or "") for label in labels), "what is only reported stands on the page alone"
     read = ranking.read_evaluations(folder.evaluations)
     assert ranked is not None and read is not None
     drawn = {curve.name: curve for curve in curves.collect(*read, ranked, pitched=False)}
-    assert list(drawn["lock8"].points) == [5, 10, 15] and set(drawn["lock8"].lines) == {"copy the input", "silence", "ceiling"}
+    assert list(drawn["lock8"].points) == [5, 10, 15] and set(drawn["lock8"].baselines) == {
+        "copy the input",
+        "silence",
+        "ceiling",
+    }
     assert "mmd" not in drawn, "none could be measured"
     assert drawn["level_error"].intervals[15] == (pytest.approx(2), pytest.approx(5))
 
@@ -220,4 +250,4 @@ def test_the_foundation_can_read_the_choice(run: tuple[rundir.RunDir, Any]) -> N
     ranking.conclude(folder, dataclasses.replace(settings))
     assert json.loads(folder.best.read_text())["step"] == 15
     line = rundir.in_words(folder.read_best())
-    assert line.startswith("step 15, score 0.") and "chosen on the very songs" in line
+    assert line.startswith("step 15, score 0.") and "chosen on the songs" in line

@@ -118,7 +118,7 @@ def _state(number: str) -> str:
 
 
 def _world_size(run: RunDir) -> int:
-    resources = rundir.resolve(run).resources
+    resources = rundir.read_settings(run).resources
     return resources.nodes * (resources.processes_per_node or 1)
 
 
@@ -152,3 +152,11 @@ def _inject(run: RunDir, faults: tuple[At, ...]) -> None:
         return honest(*arguments, **named)
 
     loop.train_step = train_step
+
+
+def trained(new_run: Any, name: str, **changed: Any) -> RunDir:
+    """A run that is trained to its end."""
+    run: RunDir
+    run, _ = new_run(name, train=changed)
+    assert Job(run).end() == 0
+    return run

@@ -72,7 +72,7 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
         seconds: begin no further attempt after so long.
     """
     draw, told, begun = random.Random(seed), Told(Counter(), Counter(), []), time.monotonic()
-    interval = rundir.resolve(run).train.checkpoint_every
+    interval = rundir.read_settings(run).train.checkpoint_every
     for _ in range(kills):
         if time.monotonic() - begun > seconds:
             break
@@ -110,7 +110,7 @@ def soak(run: RunDir, twin: RunDir, kills: int, seed: int = 0, sabotage: Any = N
     wait_for_a_step(run, before)
     job.signal(signal.SIGTERM)
     if job.end() != console.STOPPED:
-        told.problems.append("the last attempt did not stop in order")
+        told.problems.append("the last attempt did not stop cleanly")
     told.steps = checkpoint.newest_step(run.checkpoints)
     told.problems += verify_run(run)
     told.problems += [f"left behind: {path}" for path in run.path.rglob(f"{files.TEMPORARY}*")]

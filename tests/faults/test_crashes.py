@@ -1,4 +1,4 @@
-"""Ranks that die or hang: the job ends soon, its log says who, where and when, and it is begun again if that makes sense."""
+"""Ranks that die or hang: the job ends soon, its log says who, where and when, and it is restarted if that makes sense."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_rank_dies(begin, kind, rank, told):
         assert checkpoint.load_newest(run.checkpoints)[0] == 5
     survivor = 1 - min(rank, 1)
     assert f"rank {survivor} of {job.world_size} on {HOST}, after step 7" in job.log(survivor), job.log(survivor)
-    assert "Traceback" not in job.log(survivor) and "lost the other processes" in job.log(survivor)
+    assert "Traceback" not in job.log(survivor) and "lost the connection to the other processes" in job.log(survivor)
     if kind in ("abort", "segmentation"):
         assert "Fatal Python error" in job.log(rank) and "test_crashes.py" in job.log(rank)
     again = Job(run)
@@ -143,7 +143,9 @@ def test_a_rank_hangs(hanging, kind):
     told = {"stopped": "SIGKILL", "GIL": "SIGALRM", "stuck": "exit code 70"}[kind]
     assert f"rank {rank} of {rank + 1} on {HOST} ended with {told}, after step 7" in job.log()
     if kind == "stopped":  # it can't say anything; the one that waits for it does
-        assert f"rank 0 of 2 on {HOST}: no step finished for 5 s after step 7: it hangs; stack traces are above" in job.log()
+        assert (
+            f"rank 0 of 2 on {HOST}: no step finished for 5 s after step 7: training hangs; stack traces are above"
+        ) in job.log()
         assert "in train_step" in job.log()
     else:
         assert "in hang" in job.log(rank), "the stack says where it was"
@@ -195,7 +197,7 @@ def meet_beside(note, taken):
 
 
 def test_an_older_attempt_is_not_met(ranks, tmp_path):
-    """Row 12: ranks of an attempt that was begun again are still alive, and listen at the port.
+    """Row 12: ranks of an attempt that was restarted are still alive, and listen at the port.
 
     Seen: a barrier that counts 16 of 8 ranks, two writers in one run.
     Now: the port is noted together with the attempt that it belongs to; ranks of another wait for their own.
@@ -223,28 +225,28 @@ def test_a_second_owner_is_told(begin):
     """
     run = begin()
     program = (
-        "import sys, time; from pathlib import Path; from p2p_dist.run.rundir import RunDir, own; "
-        "owner = own(RunDir(Path(sys.argv[1]))); print('mine', flush=True); time.sleep(100)"
+        "import sys, time; from pathlib import Path; from p2p_dist.run.rundir import RunDir, lock_run; "
+        "owner = lock_run(RunDir(Path(sys.argv[1]))); print('mine', flush=True); time.sleep(100)"
     )
     other = subprocess.Popen([sys.executable, "-c", program, str(run.path)], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "mine\n"
     with pytest.raises(ValueError, match=rf"process {other.pid} on {HOST} since .*status\.json"):
-        rundir.own(run)
+        rundir.lock_run(run)
     other.kill()
     other.wait()
-    rundir.own(run).close()
+    rundir.lock_run(run).close()
 
 
 def test_begun_again_after_crashes(begin, monkeypatch, capsys):
     """Rows 10, 14: a training that crashes now and then, or always at the same step.
 
     Seen: a person must look every hour; or node hours burn for days on one bug.
-    Now: begun again at most `--max-crash-restarts` times, and only if it came further than at its last start.
+    Now: restarted at most `--max-crash-restarts` times, and only if it came further than at its last start.
     """
     run = begin(steps=30)
     twin = begin("twin", steps=30)
     assert Job(twin).end() == 0
-    owner = rundir.own(run)
+    owner = rundir.lock_run(run)
 
     def stage(crashes):
         """Crash at these steps, one an attempt, in the place of the launcher's own processes."""
@@ -258,18 +260,18 @@ def test_begun_again_after_crashes(begin, monkeypatch, capsys):
 
         return start
 
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     monkeypatch.setattr(local, "_run_stage", stage([7, 13, 22]))
     assert local.run_until_it_ends("train", run, settings.resources.max_crash_restarts, owner) == console.DONE
     assert on_ranks.equal(on_ranks.state(run.path, 30), on_ranks.state(twin.path, 30))
-    assert capsys.readouterr().err.count("begun again from there") == 3
+    assert capsys.readouterr().err.count("restarting from there") == 3
 
     stuck = begin("stuck", steps=40)
     monkeypatch.setattr(local, "_run_stage", stage([7, 7, 7, 7, 7]))
     assert local.run_until_it_ends("train", stuck, settings.resources.max_crash_restarts, owner) == console.CRASHED
     told = capsys.readouterr().err
-    assert told.count("begun again from there") == 1
-    assert "it came no further than it was at its start (step 5)" in told
+    assert told.count("restarting from there") == 1
+    assert "it made no progress since its start (step 5)" in told
 
     often = begin("often", steps=40)
     monkeypatch.setattr(local, "_run_stage", stage([6, 11, 16, 21, 26, 31]))
@@ -299,7 +301,7 @@ def test_starts_are_counted_from_a_file(tmp_path):
         starts.note_end(log, f"a.{number - 1}", 0, code, why)
         refused = starts.note_start(log, f"a.{number}", 0)
         assert (refused is None) == (number < 6)
-    assert refused == "begun 4 times from the same place (step 0) without progress"
+    assert refused == "started 4 times from the same place (step 0) without progress"
     assert starts.note_start(log, "b.0", 0, by_hand=True) is None
     assert starts.note_start(log, "b.1", 5) is None
     starts.note_end(log, "b.1", 10, 75, "stopped")

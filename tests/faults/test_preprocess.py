@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import test_preprocess
-from tests.cli.test_preprocess import LAUNCH, TINY, fingerprint, run
+from tests.data.conftest import fingerprint
+from tests.data.preprocess_command import LAUNCH, TINY, many, run, undisturbed
 
-many, undisturbed = test_preprocess.many, test_preprocess.undisturbed
+__all__ = ["many", "undisturbed"]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_killed_at_random_instants_it_gives_the_same_bytes(many: Path, undisturbed: Path, tmp_path: Path, workers: int) -> None:
-    """Row 27: preprocessing is killed half way.
+    """Row 27: preprocessing is killed halfway.
 
     Seen: half a file, or windows twice.
-    Now: begun again it gives the same bytes as one that was not; with 1, 2 and 5 processes.
+    Now: restarted it gives the same bytes as one that was not; with 1, 2 and 5 processes.
     """
     out, dice = tmp_path / "out", random.Random(workers)
     command = [sys.executable, str(LAUNCH), *TINY, "--data", str(many), "--out", str(out), "--workers", str(workers)]

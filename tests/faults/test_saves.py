@@ -14,14 +14,13 @@ import time
 from collections import Counter
 
 import pytest
-import torch
 
 from p2p_dist.common import files
 from p2p_dist.run import metrics_file, rundir
-from p2p_dist.train import checkpoint, saver
+from p2p_dist.train import checkpoint
 from p2p_dist.train.verify import verify_run
 from tests.faults import cuts
-from tests.faults.job import At, Job
+from tests.faults.job import At, Job, trained
 from tests.train import on_ranks
 
 
@@ -52,13 +51,13 @@ def test_a_disk_that_is_full_for_a_while(new_run):
     """Row 8: disk full, or quota used up, at a save.
 
     Seen: torch.save raises, half a file stays, hours of training end.
-    Now: a warning that names the step; training goes on and the next save holds all of it; half files are removed.
+    Now: a warning that names the step; training continues and the next save holds all of it; half files are removed.
     """
     run, _ = new_run(train={"steps": 30, "keep_every": 100})
     job = Job(run, At(8, limit_files, (100_000,)), At(17, limit_files, (resource.RLIM_INFINITY,)))
     assert job.end() == 0, job.log()
     assert "the checkpoint at step 10 could not be written (File too large" in job.log()
-    assert "saved so far: step 5" in job.log()
+    assert "last saved: step 5" in job.log()
     undisturbed, _ = new_run("undisturbed", train={"steps": 30, "keep_every": 100})
     assert Job(undisturbed).end() == 0
     assert on_ranks.equal(on_ranks.state(run.path, 30), on_ranks.state(undisturbed.path, 30))
@@ -137,79 +136,6 @@ def stop_all():
     os.kill(os.getpid(), signal.SIGUSR1)
 
 
-def test_the_last_save_is_tried_again(tmp_path, capsys):
-    """Row 8: the very last save is refused for some seconds.
-
-    Seen: a finished training without its last checkpoint.
-    Now: it is tried for half a minute before the process ends; if that fails too, the run fails and says so.
-    """
-    honest, calls = checkpoint.save, []
-
-    def refuse(times):
-        def save(*arguments):
-            calls.append(arguments[1])
-            if len(calls) <= times:
-                raise OSError(28, "No space left on device")
-            honest(*arguments)
-
-        return save
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(saver, "PAUSES", (0.0, 0.0))
-        for times in (3, 9):
-            calls.clear()
-            patch.setattr(checkpoint, "save", refuse(times))
-            writer = saver.Saver(tmp_path / str(times), 2, lambda step: False)
-            writer.save(5, cuts.state_of(5), {}, {"settings": "abc"})
-            if times == 3:
-                writer.finish()
-                assert checkpoint.load_newest(tmp_path / "3")[0] == 5
-                assert "No space left on device" in capsys.readouterr().err
-            else:
-                with pytest.raises(OSError, match="could not be written, the last at step 5"):
-                    writer.finish()
-
-
-def test_an_error_in_the_thread_is_not_lost(tmp_path, monkeypatch):
-    def broken(*_):
-        raise TypeError("a bug")
-
-    monkeypatch.setattr(checkpoint, "save", broken)
-    writer = saver.Saver(tmp_path, 2, lambda step: False)
-    writer.save(5, cuts.state_of(5), {}, {})
-    with pytest.raises(TypeError, match="a bug"):
-        writer.save(10, cuts.state_of(10), {}, {})
-
-
-def test_what_is_written_is_what_was_when_it_was_saved(tmp_path, monkeypatch):
-    """Training changes the weights in place while the thread writes."""
-    honest, go = checkpoint.save, threading.Event()
-
-    def slow(*arguments):
-        go.wait()
-        honest(*arguments)
-
-    monkeypatch.setattr(checkpoint, "save", slow)
-    weights = torch.full((100,), 5.0)
-    writer = saver.Saver(tmp_path, 2, lambda step: False)
-    writer.save(5, {"weights": weights}, {"weights": weights}, {})
-    weights.fill_(6.0)
-    go.set()
-    writer.save(10, {"weights": weights}, {"weights": weights}, {})
-    writer.finish()
-    for step, expected in ((5, 5.0), (10, 6.0)):
-        found = checkpoint.Checkpoint(tmp_path / rundir.step_name(step), step)
-        assert torch.load(found.path / "state.pt", weights_only=True)["weights"].eq(expected).all()
-        assert checkpoint.load_generator(found)["weights"].eq(expected).all()
-    assert len(writer.host) == 1, "one place in memory for a tensor that is named twice, the same at every save"
-
-
-def trained(new_run, name, **changed):
-    run, _ = new_run(name, train=changed)
-    assert Job(run).end() == 0
-    return run
-
-
 def flip(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -220,7 +146,7 @@ def test_bit_rot(new_run):
     """Row 7: one flipped bit in the newest checkpoint.
 
     Seen: it loads without an error, with a wrong weight.
-    Now: its sha256 tells; it is set aside and named, training goes on from the one before to the same weights.
+    Now: its sha256 tells; it is set aside and named, training continues from the one before to the same weights.
     """
     run = trained(new_run, "rotten")
     whole = on_ranks.state(run.path, 20)
@@ -232,7 +158,7 @@ def test_bit_rot(new_run):
     assert job.end() == 0
     assert "is damaged: it differs from its record in meta.json; set aside" in job.log()
     assert on_ranks.equal(whole, on_ranks.state(run.path, 20))
-    assert [line.split("/")[-1] for line in verify_run(run)] == ["damaged-step-00000020 was damaged and set aside"]
+    assert [line.split("/")[-1] for line in verify_run(run)] == ["damaged-step-00000020 was damaged and renamed"]
     shutil.rmtree(run.checkpoints / "damaged-step-00000020")
     assert verify_run(run) == []
 
@@ -258,8 +184,8 @@ def test_verify_sees_a_sample_missed_or_doubled(new_run):
 def test_a_leased_checkpoint_stays(tmp_path):
     """Row 36: training removes a checkpoint that an evaluation is reading.
 
-    Seen: the evaluation fails half way.
-    Now: a lease keeps it until it is read; one that is gone already is passed over; a dead reader's lease runs out.
+    Seen: the evaluation fails halfway.
+    Now: a lease keeps it until it is read; one that is gone already is skipped; a dead reader's lease runs out.
     """
     for step in (5, 10, 15, 20):
         cuts.one_save(tmp_path, step)
@@ -311,7 +237,7 @@ def test_reading_while_pruning(tmp_path):
 
 
 def test_metrics_are_cut_back(new_run):
-    """Rows 34, 35: numbers after the checkpoint that a resume goes on from; logs of several attempts.
+    """Rows 34, 35: numbers after the checkpoint that a resume continues from; logs of several attempts.
 
     Seen: curves that go back and forth, logs that are overwritten.
     Now: metrics.jsonl is cut back to the checkpoint, half a line at its end is dropped, logs append under a banner each.

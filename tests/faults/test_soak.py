@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.soak import soak
-from tests.train.test_resume import noise_from_the_global_state
+from tests.train.on_ranks import noise_from_the_global_state
 
 TRAIN = {"steps": 10**6, "keep_every": 1000}
 

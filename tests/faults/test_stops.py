@@ -189,7 +189,7 @@ def test_before_the_first_step(begin):
     """Row 1: the signal comes while processes start.
 
     Seen: one rank dies of it and the others wait for it for minutes.
-    Now: it is held back until the rank listens, and heard at the first step; the run stops in order, early.
+    Now: it is held back until the rank listens, and heard at the first step; the run stops cleanly, early.
     """
     for number in range(4):
         run = begin(f"early-{number}", steps=100)
@@ -204,7 +204,7 @@ def test_while_its_process_imports(begin):
     """Row 1: the signal comes while Python itself still starts, as when a job is cancelled in its first second.
 
     Seen: one rank dies of it (exit code 140), and the others wait for it for a minute.
-    Now: kept until the rank listens; the run stops in order at its first steps.
+    Now: kept until the rank listens; the run stops cleanly at its first steps.
     """
     run = begin(steps=10**6, world_size=1)
     command = [sys.executable, "-X", "importtime", "-m", "p2p_dist.jobs.stage_process", "train", str(run.path)]
@@ -232,7 +232,7 @@ def test_the_parent_is_signalled(begin):
 def test_after_the_last_step(begin):
     """Row 1: the signal comes when all steps are done.
 
-    Seen: a finished run that is queued again.
+    Seen: a finished run that is requeued.
     Now: done is done, exit code 0.
     """
     run = begin(steps=10)
@@ -247,7 +247,7 @@ def test_while_evaluating(begin):
     """Row 1: the signal, and a second of another kind, comes while checkpoints are evaluated.
 
     Seen: a traceback, or half an evaluation that counts as done.
-    Now: exit code 75; an evaluation is whole or not there, the next start goes on with the one that was cut.
+    Now: exit code 75; an evaluation is whole or not there, the next start continues with the one that was cut.
     """
     run = begin(steps=5, world_size=1)
     assert Job(run).end() == 0
@@ -261,7 +261,7 @@ def test_while_evaluating(begin):
     assert shell.wait(60) == console.STOPPED
     assert not list(run.evaluations.glob("step-*"))
     assert run.read_outcome("evaluate")["outcome"] == "stopped"
-    assert stage_process.evaluate(run, rundir.resolve(run)) == console.DONE
+    assert stage_process.evaluate(run, rundir.read_settings(run)) == console.DONE
     assert [path.name for path in run.evaluations.glob("[.s]*")] == [rundir.step_name(5)]
 
 
@@ -271,7 +271,7 @@ def test_the_exit_waits_for_nobody():
         "import threading, time, sys\n"
         "threading.Thread(target=time.sleep, args=(60,)).start()\n"
         "from p2p_dist.jobs import stage_process\n"
-        "stage_process._leave(75)\n"
+        "stage_process.leave(75)\n"
     )
     begun = time.monotonic()
     assert subprocess.run([sys.executable, "-c", program], timeout=50).returncode == console.STOPPED

@@ -25,7 +25,7 @@ def main(run, songs):
     assert all(part.__name__.lower() + "_later" in {f.name for f in fields(part)} for part in PARTS), "it is the mutated copy"
     assert Path(p2p_dist.__file__).is_relative_to(run.path.parents[1])
     speed.flops_per_image = lambda config: 10**9
-    settings = rundir.resolve(run)
+    settings = rundir.read_settings(run)
     assert settings.train.train_later == 7 and "later" in MEASURES and run.read_outcome()["later"] == "implied"
     name = dataset.name_for(run, songs, settings.data)
     begin_run.check_begin(run, settings, run.read_dataset())

@@ -89,7 +89,7 @@ def test_it_is_verified_and_shown(old):
 
 def test_it_is_evaluated_and_has_its_page(old):
     """Its evaluation stays as it was made, made anew it has the same figures, and the page shows old and new together."""
-    settings, evaluated = rundir.resolve(old), old.evaluations / rundir.step_name(4)
+    settings, evaluated = rundir.read_settings(old), old.evaluations / rundir.step_name(4)
     before = (evaluated / "metrics.json").read_bytes()
     assert checkpoints.evaluate(old, settings, only=[4, 8]) == 1
     assert (evaluated / "metrics.json").read_bytes() == before

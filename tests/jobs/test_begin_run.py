@@ -1,4 +1,4 @@
-"""What a launch writes into a run that exists: what the code that it goes on with can read."""
+"""What a launch writes into a run that exists: what the code that it continues with can read."""
 
 import dataclasses
 
@@ -37,12 +37,12 @@ def test_a_run_of_an_earlier_version_keeps_the_names_that_its_code_knows(run, ca
     snapshot.record(run.code)
     before = names(run)
     begin_run.begin(run, dataclasses.replace(TINY, resources=dataclasses.replace(TINY.resources, nodes=2)), "songs")
-    assert names(run) == before and "does not have" not in capsys.readouterr().out
+    assert names(run) == before and "does not know" not in capsys.readouterr().out
     assert presets.from_saved(run.config).resources.nodes == 2
     more = dataclasses.replace(TINY.resources, nodes=3, preprocess_array=4)
     begin_run.begin(run, dataclasses.replace(TINY, resources=more), "songs")
     assert names(run) == before and presets.from_saved(run.config).resources.nodes == 3
-    assert "does not have resources.preprocess_array: left out" in capsys.readouterr().out
+    assert "does not know resources.preprocess_array: omitted from its settings" in capsys.readouterr().out
 
 
 def test_a_run_that_takes_todays_code_has_todays_settings(run):

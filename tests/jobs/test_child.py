@@ -36,7 +36,7 @@ def test_a_stage_is_started_from_the_runs_own_copy(started, stage, module):
 
 @pytest.mark.parametrize(("stage", "module"), [("train", "local"), ("page", "stages")])
 def test_a_copy_of_version_0_1_is_started_by_its_own_names(started, stage, module):
-    """If it failed: no run that version 0.1 began comes to its end."""
+    """If it failed: no run that version 0.1 began finishes."""
     jobs = Path(started.run.code, "p2p_dist", "jobs")
     for name in ("forked_ranks.py", "stage_process.py"):
         (jobs / name).unlink()

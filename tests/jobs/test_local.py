@@ -4,60 +4,17 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from p2p_dist.cli import status, submit
 from p2p_dist.common import records
 from p2p_dist.jobs import local, stages
 from p2p_dist.run import metrics_file, rundir
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-class Launcher:
-    """launch/submit.py in its own process, its output read as it comes."""
-
-    def __init__(self, *arguments):
-        command = [sys.executable, "-u", "launch/submit.py", *arguments]
-        self.process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.shown = ""
-
-    def until(self, text):
-        """Read until a line holds `text`."""
-        for line in self.process.stdout:
-            self.shown += line
-            if text in line:
-                return self
-        raise AssertionError(f"ended without {text!r}:\n{self.shown}")
-
-    def end(self):
-        """Read to the end; the exit code."""
-        self.shown += self.process.stdout.read()
-        return self.process.wait(timeout=120)
-
-
-def started_by(text):
-    """Processes whose command line holds `text`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if text.encode() in path.read_bytes():
-                found.append(path.parent.name)
-        except OSError:
-            continue
-    return found
-
-
-def gone(text, seconds):
-    """Whether all processes whose command line holds `text` end within so many seconds."""
-    end = time.monotonic() + seconds
-    while started_by(text) and time.monotonic() < end:
-        time.sleep(0.1)
-    return not started_by(text)
+from tests.launcher import CHECKOUT, Launcher
 
 
 @pytest.fixture(scope="module")
@@ -69,40 +26,46 @@ def place(tmp_path_factory):
         yield place
 
 
-TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "60", "--train.keep-every", "40")
+@pytest.fixture
+def typed(stages_forked, capsys, monkeypatch):
+    """`typed(*arguments, code=0)`: what launch/submit.py prints of them; its stages start at once."""
+
+    def typed(*arguments, code=0):
+        monkeypatch.setattr(sys, "stderr", sys.stdout)
+        found = submit.main(list(arguments))
+        shown = capsys.readouterr().out
+        assert found == code, shown
+        return shown
+
+    return typed
 
 
-def test_a_run_is_stopped_goes_on_and_is_done(place):
+TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "100", "--train.keep-every", "40")
+
+
+def test_a_run_is_stopped_goes_on_and_is_done(place, typed):
     run = rundir.RunDir(place / "runs" / "way")
     first = Launcher(*TINY).until("--- preprocess")
 
-    second = Launcher(*TINY)
-    assert second.end() == 2 and f"process {first.process.pid}" in second.shown
+    with pytest.raises(ValueError, match=f"process {first.process.pid}"):
+        submit.main([*TINY])
 
-    first.until("train: 1/60")
+    first.until("train: 1/100")
     first.process.send_signal(signal.SIGINT)
-    first.until("stopping train in order")
+    first.until("stopping train cleanly")
     first.process.send_signal(signal.SIGTERM)  # no second Ctrl-C
     assert first.end() == 75
     assert "launch/submit.py --nodes 2 --preset tiny --run way" in first.shown
     stopped_at = rundir.find_steps(run.checkpoints)[-1][0]
-    assert 0 < stopped_at < 60
+    assert 0 < stopped_at < 100
     assert run.read_outcome()["outcome"] == "stopped"
 
-    killed = Launcher(*TINY).until("60 steps from")
-    killed.process.send_signal(signal.SIGTERM)  # as a first Ctrl-C
-    killed.until("stopping train in order")
-    killed.process.send_signal(signal.SIGINT)
-    assert killed.end() == 130
-    assert gone(str(run.path), 20), "the second Ctrl-C leaves no process"
-
-    again = Launcher(*TINY)
-    assert again.end() == 0, again.shown
-    assert "preprocess: done already (1 train songs" in again.shown
-    assert again.shown.splitlines()[-1] == f"page: {run.page}"
+    shown = typed(*TINY)
+    assert "preprocess: already done (1 train songs" in shown
+    assert shown.splitlines()[-1] == f"page: {run.page}"
     steps = [row["step"] for row in metrics_file.read(run)]
-    assert steps == list(range(1, 61)), "every step once, none twice"
-    assert len((run.logs / "train.log").read_text().split("--- train, attempt ")) == 4, "a banner for each attempt"
+    assert steps == list(range(1, 101)), "every step once, none twice"
+    assert len((run.logs / "train.log").read_text().split("--- train, attempt ")) == 3, "a banner for each attempt"
     evaluated = rundir.find_steps(run.evaluations)
     assert [step for step, _ in evaluated] == [step for step, _ in rundir.find_steps(run.checkpoints)]
     baselines = records.read(run.evaluations / "baselines.json")["splits"]["test"]
@@ -110,18 +73,16 @@ def test_a_run_is_stopped_goes_on_and_is_done(place):
     assert baselines["missing"]["same song, far away"] == "the song is shorter than 40 s"
     assert baselines["rows"]["ceiling"]["mean"]["stem_l1"] < baselines["rows"]["silence"]["mean"]["stem_l1"]
     best = records.read(run.best)
-    assert best["step"] in [step for step, _ in evaluated] and best["note"], "chosen on the very songs: it is said"
-    assert f"best checkpoint: step {best['step']}, " in again.shown.splitlines()[-2]
-    assert "\x1b" not in again.shown
+    assert best["step"] in [step for step, _ in evaluated] and best["note"], "chosen on the songs: it is said"
+    assert f"best checkpoint: step {best['step']}, " in shown.splitlines()[-2]
+    assert "\x1b" not in first.shown + shown
 
     before = {
         path: path.stat().st_mtime_ns
         for path in place.rglob("*")
         if path.is_file() and path.name not in (".owner", "config.yaml")
     }
-    idle = Launcher(*TINY)
-    assert idle.end() == 0
-    assert idle.shown.count("done already") == 3
+    assert typed(*TINY).count("already done") == 3
     after = {
         path: path.stat().st_mtime_ns
         for path in place.rglob("*")
@@ -154,7 +115,7 @@ def song(folder, seconds, rate=22050):
         soundfile.write(folder / f"{stem}.wav", random.standard_normal((int(seconds * rate), 2)) * 0.1, rate)
 
 
-def test_a_song_that_can_not_be_read_is_named_and_the_rest_goes_on(place):
+def test_a_song_that_can_not_be_read_is_named_and_the_rest_goes_on(place, typed):
     from p2p_dist.audio.layouts import excerpt_file
 
     root = place / "songs"
@@ -162,13 +123,12 @@ def test_a_song_that_can_not_be_read_is_named_and_the_rest_goes_on(place):
     song(root / "test" / "Short; $(touch pwned)", 0.2)
     whole = excerpt_file().read_bytes()
     (root / "train" / "Cut - Short.stem.mp4").write_bytes(whole[: len(whole) // 2])
-    run = Launcher("--data", str(root), "--preset", "tiny", "--run", "odd", "--train.steps", "2")
-    assert run.end() == 1, run.shown
-    assert "Cut - Short.stem.mp4" in run.shown.splitlines()[-2]
-    assert run.shown.splitlines()[-1].startswith("page: ")
-    assert "Traceback" not in run.shown
-    again = Launcher("--data", str(root), "--preset", "tiny", "--run", "odd", "--train.steps", "2")
-    assert again.end() == 1 and "left out" in again.shown
+    command = ("--data", str(root), "--preset", "tiny", "--run", "odd", "--train.steps", "2")
+    shown = typed(*command, code=1)
+    assert "Cut - Short.stem.mp4" in shown.splitlines()[-2]
+    assert shown.splitlines()[-1].startswith("page: ")
+    assert "Traceback" not in shown
+    assert "left out" in typed(*command, code=1)
 
 
 def test_without_training_songs_nothing_is_begun(place):
@@ -179,7 +139,7 @@ def test_without_training_songs_nothing_is_begun(place):
     assert not (place / "runs" / "no-train").exists()
 
 
-def test_what_is_damaged_is_made_again(place):
+def test_what_is_damaged_is_made_again(place, typed):
     """A shard cut short, an evaluation without its sound: the same command mends both."""
     run = rundir.RunDir(place / "runs" / "odd")
     (shard,) = run.shards.glob("audio-test-*.tar")
@@ -188,9 +148,8 @@ def test_what_is_damaged_is_made_again(place):
     evaluation = rundir.find_steps(run.evaluations)[-1][1]
     for sound in (evaluation / "audio").iterdir():
         sound.unlink()
-    again = Launcher("--run", "odd")
-    again.end()
-    assert "Traceback" not in again.shown and again.shown.splitlines()[-1].startswith("page: ")
+    shown = typed("--run", "odd", code=1)
+    assert "Traceback" not in shown and shown.splitlines()[-1].startswith("page: ")
     assert shard.read_bytes() == whole
     assert list((evaluation / "audio").iterdir())
 
@@ -203,30 +162,17 @@ def test_a_terminal_that_can_not_draw_gets_plain_lines(place):
     assert "page: " in done.stdout and "Traceback" not in done.stdout and "\x1b" not in done.stdout
 
 
-def test_a_launcher_that_is_killed_takes_its_training_along_in_order(place):
-    run = rundir.RunDir(place / "runs" / "orphan")
-    launcher = Launcher("--preset", "tiny", "--run", "orphan", "--train.steps", "100000").until("train: 1/100000")
-    launcher.process.kill()
-    launcher.process.wait()
-    assert gone(str(run.path), 30)
-    assert run.read_outcome()["outcome"] == "stopped"
-    assert rundir.find_steps(run.checkpoints)[-1][0] > 0
-
-
-def test_a_run_can_be_verified_by_its_owner(place):
+def test_a_run_can_be_verified_by_its_owner(place, capsys):
     run = rundir.RunDir(place / "runs" / "way")
-    command = [sys.executable, "launch/status.py", "way", "--verify"]
-    good = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
-    assert good.returncode == 0 and "what it should be" in good.stdout, good.stderr
+    assert status.main(["way", "--verify"]) == 0 and "is correct" in capsys.readouterr().out
     state = rundir.find_steps(run.checkpoints)[-1][1] / "state.pt"
     data = bytearray(state.read_bytes())
     data[len(data) // 2] ^= 1
     state.write_bytes(data)
-    bad = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
-    assert bad.returncode == 1 and "state.pt" in bad.stderr and "Traceback" not in bad.stderr
+    assert status.main(["way", "--verify"]) == 1 and "state.pt" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("after", ["", "rank 1 of 2 ended with exit code 70\nlost the other processes\n"])
+@pytest.mark.parametrize("after", ["", "rank 1 of 2 ended with exit code 70\nlost the connection to the other processes\n"])
 def test_the_last_line_of_a_failure_is_its_cause(tmp_path, monkeypatch, capsys, after):
     """Once: where the log of the stage ends with what other ranks say of the one that failed, it is said again."""
     run = rundir.RunDir(tmp_path / "run")

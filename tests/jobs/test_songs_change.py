@@ -59,7 +59,7 @@ def trained(tmp_path, monkeypatch):
 
 def test_songs_to_test_on_are_asked_for_before_training(tmp_path):
     write_songs(tmp_path, {"train/one": 0.1})
-    with pytest.raises(ValueError, match=r"has no test songs.*put songs.*test, or train alone with --evaluate never"):
+    with pytest.raises(ValueError, match=r"has no test songs.*put songs.*test, or only train with --evaluate never"):
         fits.check_songs(wanted(tmp_path).data, "test", asked=True)
     fits.check_songs(wanted(tmp_path).data, "test", asked=False)
     write_songs(tmp_path, {"test/two": 0.1})
@@ -87,7 +87,7 @@ def test_songs_to_test_on_that_come_later_lose_no_training(trained, older):
     assert (run.path / f"evaluations-{before.name}" / "x").is_dir() and not run.evaluations.exists(), "kept aside"
     assert stages.is_done("train", run) is not None, "while the new shards are still to be made"
     assert stages.is_done("preprocess", run) is None and stages.is_done("evaluate", run) is None
-    planned = {step.job.stage: step.done for step in launching.plan(run, settings, site.load("slurm"), {})}
+    planned = {step.job.stage: step.done for step in launching.plan(run, settings, site.load_site("slurm"), {})}
     assert planned["train"] and not any(planned[stage] for stage in ("preprocess", "evaluate", "page"))
     make(root, run, settings)
     assert Index(run.shards, "train").samples.digest == first, "so training would go on from its checkpoint"
@@ -117,7 +117,7 @@ def test_songs_for_validation_may_come_where_none_was_held_back(tmp_path, monkey
 def test_a_song_that_training_uses_stays(trained):
     root, run = trained
     write_songs(root, {"train/one": 1.5, "train/two": 1.6})
-    with pytest.raises(ValueError, match="the training songs are not those that the run a was trained on"):
+    with pytest.raises(ValueError, match="the training songs differ from those that the run a was trained on"):
         launch(run, wanted(root))
     assert run.shards_before is None
 
@@ -132,7 +132,7 @@ def test_queued_jobs_find_the_shards_that_they_were_queued_for(trained):
 
 def test_without_an_evaluation_no_job_is_for_it(trained):
     root, run = trained
-    place = site.load("slurm")
+    place = site.load_site("slurm")
     assert [job.stage for job in specs.jobs(run, wanted(root), place)] == ["preprocess", "train"]
     assert len(specs.jobs(run, wanted(root, "after"), place)) == 4
 

@@ -2,12 +2,10 @@
 
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import shutil
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,54 +14,11 @@ from p2p_dist.cli import status as status_command
 from p2p_dist.common import files
 from p2p_dist.jobs import stages, status
 from p2p_dist.jobs.slurm import specs, squeue
-from p2p_dist.run import checkpoints, metrics_file, rundir, starts
+from p2p_dist.run import metrics_file, rundir, starts
 from p2p_dist.settings import config, presets
+from tests.jobs.run_on_lumi import run, show
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def show(command, *arguments):
-    """Type a command; it must not need what a login node lacks."""
-    code = """
-import runpy, sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "numpy", "webdataset", "musdb"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-sys.argv = sys.argv[1:]
-sys.path.insert(0, "launch")
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-    return subprocess.run(
-        [sys.executable, "-c", code, f"launch/{command}.py", *arguments],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Begun on LUMI, two nodes: an attempt of an hour that was killed 30 minutes after its checkpoint, and one that stopped."""
-    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
-    monkeypatch.delenv("SLURM_CONF", raising=False)
-    run = rundir.find("mine")
-    begun = config.Config(resources=config.Resources(nodes=2, cluster="lumi"), train=config.Train(epochs=None, steps=100))
-    files.write_text(run.config, presets.to_yaml(begun))
-    files.write_json(run.dataset, {"name": "songs"})
-    lines = ["launch 7", "start 7.0 0 10000 2", "end 7.0 10 13600 - killed 11800", "start 7.1 10 20000 2"]
-    files.write_text(run.slurm / "train" / "attempts", "\n".join([*lines, "end 7.1 40 21800 75 stopped 21800"]) + "\n")
-    metrics_file.Writer(run).append({"step": 40, "images_per_second": 64.0, "l1": 0.125})
-    names = (checkpoints.STATE, checkpoints.GENERATOR)
-    for name in names:
-        files.write_text(run.checkpoints / rundir.step_name(40) / name, "")
-    listed = {key: {"bytes": 0, "sha256": "0" * 64} for key in names}
-    files.write_json(run.checkpoints / rundir.step_name(40) / checkpoints.META, {"step": 40, "files": listed})
-    return run
+__all__ = ["run"]
 
 
 def test_a_run_that_stopped(run):
@@ -85,7 +40,7 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     os.utime(run.status, (33600, 33600))
     os.utime(run.checkpoints / rundir.step_name(40), (31800, 31800))
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
-    monkeypatch.setattr(status.site, "resolve", lambda name: "slurm")
+    monkeypatch.setattr(status.site, "resolve_cluster", lambda name: "slurm")
     monkeypatch.setattr(status.squeue, "everything", list)
     found = status.gather(run)
     assert found["gpu_hours"]["used"] == pytest.approx(12 + 2 * 4 * 1.0) and found["gpu_hours"]["estimated"] == 2
@@ -133,39 +88,20 @@ def test_one_bad_run_does_not_take_the_others_along(run):
     assert named.returncode == 1 and "40 of 100" in named.stdout
 
 
-def test_a_name_without_a_run_among_others_is_an_error_after_they_are_shown(run):
-    """As the same name alone is; whatever is asked of the others."""
-    files.write_text(rundir.find("broken").config, "train: [")
-    for name, said in (
-        ("yours", "error: no run yours in"),
-        ("up!", "error: run 'up!': use letters"),
-        ("broken", "not readable"),
-    ):
-        several, alone = show("status", name, "mine"), show("status", name)
-        assert several.returncode == alone.returncode == 2 and said in several.stderr
-        assert several.stderr == alone.stderr and alone.stdout == "" and "40 of 100" in several.stdout
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        assert status_command.main(["yours", "mine", "--verify"]) == 2
-    lines = said.getvalue().splitlines()
-    assert lines[0].startswith("mine: ") and lines[-1].startswith("error: no run yours in")
-    listed = show("status", "--json", "yours", "mine")
-    assert listed.returncode == 2 and [row["run"] for row in json.loads(listed.stdout)] == ["mine"]
-
-
 def test_why_it_stopped_is_said(run):
     """By the breaker, by the number of restarts, by a person: each needs another answer."""
     log, resources = run.slurm / "train" / "attempts", config.Resources(max_requeues=5)
     lines = "launch 8\n" + "".join(f"start 8.{n} 40 {30000 + n} 2\nend 8.{n} 40 {30000 + n} 75 stopped 9\n" for n in range(3))
     files.write_text(log, lines + "start 8.3 40 30010 2\n")
     said = status.state("train", run, {}, resources)
-    assert said == f"stopped: begun 4 times from the same place (40) without progress; see {log.parent}"
+    assert said == f"stopped: started 4 times from the same place (40) without progress; see {log.parent}"
     with log.open("a") as file:
         file.write("end 8.3 40 30010 1 failed 9\n")
     assert status.state("train", run, {}, resources) == said
     files.write_text(log, "launch 8\n" + "".join(f"start 8.{n} {n} {n} 2\nend 8.{n} {n} {n} 75 stopped 9\n" for n in range(6)))
     run.write_outcome("train", "stopped")
-    assert "stopped: begun again 5 times (--max-requeues)" in status.state("train", run, {}, resources)
-    assert status.state("train", run, {}, config.Resources()) == "stopped", "it will be begun again"
+    assert "stopped: restarted 5 times (--max-requeues)" in status.state("train", run, {}, resources)
+    assert status.state("train", run, {}, config.Resources()) == "stopped", "it will be restarted"
     (run.slurm / "cancelled").touch()
     assert status.state("train", run, {}, config.Resources()) == "stopped: cancelled"
     run.outcome.unlink()
@@ -179,8 +115,8 @@ def test_why_it_stopped_is_said(run):
 
 def test_a_training_whose_gpu_hours_are_used_says_so(run):
     run.write_outcome("train", "stopped")
-    settings = rundir.resolve(run)
-    for most, said in ((12.0, "stopped: its GPU-hours are used (--max-gpu-hours 12)"), (13.0, "stopped")):
+    settings = rundir.read_settings(run)
+    for most, said in ((12.0, "stopped: its GPU-hours are used up (--max-gpu-hours 12)"), (13.0, "stopped")):
         resources = dataclasses.replace(settings.resources, max_gpu_hours=most)
         files.write_text(run.config, presets.to_yaml(dataclasses.replace(settings, resources=resources)))
         assert status.gather(run)["stages"]["train"] == said
@@ -196,21 +132,14 @@ def test_a_launcher_that_is_gone_does_not_run(run):
     """Whatever process has its number by now."""
     files.write_json(run.status, {"what": "train"})
     resources = config.Resources()
-    owner = rundir.own(run)
+    owner = rundir.lock_run(run)
     assert status.state("train", run, None, resources) == "running on this machine"
     rundir.find("mine")  # looking does not take it away
     with pytest.raises(ValueError, match="running already"):
-        rundir.own(run)
+        rundir.lock_run(run)
     owner.close()
     assert json.loads((run.path / ".owner").read_text())["process"] == os.getpid()
     assert status.state("train", run, None, resources) == "stopped"
-
-
-def test_no_runs(tmp_path, monkeypatch):
-    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "none"))
-    none = show("status", "--json")
-    assert (none.returncode, none.stdout) == (0, "[]\n")
-    assert show("status").returncode == 2
 
 
 def test_the_best_is_named(run, capsys):
@@ -225,27 +154,6 @@ def test_the_best_is_named(run, capsys):
     run.page.parent.mkdir()
     run.page.touch()
     assert stages.last_lines(run).startswith("best checkpoint: step 40, score 0.500 on valid songs\npage: ")
-
-
-def test_the_table_and_the_json(run):
-    table = show("status", "mine")
-    assert table.returncode == 0 and "40 of 100" in table.stdout and "12.00 used, 4.00 lost to restarts" in table.stdout
-    assert "1 of the starts was killed" in table.stdout
-    every = show("status").stdout
-    assert "mine" in every and "0.1250" in every and "40 of 100" in every
-    assert json.loads(show("status", "--json").stdout)[0]["step"] == 40
-
-
-def test_a_mistake_is_one_line(run):
-    for command, arguments, said in (
-        ("status", ("yours",), "no run yours in"),
-        ("cancel", ("yours",), "no run yours in"),
-        ("status", ("../up",), "is not in the folder of runs"),
-        ("cancel", ("../up",), "is not in the folder of runs"),
-        ("status", ("up!",), "use letters"),
-    ):
-        done = show(command, *arguments)
-        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 
 
 @pytest.fixture
@@ -266,14 +174,14 @@ def test_a_run_on_this_machine_is_told_by_its_lock_its_log_and_its_progress(here
     assert train_state(here) == "to do"
     starts.note_start(log, "a.1", 0, by_hand=True)
     files.write_json(here.status, {"what": "train", "done": 7, "total": 100, "note": ""})
-    with contextlib.closing(rundir.own(here)):
-        clock = status._clock(starts.list_starts(log)[-1].begun)
+    with contextlib.closing(rundir.lock_run(here)):
+        clock = time.strftime("%H:%M", time.localtime(starts.list_starts(log)[-1].begun))
         assert train_state(here) == f"running on this machine since {clock}, train 7 of 100"
         assert status.gather(here)["stages"]["evaluate"] == "to do", "a stage runs, not all"
         os.utime(here.status, (1, 1))
         assert train_state(here) == f"running on this machine since {clock}", "what an earlier start left is no progress"
         assert status.gather(here)["attempt"] == "a.1" and status.gather(here)["attempts"] == 1
-    assert train_state(here).startswith(f"killed: begun {clock}")
+    assert train_state(here).startswith(f"killed: started {clock}")
     starts.note_end(log, "a.1", 7, 130, "stopped")
     assert train_state(here) == f"stopped at once {clock}", "a second Ctrl-C leaves no outcome"
     starts.note_start(log, "a.2", 7)
@@ -292,7 +200,7 @@ def test_a_run_on_this_machine_is_told_by_its_lock_its_log_and_its_progress(here
 def test_an_evaluation_tells_how_far_its_baselines_are(here):
     starts.note_start(here.attempts("evaluate"), "a.1", 0, by_hand=True)
     files.write_json(here.status, {"what": "baselines", "done": 2, "total": 5, "note": ""})
-    with contextlib.closing(rundir.own(here)):
+    with contextlib.closing(rundir.lock_run(here)):
         assert status.gather(here)["stages"]["evaluate"].endswith(", baselines 2 of 5")
         here.attempts("evaluate").unlink()  # by launch/evaluate.py
         assert status.gather(here)["stages"]["evaluate"] == "running on this machine, baselines 2 of 5"
@@ -311,8 +219,8 @@ def test_a_long_reason_stands_below_the_table(run, capsys):
 def test_what_status_reads_of_a_run_does_not_grow_with_it(run, monkeypatch):
     """The end of the numbers only, however long the training was."""
     read = []
-    honest = metrics_file._row
-    monkeypatch.setattr(metrics_file, "_row", lambda line: read.append(len(line)) or honest(line))
+    honest = metrics_file.parse_row
+    monkeypatch.setattr(metrics_file, "parse_row", lambda line: read.append(len(line)) or honest(line))
     for step in range(41, 3041):
         metrics_file.Writer(run).append({"step": step, "l1": 0.5, "digests": "a" * 200})
     found = status.gather(run)
@@ -326,11 +234,13 @@ def test_many_runs_ask_slurm_once_and_look_at_their_shards_once(run, monkeypatch
         shutil.copytree(run.path, run.path.with_name(f"run-{number}"))
     asked = []
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
-    monkeypatch.setattr(status.site, "resolve", lambda name: asked.append("sinfo") or "slurm")
+    monkeypatch.setattr(status.site, "resolve_cluster", lambda name: asked.append("sinfo") or "slurm")
     monkeypatch.setattr(status.squeue, "everything", lambda: asked.append("squeue") or [])
     nothing = stages.Shards({"splits": {}, "left_out": []}, False)
     monkeypatch.setattr(stages, "look", lambda shards: asked.append("shards") or nothing)
-    monkeypatch.setattr(presets.yaml_file, "read", lambda path, read=presets.yaml_file.read: asked.append(path) or read(path))
+    monkeypatch.setattr(
+        presets.yaml_file, "read_yaml", lambda path, read=presets.yaml_file.read_yaml: asked.append(path) or read(path)
+    )
     assert len(status.gather_each(status_command.runs(())[0])) == 31
     files_read = [one for one in asked if isinstance(one, Path)]
     assert sorted(one for one in asked if isinstance(one, str)) == ["shards", "sinfo", "squeue"]

@@ -64,4 +64,4 @@ def test_the_demo_comes_to_its_page(installed, tmp_path):
     assert (code / "hpc" / "job.sh").is_file() and not (code / "p2p_dist" / "hpc").exists()
     again = call(installed / "p2p-dist", "submit", "--nodes", "2", cwd=tmp_path)
     assert "code changed" not in again
-    assert "is what it should be" in call(installed / "p2p-dist", "status", "drums-demo", "--verify", cwd=tmp_path)
+    assert "is correct" in call(installed / "p2p-dist", "status", "drums-demo", "--verify", cwd=tmp_path)

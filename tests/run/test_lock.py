@@ -23,19 +23,19 @@ def run(tmp_path, monkeypatch):
 
 
 def test_a_second_owner_is_told_of_the_first(run):
-    first = rundir.own(run)
+    first = rundir.lock_run(run)
     with pytest.raises(ValueError, match=rf"running already: process {os.getpid()} on .*logs"):
-        rundir.own(run)
+        rundir.lock_run(run)
     first.close()
-    rundir.own(run).close()
+    rundir.lock_run(run).close()
 
 
 def test_a_killed_owner_owns_nothing(run):
     if (child := os.fork()) == 0:
-        rundir.own(run)
+        rundir.lock_run(run)
         os._exit(9)
     os.waitpid(child, 0)
-    rundir.own(run).close()
+    rundir.lock_run(run).close()
 
 
 def mounts(folder, option, *, of_others=False):
@@ -81,24 +81,24 @@ def no_locks(request, monkeypatch, tmp_path):
 
 
 def test_without_locks_a_run_has_one_owner_too(run, no_locks):
-    first = rundir.own(run)
+    first = rundir.lock_run(run)
     link = run.path / ".owner-link"
     assert lock.owner_of(run.path)["process"] == os.getpid()
     with pytest.raises(
-        ValueError, match=rf"running already: process {os.getpid()} on .*where that process is gone, remove {link}"
+        ValueError, match=rf"running already: process {os.getpid()} on .*if that process is gone, remove {link}"
     ):
-        rundir.own(run)
+        rundir.lock_run(run)
     assert link.exists() and not list(run.path.glob(".tmp-*"))
     first.close()
     assert lock.owner_of(run.path) is None
-    rundir.own(run).close()
+    rundir.lock_run(run).close()
     assert not link.exists()
 
 
 def test_without_locks_a_killed_owner_owns_nothing_once_its_children_are_gone(run, no_locks):
     read, write = os.pipe()
     if (child := os.fork()) == 0:
-        rundir.own(run)
+        rundir.lock_run(run)
         if os.fork() == 0:  # inherits it
             os.close(write)
             os.read(read, 1)
@@ -106,23 +106,23 @@ def test_without_locks_a_killed_owner_owns_nothing_once_its_children_are_gone(ru
     os.close(read)
     os.waitpid(child, 0)
     with pytest.raises(ValueError, match=rf"process {child} on "):
-        rundir.own(run)
+        rundir.lock_run(run)
     os.close(write)
     for _ in range(100):
         if lock.owner_of(run.path) is None:
             break
         time.sleep(0.05)
-    rundir.own(run).close()
+    rundir.lock_run(run).close()
 
 
 def test_without_locks_a_child_that_works_on_keeps_what_its_parent_gives_up(run, no_locks):
-    first = rundir.own(run)
+    first = rundir.lock_run(run)
     child = subprocess.Popen(["sleep", "60"], pass_fds=[first.descriptor])
     first.close()
     assert (run.path / ".owner-link").exists(), "another machine sees that somebody is at work"
     child.kill()
     child.wait()
-    rundir.own(run).close()
+    rundir.lock_run(run).close()
     assert not (run.path / ".owner-link").exists()
 
 
@@ -131,9 +131,9 @@ def test_without_locks_another_machines_owner_is_left_alone(run, no_locks):
     link = run.path / ".owner-link"
     link.write_text(json.dumps({"process": 1, "host": "elsewhere", "since": "now", "start": 5}))
     with pytest.raises(ValueError, match=r"process 1 on elsewhere since now; .*remove"):
-        rundir.own(run)
+        rundir.lock_run(run)
     link.write_text(json.dumps({"process": os.getpid(), "host": socket.gethostname(), "since": "now", "start": 5}))
-    rundir.own(run).close()  # another process had that number
+    rundir.lock_run(run).close()  # another process had that number
 
 
 def test_without_locks_a_job_that_slurm_begins_again_takes_over_from_its_earlier_start(run, no_locks, monkeypatch):
@@ -145,10 +145,10 @@ def test_without_locks_a_job_that_slurm_begins_again_takes_over_from_its_earlier
         monkeypatch.setenv("P2P_JOB", job)
         monkeypatch.setenv("P2P_ATTEMPT", attempt)
         with pytest.raises(ValueError, match="process 1 on elsewhere"):
-            rundir.own(run)
+            rundir.lock_run(run)
     monkeypatch.setenv("P2P_JOB", "7")
     monkeypatch.setenv("P2P_ATTEMPT", "7.1-b")
-    first = rundir.own(run)
+    first = rundir.lock_run(run)
     assert (lock.owner_of(run.path)["job"], lock.owner_of(run.path)["attempt"]) == ("7", "7.1-b")
     first.close()
 
@@ -165,7 +165,7 @@ def test_without_locks_one_of_many_takes_over(run, no_locks):
             os.read(begin[0], 1)
             code = 1
             with contextlib.suppress(ValueError):
-                rundir.own(run)
+                rundir.lock_run(run)
                 code = 0
             os.write(tried[1], b"x")
             os.read(end[0], 1)  # holds it until all have tried

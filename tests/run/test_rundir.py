@@ -25,7 +25,7 @@ def test_a_run_keeps_its_science_and_takes_new_resources(run):
     begin_run.begin(run, small, "songs-1")
     more = dataclasses.replace(small, resources=config.Resources(nodes=4))
     assert begin_run.begin(run, more, "songs-1").resources.nodes == 4
-    assert rundir.resolve(run) == more
+    assert rundir.read_settings(run) == more
     other = dataclasses.replace(small, train=dataclasses.replace(small.train, seed=1))
     with pytest.raises(ValueError, match=r"train\.seed: 0 -> 1[^$]*--run NAME"):
         begin_run.begin(run, other, "songs-1")
@@ -34,7 +34,7 @@ def test_a_run_keeps_its_science_and_takes_new_resources(run):
     (run.checkpoints / rundir.step_name(5)).mkdir(parents=True)
     with pytest.raises(ValueError, match=r"songs-1, now songs-2"):
         begin_run.begin(run, small, "songs-2")
-    assert rundir.resolve(run) == more, "a refused start changes nothing"
+    assert rundir.read_settings(run) == more, "a refused start changes nothing"
 
 
 def test_a_run_keeps_the_code_it_began_with(run, monkeypatch, tmp_path):

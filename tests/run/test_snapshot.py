@@ -89,7 +89,7 @@ HARM = [
 
 def batch_script(run):
     """The lines of a job's script that come before its code, and a word in place of that."""
-    (job,) = specs.jobs(run, SETTINGS, site.load("slurm"), ("train",))
+    (job,) = specs.jobs(run, SETTINGS, site.load_site("slurm"), ("train",))
     last = shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), "train", str(run.path)])
     assert last in job.script()
     return job.script().replace(last, "echo would run")
@@ -115,7 +115,7 @@ def test_harmed_code_is_run_in_no_way(harm, begun):
         lambda: begin_run.check_begin(begun, SETTINGS, "songs"),
         lambda: snapshot.environment(begun.code),
     ):
-        with pytest.raises(ValueError, match=r"code.*(none of it was run|none of the code beside it was run)"):
+        with pytest.raises(ValueError, match=r"code.*(nothing was run|nothing was run)"):
             ask()
     for script in (batch_script(begun), template(begun)):
         code, said, error = answer(script)
@@ -153,7 +153,7 @@ def test_code_that_was_there_before_the_run_is_not_run(run):
     """A colleague makes runs/NAME/code before the first launch of that name."""
     (run.code / "p2p_dist").mkdir(parents=True)
     (run.code / "p2p_dist" / "__init__.py").write_text("raise SystemExit(77)")
-    with pytest.raises(ValueError, match=r"config\.yaml is not.*no run that was begun here.*--run NAME"):
+    with pytest.raises(ValueError, match=r"config\.yaml is not.*not created by this.*--run NAME"):
         begin_run.begin(run, SETTINGS, "songs")
     assert not run.config.exists()
     shutil.rmtree(run.code)
@@ -174,12 +174,12 @@ def test_a_run_that_others_could_write_in_is_closed(run, capsys):
     run.path.mkdir(parents=True)
     run.path.chmod(0o777)
     begin_run.begin(run, SETTINGS, "songs")
-    assert run.path.stat().st_mode & 0o777 == 0o755 and "now only you can" in capsys.readouterr().out
+    assert run.path.stat().st_mode & 0o777 == 0o755 and "this is no longer possible" in capsys.readouterr().out
 
 
 def test_settings_that_others_could_have_changed_are_not_followed(begun):
     begun.config.chmod(0o666)
-    with pytest.raises(ValueError, match=r"config\.yaml can be written by everybody"):
+    with pytest.raises(ValueError, match=r"config\.yaml is writable by everybody"):
         begin_run.check_begin(begun, SETTINGS, "songs")
 
 
@@ -208,7 +208,7 @@ def test_a_run_that_is_a_link_of_another_users_is_refused(begun, tmp_path):
     link.symlink_to(begun.path)
     assert rundir.find("other").path == begun.path, "the user's own links are followed"
     os.lchown(link, 4321, -1)
-    with pytest.raises(ValueError, match="link that another user made"):
+    with pytest.raises(ValueError, match="link that another user created"):
         rundir.find("other")
 
 
@@ -235,7 +235,7 @@ def test_python_and_the_batch_scripts_agree_on_groups(where, group, alone, begun
         assert (code, said) == ((0, "would run\n") if alone else (2, "")), error
         assert alone or f"chmod -R go-w {begun.path}".replace("'", "\\'") in error
     if not alone:
-        with pytest.raises(ValueError, match=r"by the group 4321.*chmod -R go-w .*type"):
+        with pytest.raises(ValueError, match=r"by the group 4321.*chmod -R go-w .*then run"):
             begin_run.begin(begun, SETTINGS, "songs")
         subprocess.run(["chmod", "-R", "go-w", begun.path], check=True, timeout=20)
     begin_run.begin(begun, SETTINGS, "songs")

@@ -34,7 +34,7 @@ RECORDS = {
     # A new launch counts anew, but the hours are those of the run.
     "launch 7 / start 7.0 0 1 1 / end 7.0 0 3 139 crash 0 / launch 8 / start 8.0 0 5 1": (1, 0, 0, 0, "8.0", "8.0", 5, 2),
     "launch 7 / start 7.0 0 1 1 / end 7.0 0 3 139 crash 0 / launch 8": (0, 0, 0, 0, "7.0", None, 1, 2),
-    # A successor goes on with the counts.
+    # A successor continues with the counts.
     "launch 7 / start 7.0 0 1 1 / end 7.0 0 3 75 stopped 0 / successor 8 / start 8.0 0 5 1": (2, 0, 1, 0, "8.0", "8.0", 5, 2),
     # The newest owns the run; the end of an older one that comes late is no end of it.
     "start 7.0 0 100 1 / start 7.1 0 200 1 / end 7.0 0 300 75 stopped 0": (2, 0, 0, 0, "7.1", "7.1", 200, 0),
@@ -170,5 +170,5 @@ def test_it_runs_by_its_path_and_leaves_nothing_beside_the_code(tmp_path):
         ask("begin", "train", run, "", "")
         ask("end", "train", run, "75")
     code, said = ask("begin", "train", run, "", "")
-    assert code == 1 and "begun 4 times from the same place" in said and f"beside {log}" in said
+    assert code == 1 and "started 4 times from the same place" in said and f"beside {log}" in said
     snapshot.check(run / "code")

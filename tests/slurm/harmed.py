@@ -93,7 +93,7 @@ class Training:
             patch.setattr(sys, "executable", str(self.python))
             if (folder := self.python.parent / "bin").is_dir() and hasattr(self, "begun"):
                 patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-            launch.queue(self.run, self.settings, site.load("slurm", self.settings.resources.site), "")
+            launch.queue(self.run, self.settings, site.load_site("slurm", self.settings.resources.site), "")
         found = squeue.queued_jobs(self.run)
         self.jobs |= {stage: job.number for stage, job in found.items()}
         return found
@@ -161,7 +161,7 @@ class Training:
         self.lab.wait_for(self.jobs[stage], LONG, state)
 
     def finish(self):
-        """Let it come to its end; then nothing may be missing, and nothing twice."""
+        """Let it finish; then nothing may be missing, and nothing twice."""
         self.hold(10**9)
         self.until_end("COMPLETED")
         self.compare()

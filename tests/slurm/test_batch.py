@@ -107,7 +107,7 @@ def test_a_successor_is_given_what_its_job_was_given(lab, waiting):
 def test_of_an_array_only_the_part_that_stopped_is_requeued(lab, waiting):
     """Its last part, which has the array's own number; the first is done by then.
 
-    If it failed: all parts begin anew, those that are done too; or none, since one number answers for several jobs.
+    If it failed: all parts are reset, those that are done too; or none, since one number answers for several jobs.
     """
     run = waiting("array")
     array = run.queue("evaluate", "--array=0-2")

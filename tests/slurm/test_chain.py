@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 def ids(shown):
     """stage -> job id, of what the launcher printed."""
-    return dict(re.findall(r"^(\w+): (?:queued already, )?job (\d+)", shown, re.MULTILINE))
+    return dict(re.findall(r"^(\w+): (?:already queued, )?job (\d+)", shown, re.MULTILINE))
 
 
 TINY = ("--preset", "tiny", "--train.steps", "40", "--train.keep-every", "2")
@@ -53,7 +53,7 @@ def test_a_training_hurt_in_every_way_gives_the_weights_of_the_undisturbed_one(l
 
     Seen: "scontrol: not found" at the worst moment; a resumed training that is another one, without an error.
     Now: preempted, asked to stop, requeued from outside, its daemon lost: the same batches and weights; requeueing is the batch
-    shell's, and what is resumed is the run's own copy of the code. An evaluation beside it, itself begun again, takes each
+    shell's, and what is resumed is the run's own copy of the code. An evaluation beside it, itself restarted, takes each
     checkpoint once, as they appear.
     """
     checkout = tmp_path / "check out"
@@ -123,7 +123,7 @@ def preempt(lab, number):
 def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, train_here, tmp_path):
     """And two tasks share the evaluation: each checkpoint is taken by one of them. Made anew as an array of two jobs, too.
 
-    If it failed: a chain that ends half way, other weights than on one machine, an evaluation left out, or made twice.
+    If it failed: a chain that ends halfway, other weights than on one machine, an evaluation left out, or made twice.
     """
     here = train_here("here", "--nodes", "2", "--processes-per-node", "2", *TINY)
     mine = tmp_path / "mine.yaml"
@@ -132,7 +132,7 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, train_here, tmp_pat
     evaluations = Evaluations(rundir.find("there"))
     shown = launch("submit", *place, "--run", "there", "--wait", *TINY)
     found = ids(shown)
-    assert list(found) == ["train", "evaluate", "page"] and "preprocess: done already" in shown
+    assert list(found) == ["train", "evaluate", "page"] and "preprocess: already done" in shown
     assert shown.splitlines()[-1] == f"page: {rundir.find('there').page}"
     for stage, number in found.items():
         job = lab.wait_for(number, 240, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
@@ -175,8 +175,8 @@ def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
     number = ids(launch("submit", *typed))["train"]
     lab.wait_for(number, 60, "RUNNING")
     shown = launch("cancel", "dropped")
-    assert f"train: job {number} asked to save and stop" in shown and shown.count("dropped") == 2
-    assert "was cancelled: type the same launch command to go on" in end(number)
+    assert f"train: job {number} asked to save and stop" in shown and shown.count("removed from the queue") == 2
+    assert "was cancelled: run the same launch command again to resume" in end(number)
     assert len(metrics_file.read(run)) <= 3
 
     number = ids(launch("submit", *typed))["train"]
@@ -187,7 +187,7 @@ def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):
         stopped = metrics_file.read(run)[-1]["step"]
         assert 20 <= stopped < 110 and rundir.find_steps(run.checkpoints)[-1][0] == stopped, "not a step lost"
         shown = launch("submit", *typed)  # what ends may be gone in a moment, and nothing may be queued behind it
-    assert f"train: job {number} is completing" in shown and "queued already" not in shown
+    assert f"train: job {number} is completing" in shown and "already queued" not in shown
     end(number)
     queued = ids(shown)
     assert number != queued["train"] and f"afterok:{queued['train']}" in lab.job(queued["evaluate"])["Dependency"]

@@ -42,7 +42,7 @@ def test_an_array_of_which_one_job_is_killed_makes_every_song_once(lab, launch, 
     array = ("--cluster", "slurm", "--array", "3", "--partition", "small", "--time", "10")
     said = launch("generate", *words, *array)
     job, run = re.search(r"job (\d+), log .*launch/status.py (\S+)", said, re.DOTALL).groups()
-    assert f"queued already, job {job}" in launch("generate", *words, *array)
+    assert f"already queued, job {job}" in launch("generate", *words, *array)
     lab.wait_for(f"{job}_1", 60, "RUNNING")
     wait_until(lambda: list(rundir.find(run).made.glob("0*")), 120, lambda: said)
     lab.ask("scancel", "--signal=KILL", f"{job}_1.0")
@@ -54,8 +54,8 @@ def test_an_array_of_which_one_job_is_killed_makes_every_song_once(lab, launch, 
     assert len(list(made.rglob("*-mix.flac"))) == len(list(made.rglob("index.html"))) == 8
     assert not list(made.rglob(".tmp-*")), "what the killed one left behind is gone"
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*.flac")}
-    assert "done already: 8 of 8 songs" in launch("generate", *words, *array)
-    assert "done already: 8 of 8 songs" in launch("generate", *words)
+    assert "already done: 8 of 8 songs" in launch("generate", *words, *array)
+    assert "already done: 8 of 8 songs" in launch("generate", *words)
     next(iter(made.rglob("*-drums.flac"))).unlink()
     job = re.search(r"job (\d+), log", launch("generate", *words, *array))[1]
     lab.wait_for(job, 120, "COMPLETED")
@@ -75,7 +75,7 @@ def test_jobs_that_are_cancelled_are_gone_on_with(lab, launch, model, songs, tmp
     assert "stopped" in launch("status", run) and not list(Path(tmp_path / "made").rglob("*.raw"))
     said = launch("generate", *words, *array)
     job = re.search(r"job (\d+), log", said)[1]
-    left = 8 - int((re.search(r"done already: (\d) of 8", said) or [0, 0])[1])
+    left = 8 - int((re.search(r"already done: (\d) of 8", said) or [0, 0])[1])
     for number in [f"{job}_0", f"{job}_1"] if left > 1 else [job]:
         lab.wait_for(number, 240, "COMPLETED")
     assert len(list((tmp_path / "made").rglob("*-mix.flac"))) == 8

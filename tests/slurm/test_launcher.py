@@ -1,4 +1,4 @@
-"""What the launcher, status and cancel do on a cluster: asked again, killed half way, refused; and the templates beside it."""
+"""What the launcher, status and cancel do on a cluster: asked again, killed halfway, refused; and the templates beside it."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def test_asked_again_it_queues_nothing_twice(lab, launch, songs, drill):
     first = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
     assert "launch/status.py twice" in first
     again = launch("submit", *typed(songs, "twice", "--partition", "waiting"))
-    assert again.count("queued already, job ") == 3
+    assert again.count("already queued, job ") == 3
     assert queued("twice") == ["evaluate", "page", "train"]
 
 
@@ -69,8 +69,8 @@ def test_status_and_cancel(lab, launch, songs):
     assert (found["step"], found["total"], found["attempts"], found["checkpoint"]) == (0, 20, 0, None)
     table = launch("status", "seen")
     assert "0 of 20" in table and "pending (Dependency)" in table
-    assert "dropped" in launch("cancel", "seen") and queued("seen") == []
-    assert "nothing of the run seen is queued" in launch("cancel", "seen")
+    assert "removed from the queue" in launch("cancel", "seen") and queued("seen") == []
+    assert "no job of the run seen is queued" in launch("cancel", "seen")
     launch("submit", *typed(songs, "seen", "--partition", "waiting"))
     assert not (rundir.find("seen").slurm / "cancelled").exists(), "a launch takes a cancellation back"
 
@@ -124,7 +124,7 @@ def test_more_than_the_site_gives_is_refused_before_anything_is_queued(lab, laun
     lumi = ("--cluster", "lumi", "--account", ACCOUNT, "--processes-per-node", "4", "--container", __file__)  # any file
     five = ("--nodes", "5", "--partition", "small-g", "--train.global-batch-size", "20")
     for more, said in (
-        (("--time", "3-00:00:00"), "--time asks for 72 hours, standard-g gives at most 2-00:00:00"),
+        (("--time", "3-00:00:00"), "--time asks for 72 hours, standard-g allows at most 2-00:00:00"),
         (five, "--nodes 5: a job in small-g has at most 4"),
         (("--partition", "dev-g", "--time", "60", "--evaluate-array", "3"), "4 jobs of yours would be in dev-g, which takes 2"),
         (("--partition", "dev-g", "--time", "60", "--sweep", "train.seed=0,1"), "would be in dev-g, which takes 2"),
@@ -210,14 +210,14 @@ def test_requests_for_lumi(change, accepted, lab, tmp_path):
     path.write_text(LUMI.replace(*change).replace("]\nenvironment", f"{masks}\nenvironment"))
     resources = config.Resources(nodes=2, account=ACCOUNT, processes_per_node=8)
     run = rundir.find("lumi")
-    jobs = specs.jobs(run, config.Config(resources=resources), site.load("lumi", str(path)))
+    jobs = specs.jobs(run, config.Config(resources=resources), site.load_site("lumi", str(path)))
     train = next(job for job in jobs if job.stage == "train")
     if accepted:
         assert "--exclusive" in train.script() and "P2P_CPU_MASKS=0xfe000000000000,0xfe" in train.script()
         for job in jobs:
             sbatch.check(job)
     else:
-        with pytest.raises(ValueError, match="Slurm refuses the train job"):
+        with pytest.raises(ValueError, match="Slurm rejects the train job"):
             sbatch.check(train)
 
 
@@ -236,7 +236,7 @@ def test_template_and_launcher_start_the_same(lab, launch, songs, tmp_path):
         f'echo "{{\\"attempt\\": \\"$P2P_ATTEMPT\\", \\"outcome\\": \\"done\\"}}" > "{run.outcome}"\n'
     )
     recorder.chmod(0o755)
-    (train,) = [job for job in specs.jobs(run, wanted, site.load("slurm")) if job.stage == "train"]
+    (train,) = [job for job in specs.jobs(run, wanted, site.load_site("slurm")) if job.stage == "train"]
     script = tmp_path / "launched.sh"
     # The same nodes for both: their names stand in the environment.
     shape = ("--nodes=2", f"--nodelist={','.join(lab.names[-2:])}", "--ntasks-per-node=2", "--time=10")

@@ -51,8 +51,8 @@ def test_an_array_of_which_one_job_is_killed_makes_the_same_bytes(lab, launch, s
     assert fingerprint(out) == fingerprint(alone) and not list(out.rglob(".tmp-*"))
 
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
-    assert "done already (" in launch("preprocess", *settings, *array)
-    assert "preprocess: done already" in launch("submit", "--preset", "tiny", "--data", str(songs), "--dry-run")
+    assert "already done (" in launch("preprocess", *settings, *array)
+    assert "preprocess: already done" in launch("submit", "--preset", "tiny", "--data", str(songs), "--dry-run")
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
     launch("preprocess", *settings, "--verify")
 

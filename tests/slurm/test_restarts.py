@@ -1,5 +1,5 @@
 """Everything that ends a job early, and what comes after, on a real Slurm with real trainings. They live side by side; each
-waits at a step (paced.py) until a test has done its harm to it. `finish` lets it come to its end, and compares batches and
+waits at a step (paced.py) until a test has done its harm to it. `finish` lets it finish, and compares batches and
 weights with those of a training of as many processes to which nothing happened."""
 
 import json
@@ -31,7 +31,7 @@ def test_a_controller_that_is_away_for_20_seconds(lab, start):
     """Row 9: the run stops while slurmctld is away.
 
     Seen: saved, ended, and forgotten.
-    Now: its batch shell asks on, and it is queued again once the controller answers.
+    Now: its batch shell asks on, and it is requeued once the controller answers.
     """
     run = start("controller away")
     run.until_it_holds()
@@ -48,7 +48,7 @@ def test_a_controller_that_is_away_for_20_seconds(lab, start):
 def test_a_controller_that_is_away_as_a_job_begins(lab, start):
     """Row 9: an update or a failover of the controller, while a job is about to start its tasks.
 
-    Seen: srun's own exit code 1 is taken for the run's, and the run for failed: it is not begun again, what waits is dropped.
+    Seen: srun's own exit code 1 is taken for the run's, and the run for failed: it is not restarted, what waits is dropped.
     Now: no task has begun, so the code says nothing; the batch shell waits for the controller and tries again.
     """
     run = start("controller away at the start")
@@ -56,14 +56,14 @@ def test_a_controller_that_is_away_as_a_job_begins(lab, start):
     lab.settle()
     lab.stop("slurmctld", 20)
     run.begun.with_suffix(".hold").unlink()
-    run.until(lambda: "no task was started: trying again" in run.log())
+    run.until(lambda: "srun started no task: retrying" in run.log())
     lab.start_controller()
     run.finish()
     assert run.attempts("end", 5) == ["done"]
 
 
 def test_a_starter_killed_while_the_controller_is_away(lab, start):
-    """Row 9: srun is killed and slurmctld is away; the training goes on, and comes to its end.
+    """Row 9: srun is killed and slurmctld is away; the training continues, and finishes.
 
     Seen: counted as a crash before its end, and forgotten, or begun a second time beside itself.
     Now: the batch shell waits for what the tasks come to.
@@ -85,7 +85,7 @@ def test_preempted_with_a_user_signal(lab, start):
     """Row 1: preempted, and told at once (preempt_send_user_signal).
 
     Seen: killed when Slurm's patience (GraceTime) is over, the work since the last checkpoint done twice, or never back.
-    Now: saved and queued again before that; not a step is lost.
+    Now: saved and requeued before that; not a step is lost.
     """
     run = start("preempted")
     run.until_it_holds()
@@ -99,7 +99,7 @@ def test_preempted_with_a_user_signal(lab, start):
 def test_preempted_without_one(lab, start):
     """Row 1: preempted as Slurm does it by default: TERM at once, and no other signal.
 
-    Seen: submitit passes TERM over; killed, and begun again where it was minutes ago.
+    Seen: submitit passes TERM over; killed, and restarted where it was minutes ago.
     Now: TERM is a request to stop as any other.
     """
     run = start("preempted unsignalled")
@@ -148,30 +148,30 @@ def test_requeued_from_outside(lab, start):
     assert int(run.attempts("start", 2)[2]) > began, "saved in order"
     run.finish()
     assert run.attempts("end", 5) == ["stopped", "stopped", "done"]
-    lab.ask("scontrol", "requeue", run.train)  # or its node was lost just as it had come to its end
-    run.until(lambda: "train: done already" in run.log())
+    lab.ask("scontrol", "requeue", run.train)  # or its node was lost just as it had finish
+    run.until(lambda: "train: already done" in run.log())
     run.finish()
 
 
 def test_asked_to_stop_by_a_signal(lab, start):
     """Row 1: `scancel --signal=USR2`.
 
-    Seen: the job ends with Slurm's "failed", what waits for it is dropped, and nobody goes on.
-    Now: saved, and queued again by its own batch shell.
+    Seen: the job ends with Slurm's "failed", what waits for it is dropped, and nothing continues.
+    Now: saved, and requeued by its own batch shell.
     """
     run = start("signalled")
     run.until_it_holds()
     lab.ask("scancel", "--signal=USR2", run.train)
     run.until_start(2)
-    assert run.attempts("end", 5) == ["stopped"] and "stopped: queued again" in run.log()
+    assert run.attempts("end", 5) == ["stopped"] and "stopped: requeued" in run.log()
     run.finish()
 
 
 def test_signals_that_reach_the_batch_shell(lab, start):
     """Row 4: `scancel --batch`, and `scancel --full`, which reaches the job's shells and srun, too.
 
-    Seen: the tasks save, the shell that would queue the job again dies, and what waits is dropped.
-    Now: the shell lives, passes the request on, and queues the job again. srun kills its tasks when it gets a TERM: then what
+    Seen: the tasks save, the shell that would requeue the job dies, and what waits is dropped.
+    Now: the shell lives, passes the request on, and requeues the job. srun kills its tasks when it gets a TERM: then what
     was not saved is done again.
     """
     run = start("batch shell signalled")
@@ -210,11 +210,11 @@ def test_crashes_with_progress_are_tried_again_and_not_for_ever(lab, start):
     """Rows 10, 14: a training that crashes again and again, further each time.
 
     Seen: one bad node ends a training of days; or a bug burns node hours until somebody looks.
-    Now: begun again `--max-crash-restarts` times, then what waits for it is dropped; launched once more, it goes on.
+    Now: restarted `--max-crash-restarts` times, then what waits for it is dropped; launched once more, it goes on.
     """
     run = start("crashing")
     run.until_end("FAILED")
-    assert run.attempts("end", 5) == ["crash", "crash", "crash"] and "not begun again (3 crashes" in run.log()
+    assert run.attempts("end", 5) == ["crash", "crash", "crash"] and "not restarted (3 crashes" in run.log()
     run.until_end("CANCELLED", "evaluate")  # not left to wait for ever
     assert not (run.run.path / "evaluated").exists()
     (run.run.path / "plan.json").unlink()
@@ -225,7 +225,7 @@ def test_crashes_with_progress_are_tried_again_and_not_for_ever(lab, start):
 def test_starts_without_progress_come_to_an_end(lab, start):
     """Row 10: a training that stops before it has done a step, each time.
 
-    Seen: queued again for ever.
+    Seen: requeued for ever.
     Now: the fourth start in a row from one place is refused.
     """
     run = start("stuck")
@@ -295,8 +295,8 @@ def test_a_daemon_lost_leaves_processes_that_change_nothing(lab, start):
 def test_a_node_lost(lab, start):
     """Row 14: a node without power: all its processes at once.
 
-    Seen: what Slurm begins again finds half a checkpoint, or takes the numbers after it for its own.
-    Now: it goes on elsewhere from the last whole checkpoint.
+    Seen: what Slurm restarts finds half a checkpoint, or takes the numbers after it for its own.
+    Now: it continues elsewhere from the last whole checkpoint.
     """
     run = start("node lost")
     run.until_it_holds()
@@ -314,7 +314,7 @@ def test_the_time_limit_reached_twice(lab, start):
     """Row 11: a training that is longer than two jobs.
 
     Seen: TIMEOUT, and it never ends.
-    Now: each job saves before its limit and is queued again.
+    Now: each job saves before its limit and is requeued.
     """
     run = start("out of time")
     run.finish()
@@ -325,7 +325,7 @@ def test_the_time_limit_reached_twice(lab, start):
 def test_a_time_limit_that_is_lowered(lab, start):
     """Row 11: an administrator lowers the time limit of a job below what it has used.
 
-    Seen: the tasks save in time, and nobody queues the job again.
+    Seen: the tasks save in time, and nobody requeues the job.
     Now: as at the end of any other job.
     """
     run = start("time limit lowered")
@@ -356,7 +356,7 @@ def test_cancelled_while_it_is_suspended(lab, start):
 def test_cancelled_by_hand_it_does_not_come_back(lab, start):
     """Nor does the evaluation beside it wait for a training that never says that it ended. Launched again, it goes on.
 
-    If it failed: a job that its owner has cancelled queues itself again, and is billed; or a node that waits for checkpoints
+    If it failed: a job that its owner has cancelled requeues itself, and is billed; or a node that waits for checkpoints
     is, until its time limit, and again after that.
     """
     run = start("cancelled")

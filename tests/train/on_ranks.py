@@ -46,7 +46,7 @@ def train(folder: Path, die_after: int | None = None, sabotage: Callable[[], Non
 
         loop.train_step = mortal
     run = RunDir(folder)
-    return loop.train(run, rundir.resolve(run))
+    return loop.train(run, rundir.read_settings(run))
 
 
 def state(folder: Path, step: int) -> list[torch.Tensor]:
@@ -221,3 +221,8 @@ def leave(folder: Path) -> None:
     from p2p_dist.jobs import stage_process
 
     stage_process.run_stage("train", folder)
+
+
+def noise_from_the_global_state() -> None:
+    """A sabotage: noise is not derived from seed and place."""
+    loop.noise_at = lambda places, seed, shape, device: torch.randn(len(places), *shape)

@@ -75,7 +75,7 @@ def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, harm):
         assert checkpoint.load_newest(tmp_path) is None  # only the generator was kept
         return
     for _ in range(2):  # also when it was set aside by an earlier start
-        with pytest.raises(ValueError, match="all were damaged"):
+        with pytest.raises(ValueError, match="all are damaged"):
             checkpoint.load_newest(tmp_path)
 
 
@@ -87,7 +87,7 @@ def test_all_damaged_is_an_error_not_a_new_beginning(tmp_path, harm):
     ],
 )
 def test_what_is_not_whole_is_set_aside_and_the_one_before_is_used(tmp_path, capsys, harm):
-    """And written anew when training comes there again."""
+    """And rewritten when training comes there again."""
     for step in (5, 10):
         write(tmp_path, step)
     path = checkpoint.find(tmp_path)[-1].path

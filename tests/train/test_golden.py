@@ -13,7 +13,7 @@ import pytest
 
 from p2p_dist.train import networks, step
 from tests.train import on_ranks
-from tests.train.test_step import small, thesis
+from tests.train.small import small, thesis
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
 

@@ -20,7 +20,7 @@ from p2p_dist.train import checkpoint, networks, step
 from p2p_dist.train.verify import verify_run
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
-from tests.train.test_step import small, thesis
+from tests.train.small import small, thesis
 
 
 def no_undo():
@@ -95,8 +95,8 @@ def rewrite_checksums(folder, shard):
 def test_a_damaged_sample_ends_the_run_and_is_named(ranks, tiny_shards, tmp_path, new_run, stage):
     """Row 7: one flipped bit in a sample of the shards, which only one rank reads.
 
-    Seen: training goes on with other values, and verify says that all is well.
-    Now: the run fails and is not begun again, with shard and key in its outcome; verify names them too.
+    Seen: training continues with other values, and verify says that all is well.
+    Now: the run fails and is not restarted, with shard and key in its outcome; verify names them too.
     """
     folder = tmp_path / "shards" / "tiny"
     shutil.copytree(tiny_shards, folder)
@@ -123,7 +123,7 @@ def test_the_run_ends_and_names_step_rank_and_sample(ranks, poisoned, new_run):
     """Row 24: a sample that is not finite, on one rank.
 
     Seen: NaN for days.
-    Now: that step changes nothing on any rank; the run ends, is not begun again, and names step, rank and sample.
+    Now: that step changes nothing on any rank; the run ends, is not restarted, and names step, rank and sample.
     """
     run, _ = new_run(train={"log_every": 100})
     with pytest.raises(RanksFailed) as failure:

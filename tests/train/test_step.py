@@ -12,21 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from p2p_dist.model import losses
 from p2p_dist.model.discriminator import Discriminator
-from p2p_dist.settings.config import Config
 from p2p_dist.settings.presets import PRESETS
 from p2p_dist.train import distributed, networks, nonfinite, step
 from tests.train import on_ranks
-
-
-def small(name: str = "default", model=None, **train) -> Config:
-    """A preset's networks and losses at the size of a test."""
-    of, tiny = PRESETS[name], PRESETS["tiny"]
-    sizes = {"channels": 8, "max_channels": 32, "depth": 4, "discriminator_channels": 8}
-    return dataclasses.replace(
-        tiny,
-        model=dataclasses.replace(of.model, **{**sizes, **(model or {})}),
-        train=dataclasses.replace(of.train, **train),
-    )
+from tests.train.small import small, thesis
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +54,7 @@ def test_two_ranks_equal_one_twins(ranks, reference):
 
 
 def no_sync_never():
-    step._reduced = lambda module, now: contextlib.nullcontext()
+    step.reduced = lambda module, now: contextlib.nullcontext()
 
 
 def test_micro_batches_equal_the_whole(ranks, reference):
@@ -121,11 +110,6 @@ def test_bf16(ranks, reference):
     assert torch.equal(two[0]["generator"], two[1]["generator"])
     assert on_ranks.relative_error(two[0]["generator"], reference["generator"]) > 1e-4, "it did travel in bf16"
     assert_close(ranks(1, on_ranks.one_step, small(layout="channels_last"), 8), reference, 1e-5)
-
-
-def thesis(**train) -> Config:
-    """The thesis's networks with a 1 x 1 bottleneck."""
-    return small("thesis", model={"depth": 5}, **train)
 
 
 def beta_alone():
@@ -190,45 +174,6 @@ def test_mid_and_side():
     assert built.generator.last[1].weight.shape[0] == 2
     assert built.generator.down[0].convolution.weight.shape[1] == 2 + 1
     assert built.discriminator.convolutions[0].weight.shape[1] == 2 + 2
-
-
-def test_moving_average():
-    config = small(ema=0.9)
-    built = networks.build(config, on_ranks.CPU)
-    before = {name: tensor.clone() for name, tensor in built.average.items()}
-    step.train_step(built, *on_ranks.batch_of(config, 2), config.train, 1)
-    for name, parameter in built.generator.named_parameters():
-        torch.testing.assert_close(built.average[name], before[name] + 0.1 * (parameter - before[name]))
-    assert set(built.to_evaluate()) == set(built.generator.state_dict())
-
-
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_update_is_adam(layout):
-    """torch's plain Adam, whatever the order in memory of weights and gradients; a mixture of orders is refused."""
-    order = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-    module = torch.nn.Conv2d(4, 6, 3).to(memory_format=order[layout])
-    plain = torch.nn.Conv2d(4, 6, 3)
-    plain.load_state_dict(module.state_dict())
-    config = small()
-    ours, theirs = networks.new_adam(module, config.train), torch.optim.Adam(plain.parameters(), lr=2e-4, betas=(0.5, 0.999))
-    for _ in range(3):
-        for mine, other in zip(module.parameters(), plain.parameters(), strict=True):
-            other.grad = torch.randn(other.shape)
-            mine.grad = other.grad.clone(memory_format=torch.preserve_format)
-        module.weight.grad = module.weight.grad.contiguous(memory_format=order[layout])
-        bad, norm = networks.update(module, ours, torch.zeros(()))
-        theirs.step()
-        assert not bad
-        whole = torch.cat([parameter.grad.flatten() for parameter in plain.parameters()]).norm()
-        assert norm.item() == pytest.approx(whole.item(), rel=1e-5)
-    torch.testing.assert_close(module.weight, plain.weight, rtol=1e-6, atol=1e-7)
-    moments = networks.moments_of(module, ours)
-    torch.testing.assert_close(moments["weight"]["exp_avg"], theirs.state[plain.weight]["exp_avg"])
-    assert moments["weight"]["exp_avg"].stride() == module.weight.stride()
-    other = order["contiguous" if layout == "channels_last" else "channels_last"]
-    module.weight.grad = module.weight.grad.contiguous(memory_format=other)
-    with pytest.raises(AssertionError, match="memory layouts differ"):
-        networks.update(module, ours, torch.zeros(()))
 
 
 @pytest.mark.parametrize("name", ["default", "thesis"])

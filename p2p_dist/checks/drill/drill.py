@@ -1,4 +1,4 @@
-"""The drill: stop small trainings in every way that there is, and compare each with one that was not stopped."""
+"""The drill: stop small trainings in every supported way and compare each with one that was not stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS, STEPS_ON_A_CLUSTER = 60, 400  # where GPUs may be quick, and Slurm takes 
 
 
 def drill(resources: config.Resources, processes: int, steps: int | None, songs: Path | None, patience: float) -> int:
-    """Run the drill where `resources` say: on this machine, or as jobs of a cluster. Everything lies in `drill` of the runs.
+    """Run the drill on this machine or on a cluster, as `resources` say. Its files are in `drill` in the folder of runs.
 
     Args:
         processes: that train together on this machine. steps: of a training; None: as many as it takes.
@@ -27,13 +27,11 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
         ValueError: a number of processes that can't share the batch, a package that jobs need is missing, Slurm would
             refuse the jobs, or another drill is queued or running.
     """
-    resources = dataclasses.replace(resources, cluster=site.resolve(resources.cluster))
+    resources = dataclasses.replace(resources, cluster=site.resolve_cluster(resources.cluster))
     if resources.cluster == "local" and processes not in (1, 2, 4):
         raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
     if resources.cluster == "local":
         packages.check_packages()
-    if steps is not None and steps < 1:
-        raise ValueError(f"--steps {steps}: at least 1")
     example = example_song.example_folder() if songs is None else None
     songs = songs or example_song.example_folder()
     if example is None:
@@ -42,7 +40,7 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
         settings = settings_of(songs, steps or STEPS, dataclasses.replace(resources, nodes=processes), 4)
         with check_folder("drill", example):
             return here.drill_here(settings, songs)
-    place = site.load(resources.cluster, resources.site)
+    place = site.load_site(resources.cluster, resources.site)
     world_size = resources.nodes * place.processes_per_node(resources)
     settings = settings_of(songs, steps or STEPS_ON_A_CLUSTER, resources, world_size)
     with check_folder("drill", example):
@@ -50,7 +48,7 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
 
 
 def settings_of(songs: Path, steps: int, resources: config.Resources, world_size: int) -> config.Config:
-    """The settings of every training of a drill: so small that each takes seconds."""
+    """Return the settings of a drill's trainings: small enough to take seconds."""
     tiny = presets.preset("tiny")
     batch = max(tiny.train.global_batch_size, world_size)
     return dataclasses.replace(

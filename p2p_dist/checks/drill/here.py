@@ -22,7 +22,7 @@ from p2p_dist.settings import config
 
 @dataclass(frozen=True)
 class Way:
-    """One way to stop a training. do: called with its processes, the parent first. wait: returns when to stop."""
+    """A way to stop a training. do: gets its processes, the parent first, and stops them. wait: blocks until then."""
 
     name: str
     do: Callable[[list[int]], None]
@@ -46,9 +46,9 @@ def drill_here(settings: config.Config, songs: Path) -> int:
     undisturbed = begin("undisturbed")
     for stage in ("preprocess", "train"):
         if _start(stage, undisturbed).wait() != console.DONE:
-            raise OSError(f"{stage} failed without being disturbed: see {_log(undisturbed)}")
+            raise OSError(f"{stage} failed although it was not disturbed: see {_log(undisturbed)}")
     console.say(f"undisturbed: {settings.train.steps} steps, {settings.resources.nodes} processes\n")
-    rows = [("stopped by", "exit code", "went on from", "came back")]
+    rows = [("stopped by", "exit code", "resumed from", "result")]
     for number, way in enumerate(WAYS):
         rows.append(_disturb(way, begin(f"stopped-{number}"), undisturbed))
         console.say(f"{number + 1} of {len(WAYS)}: {way.name}: {rows[-1][-1]}")
@@ -58,7 +58,7 @@ def drill_here(settings: config.Config, songs: Path) -> int:
 
 
 def _disturb(way: Way, run: RunDir, undisturbed: RunDir) -> tuple[str, str, str, str]:
-    """Train, stop half way, go on to the end; the row of the table."""
+    """Train, stop halfway, resume to the end; return the row of the table."""
     process = _start("train", run)
     while process.poll() is None and not _is_time(way, run):
         time.sleep(0.002)
@@ -69,7 +69,7 @@ def _disturb(way: Way, run: RunDir, undisturbed: RunDir) -> tuple[str, str, str,
     before = outcome.saved(run)
     ended = _start("train", run).wait()
     if code == console.DONE:
-        answer = "it ended too soon to be stopped"
+        answer = "it ended before it could be stopped"
     elif ended != console.DONE:
         answer = f"not at all: exit code {ended}, see {_log(run)}"
     else:
@@ -78,7 +78,7 @@ def _disturb(way: Way, run: RunDir, undisturbed: RunDir) -> tuple[str, str, str,
 
 
 def _is_time(way: Way, run: RunDir) -> bool:
-    steps = rundir.resolve(run).train.steps
+    steps = rundir.read_settings(run).train.steps
     assert steps is not None
     if outcome.saved(run) < steps // 3:
         return False
@@ -102,7 +102,7 @@ def _children(process: int) -> list[int]:
 
 
 def _send(number: int, *places: int, times: int = 1) -> Callable[[list[int]], None]:
-    """Send a signal to some of the processes: 0 is the parent, -1 the last of those that train, none: all."""
+    """Send a signal to some processes: 0 is the parent, -1 the last rank; none: all."""
 
     def do(processes: list[int]) -> None:
         for _ in range(times):
@@ -124,4 +124,4 @@ WAYS = (
     Way("everything killed", _send(signal.SIGKILL)),
     Way("everything killed in the middle of a save", _send(signal.SIGKILL), in_a_save=True),
 )
-"""All that a scheduler, a person or a broken node does to a training, as far as one machine can tell."""
+"""Everything that a scheduler, a user or a broken node does to a training, as far as one machine can imitate it."""

@@ -23,7 +23,7 @@ WAYS = (
 )
 
 BACK_AT_ONCE = 5.0
-"""Seconds after which a requeued job is let go; Slurm would keep it back for two minutes."""
+"""Seconds after which a requeued job is released; Slurm holds it for two minutes."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
 
     Raises:
         ValueError: Slurm would refuse the jobs; nothing was queued.
-        OSError: a job failed undisturbed, Slurm can't be asked, or it took longer than `patience`.
+        OSError: a job failed undisturbed, Slurm does not answer, or it took longer than `patience`.
     """
     place.check_images(settings.resources)
     root, end = rundir.runs_root() / "drill", time.monotonic() + patience
@@ -63,7 +63,7 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
         while stage in squeue.queued_jobs(undisturbed):
             _wait(end, 1.0)
         if stages.is_done(stage, undisturbed) is None:
-            raise OSError(f"{stage} failed without being disturbed: see {undisturbed.slurm / stage}")
+            raise OSError(f"{stage} failed although it was not disturbed: see {undisturbed.slurm / stage}")
     trainings = []
     for number, (name, command) in enumerate(WAYS):
         run = RunDir(root / "runs" / f"stopped-{number}")
@@ -80,9 +80,9 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
         _wait(end, 0.2)
     rows = [("stopped by", "starts", "saved before", "came back")]
     for one in trainings:
-        answer = outcome.difference(one.run, undisturbed) if one.done else "it ended too soon to be stopped"
+        answer = outcome.difference(one.run, undisturbed) if one.done else "it ended before it could be stopped"
         if answer == outcome.OTHER_WEIGHTS and place.gpus_per_node:
-            answer = "with the same batches; GPUs add up in any order"
+            answer = "with the same batches (the order of GPU sums varies)"
         rows.append((one.name, str(len(status.attempts(one.run))), f"step {one.saved}", answer or "exactly"))
     outcome.show(rows)
     console.say(f"\nlogs: {root}")
@@ -95,7 +95,7 @@ def _queue(stage: str, run: RunDir, settings: config.Config, place: site.Site) -
 
 
 def _is_over(one: Stopped, settings: config.Config, place: site.Site) -> bool:
-    """Whether it came to its end. What Slurm has requeued is let go, what is no longer queued is launched again."""
+    """Whether it has finished. Releases a requeued job, and launches one again that is no longer queued."""
     queued = squeue.queued_jobs(one.run).get("train")
     if queued is None:
         if stages.is_done("train", one.run) is not None:
@@ -111,5 +111,5 @@ def _is_over(one: Stopped, settings: config.Config, place: site.Site) -> bool:
 
 def _wait(end: float, seconds: float) -> None:
     if time.monotonic() > end:
-        raise OSError("the jobs did not finish within --patience: check squeue, then try again with a larger --patience")
+        raise OSError("the jobs did not finish within --patience: check squeue, then run it again with a larger --patience")
     time.sleep(seconds)

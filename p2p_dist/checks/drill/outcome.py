@@ -1,4 +1,4 @@
-"""What became of a training that was stopped, compared with one that was left alone; here and on a cluster alike."""
+"""Compare a stopped training with an undisturbed one, on this machine or a cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ OTHER_WEIGHTS = "with other weights"
 
 
 def difference(run: RunDir, other: RunDir) -> str | None:
-    """What differs between two trainings: their last weights, their batches, what they left behind. None: nothing."""
+    """Describe the difference between two trainings (last weights, batches, files left behind); None if equal."""
     sums = []
     for each in (run, other):
         _, path = rundir.find_steps(each.checkpoints)[-1]
@@ -26,7 +26,7 @@ def difference(run: RunDir, other: RunDir) -> str | None:
 
 
 def saved(run: RunDir) -> int:
-    """The step of the newest checkpoint; 0 where there is none."""
+    """Return the step of the newest checkpoint; 0 if there is none."""
     return max((step for step, _ in rundir.find_steps(run.checkpoints)), default=0)
 
 

@@ -31,10 +31,10 @@ def preflight(resources: Resources, songs: Path | None) -> int:
 
     Raises:
         ValueError: Slurm would refuse the job, an account is missing, or another preflight is queued or running.
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
-    where = site.resolve(resources.cluster)
-    place = site.load(where, resources.site)
+    where = site.resolve_cluster(resources.cluster)
+    place = site.load_site(where, resources.site)
     resources = dataclasses.replace(resources, max_requeues=0, max_crash_restarts=0)
     tiny = presets.preset("tiny")
     data = dataclasses.replace(tiny.data, root=str(songs) if songs else None)
@@ -42,12 +42,12 @@ def preflight(resources: Resources, songs: Path | None) -> int:
     if where == "local":
         packages.check_packages()
         if songs is not None and not songs.is_dir():
-            raise ValueError(f"no folder {songs}: --data names the folder of songs that a training would read")
+            raise ValueError(f"no folder {songs}: --data must name the folder of songs to train on")
     else:
         try:
             place.check_images(resources)
         except ValueError as error:
-            return report([Finding("image", FAILED, str(error), "nothing was queued: the job would need it")])
+            return report([Finding("image", FAILED, str(error), "nothing was queued: the job needs it")])
     with check_folder("preflight") as root:
         run = RunDir(root / "runs" / "preflight")
         begin_run.begin(run, settings, "none")
@@ -57,9 +57,9 @@ def preflight(resources: Resources, songs: Path | None) -> int:
 
 
 def _here(run: RunDir) -> list[Finding]:
-    """The same on this machine, without Slurm."""
-    resources = rundir.resolve(run).resources
-    size = resources.nodes * site.load("local", resources.site).processes_per_node(resources)
+    """Run the check on this machine, without Slurm."""
+    resources = rundir.read_settings(run).resources
+    size = resources.nodes * site.load_site("local", resources.site).processes_per_node(resources)
     log = run.logs / "preflight.log"
     process = child.start("preflight", run, f"preflight.{os.getpid()}", log)
     asked = False
@@ -69,7 +69,11 @@ def _here(run: RunDir) -> list[Finding]:
             process.send_signal(signal.SIGUSR2)
         time.sleep(0.1)
     found = merge(run, size, log.read_text(errors="replace"))
-    return [*found, Finding("image", NONE, "no container here"), Finding("requeue", NONE, "no Slurm here")]
+    return [
+        *found,
+        Finding("image", NONE, "no container is used on this machine"),
+        Finding("requeue", NONE, "Slurm was not found"),
+    ]
 
 
 def _on_slurm(run: RunDir, settings: Config, place: site.Site) -> list[Finding]:
@@ -92,21 +96,21 @@ def _on_slurm(run: RunDir, settings: Config, place: site.Site) -> list[Finding]:
     found = merge(run, size, "\n".join(path.read_text(errors="replace") for path in sorted(set(logs))))
     image = place.image(resources)
     if image is None:
-        found.insert(0, Finding("image", NONE, "no container is asked for"))
+        found.insert(0, Finding("image", NONE, "no container is requested"))
     elif not any(one.check in ("image", "binds", "runtime", "overlay") for one in found):
         found.insert(0, Finding("image", OK, f"{image}, {len(place.container_binds)} further binds of the site"))
     if not place.requeue:
-        requeue = Finding("requeue", NONE, "the site says that jobs are not requeued: a new one goes on in their place")
+        requeue = Finding("requeue", NONE, "the site does not requeue jobs: a new job continues in place of the old one")
     elif "Requeue=1" in about:
         requeue = Finding("requeue", OK, "Slurm may requeue the job")
     else:
-        todo = "write requeue: false into the site's file: a new job then goes on in its place"
+        todo = "write requeue: false into the site's file: a new job then continues in place of the old one"
         requeue = Finding("requeue", FAILED, "Slurm does not requeue the job (Requeue=0)", todo)
     return [*found, requeue]
 
 
 def merge(run: RunDir, size: int, log: str) -> list[Finding]:
-    """One finding a check, of all processes: the first that failed speaks for them; those that left nothing are a failure."""
+    """Merge the findings of all processes, one per check: the first failure counts; a process without findings is one."""
     finding = dict.fromkeys(("check", "state", "found", "todo?"), str)
     left = [records.read(path, [finding]) for path in sorted(run.results.glob("rank-*.json"))]
     everyone = [[Finding(one["check"], one["state"], one["found"], one.get("todo", "")) for one in own] for own in left]
@@ -125,18 +129,18 @@ def merge(run: RunDir, size: int, log: str) -> list[Finding]:
 
 
 IMAGE_WORDS = ("image format not recognized", "bad superblock", "squashfs", "while opening image", "image driver", "SIF")
-"""How Singularity says that an image is no good."""
+"""Singularity's messages for an unusable image."""
 
 
 def _not_started(missing: int, size: int, log: str, run: RunDir) -> Finding:
-    """Why processes left no findings, as far as their logs tell."""
+    """Find in the logs why processes left no findings."""
     who = f"{missing} of {size} processes: "
     if refused := re.search(r"^error: (\S+): (runtime|image|overlay|bind): (.*)$", log, re.MULTILINE):
         host, what, why = refused.groups()
-        return Finding("binds" if what == "bind" else what, FAILED, f"{who}{host}: {why}", "then run this again")
+        return Finding("binds" if what == "bind" else what, FAILED, f"{who}{host}: {why}", "then run this check again")
     fatal = [line for line in log.splitlines() if line.startswith(("FATAL", "ERROR"))]
     if any(word in line for line in fatal for word in IMAGE_WORDS):
-        return Finding("image", FAILED, f"{who}{fatal[0]}", "the image is incomplete: copy or build it again")
+        return Finding("image", FAILED, f"{who}{fatal[0]}", "the image is incomplete: copy it or build it again")
     told = [line for line in log.splitlines() if line.strip() and not line.startswith("preflight ")]  # hpc/decide_next.sh's
     last = fatal or told or ["nothing in their logs"]
     return Finding("start", FAILED, f"{who}{last[-1]}", f"its logs: {run.slurm if run.slurm.is_dir() else run.logs}")

@@ -14,11 +14,11 @@ from p2p_dist.train.networks import build
 from p2p_dist.train.step import train_step
 
 PAIRS = 2
-"""Of each process."""
+"""Pairs of each process."""
 
 
 def one_step(ranks: Ranks) -> str:
-    """Build the networks of the preset tiny and update them once; what was done, in words.
+    """Build the networks of the preset tiny and update them once; return a description.
 
     Raises:
         ValueError: a loss is not finite, or a network did not change.

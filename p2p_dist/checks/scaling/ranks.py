@@ -21,10 +21,10 @@ from p2p_dist.train.seeding import noise_at, number_from
 from p2p_dist.train.step import train_step
 
 WARM_UP = 5
-"""Steps of each way before those that are measured: compiling, choosing kernels, filling caches."""
+"""Warm-up steps before each measurement: compiling, choosing kernels, filling caches."""
 
 PARTS = 5
-"""Measurements of each way: what else the machine does while one is taken shows beside the others."""
+"""Measurements of each kind; their spread shows other work on the machine."""
 
 
 def scaling(run: RunDir, settings: Config) -> int:
@@ -91,7 +91,7 @@ class Training:
         self.step, self.waited, self.seconds = 0, 0.0, 0.0
 
     def train(self, steps: int) -> float:
-        """Some further steps; how many seconds they took, from when all processes began to when the last has ended."""
+        """Train for some steps; return the seconds from the common start to the end of the last process."""
         settings, ranks, seed = self.settings, self.ranks, self.settings.train.seed
         shape = (settings.model.noise_channels, settings.data.mels, settings.data.frames)
         self._meet()
@@ -109,13 +109,13 @@ class Training:
         return seconds
 
     def _meet(self) -> None:
-        """Wait until the device and all processes have done what they were given."""
+        """Wait until the device and all processes have finished their work."""
         if self.ranks.device.type == "cuda":
             torch.cuda.synchronize(self.ranks.device)
         distributed.barrier(self.ranks)
 
     def numbers(self, rates: list[float], before: dict[str, Any] | None) -> dict[str, Any]:
-        """What is written down of it, together with what an earlier call found."""
+        """Combine the numbers of this measurement with those of an earlier call."""
         measured = [*(before["measured"] if before else []), *rates]
         return {
             "batch": self.batch,

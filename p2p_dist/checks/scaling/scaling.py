@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.checks.folder import check_folder
-from p2p_dist.common import console, files, linux, records
+from p2p_dist.common import console, files, linux, records, svg
 from p2p_dist.common.records import COUNT, Maybe
+from p2p_dist.common.svg import Line
 from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import begin_run, child, example_song, fits, packages, site
 from p2p_dist.jobs.slurm import launch, specs, squeue
@@ -27,11 +28,11 @@ from p2p_dist.settings.config import Resources
 WAYS = ("weak", "strong")
 
 WINDOW = 0.16
-"""Share of a step in which gradients travel unseen: most are ready when two thirds of the generator's backward are done, and
+"""Share of a step in which communication is hidden: most are ready when two thirds of the generator's backward are done, and
 that backward is about half of the step's arithmetic."""
 
 SCATTER = 1.25
-"""Highest by lowest of the measurements of one row, from which on they are said to scatter."""
+"""Ratio of the highest to the lowest measurement of a row from which a warning is printed."""
 
 
 def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Path | None) -> int:
@@ -45,16 +46,16 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
 
     Raises:
         ValueError: no such preset or numbers, Slurm would refuse a job, or another scaling is queued or running.
-        OSError: Slurm can't be asked, or preprocessing failed.
+        OSError: Slurm does not answer, or preprocessing failed.
     """
     try:
         sizes = sorted({int(part) for part in nodes.split(",")})
     except ValueError:
         raise ValueError(f"--nodes {nodes}: write numbers of nodes as in 1,2,4,8") from None
-    if not sizes or sizes[0] < 1 or steps < 1:
-        raise ValueError(f"--nodes {nodes} --steps {steps}: at least one node and one step")
-    where = site.resolve(resources.cluster)
-    place = site.load(where, resources.site)
+    if sizes[0] < 1:
+        raise ValueError(f"--nodes {nodes}: at least one node")
+    where = site.resolve_cluster(resources.cluster)
+    place = site.load_site(where, resources.site)
     if where == "local":
         packages.check_packages()
     else:
@@ -94,17 +95,20 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
             files.write_json(run.path / "plan.json", {"share": share, "global_batch": share * smallest})
             runs.append(run)
         if where == "local":
-            _here(runs)
+            measure_here(runs)
         else:
             _on_slurm(runs, place)
         return report(root, runs)
 
 
-def _here(runs: list[RunDir]) -> None:
+def measure_here(runs: list[RunDir]) -> None:
+    """Measure each size on this machine, there and back, since its speed may drift meanwhile."""
     cores, load = linux.usable_cores(), os.getloadavg()[0]
     if load > cores / 2:
         console.complain(f"warning: this machine is busy (load {load:.1f}, {cores} cores): measurements will vary")
-    console.say(f"all nodes share the {cores} cores of this machine, so this efficiency does not predict that of a cluster")
+    console.say(
+        f"all nodes share the {cores} cores of this machine, so this efficiency does not predict the efficiency on a cluster"
+    )
     _run_here("preprocess", runs[0], 0)
     for number, run in enumerate([*runs, *reversed(runs)] if len(runs) > 1 else runs, 1):
         _run_here("scaling", run, number)
@@ -120,7 +124,7 @@ def _run_here(stage: str, run: RunDir, number: int) -> None:
 
 
 def _say_measured(run: RunDir) -> None:
-    """The figures of a size as soon as they are there."""
+    """Print the figures of a size once they exist."""
     if not (run.path / "scaling.json").is_file():
         return
     one = records.read(run.path / "scaling.json", MEASURED)
@@ -129,16 +133,16 @@ def _say_measured(run: RunDir) -> None:
 
 
 def _range(way: dict[str, Any]) -> str:
-    """Lowest and highest of the measurements of a row."""
+    """Format the lowest and highest measurement of a row."""
     return f"{min(way['measured']):.4g} to {max(way['measured']):.4g}"
 
 
 def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
-    """Queue one job a size, behind that which preprocesses; say how they are until the last has ended."""
+    """Queue one job per size after the preprocessing; print their states until the last has ended."""
     numbers: dict[str, str] = {}
     before = None
     for run, stage in ((runs[0], "preprocess"), *((run, "scaling") for run in runs)):
-        (job,) = specs.jobs(run, rundir.resolve(run), place, (stage,))
+        (job,) = specs.jobs(run, rundir.read_settings(run), place, (stage,))
         numbers[f"{stage}, {run.path.name}"] = number = launch.queue_check(job, place, f"afterok:{before}" if before else None)
         before = before or number
     shown: dict[str, str] = {}
@@ -156,7 +160,7 @@ def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
 
 
 def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:
-    """Images per second that a model expects of a size, with what was measured: the smallest size and the all-reduce.
+    """Predict the images per second of a size from the measured smallest size and all-reduce.
 
     A process computes each image in the time that it takes on the smallest size. The generator's gradients then travel at
     the measured rate, 2 (n - 1) / n of them, and what does not hide behind its backward is added to the step.
@@ -173,7 +177,7 @@ def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:
 
 
 def _travel(one: dict[str, Any]) -> float:
-    """Seconds that the generator's gradients need between the processes."""
+    """Return the seconds for sending the generator's gradients between the processes."""
     if one["all_reduce"] is None:
         return 0.0
     return float(one["gradient_bytes"] * 2 * (one["processes"] - 1) / one["processes"] / one["all_reduce"]["bus"])
@@ -195,12 +199,12 @@ MEASURED = {
 
 
 def report(root: Path, runs: list[RunDir]) -> int:
-    """Print the table, write it and the numbers beside the plot; the exit code."""
+    """Print the table and write it with the numbers and the plot; return the exit code."""
     found = [records.read(path, MEASURED) for run in runs if (path := run.path / "scaling.json").is_file()]
     missing = [run for run in runs if not (run.path / "scaling.json").is_file()]
     for run in missing:
         logs = run.slurm / "scaling" if run.slurm.is_dir() else run.logs / "scaling.log"
-        console.complain(f"error: {run.path.name} was not measured; its logs: {logs}")
+        console.complain(f"error: {run.path.name} was not measured; see its logs: {logs}")
     if not found:
         return console.FAILED
     first = found[0]
@@ -237,13 +241,13 @@ def report(root: Path, runs: list[RunDir]) -> int:
     files.write_text(root / "scaling.md", table + "\n")
     files.write_json(root / "scaling.json", found)
     console.say(f"numbers: {root / 'scaling.json'}")
-    if plot(root / "scaling.svg", found):
-        console.say(f"plot: {root / 'scaling.svg'}")
+    files.write_text(root / "scaling.svg", plot(found))
+    console.say(f"plot: {root / 'scaling.svg'}")
     return console.FAILED if missing else console.DONE
 
 
 def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
-    """What must be said of a row, a line each: that its measurements scatter, and why its efficiency is over 100 %.
+    """Return warnings about a row: measurements that vary, an efficiency over 100 %.
 
     Args:
         one: the numbers of a size, its efficiency among them. first: those of the size that it is compared with.
@@ -253,51 +257,37 @@ def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
     found = []
     if max(row["measured"]) > SCATTER * min(row["measured"]):
         found.append(
-            f"warning: {name}: measurements scatter ({_range(row)} images/s): something else runs there, or --steps are few; "
-            "measure again before you rely on them"
+            f"warning: {name}: the measurements vary ({_range(row)} images/s): other work ran on these nodes, or "
+            "--steps is too small; measure again before you rely on them"
         )
     if round(row["efficiency"], 2) > 1:
         share = one["processes"] / first["processes"]
         if min(row["measured"]) <= share * max(smallest["measured"]):
-            why = "the measurements of this size and of the smallest overlap, so they differ by chance or by other work beside"
+            why = (
+                "the measurements of this size and of the smallest size overlap, so the difference is chance or "
+                "other work on the nodes"
+            )
         elif way == "strong":
-            why = "the smaller share of a process fits its caches better, or the smallest size had other work beside it"
+            why = "the smaller batch of each process fits its caches better, or other work slowed the smallest size"
         else:
-            why = "the smallest size had other work beside it all the time, or was on slower nodes"
+            why = "other work slowed the smallest size all the time, or it ran on slower nodes"
         found.append(f"note: {name}: over 100 %: {why}")
     return found
 
 
-def plot(path: Path, found: list[dict[str, Any]]) -> bool:
-    """Draw images per second against processes; False where matplotlib is not installed, as on a login node."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        console.say("no plot: matplotlib is not installed here")
-        return False
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4))
-    for way, marker in zip(WAYS, "os", strict=True):
-        measured = [one for one in found if one[way] is not None]
-        numbers = [one["processes"] for one in measured]
-        rates = [one[way]["images_per_second"] for one in measured]
-        (line,) = axes.plot(numbers, rates, marker, label=f"{way}, measured")
-        lowest, highest = ([edge(one[way]["measured"]) for one in measured] for edge in (min, max))
-        axes.vlines(numbers, lowest, highest, colors=line.get_color())
-        axes.plot(numbers, [one[way]["model"] for one in measured], "--", color=line.get_color(), label=f"{way}, model")
+def plot(found: list[dict[str, Any]]) -> str:
+    """Images per second over processes, measured (from the lowest to the highest measurement) and as the model has it: SVG."""
     first = found[0]
+    lines = []
+    for way, colour, dashes in (("weak", "accent", ""), ("strong", "b0", "10 3")):
+        of = {one["processes"]: one[way] for one in found if one[way] is not None}
+        rates = {processes: row["images_per_second"] for processes, row in of.items()}
+        ranges = {processes: (min(row["measured"]), max(row["measured"])) for processes, row in of.items()}
+        lines.append(Line(f"{way}, measured", rates, ranges, colour, dashes, marked=True))
+        model = {processes: row["model"] for processes, row in of.items()}
+        lines.append(Line(f"{way}, model", model, colour=colour, dashes="2 3"))
     ideal = first["weak"]["images_per_second"] / first["processes"]
-    numbers = [one["processes"] for one in found]
-    axes.plot(numbers, [ideal * number for number in numbers], ":", color="gray", label="ideal")
-    axes.set(
-        xscale="log", yscale="log", xlabel="processes", ylabel="images/s", title=f"{first['device']}, {first['precision']}"
-    )
-    axes.set_xticks(numbers, [str(number) for number in numbers], minor=False)
-    axes.legend()
-    figure.tight_layout()
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, format="svg")
-    pyplot.close(figure)
-    return True
+    lines.append(Line("ideal", {one["processes"]: ideal * one["processes"] for one in found}, colour="quiet"))
+    lines = [line for line in lines if line.points]
+    drawn = svg.plot(f"{first['device']}, {first['precision']}", lines, "processes", "images/s", log=True)
+    return svg.document([drawn], lines, 1)

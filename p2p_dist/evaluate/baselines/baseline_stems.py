@@ -35,7 +35,7 @@ BASELINES = {
     LOOP: "four bars of a training song, stretched to the tracked tempo",
     CEILING: "the true stem through spectrogram and back: no model can do better",
 }
-"""Name -> what it is, beside every figure, in the order of a table."""
+"""Map name -> description, in the order of a table."""
 
 NO_BEATS = "the song has no steady beat"
 _HITS = 8.0  # a second: three times what drummers play in the songs that the measures were tried on
@@ -70,7 +70,7 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
     levels = [r["levels"]["target"] - r["levels"]["input"] for r in finished if None not in r["levels"].values()]
     level = float(np.median(levels)) if levels else 0.0
     if data.representation == "thesis":
-        return Training([], "the thesis's pictures show the mix, not the stem", level)
+        return Training([], "the thesis's spectrograms hold the mix, not the stem", level)
     part = manifest.read(dataset)["splits"].get("train", {"songs": []})
     names = [song for song in part["songs"] if song["name"] not in held_out]
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(_SONGS, len(names)))]
@@ -80,7 +80,7 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
         beats = None if power is None else _beats_of(power, data)
         if power is not None and beats is not None and _beats_in(power, beats, data) >= 2 * _BAR:
             songs.append((song["name"], power, beats))
-    reason = "" if songs else "no training song of two bars that is not measured itself"
+    reason = "" if songs else "no training song with two bars, other than the measured song"
     return Training(songs, reason, level)
 
 
@@ -113,7 +113,7 @@ def _beats_in(power: np.ndarray, beats: Beats, data: Data) -> int:
 
 
 def noise_hits(input: np.ndarray, rate: int, level: float, key: str) -> np.ndarray:
-    """Noise at random times; the same for a song whenever it is made."""
+    """Make noise hits at random times, always the same for a song."""
     random = random_for("noise hits", 0, key)
     seconds = len(input) / rate
     times = random.uniform(0, seconds, max(1, round(_HITS * seconds)))
@@ -123,7 +123,7 @@ def noise_hits(input: np.ndarray, rate: int, level: float, key: str) -> np.ndarr
 
 
 def rock_grid(input: np.ndarray, rate: int, beats: Beats, level: float) -> np.ndarray:
-    """Kick and snare by turns on the beats, hi-hat on all eighth notes: what needs no ear but a tempo."""
+    """Make kick and snare alternating on the beats, and hi-hat on all eighth notes: it needs only a tempo."""
     random = np.random.default_rng(0)
     time = np.arange(round(0.25 * rate)) / rate
     noise = random.standard_normal(len(time))

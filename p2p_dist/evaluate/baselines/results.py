@@ -29,7 +29,7 @@ from p2p_dist.settings.config import Data, Evaluate
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
 _ROOM = 3.0
-"""dB that are left where a song is turned down: a generated mix may be louder than the true one."""
+"""Headroom in dB where a song is turned down: a generated mix may be louder than the true one."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def measure_baselines(
                 assert known is not None
                 _measure_song(out, excerpt, known, data, evaluate.iterations, sounding=excerpt.song.split == reported)
             progress.update(done, excerpt.song.name)
-    found = {excerpt.song.key: _read(out / "references" / f"{excerpt.song.key}.json", excerpt) for excerpt in excerpts}
+    found = {excerpt.song.key: read_reference(out / "references" / f"{excerpt.song.key}.json", excerpt) for excerpt in excerpts}
     _summarise(out, excerpts, found, reported)
     return found
 
@@ -90,7 +90,7 @@ def stems_of(excerpt: Excerpt, known: Training, data: Data, iterations: int) -> 
     heard, target, _ = excerpt.song.read()
     tracked = from_there(beats_of(heard, rate), excerpt.begins / rate)
     true = excerpt.beats
-    pitched = "the stem has a pitch: drums would not be it" if is_pitched(data.task) else None
+    pitched = "the stem is pitched, so drums do not apply" if is_pitched(data.task) else None
     yield baseline_stems.COPY, input
     yield baseline_stems.SILENCE, np.zeros_like(input)
     yield baseline_stems.NOISE, baseline_stems.noise_hits(input, rate, level, key)
@@ -134,7 +134,12 @@ def _plain(one: Measured) -> dict[str, Any]:
     return {"row": one.row, "absent": one.absent, "parts": list(one.windows), "described": described}
 
 
-def _read(path: Path, excerpt: Excerpt) -> Reference:
+def read_reference(path: Path, excerpt: Excerpt) -> Reference:
+    """Read the measured baselines of a song.
+
+    Raises:
+        DamagedError: the file is damaged.
+    """
     content = records.read(path, schemas.REFERENCE, "remove it; it will be measured again")
     if not -200 <= (content.get("gain_db") or 0) <= 0:
         raise files.DamagedError(f"{path} is damaged: a gain of {content['gain_db']} dB is not possible; remove it")

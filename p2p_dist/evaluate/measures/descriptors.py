@@ -45,14 +45,14 @@ def describe(power: np.ndarray) -> np.ndarray:
 
 
 Kernels = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Of made with made, real with real, made with real."""
+"""Kernel sums: made with made, real with real, made with real."""
 
 
 def too_few(made: int, real: int) -> str | None:
-    """Why no distance of so many windows is given, if none is: it would be noise of the size of what it measures."""
+    """Return why no distance is given for so few windows, if so: it would be mostly noise."""
     if min(made, real) >= _FEWEST:
         return None
-    return f"it needs {_FEWEST} windows that count; of the stems there are {made}, of the true ones {real}"
+    return f"too few windows: it needs {_FEWEST}, the stems have {made}, the true stems {real}"
 
 
 def kernels(made: np.ndarray, real: np.ndarray) -> Kernels:

@@ -14,8 +14,8 @@ from p2p_dist.evaluate.measures import descriptors
 from p2p_dist.evaluate.measures.table import MEASURES, TRUTH_SILENT, OfStem, OfWindows, Row, WindowRow
 from p2p_dist.evaluate.measures.truth import Stem, Truth
 
-NO_WINDOW = "the true stem has no 6 seconds with 4 onsets that are loud enough beside the input"
-MIXES = "the files hold mixes, in which the stem is not known"
+NO_WINDOW = "the true stem has no 6-second window with 4 onsets that are loud enough relative to the input"
+MIXES = "the files hold mixes, so the stem is unknown"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from p2p_dist.evaluate.measures.truth import Stem, StemWindow, TrueWindow, Truth
 from p2p_dist.settings.config import parse_task
 
 TIME, REAL, AMOUNT, REPORTED = "in time?", "the real thing?", "the right amount?", "reported only"
-"""The families; those of the last change no score."""
+"""The families of measures; the last one does not affect the score."""
 
 TRUTH_SILENT = "the true stem is silent"
 STEM_SILENT = "the stem is silent"
@@ -60,7 +60,7 @@ class OfWindows:
 
     quantities: Mapping[str, Quantity]
     combine: Callable[[Sequence[WindowRow]], float | None]
-    absent: str | Callable[[Truth], str] = "chance would be perfect"
+    absent: str | Callable[[Truth], str] = "random onsets would score perfectly"
     jackknife: bool = True
 
 
@@ -73,7 +73,7 @@ class OfSongs:
 
 @dataclass(frozen=True)
 class Score:
-    """How good a value is, from 0 to 1; words: the same for people, from the label."""
+    """The score of a value, from 0 to 1; words: its description, from the label."""
 
     of: Callable[[float], float]
     words: str = "{}"
@@ -103,11 +103,11 @@ class Measure:
 
     @property
     def decides(self) -> bool:
-        """Whether it belongs to the families that decide."""
+        """Whether it belongs to a family that counts in the score."""
         return self.family != REPORTED
 
     def text(self, value: float) -> str:
-        """A value as it is shown."""
+        """Format a value."""
         return f"{value:.{self.digits}f}"
 
 
@@ -116,7 +116,7 @@ def _mean(name: str, windows: Sequence[WindowRow]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _mean_of(name: str, quantity: Quantity, absent: str = "chance would be perfect") -> OfWindows:
+def _mean_of(name: str, quantity: Quantity, absent: str = "random onsets would score perfectly") -> OfWindows:
     """The mean over windows of one quantity."""
     return OfWindows({name: quantity}, partial(_mean, name), absent)
 
@@ -166,7 +166,7 @@ def _mix_l1(stem: Stem, truth: Truth) -> float | str:
 
 def _untouched(stem: Stem, truth: Truth) -> float | str:
     change = spectral.untouched_change(stem.mix_mel, truth.mix_mel, truth.heard_mel)
-    return "the true stem leaves nothing of the input alone" if change is None else change
+    return "the true stem covers the whole input" if change is None else change
 
 
 def _chroma(which: int, stem: Stem, truth: Truth) -> float | str:
@@ -392,7 +392,7 @@ def why_absent(name: str, row: Row, absent: Mapping[str, str]) -> str:
 
 
 def remarks(rows: Iterable[Row]) -> list[str]:
-    """What to say below a table of these rows."""
+    """Return remarks to print below a table of these rows."""
     rows = list(rows)
     below = {name for row in rows for name, value in row.items() if value is not None and value < 0}
     return [measure.below_zero for name, measure in MEASURES.items() if measure.below_zero and name in below]

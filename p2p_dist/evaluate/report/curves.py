@@ -1,4 +1,4 @@
-"""Plot the measures over epochs, with the baselines as lines: as PNG, and for TensorBoard."""
+"""Draw the measures over steps, with the baselines as lines: for a file, the page, and TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
-from p2p_dist.common import files
+from p2p_dist.common import files, svg
+from p2p_dist.common.svg import Line
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.table import MEASURES, columns
 
 SCORE = "score"
 _COLUMNS = 3
 _AIM = {"high": "higher is better", "low": "lower is better", "one": "1 is best"}
-_STYLES = ("--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)), (0, (2, 2)), (0, (4, 1, 1, 1, 1, 1)))
+_DASHES = ("7 4", "2 2.5", "12 3 2 3", "4 2", "1.5 3", "10 2", "3 1 1 1", "6 2 2 2", "")  # of the baselines
+_TRAINING_POINTS = 300  # more can't be seen
 
 
 @dataclass(frozen=True)
@@ -25,14 +24,30 @@ class Curve:
 
     name: str
     title: str
+    aim: str
     points: dict[int, float]
     intervals: dict[int, tuple[float, float]]
-    lines: dict[str, float]
+    baselines: dict[str, float]
 
     @property
     def decides(self) -> bool:
         """Whether it is of what ranks checkpoints."""
         return self.name == SCORE or MEASURES[self.name].decides
+
+    def lines(self) -> list[Line]:
+        """The checkpoints' and, from step 0 on, those of the baselines."""
+        points = {float(step): value for step, value in self.points.items()}
+        intervals = {float(step): edges for step, edges in self.intervals.items()}
+        found = [Line("generated", points, intervals, marked=True)]
+        for number, (name, dashes) in enumerate(zip(BASELINES, _DASHES, strict=True)):
+            if name in self.baselines:
+                value = self.baselines[name]
+                found.append(Line(name, {0: value, max(self.points): value}, colour=f"b{number}", dashes=dashes))
+        return found
+
+    def plot(self) -> str:
+        """An <svg> element."""
+        return svg.plot(self.title, self.lines(), "step", self.aim)
 
 
 def collect(evaluated: dict[int, Any], baselines: Any, ranked: dict[str, Any], *, pitched: bool) -> list[Curve]:
@@ -44,64 +59,40 @@ def collect(evaluated: dict[int, Any], baselines: Any, ranked: dict[str, Any], *
     split = ranked["reported_on"]
     rows = baselines["splits"][split]["rows"]
     scores = {i["step"]: i["reported_score"] for i in ranked["checkpoints"] if i["reported_score"] is not None}
-    found = [
-        Curve(
-            SCORE,
-            "score (higher is better)",
-            dict(sorted(scores.items())),
-            {},
-            {i["name"]: i["score"] for i in ranked["baselines"] if i["name"] in BASELINES and i["score"] is not None},
-        )
-    ]
+    of_baselines = {i["name"]: i["score"] for i in ranked["baselines"] if i["name"] in BASELINES and i["score"] is not None}
+    found = [Curve(SCORE, "score", _AIM["high"], dict(sorted(scores.items())), {}, of_baselines)]
     of = {step: content["splits"][split] for step, content in evaluated.items()}
     for name in (name for names in columns(pitched=pitched) for name in names):
         measure = MEASURES[name]
         points = {step: value for step, one in of.items() if (value := one["mean"].get(name)) is not None}
         intervals = {step: tuple(one["interval"][name]) for step, one in of.items() if name in one["interval"]}
         lines = {base: value for base in BASELINES if (value := rows.get(base, {"mean": {}})["mean"].get(name)) is not None}
-        found.append(Curve(name, f"{measure.label} ({_AIM[measure.best]})", points, intervals, lines))
+        found.append(Curve(name, measure.label, _AIM[measure.best], points, intervals, lines))
     return [curve for curve in found if curve.points]
 
 
-def draw(path: Path, curves: list[Curve], epochs: float) -> None:
-    """The curves of what decides in one picture, over epochs. (The page shows those of what is only reported, too.)
+def legend(curves: list[Curve]) -> list[Line]:
+    """What their lines are, each once."""
+    found = {line.colour: line for curve in curves for line in curve.lines()}
+    return [found[colour] for colour in svg.COLOURS if colour in found]
 
-    Args:
-        epochs: in one step.
-    """
+
+def draw(path: Path, curves: list[Curve]) -> None:
+    """The curves of what decides in one file. (The page shows those of what is only reported, too.)"""
     order = [curve for curve in curves if curve.decides]
     if not order:
         path.unlink(missing_ok=True)
         return
-    height = -(-len(order) // _COLUMNS)
-    tall = 2.6 * height + 0.9
-    figure = Figure(figsize=(4.2 * _COLUMNS, tall), dpi=80)
-    FigureCanvasAgg(figure)
-    # By hand: matplotlib's own layout takes longer than the drawing.
-    figure.subplots_adjust(left=0.04, right=0.99, top=1 - 0.3 / tall, bottom=1.1 / tall, hspace=0.42, wspace=0.16)
-    places = figure.subplots(height, _COLUMNS, squeeze=False).ravel()
-    colours = {name: f"C{number + 1}" for number, name in enumerate(BASELINES)}
-    for place, curve in zip(places, order, strict=False):
-        at = [step * epochs for step in curve.points]
-        place.plot(at, list(curve.points.values()), "o-", color="C0", markersize=3, label="generated", zorder=3)
-        both = [(step * epochs, *curve.intervals[step]) for step in curve.points if step in curve.intervals]
-        if both:
-            place.fill_between(*map(list, zip(*both, strict=True)), color="C0", alpha=0.15, linewidth=0)
-        for style, name in zip(_STYLES, BASELINES, strict=True):
-            if name in curve.lines:
-                place.axhline(curve.lines[name], color=colours[name], linestyle=style, linewidth=1, label=name)
-        place.set_title(curve.title, loc="left", fontsize=9)
-        place.tick_params(labelsize=8)
-        place.set_xlabel("epochs", fontsize=8)
-    for place in places[len(order) :]:
-        place.axis("off")
-    labelled: dict[str, Any] = {}
-    for place in places[: len(order)]:
-        handles, labels = place.get_legend_handles_labels()
-        labelled |= dict(zip(labels, handles, strict=True))
-    figure.legend(list(labelled.values()), list(labelled), loc="lower center", ncols=5, fontsize=8)
-    with files.replacing(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    files.write_text(path, svg.document([curve.plot() for curve in order], legend(order), _COLUMNS))
+
+
+def of_training(rows: list[dict[str, Any]]) -> str:
+    """The generator's L1 over all steps, neighbours averaged to what can be seen; empty before the first line."""
+    size = -(-len(rows) // _TRAINING_POINTS)
+    parts = [rows[start : start + size] for start in range(0, len(rows), size or 1)]
+    points = {float(part[-1]["step"]): sum(row["l1"] for row in part) / len(part) for part in parts}
+    line = Line("training", points, marked=True)
+    return svg.plot("L1 of the pictures in training", [line], "step", _AIM["low"]) if points else ""
 
 
 def for_board(curves: list[Curve]) -> dict[str, dict[str, list[tuple[int, float]]]]:
@@ -113,7 +104,7 @@ def for_board(curves: list[Curve]) -> dict[str, dict[str, list[tuple[int, float]
     for curve in curves:
         tag = f"evaluation/{curve.name}"
         found.setdefault("generated", {})[tag] = list(curve.points.items())
-        for name, value in curve.lines.items():
+        for name, value in curve.baselines.items():
             ends = sorted({min(curve.points), max(curve.points)})
             found.setdefault(name.replace(",", "").replace(" ", "-"), {})[tag] = [(step, value) for step in ends]
     return found

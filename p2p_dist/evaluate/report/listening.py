@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 
-from p2p_dist.common import files
+from p2p_dist.common import files, svg
 from p2p_dist.evaluate.report import loudness, tracks
-from p2p_dist.evaluate.report.svg import thousands
 from p2p_dist.evaluate.report.tracks import FLAC, OPUS, Sound, Track, of_file
 
 __all__ = ["Sound", "of_file", "write_listening_page"]
@@ -39,7 +37,7 @@ def write_listening_page(
     """Write `folder`/index.html and `folder`/media for one song, in place of an earlier page.
 
     The mix is not needed: the page plays the input and a stem together. Input and first stem are written as FLAC of 16 bits,
-    further stems as Opus. Needs memory for some minutes of sound, however long the song is.
+    further stems as Opus. Needs the same memory however long the song is: sounds are read block by block, several times.
 
         write_listening_page(
             folder, "My song", of_file(decoded, "song", "as you gave it"),
@@ -70,11 +68,10 @@ def write_listening_page(
     files.refuse_link(songs)
     files.remove_tree(songs)
     written = {INPUT: tracks.write(songs / INPUT, input, FLAC)}
-    heard = tracks.measured_part(input)
     for number, stem in enumerate(stems, 1):
         progress(number / (len(stems) + 1))
         form = FLAC if number == 1 else OPUS
-        written[f"take-{number}"] = tracks.write(songs / f"take-{number}", stem, form, beside=lambda: heard)
+        written[f"take-{number}"] = tracks.write(songs / f"take-{number}", stem, form, beside=input)
     progress(1.0)
     one = ListeningSong("song", title, written)
     takes = [Choice(f"take-{number}", stem.label, stem.meaning) for number, stem in enumerate(stems, 1)]
@@ -157,17 +154,5 @@ def template(name: str) -> jinja2.Template:
     """A template of this package; what is put into it is escaped."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["thousands"] = thousands
+    environment.filters["thousands"] = svg.thousands
     return environment.get_template(name)
-
-
-def measured_once(sound: Sound) -> Callable[[], np.ndarray]:
-    """Gives `tracks.measured_part` of a sound, read when it is asked for the first time."""
-    found: list[np.ndarray] = []
-
-    def ask() -> np.ndarray:
-        if not found:
-            found.append(tracks.measured_part(sound))
-        return found[0]
-
-    return ask

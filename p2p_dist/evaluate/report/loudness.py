@@ -1,4 +1,4 @@
-"""Measure the loudness of sounds by ITU-R BS.1770-4 (through pyloudnorm), so that versions can be played equally loud.
+"""Measure the loudness of sounds by ITU-R BS.1770-4, with pyloudnorm's filters, so that versions can be played equally loud.
 
 A louder version is preferred for its loudness alone; a comparison by ear needs it taken away.
 """
@@ -6,14 +6,19 @@ A louder version is preferred for its loudness alone; a comparison by ear needs 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pyloudnorm
+import scipy.signal
 
 SHORTEST = 0.4
 """Seconds of one block of BS.1770; of a shorter sound there is no loudness."""
 
+_STEP = 0.25  # of a gating block from one to the next
+_OFFSET = -0.691  # LUFS of a power of 1
+_SILENT = -70.0  # LUFS: what is under it is not counted
 _QUIET, _LOUD = -23.0, -14.0  # LUFS: EBU R 128's level, and about that of streaming services
 _MOST = 20.0  # dB by which a version is raised at most: more would be its noise
 
@@ -29,13 +34,61 @@ class Level:
     peak: float
 
 
-def measure(sound: np.ndarray, rate: int) -> Level:
-    """The level of a sound, float32 (samples, channels), of one or two channels."""
-    peak = float(np.abs(sound).max(initial=0.0))
-    if len(sound) <= SHORTEST * rate or not peak:
+def measure(blocks: Iterable[np.ndarray], rate: int) -> Level:
+    """The level of a sound that comes in blocks, float32 (samples, channels), of one or two channels.
+
+    It is to the bit what `pyloudnorm.Meter.integrated_loudness` says of the whole, which takes some hundred MB for minutes.
+    """
+    filters = [
+        pyloudnorm.IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, rate, "high_shelf"),
+        pyloudnorm.IIRfilter(0.0, 0.5, 38.0, rate, "high_pass"),
+    ]
+    states: list[np.ndarray] = []
+    powers: list[list[float]] = []  # of each gating block and channel
+    held, begin, peak = np.zeros((0, 0), np.float32), 0, 0.0  # `held` begins at sample `begin`
+
+    def add_power() -> None:
+        start, end = _gating_block(len(powers), rate)
+        part = held[start - begin : end - begin]
+        powers.append([float(1 / (SHORTEST * rate) * np.sum(np.square(channel))) for channel in part.T])
+
+    for block in blocks:
+        if not len(block):
+            continue
+        peak = max(peak, float(np.abs(block).max()))
+        states = states or [np.zeros((2, block.shape[1])) for _ in filters]
+        for number, one in enumerate(filters):
+            filtered, states[number] = scipy.signal.lfilter(one.b, one.a, block, axis=0, zi=states[number])
+            block = filtered.astype(np.float32)
+        held = np.concatenate([held, block]) if held.size else block
+        while begin + len(held) >= _gating_block(len(powers), rate)[1]:
+            add_power()
+            drop = _gating_block(len(powers), rate)[0] - begin
+            held, begin = held[drop:], begin + drop
+    samples = begin + len(held)
+    if samples <= SHORTEST * rate or not peak:
         return Level(None, peak)
-    lufs = float(pyloudnorm.Meter(rate).integrated_loudness(sound))
-    return Level(lufs if math.isfinite(lufs) and lufs > -70 else None, peak)
+    if len(powers) < round((samples / rate - SHORTEST) / (SHORTEST * _STEP)) + 1:
+        add_power()  # the last one, of which more than half of a step is there
+    lufs = _gated(np.array(powers))
+    return Level(lufs if math.isfinite(lufs) and lufs > _SILENT else None, peak)
+
+
+def _gating_block(number: int, rate: int) -> tuple[int, int]:
+    """Samples at which a gating block begins and ends."""
+    return int(SHORTEST * (number * _STEP) * rate), int(SHORTEST * (number * _STEP + 1) * rate)
+
+
+def _gated(powers: np.ndarray) -> float:
+    """The integrated loudness in LUFS of gating blocks, (blocks, channels); -inf if none is loud enough."""
+
+    def loudness(of: np.ndarray) -> float:
+        return float(_OFFSET + 10 * np.log10(sum(channel[of].mean() for channel in powers.T)))
+
+    with np.errstate(divide="ignore"):
+        each = _OFFSET + 10 * np.log10(powers.sum(axis=1))
+    loud = each >= _SILENT
+    return loudness(loud & (each > loudness(loud) - 10)) if loud.any() else -math.inf
 
 
 def common(levels: list[Level]) -> float:

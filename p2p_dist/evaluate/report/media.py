@@ -5,11 +5,8 @@ All of one song are scaled by one gain, so that they can be compared whatever th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from p2p_dist.audio import flac
 from p2p_dist.evaluate.report import tracks
@@ -50,9 +47,7 @@ class Media:
     def __init__(self, run: RunDir) -> None:
         self.folder, self.used = run.page.parent / "media", set[Path]()
 
-    def add(
-        self, song: str, name: str, sound: Sound, made_of: str, *, lossless: bool, beside: Callable[[], np.ndarray] | None
-    ) -> Track:
+    def add(self, song: str, name: str, sound: Sound, made_of: str, *, lossless: bool, beside: Sound | None) -> Track:
         """Write a sound as a track of a song.
 
         Args:
@@ -73,7 +68,7 @@ class Media:
 
 
 def stamp(path: Path, factor: float, seconds: float | None) -> str:
-    """Tells the sound of a file from any other: by its time and size, its factor, and where it is cut."""
+    """Return a stamp of a file's audio: its time and size, its factor, and its excerpt."""
     about = path.stat()
     return f"{about.st_mtime_ns} {about.st_size} {factor:.9g} {seconds}"
 

@@ -94,7 +94,7 @@ def _card(
     """
     heard, made = (" + ".join(stems) for stems in parse_task(config.data.task))
     lines = [f"# Model card: {run.path.name}, step {step}", ""]
-    lines += [f"Makes {made} for a song of which {heard} is heard. The song itself is never touched: what is made is a stem"]
+    lines += [f"Makes {made} for a song of which {heard} is heard. The song itself is never changed: the output is a stem"]
     lines += ["that is added to it. It is a U-Net trained against a discriminator on patches (Pix2Pix, Isola et al. 2017)."]
     lines += ["", "| | |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in [*weights, *_facts(run, config)]]
@@ -104,8 +104,9 @@ def _card(
     lines += ["", "## What it is for, and what not", ""]
     lines += [
         "For sketches of an accompaniment, to be listened to before they are used, and for research on training such networks.",
-        "It knows music like the songs above; of others, of live tempo and of long silence expect less. It hears a few seconds",
-        "at a time: it has no plan for a whole song. Where a baseline above is better, the baseline is better.",
+        "It works for music like the songs above, and less well for other music, live tempo and long silence. It hears "
+        "a few seconds",
+        "at a time, so it does not plan a whole song. Where a baseline above has better measures, use the baseline.",
         "No listening test was made.",
     ]
     return [*lines, "", "## Licence", "", *_licence(manifest)]
@@ -116,7 +117,7 @@ def _text_of(lines: list[str]) -> str:
 
 
 def _head(config: Config, manifest: dict[str, Any] | None, measures: list[str]) -> dict[str, Any]:
-    """What model hubs read of a card: https://huggingface.co/docs/hub/model-cards.
+    """Return the YAML head that model hubs read: https://huggingface.co/docs/hub/model-cards.
 
     Figures are in the text alone, where they stand beside their baselines.
     """
@@ -142,7 +143,8 @@ def _use(content: dict[str, Any]) -> list[str]:
     lines = ["", "## Use it", "", "With the program that trained it, for a song in any format, in this folder:", ""]
     lines += ["    p2p-dist generate SONG --model .", ""]
     lines += [
-        "Without it: `config.json` has the spectrogram, the scaling and the network, and says in `notes` how they go together;"
+        "Without it: `config.json` describes the spectrogram, the scaling and the network, and explains in `notes` how "
+        "to combine them;"
     ]
     lines += ["`tests/generate/run_exported.py` of the program runs the network with torch and safetensors alone."]
     if content["program"] is not None:
@@ -162,16 +164,18 @@ def _of_musdb18(manifest: dict[str, Any] | None) -> list[str]:
 
 def _licence(manifest: dict[str, Any] | None) -> list[str]:
     lines = [
-        "The program, p2p_dist, is under the MIT licence. It is not that of the weights: what was learnt from songs is bound by"
+        "The program, p2p_dist, is under the MIT licence, which does not cover the weights: what was learnt from songs "
+        "is bound by"
     ]
     lines += ["theirs."]
     if known := _of_musdb18(manifest):
         songs = f"{len(known)} of the songs have titles" if len(known) > 1 else "One of the songs has a title"
         return [*lines, f"{songs} of MUSDB18. MUSDB18 and what is made of it are for non-commercial, educational use."]
     lines += [
-        "No record of the run names the licence of its songs, so that of the weights is not known. Who publishes them has"
+        "No record of the run names the licence of its songs, so the licence of the weights is unknown. Before you "
+        "publish them,"
     ]
-    return [*lines, f"to find out, and to name it. {LICENCE}"]
+    return [*lines, f"find out the licence and state it. {LICENCE}"]
 
 
 def _parameters(weights: Path) -> int:
@@ -221,20 +225,29 @@ def _sha256(folder: Path) -> str:
 
 def _trained_on(run: RunDir, config: Config, manifest: dict[str, Any] | None) -> list[str]:
     if manifest is None:
-        return ["The shards of the run are not there any more, and with them what is known of its songs."]
+        return ["The shards of the run no longer exist, so nothing is known about its songs."]
     lines = ["| split | songs | hours | windows |", "| --- | --- | --- | --- |"]
     for split, part in manifest["splits"].items():
         songs = part.get("songs", [])
         hours = sum(song["seconds"] for song in songs) / 3600
         lines.append(f"| {split} | {len(songs)} | {hours:.2f} | {len(part['samples'])} |")
-    lines += ["", f"The rest is in DATASET.md of the shards `{run.shards.name}`: levels, silence, what was left out."]
+    lines += ["", f"Levels, silence and omitted songs are in DATASET.md of the shards `{run.shards.name}`."]
     overlap = _twice(manifest)
     if overlap:
         titles = ", ".join(map(_plain, overlap))
-        lines += ["", f"Trained and tested on the same titles, so its figures say nothing of other songs: {titles}."]
+        lines += ["", f"Trained and tested on the same titles, so its figures do not apply to other songs: {titles}."]
     if same := overlapping(manifest):
-        counted = "counted in the figures, which say nothing of other songs" if config.evaluate.allow_overlap else "left out"
-        lines += ["", f"Held out, and yet trained on, so {counted}:", "", *(f"- {_plain(line)}" for line in same)]
+        counted = (
+            ("included in the figures, which therefore do not apply to other songs")
+            if config.evaluate.allow_overlap
+            else "left out"
+        )
+        lines += [
+            "",
+            f"Held-out songs with the same audio as training songs, so {counted}:",
+            "",
+            *(f"- {_plain(line)}" for line in same),
+        ]
     return lines
 
 
@@ -247,7 +260,7 @@ def _evaluation(run: RunDir, config: Config, step: int) -> tuple[list[str], list
     """What the evaluations of a run say of one step: lines, and the labels of the measures that there are."""
     read = ranking.read_evaluations(run.evaluations)
     if read is None or step not in read[0]:
-        return ["This checkpoint was not evaluated: how good it is, is not known."], []
+        return ["This checkpoint was not evaluated, so its quality is unknown."], []
     evaluated, baselines = read
     pitched = is_pitched(config.data.task)
     ranked = ranking.rank(evaluated, baselines, config.evaluate, pitched=pitched)
@@ -292,7 +305,7 @@ def _figures(config: Config, ranked: dict[str, Any], measured: Any, baselines: A
 
 
 def _plain(text: str) -> str:
-    """Text of songs and records, which others may have written, as Markdown shows it: no markup, no HTML, one line."""
+    """Escape text from songs and records for Markdown: no markup, no HTML, one line."""
     return re.sub(r"([\\`*\[\]|<>&])", lambda found: f"&#{ord(found[1])};", one_line(text))
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import soundfile
 
 from p2p_dist.audio import flac
-from p2p_dist.common import files
+from p2p_dist.common import files, svg
+from p2p_dist.common.svg import thousands
 from p2p_dist.data import manifest
 from p2p_dist.data.dataset_card import overlapping
 from p2p_dist.evaluate import ranking
@@ -28,11 +29,9 @@ from p2p_dist.evaluate.report.listening import (
     Choice,
     ListeningSong,
     content,
-    measured_once,
     template,
 )
 from p2p_dist.evaluate.report.media import CLIP, LOSSLESS, Media, common_gain, recorded_gain, scale, stamp
-from p2p_dist.evaluate.report.svg import curve, thousands, training_curve
 from p2p_dist.evaluate.report.tracks import Sound, of_file
 from p2p_dist.run import metrics_file, provenance
 from p2p_dist.run.rundir import RunDir, check_links, find_steps, step_name
@@ -48,7 +47,7 @@ Cell = tuple[str | None, str]
 
 
 def write(run: RunDir, config: Config) -> Path:
-    """Write the page of a run from its evaluations, in place of an earlier one, and MODEL.md; the ranking is made anew before.
+    """Write the page of a run from its evaluations, in place of an earlier one, and MODEL.md; the ranking is rebuilt before.
 
     Returns:
         its index.html.
@@ -61,7 +60,7 @@ def write(run: RunDir, config: Config) -> Path:
     ranked = ranking.conclude(run, config)
     if ranked is None:
         again = f"{submit} --run {run.path.name}"
-        raise ValueError(f"no evaluation in {run.evaluations}: the page needs one; create both with {again}")
+        raise ValueError(f"no evaluation in {run.evaluations}: the page needs one; create both with: {again}")
     read = ranking.read_evaluations(run.evaluations)
     assert read is not None
     evaluated, baselines = read
@@ -93,7 +92,7 @@ def write(run: RunDir, config: Config) -> Path:
     drawn = curves.collect(evaluated, baselines, ranked, pitched=pitched)
     training = [row for row in metrics_file.read(run) if "l1" in row]
     page = template("page.html").render(
-        name=run.path.name,
+        title=run.path.name,
         submit=submit,
         task=config.data.task,
         quoted_task=shlex.quote(config.data.task),
@@ -144,10 +143,10 @@ def write(run: RunDir, config: Config) -> Path:
         ],
         best=best,
         ranked=ranked,
-        curves=[[curve(c.title, c.points, c.lines) for c in drawn if c.decides == decides] for decides in (True, False)],
-        lines=list(dict.fromkeys(name for name in BASELINES for c in drawn if name in c.lines)),
-        base_numbers={name: number for number, name in enumerate(BASELINES)},
-        training=training_curve(training),
+        plot_style=svg.STYLE,
+        curves=[[curve.plot() for curve in drawn if curve.decides == decides] for decides in (True, False)],
+        legend=[(svg.key(line), line.label) for line in curves.legend(drawn)],
+        training=curves.of_training(training),
         settings=_settings(training, config, last),
     )
     model_card.write(run, config, evaluated, baselines)
@@ -251,7 +250,7 @@ def _playable(
     own = fixed.get("gain_db")
     input, of_input = sound(audio / f"{key}-input.flac", own, whole=True)
     found = {INPUT: media.add(key, INPUT, input, of_input, lossless=lossless, beside=None)}
-    heard = {whole: measured_once(sound(audio / f"{key}-input.flac", own, whole=whole)[0]) for whole in (True, False)}
+    heard = {whole: sound(audio / f"{key}-input.flac", own, whole=whole)[0] for whole in (True, False)}
     stems = {TARGET: (audio / f"{key}-target.flac", own, True), CEILING: (audio / f"{key}-ceiling.flac", own, False)}
     for step, song in of.items():
         path = paths[step] / "audio" / f"{key}-stem.flac"

@@ -37,7 +37,7 @@ def write(song: Song, record: dict[str, Any]) -> Path:
         ("trained", f"{record['model']['step']} steps"),
         ("seed", ", ".join(str(take["seed"]) for take in takes)),
         ("level", f"{record['settings']['level']:g} dB"),
-        ("turned down by", ", ".join(f"{take['gain_db']:g} dB" for take in takes)),
+        ("turned down by", ", ".join(f"{abs(take['gain_db']):g} dB" for take in takes)),
         ("tempo", "not found" if tempo is None else f"{tempo['bpm']:.1f} beats a minute"),
         *(("note", note) for note in record["notes"]),
     ]

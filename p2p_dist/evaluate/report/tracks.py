@@ -93,14 +93,12 @@ class Track:
         return self.samples / self.rate
 
 
-def write(
-    folder: Path, sound: Sound, format: str, stamp: str | None = None, beside: Callable[[], np.ndarray] | None = None
-) -> Track:
+def write(folder: Path, sound: Sound, format: str, stamp: str | None = None, beside: Sound | None = None) -> Track:
     """Write a track in place of an earlier one, or leave one that is whole and has the same stamp.
 
     Args:
         format: FLAC, of 16 bits, or OPUS. stamp: changes when the sound does; None: it is written in any case.
-        beside: gives `measured_part` of the input, which it is mixed with.
+        beside: the input, which it is mixed with.
     """
     if stamp is not None and (known := _read(folder, stamp, format)) is not None:
         return known
@@ -114,9 +112,11 @@ def write(
             _write_script(temporary / f"{segments}.js", f"{address}/{segments}", base64.b64encode(data).decode())
             segments += 1
         _write_script(temporary / "overview.js", f"{address}/overview", overview.finish())
-        part = measured_part(sound)
-        alone = loudness.measure(part, rate)
-        mixed = None if beside is None else loudness.measure(part + beside(), rate)
+        alone = loudness.measure(measured_part(sound), rate)
+        mixed = None
+        if beside is not None:
+            both = zip(measured_part(sound), measured_part(beside), strict=True)
+            mixed = loudness.measure((one + other for one, other in both), rate)
         content = {
             "schema": schemas.TRACK.schema,
             "stamp": stamp or "",
@@ -131,19 +131,28 @@ def write(
     return Track(rate, samples, segments, format, alone, mixed)
 
 
-def measured_part(sound: Sound) -> np.ndarray:
-    """The samples of which the loudness is measured, float32 (samples, channels), as they are played."""
+def measured_part(sound: Sound) -> Iterator[np.ndarray]:
+    """What the loudness is measured of, as it is played: blocks float32 (samples, channels), alike for sounds of one length."""
     rate, samples = _played(sound)
     most = round(_MEASURED * rate)
-    if samples <= most:
-        return np.concatenate([*_fitted(sound)] or [np.zeros((0, 1), np.float32)])
-    size = most // _PARTS
-    begins, found, at = np.linspace(0, samples - size, _PARTS).astype(int), [], 0
-    for block in _fitted(sound):
+    size = most // _PARTS if samples > most else samples
+    begins, at = np.linspace(0, samples - size, _PARTS).astype(int) if samples > most else np.zeros(1, int), 0
+    for block in _equal(_fitted(sound)):
         for begin in begins[(begins < at + len(block)) & (begins + size > at)]:
-            found.append(block[max(0, begin - at) : begin + size - at])
+            yield block[max(0, begin - at) : begin + size - at]
         at += len(block)
-    return np.concatenate(found)
+
+
+def _equal(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same samples in blocks of one length; the last one may be shorter."""
+    held = None
+    for block in blocks:
+        held = block if held is None else np.concatenate([held, block])
+        for start in range(0, len(held) - _BLOCK + 1, _BLOCK):
+            yield held[start : start + _BLOCK]
+        held = held[len(held) // _BLOCK * _BLOCK :].copy()
+    if held is not None and len(held):
+        yield held
 
 
 def _read(folder: Path, stamp: str, format: str) -> Track | None:

@@ -1,4 +1,4 @@
-"""What the batch shell of a job asks, outside any container: hpc/job.sh and what it calls run this file by its path.
+"""The decisions of a job's batch shell, outside any container: hpc/job.sh and its scripts run this file by its path.
 
     batch.py begin STAGE RUN SUBMITTED [beside]   note that this attempt starts; exit code 0, 10: the training is done, there is
                                                   nothing to start, else refused. SUBMITTED: when, as squeue writes it, or ""
@@ -6,7 +6,7 @@
     batch.py end STAGE RUN CODE                   note how this attempt ended, srun with CODE; prints `requeue`, or the exit
                                                   code that the job is to leave with and why
     batch.py owner                                prints the attempt that owns the run: the newest start
-    batch.py successor JOB                        note the job that goes on in place of this one
+    batch.py successor JOB                        note the job that continues this one
     batch.py free-claims FOLDER                   free the checkpoints that earlier attempts of this job claimed
 
 From the environment: P2P_ATTEMPTS, the record of this stage's starts (run/starts.py), P2P_ATTEMPT, the P2P_MAX_... and Slurm's
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Optional, Tuple
 
-if __name__ == "__main__":  # under -I, which keeps all out that is not this copy of the code
+if __name__ == "__main__":  # under -I, so that only this copy of the code is imported
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from p2p_dist.run import starts
@@ -50,7 +50,7 @@ def _say(text: str) -> None:
 
 
 def _note(line: str) -> None:
-    """Add a line to the record, on a disk that may be full for a moment. What was cut short is left behind."""
+    """Append a line to the record; retry while the disk is full. A truncated line stays and is ignored later."""
     begin = ""
     for pause in _PAUSES:
         try:
@@ -63,7 +63,7 @@ def _note(line: str) -> None:
 
 
 def _json(path: Path) -> Dict[str, Any]:
-    """A small record; nothing where it is not there, or damaged."""
+    """Read a small record; empty if it is missing or damaged."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -72,7 +72,7 @@ def _json(path: Path) -> Dict[str, Any]:
 
 
 def _changed(path: Path) -> int:
-    """When a file last changed, in seconds; 0 where it is not there."""
+    """Return when a file last changed, seconds since 1970; 0 if it does not exist."""
     try:
         return int(path.stat().st_mtime)
     except OSError:
@@ -80,7 +80,7 @@ def _changed(path: Path) -> int:
 
 
 def _progress(stage: str, run: Path) -> Tuple[int, int]:
-    """How far a stage is, as a number that grows, and when it last grew, in seconds."""
+    """Return the progress of a stage as a growing number, and when it last grew, seconds since 1970."""
     if stage == "preprocess":
         name = _json(run / "dataset.json").get("name")
         if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name)):
@@ -113,9 +113,9 @@ def _remove(path: Path) -> None:
 
 
 def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
-    """Note that this attempt starts, unless it must not; the exit code.
+    """Record that this attempt starts, unless it must not; return the exit code.
 
-    A person's new launch starts the counts anew; a requeued job and a successor go on with them. The record tells, too: a
+    A user's new launch resets the counts; a requeued job and a successor keep them. The record is also checked: a
     controller that was killed may have lost count of the restarts.
     """
     log, attempt, job = _log(), _attempt(), os.environ["SLURM_JOB_ID"]
@@ -124,7 +124,7 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
     launched = False
     if _number("SLURM_RESTART_COUNT", 0) == 0 and not starts.has(log, "successor", job):
         if os.environ.get("P2P_SUCCESSOR_OF"):
-            _note(f"successor {job}")  # whatever sbatch said to the job before it
+            _note(f"successor {job}")  # whatever sbatch answered to the previous job
         else:
             launched = not starts.has(log, "launch", job)
             # A template queued after the run was cancelled is a new launch. The launcher removes the mark before it queues a
@@ -136,14 +136,14 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
             if launched:
                 _note(f"launch {job}")
     progress, saved = _progress(stage, run)
-    finished: Dict[str, Any] = {}  # what the training said last, and saved
+    finished: Dict[str, Any] = {}  # the last outcome of the training, if its checkpoint exists
     if stage == "train":
         outcome = _json(run / "outcome.json")
         step = outcome.get("step")
         if outcome.get("outcome") == "done" and isinstance(step, int) and (run / "checkpoints" / f"step-{step:08d}").is_dir():
             finished = outcome
         else:
-            _remove(run / "outcome.json")  # of an earlier attempt: what waits for the end would take it for this
+            _remove(run / "outcome.json")  # of an earlier attempt: an evaluation that waits would take it for this one
     elif stage == "evaluate":
         _remove(run / "slurm" / "evaluate" / "no-training")
     before = starts.count(log)
@@ -161,29 +161,29 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
         _say(said)
         return code
 
-    # Slurm itself begins a job again whose node was lost, or that somebody requeued, just as it had come to its end.
+    # Slurm itself restarts a job whose node was lost, or that somebody requeued, just after it had finished.
     if finished:
         if not launched:
-            return refuse(DONE_ALREADY, "done", "train: done already")
+            return refuse(DONE_ALREADY, "done", "train: already done")
         _remove(run / "outcome.json")
     if cancelled.exists():
-        return refuse(75, "stopped", f"{stage} was cancelled: type the same launch command to go on")
+        return refuse(75, "stopped", f"{stage} was cancelled: run the same launch command again to resume")
     counts = starts.count(log)
     if counts.same >= starts.SAME_PLACE:
         place = f"from the same place ({stage}: {progress}) without progress"
-        said = f"begun {counts.same + 1} times {place}: not begun again; look into the logs beside {log}"
+        said = f"started {counts.same + 1} times {place}: not restarted; see the logs beside {log}"
         return refuse(1, "failed", said)
     if counts.starts - 1 > _number("P2P_MAX_REQUEUES", 10):
-        said = f"begun again {counts.starts - 2} times already (--max-requeues): type the same launch command to go on"
+        said = f"already restarted {counts.starts - 2} times (--max-requeues): run the same launch command again to resume"
         return refuse(1, "failed", said)
     if _hours_are_used(counts):
-        said = "the run's GPU-hours are used: to go on, type the launch command with more --max-gpu-hours"
+        said = "the run's GPU-hours are used up: to resume, run the launch command again with a larger --max-gpu-hours"
         return refuse(75, "stopped", said)
     return 0
 
 
 def _seconds(submitted: str) -> float:
-    """A time as squeue writes it, in seconds since 1970; 0 where it is none."""
+    """Convert a time in squeue's format to seconds since 1970; 0 if it is invalid."""
     try:
         return time.mktime(time.strptime(submitted, "%Y-%m-%dT%H:%M:%S"))
     except (ValueError, OverflowError):
@@ -195,20 +195,20 @@ def _hours_are_used(counts: starts.Counts) -> bool:
 
 
 def told(stage: str, run: Path) -> Optional[str]:
-    """The outcome that this attempt wrote; None where it wrote none."""
+    """Return the outcome that this attempt wrote; None if it wrote none."""
     found = _json(_outcome_file(stage, run))
     return str(found.get("outcome")) if found.get("attempt") == _attempt() else None
 
 
 def end(stage: str, run: Path, code: int) -> str:
-    """Note how this attempt ended, and decide what follows: see the module.
+    """Record how this attempt ended and decide what follows: see the module.
 
     By the outcome that this attempt wrote; by srun's exit code only where it wrote none, because srun returns the highest code
     of its tasks and so hides a failure behind a stop.
     """
     log, attempt = _log(), _attempt()
     counts = starts.count(log)
-    # Where Slurm lost sight of this node, the job runs on elsewhere: to requeue it now would stop what goes on there.
+    # If Slurm lost this node, the job runs elsewhere by now: requeueing it would stop it there.
     if counts.owner != attempt:
         return f"75 attempt {attempt} was superseded by {counts.owner}: this process exits without writing"
     progress, saved = _progress(stage, run)
@@ -216,7 +216,7 @@ def end(stage: str, run: Path, code: int) -> str:
     if outcome is None:
         outcome = _by_code(code, progress > counts.began)
     elif stage != "train" and outcome == "done":
-        # Tasks that share a stage end each for itself: one may be done when another is asked to stop, or killed.
+        # Tasks that share a stage end separately: one may be done when another is stopped or killed.
         outcome = {75: "stopped", 137: "killed"}.get(code, outcome)
     try:
         _note(f"end {attempt} {progress} {int(time.time())} {code} {outcome} {saved}")
@@ -228,30 +228,30 @@ def end(stage: str, run: Path, code: int) -> str:
         return "1"
     if outcome == "crash":
         crashes = counts.crashes + 1
-        # 255 before anything was done is a container that did not start: worth one more try.
+        # 255 before any progress means that the container did not start: retry once.
         once_more = code == 255 and progress == 0 and crashes == 1
         if crashes > _number("P2P_MAX_CRASH_RESTARTS", 3) or (progress <= counts.began and not once_more):
             how = f"{crashes} crashes, progress from {counts.began} to {progress}"
-            return f"{code} {stage} crashed with exit code {code}: not begun again ({how})"
-    type_again = "type the same launch command to go on"
+            return f"{code} {stage} crashed with exit code {code}: not restarted ({how})"
+    type_again = "run the same launch command again to resume"
     if (run / "slurm" / "cancelled").exists():
         return f"75 {stage} stopped, but was cancelled: {type_again}"
     again = counts.starts - 1
     if again >= _number("P2P_MAX_REQUEUES", 10):
-        return f"75 {stage} stopped, but was begun again {again} times already (--max-requeues): {type_again}"
+        return f"75 {stage} stopped, but was already restarted {again} times (--max-requeues): {type_again}"
     if _hours_are_used(starts.count(log)):
-        how = "to go on, type the launch command with more --max-gpu-hours"
-        return f"75 {stage} stopped, and the run's GPU-hours are used: {how}"
+        how = "to resume, run the launch command again with a larger --max-gpu-hours"
+        return f"75 {stage} stopped, and the run's GPU-hours are used up: {how}"
     return "requeue"
 
 
 def _by_code(code: int, came_further: bool) -> str:
-    """What srun's exit code says where no outcome was written."""
+    """Derive the outcome from srun's exit code if none was written."""
     if code == 0:
         return "killed"  # srun's answer to a lost node; whoever was done has written so
     if code in (75, 138, 140):  # 138, 140, 143: asked (USR1, USR2, TERM) before it could listen
         return "stopped"
-    if code == 143:  # what came further did listen, and would have said that it stopped: it was ended for another reason
+    if code == 143:  # after progress it would have written that it stopped: it was ended for another reason
         return "crash" if came_further else "stopped"
     if code == 137:  # killed from outside: the program never does that to itself. Slurm says 253 where it confines memory
         return "crash" if os.environ.get("P2P_OUT_OF_MEMORY") else "killed"
@@ -259,7 +259,7 @@ def _by_code(code: int, came_further: bool) -> str:
 
 
 def free_claims(folder: Path) -> None:
-    """Remove the claims of earlier attempts of this job, which did not finish; other jobs that share have their own record."""
+    """Remove the claims of earlier attempts of this job, which did not finish; other jobs have their own record."""
     ours = {one.name for one in starts.list_starts(_log())}
     for path in sorted(folder.glob("step-*")) if folder.is_dir() else []:
         if path.is_file() and ours & set(path.read_text(encoding="utf-8", errors="replace").splitlines()):

@@ -17,7 +17,7 @@ CHANGES_ANSWERS = re.compile(
 hides jobs, SLURM_TIME_FORMAT writes times in another way, SCANCEL_INTERACTIVE asks questions. hpc/slurm.sh has the same."""
 
 OF_THE_PERSON = ("ACCOUNT", "CLUSTERS", "CONSTRAINT", "LICENSES", "NETWORK", "PARTITION", "QOS", "RESERVATION", "WCKEY")
-"""sbatch's variables that say where a person's jobs belong. All others, such as SBATCH_WAIT, SBATCH_EXPORT or SBATCH_ARRAY_INX,
+"""sbatch's variables for the user's account, partition and the like. All others (SBATCH_WAIT, SBATCH_EXPORT, ...)
 change what a script means: sbatch prefers its variables to the script."""
 
 
@@ -28,16 +28,16 @@ OF_A_JOB = tuple(
         *("CLAIMS", "ATTEMPT", "ATTEMPTS", "JOB", "BEGUN", "SUCCESSOR_OF", "OUT_OF_MEMORY"),
     )
 )
-"""What hpc/job.sh is told by variables, where it is told at all: a script that does not set one means that there is none."""
+"""Variables that hpc/job.sh reads; one that a job script does not set must be unset."""
 
 
 def environment() -> dict[str, str]:
-    """The environment of every command of Slurm: this process's, without what changes its answers."""
+    """Return the environment for Slurm's commands: this process's, without variables that change their output."""
     return {name: value for name, value in os.environ.items() if not CHANGES_ANSWERS.fullmatch(name)}
 
 
 def environment_of_sbatch(options: Collection[str]) -> dict[str, str]:
-    """The environment of sbatch, in which nothing takes the place of what a script asks for.
+    """Return the environment for sbatch, without variables that override the options in a script.
 
     submitit takes out what Slurm told the job that this is typed in (salloc, srun --pty), all variables of sbatch, and what
     torch and this program were told. Kept are those of `OF_THE_PERSON`, and, outside of a job, the user's own of Slurm.
@@ -48,7 +48,7 @@ def environment_of_sbatch(options: Collection[str]) -> dict[str, str]:
     from submitit.helpers import clean_env
 
     kept = {f"SBATCH_{name}" for name in OF_THE_PERSON} - {"SBATCH_" + name.upper() for name in options}
-    kept |= {"SLURM_CONF", "SLURM_CLUSTERS"}  # which Slurm, not which job
+    kept |= {"SLURM_CONF", "SLURM_CLUSTERS"}  # names the cluster, not a job
     outside = "SLURM_JOB_ID" not in os.environ
     before = environment()
     with clean_env(extra_names=OF_A_JOB):
@@ -77,11 +77,11 @@ def ask(*command: str, input: str | None = None, env: dict[str, str] | None = No
             [path, *command[1:]], input=input, capture_output=True, text=True, timeout=120, env=env or environment()
         )
     except subprocess.TimeoutExpired as error:
-        raise OSError(5, "no answer from Slurm; try again later", command[0]) from error
+        raise OSError(5, "Slurm does not answer; try again later", command[0]) from error
 
 
 def job_number(said: str) -> str | None:
-    """The job's number in what sbatch said, around which a site's wrapper may print lines of its own; None: there is none.
+    """Return the job number in sbatch's output, to which a site's wrapper may add lines; None if there is none.
 
     `Submitted batch job 13`, the same with ` on cluster c`, and of `--parsable` a line `13` or `13;c`.
     """

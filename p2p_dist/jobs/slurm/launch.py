@@ -37,7 +37,7 @@ class Step:
 def plan(
     run: RunDir, settings: Config, place: site.Site, queued: dict[str, squeue.Queued], dataset: str | None = None
 ) -> list[Step]:
-    """What a launch of a run would do, stage by stage; asks and writes nothing.
+    """Plan what a launch of a run would do, stage by stage, without asking Slurm or writing.
 
     Args:
         queued: what Slurm has of it. dataset: name of its shards, where the run is not begun yet, or will take others.
@@ -59,19 +59,19 @@ def plan(
 
 
 def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str) -> None:
-    """Have the site's file and Slurm look at all that launches would queue, before anything is written or queued.
+    """Check all jobs of the launches with the site's file and with Slurm, before anything is written or queued.
 
     Args:
         launches: run, settings, and the name of its shards where that is known.
 
     Raises:
         ValueError: one would be refused, or all together are too many.
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
     numbers: Counter[str] | None = None
     looked_at, making = set(), set()
     for run, wanted, dataset in launches:
-        place = site.load(where, wanted.resources.site)
+        place = site.load_site(where, wanted.resources.site)
         check_account(place, site.account(wanted.resources))
         place.check_images(wanted.resources)
         specs.check_max_gpu_hours(wanted.resources, place)
@@ -95,7 +95,7 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
 
 
 def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, squeue.Queued]) -> None:
-    """Make sure that jobs which are queued or running find the shards that they were queued for.
+    """Check that jobs which are queued or running still find their shards.
 
     Raises:
         ValueError: the songs have changed since.
@@ -103,27 +103,28 @@ def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, squeue.
     ours = [f"{stage}: job {job.number}" for stage, job in queued.items() if job.other is None]
     if ours and dataset is not None and run.dataset.is_file() and run.read_dataset() != dataset:
         raise ValueError(
-            f"the songs changed, and jobs of the run {run.path.name} are queued for those before ({', '.join(ours)}): let them "
-            f"end, or drop them with {console.command('cancel')} {run.path.name}, then type this again; nothing was queued"
+            f"the songs changed, and jobs of the run {run.path.name} are queued for the earlier songs "
+            f"({', '.join(ours)}): wait until they end, or cancel them with {console.command('cancel')} {run.path.name}; "
+            "then run this command again; nothing was queued"
         )
 
 
 SHAPE = ("account", "partition", "time", "nodes", "ntasks-per-node", "cpus-per-task", "gpus-per-node", "exclusive")
-"""What Slurm takes or refuses a job for; the rest follows from the site."""
+"""Settings for which Slurm accepts or rejects a job; the others follow from the site."""
 
 
 def check_account(place: site.Site, account: str | None) -> None:
-    """Make sure that a project is named where one is billed.
+    """Check that a project is named if the site requires one.
 
     Raises:
         ValueError: none is; names those of this user.
     """
     if place.needs_account and account is None:
-        raise ValueError(f"this cluster bills a project: name one with --account ({squeue.your_accounts()})")
+        raise ValueError(f"this cluster requires a project: name one with --account ({squeue.your_accounts()})")
 
 
 def check_gpus(resources: Resources, place: site.Site) -> None:
-    """Make sure that a site that asks for no GPUs is meant, where the cluster has some.
+    """Check that a site without GPUs is intended if the cluster has GPUs.
 
     Raises:
         ValueError: it may not be; says what to name.
@@ -149,7 +150,7 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
         shown: the command that shows how the run is, for people.
 
     Raises:
-        OSError: Slurm can't be asked, or refused after all.
+        OSError: Slurm does not answer, or refused after all.
     """
     steps = plan(run, settings, place, squeue.settled_jobs(run))
     (run.slurm / "cancelled").unlink(missing_ok=True)
@@ -161,10 +162,10 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
         stale = step.queued is not None and step.queued.state == "PENDING" and (renewed or step.queued.reason == squeue.NEVER)
         if step.queued is not None and not (stale and _is_gone(step.queued, dependency)):
             whose = f" of the run {step.queued.other}, with the same shards" if step.queued.other else ""
-            console.say(f"{stage}: queued already, job {step.queued.number}{whose}")
+            console.say(f"{stage}: already queued, job {step.queued.number}{whose}")
             before = step.queued.number
         elif step.done is not None:
-            console.say(f"{stage}: done already ({step.done})")
+            console.say(f"{stage}: already done ({step.done})")
         else:
             for old in run.outcomes(stage):
                 old.unlink()
@@ -176,16 +177,16 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
 
 
 def _is_gone(waiting: squeue.Queued, dependency: str | None) -> bool:
-    """Let a job that waits begin once `dependency` holds, whatever it waited for. True: Slurm has dropped it meanwhile."""
+    """Replace the dependency of a pending job. Returns True if Slurm no longer has the job."""
     return commands.ask("scontrol", "update", f"jobid={waiting.number}", f"dependency={dependency or ''}").returncode != 0
 
 
 def queue_check(job: specs.Job, place: site.Site, dependency: str | None = None) -> str:
-    """Queue one job of a check, to begin once `dependency` holds; its id.
+    """Queue one job of a check that starts once `dependency` holds; return its id.
 
     Raises:
         ValueError: no account where one is needed, or Slurm would refuse it.
-        OSError: Slurm can't be asked, or refused after all.
+        OSError: Slurm does not answer, or refused after all.
     """
     check_account(place, job.options.get("account"))
     specs.check_limits([job], place, Counter())
@@ -194,7 +195,7 @@ def queue_check(job: specs.Job, place: site.Site, dependency: str | None = None)
 
 
 def preprocessing(datasets: list[tuple[str, Data]], preset: str, resources: Resources) -> list[tuple[RunDir, Config]]:
-    """The runs of which launch/preprocess.py queues the first stage alone, one for each dataset: name, settings."""
+    """Return name and settings of the runs that launch/preprocess.py queues, one for each dataset."""
     found = []
     for name, data in datasets:
         run = rundir.find(stages.PREPROCESS_RUN + name)
@@ -206,14 +207,14 @@ def preprocessing(datasets: list[tuple[str, Data]], preset: str, resources: Reso
 
 
 def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, dry_run: bool) -> None:
-    """Queue the first stage of each run, where it is neither done nor queued: all of them or nothing. Prints their job ids.
+    """Queue the preprocessing of each run that is neither done nor queued, all or nothing, and print the job ids.
 
     Args:
         dry_run: print the scripts instead; Slurm is not asked.
 
     Raises:
         ValueError: one would be refused, or a run of this name has other settings; before anything is written or queued.
-        OSError: Slurm can't be asked, or refused after all.
+        OSError: Slurm does not answer, or refused after all.
     """
     new: list[tuple[RunDir, Config, str, specs.Job]] = []
     listed = None if dry_run else squeue.everything()
@@ -222,10 +223,10 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
         settings, shards = begin_run.check_begin(run, wanted, name), run.path.parent.parent / "shards" / name
         (job,) = specs.jobs(run, settings, place, ("preprocess",))
         if (done := stages.is_preprocessed(shards, trained=False)) is not None:
-            console.say(f"{shards}: done already ({done})")
+            console.say(f"{shards}: already done ({done})")
         elif makers := [] if listed is None else squeue.makers(shards, listed):
             maker, queued = makers[0]
-            console.say(f"{shards}: queued already, job {queued.number} of the run {maker.path.name}")
+            console.say(f"{shards}: already queued, job {queued.number} of the run {maker.path.name}")
         elif dry_run:
             console.say(f"# shards: {shards}\n{job.script()}")
         else:
@@ -238,7 +239,7 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
         for *_, job in new:
             sbatch.check(job)
     for run, wanted, name, job in new:
-        with closing(rundir.own(run)):
+        with closing(rundir.lock_run(run)):
             begin_run.begin(run, wanted, name)
             (run.slurm / "cancelled").unlink(missing_ok=True)
             (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
@@ -251,14 +252,14 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
 def queue_generation(
     run: RunDir, wanted: Config, asked: dict[str, Any], reached: Sequence[Path], place: site.Site, *, dry_run: bool
 ) -> None:
-    """Queue the jobs that make stems for songs, unless they are queued. Prints their job id.
+    """Queue the jobs that make stems for songs, unless they are queued, and print their job id.
 
     Args:
         asked: see `schemas.SONGS`. reached: folders that the jobs read and write. dry_run: print the script instead.
 
     Raises:
         ValueError: Slurm would refuse it; before anything is written or queued.
-        OSError: Slurm can't be asked, or refused after all.
+        OSError: Slurm does not answer, or refused after all.
     """
     settings = begin_run.check_begin(run, wanted, stages.GENERATE)
     (job,) = specs.jobs(run, settings, place, (stages.GENERATE,), reached)
@@ -266,13 +267,13 @@ def queue_generation(
         console.say(job.script())
         return
     if (queued := squeue.settled_jobs(run).get(stages.GENERATE)) is not None:
-        console.say(f"queued already, job {queued.number}; to follow it: {console.command('status')} {run.path.name}")
+        console.say(f"already queued, job {queued.number}; to follow it: {console.command('status')} {run.path.name}")
         return
     check_account(place, job.options.get("account"))
     place.check_images(settings.resources)
     specs.check_limits([job], place, squeue.jobs_by_partition() if place.limits else Counter())
     sbatch.check(job)
-    with closing(rundir.own(run)):
+    with closing(rundir.lock_run(run)):
         begin_run.begin(run, wanted, stages.GENERATE)
         files.remove_tree(run.made)
         records.write(run.songs, schemas.SONGS, asked)
@@ -286,10 +287,10 @@ def queue_generation(
 
 
 def wait(run: RunDir, every: float = 5.0) -> int:
-    """Say how the queued jobs change until none is left; looks every so many seconds.
+    """Print changes of the queued jobs until none is left; polls every so many seconds.
 
     Returns:
-        exit code: 0 all stages are done, 75 one stopped in order, 1 one failed or was cancelled.
+        exit code: 0 all stages are done, 75 one stopped cleanly, 1 one failed or was cancelled.
     """
     before: dict[str, str] = {}
     away = False
@@ -298,7 +299,7 @@ def wait(run: RunDir, every: float = 5.0) -> int:
             queued = squeue.queued_jobs(run)
         except OSError as error:
             if not away:
-                console.complain(f"{console.describe(error)}; asking on")
+                console.complain(f"{console.describe(error)}; asking again")
             away = True
         else:
             away = False
@@ -316,7 +317,7 @@ def wait(run: RunDir, every: float = 5.0) -> int:
         return console.DONE
     outcome = run.read_outcome(left[0])
     if outcome is not None and outcome["outcome"] == "stopped":
-        console.say(f"{left[0]} stopped in order; to go on, type the same command again")
+        console.say(f"{left[0]} stopped cleanly; to resume, run the same command again")
         return console.STOPPED
     because = outcome["message"] if outcome is not None else ""
     console.complain(f"error: {left[0]} did not finish{': ' + because if because else ''}; its logs: {run.slurm / left[0]}")

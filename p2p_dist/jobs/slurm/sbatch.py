@@ -18,7 +18,7 @@ TRAINING = {
     "gpus-per-node": "the site's gpus_per_node",
     "cpus-per-task": "the site's cores_per_process",
 }
-"""What sbatch's options of a training are called here, or of a check, which is like one."""
+"""The program's names for sbatch's options of a training or a check."""
 
 PREPROCESSING = {
     "account": "--account",
@@ -54,11 +54,11 @@ OPTIONS = {"preprocess": PREPROCESSING, "evaluate": EVALUATION, "generate": GENE
 
 
 def check(job: specs.Job) -> None:
-    """Have Slurm look at one job without queueing it.
+    """Check one job with sbatch --test-only.
 
     Raises:
         ValueError: it would be refused; names the option at fault, found by leaving out one after the other.
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
     script = job.script()
     refused = _refusal(script)
@@ -73,7 +73,7 @@ def check(job: specs.Job) -> None:
             break
     if "account" in refused.lower():
         fault += f" ({squeue.your_accounts()})"
-    raise ValueError(f"Slurm refuses the {job.stage} job: {refused}{fault}; nothing was queued")
+    raise ValueError(f"Slurm rejects the {job.stage} job: {refused}{fault}; nothing was queued")
 
 
 def _refusal(script: str) -> str | None:
@@ -83,12 +83,12 @@ def _refusal(script: str) -> str | None:
     lines = [line.split("error: ", 1)[-1] for line in asked.stderr.splitlines() if "error: " in line]
     text = "; ".join(dict.fromkeys(lines)).replace("Batch job submission failed: ", "").replace("allocation failure: ", "")
     if re.search(r"contact|onnect|timed out", text):
-        raise OSError(5, f"Slurm does not answer ({text}); nothing was queued, type the same command again", "sbatch")
+        raise OSError(5, f"Slurm does not answer ({text}); nothing was queued, run the same command again", "sbatch")
     return text or asked.stderr.strip()
 
 
 def submit(job: specs.Job) -> str:
-    """Queue one job; its id.
+    """Queue one job; return its id.
 
     Raises:
         OSError: Slurm did not take it after all, or no number is in its answer: then the job may be queued all the same, and
@@ -100,12 +100,12 @@ def submit(job: specs.Job) -> str:
     if asked.returncode:
         said = asked.stderr.splitlines() or ["no reason given"]
         lines = [line for line in said if "error" in line] or said
-        text = f"Slurm did not take the {job.stage} job ({lines[-1]}); type the same command again"
+        text = f"Slurm did not accept the {job.stage} job ({lines[-1]}); run the same command again"
         raise OSError(5, text, "sbatch")
     number = commands.job_number(asked.stdout)
     if number is None:
         lines = asked.stdout.strip().splitlines() or ["empty"]
-        raise OSError(5, f"no job number in its answer ({lines[-1]}): type the same command again", "sbatch")
+        raise OSError(5, f"no job number in its answer ({lines[-1]}): run the same command again", "sbatch")
     files.write_text(job.folder / f"{number}_submission.sh", script)
     log = job.log.replace("%A", number).replace("%j", number).replace("%%", "%")
     console.say(f"{job.stage}: job {number}, log {log}")

@@ -40,7 +40,7 @@ class Job:
     """so many of it, as one array"""
 
     def __post_init__(self) -> None:
-        """Make sure that nothing in it, whatever its source, puts lines of its own into the script.
+        """Check that no value adds lines to the script.
 
         Raises:
             ValueError: a control character; names what it stands in.
@@ -50,29 +50,29 @@ class Job:
             if isinstance(value, str | Path) and (bad := console.control_character(str(value))):
                 raise ValueError(
                     f"the {self.stage} job: {_SOURCES.get(name, name)} has a control character ({bad}), which a job script "
-                    f"can't hold: {str(value)!r}; write it without, nothing was queued"
+                    f"must not contain: {str(value)!r}; remove it, nothing was queued"
                 )
 
     @property
     def partition(self) -> str | None:
-        """Where it is queued; None: the cluster's default."""
+        """Return the partition; None: the cluster's default."""
         return self.options.get("partition")
 
     @property
     def log(self) -> str:
-        """Where its batch shell writes, with Slurm's patterns for the numbers."""
+        """Return the log path of its batch shell, with Slurm's patterns for the numbers."""
         # A % of the run's path is not one of Slurm's patterns.
         return str(self.folder).replace("%", "%%") + ("/%A_%a_0_log.out" if self.array else "/%j_0_log.out")
 
     def after(self, dependency: str | None) -> Job:
-        """The job, to begin once `dependency` holds, such as `afterok:7`."""
+        """Return the job with a dependency, such as `afterok:7`."""
         if dependency is None:
             return self
         # Without the second, jobs behind one that failed would wait for ever.
         return replace(self, options={**self.options, "dependency": dependency, "kill-on-invalid-dep": "yes"})
 
     def script(self) -> str:
-        """The batch script: the only place that writes one."""
+        """Return the batch script. No other code writes one."""
         options = {**self.options, "output": self.log, "open-mode": "append"}
         if self.array:
             options["array"] = f"0-{self.array - 1}"
@@ -84,14 +84,14 @@ class Job:
 
 
 def comment(stage: str, run: RunDir) -> str:
-    """What a job carries so that it is found again, whoever queued it."""
+    """Return the comment of a job, by which the launcher finds it."""
     return f"p2p_dist {stage} {run.path}"
 
 
 def jobs(
     run: RunDir, settings: Config, place: site.Site, asked: tuple[str, ...] = stages.STAGES, reached: Sequence[Path] = ()
 ) -> list[Job]:
-    """The chain of jobs of a run, in order; each waits for the one before to end well.
+    """Return the chain of jobs of a run, in order; each depends on the success of the one before.
 
     Args:
         asked: its stages, or one of the checks (stages.CHECKS), whose job is like that of a training; or stages.GENERATE.
@@ -170,7 +170,7 @@ def jobs(
 
 
 def members(stage: str, resources: Resources) -> int | None:
-    """How many jobs of an array share a stage; None: one job does it, and needs no locks to share by."""
+    """Return the number of array tasks that share a stage; None: one job, which needs no locks."""
     count = resources.preprocess_array if stage == "preprocess" else resources.evaluate_array
     if stage not in ("preprocess", "evaluate", stages.GENERATE):
         return None
@@ -178,7 +178,7 @@ def members(stage: str, resources: Resources) -> int | None:
 
 
 def dependency(job: Job, resources: Resources, before: str | None) -> str | None:
-    """When a job may begin, in sbatch's words: `before` is the number of the job before it, or stands for it."""
+    """Return the dependency of a job in sbatch's format: `before` is the number of the previous job or a placeholder."""
     if before is None:
         return None
     # Beside the training: as soon as that has begun.
@@ -187,7 +187,7 @@ def dependency(job: Job, resources: Resources, before: str | None) -> str | None
 
 
 def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> None:
-    """Compare jobs with what the site says of its partitions: the longest job, its nodes, a user's jobs at once.
+    """Compare jobs with the limits of the site's partitions: time, nodes, jobs of a user.
 
     Args:
         numbers: the user's jobs by partition, queued already or about to be; those asked for are added.
@@ -200,8 +200,8 @@ def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> N
         minutes, nodes = job.options["time"], job.options["nodes"]
         if limit.time and minutes > site.minutes_of(limit.time):
             raise ValueError(
-                f"--time asks for {minutes / 60:.3g} hours, {job.partition} gives at most {limit.time}: ask for less, "
-                "a longer training goes on in the next job; nothing was queued"
+                f"--time asks for {minutes / 60:.3g} hours, {job.partition} allows at most {limit.time}: request less, "
+                "a longer training continues in the next job; nothing was queued"
             )
         if nodes > (limit.nodes or nodes):
             raise ValueError(f"--nodes {nodes}: a job in {job.partition} has at most {limit.nodes}; nothing was queued")
@@ -215,7 +215,7 @@ def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> N
 
 
 def _setup(run: RunDir, settings: Config, place: site.Site, stage: str, reached: Sequence[Path]) -> list[str]:
-    """What hpc/job.sh is told, and the lines that make sure that it may be run."""
+    """Return the variables for hpc/job.sh, and the lines that check the copy of the code."""
     resources = settings.resources
     image = place.image(resources)
     values: dict[str, Any] = {
@@ -245,7 +245,7 @@ def _setup(run: RunDir, settings: Config, place: site.Site, stage: str, reached:
 
 
 def _folders(run: RunDir, songs: str | None, stage: str, reached: Sequence[Path] = ()) -> list[str]:
-    """What a job reads and writes, by the names that it may be called by: behind links, too.
+    """List the folders that a job reads and writes, with and without links resolved.
 
     Raises:
         ValueError: a name that can't be handed to Singularity.
@@ -259,19 +259,19 @@ def _folders(run: RunDir, songs: str | None, stage: str, reached: Sequence[Path]
 
 def _bindable(path: str) -> str:
     if "," in path or ":" in path:
-        raise ValueError(f"{path}: what has ',' or ':' in its path can't be bound into a container; choose another")
+        raise ValueError(f"{path}: a path with ',' or ':' cannot be bound into a container; choose another")
     return path
 
 
 def gpu_hours_an_hour(resources: Resources, place: site.Site, nodes: int | None = None) -> float:
-    """What an hour of the training is billed, on its nodes or on so many."""
+    """Return the GPU-hours billed for an hour of training on its nodes, or on a given number."""
     partition = resources.partition or place.partition
     gpus = place.gpus(place.processes_per_node(resources), partition)
     return place.gpu_hours(1, nodes or resources.nodes, partition, gpus)
 
 
 def check_max_gpu_hours(resources: Resources, place: site.Site) -> None:
-    """Make sure that --max-gpu-hours can be kept.
+    """Check that --max-gpu-hours can be enforced.
 
     Raises:
         ValueError: the site's file does not tell what is billed.
@@ -284,7 +284,7 @@ def check_max_gpu_hours(resources: Resources, place: site.Site) -> None:
 
 
 def bill(asked: list[Job], resources: Resources, place: site.Site) -> dict[str, tuple[float, str]]:
-    """Stage -> the most GPU-hours that its jobs can be billed, over all their starts, and how that comes about, in words.
+    """Map stage -> the most GPU-hours that its jobs can be billed, over all starts, and how that is computed.
 
     Stages that are billed none are left out.
     """
@@ -297,7 +297,10 @@ def bill(asked: list[Job], resources: Resources, place: site.Site) -> dict[str, 
         limit = resources.max_gpu_hours if job.stage == "train" else None
         if limit is not None and limit + once < most:
             # What is used is known when a start ends: the last one may begin just below.
-            most, words = limit + once, f"--max-gpu-hours {limit:g}, and the start that is going on then: {once:.1f}"
+            most, words = (
+                limit + once,
+                (f"--max-gpu-hours {limit:g}, and the start that is running when it is reached: {once:.1f}"),
+            )
         if most:
             found[job.stage] = most, words
     return found

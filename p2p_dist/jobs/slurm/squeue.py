@@ -31,18 +31,18 @@ class Queued:
 
 
 def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> dict[str, Queued]:
-    """Stage -> the job that Slurm still has for this run, told by its comment; for preprocessing, also another run's.
+    """Map stage -> the job that Slurm has for this run, by its comment; for preprocessing also another run's job.
 
     Args:
         jobs: what `everything` gave, where it has been asked.
 
     Raises:
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
     found: dict[str, Queued] = {}
     jobs = everything() if jobs is None else jobs
     for stage, job in _of(run, jobs):
-        # A successor waits while the job before it still ends: the newer one goes on.
+        # A successor is pending while the previous job still ends: the newer one counts.
         before = found.get(stage)
         newer = before is None or int(before.number) < int(job.number)
         if newer or (before is not None and before.number == job.number and job.state == "RUNNING"):
@@ -54,17 +54,17 @@ def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> di
 
 
 NEVER = "DependencyNeverSatisfied"
-"""Slurm's reason for a job that can't begin any more: what it waits for did not end well."""
+"""Slurm's reason for a job that can never start because a job that it depends on failed."""
 
 ENDING = 600.0
-"""Seconds that a job may take to end: its epilog, processes that do not die."""
+"""Seconds that a job may take to end: its epilog, slow processes."""
 
 
 def settled_jobs(run: RunDir) -> dict[str, Queued]:
-    """`queued_jobs`, once none of them is just ending: it may be gone in a moment, or be queued again.
+    """Return `queued_jobs` once none of them is completing: such a job may disappear or be requeued.
 
     Raises:
-        OSError: Slurm can't be asked, or one does not come to its end.
+        OSError: Slurm does not answer, or one does not finish.
     """
     begun, said = time.monotonic(), False
     while True:
@@ -74,7 +74,7 @@ def settled_jobs(run: RunDir) -> dict[str, Queued]:
             return found
         stage, job = ending[0]
         if time.monotonic() - begun > ENDING:
-            raise OSError(16, f"the {stage} job {job.number} has not ended yet; type the same command again later", "squeue")
+            raise OSError(16, f"the {stage} job {job.number} has not ended yet; run the same command again later", "squeue")
         if not said:
             console.say(f"{stage}: job {job.number} is completing; waiting for its final state")
         said = True
@@ -82,19 +82,19 @@ def settled_jobs(run: RunDir) -> dict[str, Queued]:
 
 
 def own_jobs(run: RunDir) -> list[tuple[str, Queued]]:
-    """Stage and job of all that Slurm still has of this run and no other; of an array, each part listed by itself.
+    """List stage and job of all jobs of this run alone; array tasks separately.
 
     Raises:
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
     return _of(run, everything())
 
 
 def waiting_for_shards(run: RunDir) -> list[str]:
-    """Names of other runs with queued jobs that need the shards of this one.
+    """List the names of other runs with queued jobs that need the shards of this run.
 
     Raises:
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
     others = {ours.group(1) for _, comment in everything() if (ours := re.fullmatch(r"p2p_dist \S+ (.*)", comment))}
     found = [RunDir(Path(path)) for path in sorted(others)]
@@ -102,14 +102,14 @@ def waiting_for_shards(run: RunDir) -> list[str]:
 
 
 def _of(run: RunDir, jobs: list[tuple[Queued, str]]) -> list[tuple[str, Queued]]:
-    """Stage and job of a run, told by its comment."""
+    """List stage and job of a run, by the jobs' comments."""
     places = (run, RunDir(run.path.resolve()))  # the templates know it by its real path
     ours = {specs.comment(stage, place): stage for stage in (*stages.STAGES, stages.GENERATE) for place in places}
     return [(ours[comment], job) for job, comment in jobs if comment in ours]
 
 
 def makers(shards: Path, jobs: list[tuple[Queued, str]]) -> list[tuple[RunDir, Queued]]:
-    """Runs with a job that makes these shards, and that job."""
+    """List the runs with a job that makes these shards, and that job."""
     found = []
     for job, comment in jobs:
         if (ours := re.fullmatch(r"p2p_dist preprocess (.*)", comment)) and _shares(RunDir(Path(ours.group(1))), shards):
@@ -118,15 +118,15 @@ def makers(shards: Path, jobs: list[tuple[Queued, str]]) -> list[tuple[RunDir, Q
 
 
 def _shares(run: RunDir, shards: Path) -> bool:
-    """Whether a run, which may be gone, learns from these shards."""
+    """Whether a run, which may no longer exist, uses these shards."""
     return run.dataset.is_file() and run.shards.resolve() == shards.resolve()
 
 
 def jobs_within(folder: Path) -> list[Queued]:
-    """The jobs that Slurm still has of runs inside a folder, told by their comments.
+    """List the jobs of runs inside a folder, by the jobs' comments.
 
     Raises:
-        OSError: Slurm can't be asked.
+        OSError: Slurm does not answer.
     """
     found = []
     for job, comment in everything():
@@ -137,7 +137,7 @@ def jobs_within(folder: Path) -> list[Queued]:
 
 
 def everything() -> list[tuple[Queued, str]]:
-    """This user's jobs that Slurm still has; of an array, each part that is listed by itself, under the array's number."""
+    """List this user's jobs; array tasks separately, under the array's number."""
     asked = ask("squeue", "--me", "--noheader", "--format=%i|%T|%r|%k")
     if asked.returncode:
         raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
@@ -148,16 +148,16 @@ def everything() -> list[tuple[Queued, str]]:
 
 
 def job_states() -> dict[str, str]:
-    """Id -> state and reason of this user's jobs that Slurm still has; asks on while it does not answer."""
+    """Map id -> state and reason of this user's jobs; repeats the query while Slurm does not answer."""
     while (asked := ask("squeue", "--me", "--noheader", "--format=%i %T %r")).returncode:
-        console.complain(f"{asked.stderr.strip()}; asking on")
+        console.complain(f"{asked.stderr.strip()}; asking again")
         time.sleep(10)
     rows = [line.split(maxsplit=2) for line in asked.stdout.splitlines()]
     return {row[0]: row[1].lower() + (f" ({row[2]})" if row[1] == "PENDING" and row[2] != "None" else "") for row in rows}
 
 
 def patience(states: list[str], begun: float) -> float:
-    """Seconds until asking again for jobs in these states: seldom while all wait, which may be for days.
+    """Return the seconds until the next query for jobs in these states: long while all are pending.
 
     Args:
         begun: since when it is asked, as time.monotonic() tells; at first it is often, for a job may begin at once.
@@ -167,12 +167,12 @@ def patience(states: list[str], begun: float) -> float:
 
 
 def jobs_by_partition() -> Counter[str]:
-    """How many jobs this user has queued; each part of an array is one."""
+    """Count this user's jobs by partition; each array task counts."""
     return Counter(ask("squeue", "--me", "--array", "--noheader", "--format=%P").stdout.split())
 
 
 def your_accounts() -> str:
-    """The projects of this user, as far as Slurm's accounting tells, in words, for one who named none, or a wrong one."""
+    """Describe this user's projects according to Slurm's accounting, for an error message."""
     found = []
     with contextlib.suppress(OSError):
         asked = ask("sacctmgr", "-nP", "show", "associations", f"user={getpass.getuser()}", "format=account")
@@ -181,5 +181,5 @@ def your_accounts() -> str:
 
 
 def mark_cancelled(run: RunDir) -> None:
-    """Mark the run as cancelled: no job of it queues itself again."""
+    """Mark the run as cancelled: none of its jobs requeues itself."""
     files.write_text(run.slurm / "cancelled", "")

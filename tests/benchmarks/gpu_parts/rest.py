@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +27,9 @@ def measurements(place: Place) -> list[Measurement]:
     skipped = runs.lacking() or ("its networks are too large for a CPU" if place.small else "")
     return [
         Measurement("songs", lambda: songs(place), f"From pictures to sound: {SECONDS:.0f} s of song", 60),
+        Measurement(
+            "whole song", lambda: whole_song(place), "A song through `generate`, preset `default`", 90, "", 20, runs.lacking()
+        ),
         Measurement("training", lambda: training(place), title, 300, "", 25, skipped),
     ]
 
@@ -32,6 +39,7 @@ def songs(place: Place) -> Iterator[Row]:
     place.begin()
     from p2p_dist.audio import invert
     from p2p_dist.generate.inference import generate
+    from p2p_dist.generate.phase import griffin_lim_on
     from p2p_dist.model.generator import Generator
 
     config = config_of("default", place)
@@ -64,29 +72,27 @@ def songs(place: Place) -> Iterator[Row]:
         took = []
         for _ in range(3):
             begun = time.perf_counter()
-            found = griffin_lim(magnitude, data.n_fft, data.hop_length, samples, iterations, device)
+            found = griffin_lim_on(device, magnitude, data.n_fft, data.hop_length, samples, iterations)
             took.append(time.perf_counter() - begun)
         errors = [misses(sound, magnitude, data.n_fft, data.hop_length) for sound in (true, found)]
         row: Row = {"what": "Griffin-Lim, torch", "device": device.type, "seconds": spread(took)["median"]}
-        yield {**row, "songs a minute": 60 / min(took), "it misses": errors[1], "ours misses": errors[0]}
+        row |= {"songs a minute": 60 / min(took), "it misses": errors[1], "scipy's misses": errors[0]}
+        yield row | {"apart": float(np.linalg.norm(found - true) / np.linalg.norm(true))}
 
 
-def griffin_lim(magnitude: np.ndarray, n_fft: int, hop: int, samples: int, iterations: int, device: torch.device) -> np.ndarray:
-    """`audio.invert.griffin_lim` in torch: what it would be on the device."""
-    window = torch.hann_window(n_fft, device=device)
-    target = torch.from_numpy(magnitude).to(device)
-    phase = np.exp(2j * np.pi * np.random.default_rng(0).random(magnitude.T.shape)).astype(np.complex64)
-    angles = torch.from_numpy(phase.T.copy()).to(device)
-    previous = torch.zeros_like(angles)
-    for _ in range(iterations):
-        sound = torch.istft(target * angles, n_fft, hop, window=window)
-        rebuilt = torch.stft(sound, n_fft, hop, window=window, return_complex=True, pad_mode="constant")[:, : target.shape[1]]
-        ahead = rebuilt - 0.99 / 1.99 * previous[:, : rebuilt.shape[1]]
-        angles = torch.zeros_like(angles)
-        angles[:, : ahead.shape[1]] = ahead / ahead.abs().clamp_min(1e-12)
-        previous = torch.zeros_like(previous)
-        previous[:, : rebuilt.shape[1]] = rebuilt
-    return torch.istft(target * angles, n_fft, hop, window=window).cpu().numpy()
+def whole_song(place: Place) -> Iterator[Row]:
+    """A song of four minutes as `launch/generate.py` makes it, page and MIDI too: seconds of work a second of song."""
+    script = Path(__file__).resolve().parents[1] / "generate.py"
+    minutes = "0.1" if place.small else "4"
+    for device in ["cpu"] if place.small else ["cuda", "cpu"]:
+        to = place.scratch / f"generate-{device}.json"
+        words = [sys.executable, str(script), "--preset", "default", "--minutes", minutes, "--json", str(to)]
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+        subprocess.run(words, env={**os.environ, **hidden}, check=True)
+        ((name, found),) = json.loads(to.read_text()).items()
+        row: Row = {"song": name, "device": device, "s/s": (found["all"] + found["page"]) / found["song"]}
+        row |= {part: found[part] / found["song"] for part in ("network", "phase", "page")}
+        yield row | {"peak MiB of the host": found["peak_mib"]}
 
 
 def misses(sound: np.ndarray, magnitude: np.ndarray, n_fft: int, hop: int) -> float:

@@ -101,7 +101,7 @@ def in_a_process(place: Place, folder: Path, kill_after: int | None) -> int:
 
         loop.train_step = mortal
         run = rundir.RunDir(folder)
-        code = loop.train(run, rundir.resolve(run))
+        code = loop.train(run, rundir.read_settings(run))
         os._exit(code)
     except BaseException:
         import traceback

@@ -47,7 +47,7 @@ def loop(place: Place) -> Iterator[Row]:
 
     run = common.lay_out(place.scratch / "loop", PRESETS["tiny"], 64)
     begun = time.perf_counter()
-    code = loop.train(run, rundir.resolve(run))
+    code = loop.train(run, rundir.read_settings(run))
     rows = metrics_file.read(run)
     yield {
         "steps": rows[-1]["step"],
@@ -89,8 +89,8 @@ def to_the_page(place: Place) -> Iterator[Row]:
     assert code == 0 and page.is_file(), f"exit code {code}, page {'there' if page.is_file() else 'not there'}"
     yield {"what": "songs to page", "exit code": code, "seconds": seconds, "it said": line_with(said, " on cuda", " on cpu")}
     code, said, seconds = launch(place, *TINY, "--run", "tiny")
-    assert code == 0 and "done already" in said
-    yield {"what": "the same again", "exit code": code, "seconds": seconds, "it said": line_with(said, "done already")}
+    assert code == 0 and "already done" in said
+    yield {"what": "the same again", "exit code": code, "seconds": seconds, "it said": line_with(said, "already done")}
 
 
 def stop_and_resume(place: Place) -> Iterator[Row]:
@@ -107,7 +107,7 @@ def stop_and_resume(place: Place) -> Iterator[Row]:
     said = (place.scratch / "stopped.log").read_text(errors="replace")
     print(said, flush=True)
     row = {"what": "TERM after a checkpoint", "exit code": code, "seconds": time.perf_counter() - begun}
-    yield {**row, "it said": line_with(said, "stopped in order")}
+    yield {**row, "it said": line_with(said, "stopped cleanly")}
     code, said, seconds = launch(place, *words)
     assert code == 0, f"it did not go on: exit code {code}"
     yield {"what": "the same again", "exit code": code, "seconds": seconds, "it said": line_with(said, "steps from")}

@@ -4,25 +4,12 @@ import numpy as np
 import pytest
 
 from p2p_dist.audio.beats import Beats
-from p2p_dist.audio.stems import mono
-from p2p_dist.evaluate.measures import averages, descriptors, onsets
+from p2p_dist.evaluate.measures import averages
 from p2p_dist.evaluate.measures import measure as measures
 from p2p_dist.evaluate.measures.table import MEASURES
-from p2p_dist.evaluate.measures.truth import Truth, onset_times
+from p2p_dist.evaluate.measures.truth import Truth
 from p2p_dist.settings.config import Data
-
-RATE = 44100
-
-
-def hits(times, seconds=3.0, level=0.3):
-    """(samples, 2): a burst of noise at each time."""
-    random = np.random.default_rng(0)
-    sound = np.zeros(int(seconds * RATE), np.float32)
-    burst = (random.standard_normal(4000) * np.exp(-np.arange(4000) / 600)).astype(np.float32) * level
-    for time in times:
-        start = int(time * RATE)
-        sound[start : start + 4000] += burst[: len(sound) - start]
-    return np.repeat(sound[:, None], 2, axis=1)
+from tests.evaluate.measures.measured import BEATS, RATE, hits
 
 
 def measure(stem, truth, heard):
@@ -34,9 +21,6 @@ def measured(stem, true, heard, beats=None):
     return measures.measure(stem, Truth(true, heard, RATE, beats, Data()))
 
 
-BEATS = np.arange(0.5, 2.9, 0.25)
-
-
 def test_the_truth_is_perfect():
     truth, heard = hits(BEATS), hits([0.1, 1.1])
     row = measure(truth, truth, heard)
@@ -46,13 +30,6 @@ def test_the_truth_is_perfect():
         assert row[name] == pytest.approx(1), name
     assert row["level_error"] == pytest.approx(0, abs=1e-4)
     assert set(row) == set(MEASURES)
-
-
-def test_onsets_are_found_where_they_are():
-    found = onset_times(mono(hits(BEATS), RATE, onsets.RATE))
-    assert len(found) == len(BEATS)
-    # Not 46 ms late, as frames come when a spectrogram is taken with other settings than are assumed.
-    assert np.abs(found - BEATS).max() < 0.024
 
 
 def test_hits_at_other_times_and_silence_score_nothing():
@@ -81,19 +58,6 @@ def test_more_hits_please_the_plain_score_and_not_the_one_beyond_chance():
     assert row["f1t_beyond_chance"] < 0.1
 
 
-def test_descriptors_tell_drums_from_noise():
-    random = np.random.default_rng(1)
-    windows = [hits(np.sort(random.uniform(0.2, 5.5, 14)), 5.9, 0.3)[:, 0] for _ in range(16)]
-    noise = [(random.standard_normal(len(windows[0])) * 0.1).astype(np.float32) for _ in range(8)]
-    drums, mush = (
-        [descriptors.describe(onsets.mel(mono(w[:, None], RATE, onsets.RATE))) for w in part] for part in (windows, noise)
-    )
-    assert drums[0].shape == (41,)
-    same, other = (descriptors.distance_of_songs([made], [np.array(drums[8:])])[0] for made in (drums[:8], mush))
-    assert abs(same) < 60 < other
-    assert isinstance(descriptors.distance_of_songs([drums[:1]], [np.array(drums)]), str)
-
-
 def test_twice_as_loud_is_six_decibels_where_there_is_sound():
     random = np.random.default_rng(0)
     noise = (random.standard_normal((60_000, 1)) * 0.1).astype(np.float32)
@@ -120,7 +84,7 @@ def test_what_can_not_be_measured_is_absent_with_its_reason_and_not_zero():
     full = measured(something, something, something)
     whole = average([nothing, full])
     assert whole.mean["onset_f1"] == 1.0 and "onset_f1" not in whole.absent, "a song without the stem does not count"
-    assert whole.mean["mmd"] is None and whole.absent["mmd"].startswith("it needs 8 windows")
+    assert whole.mean["mmd"] is None and whole.absent["mmd"].startswith("too few windows: it needs 8, ")
     alone = average([nothing])
     assert alone.mean["onset_f1"] is None and alone.absent["onset_f1"] == "the true stem has no onset"
     for one in (nothing, full, measured(silence, something, something), measured(silence, silence, silence)):
@@ -143,7 +107,7 @@ def test_what_can_not_be_measured_is_absent_with_its_reason_and_not_zero():
         ("f1t_beyond_chance", BEATS, [0.5, 1.1], None, measures.NO_WINDOW),
         ("density_ratio", BEATS, [], None, "the true stem is silent"),
         ("checkerboard", [], BEATS, None, "the stem is silent"),
-        ("untouched", BEATS, "noise", None, "the true stem leaves nothing of the input alone"),
+        ("untouched", BEATS, "noise", None, "the true stem covers the whole input"),
     ],
 )
 def test_each_absence_says_why(name, stem, true, beats, reason):

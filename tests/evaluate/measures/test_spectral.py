@@ -1,13 +1,13 @@
 """Measures of whole spectrograms: equal to the libraries that have them, and what they say of known faults."""
 
 import auraloss
-import librosa
 import numpy as np
 import pytest
 import torch
 import torchmetrics.functional
 
 from p2p_dist.evaluate.measures import onsets, spectral
+from tests.uncompiled import librosa
 
 RATE = spectral.RATE
 

@@ -34,7 +34,7 @@ def test_a_new_measure_is_one_entry_and_old_evaluations_lack_it(
     old: rundir.RunDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is measured, scored, ranked, drawn and shown from now on; where it was not measured, a dash says so."""
-    settings = rundir.resolve(old)
+    settings = rundir.read_settings(old)
     evaluated = old.evaluations / rundir.step_name(4)
     before = ranking.conclude(old, settings)
     loudest = Measure(
@@ -64,7 +64,7 @@ def test_a_new_measure_is_one_entry_and_old_evaluations_lack_it(
     anew = records.read(old.evaluations / rundir.step_name(8) / "metrics.json")["songs"][0]
     assert 0 < anew["output"]["loudest"] <= 1 and anew["output"]["flat"] == 1
     text = page.write(old, settings).read_text()
-    assert "loudest (higher is better)" in text and "the largest sample" in text, "its curve, and what it means"
+    assert "loudest, higher is better, over step" in text and "the largest sample" in text, "its curve, and what it means"
     assert "loudest" not in (evaluated / "metrics.json").read_text()
 
 
@@ -75,7 +75,7 @@ def test_a_measure_of_another_version_is_called_by_its_name(old: rundir.RunDir, 
     files.write_json(path, content)
     assert command.main([old.path.name, "--checkpoints", "4"]) == 0
     assert "absent: later: the stem is silent" in capsys.readouterr().out
-    page.write(old, rundir.resolve(old))
+    page.write(old, rundir.read_settings(old))
 
 
 def test_the_rule_names_every_measure_that_scores() -> None:

@@ -1,73 +1,17 @@
-"""The measures over epochs, for TensorBoard."""
+"""The measures over steps: their colours, and what TensorBoard shows."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from html.parser import HTMLParser
+import re
 from pathlib import Path
-from typing import Any
 
-import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from p2p_dist.evaluate.report import page
-from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.config import Config
-from tests.evaluate.finished_run import HOSTILE, make
-
-
-class Page(HTMLParser):
-    """What a page says and what it asks for."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-        self.tags: list[str] = []
-        self.rows: list[list[str]] = []
-        self.titles: list[str] = []
-        self.words = ""
-        self.scripts: list[str] = []
-        self.open = ""
-        self.feed(text)
-        self.made: dict[str, Any] = json.loads(self.scripts[2])
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.open = tag
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "data", "poster", "srcset")]
-        if tag == "script":
-            self.scripts.append("")
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-            self.titles += [value or "" for name, value in attrs if name == "title"]
-
-    def handle_endtag(self, tag: str) -> None:
-        self.open = ""
-
-    def handle_data(self, data: str) -> None:
-        if self.open == "script":
-            self.scripts[-1] += data
-        elif self.open != "style":
-            self.words += data
-        if self.open in ("td", "th"):
-            self.rows[-1][-1] += data.strip()
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Config]:
-    folder = tmp_path_factory.mktemp("machine-name") / "runs" / "drums-demo"
-    songs = {"dawn": HOSTILE, "falcon-69": "Falcon 69"}
-    run, settings = make(folder, songs, seconds=1.0, root="/home/someone/songs/falcon69")
-    page.write(run, settings)
-    return run, settings
-
-
-@pytest.fixture
-def shown(finished: tuple[RunDir, Config]) -> Page:
-    return Page(finished[0].page.read_text(encoding="utf-8"))
+from p2p_dist.common import svg
+from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
+from p2p_dist.evaluate.report import curves, page
+from tests.evaluate.finished_run import make
 
 
 def test_tensorboard_shows_the_measures_with_the_baselines_as_lines(tmp_path: Path) -> None:
@@ -88,3 +32,30 @@ def test_tensorboard_shows_the_measures_with_the_baselines_as_lines(tmp_path: Pa
         "silence": [(5, 0.0), (10, 0.0)],
         "ceiling": [(5, 0.98), (10, 0.98)],
     }
+
+
+def test_curves_can_be_told_from_the_page_in_light_and_dark() -> None:
+    """WCAG AA: 4.5 to 1 for text, 3 to 1 for lines; a file has the colours of the light page."""
+    css = (Path(page.__file__).parent / "templates" / "page.css").read_text()
+    light, dark = (dict(re.findall(r"--(\w+): (#\w+)", block)) for block in css.split("@media", 1))
+    assert light.items() >= {name: colour for name, colour in svg.COLOURS.items() if not re.fullmatch(r"b\d", name)}.items()
+    for colours in (svg.COLOURS, svg.COLOURS | dark):
+        assert colours.keys() >= {line.colour for line in _all_lines()}
+        for name in ("text", "quiet"):
+            assert _contrast(colours[name], colours["page"]) >= 4.5, name
+        for line in _all_lines():
+            assert _contrast(colours[line.colour], colours["page"]) >= 3, line
+    assert {f"b{number}" for number in range(len(BASELINES))} <= dark.keys()
+    assert len({(line.colour, line.dashes) for line in _all_lines()}) == len({line.dashes for line in _all_lines()[1:]}) + 1
+
+
+def _all_lines() -> list[svg.Line]:
+    return curves.Curve("score", "score", "higher is better", {1: 0.5}, {}, dict.fromkeys(BASELINES, 0.5)).lines()
+
+
+def _contrast(one: str, other: str) -> float:
+    """WCAG's ratio of two colours, #rrggbb."""
+    shares = ([int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in (one, other))
+    linear = ([s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in rgb] for rgb in shares)
+    dim, bright = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in linear)
+    return (bright + 0.05) / (dim + 0.05)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,45 +15,7 @@ from p2p_dist.audio import flac
 from p2p_dist.evaluate.report import media, page
 from p2p_dist.run.rundir import RunDir, step_name
 from tests.evaluate.finished_run import make
-
-
-class Page(HTMLParser):
-    """What a page says and what it asks for."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-        self.tags: list[str] = []
-        self.rows: list[list[str]] = []
-        self.titles: list[str] = []
-        self.words = ""
-        self.scripts: list[str] = []
-        self.open = ""
-        self.feed(text)
-        self.made: dict[str, Any] = json.loads(self.scripts[2])
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.open = tag
-        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "data", "poster", "srcset")]
-        if tag == "script":
-            self.scripts.append("")
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-            self.titles += [value or "" for name, value in attrs if name == "title"]
-
-    def handle_endtag(self, tag: str) -> None:
-        self.open = ""
-
-    def handle_data(self, data: str) -> None:
-        if self.open == "script":
-            self.scripts[-1] += data
-        elif self.open != "style":
-            self.words += data
-        if self.open in ("td", "th"):
-            self.rows[-1][-1] += data.strip()
+from tests.evaluate.read_page import Page
 
 
 def sounds(run: RunDir) -> dict[str, np.ndarray]:
@@ -129,7 +89,7 @@ def test_sounds_are_made_once_and_again_when_their_source_changes(tmp_path: Path
 
     page.write(run, settings)
     assert changed() == set()
-    whole(run, step_name(5)).touch()  # evaluated anew
+    whole(run, step_name(5)).touch()  # evaluated again
     assert changed() == {step_name(5)}
     (run.page.parent / "media" / "a" / "target" / "0.js").write_bytes(b"")
     assert changed() == {"target"}

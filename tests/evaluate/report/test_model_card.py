@@ -13,16 +13,7 @@ from p2p_dist.data import manifest as manifests
 from p2p_dist.evaluate.report import model_card, page
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config
-from tests.evaluate.finished_run import HOSTILE, make
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDir, Config]:
-    folder = tmp_path_factory.mktemp("machine-name") / "runs" / "drums-demo"
-    songs = {"dawn": HOSTILE, "falcon-69": "Falcon 69"}
-    run, settings = make(folder, songs, seconds=1.0, root="/home/someone/songs/falcon69")
-    page.write(run, settings)
-    return run, settings
+from tests.evaluate.finished_run import make
 
 
 @pytest.mark.parametrize("part", ["test", "valid"])
@@ -34,7 +25,7 @@ def test_the_model_card_warns_of_songs_that_are_trained_and_tested_on(tmp_path: 
         content["splits"][split] = {**content["splits"]["train"], "songs": songs}
     manifests.write(run.shards, content)
     page.write(run, settings)
-    warned = "Trained and tested on the same titles, so its figures say nothing of other songs: Noon."
+    warned = "Trained and tested on the same titles, so its figures do not apply to other songs: Noon."
     assert warned in (run.path / "MODEL.md").read_text(encoding="utf-8").splitlines()
     content["splits"][part]["songs"][0]["name"] = "Dusk"
     manifests.write(run.shards, content)
@@ -77,7 +68,7 @@ def test_the_card_of_an_exported_model_has_a_head_for_hubs(finished: tuple[RunDi
     head, text = head_and_text(model_card.exported(run, settings, content(90)))
     assert head["license"] == "unknown" and head["datasets"] == [] and "license_link" not in head
     assert head["library_name"] == "p2p_dist" and "drums" in head["tags"] and head["metrics"][:2] == ["grid", "level dB"]
-    assert "the licence of its songs, so that of the weights is not known" in text and "p2p-dist generate SONG" in text
+    assert "the licence of its songs, so the licence of the weights is unknown" in text and "p2p-dist generate SONG" in text
     assert "| weights | model.safetensors, float16, 0.0 MB, sha256 aaaa" in text and "model.pt2" not in text
     assert "| **this checkpoint** | 0.60 | 3.00 [2.00, 5.00] |" in text and "| silence | 0.00 |" in text
     assert "Chosen on the test songs (there are no validation songs" in text and "machine-name" not in text
@@ -104,4 +95,4 @@ def test_the_card_says_what_is_known_of_the_licence(tmp_path: Path) -> None:
     assert head["license"] == "unknown" and "&#60;b&#62;&#124;&#96;x" in text and "<b>" not in text
     shutil.rmtree(run.shards)
     head, text = head_and_text(model_card.exported(run, settings, content(5)))
-    assert head["license"] == "unknown" and "The shards of the run are not there any more" in text
+    assert head["license"] == "unknown" and "The shards of the run no longer exist" in text

@@ -17,13 +17,8 @@ import soundfile
 
 from p2p_dist.audio import flac
 from p2p_dist.evaluate.report import loudness, tracks
-from p2p_dist.evaluate.report.loudness import Level
-from p2p_dist.evaluate.report.overview import Overview
-from p2p_dist.evaluate.report.tracks import FLAC, MARGIN, OPUS, SEGMENT, Sound
-
-
-def sound_of(samples: np.ndarray, rate: int, block: int = 30_011) -> Sound:
-    return Sound("a", "b", rate, len(samples), lambda: (samples[at : at + block] for at in range(0, len(samples), block)))
+from p2p_dist.evaluate.report.tracks import FLAC, MARGIN, OPUS, SEGMENT
+from tests.evaluate.report.music import music, sound_of
 
 
 def script(path: Path) -> tuple[str, Any]:
@@ -32,12 +27,6 @@ def script(path: Path) -> tuple[str, Any]:
     assert found is not None
     address, content = json.loads(f"[{found[1]}]")
     return address, content
-
-
-def music(seconds: float, rate: int, channels: int = 2) -> np.ndarray:
-    time = np.arange(round(seconds * rate)) / rate
-    one = 0.4 * np.sin(2 * np.pi * 330 * time) + 0.1 * np.random.default_rng(1).standard_normal(len(time))
-    return np.stack([one, 0.5 * one][:channels], 1).astype(np.float32)
 
 
 @pytest.mark.parametrize("seconds", [0.02, 3.0, SEGMENT, SEGMENT + 0.05, 2 * SEGMENT - 0.05, 24.3])
@@ -113,70 +102,14 @@ def test_the_same_is_not_written_twice_and_what_is_damaged_is(tmp_path: Path) ->
         assert len(times()) == 3
 
 
-def test_loudness_is_that_of_the_sound_alone_and_mixed(tmp_path: Path) -> None:
-    rate, stem, heard = 8000, music(2.0, 8000), music(2.0, 8000)[::-1].copy()
-    track = tracks.write(tmp_path / "song" / "a", sound_of(stem, rate), FLAC, beside=lambda: heard)
-    meter = pyloudnorm.Meter(rate)
-    assert track.mixed is not None
-    assert track.alone.lufs == pytest.approx(meter.integrated_loudness(stem))
-    assert track.mixed.lufs == pytest.approx(meter.integrated_loudness(stem + heard))
-    assert track.mixed.peak == pytest.approx(np.abs(stem + heard).max())
-    quieter = tracks.write(tmp_path / "song" / "b", sound_of(stem * np.float32(0.5), rate), FLAC)
-    assert track.alone.lufs - quieter.alone.lufs == pytest.approx(6.02, abs=0.01)
-
-
-def test_of_a_long_sound_parts_from_all_over_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracks, "_MEASURED", 3.0)
-    ramp = np.arange(8000 * 10, dtype=np.float32)[:, None]
-    found = tracks.measured_part(sound_of(ramp, 8000))[:, 0]
-    assert len(found) == 24000 and found[0] == 0 and found[-1] == 79999
-    assert (np.diff(found) > 0).all() and (np.diff(found) > 1).sum() == 11
-
-
-def test_silence_and_very_short_sounds_have_no_loudness_and_no_gain() -> None:
-    for sound in (np.zeros((8000, 2)), np.zeros((0, 1)), music(0.3, 8000), np.full((8000, 1), 1e-7)):
-        level = loudness.measure(sound.astype(np.float32), 8000)
-        assert level.lufs is None and loudness.gain(level, -18.0) == 0.0
-    assert loudness.common([]) == -23.0
-
-
-def test_versions_are_played_as_loud_as_the_one_with_the_highest_peaks_allows() -> None:
-    assert loudness.common([Level(-10.0, 1.0), Level(-20.0, 0.5)]) == -14.0
-    assert loudness.common([Level(-10.0, 1.0), Level(-18.0, 1.0)]) == -18.0
-    assert loudness.common([Level(-10.0, 1.0), Level(-40.0, 1.0)]) == -23.0
-    assert loudness.gain(Level(-10.0, 1.0), -18.0) == -8.0
-    assert loudness.gain(Level(-24.0, 0.5), -18.0) == 6.0, "no further than its peak allows"
-    assert loudness.gain(Level(-60.0, 0.001), -18.0) == 20.0
-
-
-def _overview(sound: np.ndarray, rate: int, block: int) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    overview = Overview(rate, len(sound))
-    for at in range(0, len(sound), block):
-        overview.add(sound[at : at + block])
-    found = overview.finish()
-    with av.open(io.BytesIO(base64.b64decode(found["picture"]))) as opened:
-        picture = next(opened.decode(video=0)).to_ndarray(format="gray")
-    peaks = np.frombuffer(base64.b64decode(found["peaks"]), np.int8).reshape(-1, 2)
-    return peaks, picture, found
-
-
-@pytest.mark.parametrize("rate", [8000, 44100])
-def test_the_overview_shows_level_time_and_frequency(rate: int) -> None:
-    sound = np.zeros((2 * rate, 1), np.float32)
-    sound[rate:, 0] = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(rate) / rate)
-    peaks, picture, axes = _overview(sound, rate, 10_000)
-    assert peaks.shape == (100, 2) and picture.shape == (128, 100)
-    assert np.abs(peaks[:50]).max() == 0 and (np.abs(np.abs(peaks[51:]) - 64.0) <= 1).all()
-    assert picture[:, :45].max() == 0
-    row = picture[:, 75].argmax()
-    frequency = axes["low"] * (axes["high"] / axes["low"]) ** ((127 - row) / 127)
-    assert frequency == pytest.approx(1000, rel=0.05) and axes["high"] == min(16000, rate / 2)
-    assert picture[row, 75] / 255 * 100 - 100 == pytest.approx(-6, abs=4), "dB below full scale"
-
-
-def test_the_overview_does_not_depend_on_the_blocks_and_a_long_sound_is_no_wider() -> None:
-    sound = music(40.0, 8000)
-    one, other = _overview(sound, 8000, len(sound)), _overview(sound, 8000, 777)
-    assert one[1].shape == (128, 1500) and (one[0] == other[0]).all()
-    assert np.abs(one[1].astype(int) - other[1]).max() <= 8, "a step of grey, where float32 rounds otherwise"
-    assert _overview(np.zeros((5, 1), np.float32), 8000, 5)[1].shape == (128, 1)
+@pytest.mark.parametrize("seconds", [0.41, 0.44, 0.46, 1.23456, 3.0])
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (11025, 2)])
+def test_loudness_in_blocks_is_that_of_the_whole_to_the_bit(seconds: float, rate: int, channels: int) -> None:
+    whole = (
+        music(seconds, rate, channels)
+        * np.geomspace(1, 1e-5 if seconds == 3.0 else 0.5, round(seconds * rate), dtype=np.float32)[:, None]
+    )
+    wanted = pyloudnorm.Meter(rate).integrated_loudness(whole)
+    for block in (len(whole), 999):
+        found = loudness.measure([whole[at : at + block] for at in range(0, len(whole), block)], rate)
+        assert (found.lufs, found.peak) == (wanted, np.abs(whole).max())

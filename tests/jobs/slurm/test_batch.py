@@ -16,7 +16,7 @@ from p2p_dist.jobs.slurm import specs
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.settings import config
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[3]
 
 SQUEUE = """#!/bin/sh
 cd "{folder}"
@@ -144,7 +144,7 @@ def test_an_older_attempts_outcome_does_not_count(job):
 
 @pytest.mark.parametrize("code", [0, 70, 75])
 def test_the_batch_shell_of_an_older_attempt_queues_nothing(code, job, monkeypatch):
-    """Its node was lost to Slurm, not to itself. If it failed: it requeues, and so stops, what goes on elsewhere."""
+    """Its node was lost to Slurm, not to itself. If it failed: it requeues, and so stops, what continues elsewhere."""
     job.begin()
     job.begin(1)
     before = job.log.read_text()
@@ -155,11 +155,11 @@ def test_the_batch_shell_of_an_older_attempt_queues_nothing(code, job, monkeypat
 
 @pytest.mark.parametrize("state", ["PENDING 1", "RUNNING 1", "COMPLETING 1"])
 def test_what_slurm_has_queued_again_is_not_queued_again(state, job):
-    """It may even have begun already, and not yet have written so. If it failed: what goes on elsewhere is stopped."""
+    """It may even have begun already, and not yet have written so. If it failed: what continues elsewhere is stopped."""
     job.begin()
     job.answer("state", state)
     done = job.end(0)
-    assert done.returncode == 75 and not done.requeued and "Slurm itself has queued it again" in done.stdout
+    assert done.returncode == 75 and not done.requeued and "Slurm has already requeued it" in done.stdout
 
 
 def test_what_was_queued_again_just_now_has_no_successor(job):
@@ -212,7 +212,7 @@ def test_starts_without_progress_come_to_an_end(job, monkeypatch):
         assert job.begin(restart).returncode == 0
         assert job.end(75).requeued
     stuck = job.begin(3)
-    assert stuck.returncode == 1 and "begun 4 times from the same place" in stuck.stdout
+    assert stuck.returncode == 1 and "started 4 times from the same place" in stuck.stdout
     assert job.lines("end", 5) == ["stopped"] * 3 + ["failed"]
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     assert job.begin().returncode == 0, "a person's new launch counts anew"
@@ -243,14 +243,14 @@ def test_memory_that_runs_out_is_the_runs_own(job, monkeypatch):
 
 
 def test_a_training_that_is_done_is_not_begun_again(job):
-    """Slurm begins a job again whose node was lost just as it came to its end. If it failed: "without progress", and what
+    """Slurm restarts a job whose node was lost just as it finished. If it failed: "without progress", and what
     waits for it is dropped."""
     job.begin()
     job.progress(24)
     job.run.write_outcome("train", "done", step=24)
     for restart in range(1, 6):
         done = job.begin(restart)
-        assert done.returncode == 10 and "done already" in done.stdout
+        assert done.returncode == 10 and "already done" in done.stdout
     assert job.lines("end", 5) == ["done"] * 6
     (job.run.checkpoints / rundir.step_name(24)).rmdir()
     assert job.begin(6).returncode == 0, "what it saved is gone"
@@ -258,7 +258,7 @@ def test_a_training_that_is_done_is_not_begun_again(job):
 
 def test_a_controller_that_lost_count_of_restarts_makes_no_new_launch(job, monkeypatch):
     """Killed, it may begin a job a second time with the same number of restarts. If it failed: two starts of one name, of
-    which the older goes on; and counts that begin anew."""
+    which the older goes on; and counts that are reset."""
     for nonce in ("a1", "b2"):
         monkeypatch.setenv("P2P_ATTEMPT", f"7.0-{nonce}")
         job.begin()
@@ -269,7 +269,7 @@ def test_a_controller_that_lost_count_of_restarts_makes_no_new_launch(job, monke
 
 @pytest.mark.parametrize("code", [137, 1, 75])
 def test_a_step_whose_starter_was_killed_is_waited_for(code, job, tmp_path):
-    """srun is killed while the controller is away, and its tasks go on. If it failed: a training that then comes to its end
+    """srun is killed while the controller is away, and its tasks go on. If it failed: a training that then finishes
     counts as crashed, or is begun beside what still runs."""
     job.begin()
     job.answer("steps", "7.batch\n7.0")
@@ -313,7 +313,7 @@ def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
     job.log.write_text(job.log.read_text().replace(str(begun), str(begun - 90_000)))
     (job.run.status).touch()  # it lived until now
     done = job.begin(1)
-    assert done.returncode == 75 and "more --max-gpu-hours" in done.stdout and job.lines("end", 5) == ["killed", "stopped"]
+    assert done.returncode == 75 and "a larger --max-gpu-hours" in done.stdout and job.lines("end", 5) == ["killed", "stopped"]
     monkeypatch.setenv("SLURM_JOB_ID", "8")
     assert job.begin().returncode == 75, "a new launch does not refill what the run may use"
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "25")
@@ -327,7 +327,7 @@ def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
 
 
 def test_a_cancelled_run_is_not_begun_again(job, monkeypatch):
-    """Nor one that was cancelled before its first process, which no signal reached, or while its job waited to begin anew."""
+    """Nor one that was cancelled before its first process, which no signal reached, or while its job waited to are reset."""
     job.begin()
     (job.run.slurm / "cancelled").touch()
     job.run.write_outcome("train", "stopped")
@@ -367,12 +367,12 @@ def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeyp
         assert job.begin(restart).returncode == 0, "the training is over: now it counts"
         job.end(75)
     done = job.begin(9)
-    assert done.returncode == 1 and "begun 4 times from the same place" in done.stdout
+    assert done.returncode == 1 and "started 4 times from the same place" in done.stdout
 
 
 def test_a_crash_behind_143_is_counted(job):
     """143 hides every lower code, 139 and 137 too. A training that came further listened, and would have said that it stopped;
-    where it did not, starts from one place are bounded. If it failed: one that crashes each time is begun again ten times."""
+    where it did not, starts from one place are bounded. If it failed: one that crashes each time is restarted ten times."""
     for restart in range(4):
         job.begin(restart)
         job.progress(restart + 1)
@@ -384,7 +384,7 @@ def test_a_crash_behind_143_is_counted(job):
 
 
 def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
-    """Its last part has the array's own number. If it failed: all parts are begun again, those that are done as well; or, as
+    """Its last part has the array's own number. If it failed: all parts are restarted, those that are done as well; or, as
     all are listed, none."""
     code = job.run.code / "hpc"
     snapshot.copy_code(job.run.code)
@@ -395,7 +395,7 @@ def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
         monkeypatch.setenv(name, number)
     command = ["bash", code / "job.sh", "evaluate", job.run.path]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 75 and "queued again" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
+    assert done.returncode == 75 and "requeued" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
     assert job.told("called")[-1] == "requeue 7_0"
     assert job.told("srun") == [f"7_0 {job.run.slurm}/evaluate/attempts.0"]
 
@@ -425,7 +425,7 @@ def test_no_request_to_stop_ends_the_batch_shell(job, monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")
     command = ["bash", job.run.code / "hpc" / "job.sh", "train", job.run.path]
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
-    assert done.returncode == -signal.SIGTERM and "queued again" in done.stdout, done
+    assert done.returncode == -signal.SIGTERM and "requeued" in done.stdout, done
     assert job.told("called")[-1] == "requeue 7" and job.lines("end", 5) == ["stopped"]
 
 
@@ -459,7 +459,7 @@ def test_a_successor_asks_for_what_this_job_was_given(gpus_by_gres, job, monkeyp
     job.answer("given", "3:00:00|(null)|NO|gres:gpu:8")
     job.answer("waiting", "12 afterok:7(unfulfilled)\n13 afterok:77(unfulfilled)")
     done = job.end(75)
-    assert done.returncode == 75 and "job 8 goes on in its place" in done.stdout, done
+    assert done.returncode == 75 and "job 8 continues it" in done.stdout, done
     *options, script, run = job.told("sbatch")
     wanted = {f"--{option}={value}" for option, value in given.values()}
     wanted |= {
@@ -501,7 +501,7 @@ def test_what_the_templates_are_given_on_lumi_is_what_the_launcher_gives(tmp_pat
     given = set((tmp_path / "given").read_text().splitlines())
     resources = config.Resources(nodes=2, account="project_465000000", container=str(tmp_path / "containers" / "p2p_dist.sif"))
     run = rundir.RunDir(tmp_path / "runs" / "RUN")
-    (job,) = specs.jobs(run, config.Config(resources=resources), site.load("lumi"), ("train",))
+    (job,) = specs.jobs(run, config.Config(resources=resources), site.load_site("lumi"), ("train",))
     lines = job.script().splitlines()
     exported = {line.removeprefix("export ").replace("'", "") for line in lines if line.startswith("export P2P_")}
     exported = {line.replace(str(run.code), str(tmp_path)).split(f",{tmp_path}")[0] for line in exported if "_MAX_" not in line}
@@ -538,5 +538,5 @@ def test_a_request_to_stop_while_the_code_is_checked_is_kept(job, monkeypatch, t
     check = (CHECKOUT / "hpc" / "check_code.sh").read_text()
     script = f'set -euo pipefail\nrun=$RUN\n{check}\nexec bash "$run/code/hpc/job.sh" train "$run"\n'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, start_new_session=True)
-    assert done.returncode == 75 and "queued again" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
+    assert done.returncode == 75 and "requeued" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
     assert job.told("called")[-1] == "requeue 7" and not (tmp_path / "slurm" / "srun").exists()

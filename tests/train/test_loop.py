@@ -14,8 +14,10 @@ from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint, loop, networks, step
-from tests.rank_processes import RanksFailed
+from tests.conftest import lay_out_run
+from tests.rank_processes import RanksFailed, run_on_ranks
 from tests.train import on_ranks
+from tests.train.on_ranks import noise_from_the_global_state
 
 
 def train_with_kills(ranks, run, kills, world_size=1, sabotage=None):
@@ -32,12 +34,12 @@ def same_weights(first, second, at):
 
 
 def test_killed_equals_undisturbed(ranks, new_run):
-    """At 20 random steps and around the borders of epochs: weights, moments, average, vectors: bit for bit."""
+    """At 8 random steps and around the borders of epochs: weights, moments, average, vectors: bit for bit."""
     undisturbed, settings = new_run("undisturbed", train={"steps": 44})
     epoch = len(Index(undisturbed.shards, "train")) / settings.train.global_batch_size
     borders = {round(number * epoch) for number in range(1, 5)} | {int(epoch)}
     assert epoch % 1 and max(borders) < 44
-    kills = sorted({*random.Random(4).sample(range(1, 44), 20), *borders})
+    kills = sorted({*random.Random(4).sample(range(1, 44), 8), *borders})
     killed, _ = new_run("killed", train={"steps": 44})
     train_with_kills(ranks, undisturbed, [])
     train_with_kills(ranks, killed, kills)
@@ -59,10 +61,6 @@ def test_killed_equals_undisturbed_on_two_ranks(ranks, new_run):
     train_with_kills(ranks, runs[1], [3, 11, 12], 2)
     assert same_weights(*runs, 20)
     assert on_ranks.digests(runs[0]) == on_ranks.digests(runs[1])
-
-
-def noise_from_the_global_state():
-    loop.noise_at = lambda places, seed, shape, device: torch.randn(len(places), *shape)
 
 
 def stream_from_the_start():
@@ -94,12 +92,19 @@ def forget(part):
     networks.Networks.load = lambda self, state: honest(self, {**state, part: self.state()[part]})
 
 
+@pytest.fixture(scope="module")
+def eight_steps(tiny_shards, tmp_path_factory):
+    """An undisturbed training of eight steps."""
+    run, _ = lay_out_run(tmp_path_factory.mktemp("undisturbed"), tiny_shards, train={"steps": 8})
+    train_with_kills(run_on_ranks, run, [])
+    return run
+
+
 @pytest.mark.parametrize("sabotage", [forget_moments, forget_average, forget_vectors])
-def test_twin_of_what_is_saved(ranks, new_run, sabotage):
-    undisturbed, killed = (new_run(name, train={"steps": 8})[0] for name in ("undisturbed", "killed"))
-    train_with_kills(ranks, undisturbed, [])
+def test_twin_of_what_is_saved(ranks, new_run, eight_steps, sabotage):
+    killed, _ = new_run("killed", train={"steps": 8})
     train_with_kills(ranks, killed, [6], sabotage=sabotage)
-    assert not same_weights(undisturbed, killed, 8)
+    assert not same_weights(eight_steps, killed, 8)
 
 
 @pytest.mark.parametrize("sabotage", [noise_from_the_global_state, stream_from_the_start])
@@ -107,7 +112,7 @@ def test_twin_of_what_is_drawn(ranks, new_run, sabotage):
     """Row 20: random states that drift when a loader is built, by evaluating or by logging.
 
     Seen: a resumed training that is another one, without an error.
-    Now: everything random is drawn anew from the seed and the step; each twin draws one of them from elsewhere and differs.
+    Now: everything random is drawn again from the seed and the step; each twin draws one of them from elsewhere and differs.
     """
     undisturbed, killed = (new_run(name, train={"steps": 8})[0] for name in ("undisturbed", "killed"))
     train_with_kills(ranks, undisturbed, [], sabotage=sabotage)
@@ -152,16 +157,15 @@ def test_world_size_may_change(ranks, new_run):
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
-def test_layout_may_change(ranks, new_run, layout):
+def test_layout_may_change(ranks, new_run, eight_steps, layout):
     """It is a resource: the same run goes on, on two ranks, with numbers that differ in rounding only."""
-    steady, changing = (new_run(name, train={"steps": 8})[0] for name in ("steady", "changing"))
-    train_with_kills(ranks, steady, [])
+    changing, _ = new_run("changing", train={"steps": 8})
     with pytest.raises(RanksFailed):
         ranks(1, on_ranks.train, changing.path, 6)
     changing, _ = new_run("changing", train={"steps": 8, "layout": layout, "micro_batch_size": 1})
     assert ranks(2, on_ranks.train, changing.path) == [0, 0]
-    assert on_ranks.digests(steady) == on_ranks.digests(changing)
-    losses = [[row["generator"] for row in metrics_file.read(run)] for run in (steady, changing)]
+    assert on_ranks.digests(eight_steps) == on_ranks.digests(changing)
+    losses = [[row["generator"] for row in metrics_file.read(run)] for run in (eight_steps, changing)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     assert changing.checkpoints.joinpath(rundir.step_name(8)).is_dir()
 
@@ -188,7 +192,7 @@ def resumed_precision(folder):
     checkpoint.load_newest = lambda *given: (3, {**honest(*given)[1], "precision": "bf16"})
     honest_build = loop.build
     loop.build = lambda *arguments: built.append(honest_build(*arguments)) or built[0]
-    loop.train(run, rundir.resolve(run))
+    loop.train(run, rundir.read_settings(run))
     return built[0].precision
 
 
@@ -201,7 +205,7 @@ def test_checkpoint_of_other_settings_is_refused(ranks, new_run):
 
 
 def test_other_windows_are_refused(ranks, new_run):
-    """The same settings over shards that were made anew with a song less: the batches to come would be others."""
+    """The same settings over shards that were rebuilt with a song less: the batches to come would be others."""
     run, _ = new_run("songs", train={"steps": 4})
     assert ranks(1, on_ranks.train, run.path, None, None) == [0]
     shared = run.shards.resolve()

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import scipy.signal
 import soundfile
 
 from p2p_dist.audio import stems
-from p2p_dist.audio.layouts import find_songs, source_at
+from p2p_dist.audio.layouts import source_at
 from p2p_dist.common import files
-from p2p_dist.data import augment, npz_pairs, pairs, shards, song_record, song_sums, worker
 from p2p_dist.data import manifest as manifests
+from p2p_dist.data import npz_pairs, pairs, shards, song_sums
 from p2p_dist.data.index import Index
 from p2p_dist.evaluate.held_out_songs import read_sound
 from p2p_dist.settings.config import STEMS, Data, parse_task
 from tests import decode
-
-
-def one_song(out: Path, folder: Path, data: Data, split: str = "train") -> song_record.NumberedSong:
-    item = song_record.NumberedSong(source_at(folder, split), 0)
-    result = worker.make_song(item, [(out, data)])
-    assert result.error is None
-    shards._merge(out, data, [item], [])
-    return item
+from tests.data.one_song import one_song
 
 
 def notes(out: Path, split: str = "train") -> list[dict]:  # type: ignore[type-arg]
@@ -146,17 +135,6 @@ def test_the_thesis_windows_of_training_songs_are_those_of_held_out_ones(
     np.testing.assert_array_equal(stored[:, 1], made.targets)
 
 
-def test_mid_and_side_are_mean_and_half_difference(small: Data) -> None:
-    data = replace(small, channels="mid-side")
-    random = np.random.default_rng(0)
-    left, right = random.uniform(-0.3, 0.3, (2, 22050)).astype(np.float32)
-    powers = pairs.powers_of(np.stack([left, right], axis=1), 22050, data)
-    np.testing.assert_allclose(powers[0], pairs.mel_of(((left + right) / 2)[:, None], 22050, data), rtol=1e-4)
-    np.testing.assert_allclose(powers[1], pairs.mel_of(((left - right) / 2)[:, None], 22050, data), rtol=1e-4)
-    assert (pairs.powers_of(left[:, None], 22050, data)[1] == 0).all()
-    assert (pairs.powers_of(np.stack([left, left], axis=1), 22050, data)[1] == 0).all()
-
-
 def test_copies_are_seeded_by_song_window_and_copy(songs: Path, small: Data, tmp_path: Path) -> None:
     data, folder = replace(small, copies=2), songs / "train" / "A"
     for out in ("one", "two"):
@@ -193,142 +171,6 @@ def test_copies_of_a_long_song_are_made_part_by_part(
     shard = f"train-{item.key}.tar"
     assert (tmp_path / "whole" / shard).read_bytes() == (tmp_path / "parts" / shard).read_bytes()
     assert seconds[0] == 8 and len(seconds) > 7 and max(seconds[1:]) <= 5
-
-
-@pytest.mark.parametrize(("rate", "channels"), [(22050, 9), (700_000, 1)])
-def test_a_held_out_song_that_flac_cannot_hold_is_left_out(tmp_path: Path, small: Data, rate: int, channels: int) -> None:
-    folder = tmp_path / "songs" / "Many"
-    folder.mkdir(parents=True)
-    for name in STEMS:
-        soundfile.write(folder / f"{name}.wav", np.full((9000, channels), 0.1), rate)
-    result = worker.make_song(song_record.NumberedSong(source_at(folder, "test"), 0), [(tmp_path / "out", small)])
-    assert result.error == f"Many: held-out songs are stored as flac, which does not support {channels} channels at {rate} Hz"
-    assert not list((tmp_path / "out").glob("*.tar"))
-    one_song(tmp_path / "out", folder, small, "train")
-
-
-def test_tasks_are_grouped_by_what_is_decoded_not_by_the_size_of_files(
-    songs: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flac = tmp_path / "A"
-    flac.mkdir()
-    for name in STEMS:  # silence, of which a flac file takes next to nothing
-        soundfile.write(flac / f"{name}.flac", np.zeros((100_000, 2)), 22050)
-    wanted = [(tmp_path, replace(small, task=task)) for task in ("drums", "bass", "vocals")]
-    monkeypatch.setattr(song_sums, "TOGETHER", 100_000 * 4 * 4)  # four sums of one channel
-    assert [len(group) for group in song_sums.group_by_memory(source_at(flac, "train"), wanted)] == [2, 1]
-    assert [len(group) for group in song_sums.group_by_memory(source_at(flac, "test"), wanted)] == [1, 1, 1]
-
-
-@pytest.fixture
-def locked() -> Iterator[Path]:
-    """A folder of songs with a folder, a sound and pairs that this process may not read, though it may be root."""
-    mine = os.geteuid()
-    with tempfile.TemporaryDirectory() as folder:  # not pytest's, which other users can't enter
-        root = Path(folder)
-        root.chmod(0o777)
-        for name in ("train/Folder", "train/Sound", "train/Pairs"):
-            (root / name).mkdir(parents=True)
-        for stem in STEMS:
-            (root / "train/Folder" / f"{stem}.wav").touch()
-            soundfile.write(root / "train/Sound" / f"{stem}.wav", np.zeros((2000, 1)), 22050)
-        np.savez(root / "train/Pairs/1.npz", np.zeros((64, 32)))
-        for name in ("Folder", "Sound/bass.wav", "Pairs/1.npz"):
-            (root / "train" / name).chmod(0)
-        os.seteuid(65534 if mine == 0 else mine)
-        yield root
-        os.seteuid(mine)
-        (root / "train/Folder").chmod(0o755)
-
-
-def test_a_song_that_may_not_be_read_is_left_out_for_that_reason(locked: Path, small: Data) -> None:
-    data = replace(small, representation="thesis", window_hop=31)
-    found = sorted(find_songs(locked), key=lambda one: one.name)
-    for source, file in zip(found, ("Folder", "Pairs/1.npz", "Sound/bass.wav"), strict=True):
-        assert source.size() >= 0
-        result = worker.make_song(song_record.NumberedSong(source, 0), [(locked / "out", data)])
-        assert result.error == f"{locked}/train/{file}: can't be read (Permission denied)"
-
-
-def test_copies_are_coloured_below_200_and_above_4000_hz(small: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At its frequency a shelf has half the decibels that it has at its end."""
-    found = []
-    filtered = scipy.signal.sosfilt
-
-    def recorded(sos: np.ndarray, *arguments: Any, **named: Any) -> Any:
-        found.append(sos)
-        return filtered(sos, *arguments, **named)
-
-    monkeypatch.setattr(scipy.signal, "sosfilt", recorded)
-    sound = np.random.default_rng(0).normal(0, 0.1, (22050, 1)).astype(np.float32)
-    augment.copy_of({"bass": sound, "drums": sound}, 0, 0.05, replace(small, task="bass->drums"), "s", 0, 1)
-    assert len(found) == 4, "two filters, of input and target"
-    for sos in found:
-        decibels = 20 * np.log10(np.abs(scipy.signal.sosfreqz(sos, [0, 200, 4000, 11025], fs=22050)[1]))
-        end, middle, flat = (decibels[[0, 1, 3]]) if abs(decibels[0]) > abs(decibels[3]) else decibels[[3, 2, 0]]
-        assert abs(end) > 0.05 and middle == pytest.approx(end / 2) and flat == pytest.approx(0, abs=1e-6)
-
-
-def test_a_copy_keeps_the_relation_of_input_and_target(small: Data) -> None:
-    """Where target and input are the same sound, they stay the same but for the level of the stem heard."""
-    random = np.random.default_rng(0)
-    sound = (random.normal(0, 0.1, (3 * 22050, 2)) * (np.arange(3 * 22050) % 5000 < 800)[:, None]).astype(np.float32)
-    data = replace(small, task="bass->drums")
-    levels = set()
-    for copy in range(1, 6):
-        input, target = augment.copy_of({"bass": sound, "drums": sound}, 40, 0.05, data, "s", 0, copy)
-        heard = (input > -60) & (target > -60) & (input < 20) & (target < 20)
-        difference = (input.astype(np.float32) - target)[heard]
-        assert heard.sum() > 100 and np.ptp(difference) < 0.3 and abs(difference.mean()) <= augment.GAIN + 0.1
-        levels.add(round(float(difference.mean()), 1))
-    assert len(levels) > 2
-
-
-@pytest.mark.parametrize("tempo", [0.92, 1.0, 1.08])
-def test_stretching_keeps_pitch_and_sums(tempo: float) -> None:
-    rate, seconds = 22050, 3
-    time = np.arange(seconds * rate) / rate
-    parts = np.stack([np.sin(2 * np.pi * 440 * time), 0.3 * np.sin(2 * np.pi * 1234 * time)], axis=1).astype(np.float32)
-    length = 2 * rate
-    made = augment.stretch(parts, tempo, length)
-    assert made.shape == (length, 2)
-    for channel, hertz in zip(made.T, (440, 1234), strict=True):
-        spectrum = np.abs(np.fft.rfft(channel[2048 : 2048 + rate] * np.hanning(rate)))
-        assert abs(int(spectrum.argmax()) - hertz) <= 2
-    both = augment.stretch(parts.sum(axis=1, keepdims=True), tempo, length)
-    np.testing.assert_allclose(made.sum(axis=1), both[:, 0], atol=1e-5)
-    clicks = np.zeros((seconds * rate, 1), np.float32)
-    clicks[rate] = 1
-    assert abs(int(np.abs(augment.stretch(clicks, tempo, length)).argmax()) - rate / tempo) < 1500
-
-
-@pytest.mark.parametrize("split", ["train", "test"])
-def test_several_tasks_from_one_decode_are_what_each_gives_alone(
-    small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
-) -> None:
-    folder = tmp_path / "songs" / "D"
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for name in STEMS:  # as loud as to be scaled for its file in some tasks and not in others, and finer than a file holds
-        sound = random.uniform(-1, 1, (22050, 2)) * (3.0 if name == "vocals" else 0.01)
-        soundfile.write(folder / f"{name}.wav", sound, 22050, subtype="FLOAT")
-    work = song_record.NumberedSong(source_at(folder, split), 0)
-    tasks = ["drums", "accompaniment", "bass", "vocals", "vocals+other->drums+bass", "other->bass"]
-    wanted = [(tmp_path / f"together{n}", replace(small, task=task)) for n, task in enumerate(tasks)]
-    decoded = []
-    real = stems.load_sums
-    monkeypatch.setattr(stems, "load_sums", lambda *a, **named: decoded.append(1) or real(*a, **named))
-    assert worker.make_song(work, wanted).error is None
-    assert len(decoded) == 1
-    monkeypatch.setattr(song_sums, "TOGETHER", 0)  # no memory for more than one
-    assert worker.make_song(work, [(tmp_path / "apart" / out.name, data) for out, data in wanted]).error is None
-    assert len(decoded) == 1 + len(tasks)
-    for out, data in wanted:
-        alone = tmp_path / "alone" / out.name
-        assert worker.make_song(work, [(alone, data)]).error is None
-        for path in [*out.glob("*.tar"), *out.rglob(f"{split}-*.json")]:
-            assert path.read_bytes() == (alone / path.relative_to(out)).read_bytes()
-            assert path.read_bytes() == (tmp_path / "apart" / path.relative_to(tmp_path)).read_bytes()
 
 
 @pytest.fixture
@@ -415,9 +257,3 @@ def test_pairs_of_several_dtypes_are_left_out_or_refused(thesis_pairs: Path, sma
     (thesis_pairs / "train" / "A-11.npz").unlink()
     with pytest.raises(ValueError, match="2 kinds"):
         shards.preprocess(thesis_pairs, tmp_path / "out", data, workers=1)
-
-
-def test_settings_that_make_no_sense_are_refused() -> None:
-    for bad in ({"silent_share": 1.5}, {"copies": -1}, {"representation": "thesis", "copies": 1}):
-        with pytest.raises(ValueError, match=r"silent-share|copies"):
-            Data(**bad)  # type: ignore[arg-type]

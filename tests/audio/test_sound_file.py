@@ -1,0 +1,31 @@
+"""Sound files that are written block by block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from p2p_dist.audio import sound_file
+
+
+@pytest.mark.parametrize("kind", ["flac", "wav"])
+def test_blocks_of_any_length_join_to_the_step_and_what_is_too_loud_is_clipped(tmp_path: Path, kind: str) -> None:
+    sound = np.random.default_rng(0).uniform(-1.1, 1.1, (40_000, 2)).astype(np.float32)
+    with sound_file.SoundFile(tmp_path / "a", kind, 22050, 2, len(sound)) as file:
+        for block in np.split(sound, [1, 700, 30_000]):
+            file.write(block)
+    found, rate = soundfile.read(tmp_path / "a")
+    assert rate == 22050 and soundfile.info(tmp_path / "a").subtype == "PCM_24"
+    assert np.abs(found - np.clip(sound, -1, 1 - sound_file.STEP)).max() <= sound_file.STEP / 2
+
+
+def test_what_a_format_can_not_hold_is_refused_and_another_named() -> None:
+    for kind in sound_file.FORMATS:
+        sound_file.check(kind, 44100, 2)
+    with pytest.raises(ValueError, match="ogg of 3 channels is not supported: choose --format flac or wav"):
+        sound_file.check("ogg", 44100, 3)
+    with pytest.raises(ValueError, match="mp3 does not support 1 channels at 96000 Hz"):
+        sound_file.check("mp3", 96000, 1)

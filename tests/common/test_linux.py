@@ -1,0 +1,47 @@
+"""Linux calls."""
+
+import os
+import signal
+import time
+
+from p2p_dist.common import linux
+
+
+def test_a_child_ends_with_its_parent():
+    """The parent forks a child and ends; the child would sleep for a minute."""
+    read, write = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        ready, go = os.pipe()
+        mine = os.getpid()
+        if os.fork() == 0:
+            linux.die_with_parent(parent=mine)
+            os.write(write, b"%d" % os.getpid())
+            os.write(go, b"x")
+            time.sleep(60)
+        os.read(ready, 1)
+        os._exit(0)
+    os.waitpid(parent, 0)
+    os.close(write)
+    child = int(os.read(read, 20))
+    assert os.read(read, 1) == b"", "it has ended, since nobody can write any more"
+    os.close(read)
+    assert child != parent
+
+
+def test_a_child_whose_parent_is_gone_already_ends_at_once():
+    child = os.fork()
+    if child == 0:
+        linux.die_with_parent(signal.SIGTERM, parent=1 if os.getppid() != 1 else 2)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+def test_cores_are_those_that_this_process_may_use():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert linux.usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert linux.usable_cores() == len(before)

@@ -1,0 +1,62 @@
+"""The manifest of a folder of shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.common import records
+from p2p_dist.data import manifest as manifests
+from p2p_dist.data.index import Index
+from p2p_dist.data.verify import verify_dataset
+from tests.data.preprocess_command import many, undisturbed
+
+__all__ = ["many", "undisturbed"]
+
+
+def test_the_manifest_counts_and_names_everything(dataset: Path) -> None:
+    manifest = manifests.read(dataset)
+    assert {split: [song["name"] for song in part["songs"]] for split, part in manifest["splits"].items()} == {
+        "train": ["A", "C"],
+        "valid": ["M"],
+        "test": ["D"],
+    }
+    named = {shard["name"] for part in manifest["splits"].values() for shard in part["shards"] + part["audio"]}
+    assert named == {path.name for path in dataset.glob("*.tar")}
+    for part in manifest["splits"].values():
+        for shard in part["shards"] + part["audio"]:
+            data = (dataset / shard["name"]).read_bytes()
+            assert (shard["bytes"], shard["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+        assert sum(shard["samples"] for shard in part["shards"]) == len(part["samples"])
+    told = (dataset / "DATASET.md").read_text()
+    assert "| train | 2 |" in told and "non-commercial" in told
+
+
+def test_a_manifest_that_was_edited_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
+    content = records.read(out / manifests.NAME)
+    content["splits"]["train"]["songs"][0]["seconds"] += 1
+    changed = "was changed after it was written"
+    for text, wrong in ((json.dumps(content), changed), ('{"schema": 3}', changed), ("[]", "is damaged: it is a list")):
+        (out / manifests.NAME).write_text(text)
+        with pytest.raises(ValueError, match=f"manifest.json {wrong}.*preprocess again"):
+            verify_dataset(out)
+
+
+def test_another_schema_is_refused(copy: Path) -> None:
+    manifest = records.read(copy / manifests.NAME)
+    manifests.write(copy, {**manifest, "schema": 99})
+    with pytest.raises(ValueError, match="schema 99"):
+        Index(copy, "train")
+
+
+def test_a_split_without_songs_is_named(copy: Path) -> None:
+    manifest = records.read(copy / manifests.NAME)
+    del manifest["splits"]["train"]
+    manifests.write(copy, manifest)
+    with pytest.raises(ValueError, match="no train songs"):
+        Index(copy, "train")

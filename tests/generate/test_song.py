@@ -1,0 +1,110 @@
+"""The stem of one song: level, part, rate and channels, and songs of any length."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from p2p_dist.cli import generate
+from tests.generate.conftest import sound, write
+from tests.generate.made import STEP, made
+
+
+def test_level_and_part(runs):
+    song = sound(3.0)
+    write(Path("song.wav"), song)
+    assert generate.main(["song.wav", "--from", "0.5", "--to", "2", "--out", "part"]) == 0
+    assert generate.main(["song.wav", "--from", "0.5", "--to", "2", "--level", "-12", "--out", "quiet"]) == 0
+    stem, mix, rate, record = made(Path("part"))
+    quiet, quiet_mix, *_ = made(Path("quiet"))
+    part = song[rate // 2 : 2 * rate]
+    assert mix.shape == part.shape and record["song"]["begin_sample"] == rate // 2
+    assert np.abs(quiet_mix - quiet - part).max() <= STEP * 1.001
+    assert 10 * np.log10((stem**2).mean() / (quiet**2).mean()) == pytest.approx(12, abs=0.01)
+
+
+def test_where_the_mix_would_clip_both_are_turned_down(runs, capsys):
+    song = sound(1.3, level=0.33)
+    write(Path("song.wav"), song)
+    assert generate.main(["song.wav", "--level", "12"]) == 0
+    stem, mix, _, record = made(Path("generated/song"))
+    (take,) = record["takes"]
+    assert take["gain_db"] < 0 and 0.9 < np.abs(mix).max() <= 1
+    assert np.abs(mix - stem - song * 10 ** (take["gain_db"] / 20)).max() <= STEP * 1.001
+    assert f"note: stem and mix were both turned down by {-take['gain_db']:g} dB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "name"),
+    [
+        (8000, 1, "song.wav"),
+        (44100, 1, "song.flac"),
+        (48000, 2, "song.aiff"),
+        (192000, 2, "song.flac"),
+        (11025, 6, "song.flac"),
+        (11025, 4, "song.wav"),
+    ],
+)
+def test_any_rate_and_channel_count(runs, rate, channels, name, capsys):
+    song = sound(0.7, rate, channels)
+    write(Path(name), song, rate)
+    assert generate.main([name]) == 0
+    stem, mix, found, record = made(Path("generated/song"))
+    assert found == rate and stem.shape == song.shape and len(record["song"]["channels"]) == channels
+    assert np.abs(mix - stem - song).max() <= STEP * 1.001 and np.abs(stem[:, 0]).max() > 0.001
+    said = capsys.readouterr().out
+    assert ("contains nothing above" in said) == (rate < 22050)
+    if channels > 2:
+        assert not stem[:, 2:].any() and np.array_equal(stem[:, 0], stem[:, 1])
+    if channels == 6:
+        assert not stem[:, 2:].any() and np.array_equal(stem[:, 0], stem[:, 1])
+        assert (
+            "6 channels (FL, FR, FC, LFE, SL, SR): the model hears all of them, the new stem is in front left and "
+            "right (FL, FR)"
+        ) in said
+    if channels == 4:
+        assert (
+            "4 channels (1, 2, 3, 4): the model hears all of them, the new stem is in front left and right (the "
+            "first two, because"
+        ) in said
+
+
+@pytest.mark.parametrize("kind", ["wav", "ogg", "mp3"])
+def test_formats_to_write(runs, kind):
+    song = sound(1.3, 44100)
+    write(Path("song.wav"), song, 44100)
+    assert generate.main(["song.wav", "--format", kind]) == 0
+    stem, mix, rate, _ = made(Path("generated/song"), kind=kind)
+    assert rate == 44100 and mix.shape[1] == 2 and abs(len(mix) - len(song)) <= (0 if kind != "mp3" else 2500)
+    if kind == "wav":
+        assert np.abs(mix - stem - song).max() <= STEP * 1.001
+
+
+def test_a_song_that_holds_drums_already(runs, capsys):
+    from tests.audio.strokes import strokes
+
+    hats = strokes("closed", np.arange(0.1, 2.9, 0.25), 3)
+    write(Path("song.wav"), 0.3 * hats[:, None] + 0.1 * sound(3, channels=1))
+    assert generate.main(["song.wav"]) == 0
+    assert "note: the song seems to contain drums already (" in capsys.readouterr().out
+    write(Path("without.wav"), sound(3, channels=1))
+    assert generate.main(["without.wav"]) == 0
+    assert "contain drums" not in capsys.readouterr().out
+
+
+def test_a_file_that_is_cut_short_is_used_to_where_it_ends(runs, capsys):
+    song = sound(2.0)
+    write(Path("song.wav"), song)
+    content = Path("song.wav").read_bytes()
+    Path("song.wav").write_bytes(content[: 44 + (len(content) - 44) // 2])
+    assert generate.main(["song.wav"]) == 0
+    stem, mix, *_ = made(Path("generated/song"))
+    assert abs(len(mix) - len(song) // 2) < 100 and np.abs(mix - stem - song[: len(mix)]).max() <= STEP * 1.001
+    assert "note: the file is truncated, its header says 2.000 s, 1.000 s are there" in capsys.readouterr().out
+
+
+def test_a_song_shorter_than_a_window(runs, capsys):
+    write(Path("song.wav"), sound(0.1))
+    assert generate.main(["song.wav"]) == 0
+    assert "shorter than the 0.4 s that the model hears at once" in capsys.readouterr().out
+    assert len(made(Path("generated/song"))[1]) == 2205

@@ -1,0 +1,58 @@
+"""Slurm's commands, called whatever a site or a user changed in them."""
+
+import os
+import subprocess
+
+import pytest
+
+from p2p_dist.cli import cancel
+from p2p_dist.jobs import site
+from p2p_dist.jobs.slurm import commands
+from tests.jobs.slurm.fake_slurm import cluster, launch
+
+__all__ = ["cluster", "launch"]
+
+
+def test_a_profile_that_changes_what_slurms_commands_print_changes_nothing(cluster, launch, monkeypatch, capsys):
+    """SQUEUE_STATES and its like. If it failed: what is queued is not seen, and queued once more; cancel finds nothing; sbatch
+    waits for the job, or makes an array of it."""
+    squeue = (cluster.place / "squeue").read_text()
+    (cluster.place / "squeue").write_text(squeue.replace("case", 'env | grep -qE "^(SQUEUE|SLURM_TIME)_" && exit 0\ncase', 1))
+    (cluster.place / "scancel").write_text(f'#!/bin/sh\nenv | grep ^SCANCEL || echo "$@" >> {cluster.place}/cancelled\n')
+    for name in (
+        "SQUEUE_STATES",
+        "SQUEUE_PARTITION",
+        "SLURM_TIME_FORMAT",
+        "SCANCEL_INTERACTIVE",
+        "SBATCH_WAIT",
+        "SBATCH_EXPORT",
+    ):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("SBATCH_NO_REQUEUE", "1")
+    for _ in range(2):
+        launch("--run", "a")
+    assert len(cluster.queued()) == 4 and cluster.environment == []
+    assert os.environ["SQUEUE_STATES"] == "x"
+    cancel.main(["a"])
+    assert (cluster.place / "cancelled").read_text().split() == ["103", "102", "101", "100"]
+
+
+@pytest.mark.parametrize(
+    ("said", "number"),
+    [
+        ("Submitted batch job 13", "13"),
+        ("Submitted batch job 13 on cluster c3", "13"),
+        ("Welcome! This is job 7 of your quota of 20\nsbatch: INFO Submitted batch job 13.\nBalance: 500", "13"),
+        ("Balance: 500 hours\n13;c3\n", "13"),
+        (" 13 \nYour project has 2 jobs", "13"),
+        ("taken", None),
+        ("", None),
+    ],
+)
+def test_the_number_is_found_whatever_a_sites_sbatch_says_around_it(said, number):
+    """In the launcher as in a job (hpc/slurm.sh). If it failed: jobs that wait for another's number, or a successor that is not
+    known for one, so that limits on restarts are reset, for ever."""
+    assert commands.job_number(said) == number
+    script = f'. "{site.HPC}/slurm.sh"; job_number'
+    shell = subprocess.run(["bash", "-c", script], input=said, capture_output=True, text=True, check=True).stdout
+    assert shell.strip() == (number or "")
