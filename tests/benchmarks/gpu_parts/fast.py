@@ -17,6 +17,7 @@ from gpu_parts.right import compile_quickly, pairs_on_disk
 from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.data.stream import Stream
 from p2p_dist.train import loop, nonfinite
+from p2p_dist.train.capture import Captured
 
 LAST = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -165,7 +166,7 @@ def step_by(place: Place, network: str, way: Way, size: int, built: Any) -> tupl
         return lambda: of.step(*batch[:2]), None
     built = built or build(config, place)
     if way.how in ("captured", "both"):
-        captured = common.Captured(built, batch, config)
+        captured = Captured(built, config.train)
         return lambda: captured(*batch, 0), None  # its graphs hold on to their memory: the next size gets new networks
     step = common.step_of(built, config)
     return lambda: step(*batch, 0), built
@@ -214,13 +215,19 @@ def rates(place: Place, network: str, way: Way, sizes: tuple[int, ...]) -> Itera
         yield row
 
 
+def is_annotation(event: Any) -> bool:
+    """Whether it spans kernels and is none itself."""
+    return getattr(event, "is_user_annotation", False) or event.name.startswith("Optimizer.")
+
+
 def kernels(step: Callable[[], Any], place: Place) -> int:
     """Kernels, copies and fills of one update, as the card's own profiler counts them."""
     place.wait()
     with profile(activities=[ProfilerActivity.CUDA]) as found:
         step()
         place.wait()
-    return sum(1 for event in found.events() if event.device_type == torch.autograd.DeviceType.CUDA)
+    events = [event for event in found.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(1 for event in events if not is_annotation(event))
 
 
 def in_theory(place: Place) -> Iterator[Row]:
@@ -259,7 +266,7 @@ def trace(place: Place) -> Iterator[Row]:
         totals: dict[str, tuple[float, int]] = {}
         spans = []
         for event in found.events():
-            if event.device_type == torch.autograd.DeviceType.CUDA:
+            if event.device_type == torch.autograd.DeviceType.CUDA and not is_annotation(event):
                 span = event.time_range
                 before = totals.get(event.name, (0.0, 0))
                 totals[event.name] = (before[0] + span.elapsed_us(), before[1] + 1)
@@ -271,9 +278,35 @@ def trace(place: Place) -> Iterator[Row]:
         row: Row = {"batch": size, "kernel": "all", "ms a step": busy / 1e4, "calls a step": len(spans) / 10}
         row |= {"share": busy / 1e6 / seconds, "the host issued a step in, ms": 100 * issued}
         yield row | {"gaps, ms a step": 100 * seconds - busy / 1e4}
+        groups: dict[str, tuple[float, float]] = {}
+        for name, (took, calls) in totals.items():
+            before = groups.get(group_of(name), (0.0, 0.0))
+            groups[group_of(name)] = (before[0] + took, before[1] + calls)
+        for group, (took, calls) in sorted(groups.items(), key=lambda one: -one[1][0]):
+            yield {
+                "batch": size,
+                "kernel": f"({group})",
+                "ms a step": took / 1e4,
+                "calls a step": calls / 10,
+                "share": took / busy,
+            }
         for name, (took, calls) in sorted(totals.items(), key=lambda one: -one[1][0])[:10]:
             row = {"batch": size, "kernel": name[:90], "ms a step": took / 1e4}
             yield {**row, "calls a step": calls / 10, "share": took / busy}
+
+
+GROUPS = {
+    "norm": ("norm", "welford", "Welford"),
+    "optimisers": ("Adam", "multi_tensor"),
+    "convolutions": ("conv", "gemm", "cudnn", "cutlass", "xmma", "wgrad", "dgrad"),
+    "copies, casts, concatenations": ("copy", "Copy", "Memcpy", "Memset", "Cat", "nchwToNhwc", "nhwcToNchw", "transpose"),
+    "reductions": ("reduce", "Reduce"),
+}
+"""Kinds of kernels, by parts of their names; the first that fits."""
+
+
+def group_of(kernel: str) -> str:
+    return next((group for group, parts in GROUPS.items() if any(part in kernel for part in parts)), "element by element")
 
 
 def data_wait(place: Place) -> Iterator[Row]:

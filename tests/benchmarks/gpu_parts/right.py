@@ -21,7 +21,8 @@ from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import rundir
 from p2p_dist.settings.presets import PRESETS
-from p2p_dist.train import checkpoint, distributed, loop, nonfinite, speed
+from p2p_dist.train import capture, checkpoint, distributed, loop, nonfinite, speed
+from p2p_dist.train.capture import Captured
 from p2p_dist.train.saver import Saver
 from p2p_dist.train.step import train_step
 
@@ -43,6 +44,7 @@ def measurements(place: Place) -> list[Measurement]:
         Measurement("gradients", lambda: gradients_of(place), gradients, 45),
         Measurement("not finite", lambda: not_finite(place), "A loss that is not finite", 30),
         Measurement("no synchronisation", lambda: no_synchronisation(place), "Waiting of the host", 40, skipped=no_card),
+        Measurement("captured", lambda: captured_or_not(place), "The step as a CUDA graph", 60, skipped=no_card),
         Measurement("stages", lambda: stages(place), "Batches by --data.stage, against those read from disk", 40),
         Measurement("drift", lambda: drift(place), f"Two equal trainings of {steps(place)} updates", 45),
         *(curve(place, name, curves) for name in VARIANTS),
@@ -90,16 +92,21 @@ def in_a_process(place: Place, folder: Path, kill_after: int | None) -> int:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
         speed.flops_per_image = lambda config: 1  # counting takes longer than the training
-        honest, done = loop.train_step, [checkpoint.newest_step(rundir.RunDir(folder).checkpoints)]
+        honest, done = capture.step_of, [checkpoint.newest_step(rundir.RunDir(folder).checkpoints)]
 
         def mortal(*arguments: Any) -> Any:
-            if done[0] == kill_after:
-                time.sleep(0.3)  # the checkpoint before this is on the disk
-                os.kill(os.getpid(), signal.SIGKILL)
-            done[0] += 1
-            return honest(*arguments)
+            step = honest(*arguments)
 
-        loop.train_step = mortal
+            def one(*batch: Any) -> Any:
+                if done[0] == kill_after:
+                    time.sleep(0.3)  # the checkpoint before this is on the disk
+                    os.kill(os.getpid(), signal.SIGKILL)
+                done[0] += 1
+                return step(*batch)
+
+            return one
+
+        capture.step_of = mortal
         run = rundir.RunDir(folder)
         code = loop.train(run, rundir.read_settings(run))
         os._exit(code)
@@ -207,13 +214,14 @@ def not_finite(place: Place) -> Iterator[Row]:
 def no_synchronisation(place: Place) -> Iterator[Row]:
     """torch raises at whatever makes the host wait: 20 updates as the loop makes them, the flags read a step later."""
     place.begin()
-    index, config = pairs_on_disk(place, "waiting", 256)
     for network in place.networks:
-        for stage in ("none", "device"):
+        index, config = pairs_on_disk(place, f"waiting-{network}", 256, network)
+        for stage, captured in (("none", False), ("device", False), ("none", True)):
             settings = dataclasses.replace(config_of(network, place), data=dataclasses.replace(config.data, stage=stage))
             built = build(settings, place)
             stream = Stream(index, settings.data, seed=0, global_batch_size=16, device=place.device)
             watch = nonfinite.Watch(built, stream, place.ranks, place.scratch)
+            update = Captured(built, settings.train) if captured else common.step_of(built, settings)
             shape = (settings.model.noise_channels, settings.data.mels, settings.data.frames)
             error = ""
             for step in range(23):
@@ -223,7 +231,7 @@ def no_synchronisation(place: Place) -> Iterator[Row]:
                 try:
                     input, target = stream.batch(step)
                     noise = loop.noise_at(stream.places(step), 0, shape, place.device)
-                    watch.after(step + 1, train_step(built, input, target, noise, settings.train, step)[1])
+                    watch.after(step + 1, update(input, target, noise, step)[1])
                 except RuntimeError as raised:
                     error = str(raised).splitlines()[0]
                     import traceback
@@ -231,14 +239,63 @@ def no_synchronisation(place: Place) -> Iterator[Row]:
                     traceback.print_exc()
                     break
             torch.cuda.set_sync_debug_mode("default")
-            yield {"networks": network, "stage": stage, "updates": step + 1 - 3, "the host waited": error or "never"}
+            yield {
+                "networks": network,
+                "stage": stage,
+                "captured": captured,
+                "updates": step + 1 - 3,
+                "the host waited": error or "never",
+            }
+
+
+# The step as a CUDA graph.
+
+
+def captured_or_not(place: Place) -> Iterator[Row]:
+    """A captured step undoes what is not finite, and one that can't be captured goes on without; both change no weights."""
+    place.begin()
+    for network in place.networks:
+        config, built, (input, target, noise), watch = watched(place, network)
+        step = Captured(built, config.train)
+        bad = target.clone()
+        bad[0, 0, 3, 3] = torch.inf
+        for number in (1, 2, 3):
+            watch.after(number, step(input, target, noise, number)[1])
+        watch.now()
+        before = everything(built)
+        watch.after(4, step(input, bad, noise, 4)[1])
+        said = "nothing"
+        try:
+            watch.after(5, step(input, target, noise, 5)[1])
+        except FloatingPointError as error:
+            said = str(error).splitlines()[0].partition(":")[0]
+        same = all(torch.equal(one, other) for one, other in zip(before, everything(built), strict=True))
+        yield {"networks": network, "what": "not finite", "undone to the bit": same, "it said": said}
+
+        config, built, (input, target, noise), watch = watched(place, network)
+        step, before, honest = Captured(built, config.train), everything(built), capture.train_step
+
+        def waits(*arguments: Any, honest: Any = honest) -> Any:
+            answer = honest(*arguments)
+            answer[0]["l1"].item()
+            return answer
+
+        told: list[str] = []
+        capture.train_step, capture.console.say = waits, told.append
+        step._capture_or_say_why([input, target, noise])
+        same = all(torch.equal(one, other) for one, other in zip(before, everything(built), strict=True))
+        capture.train_step = honest
+        for number in (1, 2, 3):
+            watch.after(number, step(input, target, noise, number)[1])
+        watch.now()
+        yield {"networks": network, "what": "cannot be captured", "undone to the bit": same, "it said": "; ".join(told)[:200]}
 
 
 # Where batches come from.
 
 
-def pairs_on_disk(place: Place, name: str, pairs: int) -> tuple[Index, Any]:
-    config = config_of("default", place)
+def pairs_on_disk(place: Place, name: str, pairs: int, network: str = "default") -> tuple[Index, Any]:
+    config = config_of(network, place)
     folder = common.write_pairs(place.scratch / "shards" / name, config.data, pairs)
     return Index(folder, "train"), config
 
@@ -268,12 +325,7 @@ def curve_of(place: Place, config: Any, captured: bool = False, seed: int = 0) -
     built = build(config, place)
     size = 4 if place.small else 16
     batches = [batch_of(config, size, place.device, size * number) for number in range(4)]
-    step = common.Captured(built, batches[0], config) if captured else common.step_of(built, config)
-    if captured:  # it has taken some steps to warm up
-        fresh = build(config, place)
-        built.load(fresh.state())
-        for buffer, other in zip(built.discriminator.buffers(), fresh.discriminator.buffers(), strict=True):
-            buffer.copy_(other)
+    step = Captured(built, config.train) if captured else common.step_of(built, config)
     found = []
     for number in range(steps(place)):
         terms, _ = step(*batches[number % 4], seed + number)
