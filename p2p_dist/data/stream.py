@@ -103,8 +103,10 @@ class Stream:
             input and target, float32 (batch, channels, mels, frames) from -1 (floor) to 1 (ceiling), on the device.
         """
         if self.resident is not None:
-            numbers = torch.from_numpy(self.samples(self.places(step))).to(self.device)
-            scaled = to_network(self.resident[numbers].float(), self.low, self.high)
+            numbers = torch.from_numpy(self.samples(self.places(step)))
+            if self.device.type == "cuda":  # else the host would wait for the device, to copy the numbers
+                numbers = numbers.pin_memory().to(self.device, non_blocking=True)
+            scaled = to_network(self.resident.index_select(0, numbers).float(), self.low, self.high)
         elif self._pinned is not None:
             pairs = self._pinned.on_device(self._ahead.take(step, self._reading(step)))
             self._ahead.begin(step + 1, self._reading(step + 1))

@@ -20,7 +20,7 @@ from p2p_dist.train.hang import Watchdog
 from p2p_dist.train.networks import Networks, build
 from p2p_dist.train.nonfinite import Watch
 from p2p_dist.train.saver import Saver
-from p2p_dist.train.seeding import noise_at, number_from
+from p2p_dist.train.seeding import Noise, number_from
 from p2p_dist.train.stop import StopFlag
 from p2p_dist.train.tensorboard_log import Board
 
@@ -105,7 +105,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     board = None
     if first and config.train.tensorboard:
         board = Board(run.path / "tensorboard", start, stream, config.model.noise_channels, config.train.seed)
-    shape = (config.model.noise_channels, config.data.mels, config.data.frames)
+    noises = Noise(stream, config.train.seed, (config.model.noise_channels, config.data.mels, config.data.frames))
     digests: list[str] = []
     stopping = False
     step = start
@@ -113,7 +113,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         while step < total and not stopping:
             begun = time.monotonic()
             input, target = stream.batch(step)
-            noise = noise_at(stream.places(step), config.train.seed, shape, ranks.device)
+            noise = noises.batch(step)
             meter.waited += time.monotonic() - begun
             if first:
                 digests.append(stream.keys_digest(step))

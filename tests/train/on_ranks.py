@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config
-from p2p_dist.train import capture, checkpoint, distributed, loop, networks, nonfinite, speed, step
+from p2p_dist.train import capture, checkpoint, distributed, loop, networks, nonfinite, seeding, speed, step
 
 CPU = distributed.Ranks(0, 1, 0, torch.device("cpu"), None)
 """The place of a process that trains alone."""
@@ -225,4 +225,4 @@ def leave(folder: Path) -> None:
 
 def noise_from_the_global_state() -> None:
     """A sabotage: noise is not derived from seed and place."""
-    loop.noise_at = lambda places, seed, shape, device: torch.randn(len(places), *shape)
+    seeding.noise_at = lambda places, seed, shape, pinned: torch.randn(len(places), *shape)
