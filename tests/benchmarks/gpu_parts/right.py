@@ -24,6 +24,7 @@ from p2p_dist.settings.presets import PRESETS
 from p2p_dist.train import capture, checkpoint, distributed, loop, nonfinite, speed
 from p2p_dist.train.capture import Captured
 from p2p_dist.train.saver import Saver
+from p2p_dist.train.seeding import Noise
 from p2p_dist.train.step import train_step
 
 
@@ -218,7 +219,7 @@ def no_synchronisation(place: Place) -> Iterator[Row]:
             stream = Stream(index, settings.data, seed=0, global_batch_size=16, device=place.device)
             watch = nonfinite.Watch(built, stream, place.ranks, place.scratch)
             update = Captured(built, settings.train) if captured else common.step_of(built, settings)
-            shape = (settings.model.noise_channels, settings.data.mels, settings.data.frames)
+            noises = Noise(stream, 0, (settings.model.noise_channels, settings.data.mels, settings.data.frames))
             error = ""
             for step in range(23):
                 if step == 3:
@@ -226,7 +227,7 @@ def no_synchronisation(place: Place) -> Iterator[Row]:
                     torch.cuda.set_sync_debug_mode("error")
                 try:
                     input, target = stream.batch(step)
-                    noise = loop.noise_at(stream.places(step), 0, shape, place.device)
+                    noise = noises.batch(step)
                     watch.after(step + 1, update(input, target, noise, step)[1])
                 except RuntimeError as raised:
                     error = str(raised).splitlines()[0]
