@@ -173,7 +173,7 @@ def watched(place: Place, network: str, size: int = 4) -> tuple[Any, Any, Any, A
     config = config_of(network, place, ema=0.9)
     built = build(config, place)
     batch = batch_of(config, size, place.device)
-    samples = [SimpleNamespace(key=f"pair-{number}") for number in range(size)]
+    samples = SimpleNamespace(key="pair-{}".format)
     stream = SimpleNamespace(
         batch=lambda number: batch[:2],
         places=lambda number: range(size),
