@@ -176,7 +176,7 @@ def _cut_wav(path: Path) -> str | None:
 
 
 def _is_counted_mp3(path: Path) -> bool:
-    """Whether an MP3 file states its number of frames, in a tag called Xing or Info within its first frame, as LAME writes it."""
+    """Whether an MP3 file states its number of frames in its first frame, in a tag called Xing or Info."""
     with path.open("rb") as file:
         head = file.read(10)
         if head[:3] == b"ID3":  # whose size has 7 bits in each byte
