@@ -1,10 +1,14 @@
 """launch/submit.py as it is typed, and what its dry run prints."""
 
+import contextlib
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from p2p_dist import cli
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -29,19 +33,29 @@ def songs(folder):
 
 
 def launch(*arguments, code=None):
-    """Run launch/submit.py in its own process; `code` runs before it."""
-    before = f"{code}\n" if code else ""
+    """Run launch/submit.py; with `code`, in a process of its own in which that runs first.
+
+    Without it in this process, which has imported already what each process would import again.
+    """
+    typed = ["launch/submit.py", *arguments]
+    if code is None:
+        return _launch_here(typed)
     program = (
-        f"{before}import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, 'launch'); "
+        f"{code}\nimport runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, 'launch'); "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    return subprocess.run(
-        [sys.executable, "-c", program, "launch/submit.py", *arguments],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    command = [sys.executable, "-c", program, *typed]
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+
+
+def _launch_here(typed):
+    printed, complained = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", typed)
+        patch.chdir(CHECKOUT)
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained), pytest.raises(SystemExit) as left:
+            cli.run("submit", typed[1:])
+    return subprocess.CompletedProcess(typed, left.value.code, printed.getvalue(), complained.getvalue())
 
 
 BASE_ONLY = """
