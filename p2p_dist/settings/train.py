@@ -56,6 +56,8 @@ class Train:
     """order of pictures in memory, changes rounding only; auto: channels_last for bf16, except on ROCm"""
     compile: bool = resource(False)
     """compile the networks (torch.compile: minutes at every start, fewer kernels a step); changes rounding only"""
+    capture: bool = resource(True)
+    """launch each step as a CUDA graph, where a run has one process on an NVIDIA GPU: faster, changes rounding only"""
     hang_after: PositiveNumber = resource(300.0)
     """seconds without a step after which a process ends its training as hanging, all stacks in its log; more than a save"""
     tensorboard: bool = resource(False)

@@ -15,13 +15,12 @@ from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Config
-from p2p_dist.train import checkpoint, distributed, speed
+from p2p_dist.train import capture, checkpoint, distributed, speed
 from p2p_dist.train.hang import Watchdog
 from p2p_dist.train.networks import Networks, build
 from p2p_dist.train.nonfinite import Watch
 from p2p_dist.train.saver import Saver
 from p2p_dist.train.seeding import noise_at, number_from
-from p2p_dist.train.step import train_step
 from p2p_dist.train.stop import StopFlag
 from p2p_dist.train.tensorboard_log import Board
 
@@ -92,6 +91,10 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             f"{parts}; {networks.precision} on {ranks.device}, {torch.get_num_threads()} threads each"
         )
 
+    if ranks.device.type == "cuda" and torch.version.hip is None:
+        # cuDNN times its algorithms in the first step and keeps the fastest: which, may differ from start to start.
+        torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+    update = capture.step_of(networks, config.train, ranks)
     agreement = distributed.Agreement(ranks)
     watch = Watch(networks, stream, ranks, run.checkpoints)
     metrics = metrics_file.Writer(run)
@@ -116,7 +119,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                 digests.append(stream.keys_digest(step))
 
             dropout_seed = number_from("dropout", config.train.seed, step, ranks.rank)
-            numbers, flags = train_step(networks, input, target, noise, config.train, dropout_seed)
+            numbers, flags = update(input, target, noise, dropout_seed)
             step += 1
             watch.after(step, flags)
             watchdog.after(step)

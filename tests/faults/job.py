@@ -139,10 +139,10 @@ def _parent(folder: Path, faults: tuple[At, ...], sabotage: Callable[[], None] |
 
 
 def _inject(run: RunDir, faults: tuple[At, ...]) -> None:
-    from p2p_dist.train import loop, speed
+    from p2p_dist.train import capture, speed
 
     speed.flops_per_image = lambda config: 10**9  # counting takes as long as twenty steps of these small networks
-    honest, at = loop.train_step, [checkpoint.newest_step(run.checkpoints)]
+    honest, at = capture.train_step, [checkpoint.newest_step(run.checkpoints)]
 
     def train_step(*arguments: Any, **named: Any) -> Any:
         for fault in faults:
@@ -151,7 +151,7 @@ def _inject(run: RunDir, faults: tuple[At, ...]) -> None:
         at[0] += 1
         return honest(*arguments, **named)
 
-    loop.train_step = train_step
+    capture.train_step = train_step
 
 
 def trained(new_run: Any, name: str, **changed: Any) -> RunDir:

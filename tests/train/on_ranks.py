@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config
-from p2p_dist.train import checkpoint, distributed, loop, networks, nonfinite, speed, step
+from p2p_dist.train import capture, checkpoint, distributed, loop, networks, nonfinite, speed, step
 
 CPU = distributed.Ranks(0, 1, 0, torch.device("cpu"), None)
 """The place of a process that trains alone."""
@@ -33,7 +33,7 @@ def train(folder: Path, die_after: int | None = None, sabotage: Callable[[], Non
     if sabotage is not None:
         sabotage()
     if die_after is not None:
-        honest, done = loop.train_step, [checkpoint.newest_step(RunDir(folder).checkpoints)]
+        honest, done = capture.train_step, [checkpoint.newest_step(RunDir(folder).checkpoints)]
 
         def mortal(*arguments: Any, **named: Any) -> Any:
             if done[0] == die_after:
@@ -44,7 +44,7 @@ def train(folder: Path, die_after: int | None = None, sabotage: Callable[[], Non
             done[0] += 1
             return honest(*arguments, **named)
 
-        loop.train_step = mortal
+        capture.train_step = mortal
     run = RunDir(folder)
     return loop.train(run, rundir.read_settings(run))
 

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from p2p_dist.run import rundir
-from p2p_dist.train import distributed, loop
+from p2p_dist.train import capture, distributed
 from tests.rank_processes import RanksFailed
 from tests.train import on_ranks
 
@@ -144,7 +144,7 @@ def test_all_stop_at_the_same_step_when_one_is_told(ranks, new_run):
 
 
 def stop_rank_1(folder, at):
-    honest, done = loop.train_step, [0]
+    honest, done = capture.train_step, [0]
 
     def signalled(*arguments):
         done[0] += 1
@@ -152,7 +152,7 @@ def stop_rank_1(folder, at):
             os.kill(os.getpid(), signal.SIGUSR2)
         return honest(*arguments)
 
-    loop.train_step = signalled
+    capture.train_step = signalled
     return on_ranks.train(folder)
 
 
@@ -163,8 +163,8 @@ def test_drop_out_differs_over_ranks_and_steps(ranks, new_run):
 
 
 def drop_out_seeds(folder):
-    honest, seeds = loop.train_step, []
-    loop.train_step = lambda *arguments: (seeds.append(arguments[-1]), honest(*arguments))[1]
+    honest, seeds = capture.train_step, []
+    capture.train_step = lambda *arguments: (seeds.append(arguments[-1]), honest(*arguments))[1]
     on_ranks.train(folder)
     return seeds
 

@@ -208,50 +208,6 @@ def arithmetic(tf32: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
-class Captured:
-    """The product's own step as graphs of the GPU: two, which take turns, as the two copies for undoing do.
-
-    It is called like `train_step`. What it returns is overwritten when the same graph runs again, two steps later.
-    """
-
-    def __init__(self, built: Networks, batch: tuple[Any, Any, Any], config: Config) -> None:
-        self.built, self.config = built, config
-        self.batch = [None if tensor is None else tensor.clone() for tensor in batch]
-        for optimiser in (built.generator_optimiser, built.discriminator_optimiser):
-            for group in optimiser.param_groups:
-                group["capturable"] = True
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # libraries choose and allocate before, not while it is captured
-            for _ in range(4):
-                self._step()
-        torch.cuda.current_stream().wait_stream(stream)
-        self.graphs: list[tuple[torch.cuda.CUDAGraph, int, Any]] = []
-        pool = None
-        for _ in range(2):
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
-                answer = self._step()
-            pool = graph.pool()
-            self.graphs.append((graph, built.turn, answer))
-        self.turn = 0
-
-    def _step(self) -> Any:
-        input, target, noise = self.batch
-        return train_step(self.built, input, target, noise, self.config.train, None)
-
-    def __call__(self, input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, seed: int) -> Any:
-        for ours, theirs in zip(self.batch, (input, target, noise), strict=True):
-            if ours is not None:
-                ours.copy_(theirs, non_blocking=True)
-        if self.config.model.dropout:
-            torch.manual_seed(seed)
-        graph, self.built.turn, answer = self.graphs[self.turn]
-        graph.replay()
-        self.turn = 1 - self.turn
-        return answer
-
-
 def step_of(built: Networks, config: Config) -> Callable[..., Any]:
-    """`train_step` with the arguments of `Captured`."""
+    """`train_step`, launched kernel by kernel, with the arguments of `capture.Captured`."""
     return lambda input, target, noise, seed: train_step(built, input, target, noise, config.train, seed)

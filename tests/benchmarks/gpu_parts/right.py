@@ -21,7 +21,8 @@ from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import rundir
 from p2p_dist.settings.presets import PRESETS
-from p2p_dist.train import checkpoint, distributed, loop, nonfinite, speed
+from p2p_dist.train import capture, checkpoint, distributed, loop, nonfinite, speed
+from p2p_dist.train.capture import Captured
 from p2p_dist.train.saver import Saver
 from p2p_dist.train.step import train_step
 
@@ -33,21 +34,18 @@ def steps(place: Place) -> int:
 
 def measurements(place: Place) -> list[Measurement]:
     no_card = "" if place.kind == "cuda" else "a CPU has no graphs and no asynchronous copies"
-    gradients, curves = (
-        "Gradients of the first update, against float64 on the CPU",
-        f"{steps(place)} updates, against eager fp32",
-    )
+    gradients = "Gradients of the first update, against float64 on the CPU"
     backend = "NCCL" if place.kind == "cuda" else "gloo"
     found = [
         Measurement("killed and resumed", lambda: killed(place), "A training that is killed and resumed, to the bit", 60),
         Measurement("gradients", lambda: gradients_of(place), gradients, 45),
         Measurement("not finite", lambda: not_finite(place), "A loss that is not finite", 30),
         Measurement("no synchronisation", lambda: no_synchronisation(place), "Waiting of the host", 40, skipped=no_card),
+        Measurement("captured", lambda: captured_or_not(place), "The step as a CUDA graph", 60, skipped=no_card),
         Measurement("stages", lambda: stages(place), "Batches by --data.stage, against those read from disk", 40),
-        Measurement("drift", lambda: drift(place), f"Two equal trainings of {steps(place)} updates", 45),
-        *(curve(place, name, curves) for name in VARIANTS),
         Measurement("one rank", lambda: one_rank(place), f"{backend} with one rank, through the same DDP path", 60),
         Measurement("checkpoint", lambda: saving(place), "A checkpoint beside the training", 60),
+        *curves(place),
     ]
     return found
 
@@ -90,16 +88,21 @@ def in_a_process(place: Place, folder: Path, kill_after: int | None) -> int:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
         speed.flops_per_image = lambda config: 1  # counting takes longer than the training
-        honest, done = loop.train_step, [checkpoint.newest_step(rundir.RunDir(folder).checkpoints)]
+        honest, done = capture.step_of, [checkpoint.newest_step(rundir.RunDir(folder).checkpoints)]
 
         def mortal(*arguments: Any) -> Any:
-            if done[0] == kill_after:
-                time.sleep(0.3)  # the checkpoint before this is on the disk
-                os.kill(os.getpid(), signal.SIGKILL)
-            done[0] += 1
-            return honest(*arguments)
+            step = honest(*arguments)
 
-        loop.train_step = mortal
+            def one(*batch: Any) -> Any:
+                if done[0] == kill_after:
+                    time.sleep(0.3)  # the checkpoint before this is on the disk
+                    os.kill(os.getpid(), signal.SIGKILL)
+                done[0] += 1
+                return step(*batch)
+
+            return one
+
+        capture.step_of = mortal
         run = rundir.RunDir(folder)
         code = loop.train(run, rundir.read_settings(run))
         os._exit(code)
@@ -207,13 +210,14 @@ def not_finite(place: Place) -> Iterator[Row]:
 def no_synchronisation(place: Place) -> Iterator[Row]:
     """torch raises at whatever makes the host wait: 20 updates as the loop makes them, the flags read a step later."""
     place.begin()
-    index, config = pairs_on_disk(place, "waiting", 256)
     for network in place.networks:
-        for stage in ("none", "device"):
+        index, config = pairs_on_disk(place, f"waiting-{network}", 256, network)
+        for stage, captured in (("none", False), ("device", False), ("none", True)):
             settings = dataclasses.replace(config_of(network, place), data=dataclasses.replace(config.data, stage=stage))
             built = build(settings, place)
             stream = Stream(index, settings.data, seed=0, global_batch_size=16, device=place.device)
             watch = nonfinite.Watch(built, stream, place.ranks, place.scratch)
+            update = Captured(built, settings.train) if captured else common.step_of(built, settings)
             shape = (settings.model.noise_channels, settings.data.mels, settings.data.frames)
             error = ""
             for step in range(23):
@@ -223,7 +227,7 @@ def no_synchronisation(place: Place) -> Iterator[Row]:
                 try:
                     input, target = stream.batch(step)
                     noise = loop.noise_at(stream.places(step), 0, shape, place.device)
-                    watch.after(step + 1, train_step(built, input, target, noise, settings.train, step)[1])
+                    watch.after(step + 1, update(input, target, noise, step)[1])
                 except RuntimeError as raised:
                     error = str(raised).splitlines()[0]
                     import traceback
@@ -231,14 +235,67 @@ def no_synchronisation(place: Place) -> Iterator[Row]:
                     traceback.print_exc()
                     break
             torch.cuda.set_sync_debug_mode("default")
-            yield {"networks": network, "stage": stage, "updates": step + 1 - 3, "the host waited": error or "never"}
+            yield {
+                "networks": network,
+                "stage": stage,
+                "captured": captured,
+                "updates": step + 1 - 3,
+                "the host waited": error or "never",
+            }
+
+
+# The step as a CUDA graph.
+
+
+def captured_or_not(place: Place) -> Iterator[Row]:
+    """A captured step undoes what is not finite, and one that can't be captured goes on without; both change no weights."""
+    place.begin()
+    for network in place.networks:
+        config, built, (input, target, noise), watch = watched(place, network)
+        step = Captured(built, config.train)
+        bad = target.clone()
+        bad[0, 0, 3, 3] = torch.inf
+        for number in (1, 2, 3):
+            watch.after(number, step(input, target, noise, number)[1])
+        watch.now()
+        before = everything(built)
+        watch.after(4, step(input, bad, noise, 4)[1])
+        said = "nothing"
+        try:
+            watch.after(5, step(input, target, noise, 5)[1])
+        except FloatingPointError as error:
+            said = str(error).splitlines()[0].partition(":")[0]
+        same = all(torch.equal(one, other) for one, other in zip(before, everything(built), strict=True))
+        yield {"networks": network, "what": "not finite", "undone to the bit": same, "it said": said}
+
+        config, built, (input, target, noise), watch = watched(place, network)
+        step, before, honest = Captured(built, config.train), everything(built), capture.train_step
+
+        def waits(*arguments: Any, honest: Any = honest) -> Any:
+            answer = honest(*arguments)
+            answer[0]["l1"].item()
+            return answer
+
+        told: list[str] = []
+        capture.train_step, capture.console.say = waits, told.append
+        try:
+            step._capture_or_say_why([input, target, noise])
+        except ValueError as error:  # with drop-out it ends
+            told.append(str(error))
+        same = all(torch.equal(one, other) for one, other in zip(before, everything(built), strict=True))
+        capture.train_step = honest
+        if step.failed:
+            for number in (1, 2, 3):
+                watch.after(number, step(input, target, noise, number)[1])
+            watch.now()
+        yield {"networks": network, "what": "cannot be captured", "undone to the bit": same, "it said": "; ".join(told)[:200]}
 
 
 # Where batches come from.
 
 
-def pairs_on_disk(place: Place, name: str, pairs: int) -> tuple[Index, Any]:
-    config = config_of("default", place)
+def pairs_on_disk(place: Place, name: str, pairs: int, network: str = "default") -> tuple[Index, Any]:
+    config = config_of(network, place)
     folder = common.write_pairs(place.scratch / "shards" / name, config.data, pairs)
     return Index(folder, "train"), config
 
@@ -268,12 +325,7 @@ def curve_of(place: Place, config: Any, captured: bool = False, seed: int = 0) -
     built = build(config, place)
     size = 4 if place.small else 16
     batches = [batch_of(config, size, place.device, size * number) for number in range(4)]
-    step = common.Captured(built, batches[0], config) if captured else common.step_of(built, config)
-    if captured:  # it has taken some steps to warm up
-        fresh = build(config, place)
-        built.load(fresh.state())
-        for buffer, other in zip(built.discriminator.buffers(), fresh.discriminator.buffers(), strict=True):
-            buffer.copy_(other)
+    step = Captured(built, config.train) if captured else common.step_of(built, config)
     found = []
     for number in range(steps(place)):
         terms, _ = step(*batches[number % 4], seed + number)
@@ -295,38 +347,49 @@ VARIANTS: dict[str, tuple[bool, dict[str, Any], float]] = {
 """TF32 or not, settings, and how far the mean L1 of the last ten updates may be from eager fp32's, relatively."""
 
 
-def drift(place: Place) -> Iterator[Row]:
-    """Nothing is asked to be deterministic: how far two equal trainings come apart."""
+def bounds(place: Place, names: list[str]) -> Iterator[Row]:
+    """Each variant beside eager fp32, which is run twice: how far two equal trainings drift, where nothing is deterministic."""
     place.begin()
-    arithmetic(False)
+    if place.small and any("compiled" in name for name in names):
+        compile_quickly()
     for network in place.networks:
-        config = config_of(network, place, **REFERENCE)
-        first, second = (curve_of(place, config) for _ in range(2))
-        row = {"networks": network, "equal to the bit": torch.equal(first[1], second[1])}
-        yield {**row, "weights apart": apart(first[1], second[1]), "L1 apart": apart(first[0][-10:], second[0][-10:])}
-
-
-def curve(place: Place, name: str, title: str) -> Measurement:
-    tf32, train, bound = VARIANTS[name]
-
-    def measure() -> Iterator[Row]:
-        place.begin()
-        if place.small and "compiled" in name:
-            compile_quickly()
-        for network in place.networks:
-            model = {"dropout": 0.0}  # compiled code draws other masks
-            arithmetic(False)
-            true, _ = curve_of(place, config_of(network, place, model, **REFERENCE))
+        model = {"dropout": 0.0}  # compiled code draws other masks
+        arithmetic(False)
+        true, true_weights = curve_of(place, config_of(network, place, model, **REFERENCE))
+        if "drift" in names:
+            again, weights_again = curve_of(place, config_of(network, place, model, **REFERENCE))
+            row = {"networks": network, "variant": "eager fp32 again", "first L1": float(again[0])}
+            row |= {"last L1": float(again[-10:].mean()), "of eager fp32": float(true[-10:].mean())}
+            error = float((again[-10:].mean() - true[-10:].mean()).abs() / true[-10:].mean())
+            yield row | {"apart": error, "weights apart": apart(weights_again, true_weights)}
+        for name in names:
+            if name == "drift":
+                continue
+            tf32, train, bound = VARIANTS[name]
             arithmetic(tf32)
-            found, _ = curve_of(place, config_of(network, place, model, **train), "captured" in name)
+            found, found_weights = curve_of(place, config_of(network, place, model, **train), "captured" in name)
             error = float((found[-10:].mean() - true[-10:].mean()).abs() / true[-10:].mean())
             row = {"networks": network, "variant": name, "first L1": float(found[0]), "last L1": float(found[-10:].mean())}
-            yield {**row, "of eager fp32": float(true[-10:].mean()), "apart": error, "bound": bound, "within": error < bound}
+            row |= {
+                "of eager fp32": float(true[-10:].mean()),
+                "apart": error,
+                "weights apart": apart(found_weights, true_weights),
+            }
+            yield row | {"bound": bound, "within": error < bound}
 
-    skipped = "a CPU has no graphs" if "captured" in name and place.small else ""
-    if place.small and name in ("tf32", "bf16", "bf16, channels_last, compiled"):
-        skipped = "not in small"
-    return Measurement(name, measure, title, 100 if "compiled" in name else 40, "curves", 6, skipped)
+
+def curves(place: Place) -> list[Measurement]:
+    """Compiled variants by themselves: compiling takes most of the time."""
+    title = f"{steps(place)} updates, against eager fp32"
+    eager = [name for name in VARIANTS if "compiled" not in name]
+    if place.small:
+        eager = ["fp32, channels_last", "bf16, channels_last"]
+    found = [Measurement("curves", lambda: bounds(place, ["drift", *eager]), title, 90, "curves", 6)]
+    for name in VARIANTS:
+        if "compiled" in name:
+            skipped = "not in small" if place.small and "bf16" in name else ""
+            found.append(Measurement(name, lambda name=name: bounds(place, [name]), title, 100, "curves", 20, skipped))
+    return found
 
 
 def compile_quickly() -> None:
