@@ -1,4 +1,4 @@
-"""launch/submit.py as it is typed, and what its dry run prints."""
+"""Commands as they are typed, and what the dry run of launch/submit.py prints."""
 
 import contextlib
 import io
@@ -32,30 +32,30 @@ def songs(folder):
     return str(folder)
 
 
-def launch(*arguments, code=None):
-    """Run launch/submit.py; with `code`, in a process of its own in which that runs first.
+def launch(*arguments, code=None, command="submit"):
+    """Run launch/submit.py or another command; with `code`, in a process of its own in which that runs first.
 
     Without it in this process, which has imported already what each process would import again.
     """
-    typed = ["launch/submit.py", *arguments]
     if code is None:
-        return _launch_here(typed)
+        return type_here(command, *arguments)
     program = (
         f"{code}\nimport runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, 'launch'); "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    command = [sys.executable, "-c", program, *typed]
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    words = [sys.executable, "-c", program, f"launch/{command}.py", *arguments]
+    return subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
 
 
-def _launch_here(typed):
+def type_here(command, *arguments):
+    """Run a command of launch/ in this process; what it prints and leaves with."""
     printed, complained = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", typed)
+        patch.setattr(sys, "argv", [f"launch/{command}.py", *arguments])
         patch.chdir(CHECKOUT)
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained), pytest.raises(SystemExit) as left:
-            cli.run("submit", typed[1:])
-    return subprocess.CompletedProcess(typed, left.value.code, printed.getvalue(), complained.getvalue())
+            cli.run(command, list(arguments))
+    return subprocess.CompletedProcess(arguments, left.value.code, printed.getvalue(), complained.getvalue())
 
 
 BASE_ONLY = """
