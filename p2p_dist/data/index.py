@@ -2,7 +2,7 @@
 
 A shard is an ordinary tar of npz and json members (plain `webdataset` and plain `tar` read it). The arrays inside a
 stored (not compressed) npz are contiguous bytes of the tar, so one `preadv` reads a pair into a batch without unpacking
-anything. Files are not memory-mapped: if a mapped file shrinks, the process gets SIGBUS; `preadv` returns a short read.
+anything. Shards are not memory-mapped: if a mapped file shrinks, the process gets SIGBUS; `preadv` returns a short read.
 """
 
 from __future__ import annotations
@@ -12,33 +12,22 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 import struct
 import tarfile
+import threading
 import time
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from p2p_dist.common import files
-from p2p_dist.data import manifest
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One pair: its key, the offsets of its two arrays (bytes from the start of the shard), its checksum.
-
-    checksum: crc32 of all bytes of its tar members, which identifies a damaged sample.
-    """
-
-    key: str
-    shard: str
-    input: int
-    target: int
-    checksum: int
+from p2p_dist.data import manifest, samples
+from p2p_dist.data.samples import Sample as Sample
 
 
 def array_offset(npz: bytes | memoryview, name: str) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
@@ -116,8 +105,31 @@ def arrays_of(npz: bytes | memoryview) -> dict[str, Any]:
     return row
 
 
+_BETWEEN = 4096
+"""Bytes between the two arrays of a sample up to which both are read at once: headers of an npz are some hundred."""
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a file, asked for once: there are thousands. None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def samples_of(folder: Path, split: str, part: dict[str, Any]) -> list[Sample]:
+    """The samples of a split in the order of its index.
+
+    Raises:
+        DamagedError, OSError: see `samples.Columns`.
+    """
+    found = samples.of_split(folder, part)
+    return [found.sample(number) for number in range(len(found))]
+
+
 class Index:
-    """The pairs of one split of a dataset, and how to read them.
+    """The pairs of one split of a dataset, and how to read them. Several threads may read.
 
     Args:
         folder: the dataset, with its manifest.json.
@@ -125,7 +137,7 @@ class Index:
 
     Raises:
         FileNotFoundError: no manifest: preprocessing has not finished.
-        ValueError: a manifest of another schema, a split without songs, a shard missing or of another size.
+        ValueError: a manifest of another schema, a split without songs, a shard missing or of another size, or a damaged index.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -134,21 +146,29 @@ class Index:
             raise ValueError(f"{folder} has no {split} songs: put songs into the folder {split}/ of --data")
         part = content["splits"][split]
         self.folder = folder
-        self.samples = [Sample(*row) for row in part["samples"]]
+        self.order: str = content["order"] if "index" in part else "sorted"
+        self.samples = samples.of_split(folder, part, self.order)
         self.shape: tuple[int, ...] = tuple(content["shape"])
         self.dtype = np.dtype(content["dtype"])
         self.shards: dict[str, dict[str, Any]] = {shard["name"]: shard for shard in part["shards"]}
+        self._names = self.samples.shards
         self._open: dict[str, int] = {}
         self._checked = np.zeros(len(self.samples), bool)
         self._lengths: dict[str, int] = {}  # of an npz, in whole blocks, by shard
+        self._one_at_a_time = threading.Lock()  # streams read ahead in threads
+        self._between = np.empty(_BETWEEN, np.uint8)
         for name, shard in self.shards.items():
-            size = (folder / name).stat().st_size if (folder / name).is_file() else None
+            size = _size(folder / name)
             if size != shard["bytes"]:
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise ValueError(f"{folder / name} {found}, the manifest says {shard['bytes']}: preprocess again")
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def sample(self, number: int) -> Sample:
+        """Where a sample lies."""
+        return self.samples.sample(number)
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
         """Read the samples of these numbers from the shards. The first time, a sample's checksum is compared.
@@ -163,25 +183,35 @@ class Index:
             OSError: a shard could not be read, tried three times; the message names shard and offset.
         """
         batch = np.empty((len(numbers), 2, *self.shape), self.dtype)
-        for row, number in zip(batch, map(int, numbers), strict=True):
-            sample = self.samples[number]
-            if self._checked[number]:
-                self._read_into([row[0]], sample.shard, sample.input)
-                self._read_into([row[1]], sample.shard, sample.target)
-            else:
-                self._read_checked(row, number)
-                self._checked[number] = True
+        for _ in self.read_into(batch, numbers):
+            pass
         return batch
+
+    def read_into(self, rows: Iterable[np.ndarray], numbers: np.ndarray) -> Iterator[np.ndarray]:
+        """Like `read`, one sample after another into `rows`, (2, channels, mels, frames) each; yields each when it is read."""
+        places = zip(numbers.tolist(), *self.samples.offsets(numbers), strict=True)
+        for row, (number, shard, input, target) in zip(rows, places, strict=False):
+            between = target - input - row[0].nbytes
+            with self._one_at_a_time:
+                if not self._checked[number]:
+                    self._read_checked(row, number)
+                    self._checked[number] = True
+                elif 0 <= between <= _BETWEEN:
+                    self._read_bytes([row[0], self._between[:between], row[1]], self._names[shard], input)
+                else:
+                    self._read_bytes([row[0]], self._names[shard], input)
+                    self._read_bytes([row[1]], self._names[shard], target)
+            yield row
 
     def _read_checked(self, row: np.ndarray, number: int) -> None:
         """Read a whole sample, its two arrays into `row`, and compare its checksum with the manifest's.
 
         Read wrong once, it may be right in the file, so it is read again, from the disk.
         """
-        sample, reason = self.samples[number], ""
+        sample, reason = self.sample(number), ""
         for _ in range(2):
             try:
-                begin, end = self._place(number)
+                begin, end = self.place(number)
                 # What lies before, between and behind the arrays: headers, the sample's json, the directory of its npz.
                 edges = (
                     sample.input - begin,
@@ -192,7 +222,7 @@ class Index:
                     raise ValueError("its arrays are not at the offsets in the manifest")
                 before, between, after = (np.empty(size, np.uint8) for size in edges)
                 pieces = [before, row[0], between, row[1], after]
-                self._read_into(pieces, sample.shard, begin)
+                self._read_bytes(pieces, sample.shard, begin)
                 checksum = 0
                 for piece in pieces:
                     checksum = zlib.crc32(piece, checksum)
@@ -208,11 +238,15 @@ class Index:
             "remove this shard and preprocess again: only this shard is rebuilt"
         )
 
-    def _place(self, number: int) -> tuple[int, int]:
-        """The offsets of the start and the end of a sample in its shard; it starts at the end of the previous one."""
-        sample = self.samples[number]
+    def place(self, number: int) -> tuple[int, int]:
+        """The offsets of the start and the end of a sample in its shard.
+
+        Rows of schema 3 do not tell: there it starts at the end of the previous one.
+        """
+        if (told := self.samples.place(number)) is not None:
+            return told
         end = self._end(number)
-        follows = number > 0 and self.samples[number - 1].shard == sample.shard
+        follows = number > 0 and self.sample(number - 1).shard == self.sample(number).shard
         return (self._end(number - 1) if follows else 0), end
 
     def _end(self, number: int) -> int:
@@ -221,20 +255,20 @@ class Index:
         Raises:
             ValueError, tarfile.TarError: there is no header of an npz.
         """
-        sample = self.samples[number]
+        sample = self.sample(number)
         npz = sample.input - sample.input % tarfile.BLOCKSIZE  # the headers before the array are less than one block
         if sample.shard not in self._lengths:
             header = np.empty(tarfile.BLOCKSIZE, np.uint8)
             if npz < tarfile.BLOCKSIZE:
                 raise ValueError("its arrays are not at the offsets in the manifest")
-            self._read_into([header], sample.shard, npz - tarfile.BLOCKSIZE)
+            self._read_bytes([header], sample.shard, npz - tarfile.BLOCKSIZE)
             member = tarfile.TarInfo.frombuf(header.tobytes(), "utf-8", "surrogateescape")
             if member.name != f"{sample.key}.npz":
                 raise ValueError("the header before its arrays belongs to another sample")
             self._lengths[sample.shard] = -(-member.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
         return npz + self._lengths[sample.shard]
 
-    def _read_into(self, arrays: list[np.ndarray], shard: str, offset: int) -> None:
+    def _read_bytes(self, arrays: list[np.ndarray], shard: str, offset: int) -> None:
         """Fill the arrays, one after another, from the bytes at `offset`.
 
         What a parallel file system gets wrong for a moment is tried again.
@@ -290,7 +324,8 @@ def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> P
     lock = files.open_ours(copy / ".lock", os.O_WRONLY)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)  # in this node's memory: none of another node comes here
-        missing = [s for s in part["shards"] if not _is_copied(copy / s["name"], s)]
+        wanted = [*part["shards"], *([part["index"]] if "index" in part else [])]
+        missing = [s for s in wanted if not _is_copied(copy / s["name"], s)]
         needed, free = sum(s["bytes"] for s in missing), shutil.disk_usage(memory).free
         if needed > 0.9 * free:
             raise OSError(

@@ -99,7 +99,8 @@ class Captured:
         pool = None
         for _ in range(2):
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
+            # Of this thread: another one reads the next batch meanwhile, and may wait for the device or get pinned memory.
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
                 answer = self._step()
             pool = graph.pool()
             self.graphs.append((graph, self.networks.turn, answer))

@@ -20,7 +20,7 @@ from p2p_dist.train.hang import Watchdog
 from p2p_dist.train.networks import Networks, build
 from p2p_dist.train.nonfinite import Watch
 from p2p_dist.train.saver import Saver
-from p2p_dist.train.seeding import noise_at, number_from
+from p2p_dist.train.seeding import Noise, number_from
 from p2p_dist.train.stop import StopFlag
 from p2p_dist.train.tensorboard_log import Board
 
@@ -105,7 +105,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     board = None
     if first and config.train.tensorboard:
         board = Board(run.path / "tensorboard", start, stream, config.model.noise_channels, config.train.seed)
-    shape = (config.model.noise_channels, config.data.mels, config.data.frames)
+    noises = Noise(stream, config.train.seed, (config.model.noise_channels, config.data.mels, config.data.frames))
     digests: list[str] = []
     stopping = False
     step = start
@@ -113,7 +113,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         while step < total and not stopping:
             begun = time.monotonic()
             input, target = stream.batch(step)
-            noise = noise_at(stream.places(step), config.train.seed, shape, ranks.device)
+            noise = noises.batch(step)
             meter.waited += time.monotonic() - begun
             if first:
                 digests.append(stream.keys_digest(step))
@@ -184,17 +184,12 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Ind
         raise ValueError(
             f"the checkpoint at step {start} in {run.checkpoints} was made with other settings ({', '.join(changed)})"
         )
-    if state["windows"] != windows_digest(index):
+    if state["windows"] != index.samples.digest:
         raise ValueError(
             f"the checkpoint at step {start} in {run.checkpoints} was trained on other windows than {run.shards} has now, so "
             "the next batches would differ; start a new run with --run NAME"
         )
     return start, state
-
-
-def windows_digest(index: Index) -> str:
-    """Return a digest (12 hexadecimal digits) of the training windows in order, which determine the batches."""
-    return files.digest([sample.key for sample in index.samples])[:12]
 
 
 def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], ranks: distributed.Ranks, index: Index) -> None:
@@ -205,7 +200,7 @@ def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], 
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    state = {"settings": settings, "windows": windows_digest(index), "step": step, "precision": networks.precision}
+    state = {"settings": settings, "windows": index.samples.digest, "step": step, "precision": networks.precision}
     state["networks"] = networks.state()
     saver.save(step, state, networks.to_evaluate(), about)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
+
+from p2p_dist.data.ahead import Ahead
+from p2p_dist.data.stream import Stream
 
 
 def number_from(*parts: int | str) -> int:
@@ -14,17 +18,42 @@ def number_from(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
-def noise_at(places: np.ndarray, seed: int, shape: tuple[int, ...], device: torch.device) -> torch.Tensor | None:
-    """Draw the noise of the samples at these positions of the stream, N(0, 1), (batch, *shape); None without channels.
+def noise_at(places: np.ndarray, seed: int, shape: tuple[int, ...], pinned: bool = False) -> torch.Tensor:
+    """Draw the noise of the samples at these positions of the stream, N(0, 1), (batch, *shape), on the host.
 
     It belongs to the place, so it is the same on any world size and after any resume. It is drawn on the host, because
     GPUs of different makers draw different numbers from one seed.
+
+    Args:
+        pinned: in memory from which a GPU copies while the host continues.
     """
-    if shape[0] == 0:
-        return None
-    noise = torch.empty((len(places), *shape), pin_memory=device.type == "cuda")
+    noise = torch.empty((len(places), *shape), pin_memory=pinned)
     random = torch.Generator()
     for row, place in zip(noise, places, strict=True):
         random.manual_seed(number_from("noise", seed, int(place)))
         torch.randn(shape, generator=random, out=row)
-    return noise.to(device, non_blocking=True)
+    return noise
+
+
+class Noise:
+    """The noise of the batches of a stream. That of the next batch is drawn by a thread while the caller works.
+
+    Args:
+        shape: (noise_channels, mels, frames). Without channels there is no noise.
+    """
+
+    def __init__(self, stream: Stream, seed: int, shape: tuple[int, ...]) -> None:
+        self.stream, self.seed, self.shape = stream, seed, shape
+        self._ahead: Ahead[torch.Tensor] = Ahead()
+
+    def batch(self, step: int) -> torch.Tensor | None:
+        """Return the noise of this rank's share of global batch `step`, (batch, *shape), on the device; None if it has none."""
+        if self.shape[0] == 0:
+            return None
+        noise = self._ahead.take(step, self._drawing(step)).to(self.stream.device, non_blocking=True)
+        self._ahead.begin(step + 1, self._drawing(step + 1))
+        return noise
+
+    def _drawing(self, step: int) -> Callable[[], torch.Tensor]:
+        places, pinned = self.stream.places(step), self.stream.device.type == "cuda"
+        return lambda: noise_at(places, self.seed, self.shape, pinned)

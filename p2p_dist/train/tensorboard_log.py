@@ -67,7 +67,7 @@ class Board:
         self.input, self.target = to_network(pairs, stream.low, stream.high).unbind(1)
         self.seed = number_from("pictures", seed)
         shape = (noise_channels, *self.input.shape[2:])
-        self.noise = noise_at(numbers, self.seed, shape, device)
+        self.noise = noise_at(numbers, self.seed, shape).to(device) if noise_channels else None
 
     def numbers(self, row: dict[str, Any]) -> None:
         """Write the numbers of one line of metrics.jsonl."""

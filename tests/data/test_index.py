@@ -59,7 +59,7 @@ def test_reading_in_place_gives_what_numpy_loads(dataset: Path) -> None:
     for split in ("train", "valid", "test"):
         found = Index(dataset, split)
         pairs = found.read(np.arange(len(found)))
-        for sample, pair in zip(found.samples, pairs, strict=True):
+        for sample, pair in zip(map(found.sample, range(len(found))), pairs, strict=True):
             with tarfile.open(dataset / sample.shard) as archive:
                 member = archive.extractfile(f"{sample.key}.npz")
                 assert member is not None
@@ -83,7 +83,7 @@ def test_a_folder_without_manifest_has_not_finished(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_cut_shard_is_named_when_the_set_is_opened(copy: Path) -> None:
-    name = Index(copy, "train").samples[0].shard
+    name = Index(copy, "train").sample(0).shard
     os.truncate(copy / name, 2000)
     with pytest.raises(ValueError, match=rf"{name} has 2000 bytes"):
         Index(copy, "train")
@@ -96,12 +96,13 @@ def test_a_shard_cut_under_the_reader_names_shard_and_offset(copy: Path, monkeyp
     monkeypatch.setattr(index.time, "sleep", lambda _: None)
     found = Index(copy, "train")
     last = len(found) - 1
-    sample = found.samples[last]
+    sample = found.sample(last)
     found.read(np.array([last]))
     os.truncate(copy / sample.shard, sample.target + 10)
-    with pytest.raises(OSError, match="only 10 of 2048 bytes") as error:
+    left = sample.target + 10 - sample.input
+    with pytest.raises(OSError, match=rf"only {left} of {left - 10 + 2048} bytes") as error:
         found.read(np.array([last]))
-    assert error.value.filename.endswith(f"{sample.shard} at offset {sample.target}")
+    assert error.value.filename.endswith(f"{sample.shard} at offset {sample.input}")
     (copy / sample.shard).unlink()
     with pytest.raises(FileNotFoundError) as missing:
         found.read(np.array([last]))
@@ -124,10 +125,10 @@ def test_a_flipped_bit_is_found_when_its_sample_is_read(copy: Path, data: st.Dat
     split = data.draw(st.sampled_from(["train", "test"]))
     found = Index(copy, split)
     number = data.draw(st.integers(0, len(found) - 1))
-    sample = found.samples[number]
+    sample = found.sample(number)
     before = 0
-    if number and found.samples[number - 1].shard == sample.shard:
-        before = found.samples[number - 1].target + 2048
+    if number and found.sample(number - 1).shard == sample.shard:
+        before = found.sample(number - 1).target + 2048
     # The target is the last array of a sample; the directory of the npz follows.
     place = data.draw(st.integers(before + 512 if before else 0, sample.target + 2047))
     flip(copy / sample.shard, place)
@@ -145,9 +146,9 @@ def test_a_flipped_bit_is_found_when_its_sample_is_read(copy: Path, data: st.Dat
 def test_a_sample_is_checked_once_and_again_by_the_next_reader(copy: Path) -> None:
     found = Index(copy, "train")
     found.read(np.arange(len(found)))
-    flip(copy / found.samples[2].shard, found.samples[2].target + 7)
+    flip(copy / found.sample(2).shard, found.sample(2).target + 7)
     found.read(np.array([2]))
-    with pytest.raises(files.DamagedError, match=found.samples[2].key):
+    with pytest.raises(files.DamagedError, match=found.sample(2).key):
         Index(copy, "train").read(np.array([2]))
 
 
@@ -264,7 +265,7 @@ def test_a_folder_in_the_nodes_memory_that_others_made_is_not_used(dataset: Path
 
 
 def test_a_flipped_bit_is_found_when_copied_to_the_node(copy: Path, tmp_path: Path) -> None:
-    shard = copy / Index(copy, "train").samples[0].shard
+    shard = copy / Index(copy, "train").sample(0).shard
     data = bytearray(shard.read_bytes())
     data[5000] ^= 4
     shard.write_bytes(data)

@@ -20,10 +20,10 @@ def test_plain_webdataset_reads_the_shards(dataset: Path) -> None:
     samples = list(webdataset.WebDataset(url, shardshuffle=False).decode())
     found = Index(dataset, "train")
     for number, sample in enumerate(samples):
-        assert sample["__key__"] == found.samples[number].key
+        assert sample["__key__"] == found.sample(number).key
         np.testing.assert_array_equal(sample["npz"]["input"], found.read(np.array([number]))[0, 0])
         assert sample["json"]["song"] == "A" and sample["json"]["window"] == number
-    assert len(samples) == sum(sample.shard == Path(url).name for sample in found.samples)
+    assert len(samples) == sum(sample.shard == Path(url).name for sample in map(found.sample, range(len(found))))
 
 
 def test_plain_tar_reads_the_shards(dataset: Path) -> None:

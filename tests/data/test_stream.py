@@ -12,38 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p_dist.data.index import Index
-from p2p_dist.data.stream import Stream, from_network, permutation, positions, to_network
+from p2p_dist.data.stream import Stream, from_network, positions, to_network
 from p2p_dist.settings.config import Data
-
-seeds, epochs, sizes = st.integers(0, 2**32 - 1), st.integers(0, 10**6), st.integers(1, 500)
-
-
-@given(seeds, epochs, sizes)
-def test_an_epoch_has_every_sample_once(seed: int, epoch: int, samples: int) -> None:
-    """Row 18: the same order every epoch, or the same samples for every rank.
-
-    Seen: worse training, and no error.
-    Now: the order is a permutation of all samples, drawn from seed and epoch; any seed, epoch and number of samples.
-    """
-    assert sorted(permutation(seed, epoch, samples)) == list(range(samples))
-
-
-@given(seeds, epochs, st.integers(20, 500))
-def test_epochs_and_seeds_differ(seed: int, epoch: int, samples: int) -> None:
-    """Row 18: an order that comes back with the next epoch, or under another seed.
-
-    Seen: worse training, and no error.
-    Now: epochs and seeds differ, whatever they are.
-    """
-    order = permutation(seed, epoch, samples)
-    assert not np.array_equal(order, permutation(seed, epoch + 1, samples))
-    assert not np.array_equal(order, permutation((seed + 1) % 2**32, epoch, samples))
-
-
-def test_the_order_of_an_epoch_never_changes() -> None:
-    """A run that began with an older version of numpy or of this program must go on in the same order."""
-    assert permutation(0, 0, 10).tolist() == [0, 2, 9, 1, 8, 5, 4, 3, 6, 7]
-    assert permutation(2**32 - 1, 7, 10).tolist() == [6, 7, 3, 8, 5, 2, 0, 1, 4, 9]
 
 
 @given(st.integers(1, 16), st.integers(1, 16), st.integers(0, 10**9))

@@ -19,7 +19,6 @@ from p2p_dist.run import rundir
 from p2p_dist.settings import presets
 from p2p_dist.train import checkpoint
 from p2p_dist.train.distributed import Ranks
-from p2p_dist.train.loop import windows_digest
 from p2p_dist.train.networks import build
 from tests.conftest import write_songs
 
@@ -79,7 +78,7 @@ def test_songs_to_test_on_that_come_later_lose_no_training(trained, older):
         run.shards.rename(run.shards.with_name(name))
         run.dataset.write_text(json.dumps({"name": name}))
         assert datasets.name_for(run, root, settings.data) == name
-    before, first = run.shards, windows_digest(Index(run.shards, "train"))
+    before, first = run.shards, Index(run.shards, "train").samples.digest
     (run.evaluations / "x").mkdir(parents=True)
     (run.evaluations / rundir.step_name(5)).mkdir()
     write_songs(root, {"test/three": 1.5})
@@ -91,7 +90,7 @@ def test_songs_to_test_on_that_come_later_lose_no_training(trained, older):
     planned = {step.job.stage: step.done for step in launching.plan(run, settings, site.load_site("slurm"), {})}
     assert planned["train"] and not any(planned[stage] for stage in ("preprocess", "evaluate", "page"))
     make(root, run, settings)
-    assert windows_digest(Index(run.shards, "train")) == first, "so training would go on from its checkpoint"
+    assert Index(run.shards, "train").samples.digest == first, "so training would go on from its checkpoint"
     assert stages.is_done("train", run) and stages.is_done("preprocess", run)
     launch(run, wanted(root, "after"))
     assert run.shards_before == before

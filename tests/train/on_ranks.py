@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config
-from p2p_dist.train import capture, checkpoint, distributed, loop, networks, nonfinite, speed, step
+from p2p_dist.train import capture, checkpoint, distributed, loop, networks, nonfinite, seeding, speed, step
 
 CPU = distributed.Ranks(0, 1, 0, torch.device("cpu"), None)
 """The place of a process that trains alone."""
@@ -164,7 +164,7 @@ def bad_step(
     spoiled = [tensor.clone() for tensor in whole]
     if ranks.rank == ranks.world_size - 1 and kind != "gradient":
         spoiled[0 if kind == "input" else 1][0, 0, 3, 3] = torch.nan if kind == "input" else torch.inf
-    samples = [types.SimpleNamespace(key=f"rank{ranks.rank}-{n}") for n in range(2)]
+    samples = types.SimpleNamespace(key=lambda number: f"rank{ranks.rank}-{number}")
     stream = types.SimpleNamespace(
         batch=lambda number: (spoiled if number == 1 else whole)[:2],
         places=lambda number: range(2),
@@ -225,4 +225,4 @@ def leave(folder: Path) -> None:
 
 def noise_from_the_global_state() -> None:
     """A sabotage: noise is not derived from seed and place."""
-    loop.noise_at = lambda places, seed, shape, device: torch.randn(len(places), *shape)
+    seeding.noise_at = lambda places, seed, shape, pinned: torch.randn(len(places), *shape)

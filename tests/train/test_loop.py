@@ -13,7 +13,7 @@ from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file, rundir
-from p2p_dist.train import checkpoint, loop, networks, step
+from p2p_dist.train import checkpoint, loop, networks, seeding, step
 from tests.conftest import lay_out_run
 from tests.rank_processes import RanksFailed, run_on_ranks
 from tests.train import on_ranks
@@ -136,8 +136,8 @@ def test_drop_out_after_a_resume(ranks, new_run, sabotage):
 
 
 def noise_of_the_rank():
-    honest = loop.noise_at
-    loop.noise_at = lambda places, seed, shape, device: honest(places - places[0], seed, shape, device)
+    honest = seeding.noise_at
+    seeding.noise_at = lambda places, seed, shape, pinned: honest(places - places[0], seed, shape, pinned)
 
 
 def test_world_size_may_change(ranks, new_run):

@@ -17,7 +17,7 @@ from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config
 from p2p_dist.train import distributed, speed
 from p2p_dist.train.networks import Networks, build
-from p2p_dist.train.seeding import noise_at, number_from
+from p2p_dist.train.seeding import Noise, number_from
 from p2p_dist.train.step import train_step
 
 WARM_UP = 5
@@ -88,18 +88,19 @@ class Training:
             world_size=ranks.world_size,
             device=ranks.device,
         )
+        shape = (settings.model.noise_channels, settings.data.mels, settings.data.frames)
+        self.noises = Noise(self.stream, settings.train.seed, shape)
         self.step, self.waited, self.seconds = 0, 0.0, 0.0
 
     def train(self, steps: int) -> float:
         """Train for some steps; return the seconds from the common start to the end of the last process."""
         settings, ranks, seed = self.settings, self.ranks, self.settings.train.seed
-        shape = (settings.model.noise_channels, settings.data.mels, settings.data.frames)
         self._meet()
         begun = time.monotonic()
         for step in range(self.step, self.step + steps):
             before = time.monotonic()
             input, target = self.stream.batch(step)
-            noise = noise_at(self.stream.places(step), seed, shape, ranks.device)
+            noise = self.noises.batch(step)
             self.waited += time.monotonic() - before
             train_step(self.networks, input, target, noise, settings.train, number_from("dropout", seed, step, ranks.rank))
         self._meet()

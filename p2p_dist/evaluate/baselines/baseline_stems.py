@@ -87,11 +87,8 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
 def _stem_of(dataset: Path, key: str, data: Data) -> np.ndarray | None:
     """The mel power (mels, frames) of a training song's whole stem; None where none of its windows was kept."""
     index = Index(dataset, "train")
-    places = [
-        (number, int(sample.key.removeprefix(key + "-")) * data.window_hop)
-        for number, sample in enumerate(index.samples)
-        if sample.key.startswith(key + "-") and "-copy" not in sample.key
-    ]
+    numbers, windows = index.samples.originals_of(key)
+    places = [(number, window * data.window_hop) for number, window in zip(numbers, windows, strict=True)]
     if not places:
         return None
     power = np.zeros((data.mels, places[-1][1] + data.frames), np.float32)

@@ -16,8 +16,9 @@ from gpu_parts.common import Measurement, Place, Row, arithmetic, batch_of, buil
 from gpu_parts.right import compile_quickly, pairs_on_disk
 from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.data.stream import Stream
-from p2p_dist.train import loop, nonfinite
+from p2p_dist.train import nonfinite
 from p2p_dist.train.capture import Captured, step_of
+from p2p_dist.train.seeding import Noise
 
 LAST = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -346,15 +347,14 @@ class Updates:
 
     def __init__(self, place: Place, built: Any, config: Any, stream: Stream) -> None:
         self.place, self.stream, self.step = place, stream, step_of(built, config.train, place.ranks)
-        self.shape = (config.model.noise_channels, config.data.mels, config.data.frames)
+        self.noises = Noise(stream, 0, (config.model.noise_channels, config.data.mels, config.data.frames))
         self.watch = nonfinite.Watch(built, stream, place.ranks, place.scratch)
         self.number = self.read = 0
         self.waited = 0.0
         self.fixed = self._batch(0)
 
     def _batch(self, number: int) -> tuple[Any, Any, Any]:
-        noise = loop.noise_at(self.stream.places(number), 0, self.shape, self.place.device)
-        return (*self.stream.batch(number), noise)
+        return (*self.stream.batch(number), self.noises.batch(number))
 
     def update(self, read: bool) -> None:
         batch = self.fixed
