@@ -17,7 +17,7 @@ _BLOCK = 1 << 16
 """Approximate number of samples in a block."""
 
 _EXACT = ("wav", "w64", "aiff", "flac", "mov", "mp4", "m4a")
-"""Formats whose header states the length of the audio; for others it is estimated."""
+"""Formats whose header states the length of the audio; for others it may be estimated."""
 
 _LOUDEST = 1e6  # times full scale: what is over it is no sound
 
@@ -64,8 +64,9 @@ class Decoded:
         self.samples, self.peak, at = 0, 0.0, 0
         for block in _gathered(self._frames()):
             if not (peak := float(np.abs(block).max())) < _LOUDEST:
-                what = f"samples of {peak:.3g}, where full scale is 1" if math.isfinite(peak) else "NaN samples"
-                raise ValueError(f"{self.path} contains {what} within the second after {at / self.rate:.1f} s: repair the file")
+                what = "NaN samples" if math.isnan(peak) else f"samples of {peak:.3g}, where full scale is 1,"
+                first = at + int((~(np.abs(block) < _LOUDEST)).any(axis=1).argmax())
+                raise ValueError(f"{self.path} contains {what} from {first / self.rate:.1f} s on: repair the file")
             part = block[max(self.begin - at, 0) : None if self.end is None else max(self.end - at, 0)]
             at += len(block)
             if len(part):
@@ -156,7 +157,7 @@ def look(path: Path) -> Decoded:
             told = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
             told = told or (container.duration or 0) / av.time_base
             cut = _cut_wav(path)
-            exact = any(name in _EXACT for name in container.format.name.split(","))
+            exact = any(name in _EXACT for name in container.format.name.split(",")) or _is_counted_mp3(path)
             names = tuple(one.name for one in context.layout.channels)
             if len(set(names)) < len(names):
                 names = tuple(str(number) for number in range(1, len(names) + 1))
@@ -172,6 +173,18 @@ def _cut_wav(path: Path) -> str | None:
     except ValueError as error:
         return f"the file is {str(error).removeprefix(f'{path}: ').removesuffix(': copy it again')}"
     return None
+
+
+def _is_counted_mp3(path: Path) -> bool:
+    """Whether an MP3 file states its number of frames in its first frame, in a tag called Xing or Info."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3":  # whose size has 7 bits in each byte
+            file.seek(sum((byte & 0x7F) << 7 * place for place, byte in enumerate(reversed(head[6:]))) + len(head))
+        else:
+            file.seek(0)
+        frame = file.read(64)
+    return frame[:1] == b"\xff" and any(tag in frame for tag in (b"Xing", b"Info"))
 
 
 def _open(path: Path) -> Any:

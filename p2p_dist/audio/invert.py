@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.fft
 
@@ -68,13 +70,21 @@ def random_phase(frames: int, bins: int, seed: int, first: int = 0) -> np.ndarra
 
 
 def griffin_lim(
-    magnitude: np.ndarray, n_fft: int, hop_length: int, samples: int, iterations: int, seed: int = 0, first: int = 0
+    magnitude: np.ndarray,
+    n_fft: int,
+    hop_length: int,
+    samples: int,
+    iterations: int,
+    seed: int = 0,
+    first: int = 0,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """A signal whose STFT has about this magnitude: Griffin and Lim (1984) with momentum, from a seeded random phase.
 
     Args:
         magnitude: float32 (n_fft // 2 + 1, frames), of the whole piece at once: windows by themselves leave seams.
         first: see `random_phase`; for a part that overlaps those beside it.
+        is_over: asked before each iteration: whether nobody wants the result any more, which then is not finished.
 
     Returns:
         float32 (samples,).
@@ -83,6 +93,8 @@ def griffin_lim(
     phase = random_phase(len(target), target.shape[1], seed, first)
     previous = np.zeros_like(phase)
     for _ in range(iterations):
+        if is_over():
+            break
         rebuilt = stft(istft(target * phase, n_fft, hop_length, samples), n_fft, hop_length)
         rebuilt = rebuilt[: len(target)]
         ahead = rebuilt - MOMENTUM / (1 + MOMENTUM) * previous[: len(rebuilt)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,13 @@ class SoundFile:
             # With more than two channels the header names them.
             name = "RF64" if 3 * samples * channels > _LARGEST_WAV else "WAVEX" if channels > 2 else "WAV"
         try:
-            self.file: Any = soundfile.SoundFile(target, "w", rate, channels, subtype, format=name)
+            file = os.fsencode(target) if isinstance(target, Path) else target  # a name that is not UTF-8, too
+            self.file: Any = soundfile.SoundFile(file, "w", rate, channels, subtype, format=name)
         except soundfile.LibsndfileError as error:
+            why = error.error_string.removeprefix("Error : ").rstrip(".")
             other = "flac or wav" if kind != "flac" else "wav"
             raise ValueError(
-                f"{kind} does not support {channels} channels at {rate} Hz ({error.error_string}): choose --format {other}"
+                f"{kind} does not support {channels} channels at {rate} Hz ({why}): choose --format {other}"
             ) from error
 
     def write(self, sound: np.ndarray) -> None:

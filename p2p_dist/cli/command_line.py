@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+import shlex
 from typing import Any
 
 import tyro
@@ -119,4 +120,6 @@ def _unknown(first: str, others: list[str], arguments: list[str], program: str) 
         return f"before {unknown[0]}, name one of {', '.join(subcommands)}"
     what = "option" if unknown[0].startswith("-") else "argument"
     hint = console.did_you_mean(unknown[0], [*offered, *subcommands], 0.5) or f"; '{program} --help' lists what is available"
+    if os.path.lexists(unknown[0]):
+        hint = f"; to name the file, type {shlex.quote(f'./{unknown[0]}')}"
     return f"unknown {what} {unknown[0]}{hint}"

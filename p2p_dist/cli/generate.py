@@ -184,7 +184,7 @@ def _make(command: Command, found: list[Song], again: str) -> int:
         left, refused = songs.todo(found, model, options, overwrite=command.overwrite)
         done_before = len(found) - len(left) - len(refused)
         total, done = sum(songs.seconds(one, options) for one in left), 0.0
-        with console.Progress("generate", max(round(total), 1)) as progress:
+        with console.Progress("seconds generated", max(round(total), 1)) as progress:
 
             def on_progress(one: Song, more: float) -> None:
                 nonlocal done

@@ -251,7 +251,7 @@ EXPORTED = Kind(
             "channels": _SIZE,
             "max_channels": _SIZE,
             "depth": range(1, 17),
-            "upsample": re.compile("nearest|transposed"),
+            "upsample": re.compile("folded|nearest|transposed"),
             "norm": re.compile("group|batch"),
             "dropout": float,
             "noise_channels": range(1 << 8),

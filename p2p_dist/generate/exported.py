@@ -208,7 +208,8 @@ def _notes(model: Model) -> dict[str, str]:
         else "none.",
         "layers": "down.N: convolution 4x4, stride 2, no bias, norm (not in down.0), leaky ReLU. up.N: doubling, norm, "
         "drop-out, ReLU, then the output of the down layer of the same size is joined to it. last: doubling with bias, tanh. "
-        "Doubling: nearest neighbour and a convolution 3x3 (nearest), or a transposed one 4x4 of stride 2 (transposed).",
+        "Doubling: nearest neighbour and a convolution 3x3 (nearest; folded: the same, which one transposed convolution can "
+        "compute), or a transposed one 4x4 of stride 2 (transposed).",
     }
     return notes
 

@@ -7,9 +7,10 @@ the result differs from the undivided one by less than -100 dB at the borders; w
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -41,7 +42,7 @@ def sound(
     Args:
         power: mel power in parts (channels, mels, frames). times: to `phase` the seconds of computing are added.
     """
-    beside = int(_BESIDE * iterations)
+    beside, over = int(_BESIDE * iterations), threading.Event()
 
     def make(mels: np.ndarray, first: int, begin: int, end: int) -> np.ndarray:
         """Frames from `begin` to `end`, of a part of the stem of which `mels` begins at frame `first`."""
@@ -49,7 +50,7 @@ def sound(
         last = first + mels.shape[2]
         until = samples if last == frame_count(samples, data.hop_length) else data.hop_length * (last - 1)
         of_part = until - data.hop_length * first
-        made = [_part(one, of_part, first, iterations, data, device) for one in mels]
+        made = [_part(one, of_part, first, iterations, data, device, over.is_set) for one in mels]
         kept = slice(data.hop_length * (begin - first), data.hop_length * (end - first) if end < last else None)
         times["phase"] += time.perf_counter() - begun
         return np.stack(made, axis=1)[kept]
@@ -65,6 +66,7 @@ def sound(
         while waiting:
             yield waiting.popleft().result()
     finally:
+        over.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -82,11 +84,19 @@ def _jobs(power: Iterator[np.ndarray], block: int, beside: int) -> Iterator[tupl
     yield held, first, begin, first + held.shape[2]
 
 
-def _part(mel: np.ndarray, samples: int, first: int, iterations: int, data: Data, device: torch.device) -> np.ndarray:
+def _part(
+    mel: np.ndarray,
+    samples: int,
+    first: int,
+    iterations: int,
+    data: Data,
+    device: torch.device,
+    is_over: Callable[[], bool],
+) -> np.ndarray:
     """Return the audio of one channel of a part, float32 (samples,)."""
     magnitude = mel_to_magnitude(mel, data.sample_rate, data.n_fft)
     if device.type == "cpu":
-        return griffin_lim(magnitude, data.n_fft, data.hop_length, samples, iterations, first=first)
+        return griffin_lim(magnitude, data.n_fft, data.hop_length, samples, iterations, first=first, is_over=is_over)
     return griffin_lim_on(device, magnitude, data.n_fft, data.hop_length, samples, iterations, first)
 
 

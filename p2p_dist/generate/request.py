@@ -100,7 +100,7 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
     same = Counter(str(below).casefold() for below in found.values())
     songs = []
     for source, below in found.items():
-        name = source.name if same[str(below).casefold()] > 1 else title(source)
+        name = plain(source.name) if same[str(below).casefold()] > 1 else title(source)
         folder = (Path("generated") if out is None else out) / below.parent / _short(name)
         songs.append(Song(source, Place(folder, _short(name))))
     for place, number in Counter(str(one.place.folder).casefold() for one in songs).items():
@@ -112,7 +112,7 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
 
 def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
     """List the sound files in a folder and its subfolders, without generated files."""
-    made = None if out is None else out.resolve()
+    made = (Path("generated") if out is None else out).resolve()
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and (Path(place) / name).resolve() != made)
         for name in sorted(names):
@@ -122,8 +122,11 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
 
 
 def title(source: Path) -> str:
-    """Return the title of a song: its file name without suffixes, also of `a.stem.mp4`."""
-    return source.stem.removesuffix(".stem") or source.stem
+    """Return the title of a song: its file name without suffixes, also of `a.stem.mp4`.
+
+    It names a folder: it is UTF-8, and without leading dots, which would hide it or make it `..`.
+    """
+    return plain((source.stem.removesuffix(".stem") or source.stem).lstrip(".")) or "song"
 
 
 def _short(name: str) -> str:

@@ -35,7 +35,7 @@ from p2p_dist.model.generator import Generator
 from p2p_dist.settings.config import parse_task
 
 _PACKAGES = ("torch", "numpy", "scipy", "av", "soxr", "soundfile", "mido")
-_HATS = 60.0  # a minute
+_HATS, _FEWEST_HATS = 60.0, 10  # a minute, and in all
 _READ = 1 << 16  # samples of a stem read at once
 
 
@@ -65,7 +65,10 @@ def make(
     song = decode.look(source)
     song.begin = round(options.begin * song.rate)
     song.end = None if options.end is None else round(options.end * song.rate)
-    sound_file.check(options.format, song.rate, len(song.channels))
+    try:
+        sound_file.check(options.format, song.rate, len(song.channels))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
     data, device = model.data, next(generator.parameters()).device
     samples, reference = _measure(song, model)
     if not song.peak:
@@ -174,11 +177,12 @@ def _holds_drums(song: Bands, seconds: float, model: Model) -> list[str]:
     Of the ten songs with drums and eleven without it was tried on, it names six of the first and one of the second.
     """
     heard, made = parse_task(model.task)
-    hats = sum(hit.note in (CLOSED_HAT, OPEN_HAT) for hit in song.hits()) / seconds * 60
-    if "drums" not in made or "drums" in heard or hats < _HATS or seconds < 2:
+    hats = sum(hit.note in (CLOSED_HAT, OPEN_HAT) for hit in song.hits())
+    rate = hats / seconds * 60
+    if "drums" not in made or "drums" in heard or hats < _FEWEST_HATS or rate < _HATS:
         return []
     return [
-        f"the song seems to contain drums already ({hats:.0f} hats a minute); this model was trained on songs without drums"
+        f"the song seems to contain drums already ({rate:.0f} hats a minute); this model was trained on songs without drums"
     ]
 
 

@@ -152,13 +152,14 @@ def _requests_to_stop() -> Iterator[Callable[[], None]]:
 
 
 def lines(made: Made) -> list[str]:
-    """Return the message for a finished song: its files, tempo and notes."""
+    """Return the message for a finished song: its files, page, tempo and notes."""
     assert made.record is not None
     content, names = made.record, [one["name"] for take in made.record["takes"] for one in take["files"].values()]
-    found = [f"{made.song.place.folder}: {', '.join(names)}"]
+    folder = made.song.place.folder
+    found = [f"{folder}: {', '.join(names)}", f"  listening page: {folder / request.PAGE}"]
     if content["tempo"] is not None:
         found.append(f"  tempo: {content['tempo']['bpm']:.1f} beats a minute")
-    return found + [f"  note: {note}" for note in content["notes"]]
+    return [console.one_line(line) for line in (*found, *(f"  note: {note}" for note in content["notes"]))]
 
 
 def device() -> torch.device:

@@ -28,6 +28,7 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
     if not run.config.is_file():
         return wanted
     saved = presets.from_saved(run.config)
+    wanted = presets.with_earlier(saved, wanted)
     if changed := science.differences(science.recorded(saved), wanted):
         raise ValueError(
             f"the run {run.path.name} was started with other settings:\n  "

@@ -43,7 +43,8 @@ def generator(model: Model, data: Data) -> Iterator[Layer]:
     """List the layers of model/generator.py."""
     widths = [min(model.channels * 2**level, model.max_channels) for level in range(model.depth)]
     pixels, pictures = data.mels * data.frames, data.picture_channels
-    kernel, smaller = (9, 1) if model.upsample == "nearest" else (16, 4)  # a transposed one runs over the smaller picture
+    # Weights of a kernel, and how many of them one value of the doubled picture takes.
+    kernel, taps = {"nearest": (9, 9), "folded": (9, 4), "transposed": (16, 4)}[model.upsample]
     before = pictures + model.noise_channels
     for level, width in enumerate(widths):
         weights = 16 * before * width
@@ -51,10 +52,10 @@ def generator(model: Model, data: Data) -> Iterator[Layer]:
         before = width
     for level in reversed(range(model.depth - 1)):
         into = widths[-1] if level == model.depth - 2 else 2 * widths[level + 1]
-        weights = kernel * into * widths[level]
-        yield Layer(weights + 2 * widths[level], weights * pixels // 4 ** (level + 1) // smaller)
-    weights = kernel * (2 * widths[0] if model.depth > 1 else widths[0]) * pictures
-    yield Layer(weights + pictures, weights * pixels // smaller)
+        planes = into * widths[level]
+        yield Layer(kernel * planes + 2 * widths[level], taps * planes * pixels // 4 ** (level + 1))
+    planes = (2 * widths[0] if model.depth > 1 else widths[0]) * pictures
+    yield Layer(kernel * planes + pictures, taps * planes * pixels)
 
 
 def discriminator(model: Model, data: Data) -> Iterator[Layer]:
@@ -80,11 +81,13 @@ def parameters(model: Model, data: Data) -> tuple[int, int]:
 
 def flops_per_image(config: Config) -> int:
     """Return the floating-point operations of one update per pair, as train/speed.py counts on the real networks."""
-    g, d = (2 * sum(layer.products for layer in of(config.model, config.data)) for of in (generator, discriminator))
+    layers = [[2 * layer.products for layer in of(config.model, config.data)] for of in (generator, discriminator)]
+    (g, g_first), (d, d_first) = ((sum(each), each[0]) for each in layers)
     # Generator: forward, and backward to weights and inputs. Discriminator: the same for the true and the generated picture,
-    # then for the generator forward and back to its input, and forward once more where features are matched.
+    # then for the generator forward and back to its input, and forward once more where features are matched. A first layer
+    # has nothing behind it to go back to, but in the discriminator for the generator.
     known = 1 if config.train.feature_weight else 0
-    return 3 * g + (6 + 2 + known) * d
+    return 3 * g - g_first + (6 + 2 + known) * d - 2 * d_first
 
 
 EXPECTED_FLOPS = {"bf16": 40e12, "fp32": 12e12}

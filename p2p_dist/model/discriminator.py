@@ -16,8 +16,9 @@ STRIDES = (2, 2, 2, 1)
 class Discriminator(nn.Module):
     """Three convolutions of stride 2, one of stride 1, and one to a single channel of logits.
 
-    forward(input, judged): both (batch, channels, mels, frames). Returns the activations of the four hidden levels and
-    last the logits, (batch, 1, mels / 8 - 2, frames / 8 - 2).
+    forward(input, judged, hidden): both (batch, channels, mels, frames). Returns the activations of the four hidden levels, if
+    `hidden`, and last the logits, (batch, 1, mels / 8 - 2, frames / 8 - 2). Ask only for what is used: compiled code makes
+    gradients of zero for the rest.
 
     With spectral norm the power iteration advances in train mode only: the step puts the network there for exactly one
     forward, so that neither freezing nor gradient accumulation changes how far it gets.
@@ -41,7 +42,7 @@ class Discriminator(nn.Module):
             for convolution in [*self.convolutions, self.last]:
                 spectral_norm(convolution)
 
-    def forward(self, input: torch.Tensor, judged: torch.Tensor) -> list[torch.Tensor]:
+    def forward(self, input: torch.Tensor, judged: torch.Tensor, hidden: bool = True) -> list[torch.Tensor]:
         x = torch.cat((input, judged), dim=1)
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             # Here spectral norm's power iteration runs: in bf16 it would lose the norm's digits.
@@ -52,4 +53,4 @@ class Discriminator(nn.Module):
             x = F.leaky_relu(self.norms[level](x), self.slope)
             activations.append(x)
         logits = F.conv2d(x, weights[-1], self.last.bias, 1, 1)
-        return [*activations, logits.to(input.dtype)]
+        return [*(activations if hidden else ()), logits.to(input.dtype)]

@@ -76,6 +76,9 @@ PRESETS: dict[str, Config] = {
 }
 """demo: the bare command; tiny: tests; small: a CPU; default: GPUs; thesis: what the thesis did, faithfully."""
 
+EARLIER: dict[str, Any] = {"model.upsample": "nearest"}
+"""Values that the presets had in earlier versions, by names of settings. A run that began with one continues with it."""
+
 
 def preset(name: str) -> Config:
     """Return the preset called `name`.
@@ -176,6 +179,13 @@ def with_flags(base: Config, typed: dict[str, str]) -> Config:
             stand_in = getattr(base.train, one) or 1  # for the typed value, which takes its place
             base = with_values(base, {f"train.{one}": stand_in, f"train.{other}": None})
     return base
+
+
+def with_earlier(saved: Config, asked: Config) -> Config:
+    """`asked`, but a setting that only the preset changed since `saved`, and nobody asked for, has its value of then."""
+    before, now = ({name: value for name, _, value in science.rows(one)} for one in (saved, asked))
+    today = {name: value for name, _, value in science.rows(preset(asked.preset))}
+    return with_values(asked, {name: old for name, old in EARLIER.items() if before[name] == old and now[name] == today[name]})
 
 
 def with_resources(saved: Config, asked: Config) -> Config:

@@ -65,15 +65,21 @@ class Captured:
         return answer
 
     def _capture_or_say_why(self, batch: list[torch.Tensor | None]) -> None:
-        """Capture both graphs; the steps taken for it are undone."""
+        """Capture both graphs; the steps taken for it are undone.
+
+        Raises:
+            ValueError: it cannot be captured, nor can this process go on without.
+        """
         before = [(tensor, tensor.clone()) for tensor in [*checkpoint.tensors(self.networks.state()), self.networks.bad]]
         try:
             self._capture(batch)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            reason = (str(error).splitlines() or ["unknown error"])[0]
-            console.say(f"note: the step cannot be captured as a CUDA graph ({reason}): training goes on without, slower")
+            reason = f"the step cannot be captured as a CUDA graph ({(str(error).splitlines() or ['unknown error'])[0]})"
+            if self.networks.generator.dropout and self.networks.bad.is_cuda:  # torch's generator stays as the capture left it
+                raise ValueError(f"{reason}: add --train.no-capture") from error
+            console.say(f"note: {reason}: training goes on without, slower")
             self.graphs, self.batch, self.failed = [], [], True
         with torch.no_grad():
             for tensor, value in before:

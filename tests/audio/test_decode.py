@@ -40,3 +40,31 @@ def test_a_part_is_between_its_samples(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("channels", "front"), [(("1",), (0,)), (("1", "2"), (0, 1)), (("FC", "FL", "LFE", "FR"), (1, 3))])
 def test_front_left_and_right_are_found_by_their_names(channels: tuple[str, ...], front: tuple[int, ...]) -> None:
     assert decode.Decoded(Path("a"), RATE, channels, 0.0, True).front == front
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_an_mp3_that_is_cut_is_known_by_the_length_in_its_first_frame(tmp_path: Path, tagged: bool) -> None:
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (4 * RATE, 2))
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, sound, RATE, format="MP3")
+    content = path.read_bytes()
+    if tagged:  # of 300 bytes, which are told in 7 bits each
+        content = b"ID3\x03\x00\x00\x00\x00\x02\x2c" + b"Info" * 75 + content
+    path.write_bytes(content)
+    whole = decode.look(path)
+    assert whole.is_exact and sum(len(block) for block in whole.blocks()) == len(sound) and not whole.notes
+    path.write_bytes(content[: len(content) // 2])
+    cut = decode.look(path)
+    length = sum(len(block) for block in cut.blocks()) / RATE
+    assert 1.5 < length < 2.5 and cut.notes == [f"the file is truncated: it ends at {length:.1f} s, its header says 4.0 s"]
+    path.write_bytes(content[content.index(b"\xff\xfb" if b"\xff\xfb" in content else b"\xff\xf3", 400 if tagged else 100) :])
+    assert not decode.look(path).is_exact, "without that frame the length is an estimate"
+
+
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN samples"), (-np.inf, "samples of inf, where full scale is 1,")])
+def test_what_is_no_sound_is_told_with_its_place(tmp_path: Path, value: float, what: str) -> None:
+    sound = np.zeros((24_000, 2))
+    sound[20_000:, 1] = value
+    soundfile.write(tmp_path / "a.wav", sound, 4000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=f"a.wav contains {what} from 5.0 s on: repair the file"):
+        list(decode.look(tmp_path / "a.wav").blocks())

@@ -64,6 +64,13 @@ def test_a_mistake_is_one_line_that_says_what_to_do(typed, said, monkeypatch, ca
     assert shown.err == f"error: {said}\n" and shown.out == "" and not (place / "runs").exists()
 
 
+def test_a_file_whose_name_looks_like_an_option(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("-a song.wav").touch()
+    assert p2p_dist(monkeypatch, "generate", "-a song.wav") == console.USAGE
+    assert "unknown option -a song.wav; to name the file, type './-a song.wav'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", cli.COMMANDS)
 def test_help_names_the_command_and_leaves_with_0(command, monkeypatch, capsys):
     assert p2p_dist(monkeypatch, command, "--help") == 0

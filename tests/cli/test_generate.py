@@ -93,7 +93,7 @@ MISTAKES = {
     "empty folder": (["empty"], "no sound file in empty"),
     "no sound": (["text.wav"], "text.wav is not a sound file that can be decoded"),
     "silence": (["silent.wav"], "silent.wav is silent, so there is nothing to accompany"),
-    "not a number": (["nan.wav"], "nan.wav contains NaN samples within the second after"),
+    "not a number": (["nan.wav"], "nan.wav contains NaN samples from 0.2 s on"),
     "far too loud": (["loud.wav"], r"loud.wav contains samples of 1e\+08, where full scale is 1"),
     "no samples": (["none.wav"], "none.wav has no audio that can be decoded"),
     "no such run": (["song.wav", "--model", "other"], "no run other in .*: there are band"),
@@ -103,11 +103,11 @@ MISTAKES = {
     "files of somebody": (["taken.wav"], "taken-mix.flac already exists, but no taken.json describes how it was made"),
     "a rate that mp3 has not": (
         ["wide.wav", "--format", "mp3"],
-        "mp3 does not support 1 channels at 96000 Hz .*choose",
+        r"^wide\.wav: mp3 does not support 1 channels at 96000 Hz \(MPEG-1.* 48000\): choose --format flac or wav",
     ),
     "channels that ogg has not": (
         ["six.wav", "--format", "ogg"],
-        "ogg of 6 channels is not supported: choose --format flac",
+        r"^six\.wav: ogg of 6 channels is not supported: choose --format flac",
     ),
     "two songs, one place": (["x/song.wav", "song.wav"], "x/song.wav and song.wav would be written to the same folder"),
     "a time limit": (["song.wav", "--time", "soon"], "--time must be greater than zero, and written as 90 .*not 'soon'"),

@@ -1,6 +1,9 @@
 """Phase is rebuilt in blocks: their borders are not heard, and what a GPU does is what a CPU does."""
 
 import dataclasses
+import signal as signals
+import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -64,6 +67,26 @@ def test_short_stems(samples):
     frames = 1 + samples // DATA.hop_length
     found = in_blocks(np.ones((DATA.mels, frames), np.float32), samples, 3, 110)
     assert found.shape == (samples,) and np.isfinite(found).all()
+
+
+def test_who_wants_no_more_of_it_does_not_wait_for_blocks_in_hand(mel, signal):
+    """So that Ctrl-C is answered soon: these iterations would take some ten minutes."""
+    begun = time.perf_counter()
+    making = phase.sound(iter([mel[None]]), len(signal), DATA, CPU, {"phase": 0.0}, 100_000, 20)
+    with pytest.raises(KeyboardInterrupt), interrupted_after(0.2):
+        next(making)
+    assert time.perf_counter() - begun < 10
+
+
+@contextmanager
+def interrupted_after(seconds):
+    before = signals.signal(signals.SIGALRM, signals.default_int_handler)
+    signals.setitimer(signals.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signals.setitimer(signals.ITIMER_REAL, 0)
+        signals.signal(signals.SIGALRM, before)
 
 
 def test_silence_stays_silence():

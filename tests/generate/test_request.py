@@ -1,8 +1,12 @@
 """Which songs are meant, and where their stems go."""
 
+import os
 from pathlib import Path
 
+import pytest
+
 from p2p_dist.cli import generate
+from p2p_dist.generate import request
 from tests.generate.conftest import sound, write
 
 
@@ -28,3 +32,40 @@ def test_a_folder_that_holds_what_was_made(runs):
     assert generate.main(["songs", "--out", "songs/made"]) == 0
     assert generate.main(["songs", "--out", "songs/made"]) == 0
     assert [path for path in Path("songs").rglob("*.json") if "media" not in path.parts] == [Path("songs/made/a/a.json")]
+    write(Path("generated/a/a-mix.wav"), sound(0.1))
+    assert [one.source for one in request.find([Path()], Path("songs/made"))] == [
+        Path("generated/a/a-mix.wav"),
+        Path("songs/a.wav"),
+    ], "with --out, that folder alone is one of what is made"
+    assert "generated" not in str(request.find([Path()], None)[0].source)
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        (b"...wav", "song"),
+        (b"....wav", "song"),
+        (b".hidden.wav", "hidden"),
+        (b".wav", "wav"),
+        (b"a.stem.mp4", "a"),
+        (b".stem.mp4", "stem"),
+        (b"na\xefve.wav", "na\ufffdve"),
+        ("\u00e9".encode() * 110 + b".wav", "\u00e9" * 75),
+    ],
+)
+def test_what_is_made_is_in_a_folder_of_its_own_that_can_be_seen(runs, name, title):
+    Path(os.fsdecode(name)).touch()
+    (found,) = request.find([Path(os.fsdecode(name))], None)
+    assert found.place == request.Place(Path("generated", title), title)
+
+
+def test_names_that_are_no_text_and_names_of_several_lines(runs, capsys):
+    for name in (b"na\xefve.wav", b"a\nb.wav"):
+        write(Path("a.wav"), sound(0.2)).rename(os.fsdecode(name))
+        assert generate.main([os.fsdecode(name)]) == 0
+    assert generate.main([os.fsdecode(b"a\nb.wav"), "--out", os.fsdecode(b"\xef")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert r"generated/a\nb: a\nb-drums.flac, a\nb-mix.flac, a\nb-drums.mid" in said
+    assert "  listening page: generated/na\ufffdve/index.html" in said and Path("generated/na\ufffdve/index.html").is_file()
+    assert generate.main([os.fsdecode(b"na\xefve.wav")]) == 0
+    assert "already done: generated/na\ufffdve" in capsys.readouterr().out

@@ -66,7 +66,7 @@ def settings():
     tiny = presets.PRESETS["tiny"]
     return dataclasses.replace(
         tiny,
-        model=Model(channels=2, max_channels=4, depth=2, discriminator_channels=2),
+        model=Model(channels=2, max_channels=4, depth=2, discriminator_channels=2, upsample="nearest"),
         train=dataclasses.replace(tiny.train, steps=12, checkpoint_every=6, keep_every=0.69),
     )
 

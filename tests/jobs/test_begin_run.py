@@ -51,3 +51,21 @@ def test_a_run_that_takes_todays_code_has_todays_settings(run):
     run.config.write_text(yaml.safe_dump(saved))
     begin_run.begin(run, TINY, "songs")
     assert "resources.preprocess_array" in names(run)
+
+
+def with_upsample(kind):
+    return dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, upsample=kind))
+
+
+def test_a_setting_that_only_the_preset_changed_stays_as_the_run_began(run):
+    """The same command continues a run of an earlier version, whose preset named another value."""
+    run.config.write_text(presets.to_yaml(with_upsample("nearest")))
+    assert TINY.model.upsample == "folded"
+    assert begin_run.check_begin(run, TINY, "songs").model.upsample == "nearest"
+    assert begin_run.begin(run, TINY, "songs").model.upsample == "nearest"
+    assert presets.from_saved(run.config).model.upsample == "nearest"
+    with pytest.raises(ValueError, match=r"model\.upsample: nearest -> transposed"):
+        begin_run.check_begin(run, with_upsample("transposed"), "songs")
+    run.config.write_text(presets.to_yaml(with_upsample("transposed")))
+    with pytest.raises(ValueError, match=r"model\.upsample: transposed -> folded"):
+        begin_run.check_begin(run, TINY, "songs")

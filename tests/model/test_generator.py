@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from p2p_dist.model.discriminator import Discriminator
-from p2p_dist.model.generator import BatchNorm, Generator
+from p2p_dist.model.generator import BatchNorm, Generator, doubling
 from p2p_dist.settings.presets import PRESETS
 from tests.model.small import TINY
 
@@ -52,6 +52,29 @@ def test_shapes(name):
         assert judged[-1].shape[2:] == (30, 30)
     if settings.norm == "group":
         assert min(data.mels, data.frames) >> settings.depth > 1, "no 1 x 1 bottleneck"
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_folded_doubling_is_the_nearest_neighbour_and_a_convolution(bias):
+    random = torch.Generator().manual_seed(0)
+    nearest, folded = (doubling(3, 5, kind, bias).double() for kind in ("nearest", "folded"))
+    folded.load_state_dict(nearest.state_dict())
+    x = torch.randn(2, 3, 4, 7, generator=random, dtype=torch.float64, requires_grad=True)
+    answers = []
+    for module in (nearest, folded):
+        output = module(x)
+        gradients = torch.autograd.grad((output * output.detach().cos()).sum(), [x, *module.parameters()])
+        answers.append([output, *gradients])
+    for one, other in zip(*answers, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_folded_doubling_sums_weights_in_full_precision():
+    folded = doubling(1, 1, "folded", bias=False)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        folded[1].weight.copy_(torch.tensor([1, -1 - 2**-10, 0, 0, 0, 0, 0, 0, 0]).view(1, 1, 3, 3))
+        output = folded(torch.ones(1, 1, 1, 1))
+    assert float(output[0, 0, 1, 1]) == -(2**-10), "rounded to bf16 first, the weights would cancel"
 
 
 def test_other_shapes_than_square():

@@ -58,4 +58,4 @@ def test_a_stretch_of_steps(monkeypatch):
     clock[0] += 1.0
     assert meter.numbers(step=16)["data_wait"] == 0, "each stretch by itself"
     words = speed.in_words({**row, "l1": 0.1})
-    assert words.startswith("l1 0.1000, 10 images/s, data wait 25 %, 0.841 GFLOP/s, ")
+    assert words.startswith("l1 0.1000, 10 images/s, data wait 25 %, 0.654 GFLOP/s, ")

@@ -36,13 +36,13 @@ def write(song: Song, record: dict[str, Any]) -> Path:
         ("model", record["model"]["name"]),
         ("trained", f"{record['model']['step']} steps"),
         ("seed", ", ".join(str(take["seed"]) for take in takes)),
-        ("level", f"{record['settings']['level']:g} dB"),
-        ("turned down by", ", ".join(f"{abs(take['gain_db']):g} dB" for take in takes)),
+        ("stem level", f"{record['settings']['level']:g} dB"),
         ("tempo", "not found" if tempo is None else f"{tempo['bpm']:.1f} beats a minute"),
         *(("note", note) for note in record["notes"]),
     ]
+    kinds = {"stem": (made, format := record["settings"]["format"].upper()), "mix": ("mix", format), "midi": (made, "MIDI")}
     downloads = [
-        (f"{kind.upper() if kind == 'midi' else kind}{f' {number}' if len(takes) > 1 else ''}", file["name"])
+        (f"{f'take {number}: ' if len(takes) > 1 else ''}{kinds[kind][0]} ({kinds[kind][1]})", file["name"])
         for number, take in enumerate(takes, 1)
         for kind, file in take["files"].items()
     ]

@@ -17,7 +17,7 @@ from gpu_parts.right import compile_quickly, pairs_on_disk
 from p2p_dist.data.index import Index, copy_to_node
 from p2p_dist.data.stream import Stream
 from p2p_dist.train import nonfinite
-from p2p_dist.train.capture import Captured
+from p2p_dist.train.capture import Captured, step_of
 from p2p_dist.train.seeding import Noise
 
 LAST = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -82,18 +82,18 @@ def measurements(place: Place) -> list[Measurement]:
             speed("thesis", PLAIN[2], (1,)),
             Measurement("trace", lambda: trace(place), "Where the time is", 45, skipped="a CPU has no kernels to trace"),
         ]
+    some = batches[:2]
     found = [Measurement("the card", lambda: ceilings(place), "What the device can do, measured now", 30)]
-    found += [speed("thesis", way) for way in OURS[:3]]
-    found += [speed("thesis", PLAIN[0])]
-    found += [Measurement("trace", lambda: trace(place), "Where the time is: the ten dearest kernels", 45)]
-    found += [Measurement("data", lambda: data_wait(place), "What reading the batches costs", 60)]
-    found += [speed("default", way) for way in (OURS[1], OURS[2])]
-    found += [speed("default", PLAIN[0]), speed("thesis", PLAIN[2], batches[1:2]), speed("thesis", OURS[3])]
-    found += [speed("thesis", COMPILED[1], batches[:2])]
-    found += [speed("thesis", way) for way in OURS[4:]]
-    found += [speed("thesis", PLAIN[1], batches[:2]), speed("thesis", COMPILED[0], batches[:2])]
-    found += [speed("default", way) for way in (OURS[0], OURS[3], OURS[5], *COMPILED)]
+    found += [speed("thesis", OURS[2]), speed("thesis", PLAIN[0]), speed("default", OURS[2]), speed("default", OURS[8], some)]
+    found += [Measurement("trace", lambda: trace(place), "Where the time is, step captured: kinds of kernels, the dearest", 60)]
+    found += [Measurement("data", lambda: data_wait(place), "What reading the batches costs, step captured", 60)]
+    found += [speed("thesis", OURS[0], some), speed("thesis", OURS[1], some), speed("default", OURS[1], some)]
+    found += [speed("thesis", OURS[7], some), speed("thesis", OURS[8], some), speed("thesis", PLAIN[2], batches[1:2])]
+    found += [speed("thesis", OURS[5], some), speed("default", OURS[7], some), speed("default", COMPILED[1], some)]
+    found += [speed("thesis", COMPILED[1], some), speed("thesis", PLAIN[1], some)]
     found += [Measurement("counted", lambda: in_theory(place), "Counted on meta tensors, float32", 90)]
+    found += [speed("thesis", way, some) for way in (OURS[3], OURS[4], OURS[6])]
+    found += [speed("thesis", COMPILED[0], some), speed("default", COMPILED[0], some)]
     return found
 
 
@@ -252,8 +252,8 @@ def trace(place: Place) -> Iterator[Row]:
     """Ten updates under the profiler: what the kernels took together, and the gaps in which the card had nothing to do."""
     place.begin()
     torch.backends.cudnn.benchmark = True
-    for size in (64, 1):
-        step, _ = step_by(place, "thesis", OURS[1], size, None)
+    for network, size in (("thesis", 64), ("default", 64), ("thesis", 1)):
+        step, _ = step_by(place, network, OURS[2], size, None)
         for _ in range(5):
             step()
         place.wait()
@@ -276,7 +276,13 @@ def trace(place: Place) -> Iterator[Row]:
         for start, end in sorted(spans):
             busy += max(0.0, end - max(start, until))
             until = max(until, end)
-        row: Row = {"batch": size, "kernel": "all", "ms a step": busy / 1e4, "calls a step": len(spans) / 10}
+        row: Row = {
+            "network": network,
+            "batch": size,
+            "kernel": "all",
+            "ms a step": busy / 1e4,
+            "calls a step": len(spans) / 10,
+        }
         row |= {"share": busy / 1e6 / seconds, "the host issued a step in, ms": 100 * issued}
         yield row | {"gaps, ms a step": 100 * seconds - busy / 1e4}
         groups: dict[str, tuple[float, float]] = {}
@@ -292,7 +298,7 @@ def trace(place: Place) -> Iterator[Row]:
                 "share": took / busy,
             }
         for name, (took, calls) in sorted(totals.items(), key=lambda one: -one[1][0])[:10]:
-            row = {"batch": size, "kernel": name[:90], "ms a step": took / 1e4}
+            row = {"network": network, "batch": size, "kernel": name[:90], "ms a step": took / 1e4}
             yield {**row, "calls a step": calls / 10, "share": took / busy}
 
 
@@ -319,7 +325,7 @@ def data_wait(place: Place) -> Iterator[Row]:
     train = dataclasses.replace(config.train, precision="fp32" if place.small else "bf16")
     config = dataclasses.replace(config, train=train)
     built = build(config, place)
-    for stage in ("none", "node", "device"):
+    for stage in ("none", "device", "node"):
         data = dataclasses.replace(config.data, stage=stage)
         here = Index(copy_to_node(index.folder, "train"), "train") if stage == "node" else index
         loop_like = Updates(place, built, config, Stream(here, data, seed=0, global_batch_size=size, device=place.device))
@@ -337,10 +343,10 @@ def data_wait(place: Place) -> Iterator[Row]:
 
 
 class Updates:
-    """Updates one after another, as train/loop.py makes them."""
+    """Updates one after another, as train/loop.py makes them, captured where it captures them."""
 
     def __init__(self, place: Place, built: Any, config: Any, stream: Stream) -> None:
-        self.place, self.stream, self.step = place, stream, common.step_of(built, config)
+        self.place, self.stream, self.step = place, stream, step_of(built, config.train, place.ranks)
         self.noises = Noise(stream, 0, (config.model.noise_channels, config.data.mels, config.data.frames))
         self.watch = nonfinite.Watch(built, stream, place.ranks, place.scratch)
         self.number = self.read = 0
