@@ -69,7 +69,8 @@ class FoldedConv(nn.Conv2d):
         super().__init__(into, out, 3, 1, 1, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        kernel = F.avg_pool2d(self.weight.flip(2, 3), 2, 1, padding=1, divisor_override=1)
+        # Contiguous: in channels_last the backward of torch's CUDA kernel for pooling leaves the padding out of account.
+        kernel = F.avg_pool2d(self.weight.flip(2, 3).contiguous(), 2, 1, padding=1, divisor_override=1)
         return F.conv_transpose2d(x, kernel.transpose(0, 1), self.bias, 2, 1)
 
 

@@ -69,6 +69,20 @@ def test_folded_doubling_is_the_nearest_neighbour_and_a_convolution(bias):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
+def test_folded_doubling_pools_contiguous_weights(monkeypatch):
+    """Weights in channels_last had wrong gradients on a GPU: torch's kernel forgets the padding there, and only there."""
+    pooled, honest = [], torch.nn.functional.avg_pool2d
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "avg_pool2d",
+        lambda weights, *how, **more: (pooled.append(weights), honest(weights, *how, **more))[1],
+    )
+    folded = doubling(3, 5, "folded", bias=False).to(memory_format=torch.channels_last)
+    assert not folded[1].weight.is_contiguous()
+    folded(torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last))
+    assert [weights.is_contiguous() for weights in pooled] == [True]
+
+
 def test_folded_doubling_sums_weights_in_full_precision():
     folded = doubling(1, 1, "folded", bias=False)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

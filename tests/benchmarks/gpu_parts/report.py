@@ -47,6 +47,8 @@ def in_words(content: dict[str, Any]) -> str:
     lines += [about_in_words(about), "", f"`python tests/benchmarks/gpu.py`, written {about.get('written', '')}", ""]
     if about["kind"] == "cuda":
         lines += [*aims(found), ""]
+    if notes := content.get("notes"):  # written by hand into gpu.json
+        lines += [*(f"- {note}" for note in notes), ""]
     for part, title in TITLES.items():
         mine = {name.partition("/")[2]: one for name, one in found.items() if name.startswith(f"{part}/")}
         lines += [f"## {title}", ""]

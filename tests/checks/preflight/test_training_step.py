@@ -29,7 +29,7 @@ class NoFusedAdam(torch.optim.Adam):
 @pytest.mark.parametrize(
     ("place", "replacement", "told"),
     [
-        ("torch.nn.functional.interpolate", None, "interpolate"),
+        ("torch.nn.functional.conv_transpose2d", None, "conv_transpose2d"),
         ("torch.optim.Adam", NoFusedAdam, "unexpected keyword argument 'fused'"),
         ("p2p_dist.model.discriminator.spectral_norm", None, "spectral_norm"),
     ],
