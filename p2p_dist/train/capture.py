@@ -51,7 +51,7 @@ class Captured:
 
     def __call__(self, input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, seed: int) -> Answer:
         if not self.graphs and not self.failed:
-            self._capture_or_say_why([input, target, noise])
+            self.begin([input, target, noise])
         if self.failed:
             return train_step(self.networks, input, target, noise, self.train, seed)
         for ours, theirs in zip(self.batch, (input, target, noise), strict=True):
@@ -64,7 +64,7 @@ class Captured:
         self.calls += 1
         return answer
 
-    def _capture_or_say_why(self, batch: list[torch.Tensor | None]) -> None:
+    def begin(self, batch: list[torch.Tensor | None]) -> None:
         """Capture both graphs, then restore the state from before the capture. If the capture fails, report why.
 
         Raises:
@@ -72,7 +72,7 @@ class Captured:
         """
         before = [(tensor, tensor.clone()) for tensor in [*checkpoint.tensors(self.networks.state()), self.networks.bad]]
         try:
-            self._capture(batch)
+            self.capture(batch)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -81,11 +81,13 @@ class Captured:
                 raise ValueError(f"{reason}: add --train.no-capture") from error
             console.say(f"note: {reason}: training goes on without, slower")
             self.graphs, self.batch, self.failed = [], [], True
+            self.networks.discriminator.requires_grad_(True)  # a step that was cut off leaves it frozen
         with torch.no_grad():
             for tensor, value in before:
                 tensor.copy_(value)
 
-    def _capture(self, batch: list[torch.Tensor | None]) -> None:
+    def capture(self, batch: list[torch.Tensor | None]) -> None:
+        """Take some steps with the batch, then capture two more: no step of the training, each changes the networks."""
         self.batch = [None if tensor is None else tensor.clone() for tensor in batch]
         for optimiser in (self.networks.generator_optimiser, self.networks.discriminator_optimiser):
             for group in optimiser.param_groups:
@@ -94,18 +96,19 @@ class Captured:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
-                self._step()
+                self.step()
         torch.cuda.current_stream().wait_stream(stream)
         pool = None
         for _ in range(2):
             graph = torch.cuda.CUDAGraph()
             # thread_local: another thread reads the next batch meanwhile, and may synchronise or allocate pinned memory.
             with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-                answer = self._step()
+                answer = self.step()
             pool = graph.pool()
             self.graphs.append((graph, self.networks.turn, answer))
 
-    def _step(self) -> Answer:
+    def step(self) -> Answer:
+        """Take one step with the batch that the graphs read."""
         input, target, noise = self.batch
         assert input is not None and target is not None
         return train_step(self.networks, input, target, noise, self.train, None)

@@ -1,6 +1,7 @@
 """The command as a musician types it: what comes out, what is skipped, and what each mistake is answered with."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def test_one_song(runs, capsys):
     assert record["takes"][0]["gain_db"] == 0 and np.abs(stem).max() > 0.01
     assert np.abs(mix - stem - song).max() <= STEP * 1.001
     assert Path("song.wav").read_bytes() == before
-    assert record["model"]["name"] == "band@20" and record["settings"]["seed"] == 0
+    assert record["model"]["name"] == "band@20" and record["settings"]["seed"] == 0 and not record["notes"]
     said = capsys.readouterr().out
     assert said.splitlines()[0] == "model: band@20, trained 20 steps to make drums"
     assert mido.MidiFile("generated/song/song-drums.mid").type == 0
@@ -112,6 +113,7 @@ MISTAKES = {
     "two songs, one place": (["x/song.wav", "song.wav"], "x/song.wav and song.wav would be written to the same folder"),
     "a time limit": (["song.wav", "--time", "soon"], "--time must be greater than zero, and written as 90 .*not 'soon'"),
     "an array": (["song.wav", "--array", "0"], "--array must be greater than 0, not 0"),
+    "a dry run without a cluster": (["song.wav", "--dry-run"], "--dry-run shows the jobs of a cluster: name it with --cluster"),
     "takes": (["song.wav", "--takes", "0"], "--takes must be from 1 to 100, not 0"),
     "seed": (["song.wav", "--seed", "-1"], "--seed must be from 0 to 2147483647, not -1"),
     "from": (["song.wav", "--from", "nan"], "--from must be 0 or more and finite, not nan"),
@@ -135,11 +137,19 @@ def test_mistakes_are_answered_in_one_sentence(runs, mistake):
     write(Path("wide.wav"), sound(0.1, 96000, 1), 96000)
     write(Path("six.wav"), sound(0.1, 22050, 6))
     write(Path("generated/taken/taken-mix.flac"), sound(0.1))
-    before = {path for path in Path().rglob("*") if path.is_file()}
+    before = set(Path().rglob("*"))
     with pytest.raises(ValueError, match=answer) as raised:
         generate.main(arguments)
     assert "\n" not in str(raised.value)
-    assert {path for path in Path().rglob("*") if path.is_file()} == before
+    assert set(Path().rglob("*")) - {Path("generated")} == before - {Path("generated")}
+
+
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(runs, capsys):
+    write(Path("song.wav"), sound(0.1))
+    Path("file").touch()
+    with pytest.raises(NotADirectoryError):
+        generate.main(["song.wav", "--out", "file"])
+    assert not capsys.readouterr().out
 
 
 def test_no_run_at_all(runs, monkeypatch):
@@ -200,6 +210,14 @@ def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
     capsys.readouterr()
     assert generate.main(words) == 0
     assert "already done: 3 of 4 songs" in capsys.readouterr().out and queued[-1].array is None
+    Path("songs/broken.mp3").rename(os.fsdecode(b"songs/na\xefve.mp3"))
+    for others in ([], ["--level", "3"]):  # the options, too, tell one run from another
+        assert generate.main([*words, "--overwrite", *others]) == 1
+        assert "jobs can only open files whose names are UTF-8: rename it" in capsys.readouterr().err
+    asked = [json.loads((Path(job.command.split()[-1]) / "songs.json").read_text()) for job in queued[-2:]]
+    assert all(one["overwrite"] and len(one["songs"]) == 3 for one in asked) and queued[-1].array == 3
+    assert [one["options"]["level"] for one in asked] == [0.0, 3.0]
+    assert queued[-1].command != queued[-2].command
 
 
 def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):
@@ -244,7 +262,9 @@ def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):
         Path("kept/half", name).replace(Path("blobs", name))
     with pytest.raises(ValueError, match="kept/band has changed since the jobs were queued"):
         stage_process.generate(run, rundir.read_settings(run))
+    assert generate.main([*words, "--overwrite"]) == 0
+    assert queued[-1].command != job.command, "other weights are another run"
     Path("blobs/model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"kept/band/model\.safetensors is missing"):
         generate.main(words)
-    assert len(queued) == 1
+    assert len(queued) == 2

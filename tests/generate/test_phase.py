@@ -11,6 +11,7 @@ import torch
 
 from p2p_dist.audio.invert import griffin_lim, mel_to_audio, mel_to_magnitude
 from p2p_dist.audio.spectrogram import mel_power
+from p2p_dist.common import linux
 from p2p_dist.generate import phase
 from p2p_dist.settings.presets import preset
 
@@ -67,6 +68,20 @@ def test_short_stems(samples):
     frames = 1 + samples // DATA.hop_length
     found = in_blocks(np.ones((DATA.mels, frames), np.float32), samples, 3, 110)
     assert found.shape == (samples,) and np.isfinite(found).all()
+
+
+def test_no_more_of_a_stem_is_waiting_than_is_worked_on():
+    taken = []
+
+    def parts():
+        for number in range(400):
+            taken.append(number)
+            yield np.ones((1, DATA.mels, 10), np.float32)
+
+    making = phase.sound(parts(), 3999 * DATA.hop_length, DATA, CPU, {"phase": 0.0}, 1, 20)
+    next(making)
+    assert len(taken) * 10 <= 20 * (linux.usable_cores() + 2) + 10
+    making.close()
 
 
 def test_who_wants_no_more_of_it_does_not_wait_for_blocks_in_hand(mel, signal):

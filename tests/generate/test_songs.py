@@ -1,5 +1,6 @@
 """Many songs: one that was killed, one that another makes, a request to stop."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 
 from p2p_dist.cli import generate
 from p2p_dist.common import console
+from p2p_dist.generate import request, songs
+from p2p_dist.generate.model import find_model
+from p2p_dist.generate.request import Options
 from tests.generate.conftest import sound, write
 from tests.generate.made import made
 
@@ -59,6 +63,36 @@ def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):
         assert generate.main(["song.wav"]) == 0
     assert "is being made by another process" in capsys.readouterr().out
     Path("generated/song/.tmp-host-1-ab-song-mix.flac").write_text("left by one that was killed")
-    Path("generated/song/.tmp-host-1-ab-other-mix.flac").write_text("of another song")
+    for name in ("other", "song2"):
+        Path(f"generated/song/.tmp-host-1-ab-{name}-mix.flac").write_text("of another song")
     assert generate.main(["song.wav"]) == 0
-    assert [path.name for path in Path("generated/song").glob(".tmp-*")] == [".tmp-host-1-ab-other-mix.flac"]
+    others = [".tmp-host-1-ab-other-mix.flac", ".tmp-host-1-ab-song2-mix.flac"]
+    assert sorted(path.name for path in Path("generated/song").glob(".tmp-*")) == others
+
+
+def test_one_that_was_made_since_it_was_looked_for_is_not_made_again_and_no_lock_is_needed(runs, monkeypatch):
+    import fcntl
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    write(Path("song.wav"), sound(0.3))
+    model, (one,) = find_model("band"), request.find([Path("song.wav")], None)
+    told = []
+    for overwrite in (False, False, True):
+        asked = {"overwrite": overwrite, "page": lambda *_: Path("generated/song/index.html").touch(), "on_song": told.append}
+        assert songs.make([one], model, Options(), **asked) == []
+    assert [made.record is not None for made in told] == [True, False, True]
+
+
+def test_the_seconds_to_make_are_those_of_the_part_for_each_take(runs):
+    write(Path("song.wav"), sound(2.0))
+    (one,) = request.find([Path("song.wav")], None)
+    for options, wanted in (
+        (Options(), 2.0),
+        (Options(begin=0.5, end=1.5, takes=3), 3.0),
+        (Options(begin=1.5, end=9), 0.5),
+        (Options(begin=3), 0.0),
+    ):
+        assert songs.seconds(one, options) == pytest.approx(wanted)

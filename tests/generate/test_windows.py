@@ -47,6 +47,14 @@ def test_spectrogram_in_a_stream(size):
     assert np.array_equal(np.concatenate(parts, axis=2)[0], pairs.mel_of(song, RATE, config.data))
 
 
+def test_the_last_frame_of_a_spectrogram_is_not_left_out():
+    """Where after a block of frames the samples of just one more are left."""
+    config = small()
+    song = noises(64 * config.data.hop_length / RATE)
+    found = np.concatenate(list(windows.mels(blocks(heard(song, config)), config.data)), axis=2)
+    assert found.shape[2] == frame_count(len(song), config.data.hop_length) == 65
+
+
 @pytest.mark.parametrize("channels", ["mono", "mid-side"])
 @pytest.mark.parametrize("seconds", [0.1, 0.4, 1.5, 3.21])
 def test_windows_are_those_of_training(seconds, channels):
@@ -86,9 +94,10 @@ def test_level_reference_of_a_stream():
     assert silence.reference() == pairs.level_reference(np.zeros((32, 10), np.float32))
 
 
-@pytest.mark.parametrize("representation", ["default", "thesis"])
-def test_stem_power_is_that_of_evaluation(representation):
+@pytest.mark.parametrize(("representation", "norm"), [("default", "group"), ("thesis", "group"), ("default", "batch")])
+def test_stem_power_is_that_of_evaluation(representation, norm):
     config = small(representation=representation)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, norm=norm))
     torch.manual_seed(0)
     generator = Generator(config.model)
     song = noises(3.0)
@@ -103,10 +112,27 @@ def test_stem_power_is_that_of_evaluation(representation):
     assert np.allclose(power[..., :end], true[..., :end], rtol=1e-3, atol=1e-6 * true.max())
 
 
+def test_takes_differ_by_the_drop_out_alone():
+    """As in the thesis, which has no noise beside the pictures."""
+    config = small()
+    model = dataclasses.replace(config.model, dropout=0.5)
+    generator, song = Generator(model), noises(1.0)
+
+    def power(seed):
+        found = windows.windows(blocks(heard(song, config)), len(song), 1.0, config.data)
+        frames = frame_count(len(song), config.data.hop_length)
+        parts = windows.stem_power(generator, found, frames, config.data, model, seed, {"network": 0.0})
+        return np.concatenate(list(parts), axis=2)
+
+    one = power(1)
+    assert np.array_equal(power(1), one) and not np.allclose(power(2), one)
+
+
 def test_noise_belongs_to_the_frame():
     one, other = windows.Noise(2, 8, seed=3), windows.Noise(2, 8, seed=3)
     whole = one.cut(0, 700)
     for start in (0, 100, 250, 256, 600):
         assert torch.equal(other.cut(start, 100), whole[..., start : start + 100])
+        assert len(other.drawn) <= 2, "what is behind is not kept"
     assert not torch.equal(windows.Noise(2, 8, seed=4).cut(0, 100), whole[..., :100])
     assert whole.std() == pytest.approx(1, abs=0.05)

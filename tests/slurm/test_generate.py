@@ -1,7 +1,7 @@
 """Stems for many songs by a job array on the cluster: one of its jobs is killed, and every song is made once."""
 
+import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,19 +63,27 @@ def test_an_array_of_which_one_job_is_killed_makes_every_song_once(lab, launch, 
     assert len({path for path in after if after[path] != before[path]}) == 2, "one stem and its mix"
 
 
-def test_jobs_that_are_cancelled_are_gone_on_with(lab, launch, model, songs, tmp_path):
-    words = (str(songs), "--model", model, "--out", str(tmp_path / "made"), "--seed", "3")
+def test_of_an_exported_folder_what_a_killed_and_a_cancelled_job_left_is_made_and_no_more(lab, launch, model, songs, tmp_path):
+    launch("export", model, "--out", str(tmp_path / "exported"))
+    made = tmp_path / "made"
+    words = (str(songs), "--model", str(tmp_path / "exported"), "--out", str(made), "--seed", "3")
     array = ("--cluster", "slurm", "--array", "2", "--partition", "small")
     said = launch("generate", *words, *array)
+    assert "model: generating@20, trained 20 steps to make drums" in said
     job, run = re.search(r"job (\d+), log .*launch/status.py (\S+)", said, re.DOTALL).groups()
+    lab.wait_for(f"{job}_1", 60, "RUNNING")
     wait_until(lambda: list(rundir.find(run).made.glob("0*")), 120, lambda: said)
+    lab.ask("scancel", "--signal=KILL", "--full", f"{job}_1")  # its shell, too: nobody starts it again
     assert "asked to save and stop" in launch("cancel", run)
     for number in range(2):
-        lab.wait_for(f"{job}_{number}", 60, "COMPLETED", "FAILED")
-    assert "stopped" in launch("status", run) and not list(Path(tmp_path / "made").rglob("*.raw"))
+        lab.wait_for(f"{job}_{number}", 60, "COMPLETED", "FAILED", "CANCELLED")
+    assert "stopped" in launch("status", run)
+    records = [path for path in made.glob("*/Song*.json") if json.loads(path.read_text())["takes"]]
+    before = {path: path.stat().st_mtime_ns for one in records for path in one.parent.iterdir() if path.is_file()}
     said = launch("generate", *words, *array)
     job = re.search(r"job (\d+), log", said)[1]
-    left = 8 - int((re.search(r"already done: (\d) of 8", said) or [0, 0])[1])
-    for number in [f"{job}_0", f"{job}_1"] if left > 1 else [job]:
+    assert 0 < len(records) < 8 and f"already done: {len(records)} of 8" in said
+    for number in [f"{job}_0", f"{job}_1"] if len(records) < 7 else [job]:
         lab.wait_for(number, 240, "COMPLETED")
-    assert len(list((tmp_path / "made").rglob("*-mix.flac"))) == 8
+    assert len(list(made.rglob("*-mix.flac"))) == 8 and not list(made.rglob(".tmp-*"))
+    assert {path: path.stat().st_mtime_ns for path in before} == before

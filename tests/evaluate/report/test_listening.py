@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from p2p_dist.evaluate.report import listening
 from p2p_dist.evaluate.report.listening import Sound, write_listening_page
+from p2p_dist.evaluate.report.loudness import Level
+from p2p_dist.evaluate.report.tracks import Track
 
 HOSTILE = 'Öö "ja" & <b>päev</b> \u05e9\u05d9\u05e8 </script><script>document.title = "broken"</script> \'a\''
 RATE = 8000
@@ -62,3 +66,38 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="media is a link"):
         write_listening_page(tmp_path / "out", "a", sound(), [sound()], made="drums")
     assert not list((tmp_path / "precious" / "song").iterdir())
+
+
+def test_each_version_is_given_the_gain_of_its_own_loudness() -> None:
+    tracks = {
+        "input": Track(RATE, 8000, 1, "flac", Level(-18.0, 0.9), None),
+        "take-1": Track(RATE, 9000, 1, "flac", Level(-30.0, 0.2), Level(-17.0, 1.0)),
+    }
+    songs = [listening.ListeningSong("song", "a", tracks)]
+    choices = [listening.Choice(f"take-{number}", f"take {number}", "b") for number in (1, 2)]
+    content = listening.content(songs, choices, 1, made="drums", chooser="Take", input=("song", "the song", "c"))
+    (song,) = content["songs"]
+    assert (song["seconds"], song["lufs"]) == (9000 / RATE, -17.1), "the input could be no louder without clipping"
+    assert {name: (one["alone"], one["mixed"]) for name, one in song["tracks"].items()} == {
+        "input": (0.9, None),
+        "take-1": (12.9, -0.1),
+    }
+    assert (content["segment"], content["margin"], content["chosen"]) == (10.0, 0.1, 1)
+    assert content["input"] == {"label": "song", "name": "the song", "meaning": "c"}
+
+
+def test_the_first_take_is_chosen_and_lossless_and_measured_with_the_input(tmp_path: Path, monkeypatch: Any) -> None:
+    asked: dict[str, Any] = {}
+    real = listening.content
+
+    def content(*given: Any, **named: Any) -> dict[str, Any]:
+        asked.update(songs=given[0], chosen=given[2])
+        return real(*given, **named)
+
+    monkeypatch.setattr(listening, "content", content)
+    write_listening_page(tmp_path, "a", sound(), [sound(), sound(label="take 2")], made="drums")
+    tracks = asked["songs"][0].tracks
+    assert asked["chosen"] == 0
+    assert {name: track.format for name, track in tracks.items()} == {"input": "flac", "take-1": "flac", "take-2": "opus"}
+    assert tracks["input"].mixed is None
+    assert tracks["take-1"].mixed.peak == pytest.approx(2 * tracks["take-1"].alone.peak)
