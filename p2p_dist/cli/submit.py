@@ -56,25 +56,28 @@ def main(arguments: list[str]) -> int:
     command, run = parse(rest)
     where = site.resolve_cluster(command.settings.resources.cluster)
     lines = combinations(rest, swept, run.path.name) if swept else [rest]
-    check_known(rest, [parse(line)[1] for line in lines])
-    for one, _ in map(parse, lines):
+    launches = [parse(line) for line in lines] if swept else [(command, run)]
+    check_known(rest, [run for _, run in launches])
+    for one, _ in launches:
         check_place(one, where)
     if command.dry_run:
-        parsed = [parse(line) for line in lines]
         dry_run.dry_run(
-            [(run, command.settings, example_song.known_dataset(run, command.settings.data)) for command, run in parsed], where
+            [(run, one.settings, example_song.known_dataset(run, one.settings.data)) for one, run in launches], where
         )
         return console.DONE
-    launch = on_this_machine if where == "local" else on_slurm
-    code = launch(lines, where)
+    code = on_this_machine(launches, lines, where) if where == "local" else on_slurm(launches, where)
     if swept:
-        status.show_all(status.gather_each([run for _, run in map(parse, lines) if run.config.is_file()]))
+        status.show_all(status.gather_each([run for _, run in launches if run.config.is_file()]))
     return code
 
 
-def on_this_machine(lines: list[list[str]], where: str) -> int:
-    """Run the command lines one after the other; return the worst exit code."""
-    for command, run in map(parse, lines):
+def on_this_machine(launches: list[tuple[Command, RunDir]], lines: list[list[str]], where: str) -> int:
+    """Run the stages of the launches one after the other; return the worst exit code.
+
+    Args:
+        lines: the command line of each, which a message of how to continue repeats.
+    """
+    for command, run in launches:
         place, dataset = (
             site.load_site(where, command.settings.resources.site),
             example_song.known_dataset(run, command.settings.data),
@@ -82,8 +85,7 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
         for note in fits.check(run, begin_run.check_begin(run, command.settings, dataset), place, where, dataset):
             console.say(f"note: {note}")
     code = console.DONE
-    for line in lines:
-        command, run = parse(line)
+    for (command, run), line in zip(launches, lines, strict=True):
         dataset = example_song.lay_out(run, command.settings.data)
         begin_run.check_begin(run, command.settings, dataset)
         with contextlib.closing(rundir.lock_run(run)) as owner:
@@ -102,13 +104,12 @@ def on_this_machine(lines: list[list[str]], where: str) -> int:
     return code
 
 
-def on_slurm(lines: list[list[str]], where: str) -> int:
-    """Queue the jobs of the command lines, all or nothing, and wait for them with --wait.
+def on_slurm(launches: list[tuple[Command, RunDir]], where: str) -> int:
+    """Queue the jobs of the launches, all or nothing, and wait for them with --wait.
 
     Raises:
         ValueError: one of them would be refused, or all together are more than the site takes; before anything is begun.
     """
-    launches = [parse(line) for line in lines]
     launch.check_launches(
         [(run, command.settings, example_song.known_dataset(run, command.settings.data)) for command, run in launches], where
     )
@@ -171,7 +172,7 @@ def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]
         rest: the command line without the sweep. name: of the run, without the values.
 
     Raises:
-        ValueError: not `key=value,value`, a key twice, or a setting or value that is refused; before anything is begun.
+        ValueError: not `key=value,value`, or a key twice.
     """
     keys, values = [], []
     for part in swept:
@@ -185,7 +186,6 @@ def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]
         words = [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in zip(keys, chosen, strict=True)]
         flags = [text for key, value in zip(keys, chosen, strict=True) for text in (f"--{key}", value)]
         found.append([*rest, *flags, "--run", "-".join([name, *words])])
-        parse(found[-1])
     return found
 
 

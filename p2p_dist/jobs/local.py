@@ -84,7 +84,7 @@ def run_until_it_ends(stage: str, run: RunDir, max_crash_restarts: int, owner: O
         if (refused := starts.note_start(log, attempt, _progress(run), by_hand=number == 0)) is not None:
             console.complain(f"{stage} is not restarted: {refused}; see {run.logs}")
             return console.FAILED
-        code = _run_stage(stage, run, owner, attempt)
+        code = run_stage(stage, run, owner, attempt)
         outcome = (run.read_outcome(stage) or {}).get("outcome")
         why = outcome or {console.DONE: "done", console.STOPPED: "stopped", console.INTERRUPTED: "stopped"}.get(code, "crash")
         starts.note_end(log, attempt, _progress(run), code, why)
@@ -101,7 +101,7 @@ def _progress(run: RunDir) -> int:
     return checkpoints.newest_step(run.checkpoints)
 
 
-def _run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:
+def run_stage(stage: str, run: RunDir, owner: Owner, attempt: str) -> int:
     """Run one stage in its own process and show its progress; return its exit code."""
     run.outcome_of(stage).unlink(missing_ok=True)
     log = run.logs / f"{stage}.log"

@@ -1,4 +1,4 @@
-"""The PatchGAN discriminator of Pix2Pix: it classifies patches of 70 x 70 bins, given the input."""
+"""The PatchGAN discriminator of Pix2Pix: it classifies patches of 70 x 70 bins, conditioned on the input."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ STRIDES = (2, 2, 2, 1)
 
 
 class Discriminator(nn.Module):
-    """Three convolutions of stride 2, one of stride 1, and one to a single channel of logits.
+    """Three convolutions of stride 2, one of stride 1, and one of stride 1 to a single channel of logits.
 
-    forward(input, judged, hidden): both (batch, channels, mels, frames). Returns the activations of the four hidden levels, if
-    `hidden`, and last the logits, (batch, 1, mels / 8 - 2, frames / 8 - 2). Ask only for what is used: compiled code makes
-    gradients of zero for the rest.
+    forward(input, judged, hidden): input and judged are (batch, channels, mels, frames). Returns a list: the activations of the
+    four hidden levels if `hidden`, then the logits, (batch, 1, mels / 8 - 2, frames / 8 - 2). Set `hidden` only if the
+    activations are used: compiled code computes zero gradients for unused outputs.
 
-    With spectral norm the power iteration advances in train mode only: the step puts the network there for exactly one
-    forward, so that neither freezing nor gradient accumulation changes how far it gets.
+    Spectral norm runs its power iteration in train mode only. A training step sets train mode for exactly one forward, so the
+    number of iterations does not depend on freezing or gradient accumulation.
     """
 
     def __init__(self, settings: Model, pictures: int = 1) -> None:
@@ -45,7 +45,7 @@ class Discriminator(nn.Module):
     def forward(self, input: torch.Tensor, judged: torch.Tensor, hidden: bool = True) -> list[torch.Tensor]:
         x = torch.cat((input, judged), dim=1)
         with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
-            # Here spectral norm's power iteration runs: in bf16 it would lose the norm's digits.
+            # Reading the weights runs spectral norm's power iteration, which is not precise enough in bf16.
             weights = [convolution.weight for convolution in (*self.convolutions, self.last)]
         activations = []
         for level, stride in enumerate(STRIDES):

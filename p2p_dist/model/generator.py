@@ -1,4 +1,4 @@
-"""The U-Net generator of Pix2Pix (Isola et al. 2017), and the thesis's variant of it, chosen by settings."""
+"""The U-Net generator of Pix2Pix (Isola et al. 2017). Settings select the thesis's variant."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import nn
 from p2p_dist.settings.config import Model
 
 BATCH_NORM_EPSILON = 1e-3
-"""Keras's."""
+"""The default of Keras."""
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm on the batch's own statistics, in training and generation alike, as the thesis always used it.
+    """Batch norm that uses the statistics of the current batch in training and in generation, as in the thesis.
 
-    On a 1 x 1 picture in a batch of 1 there is nothing to normalise: Keras gives beta there and torch refuses. Here the
-    answer is Keras's; gamma stays in the graph with a gradient of 0, because DDP waits for every parameter's gradient.
-    Statistics are of the pairs that one process computes at once, so a run depends on the number of processes and on
-    train.micro-batch-size: 2 processes x 4 pairs are not 1 x 8, as they are with group norm.
+    For a single value per channel (batch of 1, 1 x 1) Keras returns beta and torch raises an error. This class returns
+    beta; gamma stays in the graph with a gradient of 0, because DDP waits for the gradient of every parameter.
+    The statistics are those of one micro-batch on one process, so results depend on the number of processes and on
+    train.micro-batch-size: 2 processes x 4 pairs differ from 1 x 8. With group norm they do not.
     """
 
     def __init__(self, channels: int) -> None:
@@ -33,12 +33,12 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def norm(kind: str, channels: int) -> nn.Module:
-    """`group`: up to 8 groups, no statistics over the batch. `batch`: see BatchNorm."""
+    """Return the norm layer. `group`: up to 8 groups, independent of the batch. `batch`: see BatchNorm."""
     return nn.GroupNorm(math.gcd(8, channels), channels) if kind == "group" else BatchNorm(channels)
 
 
 def initialise(module: nn.Module) -> None:
-    """Convolution weights from N(0, 0.02), biases 0, as in the paper and the thesis."""
+    """Initialise convolution weights from N(0, 0.02) and biases with 0, as in the paper and the thesis."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
@@ -46,7 +46,7 @@ def initialise(module: nn.Module) -> None:
 
 
 class Down(nn.Module):
-    """Halve the spectrogram: 4x4 convolution of stride 2, norm (not on the first level), leaky ReLU."""
+    """Halve the resolution: 4x4 convolution of stride 2, norm (not on the first level), leaky ReLU."""
 
     def __init__(self, into: int, out: int, settings: Model, normalised: bool) -> None:
         super().__init__()
@@ -59,32 +59,32 @@ class Down(nn.Module):
 
 
 class FoldedConv(nn.Conv2d):
-    """Nearest-neighbour doubling and a 3x3 convolution, in one transposed 4x4 convolution of stride 2.
+    """Nearest-neighbour upsampling and a 3x3 convolution, as one transposed 4x4 convolution of stride 2.
 
-    Both are linear, so one kernel does both: the 3x3 weights, turned round, and summed over 2x2 neighbours. It takes 4 products
-    for a value where the 3x3 convolution takes 9, and no doubled input is stored: up to 3 times faster.
+    Both are linear, so one kernel computes both: the 3x3 weights, flipped, and summed over 2x2 neighbours. It takes 4
+    multiplications per value instead of 9, and the upsampled input is not stored: up to 3 times faster.
     """
 
     def __init__(self, into: int, out: int, bias: bool) -> None:
         super().__init__(into, out, 3, 1, 1, bias=bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        # Contiguous: in channels_last the backward of torch's CUDA kernel for pooling leaves the padding out of account.
+        # Contiguous: in channels_last the backward of torch's CUDA pooling kernel ignores the padding.
         kernel = F.avg_pool2d(self.weight.flip(2, 3).contiguous(), 2, 1, padding=1, divisor_override=1)
         return F.conv_transpose2d(x, kernel.transpose(0, 1), self.bias, 2, 1)
 
 
 def doubling(into: int, out: int, kind: str, bias: bool) -> nn.Module:
-    """Double the spectrogram: nearest neighbour and a 3x3 convolution (no checkerboard), or a transposed 4x4 convolution."""
+    """Double the resolution: nearest neighbour and a 3x3 convolution (no checkerboard), or a transposed 4x4 convolution."""
     if kind == "transposed":
         return nn.ConvTranspose2d(into, out, 4, 2, 1, bias=bias)
     if kind == "folded":
-        return nn.Sequential(nn.Identity(), FoldedConv(into, out, bias))  # named like the parameters of the other
+        return nn.Sequential(nn.Identity(), FoldedConv(into, out, bias))  # same parameter names as below
     return nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(into, out, 3, 1, 1, bias=bias))
 
 
 class Up(nn.Module):
-    """Double the spectrogram, norm, drop-out where asked, ReLU."""
+    """Double the resolution, norm, optional drop-out, ReLU."""
 
     def __init__(self, into: int, out: int, settings: Model, dropout: float) -> None:
         super().__init__()
@@ -95,16 +95,16 @@ class Up(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.norm(self.doubling(x))
         if self.dropout:
-            # Always on: the paper and the thesis draw their variety from it, in generation too.
+            # On in generation too: in the paper and the thesis, drop-out takes the place of the noise input.
             x = F.dropout(x, self.dropout, training=True)
         return F.relu(x)
 
 
 class Generator(nn.Module):
-    """U-Net: `depth` halvings, as many doublings, a skip from each level down to the same level up, tanh.
+    """U-Net: `depth` levels down, `depth` levels up, a skip connection between levels of the same size, tanh.
 
     forward(input, noise): input (batch, channels, mels, frames) from -1 to 1; noise (batch, noise_channels, mels,
-    frames) from N(0, 1), or None where the settings have none. Returns the picture of the target, shaped like input.
+    frames) from N(0, 1), or None if noise_channels is 0. Returns the spectrogram of the target, shaped like input.
     """
 
     def __init__(self, settings: Model, pictures: int = 1) -> None:
@@ -133,4 +133,4 @@ class Generator(nn.Module):
             skips.append(x)
         for up, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             x = torch.cat((up(x), skip), dim=1)
-        return torch.tanh(self.last(x).to(input.dtype))  # losses are computed in full precision
+        return torch.tanh(self.last(x).to(input.dtype))  # losses are computed in float32

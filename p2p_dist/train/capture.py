@@ -1,7 +1,7 @@
-"""Launch a training step as a CUDA graph: one call of the host in place of some hundred.
+"""Launch a training step as a CUDA graph: one launch from the host instead of several hundred.
 
-The host needs about 20 ms to launch the kernels of a step one by one. On a fast GPU that is longer than the step itself unless
-batches are large: tests/benchmarks/gpu.md has the figures.
+The host needs about 20 ms to launch the kernels of a step one by one. On a fast GPU this takes longer than the step itself,
+unless batches are large. See tests/benchmarks/gpu.md for measurements.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from p2p_dist.train.step import train_step
 
 Answer = tuple[dict[str, torch.Tensor], torch.Tensor]
 Step = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], Answer]
-"""`train_step` of given networks and settings: input, target, noise, seed of the drop-out."""
+"""`train_step` with fixed networks and settings. Arguments: input, target, noise, drop-out seed."""
 
 _WARM_UP = 4
-"""Steps before the capture, in which libraries allocate and choose their algorithms."""
+"""Steps before the capture. In these, libraries allocate memory and choose their algorithms."""
 
 
 def step_of(networks: Networks, train: Train, ranks: Ranks) -> Step:
-    """Return the step of a training: captured where `train.capture` asks for it and it can be, else launched kernel by kernel.
+    """Return the function that runs a training step: a CUDA graph if `train.capture` is set and supported, else `train_step`.
 
-    Several processes are not captured, since their gradients travel in the midst of it, nor is ROCm, where it was never tried.
+    Not supported: several processes, because the step contains an all-reduce of the gradients; and ROCm, which is untested.
     """
     can_be = ranks.device.type == "cuda" and torch.version.hip is None and ranks.world_size == 1
     if train.capture and can_be and train.micro_batch_size is None:
@@ -37,9 +37,9 @@ def step_of(networks: Networks, train: Train, ranks: Ranks) -> Step:
 
 
 class Captured:
-    """`train_step` as two CUDA graphs, which take turns as the two copies of `Networks.keep` do.
+    """`train_step` as two CUDA graphs, which alternate because the two copies in `Networks.keep` do.
 
-    The first call captures them, with the shapes of its batch. What a call returns is overwritten two calls later.
+    The first call captures both, with the shapes of its batch. The tensors that a call returns are overwritten two calls later.
     """
 
     def __init__(self, networks: Networks, train: Train) -> None:
@@ -51,7 +51,7 @@ class Captured:
 
     def __call__(self, input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, seed: int) -> Answer:
         if not self.graphs and not self.failed:
-            self._capture_or_say_why([input, target, noise])
+            self.begin([input, target, noise])
         if self.failed:
             return train_step(self.networks, input, target, noise, self.train, seed)
         for ours, theirs in zip(self.batch, (input, target, noise), strict=True):
@@ -64,28 +64,30 @@ class Captured:
         self.calls += 1
         return answer
 
-    def _capture_or_say_why(self, batch: list[torch.Tensor | None]) -> None:
-        """Capture both graphs; the steps taken for it are undone.
+    def begin(self, batch: list[torch.Tensor | None]) -> None:
+        """Capture both graphs, then restore the state from before the capture. If the capture fails, report why.
 
         Raises:
-            ValueError: it cannot be captured, nor can this process go on without.
+            ValueError: the capture failed, and this process can't continue without it.
         """
         before = [(tensor, tensor.clone()) for tensor in [*checkpoint.tensors(self.networks.state()), self.networks.bad]]
         try:
-            self._capture(batch)
+            self.capture(batch)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             reason = f"the step cannot be captured as a CUDA graph ({(str(error).splitlines() or ['unknown error'])[0]})"
-            if self.networks.generator.dropout and self.networks.bad.is_cuda:  # torch's generator stays as the capture left it
+            if self.networks.generator.dropout and self.networks.bad.is_cuda:  # its random generator has changed
                 raise ValueError(f"{reason}: add --train.no-capture") from error
             console.say(f"note: {reason}: training goes on without, slower")
             self.graphs, self.batch, self.failed = [], [], True
+            self.networks.discriminator.requires_grad_(True)  # a step that was cut off leaves it frozen
         with torch.no_grad():
             for tensor, value in before:
                 tensor.copy_(value)
 
-    def _capture(self, batch: list[torch.Tensor | None]) -> None:
+    def capture(self, batch: list[torch.Tensor | None]) -> None:
+        """Take some steps with the batch, then capture two more: no step of the training, each changes the networks."""
         self.batch = [None if tensor is None else tensor.clone() for tensor in batch]
         for optimiser in (self.networks.generator_optimiser, self.networks.discriminator_optimiser):
             for group in optimiser.param_groups:
@@ -94,18 +96,19 @@ class Captured:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
-                self._step()
+                self.step()
         torch.cuda.current_stream().wait_stream(stream)
         pool = None
         for _ in range(2):
             graph = torch.cuda.CUDAGraph()
-            # Of this thread: another one reads the next batch meanwhile, and may wait for the device or get pinned memory.
+            # thread_local: another thread reads the next batch meanwhile, and may synchronise or allocate pinned memory.
             with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-                answer = self._step()
+                answer = self.step()
             pool = graph.pool()
             self.graphs.append((graph, self.networks.turn, answer))
 
-    def _step(self) -> Answer:
+    def step(self) -> Answer:
+        """Take one step with the batch that the graphs read."""
         input, target, noise = self.batch
         assert input is not None and target is not None
         return train_step(self.networks, input, target, noise, self.train, None)

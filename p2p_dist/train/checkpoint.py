@@ -1,11 +1,11 @@
 """Save and load checkpoints: written atomically, verified when read; the newest valid one is used.
 
-    checkpoints/step-00012000/state.pt               the training state (absent once only the generator is kept)
-    checkpoints/step-00012000/generator.safetensors  the generator to evaluate: its moving average where there is one
-    checkpoints/step-00012000/meta.json              step, settings, sizes and sha256 of the files beside it
+    checkpoints/step-00012000/state.pt               the training state (removed once only the generator is kept)
+    checkpoints/step-00012000/generator.safetensors  the generator to evaluate: its moving average if there is one
+    checkpoints/step-00012000/meta.json              step, settings, sizes and sha256 of the other two files
 
-Nothing points at the newest checkpoint: it is found by looking. Nothing random is stored: randomness is drawn from the
-seed and the step. Only plain tensors and numbers are stored, read with weights_only.
+There is no pointer to the newest checkpoint: the folder is listed to find it. No random state is stored: all random numbers
+are derived from the seed and the step. Only plain tensors and numbers are stored, and they are loaded with weights_only.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def save(folder: Path, step: int, state: dict[str, Any], generator: dict[str, to
             except RuntimeError:
                 if told.error is None:
                     raise
-                raise told.error from None  # torch's archive would say only that its position is wrong
+                raise told.error from None  # torch's own message says only that the position in the file is wrong
             listed[STATE] = told.record()
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in generator.items()}
         with (temporary / GENERATOR).open("wb") as file:
@@ -63,7 +63,7 @@ def save(folder: Path, step: int, state: dict[str, Any], generator: dict[str, to
 
 
 class _Told:
-    """A file whose digest is computed from the bytes written to it, not from those read back."""
+    """Wraps a file and computes size and digest of the bytes as they are written, not read back."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.bytes, self.sha256 = file, 0, hashlib.sha256()
@@ -89,16 +89,16 @@ class _Told:
 def load_newest(folder: Path, needed: Collection[str] = ()) -> tuple[int, dict[str, Any]] | None:
     """Load step and state of the newest valid checkpoint, on the CPU.
 
-    A damaged one is renamed to `damaged-...` and reported, and the one before it is used.
+    A damaged checkpoint is reported and renamed to `damaged-...`, and the previous one is loaded instead.
 
     Args:
-        needed: what its state must hold.
+        needed: keys that the state must have.
 
     Returns:
         None if there is no checkpoint, because training has not started.
 
     Raises:
-        ValueError: there are whole checkpoints, and not one is valid: starting over silently would lose the run.
+        ValueError: all checkpoints are damaged. Training must not silently start from the beginning.
     """
     damaged = False
     for checkpoint in reversed(find(folder)):
@@ -122,7 +122,7 @@ def _load_state(checkpoint: Checkpoint, needed: Collection[str]) -> dict[str, An
     """Load the state of a checkpoint whose files match its record.
 
     Raises:
-        DamagedError: it was not written by this program: no state, or one of another step.
+        DamagedError: the file is not a training state, or it is the state of another step.
     """
     path = checkpoint.path / STATE
     try:
@@ -131,7 +131,7 @@ def _load_state(checkpoint: Checkpoint, needed: Collection[str]) -> dict[str, An
         raise DamagedError(f"{path} is not a training state ({str(error).splitlines()[0][:200]})") from error
     except RuntimeError as error:
         if "PytorchStreamReader" not in str(error):
-            raise  # such as no memory for it
+            raise  # for example out of memory
         raise DamagedError(f"{path} is not a training state ({str(error).splitlines()[0][:200]})") from error
     missing = [key for key in needed if key not in state] if isinstance(state, dict) else ["step"]
     if missing:
@@ -146,7 +146,7 @@ def load_generator(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """Load the weights to evaluate, on the CPU, under a lease.
 
     Raises:
-        DamagedError: they are damaged or missing.
+        DamagedError: the weights are damaged or missing.
         FileNotFoundError: the training has removed this checkpoint since it was found.
     """
     with leased(checkpoint):
@@ -161,7 +161,7 @@ def load_generator(checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
 
 
 LEASE_SECONDS = 900.0
-"""Seconds that a lease is valid: far longer than a read, but short for the disk space of a dead reader."""
+"""Seconds that a lease is valid: far longer than a read, but short enough that a killed reader's lease soon expires."""
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def leased(checkpoint: Checkpoint) -> Iterator[None]:
     """Keep a checkpoint from being removed while it is read.
 
     Raises:
-        FileNotFoundError: it is gone already.
+        FileNotFoundError: it has been removed already.
     """
     lease = checkpoint.path / f"lease-{files.writer()}"
     os.close(files.open_ours(lease, os.O_WRONLY))
@@ -181,7 +181,7 @@ def leased(checkpoint: Checkpoint) -> Iterator[None]:
 
 
 def is_leased(checkpoint: Checkpoint) -> bool:
-    """Whether a process reads it; the lease of a dead reader expires."""
+    """Whether a process is reading the checkpoint. The lease of a killed reader expires."""
     for lease in checkpoint.path.glob("lease-*"):
         with contextlib.suppress(FileNotFoundError):
             if time.time() - lease.stat().st_mtime < LEASE_SECONDS:
@@ -190,9 +190,9 @@ def is_leased(checkpoint: Checkpoint) -> bool:
 
 
 def prune(folder: Path, keep_last: int, is_kept: Callable[[int], bool]) -> None:
-    """Keep the newest `keep_last` whole checkpoints; of older ones the generator if `is_kept(step)`, else nothing.
+    """Remove older checkpoints. The newest `keep_last` stay whole; of others only the generator stays, if `is_kept(step)`.
 
-    A folder that an evaluation has leased stays until the lease is gone.
+    A checkpoint that an evaluation has leased stays until the lease ends.
     """
     found = find(folder)
     whole = [checkpoint.step for checkpoint in found if checkpoint.is_whole]
@@ -203,7 +203,7 @@ def prune(folder: Path, keep_last: int, is_kept: Callable[[int], bool]) -> None:
         if is_kept(checkpoint.step):
             (checkpoint.path / STATE).unlink(missing_ok=True)
         elif not is_leased(checkpoint):
-            # Not in place: a reader must see the whole folder or none.
+            # Rename before removing: a reader must see the whole folder or none.
             gone = files.temporary_beside(checkpoint.path)
             with contextlib.suppress(FileNotFoundError):  # an evaluation has set it aside
                 checkpoint.path.rename(gone)
@@ -211,7 +211,7 @@ def prune(folder: Path, keep_last: int, is_kept: Callable[[int], bool]) -> None:
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:
-    """List all tensors of a nested state, in order, to compare two checkpoints."""
+    """Yield all tensors of a nested state in a fixed order, so that two states can be compared."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):

@@ -26,11 +26,11 @@ from p2p_dist.common import files, linux, records
 from p2p_dist.run import rundir
 
 PATIENCE = datetime.timedelta(minutes=10)
-"""Timeout of a collective that waits for a missing rank. From the first step on the watchdog ends a wait sooner, after
-`train.hang_after` seconds, and writes down where; so the groups' own timeout is not shortened."""
+"""Timeout of a collective operation. It is long because, from the first step on, the watchdog ends a hang earlier, after
+`train.hang_after` seconds, and logs the stack traces."""
 
 PORTS = 4
-"""Number of ports, from MASTER_PORT on, that rank 0 may use."""
+"""Number of consecutive ports that rank 0 tries, starting at MASTER_PORT."""
 
 LOOPBACK = "127.0.0.1"
 ALL_ADDRESSES = "0.0.0.0"
@@ -38,7 +38,7 @@ ALL_ADDRESSES = "0.0.0.0"
 
 @dataclass(frozen=True)
 class Ranks:
-    """The rank of this process. gloo: the process group for flags, on the host; None if there is one process only."""
+    """Rank and device of this process. gloo: the process group for flags, on the host; None with a single process."""
 
     rank: int
     world_size: int
@@ -48,7 +48,7 @@ class Ranks:
 
 
 def choose_device(local_rank: int, local_world_size: int, gpus: int) -> tuple[str, str, str | None]:
-    """Choose device and backend; return them with a message unless each process has its own GPU.
+    """Choose device and backend. Return both, and a message unless each process has its own GPU.
 
     >>> choose_device(1, 8, 8)
     ('cuda:1', 'nccl', None)
@@ -71,7 +71,7 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
         note: see `meet`.
 
     Returns:
-        this process's place, and a message for the log where there is something to say about it.
+        the rank and device of this process, and a message for the log or None.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -82,13 +82,13 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
-        wanted = os.environ.get("OMP_NUM_THREADS", "")  # where a site or person has decided
+        wanted = os.environ.get("OMP_NUM_THREADS", "")  # set by the site or the user
         torch.set_num_threads(int(wanted) if wanted.isdigit() else max(1, linux.usable_cores() // local_world_size))
     gloo = None
     if world_size > 1:
         address = os.environ["MASTER_ADDR"]
         if local_world_size == world_size:
-            # Nothing that listens may be reached from another machine: not the store, not gloo, not NCCL.
+            # With a single node, bind to loopback only: store, gloo and NCCL must not be reachable from other machines.
             address = LOOPBACK
             os.environ["GLOO_SOCKET_IFNAME"] = "lo"
             os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
@@ -105,16 +105,16 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
 
 
 def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
-    """Open or join the store through which the ranks of one attempt find each other.
+    """Create the store through which the ranks find each other (rank 0), or connect to it (other ranks).
 
-    Rank 0 opens it at `port`, or where another program has that one, at the next free of `PORTS`, and notes in a file which
-    it took, and for which attempt: so no rank talks to another program, or to what an earlier attempt has left behind.
+    Rank 0 listens on `port`, or on the next free of `PORTS` ports if another program uses it. It writes the port and the
+    attempt to the file `note`, so no rank connects to another program or to a store of an earlier attempt.
 
-    It listens on one address, see `listening_address`. What torch offers has neither a secret nor encryption.
+    It listens on one address only, see `listening_address`, because torch's store has no authentication and no encryption.
 
     Args:
-        address: of rank 0's node, as its name or in figures.
-        note: a file that all ranks see; None where `port` is free for certain.
+        address: name or IP address of rank 0's node.
+        note: a file on storage that all ranks share; None if `port` is known to be free.
 
     Raises:
         ConnectionError: no port is free, or rank 0 was not found in time.
@@ -156,21 +156,21 @@ def meet(rank: int, address: str, port: int, note: Path | None) -> Any:
 
 
 def listening_address(address: str) -> str:
-    """Return the only address that rank 0 listens on: the one that the other ranks use for its node.
+    """Return the address that rank 0 listens on: the one through which the other ranks reach its node.
 
-    All addresses where there is no such: a node's own name may mean its loopback device to itself alone (127.0.1.1, as
-    Debian writes it into /etc/hosts), or an address that is not its own.
+    Return 0.0.0.0 (all addresses) if that address is not known: on the node itself its name may resolve to loopback
+    (127.0.1.1 in Debian's /etc/hosts), or to an address that does not belong to it.
 
     >>> listening_address("127.0.0.1"), listening_address("localhost")
     ('127.0.0.1', '0.0.0.0')
 
     Raises:
-        ConnectionError: the name means nothing here.
+        ConnectionError: the name can't be resolved.
     """
     try:
         return str(ipaddress.ip_address(address))
     except ValueError:
-        pass  # a name
+        pass  # a host name
     try:
         found = socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)
     except OSError as error:
@@ -186,10 +186,10 @@ def listening_address(address: str) -> str:
 
 
 def wrap(module: nn.Module, ranks: Ranks, gradient_precision: str = "fp32") -> nn.Module:
-    """DistributedDataParallel where there are several processes; buffers are not broadcast at every step.
+    """Wrap a module in DistributedDataParallel if there are several processes. Buffers are not broadcast at every step.
 
-    Buffers (spectral norm's vectors) advance equally on every rank from equal values, and a broadcast in a forward that is
-    done twice a step breaks the backward on GPUs (pytorch issue 175024). torch 2.13 renamed the setting.
+    Buffers (spectral norm's vectors) stay equal on all ranks without it. A broadcast in a forward that runs twice per step
+    breaks the backward on GPUs (pytorch issue 175024). torch 2.13 renamed the argument.
     """
     if ranks.world_size == 1:
         return module
@@ -205,7 +205,7 @@ def wrap(module: nn.Module, ranks: Ranks, gradient_precision: str = "fp32") -> n
 def average_in_bf16(state, bucket):  # type: ignore[no-untyped-def]  # DDP refuses annotations that are strings
     """Average a bucket of gradients over the ranks in bf16: half the traffic, 8 bits of precision.
 
-    torch's own bf16_compress_hook is for NCCL alone; this one works on gloo too.
+    torch's bf16_compress_hook works with NCCL only; this one also works with gloo.
     """
     travelling = (bucket.buffer() / dist.get_world_size()).to(torch.bfloat16)
     arrived = dist.all_reduce(travelling, async_op=True).get_future()
@@ -217,17 +217,17 @@ def average_in_bf16(state, bucket):  # type: ignore[no-untyped-def]  # DDP refus
 
 
 def equalise(module: nn.Module, ranks: Ranks) -> None:
-    """Give every rank rank 0's weights and buffers, then compare a checksum of them.
+    """Broadcast the weights and buffers of rank 0 to all ranks, then compare their checksums.
 
     Raises:
-        RuntimeError: they still differ: the network between the processes is broken.
+        RuntimeError: they still differ, so communication between the processes is broken.
     """
     if ranks.world_size == 1:
         return
     tensors = [tensor.detach() for tensor in (*module.parameters(), *module.buffers())]
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         alike = [tensor for tensor in tensors if tensor.dtype == dtype]
-        whole = torch.cat([tensor.reshape(-1) for tensor in alike])  # in one piece: most are small, each trip takes its time
+        whole = torch.cat([tensor.reshape(-1) for tensor in alike])  # one broadcast instead of many small ones
         dist.broadcast(whole, 0)
         for tensor, values in zip(alike, whole.split([tensor.numel() for tensor in alike]), strict=True):
             tensor.copy_(values.view(tensor.shape))
@@ -245,9 +245,9 @@ def barrier(ranks: Ranks) -> None:
 
 
 class Agreement:
-    """A flag that all ranks agree on without waiting: proposed at one step, known on all ranks at the next.
+    """A value that all ranks agree on without waiting: proposed in one step, known to all ranks in the next.
 
-    An asynchronous all-reduce (MAX) over gloo runs while the step is computed.
+    The asynchronous all-reduce (MAX) over gloo runs while the step is computed.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -256,7 +256,7 @@ class Agreement:
         self.work: dist.Work | None = None
 
     def propose(self, value: int) -> int:
-        """Hand in this rank's value; returns the largest that any rank handed in at the call before (at first 0)."""
+        """Propose this rank's value. Return the largest value that any rank proposed in the previous call (at first 0)."""
         if self.gloo is None:
             before = int(self.flag)
             self.flag.fill_(value)
@@ -271,7 +271,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class AllReduce:
-    """One all-reduce of `size` bytes took `seconds`; bus: bytes a second that each process sent and received for it."""
+    """Time of one all-reduce: `size` in bytes, `seconds`, and `bus`, the bytes per second each process sent and received."""
 
     size: int
     seconds: float
@@ -279,16 +279,16 @@ class AllReduce:
 
 
 def all_reduce_speed(ranks: Ranks) -> AllReduce:
-    """Time all-reduces of the default generator's gradients' worth (218 MB; 16 MB on a CPU), best of five.
+    """Time an all-reduce as large as the gradients of the default generator (218 MB; 16 MB on a CPU), best of five.
 
-    In a ring each process sends and receives 2 (n - 1) / n of the bytes, the "bus bandwidth" of nccl-tests.
+    In a ring each process sends and receives 2 (n - 1) / n times `size`: the "bus bandwidth" of nccl-tests.
 
     Raises:
         RuntimeError: the sum was wrong.
     """
     size = 218_000_000 if ranks.device.type == "cuda" else 16_000_000
     best = float("inf")
-    for turn in range(6):  # the first sets connections up
+    for turn in range(6):  # the first one sets up the connections and is not counted
         values = torch.full((size // 4,), float(ranks.rank + 1), device=ranks.device)
         if ranks.device.type == "cuda":
             torch.cuda.synchronize(ranks.device)

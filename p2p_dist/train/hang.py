@@ -15,15 +15,15 @@ from p2p_dist.common import console
 from p2p_dist.train.distributed import Ranks
 
 STARTUP = 1800.0
-"""Seconds that the first step may take: data are read and kernels are compiled in it."""
+"""Seconds that the first step may take: it reads the first data and compiles kernels."""
 
 
 class Watchdog:
     """Ends this process if no step finishes for `seconds`, with exit code 70 and without outcome.json.
 
-    A thread of faulthandler, which needs no GIL, writes the stack traces. Another thread then prints the rank and step, and
-    exits. If a library never releases the GIL, that thread can't run: SIGALRM ends the process a little later.
-    Every rank has one, so if one rank stops or is lost, the ranks that wait for it end too.
+    faulthandler writes the stack traces from a thread that needs no GIL. Another thread then prints rank and step, and ends
+    the process. If a library holds the GIL, that thread can't run, and SIGALRM ends the process a little later.
+    Every rank has a watchdog, so if one rank stops or is lost, the ranks that wait for it end too.
     """
 
     def __init__(self, ranks: Ranks, step: int, seconds: float) -> None:
@@ -39,7 +39,7 @@ class Watchdog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Stop the watchdog, and add rank and step to an error that ends the training."""
+        """Stop the watchdog. Add rank and step to the error that ends the training, if any."""
         self.over.set()
         faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0)

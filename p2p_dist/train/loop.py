@@ -25,23 +25,23 @@ from p2p_dist.train.stop import StopFlag
 from p2p_dist.train.tensorboard_log import Board
 
 EARLY = 20
-"""The step of the first save, where the interval is longer: a run whose node is lost soon has come somewhere, and a folder that
-can't be written to is seen at once. Always this step: a resumed run writes the same lines of numbers."""
+"""The step of the first save if the interval is longer, so that a run whose node fails early can resume, and a folder that is
+not writable is reported early. It is constant, so that a resumed run writes the same lines to metrics.jsonl."""
 
 
 def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
-    """Train from the newest valid checkpoint, or the beginning, to the end or until asked to stop.
+    """Train from the newest valid checkpoint, or from the beginning, until the last step or a request to stop.
 
-    Every process of the training calls it, with its place in RANK and the like.
+    Every process of the training calls this function. RANK etc. are set in its environment.
 
     Args:
-        stop: the flag, where a request to stop was listened for before this.
+        stop: the flag for requests to stop, if the caller has one already.
 
     Returns:
-        exit code: 0 all steps are done, 75 stopped cleanly with a checkpoint.
+        the exit code: 0 if all steps are done, 75 if stopped on request, with a checkpoint saved.
 
     Raises:
-        ValueError: settings, data and processes do not fit; the message says how.
+        ValueError: settings, data and number of processes do not fit together; the message says why.
         FloatingPointError: a loss or gradient was not finite; the last checkpoint is good.
         OSError: shards can't be read, or checkpoints can't be written.
     """
@@ -80,7 +80,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             ) from error
         for module in (networks.generator, networks.discriminator):
             distributed.equalise(module, ranks)
-    del state  # as large as the networks and their optimisers, which have it now
+    del state  # frees memory: networks and optimisers have their own copy
     if first:
         metrics_file.cut(run, start)
         parts = f"{ranks.world_size} processes x {config.train.global_batch_size // ranks.world_size}"
@@ -92,7 +92,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         )
 
     if ranks.device.type == "cuda" and torch.version.hip is None:
-        # cuDNN times its algorithms in the first step and keeps the fastest: which, may differ from start to start.
+        # cuDNN measures its algorithms in the first step and keeps the fastest. The choice may differ between starts.
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
     update = capture.step_of(networks, config.train, ranks)
     agreement = distributed.Agreement(ranks)
@@ -139,7 +139,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                     digests = []
                     metrics.append(row)
                     progress.update(step, speed.in_words(row))
-                    if run.was_cancelled():  # while it was suspended, say: no signal reached it
+                    if run.was_cancelled():  # for example while it was suspended, when no signal arrives
                         stop.requested_by = "the cancel command"
                 if board is not None:
                     board.numbers(row)
@@ -166,7 +166,7 @@ _STATE = ("settings", "windows", "step", "precision", "networks")
 def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Index) -> tuple[int, dict[str, Any] | None]:
     """Load step and state of the newest valid checkpoint, chosen by rank 0; 0 and None if there is none.
 
-    Only rank 0 looks for it, so that a folder that changes under the ranks can't make them begin at different steps.
+    Only rank 0 reads the folder. Otherwise ranks could start at different steps if the folder changes meanwhile.
     """
     found = checkpoint.load_newest(run.checkpoints, _STATE) if ranks.rank == 0 else None
     broadcast = torch.tensor([found[0] if found else 0])
@@ -193,7 +193,7 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Ind
 
 
 def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], ranks: distributed.Ranks, index: Index) -> None:
-    """Start writing a checkpoint, on rank 0 only, which has the whole state."""
+    """Start writing a checkpoint. Only rank 0 writes; it has the whole state."""
     about = {
         "settings": settings,
         "world_size": ranks.world_size,
@@ -206,7 +206,7 @@ def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], 
 
 
 def average_over_ranks(numbers: dict[str, torch.Tensor], ranks: distributed.Ranks) -> dict[str, float]:
-    """Average 0-dimensional tensors over all ranks; reads them from the device."""
+    """Average 0-dimensional tensors over all ranks. Waits for the device."""
     values = torch.stack(list(numbers.values())).float().cpu()
     if ranks.gloo is not None:
         dist.all_reduce(values, group=ranks.gloo)

@@ -17,7 +17,7 @@ from p2p_dist.train.distributed import Ranks, equalise, wrap
 def choose_precision(asked: str, device: str, has_bf16: bool) -> str:
     """Resolve `train.precision auto` at the start of a run: bf16 on GPUs that compute in it, fp32 on a CPU.
 
-    On a CPU bf16 pays only with avx512_bf16 or AMX, and a small network gains nothing: there one asks for it.
+    On a CPU bf16 is faster only with avx512_bf16 or AMX, and not for small networks. There it must be set explicitly.
 
     >>> choose_precision("auto", "cuda", True), choose_precision("auto", "cpu", True)
     ('bf16', 'fp32')
@@ -28,9 +28,9 @@ def choose_precision(asked: str, device: str, has_bf16: bool) -> str:
 
 
 def choose_layout(asked: str, precision: str, is_rocm: bool) -> str:
-    """Resolve `train.layout auto`: channels_last for bf16, whose fast convolutions need it; not for fp32, which gains nothing.
+    """Resolve `train.layout auto`: channels_last for bf16, because its fast convolutions need it; fp32 gains nothing from it.
 
-    Not on ROCm: MIOpen has fallen back to slow kernels for it; measure there before asking for it.
+    Not on ROCm, where MIOpen has used slow kernels for channels_last. Measure before you set it there.
 
     >>> choose_layout("auto", "bf16", is_rocm=False), choose_layout("auto", "bf16", is_rocm=True)
     ('channels_last', 'contiguous')
@@ -44,10 +44,10 @@ def choose_layout(asked: str, precision: str, is_rocm: bool) -> str:
 class Networks:
     """The networks and all other state that a step changes.
 
-    generator, discriminator: the modules themselves; parallel_*: what DDP wraps them in, with several processes.
-    average: the moving average of the generator's parameters by name, or empty.
+    generator, discriminator: the modules. parallel_*: the same, wrapped in DDP if there are several processes.
+    average: the moving average of the generator's parameters, by name, or empty.
     precision: fp32 or bf16, of the networks' forward and backward; weights and optimisers are always float32.
-    bad: 0-dimensional, on the device: 1 from the first step that was not finite. It prevents every later update.
+    bad: 0-dimensional, on the device: 1 from the first step with a value that is not finite. It blocks all later updates.
     """
 
     generator: Generator
@@ -74,28 +74,28 @@ class Networks:
         return torch.autocast(self.bad.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _undoable(self) -> list[torch.Tensor]:
-        """All that the discriminator's half of a step changes, each (elements,), a view in memory order: weights, moments,
-        spectral norm's vectors."""
+        """Return all tensors that the discriminator's update changes: weights, moments, spectral norm's vectors. Each is a view
+        in memory order, (elements,)."""
         moments = [tensor for state in self.discriminator_optimiser.state.values() for tensor in state.values()]
         changed = [*(t.detach() for t in self.discriminator.parameters()), *moments, *self.discriminator.buffers()]
         return [in_memory_order(tensor) for tensor in changed]
 
     def keep(self) -> None:
-        """Copy, on the device, what the discriminator's half of the coming step will change.
+        """Copy, on the device, the tensors that the discriminator's update in the next step changes.
 
-        The paper's order updates the discriminator before the generator's gradients are known. If these turn out not to
-        be finite, `undo` brings it back. Two copies alternate, because the host learns of a bad step one step later.
+        The paper's order updates the discriminator before the generator's gradients are known. If these are not finite,
+        `undo` restores the discriminator. Two copies alternate, because the host learns of a bad step one step later.
         """
         changed = self._undoable()
         if not self.kept:
             self.kept = [torch.empty(sum(tensor.numel() for tensor in changed), device=self.bad.device) for _ in range(2)]
         self.turn = 1 - self.turn
-        torch.cat(changed, out=self.kept[self.turn])  # one kernel for some dozens of them
+        torch.cat(changed, out=self.kept[self.turn])  # one kernel instead of dozens
 
     def undo(self, steps: int) -> None:
         """Restore the discriminator to its state before the last step (1) or the one before it (2).
 
-        The generator and the moving average need none: `bad` kept them from changing.
+        Generator and moving average need no restoring: `bad` blocked their update.
         """
         changed = self._undoable()
         kept = self.kept[self.turn if steps == 1 else 1 - self.turn]
@@ -132,7 +132,7 @@ class Networks:
 
 
 def moments_of(module: nn.Module, optimiser: torch.optim.Adam) -> dict[str, dict[str, torch.Tensor]]:
-    """The optimiser's tensors by the parameters' names, in the parameters' shapes: step, exp_avg, exp_avg_sq."""
+    """Return the optimiser's state (step, exp_avg, exp_avg_sq) by parameter name, in the shapes of the parameters."""
     found = {}
     for (name, parameter), view in zip(module.named_parameters(), optimiser.param_groups[0]["params"], strict=True):
         state = optimiser.state[view]
@@ -142,15 +142,15 @@ def moments_of(module: nn.Module, optimiser: torch.optim.Adam) -> dict[str, dict
 
 
 def in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
-    """A view of a tensor's elements in the order in which they lie in memory, (elements,)."""
+    """Return a view of a tensor's elements in memory order, (elements,)."""
     return tensor.as_strided((tensor.numel(),), (1,))
 
 
 def build(config: Config, ranks: Ranks, precision: str | None = None) -> Networks:
-    """Build both networks, equal on all ranks: from one seed, then rank 0's weights and buffers are broadcast.
+    """Build both networks from the seed, and broadcast rank 0's weights and buffers, so that all ranks are equal.
 
     Args:
-        precision: what the run began with; None where it begins.
+        precision: the precision of the run when it is resumed; None for a new run.
     """
     device = ranks.device.type
     if precision is None:
@@ -165,8 +165,8 @@ def build(config: Config, ranks: Ranks, precision: str | None = None) -> Network
         if layout == "channels_last":
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if config.train.compile:
-            # Sizes never change in a training; where it saw two (the discriminator judges true and generated pairs in one
-            # batch, then generated ones alone) torch would else compile for any size, which is slower.
+            # dynamic=False: the discriminator gets two batch sizes (real and generated pairs together, then generated ones
+            # alone). By default torch would then compile for dynamic sizes, which is slower.
             module.compile(dynamic=False)
     average = {}
     if config.train.ema:
@@ -185,10 +185,10 @@ def build(config: Config, ranks: Ranks, precision: str | None = None) -> Network
 
 
 def new_adam(module: nn.Module, train: Train) -> torch.optim.Adam:
-    """Create fused Adam on every device: the fastest, and the only form that can skip a step without a sync.
+    """Create fused Adam, on any device: the fastest, and the only variant that can skip a step without synchronisation.
 
-    It updates views of the weights in memory order: its kernel for CPUs copies what is not, channels_last for instance,
-    and then takes three times as long. `update` gives it the gradients in the same way.
+    It updates views of the weights in memory order. Its CPU kernel copies other layouts, such as channels_last, and then
+    takes three times as long. `update` passes the gradients as the same views.
     """
     views = [nn.Parameter(in_memory_order(parameter.detach())) for parameter in module.parameters()]
     optimiser = torch.optim.Adam(
@@ -198,7 +198,7 @@ def new_adam(module: nn.Module, train: Train) -> torch.optim.Adam:
         eps=train.epsilon,
         fused=True,
     )
-    for view in views:  # at once, not in the first step: so that it can be kept, saved and loaded
+    for view in views:  # now, not in the first step, so that it can be copied, saved and loaded
         optimiser.state[view] = {
             "step": torch.zeros((), device=view.device),
             "exp_avg": torch.zeros_like(view),
@@ -208,22 +208,22 @@ def new_adam(module: nn.Module, train: Train) -> torch.optim.Adam:
 
 
 def update(module: nn.Module, optimiser: torch.optim.Adam, bad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Step, unless `bad` or a gradient is not finite: that stays on the device, as the fused optimiser's `found_inf`.
+    """Step the optimiser, unless `bad` is set or a gradient is not finite. The flag stays on the device, as `found_inf`.
 
-    After DDP's all-reduce the gradients, and so the answer, are the same on every rank.
+    After DDP's all-reduce the gradients are the same on every rank, and so is the result.
 
     Returns:
-        the new `bad`, and the norm of the whole gradient.
+        the new value of `bad`, and the norm of the gradient.
     """
     views = optimiser.param_groups[0]["params"]
     for view, parameter in zip(views, module.parameters(), strict=True):
         assert parameter.grad is not None, "a parameter has no gradient, so DDP would wait for it"
-        # Else elements of weight and gradient would be mixed up, without a word.
+        # Otherwise elements of weight and gradient would be silently mixed up.
         assert parameter.grad.is_contiguous() == parameter.is_contiguous(), "memory layouts differ"
         view.grad = in_memory_order(parameter.grad)
     norm = torch.nn.utils.get_total_norm(view.grad for view in views)
     bad = torch.maximum(bad, (~torch.isfinite(norm)).to(bad.dtype))
     optimiser.found_inf = bad  # type: ignore[attr-defined]
     optimiser.step()
-    optimiser.zero_grad()  # the views' hold on the gradients; the next step frees them
+    optimiser.zero_grad()  # drops the views' references to the gradients, so that the next step can free them
     return bad, norm

@@ -15,8 +15,8 @@ from p2p_dist.train.networks import Networks
 class Watch:
     """Reads the flags of a step while the next one is computed, so the host never waits for the device.
 
-    Every rank sees the same first flag at the same step, because it comes from the reduced gradients; so all of them stop
-    together. On a GPU the flags travel to pinned memory behind the step that made them.
+    Every rank sees the same first flag at the same step, because it comes from the reduced gradients, so all ranks stop
+    together. On a GPU the flags are copied to pinned memory asynchronously, after the step.
     """
 
     def __init__(self, networks: Networks, stream: Stream, ranks: Ranks, checkpoints: Path) -> None:
@@ -27,10 +27,10 @@ class Watch:
         self.seen: int | None = None
 
     def after(self, step: int, flags: torch.Tensor) -> None:
-        """Hand in the flags of update `step`, and read those of the one before.
+        """Start reading the flags of update `step`, and check those of the previous update.
 
         Raises:
-            FloatingPointError: that one was not finite; nothing changed, and the message names step, ranks and samples.
+            FloatingPointError: the previous update was not finite. No weights changed. The message names step, ranks, samples.
         """
         slot = step % 2
         self.host[slot].copy_(flags, non_blocking=True)
@@ -41,10 +41,10 @@ class Watch:
         self.seen = step
 
     def now(self) -> None:
-        """Read the flags of the last update too, before its numbers are shown or saved. It waits for the device.
+        """Check the flags of the last update, before its numbers are shown or saved. Waits for the device.
 
         Raises:
-            FloatingPointError: as `after`.
+            FloatingPointError: see `after`.
         """
         if self.seen is not None:
             self._read(self.seen, undo=1)

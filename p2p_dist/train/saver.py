@@ -1,4 +1,4 @@
-"""Save checkpoints in the background: training waits for a copy in host memory, a thread writes the copy."""
+"""Save checkpoints in the background: training waits only for a copy to host memory, which a thread then writes."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ MISSES = 3
 """Number of consecutive saves that may fail before the training ends."""
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds between the retries of a save that is required to continue or to end."""
+"""Seconds between retries of a save that must succeed before training continues or ends."""
 
 
 class Saver:
     """Writes the checkpoints of one training and removes those that are not kept.
 
-    One is written at a time: the next save and the end wait for it. So a kill undoes at most one interval between saves and,
-    where it cuts a save, the steps trained since that one began, fewer than another interval: to the last step it would be
-    one interval only if training waited for every write. A save that the machine refuses (disk full, quota) is
-    a warning, and training continues; after `MISSES` in a row, or at the end, it is tried for half a minute more (`PAUSES`),
-    and then is an error.
+    One checkpoint is written at a time: the next save, and the end of training, wait for it. If the process is killed, at most
+    one save interval is lost or, if a save was being written, less than two. A save that fails (disk full, quota) is
+    a warning, and training continues. After `MISSES` failures in a row, or at the end of training, the save is retried
+    for half a minute (`PAUSES`), and then is an error.
 
     Args:
-        is_kept: whether the generator of a step stays for good. before: what must be written before each checkpoint.
+        is_kept: whether the generator of a step is kept permanently. before: called before each checkpoint is written.
 
-    `seconds` is what the longest save took so far.
+    `seconds` is the duration of the longest save so far.
     """
 
     def __init__(
@@ -49,10 +48,10 @@ class Saver:
         self.seconds = 0.0
 
     def save(self, step: int, state: dict[str, Any], generator: dict[str, torch.Tensor], about: dict[str, Any]) -> None:
-        """Start writing a checkpoint; after the call the tensors may change again. See `checkpoint.save`.
+        """Start writing a checkpoint. The tensors may change once the call returns. See `checkpoint.save`.
 
         Raises:
-            OSError: the saves before this one failed, `MISSES` of them in a row.
+            OSError: the last `MISSES` saves failed.
         """
         self.wait()
         self.last = (step, _map(state, self._copy), _map(generator, self._copy), about)
@@ -65,7 +64,7 @@ class Saver:
         """Wait until the current save is written.
 
         Raises:
-            OSError: it failed, as did enough saves before it.
+            OSError: it failed, and so did the `MISSES` - 1 saves before it.
         """
         if self.thread is None:
             return
@@ -85,25 +84,25 @@ class Saver:
         )
 
     def finish(self) -> None:
-        """Wait for the last save before the process ends; if it failed it is tried again, for half a minute.
+        """Wait for the last save before the process ends. If it failed, retry it for half a minute.
 
         Raises:
-            OSError: it failed again: what was trained since the last good checkpoint is lost.
+            OSError: it failed again. The steps since the last valid checkpoint are lost.
         """
         self.wait()
         if self.misses:
             self._insist()
 
     def _insist(self) -> None:
-        """Try the last save again until it is written.
+        """Retry the last save until it is written.
 
         Raises:
-            OSError: it is not, in half a minute.
+            OSError: it still fails after half a minute.
         """
         for pause in (0.0, *PAUSES):
             time.sleep(pause)
             self._write()
-            hopeless = isinstance(self.error, OSError) and self.error.errno == errno.EFBIG  # a limit set on purpose stays
+            hopeless = isinstance(self.error, OSError) and self.error.errno == errno.EFBIG  # a file size limit does not go away
             if (reason := self._reason()) is None:
                 self.misses = 0
                 return
@@ -118,7 +117,7 @@ class Saver:
         if error is None:
             return None
         if not isinstance(error, OSError | RuntimeError):
-            raise error  # not the machine: a bug
+            raise error  # not a failed write: a bug
         return console.describe(error) if isinstance(error, OSError) else str(error)
 
     def __enter__(self) -> Saver:
@@ -137,13 +136,13 @@ class Saver:
             checkpoint.save(self.folder, *self.last)
             checkpoint.prune(self.folder, self.keep_last, self.is_kept)
         except BaseException as error:
-            self.error = error  # for whoever waits
+            self.error = error  # raised in the thread that waits
         self.seconds = max(self.seconds, time.monotonic() - begun)
 
     def _copy(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The value of a tensor, in host memory that is the same from save to save; pinned where it comes from a GPU.
+        """Copy a tensor to host memory that is reused for every save, and pinned if the tensor is on a GPU.
 
-        The key is where the tensor lies, so one that the state names twice is copied into one place.
+        The buffers are found by the tensor's address, so a tensor that occurs twice in the state is copied once.
         """
         key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if key not in self.host:
@@ -152,7 +151,7 @@ class Saver:
 
 
 def _map(value: Any, copy: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """`value` with every tensor in its nested dictionaries replaced."""
+    """Apply `copy` to every tensor in nested dictionaries."""
     if isinstance(value, torch.Tensor):
         return copy(value)
     if isinstance(value, dict):

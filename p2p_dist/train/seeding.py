@@ -13,7 +13,7 @@ from p2p_dist.data.stream import Stream
 
 
 def number_from(*parts: int | str) -> int:
-    """Derive a seed of 63 bits from any number of values; similar values give unrelated seeds."""
+    """Derive a 63-bit seed from any number of values. Similar values give unrelated seeds."""
     text = "/".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
@@ -21,11 +21,11 @@ def number_from(*parts: int | str) -> int:
 def noise_at(places: np.ndarray, seed: int, shape: tuple[int, ...], pinned: bool = False) -> torch.Tensor:
     """Draw the noise of the samples at these positions of the stream, N(0, 1), (batch, *shape), on the host.
 
-    It belongs to the place, so it is the same on any world size and after any resume. It is drawn on the host, because
-    GPUs of different makers draw different numbers from one seed.
+    It depends on the position only, so it is the same for any world size and after any resume. It is drawn on the host,
+    because GPUs of different vendors draw different numbers from the same seed.
 
     Args:
-        pinned: in memory from which a GPU copies while the host continues.
+        pinned: whether to return pinned memory, from which copies to a GPU are asynchronous.
     """
     noise = torch.empty((len(places), *shape), pin_memory=pinned)
     random = torch.Generator()
@@ -36,10 +36,10 @@ def noise_at(places: np.ndarray, seed: int, shape: tuple[int, ...], pinned: bool
 
 
 class Noise:
-    """The noise of the batches of a stream. That of the next batch is drawn by a thread while the caller works.
+    """The noise for the batches of a stream. A thread draws the noise of the next batch in advance.
 
     Args:
-        shape: (noise_channels, mels, frames). Without channels there is no noise.
+        shape: (noise_channels, mels, frames). With 0 channels there is no noise.
     """
 
     def __init__(self, stream: Stream, seed: int, shape: tuple[int, ...]) -> None:
@@ -47,7 +47,7 @@ class Noise:
         self._ahead: Ahead[torch.Tensor] = Ahead()
 
     def batch(self, step: int) -> torch.Tensor | None:
-        """Return the noise of this rank's share of global batch `step`, (batch, *shape), on the device; None if it has none."""
+        """Return the noise for this rank's share of global batch `step`, (batch, *shape), on the device, or None."""
         if self.shape[0] == 0:
             return None
         noise = self._ahead.take(step, self._drawing(step)).to(self.stream.device, non_blocking=True)

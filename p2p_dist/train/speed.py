@@ -1,4 +1,4 @@
-"""Measure the speed of a training, and its share of the device's peak."""
+"""Measure the speed of a training, and its fraction of the device's peak."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PEAKS = {
     "H100": {"bf16": 989.4e12, "fp32": 494.7e12},
     "H200": {"bf16": 989.4e12, "fp32": 494.7e12},
 }
-"""FLOP/s of dense matrix arithmetic by a part of the device's name, from its maker's data sheet.
+"""Peak FLOP/s of dense matrix multiplication, by substring of the device name, from the vendor's data sheet.
 
-MI250X: of one of its two dies, which is one device to torch. fp32 on NVIDIA: of TF32, in which torch convolves by default.
+MI250X: of one of its two dies (GCDs), which torch sees as one device. fp32 on NVIDIA: TF32, torch's default for convolutions.
 """
 
 
 def peak(device_name: str, precision: str) -> float | None:
-    """Return the device's peak in FLOP/s; None if unknown, as for CPUs.
+    """Return the device's peak in FLOP/s, or None if it is not known, as for CPUs.
 
     >>> peak("NVIDIA H100 PCIe", "bf16"), peak("AMD Instinct MI250X", "fp32")
     (756000000000000.0, 47900000000000.0)
@@ -38,9 +38,9 @@ def peak(device_name: str, precision: str) -> float | None:
 
 
 def flops_per_image(config: Config) -> int:
-    """Floating-point operations of one update per pair, counted on the real networks, which are given no memory.
+    """Return the floating-point operations of one update per pair, counted with the real networks on the meta device.
 
-    Work that is done twice to save memory (`train.micro_batch_size`) is counted once: it is not the model's.
+    A forward that is repeated to save memory (`train.micro_batch_size`) is counted once.
     """
     with torch.device("meta"):
         pictures = config.data.picture_channels
@@ -59,10 +59,10 @@ def flops_per_image(config: Config) -> int:
 
 
 class Speed:
-    """Measures the steps between two lines of metrics.jsonl.
+    """Measures the speed of the steps between two lines of metrics.jsonl.
 
     Args:
-        step: the step that the training begins after.
+        step: the last step before the training starts or resumes.
     """
 
     def __init__(self, config: Config, precision: str, device: torch.device, world_size: int, step: int) -> None:
@@ -73,12 +73,12 @@ class Speed:
 
     @cached_property
     def flops_per_image(self) -> int:
-        """FLOPs per image, counted when rank 0 writes the first line."""
+        """FLOPs per image, computed when rank 0 writes the first line."""
         return flops_per_image(self.config)
 
     def numbers(self, step: int) -> dict[str, float]:
-        """Of the steps since the last call: images per second, share of the time spent waiting for data, FLOP/s of all
-        devices together and as a share of their peak where that is known, and the most memory used, bytes."""
+        """Return the values for the steps since the last call: images per second, fraction of the time spent waiting for
+        data, FLOP/s of all devices, the fraction of their peak if it is known, and peak memory in bytes."""
         now = time.monotonic()
         seconds = max(now - self.since, 1e-9)
         images = (step - self.step) * self.config.train.global_batch_size / seconds

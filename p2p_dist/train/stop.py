@@ -16,13 +16,13 @@ MARGIN = 60.0
 
 
 class StopFlag:
-    """A flag that signals set in the process that created it. A forked child that inherits the handler dies of the signal.
+    """A flag that signals set in the process that created it. A forked child that inherits the handler is ended by the signal.
 
-    Any number of the same signal is one request: schedulers and container runtimes send each twice. A second Ctrl-C ends
-    the process at once with exit code 130. Signals that arrived while they were blocked (`hold_back`) count.
+    Repeated signals count as one request, because schedulers and container runtimes may send a signal twice. A second Ctrl-C
+    ends the process at once with exit code 130. Signals that arrive while they are blocked (`hold_back`) are not lost.
 
-    It is also set when the job's time runs out, in case no signal comes: Slurm names the end in SLURM_JOB_END_TIME.
-    `lead`: seconds before that end; it is raised to the time that a save takes (`allow`).
+    The flag is also set shortly before the job's time limit, in case no signal arrives: see SLURM_JOB_END_TIME.
+    `lead`: how many seconds before the end of the job. `allow` raises it if saves take long.
     """
 
     def __init__(self) -> None:
@@ -30,10 +30,10 @@ class StopFlag:
         self.requested_by: str | None = None
         self.lead = MARGIN
         end = os.environ.get("SLURM_JOB_END_TIME", "")
-        # Read once: from here on a clock that jumps moves nothing.
+        # Read the wall clock once: later changes of the clock have no effect.
         left = int(end) - time.time() if end.isdigit() else float("inf")
         self.deadline = time.monotonic() + left
-        # A job too short for the margin would stop before its first step.
+        # Otherwise a job shorter than the margin would stop before its first step.
         self.most = left / 4
         for number in SIGNALS:
             signal.signal(number, self._handle)
@@ -49,7 +49,7 @@ class StopFlag:
         self.requested_by = signal.Signals(number).name
 
     def allow(self, seconds: float) -> None:
-        """Stop early enough before the job's end for two saves of `seconds`, and the margin."""
+        """Stop early enough before the end of the job for two saves of `seconds` each, and the margin."""
         self.lead = max(self.lead, MARGIN + 2 * seconds)
 
     def __bool__(self) -> bool:
@@ -57,5 +57,5 @@ class StopFlag:
 
 
 def hold_back() -> None:
-    """Block stop requests until a StopFlag exists, in this process and those that it forks."""
+    """Block the signals of `StopFlag` until one exists, in this process and those that it forks."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

@@ -32,7 +32,7 @@ def _writer(folder: Path, purge_step: int | None) -> SummaryWriter:
 
 
 def write_curves(folder: Path, runs: dict[str, dict[str, list[tuple[int, float]]]]) -> None:
-    """Replace curves for TensorBoard: name of its run -> curve -> step, value.
+    """Replace the curves for TensorBoard. runs: name of the run -> name of the curve -> (step, value).
 
     Raises:
         ValueError: TensorBoard is not installed.
@@ -50,8 +50,8 @@ class Board:
     """Writes event files; one is opened at every start of the run.
 
     Args:
-        step: the step that this start continues from. TensorBoard drops what an earlier start wrote after it, so that no
-            curve doubles.
+        step: the step that this start continues from. TensorBoard drops values of later steps that an earlier start wrote,
+            so no curve has two values for one step.
         noise_channels, seed: of the run's model and training.
 
     Raises:
@@ -78,9 +78,9 @@ class Board:
             self.writer.flush()
 
     def pictures(self, step: int, networks: Networks) -> None:
-        """For each of a few fixed windows a row of input, target and output, at fixed noise, low bands at the
-        bottom; of several pictures of a window the first."""
-        torch.manual_seed(self.seed)  # of the thesis's drop-out; the next step seeds its own
+        """Write an image with a row of input, target and output for each of a few fixed windows, with fixed noise. Low
+        bands are at the bottom. Only the first channel is shown."""
+        torch.manual_seed(self.seed)  # for drop-out; the next training step sets its own seed
         with torch.no_grad(), networks.autocast():
             output = torch.func.functional_call(networks.generator, networks.to_evaluate(), (self.input, self.noise))
         rows = torch.cat((self.input, self.target, output.to(self.input.dtype)), dim=-1)[:, :1]

@@ -12,10 +12,10 @@ from p2p_dist.train import checkpoint
 
 
 def verify_run(run: RunDir) -> list[str]:
-    """Read every checkpoint and shard, and recompute every global batch from manifest and seed. Changes nothing.
+    """Check every checkpoint and shard, and recompute every global batch from manifest and seed. Changes nothing.
 
     Returns:
-        what is not as it should be, a line each; nothing where all is well.
+        one line for each problem; an empty list if there are none.
 
     Raises:
         ValueError: there is no such run.
@@ -53,7 +53,7 @@ def _shards(run: RunDir) -> list[str]:
 
 
 def _batches(run: RunDir) -> list[str]:
-    """Compare the digests in metrics.jsonl, which change if a sample is missed, doubled or out of order."""
+    """Compare the batch digests in metrics.jsonl. They change if a sample is missing, duplicated or out of order."""
     settings = rundir.read_settings(run)
     rows = metrics_file.read(run)
     saved = checkpoint.newest_step(run.checkpoints)

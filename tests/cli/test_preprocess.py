@@ -93,9 +93,9 @@ def test_workers_do_not_outlive_a_parent_that_is_killed_while_they_begin(many: P
 
 
 @pytest.mark.parametrize("who", ["the command", "a worker"])
-def test_a_ctrl_c_is_no_traceback(many: Path, tmp_path: Path, who: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_ctrl_c_is_no_traceback(songs: Path, tmp_path: Path, who: str, capsys: pytest.CaptureFixture[str]) -> None:
     """To all processes, as a terminal sends it, while one of them imports what it needs. The command to go on can be pasted."""
-    command = [sys.executable, str(LAUNCH), *TINY, "--data", str(many), "--out", str(tmp_path / "out"), "--workers", "2"]
+    command = [sys.executable, str(LAUNCH), *TINY, "--data", str(songs), "--out", str(tmp_path / "out"), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 60
 

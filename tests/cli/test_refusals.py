@@ -190,7 +190,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "run", started)
     monkeypatch.setattr(scaling, "measure_here", started)
     monkeypatch.setattr(here, "drill_here", started)
-    monkeypatch.setattr(preflight, "_here", started)
+    monkeypatch.setattr(preflight, "on_this_machine", started)
 
 
 @pytest.mark.parametrize("line", TYPED)

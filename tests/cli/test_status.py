@@ -7,7 +7,8 @@ import json
 from p2p_dist.cli import status as status_command
 from p2p_dist.common import files
 from p2p_dist.run import rundir
-from tests.jobs.run_on_lumi import run, show
+from tests.jobs.run_on_lumi import run
+from tests.jobs.submit_command import BASE_ONLY, launch, type_here
 
 __all__ = ["run"]
 
@@ -20,31 +21,37 @@ def test_a_name_without_a_run_among_others_is_an_error_after_they_are_shown(run)
         ("up!", "error: run 'up!': use letters"),
         ("broken", "not readable"),
     ):
-        several, alone = show("status", name, "mine"), show("status", name)
+        several, alone = type_here("status", name, "mine"), type_here("status", name)
         assert several.returncode == alone.returncode == 2 and said in several.stderr
         assert several.stderr == alone.stderr and alone.stdout == "" and "40 of 100" in several.stdout
     with contextlib.redirect_stderr(io.StringIO()) as said:
         assert status_command.main(["yours", "mine", "--verify"]) == 2
     lines = said.getvalue().splitlines()
     assert lines[0].startswith("mine: ") and lines[-1].startswith("error: no run yours in")
-    listed = show("status", "--json", "yours", "mine")
+    listed = type_here("status", "--json", "yours", "mine")
     assert listed.returncode == 2 and [row["run"] for row in json.loads(listed.stdout)] == ["mine"]
 
 
 def test_no_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "none"))
-    none = show("status", "--json")
+    none = type_here("status", "--json")
     assert (none.returncode, none.stdout) == (0, "[]\n")
-    assert show("status").returncode == 2
+    assert type_here("status").returncode == 2
 
 
 def test_the_table_and_the_json(run):
-    table = show("status", "mine")
+    table = type_here("status", "mine")
     assert table.returncode == 0 and "40 of 100" in table.stdout and "12.00 used, 4.00 lost to restarts" in table.stdout
     assert "1 of the starts was killed" in table.stdout
-    every = show("status").stdout
+    every = type_here("status").stdout
     assert "mine" in every and "0.1250" in every and "40 of 100" in every
-    assert json.loads(show("status", "--json").stdout)[0]["step"] == 40
+    assert json.loads(type_here("status", "--json").stdout)[0]["step"] == 40
+
+
+def test_a_login_node_needs_no_torch(run):
+    for command, code, said in (("status", 0, "40 of 100"), ("cancel", 2, "press Ctrl-C")):
+        done = launch("mine", command=command, code=BASE_ONLY)
+        assert done.returncode == code and said in done.stdout + done.stderr and "Traceback" not in done.stderr, done
 
 
 def test_a_mistake_is_one_line(run):
@@ -55,5 +62,5 @@ def test_a_mistake_is_one_line(run):
         ("cancel", ("../up",), "is not in the folder of runs"),
         ("status", ("up!",), "use letters"),
     ):
-        done = show(command, *arguments)
+        done = type_here(command, *arguments)
         assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

@@ -261,23 +261,23 @@ def test_begun_again_after_crashes(begin, monkeypatch, capsys):
         return start
 
     settings = rundir.read_settings(run)
-    monkeypatch.setattr(local, "_run_stage", stage([7, 13, 22]))
+    monkeypatch.setattr(local, "run_stage", stage([7, 13, 22]))
     assert local.run_until_it_ends("train", run, settings.resources.max_crash_restarts, owner) == console.DONE
     assert on_ranks.equal(on_ranks.state(run.path, 30), on_ranks.state(twin.path, 30))
     assert capsys.readouterr().err.count("restarting from there") == 3
 
     stuck = begin("stuck", steps=40)
-    monkeypatch.setattr(local, "_run_stage", stage([7, 7, 7, 7, 7]))
+    monkeypatch.setattr(local, "run_stage", stage([7, 7, 7, 7, 7]))
     assert local.run_until_it_ends("train", stuck, settings.resources.max_crash_restarts, owner) == console.CRASHED
     told = capsys.readouterr().err
     assert told.count("restarting from there") == 1
     assert "it made no progress since its start (step 5)" in told
 
     often = begin("often", steps=40)
-    monkeypatch.setattr(local, "_run_stage", stage([6, 11, 16, 21, 26, 31]))
+    monkeypatch.setattr(local, "run_stage", stage([6, 11, 16, 21, 26, 31]))
     assert local.run_until_it_ends("train", often, settings.resources.max_crash_restarts, owner) == console.CRASHED
     assert "it crashed 4 times (--max-crash-restarts 3)" in capsys.readouterr().err
-    monkeypatch.setattr(local, "_run_stage", stage([]))
+    monkeypatch.setattr(local, "run_stage", stage([]))
     assert local.run_until_it_ends("train", often, settings.resources.max_crash_restarts, owner) == console.DONE, (
         "a person begins the counts anew"
     )

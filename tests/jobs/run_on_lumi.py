@@ -1,40 +1,10 @@
-"""A run on LUMI, and commands that need no more than a login node has."""
-
-import subprocess
-import sys
-from pathlib import Path
+"""A run on LUMI."""
 
 import pytest
 
 from p2p_dist.common import files
 from p2p_dist.run import checkpoints, metrics_file, rundir
 from p2p_dist.settings import config, presets
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def show(command, *arguments):
-    """Type a command; it must not need what a login node lacks."""
-    code = """
-import runpy, sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "numpy", "webdataset", "musdb"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
-sys.argv = sys.argv[1:]
-sys.path.insert(0, "launch")
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-    return subprocess.run(
-        [sys.executable, "-c", code, f"launch/{command}.py", *arguments],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 @pytest.fixture

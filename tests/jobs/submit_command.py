@@ -1,10 +1,14 @@
-"""launch/submit.py as it is typed, and what its dry run prints."""
+"""Commands as they are typed, and what the dry run of launch/submit.py prints."""
 
+import contextlib
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from p2p_dist import cli
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -28,20 +32,30 @@ def songs(folder):
     return str(folder)
 
 
-def launch(*arguments, code=None):
-    """Run launch/submit.py in its own process; `code` runs before it."""
-    before = f"{code}\n" if code else ""
+def launch(*arguments, code=None, command="submit"):
+    """Run launch/submit.py or another command; with `code`, in a process of its own in which that runs first.
+
+    Without it in this process, which has imported already what each process would import again.
+    """
+    if code is None:
+        return type_here(command, *arguments)
     program = (
-        f"{before}import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, 'launch'); "
+        f"{code}\nimport runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, 'launch'); "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    return subprocess.run(
-        [sys.executable, "-c", program, "launch/submit.py", *arguments],
-        cwd=CHECKOUT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    words = [sys.executable, "-c", program, f"launch/{command}.py", *arguments]
+    return subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+
+
+def type_here(command, *arguments):
+    """Run a command of launch/ in this process; what it prints and leaves with."""
+    printed, complained = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"launch/{command}.py", *arguments])
+        patch.chdir(CHECKOUT)
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained), pytest.raises(SystemExit) as left:
+            cli.run(command, list(arguments))
+    return subprocess.CompletedProcess(arguments, left.value.code, printed.getvalue(), complained.getvalue())
 
 
 BASE_ONLY = """

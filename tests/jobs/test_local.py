@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from p2p_dist.audio.layouts import excerpt_file
 from p2p_dist.cli import status, submit
 from p2p_dist.common import records
 from p2p_dist.jobs import local, stages
@@ -17,13 +18,18 @@ from p2p_dist.run import metrics_file, rundir
 from tests.launcher import CHECKOUT, Launcher
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    place = tmp_path_factory.mktemp("local") / "my place"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("P2P_RUNS", str(place / "runs"))
-        patch.delenv("MUSDB_PATH", raising=False)
-        yield place
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """One for all tests here, which go on with each other's runs, whatever tests of other files run in between."""
+    return tmp_path_factory.mktemp("local") / "my place"
+
+
+@pytest.fixture
+def place(folder, monkeypatch):
+    """It as the place of the runs."""
+    monkeypatch.setenv("P2P_RUNS", str(folder / "runs"))
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
+    return folder
 
 
 @pytest.fixture
@@ -40,7 +46,16 @@ def typed(stages_forked, capsys, monkeypatch):
     return typed
 
 
-TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "100", "--train.keep-every", "40")
+TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "80", "--train.keep-every", "40")
+
+
+@pytest.fixture
+def way(place, typed):
+    """The run `way`, done: by the test that stops it, or here if that one ran in another process or not at all."""
+    run = rundir.RunDir(place / "runs" / "way")
+    if not run.page.is_file():
+        typed(*TINY)
+    return run
 
 
 def test_a_run_is_stopped_goes_on_and_is_done(place, typed):
@@ -50,21 +65,21 @@ def test_a_run_is_stopped_goes_on_and_is_done(place, typed):
     with pytest.raises(ValueError, match=f"process {first.process.pid}"):
         submit.main([*TINY])
 
-    first.until("train: 1/100")
+    first.until("train: 1/80")
     first.process.send_signal(signal.SIGINT)
     first.until("stopping train cleanly")
     first.process.send_signal(signal.SIGTERM)  # no second Ctrl-C
     assert first.end() == 75
     assert "launch/submit.py --nodes 2 --preset tiny --run way" in first.shown
     stopped_at = rundir.find_steps(run.checkpoints)[-1][0]
-    assert 0 < stopped_at < 100
+    assert 0 < stopped_at < 80
     assert run.read_outcome()["outcome"] == "stopped"
 
     shown = typed(*TINY)
     assert "preprocess: already done (1 train songs" in shown
     assert shown.splitlines()[-1] == f"page: {run.page}"
     steps = [row["step"] for row in metrics_file.read(run)]
-    assert steps == list(range(1, 101)), "every step once, none twice"
+    assert steps == list(range(1, 81)), "every step once, none twice"
     assert len((run.logs / "train.log").read_text().split("--- train, attempt ")) == 3, "a banner for each attempt"
     evaluated = rundir.find_steps(run.evaluations)
     assert [step for step, _ in evaluated] == [step for step, _ in rundir.find_steps(run.checkpoints)]
@@ -91,16 +106,15 @@ def test_a_run_is_stopped_goes_on_and_is_done(place, typed):
     assert before == after, "a run that is done is left alone"
 
 
-def test_the_players_own_sound_is_never_touched(place):
+def test_the_players_own_sound_is_never_touched(way):
     """The mix minus the stem is the input, to the last bit but rounding; rate and channels are the song's own."""
-    run = rundir.RunDir(place / "runs" / "way")
-    evaluation = rundir.find_steps(run.evaluations)[-1][1]
+    evaluation = rundir.find_steps(way.evaluations)[-1][1]
     (stem,) = (evaluation / "audio").glob("*-stem.flac")
     sounds = {}
     for name, path in {
         "stem": stem,
         "mix": Path(str(stem).replace("-stem", "-mix")),
-        "input": run.evaluations / "references" / "audio" / stem.name.replace("-stem", "-input"),
+        "input": way.evaluations / "references" / "audio" / stem.name.replace("-stem", "-input"),
     }.items():
         sounds[name], rate = soundfile.read(path, always_2d=True)
         assert rate == 44100 and sounds[name].shape[1] == 2
@@ -115,15 +129,28 @@ def song(folder, seconds, rate=22050):
         soundfile.write(folder / f"{stem}.wav", random.standard_normal((int(seconds * rate), 2)) * 0.1, rate)
 
 
-def test_a_song_that_can_not_be_read_is_named_and_the_rest_goes_on(place, typed):
-    from p2p_dist.audio.layouts import excerpt_file
-
+def odd_songs(place):
+    """Arguments for songs with odd names, of which one ends too early; made once."""
     root = place / "songs"
-    song(root / "train" / "Öö & \"Hämar\" 'vol. 1.5'", 2)
-    song(root / "test" / "Short; $(touch pwned)", 0.2)
-    whole = excerpt_file().read_bytes()
-    (root / "train" / "Cut - Short.stem.mp4").write_bytes(whole[: len(whole) // 2])
-    command = ("--data", str(root), "--preset", "tiny", "--run", "odd", "--train.steps", "2")
+    if not (root / "train").exists():
+        song(root / "train" / "Öö & \"Hämar\" 'vol. 1.5'", 2)
+        song(root / "test" / "Short; $(touch pwned)", 0.2)
+        whole = excerpt_file().read_bytes()
+        (root / "train" / "Cut - Short.stem.mp4").write_bytes(whole[: len(whole) // 2])
+    return "--data", str(root), "--preset", "tiny", "--run", "odd", "--train.steps", "2"
+
+
+@pytest.fixture
+def odd(place, typed):
+    """The run `odd` of these songs, done: by the test that names the song, or here if that one ran elsewhere."""
+    run = rundir.RunDir(place / "runs" / "odd")
+    if not run.page.is_file():
+        typed(*odd_songs(place), code=1)
+    return run
+
+
+def test_a_song_that_can_not_be_read_is_named_and_the_rest_goes_on(place, typed):
+    command = odd_songs(place)
     shown = typed(*command, code=1)
     assert "Cut - Short.stem.mp4" in shown.splitlines()[-2]
     assert shown.splitlines()[-1].startswith("page: ")
@@ -139,13 +166,12 @@ def test_without_training_songs_nothing_is_begun(place):
     assert not (place / "runs" / "no-train").exists()
 
 
-def test_what_is_damaged_is_made_again(place, typed):
+def test_what_is_damaged_is_made_again(odd, typed):
     """A shard cut short, an evaluation without its sound: the same command mends both."""
-    run = rundir.RunDir(place / "runs" / "odd")
-    (shard,) = run.shards.glob("audio-test-*.tar")
+    (shard,) = odd.shards.glob("audio-test-*.tar")
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
-    evaluation = rundir.find_steps(run.evaluations)[-1][1]
+    evaluation = rundir.find_steps(odd.evaluations)[-1][1]
     for sound in (evaluation / "audio").iterdir():
         sound.unlink()
     shown = typed("--run", "odd", code=1)
@@ -154,7 +180,7 @@ def test_what_is_damaged_is_made_again(place, typed):
     assert list((evaluation / "audio").iterdir())
 
 
-def test_a_terminal_that_can_not_draw_gets_plain_lines(place):
+def test_a_terminal_that_can_not_draw_gets_plain_lines(odd):
     command = shlex.join([sys.executable, "launch/submit.py", "--run", "odd"])
     done = subprocess.run(
         ["script", "-qec", f"env TERM=dumb {command}", "/dev/null"], cwd=CHECKOUT, capture_output=True, text=True
@@ -162,10 +188,9 @@ def test_a_terminal_that_can_not_draw_gets_plain_lines(place):
     assert "page: " in done.stdout and "Traceback" not in done.stdout and "\x1b" not in done.stdout
 
 
-def test_a_run_can_be_verified_by_its_owner(place, capsys):
-    run = rundir.RunDir(place / "runs" / "way")
+def test_a_run_can_be_verified_by_its_owner(way, capsys):
     assert status.main(["way", "--verify"]) == 0 and "is correct" in capsys.readouterr().out
-    state = rundir.find_steps(run.checkpoints)[-1][1] / "state.pt"
+    state = rundir.find_steps(way.checkpoints)[-1][1] / "state.pt"
     data = bytearray(state.read_bytes())
     data[len(data) // 2] ^= 1
     state.write_bytes(data)

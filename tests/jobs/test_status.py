@@ -16,7 +16,8 @@ from p2p_dist.jobs import stages, status
 from p2p_dist.jobs.slurm import specs, squeue
 from p2p_dist.run import metrics_file, rundir, starts
 from p2p_dist.settings import config, presets
-from tests.jobs.run_on_lumi import run, show
+from tests.jobs.run_on_lumi import run
+from tests.jobs.submit_command import type_here
 
 __all__ = ["run"]
 
@@ -76,15 +77,15 @@ def test_one_bad_run_does_not_take_the_others_along(run):
     bad = rundir.find("bad")
     files.write_text(bad.config, run.config.read_text())
     files.write_text(rundir.find("broken").config, "train: [")
-    shown = show("status")
+    shown = type_here("status")
     assert shown.returncode == 0 and "40 of 100" in shown.stdout and shown.stderr == ""
     assert shown.stdout.count("can't be") == 2
-    rows = json.loads(show("status", "--json").stdout)
+    rows = json.loads(type_here("status", "--json").stdout)
     assert [row["run"] for row in rows] == ["bad", "broken", "mine"]
     assert "dataset.json" in rows[0]["wrong"] and "not readable as YAML" in rows[1]["wrong"] and rows[2]["wrong"] is None
-    alone = show("status", "bad")
+    alone = type_here("status", "bad")
     assert alone.returncode == 1 and "launch command again" in alone.stderr
-    named = show("status", "bad", "mine")
+    named = type_here("status", "bad", "mine")
     assert named.returncode == 1 and "40 of 100" in named.stdout
 
 

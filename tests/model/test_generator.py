@@ -21,31 +21,37 @@ def small_thesis(**changed):
     return dataclasses.replace(THESIS, channels=4, max_channels=8, discriminator_channels=4, **changed)
 
 
+@pytest.fixture
+def without_values():
+    """Networks of full size are made on torch's meta device, which takes no memory and no time."""
+    with torch.device("meta"):
+        yield
+
+
 def parameters(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_thesis_counts():
+def test_thesis_counts(without_values):
     """Keras's trainable parameters of the thesis's networks."""
     assert parameters(Generator(THESIS)) == 54_408_833
     assert parameters(Discriminator(THESIS)) == 2_764_545
 
 
 @pytest.mark.parametrize(("name", "low", "high"), [("tiny", 0.3e6, 0.4e6), ("default", 15e6, 60e6)])
-def test_sizes(name, low, high):
+def test_sizes(without_values, name, low, high):
     settings = PRESETS[name].model
     assert low < parameters(Generator(settings)) + parameters(Discriminator(settings)) < high
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
-def test_shapes(name):
+def test_shapes(without_values, name):
     settings, data = PRESETS[name].model, PRESETS[name].data
-    with torch.device("meta"):
-        generator, discriminator = Generator(settings), Discriminator(settings)
-        picture = torch.zeros(2, 1, data.mels, data.frames)
-        noise = torch.zeros(2, settings.noise_channels, data.mels, data.frames) if settings.noise_channels else None
-        output = generator(picture, noise)
-        judged = discriminator(picture, output)
+    generator, discriminator = Generator(settings), Discriminator(settings)
+    picture = torch.zeros(2, 1, data.mels, data.frames)
+    noise = torch.zeros(2, settings.noise_channels, data.mels, data.frames) if settings.noise_channels else None
+    output = generator(picture, noise)
+    judged = discriminator(picture, output)
     assert output.shape == picture.shape
     assert judged[-1].shape == (2, 1, data.mels // 8 - 2, data.frames // 8 - 2)
     if name == "thesis":
@@ -109,13 +115,13 @@ def test_first_weights():
                 assert part.weight.eq(1).all() and part.bias.eq(0).all()
 
 
-def test_only_the_last_convolution_of_the_thesis_has_a_bias():
+def test_only_the_last_convolution_of_the_thesis_has_a_bias(without_values):
     biased = {name for name, _ in Generator(THESIS).named_parameters() if name.endswith("bias") and "norm" not in name}
     assert biased == {"last.bias"}
     assert [part.eps for part in Generator(THESIS).modules() if isinstance(part, BatchNorm)] == [1e-3] * 14
 
 
-def test_keras_constants():
+def test_keras_constants(without_values):
     assert (THESIS.leaky_slope, THESIS.dropout, PRESETS["thesis"].train.epsilon) == (0.3, 0.5, 1e-7)
     dropped = [up.dropout for up in Generator(THESIS).up]
     assert dropped == [0.5, 0.5, 0.5, 0, 0, 0, 0]

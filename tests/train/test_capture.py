@@ -62,13 +62,15 @@ def test_the_steps_taken_to_capture_are_undone(monkeypatch):
     def steps(given):
         step.batch = given
         for _ in range(2):
-            step._step()
+            step.step()
         built.bad.fill_(1)
+        built.discriminator.requires_grad_(False)
         assert not all(torch.equal(one, other) for one, other in zip(before, checkpoint.tensors(built.state()), strict=False))
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    monkeypatch.setattr(step, "_capture", steps)
-    step._capture_or_say_why(batch)
+    monkeypatch.setattr(step, "capture", steps)
+    step.begin(batch)
     assert step.failed
     after = [*checkpoint.tensors(built.state()), built.bad]
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert all(parameter.requires_grad for parameter in built.discriminator.parameters())

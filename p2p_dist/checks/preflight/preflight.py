@@ -53,10 +53,10 @@ def preflight(resources: Resources, songs: Path | None) -> int:
         begin_run.begin(run, settings, "none")
         run.results.mkdir()
         files.write_json(run.results / "plan.json", {"gpus": 0 if where == "local" else place.gpus_per_node})
-        return report(_here(run) if where == "local" else _on_slurm(run, settings, place))
+        return report(on_this_machine(run) if where == "local" else _on_slurm(run, settings, place))
 
 
-def _here(run: RunDir) -> list[Finding]:
+def on_this_machine(run: RunDir) -> list[Finding]:
     """Run the check on this machine, without Slurm."""
     resources = rundir.read_settings(run).resources
     size = resources.nodes * site.load_site("local", resources.site).processes_per_node(resources)

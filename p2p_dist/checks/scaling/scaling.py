@@ -109,13 +109,13 @@ def measure_here(runs: list[RunDir]) -> None:
     console.say(
         f"all nodes share the {cores} cores of this machine, so this efficiency does not predict the efficiency on a cluster"
     )
-    _run_here("preprocess", runs[0], 0)
+    run_here("preprocess", runs[0], 0)
     for number, run in enumerate([*runs, *reversed(runs)] if len(runs) > 1 else runs, 1):
-        _run_here("scaling", run, number)
+        run_here("scaling", run, number)
         _say_measured(run)
 
 
-def _run_here(stage: str, run: RunDir, number: int) -> None:
+def run_here(stage: str, run: RunDir, number: int) -> None:
     log = run.logs / f"{stage}.log"
     console.say(f"{stage}, {run.path.name}: log {log}")
     code = child.start(stage, run, f"scaling.{os.getpid()}.{run.path.name}.{number}", log).wait()

@@ -112,7 +112,7 @@ def test_scaling_explains_scatter_and_more_than_100_percent(tmp_path, capsys, me
 def test_scaling_measures_every_size_twice_and_says_when_the_machine_is_busy(tmp_path, capsys, monkeypatch):
     """Upwards, then downwards: a load that comes or goes meets the smallest size and the largest alike."""
     begun = []
-    monkeypatch.setattr(scaling, "_run_here", lambda stage, run, number: begun.append((stage, run.path.name)))
+    monkeypatch.setattr(scaling, "run_here", lambda stage, run, number: begun.append((stage, run.path.name)))
     monkeypatch.setattr(scaling.os, "getloadavg", lambda: (0.1, 0.1, 0.1))
     runs = sizes(tmp_path)
     scaling.measure_here(runs)
