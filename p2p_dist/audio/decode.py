@@ -19,6 +19,8 @@ _BLOCK = 1 << 16
 _EXACT = ("wav", "w64", "aiff", "flac", "mov", "mp4", "m4a")
 """Formats whose header states the length of the audio; for others it may be estimated."""
 
+_LARGEST_PAGE = 27 + 255 + 255 * 255  # bytes of one of an Ogg file
+
 _LOUDEST = 1e6  # times full scale: what is over it is no sound
 
 
@@ -156,7 +158,7 @@ def look(path: Path) -> Decoded:
                 raise ValueError(f"{path}: no decoder for its audio, or the header is damaged")
             told = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
             told = told or (container.duration or 0) / av.time_base
-            cut = _cut_wav(path)
+            cut = _cut_wav(path) or _cut_ogg(path, told)
             exact = any(name in _EXACT for name in container.format.name.split(",")) or _is_counted_mp3(path)
             names = tuple(one.name for one in context.layout.channels)
             if len(set(names)) < len(names):
@@ -173,6 +175,19 @@ def _cut_wav(path: Path) -> str | None:
     except ValueError as error:
         return f"the file is {str(error).removeprefix(f'{path}: ').removesuffix(': copy it again')}"
     return None
+
+
+def _cut_ogg(path: Path, told: float) -> str | None:
+    """Describe how an Ogg file, of so many seconds, is truncated: its last page is not marked as such (RFC 3533, 6)."""
+    with path.open("rb") as file:
+        if file.read(4) != b"OggS":
+            return None
+        file.seek(max(path.stat().st_size - _LARGEST_PAGE, 0))
+        page = file.read()
+    page = page[page.rfind(b"OggS") :]
+    if len(page) > 5 and page[5] & 4:
+        return None
+    return f"the file is truncated: it ends at {told:.1f} s, without a last page"
 
 
 def _is_counted_mp3(path: Path) -> bool:

@@ -213,9 +213,10 @@ def _make(command: Command, found: list[Song], again: str) -> int:
         console.complain(f"stopped cleanly: finished songs are kept, unfinished ones are removed. To resume, run:\n  {again}")
         return console.STOPPED
     if len(found) == 1 and refused:
-        raise ValueError(refused[0].error)
+        raise ValueError(console.one_line(refused[0].error or ""))
     if done_before:
-        console.say(f"already done: {found[0].place.folder if len(found) == 1 else f'{done_before} of {len(found)} songs'}")
+        which = console.one_line(str(found[0].place.folder)) if len(found) == 1 else f"{done_before} of {len(found)} songs"
+        console.say(f"already done: {which}")
     for number, one in enumerate(refused):
         console.complain(("" if number else f"{len(refused)} songs left out:\n") + f"  {console.one_line(one.error or '')}")
     return console.FAILED if refused else console.DONE

@@ -61,6 +61,24 @@ def test_an_mp3_that_is_cut_is_known_by_the_length_in_its_first_frame(tmp_path: 
     assert not decode.look(path).is_exact, "without that frame the length is an estimate"
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_file_that_is_cut_has_no_last_page(tmp_path: Path, subtype: str) -> None:
+    path, rate = tmp_path / "a.ogg", 24_000
+    sound = np.random.default_rng(0).uniform(-0.1, 0.1, (4 * rate, 1))
+    with soundfile.SoundFile(path, "w", rate, 1, subtype, format="OGG") as file:
+        for start in range(0, len(sound), 4000):
+            file.write(sound[start : start + 4000])
+    whole = decode.look(path)
+    assert sum(len(block) for block in whole.blocks()) >= len(sound) and not whole.notes
+    content = path.read_bytes()
+    for end in (len(content) // 2, content.rindex(b"OggS")):
+        path.write_bytes(content[:end])
+        cut = decode.look(path)
+        found = sum(len(block) for block in cut.blocks()) / cut.rate
+        assert cut.told == pytest.approx(found, abs=0.3)
+        assert cut.notes == [f"the file is truncated: it ends at {cut.told:.1f} s, without a last page"]
+
+
 @pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN samples"), (-np.inf, "samples of inf, where full scale is 1,")])
 def test_what_is_no_sound_is_told_with_its_place(tmp_path: Path, value: float, what: str) -> None:
     sound = np.zeros((24_000, 2))

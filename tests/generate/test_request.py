@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.cli import generate
+from p2p_dist.common import records, schemas
 from p2p_dist.generate import request
+from p2p_dist.generate.request import Options
 from tests.generate.conftest import sound, write
 
 
@@ -40,6 +42,57 @@ def test_a_folder_that_holds_what_was_made(runs):
     assert "generated" not in str(request.find([Path()], None)[0].source)
 
 
+def test_which_files_of_a_folder_are_songs_and_names_that_some_disks_take_for_one(runs):
+    for name in ("A.MP3", "b.flac", "B.wav", ".c.wav", ".git/d.wav", "e.txt"):
+        (Path("songs") / name).parent.mkdir(parents=True, exist_ok=True)
+        (Path("songs") / name).touch()
+    found = {str(one.source): str(one.place.folder) for one in request.find([Path("songs")], None)}
+    assert found == {"songs/A.MP3": "generated/A", "songs/b.flac": "generated/b.flac", "songs/B.wav": "generated/B.wav"}
+    Path("x").mkdir()
+    Path("x/A.MP3").touch()
+    Path("a.mp3").touch()
+    with pytest.raises(ValueError, match=r"x/A\.MP3 and a\.mp3 would be written to the same folder, generated/a"):
+        request.find([Path("x/A.MP3"), Path("a.mp3")], None)
+
+
+def test_midi_is_of_drums_alone_and_a_song_without_its_page_is_not_done(tmp_path):
+    place = request.Place(tmp_path, "a")
+    for task, kinds in (("drums", {"stem", "mix", "midi"}), ("accompaniment", {"stem", "mix"}), ("bass", {"stem", "mix"})):
+        assert {kind for take in request.planned(place, task, Options()) for kind in take} == kinds
+    takes = request.planned(place, "bass", Options(takes=2))
+    for one in (path for take in takes for path in take.values()):
+        one.write_text("a")
+    (tmp_path / "song").touch()
+    wanted = request.requested(tmp_path / "song", "0" * 64, Options(takes=2))
+    names = [{kind: {"name": path.name, "bytes": 1} for kind, path in take.items()} for take in takes]
+    record = {
+        "song": {
+            "file": "song",
+            "stamp": wanted["stamp"],
+            "sample_rate": 1,
+            "channels": ["1"],
+            "samples": 1,
+            "begin_sample": 0,
+        },
+        "model": {"name": "band@20", "task": "bass", "step": 20, "sha256": "0" * 64},
+        "settings": wanted["settings"],
+        "tempo": None,
+        "takes": [{"seed": 0, "gain_db": 0.0, "files": one} for one in names],
+        "notes": [],
+        "seconds": {"song": 1.0},
+        "versions": {},
+    }
+    records.write(place.record, schemas.GENERATED, record)
+    assert not request.is_made(place, wanted, takes)
+    (tmp_path / request.PAGE).touch()
+    assert request.is_made(place, wanted, takes)
+    takes[1]["mix"].write_text("longer")
+    assert not request.is_made(place, wanted, takes)
+    for change, told in (({"sha256": "1" * 64}, "model: band@20"), ({"stamp": "other"}, "song: song")):
+        with pytest.raises(ValueError, match=f"made with other settings \\({told}\\): add --overwrite"):
+            request.is_made(place, {**wanted, **change}, takes)
+
+
 @pytest.mark.parametrize(
     ("name", "title"),
     [
@@ -69,3 +122,7 @@ def test_names_that_are_no_text_and_names_of_several_lines(runs, capsys):
     assert "  listening page: generated/na\ufffdve/index.html" in said and Path("generated/na\ufffdve/index.html").is_file()
     assert generate.main([os.fsdecode(b"na\xefve.wav")]) == 0
     assert "already done: generated/na\ufffdve" in capsys.readouterr().out
+    assert generate.main(["a\nb.wav"]) == 0
+    assert r"already done: generated/a\nb" in capsys.readouterr().out.splitlines()
+    with pytest.raises(ValueError, match=r"^generated/a\\nb/a\\nb\.json describes files made with other settings"):
+        generate.main(["a\nb.wav", "--seed", "3"])

@@ -1,6 +1,7 @@
 """Many songs: one that was killed, one that another makes, a request to stop."""
 
 import errno
+import json
 import os
 import signal
 from pathlib import Path
@@ -51,6 +52,7 @@ def test_a_request_to_stop_that_a_library_swallows_is_not_lost(runs, monkeypatch
     assert generate.main(["a.wav", "b.wav"]) == console.STOPPED
     assert signal.getsignal(signal.SIGINT) is before
     assert Path("generated/a/index.html").is_file() and not Path("generated/b").exists()
+    assert not json.loads(Path("generated/a/a.json").read_text())["takes"], "its page may have a gap: it is made again"
 
 
 def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):

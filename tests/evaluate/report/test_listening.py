@@ -71,16 +71,16 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
 def test_each_version_is_given_the_gain_of_its_own_loudness() -> None:
     tracks = {
         "input": Track(RATE, 8000, 1, "flac", Level(-18.0, 0.9), None),
-        "take-1": Track(RATE, 9000, 1, "flac", Level(-30.0, 0.2), Level(-17.0, 1.0)),
+        "take-1": Track(RATE, 9000, 1, "flac", Level(-30.0, 0.2), Level(-20.0, 1.0)),
     }
     songs = [listening.ListeningSong("song", "a", tracks)]
     choices = [listening.Choice(f"take-{number}", f"take {number}", "b") for number in (1, 2)]
     content = listening.content(songs, choices, 1, made="drums", chooser="Take", input=("song", "the song", "c"))
     (song,) = content["songs"]
-    assert (song["seconds"], song["lufs"]) == (9000 / RATE, -17.1), "the input could be no louder without clipping"
+    assert (song["seconds"], song["lufs"]) == (9000 / RATE, -20.0), "the mix could be no louder without clipping"
     assert {name: (one["alone"], one["mixed"]) for name, one in song["tracks"].items()} == {
-        "input": (0.9, None),
-        "take-1": (12.9, -0.1),
+        "input": (-2.0, None),
+        "take-1": (10.0, 0.0),
     }
     assert (content["segment"], content["margin"], content["chosen"]) == (10.0, 0.1, 1)
     assert content["input"] == {"label": "song", "name": "the song", "meaning": "c"}
