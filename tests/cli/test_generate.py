@@ -14,6 +14,7 @@ import soundfile
 
 from p2p_dist.cli import export, generate
 from p2p_dist.common import console
+from p2p_dist.generate.model import find_model
 from tests import forked_stages
 from tests.generate.conftest import run, runs, sound, write
 from tests.generate.made import STEP, made, read
@@ -239,7 +240,8 @@ def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):
     monkeypatch.setattr(launch.sbatch, "submit", queued.append)
     write(Path("song.wav"), sound(0.4))
     assert generate.main(["song.wav", "--out", "of-run"]) == 0
-    assert export.main(["band", "--out", "kept/band"]) == 0
+    monkeypatch.setenv("HOME", str(Path("kept").absolute()))
+    assert export.main(["band", "--out", "~/band"]) == 0 and find_model("~/band").name == "band@20"
     Path("blobs").mkdir()
     for name in ("config.json", "model.safetensors"):
         Path("kept/band", name).rename(Path("blobs", name))
