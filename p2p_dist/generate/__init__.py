@@ -1,1 +1,1 @@
-"""Apply a trained generator to songs: windows in, a stem out. Nothing here measures or trains."""
+"""Apply a trained generator to songs: split a song into windows, generate, write a stem. Nothing here measures or trains."""

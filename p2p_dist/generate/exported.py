@@ -1,12 +1,12 @@
-"""Write a trained generator as a folder that anybody can use and publish, and read such a folder.
+"""Write a trained generator as a folder that can be used without this program, and read such a folder.
 
-DIR/model.safetensors   the weights, float32 or float16, by the names that model/generator.py gives them
-DIR/config.json         all that is needed to run them: task, spectrogram, scaling, network; `notes` says it in words
+DIR/model.safetensors   the weights, float32 or float16, with the parameter names of model/generator.py
+DIR/config.json         all settings needed to run them: task, spectrogram, scaling, network; `notes` explains them
 DIR/README.md           the model card
-DIR/model.pt2           optionally the network as a program of torch.export, see program.py
+DIR/model.pt2           optional: the network as a program of torch.export, see program.py
 
-tests/generate/run_exported.py runs such a folder with torch and safetensors alone. A folder that is read may have been written
-by anybody: only config.json and model.safetensors are opened, both are checked, and nothing is unpickled.
+tests/generate/run_exported.py runs such a folder with torch and safetensors only. An exported folder is untrusted input: only
+config.json and model.safetensors are opened, both are checked, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ CARD, PROGRAM = "README.md", "model.pt2"
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
-    """Check, before anything is read or computed, that an export can be written to the folder `out`.
+    """Check that an export can be written to the folder `out`. Call this before anything is read or computed.
 
     Raises:
-        ValueError: it exists, or is a link; with `overwrite`, it holds anything but an exported model.
+        ValueError: it exists or is a link; with `overwrite`, it contains anything other than an exported model.
         OSError: it can't be created.
     """
     files.refuse_link(out)
@@ -68,18 +68,18 @@ def check_out(out: Path, *, overwrite: bool) -> None:
 def export(
     model: Model, iterations: int, out: Path, card: Callable[[dict[str, Any]], str], *, half: bool, torch_export: bool
 ) -> dict[str, Any]:
-    """Write an exported model in one rename; an earlier one at `out` is replaced. Call `check_out` first.
+    """Write an exported model with a single rename. An earlier one at `out` is replaced. Call `check_out` first.
 
     Args:
-        iterations: of Griffin-Lim, as the evaluations of the run had them.
-        card: the text of README.md for the content of config.json.
-        half: weights in float16. torch_export: also model.pt2, of the same weights, which computes in float32.
+        iterations: Griffin-Lim iterations, as in the evaluations of the run.
+        card: returns the text of README.md, given the content of config.json.
+        half: write the weights in float16. torch_export: also write model.pt2, which computes in float32.
 
     Returns:
         the content of config.json.
 
     Raises:
-        ValueError: the weights do not fit float16.
+        ValueError: a weight is too large for float16.
     """
     kept = {name: tensor.half() if half else tensor.float() for name, tensor in model.weights.items()}
     if not all(bool(tensor.isfinite().all()) for tensor in kept.values()):
@@ -107,7 +107,7 @@ def export(
         (temporary / CARD).write_text(text, encoding="utf-8")
         records.write(temporary / CONFIG, schemas.EXPORTED, content)
         if out.exists():
-            check_out(out, overwrite=True)  # once more: what is there may be another since
+            check_out(out, overwrite=True)  # again: it may have changed since the first check
             out.rename(aside)
     files.remove_tree(aside)
     return content
@@ -115,7 +115,7 @@ def export(
 
 @contextmanager
 def _put_back(aside: Path, out: Path) -> Iterator[None]:
-    """On an error, rename an earlier export from `aside` back to its name."""
+    """On an error, rename the earlier export from `aside` back to `out`."""
     try:
         yield
     except BaseException:
@@ -218,8 +218,8 @@ def read_exported(folder: Path) -> Model:
     """Load the model in an exported folder, which may come from anybody.
 
     Raises:
-        ValueError: no such folder, no exported model, or one of a newer version.
-        DamagedError: its files are not those that were written, or do not fit one another; names the file.
+        ValueError: no such folder, not an exported model, or one of a newer version.
+        DamagedError: a file has changed since it was written, or the files do not fit together. The message names the file.
     """
     content = exported_config.read_config(folder)
     data, model = _settings_of(content, folder / CONFIG)
@@ -232,7 +232,7 @@ def _settings_of(content: dict[str, Any], path: Path) -> tuple[config.Data, conf
     """Read the settings in config.json, checked like those of a run.
 
     Raises:
-        DamagedError: there can be no such settings. ValueError: they ask for what this version does not compute.
+        DamagedError: the settings are invalid. ValueError: this version does not support them.
     """
     settings = exported_config.settings_of(content, path)
     data, model = settings.data, settings.model
@@ -250,7 +250,7 @@ def _settings_of(content: dict[str, Any], path: Path) -> tuple[config.Data, conf
 
 
 def _read_weights(path: Path, about: dict[str, Any], model: config.Model, pictures: int) -> dict[str, torch.Tensor]:
-    """The weights as float32, by their names; read whole, since a memory map dies where somebody shortens the file."""
+    """Return the weights as float32, by name. Read whole: a memory map crashes if the file is truncated meanwhile."""
     exported_config.check_weights(path, about)
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != about["sha256"]:
@@ -259,7 +259,7 @@ def _read_weights(path: Path, about: dict[str, Any], model: config.Model, pictur
         weights = safetensors.torch.load(content)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise DamagedError(f"{path} can't be read as weights ({error}); {CURE}") from error
-    with torch.device("meta"):  # names and shapes without the memory, which settings of others could make large
+    with torch.device("meta"):  # names and shapes only: untrusted settings could ask for too much memory
         wanted = {name: tensor.shape for name, tensor in Generator(model, pictures).state_dict().items()}
     dtype = {"float32": torch.float32, "float16": torch.float16}[about["dtype"]]
     for name in sorted(wanted.keys() | weights.keys()):

@@ -1,4 +1,4 @@
-"""Read config.json of an exported folder, which may come from anybody; see exported.py. For login nodes: no torch, no numpy."""
+"""Read config.json of an exported folder, which is untrusted; see exported.py. For login nodes: no torch, no numpy."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from p2p_dist.settings import config
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 SPECTROGRAM = ("representation", "sample_rate", "n_fft", "hop_length", "mels", "frames", "window_hop", "channels")
-"""The settings of `Data` that running a network needs; the others choose what it is trained on."""
+"""The settings of `Data` that are needed to run a network. The others select the training data."""
 
 NETWORK = ("channels", "max_channels", "depth", "upsample", "norm", "dropout", "noise_channels", "leaky_slope")
-"""Those of `config.Model`; the others are the discriminator's."""
+"""The settings of `config.Model` that are needed. The others belong to the discriminator."""
 
 FORMAT = "p2p_dist-generator"
 CURE = "export it again, or download it again"
 
-_LARGEST = 1 << 20  # bytes; it has some thousand
+_LARGEST = 1 << 20  # bytes; a valid file has a few thousand
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder is one that launch/export.py made, perhaps a damaged one; a run has no such files."""
+    """Whether launch/export.py made this folder, even if it is damaged now. The folder of a run has no such files."""
     return any(os.path.lexists(folder / name) for name in (CONFIG, WEIGHTS))
 
 
@@ -65,7 +65,7 @@ def settings_of(content: dict[str, Any], path: Path) -> config.Config:
 
 
 def check_weights(path: Path, about: dict[str, Any]) -> None:
-    """Check that the weights are there, with as many bytes as config.json names.
+    """Check that the file of the weights exists and has the size recorded in config.json.
 
     Raises:
         DamagedError: they are not.

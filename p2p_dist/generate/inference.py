@@ -1,4 +1,4 @@
-"""Generate a stem for a song: run the windows through the generator, join them, and convert them to audio."""
+"""Generate a stem for a song: run the generator on the windows, join the outputs, and convert them to audio."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _BATCH = 16
 
 
 def build_generator(weights: dict[str, torch.Tensor], model: Model, picture_channels: int, device: torch.device) -> Generator:
-    """Build a generator with these weights, ready to generate. (No mode to set: norms and drop-out act as in training.)
+    """Build a generator with these weights. There is no eval mode: norms and drop-out work as in training.
 
     Raises:
-        DamagedError: they are not those of this network.
+        DamagedError: the weights do not fit this network.
     """
     generator = Generator(model, picture_channels)
     try:
@@ -33,7 +33,7 @@ def build_generator(weights: dict[str, torch.Tensor], model: Model, picture_chan
 
 
 def loudest_windows(pictures: Pictures, seconds: float, data: Data) -> Pictures:
-    """Return the consecutive windows of about so many seconds in which the target is loudest; all for 0 seconds.
+    """Return the consecutive windows, about `seconds` long, in which the target is loudest. 0 seconds: all windows.
 
     Its first frame, `starts[0]`, stays that of the whole song; `frames` is where it ends.
     """
@@ -58,8 +58,8 @@ def loudest_windows(pictures: Pictures, seconds: float, data: Data) -> Pictures:
 def generate(generator: Generator, pictures: Pictures, data: Data, name: str, seed: int = 0) -> np.ndarray:
     """Generate the spectrograms of all windows, dB, float32 (windows, channels, mels, frames).
 
-    Noise is drawn once for the whole song, from `name` and `seed`, and cut like the song: overlapping windows agree, and
-    every checkpoint hears the same.
+    Noise is drawn once for the whole song, from `name` and `seed`, and cut at the same places as the song, so it is equal in
+    overlapping windows, and the same for every checkpoint.
     """
     device = next(generator.parameters()).device
     low, high = FLOOR, CEILING[data.representation]

@@ -1,4 +1,4 @@
-"""Find a model by name: the best checkpoint of a run, one of its steps, or an exported folder."""
+"""Find a model by name: the best checkpoint of a run, the checkpoint of a given step, or an exported folder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from p2p_dist.train import checkpoint
 
 @dataclass(frozen=True)
 class Model:
-    """A trained generator with all that is needed to run it.
+    """A trained generator with everything needed to run it.
 
-    name: for people, such as `drums-demo@90`. task, step: what it was trained for, and how long. sha256: of the file of its
-    weights. data: the spectrograms that it knows. model: its network.
+    name: for messages, such as `drums-demo@90`. task, step: the task and the training step. sha256: of the file of the
+    weights. data: settings of its spectrograms. model: settings of its network.
     """
 
     name: str
@@ -31,23 +31,23 @@ class Model:
     weights: dict[str, torch.Tensor]
 
     def generator(self, device: torch.device) -> Generator:
-        """The network on a device, ready to generate.
+        """Build the generator on a device.
 
         Raises:
-            DamagedError: the weights are not those of this network.
+            DamagedError: the weights do not fit this network.
         """
         return inference.build_generator(self.weights, self.model, self.data.picture_channels, device)
 
 
 def find_model(name: str | None) -> Model:
-    """Find the model of a name: `RUN` (its best checkpoint), `RUN@STEP`, or the path of an exported folder.
+    """Find a model by name: `RUN` (its best checkpoint), `RUN@STEP`, or the path of an exported folder.
 
     Args:
-        name: None: the run whose newest checkpoint is the newest of all.
+        name: None for the run with the newest checkpoint.
 
     Raises:
         ValueError: there is no such run, or no such checkpoint.
-        DamagedError: its files are not those that were written.
+        DamagedError: a file has changed since it was written.
     """
     if name is not None and exported_config.is_exported(Path(name).expanduser()):
         from p2p_dist.generate import exported  # which imports this module

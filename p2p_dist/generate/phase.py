@@ -1,4 +1,4 @@
-"""Convert the mel power of a whole stem to audio, in overlapping blocks of frames.
+"""Convert the mel power of a stem to audio, in overlapping blocks of frames.
 
 Griffin-Lim looks, at each iteration, only a few frames to either side. So blocks overlap, each begins with the phase that its
 frames would have in the undivided piece, and only its middle is kept: with `_BESIDE` frames on either side for each iteration
@@ -37,15 +37,15 @@ def sound(
 ) -> Iterator[np.ndarray]:
     """Yield the audio of a stem at the model's rate, in blocks float32 (samples, channels).
 
-    Blocks are computed in threads, while the generator makes what follows, or on a GPU.
+    On a CPU, threads compute the blocks while the generator continues. On a GPU one thread does.
 
     Args:
-        power: mel power in parts (channels, mels, frames). times: to `phase` the seconds of computing are added.
+        power: blocks of mel power, (channels, mels, frames). times: the computing time in seconds is added to `phase`.
     """
     beside, over = int(_BESIDE * iterations), threading.Event()
 
     def make(mels: np.ndarray, first: int, begin: int, end: int) -> np.ndarray:
-        """Frames from `begin` to `end`, of a part of the stem of which `mels` begins at frame `first`."""
+        """Return the audio of frames `begin` to `end`. `mels` is a block of the stem that starts at frame `first`."""
         begun = time.perf_counter()
         last = first + mels.shape[2]
         until = samples if last == frame_count(samples, data.hop_length) else data.hop_length * (last - 1)
@@ -71,7 +71,7 @@ def sound(
 
 
 def _jobs(power: Iterator[np.ndarray], block: int, beside: int) -> Iterator[tuple[np.ndarray, int, int, int]]:
-    """Overlapping parts: mel power, its first frame, and the frames that are to be kept of it."""
+    """Yield overlapping blocks: mel power, its first frame, and begin and end of the frames to keep."""
     held, first, begin = None, 0, 0
     for part in power:
         held = part if held is None else np.concatenate([held, part], axis=2)
@@ -93,7 +93,7 @@ def _part(
     device: torch.device,
     is_over: Callable[[], bool],
 ) -> np.ndarray:
-    """Return the audio of one channel of a part, float32 (samples,)."""
+    """Return the audio of one channel of a block, float32 (samples,)."""
     magnitude = mel_to_magnitude(mel, data.sample_rate, data.n_fft)
     if device.type == "cpu":
         return griffin_lim(magnitude, data.n_fft, data.hop_length, samples, iterations, first=first, is_over=is_over)
@@ -110,7 +110,7 @@ def griffin_lim_on(
 
     def added(parts: torch.Tensor) -> torch.Tensor:
         total = torch.zeros(length, device=device)
-        for start in range(0, n_fft, hop_length):  # all frames at once, one hop of each
+        for start in range(0, n_fft, hop_length):  # overlap-add: one hop of all frames at a time
             total[start : start + hop_length * frames] += parts[:, start : start + hop_length].reshape(-1)
         return total
 

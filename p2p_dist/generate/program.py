@@ -1,8 +1,8 @@
-"""Write a generator as a program of torch.export, which runs without its class: `torch.export.load("model.pt2").module()`.
+"""Write a generator as a program of torch.export, which runs without this package: `torch.export.load("model.pt2").module()`.
 
-It takes input (windows, pictures, mels, frames) and, where the network has any, noise (windows, noise_channels, mels, frames),
-for any number of windows, and gives the output, shaped like the input; all from -1 to 1, as in model/generator.py. The
-interface is that of torch 2.9 and later.
+Its arguments are input (windows, channels, mels, frames) and, if the network uses it, noise (windows, noise_channels, mels,
+frames), for any number of windows. It returns the output, shaped like the input. All are scaled as in model/generator.py.
+It needs torch 2.9 or later.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from p2p_dist.settings.config import Data
 
 
 class EachWindow(nn.Module):
-    """The thesis's batch norm, which knows one window at a time, for any number of windows: each by itself.
+    """The thesis's batch norm for a batch of any size: each window is normalised separately.
 
-    Not a group norm, which subtracts last: where 1 x 1 values must become the bias, it leaves 30 times their rounding.
+    Group norm is not used: it subtracts the mean last, which is less exact for 1 x 1 values, whose result must be the bias.
     """
 
     def __init__(self, norm: BatchNorm) -> None:
@@ -32,14 +32,14 @@ class EachWindow(nn.Module):
 
 
 def export(generator: Generator, data: Data) -> bytes:
-    """The file of the program. The generator is changed: use it for nothing else.
+    """Return the content of the program's file. This changes the generator: do not use it afterwards.
 
     Args:
-        data: the size of its pictures.
+        data: the settings with the size of its windows.
     """
     _replace_batch_norms(generator)
     size = (data.mels, data.frames)
-    inputs = [torch.zeros(2, data.picture_channels, *size)]  # torch takes a size of 1 for one that never changes
+    inputs = [torch.zeros(2, data.picture_channels, *size)]  # 2, because torch treats a size of 1 as constant
     if generator.noise_channels:
         inputs.append(torch.zeros(2, generator.noise_channels, *size))
     windows = torch.export.Dim("windows", min=1)
@@ -48,7 +48,7 @@ def export(generator: Generator, data: Data) -> bytes:
             generator.eval().requires_grad_(False), tuple(inputs), dynamic_shapes=tuple({0: windows} for _ in inputs)
         )
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # names folders of this machine
+        node.meta.pop("stack_trace", None)  # contains paths of this machine
     file = io.BytesIO()
     torch.export.save(program, file)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Requests to generate: songs, options, output files, and whether they exist. For login nodes: no numpy."""
+"""Requests to generate: songs, options, output files, and whether these exist. For login nodes: no numpy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from p2p_dist.settings.config import TASKS, parse_task
 PAGE = "index.html"
 
 ITERATIONS = 100
-"""Iterations of Griffin-Lim: half the error of 32 iterations."""
+"""Griffin-Lim iterations: the error is half of that after 32 iterations."""
 
 SUFFIXES = tuple(
     f".{kind}"
@@ -26,9 +26,9 @@ SUFFIXES = tuple(
         *("aif", "aac", "oga", "wma", "wv", "mka", "mkv", "webm", "mov", "avi", "au", "w64", "m4b", "ape"),
     )
 )
-"""Of files in a folder, those whose names end so are songs; a file that is named itself may be called anything."""
+"""Files with these suffixes in a folder are songs. A file that is given directly may have any name."""
 
-_LONGEST = 150  # bytes of a name: beside it stand `-accompaniment-12.flac` and what a temporary file is called
+_LONGEST = 150  # bytes of a name, without `-accompaniment-12.flac` and the prefix of a temporary file
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,12 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
     """Find the songs in files and folders, each with its own output folder: `generated/SONG`, or below `out`.
 
     Args:
-        out: for one file, the very folder of what is made.
+        out: the output folder; for a single file, the output folder of that song itself.
 
     Raises:
-        ValueError: there is none, or two would be written to one place; names them.
+        ValueError: there are no songs, or two songs would be written to the same folder. The message names them.
     """
-    found: dict[Path, Path] = {}  # source -> its folder below that of all, without its suffix
+    found: dict[Path, Path] = {}  # source -> its folder below the output folder
     for path in given:
         if path.is_dir():
             for source in _inside(path, out):
@@ -96,7 +96,7 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
     if len(found) == 1 and out is not None and not given[0].is_dir():
         ((source, _),) = found.items()
         return [Song(source, Place(out, _short(title(source))))]
-    # Of a.mp3 and a.wav the whole name tells which is which.
+    # If a.mp3 and a.wav have the same title, use the file name with its suffix.
     same = Counter(str(below).casefold() for below in found.values())
     songs = []
     for source, below in found.items():
@@ -122,15 +122,15 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
 
 
 def title(source: Path) -> str:
-    """Return the title of a song: its file name without suffixes, also of `a.stem.mp4`.
+    """Return the title of a song: its file name without suffix, or without `.stem.mp4`.
 
-    It names a folder: it is UTF-8, and without leading dots, which would hide it or make it `..`.
+    It is used as the name of a folder, so it is valid UTF-8 without leading dots.
     """
     return plain((source.stem.removesuffix(".stem") or source.stem).lstrip(".")) or "song"
 
 
 def _short(name: str) -> str:
-    """Shorten a name so that suffixes fit, without cutting a character."""
+    """Shorten a name so that suffixes fit, without splitting a character."""
     if len(os.fsencode(name)) <= _LONGEST:
         return name
     while len(os.fsencode(name)) > _LONGEST:
@@ -139,12 +139,12 @@ def _short(name: str) -> str:
 
 
 def stem_name(task: str) -> str:
-    """Return the name of a task's stem in file names: `drums`, `accompaniment`, or its stems as `drums-bass`."""
+    """Return the name of a task's stem in file names: `drums`, `accompaniment`, or several stems as `drums-bass`."""
     return task if task in TASKS else "-".join(parse_task(task)[1])
 
 
 def requested(source: Path, sha256: str, options: Options) -> dict[str, Any]:
-    """What a record must say for its files to be those of this request.
+    """Return the fields that a record must have if its files belong to this request.
 
     Args:
         sha256: of the model's weights.
@@ -175,7 +175,7 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
         wanted: see `requested`. takes: see `planned`.
 
     Raises:
-        ValueError: others are in their place; names in what they differ.
+        ValueError: files of another request exist. The message names the differences.
     """
     try:
         found = records.read(place.record, schemas.GENERATED, "remove it, or add --overwrite")
@@ -191,7 +191,7 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
         told = [{kind: one["bytes"] for kind, one in take["files"].items()} for take in found["takes"]]
         sizes = [{kind: _size(path) for kind, path in paths.items()} for paths in takes]
         return told == sizes and (place.folder / PAGE).is_file()
-    if not found["takes"]:  # one that was killed as it put its files in place
+    if not found["takes"]:  # killed while it was replacing its files
         return False
     changed = [
         f"{name}: {found['settings'].get(name)} -> {value}"
@@ -214,10 +214,10 @@ def escaped(name: str) -> str:
 
 
 def _size(path: Path) -> int | None:
-    """Bytes of a file; None where there is none."""
+    """Return the size of a file in bytes; None if it does not exist."""
     return path.stat().st_size if path.is_file() else None
 
 
 def plain(text: str) -> str:
-    """A text without the bytes of a name that is not UTF-8, which JSON can't hold."""
+    """Return a text in which bytes that are not UTF-8 are replaced, because JSON can't represent them."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

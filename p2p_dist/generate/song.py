@@ -1,11 +1,11 @@
-"""Make the new stem of one song, block by block: decode, spectrogram, generate, phase, mix, write.
+"""Generate the new stem of one song, block by block: decode, spectrogram, generator, phase, mix, write.
 
-SONG-drums.flac    the new stem, as the song: rate, channels, length
+SONG-drums.flac    the new stem, with the rate, channels and length of the song
 SONG-mix.flac      the song plus the stem
-SONG-drums.mid     the hits of the stem, where it is drums
-SONG.json          how all of this was made, written last: a song with it is done
+SONG-drums.mid     the hits of the stem, if it is drums
+SONG.json          the record: settings, model, versions. It is written last, so a song that has it is done
 
-The song is decoded anew for each pass, so that none holds more of it than a few blocks.
+The song is decoded again for each pass, so that only a few blocks are in memory.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ def make(
     """Make all files of one song; return the content of its record.
 
     Args:
-        page: writes its page, from the record that is about to be written: it stands above this package.
+        page: writes the listening page from the record. Passed in, because this package must not import evaluate.
 
     Raises:
-        ValueError: the song can't be used; says why, in one sentence. Nothing is left behind.
+        ValueError: the song can't be used. The message says why, in one sentence. No files are left behind.
     """
     source, place = asked.source, asked.place
     begun, times = time.perf_counter(), {"network": 0.0, "phase": 0.0}
@@ -128,7 +128,7 @@ def make(
             "seconds": {"song": length / song.rate, "all": time.perf_counter() - begun, **times},
             "versions": _versions(),
         }
-        # From here on files are replaced: without takes in its record the song is not done.
+        # From here on files are replaced. A record without takes means that the song is not done.
         records.write(place.record, schemas.GENERATED, {**content, "takes": []})
     page(asked, content)
     on_progress(0.0)  # a request to stop, which may have left a gap in the page: the song is made again
@@ -137,7 +137,7 @@ def make(
 
 
 def _measure(song: Decoded, model: Model) -> tuple[int, float]:
-    """Decode a song once; return its samples at the model's rate, and the power of 0 dB in its spectrograms."""
+    """Decode a song once. Return its length in samples at the model's rate, and the power that is 0 dB in its spectrograms."""
     data, loudness, count = model.data, windows.Loudness(), 0
 
     def counted() -> Iterator[np.ndarray]:
@@ -154,7 +154,7 @@ def _measure(song: Decoded, model: Model) -> tuple[int, float]:
 
 
 def _notes(song: Decoded, model: Model) -> list[str]:
-    """Return notes on a song that is unusual for the model."""
+    """Return notes about properties of a song that are unusual for the model."""
     data, found = model.data, []
     if len(song.channels) > 2:
         left, right = (song.channels[place] for place in song.front)
@@ -172,9 +172,9 @@ def _notes(song: Decoded, model: Model) -> list[str]:
 
 
 def _holds_drums(song: Bands, seconds: float, model: Model) -> list[str]:
-    """Return a note if a song seems to contain the drums to be made, judged by its hats.
+    """Return a note if a song seems to contain drums already, judged by its hi-hats.
 
-    Of the ten songs with drums and eleven without it was tried on, it names six of the first and one of the second.
+    It was tested on ten songs with drums, of which it detects six, and eleven without, of which it wrongly detects one.
     """
     _, made = parse_task(model.task)
     hats = sum(hit.note in (CLOSED_HAT, OPEN_HAT) for hit in song.hits())
@@ -196,10 +196,10 @@ def write_files(
     bands: Bands | None,
     rhythm: Bands | None,
 ) -> float:
-    """Write stem and mix with a gain in dB; return the largest sample without the gain.
+    """Write stem and mix with a gain in dB. Return the largest absolute sample before the gain.
 
     Args:
-        raw: the stem as the model made it. bands: to hear the stem; rhythm: to hear the song.
+        raw: the stem as generated. bands, rhythm: if given, they analyse the stem and the song.
     """
     scale, loudest = flac.factor(gain), 0.0
     stem_at = _Reader(resample_blocks(_blocks(raw, model.data.picture_channels), model.data.sample_rate, song.rate))
@@ -211,7 +211,7 @@ def write_files(
             for kind in ("stem", "mix")
         )
         for block in song.blocks():
-            stem = np.zeros(block.shape)  # float64: to be scaled without a rounding of its own
+            stem = np.zeros(block.shape)  # float64, so that scaling adds no rounding error
             mid, *side = (level * stem_at.take(len(block))).T
             for place, sign in zip(song.front, (1, -1), strict=False):
                 stem[:, place] = mid + (sign * side[0] if side and len(song.front) == 2 else 0)
@@ -227,14 +227,14 @@ def write_files(
 
 
 class _Reader:
-    """Reads a signal that comes in blocks in other lengths; silence after its end."""
+    """Reads any number of samples from a signal that arrives in blocks. Returns silence after its end."""
 
     def __init__(self, blocks: Iterator[np.ndarray]) -> None:
         self.blocks = blocks
         self.held: np.ndarray | None = None
 
     def take(self, samples: int) -> np.ndarray:
-        """The next so many samples, (samples, channels)."""
+        """Return the next `samples` samples, (samples, channels)."""
         while self.held is None or len(self.held) < samples:
             block = next(self.blocks, None)
             if block is None:
@@ -247,7 +247,7 @@ class _Reader:
 
 
 class _Resampled:
-    """Hands mono sound that comes in blocks on to `ear` at its rate."""
+    """Resamples blocks of mono audio and passes them to `ear`."""
 
     def __init__(self, rate: int, ear: Bands) -> None:
         import soxr
@@ -271,7 +271,7 @@ def _blocks(raw: Path, channels: int) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def _scratch(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, removed at the end."""
+    """Create a temporary file beside `path`; it is removed at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = files.temporary_beside(path)
     os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))

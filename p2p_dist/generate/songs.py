@@ -1,4 +1,4 @@
-"""Make stems for many songs, one after the other, shared with other processes or alone."""
+"""Generate stems for many songs, one after the other, in one process or shared between several."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from p2p_dist.run import lock
 
 @dataclass(frozen=True)
 class Made:
-    """The result for a song. error: why it was left out. record: of new files; None if they existed, or it was left out."""
+    """The result for a song. error: why it was skipped. record: of new files; None if they existed or it was skipped."""
 
     song: Song
     record: dict[str, Any] | None = None
@@ -33,7 +33,7 @@ class Made:
 
 
 def todo(songs: list[Song], model: Model, options: Options, *, overwrite: bool) -> tuple[list[Song], list[Made]]:
-    """Return the songs that are not done, and those that cannot be made because other files are in their place."""
+    """Return the songs that are not done, and those that are refused because files of another request exist."""
     left, refused = [], []
     for one in songs:
         try:
@@ -50,7 +50,7 @@ def _is_made(one: Song, model: Model, options: Options) -> bool:
 
 
 def seconds(one: Song, options: Options) -> float:
-    """Estimate the seconds of stem to make, from the header; 0 if unknown."""
+    """Estimate the seconds of audio to generate, from the file's header; 0 if unknown."""
     with contextlib.suppress(ValueError, OSError):
         told = decode.look(one.source).told
         end = told if options.end is None else min(options.end, told)
@@ -70,23 +70,23 @@ def make(
     is_over: Callable[[Song], bool] = lambda _: False,
     shared: int | None = None,
 ) -> list[Made]:
-    """Make the stems of songs, one after the other; a song that fails does not stop the others.
+    """Generate the stems of songs, one after the other. A song that fails does not stop the others.
 
     Args:
-        page: see `song.make`. on_song: told of each song that was made or left out. on_progress: told how many more seconds of
-            a song are made.
-        is_over: whether nothing is to be done for a song any more; asked once no other process has it in hand.
-        shared: place of this process among several that share the songs: those that another has in hand are skipped.
+        page: see `song.make`. on_song: called after each song. on_progress: called with the seconds of audio generated since
+            the last call.
+        is_over: whether a song needs no work any more. It is called while this process holds the lock of the song.
+        shared: number of this process if several share the songs. It skips songs that another process has locked.
 
     Returns:
-        the songs that were left out.
+        the songs that were skipped because of an error.
 
     Raises:
-        OSError: the machine refused, for instance a full disk; nothing half written stays.
+        OSError: a file can't be written, for instance because the disk is full. No partial files are left behind.
     """
     generator = model.generator(device())
     left_out = []
-    first = 0 if shared is None or not songs else shared % len(songs)  # they do not all ask for the same one
+    first = 0 if shared is None or not songs else shared % len(songs)  # start at different songs
     with _requests_to_stop() as stop_if_asked:
 
         def told(one: Song, more: float) -> None:
@@ -103,7 +103,7 @@ def make(
                 if is_over(one):
                     continue
                 try:
-                    # Another may have made it since it was looked for.
+                    # Another process may have made it meanwhile.
                     record = (
                         None
                         if not overwrite and _is_made(one, model, options)
@@ -119,10 +119,10 @@ def make(
 
 @contextmanager
 def _requests_to_stop() -> Iterator[Callable[[], None]]:
-    """Yield a function that raises KeyboardInterrupt once this process was asked to stop.
+    """Yield a function that raises KeyboardInterrupt if this process was asked to stop.
 
-    The handlers of the process raise it, too; but one that is raised within a callback of a library, such as libsndfile's for
-    a file in memory, is printed and lost.
+    The signal handlers raise it, too, but an exception that is raised in a callback of a C library, such as libsndfile, is
+    printed and lost.
     """
     asked = False
 
@@ -147,7 +147,7 @@ def _requests_to_stop() -> Iterator[Callable[[], None]]:
         yield stop_if_asked
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is noted[number]:  # else it has been told to ignore what still comes
+            if signal.getsignal(number) is noted[number]:  # otherwise the handler was replaced meanwhile
                 signal.signal(number, handler)
 
 
@@ -171,10 +171,10 @@ def device() -> torch.device:
 
 @contextmanager
 def _alone(place: Place) -> Iterator[bool]:
-    """Whether no other process makes this song; what one that was killed left behind is removed.
+    """Lock a song; yield whether this process has the lock. Temporary files of a killed process are removed.
 
-    The kernel drops the lock of a process that is killed. A file system without locks lets several make the same song: each
-    writes it whole.
+    The kernel releases the lock of a killed process. On a file system without locks several processes may make the same
+    song; each writes complete files.
     """
     place.folder.mkdir(parents=True, exist_ok=True)
     path = place.folder / f"{files.TEMPORARY}{place.name}"
@@ -194,7 +194,7 @@ def _alone(place: Place) -> Iterator[bool]:
             yield True
         finally:
             path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # nothing came of the song
+            with contextlib.suppress(OSError):  # empty if the song failed
                 place.folder.rmdir()
     finally:
         os.close(descriptor)

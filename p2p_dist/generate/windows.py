@@ -1,7 +1,7 @@
-"""Compute a song's spectrograms and the generated stem's mel power window by window, never a whole song at once.
+"""Compute a song's spectrograms and the generated stem's mel power window by window, without the whole song in memory.
 
-The windows are those of training (data/pairs.py) but for two things: they overlap by half at least, whatever the hop of
-training, and the noise is drawn for each block of frames, so that it needs no whole song.
+The windows are those of training (data/pairs.py) with two differences: they overlap by at least half, whatever the hop in
+training, and the noise is drawn separately for each block of frames.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from p2p_dist.settings.config import Model as Network
 from p2p_dist.train.seeding import number_from
 
 _BATCH = 16
-_NOISE = 256  # frames drawn at once
-_FRAMES = 64  # of a spectrogram computed at once
+_NOISE = 256  # frames of noise drawn at a time
+_FRAMES = 64  # frames of a spectrogram computed at a time
 
 
 @dataclass(frozen=True)
 class Window:
-    """One window of a song: its first frame, its picture in dB (channels, mels, frames), and the power that is 0 dB in it."""
+    """One window of a song: first frame, spectrogram in dB (channels, mels, frames), and the power that is 0 dB in it."""
 
     start: int
     picture: np.ndarray
@@ -36,15 +36,15 @@ class Window:
 
 
 class Loudness:
-    """Histogram of the powers in a spectrogram, to 0.004 dB, for the level reference of a song of any length."""
+    """Histogram of the powers in a spectrogram, in steps of 0.004 dB, for the level reference of a song of any length."""
 
-    _DROPPED = 13  # of the 23 bits of a float32's mantissa; without its sign, floats sort as their bits do
+    _DROPPED = 13  # of the 23 bits of a float32's mantissa; the order of positive floats is that of their bits
 
     def __init__(self) -> None:
         self.counts = np.zeros(1 << (31 - self._DROPPED), np.int64)
 
     def add(self, power: np.ndarray) -> None:
-        """Add the values of a part of the spectrogram, float32, none of them negative."""
+        """Add the values of a block of the spectrogram, float32, not negative."""
         bits = np.ascontiguousarray(power, np.float32).view(np.uint32).ravel() >> self._DROPPED
         self.counts += np.bincount(bits, minlength=len(self.counts))
 
@@ -57,12 +57,12 @@ class Loudness:
 
 
 def hop(data: Data) -> int:
-    """Return the frames from one window to the next in generation."""
+    """Return the hop between windows in generation, in frames."""
     return min(data.window_hop, data.frames // 2)
 
 
 def mels(signal: Iterator[np.ndarray], data: Data) -> Iterator[np.ndarray]:
-    """Mel power of centred frames, (channels, mels, frames) in parts, of a signal that comes in blocks (samples, channels)."""
+    """Yield the mel power of centred frames, in blocks (channels, mels, frames). signal: blocks (samples, channels)."""
     width, step = data.n_fft + (_FRAMES - 1) * data.hop_length, _FRAMES * data.hop_length
     held = None
     for block in _padded(signal, data.n_fft // 2):
@@ -77,7 +77,7 @@ def mels(signal: Iterator[np.ndarray], data: Data) -> Iterator[np.ndarray]:
 
 
 def _padded(signal: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """Yield the signal with samples of silence before and after it."""
+    """Yield the signal with `samples` samples of silence before and after it."""
     silence = None
     for block in signal:
         if silence is None:
@@ -94,16 +94,16 @@ def _mels(part: np.ndarray, data: Data) -> np.ndarray:
 
 
 def starts(frames: int, data: Data) -> range:
-    """First frames of the windows of a song of so many frames: the last one reaches to its end or over it."""
+    """Return the first frames of the windows of a song with `frames` frames. The last window covers its end."""
     beyond = max(frames - data.frames, 0)
     return range(0, hop(data) * -(-beyond // hop(data)) + 1, hop(data))
 
 
 def windows(signal: Iterator[np.ndarray], samples: int, reference: float, data: Data) -> Iterator[Window]:
-    """The windows of a song, of so many samples at the model's rate.
+    """Yield the windows of a song with `samples` samples at the model's rate.
 
     Args:
-        reference: what is 0 dB in all of them; of no use in the thesis's representation, where each has its own.
+        reference: the power that is 0 dB in all windows. Ignored in the thesis's representation, where each has its own.
     """
     if data.representation == "thesis":
         yield from _thesis(signal, samples, data)
@@ -115,7 +115,7 @@ def windows(signal: Iterator[np.ndarray], samples: int, reference: float, data: 
 
 
 def _thesis(signal: Iterator[np.ndarray], samples: int, data: Data) -> Iterator[Window]:
-    """Yield the thesis's windows: a separate spectrogram each, with its own maximum as reference."""
+    """Yield windows in the thesis's representation: separate spectrograms, each with its maximum as reference."""
     width = data.hop_length * (data.frames - 1)
     places = [start * data.hop_length for start in starts(frame_count(samples, data.hop_length), data)]
     for place, part in _cut((block.T for block in signal), places, width, 0.0):
@@ -125,8 +125,8 @@ def _thesis(signal: Iterator[np.ndarray], samples: int, data: Data) -> Iterator[
 
 
 def _cut(parts: Iterator[np.ndarray], places: range | list[int], width: int, fill: float) -> Iterator[tuple[int, np.ndarray]]:
-    """Cut what comes in parts along the last axis at these places, ascending, into pieces of one width; the end is filled."""
-    held, at = None, 0  # what is held begins at `at`
+    """Cut blocks along the last axis into pieces of `width` that start at `places` (ascending). Pad the end with `fill`."""
+    held, at = None, 0  # `held` starts at `at`
     remaining = iter(places)
     place = next(remaining, None)
     for part in parts:
@@ -145,14 +145,14 @@ def _cut(parts: Iterator[np.ndarray], places: range | list[int], width: int, fil
 
 
 class Noise:
-    """The noise beside the pictures, N(0, 1): a function of the frame and the seed, so overlapping windows agree."""
+    """The noise input, N(0, 1). It depends on frame and seed only, so it is equal in overlapping windows."""
 
     def __init__(self, channels: int, mels: int, seed: int) -> None:
         self.channels, self.mels, self.seed = channels, mels, seed
         self.drawn: dict[int, torch.Tensor] = {}
 
     def cut(self, start: int, frames: int) -> torch.Tensor:
-        """Of the frames from `start` on, (channels, mels, frames)."""
+        """Return the noise for `frames` frames from `start` on, (channels, mels, frames)."""
         first, last = start // _NOISE, (start + frames - 1) // _NOISE
         for number in [number for number in self.drawn if number < first]:
             del self.drawn[number]
@@ -167,12 +167,12 @@ class Noise:
 def stem_power(
     generator: Generator, found: Iterator[Window], frames: int, data: Data, network: Network, seed: int, times: dict[str, float]
 ) -> Iterator[np.ndarray]:
-    """The stem's mel power, (channels, mels, frames) in parts, from the windows of a song of so many frames.
+    """Yield the stem's mel power, in blocks (channels, mels, frames), given the windows of a song with `frames` frames.
 
-    Where windows overlap they are cross-faded in power.
+    Overlapping windows are cross-faded in power.
 
     Args:
-        times: to `network` the seconds spent in the generator are added.
+        times: the seconds spent in the generator are added to `network`.
     """
     fade = np.bartlett(data.frames + 2)[1:-1].astype(np.float32)
     total = np.zeros((data.picture_channels, data.mels, data.frames), np.float32)
@@ -180,7 +180,7 @@ def stem_power(
     noise = Noise(network.noise_channels, data.mels, seed) if network.noise_channels else None
     device = next(generator.parameters()).device
     torch.manual_seed(number_from("song", seed))  # of the thesis's drop-out
-    at = 0  # what `total` begins with
+    at = 0  # first frame of `total`
     # The thesis's batch norm knows one window at a time, in training and here.
     for batch in _batches(found, 1 if network.norm == "batch" else _BATCH):
         begun = time.perf_counter()
@@ -193,7 +193,7 @@ def stem_power(
                 weight = np.concatenate([weight[done:], np.zeros_like(weight[:done])])
                 at = window.start
             power = pairs.silent_to_zero(output, window.reference)
-            if data.representation == "thesis":  # which shows the mix: what rises above the input is the stem
+            if data.representation == "thesis":  # its output is the mix: the stem is the increase over the input
                 power = np.maximum(power - pairs.silent_to_zero(window.picture, window.reference), 0)
             total += fade * power
             weight += fade
