@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from p2p_dist.cli import export
 from p2p_dist.generate.model import find_model
+from p2p_dist.run import rundir
 
 OLD = Path(__file__).resolve().parents[1] / "golden"
 
@@ -32,5 +34,11 @@ def test_a_run_of_an_earlier_version_is_exported(
     assert (tmp_path / "models" / "six" / "README.md").read_text().startswith("---\nlicense: ")
     with pytest.raises(ValueError, match="models/six exists"):
         export.main(["old", "--out", "models/six"])
+    with pytest.raises(ValueError, match="models/six exists"):
+        export.main(["old", "--out", "models/six", "--half"])
     assert export.main(["old", "--out", "models/six", "--overwrite", "--half"]) == 0
     assert find_model("models/six").name == find_model("old").name == "old@4"
+    content = json.loads(Path("models/six/config.json").read_text())
+    assert (content["weights"]["dtype"], content["program"]) == ("float16", None)
+    settings = rundir.read_settings(rundir.find("old"))
+    assert content["inversion"]["iterations"] == settings.evaluate.iterations

@@ -14,6 +14,7 @@ import soundfile
 
 from p2p_dist.cli import export, generate
 from p2p_dist.common import console
+from p2p_dist.generate.model import find_model
 from tests import forked_stages
 from tests.generate.conftest import run, runs, sound, write
 from tests.generate.made import STEP, made, read
@@ -213,7 +214,8 @@ def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
     Path("songs/broken.mp3").rename(os.fsdecode(b"songs/na\xefve.mp3"))
     for others in ([], ["--level", "3"]):  # the options, too, tell one run from another
         assert generate.main([*words, "--overwrite", *others]) == 1
-        assert "jobs can only open files whose names are UTF-8: rename it" in capsys.readouterr().err
+        out, err = capsys.readouterr()
+        assert "jobs can only open files whose names are UTF-8: rename it" in err and "already done" not in out
     asked = [json.loads((Path(job.command.split()[-1]) / "songs.json").read_text()) for job in queued[-2:]]
     assert all(one["overwrite"] and len(one["songs"]) == 3 for one in asked) and queued[-1].array == 3
     assert [one["options"]["level"] for one in asked] == [0.0, 3.0]
@@ -239,7 +241,8 @@ def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):
     monkeypatch.setattr(launch.sbatch, "submit", queued.append)
     write(Path("song.wav"), sound(0.4))
     assert generate.main(["song.wav", "--out", "of-run"]) == 0
-    assert export.main(["band", "--out", "kept/band"]) == 0
+    monkeypatch.setenv("HOME", str(Path("kept").absolute()))
+    assert export.main(["band", "--out", "~/band"]) == 0 and find_model("~/band").name == "band@20"
     Path("blobs").mkdir()
     for name in ("config.json", "model.safetensors"):
         Path("kept/band", name).rename(Path("blobs", name))

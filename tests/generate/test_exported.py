@@ -274,6 +274,19 @@ def test_an_earlier_export_is_replaced_whole_or_stays(written: Path, tmp_path: P
     assert exported.read_exported(out).name == "small-run@7"
 
 
+def test_what_another_put_into_the_folder_meanwhile_is_not_lost(written: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    shutil.copytree(written / "small", out)
+
+    def card(_: dict[str, Any]) -> str:
+        (out / "notes.txt").write_text("mine")
+        return ""
+
+    with pytest.raises(ValueError, match=r"also holds 'notes\.txt', which export did not write"):
+        exported.export(MODELS["small"], 16, out, card, half=False, torch_export=False)
+    assert (out / "notes.txt").read_text() == "mine" and [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_only_an_exported_model_is_overwritten(written: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
     exported.check_out(out, overwrite=False)

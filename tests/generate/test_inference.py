@@ -53,6 +53,14 @@ def test_the_true_pictures_give_the_true_stem_back(song):
     assert np.corrcoef(*mel)[0, 1] > 0.9
 
 
+def test_what_is_on_the_left_stays_on_the_left(song):
+    config = small(channels="mid-side")
+    heard, drums = song
+    pictures = pairs.make(heard, drums * np.array([1, 0], np.float32), RATE, config.data)
+    left, right = inference.to_stem(pictures.targets, pictures, heard, RATE, config.data, 4).T
+    assert (left**2).mean() > 100 * (right**2).mean()
+
+
 def test_stitched_overlaps_equal_the_song_itself(song):
     config = small()
     heard, drums = song

@@ -126,3 +126,10 @@ def test_names_that_are_no_text_and_names_of_several_lines(runs, capsys):
     assert r"already done: generated/a\nb" in capsys.readouterr().out.splitlines()
     with pytest.raises(ValueError, match=r"^generated/a\\nb/a\\nb\.json describes files made with other settings"):
         generate.main(["a\nb.wav", "--seed", "3"])
+    for name in ("c\nd.mp3", "e.mp3"):
+        Path("broken", name).parent.mkdir(exist_ok=True)
+        Path("broken", name).touch()
+    assert generate.main(["broken"]) == 1
+    said = capsys.readouterr()
+    for text in (said.out, said.err):
+        assert r"broken/c\nd.mp3 is not a sound file" in text and "\nd.mp3" not in text
