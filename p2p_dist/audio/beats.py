@@ -1,7 +1,7 @@
 """Estimate the tempo of a whole song, assumed constant, and the positions of its beats.
 
-A comb over the spectrum of an onset envelope: for each tempo the strength at its beat frequency and simple multiples. It
-finds the tempo of music recorded to a click within 0.01 BPM. It does not follow a tempo that changes.
+The tempo is found with a comb filter on the spectrum of an onset envelope: for each tempo, the strength at its beat frequency
+and simple multiples. The error is below 0.01 BPM for music recorded to a click. A changing tempo is not followed.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ _LENGTH = 1 << 21  # samples of the padded spectrum: 0.003 beats a minute apart 
 
 @dataclass(frozen=True)
 class Beats:
-    """A steady pulse. bpm: beats a minute. first: seconds of the first beat, less than one beat."""
+    """A constant tempo. bpm: beats per minute. first: time of the first beat, seconds, less than one beat."""
 
     bpm: float
     first: float
 
     def times(self, seconds: float, per_beat: int = 1) -> np.ndarray:
-        """Seconds of all beats before `seconds`, each cut into `per_beat` equal parts (2: eighth notes)."""
+        """Return the times of all beats before `seconds`, each divided into `per_beat` equal steps (2: eighth notes)."""
         step = 60 / self.bpm / per_beat
         begin = self.first - step * np.floor(self.first / step)
         return np.arange(begin, seconds, step)
 
 
 def track_beats(rise: np.ndarray, frame: float) -> Beats | None:
-    """Tempo and beats of an onset envelope of a whole song.
+    """Estimate tempo and beats from an onset envelope of a whole song.
 
     Args:
-        rise: (frames,). frame: seconds of one.
+        rise: (frames,). frame: seconds per frame.
 
     Returns:
-        None where nothing rises.
+        None if there are no onsets.
     """
     flat = rise - scipy.ndimage.uniform_filter1d(rise, 43)
     if flat.std() < 1e-9:
@@ -56,7 +56,7 @@ def track_beats(rise: np.ndarray, frame: float) -> Beats | None:
 
 
 def _phase(rise: np.ndarray, frame: float, bpm: float) -> float:
-    """Seconds of the first beat for which the smoothed envelope on the beats is largest."""
+    """Return the time of the first beat that maximises the smoothed envelope on the beats, in seconds."""
     smooth = scipy.ndimage.gaussian_filter1d(rise.astype(np.float64), 1.0)
     beat = 60 / bpm / frame  # frames
     candidates = np.arange(0, beat, 0.25)

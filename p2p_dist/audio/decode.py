@@ -1,4 +1,4 @@
-"""Decode any sound file that PyAV opens, block by block: a song of any length in the same memory, as often as it is needed."""
+"""Decode any sound file that PyAV opens, block by block, in constant memory. A file can be decoded several times."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _EXACT = ("wav", "w64", "aiff", "flac", "mov", "mp4", "m4a")
 
 _LARGEST_PAGE = 27 + 255 + 255 * 255  # bytes of one of an Ogg file
 
-_LOUDEST = 1e6  # times full scale: what is over it is no sound
+_LOUDEST = 1e6  # times full scale; larger values are not audio
 
 
 @dataclass
 class Decoded:
     """A sound file, opened once to look at its header.
 
-    path: as the user named it. rate: Hz. channels: names of its channels in order, such as FL and FR; numbers where it has
-        none. told: seconds by its header, 0 where it does not say; is_exact: whether such a header is right. cut: how the file
-        is known to be cut short. begin, end: samples of the file; only what is between them is decoded.
-    samples, peak, notes: of what was last decoded to the end: how many, the largest without sign, what people are to know.
+    path: as the user gave it. rate: Hz. channels: names of its channels in order, such as FL and FR, or numbers if they have no
+        names. told: seconds according to the header, 0 if unknown. is_exact: whether this format states an exact length. cut:
+        how the file is truncated, if it is. begin, end: first sample and end of the part that is decoded.
+    samples, peak, notes: results of the last complete decoding: number of samples, largest absolute value, notes for the user.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class Decoded:
     def blocks(self) -> Iterator[np.ndarray]:
         """Decode the file in blocks float32 (samples, channels); full scale is 1.
 
-        What can't be decoded ends it, and a note says where.
+        It stops at data that can't be decoded, and adds a note with the position.
 
         Raises:
             ValueError: nothing can be decoded, or there are NaN samples; names the file.
@@ -128,7 +128,7 @@ class Decoded:
                     at += len(sound)
                     yield sound
             except av.error.FFmpegError as error:
-                # Some formats have something else behind the sound.
+                # Some formats have other data after the audio.
                 if not at or at / self.rate < self.told - 0.1:
                     self.notes.append(
                         f"the file is damaged after {at / self.rate:.1f} s ({error.strerror}): only the part before is used"
@@ -147,7 +147,7 @@ def look(path: Path) -> Decoded:
 
     if not path.is_file():
         raise ValueError(f"{path} is not a file: name a sound file or a folder of sound files")
-    path.open("rb").close()  # the machine's own words for what it refuses
+    path.open("rb").close()  # for the operating system's error message
     try:
         with _open(path) as container:
             if not container.streams.audio:
@@ -178,7 +178,7 @@ def _cut_wav(path: Path) -> str | None:
 
 
 def _cut_ogg(path: Path, told: float) -> str | None:
-    """Describe how an Ogg file, of so many seconds, is truncated: its last page is not marked as such (RFC 3533, 6)."""
+    """Describe how an Ogg file is truncated: its last page is not marked as the last one (RFC 3533, 6)."""
     with path.open("rb") as file:
         if file.read(4) != b"OggS":
             return None

@@ -1,8 +1,8 @@
 """Read and write FLAC files whose tags record the excerpt of the song and the gain.
 
-BEGIN_SAMPLE    samples of the song before the file's first, at the file's rate
+BEGIN_SAMPLE    position of the file's first sample in the song, in samples at the file's rate
 BEGIN_SECONDS   the same in seconds
-GAIN            what the song's own samples were multiplied by
+GAIN            the factor by which the song's samples were multiplied
 GAIN_DB         the same in dB
 
 The layout of the blocks, and of a comment in them, is that of RFC 9639, 8.1 and 8.6.
@@ -54,7 +54,7 @@ def read_tags(path: Path) -> dict[str, str]:
     """Read the tags of a FLAC file, their names in capitals.
 
     Raises:
-        ValueError: it is no FLAC file, or cut within its head; names the file.
+        ValueError: not a FLAC file, or truncated within its header. The message names the file.
     """
     with path.open("rb") as file:
         if file.read(4) != b"fLaC":

@@ -23,7 +23,7 @@ _BANDS = ((0.0, 150.0), (200.0, 2500.0), (5000.0, np.inf))
 _FLOOR = 1e-6
 """Power over which a band counts as sound, full scale 1 in the song's loudest sample."""
 _RISE = 9.0  # dB within 6 frames, as long as a transform takes to rise, that make an onset in a band
-_QUIET = 18.0  # dB under the loudest hits of a band: what is under it is a rest of another sound
+_QUIET = 18.0  # dB below the loudest hits of a band; quieter onsets are crosstalk
 _SPACE = 9  # frames from one onset of a band to the next: 52 ms
 _TOGETHER = 4  # frames within which onsets of several bands are one hit: 23 ms
 _NOISE = 20.0  # dB by which the highest band of a snare may lie under its middle
@@ -98,7 +98,7 @@ class Bands:
             found.append(Hit(frame * FRAME, KICK, _velocity(loud)))
         taken = []
         for frame, loud in mid.items():
-            # The stroke of a kick reaches into the middle, too; a snare is noise, loud up to the highest band.
+            # A kick also has energy in the middle band. A snare is noise, which is loud up to the highest band.
             noise, stroke = _near(frame, high), db[frame : frame + 6].max(axis=0)
             if noise is not None:
                 taken.append(noise)
@@ -140,7 +140,7 @@ def _velocity(loud: float) -> int:
 def write_midi(path: Path, hits: Iterator[Hit] | list[Hit], beats: Beats | None, title: str) -> None:
     """Write hits as a MIDI file of one track on the percussion channel, at this tempo (120 beats a minute where unknown).
 
-    The beginning of the file is that of the sound, so both stay in step; no hit is moved onto a grid.
+    The file starts at the start of the audio, so both are synchronous. Hits are not quantised.
     """
     import mido
 

@@ -15,7 +15,7 @@ _BLOCK = 2048
 
 
 def mel_to_magnitude(mel: np.ndarray, sample_rate: int, n_fft: int) -> np.ndarray:
-    """Linear magnitudes whose mel power spectrogram is closest to `mel`, none of them negative.
+    """Return non-negative linear magnitudes whose mel power spectrogram is closest to `mel`.
 
     Multiplicative updates (Lee and Seung 2001) of the non-negative least squares problem: no line search, and the
     sparse filter bank makes 60 of them cheaper than one frame-by-frame solver.
@@ -27,7 +27,7 @@ def mel_to_magnitude(mel: np.ndarray, sample_rate: int, n_fft: int) -> np.ndarra
         float32 (n_fft // 2 + 1, frames).
     """
     filters = mel_filters(sample_rate, n_fft, len(mel))
-    # Filters narrower than a bin are empty: no bin can answer for their power.
+    # Filters narrower than a bin are empty, so their power can't be represented.
     overlap = (filters.T @ filters).tocsr()
     result = np.empty((n_fft // 2 + 1, mel.shape[1]), np.float32)
     for start in range(0, mel.shape[1], _BLOCK):
@@ -45,7 +45,7 @@ def stft(signal: np.ndarray, n_fft: int, hop_length: int) -> np.ndarray:
 
 
 def istft(spectrum: np.ndarray, n_fft: int, hop_length: int, samples: int) -> np.ndarray:
-    """The signal whose STFT is closest to `spectrum` (frames, n_fft // 2 + 1), cut to so many samples; float32."""
+    """Return the signal whose STFT is closest to `spectrum` (frames, n_fft // 2 + 1), cut to `samples`; float32."""
     frames = scipy.fft.irfft(spectrum, n_fft, axis=1) * hann(n_fft)
     square = hann(n_fft) ** 2
     signal, weight = (np.zeros(n_fft + hop_length * (len(frames) - 1), np.float32) for _ in range(2))
@@ -62,7 +62,7 @@ def random_phase(frames: int, bins: int, seed: int, first: int = 0) -> np.ndarra
     """Return the initial phase of `griffin_lim`, complex64 (frames, bins).
 
     Args:
-        first: frame of the whole piece at which this part begins; each frame has its own phase wherever it is cut.
+        first: position of the first frame in the whole song. The phase of a frame depends only on its position.
     """
     random = np.random.PCG64(seed)
     random.advance(first * bins)  # a number for each bin of each frame
@@ -79,12 +79,12 @@ def griffin_lim(
     first: int = 0,
     is_over: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
-    """A signal whose STFT has about this magnitude: Griffin and Lim (1984) with momentum, from a seeded random phase.
+    """Return a signal whose STFT has about this magnitude: Griffin and Lim (1984) with momentum, from a seeded random phase.
 
     Args:
-        magnitude: float32 (n_fft // 2 + 1, frames), of the whole piece at once: windows by themselves leave seams.
-        first: see `random_phase`; for a part that overlaps those beside it.
-        is_over: asked before each iteration: whether nobody wants the result any more, which then is not finished.
+        magnitude: float32 (n_fft // 2 + 1, frames), of the whole excerpt: separate windows would leave audible seams.
+        first: see `random_phase`; for blocks that overlap.
+        is_over: called before each iteration; if true, the result is no longer needed, and the function returns early.
 
     Returns:
         float32 (samples,).
@@ -106,12 +106,12 @@ def griffin_lim(
 
 
 def mel_to_audio(mel: np.ndarray, sample_rate: int, n_fft: int, hop_length: int, samples: int, iterations: int) -> np.ndarray:
-    """A mono signal, float32 (samples,), whose mel power spectrogram is about `mel` (mels, frames)."""
+    """Return a mono signal, float32 (samples,), whose mel power spectrogram is about `mel` (mels, frames)."""
     return griffin_lim(mel_to_magnitude(mel, sample_rate, n_fft), n_fft, hop_length, samples, iterations)
 
 
 def stem_for(song: np.ndarray, rate: int, stem: np.ndarray, stem_rate: int) -> np.ndarray:
-    """A mono stem made ready to be added to `song`: the song's own rate, length and channel count.
+    """Convert a mono stem to the rate, length and channels of `song`, so that it can be added to it.
 
     Args:
         song: (samples, channels) at `rate`. stem: (samples,) at `stem_rate`.

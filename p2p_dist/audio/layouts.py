@@ -1,6 +1,6 @@
 """Find songs: MUSDB18 (`.stem.mp4`), MUSDB18-HQ (folders of wav), folders with the same layout, and npz pairs.
 
-Only this module knows these layouts. It opens no song, so it works on a login node, which has no decoder.
+Only this module depends on these layouts. It does not decode songs, so it works on a login node without a decoder.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ _LEFT_BY_MACHINES = re.compile(
 
 @dataclass(frozen=True)
 class Source:
-    """One song that is not decoded yet, in any layout.
+    """A song in any layout, not decoded yet.
 
-    path: the file or folder that messages name. stems: stem -> the file that holds it, those that were found; one
-    `.stem.mp4` holds all. pairs: npz files, if the song is given as spectrograms and has no audio.
+    path: the file or folder, for messages. stems: stem -> its file, for the stems that were found; a `.stem.mp4` has all.
+    pairs: npz files, if the song is given as spectrograms without audio.
     """
 
     name: str
@@ -131,9 +131,9 @@ def _is_sound(path: Path) -> bool:
 
 
 def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
-    """List all songs under `root`/train, `root`/valid and `root`/test, however their letters are written.
+    """List all songs under `root`/train, `root`/valid and `root`/test, in upper or lower case.
 
-    A folder without a stem is one too: it is named when it is opened.
+    A folder without stems is listed, too. Opening it reports the missing stems.
 
     Args:
         split_by_title: the songs lie in `root` itself; see `testing_titles`.
@@ -194,9 +194,9 @@ def _songs_in(folder: Path, split: str) -> list[Source]:
 
 
 def source_at(path: Path, split: str) -> Source | None:
-    """Return the song in a file or folder, in any layout; None if it is none. Another layout is another case here.
+    """Return the song in a file or folder, in any layout; None if it is not a song. Add new layouts here.
 
-    A folder that holds neither stems nor pairs is a song, too: decoding it says what is missing.
+    A folder with neither stems nor pairs is treated as a song. Decoding it reports what is missing.
     """
     if path.is_dir():
         stems = stem_files(path)
@@ -280,9 +280,9 @@ def _by_song(pairs: list[Path]) -> dict[str, tuple[Path, ...]]:
 
 
 def testing_titles(titles: list[str]) -> set[str]:
-    """Which songs of a folder without splits are for tests: by hash of the title, at least one of several and never all.
+    """Choose the test songs of a folder without splits, by hash of the title: at least one, if there are several, never all.
 
-    The hash decides each title by itself, so that adding songs moves none, unless it gave none, or all.
+    The hash of a title does not depend on other songs, so adding songs moves none, unless the hash chose none, or all.
     """
     places = {title: hashlib.sha256(f"test\0{title}".encode()).digest()[0] for title in titles}
     order = sorted(places, key=lambda title: (places[title], title))
@@ -291,9 +291,9 @@ def testing_titles(titles: list[str]) -> set[str]:
 
 
 def validation_titles(titles: list[str]) -> set[str]:
-    """Which training songs are held out for validation: MUSDB18's own 14 if all are there, else by hash of the title.
+    """Choose the training songs to hold out for validation: MUSDB18's 14 songs if all exist, else by hash of the title.
 
-    The hash decides each title by itself, so that adding songs moves none. Where it would take all, it takes none.
+    The hash of a title does not depend on other songs, so adding songs moves none. If it would choose all, none is chosen.
     """
     known = set(musdb_settings()["validation_tracks"])
     if known <= set(titles):

@@ -26,7 +26,7 @@ class SoundFile:
         """Args: kind: one of `FORMATS`. samples: how long it will be, of one channel.
 
         Raises:
-            ValueError: the format can't hold this; says what can.
+            ValueError: the format does not support this. The message names one that does.
         """
         self.is_exact = kind in ("flac", "wav")
         if not self.is_exact and channels > 2:
@@ -46,7 +46,7 @@ class SoundFile:
             ) from error
 
     def write(self, sound: np.ndarray) -> None:
-        """Write the next samples, (samples, channels); what is beyond full scale is clipped."""
+        """Write the next samples, (samples, channels). Values beyond full scale are clipped."""
         for start in range(0, len(sound), _LARGEST_BLOCK):
             block = sound[start : start + _LARGEST_BLOCK]
             if self.is_exact:  # libsndfile's own scale is one step short of full

@@ -1,9 +1,8 @@
 """Identify the content of a song's files by size and samples of their bytes: a dataset takes seconds on a login node.
 
-Of each sound file 32 parts of 4 KiB are read, evenly spaced from the first byte to the last: a second in every eighth of a song
-of four minutes. A mix, an encoding or a level that is another differs in all of them; flac has a checksum of all its sound in
-the first part. Of an npz file the end alone is read, where the checksums of its arrays are. What stays unseen is an edit that
-is shorter than the space between two parts and leaves the size as it was.
+For each sound file, 32 blocks of 4 KiB are read, evenly spaced from the first byte to the last. A different mix, encoding or
+level changes all of them; the first block of a flac file has a checksum of all its audio. For an npz file only the end is read,
+which has the checksums of its arrays. An edit is not detected if it lies between two blocks and does not change the size.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ def stamps(paths: list[Path]) -> list[str]:
     """Return a digest of each file's size and content, in order, independent of times and names.
 
     Raises:
-        OSError: one is not there any more.
+        OSError: a file does not exist any more.
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(stamp, paths))

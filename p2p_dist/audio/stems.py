@@ -24,22 +24,22 @@ FULL_SCALE = 32767 / 32768
 _UNTOLD = 2**63 - 1  # libsndfile's length of a flac whose header does not say; it can't read that to its end
 _HELD = 16  # frames gathered before they are handed on: few calls of numpy, and all stems of them stay in the cache
 _BLOCK = 1 << 14  # samples of a wav or flac read at once
-_LOUDEST = 1e6  # times full scale: what is over it is no sound, and its power no number of float32
+_LOUDEST = 1e6  # times full scale; larger values are not audio, and its power no number of float32
 _FORETOLD = 1 << 28  # values for which a header's word is taken; room for more is made when they come
 
 UNEQUAL = 1.0
-"""Seconds by which a stem may be shorter than another of its song: the end is filled with silence."""
+"""Maximum difference in length of the stems of a song, seconds. Shorter stems are padded with silence."""
 
 
 @dataclass
 class Sum:
-    """The sum of some stems of a song.
+    """The sum of several stems of a song.
 
     sound: float32 (samples, channels), a view of memory laid out channel by channel; (samples, 1) where only the mean of
         the channels was asked for. What follows is of all channels.
     peak: the largest absolute value. clipped: samples at full scale or over. power: mean square.
-    filled: samples of silence at the end of its shortest stem. by_position: the file does not name its streams, which are
-        taken in MUSDB18's order.
+    filled: samples of silence added to its shortest stem. by_position: the file does not name its streams, so MUSDB18's
+        order was assumed.
     """
 
     sound: np.ndarray
@@ -71,11 +71,11 @@ def header(source: Source) -> tuple[int, int, int]:
 def load_sums(
     source: Source, sums: Sequence[Sequence[str]], *, downmix: bool = False, part: tuple[int, int] | None = None
 ) -> tuple[int, list[Sum]]:
-    """Decode every stem once and add it to each of the sums that names it: a song takes the memory of its sums.
+    """Decode every stem once and add it to the sums that include it. Only the sums are kept in memory.
 
     Args:
         downmix: keep the mean of the channels only, the same bits as `mono` gives of the whole.
-        part: keep only the sound between these seconds; what else is known of a sum is of the whole.
+        part: keep only the audio between these times, in seconds. The other fields describe the whole song.
 
     Returns:
         sample rate, and the sums in the order asked for.
@@ -268,8 +268,8 @@ def _open(path: Path) -> Any:
 def _decode_stem_mp4(path: Path, mixer: _Mixer) -> tuple[int, bool]:
     """Decode the audio streams that are needed of a stem file in one pass, with PyAV (no ffmpeg binary is needed).
 
-    The library itself drops the encoder's delay and what an edit list cuts, as ffmpeg does. A stream that ends more
-    than one AAC frame before the length in its header was cut short.
+    The library removes the encoder's delay and applies edit lists, as ffmpeg does. A stream is truncated if it ends more
+    than one AAC frame before the length in its header.
 
     Returns:
         the rate; and whether stems were taken by their position, because the file does not name them.
