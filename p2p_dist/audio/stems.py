@@ -24,7 +24,7 @@ FULL_SCALE = 32767 / 32768
 _UNTOLD = 2**63 - 1  # libsndfile's length of a flac whose header does not say; it can't read that to its end
 _HELD = 16  # frames gathered before they are handed on: few calls of numpy, and all stems of them stay in the cache
 _BLOCK = 1 << 14  # samples of a wav or flac read at once
-_LOUDEST = 1e6  # times full scale; larger values are not audio, and its power no number of float32
+_LOUDEST = 1e6  # times full scale; larger values are not audio, and their power overflows float32
 _FORETOLD = 1 << 28  # values for which a header's word is taken; room for more is made when they come
 
 UNEQUAL = 1.0

@@ -18,7 +18,7 @@ from p2p_dist.run.rundir import RunDir
 def check_folder(name: str, example: Path | None = None) -> Iterator[Path]:
     """Yield the locked folder of the check `name`; the runs of an earlier check are removed.
 
-    A check that is refused before it started or queued anything leaves nothing behind: folders that it made are removed.
+    If a check is refused before it started or queued anything, the folders that it created are removed.
 
     Args:
         example: where the example song is laid out; None: it is not needed.
@@ -30,7 +30,7 @@ def check_folder(name: str, example: Path | None = None) -> Iterator[Path]:
     root = rundir.runs_root() / name
     if RunDir(root).config.exists():
         raise ValueError(f"{root} is one of your runs, but the check {name} stores its trainings there: rename that run first")
-    # Jobs outlive their launcher: after it has ended they still read this folder.
+    # Jobs may read this folder after their launcher has ended.
     if any(root.glob("runs/*/slurm")) and (left := squeue.jobs_within(root)):
         told = "; ".join(f"job {job.number}, {job.state.lower()}" for job in left)
         drop = " ".join(job.number for job in left)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 DONE, FAILED, USAGE, CRASHED, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
-"""Exit codes: done; failed, do not requeue; wrong usage; an error that is not the run's own, such as a lost peer or a hang,
-which may be tried again; stopped cleanly, to be resumed; second Ctrl-C."""
+"""Exit codes: done; failed, do not requeue; wrong usage; an external error, such as a lost peer or a hang, which may be
+retried; stopped cleanly, can be resumed; second Ctrl-C."""
 
 INSTALL = (
     "in a checkout, 'make install' creates an environment with all of them; elsewhere: python -m pip install 'p2p_dist[run]'"
@@ -41,7 +41,7 @@ def complain(text: str) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
-    """Print a line. If the disk of a log is full, the line stays in the stream's buffer until the next one."""
+    """Print a line. If the disk of the log is full, the line stays in the buffer of the stream until the next one."""
     try:
         print(text, file=stream, flush=True)
     except OSError as error:
@@ -84,14 +84,14 @@ def _visible(text: str) -> str:
 def exit_with(main: Callable[[], int]) -> NoReturn:
     """Run a command and exit with its code. A user's mistake is reported as a message, not as a traceback.
 
-    ValueError means wrong input or settings (exit 2), OSError means that the machine refused (exit 1).
+    ValueError means wrong input or settings (exit 2), OSError an error of the operating system (exit 1).
     """
     show_any_text()
     try:
         code = main()
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of the pipe has closed it; the work itself has not ended
+    except BrokenPipeError:  # the reader of the pipe has closed it before the end of the output
         os._exit(STOPPED)
     except ValueError as error:
         complain(f"error: {error}")
@@ -140,7 +140,7 @@ def again(name: str, arguments: list[str]) -> str:
     """Return the command line that resumes the work, to be pasted into the same shell.
 
     Args:
-        name: of the command, such as `submit`; the same program, or door in launch/, as the one that runs.
+        name: of the command, such as `submit`. It is called in the same way as the current one: launch/ or p2p-dist.
     """
     typed, here = Path(sys.argv[0]), Path.cwd()
     if typed.name == "p2p-dist":
@@ -173,10 +173,10 @@ class Progress:
 
     A plain line comes with the first and last update and at most every `every` seconds between; it names step, total,
     rate and time left. The file (JSON: what, done, total, rate, seconds_left, note) is replaced at most every second,
-    for whoever follows from another process.
+    so that another process can follow the progress.
 
-    start: what was done before, which is not counted in the rate; None where that is known only at the first update, and
-        then all but one. total: may be reset before an update.
+    start: the number done before, which is not counted in the rate. None: take it from the first update, as all but one.
+        total: may be changed before an update.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class Progress:
             numbers = {"what": self.what, "done": done, "total": self.total, "rate": rate, "seconds_left": left, "note": note}
             try:
                 records.write(self.status, schemas.STATUS, numbers)
-            except OSError as error:  # it only shows how far the work is
+            except OSError as error:  # the status file is not essential
                 if not self.refused:
                     complain(f"warning: {describe(error)}; {self.what} continues")
                 self.refused = True

@@ -60,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
         _fsync(temporary)
         temporary.replace(path)
         _fsync(path.parent)
-    except OSError as error:  # a full disk names no file, and nobody knows the temporary one
+    except OSError as error:  # the error may name no file, or the temporary one
         if error.filename in (None, str(temporary)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
@@ -73,7 +73,7 @@ def patiently(write: Callable[[], None]) -> None:
     """Call a function that writes a file; while the disk is full, retry for half a minute.
 
     Raises:
-        OSError: it is full still, or the machine refuses for another reason.
+        OSError: the disk is still full, or another error.
     """
     for pause in (1, 2, 4, 8, 15, None):
         try:
@@ -132,7 +132,7 @@ def remove_garbage(folder: Path, name: str = "") -> None:
     Only the owner of the folder's lock may call it, because it also removes the temporary files of running writers.
 
     Args:
-        name: only what was to become this file.
+        name: only temporary files of the file with this name.
     """
     for path in folder.glob(f"{TEMPORARY}*{name}"):
         if path.is_dir() and not path.is_symlink():
@@ -145,7 +145,7 @@ def append(path: Path, text: str) -> None:
     """Append `text` (UTF-8) to a file with one write, so no reader sees half of it. The file is created if needed.
 
     Raises:
-        OSError: it can't be written; or it is a link, which would lead elsewhere.
+        OSError: it can't be written, or it is a link.
     """
     with os.fdopen(open_ours(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8") as file:
         file.write(text)
@@ -155,7 +155,7 @@ def open_ours(path: Path, flags: int) -> int:
     """Open a file for writing, or create it. Links are not followed; devices and pipes are refused.
 
     Raises:
-        OSError: it can't be opened, or is no regular file.
+        OSError: it can't be opened, or is not a regular file.
     """
     try:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
@@ -173,7 +173,7 @@ def private_folder(path: Path) -> None:
     """Create a folder that only the user can access, in a place where all can write, or restrict an existing one.
 
     Raises:
-        OSError: what is there is no folder, a link, or another user's.
+        OSError: it exists and is not a folder, is a link, or belongs to another user.
     """
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
@@ -198,7 +198,7 @@ def check_can_be_written(path: Path) -> None:
     """Check, before long work, that the file or folder `path` can be created. Writes nothing.
 
     Raises:
-        OSError: the first folder above it that is there is none, or may not be written; names it.
+        OSError: the nearest existing parent is not a folder, or is not writable. The message names it.
     """
     there = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
     if not there.is_dir():

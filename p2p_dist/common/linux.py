@@ -14,7 +14,7 @@ def die_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
     """Ask the kernel to send this process the signal `number` when its parent ends, even by SIGKILL. Call it first in a child.
 
     Args:
-        parent: process id of the parent, to notice one that is gone already.
+        parent: process id of the parent, to detect that it has ended already.
     """
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
@@ -25,7 +25,7 @@ def die_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> 
 def keep_memory() -> None:
     """Keep freed memory in this process for reuse instead of returning it to the kernel.
 
-    Otherwise the kernel clears the pages of every large array again: a quarter of the time that a song takes.
+    Otherwise the kernel clears the pages of every large array again, which takes a quarter of the time for a song.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc's
         mallopt(_M_MMAP_MAX, 0)

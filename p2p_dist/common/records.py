@@ -80,11 +80,11 @@ def read(path: Path, shape: Any = None, cure: str = AGAIN) -> Any:
     """Read the JSON file `path` and check its shape, or complete a record of a `Kind`.
 
     Args:
-        cure: what a person can do where it is not.
+        cure: advice for the user if the file is damaged.
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedError: it is no JSON, or not of this shape. ValueError: a newer version of this program wrote it.
+        DamagedError: not JSON, or not of this shape. ValueError: a newer version of this program wrote it.
     """
     return _checked(path, text_of(path, cure), shape, cure)
 
@@ -104,7 +104,7 @@ def write(path: Path, kind: Kind, content: dict[str, Any]) -> None:
 
 
 def wrong(value: Any, shape: Any) -> str | None:
-    """What the first place is where `value` is not of this shape, in words; None where it is.
+    """Describe the first place at which `value` does not have this shape; None if it has.
 
     >>> wrong({"steps": [1, -2]}, {"steps": [COUNT]})
     'steps.1 is -2, not a whole number of 0 or more'
@@ -118,7 +118,7 @@ def text_of(path: Path, cure: str = AGAIN) -> str:
 
     Raises:
         FileNotFoundError: there is no such file.
-        DamagedError: it is no file, or holds no text in UTF-8.
+        DamagedError: not a regular file, or not UTF-8 text.
     """
     if path.exists() and not path.is_file():  # reading a pipe would block for ever
         raise DamagedError(f"{path} is not a regular file; {cure}")

@@ -10,15 +10,15 @@ from p2p_dist.checks.folder import check_folder
 from p2p_dist.jobs import example_song, fits, packages, site
 from p2p_dist.settings import config, presets
 
-STEPS, STEPS_ON_A_CLUSTER = 60, 400  # where GPUs may be quick, and Slurm takes a moment to answer
+STEPS, STEPS_ON_A_CLUSTER = 60, 400  # more on a cluster: GPUs may be fast, and Slurm answers slowly
 
 
 def drill(resources: config.Resources, processes: int, steps: int | None, songs: Path | None, patience: float) -> int:
-    """Run the drill on this machine or on a cluster, as `resources` say. Its files are in `drill` in the folder of runs.
+    """Run the drill on this machine or on a cluster, see `resources`. Its files are in `drill` in the folder of runs.
 
     Args:
-        processes: that train together on this machine. steps: of a training; None: as many as it takes.
-        songs: a folder of songs; None: an example. patience: seconds to wait for a cluster, in all.
+        processes: number of training processes on this machine. steps: steps of a training; None for the default.
+        songs: a folder of songs; None for the example. patience: maximum seconds to wait for a cluster, in total.
 
     Returns:
         exit code: 0 all came back exactly, 1 some did not.

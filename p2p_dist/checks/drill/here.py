@@ -22,7 +22,7 @@ from p2p_dist.settings import config
 
 @dataclass(frozen=True)
 class Way:
-    """A way to stop a training. do: gets its processes, the parent first, and stops them. wait: blocks until then."""
+    """A way to stop a training. do: stops the given processes, of which the first is the parent. wait: called before `do`."""
 
     name: str
     do: Callable[[list[int]], None]

@@ -50,7 +50,7 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
 
     Raises:
         ValueError: Slurm would refuse the jobs; nothing was queued.
-        OSError: a job failed undisturbed, Slurm does not answer, or it took longer than `patience`.
+        OSError: the reference run failed, Slurm does not answer, or the jobs took longer than `patience`.
     """
     place.check_images(settings.resources)
     root, end = rundir.runs_root() / "drill", time.monotonic() + patience

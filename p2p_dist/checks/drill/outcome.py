@@ -31,7 +31,7 @@ def saved(run: RunDir) -> int:
 
 
 def show(rows: list[tuple[str, str, str, str]]) -> None:
-    """Print a Markdown table; the first row is its head."""
+    """Print a Markdown table; the first row is its header."""
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     rule = tuple("-" * width for width in widths)
     lines = [" | ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)) for row in (rows[0], rule, *rows[1:])]

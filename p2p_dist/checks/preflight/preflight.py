@@ -77,7 +77,7 @@ def on_this_machine(run: RunDir) -> list[Finding]:
 
 
 def _on_slurm(run: RunDir, settings: Config, place: site.Site) -> list[Finding]:
-    """Queue the job, follow it to its end, signal it when its processes listen."""
+    """Queue the job, wait for its end, and send it a signal when its processes are ready."""
     resources = settings.resources
     (job,) = specs.jobs(run, settings, place, ("preflight",))
     size = resources.nodes * place.processes_per_node(resources)
@@ -110,7 +110,7 @@ def _on_slurm(run: RunDir, settings: Config, place: site.Site) -> list[Finding]:
 
 
 def merge(run: RunDir, size: int, log: str) -> list[Finding]:
-    """Merge the findings of all processes, one per check: the first failure counts; a process without findings is one."""
+    """Merge the findings of all processes: for each check the first failure. A process without findings is a failure."""
     finding = dict.fromkeys(("check", "state", "found", "todo?"), str)
     left = [records.read(path, [finding]) for path in sorted(run.results.glob("rank-*.json"))]
     everyone = [[Finding(one["check"], one["state"], one["found"], one.get("todo", "")) for one in own] for own in left]

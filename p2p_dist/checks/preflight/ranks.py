@@ -27,7 +27,7 @@ def preflight(run: RunDir, songs: str | None, heard: list[int]) -> int:
     """All checks of one process; writes its findings.
 
     Args:
-        songs: the folder that a training would read. heard: takes up the signals that come.
+        songs: the folder that a training would read. heard: collects the signals that arrive.
 
     Returns:
         exit code: 0 nothing failed, 1 something did.
@@ -58,7 +58,7 @@ def limited(check: str, seconds: float, body: Callable[[], Finding]) -> Finding:
     def run() -> None:
         try:
             answer.append(body())
-        except Exception as error:  # from any library: the other checks still run
+        except Exception as error:  # any error: the other checks still run
             text = console.describe(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
             answer.append(Finding(check, FAILED, f"{host}: {text.splitlines()[0]}", "see the job's logs"))
 
@@ -189,7 +189,7 @@ def check_network(run: RunDir, started: list[distributed.Ranks]) -> list[Finding
 
 
 def check_step(started: list[distributed.Ranks]) -> Finding:
-    """A training's first step, of all processes together.
+    """Run the first step of a training on all processes together.
 
     Args:
         started: this process's place among them, where they met.

@@ -1,7 +1,7 @@
-"""One real update of small networks: with torch as it is here, all that a training calls of it is there and works.
+"""One real update of small networks, to check that the installed torch has everything that a training uses.
 
-A cluster brings its own torch, built for its GPUs, and often an older one: what is missing in it should be found before a job
-waits in a queue for it. Beside names it finds kernels that do not run on the GPU and gradients that are not reduced.
+A cluster often has its own, older torch, built for its GPUs. Missing functions should be found before a job waits in a queue.
+The check also finds kernels that do not run on the GPU, and gradients that are not reduced.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def one_step(ranks: Ranks) -> str:
 
     Raises:
         ValueError: a loss is not finite, or a network did not change.
-        Exception: whatever torch raises for what it does not have.
+        Exception: any error that torch raises for a missing function.
     """
     tiny = presets.preset("tiny")
     shape = (PAIRS, tiny.data.picture_channels, tiny.data.mels, tiny.data.frames)

@@ -28,10 +28,10 @@ PARTS = 5
 
 
 def scaling(run: RunDir, settings: Config) -> int:
-    """One process of one size: all-reduce, weak scaling, strong scaling. The first writes the numbers down.
+    """Measure one size in one process: all-reduce, weak scaling, strong scaling. Rank 0 writes the results.
 
-    Weak and strong take turns, so that both see the same moments of a machine. Measured again, a size keeps what was found
-    before: `measured` holds the images per second of every part, and `images_per_second` is their median.
+    Weak and strong measurements alternate, so that other work on the machine affects both. Results of repeated measurements are
+    collected: `measured` has the images per second of each, and `images_per_second` is their median.
     """
     ranks, message = distributed.start(run.meeting)
     plan = records.read(run.path / "plan.json", {"share": COUNT, "global_batch": COUNT})
@@ -75,7 +75,7 @@ def scaling(run: RunDir, settings: Config) -> int:
 
 
 class Training:
-    """A training as in train/loop.py. waited: seconds spent waiting for batches, out of `seconds` in total."""
+    """A training as in train/loop.py. waited: seconds spent waiting for batches, of `seconds` in total."""
 
     def __init__(self, index: Index, settings: Config, networks: Networks, ranks: distributed.Ranks, batch: int) -> None:
         self.settings, self.networks, self.ranks, self.batch = settings, networks, ranks, batch

@@ -36,7 +36,7 @@ SCATTER = 1.25
 
 
 def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Path | None) -> int:
-    """Measure every size and print the table; the plot and the numbers lie in the folder `scaling` of the runs.
+    """Measure every size and print the table. Plot and results are in `scaling` in the folder of runs.
 
     Args:
         nodes: numbers of nodes, as `1,2,4`.
@@ -62,7 +62,7 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
         place.check_images(resources)
     base = presets.preset(preset)
     resources = dataclasses.replace(resources, max_requeues=0, max_crash_restarts=0)
-    # The share of a process is that of the preset's batch on the smallest size: there weak and strong are one.
+    # On the smallest size, weak and strong are equal: both use the preset's batch.
     smallest = sizes[0] * place.processes_per_node(resources)
     share = max(1, base.train.global_batch_size // smallest)
     example = example_song.example_folder() if songs is None else None
@@ -77,7 +77,7 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
             train=dataclasses.replace(base.train, epochs=None, steps=steps),
         )
         per_node = place.processes_per_node(resources)
-        # Each is measured with a batch that its processes can share.
+        # Use a batch that the number of processes divides.
         shared = dataclasses.replace(
             settings, train=dataclasses.replace(settings.train, global_batch_size=share * size * per_node)
         )
@@ -102,7 +102,7 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
 
 
 def measure_here(runs: list[RunDir]) -> None:
-    """Measure each size on this machine, there and back, since its speed may drift meanwhile."""
+    """Measure each size on this machine in ascending and descending order, because its speed may drift."""
     cores, load = linux.usable_cores(), os.getloadavg()[0]
     if load > cores / 2:
         console.complain(f"warning: this machine is busy (load {load:.1f}, {cores} cores): measurements will vary")
@@ -124,7 +124,7 @@ def run_here(stage: str, run: RunDir, number: int) -> None:
 
 
 def _say_measured(run: RunDir) -> None:
-    """Print the figures of a size once they exist."""
+    """Print the results of a size once they exist."""
     if not (run.path / "scaling.json").is_file():
         return
     one = records.read(run.path / "scaling.json", MEASURED)
@@ -162,11 +162,11 @@ def _on_slurm(runs: list[RunDir], place: site.Site) -> None:
 def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:
     """Predict the images per second of a size from the measured smallest size and all-reduce.
 
-    A process computes each image in the time that it takes on the smallest size. The generator's gradients then travel at
-    the measured rate, 2 (n - 1) / n of them, and what does not hide behind its backward is added to the step.
+    The compute time per image is that of the smallest size. The time for the all-reduce of the generator's gradients, with
+    2 (n - 1) / n of their bytes at the measured rate, is added as far as it is not hidden behind the backward.
 
     Args:
-        one: the numbers of this size. first: of the smallest. share: images of a process a step.
+        one: the results of this size. first: those of the smallest size. share: images per process and step.
     """
     step = first["weak"]["batch"] / first["weak"]["images_per_second"]
     travel = _travel(first)
@@ -177,7 +177,7 @@ def predict(one: dict[str, Any], first: dict[str, Any], share: float) -> float:
 
 
 def _travel(one: dict[str, Any]) -> float:
-    """Return the seconds for sending the generator's gradients between the processes."""
+    """Return the seconds for the all-reduce of the generator's gradients."""
     if one["all_reduce"] is None:
         return 0.0
     return float(one["gradient_bytes"] * 2 * (one["processes"] - 1) / one["processes"] / one["all_reduce"]["bus"])
@@ -208,7 +208,7 @@ def report(root: Path, runs: list[RunDir]) -> int:
     if not found:
         return console.FAILED
     first = found[0]
-    # The smallest size of each way: a batch that one size can't share out evenly has no strong row there.
+    # The smallest size of each kind. A size that does not divide the batch has no strong row.
     base = {way: next((one for one in found if one[way] is not None), first) for way in WAYS}
     head = ["nodes", "processes", "scaling", "batch", "images/s", "of so many", "lowest to highest", "efficiency", "model"]
     head += ["data wait", "all-reduce"]
@@ -250,7 +250,7 @@ def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
     """Return warnings about a row: measurements that vary, an efficiency over 100 %.
 
     Args:
-        one: the numbers of a size, its efficiency among them. first: those of the size that it is compared with.
+        one: the results of a size, with its efficiency. first: those of the size that it is compared with.
     """
     row, smallest = one[way], first[way]
     name = f"{one['nodes']} nodes, {way}"
@@ -276,7 +276,7 @@ def explain(one: dict[str, Any], first: dict[str, Any], way: str) -> list[str]:
 
 
 def plot(found: list[dict[str, Any]]) -> str:
-    """Images per second over processes, measured (from the lowest to the highest measurement) and as the model has it: SVG."""
+    """Draw images per second over processes as SVG: measured, with the range of the measurements, and predicted."""
     first = found[0]
     lines = []
     for way, colour, dashes in (("weak", "accent", ""), ("strong", "b0", "10 3")):
