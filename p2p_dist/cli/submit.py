@@ -161,7 +161,7 @@ def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:
             rest.append(text)
     found = [text for text in swept if text]
     if swept and not found:
-        raise ValueError("--sweep is empty: write each setting once, as in train.seed=0,1,2")
+        raise ValueError("--sweep is empty: give settings with their values, as in train.seed=0,1,2")
     return rest, found
 
 
@@ -178,7 +178,7 @@ def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]
     for part in swept:
         key, equals, listed = part.partition("=")
         if not equals or not all(listed.split(",")) or key in keys:
-            raise ValueError(f"--sweep {part}: write each setting once, as in train.seed=0,1,2")
+            raise ValueError(f"--sweep {part}: give each setting once, with its values, as in train.seed=0,1,2")
         keys.append(key)
         values.append(listed.split(","))
     found = []

@@ -36,10 +36,10 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
 
     Args:
         pattern: DIR/{input,output,target}/*.wav.
-        mixes: outputs and targets hold the input. best_gain: scale what is measured to its target.
+        mixes: outputs and targets contain the input. best_gain: scale each output to the level of its target.
 
     Raises:
-        ValueError: the pattern, files that do not belong together, or one that can't be measured; says what to do.
+        ValueError: the pattern is invalid, files do not match, or one can't be measured. The message says what to do.
     """
     songs: dict[str, dict[str, Measured]] = {}
     real = []
@@ -49,7 +49,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
             (input, output, target), rate = _read(paths)
             truth = Truth(target, input, rate, beats_of(target if mixes else input + target, rate), _PICTURES, mixes=mixes)
             stems = {COPY: input, SILENCE: np.zeros_like(target), CEILING: _ceiling(target, rate), "output": output}
-            if mixes:  # of which silence is none
+            if mixes:  # silence is not a mix
                 del stems[SILENCE]
             songs[key] = {
                 name: measure(_scaled(stem, truth) if best_gain and name != CEILING else stem, truth)
@@ -71,7 +71,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
 def find_triples(pattern: str) -> dict[str, dict[str, Path]]:
     """Match files by name: common name -> folder -> file.
 
-    Names are the same in all folders, or the same but for the folder's own word: 30_input.wav, 30_output.wav, 30_target.wav.
+    Names are equal in all folders, or differ only in the name of the folder: 30_input.wav, 30_output.wav, 30_target.wav.
     """
     braces = [part for part in re.findall(r"\{([^{}]*)\}", pattern) if sorted(part.split(",")) == sorted(FOLDERS)]
     if len(braces) != 1:
@@ -85,7 +85,7 @@ def find_triples(pattern: str) -> dict[str, dict[str, Path]]:
         if not matching[folder]:
             raise ValueError(f"no file matches {here}")
     stems = [sorted(path.stem for path in paths) for paths in matching.values()]
-    equal = all(names == stems[0] for names in stems)  # then such a word is part of a title
+    equal = all(names == stems[0] for names in stems)  # then the name of a folder is part of the title
     found: dict[str, dict[str, Path]] = {}
     for folder, files in matching.items():
         for path in files:
@@ -101,9 +101,9 @@ def find_triples(pattern: str) -> dict[str, dict[str, Path]]:
 
 
 def matching_files(pattern: Path) -> list[Path]:
-    """The files of a pattern with *, ?, [ ] and ** (folders at any depth), sorted.
+    """Return the files that match a pattern with *, ?, [ ] and ** (folders at any depth), sorted.
 
-    A part of it that there is as it is written is no pattern: folders and files are called `takes [live]`, too.
+    A component that exists literally is not treated as a pattern, because a folder may be called `takes [live]`.
     """
     found = [Path(pattern.anchor)]
     for part in pattern.relative_to(pattern.anchor).parts:
@@ -119,7 +119,7 @@ def matching_files(pattern: Path) -> list[Path]:
 
 
 def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:
-    """Input, output and target, each (samples, channels), and their rate."""
+    """Read input, output and target, each (samples, channels), and their rate."""
     sounds, rates = {}, {}
     for folder in FOLDERS:
         try:
@@ -140,7 +140,7 @@ def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:
         if not sounds[folder].any():
             console.complain(f"warning: {paths[folder]} is silent")
     channels = {sound.shape[1] for sound in sounds.values()}
-    if len(channels) > 1:  # all is measured of the mean of the channels
+    if len(channels) > 1:  # measures use the mean of the channels
         sounds = {folder: sound.mean(axis=1, keepdims=True) for folder, sound in sounds.items()}
     return [sounds[folder] for folder in FOLDERS], rates["target"]
 

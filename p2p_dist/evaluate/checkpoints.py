@@ -1,6 +1,6 @@
 """Evaluate every checkpoint of a run on held-out songs: measures, audio, spectrograms.
 
-evaluations/baselines.json         what no network was needed for, see baselines/results.py
+evaluations/baselines.json         measures that need no network, see baselines/results.py
 evaluations/step-00012000/         metrics.json, audio/SONG-{stem,mix}.flac, spectrograms/SONG.png
 evaluations/ranking.json           see ranking.py
 """
@@ -45,26 +45,26 @@ def evaluate(
     songs: list[HeldOut] | None = None,
     out: Path | None = None,
 ) -> int:
-    """Evaluate the checkpoints that have no evaluation yet, oldest first; several processes share them, each takes the next.
+    """Evaluate the checkpoints that have no evaluation yet, oldest first. Several processes share them.
 
     Args:
-        only: steps of the checkpoints, instead of all. songs: to measure on, instead of those held out in the shards.
-        out: where the evaluations are written, instead of the run's own.
+        only: steps of the checkpoints; None for all. songs: the songs to measure on; None for the held-out songs.
+        out: the folder for the evaluations; None for that of the run.
 
     Returns:
-        how many were evaluated by this process.
+        the number of checkpoints that this process evaluated.
 
     Raises:
-        ValueError: no held-out song, no checkpoint or not that one; or one that was asked for is damaged, all others being
-            evaluated.
+        ValueError: there is no held-out song or no such checkpoint; or a requested checkpoint is damaged (then all others
+            have been evaluated).
     """
     check_links(run)
     out = run.evaluations if out is None else out
     songs = held_out(run.shards, config.evaluate) if songs is None else songs
     heard = [held_out_songs.read_excerpt(song, config.data, config.evaluate.seconds) for song in songs]
-    # Processes that share begin at different songs: tasks of a job, and jobs of an array.
+    # Processes that share the work (tasks of a job, jobs of an array) start at different songs.
     place = int(os.environ.get("RANK", "0")) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
-    # Else status.json is the training's, where both run at once.
+    # Otherwise status.json belongs to the training, if both run at the same time.
     alone = "P2P_CLAIMS" not in os.environ and out == run.evaluations
     told = run.status if alone else None
     known = results.measure_baselines(out, run.shards, heard, config.data, config.evaluate, place, told)
@@ -79,7 +79,7 @@ def evaluate(
                 weights = checkpoint.load_generator(item)
                 generator = inference.build_generator(weights, config.model, config.data.picture_channels, device)
             except FileNotFoundError:
-                continue  # a training that runs beside has removed it
+                continue  # the training has removed it meanwhile
             except files.DamagedError as error:
                 console.complain(
                     f"warning: the checkpoint of step {item.step}: {error}; it was renamed to damaged-... and is not evaluated"
@@ -95,7 +95,7 @@ def evaluate(
                     check_still_ours()
             except OSError:
                 if is_evaluation(result):
-                    continue  # a job that does not share with this one's was first, and what it made stays
+                    continue  # another launch was first; its evaluation stays
                 raise
             mine += 1
             progress.total = max(mine, left)
@@ -112,19 +112,19 @@ def _clear(result: Path) -> None:
     if not result.exists() or is_evaluation(result):
         return
     aside = files.temporary_beside(result)
-    with contextlib.suppress(FileNotFoundError):  # another has done it
+    with contextlib.suppress(FileNotFoundError):  # another process has removed it
         result.rename(aside)
-        if is_evaluation(aside):  # another has done it and evaluated again, all since the first line
-            with contextlib.suppress(OSError):  # and yet another
+        if is_evaluation(aside):  # another process has removed it and evaluated again meanwhile
+            with contextlib.suppress(OSError):  # a third process has done it
                 aside.rename(result)
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def held_out(dataset: Path, evaluate: Evaluate) -> list[HeldOut]:
-    """The songs that are measured: those that are reported, and validation songs, on which a checkpoint is chosen.
+    """Return the songs to measure: the reported songs, and the validation songs, on which the best checkpoint is chosen.
 
     Raises:
-        ValueError: there is none to report, or all were trained on.
+        ValueError: there is no song to report, or all were trained on.
     """
     reported, most, allowed = evaluate.split, evaluate.songs, evaluate.allow_overlap
     if not allowed:
@@ -150,7 +150,7 @@ def evaluate_generator(
     data: Data,
     evaluate: Evaluate,
 ) -> Row:
-    """Measure one generator: the network runs here, a song after the other; sound and measures are made beside it."""
+    """Measure one generator. The network runs here, song by song; other processes compute audio and measures."""
     reported, seeds = evaluate.split, range(evaluate.seeds)
     pool = ThreadPoolExecutor(linux.usable_cores())
     try:
@@ -194,10 +194,10 @@ def evaluate_generator(
 def _sound_and_measures(
     outputs: np.ndarray, excerpt: Excerpt, sounds: Path | None, gain: float | None, data: Data, iterations: int
 ) -> tuple[Measured, np.ndarray, float | None]:
-    """The measures of one generation, its stem, and the gain (dB) of the sound files, which are made where they are wanted.
+    """Measure one generation, and write its audio files if requested. Return measures, stem, and the files' gain in dB.
 
     Args:
-        gain: of the song's other files, dB; these have it too unless they would clip.
+        gain: of the song's other files, dB. It is used for these too, unless they would clip.
     """
     stem = inference.to_stem(outputs, excerpt.pictures, excerpt.input, excerpt.rate, data, iterations)
     if sounds is None:

@@ -1,4 +1,4 @@
-"""Claim checkpoints for evaluation: processes and jobs share them, and each is evaluated by one."""
+"""Claim checkpoints for evaluation, so that of several processes or jobs only one evaluates each."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from p2p_dist.run.rundir import RunDir, attempt, is_evaluation
 from p2p_dist.settings.config import Train
 
 LOOK = 5.0
-"""Seconds between two searches for a checkpoint, beside a training."""
+"""Seconds between two searches for a checkpoint while a training is running."""
 
 
 def claim_checkpoints(
     run: RunDir, train: Train, only: Collection[int], out: Path
 ) -> Iterator[tuple[checkpoints.Checkpoint, int]]:
-    """Checkpoints for this process to evaluate, oldest first, each with how many there are to evaluate just then.
+    """Yield checkpoints for this process to evaluate, oldest first, each with the number of those left to evaluate.
 
-    Beside a training ($P2P_EVALUATE is `during`) those that will stay are taken as they appear, until it has ended and all
-    are taken; else those that are there.
+    During a training ($P2P_EVALUATE is `during`), checkpoints that will be kept are yielded as they appear, until the
+    training has ended. Otherwise only existing checkpoints are yielded.
 
     Args:
-        only: steps of the checkpoints, instead of all. out: where the evaluations are written.
+        only: steps of the checkpoints; None for all. out: the folder for the evaluations.
 
     Raises:
         ValueError: there is none, or not that one.
@@ -36,12 +36,12 @@ def claim_checkpoints(
     part = manifest.read(run.shards)["splits"].get("train")
     windows = len(part["samples"]) if part else 1
     while True:
-        over = not beside or run.has_trained()  # asked before looking: what the training left last is seen below
+        over = not beside or run.has_trained()  # read before the search, so that the last checkpoint is not missed
         found = find_checkpoints(run, only) if over else checkpoints.with_generator(run.checkpoints)
         todo = [c for c in found if over or train.is_kept(c.step, windows)]
         todo = [c for c in todo if (not only or c.step in only) and not is_evaluation(out / c.path.name)]
         for item in todo:
-            # Asked once more: since the list was made another may have finished it, and its job's claims be free again.
+            # Check again: another process may have evaluated it since, and its claim may have been freed.
             if claim(run, item.path.name) and not is_evaluation(out / item.path.name):
                 yield item, len(todo)
         if over:
@@ -50,7 +50,7 @@ def claim_checkpoints(
 
 
 def find_checkpoints(run: RunDir, only: Collection[int]) -> list[checkpoints.Checkpoint]:
-    """The checkpoints that can be evaluated, oldest first, among them those of the steps `only`.
+    """Return the checkpoints that can be evaluated, oldest first; with `only`, check that those steps are among them.
 
     Raises:
         ValueError: there is none, or not that one.
@@ -67,14 +67,14 @@ def find_checkpoints(run: RunDir, only: Collection[int]) -> list[checkpoints.Che
 def claim(run: RunDir, name: str) -> bool:
     """Claim one checkpoint for this process with a file that names this attempt.
 
-    $P2P_CLAIMS names the jobs that share: those of one launch. What an attempt that ended has left half done is free again
-    when its job begins anew (jobs/slurm/batch.py). A process that shares with nobody needs no claim.
+    $P2P_CLAIMS names the folder of claims, which the jobs of one launch share. Claims of an attempt that ended are freed
+    when its job starts again (jobs/slurm/batch.py). A process that shares no work needs no claim.
     """
     if (shared := os.environ.get("P2P_CLAIMS")) is None:
         return True
     folder = run.evaluations / "claims" / shared
     folder.mkdir(parents=True, exist_ok=True)
-    # A link, not an open file: a claim is never there without its owner's name.
+    # A link instead of a file, so that a claim always has its owner's name.
     mine = files.temporary_beside(folder / name)
     files.append(mine, attempt() + "\n")
     try:

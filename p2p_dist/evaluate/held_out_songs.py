@@ -32,7 +32,7 @@ Sound = tuple[np.ndarray, np.ndarray, int]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A song that training did not use and that is not read yet. key: names its files. split: valid or test."""
+    """A song that training did not use, not read yet. key: prefix of its files. split: valid or test."""
 
     name: str
     key: str
@@ -42,11 +42,11 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The part of a held-out song that is evaluated.
+    """The excerpt of a held-out song that is evaluated.
 
-    input, target: (samples, channels) at `rate`. pictures: its windows, cut from those of the whole song.
-    begins: samples of the song before it.
-    beats: of the whole song's true drums, in seconds from where the excerpt begins.
+    input, target: (samples, channels) at `rate`. pictures: its windows, cut from the spectrograms of the whole song.
+    begins: first sample of the excerpt in the song.
+    beats: beats of the song's true drums, in seconds from the start of the excerpt.
     """
 
     song: HeldOut
@@ -65,11 +65,11 @@ class Excerpt:
 
     @property
     def peak(self) -> float:
-        """The largest sample of input, target and their sum, without sign."""
+        """Largest absolute sample of input, target and their sum."""
         return peak(self.input, self.target, self.input + self.target)
 
     def place(self) -> dict[str, Any]:
-        """Where in the song it lies, for JSON: exactly in samples at `sample_rate`, and in seconds."""
+        """Position in the song, for JSON: in samples at `sample_rate`, and in seconds."""
         return {
             "begins": self.begins / self.rate,
             "seconds": self.seconds,
@@ -80,15 +80,15 @@ class Excerpt:
 
 
 def peak(*sounds: np.ndarray) -> float:
-    """The largest sample of all, without sign."""
+    """Return the largest absolute sample."""
     return max(float(np.abs(sound).max(initial=0)) for sound in sounds)
 
 
 def from_shards(dataset: Path, split: str, most: int, allow_overlap: bool = True) -> list[HeldOut]:
-    """At most so many songs of one split, of which the shards have the sound; none where there is no such split.
+    """List at most `count` songs of one split whose audio is in the shards. Empty if there is no such split.
 
     Args:
-        allow_overlap: those with the sound of a training song, too.
+        allow_overlap: include songs with the audio of a training song.
     """
     content = manifest.read(dataset)
     part = content["splits"].get(split)
@@ -96,7 +96,7 @@ def from_shards(dataset: Path, split: str, most: int, allow_overlap: bool = True
         return []
     trained = {} if allow_overlap else manifest.overlap(content, split)
     shards = {song["key"]: f"audio-{split}-{song['key']}.tar" for song in part["songs"]}
-    digests = {shard["name"]: shard["sha256"] for shard in part["audio"]}  # ready-made pairs have none
+    digests = {shard["name"]: shard["sha256"] for shard in part["audio"]}  # npz pairs have no audio
     return [
         HeldOut(song["name"], song["key"], split, functools.partial(read_sound, dataset / name, song["key"], digests[name]))
         for song in part["songs"]
@@ -105,13 +105,13 @@ def from_shards(dataset: Path, split: str, most: int, allow_overlap: bool = True
 
 
 def from_folder(root: Path, task: str, split: str, most: int) -> list[HeldOut]:
-    """At most so many songs of a folder laid out like MUSDB18: those of its test/, or all where there is none, or no splits.
+    """List at most `count` songs of a folder in the layout of MUSDB18: those of test/, or all if there is no test/.
 
     Args:
-        split: the one as whose songs they are reported.
+        split: the split under which they are reported.
 
     Raises:
-        ValueError: no such folder, or no song in it that has sound.
+        ValueError: there is no such folder, or no song with audio in it.
     """
     by_folder = is_split(root)
     found = [source for source in find_songs(root, not by_folder) if not source.pairs]
@@ -124,7 +124,7 @@ def from_folder(root: Path, task: str, split: str, most: int) -> list[HeldOut]:
 
 
 def of_source(source: Source, number: int, task: str) -> HeldOut:
-    """A song that lies in a folder of stems; its number makes its key unique."""
+    """Return a song in a folder of stems. Its number makes its key unique."""
 
     def read() -> Sound:
         rate, (heard, made) = stems.load_sums(source, parse_task(task))
@@ -134,14 +134,14 @@ def of_source(source: Source, number: int, task: str) -> HeldOut:
 
 
 def read_excerpt(song: HeldOut, data: Data, seconds: float) -> Excerpt:
-    """The part of a song, about so many seconds (0: all of it), in which its target is loudest."""
+    """Return the excerpt of a song, about `seconds` long (0: all of it), in which its target is loudest."""
     heard, made, rate = song.read()
     pictures = inference.loudest_windows(pairs.make(heard, made, rate, data), seconds, data)
-    # From frames of the spectrogram to samples of the song.
+    # Convert frames of the spectrogram to samples of the song.
     ratio = data.hop_length * rate / data.sample_rate
     begin = round(int(pictures.starts[0]) * ratio)
     end = min(begin + round((pictures.frames - int(pictures.starts[0])) * ratio), len(heard))
-    # Drums keep the beat, whether they are to be made or heard.
+    # Detect beats in the drums, whether they are input or target.
     beats = beats_of(made if "drums" in parse_task(data.task)[1] else heard + made, rate)
     input, target = heard[begin:end].copy(), made[begin:end].copy()
     beats = from_there(beats, begin / rate)
@@ -150,7 +150,7 @@ def read_excerpt(song: HeldOut, data: Data, seconds: float) -> Excerpt:
 
 
 def beats_of(sound: np.ndarray, rate: int) -> Beats | None:
-    """The beats of a whole song, (samples, channels); None where nothing rises."""
+    """Detect the beats of a whole song, (samples, channels); None if it has no onsets."""
     return track_beats(onsets.envelope(onsets.mel(mono(sound, rate, onsets.RATE))), onsets.FRAME)
 
 
@@ -160,10 +160,10 @@ def from_there(beats: Beats | None, seconds: float) -> Beats | None:
 
 
 def read_sound(shard: Path, key: str, sha256: str) -> Sound:
-    """A held-out song's input and target, each (samples, channels), and their rate, from its shard.
+    """Read a held-out song's input and target, each (samples, channels), and their rate, from its shard.
 
     Raises:
-        DamagedError: the shard is missing, or not the one that was written, whose sha256 is given.
+        DamagedError: the shard is missing, or its sha256 differs from the manifest.
     """
     again = "remove it and run the launch command again, which rebuilds this shard"
     try:

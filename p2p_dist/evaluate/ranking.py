@@ -1,8 +1,8 @@
 """Rank checkpoints by a fixed rule over the three families of measures, applied to all existing evaluations.
 
-evaluations/ranking.json   all checkpoints and baselines by score, the rule, and on which songs it was applied
+evaluations/ranking.json   all checkpoints and baselines by score, the rule, and the songs that it was applied to
 evaluations/curves.svg     the measures over steps, with the baselines as lines
-checkpoints/best.json      the choice, for people and for exporting; resuming a training never looks at it
+checkpoints/best.json      the best checkpoint, for users and for export; training does not read it
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from p2p_dist.run.rundir import RunDir, find_steps, step_name
 from p2p_dist.settings.config import Config, Evaluate
 
 CHOOSING = "valid"
-"""The split on which a checkpoint is chosen, where it has songs."""
+"""The split on which the best checkpoint is chosen, if it has songs."""
 
 
 def _weights(weights: Evaluate) -> dict[str, float]:
@@ -46,7 +46,7 @@ def rule(weights: Evaluate) -> str:
 
 
 def families(row: Row, ceiling: Row, *, pitched: bool) -> dict[str, float]:
-    """The score of each family; those of which not even the ceiling has a measure are left out."""
+    """Return the score of each family, without families that can't be measured even for the ceiling."""
     scores: dict[str, list[float]] = {}
     for name, measure in MEASURES.items():
         if measure.score is not None and ceiling.get(name) is not None and (pitched or not measure.pitched):
@@ -56,7 +56,7 @@ def families(row: Row, ceiling: Row, *, pitched: bool) -> dict[str, float]:
 
 
 def score(of_families: dict[str, float], weights: Evaluate) -> float | None:
-    """The families by their weights, from 0 to 1; None where there is none of any weight."""
+    """Return the weighted mean of the families, from 0 to 1; None if there is no family with a weight."""
     shares = _weights(weights)
     total = sum(shares[family] for family in of_families)
     return sum(shares[family] * value for family, value in of_families.items()) / total if total > 0 else None
@@ -66,9 +66,9 @@ _GAINS = ("gain_db", "unrecorded_gain_db")
 
 
 def read_evaluations(out: Path) -> tuple[dict[int, Any], Any] | None:
-    """Read the evaluations: step -> metrics.json, and baselines.json; None if there is none yet.
+    """Read the evaluations: step -> metrics.json, and baselines.json; None if there are none yet.
 
-    Intervals of schema 1 are left out, see `schemas.METRICS`.
+    Intervals of schema 1 are ignored, see `schemas.METRICS`.
     """
     steps = [(step, path) for step, path in find_steps(out) if (path / "metrics.json").is_file()]
     if not steps or not (out / "baselines.json").is_file():
@@ -99,7 +99,7 @@ def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitch
         return found, score(found, evaluate)
 
     def order(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        # Of equals the earlier comes first.
+        # If scores are equal, the earlier checkpoint comes first.
         return sorted(items, key=lambda item: -1.0 if item["score"] is None else item["score"], reverse=True)
 
     checkpoints = []
@@ -129,16 +129,16 @@ def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitch
 
 
 def conclude(run: RunDir, config: Config, out: Path | None = None) -> dict[str, Any] | None:
-    """Rank what has been evaluated, draw the curves, and note the best checkpoint that is still there.
+    """Rank all evaluations, draw the curves, and record the best existing checkpoint.
 
-    Several processes may do so at once. Each starts again if an evaluation was written meanwhile, so that the last one to write
-    has read all of them. The page's stage, after all evaluations, does it once more.
+    Several processes may do so at once. Each repeats this if an evaluation was written meanwhile, so the last process has read
+    all evaluations. The page stage repeats it after all evaluations.
 
     Args:
-        out: the evaluations, instead of the run's own; then no checkpoint is called the best.
+        out: the folder of the evaluations; None for that of the run. Otherwise best.json is not written.
 
     Returns:
-        the ranking; None where there is no evaluation.
+        the ranking; None if there is no evaluation.
     """
     folder = run.evaluations if out is None else out
     while True:
@@ -152,7 +152,7 @@ def _written(folder: Path) -> dict[Path, int]:
     """Map the metrics of each evaluation to the time at which they were written, in ns."""
     found = {}
     for _, path in find_steps(folder):
-        with contextlib.suppress(FileNotFoundError):  # not there yet, or just removed
+        with contextlib.suppress(FileNotFoundError):  # not written yet, or just removed
             found[path] = (path / "metrics.json").stat().st_mtime_ns
     return found
 

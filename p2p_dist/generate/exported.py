@@ -241,10 +241,10 @@ def _settings_of(content: dict[str, Any], path: Path) -> tuple[config.Data, conf
         for name in sorted(wanted.keys() | found.keys()):
             if name not in found or name not in wanted or found[name] != wanted[name]:
                 has = f"is {found[name]!r:.60}" if name in found else "is missing"
-                knows = f"{wanted[name]!r} alone" if name in wanted else "no such name"
+                knows = f"only {wanted[name]!r}" if name in wanted else "no such name"
                 raise ValueError(
-                    f"{path}: {section}.{name} {has}; version {__version__} of p2p_dist knows {knows}. Version "
-                    f"{str(content['versions'].get('p2p_dist'))[:20]} wrote it"
+                    f"{path}: {section}.{name} {has}; version {__version__} of p2p_dist supports {knows}: use the "
+                    f"version that wrote it, {str(content['versions'].get('p2p_dist'))[:20]}"
                 )
     return data, model
 

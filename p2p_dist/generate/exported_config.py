@@ -39,13 +39,17 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder; name a folder that export wrote, or a run")
     if path.is_file() and path.stat().st_size > _LARGEST:
-        raise DamagedError(f"{path} is larger than any settings of a model; {CURE}")
+        raise DamagedError(f"{path} is too large for the settings of a model; {CURE}")
     try:
         content: dict[str, Any] = records.read(path, {"format?": str}, CURE)
     except FileNotFoundError as error:
-        raise ValueError(f"{folder} holds no exported model: it has no {CONFIG}") from error
+        raise ValueError(
+            f"{folder} is not an exported model: it has no {CONFIG}; name a folder that export wrote, or a run"
+        ) from error
     if content.get("format") != FORMAT:
-        raise ValueError(f'{path} is of another kind of model: it does not say "format": "{FORMAT}"')
+        raise ValueError(
+            f'{path} is the config of another kind of model: its "format" is not "{FORMAT}"; name a folder that export wrote'
+        )
     found: dict[str, Any] = records.read(path, schemas.EXPORTED, CURE)
     return found
 

@@ -149,7 +149,7 @@ def _measure(song: Decoded, model: Model) -> tuple[int, float]:
     for power in windows.mels(counted(), data):
         loudness.add(power)
     if not count:
-        raise ValueError(f"{song.path} has no audio in the requested part")
+        raise ValueError(f"{song.path} has no audio in the requested part: change --from or --to")
     return count, loudness.reference()
 
 

@@ -1,1 +1,1 @@
-"""Where and how the stages run: on this machine or on Slurm. A login node imports this package, so it imports no torch."""
+"""Run the stages on this machine or on Slurm. This package is imported on login nodes, so it does not import torch."""

@@ -1,4 +1,4 @@
-"""Create a run or continue one: its saved settings apply, its songs must be those it was trained on. Writes its records."""
+"""Create a run or continue one. A continued run keeps its settings, and must have the songs that it was trained on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from p2p_dist.settings import config, presets, science
 
 
 def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> config.Config:
-    """Return the settings with which a run would continue: its saved science, today's resources. Writes nothing.
+    """Return the settings with which a run would continue: saved science settings, current resources. Writes nothing.
 
     Args:
         dataset: name of the shards; None: not known yet.
@@ -36,13 +36,13 @@ def check_begin(run: RunDir, wanted: config.Config, dataset: str | None) -> conf
             + "\nthe settings of a run cannot change; start a new run with --run NAME"
         )
     begun_with = run.read_dataset() if run.dataset.is_file() else None
-    # Where it is missing, training compares the windows; before anything was learnt, songs may still come and go.
+    # Without this record, training compares the windows. Songs may change until there is a checkpoint.
     changed_songs = None not in (begun_with, dataset) and begun_with != dataset
     if changed_songs and find_steps(run.checkpoints) and not _has_same_training(run, wanted.data):
         raise ValueError(
             f"the training songs differ from those that the run {run.path.name} was trained on ({begun_with}, now {dataset}): "
-            "restore them, or start a new run with --run NAME; songs of test/ may come and go, those of valid/ "
-            "where none of train/ was held back in their place"
+            "restore them, or start a new run with --run NAME. Songs of test/ may be added or removed; so may those of valid/, "
+            "unless training songs were held out in their place"
         )
     return presets.with_resources(saved, wanted)
 
@@ -57,7 +57,7 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
     run.path.mkdir(parents=True, exist_ok=True)
     if files.not_only_ours(run.path) is not None:
         run.path.chmod(run.path.stat().st_mode & 0o7755)
-        console.say(f"note: other users could write to {run.path}; this is no longer possible")
+        console.say(f"note: other users had write permission for {run.path}; it was removed")
     if not run.config.is_file():
         records.write(run.provenance, schemas.PROVENANCE, provenance.gather())
     _note_dataset(run, dataset, wanted.data)
@@ -69,10 +69,10 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
     else:
         snapshot.record(run.code)
         console.say(
-            f"{run.code}, which an earlier version copied, belongs to you alone: its files are now recorded in "
-            f"{snapshot.SUMS} there"
+            f"note: {run.code} was copied by an earlier version, which recorded no checksums. Only you can write to it, so the "
+            f"checksums of its files are now recorded in {snapshot.SUMS} there"
         )
-    # The copy of the code reads it, and an earlier version refuses the name of a setting that came later.
+    # The run's copy of the code reads the settings. If it is an earlier version, it does not accept newer settings.
     like = run.config if run.config.is_file() and snapshot.differs(run.code) else None
     if like is not None and (left_out := presets.unknown(settings, like)):
         console.say(
@@ -83,13 +83,13 @@ def begin(run: RunDir, wanted: config.Config, dataset: str) -> config.Config:
 
 
 def _has_same_training(run: RunDir, data: config.Data) -> bool:
-    """Whether the current training songs are those that the run was trained on."""
+    """Whether the current training songs are those that the run was trained with."""
     if data.root is None:
         return False
     root, known = Path(data.root), run.dataset_record()["training"]  # None: the run is older than that
     if known is not None:
         return datasets.training_digest(root, data, run.dataset_record()["schema"]) == known
-    # Of an older run only the name is known, which tells of all songs: those that were not there then are left out.
+    # For an older run only the name is known, which is a digest of all songs: ignore songs that were added since.
     try:
         content = manifest.read(run.shards)
     except (FileNotFoundError, ValueError):
@@ -107,12 +107,12 @@ def _has_same_training(run: RunDir, data: config.Data) -> bool:
 def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
     """Record the run's shards and the digest of its training songs.
 
-    Where other songs than before are held out from a training that has begun, its evaluations are of those before: they are
-    kept under another name, and all checkpoints are to be evaluated again.
+    If the held-out songs changed after the training has started, its evaluations are renamed, and all checkpoints are
+    evaluated again.
     """
     note = {"name": dataset}
     if data.root is not None and Path(data.root).is_dir():
-        with contextlib.suppress(ValueError):  # no songs: a check of the machine says so itself
+        with contextlib.suppress(ValueError):  # no songs: a later check reports it
             note["training"] = datasets.training_digest(Path(data.root), data)
     if run.dataset.is_file():
         before = run.read_dataset()

@@ -14,29 +14,29 @@ from p2p_dist.run.rundir import RunDir
 
 _ONE_PROCESS = ("stage_process", "stages")
 _FORKS_RANKS = ("forked_ranks", "local")
-"""Modules of p2p_dist.jobs that run a stage: the current name, and the name in copies made by version 0.1."""
+"""Modules of p2p_dist.jobs that run a stage: current name -> name in copies of the code made by version 0.1."""
 
 
 def start(stage: str, run: RunDir, attempt: str, log: Path, keep_open: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-    """Start `stage` in its own session, so that Ctrl-C only reaches the caller; a training forks one process per rank.
+    """Start `stage` in its own session, so that Ctrl-C reaches only the caller. A training forks one process per rank.
 
     Args:
-        attempt: name of this start, in P2P_ATTEMPT. log: what it prints is added there. keep_open: file descriptors of the
-            caller that it gets too, such as that of a lock.
+        attempt: name of this start, set as P2P_ATTEMPT. log: file to which its output is appended. keep_open: file
+            descriptors of the caller that the child inherits, such as that of a lock.
 
     Raises:
         ValueError: the copy of the code is not the one that was taken; see `snapshot.environment`.
     """
     names = _FORKS_RANKS if stage in ("train", *CHECKS) else _ONE_PROCESS
     environment = {**os.environ, **snapshot.environment(run.code), "P2P_ATTEMPT": attempt}
-    # Threads of OpenMP that have nothing to do otherwise spin, and take cores from the other ranks and from people.
+    # Otherwise idle OpenMP threads spin, and take CPU time from the other ranks and from other programs.
     environment.setdefault("OMP_WAIT_POLICY", "passive")
     jobs = run.code / "p2p_dist" / "jobs"
     module = next(name for name in names if (jobs / f"{name}.py").is_file())
     log.parent.mkdir(parents=True, exist_ok=True)
     with os.fdopen(files.open_ours(log, os.O_WRONLY | os.O_APPEND), "a") as output:
         return subprocess.Popen(
-            # -P: the code that the run began with, not what lies in the current folder.
+            # -P: import the run's copy of the code, not modules in the current folder.
             [sys.executable, "-P", "-m", f"p2p_dist.jobs.{module}", stage, str(run.path)],
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""Print what a launch would do: the stages, the job scripts, the settings, the largest possible bill. Starts nothing."""
+"""Print what a launch would do: stages, job scripts, settings, largest possible bill. Starts nothing."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
             console.say(f"# note: {note}")
         steps = launch.plan(run, settings, place, _queued(run) if has_slurm else {}, dataset)
         new = [step for step in steps if step.is_new]
-        maker = makers.get(dataset)  # of a sweep, the first run makes the shards
+        maker = makers.get(dataset)  # the first run of a sweep makes the shards
         if new and new[0].job.stage == "preprocess" and dataset is not None:
             makers.setdefault(dataset, run.path.name)
             new = new[1:] if maker else new
@@ -84,10 +84,10 @@ def _shards(run: RunDir, dataset: str | None) -> Path | None:
 
 
 def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | None) -> None:
-    """Print the likely bill of the training and the speed that it is based on; suggest a limit.
+    """Print the likely bill of the training and the speed that it is based on, and suggest a limit.
 
     Args:
-        trained: training windows; None: not known.
+        trained: number of training windows; None if not known.
     """
     rate, resources = specs.gpu_hours_an_hour(settings.resources, place), settings.resources
     if not rate or (trained is None and settings.train.steps is None):
@@ -110,7 +110,7 @@ def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | N
 
 
 def _check_images(place: site.Site, resources: Resources, has_slurm: bool) -> None:
-    """Check the images as for a launch; only print a note if this machine does not belong to the cluster."""
+    """Check the images as for a launch, but only print a note if this machine does not belong to the cluster."""
     try:
         place.check_images(resources)
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""Estimate what a run needs from its settings, on the submit host: parameters, FLOPs, memory, windows, bytes.
+"""Estimate the requirements of a run from its settings, on the submit host: parameters, FLOPs, memory, windows, bytes.
 
-No torch here. tests/jobs/test_estimate.py compares each figure with the networks, processes and files themselves.
+This module does not import torch. tests/jobs/test_estimate.py compares each estimate with real networks, processes and files.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from p2p_dist.settings.config import Config, Data, Model
 MB = 1_000_000
 
 IMPORTED = 280 * MB
-"""Bytes of python with torch imported (measured: 2.13, CPU). Forked processes on one machine share them."""
+"""Bytes of a Python process with torch imported (measured: 2.13, CPU). Forked processes on one machine share them."""
 
 # Peak memory of one training process on a CPU beside that, over presets tiny, demo, small, default, thesis and shares of 1 to
 # 32 pairs: 100 MB + 28 bytes a parameter (weights, gradients, two moments, moving average, copies of the discriminator)
@@ -33,7 +33,7 @@ SAVED = 16
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution with its norm: parameters, and multiplications for one picture."""
+    """One convolution with its norm: parameters, and multiplications for one window."""
 
     parameters: int
     products: int
@@ -43,7 +43,7 @@ def generator(model: Model, data: Data) -> Iterator[Layer]:
     """List the layers of model/generator.py."""
     widths = [min(model.channels * 2**level, model.max_channels) for level in range(model.depth)]
     pixels, pictures = data.mels * data.frames, data.picture_channels
-    # Weights of a kernel, and how many of them one value of the doubled picture takes.
+    # Weights of a kernel, and the number of multiplications per value of the upsampled output.
     kernel, taps = {"nearest": (9, 9), "folded": (9, 4), "transposed": (16, 4)}[model.upsample]
     before = pictures + model.noise_channels
     for level, width in enumerate(widths):
@@ -83,20 +83,20 @@ def flops_per_image(config: Config) -> int:
     """Return the floating-point operations of one update per pair, as train/speed.py counts on the real networks."""
     layers = [[2 * layer.products for layer in of(config.model, config.data)] for of in (generator, discriminator)]
     (g, g_first), (d, d_first) = ((sum(each), each[0]) for each in layers)
-    # Generator: forward, and backward to weights and inputs. Discriminator: the same for the true and the generated picture,
-    # then for the generator forward and back to its input, and forward once more where features are matched. A first layer
-    # has nothing behind it to go back to, but in the discriminator for the generator.
+    # Generator: forward, and backward to weights and inputs. Discriminator: the same for the real and the generated pair,
+    # then for the generator's loss forward and backward to its input, and one more forward with feature matching. A first
+    # layer needs no gradient of its input, except in the discriminator for the generator's loss.
     known = 1 if config.train.feature_weight else 0
     return 3 * g - g_first + (6 + 2 + known) * d - 2 * d_first
 
 
 EXPECTED_FLOPS = {"bf16": 40e12, "fp32": 12e12}
-"""Floating-point operations a second that a training gets of one GPU: by a roofline model of one die of an MI250X (0.3 of
-its matrix peak, 0.65 of its memory bandwidth). Not measured: a run's own speed takes its place once there is one."""
+"""Expected FLOP/s of a training on one GPU, from a roofline model of one die of an MI250X (0.3 of its matrix peak, 0.65 of
+its memory bandwidth). Not measured: the measured speed of the run is used instead once there is one."""
 
 
 def images_per_second(config: Config, processes: int) -> float:
-    """Estimate the training speed of so many GPUs, in pairs per second."""
+    """Estimate the training speed on a number of GPUs, in pairs per second."""
     return processes * EXPECTED_FLOPS["fp32" if config.train.precision == "fp32" else "bf16"] / flops_per_image(config)
 
 
@@ -110,7 +110,7 @@ def memory(config: Config, processes: int) -> int:
 
 
 def memory_of_node(config: Config, processes: int, here: int, *, forked: bool) -> int:
-    """Estimate the bytes of the `here` training processes on one machine, the first of which saves."""
+    """Estimate the bytes of `here` training processes on one machine, of which the first one saves checkpoints."""
     imported = IMPORTED if forked else here * IMPORTED
     return imported + here * memory(config, processes) + SAVED * sum(parameters(config.model, config.data))
 
@@ -122,7 +122,7 @@ def with_micro_batch(config: Config, size: int) -> Config:
 
 def shard_bytes(data: Data, counts: dict[str, int | None]) -> int:
     """Estimate the bytes of the shards: float16 pairs of all windows, and the audio of the held-out songs."""
-    pair = 2 * 2 * data.picture_channels * data.mels * data.frames + 4096  # and what npz, json and tar add
+    pair = 2 * 2 * data.picture_channels * data.mels * data.frames + 4096  # with the overhead of npz, json and tar
     second = 2 * 2 * 3 * 44_100 * 7 // 10  # input and target, stereo, 24 bits, as flac
     sound = second * data.window_hop * data.hop_length // data.sample_rate
     held_out = sum(count or 0 for split, count in counts.items() if split != "train")
@@ -130,7 +130,7 @@ def shard_bytes(data: Data, counts: dict[str, int | None]) -> int:
 
 
 def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:
-    """Estimate the bytes of the generators that are kept for good, and of the whole checkpoints.
+    """Estimate the bytes of the generators that are kept permanently, and of the whole checkpoints.
 
     Args:
         trained: training windows; None: not known, and then of one generator.
@@ -145,7 +145,7 @@ def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:
 
 
 def free_memory() -> int:
-    """Return the bytes of memory that are free for this process and its children: on the machine or in its cgroup."""
+    """Return the free memory in bytes for this process and its children: of the machine or of its cgroup."""
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
@@ -166,9 +166,9 @@ def free_disk(folder: Path) -> int:
 
 
 def windows(data: Data, root: Path) -> dict[str, int | None]:
-    """Map split -> number of windows, from the lengths in the songs' headers; None if unknown.
+    """Map split -> number of windows, from the lengths in the headers of the songs; None if unknown.
 
-    Silent windows that may be left out are counted, so it is at most what there will be.
+    Silent windows are counted, although they may be skipped, so this is an upper bound.
     """
     try:
         found = layouts.find_songs(root, data.split_by_title)
@@ -209,7 +209,7 @@ def seconds(song: layouts.Source) -> float | None:
                     return samples / rate if rate and samples else None
                 if head[4:8] == b"ftyp":
                     return _mp4_seconds(content, file.stat().st_size)
-        except OSError:  # opening the song says so
+        except OSError:  # preprocessing reports it
             return None
     return None
 

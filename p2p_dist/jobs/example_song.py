@@ -1,4 +1,4 @@
-"""The example song, laid out as a MUSDB18 of one song for whoever has no songs yet; and the name of a run's dataset."""
+"""The example song, in the layout of MUSDB18, for users without songs; and the name of a run's dataset."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def example_folder() -> Path:
 
 
 def known_dataset(run: RunDir, data: Data) -> str | None:
-    """Return the name of the shards of a run's songs; None for the example before its files are copied."""
+    """Return the name of the shards of a run's songs; None for the example song if it is not copied yet."""
     assert data.root is not None
     root = Path(data.root)
     return None if root == example_folder() and not root.is_dir() else datasets.name_for(run, root, data)
 
 
 def lay_out(run: RunDir, data: Data) -> str:
-    """Return the name of the shards of a run's songs; copies the example song first if it is used."""
+    """Return the name of the shards of a run's songs. Copy the example song first if it is used."""
     assert data.root is not None
     root = Path(data.root)
     if root == example_folder():
@@ -34,7 +34,7 @@ def lay_out(run: RunDir, data: Data) -> str:
 
 
 def lay_out_example(folder: Path) -> None:
-    """Copy the example song into train/ and test/ of `folder`: the same sound for both.
+    """Copy the example song into train/ and test/ of `folder`: the same audio for both.
 
     Raises:
         ValueError: stempeg, which ships it, is not installed.

@@ -19,14 +19,14 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
     """Check that a run fits the songs, processes, memory and disk. Writes nothing.
 
     Args:
-        dataset: name of its shards; None: of the example's song, which is not laid out yet.
+        dataset: name of its shards; None for the example song if it is not copied yet.
 
     Returns:
         notes: settings that are valid but probably unintended.
 
     Raises:
-        ValueError: it cannot finish; the message says what to change, and to what.
-        OSError: where runs or shards lie can't be written.
+        ValueError: it could not finish. The message says what to change, and to what.
+        OSError: the folder of runs or shards can't be written to.
     """
     check_songs(settings.data, settings.evaluate.split, asked=settings.resources.evaluate != "never")
     shards = run.path.parent.parent / "shards" / dataset if dataset else None
@@ -34,7 +34,7 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
     if shards is None or not (shards / "manifest.json").is_file():
         files.check_can_be_written(run.path.parent.parent / "shards" / "new")
     if run.dataset.is_file() and stages.is_done("train", run) is not None:
-        return []  # what is left needs one process and little room
+        return []  # the remaining stages need one process and little space
     check_batch(settings.resources, settings.train.global_batch_size, place, begun=run.config.is_file())
     per_node = place.processes_per_node(settings.resources)
     if where == "local":
@@ -50,14 +50,14 @@ def check_songs(data: Data, wanted: str, *, asked: bool) -> None:
     """Check that there are songs to train on, and held-out songs to evaluate on.
 
     Args:
-        wanted: the split that is evaluated. asked: whether anything shall be.
+        wanted: the split to evaluate. asked: whether an evaluation is requested.
 
     Raises:
         ValueError: there are none; says where to put some, and how to go without.
     """
     root = Path(data.root) if data.root else None
     if root is None or not root.is_dir():
-        return  # the example's song, which is laid out later
+        return  # the example song, which is copied later
     splits = check_training_songs(root, data.split_by_title)
     held_out = splits | ({"valid"} if songs_for_validation(root, data.split_by_title) else set())
     if not asked or wanted in held_out:
@@ -74,7 +74,7 @@ def check_training_songs(root: Path, split_by_title: bool) -> set[str]:
     """Check that a folder has songs to train on; return its splits.
 
     Raises:
-        ValueError: it has none, or is none; see `layouts.list_songs`.
+        ValueError: there is no such folder, or no song in it; see `layouts.list_songs`.
     """
     splits = {song.split for song in layouts.list_songs(root, split_by_title)}
     if "train" not in splits:
@@ -130,14 +130,14 @@ def check_this_machine(settings: Config, size: int) -> None:
     """
     cores = linux.usable_cores()
     batch = settings.train.global_batch_size
-    if size > max(cores, 4):  # a few more than cores are slower, and a way to try things
+    if size > max(cores, 4):  # up to 4 are allowed on any machine, to try out several processes
         fitting = _largest(batch, max(cores, 4))
         raise ValueError(
             f"{size} processes on this machine, which has {_cores(cores)}: more processes than cores are slower; use "
             f"--nodes {fitting}" + _with_one_per_node(settings.resources)
         )
     if has_gpu():
-        return  # what a GPU holds is not taken from here, and how much that has is known only to torch
+        return  # with a GPU, host memory is not the limit, and only torch knows the memory of the GPU
     needed, free = estimate.memory_of_node(settings, size, size, forked=True), estimate.free_memory()
     if needed <= free:
         return
@@ -193,8 +193,9 @@ def check_node(settings: Config, place: site.Site, per_node: int) -> None:
     if place.cores_per_node is not None and per_node * place.cores_per_process > place.cores_per_node:
         fitting = place.cores_per_node // place.cores_per_process
         raise ValueError(
-            f"{per_node} processes of {_cores(place.cores_per_process)} each on a node of {_cores(place.cores_per_node)}: "
-            f"use --processes-per-node {_largest(settings.train.global_batch_size, fitting) if fitting else 1}"
+            f"{per_node} processes of {_cores(place.cores_per_process)} each do not fit on a node of "
+            f"{_cores(place.cores_per_node)}: use --processes-per-node "
+            f"{_largest(settings.train.global_batch_size, fitting) if fitting else 1}"
             + ("" if fitting else ", and fewer cores_per_process in the site's file")
         )
     whole = (settings.resources.partition or place.partition) in place.whole_nodes
@@ -226,12 +227,12 @@ def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[
     """Check that there is disk space for shards and checkpoints.
 
     Raises:
-        ValueError: they will not; says how much is missing, and what would take less.
+        ValueError: there is not. The message says how much is missing, and what would need less.
     """
     to_make = 0 if shards is not None and (shards / "manifest.json").is_file() else estimate.shard_bytes(settings.data, counts)
     kept, whole = estimate.checkpoint_bytes(settings, counts.get("train"))
     there = rundir.find_steps(run.checkpoints)
-    to_save = 0 if there else kept + whole  # a continued run has written much of it already
+    to_save = 0 if there else kept + whole  # a continued run has written part of it already
     free = estimate.free_disk(run.path)
     if to_make + to_save > free:
         raise ValueError(
@@ -242,7 +243,7 @@ def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[
 
 
 def notes(batch: int, counts: dict[str, int | None]) -> list[str]:
-    """Return notes about a run that fits; `batch`: its global batch."""
+    """Return notes about a run that fits. batch: its global batch size."""
     trained = counts.get("train")
     if not trained or trained >= batch:
         return []

@@ -22,7 +22,7 @@ from p2p_dist.jobs.stages import CHECKS
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 
-_GRACE = 30.0  # seconds that the other ranks have to exit after one failed
+_GRACE = 30.0  # seconds for the other ranks to exit after one has failed
 
 
 def _rank_log(run: RunDir, stage: str, rank: int) -> Path:
@@ -30,14 +30,14 @@ def _rank_log(run: RunDir, stage: str, rank: int) -> Path:
 
 
 def fork_ranks(stage: str, folder: Path) -> NoReturn:
-    """Fork one process per rank and wait for all: starts a training or a check on this machine.
+    """Start a training or a check on this machine: fork one process per rank, and wait for all.
 
-    Importing torch takes seconds a process; forked from a parent that imported it and ran no operation, all ranks start
-    in a fraction of one.
+    Importing torch takes seconds. Ranks that are forked from a process that has imported it, but has not used it, start
+    in a fraction of a second.
     """
     from p2p_dist.train import stop
 
-    stop.hold_back()  # until the ranks listen: a request that comes while torch is imported is theirs
+    stop.hold_back()  # signals that arrive while torch is imported are delivered to the ranks
     import torch
     import torch._dynamo  # DistributedDataParallel imports it
 
@@ -92,7 +92,7 @@ def fork_ranks(stage: str, folder: Path) -> NoReturn:
     bad = {rank: code for rank, code in codes.items() if code not in (console.DONE, console.STOPPED)}
     for rank, code in sorted(bad.items()):
         if code == codes[0] == console.FAILED:
-            continue  # an error of all ranks, which rank 0 has reported
+            continue  # rank 0 has reported the error
         ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         where = f"rank {rank} of {world_size} on {socket.gethostname()}"
         console.complain(f"{where} ended with {ended}, after step {_last_step(run)}")

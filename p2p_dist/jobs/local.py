@@ -1,9 +1,9 @@
 """Run the stages of a run on this machine, one after the other, without Slurm.
 
-    launcher (launch/submit.py) -> one process a stage -> for training: one process a rank, forked from it
+    launcher (launch/submit.py) -> one process per stage -> for training: one process per rank, forked from it
 
-The launcher only watches: work happens in processes of their own session, so that a Ctrl-C reaches the launcher alone,
-which then asks in order. Each of them ends with the one that started it.
+The launcher only watches. Stages run in their own sessions, so that Ctrl-C reaches only the launcher, which then asks the
+stage to stop. Each process ends when the process that started it ends.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from p2p_dist.run.lock import Owner
 from p2p_dist.run.rundir import RunDir
 
 _WORTH_SHOWING = ("warning:", "left out:", "note:")
-"""Prefixes of log lines that are shown even beside a progress bar."""
+"""Prefixes of log lines that are shown even with a progress bar."""
 
 
 def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
@@ -36,7 +36,7 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
         again: the command that resumes the run, for messages.
 
     Returns:
-        exit code: 0 done, 1 a stage failed or songs were left out, 75 stopped cleanly, 130 stopped at once.
+        the exit code: 0 done, 1 a stage failed or songs were left out, 75 stopped cleanly, 130 stopped at once.
     """
     run.logs.mkdir(parents=True, exist_ok=True)
     for folder in (run.path, run.evaluations):
@@ -59,7 +59,7 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
                 shown = "" if not console.has_bar(sys.stdout) else f"; the end of {log}:\n{child.tail(log)}"
                 console.complain(f"{stage} ended with {code}{shown}")
                 console.complain(f"saved work is kept; to resume: {again}")
-            # The log, shown where there is no bar, has said it; but the other ranks may have said since that they lost one.
+            # Without a progress bar the log was shown already, but other ranks may have logged lost connections since.
             elif console.has_bar(sys.stdout) or not child.tail(log).endswith(outcome["message"].splitlines()[-1]):
                 console.complain(f"error: {outcome['message']}")
             return console.FAILED
@@ -118,7 +118,7 @@ def _follow(stage: str, run: RunDir, process: subprocess.Popen[bytes], log: Text
     The first Ctrl-C asks the stage to stop, the second kills it.
     """
     asked = False
-    # Of the page there is nothing to watch, and of a stage that is still importing no total yet.
+    # The page has no progress, and a stage that is still importing has no total yet.
     bar = console.Progress(stage, 0) if console.has_bar(sys.stdout) and stage != "page" else None
     try:
         while True:
@@ -132,7 +132,7 @@ def _follow(stage: str, run: RunDir, process: subprocess.Popen[bytes], log: Text
                 if bar is not None and (status := _status(run)) is not None and status["what"] in (stage, "baselines"):
                     bar.follow(status.get("done", 0), status.get("total", 0), status.get("note", ""))
                 if ended:
-                    if asked and process.returncode == -signal.SIGTERM:  # before it could listen: it had not begun
+                    if asked and process.returncode == -signal.SIGTERM:  # before it could handle signals: it had not started
                         return console.STOPPED
                     return process.returncode if process.returncode >= 0 else 128 - process.returncode
                 time.sleep(0.2)
@@ -142,7 +142,7 @@ def _follow(stage: str, run: RunDir, process: subprocess.Popen[bytes], log: Text
                     process.wait()
                     return console.INTERRUPTED
                 asked = True
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a TERM is never the second
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # TERM never counts as a second Ctrl-C
                 console.say(f"\nstopping {stage} cleanly (press Ctrl-C again to stop at once)")
                 process.send_signal(signal.SIGTERM)
     finally:
@@ -151,7 +151,7 @@ def _follow(stage: str, run: RunDir, process: subprocess.Popen[bytes], log: Text
 
 
 def _status(run: RunDir) -> dict[str, Any] | None:
-    """Read the stage's progress; None if it cannot be read, because the bar must not stop the stage."""
+    """Read the stage's progress; None if it cannot be read, because a failing bar must not stop the stage."""
     try:
         return run.read_status()
     except (OSError, ValueError):

@@ -34,7 +34,7 @@ def check_packages(tensorboard: bool = False) -> None:
     if tensorboard and not is_installed("tensorboard"):
         raise ValueError(
             f"--train.tensorboard needs the package tensorboard, which is missing in {sys.executable}: "
-            "python -m pip install 'p2p_dist[tensorboard]', or leave it off"
+            "python -m pip install 'p2p_dist[tensorboard]', or omit --train.tensorboard"
         )
 
 
@@ -44,7 +44,7 @@ def check_packages_anywhere(
     """Check that all packages of the stages are installed where they will run: in the jobs' container or environment, or here.
 
     Args:
-        only_note: say what is missing here, where this machine is not of a cluster: it will be launched from another.
+        only_note: print a note instead of an error if this machine does not belong to the cluster.
 
     Raises:
         ValueError: names what is missing, and how it gets there.
@@ -68,7 +68,7 @@ def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: 
     """
     image, overlay = place.image(resources), resources.overlay
     if image is not None and (shutil.which("singularity") is None or not image.is_file()):
-        return  # another machine than the cluster's; that there is no image is said elsewhere
+        return  # not a machine of the cluster; a missing image is reported elsewhere
     tasks = {"P2P_CONTAINER": image, "P2P_OVERLAY": overlay and Path(overlay).expanduser()}
     if place.environment:
         ours = site.HPC / place.environment
@@ -79,9 +79,7 @@ def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: 
     missing, wrong = _missing_in(sys.executable if image is None else "python", known, names)
     if wrong:
         check = console.command("check")
-        console.say(
-            f"note: whether {where} has what jobs import could not be checked here ({wrong}); {check} preflight checks it"
-        )
+        console.say(f"note: the packages in {where} could not be checked here ({wrong}); {check} preflight checks them")
     elif missing:
         raise ValueError(
             f"jobs would run in {where}, where these packages are missing: {', '.join(missing)}; "

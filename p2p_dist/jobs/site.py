@@ -142,9 +142,11 @@ def load_site(name: str, file: str | None = None) -> Site:
         raise ValueError(f"no file {path}: --site names a YAML file" if file else f"no site {name}: {path} does not exist")
     site = values.from_file(path, lambda _: Site())
     if site.environment and not (HPC / site.environment).is_file():
-        environment = path.absolute().parent / site.environment  # whatever folder it is looked up from
+        environment = path.absolute().parent / site.environment  # independent of the current folder
         if not environment.is_file():
-            raise ValueError(f"{path}: no file {environment} for environment, nor one in {HPC}")
+            raise ValueError(
+                f"{path}: environment {site.environment}: there is no such file in {environment.parent} or in {HPC}"
+            )
         site = dataclasses.replace(site, environment=str(environment))
     return site
 
@@ -160,7 +162,7 @@ def resolve_cluster(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Liter
         return cluster
     if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
         return "local"
-    # Installed is not configured. A controller that is only away answers nothing here and still is a cluster.
+    # Slurm may be installed without being configured. If only its controller does not answer, it is still a cluster.
     asked = commands.ask("sinfo", "--version")
     if asked.returncode:
         return "local"

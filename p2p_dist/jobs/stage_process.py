@@ -2,15 +2,15 @@
 
     python -m p2p_dist.jobs.stage_process train RUN_DIRECTORY
 
-A stage always ends through `leave`: outcome.json says how (unless it crashed), then `os._exit`, because no thread or
-exit handler of a library may keep a process that has finished.
+A stage always ends with `leave`: it writes outcome.json (unless it crashed), and calls `os._exit`, so that no thread or exit
+handler of a library can block a process that has finished.
 """
 
 from __future__ import annotations
 
 import signal
 
-if __name__ == "__main__":  # before the imports, which take a moment: a stop request that arrives now must not end the process
+if __name__ == "__main__":  # before the slow imports: a stop request that arrives now must not kill the process
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2))
 
 import contextlib
@@ -32,11 +32,11 @@ from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config
 
 ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that request a stop; on one machine the launcher handles Ctrl-C itself."""
+"""Signals that request a stop. On one machine the launcher handles Ctrl-C itself."""
 
 
 def preprocess(run: RunDir, settings: config.Config) -> int:
-    """Convert songs to shards. Songs that fail are left out and named here and in the manifest.
+    """Convert songs to shards. Songs that fail are skipped, and named in the log and in the manifest.
 
     The jobs of an array share the songs, and the last of them to end writes the manifest.
     """
@@ -62,7 +62,7 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
 
 
 def check_unseen(run: RunDir, evaluate: config.Evaluate) -> None:
-    """Refuse, before anything is trained, held-out songs that are all training songs; see `manifest.check_unseen`."""
+    """Raise an error before the training if all held-out songs are also training songs; see `manifest.check_unseen`."""
     if not evaluate.allow_overlap and (run.shards / manifest.NAME).is_file():
         manifest.check_unseen(manifest.read(run.shards), evaluate.split)
 
@@ -79,7 +79,7 @@ def train(run: RunDir, settings: config.Config) -> int:
 
 
 def evaluate(run: RunDir, settings: config.Config) -> int:
-    """Evaluate the checkpoints that have no evaluation; beside a training, as they appear."""
+    """Evaluate the checkpoints that have no evaluation; during a training, as they appear."""
     if is_soundless(manifest.read(run.shards)):
         console.say(f"evaluation {SOUNDLESS}")
         return console.DONE
@@ -96,7 +96,7 @@ def page(run: RunDir, settings: config.Config) -> int:
         return console.DONE
     from p2p_dist.evaluate.report.page import write
 
-    # Of evaluations that were killed, and of those that shared the work: by now all have ended.
+    # Left by killed evaluations. By now, all evaluations that shared the work have ended.
     files.remove_garbage(run.evaluations)
     shutil.rmtree(run.evaluations / "claims", ignore_errors=True)
     write(run, settings)
@@ -104,8 +104,8 @@ def page(run: RunDir, settings: config.Config) -> int:
 
 
 def generate(run: RunDir, settings: config.Config) -> int:
-    """Make stems for songs. The jobs of an array share them and skip songs that another has claimed or finished."""
-    os.environ["P2P_RUNS"] = str(run.path.parent)  # where the model's run is found, in a container, too
+    """Generate stems for songs. The jobs of an array share them, and skip songs that another job has claimed or finished."""
+    os.environ["P2P_RUNS"] = str(run.path.parent)  # the folder of the model's run, also in a container
     from p2p_dist.evaluate.report import song_page
     from p2p_dist.generate import songs
     from p2p_dist.generate.model import find_model
@@ -142,7 +142,7 @@ def preflight(run: RunDir, settings: config.Config) -> int:
     """Run one process of the check. It counts signals from before torch is imported."""
     heard: list[int] = []
     signal.signal(signal.SIGUSR2, lambda number, _: heard.append(number))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)  # held back while torch is imported, on one machine
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)  # on one machine they are blocked while torch is imported
     from p2p_dist.checks.preflight.ranks import preflight
 
     return preflight(run, settings.data.root, heard)
@@ -164,7 +164,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     if first:
         console.say(f"--- {stage}, attempt {rundir.attempt()}")
     faulthandler.enable()  # a segmentation fault or an abort leaves its stack in the log
-    if stage != "train":  # which has a flag of its own
+    if stage != "train":  # training has its own flag
         for number in ASKED:
             signal.signal(number, _interrupt)
     body: Callable[[RunDir, config.Config], int] = {
@@ -179,9 +179,9 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     outcome, message, code, says = "failed", "", console.FAILED, first
     try:
         settings = rundir.read_settings(run)
-        if first or stage == "evaluate":  # others write where rank 0 does, or into their log
+        if first or stage == "evaluate":  # other ranks write to the same files as rank 0, or only to their log
             rundir.check_links(run)
-        if stage not in ("train", *CHECKS):  # which let requests through once they listen
+        if stage not in ("train", *CHECKS):  # these unblock the signals once their handlers are installed
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
         code = body(run, settings)
         outcome = {console.DONE: "done", console.STOPPED: "stopped"}.get(code, "failed")
@@ -189,8 +189,8 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         outcome, code, message = "stopped", console.STOPPED, "stopped between two songs or checkpoints"
     except (ValueError, FloatingPointError) as error:
         message = str(error)
-        says = first or isinstance(error, files.DamagedError)  # met by one rank alone; the others only lose it
-    except ConnectionError as error:  # between the processes: not the run's own
+        says = first or isinstance(error, files.DamagedError)  # only one rank sees it; the others lose the connection
+    except ConnectionError as error:  # between the processes, not a fault of the run
         _lost(error)
     except OSError as error:
         message = console.describe(error)
@@ -198,12 +198,12 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         console.complain(str(error))
         leave(console.CRASHED)
     except BaseException as error:
-        # torch's own errors of a connection are RuntimeErrors, some of a class of their own
+        # torch raises RuntimeError or subclasses of it for lost connections
         if isinstance(error, RuntimeError) and (type(error).__name__.startswith("Dist") or "gloo" in str(error)):
             _lost(error)
         traceback.print_exc()
         leave(console.CRASHED)
-    _ignore_requests()  # what comes while it leaves must not change how it ends
+    _ignore_requests()  # signals that arrive now must not change the exit code
     if outcome == "failed" and message:
         console.complain(f"error: {message}")
     if says:
@@ -215,7 +215,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
 
 
 def _lost(error: Exception) -> NoReturn:
-    """Report that another process of the training is gone; its own log has the cause, so no traceback here."""
+    """Report that another process of the training was lost. Its own log has the cause, so no traceback is printed here."""
     where = "; ".join(getattr(error, "__notes__", []))
     console.complain(
         f"{where or 'this process'}: lost the connection to the other processes ({str(error).splitlines()[0][:200]})"
@@ -224,7 +224,7 @@ def _lost(error: Exception) -> NoReturn:
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
-    """Stop a stage other than training at once: it has nothing to save."""
+    """Stop a stage other than training at once, because it has nothing to save."""
     _ignore_requests()  # schedulers send more than one
     raise KeyboardInterrupt
 
@@ -235,10 +235,10 @@ def _ignore_requests() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process with `code`, its output flushed, without waiting for threads or libraries."""
+    """Flush the output and end this process with `code`, without waiting for threads or libraries."""
     _ignore_requests()
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # a disk that is full
+        with contextlib.suppress(OSError):  # disk full
             stream.flush()
     os._exit(code)
 

@@ -1,4 +1,4 @@
-"""The stages of a run, and whether each is done, decided from its files alone, without torch, also on a login node."""
+"""The stages of a run, and whether each is done, judged by its files only. Used on login nodes: no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GENERATE = "generate"
 """The only stage of a run that the generate command creates on a cluster."""
 
 CHECKS = ("preflight", "scaling")
-"""The jobs of launch/check.py, which start like a training."""
+"""The jobs of launch/check.py, which are started like a training."""
 
 SOUNDLESS = "left out: the songs are spectrograms (npz) without audio, so there is nothing to measure or to listen to"
 """Reason for no evaluation and page if the held-out songs are ready-made pairs."""
@@ -47,7 +47,7 @@ def is_soundless(content: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Shards:
-    """A folder of shards: its manifest, and whether every file in the manifest is there."""
+    """A folder of shards: its manifest, and whether every file in the manifest exists."""
 
     content: dict[str, Any]
     whole: bool
@@ -74,17 +74,17 @@ def look(shards: Path) -> Shards | None:
 
 
 def is_preprocessed(shards: Path | Shards, trained: bool) -> str | None:
-    """Describe a finished folder of shards; None if there is something to do.
+    """Describe a finished folder of shards; None if it is not finished.
 
     Args:
-        trained: whether something has been learnt from it.
+        trained: whether a training has used it.
     """
     try:
         found = look(shards) if isinstance(shards, Path) else shards
     except ValueError:  # damaged, or of another version: it is rebuilt
         return None
     if found is None or not found.whole or (found.content["left_out"] and not trained):
-        return None  # a song that could not be read may be readable now, as long as nothing has been learnt
+        return None  # try songs again that could not be read, unless a training has used the shards
     counts = [
         f"{len(part['songs'])} {split} songs in {len(part['samples'])} windows"
         for split, part in found.content["splits"].items()
@@ -102,11 +102,11 @@ def windows(shards: Path) -> dict[str, int]:
 
 
 def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: bool = True) -> str | None:
-    """Describe the result of a finished stage; None if there is something to do.
+    """Describe the result of a finished stage; None if it is not finished.
 
     Args:
-        shards: those of the run, where they have been looked at. content: read the newest checkpoint to the last byte, as
-            a training does when it resumes; otherwise only names and sizes are checked.
+        shards: the state of the run's shards, if known already. content: verify the content of the newest checkpoint, as a
+            resumed training does; otherwise only names and sizes are checked.
     """
     if stage == GENERATE:
         asked = len(records.read(run.songs, schemas.SONGS)["songs"])
@@ -119,7 +119,7 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
     if stage == "preprocess":
         return is_preprocessed(shards, bool(trained)) if shards is not None else None
     if stage == "train":
-        # Those before have the same training songs, and are there while those of now are still made.
+        # The earlier shards have the same training songs, and exist while the current ones are still being made.
         there = shards.windows() if shards is not None else {}
         before = run.shards_before
         count = there.get("train") or (windows(before).get("train") if before is not None else None)

@@ -1,4 +1,4 @@
-"""The state of a run: stages, attempts, progress and cost, from its files and from Slurm."""
+"""The state of a run: stages, attempts, progress and cost, read from its files and from Slurm."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def attempts(run: RunDir) -> list[Start]:
 
 
 def killed(one: Start, run: RunDir) -> Start:
-    """Complete a start without a recorded end: it is assumed to have run until the last status update."""
+    """Complete a start without a recorded end. It is assumed to have run until the last update of status.json."""
     trained = rundir.find_steps(run.checkpoints)
     saved = trained[-1][1].stat().st_mtime if trained else 0.0
     seen = run.status.stat().st_mtime if run.status.is_file() else 0.0
@@ -43,7 +43,7 @@ def state(
     """Return the state of a stage in words: done, running, pending (why), stopped (why), failed, to do.
 
     Args:
-        queued: the jobs that Slurm has of the run; None: not known. resources: how often it may be restarted.
+        queued: the run's jobs in Slurm; None if not known. resources: how often it may be restarted.
         shards: those of the run, where they have been looked at.
     """
     if stage != "preprocess" and stages.is_shards_only(run):
@@ -71,7 +71,7 @@ def state(
             f"removed from the queue before it started, job {number}: "
             f"{'cancelled' if (run.slurm / 'cancelled').exists() else failed}"
         )
-    # Each member of an array counts for itself (hpc/job.sh).
+    # Each task of an array has its own counts (hpc/job.sh).
     logs = [*sorted((run.slurm / stage).glob("attempts*")), run.attempts(stage)]
     if why := next((why for log in logs if (why := _held_back(log, resources.max_requeues))), None):
         return f"stopped: {why}; see {run.slurm / stage if (run.slurm / stage).is_dir() else run.logs}"
@@ -93,7 +93,7 @@ def state(
 
 
 def _dropped(stage: str, run: RunDir) -> str | None:
-    """Return the newest job of a stage if it left the queue without starting, as dependents of a failed job do."""
+    """Return the newest job of a stage if it left the queue without starting, as jobs that depend on a failed job do."""
     found = ((re.fullmatch(r"([0-9]{1,18})_submission\.sh", path.name), path) for path in (run.slurm / stage).glob("*.sh"))
     submitted = [(int(name[1]), path) for name, path in found if name is not None]
     if not submitted:
@@ -109,7 +109,7 @@ def _dropped(stage: str, run: RunDir) -> str | None:
 
 
 def _running_here(stage: str, run: RunDir, here: list[Start], owner: dict[str, Any]) -> str | None:
-    """Describe a stage that runs on one machine: where and how far; None if it does not run."""
+    """Describe a stage that runs on one machine: host and progress; None if it does not run."""
     now = run.read_status()
     mine = now is not None and now["what"] in _TOLD.get(stage, (stage,))
     if here and here[0].ended is None:
@@ -117,7 +117,7 @@ def _running_here(stage: str, run: RunDir, here: list[Start], owner: dict[str, A
         # The status of an earlier start is not the progress of this one.
         told = now if mine and run.status.stat().st_mtime >= here[0].begun else None
     elif mine and not any(one.ended is None for other in stages.STAGES for one in list_starts(run.attempts(other))[-1:]):
-        since, told = "", now  # by launch/evaluate.py, which keeps no record of its starts
+        since, told = "", now  # started by launch/evaluate.py, which does not record its starts
     else:
         return None
     elsewhere = owner.get("host", socket.gethostname()) != socket.gethostname()
@@ -138,12 +138,12 @@ def _ended_here(last: Start, run: RunDir) -> str:
     if last.why == "stopped":
         return f"stopped{' at once' if last.code == str(console.INTERRUPTED) else ''} {when}"
     if last.why == "done":
-        return "to do"  # it was done, but a file of it is missing
+        return "to do"  # it was done, but one of its files is missing
     return f"{'failed' if last.why == 'failed' else 'crashed'} (exit code {last.code}) {when}; see {run.logs}"
 
 
 def _clock(seconds: float) -> str:
-    """Format a time for people; without the date if it is today."""
+    """Format a time for messages, without the date if it is today."""
     then = time.localtime(seconds)
     return time.strftime("%H:%M" if then[:3] == time.localtime()[:3] else "%Y-%m-%d %H:%M", then)
 
@@ -179,10 +179,10 @@ class Around:
 
 
 def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
-    """Collect all that `--json` prints.
+    """Collect the content of `--json`.
 
     Args:
-        around: where several are gathered: what they have in common.
+        around: state that several runs share, if several are gathered.
 
     Raises:
         ValueError: there is no such run.
@@ -198,7 +198,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     trained = rundir.find_steps(run.checkpoints)
     tried, now = attempts(run), time.time()
     begun = sorted([*tried, *list_starts(run.attempts("train"))], key=lambda one: one.begun)
-    running = queued is None or ("train" in queued and queued["train"].state == "RUNNING")  # where it is not known: perhaps
+    running = queued is None or ("train" in queued and queued["train"].state == "RUNNING")  # assume so if it is not known
     if tried and tried[-1].ended is None and not running:
         tried[-1] = killed(tried[-1], run)
     where, wrong = settings.resources.cluster, around.unknown and f"Slurm does not answer: {around.unknown}"
@@ -314,7 +314,7 @@ def show_all(found: list[dict[str, Any]]) -> None:
             reasons.append(f"{one['run']}: {one['wrong']}")
             continue
         stage = next((name for name, text in one["stages"].items() if text not in _NOTHING_TO_DO), None)
-        if stage is None:  # all is done
+        if stage is None:  # all stages are done
             stage = "preprocess" if one["stages"]["train"] == stages.SHARDS_ONLY else "page"
         state = one["stages"][stage]
         reasons += [f"{one['run']}: {stage}: {state}"] if _in_short(state) != state else []

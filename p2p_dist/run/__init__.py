@@ -1,4 +1,4 @@
-"""A run as a folder of records: layout, lock, record of starts, list of checkpoints, copy of the code.
+"""The folder of a run: layout, lock, record of starts, list of checkpoints, copy of the code.
 
-No torch, no Slurm, and nothing that looks into songs or shards.
+This package uses neither torch nor Slurm, and does not read songs or shards.
 """

@@ -1,9 +1,9 @@
 """List and check the checkpoints of a run without torch. The launcher and the training use the same functions.
 
-checkpoints/step-00012000/state.pt               the training state (absent once only the generator is kept)
-checkpoints/step-00012000/generator.safetensors  the generator to evaluate: its moving average where there is one
-checkpoints/step-00012000/meta.json              step, settings, sizes and sha256 of the files beside it
-checkpoints/damaged-step-00012000/               a checkpoint that does not match its record, set aside
+checkpoints/step-00012000/state.pt               the training state (removed once only the generator is kept)
+checkpoints/step-00012000/generator.safetensors  the generator to evaluate: its moving average if there is one
+checkpoints/step-00012000/meta.json              step, settings, sizes and sha256 of the other two files
+checkpoints/damaged-step-00012000/               a checkpoint that did not match its record, renamed
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Checkpoint:
         """Read the record of this checkpoint, meta.json.
 
         Raises:
-            DamagedError: it is missing, damaged, or of another step than its folder says.
+            DamagedError: it is missing or damaged, or its step is not that of its folder.
         """
         try:
             meta: dict[str, Any] = records.read(self.path / META, schemas.CHECKPOINT, "this checkpoint is unusable")
@@ -94,9 +94,9 @@ class Checkpoint:
         return False
 
     def set_aside(self) -> None:
-        """Rename it to `damaged-...` for a person to inspect. Another process may have done so already."""
+        """Rename it to `damaged-...`, so that a user can inspect it. Another process may have done so already."""
         aside = self.path.with_name(f"damaged-{self.path.name}")
-        if aside.exists():  # it was rewritten since, and damaged again
+        if aside.exists():  # written again since, and damaged again
             aside = aside.with_name(f"{aside.name}-{time.time_ns()}")
         with contextlib.suppress(FileNotFoundError):
             self.path.rename(aside)
@@ -104,7 +104,7 @@ class Checkpoint:
 
 @functools.lru_cache(maxsize=64)
 def _sha256(path: Path, *_: int) -> str:
-    """Compute the sha256 of a file once per process. The further numbers (inode, size, times) change when the file does."""
+    """Compute the sha256 of a file, cached. The other arguments (inode, size, times) invalidate the cache if it changes."""
     return files.sha256_file(path)
 
 
@@ -132,13 +132,13 @@ def with_generator(folder: Path) -> list[Checkpoint]:
 
 
 def named(name: str | None) -> tuple[RunDir, Checkpoint]:
-    """Find a run and checkpoint by name: `RUN@STEP`, or `RUN` for its best (or newest, if none is best).
+    """Find a run and checkpoint by name: `RUN@STEP`, or `RUN` for its best checkpoint (the newest, if none is chosen).
 
     Args:
-        name: None: the run that has the newest checkpoint of all.
+        name: None for the run with the newest checkpoint.
 
     Raises:
-        ValueError: there is no such run, or no such checkpoint; the message lists those that there are.
+        ValueError: there is no such run, or no such checkpoint. The message lists the existing ones.
     """
     if name is None:
         run = _newest_run()
@@ -167,7 +167,7 @@ def _newest_run() -> RunDir:
     newest: dict[RunDir, float] = {}
     for path in rundir.runs_root().glob("*/config.yaml"):
         run = RunDir(path.parent.resolve())
-        with contextlib.suppress(FileNotFoundError):  # the training has just removed it: there is a newer one
+        with contextlib.suppress(FileNotFoundError):  # the training has just removed it; there is a newer one
             if found := with_generator(run.checkpoints):
                 newest[run] = found[-1].path.stat().st_mtime
     if not newest:

@@ -1,9 +1,9 @@
 """Lock a folder so that only one process on this machine uses it (flock).
 
-Where the file system has no locks (Lustre mounted without flock, NFS without a lock manager), or only such as other nodes do
-not see (Lustre with localflock), by a file that is made by link(), which is there or not on any of them. Nobody removes that
-file for a process that was killed, so the next one looks: whether a process of that number and start runs here, or one that it
-left behind has the file open; or whether this is the same job of Slurm, restarted on another node.
+Some file systems have no locks (Lustre mounted without flock, NFS without a lock manager), or only locks that other nodes do
+not see (Lustre with localflock). There, a file created with link() takes the place of the lock, because link() is atomic for
+all nodes. The file of a killed process remains. The next process removes it if, on this node, no process with the recorded
+number and start time runs and no child has the file open; or if it belongs to an earlier start of the same Slurm job.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ OF_ONE_NODE = {"localflock", "localflocks", "local_lock=flock", "local_lock=all"
 
 
 def flock(descriptor: int, kind: int) -> None:
-    """Call flock(2); fail as on a file system without locks if only this node would see the lock.
+    """Call flock(2). If only this node would see the lock, fail as on a file system without locks.
 
     Raises:
-        OSError: no locks across nodes, with an errno of NO_LOCKS. BlockingIOError: it is held by another, with LOCK_NB.
+        OSError: no locks across nodes (errno in NO_LOCKS). BlockingIOError: another process has the lock, with LOCK_NB.
     """
     if OF_ONE_NODE & _mount_options(descriptor):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -55,16 +55,16 @@ def _mount_options(descriptor: int) -> set[str]:
 
 
 class Owner:
-    """A lock on a folder: flock on a file in it, which the kernel releases when its last holder ends in any way.
+    """A lock on a folder: flock on a file in it, which the kernel releases when the last process that holds it ends.
 
-    Children inherit it through `descriptor`, so the folder stays owned while any of its processes lives.
+    Children inherit it through `descriptor`, so the folder stays locked while any of them runs.
     """
 
     def __init__(self, folder: Path, what: str, look: str) -> None:
         """Lock the folder, which is created if needed.
 
         Args:
-            what: what the lock means, such as `the run x is running`. look: where to see that; both for messages.
+            what: meaning of the lock, such as `the run x is running`. look: how to see that. Both are for messages.
 
         Raises:
             ValueError: another process owns it; the message says which and how to look.
@@ -76,7 +76,7 @@ class Owner:
             try:
                 flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                time.sleep(0.1)  # perhaps another process only queried it, see owner_of
+                time.sleep(0.1)  # another process may only have queried it, see owner_of
                 flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             text = os.pread(self.descriptor, 4096, 0)
@@ -93,16 +93,16 @@ class Owner:
     def close(self) -> None:
         """Release the lock of this process."""
         os.close(self.descriptor)
-        if self.link is not None and not _is_open(self.link):  # by a child that is still running
+        if self.link is not None and not _is_open(self.link):  # open in a child that is still running
             self.link.unlink(missing_ok=True)
 
 
 def take_link(path: Path, what: str, look: str) -> int:
-    """Create the file that replaces a lock, with link(), and return a descriptor of it, which children inherit.
+    """Create the file that takes the place of a lock, with link(). Return a descriptor of it, which children inherit.
 
     Raises:
-        ValueError: a process that runs, or one on another machine, made it; says which, and what to do where it is gone.
-        OSError: the file system has no links either.
+        ValueError: a running process, or one on another machine, created it. The message says which, and what to do.
+        OSError: the file system does not support links either.
     """
     mine = files.temporary_beside(path)
     files.append(mine, json.dumps(_ourselves()))
@@ -125,7 +125,7 @@ def take_link(path: Path, what: str, look: str) -> int:
 
 
 def _remove_left_behind(path: Path) -> None:
-    """Remove the file of a killed process of this machine. One process at a time, so that none removes a newer file."""
+    """Remove the file of a killed process. One process at a time does so, so that none removes a newer file."""
     if not os.path.lexists(path) or not _is_left_behind(path):
         return
     with _alone(path.with_name(path.name + "-check")):
@@ -135,10 +135,10 @@ def _remove_left_behind(path: Path) -> None:
 
 @contextmanager
 def _alone(guard: Path) -> Iterator[None]:
-    """Hold a guard folder, which only one process at a time can create, for some milliseconds.
+    """Hold a guard folder, which only one process at a time can create, for a few milliseconds.
 
     Raises:
-        ValueError: another holds it, for long.
+        ValueError: another process has held it for too long.
     """
     for wait in (0.05, 0.1, 0.2, 0.5, 1.0, 0.0):
         try:
@@ -155,9 +155,9 @@ def _alone(guard: Path) -> Iterator[None]:
 
 
 def _is_left_behind(path: Path) -> bool:
-    """Whether the process that created this file ran here and has ended, with all children that inherited the file.
+    """Whether the process that created this file ran on this machine and has ended, with all children that inherited the file.
 
-    Or in an earlier start of this job, wherever it was: Slurm restarts a job when all its processes have ended.
+    Also true for an earlier start of this job on any node: Slurm restarts a job only when all its processes have ended.
     """
     owner = parse_owner(_content(path))
     if (job := _job()) is not None and owner.get("job") == job[0] and owner["attempt"] != job[1]:
@@ -174,7 +174,7 @@ def _is_open(path: Path) -> bool:
     try:
         own = path.stat()
     except FileNotFoundError:
-        return True  # just released: nothing is left to remove
+        return True  # just released: nothing to remove
     for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             found = descriptor.stat()
@@ -195,7 +195,7 @@ def _content(path: Path) -> bytes:
 
 
 def owner_of(folder: Path) -> dict[str, Any] | None:
-    """Return the owner of a folder (process, host, start time, as far as known); None if it is not locked."""
+    """Return the owner of a folder (process, host and start time, if known); None if it is not locked."""
     if (folder / ".owner-link").is_file() and not _is_left_behind(folder / ".owner-link"):
         return parse_owner(_content(folder / ".owner-link"))
     try:
@@ -206,7 +206,7 @@ def owner_of(folder: Path) -> dict[str, Any] | None:
         flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return parse_owner(os.pread(descriptor, 4096, 0))
-    except OSError:  # a file system without such locks: nobody can hold one
+    except OSError:  # a file system without locks: no process can hold one
         return None
     finally:
         os.close(descriptor)
@@ -248,6 +248,6 @@ def parse_owner(text: bytes) -> dict[str, Any]:
     """Parse the content of an owner file; an empty dict if it is not valid."""
     try:
         owner: dict[str, Any] = records.parse(text, schemas.OWNER, where=".owner")
-    except ValueError:  # not written yet, or by another program: the lock decides, this text is for messages only
+    except ValueError:  # not written yet, or by another program: the text is only for messages
         return {}
     return owner

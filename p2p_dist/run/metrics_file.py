@@ -19,13 +19,13 @@ from p2p_dist.run.rundir import RunDir
 class Writer:
     """Appends lines to metrics.jsonl. Lines that can't be written now (disk full) are kept and written with the next ones.
 
-    Each line is written with one call, so a reader never sees half of a finished line.
+    Each line is written with a single call, so a reader does not see partial lines.
     """
 
     def __init__(self, run: RunDir) -> None:
         self.path = run.metrics
         self.kept = b""
-        self.whole: int | None = None  # bytes of the file, where more was written that is only part of a line
+        self.whole: int | None = None  # bytes of complete lines, if the file ends with a partial line
         self.lock = threading.Lock()
 
     def append(self, row: dict[str, Any]) -> None:
@@ -40,10 +40,10 @@ class Writer:
                 console.complain(f"warning: {console.describe(error)}; metrics are kept in memory until they can be written")
 
     def write(self) -> None:
-        """Write the kept lines. A checkpoint is only valid with the lines before it, so a save calls this first.
+        """Write the kept lines. A checkpoint is only valid with the lines of its steps, so a save calls this first.
 
         Raises:
-            OSError: the machine refuses still.
+            OSError: they still can't be written.
         """
         with self.lock:
             if not self.kept:
@@ -66,7 +66,7 @@ class Writer:
 
 
 def read(run: RunDir) -> list[dict[str, Any]]:
-    """Read all complete lines. Others, such as a last line that a kill cut short, are left out."""
+    """Read all complete lines. Invalid lines, such as a truncated last line, are skipped."""
     if not run.metrics.is_file():
         return []
     with run.metrics.open("rb") as file:
@@ -74,12 +74,12 @@ def read(run: RunDir) -> list[dict[str, Any]]:
 
 
 def last(run: RunDir) -> dict[str, Any] | None:
-    """The last complete line, read from the end of the file; None if there is none."""
+    """Return the last complete line, read from the end of the file; None if there is none."""
     return next((row for _, row in _from_the_end(run.metrics)), None)
 
 
 def cut(run: RunDir, step: int) -> None:
-    """Remove the lines after `step`, so that a resumed run writes none twice. Only those lines are read."""
+    """Remove the lines after `step`, so that a resumed run writes no line twice. Only those lines are read."""
     if run.metrics.is_file():
         kept = (end for end, row in _from_the_end(run.metrics) if row["step"] <= step)
         os.truncate(run.metrics, next(kept, 0) if step else 0)
@@ -98,7 +98,7 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
 
 
 def _from_the_end(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The complete lines of a file, last first, each with the offset of its end (bytes)."""
+    """Yield the complete lines of a file, last first, each with the offset of its end in bytes."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -106,7 +106,7 @@ def _from_the_end(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with file:
         place, rest = file.seek(0, os.SEEK_END), b""
         while place:
-            begin = max(0, place - max(1 << 16, len(rest)))  # twice as far each time, where a line does not end
+            begin = max(0, place - max(1 << 16, len(rest)))  # double the block while no line break is found
             file.seek(begin)
             block = file.read(place - begin) + rest
             end, place = begin + len(block), begin

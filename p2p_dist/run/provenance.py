@@ -24,13 +24,13 @@ _OPTION = re.compile(rf"--?[\w.-]*{_NAMES}[\w.-]*", re.IGNORECASE)
 _SECRETS = tuple(
     (re.compile(pattern, re.DOTALL), instead)
     for pattern, instead in (
-        # Keys as their makers write them: Hugging Face, AWS, GitHub, GitLab, Slack, OpenAI; and JSON web tokens.
+        # Known formats of keys: Hugging Face, AWS, GitHub, GitLab, Slack, OpenAI; and JSON web tokens.
         (r"\bhf_[A-Za-z0-9]{8,}|\b(?:AKIA|ASIA)[A-Z0-9]{12,}|\bgh[opsur]_\w{16,}|\bgithub_pat_\w{16,}", MASK),
         (r"\bglpat-[\w-]{16,}|\bxox[abprs]-[\w-]{8,}|\bsk-[\w-]{16,}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*", MASK),
         (r"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?(?:-----END \1-----|\Z)", MASK),
         (r"(://)[^/\s@'\"]+@", rf"\1{MASK}@"),
         (r"(\b(?i:Bearer)\s+)[\w.~+/=-]{8,}", rf"\1{MASK}"),
-        # NAME=value, name: "value" and --name value, where the name says that it is one.
+        # NAME=value, name: "value" and --name value, if the name is that of a secret.
         (rf"([\w.-]*{_NAMES}[\w.-]*[\"']?[ \t]*[=:][ \t]*)(\"[^\"\n]*\"|'[^'\n]*'|[^\s,;)\"']+)", rf"\1{MASK}"),
         (rf"(--?[\w.-]*{_NAMES}[\w.-]*[ \t]+)(\"[^\"\n]*\"|'[^'\n]*'|[^\s-][^\s]*)", rf"\1{MASK}"),
     )
@@ -38,14 +38,14 @@ _SECRETS = tuple(
 
 
 def mask(text: str) -> str:
-    """Mask secrets of known shapes in a text: keys of services, credentials in a URL, values named token."""
+    """Mask secrets in a text: keys of known services, credentials in a URL, values with a name such as token."""
     for pattern, instead in _SECRETS:
         text = pattern.sub(instead, text)
     return text
 
 
 def mask_command(words: list[str]) -> list[str]:
-    """Mask such secrets in a command line, and the values of options that are named for one."""
+    """Mask secrets in a command line, including the values of options with a name such as --token."""
     before = ["", *words[:-1]]
     return [
         MASK if _OPTION.fullmatch(last) and not word.startswith("--") else mask(word)
@@ -54,12 +54,12 @@ def mask_command(words: list[str]) -> list[str]:
 
 
 def command(path: Path, name: str) -> str:
-    """Return how the user of a run calls a command: from a checkout or with the installed p2p-dist, as at its start.
+    """Return how to call a command, for messages: with launch/ of a checkout or with p2p-dist, as when the run was started.
 
-    What is written in a job, in a container or by the run's own copy of the code does not know it otherwise.
+    Messages that are written in a job, in a container or by the run's copy of the code need this.
 
     Args:
-        path: provenance.json of the run; an early version wrote none. name: of the command, such as `submit`.
+        path: provenance.json of the run, which runs of early versions lack. name: of the command, such as `submit`.
     """
     begun = records.read(path, schemas.PROVENANCE, "remove it")["command"] if path.is_file() else []
     installed = bool(begun) and Path(begun[0]).name == "p2p-dist"
@@ -67,8 +67,8 @@ def command(path: Path, name: str) -> str:
 
 
 def gather() -> dict[str, Any]:
-    """The command, commit and uncommitted changes, versions and machine, for provenance.json."""
-    import importlib.metadata  # 25 ms that --help need not wait for
+    """Return command, commit, uncommitted changes, versions and machine, for provenance.json."""
+    import importlib.metadata  # takes 25 ms, which --help does not need
 
     def git(*arguments: str) -> str | None:
         command = ["git", "-C", str(CHECKOUT), *arguments]
@@ -86,7 +86,7 @@ def gather() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = None
-    # All may read it: a run is shown to others, and sent.
+    # Readable by all users, because runs are shared.
     return {
         "command": mask_command(sys.argv),
         "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

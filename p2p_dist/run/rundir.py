@@ -22,7 +22,7 @@ def runs_root() -> Path:
     """Return the folder of runs, $P2P_RUNS or ./runs, with links resolved as jobs see it. Shards are beside it.
 
     Raises:
-        ValueError: a path that the code of a run can't be imported from.
+        ValueError: the code of a run can't be imported from this path, or Slurm would change it.
     """
     root = Path(os.environ.get("P2P_RUNS") or "runs").resolve()
     if ":" in str(root):
@@ -108,7 +108,7 @@ class RunDir:
 
     @property
     def made(self) -> Path:
-        """Folder with one file for each song, by number, once its stem is written or left out (with the reason)."""
+        """Folder with one file per finished song, by number: its stem is written, or it was skipped (with the reason)."""
         return self.path / "made"
 
     @property
@@ -133,7 +133,7 @@ class RunDir:
         """Return the folder of shards of this run.
 
         Raises:
-            FileNotFoundError: the run was not begun by the launcher.
+            FileNotFoundError: the launcher has not started the run.
         """
         if not self.dataset.is_file():
             cure = "missing; it names the run's shards; run the launch command again to write it"
@@ -161,16 +161,16 @@ class RunDir:
         return found
 
     def write_outcome(self, stage: str, outcome: str, message: str = "", step: int | None = None) -> None:
-        """Record how this attempt of a stage ended: done, stopped (to be resumed) or failed. It overrides the exit code."""
+        """Record how this attempt of a stage ended: done, stopped (can be resumed) or failed. It overrides the exit code."""
         check_still_ours()
         value = {"attempt": attempt(), "stage": stage, "outcome": outcome, "step": step, "message": message}
         files.patiently(lambda: records.write(self.outcome_of(stage), schemas.OUTCOME, value))
 
     def read_outcome(self, stage: str = "train") -> dict[str, Any] | None:
-        """Read the outcome of a stage's last attempt; of an array, that of a task that did not finish, if any.
+        """Read the outcome of a stage's last attempt; for an array, that of a task that did not finish, if any.
 
         Raises:
-            ValueError: a file of them is damaged.
+            ValueError: a file is damaged.
         """
         found = [records.read(path, schemas.OUTCOME) for path in self.outcomes(stage)]
         return next((one for one in found if one["outcome"] != "done"), found[0] if found else None)
@@ -184,7 +184,7 @@ class RunDir:
         return "P2P_ATTEMPTS" in os.environ and (self.slurm / "cancelled").exists()
 
     def read_best(self) -> dict[str, Any] | None:
-        """Read best.json; None if no checkpoint is chosen or the chosen one is gone."""
+        """Read best.json; None if no checkpoint is chosen or the chosen one was removed."""
         if not self.best.is_file():
             return None
         cure = "remove it: the next evaluation or page rewrites it"
@@ -211,16 +211,16 @@ def attempt() -> str:
 
 
 class SupersededError(Exception):
-    """A newer attempt owns the run, so this process, which Slurm has lost, must not change the run."""
+    """A newer attempt owns the run, so this process, which Slurm no longer tracks, must not change it."""
 
 
 def check_still_ours() -> None:
-    """Check that no newer attempt exists, before writing anything that it would read.
+    """Check that no newer attempt exists. Call this before writing anything that a newer attempt would read.
 
-    Under Slurm each start of a job notes itself in the record that $P2P_ATTEMPTS names; the last owns the run.
+    Under Slurm each start of a job is recorded in the file $P2P_ATTEMPTS. The last start owns the run.
 
     Raises:
-        SupersededError: another attempt has begun since.
+        SupersededError: a newer attempt has started.
     """
     path = os.environ.get("P2P_ATTEMPTS")
     if path is None:
@@ -231,19 +231,19 @@ def check_still_ours() -> None:
 
 
 def default_name(wanted: config.Config) -> str:
-    """The default name of a run: task and preset."""
+    """Return the default name of a run: task and preset."""
     task = re.sub(r"[^A-Za-z0-9]+", "-", wanted.data.task).strip("-")
     return f"{task}-{wanted.preset}"
 
 
 def find(name: str) -> RunDir:
-    """Return the run called `name`, by its real path because shards are beside it. The run need not exist.
+    """Return the run called `name`, with links in its path resolved. The run need not exist.
 
     Args:
-        name: or the path of a run that is in the folder of runs.
+        name: the name, or the path of a run in the folder of runs.
 
     Raises:
-        ValueError: not a name for a folder, or the path of another folder.
+        ValueError: not a valid name, or the path of another folder.
     """
     if "/" in name:
         path = Path(name).expanduser().absolute()
@@ -262,7 +262,7 @@ def check_own(run: RunDir) -> None:
     """Check, before anything is started or written, that a run belongs to this user and has its original code.
 
     Raises:
-        ValueError: others could have made or changed its folder, its settings or its code, or a link lies in it; names it.
+        ValueError: another user could have created or changed its folder, settings or code, or it contains a link.
     """
     whys = []
     if run.path.exists() and run.path.stat().st_uid != os.geteuid():  # who else may write in it, `begin` ends
@@ -278,8 +278,8 @@ def check_own(run: RunDir) -> None:
         snapshot.check(run.code)
         if not run.config.is_file() and (not snapshot.has_record(run.code) or snapshot.differs(run.code)):
             raise ValueError(
-                f"{run.code} is there, but {run.config} is not: this run and its code were not created by this "
-                f"program's; remove {run.path}, or give the run another name with --run NAME"
+                f"{run.code} exists, but {run.config} does not, so this program did not create this run: "
+                f"remove {run.path}, or give the run another name with --run NAME"
             )
     check_links(run)
 
@@ -288,10 +288,10 @@ def check_links(run: RunDir) -> None:
     """Check, before anything is written or removed in a run, that it contains no symbolic links.
 
     Raises:
-        ValueError: there is one, which would lead what is written or removed to another place; names it.
+        ValueError: there is one. Writing or removing could affect files elsewhere. The message names it.
     """
     if run.path.is_dir():
-        files.refuse_links(run.path, apart_from=(run.code.name,), known=".submission_file_")  # submitit's, in slurm/
+        files.refuse_links(run.path, apart_from=(run.code.name,), known=".submission_file_")  # created by submitit in slurm/
 
 
 def step_name(step: int) -> str:
@@ -311,15 +311,15 @@ def find_steps(folder: Path) -> list[tuple[int, Path]]:
 
 
 def in_words(best: dict[str, Any]) -> str:
-    """Describe the chosen checkpoint, as read from best.json, in one line."""
+    """Describe the chosen checkpoint, given the content of best.json, in one line."""
     note = f" ({best['note']})" if best["note"] else ""
     return f"step {best['step']}, score {best['score']:.3f} on {best['chosen_on']} songs{note}"
 
 
 def is_evaluation(folder: Path) -> bool:
-    """Whether a folder holds a complete evaluation of the step in its name, with all files that it lists.
+    """Whether a folder contains a complete evaluation of the step in its name, with all files that it lists.
 
-    An evaluation with a damaged record does not count: it is repeated.
+    An evaluation with a damaged record is not complete: it is repeated.
     """
     try:
         found = records.read(folder / "metrics.json", schemas.METRICS)

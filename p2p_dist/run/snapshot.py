@@ -1,7 +1,7 @@
 """Copy this program into a run, and verify the copy before any of it is executed.
 
-What lies in a folder of runs may have been put there by others of the user's group. Code is run only from a tree that the user
-owns, that no other can write, and that holds exactly the files of its record; Slurm's jobs check the same in hpc/check_code.sh.
+Other users of a shared folder of runs may have changed files in it. Code is executed only from a copy that the user owns, that
+nobody else can write to, and that has exactly the files of its record. Slurm jobs check the same in hpc/check_code.sh.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def batch_scripts(root: Path = CHECKOUT) -> Path:
 def where_is(name: str, root: Path = CHECKOUT) -> str:
     """Return how messages name a file outside the package, such as `hpc/sites/slurm.yaml` or `containers/README.md`.
 
-    A wheel holds hpc/ inside the package, and a run's copy of the code has hpc/ alone: what they lack is in the source code.
+    A wheel contains hpc/ inside the package; a run's copy of the code contains only hpc/. Other files are in the source code.
     """
     inside = root / "p2p_dist" / name
     if inside.is_file():
@@ -39,7 +39,7 @@ def where_is(name: str, root: Path = CHECKOUT) -> str:
 
 
 def _code(root: Path) -> dict[str, Path]:
-    """Map the relative path in a copy -> file, for all files of this program that a run needs."""
+    """Map relative path in a copy -> file, for all files of this program that a run needs."""
     hpc = batch_scripts(root)
     found = {path.relative_to(root): path for path in (root / "p2p_dist").rglob("*") if hpc not in path.parents}
     found |= {Path("hpc") / path.relative_to(hpc): path for path in hpc.rglob("*")}
@@ -56,7 +56,7 @@ def _code(root: Path) -> dict[str, Path]:
 def copy_code(target: Path) -> None:
     """Copy this program to `target`, which must not exist, so that a queued or resumed run uses the same code.
 
-    Others can read the copy and not write it, whatever the umask is.
+    Other users can read the copy but not write to it, whatever the umask is.
     """
     with files.new_folder(target) as temporary:
         for name, path in _code(CHECKOUT).items():
@@ -81,10 +81,10 @@ def has_record(code: Path) -> bool:
 def check(code: Path) -> None:
     """Check that a copy of the code belongs to the user and has exactly the files of its record.
 
-    Where it has no record, only that nobody else could have written it. To be called right before code is run from there.
+    If it has no record, only check that nobody else could have changed it. Call this right before code is run from there.
 
     Raises:
-        ValueError: it is not; names the first file that is wrong, and what to do.
+        ValueError: it has not. The message names the first wrong file, and what to do.
     """
     cure = f"find out who changed it; to continue with the current code, remove {code} and run the launch command again"
     for path in _tree(code):
@@ -108,7 +108,7 @@ def check(code: Path) -> None:
 def record(code: Path) -> None:
     """Write the record of a copy that an earlier version made, after `check` found that no other user could change it.
 
-    A copy that the user's umask left open to a group of the user alone is closed.
+    Write permission of a group whose only member is the user is removed.
     """
     _remove_caches(code)
     close(code)
@@ -132,7 +132,7 @@ def environment(code: Path) -> dict[str, str]:
     if not has_record(code):
         raise ValueError(f"{code} has no {SUMS}: run the launch command again, which records the files that belong there")
     _remove_caches(code)
-    # What Python leaves beside the code would be extra files, and would be run in place of what was checked.
+    # No .pyc files: they would be extra files in the copy, and would be run instead of the checked ones.
     return {"PYTHONPATH": str(code), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -143,7 +143,7 @@ def _remove_caches(code: Path) -> None:
 
 
 def _tree(code: Path) -> list[Path]:
-    """List the folder and everything in it without following links; of __pycache__ only the folder."""
+    """List the folder and everything in it, without following links. The content of __pycache__ is skipped."""
     found = [code]
     for folder, folders, names in os.walk(code):
         found += [Path(folder, name) for name in folders + names]

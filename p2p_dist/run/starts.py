@@ -1,17 +1,16 @@
 """The record of a stage's starts: how often it was started, how each start ended, and the progress of each.
 
     launch NAME                                     a user launched it: the counts are reset
-    successor JOB                                   a job that continues one that Slurm does not requeue
-    start ATTEMPT PROGRESS SECONDS NODES [beside]   PROGRESS is a number that grows: for training the newest checkpoint; beside:
-                                                    an evaluation that waits for its training may begin as often as it has to
+    successor JOB                                   a new job that continues the run, if Slurm does not requeue jobs
+    start ATTEMPT PROGRESS SECONDS NODES [beside]   PROGRESS is a growing number: for training the newest checkpoint; beside:
+                                                    an evaluation during a training, whose starts are not limited
     end ATTEMPT PROGRESS SECONDS CODE WHY [SAVED]   WHY: done, stopped, failed, crash or killed; SAVED: when PROGRESS was so
 
-Counted from this file, never from memory: a job that is preempted, requeued from outside or lost with its node never reaches
-its last line. An attempt that was killed with all that watched it wrote no end: the next one writes it, at its own start.
-Lines of other kinds are skipped.
+Starts are counted from this file, because a job that is preempted, requeued or lost with its node writes no last line. If an
+attempt was killed before it wrote its end, the next attempt writes it when it starts. Lines of other kinds are skipped.
 
-The launcher, the stages and the batch shell of a job (jobs/slurm/batch.py) read the record with this module: only the standard
-library, and nothing newer than Python 3.6, which may be the only one on a compute node outside the container.
+The launcher, the stages and the batch script of a job (jobs/slurm/batch.py) use this module. It needs only the standard library
+and Python 3.6, which may be the only Python on a compute node outside the container.
 """
 
 import os
@@ -23,15 +22,15 @@ from typing import Dict, Iterator, List, NamedTuple, Optional
 _NUMBER = re.compile("[0-9]{1,15}")
 
 SAME_PLACE = 3
-"""Starts without progress, ended by the run itself, after which a stage is not restarted: it would waste node hours."""
+"""Number of starts without progress, ended by the run itself, after which a stage is not restarted."""
 
 
 class Counts(NamedTuple):
-    """The counts of a record since the stage was last launched by a user; `seconds` counts all launches.
+    """The counts of a record since a user last launched the stage; `seconds` counts all launches.
 
-    starts: all of them, without those beside a training. crashes: those that ended badly. same: how many that began where the
-    last one did have ended by the run's own doing. began: progress at the last start. owner: the newest attempt, which the run
-    belongs to. open: the same, where no end of it was written. since: when it began. seconds: of node time, of all launches.
+    starts: without evaluations during a training. crashes: starts that crashed. same: starts from the same progress as the last
+    one that the run itself ended. began: progress at the last start. owner: the newest attempt, which owns the run. open: the
+    same attempt if its end is not recorded. since: when it started. seconds: node time of all launches.
     """
 
     starts: int = 0
@@ -45,7 +44,7 @@ class Counts(NamedTuple):
 
 
 def count(log: Path) -> Counts:
-    """Count the lines of a record; one that is not there has none."""
+    """Count a record; all counts are 0 if it does not exist."""
     starts = crashes = same = began = since = nodes = seconds = 0
     place, beside = -1, False
     owner: Optional[str] = None
@@ -63,7 +62,7 @@ def count(log: Path) -> Counts:
         elif words[0] == "end":
             crashes += words[5] == "crash"
             if words[1] == unfinished:
-                # A start that Slurm or a user ended (killed; a signal before it listened) is no evidence about the run.
+                # A start that Slurm or a user ended says nothing about the run.
                 own = words[5] in ("crash", "failed") or (words[5] == "stopped" and words[4] == "75")
                 same += own and not beside
                 seconds += (int(words[3]) - since) * nodes
@@ -74,7 +73,7 @@ def count(log: Path) -> Counts:
 
 
 class Start(NamedTuple):
-    """One start of a stage. Times in seconds since 1970.
+    """One start of a stage. Times are in seconds since 1970.
 
     ended, code, why: None if its end is not recorded. saved: when its progress was reached; 0 if not known.
     """
@@ -88,7 +87,7 @@ class Start(NamedTuple):
     saved: float = 0.0
 
     def seconds(self, now: float) -> float:
-        """Seconds since it started, or that it took."""
+        """Its duration in seconds, so far if its end is not recorded."""
         return (self.ended if self.ended is not None else now) - self.begun
 
     def lost(self) -> float:
@@ -117,7 +116,7 @@ def has(log: Path, kind: str, name: str) -> bool:
 
 
 def _lines(log: Path) -> Iterator[List[str]]:
-    """Return the words of each line; invalid lines, such as one truncated by a full disk, are skipped."""
+    """Return the words of each line. Invalid lines, such as a line truncated by a full disk, are skipped."""
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
         words = line.split()
         kind = words[0] if len(words) > 1 else ""
@@ -127,13 +126,13 @@ def _lines(log: Path) -> Iterator[List[str]]:
 
 
 def note_start(log: Path, attempt: str, progress: int, by_hand: bool = False) -> Optional[str]:
-    """Record the start of an attempt on this machine, before it does anything.
+    """Record the start of an attempt on this machine. Call this before it does anything.
 
     Args:
         by_hand: a user started it, so the counts are reset.
 
     Returns:
-        None, or why it must not start: too many starts from this place.
+        None, or why it must not start: too many starts without progress.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     if by_hand:
@@ -157,7 +156,7 @@ def refuse_restart(log: Path, progress: int, most: int) -> Optional[str]:
     """Return why a crashed stage is not restarted: it crashed `most` times before, or made no progress.
 
     Returns:
-        None where it may.
+        None if it may be restarted.
     """
     counts = count(log)
     if counts.crashes > most:
@@ -171,7 +170,7 @@ def append(log: Path, line: str, begin: str = "") -> None:
     """Append one line to a record with one write. Links are not followed.
 
     Args:
-        begin: a line break, where what was written before may have been cut short.
+        begin: a line break, if the last line may be truncated.
 
     Raises:
         OSError: it can't be written, or only a part of it.

@@ -79,7 +79,7 @@ class Captured:
             reason = f"the step cannot be captured as a CUDA graph ({(str(error).splitlines() or ['unknown error'])[0]})"
             if self.networks.generator.dropout and self.networks.bad.is_cuda:  # its random generator has changed
                 raise ValueError(f"{reason}: add --train.no-capture") from error
-            console.say(f"note: {reason}: training goes on without, slower")
+            console.say(f"note: {reason}: training continues without it, more slowly")
             self.graphs, self.batch, self.failed = [], [], True
             self.networks.discriminator.requires_grad_(True)  # a step that was cut off leaves it frozen
         with torch.no_grad():

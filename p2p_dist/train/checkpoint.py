@@ -108,7 +108,7 @@ def load_newest(folder: Path, needed: Collection[str] = ()) -> tuple[int, dict[s
             checkpoint.check_whole()
             return checkpoint.step, _load_state(checkpoint, needed)
         except DamagedError as error:
-            console.complain(f"warning: {error}; set aside, continuing from an older checkpoint")
+            console.complain(f"warning: {error}; it is renamed to damaged-..., and an older checkpoint is used")
             checkpoint.set_aside()
             damaged = True
     if damaged or any(folder.glob("damaged-*")):
@@ -137,7 +137,7 @@ def _load_state(checkpoint: Checkpoint, needed: Collection[str]) -> dict[str, An
     if missing:
         raise DamagedError(f"{path} is not a training state: it has no {missing[0]!r}")
     if state.get("step", checkpoint.step) != checkpoint.step:
-        raise DamagedError(f"{path} is of step {state['step']}, not {checkpoint.step}")
+        raise DamagedError(f"{path} contains step {state['step']}, but its folder is that of step {checkpoint.step}")
     assert isinstance(state, dict)
     return state
 

@@ -26,7 +26,7 @@ def _writer(folder: Path, purge_step: int | None) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ValueError(
-            "train.tensorboard needs the package tensorboard: pip install 'p2p_dist[tensorboard]', or turn it off"
+            "train.tensorboard needs the package tensorboard: pip install 'p2p_dist[tensorboard]', or omit --train.tensorboard"
         ) from error
     return SummaryWriter(str(folder), purge_step=purge_step)
 

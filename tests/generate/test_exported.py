@@ -184,7 +184,7 @@ HARM = {
     ),
     "config is a pipe": (lambda f: ((f / "config.json").unlink(), os.mkfifo(f / "config.json")), "not a regular file"),
     "not json": (put("config.json", b"{"), "not readable as JSON"),
-    "too large": (put("config.json", b" " * (1 << 21)), "larger than any"),
+    "too large": (put("config.json", b" " * (1 << 21)), "too large for the settings"),
     "of others": (put("config.json", b'{"architectures": ["Bert"]}'), "another kind of model"),
     "newer": (change(schema=9), "newer"),
     "name is a path": (change(name="../../x"), "name is"),

@@ -25,7 +25,8 @@ def test_what_jobs_import_is_looked_for_in_their_environment(tmp_path, monkeypat
     with pytest.raises(ValueError, match=r"environment of .*\.sh, where these packages are missing: only_there, nowhere;"):
         check("true\n", "only_there", "yaml", "nowhere")
     check("echo 'no module of this name' >&2; exit 1\n", "yaml")
-    assert "could not be checked here (no module of this name); launch/check.py preflight checks it" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "could not be checked here (no module of this name); launch/check.py preflight checks them" in told
 
 
 def test_tensorboard_is_looked_for_before_anything_is_queued_or_begun(place):

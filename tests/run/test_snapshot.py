@@ -153,7 +153,7 @@ def test_code_that_was_there_before_the_run_is_not_run(run):
     """A colleague makes runs/NAME/code before the first launch of that name."""
     (run.code / "p2p_dist").mkdir(parents=True)
     (run.code / "p2p_dist" / "__init__.py").write_text("raise SystemExit(77)")
-    with pytest.raises(ValueError, match=r"config\.yaml is not.*not created by this.*--run NAME"):
+    with pytest.raises(ValueError, match=r"config\.yaml does not.*did not create this run.*--run NAME"):
         begin_run.begin(run, SETTINGS, "songs")
     assert not run.config.exists()
     shutil.rmtree(run.code)
@@ -174,7 +174,7 @@ def test_a_run_that_others_could_write_in_is_closed(run, capsys):
     run.path.mkdir(parents=True)
     run.path.chmod(0o777)
     begin_run.begin(run, SETTINGS, "songs")
-    assert run.path.stat().st_mode & 0o777 == 0o755 and "this is no longer possible" in capsys.readouterr().out
+    assert run.path.stat().st_mode & 0o777 == 0o755 and "it was removed" in capsys.readouterr().out
 
 
 def test_settings_that_others_could_have_changed_are_not_followed(begun):

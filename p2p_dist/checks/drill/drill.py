@@ -29,7 +29,7 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
     """
     resources = dataclasses.replace(resources, cluster=site.resolve_cluster(resources.cluster))
     if resources.cluster == "local" and processes not in (1, 2, 4):
-        raise ValueError(f"--processes {processes}: the drill's global batch of 4 is shared by 1, 2 or 4")
+        raise ValueError(f"--processes {processes}: must divide the drill's global batch of 4: use 1, 2 or 4")
     if resources.cluster == "local":
         packages.check_packages()
     example = example_song.example_folder() if songs is None else None

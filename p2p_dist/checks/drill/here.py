@@ -46,7 +46,7 @@ def drill_here(settings: config.Config, songs: Path) -> int:
     undisturbed = begin("undisturbed")
     for stage in ("preprocess", "train"):
         if _start(stage, undisturbed).wait() != console.DONE:
-            raise OSError(f"{stage} failed although it was not disturbed: see {_log(undisturbed)}")
+            raise OSError(f"{stage} failed in the reference run, which was not interrupted: see {_log(undisturbed)}")
     console.say(f"undisturbed: {settings.train.steps} steps, {settings.resources.nodes} processes\n")
     rows = [("stopped by", "exit code", "resumed from", "result")]
     for number, way in enumerate(WAYS):

@@ -63,7 +63,7 @@ def drill_on_slurm(settings: config.Config, songs: Path, place: site.Site, patie
         while stage in squeue.queued_jobs(undisturbed):
             _wait(end, 1.0)
         if stages.is_done(stage, undisturbed) is None:
-            raise OSError(f"{stage} failed although it was not disturbed: see {undisturbed.slurm / stage}")
+            raise OSError(f"{stage} failed in the reference run, which was not interrupted: see {undisturbed.slurm / stage}")
     trainings = []
     for number, (name, command) in enumerate(WAYS):
         run = RunDir(root / "runs" / f"stopped-{number}")

@@ -1,6 +1,6 @@
 """Make baseline stems without a network, for the same excerpt of the same song.
 
-They depend on the songs alone, so each run makes them once. A baseline that can't be made is replaced by the reason.
+They depend only on the songs, so each run makes them once. If a baseline can't be made, the reason takes its place.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ BASELINES = {
 """Map name -> description, in the order of a table."""
 
 NO_BEATS = "the song has no steady beat"
-_HITS = 8.0  # a second: three times what drummers play in the songs that the measures were tried on
+_HITS = 8.0  # per second: three times as many as in the songs that the measures were tested on
 _BAR = 4  # beats
 _FAR = 20.0  # seconds
-_SONGS = 8  # training songs looked at: of more, reading would take longer than what is measured
+_SONGS = 8  # training songs that are read; more would take longer than the measures
 
 Stem = np.ndarray | str
-"""A stem, float32 (samples, channels), or the reason why there is none."""
+"""A stem, float32 (samples, channels), or the reason why it is missing."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """What the baselines use of the training songs.
+    """Training data that the baselines use.
 
-    songs: name, mel power (mels, frames) of the whole stem, and its beats. reason: why there is none, else "".
-    level: median of their stems' level relative to their inputs', dB.
+    songs: name, mel power (mels, frames) of the whole stem, and its beats. reason: why there are no songs, else "".
+    level: median level of the stems relative to the inputs, dB.
     """
 
     songs: list[tuple[str, np.ndarray, Beats]]
@@ -61,10 +61,10 @@ class Training:
 
 
 def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
-    """The stems of at most eight training songs, spread evenly, from their pictures.
+    """Read the stems of at most eight training songs, evenly spaced, from their spectrograms.
 
     Args:
-        held_out: names of the songs that are evaluated; one that is also trained on is no baseline.
+        held_out: names of the evaluated songs; a training song with such a name is not used.
     """
     finished = [record for path in sorted((dataset / PARTS).glob("train-*.json")) if (record := read_record(path))]
     levels = [r["levels"]["target"] - r["levels"]["input"] for r in finished if None not in r["levels"].values()]
@@ -85,14 +85,14 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
 
 
 def _stem_of(dataset: Path, key: str, data: Data) -> np.ndarray | None:
-    """The mel power (mels, frames) of a training song's whole stem; None where none of its windows was kept."""
+    """Return the mel power (mels, frames) of a training song's whole stem; None if it has no windows."""
     index = Index(dataset, "train")
     numbers, windows = index.samples.originals_of(key)
     places = [(number, window * data.window_hop) for number, window in zip(numbers, windows, strict=True)]
     if not places:
         return None
     power = np.zeros((data.mels, places[-1][1] + data.frames), np.float32)
-    for number, start in places:  # what two windows share is the same in both
+    for number, start in places:  # windows are equal where they overlap
         picture = index.read(np.array([number]))[0, 1, 0]
         power[:, start : start + data.frames] = silent_to_zero(np.maximum(picture, FLOOR), 1.0)
     index.close()
@@ -100,7 +100,7 @@ def _stem_of(dataset: Path, key: str, data: Data) -> np.ndarray | None:
 
 
 def _beats_of(power: np.ndarray, data: Data) -> Beats | None:
-    """The beats of a stem's mel power, taken in steps of about 23 ms as everywhere."""
+    """Detect the beats in a stem's mel power, resampled to frames of about 23 ms."""
     frame = data.hop_length / data.sample_rate
     together = max(1, round(onsets.FRAME / frame))
     whole = power[:, : power.shape[1] // together * together]
@@ -108,12 +108,12 @@ def _beats_of(power: np.ndarray, data: Data) -> Beats | None:
 
 
 def _beats_in(power: np.ndarray, beats: Beats, data: Data) -> int:
-    """Whole beats from the first to the end."""
+    """Return the times of all beats, from the first to the end."""
     return int((power.shape[1] * data.hop_length / data.sample_rate - beats.first) * beats.bpm / 60)
 
 
 def noise_hits(input: np.ndarray, rate: int, level: float, key: str) -> np.ndarray:
-    """Make noise hits at random times, always the same for a song."""
+    """Make noise hits at random times, which are always the same for a song."""
     random = random_for("noise hits", 0, key)
     seconds = len(input) / rate
     times = random.uniform(0, seconds, max(1, round(_HITS * seconds)))
@@ -123,7 +123,7 @@ def noise_hits(input: np.ndarray, rate: int, level: float, key: str) -> np.ndarr
 
 
 def rock_grid(input: np.ndarray, rate: int, beats: Beats, level: float) -> np.ndarray:
-    """Make kick and snare alternating on the beats, and hi-hat on all eighth notes: it needs only a tempo."""
+    """Make alternating kick and snare on the beats, and hi-hat on all eighth notes. It needs only a tempo."""
     random = np.random.default_rng(0)
     time = np.arange(round(0.25 * rate)) / rate
     noise = random.standard_normal(len(time))
@@ -139,7 +139,7 @@ def rock_grid(input: np.ndarray, rate: int, beats: Beats, level: float) -> np.nd
 
 
 def _played(kit: dict[int, np.ndarray], notes: list[tuple[float, int]], samples: int, rate: int) -> np.ndarray:
-    """Sounds at their times, seconds; mono (samples,)."""
+    """Place sounds at given times, in seconds; return mono audio (samples,)."""
     result = np.zeros(samples + max(map(len, kit.values())), np.float32)
     for time, instrument in notes:
         begin = round(time * rate)
@@ -149,7 +149,7 @@ def _played(kit: dict[int, np.ndarray], notes: list[tuple[float, int]], samples:
 
 
 def at_level(stem: np.ndarray, input: np.ndarray, level: float) -> np.ndarray:
-    """A mono stem on all channels of `input`, and so many dB louder than it."""
+    """Copy a mono stem to all channels of `input`, and set its level to the given dB relative to `input`."""
     power = float((stem.astype(np.float64) ** 2).mean())
     wanted = float((input.astype(np.float64) ** 2).mean()) * 10 ** (level / 10)
     gain = np.sqrt(wanted / power) if power > 0 else 0.0
@@ -157,17 +157,17 @@ def at_level(stem: np.ndarray, input: np.ndarray, level: float) -> np.ndarray:
 
 
 def far_away(target: np.ndarray, rate: int, begins: int, samples: int, beats: Beats | None) -> Stem:
-    """The loudest other part of a whole stem that is whole bars and at least 20 seconds away.
+    """Return the loudest other excerpt of a whole stem, shifted by whole bars and by at least 20 seconds.
 
     Args:
-        target: (samples of the song, channels). begins, samples: the part that is measured. beats: of the song.
+        target: (samples of the song, channels). begins, samples: the excerpt that is measured. beats: of the song.
     """
     if beats is None:
         return NO_BEATS
     bar = _BAR * 60 / beats.bpm * rate
     bars = int(len(target) / bar)
     nearest = int(np.ceil(_FAR * rate / bar))
-    # A song goes round after its last whole bar.
+    # The song is repeated after its last whole bar.
     moves = [round(n * bar) for n in range(nearest, bars - nearest + 1)]
     if not moves:
         return f"the song is shorter than {2 * _FAR:g} s"
@@ -185,10 +185,10 @@ def far_away(target: np.ndarray, rate: int, begins: int, samples: int, beats: Be
 
 
 def in_time(power: np.ndarray, source: Beats, beats: Beats, count: int, frames: int, data: Data) -> np.ndarray:
-    """The loudest `count` beats of one song's mel power, stretched to other beats and repeated; (mels, frames).
+    """Stretch the loudest `count` beats of a song's mel power to other beats, and repeat them; (mels, frames).
 
     Args:
-        source: the song's beats. beats: where they are to come, in seconds from the first frame.
+        source: the song's beats. beats: the times to stretch them to, in seconds from the first frame.
     """
     frame = data.hop_length / data.sample_rate
     own, wanted = 60 / source.bpm / frame, 60 / beats.bpm / frame
@@ -204,9 +204,9 @@ def in_time(power: np.ndarray, source: Beats, beats: Beats, count: int, frames: 
 def from_training(
     known: Training, input: np.ndarray, rate: int, beats: Beats | None, data: Data, iterations: int, *, loop: bool
 ) -> Stem:
-    """A training song's stem in time with `beats`: four bars again and again, or as much of it as fits.
+    """Return a training song's stem in time with `beats`: four bars, repeated, or as much of it as fits.
 
-    The song nearest in tempo, so that it is stretched least; for the loop, the next nearest where there are two.
+    The song is the one nearest in tempo, so that it is stretched least; for the loop, the second nearest, if any.
 
     Args:
         iterations: of Griffin-Lim.

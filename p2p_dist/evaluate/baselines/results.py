@@ -1,8 +1,8 @@
 """Make and measure the baselines of a run once for each held-out song, and average them.
 
-references/KEY.json       what was measured of one song's baselines and true stem, and the gain of its sound files
+references/KEY.json       measures of one song's baselines, descriptors of its true stem, and the gain of its audio files
 references/audio/         for each reported song: input, true stem, true mix and ceiling as flac
-baselines.json            rows of all songs, means, intervals, and the reasons of what is absent
+baselines.json            rows of all songs, means, intervals, and the reasons for missing values
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from p2p_dist.settings.config import Data, Evaluate
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
 _ROOM = 3.0
-"""Headroom in dB where a song is turned down: a generated mix may be louder than the true one."""
+"""Headroom in dB if a song's level is reduced, because a generated mix may be louder than the true mix."""
 
 
 @dataclass(frozen=True)
 class Reference:
     """One song's measured baselines, the reasons for missing ones, and the descriptors of its true stem (windows, 41).
 
-    gain: of its sound files, dB; None where it has none.
+    gain: of its audio files, dB; None if it has none.
     """
 
     measured: dict[str, Measured]
@@ -54,13 +54,13 @@ def measure_baselines(
     first: int = 0,
     status: Path | None = None,
 ) -> dict[str, Reference]:
-    """The references of all songs, key -> reference; baselines.json is written when it is not there.
+    """Return the references of all songs, key -> reference. Write baselines.json if it is missing.
 
     Args:
         dataset: the shards of the training.
-        first: the song to begin with. Processes that begin at different songs share the work without a word: a song
-            that another has done is there, and two that do the same one write the same.
-        status: where it is written how far this is.
+        first: number of the song to start with. Processes that start at different songs share the work: a song that
+            another process has done is skipped, and two processes that do the same song write the same files.
+        status: the file for the progress.
     """
     known, reported = None, evaluate.split  # whose songs can be heard
     order = [*excerpts[first % len(excerpts) :], *excerpts[: first % len(excerpts)]]
@@ -85,7 +85,7 @@ def _is_there(out: Path, excerpt: Excerpt, sounding: bool) -> bool:
 
 
 def stems_of(excerpt: Excerpt, known: Training, data: Data, iterations: int) -> Iterable[tuple[str, Stem]]:
-    """Each baseline of a song, one by one: its name, and the stem or the reason why there is none."""
+    """Yield each baseline of a song: its name, and the stem or the reason why it is missing."""
     input, rate, key, level = excerpt.input, excerpt.rate, excerpt.song.key, known.level
     heard, target, _ = excerpt.song.read()
     tracked = from_there(beats_of(heard, rate), excerpt.begins / rate)
@@ -152,17 +152,17 @@ def read_reference(path: Path, excerpt: Excerpt) -> Reference:
 
 
 def unrecorded_gain(excerpt: Excerpt) -> float:
-    """By how many dB sound files of schema 1 were scaled, which did not say so."""
+    """Return the gain in dB of audio files of schema 1, which did not record it."""
     return 20 * math.log10(0.7 / max(1.0, excerpt.peak))
 
 
 def gain_for_json(gain: float | None) -> dict[str, float]:
-    """A gain in dB as dB and as a factor; nothing of a song that has no sound files."""
+    """Return a gain as dB and as a factor, for JSON; empty for a song without audio files."""
     return {} if gain is None else {"gain_db": gain, "gain": flac.factor(gain)}
 
 
 def _summarise(out: Path, excerpts: list[Excerpt], found: dict[str, Reference], reported: str) -> None:
-    """Write baselines.json: the same whoever writes it."""
+    """Write baselines.json. All processes write the same content."""
     content: dict[str, Any] = {"schema": schemas.BASELINES.schema, "songs": {}, "splits": {}}
     for excerpt in excerpts:
         reference = found[excerpt.song.key]
@@ -199,10 +199,10 @@ def _split(of: list[Reference]) -> dict[str, Any]:
 
 
 def plain(found: Average) -> dict[str, Any]:
-    """Means, intervals and reasons, for JSON."""
+    """Return means, intervals and reasons, for JSON."""
     return {"mean": found.mean, "interval": found.interval, "absent": found.absent}
 
 
 def write_sound(path: Path, sound: np.ndarray, excerpt: Excerpt, gain: float) -> None:
-    """Write flac of 24 bits at the song's own rate, channels and level, or turned down by a gain in dB."""
+    """Write 24-bit flac with the song's rate and channels, scaled by a gain in dB."""
     flac.write(path, sound, excerpt.rate, 24, excerpt.begins, gain)

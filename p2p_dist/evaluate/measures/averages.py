@@ -22,7 +22,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Average:
-    """Means over songs, their 95 % confidence intervals, and the reasons for absent ones."""
+    """Means over songs, their 95 % confidence intervals, and the reasons for missing ones."""
 
     mean: Row
     interval: dict[str, tuple[float, float]]
@@ -30,7 +30,7 @@ class Average:
 
 
 def of_generations(measured: list[Measured]) -> tuple[Row, dict[str, str]]:
-    """One song's row over several generations: of each measure the mean of what could be measured."""
+    """Average one song's rows over several generations; values that are None are ignored."""
     row: Row = {}
     absent: dict[str, str] = {}
     for name in MEASURES:
@@ -42,10 +42,10 @@ def of_generations(measured: list[Measured]) -> tuple[Row, dict[str, str]]:
 
 
 def average(songs: list[list[Measured]], real: list[np.ndarray]) -> Average:
-    """The mean over songs.
+    """Average over songs.
 
     Args:
-        songs: of each song, its generations. real: descriptors of the true stem of each song, (windows, 41).
+        songs: the generations of each song. real: descriptors of the true stem of each song, (windows, 41).
     """
     rows = [of_generations(generations) for generations in songs]
     generations = [[song[n] for song in songs] for n in range(min((len(song) for song in songs), default=0))]
@@ -79,10 +79,10 @@ def average(songs: list[list[Measured]], real: list[np.ndarray]) -> Average:
 def jackknife(
     value: float, without: Sequence[float | np.floating], limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> tuple[float, float]:
-    """The 95 % confidence interval of a value from the values without each one of its songs, or windows.
+    """Return the 95 % confidence interval of a value, from the values with one song, or window, left out.
 
-    Its middle is the value, its width that of the jackknife's standard error under Student's t (Efron and Tibshirani 1993,
-    eq. 11.5). Where the value is a mean, it is Student's interval. What lies outside of the limits is cut off.
+    It is centred on the value; its width follows from the jackknife's standard error and Student's t (Efron and Tibshirani
+    1993, eq. 11.5). For a mean this is Student's interval. It is clipped to the limits of the measure.
     """
     count = len(without)
     error = np.sqrt((count - 1) * np.var(np.array(without)))
@@ -91,7 +91,7 @@ def jackknife(
 
 
 def over_windows(generations: list[Measured]) -> dict[str, tuple[float, float]]:
-    """The intervals of a single song's measures, from its windows; none where there is only one."""
+    """Return the intervals of a single song's measures, from its windows; empty for a single window."""
     count = len(generations[0].windows)
     if count < 2:
         return {}

@@ -1,7 +1,7 @@
 """Measure how far a set of stems is from real stems, by 41 descriptors of each window.
 
-The answer knows neither song nor timing: about 0 is real drums, about 40 drums of a General MIDI sound font, over 200
-noise or mush. It goes beside the measures of timing, which noise can please.
+It ignores which song a window is from, and its timing: about 0 for real drums, about 40 for drums of a General MIDI
+sound font, over 200 for noise. It complements the measures of timing, on which noise can score well.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def describe(power: np.ndarray) -> np.ndarray:
 
 
 Kernels = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Kernel sums: made with made, real with real, made with real."""
+"""Kernel sums: generated with generated, real with real, generated with real."""
 
 
 def too_few(made: int, real: int) -> str | None:
-    """Return why no distance is given for so few windows, if so: it would be mostly noise."""
+    """Return why there is no distance if there are too few windows; it would be mostly noise."""
     if min(made, real) >= _FEWEST:
         return None
     return f"too few windows: it needs {_FEWEST}, the stems have {made}, the true stems {real}"
 
 
 def kernels(made: np.ndarray, real: np.ndarray) -> Kernels:
-    """The kernel between all windows, the sum of exp(-D / s) for s = 0.5, 1, 2, 4; D the mean squared difference.
+    """Compute the kernel between all windows: the sum of exp(-D / s) for s = 0.5, 1, 2, 4; D is the mean squared difference.
 
     Descriptors are standardised by the real ones (standard deviation + 0.3).
 
@@ -74,12 +74,12 @@ def kernels(made: np.ndarray, real: np.ndarray) -> Kernels:
 
 
 def estimate(between: Kernels, made: np.ndarray, real: np.ndarray) -> float:
-    """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3), times 100, of the windows of these numbers.
+    """Unbiased squared maximum mean discrepancy (Gretton et al. 2012, eq. 3), times 100, of the given windows.
 
-    A window is never compared with itself: so it may be a little below 0 where the two sets are alike.
+    A window is not compared with itself, so the value may be slightly below 0 if the two sets are alike.
 
     Args:
-        made, real: numbers of windows, each at most once, at least two of each.
+        made, real: indices of windows without repetition, at least two of each.
     """
 
     def among(values: np.ndarray, chosen: np.ndarray) -> float:
@@ -90,19 +90,19 @@ def estimate(between: Kernels, made: np.ndarray, real: np.ndarray) -> float:
 
 
 def distance_of_songs(made: Sequence[Sequence[np.ndarray | None]], real: list[np.ndarray]) -> tuple[float, list[float]] | str:
-    """The distance of one generation of all songs to the real stems, and the same without each song; or why there is none.
+    """Return the distance of one generation of all songs to the real stems, and the list of distances with one song left
+    out; or the reason why there is none.
 
-    Of one song it is without each window instead. What would leave fewer than two windows is no distance: then the list is
-    empty, and so where there is nothing to leave out.
+    For a single song, windows are left out instead. The list is empty if fewer than two windows would be left.
 
     Args:
-        made: of each song the descriptors of each window, None where the stem is silent. real: of each song (windows, 41).
+        made: for each song, the descriptors of each window, None if the stem is silent. real: for each song (windows, 41).
     """
     counted = [[described for described in song if described is not None] for song in made]
     if (why := too_few(sum(map(len, counted)), sum(map(len, real)))) is not None:
         return why
     between = kernels(np.array([d for song in counted for d in song]), np.concatenate(real))
-    # Which song, or window of one song, each row belongs to.
+    # The song (or window, for a single song) of each row.
     if len(counted) > 1:
         of_made = np.repeat(np.arange(len(counted)), [len(song) for song in counted])
         of_real = np.repeat(np.arange(len(real)), [len(song) for song in real])

@@ -22,8 +22,8 @@ MIXES = "the files hold mixes, so the stem is unknown"
 class Measured:
     """The measures of one stem of one song.
 
-    row: its measures but those of all songs together, None where there is none. absent: the reason of each None.
-    windows: quantities of each window that counts. described: the 41 descriptors of each, None where the stem is silent.
+    row: its measures, without those of all songs together; None if missing. absent: the reason for each None.
+    windows: quantities of each counted window. described: the 41 descriptors of each, None if the stem is silent.
     """
 
     row: Row
@@ -33,7 +33,7 @@ class Measured:
 
 
 def measure(sound: np.ndarray, truth: Truth) -> Measured:
-    """All measures of one stem, float32 (samples, channels) at the song's rate, as long as the true one."""
+    """Compute all measures of one stem, float32 (samples, channels) at the song's rate, as long as the true stem."""
     stem = Stem(sound, truth)
     windows = window_rows(stem)
     row: Row = {}
@@ -55,7 +55,7 @@ def measure(sound: np.ndarray, truth: Truth) -> Measured:
 
 
 def combine(windows: Sequence[WindowRow]) -> Row:
-    """Windows of one song to those of its measures whose intervals windows can tell."""
+    """Compute the measures of one song whose intervals are estimated from its windows."""
     return {
         name: one.computed.combine(windows)
         for name, one in MEASURES.items()
@@ -64,7 +64,7 @@ def combine(windows: Sequence[WindowRow]) -> Row:
 
 
 def window_rows(stem: Stem) -> list[WindowRow]:
-    """The quantities of each window that counts."""
+    """Compute the quantities of each counted window."""
     quantities = {
         name: compute
         for one in MEASURES.values()

@@ -1,8 +1,8 @@
 """Detect onsets of a stem and measure their timing against the true stem, and against chance at the same density.
 
-Everything is over windows of 256 frames of a power mel spectrogram: 22 050 Hz mono, n_fft 1024, hop 512 (23.2 ms a frame),
+All measures use windows of 256 frames of a power mel spectrogram: 22 050 Hz mono, n_fft 1024, hop 512 (23.2 ms per frame),
 64 mels from 30 Hz. Frames are centred, so frame k is at k x 23.2 ms exactly: librosa's onset functions, given a
-spectrogram of n_fft 1024 by `S=` and left with their default n_fft of 2048, answer two frames (46 ms) late.
+spectrogram of n_fft 1024 as `S=` and their default n_fft of 2048, are two frames (46 ms) late.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from p2p_dist.audio.spectrogram import mel_filters, mel_power
 
 RATE, N_FFT, HOP, MELS, LOWEST = 22050, 1024, 512, 64, 30.0
 FRAME = HOP / RATE
-"""Seconds of a frame."""
+"""Seconds per frame."""
 WINDOW = 256
-"""Frames of a window, 5.94 s."""
+"""Frames per window, 5.94 s."""
 
 SHIFTS = (-29, -17, -11, -7, 7, 11, 17, 29)
-"""Frames by which a prediction is moved round its window to see what it would score by chance: none a beat or a bar."""
+"""Frames by which onsets are rotated in their window to estimate the score by chance; none is near a beat or a bar."""
 
 _RANGE = 60.0
 _BANDS = {"low": (0.0, 150.0), "mid": (200.0, 2500.0), "high": (5000.0, np.inf)}
@@ -31,7 +31,7 @@ def mel(signal: np.ndarray) -> np.ndarray:
 
 
 def decibels(power: np.ndarray) -> np.ndarray:
-    """10 log10 of power, not below -120."""
+    """Convert power to dB, at least -120."""
     return 10 * np.log10(np.maximum(power, 1e-12))
 
 
@@ -51,10 +51,10 @@ def envelope(power: np.ndarray, mels: np.ndarray | None = None) -> np.ndarray:
     """Onset envelope of a window: mean over mels of the rise in dB from frame to frame, floored 60 dB under its peak.
 
     Args:
-        power: (64, frames). mels: those that count, bool (64,), or all.
+        power: (64, frames). mels: the mels to use, bool (64,); None for all.
 
     Returns:
-        (frames,), in dB a frame; the first is 0.
+        (frames,), in dB per frame; the first is 0.
     """
     db = decibels(power)
     db = np.maximum(db, db.max() - _RANGE)
@@ -81,7 +81,7 @@ def peaks(rise: np.ndarray) -> np.ndarray:
 
 
 def f_score(true: np.ndarray, found: np.ndarray, tolerance: int) -> float:
-    """2 hits / (true + found), onsets matched in order, greedily, within `tolerance` frames. 0 where neither has any."""
+    """F1 score: onsets are matched in order, greedily, within `tolerance` frames. 0 if both are empty."""
     hits = at = 0
     for frame in found:
         while at < len(true) and true[at] < frame - tolerance:
@@ -93,9 +93,9 @@ def f_score(true: np.ndarray, found: np.ndarray, tolerance: int) -> float:
 
 
 def beyond_chance(true: np.ndarray, found: np.ndarray, tolerance: int, frames: int) -> float | None:
-    """(F - S) / (1 - S), where S is what the same onsets score on average when moved round the window.
+    """(F - S) / (1 - S), where S is the mean score of the same onsets when they are rotated in the window.
 
-    0: chance at its own density, 1: perfect. None where chance is perfect.
+    0: chance level at this density, 1: perfect. None if the chance level is perfect.
     """
     moved = [f_score(true, np.sort((found + shift) % frames), tolerance) for shift in SHIFTS]
     chance = float(np.mean(moved))
@@ -103,16 +103,16 @@ def beyond_chance(true: np.ndarray, found: np.ndarray, tolerance: int, frames: i
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
-    """Pearson's correlation of two envelopes; None where one is flat."""
+    """Pearson's correlation of two envelopes; None if one is constant."""
     if a.std() < 1e-12 or b.std() < 1e-12:
         return None
     return float(np.corrcoef(a, b)[0, 1])
 
 
 def on_grid(rise: np.ndarray, grid: np.ndarray) -> float | None:
-    """Onset energy on the frames of `grid` relative to its mean over the window: 1 = no better than anywhere.
+    """Onset energy on the frames of `grid`, relative to its mean over the window. 1: no more than elsewhere.
 
-    The envelope is taken at its maximum over 3 frames. None where there is no onset energy or no grid in the window.
+    The maximum of the envelope over 3 frames is used. None if the window has no onset energy or no grid.
     """
     wide = scipy.ndimage.maximum_filter1d(rise, 3)
     grid = grid[(grid >= 0) & (grid < len(rise))]

@@ -1,10 +1,10 @@
-"""The measures of a generated stem, one entry each: to add one, add an entry to `MEASURES`; nothing else names it.
+"""The measures of a generated stem. To add a measure, add an entry to `MEASURES`; no other module lists them.
 
-They come in three families that are only ever shown together, beside baselines and ceiling. In time? The share of the
-stem's onset energy on the song's eighth notes, its onsets against the true ones beyond chance, the correlation of the
-envelopes. The real thing? The distance of descriptors. The right amount? Level, sharpness, density.
-Each by itself can be won by something that is no music: the errors of stem and mix by silence, onset F1 by many hits, the
-grid by a metronome, the distance by drums of another song. Those that mislead most are reported and change no score.
+They form three families, which are always shown together, with baselines and ceiling. In time? Onset energy on the song's
+eighth notes, onset F1 above chance, correlation of the envelopes. The real thing? The distance of descriptors. The right
+amount? Level, sharpness, density.
+A single measure can be misleading: silence has low errors of stem and mix, many hits a high onset F1, a metronome a high
+grid value, and drums of another song a low distance. The most misleading measures are reported, but not used in the score.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NO_BEAT = "the song has no steady beat"
 UNKNOWN = "could not be measured"
 
 Row = dict[str, float | None]
-"""Name of a measure -> its value; None where it could not be measured. Rows of earlier versions lack later measures."""
+"""Name of a measure -> its value; None if it could not be measured. Rows of earlier versions lack newer measures."""
 
 WindowRow = Mapping[str, float | None]
 """Name of a quantity of one window -> its value."""
@@ -40,9 +40,9 @@ Quantity = Callable[[StemWindow, TrueWindow], float | None]
 
 @dataclass(frozen=True)
 class OfStem:
-    """Computed once for a whole stem: the value, or why there is none.
+    """Computed once for a whole stem: the value, or the reason why there is none.
 
-    mixes: also for files that hold mixes. silent_truth: also where the true stem is silent.
+    mixes: also for files that contain mixes. silent_truth: also if the true stem is silent.
     """
 
     compute: Callable[[Stem, Truth], float | str]
@@ -52,10 +52,10 @@ class OfStem:
 
 @dataclass(frozen=True)
 class OfWindows:
-    """Computed from quantities of each window that counts.
+    """Computed from quantities of each counted window.
 
-    quantities: their names, under which they are stored, and how to compute them. combine: the windows of one song to its
-    value. absent: why there may be none. jackknife: whether windows left out in turn tell how sure it is.
+    quantities: name, under which it is stored, -> function. combine: computes the value of a song from its windows. absent: the
+    reason if there is none. jackknife: whether the interval can be estimated by leaving out windows.
     """
 
     quantities: Mapping[str, Quantity]
@@ -66,14 +66,14 @@ class OfWindows:
 
 @dataclass(frozen=True)
 class OfSongs:
-    """Computed from the descriptors of all songs together: the value and the values without each song; or why there is none."""
+    """Computed from the descriptors of all songs: the value and the values with one song left out; or why there is none."""
 
     compute: Callable[[Sequence[Sequence[np.ndarray | None]], list[np.ndarray]], tuple[float, list[float]] | str]
 
 
 @dataclass(frozen=True)
 class Score:
-    """The score of a value, from 0 to 1; words: its description, from the label."""
+    """The score of a value, from 0 to 1; words: a description, given the label."""
 
     of: Callable[[float], float]
     words: str = "{}"
@@ -83,10 +83,10 @@ class Score:
 class Measure:
     """One measure.
 
-    label: heads its column and its curve. best: the value to aim for, as high or low as can be, or 1.
-    limits: between which its mean lies. score: how it counts in its family's score, if it does.
-    pitched: only for stems that have a pitch. digits: decimals. headline: also in the progress line of an evaluation.
-    below_zero: what to say where a value below 0 is shown.
+    label: title of its column and curve. best: the best value: highest, lowest, or 1.
+    limits: the range of its mean. score: its contribution to the score of its family, if any.
+    pitched: only for stems with a pitch. digits: decimals. headline: also shown in the progress line of an evaluation.
+    below_zero: remark if a value below 0 is shown.
     """
 
     label: str
@@ -117,12 +117,12 @@ def _mean(name: str, windows: Sequence[WindowRow]) -> float | None:
 
 
 def _mean_of(name: str, quantity: Quantity, absent: str = "random onsets would score perfectly") -> OfWindows:
-    """The mean over windows of one quantity."""
+    """Average one quantity over windows."""
     return OfWindows({name: quantity}, partial(_mean, name), absent)
 
 
 def _level(stem: StemWindow, true: TrueWindow) -> float | None:
-    """dB by which a window is louder than the true one."""
+    """Level of a window relative to the true stem, dB."""
     loud = float(stem.power.sum())
     return 10 * float(np.log10(loud / true.energy)) if loud > 0 else None
 
@@ -133,8 +133,8 @@ def _level_error(windows: Sequence[WindowRow]) -> float | None:
 
 
 def _lock(windows: Sequence[WindowRow]) -> float | None:
-    """Onset energy on the grid beyond that of anywhere, relative to the true stem's."""
-    # Where a stem has no onset energy, a place on the grid is as good as any other: 1.
+    """Onset energy on the grid above its mean, relative to that of the true stem."""
+    # Without onset energy, the grid is no better than any other place: 1.
     known = [(1.0 if (g := w.get("grid")) is None else g, t) for w in windows if (t := w.get("true_grid")) is not None]
     lock = float(np.mean([true for _, true in known])) - 1 if known else 0.0
     return (float(np.mean([stem for stem, _ in known])) - 1) / lock if lock > 0.05 else None
@@ -150,10 +150,10 @@ def _onset_f1(stem: Stem, truth: Truth) -> float | str:
 
 
 def onset_f1(onsets_of_stem: np.ndarray, true_onsets: np.ndarray) -> float | None:
-    """mir_eval's onset F-measure at its default of 50 ms, of onsets in seconds; None where the truth has none."""
+    """mir_eval's onset F-measure with its default tolerance of 50 ms; None if the true stem has no onsets."""
     if not len(true_onsets):
         return None
-    import mir_eval.onset  # a third of what the page would import, and it measures nothing
+    import mir_eval.onset  # here, because the import is slow and the page does not need it
 
     return float(mir_eval.onset.f_measure(true_onsets, onsets_of_stem)[0]) if len(onsets_of_stem) else 0.0
 
@@ -248,7 +248,7 @@ MEASURES = {
         "low",
         AMOUNT,
         "how much too loud or too quiet",
-        # No interval from windows: it is a median, of which a jackknife tells nothing (Miller 1974).
+        # No interval from windows: the jackknife is not valid for a median (Miller 1974).
         OfWindows({"level": _level}, _level_error, STEM_SILENT, jackknife=False),
         _POSITIVE,
         _AMPLITUDE,
@@ -367,27 +367,27 @@ MEASURES = {
         _POSITIVE,
     ),
 }
-"""Name -> measure, in the order of a table. Rows in JSON have these names."""
+"""Name -> measure, in the order of the tables. Rows in JSON use these names."""
 
 
 def is_pitched(task: str) -> bool:
-    """Whether the stem that a task makes has a pitch: anything but drums alone."""
+    """Whether the stem of a task has a pitch: any stem except drums alone."""
     return parse_task(task)[1] != ("drums",)
 
 
 def columns(*, pitched: bool) -> tuple[list[str], list[str]]:
-    """Names of the measures of two tables, in their order: of those that decide, and of those that are only reported."""
+    """Return the names of the measures in the score, and of those that are only reported, in the order of the tables."""
     names = [name for name, measure in MEASURES.items() if pitched or not measure.pitched]
     return [n for n in names if MEASURES[n].decides], [n for n in names if not MEASURES[n].decides]
 
 
 def label(name: str) -> str:
-    """How a measure is called in a table; one that only another version knows keeps its name."""
+    """Return the title of a measure in a table; its name if this version does not know it."""
     return MEASURES[name].label if name in MEASURES else name
 
 
 def why_absent(name: str, row: Row, absent: Mapping[str, str]) -> str:
-    """Why a row has no value of a measure."""
+    """Return why a row has no value for a measure."""
     return absent.get(name, UNKNOWN if name in row else "not measured by the version that evaluated this")
 
 

@@ -1,4 +1,4 @@
-"""What a stem is measured against, and the stem itself, each with the spectra that several measures need."""
+"""The true stem of a song and the measured stem, each with the spectra that several measures share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ RATE = onsets.RATE
 
 @dataclass(frozen=True)
 class TrueWindow:
-    """The true stem in one window that counts.
+    """The true stem in one counted window.
 
     begin: its first frame. rise: the onset envelope, (frames,). onsets: their frames. energy: sum of its mel power.
-    grid: frames of the song's eighth notes, counted from the first frame; some lie outside.
+    grid: frames of the song's eighth notes, relative to `begin`; some are outside of the window.
     """
 
     begin: int
@@ -35,7 +35,7 @@ class TrueWindow:
 
 @dataclass(frozen=True)
 class StemWindow:
-    """The measured stem in the same window: mel power (64, frames), its onset envelope (frames,), frames of its onsets."""
+    """The measured stem in the same window: mel power (64, frames), onset envelope (frames,), frames of its onsets."""
 
     power: np.ndarray
     rise: np.ndarray
@@ -43,13 +43,13 @@ class StemWindow:
 
 
 class Truth:
-    """What the stems of one song are measured against, prepared once for all of them.
+    """The true stem and input of one song, prepared once for all stems that are measured.
 
     Args:
-        true, heard: true stem and input, (samples, channels) at `rate`, of one length.
-        beats: of the true stem, in seconds from the beginning of these; None where it has none.
-        data: how the network's pictures are made, for what such pictures leave in a sound.
-        mixes: `true`, and what is measured, hold the input too: only measures of whole sounds have a meaning.
+        true, heard: true stem and input, (samples, channels) at `rate`, of equal length.
+        beats: of the true stem, in seconds from the start of the excerpt; None if there are none.
+        data: settings of the network's spectrograms, for the measure of their artifacts.
+        mixes: `true` and the measured files include the input. Then only measures of whole files are computed.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Truth:
         self.real = [] if mixes else [descriptors.describe(power) for power in self.cut(onsets.mel(self.true))]
 
     def _windows(self) -> Iterator[TrueWindow]:
-        """The windows that count: enough true stem beside the input, an input that is there, at least 4 true onsets."""
+        """The counted windows: the true stem is loud enough, the input is not silent, and there are at least 4 true onsets."""
         grid = np.rint((self.beats.times(len(self.true) / RATE, per_beat=2) if self.beats else np.empty(0)) / onsets.FRAME)
         power = onsets.mel(self.true)
         width = min(onsets.WINDOW, power.shape[1])
@@ -84,12 +84,12 @@ class Truth:
                     yield TrueWindow(begin, rise, peaks, float(true.sum()), grid.astype(np.int64) - begin)
 
     def cut(self, power: np.ndarray) -> list[np.ndarray]:
-        """The windows that count of a mel spectrogram (64, frames)."""
+        """The counted windows of a mel spectrogram (64, frames)."""
         return [power[:, window.begin : window.begin + len(window.rise)] for window in self.windows]
 
 
 class Stem:
-    """A stem that is measured, float32 (samples, channels) at the song's rate, as long as the true one."""
+    """A measured stem, float32 (samples, channels) at the song's rate, as long as the true stem."""
 
     def __init__(self, sound: np.ndarray, truth: Truth) -> None:
         self.sound, self.truth = sound, truth
@@ -108,7 +108,7 @@ class Stem:
 
     @cached_property
     def mix_mel(self) -> np.ndarray:
-        """That of the mix with the input."""
+        """Log-mel spectrogram of the mix with the input, dB."""
         return self.mel if self.truth.mixes else spectral.log_mel(spectral.power(self.truth.heard + self.signal))
 
     @cached_property
@@ -123,17 +123,17 @@ class Stem:
 
     @cached_property
     def picture(self) -> np.ndarray:
-        """Its spectrogram in the frames of the network's pictures, dB (mels, frames)."""
+        """Its spectrogram with the frames of the network's spectrograms, dB (mels, frames)."""
         return power_to_db(mel_of(self.sound, self.truth.rate, self.truth.data))
 
     @cached_property
     def windows(self) -> list[StemWindow]:
-        """The windows that count."""
+        """The counted windows."""
         powers = self.truth.cut(onsets.mel(self.signal))
         rises = [onsets.envelope(power) for power in powers]
         return [StemWindow(power, rise, onsets.peaks(rise)) for power, rise in zip(powers, rises, strict=True)]
 
 
 def onset_times(signal: np.ndarray) -> np.ndarray:
-    """Seconds of the onsets of mono sound at 22 050 Hz, as `onsets.peaks` finds them."""
+    """Return the times of the onsets in mono audio at 22 050 Hz, in seconds, see `onsets.peaks`."""
     return onsets.peaks(onsets.envelope(onsets.mel(signal))) * onsets.FRAME

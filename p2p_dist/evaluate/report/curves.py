@@ -14,8 +14,8 @@ from p2p_dist.evaluate.measures.table import MEASURES, columns
 SCORE = "score"
 _COLUMNS = 3
 _AIM = {"high": "higher is better", "low": "lower is better", "one": "1 is best"}
-_DASHES = ("7 4", "2 2.5", "12 3 2 3", "4 2", "1.5 3", "10 2", "3 1 1 1", "6 2 2 2", "")  # of the baselines
-_TRAINING_POINTS = 300  # more can't be seen
+_DASHES = ("7 4", "2 2.5", "12 3 2 3", "4 2", "1.5 3", "10 2", "3 1 1 1", "6 2 2 2", "")  # for the baselines
+_TRAINING_POINTS = 300  # more would not be visible
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Curve:
 
     @property
     def decides(self) -> bool:
-        """Whether it is of what ranks checkpoints."""
+        """Whether this measure is part of the score."""
         return self.name == SCORE or MEASURES[self.name].decides
 
     def lines(self) -> list[Line]:
@@ -51,7 +51,7 @@ class Curve:
 
 
 def collect(evaluated: dict[int, Any], baselines: Any, ranked: dict[str, Any], *, pitched: bool) -> list[Curve]:
-    """The score and all measures of the reported songs; those that no checkpoint has are left out.
+    """Return the curves of the score and all measures of the reported songs, without measures that no checkpoint has.
 
     Args:
         evaluated, baselines, ranked: the contents of metrics.json by step, of baselines.json and ranking.json.
@@ -72,13 +72,13 @@ def collect(evaluated: dict[int, Any], baselines: Any, ranked: dict[str, Any], *
 
 
 def legend(curves: list[Curve]) -> list[Line]:
-    """What their lines are, each once."""
+    """Return the legend: each kind of line once."""
     found = {line.colour: line for curve in curves for line in curve.lines()}
     return [found[colour] for colour in svg.COLOURS if colour in found]
 
 
 def draw(path: Path, curves: list[Curve]) -> None:
-    """The curves of what decides in one file. (The page shows those of what is only reported, too.)"""
+    """Draw the curves of the score and its measures into one file. (The page also shows the other measures.)"""
     order = [curve for curve in curves if curve.decides]
     if not order:
         path.unlink(missing_ok=True)
@@ -87,7 +87,7 @@ def draw(path: Path, curves: list[Curve]) -> None:
 
 
 def of_training(rows: list[dict[str, Any]]) -> str:
-    """The generator's L1 over all steps, neighbours averaged to what can be seen; empty before the first line."""
+    """Return the generator's L1 over all steps, averaged over neighbouring steps; empty before the first line."""
     size = -(-len(rows) // _TRAINING_POINTS)
     parts = [rows[start : start + size] for start in range(0, len(rows), size or 1)]
     points = {float(part[-1]["step"]): sum(row["l1"] for row in part) / len(part) for part in parts}
@@ -96,9 +96,9 @@ def of_training(rows: list[dict[str, Any]]) -> str:
 
 
 def for_board(curves: list[Curve]) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """The same for TensorBoard: a folder of its own for the checkpoints and each baseline -> curve -> step and value.
+    """Return the curves for TensorBoard: folder (one for the checkpoints, one per baseline) -> curve -> (step, value).
 
-    A baseline's line has two points, at the first and the last checkpoint.
+    A baseline has two points, at the first and the last checkpoint.
     """
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
     for curve in curves:

@@ -1,7 +1,7 @@
-"""Write a page to listen to one song and the stems made for it; and what it shares with the page of a run (page.py).
+"""Write a page to listen to one song and its generated stems. The page of a run (page.py) shares some of this code.
 
-index.html    all of it but sound and pictures; opened from disk by double-click, it asks nothing of any network
-media/        the sounds, see tracks.py: index.html and media/ can be zipped and sent
+index.html    the page without audio and images; it can be opened from disk and needs no network
+media/        the audio, see tracks.py: index.html and media/ can be zipped and sent
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def write_listening_page(
     downloads: Sequence[tuple[str, str]] = (),
     progress: Callable[[float], None] = lambda done: None,
 ) -> Path:
-    """Write `folder`/index.html and `folder`/media for one song, in place of an earlier page.
+    """Write `folder`/index.html and `folder`/media for one song, replacing an earlier page.
 
     The mix is not needed: the page plays the input and a stem together. Input and first stem are written as FLAC of 16 bits,
     further stems as Opus. Needs the same memory however long the song is: sounds are read block by block, several times.
@@ -44,11 +44,11 @@ def write_listening_page(
             [of_file(folder / "SONG-drums.flac", "take 1", "seed 0")], made="drums", downloads=[("Drums", "SONG-drums.flac")])
 
     Args:
-        input: what was heard, as it is in the mix (turned down with it, where it was). stems: what was made, the best first,
-            all of the input's rate, length and channel count; their labels are shown: "take 1". made: what that is: "drums".
-        facts: name and value of each line of a table below: model, seed, tempo. Any text: it is escaped.
-        downloads: label and file name, in `folder`, of what can be saved or opened: stem, mix, MIDI.
-        progress: called with the part that is done, from 0 to 1.
+        input: the input, at its level in the mix. stems: the generated stems, best first, with the rate, length and channels
+            of the input; the page shows their labels, such as "take 1". made: what the stems are, such as "drums".
+        facts: name and value of each line of a table, such as model, seed, tempo. They are escaped.
+        downloads: label and name of files in `folder` to offer for download: stem, mix, MIDI.
+        progress: called with the fraction that is done, from 0 to 1.
 
     Returns:
         index.html.
@@ -90,7 +90,7 @@ def write_listening_page(
 
 @dataclass(frozen=True)
 class ListeningSong:
-    """One song of a page. key: names its folder in media/. name: for people. tracks: by the names of their folders."""
+    """One song of a page. key: name of its folder in media/. name: its title. tracks: by the names of their folders."""
 
     key: str
     name: str
@@ -99,7 +99,7 @@ class ListeningSong:
 
 @dataclass(frozen=True)
 class Choice:
-    """A stem that was made, of which there may be several: a checkpoint's or a take."""
+    """A stem that can be selected: that of a checkpoint, or a take."""
 
     track: str
     label: str
@@ -109,11 +109,11 @@ class Choice:
 def content(
     songs: list[ListeningSong], choices: list[Choice], chosen: int, *, made: str, chooser: str, input: tuple[str, str, str]
 ) -> dict[str, Any]:
-    """What the page's script needs to know, as plain values.
+    """The values that the page's script needs.
 
     Args:
-        chosen: which of the choices is chosen at first. made: what stems are: "drums". chooser: what a choice is called.
-        input: its label, what it is within a sentence ("the song"), and its meaning.
+        chosen: index of the initial choice. made: what the stems are, such as "drums". chooser: what a choice is called.
+        input: its label, its name within a sentence ("the song"), and its meaning.
     """
     return {
         "made": made,
@@ -151,7 +151,7 @@ def _track(track: Track, wanted: float) -> dict[str, Any]:
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of this package; what is put into it is escaped."""
+    """Load a template of this package; inserted values are escaped."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["thousands"] = svg.thousands

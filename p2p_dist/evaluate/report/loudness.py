@@ -1,6 +1,6 @@
-"""Measure the loudness of sounds by ITU-R BS.1770-4, with pyloudnorm's filters, so that versions can be played equally loud.
+"""Measure the loudness of audio by ITU-R BS.1770-4, with pyloudnorm's filters, so that versions can be played equally loud.
 
-A louder version is preferred for its loudness alone; a comparison by ear needs it taken away.
+Listeners prefer the louder of two versions, so a comparison by ear needs equal loudness.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import pyloudnorm
 import scipy.signal
 
 SHORTEST = 0.4
-"""Seconds of one block of BS.1770; of a shorter sound there is no loudness."""
+"""Seconds of one block of BS.1770. Shorter audio has no loudness."""
 
-_STEP = 0.25  # of a gating block from one to the next
-_OFFSET = -0.691  # LUFS of a power of 1
-_SILENT = -70.0  # LUFS: what is under it is not counted
+_STEP = 0.25  # hop between gating blocks, as a fraction of a block
+_OFFSET = -0.691  # LUFS at a power of 1
+_SILENT = -70.0  # LUFS: quieter blocks are ignored
 _QUIET, _LOUD = -23.0, -14.0  # LUFS: EBU R 128's level, and about that of streaming services
-_MOST = 20.0  # dB by which a version is raised at most: more would be its noise
+_MOST = 20.0  # dB, the largest gain; more would amplify noise
 
 
 @dataclass(frozen=True)
 class Level:
-    """How loud a sound is.
+    """The level of an audio signal.
 
-    lufs: integrated loudness, LUFS (BS.1770); None for silence and for sounds that are too short. peak: largest absolute value.
+    lufs: integrated loudness, LUFS (BS.1770); None for silence and for audio that is too short. peak: largest absolute value.
     """
 
     lufs: float | None
@@ -35,16 +35,16 @@ class Level:
 
 
 def measure(blocks: Iterable[np.ndarray], rate: int) -> Level:
-    """The level of a sound that comes in blocks, float32 (samples, channels), of one or two channels.
+    """Measure the level of audio in blocks, float32 (samples, channels), with one or two channels.
 
-    It is to the bit what `pyloudnorm.Meter.integrated_loudness` says of the whole, which takes some hundred MB for minutes.
+    The result equals that of `pyloudnorm.Meter.integrated_loudness` to the bit, which needs hundreds of MB for a few minutes.
     """
     filters = [
         pyloudnorm.IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, rate, "high_shelf"),
         pyloudnorm.IIRfilter(0.0, 0.5, 38.0, rate, "high_pass"),
     ]
     states: list[np.ndarray] = []
-    powers: list[list[float]] = []  # of each gating block and channel
+    powers: list[list[float]] = []  # per gating block and channel
     held, begin, peak = np.zeros((0, 0), np.float32), 0, 0.0  # `held` begins at sample `begin`
 
     def add_power() -> None:
@@ -69,18 +69,18 @@ def measure(blocks: Iterable[np.ndarray], rate: int) -> Level:
     if samples <= SHORTEST * rate or not peak:
         return Level(None, peak)
     if len(powers) < round((samples / rate - SHORTEST) / (SHORTEST * _STEP)) + 1:
-        add_power()  # the last one, of which more than half of a step is there
+        add_power()  # the last block, if more than half of its last step is present
     lufs = _gated(np.array(powers))
     return Level(lufs if math.isfinite(lufs) and lufs > _SILENT else None, peak)
 
 
 def _gating_block(number: int, rate: int) -> tuple[int, int]:
-    """Samples at which a gating block begins and ends."""
+    """Return the first sample of a gating block and that after its end."""
     return int(SHORTEST * (number * _STEP) * rate), int(SHORTEST * (number * _STEP + 1) * rate)
 
 
 def _gated(powers: np.ndarray) -> float:
-    """The integrated loudness in LUFS of gating blocks, (blocks, channels); -inf if none is loud enough."""
+    """Return the integrated loudness of gating blocks, (blocks, channels), in LUFS; -inf if none is loud enough."""
 
     def loudness(of: np.ndarray) -> float:
         return float(_OFFSET + 10 * np.log10(sum(channel[of].mean() for channel in powers.T)))
@@ -92,13 +92,13 @@ def _gated(powers: np.ndarray) -> float:
 
 
 def common(levels: list[Level]) -> float:
-    """The loudness in LUFS at which versions are compared: the highest at which none clips, from -23 to -14."""
+    """Return the loudness at which versions are compared, in LUFS: the highest without clipping, from -23 to -14."""
     most = [one.lufs - 20 * math.log10(one.peak) for one in levels if one.lufs is not None]
     return min(max(min(most, default=_QUIET), _QUIET), _LOUD)
 
 
 def gain(level: Level, wanted: float) -> float:
-    """The gain in dB that gives a sound the wanted loudness, at most what its peak and `_MOST` allow; 0 where it has none."""
+    """Return the gain, dB, to reach a loudness, limited by the peak and `_MOST`; 0 if the audio has no loudness."""
     if level.lufs is None:
         return 0.0
     return round(min(wanted - level.lufs, -20 * math.log10(level.peak), _MOST), 1)

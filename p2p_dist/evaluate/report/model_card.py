@@ -1,6 +1,6 @@
-"""Write model cards: what a generator is, its training data and its measures. MODEL.md is that of a run's best checkpoint.
+"""Write model cards: a description of a generator, its training data and its measures. MODEL.md describes the best checkpoint.
 
-After Mitchell et al.: Model cards for model reporting (2019). That of the data, DATASET.md, lies beside the shards.
+After Mitchell et al.: Model cards for model reporting (2019). The card of the dataset, DATASET.md, is beside the shards.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from p2p_dist.settings.config import Config, parse_task
 
 
 def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any) -> Path | None:
-    """Write the card of the checkpoint that best.json names; None where there is none.
+    """Write the card of the checkpoint in best.json; None if there is none.
 
     Args:
         evaluated, baselines: the contents of metrics.json by step, and of baselines.json.
@@ -39,7 +39,7 @@ def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any
         return None
     try:
         parameters = _parameters(weights)
-    except SafetensorError as error:  # it was damaged after it had been measured
+    except SafetensorError as error:  # damaged since its evaluation
         console.complain(f"warning: {weights} is damaged ({error}): no model card is written")
         return None
     where = f"checkpoints/{weights.parent.name}/{weights.name}"
@@ -54,7 +54,7 @@ def write(run: RunDir, config: Config, evaluated: dict[int, Any], baselines: Any
 
 
 def exported(run: RunDir, config: Config, content: dict[str, Any]) -> str:
-    """The card of an exported model, with the head in YAML that model hubs read. Nothing is written in the run.
+    """Return the card of an exported model, with the YAML header that model hubs read. Writes nothing.
 
     Args:
         content: of its config.json, see generate/exported.py.
@@ -87,10 +87,10 @@ def _card(
     manifest: dict[str, Any] | None,
     figures: list[str],
 ) -> list[str]:
-    """The lines of a card.
+    """Return the lines of a card.
 
     Args:
-        weights: rows on the weights. use: a section on how they are used. manifest: None where the shards are gone.
+        weights: table rows about the weights. use: a section on how to use them. manifest: None if the shards were removed.
     """
     heard, made = (" + ".join(stems) for stems in parse_task(config.data.task))
     lines = [f"# Model card: {run.path.name}, step {step}", ""]
@@ -117,9 +117,9 @@ def _text_of(lines: list[str]) -> str:
 
 
 def _head(config: Config, manifest: dict[str, Any] | None, measures: list[str]) -> dict[str, Any]:
-    """Return the YAML head that model hubs read: https://huggingface.co/docs/hub/model-cards.
+    """Return the YAML header that model hubs read: https://huggingface.co/docs/hub/model-cards.
 
-    Figures are in the text alone, where they stand beside their baselines.
+    Results are only in the text, where they are shown with their baselines.
     """
     musdb18 = _of_musdb18(manifest)
     licence = {
@@ -157,7 +157,7 @@ def _use(content: dict[str, Any]) -> list[str]:
 
 
 def _of_musdb18(manifest: dict[str, Any] | None) -> list[str]:
-    """The titles of songs that were trained on, or chose the checkpoint, and are known to be MUSDB18's."""
+    """Return the titles of songs of MUSDB18 that were used for training or to choose the checkpoint."""
     parts = [manifest["splits"].get(split, {}) for split in ("train", "valid")] if manifest is not None else []
     return known_of_musdb18(song["name"] for part in parts for song in part.get("songs", []))
 
@@ -257,7 +257,7 @@ def _twice(manifest: dict[str, Any]) -> list[str]:
 
 
 def _evaluation(run: RunDir, config: Config, step: int) -> tuple[list[str], list[str]]:
-    """What the evaluations of a run say of one step: lines, and the labels of the measures that there are."""
+    """Return the lines on the evaluation of one step, and the labels of its measures."""
     read = ranking.read_evaluations(run.evaluations)
     if read is None or step not in read[0]:
         return ["This checkpoint was not evaluated, so its quality is unknown."], []

@@ -1,6 +1,6 @@
-"""Draw a whole sound small: the peaks of its waveform, and its spectrogram with a logarithmic axis of frequency.
+"""Draw an overview of audio: the peaks of its waveform, and its spectrogram with a logarithmic frequency axis.
 
-It is made block by block, so a long song needs no more memory than a short one.
+It works block by block, so a long song needs no more memory than a short one.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _LOW, _HIGH = 40.0, 16000.0  # Hz
 _FRAME = 2048  # samples of one spectrum, at rates near 44.1 kHz
 _COLUMNS_PER_SECOND, _MOST_COLUMNS = 50, 1500
 _FLOOR = -100.0  # dB below a sine of full scale: black
-_LEVELS = 36  # of grey: steps of 2.8 dB, which nobody sees and which compress well
+_LEVELS = 36  # grey levels: steps of 2.8 dB, which are not visible and compress well
 
 
 class Overview:
-    """Takes the blocks of a sound in order; `finish` gives what the page draws."""
+    """Takes the blocks of audio in order; `finish` returns what the page draws."""
 
     def __init__(self, rate: int, samples: int) -> None:
         self._frame = max(64, 2 ** round(math.log2(_FRAME * rate / 44100)))
@@ -37,7 +37,7 @@ class Overview:
         self._peaks = np.zeros((self._columns, 2), np.float32)
 
     def add(self, block: np.ndarray) -> None:
-        """The next samples, float32 (samples, channels)."""
+        """Add the next samples, float32 (samples, channels)."""
         if not len(block):
             return
         columns = (self._done + np.arange(len(block))) * self._columns // self._samples
@@ -48,9 +48,9 @@ class Overview:
         self._transform(block.mean(axis=1, dtype=np.float32))
 
     def finish(self) -> dict[str, Any]:
-        """Peaks as bytes (columns, 2), -127 to 127, and the spectrogram as a grey PNG, both base64; and its axes."""
+        """Return peaks as bytes (columns, 2), -127 to 127, the spectrogram as a grey PNG, both in base64, and its axes."""
         self._transform(np.zeros(self._frame, np.float32))
-        known = np.flatnonzero(self._frames)  # a column without a frame of its own is drawn like its neighbour
+        known = np.flatnonzero(self._frames)  # a column without a frame is drawn like its neighbour
         nearest = known[np.abs(known[:, None] - np.arange(self._columns)).argmin(axis=0)]
         power = self._power[nearest] / self._frames[nearest, None]
         db = 10 * np.log10(power + 10 ** (_FLOOR / 10))
@@ -81,17 +81,17 @@ class Overview:
 
 
 def _log_bands(rate: int, frame: int, high: float) -> np.ndarray:
-    """Weights (bins, rows) that average the bins of each row; where rows are narrower than bins, between two bins."""
+    """Return weights (bins, rows) that average the bins of each row; rows narrower than a bin are interpolated."""
     bins = np.arange(frame // 2 + 1) * rate / frame
     middles = np.geomspace(_LOW, high, _ROWS)
     ratio = middles[1] / middles[0]
-    half = np.maximum(middles * (ratio - 1), rate / frame)  # no narrower than the distance of two bins
+    half = np.maximum(middles * (ratio - 1), rate / frame)  # at least the distance between two bins
     weights = np.clip(1 - np.abs(bins[:, None] - middles) / half, 0, None)
     return weights / weights.sum(axis=0)
 
 
 def _png(grey: np.ndarray) -> bytes:
-    """A picture, uint8 (rows, columns)."""
+    """Encode an image, uint8 (rows, columns)."""
     encoder: Any = av.CodecContext.create("png", "w")
     encoder.height, encoder.width = grey.shape
     encoder.pix_fmt, encoder.time_base = "gray", 1

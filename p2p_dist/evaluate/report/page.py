@@ -1,6 +1,6 @@
-"""Write the page of a run: audio, spectrograms and measures of every checkpoint, in files that a browser opens from disk.
+"""Write the page of a run: audio, spectrograms and measures of every checkpoint. A browser can open it from disk.
 
-page/index.html      all of it but sound and pictures; asks nothing of any network
+page/index.html      the page without audio and images; it needs no network
 page/media/          SONG/TRACK/, see media.py and tracks.py: the folder page/ can be zipped and sent
 """
 
@@ -40,14 +40,14 @@ from p2p_dist.settings.config import STEMS, TASKS, Config, parse_task
 _AIM = {"high": "↑", "low": "↓", "one": "→1"}
 
 Columns = tuple[list[str], list[str]]
-"""The measures of two tables: of those that decide, and of those that are only reported."""
+"""The measures of both tables: those in the score, and those that are only reported."""
 
 Cell = tuple[str | None, str]
-"""What stands in a table, None for a dash; and what is said of it: the interval, or why it is absent."""
+"""The text of a table cell, None for a dash; and its tooltip: the interval, or why the value is missing."""
 
 
 def write(run: RunDir, config: Config) -> Path:
-    """Write the page of a run from its evaluations, in place of an earlier one, and MODEL.md; the ranking is rebuilt before.
+    """Rebuild the ranking, and write the page of a run and MODEL.md from its evaluations, replacing earlier ones.
 
     Returns:
         its index.html.
@@ -70,7 +70,7 @@ def write(run: RunDir, config: Config) -> Path:
     reported = baselines["splits"][ranked["reported_on"]]
     last, media = max(evaluated), Media(run)
     paths = dict(find_steps(run.evaluations))
-    # What changes with the checkpoint that is heard: step -> key of the song -> figures.
+    # The values that depend on the selected checkpoint: step -> key of the song -> values.
     made: dict[int, dict[str, Any]] = {step: {} for step in evaluated}
     songs, playable, best = [], [], run.read_best()
     chosen = best["step"] if best and best["step"] in evaluated else last
@@ -83,7 +83,7 @@ def write(run: RunDir, config: Config) -> Path:
             made[step][key] = {"row": [[_cell(name, song["output"], song["absent"]) for name in table] for table in of_song]}
         absent: dict[str, list[str]] = {}
         for name in names[0]:
-            # What is measured of all songs together, no single song lacks.
+            # Measures of all songs together are not missing in a single song.
             if name not in of_song[0] and not isinstance(MEASURES[name].computed, OfSongs):
                 absent.setdefault(why_absent(name, of[last]["output"], of[last]["absent"]), []).append(label(name))
         songs.append({**_song(fixed, key, of_song, run.evaluations, gain), "absent": absent})
@@ -99,7 +99,7 @@ def write(run: RunDir, config: Config) -> Path:
         stems=TASKS.get(config.data.task, config.data.task).replace("->", " → "),
         overlap=overlapping(manifest.read(run.shards)),
         allow_overlap=config.evaluate.allow_overlap,
-        # The song of the bare command, which is trained and tested on itself.
+        # The example song, which is both training and test song.
         is_example=Path(config.data.root or "").parts[-2:] == ("songs", "falcon69"),
         wanted=", ".join(wanted),
         listening=content(
@@ -151,7 +151,7 @@ def write(run: RunDir, config: Config) -> Path:
     )
     model_card.write(run, config, evaluated, baselines)
     if config.train.tensorboard:
-        from p2p_dist.train import tensorboard_log  # imports torch, which a page else needs not
+        from p2p_dist.train import tensorboard_log  # imports torch, which the page does not need otherwise
 
         tensorboard_log.write_curves(run.path / "tensorboard" / "evaluation", curves.for_board(drawn))
     files.write_text(run.page, page)
@@ -160,20 +160,20 @@ def write(run: RunDir, config: Config) -> Path:
 
 
 def _columns(songs: list[dict[str, Any]], fixed: dict[str, Any], names: Columns) -> Columns:
-    """Those measures that one song has a number of, at any checkpoint or of a baseline."""
+    """Return the measures for which one song has a value, at any checkpoint or for a baseline."""
     rows = [*(song["output"] for song in songs), *fixed["rows"].values()]
     decide, reported = ([name for name in table if any(row.get(name) is not None for row in rows)] for table in names)
     return decide, reported
 
 
 def _means(evaluated: dict[int, Any], reported: Any, split: str) -> list[Row]:
-    """The means that the tables of all songs show."""
+    """Return the means in the tables of all songs."""
     rows = [*(content["splits"][split] for content in evaluated.values()), *reported["rows"].values()]
     return [row["mean"] for row in rows]
 
 
 def _head(names: list[str]) -> dict[str, Any]:
-    """The head of a table: its families with their sizes, and label, aim and meaning of each measure."""
+    """Return the header of a table: its families with their sizes, and label, best value and meaning of each measure."""
     measures = [MEASURES[name] for name in names]
     return {
         "families": [(family, len(list(of))) for family, of in groupby(m.family for m in measures)],
@@ -188,7 +188,7 @@ def _score(ranked: list[dict[str, Any]], what: str, which: str | int) -> str | N
 
 
 def _cells(one: dict[str, Any], names: Columns) -> list[list[Cell]]:
-    """The figures of two tables, from a mean, its intervals and the reasons of what is absent."""
+    """Return the cells of both tables, from means, intervals and the reasons for missing values."""
     return [[_cell(name, one["mean"], one["absent"], one["interval"].get(name)) for name in table] for table in names]
 
 
@@ -200,13 +200,13 @@ def _cell(name: str, row: Row, absent: dict[str, str], interval: list[float] | N
 
 
 def _short(cell: Cell) -> str | list[str] | None:
-    """A cell for the page's script, of which there are many: its text, or nothing but the reason where there is one."""
+    """Return a cell for the page's script, kept short: its text, or only the reason if it is missing."""
     text, said = cell
     return text if text is not None else None if said == UNKNOWN else [said]
 
 
 def _input(heard: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, str, str]:
-    """What was heard: its label, what it is within a sentence, and its meaning."""
+    """Return label, name within a sentence, and meaning of the input."""
     names = ", ".join(heard)
     if {*heard, *wanted} == {*STEMS}:
         return (
@@ -236,8 +236,8 @@ def _playable(
     """Write the tracks of one song.
 
     Args:
-        fixed, of: what baselines.json and, by step, metrics.json tell of it. gain: of all its sounds, dB.
-        chosen: the step of which all is written, not a clip.
+        fixed, of: its entries in baselines.json and, by step, in metrics.json. gain: of all its tracks, dB.
+        chosen: the step whose whole excerpt is written, not a clip.
     """
     key = next(iter(of.values()))["key"]
     evaluations = paths[chosen].parent if chosen in paths else next(iter(paths.values())).parent
@@ -262,7 +262,7 @@ def _playable(
 
 
 def _song(fixed: dict[str, Any], key: str, shown: Columns, evaluations: Path, gain: float | None) -> dict[str, Any]:
-    """What is the same at all checkpoints: the baselines' figures, the part of the song, the gain of its sounds."""
+    """Return the values that are equal for all checkpoints: baselines, position of the excerpt, gain of its tracks."""
     rows = [
         (base, meaning, [[_cell(n, fixed["rows"][base], fixed["absent"][base]) for n in table] for table in shown])
         for base, meaning in BASELINES.items()

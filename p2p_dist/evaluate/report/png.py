@@ -16,7 +16,7 @@ _TICKS = (200, 500, 1000, 2000, 5000, 10000)
 
 
 def draw(path: Path, panels: dict[str, np.ndarray], data: Data) -> None:
-    """Draw log-mel spectrograms below each other on one scale of time, frequency and level.
+    """Draw log-mel spectrograms below each other with common scales of time, frequency and level.
 
     Args:
         panels: title -> dB (mels, frames).
@@ -24,7 +24,7 @@ def draw(path: Path, panels: dict[str, np.ndarray], data: Data) -> None:
     tall = 1.9 * len(panels)
     figure = Figure(figsize=(9, tall), dpi=100)
     FigureCanvasAgg(figure)
-    # By hand: matplotlib's own layout takes longer than the drawing.
+    # Fixed positions, because matplotlib's layout takes longer than the drawing.
     figure.subplots_adjust(left=0.07, right=1.01, top=1 - 0.25 / tall, bottom=0.45 / tall, hspace=0.3)
     shared = figure.subplots(len(panels), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, (title, db) in zip(shared, panels.items(), strict=True):

@@ -1,4 +1,4 @@
-"""Write the listening page of a song that a stem was made for, from its files and its record."""
+"""Write the listening page of a song with generated stems, from its files and its record."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from p2p_dist.generate.request import Song, stem_name
 
 
 def write(song: Song, record: dict[str, Any]) -> Path:
-    """Write index.html beside the files of a song; its path.
+    """Write index.html beside the files of a song; return its path.
 
     Args:
         record: see `schemas.GENERATED`.
@@ -24,7 +24,7 @@ def write(song: Song, record: dict[str, Any]) -> Path:
     heard = decode.look(song.source)
     heard.begin = about["begin_sample"]
     heard.end = heard.begin + about["samples"]
-    of_input = flac.factor(takes[0]["gain_db"])  # all takes are shown at the level of the first
+    of_input = flac.factor(takes[0]["gain_db"])  # all takes are played at the level of the first
     stems = []
     for number, take in enumerate(takes, 1):
         factor = of_input / flac.factor(take["gain_db"])
@@ -51,7 +51,7 @@ def write(song: Song, record: dict[str, Any]) -> Path:
 
 
 def _sound(file: Decoded, label: str, meaning: str, about: dict[str, Any], factor: float) -> Sound:
-    """A sound of exactly the song's length: some formats add a little."""
+    """Cut or pad audio to the length of the song, because some formats add samples."""
 
     def blocks() -> Iterator[np.ndarray]:
         left = about["samples"]

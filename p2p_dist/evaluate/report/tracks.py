@@ -1,11 +1,11 @@
-"""Write the sounds of a listening page: short segments in script files, which a browser loads and decodes one by one.
+"""Write the audio of a listening page: short segments in script files, which a browser loads and decodes one by one.
 
-A page opened from disk may read no file but through its elements, and two <audio> elements do not play in step. So each segment
-is a script that hands its bytes, in base64, to the page, which decodes them and plays all tracks by one clock.
+A page opened from disk can load files only through its elements, and two <audio> elements are not synchronous. So each segment
+is a script that passes its bytes, in base64, to the page, which decodes them and plays all tracks with one clock.
 
 FOLDER/0.js, 1.js, ...   segments of `SEGMENT` seconds, each with `MARGIN` seconds of its neighbours at both ends
 FOLDER/overview.js       the waveform and the spectrogram, see overview.py
-FOLDER/track.json        what it was made of: the same is not made twice
+FOLDER/track.json        identifies the source, so that an unchanged track is not written again
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from p2p_dist.evaluate.report.loudness import Level
 from p2p_dist.evaluate.report.overview import Overview
 
 SEGMENT = 10.0
-"""Seconds of a track in one file."""
+"""Seconds of a track per file."""
 
 MARGIN = 0.1
-"""Seconds by which a segment begins earlier and ends later: where a codec or a resampler begins anew is not played."""
+"""Seconds by which segments overlap on each side, because the start of an encoded or resampled segment is not exact."""
 
 BIT_RATE = 96_000
-"""Of Opus, bits a second: most listeners can't tell stereo music from its source."""
+"""Bit rate of Opus, bits per second: transparent for most listeners with stereo music."""
 
 FLAC, OPUS = "flac", "opus"
 
@@ -47,10 +47,10 @@ _PARTS = 12
 
 @dataclass(frozen=True)
 class Sound:
-    """A sound, read when it is needed and block by block, so that a long one needs little memory.
+    """An audio source that is read block by block when needed, so that a long one needs little memory.
 
-    label: its name on the page. meaning: what it is, in a few words. rate: Hz. samples: its length. blocks: gives an iterator
-    of float32 (any number of samples, channels), from the first sample; of more than two channels the first two are played.
+    label: its name on the page. meaning: a short description. rate: Hz. samples: its length. blocks: returns an iterator over
+    float32 (any number of samples, channels), from the first sample. Only the first two channels are played.
     """
 
     label: str
@@ -65,7 +65,7 @@ class Sound:
 
 
 def of_file(path: Path, label: str, meaning: str, factor: float = 1.0, seconds: float | None = None) -> Sound:
-    """The sound of a FLAC or WAV file, multiplied by a factor; no more than so many seconds of it."""
+    """Return the audio of a FLAC or WAV file, multiplied by a factor, and cut to a number of seconds."""
     info = soundfile.info(path)
     samples = info.frames if seconds is None else min(info.frames, round(seconds * info.samplerate))
 
@@ -79,7 +79,7 @@ def of_file(path: Path, label: str, meaning: str, factor: float = 1.0, seconds: 
 
 @dataclass(frozen=True)
 class Track:
-    """A written track. alone: its level; mixed: that of it and the input together, None for the input."""
+    """A written track. alone: its level. mixed: the level of its mix with the input; None for the input."""
 
     rate: int
     samples: int
@@ -94,11 +94,11 @@ class Track:
 
 
 def write(folder: Path, sound: Sound, format: str, stamp: str | None = None, beside: Sound | None = None) -> Track:
-    """Write a track in place of an earlier one, or leave one that is whole and has the same stamp.
+    """Write a track, replacing an earlier one. A complete track with the same stamp is kept.
 
     Args:
-        format: FLAC, of 16 bits, or OPUS. stamp: changes when the sound does; None: it is written in any case.
-        beside: the input, which it is mixed with.
+        format: FLAC (16 bits) or OPUS. stamp: identifies the source; None: always write.
+        beside: the input, with which it is mixed.
     """
     if stamp is not None and (known := _read(folder, stamp, format)) is not None:
         return known
@@ -132,7 +132,7 @@ def write(folder: Path, sound: Sound, format: str, stamp: str | None = None, bes
 
 
 def measured_part(sound: Sound) -> Iterator[np.ndarray]:
-    """What the loudness is measured of, as it is played: blocks float32 (samples, channels), alike for sounds of one length."""
+    """Yield the audio for the loudness as it is played: float32 (samples, channels), at equal positions for equal lengths."""
     rate, samples = _played(sound)
     most = round(_MEASURED * rate)
     size = most // _PARTS if samples > most else samples
@@ -144,7 +144,7 @@ def measured_part(sound: Sound) -> Iterator[np.ndarray]:
 
 
 def _equal(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same samples in blocks of one length; the last one may be shorter."""
+    """Yield the samples in blocks of equal length; the last one may be shorter."""
     held = None
     for block in blocks:
         held = block if held is None else np.concatenate([held, block])
@@ -156,7 +156,7 @@ def _equal(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _read(folder: Path, stamp: str, format: str) -> Track | None:
-    """What an earlier page wrote, if it is whole and of the same sound."""
+    """Return the track that an earlier page wrote, if it is complete and has the same stamp."""
     try:
         content = records.read(folder / "track.json", schemas.TRACK)
         whole = all((folder / name).stat().st_size == size for name, size in content["bytes"].items())
@@ -170,14 +170,14 @@ def _read(folder: Path, stamp: str, format: str) -> Track | None:
 
 
 def _played(sound: Sound) -> tuple[int, int]:
-    """Rate and length as it is played."""
+    """Return rate and length for playing."""
     if _RATES[0] <= sound.rate <= _RATES[1]:
         return sound.rate, sound.samples
     return _RATES[1], round(sound.samples * _RATES[1] / sound.rate)
 
 
 def _fitted(sound: Sound) -> Iterator[np.ndarray]:
-    """Blocks of one or two channels at a rate that browsers play, in all just as long as `_played` says."""
+    """Yield blocks with one or two channels at a rate that browsers support, with the total length of `_played`."""
     rate, left = _played(sound)
     resampler, channels = None, 1
     for block in sound.blocks():
@@ -199,9 +199,9 @@ def _overviewed(blocks: Iterator[np.ndarray], overview: Overview) -> Iterator[np
 
 
 def _segments(blocks: Iterator[np.ndarray], rate: int, samples: int) -> Iterator[np.ndarray]:
-    """Each with its margins: segment n has the samples from n * SEGMENT - MARGIN to (n + 1) * SEGMENT + MARGIN."""
+    """Yield segments with margins: segment n has the samples from n * SEGMENT - MARGIN to (n + 1) * SEGMENT + MARGIN."""
     size, margin = round(SEGMENT * rate), round(MARGIN * rate)
-    held, begin, number = None, 0, 0  # `held` begins at sample `begin` of the sound
+    held, begin, number = None, 0, 0  # `held` starts at sample `begin`
     for block in blocks:
         held = block if held is None else np.concatenate([held, block])
         while begin + len(held) >= min((number + 1) * size + margin, samples) and number * size < samples:

@@ -1,1 +1,1 @@
-"""Slurm from the submit host: what jobs ask for (specs), sbatch, squeue, whole launches. No job calls this."""
+"""Slurm from the submit host: specifications of jobs, sbatch, squeue, launches. Jobs do not use it, except batch.py."""

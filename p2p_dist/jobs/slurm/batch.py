@@ -1,16 +1,16 @@
 """The decisions of a job's batch shell, outside any container: hpc/job.sh and its scripts run this file by its path.
 
-    batch.py begin STAGE RUN SUBMITTED [beside]   note that this attempt starts; exit code 0, 10: the training is done, there is
-                                                  nothing to start, else refused. SUBMITTED: when, as squeue writes it, or ""
+    batch.py begin STAGE RUN SUBMITTED [beside]   record that this attempt starts. Exit code 0: start; 10: the training is done;
+                                                  others: refused. SUBMITTED: time in the format of squeue, or ""
     batch.py told STAGE RUN                       exit code 0: this attempt has written its outcome
-    batch.py end STAGE RUN CODE                   note how this attempt ended, srun with CODE; prints `requeue`, or the exit
-                                                  code that the job is to leave with and why
+    batch.py end STAGE RUN CODE                   record how this attempt ended; CODE: exit code of srun. Prints `requeue`, or
+                                                  the exit code for the job and the reason
     batch.py owner                                prints the attempt that owns the run: the newest start
-    batch.py successor JOB                        note the job that continues this one
+    batch.py successor JOB                        record the job that continues this one
     batch.py free-claims FOLDER                   free the checkpoints that earlier attempts of this job claimed
 
-From the environment: P2P_ATTEMPTS, the record of this stage's starts (run/starts.py), P2P_ATTEMPT, the P2P_MAX_... and Slurm's
-own. Only the standard library, and nothing newer than Python 3.6: see run/starts.py. What the job asks Slurm stays in hpc/.
+Environment: P2P_ATTEMPTS, the record of this stage's starts (run/starts.py), P2P_ATTEMPT, P2P_MAX_..., and Slurm's variables.
+It needs only the standard library and Python 3.6, see run/starts.py. Calls of Slurm's commands are in hpc/.
 """
 
 import json
@@ -44,7 +44,7 @@ def _attempt() -> str:
 
 
 def _say(text: str) -> None:
-    """Print in UTF-8, whatever the locale of the node is."""
+    """Print in UTF-8, independent of the locale of the node."""
     sys.stdout.buffer.write((text + "\n").encode("utf-8", "surrogateescape"))
     sys.stdout.flush()
 
@@ -80,7 +80,7 @@ def _changed(path: Path) -> int:
 
 
 def _progress(stage: str, run: Path) -> Tuple[int, int]:
-    """Return the progress of a stage as a growing number, and when it last grew, seconds since 1970."""
+    """Return the progress of a stage as a growing number, and when it last changed, in seconds since 1970."""
     if stage == "preprocess":
         name = _json(run / "dataset.json").get("name")
         if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name)):
@@ -113,10 +113,10 @@ def _remove(path: Path) -> None:
 
 
 def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
-    """Record that this attempt starts, unless it must not; return the exit code.
+    """Record that this attempt starts, if it may; return the exit code.
 
-    A user's new launch resets the counts; a requeued job and a successor keep them. The record is also checked: a
-    controller that was killed may have lost count of the restarts.
+    A user's new launch resets the counts; a requeued job and a successor keep them. Slurm's restart count is not used alone,
+    because a controller that was killed may have lost it.
     """
     log, attempt, job = _log(), _attempt(), os.environ["SLURM_JOB_ID"]
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
     launched = False
     if _number("SLURM_RESTART_COUNT", 0) == 0 and not starts.has(log, "successor", job):
         if os.environ.get("P2P_SUCCESSOR_OF"):
-            _note(f"successor {job}")  # whatever sbatch answered to the previous job
+            _note(f"successor {job}")  # even if sbatch reported an error to the previous job
         else:
             launched = not starts.has(log, "launch", job)
             # A template queued after the run was cancelled is a new launch. The launcher removes the mark before it queues a
@@ -143,11 +143,11 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
         if outcome.get("outcome") == "done" and isinstance(step, int) and (run / "checkpoints" / f"step-{step:08d}").is_dir():
             finished = outcome
         else:
-            _remove(run / "outcome.json")  # of an earlier attempt: an evaluation that waits would take it for this one
+            _remove(run / "outcome.json")  # of an earlier attempt; a waiting evaluation would misread it
     elif stage == "evaluate":
         _remove(run / "slurm" / "evaluate" / "no-training")
     before = starts.count(log)
-    if before.open is not None:  # killed before its last line; status.json tells how long it lived
+    if before.open is not None:  # killed before its last line; status.json shows how long it ran
         how = "0 done" if finished.get("attempt") == before.open else "- killed"
         _note(f"end {before.open} {progress} {max(_changed(run / 'status.json'), before.since)} {how} {saved}")
     nodes = _number("SLURM_JOB_NUM_NODES", 1)
@@ -161,7 +161,7 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
         _say(said)
         return code
 
-    # Slurm itself restarts a job whose node was lost, or that somebody requeued, just after it had finished.
+    # Slurm may restart a job that has just finished, if its node was lost or somebody requeued it.
     if finished:
         if not launched:
             return refuse(DONE_ALREADY, "done", "train: already done")
@@ -201,14 +201,14 @@ def told(stage: str, run: Path) -> Optional[str]:
 
 
 def end(stage: str, run: Path, code: int) -> str:
-    """Record how this attempt ended and decide what follows: see the module.
+    """Record how this attempt ended, and decide what the job does next: see the module.
 
-    By the outcome that this attempt wrote; by srun's exit code only where it wrote none, because srun returns the highest code
-    of its tasks and so hides a failure behind a stop.
+    The outcome that this attempt wrote decides. srun's exit code is used only if there is none: srun returns the highest code
+    of its tasks, so a stop can hide a failure.
     """
     log, attempt = _log(), _attempt()
     counts = starts.count(log)
-    # If Slurm lost this node, the job runs elsewhere by now: requeueing it would stop it there.
+    # If Slurm lost this node, the job may run elsewhere by now, and requeueing would stop it there.
     if counts.owner != attempt:
         return f"75 attempt {attempt} was superseded by {counts.owner}: this process exits without writing"
     progress, saved = _progress(stage, run)
@@ -223,7 +223,7 @@ def end(stage: str, run: Path, code: int) -> str:
     except OSError:
         pass
     if outcome == "done":
-        return str(0 if stage == "train" else code)  # the ranks of a training agreed
+        return str(0 if stage == "train" else code)  # the ranks of a training end together
     if outcome == "failed":
         return "1"
     if outcome == "crash":
@@ -248,12 +248,12 @@ def end(stage: str, run: Path, code: int) -> str:
 def _by_code(code: int, came_further: bool) -> str:
     """Derive the outcome from srun's exit code if none was written."""
     if code == 0:
-        return "killed"  # srun's answer to a lost node; whoever was done has written so
-    if code in (75, 138, 140):  # 138, 140, 143: asked (USR1, USR2, TERM) before it could listen
+        return "killed"  # srun's exit code for a lost node; a finished stage has written its outcome
+    if code in (75, 138, 140):  # 138, 140, 143: USR1, USR2, TERM before its handlers were installed
         return "stopped"
-    if code == 143:  # after progress it would have written that it stopped: it was ended for another reason
+    if code == 143:  # with progress, it would have written an outcome
         return "crash" if came_further else "stopped"
-    if code == 137:  # killed from outside: the program never does that to itself. Slurm says 253 where it confines memory
+    if code == 137:  # SIGKILL from outside; 253: Slurm's code if it limits memory
         return "crash" if os.environ.get("P2P_OUT_OF_MEMORY") else "killed"
     return "failed" if code in (1, 2, 130) else "crash"
 

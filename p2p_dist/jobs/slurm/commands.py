@@ -13,12 +13,12 @@ CHANGES_ANSWERS = re.compile(
     r"|SLURM_(TIME_FORMAT|BITSTR_LEN|JSON|YAML|DEBUG|DEBUG_FLAGS|EXIT_ERROR|EXIT_IMMEDIATE|IMMEDIATE|EXPORT_ENV)"
     r"|SLURM_(LABELIO|STDINMODE|STDOUTMODE|STDERRMODE|THREADS|DISABLE_STATUS|TEST_EXEC|NO_KILL)"
 )
-"""Variables by which a person's profile changes what these commands do or print, as their manual pages list them: SQUEUE_STATES
-hides jobs, SLURM_TIME_FORMAT writes times in another way, SCANCEL_INTERACTIVE asks questions. hpc/slurm.sh has the same."""
+"""Variables that change what these commands do or print, according to their manual pages: SQUEUE_STATES hides jobs,
+SLURM_TIME_FORMAT changes times, SCANCEL_INTERACTIVE asks for confirmation. hpc/slurm.sh has the same list."""
 
 OF_THE_PERSON = ("ACCOUNT", "CLUSTERS", "CONSTRAINT", "LICENSES", "NETWORK", "PARTITION", "QOS", "RESERVATION", "WCKEY")
 """sbatch's variables for the user's account, partition and the like. All others (SBATCH_WAIT, SBATCH_EXPORT, ...)
-change what a script means: sbatch prefers its variables to the script."""
+change the meaning of a script, because sbatch prefers its variables to the options in the script."""
 
 
 OF_A_JOB = tuple(
@@ -28,7 +28,7 @@ OF_A_JOB = tuple(
         *("CLAIMS", "ATTEMPT", "ATTEMPTS", "JOB", "BEGUN", "SUCCESSOR_OF", "OUT_OF_MEMORY"),
     )
 )
-"""Variables that hpc/job.sh reads; one that a job script does not set must be unset."""
+"""Variables that hpc/job.sh reads. Those that a job script does not set must be unset."""
 
 
 def environment() -> dict[str, str]:
@@ -39,16 +39,16 @@ def environment() -> dict[str, str]:
 def environment_of_sbatch(options: Collection[str]) -> dict[str, str]:
     """Return the environment for sbatch, without variables that override the options in a script.
 
-    submitit takes out what Slurm told the job that this is typed in (salloc, srun --pty), all variables of sbatch, and what
-    torch and this program were told. Kept are those of `OF_THE_PERSON`, and, outside of a job, the user's own of Slurm.
+    submitit removes the variables of the surrounding job (salloc, srun --pty), of sbatch, torch and this program. Kept
+    are those in `OF_THE_PERSON` and, outside of a job, the user's own variables for Slurm.
 
     Args:
-        options: of sbatch that the script has, as `account`: their variables are left out, too.
+        options: sbatch options in the script, such as `account`, whose variables are removed, too.
     """
     from submitit.helpers import clean_env
 
     kept = {f"SBATCH_{name}" for name in OF_THE_PERSON} - {"SBATCH_" + name.upper() for name in options}
-    kept |= {"SLURM_CONF", "SLURM_CLUSTERS"}  # names the cluster, not a job
+    kept |= {"SLURM_CONF", "SLURM_CLUSTERS"}  # these select the cluster, not a job
     outside = "SLURM_JOB_ID" not in os.environ
     before = environment()
     with clean_env(extra_names=OF_A_JOB):
@@ -64,10 +64,10 @@ def ask(*command: str, input: str | None = None, env: dict[str, str] | None = No
     """Run one of Slurm's commands.
 
     Args:
-        env: its environment, instead of `environment()`.
+        env: its environment; None for `environment()`.
 
     Raises:
-        OSError: there is no such command here, or it does not answer within two minutes.
+        OSError: the command does not exist, or does not finish within two minutes.
     """
     path = shutil.which(command[0])
     if path is None:
@@ -81,9 +81,9 @@ def ask(*command: str, input: str | None = None, env: dict[str, str] | None = No
 
 
 def job_number(said: str) -> str | None:
-    """Return the job number in sbatch's output, to which a site's wrapper may add lines; None if there is none.
+    """Return the job number in sbatch's output; None if there is none. A site's wrapper may add lines to the output.
 
-    `Submitted batch job 13`, the same with ` on cluster c`, and of `--parsable` a line `13` or `13;c`.
+    Formats: `Submitted batch job 13`, the same with ` on cluster c`, and with `--parsable` a line `13` or `13;c`.
     """
     found = re.findall(r"Submitted batch job (\d+)", said) or re.findall(r"^\s*(\d+)(?:;\S*)?\s*$", said, re.MULTILINE)
     return found[-1] if found else None

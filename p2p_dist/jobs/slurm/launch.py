@@ -1,4 +1,4 @@
-"""From runs to Slurm jobs, on the submit host: what is left to queue, whether it would be taken, queueing, waiting."""
+"""Launch runs as Slurm jobs, on the submit host: decide which stages to queue, check the jobs, queue them, wait for them."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def plan(
     """Plan what a launch of a run would do, stage by stage, without asking Slurm or writing.
 
     Args:
-        queued: what Slurm has of it. dataset: name of its shards, where the run is not begun yet, or will take others.
+        queued: its jobs in Slurm. dataset: name of its shards, if the run is new or will use other shards.
     """
     begun = run.config.is_file() and run.dataset.is_file()
     as_before = begun and dataset in (None, run.shards.name)
     found: list[Step] = []
     for job in specs.jobs(run, settings, place):
         done = None
-        if job.stage == "train" and begun:  # whatever else changed: `begin_run.check_begin` compares what it was trained on
+        if job.stage == "train" and begun:  # `begin_run.check_begin` compares the training songs
             done = stages.is_done("train", run)
-        elif all(step.done for step in found):  # what comes after something new is to be done again
+        elif all(step.done for step in found):  # stages after a new one are repeated
             if as_before:
                 done = stages.is_done(job.stage, run)
             elif job.stage == "preprocess" and dataset is not None:
@@ -81,7 +81,7 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
         for note in fits.check(run, settings, place, where, dataset):
             console.say(f"note: {note}")
         new = [step.job for step in plan(run, settings, place, queued, dataset) if step.is_new]
-        if dataset in making:  # by a job of a run before it
+        if dataset in making:  # a job of an earlier run in this list makes it
             new = [job for job in new if job.stage != "preprocess"]
         making.add(dataset)
         if numbers is None:
@@ -144,10 +144,10 @@ def check_gpus(resources: Resources, place: site.Site) -> None:
 
 
 def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
-    """Queue the stages that are neither done nor queued, each waiting for the one before; prints their job ids.
+    """Queue the stages that are neither done nor queued, each waiting for the previous one, and print their job ids.
 
     Args:
-        shown: the command that shows how the run is, for people.
+        shown: the command that shows the state of the run, for messages.
 
     Raises:
         OSError: Slurm does not answer, or refused after all.
@@ -156,7 +156,7 @@ def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
     (run.slurm / "cancelled").unlink(missing_ok=True)
     (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
     before: str | None = None
-    renewed = False  # something before it: what is queued already waits for a job that is no more
+    renewed = False  # whether an earlier stage was queued anew, so that queued jobs depend on a removed job
     for step in steps:
         stage, dependency = step.job.stage, specs.dependency(step.job, settings.resources, before)
         stale = step.queued is not None and step.queued.state == "PENDING" and (renewed or step.queued.reason == squeue.NEVER)
@@ -200,14 +200,14 @@ def preprocessing(datasets: list[tuple[str, Data]], preset: str, resources: Reso
     for name, data in datasets:
         run = rundir.find(stages.PREPROCESS_RUN + name)
         base = presets.from_saved(run.config) if run.config.is_file() else presets.preset(preset)
-        # Songs that are held out and trained on are named in the dataset, as on one machine; only what evaluates refuses them.
+        # Songs that are both held out and training songs are only recorded here; the evaluation refuses them.
         evaluate = replace(base.evaluate, allow_overlap=True)
         found.append((run, replace(base, data=data, evaluate=evaluate, resources=replace(resources, evaluate="never"))))
     return found
 
 
 def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, dry_run: bool) -> None:
-    """Queue the preprocessing of each run that is neither done nor queued, all or nothing, and print the job ids.
+    """Queue the preprocessing of each run that is neither done nor queued. Print the job ids. Queue all jobs or none.
 
     Args:
         dry_run: print the scripts instead; Slurm is not asked.
@@ -252,7 +252,7 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
 def queue_generation(
     run: RunDir, wanted: Config, asked: dict[str, Any], reached: Sequence[Path], place: site.Site, *, dry_run: bool
 ) -> None:
-    """Queue the jobs that make stems for songs, unless they are queued, and print their job id.
+    """Queue the jobs that generate stems for songs, unless they are queued already, and print the job id.
 
     Args:
         asked: see `schemas.SONGS`. reached: folders that the jobs read and write. dry_run: print the script instead.
@@ -287,10 +287,10 @@ def queue_generation(
 
 
 def wait(run: RunDir, every: float = 5.0) -> int:
-    """Print changes of the queued jobs until none is left; polls every so many seconds.
+    """Print changes of the queued jobs until none is left.
 
     Returns:
-        exit code: 0 all stages are done, 75 one stopped cleanly, 1 one failed or was cancelled.
+        the exit code: 0 all stages are done, 75 one stopped cleanly, 1 one failed or was cancelled.
     """
     before: dict[str, str] = {}
     away = False

@@ -1,4 +1,4 @@
-"""sbatch, on the submit host: would it take a job (--test-only), and if not for what option; queue it."""
+"""Call sbatch on the submit host: check a job with --test-only, find the rejected option, queue the job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRAINING = {
     "gpus-per-node": "the site's gpus_per_node",
     "cpus-per-task": "the site's cores_per_process",
 }
-"""The program's names for sbatch's options of a training or a check."""
+"""sbatch option -> name of this program's option, for a training or a check."""
 
 PREPROCESSING = {
     "account": "--account",
@@ -57,7 +57,7 @@ def check(job: specs.Job) -> None:
     """Check one job with sbatch --test-only.
 
     Raises:
-        ValueError: it would be refused; names the option at fault, found by leaving out one after the other.
+        ValueError: Slurm rejects it. The message names the option at fault, which is found by omitting one at a time.
         OSError: Slurm does not answer.
     """
     script = job.script()
@@ -91,8 +91,8 @@ def submit(job: specs.Job) -> str:
     """Queue one job; return its id.
 
     Raises:
-        OSError: Slurm did not take it after all, or no number is in its answer: then the job may be queued all the same, and
-            the launcher, asked again, finds it by its comment.
+        OSError: Slurm rejected it, or its answer contains no job number. Then the job may be queued all the same; if the
+            command is repeated, the launcher finds the job by its comment.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     script = job.script()
@@ -113,6 +113,6 @@ def submit(job: specs.Job) -> str:
 
 
 def _sbatch(script: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Hand a script to sbatch: the only place that calls it."""
+    """Pass a script to sbatch. No other code does so."""
     options = re.findall(r"^#SBATCH --([a-z-]+)", script, re.MULTILINE)
     return commands.ask("sbatch", *words, input=script, env=commands.environment_of_sbatch(options))

@@ -32,18 +32,18 @@ class Job:
     folder: Path
     """of its script and its log"""
     options: dict[str, Any]
-    """sbatch's long options, without dashes before them; True: one that takes no value"""
+    """sbatch's long options without dashes; True for an option without a value"""
     setup: list[str]
     """lines before the command"""
     command: str
     array: int | None = None
-    """so many of it, as one array"""
+    """number of array tasks"""
 
     def __post_init__(self) -> None:
         """Check that no value adds lines to the script.
 
         Raises:
-            ValueError: a control character; names what it stands in.
+            ValueError: a value contains a control character. The message names the value.
         """
         named = [("folder", self.folder), *self.options.items(), *(("setup", line) for line in self.setup)]
         for name, value in [*named, ("command", self.command)]:
@@ -61,14 +61,14 @@ class Job:
     @property
     def log(self) -> str:
         """Return the log path of its batch shell, with Slurm's patterns for the numbers."""
-        # A % of the run's path is not one of Slurm's patterns.
+        # Escape % in the path of the run, because Slurm uses it for patterns.
         return str(self.folder).replace("%", "%%") + ("/%A_%a_0_log.out" if self.array else "/%j_0_log.out")
 
     def after(self, dependency: str | None) -> Job:
         """Return the job with a dependency, such as `afterok:7`."""
         if dependency is None:
             return self
-        # Without the second, jobs behind one that failed would wait for ever.
+        # Without kill-on-invalid-dep, jobs that depend on a failed job would wait for ever.
         return replace(self, options={**self.options, "dependency": dependency, "kill-on-invalid-dep": "yes"})
 
     def script(self) -> str:
@@ -101,7 +101,7 @@ def jobs(
     partition = resources.partition or place.partition
     whole = partition in place.whole_nodes
     processes, account = place.processes_per_node(resources), site.account(resources)
-    # Where nodes are shared, no more processes evaluate than train: who asks for less there is billed less.
+    # On shared nodes, at most as many processes evaluate as train, because smaller jobs are billed less.
     shared = bool(place.gpus_per_node) and not whole
     evaluating = min(place.evaluate_processes, processes) if shared else place.evaluate_processes
     delay = min(300, seconds_of(resources.time) // 4)
@@ -181,7 +181,7 @@ def dependency(job: Job, resources: Resources, before: str | None) -> str | None
     """Return the dependency of a job in sbatch's format: `before` is the number of the previous job or a placeholder."""
     if before is None:
         return None
-    # Beside the training: as soon as that has begun.
+    # During the training: start as soon as it has started.
     beside = job.stage == "evaluate" and resources.evaluate == "during"
     return f"{'after' if beside else 'afterok'}:{before}"
 
@@ -190,10 +190,10 @@ def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> N
     """Compare jobs with the limits of the site's partitions: time, nodes, jobs of a user.
 
     Args:
-        numbers: the user's jobs by partition, queued already or about to be; those asked for are added.
+        numbers: the user's jobs by partition, including those to be queued now.
 
     Raises:
-        ValueError: over a limit; names it and the option.
+        ValueError: a limit is exceeded. The message names the limit and the option.
     """
     for job in asked:
         limit = place.limit(job.partition)
@@ -227,7 +227,7 @@ def _setup(run: RunDir, settings: Config, place: site.Site, stage: str, reached:
         values["P2P_MAX_SECONDS"] = int(resources.max_gpu_hours / rate * 3600)
     if stage == "evaluate" and resources.evaluate == "during":
         values["P2P_EVALUATE"] = "during"
-    # Of a node that is shared, which cores the job has is not known before.
+    # On a shared node, the cores of the job are not known in advance.
     whole = (resources.partition or place.partition) in place.whole_nodes
     if place.cpu_masks and whole and stage in ("train", *stages.CHECKS):
         values["P2P_CPU_MASKS"] = ",".join(place.cpu_masks[: place.processes_per_node(resources)])
@@ -248,7 +248,7 @@ def _folders(run: RunDir, songs: str | None, stage: str, reached: Sequence[Path]
     """List the folders that a job reads and writes, with and without links resolved.
 
     Raises:
-        ValueError: a name that can't be handed to Singularity.
+        ValueError: a path that can't be passed to Singularity.
     """
     folders = [run.path.parent, run.path.parent.parent / "shards", *reached]
     if stage in ("preprocess", *stages.CHECKS) and songs is not None:
@@ -274,7 +274,7 @@ def check_max_gpu_hours(resources: Resources, place: site.Site) -> None:
     """Check that --max-gpu-hours can be enforced.
 
     Raises:
-        ValueError: the site's file does not tell what is billed.
+        ValueError: the site's file does not describe the billing.
     """
     if resources.max_gpu_hours is not None and not gpu_hours_an_hour(resources, place):
         raise ValueError(
@@ -284,9 +284,9 @@ def check_max_gpu_hours(resources: Resources, place: site.Site) -> None:
 
 
 def bill(asked: list[Job], resources: Resources, place: site.Site) -> dict[str, tuple[float, str]]:
-    """Map stage -> the most GPU-hours that its jobs can be billed, over all starts, and how that is computed.
+    """Map stage -> the maximum of GPU-hours that can be billed for all its starts, and how it is computed.
 
-    Stages that are billed none are left out.
+    Stages without a bill are omitted.
     """
     starts, found = 1 + resources.max_requeues, {}
     for job in asked:
@@ -296,7 +296,7 @@ def bill(asked: list[Job], resources: Resources, place: site.Site) -> dict[str, 
         words = f"{starts} starts of {once:.1f}" + (f", {array} jobs" if job.array else "")
         limit = resources.max_gpu_hours if job.stage == "train" else None
         if limit is not None and limit + once < most:
-            # What is used is known when a start ends: the last one may begin just below.
+            # The usage is updated when a start ends, so the last start may begin just below the limit.
             most, words = (
                 limit + once,
                 (f"--max-gpu-hours {limit:g}, and the start that is running when it is reached: {once:.1f}"),

@@ -21,7 +21,7 @@ from p2p_dist.run.rundir import RunDir
 class Queued:
     """A queued or running Slurm job: its id, state, and reason for waiting.
 
-    other: the run that it belongs to, where it is not the one that was asked for.
+    other: the run that it belongs to, if that is another run.
     """
 
     number: str
@@ -31,10 +31,10 @@ class Queued:
 
 
 def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> dict[str, Queued]:
-    """Map stage -> the job that Slurm has for this run, by its comment; for preprocessing also another run's job.
+    """Map stage -> job of this run in Slurm, found by its comment; for preprocessing also another run's job.
 
     Args:
-        jobs: what `everything` gave, where it has been asked.
+        jobs: the result of `everything`, if known already.
 
     Raises:
         OSError: Slurm does not answer.
@@ -42,7 +42,7 @@ def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> di
     found: dict[str, Queued] = {}
     jobs = everything() if jobs is None else jobs
     for stage, job in _of(run, jobs):
-        # A successor is pending while the previous job still ends: the newer one counts.
+        # A successor is pending while the previous job still ends. Use the newer job.
         before = found.get(stage)
         newer = before is None or int(before.number) < int(job.number)
         if newer or (before is not None and before.number == job.number and job.state == "RUNNING"):
@@ -54,14 +54,14 @@ def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> di
 
 
 NEVER = "DependencyNeverSatisfied"
-"""Slurm's reason for a job that can never start because a job that it depends on failed."""
+"""Slurm's reason for a job that can't start because a job that it depends on has failed."""
 
 ENDING = 600.0
-"""Seconds that a job may take to end: its epilog, slow processes."""
+"""Maximum time for a job to complete, seconds: epilog, slow processes."""
 
 
 def settled_jobs(run: RunDir) -> dict[str, Queued]:
-    """Return `queued_jobs` once none of them is completing: such a job may disappear or be requeued.
+    """Return `queued_jobs` once none of them is completing, because such a job may disappear or be requeued.
 
     Raises:
         OSError: Slurm does not answer, or one does not finish.
@@ -103,7 +103,7 @@ def waiting_for_shards(run: RunDir) -> list[str]:
 
 def _of(run: RunDir, jobs: list[tuple[Queued, str]]) -> list[tuple[str, Queued]]:
     """List stage and job of a run, by the jobs' comments."""
-    places = (run, RunDir(run.path.resolve()))  # the templates know it by its real path
+    places = (run, RunDir(run.path.resolve()))  # comments contain the resolved path
     ours = {specs.comment(stage, place): stage for stage in (*stages.STAGES, stages.GENERATE) for place in places}
     return [(ours[comment], job) for job, comment in jobs if comment in ours]
 
@@ -141,7 +141,7 @@ def everything() -> list[tuple[Queued, str]]:
     asked = ask("squeue", "--me", "--noheader", "--format=%i|%T|%r|%k")
     if asked.returncode:
         raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
-    # 7_[0-3] and 7_4 are parts of the array 7, 41+0 and 41+1 those of a job of the user's own in several pieces.
+    # 7_[0-3] and 7_4 are tasks of the array 7; 41+0 and 41+1 are components of a heterogeneous job.
     rows = [re.fullmatch(r"\s*(\d+)[^|]*\|([^|]*)\|([^|]*)\|(.*)", line) for line in asked.stdout.splitlines()]
     found = [tuple(part.strip() for part in row.groups()) for row in rows if row is not None]
     return [(Queued(number, state, reason), comment) for number, state, reason, comment in found]
@@ -157,10 +157,10 @@ def job_states() -> dict[str, str]:
 
 
 def patience(states: list[str], begun: float) -> float:
-    """Return the seconds until the next query for jobs in these states: long while all are pending.
+    """Return the seconds until the next query for jobs in these states: longer while all are pending.
 
     Args:
-        begun: since when it is asked, as time.monotonic() tells; at first it is often, for a job may begin at once.
+        begun: time.monotonic() at the first query. At first the queries are frequent, because a job may start at once.
     """
     waits = all(state.startswith("pending") for state in states)
     return 5.0 if waits and time.monotonic() - begun > 10 else 0.5 if len(states) == 1 else 1.0
@@ -181,5 +181,5 @@ def your_accounts() -> str:
 
 
 def mark_cancelled(run: RunDir) -> None:
-    """Mark the run as cancelled: none of its jobs requeues itself."""
+    """Mark the run as cancelled, so that none of its jobs requeues itself."""
     files.write_text(run.slurm / "cancelled", "")
