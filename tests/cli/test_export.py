@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from p2p_dist.cli import export
+from p2p_dist.generate import program
 from p2p_dist.generate.model import find_model
 from p2p_dist.run import rundir
 
@@ -40,5 +41,8 @@ def test_a_run_of_an_earlier_version_is_exported(
     assert find_model("models/six").name == find_model("old").name == "old@4"
     content = json.loads(Path("models/six/config.json").read_text())
     assert (content["weights"]["dtype"], content["program"]) == ("float16", None)
+    monkeypatch.setattr(program, "export", lambda *_: b"program")
+    assert export.main(["old", "--out", "models/program", "--torch-export"]) == 0
+    assert Path("models/program/model.pt2").read_bytes() == b"program"
     settings = rundir.read_settings(rundir.find("old"))
     assert content["inversion"]["iterations"] == settings.evaluate.iterations

@@ -1,5 +1,6 @@
 """Which songs are meant, and where their stems go."""
 
+import fnmatch
 import os
 from pathlib import Path
 
@@ -133,3 +134,9 @@ def test_names_that_are_no_text_and_names_of_several_lines(runs, capsys):
     said = capsys.readouterr()
     for text in (said.out, said.err):
         assert r"broken/c\nd.mp3 is not a sound file" in text and "\nd.mp3" not in text
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*", "a?", "plain"])
+def test_a_name_as_a_pattern_matches_itself_alone(name):
+    assert fnmatch.fnmatchcase(name, request.escaped(name))
+    assert not any(fnmatch.fnmatchcase(other, request.escaped(name)) for other in ("a1", "ab", "a", "plains"))
