@@ -22,7 +22,7 @@ from p2p_dist.settings import config
 
 @dataclass(frozen=True)
 class Way:
-    """A way to stop a training. do: stops the given processes, of which the first is the parent. wait: called before `do`."""
+    """A way to stop a training. do: stops its processes, given the parent first. in_a_save: during a save."""
 
     name: str
     do: Callable[[list[int]], None]
