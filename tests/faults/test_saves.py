@@ -156,7 +156,7 @@ def test_bit_rot(new_run):
     assert [f"{newest / checkpoint.STATE} is damaged" in line for line in verify_run(run)] == [True]
     job = Job(run)
     assert job.end() == 0
-    assert "is damaged: it differs from its record in meta.json; set aside" in job.log()
+    assert "is damaged: it differs from its record in meta.json; it is renamed to damaged-" in job.log()
     assert on_ranks.equal(whole, on_ranks.state(run.path, 20))
     assert [line.split("/")[-1] for line in verify_run(run)] == ["damaged-step-00000020 was damaged and renamed"]
     shutil.rmtree(run.checkpoints / "damaged-step-00000020")

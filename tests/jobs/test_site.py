@@ -100,7 +100,7 @@ def test_a_site_file_with_a_mistake_is_refused(tmp_path, monkeypatch):
     ]
     changes += [
         ({"evaluate_time": "soon"}, "mine.yaml: evaluate_time must be .*1:30:00.* not 'soon'"),
-        ({"environment": "no.sh"}, "no file"),
+        ({"environment": "no.sh"}, "there is no such file in"),
     ]
     mapping = "must be a list of names and values, or {} for none, not"
     changes += [
