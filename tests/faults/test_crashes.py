@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from p2p_dist.common import console, files
@@ -332,12 +333,12 @@ def test_reads_that_fail_for_a_moment(tiny_shards, monkeypatch):
         return honest(*arguments)
 
     index = Index(tiny_shards, "train")
-    whole = index.read(range(4))
+    whole = index.read(np.arange(4))
     monkeypatch.setattr(os, "preadv", preadv)
-    assert (index.read(range(4)) == whole).all()
+    assert (index.read(np.arange(4)) == whole).all()
     errors = itertools.repeat(116)
     with pytest.raises(OSError, match=r"\.tar at offset \d+"):
-        index.read(range(4))
+        index.read(np.arange(4))
 
 
 def test_memory_of_the_node_is_too_small(tiny_shards, tmp_path, monkeypatch):

@@ -146,7 +146,7 @@ def test_bit_rot(new_run):
     """Row 7: one flipped bit in the newest checkpoint.
 
     Seen: it loads without an error, with a wrong weight.
-    Now: its sha256 tells; it is set aside and named, training continues from the one before to the same weights.
+    Now: its sha256 differs; it is renamed to damaged-..., training continues from the one before to the same weights.
     """
     run = trained(new_run, "rotten")
     whole = on_ranks.state(run.path, 20)
