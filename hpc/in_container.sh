@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Start one process of a job in its container: in_container.sh COMMAND... From its environment: P2P_CONTAINER, the image;
-# P2P_OVERLAY, a file to lay over it at /user-software; P2P_BINDS, what it shall see, as SOURCE[:TARGET],... What is missing
+# P2P_OVERLAY, a file to lay over it at /user-software; P2P_BINDS, what it shall see, as SOURCE[:TARGET],...; P2P_RUNTIME,
+# apptainer instead of singularity; P2P_RUNTIME_OPTIONS, its options, as --nv. What is missing
 # is said here: Singularity's own words for it mislead. 255 is its own exit code too: it did not start, the run is innocent.
 set -euo pipefail
 refuse() {
     echo "error: $(hostname): $*" >&2
     exit 255
 }
-command -v singularity >/dev/null || refuse "runtime: the command singularity was not found on this node"
+runtime=${P2P_RUNTIME:-singularity}
+command -v "$runtime" >/dev/null || refuse "runtime: the command $runtime was not found on this node; load its module before the launch"
 head -c 4 "$P2P_CONTAINER" >/dev/null 2>&1 ||
     refuse "image: cannot read $P2P_CONTAINER; build it (containers/build.sh in the source code), or name another: --container"
 binds=()
@@ -25,8 +27,9 @@ done
 [ -z "${P2P_BINDS:-}" ] || binds+=(--bind "$P2P_BINDS")
 # An image's own environment wins over the job's unless it is told so; a Python path of the host must not get in.
 unset APPTAINERENV_PYTHONPATH PYTHONHOME
-for name in PYTHONPATH $(compgen -e | grep -E '^(MIOPEN|NCCL|FI|PYTORCH|OMP|MASTER)_'); do
+for name in PYTHONPATH $(compgen -e | grep -E '^((MIOPEN|NCCL|RCCL|GLOO|FI|UCX|CXI|PYTORCH|TORCH_NCCL|OMP|MASTER)_|CUDA_VISIBLE_DEVICES$)'); do
     export "SINGULARITYENV_$name=${!name:-}"
 done
 export PYTHONNOUSERSITE=1
-exec singularity --quiet run "${binds[@]}" "$P2P_CONTAINER" "$@" # run, not exec: the image's run script picks the GPU
+read -r -a options <<<"${P2P_RUNTIME_OPTIONS:-}"
+exec "$runtime" --quiet run ${options[@]+"${options[@]}"} "${binds[@]}" "$P2P_CONTAINER" "$@" # run, not exec: the image's run script picks the GPU
