@@ -122,7 +122,7 @@ def make(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Picture
 
 
 def _cut(picture: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
-    """Cut a song's spectrogram (channels, mels, frames) to windows (windows, channels, mels, width); pad the last with FLOOR."""
+    """Cut a song's spectrogram (channels, mels, frames) to windows (windows, channels, mels, width), the last padded."""
     missing = int(starts[-1]) + width - picture.shape[2]
     padded = np.pad(picture, ((0, 0), (0, 0), (0, max(missing, 0))), constant_values=FLOOR)
     return np.stack([padded[:, :, start : start + width] for start in starts])
