@@ -1,9 +1,9 @@
 """The sequence of training batches: a pure function of (manifest, seed, step).
 
 The stream is one seeded permutation of all samples after another (data/order.py), cut into global batches; an epoch is one
-permutation, and a batch may lie across the border of two. Rank r of W takes its even share of each global batch. So resume is
-arithmetic, the shuffle is perfect, every sample comes once an epoch whatever the batch size, the world size may change
-between starts, and no rank can run dry.
+permutation, and a batch may lie across the border of two. Rank r of W takes its share of each global batch; shares differ by
+at most one sample. So resume is arithmetic, the shuffle is perfect, every sample comes once an epoch whatever the batch size,
+the world size may change between starts, and no rank can run dry.
 
 The next batch is read, checked and scaled by a thread while the caller works with the one it has. The
 memory is that of two batches.
@@ -30,17 +30,19 @@ from p2p_dist.settings.config import Data
 def positions(step: int, global_batch_size: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
     """Return the positions in the stream of one rank's share of global batch `step` (from 0).
 
+    If the world size does not divide the global batch, the first ranks have one position more than the others.
+
     Raises:
-        ValueError: the world size does not divide the global batch; the message lists those that do.
+        ValueError: there are more processes than pairs in a global batch.
     """
-    if global_batch_size % world_size:
-        fitting = [str(n) for n in range(1, global_batch_size + 1) if global_batch_size % n == 0]
+    if world_size > global_batch_size:
         raise ValueError(
-            f"{world_size} processes cannot divide a global batch of {global_batch_size}: "
-            f"use {', '.join(fitting)} processes, or change train.global-batch-size in a new run"
+            f"{world_size} processes are too many for a global batch of {global_batch_size} pairs: use at most "
+            f"{global_batch_size} processes, or a larger train.global-batch-size in a new run"
         )
-    share = global_batch_size // world_size
-    return step * global_batch_size + rank * share + np.arange(share)
+    share, rest = divmod(global_batch_size, world_size)
+    begin = step * global_batch_size + rank * share + min(rank, rest)
+    return begin + np.arange(share + (rank < rest))
 
 
 _ALONE = 30000
@@ -67,7 +69,9 @@ class Stream:
         world_size: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        positions(0, global_batch_size, rank, world_size)
+        share = len(positions(0, global_batch_size, rank, world_size))
+        self.weight = share * world_size / global_batch_size
+        """This rank's share relative to an even one. Gradients and losses are weighted by it before they are averaged."""
         self.index, self.seed, self.global_batch_size = index, seed, global_batch_size
         self.rank, self.world_size, self.device = rank, world_size, torch.device(device)
         self.low, self.high = FLOOR, CEILING[data.representation]
@@ -76,7 +80,7 @@ class Stream:
         self.resident = None
         if data.stage == "device":
             self.resident = torch.from_numpy(index.read(np.arange(len(index)))).to(self.device)
-        shape = (global_batch_size // world_size, 2, *index.shape)
+        shape = (share, 2, *index.shape)
         self._pinned = _Pinned(index, shape, self.device) if self.device.type == "cuda" and self.resident is None else None
         self._scaled = _Scaled(index, shape, self.low, self.high)
 
