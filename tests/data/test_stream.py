@@ -45,7 +45,7 @@ def test_every_sample_comes_once_an_epoch_even_where_batches_lie_across_its_bord
     index = Index(dataset, "train")
     stream = Stream(index, small, seed=3, global_batch_size=batch)
     steps = -(-3 * len(index) // batch)
-    seen = np.concatenate([stream.samples(stream.places(step)) for step in range(steps)])
+    seen = np.concatenate([stream.samples(stream.positions(step)) for step in range(steps)])
     for epoch in range(3):
         assert sorted(seen[epoch * len(index) : (epoch + 1) * len(index)]) == list(range(len(index)))
 
@@ -65,7 +65,7 @@ def test_a_batch_does_not_depend_on_the_number_of_ranks(dataset: Path, small: Da
 def test_batches_are_the_arrays_of_the_shards_scaled_for_the_networks(dataset: Path, small: Data) -> None:
     index = Index(dataset, "train")
     stream = Stream(index, small, seed=1, global_batch_size=4)
-    stored = index.read(stream.samples(stream.places(2))).astype(np.float32)
+    stored = index.read(stream.samples(stream.positions(2))).astype(np.float32)
     for side, batch in enumerate(stream.batch(2)):
         assert batch.dtype == torch.float32 and batch.shape == (4, 1, 32, 32)
         assert batch.min() >= -1 and batch.max() <= 1

@@ -169,8 +169,8 @@ def bad_step(
     samples = types.SimpleNamespace(key=lambda number: f"rank{ranks.rank}-{number}")
     stream = types.SimpleNamespace(
         batch=lambda number: (spoiled if number == 1 else whole)[:2],
-        places=lambda number: range(2),
-        samples=lambda places: places,
+        positions=lambda number: range(2),
+        samples=lambda positions: positions,
         index=types.SimpleNamespace(samples=samples),
     )
     watch = nonfinite.Watch(built, stream, ranks, Path("checkpoints"))  # type: ignore[arg-type]

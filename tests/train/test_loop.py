@@ -64,8 +64,8 @@ def test_killed_equals_undisturbed_on_two_ranks(ranks, new_run):
 
 
 def stream_from_the_start():
-    honest, calls = Stream.places, []
-    Stream.places = lambda self, step: (calls.append(step), honest(self, step - calls[0]))[1]
+    honest, calls = Stream.positions, []
+    Stream.positions = lambda self, step: (calls.append(step), honest(self, step - calls[0]))[1]
 
 
 def forget_moments():
