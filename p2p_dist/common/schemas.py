@@ -126,6 +126,24 @@ SONG = Kind(
 )
 """A finished song: parts/SPLIT-KEY.json. `source`: its stamp; in schema 1 by the times of its files, since by their content."""
 
+COMPOSED = Kind(
+    1,
+    {
+        "seed": COUNT,
+        "number": COUNT,
+        "style": str,
+        "bpm": float,
+        "beats_per_bar": COUNT,
+        "swing": float,
+        "seconds": float,
+        "beats": [float],
+        "sections": [{"name": str, "begin": float}],
+        "drums": [{"seconds": float, "note": COUNT, "velocity": COUNT, "class": re.compile("kick|snare|hat|other")}],
+        "sound_font": {"name": str, "sha256": _SHA256},
+    },
+)
+"""song.json beside the stems of a composed song: its beats and drum strokes, in seconds."""
+
 # Evaluations.
 
 _ROW = {str: Maybe(float)}

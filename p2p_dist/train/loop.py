@@ -84,7 +84,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     del state  # frees memory: networks and optimisers have their own copy
     if first:
         metrics_file.cut(run, start)
-        parts = f"{ranks.world_size} processes x {config.train.global_batch_size // ranks.world_size}"
+        parts = shares(config.train.global_batch_size, ranks.world_size)
         if config.train.micro_batch_size:
             parts += f", {config.train.micro_batch_size} at once"
         console.say(
@@ -97,7 +97,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     if ranks.device.type == "cuda" and torch.version.hip is None:
         # cuDNN measures its algorithms in the first step and keeps the fastest. The choice may differ between starts.
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
-    update = capture.step_of(networks, config.train, ranks)
+    update = capture.step_of(networks, config.train, ranks, stream.weight)
     agreement = distributed.Agreement(ranks)
     watch = Watch(networks, stream, ranks, run.checkpoints)
     metrics = metrics_file.Writer(run)
@@ -134,7 +134,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             if saving or step % config.train.log_every == 0:
                 watch.now()
                 row: dict[str, Any] = {"step": step, "epoch": step * config.train.global_batch_size / len(index)}
-                row |= average_over_ranks(numbers, ranks)
+                row |= average_over_ranks(numbers, ranks, stream.weight)
                 if first:
                     rundir.check_still_ours()
                     row |= meter.numbers(step)
@@ -208,9 +208,21 @@ def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], 
     saver.save(step, state, networks.to_evaluate(), about)
 
 
-def average_over_ranks(numbers: dict[str, torch.Tensor], ranks: distributed.Ranks) -> dict[str, float]:
-    """Average 0-dimensional tensors over all ranks. Waits for the device."""
-    values = torch.stack(list(numbers.values())).float().cpu()
+def shares(global_batch_size: int, world_size: int) -> str:
+    """Describe how many pairs of a global batch each process has.
+
+    >>> shares(64, 8), shares(64, 24)
+    ('8 processes x 8', '16 processes x 3 and 8 x 2')
+    """
+    share, rest = divmod(global_batch_size, world_size)
+    if not rest:
+        return f"{world_size} processes x {share}"
+    return f"{rest} processes x {share + 1} and {world_size - rest} x {share}"
+
+
+def average_over_ranks(numbers: dict[str, torch.Tensor], ranks: distributed.Ranks, weight: float = 1.0) -> dict[str, float]:
+    """Average 0-dimensional tensors over all ranks, each with its weight (see `train_step`). Waits for the device."""
+    values = torch.stack(list(numbers.values())).float().cpu() * weight
     if ranks.gloo is not None:
         dist.all_reduce(values, group=ranks.gloo)
         values /= ranks.world_size

@@ -40,6 +40,7 @@ def train_step(
     noise: torch.Tensor | None,
     train: Train,
     dropout_seed: int | None,
+    weight: float = 1.0,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Update both networks: discriminator on the detached output, then generator against the updated discriminator.
 
@@ -52,13 +53,17 @@ def train_step(
         input, target: (batch, pictures, mels, frames) from -1 to 1. noise: (batch, noise_channels, mels, frames) or None.
         dropout_seed: seed of the drop-out mask, used only by models with drop-out. None: torch's random generator is not
             seeded, because a CUDA graph can't do so: the caller seeds it before each replay.
+        weight: weight of this process's gradients in the average over all processes: its number of pairs relative to the mean
+            over the processes (`Stream.weight`). With it the averaged gradient is that of the global batch, also if shares
+            differ; with batch norm (preset thesis) it is not, see `generator.BatchNorm`.
 
     Returns:
         the losses and gradient norms, 0-dimensional, and flags (2,): whether anything was not finite on any rank so far,
         and whether a loss on this rank was not finite. All stay on the device.
     """
     shares = split(input, target, noise, train.micro_batch_size)
-    weights = [len(share.input) / len(input) for share in shares]
+    means = [len(share.input) / len(input) for share in shares]
+    weights = [weight * mean for mean in means]
     last = len(shares) - 1
     networks.keep()
 
@@ -80,9 +85,7 @@ def train_step(
             with torch.no_grad():
                 output = generate(number, networks.generator)
         with reduced(networks.parallel_discriminator, number == last):
-            _add(
-                terms, discriminator_backward(networks, share, output, train.adversarial_loss, weights[number]), weights[number]
-            )
+            _add(terms, discriminator_backward(networks, share, output, train.adversarial_loss, weights[number]), means[number])
         networks.discriminator.eval()
     bad, terms["discriminator_gradient"] = update(networks.discriminator, networks.discriminator_optimiser, networks.bad)
 
@@ -93,7 +96,7 @@ def train_step(
         with reduced(networks.parallel_generator, number == last):
             if last:
                 output = generate(number, networks.parallel_generator)
-            _add(terms, generator_backward(networks, share, output, train, weights[number]), weights[number])
+            _add(terms, generator_backward(networks, share, output, train, weights[number]), means[number])
     networks.discriminator.requires_grad_(True)
     bad, terms["generator_gradient"] = update(networks.generator, networks.generator_optimiser, bad)
 

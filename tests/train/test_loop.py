@@ -64,8 +64,8 @@ def test_killed_equals_undisturbed_on_two_ranks(ranks, new_run):
 
 
 def stream_from_the_start():
-    honest, calls = Stream.places, []
-    Stream.places = lambda self, step: (calls.append(step), honest(self, step - calls[0]))[1]
+    honest, calls = Stream.positions, []
+    Stream.positions = lambda self, step: (calls.append(step), honest(self, step - calls[0]))[1]
 
 
 def forget_moments():
@@ -170,9 +170,18 @@ def test_layout_may_change(ranks, new_run, eight_steps, layout):
     assert changing.checkpoints.joinpath(rundir.step_name(8)).is_dir()
 
 
-def test_world_size_that_does_not_divide(ranks, new_run):
-    run, _ = new_run(train={"global_batch_size": 10})
-    with pytest.raises(RanksFailed, match=r"use 1, 2, 5, 10 processes"):
+def test_world_size_that_does_not_divide(ranks, new_run, eight_steps):
+    """Three processes share a batch of 4 as 2 + 1 + 1: the same batches, and losses that differ in rounding only."""
+    run, _ = new_run("uneven", train={"steps": 8})
+    assert ranks(3, on_ranks.train, run.path) == [0, 0, 0]
+    assert on_ranks.digests(run) == on_ranks.digests(eight_steps)
+    losses = [[row["generator"] for row in metrics_file.read(one)] for one in (eight_steps, run)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_more_processes_than_pairs(ranks, new_run):
+    run, _ = new_run(train={"global_batch_size": 2})
+    with pytest.raises(RanksFailed, match=r"use at most 2 processes"):
         ranks(3, on_ranks.train, run.path)
 
 
