@@ -168,6 +168,6 @@ def distance_of_songs(made: Sequence[Sequence[np.ndarray | None]], real: list[np
 
     value = without_one(None)
     assert value is not None
-    without = [without_one(n) for n in (of_made if one_song else np.union1d(of_made, of_real))]
+    without = [without_one(int(n)) for n in (of_made if one_song else np.union1d(of_made, of_real))]
     known = [one for one in without if one is not None]
     return value, known if len(known) == len(without) else []
