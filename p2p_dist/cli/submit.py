@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
-from p2p_dist.settings.config import Config
+from p2p_dist.settings.config import Config, Resources
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Command:
     """print the stages, the Slurm scripts, the settings and the most GPU-hours that they can use, without starting anything"""
     wait: bool = False
     """on Slurm: show the state of the jobs until the last one ends"""
+    torchrun: bool = False
+    """without Slurm: train on --nodes machines that share a file system; prints the torchrun command to run on each of them"""
     yes: bool = False
     """train without GPUs on a cluster that has GPUs, if the site's file requests none"""
     sweep: tuple[str, ...] = ()  # for --help: it is taken out of the command line before, see split_sweep
@@ -60,6 +63,8 @@ def main(arguments: list[str]) -> int:
     check_known(rest, [run for _, run in launches])
     for one, _ in launches:
         check_place(one, where)
+        if one.torchrun and where != "local":
+            raise ValueError("--torchrun is for machines without Slurm: add --cluster local, or omit --torchrun")
     if command.dry_run:
         dry_run.dry_run(
             [(run, one.settings, example_song.known_dataset(run, one.settings.data)) for one, run in launches], where
@@ -82,7 +87,11 @@ def on_this_machine(launches: list[tuple[Command, RunDir]], lines: list[list[str
             site.load_site(where, command.settings.resources.site),
             example_song.known_dataset(run, command.settings.data),
         )
-        for note in fits.check(run, begin_run.check_begin(run, command.settings, dataset), place, where, dataset):
+        settings = begin_run.check_begin(run, command.settings, dataset)
+        if command.torchrun:  # this machine is one of them
+            fits.check_batch(settings.resources, settings.train.global_batch_size, place, begun=run.config.is_file())
+            settings = presets.with_values(settings, {"resources.nodes": 1})
+        for note in fits.check(run, settings, place, where, dataset):
             console.say(f"note: {note}")
     code = console.DONE
     for (command, run), line in zip(launches, lines, strict=True):
@@ -98,10 +107,22 @@ def on_this_machine(launches: list[tuple[Command, RunDir]], lines: list[list[str
                 console.say("note: one machine preprocesses with --workers processes, not with an array of jobs")
             if settings.resources.max_gpu_hours is not None:
                 console.say("note: --max-gpu-hours has no effect on one machine, where nothing is billed")
-            code = max(code, local.run(run, settings.resources.max_crash_restarts, owner, console.again("submit", line)))
+            torchrun = torchrun_command(run, settings.resources) if command.torchrun else None
+            again = console.again("submit", line)
+            code = max(code, local.run(run, settings.resources.max_crash_restarts, owner, again, torchrun))
         if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
             break
     return code
+
+
+def torchrun_command(run: RunDir, resources: Resources) -> str:
+    """Return the command that trains a run on several machines, to be run on each of them. HOST stands for the first one."""
+    place = site.load_site("local", resources.site)
+    per_node = "gpu" if resources.processes_per_node is None and fits.has_gpu() else place.processes_per_node(resources)
+    return (
+        f"torchrun --nnodes {resources.nodes} --nproc-per-node {per_node} --rdzv-backend c10d --rdzv-endpoint HOST:29500 "
+        f"--rdzv-id {shlex.quote(run.path.name)} -m p2p_dist.jobs.stage_process train {shlex.quote(str(run.path))}"
+    )
 
 
 def on_slurm(launches: list[tuple[Command, RunDir]], where: str) -> int:
