@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from p2p_dist.settings.fields import resource
 from p2p_dist.settings.values import NotNegativeNumber, Positive, PositiveNumber, Rule, Seed, ShareBelowOne, check, within
+
+
+def step_range(text: str) -> tuple[int, int] | None:
+    """Parse a range of steps: first and last; None if it is not one.
+
+    >>> step_range("200-210"), step_range("7"), step_range("7-6")
+    ((200, 210), (7, 7), None)
+    """
+    found = re.fullmatch("([1-9][0-9]{0,14})(?:-([1-9][0-9]{0,14}))?", text)
+    first, last = (0, -1) if found is None else (int(found[1]), int(found[2] or found[1]))
+    return (first, last) if first <= last else None
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,8 @@ class Train:
     """launch each step as a CUDA graph if the run has one process on an NVIDIA GPU: faster, changes rounding only"""
     hang_after: PositiveNumber = resource(300.0)
     """seconds without a step after which a process logs its stacks and exits as hanging; must be longer than a save takes"""
+    profile: Annotated[str, Rule(step_range, "a step or a range of steps, as in 200-210")] | None = resource(None)
+    """steps to profile, as in 200-210: a trace of each process in the run's folder profile, and a table in the log"""
     tensorboard: bool = resource(False)
     """also write metrics, and spectrograms at every checkpoint, for TensorBoard"""
 
