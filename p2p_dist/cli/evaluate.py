@@ -51,6 +51,7 @@ def main(arguments: list[str]) -> int:
         files.check_can_be_written(command.json)
     # What measures is imported once the command line is right.
     from p2p_dist.cli import figures
+    from p2p_dist.evaluate.measures import descriptors, table
 
     if command.files is not None:
         from p2p_dist.evaluate.audio_files import measure_files
@@ -65,8 +66,8 @@ def main(arguments: list[str]) -> int:
     console.say(
         f"\nmean over {len(found['songs'])} {'song' if len(found['songs']) == 1 else 'songs'}" if found["songs"] else ""
     )
-    console.say(figures.table(found["mean"], pitched=pitched))
-    for remark in figures.remarks(found["mean"].values()):
+    console.say(figures.table(found["mean"], pitched=pitched, certain=descriptors.is_certain(found["distance"])))
+    for remark in table.remarks(found["mean"].values(), found["distance"]):
         console.say(remark)
     for reason in dict.fromkeys(found["absent"].values()):
         names = ", ".join(name for name, why in found["absent"].items() if why == reason)

@@ -12,21 +12,26 @@ from p2p_dist.data import dataset as datasets
 from p2p_dist.evaluate import checkpoints, claims, held_out_songs, ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.table import MEASURES, Row, columns, is_pitched, label, why_absent
-from p2p_dist.evaluate.measures.table import remarks as remarks
 from p2p_dist.evaluate.report import page
 from p2p_dist.run import rundir
 from p2p_dist.run.lock import Owner
 
 
-def table(rows: dict[str, Row], *, pitched: bool) -> str:
-    """Format figures as Markdown: a table of ranking measures and one of other measures, without empty columns."""
+def table(rows: dict[str, Row], *, pitched: bool, certain: bool = True) -> str:
+    """Format figures as Markdown: a table of ranking measures and one of other measures, without empty columns.
+
+    Args:
+        certain: whether distances are.
+    """
     texts = []
     for measures in columns(pitched=pitched):
         names = [name for name in measures if any(row.get(name) is not None for row in rows.values())]
         if names:
             lines = ["| | " + " | ".join(MEASURES[name].label for name in names) + " |", "| --- " * (len(names) + 1) + "|"]
             for label, row in rows.items():
-                values = ["–" if (value := row.get(name)) is None else MEASURES[name].text(value) for name in names]
+                values = [
+                    "–" if (value := row.get(name)) is None else MEASURES[name].text(value, certain=certain) for name in names
+                ]
                 lines.append(f"| {label} | " + " | ".join(values) + " |")
             texts.append("\n".join(lines))
     return "\n\n".join(texts)
@@ -90,4 +95,4 @@ def _summary(
     said = [f"\nfigures: {out}"]
     if out == run.evaluations and (best := run.read_best()) is not None:
         said.append(f"best checkpoint: {rundir.in_words(best)}")
-    return {"songs": {}, "mean": rows, "absent": absent, "said": said}
+    return {"songs": {}, "mean": rows, "absent": absent, "said": said, "distance": known.get("distance")}

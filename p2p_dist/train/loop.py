@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from p2p_dist.settings import science
 from p2p_dist.settings.config import Config
 from p2p_dist.train import capture, checkpoint, distributed, profile, speed
 from p2p_dist.train.hang import Watchdog
-from p2p_dist.train.networks import Networks, build
+from p2p_dist.train.networks import Networks, build, warn_of_emulation
 from p2p_dist.train.nonfinite import Watch
 from p2p_dist.train.saver import Saver
 from p2p_dist.train.seeding import Noise, number_from
@@ -90,6 +91,8 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             f"train: {len(index)} windows, {total} steps from {start}; global batch {config.train.global_batch_size} = "
             f"{parts}; {networks.precision} on {ranks.device}, {torch.get_num_threads()} threads each"
         )
+        if warning := warn_of_emulation(networks.precision, ranks.device.type, Path("/proc/cpuinfo").read_text()):
+            console.complain(warning)
 
     if ranks.device.type == "cuda" and torch.version.hip is None:
         # cuDNN measures its algorithms in the first step and keeps the fastest. The choice may differ between starts.
