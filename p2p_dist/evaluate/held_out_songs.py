@@ -22,7 +22,7 @@ from p2p_dist.audio.stems import mono
 from p2p_dist.common import files, records
 from p2p_dist.data import manifest, pairs
 from p2p_dist.data.song_record import slug
-from p2p_dist.evaluate.measures.truth import Truth
+from p2p_dist.evaluate.measures.truth import Truth, real_windows
 from p2p_dist.generate import inference
 from p2p_dist.settings.config import Data, parse_task
 
@@ -47,6 +47,7 @@ class Excerpt:
     input, target: (samples, channels) at `rate`. pictures: its windows, cut from the spectrograms of the whole song.
     begins: first sample of the excerpt in the song.
     beats: beats of the song's true drums, in seconds from the start of the excerpt.
+    real: descriptors of the windows of the whole true stem, (windows, 41).
     """
 
     song: HeldOut
@@ -57,6 +58,7 @@ class Excerpt:
     pictures: pairs.Pictures
     beats: Beats | None
     truth: Truth
+    real: np.ndarray
 
     @property
     def seconds(self) -> float:
@@ -146,7 +148,8 @@ def read_excerpt(song: HeldOut, data: Data, seconds: float) -> Excerpt:
     input, target = heard[begin:end].copy(), made[begin:end].copy()
     beats = from_there(beats, begin / rate)
     truth = Truth(target, input, rate, beats, data)
-    return Excerpt(song, rate, begin, input, target, pictures, beats, truth)
+    real = real_windows(made, heard, rate)
+    return Excerpt(song, rate, begin, input, target, pictures, beats, truth, real)
 
 
 def beats_of(sound: np.ndarray, rate: int, *, drums: bool) -> Beats | None:

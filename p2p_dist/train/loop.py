@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Config
-from p2p_dist.train import capture, checkpoint, distributed, speed
+from p2p_dist.train import capture, checkpoint, distributed, profile, speed
 from p2p_dist.train.hang import Watchdog
-from p2p_dist.train.networks import Networks, build
+from p2p_dist.train.networks import Networks, build, warn_of_emulation
 from p2p_dist.train.nonfinite import Watch
 from p2p_dist.train.saver import Saver
 from p2p_dist.train.seeding import Noise, number_from
@@ -90,6 +91,8 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             f"train: {len(index)} windows, {total} steps from {start}; global batch {config.train.global_batch_size} = "
             f"{parts}; {networks.precision} on {ranks.device}, {torch.get_num_threads()} threads each"
         )
+        if warning := warn_of_emulation(networks.precision, ranks.device.type, Path("/proc/cpuinfo").read_text()):
+            console.complain(warning)
 
     if ranks.device.type == "cuda" and torch.version.hip is None:
         # cuDNN measures its algorithms in the first step and keeps the fastest. The choice may differ between starts.
@@ -105,15 +108,19 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     board = None
     if first and config.train.tensorboard:
         board = Board(run.path / "tensorboard", start, stream, config.model.noise_channels, config.train.seed)
+    profiled = profile.Profile(run.path / "profile", config.train.profile, ranks) if config.train.profile else None
     noises = Noise(stream, config.train.seed, (config.model.noise_channels, config.data.mels, config.data.frames))
     digests: list[str] = []
     stopping = False
     step = start
     with watchdog, saver:
         while step < total and not stopping:
+            if profiled is not None:
+                profiled.before(step + 1)
             begun = time.monotonic()
-            input, target = stream.batch(step)
-            noise = noises.batch(step)
+            with profile.labelled("data wait"):
+                input, target = stream.batch(step)
+                noise = noises.batch(step)
             meter.waited += time.monotonic() - begun
             if first:
                 digests.append(stream.keys_digest(step))
@@ -143,6 +150,8 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                         stop.requested_by = "the cancel command"
                 if board is not None:
                     board.numbers(row)
+            if profiled is not None:
+                profiled.after(step, is_end=stopping or step == total)
             if saving and first:
                 save(saver, step, networks, science.recorded(config), ranks, index)
                 stop.allow(saver.seconds)

@@ -1,5 +1,8 @@
 """The launcher's settings, its scripts, and what it refuses; each as a user types it, without Slurm."""
 
+import dataclasses
+import shlex
+
 import pytest
 
 from p2p_dist.cli import submit
@@ -217,11 +220,11 @@ def test_torchrun_is_for_machines_without_slurm(place):
 
 
 def test_the_torchrun_command_starts_what_a_machine_has(place, monkeypatch):
-    run = rundir.find("a b")
-    resources = presets.with_values(presets.preset("tiny"), {"resources.nodes": 3}).resources
+    run = rundir.RunDir(place / "my runs" / "a")
+    resources = dataclasses.replace(presets.preset("tiny").resources, nodes=3)
     monkeypatch.setattr(submit.fits, "has_gpu", lambda: True)
     command = submit.torchrun_command(run, resources)
-    assert command.startswith("torchrun --nnodes 3 --nproc-per-node gpu ") and "--rdzv-id 'a b' -m" in command
-    assert command.endswith(f"train '{run.path}'")
+    assert command.startswith("torchrun --nnodes 3 --nproc-per-node gpu ") and "--rdzv-id a -m" in command
+    assert shlex.split(command)[-1] == str(run.path)
     monkeypatch.setattr(submit.fits, "has_gpu", lambda: False)
     assert "--nproc-per-node 1 " in submit.torchrun_command(run, resources)

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from p2p_dist.common import records
+from p2p_dist.common import linux, records
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
@@ -192,6 +192,22 @@ def test_precision_is_that_of_the_beginning(ranks, new_run):
     path = run.checkpoints / rundir.step_name(5) / checkpoint.STATE
     assert torch.load(path, weights_only=True)["precision"] == "fp32"
     assert ranks(1, resumed_precision, run.path) == ["bf16"]
+
+
+def test_bf16_that_this_processor_would_emulate_is_warned_of(ranks, new_run):
+    """By every start of the run, because it may be on another machine; never where the processor has units for it."""
+    run, _ = new_run(train={"steps": 5, "precision": "bf16"})
+    assert ranks(1, complaints, run.path, False)[0].count("no units for bf16") == 1
+    assert ranks(1, complaints, run.path, True) == [""]
+
+
+def complaints(folder, has_units):
+    """What a training says as a warning on a processor with or without units for bf16."""
+    said = []
+    linux.computes_in_bf16, loop.console.complain = lambda _: has_units, said.append
+    run = rundir.RunDir(folder)
+    loop.train(run, rundir.read_settings(run))
+    return "".join(said)
 
 
 def resumed_precision(folder):

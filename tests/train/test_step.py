@@ -318,6 +318,9 @@ def test_drop_out_belongs_to_seed_step_and_rank():
 def test_precision_and_layout_have_one_place_each():
     assert networks.choose_precision("fp32", "cuda", True) == "fp32"
     assert networks.choose_precision("auto", "cuda", False) == "fp32"
+    assert networks.choose_precision("auto", "cpu", True) == "fp32", "even if it has units for bf16"
+    assert networks.warn_of_emulation("bf16", "cpu", "flags : fpu avx512f") is not None
+    assert networks.warn_of_emulation("bf16", "cpu", "flags : fpu amx_bf16") is None
     assert networks.choose_layout("contiguous", "bf16", False) == "contiguous"
     assert networks.choose_layout("auto", "fp32", False) == "contiguous"
     built = networks.build(small(precision="bf16"), on_ranks.CPU)
