@@ -71,7 +71,7 @@ def _verify_shard(path: Path, shard: dict[str, Any], samples: list[index.Sample]
                 raise ValueError(f"sample {sample.key}: {what}")
         _verify_arrays(path, samples, manifest)
     if files.sha256_file(path) != shard["sha256"]:
-        raise ValueError("its sha256 differs from the manifest" + ("; all its samples are whole" if samples else ""))
+        raise ValueError("its sha256 differs from the manifest" + ("; all its samples are intact" if samples else ""))
 
 
 def _verify_arrays(path: Path, samples: list[index.Sample], manifest: dict[str, Any]) -> None:
