@@ -20,7 +20,7 @@ class Command:
     """Compose songs from a seed and render them with FluidSynth: stems in MUSDB18's layout, with exact beats and drum strokes.
 
     Nobody has a claim to them: nothing is taken from existing music, and Debian's sound font is under the MIT licence.
-    Exit code 0: done; 1: the machine refused; 2: wrong usage.
+    Exit code 0: done; 1: failed; 2: wrong usage.
     """
 
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]

@@ -38,20 +38,20 @@ def table(rows: dict[str, Row], *, pitched: bool, certain: bool = True) -> str:
 
 
 def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None) -> tuple[dict[str, Any], bool]:
-    """Measure checkpoints of a run; return the figures, and whether their stem is pitched.
+    """Evaluate checkpoints of a run; return the figures, and whether their stem is pitched.
 
     Args:
-        asked: steps, or `best`; none: all that have no evaluation yet. songs: folder of others than the run's own.
+        asked: steps, or `best`; empty: all that have no evaluation yet. songs: folder of songs; None for the run's own.
 
     Raises:
-        ValueError: no such run, checkpoint or songs.
+        ValueError: there is no such run, checkpoint or song.
     """
     settings = rundir.read_settings(run)
     only = steps_of(run, asked)
-    claims.find_checkpoints(run, only)  # before anything is written
+    claims.find_checkpoints(run, only)  # raises an error before anything is written
     if songs is None:
         out = run.evaluations
-        with closing(rundir.lock_run(run)):  # the launcher evaluates, too
+        with closing(rundir.lock_run(run)):  # the launcher also evaluates
             checkpoints.evaluate(run, settings, only)
             page.write(run, settings)
     else:
@@ -73,7 +73,7 @@ def steps_of(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...
     """Return the requested steps; `best` is the best checkpoint of the run.
 
     Raises:
-        ValueError: none has been named yet.
+        ValueError: the run has no best checkpoint yet.
     """
     best = run.read_best() if "best" in asked else None
     if "best" in asked and best is None:

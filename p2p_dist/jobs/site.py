@@ -131,13 +131,13 @@ class Site:
         single = stage in ("evaluate", "generate") or kind == "cpu"
         nodes, minutes = (1, 0) if single else (resources.nodes, tiers.minutes_of(resources.time))
         gpus = 0 if kind == "cpu" else nodes * min(self.processes(stage, resources), self.gpus_per_node)
-        found = self._tiers(stage, kind, resources.partition)
+        found = self._tiers(kind, resources.partition)
         if single and gpus < self.gpus_per_node:  # of a whole node, the rest would be billed and idle
             found.sort(key=self.is_whole)
         return tiers.choose(found, nodes, gpus, minutes)
 
-    def _tiers(self, stage: str, kind: Literal["gpu", "test", "cpu"], partition: str | None) -> list[Tier]:
-        """List the tiers that a stage may go to, the preferred first."""
+    def _tiers(self, kind: Literal["gpu", "test", "cpu"], partition: str | None) -> list[Tier]:
+        """List the tiers that a job of this kind may use, the preferred one first."""
         if kind != "cpu" and partition is not None:
             named = [tier for tier in self.tiers if partition in (tier.partition, tier.qos)]
             named.sort(key=lambda tier: (tier.kind == "test") != (kind == "test"))
@@ -145,7 +145,7 @@ class Site:
         if not self.tiers:
             return [self._tier_of(kind, self.cpu_partition if kind == "cpu" else self.partition)]
         on_gpus = [tier for tier in self.tiers if tier.kind == "gpu"]
-        if kind == "cpu" and stage == "page" and self.has_other_cpu_nodes:
+        if kind == "cpu" and self.has_other_cpu_nodes:
             return on_gpus
         own = [tier for tier in self.tiers if tier.kind == kind]
         return own or on_gpus if kind == "cpu" else [*(own if kind == "test" else []), *on_gpus]
@@ -155,9 +155,11 @@ class Site:
         return Tier(kind, partition, time=limit.time, nodes=limit.nodes, jobs=limit.jobs)
 
     def preprocessing_in(self, partition: str | None) -> Site:
-        """Return the site with its preprocessing in a partition (or QoS); None: where its file says."""
+        """Return the site for jobs that only preprocess, in a partition or QoS; None: on its CPU nodes."""
         if partition is None:
-            return self
+            return (
+                self if self.cpu_cluster else dataclasses.replace(self, architecture=self.cpu_architecture or self.architecture)
+            )
         if not self.tiers:
             return dataclasses.replace(self, cpu_partition=partition)
         named = [dataclasses.replace(tier, kind="cpu") for tier in self.tiers if partition in (tier.partition, tier.qos)]

@@ -97,7 +97,8 @@ def test_each_stage_has_a_tier_of_its_kind():
 def test_where_cpu_nodes_are_others_the_page_is_made_on_gpu_nodes():
     for other in ({"cpu_cluster": "andes"}, {"architecture": "aarch64", "cpu_architecture": "x86_64"}):
         place = site.Site(tiers=[USUAL, Tier("cpu", "thin")], gpus_per_node=4, **other)
-        assert place.has_other_cpu_nodes and chosen(place, "page") == "normal" and chosen(place, "preprocess") == "thin"
+        assert place.has_other_cpu_nodes and chosen(place, "page") == "normal" == chosen(place, "preprocess")
+    assert chosen(place.preprocessing_in(None), "preprocess") == "thin"
     same = site.Site(tiers=[USUAL, Tier("cpu", "thin")], architecture="aarch64", cpu_architecture="aarch64")
     assert not same.has_other_cpu_nodes and not site.Site(architecture="aarch64").has_other_cpu_nodes
 
@@ -111,7 +112,7 @@ def test_a_check_asks_for_what_a_training_does_also_in_a_tier_for_tests():
 
 def test_preprocessing_goes_where_its_command_says():
     place = site.Site(tiers=[USUAL, Tier("cpu", "thin")], cpu_cluster="andes", architecture="aarch64")
-    assert place.preprocessing_in(None) is place
+    assert place.preprocessing_in(None).has_other_cpu_nodes
     moved = place.preprocessing_in("normal")
     assert chosen(moved, "preprocess") == "normal" and moved.tier("preprocess", config.Resources())[0].time == "1-00:00:00"
     assert not moved.has_other_cpu_nodes and chosen(place.preprocessing_in("new"), "preprocess") == "new"

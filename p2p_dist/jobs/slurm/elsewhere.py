@@ -16,7 +16,7 @@ from p2p_dist.settings.config import Config, Resources
 
 def advice(settings: Config, place: site.Site) -> str | None:
     """Return what to run where before the training can be queued, as commands; None if a job of this cluster can do it."""
-    if not place.has_other_cpu_nodes:
+    if not place.has_other_cpu_nodes or settings.data.shards is not None:  # a finished dataset is only copied
         return None
     if place.cpu_cluster is not None:
         where, typed = f"the cluster {place.cpu_cluster}, which has the CPU nodes", command(settings, here=False)
@@ -34,7 +34,8 @@ def advice(settings: Config, place: site.Site) -> str | None:
 
 def command(settings: Config, partition: str | None = None, *, here: bool = True) -> str:
     """Return the command that makes the shards of a run; here: on the site of the run, else on any Slurm cluster."""
-    words = ["--data", str(settings.data.root), "--task", settings.data.task, "--preset", settings.preset]
+    words = ["--data", settings.data.root] if settings.data.root is not None else []
+    words += ["--task", settings.data.task, "--preset", settings.preset]
     usual = presets.preset(settings.preset).data
     for one in fields(usual):
         value: Any = getattr(settings.data, one.name)
