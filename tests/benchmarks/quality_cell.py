@@ -72,8 +72,8 @@ class TrainingFailed(Exception):
 
 
 def train(run: RunDir, songs: Path, system: System, seed: int, minutes: float, cores: int) -> float:
-    """Train with the launcher, in a process of its own, until its stages have used so many minutes of so many cores, but at least
-    to the first checkpoint. Preprocessing does not count.
+    """Train with the launcher, in a process of its own, until its stages but preprocessing have used so many minutes of so many
+    cores, and at least to the first checkpoint.
 
     The processor's time counts, not that of the clock, so that the table is the same on a machine that others use too.
 
