@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from p2p_dist.settings.fields import resource
+from p2p_dist.settings.fields import added, resource
 from p2p_dist.settings.values import NotNegativeNumber, Positive, PositiveNumber, Rule, Seed, ShareBelowOne, check, within
 
 
@@ -32,6 +32,10 @@ class Train:
     """weight of the mean absolute error beside the adversarial loss"""
     difference_weight: NotNegativeNumber = 0.5
     """weight, relative to l1-weight, of the error of the difference from frame to frame (sharp onsets)"""
+    compressed_weight: NotNegativeNumber = added(0.0, implied=0.0)
+    """weight, relative to l1-weight, of the squared error of compressed magnitudes (loud parts count more)"""
+    flux_weight: NotNegativeNumber = added(0.0, implied=0.0)
+    """weight, relative to l1-weight, of 1 - the correlation of rises over time (onsets at the right moments)"""
     feature_weight: NotNegativeNumber = 10.0
     """weight of feature matching in the discriminator"""
     ema: ShareBelowOne = 0.999

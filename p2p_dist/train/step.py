@@ -140,6 +140,12 @@ def generator_backward(
     if train.difference_weight:
         terms["difference"] = losses.difference_loss(output, share.target)
         loss = loss + train.l1_weight * train.difference_weight * terms["difference"]
+    if train.compressed_weight:
+        terms["compressed"] = losses.compressed_loss(output, share.target)
+        loss = loss + train.l1_weight * train.compressed_weight * terms["compressed"]
+    if train.flux_weight:
+        terms["flux"] = losses.flux_loss(output, share.target)
+        loss = loss + train.l1_weight * train.flux_weight * terms["flux"]
     if train.feature_weight:
         with torch.no_grad(), networks.autocast():
             known = discriminator(share.input, share.target)

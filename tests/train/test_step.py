@@ -164,6 +164,16 @@ def test_the_generator_runs_once(monkeypatch):
         assert calls == wanted
 
 
+def test_each_term_counts_by_its_weight():
+    """The generator's loss is the sum that the help of the settings describes; a term of weight 0 is not computed."""
+    config = small(l1_weight=3.0, difference_weight=0.7, compressed_weight=5.0, flux_weight=0.3, feature_weight=2.0)
+    weights = {"adversarial": 1, "l1": 3, "difference": 3 * 0.7, "compressed": 3 * 5, "flux": 3 * 0.3, "feature": 2}
+    terms, _ = step.train_step(networks.build(config, on_ranks.CPU), *on_ranks.batch_of(config, 2), config.train, 1)
+    assert terms["generator"].item() == pytest.approx(sum(w * terms[name].item() for name, w in weights.items()))
+    terms, _ = step.train_step(networks.build(small(), on_ranks.CPU), *on_ranks.batch_of(config, 2), small().train, 1)
+    assert not {"compressed", "flux"} & terms.keys()
+
+
 def test_mid_and_side():
     """Two pictures a window: both are heard, made and judged."""
     config = dataclasses.replace(small(), data=dataclasses.replace(PRESETS["tiny"].data, channels="mid-side"))

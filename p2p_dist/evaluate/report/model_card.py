@@ -201,7 +201,9 @@ def _facts(run: RunDir, config: Config) -> list[tuple[str, str]]:
         (
             "losses",
             f"{train.adversarial_loss}, L1 x {train.l1_weight:g}, differences x {train.difference_weight:g}, "
-            f"features x {train.feature_weight:g}",
+            f"features x {train.feature_weight:g}"
+            + (f", compressed magnitudes x {train.compressed_weight:g}" if train.compressed_weight else "")
+            + (f", correlation of rises x {train.flux_weight:g}" if train.flux_weight else ""),
         ),
         (
             "optimisers",
