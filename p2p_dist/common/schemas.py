@@ -126,6 +126,21 @@ SONG = Kind(
 )
 """A finished song: parts/SPLIT-KEY.json. `source`: its stamp; in schema 1 by the times of its files, since by their content."""
 
+# What the stage `pattern` makes for runs with sketches.
+
+GUIDES = Kind(
+    1,
+    {
+        "variants": range(1, 1 << 8),
+        "width": range(3, 1 << 16),
+        "songs": {KEY: {"frames": COUNT, "bytes": COUNT, "sha256": _SHA256}},
+    },
+)
+"""guides.json, see data/guides.py."""
+
+DRUMMER = Kind(1, {"files": {FILE: {"bytes": COUNT, "sha256": _SHA256}}})
+"""drummer.json, see generate/drummer.py."""
+
 # Evaluations.
 
 _ROW = {str: Maybe(float)}
@@ -256,6 +271,7 @@ EXPORTED = Kind(
             "dropout": float,
             "noise_channels": range(1 << 8),
             "leaky_slope": float,
+            **{f"{name}?": bool for name in ("sketch", "beat_phase", "residual")},
         },
         "inversion": {"iterations": COUNT},
         "versions": {str: Maybe(str)},

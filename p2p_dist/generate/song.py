@@ -75,15 +75,23 @@ def make(
         raise ValueError(f"{source} is silent, so there is nothing to accompany")
     told = [*_notes(song, model), *song.notes]
     length, peak = song.samples, song.peak
+    performance = None
+    if model.drummer is not None:
+
+        def heard() -> Iterator[np.ndarray]:
+            return (block[:, 0] for block in song.heard(data.sample_rate, 1))
+
+        performance = model.drummer.play(heard, data.sample_rate, peak, place.name, reference, options)
     made: list[dict[str, Any]] = []
     beats: Beats | None = None
     with ExitStack() as stack:
         written = []
         for take, paths in enumerate(planned(place, model.task, options)):
+            guide = None if performance is None else performance.guide(options.seed + take)
             raw = stack.enter_context(_scratch(place.record.with_name(f"{place.name}-{take}.raw")))
             found = windows.windows(song.heard(data.sample_rate, data.picture_channels), samples, reference, data)
             frames = frame_count(samples, data.hop_length)
-            power = windows.stem_power(generator, found, frames, data, model.model, options.seed + take, times)
+            power = windows.stem_power(generator, found, frames, data, model.model, options.seed + take, times, guide)
             with raw.open("wb") as file:
                 for block in phase.sound(power, samples, data, device, times):
                     file.write(np.ascontiguousarray(block).tobytes())
@@ -97,7 +105,7 @@ def make(
                 write_files(song, raw, model, options, temporary, gain, None, None)
             raw.unlink()
             if rhythm is not None:
-                beats = rhythm.beats()
+                beats = rhythm.beats() if performance is None else performance.heard.beats
                 told += _holds_drums(rhythm, length / song.rate, model)
             if "midi" in temporary:
                 write_midi(temporary["midi"], bands.hits(), beats, f"{place.name} {stem_name(model.task)}")

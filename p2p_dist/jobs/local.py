@@ -30,7 +30,7 @@ _WORTH_SHOWING = ("warning:", "left out:", "note:")
 
 
 def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
-    """Run those of the four stages that are not done.
+    """Run those of the stages that are not done.
 
     Args:
         again: the command that resumes the run, for messages.
@@ -42,7 +42,7 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
     for folder in (run.path, run.evaluations):
         files.remove_garbage(folder)
     signal.signal(signal.SIGTERM, _as_ctrl_c)
-    for stage in stages.STAGES:
+    for stage in stages.of(run):
         if (found := stages.is_done(stage, run)) is not None:
             if found in (stages.SOUNDLESS, stages.NOT_ASKED):
                 console.say(f"{stage}: {found}")

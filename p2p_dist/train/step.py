@@ -19,18 +19,23 @@ class Share(NamedTuple):
     """The pairs of one forward and backward (a micro-batch).
 
     input, target: (batch, channels, mels, frames) from -1 to 1. noise: (batch, noise_channels, mels, frames) or None.
+    guide: (batch, guide_channels, mels, frames) or None, see `Generator`.
     """
 
     input: torch.Tensor
     target: torch.Tensor
     noise: torch.Tensor | None
+    guide: torch.Tensor | None = None
 
 
-def split(input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, size: int | None) -> list[Share]:
+def split(
+    input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, guide: torch.Tensor | None, size: int | None
+) -> list[Share]:
     """Split a process's share of the global batch into micro-batches of at most `size` pairs."""
     size = size or len(input)
-    noises = noise.split(size) if noise is not None else [None] * -(-len(input) // size)
-    return [Share(*parts) for parts in zip(input.split(size), target.split(size), noises, strict=True)]
+    parts = -(-len(input) // size)
+    noises, guides = (more.split(size) if more is not None else [None] * parts for more in (noise, guide))
+    return [Share(*each) for each in zip(input.split(size), target.split(size), noises, guides, strict=True)]
 
 
 def train_step(
@@ -40,6 +45,7 @@ def train_step(
     noise: torch.Tensor | None,
     train: Train,
     dropout_seed: int | None,
+    guide: torch.Tensor | None = None,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Update both networks: discriminator on the detached output, then generator against the updated discriminator.
 
@@ -52,12 +58,13 @@ def train_step(
         input, target: (batch, pictures, mels, frames) from -1 to 1. noise: (batch, noise_channels, mels, frames) or None.
         dropout_seed: seed of the drop-out mask, used only by models with drop-out. None: torch's random generator is not
             seeded, because a CUDA graph can't do so: the caller seeds it before each replay.
+        guide: (batch, guide_channels, mels, frames) or None. The discriminator does not see it.
 
     Returns:
         the losses and gradient norms, 0-dimensional, and flags (2,): whether anything was not finite on any rank so far,
         and whether a loss on this rank was not finite. All stay on the device.
     """
-    shares = split(input, target, noise, train.micro_batch_size)
+    shares = split(input, target, noise, guide, train.micro_batch_size)
     weights = [len(share.input) / len(input) for share in shares]
     last = len(shares) - 1
     networks.keep()
@@ -66,7 +73,7 @@ def train_step(
         if networks.generator.dropout and dropout_seed is not None:
             torch.manual_seed(dropout_seed + number)
         with networks.autocast():
-            return generator(shares[number].input, shares[number].noise)
+            return generator(shares[number].input, shares[number].noise, shares[number].guide)
 
     with reduced(networks.parallel_generator, last == 0):
         with torch.set_grad_enabled(last == 0):

@@ -174,6 +174,19 @@ def test_each_term_counts_by_its_weight():
     assert not {"compressed", "flux"} & terms.keys()
 
 
+def test_a_guide_reaches_every_micro_batch():
+    """Whole or in parts, with each pair's own guide, the gradients are the same; with another guide they are not."""
+    found = []
+    guide = torch.rand(4, 3, small().data.mels, small().data.frames) * 2 - 1
+    for size, seen in ((None, guide), (3, guide), (None, guide.flip(0))):
+        config = small(model={"sketch": True, "beat_phase": True}, micro_batch_size=size)
+        built = networks.build(config, on_ranks.CPU)
+        step.train_step(built, *on_ranks.batch_of(config, 4), config.train, 1, seen)
+        found.append(on_ranks.gradients(built.generator))
+    assert on_ranks.relative_error(found[1], found[0]) < 1e-4
+    assert on_ranks.relative_error(found[2], found[0]) > 1e-2
+
+
 def test_mid_and_side():
     """Two pictures a window: both are heard, made and judged."""
     config = dataclasses.replace(small(), data=dataclasses.replace(PRESETS["tiny"].data, channels="mid-side"))

@@ -105,13 +105,15 @@ def jobs(
     shared = bool(place.gpus_per_node) and not whole
     evaluating = min(place.evaluate_processes, processes) if shared else place.evaluate_processes
     delay = min(300, seconds_of(resources.time) // 4)
+    with_songs = {
+        "partition": place.cpu_partition,
+        "time": place.minutes(place.preprocess_time, place.cpu_partition),
+        "cpus-per-task": place.preprocess_cores,
+        "mem": place.preprocess_memory,
+    }
     shapes: dict[str, dict[str, Any]] = {
-        "preprocess": {
-            "partition": place.cpu_partition,
-            "time": place.minutes(place.preprocess_time, place.cpu_partition),
-            "cpus-per-task": place.preprocess_cores,
-            "mem": place.preprocess_memory,
-        },
+        "preprocess": with_songs,
+        "pattern": with_songs,
         "train": {
             "partition": partition,
             "time": site.minutes_of(resources.time),
@@ -145,6 +147,8 @@ def jobs(
     found = []
     for stage in asked:
         if stage in ("evaluate", "page") and resources.evaluate == "never":
+            continue
+        if stage == "pattern" and not settings.model.sketch:
             continue
         options = {
             "job-name": f"p2p-{stage}",
@@ -251,7 +255,7 @@ def _folders(run: RunDir, songs: str | None, stage: str, reached: Sequence[Path]
         ValueError: a path that can't be passed to Singularity.
     """
     folders = [run.path.parent, run.path.parent.parent / "shards", *reached]
-    if stage in ("preprocess", *stages.CHECKS) and songs is not None:
+    if stage in ("preprocess", "pattern", *stages.CHECKS) and songs is not None:
         folders.append(Path(songs))
     found = dict.fromkeys(str(path) for folder in folders for path in (folder, folder.resolve()))
     return [_bindable(path) for path in found]
