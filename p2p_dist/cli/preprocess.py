@@ -1,4 +1,4 @@
-"""`preprocess`: songs to shards on this machine, or as a job array on Slurm."""
+"""The preprocess command: convert songs to shards on this machine, or in a job array on Slurm."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """Make the shards of a folder of songs. Run again, it makes only what is missing.
+    """Preprocess a folder of songs to shards. Run again, it preprocesses only what is missing.
 
-    Exit code 0: all songs are in; 1: some were left out (each is named), or the machine refused; 2: wrong usage.
+    Exit code 0: all songs are in the shards; 1: some were left out (each is named), or it failed; 2: wrong usage.
     """
 
     out: Path | None = None
-    """folder of the shards on this machine (default: where submit looks for them); for several tasks, the folder of theirs"""
+    """folder of the shards on this machine (default: where submit looks for them); for several tasks, its parent folder"""
     preset: str = "default"
     """preset of the data settings: demo, tiny, small, sketch, default or thesis"""
     workers: Positive | None = None
@@ -42,7 +42,7 @@ class Command:
     part: str | None = None
     """I/N: only every N-th song from the I-th (0 to N-1), without a manifest; the command without --part merges the parts"""
     verify: bool = False
-    """create nothing: read the whole folder and report the first damaged shard and sample"""
+    """only verify: read the whole folder and report the first damaged shard and sample"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: Positive = 8
     """on Slurm: number of jobs in the array, which share the songs"""
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
     if command.verify:
         return _verify([out for out, _ in wanted])
     if site.resolve_cluster(command.where.cluster) != "local":
-        layouts.list_songs(folder, command.data.split_by_title)  # before anything waits in a queue for a folder that holds none
+        layouts.list_songs(folder, command.data.split_by_title)  # raises an error before jobs are queued for an empty folder
         return _queue(command, wanted)
     if command.dry_run:
         raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
@@ -92,10 +92,10 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> tuple[Command, list[str]]:
-    """Parse the settings, and the tasks to make from one decode: `--task drums,bass`, or `--task drums --task bass`.
+    """Parse the settings and the tasks, which share one decode: `--task drums,bass`, or `--task drums --task bass`.
 
     Raises:
-        ValueError: an unknown preset or task, or a bad value.
+        ValueError: a preset or a task is unknown, or a value is invalid.
         SystemExit: with 0, after --help.
     """
     named, rest = command_line.take_option(arguments, "--preset")
@@ -129,7 +129,7 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
         workers = command.workers or linux.usable_cores()
         try:
-            from p2p_dist.data import shards  # numpy, which a login node need not have
+            from p2p_dist.data import shards  # needs numpy, which login nodes may not have
 
             left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
         except KeyboardInterrupt:
@@ -169,7 +169,7 @@ def _verify(folders: list[Path]) -> int:
         except ValueError as error:
             console.complain(f"error: {error}")
             return console.FAILED
-        console.say(f"{folder}: all {samples} samples are whole")
+        console.say(f"{folder}: all {samples} samples are intact")
     return console.DONE
 
 
@@ -177,7 +177,7 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
     """Queue an array of the preprocessing stage for each task."""
     if command.out is not None:
         shelf = rundir.runs_root().parent / "shards"
-        raise ValueError(f"on a cluster shards lie in {shelf}, where submit looks for them: omit --out, or set $P2P_RUNS")
+        raise ValueError(f"on a cluster shards are in {shelf}, where submit looks for them: omit --out, or set $P2P_RUNS")
     where = site.resolve_cluster(command.where.cluster)
     asked = command.where
     if asked.site is not None:  # found again from any folder

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,7 @@ from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
-from p2p_dist.settings.config import Config
+from p2p_dist.settings.config import Config, Resources
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,20 @@ class Command:
     """
 
     run: str | None = None
-    """name of the run, a folder in ./runs or $P2P_RUNS (default: task and preset)"""
+    """name of the run, a folder in ./runs or $P2P_RUNS (default: task and preset, such as drums-default)"""
     preset: str | None = None
     """demo, tiny, small (a CPU), sketch (drums, a CPU), default (GPUs) or thesis; default: demo without --data, else default"""
     config: Path | None = None
     """YAML file with any of the settings; it overrides the preset, and flags override it"""
     dry_run: bool = False
-    """print the stages, the Slurm scripts, the settings and the most GPU-hours that they can use, without starting anything"""
+    """print the stages, the Slurm scripts, the settings and the largest possible number of GPU-hours; start nothing"""
     wait: bool = False
     """on Slurm: show the state of the jobs until the last one ends"""
+    torchrun: bool = False
+    """without Slurm: train on --nodes machines that share a file system; prints the torchrun command to run on each of them"""
     yes: bool = False
     """train without GPUs on a cluster that has GPUs, if the site's file requests none"""
-    sweep: tuple[str, ...] = ()  # for --help: it is taken out of the command line before, see split_sweep
+    sweep: tuple[str, ...] = ()  # only for --help: split_sweep removes it from the command line
     """one run for each combination of values: train.seed=0,1,2 train.learning-rate=1e-4,2e-4"""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
@@ -60,6 +63,8 @@ def main(arguments: list[str]) -> int:
     check_known(rest, [run for _, run in launches])
     for one, _ in launches:
         check_place(one, where)
+        if one.torchrun and where != "local":
+            raise ValueError("--torchrun is for machines without Slurm: add --cluster local, or omit --torchrun")
     if command.dry_run:
         dry_run.dry_run(
             [(run, one.settings, example_song.known_dataset(run, one.settings.data)) for one, run in launches], where
@@ -75,14 +80,18 @@ def on_this_machine(launches: list[tuple[Command, RunDir]], lines: list[list[str
     """Run the stages of the launches one after the other; return the worst exit code.
 
     Args:
-        lines: the command line of each, which a message of how to continue repeats.
+        lines: the command line of each, for the message how to continue.
     """
     for command, run in launches:
         place, dataset = (
             site.load_site(where, command.settings.resources.site),
             example_song.known_dataset(run, command.settings.data),
         )
-        for note in fits.check(run, begin_run.check_begin(run, command.settings, dataset), place, where, dataset):
+        settings = begin_run.check_begin(run, command.settings, dataset)
+        if command.torchrun:  # this machine is one of them
+            fits.check_batch(settings.resources, settings.train.global_batch_size, place, begun=run.config.is_file())
+            settings = presets.with_values(settings, {"resources.nodes": 1})
+        for note in fits.check(run, settings, place, where, dataset):
             console.say(f"note: {note}")
     code = console.DONE
     for (command, run), line in zip(launches, lines, strict=True):
@@ -98,24 +107,36 @@ def on_this_machine(launches: list[tuple[Command, RunDir]], lines: list[list[str
                 console.say("note: one machine preprocesses with --workers processes, not with an array of jobs")
             if settings.resources.max_gpu_hours is not None:
                 console.say("note: --max-gpu-hours has no effect on one machine, where nothing is billed")
-            code = max(code, local.run(run, settings.resources.max_crash_restarts, owner, console.again("submit", line)))
-        if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
+            torchrun = torchrun_command(run, settings.resources) if command.torchrun else None
+            again = console.again("submit", line)
+            code = max(code, local.run(run, settings.resources.max_crash_restarts, owner, again, torchrun))
+        if code in (console.STOPPED, console.INTERRUPTED):  # Ctrl-C stops all of them
             break
     return code
+
+
+def torchrun_command(run: RunDir, resources: Resources) -> str:
+    """Return the command that trains a run on several machines, to be run on each of them. HOST stands for the first one."""
+    place = site.load_site("local", resources.site)
+    per_node = "gpu" if resources.processes_per_node is None and fits.has_gpu() else place.processes_per_node(resources)
+    return (
+        f"torchrun --nnodes {resources.nodes} --nproc-per-node {per_node} --rdzv-backend c10d --rdzv-endpoint HOST:29500 "
+        f"--rdzv-id {shlex.quote(run.path.name)} -m p2p_dist.jobs.stage_process train {shlex.quote(str(run.path))}"
+    )
 
 
 def on_slurm(launches: list[tuple[Command, RunDir]], where: str) -> int:
     """Queue the jobs of the launches, all or nothing, and wait for them with --wait.
 
     Raises:
-        ValueError: one of them would be refused, or all together are more than the site takes; before anything is begun.
+        ValueError: one of them would be refused, or all together exceed the site's limits; nothing was started.
     """
     launch.check_launches(
         [(run, command.settings, example_song.known_dataset(run, command.settings.data)) for command, run in launches], where
     )
     for command, run in launches:
         dataset = example_song.lay_out(run, command.settings.data)
-        # While it queues, too: two launchers at once would queue everything twice.
+        # Also while it queues jobs: two launchers at once would queue each job twice.
         with contextlib.closing(rundir.lock_run(run)):
             settings = begin(run, command.settings, dataset)
             place = site.load_site(where, settings.resources.site)
@@ -216,7 +237,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         command = _parse_over(presets.from_saved(run.config), arguments)
     root, example = command.settings.data.root or os.environ.get("MUSDB_PATH"), str(example_song.example_folder())
     changed: dict[str, Any] = {"data.root": str(Path(root).expanduser().absolute()) if root else example}
-    if changed["data.root"] == example:  # which is trained and tested on the same sound
+    if changed["data.root"] == example:  # its training and test songs have the same audio
         changed["evaluate.allow_overlap"] = True
     if command.settings.resources.site is not None:  # found again from any folder
         changed["resources.site"] = str(Path(command.settings.resources.site).expanduser().absolute())
@@ -227,7 +248,7 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
     """Check that the named runs exist, unless the command line creates them.
 
     Raises:
-        ValueError: one is not; lists those there are.
+        ValueError: one does not exist; the message lists those that do.
     """
     typed = flags(arguments)
     if "run" not in typed or typed.keys() & {"data", "data.root", "preset", "config"}:
@@ -247,7 +268,7 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
 
 
 def flags(arguments: list[str]) -> dict[str, str]:
-    """Return the flags of a command line by tyro's names, without dashes, with their values; flags without one are omitted."""
+    """Map the flags of a command line, without dashes and by tyro's names -> values; flags without a value are omitted."""
     found = {}
     for text, following in itertools.pairwise([*arguments, "--"]):
         name, equals, value = text.partition("=")
@@ -264,10 +285,10 @@ def _parse_over(base: Config, arguments: list[str]) -> Command:
 
 
 def check_place(command: Command, where: str) -> None:
-    """Check that the chosen site is intended, and that all packages of the stages are installed.
+    """Check that the site's GPUs are requested, and that all packages of the stages are installed.
 
     Raises:
-        ValueError: it is not; says what to name, or to install.
+        ValueError: they are not; the message says what to name or to install.
     """
     settings = command.settings
     place = site.load_site(where, settings.resources.site)

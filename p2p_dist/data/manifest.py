@@ -45,31 +45,31 @@ def write(folder: Path, content: dict[str, Any]) -> None:
 
 
 def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
-    """Map key of each held-out song that was also trained on -> titles of those training songs.
+    """Map the key of each held-out song that is also a training song -> the titles of those training songs.
 
-    Nothing is known of datasets that earlier versions made.
+    Datasets of version 0.1 do not contain this; for them the result is empty.
     """
     songs = content["splits"].get(split, {}).get("songs", [])
     return {song["key"]: song["same_as"] for song in songs if song.get("same_as")}
 
 
 def check_unseen(content: dict[str, Any], split: str) -> None:
-    """Check that there are held-out songs that were not trained on.
+    """Check that at least one held-out song is not a training song.
 
     Raises:
-        ValueError: all were.
+        ValueError: all are training songs.
     """
     songs = content["splits"].get(split, {}).get("songs", [])
     if songs and len(overlap(content, split)) == len(songs):
         named = ", ".join(song["name"] for song in songs[:3]) + (" ..." if len(songs) > 3 else "")
         raise ValueError(
-            f"all {split} songs have the audio of training songs ({named}), so the measures would not apply to "
+            f"all {split} songs have the audio of training songs ({named}), so they cannot show how the model does on "
             f"other songs: put other songs into {split}/, or add --allow-overlap"
         )
 
 
 def _wrong_rows(part: dict[str, Any]) -> str | None:
-    """Describe what is wrong with the rows of the windows; checked by columns because there may be millions."""
+    """Return what is wrong with the rows of the samples, or None. Checked column by column, because there may be millions."""
     rows, names = part["samples"], {shard["name"] for shard in part["shards"]}
     if not all(isinstance(row, list) and len(row) == 5 for row in rows):
         return "a row of samples must have a key, a shard, two offsets and a checksum"

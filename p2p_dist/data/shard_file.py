@@ -1,4 +1,4 @@
-"""Write a shard: a tar of samples, byte for byte as webdataset's TarWriter does, indexed while it is written."""
+"""Write a shard: a tar of samples with the same bytes as webdataset's TarWriter writes, indexed at the same time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from p2p_dist.common import files
 from p2p_dist.data import index
 
 Sample = tuple[str, dict[str, bytes | memoryview]]
-"""A key, and the content of each of its files by suffix."""
+"""A key, and a map of suffix -> content of each of its files."""
 
 _BLOCK = 1 << 16
 
@@ -31,13 +31,13 @@ def pair(key: str, input: np.ndarray, target: np.ndarray, note: dict[str, Any]) 
 
 
 def sound(key: str, rate: int, sides: Sequence[Sum], note: dict[str, Any]) -> Iterator[Sample]:
-    """Encode input and target of a song as flac of 24 bits; `gain` reverts the scaling below 1.
+    """Encode input and target of a song as 24-bit flac, scaled below full scale; the json's `gain` reverts the scaling.
 
-    The parts of one sample, one after another, since a long song's flac is large. The sounds become what the files hold, so
-    that pictures made of them are those in the shards, bit for bit.
+    Yields the files of one sample one after another, because the flac of a long song is large. The audio in `sides` is
+    replaced by the encoded audio, so spectrograms made from it equal those made from the shard, bit for bit.
 
     Raises:
-        ValueError: flac can't hold it.
+        ValueError: flac does not support the number of channels or the sample rate.
     """
     import soundfile
 
@@ -66,7 +66,7 @@ def _json(value: dict[str, Any]) -> bytes:
 
 
 def write_pairs(path: Path, samples: Iterable[Sample]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """Write the shard of a song's pairs, with their number; no shard where the song has none. See `write`."""
+    """Write the shard of a song's pairs and add their number to its entry; (None, []) if there are no pairs. See `write`."""
     if not samples:
         return None, []
     shard, rows = write(path, samples)
@@ -74,14 +74,14 @@ def write_pairs(path: Path, samples: Iterable[Sample]) -> tuple[dict[str, Any] |
 
 
 def write(path: Path, samples: Iterable[Sample]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write one tar atomically, byte for byte as webdataset's TarWriter does, and index it.
+    """Write one tar atomically, with the same bytes as webdataset's TarWriter writes, and index it.
 
     Returns:
-        name, size and sha256 of the tar; and of each sample with arrays what `index.index_shard` would find in it.
+        name, size and sha256 of the tar; and for each sample with arrays the same row as `index.index_shard`.
     """
     sha256, size = hashlib.sha256(), 0
     rows: list[dict[str, Any]] = []
-    arrays: dict[int, dict[str, Any]] = {}  # by length: npz files of one song with one length are laid out alike
+    arrays: dict[int, dict[str, Any]] = {}  # length -> offsets: npz files of one song and one length have the same layout
     with files.replacing(path) as temporary, temporary.open("wb") as file:
         for key, members in samples:
             checksum = 0
@@ -101,7 +101,7 @@ def write(path: Path, samples: Iterable[Sample]) -> tuple[dict[str, Any], list[d
                     size += len(block)
             if "npz" in members:
                 rows.append({**row, "checksum": checksum})
-            del members, content  # a long song's flac, which else would stay until the next is there
+            del members, content  # else a long song's flac would stay in memory until the next one is encoded
         end = bytes(2 * tarfile.BLOCKSIZE + -(size + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)
         file.write(end)
         sha256.update(end)

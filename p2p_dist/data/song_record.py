@@ -1,4 +1,4 @@
-"""One song of a dataset: its key, and the record of its finished shards, which is written last."""
+"""One song of a dataset: its key, its files, and the record of its finished shards, which is written last."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
 
 PARTS = "parts"
-"""Folder of the records in a dataset's folder."""
+"""Name of the folder of records inside a dataset."""
 
 
 def slug(title: str) -> str:
@@ -30,32 +30,32 @@ def slug(title: str) -> str:
 
 @dataclass(frozen=True)
 class NumberedSong:
-    """One song to be made into shards."""
+    """One song to preprocess."""
 
     source: Source
     number: int
-    """of the song in its split; with the title it makes the keys unique"""
+    """number of the song in its split; makes keys of equal titles differ"""
 
     @property
     def key(self) -> str:
-        """`00003-the-title`: ASCII without dots, since WebDataset cuts a key at its first dot."""
+        """`00003-the-title`: ASCII without dots, because WebDataset ends a key at its first dot."""
         return f"{self.number:05d}-{slug(self.source.name)}"
 
     @functools.cached_property
     def stamp(self) -> str:
-        """The song's stamp before it is read, so that a file replaced meanwhile counts as changed."""
+        """The song's stamp, taken before the song is read, so that a file replaced meanwhile counts as changed."""
         return self.source.stamp()
 
     def pairs_shard(self, out: Path) -> Path:
-        """The shard of its pairs."""
+        """Path of the shard with its pairs."""
         return out / f"{self.source.split}-{self.key}.tar"
 
     def sound_shard(self, out: Path) -> Path:
-        """The shard of its sound, where it is held out."""
+        """Path of the shard with the audio of a held-out song."""
         return out / f"audio-{self.source.split}-{self.key}.tar"
 
     def record(self, out: Path) -> Path:
-        """Path of the record that the song is finished."""
+        """Path of the record of the finished song."""
         return out / PARTS / f"{self.source.split}-{self.key}.json"
 
     @functools.cached_property
@@ -63,12 +63,12 @@ class NumberedSong:
         return self.source.stamp_of_version_0_1()
 
     def finished(self, out: Path, data: Data, *, stands: bool = False) -> dict[str, Any] | None:
-        """The record of the song where it, as it is now, was made by these settings, and all that its record names is there.
+        """Return the record if song and settings are unchanged and all shards in the record exist, else None.
 
         Args:
-            stands: the folder is named after these very songs and its manifest stands: what is there is not asked again.
+            stands: the folder has the name of these songs and a manifest, so the song's stamp is not compared.
         """
-        now = self.stamp  # whether there is a record or not: later it may be another
+        now = self.stamp  # even without a record: it must be taken before the song is read
         record = read_record(self.record(out))
         if record is None or science.are_those(record["settings"], data):
             return None
@@ -79,7 +79,7 @@ class NumberedSong:
         return record if whole else None
 
     def forget(self, out: Path) -> None:
-        """Remove the files of an earlier call, first the manifest and the record."""
+        """Remove the files of an earlier call, the manifest and the record first."""
         made = (self.record(out), self.pairs_shard(out), self.sound_shard(out))
         if any(path.exists() for path in made):
             for path in (out / manifest.NAME, *made):
@@ -90,9 +90,10 @@ class NumberedSong:
 class SongFacts:
     """Facts about a song's audio besides its spectrograms.
 
-    levels: of input and target, dBFS; None for silence. filled: seconds of silence at the end of a stem that was shorter than
-    the others. by_position: whether stems are streams that the file does not name. fingerprint: see `overlap.fingerprint`;
-    None of ready-made pairs.
+    rate: sample rate, Hz. clipped: number of clipped samples. levels: of input and target, dBFS; None for silence.
+    filled: seconds of silence appended to a stem that was shorter than the others.
+    by_position: whether streams without titles were read in MUSDB18's order.
+    fingerprint: see `overlap.fingerprint`; None for existing pairs.
     """
 
     rate: int
@@ -135,7 +136,7 @@ def write_record(
     """Write the record of a finished song.
 
     Args:
-        counts: of its windows. pairs_shard, sound_shard: name, size and sha256. rows: where each pair lies in its shard.
+        counts: counts of its windows. pairs_shard, sound_shard: name, size and sha256. rows: offsets of each pair in its shard.
     """
     record = {
         "schema": schemas.SONG.schema,
@@ -166,7 +167,7 @@ def write_record(
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Read the record of a finished song; None if there is none, or if it is damaged or was changed."""
+    """Read the record of a finished song; None if it is missing, damaged, or was changed."""
     try:
         content = records.read(path)
         record: dict[str, Any] = records.read(path, schemas.SONG)

@@ -22,14 +22,14 @@ def verify_dataset(folder: Path, on_shard: Callable[[int, int, str], None] = lam
     """Check every shard against the manifest: sha256, checksum of every sample, offsets, every array, finite numbers.
 
     Args:
-        on_shard: called after each whole shard with shards done, shards in all, and its name.
+        on_shard: called after each intact shard with the number of shards done, the number of all shards, and its name.
 
     Returns:
-        the number of samples, all whole.
+        the number of samples, all of them intact.
 
     Raises:
-        FileNotFoundError: no manifest.
-        ValueError: names the first damaged shard and its first damaged sample, and says how to make it again.
+        FileNotFoundError: there is no manifest.
+        ValueError: the message names the first damaged shard and its first damaged sample, and says how to rebuild it.
     """
     manifest = manifests.read(folder)
     parts = manifest["splits"].values()
@@ -58,7 +58,7 @@ def _verify_shard(path: Path, shard: dict[str, Any], samples: list[index.Sample]
         try:
             rows = index.index_shard(path)
         except ValueError as error:
-            # Which sample is broken is in the message, but for a tar that can't even be begun.
+            # The message names the damaged sample, unless the first header of the tar is damaged.
             raise ValueError(str(error) if "sample" in str(error) else f"sample {samples[0].key}: {error}") from error
         for sample, row in zip_longest(samples, rows):
             if row is None:
@@ -71,11 +71,11 @@ def _verify_shard(path: Path, shard: dict[str, Any], samples: list[index.Sample]
                 raise ValueError(f"sample {sample.key}: {what}")
         _verify_arrays(path, samples, manifest)
     if files.sha256_file(path) != shard["sha256"]:
-        raise ValueError("its sha256 differs from the manifest" + ("; all its samples are whole" if samples else ""))
+        raise ValueError("its sha256 differs from the manifest" + ("; all its samples are intact" if samples else ""))
 
 
 def _verify_arrays(path: Path, samples: list[index.Sample], manifest: dict[str, Any]) -> None:
-    """Check every array as numpy loads it: dtype, shape, finite values, and the bytes at its offset."""
+    """Check every array that numpy loads: dtype, shape, finite values, and the bytes at its offset."""
     content = path.read_bytes()
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
         for sample in samples:

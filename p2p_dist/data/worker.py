@@ -1,7 +1,7 @@
 """Preprocess one song to its shards, in a worker process. It imports neither torch nor librosa and may be killed at any time.
 
-The way of a song: decode (song_sums), make pairs (song_pairs), write shards (shard_file), note that it is done (song_record).
-A song is one shard, so the bytes do not depend on who made them; a shard has its name only when it is whole.
+The steps: decode (song_sums), make pairs (song_pairs), write the shards (shard_file), write the record (song_record). Each song
+has its own shard, so its bytes do not depend on the number of workers; a shard gets its name when it is complete.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from p2p_dist.settings.config import Data
 
 @dataclass(frozen=True)
 class Result:
-    """The result of preprocessing one song: its amount of data, or the reasons why it was left out."""
+    """The result of preprocessing one song: its duration and size, or the reasons why it was left out."""
 
     name: str
     seconds: float = 0.0
     bytes: int = 0
     errors: dict[Path, str] = field(default_factory=dict)
-    """by the folder from which it is left out"""
+    """folder -> why the song was left out there"""
     note: str = ""
-    """the speed, for messages"""
+    """speed and title, for progress messages"""
 
     @property
     def error(self) -> str | None:
-        """Why it was left out, of any folder."""
+        """All reasons why it was left out."""
         return "; ".join(dict.fromkeys(self.errors.values())) or None
 
 
 def make_song(song: NumberedSong, wanted: Sequence[Wanted]) -> Result:
-    """Decode one song and write its shards and its record into each folder, under that folder's settings."""
+    """Decode one song and write its shards and its record into each folder, with that folder's settings."""
     source, seconds, errors = song.source, 0.0, {}
     for out, _ in wanted:
         song.forget(out)
@@ -48,7 +48,7 @@ def make_song(song: NumberedSong, wanted: Sequence[Wanted]) -> Result:
             else:
                 seconds = _put_sound(song, group)
         except ValueError as error:
-            if len(group) > 1:  # a stem that one of them needs may not matter to the others
+            if len(group) > 1:  # the error may be in a stem that only one of the tasks needs
                 groups += [[one] for one in group]
             else:
                 errors[group[0][0]] = str(error)
@@ -56,12 +56,12 @@ def make_song(song: NumberedSong, wanted: Sequence[Wanted]) -> Result:
 
 
 def _put_sound(song: NumberedSong, group: Sequence[Wanted]) -> float:
-    """Write the shards of these tasks from one decode; return the song's seconds."""
+    """Decode the song once and write its shards for these tasks; return its duration in seconds."""
     seconds = 0.0
     for out, data, rate, sides in song_sums.decode(song.source, group):
         facts = song_record.facts_of(rate, *sides)
         sound_shard = None
-        if song.source.split != "train":  # before its pictures: the sound becomes what the file holds
+        if song.source.split != "train":  # before the spectrograms, because it replaces the audio by the encoded audio
             note = {"song": song.source.name, "split": song.source.split, "task": data.task}
             sound_shard, _ = shard_file.write(song.sound_shard(out), shard_file.sound(song.key, rate, sides, note))
         samples, counts = song_pairs.from_sound(song, sides, rate, data)
@@ -72,7 +72,7 @@ def _put_sound(song: NumberedSong, group: Sequence[Wanted]) -> float:
 
 
 def _put_npz_pairs(song: NumberedSong, out: Path, data: Data) -> None:
-    """Copy ready-made pairs into a shard, unchanged."""
+    """Copy existing pairs into a shard, unchanged."""
     samples, counts = song_pairs.from_npz(song, data)
     pairs_shard, rows = shard_file.write_pairs(song.pairs_shard(out), samples)
     seconds = len(song.source.pairs) * data.hop_length * (data.frames - 1) / data.sample_rate

@@ -22,7 +22,7 @@ from p2p_dist.common import files, records
 from p2p_dist.data import manifest, pairs
 from p2p_dist.data.song_record import slug
 from p2p_dist.evaluate.measures import onsets
-from p2p_dist.evaluate.measures.truth import Truth
+from p2p_dist.evaluate.measures.truth import Truth, real_windows
 from p2p_dist.generate import inference
 from p2p_dist.generate.drummer import Drummer, Performance
 from p2p_dist.settings.config import Data, parse_task
@@ -48,6 +48,7 @@ class Excerpt:
     input, target: (samples, channels) at `rate`. pictures: its windows, cut from the spectrograms of the whole song.
     begins: first sample of the excerpt in the song.
     beats: beats of the song's true drums, in seconds from the start of the excerpt.
+    real: descriptors of the windows of the whole true stem, (windows, 41).
     """
 
     song: HeldOut
@@ -58,6 +59,7 @@ class Excerpt:
     pictures: pairs.Pictures
     beats: Beats | None
     truth: Truth
+    real: np.ndarray
     performance: Performance | None = None
     """what the drummer of a model with a sketch plays to the whole song"""
 
@@ -158,7 +160,8 @@ def read_excerpt(song: HeldOut, data: Data, seconds: float, drummer: Drummer | N
     input, target = heard[begin:end].copy(), made[begin:end].copy()
     beats = from_there(beats, begin / rate)
     truth = Truth(target, input, rate, beats, data)
-    return Excerpt(song, rate, begin, input, target, pictures, beats, truth, performance)
+    real = real_windows(made, heard, rate)
+    return Excerpt(song, rate, begin, input, target, pictures, beats, truth, real, performance)
 
 
 def beats_of(sound: np.ndarray, rate: int) -> Beats | None:

@@ -1,6 +1,7 @@
 """Run one stage of a run, as the process that a job or a launcher starts.
 
     python -m p2p_dist.jobs.stage_process train RUN_DIRECTORY
+    torchrun --nnodes N ... -m p2p_dist.jobs.stage_process train RUN_DIRECTORY
 
 A stage always ends with `leave`: it writes outcome.json (unless it crashed), and calls `os._exit`, so that no thread or exit
 handler of a library can block a process that has finished.
@@ -27,7 +28,7 @@ from typing import NoReturn
 from p2p_dist.common import console, files, linux, records, schemas
 from p2p_dist.data import manifest
 from p2p_dist.jobs.stages import CHECKS, SOUNDLESS, is_soundless
-from p2p_dist.run import checkpoints, rundir
+from p2p_dist.run import checkpoints, rundir, starts
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config
 
@@ -185,9 +186,15 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         "preflight": preflight,
         "scaling": scaling,
     }[stage]
-    outcome, message, code, says = "failed", "", console.FAILED, first
+    outcome, message, code, says, owner = "failed", "", console.FAILED, first, None
     try:
         settings = rundir.read_settings(run)
+        if first and stage == "train" and "TORCHELASTIC_RUN_ID" in os.environ:  # no launcher of ours does this
+            owner = rundir.lock_run(run)
+            run.outcome_of(stage).unlink(missing_ok=True)
+            nodes = int(os.environ["GROUP_WORLD_SIZE"])
+            newest = checkpoints.newest_step(run.checkpoints)
+            starts.note_start(run.attempts(stage), rundir.attempt(), newest, by_hand=True, nodes=nodes)
         if first or stage == "evaluate":  # other ranks write to the same files as rank 0, or only to their log
             rundir.check_links(run)
         if stage not in ("train", *CHECKS):  # these unblock the signals once their handlers are installed
@@ -215,6 +222,8 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     _ignore_requests()  # signals that arrive now must not change the exit code
     if outcome == "failed" and message:
         console.complain(f"error: {message}")
+    if owner is not None:
+        starts.note_end(run.attempts(stage), rundir.attempt(), checkpoints.newest_step(run.checkpoints), code, outcome)
     if says:
         try:
             run.write_outcome(stage, outcome, message, checkpoints.newest_step(run.checkpoints) or None)

@@ -37,19 +37,23 @@ _WARM_UP = 4
 """Steps before the capture. In these, libraries allocate memory and choose their algorithms."""
 
 
-def step_of(networks: Networks, train: Train, ranks: Ranks) -> Step:
+def step_of(networks: Networks, train: Train, ranks: Ranks, weight: float = 1.0) -> Step:
     """Return the function that runs a training step: a CUDA graph if `train.capture` is set and supported, else `train_step`.
 
-    Not supported: several processes, because the step contains an all-reduce of the gradients; and ROCm, which is untested.
+    Not supported: several processes, because the step contains an all-reduce of the gradients; ROCm, which is untested; and
+    profiles, which show a graph as one operation.
+
+    Args:
+        weight: see `train_step`.
     """
     can_be = ranks.device.type == "cuda" and torch.version.hip is None and ranks.world_size == 1
-    if train.capture and can_be and train.micro_batch_size is None:
+    if train.capture and can_be and train.micro_batch_size is None and train.profile is None:
         return Captured(networks, train)
 
     def step(
         input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, seed: int, guide: torch.Tensor | None = None
     ) -> Answer:
-        return train_step(networks, input, target, noise, train, seed, guide)
+        return train_step(networks, input, target, noise, train, seed, weight, guide)
 
     return step
 
@@ -78,7 +82,7 @@ class Captured:
         if not self.graphs and not self.failed:
             self.begin([input, target, noise, guide])
         if self.failed:
-            return train_step(self.networks, input, target, noise, self.train, seed, guide)
+            return train_step(self.networks, input, target, noise, self.train, seed, guide=guide)
         for ours, theirs in zip(self.batch, (input, target, noise, guide), strict=True):
             if ours is not None and theirs is not None:
                 ours.copy_(theirs, non_blocking=True)
@@ -136,4 +140,4 @@ class Captured:
         """Take one step with the batch that the graphs read."""
         input, target, noise, guide = self.batch
         assert input is not None and target is not None
-        return train_step(self.networks, input, target, noise, self.train, None, guide)
+        return train_step(self.networks, input, target, noise, self.train, None, guide=guide)

@@ -316,7 +316,7 @@ def test_verify_is_a_command(many: Path, undisturbed: Path, tmp_path: Path, capf
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     arguments = [*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]
     assert preprocess.main([*arguments, "--verify"]) == console.DONE
-    assert "samples are whole" in capfd.readouterr().out
+    assert "samples are intact" in capfd.readouterr().out
     damaged(out, 3000)
     assert preprocess.main([*arguments, "--verify"]) == console.FAILED
     assert "is damaged: sample 00001-" in capfd.readouterr().err
@@ -341,7 +341,7 @@ def test_without_slurm_or_where_it_refuses_queueing_is_one_line(
     done = run(*TINY, "--data", tmp_path / "nothing", *queued)
     assert done.returncode == 2 and f"no folder {tmp_path / 'nothing'}" in done.stderr and not out.exists(), done.stderr
     done = run(*TINY, "--data", songs, *queued, "--out", out)
-    assert done.returncode == 2 and f"shards lie in {out / 'shards'}" in done.stderr and not out.exists(), done.stderr
+    assert done.returncode == 2 and f"shards are in {out / 'shards'}" in done.stderr and not out.exists(), done.stderr
     done = run(*TINY, "--data", songs, "--dry-run")
     assert done.returncode == 2 and "--cluster slurm" in done.stderr
 

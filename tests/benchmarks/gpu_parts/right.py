@@ -176,8 +176,8 @@ def watched(place: Place, network: str, size: int = 4) -> tuple[Any, Any, Any, A
     samples = SimpleNamespace(key="pair-{}".format)
     stream = SimpleNamespace(
         batch=lambda number: batch[:2],
-        places=lambda number: range(size),
-        samples=lambda places: places,
+        positions=lambda number: range(size),
+        samples=lambda positions: positions,
         index=SimpleNamespace(samples=samples),
     )
     return config, built, batch, nonfinite.Watch(built, stream, place.ranks, place.scratch)  # type: ignore[arg-type]
