@@ -10,7 +10,7 @@ What it plays is the sketch from which the generator paints the stem.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from p2p_dist.audio.drum_classes import Onset
 from p2p_dist.audio.pattern_features import beat_positions, pattern_features
 from p2p_dist.audio.spectrogram import mel_power_of_part
 from p2p_dist.audio.stems import resample_blocks
-from p2p_dist.audio.strokes import Bank, playing_level, window_levels
+from p2p_dist.audio.strokes import Bank, input_level
 from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data import guides, pairs
@@ -59,7 +59,7 @@ def beats_for(options: Options, heard: Beats | None) -> Beats | None:
 
 @dataclass(frozen=True)
 class Heard:
-    """What is heard of a song without drums. level: of its loud parts, dB, see `strokes.playing_level`."""
+    """What is heard of a song without drums. level: see `strokes.input_level`, dB."""
 
     level: float
     beats: Beats | None
@@ -67,36 +67,17 @@ class Heard:
 
 
 def listen(song: Blocks, rate: int, peak: float, options: Options = AS_HEARD) -> Heard:
-    """Listen to a song: level, beats, and what the pattern network is told. It takes two passes.
+    """Listen to a song: level, beats, and what the pattern network is told. It takes three passes.
 
     Args:
         rate: samples a second. peak: its largest absolute sample.
     """
-    ears, powers = hits.Bands(peak), []
-
-    def measured() -> Iterator[np.ndarray]:
-        for piece in _pieces(song(), round(6 * rate)):
-            powers.append(window_levels(piece, rate))
-            yield piece[:, None]
-
-    for block in resample_blocks(measured(), rate, hits.RATE):
+    ears = hits.Bands(peak)
+    for block in resample_blocks((block[:, None] for block in song()), rate, hits.RATE):
         ears.add(np.ascontiguousarray(block[:, 0], np.float32))
     ears.finish()
     beats = beats_for(options, ears.beats())
-    level = playing_level(np.concatenate(powers) if powers else np.zeros(1))
-    return Heard(level, beats, pattern_features(song(), rate, beats))
-
-
-def _pieces(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
-    """Cut a signal that comes in blocks (samples,) into pieces of this many samples, the last one shorter."""
-    held = np.empty(0, np.float32)
-    for block in blocks:
-        held = np.concatenate([held, block])
-        while len(held) >= samples:
-            yield held[:samples]
-            held = held[samples:]
-    if len(held):
-        yield held
+    return Heard(input_level(song(), rate), beats, pattern_features(song(), rate, beats))
 
 
 @dataclass(frozen=True)
@@ -142,7 +123,7 @@ class Performance:
     def guide(self, seed: int) -> Guide:
         """Play it; other seeds choose other kits and other strokes."""
         bank, rate = self.drummer.bank, self.drummer.data.sample_rate
-        names = sorted(strokes.names(bank)) or sorted(bank.kits)
+        names = sorted(bank.kits)
         kit = bank.kits[names[number_from("kit", seed, self.name) % len(names)]]
         sketch = Sketch(self.onsets, kit, rate, self.heard.level + bank.offset, seed)
         return Guide(sketch, self.heard.beats, self.reference, self.drummer.data, self.drummer.model)

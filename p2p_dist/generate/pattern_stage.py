@@ -263,7 +263,9 @@ def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config
 def bank_of(songs: Sequence[Path]) -> Bank:
     """Join the kits of the songs that have drums, at most `KITS` of them, evenly chosen."""
     kits = [strokes.load(path.with_suffix(".kit")).kits for path in songs]
-    usable = [one for one in kits if any(found for kit in one.values() for found in kit.strokes.values())]
+    # A kit of one class would leave out all others.
+    classes = [sum(map(bool, kit.strokes.values())) for one in kits for kit in one.values()]
+    usable = [one for one, count in zip(kits, classes, strict=True) if count >= min(2, max(classes)) > 0]
     if not usable:
         raise ValueError("no training song has strokes of drums that could be cut: model.sketch can't be used with these songs")
     chosen = np.unique(np.linspace(0, len(usable) - 1, min(KITS, len(usable))).round().astype(int))

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from p2p_dist.data.ahead import Ahead
 from p2p_dist.data.guides import Guides, to_guide
+from p2p_dist.data.prefetch import Prefetcher
 from p2p_dist.data.stream import Stream
 from p2p_dist.settings.config import Config
 from p2p_dist.train.seeding import number_from
@@ -23,24 +23,24 @@ class Guided:
 
     def __init__(self, guides: Guides, stream: Stream, config: Config) -> None:
         self.guides, self.stream, self.config = guides, stream, config
-        self._ahead: Ahead[torch.Tensor] = Ahead()
+        self._prefetcher: Prefetcher[torch.Tensor] = Prefetcher()
 
     def batch(self, step: int) -> torch.Tensor:
         """Return the guides for this rank's share of global batch `step`, (batch, guide_channels, mels, frames)."""
-        guide = self._ahead.take(step, self._reading(step)).to(self.stream.device, non_blocking=True)
-        self._ahead.begin(step + 1, self._reading(step + 1))
+        guide = self._prefetcher.result(step, self._reading(step)).to(self.stream.device, non_blocking=True)
+        self._prefetcher.start(step + 1, self._reading(step + 1))
         return guide
 
     def _reading(self, step: int) -> Callable[[], torch.Tensor]:
-        places = self.stream.places(step)
-        return lambda: self.at(places, self.stream.samples(places))
+        positions = self.stream.positions(step)
+        return lambda: self.at(positions, self.stream.samples(positions))
 
-    def at(self, places: np.ndarray, numbers: np.ndarray) -> torch.Tensor:
+    def at(self, positions: np.ndarray, numbers: np.ndarray) -> torch.Tensor:
         """Return the guides of the samples `numbers` at these positions of the stream, on the host."""
         data, found = self.config.data, []
-        for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
+        for position, number in zip(positions.tolist(), numbers.tolist(), strict=True):
             song, _, window = self.stream.index.samples.key(number).rpartition("-")
-            variant = number_from("guide", self.config.train.seed, place) % self.guides.variants
+            variant = number_from("guide", self.config.train.seed, position) % self.guides.variants
             rows = self.guides.read(song, variant, int(window) * data.window_hop, data.frames)
             found.append(to_guide(rows, data.mels, self.config.model))
         guide = torch.from_numpy(np.stack(found))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from p2p_dist.audio.beats import Beats
-from p2p_dist.audio.strokes import playing_level, window_levels
+from p2p_dist.audio.strokes import input_level, playing_level, window_powers
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data import pairs
 from p2p_dist.generate import drummer
@@ -50,7 +50,7 @@ def test_a_song_is_heard_the_same_in_blocks_of_any_size() -> None:
     parts = drummer.listen(lambda: iter(np.array_split(SONG, 37)), drums.RATE, 0.4)
     assert whole.beats is not None and whole.beats == parts.beats
     assert whole.beats.bpm == pytest.approx(120, abs=0.1)
-    assert whole.level == pytest.approx(playing_level(window_levels(SONG, drums.RATE)), abs=1e-9) == parts.level
+    assert whole.level == input_level(SONG, drums.RATE) == pytest.approx(parts.level, abs=1e-3)
     np.testing.assert_allclose(whole.features, parts.features, atol=1e-5)
     asked = drummer.listen(lambda: iter([SONG]), drums.RATE, 0.4, Options(bpm=90))
     assert asked.beats is not None and asked.beats.bpm == 90
@@ -61,10 +61,9 @@ def play(**options: float) -> drummer.Performance:
     return drums.drummer(DATA, MODEL).play(lambda: iter([SONG]), drums.RATE, 0.4, "song", 2.0, Options(**options))
 
 
-def test_density_is_a_factor_of_the_strokes() -> None:
+def test_more_density_is_more_strokes() -> None:
     counts = [len(play(density=density).onsets) for density in (0.2, 0.4, 0.9)]
-    assert 1.5 < counts[1] / counts[0] < 2.5
-    assert len(play().onsets) == counts[2] > counts[1], "0.9 unless asked otherwise"
+    assert counts[0] < counts[1] < counts[2] == len(play().onsets), "0.9 unless asked otherwise"
 
 
 def test_seeds_choose_kits_and_the_same_seed_plays_the_same() -> None:
@@ -98,8 +97,8 @@ def test_a_window_of_the_guide_is_that_of_the_whole_sketch() -> None:
 def test_the_sketch_is_as_loud_beside_the_song_as_drums_beside_theirs() -> None:
     guide = play().guide(0)
     sound = guide.sketch.part(0, len(SONG))
-    level = playing_level(window_levels(sound, DATA.sample_rate))
-    assert level == pytest.approx(playing_level(window_levels(SONG, drums.RATE)) - 3.0, abs=1.5)
+    level = playing_level(window_powers(sound, DATA.sample_rate))
+    assert level == pytest.approx(input_level(SONG, drums.RATE) - 3.0, abs=1.5)
 
 
 def test_pictures_of_mid_and_side_have_nothing_at_the_sides() -> None:

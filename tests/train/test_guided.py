@@ -54,7 +54,7 @@ def test_each_window_gets_its_part_of_its_song(run):
     for step in (0, 7):
         batch = one.batch(step)
         assert batch.shape == (4, 3, data.mels, data.frames)
-        for number, guide in zip(one.stream.samples(one.stream.places(step)), batch, strict=True):
+        for number, guide in zip(one.stream.samples(one.stream.positions(step)), batch, strict=True):
             window = int(index.samples.key(int(number)).rpartition("-")[2])
             shown = (guide[0, 1] + 1) * 52.5
             wanted = (np.arange(data.frames) + window * data.window_hop) % 64
