@@ -22,8 +22,9 @@ def parse(kind: Any, command: str, arguments: list[str], default: Any = None) ->
 
     Raises:
         ValueError: an option is unknown, or a value is invalid; the message is one line that says what to do.
-        SystemExit: with 0, after --help or --tyro-print-completion.
+        SystemExit: with 0, after --help, --help-all (the same, where --help is not shorter) or --tyro-print-completion.
     """
+    arguments = ["--help" if word == "--help-all" else word for word in arguments]
     program = console.command(command)
     given = {} if default is None else {"default": default}
     try:

@@ -48,7 +48,7 @@ class Command:
     """end of that part, seconds (default: the end of the song)"""
     format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
     """file format of stem and mix"""
-    bpm: Annotated[float, within(20, 400, " beats a minute")] | None = None
+    bpm: Annotated[float, within(30, 300, " beats a minute")] | None = None
     """tempo to play to, for a model with a sketch (default: the tempo that it hears; so the next three)"""
     first_beat: NotNegativeNumber | None = None
     """time of any beat, seconds of the song"""
@@ -70,6 +70,9 @@ class Command:
         values.check(self, "--", lambda name: {"begin": "from", "end": "to"}.get(name, name))
         if self.end is not None and self.end <= self.begin:
             raise ValueError(f"--to must be more seconds than --from {self.begin:g}, not {self.end:g}")
+
+        if self.first_beat is not None and self.first_beat < self.begin:
+            raise ValueError(f"--first-beat must be at or after --from {self.begin:g}, not {self.first_beat:g}")
 
     def options(self) -> Options:
         """Return the options for each song."""

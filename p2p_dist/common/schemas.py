@@ -223,7 +223,13 @@ GENERATED = Kind(
         },
         "model": {"name": str, "task": str, "step": COUNT, "sha256": _SHA256},
         "settings": {str: None},
-        "tempo": Maybe({"bpm": float, "first_beat": float}),
+        "tempo": Maybe(
+            {
+                "bpm": float,
+                "first_beat": float,
+                "others?": [{"option": str, "bpm": float, "first_beat": float}],
+            }
+        ),
         "takes": [{"seed": COUNT, "gain_db": float, "files": {str: {"name": str, "bytes": COUNT}}}],
         "notes": [str],
         "seconds": {str: float},

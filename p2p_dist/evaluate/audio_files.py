@@ -47,7 +47,8 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
     with console.Progress("measure", len(triples)) as progress:
         for done, (key, paths) in enumerate(triples.items(), 1):
             (input, output, target), rate = _read(paths)
-            truth = Truth(target, input, rate, beats_of(target if mixes else input + target, rate), _PICTURES, mixes=mixes)
+            beats = beats_of(target if mixes else input + target, rate, drums=True)
+            truth = Truth(target, input, rate, beats, _PICTURES, mixes=mixes)
             stems = {COPY: input, SILENCE: np.zeros_like(target), CEILING: _ceiling(target, rate), "output": output}
             if mixes:  # silence is not a mix
                 del stems[SILENCE]

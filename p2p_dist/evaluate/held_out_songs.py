@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from p2p_dist.audio import stems
-from p2p_dist.audio.beats import Beats, track_beats
+from p2p_dist.audio import attacks, stems
+from p2p_dist.audio.beats import DRUMS_LATE, MUSIC_LATE, Beats
 from p2p_dist.audio.layouts import Source, find_songs, is_split
+from p2p_dist.audio.rhythm import beats_in
 from p2p_dist.audio.stems import mono
 from p2p_dist.common import files, records
 from p2p_dist.data import manifest, pairs
 from p2p_dist.data.song_record import slug
-from p2p_dist.evaluate.measures import onsets
 from p2p_dist.evaluate.measures.truth import Truth, real_windows
 from p2p_dist.generate import inference
 from p2p_dist.generate.drummer import Drummer, Performance
@@ -152,7 +152,7 @@ def read_excerpt(song: HeldOut, data: Data, seconds: float, drummer: Drummer | N
     begin = round(int(pictures.starts[0]) * ratio)
     end = min(begin + round((pictures.frames - int(pictures.starts[0])) * ratio), len(heard))
     # Detect beats in the drums, whether they are input or target.
-    beats = beats_of(made if "drums" in parse_task(data.task)[1] else heard + made, rate)
+    beats = beats_of(made if "drums" in parse_task(data.task)[1] else heard + made, rate, drums=True)
     if drummer is not None:
         alone = mono(heard, rate, rate)
         loudest = float(np.abs(alone).max(initial=0))
@@ -164,9 +164,9 @@ def read_excerpt(song: HeldOut, data: Data, seconds: float, drummer: Drummer | N
     return Excerpt(song, rate, begin, input, target, pictures, beats, truth, real, performance)
 
 
-def beats_of(sound: np.ndarray, rate: int) -> Beats | None:
-    """Detect the beats of a whole song, (samples, channels); None if it has no onsets."""
-    return track_beats(onsets.envelope(onsets.mel(mono(sound, rate, onsets.RATE))), onsets.FRAME)
+def beats_of(sound: np.ndarray, rate: int, *, drums: bool) -> Beats | None:
+    """Detect the beats of a whole song, (samples, channels), with or without drums; None if it has no onsets."""
+    return beats_in(mono(sound, rate, attacks.RATE), DRUMS_LATE if drums else MUSIC_LATE)
 
 
 def from_there(beats: Beats | None, seconds: float) -> Beats | None:

@@ -20,10 +20,11 @@ import safetensors
 import safetensors.torch
 import torch
 
-from p2p_dist.audio import hits, strokes
+from p2p_dist.audio import attacks, strokes
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.drum_classes import Onset
 from p2p_dist.audio.pattern_features import beat_positions, pattern_features
+from p2p_dist.audio.rhythm import Rhythm
 from p2p_dist.audio.spectrogram import mel_power_of_part
 from p2p_dist.audio.stems import resample_blocks
 from p2p_dist.audio.strokes import Bank, input_level
@@ -47,16 +48,6 @@ Blocks = Callable[[], Iterator[np.ndarray]]
 """Returns the sound of a song, mono, in blocks float32 (samples,); it is called once for each pass."""
 
 
-def beats_for(options: Options, heard: Beats | None) -> Beats | None:
-    """Return the beats to play to: those that were heard, changed by what the listener decided."""
-    bpm = options.bpm if options.bpm is not None else heard.bpm if heard is not None else None
-    if bpm is None:
-        return None
-    first = options.first_beat - options.begin if options.first_beat is not None else heard.first if heard is not None else 0.0
-    beat = 60 / bpm
-    return Beats(bpm, (first + beat / 2 * options.half_beat) % beat)
-
-
 @dataclass(frozen=True)
 class Heard:
     """What is heard of a song without drums. level: see `strokes.input_level`, dB."""
@@ -70,13 +61,17 @@ def listen(song: Blocks, rate: int, peak: float, options: Options = AS_HEARD) ->
     """Listen to a song: level, beats, and what the pattern network is told. It takes three passes.
 
     Args:
-        rate: samples a second. peak: its largest absolute sample.
+        rate: samples a second. peak: its largest absolute sample. options: a tempo or beats that the listener named.
+
+    Raises:
+        ValueError: the tempo or the first beat can't be.
     """
-    ears = hits.Bands(peak)
-    for block in resample_blocks((block[:, None] for block in song()), rate, hits.RATE):
-        ears.add(np.ascontiguousarray(block[:, 0], np.float32))
-    ears.finish()
-    beats = beats_for(options, ears.beats())
+    rhythm = Rhythm(peak)
+    for block in resample_blocks((block[:, None] for block in song()), rate, attacks.RATE):
+        rhythm.add(np.ascontiguousarray(block[:, 0], np.float32))
+    rhythm.finish()
+    first = None if options.first_beat is None else options.first_beat - options.begin
+    beats = rhythm.beats(bpm=options.bpm, first=first, half_beat=options.half_beat)
     return Heard(input_level(song(), rate), beats, pattern_features(song(), rate, beats))
 
 

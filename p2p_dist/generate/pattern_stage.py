@@ -28,10 +28,11 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from p2p_dist.audio import drum_classes, hits, stems, strokes
-from p2p_dist.audio.beats import Beats
+from p2p_dist.audio import attacks, drum_classes, stems, strokes
+from p2p_dist.audio.beats import DRUMS_LATE, Beats
 from p2p_dist.audio.drum_classes import CLASSES, Onset
 from p2p_dist.audio.pattern_features import FRAME, SOUND, pattern_features
+from p2p_dist.audio.rhythm import beats_in
 from p2p_dist.audio.strokes import Bank
 from p2p_dist.common import console, files, linux
 from p2p_dist.data import guides, manifest, pairs
@@ -174,10 +175,7 @@ def prepare(song: NumberedSong, path: Path, config: Config) -> None:
     del heard, made
     power = pairs.powers_of(input[:, None], rate, data)
     told = listen(lambda: iter([input]), rate, float(np.abs(input).max(initial=0)))
-    ears = hits.Bands(float(np.abs(drums).max(initial=0)))
-    ears.add(stems.resample(drums, rate, hits.RATE))
-    ears.finish()
-    true = ears.beats()
+    true = beats_in(stems.resample(drums, rate, attacks.RATE), DRUMS_LATE)
     onsets = drum_classes.onsets(drums, rate)
     kit = strokes.cut_kit(drums, input, rate, onsets, most=16)
     strokes.save(path.with_suffix(".kit"), Bank({song.key: kit}))
@@ -210,7 +208,7 @@ def read(path: Path) -> Known:
             for time, kind, strength in zip(found["times"], found["kinds"], found["strengths"], strict=True)
         ]
         features, level = found["features"].astype(np.float32), float(found["level"])
-        heard, true = (Beats(*map(float, found[name])) if found[name].size else None for name in ("heard", "true"))
+        heard, true = (Beats(*found[name].tolist()) if found[name].size else None for name in ("heard", "true"))
         truly = np.concatenate([features[:SOUND], found["phases"].astype(np.float32)])
         return Known(
             int(found["frames"]),

@@ -29,7 +29,7 @@ class Model:
     noise_channels: NotNegative = 1
     """channels of noise in the generator's input, which make generations differ (0: none)"""
     sketch: bool = added(False, implied=False)
-    """show the generator a sketch of the drums as well: real strokes at the onsets that a small network predicts (task drums)"""
+    """show the generator a sketch of the drums as well: real strokes at onsets that a small network predicts (task drums)"""
     beat_phase: bool = added(False, implied=False)
     """with a sketch: show it the place in the beat as well, as sine and cosine"""
     residual: bool = added(False, implied=False)

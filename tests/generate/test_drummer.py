@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.strokes import input_level, playing_level, window_powers
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data import pairs
@@ -24,25 +23,21 @@ MODEL = dataclasses.replace(PRESETS["tiny"].model, sketch=True, beat_phase=True)
 SONG = drums.chords(9.0)
 
 
-@pytest.mark.parametrize(
-    ("options", "heard", "wanted"),
-    [
-        (Options(), Beats(120, 0.3), Beats(120, 0.3)),
-        (Options(), None, None),
-        (Options(bpm=100), Beats(120, 0.3), Beats(100, 0.3)),
-        (Options(bpm=100), None, Beats(100, 0.0)),
-        (Options(first_beat=2.1), Beats(120, 0.3), Beats(120, 0.1)),
-        (Options(first_beat=2.1, begin=1.9), Beats(120, 0.3), Beats(120, 0.2)),
-        (Options(half_beat=True), Beats(120, 0.3), Beats(120, 0.05)),
-        (Options(half_beat=True, bpm=60), Beats(120, 0.3), Beats(60, 0.8)),
-        (Options(first_beat=1.0), None, None),
-    ],
-)
-def test_the_listener_decides_over_beats(options: Options, heard: Beats | None, wanted: Beats | None) -> None:
-    found = drummer.beats_for(options, heard)
-    assert (found is None) == (wanted is None)
-    if found is not None and wanted is not None:
-        assert (found.bpm, found.first) == (wanted.bpm, pytest.approx(wanted.first))
+def heard(**options: float) -> drummer.Heard:
+    return drummer.listen(lambda: iter([SONG]), drums.RATE, 0.4, Options(**options))
+
+
+def test_the_listener_decides_over_beats() -> None:
+    alone = heard().beats
+    assert alone is not None and alone.bpm == pytest.approx(120, abs=0.1) and alone.first == pytest.approx(0.1, abs=0.01)
+    half, other, named, part = (
+        one.beats for one in (heard(half_beat=True), heard(bpm=90), heard(first_beat=2.3), heard(first_beat=2.3, begin=2.1))
+    )
+    assert half is not None and half.first == pytest.approx(alone.first + 0.25, abs=1e-3)
+    assert other is not None and other.bpm == pytest.approx(90, rel=0.006)
+    assert named is not None and named.first == pytest.approx(0.3, abs=1e-2) and part is not None
+    assert part.first == pytest.approx(0.2, abs=1e-2), "seconds of the song, of which a part is used"
+    assert alone.others, "what else they may be"
 
 
 def test_a_song_is_heard_the_same_in_blocks_of_any_size() -> None:
@@ -52,9 +47,7 @@ def test_a_song_is_heard_the_same_in_blocks_of_any_size() -> None:
     assert whole.beats.bpm == pytest.approx(120, abs=0.1)
     assert whole.level == input_level(SONG, drums.RATE) == pytest.approx(parts.level, abs=1e-3)
     np.testing.assert_allclose(whole.features, parts.features, atol=1e-5)
-    asked = drummer.listen(lambda: iter([SONG]), drums.RATE, 0.4, Options(bpm=90))
-    assert asked.beats is not None and asked.beats.bpm == 90
-    assert np.abs(asked.features - whole.features).max() > 0.1, "the network is told the beats that were asked for"
+    assert np.abs(heard(bpm=90).features - whole.features).max() > 0.1, "the network is told the beats that were asked for"
 
 
 def play(**options: float) -> drummer.Performance:

@@ -25,7 +25,7 @@ from p2p_dist.evaluate.measures.averages import Average, average
 from p2p_dist.evaluate.measures.measure import Measured, measure
 from p2p_dist.evaluate.measures.table import is_pitched
 from p2p_dist.generate import inference
-from p2p_dist.settings.config import Data, Evaluate
+from p2p_dist.settings.config import Data, Evaluate, parse_task
 
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
@@ -90,7 +90,7 @@ def stems_of(excerpt: Excerpt, known: Training, data: Data, iterations: int) -> 
     """Yield each baseline of a song: its name, and the stem or the reason why it is missing."""
     input, rate, key, level = excerpt.input, excerpt.rate, excerpt.song.key, known.level
     heard, target, _ = excerpt.song.read()
-    tracked = from_there(beats_of(heard, rate), excerpt.begins / rate)
+    tracked = from_there(beats_of(heard, rate, drums="drums" in parse_task(data.task)[0]), excerpt.begins / rate)
     true = excerpt.beats
     pitched = "the stem is pitched, so drums do not apply" if is_pitched(data.task) else None
     yield baseline_stems.COPY, input

@@ -6,6 +6,7 @@ sound font, over 200 for noise. It complements the measures of timing, on which 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,12 +75,13 @@ def in_words(about: Mapping[str, Any] | None) -> str:
             "marked ≈ and does not count in the score."
         )
     said = (
-        f"The distance compares {about['windows']} windows of the stems with all {about['real']} windows of the whole true "
-        f"stems of the same {about['songs']} {'song' if about['songs'] == 1 else 'songs'}"
+        f"The distance compares {about['windows']} windows of the stems with the {about['real']} windows of the whole true "
+        f"stems of the same {about['songs']} songs"
     )
-    said += (
-        "." if about["floor"] is None else f"; the true stems in those {about['windows']} windows are at {about['floor']:.2f}."
-    )
+    said = re.sub(r"\b1 (window|song)s", r"1 \1", said)
+    if about["floor"] is not None:
+        said += f"; the true stems in those {about['windows']} windows are at {about['floor']:.2f}"
+    said += "."
     if is_certain(about):
         return said
     return (

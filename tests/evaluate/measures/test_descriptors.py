@@ -24,12 +24,12 @@ def test_it_says_what_it_compares_and_from_which_size_on_it_counts():
     about = {"songs": 7, "windows": 200, "real": 225, "floor": -2.004}
     assert descriptors.is_certain(about) and not descriptors.is_certain({**about, "windows": 199})
     assert descriptors.in_words(about) == (
-        "The distance compares 200 windows of the stems with all 225 windows of the whole true stems of the same 7 songs; the "
+        "The distance compares 200 windows of the stems with the 225 windows of the whole true stems of the same 7 songs; the "
         "true stems in those 200 windows are at -2.00."
     )
-    few = descriptors.in_words({"songs": 1, "windows": 5, "real": 9, "floor": None})
+    few = descriptors.in_words({"songs": 1, "windows": 1, "real": 11, "floor": None})
     assert few.startswith(
-        "The distance compares 5 windows of the stems with all 9 windows of the whole true stems of the same 1 song. "
+        "The distance compares 1 window of the stems with the 11 windows of the whole true stems of the same 1 song."
     )
     assert "fewer than 200 windows it is uncertain" in few and "does not count in the score" in few
     assert not descriptors.is_certain(None) and "measured by an earlier version" in descriptors.in_words(None)

@@ -125,7 +125,7 @@ def test_the_distance_says_what_it_compares_and_when_it_does_not_count(tmp_path:
         card = (run.path / "MODEL.md").read_text(encoding="utf-8")
         for text in (found.words, card):
             assert (
-                f"compares {windows} windows of the stems with all 260 windows of the whole true stems of the same 2 songs"
+                f"compares {windows} windows of the stems with the 260 windows of the whole true stems of the same 2 songs"
                 in text
             )
             assert f"the true stems in those {windows} windows are at -1.50." in text
