@@ -18,6 +18,7 @@ from p2p_dist.jobs import packages, site
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets, values
+from p2p_dist.settings.address import check_address
 from p2p_dist.settings.config import Data, Resources, Where
 from p2p_dist.settings.resources import Time
 from p2p_dist.settings.values import Positive
@@ -43,6 +44,8 @@ class Command:
     """I/N: only every N-th song from the I-th (0 to N-1), without a manifest; the command without --part merges the parts"""
     verify: bool = False
     """only verify: read the whole folder and report the first damaged shard and sample"""
+    upload: str | None = None
+    """then send the dataset to a folder, https://HOST/SET, or a command as 'pipe:rclone rcat STORE:SET/{name}'"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: Positive = 8
     """on Slurm: number of jobs in the array, which share the songs"""
@@ -57,6 +60,12 @@ class Command:
         _part(self.part)
         if self.part and (self.where.cluster != "local" or self.verify):
             raise ValueError("--part is for one of several commands that you start yourself: omit --cluster and --verify")
+        if self.upload is not None:
+            check_address(self.upload, "--upload")
+            if self.part or self.verify or self.where.cluster != "local":
+                raise ValueError("--upload sends a finished dataset from this machine: omit --part, --verify and --cluster")
+        if self.data.shards is not None:
+            raise ValueError("--data.shards is for the submit command: name the folder of songs with --data")
         if self.out is not None and not self.out.name:
             raise ValueError("--out must name a folder below the root directory: choose one, or omit --out")
 
@@ -88,7 +97,17 @@ def main(arguments: list[str]) -> int:
         return _queue(command, wanted)
     if command.dry_run:
         raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
-    return _run(folder, wanted, command, console.again("preprocess", arguments))
+    if command.upload is not None and len(wanted) > 1:
+        raise ValueError(f"--upload takes one dataset, and {len(wanted)} tasks make {len(wanted)}: name one --task at a time")
+    code = _run(folder, wanted, command, console.again("preprocess", arguments))
+    if command.upload is None:
+        return code
+    if code != console.DONE:
+        console.complain(
+            "not uploaded: the dataset is not complete; restore or remove the songs named above, then run this again"
+        )
+        return code
+    return _upload(wanted[0][0], command.upload)
 
 
 def parse(arguments: list[str]) -> tuple[Command, list[str]]:
@@ -144,6 +163,20 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
         for result in left_out:
             console.complain(f"  {console.one_line(f'{result.name}: {result.error}')}")
     return console.FAILED if left_out else console.DONE
+
+
+def _upload(folder: Path, address: str) -> int:
+    from p2p_dist.data import staging
+
+    with console.Progress("upload", 1) as progress:
+
+        def on_file(done: int, total: int, name: str) -> None:
+            progress.total = total
+            progress.update(done, name)
+
+        staging.upload(folder, address, on_file)
+    console.say(f"uploaded; to train on it, where it can be read: {console.command('submit')} --data.shards ADDRESS")
+    return console.DONE
 
 
 def _made_in(out: Path) -> list[Path]:

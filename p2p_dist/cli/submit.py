@@ -15,12 +15,12 @@ import tyro
 
 from p2p_dist import __version__
 from p2p_dist.cli import command_line, short_help
-from p2p_dist.common import console
+from p2p_dist.common import console, files
 from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, packages, site, status
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings import presets
+from p2p_dist.settings import address, presets
 from p2p_dist.settings.config import Config, Data, Resources, Where
 
 
@@ -243,15 +243,18 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         SystemExit: with 0, after --help.
     """
     typed = flags(arguments)
-    folder, named = typed.get("data", typed.get("data.root")), typed.get("preset")
+    folder, elsewhere, named = typed.get("data", typed.get("data.root")), typed.get("data.shards"), typed.get("preset")
     if folder == "":
         raise ValueError("--data is empty: name the folder of songs, or omit --data to use the example")
-    usual = "default" if folder or os.environ.get("MUSDB_PATH") else "demo"
+    if folder and elsewhere:
+        raise ValueError("--data names songs and --data.shards a finished dataset: omit one of them")
+    usual = "default" if folder or elsewhere or os.environ.get("MUSDB_PATH") else "demo"
     if file := typed.get("config"):
         path = Path(file)
         if not path.is_file():
             raise ValueError(f"no file {path}: --config names a YAML file of settings")
         base = presets.from_yaml(path, usual if named is None else named)
+        check_command_is_ours(path, base)
         if named and base.preset != named:
             raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: omit one of them")
     else:
@@ -260,13 +263,41 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     run = rundir.find(rundir.default_name(command.settings) if command.run is None else command.run)
     if run.config.is_file() and not named and not file:
         command = _parse_over(presets.from_saved(run.config), arguments)
-    root, example = command.settings.data.root or os.environ.get("MUSDB_PATH"), str(example_song.example_folder())
-    changed: dict[str, Any] = {"data.root": str(Path(root).expanduser().absolute()) if root else example}
+    changed = where_data_is(command.settings.data, songs_typed=bool(folder))
+    example = str(example_song.example_folder())
     if changed["data.root"] == example:  # its training and test songs have the same audio
         changed["evaluate.allow_overlap"] = True
     if command.settings.resources.site is not None:  # found again from any folder
         changed["resources.site"] = str(Path(command.settings.resources.site).expanduser().absolute())
     return dataclasses.replace(command, settings=presets.with_values(command.settings, changed)), run
+
+
+def where_data_is(data: Data, *, songs_typed: bool) -> dict[str, Any]:
+    """Return the settings that name the songs or the finished dataset, which jobs find from any folder.
+
+    Args:
+        songs_typed: whether the command line names songs, so that they take the place of a dataset in a file.
+    """
+    if data.shards is not None and not songs_typed:
+        is_folder = address.scheme(data.shards) is None
+        return {"data.root": None, "data.shards": str(Path(data.shards).expanduser().absolute()) if is_folder else data.shards}
+    root = data.root or os.environ.get("MUSDB_PATH")
+    return {
+        "data.root": str(Path(root).expanduser().absolute() if root else example_song.example_folder()),
+        "data.shards": None,
+    }
+
+
+def check_command_is_ours(path: Path, settings: Config) -> None:
+    """Check that a file of settings names no command that another user may have written.
+
+    Raises:
+        ValueError: it does.
+    """
+    if settings.data.shards is None or address.scheme(settings.data.shards) != "pipe":
+        return
+    if why := files.not_only_ours(path.resolve()):
+        raise ValueError(f"{path} {why}, and its data.shards is a command: read it, then give it with --data.shards instead")
 
 
 def check_known(arguments: list[str], runs: list[RunDir]) -> None:
@@ -276,7 +307,7 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
         ValueError: one does not exist; the message lists those that do.
     """
     typed = flags(arguments)
-    if "run" not in typed or typed.keys() & {"data", "data.root", "preset", "config"}:
+    if "run" not in typed or typed.keys() & {"data", "data.root", "data.shards", "preset", "config"}:
         return
     for run in runs:
         if run.config.is_file():

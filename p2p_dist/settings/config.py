@@ -53,6 +53,8 @@ class Config:
         """Check that there can be sketches of what is to be made."""
         if parse_task(self.data.task)[1] != ("drums",):
             raise ValueError(f"model.sketch is for tasks that make drums alone, not for {self.data.task}: leave it out")
+        if self.data.shards is not None:
+            raise ValueError("model.sketch needs the songs themselves (--data), of which data.shards has only spectrograms")
         if self.data.representation != "default":
             raise ValueError(
                 "model.sketch needs data.representation default: the thesis's pictures show the mix, not the drums"

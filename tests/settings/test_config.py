@@ -24,6 +24,7 @@ SKETCH = Model(sketch=True)
         ({"data": Data(task="bass")}, "for tasks that make drums alone, not for bass"),
         ({"data": Data(task="vocals->drums+bass")}, "for tasks that make drums alone"),
         ({"data": Data(representation="thesis")}, "needs data.representation default"),
+        ({"data": Data(shards="there")}, "needs the songs themselves"),
         ({"data": Data(copies=1)}, "copies have another tempo"),
     ],
 )
