@@ -153,7 +153,7 @@ def test_a_model_with_a_sketch_is_exported_with_its_drummer(tmp_path: Path) -> N
     first, second = (
         one.drummer.play(lambda: iter([song]), drums.RATE, 1.0, "song", 1.0).guide(0).cut(5) for one in (model, found)
     )
-    assert (first - second).abs().mean() < 0.01, "strokes are rounded to 16 bits"
+    assert (first - second)[first > 0.2].abs().max() < 0.01, "what is quiet is noise: strokes are rounded to 16 bits"
     network = torch.export.load(tmp_path / "a" / "model.pt2").module()
     input = torch.rand(3, 1, plain.data.mels, plain.data.frames) * 2 - 1
     output = network(input, guide=torch.stack([first] * 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from p2p_dist.jobs import site, stages
-from p2p_dist.jobs.slurm import batch, specs
+from p2p_dist.jobs.slurm import batch, setup, specs
 from p2p_dist.run import checkpoints, rundir
 from p2p_dist.settings import presets
 from tests.run.unread_checkpoints import run
@@ -38,7 +38,7 @@ def test_only_a_run_with_a_sketch_has_the_stage_pattern(new_run):
 def test_the_pattern_job_is_shown_the_songs_and_counts_what_is_finished(new_run, tmp_path):
     run, settings = new_run("guided", model={"sketch": True})
     settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=str(tmp_path / "songs")))
-    assert str(tmp_path / "songs") in specs._folders(run, settings.data, "pattern")
+    assert str(tmp_path / "songs") in setup._folders(run, settings.data, "pattern")
     assert batch._progress("pattern", run.path) == (0, 0)
     for number in range(1, 3):
         (run.pattern / "finished").mkdir(parents=True, exist_ok=True)
