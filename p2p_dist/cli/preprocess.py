@@ -14,7 +14,7 @@ from p2p_dist.audio import layouts
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, linux
 from p2p_dist.data import dataset as datasets
-from p2p_dist.jobs import packages, site
+from p2p_dist.jobs import musdb_sample, packages, site
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets, values
@@ -87,7 +87,7 @@ def main(arguments: list[str]) -> int:
     root = command.data.root or os.environ.get("MUSDB_PATH")
     if root is None:
         raise ValueError("name the folder of songs with --data (or $MUSDB_PATH)")
-    folder = Path(root).expanduser().absolute()
+    folder = musdb_sample.fetch() if root == musdb_sample.NAME else Path(root).expanduser().absolute()
     settings = [dataclasses.replace(command.data, root=str(folder), task=task) for task in tasks]
     wanted = [(_folder(command.out, folder, data, alone=len(tasks) == 1), data) for data in settings]
     if command.verify:
