@@ -218,8 +218,7 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
     resources = Resources(**dataclasses.asdict(asked), workers=command.workers, preprocess_array=command.array)
     place = site.load_site(where, resources.site)
     place = dataclasses.replace(
-        place,
-        cpu_partition=command.where.partition or place.cpu_partition,
+        place.preprocessing_in(command.where.partition),
         preprocess_time=command.time or place.preprocess_time,
         preprocess_cores=command.workers or place.preprocess_cores,
     )
