@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +48,17 @@ def test_a_cell_is_trained_within_its_time_measured_and_not_made_again(
         assert f"| {name} |" in shown
     assert "every training 0.001 min of 1 core" in shown
 
-    path = next(path for path, cell in cells.items() if cell["system"] == "tiny")
+    assert "other code" not in shown
+    path, other = sorted(cells, key=lambda path: cells[path]["system"])
     path.unlink()
+    other.write_text(json.dumps({**cells[other], "code": "earlier"}))
     assert quality.main([*words, "--json", str(tmp_path / "table.json")]) == 0
     assert len(trained) == 1, "the training is there"
     again = json.loads(path.read_text())
     rows = [one["songs"]["five"]["output"]["row"] for one in (cells[path], again)]
     assert rows[0]["mr_log"] == pytest.approx(rows[1]["mr_log"], rel=1e-3)
     assert json.loads((tmp_path / "table.json").read_text())[quality.LEFT_OUT]["tiny"]["lock8"] is not None
-    capsys.readouterr()
+    assert "1 of 2 cells were made by other code" in capsys.readouterr().out
     assert quality.main(words) == 0 and capsys.readouterr().err == "", "nothing was missing"
 
 
@@ -90,6 +95,22 @@ def cell(system: str, fold: str, seed: int, level: float, random: np.random.Gene
     silent = quality_cell.plain(Measured(dict.fromkeys(MEASURES), {}, [], [None] * 120))
     song = {"real": described.tolist(), "output": one, "baselines": {"silence": silent, "copy the input": one}}
     return {"system": system, "fold": fold, "seed": seed, "step": 10 * (seed + 1), "songs": {fold: song}}
+
+
+def test_the_time_of_a_process_is_that_of_its_descendants_too() -> None:
+    """A shell starts a child that computes for .4 s, waits for it, and starts another, which goes on."""
+    busy = "import time; t = time.process_time() + .4\nwhile time.process_time() < t: pass"
+    python = f"{sys.executable} -S -c '{busy}'"
+    process = subprocess.Popen(["sh", "-c", f"{python}; {python}; sleep 60"])
+    try:
+        before = time.monotonic()
+        while (used := quality_cell.processor_seconds(process.pid)) < 0.75 and time.monotonic() < before + 60:
+            time.sleep(0.05)
+        assert 0.75 <= used < 2
+        assert process.poll() is None and quality_cell.processor_seconds(os.getpid()) > used
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_figures_are_of_all_songs_together_and_spread_over_the_seeds() -> None:
