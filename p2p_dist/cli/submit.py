@@ -34,7 +34,7 @@ class Command:
     run: str | None = None
     """name of the run, a folder in ./runs or $P2P_RUNS (default: task and preset, such as drums-default)"""
     preset: str | None = None
-    """demo, tiny, small (a CPU), default (GPUs) or thesis (default: demo without --data, default with it)"""
+    """demo, tiny, small (a CPU), sketch (drums, a CPU), default (GPUs) or thesis; default: demo without --data, else default"""
     config: Path | None = None
     """YAML file with any of the settings; it overrides the preset, and flags override it"""
     dry_run: bool = False
@@ -370,5 +370,5 @@ def check_place(command: Command, where: str) -> None:
     if where == "slurm" and not command.yes:
         launch.check_gpus(settings.resources, place)
     packages.check_packages_anywhere(
-        settings.resources, place, where, tensorboard=settings.train.tensorboard, only_note=command.dry_run
+        settings.resources, place, where, packages.extras_of(settings.train), only_note=command.dry_run
     )
