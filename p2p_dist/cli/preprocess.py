@@ -14,10 +14,11 @@ from p2p_dist.audio import layouts
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, linux
 from p2p_dist.data import dataset as datasets
-from p2p_dist.jobs import packages, site
+from p2p_dist.jobs import musdb_sample, packages, site
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets, values
+from p2p_dist.settings.address import check_address
 from p2p_dist.settings.config import Data, Resources, Where
 from p2p_dist.settings.resources import Time
 from p2p_dist.settings.values import Positive
@@ -43,6 +44,8 @@ class Command:
     """I/N: only every N-th song from the I-th (0 to N-1), without a manifest; the command without --part merges the parts"""
     verify: bool = False
     """only verify: read the whole folder and report the first damaged shard and sample"""
+    upload: str | None = None
+    """then send the dataset to a folder, https://HOST/SET, or a command as 'pipe:rclone rcat STORE:SET/{name}'"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: Positive = 8
     """on Slurm: number of jobs in the array, which share the songs"""
@@ -57,6 +60,12 @@ class Command:
         _part(self.part)
         if self.part and (self.where.cluster != "local" or self.verify):
             raise ValueError("--part is for one of several commands that you start yourself: omit --cluster and --verify")
+        if self.upload is not None:
+            check_address(self.upload, "--upload")
+            if self.part or self.verify or self.where.cluster != "local":
+                raise ValueError("--upload sends a finished dataset from this machine: omit --part, --verify and --cluster")
+        if self.data.shards is not None:
+            raise ValueError("--data.shards is for the submit command: name the folder of songs with --data")
         if self.out is not None and not self.out.name:
             raise ValueError("--out must name a folder below the root directory: choose one, or omit --out")
 
@@ -78,7 +87,7 @@ def main(arguments: list[str]) -> int:
     root = command.data.root or os.environ.get("MUSDB_PATH")
     if root is None:
         raise ValueError("name the folder of songs with --data (or $MUSDB_PATH)")
-    folder = Path(root).expanduser().absolute()
+    folder = musdb_sample.fetch() if root == musdb_sample.NAME else Path(root).expanduser().absolute()
     settings = [dataclasses.replace(command.data, root=str(folder), task=task) for task in tasks]
     wanted = [(_folder(command.out, folder, data, alone=len(tasks) == 1), data) for data in settings]
     if command.verify:
@@ -88,7 +97,17 @@ def main(arguments: list[str]) -> int:
         return _queue(command, wanted)
     if command.dry_run:
         raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
-    return _run(folder, wanted, command, console.again("preprocess", arguments))
+    if command.upload is not None and len(wanted) > 1:
+        raise ValueError(f"--upload takes one dataset, and {len(wanted)} tasks make {len(wanted)}: name one --task at a time")
+    code = _run(folder, wanted, command, console.again("preprocess", arguments))
+    if command.upload is None:
+        return code
+    if code != console.DONE:
+        console.complain(
+            "not uploaded: the dataset is not complete; restore or remove the songs named above, then run this again"
+        )
+        return code
+    return _upload(wanted[0][0], command.upload)
 
 
 def parse(arguments: list[str]) -> tuple[Command, list[str]]:
@@ -146,6 +165,20 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
     return console.FAILED if left_out else console.DONE
 
 
+def _upload(folder: Path, address: str) -> int:
+    from p2p_dist.data import staging
+
+    with console.Progress("upload", 1) as progress:
+
+        def on_file(done: int, total: int, name: str) -> None:
+            progress.total = total
+            progress.update(done, name)
+
+        staging.upload(folder, address, on_file)
+    console.say(f"uploaded; to train on it, where it can be read: {console.command('submit')} --data.shards ADDRESS")
+    return console.DONE
+
+
 def _made_in(out: Path) -> list[Path]:
     """List the datasets in --out: itself, or those of several tasks inside it, also unfinished ones."""
     from p2p_dist.data.song_record import PARTS
@@ -185,8 +218,7 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
     resources = Resources(**dataclasses.asdict(asked), workers=command.workers, preprocess_array=command.array)
     place = site.load_site(where, resources.site)
     place = dataclasses.replace(
-        place,
-        cpu_partition=command.where.partition or place.cpu_partition,
+        place.preprocessing_in(command.where.partition),
         preprocess_time=command.time or place.preprocess_time,
         preprocess_cores=command.workers or place.preprocess_cores,
     )

@@ -15,12 +15,12 @@ import tyro
 
 from p2p_dist import __version__
 from p2p_dist.cli import command_line, short_help
-from p2p_dist.common import console
-from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, packages, site, status
+from p2p_dist.common import console, files
+from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, musdb_sample, packages, site, status
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings import presets
+from p2p_dist.settings import address, presets
 from p2p_dist.settings.config import Config, Data, Resources, Where
 
 
@@ -90,6 +90,7 @@ def main(arguments: list[str]) -> int:
         check_place(one, where)
         if one.torchrun and where != "local":
             raise ValueError("--torchrun is for machines without Slurm: add --cluster local, or omit --torchrun")
+    launches = [(with_sample(one), run) for one, run in launches]
     if command.dry_run:
         dry_run.dry_run(
             [(run, one.settings, example_song.known_dataset(run, one.settings.data)) for one, run in launches], where
@@ -99,6 +100,22 @@ def main(arguments: list[str]) -> int:
     if swept:
         status.show_all(status.gather_each([run for _, run in launches if run.config.is_file()]))
     return code
+
+
+def with_sample(command: Command) -> Command:
+    """Return a command whose data is `musdb7s` with the folder of that sample, which is fetched first unless for a dry run.
+
+    Raises:
+        ValueError: a dry run, and it is not there. OSError: see `musdb_sample.fetch`.
+    """
+    if command.settings.data.root != musdb_sample.NAME:
+        return command
+    folder = musdb_sample.sample_folder()
+    if not command.dry_run:
+        folder = musdb_sample.fetch()
+    elif not musdb_sample.is_there(folder):
+        raise ValueError(f"{musdb_sample.NAME} is not in {folder} yet, and a dry run fetches nothing: omit --dry-run")
+    return dataclasses.replace(command, settings=presets.with_values(command.settings, {"data.root": str(folder)}))
 
 
 def on_this_machine(launches: list[tuple[Command, RunDir]], lines: list[list[str]], where: str) -> int:
@@ -243,15 +260,18 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         SystemExit: with 0, after --help.
     """
     typed = flags(arguments)
-    folder, named = typed.get("data", typed.get("data.root")), typed.get("preset")
+    folder, elsewhere, named = typed.get("data", typed.get("data.root")), typed.get("data.shards"), typed.get("preset")
     if folder == "":
         raise ValueError("--data is empty: name the folder of songs, or omit --data to use the example")
-    usual = "default" if folder or os.environ.get("MUSDB_PATH") else "demo"
+    if folder and elsewhere:
+        raise ValueError("--data names songs and --data.shards a finished dataset: omit one of them")
+    usual = "default" if folder or elsewhere or os.environ.get("MUSDB_PATH") else "demo"
     if file := typed.get("config"):
         path = Path(file)
         if not path.is_file():
             raise ValueError(f"no file {path}: --config names a YAML file of settings")
         base = presets.from_yaml(path, usual if named is None else named)
+        check_command_is_ours(path, base)
         if named and base.preset != named:
             raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: omit one of them")
     else:
@@ -260,13 +280,43 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     run = rundir.find(rundir.default_name(command.settings) if command.run is None else command.run)
     if run.config.is_file() and not named and not file:
         command = _parse_over(presets.from_saved(run.config), arguments)
-    root, example = command.settings.data.root or os.environ.get("MUSDB_PATH"), str(example_song.example_folder())
-    changed: dict[str, Any] = {"data.root": str(Path(root).expanduser().absolute()) if root else example}
+    changed = where_data_is(command.settings.data, songs_typed=bool(folder))
+    example = str(example_song.example_folder())
     if changed["data.root"] == example:  # its training and test songs have the same audio
         changed["evaluate.allow_overlap"] = True
     if command.settings.resources.site is not None:  # found again from any folder
         changed["resources.site"] = str(Path(command.settings.resources.site).expanduser().absolute())
     return dataclasses.replace(command, settings=presets.with_values(command.settings, changed)), run
+
+
+def where_data_is(data: Data, *, songs_typed: bool) -> dict[str, Any]:
+    """Return the settings that name the songs or the finished dataset, which jobs find from any folder.
+
+    Args:
+        songs_typed: whether the command line names songs, so that they take the place of a dataset in a file.
+    """
+    if data.shards is not None and not songs_typed:
+        is_folder = address.scheme(data.shards) is None
+        return {"data.root": None, "data.shards": str(Path(data.shards).expanduser().absolute()) if is_folder else data.shards}
+    root = data.root or os.environ.get("MUSDB_PATH")
+    if root == musdb_sample.NAME:  # `main` fetches it
+        return {"data.root": root, "data.shards": None}
+    return {
+        "data.root": str(Path(root).expanduser().absolute() if root else example_song.example_folder()),
+        "data.shards": None,
+    }
+
+
+def check_command_is_ours(path: Path, settings: Config) -> None:
+    """Check that a file of settings names no command that another user may have written.
+
+    Raises:
+        ValueError: it does.
+    """
+    if settings.data.shards is None or address.scheme(settings.data.shards) != "pipe":
+        return
+    if why := files.not_only_ours(path.resolve()):
+        raise ValueError(f"{path} {why}, and its data.shards is a command: read it, then give it with --data.shards instead")
 
 
 def check_known(arguments: list[str], runs: list[RunDir]) -> None:
@@ -276,7 +326,7 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
         ValueError: one does not exist; the message lists those that do.
     """
     typed = flags(arguments)
-    if "run" not in typed or typed.keys() & {"data", "data.root", "preset", "config"}:
+    if "run" not in typed or typed.keys() & {"data", "data.root", "data.shards", "preset", "config"}:
         return
     for run in runs:
         if run.config.is_file():

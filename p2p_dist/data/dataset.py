@@ -33,6 +33,11 @@ def name_of_version_0_1(root: Path, data: config.Data, of: list[layouts.Source])
     return _name(data, files.digest([science.recorded(data), _sizes(root, found)]))
 
 
+def name_of_address(run: RunDir, address: str) -> str:
+    """Return the name of a run's shards that come from an address: the recorded one, so a dataset may move."""
+    return run.read_dataset() if run.dataset.is_file() else f"from-{files.digest(address)[:12]}"
+
+
 def name_for(run: RunDir, root: Path, data: config.Data) -> str:
     """Return the name of a run's shards: the recorded name if the songs are unchanged, else that of the songs as they are."""
     noted = run.dataset_record() if run.dataset.is_file() else {"name": None, "trained_on": None}

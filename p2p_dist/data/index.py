@@ -8,10 +8,8 @@ if a mapped file shrinks, the process gets SIGBUS; `preadv` returns a short read
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import os
-import shutil
 import stat
 import struct
 import tarfile
@@ -134,6 +132,7 @@ class Index:
     Args:
         folder: the folder of the dataset, with its manifest.json.
         split: train, valid or test.
+        is_here: whether its shards must lie there, to be read; else it only tells which samples there are.
 
     Raises:
         FileNotFoundError: there is no manifest, because preprocessing has not finished.
@@ -141,7 +140,7 @@ class Index:
             index is damaged.
     """
 
-    def __init__(self, folder: Path, split: str) -> None:
+    def __init__(self, folder: Path, split: str, *, is_here: bool = True) -> None:
         content = manifest.read(folder)
         if split not in content["splits"]:
             raise ValueError(f"{folder} has no {split} songs: add songs to the folder {split}/ of --data and preprocess again")
@@ -158,7 +157,7 @@ class Index:
         self._lengths: dict[str, int] = {}  # shard -> bytes of an npz, in whole tar blocks
         self._lock = threading.Lock()  # the streams of several ranks prefetch in threads
         self._between = np.empty(_MAX_GAP, np.uint8)
-        for name, shard in self.shards.items():
+        for name, shard in self.shards.items() if is_here else ():
             size = _size(folder / name)
             if size != shard["bytes"]:
                 found = "is missing" if size is None else f"has {size} bytes"
@@ -296,61 +295,3 @@ class Index:
         """Close the shards."""
         while self._open:
             os.close(self._open.popitem()[1])
-
-
-def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> Path:
-    """Copy the shards of one split into the node's memory. Each is read once and its sha256 is checked.
-
-    Every process of a node may call it: the first copies, the others wait for its lock and check the copy.
-
-    Returns:
-        the folder of the copy, for `Index`.
-
-    Raises:
-        OSError: there is not enough free memory; the message says how much there is and how to train without a copy.
-        ValueError: a shard differs from the manifest; the message names it.
-    """
-    import fcntl
-
-    content = manifest.read(folder)
-    part = content["splits"][split]
-    ours = memory / f"p2p_dist-{os.getuid()}"
-    copy = ours / f"{files.digest(content)[:16]}-{split}"
-    memory.mkdir(parents=True, exist_ok=True)
-    try:
-        files.private_folder(ours)
-        files.private_folder(copy)
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}; or use --data.stage none", error.filename) from error
-    lock = files.open_ours(copy / ".lock", os.O_WRONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the memory of this node: flock is reliable
-        wanted = [*part["shards"], *([part["index"]] if "index" in part else [])]
-        missing = [s for s in wanted if not _is_copied(copy / s["name"], s)]
-        needed, free = sum(s["bytes"] for s in missing), shutil.disk_usage(memory).free
-        if needed > 0.9 * free:
-            raise OSError(
-                errno.ENOSPC, f"{needed / 1e9:.2f} GB of shards, {free / 1e9:.2f} GB free: use --data.stage none", str(memory)
-            )
-        for shard in missing:
-            with files.replacing(copy / shard["name"]) as temporary, temporary.open("wb") as target:
-                found = hashlib.sha256()
-                with (folder / shard["name"]).open("rb") as source:
-                    while block := source.read(1 << 22):
-                        found.update(block)
-                        target.write(block)
-                if found.hexdigest() != shard["sha256"]:
-                    raise ValueError(f"{folder / shard['name']} differs from its manifest (sha256): preprocess it again")
-        path = copy / manifest.NAME
-        if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != files.json_text(content):
-            files.write_json(path, content)
-    finally:
-        os.close(lock)
-    return copy
-
-
-def _is_copied(path: Path, shard: dict[str, Any]) -> bool:
-    """Whether a shard in the node's memory matches its manifest."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size != shard["bytes"]:
-        return False
-    return files.sha256_file(path) == shard["sha256"]

@@ -15,6 +15,8 @@ SCHEMA = schemas.MANIFEST.schema
 
 NAME = "manifest.json"
 
+REWRITE = "preprocess again to rewrite it"
+
 
 def read(folder: Path) -> dict[str, Any]:
     """Read the manifest of a dataset.
@@ -26,15 +28,26 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "no manifest: preprocessing has not finished", str(path))
-    again = "preprocess again to rewrite it"
-    found = records.read(path, {"schema": COUNT}, again)
+    return parse(records.text_of(path, REWRITE), str(path))
+
+
+def parse(text: str | bytes, where: str, again: str = REWRITE) -> dict[str, Any]:
+    """Check the text of a manifest and return its content.
+
+    Args:
+        where: its path or address, for messages. again: how to get a good one.
+
+    Raises:
+        ValueError: see `read`.
+    """
+    found = records.parse(text, {"schema": COUNT}, where=where, cure=again)
     if found["schema"] != SCHEMA:
-        raise ValueError(f"{path} has schema {found['schema']}, this version reads only schema {SCHEMA}: preprocess again")
+        raise ValueError(f"{where} has schema {found['schema']}, this version reads only schema {SCHEMA}: {again}")
     if not files.is_sealed(found):
-        raise ValueError(f"{path} was changed after it was written: {again}")
+        raise ValueError(f"{where} was changed after it was written: {again}")
     wrong = records.wrong(found, schemas.MANIFEST.shape) or next(filter(None, map(_wrong_rows, found["splits"].values())), None)
     if wrong or (set(found["splits"]) - set(SPLITS)):
-        raise files.DamagedError(f"{path} is damaged: {wrong or 'it has other splits'}; {again}")
+        raise files.DamagedError(f"{where} is damaged: {wrong or 'it has other splits'}; {again}")
     assert isinstance(found, dict)
     return found
 

@@ -185,7 +185,7 @@ def check_node(settings: Config, place: site.Site, per_node: int) -> None:
             f"{max(1, min(settings.train.global_batch_size, fitting))}"
             + ("" if fitting else ", and fewer cores_per_process in the site's file")
         )
-    whole = (settings.resources.partition or place.partition) in place.whole_nodes
+    whole = place.takes_whole_nodes("train", settings.resources)
     if whole and place.cpu_masks is not None and per_node > len(place.cpu_masks):
         raise ValueError(
             f"{per_node} processes on a node, but the site's file has cpu_masks for {len(place.cpu_masks)}: "

@@ -67,9 +67,10 @@ def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: 
         ValueError: names what is missing, and how it gets there.
     """
     image, overlay = place.image(resources), resources.overlay
-    if image is not None and (shutil.which("singularity") is None or not image.is_file()):
+    if image is not None and (shutil.which(place.container_runtime) is None or not image.is_file()):
         return  # not a machine of the cluster; a missing image is reported elsewhere
-    tasks = {"P2P_CONTAINER": image, "P2P_OVERLAY": overlay and Path(overlay).expanduser()}
+    tasks: dict[str, str | Path | None] = {"P2P_CONTAINER": image, "P2P_RUNTIME": place.container_runtime}
+    tasks["P2P_OVERLAY"] = Path(overlay).expanduser() if overlay else None
     if place.environment:
         ours = site.HPC / place.environment
         tasks["P2P_ENVIRONMENT"] = ours if ours.is_file() else Path(place.environment).absolute()

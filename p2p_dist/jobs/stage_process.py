@@ -37,10 +37,12 @@ ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def preprocess(run: RunDir, settings: config.Config) -> int:
-    """Convert songs to shards. Songs that fail are skipped, and named in the log and in the manifest.
+    """Convert songs to shards, or fetch a finished dataset. Songs that fail are skipped, and named in log and manifest.
 
     The jobs of an array share the songs, and the last of them to end writes the manifest.
     """
+    if settings.data.shards is not None:
+        return fetch(run, settings)
     from p2p_dist.data import shards
 
     assert settings.data.root is not None
@@ -58,6 +60,26 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
         left_out = shards.preprocess_all(root, wanted, workers, on_song, member=None if place is None else int(place))
     if left_out:
         console.complain(f"{len(left_out)} songs left out: {', '.join(result.name for result in left_out)}")
+    check_unseen(run, settings.evaluate)
+    return console.DONE
+
+
+def fetch(run: RunDir, settings: config.Config) -> int:
+    """Fetch the dataset that `data.shards` names, without what each node will fetch by itself."""
+    from p2p_dist.data import staging
+
+    if os.environ.get("SLURM_ARRAY_TASK_ID", "0") != "0":
+        return console.DONE  # the first job of an array does it
+    address = staging.address_of(run, settings.data)
+    assert address is not None
+    console.say(f"fetching {address}")
+    with console.Progress("preprocess", 1, start=None, status=run.status) as progress:
+
+        def on_file(done: int, total: int, name: str) -> None:
+            progress.total = total
+            progress.update(done, name)
+
+        staging.fetch_dataset(address, run.shards, settings.data, settings.data.elsewhere, on_file)
     check_unseen(run, settings.evaluate)
     return console.DONE
 

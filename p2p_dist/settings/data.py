@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from p2p_dist.settings.address import check_address
 from p2p_dist.settings.fields import added, resource
 from p2p_dist.settings.tasks import parse_task
 from p2p_dist.settings.values import Positive, check, within
@@ -18,7 +19,10 @@ class Data:
     """The songs and how their spectrograms are computed."""
 
     root: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = resource(None)
-    """folder of songs: MUSDB18, MUSDB18-HQ or the same layout (default: $MUSDB_PATH, else a 6-second excerpt)"""
+    """folder of songs: MUSDB18, MUSDB18-HQ or the same layout; musdb7s: its free sample (default: $MUSDB_PATH, else a
+    6-second excerpt)"""
+    shards: str | None = resource(None)
+    """a finished dataset in place of songs: a folder, https://HOST/SET, or a command as 'pipe:rclone cat STORE:SET/{name}'"""
     split_by_title: bool = added(False, implied=False)
     """the songs are in that folder itself, without train/ and test/: a hash of the title selects about a fifth for tests"""
     task: Annotated[str, tyro.conf.arg(aliases=["--task"])] = "drums"
@@ -47,8 +51,14 @@ class Data:
     """number of augmented copies of every training window, with random levels, equaliser, channel and tempo"""
     seed: int = 0
     """seed of the choice of silent windows and of the copies"""
-    stage: Literal["none", "node", "device"] = resource("none")
-    """where shards are read from: their folder (none), a copy in the node's memory (node), the device's memory (device)"""
+    stage: Literal["none", "node", "disk", "device"] = resource("none")
+    """where shards are read from: their folder (none), a copy in the node's memory (node) or on its disk, in $TMPDIR (disk),
+    or the device's memory (device)"""
+
+    @property
+    def elsewhere(self) -> frozenset[str]:
+        """Splits whose shards each node fetches by itself, and which are not in the folder of the run's shards."""
+        return frozenset({"train"} if self.shards is not None and self.stage in ("node", "disk") else ())
 
     @property
     def picture_channels(self) -> int:
@@ -58,6 +68,8 @@ class Data:
     def __post_init__(self) -> None:
         check(self, "data.")
         parse_task(self.task)
+        if self.shards is not None:
+            check_address(self.shards, "data.shards")
         if self.n_fft % self.hop_length or self.n_fft == self.hop_length:
             raise ValueError(
                 f"data.hop-length {self.hop_length} must divide data.n-fft {self.n_fft}, so that frames overlap evenly"

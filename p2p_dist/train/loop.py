@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 
 from p2p_dist.common import console, files
-from p2p_dist.data.index import Index, copy_to_node
+from p2p_dist.data.index import Index
+from p2p_dist.data.staging import training_shards
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
@@ -52,8 +53,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     if message and first:
         console.say(f"note: {message}")
 
-    folder = copy_to_node(run.shards, "train") if config.data.stage == "node" else run.shards
-    index = Index(folder, "train")
+    index = Index(training_shards(run, config.data), "train")
     stream = Stream(
         index,
         config.data,

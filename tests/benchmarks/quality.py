@@ -4,9 +4,11 @@ python tests/benchmarks/quality.py --data DIR [--held-out DIR] [--minutes 2] [--
 
 DIR is laid out like MUSDB18. Each of its songs is left out once: a system is trained on the others and makes the stem of that
 one; the measures are then those of all songs together, so the distance is of all their windows. With --held-out a system is
-trained on all songs of DIR as well, and makes the stems of the test songs of that folder. The budget is the time from the end
-of the preprocessing to the request to stop, for all stages between; a system that ends earlier by its own flags is not
-prolonged. Of the training songs some may be taken for validation, as in every run; nothing is chosen by them.
+trained on all songs of DIR as well, and makes the stems of the test songs of that folder. Of the training songs some may be
+taken for validation, as in every run; nothing is chosen by them.
+
+The budget is the processor time from the end of the preprocessing to the request to stop, for all stages between; a system that
+ends earlier by its own flags is not prolonged. It is for machines without a GPU.
 
 A system is one line of `SYSTEMS`. Each finished cell (system, fold, seed) is a JSON file in --out: the same command goes on
 where it stopped, after a Ctrl-C as well, which costs the cell that was being made. Other systems or seeds only add cells.
@@ -63,7 +65,7 @@ class Arguments:
     task: str = "drums"
     """the task of all systems"""
     minutes: float = 2.0
-    """of every training"""
+    """of every training, of so many cores: processor time"""
     cores: int = 1
     """of every training"""
     seeds: int = 3

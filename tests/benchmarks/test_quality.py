@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,22 @@ def cell(system: str, fold: str, seed: int, level: float, random: np.random.Gene
     silent = quality_cell.plain(Measured(dict.fromkeys(MEASURES), {}, [], [None] * 120))
     song = {"real": described.tolist(), "output": one, "baselines": {"silence": silent, "copy the input": one}}
     return {"system": system, "fold": fold, "seed": seed, "step": 10 * (seed + 1), "songs": {fold: song}}
+
+
+def test_the_time_of_a_process_is_that_of_its_descendants_too() -> None:
+    """A shell starts a child that computes for .4 s, waits for it, and starts another, which goes on."""
+    busy = "import time; t = time.process_time() + .4\nwhile time.process_time() < t: pass"
+    python = f"{sys.executable} -S -c '{busy}'"
+    process = subprocess.Popen(["sh", "-c", f"{python}; {python}; sleep 60"])
+    try:
+        before = time.monotonic()
+        while (used := quality_cell.processor_seconds(process.pid)) < 0.75 and time.monotonic() < before + 60:
+            time.sleep(0.05)
+        assert 0.75 <= used < 2
+        assert process.poll() is None and quality_cell.processor_seconds(os.getpid()) > used
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_figures_are_of_all_songs_together_and_spread_over_the_seeds() -> None:

@@ -226,6 +226,7 @@ def test_level_errors_of_an_earlier_version_become_medians(run: tuple[rundir.Run
     baselines = records.read(path)
     for song, level in zip(baselines["songs"].values(), (3.0, 11.0), strict=True):
         song["rows"]["ceiling"] = {**song["rows"]["ceiling"], "level_error": level}
+    baselines["songs"]["c"] = {**song, "split": "valid", "rows": {"ceiling": {"level_error": 99.0}}}
     files.write_json(path, baselines | {"schema": 2})
     read = ranking.read_evaluations(folder.evaluations)
     assert read is not None
