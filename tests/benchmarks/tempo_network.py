@@ -3,8 +3,8 @@
 python tests/benchmarks/tempo_network.py --songs EVR --songs PRACTICE=freedoom --songs COMPOSED --out FILE
 
 EVR: real songs under CC0; PRACTICE: renderings of which those named freedoom are under a BSD licence; COMPOSED: what
-launch/compose.py wrote. FILE: p2p_dist/audio/tempo.safetensors, or another to compare. Only songs outside of test/ are trained on. The tempo of a composed song is in its record, that of
-another is tracked in its drums.
+launch/compose.py wrote. FILE: p2p_dist/audio/tempo.safetensors, or another to compare. Only songs outside of test/ are
+trained on. The tempo of a composed song is in its record, that of another is tracked in its drums.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from p2p_dist.audio import tempo
+from p2p_dist.audio.rhythm import Rhythm
 from p2p_dist.audio.tempo import CHANNELS, CLASSES, RATE, RATES, Powers, Tempo, network, rises, tempogram
 from p2p_dist.train.tempo_network import TempoNetwork, pictures_of, song_of, train
 
@@ -34,13 +35,34 @@ def test_numpy_gives_what_torch_gives():
     assert RATES[CLASSES][0] >= 50 > RATES[CLASSES.start - 1] and RATES[CLASSES.stop] > RATES[CLASSES][-1] * 1.019
 
 
+def test_the_weights_in_the_package_are_this_network_s_and_tell_a_tempo():
+    assert tempo.WEIGHTS.stat().st_size < 120_000
+    TempoNetwork().load_state_dict({name: torch.from_numpy(value) for name, value in tempo.trained().items()})
+    heard = Tempo()
+    heard.add(notes(104))
+    heard.finish()
+    ratio = heard.region() / 104
+    assert min(abs(ratio / octave - 1) for octave in (0.5, 1, 2)) < 0.03
+
+
+def test_the_region_chooses_among_the_tempos_of_a_rhythm():
+    sound = notes(104)
+    heard = Rhythm(float(np.abs(sound).max()))
+    heard.add(sound)
+    heard.finish()
+    assert min(abs(heard.beats().bpm / 104 / octave - 1) for octave in (0.5, 1, 2)) < 0.001
+    heard.tempo.sum[:] = 0
+    heard.tempo.sum[abs(RATES[CLASSES] / 78 - 1).argmin()] = 1
+    assert any(abs(heard.beats().bpm / 78 / octave - 1) < 0.031 for octave in (0.5, 1, 2)), "three to four"
+
+
 @pytest.fixture(scope="module")
 def learnt():
     """A network trained on two songs for a few steps, and its songs."""
     silence = np.zeros(20 * RATE, np.float32)
     songs = [song_of([notes(bpm, pitch=110), notes(bpm), silence, silence], bpm) for bpm in (80, 125)]
     pool = [pictures_of(song, 0, 12) for song in songs]
-    return pool, train(pool, steps=60)
+    return pool, train(pool, steps=40)
 
 
 def test_it_learns_a_tempo_and_a_seed_learns_the_same_again(learnt):
