@@ -37,7 +37,7 @@ class Command:
     out: Path | None = None
     """folder of the shards on this machine (default: where submit looks for them); for several tasks, its parent folder"""
     preset: str = "default"
-    """preset of the data settings: demo, tiny, small, default or thesis"""
+    """preset of the data settings: demo, tiny, small, sketch, default or thesis"""
     workers: Positive | None = None
     """number of processes (default: one per core)"""
     part: str | None = None

@@ -45,7 +45,7 @@ def generator(model: Model, data: Data) -> Iterator[Layer]:
     pixels, pictures = data.mels * data.frames, data.picture_channels
     # Weights of a kernel, and the number of multiplications per value of the upsampled output.
     kernel, taps = {"nearest": (9, 9), "folded": (9, 4), "transposed": (16, 4)}[model.upsample]
-    before = pictures + model.noise_channels
+    before = pictures + model.noise_channels + model.guide_channels(pictures)
     for level, width in enumerate(widths):
         weights = 16 * before * width
         yield Layer(weights + (2 * width if level else 0), weights * pixels // 4 ** (level + 1))

@@ -22,7 +22,7 @@ from p2p_dist.settings.values import NotNegative, NotNegativeNumber, Positive, R
 
 HPC = snapshot.batch_scripts()
 
-_KINDS: dict[str, Literal["gpu", "test", "cpu"]] = {"preprocess": "cpu", "page": "cpu", "preflight": "test"}
+_KINDS: dict[str, Literal["gpu", "test", "cpu"]] = {"preprocess": "cpu", "pattern": "cpu", "page": "cpu", "preflight": "test"}
 """stage -> kind of its tier; all others: gpu"""
 
 
@@ -177,7 +177,7 @@ class Site:
 
     def processes(self, stage: str, resources: Resources) -> int:
         """Return the processes of a job per node."""
-        if stage in ("preprocess", "page", "generate"):
+        if stage in ("preprocess", "pattern", "page", "generate"):
             return 1
         training = self.processes_per_node(resources)
         if stage != "evaluate":

@@ -90,6 +90,14 @@ def check_unseen(run: RunDir, evaluate: config.Evaluate) -> None:
         manifest.check_unseen(manifest.read(run.shards), evaluate.split)
 
 
+def pattern(run: RunDir, settings: config.Config) -> int:
+    """Train the drummer of a run with sketches, and sketch the training songs."""
+    from p2p_dist.generate import pattern_stage
+
+    pattern_stage.make(run, settings, settings.resources.workers or linux.usable_cores())
+    return console.DONE
+
+
 def train(run: RunDir, settings: config.Config) -> int:
     """Run one process of the training. Stop requests are handled before torch is imported, which takes seconds."""
     from p2p_dist.train.stop import StopFlag
@@ -192,6 +200,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
             signal.signal(number, _interrupt)
     body: Callable[[RunDir, config.Config], int] = {
         "preprocess": preprocess,
+        "pattern": pattern,
         "train": train,
         "evaluate": evaluate,
         "page": page,

@@ -17,6 +17,7 @@ where it stopped, after a Ctrl-C as well, which costs the cell that was being ma
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import platform
@@ -117,19 +118,33 @@ def cell_path(arguments: Arguments, system: System, fold: Fold, seed: int) -> Pa
     return arguments.out / "cells" / f"{slug(system.name)}-{fold.name}-seed{seed}-{digest}.json"
 
 
+@functools.cache
+def code() -> str:
+    """A digest of the library's sources: what other code has made is told apart."""
+    package = quality_cell.CHECKOUT / "p2p_dist"
+    sources = sorted(package.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:10]
+
+
 def make(arguments: Arguments, system: System, fold: Fold, seed: int, path: Path) -> None:
     """Train and measure one cell, unless a system with the same flags has just been trained."""
     asked = System(system.name, (*system.flags, "--task", arguments.task), system.measured)
     run = RunDir(arguments.out.absolute() / "runs" / "cell")
     trained = run.path / "trained.json"
-    wanted = [list(asked.flags), fold.name, seed, arguments.minutes, arguments.cores]
+    wanted = [code(), list(asked.flags), fold.name, seed, arguments.minutes, arguments.cores]
     if not trained.is_file() or records.read(trained)["of"] != wanted:
         songs = fold.lay_out(arguments.out.absolute() / "songs")
         seconds = quality_cell.train(run, songs, asked, seed, arguments.minutes, arguments.cores)
         files.write_json(trained, {"of": wanted, "seconds": seconds})
     with contextlib.redirect_stdout(sys.stderr):  # the progress; the tables are the output
-        found = quality_cell.measure_songs(run, asked, arguments.out.absolute() / "references")
-    about = {"system": system.name, "fold": fold.name, "seed": seed, "seconds": records.read(trained)["seconds"]}
+        found = quality_cell.measure_songs(run, asked, arguments.out.absolute() / "references" / code())
+    about = {
+        "code": code(),
+        "system": system.name,
+        "fold": fold.name,
+        "seed": seed,
+        "seconds": records.read(trained)["seconds"],
+    }
     files.write_json(path, {**about, **found})
 
 
@@ -206,6 +221,10 @@ def show(arguments: Arguments, cells: list[dict[str, Any]]) -> dict[str, Any]:
     budget = f"{arguments.minutes:g} min of {arguments.cores} {'core' if arguments.cores == 1 else 'cores'}"
     print(f"\nTask {arguments.task}; every training {budget}; {processor()}, torch {torch.__version__}.")
     print("Mean and standard deviation over the seeds.")
+    if old := sum(cell["code"] != code() for cell in cells):
+        print(
+            f"{old} of {len(cells)} cells were made by other code than this: remove them in {arguments.out} to make them again."
+        )
     found = {}
     for title, held_out in ((LEFT_OUT, False), (HELD_OUT, True)):
         here = [cell for cell in cells if (cell["fold"] == HELD_OUT.replace(" ", "-")) == held_out]

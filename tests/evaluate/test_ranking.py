@@ -168,6 +168,9 @@ def test_chosen_on_validation_songs_and_reported_on_test_songs(run: tuple[rundir
     reported = records.read(folder.evaluations / "step-00000010" / "metrics.json")["splits"]["test"]
     assert best["values"]["level_error"] == reported["mean"]["level_error"], "not that of the songs that chose"
     assert best["interval"]["level_error"] == reported["interval"]["level_error"]
+    first, ceiling = ranked["checkpoints"][0], ranked["baselines"][0]
+    assert (first["values"], first["interval"]) == (best["values"], best["interval"])
+    assert (ceiling["values"]["level_error"], ceiling["interval"]) == (0.2, {})
     assert "chroma_correlation" not in best["values"]
     assert rundir.in_words(folder.read_best()) == f"step 10, score {best['score']:.3f} on valid songs"
     assert [item["name"] for item in ranked["baselines"]] == ["ceiling", "copy the input", "silence"]

@@ -26,6 +26,7 @@ from p2p_dist.train.speed import flops_per_image
     [
         *((name, {}) for name in ("default", "thesis", "tiny")),
         ("tiny", {"depth": 1}),
+        ("tiny", {"sketch": True, "beat_phase": True, "residual": True}),
         ("tiny", {"upsample": "nearest"}),
         ("tiny", {"upsample": "transposed", "discriminator_norm": "batch", "noise_channels": 0}),
     ],

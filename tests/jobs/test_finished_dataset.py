@@ -28,20 +28,6 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def typed(stages_forked, capsys, monkeypatch):
-    """`typed(*arguments, code=0)`: what launch/submit.py prints of them; its stages start at once."""
-
-    def typed(*arguments, code=0):
-        monkeypatch.setattr(sys, "stderr", sys.stdout)
-        found = submit.main(list(arguments))
-        shown = capsys.readouterr().out
-        assert found == code, shown
-        return shown
-
-    return typed
-
-
-@pytest.fixture
 def server(tiny_shards, tmp_path):
     """The shards of the tiny songs, served."""
     with Server(shutil.copytree(tiny_shards, tmp_path / "there")) as server:

@@ -45,7 +45,7 @@ def _is_value(text: str) -> bool:
     return bool(text.strip()) and console.control_character(text) is None
 
 
-GROUPS = ("all", "gpu", "cpu", "preprocess", "train", "evaluate", "generate", "page")
+GROUPS = ("all", "gpu", "cpu", "preprocess", "pattern", "train", "evaluate", "generate", "page")
 """The jobs that an entry is for: all, those on GPU nodes, those on CPU nodes, or one stage. The later one wins."""
 
 Group = Annotated[str, Rule(GROUPS.__contains__, f"one of {', '.join(GROUPS)}")]

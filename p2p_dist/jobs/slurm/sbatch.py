@@ -29,6 +29,8 @@ PREPROCESSING = {
     "cpus-per-task": "the site's preprocess_cores",
 }
 
+PATTERN = {name: option for name, option in PREPROCESSING.items() if name != "array"}
+
 EVALUATION = {
     "account": "--account",
     "partition": "--partition (or the site's partition)",
@@ -50,7 +52,7 @@ GENERATION = {
 
 PAGE = {"account": "--account", "partition": "the site's cpu_partition"}
 
-OPTIONS = {"preprocess": PREPROCESSING, "evaluate": EVALUATION, "generate": GENERATION, "page": PAGE}
+OPTIONS = {"preprocess": PREPROCESSING, "pattern": PATTERN, "evaluate": EVALUATION, "generate": GENERATION, "page": PAGE}
 
 
 def check(job: specs.Job) -> None:

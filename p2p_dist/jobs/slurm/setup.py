@@ -31,7 +31,7 @@ def lines(run: RunDir, settings: Config, place: site.Site, stage: str, reached: 
     # On a shared node, the cores of the job are not known in advance.
     if place.cpu_masks and stage in ("train", *stages.CHECKS) and place.takes_whole_nodes(stage, resources):
         values["P2P_CPU_MASKS"] = ",".join(place.cpu_masks[: place.processes_per_node(resources)])
-    if place.srun and stage not in ("preprocess", "page"):
+    if place.srun and stage not in ("preprocess", "pattern", "page"):
         values["P2P_SRUN"] = " ".join(place.srun)
     if place.rendezvous != "name" or place.rendezvous_suffix:
         values["P2P_RENDEZVOUS"] = f"{place.rendezvous}:{place.rendezvous_suffix or ''}"
@@ -60,7 +60,7 @@ def _folders(run: RunDir, data: Data, stage: str, reached: Sequence[Path] = ()) 
         ValueError: a path that can't be passed to Singularity.
     """
     folders = [run.path.parent, run.path.parent.parent / "shards", *reached]
-    if stage in ("preprocess", *stages.CHECKS) and data.root is not None:
+    if stage in ("preprocess", "pattern", *stages.CHECKS) and data.root is not None:
         folders.append(Path(data.root))
     if stage in ("preprocess", "train") and data.shards is not None and scheme(data.shards) is None:
         folders.append(Path(data.shards))

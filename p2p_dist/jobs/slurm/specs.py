@@ -104,10 +104,12 @@ def jobs(
     for stage in asked:
         if stage in ("evaluate", "page") and resources.evaluate == "never":
             continue
+        if stage == "pattern" and not settings.model.sketch:
+            continue
         tier, why = place.tier(stage, resources)
         whole, processes = place.takes_whole_nodes(stage, resources), place.processes(stage, resources)
         on_gpus = tier.kind != "cpu"
-        training = stage not in ("preprocess", "evaluate", "page", stages.GENERATE)
+        training = stage not in ("preprocess", "pattern", "evaluate", "page", stages.GENERATE)
         gpus = place.gpus(processes, whole=whole and training) if on_gpus else 0
         shape: dict[str, Any] = {
             "partition": tier.partition,
@@ -121,7 +123,7 @@ def jobs(
         if training:
             shape |= {"time": tiers.minutes_of(resources.time), "cpus-per-task": place.cores_per_process}
             shape |= {"mem": place.memory(processes, whole=whole)}
-        elif stage == "preprocess":
+        elif stage in ("preprocess", "pattern"):
             shape |= {"time": tiers.shortened(place.preprocess_time, tier), "cpus-per-task": place.preprocess_cores}
             shape |= {"mem": place.preprocess_memory}
         elif stage == "page":
