@@ -46,12 +46,12 @@ NodeName=jzc[1-10] CoresPerSocket=40 RealMemory=192000
 PartitionName=any Nodes=perl[1-100],perlc[1-10],jzh[1-130] MaxTime=100:00:00 Default=YES
 PartitionName=cpu_p1 Nodes=jzc[1-10] MaxTime=100:00:00
 # Karolina
-NodeName=acn[1-72] CoresPerSocket=128 RealMemory=1024000 Gres=gpu:a100:8
-NodeName=cn[1-10] CoresPerSocket=128 RealMemory=256000
-PartitionName=qgpu Nodes=acn[1-72] MaxTime=48:00:00 DefaultTime=24:00:00 MaxNodes=16
-PartitionName=qgpu_big Nodes=acn[1-72] MaxTime=48:00:00 MinNodes=17
-PartitionName=qgpu_exp Nodes=acn[1-72] MaxTime=1:00:00 MaxNodes=8
-PartitionName=qcpu Nodes=cn[1-10] OverSubscribe=EXCLUSIVE MaxTime=48:00:00 DefaultTime=24:00:00
+NodeName=karolina[1-72] CoresPerSocket=128 RealMemory=1024000 Gres=gpu:a100:8
+NodeName=kcn[1-10] CoresPerSocket=128 RealMemory=256000
+PartitionName=qgpu Nodes=karolina[1-72] MaxTime=48:00:00 DefaultTime=24:00:00 MaxNodes=16
+PartitionName=qgpu_big Nodes=karolina[1-72] MaxTime=48:00:00 MinNodes=17
+PartitionName=qgpu_exp Nodes=karolina[1-72] MaxTime=1:00:00 MaxNodes=8
+PartitionName=qcpu Nodes=kcn[1-10] OverSubscribe=EXCLUSIVE MaxTime=48:00:00 DefaultTime=24:00:00
 # Snellius
 NodeName=gcn[1-88] CoresPerSocket=64 RealMemory=737280 Gres=gpu:h100:4
 NodeName=tcn[1-10] CoresPerSocket=128 RealMemory=229376
