@@ -12,7 +12,7 @@ import tyro
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
 from p2p_dist.generate import exported_config, request
-from p2p_dist.generate.exported_config import CONFIG, WEIGHTS
+from p2p_dist.generate.exported_config import CONFIG, DRUMMER, WEIGHTS
 from p2p_dist.generate.request import Options, Song
 from p2p_dist.jobs import packages, site
 from p2p_dist.jobs.slurm import launch
@@ -55,7 +55,7 @@ class Command:
     half_beat: bool = False
     """move all beats by half a beat: when the drums are on the off-beats"""
     density: Annotated[float, within(0.05, 4)] | None = None
-    """strokes a second, relative to the songs that it was trained on (default: 0.9)"""
+    """strokes a second, relative to the songs that it was trained on (default: 0.8)"""
     overwrite: bool = False
     """generate again what already exists"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
@@ -163,7 +163,7 @@ def _queue(command: Command, found: list[Song]) -> int:
         wanted = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=None), resources=resources)
         folders = {Path(one["source"]).parent for one in left} | {_there(Path(one["folder"])) for one in left}
         if model.folder is not None:  # a hub's cache holds links to files elsewhere
-            folders |= {(model.folder / name).resolve().parent for name in (CONFIG, WEIGHTS)} | {model.folder}
+            folders |= {(model.folder / name).resolve().parent for name in (CONFIG, WEIGHTS, *DRUMMER)} | {model.folder}
         launch.queue_generation(run, wanted, asked, sorted(folders), place, dry_run=command.dry_run)
     if done := len(found) - len(left) - len(whys):
         console.say(f"already done: {done} of {len(found)} songs")

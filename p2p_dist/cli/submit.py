@@ -370,5 +370,5 @@ def check_place(command: Command, where: str) -> None:
     if where == "slurm" and not command.yes:
         launch.check_gpus(settings.resources, place)
     packages.check_packages_anywhere(
-        settings.resources, place, where, tensorboard=settings.train.tensorboard, only_note=command.dry_run
+        settings.resources, place, where, packages.extras_of(settings.train), only_note=command.dry_run
     )

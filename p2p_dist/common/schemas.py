@@ -250,6 +250,9 @@ SONGS = Kind(
 )
 """Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute; sha256 is that of the model's weights."""
 
+SENT = Kind(1, {"id": re.compile(r"[A-Za-z0-9._-]{0,200}"), "step": COUNT})
+"""sent.json: the run of an experiment tracker that receives the metrics of a run, and the last step that was sent."""
+
 _LOUDNESS = (Maybe(float), float)
 
 TRACK = Kind(

@@ -44,12 +44,15 @@ def evaluate(
     only: Collection[int] = (),
     songs: list[HeldOut] | None = None,
     out: Path | None = None,
+    *,
+    known_beats: bool = False,
 ) -> int:
     """Evaluate the checkpoints that have no evaluation yet, oldest first. Several processes share them.
 
     Args:
         only: steps of the checkpoints; None for all. songs: the songs to measure on; None for the held-out songs.
         out: the folder for the evaluations; None for that of the run.
+        known_beats: tell a model with a sketch the beats of the true drums, to see what the detected ones cost.
 
     Returns:
         the number of checkpoints that this process evaluated.
@@ -62,7 +65,8 @@ def evaluate(
     out = run.evaluations if out is None else out
     songs = held_out(run.shards, config.evaluate) if songs is None else songs
     drums = drummer.load(run.pattern, config.data, config.model) if config.model.sketch else None
-    heard = [held_out_songs.read_excerpt(song, config.data, config.evaluate.seconds, drums) for song in songs]
+    data, seconds = config.data, config.evaluate.seconds
+    heard = [held_out_songs.read_excerpt(song, data, seconds, drums, known_beats=known_beats) for song in songs]
     # Processes that share the work (tasks of a job, jobs of an array) start at different songs.
     place = int(os.environ.get("RANK", "0")) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     # Otherwise status.json belongs to the training, if both run at the same time.

@@ -24,7 +24,8 @@ from p2p_dist.data import manifest, pairs
 from p2p_dist.data.song_record import slug
 from p2p_dist.evaluate.measures.truth import Truth, real_windows
 from p2p_dist.generate import inference
-from p2p_dist.generate.drummer import Drummer, Performance
+from p2p_dist.generate.drummer import AS_HEARD, Drummer, Performance
+from p2p_dist.generate.request import Options
 from p2p_dist.settings.config import Data, parse_task
 
 Sound = tuple[np.ndarray, np.ndarray, int]
@@ -138,11 +139,14 @@ def of_source(source: Source, number: int, task: str) -> HeldOut:
     return HeldOut(source.name, f"{number:05d}-{slug(source.name)}", source.split, read)
 
 
-def read_excerpt(song: HeldOut, data: Data, seconds: float, drummer: Drummer | None = None) -> Excerpt:
+def read_excerpt(
+    song: HeldOut, data: Data, seconds: float, drummer: Drummer | None = None, *, known_beats: bool = False
+) -> Excerpt:
     """Return the excerpt of a song, about `seconds` long (0: all of it), in which its target is loudest.
 
     Args:
         drummer: of a model with a sketch; it hears the whole song, without the target.
+        known_beats: the drummer is told the beats of the true drums, as only an oracle could.
     """
     heard, made, rate = song.read()
     performance = None
@@ -156,7 +160,8 @@ def read_excerpt(song: HeldOut, data: Data, seconds: float, drummer: Drummer | N
     if drummer is not None:
         alone = mono(heard, rate, rate)
         loudest = float(np.abs(alone).max(initial=0))
-        performance = drummer.play(lambda: iter([alone]), rate, loudest, song.key, float(pictures.references[0]))
+        told = Options(bpm=beats.bpm, first_beat=beats.first) if known_beats and beats is not None else AS_HEARD
+        performance = drummer.play(lambda: iter([alone]), rate, loudest, song.key, float(pictures.references[0]), told)
     input, target = heard[begin:end].copy(), made[begin:end].copy()
     beats = from_there(beats, begin / rate)
     truth = Truth(target, input, rate, beats, data)

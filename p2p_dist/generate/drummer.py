@@ -164,7 +164,6 @@ def load(folder: Path, data: Data, model: Model) -> Drummer:
     about = records.read(folder / NAME, schemas.DRUMMER, _CURE)["files"]
     for name in (PATTERN, STROKES):
         path = folder / name
-        files.refuse_link(path)
         if not path.is_file() or path.stat().st_size != about[name]["bytes"]:
             raise DamagedError(f"{path} is missing, or has not the size that {NAME} gives; {_CURE}")
     path = folder / PATTERN

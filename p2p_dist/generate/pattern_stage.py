@@ -16,10 +16,12 @@ network predicts that never saw the song: there are two such networks, each trai
 from __future__ import annotations
 
 import concurrent.futures
+import errno
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -319,6 +321,9 @@ def _each(function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: 
             for future in concurrent.futures.as_completed(futures):
                 results[futures[future]] = future.result()
                 on_done(futures[future])
+        except BrokenProcessPool as error:
+            cure = "a worker was killed, probably because memory ran out: run the same command again with fewer --workers"
+            raise OSError(errno.ECHILD, cure) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -129,6 +129,16 @@ def shard_bytes(data: Data, counts: dict[str, int | None]) -> int:
     return (counts.get("train") or 0) * pair + held_out * (pair + sound)
 
 
+SKETCHES = 4
+"""Sketches of each training song, as the stage `pattern` makes them: `pattern_stage.TRUE` and `PREDICTED`."""
+
+
+def sketch_bytes(config: Config, trained: int) -> int:
+    """Estimate the bytes of the sketches of the training songs, from their windows; 0 without a sketch."""
+    row = 2 * (config.data.picture_channels * config.data.mels + 2)
+    return SKETCHES * trained * config.data.window_hop * row if config.model.sketch else 0
+
+
 def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:
     """Estimate the bytes of the generators that are kept permanently, and of the whole checkpoints.
 

@@ -83,6 +83,8 @@ class Train:
     """steps to profile, as in 200-210: a trace of each process in the run's folder profile, and a table in the log"""
     tensorboard: bool = resource(False)
     """also write metrics, and spectrograms at every checkpoint, for TensorBoard"""
+    tracker: Literal["none", "mlflow", "wandb", "trackio"] = resource("none")
+    """experiment tracker that receives the metrics too; without variables of its own, it keeps them in the run's folder"""
 
     def __post_init__(self) -> None:
         check(self, "train.")

@@ -27,6 +27,7 @@ from p2p_dist.train.saver import Saver
 from p2p_dist.train.seeding import Noise, number_from
 from p2p_dist.train.stop import StopFlag
 from p2p_dist.train.tensorboard_log import Board
+from p2p_dist.train.tracker import Follower
 
 EARLY = 20
 """The step of the first save if the interval is longer, so that a run whose node fails early can resume, and a folder that is
@@ -111,6 +112,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     board = None
     if first and config.train.tensorboard:
         board = Board(run.path / "tensorboard", start, stream, config.model.noise_channels, config.train.seed, guided)
+    follower = Follower(run, config.train.tracker) if first and config.train.tracker != "none" else None
     profiled = profile.Profile(run.path / "profile", config.train.profile, ranks) if config.train.profile else None
     noises = Noise(stream, config.train.seed, (config.model.noise_channels, config.data.mels, config.data.frames))
     digests: list[str] = []
@@ -149,6 +151,8 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                     row["digests"] = " ".join(digests)
                     digests = []
                     metrics.append(row)
+                    if follower is not None:
+                        follower.log(row)
                     progress.update(step, speed.in_words(row))
                     if run.was_cancelled():  # for example while it was suspended, when no signal arrives
                         stop.requested_by = "the cancel command"
@@ -166,6 +170,8 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     progress.close()
     if board is not None:
         board.close()
+    if follower is not None:
+        follower.close()
     if stopping and step < total:
         if first:
             console.say(f"train: stopped cleanly at step {step} of {total}; all steps are saved")

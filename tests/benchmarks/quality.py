@@ -17,6 +17,7 @@ where it stopped, after a Ctrl-C as well, which costs the cell that was being ma
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import json
@@ -43,10 +44,18 @@ from p2p_dist.evaluate.measures.measure import Measured
 from p2p_dist.evaluate.measures.table import MEASURES, Row, columns, is_pitched
 from p2p_dist.run.rundir import RunDir
 
+SKETCH = ("--preset", "sketch")
+
 SYSTEMS = (
     System("plain, small", ("--preset", "small")),
     System("plain, default", ("--preset", "default")),
     System("thesis", ("--preset", "thesis")),
+    System("sketch", SKETCH, task="drums"),
+    System("sketch, known beats", SKETCH, known_beats=True, task="drums"),
+    System("sketch, without residual", (*SKETCH, "--model.no-residual"), task="drums"),
+    System("sketch, without the place in the beat", (*SKETCH, "--model.no-beat-phase"), task="drums"),
+    System("sketch, without compressed magnitudes", (*SKETCH, "--train.compressed-weight", "0"), task="drums"),
+    System("sketch, without flux", (*SKETCH, "--train.flux-weight", "0"), task="drums"),
 )
 """The rows of the table. To add one: its name, the flags of its training, and other settings for its evaluation, if any."""
 
@@ -112,7 +121,7 @@ def folds(arguments: Arguments) -> list[Fold]:
 
 def cell_path(arguments: Arguments, system: System, fold: Fold, seed: int) -> Path:
     """Name a cell by all that it depends on, but for the code."""
-    said = [system.flags, system.measured, arguments.task, arguments.minutes, arguments.cores]
+    said = [system.flags, system.measured, system.known_beats, arguments.task, arguments.minutes, arguments.cores]
     said += [[song.stamp() for song in part] for part in (fold.train, fold.test)]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]
     return arguments.out / "cells" / f"{slug(system.name)}-{fold.name}-seed{seed}-{digest}.json"
@@ -128,7 +137,7 @@ def code() -> str:
 
 def make(arguments: Arguments, system: System, fold: Fold, seed: int, path: Path) -> None:
     """Train and measure one cell, unless a system with the same flags has just been trained."""
-    asked = System(system.name, (*system.flags, "--task", arguments.task), system.measured)
+    asked = dataclasses.replace(system, flags=(*system.flags, "--task", arguments.task))
     run = RunDir(arguments.out.absolute() / "runs" / "cell")
     trained = run.path / "trained.json"
     wanted = [code(), list(asked.flags), fold.name, seed, arguments.minutes, arguments.cores]
@@ -243,12 +252,13 @@ def processor() -> str:
 
 def main(words: list[str] | None = None) -> int:
     arguments = tyro.cli(Arguments, description=__doc__, args=words)
-    known = {system.name: system for system in SYSTEMS}
+    known = {system.name: system for system in SYSTEMS if system.task in (None, arguments.task)}
     if unknown := [name for name in arguments.systems if name not in known]:
-        raise ValueError(f"no system {unknown[0]!r}: there are {', '.join(known)}{console.did_you_mean(unknown[0], known)}")
+        hint = console.did_you_mean(unknown[0], known)
+        raise ValueError(f"no system {unknown[0]!r} for {arguments.task}: there are {', '.join(known)}{hint}")
     if arguments.cores > linux.usable_cores():
         raise ValueError(f"--cores {arguments.cores}: this process may use {linux.usable_cores()}")
-    systems = [known[name] for name in arguments.systems] or list(SYSTEMS)
+    systems = [known[name] for name in arguments.systems or known]
     wanted = [
         (system, fold, seed, cell_path(arguments, system, fold, seed))
         for seed in range(arguments.seeds)  # the first seed of all systems first

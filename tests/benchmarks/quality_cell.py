@@ -41,11 +41,14 @@ class System:
     """A row of the table. Systems with the same flags share their trainings.
 
     flags: of launch/submit.py. measured: values of settings with which its songs are made, such as `evaluate.iterations`.
+    known_beats: its songs are made with the beats of the true drums. task: the only one that it is for.
     """
 
     name: str
     flags: tuple[str, ...]
     measured: dict[str, Any] = field(default_factory=dict)
+    known_beats: bool = False
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def measure_songs(run: RunDir, system: System, references: Path) -> dict[str, An
     shutil.rmtree(out, ignore_errors=True)
     if known.is_dir():
         shutil.copytree(known, out / "references", copy_function=os.link)
-    checkpoints.evaluate(run, settings, [step], songs, out)
+    checkpoints.evaluate(run, settings, [step], songs, out, known_beats=system.known_beats)
     if not known.is_dir():
         references.mkdir(parents=True, exist_ok=True)
         shutil.copytree(out / "references", known.with_name(".tmp"), copy_function=os.link, dirs_exist_ok=True)

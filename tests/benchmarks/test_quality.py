@@ -77,6 +77,7 @@ def test_every_song_is_left_out_once_and_held_out_songs_are_never_trained_on(tin
     ("words", "said"),
     [
         (["--systems", "tinny"], "no system 'tinny'"),
+        (["--systems", "sketch", "--task", "bass"], "no system 'sketch' for bass: there are plain, small,"),
         (["--songs", "six"], "has no song 'six'"),
         (["--cores", "4000"], "--cores 4000: this process may use"),
     ],

@@ -24,7 +24,7 @@ def bank(kits: int = 2) -> strokes.Bank:
             kind: [strokes.Stroke((np.exp(-20 * time) * np.sin(2 * np.pi * tone * time)).astype(np.float32), 1.0)]
             for kind, tone in tones.items()
         }
-        found[f"kit-{kit}"] = strokes.Kit(made, (2.0, 1.0, 4.0, 0.5), -3.0)
+        found[f"kit-{kit}"] = strokes.Kit(made, (2.0, 1.0, 4.0, 0.5, 6.0), -3.0)
     return strokes.Bank(found)
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import inspect
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from p2p_dist.audio.strokes import input_level, playing_level, window_powers
+from p2p_dist.audio.strokes import frame_powers, input_level, playing_level
+from p2p_dist.cli.generate import Command
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data import pairs
 from p2p_dist.generate import drummer
 from p2p_dist.generate.request import Options
+from p2p_dist.generate.sketch import DENSITY
 from p2p_dist.settings.presets import PRESETS
 from tests.generate import drums
 
@@ -55,8 +57,9 @@ def play(**options: float) -> drummer.Performance:
 
 
 def test_more_density_is_more_strokes() -> None:
-    counts = [len(play(density=density).onsets) for density in (0.2, 0.4, 0.9)]
-    assert counts[0] < counts[1] < counts[2] == len(play().onsets), "0.9 unless asked otherwise"
+    counts = [len(play(density=density).onsets) for density in (0.2, 0.4, DENSITY)]
+    assert counts[0] < counts[1] < counts[2] == len(play().onsets)
+    assert f"(default: {DENSITY})" in inspect.getsource(Command), "the help names it, and may not import numpy"
 
 
 def test_seeds_choose_kits_and_the_same_seed_plays_the_same() -> None:
@@ -90,7 +93,7 @@ def test_a_window_of_the_guide_is_that_of_the_whole_sketch() -> None:
 def test_the_sketch_is_as_loud_beside_the_song_as_drums_beside_theirs() -> None:
     guide = play().guide(0)
     sound = guide.sketch.part(0, len(SONG))
-    level = playing_level(window_powers(sound, DATA.sample_rate))
+    level = playing_level(frame_powers(sound, DATA.sample_rate))
     assert level == pytest.approx(input_level(SONG, drums.RATE) - 3.0, abs=1.5)
 
 
@@ -126,8 +129,7 @@ def test_a_damaged_drummer_is_refused(kept: Path, name: str) -> None:
     with pytest.raises(DamagedError, match=name):
         drummer.load(kept, DATA, MODEL)
     (kept / name).unlink()
-    (kept / name).symlink_to(shutil.copy(kept / "drummer.json", kept / "elsewhere"))
-    with pytest.raises((DamagedError, ValueError, OSError), match="link"):
+    with pytest.raises(DamagedError, match=f"{name} is missing"):
         drummer.load(kept, DATA, MODEL)
 
 

@@ -115,7 +115,7 @@ def test_a_drummer_is_left_that_plays_to_other_songs(made: RunDir, prepared: tup
     assert set(found.bank.kits) == {"00000-a", "00001-b", "00002-c"}
     song = drums.chords(6.0, 100)
     performance = found.play(lambda: iter([song]), drums.RATE, 0.4, "new", 1.0)
-    assert performance.onsets and performance.guide(0).cut(0)[0].max() > -1, "not silent"
+    assert performance.onsets and performance.guide(0).rows(0, 400)[:, :-2].max() > -60, "not silent"
     assert stages.is_done("pattern", made) == "training songs are sketched"
     finished = {path.name for path in (made.pattern / "finished").iterdir()}
     assert finished == {
@@ -188,7 +188,7 @@ def test_a_song_that_is_not_the_one_in_the_shards_is_refused(prepared: tuple[Pat
 
 
 def test_songs_without_drums_are_refused(prepared: tuple[Path, Config]) -> None:
-    empty = strokes.Bank({"a": strokes.Kit({kind: [] for kind in pattern_stage.CLASSES}, (0.0,) * 4, 0.0)})
+    empty = strokes.Bank({"a": strokes.Kit({kind: [] for kind in pattern_stage.CLASSES}, (0.0,) * 5, 0.0)})
     path = prepared[0] / "empty.npz"
     strokes.save(path.with_suffix(".kit"), empty)
     with pytest.raises(ValueError, match="no training song has strokes"):
