@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from p2p_dist.audio import strokes
+from p2p_dist.audio.drum_classes import Onset
 from p2p_dist.common import files
 from p2p_dist.data import guides, shards
 from p2p_dist.data.index import Index
@@ -193,3 +194,30 @@ def test_songs_without_drums_are_refused(prepared: tuple[Path, Config]) -> None:
     strokes.save(path.with_suffix(".kit"), empty)
     with pytest.raises(ValueError, match="no training song has strokes"):
         pattern_stage.bank_of([path])
+
+
+def test_true_strokes_are_changed_as_a_prediction_may_be_wrong() -> None:
+    true = [Onset(number / 10, "kick", 0.1) for number in range(4000)]
+    found = list(pattern_stage._changed(true, np.random.default_rng(0)))
+    assert {onset.time for onset in found} < {onset.time for onset in true} and {onset.kind for onset in found} == {"kick"}
+    assert 0.03 < 1 - len(found) / len(true) < 0.07, "one in twenty is left out"
+    assert np.log([onset.strength / 0.1 for onset in found]).std() == pytest.approx(0.2, abs=0.01)
+    loud = pattern_stage._changed([Onset(0.0, "kick", 1.0)] * 100, np.random.default_rng(0))
+    assert max(onset.strength for onset in loud) == 1.0
+
+
+def test_a_bank_has_kits_of_several_classes_and_not_too_many(
+    prepared: tuple[Path, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pattern_stage, "KITS", 2)
+    paths = []
+    for number in range(5):
+        (kit,) = drums.bank(1).kits.values()
+        if number == 4:  # of one class only
+            kit = dataclasses.replace(
+                kit, strokes={kind: found if kind == "kick" else [] for kind, found in kit.strokes.items()}
+            )
+        paths.append(prepared[0] / f"kit-{number}.npz")
+        strokes.save(paths[-1].with_suffix(".kit"), strokes.Bank({str(number): kit}))
+    assert list(pattern_stage.bank_of(paths).kits) == ["0", "3"], "the first and the last of the usable ones"
+    assert list(pattern_stage.bank_of(paths[4:]).kits) == ["4"], "better than none"
