@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from p2p_dist.common import files
-from p2p_dist.jobs import tiers
+from p2p_dist.jobs import stages, tiers
 from p2p_dist.jobs.slurm import commands, options
 from p2p_dist.jobs.tiers import Tier
 from p2p_dist.run import snapshot
@@ -22,7 +22,7 @@ from p2p_dist.settings.values import NotNegative, NotNegativeNumber, Positive, R
 
 HPC = snapshot.batch_scripts()
 
-_KINDS: dict[str, Literal["gpu", "test", "cpu"]] = {"preprocess": "cpu", "pattern": "cpu", "page": "cpu", "preflight": "test"}
+_KINDS: dict[str, Literal["gpu", "test", "cpu"]] = {**dict.fromkeys(stages.ONE_PROCESS, "cpu"), "preflight": "test"}
 """stage -> kind of its tier; all others: gpu"""
 
 
@@ -177,7 +177,7 @@ class Site:
 
     def processes(self, stage: str, resources: Resources) -> int:
         """Return the processes of a job per node."""
-        if stage in ("preprocess", "pattern", "page", "generate"):
+        if stage in (*stages.ONE_PROCESS, stages.GENERATE):
             return 1
         training = self.processes_per_node(resources)
         if stage != "evaluate":

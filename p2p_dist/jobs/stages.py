@@ -14,6 +14,9 @@ from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Data
 
 STAGES = ("preprocess", "pattern", "train", "evaluate", "page")
+
+ONE_PROCESS = ("preprocess", "pattern", "page")
+"""The stages that run as one process per job, on CPU nodes."""
 """All that a run can have, in order; `of` omits those that it does not need."""
 
 GENERATE = "generate"

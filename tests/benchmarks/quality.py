@@ -157,20 +157,19 @@ def make(arguments: Arguments, system: System, fold: Fold, seed: int, path: Path
     files.write_json(path, {**about, **found})
 
 
-def pooled(cells: list[dict[str, Any]], which: str | None) -> Row | None:
-    """Average one training of each fold, or a baseline, over all songs of these cells; None if one of them lacks it.
+def pooled(cells: list[dict[str, Any]], which: str | None = None) -> tuple[Row, int]:
+    """Average one training of each fold, or a baseline, over all songs of these cells together.
 
     Args:
         which: the baseline; None for the system.
+
+    Returns:
+        the averages, and of how many songs: a baseline can't be made for every song.
     """
     songs = [song for cell in cells for song in cell["songs"].values()]
-    measured: list[list[Measured]] = []
-    for song in songs:
-        one = song["output"] if which is None else song["baselines"].get(which)
-        if one is None:
-            return None
-        measured.append([quality_cell.restored(one)])
-    return averages.average(measured, [real_of(song) for song in songs]).mean
+    made = [(one, song) for song in songs if (one := song["baselines"].get(which) if which else song["output"]) is not None]
+    measured: list[list[Measured]] = [[quality_cell.restored(one)] for one, _ in made]
+    return averages.average(measured, [real_of(song) for _, song in made]).mean, len(made)
 
 
 def real_of(song: dict[str, Any]) -> np.ndarray:
@@ -200,26 +199,24 @@ def table(cells: dict[str, list[dict[str, Any]]], names: list[str]) -> tuple[lis
             texts.append(f"{text(float(np.mean(values)), certain=certain)}{spread}" if values else "–")
         lines.append("| " + " | ".join([f"**{name}**" if count else name, count, steps, *texts]) + " |")
 
-    first = next(of for of in cells.values() if len({cell["fold"] for cell in of}) == most)
-    once = list({cell["fold"]: cell for cell in first}.values())
-    songs = [song for cell in once for song in cell["songs"].values()]
-    real = [real_of(song) for song in songs]
+    once = list({cell["fold"]: cell for cell in every}.values())
+    real = [real_of(song) for cell in once for song in cell["songs"].values()]
     about = descriptors.about_songs(real, real)
     certain = descriptors.is_certain(about)
     for name in BASELINES:
-        # Of the first system that has it in all folds: only the pictures of the thesis leave some out.
-        of_systems = ({cell["fold"]: cell for cell in of} for of in cells.values())
-        rows = [pooled(list(of.values()), name) for of in of_systems if len(of) == most]
-        if known := [row for row in rows if row is not None]:
-            add(name, "", "", known[:1])
+        # Of the system that has it of the most songs, the first of these: the pictures of the thesis leave some out.
+        found = [pooled(list({cell["fold"]: cell for cell in of}.values()), name) for of in cells.values()]
+        row, songs = max(found, key=lambda one: one[1])
+        if songs:
+            add(name, "", "" if songs == len(real) else f"{songs} of {len(real)} songs", [row])
     for system, of in cells.items():
         seeds = sorted({cell["seed"] for cell in of})
         by_seed = [[cell for cell in of if cell["seed"] == seed] for seed in seeds]
         whole = [one for one in by_seed if len(one) == most]
         steps = sorted(cell["step"] for cell in of)
         shown = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else str(steps[0])
-        rows = [row for one in whole if (row := pooled(one, None)) is not None]
-        missing = "" if len(whole) == len(by_seed) else f", {len(by_seed) - len(whole)} seeds not finished"
+        rows = [pooled(one)[0] for one in whole]
+        missing = "" if len(whole) == len(by_seed) else f", {len(by_seed) - len(whole)} not finished"
         add(system, f"{most} x {len(whole)}{missing}", shown, rows)
     return [*lines, "", descriptors.in_words(about)], figures
 

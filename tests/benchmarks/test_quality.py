@@ -121,7 +121,7 @@ def test_figures_are_of_all_songs_together_and_spread_over_the_seeds() -> None:
     cells = [cell("x", fold, seed, level, random) for (fold, seed), level in levels.items()]
     lines, figures = quality.table({"x": cells}, ["level_error", "mmd"])
     assert figures["x"]["level_error"] == [3.0, 7.0]
-    assert lines[-3].startswith("| **x** | 2 x 2, 1 seeds not finished | 10 to 30 | 5.00 ± 2.83 | ")
+    assert lines[-3].startswith("| **x** | 2 x 2, 1 not finished | 10 to 30 | 5.00 ± 2.83 | ")
     assert lines[0] == "|  | folds x seeds | steps | level dB | distance |"
     first = [one for one in cells if one["seed"] == 0]
     songs = [song for one in first for song in one["songs"].values()]
@@ -129,4 +129,19 @@ def test_figures_are_of_all_songs_together_and_spread_over_the_seeds() -> None:
     expected = averages.average(made, [np.array(song["real"]) for song in songs]).mean["mmd"]
     assert figures["x"]["mmd"][0] == pytest.approx(expected)
     assert "compares 240 windows" in lines[-1] and "≈" not in "".join(lines), "of two songs there are enough"
-    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| copy the input", "| silence"]
+    assert [line.split(" | ")[:3] for line in lines[2:4]] == [["| copy the input", "", ""], ["| silence", "", ""]]
+
+
+def test_what_some_cells_lack_is_said() -> None:
+    """System y failed in fold a, and x in b, where the baseline cannot be made."""
+    random = np.random.default_rng(0)
+    x, y = cell("x", "a", 0, 2.0, random), cell("y", "b", 0, 4.0, random)
+    del y["songs"]["b"]["baselines"]["silence"]
+    lines, figures = quality.table({"x": [x], "y": [y]}, ["level_error"])
+    assert figures["x"]["level_error"] == figures["y"]["level_error"] == []
+    assert [line.split(" | ")[:3] for line in lines[2:6]] == [
+        ["| copy the input", "", "1 of 2 songs"],
+        ["| silence", "", "1 of 2 songs"],
+        ["| **x**", "2 x 0, 1 not finished", "10"],
+        ["| **y**", "2 x 0, 1 not finished", "10"],
+    ]

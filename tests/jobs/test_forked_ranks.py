@@ -51,7 +51,9 @@ def _parent(folder: Path, ends: list[int], grace: float) -> None:
     forked_ranks.fork_ranks("train", folder)
 
 
-def ended(place: Path, ends: list[int], grace: float = 20.0, send: int | None = None) -> tuple[int | None, str, RunDir]:
+def ended(
+    place: Path, ends: list[int], grace: float = 20.0, send: int | None = None, after: float = 0.0
+) -> tuple[int | None, str, RunDir]:
     """Exit code and output of a parent of ranks that end in these ways."""
     run = RunDir(place)
     run.logs.mkdir(parents=True)
@@ -65,6 +67,7 @@ def ended(place: Path, ends: list[int], grace: float = 20.0, send: int | None = 
         last = run.logs / f"train-rank{len(ends) - 1}.log"
         while process.is_alive() and not (last.is_file() and last.read_text().strip()):
             time.sleep(0.01)
+        time.sleep(after)
         os.kill(process.pid, send)
     process.join(60)
     return process.exitcode, (place / "parent.log").read_text(), run
@@ -108,5 +111,9 @@ def test_ranks_that_hang_are_killed_some_seconds_after_another_failed(tmp_path):
 
 def test_a_rank_that_was_stopped_leaves_the_others_their_time(tmp_path):
     """75 is no failure: the others save."""
-    code, said, _ = ended(tmp_path / "all", [HANGS, HANGS], send=signal.SIGUSR2)
+    code, said, _ = ended(tmp_path / "all", [HANGS, 75], grace=0.1, send=signal.SIGUSR2, after=0.5)
     assert code == console.STOPPED and "ended with" not in said
+
+
+def test_a_request_to_stop_reaches_every_rank(tmp_path):
+    assert ended(tmp_path / "all", [HANGS, HANGS], send=signal.SIGUSR2)[0] == console.STOPPED

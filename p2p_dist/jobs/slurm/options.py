@@ -9,6 +9,7 @@ import re
 from typing import Annotated
 
 from p2p_dist.common import console
+from p2p_dist.jobs import stages
 from p2p_dist.settings.values import Rule
 
 OF_THE_LAUNCHER = (
@@ -45,7 +46,7 @@ def _is_value(text: str) -> bool:
     return bool(text.strip()) and console.control_character(text) is None
 
 
-GROUPS = ("all", "gpu", "cpu", "preprocess", "pattern", "train", "evaluate", "generate", "page")
+GROUPS = ("all", "gpu", "cpu", *stages.STAGES, stages.GENERATE)
 """The jobs that an entry is for: all, those on GPU nodes, those on CPU nodes, or one stage. The later one wins."""
 
 Group = Annotated[str, Rule(GROUPS.__contains__, f"one of {', '.join(GROUPS)}")]

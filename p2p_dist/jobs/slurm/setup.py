@@ -31,7 +31,7 @@ def lines(run: RunDir, settings: Config, place: site.Site, stage: str, reached: 
     # On a shared node, the cores of the job are not known in advance.
     if place.cpu_masks and stage in ("train", *stages.CHECKS) and place.takes_whole_nodes(stage, resources):
         values["P2P_CPU_MASKS"] = ",".join(place.cpu_masks[: place.processes_per_node(resources)])
-    if place.srun and stage not in ("preprocess", "pattern", "page"):
+    if place.srun and stage not in stages.ONE_PROCESS:
         values["P2P_SRUN"] = " ".join(place.srun)
     if place.rendezvous != "name" or place.rendezvous_suffix:
         values["P2P_RENDEZVOUS"] = f"{place.rendezvous}:{place.rendezvous_suffix or ''}"

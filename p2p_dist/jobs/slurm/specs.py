@@ -109,7 +109,7 @@ def jobs(
         tier, why = place.tier(stage, resources)
         whole, processes = place.takes_whole_nodes(stage, resources), place.processes(stage, resources)
         on_gpus = tier.kind != "cpu"
-        training = stage not in ("preprocess", "pattern", "evaluate", "page", stages.GENERATE)
+        training = stage in ("train", *stages.CHECKS)
         gpus = place.gpus(processes, whole=whole and training) if on_gpus else 0
         shape: dict[str, Any] = {
             "partition": tier.partition,
