@@ -79,7 +79,8 @@ def fetch(run: RunDir, settings: config.Config) -> int:
             progress.total = total
             progress.update(done, name)
 
-        staging.fetch_dataset(address, run.shards, settings.data, settings.data.elsewhere, on_file)
+        needed = ["train", *([settings.evaluate.split] if settings.resources.evaluate != "never" else [])]
+        staging.fetch_dataset(address, run.shards, settings.data, settings.data.elsewhere, needed, on_file)
     check_unseen(run, settings.evaluate)
     return console.DONE
 

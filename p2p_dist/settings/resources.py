@@ -30,7 +30,12 @@ def seconds_of(time: str) -> int:
 Time = Annotated[str, Rule(seconds_of, "greater than zero, and written as 90 (minutes), 1:30:00 or 2-00:00:00")]
 
 
-Cluster = Literal["auto", "local", "slurm", "lumi"]
+# fmt: off
+Cluster = Literal[
+    "auto", "local", "slurm", "lumi", "frontier", "leonardo", "roihu", "marenostrum5", "juwels_booster", "jupiter",
+    "perlmutter", "karolina", "snellius", "daint", "jean_zay",
+]
+# fmt: on
 """this machine, any Slurm cluster, or one with a file in hpc/sites"""
 
 
