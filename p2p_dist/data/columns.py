@@ -1,7 +1,8 @@
 """The index of a split as a file: where each sample lies, in columns of fixed width, checked against their sha256.
 
 The file holds one column after another, little-endian, each of as many values as the split has samples. Values of one sample
-have one place in all columns. Samples are in the order of songs by key, then windows, an original before its copies.
+have one place in all columns. Samples are in the order of songs by key, then windows, an original before its copies; those of a
+converted dataset of schema 3 (of_before.py) in the order that they had there.
 
 | column | type | value |
 | --- | --- | --- |

@@ -11,9 +11,14 @@ from p2p_dist.common import files, records, schemas
 from p2p_dist.common.records import COUNT, KEY
 
 SCHEMA = schemas.MANIFEST.schema
-"""Schema of manifest.json; other schemas are refused."""
+"""Schema of manifest.json as it is written now; that of before is read too, others are refused."""
+
+READ = (3, SCHEMA)
 
 NAME = "manifest.json"
+
+AUDIO = "audio"
+"""Folder of the shards of sound, apart from the pairs: other programs read all *.tar of one folder as one table."""
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -21,18 +26,24 @@ def read(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is damaged, of another schema, or was changed after it was written.
+        ValueError: it is damaged, of another schema, or was changed after it was written, or has a split without windows.
     """
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "no manifest: preprocessing has not finished", str(path))
     again = "preprocess again to rewrite it"
     found = records.read(path, {"schema": COUNT}, again)
-    if found["schema"] != SCHEMA:
-        raise ValueError(f"{path} has schema {found['schema']}, this version reads only schema {SCHEMA}: preprocess again")
+    if found["schema"] > SCHEMA:
+        raise ValueError(
+            f"{path} has schema {found['schema']}, this version supports up to {SCHEMA}: a newer version wrote it, use that "
+            "version, or preprocess into another folder"
+        )
+    if found["schema"] not in READ:
+        raise ValueError(f"{path} has schema {found['schema']}, this version reads only {READ}: preprocess again")
     if not files.is_sealed(found):
         raise ValueError(f"{path} was changed after it was written: {again}")
-    wrong = records.wrong(found, schemas.MANIFEST.shape) or next(filter(None, map(_wrong_rows, found["splits"].values())), None)
+    found = schemas.MANIFEST.complete(found)
+    wrong = records.wrong(found, schemas.MANIFEST.shape) or next(filter(None, map(_wrong_part, found["splits"].values())), None)
     if wrong or (set(found["splits"]) - set(SPLITS)):
         raise files.DamagedError(f"{path} is damaged: {wrong or 'it has other splits'}; {again}")
     assert isinstance(found, dict)
@@ -42,6 +53,27 @@ def read(folder: Path) -> dict[str, Any]:
 def write(folder: Path, content: dict[str, Any]) -> None:
     """Write the manifest of a dataset, with a digest that `read` checks."""
     files.write_json(folder / NAME, files.sealed(content))
+
+
+def windows(part: dict[str, Any]) -> int:
+    """The number of samples of a split."""
+    return int(part["index"]["samples"]) if "index" in part else len(part["samples"])
+
+
+def sounds(folder: Path, part: dict[str, Any]) -> Path:
+    """The folder of the shards of sound of a split; to schema 3 the dataset itself."""
+    return folder / AUDIO if "index" in part else folder
+
+
+def files_of(folder: Path, content: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Path -> name, bytes and sha256 of every file that a manifest names."""
+    found = {}
+    for part in content["splits"].values():
+        found.update({folder / shard["name"]: shard for shard in part["shards"]})
+        found.update({sounds(folder, part) / shard["name"]: shard for shard in part["audio"]})
+        if "index" in part:
+            found[folder / part["index"]["name"]] = part["index"]
+    return found
 
 
 def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
@@ -68,9 +100,25 @@ def check_unseen(content: dict[str, Any], split: str) -> None:
         )
 
 
+def _wrong_part(part: dict[str, Any]) -> str | None:
+    """Describe what is wrong with a split."""
+    if "index" not in part:
+        return _wrong_rows(part)
+    if not part["index"]["samples"]:
+        return "it has a split without windows"
+    if part["index"]["samples"] != sum(shard["samples"] for shard in part["shards"]):
+        return "the index has another number of samples than the shards"
+    songs = {song["key"] for song in part["songs"]}
+    if any(key not in songs for shard in (*part["shards"], *part["audio"]) for key, *_ in shard["songs"]):
+        return "a shard has a song that is not listed"
+    return None
+
+
 def _wrong_rows(part: dict[str, Any]) -> str | None:
     """Describe what is wrong with the rows of the windows; checked by columns because there may be millions."""
     rows, names = part["samples"], {shard["name"] for shard in part["shards"]}
+    if not rows:
+        return "it has a split without windows"
     if not all(isinstance(row, list) and len(row) == 5 for row in rows):
         return "a row of samples must have a key, a shard, two offsets and a checksum"
     for column in (2, 3, 4):

@@ -10,7 +10,7 @@ import tyro
 
 from p2p_dist.settings.fields import added, resource
 from p2p_dist.settings.tasks import parse_task
-from p2p_dist.settings.values import Positive, check, within
+from p2p_dist.settings.values import Positive, PositiveNumber, check, within
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Data:
     """augmented copies of every training window: other levels, colour, side and tempo, the same relation"""
     seed: int = 0
     """of the choice of silent windows and of the copies"""
+    shard_size: PositiveNumber = resource(256.0)
+    """megabytes up to which songs are packed into one shard; a longer song is one shard"""
     stage: Literal["none", "node", "device"] = resource("none")
     """read shards where they are (none), from a copy in the node's memory (node), from the device's memory (device)"""
 
