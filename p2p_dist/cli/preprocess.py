@@ -43,6 +43,8 @@ class Command:
     """I/N: only every N-th song from the I-th (0 to N-1), without a manifest; the command without --part merges the parts"""
     verify: bool = False
     """create nothing: read the whole folder and report the first damaged shard and sample"""
+    convert: Path | None = None
+    """create nothing else: give this dataset of an earlier version today's index; runs that use it go on to the bit"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: Positive = 8
     """on Slurm: number of jobs in the array, which share the songs"""
@@ -73,6 +75,8 @@ def _part(text: str | None) -> tuple[int, int] | None:
 def main(arguments: list[str]) -> int:
     """Make or verify shards; return the exit code."""
     command, tasks = parse(arguments)
+    if command.convert is not None:
+        return _convert(command.convert.expanduser().absolute())
     if command.verify and command.out is not None:
         return _verify(_made_in(command.out.expanduser().absolute()))
     root = command.data.root or os.environ.get("MUSDB_PATH")
@@ -170,6 +174,14 @@ def _verify(folders: list[Path]) -> int:
             console.complain(f"error: {error}")
             return console.FAILED
         console.say(f"{folder}: all {samples} samples are whole")
+    return console.DONE
+
+
+def _convert(folder: Path) -> int:
+    from p2p_dist.data.of_before import convert
+
+    samples = convert(folder)
+    console.say(f"{folder}: the index of its {samples} samples is today's; shards and samples are as they were")
     return console.DONE
 
 

@@ -74,7 +74,7 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
 
 
 def readme(manifest: dict[str, Any]) -> str:
-    """The text of README.md: `datasets.load_dataset(FOLDER)` gives the pairs, with "audio" besides the held-out songs."""
+    """The text of README.md: what `datasets.load_dataset(FOLDER)` reads."""
     configs: list[dict[str, Any]] = []
     for name, kind, pattern in (("pairs", "shards", "{}-*.tar"), ("audio", "audio", f"{manifests.AUDIO}/audio-{{}}-*.tar")):
         splits = [split for split, part in manifest["splits"].items() if part[kind]]
@@ -89,7 +89,8 @@ def readme(manifest: dict[str, Any]) -> str:
 
 DATASET.md describes them and says what a number means; manifest.json names every file with its size and sha256.
 
-- `datasets.load_dataset(FOLDER)` gives the pairs, `datasets.load_dataset(FOLDER, "audio")` the held-out songs as sound.
+- `datasets.load_dataset(FOLDER)` gives the pairs, `datasets.load_dataset(FOLDER, "audio")` the held-out songs as sound; the
+  latter needs the package torchcodec.
 - `webdataset.WebDataset([FILE, ...]).decode()` reads the shards of a split from disk, `http://` or a `pipe:`.
 
 {LICENCE}
@@ -116,11 +117,11 @@ def _numbers(manifest: dict[str, Any], *, ready_made: bool) -> list[str]:
         "mid-side": "the mean of the channels, and half their difference",
     }[settings["channels"]]
     lines += [
-        f"A value is 10 log10(power / reference) in dB, from {FLOOR:g} to {CEILING[settings['representation']]:g}; what is lower "
-        f"or higher has that value, and {FLOOR:g} is silence, or padding after the end of a song.",
+        f"A value is 10 log10(power / reference) in dB, from {FLOOR:g} to {CEILING[settings['representation']]:g}; what is "
+        f"lower or higher has that value, and {FLOOR:g} is silence, or padding after the end of a song.",
         "",
-        f"`power` is that of librosa.feature.melspectrogram: sound of full scale 1 at {settings['sample_rate']} Hz, Hann window "
-        f"of {settings['n_fft']} samples every {settings['hop_length']}, frames centred and padded with zeros, squared "
+        f"`power` is that of librosa.feature.melspectrogram: sound of full scale 1 at {settings['sample_rate']} Hz, Hann "
+        f"window of {settings['n_fft']} samples every {settings['hop_length']}, frames centred and padded with zeros, squared "
         f"magnitudes, {settings['mels']} bands on Slaney's mel scale from 0 Hz to half the rate, of equal area. The channels "
         f"are {of}.",
         "",
@@ -137,8 +138,8 @@ def _numbers(manifest: dict[str, Any], *, ready_made: bool) -> list[str]:
     if any(part["audio"] for part in manifest["splits"].values()):
         lines += [
             "",
-            f"The songs in {manifests.AUDIO}/ are held out, each with `KEY.input.flac` and `KEY.target.flac` at the rate of the "
-            "song. Samples times `gain` in `KEY.json` are of full scale 1 again: a sum of stems can exceed it.",
+            f"The songs in {manifests.AUDIO}/ are held out, each with `KEY.input.flac` and `KEY.target.flac` at the rate of "
+            "the song. Samples times `gain` in `KEY.json` are of full scale 1 again: a sum of stems can exceed it.",
         ]
     rate, n_fft, hop = settings["sample_rate"], settings["n_fft"], settings["hop_length"]
     return [
@@ -147,15 +148,15 @@ def _numbers(manifest: dict[str, Any], *, ready_made: bool) -> list[str]:
         "From a picture to power, and to sound of which the phase is guessed:",
         "",
         "```python",
-        "import librosa",
-        "import soundfile",
-        "import webdataset",
+        "import librosa, numpy, soundfile, webdataset",
         "",
         f'sample = next(iter(webdataset.WebDataset("{first}", shardshuffle=False).decode()))',
         f'db = sample["npz"]["{side}"][0].astype("float32")',
         'power = sample["json"]["reference"] * 10 ** (db / 10)',
         f"power[db <= {FLOOR + 0.5:g}] = 0",
-        f"sound = librosa.feature.inverse.mel_to_audio(power, sr={rate}, n_fft={n_fft}, hop_length={hop}, pad_mode='constant')",
+        f"bands = librosa.filters.mel(sr={rate}, n_fft={n_fft}, n_mels={settings['mels']})",
+        "magnitude = numpy.sqrt(numpy.maximum(numpy.linalg.pinv(bands) @ power, 0))",
+        f'sound = librosa.griffinlim(magnitude, n_fft={n_fft}, hop_length={hop}, pad_mode="constant")',
         f'soundfile.write("{side}.wav", sound, {rate})',
         "```",
     ]

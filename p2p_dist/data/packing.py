@@ -1,10 +1,9 @@
 """Pack songs into shards of about one size.
 
 Which songs share a shard follows from their keys and sizes alone, not from who made them, nor in which order. Songs are halved
-by the first bit of the sha256 of their keys, each half by the next bit, and so on, until a part is at most the size asked for or
-is one song: a song is never cut. So parts are between half and all of that size, about 0.7 of it where songs are small. A song
-that is added, removed or changed changes the shard that it is in (or halves it, or makes one of two); all others stay the same
-to the byte.
+by the first bit of the sha256 of their keys, each half by the next bit, and so on, until a part is at most the size asked for
+or is one song: a song is never cut. So a shard has about 0.7 of that size where songs are small. A song that is added, removed
+or changed changes the shard that it is in (or halves it, or makes one of two); all others stay the same to the byte.
 
 A shard has the name of its content, and is what TarWriter would write of all its samples. Its record is written when it is
 whole, and then the files that its songs had are removed: killed at any time, no song is lost.
@@ -91,7 +90,9 @@ def pack(out: Path, kind: str, pieces: Sequence[Piece]) -> dict[str, Any]:
             whole.update(end)
             target.write(end)
         entry = {"name": name, "bytes": size + len(end), "sha256": whole.hexdigest()}
-        entry |= {"songs": songs} if kind.startswith(manifest.AUDIO) else {"samples": sum(p.samples for p in pieces), "songs": songs}
+        entry |= (
+            {"songs": songs} if kind.startswith(manifest.AUDIO) else {"samples": sum(p.samples for p in pieces), "songs": songs}
+        )
         files.write_json(out / PARTS / f"shard-{name}.json", files.sealed({"schema": schemas.SHARD.schema, **entry}))
     for piece in pieces:
         (out / PARTS / f"{kind}-{piece.key}.tar").unlink(missing_ok=True)

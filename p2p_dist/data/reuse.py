@@ -1,4 +1,4 @@
-"""Copy songs from another dataset that has them: one song more is another dataset, of which all other songs are made already."""
+"""Copy songs from a dataset that has them: with one song more it is another dataset, but all others are made already."""
 
 from __future__ import annotations
 

@@ -181,7 +181,11 @@ class _Stream:
 
 
 def tar_writer() -> Any:
-    """webdataset's TarWriter, imported without torch, which webdataset needs only to read: 200 MB and a second in each worker."""
+    """webdataset's TarWriter.
+
+    webdataset imports torch, 200 MB and a second in each worker, for classes that only readers use, and does without where
+    there is none: so none is shown to it.
+    """
     if "webdataset" not in sys.modules and "torch" not in sys.modules:
         sys.modules["torch"] = None  # type: ignore[assignment]
         try:

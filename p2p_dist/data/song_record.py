@@ -24,7 +24,7 @@ PARTS = "parts"
 """Folder of the records in a dataset's folder, and of songs until they are packed."""
 
 Packed = Mapping[str, tuple[Path, int, str]]
-"""Of the pairs or the sound of each song, by the name that they had alone: their shard, where they begin in it, their sha256."""
+"""The pairs or the sound of each song, by the name that they had alone: their shard, their first byte in it, their sha256."""
 
 
 def slug(title: str) -> str:

@@ -29,7 +29,8 @@ def verify_dataset(folder: Path, on_shard: Callable[[int, int, str], None] = lam
 
     Raises:
         FileNotFoundError: no manifest.
-        ValueError: an index is damaged; or names the first damaged shard and its first damaged sample, and says how to make it again.
+        ValueError: names the damaged index, or the first damaged shard and its first damaged sample, and says how to make
+            it again.
     """
     manifest = manifests.read(folder)
     found = 0

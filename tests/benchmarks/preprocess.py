@@ -188,7 +188,7 @@ def compare(sources: list[layouts.Source], task: str, rounds: int, scratch: Path
 
     def ours(settings: Data, split: str = "train") -> float:
         seconds = 0.0
-        for number, source in enumerate(sources):
+        for source in sources:
             work = song_record.KeyedSong(replace(source, split=split))
             result = worker.make_song(work, [(scratch / "out", settings)])
             assert result.error is None, result.error

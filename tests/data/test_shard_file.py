@@ -49,7 +49,9 @@ def test_a_shard_is_what_webdatasets_own_writer_makes_of_its_samples(dataset: Pa
 
 def test_what_is_known_of_a_shard_as_it_is_written_is_what_is_found_in_it(dataset: Path) -> None:
     for split, part in manifests.read(dataset)["splits"].items():
-        rows = {row["key"]: (shard["name"], row) for shard in part["shards"] for row in index.index_shard(dataset / shard["name"])}
+        rows = {
+            row["key"]: (shard["name"], row) for shard in part["shards"] for row in index.index_shard(dataset / shard["name"])
+        }
         found = Index(dataset, split)
         assert len(rows) == len(found) > 0
         for number in range(len(found)):

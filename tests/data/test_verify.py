@@ -49,7 +49,9 @@ def test_cut_and_missing_shards_and_sounds_are_found(undisturbed: Path, tmp_path
 def test_of_several_damaged_shards_the_first_is_named_with_its_sample(undisturbed: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     first, second = (damaged(out, 5000, number) for number in (0, 1))
-    with pytest.raises(ValueError, match=rf"{first.name} is damaged: sample song-\d-[0-9a-f]{{10}}-00000: its checksum does not match"):
+    with pytest.raises(
+        ValueError, match=rf"{first.name} is damaged: sample song-\d-[0-9a-f]{{10}}-00000: its checksum does not match"
+    ):
         verify_dataset(out)
     os.truncate(first, 10)
     with pytest.raises(ValueError, match=rf"{first.name} is damaged: sample song-\d-[0-9a-f]{{10}}-00000"):
