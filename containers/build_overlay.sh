@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The light way: what jobs need beside an unchanged image, as one file that is laid over it:
+# Build an overlay: one file with the packages that jobs need and the image does not have. The image stays unchanged.
 #   build_overlay.sh IMAGE [OUTPUT [OPTIONS of singularity exec]]
-# OUTPUT: containers/p2p_dist.sqsh. Jobs see it as /user-software: launch/submit.py --container IMAGE --overlay OUTPUT
+# OUTPUT (default: containers/p2p_dist.sqsh). Jobs mount it at /user-software: launch/submit.py --container IMAGE --overlay OUTPUT
 set -euo pipefail
 command -v singularity >/dev/null || {
     echo "error: the command singularity was not found, see containers/README.md" >&2
@@ -16,8 +16,8 @@ trap 'rm -rf "$work" "$output.building"' EXIT
 mkdir -p "$work/share/p2p_dist"
 cp -r pyproject.toml constraints.txt containers/check.py containers/requirements.py p2p_dist "$work/share/p2p_dist/"
 unset PYTHONPATH PYTHONHOME
-# Bound where it will lie: an environment knows its own place. One made from an environment sees the Python below that,
-# not what is installed in it: image.pth says where to look further.
+# Bind the folder at its final path, because a virtual environment contains its path. If the image's Python is in a virtual
+# environment itself, --system-site-packages does not include its packages; image.pth adds them.
 # shellcheck disable=SC2016  # it is the shell in the container that expands
 PYTHONNOUSERSITE=1 singularity exec --bind "$work:/user-software" "$@" "$image" bash -euo pipefail -c '
     cd /user-software

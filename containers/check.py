@@ -1,8 +1,8 @@
-"""Whether an image is good for jobs: run inside it, by its own Python. Prints what it finds; exit code 1 where something fails.
+"""Check whether jobs can run in an image. Run it inside the image, with the image's Python. Exit code 1 if a check fails.
 
     python check.py [--version VERSION]
 
-VERSION: of p2p_dist on the machine that queues the jobs.
+VERSION: version of p2p_dist on the machine that queues the jobs.
 """
 
 import argparse
@@ -17,13 +17,13 @@ sys.path.insert(0, str(HERE if (HERE / "p2p_dist").is_dir() else HERE.parent))
 
 
 def labels():
-    """The labels of the image that this runs in; none outside one."""
+    """Return the labels of the image that this process runs in; empty outside an image."""
     path = Path("/.singularity.d/labels.json")
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def check_torch():
-    """It must be built for ROCm; an image that only stands in for LUMI's says so by a label."""
+    """Check that torch is built for ROCm. The tests' image, which has a label, does not need it."""
     import numpy
     import torch
 
@@ -35,7 +35,7 @@ def check_torch():
 
 
 def check_versions(version):
-    """This program must be that of the machine that queues the jobs, where it is known. Nothing is pickled between the two."""
+    """Check that p2p_dist has the same version as on the machine that queues the jobs, if that is known."""
     import p2p_dist
 
     if version not in (None, "unknown", p2p_dist.__version__):
@@ -44,7 +44,7 @@ def check_versions(version):
 
 
 def check_sound():
-    """One second is coded as AAC, as MUSDB18 has it, decoded and resampled."""
+    """Check that one second of audio survives AAC (the codec of MUSDB18), FLAC and resampling."""
     import av
     import numpy as np
     import soundfile
@@ -71,7 +71,7 @@ def check_sound():
 
 
 def check_step():
-    """One update of the tiny networks, as a training does it."""
+    """Check that one training step of small networks works."""
     from p2p_dist.checks.preflight.training_step import one_step
     from p2p_dist.train.distributed import start
 
@@ -79,7 +79,7 @@ def check_step():
 
 
 def main():
-    """Exit code 0: all well."""
+    """Run all checks; return exit code 0 if none fails."""
     parser = argparse.ArgumentParser(description="Check an image from inside.")
     parser.add_argument("--version")
     asked = parser.parse_args()
@@ -93,7 +93,7 @@ def main():
     for name, check in checks.items():
         try:
             print(f"{name}: {check()}", flush=True)
-        except Exception as error:  # whatever a broken image raises, the other checks are still worth seeing
+        except Exception as error:  # a broken image may raise anything; run the other checks, too
             bad += 1
             print(f"{name}: FAILED: {type(error).__name__}: {error}", flush=True)
     return int(bad > 0)

@@ -1,7 +1,7 @@
-"""What an image needs for jobs, and what it must keep: run by the image's own Python while something is added to it.
+"""Add packages to an image without changing its own. Run it with the image's Python.
 
-python requirements.py FOLDER               writes needed.txt and image.txt, for pip, from pyproject.toml and constraints.txt
-python requirements.py FOLDER --unchanged   fails when a package that image.txt fixes is another now
+python requirements.py FOLDER               write needed.txt and image.txt for pip, from pyproject.toml and constraints.txt
+python requirements.py FOLDER --unchanged   fail if a package of the image has another version than in image.txt
 """
 
 import importlib.metadata
@@ -12,17 +12,17 @@ from pathlib import Path
 
 
 def plain(name):
-    """The one spelling of a package's name."""
+    """Normalise the name of a package."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def installed():
-    """Packages of this Python: name -> version."""
+    """Map the names of the packages of this Python -> versions."""
     return {plain(one.metadata["Name"]): one.version for one in importlib.metadata.distributions() if one.metadata["Name"]}
 
 
 def write(folder):
-    """What the image has is fixed at its version; what it has not, at the version that was tested."""
+    """Write needed.txt (requirements) and image.txt (constraints: versions of the image, tested versions of other packages)."""
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     more = project["optional-dependencies"]
     needed = [*project["dependencies"], *more["run"], *more["tensorboard"]]
@@ -35,7 +35,7 @@ def write(folder):
 
 
 def changed(folder):
-    """What was in the image before, and is not any more or in another version."""
+    """Return the packages that were in the image before and are now missing or have another version."""
     before = (folder / "image.txt").read_text().split("# tested")[0].split()
     now = installed()
     return [line for line in before if now.get(line.split("==")[0]) != line.split("==")[1]]
@@ -46,4 +46,4 @@ if __name__ == "__main__":
     if "--unchanged" not in sys.argv:
         write(folder)
     elif found := changed(folder):
-        sys.exit(f"error: the image had {', '.join(found)}, and has not any more")
+        sys.exit(f"error: packages of the image were changed or removed: {', '.join(found)}")

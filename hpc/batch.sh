@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Read by each script here that needs the record of this stage's starts: `batch COMMAND...` reads it, writes it and decides by
-# it, see jobs/slurm/batch.py. It runs with a Python of this node, outside any container: the system's, else the job's own where
-# that needs no container. Only this copy of the code is imported, nothing is left beside it, and no request to stop ends it.
+# Sourced by the scripts that use the record of this stage's starts: `batch COMMAND...` runs p2p_dist/jobs/slurm/batch.py, which
+# reads and writes the record and decides what to do next. It runs outside any container, with the system's Python, or with the
+# job's Python if there is no container. It imports only this copy of the code, writes no bytecode, and ignores requests to stop.
 batch() (
     trap '' USR1 USR2 TERM
     exec "$batch_python" -I -B "${BASH_SOURCE[0]%/*}/../p2p_dist/jobs/slurm/batch.py" "$@"

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Part of every batch script (the launcher's and the templates): only the copy of the code that the launcher took is run, in a
-# run of this user's, writable by no other, with no file changed, missing or extra. Wants $run, the real path of the run.
+# Part of every batch script, the launcher's and the templates. Checks that the run and its copy of the code belong to this user,
+# that no other user can write to them, and that no file was changed, removed or added. Needs $run, the real path of the run.
 : "${run:?}"
 unset P2P_ASKED
-trap 'export P2P_ASKED=yes' USR1 USR2 TERM # a request to stop that comes so early is kept for job.sh, which queues it again
+trap 'export P2P_ASKED=yes' USR1 USR2 TERM # remember an early request to stop for job.sh, which requeues the job
 umask go-w
 [[ $run != *[[:cntrl:]]* ]] || { printf 'error: the path of the run contains a control character: %q\n' "$run" >&2 && exit 2; }
-export PYTHONDONTWRITEBYTECODE=1 # what Python leaves beside the code would be extra files
-# A group of this user alone may write, as many systems give one to each; p2p_dist/common/files.py (not_only_ours): the same.
+export PYTHONDONTWRITEBYTECODE=1 # bytecode files would count as added files
+# A group with this user as its only member may write; many systems create one per user. The same rule as not_only_ours in
+# p2p_dist/common/files.py.
 alone=-1 user=$(id -un)
 IFS=: read -r name _ number members <<<"$(trap "" USR1 USR2 TERM && getent group "$(getent passwd "$user" | cut -d : -f 4)")" || true
 if [ "$name" = "$user" ] && [[ ${members:-} == @(|"$user") ]]; then alone=$number; fi
@@ -17,7 +18,7 @@ wrong=$(trap "" USR1 USR2 TERM
     find "$run/config.yaml" -maxdepth 0 \( "${others[@]}" \) 2>&1
     find "$run/code" \( "${others[@]}" -o ! -type f ! -type d \) 2>&1) || true
 [ -n "$wrong" ] || (trap "" USR1 USR2 TERM && find "$run/code" -name __pycache__ -prune -exec rm -rf {} +)
-# A copy that an earlier version made has no record; the launch command, run again, writes it.
+# Copies of earlier versions have no checksums; the launch command, run again, writes them.
 [ -n "$wrong" ] || [ ! -e "$run/code/SHA256SUMS" ] || wrong=$(trap "" USR1 USR2 TERM && cd "$run/code" &&
     find . -type f ! -path ./SHA256SUMS -exec sha256sum {} + | LC_ALL=C sort -k 2 | diff - SHA256SUMS 2>&1) || true
 [ -z "$wrong" ] || {

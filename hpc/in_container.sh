@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Start one process of a job in its container: in_container.sh COMMAND... From its environment: P2P_CONTAINER, the image;
-# P2P_OVERLAY, a file to lay over it at /user-software; P2P_BINDS, what it shall see, as SOURCE[:TARGET],... What is missing
-# is said here: Singularity's own words for it mislead. 255 is its own exit code too: it did not start, the run is innocent.
+# Start one process of a job in its container: in_container.sh COMMAND... Environment variables: P2P_CONTAINER, the image;
+# P2P_OVERLAY, a file to mount at /user-software; P2P_BINDS, folders to bind, as SOURCE[:TARGET],... Missing files are reported
+# here, because Singularity's messages are misleading. Exit code 255, as Singularity's own: the process did not start.
 set -euo pipefail
 refuse() {
     echo "error: $(hostname): $*" >&2
@@ -23,7 +23,8 @@ for bind in "${wanted[@]}"; do
             "(container_binds of the site, SINGULARITY_BIND)"
 done
 [ -z "${P2P_BINDS:-}" ] || binds+=(--bind "$P2P_BINDS")
-# An image's own environment wins over the job's unless it is told so; a Python path of the host must not get in.
+# Variables of the image override those of the job unless they are passed as SINGULARITYENV_*. PYTHONPATH of the host is not
+# passed, except that of the run's code.
 unset APPTAINERENV_PYTHONPATH PYTHONHOME
 for name in PYTHONPATH $(compgen -e | grep -E '^(MIOPEN|NCCL|FI|PYTORCH|OMP|MASTER)_'); do
     export "SINGULARITYENV_$name=${!name:-}"

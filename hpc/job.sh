@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The batch part of every job, outside any container: job.sh STAGE RUN. Counts this start, runs one task a process, decides
-# what comes next. The launcher's scripts and the templates beside this file both end in it. From its environment:
+# The batch part of every job, outside any container: job.sh STAGE RUN. Records this start, runs one task per process, and
+# decides what to do next. The launcher's scripts and the templates beside this file end with it. Optional environment variables:
 # P2P_PYTHON, P2P_CONTAINER (in_container.sh), P2P_CPU_MASKS, P2P_ENVIRONMENT, P2P_MAX_REQUEUES, P2P_MAX_CRASH_RESTARTS,
-# P2P_MAX_SECONDS, all optional.
+# P2P_MAX_SECONDS.
 set -euo pipefail
 stage=$1 run=$(realpath "$2")
 here=$run/code/hpc
@@ -14,32 +14,33 @@ here=$run/code/hpc
 . "$here/batch.sh"
 member=${SLURM_ARRAY_TASK_ID:-}
 export P2P_ATTEMPTS="$run/slurm/$stage/attempts${member:+.$member}" P2P_BEGUN="$run/slurm/$stage/begun${member:+.$member}"
-# Slurm takes the number of the last part of an array for all of them.
+# In an array, the number of the last task alone would mean the whole array.
 export P2P_JOB="${member:+${SLURM_ARRAY_JOB_ID}_}${member:-$SLURM_JOB_ID}"
-# Not the number of restarts alone: a controller that was killed may give one twice.
+# With random digits, because a controller that was killed may use a number of restarts twice.
 P2P_ATTEMPT=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}-$(od -An -N3 -tx1 /dev/urandom | tr -d ' ')
 export P2P_ATTEMPT
 
 export PYTHONPATH="$run/code" PYTHONUNBUFFERED=1
-export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not take it over from the job
+export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not inherit it from the job
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-# Other for each start, so that late processes of an earlier one are not met; below the ports that the kernel gives out.
+# A different port for each start, so that processes of an earlier start cannot connect; below the kernel's ephemeral ports.
 MASTER_PORT=$((20000 + (SLURM_JOB_ID * 11 + ${SLURM_RESTART_COUNT:-0}) % 12000))
 export MASTER_ADDR MASTER_PORT
 
-# Ranks that save must outlive the first that ends: no kill on a bad exit, but a minute's patience.
+# If one rank exits with an error, the others still save: no kill on a bad exit, but wait at most one minute.
 srun=(srun --unbuffered --kill-on-bad-exit=0 --wait=60 "--output=${run//%/%%}/slurm/$stage/%j_%t_log.out")
 if [ -n "${P2P_CPU_MASKS:-}" ]; then
     srun+=("--cpu-bind=mask_cpu:$P2P_CPU_MASKS")
 fi
-# -P: the run's own copy of the code, not what lies in the folder that the job was queued from.
+# -P: import the run's own copy of the code, not files in the folder that the job was submitted from.
 rank=(bash "$here/rank.sh" "${P2P_PYTHON:-python3}" -P -m p2p_dist.jobs.stage_process "$stage" "$run")
 
 begun=0
-bash "$here/note_start.sh" "$stage" "$run" || begun=$? # as late as it can be: a cancel before it is seen there, one after it by the tasks
+# As late as possible: note_start.sh sees a cancel before it, the tasks see one after it.
+bash "$here/note_start.sh" "$stage" "$run" || begun=$?
 ((begun == 0)) || exit $((begun == 10 ? 0 : begun))
 if [ "$stage" = evaluate ]; then
-    export P2P_CLAIMS="${P2P_CLAIMS:-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}" # a successor goes on with these
+    export P2P_CLAIMS="${P2P_CLAIMS:-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}" # a successor job uses the same
     batch free-claims "$run/evaluations/claims/$P2P_CLAIMS"
 fi
 if [ "$stage ${P2P_EVALUATE:-}" = "evaluate during" ]; then
@@ -48,7 +49,7 @@ fi
 
 step "${srun[@]}" "${rank[@]}"
 [ -z "${watching:-}" ] || kill "$watching" 2>/dev/null || true
-# In this shell, which no request to stop reaches any more, nor what it calls: it stops, and must requeue itself.
+# From here on this shell and its commands ignore requests to stop: the job ends anyway, and may have to requeue itself.
 trap '' USR1 USR2 TERM
 # shellcheck source=hpc/decide_next.sh
 . "$here/decide_next.sh" "$stage" "$run" "$code"

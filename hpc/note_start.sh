@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# First thing in a job: note_start.sh STAGE RUN. Notes this start in the record of the stage, or says why there is to be none
-# (exit code 10: the training is done). What Slurm has to say to that is asked here, the rest is in jobs/slurm/batch.py.
-# The newest start owns the run: processes of an older one end before they change anything (rundir.check_still_ours).
+# First step of a job: note_start.sh STAGE RUN. Records this start of the stage, or prints why it must not start (exit code 10:
+# the training is done). Slurm is queried here; the rest is in jobs/slurm/batch.py. The newest start owns the run: processes of
+# an older one exit before they change anything (rundir.check_still_ours).
 set -euo pipefail
-trap '' USR1 USR2 TERM # a request to stop is for job.sh, which hears it too: what is begun here is written down whole
+trap '' USR1 USR2 TERM # job.sh handles requests to stop; the record must be written completely
 stage=$1 run=$2 here=${BASH_SOURCE[0]%/*}
 # shellcheck source=hpc/slurm.sh
 . "$here/slurm.sh"

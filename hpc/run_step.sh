@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Read by job.sh: `step COMMAND...` runs srun with it, and puts how that ended into $code. A request to stop that reaches this
-# shell (scancel --batch, --full; a time limit that was lowered) is passed on, and must not end it: it requeues the job.
-asked=${P2P_ASKED:-} child="" # asked before this shell could hear it: check_code.sh
+# Sourced by job.sh: `step COMMAND...` runs srun and sets $code to its exit code. A request to stop that reaches this shell
+# (scancel --batch, --full; a lowered time limit) is passed on to srun. It must not end this shell, which requeues the job.
+asked=${P2P_ASKED:-} child="" # P2P_ASKED: requested earlier, see check_code.sh
 trap 'asked=yes; [ -z "$child" ] || kill -USR2 "$child" 2>/dev/null || true' USR1 USR2 TERM
 
 oom_kills() { sed -n 's/^oom_kill //p' /proc/vmstat 2>/dev/null || true; }
@@ -18,13 +18,13 @@ step() {
         code=0
         wait "$child" || code=$?
         child=""
-        # srun's own 1, before any task ran: no controller, or no step yet, which says nothing of the run.
+        # Exit code 1 of srun itself, before a task started: no controller, or no step yet. It does not concern the run.
         if ((code != 1 || try == 6)) || grep -qsxF "$P2P_ATTEMPT" "$P2P_BEGUN"; then break; fi
         echo "srun started no task: retrying"
         await_controller || break
         [ ! -e "${P2P_ATTEMPTS%/*/*}/cancelled" ] || break
         sleep $((5 * try))
     done
-    # A process that was killed (137) counts against the run only where it ran out of memory.
+    # A killed process (137) is an error of the run only if the node ran out of memory.
     [ "$code" != 137 ] || [ "$(oom_kills)" = "$before" ] || export P2P_OUT_OF_MEMORY=1
 }

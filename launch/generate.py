@@ -1,4 +1,4 @@
-"""Make a new stem for songs with a trained model: drums for a song without drums.
+"""Generate a new stem for songs with a trained model: drums for a song without drums.
 
 python launch/generate.py SONG
 """

@@ -1,4 +1,4 @@
-"""Start a command of p2p_dist from a checkout, installed or not. Plain enough for the oldest python of a login node."""
+"""Start a command of p2p_dist from a checkout, installed or not. Also runs with the old Python of a login node."""
 
 import importlib.util
 import sys
@@ -10,7 +10,7 @@ INSTALL = (
 
 
 def command(name):
-    """Run the command of p2p_dist with this name on what was typed."""
+    """Run the command of p2p_dist with this name and the arguments of this process."""
     if sys.version_info < (3, 11):
         found = "{}.{}".format(*sys.version_info[:2])
         refuse(
@@ -19,7 +19,7 @@ def command(name):
             + ": load a module with a newer one (on LUMI: module load cray-python), or name it: python3.11 launch/..."
         )
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    # Some import these only when they need them: better said before they begin anything.
+    # Some commands import these late: report a missing package before they start.
     for package in ("tyro", "yaml", "rich", "submitit"):
         if importlib.util.find_spec(package) is None:
             refuse("the package {} is missing in {}; {}".format(package, sys.executable, INSTALL))
@@ -29,6 +29,6 @@ def command(name):
 
 
 def refuse(why):
-    """Say why nothing is started, and leave."""
+    """Print the reason and exit with code 2."""
     sys.stderr.write("error: " + why + "\n")
     sys.exit(2)

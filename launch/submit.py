@@ -1,4 +1,4 @@
-"""Run everything: preprocess, train, evaluate, page; on this machine, or as Slurm jobs where there is Slurm.
+"""Run all stages (preprocess, train, evaluate, page) on this machine, or as Slurm jobs if there is Slurm.
 
 python launch/submit.py --nodes 2
 """

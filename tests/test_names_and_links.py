@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from p2p_dist.common import files
-from p2p_dist.data import index, manifest, shards, song_record
+from p2p_dist.data import index, manifest, shards, song_record, staging
 from p2p_dist.evaluate import checkpoints, held_out_songs, ranking
 from p2p_dist.evaluate.report import curves, page
 from p2p_dist.jobs import begin_run
@@ -44,7 +44,7 @@ def in_manifest(run, name):
         part["shards"][0]["name"] = name
 
     changed(run.shards / "manifest.json", change)
-    return lambda: index.copy_to_node(run.shards, "test", run.path.parent / "memory")
+    return lambda: staging.copy_to_node(run.shards, "test", run.path.parent / "memory")
 
 
 def in_sound(run, name):

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import scipy.ndimage
 
-from p2p_dist.audio.beats import Beats, track_beats
+from p2p_dist.audio.beats import Beats
+from p2p_dist.audio.rhythm import Rhythm
 from p2p_dist.audio.spectrogram import mel_filters, mel_power_of_part
 
 RATE, N_FFT, HOP, MELS, LOWEST = 22050, 1024, 128, 64, 30.0
@@ -29,7 +30,6 @@ _TOGETHER = 4  # frames within which onsets of several bands are one hit: 23 ms
 _NOISE = 20.0  # dB by which the highest band of a snare may lie under its middle
 _RING, _OPEN = 26, 10.0  # an open hat is after 150 ms less than 10 dB down
 _TICKS = 480  # of a quarter note
-_EVERY = 4  # frames: as fine as a tempo needs
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Hit:
 
 
 class Bands:
-    """Power in three bands and the total rise, frame by frame, of audio that comes in blocks: about 2 kB a second."""
+    """Power in three bands and the rhythm of audio that comes in blocks: about 3 kB a second."""
 
     def __init__(self, peak: float) -> None:
         """Args: peak: the loudest sample of the song."""
@@ -51,13 +51,15 @@ class Bands:
         self.bands = [(centres >= low) & (centres < high) for low, high in _BANDS]
         self.floor = np.float32(_FLOOR * max(peak, 1e-3) ** 2)
         self.held = np.zeros(N_FFT // 2, np.float32)
-        self.before: np.ndarray | None = None
         self.powers: list[np.ndarray] = []
-        self.rises: list[np.ndarray] = []  # summed over `_EVERY` frames
-        self.rest = np.empty(0, np.float32)  # of the rises, less than that
+        self.rhythm = Rhythm(peak)
 
     def add(self, block: np.ndarray) -> None:
         """Add the next samples, float32 (samples,) at `RATE`."""
+        self.rhythm.add(block)
+        self._add_powers(block)
+
+    def _add_powers(self, block: np.ndarray) -> None:
         self.held = np.concatenate([self.held, block])
         frames = (len(self.held) - N_FFT) // HOP + 1
         if frames < 1:
@@ -67,24 +69,11 @@ class Bands:
         )
         self.held = self.held[frames * HOP :].copy()
         self.powers.append(np.stack([power[band].sum(axis=0) for band in self.bands], axis=1))
-        db = 10 * np.log10(power)
-        first = db[:, :1] if self.before is None else self.before
-        rise = np.concatenate([self.rest, np.maximum(np.diff(db, axis=1, prepend=first), 0).mean(axis=0)])
-        whole = len(rise) // _EVERY * _EVERY
-        self.rises.append(rise[:whole].reshape(-1, _EVERY).sum(axis=1))
-        self.rest = rise[whole:].copy()
-        self.before = db[:, -1:].copy()
 
     def finish(self) -> None:
         """Process the end of the audio; call it after the last `add`."""
-        self.add(np.zeros(N_FFT // 2, np.float32))
-
-    def beats(self) -> Beats | None:
-        """Return tempo and beats, assumed constant; None without onsets or if the audio is too short."""
-        rise = np.concatenate(self.rises) if self.rises else np.empty(0)
-        if len(rise) * _EVERY * FRAME < 4:
-            return None
-        return track_beats(rise, _EVERY * FRAME)
+        self.rhythm.finish()
+        self._add_powers(np.zeros(N_FFT // 2, np.float32))
 
     def hits(self) -> list[Hit]:
         """Return the hits, in order of time."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 from p2p_dist.common import console
 
-COMMANDS = ("submit", "preprocess", "evaluate", "generate", "export", "status", "cancel", "check")
+COMMANDS = ("submit", "preprocess", "evaluate", "generate", "export", "compose", "status", "cancel", "check")
 
 
 def main() -> NoReturn:
@@ -27,8 +27,8 @@ def main() -> NoReturn:
 
 
 def run(command: str | None, arguments: list[str]) -> NoReturn:
-    """Run one of `COMMANDS` (None: what `p2p-dist` does without one) and leave with its exit code."""
-    os.umask(os.umask(0o022) | 0o022)  # files of a run decide what is run next: no other user may write them
+    """Run one of `COMMANDS` (None: no command was given) and exit with its exit code."""
+    os.umask(os.umask(0o022) | 0o022)  # no other user may write files of a run, because jobs run them
     console.exit_with(functools.partial(_run, command, arguments))
 
 
@@ -45,7 +45,7 @@ def _run(command: str | None, arguments: list[str]) -> int:
 
 
 def _choose(arguments: list[str]) -> int:
-    """Handle --help, --version, --tyro-print-completion and mistakes, which concern all commands."""
+    """Handle --help, --version, --tyro-print-completion, and command lines without a valid command."""
     import tyro
 
     from p2p_dist.cli import command_line, submit

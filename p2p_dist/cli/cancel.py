@@ -14,7 +14,7 @@ from p2p_dist.jobs.slurm import commands, squeue
 from p2p_dist.run import rundir
 
 NOT_BEGUN = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
-"""Job states in squeue without a process that could save anything."""
+"""Job states in squeue in which no process runs that could save."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     if not jobs:
         console.say(f"no job of the run {run.path.name} is queued")
         return console.DONE
-    squeue.mark_cancelled(run)  # first: a job that stops just now must not come back
+    squeue.mark_cancelled(run)  # first, so that a job that stops now is not requeued
     for stage in reversed((*stages.STAGES, stages.GENERATE)):
         for number, states in [(number, states) for (of, number), states in jobs.items() if of == stage]:
             others = squeue.waiting_for_shards(run) if stage == "preprocess" else []
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
                 continue
             if "STOPPED" in began:
                 _scancel("--signal=CONT", number)
-            # A signal reaches the processes of the job alone; its batch shell lives to write down how they ended.
+            # The signal goes to the processes of the job; its batch shell records how they ended.
             _scancel("--signal=USR2", *(["--state=RUNNING"] if "PENDING" in states else []), number)
             console.say(f"{stage}: job {number} asked to save and stop")
     console.say("saved work is kept; to resume, run the launch command again")

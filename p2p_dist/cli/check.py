@@ -19,18 +19,18 @@ class Preflight:
     """Run one short job like a training: checks everything that a training needs, and says what to do."""
 
     data: str | None = None
-    """folder of songs that the job should see"""
+    """folder of songs that the job must be able to read"""
     resources: Annotated[Resources, tyro.conf.arg(name="")] = field(default_factory=lambda: Resources(time="0:10:00"))
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Run the same short training on several numbers of nodes, and compare its speed with a model's prediction."""
+    """Run the same short training on several numbers of nodes, and compare its speed with the predicted speed."""
 
     nodes: str = "1,2"
-    """numbers of nodes, as in 1,2,4,8"""
+    """numbers of nodes, such as 1,2,4,8"""
     steps: Positive = 30
-    """that are measured at each size"""
+    """number of steps to measure with each number of nodes"""
     preset: str = "default"
     """settings of the training: tiny or small on a laptop, default or thesis on GPUs"""
     data: str | None = None
@@ -47,16 +47,16 @@ class Drill:
     """Stop small trainings in every supported way, and check that each resumes exactly."""
 
     processes: int = 2
-    """on this machine: that train together"""
+    """on this machine: number of training processes"""
     data: str | None = None
     """folder of songs (default: a 6-second example)"""
     steps: Positive | None = None
-    """of a training (default: 60, on a cluster 400)"""
+    """steps of each training (default: 60, on a cluster 400)"""
     nodes: Positive = 2
-    """on a cluster: of a training"""
+    """on a cluster: number of nodes of each training"""
     where: Annotated[Where, tyro.conf.arg(name="")] = field(default_factory=lambda: Where(cluster="local"))
     patience: PositiveNumber = 24.0
-    """on a cluster: hours to wait for it"""
+    """on a cluster: hours to wait for the jobs"""
 
 
 Check = (

@@ -1,4 +1,4 @@
-"""Parse the command line of all commands into dataclasses, with one line for each mistake."""
+"""Parse the command line of all commands into dataclasses. An error is one line."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ def parse(kind: Any, command: str, arguments: list[str], default: Any = None) ->
     """Parse the command line as `kind`: a dataclass, or a union of them for subcommands.
 
     Args:
-        command: its name, such as `submit`. default: an instance of `kind` with the values of what is not typed.
+        command: its name, such as `submit`. default: an instance of `kind` with the default values.
 
     Raises:
-        ValueError: an unknown option, or a value that can't be; one line that says what to do.
-        SystemExit: with 0, after --help or --tyro-print-completion.
+        ValueError: an option is unknown, or a value is invalid; the message is one line that says what to do.
+        SystemExit: with 0, after --help, --help-all (the same, where --help is not shorter) or --tyro-print-completion.
     """
+    arguments = ["--help" if word == "--help-all" else word for word in arguments]
     program = console.command(command)
     given = {} if default is None else {"default": default}
     try:
@@ -32,7 +33,7 @@ def parse(kind: Any, command: str, arguments: list[str], default: Any = None) ->
     except SystemExit as left:
         if not left.code:
             raise
-    # Once more, as it would come into a file of very long lines: without colours, and not broken.
+    # Parse again to get the error as for a file with very long lines: without colours and line breaks.
     said, width = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "10000"
     try:
@@ -48,7 +49,7 @@ def take_option(arguments: list[str], *names: str) -> tuple[list[str], list[str]
     """Return the values of an option, which may be given more than once, and the command line without it.
 
     Args:
-        names: all that it is called, as `--task`. One without a value stays in the command line.
+        names: all names of the option, such as `--task`. An option without a value stays in the command line.
     """
     values: list[str] = []
     rest: list[str] = []
@@ -98,8 +99,8 @@ def _in_one_line(box: str, arguments: list[str], program: str) -> str:
     found = re.fullmatch(r"Error parsing (\S+): (.*)", first)
     if found is None:
         return f"{first}; {see}"
-    where, why = found[1].split("/")[-1], found[2]  # the last name of an option is the one that help shows
-    if not where.startswith("-"):  # a rule of our own, which names what it is about
+    where, why = found[1].split("/")[-1], found[2]  # help shows the last name of an option
+    if not where.startswith("-"):  # an error of a settings class, which names the setting
         return why
     value = re.search(r"invalid literal for int\(\).*: (.*)|could not convert string to float: (.*)|.* \[('.*')\]", why)
     if value is None:

@@ -15,15 +15,15 @@ from p2p_dist.run import rundir
 
 @dataclass(frozen=True)
 class Command:
-    """Measure the stems of a run's checkpoints beside baselines, or sound files from any program.
+    """Evaluate the stems of a run's checkpoints and of baselines, or audio files from any program.
 
-    Exit code 0: done; 1: the machine refused; 2: wrong usage.
+    Exit code 0: done; 1: failed; 2: wrong usage.
     """
 
     run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="RUN")] = None
     """name of the run, a folder in ./runs or $P2P_RUNS, or its path"""
     checkpoints: tuple[int | Literal["best"], ...] = ()
-    """their steps, or best (default: all that have no evaluation yet)"""
+    """steps of checkpoints, or best (default: all that have no evaluation yet)"""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """folder of other songs, in the layout of MUSDB18; the results go to RUN/measured/, RUN/evaluations/ does not change"""
     files: Annotated[str | None, tyro.conf.arg(metavar="PATTERN")] = None
@@ -37,7 +37,7 @@ class Command:
 
     def __post_init__(self) -> None:
         if (self.run is None) == (self.files is None):
-            raise ValueError("name a run, or sound files with --files 'DIR/{input,output,target}/*.wav'")
+            raise ValueError("name a run, or audio files with --files 'DIR/{input,output,target}/*.wav'")
         if self.files is not None and (self.checkpoints or self.data):
             raise ValueError("--checkpoints and --data need a run: omit them with --files")
         if self.files is None and (self.mixes or self.best_gain):
@@ -49,8 +49,9 @@ def main(arguments: list[str]) -> int:
     command = command_line.parse(Command, "evaluate", arguments)
     if command.json:
         files.check_can_be_written(command.json)
-    # What measures is imported once the command line is right.
+    # Imported late, because it is slow: errors in the command line are reported first.
     from p2p_dist.cli import figures
+    from p2p_dist.evaluate.measures import descriptors, table
 
     if command.files is not None:
         from p2p_dist.evaluate.audio_files import measure_files
@@ -65,8 +66,8 @@ def main(arguments: list[str]) -> int:
     console.say(
         f"\nmean over {len(found['songs'])} {'song' if len(found['songs']) == 1 else 'songs'}" if found["songs"] else ""
     )
-    console.say(figures.table(found["mean"], pitched=pitched))
-    for remark in figures.remarks(found["mean"].values()):
+    console.say(figures.table(found["mean"], pitched=pitched, certain=descriptors.is_certain(found["distance"])))
+    for remark in table.remarks(found["mean"].values(), found["distance"]):
         console.say(remark)
     for reason in dict.fromkeys(found["absent"].values()):
         names = ", ".join(name for name, why in found["absent"].items() if why == reason)

@@ -1,4 +1,4 @@
-"""The export command: a trained generator as a folder of weights, settings and model card, to use and to publish."""
+"""The export command: write a trained generator to a folder with weights, settings and model card, for use and publication."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from p2p_dist.run import checkpoints, rundir
 
 @dataclass(frozen=True)
 class Command:
-    """Write a trained generator into a folder that anybody can use and publish: weights, settings, model card.
+    """Write a trained generator to a folder that anybody can use and publish: weights, settings, model card.
 
-    Exit code 0: done; 1: the machine refused; 2: wrong usage.
+    Exit code 0: done; 1: failed; 2: wrong usage.
     """
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
@@ -35,7 +35,7 @@ class Command:
 def main(arguments: list[str]) -> int:
     """Write the folder; return the exit code."""
     command = command_line.parse(Command, "export", arguments)
-    # What exports is imported once the command line is right and there is such a run.
+    # Imported below, because it is slow: errors in the command line are reported first.
     run, found = checkpoints.named(command.run)
     settings = rundir.read_settings(run)
     from p2p_dist.evaluate.report import model_card

@@ -12,41 +12,46 @@ from p2p_dist.data import dataset as datasets
 from p2p_dist.evaluate import checkpoints, claims, held_out_songs, ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.table import MEASURES, Row, columns, is_pitched, label, why_absent
-from p2p_dist.evaluate.measures.table import remarks as remarks
 from p2p_dist.evaluate.report import page
 from p2p_dist.run import rundir
 from p2p_dist.run.lock import Owner
 
 
-def table(rows: dict[str, Row], *, pitched: bool) -> str:
-    """Format figures as Markdown: a table of ranking measures and one of other measures, without empty columns."""
+def table(rows: dict[str, Row], *, pitched: bool, certain: bool = True) -> str:
+    """Format figures as Markdown: a table of ranking measures and one of other measures, without empty columns.
+
+    Args:
+        certain: whether distances are.
+    """
     texts = []
     for measures in columns(pitched=pitched):
         names = [name for name in measures if any(row.get(name) is not None for row in rows.values())]
         if names:
             lines = ["| | " + " | ".join(MEASURES[name].label for name in names) + " |", "| --- " * (len(names) + 1) + "|"]
             for label, row in rows.items():
-                values = ["–" if (value := row.get(name)) is None else MEASURES[name].text(value) for name in names]
+                values = [
+                    "–" if (value := row.get(name)) is None else MEASURES[name].text(value, certain=certain) for name in names
+                ]
                 lines.append(f"| {label} | " + " | ".join(values) + " |")
             texts.append("\n".join(lines))
     return "\n\n".join(texts)
 
 
 def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None) -> tuple[dict[str, Any], bool]:
-    """Measure checkpoints of a run; return the figures, and whether their stem is pitched.
+    """Evaluate checkpoints of a run; return the figures, and whether their stem is pitched.
 
     Args:
-        asked: steps, or `best`; none: all that have no evaluation yet. songs: folder of others than the run's own.
+        asked: steps, or `best`; empty: all that have no evaluation yet. songs: folder of songs; None for the run's own.
 
     Raises:
-        ValueError: no such run, checkpoint or songs.
+        ValueError: there is no such run, checkpoint or song.
     """
     settings = rundir.read_settings(run)
     only = steps_of(run, asked)
-    claims.find_checkpoints(run, only)  # before anything is written
+    claims.find_checkpoints(run, only)  # raises an error before anything is written
     if songs is None:
         out = run.evaluations
-        with closing(rundir.lock_run(run)):  # the launcher evaluates, too
+        with closing(rundir.lock_run(run)):  # the launcher also evaluates
             checkpoints.evaluate(run, settings, only)
             page.write(run, settings)
     else:
@@ -68,7 +73,7 @@ def steps_of(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...
     """Return the requested steps; `best` is the best checkpoint of the run.
 
     Raises:
-        ValueError: none has been named yet.
+        ValueError: the run has no best checkpoint yet.
     """
     best = run.read_best() if "best" in asked else None
     if "best" in asked and best is None:
@@ -90,4 +95,4 @@ def _summary(
     said = [f"\nfigures: {out}"]
     if out == run.evaluations and (best := run.read_best()) is not None:
         said.append(f"best checkpoint: {rundir.in_words(best)}")
-    return {"songs": {}, "mean": rows, "absent": absent, "said": said}
+    return {"songs": {}, "mean": rows, "absent": absent, "said": said, "distance": known.get("distance")}

@@ -25,13 +25,13 @@ from p2p_dist.settings.values import NotNegativeNumber, Positive, within
 
 @dataclass(frozen=True)
 class Command:
-    """Make a new stem for songs: drums for a song without drums, or whatever the model was trained for.
+    """Generate a new stem for songs: drums for a song without drums, or whatever the model was trained for.
 
-    Exit code 0: all are made; 1: some were left out (each is named), or the machine refused; 2: wrong usage.
+    Exit code 0: all songs are done; 1: some were left out (each is named), or it failed; 2: wrong usage.
     """
 
     songs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SONG")] = ()
-    """sound files, videos, or folders of them"""
+    """audio files, videos, or folders of them"""
     model: str | None = None
     """RUN (its best checkpoint), RUN@STEP, or a folder made by export (default: the newest run that has a checkpoint)"""
     out: Path | None = None
@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _queue(command: Command, found: list[Song]) -> int:
-    """Queue an array of jobs that share the songs which are not done."""
+    """Queue an array of jobs that share the songs that are not done."""
     model, options = _find(command.model), command.options()
     settings, sha256 = model.settings, model.sha256
     console.say(f"model: {model.name}, trained {model.step} steps to make {request.stem_name(settings.data.task)}")
@@ -149,7 +149,7 @@ class _Model:
 
 
 def _find(name: str | None) -> _Model:
-    """The model of a name as `generate.model.find_model` finds it, but without torch: of weights, only their size is checked.
+    """Find a model by its name like `generate.model.find_model`, but without torch: only the size of the weights is checked.
 
     Raises:
         ValueError: there is no such run, no such checkpoint, or no exported model that can be used.

@@ -1,4 +1,4 @@
-"""`preprocess`: songs to shards on this machine, or as a job array on Slurm."""
+"""The preprocess command: convert songs to shards on this machine, or in a job array on Slurm."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from p2p_dist.jobs import packages, site
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets, values
+from p2p_dist.settings.address import check_address
 from p2p_dist.settings.config import Data, Resources, Where
 from p2p_dist.settings.resources import Time
 from p2p_dist.settings.values import Positive
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """Make the shards of a folder of songs. Run again, it makes only what is missing.
+    """Preprocess a folder of songs to shards. Run again, it preprocesses only what is missing.
 
-    Exit code 0: all songs are in; 1: some were left out (each is named), or the machine refused; 2: wrong usage.
+    Exit code 0: all songs are in the shards; 1: some were left out (each is named), or it failed; 2: wrong usage.
     """
 
     out: Path | None = None
-    """folder of the shards on this machine (default: where submit looks for them); for several tasks, the folder of theirs"""
+    """folder of the shards on this machine (default: where submit looks for them); for several tasks, its parent folder"""
     preset: str = "default"
     """preset of the data settings: demo, tiny, small, default or thesis"""
     workers: Positive | None = None
@@ -42,9 +43,11 @@ class Command:
     part: str | None = None
     """I/N: only every N-th song from the I-th (0 to N-1), without a manifest; the command without --part merges the parts"""
     verify: bool = False
-    """create nothing: read the whole folder and report the first damaged shard and sample"""
+    """only verify: read the whole folder and report the first damaged shard and sample"""
     convert: Path | None = None
-    """create nothing else: give this dataset of an earlier version today's index; runs that use it go on to the bit"""
+    """only convert this finished dataset of an earlier version to the current index; runs that use it continue unchanged"""
+    upload: str | None = None
+    """then send the dataset to a folder, https://HOST/SET, or a command as 'pipe:rclone rcat STORE:SET/{name}'"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: Positive = 8
     """on Slurm: number of jobs in the array, which share the songs"""
@@ -59,6 +62,12 @@ class Command:
         _part(self.part)
         if self.part and (self.where.cluster != "local" or self.verify):
             raise ValueError("--part is for one of several commands that you start yourself: omit --cluster and --verify")
+        if self.upload is not None:
+            check_address(self.upload, "--upload")
+            if self.part or self.verify or self.where.cluster != "local":
+                raise ValueError("--upload sends a finished dataset from this machine: omit --part, --verify and --cluster")
+        if self.data.shards is not None:
+            raise ValueError("--data.shards is for the submit command: name the folder of songs with --data")
         if self.out is not None and not self.out.name:
             raise ValueError("--out must name a folder below the root directory: choose one, or omit --out")
 
@@ -88,18 +97,28 @@ def main(arguments: list[str]) -> int:
     if command.verify:
         return _verify([out for out, _ in wanted])
     if site.resolve_cluster(command.where.cluster) != "local":
-        layouts.list_songs(folder, command.data.split_by_title)  # before anything waits in a queue for a folder that holds none
+        layouts.list_songs(folder, command.data.split_by_title)  # raises an error before jobs are queued for an empty folder
         return _queue(command, wanted)
     if command.dry_run:
         raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
-    return _run(folder, wanted, command, console.again("preprocess", arguments))
+    if command.upload is not None and len(wanted) > 1:
+        raise ValueError(f"--upload takes one dataset, and {len(wanted)} tasks make {len(wanted)}: name one --task at a time")
+    code = _run(folder, wanted, command, console.again("preprocess", arguments))
+    if command.upload is None:
+        return code
+    if code != console.DONE:
+        console.complain(
+            "not uploaded: the dataset is not complete; restore or remove the songs named above, then run this again"
+        )
+        return code
+    return _upload(wanted[0][0], command.upload)
 
 
 def parse(arguments: list[str]) -> tuple[Command, list[str]]:
-    """Parse the settings, and the tasks to make from one decode: `--task drums,bass`, or `--task drums --task bass`.
+    """Parse the settings and the tasks, which share one decode: `--task drums,bass`, or `--task drums --task bass`.
 
     Raises:
-        ValueError: an unknown preset or task, or a bad value.
+        ValueError: a preset or a task is unknown, or a value is invalid.
         SystemExit: with 0, after --help.
     """
     named, rest = command_line.take_option(arguments, "--preset")
@@ -133,7 +152,7 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
         workers = command.workers or linux.usable_cores()
         try:
-            from p2p_dist.data import shards  # numpy, which a login node need not have
+            from p2p_dist.data import shards  # needs numpy, which login nodes may not have
 
             left_out = shards.preprocess_all(root, wanted, workers, on_song, _part(command.part))
         except KeyboardInterrupt:
@@ -148,6 +167,20 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
         for result in left_out:
             console.complain(f"  {console.one_line(f'{result.name}: {result.error}')}")
     return console.FAILED if left_out else console.DONE
+
+
+def _upload(folder: Path, address: str) -> int:
+    from p2p_dist.data import staging
+
+    with console.Progress("upload", 1) as progress:
+
+        def on_file(done: int, total: int, name: str) -> None:
+            progress.total = total
+            progress.update(done, name)
+
+        staging.upload(folder, address, on_file)
+    console.say(f"uploaded; to train on it, where it can be read: {console.command('submit')} --data.shards ADDRESS")
+    return console.DONE
 
 
 def _made_in(out: Path) -> list[Path]:
@@ -173,7 +206,7 @@ def _verify(folders: list[Path]) -> int:
         except ValueError as error:
             console.complain(f"error: {error}")
             return console.FAILED
-        console.say(f"{folder}: all {samples} samples are whole")
+        console.say(f"{folder}: all {samples} samples are intact")
     return console.DONE
 
 
@@ -189,7 +222,7 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
     """Queue an array of the preprocessing stage for each task."""
     if command.out is not None:
         shelf = rundir.runs_root().parent / "shards"
-        raise ValueError(f"on a cluster shards lie in {shelf}, where submit looks for them: omit --out, or set $P2P_RUNS")
+        raise ValueError(f"on a cluster shards are in {shelf}, where submit looks for them: omit --out, or set $P2P_RUNS")
     where = site.resolve_cluster(command.where.cluster)
     asked = command.where
     if asked.site is not None:  # found again from any folder

@@ -10,7 +10,7 @@ import tyro
 
 from p2p_dist.cli import command_line
 from p2p_dist.common import console
-from p2p_dist.jobs import status
+from p2p_dist.jobs import status, watch
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 
@@ -27,6 +27,8 @@ class Command:
     """names of runs (default: all)"""
     json: bool = False
     """print it as JSON"""
+    watch: bool = False
+    """show it until q or Ctrl-C; not on a terminal: a line when something changes, until nothing runs or waits"""
     verify: bool = False
     """read every checkpoint and shard, and check the order of the batches"""
 
@@ -63,6 +65,8 @@ def verify_runs(asked: list[RunDir]) -> int:
 def main(arguments: list[str]) -> int:
     """Show the state of runs; return the exit code."""
     given = command_line.parse(Command, "status", arguments)
+    if given.watch and (given.json or given.verify):
+        raise ValueError("--watch shows a table: omit --json and --verify, or omit --watch")
     asked, wrong = runs(given.run)
     code = _show(asked, given) if asked or not given.run else console.DONE
     for text in wrong:
@@ -77,6 +81,8 @@ def _show(asked: list[RunDir], given: Command) -> int:
         raise ValueError(f"no run in {rundir.runs_root()}: start one with {start}, or name the folder of runs with $P2P_RUNS")
     if given.verify:
         return verify_runs(asked)
+    if given.watch:
+        return watch.watch(asked, alone=len(given.run) == 1)
     found = [status.gather(asked[0])] if len(given.run) == 1 else status.gather_each(asked)
     if given.json:
         console.say(json.dumps(found[0] if len(given.run) == 1 else found, indent=1).replace("\x7f", "\\u007f"))

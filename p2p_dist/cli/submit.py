@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,14 +14,14 @@ from typing import Annotated, Any
 import tyro
 
 from p2p_dist import __version__
-from p2p_dist.cli import command_line
-from p2p_dist.common import console
+from p2p_dist.cli import command_line, short_help
+from p2p_dist.common import console, files
 from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, packages, site, status
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings import presets
-from p2p_dist.settings.config import Config
+from p2p_dist.settings import address, presets
+from p2p_dist.settings.config import Config, Data, Resources, Where
 
 
 @dataclass(frozen=True)
@@ -31,24 +32,51 @@ class Command:
     """
 
     run: str | None = None
-    """name of the run, a folder in ./runs or $P2P_RUNS (default: task and preset)"""
+    """name of the run, a folder in ./runs or $P2P_RUNS (default: task and preset, such as drums-default)"""
     preset: str | None = None
     """demo, tiny, small (a CPU), default (GPUs) or thesis (default: demo without --data, default with it)"""
     config: Path | None = None
     """YAML file with any of the settings; it overrides the preset, and flags override it"""
     dry_run: bool = False
-    """print the stages, the Slurm scripts, the settings and the most GPU-hours that they can use, without starting anything"""
+    """print the stages, the Slurm scripts, the settings and the largest possible number of GPU-hours; start nothing"""
     wait: bool = False
     """on Slurm: show the state of the jobs until the last one ends"""
+    torchrun: bool = False
+    """without Slurm: train on --nodes machines that share a file system; prints the torchrun command to run on each of them"""
     yes: bool = False
     """train without GPUs on a cluster that has GPUs, if the site's file requests none"""
-    sweep: tuple[str, ...] = ()  # for --help: it is taken out of the command line before, see split_sweep
+    sweep: tuple[str, ...] = ()  # only for --help: split_sweep removes it from the command line
     """one run for each combination of values: train.seed=0,1,2 train.learning-rate=1e-4,2e-4"""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
+COMMON = {
+    "--data DIR": (Data, "root"),
+    "--task TASK": (Data, "task"),
+    "--preset NAME": (Command, "preset"),
+    "--run NAME": (Command, "run"),
+    "--nodes N": (Resources, "nodes"),
+    "--cluster NAME": (Where, "cluster"),
+    "--site FILE": (Where, "site"),
+    "--account NAME": (Where, "account"),
+    "--partition NAME": (Where, "partition"),
+    "--container IMAGE": (Where, "container"),
+    "--time TIME": (Resources, "time"),
+    "--evaluate WHEN": (Resources, "evaluate"),
+    "--dry-run": (Command, "dry_run"),
+    "--wait": (Command, "wait"),
+    "--torchrun": (Command, "torchrun"),
+    "--sweep KEY=A,B ...": (Command, "sweep"),
+    "--config FILE": (Command, "config"),
+}
+"""The options of --help: option -> where it is documented. --help-all has the others."""
+
+
 def main(arguments: list[str]) -> int:
     """Start or resume a run; return the exit code."""
+    if short_help.is_asked(arguments):
+        short_help.show("submit", Command, COMMON, short_help.count(Command) - len(COMMON))
+        return console.DONE
     if "--version" in arguments:
         console.say(f"p2p_dist {__version__}")
         return console.DONE
@@ -60,6 +88,8 @@ def main(arguments: list[str]) -> int:
     check_known(rest, [run for _, run in launches])
     for one, _ in launches:
         check_place(one, where)
+        if one.torchrun and where != "local":
+            raise ValueError("--torchrun is for machines without Slurm: add --cluster local, or omit --torchrun")
     if command.dry_run:
         dry_run.dry_run(
             [(run, one.settings, example_song.known_dataset(run, one.settings.data)) for one, run in launches], where
@@ -75,14 +105,18 @@ def on_this_machine(launches: list[tuple[Command, RunDir]], lines: list[list[str
     """Run the stages of the launches one after the other; return the worst exit code.
 
     Args:
-        lines: the command line of each, which a message of how to continue repeats.
+        lines: the command line of each, for the message how to continue.
     """
     for command, run in launches:
         place, dataset = (
             site.load_site(where, command.settings.resources.site),
             example_song.known_dataset(run, command.settings.data),
         )
-        for note in fits.check(run, begin_run.check_begin(run, command.settings, dataset), place, where, dataset):
+        settings = begin_run.check_begin(run, command.settings, dataset)
+        if command.torchrun:  # this machine is one of them
+            fits.check_batch(settings.resources, settings.train.global_batch_size, place, begun=run.config.is_file())
+            settings = presets.with_values(settings, {"resources.nodes": 1})
+        for note in fits.check(run, settings, place, where, dataset):
             console.say(f"note: {note}")
     code = console.DONE
     for (command, run), line in zip(launches, lines, strict=True):
@@ -98,24 +132,36 @@ def on_this_machine(launches: list[tuple[Command, RunDir]], lines: list[list[str
                 console.say("note: one machine preprocesses with --workers processes, not with an array of jobs")
             if settings.resources.max_gpu_hours is not None:
                 console.say("note: --max-gpu-hours has no effect on one machine, where nothing is billed")
-            code = max(code, local.run(run, settings.resources.max_crash_restarts, owner, console.again("submit", line)))
-        if code in (console.STOPPED, console.INTERRUPTED):  # a Ctrl-C is for all of them
+            torchrun = torchrun_command(run, settings.resources) if command.torchrun else None
+            again = console.again("submit", line)
+            code = max(code, local.run(run, settings.resources.max_crash_restarts, owner, again, torchrun))
+        if code in (console.STOPPED, console.INTERRUPTED):  # Ctrl-C stops all of them
             break
     return code
+
+
+def torchrun_command(run: RunDir, resources: Resources) -> str:
+    """Return the command that trains a run on several machines, to be run on each of them. HOST stands for the first one."""
+    place = site.load_site("local", resources.site)
+    per_node = "gpu" if resources.processes_per_node is None and fits.has_gpu() else place.processes_per_node(resources)
+    return (
+        f"torchrun --nnodes {resources.nodes} --nproc-per-node {per_node} --rdzv-backend c10d --rdzv-endpoint HOST:29500 "
+        f"--rdzv-id {shlex.quote(run.path.name)} -m p2p_dist.jobs.stage_process train {shlex.quote(str(run.path))}"
+    )
 
 
 def on_slurm(launches: list[tuple[Command, RunDir]], where: str) -> int:
     """Queue the jobs of the launches, all or nothing, and wait for them with --wait.
 
     Raises:
-        ValueError: one of them would be refused, or all together are more than the site takes; before anything is begun.
+        ValueError: one of them would be refused, or all together exceed the site's limits; nothing was started.
     """
     launch.check_launches(
         [(run, command.settings, example_song.known_dataset(run, command.settings.data)) for command, run in launches], where
     )
     for command, run in launches:
         dataset = example_song.lay_out(run, command.settings.data)
-        # While it queues, too: two launchers at once would queue everything twice.
+        # Also while it queues jobs: two launchers at once would queue each job twice.
         with contextlib.closing(rundir.lock_run(run)):
             settings = begin(run, command.settings, dataset)
             place = site.load_site(where, settings.resources.site)
@@ -197,15 +243,18 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         SystemExit: with 0, after --help.
     """
     typed = flags(arguments)
-    folder, named = typed.get("data", typed.get("data.root")), typed.get("preset")
+    folder, elsewhere, named = typed.get("data", typed.get("data.root")), typed.get("data.shards"), typed.get("preset")
     if folder == "":
         raise ValueError("--data is empty: name the folder of songs, or omit --data to use the example")
-    usual = "default" if folder or os.environ.get("MUSDB_PATH") else "demo"
+    if folder and elsewhere:
+        raise ValueError("--data names songs and --data.shards a finished dataset: omit one of them")
+    usual = "default" if folder or elsewhere or os.environ.get("MUSDB_PATH") else "demo"
     if file := typed.get("config"):
         path = Path(file)
         if not path.is_file():
             raise ValueError(f"no file {path}: --config names a YAML file of settings")
         base = presets.from_yaml(path, usual if named is None else named)
+        check_command_is_ours(path, base)
         if named and base.preset != named:
             raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: omit one of them")
     else:
@@ -214,23 +263,51 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     run = rundir.find(rundir.default_name(command.settings) if command.run is None else command.run)
     if run.config.is_file() and not named and not file:
         command = _parse_over(presets.from_saved(run.config), arguments)
-    root, example = command.settings.data.root or os.environ.get("MUSDB_PATH"), str(example_song.example_folder())
-    changed: dict[str, Any] = {"data.root": str(Path(root).expanduser().absolute()) if root else example}
-    if changed["data.root"] == example:  # which is trained and tested on the same sound
+    changed = where_data_is(command.settings.data, songs_typed=bool(folder))
+    example = str(example_song.example_folder())
+    if changed["data.root"] == example:  # its training and test songs have the same audio
         changed["evaluate.allow_overlap"] = True
     if command.settings.resources.site is not None:  # found again from any folder
         changed["resources.site"] = str(Path(command.settings.resources.site).expanduser().absolute())
     return dataclasses.replace(command, settings=presets.with_values(command.settings, changed)), run
 
 
+def where_data_is(data: Data, *, songs_typed: bool) -> dict[str, Any]:
+    """Return the settings that name the songs or the finished dataset, which jobs find from any folder.
+
+    Args:
+        songs_typed: whether the command line names songs, so that they take the place of a dataset in a file.
+    """
+    if data.shards is not None and not songs_typed:
+        is_folder = address.scheme(data.shards) is None
+        return {"data.root": None, "data.shards": str(Path(data.shards).expanduser().absolute()) if is_folder else data.shards}
+    root = data.root or os.environ.get("MUSDB_PATH")
+    return {
+        "data.root": str(Path(root).expanduser().absolute() if root else example_song.example_folder()),
+        "data.shards": None,
+    }
+
+
+def check_command_is_ours(path: Path, settings: Config) -> None:
+    """Check that a file of settings names no command that another user may have written.
+
+    Raises:
+        ValueError: it does.
+    """
+    if settings.data.shards is None or address.scheme(settings.data.shards) != "pipe":
+        return
+    if why := files.not_only_ours(path.resolve()):
+        raise ValueError(f"{path} {why}, and its data.shards is a command: read it, then give it with --data.shards instead")
+
+
 def check_known(arguments: list[str], runs: list[RunDir]) -> None:
     """Check that the named runs exist, unless the command line creates them.
 
     Raises:
-        ValueError: one is not; lists those there are.
+        ValueError: one does not exist; the message lists those that do.
     """
     typed = flags(arguments)
-    if "run" not in typed or typed.keys() & {"data", "data.root", "preset", "config"}:
+    if "run" not in typed or typed.keys() & {"data", "data.root", "data.shards", "preset", "config"}:
         return
     for run in runs:
         if run.config.is_file():
@@ -247,7 +324,7 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
 
 
 def flags(arguments: list[str]) -> dict[str, str]:
-    """Return the flags of a command line by tyro's names, without dashes, with their values; flags without one are omitted."""
+    """Map the flags of a command line, without dashes and by tyro's names -> values; flags without a value are omitted."""
     found = {}
     for text, following in itertools.pairwise([*arguments, "--"]):
         name, equals, value = text.partition("=")
@@ -264,10 +341,10 @@ def _parse_over(base: Config, arguments: list[str]) -> Command:
 
 
 def check_place(command: Command, where: str) -> None:
-    """Check that the chosen site is intended, and that all packages of the stages are installed.
+    """Check that the site's GPUs are requested, and that all packages of the stages are installed.
 
     Raises:
-        ValueError: it is not; says what to name, or to install.
+        ValueError: they are not; the message says what to name or to install.
     """
     settings = command.settings
     place = site.load_site(where, settings.resources.site)

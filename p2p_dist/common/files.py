@@ -173,7 +173,7 @@ def private_folder(path: Path) -> None:
     """Create a folder that only the user can access, in a place where all can write, or restrict an existing one.
 
     Raises:
-        OSError: it exists and is not a folder, is a link, or belongs to another user.
+        OSError: it exists and is not a folder, is a link, belongs to another user, or other users may write there.
     """
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
@@ -188,7 +188,10 @@ def private_folder(path: Path) -> None:
         if status.st_uid != os.geteuid():
             said = f"belongs to {_name_of(status.st_uid)}, not to {_name_of(os.geteuid())}, so it is not used"
             raise OSError(errno.EPERM, said, str(path))
-        if status.st_mode & 0o077:
+        if status.st_mode & 0o022:
+            said = "could be written by other users, so what lies there may be theirs: remove it"
+            raise OSError(errno.EPERM, said, str(path))
+        if status.st_mode & 0o055:
             os.fchmod(descriptor, 0o700)
     finally:
         os.close(descriptor)

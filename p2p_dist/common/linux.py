@@ -1,4 +1,4 @@
-"""Linux calls: die with the parent process, allocator settings, number of available cores."""
+"""Linux calls: die with the parent process, allocator settings, available cores and what they compute in."""
 
 from __future__ import annotations
 
@@ -35,3 +35,12 @@ def keep_memory() -> None:
 def usable_cores() -> int:
     """The number of cores that this process may use, which a Slurm job or a container may limit."""
     return len(os.sched_getaffinity(0))
+
+
+def computes_in_bf16(cpuinfo: str) -> bool:
+    """Whether a CPU has units for bf16, from the text of /proc/cpuinfo: AVX512-BF16 or AMX of x86, BF16 of Arm.
+
+    >>> computes_in_bf16("flags : fpu avx512f avx512_bf16"), computes_in_bf16("flags : fpu avx512f avx2")
+    (True, False)
+    """
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(cpuinfo.split())

@@ -138,31 +138,52 @@ SONG = Kind(
 """A finished song: parts/SPLIT-KEY.json. `source`: its stamp; in schema 1 by the times of its files, since by their content.
 To schema 2 `shard` and `audio` named shards that held this song alone."""
 
+COMPOSED = Kind(
+    1,
+    {
+        "seed": COUNT,
+        "number": COUNT,
+        "style": str,
+        "bpm": float,
+        "beats_per_bar": COUNT,
+        "swing": float,
+        "seconds": float,
+        "beats": [float],
+        "sections": [{"name": str, "begin": float}],
+        "drums": [{"seconds": float, "note": COUNT, "velocity": COUNT, "class": re.compile("kick|snare|hat|other")}],
+        "sound_font": {"name": str, "sha256": _SHA256},
+    },
+)
+"""song.json beside the stems of a composed song: its beats and drum strokes, in seconds."""
+
 # Evaluations.
 
 _ROW = {str: Maybe(float)}
+_DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor": Maybe(float)}
 _AVERAGE = {"mean": _ROW, "interval": {str: (float, float)}, "absent": {str: str}}
 _LEVEL = {"gain_db?": float, "unrecorded_gain_db?": float}
 _OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, **_LEVEL, "rows": {str: _ROW}}
 _MEASURED = {"row": _ROW, "absent": {str: str}, "parts": [_ROW], "described": [Maybe((float,) * 41)]}
 
 METRICS = Kind(
-    2,
+    3,
     {
         "step": COUNT,
         "songs": [{"name": str, "key": KEY, "begins?": float, **_LEVEL, "output": _ROW, "absent": {str: str}}],
-        "splits": {str: _AVERAGE},
+        "splits": {str: {**_AVERAGE, "songs?": [{"output": _ROW}]}},
     },
     before=1,
 )
 """An evaluation's metrics.json. A measure that a row lacks came later: it is None, as one that can't be measured. Of schema 1
-intervals were quantiles of a bootstrap, which need not hold the distance, and no gain is told: the same of the next two."""
+intervals were quantiles of a bootstrap, which need not hold the distance, and no gain is told: the same of the next two.
+Before schema 3 a song's row was the mean over generations; in this and the next record the level error was the mean over songs,
+and the distance compared stems with the true stems of the excerpts alone."""
 
 BASELINES = Kind(
-    2,
+    3,
     {
         "songs": {KEY: {**_OF_SONG, "absent": {str: {str: str}}, "missing": {str: str}}},
-        "splits": {str: {"songs": COUNT, "rows": {str: _AVERAGE}, "missing": {str: str}}},
+        "splits": {str: {"songs": COUNT, "rows": {str: _AVERAGE}, "missing": {str: str}, "distance?": Maybe(_DISTANCE)}},
     },
     before=1,
 )

@@ -1,1 +1,1 @@
-"""Songs to training batches: pairs of windows, tar shards, their index, the seeded stream. No networks here."""
+"""From songs to training batches: pairs of windows, tar shards, their index, the seeded stream. No networks here."""

@@ -1,8 +1,7 @@
-"""Augment training windows: change how they sound, keep the relation between input and target.
+"""Augment training windows.
 
-What is done to the sound as a whole (colour, side, tempo) is done to input and target alike; what is done to single stems
-(level, drop-out) is done to those heard. The target never comes from another song: its relation to the input is what is
-to be learnt.
+Equaliser, choice of channel and tempo change input and target alike. Level and drop-out change single input stems. Input and
+target always come from the same song, because their relation is what the network learns.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from p2p_dist.settings.config import Data, parse_task
 GAIN = 6.0
 """Largest change of an input stem's level, dB."""
 DROP = 0.15
-"""Probability that an input stem is silenced; one always stays."""
+"""Probability that an input stem is silenced; at least one is kept."""
 EQ = 6.0
-"""Largest gain of the shelves below 200 Hz and above 4 kHz, dB."""
+"""Largest gain of the shelving filters below 200 Hz and above 4 kHz, dB."""
 STRETCH = 0.08
-"""Largest relative change of tempo; the pitch stays."""
+"""Largest relative change of tempo; the pitch does not change."""
 
 
 def random_for(*names: object) -> np.random.Generator:
@@ -31,7 +30,7 @@ def random_for(*names: object) -> np.random.Generator:
 
 
 def reach(data: Data) -> int:
-    """Return the samples at `data.sample_rate` needed for a copy of a window, from `data.n_fft` before the window."""
+    """Return the number of samples at `data.sample_rate` that a copy of a window needs, from `data.n_fft` before the window."""
     return int(_length(data) * (1 + STRETCH)) + 4 * data.n_fft
 
 
@@ -47,12 +46,13 @@ def copy_of(
     Args:
         stems: the song's stems, each float32 (samples, channels) at `data.sample_rate`, without the first `skipped` samples.
         start: first frame of the window. reference: the song's level, power.
-        song, window, copy: with `data.seed`, what the randomness is drawn from.
+        song, window, copy: these and `data.seed` seed the random generator.
+        skipped: samples missing at the beginning of `stems`.
 
     Returns:
-        input and target, float16 (channels, mels, frames) dB as in `pairs.Pictures`.
+        input and target, float16 (channels, mels, frames) in dB as in `pairs.Pictures`.
     """
-    import scipy.signal  # a quarter of a second that only copies are worth
+    import scipy.signal  # takes 0.25 s to import, needed only for copies
 
     random = random_for("copy", data.seed, song, window, copy)
     heard, made = parse_task(data.task)
@@ -82,14 +82,14 @@ def copy_of(
 
 
 def _take(sound: np.ndarray, begin: int, length: int) -> np.ndarray:
-    """`length` samples from `begin`, padded with silence outside the song."""
+    """Return `length` samples from `begin`, padded with silence outside the song."""
     part = sound[max(begin, 0) : max(begin + length, 0)]
     before = max(-begin, 0)
     return np.pad(part, ((before, length - before - len(part)), (0, 0)))
 
 
 def _shelf(kind: str, frequency: float, gain: float, rate: int) -> np.ndarray:
-    """A shelving filter as second-order section (Robert Bristow-Johnson's cookbook, slope 1)."""
+    """Return a shelving filter as second-order section (Robert Bristow-Johnson's cookbook, slope 1)."""
     a, w = 10 ** (gain / 40), 2 * np.pi * frequency / rate
     cos, alpha, sign = np.cos(w), np.sin(w) / np.sqrt(2), 1 if kind == "low" else -1
     root = 2 * np.sqrt(a) * alpha
@@ -101,10 +101,10 @@ def _shelf(kind: str, frequency: float, gain: float, rate: int) -> np.ndarray:
 
 
 def stretch(sound: np.ndarray, tempo: float, length: int, frame: int = 2048) -> np.ndarray:
-    """Play `sound` (samples, channels) `tempo` times as fast at its own pitch; `length` samples of it.
+    """Change the tempo of `sound` (samples, channels) by the factor `tempo`, keep the pitch; return `length` samples.
 
-    WSOLA (Verhelst and Roelands 1993). Where to cut is decided by all channels together, so that the sum of what comes
-    out is what comes out of the sum.
+    WSOLA (Verhelst and Roelands 1993). All channels are cut at the same samples, so the stretched stems still add up to the
+    stretched mix.
     """
     hop, reach = frame // 2, frame // 4
     window = np.hanning(frame + 1)[:-1].astype(np.float32)[:, None]
@@ -120,6 +120,6 @@ def stretch(sound: np.ndarray, tempo: float, length: int, frame: int = 2048) -> 
             likeness = np.correlate(guide[low : ideal + reach + frame], wanted, "valid")
             place = low + int(likeness.argmax())
         piece = sound[place : place + frame]
-        # The first half window has nothing before it to be faded from.
+        # The first half window has no predecessor to cross-fade with.
         out[start : start + frame] += piece * (window if start else np.where(np.arange(frame)[:, None] < hop, 1, window))
     return out[:length]

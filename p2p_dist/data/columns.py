@@ -1,4 +1,4 @@
-"""The index of a split as a file: where each sample lies, in columns of fixed width, checked against their sha256.
+"""Read and write the index file of a split: the position of each sample in the shards, in columns of fixed width, with sha256.
 
 The file holds one column after another, little-endian, each of as many values as the split has samples. Values of one sample
 have one place in all columns. Samples are in the order of songs by key, then windows, an original before its copies; those of a
@@ -7,8 +7,8 @@ converted dataset of schema 3 (of_before.py) in the order that they had there.
 | column | type | value |
 | --- | --- | --- |
 | begin | u8 | bytes from the start of the shard to the sample's first tar header |
-| shard | u4 | place of the shard in the manifest's list `shards` |
-| song | u4 | place of the song in the manifest's list `songs` |
+| shard | u4 | position of the shard in the manifest's list `shards` |
+| song | u4 | position of the song in the manifest's list `songs` |
 | window | u4 | number of the window in its song |
 | copy | u4 | 0 for an original, 1 and more for its augmented copies |
 | input | u4 | bytes from `begin` to the data of the array `input` |
@@ -16,8 +16,8 @@ converted dataset of schema 3 (of_before.py) in the order that they had there.
 | length | u4 | bytes of the sample in the shard, headers and padding included |
 | checksum | u4 | crc32 of these bytes |
 
-The widest column is first, so all are aligned. The name of the file holds the first 16 digits of its sha256: another content
-has another name, and a reader that has the file open keeps what its manifest describes.
+The widest column is first, so that all are aligned. The file name contains the first 16 digits of the sha256: a new index gets
+a new name, so a reader with the old file open still has the content that its manifest describes.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ COLUMNS: dict[str, np.dtype[Any]] = {
 """Names and types in the order of the file."""
 
 WIDTH = sum(dtype.itemsize for dtype in COLUMNS.values())
-"""Bytes of a sample: 40."""
+"""Bytes of the index per sample: 40."""
 
 
 def write(folder: Path, split: str, columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Write the index of a split to `folder`, in one atomic replacement.
+    """Write the index of a split to `folder` atomically.
 
     Args:
-        columns: (samples,) each, by the names of `COLUMNS`.
+        columns: the names of `COLUMNS` -> (samples,).
 
     Returns:
-        what the manifest says of the file: its name, bytes, sha256, and samples.
+        the manifest's entry of the file: name, bytes, sha256 and samples.
 
     Raises:
-        ValueError: a value does not fit its column, for instance a sample of more than 4 GiB; names column and value.
+        ValueError: a value does not fit its column, for instance a sample of more than 4 GiB; the message names both.
     """
     (samples,) = {len(columns[name]) for name in COLUMNS}
     packed = []
@@ -68,7 +68,7 @@ def write(folder: Path, split: str, columns: Mapping[str, np.ndarray]) -> dict[s
         column = np.asarray(columns[name])
         if samples and not 0 <= int(column.min()) <= int(column.max()) <= np.iinfo(dtype).max:
             wrong = int(column.min()) if column.min() < 0 else int(column.max())
-            raise ValueError(f"{folder}: {wrong} as {name} of a {split} sample is more than the index can hold")
+            raise ValueError(f"{folder}: {name} {wrong} of a {split} sample does not fit into the index ({dtype})")
         packed.append(column.astype(dtype))
     found = hashlib.sha256()
     for column in packed:
@@ -81,17 +81,17 @@ def write(folder: Path, split: str, columns: Mapping[str, np.ndarray]) -> dict[s
 
 
 def read(folder: Path, entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Read an index into memory, and check it.
+    """Read an index into memory and check it.
 
     Args:
-        entry: what the manifest says of the file, see `write`.
+        entry: the manifest's entry of the file, see `write`.
 
     Returns:
         the columns, (samples,) each.
 
     Raises:
-        DamagedError: the file is missing, or its size or sha256 is not that in the manifest.
-        OSError: it can't be read.
+        DamagedError: the file is missing, or its size or sha256 differs from the manifest.
+        OSError: the file cannot be read.
     """
     path = folder / entry["name"]
     try:
@@ -104,7 +104,7 @@ def read(folder: Path, entry: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def check(path: Path, content: bytes | memoryview | mmap.mmap, entry: Mapping[str, Any]) -> None:
-    """Compare the content of an index with what the manifest says of it.
+    """Compare the content of an index with the manifest's entry.
 
     Raises:
         DamagedError: see `read`.
@@ -113,11 +113,11 @@ def check(path: Path, content: bytes | memoryview | mmap.mmap, entry: Mapping[st
         size = path.stat().st_size if path.is_file() else len(content)
         raise damaged(path, f"it has {size} bytes, the manifest says {entry['bytes']} for {entry['samples']} samples")
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise damaged(path, "its sha256 is not the manifest's")
+        raise damaged(path, "its sha256 differs from the manifest")
 
 
 def split_up(content: bytes | memoryview | mmap.mmap, samples: int) -> dict[str, np.ndarray]:
-    """The columns in the content of an index, (samples,) each; views of it, nothing is copied."""
+    """Return the columns of an index, (samples,) each, as views of `content`."""
     columns, begin = {}, 0
     for name, dtype in COLUMNS.items():
         columns[name] = np.frombuffer(content, dtype, samples, begin)
@@ -126,5 +126,5 @@ def split_up(content: bytes | memoryview | mmap.mmap, samples: int) -> dict[str,
 
 
 def damaged(path: Path, what: str) -> files.DamagedError:
-    """The error of an index that is not what the manifest says."""
-    return files.DamagedError(f"{os.fspath(path)} is damaged: {what}; preprocess again: the index is written anew")
+    """Return the error for an index that differs from the manifest."""
+    return files.DamagedError(f"{os.fspath(path)} is damaged: {what}; preprocess again to rewrite the index")

@@ -1,8 +1,7 @@
-"""Name a dataset by its songs and settings, without decoding a song: a login node has no decoder.
+"""Name a dataset by its songs and settings, without decoding a song, because a login node has no decoder.
 
-The name tells the content: the same songs elsewhere, or with other file times, have the same; other sound has another. So what
-lies in a folder of that name is never changed once its manifest stands. Version 0.1 told songs apart by path and size alone:
-its runs know their datasets by the names that they wrote down.
+The name depends on the content of the songs, not on their folder or file times. So a folder of that name does not change once
+its manifest is written. Version 0.1 compared songs by path and size alone; its runs use the names that they recorded.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from p2p_dist.settings import config, science
 
 
 def dataset_name(root: Path, data: config.Data) -> str:
-    """Name of the folder of shards for these songs under these settings, as `drums-default-1f3c9a52e07b`.
+    """Return the name of the folder of shards for these songs and settings, such as `drums-default-1f3c9a52e07b`.
 
     Raises:
-        ValueError: no song; see `layouts.list_songs`.
+        ValueError: there is no song; see `layouts.list_songs`.
     """
     found = _files(root, layouts.list_songs(root, data.split_by_title))
     return _name(data, files.digest([2, science.changed(data), _content(root, found)]))
@@ -34,18 +33,23 @@ def name_of_version_0_1(root: Path, data: config.Data, of: list[layouts.Source])
     return _name(data, files.digest([science.recorded(data), _sizes(root, found)]))
 
 
+def name_of_address(run: RunDir, address: str) -> str:
+    """Return the name of a run's shards that come from an address: the recorded one, so a dataset may move."""
+    return run.read_dataset() if run.dataset.is_file() else f"from-{files.digest(address)[:12]}"
+
+
 def name_for(run: RunDir, root: Path, data: config.Data) -> str:
-    """Return the name of a run's shards: the recorded one if the songs are those that it was started with or trained on."""
+    """Return the name of a run's shards: the recorded name if the songs are unchanged, else that of the songs as they are."""
     noted = run.dataset_record() if run.dataset.is_file() else {"name": None, "trained_on": None}
     known = (noted["name"], noted["trained_on"])
     return next((name for name in known if name and is_named_after(name, root, data)), None) or dataset_name(root, data)
 
 
 def is_named_after(name: str, root: Path, data: config.Data) -> bool:
-    """Whether a folder has the name of these songs under these settings, by today's rule or that of version 0.1.
+    """Whether `name` is the name of these songs and settings, by today's rule or that of version 0.1.
 
     Raises:
-        ValueError: no song; see `layouts.list_songs`.
+        ValueError: there is no song; see `layouts.list_songs`.
     """
     if not re.search("-[0-9a-f]{12}$", name):
         return False
@@ -57,10 +61,10 @@ def training_digest(root: Path, data: config.Data, schema: int = 1) -> str:
     """Return a digest (12 hexadecimal digits) of the training songs and settings, without held-out songs.
 
     Args:
-        schema: of the dataset.json that it is for.
+        schema: schema of the dataset.json that contains the digest.
 
     Raises:
-        ValueError: no song; see `layouts.list_songs`.
+        ValueError: there is no song; see `layouts.list_songs`.
     """
     of = layouts.list_songs(root, data.split_by_title)
     found = _files(root, [song for song in of if song.split == "train"])
@@ -87,6 +91,6 @@ def _sizes(root: Path, found: list[Path]) -> list[list[str | int]]:
 
 
 def holds_some_back(of: list[layouts.Source]) -> bool:
-    """Whether validation songs are taken from train/, which is so without valid/."""
+    """Whether validation songs are taken from train/, because there is no valid/."""
     titles = [song.name for song in of if song.split == "train"]
     return not any(song.split == "valid" for song in of) and bool(layouts.validation_by_hash(titles))

@@ -29,13 +29,13 @@ _COUNTS = {
 
 
 def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
-    """The text of DATASET.md.
+    """Return the text of DATASET.md.
 
     Args:
-        manifest: the content of manifest.json. records: of all finished songs.
+        manifest: the content of manifest.json. records: the records of all finished songs.
     """
     settings = manifest["settings"]
-    lines = [f"# Pairs of pictures for the task `{settings['task']}`", ""]
+    lines = [f"# Pairs of spectrograms for the task `{settings['task']}`", ""]
     lines += [f"{' x '.join(map(str, manifest['shape']))} (channels, mels, frames), {np.dtype(manifest['dtype'])}, in dB.", ""]
     lines += ["| split | songs | hours | windows | " + " | ".join(_COUNTS.values()) + " |", "| --- " * (4 + len(_COUNTS)) + "|"]
     for split, part in manifest["splits"].items():
@@ -43,7 +43,7 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
         counts = " | ".join(str(sum(record[name] for record in of)) for name in _COUNTS)
         hours = sum(record["seconds"] for record in of) / 3600
         lines.append(f"| {split} | {len(of)} | {hours:.2f} | {manifests.windows(part)} | {counts} |")
-    lines += ["", "Each song belongs to one split. A sample at or over full scale counts as clipped, in input and target."]
+    lines += ["", "Each song belongs to one split. Audio samples at or over full scale in input or target count as clipped."]
     lines += ["", "| split | level of | lowest, dBFS | median | highest | silent songs |", "| --- " * 6 + "|"]
     for split in manifest["splits"]:
         for side in ("input", "target"):
@@ -57,7 +57,7 @@ def card(manifest: dict[str, Any], records: list[dict[str, Any]]) -> str:
     if same := overlapping(manifest):
         lines += [
             "",
-            "Held-out songs with the same audio as training songs; left out of the figures unless --allow-overlap is given:",
+            "Held-out songs with the same audio as training songs; they are not evaluated unless --allow-overlap is given:",
             "",
         ]
         lines += [f"- {one_line(line)}" for line in same]

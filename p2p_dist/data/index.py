@@ -1,17 +1,15 @@
 """Index tar shards once, then read arrays in place by their offsets.
 
-A shard is an ordinary tar of npz and json members (plain `webdataset` and plain `tar` read it). The arrays inside a
-stored (not compressed) npz are contiguous bytes of the tar, so one `preadv` reads a pair into a batch without unpacking
-anything. Shards are not memory-mapped: if a mapped file shrinks, the process gets SIGBUS; `preadv` returns a short read.
+A shard is an ordinary tar of npz and json members, which `webdataset` and `tar` can read. The arrays inside an uncompressed
+npz are contiguous bytes of the tar, so one `preadv` reads a pair into a batch without unpacking. Shards are not memory-mapped:
+if a mapped file shrinks, the process gets SIGBUS; `preadv` returns a short read.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import os
-import shutil
 import stat
 import struct
 import tarfile
@@ -31,10 +29,10 @@ from p2p_dist.data.samples import Sample as Sample
 
 
 def array_offset(npz: bytes | memoryview, name: str) -> tuple[int, np.dtype[Any], tuple[int, ...]]:
-    """The offset of the data of array `name` in a stored npz, with dtype and shape.
+    """Return the offset of the data of array `name` in an uncompressed npz, its dtype and its shape.
 
     Raises:
-        ValueError: no such array, a deflated one, one in Fortran order, or one of pickled objects.
+        ValueError: the array is missing, compressed, in Fortran order, or contains pickled objects.
     """
     with zipfile.ZipFile(io.BytesIO(npz)) as archive:
         try:
@@ -58,7 +56,7 @@ def index_shard(path: Path) -> list[dict[str, Any]]:
     """Index one tar: the samples in order, each with key, begin, length, offsets of its arrays, dtype, shape and checksum.
 
     Raises:
-        ValueError: not a tar, or a damaged member; the message names shard and member.
+        ValueError: the file is not a tar, or a member is damaged; the message names shard and sample.
     """
     samples: list[dict[str, Any]] = []
     content = memoryview(path.read_bytes())
@@ -93,10 +91,10 @@ def index_shard(path: Path) -> list[dict[str, Any]]:
 
 
 def arrays_of(npz: bytes | memoryview) -> dict[str, Any]:
-    """Return the offsets of the arrays `input` and `target` in a stored npz, and their dtype and shape.
+    """Return the offsets of the arrays `input` and `target` in an uncompressed npz, and their dtype and shape.
 
     Raises:
-        ValueError, zipfile.BadZipFile, struct.error: see `array_offset`; or what is no zip, or a broken one.
+        ValueError, zipfile.BadZipFile, struct.error: see `array_offset`; or the zip is damaged.
     """
     row: dict[str, Any] = {}
     for name in ("input", "target"):
@@ -105,12 +103,12 @@ def arrays_of(npz: bytes | memoryview) -> dict[str, Any]:
     return row
 
 
-_BETWEEN = 4096
-"""Bytes between the two arrays of a sample up to which both are read at once: headers of an npz are some hundred."""
+_MAX_GAP = 4096
+"""Largest gap in bytes between the two arrays of a sample that are read in one call. The headers take a few hundred."""
 
 
 def _size(path: Path) -> int | None:
-    """Bytes of a file, asked for once: there are thousands. None where there is none."""
+    """Return the size of a file in bytes; None if there is no regular file. One `stat` per shard: there are thousands."""
     try:
         found = path.stat()
     except OSError:
@@ -119,21 +117,23 @@ def _size(path: Path) -> int | None:
 
 
 class Index:
-    """The pairs of one split of a dataset, and how to read them. Several threads may read.
+    """Reads the pairs of one split of a dataset. Several threads may read at once.
 
     Args:
-        folder: the dataset, with its manifest.json.
+        folder: the folder of the dataset, with its manifest.json.
         split: train, valid or test.
+        is_here: whether its shards must lie there, to be read; else it only tells which samples there are.
 
     Raises:
-        FileNotFoundError: no manifest: preprocessing has not finished.
-        ValueError: a manifest of another schema, a split without songs, a shard missing or of another size, or a damaged index.
+        FileNotFoundError: there is no manifest, because preprocessing has not finished.
+        ValueError: the manifest has another schema, the split has no songs, a shard is missing or has another size, or the
+            index is damaged.
     """
 
-    def __init__(self, folder: Path, split: str) -> None:
+    def __init__(self, folder: Path, split: str, *, is_here: bool = True) -> None:
         content = manifest.read(folder)
         if split not in content["splits"]:
-            raise ValueError(f"{folder} has no {split} songs: put songs into the folder {split}/ of --data")
+            raise ValueError(f"{folder} has no {split} songs: add songs to the folder {split}/ of --data and preprocess again")
         part = content["splits"][split]
         self.folder = folder
         self.order: str = content["order"] if "index" in part else "sorted"
@@ -144,10 +144,10 @@ class Index:
         self._names = self.samples.shards
         self._open: dict[str, int] = {}
         self._checked = np.zeros(len(self.samples), bool)
-        self._lengths: dict[str, int] = {}  # of an npz, in whole blocks, by shard
-        self._one_at_a_time = threading.Lock()  # streams read ahead in threads
-        self._between = np.empty(_BETWEEN, np.uint8)
-        for name, shard in self.shards.items():
+        self._lengths: dict[str, int] = {}  # shard -> bytes of an npz, in whole tar blocks
+        self._lock = threading.Lock()  # the streams of several ranks prefetch in threads
+        self._between = np.empty(_MAX_GAP, np.uint8)
+        for name, shard in self.shards.items() if is_here else ():
             size = _size(folder / name)
             if size != shard["bytes"]:
                 found = "is missing" if size is None else f"has {size} bytes"
@@ -157,20 +157,20 @@ class Index:
         return len(self.samples)
 
     def sample(self, number: int) -> Sample:
-        """Where a sample lies."""
+        """Return the key, offsets and checksum of a sample."""
         return self.samples.sample(number)
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
-        """Read the samples of these numbers from the shards. The first time, a sample's checksum is compared.
+        """Read the samples of these numbers from the shards. Compare a sample's checksum when it is read for the first time.
 
-        The checksum of every read would take more time than the reading itself: tests/benchmarks/stream.py.
+        To compare it at every read would take longer than the reads (tests/benchmarks/stream.py).
 
         Returns:
             (batch, 2, channels, mels, frames) in the stored dtype: [:, 0] the inputs, [:, 1] the targets.
 
         Raises:
-            DamagedError: a sample's bytes are not those that were written; the message names shard and sample.
-            OSError: a shard could not be read, tried three times; the message names shard and offset.
+            DamagedError: a sample is damaged; the message names shard and sample.
+            OSError: a shard could not be read in three attempts; the message names shard and offset.
         """
         batch = np.empty((len(numbers), 2, *self.shape), self.dtype)
         for _ in self.read_into(batch, numbers):
@@ -178,15 +178,15 @@ class Index:
         return batch
 
     def read_into(self, rows: Iterable[np.ndarray], numbers: np.ndarray) -> Iterator[np.ndarray]:
-        """Like `read`, one sample after another into `rows`, (2, channels, mels, frames) each; yields each when it is read."""
+        """Like `read`, but read one sample after another into `rows`, (2, channels, mels, frames) each, and yield each row."""
         places = zip(numbers.tolist(), *self.samples.offsets(numbers), strict=True)
         for row, (number, shard, input, target) in zip(rows, places, strict=False):
             between = target - input - row[0].nbytes
-            with self._one_at_a_time:
+            with self._lock:
                 if not self._checked[number]:
                     self._read_checked(row, number)
                     self._checked[number] = True
-                elif 0 <= between <= _BETWEEN:
+                elif 0 <= between <= _MAX_GAP:
                     self._read_bytes([row[0], self._between[:between], row[1]], self._names[shard], input)
                 else:
                     self._read_bytes([row[0]], self._names[shard], input)
@@ -194,15 +194,15 @@ class Index:
             yield row
 
     def _read_checked(self, row: np.ndarray, number: int) -> None:
-        """Read a whole sample, its two arrays into `row`, and compare its checksum with the manifest's.
+        """Read a whole sample, its two arrays into `row`, and compare its checksum with that of the index.
 
-        Read wrong once, it may be right in the file, so it is read again, from the disk.
+        A wrong sample is read once more after its pages were dropped from the page cache: the file itself may be intact.
         """
         sample, reason = self.sample(number), ""
         for _ in range(2):
             try:
-                begin, end = self.place(number)
-                # What lies before, between and behind the arrays: headers, the sample's json, the directory of its npz.
+                begin, end = self.byte_range(number)
+                # Bytes before, between and after the arrays: headers, the sample's json, the directory of its npz.
                 edges = (
                     sample.input - begin,
                     sample.target - sample.input - row[0].nbytes,
@@ -228,22 +228,22 @@ class Index:
             "remove this shard and preprocess again: only this shard is rebuilt"
         )
 
-    def place(self, number: int) -> tuple[int, int]:
-        """The offsets of the start and the end of a sample in its shard.
+    def byte_range(self, number: int) -> tuple[int, int]:
+        """Return the offsets of the first byte of a sample in its shard and of the byte after its last.
 
-        Rows of schema 3 do not tell: there it starts at the end of the previous one.
+        Schema 3 does not contain them: a sample starts where the previous one ends.
         """
-        if (told := self.samples.place(number)) is not None:
-            return told
+        if (known := self.samples.byte_range(number)) is not None:
+            return known
         end = self._end(number)
         follows = number > 0 and self.sample(number - 1).shard == self.sample(number).shard
         return (self._end(number - 1) if follows else 0), end
 
     def _end(self, number: int) -> int:
-        """Return the end of a sample's npz, its last file. All npz files of a shard have the same length.
+        """Return the end of a sample's npz, which is its last member. All npz members of a shard have the same length.
 
         Raises:
-            ValueError, tarfile.TarError: there is no header of an npz.
+            ValueError, tarfile.TarError: there is no tar header of an npz before the arrays.
         """
         sample = self.sample(number)
         npz = sample.input - sample.input % tarfile.BLOCKSIZE  # the headers before the array are less than one block
@@ -261,7 +261,7 @@ class Index:
     def _read_bytes(self, arrays: list[np.ndarray], shard: str, offset: int) -> None:
         """Fill the arrays, one after another, from the bytes at `offset`.
 
-        What a parallel file system gets wrong for a moment is tried again.
+        Up to three attempts, because parallel file systems have short outages.
         """
         views = [memoryview(array).cast("B") for array in arrays if array.nbytes]  # type: ignore[arg-type]
         wanted = sum(map(len, views))
@@ -285,61 +285,3 @@ class Index:
         """Close the shards."""
         while self._open:
             os.close(self._open.popitem()[1])
-
-
-def copy_to_node(folder: Path, split: str, memory: Path = Path("/dev/shm")) -> Path:
-    """Copy the shards of one split into the node's memory. Each is read once and checked against its sha256.
-
-    Every process of a node may call it: the first copies, the others wait at its lock and compare.
-
-    Returns:
-        the folder of the copy, to be given to `Index`.
-
-    Raises:
-        OSError: not enough free memory; the message says how much there is and how to go without.
-        ValueError: a shard differs from the manifest; the message names it.
-    """
-    import fcntl
-
-    content = manifest.read(folder)
-    part = content["splits"][split]
-    ours = memory / f"p2p_dist-{os.getuid()}"
-    copy = ours / f"{files.digest(content)[:16]}-{split}"
-    memory.mkdir(parents=True, exist_ok=True)
-    try:
-        files.private_folder(ours)
-        files.private_folder(copy)
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}; or use --data.stage none", error.filename) from error
-    lock = files.open_ours(copy / ".lock", os.O_WRONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # in this node's memory: none of another node comes here
-        wanted = [*part["shards"], *([part["index"]] if "index" in part else [])]
-        missing = [s for s in wanted if not _is_copied(copy / s["name"], s)]
-        needed, free = sum(s["bytes"] for s in missing), shutil.disk_usage(memory).free
-        if needed > 0.9 * free:
-            raise OSError(
-                errno.ENOSPC, f"{needed / 1e9:.2f} GB of shards, {free / 1e9:.2f} GB free: use --data.stage none", str(memory)
-            )
-        for shard in missing:
-            with files.replacing(copy / shard["name"]) as temporary, temporary.open("wb") as target:
-                found = hashlib.sha256()
-                with (folder / shard["name"]).open("rb") as source:
-                    while block := source.read(1 << 22):
-                        found.update(block)
-                        target.write(block)
-                if found.hexdigest() != shard["sha256"]:
-                    raise ValueError(f"{folder / shard['name']} differs from its manifest (sha256): preprocess it again")
-        path = copy / manifest.NAME
-        if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != files.json_text(content):
-            files.write_json(path, content)
-    finally:
-        os.close(lock)
-    return copy
-
-
-def _is_copied(path: Path, shard: dict[str, Any]) -> bool:
-    """Whether a shard in the node's memory matches its manifest."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size != shard["bytes"]:
-        return False
-    return files.sha256_file(path) == shard["sha256"]

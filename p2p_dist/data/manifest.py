@@ -17,6 +17,8 @@ READ = (3, SCHEMA)
 
 NAME = "manifest.json"
 
+REWRITE = "preprocess again to rewrite it"
+
 AUDIO = "audio"
 """Folder of the shards of sound, apart from the pairs: other programs read all *.tar of one folder as one table."""
 
@@ -31,21 +33,28 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / NAME
     if not path.is_file():
         raise FileNotFoundError(errno.ENOENT, "no manifest: preprocessing has not finished", str(path))
-    again = "preprocess again to rewrite it"
-    found = records.read(path, {"schema": COUNT}, again)
-    if found["schema"] > SCHEMA:
-        raise ValueError(
-            f"{path} has schema {found['schema']}, this version supports up to {SCHEMA}: a newer version wrote it, use that "
-            "version, or preprocess into another folder"
-        )
+    return parse(records.text_of(path, REWRITE), str(path))
+
+
+def parse(text: str | bytes, where: str, again: str = REWRITE) -> dict[str, Any]:
+    """Check the text of a manifest and return its content, with the fields that earlier versions did not write.
+
+    Args:
+        where: its path or address, for messages. again: how to get a good one.
+
+    Raises:
+        ValueError: see `read`.
+    """
+    found = records.parse(text, {"schema": COUNT}, where=where, cure=again)
     if found["schema"] not in READ:
-        raise ValueError(f"{path} has schema {found['schema']}, this version reads only {READ}: preprocess again")
+        newer = "a newer version wrote it: use that version, or another folder" if found["schema"] > SCHEMA else again
+        raise ValueError(f"{where} has schema {found['schema']}, this version reads schemas {READ[0]} and {SCHEMA}: {newer}")
     if not files.is_sealed(found):
-        raise ValueError(f"{path} was changed after it was written: {again}")
+        raise ValueError(f"{where} was changed after it was written: {again}")
     found = schemas.MANIFEST.complete(found)
     wrong = records.wrong(found, schemas.MANIFEST.shape) or next(filter(None, map(_wrong_part, found["splits"].values())), None)
     if wrong or (set(found["splits"]) - set(SPLITS)):
-        raise files.DamagedError(f"{path} is damaged: {wrong or 'it has other splits'}; {again}")
+        raise files.DamagedError(f"{where} is damaged: {wrong or 'it has other splits'}; {again}")
     assert isinstance(found, dict)
     return found
 
@@ -60,42 +69,48 @@ def windows(part: dict[str, Any]) -> int:
     return int(part["index"]["samples"]) if "index" in part else len(part["samples"])
 
 
-def sounds(folder: Path, part: dict[str, Any]) -> Path:
-    """The folder of the shards of sound of a split; to schema 3 the dataset itself."""
-    return folder / AUDIO if "index" in part else folder
+def files_of_part(part: dict[str, Any], *kinds: str) -> dict[str, dict[str, Any]]:
+    """Map path in the dataset -> name, bytes and sha256, of the files of a split.
 
-
-def files_of(folder: Path, content: dict[str, Any]) -> dict[Path, dict[str, Any]]:
-    """Path -> name, bytes and sha256 of every file that a manifest names."""
+    Args:
+        kinds: `shards`, `audio`, `index`. To schema 3 the audio was beside the pairs, and there was no index.
+    """
     found = {}
-    for part in content["splits"].values():
-        found.update({folder / shard["name"]: shard for shard in part["shards"]})
-        found.update({sounds(folder, part) / shard["name"]: shard for shard in part["audio"]})
-        if "index" in part:
-            found[folder / part["index"]["name"]] = part["index"]
+    for kind in kinds:
+        if kind == "index":
+            found.update({part["index"]["name"]: part["index"]} if "index" in part else {})
+        else:
+            folder = f"{AUDIO}/" if kind == "audio" and "index" in part else ""
+            found.update({folder + entry["name"]: entry for entry in part[kind]})
     return found
 
 
-def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
-    """Map key of each held-out song that was also trained on -> titles of those training songs.
+def files_of(folder: Path, content: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Map path -> name, bytes and sha256 of every file that a manifest names."""
+    parts = content["splits"].values()
+    return {folder / path: e for part in parts for path, e in files_of_part(part, "shards", "audio", "index").items()}
 
-    Nothing is known of datasets that earlier versions made.
+
+def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
+    """Map the key of each held-out song that is also a training song -> the titles of those training songs.
+
+    Datasets of version 0.1 do not contain this; for them the result is empty.
     """
     songs = content["splits"].get(split, {}).get("songs", [])
     return {song["key"]: song["same_as"] for song in songs if song.get("same_as")}
 
 
 def check_unseen(content: dict[str, Any], split: str) -> None:
-    """Check that there are held-out songs that were not trained on.
+    """Check that at least one held-out song is not a training song.
 
     Raises:
-        ValueError: all were.
+        ValueError: all are training songs.
     """
     songs = content["splits"].get(split, {}).get("songs", [])
     if songs and len(overlap(content, split)) == len(songs):
         named = ", ".join(song["name"] for song in songs[:3]) + (" ..." if len(songs) > 3 else "")
         raise ValueError(
-            f"all {split} songs have the audio of training songs ({named}), so the measures would not apply to "
+            f"all {split} songs have the audio of training songs ({named}), so they cannot show how the model does on "
             f"other songs: put other songs into {split}/, or add --allow-overlap"
         )
 
@@ -115,7 +130,7 @@ def _wrong_part(part: dict[str, Any]) -> str | None:
 
 
 def _wrong_rows(part: dict[str, Any]) -> str | None:
-    """Describe what is wrong with the rows of the windows; checked by columns because there may be millions."""
+    """Return what is wrong with the rows of the samples, or None. Checked column by column, because there may be millions."""
     rows, names = part["samples"], {shard["name"] for shard in part["shards"]}
     if not rows:
         return "it has a split without windows"

@@ -26,14 +26,14 @@ Record = dict[str, Any]
 
 
 def is_merged(out: Path, work: list[KeyedSong]) -> bool:
-    """Whether the manifest matches the songs' current records: not older than one, without removed songs.
+    """Whether the manifest contains exactly the current records and is not older than any.
 
-    A manifest that stands is not written again: trainings read it. One of a song rebuilt was removed before its record.
+    Such a manifest is not written again, because trainings read it. `KeyedSong.forget` removes it when a song changes.
     """
     try:
         manifest.read(out)
         written = (out / manifest.NAME).stat().st_mtime_ns
-    except (FileNotFoundError, ValueError):  # not there, or damaged
+    except (FileNotFoundError, ValueError):  # missing or damaged
         return False
     with os.scandir(out / PARTS) as entries:
         there = {Path(entry.path): entry.stat().st_mtime_ns for entry in entries if _RECORD.match(entry.name)}
@@ -55,9 +55,9 @@ def merge(out: Path, data: Data, work: list[KeyedSong], left_out: list[tuple[str
     kinds = {(record["dtype"], tuple(record["shape"])) for record in finished if record["shard"]}
     if len(kinds) > 1:
         listed = ", ".join(f"{dtype} {shape}" for dtype, shape in sorted(kinds))
-        raise ValueError(f"the songs give spectrograms of {len(kinds)} kinds ({listed}): put each kind into its own folder")
+        raise ValueError(f"the songs have spectrograms of {len(kinds)} kinds ({listed}): put each kind into its own folder")
     if not kinds and finished:
-        raise ValueError(f"no window of {len(finished)} songs is left: all targets are silent, raise --data.silent-share")
+        raise ValueError(f"no window of {len(finished)} songs is left: all targets are silent; raise --data.silent-share")
     if not kinds:
         raise ValueError("\n  ".join([f"none of {len(work)} songs could be read:", *(why for _, why in left_out)]))
     ((dtype, shape),) = kinds
@@ -85,7 +85,7 @@ def merge(out: Path, data: Data, work: list[KeyedSong], left_out: list[tuple[str
         "splits": splits,
     }
     for line in overlapping(content):
-        console.complain(f"warning: {console.one_line(line)}; it is left out of the figures unless --allow-overlap is given")
+        console.complain(f"warning: {console.one_line(line)}; it is not evaluated unless --allow-overlap is given")
     files.write_text(out / "DATASET.md", card(content, finished))
     files.write_text(out / "README.md", readme(content))
     manifest.write(out, content)

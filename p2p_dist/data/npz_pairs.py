@@ -1,6 +1,6 @@
-"""Ready-made pairs: npz files of one array `arr_0` (2 x mels, frames) in dB, the target above the input, as the thesis had.
+"""Read existing pairs: npz files with one array `arr_0` (2 x mels, frames) in dB, the target above the input, as in the thesis.
 
-They are put into shards as they are: not a value and not the dtype is touched.
+They are written to shards unchanged, values and dtype.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def read(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray]:
     """Read input and target of one file, each (1, mels, frames) in the file's own dtype.
 
     Raises:
-        ValueError: not an npz, a damaged one or one that can't be read, no `arr_0`, pickled objects (never unpickled),
-            another shape, no real numbers, or some that are not finite. The message names the file.
+        ValueError: the file cannot be read, is no npz or a damaged one, has no `arr_0`, contains pickled objects (they are
+            never unpickled), or `arr_0` has another shape, is not floating point or not finite. The message names the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -31,11 +31,11 @@ def read(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray]:
                 _check_header(file, data)
                 file.seek(0)
                 array = np.lib.format.read_array(file, allow_pickle=False)
-                file.read(1)  # to the end, where the checksum is compared
+                file.read(1)  # at the end of the file zipfile compares the checksum
     except OSError as error:
         raise ValueError(f"{path}: can't be read ({error.strerror or error})") from error
-    except Exception as error:  # zipfile, zlib and numpy's parser of headers raise nearly anything at damaged bytes
-        raise ValueError(f"{path}: not a pair of pictures ({error})") from error
+    except Exception as error:  # zipfile, zlib and numpy's header parser raise many types for damaged bytes
+        raise ValueError(f"{path}: not a pair of spectrograms ({error})") from error
     if not np.isfinite(array).all():
         raise ValueError(f"{path}: {ARRAY} contains NaN or infinite values")
     target, input = np.ascontiguousarray(array[: data.mels]), np.ascontiguousarray(array[data.mels :])
@@ -43,7 +43,7 @@ def read(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check_header(file: IO[bytes], data: Data) -> None:
-    """Check the header before any memory is allocated or anything could be unpickled."""
+    """Check the header before memory is allocated and before numpy could unpickle objects."""
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(file)

@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 
 _RATE = 25
-"""Values of a fingerprint per second; each sums that much audio, so only low frequencies remain."""
+"""Values of a fingerprint per second; each is the sum of that much audio, so only low frequencies remain."""
 
 _LIKENESS = 0.95
-"""Correlation from which two songs have the same audio: lossy coding stays above it, different songs far below."""
+"""Correlation from which two songs have the same audio: lossy copies are above it, different songs far below."""
 
 _AT_ONCE = 1000
 
 
 def fingerprint(sounds: Sequence[np.ndarray], rate: int) -> str:
-    """A fingerprint of a song's audio that does not depend on the file format.
+    """Return a fingerprint of a song's audio that does not depend on the file format.
 
     Args:
-        sounds: (samples, channels) each, of one length. rate: of them, Hz.
+        sounds: (samples, channels) each, all of the same length; their sum counts. rate: sample rate, Hz.
 
     Returns:
-        base64 of int8, `_RATE` values a second.
+        base64 of int8, `_RATE` values per second.
     """
     block = max(rate // _RATE, 1)
     values = np.zeros(len(sounds[0]) // block)
@@ -42,7 +42,7 @@ def training_songs(records: list[dict[str, Any]]) -> dict[tuple[str, str], list[
     """Map split and key of each held-out song -> titles of the training songs with the same audio.
 
     Args:
-        records: of finished songs. Those that earlier versions wrote have no fingerprint, and nothing is said of them.
+        records: the records of finished songs. Records of version 0.1 have no fingerprint and are skipped.
     """
     trained: dict[int, list[tuple[str, np.ndarray]]] = {}
     others = []

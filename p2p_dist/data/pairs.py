@@ -1,11 +1,10 @@
 """Convert songs to pairs of spectrograms for training, and generated spectrograms back to power.
 
-`default`: the target is the stem to make, and input and target of a whole song share one level reference that is taken
-from the input, so it is known at generation time. Windows are cut from the spectrogram of the whole song; those of
-training and of generation are identical.
+`default`: the target is the target stem. Input and target of a whole song share one level reference, which is taken from the
+input, so it is known at generation. Windows are cut from the spectrogram of the whole song, in training and generation alike.
 
-`thesis`: the target is the whole mix, and every window of either is by itself: 255 hops of sound, its own spectrogram,
-its own maximum as reference. Input and target lose their relative level; kept to compare with.
+`thesis`: the target is the whole mix. Every window of input and target has its own spectrogram of 255 hops of audio, with its
+own maximum as reference, so the relative level of input and target is lost. Kept for comparison with the thesis.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from p2p_dist.audio.stems import mean_of, resample, side_of
 from p2p_dist.settings.config import Data
 
 FLOOR = -80.0
-"""dB relative to the reference that count as silence and fill padding."""
+"""Silence, in dB relative to the reference. Padding has this value."""
 
 CEILING = {"default": 25.0, "thesis": 0.0}
-"""Largest dB relative to the reference in a spectrogram: a stem can be louder than the input."""
+"""Largest value in a spectrogram, in dB relative to the reference: a stem can be louder than the input."""
 
 LOUDEST_SHARE = 0.999
-"""Share of the bins of an input that lie under its reference, see `level_reference`."""
+"""Share of the bins of an input that are below its reference, see `level_reference`."""
 
 LOWEST_REFERENCE = 1e-3
-"""Lowest reference power, so that noise beside a silent input is not scaled up."""
+"""Lowest reference power, so that the target of a silent input is not scaled up to noise."""
 
-_BLOCK = 1 << 16  # samples added up at once
+_BLOCK = 1 << 16  # samples added at once
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,8 @@ class Pictures:
     """The windows of one song.
 
     inputs, targets: float16 (windows, channels, mels, frames), dB relative to the references, from FLOOR to CEILING.
-    starts: (windows,) first frame of each window. references: (windows,) power that is 0 dB in the input.
-    frames: frames of the whole song; the last window is padded with FLOOR where it reaches beyond.
+    starts: (windows,) first frame of each window. references: (windows,) power of 0 dB in the input.
+    frames: number of frames of the whole song; the last window is padded with FLOOR after its end.
     """
 
     inputs: np.ndarray
@@ -51,9 +50,9 @@ class Pictures:
 
 
 def window_starts(frames: int, data: Data) -> np.ndarray:
-    """Return the first frames of a song's windows: every `data.window_hop`, the last one reaching to or over the end.
+    """Return the first frames of a song's windows: every `data.window_hop`, until a window reaches the end of the song.
 
-    The thesis dropped what is left after its last whole window, and so does its representation.
+    As in the thesis, its representation drops the frames after the last whole window.
     """
     beyond = max(frames - data.frames, 0)
     further = beyond // data.window_hop if data.representation == "thesis" else -(-beyond // data.window_hop)
@@ -63,22 +62,27 @@ def window_starts(frames: int, data: Data) -> np.ndarray:
 def level_reference(power: np.ndarray) -> float:
     """Return the power of 0 dB in a song's spectrograms: the 99.9 % quantile of the input's bins.
 
-    It is close to the peak but robust against single clicks.
+    It is close to the peak but not affected by single clicks.
     """
     return max(float(np.quantile(power, LOUDEST_SHARE)), LOWEST_REFERENCE)
 
 
 def mel_of(sound: np.ndarray, rate: int, data: Data, one_of: Callable[[np.ndarray], np.ndarray] = mean_of) -> np.ndarray:
-    """Mel power of the mean, or another `one_of`, of the channels of sound (samples, channels): float32 (mels, frames)."""
-    if rate != data.sample_rate:  # else block by block: of a long song the mean alone is 100 MB
+    """Compute the mel power of the mean, or another `one_of`, of the channels of sound (samples, channels).
+
+    Returns:
+        float32 (mels, frames)
+    """
+    if rate != data.sample_rate:  # else block by block, because the mean of a long song takes 100 MB
         sound = resample(one_of(sound.T.astype(np.float32, copy=False)), rate, data.sample_rate)
     return mel_power(sound, data.sample_rate, data.n_fft, data.hop_length, data.mels, one_of=one_of)
 
 
 def powers_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
-    """Compute the mel power of mono or mid and side: float32 (channels, mels, frames).
+    """Compute the mel power: float32 (channels, mels, frames).
 
-    Of stereo as mid and side, the mean of both channels and half their difference; other sound has nothing at its sides.
+    With `data.channels` mono this is the mean of the channels; else mid and side, the mean of both channels and half their
+    difference. The side of audio that is not stereo is silent.
     """
     mid = mel_of(sound, rate, data)
     if data.channels == "mono":
@@ -91,7 +95,7 @@ def powers_of(sound: np.ndarray, rate: int, data: Data) -> np.ndarray:
 def to_picture(power: np.ndarray, reference: float, representation: str) -> np.ndarray:
     """Convert power to dB relative to `reference`, clipped to FLOOR .. CEILING; float16 of the same shape.
 
-    Nothing is FLOOR however quiet the song; in the thesis's pictures a window of nothing is its own maximum, 0 dB.
+    Zero power becomes FLOOR even in a quiet song. In the thesis's representation a silent window is 0 dB, its own maximum.
     """
     if representation == "default":
         power, reference = power / np.float32(reference), 1.0
@@ -103,7 +107,7 @@ def make(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Picture
     """Make all windows of one song.
 
     Args:
-        song: what is heard, (samples, channels) at `rate`. target: the stem to make, likewise.
+        song: the input, (samples, channels) at `rate`. target: the target stem, likewise.
     """
     if data.representation == "thesis":
         return _thesis(song, target, rate, data)
@@ -112,38 +116,40 @@ def make(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Picture
     frames = power.shape[2]
     starts = window_starts(frames, data)
     inputs = _cut(to_picture(power, reference, "default"), starts, data.frames)
-    del power  # of a long song it is large, and so is the target's
+    del power  # large for a long song, as is the target's
     targets = _cut(to_picture(powers_of(target, rate, data), reference, "default"), starts, data.frames)
     return Pictures(inputs, targets, starts, np.full(len(starts), reference), frames)
 
 
 def _cut(picture: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
-    """Windows (windows, channels, mels, width) of a song's picture (channels, mels, frames), the last padded with FLOOR."""
+    """Cut a song's spectrogram (channels, mels, frames) to windows (windows, channels, mels, width), the last padded."""
     missing = int(starts[-1]) + width - picture.shape[2]
     padded = np.pad(picture, ((0, 0), (0, 0), (0, max(missing, 0))), constant_values=FLOOR)
     return np.stack([padded[:, :, start : start + width] for start in starts])
 
 
 def silent_windows(pictures: Pictures, target: np.ndarray, rate: int, data: Data) -> np.ndarray:
-    """Which windows have a silent target, bool (windows,): nothing over FLOOR, or, if spectrograms show the mix, no audio.
+    """Find the windows with a silent target, bool (windows,).
+
+    `default`: no value over FLOOR. `thesis`, whose spectrograms are of the mix: the target stem itself is silent.
 
     Args:
-        target: the stem to make, (samples, channels) at `rate`.
+        target: the target stem, (samples, channels) at `rate`.
     """
     if data.representation == "default":
-        # As whole numbers, which compare ten times as fast: a float16 of less than 0 has the larger one the lower it is.
+        # The bits of a negative float16 grow as its value falls. Integers compare ten times as fast.
         quiet = np.float16(FLOOR + 0.5).view(np.uint16)
         return np.asarray((pictures.targets.view(np.uint16) >= quiet).all(axis=(1, 2, 3)))
     ratio = data.hop_length * rate / data.sample_rate
     begins, width = pictures.starts * ratio, ratio * (data.frames - 1)
-    # The mean is what the pictures show.
+    # The spectrograms are of the mean of the channels.
     parts = (mean_of(target[round(begin) : round(begin + width)].T) for begin in begins)
     return np.array([not part.size or np.abs(part).max() < 10 ** (FLOOR / 20) for part in parts])
 
 
 def _thesis(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Pictures:
-    """The thesis's windows of 255 hops, which is 256 centred frames; a song shorter than one is padded with silence."""
-    # Means first: the same bits from songs that are kept as means only; and one after another, since each is large.
+    """Make the thesis's windows of 255 hops, or 256 centred frames; a shorter song is padded with silence."""
+    # The mean first, so that songs decoded to mono give the same bits. One after another, because each is large.
     heard = resample(mean_of(song.T), rate, data.sample_rate)
     mix = np.empty(len(song), np.float32)
     for start in range(0, len(mix), _BLOCK):
@@ -167,10 +173,10 @@ def _thesis(song: np.ndarray, target: np.ndarray, rate: int, data: Data) -> Pict
 
 
 def stitch(outputs: np.ndarray, pictures: Pictures, data: Data) -> np.ndarray:
-    """Join generated windows to the stem's mel power over the whole song, cross-faded where windows overlap.
+    """Join generated windows to the stem's mel power over the whole song, with a cross-fade where windows overlap.
 
-    The thesis's pictures show the mix at an unknown level; it is taken to be the input's, and what rises above the input
-    is the stem.
+    The thesis's spectrograms are of the mix at an unknown level. Its level is assumed to be that of the input, and the stem is
+    the output minus the input, where positive.
 
     Args:
         outputs: dB, (windows, channels, mels, frames), one for each window of `pictures`.
@@ -192,6 +198,6 @@ def stitch(outputs: np.ndarray, pictures: Pictures, data: Data) -> np.ndarray:
 
 
 def silent_to_zero(picture: np.ndarray, reference: float) -> np.ndarray:
-    """Convert dB to power. Values at FLOOR become 0, not noise at -80 dB."""
+    """Convert dB to power. Values at FLOOR become 0 instead of noise at -80 dB."""
     db = np.asarray(picture, np.float32)
     return np.where(db <= FLOOR + 0.5, np.float32(0), db_to_power(db, reference))

@@ -1,8 +1,8 @@
-"""Where the samples of a split lie: from the index of manifest schema 4, or the rows of schema 3, which stand in the manifest.
+"""Keys, offsets and checksums of the samples of a split: from the index file of manifest schema 4, or the rows of schema 3.
 
 All processes of a node share one copy of a large index, in the node's memory. It is mapped from there, never from the dataset:
-a mapped file that shrinks, because somebody writes the dataset anew, kills the process that reads it (SIGBUS). The copy lies in
-a folder that only the user can access, and is checked by every process that opens it.
+if a mapped file shrinks, because someone rewrites the dataset, its readers die of SIGBUS. The copy is in a folder that only the
+user can access. Every process that opens it checks it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MEMORY = Path("/dev/shm")
 """The node's memory as a file system."""
 
 SHARED_FROM = 1 << 24
-"""Bytes from which an index is shared; a smaller one (400 000 windows) every process reads for itself."""
+"""Size in bytes from which an index is shared; every process reads a smaller one (400 000 windows) for itself."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One pair: its key, the offsets of its two arrays (bytes from the start of the shard), its checksum.
+    """One pair: its key, its shard, the offsets of its two arrays (bytes from the start of the shard), its checksum.
 
-    checksum: crc32 of all bytes of its tar members, which identifies a damaged sample.
+    checksum: crc32 of all bytes of its tar members; it identifies a damaged sample.
     """
 
     key: str
@@ -51,10 +51,10 @@ def key_of(song: str, window: int, copy: int) -> str:
 
 
 def of_split(folder: Path, part: dict[str, Any], order: str = "feistel") -> Rows | Columns:
-    """The samples of a split of a dataset.
+    """Return the samples of a split of a dataset.
 
     Args:
-        part: what the manifest says of the split. order: of the dataset, see data/order.py.
+        part: the manifest's entry of the split. order: the manifest's entry `order`, see data/order.py.
 
     Raises:
         DamagedError, OSError: see `Columns`.
@@ -65,7 +65,7 @@ def of_split(folder: Path, part: dict[str, Any], order: str = "feistel") -> Rows
 class Rows:
     """The samples of a split of manifest schema 3.
 
-    shard: (samples,) place in `shards`, the names of the shards. input, target: (samples,) offsets in the shard.
+    shard: (samples,) position in `shards`, the names of the shards. input, target: (samples,) offsets in the shard.
     """
 
     def __init__(self, part: dict[str, Any]) -> None:
@@ -90,8 +90,8 @@ class Rows:
         """Of these samples: place of the shard, offsets of input and target in it."""
         return self.shard[numbers].tolist(), self.input[numbers].tolist(), self.target[numbers].tolist()
 
-    def place(self, number: int) -> tuple[int, int] | None:
-        """First byte of a sample in its shard, and the one after its last. The rows do not tell."""
+    def byte_range(self, number: int) -> tuple[int, int] | None:
+        """Return None: the rows do not contain it."""
         return None
 
     def originals_of(self, song: str) -> tuple[list[int], list[int]]:
@@ -105,18 +105,18 @@ class Rows:
 
     @functools.cached_property
     def digest(self) -> str:
-        """12 hexadecimal digits that name the samples in their order."""
+        """Digest of the keys in their order, 12 hexadecimal digits."""
         return files.digest(self._keys)[:12]
 
 
 class Columns:
-    """The samples of a split of manifest schema 4; the arrays may be views of a file in memory. Keys are made when asked for.
+    """The samples of a split of manifest schema 4. The arrays may be views of a mapped file; keys are made on request.
 
     shards: the names of the shards.
 
     Raises:
-        DamagedError: the index is damaged, or tells of shards or songs that the manifest does not list.
-        OSError: it can't be read.
+        DamagedError: the index is damaged, or contains shards or songs that the manifest does not list.
+        OSError: the index cannot be read.
     """
 
     def __init__(self, folder: Path, part: dict[str, Any], order: str) -> None:
@@ -156,8 +156,8 @@ class Columns:
         inside = [self._columns[name][numbers].astype(np.uint64) for name in ("input", "target")]
         return self._columns["shard"][numbers].tolist(), (begin + inside[0]).tolist(), (begin + inside[1]).tolist()
 
-    def place(self, number: int) -> tuple[int, int] | None:
-        """First byte of a sample in its shard, and the one after its last."""
+    def byte_range(self, number: int) -> tuple[int, int] | None:
+        """Return the offsets of the first byte of a sample in its shard and of the byte after its last."""
         begin = int(self._columns["begin"][number])
         return begin, begin + int(self._columns["length"][number])
 
@@ -170,7 +170,7 @@ class Columns:
 
     @functools.cached_property
     def digest(self) -> str:
-        """12 hexadecimal digits that name the samples in their order; of a converted dataset those of the one of schema 3."""
+        """Digest of the samples in their order, 12 hexadecimal digits; equal to that of schema 3 if converted from it."""
         if self._order == "sorted":
             return files.digest([self.key(number) for number in range(len(self))])[:12]
         found = hashlib.sha256("\n".join(self._songs).encode())
@@ -185,14 +185,14 @@ def _sample(samples: Rows | Columns, number: int) -> Sample:
 
 
 def open_columns(folder: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The columns of an index: mapped from the node's memory where it is large and there is room, else read.
+    """Return the columns of an index: mapped from the node's memory if it is large and there is room, else read.
 
     Args:
-        entry: what the manifest says of the file.
+        entry: the manifest's entry of the file.
 
     Raises:
-        DamagedError: its size or sha256 is not that in the manifest.
-        OSError: it can't be read.
+        DamagedError: its size or sha256 differs from the manifest.
+        OSError: it cannot be read.
     """
     if entry["bytes"] < SHARED_FROM:
         return columns.read(folder, entry)
@@ -202,20 +202,20 @@ def open_columns(folder: Path, entry: dict[str, Any]) -> dict[str, np.ndarray]:
             mapped = _mapped(path)
             if not just_checked:
                 columns.check(path, mapped, entry)
-        except OSError:  # no room, no such memory, or a folder there that others made
+        except OSError:  # no room, no /dev/shm, or a folder there that belongs to another user
             break
         except files.DamagedError:
-            path.unlink(missing_ok=True)  # and copied again; who has it mapped keeps it
+            path.unlink(missing_ok=True)  # and copied again; processes that have it mapped keep it
         else:
             return columns.split_up(mapped, entry["samples"])
     return columns.read(folder, entry)
 
 
 def private_memory() -> Path:
-    """The folder in the node's memory that only this user can access; created if needed.
+    """Return the folder in the node's memory that only this user can access; create it if needed.
 
     Raises:
-        OSError: there is none, or what is there is no folder, a link, or another user's.
+        OSError: there is no /dev/shm, or the path is no folder, a link, or belongs to another user.
     """
     ours = MEMORY / f"p2p_dist-{os.getuid()}"
     files.private_folder(ours)
@@ -223,23 +223,23 @@ def private_memory() -> Path:
 
 
 def _on_node(folder: Path, entry: dict[str, Any]) -> tuple[Path, bool]:
-    """The copy of an index in the node's memory, and whether this process made and checked it. The others wait for the first.
+    """Return the copy of an index in the node's memory, and whether this process made and checked it. The others wait for it.
 
     Raises:
-        OSError: no room, no such memory, or a folder there that others made.
+        OSError: there is no room, no /dev/shm, or the folder there belongs to another user.
     """
     ours = private_memory()
-    if folder.parent == ours:  # a dataset that was copied there whole
+    if folder.parent == ours:  # the whole dataset was copied there
         return folder / entry["name"], False
     place = ours / "indexes"
     files.private_folder(place)
     path = place / entry["sha256"]
     lock = files.open_ours(place / ".lock", os.O_WRONLY)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # in this node's memory: none of another node comes here
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the memory of this node: flock is reliable
         if not path.is_symlink() and path.is_file() and path.stat().st_size == entry["bytes"]:
             return path, False
-        for old in place.iterdir():  # who has one mapped keeps it; else nobody would ever remove them
+        for old in place.iterdir():  # nothing else removes them; processes that have one mapped keep it
             if old.name != ".lock":
                 old.unlink()
         if entry["bytes"] > 0.9 * shutil.disk_usage(place).free:
@@ -250,17 +250,17 @@ def _on_node(folder: Path, entry: dict[str, Any]) -> tuple[Path, bool]:
                 found.update(block)
                 target.write(block)
             if found.hexdigest() != entry["sha256"]:
-                raise OSError(errno.EIO, "not what the manifest says", str(folder / entry["name"]))
+                raise OSError(errno.EIO, "its sha256 differs from the manifest", str(folder / entry["name"]))
     finally:
         os.close(lock)
     return path, True
 
 
 def _mapped(path: Path) -> mmap.mmap:
-    """Map a file of ours read-only.
+    """Map a file of this user read-only.
 
     Raises:
-        OSError: it is a link, no regular file, or another user's.
+        OSError: it is a link, no regular file, or belongs to another user.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:

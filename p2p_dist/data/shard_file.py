@@ -54,13 +54,13 @@ def pair(song: str, input: np.ndarray, target: np.ndarray, note: dict[str, Any])
 
 
 def sound(key: str, rate: int, sides: Sequence[Sum], note: dict[str, Any]) -> Iterator[Sample]:
-    """Encode input and target of a song as flac of 24 bits; `gain` reverts the scaling below 1.
+    """Encode input and target of a song as 24-bit flac, scaled below full scale; the json's `gain` reverts the scaling.
 
-    The parts of one sample, one after another, since a long song's flac is large. The sounds become what the files hold, so
-    that pictures made of them are those in the shards, bit for bit.
+    Yields the files of one sample one after another, because the flac of a long song is large. The audio in `sides` is
+    replaced by the encoded audio, so spectrograms made from it equal those made from the shard, bit for bit.
 
     Raises:
-        ValueError: flac can't hold it.
+        ValueError: flac does not support the number of channels or the sample rate.
     """
     import soundfile
 

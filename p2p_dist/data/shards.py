@@ -51,7 +51,7 @@ OnSong = Callable[[int, int, Result], None]
 def preprocess(root: Path, out: Path, data: Data, workers: int, on_song: OnSong = lambda *_: None) -> list[Result]:
     """Preprocess the songs under `root` to shards in `out`, then write the manifest. Finished songs are kept.
 
-    Args: see `preprocess_all`, which does the same for several tasks at once.
+    Args and Raises: see `preprocess_all`, which does the same for several tasks at once.
     """
     return preprocess_all(root, [(out, data)], workers, on_song)
 
@@ -67,19 +67,19 @@ def preprocess_all(
     """Preprocess the songs under `root` for several folders, each with its own settings, then write their manifests.
 
     Args:
-        workers: processes; each takes a song at a time, decodes it once and makes it for all folders.
-        on_song: called after each song with songs done, songs in all, and the result.
-        part: (i, n) makes only every n-th song, from the i-th, and no manifest; several parts may run at once. The same
-            call without it finishes what they left and merges.
-        member: place of this call among several at once that share the songs: each takes a song that no other has in hand,
-            and the last of them finishes what is left, and merges.
+        workers: number of processes; each takes one song at a time, decodes it once and writes it into all folders.
+        on_song: called after each song with the number of songs done, the number of all songs, and the result.
+        part: (i, n) preprocesses every n-th song, from the i-th, and writes no manifest; several parts may run at once. The
+            same call without `part` finishes the remaining songs and merges.
+        member: number of this call among several that run at once and share the songs: each takes songs that no other one
+            works on; the last one finishes the remaining songs and merges.
 
     Returns:
         The songs left out, each with its reason: a damaged song does not stop the others.
 
     Raises:
-        ValueError: no song, none that could be read, or a folder that holds other things or was made by other settings.
-        OSError: the machine refused, for instance a full disk; nothing half written stays.
+        ValueError: there is no song, no song can be read, or a folder contains other files or has other settings.
+        OSError: for instance the disk is full; incomplete files are removed.
     """
     (split_by_title,) = {data.split_by_title for _, data in wanted}
     work = keyed_songs(root, split_by_title)
@@ -90,9 +90,9 @@ def preprocess_all(
         console.complain(f"ignored in {root}: songs are expected as {layouts.LAYOUT}: {console.one_line(named)}")
     claims: list[int] = []
     with ExitStack() as locks:
-        for out, data in sorted(wanted, key=lambda one: one[0]):  # in one order, so that two can't wait for each other
+        for out, data in sorted(wanted, key=lambda one: one[0]):  # always in the same order, to avoid a deadlock
             out.mkdir(parents=True, exist_ok=True)
-            files.refuse_link(out / PARTS)  # what is left of earlier calls is removed there
+            files.refuse_link(out / PARTS)  # temporary files are removed there
             shared = part is not None or member is not None
             claims.append(locks.enter_context(claim(root, out, data, shared=shared, needs_locks=member is not None)))
         wanted = [one for one in wanted if not of_before.stays(root, *one, work)]
@@ -102,7 +102,7 @@ def preprocess_all(
         if member is not None:
             left_out = _make(_not_finished(work, wanted, stand), len(work), workers, on_song, member)
             if not all(_is_last(descriptor) for descriptor in claims):
-                return left_out  # others are still at work: the last of them merges
+                return left_out  # others are still running: the last one merges
         if part is None:
             _remove_garbage(wanted)
         mine = work if part is None else work[part[0] :: part[1]]
@@ -115,11 +115,11 @@ def preprocess_all(
             left_out = _make(todo, len(mine), workers, on_song)
             if part is None:
                 for out, data in wanted:
-                    # The same songs elsewhere give the same manifest, and one passed on tells nothing of this machine.
+                    # Without the folder, so that the manifest does not depend on it and does not disclose it.
                     reasons = [(r.name, why.replace(f"{root}/", "")) for r in left_out if (why := r.errors.get(out))]
                     merge(out, data, work, reasons, stands=out in stand)
         finally:
-            if part is None:  # a worker that was killed, for lack of memory, could not clean up after itself
+            if part is None:  # a worker that was killed, for instance out of memory, leaves temporary files
                 _remove_garbage(wanted)
     return left_out
 
@@ -144,10 +144,10 @@ def _not_finished(work: list[KeyedSong], wanted: Sequence[tuple[Path, Data]], st
 
 
 def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int | None = None) -> list[Result]:
-    """Preprocess songs, in worker processes if there are several. Returns those left out, in the order of the songs.
+    """Preprocess songs, in worker processes if there are several. Return those left out, in the order of the songs.
 
     Args:
-        member: see `preprocess_all`; songs that another member has in hand, or has made meanwhile, are skipped.
+        member: see `preprocess_all`; songs that another member works on, or has finished meanwhile, are skipped.
     """
     results: dict[int, Result] = {}
     begun = time.monotonic()
@@ -161,13 +161,13 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
         results[number] = result
         seconds, size = (sum(getattr(r, name) for r in results.values()) for name in ("seconds", "bytes"))
         wall = max(time.monotonic() - begun, 1e-9)
-        speed = f"{seconds / wall:.0f}x real time, " if seconds else ""  # pictures have none
+        speed = f"{seconds / wall:.0f}x real time, " if seconds else ""  # existing pairs have no duration
         note = f"{speed}{size / wall / 1e6:.1f} MB/s, {result.name}"
         on_song(total - len(todo) + len(results), total, replace(result, note=note))
 
-    # The longest first: nobody waits at the end for one that began late.
+    # The longest first, so that all workers end at about the same time.
     order = sorted(range(len(todo)), key=lambda number: -todo[number][0].source.size())
-    if member is not None and todo:  # each begins elsewhere: they do not all ask for the same song
+    if member is not None and todo:  # each member starts with another song, to avoid contention
         order = [*order[member % len(todo) :], *order[: member % len(todo)]]
     if min(workers, len(todo)) <= 1:
         linux.keep_memory()
@@ -178,7 +178,7 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
         with concurrent.futures.ProcessPoolExecutor(
             min(workers, len(todo)), context, initializer=_begin_worker, initargs=(os.getpid(),)
         ) as pool:
-            # Requests to stop are for this process: its workers, which begin here, never die of them.
+            # Requests to stop are for this process. Its workers, which start here, inherit the blocked signals.
             signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
             futures = {pool.submit(make, *todo[number]): number for number in order}
             try:
@@ -186,7 +186,7 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
                 for future in concurrent.futures.as_completed(futures):
                     take(futures[future], future.result())
             except concurrent.futures.process.BrokenProcessPool as error:
-                time.sleep(1)  # a TERM that Slurm sends to all processes may have reached a worker first
+                time.sleep(1)  # Slurm sends TERM to all processes; it may have reached a worker first
                 cure = "a worker was killed, probably because memory ran out: run the same command again with fewer --workers"
                 raise OSError(errno.ECHILD, cure) from error
             except BaseException:
@@ -198,12 +198,12 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
 def _make_unless_taken(item: KeyedSong, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
     """Make a song unless another process has claimed or finished it; None if one has.
 
-    The kernel drops the lock of a process that is killed, and another one takes the song. Other nodes see the lock: where they
-    would not, `claim` has refused.
+    If a process is killed, the kernel releases its lock and another one takes the song. Locks work across nodes here: `claim`
+    refuses a file system where they do not.
     """
     with ExitStack() as locks:
         for out, _ in wanted:
-            # Garbage by its name, once nobody works in the folder: see `_remove_garbage`.
+            # `_remove_garbage` removes it, by its name, when no process works in the folder.
             path = out / PARTS / f"{files.TEMPORARY}song-{item.record(out).stem}"
             descriptor = files.open_ours(path, os.O_RDWR)
             locks.callback(os.close, descriptor)
@@ -216,7 +216,7 @@ def _make_unless_taken(item: KeyedSong, wanted: Sequence[tuple[Path, Data]]) -> 
 
 
 def _is_last(descriptor: int) -> bool:
-    """Change a shared lock on a folder into an exclusive one, if no other process shares it."""
+    """Change a shared lock on a folder to an exclusive one; return False if another process shares it."""
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -226,7 +226,7 @@ def _is_last(descriptor: int) -> bool:
 
 
 def _begin_worker(parent: int) -> None:
-    linux.die_with_parent(parent=parent)  # which may have been killed while this process began
+    linux.die_with_parent(parent=parent)  # also if it was killed while this process started
     linux.keep_memory()
 
 
@@ -238,7 +238,11 @@ def keyed_songs(root: Path, split_by_title: bool) -> list[KeyedSong]:
 
 
 def _refuse(root: Path, out: Path, data: Data) -> None:
-    """Check, before anything is written, that a folder is for these shards."""
+    """Check, before anything is written, that a folder may contain these shards.
+
+    Raises:
+        ValueError: it is inside the folder of songs, contains other files, or was made with other settings.
+    """
     among = {folder.lower() for folder in out.relative_to(root).parts[:1]} if out.is_relative_to(root) else set()
     if among & set(layouts.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
         raise ValueError(f"{out} is inside the folder of songs, so it would be read as a song: choose a folder outside {root}")
@@ -256,10 +260,10 @@ def _refuse(root: Path, out: Path, data: Data) -> None:
 
 @contextmanager
 def claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool = False) -> Iterator[int]:
-    """Lock `out` and record the settings of its shards; refuse a folder with other settings.
+    """Lock `out` and record the settings of its shards; refuse a folder with other settings. Yield the lock's descriptor.
 
     Args:
-        needs_locks: by which those that share tell what another has in hand.
+        shared: several processes may hold the lock at once. needs_locks: refuse a file system without locks.
     """
     (out / PARTS).mkdir(exist_ok=True)
     descriptor, link = files.open_ours(out / PARTS / ".lock", os.O_RDWR), None
@@ -286,7 +290,7 @@ def claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool 
             else:
                 where = out / PARTS / ".lock-link"
                 link = where, lock.take_link(where, f"{out} is being written", "wait for it")
-        _refuse(root, out, data)  # again: another may have begun it with other settings
+        _refuse(root, out, data)  # again: another process may have created it with other settings
         if not (out / PARTS / SETTINGS).is_file():
             files.write_json(out / PARTS / SETTINGS, science.recorded(data))
         yield descriptor
@@ -298,7 +302,7 @@ def claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool 
 
 
 def _stands(root: Path, out: Path, data: Data) -> bool:
-    """Whether a folder has the name of these songs and a manifest: then it must not change, others may read it."""
+    """Whether a folder has the name of these songs and a manifest. It must not change then, because others may read it."""
     try:
         manifest.read(out)
     except (FileNotFoundError, ValueError):

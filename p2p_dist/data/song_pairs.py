@@ -1,4 +1,4 @@
-"""A song's pairs of pictures as samples of its shard: its windows, augmented copies of them, or pairs that came ready-made."""
+"""Make the samples of a song's shard: its windows and augmented copies of them, or existing npz pairs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.settings.config import Data, parse_task
 
 COUNTED = ("silent_windows", "silent_dropped", "padded_windows", "copies")
-"""Counts of a song's windows."""
+"""Names of the counts of a song's windows in its record."""
 
 
 def from_sound(song: KeyedSong, sides: list[Sum], rate: int, data: Data) -> tuple[Iterable[Sample], dict[str, int]]:
-    """Yield the samples of a decoded song, and count its windows.
+    """Return the samples of a decoded song, made one at a time, and the counts of its windows.
 
     Args:
-        sides: what is heard and what is to be made; it is emptied.
+        sides: input and target. The list is emptied, to free the memory early.
     """
     heard, made = sides
     pictures = pairs.make(heard.sound, made.sound, rate, data)
@@ -46,7 +46,7 @@ def from_sound(song: KeyedSong, sides: list[Sum], rate: int, data: Data) -> tupl
 
 
 def _note(song: KeyedSong, pictures: pairs.Pictures, number: int, data: Data) -> dict[str, Any]:
-    """Return the content of the json beside a pair. All pairs have the same fields, as tables of other programs need."""
+    """Return the json of a pair. All pairs have the same fields, because other programs read them as a table."""
     return {
         "song": song.source.name,
         "split": song.source.split,
@@ -65,18 +65,18 @@ def _windows(song: KeyedSong, pictures: pairs.Pictures, kept: np.ndarray, data: 
 
 
 def _copies(song: KeyedSong, pictures: pairs.Pictures, kept: np.ndarray, data: Data) -> Iterator[Sample]:
-    """Augmented copies of the windows kept. All stems of a long song take much memory: it is decoded again, piece by piece."""
+    """Yield augmented copies of the kept windows. Decodes the song again in pieces, because all its stems need much memory."""
     names = [name for side in parse_task(data.task) for name in side]
     rate, channels, _ = stems.header(song.source)
     at_once = max(int(song_sums.TOGETHER / (4 * len(names) * channels * max(rate, data.sample_rate))), 1)  # seconds
-    margin = 1 + -(-augment.reach(data) // data.sample_rate)  # and a second for the filter of another rate
+    margin = 1 + -(-augment.reach(data) // data.sample_rate)  # one second more for the resampling filter
 
     def piece_of(number: int) -> int:
         return int(pictures.starts[number]) * data.hop_length // data.sample_rate // at_once
 
     apart: dict[str, np.ndarray] = {}
     for piece, numbers in itertools.groupby(map(int, np.flatnonzero(kept)), piece_of):
-        apart.clear()  # before the next piece takes as much
+        apart.clear()  # free this memory before the next piece is decoded
         begin, end = max(piece * at_once - margin, 0), (piece + 1) * at_once + margin
         rate, sums = stems.load_sums(song.source, [(name,) for name in names], part=(begin, end))
         for name in names:
@@ -90,10 +90,10 @@ def _copies(song: KeyedSong, pictures: pairs.Pictures, kept: np.ndarray, data: D
 
 
 def from_npz(song: KeyedSong, data: Data) -> tuple[Iterator[Sample], dict[str, int]]:
-    """Yield the samples of ready-made pairs, unchanged.
+    """Return the samples of existing pairs, unchanged and read one at a time, and the counts of windows, all 0.
 
     Raises:
-        ValueError: they need other settings; while they are read also: see `npz_pairs.read`, or their dtypes differ.
+        ValueError: the settings are not the thesis's. While the samples are read: see `npz_pairs.read`, or the dtypes differ.
     """
     if data.representation != "thesis":
         raise ValueError(f"{song.source.path}: npz pairs need --preset thesis (data.representation thesis)")

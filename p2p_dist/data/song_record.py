@@ -1,4 +1,4 @@
-"""One song of a dataset: its key, and the record of its finished shards, which is written last."""
+"""One song of a dataset: its key, its files, and the record of its finished shards, which is written last."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class KeyedSong:
 
     @functools.cached_property
     def stamp(self) -> str:
-        """The song's stamp before it is read, so that a file replaced meanwhile counts as changed."""
+        """The song's stamp, taken before the song is read, so that a file replaced meanwhile counts as changed."""
         return self.source.stamp()
 
     def pairs_file(self, out: Path) -> Path:
@@ -67,7 +67,7 @@ class KeyedSong:
         return out / PARTS / f"audio-{self.source.split}-{self.key}.tar"
 
     def record(self, out: Path) -> Path:
-        """Path of the record that the song is finished."""
+        """Path of the record of the finished song."""
         return out / PARTS / f"{self.source.split}-{self.key}.json"
 
     @functools.cached_property
@@ -81,7 +81,7 @@ class KeyedSong:
             packed: of the folder. stands: the folder is named after these very songs and its manifest stands: whether they
                 are those that were read is not asked again.
         """
-        now = self.stamp  # whether there is a record or not: later it may be another
+        now = self.stamp  # even without a record: it must be taken before the song is read
         record = read_record(self.record(out))
         if record is None or record["schema"] < schemas.SONG.schema or science.are_those(record["settings"], data):
             return None
@@ -115,9 +115,10 @@ def place_of(out: Path, piece: dict[str, Any], packed: Packed) -> Place | None:
 class SongFacts:
     """Facts about a song's audio besides its spectrograms.
 
-    levels: of input and target, dBFS; None for silence. filled: seconds of silence at the end of a stem that was shorter than
-    the others. by_position: whether stems are streams that the file does not name. fingerprint: see `overlap.fingerprint`;
-    None of ready-made pairs.
+    rate: sample rate, Hz. clipped: number of clipped samples. levels: of input and target, dBFS; None for silence.
+    filled: seconds of silence appended to a stem that was shorter than the others.
+    by_position: whether streams without titles were read in MUSDB18's order.
+    fingerprint: see `overlap.fingerprint`; None for existing pairs.
     """
 
     rate: int
@@ -187,7 +188,7 @@ def write_record(
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Read the record of a finished song; None if there is none, or if it is damaged or was changed."""
+    """Read the record of a finished song; None if it is missing, damaged, or was changed."""
     try:
         content = records.read(path)
         record: dict[str, Any] = records.read(path, schemas.SONG)

@@ -1,4 +1,4 @@
-"""Decode a song to input and target, for as many tasks at once as fit into memory."""
+"""Decode a song to input and target, for as many tasks at once as memory allows."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from p2p_dist.audio.stems import Sum
 from p2p_dist.settings.config import Data, parse_task
 
 TOGETHER = 3e8
-"""Bytes of decoded sums up to which several tasks are made from one decode; a longer song is decoded more than once."""
+"""Largest size in bytes of the sums of stems decoded at once for several tasks; a longer song is decoded more than once."""
 
 Wanted = tuple[Path, Data]
 """The folder of a dataset and its settings."""
 
 
 def group_by_memory(source: Source, wanted: Sequence[Wanted]) -> list[list[Wanted]]:
-    """Group the tasks whose sums fit into memory together. Ready-made pairs are not decoded: each is a group."""
+    """Group the tasks whose sums fit into `TOGETHER`. Existing pairs are not decoded: each task is a group of its own."""
     if len(wanted) == 1 or source.pairs:
         return [[one] for one in wanted]
     _, channels, samples = stems.header(source)
@@ -33,9 +33,9 @@ def group_by_memory(source: Source, wanted: Sequence[Wanted]) -> list[list[Wante
 
 
 def decode(source: Source, group: Sequence[Wanted]) -> Iterator[tuple[Path, Data, int, list[Sum]]]:
-    """Decode a song once; return for each task folder, settings, sample rate, input and target.
+    """Decode a song once; yield for each task its folder, its settings, the sample rate, and the list [input, target].
 
-    The task owns this list, and should empty it as soon as it can: sound takes much memory.
+    The caller owns this list and should empty it as soon as possible, to free the memory.
 
     Raises:
         ValueError: see `stems.load_sums`.
@@ -45,7 +45,7 @@ def decode(source: Source, group: Sequence[Wanted]) -> Iterator[tuple[Path, Data
     del sums
     for number, (out, data) in enumerate(group):
         later = _sides(group[number + 1 :])
-        # A copy for a task that is not the last to need it: writing a held-out song changes its sound.
+        # A copy, unless this task is the last to need it, because writing a held-out song changes its audio.
         yield out, data, rate, [_copy(of_side[s]) if s in later else of_side.pop(s) for s in parse_task(data.task)]
 
 
@@ -54,7 +54,7 @@ def _copy(total: Sum) -> Sum:
 
 
 def _sides(wanted: Sequence[Wanted]) -> list[tuple[str, ...]]:
-    """The sums of stems that these tasks need, each once."""
+    """Return the sums of stems that these tasks need, each once."""
     return list(dict.fromkeys(side for _, data in wanted for side in parse_task(data.task)))
 
 

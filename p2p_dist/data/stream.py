@@ -1,12 +1,11 @@
 """The sequence of training batches: a pure function of (manifest, seed, step).
 
-The stream is one seeded permutation of all samples after another (data/order.py), cut into global batches; an epoch is one
-permutation, and a batch may lie across the border of two. Rank r of W takes its even share of each global batch. So resume is
-arithmetic, the shuffle is perfect, every sample comes once an epoch whatever the batch size, the world size may change
-between starts, and no rank can run dry.
+The stream is a sequence of seeded permutations of all samples (data/order.py), cut into global batches. An epoch is one
+permutation; a batch may contain samples of two epochs. Rank r of W takes its share of each global batch; shares differ by at
+most one sample. So a resumed training needs only the number of the step, every sample occurs once per epoch whatever the batch
+size, the world size may change between starts, and all ranks have the same number of batches.
 
-The next batch is read, checked and scaled by a thread while the caller works with the one it has. The
-memory is that of two batches.
+A thread reads, checks and scales the next batch while the caller works with the current one. This needs memory for two batches.
 """
 
 from __future__ import annotations
@@ -21,31 +20,32 @@ import numpy as np
 import torch
 
 from p2p_dist.data import order
-from p2p_dist.data.ahead import Ahead
 from p2p_dist.data.index import Index
 from p2p_dist.data.pairs import CEILING, FLOOR
+from p2p_dist.data.prefetch import Prefetcher
 from p2p_dist.settings.config import Data
 
 
 def positions(step: int, global_batch_size: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
     """Return the positions in the stream of one rank's share of global batch `step` (from 0).
 
+    If the world size does not divide the global batch, the first ranks have one position more than the others.
+
     Raises:
-        ValueError: the world size does not divide the global batch; the message lists those that do.
+        ValueError: there are more processes than pairs in a global batch.
     """
-    if global_batch_size % world_size:
-        fitting = [str(n) for n in range(1, global_batch_size + 1) if global_batch_size % n == 0]
+    if world_size > global_batch_size:
         raise ValueError(
-            f"{world_size} processes cannot divide a global batch of {global_batch_size}: "
-            f"use {', '.join(fitting)} processes, or change train.global-batch-size in a new run"
+            f"{world_size} processes are too many for a global batch of {global_batch_size} pairs: use at most "
+            f"{global_batch_size} processes, or a larger train.global-batch-size in a new run"
         )
-    share = global_batch_size // world_size
-    return step * global_batch_size + rank * share + np.arange(share)
+    share, rest = divmod(global_batch_size, world_size)
+    begin = step * global_batch_size + rank * share + min(rank, rest)
+    return begin + np.arange(share + (rank < rest))
 
 
 _ALONE = 30000
-"""Elements up to which torch converts in one thread. More it shares out among threads, which here would be further ones beside
-those of the training."""
+"""Number of elements up to which torch converts in one thread. For more it would start threads beside those of the training."""
 
 
 class Stream:
@@ -53,7 +53,7 @@ class Stream:
 
     Args:
         index: the training split.
-        stage: `device` reads the whole split into the device's memory at once; anything else reads batch by batch.
+        data: with `stage` device the whole split is read into the device's memory at once, else batch by batch.
     """
 
     def __init__(
@@ -67,23 +67,25 @@ class Stream:
         world_size: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        positions(0, global_batch_size, rank, world_size)
+        share = len(positions(0, global_batch_size, rank, world_size))
+        self.weight = share * world_size / global_batch_size
+        """This rank's share relative to an even one. Gradients and losses are weighted by it before they are averaged."""
         self.index, self.seed, self.global_batch_size = index, seed, global_batch_size
         self.rank, self.world_size, self.device = rank, world_size, torch.device(device)
         self.low, self.high = FLOOR, CEILING[data.representation]
-        self._sorted = functools.lru_cache(maxsize=2)(order.sorted_order)  # two, for a batch across their border
-        self._ahead: Ahead[torch.Tensor] = Ahead()
+        self._sorted = functools.lru_cache(maxsize=2)(order.sorted_order)  # two: a batch may contain two epochs
+        self._prefetcher: Prefetcher[torch.Tensor] = Prefetcher()
         self.resident = None
         if data.stage == "device":
             self.resident = torch.from_numpy(index.read(np.arange(len(index)))).to(self.device)
-        shape = (global_batch_size // world_size, 2, *index.shape)
+        shape = (share, 2, *index.shape)
         self._pinned = _Pinned(index, shape, self.device) if self.device.type == "cuda" and self.resident is None else None
         self._scaled = _Scaled(index, shape, self.low, self.high)
 
-    def samples(self, places: np.ndarray) -> np.ndarray:
+    def samples(self, positions: np.ndarray) -> np.ndarray:
         """Return the sample numbers at these positions of the stream."""
-        epochs, within = np.divmod(places, len(self.index))
-        numbers = np.empty(len(places), np.int64)
+        epochs, within = np.divmod(positions, len(self.index))
+        numbers = np.empty(len(positions), np.int64)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
             if self.index.order == "feistel":
@@ -92,8 +94,8 @@ class Stream:
                 numbers[here] = self._sorted(self.seed, epoch, len(self.index))[within[here]]
         return numbers
 
-    def places(self, step: int) -> np.ndarray:
-        """Places in the stream of this rank's share of global batch `step`: what per-sample randomness is drawn from."""
+    def positions(self, step: int) -> np.ndarray:
+        """Return the positions of this rank's share of global batch `step`; they seed the randomness of each sample."""
         return positions(step, self.global_batch_size, self.rank, self.world_size)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,38 +105,38 @@ class Stream:
             input and target, float32 (batch, channels, mels, frames) from -1 (floor) to 1 (ceiling), on the device.
         """
         if self.resident is not None:
-            numbers = torch.from_numpy(self.samples(self.places(step)))
-            if self.device.type == "cuda":  # else the host would wait for the device, to copy the numbers
+            numbers = torch.from_numpy(self.samples(self.positions(step)))
+            if self.device.type == "cuda":  # from pageable memory the copy would block the host
                 numbers = numbers.pin_memory().to(self.device, non_blocking=True)
             scaled = to_network(self.resident.index_select(0, numbers).float(), self.low, self.high)
         elif self._pinned is not None:
-            pairs = self._pinned.on_device(self._ahead.take(step, self._reading(step)))
-            self._ahead.begin(step + 1, self._reading(step + 1))
+            pairs = self._pinned.on_device(self._prefetcher.result(step, self._reading(step)))
+            self._prefetcher.start(step + 1, self._reading(step + 1))
             scaled = to_network(pairs.float(), self.low, self.high)
         else:
-            scaled = self._ahead.take(step, self._reading(step)).to(self.device)
-            self._ahead.begin(step + 1, self._reading(step + 1))
+            scaled = self._prefetcher.result(step, self._reading(step)).to(self.device)
+            self._prefetcher.start(step + 1, self._reading(step + 1))
         return scaled[:, 0], scaled[:, 1]
 
     def _reading(self, step: int) -> Callable[[], torch.Tensor]:
         def read() -> torch.Tensor:
-            numbers = self.samples(self.places(step))
+            numbers = self.samples(self.positions(step))
             return self._scaled.read(numbers) if self._pinned is None else self._pinned.read(numbers)
 
         return read
 
     def keys_digest(self, step: int) -> str:
-        """Digest of the global batch, 12 hexadecimal digits: the same samples in the same order, for any world size."""
+        """Digest of the keys of the global batch, 12 hexadecimal digits; it does not depend on the world size."""
         numbers = self.samples(positions(step, self.global_batch_size))
         keys = "\n".join(map(self.index.samples.key, numbers.tolist()))
         return hashlib.sha256(keys.encode()).hexdigest()[:12]
 
 
 class _Scaled:
-    """Reads batches that are scaled for the networks.
+    """Reads batches and scales them for the networks.
 
-    One sample at a time, so that most of its way is in the processor's cache; into memory that is used again, since to get new
-    memory from the kernel takes longer than all the rest.
+    One sample at a time, so that it stays in the processor's cache, and into reused memory, because new memory from the kernel
+    takes longer than all the rest.
     """
 
     def __init__(self, index: Index, shape: tuple[int, ...], low: float, high: float) -> None:
@@ -147,7 +149,7 @@ class _Scaled:
         self._users: list[weakref.ref[np.ndarray]] = []
 
     def read(self, numbers: np.ndarray) -> torch.Tensor:
-        """float32 (batch, 2, channels, mels, frames), the same bits as those of `to_network`."""
+        """Read a batch, float32 (batch, 2, channels, mels, frames), with the same bits as `to_network`."""
         batch = self._unused()
         stored = itertools.repeat(self._stored, len(numbers))
         for place, _ in enumerate(self._index.read_into(stored, numbers)):
@@ -159,9 +161,9 @@ class _Scaled:
         return torch.from_numpy(batch)
 
     def _unused(self) -> np.ndarray:
-        """An array for a batch: one of two whose batch nobody has any more, else a new one.
+        """Return an array for a batch: one of two that no tensor uses any more, else a new one.
 
-        Each time it is another view of the same memory, which lives as long as a tensor of it is anywhere.
+        It is a new view each time; the view exists as long as a tensor that uses it.
         """
         place = next((n for n, user in enumerate(self._users) if user() is None), len(self._users))
         if place == 2:
@@ -174,7 +176,7 @@ class _Scaled:
 
 
 class _Pinned:
-    """Reads batches as they are stored into pinned memory, from which a GPU copies by itself."""
+    """Reads batches in their stored dtype into pinned memory, which a GPU copies asynchronously."""
 
     def __init__(self, index: Index, shape: tuple[int, ...], device: torch.device) -> None:
         self._index, self._device, self._turn = index, device, 0
@@ -183,26 +185,26 @@ class _Pinned:
         self._copied = [torch.cuda.Event() for _ in range(2)]
 
     def read(self, numbers: np.ndarray) -> torch.Tensor:
-        """(batch, 2, channels, mels, frames), one of two, taken in turns; waits until the device has copied what was in it."""
+        """Read a batch (batch, 2, channels, mels, frames) into one of two buffers in turn, after the device has copied it."""
         self._turn = 1 - self._turn
-        with torch.cuda.device(self._device):  # that of this thread would be the first one
+        with torch.cuda.device(self._device):  # the current device of a new thread is the first one
             self._copied[self._turn].synchronize()
         for _ in self._index.read_into(self._memory[self._turn].numpy(), numbers):
             pass
         return self._memory[self._turn]
 
     def on_device(self, batch: torch.Tensor) -> torch.Tensor:
-        """What was read last, on the device."""
+        """Copy the batch that was read last to the device."""
         copied = batch.to(self._device, non_blocking=True)
         self._copied[self._turn].record(torch.cuda.current_stream(self._device))
         return copied
 
 
 def to_network(db: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """Scale dB from `low` .. `high` to -1 .. 1, the range of the networks. For the thesis's -80 .. 0 this is x / 40 + 1."""
+    """Scale dB from `low` .. `high` to -1 .. 1, the range of the networks. For the thesis (-80 .. 0) this is x / 40 + 1."""
     return (db - low) * (2 / (high - low)) - 1
 
 
 def from_network(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """The inverse of `to_network`."""
+    """Invert `to_network`."""
     return (values + 1) * ((high - low) / 2) + low

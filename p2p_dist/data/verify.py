@@ -6,7 +6,7 @@ import io
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,17 @@ from p2p_dist.data import index, samples
 from p2p_dist.data import manifest as manifests
 
 
-def verify_dataset(folder: Path, on_shard: Callable[[int, int, str], None] = lambda *_: None) -> int:
+def verify_dataset(
+    folder: Path, on_shard: Callable[[int, int, str], None] = lambda *_: None, without: Collection[str] = ()
+) -> int:
     """Check every shard against the manifest: sha256, checksum of every sample, offsets, every array, finite numbers.
 
     Args:
-        on_shard: called after each whole shard with shards done, shards in all, and its name.
+        on_shard: called after each intact shard with the number of shards done, the number of all shards, and its name.
+        without: splits whose pairs are not there, because each node fetches them by itself.
 
     Returns:
-        the number of samples, all whole.
+        the number of samples, all of them intact.
 
     Raises:
         FileNotFoundError: no manifest.
@@ -34,8 +37,9 @@ def verify_dataset(folder: Path, on_shard: Callable[[int, int, str], None] = lam
     """
     manifest = manifests.read(folder)
     found = 0
-    total = sum(len(part["shards"]) + len(part["audio"]) for part in manifest["splits"].values())
-    for number, (path, shard, of_shard) in enumerate(_shards(folder, manifest), 1):
+    parts = manifest["splits"].items()
+    total = sum(len(part["audio"]) + (split not in without) * len(part["shards"]) for split, part in parts)
+    for number, (path, shard, of_shard) in enumerate(_shards(folder, manifest, without), 1):
         try:
             _verify_shard(path, shard, of_shard, manifest)
         except ValueError as error:
@@ -50,9 +54,15 @@ def verify_dataset(folder: Path, on_shard: Callable[[int, int, str], None] = lam
     return found
 
 
-def _shards(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any], list[samples.Sample]]]:
-    """Path, entry and samples of each shard; of sound none."""
-    for part in manifest["splits"].values():
+def _shards(
+    folder: Path, manifest: dict[str, Any], without: Collection[str]
+) -> Iterator[tuple[Path, dict[str, Any], list[samples.Sample]]]:
+    """Yield path, entry and samples of each shard; a shard of audio has no samples."""
+    for split, part in manifest["splits"].items():
+        for path, shard in manifests.files_of_part(part, "audio").items():
+            yield folder / path, shard, []
+        if split in without:
+            continue
         found = samples.of_split(folder, part)
         order = np.argsort(found.shard, kind="stable")
         bounds = np.searchsorted(found.shard[order], np.arange(len(part["shards"]) + 1))
@@ -60,8 +70,6 @@ def _shards(folder: Path, manifest: dict[str, Any]) -> Iterator[tuple[Path, dict
             here = map(found.sample, order[bounds[place] : bounds[place + 1]].tolist())
             # As they lie there: in the index a window is before its copies, and songs are in the order of their keys.
             yield folder / shard["name"], shard, sorted(here, key=lambda sample: sample.input)
-        for shard in part["audio"]:
-            yield manifests.sounds(folder, part) / shard["name"], shard, []
 
 
 def _verify_shard(path: Path, shard: dict[str, Any], wanted: list[index.Sample], manifest: dict[str, Any]) -> None:
@@ -84,7 +92,7 @@ def _verify_shard(path: Path, shard: dict[str, Any], wanted: list[index.Sample],
                 raise ValueError(f"sample {sample.key}: {what}")
         _verify_arrays(path, wanted, manifest)
     if files.sha256_file(path) != shard["sha256"]:
-        raise ValueError("its sha256 differs from the manifest" + ("; all its samples are whole" if wanted else ""))
+        raise ValueError("its sha256 differs from the manifest" + ("; all its samples are intact" if wanted else ""))
 
 
 def _verify_arrays(path: Path, wanted: list[index.Sample], manifest: dict[str, Any]) -> None:

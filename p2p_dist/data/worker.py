@@ -19,19 +19,19 @@ from p2p_dist.settings.config import Data
 
 @dataclass(frozen=True)
 class Result:
-    """The result of preprocessing one song: its amount of data, or the reasons why it was left out."""
+    """The result of preprocessing one song: its duration and size, or the reasons why it was left out."""
 
     name: str
     seconds: float = 0.0
     bytes: int = 0
     errors: dict[Path, str] = field(default_factory=dict)
-    """by the folder from which it is left out"""
+    """folder -> why the song was left out there"""
     note: str = ""
-    """the speed, for messages"""
+    """speed and title, for progress messages"""
 
     @property
     def error(self) -> str | None:
-        """Why it was left out, of any folder."""
+        """All reasons why it was left out."""
         return "; ".join(dict.fromkeys(self.errors.values())) or None
 
 
@@ -53,7 +53,7 @@ def make_song(song: KeyedSong, wanted: Sequence[Wanted]) -> Result:
             else:
                 seconds = _put_sound(song, group)
         except ValueError as error:
-            if len(group) > 1:  # a stem that one of them needs may not matter to the others
+            if len(group) > 1:  # the error may be in a stem that only one of the tasks needs
                 groups += [[one] for one in group]
             else:
                 errors[group[0][0]] = str(error)
@@ -61,12 +61,12 @@ def make_song(song: KeyedSong, wanted: Sequence[Wanted]) -> Result:
 
 
 def _put_sound(song: KeyedSong, group: Sequence[Wanted]) -> float:
-    """Write the samples of these tasks from one decode; return the song's seconds."""
+    """Decode the song once and write its samples for these tasks; return its duration in seconds."""
     seconds = 0.0
     for out, data, rate, sides in song_sums.decode(song.source, group):
         facts = song_record.facts_of(rate, *sides)
         sound_piece = None
-        if song.source.split != "train":  # before its pictures: the sound becomes what the file holds
+        if song.source.split != "train":  # before the spectrograms, because it replaces the audio by the encoded audio
             note = {"song": song.source.name, "split": song.source.split, "task": data.task}
             sound_piece, _ = shard_file.write(song.sound_file(out), shard_file.sound(song.key, rate, sides, note))
         samples, counts = song_pairs.from_sound(song, sides, rate, data)
@@ -77,7 +77,7 @@ def _put_sound(song: KeyedSong, group: Sequence[Wanted]) -> float:
 
 
 def _put_npz_pairs(song: KeyedSong, out: Path, data: Data) -> None:
-    """Copy ready-made pairs, unchanged."""
+    """Copy existing pairs, unchanged."""
     samples, counts = song_pairs.from_npz(song, data)
     pairs_piece, rows = shard_file.write_pairs(song.pairs_file(out), samples)
     seconds = len(song.source.pairs) * data.hop_length * (data.frames - 1) / data.sample_rate

@@ -17,7 +17,7 @@ from p2p_dist.common import console
 from p2p_dist.data.pairs import mel_of
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING, COPY, SILENCE
 from p2p_dist.evaluate.held_out_songs import beats_of
-from p2p_dist.evaluate.measures import averages, spectral
+from p2p_dist.evaluate.measures import averages, descriptors, spectral
 from p2p_dist.evaluate.measures.measure import Measured, measure
 from p2p_dist.evaluate.measures.table import label
 from p2p_dist.evaluate.measures.truth import RATE, Truth
@@ -47,7 +47,8 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
     with console.Progress("measure", len(triples)) as progress:
         for done, (key, paths) in enumerate(triples.items(), 1):
             (input, output, target), rate = _read(paths)
-            truth = Truth(target, input, rate, beats_of(target if mixes else input + target, rate), _PICTURES, mixes=mixes)
+            beats = beats_of(target if mixes else input + target, rate, drums=True)
+            truth = Truth(target, input, rate, beats, _PICTURES, mixes=mixes)
             stems = {COPY: input, SILENCE: np.zeros_like(target), CEILING: _ceiling(target, rate), "output": output}
             if mixes:  # silence is not a mix
                 del stems[SILENCE]
@@ -55,7 +56,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
                 name: measure(_scaled(stem, truth) if best_gain and name != CEILING else stem, truth)
                 for name, stem in stems.items()
             }
-            real.append(np.array(truth.real).reshape(-1, 41))
+            real.append(np.array(truth.real).reshape(-1, descriptors.SIZE))
             progress.update(done, key)
     mean, absent = {}, {}
     for name in next(iter(songs.values())):
@@ -65,7 +66,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
             absent = {label(measure_name): why for measure_name, why in whole.absent.items()}
     rows = {key: {name: one.row for name, one in song.items()} for key, song in songs.items()}
     said = ["", "the other baselines are made of the training songs of a run"]
-    return {"songs": rows, "mean": mean, "absent": absent, "said": said}
+    return {"songs": rows, "mean": mean, "absent": absent, "said": said, "distance": descriptors.about_songs(real, real)}
 
 
 def find_triples(pattern: str) -> dict[str, dict[str, Path]]:

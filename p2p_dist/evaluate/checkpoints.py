@@ -173,16 +173,15 @@ def evaluate_generator(
         pool.shutdown(wait=False, cancel_futures=True)
     content: dict[str, Any] = {"step": step, "songs": [], "splits": {}}
     for split in dict.fromkeys(excerpt.song.split for excerpt in heard):
-        of = [excerpt.song for excerpt in heard if excerpt.song.split == split]
+        here = [excerpt for excerpt in heard if excerpt.song.split == split]
         rows = []
-        for excerpt in heard:
-            if (song := excerpt.song).split == split:
-                row, absent = averages.of_generations(measured[song.key])
-                interval = averages.over_windows(measured[song.key])
-                where = {**excerpt.place(), **results.gain_for_json(gains[song.key])}
-                of_song = {"output": row, "interval": interval, "absent": absent}
-                rows.append({"name": song.name, "key": song.key, **where, **of_song})
-        whole = averages.average([measured[song.key] for song in of], [known[song.key].real for song in of])
+        for excerpt in here:
+            song, first = excerpt.song, measured[excerpt.song.key][:1]  # its generation that is heard
+            row, absent = averages.of_generations(first)
+            where = {**excerpt.place(), **results.gain_for_json(gains[song.key])}
+            of_song = {"output": row, "interval": averages.over_windows(first), "absent": absent}
+            rows.append({"name": song.name, "key": song.key, **where, **of_song})
+        whole = averages.average([measured[excerpt.song.key] for excerpt in here], [excerpt.real for excerpt in here])
         content["splits"][split] = {**results.plain(whole), "songs": rows}
     content["songs"] = content["splits"][reported].pop("songs")
     records.write(folder / "metrics.json", schemas.METRICS, content)

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from p2p_dist.audio import stems
-from p2p_dist.audio.beats import Beats, track_beats
+from p2p_dist.audio import attacks, stems
+from p2p_dist.audio.beats import DRUMS_LATE, MUSIC_LATE, Beats
 from p2p_dist.audio.layouts import Source, find_songs, is_split
+from p2p_dist.audio.rhythm import beats_in
 from p2p_dist.audio.stems import mono
 from p2p_dist.common import files, records
 from p2p_dist.data import manifest, pairs
 from p2p_dist.data.song_record import slug
-from p2p_dist.evaluate.measures import onsets
-from p2p_dist.evaluate.measures.truth import Truth
+from p2p_dist.evaluate.measures.truth import Truth, real_windows
 from p2p_dist.generate import inference
 from p2p_dist.settings.config import Data, parse_task
 
@@ -47,6 +47,7 @@ class Excerpt:
     input, target: (samples, channels) at `rate`. pictures: its windows, cut from the spectrograms of the whole song.
     begins: first sample of the excerpt in the song.
     beats: beats of the song's true drums, in seconds from the start of the excerpt.
+    real: descriptors of the windows of the whole true stem, (windows, 41).
     """
 
     song: HeldOut
@@ -57,6 +58,7 @@ class Excerpt:
     pictures: pairs.Pictures
     beats: Beats | None
     truth: Truth
+    real: np.ndarray
 
     @property
     def seconds(self) -> float:
@@ -116,12 +118,12 @@ class StoredSound:
 
 def _sound_of(dataset: Path, split: str, part: dict[str, Any], key: str) -> StoredSound | None:
     """Find the sound of a song; to manifest schema 3 a shard has one song."""
-    for shard in part["audio"]:
+    for path, shard in manifest.files_of_part(part, "audio").items():
         if "songs" not in shard and shard["name"] == f"audio-{split}-{key}.tar":
-            return StoredSound(dataset / shard["name"], key, 0, shard["bytes"], shard["sha256"])
+            return StoredSound(dataset / path, key, 0, shard["bytes"], shard["sha256"])
         for name, begin, size, sha256 in shard.get("songs", ()):
             if name == key:
-                return StoredSound(manifest.sounds(dataset, part) / shard["name"], key, begin, size, sha256)
+                return StoredSound(dataset / path, key, begin, size, sha256)
     return None
 
 
@@ -163,16 +165,17 @@ def read_excerpt(song: HeldOut, data: Data, seconds: float) -> Excerpt:
     begin = round(int(pictures.starts[0]) * ratio)
     end = min(begin + round((pictures.frames - int(pictures.starts[0])) * ratio), len(heard))
     # Detect beats in the drums, whether they are input or target.
-    beats = beats_of(made if "drums" in parse_task(data.task)[1] else heard + made, rate)
+    beats = beats_of(made if "drums" in parse_task(data.task)[1] else heard + made, rate, drums=True)
     input, target = heard[begin:end].copy(), made[begin:end].copy()
     beats = from_there(beats, begin / rate)
     truth = Truth(target, input, rate, beats, data)
-    return Excerpt(song, rate, begin, input, target, pictures, beats, truth)
+    real = real_windows(made, heard, rate)
+    return Excerpt(song, rate, begin, input, target, pictures, beats, truth, real)
 
 
-def beats_of(sound: np.ndarray, rate: int) -> Beats | None:
-    """Detect the beats of a whole song, (samples, channels); None if it has no onsets."""
-    return track_beats(onsets.envelope(onsets.mel(mono(sound, rate, onsets.RATE))), onsets.FRAME)
+def beats_of(sound: np.ndarray, rate: int, *, drums: bool) -> Beats | None:
+    """Detect the beats of a whole song, (samples, channels), with or without drums; None if it has no onsets."""
+    return beats_in(mono(sound, rate, attacks.RATE), DRUMS_LATE if drums else MUSIC_LATE)
 
 
 def from_there(beats: Beats | None, seconds: float) -> Beats | None:

@@ -13,7 +13,9 @@ from typing import Any
 
 from p2p_dist.common import files, records, schemas
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING
-from p2p_dist.evaluate.measures.table import AMOUNT, MEASURES, REAL, TIME, Row, columns, is_pitched
+from p2p_dist.evaluate.measures import descriptors
+from p2p_dist.evaluate.measures.averages import over_songs
+from p2p_dist.evaluate.measures.table import AMOUNT, MEASURES, REAL, TIME, OfSongs, Row, columns, is_pitched
 from p2p_dist.evaluate.report import curves
 from p2p_dist.run.rundir import RunDir, find_steps, step_name
 from p2p_dist.settings.config import Config, Evaluate
@@ -41,15 +43,21 @@ def rule(weights: Evaluate) -> str:
         described.append(f"{name}: {listed}")
     return (
         f"({shares}) / {sum(_weights(weights).values()):g}; {'; '.join(described)}; each from 0 to 1. What can be measured of "
-        "the true stem and not of this one counts 0; a family that can't be measured at all is left out."
+        "the true stem and not of this one counts 0; a family that can't be measured at all is left out, and so is a distance "
+        f"of fewer than {descriptors.ENOUGH} windows."
     )
 
 
-def families(row: Row, ceiling: Row, *, pitched: bool) -> dict[str, float]:
-    """Return the score of each family, without families that can't be measured even for the ceiling."""
+def families(row: Row, ceiling: Row, *, pitched: bool, distance: bool = True) -> dict[str, float]:
+    """Return the score of each family, without families that can't be measured even for the ceiling.
+
+    Args:
+        distance: whether the distance is certain enough to count.
+    """
     scores: dict[str, list[float]] = {}
     for name, measure in MEASURES.items():
-        if measure.score is not None and ceiling.get(name) is not None and (pitched or not measure.pitched):
+        counts = distance or not isinstance(measure.computed, OfSongs)
+        if counts and measure.score is not None and ceiling.get(name) is not None and (pitched or not measure.pitched):
             value = row.get(name)
             scores.setdefault(measure.family, []).append(0.0 if value is None else measure.score.of(value))
     return {family: sum(values) / len(values) for family, values in scores.items()}
@@ -68,7 +76,8 @@ _GAINS = ("gain_db", "unrecorded_gain_db")
 def read_evaluations(out: Path) -> tuple[dict[int, Any], Any] | None:
     """Read the evaluations: step -> metrics.json, and baselines.json; None if there are none yet.
 
-    Intervals of schema 1 are ignored, see `schemas.METRICS`.
+    Of earlier schemas, see `schemas.METRICS`: intervals of schema 1 are ignored; the level error becomes the median over
+    songs; and the distance is not known to be certain, if any of them is of such a schema.
     """
     steps = [(step, path) for step, path in find_steps(out) if (path / "metrics.json").is_file()]
     if not steps or not (out / "baselines.json").is_file():
@@ -85,7 +94,24 @@ def read_evaluations(out: Path) -> tuple[dict[int, Any], Any] | None:
         for split in content["splits"].values() if content["schema"] < 2 else ():
             for one in (split, *split.get("rows", {}).values()):
                 one["interval"] = {}
+    for content in evaluated.values():
+        for split in content["splits"].values() if content["schema"] < 3 else ():
+            _take_medians(split, [song["output"] for song in split.get("songs", content["songs"])])
+    for name, split in baselines["splits"].items():
+        if min(baselines["schema"], *(content["schema"] for content in evaluated.values())) < 3:
+            split["distance"] = None
+        for base, one in split["rows"].items() if baselines["schema"] < 3 else ():
+            songs = [song["rows"].get(base, {}) for song in baselines["songs"].values() if song["split"] == name]
+            _take_medians(one, songs)
     return evaluated, baselines
+
+
+def _take_medians(average: Any, songs: list[Row]) -> None:
+    """Replace means over songs by medians, where these are taken since schema 3."""
+    for name in (name for name, measure in MEASURES.items() if measure.median and name in average["mean"]):
+        if values := [value for song in songs if (value := song.get(name)) is not None]:
+            average["mean"][name] = over_songs(name, values)
+            average["interval"].pop(name, None)
 
 
 def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitched: bool) -> dict[str, Any]:
@@ -95,7 +121,8 @@ def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitch
 
     def entry(row: Row, split: str) -> tuple[dict[str, float], float | None]:
         ceiling = baselines["splits"][split]["rows"].get(CEILING, {"mean": {}})["mean"]
-        found = families(row, ceiling, pitched=pitched)
+        certain = descriptors.is_certain(baselines["splits"][split].get("distance"))
+        found = families(row, ceiling, pitched=pitched, distance=certain)
         return found, score(found, evaluate)
 
     def order(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ def make(
                 write_files(song, raw, model, options, temporary, gain, None, None)
             raw.unlink()
             if rhythm is not None:
-                beats = rhythm.beats()
+                beats = rhythm.rhythm.beats()
                 told += _holds_drums(rhythm, length / song.rate, model)
             if "midi" in temporary:
                 write_midi(temporary["midi"], bands.hits(), beats, f"{place.name} {stem_name(model.task)}")

@@ -32,7 +32,8 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         settings = begin_run.check_begin(run, wanted, dataset)
         console.say(f"# run: {run.path}")
         if dataset is not None:
-            console.say(f"# songs: {settings.data.root}\n# shards: {dataset}")
+            source = f"songs: {settings.data.root}" if settings.data.shards is None else f"dataset: {settings.data.shards}"
+            console.say(f"# {source}\n# shards: {dataset}")
         place = site.load_site("slurm" if where == "local" else where, settings.resources.site)
         if where != "local":
             specs.check_max_gpu_hours(settings.resources, place)

@@ -18,14 +18,18 @@ def example_folder() -> Path:
 
 
 def known_dataset(run: RunDir, data: Data) -> str | None:
-    """Return the name of the shards of a run's songs; None for the example song if it is not copied yet."""
+    """Return the name of the shards of a run; None for the example song if it is not copied yet."""
+    if data.shards is not None:
+        return datasets.name_of_address(run, data.shards)
     assert data.root is not None
     root = Path(data.root)
     return None if root == example_folder() and not root.is_dir() else datasets.name_for(run, root, data)
 
 
 def lay_out(run: RunDir, data: Data) -> str:
-    """Return the name of the shards of a run's songs. Copy the example song first if it is used."""
+    """Return the name of the shards of a run. Copy the example song first if it is used."""
+    if data.shards is not None:
+        return datasets.name_of_address(run, data.shards)
     assert data.root is not None
     root = Path(data.root)
     if root == example_folder():

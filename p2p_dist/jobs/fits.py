@@ -91,29 +91,21 @@ def songs_for_validation(root: Path, split_by_title: bool) -> bool:
 
 
 def check_batch(resources: Resources, batch: int, place: site.Site, *, begun: bool) -> None:
-    """Check that the number of processes divides the global batch.
+    """Check that a global batch has a pair for each process.
 
     Raises:
-        ValueError: they can't; names numbers of nodes, of processes on a node, or batches that work.
+        ValueError: it has not; names numbers of nodes, of processes on a node, or batches that work.
     """
     per_node = place.processes_per_node(resources)
     size = resources.nodes * per_node
-    if batch % size == 0:
+    if size <= batch:
         return
-    ways = []
-    fitting = [nodes for nodes in range(1, batch // per_node + 1) if batch % (nodes * per_node) == 0]
-    if fitting:
-        near = sorted(sorted(fitting, key=lambda nodes: abs(nodes - resources.nodes))[:2])
-        ways.append(f"--nodes {' or '.join(map(str, near))}")
-    else:
-        most = [number for number in range(1, per_node) if batch % (resources.nodes * number) == 0]
-        nodes, number = (resources.nodes, most[-1]) if most else (1, math.gcd(batch, per_node))
-        ways.append(f"--nodes {nodes} --processes-per-node {number}")
+    nodes = min(resources.nodes, batch // per_node)
+    ways = [f"--nodes {nodes}" if nodes else f"--nodes 1 --processes-per-node {batch}"]
     if not begun:  # it is fixed for an existing run
-        sizes = sorted({max(1, batch // size) * size, (batch // size + 1) * size})
-        ways.append(f"--train.global-batch-size {' or '.join(map(str, sizes))}")
+        ways.append(f"--train.global-batch-size {size}")
     raise ValueError(
-        f"{size} processes ({_nodes(resources.nodes)} of {per_node}) cannot divide a global batch of {batch} evenly: "
+        f"{size} processes ({_nodes(resources.nodes)} of {per_node}) are more than the {batch} pairs of a global batch: "
         f"use {', or '.join(ways)}"
     )
 
@@ -131,7 +123,7 @@ def check_this_machine(settings: Config, size: int) -> None:
     cores = linux.usable_cores()
     batch = settings.train.global_batch_size
     if size > max(cores, 4):  # up to 4 are allowed on any machine, to try out several processes
-        fitting = _largest(batch, max(cores, 4))
+        fitting = min(batch, max(cores, 4))
         raise ValueError(
             f"{size} processes on this machine, which has {_cores(cores)}: more processes than cores are slower; use "
             f"--nodes {fitting}" + _with_one_per_node(settings.resources)
@@ -142,7 +134,7 @@ def check_this_machine(settings: Config, size: int) -> None:
     if needed <= free:
         return
     fitting = next(
-        (n for n in range(size - 1, 0, -1) if batch % n == 0 and estimate.memory_of_node(settings, n, n, forked=True) <= free),
+        (n for n in range(size - 1, 0, -1) if estimate.memory_of_node(settings, n, n, forked=True) <= free),
         0,
     )
     smaller = f"--nodes {fitting}{_with_one_per_node(settings.resources)}" if fitting else ""
@@ -152,11 +144,6 @@ def check_this_machine(settings: Config, size: int) -> None:
         "are free: "
         + (f"use {cure}" if cure else "even one process is too large for this machine: use --preset small, or smaller")
     )
-
-
-def _largest(batch: int, most: int) -> int:
-    """Return the largest number of processes, at most `most`, that divides a batch."""
-    return next(number for number in range(most, 0, -1) if batch % number == 0)
 
 
 def _cores(number: int) -> str:
@@ -169,7 +156,7 @@ def _with_one_per_node(resources: Resources) -> str:
 
 def _micro_batch(settings: Config, size: int, free: int) -> str:
     """Return advice for a train.micro-batch-size that fits into free memory; an empty text if none does."""
-    share = settings.train.global_batch_size // size
+    share = math.ceil(settings.train.global_batch_size / size)
     at_once = min(share, settings.train.micro_batch_size or share)
     while at_once > 1:
         at_once //= 2
@@ -195,14 +182,14 @@ def check_node(settings: Config, place: site.Site, per_node: int) -> None:
         raise ValueError(
             f"{per_node} processes of {_cores(place.cores_per_process)} each do not fit on a node of "
             f"{_cores(place.cores_per_node)}: use --processes-per-node "
-            f"{_largest(settings.train.global_batch_size, fitting) if fitting else 1}"
+            f"{max(1, min(settings.train.global_batch_size, fitting))}"
             + ("" if fitting else ", and fewer cores_per_process in the site's file")
         )
     whole = (settings.resources.partition or place.partition) in place.whole_nodes
     if whole and place.cpu_masks is not None and per_node > len(place.cpu_masks):
         raise ValueError(
             f"{per_node} processes on a node, but the site's file has cpu_masks for {len(place.cpu_masks)}: "
-            f"use --processes-per-node {_largest(settings.train.global_batch_size, len(place.cpu_masks))}"
+            f"use --processes-per-node {min(settings.train.global_batch_size, len(place.cpu_masks))}"
         )
     if place.gpus_per_node or place.memory_per_node is None:
         return

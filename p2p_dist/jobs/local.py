@@ -29,11 +29,12 @@ _WORTH_SHOWING = ("warning:", "left out:", "note:")
 """Prefixes of log lines that are shown even with a progress bar."""
 
 
-def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
-    """Run those of the four stages that are not done.
+def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str, torchrun: str | None = None) -> int:
+    """Run those of the stages that are not done.
 
     Args:
         again: the command that resumes the run, for messages.
+        torchrun: the command to train with on several machines. It is printed in place of a training here.
 
     Returns:
         the exit code: 0 done, 1 a stage failed or songs were left out, 75 stopped cleanly, 130 stopped at once.
@@ -49,6 +50,10 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str) -> int:
             elif stage != "page":
                 console.say(f"{stage}: already done ({found})")
             continue
+        if stage == "train" and torchrun is not None:
+            console.say(f"train: run this on every machine, with HOST the name or address of the first one:\n    {torchrun}")
+            console.say(f"then, on one of them, for evaluation and page: {again}")
+            return console.DONE
         code = run_until_it_ends(stage, run, max_crash_restarts, owner)
         if code in (console.STOPPED, console.INTERRUPTED):
             console.say(f"stopped in {stage}; to resume: {again}")

@@ -1,6 +1,7 @@
 """Run one stage of a run, as the process that a job or a launcher starts.
 
     python -m p2p_dist.jobs.stage_process train RUN_DIRECTORY
+    torchrun --nnodes N ... -m p2p_dist.jobs.stage_process train RUN_DIRECTORY
 
 A stage always ends with `leave`: it writes outcome.json (unless it crashed), and calls `os._exit`, so that no thread or exit
 handler of a library can block a process that has finished.
@@ -27,7 +28,7 @@ from typing import NoReturn
 from p2p_dist.common import console, files, linux, records, schemas
 from p2p_dist.data import manifest
 from p2p_dist.jobs.stages import CHECKS, SOUNDLESS, is_soundless
-from p2p_dist.run import checkpoints, rundir
+from p2p_dist.run import checkpoints, rundir, starts
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config
 
@@ -36,10 +37,12 @@ ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def preprocess(run: RunDir, settings: config.Config) -> int:
-    """Convert songs to shards. Songs that fail are skipped, and named in the log and in the manifest.
+    """Convert songs to shards, or fetch a finished dataset. Songs that fail are skipped, and named in log and manifest.
 
     The jobs of an array share the songs, and the last of them to end writes the manifest.
     """
+    if settings.data.shards is not None:
+        return fetch(run, settings)
     from p2p_dist.data import shards
 
     assert settings.data.root is not None
@@ -57,6 +60,26 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
         left_out = shards.preprocess_all(root, wanted, workers, on_song, member=None if place is None else int(place))
     if left_out:
         console.complain(f"{len(left_out)} songs left out: {', '.join(result.name for result in left_out)}")
+    check_unseen(run, settings.evaluate)
+    return console.DONE
+
+
+def fetch(run: RunDir, settings: config.Config) -> int:
+    """Fetch the dataset that `data.shards` names, without what each node will fetch by itself."""
+    from p2p_dist.data import staging
+
+    if os.environ.get("SLURM_ARRAY_TASK_ID", "0") != "0":
+        return console.DONE  # the first job of an array does it
+    address = staging.address_of(run, settings.data)
+    assert address is not None
+    console.say(f"fetching {address}")
+    with console.Progress("preprocess", 1, start=None, status=run.status) as progress:
+
+        def on_file(done: int, total: int, name: str) -> None:
+            progress.total = total
+            progress.update(done, name)
+
+        staging.fetch_dataset(address, run.shards, settings.data, settings.data.elsewhere, on_file)
     check_unseen(run, settings.evaluate)
     return console.DONE
 
@@ -176,9 +199,15 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
         "preflight": preflight,
         "scaling": scaling,
     }[stage]
-    outcome, message, code, says = "failed", "", console.FAILED, first
+    outcome, message, code, says, owner = "failed", "", console.FAILED, first, None
     try:
         settings = rundir.read_settings(run)
+        if first and stage == "train" and "TORCHELASTIC_RUN_ID" in os.environ:  # no launcher of ours does this
+            owner = rundir.lock_run(run)
+            run.outcome_of(stage).unlink(missing_ok=True)
+            nodes = int(os.environ["GROUP_WORLD_SIZE"])
+            newest = checkpoints.newest_step(run.checkpoints)
+            starts.note_start(run.attempts(stage), rundir.attempt(), newest, by_hand=True, nodes=nodes)
         if first or stage == "evaluate":  # other ranks write to the same files as rank 0, or only to their log
             rundir.check_links(run)
         if stage not in ("train", *CHECKS):  # these unblock the signals once their handlers are installed
@@ -206,6 +235,8 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
     _ignore_requests()  # signals that arrive now must not change the exit code
     if outcome == "failed" and message:
         console.complain(f"error: {message}")
+    if owner is not None:
+        starts.note_end(run.attempts(stage), rundir.attempt(), checkpoints.newest_step(run.checkpoints), code, outcome)
     if says:
         try:
             run.write_outcome(stage, outcome, message, checkpoints.newest_step(run.checkpoints) or None)

@@ -11,6 +11,7 @@ from p2p_dist.common import records, schemas
 from p2p_dist.data import manifest
 from p2p_dist.run import checkpoints, rundir
 from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings.config import Data
 
 STAGES = ("preprocess", "train", "evaluate", "page")
 
@@ -47,10 +48,10 @@ def is_soundless(content: dict[str, Any]) -> bool:
 
 @dataclass(frozen=True)
 class Shards:
-    """A folder of shards: its manifest, and whether every file in the manifest exists."""
+    """A folder of shards: its manifest, and names of files in the manifest that are missing or have another size."""
 
     content: dict[str, Any]
-    whole: bool
+    missing: frozenset[str]
 
     def windows(self) -> dict[str, int]:
         """Split -> windows."""
@@ -68,8 +69,8 @@ def look(shards: Path) -> Shards | None:
         sizes = {**_sizes(shards), **_sizes(shards / manifest.AUDIO)}
     except FileNotFoundError:
         return None
-    named = manifest.files_of(shards, content)
-    return Shards(content, bool(named) and all(sizes.get(path) == entry["bytes"] for path, entry in named.items()))
+    named = manifest.files_of(shards, content).items()
+    return Shards(content, frozenset(entry["name"] for path, entry in named if sizes.get(path) != entry["bytes"]))
 
 
 def _sizes(folder: Path) -> dict[Path, int]:
@@ -80,17 +81,23 @@ def _sizes(folder: Path) -> dict[Path, int]:
         return {folder / entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
 
 
-def is_preprocessed(shards: Path | Shards, trained: bool) -> str | None:
+def is_preprocessed(shards: Path | Shards, trained: bool, data: Data) -> str | None:
     """Describe a finished folder of shards; None if it is not finished.
 
     Args:
-        trained: whether a training has used it.
+        trained: whether a training has used it. data: the settings of the run, which may have each node fetch the pairs to
+            train on.
     """
     try:
         found = look(shards) if isinstance(shards, Path) else shards
     except ValueError:  # damaged, or of another version: it is rebuilt
         return None
-    if found is None or not found.whole or (found.content["left_out"] and not trained):
+    if found is None or not found.content["splits"]:
+        return None
+    elsewhere = [file["name"] for split in data.elsewhere for file in found.content["splits"].get(split, {}).get("shards", [])]
+    if found.missing - set(elsewhere):
+        return None
+    if found.content["left_out"] and not trained and data.shards is None:
         return None  # try songs again that could not be read, unless a training has used the shards
     counts = [
         f"{len(part['songs'])} {split} songs in {manifest.windows(part)} windows"
@@ -124,7 +131,7 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
         shards = None
     trained = checkpoints.find(run.checkpoints)
     if stage == "preprocess":
-        return is_preprocessed(shards, bool(trained)) if shards is not None else None
+        return is_preprocessed(shards, bool(trained), rundir.read_settings(run).data) if shards is not None else None
     if stage == "train":
         # The earlier shards have the same training songs, and exist while the current ones are still being made.
         there = shards.windows() if shards is not None else {}

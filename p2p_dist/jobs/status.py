@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from p2p_dist.common import console
 from p2p_dist.data import manifest
@@ -19,6 +19,9 @@ from p2p_dist.run.lock import owner_of
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.run.starts import SAME_PLACE, Start, count, list_starts
 from p2p_dist.settings import config
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def attempts(run: RunDir) -> list[Start]:
@@ -229,6 +232,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         "total": total,
         "images_per_second": rate,
         "l1": last.get("l1"),
+        "memory": last.get("memory"),
         "checkpoint": checkpoints.newest_step(run.checkpoints) or None,
         "evaluated": len(rundir.find_steps(run.evaluations)),
         "to_evaluate": sum((path / "generator.safetensors").is_file() for _, path in trained),
@@ -252,7 +256,24 @@ def _total(shards: stages.Shards | None, train: config.Train) -> int | None:
 
 def show(found: dict[str, Any]) -> None:
     """Print one run as a table."""
+    _print(*table_of_one(found))
+
+
+def show_all(found: list[dict[str, Any]]) -> None:
+    """Print several runs as one table, a row each."""
+    _print(*table_of_all(found))
+
+
+def _print(table: Table, lines: list[str]) -> None:
     from rich.console import Console
+
+    Console().print(table)
+    for line in lines:
+        console.say(line)
+
+
+def table_of_one(found: dict[str, Any]) -> tuple[Table, list[str]]:
+    """Return one run as a table, and lines below it."""
     from rich.table import Table
 
     table = Table(title=console.cell(f"run {found['run']}"), show_header=False, title_justify="left")
@@ -267,6 +288,8 @@ def show(found: dict[str, Any]) -> None:
     table.add_row("attempt", console.cell(f"{found['attempt'] or '-'} ({found['attempts']} in all)"))
     table.add_row("step", f"{found['step']} of {number(found['total'], 'd')}")
     table.add_row("images/s, l1", f"{number(found['images_per_second'])}, {number(found['l1'])}")
+    if found["memory"] is not None:
+        table.add_row("memory of rank 0", f"{found['memory'] / 1e9:.3g} GB")
     table.add_row("last checkpoint", "none" if found["checkpoint"] is None else f"step {found['checkpoint']}")
     table.add_row("evaluations", f"{found['evaluated']} of {found['to_evaluate']}")
     if found["best"]:
@@ -278,12 +301,8 @@ def show(found: dict[str, Any]) -> None:
             f"\n{hours['estimated']} of the starts was killed: it is counted until its last status update, Slurm may bill more"
         )
     table.add_row("GPU-hours of training", told)
-    Console().print(table)
-    for stage, text in found["stages"].items():
-        if _in_short(text) != text:
-            console.say(f"{stage}: {text}")
-    if found["wrong"]:
-        console.say(f"wrong: {found['wrong']}")
+    lines = [f"{stage}: {text}" for stage, text in found["stages"].items() if _in_short(text) != text]
+    return table, [*lines, *([f"wrong: {found['wrong']}"] if found["wrong"] else [])]
 
 
 def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:
@@ -301,9 +320,16 @@ def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:
 _NOTHING_TO_DO = ("done", stages.NOT_ASKED, stages.SHARDS_ONLY)
 
 
-def show_all(found: list[dict[str, Any]]) -> None:
-    """Print several runs as one table, a line each."""
-    from rich.console import Console
+def current_stage(found: dict[str, Any]) -> str:
+    """Return the first stage of a run that is not done; the last one if all are done."""
+    stage = next((name for name, text in found["stages"].items() if text not in _NOTHING_TO_DO), None)
+    if stage is None:
+        stage = "preprocess" if found["stages"].get("train") == stages.SHARDS_ONLY else list(found["stages"])[-1]
+    return stage
+
+
+def table_of_all(found: list[dict[str, Any]]) -> tuple[Table, list[str]]:
+    """Return several runs as one table, a row each, and lines below it."""
     from rich.table import Table
 
     table = Table("run", "stage", "state", "step", "l1", "evaluated", "GPU-hours")
@@ -314,9 +340,7 @@ def show_all(found: list[dict[str, Any]]) -> None:
             table.add_row(name, "?", "can't be read", "?", "", "", "")
             reasons.append(f"{one['run']}: {one['wrong']}")
             continue
-        stage = next((name for name, text in one["stages"].items() if text not in _NOTHING_TO_DO), None)
-        if stage is None:  # all stages are done
-            stage = "preprocess" if one["stages"]["train"] == stages.SHARDS_ONLY else "page"
+        stage = current_stage(one)
         state = one["stages"][stage]
         reasons += [f"{one['run']}: {stage}: {state}"] if _in_short(state) != state else []
         reasons += [f"{one['run']}: {one['wrong']}"] if one["wrong"] else []
@@ -324,9 +348,7 @@ def show_all(found: list[dict[str, Any]]) -> None:
         l1 = "" if one["l1"] is None else f"{one['l1']:.4f}"
         evaluated = f"{one['evaluated']} of {one['to_evaluate']}"
         table.add_row(name, stage, console.cell(_in_short(state)), step, l1, evaluated, f"{one['gpu_hours']['used']:.2f}")
-    Console().print(table)
-    for reason in reasons:
-        console.say(reason)
+    return table, reasons
 
 
 def _in_short(state: str) -> str:

@@ -20,7 +20,8 @@ class BatchNorm(nn.BatchNorm2d):
     For a single value per channel (batch of 1, 1 x 1) Keras returns beta and torch raises an error. This class returns
     beta; gamma stays in the graph with a gradient of 0, because DDP waits for the gradient of every parameter.
     The statistics are those of one micro-batch on one process, so results depend on the number of processes and on
-    train.micro-batch-size: 2 processes x 4 pairs differ from 1 x 8. With group norm they do not.
+    train.micro-batch-size: 2 processes x 4 pairs differ from 1 x 8, and with uneven shares (2 x 3 and 1 x 2) the statistics of
+    a smaller share are noisier. With group norm none of this changes a result.
     """
 
     def __init__(self, channels: int) -> None:

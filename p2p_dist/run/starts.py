@@ -125,8 +125,8 @@ def _lines(log: Path) -> Iterator[List[str]]:
             yield words
 
 
-def note_start(log: Path, attempt: str, progress: int, by_hand: bool = False) -> Optional[str]:
-    """Record the start of an attempt on this machine. Call this before it does anything.
+def note_start(log: Path, attempt: str, progress: int, by_hand: bool = False, nodes: int = 1) -> Optional[str]:
+    """Record the start of an attempt outside Slurm. Call this before it does anything.
 
     Args:
         by_hand: a user started it, so the counts are reset.
@@ -140,7 +140,7 @@ def note_start(log: Path, attempt: str, progress: int, by_hand: bool = False) ->
     before = count(log).open
     if before is not None:
         append(log, f"end {before} {progress} {int(time.time())} - killed")
-    append(log, f"start {attempt} {progress} {int(time.time())} 1")
+    append(log, f"start {attempt} {progress} {int(time.time())} {nodes}")
     same = count(log).same
     if same >= SAME_PLACE:
         return f"started {same + 1} times from the same place (step {progress}) without progress"
@@ -148,7 +148,7 @@ def note_start(log: Path, attempt: str, progress: int, by_hand: bool = False) ->
 
 
 def note_end(log: Path, attempt: str, progress: int, code: int, why: str) -> None:
-    """Record how an attempt on this machine ended."""
+    """Record how an attempt outside Slurm ended."""
     append(log, f"end {attempt} {progress} {int(time.time())} {code} {why}")
 
 

@@ -1,7 +1,7 @@
 """All settings of a run, as one tree of frozen dataclasses.
 
-Science (data, model, train, evaluate) is fixed for the life of a run; fields marked `resource` may change at every
-start. Precedence: defaults < preset < YAML file < flags.
+Science settings (data, model, train, evaluate) do not change after a run is created. Fields declared with `resource` may change
+at every start. Precedence: defaults < preset < YAML file < flags.
 """
 
 from __future__ import annotations

@@ -16,23 +16,23 @@ class Evaluate:
     """How checkpoints are evaluated, and how the best one is chosen."""
 
     split: Literal["test", "valid"] = "test"
-    """the songs held out from training whose figures are reported; validation songs, where there are some, choose"""
+    """held-out songs whose figures are reported; if there are validation songs, these choose the best checkpoint"""
     songs: Positive = 10
-    """at most so many of them, and as many validation songs"""
+    """largest number of songs to evaluate, and of validation songs"""
     seconds: NotNegativeNumber = 30.0
-    """of each song: its part with the most target sound (0: the whole song)"""
+    """length of the excerpt of each song, the one with the loudest target (0: the whole song)"""
     iterations: Positive = 32
-    """of Griffin-Lim, from spectrogram to sound"""
+    """iterations of Griffin-Lim, which converts spectrograms to audio"""
     seeds: Positive = 2
-    """generations of each song, each from other noise, whose measures are averaged; the first is heard"""
+    """number of generations of each song, each with other noise; measures are averaged, the first one is on the page"""
     allow_overlap: Annotated[bool, tyro.conf.arg(aliases=["--allow-overlap"])] = resource(False)
-    """also measure held-out songs with the same audio as a training song, whose figures do not apply to other songs"""
+    """also evaluate held-out songs with the same audio as a training song; their figures do not apply to other songs"""
     time_weight: NotNegativeNumber = 1.0
-    """in the score that ranks checkpoints: of being in time"""
+    """weight of the timing measures in the score that ranks checkpoints"""
     real_weight: NotNegativeNumber = 1.0
-    """in that score: of sounding like the real thing"""
+    """weight of the measures of realistic sound in that score"""
     amount_weight: NotNegativeNumber = 1.0
-    """in that score: of being the right amount"""
+    """weight of the measures of the amount of playing in that score"""
 
     def __post_init__(self) -> None:
         check(self, "evaluate.")

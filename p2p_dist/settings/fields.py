@@ -7,15 +7,15 @@ from typing import Any
 
 
 def resource(default: Any) -> Any:
-    """Declare a field for resources, not science: it may change from one start of a run to the next."""
+    """Declare a resource field, not a science field: it may change from one start of a run to the next."""
     return field(default=default, metadata={"resource": True})
 
 
 def added(default: Any, implied: Any) -> Any:
-    """Declare a science field that older runs and shards lack.
+    """Declare a science field that records of earlier versions do not have.
 
     Args:
-        implied: what the code of their time did. At this value the field changes no digest and no name, so that what older
-            versions made stays what it is; a saved run without the field has this value.
+        implied: the value that describes what earlier versions did. A record without the field has this value. With this value
+            the field changes no digest and no name, so runs and datasets of earlier versions stay valid.
     """
     return field(default=default, metadata={"implied": implied})

@@ -13,26 +13,26 @@ class Model:
     """The two networks."""
 
     channels: Positive = 64
-    """channels of the generator's first level"""
+    """channels of the generator's first level; each deeper level has twice as many"""
     max_channels: Positive = 1024
-    """channels of its deepest levels"""
+    """largest number of channels of a level of the generator"""
     depth: Annotated[int, within(1, 16)] = 5
-    """how often the generator halves the picture"""
+    """number of levels of the generator; each halves the spectrogram"""
     upsample: Literal["folded", "nearest", "transposed"] = "folded"
-    """nearest: nearest neighbour and a 3x3 convolution; folded: the same function, computed in one step, faster; transposed: a
-    transposed 4x4 convolution (the thesis's; leaves a checkerboard)"""
+    """nearest: nearest neighbour, then a 3x3 convolution; folded: the same function in one convolution, faster; transposed: a
+    transposed 4x4 convolution, as in the thesis (causes checkerboard artefacts)"""
     norm: Literal["group", "batch"] = "group"
-    """group norm, or batch norm on the batch's own statistics (the thesis's)"""
+    """group norm, or batch norm with the statistics of the batch (thesis)"""
     dropout: ShareBelowOne = 0.0
-    """share dropped on the generator's three deepest up levels, in training and generation alike (the thesis: 0.5)"""
+    """dropout probability in the generator's three deepest up levels, in training and generation (thesis: 0.5)"""
     noise_channels: NotNegative = 1
-    """pictures of noise beside the input, the source of variety (0: none)"""
+    """channels of noise in the generator's input, which make generations differ (0: none)"""
     leaky_slope: Number = 0.2
-    """slope of the leaky ReLU below zero (Keras, and so the thesis: 0.3)"""
+    """negative slope of the leaky ReLU (Keras and thesis: 0.3)"""
     discriminator_channels: Positive = 64
     """channels of the discriminator's first level"""
     discriminator_norm: Literal["spectral", "batch"] = "spectral"
-    """spectral norm of the weights, or batch norm (the thesis's)"""
+    """spectral norm of the weights, or batch norm (thesis)"""
 
     def __post_init__(self) -> None:
         check(self, "model.")

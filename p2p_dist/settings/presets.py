@@ -74,17 +74,17 @@ PRESETS: dict[str, Config] = {
         ),
     ),
 }
-"""demo: the bare command; tiny: tests; small: a CPU; default: GPUs; thesis: what the thesis did, faithfully."""
+"""demo: a command without options; tiny: tests; small: a CPU; default: GPUs; thesis: exactly the settings of the thesis."""
 
 EARLIER: dict[str, Any] = {"model.upsample": "nearest"}
-"""Values that the presets had in earlier versions, by names of settings. A run that began with one continues with it."""
+"""Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 
 
 def preset(name: str) -> Config:
     """Return the preset called `name`.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        ValueError: there is no such preset; the message lists all.
     """
     if name not in PRESETS:
         hint = console.did_you_mean(name, PRESETS)
@@ -93,11 +93,11 @@ def preset(name: str) -> Config:
 
 
 def to_yaml(config: Config, like: Path | None = None) -> str:
-    """The tree as YAML that `from_yaml` reads back to an equal tree.
+    """Convert all settings to YAML. `from_yaml` reads an equal tree from it.
 
     Args:
-        like: settings that an earlier version saved, and reads again: those that it does not have are left out, because it
-            refuses names that it does not know.
+        like: settings file of an earlier version, which refuses names that it does not know: settings that are not in this file
+            are left out.
     """
     tree = dataclasses.asdict(config)
     for name in unknown(config, like, changed=False) if like else ():
@@ -108,10 +108,10 @@ def to_yaml(config: Config, like: Path | None = None) -> str:
 
 
 def unknown(config: Config, like: Path, *, changed: bool = True) -> list[str]:
-    """Names of the settings that `to_yaml(config, like)` leaves out.
+    """Return the names of the settings that `to_yaml(config, like)` leaves out.
 
     Args:
-        changed: only those that have another value than older records imply.
+        changed: only those with another value than older records imply.
     """
     known, found = yaml_file.read_yaml(like), []
     old = {name: value for name, _, value in science.rows(_with_implied(preset(config.preset)), resources=True)}
@@ -123,7 +123,7 @@ def unknown(config: Config, like: Path, *, changed: bool = True) -> list[str]:
 
 
 def from_saved(path: Path) -> Config:
-    """Read the settings that a run was saved with; a field that its file lacks has the value that the code of its time implied.
+    """Read the saved settings of a run. A field that the file does not have gets its implied value, see `fields.added`.
 
     Raises:
         ValueError: see `from_yaml`.
@@ -134,15 +134,15 @@ def from_saved(path: Path) -> Config:
 
 @functools.lru_cache(maxsize=64)
 def _from_saved(path: Path, *_: int) -> Config:
-    """Read a saved file once per process. The further numbers (inode, size, times) change when the file does."""
+    """Read a saved file once per process. The other arguments (inode, size, times) change when the file changes."""
     return from_yaml(path, saved=True)
 
 
 def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) -> Config:
-    """Read a YAML file over the preset that it names, or the preset `otherwise`; it may hold any part of the tree.
+    """Read a YAML file with any of the settings; the others are those of the preset that it names, or of `otherwise`.
 
     Args:
-        saved: the file is a run's own and holds all settings that there were when the run began.
+        saved: the file is the saved file of a run and has all settings of the version that wrote it.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -152,7 +152,7 @@ def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) ->
     def base(content: Any) -> Config:
         top = content if isinstance(content, dict) else {}
         named, train = top.get("preset", otherwise), top.get("train")
-        if isinstance(train, dict):  # naming one, over a preset that has the other, unsets that one
+        if isinstance(train, dict):  # epochs in the file unset the preset's steps, and the reverse
             for one, other in (("epochs", "steps"), ("steps", "epochs")):
                 if train.get(one) is not None:
                     train.setdefault(other, None)
@@ -163,38 +163,38 @@ def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) ->
 
 
 def _with_implied(config: Config) -> Config:
-    """`config` with every science setting that came after version 0.1 at the value that older records imply."""
+    """Return `config` with every science setting added after version 0.1 at the value that older records imply."""
     later = {name: science.implied(entry) for name, entry, _ in science.rows(config) if name not in science.FROZEN}
     return with_values(config, later)
 
 
 def with_flags(base: Config, typed: dict[str, str]) -> Config:
-    """`base` as the default for a command line: of train.epochs and train.steps, the one that is not typed there is unset.
+    """Return `base` as the default for a command line: if it has train.epochs, train.steps is unset, and the reverse.
 
     Args:
-        typed: flag without its dashes, such as `train.steps`, and its value, of all flags that have one.
+        typed: flags with a value, without their dashes, such as `train.steps` -> value.
     """
     for one, other in (("epochs", "steps"), ("steps", "epochs")):
         if typed.get(f"train.{one}", "None") != "None" and f"train.{other}" not in typed:
-            stand_in = getattr(base.train, one) or 1  # for the typed value, which takes its place
+            stand_in = getattr(base.train, one) or 1  # valid until the typed value replaces it
             base = with_values(base, {f"train.{one}": stand_in, f"train.{other}": None})
     return base
 
 
 def with_earlier(saved: Config, asked: Config) -> Config:
-    """`asked`, but a setting that only the preset changed since `saved`, and nobody asked for, has its value of then."""
+    """Return `asked`, but with the saved value of each setting that differs only because the preset has changed since."""
     before, now = ({name: value for name, _, value in science.rows(one)} for one in (saved, asked))
     today = {name: value for name, _, value in science.rows(preset(asked.preset))}
     return with_values(asked, {name: old for name, old in EARLIER.items() if before[name] == old and now[name] == today[name]})
 
 
 def with_resources(saved: Config, asked: Config) -> Config:
-    """The science of `saved` with the resources of `asked`."""
+    """Return the science settings of `saved` with the resources of `asked`."""
     return with_values(asked, {"preset": saved.preset, **{name: value for name, _, value in science.rows(saved)}})
 
 
 def with_values(config: Config, changed: dict[str, Any]) -> Config:
-    """`config` with other values of settings, by names such as `train.seed`."""
+    """Return `config` with changed settings. changed: name, such as `train.seed` -> value."""
     new = {name: value for name, value in changed.items() if "." not in name}
     for group in dict.fromkeys(name.partition(".")[0] for name in changed if "." in name):
         part = {name.partition(".")[2]: value for name, value in changed.items() if name.startswith(f"{group}.")}

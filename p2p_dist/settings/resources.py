@@ -12,9 +12,9 @@ _TIME = re.compile(r"(?:([0-9]{1,6})-)?([0-9]{1,6})(?::([0-9]{1,6}))?(?::([0-9]{
 
 
 def seconds_of(time: str) -> int:
-    """Slurm's ways to write a time limit, in seconds: `90` (minutes), `90:00`, `1:30:00`, `2-0`, `2-00:00:00`.
+    """Convert a time limit in one of Slurm's formats to seconds: `90` (minutes), `90:00`, `1:30:00`, `2-0`, `2-00:00:00`.
 
-    0 where it is none of these.
+    Returns 0 for any other text.
     """
     match = _TIME.fullmatch(time)
     if match is None:
@@ -35,17 +35,17 @@ class Where:
     """The machine or cluster that jobs run on."""
 
     cluster: Literal["auto", "local", "slurm", "lumi"] = "auto"
-    """auto: Slurm where there is one, else this machine"""
+    """auto: Slurm if it is installed, else this machine"""
     site: str | None = None
     """file that describes your cluster, a copy of hpc/sites/slurm.yaml (default: that of --cluster)"""
     container: str | None = None
-    """image that the jobs run in (default: the site's); containers/README.md in the source code says how to build one"""
+    """image that jobs run in (default: the site's); containers/README.md in the source code says how to build one"""
     overlay: str | None = None
-    """file to lay over that image, where it lacks what jobs need; containers/build_overlay.sh in the source code makes it"""
+    """overlay with packages that the image does not have; containers/build_overlay.sh in the source code builds it"""
     account: str | None = None
-    """project that Slurm bills"""
+    """Slurm account (project) that jobs are billed to"""
     partition: str | None = None
-    """partition of the training; of preprocess, that of its jobs (default: the site's)"""
+    """partition of the training, or of the jobs of preprocess (default: the site's)"""
 
 
 @dataclass(frozen=True)
@@ -53,25 +53,25 @@ class Resources(Where):
     """The cluster, jobs and limits of a run. These settings may change at every launch."""
 
     nodes: Positive = 1
-    """nodes to train on (on one machine without Slurm: groups of processes)"""
+    """number of nodes for the training (on one machine without Slurm: groups of processes)"""
     processes_per_node: Positive | None = None
-    """training processes on a node (default: the GPUs of the site's nodes, else 1)"""
+    """training processes per node (default: the GPUs of the site's nodes, else 1)"""
     workers: Positive | None = None
-    """preprocessing processes (default: one a core, and at least one a node)"""
+    """preprocessing processes (default: one per core, at least one per node)"""
     preprocess_array: Positive | None = None
-    """on Slurm: preprocess in an array of so many jobs, which share the songs (default: one job)"""
+    """on Slurm: number of jobs in the preprocessing array, which share the songs (default: one job)"""
     time: Time = "24:00:00"
-    """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training continues in the next"""
+    """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training continues in the next job"""
     evaluate: Literal["after", "during", "never"] = "after"
-    """when checkpoints are evaluated: after the training, or on Slurm as they appear, by a job beside it; never: not yet"""
+    """when to evaluate checkpoints: after the training; during it, in a separate Slurm job; or never"""
     evaluate_array: Positive | None = None
-    """evaluate in an array of so many jobs, which share the checkpoints (default: one job)"""
+    """number of jobs in the evaluation array, which share the checkpoints (default: one job)"""
     max_requeues: NotNegative = 10
-    """how often a training that its time limit or a preemption stopped is requeued by itself"""
+    """largest number of automatic requeues of a training that stops at its time limit or is preempted"""
     max_crash_restarts: NotNegative = 3
-    """how often one that crashed is, provided that it came further than at its last start"""
+    """largest number of automatic restarts of a training that crashed, each only if it made progress since the last start"""
     max_gpu_hours: PositiveNumber | None = None
-    """no further start once the run's trainings have used so many, over all its launches (default: as the starts can take)"""
+    """do not start the training again once the run has used this many, over all its launches (default: no further limit)"""
 
     def __post_init__(self) -> None:
         check(self)

@@ -1,7 +1,7 @@
-"""The science settings of a run or a dataset by value: what older records imply, and in what two of them differ.
+"""Compare the science settings of runs and datasets by value, and with records of earlier versions.
 
-No digest over all settings decides anything: one more field would change it. A record that lacks a field has the value that the
-code of its time implied: see `implied`.
+Settings are not compared by a digest over all fields, because every new field would change it. A field that a record does not
+have has the value that the version that wrote the record used: see `implied`.
 """
 
 from __future__ import annotations
@@ -61,17 +61,17 @@ FROZEN: dict[str, Any] = {
     "evaluate.real_weight": 1.0,
     "evaluate.amount_weight": 1.0,
 }
-"""The science settings of version 0.1 and their defaults, which every record of settings has had since. Never changed: names of
-datasets and the digests in records of that version follow from it. A setting that comes later is not added here."""
+"""The science settings of version 0.1 and their defaults; every record of settings contains them. Never change this table: the
+names of datasets and the digests in records of version 0.1 depend on it. Later settings are not added here."""
 
 
 def implied(entry: dataclasses.Field[Any]) -> Any:
-    """The value of a setting that came after version 0.1, in records made before it: by `config.added`, else its default."""
+    """Return the value of a setting that was added after version 0.1 in older records: that of `added`, else its default."""
     return entry.metadata.get("implied", entry.default)
 
 
 def rows(part: Any, where: str = "", *, resources: bool = False) -> list[tuple[str, dataclasses.Field[Any], Any]]:
-    """Name, as `train.seed`, field and value of each science setting in a tree; with `resources`, of every setting."""
+    """Return name (such as `train.seed`), field and value of each science setting; with `resources`, of every setting."""
     found: list[tuple[str, dataclasses.Field[Any], Any]] = []
     for entry in dataclasses.fields(part):
         value, full = getattr(part, entry.name), where + entry.name
@@ -82,19 +82,19 @@ def rows(part: Any, where: str = "", *, resources: bool = False) -> list[tuple[s
 
 
 def recorded(part: Config | Data) -> dict[str, Any]:
-    """The science settings as they are written down: a flat `{'train.seed': 0, ...}`, those of data alone without the `data.`
+    """Return the science settings for a record: `{'train.seed': 0, ...}`; of `Data` alone without the prefix `data.`
 
-    Settings that came after version 0.1 are left out where they have the value that older records imply.
+    Settings that were added after version 0.1 are left out if they have the value that older records imply.
     """
     prefix = "data." if isinstance(part, Data) else ""
     return {name: value for name, entry, value in rows(part) if prefix + name in FROZEN or value != implied(entry)}
 
 
 def differences(before: dict[str, Any], now: Config | Data) -> list[str]:
-    """In what recorded settings differ from those of now, each as `train.seed: 0 -> 1`.
+    """Return the differences between recorded and current settings, such as `train.seed: 0 -> 1`.
 
     Args:
-        before: as `recorded` gave them, perhaps of another version. One that this version does not have is a difference.
+        before: the result of `recorded`, possibly of another version. A setting unknown to this version is a difference.
     """
     prefix = "data." if isinstance(now, Data) else ""
     found, known = [], set()
@@ -107,17 +107,17 @@ def differences(before: dict[str, Any], now: Config | Data) -> list[str]:
 
 
 def changed(data: Data) -> dict[str, Any]:
-    """The settings that shards depend on and that are not those of `FROZEN`, nor what older records imply: for names."""
+    """Return the data settings with a value that is neither that of `FROZEN` nor implied; dataset names depend on them."""
     return {name: value for name, entry, value in rows(data) if value != FROZEN.get(f"data.{name}", implied(entry))}
 
 
 def digest_of_version_0_1(now: Config | Data) -> str:
-    """What records of version 0.1 hold in place of settings: 12 hexadecimal digits."""
+    """Return the digest that records of version 0.1 contain instead of settings, 12 hexadecimal digits."""
     return files.digest(recorded(now))[:12]
 
 
 def are_those(before: dict[str, Any] | str, now: Config | Data) -> list[str]:
-    """In what the settings in a record, or their digest in one of version 0.1, differ from those of now, in words."""
+    """Return the differences between recorded and current settings; a record of version 0.1 contains only their digest."""
     if isinstance(before, dict):
         return differences(before, now)
     wanted = digest_of_version_0_1(now)

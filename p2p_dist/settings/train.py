@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -10,58 +11,72 @@ from p2p_dist.settings.fields import resource
 from p2p_dist.settings.values import NotNegativeNumber, Positive, PositiveNumber, Rule, Seed, ShareBelowOne, check, within
 
 
+def step_range(text: str) -> tuple[int, int] | None:
+    """Parse a range of steps: first and last; None if it is not one.
+
+    >>> step_range("200-210"), step_range("7"), step_range("7-6")
+    ((200, 210), (7, 7), None)
+    """
+    found = re.fullmatch("([1-9][0-9]{0,14})(?:-([1-9][0-9]{0,14}))?", text)
+    first, last = (0, -1) if found is None else (int(found[1]), int(found[2] or found[1]))
+    return (first, last) if first <= last else None
+
+
 @dataclass(frozen=True)
 class Train:
     """How the networks are trained."""
 
     epochs: PositiveNumber | None = 100
-    """passes over the training windows; None where train.steps says how long to train"""
+    """number of passes over the training windows; None if train.steps is given instead"""
     steps: Positive | None = None
-    """updates of both networks, instead of epochs"""
+    """number of updates of both networks, instead of epochs"""
     global_batch_size: Annotated[int, within(1, 1_000_000)] = 64
-    """pairs of one update, over all processes together"""
+    """pairs per update, in all processes together"""
     learning_rate: PositiveNumber = 2e-4
-    """of both Adam optimisers"""
+    """learning rate of both Adam optimisers"""
     beta1: ShareBelowOne = 0.5
     """Adam's decay of the first moment"""
     epsilon: PositiveNumber = 1e-8
-    """Adam's epsilon (Keras, and so the thesis: 1e-7)"""
+    """Adam's epsilon (Keras and thesis: 1e-7)"""
     adversarial_loss: Literal["hinge", "bce"] = "hinge"
-    """of the discriminator's patches"""
+    """adversarial loss of the discriminator's patches"""
     l1_weight: NotNegativeNumber = 20.0
-    """weight of the mean absolute error beside the adversarial loss"""
+    """weight of the mean absolute error; the adversarial loss has weight 1"""
     difference_weight: NotNegativeNumber = 0.5
-    """weight, relative to l1-weight, of the error of the difference from frame to frame (sharp onsets)"""
+    """weight, relative to l1-weight, of the error of the differences between frames (for sharp onsets)"""
     feature_weight: NotNegativeNumber = 10.0
     """weight of feature matching in the discriminator"""
     ema: ShareBelowOne = 0.999
-    """decay of the moving average of the generator that is evaluated (0: none)"""
+    """decay of the exponential moving average of the generator, which is evaluated (0: none)"""
     seed: Seed = 0
-    """of weights, order of the windows, noise"""
+    """seed of the first weights, the order of the windows and the noise"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """of the networks' arithmetic; auto: bf16 on GPUs that have it, else fp32, decided when the run begins"""
+    """precision of the networks; auto: bf16 on GPUs that support it, else fp32, decided when the run is created; a CPU without
+    units for bf16 takes 10 to 30 times as long in it"""
     gradient_precision: Literal["fp32", "bf16"] = "fp32"
-    """in which gradients travel between processes; bf16 is half the traffic"""
+    """precision of gradients sent between processes; bf16 halves the traffic"""
     checkpoint_every: Positive = 1000
-    """steps between two checkpoints: what a crash can cost, beside the steps trained while the last was being written"""
+    """steps between two checkpoints; a crash loses at most these and the steps trained while a checkpoint was written"""
     keep_last: Annotated[int, Rule(lambda n: n >= 2, "at least 2 (the last may be damaged)")] = 2
-    """whole checkpoints that stay; at least 2, since the newest may be the one being written"""
+    """number of latest checkpoints to keep; at least 2, because the newest may be damaged"""
     keep_every: PositiveNumber = 5
-    """epochs between two generators that are kept for good and evaluated"""
+    """epochs between two generators that are kept and evaluated"""
     log_every: Positive = resource(50)
-    """steps between two lines of numbers"""
+    """steps between two lines in metrics.jsonl"""
     micro_batch_size: Positive | None = resource(None)
-    """pairs that a process computes at once, where its share of the batch does not fit into memory (default: all)"""
+    """pairs that a process computes at once, if its share of the batch does not fit into memory (default: all)"""
     layout: Literal["auto", "channels_last", "contiguous"] = resource("auto")
-    """order of pictures in memory, changes rounding only; auto: channels_last for bf16, except on ROCm"""
+    """memory format of the networks, changes rounding only; auto: channels_last for bf16, except on ROCm"""
     compile: bool = resource(False)
-    """compile the networks (torch.compile: minutes at every start, fewer kernels a step); changes rounding only"""
+    """compile the networks with torch.compile: minutes at every start, fewer kernels per step; changes rounding only"""
     capture: bool = resource(True)
-    """launch each step as a CUDA graph, where a run has one process on an NVIDIA GPU: faster, changes rounding only"""
+    """launch each step as a CUDA graph if the run has one process on an NVIDIA GPU: faster, changes rounding only"""
     hang_after: PositiveNumber = resource(300.0)
-    """seconds without a step after which a process ends its training as hanging, all stacks in its log; more than a save"""
+    """seconds without a step after which a process logs its stacks and exits as hanging; must be longer than a save takes"""
+    profile: Annotated[str, Rule(step_range, "a step or a range of steps, as in 200-210")] | None = resource(None)
+    """steps to profile, as in 200-210: a trace of each process in the run's folder profile, and a table in the log"""
     tensorboard: bool = resource(False)
-    """write the numbers, and pictures at every checkpoint, for TensorBoard too"""
+    """also write metrics, and spectrograms at every checkpoint, for TensorBoard"""
 
     def __post_init__(self) -> None:
         check(self, "train.")
@@ -71,13 +86,13 @@ class Train:
             )
 
     def total_steps(self, samples: int) -> int:
-        """Updates of the whole training: `steps`, or enough for `epochs` passes over so many windows."""
+        """Return the number of updates of the training: `steps`, or enough for `epochs` passes over this many windows."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
         return max(1, math.ceil(self.epochs * samples / self.global_batch_size))
 
     def is_kept(self, step: int, samples: int) -> bool:
-        """Whether the generator after `step` updates stays for good: the first past every `keep_every` epochs, and the last."""
+        """Whether the generator after `step` updates is kept: the first after every `keep_every` epochs, and the last."""
         steps = self.keep_every * samples / self.global_batch_size
         return math.floor(step / steps) > math.floor((step - 1) / steps) or step == self.total_steps(samples)

@@ -1,8 +1,7 @@
-"""Check settings: each setting's type says which values it takes, wherever they come from.
+"""Check settings: the type of a setting defines its valid values, wherever they come from.
 
-`Annotated[int, Rule(...)]` narrows a type. `check`, which every class of settings calls when it is made, compares each value
-with its type and rules; `from_file` also converts what was read from a file. What concerns two settings is checked in their
-class.
+`Annotated[int, Rule(...)]` narrows a type. Every class of settings calls `check`, which compares each value with its type and
+rules. `from_file` also converts values read from a file. Rules on two settings are checked in their class.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ Settings = TypeVar("Settings")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a type does not say of a value."""
+    """A condition on a value, beside its type."""
 
     holds: Callable[[Any], object]
     wanted: str
-    """in words that follow "must be" """
+    """the condition as text after "must be" """
 
 
 def within(low: float, high: float, unit: str = "") -> Rule:
@@ -54,7 +53,7 @@ _NUMBERS = {int: r"[-+]?(0|[1-9][0-9]{0,17})", float: r"[-+]?(([0-9]+(\.[0-9]*)?
 
 @functools.cache
 def _kinds(part: Any) -> dict[str, Any]:
-    """Name -> type of the settings of one class, evaluated once: it takes longer than all else here."""
+    """Map name -> type of the settings of one class. Cached, because it is slow."""
     kinds = typing.get_type_hints(part, include_extras=True)
     return {entry.name: kinds[entry.name] for entry in dataclasses.fields(part)}
 
@@ -63,10 +62,10 @@ def check(part: Any, where: str = "", spelled: Callable[[str], str] = lambda nam
     """Compare each value of `part`, settings of one class, with its type and the rules of its type.
 
     Args:
-        where: what stands before a name in messages, such as `train.`; `spelled`: how the name itself is written there.
+        where: prefix of names in messages, such as `train.`. spelled: converts a name for messages.
 
     Raises:
-        ValueError: a setting does not take its value.
+        ValueError: a setting has an invalid value.
     """
     for name, kind in _kinds(part.__class__).items():
         for value, wanted in _wrong(getattr(part, name), kind):
@@ -82,7 +81,7 @@ def bare(kind: Any) -> Any:
 
 
 def _wrong(value: Any, kind: Any) -> Iterator[tuple[Any, str]]:
-    """What is wrong inside a value: a value and what it must be, in words; first that of its type, then that of its rules."""
+    """Yield each invalid value inside `value` with the text of what it must be, first by its type, then by its rules."""
     of, args = get_origin(kind) or kind, get_args(kind)
     if of is Annotated:
         yield from _wrong(value, kind.__origin__)
@@ -95,7 +94,7 @@ def _wrong(value: Any, kind: Any) -> Iterator[tuple[Any, str]]:
             yield value, f"one of {', '.join(args)}"
     elif not isinstance(value, (int, float) if of is float else of) or (isinstance(value, bool) and of is not bool):
         yield value, _WORDS.get(of, _WORDS[dict])
-    elif of is int and abs(value) >= 10**18:  # what a file may hold, and no loop or array can
+    elif of is int and abs(value) >= 10**18:  # does not fit into 64 bits
         yield value, "a whole number of at most 18 digits"
     elif of in (list, tuple, dict):
         inside: Any = value
@@ -104,11 +103,11 @@ def _wrong(value: Any, kind: Any) -> Iterator[tuple[Any, str]]:
 
 
 def from_file(path: Path, base: Callable[[Any], Settings]) -> Settings:
-    """Read the settings in a YAML file; those that it omits are as in `base` of its content.
+    """Read the settings in a YAML file. Settings that it omits are those of `base(content)`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not YAML, an unknown name, or a value that its setting does not take; names the file and the setting.
+        ValueError: it is not YAML, or has an unknown name or an invalid value; the message names the file and the setting.
     """
     content = yaml_file.read_yaml(path)
     try:
@@ -118,7 +117,7 @@ def from_file(path: Path, base: Callable[[Any], Settings]) -> Settings:
 
 
 def _replaced(base: Any, content: Any, where: str = "", nulls: bool = True) -> Any:
-    """Return `base` with the settings that `content` names; `where`: the name of `content`, as `train`."""
+    """Return `base` with the settings in `content`. where: name of this group of settings, such as `train`."""
     kinds, changed = _kinds(base.__class__), {}
     if not isinstance(content, dict):
         raise ValueError(f"{where or 'it'} must be {_WORDS[dict]}, not {_shown(content)}; the names are {', '.join(kinds)}")
@@ -143,7 +142,7 @@ def _replaced(base: Any, content: Any, where: str = "", nulls: bool = True) -> A
 
 
 def _converted(value: Any, kind: Any) -> Any:
-    """Convert what `yaml_file` read to a type where it is written as one; else return it as it is, for `_wrong` to name."""
+    """Convert a value that `yaml_file` read to a type; return it unchanged if it can't be converted, for `_wrong` to report."""
     if isinstance(value, list) and get_origin(kind) is list:
         return [_converted(one, bare(get_args(kind)[0])) for one in value]
     if isinstance(value, yaml_file.Plain):

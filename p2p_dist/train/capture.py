@@ -25,15 +25,19 @@ _WARM_UP = 4
 """Steps before the capture. In these, libraries allocate memory and choose their algorithms."""
 
 
-def step_of(networks: Networks, train: Train, ranks: Ranks) -> Step:
+def step_of(networks: Networks, train: Train, ranks: Ranks, weight: float = 1.0) -> Step:
     """Return the function that runs a training step: a CUDA graph if `train.capture` is set and supported, else `train_step`.
 
-    Not supported: several processes, because the step contains an all-reduce of the gradients; and ROCm, which is untested.
+    Not supported: several processes, because the step contains an all-reduce of the gradients; ROCm, which is untested; and
+    profiles, which show a graph as one operation.
+
+    Args:
+        weight: see `train_step`.
     """
     can_be = ranks.device.type == "cuda" and torch.version.hip is None and ranks.world_size == 1
-    if train.capture and can_be and train.micro_batch_size is None:
+    if train.capture and can_be and train.micro_batch_size is None and train.profile is None:
         return Captured(networks, train)
-    return lambda input, target, noise, seed: train_step(networks, input, target, noise, train, seed)
+    return lambda input, target, noise, seed: train_step(networks, input, target, noise, train, seed, weight)
 
 
 class Captured:

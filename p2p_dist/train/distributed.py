@@ -92,7 +92,9 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
             address = LOOPBACK
             os.environ["GLOO_SOCKET_IFNAME"] = "lo"
             os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
-        store = meet(rank, address, int(os.environ["MASTER_PORT"]), note)
+        store = None  # torchrun has one already, which torch finds by itself
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            store = meet(rank, address, int(os.environ["MASTER_PORT"]), note)
         try:
             dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=PATIENCE)
             gloo = dist.new_group(backend="gloo", timeout=PATIENCE)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from p2p_dist.common import console, files
-from p2p_dist.data.index import Index, copy_to_node
+from p2p_dist.data.index import Index
+from p2p_dist.data.staging import training_shards
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Config
-from p2p_dist.train import capture, checkpoint, distributed, speed
+from p2p_dist.train import capture, checkpoint, distributed, profile, speed
 from p2p_dist.train.hang import Watchdog
-from p2p_dist.train.networks import Networks, build
+from p2p_dist.train.networks import Networks, build, warn_of_emulation
 from p2p_dist.train.nonfinite import Watch
 from p2p_dist.train.saver import Saver
 from p2p_dist.train.seeding import Noise, number_from
@@ -51,8 +53,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     if message and first:
         console.say(f"note: {message}")
 
-    folder = copy_to_node(run.shards, "train") if config.data.stage == "node" else run.shards
-    index = Index(folder, "train")
+    index = Index(training_shards(run, config.data), "train")
     stream = Stream(
         index,
         config.data,
@@ -83,18 +84,20 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     del state  # frees memory: networks and optimisers have their own copy
     if first:
         metrics_file.cut(run, start)
-        parts = f"{ranks.world_size} processes x {config.train.global_batch_size // ranks.world_size}"
+        parts = shares(config.train.global_batch_size, ranks.world_size)
         if config.train.micro_batch_size:
             parts += f", {config.train.micro_batch_size} at once"
         console.say(
             f"train: {len(index)} windows, {total} steps from {start}; global batch {config.train.global_batch_size} = "
             f"{parts}; {networks.precision} on {ranks.device}, {torch.get_num_threads()} threads each"
         )
+        if warning := warn_of_emulation(networks.precision, ranks.device.type, Path("/proc/cpuinfo").read_text()):
+            console.complain(warning)
 
     if ranks.device.type == "cuda" and torch.version.hip is None:
         # cuDNN measures its algorithms in the first step and keeps the fastest. The choice may differ between starts.
         torch.backends.cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
-    update = capture.step_of(networks, config.train, ranks)
+    update = capture.step_of(networks, config.train, ranks, stream.weight)
     agreement = distributed.Agreement(ranks)
     watch = Watch(networks, stream, ranks, run.checkpoints)
     metrics = metrics_file.Writer(run)
@@ -105,15 +108,19 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     board = None
     if first and config.train.tensorboard:
         board = Board(run.path / "tensorboard", start, stream, config.model.noise_channels, config.train.seed)
+    profiled = profile.Profile(run.path / "profile", config.train.profile, ranks) if config.train.profile else None
     noises = Noise(stream, config.train.seed, (config.model.noise_channels, config.data.mels, config.data.frames))
     digests: list[str] = []
     stopping = False
     step = start
     with watchdog, saver:
         while step < total and not stopping:
+            if profiled is not None:
+                profiled.before(step + 1)
             begun = time.monotonic()
-            input, target = stream.batch(step)
-            noise = noises.batch(step)
+            with profile.labelled("data wait"):
+                input, target = stream.batch(step)
+                noise = noises.batch(step)
             meter.waited += time.monotonic() - begun
             if first:
                 digests.append(stream.keys_digest(step))
@@ -131,7 +138,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             if saving or step % config.train.log_every == 0:
                 watch.now()
                 row: dict[str, Any] = {"step": step, "epoch": step * config.train.global_batch_size / len(index)}
-                row |= average_over_ranks(numbers, ranks)
+                row |= average_over_ranks(numbers, ranks, stream.weight)
                 if first:
                     rundir.check_still_ours()
                     row |= meter.numbers(step)
@@ -143,6 +150,8 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                         stop.requested_by = "the cancel command"
                 if board is not None:
                     board.numbers(row)
+            if profiled is not None:
+                profiled.after(step, is_end=stopping or step == total)
             if saving and first:
                 save(saver, step, networks, science.recorded(config), ranks, index)
                 stop.allow(saver.seconds)
@@ -205,9 +214,21 @@ def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], 
     saver.save(step, state, networks.to_evaluate(), about)
 
 
-def average_over_ranks(numbers: dict[str, torch.Tensor], ranks: distributed.Ranks) -> dict[str, float]:
-    """Average 0-dimensional tensors over all ranks. Waits for the device."""
-    values = torch.stack(list(numbers.values())).float().cpu()
+def shares(global_batch_size: int, world_size: int) -> str:
+    """Describe how many pairs of a global batch each process has.
+
+    >>> shares(64, 8), shares(64, 24)
+    ('8 processes x 8', '16 processes x 3 and 8 x 2')
+    """
+    share, rest = divmod(global_batch_size, world_size)
+    if not rest:
+        return f"{world_size} processes x {share}"
+    return f"{rest} processes x {share + 1} and {world_size - rest} x {share}"
+
+
+def average_over_ranks(numbers: dict[str, torch.Tensor], ranks: distributed.Ranks, weight: float = 1.0) -> dict[str, float]:
+    """Average 0-dimensional tensors over all ranks, each with its weight (see `train_step`). Waits for the device."""
+    values = torch.stack(list(numbers.values())).float().cpu() * weight
     if ranks.gloo is not None:
         dist.all_reduce(values, group=ranks.gloo)
         values /= ranks.world_size

@@ -63,7 +63,7 @@ class Watch:
     def _blame(self, step: int, here: bool) -> str:
         """Describe which ranks had which samples. All ranks must call it."""
         input, target = self.stream.batch(step - 1)
-        keys = [self.stream.index.samples.key(n) for n in self.stream.samples(self.stream.places(step - 1))]
+        keys = [self.stream.index.samples.key(n) for n in self.stream.samples(self.stream.positions(step - 1))]
         broken = ~torch.isfinite(input + target).flatten(1).all(1)
         named = [key for key, is_broken in zip(keys, broken.tolist(), strict=True) if is_broken]
         mine = (self.ranks.rank, here, keys, named)

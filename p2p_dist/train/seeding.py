@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from p2p_dist.data.ahead import Ahead
+from p2p_dist.data.prefetch import Prefetcher
 from p2p_dist.data.stream import Stream
 
 
@@ -18,7 +18,7 @@ def number_from(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
-def noise_at(places: np.ndarray, seed: int, shape: tuple[int, ...], pinned: bool = False) -> torch.Tensor:
+def noise_at(positions: np.ndarray, seed: int, shape: tuple[int, ...], pinned: bool = False) -> torch.Tensor:
     """Draw the noise of the samples at these positions of the stream, N(0, 1), (batch, *shape), on the host.
 
     It depends on the position only, so it is the same for any world size and after any resume. It is drawn on the host,
@@ -27,10 +27,10 @@ def noise_at(places: np.ndarray, seed: int, shape: tuple[int, ...], pinned: bool
     Args:
         pinned: whether to return pinned memory, from which copies to a GPU are asynchronous.
     """
-    noise = torch.empty((len(places), *shape), pin_memory=pinned)
+    noise = torch.empty((len(positions), *shape), pin_memory=pinned)
     random = torch.Generator()
-    for row, place in zip(noise, places, strict=True):
-        random.manual_seed(number_from("noise", seed, int(place)))
+    for row, position in zip(noise, positions, strict=True):
+        random.manual_seed(number_from("noise", seed, int(position)))
         torch.randn(shape, generator=random, out=row)
     return noise
 
@@ -44,16 +44,16 @@ class Noise:
 
     def __init__(self, stream: Stream, seed: int, shape: tuple[int, ...]) -> None:
         self.stream, self.seed, self.shape = stream, seed, shape
-        self._ahead: Ahead[torch.Tensor] = Ahead()
+        self._prefetcher: Prefetcher[torch.Tensor] = Prefetcher()
 
     def batch(self, step: int) -> torch.Tensor | None:
         """Return the noise for this rank's share of global batch `step`, (batch, *shape), on the device, or None."""
         if self.shape[0] == 0:
             return None
-        noise = self._ahead.take(step, self._drawing(step)).to(self.stream.device, non_blocking=True)
-        self._ahead.begin(step + 1, self._drawing(step + 1))
+        noise = self._prefetcher.result(step, self._drawing(step)).to(self.stream.device, non_blocking=True)
+        self._prefetcher.start(step + 1, self._drawing(step + 1))
         return noise
 
     def _drawing(self, step: int) -> Callable[[], torch.Tensor]:
-        places, pinned = self.stream.places(step), self.stream.device.type == "cuda"
-        return lambda: noise_at(places, self.seed, self.shape, pinned)
+        positions, pinned = self.stream.positions(step), self.stream.device.type == "cuda"
+        return lambda: noise_at(positions, self.seed, self.shape, pinned)

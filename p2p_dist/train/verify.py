@@ -46,7 +46,7 @@ def _checkpoints(run: RunDir) -> list[str]:
 
 def _shards(run: RunDir) -> list[str]:
     try:
-        dataset.verify_dataset(run.shards)
+        dataset.verify_dataset(run.shards, without=rundir.read_settings(run).data.elsewhere)
     except (ValueError, OSError) as error:
         return [str(error)]
     return []
@@ -60,7 +60,7 @@ def _batches(run: RunDir) -> list[str]:
     if not rows:
         return [f"{run.metrics} has no numbers, but there is a checkpoint of step {saved}"] if saved else []
     try:
-        index = Index(run.shards, "train")
+        index = Index(run.shards, "train", is_here=not settings.data.elsewhere)
     except (ValueError, OSError) as error:
         return [f"the batches can't be recomputed: {error}"]
     stream = Stream(index, settings.data, seed=settings.train.seed, global_batch_size=settings.train.global_batch_size)

@@ -1,9 +1,12 @@
-"""Tempo and beats of a steady song."""
+"""Tempo and beats of a steady song, and what a user can say about them."""
 
 import numpy as np
 import pytest
 
-from p2p_dist.audio.beats import Beats, track_beats
+from p2p_dist.audio.attacks import RATE
+from p2p_dist.audio.beats import DRUMS_LATE, Beats, options, track_beats, words
+from p2p_dist.audio.rhythm import Rhythm, beats_in
+from tests.audio.strokes import strokes
 
 FRAME = 512 / 22050
 
@@ -19,12 +22,26 @@ def pulse(bpm, first, seconds=90, jitter=0.0, weak=0.4):
     return rise
 
 
+def off_the_beat(beats, time, beats_of=1):
+    """Seconds from the nearest beat to `time`."""
+    step = 60 / beats.bpm / beats_of
+    return abs((time - beats.first + step / 2) % step - step / 2)
+
+
 @pytest.mark.parametrize("bpm", [97.31, 110.0, 120.0, 132.5, 171.2])
 def test_the_tempo_is_found_to_a_twentieth_of_a_beat_a_minute(bpm):
     found = track_beats(pulse(bpm, 0.2), FRAME)
     assert found is not None and found.bpm == pytest.approx(bpm, abs=0.05)
-    off = (found.first - 0.2 + 30 / bpm) % (60 / bpm) - 30 / bpm
-    assert abs(off) < 0.035, "the phase of the beat, within the ear's tolerance"
+    assert off_the_beat(found, 0.2) < 0.035, "within the ear's tolerance"
+
+
+def test_a_slow_song_is_found_where_it_swells_once_a_beat():
+    time = np.arange(0, 90, FRAME) - 0.2
+    assert track_beats(1 + np.cos(2 * np.pi * time * 66 / 60), FRAME).bpm == pytest.approx(66, abs=0.05)
+
+
+def test_a_fast_song_is_found_where_nothing_has_half_its_tempo():
+    assert track_beats(pulse(190, 0.2, weak=1.0), FRAME).bpm == pytest.approx(190, abs=0.05)
 
 
 def test_human_timing_does_not_throw_it_off():
@@ -32,8 +49,99 @@ def test_human_timing_does_not_throw_it_off():
     assert found is not None and found.bpm == pytest.approx(110, abs=0.1)
 
 
-def test_nothing_has_no_tempo():
-    assert track_beats(np.zeros(2000), FRAME) is None
+def song(bpm, first, seconds=60, late=0.0):
+    """Kick and snare by turns on the beats; `late`: a louder instrument that speaks so many seconds after every beat."""
+    beat = 60 / bpm
+    times = np.arange(first, seconds - 0.5, beat)
+    sound = strokes("kick", times[::2], seconds) + strokes("snare", times[1::2], seconds)
+    sound += strokes("closed", times + beat / 2, seconds)
+    if late:
+        sound = 0.3 * sound + strokes("snare", times + late, seconds)
+    return sound.astype(np.float32)
+
+
+@pytest.mark.parametrize(("bpm", "first"), [(97.31, 0.2), (128.0, 0.111), (171.2, 0.3)])
+def test_beats_of_a_sound_are_found_to_5_ms_and_its_tempo_to_5_thousandths(bpm, first):
+    found = beats_in(song(bpm, first), DRUMS_LATE)
+    assert found is not None and found.bpm == pytest.approx(bpm, abs=0.005)
+    times = found.times(59)
+    late = times - (first + np.rint((times - first) * bpm / 60) * 60 / bpm)
+    assert np.abs(late).max() < 0.005, "also at the end of the song"
+
+
+def test_a_louder_instrument_that_speaks_late_does_not_move_the_beat():
+    found = beats_in(song(120, 0.2, late=0.03), DRUMS_LATE)
+    assert found is not None and off_the_beat(found, 0.2, beats_of=2) < 0.005
+
+
+def test_blocks_do_not_matter():
+    sound = song(128, 0.1, seconds=20)
+    heard = Rhythm(float(np.abs(sound).max()))
+    for start in range(0, len(sound), 777):
+        heard.add(sound[start : start + 777])
+    heard.finish()
+    assert heard.beats(late=DRUMS_LATE) == beats_in(sound, DRUMS_LATE)
+
+
+@pytest.mark.parametrize("rise", [np.zeros(2000), np.zeros(0)])
+def test_nothing_has_no_tempo(rise):
+    assert track_beats(rise, FRAME) is None
+    assert track_beats(rise, FRAME, bpm=100, first=1.3, half_beat=True) == Beats(100, pytest.approx(0.4))
+
+
+def test_less_than_4_seconds_have_none_either():
+    assert beats_in(song(128, 0.1, seconds=20)[: 3 * RATE]) is None
+    assert beats_in(song(128, 0.1, seconds=20)[: 5 * RATE]) is not None
+
+
+def test_what_the_user_says_of_the_beats_is_taken():
+    rise = pulse(120, 0.2)
+    found = track_beats(rise, FRAME)
+    moved = track_beats(rise, FRAME, half_beat=True)
+    assert moved.bpm == found.bpm and off_the_beat(moved, found.first + 0.25) < 1e-6
+    assert track_beats(rise, FRAME, first=7.33).first == pytest.approx(7.33 % (60 / found.bpm))
+    assert track_beats(rise, FRAME, bpm=90.2).bpm == pytest.approx(90.2, rel=0.006), "another tempo than what is there"
+    assert track_beats(rise, FRAME, bpm=119.8).bpm == pytest.approx(120, abs=0.02), "rounded by the user, exact in the song"
+    assert track_beats(rise, FRAME, bpm=240).bpm == pytest.approx(240, abs=0.1), "outside of what is searched"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"bpm": 29.0}, "a tempo of 29 beats a minute: give one from 30 to 300"),
+        ({"bpm": float("nan")}, "a tempo of nan"),
+        ({"first": -0.1}, "a beat at -0.1 s: give the time of one from the song's start, 0 or more"),
+        ({"first": float("inf")}, "a beat at inf s"),
+    ],
+)
+def test_what_can_not_be_is_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        track_beats(pulse(120, 0.2), FRAME, **given)
+
+
+def test_the_region_of_the_tempo_leaves_octave_and_value_to_the_comb():
+    rise = pulse(120, 0.2)
+    for region in (118, 60.5, 236):
+        assert track_beats(rise, FRAME, region=region).bpm == pytest.approx(120, abs=0.05)
+    assert abs(track_beats(rise, FRAME, region=90).bpm / 90 - 1) < 0.031 or track_beats(rise, FRAME, region=90).bpm > 174
+
+
+def test_other_beats_are_offered_with_what_to_type():
+    rise = pulse(120, 0.2)
+    found = track_beats(rise, FRAME)
+    half, *tempos = found.others
+    assert half.bpm == found.bpm and off_the_beat(half, found.first) == pytest.approx(0.25, abs=1e-3)
+    for ratio in (0.5, 0.75, 4 / 3):
+        assert any(other.bpm == pytest.approx(found.bpm * ratio, rel=0.006) for other in tempos), ratio
+    bpms = sorted(beats.bpm for beats in (found, *tempos))
+    assert min(np.diff(bpms) / bpms[:-1]) > 0.008 and bpms[0] > 59.9 and bpms[-1] < 200.1
+    typed = options(found)
+    assert typed[0] == "--half-beat" and all(text in words(found) for text in typed)
+    assert words(found).startswith("120.00 beats a minute, a beat at 0.")
+    for other, text in zip(tempos, typed[1:], strict=True):
+        again = track_beats(rise, FRAME, bpm=float(text.removeprefix("--bpm ")))
+        assert again.bpm == pytest.approx(other.bpm, abs=1e-9) and again.first == pytest.approx(other.first, abs=1e-9)
+    assert words(Beats(90, 0.5)) == "90.00 beats a minute, a beat at 0.500 s"
 
 
 def test_beats_and_eighth_notes_are_listed():

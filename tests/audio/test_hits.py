@@ -51,13 +51,13 @@ def test_louder_strokes_have_a_higher_velocity():
 
 def test_silence_has_no_hits_and_no_tempo():
     silence = heard(np.zeros(6 * RATE))
-    assert silence.hits() == [] and silence.beats() is None
-    assert Bands(0.1).hits() == [] and Bands(0.1).beats() is None
+    assert silence.hits() == [] and silence.rhythm.beats() is None
+    assert Bands(0.1).hits() == [] and Bands(0.1).rhythm.beats() is None
 
 
 def test_tempo():
     times = np.arange(0.2, 19.9, 60 / 128)
-    beats = heard(strokes("kick", times, 20)).beats()
+    beats = heard(strokes("kick", times, 20)).rhythm.beats()
     assert beats.bpm == pytest.approx(128, abs=0.3)
     late = (beats.first - 0.2) % (60 / 128)
     assert min(late, 60 / 128 - late) < 0.04

@@ -31,7 +31,7 @@ from p2p_dist.data import pairs
 from p2p_dist.evaluate import held_out_songs, ranking
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.held_out_songs import Excerpt
-from p2p_dist.evaluate.measures import averages
+from p2p_dist.evaluate.measures import averages, descriptors
 from p2p_dist.evaluate.measures.measure import Measured, measure
 from p2p_dist.evaluate.measures.table import Row
 from p2p_dist.settings.config import Config, Evaluate
@@ -137,12 +137,14 @@ def calibrate(root: Path, config: Config, seconds: float) -> tuple[dict[str, Any
         for name, stem in cases(excerpt, others, baseline_stems.Training(power, "", 0.0), config).items():
             measured.setdefault(name, []).append(measure(stem, excerpt.truth))
         print(f"{excerpt.song.name}: {excerpt.beats.bpm:.2f} beats a minute", file=sys.stderr, flush=True)
-    real = [np.array(excerpt.truth.real) for excerpt in found]
+    real = [excerpt.real for excerpt in found]
+    about = descriptors.about_songs([np.array(excerpt.truth.real) for excerpt in found], real)
+    certain = descriptors.is_certain(about)
     whole = {name: averages.average([[one] for one in of], real).mean for name, of in measured.items()}
     one_song = {name: [_row(one, real) for one in of] for name, of in measured.items()}
 
     def score(row: Row, ceiling: Row) -> float:
-        value = ranking.score(ranking.families(row, ceiling, pitched=False), config.evaluate)
+        value = ranking.score(ranking.families(row, ceiling, pitched=False, distance=certain), config.evaluate)
         assert value is not None
         return value
 
@@ -156,6 +158,7 @@ def calibrate(root: Path, config: Config, seconds: float) -> tuple[dict[str, Any
     for name in sorted(scores, key=scores.__getitem__, reverse=True):
         values = ["–" if (v := whole[name][n]) is None else f"{v:.2f}" for n in names]
         print(f"| {name} | {scores[name]:.3f} | " + " | ".join(values) + " |")
+    print(f"\n{descriptors.in_words(about)}")
     print("\n| order | scores | kept | songs that keep it |\n| --- | --- | --- | --- |")
     broken = 0
     for better, worse in ORDER:

@@ -94,8 +94,8 @@ def measure(folder: Path) -> dict[str, float]:
         return statistics.median(taken)
 
     per_epoch = len(index) // BATCH
-    found["epoch"] = cost(lambda n: index.samples.offsets(stream.samples(stream.places((n + 3) * per_epoch + 1))), 5)
-    found["batch"] = cost(lambda n: index.samples.offsets(stream.samples(stream.places(n))), 200)
+    found["epoch"] = cost(lambda n: index.samples.offsets(stream.samples(stream.positions((n + 3) * per_epoch + 1))), 5)
+    found["batch"] = cost(lambda n: index.samples.offsets(stream.samples(stream.positions(n))), 200)
     found["windows"] = len(index)
     return found
 

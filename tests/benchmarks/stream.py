@@ -75,7 +75,7 @@ def main() -> None:
 
 def _as_before(stream: Stream, step: int) -> torch.Tensor:
     """A batch as earlier versions made it."""
-    pairs = torch.from_numpy(stream.index.read(stream.samples(stream.places(step))))
+    pairs = torch.from_numpy(stream.index.read(stream.samples(stream.positions(step))))
     return to_network(pairs.float(), stream.low, stream.high)
 
 

@@ -27,6 +27,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from p2p_dist.common import linux
 from p2p_dist.run import rundir
 from p2p_dist.settings.config import Config
 from p2p_dist.settings.presets import PRESETS
@@ -163,7 +164,7 @@ def interleaved(
 
 def left_out(device: torch.device, cpuinfo: str) -> dict[str, str]:
     """Why a variant isn't measured, by its name: a CPU without units for bf16 computes it some twenty times slower."""
-    if device.type != "cpu" or any(flag in cpuinfo.split() for flag in ("avx512_bf16", "amx_bf16", "bf16")):
+    if device.type != "cpu" or linux.computes_in_bf16(cpuinfo):
         return {}
     names = (name for name in (*VARIANTS, *COMPILED) if "bf16" in name)
     return dict.fromkeys(names, "this processor has no units for bf16 (avx512_bf16 or amx_bf16)")

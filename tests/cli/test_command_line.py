@@ -28,7 +28,7 @@ MISTAKES = [
     ("preprocess --task", "--data.task needs a value; 'p2p-dist preprocess --help' lists the options"),
     ("preprocess --preset drms", "unknown preset 'drms': there are default, small, demo, tiny, thesis"),
     ("evaluate r --checkpoints a", "--checkpoints must be a whole number or best, not 'a'"),
-    ("evaluate", "name a run, or sound files with --files 'DIR/{input,output,target}/*.wav'"),
+    ("evaluate", "name a run, or audio files with --files 'DIR/{input,output,target}/*.wav'"),
     ("export r", "--out is missing; 'p2p-dist export --help' lists the options"),
     ("status --jsn", "unknown option --jsn; did you mean --json?"),
     ("cancel", "RUN is missing; 'p2p-dist cancel --help' lists the options"),

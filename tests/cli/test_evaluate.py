@@ -75,8 +75,8 @@ def test_other_songs_are_measured_by_one_at_a_time(
         (["run", "--checkpoints", "7"], r"no checkpoint of step 7 in .*: there are 5, 10"),
         (["run", "--data", "/nowhere"], "no folder /nowhere"),
         (["run", "--mixes"], "--mixes and --best-gain only apply to --files"),
-        (["run", "--files", "x"], "name a run, or sound files"),
-        ([], "name a run, or sound files"),
+        (["run", "--files", "x"], "name a run, or audio files"),
+        ([], "name a run, or audio files"),
         (["--files", "x", "--checkpoints", "5"], "need a run"),
     ],
 )

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -324,7 +325,7 @@ def test_verify_is_a_command(many: Path, undisturbed: Path, tmp_path: Path, capf
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     arguments = [*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]
     assert preprocess.main([*arguments, "--verify"]) == console.DONE
-    assert "samples are whole" in capfd.readouterr().out
+    assert "samples are intact" in capfd.readouterr().out
     damaged(out, 3000)
     assert preprocess.main([*arguments, "--verify"]) == console.FAILED
     assert "is damaged: sample song-" in capfd.readouterr().err
@@ -349,7 +350,7 @@ def test_without_slurm_or_where_it_refuses_queueing_is_one_line(
     done = run(*TINY, "--data", tmp_path / "nothing", *queued)
     assert done.returncode == 2 and f"no folder {tmp_path / 'nothing'}" in done.stderr and not out.exists(), done.stderr
     done = run(*TINY, "--data", songs, *queued, "--out", out)
-    assert done.returncode == 2 and f"shards lie in {out / 'shards'}" in done.stderr and not out.exists(), done.stderr
+    assert done.returncode == 2 and f"shards are in {out / 'shards'}" in done.stderr and not out.exists(), done.stderr
     done = run(*TINY, "--data", songs, "--dry-run")
     assert done.returncode == 2 and "--cluster slurm" in done.stderr
 
@@ -376,3 +377,33 @@ def test_a_login_node_needs_no_numpy(songs: Path, tmp_path: Path) -> None:
     for line in ("#SBATCH --array=0-7", "#SBATCH --partition=small", "#SBATCH --mem=32G", "export P2P_CONTAINER="):
         assert f"\n{line}" in done.stdout
     assert f",{songs}\n" in done.stdout, "the container is shown the songs"
+
+
+def test_a_finished_dataset_is_uploaded_and_an_unfinished_one_is_not(
+    songs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = tmp_path / "there"
+    (there / "audio").mkdir(parents=True)
+    line = ["--data", str(songs), "--out", str(tmp_path / "out"), *TINY, "--workers", "1"]
+    upload = ["--upload", f"pipe:cat >{shlex.quote(str(there))}/{{name}}"]
+    assert preprocess.main([*line, *upload]) == 0
+    assert "uploaded; to train on it" in capsys.readouterr().out
+    assert verify_dataset(there) == verify_dataset(tmp_path / "out")
+    for more, said in (
+        (["--part", "0/2"], "omit --part, --verify and --cluster"),
+        (["--verify"], "omit --part, --verify and --cluster"),
+        (["--cluster", "slurm"], "omit --part, --verify and --cluster"),
+        (["--task", "bass,drums"], "--upload takes one dataset, and 2 tasks make 2"),
+        (["--data.shards", "x"], "--data.shards is for the submit command"),
+        (["--upload", "https://me:opensesame@host/set"], "--upload contains a password"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            preprocess.main([*line, *upload, *more])
+    harmed = tmp_path / "songs"
+    shutil.copytree(songs, harmed)
+    (harmed / "train" / "A" / "bass.wav").write_bytes(b"RIFF")
+    code = preprocess.main(
+        ["--data", str(harmed), "--out", str(tmp_path / "half"), *TINY, "--workers", "1", "--upload", str(tmp_path / "no")]
+    )
+    assert code == 1 and "not uploaded: the dataset is not complete" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()

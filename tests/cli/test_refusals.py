@@ -37,8 +37,8 @@ submit --preset tiny --train.steps -1
 submit --preset tiny --train.stepz 3
 submit --preset tiny --account 'a\\nb' --cluster slurm
 submit --preset tiny --nodes 40
-submit --preset tiny --nodes 3
-submit --preset tiny --nodes 3 --dry-run
+submit --preset tiny --nodes 5
+submit --preset tiny --nodes 5 --dry-run
 submit --preset tiny --cluster slurm --site bad-site.yaml
 submit --preset tiny --cluster slurm --dry-run --site bad-site.yaml
 submit --preset tiny --cluster slurm
@@ -51,7 +51,7 @@ submit --preset tiny --data ''
 submit --config missing.yaml
 submit --config twice.yaml
 submit --preset tiny --sweep train.seed=0,x
-submit --preset tiny --sweep train.global-batch-size=4,3 --nodes 2
+submit --preset tiny --sweep train.global-batch-size=4,3 --nodes 4
 submit --preset tiny --sweep data.task=drums,unknown
 submit --preset tiny --sweep train.seed=0,1 --data no-test
 submit --run known --train.seed 9
@@ -113,7 +113,7 @@ check scaling --nodes 1 --preset tiny --data no-train
 check scaling --nodes 1,40 --preset tiny
 check scaling --nodes 1 --preset tiny --cluster slurm
 check scaling --nodes 1 --preset tiny --cluster slurm --site bad-site.yaml
-check drill --processes 3
+check drill --processes 5
 check drill --steps 0
 check drill --nodes 0
 check drill --patience nan

@@ -1,5 +1,8 @@
 """The launcher's settings, its scripts, and what it refuses; each as a user types it, without Slurm."""
 
+import dataclasses
+import shlex
+
 import pytest
 
 from p2p_dist.cli import submit
@@ -208,3 +211,20 @@ def test_runs_lie_in_no_folder_with_a_control_character(character, tmp_path, mon
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / f"a{character}b"))
     with pytest.raises(ValueError, match="control character"):
         rundir.runs_root()
+
+
+def test_torchrun_is_for_machines_without_slurm(place):
+    with pytest.raises(ValueError, match="--torchrun is for machines without Slurm: add --cluster local"):
+        submit.main(["--torchrun", "--cluster", "slurm", "--yes", "--account", "a"])
+    assert not (place / "runs").exists()
+
+
+def test_the_torchrun_command_starts_what_a_machine_has(place, monkeypatch):
+    run = rundir.RunDir(place / "my runs" / "a")
+    resources = dataclasses.replace(presets.preset("tiny").resources, nodes=3)
+    monkeypatch.setattr(submit.fits, "has_gpu", lambda: True)
+    command = submit.torchrun_command(run, resources)
+    assert command.startswith("torchrun --nnodes 3 --nproc-per-node gpu ") and "--rdzv-id a -m" in command
+    assert shlex.split(command)[-1] == str(run.path)
+    monkeypatch.setattr(submit.fits, "has_gpu", lambda: False)
+    assert "--nproc-per-node 1 " in submit.torchrun_command(run, resources)

@@ -45,3 +45,17 @@ def test_cores_are_those_that_this_process_may_use():
     finally:
         os.sched_setaffinity(0, before)
     assert linux.usable_cores() == len(before)
+
+
+def test_a_processor_says_whether_it_computes_in_bf16():
+    """By a whole word: avx512f and avx512_vbmi2 are not it. Arm lists Features."""
+    found = {
+        units: linux.computes_in_bf16(f"processor : 0\n{units}\n")
+        for units in (
+            "flags\t\t: fpu avx512f avx512_vbmi2 amx_tile",
+            "flags\t\t: avx512_bf16",
+            "flags\t\t: amx_bf16 x",
+            "Features\t: bf16 sve",
+        )
+    }
+    assert list(found.values()) == [False, True, True, True]

@@ -89,6 +89,6 @@ def test_an_index_of_another_size_is_found(tmp_path: Path, size: int) -> None:
 def test_a_value_that_does_not_fit_is_refused(tmp_path: Path, name: str, value: int) -> None:
     made = {key: np.zeros(2, np.int64) for key in columns.COLUMNS}
     made[name][1] = value
-    with pytest.raises(ValueError, match=f"{value} as {name} of a train sample"):
+    with pytest.raises(ValueError, match=f"{name} {value} of a train sample does not fit"):
         columns.write(tmp_path, "train", made)
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -127,7 +126,7 @@ def test_a_flipped_bit_is_found_when_its_sample_is_read(copy: Path, data: st.Dat
     found = Index(copy, split)
     number = data.draw(st.integers(0, len(found) - 1))
     sample = found.sample(number)
-    begin, end = found.place(number)
+    begin, end = found.byte_range(number)
     place = data.draw(st.integers(begin, end - 1))
     flip(copy / sample.shard, place)
     try:
@@ -218,72 +217,3 @@ def test_a_shard_cut_at_any_place_is_never_indexed_in_silence(dataset: Path, tmp
             assert "cut.tar" in str(error)
         else:
             assert found == rows[: len(found)] and len(found) <= len(rows)
-
-
-def test_the_copy_on_the_node_is_checked_and_made_once(dataset: Path, tmp_path: Path) -> None:
-    first = index.copy_to_node(dataset, "train", tmp_path)
-    made = {path.name: path.stat().st_mtime_ns for path in first.glob("*.tar")}
-    assert index.copy_to_node(dataset, "train", tmp_path) == first
-    assert {path.name: path.stat().st_mtime_ns for path in first.glob("*.tar")} == made
-    here, there = Index(dataset, "train"), Index(first, "train")
-    np.testing.assert_array_equal(here.read(np.arange(len(here))), there.read(np.arange(len(there))))
-
-
-def test_what_lies_in_the_nodes_memory_is_compared_whoever_wrote_it(dataset: Path, tmp_path: Path) -> None:
-    memory = tmp_path / "memory"
-    first = index.copy_to_node(dataset, "train", memory)
-    assert all(folder.stat().st_mode & 0o777 == 0o700 for folder in (first, first.parent))
-    shard = next(first.glob("*.tar"))
-    good = shard.read_bytes()
-    victim = tmp_path / "victim"
-    victim.write_text("mine")
-    first.parent.chmod(0o777)  # as earlier versions made it, by the umask
-    shard.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    (first / manifests.NAME).write_text("{}")
-    index.copy_to_node(dataset, "train", memory)
-    assert shard.read_bytes() == good and len(Index(first, "train")) and first.parent.stat().st_mode & 0o777 == 0o700
-    for name in (shard.name, manifests.NAME):
-        (first / name).unlink()
-        (first / name).symlink_to(victim)
-    index.copy_to_node(dataset, "train", memory)
-    assert not shard.is_symlink() and shard.read_bytes() == good and not (first / manifests.NAME).is_symlink()
-    (first / ".lock").unlink()
-    (first / ".lock").symlink_to(victim)
-    with pytest.raises(OSError, match="a symbolic link, which is not followed"):
-        index.copy_to_node(dataset, "train", memory)
-    assert victim.read_text() == "mine"
-
-
-def test_a_folder_in_the_nodes_memory_that_others_made_is_not_used(dataset: Path, tmp_path: Path) -> None:
-    ours = tmp_path / f"p2p_dist-{os.getuid()}"
-    (tmp_path / "elsewhere").mkdir()
-    ours.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(OSError, match=r"a link or a file.*--data.stage none"):
-        index.copy_to_node(dataset, "train", tmp_path)
-    assert not list((tmp_path / "elsewhere").iterdir())
-    if os.geteuid() == 0:
-        ours.unlink()
-        ours.mkdir()
-        os.chown(ours, 4321, -1)
-        with pytest.raises(OSError, match=r"belongs to user 4321.*--data.stage none"):
-            index.copy_to_node(dataset, "train", tmp_path)
-        assert not list(ours.iterdir())
-
-
-def test_a_flipped_bit_is_found_when_copied_to_the_node(copy: Path, tmp_path: Path) -> None:
-    shard = copy / Index(copy, "train").sample(0).shard
-    data = bytearray(shard.read_bytes())
-    data[5000] ^= 4
-    shard.write_bytes(data)
-    with pytest.raises(ValueError, match=f"{shard.name} differs from its manifest"):
-        index.copy_to_node(copy, "train", tmp_path / "memory")
-    assert not list((tmp_path / "memory").rglob("*.tar"))
-
-
-def test_too_little_memory_on_the_node_says_how_to_go_without(
-    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(index.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
-    with pytest.raises(OSError, match="stage none") as error:
-        index.copy_to_node(dataset, "train", tmp_path)
-    assert error.value.errno == errno.ENOSPC

@@ -39,7 +39,7 @@ def test_a_converted_dataset_gives_the_same_batches(old: Path, capsys: pytest.Ca
         before, after = Index(OLD, split), Index(old, split)
         assert before.samples.digest == after.samples.digest
         assert [before.sample(n) for n in range(len(before))] == [after.sample(n) for n in range(len(after))]
-        assert [after.place(n) for n in range(len(after))] == [before.place(n) for n in range(len(before))]
+        assert [after.byte_range(n) for n in range(len(after))] == [before.byte_range(n) for n in range(len(before))]
         for step in (0, 5, 9):
             digests = {Stream(one, DATA, seed=3, global_batch_size=4).keys_digest(step) for one in (before, after)}
             assert len(digests) == 1

@@ -46,7 +46,7 @@ def test_where_a_sample_lies(tmp_path: Path) -> None:
     assert found.sample(0) == Sample("a-0a0a0a0a-00000", "train-00000.tar", 700, 1800, 1)
     assert found.sample(1) == Sample("a-0a0a0a0a-00000-copy2", "train-00000.tar", 3701, 4801, 2**32 - 1)
     assert found.sample(4) == Sample("b-0b0b0b0b-123456", "train-00001.tar", 2**40 + 704, 2**40 + 1804, 5)
-    assert (found.place(4), found.place(2)) == ((2**40, 2**40 + 2500), (6000, 8000))
+    assert (found.byte_range(4), found.byte_range(2)) == ((2**40, 2**40 + 2500), (6000, 8000))
     assert found.offsets(np.array([3, 1])) == ([1, 0], [703, 3701], [1803, 4801])
     assert found.originals_of(SONGS[0]) == ([0, 2], [0, 7])
     assert found.originals_of("c") == ([], [])
@@ -157,7 +157,7 @@ def test_a_damaged_index_is_named(tmp_path: Path, memory: Path, monkeypatch: pyt
     whole = path.read_bytes()
     for content, message in (
         (whole[:-1], "it has 199 bytes, the manifest says 200 for 5 samples"),
-        (whole[:100] + bytes([whole[100] ^ 8]) + whole[101:], "its sha256 is not the manifest's"),
+        (whole[:100] + bytes([whole[100] ^ 8]) + whole[101:], "its sha256 differs from the manifest"),
     ):
         path.write_bytes(content)
         with pytest.raises(files.DamagedError, match=rf"{path.name} is damaged: {message}; preprocess again"):

@@ -58,4 +58,4 @@ def test_what_is_known_of_a_shard_as_it_is_written_is_what_is_found_in_it(datase
             sample = found.sample(number)
             shard, row = rows[sample.key]
             assert sample == Sample(sample.key, shard, row["input"], row["target"], row["checksum"])
-            assert found.place(number) == (row["begin"], row["begin"] + row["length"])
+            assert found.byte_range(number) == (row["begin"], row["begin"] + row["length"])

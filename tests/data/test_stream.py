@@ -16,21 +16,26 @@ from p2p_dist.data.stream import Stream, from_network, positions, to_network
 from p2p_dist.settings.config import Data
 
 
-@given(st.integers(1, 16), st.integers(1, 16), st.integers(0, 10**9))
-def test_shares_of_the_ranks_are_the_global_batch_whatever_their_number(world: int, share: int, step: int) -> None:
-    size = world * share
+@given(st.integers(1, 16), st.integers(0, 240), st.integers(0, 10**9))
+def test_shares_of_the_ranks_are_the_global_batch_whatever_their_number(world: int, more: int, step: int) -> None:
+    size = world + more
     shares = [positions(step, size, rank, world) for rank in range(world)]
     assert np.concatenate(shares).tolist() == list(range(step * size, (step + 1) * size))
+    sizes = [len(share) for share in shares]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] - sizes[-1] <= 1
 
 
-@given(st.integers(1, 30), st.integers(1, 30))
-def test_world_sizes_that_do_not_fit_are_refused_with_those_that_do(batch: int, world: int) -> None:
-    if batch % world == 0:
-        return
-    with pytest.raises(ValueError, match="processes cannot divide") as error:
-        positions(0, batch, 0, world)
-    named = str(error.value).split(": use ")[1].split(" processes")[0]
-    assert [int(number) for number in named.split(", ")] == [n for n in range(1, batch + 1) if batch % n == 0]
+def test_a_rank_without_a_pair_is_refused() -> None:
+    assert len(positions(0, 4, 3, 4)) == 1
+    with pytest.raises(ValueError, match="use at most 4 processes"):
+        positions(0, 4, 0, 5)
+
+
+def test_a_share_is_weighted_by_its_size(dataset: Path, small: Data) -> None:
+    index = Index(dataset, "train")
+    weights = [Stream(index, small, seed=0, global_batch_size=64, rank=rank, world_size=24).weight for rank in range(24)]
+    assert weights == [3 * 24 / 64] * 16 + [2 * 24 / 64] * 8 and sum(weights) == 24
+    assert Stream(index, small, seed=0, global_batch_size=6, rank=2, world_size=3).weight == 1.0, "exactly"
 
 
 @pytest.mark.parametrize("batch", [1, 5, 64])
@@ -40,7 +45,7 @@ def test_every_sample_comes_once_an_epoch_even_where_batches_lie_across_its_bord
     index = Index(dataset, "train")
     stream = Stream(index, small, seed=3, global_batch_size=batch)
     steps = -(-3 * len(index) // batch)
-    seen = np.concatenate([stream.samples(stream.places(step)) for step in range(steps)])
+    seen = np.concatenate([stream.samples(stream.positions(step)) for step in range(steps)])
     for epoch in range(3):
         assert sorted(seen[epoch * len(index) : (epoch + 1) * len(index)]) == list(range(len(index)))
 
@@ -60,7 +65,7 @@ def test_a_batch_does_not_depend_on_the_number_of_ranks(dataset: Path, small: Da
 def test_batches_are_the_arrays_of_the_shards_scaled_for_the_networks(dataset: Path, small: Data) -> None:
     index = Index(dataset, "train")
     stream = Stream(index, small, seed=1, global_batch_size=4)
-    stored = index.read(stream.samples(stream.places(2))).astype(np.float32)
+    stored = index.read(stream.samples(stream.positions(2))).astype(np.float32)
     for side, batch in enumerate(stream.batch(2)):
         assert batch.dtype == torch.float32 and batch.shape == (4, 1, 32, 32)
         assert batch.min() >= -1 and batch.max() <= 1

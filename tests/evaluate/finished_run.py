@@ -39,10 +39,10 @@ def make(
 
     Args:
         gains: dB of the sound files of each step, by its place from 1; 0 are the references. Default: none is turned down.
-        recorded: as of schema 2; else as of 1, which scaled all by 0.7 and did not say so.
+        recorded: as of schema 3; else as of 1, which scaled all by 0.7 and did not say so.
     """
     gains = gains or {}
-    schema = {"schema": 2} if recorded else {}
+    schema = {"schema": 3} if recorded else {}
     run = RunDir(folder)
     settings = presets.from_yaml(_yaml(folder, {"preset": "demo", "data": {"root": root}}))
     files.write_text(run.config, presets.to_yaml(settings))
@@ -64,10 +64,11 @@ def make(
     places = {"split": split, **place, "rows": fixed, "absent": absent, "missing": missing}
     if recorded:
         places |= {**_gain(gains.get(0, 0.0)), "unrecorded_gain_db": -3.1}
+    distance = {"distance": {"songs": len(songs), "windows": 5, "real": 7, "floor": None}} if recorded else {}
     baselines = {
         **schema,
         "songs": {key: {"name": name, **places} for key, name in songs.items()},
-        "splits": {split: {"songs": len(songs), "rows": rows, "missing": missing}},
+        "splits": {split: {"songs": len(songs), "rows": rows, "missing": missing, **distance}},
     }
     files.write_json(run.evaluations / "baselines.json", baselines)
     files.write_json(run.dataset, {"name": "pictures"})

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.torch
+import soundfile
 import torch
 
 from p2p_dist.cli import figures
 from p2p_dist.common import files, records
 from p2p_dist.data import shards
 from p2p_dist.evaluate import checkpoints, held_out_songs, ranking
+from p2p_dist.evaluate.measures.measure import measure
 from p2p_dist.run import rundir
 from p2p_dist.settings.config import Config
 from p2p_dist.train import checkpoint
@@ -34,16 +36,53 @@ def test_generations_are_averaged_and_validation_songs_only_measured(copied: tup
     assert {path.name[6:] for path in (run.evaluations / "step-00000005" / "audio").iterdir()} == {
         f"{name}-{kind}.flac" for name in ("five", "six") for kind in ("stem", "mix")
     }
-    values = [song["output"]["level_error"] for song in both["songs"]]
-    assert both["splits"]["test"]["mean"]["level_error"] == pytest.approx(np.mean(values))
-    low, high = both["splits"]["test"]["interval"]["level_error"]
-    assert low <= both["splits"]["test"]["mean"]["level_error"] <= high
+    whole = both["splits"]["test"]
+    low, high = whole["interval"]["stem_l1"]
+    assert low <= whole["mean"]["stem_l1"] <= high
     assert both["splits"]["test"]["absent"]["mmd"].startswith("too few windows: it needs 8, ")
     shutil.rmtree(run.evaluations / "step-00000005")
     one_seed = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, seeds=1))
     checkpoints.evaluate(run, one_seed)
     one = records.read(run.evaluations / "step-00000005" / "metrics.json")
-    assert one["splits"]["test"]["mean"] != both["splits"]["test"]["mean"]
+    assert one["splits"]["test"]["mean"] != whole["mean"]
+    rows = [song["output"] for song in one["songs"]]
+    assert [song["output"] for song in both["songs"]] == rows, "of a song: the first generation, which is heard"
+    assert one["splits"]["test"]["mean"]["stem_l1"] == pytest.approx(np.mean([row["stem_l1"] for row in rows]))
+
+
+def test_the_row_of_a_song_is_of_the_sound_that_is_heard(copied: tuple[rundir.RunDir, Config]) -> None:
+    run, settings = copied
+    evaluated = run.evaluations / "step-00000010"
+    rows = {song["key"]: song for song in records.read(evaluated / "metrics.json")["songs"]}
+    for song in held_out_songs.from_shards(run.shards, "test", 2):
+        excerpt = held_out_songs.read_excerpt(song, settings.data, settings.evaluate.seconds)
+        stem, _ = soundfile.read(evaluated / "audio" / f"{song.key}-stem.flac", dtype="float32", always_2d=True)
+        heard = measure(stem / np.float32(rows[song.key]["gain"]), excerpt.truth).row
+        for name in ("stem_l1", "level_error", "density_ratio", "mr_log"):
+            expected = None if heard[name] is None else pytest.approx(heard[name], rel=1e-3, abs=1e-3)
+            assert rows[song.key]["output"][name] == expected, name
+
+
+def test_the_distance_is_to_all_windows_of_the_whole_songs(
+    copied: tuple[rundir.RunDir, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the whole songs had six times as many windows as their excerpts."""
+    run, settings = copied
+    about = records.read(run.evaluations / "baselines.json")["splits"]["test"]["distance"]
+    assert about == {"songs": 2, "windows": 2, "real": 2, "floor": None}
+    read = held_out_songs.read_excerpt
+
+    def read_longer(*arguments: Any) -> held_out_songs.Excerpt:
+        excerpt = read(*arguments)
+        return dataclasses.replace(excerpt, real=np.repeat(excerpt.real, 6, axis=0))
+
+    monkeypatch.setattr(held_out_songs, "read_excerpt", read_longer)
+    shutil.rmtree(run.evaluations / "step-00000005")
+    assert checkpoints.evaluate(run, settings) == 1
+    baselines, one = (records.read(run.evaluations / name) for name in ("baselines.json", "step-00000005/metrics.json"))
+    assert baselines["splits"]["test"]["distance"] == {"songs": 2, "windows": 2, "real": 12, "floor": None}
+    for absent in (one["splits"]["test"]["absent"], baselines["splits"]["test"]["rows"]["copy the input"]["absent"]):
+        assert absent["mmd"] == "too few windows: it needs 8, the stems have 2, the true stems 12"
 
 
 def test_an_evaluation_of_an_earlier_version_is_kept_and_its_gain_told(copied: tuple[rundir.RunDir, Config]) -> None:

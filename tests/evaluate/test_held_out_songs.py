@@ -37,6 +37,7 @@ def test_an_excerpt_in_the_middle_of_a_song_keeps_its_beats() -> None:
     assert excerpt.beats is not None and excerpt.beats.bpm == pytest.approx(120, abs=0.1)
     assert (begins + excerpt.beats.first - 0.31 + 0.125) % 0.25 == pytest.approx(0.125, abs=0.03)
     assert measure(excerpt.target, excerpt.truth).row["lock8"] == pytest.approx(1)
+    assert (excerpt.real.shape, len(excerpt.truth.real)) == ((2, 41), 1), "two windows of the whole song are loud enough"
 
 
 def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:

@@ -24,8 +24,10 @@ SILENT = {"lock8": 0.0, "f1t_beyond_chance": 0.0, "ec1": None, "mmd": None, "lev
 SILENT |= {"density_ratio": 0.0, "chroma_correlation": None}
 
 
-def score(row: dict[str, Any], ceiling: dict[str, Any] = PERFECT, *, pitched: bool = False, **weights: float) -> float | None:
-    return ranking.score(ranking.families(row, ceiling, pitched=pitched), Evaluate(**weights))
+def score(
+    row: dict[str, Any], ceiling: dict[str, Any] = PERFECT, *, pitched: bool = False, distance: bool = True, **weights: float
+) -> float | None:
+    return ranking.score(ranking.families(row, ceiling, pitched=pitched, distance=distance), Evaluate(**weights))
 
 
 def test_perfection_is_one_and_silence_nothing() -> None:
@@ -72,6 +74,12 @@ def test_what_no_stem_can_be_measured_by_is_left_out_and_not_a_zero() -> None:
     assert score(nothing, nothing) is None
 
 
+def test_an_uncertain_distance_decides_nothing() -> None:
+    found = ranking.families(PERFECT | {"mmd": 400.0}, PERFECT, pitched=False, distance=False)
+    assert found == {TIME: pytest.approx(1), AMOUNT: pytest.approx(1)}
+    assert "a distance of fewer than 200 windows" in ranking.rule(Evaluate())
+
+
 def test_weights_are_stated_and_decide() -> None:
     timed, sounding = PERFECT | {"mmd": 400.0}, PERFECT | {"lock8": 0.0, "f1t_beyond_chance": 0.0, "ec1": 0.0}
     assert score(timed, real_weight=0) > score(sounding, real_weight=0)
@@ -106,15 +114,15 @@ ORDER = (
 )
 
 
-def broken(**weights: float) -> list[tuple[str, str]]:
+def broken(*, distance: bool = True, **weights: float) -> list[tuple[str, str]]:
     """Orders that the rule breaks, by what tests/benchmarks/evaluate.py measured on five real songs."""
     cases = records.read(Path(__file__).parent / "known_cases.json")
-    scores = {name: score(row, cases["true drums"], **weights) or 0.0 for name, row in cases.items()}
+    scores = {name: score(row, cases["true drums"], distance=distance, **weights) or 0.0 for name, row in cases.items()}
     return [(better, worse) for better, worse in ORDER if scores[better] <= scores[worse]]
 
 
 def test_the_rule_orders_known_cases_rightly_and_no_family_alone_does() -> None:
-    assert broken() == []
+    assert broken() == [] and broken(distance=False) == []
     assert broken(real_weight=0, amount_weight=0)
     assert ("one beat late", "70 ms late") in broken(time_weight=0, amount_weight=0)
     assert ("loop on the bar", "same drums anywhere") in broken(time_weight=0, real_weight=0)
@@ -163,6 +171,66 @@ def test_chosen_on_validation_songs_and_reported_on_test_songs(run: tuple[rundir
     assert "chroma_correlation" not in best["values"]
     assert rundir.in_words(folder.read_best()) == f"step 10, score {best['score']:.3f} on valid songs"
     assert [item["name"] for item in ranked["baselines"]] == ["ceiling", "copy the input", "silence"]
+
+
+def give_distances(folder: rundir.RunDir, windows: int, distances: dict[int, float]) -> None:
+    """Distances of the checkpoints from so many windows; the ceiling has 0."""
+    path = folder.evaluations / "baselines.json"
+    content = records.read(path)
+    content["splits"]["test"]["rows"]["ceiling"]["mean"]["mmd"] = 0.0
+    content["splits"]["test"]["distance"] = {"songs": 2, "windows": windows, "real": 300, "floor": -1.5}
+    files.write_json(path, content)
+    for step, distance in distances.items():
+        path = folder.evaluations / rundir.step_name(step) / "metrics.json"
+        content = records.read(path)
+        content["splits"]["test"]["mean"]["mmd"] = distance
+        files.write_json(path, content)
+
+
+def test_a_distance_of_few_windows_or_of_an_earlier_version_does_not_choose(run: tuple[rundir.RunDir, Any]) -> None:
+    folder, settings = run
+    weights = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, real_weight=50.0))
+    for windows, best in ((200, 5), (199, 15)):
+        give_distances(folder, windows, {5: 0.0, 10: 200.0, 15: 400.0})
+        ranked = ranking.conclude(folder, weights)
+        assert ranked is not None and ranked["checkpoints"][0]["step"] == best
+        assert all((REAL in item["families"]) == (windows == 200) for item in (*ranked["checkpoints"], ranked["baselines"][0]))
+    give_distances(folder, 200, {})
+    path = folder.evaluations / rundir.step_name(10) / "metrics.json"
+    files.write_json(path, records.read(path) | {"schema": 2})
+    read = ranking.read_evaluations(folder.evaluations)
+    assert read is not None and read[1]["splits"]["test"]["distance"] is None
+    ranked = ranking.conclude(folder, weights)
+    assert ranked is not None and REAL not in ranked["checkpoints"][0]["families"], "they would not be comparable"
+
+
+def test_level_errors_of_an_earlier_version_become_medians(run: tuple[rundir.RunDir, Any]) -> None:
+    folder, _ = run
+    path = folder.evaluations / rundir.step_name(5) / "metrics.json"
+    old = records.read(path)
+    old["songs"][0]["output"]["level_error"], old["songs"][1]["output"]["level_error"] = 1.0, 4.0
+    old["songs"].append({**old["songs"][0], "output": {"level_error": 22.0}})
+    old["splits"]["valid"] = {
+        **old["splits"]["test"],
+        "songs": [{"output": {"level_error": 7.0}}, {"output": {"level_error": None}}],
+    }
+    for schema, levels in ((2, (4.0, 7.0)), (3, (old["splits"]["test"]["mean"]["level_error"],) * 2)):
+        files.write_json(path, old | {"schema": schema})
+        read = ranking.read_evaluations(folder.evaluations)
+        assert read is not None
+        splits = read[0][5]["splits"]
+        assert tuple(splits[split]["mean"]["level_error"] for split in ("test", "valid")) == levels
+        assert ("level_error" in splits["test"]["interval"]) == (schema == 3)
+        assert splits["test"]["mean"]["stem_l1"] == old["splits"]["test"]["mean"]["stem_l1"]
+    path = folder.evaluations / "baselines.json"
+    baselines = records.read(path)
+    for song, level in zip(baselines["songs"].values(), (3.0, 11.0), strict=True):
+        song["rows"]["ceiling"] = {**song["rows"]["ceiling"], "level_error": level}
+    files.write_json(path, baselines | {"schema": 2})
+    read = ranking.read_evaluations(folder.evaluations)
+    assert read is not None
+    rows = read[1]["splits"]["test"]["rows"]
+    assert (rows["ceiling"]["mean"]["level_error"], rows["copy the input"]["mean"]["level_error"]) == (7.0, 6.0)
 
 
 def test_a_checkpoint_that_is_gone_is_not_chosen(run: tuple[rundir.RunDir, Any]) -> None:

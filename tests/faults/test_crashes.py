@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from p2p_dist.common import console, files
-from p2p_dist.data.index import Index, copy_to_node
+from p2p_dist.data.index import Index
+from p2p_dist.data.staging import copy_to_node
 from p2p_dist.jobs import local
 from p2p_dist.run import rundir, starts
 from p2p_dist.train import checkpoint, distributed, loop

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from p2p_dist.common import console, files
-from p2p_dist.data.index import Index, copy_to_node
+from p2p_dist.data.index import Index
+from p2p_dist.data.staging import copy_to_node
 from p2p_dist.run import rundir
 from p2p_dist.train import checkpoint, distributed
 from p2p_dist.train.verify import verify_run

@@ -237,7 +237,7 @@ def test_many_runs_ask_slurm_once_and_look_at_their_shards_once(run, monkeypatch
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
     monkeypatch.setattr(status.site, "resolve_cluster", lambda name: asked.append("sinfo") or "slurm")
     monkeypatch.setattr(status.squeue, "everything", lambda: asked.append("squeue") or [])
-    nothing = stages.Shards({"splits": {}, "left_out": []}, False)
+    nothing = stages.Shards({"splits": {}, "left_out": []}, frozenset())
     monkeypatch.setattr(stages, "look", lambda shards: asked.append("shards") or nothing)
     monkeypatch.setattr(
         presets.yaml_file, "read_yaml", lambda path, read=presets.yaml_file.read_yaml: asked.append(path) or read(path)

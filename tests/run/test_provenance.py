@@ -4,48 +4,12 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 from p2p_dist.common import records, schemas
 from p2p_dist.jobs import begin_run
 from p2p_dist.run import provenance, rundir
 from p2p_dist.settings import presets
 
 KEY = "q7Rz2Lw9Xc4Vb8Nm1Kd5"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        f"hf_{KEY}",
-        f"AKIA{KEY.upper()}",
-        f"ghp_{KEY}",
-        f"github_pat_{KEY}",
-        f"glpat-{KEY}",
-        f"https://me:{KEY}@host/x.git",
-        f"https://{KEY}@host/x.git",
-        f"+HF_TOKEN = '{KEY}'",
-        f"+export WANDB_API_KEY={KEY}",
-        f'+    "password": "{KEY}",',
-        f"+aws_secret_access_key = {KEY}",
-        f"+curl --auth-token {KEY} x",
-        f"+curl --token={KEY}",
-        f"Authorization: Bearer {KEY}",
-        f"-----BEGIN RSA PRIVATE KEY-----\n{KEY}\n-----END RSA PRIVATE KEY-----",
-    ],
-)
-def test_a_secret_is_masked(text):
-    masked = provenance.mask(f"+before = 1\n{text}\n+after = 2")
-    assert KEY.lower() not in masked.lower()
-    assert masked.startswith("+before = 1\n") and masked.endswith("\n+after = 2") and provenance.MASK in masked
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["+learning_rate = 2e-4", "+# half_done, see https://host/a@b", "runs/hf_x", "--train.steps 100", "tokens per second"],
-)
-def test_what_is_no_secret_stays(text):
-    assert provenance.mask(text) == text
 
 
 def test_a_command_is_named_as_the_run_was_begun_whoever_names_it(tmp_path, monkeypatch):

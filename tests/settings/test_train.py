@@ -1,10 +1,25 @@
 """Settings of the training."""
 
+import doctest
+
+import pytest
+
+from p2p_dist.settings import train
 from p2p_dist.settings.config import Train
 
 
+def test_examples():
+    assert doctest.testmod(train).failed == 0
+
+
+@pytest.mark.parametrize("asked", ["", "0", "0-3", "3-2", "3-", "-3", "3-4-5", "a", "3 - 4", "1" * 16, "3\n"])
+def test_steps_to_profile(asked):
+    with pytest.raises(ValueError, match=r"train.profile must be a step or a range of steps, as in 200-210"):
+        Train(profile=asked)
+
+
 def test_an_epoch_is_one_pass_over_the_windows():
-    train = Train(epochs=3, global_batch_size=4, keep_every=1)
-    assert train.total_steps(10) == 8  # 30 windows in fours
-    assert [step for step in range(1, 9) if train.is_kept(step, 10)] == [3, 5, 8]
+    three = Train(epochs=3, global_batch_size=4, keep_every=1)
+    assert three.total_steps(10) == 8  # 30 windows in fours
+    assert [step for step in range(1, 9) if three.is_kept(step, 10)] == [3, 5, 8]
     assert Train(epochs=None, steps=7).total_steps(10) == 7

@@ -3,9 +3,9 @@
 # start and stop them themselves: the installation starts no daemon.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
-packages=(munge slurmctld slurmd slurmdbd slurm-client slurm-wlm-basic-plugins mariadb-server)
+packages=(munge slurmctld slurmd slurmdbd slurm-client slurm-wlm-basic-plugins mariadb-server iproute2)
 missing=0
-for command in munged slurmctld slurmd slurmdbd sbatch srun mariadbd mariadb-install-db; do
+for command in ip munged slurmctld slurmd slurmdbd sbatch srun mariadbd mariadb-install-db; do
     command -v "$command" >/dev/null || missing=1
 done
 if ((!missing)); then

@@ -14,6 +14,7 @@ import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from p2p_dist.data import stream
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config
@@ -101,13 +102,13 @@ def one_step(
     if dtype is torch.float64:
         built.generator_optimiser = networks.new_adam(built.generator.double(), config.train)
         built.discriminator_optimiser = networks.new_adam(built.discriminator.double(), config.train)
-    share = size // ranks.world_size
     input, target, noise = batch_of(config, size, 0, dtype)
-    mine = slice(ranks.rank * share, (ranks.rank + 1) * share)
+    places = stream.positions(0, size, ranks.rank, ranks.world_size).tolist()
+    mine, weight = slice(places[0], places[-1] + 1), len(places) * ranks.world_size / size
     reduced = count_reductions(built, config)
     for number in range(steps):
         noise_now = noise[mine] if config.model.noise_channels else None
-        terms, flags = step.train_step(built, input[mine], target[mine], noise_now, config.train, number)
+        terms, flags = step.train_step(built, input[mine], target[mine], noise_now, config.train, number, weight)
         assert not flags.any()
     return {
         "generator": gradients(built.generator),
@@ -116,6 +117,7 @@ def one_step(
         "average": built.average,
         "buffers": dict(built.discriminator.named_buffers()),
         "terms": {name: value.item() for name, value in terms.items()},
+        "averaged": loop.average_over_ranks(terms, ranks, weight),
         "reductions": sum(reduced.values()) / steps,
     }
 
@@ -167,8 +169,8 @@ def bad_step(
     samples = types.SimpleNamespace(key=lambda number: f"rank{ranks.rank}-{number}")
     stream = types.SimpleNamespace(
         batch=lambda number: (spoiled if number == 1 else whole)[:2],
-        places=lambda number: range(2),
-        samples=lambda places: places,
+        positions=lambda number: range(2),
+        samples=lambda positions: positions,
         index=types.SimpleNamespace(samples=samples),
     )
     watch = nonfinite.Watch(built, stream, ranks, Path("checkpoints"))  # type: ignore[arg-type]

@@ -164,7 +164,7 @@ def test_drop_out_differs_over_ranks_and_steps(ranks, new_run):
 
 def drop_out_seeds(folder):
     honest, seeds = capture.train_step, []
-    capture.train_step = lambda *arguments: (seeds.append(arguments[-1]), honest(*arguments))[1]
+    capture.train_step = lambda *arguments: (seeds.append(arguments[5]), honest(*arguments))[1]
     on_ranks.train(folder)
     return seeds
 

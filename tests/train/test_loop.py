@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from p2p_dist.common import records
+from p2p_dist.common import linux, records
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
@@ -64,8 +64,8 @@ def test_killed_equals_undisturbed_on_two_ranks(ranks, new_run):
 
 
 def stream_from_the_start():
-    honest, calls = Stream.places, []
-    Stream.places = lambda self, step: (calls.append(step), honest(self, step - calls[0]))[1]
+    honest, calls = Stream.positions, []
+    Stream.positions = lambda self, step: (calls.append(step), honest(self, step - calls[0]))[1]
 
 
 def forget_moments():
@@ -170,9 +170,18 @@ def test_layout_may_change(ranks, new_run, eight_steps, layout):
     assert changing.checkpoints.joinpath(rundir.step_name(8)).is_dir()
 
 
-def test_world_size_that_does_not_divide(ranks, new_run):
-    run, _ = new_run(train={"global_batch_size": 10})
-    with pytest.raises(RanksFailed, match=r"use 1, 2, 5, 10 processes"):
+def test_world_size_that_does_not_divide(ranks, new_run, eight_steps):
+    """Three processes share a batch of 4 as 2 + 1 + 1: the same batches, and losses that differ in rounding only."""
+    run, _ = new_run("uneven", train={"steps": 8})
+    assert ranks(3, on_ranks.train, run.path) == [0, 0, 0]
+    assert on_ranks.digests(run) == on_ranks.digests(eight_steps)
+    losses = [[row["generator"] for row in metrics_file.read(one)] for one in (eight_steps, run)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_more_processes_than_pairs(ranks, new_run):
+    run, _ = new_run(train={"global_batch_size": 2})
+    with pytest.raises(RanksFailed, match=r"use at most 2 processes"):
         ranks(3, on_ranks.train, run.path)
 
 
@@ -183,6 +192,22 @@ def test_precision_is_that_of_the_beginning(ranks, new_run):
     path = run.checkpoints / rundir.step_name(5) / checkpoint.STATE
     assert torch.load(path, weights_only=True)["precision"] == "fp32"
     assert ranks(1, resumed_precision, run.path) == ["bf16"]
+
+
+def test_bf16_that_this_processor_would_emulate_is_warned_of(ranks, new_run):
+    """By every start of the run, because it may be on another machine; never where the processor has units for it."""
+    run, _ = new_run(train={"steps": 5, "precision": "bf16"})
+    assert ranks(1, complaints, run.path, False)[0].count("no units for bf16") == 1
+    assert ranks(1, complaints, run.path, True) == [""]
+
+
+def complaints(folder, has_units):
+    """What a training says as a warning on a processor with or without units for bf16."""
+    said = []
+    linux.computes_in_bf16, loop.console.complain = lambda _: has_units, said.append
+    run = rundir.RunDir(folder)
+    loop.train(run, rundir.read_settings(run))
+    return "".join(said)
 
 
 def resumed_precision(folder):

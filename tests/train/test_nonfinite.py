@@ -73,7 +73,7 @@ def poisoned(tiny_shards, tmp_path):
     shutil.copytree(tiny_shards, folder)
     found = Index(folder, "train")
     stream = Stream(found, PRESETS["tiny"].data, seed=0, global_batch_size=4, rank=1, world_size=2)
-    number = int(stream.samples(stream.places(6))[1])
+    number = int(stream.samples(stream.positions(6))[1])
     sample = found.sample(number)
     with (folder / sample.shard).open("r+b") as shard:
         shard.seek(sample.target)
@@ -102,7 +102,7 @@ def test_a_damaged_sample_ends_the_run_and_is_named(ranks, tiny_shards, tmp_path
     shutil.copytree(tiny_shards, folder)
     found = Index(folder, "train")
     stream = Stream(found, PRESETS["tiny"].data, seed=0, global_batch_size=4, rank=1, world_size=2)
-    sample = found.sample(int(stream.samples(stream.places(2))[1]))
+    sample = found.sample(int(stream.samples(stream.positions(2))[1]))
     with (folder / sample.shard).open("r+b") as shard:
         shard.seek(sample.input + 1000)
         (value,) = shard.read(1)

@@ -53,6 +53,18 @@ def test_two_ranks_equal_one_twins(ranks, reference):
     assert on_ranks.relative_error(two["generator"], one["generator"]) > 1e-3
 
 
+def test_uneven_shares_equal_one_process(ranks, reference):
+    """4 pairs on 3 processes are 2 + 1 + 1: the averaged gradient and losses are those of the whole batch."""
+    for size, one in ((8, reference), (4, None), (64, None)):
+        one = one or ranks(1, on_ranks.one_step, small(), size, 1, torch.float64)[0]
+        three = ranks(3, on_ranks.one_step, small(), size)
+        assert_close(three, one, 1e-5)
+        for result in three:
+            assert result["averaged"] == pytest.approx(one["averaged"], rel=1e-5), size
+    parts = ranks(3, on_ranks.one_step, small(micro_batch_size=1), 4)
+    assert_close(parts, ranks(1, on_ranks.one_step, small(), 4, 1, torch.float64)[0], 1e-5)
+
+
 def no_sync_never():
     step.reduced = lambda module, now: contextlib.nullcontext()
 
@@ -306,6 +318,9 @@ def test_drop_out_belongs_to_seed_step_and_rank():
 def test_precision_and_layout_have_one_place_each():
     assert networks.choose_precision("fp32", "cuda", True) == "fp32"
     assert networks.choose_precision("auto", "cuda", False) == "fp32"
+    assert networks.choose_precision("auto", "cpu", True) == "fp32", "even if it has units for bf16"
+    assert networks.warn_of_emulation("bf16", "cpu", "flags : fpu avx512f") is not None
+    assert networks.warn_of_emulation("bf16", "cpu", "flags : fpu amx_bf16") is None
     assert networks.choose_layout("contiguous", "bf16", False) == "contiguous"
     assert networks.choose_layout("auto", "fp32", False) == "contiguous"
     built = networks.build(small(precision="bf16"), on_ranks.CPU)

@@ -24,12 +24,12 @@ def drill(resources: config.Resources, processes: int, steps: int | None, songs:
         exit code: 0 all came back exactly, 1 some did not.
 
     Raises:
-        ValueError: a number of processes that can't share the batch, a package that jobs need is missing, Slurm would
+        ValueError: a number of processes that has not a pair each, a package that jobs need is missing, Slurm would
             refuse the jobs, or another drill is queued or running.
     """
     resources = dataclasses.replace(resources, cluster=site.resolve_cluster(resources.cluster))
-    if resources.cluster == "local" and processes not in (1, 2, 4):
-        raise ValueError(f"--processes {processes}: must divide the drill's global batch of 4: use 1, 2 or 4")
+    if resources.cluster == "local" and not 1 <= processes <= 4:
+        raise ValueError(f"--processes {processes}: the drill's global batch has 4 pairs: use 1 to 4 processes")
     if resources.cluster == "local":
         packages.check_packages()
     example = example_song.example_folder() if songs is None else None

@@ -51,9 +51,7 @@ def scaling(run: RunDir, settings: Config) -> int:
     }
     batches = {"weak": plan["share"] * ranks.world_size, "strong": plan["global_batch"]}
     training = {
-        way: Training(index, settings, networks, ranks, batch)
-        for way, batch in batches.items()
-        if batch % ranks.world_size == 0
+        way: Training(index, settings, networks, ranks, batch) for way, batch in batches.items() if batch >= ranks.world_size
     }
     for one in training.values():
         one.train(WARM_UP)
@@ -102,7 +100,8 @@ class Training:
             input, target = self.stream.batch(step)
             noise = self.noises.batch(step)
             self.waited += time.monotonic() - before
-            train_step(self.networks, input, target, noise, settings.train, number_from("dropout", seed, step, ranks.rank))
+            dropout = number_from("dropout", seed, step, ranks.rank)
+            train_step(self.networks, input, target, noise, settings.train, dropout, self.stream.weight)
         self._meet()
         self.step += steps
         seconds = time.monotonic() - begun

@@ -77,7 +77,7 @@ def scaling(nodes: str, steps: int, preset: str, resources: Resources, songs: Pa
             train=dataclasses.replace(base.train, epochs=None, steps=steps),
         )
         per_node = place.processes_per_node(resources)
-        # Use a batch that the number of processes divides.
+        # The largest batch that is measured.
         shared = dataclasses.replace(
             settings, train=dataclasses.replace(settings.train, global_batch_size=share * size * per_node)
         )
@@ -208,7 +208,7 @@ def report(root: Path, runs: list[RunDir]) -> int:
     if not found:
         return console.FAILED
     first = found[0]
-    # The smallest size of each kind. A size that does not divide the batch has no strong row.
+    # The smallest size of each kind. A size with more processes than the batch has pairs has no strong row.
     base = {way: next((one for one in found if one[way] is not None), first) for way in WAYS}
     head = ["nodes", "processes", "scaling", "batch", "images/s", "of so many", "lowest to highest", "efficiency", "model"]
     head += ["data wait", "all-reduce"]
@@ -219,7 +219,7 @@ def report(root: Path, runs: list[RunDir]) -> int:
             measured = one[way]
             size = [str(one["nodes"]), str(one["processes"]), way]
             if measured is None:
-                rows.append([*size, "-", "does not divide", *[""] * (len(head) - 5)])
+                rows.append([*size, "-", "too few pairs", *[""] * (len(head) - 5)])
                 continue
             rate = measured["images_per_second"]
             measured["efficiency"] = rate / base[way][way]["images_per_second"] * base[way]["processes"] / one["processes"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from p2p_dist.audio.beats import Beats, track_beats
+from p2p_dist.audio.attacks import attack_times
+from p2p_dist.audio.beats import Beats, drums_late, track_beats
 from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.data import manifest
 from p2p_dist.data.augment import random_for
@@ -100,11 +101,13 @@ def _stem_of(dataset: Path, key: str, data: Data) -> np.ndarray | None:
 
 
 def _beats_of(power: np.ndarray, data: Data) -> Beats | None:
-    """Detect the beats in a stem's mel power, resampled to frames of about 23 ms."""
+    """Detect the beats in a stem's mel power: the tempo in frames of about 23 ms, the attacks in its own."""
     frame = data.hop_length / data.sample_rate
     together = max(1, round(onsets.FRAME / frame))
     whole = power[:, : power.shape[1] // together * together]
-    return track_beats(onsets.envelope(whole.reshape(len(power), -1, together).mean(axis=2)), together * frame)
+    rise = onsets.envelope(whole.reshape(len(power), -1, together).mean(axis=2))
+    attack = attack_times(onsets.envelope(power), frame)
+    return track_beats(rise, together * frame, attack=attack, late=drums_late(data.n_fft / data.sample_rate))
 
 
 def _beats_in(power: np.ndarray, beats: Beats, data: Data) -> int:

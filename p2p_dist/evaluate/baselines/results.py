@@ -20,11 +20,12 @@ from p2p_dist.common import console, files, records, schemas
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES, Stem, Training
 from p2p_dist.evaluate.held_out_songs import Excerpt, beats_of, from_there, peak
+from p2p_dist.evaluate.measures import descriptors
 from p2p_dist.evaluate.measures.averages import Average, average
 from p2p_dist.evaluate.measures.measure import Measured, measure
 from p2p_dist.evaluate.measures.table import is_pitched
 from p2p_dist.generate import inference
-from p2p_dist.settings.config import Data, Evaluate
+from p2p_dist.settings.config import Data, Evaluate, parse_task
 
 SOUNDS = ("input", "target", "ceiling", "true-mix")
 
@@ -34,8 +35,9 @@ _ROOM = 3.0
 
 @dataclass(frozen=True)
 class Reference:
-    """One song's measured baselines, the reasons for missing ones, and the descriptors of its true stem (windows, 41).
+    """One song's measured baselines, and the reasons for missing ones.
 
+    real: descriptors of the true stem in the measured windows, (windows, 41).
     gain: of its audio files, dB; None if it has none.
     """
 
@@ -88,7 +90,7 @@ def stems_of(excerpt: Excerpt, known: Training, data: Data, iterations: int) -> 
     """Yield each baseline of a song: its name, and the stem or the reason why it is missing."""
     input, rate, key, level = excerpt.input, excerpt.rate, excerpt.song.key, known.level
     heard, target, _ = excerpt.song.read()
-    tracked = from_there(beats_of(heard, rate), excerpt.begins / rate)
+    tracked = from_there(beats_of(heard, rate, drums="drums" in parse_task(data.task)[0]), excerpt.begins / rate)
     true = excerpt.beats
     pitched = "the stem is pitched, so drums do not apply" if is_pitched(data.task) else None
     yield baseline_stems.COPY, input
@@ -148,7 +150,7 @@ def read_reference(path: Path, excerpt: Excerpt) -> Reference:
         for name, one in content["measured"].items()
     }
     gain = content["gain_db"] if "gain_db" in content else unrecorded_gain(excerpt)
-    return Reference(measured, content["missing"], np.array(content["real"]).reshape(-1, 41), gain)
+    return Reference(measured, content["missing"], np.array(content["real"]).reshape(-1, descriptors.SIZE), gain)
 
 
 def unrecorded_gain(excerpt: Excerpt) -> float:
@@ -177,25 +179,27 @@ def _summarise(out: Path, excerpts: list[Excerpt], found: dict[str, Reference], 
             "missing": reference.missing,
         }
     for split in dict.fromkeys((reported, *(excerpt.song.split for excerpt in excerpts))):
-        of = [found[excerpt.song.key] for excerpt in excerpts if excerpt.song.split == split]
-        content["splits"][split] = _split(of)
+        here = [excerpt for excerpt in excerpts if excerpt.song.split == split]
+        content["splits"][split] = _split([found[excerpt.song.key] for excerpt in here], [excerpt.real for excerpt in here])
     path = out / "baselines.json"
     text = files.json_text(content)
     if not path.is_file() or path.read_bytes() != text.encode():
         files.write_text(path, text)
 
 
-def _split(of: list[Reference]) -> dict[str, Any]:
+def _split(of: list[Reference], real: list[np.ndarray]) -> dict[str, Any]:
+    """Average the baselines of all songs. real: descriptors of the whole true stem of each."""
     rows: dict[str, Any] = {}
     missing: dict[str, str] = {}
     for name in BASELINES:
-        there = [one for one in of if name in one.measured]
+        there = [(one.measured[name], whole) for one, whole in zip(of, real, strict=True) if name in one.measured]
         reasons = [one.missing[name] for one in of if name in one.missing]
         if there:
-            rows[name] = plain(average([[one.measured[name]] for one in there], [one.real for one in there]))
+            rows[name] = plain(average([[measured] for measured, _ in there], [whole for _, whole in there]))
         if reasons:
             missing[name] = reasons[0] if not there else f"missing in {len(reasons)} of {len(of)} songs: {reasons[0]}"
-    return {"songs": len(of), "rows": rows, "missing": missing}
+    distance = descriptors.about_songs([one.real for one in of], real)
+    return {"songs": len(of), "rows": rows, "missing": missing, "distance": distance}
 
 
 def plain(found: Average) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """Means over songs and generations, and their confidence intervals: a jackknife over songs, or over windows of one song.
 
+Of the level the median over songs is taken: one song whose stem is missing would decide a mean. The jackknife is not valid for
+a median (Miller 1974), so its interval is that of the sign test, which lies between two songs; it needs six songs.
+
 A bootstrap over songs draws some of them twice. The distance then compares songs with themselves, so its resamples are not
 centred on it, and it can lie outside their quantiles. Leaving out one song at a time avoids this, and for
 means over songs it gives Student's interval, which is right for few songs too.
@@ -41,11 +44,18 @@ def of_generations(measured: list[Measured]) -> tuple[Row, dict[str, str]]:
     return row, absent
 
 
+def over_songs(name: str, values: Sequence[float]) -> float | None:
+    """Return the mean or, for a measure of which that is taken, the median over songs; None if there is no value."""
+    if not values:
+        return None
+    return float(np.median(values) if MEASURES[name].median else np.mean(values))
+
+
 def average(songs: list[list[Measured]], real: list[np.ndarray]) -> Average:
     """Average over songs.
 
     Args:
-        songs: the generations of each song. real: descriptors of the true stem of each song, (windows, 41).
+        songs: the generations of each song. real: descriptors of the whole true stem of each song, (windows, 41).
     """
     rows = [of_generations(generations) for generations in songs]
     generations = [[song[n] for song in songs] for n in range(min((len(song) for song in songs), default=0))]
@@ -54,9 +64,13 @@ def average(songs: list[list[Measured]], real: list[np.ndarray]) -> Average:
     absent: dict[str, str] = {}
     for name, measure in MEASURES.items():
         values = [value for row, _ in rows if (value := row[name]) is not None]
-        mean[name] = float(np.mean(values)) if values else None
+        mean[name] = over_songs(name, values)
         if not values:
             absent[name] = next((why[name] for _, why in rows if name in why), "there is no song")
+        elif measure.median:
+            low, high = stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
+            if math.isfinite(low):  # there is none of fewer than six songs
+                interval[name] = float(low), float(high)
         elif len(values) > 1:
             without = [np.mean(np.delete(values, n)) for n in range(len(values))]
             interval[name] = jackknife(float(np.mean(values)), without, measure.limits)

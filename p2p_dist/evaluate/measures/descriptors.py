@@ -6,11 +6,19 @@ sound font, over 200 for noise. It complements the measures of timing, on which 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from p2p_dist.evaluate.measures import onsets
+
+SIZE = 41
+"""Numbers that describe a window."""
+
+ENOUGH = 200
+"""Windows of the measured stems from which on the distance is certain enough to count in a score."""
 
 _LAGS = (1, 2, 3, 5, 8, 12, 16, 20, 24, 32, 40, 60, 80)  # frames of 23.2 ms
 _SCALES = (0.5, 1.0, 2.0, 4.0)
@@ -55,6 +63,53 @@ def too_few(made: int, real: int) -> str | None:
     return f"too few windows: it needs {_FEWEST}, the stems have {made}, the true stems {real}"
 
 
+def in_words(about: Mapping[str, Any] | None) -> str:
+    """Say what the distance compares, how far true stems are by it, and whether it counts.
+
+    Args:
+        about: see `about_songs`; None: an earlier version measured it.
+    """
+    if about is None:
+        return (
+            "The distance was measured by an earlier version, with the true stems of the excerpts alone; it is uncertain, is "
+            "marked ≈ and does not count in the score."
+        )
+    said = (
+        f"The distance compares {about['windows']} windows of the stems with the {about['real']} windows of the whole true "
+        f"stems of the same {about['songs']} songs"
+    )
+    said = re.sub(r"\b1 (window|song)s", r"1 \1", said)
+    if about["floor"] is not None:
+        said += f"; the true stems in those {about['windows']} windows are at {about['floor']:.2f}"
+    said += "."
+    if is_certain(about):
+        return said
+    return (
+        f"{said} With fewer than {ENOUGH} windows it is uncertain (the standard error is about 20 with 25), is marked ≈ and "
+        "does not count in the score; more or longer excerpts make it certain (--evaluate.songs, --evaluate.seconds 0)."
+    )
+
+
+def is_certain(about: Mapping[str, Any] | None) -> bool:
+    """Whether the distance is of enough windows to count, see `in_words`."""
+    return about is not None and about["windows"] >= ENOUGH
+
+
+def about_songs(measured: list[np.ndarray], real: list[np.ndarray]) -> dict[str, Any]:
+    """Return the numbers of songs, of windows of the measured stems and of the real set, and the distance of the true stems.
+
+    Args:
+        measured, real: for each song the descriptors of its true stem, (windows, 41): in the measured windows, in all.
+    """
+    floor = distance_of_songs([list(one) for one in measured], real)
+    return {
+        "songs": len(real),
+        "windows": sum(map(len, measured)),
+        "real": sum(map(len, real)),
+        "floor": None if isinstance(floor, str) else floor[0],
+    }
+
+
 def kernels(made: np.ndarray, real: np.ndarray) -> Kernels:
     """Compute the kernel between all windows: the sum of exp(-D / s) for s = 0.5, 1, 2, 4; D is the mean squared difference.
 
@@ -93,22 +148,21 @@ def distance_of_songs(made: Sequence[Sequence[np.ndarray | None]], real: list[np
     """Return the distance of one generation of all songs to the real stems, and the list of distances with one song left
     out; or the reason why there is none.
 
-    For a single song, windows are left out instead. The list is empty if fewer than two windows would be left.
+    A song is left out of both sets. For a single song, windows of the generation are left out instead. The list is empty if
+    fewer than two windows would be left.
 
     Args:
-        made: for each song, the descriptors of each window, None if the stem is silent. real: for each song (windows, 41).
+        made: for each song, the descriptors of each window, None if the stem is silent. real: for each song, those of all
+            windows of its whole true stem, (windows, 41).
     """
     counted = [[described for described in song if described is not None] for song in made]
     if (why := too_few(sum(map(len, counted)), sum(map(len, real)))) is not None:
         return why
     between = kernels(np.array([d for song in counted for d in song]), np.concatenate(real))
-    # The song (or window, for a single song) of each row.
-    if len(counted) > 1:
-        of_made = np.repeat(np.arange(len(counted)), [len(song) for song in counted])
-        of_real = np.repeat(np.arange(len(real)), [len(song) for song in real])
-    else:
-        of_made = np.array([n for n, described in enumerate(made[0]) if described is not None])
-        of_real = np.arange(len(real[0]))
+    # The song of each row; for a single song, a number for each of its windows.
+    one_song = len(counted) == 1
+    of_made = np.arange(len(counted[0])) if one_song else np.repeat(np.arange(len(counted)), [len(song) for song in counted])
+    of_real = np.full(len(real[0]), -1) if one_song else np.repeat(np.arange(len(real)), [len(song) for song in real])
 
     def without_one(left_out: int | None) -> float | None:
         rows = np.flatnonzero(of_made != left_out), np.flatnonzero(of_real != left_out)
@@ -116,6 +170,6 @@ def distance_of_songs(made: Sequence[Sequence[np.ndarray | None]], real: list[np
 
     value = without_one(None)
     assert value is not None
-    without = [without_one(n) for n in np.union1d(of_made, of_real)]
+    without = [without_one(int(n)) for n in (of_made if one_song else np.union1d(of_made, of_real))]
     known = [one for one in without if one is not None]
     return value, known if len(known) == len(without) else []

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -85,6 +85,7 @@ class Measure:
 
     label: title of its column and curve. best: the best value: highest, lowest, or 1.
     limits: the range of its mean. score: its contribution to the score of its family, if any.
+    median: whether the median over songs is taken instead of the mean.
     pitched: only for stems with a pitch. digits: decimals. headline: also shown in the progress line of an evaluation.
     below_zero: remark if a value below 0 is shown.
     """
@@ -96,6 +97,7 @@ class Measure:
     computed: OfStem | OfWindows | OfSongs
     limits: tuple[float, float] = (-math.inf, math.inf)
     score: Score | None = None
+    median: bool = False
     pitched: bool = False
     digits: int = 2
     headline: bool = False
@@ -106,9 +108,10 @@ class Measure:
         """Whether it belongs to a family that counts in the score."""
         return self.family != REPORTED
 
-    def text(self, value: float) -> str:
-        """Format a value."""
-        return f"{value:.{self.digits}f}"
+    def text(self, value: float, *, certain: bool = True) -> str:
+        """Format a value. certain: whether a distance is; an uncertain one begins with ≈."""
+        text = f"{value:.{self.digits}f}"
+        return text if certain or not isinstance(self.computed, OfSongs) else f"≈ {text}"
 
 
 def _mean(name: str, windows: Sequence[WindowRow]) -> float | None:
@@ -247,11 +250,12 @@ MEASURES = {
         "level dB",
         "low",
         AMOUNT,
-        "how much too loud or too quiet",
+        "how much too loud or too quiet; of several songs the median",
         # No interval from windows: the jackknife is not valid for a median (Miller 1974).
         OfWindows({"level": _level}, _level_error, STEM_SILENT, jackknife=False),
         _POSITIVE,
         _AMPLITUDE,
+        median=True,
         headline=True,
     ),
     "flux_ratio": Measure(
@@ -391,8 +395,15 @@ def why_absent(name: str, row: Row, absent: Mapping[str, str]) -> str:
     return absent.get(name, UNKNOWN if name in row else "not measured by the version that evaluated this")
 
 
-def remarks(rows: Iterable[Row]) -> list[str]:
-    """Return remarks to print below a table of these rows."""
+def remarks(rows: Iterable[Row], distance: Mapping[str, Any] | None) -> list[str]:
+    """Return remarks to print below a table of these rows.
+
+    Args:
+        distance: what the distance compares, see `descriptors.in_words`.
+    """
     rows = list(rows)
+    distances = [name for name, measure in MEASURES.items() if isinstance(measure.computed, OfSongs)]
+    known = any(row.get(name) is not None for row in rows for name in distances)
     below = {name for row in rows for name, value in row.items() if value is not None and value < 0}
-    return [measure.below_zero for name, measure in MEASURES.items() if measure.below_zero and name in below]
+    found = [descriptors.in_words(distance)] if known else []
+    return found + [measure.below_zero for name, measure in MEASURES.items() if measure.below_zero and name in below]

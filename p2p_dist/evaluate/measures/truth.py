@@ -66,22 +66,15 @@ class Truth:
         self.chroma, self.audible = spectral.chroma(bins), spectral.audible(bins)
         self.picture = power_to_db(mel_of(true, rate, data))
         self.onset_times = onset_times(self.true)
-        self.windows = [] if mixes else list(self._windows())
-        self.real = [] if mixes else [descriptors.describe(power) for power in self.cut(onsets.mel(self.true))]
-
-    def _windows(self) -> Iterator[TrueWindow]:
-        """The counted windows: the true stem is loud enough, the input is not silent, and there are at least 4 true onsets."""
-        grid = np.rint((self.beats.times(len(self.true) / RATE, per_beat=2) if self.beats else np.empty(0)) / onsets.FRAME)
-        power = onsets.mel(self.true)
-        width = min(onsets.WINDOW, power.shape[1])
-        for begin in range(0, power.shape[1] - width + 1, width):
-            place = slice(begin * onsets.HOP, (begin + width) * onsets.HOP)
-            loud = (self.true[place] ** 2).sum() > 0.02 * (self.heard[place] ** 2).sum()
-            if loud and np.abs(self.heard[place]).max() > 1e-3:
-                true = power[:, begin : begin + width]
-                rise = onsets.envelope(true)
-                if len(peaks := onsets.peaks(rise)) >= 4:
-                    yield TrueWindow(begin, rise, peaks, float(true.sum()), grid.astype(np.int64) - begin)
+        grid = np.rint((beats.times(len(self.true) / RATE, per_beat=2) if beats else np.empty(0)) / onsets.FRAME).astype(
+            np.int64
+        )
+        counted = [] if mixes else list(counted_windows(self.true, self.heard))
+        self.windows = [
+            TrueWindow(begin, rise := onsets.envelope(power), onsets.peaks(rise), float(power.sum()), grid - begin)
+            for begin, power in counted
+        ]
+        self.real = [descriptors.describe(power) for _, power in counted]
 
     def cut(self, power: np.ndarray) -> list[np.ndarray]:
         """The counted windows of a mel spectrogram (64, frames)."""
@@ -132,6 +125,35 @@ class Stem:
         powers = self.truth.cut(onsets.mel(self.signal))
         rises = [onsets.envelope(power) for power in powers]
         return [StemWindow(power, rise, onsets.peaks(rise)) for power, rise in zip(powers, rises, strict=True)]
+
+
+def counted_windows(true: np.ndarray, heard: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the windows of a true stem that count: it is loud enough, the input is not silent, and there are at least 4 onsets.
+
+    Args:
+        true, heard: mono at 22 050 Hz.
+
+    Yields:
+        the window's first frame, and its mel power (64, frames).
+    """
+    power = onsets.mel(true)
+    width = min(onsets.WINDOW, power.shape[1])
+    for begin in range(0, power.shape[1] - width + 1, width):
+        place = slice(begin * onsets.HOP, (begin + width) * onsets.HOP)
+        window = power[:, begin : begin + width]
+        loud = (true[place] ** 2).sum() > 0.02 * (heard[place] ** 2).sum() and np.abs(heard[place]).max() > 1e-3
+        if loud and len(onsets.peaks(onsets.envelope(window))) >= 4:
+            yield begin, window
+
+
+def real_windows(true: np.ndarray, heard: np.ndarray, rate: int) -> np.ndarray:
+    """Describe every counted window of a whole true stem, (windows, 41): its part of the set that stems are compared with.
+
+    Args:
+        true, heard: the true stem and the input, (samples, channels) at `rate`.
+    """
+    counted = counted_windows(mono(true, rate, RATE), mono(heard, rate, RATE))
+    return np.array([descriptors.describe(power) for _, power in counted]).reshape(-1, descriptors.SIZE)
 
 
 def onset_times(signal: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from p2p_dist.data import manifest as manifests
 from p2p_dist.data.dataset_card import LICENCE, overlapping
 from p2p_dist.evaluate import ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
+from p2p_dist.evaluate.measures import descriptors
 from p2p_dist.evaluate.measures.table import MEASURES, columns, is_pitched, label, remarks
 from p2p_dist.run.rundir import RunDir, step_name
 from p2p_dist.settings.config import Config, parse_task
@@ -288,7 +289,16 @@ def _figures(config: Config, ranked: dict[str, Any], measured: Any, baselines: A
     decisive, _ = columns(pitched=is_pitched(config.data.task))
     names = [n for n in decisive if any(row["mean"].get(n) is not None for row in [one, *known["rows"].values()])]
     over = f"{known['songs']} {split} songs" if known["songs"] != 1 else f"one {split} song"
-    lines = [f"Means over {over}; in brackets the 95 % confidence interval (jackknife, Student's t).", ""]
+    how = "jackknife, Student's t"
+    if known["songs"] != 1:
+        medians = ", ".join(MEASURES[n].label for n in names if MEASURES[n].median)
+        over += f", of {medians} the median" if medians else ""
+        how += "; of a median that of the sign test" if medians else ""
+    lines = [f"Means over {over}; in brackets the 95 % confidence interval ({how})."]
+    if (generations := config.evaluate.seeds) > 1:
+        lines += [f"Of the checkpoint {generations} generations of each song are averaged."]
+    lines += [""]
+    certain = descriptors.is_certain(known.get("distance"))
     lines += [
         "| | " + " | ".join(f"{MEASURES[n].family} {MEASURES[n].label}" for n in names) + " |",
         "| --- " * (1 + len(names)) + "|",
@@ -296,8 +306,10 @@ def _figures(config: Config, ranked: dict[str, Any], measured: Any, baselines: A
     for name in (*BASELINES, ""):
         row = one if not name else known["rows"].get(name)
         if row is not None:
-            lines.append(f"| {name or '**this checkpoint**'} | " + " | ".join(_text(row, n) for n in names) + " |")
-    for remark in remarks(row["mean"] for row in [one, *known["rows"].values()]):
+            lines.append(
+                f"| {name or '**this checkpoint**'} | " + " | ".join(_text(row, n, certain=certain) for n in names) + " |"
+            )
+    for remark in remarks((row["mean"] for row in [one, *known["rows"].values()]), known.get("distance")):
         lines += ["", remark]
     absent = {label(n): why for n, why in one["absent"].items() if n in decisive} | known["missing"]
     lines += ["", *(f"- {_plain(name)}: {_plain(why)}" for name, why in absent.items())] if absent else []
@@ -309,8 +321,8 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*\[\]|<>&])", lambda found: f"&#{ord(found[1])};", one_line(text))
 
 
-def _text(row: dict[str, Any], name: str) -> str:
+def _text(row: dict[str, Any], name: str, *, certain: bool) -> str:
     if (value := row["mean"].get(name)) is None:
         return "–"
     interval, text = row["interval"].get(name), MEASURES[name].text
-    return text(value) + (f" [{text(interval[0])}, {text(interval[1])}]" if interval else "")
+    return text(value, certain=certain) + (f" [{text(interval[0])}, {text(interval[1])}]" if interval else "")

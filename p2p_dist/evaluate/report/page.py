@@ -20,6 +20,7 @@ from p2p_dist.data import manifest
 from p2p_dist.data.dataset_card import overlapping
 from p2p_dist.evaluate import ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
+from p2p_dist.evaluate.measures import descriptors
 from p2p_dist.evaluate.measures.table import MEASURES, UNKNOWN, OfSongs, Row, columns, is_pitched, label, remarks, why_absent
 from p2p_dist.evaluate.report import curves, model_card
 from p2p_dist.evaluate.report.listening import (
@@ -68,6 +69,7 @@ def write(run: RunDir, config: Config) -> Path:
     pitched = is_pitched(config.data.task)
     names = columns(pitched=pitched)
     reported = baselines["splits"][ranked["reported_on"]]
+    certain = descriptors.is_certain(reported.get("distance"))
     last, media = max(evaluated), Media(run)
     paths = dict(find_steps(run.evaluations))
     # The values that depend on the selected checkpoint: step -> key of the song -> values.
@@ -115,7 +117,10 @@ def write(run: RunDir, config: Config) -> Path:
         cut=any(song["length"] > CLIP for song in songs),
         lossless=lossless,
         chosen=chosen,
-        remarks=remarks(_means(evaluated, reported, ranked["reported_on"])),
+        remarks=remarks(_means(evaluated, reported, ranked["reported_on"]), reported.get("distance")),
+        generations=config.evaluate.seeds,
+        medians=[MEASURES[name].label for table in names for name in table if MEASURES[name].median],
+        earlier=[step for step, content in evaluated.items() if content["schema"] < 3],
         made=made,
         shortened={
             step_name(step): {key: [_short(cell) for cells in one["row"] for cell in cells] for key, one in of.items()}
@@ -125,7 +130,7 @@ def write(run: RunDir, config: Config) -> Path:
         heads=[_head(table) for table in names],
         measures=[(MEASURES[name].label, MEASURES[name].meaning) for table in names for name in table],
         baselines=[
-            (name, meaning, _cells(reported["rows"][name], names), _score(ranked["baselines"], "name", name))
+            (name, meaning, _cells(reported["rows"][name], names, certain=certain), _score(ranked["baselines"], "name", name))
             for name, meaning in BASELINES.items()
             if name in reported["rows"]
         ],
@@ -138,7 +143,11 @@ def write(run: RunDir, config: Config) -> Path:
         intervals=any(content["splits"][ranked["reported_on"]]["interval"] for content in evaluated.values()),
         without_intervals=[step for step, content in evaluated.items() if content["schema"] < 2],
         rows=[
-            (step, _cells(content["splits"][ranked["reported_on"]], names), _score(ranked["checkpoints"], "step", step))
+            (
+                step,
+                _cells(content["splits"][ranked["reported_on"]], names, certain=certain),
+                _score(ranked["checkpoints"], "step", step),
+            )
             for step, content in evaluated.items()
         ],
         best=best,
@@ -187,16 +196,21 @@ def _score(ranked: list[dict[str, Any]], what: str, which: str | int) -> str | N
     return None if value is None else f"{value:.3f}"
 
 
-def _cells(one: dict[str, Any], names: Columns) -> list[list[Cell]]:
-    """Return the cells of both tables, from means, intervals and the reasons for missing values."""
-    return [[_cell(name, one["mean"], one["absent"], one["interval"].get(name)) for name in table] for table in names]
+def _cells(one: dict[str, Any], names: Columns, *, certain: bool) -> list[list[Cell]]:
+    """Return the cells of both tables, from means, intervals and the reasons for missing values.
+
+    Args:
+        certain: whether distances are.
+    """
+    mean, absent, interval = one["mean"], one["absent"], one["interval"]
+    return [[_cell(name, mean, absent, interval.get(name), certain=certain) for name in table] for table in names]
 
 
-def _cell(name: str, row: Row, absent: dict[str, str], interval: list[float] | None = None) -> Cell:
+def _cell(name: str, row: Row, absent: dict[str, str], interval: list[float] | None = None, *, certain: bool = True) -> Cell:
     if (value := row.get(name)) is None:
         return None, why_absent(name, row, absent)
     text = MEASURES[name].text
-    return text(value), "" if interval is None else f"{text(interval[0])} to {text(interval[1])}"
+    return text(value, certain=certain), "" if interval is None else f"{text(interval[0])} to {text(interval[1])}"
 
 
 def _short(cell: Cell) -> str | list[str] | None:

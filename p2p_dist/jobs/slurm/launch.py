@@ -53,7 +53,7 @@ def plan(
             if as_before:
                 done = stages.is_done(job.stage, run)
             elif job.stage == "preprocess" and dataset is not None:
-                done = stages.is_preprocessed(run.path.parent.parent / "shards" / dataset, trained=False)
+                done = stages.is_preprocessed(run.path.parent.parent / "shards" / dataset, False, settings.data)
         found.append(Step(job, None if job.stage in queued else done, queued.get(job.stage)))
     return found
 
@@ -222,7 +222,7 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
         name = run.path.name.removeprefix(stages.PREPROCESS_RUN)
         settings, shards = begin_run.check_begin(run, wanted, name), run.path.parent.parent / "shards" / name
         (job,) = specs.jobs(run, settings, place, ("preprocess",))
-        if (done := stages.is_preprocessed(shards, trained=False)) is not None:
+        if (done := stages.is_preprocessed(shards, False, settings.data)) is not None:
             console.say(f"{shards}: already done ({done})")
         elif makers := [] if listed is None else squeue.makers(shards, listed):
             maker, queued = makers[0]

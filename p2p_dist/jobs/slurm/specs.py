@@ -14,7 +14,8 @@ from typing import Any
 from p2p_dist.common import console
 from p2p_dist.jobs import site, stages
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.config import Config, Resources, seconds_of
+from p2p_dist.settings.address import scheme
+from p2p_dist.settings.config import Config, Data, Resources, seconds_of
 
 _SOURCES = {
     "account": "account (--account, a settings file or $SBATCH_ACCOUNT)",
@@ -238,21 +239,23 @@ def _setup(run: RunDir, settings: Config, place: site.Site, stage: str, reached:
         values["P2P_CONTAINER"] = image
         if resources.overlay:
             values["P2P_OVERLAY"] = _bindable(str(Path(resources.overlay).expanduser().absolute()))
-        values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings.data.root, stage, reached)])
+        values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings.data, stage, reached)])
     exports = [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
     check = (site.HPC / "check_code.sh").read_text(encoding="utf-8").splitlines()[1:]
     return [*exports, f"run={shlex.quote(str(run.path))}", *check]
 
 
-def _folders(run: RunDir, songs: str | None, stage: str, reached: Sequence[Path] = ()) -> list[str]:
+def _folders(run: RunDir, data: Data, stage: str, reached: Sequence[Path] = ()) -> list[str]:
     """List the folders that a job reads and writes, with and without links resolved.
 
     Raises:
         ValueError: a path that can't be passed to Singularity.
     """
     folders = [run.path.parent, run.path.parent.parent / "shards", *reached]
-    if stage in ("preprocess", *stages.CHECKS) and songs is not None:
-        folders.append(Path(songs))
+    if stage in ("preprocess", *stages.CHECKS) and data.root is not None:
+        folders.append(Path(data.root))
+    if stage in ("preprocess", "train") and data.shards is not None and scheme(data.shards) is None:
+        folders.append(Path(data.shards))
     found = dict.fromkeys(str(path) for folder in folders for path in (folder, folder.resolve()))
     return [_bindable(path) for path in found]
 

@@ -14,7 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 from gpu_parts import common, counted
 from gpu_parts.common import Measurement, Place, Row, arithmetic, batch_of, build, config_of, seconds_of, spread
 from gpu_parts.right import compile_quickly, pairs_on_disk
-from p2p_dist.data.index import Index, copy_to_node
+from p2p_dist.data.index import Index
+from p2p_dist.data.staging import copy_to_node
 from p2p_dist.data.stream import Stream
 from p2p_dist.train import nonfinite
 from p2p_dist.train.capture import Captured, step_of

@@ -17,7 +17,8 @@ import torch.distributed as dist
 
 from gpu_parts import common
 from gpu_parts.common import Measurement, Place, Row, apart, arithmetic, batch_of, build, config_of, vector, weights
-from p2p_dist.data.index import Index, copy_to_node
+from p2p_dist.data.index import Index
+from p2p_dist.data.staging import copy_to_node
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import rundir
 from p2p_dist.settings.presets import PRESETS
@@ -176,8 +177,8 @@ def watched(place: Place, network: str, size: int = 4) -> tuple[Any, Any, Any, A
     samples = SimpleNamespace(key="pair-{}".format)
     stream = SimpleNamespace(
         batch=lambda number: batch[:2],
-        places=lambda number: range(size),
-        samples=lambda places: places,
+        positions=lambda number: range(size),
+        samples=lambda positions: positions,
         index=SimpleNamespace(samples=samples),
     )
     return config, built, batch, nonfinite.Watch(built, stream, place.ranks, place.scratch)  # type: ignore[arg-type]

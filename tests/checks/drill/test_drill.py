@@ -7,6 +7,7 @@ import pytest
 from p2p_dist.cli import check
 
 
-def test_a_number_of_processes_that_does_not_divide():
-    with pytest.raises(ValueError, match="use 1, 2 or 4"):
-        check.main(["drill", "--processes", "3"])
+@pytest.mark.parametrize("processes", ["0", "5"])
+def test_more_processes_than_pairs(processes):
+    with pytest.raises(ValueError, match="use 1 to 4"):
+        check.main(["drill", "--processes", processes])

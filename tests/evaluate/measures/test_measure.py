@@ -130,9 +130,9 @@ def test_intervals_hold_the_mean_and_narrow_with_agreement():
     truth = hits(BEATS)
     songs = [measured(truth * np.float32(gain), truth, truth) for gain in (1, 0.5, 0.7, 0.9)]
     whole = average(songs)
-    low, high = whole.interval["level_error"]
-    assert low < whole.mean["level_error"] < high and whole.interval == average(songs).interval, "seeded"
-    low, high = average([songs[1]] * 4).interval["level_error"]
+    low, high = whole.interval["stem_l1"]
+    assert low < whole.mean["stem_l1"] < high and whole.interval == average(songs).interval
+    low, high = average([songs[1]] * 4).interval["stem_l1"]
     assert low == pytest.approx(high)
 
 

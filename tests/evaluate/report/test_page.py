@@ -106,6 +106,48 @@ def test_intervals_and_the_best_checkpoint_are_shown(shown: Page) -> None:
     assert scores == sorted(scores) and len(set(scores)) == 3, "the score rises"
 
 
+def test_the_distance_says_what_it_compares_and_when_it_does_not_count(tmp_path: Path) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A", "b": "B"}, (5,), seconds=0.5)
+    at = run.evaluations / "step-00000005" / "metrics.json", run.evaluations / "baselines.json"
+    for path in at:
+        content = records.read(path)
+        split = content["splits"]["test"]
+        for row in split["rows"].values() if "rows" in split else [split]:
+            row["mean"]["mmd"] = 35.0
+        files.write_json(path, content)
+    for windows, shown, counts in ((250, "35.00", True), (50, "≈ 35.00", False)):
+        content = records.read(at[1])
+        content["splits"]["test"]["distance"] = {"songs": 2, "windows": windows, "real": 260, "floor": -1.5}
+        files.write_json(at[1], content)
+        found = Page(page.write(run, settings).read_text(encoding="utf-8"))
+        steps = _tables(found.rows)[4]
+        assert {row[_column(steps, "distance")] for row in steps[1:5]} == {shown}
+        card = (run.path / "MODEL.md").read_text(encoding="utf-8")
+        for text in (found.words, card):
+            assert (
+                f"compares {windows} windows of the stems with the 260 windows of the whole true stems of the same 2 songs"
+                in text
+            )
+            assert f"the true stems in those {windows} windows are at -1.50." in text
+            assert ("does not count in the score" in text) is not counts
+        assert f" {shown} |" in card
+
+
+def test_it_says_which_generation_is_heard_and_measured(tmp_path: Path) -> None:
+    run, settings = make(tmp_path / "run", {"a": "A", "b": "B"}, (5, 10), seconds=0.5)
+    for seeds in (1, 2):
+        settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, seeds=seeds))
+        words = Page(page.write(run, settings).read_text(encoding="utf-8")).words
+        assert "of the very sound that is played" in words and "An earlier version evaluated" not in words
+        assert "Means over 2 songs, of level dB the median, and below each its" in words
+        for text in (words, (run.path / "MODEL.md").read_text(encoding="utf-8")):
+            assert ("checkpoint 2 generations of each song are averaged" in text) == (seeds == 2)
+    path = run.evaluations / "step-00000005" / "metrics.json"
+    files.write_json(path, records.read(path) | {"schema": 2})
+    words = Page(page.write(run, settings).read_text(encoding="utf-8")).words
+    assert "An earlier version evaluated step 5: there the figures of a song are means over 2 generations" in words
+
+
 def test_a_pitched_target_is_shown_with_its_pitch(tmp_path: Path) -> None:
     run, settings = make(tmp_path / "run", {"a": "A"}, (5,), seconds=0.5)
     for task, pitched in (("drums", False), ("vocals", True)):

@@ -257,7 +257,8 @@ def test_preprocess_queues_the_stage_as_a_launch_does(cluster, launch, shards, c
 def test_a_run_that_only_preprocesses_has_no_training_to_do_until_a_launch_asks_for_it(cluster, launch, shards, capsys):
     shards()
     (run,) = map(rundir.find, (path.name for path in rundir.runs_root().iterdir()))
-    whole = stages.Shards({"splits": {}, "left_out": []}, whole=True)
+    part = {"songs": [], "samples": [], "shards": [], "audio": []}
+    whole = stages.Shards({"splits": {"train": part}, "left_out": []}, frozenset())
     row = {**status.gather(run), "stages": {stage: status.state(stage, run, {}, Resources(), whole) for stage in stages.STAGES}}
     assert row["stages"]["preprocess"] == "done"
     capsys.readouterr()

@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from p2p_dist.common import files
-from p2p_dist.data.ahead import Ahead
 from p2p_dist.data.index import Index
+from p2p_dist.data.prefetch import Prefetcher
 from p2p_dist.data.stream import Stream
 from p2p_dist.settings.config import Data
 
-READER = "read-ahead"
+READER = "prefetch"
 
 
 def stream_of(dataset: Path, data: Data, batch: int = 4) -> Stream:
@@ -35,7 +35,7 @@ def test_the_next_batch_is_read_while_the_caller_works(dataset: Path, small: Dat
     def read_into(rows, numbers):  # type: ignore[no-untyped-def]
         assert threading.current_thread().name == READER
         yield from real(rows, numbers)
-        if numbers.tolist() == stream.samples(stream.places(2)).tolist():
+        if numbers.tolist() == stream.samples(stream.positions(2)).tolist():
             read.set()
 
     monkeypatch.setattr(stream.index, "read_into", read_into)
@@ -64,7 +64,7 @@ def test_an_error_is_that_of_the_batch_that_was_asked_for(dataset: Path, small: 
     """A damaged sample of the batch after: this one is given, the next call raises, with the message of the reading."""
     folder = Path(shutil.copytree(dataset, tmp_path / "copy"))
     stream = stream_of(folder, small)
-    number = next(n for n in stream.samples(stream.places(1)) if n not in stream.samples(stream.places(0)))
+    number = next(n for n in stream.samples(stream.positions(1)) if n not in stream.samples(stream.positions(0)))
     sample = stream.index.sample(int(number))
     content = bytearray((folder / sample.shard).read_bytes())
     content[sample.target + 9] ^= 1
@@ -101,15 +101,15 @@ def test_a_signal_is_handled_while_a_batch_is_waited_for() -> None:
     try:
         timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR2))
         timer.start()
-        assert Ahead().take(0, lambda: asked.wait(20)) is True
+        assert Prefetcher().result(0, lambda: asked.wait(20)) is True
     finally:
         timer.join()
         signal.signal(signal.SIGUSR2, before)
 
 
 def hang() -> None:
-    ahead: Ahead[bool] = Ahead()
-    ahead.begin(0, lambda: threading.Event().wait())
+    prefetcher: Prefetcher[bool] = Prefetcher()
+    prefetcher.start(0, lambda: threading.Event().wait())
 
 
 def test_a_process_ends_while_its_thread_reads() -> None:

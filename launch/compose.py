@@ -1,0 +1,9 @@
+"""Compose songs from a seed and render them with FluidSynth: stems with exact beats and drum strokes, to train with.
+
+python launch/compose.py DIR --songs 60 --seed 1
+"""
+
+from start import command
+
+if __name__ == "__main__":
+    command("compose")

@@ -1,0 +1,249 @@
+"""A bank of drum strokes, cut whole from the stems of training songs: for each song a kit, for each class its strokes.
+
+A stroke keeps all of its spectrum: strokes that are filtered into bands no longer sound like drums. A bank is one
+safetensors file with the strokes as FLAC or Opus. Files are untrusted: names, counts and lengths are checked, and decoding
+stops at the length that the file declares.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from p2p_dist.audio.drum_classes import CLASSES, Onset, rests
+from p2p_dist.audio.pattern_features import mel_powers
+from p2p_dist.audio.stems import resample
+from p2p_dist.common import files
+
+RATE = 44100
+"""Samples a second of the strokes of a bank."""
+
+LONGEST = 1.0  # seconds
+BEFORE = 0.003
+"""Seconds of a stroke before its attack."""
+
+WINDOW = 6.0
+"""Seconds over which a level is measured."""
+
+_FADE = 0.02  # seconds, at the end
+_SHORTEST = 0.06  # seconds to the next stroke, without which a stroke is not cut
+_MIXED = 0.03  # seconds within which strokes of two classes sound as one
+_QUIETEST = 0.1  # strength: quieter strokes are full of the sound before them
+_FROM_LOUDEST = 20.0  # dB below the loudest window: quieter windows are pauses
+_FORMAT, _MOST_BYTES = "p2p_dist strokes 1", 256 << 20
+_MOST_KITS, _MOST_STROKES, _MOST_SAMPLES = 1000, 256, 1 << 27  # the last in the whole bank: 512 MiB
+
+
+@dataclass(frozen=True)
+class Stroke:
+    """sound: float32 (samples,) at RATE, from 3 ms before the attack. strength: as in `Onset`."""
+
+    sound: np.ndarray
+    strength: float
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The strokes of one song, with their levels relative to each other.
+
+    strokes: by class; a class may have none. rates: strokes a second of each class, in the order of CLASSES, while the song has
+    drums. offset: level of its drums (`playing_level`) relative to its input (`input_level`), dB.
+    """
+
+    strokes: dict[str, list[Stroke]]
+    rates: tuple[float, ...]
+    offset: float
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Kits by the name of their song."""
+
+    kits: dict[str, Kit]
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Median over the kits of the strokes a second of each class, (len(CLASSES),)."""
+        return np.median([kit.rates for kit in self.kits.values()], axis=0)
+
+    @property
+    def offset(self) -> float:
+        """Median over the kits of the level of drums relative to the input, dB."""
+        return float(np.median([kit.offset for kit in self.kits.values()]))
+
+
+def window_powers(sound: np.ndarray, rate: int) -> np.ndarray:
+    """Mean power of each stretch of six seconds of mono sound, the last one shorter; float64."""
+    size = round(WINDOW * rate)
+    return np.array([np.mean(sound[begin : begin + size].astype(np.float64) ** 2) for begin in range(0, len(sound), size)])
+
+
+def playing_level(powers: np.ndarray) -> float:
+    """Median in dB of the powers of windows that are within 20 dB of the loudest; -120 for silence."""
+    loudest = powers.max(initial=0)
+    if loudest <= 0:
+        return -120.0
+    return float(10 * np.log10(np.median(powers[powers > loudest * 10 ** (-_FROM_LOUDEST / 10)])))
+
+
+def input_level(song: np.ndarray | Iterable[np.ndarray], rate: int) -> float:
+    """Level of a song without drums where it is loud: of the frame that a tenth of all frames exceed, dB.
+
+    Bands of equal area weigh low and middle frequencies more, as ears do. Of the levels that were tried, this one tells best
+    how loud the drums are.
+
+    Args:
+        song: mono float32 (samples,), or blocks of it.
+    """
+    frames = [power.sum(axis=0) for power in mel_powers(song, rate)]
+    loud = float(np.percentile(np.concatenate(frames), 90)) if frames else 0.0
+    return 10 * float(np.log10(max(loud, 1e-12)))
+
+
+def cut_kit(drums: np.ndarray, heard: np.ndarray, rate: int, onsets: Sequence[Onset], most: int = 32) -> Kit:
+    """Cut a kit from a song.
+
+    A stroke lasts until the next one, at most a second, and fades. Strokes that ring longest alone are taken first.
+
+    Args:
+        drums, heard: the stem and the song without it, float32 (samples,), mono. onsets: of the stem. most: strokes of a class.
+    """
+    level = playing_level(window_powers(drums, rate))
+    sound = (resample(drums, rate, RATE) * 10 ** (-level / 20)).astype(np.float32)
+    times = np.array([onset.time for onset in onsets])
+    strokes: dict[str, list[Stroke]] = {}
+    for kind in CLASSES:
+        found = []
+        for onset in onsets:
+            if onset.kind == kind:
+                others = [other for other in _near(onsets, times, onset.time) if other.kind != kind]
+                later = times[times > onset.time + _MIXED]
+                rings = min(float(later[0] - onset.time) if len(later) else LONGEST, LONGEST)
+                if rings >= _SHORTEST:
+                    found.append((bool(others), -rings, onset))
+        found.sort(key=lambda one: one[:2])
+        # A kick or snare with a hat is still one; a hat with a kick is heard as a kick.
+        usable = [
+            (rings, onset) for mixed, rings, onset in found if onset.strength > _QUIETEST and not (mixed and kind == "hat")
+        ]
+        strokes[kind] = [Stroke(_cut(sound, onset.time, -rings), onset.strength) for rings, onset in usable[:most]]
+    seconds = len(drums) / rate
+    playing = seconds - sum(end - begin for begin, end in rests(onsets, seconds))
+    counts = [sum(onset.kind == kind for onset in onsets) for kind in CLASSES]
+    rates = tuple(count / max(playing, 1.0) for count in counts)
+    return Kit(strokes, rates, level - input_level(heard, rate))
+
+
+def _near(onsets: Sequence[Onset], times: np.ndarray, time: float) -> Sequence[Onset]:
+    begin, end = np.searchsorted(times, (time - _MIXED, time + _MIXED))
+    return onsets[begin:end]
+
+
+def _cut(sound: np.ndarray, time: float, seconds: float) -> np.ndarray:
+    """Cut a stroke, with a fade at both ends."""
+    before = round(BEFORE * RATE)
+    attack = round(time * RATE)
+    part = np.pad(sound, (before, 0))[attack : attack + before + round((seconds - BEFORE) * RATE)].copy()
+    fade = min(round(_FADE * RATE), len(part))
+    part[len(part) - fade :] *= np.cos(np.linspace(0, np.pi / 2, fade, dtype=np.float32)) ** 2
+    part[:before] *= np.linspace(0, 1, before, dtype=np.float32)[: len(part)]
+    return part
+
+
+def save(path: Path, bank: Bank, codec: str = "flac") -> None:
+    """Write a bank. codec: `flac` (16 bits) or `opus`, a tenth of its size."""
+    import soundfile
+    from safetensors.numpy import save as to_bytes
+
+    tensors: dict[str, np.ndarray] = {}
+    kits = []
+    for number, (name, kit) in enumerate(bank.kits.items()):
+        peaks: dict[str, float] = {}
+        kits.append({"name": name, "rates": list(kit.rates), "offset": kit.offset, "peak": peaks})
+        for kind, strokes in kit.strokes.items():
+            if strokes:
+                whole = np.concatenate([stroke.sound for stroke in strokes])
+                peak = float(np.abs(whole).max()) or 1.0
+                file = io.BytesIO()
+                rate = RATE if codec == "flac" else 48000  # the only rate of Opus that is near
+                options = {"flac": ("FLAC", "PCM_16"), "opus": ("OGG", "OPUS")}[codec]
+                soundfile.write(file, resample(whole * (0.99 / peak), RATE, rate), rate, format=options[0], subtype=options[1])
+                peaks[kind] = peak
+                tensors[f"{number}.{kind}.sound"] = np.frombuffer(file.getvalue(), np.uint8)
+                tensors[f"{number}.{kind}.samples"] = np.array([len(stroke.sound) for stroke in strokes], np.int64)
+                tensors[f"{number}.{kind}.strength"] = np.array([stroke.strength for stroke in strokes], np.float32)
+    header = {"format": _FORMAT, "kits": json.dumps(kits)}
+    files.write_bytes(path, to_bytes(tensors, header))
+
+
+def load(path: Path) -> Bank:
+    """Read a bank.
+
+    Raises:
+        ValueError: it is not a bank, or damaged. The message names the file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"more than {_MOST_BYTES >> 20} MiB")
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            if header.get("format") != _FORMAT:
+                raise ValueError(f"not a bank of strokes ({_FORMAT})")
+            listed = json.loads(header["kits"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if sum(float(value.sum()) for name, value in tensors.items() if name.endswith(".samples")) > _MOST_SAMPLES:
+            raise ValueError("the strokes are too long to be a bank")
+        if not isinstance(listed, list) or not 0 < len(listed) <= _MOST_KITS:
+            raise ValueError("the list of kits is not usable")
+        kits = {str(one["name"]): _kit(number, one, tensors) for number, one in enumerate(listed)}
+    except (SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not a bank of strokes, or damaged ({error})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Bank(kits)
+
+
+def _kit(number: int, listed: dict, tensors: dict[str, np.ndarray]) -> Kit:  # type: ignore[type-arg]
+    rates, offset = [float(rate) for rate in listed["rates"]], float(listed["offset"])
+    if len(rates) != len(CLASSES) or not all(0 <= rate < 100 for rate in rates) or not -100 < offset < 100:
+        raise ValueError("a kit's rates or its level are not possible")
+    strokes: dict[str, list[Stroke]] = {}
+    for kind in CLASSES:
+        strokes[kind] = []
+        if f"{number}.{kind}.sound" in tensors:
+            peak = float(listed["peak"][kind])
+            sound, samples, strength = (tensors[f"{number}.{kind}.{part}"] for part in ("sound", "samples", "strength"))
+            strokes[kind] = _strokes(sound, samples, strength, peak)
+    return Kit(strokes, tuple(rates), offset)
+
+
+def _strokes(sound: np.ndarray, samples: np.ndarray, strength: np.ndarray, peak: float) -> list[Stroke]:
+    import soundfile
+
+    longest = round((LONGEST + 1) * RATE)
+    if samples.shape != strength.shape or samples.ndim != 1 or not 0 < len(samples) <= _MOST_STROKES:
+        raise ValueError("the strokes of a kit do not match their list")
+    if not (samples > 0).all() or not (samples <= longest).all() or not 0 < peak < 1e4:
+        raise ValueError("a stroke's length or its level is not possible")
+    if not ((strength >= 0) & (strength <= 1)).all():
+        raise ValueError("a stroke's strength is not possible")
+    total = int(samples.sum())
+    try:
+        with soundfile.SoundFile(io.BytesIO(sound.astype(np.uint8, copy=False).tobytes())) as file:
+            if file.channels != 1 or file.samplerate not in (RATE, 48000):
+                raise ValueError("strokes are not mono sound at 44.1 or 48 kHz")
+            whole = resample(file.read(-(-total * file.samplerate // RATE), dtype="float32"), file.samplerate, RATE)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"strokes can't be decoded ({error.error_string})") from error
+    if len(whole) < total - 1 or not np.isfinite(whole).all():
+        raise ValueError("the sound of strokes is truncated or not finite")
+    whole = np.pad(whole, (0, max(total - len(whole), 0))) * np.float32(peak / 0.99)
+    ends = np.cumsum(samples)
+    return [Stroke(whole[end - n : end], float(s)) for end, n, s in zip(ends, samples, strength, strict=True)]

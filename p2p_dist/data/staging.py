@@ -1,0 +1,221 @@
+"""Bring a dataset to where it is read: from an address into the folder of a run's shards, and to a node's memory or disk."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.common import console, files
+from p2p_dist.data import manifest, remote
+from p2p_dist.run import lock
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import science
+from p2p_dist.settings.address import of_file, scheme
+from p2p_dist.settings.config import Data
+
+MEMORY = Path("/dev/shm")
+"""The node's memory as a file system."""
+
+CARDS = ("DATASET.md", "README.md")
+
+AGAIN = "make it with this version, upload it again, or name another address"
+
+
+def address_of(run: RunDir, data: Data) -> str | None:
+    """Return the address of a run's finished dataset; None if its shards are made of songs here.
+
+    Raises:
+        ValueError: it is a command that another user may have written.
+    """
+    if data.shards is not None and scheme(data.shards) == "pipe" and (why := files.not_only_ours(run.config)):
+        raise ValueError(f"{run.config} {why}, and its data.shards is a command, which is not run: start a run of your own")
+    return data.shards
+
+
+def training_shards(run: RunDir, data: Data) -> Path:
+    """Return the folder to read the training shards from. With `--data.stage node` or `disk` they are brought there first.
+
+    Raises:
+        OSError, ValueError: see `copy_to_node`.
+    """
+    if data.stage not in ("node", "disk"):
+        return run.shards
+    place = MEMORY if data.stage == "node" else Path(os.environ.get("TMPDIR") or "/tmp")
+    return copy_to_node(run.shards, "train", place, address_of(run, data))
+
+
+def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | None = None) -> Path:
+    """Bring the shards of one split to the node. Each is read once and checked against its sha256 on the way.
+
+    Every process of a node may call it: the first copies, the others wait at its lock and compare. What is there already, from
+    an earlier start, is not read again.
+
+    Args:
+        folder: the dataset, with its manifest. place: where on the node: its memory, or a folder on its disk. address: of the
+            same dataset, to read shards from; None: they are in `folder`.
+
+    Returns:
+        the folder of the copy, to be given to `Index`.
+
+    Raises:
+        OSError: not enough room; the message says how much there is and how to go without. Or see `remote.fetch`.
+        ValueError: a shard differs from the manifest; the message names it.
+    """
+    content = manifest.read(folder)
+    part = content["splits"][split]
+    ours = place / f"p2p_dist-{os.getuid()}"
+    copy = ours / f"{files.digest(content)[:16]}-{split}"
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        files.private_folder(ours)
+        files.private_folder(copy)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; or use --data.stage none", error.filename) from error
+    descriptor = files.open_ours(copy / ".lock", os.O_WRONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # on this node: none of another node comes here
+        files.remove_garbage(copy)
+        missing = [
+            entry
+            for entry in _of_part(part, "shards")
+            if not _is_whole(copy / entry["name"], entry) or files.not_only_ours(copy / entry["name"])
+        ]
+        check_room(missing, place, "use --data.stage none" + ("" if place == MEMORY else ", or another $TMPDIR"))
+        # The index was fetched with the manifest.
+        far = [entry for entry in missing if address is not None and not (folder / entry["name"]).is_file()]
+        if far:
+            size = sum(entry["bytes"] for entry in far)
+            console.say(f"fetching {len(far)} files of {size / 1e9:.2f} GB from {address} to {copy}")
+        for entry in missing:
+            remote.fetch(address if entry in far and address is not None else str(folder), entry, copy / entry["name"])
+        path = copy / manifest.NAME
+        if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != files.json_text(content):
+            files.write_json(path, content)
+    finally:
+        os.close(descriptor)
+    return copy
+
+
+def fetch_dataset(
+    address: str,
+    out: Path,
+    data: Data,
+    without: Collection[str] = (),
+    on_file: Callable[[int, int, str], None] = lambda *_: None,
+) -> None:
+    """Fetch a finished dataset into a folder, its manifest last. What is there already is compared and kept.
+
+    Args:
+        data: the settings that it must have been made with. without: splits whose shards are not fetched.
+        on_file: called after each file with files done, files in all, and its name.
+
+    Raises:
+        ValueError: no dataset there, one of another schema or made with other settings, or a file that differs from it.
+        OSError: see `remote.fetch`; or not enough room.
+    """
+    where = of_file(address, manifest.NAME)
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = files.open_ours(out / ".lock", os.O_WRONLY)
+    try:
+        try:
+            lock.flock(descriptor, fcntl.LOCK_EX)
+            files.remove_garbage(out)
+        except OSError as error:
+            if error.errno not in lock.NO_LOCKS:  # without, two would fetch the same files, and each takes its name whole
+                raise
+        try:
+            content = manifest.read(out)  # what it says is not changed once it is there: trainings began with it
+        except (FileNotFoundError, files.DamagedError):
+            try:
+                content = manifest.parse(remote.fetch_manifest(address, manifest.NAME), where, AGAIN)
+            except FileNotFoundError as error:
+                cure = "--data.shards names the folder of manifest.json, which is uploaded last"
+                raise ValueError(f"no dataset there, or not a whole one: {where}: {error.strerror}; {cure}") from error
+        check_settings(content, data, where)
+        entries = [one for split, part in content["splits"].items() for one in _of_part(part, "audio")]
+        entries += [one for split, part in content["splits"].items() if split not in without for one in part["shards"]]
+        missing = [entry for entry in entries if not _is_whole(out / entry["name"], entry)]
+        check_room(missing, out, "free some, name another folder of runs with $P2P_RUNS, or use --data.stage node or disk")
+        for number, entry in enumerate(missing, 1):
+            remote.fetch(address, entry, out / entry["name"])
+            on_file(number, len(missing), entry["name"])
+        files.write_json(out / manifest.NAME, content)
+    finally:
+        os.close(descriptor)
+
+
+def check_settings(content: dict[str, Any], data: Data, where: str) -> None:
+    """Check that a dataset was made with these settings of data.
+
+    Raises:
+        ValueError: it was not; says which flags a run with it needs.
+    """
+    if changed := science.differences(content["settings"], data):
+        flags = " ".join(
+            f"--data.{name.replace('_', '-')} {value}"
+            for name, value in content["settings"].items()
+            if any(line.startswith(f"{name}: ") for line in changed)
+        )
+        raise ValueError(
+            f"{where} was made with other settings than the run has ({', '.join(changed)}): for this dataset start a run "
+            f"with {flags}"
+        )
+
+
+def upload(folder: Path, address: str, on_file: Callable[[int, int, str], None] = lambda *_: None) -> None:
+    """Send a finished dataset to an address, its manifest last: so what has a manifest there is whole.
+
+    Args:
+        on_file: called after each file with files done, files in all, and its name.
+
+    Raises:
+        FileNotFoundError, ValueError: the dataset is not finished, or damaged: checked before its manifest is sent.
+        OSError: a file could not be sent.
+    """
+    content = manifest.read(folder)
+    parts = content["splits"].values()
+    entries = list(
+        {one["name"]: one for part in parts for kind in ("shards", "audio") for one in _of_part(part, kind)}.values()
+    )
+    cards = [name for name in CARDS if (folder / name).is_file()]
+    names = [*(entry["name"] for entry in entries), *cards, manifest.NAME]
+    for entry in entries:
+        if not _is_whole(folder / entry["name"], entry):
+            raise ValueError(f"{folder / entry['name']} is missing or differs from its manifest: preprocess again")
+    for number, name in enumerate(names, 1):
+        path = folder / name
+        with path.open("rb") as source:
+            remote.send(address, name, source, path.stat().st_size)
+        on_file(number, len(names), name)
+
+
+def check_room(missing: Collection[dict[str, Any]], place: Path, cure: str) -> None:
+    """Check that files have room in a folder, a tenth of which is left free.
+
+    Raises:
+        OSError: they have not; says what is needed and there, and what to do.
+    """
+    needed, free = sum(entry["bytes"] for entry in missing), shutil.disk_usage(place).free
+    if needed > 0.9 * free:
+        said = f"{needed / 1e9:.2f} GB of shards, {free / 1e9:.2f} GB free: {cure}"
+        raise OSError(errno.ENOSPC, said, str(place))
+
+
+def _of_part(part: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    """The files of a split of one kind, `shards` or `audio`, and its index, which is small and needed with both.
+
+    Their names are the paths in the dataset.
+    """
+    return [{**entry, "name": path} for path, entry in manifest.files_of_part(part, kind, "index").items()]
+
+
+def _is_whole(path: Path, entry: dict[str, Any]) -> bool:
+    """Whether a file is there as its manifest says."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != entry["bytes"]:
+        return False
+    return files.sha256_file(path) == entry["sha256"]

@@ -1,0 +1,62 @@
+"""What a pattern network hears: the song's bands and rises at their times, and the position in the bar."""
+
+import numpy as np
+
+from p2p_dist.audio.beats import Beats
+from p2p_dist.audio.pattern_features import CHANNELS, FRAME, HOP, RATE, SOUND, beat_positions, pattern_features
+
+
+def tone(at=1.0, seconds=3.0, hertz=1000.0):
+    time = np.arange(round(seconds * RATE)) / RATE
+    loud = np.clip((time - at) / 0.02, 0, 1) * np.clip((seconds - 0.1 - time) / 0.05, 0, 1)
+    return (0.5 * np.sin(2 * np.pi * hertz * time) * loud).astype(np.float32)
+
+
+def test_a_tone_rises_where_it_begins_and_in_its_part():
+    found = pattern_features(tone(), RATE, None)
+    assert found.shape == (CHANNELS, 1 + 3 * RATE // HOP) and found.dtype == np.float32
+    low, middle, high = found[SOUND - 3 : SOUND]
+    assert abs(middle.argmax() * FRAME - 1.0) < 0.02
+    assert middle.max() > 3 * max(low.max(), high.max())
+    levels = found[: (SOUND - 3) // 2]
+    assert levels[:, -40].max() > 0.9 and levels.min() == -1 and levels.max() <= 1.25
+
+
+def test_blocks_and_the_level_do_not_matter():
+    song = tone() + np.random.default_rng(0).normal(0, 0.01, 3 * RATE).astype(np.float32)
+    whole = pattern_features(song, RATE, None)
+    assert np.array_equal(pattern_features((song[n : n + 777] for n in range(0, len(song), 777)), RATE, None), whole)
+    assert np.allclose(pattern_features(song * 0.1, RATE, None), whole, atol=1e-4)
+
+
+def test_another_rate_gives_the_same_times():
+    song = np.repeat(tone(), 2)
+    found = pattern_features(song, 2 * RATE, None)
+    assert found.shape[1] == 1 + 3 * RATE // HOP
+    assert abs(found[SOUND - 2].argmax() * FRAME - 1.0) < 0.02
+
+
+def test_phases_follow_the_beats():
+    beats = Beats(120.0, 0.25)
+    found = pattern_features(tone(), RATE, beats)
+    sine, cosine = found[SOUND : SOUND + 2]
+    for beat in (0.25, 0.75, 1.25):
+        frame = round(beat / FRAME)
+        assert cosine[frame] > 0.99 and abs(sine[frame]) < 0.1
+        assert cosine[frame + round(0.25 / FRAME)] < -0.99
+    bar = found[-1]
+    assert bar[round(0.25 / FRAME)] > 0.99 and bar[round(1.25 / FRAME)] < -0.99 and bar[round(2.25 / FRAME)] > 0.99
+
+
+def test_phases_are_zero_where_beats_are_unknown():
+    assert not pattern_features(tone(), RATE, None)[SOUND:].any()
+
+
+def test_positions_count_beats_from_the_first_and_below_it():
+    beats = Beats(120.0, 0.25)
+    assert np.allclose(beat_positions(beats, np.array([0.0, 0.25, 0.5, 1.25])), [-0.5, 0, 0.5, 2])
+
+
+def test_silence_and_nothing_have_features():
+    assert not np.isnan(pattern_features(np.zeros(RATE, np.float32), RATE, None)).any()
+    assert pattern_features(np.zeros(0, np.float32), RATE, None).shape[0] == CHANNELS

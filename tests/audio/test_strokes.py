@@ -1,0 +1,175 @@
+"""Strokes are cut whole, kit by kit and class by class, and a bank that was written is what is read; a bad one is refused."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from p2p_dist.audio import strokes as bank_file
+from p2p_dist.audio.drum_classes import Onset
+from p2p_dist.audio.strokes import BEFORE, LONGEST, RATE, Bank, cut_kit, input_level, load, playing_level, save, window_powers
+
+TIMES = {"kick": [0.5, 2.0, 4.0], "snare": [1.0, 2.5], "hat": [1.5, 2.0]}
+
+
+def song(seconds=8.0):
+    """Each class is a decaying tone of its own; what is played at 2.0 s is a kick with a hat."""
+    sound = np.zeros(round(seconds * RATE), np.float32)
+    time = np.arange(2 * RATE) / RATE
+    for kind, hertz in (("kick", 100), ("snare", 1000), ("hat", 8000)):
+        for at in TIMES[kind]:
+            begin = round(at * RATE)
+            sound[begin : begin + len(time)] += 0.2 * np.cos(2 * np.pi * hertz * time) * np.exp(-time / 0.1)
+    onsets = sorted((Onset(at, kind, 1.0) for kind, times in TIMES.items() for at in times), key=lambda onset: onset.time)
+    return sound, onsets
+
+
+@pytest.fixture(scope="module")
+def kit():
+    sound, onsets = song()
+    return cut_kit(sound, 0.1 * sound, RATE, onsets)
+
+
+def test_strokes_begin_before_their_attack_and_last_to_the_next_stroke(kit):
+    kicks = kit.strokes["kick"]
+    # Longest first: alone for a second, then until the snares half a second later.
+    assert [round(len(stroke.sound) / RATE, 2) for stroke in kicks] == [LONGEST, 0.5, 0.5]
+    attack = np.abs(kicks[0].sound).argmax() / RATE
+    assert attack == pytest.approx(BEFORE, abs=1e-4) and abs(kicks[0].sound[-1]) < 1e-6
+
+
+def test_a_hat_under_a_kick_is_not_taken_for_a_hat(kit):
+    assert len(kit.strokes["hat"]) == 1 and len(kit.strokes["snare"]) == 2 and kit.strokes["other"] == []
+    (hat,) = kit.strokes["hat"]
+    spectrum = np.abs(np.fft.rfft(hat.sound))
+    assert spectrum.argmax() * RATE / len(hat.sound) == pytest.approx(8000, abs=30)
+
+
+def test_a_kit_knows_its_rates_and_its_level(kit):
+    # The song rests from half a second after 4.0 s to its end, and not before.
+    assert kit.rates == pytest.approx((3 / 4.5, 2 / 4.5, 2 / 4.5, 0.0))
+    sound, onsets = song()
+    level = playing_level(window_powers(sound, RATE))
+    assert kit.offset == pytest.approx(level - input_level(0.1 * sound, RATE), abs=1e-6)
+    assert cut_kit(sound, sound, RATE, onsets).offset == pytest.approx(kit.offset - 20, abs=0.01)
+
+
+def test_levels_of_a_kit_do_not_depend_on_the_level_of_its_song(kit):
+    sound, onsets = song()
+    quiet = cut_kit(0.01 * sound, sound, RATE, onsets)
+    for kind, strokes in kit.strokes.items():
+        for one, other in zip(strokes, quiet.strokes[kind], strict=True):
+            assert np.allclose(one.sound, other.sound, atol=1e-4)
+
+
+def test_quiet_and_short_strokes_are_left_out_and_no_more_are_taken_than_asked_for():
+    sound, onsets = song()
+    more = sorted([*onsets, Onset(6.0, "kick", 0.05), Onset(6.5, "kick", 1.0), Onset(6.55, "snare", 1.0)], key=lambda o: o.time)
+    assert len(cut_kit(sound, sound, RATE, more).strokes["kick"]) == 3
+    assert len(cut_kit(sound, sound, RATE, more, most=2).strokes["kick"]) == 2
+
+
+def test_a_stroke_at_the_very_beginning_is_whole():
+    sound, _ = song()
+    kit = cut_kit(sound, sound, RATE, [Onset(0.0, "kick", 1.0)])
+    assert len(kit.strokes["kick"][0].sound) == LONGEST * RATE
+
+
+def test_the_level_is_that_of_the_windows_that_play():
+    sound = np.zeros(30 * 100, np.float32)
+    sound[:600], sound[600:1200], sound[1200:1800] = 0.1, 0.2, 0.001
+    assert playing_level(window_powers(sound, 100)) == pytest.approx(10 * np.log10((0.01 + 0.04) / 2))
+    assert playing_level(window_powers(np.zeros(1000), 100)) == -120
+
+
+def test_the_level_of_an_input_is_that_of_its_loud_frames_and_blocks_do_not_matter():
+    sound = np.zeros(20 * RATE, np.float32)
+    sound[: 3 * RATE] = np.sin(2 * np.pi * 500 * np.arange(3 * RATE) / RATE)
+    level = input_level(sound, RATE)
+    assert input_level(0.1 * sound, RATE) == pytest.approx(level - 20, abs=0.01)
+    assert input_level((sound[n : n + 999] for n in range(0, len(sound), 999)), RATE) == pytest.approx(level, abs=1e-3)
+    sound[RATE:] = 0  # what is loud in less than a tenth of the song is not its level
+    assert input_level(sound, RATE) < level - 40
+    assert input_level(np.zeros(RATE, np.float32), RATE) == -120
+
+
+@pytest.mark.parametrize("codec,error", [("flac", 2e-4), ("opus", 0.3)])
+def test_a_bank_is_read_as_it_was_written(tmp_path, kit, codec, error):
+    path = tmp_path / "bank.safetensors"
+    save(path, Bank({"a/song": kit, "b": kit}), codec)
+    found = load(path)
+    assert list(found.kits) == ["a/song", "b"]
+    again = found.kits["b"]
+    assert again.rates == kit.rates and again.offset == kit.offset
+    assert np.allclose(found.rates, kit.rates) and found.offset == kit.offset
+    for kind, strokes in kit.strokes.items():
+        assert len(again.strokes[kind]) == len(strokes)
+        for one, other in zip(strokes, again.strokes[kind], strict=True):
+            assert len(one.sound) == len(other.sound) and one.strength == other.strength
+            assert np.abs(one.sound - other.sound).max() < error * np.abs(one.sound).max()
+
+
+def test_the_same_bank_has_the_same_bytes(tmp_path, kit):
+    for name in ("a", "b"):
+        save(tmp_path / name, Bank({"song": kit}))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def changed(path, tensors=(), header=None):
+    """Write a bank again with some of its content replaced."""
+    content = load_file(path)
+    with bank_file_header(path) as old:
+        save_file({**content, **dict(tensors)}, path, {**old, **(header or {})})
+
+
+class bank_file_header:
+    def __init__(self, path):
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as file:
+            self.header = file.metadata()
+
+    def __enter__(self):
+        return self.header
+
+    def __exit__(self, *_):
+        pass
+
+
+BAD = {
+    "a stroke longer than there may be": ({"0.kick.samples": np.array([100_000] * 3)}, {}, "length"),
+    "more than fits in memory": ({"0.kick.samples": np.array([1 << 40] * 3)}, {}, "too long"),
+    "a stroke of no length": ({"0.kick.samples": np.array([0, 5, 5])}, {}, "length"),
+    "more lengths than strengths": ({"0.kick.samples": np.array([5] * 4)}, {}, "match"),
+    "too short a sound": ({"0.kick.samples": np.array([60000] * 3)}, {}, "truncated"),
+    "no sound": ({"0.kick.sound": np.frombuffer(b"not a flac at all", np.uint8)}, {}, "decoded"),
+    "a strength that is not a number": ({"0.kick.strength": np.array([np.nan] * 3, np.float32)}, {}, "strength"),
+    "another format": ({}, {"format": "p2p_dist strokes 9"}, "not a bank"),
+    "kits that are no list": ({}, {"kits": "3"}, "list of kits"),
+    "no kits": ({}, {"kits": "[]"}, "list of kits"),
+    "no JSON": ({}, {"kits": "{"}, "damaged"),
+    "a kit without a name": ({}, {"kits": '[{"rates": [1, 1, 1, 1], "offset": 0}]'}, "damaged"),
+    "a rate that is not possible": ({}, {"kits": json.dumps([{"name": "a", "rates": [1, 1, 1, -1], "offset": 0}])}, "rates"),
+    "a level that is not possible": ({}, {"kits": json.dumps([{"name": "a", "rates": [1] * 4, "offset": 1e9}])}, "level"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bank_that_is_not_possible_is_refused_with_its_name(tmp_path, kit, case):
+    tensors, header, why = BAD[case]
+    path = tmp_path / "bank.safetensors"
+    save(path, Bank({"song": kit}))
+    changed(path, tensors, header)
+    with pytest.raises(ValueError, match=f"bank.safetensors: .*{why}"):
+        load(path)
+
+
+def test_other_files_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"something else")
+    with pytest.raises(ValueError, match="not a bank of strokes"):
+        load(path)
+    monkeypatch.setattr(bank_file, "_MOST_BYTES", 10)
+    with pytest.raises(ValueError, match="more than"):
+        load(path)

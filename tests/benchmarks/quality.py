@@ -1,0 +1,261 @@
+"""How good are the stems on songs that were never seen? Every system under one budget of time, beside all baselines.
+
+python tests/benchmarks/quality.py --data DIR [--held-out DIR] [--minutes 2] [--cores 1] [--seeds 3] [--out DIR]
+
+DIR is laid out like MUSDB18. Each of its songs is left out once: a system is trained on the others and makes the stem of that
+one; the measures are then those of all songs together, so the distance is of all their windows. With --held-out a system is
+trained on all songs of DIR as well, and makes the stems of the test songs of that folder. The budget is the time from the end
+of the preprocessing to the request to stop, for all stages between; a system that ends earlier by its own flags is not
+prolonged. Of the training songs some may be taken for validation, as in every run; nothing is chosen by them.
+
+A system is one line of `SYSTEMS`. Each finished cell (system, fold, seed) is a JSON file in --out: the same command goes on
+where it stopped, after a Ctrl-C as well, which costs the cell that was being made. Other systems or seeds only add cells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+sys.path.insert(0, str(Path(__file__).parent))
+import quality_cell
+from quality_cell import Fold, System, TrainingFailed
+
+from p2p_dist.audio import layouts
+from p2p_dist.common import console, files, linux, records
+from p2p_dist.data.song_record import slug
+from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
+from p2p_dist.evaluate.measures import averages, descriptors
+from p2p_dist.evaluate.measures.measure import Measured
+from p2p_dist.evaluate.measures.table import MEASURES, Row, columns, is_pitched
+from p2p_dist.run.rundir import RunDir
+
+SYSTEMS = (
+    System("plain, small", ("--preset", "small")),
+    System("plain, default", ("--preset", "default")),
+    System("thesis", ("--preset", "thesis")),
+)
+"""The rows of the table. To add one: its name, the flags of its training, and other settings for its evaluation, if any."""
+
+LEFT_OUT, HELD_OUT = "each song left out once", "held-out songs"
+
+
+@dataclass
+class Arguments:
+    """Train every system on some songs and measure it on others."""
+
+    data: Path
+    """folder of songs, each of which is left out once"""
+    more: Path | None = None
+    """folder whose training songs are added to every training"""
+    held_out: Path | None = None
+    """folder whose test songs are made by systems that are trained on all songs of --data"""
+    task: str = "drums"
+    """the task of all systems"""
+    minutes: float = 2.0
+    """of every training"""
+    cores: int = 1
+    """of every training"""
+    seeds: int = 3
+    """trainings of every system on the same songs"""
+    systems: tuple[str, ...] = ()
+    """names of those to train (default: all)"""
+    songs: tuple[str, ...] = ()
+    """titles in --data to leave out (default: each)"""
+    out: Path = Path("runs/quality")
+    """folder of the finished cells"""
+    json: Path | None = None
+    """also write the table here"""
+
+
+def folds(arguments: Arguments) -> list[Fold]:
+    """List what is trained on and what is measured.
+
+    Raises:
+        ValueError: there is no such song, or too few to leave one out.
+    """
+    songs = list({song.name: song for song in layouts.list_songs(arguments.data.absolute())}.values())
+    titles = [song.name for song in songs]
+    more = layouts.list_songs(arguments.more.absolute()) if arguments.more else []
+    more = [song for song in more if song.split == "train" and song.name not in titles]
+    if missing := set(arguments.songs) - set(titles):
+        raise ValueError(f"{arguments.data} has no song {sorted(missing)[0]!r}: it has {', '.join(titles)}")
+    if not arguments.held_out and len(songs) + len(more) < 2:
+        raise ValueError(f"{arguments.data} has one song: to leave it out, the training needs others (--more)")
+    found = []
+    for song in songs if len(songs) + len(more) > 1 else []:
+        if not arguments.songs or song.name in arguments.songs:
+            others = tuple(other for other in (*songs, *more) if other.name != song.name)
+            found.append(Fold(f"without-{slug(song.name)}", others, (song,)))
+    if arguments.held_out:
+        tests = [song for song in layouts.list_songs(arguments.held_out.absolute()) if song.split == "test"]
+        if not tests:
+            raise ValueError(f"{arguments.held_out} has no songs in test/")
+        unseen = {song.name for song in tests}
+        others = tuple(song for song in (*songs, *more) if song.name not in unseen)
+        found.append(Fold(HELD_OUT.replace(" ", "-"), others, tuple(tests)))
+    return found
+
+
+def cell_path(arguments: Arguments, system: System, fold: Fold, seed: int) -> Path:
+    """Name a cell by all that it depends on, but for the code."""
+    said = [system.flags, system.measured, arguments.task, arguments.minutes, arguments.cores]
+    said += [[song.stamp() for song in part] for part in (fold.train, fold.test)]
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]
+    return arguments.out / "cells" / f"{slug(system.name)}-{fold.name}-seed{seed}-{digest}.json"
+
+
+def make(arguments: Arguments, system: System, fold: Fold, seed: int, path: Path) -> None:
+    """Train and measure one cell, unless a system with the same flags has just been trained."""
+    asked = System(system.name, (*system.flags, "--task", arguments.task), system.measured)
+    run = RunDir(arguments.out.absolute() / "runs" / "cell")
+    trained = run.path / "trained.json"
+    wanted = [list(asked.flags), fold.name, seed, arguments.minutes, arguments.cores]
+    if not trained.is_file() or records.read(trained)["of"] != wanted:
+        songs = fold.lay_out(arguments.out.absolute() / "songs")
+        seconds = quality_cell.train(run, songs, asked, seed, arguments.minutes, arguments.cores)
+        files.write_json(trained, {"of": wanted, "seconds": seconds})
+    with contextlib.redirect_stdout(sys.stderr):  # the progress; the tables are the output
+        found = quality_cell.measure_songs(run, asked, arguments.out.absolute() / "references")
+    about = {"system": system.name, "fold": fold.name, "seed": seed, "seconds": records.read(trained)["seconds"]}
+    files.write_json(path, {**about, **found})
+
+
+def pooled(cells: list[dict[str, Any]], which: str | None) -> Row | None:
+    """Average one training of each fold, or a baseline, over all songs of these cells; None if one of them lacks it.
+
+    Args:
+        which: the baseline; None for the system.
+    """
+    songs = [song for cell in cells for song in cell["songs"].values()]
+    measured: list[list[Measured]] = []
+    for song in songs:
+        one = song["output"] if which is None else song["baselines"].get(which)
+        if one is None:
+            return None
+        measured.append([quality_cell.restored(one)])
+    return averages.average(measured, [real_of(song) for song in songs]).mean
+
+
+def real_of(song: dict[str, Any]) -> np.ndarray:
+    """The descriptors of the whole true stem of a song in a cell, (windows, 41)."""
+    return np.array(song["real"]).reshape(-1, descriptors.SIZE)
+
+
+def table(cells: dict[str, list[dict[str, Any]]], names: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the lines of a table, and its figures.
+
+    Args:
+        cells: system -> its finished cells of some folds. names: of the measures.
+    """
+    every = [cell for of in cells.values() for cell in of]
+    most = len({cell["fold"] for cell in every})
+    head = ["", "folds x seeds", "steps", *(MEASURES[name].label for name in names)]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    figures: dict[str, Any] = {}
+
+    def add(name: str, count: str, steps: str, rows: list[Row]) -> None:
+        texts, figures[name] = [], {}
+        for measure in names:
+            values = [value for row in rows if (value := row[measure]) is not None]
+            figures[name][measure] = values
+            text = MEASURES[measure].text
+            spread = f" ± {text(float(np.std(values, ddof=1)))}" if len(values) > 1 else ""
+            texts.append(f"{text(float(np.mean(values)), certain=certain)}{spread}" if values else "–")
+        lines.append("| " + " | ".join([f"**{name}**" if count else name, count, steps, *texts]) + " |")
+
+    first = next(of for of in cells.values() if len({cell["fold"] for cell in of}) == most)
+    once = list({cell["fold"]: cell for cell in first}.values())
+    songs = [song for cell in once for song in cell["songs"].values()]
+    real = [real_of(song) for song in songs]
+    about = descriptors.about_songs(real, real)
+    certain = descriptors.is_certain(about)
+    for name in BASELINES:
+        # Of the first system that has it in all folds: only the pictures of the thesis leave some out.
+        of_systems = ({cell["fold"]: cell for cell in of} for of in cells.values())
+        rows = [pooled(list(of.values()), name) for of in of_systems if len(of) == most]
+        if known := [row for row in rows if row is not None]:
+            add(name, "", "", known[:1])
+    for system, of in cells.items():
+        seeds = sorted({cell["seed"] for cell in of})
+        by_seed = [[cell for cell in of if cell["seed"] == seed] for seed in seeds]
+        whole = [one for one in by_seed if len(one) == most]
+        steps = sorted(cell["step"] for cell in of)
+        shown = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else str(steps[0])
+        rows = [row for one in whole if (row := pooled(one, None)) is not None]
+        missing = "" if len(whole) == len(by_seed) else f", {len(by_seed) - len(whole)} seeds not finished"
+        add(system, f"{most} x {len(whole)}{missing}", shown, rows)
+    return [*lines, "", descriptors.in_words(about)], figures
+
+
+def show(arguments: Arguments, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Print the tables of all finished cells; return their figures."""
+    names = columns(pitched=is_pitched(arguments.task))[0]
+    budget = f"{arguments.minutes:g} min of {arguments.cores} {'core' if arguments.cores == 1 else 'cores'}"
+    print(f"\nTask {arguments.task}; every training {budget}; {processor()}, torch {torch.__version__}.")
+    print("Mean and standard deviation over the seeds.")
+    found = {}
+    for title, held_out in ((LEFT_OUT, False), (HELD_OUT, True)):
+        here = [cell for cell in cells if (cell["fold"] == HELD_OUT.replace(" ", "-")) == held_out]
+        systems = {system: [cell for cell in here if cell["system"] == system] for system in {c["system"]: 0 for c in here}}
+        if systems:
+            lines, found[title] = table(systems, names)
+            print(f"\n## {title[0].upper()}{title[1:]}\n\n" + "\n".join(lines), flush=True)
+    return found
+
+
+def processor() -> str:
+    """The name of the processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main(words: list[str] | None = None) -> int:
+    arguments = tyro.cli(Arguments, description=__doc__, args=words)
+    known = {system.name: system for system in SYSTEMS}
+    if unknown := [name for name in arguments.systems if name not in known]:
+        raise ValueError(f"no system {unknown[0]!r}: there are {', '.join(known)}{console.did_you_mean(unknown[0], known)}")
+    if arguments.cores > linux.usable_cores():
+        raise ValueError(f"--cores {arguments.cores}: this process may use {linux.usable_cores()}")
+    systems = [known[name] for name in arguments.systems] or list(SYSTEMS)
+    wanted = [
+        (system, fold, seed, cell_path(arguments, system, fold, seed))
+        for seed in range(arguments.seeds)  # the first seed of all systems first
+        for fold in folds(arguments)
+        for system in systems
+    ]
+    failed = []
+    try:
+        for number, (system, fold, seed, path) in enumerate(wanted, 1):
+            if not path.is_file():
+                print(f"{number} of {len(wanted)}: {system.name}, {fold.name}, seed {seed}", file=sys.stderr, flush=True)
+                try:
+                    make(arguments, system, fold, seed, path)
+                except TrainingFailed as error:
+                    console.complain(f"error: {error}")
+                    failed.append(path)
+    except KeyboardInterrupt:
+        console.complain("stopped; the same command goes on with the cell that was being made")
+        return console.STOPPED
+    finally:
+        order = [system.name for system in systems]
+        cells = [records.read(path) for *_, path in wanted if path.is_file()]
+        cells.sort(key=lambda cell: order.index(cell["system"]))
+        found = show(arguments, cells)
+        if arguments.json:
+            files.write_json(arguments.json, found)
+    return console.FAILED if failed else console.DONE
+
+
+if __name__ == "__main__":
+    console.exit_with(main)

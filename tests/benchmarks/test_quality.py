@@ -1,0 +1,110 @@
+"""The table of quality: trained for real on tiny songs, made again only where something is missing, with right figures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import quality
+import quality_cell
+from quality_cell import System
+
+from p2p_dist.evaluate.measures import averages
+from p2p_dist.evaluate.measures.measure import Measured
+from p2p_dist.evaluate.measures.table import MEASURES
+
+
+def test_a_cell_is_trained_within_its_time_measured_and_not_made_again(
+    tiny_songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two systems of one training. The time is over before it begins, so it is stopped at its first checkpoint."""
+    endless = ("--preset", "tiny", "--train.checkpoint-every", "1")
+    systems = System("tiny", endless), System("tiny, other phases", endless, {"evaluate.iterations": 1})
+    monkeypatch.setattr(quality, "SYSTEMS", systems)
+    trained = []
+    train = quality_cell.train
+    monkeypatch.setattr(quality_cell, "train", lambda *given: trained.append(given) or train(*given))
+    words = ["--data", str(tiny_songs), "--songs", "five", "--minutes", "0.001", "--seeds", "1", "--out", str(tmp_path)]
+    assert quality.main(words) == 0
+    shown = capsys.readouterr().out
+    cells = {path: json.loads(path.read_text()) for path in (tmp_path / "cells").iterdir()}
+    assert len(trained) == 1 and len(cells) == 2
+    assert {cell["system"] for cell in cells.values()} == {system.name for system in systems}
+    for cell in cells.values():
+        assert [*cell["songs"]] == ["five"] and 1 <= cell["step"] < 1000 and cell["fold"] == "without-five"
+    rows = [cell["songs"]["five"]["output"]["row"]["mr_log"] for cell in cells.values()]
+    assert rows[0] != rows[1]
+    for name in ("copy the input", "silence", "ceiling", "**tiny**", "**tiny, other phases**"):
+        assert f"| {name} |" in shown
+    assert "every training 0.001 min of 1 core" in shown
+
+    path = next(path for path, cell in cells.items() if cell["system"] == "tiny")
+    path.unlink()
+    assert quality.main([*words, "--json", str(tmp_path / "table.json")]) == 0
+    assert len(trained) == 1, "the training is there"
+    again = json.loads(path.read_text())
+    rows = [one["songs"]["five"]["output"]["row"] for one in (cells[path], again)]
+    assert rows[0]["mr_log"] == pytest.approx(rows[1]["mr_log"], rel=1e-3)
+    assert json.loads((tmp_path / "table.json").read_text())[quality.LEFT_OUT]["tiny"]["lock8"] is not None
+    capsys.readouterr()
+    assert quality.main(words) == 0 and capsys.readouterr().err == "", "nothing was missing"
+
+
+def test_every_song_is_left_out_once_and_held_out_songs_are_never_trained_on(tiny_songs: Path, tmp_path: Path) -> None:
+    asked = quality.Arguments(tiny_songs, more=tiny_songs, held_out=tiny_songs, out=tmp_path)
+    *left_out, held_out = quality.folds(asked)
+    assert [[song.name for song in fold.test] for fold in left_out] == [[n] for n in ("four", "one", "three", "two", "five")]
+    for fold in left_out:
+        assert not {song.name for song in fold.test} & {song.name for song in fold.train} and len(fold.train) >= 4
+    assert [song.name for song in held_out.test] == ["five"] and len(held_out.train) == 4
+    root = left_out[0].lay_out(tmp_path)
+    assert {path.name for path in (root / "test").iterdir()} == {"four"} and (root / "test" / "four" / "drums.wav").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--systems", "tinny"], "no system 'tinny'"),
+        (["--songs", "six"], "has no song 'six'"),
+        (["--cores", "4000"], "--cores 4000: this process may use"),
+    ],
+)
+def test_a_mistake_costs_no_training(words: list[str], said: str, tiny_songs: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        quality.main(["--data", str(tiny_songs), "--out", str(tmp_path), *words])
+    assert not [*tmp_path.iterdir()]
+
+
+def cell(system: str, fold: str, seed: int, level: float, random: np.random.Generator) -> dict[str, Any]:
+    """A finished cell of one song of 120 windows, of which only level and descriptors are known."""
+    described = random.standard_normal((120, 41))
+    row = dict.fromkeys(MEASURES) | {"level_error": level}
+    one = quality_cell.plain(Measured(row, {}, [], list(described)))
+    silent = quality_cell.plain(Measured(dict.fromkeys(MEASURES), {}, [], [None] * 120))
+    song = {"real": described.tolist(), "output": one, "baselines": {"silence": silent, "copy the input": one}}
+    return {"system": system, "fold": fold, "seed": seed, "step": 10 * (seed + 1), "songs": {fold: song}}
+
+
+def test_figures_are_of_all_songs_together_and_spread_over_the_seeds() -> None:
+    """Medians of two songs: 2 and 4 of seed 0, 6 and 8 of seed 1; seed 2 has one song and is not shown."""
+    random = np.random.default_rng(0)
+    levels = {("a", 0): 2.0, ("b", 0): 4.0, ("a", 1): 6.0, ("b", 1): 8.0, ("a", 2): 100.0}
+    cells = [cell("x", fold, seed, level, random) for (fold, seed), level in levels.items()]
+    lines, figures = quality.table({"x": cells}, ["level_error", "mmd"])
+    assert figures["x"]["level_error"] == [3.0, 7.0]
+    assert lines[-3].startswith("| **x** | 2 x 2, 1 seeds not finished | 10 to 30 | 5.00 ± 2.83 | ")
+    assert lines[0] == "|  | folds x seeds | steps | level dB | distance |"
+    first = [one for one in cells if one["seed"] == 0]
+    songs = [song for one in first for song in one["songs"].values()]
+    made = [[quality_cell.restored(song["output"])] for song in songs]
+    expected = averages.average(made, [np.array(song["real"]) for song in songs]).mean["mmd"]
+    assert figures["x"]["mmd"][0] == pytest.approx(expected)
+    assert "compares 240 windows" in lines[-1] and "≈" not in "".join(lines), "of two songs there are enough"
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| copy the input", "| silence"]

@@ -1,0 +1,161 @@
+"""The pattern network learns who plays when, at any tempo, and goes on from its state to the bit."""
+
+import numpy as np
+import pytest
+import torch
+
+from p2p_dist.audio.beats import Beats
+from p2p_dist.audio.drum_classes import CLASSES, REST, Onset, activations
+from p2p_dist.audio.pattern_features import CHANNELS, FRAME, RATE, SOUND, pattern_features
+from p2p_dist.model import pattern
+from p2p_dist.model.pattern import GRID, Pattern, Training, loss, on_grid, positions_of, predict, train_pattern
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def song(bpm=120.0, seconds=30.0, seed=0):
+    """A bass on all beats and chords between them; kick on the beats, snare on the second and fourth, hats between."""
+    random = np.random.default_rng(seed)
+    beats = Beats(bpm, 0.1)
+    time = np.arange(round(seconds * RATE)) / RATE
+    sound = random.normal(0, 1e-3, len(time))
+    for step, hertz in ((1, 80.0), (2, 700.0)):
+        since = (time - beats.first) % (60 / bpm / step)
+        sound += np.exp(-since / 0.05) * np.sin(2 * np.pi * hertz * time) * 0.2
+    onsets = [Onset(float(at), "kick", 1.0) for at in beats.times(seconds)]
+    onsets += [Onset(float(at), "snare", 1.0) for at in beats.times(seconds)[1::2]]
+    onsets += [Onset(float(at), "hat", 0.7) for at in beats.times(seconds, 2)]
+    features = pattern_features(sound.astype(np.float32), RATE, beats)
+    return features, activations(onsets, features.shape[1], FRAME)
+
+
+@pytest.fixture(scope="module")
+def songs():
+    return [song(120.0), song(97.0, seed=1)]
+
+
+def test_it_learns_a_pattern_and_plays_it_at_another_tempo(songs, monkeypatch):
+    monkeypatch.setattr(pattern, "_BATCH", 4)
+    monkeypatch.setattr(pattern, "_LENGTH", 96)
+    network = train_pattern(songs, 60).network
+    features, true = song(140.0, 20.0, seed=2)
+    found = predict(network, features)
+    assert found.shape == true.shape and found.dtype == np.float32 and found.min() >= 0
+    alike = [np.corrcoef(found[n], true[n])[0, 1] for n in (0, 2)]
+    assert min(alike) > 0.6, alike
+    assert found[REST].max() < 0.5 and abs(found[3]).max() < 0.3
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_stopped_and_continued_gives_the_same_weights_to_the_bit(songs, stop, monkeypatch):
+    monkeypatch.setattr(pattern, "_BATCH", 2)
+    monkeypatch.setattr(pattern, "_LENGTH", 48)
+    losses = []
+    whole = train_pattern(songs, 5, seed=7, on_step=lambda _, value: losses.append(value) or True)
+    half = train_pattern(songs, 5, seed=7, on_step=lambda training, _: training.step < stop)
+    assert half.step == stop
+    state = half.state()
+    half.take_step()  # a state is a copy
+    torch.manual_seed(99)
+    rest = []
+    again = train_pattern(songs, 5, seed=7, state=state, on_step=lambda _, value: rest.append(value) or True)
+    assert losses[stop:] == rest
+    for one, other in zip(whole.state().items(), again.state().items(), strict=True):
+        assert one[0] == other[0] and torch.equal(one[1], other[1]), one[0]
+
+
+def test_another_seed_is_another_training_and_the_callers_random_numbers_stay(songs):
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    a, b = Training(songs, 5, seed=0), Training(songs, 5, seed=1)
+    a.take_step()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert not torch.equal(a.state()["network.first.weight"], b.state()["network.first.weight"])
+
+
+def test_a_state_of_something_else_is_refused(songs):
+    training = Training(songs, 5)
+    state = training.state()
+    del state["network.first.weight"]
+    with pytest.raises(ValueError, match="not of a pattern network"):
+        training.restore(state)
+    with pytest.raises(ValueError, match="not of a pattern network"):
+        training.restore({name: value for name, value in training.state().items() if name != "step"})
+
+
+def test_songs_without_strokes_are_left_out(songs):
+    features, true = songs[0]
+    silent = np.zeros_like(true)
+    silent[REST] = 1
+    assert len(Training([songs[0], (features, silent)], 5).songs) == 1
+    with pytest.raises(ValueError, match="no song for the pattern network has a stroke"):
+        Training([(features, silent)], 5)
+
+
+def test_size():
+    assert 0.15e6 < sum(value.numel() for value in Pattern().parameters()) < 0.4e6
+
+
+def test_positions_are_those_of_the_beats():
+    features = pattern_features(np.zeros(10 * RATE, np.float32), RATE, Beats(100.0, 0.3))
+    expected = (np.arange(features.shape[1]) * FRAME - 0.3) / 0.6
+    assert np.allclose(positions_of(features), expected, atol=1e-4)
+    features[SOUND:] = 0
+    assert positions_of(features)[-1] == pytest.approx((features.shape[1] - 1) * FRAME * 2)
+
+
+def test_curves_are_interpolated_at_positions_of_the_beat():
+    curve = np.arange(20, dtype=np.float32)[None]
+    assert np.allclose(on_grid(curve, np.arange(20) / 10, np.array([0.0, 0.55, 1.9])), [[0, 5.5, 19]])
+
+
+def test_a_song_with_unknown_beats_or_of_no_length_is_predicted():
+    network = Pattern()
+    features = pattern_features(np.random.default_rng(0).normal(0, 0.1, 2 * RATE).astype(np.float32), RATE, None)
+    assert predict(network, features).shape == (len(CLASSES) + 1, features.shape[1])
+    assert predict(network, np.zeros((CHANNELS, 0), np.float32)).shape == (len(CLASSES) + 1, 0)
+    assert predict(network, features[:, :1]).shape == (len(CLASSES) + 1, 1)
+
+
+def test_windows_have_wrong_beats_in_the_share_that_is_stated(songs):
+    training = Training(songs[:1], 5)
+    position = training.positions[0]
+    true = songs[0][1]
+    grids = []
+    for n in range(300):
+        x, wanted = training._window(np.random.default_rng(n))
+        assert x.shape == (CHANNELS, pattern._LENGTH) and wanted.shape == (len(CLASSES) + 1, pattern._LENGTH)
+        kicks = (
+            np.flatnonzero((wanted[0, 1:-1] > wanted[0, :-2]) & (wanted[0, 1:-1] >= wanted[0, 2:]) & (wanted[0, 1:-1] > 0.3))
+            + 1
+        )
+        known = x[SOUND:].any()
+        before = np.median(x[SOUND + 1][kicks])  # the cosine is 1 on the beat
+        apart = np.median(np.diff(kicks)) / GRID
+        grids.append("unknown" if not known else "tempo" if abs(apart - 1) > 0.1 else "half" if before < 0 else "right")
+    shares = {kind: grids.count(kind) / 300 for kind in ("unknown", "tempo", "half", "right")}
+    assert shares["unknown"] == pytest.approx(0.05, abs=0.04)
+    assert shares["tempo"] == pytest.approx(0.2, abs=0.07)
+    assert shares["half"] == pytest.approx(0.15, abs=0.07)
+    assert len(position) == true.shape[1]
+
+
+def test_loss_is_lowest_for_the_truth_and_ignores_classes_that_do_not_play():
+    torch.manual_seed(0)
+    wanted = torch.rand(2, len(CLASSES) + 1, 50) ** 4
+    wanted[:, 1], wanted[:, REST] = 0, 0
+    right = wanted.clone()
+    right[:, REST] = -9
+    assert loss(right, wanted) < 0.01
+    scaled = right.clone()
+    scaled[:, :REST] = 0.5 * wanted[:, :REST] + 0.1
+    assert loss(right, wanted) < loss(scaled, wanted) < loss(right.roll(5, -1), wanted) - 0.5
+    loud = right.clone()
+    loud[:, REST] = 9
+    assert loss(loud, wanted) > loss(right, wanted) + 0.5
