@@ -14,7 +14,7 @@ import pytest
 
 from p2p_dist.common import files, records
 from p2p_dist.data import manifest as manifests
-from p2p_dist.data import remote, staging
+from p2p_dist.data import remote, shards, staging
 from p2p_dist.data.index import Index
 from p2p_dist.data.staging import copy_to_node, fetch_dataset
 from p2p_dist.settings.config import Data
@@ -98,10 +98,11 @@ def test_too_little_memory_on_the_node_says_how_to_go_without(
 
 
 @pytest.fixture
-def served(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A copy of `dataset`, served on the loopback."""
+def served(songs: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A dataset of two shards to train on, served on the loopback."""
     monkeypatch.setattr(remote, "PAUSES", (0.0,))
-    with Server(Path(shutil.copytree(dataset, tmp_path / "there"))) as server:
+    shards.preprocess(songs, tmp_path / "there", dataclasses.replace(small, shard_size=0.01), workers=1)
+    with Server(tmp_path / "there") as server:
         yield server
 
 
@@ -188,7 +189,7 @@ def test_what_is_no_dataset_for_this_run_is_refused(served: Server, small: Data,
 
     content = records.parse(good, where="")
     for changed, said in (
-        ({"schema": 99}, f"{served.url}/manifest.json has schema 99, this version reads only schema"),
+        ({"schema": 99}, f"{served.url}/manifest.json has schema 99, this version reads schemas 3 and 4"),
         ({"dtype": "<f4"}, "manifest.json was changed after it was written: make it with this version, upload it again"),
     ):
         path.write_text(records.json.dumps({**content, **changed}))
@@ -245,20 +246,25 @@ def test_a_dataset_is_uploaded_with_its_manifest_last(
     way: str, dataset: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "there"
-    there.mkdir()
+    (there / "audio").mkdir(parents=True)
     with Server(there) as server:
         address = {"http": server.url, "pipe": f"pipe:cat >{there}/{{name}}", "folder": str(there)}[way]
         sent: list[str] = []
         staging.upload(dataset, address, lambda _, __, name: sent.append(name))
     content = manifests.read(there)
-    assert sent[-1] == "manifest.json" and set(sent) == {*named(content, "shards", "audio"), "DATASET.md", "manifest.json"}
+    assert sent[-1] == "manifest.json" and set(sent) == {
+        *named(content, "shards", "audio", "index"),
+        "DATASET.md",
+        "README.md",
+        "manifest.json",
+    }
     fetch_dataset(str(there), tmp_path / "back", small)
     assert manifests.read(tmp_path / "back") == manifests.read(dataset)
 
 
 def test_what_is_damaged_or_not_taken_is_not_published(copy: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
-    there.mkdir()
+    (there / "audio").mkdir(parents=True)
     with pytest.raises(OSError, match="the command ended with 9"):
         staging.upload(copy, f"pipe:test {{name}} != DATASET.md || exit 9; cat >{there}/{{name}}")
     assert list(there.glob("*.tar")) and not (there / "manifest.json").exists()
