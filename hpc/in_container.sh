@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Start one process of a job in its container: in_container.sh COMMAND... Environment variables: P2P_CONTAINER, the image;
-# P2P_OVERLAY, a file to mount at /user-software; P2P_BINDS, folders to bind, as SOURCE[:TARGET],... Missing files are reported
-# here, because Singularity's messages are misleading. Exit code 255, as Singularity's own: the process did not start.
+# P2P_OVERLAY, a file to mount at /user-software; P2P_BINDS, folders to bind, as SOURCE[:TARGET],...; P2P_RUNTIME, apptainer
+# in place of singularity; P2P_RUNTIME_OPTIONS, its options, as --nv. Missing files are reported here, because Singularity's
+# messages are misleading. Exit code 255, as Singularity's own: the process did not start.
 set -euo pipefail
 refuse() {
     echo "error: $(hostname): $*" >&2
     exit 255
 }
-command -v singularity >/dev/null || refuse "runtime: the command singularity was not found on this node"
+runtime=${P2P_RUNTIME:-singularity}
+command -v "$runtime" >/dev/null || refuse "runtime: the command $runtime was not found on this node; load its module before the launch"
 head -c 4 "$P2P_CONTAINER" >/dev/null 2>&1 ||
     refuse "image: cannot read $P2P_CONTAINER; build it (containers/build.sh in the source code), or name another: --container"
 binds=()
@@ -26,8 +28,9 @@ done
 # Variables of the image override those of the job unless they are passed as SINGULARITYENV_*. PYTHONPATH of the host is not
 # passed, except that of the run's code.
 unset APPTAINERENV_PYTHONPATH PYTHONHOME
-for name in PYTHONPATH $(compgen -e | grep -E '^(MIOPEN|NCCL|FI|PYTORCH|OMP|MASTER)_'); do
+for name in PYTHONPATH $(compgen -e | grep -E '^((MIOPEN|NCCL|RCCL|GLOO|FI|UCX|CXI|PYTORCH|TORCH_NCCL|OMP|MASTER)_|CUDA_VISIBLE_DEVICES$)'); do
     export "SINGULARITYENV_$name=${!name:-}"
 done
 export PYTHONNOUSERSITE=1
-exec singularity --quiet run "${binds[@]}" "$P2P_CONTAINER" "$@" # run, not exec: the image's run script picks the GPU
+read -r -a options <<<"${P2P_RUNTIME_OPTIONS:-}"
+exec "$runtime" --quiet run ${options[@]+"${options[@]}"} "${binds[@]}" "$P2P_CONTAINER" "$@" # run, not exec: the image's run script picks the GPU

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The batch part of every job, outside any container: job.sh STAGE RUN. Records this start, runs one task per process, and
 # decides what to do next. The launcher's scripts and the templates beside this file end with it. Optional environment variables:
-# P2P_PYTHON, P2P_CONTAINER (in_container.sh), P2P_CPU_MASKS, P2P_ENVIRONMENT, P2P_MAX_REQUEUES, P2P_MAX_CRASH_RESTARTS,
-# P2P_MAX_SECONDS.
+# P2P_PYTHON, P2P_CONTAINER (in_container.sh), P2P_CPU_MASKS, P2P_SRUN, P2P_RENDEZVOUS (rendezvous.sh), P2P_ENVIRONMENT,
+# P2P_MAX_REQUEUES, P2P_MAX_CRASH_RESTARTS, P2P_MAX_SECONDS.
 set -euo pipefail
 stage=$1 run=$(realpath "$2")
 here=$run/code/hpc
@@ -22,13 +22,15 @@ export P2P_ATTEMPT
 
 export PYTHONPATH="$run/code" PYTHONUNBUFFERED=1
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}" # srun does not inherit it from the job
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MASTER_ADDR=$(bash "$here/rendezvous.sh" "${P2P_RENDEZVOUS:-name:}")
 # A different port for each start, so that processes of an earlier start cannot connect; below the kernel's ephemeral ports.
 MASTER_PORT=$((20000 + (SLURM_JOB_ID * 11 + ${SLURM_RESTART_COUNT:-0}) % 12000))
 export MASTER_ADDR MASTER_PORT
 
 # If one rank exits with an error, the others still save: no kill on a bad exit, but wait at most one minute.
 srun=(srun --unbuffered --kill-on-bad-exit=0 --wait=60 "--output=${run//%/%%}/slurm/$stage/%j_%t_log.out")
+read -r -a flags <<<"${P2P_SRUN:-}" # the site's
+srun+=(${flags[@]+"${flags[@]}"})
 if [ -n "${P2P_CPU_MASKS:-}" ]; then
     srun+=("--cpu-bind=mask_cpu:$P2P_CPU_MASKS")
 fi

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import yaml
 
+from p2p_dist.audio import other_datasets
 from p2p_dist.audio.stamps import stamps
 from p2p_dist.common.files import digest
 from p2p_dist.settings.config import STEMS
@@ -37,7 +38,7 @@ PAIRS_SUFFIX = ".npz"
 
 LAYOUT = (
     f"train/ and test/ (and valid/, or some of train/ are taken) with SONG{SUFFIX} files, or SONG folders of "
-    f"{', '.join(STEMS)} as wav or flac, or the {PAIRS_SUFFIX} pairs of the thesis"
+    f"{', '.join(STEMS)} as wav or flac, or songs of MoisesDB or Slakh2100, or the {PAIRS_SUFFIX} pairs of the thesis"
 )
 
 _SOUNDS = (".wav", ".flac", ".mp3", ".mp4", ".m4a", ".aac", ".ogg", ".opus", ".wma", ".aif", ".aiff", ".npz")
@@ -53,24 +54,34 @@ class Source:
     """A song in any layout, not decoded yet.
 
     path: the file or folder, for messages. stems: stem -> its file, for the stems that were found; a `.stem.mp4` has all.
-    pairs: npz files, if the song is given as spectrograms without audio.
+        Several files are added up, with silence after the shorter ones; of none it is silent.
+    pairs: npz files, if the song is given as spectrograms without audio. table: the file that tells what the others are.
+    wrong: why the song can't be read, which decoding reports.
     """
 
     name: str
     split: str
     path: Path
-    stems: Mapping[str, Path] = field(default_factory=dict)
+    stems: Mapping[str, Path | tuple[Path, ...]] = field(default_factory=dict)
     pairs: tuple[Path, ...] = ()
+    table: Path | None = None
+    wrong: str | None = None
 
     @property
     def stem_file(self) -> Path | None:
         """The file that holds all stems, if they are in one file."""
         (first, *others) = dict.fromkeys(self.stems.values()) or [None]
-        return first if len(self.stems) > 1 and not others else None
+        return first if isinstance(first, Path) and len(self.stems) > 1 and not others else None
+
+    def sounds(self) -> list[Path]:
+        """List the files of all stems, whether they exist or not."""
+        found = [(one,) if isinstance(one, Path) else one for one in self.stems.values()]
+        return list(dict.fromkeys(path for paths in found for path in paths))
 
     def files(self) -> list[Path]:
         """All existing files of the song."""
-        return [path for path in dict.fromkeys(self.pairs or self.stems.values()) if path.is_file()]
+        table = () if self.table is None else (self.table,)
+        return [path for path in (*(self.pairs or self.sounds()), *table) if path.is_file()]
 
     def size(self) -> int:
         """Bytes of all its files."""
@@ -168,14 +179,21 @@ def is_split(root: Path) -> bool:
 def _split_folders(root: Path) -> dict[str, Path]:
     """Find the folders of the splits; `Train/` counts too."""
     found: dict[str, Path] = {}
-    inside = {path.name: path for path in sorted(root.iterdir()) if path.name.lower() in SPLITS and path.is_dir()}
+    inside = [path for path in sorted(root.iterdir()) if path.is_dir() and _split_of(path) is not None]
     for split in ("train", "test", "valid"):
-        there = [path for name, path in inside.items() if name.lower() == split]
+        there = [path for path in inside if _split_of(path) == split]
         if len(there) > 1:
             raise ValueError(f"{there[0]} and {there[1]} are both folders of {split} songs: merge them into one folder")
         if there:
             found[split] = there[0]
     return found
+
+
+def _split_of(folder: Path) -> str | None:
+    """The split that a folder holds by its name. Slakh2100 has validation/; of other songs it has always been passed over."""
+    if folder.name == "validation" and any(folder.glob("*/metadata.yaml")):
+        return "valid"
+    return folder.name.lower() if folder.name.lower() in SPLITS else None
 
 
 def _songs_in(folder: Path, split: str) -> list[Source]:
@@ -200,6 +218,8 @@ def source_at(path: Path, split: str) -> Source | None:
     """
     if path.is_dir():
         stems = stem_files(path)
+        if not stems and (known := other_datasets.moisesdb(path) or other_datasets.slakh(path)) is not None:
+            return Source(known.title, split, path, known.stems, table=known.table, wrong=known.wrong)
         pairs = [] if stems else [p for p in _inside(path) if p.name.lower().endswith(PAIRS_SUFFIX) and p.name[0] != "."]
         return Source(path.name, split, path, stems, tuple(pairs))
     if path.name.lower().endswith(SUFFIX):

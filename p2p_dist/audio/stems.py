@@ -62,7 +62,7 @@ def header(source: Source) -> tuple[int, int, int]:
                 stream = next(stream for stream in container.streams.audio if stream.codec_context is not None)
                 rate = stream.rate or 0
                 return rate, stream.codec_context.channels, (container.duration or 0) * rate // av.time_base
-        longest = max((soundfile.info(file) for file in source.stems.values()), key=lambda file: file.frames)
+        longest = max((soundfile.info(file) for file in source.sounds()), key=lambda file: file.frames)
         return longest.samplerate, longest.channels, longest.frames
     except (FFmpegError, soundfile.LibsndfileError, StopIteration, ValueError):
         return 0, 0, 0
@@ -111,11 +111,13 @@ def load_sums(
 def _check_readable(source: Source) -> None:
     """Turn a file that cannot be read into a reason to leave the song out."""
     path = source.path
+    if source.wrong is not None:
+        raise ValueError(source.wrong)
     if path.is_symlink() and not path.exists():
         raise ValueError(f"{path}: broken link (target {path.readlink()})")
     try:
         beside = [] if path.is_file() else [p for p in path.iterdir() if p.stem.lower() in STEMS and not p.is_dir()]
-        for file in dict.fromkeys([*beside, *source.stems.values()]):
+        for file in dict.fromkeys([*beside, *source.sounds()]):
             file.open("rb").close()
     except OSError as error:
         raise ValueError(f"{error.filename}: can't be read ({error.strerror})") from error
@@ -215,44 +217,86 @@ class _Mixer:
         self.mixed += samples
 
 
+class _Stem:
+    """The files of a stem, read side by side and added up. Behind the end of a file is silence.
+
+    file: of the last error or the first file, for messages.
+    """
+
+    def __init__(self, name: str, paths: Sequence[Path]) -> None:
+        self.name, self.paths, self.file = name, paths, paths[0] if paths else None
+        self.files: list[Any] = []
+        self.read = 0
+
+    def open(self, stack: contextlib.ExitStack) -> None:
+        """Open the files."""
+        import soundfile
+
+        for path in self.paths:
+            self.file = path
+            opened = stack.enter_context(soundfile.SoundFile(wav.whole(self.file)))
+            self.files.append(opened)
+            if opened.frames == _UNTOLD:
+                cure = "write it again, for example with ffmpeg -i FILE NEW.flac"
+                raise ValueError(f"{self.file}: a streamed flac without a length in its header: {cure}")
+
+    def block(self, channels: int, frames: int) -> np.ndarray | None:
+        """Return the next block, (samples, channels); None after so many frames."""
+        wanted = min(_BLOCK, frames - self.read)
+        if wanted <= 0:
+            return None
+        total: np.ndarray | None = None
+        for path, opened in zip(self.paths, self.files, strict=True):
+            self.file = path
+            block = opened.read(wanted, dtype="float32", always_2d=True)
+            if len(block) < min(wanted, opened.frames - self.read):
+                raise ValueError(f"{self.file}: truncated, {self.read + len(block)} of {opened.frames} samples")
+            peak = float(np.abs(block).max(initial=0))
+            if not np.isfinite(peak):
+                raise ValueError(f"{self.file}: stem {self.name} contains NaN or infinite samples")
+            if peak > _LOUDEST:
+                raise ValueError(f"{self.file}: stem {self.name} contains samples of {peak:.3g}, full scale is 1")
+            if total is None and len(block) == wanted:
+                total = block
+            else:
+                total = np.zeros((wanted, channels), np.float32) if total is None else total
+                total[: len(block)] += block
+        self.read += wanted
+        return np.zeros((wanted, channels), np.float32) if total is None else total
+
+
 def _read_files(source: Source, mixer: _Mixer) -> int:
-    """Read one wav or flac a stem, all side by side; all must have one rate and channel count, the rate is returned."""
+    """Read the wav or flac files of all stems side by side; all must have one rate and channel count, the rate is returned."""
     import soundfile
 
-    folder, files = source.path, source.stems
-    if missing := [name for name in mixer.names if name not in files]:
+    folder = source.path
+    if missing := [name for name in mixer.names if name not in source.stems]:
         raise ValueError(f"{folder}: no {', '.join(f'{name}.wav or .flac' for name in missing)}; {contents(folder)}")
     with contextlib.ExitStack() as stack:
-        opened = {}
-        name = mixer.names[0]
+        stems = [_Stem(name, [one] if isinstance(one := source.stems[name], Path) else one) for name in mixer.names]
+        stem = stems[0]
         try:
-            for name in mixer.names:
-                opened[name] = stack.enter_context(soundfile.SoundFile(wav.whole(files[name])))
-                if opened[name].frames == _UNTOLD:
-                    cure = "write it again, for example with ffmpeg -i FILE NEW.flac"
-                    raise ValueError(f"{files[name]}: a streamed flac without a length in its header: {cure}")
-            if len({(file.samplerate, file.channels) for file in opened.values()}) > 1:
-                listed = ", ".join(f"{name} {file.samplerate} Hz x {file.channels}" for name, file in opened.items())
-                raise ValueError(f"{folder}: the stems differ in rate or channels ({listed})")
-            first = opened[mixer.names[0]]
-            mixer.expect(first.samplerate, first.channels, max(file.frames for file in opened.values()))
-            while opened:
-                for name, file in list(opened.items()):
-                    block = file.read(_BLOCK, dtype="float32", always_2d=True)
-                    if len(block):
-                        peak = float(np.abs(block).max())
-                        if not np.isfinite(peak):
-                            raise ValueError(f"{files[name]}: stem {name} contains NaN or infinite samples")
-                        if peak > _LOUDEST:
-                            raise ValueError(f"{files[name]}: stem {name} contains samples of {peak:.3g}, full scale is 1")
-                        mixer.take(name, np.ascontiguousarray(block.T))
+            for stem in stems:
+                stem.open(stack)
+            if len({(file.samplerate, file.channels) for stem in stems for file in stem.files}) > 1:
+                told = [f"{stem.name} {file.samplerate} Hz x {file.channels}" for stem in stems for file in stem.files]
+                raise ValueError(f"{folder}: the stems differ in rate or channels ({', '.join(dict.fromkeys(told))})")
+            rate, channels, longest = header(source)
+            if stem.files:
+                rate, channels = stem.files[0].samplerate, stem.files[0].channels
+            frames = {
+                stem.name: stem.files[0].frames if isinstance(source.stems[stem.name], Path) else longest for stem in stems
+            }
+            mixer.expect(rate, channels, max(frames.values()))
+            while stems:
+                for stem in list(stems):
+                    if (block := stem.block(channels, frames[stem.name])) is None:
+                        stems.remove(stem)
                     else:
-                        del opened[name]
-                        if mixer.lengths[name] < file.frames:
-                            raise ValueError(f"{files[name]}: truncated, {mixer.lengths[name]} of {file.frames} samples")
+                        mixer.take(stem.name, np.ascontiguousarray(block.T))
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"{files[name]}: can't be read as audio ({error.error_string})") from error
-        return int(first.samplerate)
+            raise ValueError(f"{stem.file}: can't be read as audio ({error.error_string})") from error
+        return int(rate)
 
 
 def _open(path: Path) -> Any:

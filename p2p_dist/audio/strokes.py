@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from p2p_dist.audio.drum_classes import CLASSES, Onset, rests
-from p2p_dist.audio.pattern_features import mel_powers
+from p2p_dist.audio.drum_classes import CLASSES, Onset
+from p2p_dist.audio.pattern_features import FRAME, mel_powers
 from p2p_dist.audio.stems import resample
 from p2p_dist.common import files
 
@@ -30,6 +30,7 @@ BEFORE = 0.003
 WINDOW = 6.0
 """Seconds over which a level is measured."""
 
+_FEWEST = 4  # strokes in a window where drums play
 _FADE = 0.02  # seconds, at the end
 _SHORTEST = 0.06  # seconds to the next stroke, without which a stroke is not cut
 _MIXED = 0.03  # seconds within which strokes of two classes sound as one
@@ -51,8 +52,9 @@ class Stroke:
 class Kit:
     """The strokes of one song, with their levels relative to each other.
 
-    strokes: by class; a class may have none. rates: strokes a second of each class, in the order of CLASSES, while the song has
-    drums. offset: level of its drums (`playing_level`) relative to its input (`input_level`), dB.
+    strokes: by class; a class may have none. rates: strokes a second of each class, in the order of CLASSES, where the drums
+    play, and at last of all classes, of which strokes at one time count once. offset: level of its drums (`playing_level`)
+    relative to its input (`input_level`), dB.
     """
 
     strokes: dict[str, list[Stroke]]
@@ -68,7 +70,7 @@ class Bank:
 
     @property
     def rates(self) -> np.ndarray:
-        """Median over the kits of the strokes a second of each class, (len(CLASSES),)."""
+        """Median over the kits of their rates, (len(CLASSES) + 1,)."""
         return np.median([kit.rates for kit in self.kits.values()], axis=0)
 
     @property
@@ -77,14 +79,31 @@ class Bank:
         return float(np.median([kit.offset for kit in self.kits.values()]))
 
 
-def window_powers(sound: np.ndarray, rate: int) -> np.ndarray:
-    """Mean power of each stretch of six seconds of mono sound, the last one shorter; float64."""
-    size = round(WINDOW * rate)
-    return np.array([np.mean(sound[begin : begin + size].astype(np.float64) ** 2) for begin in range(0, len(sound), size)])
+def frame_powers(song: np.ndarray | Iterable[np.ndarray], rate: int) -> np.ndarray:
+    """Sum over the mel bands of the power of each frame of `pattern_features.FRAME` seconds, (frames,).
+
+    Bands of equal area weigh low and middle frequencies more: the level of drums is mostly that of kick and snare.
+
+    Args:
+        song: mono float32 (samples,), or blocks of it.
+    """
+    frames = [power.sum(axis=0) for power in mel_powers(song, rate)]
+    return np.concatenate(frames).astype(np.float64) if frames else np.zeros(0)
 
 
-def playing_level(powers: np.ndarray) -> float:
-    """Median in dB of the powers of windows that are within 20 dB of the loudest; -120 for silence."""
+def playing_level(frames: np.ndarray) -> float:
+    """Level of drums where they play, dB: the median of stretches of six seconds within 20 dB of the loudest; -120 for silence.
+
+    Args:
+        frames: of `frame_powers`.
+    """
+    size = round(WINDOW / FRAME)
+    powers = np.array([frames[begin : begin + size].mean() for begin in range(0, len(frames), size)])
+    return level_of_windows(powers)
+
+
+def level_of_windows(powers: np.ndarray) -> float:
+    """Level of drums from the power of each stretch of six seconds, see `playing_level`."""
     loudest = powers.max(initial=0)
     if loudest <= 0:
         return -120.0
@@ -92,17 +111,21 @@ def playing_level(powers: np.ndarray) -> float:
 
 
 def input_level(song: np.ndarray | Iterable[np.ndarray], rate: int) -> float:
-    """Level of a song without drums where it is loud: of the frame that a tenth of all frames exceed, dB.
+    """Level of a song without drums where it is loud, dB: of the frame that a tenth of all frames exceed; -120 for silence.
 
-    Bands of equal area weigh low and middle frequencies more, as ears do. Of the levels that were tried, this one tells best
-    how loud the drums are.
+    Of the levels that were tried, this one tells best how loud the drums are.
 
     Args:
         song: mono float32 (samples,), or blocks of it.
     """
-    frames = [power.sum(axis=0) for power in mel_powers(song, rate)]
-    loud = float(np.percentile(np.concatenate(frames), 90)) if frames else 0.0
-    return 10 * float(np.log10(max(loud, 1e-12)))
+    frames = frame_powers(song, rate)
+    return 10 * float(np.log10(max(np.percentile(frames, 90) if len(frames) else 0.0, 1e-12)))
+
+
+def playing_rate(times: np.ndarray) -> float:
+    """Mean number of strokes a second in stretches of six seconds with at least four of them; 0 where there are none."""
+    counts = np.bincount((np.maximum(times, 0) // WINDOW).astype(np.int64))
+    return float(counts[counts >= _FEWEST].mean()) / WINDOW if (counts >= _FEWEST).any() else 0.0
 
 
 def cut_kit(drums: np.ndarray, heard: np.ndarray, rate: int, onsets: Sequence[Onset], most: int = 32) -> Kit:
@@ -113,7 +136,7 @@ def cut_kit(drums: np.ndarray, heard: np.ndarray, rate: int, onsets: Sequence[On
     Args:
         drums, heard: the stem and the song without it, float32 (samples,), mono. onsets: of the stem. most: strokes of a class.
     """
-    level = playing_level(window_powers(drums, rate))
+    level = playing_level(frame_powers(drums, rate))
     sound = (resample(drums, rate, RATE) * 10 ** (-level / 20)).astype(np.float32)
     times = np.array([onset.time for onset in onsets])
     strokes: dict[str, list[Stroke]] = {}
@@ -132,10 +155,11 @@ def cut_kit(drums: np.ndarray, heard: np.ndarray, rate: int, onsets: Sequence[On
             (rings, onset) for mixed, rings, onset in found if onset.strength > _QUIETEST and not (mixed and kind == "hat")
         ]
         strokes[kind] = [Stroke(_cut(sound, onset.time, -rings), onset.strength) for rings, onset in usable[:most]]
-    seconds = len(drums) / rate
-    playing = seconds - sum(end - begin for begin, end in rests(onsets, seconds))
-    counts = [sum(onset.kind == kind for onset in onsets) for kind in CLASSES]
-    rates = tuple(count / max(playing, 1.0) for count in counts)
+    heard_well = [onset for onset in onsets if onset.strength > _QUIETEST]
+    all_times = sorted({onset.time for onset in heard_well})
+    together = playing_rate(np.array(all_times))
+    counts = [sum(onset.kind == kind for onset in heard_well) for kind in CLASSES]
+    rates = (*(together * count / max(len(all_times), 1) for count in counts), together)
     return Kit(strokes, rates, level - input_level(heard, rate))
 
 
@@ -177,8 +201,8 @@ def save(path: Path, bank: Bank, codec: str = "flac") -> None:
                 tensors[f"{number}.{kind}.sound"] = np.frombuffer(file.getvalue(), np.uint8)
                 tensors[f"{number}.{kind}.samples"] = np.array([len(stroke.sound) for stroke in strokes], np.int64)
                 tensors[f"{number}.{kind}.strength"] = np.array([stroke.strength for stroke in strokes], np.float32)
-    header = {"format": _FORMAT, "kits": json.dumps(kits)}
-    files.write_bytes(path, to_bytes(tensors, header))
+    # One entry: several would be written in any order.
+    files.write_bytes(path, to_bytes(tensors, {"bank": json.dumps({"format": _FORMAT, "kits": kits})}))
 
 
 def load(path: Path) -> Bank:
@@ -193,10 +217,10 @@ def load(path: Path) -> Bank:
         if path.stat().st_size > _MOST_BYTES:
             raise ValueError(f"more than {_MOST_BYTES >> 20} MiB")
         with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
+            header = json.loads((file.metadata() or {}).get("bank", "{}"))
             if header.get("format") != _FORMAT:
                 raise ValueError(f"not a bank of strokes ({_FORMAT})")
-            listed = json.loads(header["kits"])
+            listed = header["kits"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if sum(float(value.sum()) for name, value in tensors.items() if name.endswith(".samples")) > _MOST_SAMPLES:
             raise ValueError("the strokes are too long to be a bank")
@@ -212,7 +236,7 @@ def load(path: Path) -> Bank:
 
 def _kit(number: int, listed: dict, tensors: dict[str, np.ndarray]) -> Kit:  # type: ignore[type-arg]
     rates, offset = [float(rate) for rate in listed["rates"]], float(listed["offset"])
-    if len(rates) != len(CLASSES) or not all(0 <= rate < 100 for rate in rates) or not -100 < offset < 100:
+    if len(rates) != len(CLASSES) + 1 or not all(0 <= rate < 100 for rate in rates) or not -100 < offset < 100:
         raise ValueError("a kit's rates or its level are not possible")
     strokes: dict[str, list[Stroke]] = {}
     for kind in CLASSES:

@@ -12,13 +12,13 @@ import tyro
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
 from p2p_dist.generate import exported_config, request
-from p2p_dist.generate.exported_config import CONFIG, WEIGHTS
+from p2p_dist.generate.exported_config import CONFIG, DRUMMER, WEIGHTS
 from p2p_dist.generate.request import Options, Song
 from p2p_dist.jobs import packages, site
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import checkpoints, rundir
 from p2p_dist.settings import values
-from p2p_dist.settings.config import Config, Resources, Where
+from p2p_dist.settings.config import Config, Model, Resources, Where
 from p2p_dist.settings.resources import Time
 from p2p_dist.settings.values import NotNegativeNumber, Positive, within
 
@@ -48,6 +48,14 @@ class Command:
     """end of that part, seconds (default: the end of the song)"""
     format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
     """file format of stem and mix"""
+    bpm: Annotated[float, within(30, 300, " beats a minute")] | None = None
+    """tempo to play to, for a model with a sketch (default: the tempo that it hears; so the next three)"""
+    first_beat: NotNegativeNumber | None = None
+    """time of any beat, seconds of the song"""
+    half_beat: bool = False
+    """move all beats by half a beat: when the drums are on the off-beats"""
+    density: Annotated[float, within(0.05, 4)] | None = None
+    """strokes a second, relative to the songs that it was trained on (default: 0.8)"""
     overwrite: bool = False
     """generate again what already exists"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
@@ -63,9 +71,34 @@ class Command:
         if self.end is not None and self.end <= self.begin:
             raise ValueError(f"--to must be more seconds than --from {self.begin:g}, not {self.end:g}")
 
+        if self.first_beat is not None and self.first_beat < self.begin:
+            raise ValueError(f"--first-beat must be at or after --from {self.begin:g}, not {self.first_beat:g}")
+
     def options(self) -> Options:
         """Return the options for each song."""
-        return Options(self.level, self.seed, self.takes, self.begin, self.end, self.format)
+        return Options(
+            self.level,
+            self.seed,
+            self.takes,
+            self.begin,
+            self.end,
+            self.format,
+            self.bpm,
+            self.first_beat,
+            self.half_beat,
+            self.density,
+        )
+
+    def check_fits(self, model: Model) -> None:
+        """Check that the options are for a model with these settings.
+
+        Raises:
+            ValueError: the model hears no beats. The message names the option.
+        """
+        given = {"bpm": self.bpm, "first-beat": self.first_beat, "half-beat": self.half_beat, "density": self.density}
+        named = [f"--{name}" for name, value in given.items() if value not in (None, False)]
+        if named and not model.sketch:
+            raise ValueError(f"{named[0]} is for models with a sketch (model.sketch), which play to beats: leave it out")
 
 
 def main(arguments: list[str]) -> int:
@@ -86,6 +119,7 @@ def _queue(command: Command, found: list[Song]) -> int:
     """Queue an array of jobs that share the songs that are not done."""
     model, options = _find(command.model), command.options()
     settings, sha256 = model.settings, model.sha256
+    command.check_fits(settings.model)
     console.say(f"model: {model.name}, trained {model.step} steps to make {request.stem_name(settings.data.task)}")
     left, whys = [], []
     for one in found:
@@ -129,7 +163,7 @@ def _queue(command: Command, found: list[Song]) -> int:
         wanted = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=None), resources=resources)
         folders = {Path(one["source"]).parent for one in left} | {_there(Path(one["folder"])) for one in left}
         if model.folder is not None:  # a hub's cache holds links to files elsewhere
-            folders |= {(model.folder / name).resolve().parent for name in (CONFIG, WEIGHTS)} | {model.folder}
+            folders |= {(model.folder / name).resolve().parent for name in (CONFIG, WEIGHTS, *DRUMMER)} | {model.folder}
         launch.queue_generation(run, wanted, asked, sorted(folders), place, dry_run=command.dry_run)
     if done := len(found) - len(left) - len(whys):
         console.say(f"already done: {done} of {len(found)} songs")
@@ -180,6 +214,7 @@ def _make(command: Command, found: list[Song], again: str) -> int:
         from p2p_dist.generate.model import find_model
 
         model, options = find_model(command.model), command.options()
+        command.check_fits(model.model)
         console.say(f"model: {model.name}, trained {model.step} steps to make {request.stem_name(model.task)}")
         left, refused = songs.todo(found, model, options, overwrite=command.overwrite)
         done_before = len(found) - len(left) - len(refused)

@@ -14,7 +14,7 @@ from p2p_dist.audio import layouts
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, linux
 from p2p_dist.data import dataset as datasets
-from p2p_dist.jobs import packages, site
+from p2p_dist.jobs import musdb_sample, packages, site
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets, values
@@ -37,7 +37,7 @@ class Command:
     out: Path | None = None
     """folder of the shards on this machine (default: where submit looks for them); for several tasks, its parent folder"""
     preset: str = "default"
-    """preset of the data settings: demo, tiny, small, default or thesis"""
+    """preset of the data settings: demo, tiny, small, sketch, default or thesis"""
     workers: Positive | None = None
     """number of processes (default: one per core)"""
     part: str | None = None
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
     root = command.data.root or os.environ.get("MUSDB_PATH")
     if root is None:
         raise ValueError("name the folder of songs with --data (or $MUSDB_PATH)")
-    folder = Path(root).expanduser().absolute()
+    folder = musdb_sample.fetch() if root == musdb_sample.NAME else Path(root).expanduser().absolute()
     settings = [dataclasses.replace(command.data, root=str(folder), task=task) for task in tasks]
     wanted = [(_folder(command.out, folder, data, alone=len(tasks) == 1), data) for data in settings]
     if command.verify:
@@ -230,8 +230,7 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
     resources = Resources(**dataclasses.asdict(asked), workers=command.workers, preprocess_array=command.array)
     place = site.load_site(where, resources.site)
     place = dataclasses.replace(
-        place,
-        cpu_partition=command.where.partition or place.cpu_partition,
+        place.preprocessing_in(command.where.partition),
         preprocess_time=command.time or place.preprocess_time,
         preprocess_cores=command.workers or place.preprocess_cores,
     )

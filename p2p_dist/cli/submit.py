@@ -16,7 +16,7 @@ import tyro
 from p2p_dist import __version__
 from p2p_dist.cli import command_line, short_help
 from p2p_dist.common import console, files
-from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, packages, site, status
+from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, musdb_sample, packages, site, status
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
@@ -34,7 +34,7 @@ class Command:
     run: str | None = None
     """name of the run, a folder in ./runs or $P2P_RUNS (default: task and preset, such as drums-default)"""
     preset: str | None = None
-    """demo, tiny, small (a CPU), default (GPUs) or thesis (default: demo without --data, default with it)"""
+    """demo, tiny, small (a CPU), sketch (drums, a CPU), default (GPUs) or thesis; default: demo without --data, else default"""
     config: Path | None = None
     """YAML file with any of the settings; it overrides the preset, and flags override it"""
     dry_run: bool = False
@@ -90,6 +90,7 @@ def main(arguments: list[str]) -> int:
         check_place(one, where)
         if one.torchrun and where != "local":
             raise ValueError("--torchrun is for machines without Slurm: add --cluster local, or omit --torchrun")
+    launches = [(with_sample(one), run) for one, run in launches]
     if command.dry_run:
         dry_run.dry_run(
             [(run, one.settings, example_song.known_dataset(run, one.settings.data)) for one, run in launches], where
@@ -99,6 +100,22 @@ def main(arguments: list[str]) -> int:
     if swept:
         status.show_all(status.gather_each([run for _, run in launches if run.config.is_file()]))
     return code
+
+
+def with_sample(command: Command) -> Command:
+    """Return a command whose data is `musdb7s` with the folder of that sample, which is fetched first unless for a dry run.
+
+    Raises:
+        ValueError: a dry run, and it is not there. OSError: see `musdb_sample.fetch`.
+    """
+    if command.settings.data.root != musdb_sample.NAME:
+        return command
+    folder = musdb_sample.sample_folder()
+    if not command.dry_run:
+        folder = musdb_sample.fetch()
+    elif not musdb_sample.is_there(folder):
+        raise ValueError(f"{musdb_sample.NAME} is not in {folder} yet, and a dry run fetches nothing: omit --dry-run")
+    return dataclasses.replace(command, settings=presets.with_values(command.settings, {"data.root": str(folder)}))
 
 
 def on_this_machine(launches: list[tuple[Command, RunDir]], lines: list[list[str]], where: str) -> int:
@@ -282,6 +299,8 @@ def where_data_is(data: Data, *, songs_typed: bool) -> dict[str, Any]:
         is_folder = address.scheme(data.shards) is None
         return {"data.root": None, "data.shards": str(Path(data.shards).expanduser().absolute()) if is_folder else data.shards}
     root = data.root or os.environ.get("MUSDB_PATH")
+    if root == musdb_sample.NAME:  # `main` fetches it
+        return {"data.root": root, "data.shards": None}
     return {
         "data.root": str(Path(root).expanduser().absolute() if root else example_song.example_folder()),
         "data.shards": None,
@@ -351,5 +370,5 @@ def check_place(command: Command, where: str) -> None:
     if where == "slurm" and not command.yes:
         launch.check_gpus(settings.resources, place)
     packages.check_packages_anywhere(
-        settings.resources, place, where, tensorboard=settings.train.tensorboard, only_note=command.dry_run
+        settings.resources, place, where, packages.extras_of(settings.train), only_note=command.dry_run
     )

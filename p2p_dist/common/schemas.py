@@ -156,6 +156,21 @@ COMPOSED = Kind(
 )
 """song.json beside the stems of a composed song: its beats and drum strokes, in seconds."""
 
+# What the stage `pattern` makes for runs with sketches.
+
+GUIDES = Kind(
+    1,
+    {
+        "variants": range(1, 1 << 8),
+        "width": range(3, 1 << 16),
+        "songs": {KEY: {"frames": COUNT, "bytes": COUNT, "sha256": _SHA256}},
+    },
+)
+"""guides.json, see data/guides.py."""
+
+DRUMMER = Kind(1, {"files": {FILE: {"bytes": COUNT, "sha256": _SHA256}}})
+"""drummer.json, see generate/drummer.py."""
+
 # Evaluations.
 
 _ROW = {str: Maybe(float)}
@@ -220,7 +235,13 @@ GENERATED = Kind(
         },
         "model": {"name": str, "task": str, "step": COUNT, "sha256": _SHA256},
         "settings": {str: None},
-        "tempo": Maybe({"bpm": float, "first_beat": float}),
+        "tempo": Maybe(
+            {
+                "bpm": float,
+                "first_beat": float,
+                "others?": [{"option": str, "bpm": float, "first_beat": float}],
+            }
+        ),
         "takes": [{"seed": COUNT, "gain_db": float, "files": {str: {"name": str, "bytes": COUNT}}}],
         "notes": [str],
         "seconds": {str: float},
@@ -240,6 +261,9 @@ SONGS = Kind(
     },
 )
 """Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute; sha256 is that of the model's weights."""
+
+SENT = Kind(1, {"id": re.compile(r"[A-Za-z0-9._-]{0,200}"), "step": COUNT})
+"""sent.json: the run of an experiment tracker that receives the metrics of a run, and the last step that was sent."""
 
 _LOUDNESS = (Maybe(float), float)
 
@@ -289,6 +313,7 @@ EXPORTED = Kind(
             "dropout": float,
             "noise_channels": range(1 << 8),
             "leaky_slope": float,
+            **{f"{name}?": bool for name in ("sketch", "beat_phase", "residual")},
         },
         "inversion": {"iterations": COUNT},
         "versions": {str: Maybe(str)},

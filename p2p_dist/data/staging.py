@@ -90,7 +90,7 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
         far = [entry for entry in missing if address is not None and not (folder / entry["name"]).is_file()]
         if far:
             size = sum(entry["bytes"] for entry in far)
-            console.say(f"fetching {len(far)} files of {size / 1e9:.2f} GB from {address} to {copy}")
+            console.say(f"fetching {len(far)} files of {size / 1e6:.1f} MB from {address} to {copy}")
         for entry in missing:
             remote.fetch(address if entry in far and address is not None else str(folder), entry, copy / entry["name"])
         path = copy / manifest.NAME
@@ -106,12 +106,14 @@ def fetch_dataset(
     out: Path,
     data: Data,
     without: Collection[str] = (),
+    needed: Collection[str] = ("train",),
     on_file: Callable[[int, int, str], None] = lambda *_: None,
 ) -> None:
     """Fetch a finished dataset into a folder, its manifest last. What is there already is compared and kept.
 
     Args:
         data: the settings that it must have been made with. without: splits whose shards are not fetched.
+        needed: splits that it must have.
         on_file: called after each file with files done, files in all, and its name.
 
     Raises:
@@ -137,6 +139,11 @@ def fetch_dataset(
                 cure = "--data.shards names the folder of manifest.json, which is uploaded last"
                 raise ValueError(f"no dataset there, or not a whole one: {where}: {error.strerror}; {cure}") from error
         check_settings(content, data, where)
+        if lacking := [split for split in needed if split not in content["splits"]]:
+            cure = "only train with --evaluate never, or" if lacking == ["test"] else "for this run"
+            if "valid" in content["splits"] and lacking == ["test"]:
+                cure = "evaluate on its validation songs with --evaluate.split valid, " + cure
+            raise ValueError(f"{where} has no {lacking[0]} songs: {cure} name another dataset")
         entries = [one for split, part in content["splits"].items() for one in _of_part(part, "audio")]
         entries += [one for split, part in content["splits"].items() if split not in without for one in part["shards"]]
         missing = [entry for entry in entries if not _is_whole(out / entry["name"], entry)]

@@ -31,7 +31,7 @@ from p2p_dist.evaluate.measures import averages
 from p2p_dist.evaluate.measures.measure import Measured, measure
 from p2p_dist.evaluate.measures.table import MEASURES, Row
 from p2p_dist.evaluate.report import png
-from p2p_dist.generate import inference
+from p2p_dist.generate import drummer, inference
 from p2p_dist.model.generator import Generator
 from p2p_dist.run.rundir import RunDir, check_links, check_still_ours, is_evaluation
 from p2p_dist.settings.config import Config, Data, Evaluate
@@ -44,12 +44,15 @@ def evaluate(
     only: Collection[int] = (),
     songs: list[HeldOut] | None = None,
     out: Path | None = None,
+    *,
+    known_beats: bool = False,
 ) -> int:
     """Evaluate the checkpoints that have no evaluation yet, oldest first. Several processes share them.
 
     Args:
         only: steps of the checkpoints; None for all. songs: the songs to measure on; None for the held-out songs.
         out: the folder for the evaluations; None for that of the run.
+        known_beats: tell a model with a sketch the beats of the true drums, to see what the detected ones cost.
 
     Returns:
         the number of checkpoints that this process evaluated.
@@ -61,7 +64,9 @@ def evaluate(
     check_links(run)
     out = run.evaluations if out is None else out
     songs = held_out(run.shards, config.evaluate) if songs is None else songs
-    heard = [held_out_songs.read_excerpt(song, config.data, config.evaluate.seconds) for song in songs]
+    drums = drummer.load(run.pattern, config.data, config.model) if config.model.sketch else None
+    data, seconds = config.data, config.evaluate.seconds
+    heard = [held_out_songs.read_excerpt(song, data, seconds, drums, known_beats=known_beats) for song in songs]
     # Processes that share the work (tasks of a job, jobs of an array) start at different songs.
     place = int(os.environ.get("RANK", "0")) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     # Otherwise status.json belongs to the training, if both run at the same time.
@@ -157,7 +162,8 @@ def evaluate_generator(
         waiting: dict[str, list[Future[tuple[Measured, np.ndarray, float | None]]]] = {}
         for excerpt in heard:
             for seed in seeds:
-                outputs = inference.generate(generator, excerpt.pictures, data, excerpt.song.key, seed)
+                guide = None if excerpt.performance is None else excerpt.performance.guide(seed)
+                outputs = inference.generate(generator, excerpt.pictures, data, excerpt.song.key, seed, guide)
                 sounds = folder / "audio" if excerpt.song.split == reported and seed == 0 else None
                 gain = known[excerpt.song.key].gain
                 job = pool.submit(_sound_and_measures, outputs, excerpt, sounds, gain, data, evaluate.iterations)

@@ -24,6 +24,8 @@ from p2p_dist.data import manifest, pairs
 from p2p_dist.data.song_record import slug
 from p2p_dist.evaluate.measures.truth import Truth, real_windows
 from p2p_dist.generate import inference
+from p2p_dist.generate.drummer import AS_HEARD, Drummer, Performance
+from p2p_dist.generate.request import Options
 from p2p_dist.settings.config import Data, parse_task
 
 Sound = tuple[np.ndarray, np.ndarray, int]
@@ -59,6 +61,8 @@ class Excerpt:
     beats: Beats | None
     truth: Truth
     real: np.ndarray
+    performance: Performance | None = None
+    """what the drummer of a model with a sketch plays to the whole song"""
 
     @property
     def seconds(self) -> float:
@@ -156,9 +160,17 @@ def of_source(source: Source, number: int, task: str) -> HeldOut:
     return HeldOut(source.name, f"{number:05d}-{slug(source.name)}", source.split, read)
 
 
-def read_excerpt(song: HeldOut, data: Data, seconds: float) -> Excerpt:
-    """Return the excerpt of a song, about `seconds` long (0: all of it), in which its target is loudest."""
+def read_excerpt(
+    song: HeldOut, data: Data, seconds: float, drummer: Drummer | None = None, *, known_beats: bool = False
+) -> Excerpt:
+    """Return the excerpt of a song, about `seconds` long (0: all of it), in which its target is loudest.
+
+    Args:
+        drummer: of a model with a sketch; it hears the whole song, without the target.
+        known_beats: the drummer is told the beats of the true drums, as only an oracle could.
+    """
     heard, made, rate = song.read()
+    performance = None
     pictures = inference.loudest_windows(pairs.make(heard, made, rate, data), seconds, data)
     # Convert frames of the spectrogram to samples of the song.
     ratio = data.hop_length * rate / data.sample_rate
@@ -166,11 +178,16 @@ def read_excerpt(song: HeldOut, data: Data, seconds: float) -> Excerpt:
     end = min(begin + round((pictures.frames - int(pictures.starts[0])) * ratio), len(heard))
     # Detect beats in the drums, whether they are input or target.
     beats = beats_of(made if "drums" in parse_task(data.task)[1] else heard + made, rate, drums=True)
+    if drummer is not None:
+        alone = mono(heard, rate, rate)
+        loudest = float(np.abs(alone).max(initial=0))
+        told = Options(bpm=beats.bpm, first_beat=beats.first) if known_beats and beats is not None else AS_HEARD
+        performance = drummer.play(lambda: iter([alone]), rate, loudest, song.key, float(pictures.references[0]), told)
     input, target = heard[begin:end].copy(), made[begin:end].copy()
     beats = from_there(beats, begin / rate)
     truth = Truth(target, input, rate, beats, data)
     real = real_windows(made, heard, rate)
-    return Excerpt(song, rate, begin, input, target, pictures, beats, truth, real)
+    return Excerpt(song, rate, begin, input, target, pictures, beats, truth, real, performance)
 
 
 def beats_of(sound: np.ndarray, rate: int, *, drums: bool) -> Beats | None:

@@ -115,8 +115,8 @@ def _take_medians(average: Any, songs: list[Row]) -> None:
 
 
 def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitched: bool) -> dict[str, Any]:
-    """Rank all checkpoints and baselines, best first; those without a score last."""
-    reported = evaluate.split
+    """Rank all checkpoints and baselines, best first; those without a score last. Each has its reported figures."""
+    reported, names = evaluate.split, [name for table in columns(pitched=pitched) for name in table]
     chosen_on = CHOOSING if baselines["splits"].get(CHOOSING, {}).get("songs") else reported
 
     def entry(row: Row, split: str) -> tuple[dict[str, float], float | None]:
@@ -124,6 +124,10 @@ def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitch
         certain = descriptors.is_certain(baselines["splits"][split].get("distance"))
         found = families(row, ceiling, pitched=pitched, distance=certain)
         return found, score(found, evaluate)
+
+    def shown(one: dict[str, Any]) -> dict[str, Any]:
+        values = {name: one["mean"][name] for name in names if one["mean"].get(name) is not None}
+        return {"values": values, "interval": {name: one["interval"][name] for name in values if name in one["interval"]}}
 
     def order(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         # If scores are equal, the earlier checkpoint comes first.
@@ -134,12 +138,19 @@ def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitch
         found, value = entry(content["splits"][chosen_on]["mean"], chosen_on)
         there, reported_value = entry(content["splits"][reported]["mean"], reported)
         checkpoints.append(
-            {"step": step, "score": value, "families": found, "reported_score": reported_value, "reported_families": there}
+            {
+                "step": step,
+                "score": value,
+                "families": found,
+                "reported_score": reported_value,
+                "reported_families": there,
+                **shown(content["splits"][reported]),
+            }
         )
     others = []
     for name, one in baselines["splits"][reported]["rows"].items():
         found, value = entry(one["mean"], reported)
-        others.append({"name": name, "score": value, "families": found})
+        others.append({"name": name, "score": value, "families": found, **shown(one)})
     note = (
         ""
         if chosen_on != reported
@@ -196,7 +207,7 @@ def _conclude_once(run: RunDir, config: Config, folder: Path) -> dict[str, Any] 
     if not picture.is_file() or picture.stat().st_mtime <= max(path.stat().st_mtime for path in sources):
         curves.draw(picture, curves.collect(evaluated, baselines, ranked, pitched=pitched))
     if folder == run.evaluations:
-        best = choice(run, ranked, evaluated, [name for names in columns(pitched=pitched) for name in names])
+        best = choice(run, ranked)
         if best is not None:
             records.write(run.best, schemas.BEST, best)
         else:
@@ -204,13 +215,11 @@ def _conclude_once(run: RunDir, config: Config, folder: Path) -> dict[str, Any] 
     return ranked
 
 
-def choice(run: RunDir, ranked: dict[str, Any], evaluated: dict[int, Any], names: list[str]) -> dict[str, Any] | None:
+def choice(run: RunDir, ranked: dict[str, Any]) -> dict[str, Any] | None:
     """Return the content of best.json; None if no existing checkpoint has a score."""
     for item in ranked["checkpoints"]:
         folder = run.checkpoints / step_name(item["step"])
         if item["score"] is not None and (folder / "generator.safetensors").is_file():
-            reported = evaluated[item["step"]]["splits"][ranked["reported_on"]]
-            values = {name: reported["mean"][name] for name in names if reported["mean"].get(name) is not None}
             return {
                 "step": item["step"],
                 "rule": ranked["rule"],
@@ -220,7 +229,7 @@ def choice(run: RunDir, ranked: dict[str, Any], evaluated: dict[int, Any], names
                 "note": ranked["note"],
                 "families": item["families"],
                 "reported_score": item["reported_score"],
-                "values": values,
-                "interval": {name: reported["interval"][name] for name in values if name in reported["interval"]},
+                "values": item["values"],
+                "interval": item["interval"],
             }
     return None

@@ -3,10 +3,11 @@
 DIR/model.safetensors   the weights, float32 or float16, with the parameter names of model/generator.py
 DIR/config.json         all settings needed to run them: task, spectrogram, scaling, network; `notes` explains them
 DIR/README.md           the model card
+DIR/drummer.json, pattern.safetensors, strokes.safetensors   of a model with a sketch: its drummer, see drummer.py
 DIR/model.pt2           optional: the network as a program of torch.export, see program.py
 
 tests/generate/run_exported.py runs such a folder with torch and safetensors only. An exported folder is untrusted input: only
-config.json and model.safetensors are opened, both are checked, and nothing is unpickled.
+config.json, model.safetensors and the files of the drummer are opened, all are checked, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from p2p_dist import __version__
 from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR, LOUDEST_SHARE, LOWEST_REFERENCE
-from p2p_dist.generate import exported_config, program
-from p2p_dist.generate.exported_config import CONFIG, CURE, FORMAT, NETWORK, SPECTROGRAM, WEIGHTS
+from p2p_dist.generate import drummer, exported_config, program
+from p2p_dist.generate.exported_config import CONFIG, CURE, DRUMMER, FORMAT, GUIDED, NETWORK, SPECTROGRAM, WEIGHTS
 from p2p_dist.generate.model import Model
-from p2p_dist.model.generator import BATCH_NORM_EPSILON, Generator
+from p2p_dist.model.generator import BATCH_NORM_EPSILON, OPEN, Generator
 from p2p_dist.settings import config
 from p2p_dist.settings.tasks import parse_task
 
@@ -53,7 +54,7 @@ def check_out(out: Path, *, overwrite: bool) -> None:
         raise ValueError(f"{out} exists: name another folder, or replace it with --overwrite")
     if not out.is_dir():
         raise ValueError(f"{out} is not a folder: it is not overwritten; name another")
-    others = sorted(path.name for path in out.iterdir() if path.name not in (CONFIG, WEIGHTS, CARD, PROGRAM))
+    others = sorted(path.name for path in out.iterdir() if path.name not in (CONFIG, WEIGHTS, CARD, PROGRAM, *DRUMMER))
     if others:
         raise ValueError(
             f"{out} also holds {others[0]!r}, which export did not write: it is not overwritten; name another folder"
@@ -104,6 +105,8 @@ def export(
         (temporary / WEIGHTS).write_bytes(data)
         if made is not None:
             (temporary / PROGRAM).write_bytes(made)
+        if model.drummer is not None:
+            drummer.save(temporary, model.drummer)
         (temporary / CARD).write_text(text, encoding="utf-8")
         records.write(temporary / CONFIG, schemas.EXPORTED, content)
         if out.exists():
@@ -170,7 +173,7 @@ def _sections(data: config.Data, model: config.Model) -> dict[str, Any]:
             "network_high": 1,
         },
         "network": {
-            **{name: getattr(model, name) for name in NETWORK},
+            **{name: getattr(model, name) for name in (*NETWORK, *(GUIDED if model.sketch else ()))},
             "pictures": data.picture_channels,
             "norm_groups": 8 if model.norm == "group" else None,
             "norm_epsilon": 1e-5 if model.norm == "group" else BATCH_NORM_EPSILON,
@@ -211,6 +214,17 @@ def _notes(model: Model) -> dict[str, str]:
         "Doubling: nearest neighbour and a convolution 3x3 (nearest; folded: the same, which one transposed convolution can "
         "compute), or a transposed one 4x4 of stride 2 (transposed).",
     }
+    if model.model.sketch:
+        phase = ", then sine and cosine of the place in the beat, the same in all bands" if model.model.beat_phase else ""
+        notes["guide"] = (
+            "further channels after the noise's: the picture of the sketch, made of sound like the input and over its "
+            f"reference{phase}; the sketch is what the drummer plays, see p2p_dist/generate/drummer.py."
+        )
+    if model.model.residual:
+        notes["residual"] = (
+            "r, the output of tanh, moves the sketch s: s + g (max(r, 0) (1 - s) + min(r, 0) (1 + s)), where g is "
+            f"min((m + 1) / {OPEN}, 1) and m the largest value of the sketch in that frame."
+        )
     return notes
 
 
@@ -225,7 +239,8 @@ def read_exported(folder: Path) -> Model:
     data, model = _settings_of(content, folder / CONFIG)
     weights = _read_weights(folder / WEIGHTS, content["weights"], model, data.picture_channels)
     name = f"{content['name']}@{content['step']}"
-    return Model(name, data.task, content["step"], content["weights"]["sha256"], data, model, weights)
+    drums = drummer.load(folder, data, model) if model.sketch else None
+    return Model(name, data.task, content["step"], content["weights"]["sha256"], data, model, weights, drums)
 
 
 def _settings_of(content: dict[str, Any], path: Path) -> tuple[config.Data, config.Model]:

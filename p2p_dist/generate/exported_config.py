@@ -18,6 +18,12 @@ SPECTROGRAM = ("representation", "sample_rate", "n_fft", "hop_length", "mels", "
 NETWORK = ("channels", "max_channels", "depth", "upsample", "norm", "dropout", "noise_channels", "leaky_slope")
 """The settings of `config.Model` that are needed. The others belong to the discriminator."""
 
+GUIDED = ("sketch", "beat_phase", "residual")
+"""Further settings of a network with a sketch. Those of other networks are not in config.json."""
+
+DRUMMER = ("drummer.json", "pattern.safetensors", "strokes.safetensors")
+"""Files of the drummer of a network with a sketch, see drummer.py."""
+
 FORMAT = "p2p_dist-generator"
 CURE = "export it again, or download it again"
 
@@ -61,9 +67,10 @@ def settings_of(content: dict[str, Any], path: Path) -> config.Config:
         DamagedError: there can be no such settings.
     """
     spectrogram, network = content["spectrogram"], content["network"]
+    guided = {name: network[name] for name in GUIDED if name in network}
     try:
         data = config.Data(task=content["task"]["name"], **{name: spectrogram[name] for name in SPECTROGRAM})
-        return config.Config(data=data, model=config.Model(**{name: network[name] for name in NETWORK}))
+        return config.Config(data=data, model=config.Model(**{name: network[name] for name in NETWORK}, **guided))
     except ValueError as error:
         raise DamagedError(f"{path} is damaged: {error}; {CURE}") from error
 

@@ -11,6 +11,7 @@ from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR, Pictures, stitch
 from p2p_dist.data.stream import from_network, to_network
+from p2p_dist.generate.drummer import Guide
 from p2p_dist.model.generator import Generator
 from p2p_dist.settings.config import Data, Model
 from p2p_dist.train.seeding import number_from
@@ -55,11 +56,16 @@ def loudest_windows(pictures: Pictures, seconds: float, data: Data) -> Pictures:
     )
 
 
-def generate(generator: Generator, pictures: Pictures, data: Data, name: str, seed: int = 0) -> np.ndarray:
+def generate(
+    generator: Generator, pictures: Pictures, data: Data, name: str, seed: int = 0, guide: Guide | None = None
+) -> np.ndarray:
     """Generate the spectrograms of all windows, dB, float32 (windows, channels, mels, frames).
 
     Noise is drawn once for the whole song, from `name` and `seed`, and cut at the same places as the song, so it is equal in
     overlapping windows, and the same for every checkpoint.
+
+    Args:
+        guide: of this song, for a generator with a sketch.
     """
     device = next(generator.parameters()).device
     low, high = FLOOR, CEILING[data.representation]
@@ -75,11 +81,13 @@ def generate(generator: Generator, pictures: Pictures, data: Data, name: str, se
         size = 1 if generator.batch_norm else _BATCH
         for start in range(0, len(pictures.starts), size):
             input = to_network(torch.from_numpy(pictures.inputs[start : start + size]).to(device).float(), low, high)
-            cut = None
+            places = pictures.starts[start : start + size]
+            cut = seen = None
             if noise is not None:
-                places = pictures.starts[start : start + size]
                 cut = torch.stack([noise[..., p : p + data.frames] for p in places]).to(device)
-            outputs.append(from_network(generator(input, cut), low, high).cpu().numpy())
+            if guide is not None:
+                seen = torch.stack([guide.cut(int(p)) for p in places]).to(device)
+            outputs.append(from_network(generator(input, cut, seen), low, high).cpu().numpy())
     return np.concatenate(outputs)
 
 

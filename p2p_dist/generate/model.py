@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from p2p_dist.generate import exported_config, inference
+from p2p_dist.generate import drummer, exported_config, inference
+from p2p_dist.generate.drummer import Drummer
 from p2p_dist.model.generator import Generator
 from p2p_dist.run import checkpoints, rundir
 from p2p_dist.settings import config
@@ -19,7 +20,7 @@ class Model:
     """A trained generator with everything needed to run it.
 
     name: for messages, such as `drums-demo@90`. task, step: the task and the training step. sha256: of the file of the
-    weights. data: settings of its spectrograms. model: settings of its network.
+    weights. data: settings of its spectrograms. model: settings of its network. drummer: of a model with a sketch.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Model:
     data: config.Data
     model: config.Model
     weights: dict[str, torch.Tensor]
+    drummer: Drummer | None = None
 
     def generator(self, device: torch.device) -> Generator:
         """Build the generator on a device.
@@ -58,5 +60,12 @@ def find_model(name: str | None) -> Model:
     weights = checkpoint.load_generator(found)
     sha256 = found.meta()["files"][checkpoints.GENERATOR]["sha256"]
     return Model(
-        f"{run.path.name}@{found.step}", settings.data.task, found.step, sha256, settings.data, settings.model, weights
+        f"{run.path.name}@{found.step}",
+        settings.data.task,
+        found.step,
+        sha256,
+        settings.data,
+        settings.model,
+        weights,
+        drummer.load(run.pattern, settings.data, settings.model) if settings.model.sketch else None,
     )

@@ -1,8 +1,8 @@
 """Write a generator as a program of torch.export, which runs without this package: `torch.export.load("model.pt2").module()`.
 
 Its arguments are input (windows, channels, mels, frames) and, if the network uses it, noise (windows, noise_channels, mels,
-frames), for any number of windows. It returns the output, shaped like the input. All are scaled as in model/generator.py.
-It needs torch 2.9 or later.
+frames), for any number of windows; with a sketch also, by name, guide (windows, guide_channels, mels, frames). It returns
+the output, shaped like the input. All are scaled as in model/generator.py. It needs torch 2.9 or later.
 """
 
 from __future__ import annotations
@@ -42,10 +42,14 @@ def export(generator: Generator, data: Data) -> bytes:
     inputs = [torch.zeros(2, data.picture_channels, *size)]  # 2, because torch treats a size of 1 as constant
     if generator.noise_channels:
         inputs.append(torch.zeros(2, generator.noise_channels, *size))
+    named = {"guide": torch.zeros(2, generator.guide_channels, *size)} if generator.guide_channels else {}
     windows = torch.export.Dim("windows", min=1)
     with torch.no_grad():
         program = torch.export.export(
-            generator.eval().requires_grad_(False), tuple(inputs), dynamic_shapes=tuple({0: windows} for _ in inputs)
+            generator.eval().requires_grad_(False),
+            tuple(inputs),
+            named,
+            dynamic_shapes={name: {0: windows} for name in [*("input", "noise")[: len(inputs)], *named]},
         )
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # contains paths of this machine

@@ -44,6 +44,21 @@ class Options:
     end: float | None = None
     """seconds of the song at which that part ends"""
     format: str = "flac"
+    bpm: float | None = None
+    """beats a minute to which a model with a sketch plays; None: as it hears them, here and below"""
+    first_beat: float | None = None
+    """seconds of the song at which a beat is"""
+    half_beat: bool = False
+    """move all beats by half a beat"""
+    density: float | None = None
+    """strokes a second, relative to the training songs"""
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the options for a record. Those that came later are left out at their defaults, as in older records."""
+        later = ("bpm", "first_beat", "half_beat", "density")
+        return {
+            name: value for name, value in dataclasses.asdict(self).items() if name not in later or value not in (None, False)
+        }
 
 
 @dataclass(frozen=True)
@@ -152,7 +167,7 @@ def requested(source: Path, sha256: str, options: Options) -> dict[str, Any]:
     return {
         "stamp": stamps.stamp(source),
         "sha256": sha256,
-        "settings": {**dataclasses.asdict(options), "iterations": ITERATIONS},
+        "settings": {**options.recorded(), "iterations": ITERATIONS},
     }
 
 

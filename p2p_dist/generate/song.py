@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from p2p_dist.audio import decode, flac, sound_file
-from p2p_dist.audio.beats import Beats
+from p2p_dist.audio.beats import Beats, words
+from p2p_dist.audio.beats import options as options_for
 from p2p_dist.audio.decode import Decoded
 from p2p_dist.audio.hits import CLOSED_HAT, OPEN_HAT, RATE, Bands, write_midi
 from p2p_dist.audio.spectrogram import frame_count
@@ -75,15 +76,23 @@ def make(
         raise ValueError(f"{source} is silent, so there is nothing to accompany")
     told = [*_notes(song, model), *song.notes]
     length, peak = song.samples, song.peak
+    performance = None
+    if model.drummer is not None:
+
+        def heard() -> Iterator[np.ndarray]:
+            return (block[:, 0] for block in song.heard(data.sample_rate, 1))
+
+        performance = model.drummer.play(heard, data.sample_rate, peak, place.name, reference, options)
     made: list[dict[str, Any]] = []
     beats: Beats | None = None
     with ExitStack() as stack:
         written = []
         for take, paths in enumerate(planned(place, model.task, options)):
+            guide = None if performance is None else performance.guide(options.seed + take)
             raw = stack.enter_context(_scratch(place.record.with_name(f"{place.name}-{take}.raw")))
             found = windows.windows(song.heard(data.sample_rate, data.picture_channels), samples, reference, data)
             frames = frame_count(samples, data.hop_length)
-            power = windows.stem_power(generator, found, frames, data, model.model, options.seed + take, times)
+            power = windows.stem_power(generator, found, frames, data, model.model, options.seed + take, times, guide)
             with raw.open("wb") as file:
                 for block in phase.sound(power, samples, data, device, times):
                     file.write(np.ascontiguousarray(block).tobytes())
@@ -97,7 +106,11 @@ def make(
                 write_files(song, raw, model, options, temporary, gain, None, None)
             raw.unlink()
             if rhythm is not None:
-                beats = rhythm.rhythm.beats()
+                beats = rhythm.rhythm.beats() if performance is None else performance.heard.beats
+                if performance is not None:
+                    told.append(
+                        "no beats were heard: name a tempo with --bpm" if beats is None else f"played to {words(beats)}"
+                    )
                 told += _holds_drums(rhythm, length / song.rate, model)
             if "midi" in temporary:
                 write_midi(temporary["midi"], bands.hits(), beats, f"{place.name} {stem_name(model.task)}")
@@ -122,7 +135,7 @@ def make(
             },
             "model": {"name": model.name, "task": model.task, "step": model.step, "sha256": model.sha256},
             "settings": wanted["settings"],
-            "tempo": None if beats is None else {"bpm": round(beats.bpm, 3), "first_beat": round(beats.first, 4)},
+            "tempo": None if beats is None else _tempo(beats),
             "takes": made,
             "notes": [plain(note) for note in told],
             "seconds": {"song": length / song.rate, "all": time.perf_counter() - begun, **times},
@@ -134,6 +147,15 @@ def make(
     on_progress(0.0)  # a request to stop, which may have left a gap in the page: the song is made again
     records.write(place.record, schemas.GENERATED, content)
     return content
+
+
+def _tempo(beats: Beats) -> dict[str, Any]:
+    """Describe beats for the record, and what else they may be, each with the option that asks for it."""
+    others = [
+        {"option": option, "bpm": round(other.bpm, 3), "first_beat": round(other.first, 4)}
+        for option, other in zip(options_for(beats), beats.others, strict=True)
+    ]
+    return {"bpm": round(beats.bpm, 3), "first_beat": round(beats.first, 4), "others": others}
 
 
 def _measure(song: Decoded, model: Model) -> tuple[int, float]:

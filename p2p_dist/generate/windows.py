@@ -16,6 +16,7 @@ import torch
 from p2p_dist.audio.spectrogram import frame_count, mel_power_of_part
 from p2p_dist.data import pairs
 from p2p_dist.data.stream import from_network, to_network
+from p2p_dist.generate.drummer import Guide
 from p2p_dist.model.generator import Generator
 from p2p_dist.settings.config import Data
 from p2p_dist.settings.config import Model as Network
@@ -165,14 +166,21 @@ class Noise:
 
 
 def stem_power(
-    generator: Generator, found: Iterator[Window], frames: int, data: Data, network: Network, seed: int, times: dict[str, float]
+    generator: Generator,
+    found: Iterator[Window],
+    frames: int,
+    data: Data,
+    network: Network,
+    seed: int,
+    times: dict[str, float],
+    guide: Guide | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the stem's mel power, in blocks (channels, mels, frames), given the windows of a song with `frames` frames.
 
     Overlapping windows are cross-faded in power.
 
     Args:
-        times: the seconds spent in the generator are added to `network`.
+        times: the seconds spent in the generator are added to `network`. guide: of this song, for a generator with a sketch.
     """
     fade = np.bartlett(data.frames + 2)[1:-1].astype(np.float32)
     total = np.zeros((data.picture_channels, data.mels, data.frames), np.float32)
@@ -184,7 +192,7 @@ def stem_power(
     # The thesis's batch norm knows one window at a time, in training and here.
     for batch in _batches(found, 1 if network.norm == "batch" else _BATCH):
         begun = time.perf_counter()
-        outputs = _outputs(generator, batch, noise, data, device)
+        outputs = _outputs(generator, batch, noise, guide, data, device)
         times["network"] += time.perf_counter() - begun
         for window, output in zip(batch, outputs, strict=True):
             if done := window.start - at:
@@ -211,13 +219,17 @@ def _batches(found: Iterator[Window], size: int) -> Iterator[list[Window]]:
         yield batch
 
 
-def _outputs(generator: Generator, batch: list[Window], noise: Noise | None, data: Data, device: torch.device) -> np.ndarray:
+def _outputs(
+    generator: Generator, batch: list[Window], noise: Noise | None, guide: Guide | None, data: Data, device: torch.device
+) -> np.ndarray:
     """Generate the spectrograms of some windows, dB, float32 (windows, channels, mels, frames)."""
     low, high = pairs.FLOOR, pairs.CEILING[data.representation]
     with torch.inference_mode():
         shown = torch.from_numpy(np.stack([window.picture for window in batch])).to(device).float()
-        cut = None
+        cut = seen = None
         if noise is not None:
             cut = torch.stack([noise.cut(window.start, data.frames) for window in batch]).to(device)
-        found: np.ndarray = from_network(generator(to_network(shown, low, high), cut), low, high).cpu().numpy()
+        if guide is not None:
+            seen = torch.stack([guide.cut(window.start) for window in batch]).to(device)
+        found: np.ndarray = from_network(generator(to_network(shown, low, high), cut, seen), low, high).cpu().numpy()
     return found

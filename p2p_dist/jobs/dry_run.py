@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from pathlib import Path
 
 from p2p_dist.common import console
 from p2p_dist.jobs import begin_run, estimate, fits, site
-from p2p_dist.jobs.slurm import launch, specs, squeue
-from p2p_dist.run import checkpoints, metrics_file
+from p2p_dist.jobs.slurm import bill, elsewhere, launch, specs, squeue
+from p2p_dist.run import checkpoints, metrics_file, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
 from p2p_dist.settings.config import Config, Resources
@@ -25,7 +26,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         ValueError: the songs or the saved settings do not fit, or it is more than the site takes.
     """
     has_slurm = where != "local" and site.resolve_cluster("auto") != "local"
-    numbers = squeue.jobs_by_partition() if has_slurm else Counter[str]()
+    numbers = squeue.jobs_by_tier() if has_slurm else Counter[str]()
     makers: dict[str | None, str] = {}
     together = 0.0
     for run, wanted, dataset in launches:
@@ -36,15 +37,21 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
             console.say(f"# {source}\n# shards: {dataset}")
         place = site.load_site("slurm" if where == "local" else where, settings.resources.site)
         if where != "local":
-            specs.check_max_gpu_hours(settings.resources, place)
+            bill.check_max_gpu_hours(settings.resources, place)
             _check_images(place, settings.resources, has_slurm)
+            _say_site(place, settings.resources, where, run)
         here = site.load_site(where, settings.resources.site)
         for note in fits.check(run, settings, here, where, dataset):
             console.say(f"# note: {note}")
         steps = launch.plan(run, settings, place, _queued(run) if has_slurm else {}, dataset)
         new = [step for step in steps if step.is_new]
         maker = makers.get(dataset)  # the first run of a sweep makes the shards
-        if new and new[0].job.stage == "preprocess" and dataset is not None:
+        makes_shards = bool(new) and new[0].job.stage == "preprocess"
+        other = elsewhere.advice(settings, place) if makes_shards else None
+        if other is not None:
+            console.say("\n".join(f"# {line}" for line in f"note: {other}".splitlines()))
+            new = new[1:]
+        elif makes_shards and dataset is not None:
             makers.setdefault(dataset, run.path.name)
             new = new[1:] if maker else new
         specs.check_limits([step.job for step in new], place, numbers)
@@ -57,6 +64,8 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
             elif step.queued is not None:
                 before = step.queued.number
                 word = f"already queued, job {before}"
+            elif other is not None and stage == "preprocess":
+                word = "not by a job of this cluster, see the note"
             elif step not in new:
                 before = f"the preprocess job of {maker}"
                 word = f"depends on {before}, which makes the same shards"
@@ -64,6 +73,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
                 job = step.job.after(specs.dependency(step.job, settings.resources, before))
                 scripts.append(f"\n##### {stage}.sh\n{job.script()}")
                 before = f"the {stage} job"
+                word += _where(step.job, place)
             console.say(f"# {stage}: {word}")
         if where == "local":
             console.say(
@@ -80,6 +90,34 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         console.say(f"# all {len(launches)} runs together: at most {together:.1f} GPU-hours")
 
 
+def _where(job: specs.Job, place: site.Site) -> str:
+    """Describe the tier of a job, and why it is that, where the site's file lists tiers."""
+    if not place.tiers or not job.tier.name:
+        return ""
+    limits = job.tier.limits()
+    text = f", in {job.tier.name}{f' ({limits})' if limits else ''}"
+    return f"{text}, which is the first that takes it; not in {job.why}" if job.why else text
+
+
+def _say_site(place: site.Site, resources: Resources, where: str, run: RunDir) -> None:
+    """Print what the site's file says for people: where runs belong, and whether anybody has tried it yet."""
+    if place.scratch is not None:
+        kept = f", where files that are not used for {place.scratch_days} days are removed" if place.scratch_days else ""
+        console.say(f"# runs and shards belong on {place.scratch}{kept}; these lie in {run.path.parent}")
+    if place.source is None or place.checked is not None:
+        return
+    file = resources.site or snapshot.where_is(f"hpc/sites/{where}.yaml")
+    options = ["--cluster", where, *(["--site", resources.site] if resources.site else [])]
+    options += ["--account", resources.account or "PROJECT"] if place.needs_account or resources.account else []
+    door = console.command("check")
+    program = door if door.startswith("p2p-dist") else f"python {door}"
+    console.say(
+        f"# note: nobody has tried {file} on its cluster yet; its figures are from {place.source}. To try it there:\n"
+        f"#   {program} preflight {shlex.join(options)}\n"
+        "#   sbatch --test-only train.sh     (the script train.sh below, in a file)"
+    )
+
+
 def _shards(run: RunDir, dataset: str | None) -> Path | None:
     return run.path.parent.parent / "shards" / dataset if dataset else None
 
@@ -90,7 +128,7 @@ def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | N
     Args:
         trained: number of training windows; None if not known.
     """
-    rate, resources = specs.gpu_hours_an_hour(settings.resources, place), settings.resources
+    rate, resources = bill.gpu_hours_an_hour(settings.resources, place), settings.resources
     if not rate or (trained is None and settings.train.steps is None):
         return
     processes = resources.nodes * place.processes_per_node(resources)
@@ -130,9 +168,10 @@ def _queued(run: RunDir) -> dict[str, squeue.Queued]:
 
 def _say_bill(asked: list[specs.Job], resources: Resources, place: site.Site) -> float:
     """Print the largest bill of the jobs, stage by stage; return the sum."""
-    bill = specs.bill(asked, resources, place)
-    total = sum(most for most, _ in bill.values())
-    items = "".join(f"\n#   {stage}: {most:.1f} ({words})" for stage, (most, words) in bill.items())
-    nothing = " (none according to the site's file)" if asked and not bill else ""
-    console.say(f"# at most {total:.1f} GPU-hours{nothing}{':' if items else ''}{items}")
+    billed = bill.of_jobs(asked, resources, place)
+    total = sum(most for most, _ in billed.values())
+    units = f", which is {total * place.billing_per_gpu_hour:.1f} {place.billing_unit}" if place.billing_unit and total else ""
+    items = "".join(f"\n#   {stage}: {most:.1f} ({words})" for stage, (most, words) in billed.items())
+    nothing = " (none according to the site's file)" if asked and not billed else ""
+    console.say(f"# at most {total:.1f} GPU-hours{units}{nothing}{':' if items else ''}{items}")
     return total

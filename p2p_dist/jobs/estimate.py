@@ -45,7 +45,7 @@ def generator(model: Model, data: Data) -> Iterator[Layer]:
     pixels, pictures = data.mels * data.frames, data.picture_channels
     # Weights of a kernel, and the number of multiplications per value of the upsampled output.
     kernel, taps = {"nearest": (9, 9), "folded": (9, 4), "transposed": (16, 4)}[model.upsample]
-    before = pictures + model.noise_channels
+    before = pictures + model.noise_channels + model.guide_channels(pictures)
     for level, width in enumerate(widths):
         weights = 16 * before * width
         yield Layer(weights + (2 * width if level else 0), weights * pixels // 4 ** (level + 1))
@@ -127,6 +127,16 @@ def shard_bytes(data: Data, counts: dict[str, int | None]) -> int:
     sound = second * data.window_hop * data.hop_length // data.sample_rate
     held_out = sum(count or 0 for split, count in counts.items() if split != "train")
     return (counts.get("train") or 0) * pair + held_out * (pair + sound)
+
+
+SKETCHES = 4
+"""Sketches of each training song, as the stage `pattern` makes them: `pattern_stage.TRUE` and `PREDICTED`."""
+
+
+def sketch_bytes(config: Config, trained: int) -> int:
+    """Estimate the bytes of the sketches of the training songs, from their windows; 0 without a sketch."""
+    row = 2 * (config.data.picture_channels * config.data.mels + 2)
+    return SKETCHES * trained * config.data.window_hop * row if config.model.sketch else 0
 
 
 def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:

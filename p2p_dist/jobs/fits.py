@@ -185,7 +185,7 @@ def check_node(settings: Config, place: site.Site, per_node: int) -> None:
             f"{max(1, min(settings.train.global_batch_size, fitting))}"
             + ("" if fitting else ", and fewer cores_per_process in the site's file")
         )
-    whole = (settings.resources.partition or place.partition) in place.whole_nodes
+    whole = place.takes_whole_nodes("train", settings.resources)
     if whole and place.cpu_masks is not None and per_node > len(place.cpu_masks):
         raise ValueError(
             f"{per_node} processes on a node, but the site's file has cpu_masks for {len(place.cpu_masks)}: "
@@ -211,7 +211,7 @@ def windows(data: Data, shards: Path | None) -> dict[str, int | None]:
 
 
 def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[str, int | None]) -> None:
-    """Check that there is disk space for shards and checkpoints.
+    """Check that there is disk space for shards, checkpoints and sketches.
 
     Raises:
         ValueError: there is not. The message says how much is missing, and what would need less.
@@ -220,12 +220,14 @@ def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[
     kept, whole = estimate.checkpoint_bytes(settings, counts.get("train"))
     there = rundir.find_steps(run.checkpoints)
     to_save = 0 if there else kept + whole  # a continued run has written part of it already
+    sketches = 0 if run.drummer.is_file() else estimate.sketch_bytes(settings, counts.get("train") or 0)
     free = estimate.free_disk(run.path)
-    if to_make + to_save > free:
+    if to_make + to_save + sketches > free:
+        told = f", sketches {sketches / GB:.1f}" if sketches else ""
         raise ValueError(
-            f"about {(to_make + to_save) / GB:.1f} GB will be written below {run.path.parent.parent} (shards "
-            f"{to_make / GB:.1f}, checkpoints {to_save / GB:.1f}), and {free / GB:.1f} GB are free there: free some space, "
-            "name another folder with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every)"
+            f"about {(to_make + to_save + sketches) / GB:.1f} GB will be written below {run.path.parent.parent} (shards "
+            f"{to_make / GB:.1f}, checkpoints {to_save / GB:.1f}{told}), and {free / GB:.1f} GB are free there: free some "
+            "space, name another folder with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every)"
         )
 
 

@@ -43,7 +43,7 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str, torchrun
     for folder in (run.path, run.evaluations):
         files.remove_garbage(folder)
     signal.signal(signal.SIGTERM, _as_ctrl_c)
-    for stage in stages.STAGES:
+    for stage in stages.of(run):
         if (found := stages.is_done(stage, run)) is not None:
             if found in (stages.SOUNDLESS, stages.NOT_ASKED):
                 console.say(f"{stage}: {found}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from p2p_dist.common import console
 from p2p_dist.jobs import site
 from p2p_dist.run import snapshot
-from p2p_dist.settings.config import Resources
+from p2p_dist.settings.config import Resources, Train
 
 PACKAGES = (
     *("torch", "numpy", "scipy", "av", "soxr", "soundfile", "webdataset", "musdb"),
@@ -23,58 +23,69 @@ PACKAGES = (
 """Packages that the stages import."""
 
 
-def check_packages(tensorboard: bool = False) -> None:
+def extras_of(train: Train) -> dict[str, str]:
+    """Map the optional packages that a training needs -> the option that asks for each."""
+    found = {"tensorboard": "--train.tensorboard"} if train.tensorboard else {}
+    return found if train.tracker == "none" else {**found, train.tracker: f"--train.tracker {train.tracker}"}
+
+
+def check_packages(extras: dict[str, str] | None = None) -> None:
     """Check that all packages of the stages are installed; jobs run with the same python.
+
+    Args:
+        extras: see `extras_of`.
 
     Raises:
         ValueError: names what is missing, and how to install it.
     """
     if missing := [name for name in PACKAGES if not is_installed(name)]:
         raise ValueError(f"to run with {sys.executable}, these packages are missing: {', '.join(missing)}; {console.INSTALL}")
-    if tensorboard and not is_installed("tensorboard"):
-        raise ValueError(
-            f"--train.tensorboard needs the package tensorboard, which is missing in {sys.executable}: "
-            "python -m pip install 'p2p_dist[tensorboard]', or omit --train.tensorboard"
-        )
+    for package, option in (extras or {}).items():
+        if not is_installed(package):
+            raise ValueError(
+                f"{option} needs the package {package}, which is missing in {sys.executable}: "
+                f"python -m pip install 'p2p_dist[{package}]', or omit {option}"
+            )
 
 
 def check_packages_anywhere(
-    resources: Resources, place: site.Site, where: str, *, tensorboard: bool = False, only_note: bool = False
+    resources: Resources, place: site.Site, where: str, extras: dict[str, str] | None = None, *, only_note: bool = False
 ) -> None:
     """Check that all packages of the stages are installed where they will run: in the jobs' container or environment, or here.
 
     Args:
-        only_note: print a note instead of an error if this machine does not belong to the cluster.
+        extras: see `extras_of`. only_note: print a note instead of an error if this machine does not belong to the cluster.
 
     Raises:
         ValueError: names what is missing, and how it gets there.
     """
     if where != "local" and (place.environment or place.image(resources) is not None):
-        check_packages_of_jobs(resources, place, tensorboard)
+        check_packages_of_jobs(resources, place, extras or {})
         return
     try:
-        check_packages(tensorboard)
+        check_packages(extras)
     except ValueError as error:
         if not only_note or where == "local" or site.resolve_cluster("auto") != "local":
             raise
         console.say(f"# note: {error}")
 
 
-def check_packages_of_jobs(resources: Resources, place: site.Site, tensorboard: bool) -> None:
+def check_packages_of_jobs(resources: Resources, place: site.Site, extras: dict[str, str]) -> None:
     """Check the packages in the container and environment of jobs, if this machine can start them.
 
     Raises:
         ValueError: names what is missing, and how it gets there.
     """
     image, overlay = place.image(resources), resources.overlay
-    if image is not None and (shutil.which("singularity") is None or not image.is_file()):
+    if image is not None and (shutil.which(place.container_runtime) is None or not image.is_file()):
         return  # not a machine of the cluster; a missing image is reported elsewhere
-    tasks = {"P2P_CONTAINER": image, "P2P_OVERLAY": overlay and Path(overlay).expanduser()}
+    tasks: dict[str, str | Path | None] = {"P2P_CONTAINER": image, "P2P_RUNTIME": place.container_runtime}
+    tasks["P2P_OVERLAY"] = Path(overlay).expanduser() if overlay else None
     if place.environment:
         ours = site.HPC / place.environment
         tasks["P2P_ENVIRONMENT"] = ours if ours.is_file() else Path(place.environment).absolute()
     where = image or f"the environment of {place.environment}"
-    names = (*PACKAGES, *(["tensorboard"] if tensorboard else []))
+    names = (*PACKAGES, *extras)
     known = tuple((name, str(value)) for name, value in tasks.items() if value)
     missing, wrong = _missing_in(sys.executable if image is None else "python", known, names)
     if wrong:

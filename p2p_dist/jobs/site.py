@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from p2p_dist.jobs.slurm import commands
+from p2p_dist.common import files
+from p2p_dist.jobs import stages, tiers
+from p2p_dist.jobs.slurm import commands, options
+from p2p_dist.jobs.tiers import Tier
 from p2p_dist.run import snapshot
 from p2p_dist.settings import values
-from p2p_dist.settings.config import Resources, seconds_of
-from p2p_dist.settings.resources import Time
+from p2p_dist.settings.config import Resources
+from p2p_dist.settings.resources import Cluster, Time
 from p2p_dist.settings.values import NotNegative, NotNegativeNumber, Positive, Rule, Text
 
 HPC = snapshot.batch_scripts()
+
+_KINDS: dict[str, Literal["gpu", "test", "cpu"]] = {**dict.fromkeys(stages.ONE_PROCESS, "cpu"), "preflight": "test"}
+"""stage -> kind of its tier; all others: gpu"""
 
 
 _MEMORY = r"([1-9][0-9]*)([KMGTkmgt])?"
@@ -26,6 +31,8 @@ _MEMORY = r"([1-9][0-9]*)([KMGTkmgt])?"
 
 Memory = Annotated[str, Rule(re.compile(_MEMORY).fullmatch, "written as 480G or 500000M")]
 Mask = Annotated[str, Rule(re.compile(r"0[xX](?=.*[1-9a-fA-F])[0-9a-fA-F]+").fullmatch, "the cores of a process, as 0xfe00")]
+Date = Annotated[str, Rule(re.compile(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]").fullmatch, "a date, as 2026-11-27")]
+Architecture = Literal["x86_64", "aarch64"]
 Bind = Annotated[str, Rule(re.compile(r"/[^:,]*(:/[^:,]*)?").fullmatch, "an absolute path, or /here:/in/the/container")]
 
 
@@ -66,6 +73,24 @@ class Site:
     evaluate_time: Time = "4:00:00"
     gpu_hours_per_node_hour: NotNegativeNumber = 0
     gpu_hours_per_gpu_hour: NotNegativeNumber = 1
+    tiers: list[Tier] = field(default_factory=list)
+    accounts: dict[options.Group, options.Account] = field(default_factory=dict)
+    sbatch: dict[options.Group, dict[options.Option, options.OptionValue | None]] = field(default_factory=dict)
+    srun: list[options.StepFlag] = field(default_factory=list)
+    container_runtime: Literal["singularity", "apptainer", "none"] = "singularity"
+    container_options: list[options.RuntimeFlag] = field(default_factory=list)
+    variables: dict[options.Variable, options.VariableValue] = field(default_factory=dict)
+    rendezvous: Literal["name", "ipv4"] = "name"
+    rendezvous_suffix: options.Suffix | None = None
+    architecture: Architecture | None = None
+    cpu_architecture: Architecture | None = None
+    cpu_cluster: Text | None = None
+    scratch: options.OptionValue | None = None
+    scratch_days: Positive | None = None
+    billing_unit: options.OptionValue | None = None
+    billing_per_gpu_hour: NotNegativeNumber = 1
+    source: options.OptionValue | None = None
+    checked: Date | None = None
 
     def __post_init__(self) -> None:
         values.check(self, spelled=str)
@@ -73,10 +98,107 @@ class Site:
             raise ValueError(
                 f"{len(self.cpu_masks)} cpu_masks for {self.gpus_per_node} GPUs: each process needs one (null: bind no cores)"
             )
+        if self.cpu_masks is not None and any(flag.startswith("--cpu-bind") for flag in self.srun):
+            raise ValueError("srun and cpu_masks both bind processes to cores: remove one")
+        if self.tiers and (self.partition or self.cpu_partition or self.limits):
+            raise ValueError("tiers name the partitions and their limits: remove partition, cpu_partition and limits")
+        named = [name for tier in self.tiers for name in (tier.partition, tier.qos) if name is not None]
+        for name in named if self.cpu_cluster is None else [*named, self.cpu_cluster]:
+            if not options.NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not the name of a partition, a QoS or a cluster: use letters, digits and _.,@+-")
+        if self.tiers and not any(tier.kind == "gpu" for tier in self.tiers):
+            raise ValueError("tiers has none of kind gpu, for the training: add one")
+        if self.container and self.container_runtime == "none":
+            raise ValueError("container names an image, and container_runtime is none: remove one")
 
     def limit(self, partition: str | None) -> Limit:
-        """Return the known limits of a partition."""
+        """Return the known limits of a partition that `limits` names."""
         return self.limits.get(partition or "", Limit())
+
+    @property
+    def limits_jobs(self) -> bool:
+        """Whether the number of a user's jobs is limited somewhere."""
+        return bool(self.limits) or any(tier.jobs for tier in self.tiers)
+
+    @property
+    def has_other_cpu_nodes(self) -> bool:
+        """Whether CPU nodes belong to another cluster, or need other programs than GPU nodes."""
+        return self.cpu_cluster is not None or (self.cpu_architecture or self.architecture) != self.architecture
+
+    def tier(self, stage: str, resources: Resources) -> tuple[Tier, str]:
+        """Choose the tier of a stage or check; return it, and why not an earlier one: see `tiers.choose`."""
+        kind = _KINDS.get(stage, "gpu")
+        single = stage in ("evaluate", "generate") or kind == "cpu"
+        nodes, minutes = (1, 0) if single else (resources.nodes, tiers.minutes_of(resources.time))
+        gpus = 0 if kind == "cpu" else nodes * min(self.processes(stage, resources), self.gpus_per_node)
+        found = self._tiers(kind, resources.partition)
+        if single and gpus < self.gpus_per_node:  # of a whole node, the rest would be billed and idle
+            found.sort(key=self.is_whole)
+        return tiers.choose(found, nodes, gpus, minutes)
+
+    def _tiers(self, kind: Literal["gpu", "test", "cpu"], partition: str | None) -> list[Tier]:
+        """List the tiers that a job of this kind may use, the preferred one first."""
+        if kind != "cpu" and partition is not None:
+            named = [tier for tier in self.tiers if partition in (tier.partition, tier.qos)]
+            named.sort(key=lambda tier: (tier.kind == "test") != (kind == "test"))
+            return named or [self._tier_of(kind, partition)]
+        if not self.tiers:
+            return [self._tier_of(kind, self.cpu_partition if kind == "cpu" else self.partition)]
+        on_gpus = [tier for tier in self.tiers if tier.kind == "gpu"]
+        if kind == "cpu" and self.has_other_cpu_nodes:
+            return on_gpus
+        own = [tier for tier in self.tiers if tier.kind == kind]
+        return own or on_gpus if kind == "cpu" else [*(own if kind == "test" else []), *on_gpus]
+
+    def _tier_of(self, kind: Literal["gpu", "test", "cpu"], partition: str | None) -> Tier:
+        limit = self.limit(partition)
+        return Tier(kind, partition, time=limit.time, nodes=limit.nodes, jobs=limit.jobs)
+
+    def preprocessing_in(self, partition: str | None) -> Site:
+        """Return the site for jobs that only preprocess, in a partition or QoS; None: on its CPU nodes."""
+        if partition is None:
+            return (
+                self if self.cpu_cluster else dataclasses.replace(self, architecture=self.cpu_architecture or self.architecture)
+            )
+        if not self.tiers:
+            return dataclasses.replace(self, cpu_partition=partition)
+        named = [dataclasses.replace(tier, kind="cpu") for tier in self.tiers if partition in (tier.partition, tier.qos)]
+        others = [tier for tier in self.tiers if tier.kind != "cpu"]
+        cpu = named or [Tier("cpu", partition)]
+        return dataclasses.replace(self, tiers=[*others, *cpu], cpu_cluster=None, cpu_architecture=None)
+
+    def is_whole(self, tier: Tier) -> bool:
+        """Whether a tier gives out whole nodes only."""
+        return bool({tier.partition, tier.qos} & set(self.whole_nodes))
+
+    def takes_whole_nodes(self, stage: str, resources: Resources) -> bool:
+        """Whether a job asks for whole nodes; a check asks for what a training does, also in a tier for tests."""
+        return self.is_whole(self.tier("train" if _KINDS.get(stage) == "test" else stage, resources)[0])
+
+    def processes(self, stage: str, resources: Resources) -> int:
+        """Return the processes of a job per node."""
+        if stage in (*stages.ONE_PROCESS, stages.GENERATE):
+            return 1
+        training = self.processes_per_node(resources)
+        if stage != "evaluate":
+            return training
+        # On shared nodes, at most as many processes evaluate as train, because smaller jobs are billed less.
+        shared = bool(self.gpus_per_node) and not self.takes_whole_nodes("train", resources)
+        return min(self.evaluate_processes, training) if shared else self.evaluate_processes
+
+    def account_of(self, groups: tuple[str, ...], account: str | None) -> str | None:
+        """Return the project that a job is billed to: as `accounts` says for the last of its groups, else `account`.
+
+        Raises:
+            ValueError: `accounts` adds to the project what it ends with already.
+        """
+        rule = next((self.accounts[group] for group in reversed(groups) if group in self.accounts), "{account}")
+        if "{account}" not in rule:
+            return rule
+        suffix = rule.rpartition("{account}")[2]
+        if account is not None and suffix and account.endswith(suffix):
+            raise ValueError(f"--account {account}: the site's file adds {suffix} itself, name {account.removesuffix(suffix)}")
+        return rule.replace("{account}", account) if account is not None else None
 
     def processes_per_node(self, resources: Resources) -> int:
         """Return the training processes per node: as requested, else one per GPU, else one."""
@@ -94,6 +216,11 @@ class Site:
         Raises:
             ValueError: one is not; names the option and how to build it.
         """
+        if self.container_runtime == "none" and (resources.container or resources.overlay):
+            raise ValueError(
+                "this site's file says that it has neither Singularity nor Apptainer (container_runtime: none): "
+                "omit --container and --overlay, and install this program where the launcher runs"
+            )
         overlay = Path(resources.overlay).expanduser() if resources.overlay else None
         for option, path in (("container", self.image(resources)), ("overlay", overlay)):
             if path is not None and not path.is_file():
@@ -102,25 +229,21 @@ class Site:
         if overlay and self.image(resources) is None:
             raise ValueError(f"--overlay {overlay} needs an image: name one with --container")
 
-    def minutes(self, time: str, partition: str | None) -> int:
-        """Return the time limit of a resumable job, minutes: as requested, at most the partition's limit."""
-        return min(minutes_of(time), minutes_of(self.limit(partition).time or time))
-
-    def gpus(self, processes: int, partition: str | None) -> int:
+    def gpus(self, processes: int, *, whole: bool) -> int:
         """Return the GPUs to request per node: all on whole nodes, else one per process."""
-        return self.gpus_per_node if partition in self.whole_nodes else min(processes, self.gpus_per_node)
+        return self.gpus_per_node if whole else min(processes, self.gpus_per_node)
 
-    def memory(self, processes: int, partition: str | None) -> str | None:
+    def memory(self, processes: int, *, whole: bool) -> str | None:
         """Return the memory to request per node: all of it, or the share of the requested GPUs."""
-        share = self.gpus(processes, partition)
+        share = self.gpus(processes, whole=whole)
         if self.memory_per_node is None or share == self.gpus_per_node:
             return self.memory_per_node
         megabytes = bytes_of(self.memory_per_node) // 1024**2 * share // self.gpus_per_node
         return f"{megabytes // 1024}G" if megabytes % 1024 == 0 else f"{megabytes}M"
 
-    def gpu_hours(self, hours: float, nodes: int, partition: str | None, gpus: int) -> float:
+    def gpu_hours(self, hours: float, nodes: int, gpus: int, *, whole: bool) -> float:
         """Return the GPU-hours billed for a number of hours, nodes and GPUs per node."""
-        if partition in self.whole_nodes:
+        if whole:
             return hours * nodes * self.gpu_hours_per_node_hour
         return hours * nodes * gpus * self.gpu_hours_per_gpu_hour
 
@@ -147,8 +270,23 @@ def load_site(name: str, file: str | None = None) -> Site:
             raise ValueError(
                 f"{path}: environment {site.environment}: there is no such file in {environment.parent} or in {HPC}"
             )
+        if why := _not_trusted(environment):
+            raise ValueError(
+                f"{path}: environment {why}, so another user could change what jobs run: copy it to a folder of yours"
+            )
         site = dataclasses.replace(site, environment=str(environment))
     return site
+
+
+def _not_trusted(file: Path) -> str | None:
+    """Explain how somebody else than this user and the system's administrators could change a file of code; None if nobody."""
+    real = file.resolve()
+    for path in (real, real.parent):
+        status = path.stat()
+        of_the_system = status.st_uid == 0 and not status.st_mode & 0o022
+        if not of_the_system and (why := files.not_only_ours(path)):
+            return f"{path} {why}"
+    return None
 
 
 def account(resources: Resources) -> str | None:
@@ -156,8 +294,8 @@ def account(resources: Resources) -> str | None:
     return resources.account or os.environ.get("SBATCH_ACCOUNT") or None
 
 
-def resolve_cluster(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Literal["local", "slurm", "lumi"]:
-    """Resolve `auto` for this machine: lumi on LUMI, slurm on another configured cluster, else local."""
+def resolve_cluster(cluster: Cluster) -> Cluster:
+    """Resolve `auto` for this machine: a cluster by its name in Slurm, slurm on any other configured cluster, else local."""
     if cluster != "auto":
         return cluster
     if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
@@ -166,9 +304,6 @@ def resolve_cluster(cluster: Literal["auto", "local", "slurm", "lumi"]) -> Liter
     asked = commands.ask("sinfo", "--version")
     if asked.returncode:
         return "local"
-    return "lumi" if os.environ.get("SLURM_CLUSTER_NAME") == "lumi" else "slurm"
-
-
-def minutes_of(time: str) -> int:
-    """Convert a time limit to whole minutes, rounded up: Slurm's unit."""
-    return math.ceil(seconds_of(time) / 60)
+    name = os.environ.get("SLURM_CLUSTER_NAME", "").lower().replace("-", "_")
+    known: dict[str, Cluster] = {one: one for one in get_args(Cluster) if one not in ("auto", "local")}
+    return known.get(name, "slurm")

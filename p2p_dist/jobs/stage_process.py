@@ -79,7 +79,8 @@ def fetch(run: RunDir, settings: config.Config) -> int:
             progress.total = total
             progress.update(done, name)
 
-        staging.fetch_dataset(address, run.shards, settings.data, settings.data.elsewhere, on_file)
+        needed = ["train", *([settings.evaluate.split] if settings.resources.evaluate != "never" else [])]
+        staging.fetch_dataset(address, run.shards, settings.data, settings.data.elsewhere, needed, on_file)
     check_unseen(run, settings.evaluate)
     return console.DONE
 
@@ -88,6 +89,14 @@ def check_unseen(run: RunDir, evaluate: config.Evaluate) -> None:
     """Raise an error before the training if all held-out songs are also training songs; see `manifest.check_unseen`."""
     if not evaluate.allow_overlap and (run.shards / manifest.NAME).is_file():
         manifest.check_unseen(manifest.read(run.shards), evaluate.split)
+
+
+def pattern(run: RunDir, settings: config.Config) -> int:
+    """Train the drummer of a run with sketches, and sketch the training songs."""
+    from p2p_dist.generate import pattern_stage
+
+    pattern_stage.make(run, settings, settings.resources.workers or linux.usable_cores())
+    return console.DONE
 
 
 def train(run: RunDir, settings: config.Config) -> int:
@@ -192,6 +201,7 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
             signal.signal(number, _interrupt)
     body: Callable[[RunDir, config.Config], int] = {
         "preprocess": preprocess,
+        "pattern": pattern,
         "train": train,
         "evaluate": evaluate,
         "page": page,

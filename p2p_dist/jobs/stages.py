@@ -13,7 +13,11 @@ from p2p_dist.run import checkpoints, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Data
 
-STAGES = ("preprocess", "train", "evaluate", "page")
+STAGES = ("preprocess", "pattern", "train", "evaluate", "page")
+
+ONE_PROCESS = ("preprocess", "pattern", "page")
+"""The stages that run as one process per job, on CPU nodes."""
+"""All that a run can have, in order; `of` omits those that it does not need."""
 
 GENERATE = "generate"
 """The only stage of a run that the generate command creates on a cluster."""
@@ -28,6 +32,9 @@ SOUNDLESS = "left out: the songs are spectrograms (npz) without audio, so there 
 NOT_ASKED = "left out because of --evaluate never (--evaluate after makes it later)"
 """Reason for no evaluation and page if none is requested."""
 
+NO_SKETCH = "left out, since the model has no sketch (model.sketch)"
+"""Reason for no stage `pattern`."""
+
 SHARDS_ONLY = "not requested: the preprocess command created this run"
 """Reason for no training in a run that only preprocesses."""
 
@@ -37,7 +44,10 @@ PREPROCESS_RUN = "preprocess-"
 
 def of(run: RunDir) -> tuple[str, ...]:
     """The stages of a run."""
-    return (GENERATE,) if run.songs.is_file() else STAGES
+    if run.songs.is_file():
+        return (GENERATE,)
+    has_sketch = run.config.is_file() and rundir.read_settings(run).model.sketch
+    return tuple(stage for stage in STAGES if stage != "pattern" or has_sketch)
 
 
 def is_soundless(content: dict[str, Any]) -> bool:
@@ -132,6 +142,11 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
     trained = checkpoints.find(run.checkpoints)
     if stage == "preprocess":
         return is_preprocessed(shards, bool(trained), rundir.read_settings(run).data) if shards is not None else None
+    if stage == "pattern":
+        if not rundir.read_settings(run).model.sketch:
+            return NO_SKETCH
+        sketched = all(path.is_file() for path in (run.drummer, run.guides / "guides.json"))
+        return "training songs are sketched" if sketched else None
     if stage == "train":
         # The earlier shards have the same training songs, and exist while the current ones are still being made.
         there = shards.windows() if shards is not None else {}

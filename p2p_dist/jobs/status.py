@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from p2p_dist.common import console
 from p2p_dist.data import manifest
 from p2p_dist.jobs import site, stages
-from p2p_dist.jobs.slurm import specs, squeue
+from p2p_dist.jobs.slurm import bill, squeue
 from p2p_dist.run import checkpoints, metrics_file, rundir
 from p2p_dist.run.lock import owner_of
 from p2p_dist.run.rundir import RunDir
@@ -213,7 +213,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         wrong = str(error)
 
     def hours(seconds: float, nodes: int) -> float:
-        return seconds / 3600 * specs.gpu_hours_an_hour(settings.resources, place, nodes)
+        return seconds / 3600 * bill.gpu_hours_an_hour(settings.resources, place, nodes)
 
     used = sum(hours(one.seconds(now), one.nodes) for one in tried)
     stage_states = {stage: state(stage, run, queued, settings.resources, shards) for stage in stages.of(run)}

@@ -104,18 +104,24 @@ class Up(nn.Module):
 class Generator(nn.Module):
     """U-Net: `depth` levels down, `depth` levels up, a skip connection between levels of the same size, tanh.
 
-    forward(input, noise): input (batch, channels, mels, frames) from -1 to 1; noise (batch, noise_channels, mels,
-    frames) from N(0, 1), or None if noise_channels is 0. Returns the spectrogram of the target, shaped like input.
+    forward(input, noise, guide): input (batch, channels, mels, frames) from -1 to 1; noise (batch, noise_channels, mels,
+    frames) from N(0, 1), or None if noise_channels is 0; guide (batch, guide_channels, mels, frames), or None without a
+    sketch: the picture of the sketch, shaped and scaled like the input, then sine and cosine of the place in the beat.
+    Returns the spectrogram of the target, shaped like input.
+
+    With `residual` the output of the U-Net, r from -1 to 1, moves the sketch: r = 0 leaves it, 1 makes it the loudest, -1 the
+    quietest there is. In frames in which the sketch is silent nothing moves. Before the first update, r = 0.
     """
 
     def __init__(self, settings: Model, pictures: int = 1) -> None:
         super().__init__()
         self.noise_channels, self.dropout = settings.noise_channels, settings.dropout
+        self.pictures, self.guide_channels, self.residual = pictures, settings.guide_channels(pictures), settings.residual
         self.batch_norm = settings.norm == "batch"
         widths = [min(settings.channels * 2**level, settings.max_channels) for level in range(settings.depth)]
         self.down = nn.ModuleList()
         for level, width in enumerate(widths):
-            into = widths[level - 1] if level else pictures + settings.noise_channels
+            into = widths[level - 1] if level else pictures + settings.noise_channels + self.guide_channels
             self.down.append(Down(into, width, settings, normalised=level > 0))
         self.up = nn.ModuleList()
         for level in reversed(range(settings.depth - 1)):
@@ -125,13 +131,35 @@ class Generator(nn.Module):
         last = 2 * widths[0] if settings.depth > 1 else widths[0]
         self.last = doubling(last, pictures, settings.upsample, bias=True)
         self.apply(initialise)
+        if self.residual:
+            for parameter in self.last.parameters():
+                nn.init.zeros_(parameter)
 
-    def forward(self, input: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        x = input if noise is None else torch.cat((input, noise), dim=1)
+    def forward(
+        self, input: torch.Tensor, noise: torch.Tensor | None = None, guide: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        assert (0 if guide is None else guide.shape[1]) == self.guide_channels
+        seen = [part for part in (input, noise, guide) if part is not None]
+        x = torch.cat(seen, dim=1) if len(seen) > 1 else input
         skips = []
         for down in self.down:
             x = down(x)
             skips.append(x)
         for up, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             x = torch.cat((up(x), skip), dim=1)
-        return torch.tanh(self.last(x).to(input.dtype))  # losses are computed in float32
+        output = torch.tanh(self.last(x).to(input.dtype))  # losses are computed in float32
+        return output if guide is None or not self.residual else moved(guide[:, : self.pictures], output)
+
+
+OPEN = 0.25
+"""Loudness over silence, in units of the picture, from which a frame of a sketch may be moved freely (13 dB of 105)."""
+
+
+def moved(sketch: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    """Move a sketch by `by`, both (batch, channels, mels, frames) from -1 to 1: towards 1 if positive, towards -1 if negative.
+
+    The result is from -1 to 1 without clipping, which would have no gradient. A frame of the sketch that is silent, -1 in all
+    bands, stays silent: the residual can't fill pauses with noise.
+    """
+    gate = ((sketch.amax(dim=(1, 2), keepdim=True) + 1) / OPEN).clamp(max=1)
+    return sketch + gate * (by.clamp(min=0) * (1 - sketch) + by.clamp(max=0) * (1 + sketch))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from p2p_dist.audio.drum_classes import CLASSES
-from p2p_dist.audio.pattern_features import BEATS, CHANNELS, FRAME, SOUND
+from p2p_dist.audio.pattern_features import BEATS, FRAME, SOUND
 
 GRID = 12
 """Positions a beat."""
@@ -25,11 +25,14 @@ GRID = 12
 WIDTH, DILATIONS = 64, (1, 2, 3, 6, 12, 24, 48, 96)
 """Channels of the network, and positions between the three taps of each of its convolutions."""
 
+INPUTS = SOUND + GRID + 2 * len(BEATS[1:])
+"""Channels that the network hears."""
+
 _BATCH, _LENGTH = 8, 288  # windows of a step, and positions of a window: 24 beats
 _RATE, _DECAY, _WARM = 2e-3, 0.02, 20  # AdamW, steps
 _DROP = 0.15
 _USUAL = 2.0  # beats a second where beats are unknown
-_HALF, _OTHER_TEMPO, _UNKNOWN = 0.15, 0.2, 0.05  # share of windows with beats half a beat off, at a wrong tempo, unknown
+_HALF, _OTHER_TEMPO, _UNKNOWN = 0.1, 0.05, 0.02  # share of windows with beats half a beat off, at a wrong tempo, unknown
 _RATIOS = (0.5, 2.0, 0.75, 4 / 3)  # of a wrong tempo, which trackers confuse
 _JITTER = 0.02  # beats, standard deviation
 _COLOUR, _GAIN = 0.1, 0.1  # standard deviation of a curve over the bands and of the level; 1 is 40 dB
@@ -39,14 +42,14 @@ Song = tuple[np.ndarray, np.ndarray]
 
 
 class Pattern(nn.Module):
-    """Map (batch, CHANNELS, positions) to (batch, len(CLASSES) + 1, positions): activations, and the logit of a rest.
+    """Map (batch, INPUTS, positions) to (batch, len(CLASSES) + 1, positions): activations, and the logit of a rest.
 
     Positions are those of `on_grid`; `predict` maps the features of a song to activations of its frames.
     """
 
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        self.first = nn.Conv1d(CHANNELS, width, 5, padding=2)
+        self.first = nn.Conv1d(INPUTS, width, 5, padding=2)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in DILATIONS)
         self.wide = nn.ModuleList(nn.Conv1d(width, width, 3, padding=d, dilation=d) for d in DILATIONS)
         self.mixing = nn.ModuleList(nn.Conv1d(width, width, 1) for _ in DILATIONS)
@@ -79,11 +82,12 @@ def on_grid(curves: np.ndarray, position: np.ndarray, grid: np.ndarray) -> np.nd
     return np.asarray(curves[:, left] * (1 - share) + curves[:, right] * share, np.float32)
 
 
-def with_phases(sound: np.ndarray, grid: np.ndarray, known: bool = True) -> np.ndarray:
-    """Append the phase channels of these positions to the channels of the sound."""
-    angles = 2 * np.pi * grid / np.array(BEATS)[:, None]
-    phases = np.stack([np.sin(angles), np.cos(angles)], axis=1).reshape(2 * len(BEATS), -1) * known
-    return np.concatenate([sound, phases]).astype(np.float32)
+def with_places(sound: np.ndarray, grid: np.ndarray, known: bool = True) -> np.ndarray:
+    """Append to the channels of the sound where in the beat each position is: 1 in one of GRID rows; and its phases in two and
+    four beats. All are 0 where beats are unknown."""
+    place = np.arange(GRID)[:, None] == np.rint(grid * GRID).astype(np.int64) % GRID
+    angles = 2 * np.pi * grid / np.array(BEATS[1:])[:, None]
+    return np.concatenate([sound, known * np.concatenate([place, np.sin(angles), np.cos(angles)])]).astype(np.float32)
 
 
 @torch.no_grad()
@@ -106,7 +110,7 @@ def predict(network: Pattern, features: np.ndarray) -> np.ndarray:
     total = torch.zeros(len(CLASSES) + 1, len(grid))
     readings = range(BEATS[-1] if known else 1)
     for beat in readings:
-        x = torch.from_numpy(with_phases(sound, grid + beat, known))[None].to(device)
+        x = torch.from_numpy(with_places(sound, grid + beat, known))[None].to(device)
         found = network(x)[0].cpu()
         total += torch.cat([found[:-1].clamp(min=0), torch.sigmoid(found[-1:])]) / len(readings)
     smooth = scipy.interpolate.PchipInterpolator(np.arange(len(grid)), total.numpy(), axis=1)
@@ -188,7 +192,7 @@ class Training:
         self.step = step
 
     def _window(self, random: np.random.Generator) -> Song:
-        """Draw a stretch of a song with strokes: (CHANNELS, positions) and (len(CLASSES) + 1, positions)."""
+        """Draw a stretch of a song with strokes: (INPUTS, positions) and (len(CLASSES) + 1, positions)."""
         number = int(random.choice(len(self.songs), p=self.chances))
         (features, truth), position = self.songs[number], self.positions[number]
         draw = random.uniform()
@@ -209,7 +213,7 @@ class Training:
             0, _GAIN
         )
         sound[:bands] += colour[:, None].astype(np.float32)
-        return with_phases(sound, grid + random.integers(BEATS[-1]), known), wanted
+        return with_places(sound, grid + random.integers(BEATS[-1]), known), wanted
 
 
 def loss(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

@@ -112,6 +112,21 @@ class RunDir:
         return self.path / "made"
 
     @property
+    def pattern(self) -> Path:
+        """Folder of the drummer of a run with sketches, see generate/drummer.py."""
+        return self.path / "pattern"
+
+    @property
+    def drummer(self) -> Path:
+        """Path of the record of the drummer's files."""
+        return self.pattern / "drummer.json"
+
+    @property
+    def guides(self) -> Path:
+        """Folder of the sketches of its training songs, see data/guides.py."""
+        return self.pattern / "guides"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -39,6 +39,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.model.sketch:
+            self._check_sketch()
         step = 2**self.model.depth
         for name in ("mels", "frames"):
             if getattr(self.data, name) % step:
@@ -46,3 +48,19 @@ class Config:
                     f"data.{name} {getattr(self.data, name)} cannot be halved {self.model.depth} times (model.depth): "
                     f"give a multiple of {step}"
                 )
+
+    def _check_sketch(self) -> None:
+        """Check that there can be sketches of what is to be made."""
+        if parse_task(self.data.task)[1] != ("drums",):
+            raise ValueError(f"model.sketch is for tasks that make drums alone, not for {self.data.task}: leave it out")
+        if self.data.shards is not None:
+            raise ValueError("model.sketch needs the songs themselves (--data), of which data.shards has only spectrograms")
+        if self.data.representation != "default":
+            raise ValueError(
+                "model.sketch needs data.representation default: the thesis's pictures show the mix, not the drums"
+            )
+        if self.data.copies:
+            raise ValueError(
+                f"model.sketch and data.copies {self.data.copies} exclude each other: copies have another "
+                "tempo, which a sketch does not follow; give --data.copies 0"
+            )

@@ -19,7 +19,8 @@ class Data:
     """The songs and how their spectrograms are computed."""
 
     root: Annotated[str | None, tyro.conf.arg(aliases=["--data"])] = resource(None)
-    """folder of songs: MUSDB18, MUSDB18-HQ or the same layout (default: $MUSDB_PATH, else a 6-second excerpt)"""
+    """folder of songs: MUSDB18, MUSDB18-HQ or the same layout; musdb7s: its free sample (default: $MUSDB_PATH, else a
+    6-second excerpt)"""
     shards: str | None = resource(None)
     """a finished dataset in place of songs: a folder, https://HOST/SET, or a command as 'pipe:rclone cat STORE:SET/{name}'"""
     split_by_title: bool = added(False, implied=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from p2p_dist.settings.fields import added
 from p2p_dist.settings.values import NotNegative, Number, Positive, ShareBelowOne, check, within
 
 
@@ -27,6 +28,12 @@ class Model:
     """dropout probability in the generator's three deepest up levels, in training and generation (thesis: 0.5)"""
     noise_channels: NotNegative = 1
     """channels of noise in the generator's input, which make generations differ (0: none)"""
+    sketch: bool = added(False, implied=False)
+    """show the generator a sketch of the drums as well: real strokes at onsets that a small network predicts (task drums)"""
+    beat_phase: bool = added(False, implied=False)
+    """with a sketch: show it the place in the beat as well, as sine and cosine"""
+    residual: bool = added(False, implied=False)
+    """with a sketch: the output is the sketch, made louder or quieter bin by bin, and silent where the sketch is silent"""
     leaky_slope: Number = 0.2
     """negative slope of the leaky ReLU (Keras and thesis: 0.3)"""
     discriminator_channels: Positive = 64
@@ -36,3 +43,10 @@ class Model:
 
     def __post_init__(self) -> None:
         check(self, "model.")
+        for name, wanted in (("beat-phase", self.beat_phase), ("residual", self.residual)):
+            if wanted and not self.sketch:
+                raise ValueError(f"model.{name} needs a sketch: add --model.sketch, or leave it out")
+
+    def guide_channels(self, pictures: int) -> int:
+        """Channels beside input and noise: those of the sketch, which has `pictures`, then sine and cosine of the beat."""
+        return (pictures if self.sketch else 0) + (2 if self.beat_phase else 0)

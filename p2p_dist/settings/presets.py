@@ -22,6 +22,20 @@ PRESETS: dict[str, Config] = {
         model=Model(channels=24, max_channels=192, discriminator_channels=24),
         train=Train(epochs=8, global_batch_size=8, ema=0.99, checkpoint_every=100, keep_every=2, log_every=10),
     ),
+    "sketch": Config(
+        preset="sketch",
+        model=Model(channels=24, max_channels=192, discriminator_channels=24, sketch=True, beat_phase=True, residual=True),
+        train=Train(
+            epochs=8,
+            global_batch_size=8,
+            compressed_weight=100.0,
+            flux_weight=0.3,
+            ema=0.99,
+            checkpoint_every=100,
+            keep_every=2,
+            log_every=10,
+        ),
+    ),
     "demo": Config(
         preset="demo",
         data=Data(frames=128, window_hop=64),
@@ -74,7 +88,8 @@ PRESETS: dict[str, Config] = {
         ),
     ),
 }
-"""demo: a command without options; tiny: tests; small: a CPU; default: GPUs; thesis: exactly the settings of the thesis."""
+"""demo: a command without options; tiny: tests; small: a CPU; sketch: drums painted from a sketch, on a CPU; default: GPUs;
+thesis: exactly the settings of the thesis."""
 
 EARLIER: dict[str, Any] = {"model.upsample": "nearest"}
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""

@@ -30,12 +30,21 @@ def seconds_of(time: str) -> int:
 Time = Annotated[str, Rule(seconds_of, "greater than zero, and written as 90 (minutes), 1:30:00 or 2-00:00:00")]
 
 
+# fmt: off
+Cluster = Literal[
+    "auto", "local", "slurm", "lumi", "frontier", "leonardo", "roihu", "marenostrum5", "juwels_booster", "jupiter",
+    "perlmutter", "karolina", "snellius", "daint", "jean_zay",
+]
+# fmt: on
+"""this machine, any Slurm cluster, or one with a file in hpc/sites"""
+
+
 @dataclass(frozen=True)
 class Where:
     """The machine or cluster that jobs run on."""
 
-    cluster: Literal["auto", "local", "slurm", "lumi"] = "auto"
-    """auto: Slurm if it is installed, else this machine"""
+    cluster: Cluster = "auto"
+    """auto: Slurm if it is installed, else this machine; a cluster's name: as its file in hpc/sites says"""
     site: str | None = None
     """file that describes your cluster, a copy of hpc/sites/slurm.yaml (default: that of --cluster)"""
     container: str | None = None
@@ -45,7 +54,7 @@ class Where:
     account: str | None = None
     """Slurm account (project) that jobs are billed to"""
     partition: str | None = None
-    """partition of the training, or of the jobs of preprocess (default: the site's)"""
+    """partition (or QoS that the site's file lists) of the training, or of the jobs of preprocess (default: the site's)"""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from p2p_dist.settings.fields import resource
+from p2p_dist.settings.fields import added, resource
 from p2p_dist.settings.values import NotNegativeNumber, Positive, PositiveNumber, Rule, Seed, ShareBelowOne, check, within
 
 
@@ -44,8 +44,14 @@ class Train:
     """weight of the mean absolute error; the adversarial loss has weight 1"""
     difference_weight: NotNegativeNumber = 0.5
     """weight, relative to l1-weight, of the error of the differences between frames (for sharp onsets)"""
+    compressed_weight: NotNegativeNumber = added(0.0, implied=0.0)
+    """weight, relative to l1-weight, of the squared error of compressed magnitudes (loud parts count more)"""
+    flux_weight: NotNegativeNumber = added(0.0, implied=0.0)
+    """weight, relative to l1-weight, of 1 - the correlation of rises over time (onsets at the right moments)"""
     feature_weight: NotNegativeNumber = 10.0
     """weight of feature matching in the discriminator"""
+    pattern_steps: Positive = added(600, implied=600)
+    """updates of each network that predicts onsets, where the model has a sketch"""
     ema: ShareBelowOne = 0.999
     """decay of the exponential moving average of the generator, which is evaluated (0: none)"""
     seed: Seed = 0
@@ -77,6 +83,8 @@ class Train:
     """steps to profile, as in 200-210: a trace of each process in the run's folder profile, and a table in the log"""
     tensorboard: bool = resource(False)
     """also write metrics, and spectrograms at every checkpoint, for TensorBoard"""
+    tracker: Literal["none", "mlflow", "wandb", "trackio"] = resource("none")
+    """experiment tracker that receives the metrics too; without variables of its own, it keeps them in the run's folder"""
 
     def __post_init__(self) -> None:
         check(self, "train.")

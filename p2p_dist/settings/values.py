@@ -98,8 +98,10 @@ def _wrong(value: Any, kind: Any) -> Iterator[tuple[Any, str]]:
         yield value, "a whole number of at most 18 digits"
     elif of in (list, tuple, dict):
         inside: Any = value
-        for one in inside.values() if of is dict else inside:
-            yield from _wrong(one, args[1] if of is dict else args[0])
+        for one in inside:  # of a dict: its names
+            yield from _wrong(one, args[0])
+        for one in inside.values() if of is dict else ():
+            yield from _wrong(one, args[1])
 
 
 def from_file(path: Path, base: Callable[[Any], Settings]) -> Settings:
@@ -129,22 +131,29 @@ def _replaced(base: Any, content: Any, where: str = "", nulls: bool = True) -> A
         kind = bare(kinds[name])
         if dataclasses.is_dataclass(kind):
             changed[name] = _replaced(getattr(base, name), value, full)
-        elif get_origin(kind) is dict and isinstance(value, dict):  # of further settings
-            changed[name] = {key: _replaced(get_args(kind)[1](), one, f"{full}.{key}", False) for key, one in value.items()}
         elif value is None and not nulls:
             raise ValueError(f"{full} must not be null: give a value, or omit it")
         else:
-            changed[name] = _converted(value, kind)
+            changed[name] = _converted(value, kind, full)
         for bad, wanted in _wrong(changed[name], kinds[name]):
             quoted = type(bad) is str and wanted in (_WORDS[bool], _WORDS[int], _WORDS[float])
             raise ValueError(f"{full} must be {wanted}{' without quotes' * quoted}, not {_shown(bad)}")
     return dataclasses.replace(base, **changed)
 
 
-def _converted(value: Any, kind: Any) -> Any:
-    """Convert a value that `yaml_file` read to a type; return it unchanged if it can't be converted, for `_wrong` to report."""
-    if isinstance(value, list) and get_origin(kind) is list:
-        return [_converted(one, bare(get_args(kind)[0])) for one in value]
+def _converted(value: Any, kind: Any, full: str) -> Any:
+    """Convert a value that `yaml_file` read to a type; return it unchanged if it can't be converted, for `_wrong` to report.
+
+    Args:
+        full: the name of the value, as `tiers.2`.
+    """
+    of, args = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _replaced(kind(), value, full, False)  # type: ignore[operator]
+    if of is list and isinstance(value, list):
+        return [_converted(one, bare(args[0]), f"{full}.{number}") for number, one in enumerate(value, 1)]
+    if of is dict and isinstance(value, dict):
+        return {str(key): _converted(one, bare(args[1]), f"{full}.{key}") for key, one in value.items()}
     if isinstance(value, yaml_file.Plain):
         if kind is bool:
             return _TRUTH.get(value.lower(), value)

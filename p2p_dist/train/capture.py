@@ -6,7 +6,7 @@ unless batches are large. See tests/benchmarks/gpu.md for measurements.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
@@ -18,8 +18,20 @@ from p2p_dist.train.networks import Networks
 from p2p_dist.train.step import train_step
 
 Answer = tuple[dict[str, torch.Tensor], torch.Tensor]
-Step = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None, int], Answer]
-"""`train_step` with fixed networks and settings. Arguments: input, target, noise, drop-out seed."""
+
+
+class Step(Protocol):
+    """`train_step` with fixed networks and settings."""
+
+    def __call__(
+        self,
+        input: torch.Tensor,
+        target: torch.Tensor,
+        noise: torch.Tensor | None,
+        seed: int,
+        guide: torch.Tensor | None = None,
+    ) -> Answer: ...
+
 
 _WARM_UP = 4
 """Steps before the capture. In these, libraries allocate memory and choose their algorithms."""
@@ -37,7 +49,13 @@ def step_of(networks: Networks, train: Train, ranks: Ranks, weight: float = 1.0)
     can_be = ranks.device.type == "cuda" and torch.version.hip is None and ranks.world_size == 1
     if train.capture and can_be and train.micro_batch_size is None and train.profile is None:
         return Captured(networks, train)
-    return lambda input, target, noise, seed: train_step(networks, input, target, noise, train, seed, weight)
+
+    def step(
+        input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, seed: int, guide: torch.Tensor | None = None
+    ) -> Answer:
+        return train_step(networks, input, target, noise, train, seed, weight, guide)
+
+    return step
 
 
 class Captured:
@@ -53,12 +71,19 @@ class Captured:
         self.calls = 0
         self.failed = False
 
-    def __call__(self, input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, seed: int) -> Answer:
+    def __call__(
+        self,
+        input: torch.Tensor,
+        target: torch.Tensor,
+        noise: torch.Tensor | None,
+        seed: int,
+        guide: torch.Tensor | None = None,
+    ) -> Answer:
         if not self.graphs and not self.failed:
-            self.begin([input, target, noise])
+            self.begin([input, target, noise, guide])
         if self.failed:
-            return train_step(self.networks, input, target, noise, self.train, seed)
-        for ours, theirs in zip(self.batch, (input, target, noise), strict=True):
+            return train_step(self.networks, input, target, noise, self.train, seed, guide=guide)
+        for ours, theirs in zip(self.batch, (input, target, noise, guide), strict=True):
             if ours is not None and theirs is not None:
                 ours.copy_(theirs, non_blocking=True)
         if self.networks.generator.dropout:
@@ -113,6 +138,6 @@ class Captured:
 
     def step(self) -> Answer:
         """Take one step with the batch that the graphs read."""
-        input, target, noise = self.batch
+        input, target, noise, guide = self.batch
         assert input is not None and target is not None
-        return train_step(self.networks, input, target, noise, self.train, None)
+        return train_step(self.networks, input, target, noise, self.train, None, guide=guide)

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from p2p_dist.common import console, files
+from p2p_dist.data.guides import Guides
 from p2p_dist.data.index import Index
 from p2p_dist.data.staging import training_shards
 from p2p_dist.data.stream import Stream
@@ -18,6 +19,7 @@ from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Config
 from p2p_dist.train import capture, checkpoint, distributed, profile, speed
+from p2p_dist.train.guided import Guided
 from p2p_dist.train.hang import Watchdog
 from p2p_dist.train.networks import Networks, build, warn_of_emulation
 from p2p_dist.train.nonfinite import Watch
@@ -25,6 +27,7 @@ from p2p_dist.train.saver import Saver
 from p2p_dist.train.seeding import Noise, number_from
 from p2p_dist.train.stop import StopFlag
 from p2p_dist.train.tensorboard_log import Board
+from p2p_dist.train.tracker import Follower
 
 EARLY = 20
 """The step of the first save if the interval is longer, so that a run whose node fails early can resume, and a folder that is
@@ -105,9 +108,11 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     watchdog = Watchdog(ranks, start, config.train.hang_after)
     meter = speed.Speed(config, networks.precision, ranks.device, ranks.world_size, start)
     progress = console.Progress("train", total, start=start, every=0, status=run.status if first else None)
+    guided = Guided(Guides(run.guides), stream, config) if config.model.sketch else None
     board = None
     if first and config.train.tensorboard:
-        board = Board(run.path / "tensorboard", start, stream, config.model.noise_channels, config.train.seed)
+        board = Board(run.path / "tensorboard", start, stream, config.model.noise_channels, config.train.seed, guided)
+    follower = Follower(run, config.train.tracker) if first and config.train.tracker != "none" else None
     profiled = profile.Profile(run.path / "profile", config.train.profile, ranks) if config.train.profile else None
     noises = Noise(stream, config.train.seed, (config.model.noise_channels, config.data.mels, config.data.frames))
     digests: list[str] = []
@@ -121,12 +126,13 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             with profile.labelled("data wait"):
                 input, target = stream.batch(step)
                 noise = noises.batch(step)
+                guide = guided.batch(step) if guided is not None else None
             meter.waited += time.monotonic() - begun
             if first:
                 digests.append(stream.keys_digest(step))
 
             dropout_seed = number_from("dropout", config.train.seed, step, ranks.rank)
-            numbers, flags = update(input, target, noise, dropout_seed)
+            numbers, flags = update(input, target, noise, dropout_seed, guide)
             step += 1
             watch.after(step, flags)
             watchdog.after(step)
@@ -145,6 +151,8 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                     row["digests"] = " ".join(digests)
                     digests = []
                     metrics.append(row)
+                    if follower is not None:
+                        follower.log(row)
                     progress.update(step, speed.in_words(row))
                     if run.was_cancelled():  # for example while it was suspended, when no signal arrives
                         stop.requested_by = "the cancel command"
@@ -162,6 +170,8 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     progress.close()
     if board is not None:
         board.close()
+    if follower is not None:
+        follower.close()
     if stopping and step < total:
         if first:
             console.say(f"train: stopped cleanly at step {step} of {total}; all steps are saved")

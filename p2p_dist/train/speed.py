@@ -48,10 +48,12 @@ def flops_per_image(config: Config) -> int:
         picture = torch.zeros(1, pictures, config.data.mels, config.data.frames)
         channels = config.model.noise_channels
         noise = torch.zeros(1, channels, config.data.mels, config.data.frames) if channels else None
+        guided = config.model.guide_channels(pictures)
+        guide = torch.zeros(1, guided, config.data.mels, config.data.frames) if guided else None
     networks = Networks.bare(generator, discriminator)
-    share = Share(picture, picture, noise)
+    share = Share(picture, picture, noise, guide)
     with FlopCounterMode(display=False) as counter:
-        output = generator(picture, noise)
+        output = generator(picture, noise, guide)
         discriminator_backward(networks, share, output, config.train.adversarial_loss, 1.0)
         discriminator.requires_grad_(False)
         generator_backward(networks, share, output, config.train, 1.0)

@@ -20,18 +20,23 @@ class Share(NamedTuple):
     """The pairs of one forward and backward (a micro-batch).
 
     input, target: (batch, channels, mels, frames) from -1 to 1. noise: (batch, noise_channels, mels, frames) or None.
+    guide: (batch, guide_channels, mels, frames) or None, see `Generator`.
     """
 
     input: torch.Tensor
     target: torch.Tensor
     noise: torch.Tensor | None
+    guide: torch.Tensor | None = None
 
 
-def split(input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, size: int | None) -> list[Share]:
+def split(
+    input: torch.Tensor, target: torch.Tensor, noise: torch.Tensor | None, guide: torch.Tensor | None, size: int | None
+) -> list[Share]:
     """Split a process's share of the global batch into micro-batches of at most `size` pairs."""
     size = size or len(input)
-    noises = noise.split(size) if noise is not None else [None] * -(-len(input) // size)
-    return [Share(*parts) for parts in zip(input.split(size), target.split(size), noises, strict=True)]
+    parts = -(-len(input) // size)
+    noises, guides = (more.split(size) if more is not None else [None] * parts for more in (noise, guide))
+    return [Share(*each) for each in zip(input.split(size), target.split(size), noises, guides, strict=True)]
 
 
 def train_step(
@@ -42,6 +47,7 @@ def train_step(
     train: Train,
     dropout_seed: int | None,
     weight: float = 1.0,
+    guide: torch.Tensor | None = None,
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Update both networks: discriminator on the detached output, then generator against the updated discriminator.
 
@@ -57,12 +63,13 @@ def train_step(
         weight: weight of this process's gradients in the average over all processes: its number of pairs relative to the mean
             over the processes (`Stream.weight`). With it the averaged gradient is that of the global batch, also if shares
             differ; with batch norm (preset thesis) it is not, see `generator.BatchNorm`.
+        guide: (batch, guide_channels, mels, frames) or None. The discriminator does not see it.
 
     Returns:
         the losses and gradient norms, 0-dimensional, and flags (2,): whether anything was not finite on any rank so far,
         and whether a loss on this rank was not finite. All stay on the device.
     """
-    shares = split(input, target, noise, train.micro_batch_size)
+    shares = split(input, target, noise, guide, train.micro_batch_size)
     means = [len(share.input) / len(input) for share in shares]
     weights = [weight * mean for mean in means]
     last = len(shares) - 1
@@ -72,7 +79,7 @@ def train_step(
         if networks.generator.dropout and dropout_seed is not None:
             torch.manual_seed(dropout_seed + number)
         with labelled("forward"), networks.autocast():
-            return generator(shares[number].input, shares[number].noise)
+            return generator(shares[number].input, shares[number].noise, shares[number].guide)
 
     with reduced(networks.parallel_generator, last == 0):
         with torch.set_grad_enabled(last == 0):
@@ -146,6 +153,12 @@ def generator_backward(
     if train.difference_weight:
         terms["difference"] = losses.difference_loss(output, share.target)
         loss = loss + train.l1_weight * train.difference_weight * terms["difference"]
+    if train.compressed_weight:
+        terms["compressed"] = losses.compressed_loss(output, share.target)
+        loss = loss + train.l1_weight * train.compressed_weight * terms["compressed"]
+    if train.flux_weight:
+        terms["flux"] = losses.flux_loss(output, share.target)
+        loss = loss + train.l1_weight * train.flux_weight * terms["flux"]
     if train.feature_weight:
         with labelled("forward"), torch.no_grad(), networks.autocast():
             known = discriminator(share.input, share.target)

@@ -12,6 +12,7 @@ import torch
 
 from p2p_dist.common import console, files
 from p2p_dist.data.stream import Stream, to_network
+from p2p_dist.train.guided import Guided
 from p2p_dist.train.networks import Networks
 from p2p_dist.train.seeding import noise_at, number_from
 
@@ -52,13 +53,15 @@ class Board:
     Args:
         step: the step that this start continues from. TensorBoard drops values of later steps that an earlier start wrote,
             so no curve has two values for one step.
-        noise_channels, seed: of the run's model and training.
+        noise_channels, seed: of the run's model and training. guided: its guides, if the model has any.
 
     Raises:
         ValueError: TensorBoard is not installed; the message says how to install it.
     """
 
-    def __init__(self, folder: Path, step: int, stream: Stream, noise_channels: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, step: int, stream: Stream, noise_channels: int, seed: int, guided: Guided | None = None
+    ) -> None:
         self.writer = _writer(folder, step + 1)
         self.refused = False
         device = stream.device
@@ -68,6 +71,7 @@ class Board:
         self.seed = number_from("pictures", seed)
         shape = (noise_channels, *self.input.shape[2:])
         self.noise = noise_at(numbers, self.seed, shape).to(device) if noise_channels else None
+        self.guide = guided.at(numbers, numbers).to(device) if guided is not None else None
 
     def numbers(self, row: dict[str, Any]) -> None:
         """Write the numbers of one line of metrics.jsonl."""
@@ -82,7 +86,9 @@ class Board:
         bands are at the bottom. Only the first channel is shown."""
         torch.manual_seed(self.seed)  # for drop-out; the next training step sets its own seed
         with torch.no_grad(), networks.autocast():
-            output = torch.func.functional_call(networks.generator, networks.to_evaluate(), (self.input, self.noise))
+            output = torch.func.functional_call(
+                networks.generator, networks.to_evaluate(), (self.input, self.noise, self.guide)
+            )
         rows = torch.cat((self.input, self.target, output.to(self.input.dtype)), dim=-1)[:, :1]
         whole = torch.cat(rows.flip(-2).unbind(0), dim=-2)
         with self._unless_refused():

@@ -8,7 +8,21 @@ from safetensors.numpy import load_file, save_file
 
 from p2p_dist.audio import strokes as bank_file
 from p2p_dist.audio.drum_classes import Onset
-from p2p_dist.audio.strokes import BEFORE, LONGEST, RATE, Bank, cut_kit, input_level, load, playing_level, save, window_powers
+from p2p_dist.audio.pattern_features import FRAME
+from p2p_dist.audio.strokes import (
+    BEFORE,
+    LONGEST,
+    RATE,
+    WINDOW,
+    Bank,
+    cut_kit,
+    frame_powers,
+    input_level,
+    load,
+    playing_level,
+    playing_rate,
+    save,
+)
 
 TIMES = {"kick": [0.5, 2.0, 4.0], "snare": [1.0, 2.5], "hat": [1.5, 2.0]}
 
@@ -47,10 +61,10 @@ def test_a_hat_under_a_kick_is_not_taken_for_a_hat(kit):
 
 
 def test_a_kit_knows_its_rates_and_its_level(kit):
-    # The song rests from half a second after 4.0 s to its end, and not before.
-    assert kit.rates == pytest.approx((3 / 4.5, 2 / 4.5, 2 / 4.5, 0.0))
+    # Six strokes are in the first six seconds, one of them of two classes.
+    assert kit.rates == pytest.approx((3 / 6, 2 / 6, 2 / 6, 0.0, 6 / 6))
     sound, onsets = song()
-    level = playing_level(window_powers(sound, RATE))
+    level = playing_level(frame_powers(sound, RATE))
     assert kit.offset == pytest.approx(level - input_level(0.1 * sound, RATE), abs=1e-6)
     assert cut_kit(sound, sound, RATE, onsets).offset == pytest.approx(kit.offset - 20, abs=0.01)
 
@@ -77,10 +91,15 @@ def test_a_stroke_at_the_very_beginning_is_whole():
 
 
 def test_the_level_is_that_of_the_windows_that_play():
-    sound = np.zeros(30 * 100, np.float32)
-    sound[:600], sound[600:1200], sound[1200:1800] = 0.1, 0.2, 0.001
-    assert playing_level(window_powers(sound, 100)) == pytest.approx(10 * np.log10((0.01 + 0.04) / 2))
-    assert playing_level(window_powers(np.zeros(1000), 100)) == -120
+    size = round(WINDOW / FRAME)
+    frames = np.repeat([0.1, 0.3, 0.2, 0.0019, 0.001, 0.2], size)[: 5 * size + 9]
+    assert playing_level(frames) == pytest.approx(10 * np.log10(0.2))
+    assert playing_level(np.zeros(1000)) == playing_level(np.zeros(0)) == -120
+
+
+def test_the_rate_is_that_of_the_windows_that_play():
+    assert playing_rate(np.array([0.1, 1, 2, 3, 4, 7, 8, 13, 13.1, 14, 15, 16, 17, 17.9])) == pytest.approx((5 + 7) / 2 / 6)
+    assert playing_rate(np.array([1.0, 2, 3])) == playing_rate(np.array([])) == 0
 
 
 def test_the_level_of_an_input_is_that_of_its_loud_frames_and_blocks_do_not_matter():
@@ -137,6 +156,10 @@ class bank_file_header:
         pass
 
 
+def with_kits(kits):
+    return json.dumps({"format": "p2p_dist strokes 1", "kits": kits})
+
+
 BAD = {
     "a stroke longer than there may be": ({"0.kick.samples": np.array([100_000] * 3)}, {}, "length"),
     "more than fits in memory": ({"0.kick.samples": np.array([1 << 40] * 3)}, {}, "too long"),
@@ -145,13 +168,14 @@ BAD = {
     "too short a sound": ({"0.kick.samples": np.array([60000] * 3)}, {}, "truncated"),
     "no sound": ({"0.kick.sound": np.frombuffer(b"not a flac at all", np.uint8)}, {}, "decoded"),
     "a strength that is not a number": ({"0.kick.strength": np.array([np.nan] * 3, np.float32)}, {}, "strength"),
-    "another format": ({}, {"format": "p2p_dist strokes 9"}, "not a bank"),
-    "kits that are no list": ({}, {"kits": "3"}, "list of kits"),
-    "no kits": ({}, {"kits": "[]"}, "list of kits"),
-    "no JSON": ({}, {"kits": "{"}, "damaged"),
-    "a kit without a name": ({}, {"kits": '[{"rates": [1, 1, 1, 1], "offset": 0}]'}, "damaged"),
-    "a rate that is not possible": ({}, {"kits": json.dumps([{"name": "a", "rates": [1, 1, 1, -1], "offset": 0}])}, "rates"),
-    "a level that is not possible": ({}, {"kits": json.dumps([{"name": "a", "rates": [1] * 4, "offset": 1e9}])}, "level"),
+    "another format": ({}, {"bank": '{"format": "p2p_dist strokes 9"}'}, "not a bank"),
+    "no header": ({}, {"bank": "3"}, "damaged"),
+    "kits that are no list": ({}, {"bank": with_kits(3)}, "list of kits"),
+    "no kits": ({}, {"bank": with_kits([])}, "list of kits"),
+    "no JSON": ({}, {"bank": "{"}, "damaged"),
+    "a kit without a name": ({}, {"bank": with_kits([{"rates": [1] * 5, "offset": 0}])}, "damaged"),
+    "a rate that is not possible": ({}, {"bank": with_kits([{"name": "a", "rates": [1, 1, 1, 1, -1], "offset": 0}])}, "rates"),
+    "a level that is not possible": ({}, {"bank": with_kits([{"name": "a", "rates": [1] * 5, "offset": 1e9}])}, "level"),
 }
 
 

@@ -4,9 +4,11 @@ python tests/benchmarks/quality.py --data DIR [--held-out DIR] [--minutes 2] [--
 
 DIR is laid out like MUSDB18. Each of its songs is left out once: a system is trained on the others and makes the stem of that
 one; the measures are then those of all songs together, so the distance is of all their windows. With --held-out a system is
-trained on all songs of DIR as well, and makes the stems of the test songs of that folder. The budget is the time from the end
-of the preprocessing to the request to stop, for all stages between; a system that ends earlier by its own flags is not
-prolonged. Of the training songs some may be taken for validation, as in every run; nothing is chosen by them.
+trained on all songs of DIR as well, and makes the stems of the test songs of that folder. Of the training songs some may be
+taken for validation, as in every run; nothing is chosen by them.
+
+The budget is the processor time from the end of the preprocessing to the request to stop, for all stages between; a system that
+ends earlier by its own flags is not prolonged. It is for machines without a GPU.
 
 A system is one line of `SYSTEMS`. Each finished cell (system, fold, seed) is a JSON file in --out: the same command goes on
 where it stopped, after a Ctrl-C as well, which costs the cell that was being made. Other systems or seeds only add cells.
@@ -15,6 +17,8 @@ where it stopped, after a Ctrl-C as well, which costs the cell that was being ma
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import json
 import platform
@@ -40,10 +44,18 @@ from p2p_dist.evaluate.measures.measure import Measured
 from p2p_dist.evaluate.measures.table import MEASURES, Row, columns, is_pitched
 from p2p_dist.run.rundir import RunDir
 
+SKETCH = ("--preset", "sketch")
+
 SYSTEMS = (
     System("plain, small", ("--preset", "small")),
     System("plain, default", ("--preset", "default")),
     System("thesis", ("--preset", "thesis")),
+    System("sketch", SKETCH, task="drums"),
+    System("sketch, known beats", SKETCH, known_beats=True, task="drums"),
+    System("sketch, without residual", (*SKETCH, "--model.no-residual"), task="drums"),
+    System("sketch, without the place in the beat", (*SKETCH, "--model.no-beat-phase"), task="drums"),
+    System("sketch, without compressed magnitudes", (*SKETCH, "--train.compressed-weight", "0"), task="drums"),
+    System("sketch, without flux", (*SKETCH, "--train.flux-weight", "0"), task="drums"),
 )
 """The rows of the table. To add one: its name, the flags of its training, and other settings for its evaluation, if any."""
 
@@ -63,7 +75,7 @@ class Arguments:
     task: str = "drums"
     """the task of all systems"""
     minutes: float = 2.0
-    """of every training"""
+    """of every training, of so many cores: processor time"""
     cores: int = 1
     """of every training"""
     seeds: int = 3
@@ -109,42 +121,55 @@ def folds(arguments: Arguments) -> list[Fold]:
 
 def cell_path(arguments: Arguments, system: System, fold: Fold, seed: int) -> Path:
     """Name a cell by all that it depends on, but for the code."""
-    said = [system.flags, system.measured, arguments.task, arguments.minutes, arguments.cores]
+    said = [system.flags, system.measured, system.known_beats, arguments.task, arguments.minutes, arguments.cores]
     said += [[song.stamp() for song in part] for part in (fold.train, fold.test)]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]
     return arguments.out / "cells" / f"{slug(system.name)}-{fold.name}-seed{seed}-{digest}.json"
 
 
+@functools.cache
+def code() -> str:
+    """A digest of the library's sources: what other code has made is told apart."""
+    package = quality_cell.CHECKOUT / "p2p_dist"
+    sources = sorted(package.rglob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:10]
+
+
 def make(arguments: Arguments, system: System, fold: Fold, seed: int, path: Path) -> None:
     """Train and measure one cell, unless a system with the same flags has just been trained."""
-    asked = System(system.name, (*system.flags, "--task", arguments.task), system.measured)
+    asked = dataclasses.replace(system, flags=(*system.flags, "--task", arguments.task))
     run = RunDir(arguments.out.absolute() / "runs" / "cell")
     trained = run.path / "trained.json"
-    wanted = [list(asked.flags), fold.name, seed, arguments.minutes, arguments.cores]
+    wanted = [code(), list(asked.flags), fold.name, seed, arguments.minutes, arguments.cores]
     if not trained.is_file() or records.read(trained)["of"] != wanted:
         songs = fold.lay_out(arguments.out.absolute() / "songs")
         seconds = quality_cell.train(run, songs, asked, seed, arguments.minutes, arguments.cores)
         files.write_json(trained, {"of": wanted, "seconds": seconds})
     with contextlib.redirect_stdout(sys.stderr):  # the progress; the tables are the output
-        found = quality_cell.measure_songs(run, asked, arguments.out.absolute() / "references")
-    about = {"system": system.name, "fold": fold.name, "seed": seed, "seconds": records.read(trained)["seconds"]}
+        found = quality_cell.measure_songs(run, asked, arguments.out.absolute() / "references" / code())
+    about = {
+        "code": code(),
+        "system": system.name,
+        "fold": fold.name,
+        "seed": seed,
+        "seconds": records.read(trained)["seconds"],
+    }
     files.write_json(path, {**about, **found})
 
 
-def pooled(cells: list[dict[str, Any]], which: str | None) -> Row | None:
-    """Average one training of each fold, or a baseline, over all songs of these cells; None if one of them lacks it.
+def pooled(cells: list[dict[str, Any]], which: str | None = None) -> tuple[Row, int]:
+    """Average one training of each fold, or a baseline, over all songs of these cells together.
 
     Args:
         which: the baseline; None for the system.
+
+    Returns:
+        the averages, and of how many songs: a baseline can't be made for every song.
     """
     songs = [song for cell in cells for song in cell["songs"].values()]
-    measured: list[list[Measured]] = []
-    for song in songs:
-        one = song["output"] if which is None else song["baselines"].get(which)
-        if one is None:
-            return None
-        measured.append([quality_cell.restored(one)])
-    return averages.average(measured, [real_of(song) for song in songs]).mean
+    made = [(one, song) for song in songs if (one := song["baselines"].get(which) if which else song["output"]) is not None]
+    measured: list[list[Measured]] = [[quality_cell.restored(one)] for one, _ in made]
+    return averages.average(measured, [real_of(song) for _, song in made]).mean, len(made)
 
 
 def real_of(song: dict[str, Any]) -> np.ndarray:
@@ -174,26 +199,24 @@ def table(cells: dict[str, list[dict[str, Any]]], names: list[str]) -> tuple[lis
             texts.append(f"{text(float(np.mean(values)), certain=certain)}{spread}" if values else "–")
         lines.append("| " + " | ".join([f"**{name}**" if count else name, count, steps, *texts]) + " |")
 
-    first = next(of for of in cells.values() if len({cell["fold"] for cell in of}) == most)
-    once = list({cell["fold"]: cell for cell in first}.values())
-    songs = [song for cell in once for song in cell["songs"].values()]
-    real = [real_of(song) for song in songs]
+    once = list({cell["fold"]: cell for cell in every}.values())
+    real = [real_of(song) for cell in once for song in cell["songs"].values()]
     about = descriptors.about_songs(real, real)
     certain = descriptors.is_certain(about)
     for name in BASELINES:
-        # Of the first system that has it in all folds: only the pictures of the thesis leave some out.
-        of_systems = ({cell["fold"]: cell for cell in of} for of in cells.values())
-        rows = [pooled(list(of.values()), name) for of in of_systems if len(of) == most]
-        if known := [row for row in rows if row is not None]:
-            add(name, "", "", known[:1])
+        # Of the system that has it of the most songs, the first of these: the pictures of the thesis leave some out.
+        found = [pooled(list({cell["fold"]: cell for cell in of}.values()), name) for of in cells.values()]
+        row, songs = max(found, key=lambda one: one[1])
+        if songs:
+            add(name, "", "" if songs == len(real) else f"{songs} of {len(real)} songs", [row])
     for system, of in cells.items():
         seeds = sorted({cell["seed"] for cell in of})
         by_seed = [[cell for cell in of if cell["seed"] == seed] for seed in seeds]
         whole = [one for one in by_seed if len(one) == most]
         steps = sorted(cell["step"] for cell in of)
         shown = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else str(steps[0])
-        rows = [row for one in whole if (row := pooled(one, None)) is not None]
-        missing = "" if len(whole) == len(by_seed) else f", {len(by_seed) - len(whole)} seeds not finished"
+        rows = [pooled(one)[0] for one in whole]
+        missing = "" if len(whole) == len(by_seed) else f", {len(by_seed) - len(whole)} not finished"
         add(system, f"{most} x {len(whole)}{missing}", shown, rows)
     return [*lines, "", descriptors.in_words(about)], figures
 
@@ -204,6 +227,10 @@ def show(arguments: Arguments, cells: list[dict[str, Any]]) -> dict[str, Any]:
     budget = f"{arguments.minutes:g} min of {arguments.cores} {'core' if arguments.cores == 1 else 'cores'}"
     print(f"\nTask {arguments.task}; every training {budget}; {processor()}, torch {torch.__version__}.")
     print("Mean and standard deviation over the seeds.")
+    if old := sum(cell["code"] != code() for cell in cells):
+        print(
+            f"{old} of {len(cells)} cells were made by other code than this: remove them in {arguments.out} to make them again."
+        )
     found = {}
     for title, held_out in ((LEFT_OUT, False), (HELD_OUT, True)):
         here = [cell for cell in cells if (cell["fold"] == HELD_OUT.replace(" ", "-")) == held_out]
@@ -222,12 +249,13 @@ def processor() -> str:
 
 def main(words: list[str] | None = None) -> int:
     arguments = tyro.cli(Arguments, description=__doc__, args=words)
-    known = {system.name: system for system in SYSTEMS}
+    known = {system.name: system for system in SYSTEMS if system.task in (None, arguments.task)}
     if unknown := [name for name in arguments.systems if name not in known]:
-        raise ValueError(f"no system {unknown[0]!r}: there are {', '.join(known)}{console.did_you_mean(unknown[0], known)}")
+        hint = console.did_you_mean(unknown[0], known)
+        raise ValueError(f"no system {unknown[0]!r} for {arguments.task}: there are {', '.join(known)}{hint}")
     if arguments.cores > linux.usable_cores():
         raise ValueError(f"--cores {arguments.cores}: this process may use {linux.usable_cores()}")
-    systems = [known[name] for name in arguments.systems] or list(SYSTEMS)
+    systems = [known[name] for name in arguments.systems or known]
     wanted = [
         (system, fold, seed, cell_path(arguments, system, fold, seed))
         for seed in range(arguments.seeds)  # the first seed of all systems first

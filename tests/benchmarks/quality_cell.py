@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -40,11 +41,14 @@ class System:
     """A row of the table. Systems with the same flags share their trainings.
 
     flags: of launch/submit.py. measured: values of settings with which its songs are made, such as `evaluate.iterations`.
+    known_beats: its songs are made with the beats of the true drums. task: the only one that it is for.
     """
 
     name: str
     flags: tuple[str, ...]
     measured: dict[str, Any] = field(default_factory=dict)
+    known_beats: bool = False
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,13 @@ class TrainingFailed(Exception):
 
 
 def train(run: RunDir, songs: Path, system: System, seed: int, minutes: float, cores: int) -> float:
-    """Train with the launcher, in a process of its own, until the minutes since the end of preprocessing are over, but at least
-    to the first checkpoint.
+    """Train with the launcher, in a process of its own, until its stages but preprocessing have used so many minutes of so many
+    cores, and at least to the first checkpoint.
+
+    The processor's time counts, not that of the clock, so that the table is the same on a machine that others use too.
 
     Returns:
-        the seconds that it took, with the time to start and to save.
+        the seconds of processor time that it took, with the time to start, but not that to save and stop.
 
     Raises:
         TrainingFailed: see there.
@@ -88,16 +94,17 @@ def train(run: RunDir, songs: Path, system: System, seed: int, minutes: float, c
         words += ["--train.steps", str(ALL), "--train.keep-every", str(ALL)]
     log = run.path.with_suffix(".log")
     environment = os.environ | {"P2P_RUNS": str(run.path.parent), "OMP_NUM_THREADS": str(cores)}
-    begun, asked = None, False
+    before, used, asked = None, 0.0, False
     with log.open("wb") as output:
         # In its own session: a Ctrl-C reaches this process alone, which then ends it.
         process = subprocess.Popen(words, stdout=output, stderr=output, env=environment, start_new_session=True)
         try:
             while process.poll() is None:
-                if begun is None and run.dataset.is_file() and stages.is_done("preprocess", run) is not None:
-                    begun = time.monotonic()
-                over = begun is not None and time.monotonic() - begun > 60 * minutes
-                if over and not asked and saved.with_generator(run.checkpoints):
+                if before is None and run.dataset.is_file() and stages.is_done("preprocess", run) is not None:
+                    before = processor_seconds(process.pid)
+                if before is not None and not asked:
+                    used = processor_seconds(process.pid) - before
+                if used > 60 * minutes * cores and not asked and saved.with_generator(run.checkpoints):
                     process.send_signal(signal.SIGINT)
                     asked = True
                 time.sleep(0.2)
@@ -108,7 +115,22 @@ def train(run: RunDir, songs: Path, system: System, seed: int, minutes: float, c
     if process.returncode not in (console.DONE, console.STOPPED) or not saved.with_generator(run.checkpoints):
         raise TrainingFailed(f"{' '.join(words)} ended with {process.returncode}; see {log}")
     log.unlink()
-    return time.monotonic() - (begun or time.monotonic())
+    return used
+
+
+def processor_seconds(root: int) -> float:
+    """The processor time of a process and all its descendants, seconds; of those that have ended too (man 5 proc_pid_stat)."""
+    parents, ticks = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            fields = path.read_text().rpartition(")")[2].split()
+            number = int(path.parent.name)
+            parents[number], ticks[number] = int(fields[1]), sum(map(int, fields[11:15]))
+    family, more = set(), {root}
+    while more:
+        family |= more
+        more = {number for number, parent in parents.items() if parent in more}
+    return sum(ticks.get(number, 0) for number in family) / os.sysconf("SC_CLK_TCK")
 
 
 def measure_songs(run: RunDir, system: System, references: Path) -> dict[str, Any]:
@@ -124,7 +146,7 @@ def measure_songs(run: RunDir, system: System, references: Path) -> dict[str, An
     shutil.rmtree(out, ignore_errors=True)
     if known.is_dir():
         shutil.copytree(known, out / "references", copy_function=os.link)
-    checkpoints.evaluate(run, settings, [step], songs, out)
+    checkpoints.evaluate(run, settings, [step], songs, out, known_beats=system.known_beats)
     if not known.is_dir():
         references.mkdir(parents=True, exist_ok=True)
         shutil.copytree(out / "references", known.with_name(".tmp"), copy_function=os.link, dirs_exist_ok=True)

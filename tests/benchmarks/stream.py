@@ -133,9 +133,10 @@ def _compare(index: Index, folder: Path, thesis: list[Path], data, options) -> d
             index.read(numbers)
 
     def first_time() -> None:
+        unread = Index(folder, "train")
         for number in np.concatenate(plan):
-            index._checked[number] = False
-            index.read(np.array([number]))
+            unread.read(np.array([number]))
+        unread.close()
 
     def scale(pairs: torch.Tensor) -> torch.Tensor:
         return (pairs.float() - stream.low) * (2 / (stream.high - stream.low)) - 1

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +48,17 @@ def test_a_cell_is_trained_within_its_time_measured_and_not_made_again(
         assert f"| {name} |" in shown
     assert "every training 0.001 min of 1 core" in shown
 
-    path = next(path for path, cell in cells.items() if cell["system"] == "tiny")
+    assert "other code" not in shown
+    path, other = sorted(cells, key=lambda path: cells[path]["system"])
     path.unlink()
+    other.write_text(json.dumps({**cells[other], "code": "earlier"}))
     assert quality.main([*words, "--json", str(tmp_path / "table.json")]) == 0
     assert len(trained) == 1, "the training is there"
     again = json.loads(path.read_text())
     rows = [one["songs"]["five"]["output"]["row"] for one in (cells[path], again)]
     assert rows[0]["mr_log"] == pytest.approx(rows[1]["mr_log"], rel=1e-3)
     assert json.loads((tmp_path / "table.json").read_text())[quality.LEFT_OUT]["tiny"]["lock8"] is not None
-    capsys.readouterr()
+    assert "1 of 2 cells were made by other code" in capsys.readouterr().out
     assert quality.main(words) == 0 and capsys.readouterr().err == "", "nothing was missing"
 
 
@@ -72,6 +77,7 @@ def test_every_song_is_left_out_once_and_held_out_songs_are_never_trained_on(tin
     ("words", "said"),
     [
         (["--systems", "tinny"], "no system 'tinny'"),
+        (["--systems", "sketch", "--task", "bass"], "no system 'sketch' for bass: there are plain, small,"),
         (["--songs", "six"], "has no song 'six'"),
         (["--cores", "4000"], "--cores 4000: this process may use"),
     ],
@@ -92,6 +98,22 @@ def cell(system: str, fold: str, seed: int, level: float, random: np.random.Gene
     return {"system": system, "fold": fold, "seed": seed, "step": 10 * (seed + 1), "songs": {fold: song}}
 
 
+def test_the_time_of_a_process_is_that_of_its_descendants_too() -> None:
+    """A shell starts a child that computes for .4 s, waits for it, and starts another, which goes on."""
+    busy = "import time; t = time.process_time() + .4\nwhile time.process_time() < t: pass"
+    python = f"{sys.executable} -S -c '{busy}'"
+    process = subprocess.Popen(["sh", "-c", f"{python}; {python}; sleep 60"])
+    try:
+        before = time.monotonic()
+        while (used := quality_cell.processor_seconds(process.pid)) < 0.75 and time.monotonic() < before + 60:
+            time.sleep(0.05)
+        assert 0.75 <= used < 2
+        assert process.poll() is None and quality_cell.processor_seconds(os.getpid()) > used
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_figures_are_of_all_songs_together_and_spread_over_the_seeds() -> None:
     """Medians of two songs: 2 and 4 of seed 0, 6 and 8 of seed 1; seed 2 has one song and is not shown."""
     random = np.random.default_rng(0)
@@ -99,7 +121,7 @@ def test_figures_are_of_all_songs_together_and_spread_over_the_seeds() -> None:
     cells = [cell("x", fold, seed, level, random) for (fold, seed), level in levels.items()]
     lines, figures = quality.table({"x": cells}, ["level_error", "mmd"])
     assert figures["x"]["level_error"] == [3.0, 7.0]
-    assert lines[-3].startswith("| **x** | 2 x 2, 1 seeds not finished | 10 to 30 | 5.00 ± 2.83 | ")
+    assert lines[-3].startswith("| **x** | 2 x 2, 1 not finished | 10 to 30 | 5.00 ± 2.83 | ")
     assert lines[0] == "|  | folds x seeds | steps | level dB | distance |"
     first = [one for one in cells if one["seed"] == 0]
     songs = [song for one in first for song in one["songs"].values()]
@@ -107,4 +129,19 @@ def test_figures_are_of_all_songs_together_and_spread_over_the_seeds() -> None:
     expected = averages.average(made, [np.array(song["real"]) for song in songs]).mean["mmd"]
     assert figures["x"]["mmd"][0] == pytest.approx(expected)
     assert "compares 240 windows" in lines[-1] and "≈" not in "".join(lines), "of two songs there are enough"
-    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| copy the input", "| silence"]
+    assert [line.split(" | ")[:3] for line in lines[2:4]] == [["| copy the input", "", ""], ["| silence", "", ""]]
+
+
+def test_what_some_cells_lack_is_said() -> None:
+    """System y failed in fold a, and x in b, where the baseline cannot be made."""
+    random = np.random.default_rng(0)
+    x, y = cell("x", "a", 0, 2.0, random), cell("y", "b", 0, 4.0, random)
+    del y["songs"]["b"]["baselines"]["silence"]
+    lines, figures = quality.table({"x": [x], "y": [y]}, ["level_error"])
+    assert figures["x"]["level_error"] == figures["y"]["level_error"] == []
+    assert [line.split(" | ")[:3] for line in lines[2:6]] == [
+        ["| copy the input", "", "1 of 2 songs"],
+        ["| silence", "", "1 of 2 songs"],
+        ["| **x**", "2 x 0, 1 not finished", "10"],
+        ["| **y**", "2 x 0, 1 not finished", "10"],
+    ]

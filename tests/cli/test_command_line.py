@@ -21,12 +21,16 @@ MISTAKES = [
     ("submit --nodes", "--nodes needs a value; 'p2p-dist submit --help' lists the options"),
     ("submit --train.steps x", "--train.steps must be a whole number or None, not 'x'"),
     ("submit --train.l1-weight fast", "--train.l1-weight must be a number, not 'fast'"),
-    ("submit --cluster slrm", "--cluster must be one of auto, local, slurm, lumi, not 'slrm'; did you mean slurm?"),
+    (
+        "submit --cluster slrm",
+        "--cluster must be one of auto, local, slurm, lumi, frontier, leonardo, roihu, marenostrum5, "
+        "juwels_booster, jupiter, perlmutter, karolina, snellius, daint, jean_zay, not 'slrm'; did you mean slurm?",
+    ),
     ("submit --zzzqq 1", "unknown option --zzzqq; 'p2p-dist submit --help' lists what is available"),
     ("submit --nodes 0", "nodes must be greater than 0, not 0"),
     ("preprocess --workers x", "--workers must be a whole number or None, not 'x'"),
     ("preprocess --task", "--data.task needs a value; 'p2p-dist preprocess --help' lists the options"),
-    ("preprocess --preset drms", "unknown preset 'drms': there are default, small, demo, tiny, thesis"),
+    ("preprocess --preset drms", "unknown preset 'drms': there are default, small, sketch, demo, tiny, thesis"),
     ("evaluate r --checkpoints a", "--checkpoints must be a whole number or best, not 'a'"),
     ("evaluate", "name a run, or audio files with --files 'DIR/{input,output,target}/*.wav'"),
     ("export r", "--out is missing; 'p2p-dist export --help' lists the options"),

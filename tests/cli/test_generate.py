@@ -12,10 +12,16 @@ import numpy as np
 import pytest
 import soundfile
 
+from p2p_dist.audio import beats
 from p2p_dist.cli import export, generate
 from p2p_dist.common import console
+from p2p_dist.generate import drummer
 from p2p_dist.generate.model import find_model
+from p2p_dist.model.generator import Generator
+from p2p_dist.train import checkpoint
 from tests import forked_stages
+from tests.conftest import lay_out_run
+from tests.generate import drums
 from tests.generate.conftest import run, runs, sound, write
 from tests.generate.made import STEP, made, read
 
@@ -271,3 +277,68 @@ def test_jobs_use_an_exported_folder(runs, monkeypatch, capsys):
     with pytest.raises(ValueError, match=r"kept/band/model\.safetensors is missing"):
         generate.main(words)
     assert len(queued) == 2
+
+
+@pytest.fixture
+def drumming(tmp_path, tmp_path_factory, monkeypatch):
+    """A run whose model has a sketch, which its output is before the first update, and a song of chords."""
+    guided = {"sketch": True, "beat_phase": True, "residual": True}
+    place = tmp_path_factory.mktemp("drumming")
+    run, settings = lay_out_run(place, place, "drummer", model=guided)
+    checkpoint.save(run.checkpoints, 20, {"step": 20}, Generator(settings.model).state_dict(), {})
+    run.pattern.mkdir()
+    drummer.save(run.pattern, drums.drummer(settings.data, settings.model))
+    monkeypatch.setenv("P2P_RUNS", str(run.path.parent))
+    monkeypatch.chdir(tmp_path)
+    write(Path("song.wav"), drums.chords(8.0), drums.RATE)
+    return run
+
+
+def test_a_model_with_a_sketch_plays_to_the_beats_that_it_hears(drumming):
+    assert generate.main(["song.wav"]) == 0
+    stem, *_, record = made(Path("generated/song"))
+    assert record["tempo"]["bpm"] == pytest.approx(120, abs=0.1) and np.abs(stem).max() > 0.01
+    half, *_ = record["tempo"]["others"]
+    assert half["option"] == "--half-beat" and half["first_beat"] == pytest.approx(
+        record["tempo"]["first_beat"] + 0.25, abs=1e-3
+    )
+    assert "if the song's beats are between these: --half-beat" in record["notes"][0]
+    assert not {"bpm", "first_beat", "half_beat", "density"} & record["settings"].keys()
+
+
+def test_the_listener_may_name_beats_and_density(drumming):
+    asked = ["--bpm", "90", "--first-beat", "4.1", "--half-beat", "--from", "3.5"]
+    found = {}
+    for name, words in (("heard", ["--from", "3.5"]), ("asked", asked), ("sparse", ["--from", "3.5", "--density", "0.2"])):
+        assert generate.main(["song.wav", *words, "--out", name]) == 0
+        found[name] = made(Path(name))
+    tempo = found["asked"][3]["tempo"]
+    assert tempo["bpm"] == pytest.approx(90, rel=0.006)
+    assert tempo["first_beat"] == pytest.approx((0.6 + 1 / 3) % (2 / 3), abs=0.01)
+    assert all(not np.array_equal(found["heard"][0], found[name][0]) for name in ("asked", "sparse"))
+    with pytest.raises(ValueError, match=r"bpm: 90\.0 -> 91\.0"):
+        generate.main(["song.wav", "--bpm", "91", *asked[2:], "--out", "asked"])
+
+
+@pytest.mark.parametrize("option", ["--bpm=120", "--first-beat=1", "--half-beat", "--density=1"])
+def test_beats_are_only_for_models_that_play_to_them(runs, option):
+    write(Path("song.wav"), sound())
+    with pytest.raises(ValueError, match=rf"{option.partition('=')[0]} is for models with a sketch"):
+        generate.main(["song.wav", option])
+    assert not Path("generated").exists()
+
+
+def test_a_first_beat_before_the_part_is_refused(runs):
+    write(Path("song.wav"), sound())
+    with pytest.raises(ValueError, match=r"--first-beat must be at or after --from 2, not 1\.5"):
+        generate.main(["song.wav", "--from", "2", "--first-beat", "1.5"])
+
+
+def test_the_tempos_that_may_be_named_are_those_that_can_be_heard(runs):
+    write(Path("song.wav"), sound())
+    for bpm in (beats.SLOWEST, beats.FASTEST):
+        with pytest.raises(ValueError, match="is for models with a sketch"):
+            generate.main(["song.wav", "--bpm", str(bpm)])
+    for bpm in (beats.SLOWEST - 0.1, beats.FASTEST + 0.1):
+        with pytest.raises((SystemExit, ValueError), match=r"2|--bpm must be from 30 to 300"):
+            generate.main(["song.wav", "--bpm", str(bpm)])

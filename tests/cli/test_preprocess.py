@@ -27,6 +27,7 @@ from p2p_dist.run import lock
 from p2p_dist.settings.config import Data
 from tests.data.conftest import fingerprint
 from tests.data.preprocess_command import LAUNCH, TINY, damaged, many, run, undisturbed
+from tests.jobs.submit_command import BASE_ONLY
 
 __all__ = ["many", "undisturbed"]
 
@@ -355,15 +356,7 @@ def test_without_slurm_or_where_it_refuses_queueing_is_one_line(
     assert done.returncode == 2 and "--cluster slurm" in done.stderr
 
 
-WITHOUT_NUMPY = """
-import sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "numpy", "scipy", "av", "soundfile", "webdataset", "musdb", "stempeg"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
+WITHOUT_NUMPY = f"""{BASE_ONLY}
 from p2p_dist import cli
 cli.run("preprocess", sys.argv[1:])
 """

@@ -76,7 +76,15 @@ OTHERS = {
         "audio": None,
         "samples": [SAMPLE],
     },
-    "site.yaml": {"partition": "small", "limits": {"small": {"time": "1:00:00", "nodes": 4}}, "gpus_per_node": 8},
+    "site.yaml": {
+        "tiers": [{"partition": "small", "time": "1:00:00", "nodes": 4}, {"kind": "cpu", "qos": "thin"}],
+        "sbatch": {"gpu": {"gres": "gpu:{gpus}", "mem": None}},
+        "accounts": {"cpu": "{account}@cpu"},
+        "variables": {"NCCL_SOCKET_IFNAME": "ib0"},
+        "srun": ["--gpu-bind=none"],
+        "limits": {},
+        "gpus_per_node": 8,
+    },
 }
 for name in OTHERS["baselines.json"]["songs"].values():
     name |= {"absent": {"silence": {}}, "missing": {}}

@@ -15,6 +15,7 @@ from standins import TRAINING, call, launch
 
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.train import checkpoint
+from tests.jobs.submit_command import BASE_ONLY
 
 LONG = 150
 
@@ -106,15 +107,8 @@ def test_the_unchanged_image_and_an_overlay_run_the_whole_way(runs):
     assert "export P2P_OVERLAY=" in script and "export P2P_PYTHON=python\n" in script
 
 
-WITHOUT_NUMPY = """
-import runpy, sys
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name in ("torch", "numpy", "scipy", "av", "soundfile", "webdataset", "musdb", "stempeg"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Absent())
+WITHOUT_NUMPY = f"""{BASE_ONLY}
+import runpy
 sys.argv[0] = "launch/preprocess.py"
 sys.path.insert(0, "launch")
 runpy.run_path("launch/preprocess.py", run_name="__main__")

@@ -184,7 +184,7 @@ def test_what_is_no_dataset_for_this_run_is_refused(served: Server, small: Data,
 
     def refused(said: str, data: Data = small, address: str = served.url) -> None:
         with pytest.raises(ValueError, match=said):
-            fetch_dataset(address, out, data)
+            fetch_dataset(address, out, data, needed=("train", "test"))
         assert not list(out.glob("*.tar")) and not (out / "manifest.json").exists()
 
     content = records.parse(good, where="")
@@ -201,6 +201,15 @@ def test_what_is_no_dataset_for_this_run_is_refused(served: Server, small: Data,
         shard["name"] = name
         path.write_text(files.json_text(files.sealed(content)))
         refused("manifest.json is damaged: splits.train.shards.0.name")
+    for splits, said in (
+        (("valid", "test"), "manifest.json has no train songs: for this run name another dataset"),
+        (("train",), "manifest.json has no test songs: only train with --evaluate never, or name another dataset"),
+        (("train", "valid"), "no test songs: evaluate on its validation songs with --evaluate.split valid, only train with"),
+    ):
+        whole = records.parse(good, where="")
+        few = {split: whole["splits"][split] for split in splits}
+        path.write_text(files.json_text(files.sealed({**whole, "splits": few})))
+        refused(said)
     path.write_text(good)
     refused(
         r"made with other settings than the run has \(mels: 32 -> 64\): .* start a run with --data\.mels 32$",

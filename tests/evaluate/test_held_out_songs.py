@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from p2p_dist.evaluate.measures.measure import measure
 from p2p_dist.settings import presets
 from tests import decode
 from tests.data.conftest import dataset, songs
+from tests.generate import drums
 
 __all__ = ["dataset", "songs"]
 
@@ -38,6 +40,21 @@ def test_an_excerpt_in_the_middle_of_a_song_keeps_its_beats() -> None:
     assert (begins + excerpt.beats.first - 0.31 + 0.125) % 0.25 == pytest.approx(0.125, abs=0.03)
     assert measure(excerpt.target, excerpt.truth).row["lock8"] == pytest.approx(1)
     assert (excerpt.real.shape, len(excerpt.truth.real)) == ((2, 41), 1), "two windows of the whole song are loud enough"
+
+
+def test_a_drummer_plays_to_the_beats_that_it_hears_or_to_those_of_the_true_drums() -> None:
+    """Chords at 120 beats a minute over drums at 100: without the drums the song says 120."""
+    rate, settings = drums.RATE, presets.PRESETS["tiny"]
+    model = dataclasses.replace(settings.model, sketch=True)
+    heard = drums.chords(12.0)[:, None]
+    time = np.arange(len(heard)) / rate
+    made = (np.random.default_rng(0).standard_normal(len(time)) * np.exp(-30 * ((time - 0.2) % 0.6)) * (time > 0.2))[:, None]
+    song = held_out_songs.HeldOut("x", "x", "test", lambda: (heard, made.astype(np.float32) * 0.3, rate))
+    for known, bpm, first in ((False, 120, 0.1), (True, 100, 0.2)):
+        one = held_out_songs.read_excerpt(song, settings.data, 3.0, drums.drummer(settings.data, model), known_beats=known)
+        assert one.performance is not None and one.performance.heard.beats is not None
+        assert one.performance.heard.beats.bpm == pytest.approx(bpm, rel=0.006)
+        assert one.performance.heard.beats.first == pytest.approx(first, abs=0.05)
 
 
 def test_held_out_songs_carry_their_sound(dataset: Path, songs: Path) -> None:

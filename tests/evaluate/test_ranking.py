@@ -168,6 +168,9 @@ def test_chosen_on_validation_songs_and_reported_on_test_songs(run: tuple[rundir
     reported = records.read(folder.evaluations / "step-00000010" / "metrics.json")["splits"]["test"]
     assert best["values"]["level_error"] == reported["mean"]["level_error"], "not that of the songs that chose"
     assert best["interval"]["level_error"] == reported["interval"]["level_error"]
+    first, ceiling = ranked["checkpoints"][0], ranked["baselines"][0]
+    assert (first["values"], first["interval"]) == (best["values"], best["interval"])
+    assert (ceiling["values"]["level_error"], ceiling["interval"]) == (0.2, {})
     assert "chroma_correlation" not in best["values"]
     assert rundir.in_words(folder.read_best()) == f"step 10, score {best['score']:.3f} on valid songs"
     assert [item["name"] for item in ranked["baselines"]] == ["ceiling", "copy the input", "silence"]
@@ -226,6 +229,7 @@ def test_level_errors_of_an_earlier_version_become_medians(run: tuple[rundir.Run
     baselines = records.read(path)
     for song, level in zip(baselines["songs"].values(), (3.0, 11.0), strict=True):
         song["rows"]["ceiling"] = {**song["rows"]["ceiling"], "level_error": level}
+    baselines["songs"]["c"] = {**song, "split": "valid", "rows": {"ceiling": {"level_error": 99.0}}}
     files.write_json(path, baselines | {"schema": 2})
     read = ranking.read_evaluations(folder.evaluations)
     assert read is not None

@@ -24,6 +24,7 @@ from p2p_dist.generate.model import Model, find_model
 from p2p_dist.model.generator import Generator
 from p2p_dist.settings import config
 from p2p_dist.settings.presets import PRESETS
+from tests.generate import drums
 
 EXAMPLE = Path(__file__).with_name("run_exported.py")
 
@@ -128,10 +129,47 @@ def test_what_is_read_is_what_was_written(written: Path) -> None:
 
 
 def test_every_setting_is_exported_or_only_of_the_training() -> None:
-    of_training = {"root", "split_by_title", "task", "silent_share", "copies", "seed", "stage"}
+    of_training = {"root", "shards", "split_by_title", "task", "silent_share", "copies", "seed", "stage"}
     assert {field.name for field in dataclasses.fields(config.Data)} == {*exported_config.SPECTROGRAM, *of_training}
     of_discriminator = {"discriminator_channels", "discriminator_norm"}
-    assert {field.name for field in dataclasses.fields(config.Model)} == {*exported_config.NETWORK, *of_discriminator}
+    assert {field.name for field in dataclasses.fields(config.Model)} == {
+        *exported_config.NETWORK,
+        *exported_config.GUIDED,
+        *of_discriminator,
+    }
+
+
+def test_a_model_with_a_sketch_is_exported_with_its_drummer(tmp_path: Path) -> None:
+    guided = {"sketch": True, "beat_phase": True, "residual": True}
+    plain = untrained("tiny", noise_channels=0, **guided)
+    model = dataclasses.replace(plain, drummer=drums.drummer(plain.data, plain.model))
+    content = exported.export(model, 16, tmp_path / "a", lambda content: "# card\n", half=False, torch_export=True)
+    assert {name: content["network"][name] for name in guided} == guided and "guide" in content["notes"]
+    found = exported.read_exported(tmp_path / "a")
+    assert found.model == dataclasses.replace(
+        plain.model, discriminator_channels=found.model.discriminator_channels, discriminator_norm="spectral"
+    )
+    song = drums.chords(3.0)
+    first, second = (
+        one.drummer.play(lambda: iter([song]), drums.RATE, 1.0, "song", 1.0).guide(0).cut(5) for one in (model, found)
+    )
+    assert (first - second)[first > 0.2].abs().max() < 0.01, "what is quiet is noise: strokes are rounded to 16 bits"
+    network = torch.export.load(tmp_path / "a" / "model.pt2").module()
+    input = torch.rand(3, 1, plain.data.mels, plain.data.frames) * 2 - 1
+    output = network(input, guide=torch.stack([first] * 3))
+    with torch.no_grad():
+        wanted = found.generator(torch.device("cpu"))(input, None, torch.stack([first] * 3))
+    assert torch.allclose(output, wanted, atol=1e-5)
+    exported.check_out(tmp_path / "a", overwrite=True)
+    (tmp_path / "a" / "strokes.safetensors").write_bytes(b"x")
+    with pytest.raises(DamagedError, match="strokes"):
+        exported.read_exported(tmp_path / "a")
+
+
+def test_no_word_of_sketches_in_other_exports(written: Path) -> None:
+    content = json.loads((written / "small" / "config.json").read_text())
+    assert not set(exported_config.GUIDED) & content["network"].keys() and not {"guide", "residual"} & content["notes"].keys()
+    assert not list((written / "small").glob("drummer*"))
 
 
 def change(**sections: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from p2p_dist.audio import beats, decode
+from p2p_dist.audio import beats, decode, tempo
 from p2p_dist.evaluate.report import overview, song_page, tracks
 from p2p_dist.generate import phase, request, song, windows
 from p2p_dist.generate.model import find_model
@@ -50,6 +50,9 @@ def small_blocks(monkeypatch):
         (tracks, "_MEASURED", 1.0),
         (overview, "_MOST_COLUMNS", 20),
         (beats, "_LENGTH", 1 << 10),
+        (tempo, "_WINDOW", 100),
+        (tempo, "_STEP", 50),
+        (tempo, "_LEAST", 100),
         (windows, "_BATCH", 1),
         (windows.Loudness, "_DROPPED", 19),
     ):
@@ -86,5 +89,5 @@ def test_memory_does_not_depend_on_the_length_of_the_song(runs, small_blocks, mo
 
     monkeypatch.setattr(song, "write_files", write_files)
     of_parts(0.5)  # fills caches
-    more = (of_parts(5.0) - of_parts(2.5)) / 2.5  # of two songs in which all blocks are in use at once
+    more = (of_parts(7.0) - of_parts(4.5)) / 2.5  # of two songs in which all blocks are in use at once, and that have a tempo
     assert len(more) == 3 and (more < SECOND / 2).all(), more / SECOND

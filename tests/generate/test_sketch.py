@@ -7,7 +7,7 @@ import pytest
 
 from p2p_dist.audio.drum_classes import CLASSES, REST, Onset, activations
 from p2p_dist.audio.pattern_features import FRAME
-from p2p_dist.audio.strokes import BEFORE, RATE, Kit, Stroke, playing_level, window_powers
+from p2p_dist.audio.strokes import BEFORE, RATE, Kit, Stroke, frame_powers, playing_level
 from p2p_dist.generate.sketch import Sketch, lay, pick
 
 SECONDS = 20.0
@@ -30,40 +30,49 @@ def clicks(amplitudes, seconds=0.2):
     return strokes
 
 
-KIT = Kit({"kick": clicks([1.0]), "snare": clicks([1.0]), "hat": clicks([0.5]), "other": []}, (1.0, 1.0, 2.0, 0.0), 0.0)
+KIT = Kit({"kick": clicks([1.0]), "snare": clicks([1.0]), "hat": clicks([0.5]), "other": []}, (1.0, 1.0, 2.0, 0.0, 4.0), 0.0)
 
 
 def test_picked_strokes_have_their_times_to_a_millisecond_and_their_classes():
     true = [Onset(1.0 + 0.3 * n, kind, 1.0) for n, kind in enumerate(["kick", "hat", "snare", "hat"] * 8)]
-    rates = [sum(o.kind == kind for o in true) / SECONDS for kind in CLASSES]
-    found = pick(curves(true), rates, density=1.0)
+    found = pick(curves(true), [1, 1, 2, 0, 4], density=1.0)
     assert [onset.kind for onset in found] == [onset.kind for onset in true]
     assert np.allclose([o.time for o in found], [o.time for o in true], atol=0.001)
     assert [onset.strength for onset in found] == pytest.approx([1.0] * len(true), abs=0.1)
 
 
-def test_the_highest_peaks_are_picked_as_many_as_the_density_says():
-    true = [Onset(0.5 + 0.4 * n, "kick", 1.0 if n % 2 else 0.4) for n in range(40)]
-    for density, count in ((1.0, 20), (0.5, 10), (2.0, 40), (0.0, 0)):
-        found = pick(curves(true), [1.0, 1, 1, 1], density)
-        assert len(found) == count
-        if density <= 1:
-            assert all(round((onset.time - 0.5) / 0.4) % 2 for onset in found)
+@pytest.mark.parametrize("density,count", [(1.0, 22), (0.5, 11), (2.0, 43), (0.0, 0)])
+def test_the_highest_peaks_are_picked_as_many_as_the_density_says(density, count):
+    true = [Onset(0.5 + 0.4 * n, "kick", 1.0 if n % 2 else 0.4) for n in range(44)]
+    found = pick(curves(true), [1.2, 0, 0, 0, 1.2], density)
+    assert len(found) == pytest.approx(count, abs=1)
+    if density <= 1:
+        assert all(round((onset.time - 0.5) / 0.4) % 2 for onset in found)
 
 
 def test_nothing_is_picked_in_a_rest_nor_counted_for_it():
     drawn = curves([Onset(0.5 + 0.4 * n, "kick", 1.0) for n in range(48)])
     drawn[REST, FRAMES // 2 :] = 0.9
-    found = pick(drawn, [1.0, 1, 1, 1], density=1.0)
-    assert len(found) == 10 and max(onset.time for onset in found) < SECONDS / 2
+    found = pick(drawn, [2.5, 0, 0, 0, 2.5], density=1.0)
+    assert len(found) == 24 and max(onset.time for onset in found) < SECONDS / 2
 
 
-def test_strokes_of_different_classes_at_one_time_start_together_and_those_of_one_class_do_not():
-    drawn = curves([Onset(1.0, "kick", 1.0), Onset(1.012, "hat", 0.5), Onset(2.0, "snare", 1.0), Onset(2.07, "snare", 1.0)])
-    found = pick(drawn, [0.05, 0.1, 0.05, 0], density=1.0)
-    assert [onset.kind for onset in found] == ["kick", "hat", "snare", "snare"]
-    kick, hat, first, second = (onset.time for onset in found)
-    assert kick == hat and 1.0 < kick < 1.012 and second - first > 0.06
+def test_classes_at_one_time_start_together_as_often_as_in_the_training_songs():
+    true = [
+        Onset(0.5 + 0.4 * n + late, kind, 1.0 if n % 2 else 0.5)
+        for n in range(40)
+        for kind, late in (("kick", 0), ("hat", 0.008))
+    ]
+    for hats, count in ((2.5, 40), (1.25, 20)):
+        found = pick(curves(true), [2.5, 0, hats, 0, 2.5], density=1.0)
+        kicks = [onset for onset in found if onset.kind == "kick"]
+        assert len(kicks) == 40 and len(found) == 40 + count
+        assert {onset.time for onset in found} == {onset.time for onset in kicks}
+        assert all(0 < onset.time - true[2 * n].time < 0.008 for n, onset in enumerate(kicks))
+
+
+def test_no_peak_is_no_stroke():
+    assert pick(curves([]), [1, 1, 1, 1, 2]) == [] and pick(np.zeros((5, 0), np.float32), [1, 1, 1, 1, 2]) == []
 
 
 def test_strokes_are_laid_at_their_samples():
@@ -71,20 +80,20 @@ def test_strokes_are_laid_at_their_samples():
     sound = lay(onsets, KIT, 2 * RATE, RATE, level=-20)
     assert sound.dtype == np.float32 and len(sound) == 2 * RATE
     assert np.flatnonzero(sound).tolist() == [round(0.5 * RATE), round(1.25 * RATE)]
-    # 6 dB more for the hat, whose stroke was half as strong.
-    assert sound[round(0.5 * RATE)] / sound[round(1.25 * RATE)] == pytest.approx(2.0, abs=0.01)
+    # A kick of 1 and a hat of 0.5 over a snare of 1.
+    assert sound[round(0.5 * RATE)] / sound[round(1.25 * RATE)] == pytest.approx(1.5, abs=0.01)
 
 
 def test_the_level_is_what_was_asked_for():
     onsets = [Onset(0.1 + 0.25 * n, "kick", 1.0) for n in range(100)]
     sound = lay(onsets, KIT, 25 * RATE, RATE, level=-23.0)
-    assert playing_level(window_powers(sound, RATE)) == pytest.approx(-23.0, abs=0.2)
+    assert playing_level(frame_powers(sound, RATE)) == pytest.approx(-23.0, abs=0.4)
 
 
 def test_parts_are_the_whole_wherever_it_is_cut():
     random = np.random.default_rng(0)
     strokes = [Stroke(random.normal(0, 1, size).astype(np.float32), 1.0) for size in (20000, 30000, 44100)]
-    kit = Kit(dict.fromkeys(CLASSES, strokes), (1.0,) * 4, 0.0)
+    kit = Kit(dict.fromkeys(CLASSES, strokes), (1.0,) * 5, 0.0)
     onsets = [Onset(t, CLASSES[n % 4], 0.5) for n, t in enumerate(np.sort(random.uniform(-0.001, 6, 60)))]
     sketch = Sketch(onsets, kit, RATE, -20.0, seed=3)
     whole = sketch.part(0, 6 * RATE)
@@ -96,7 +105,7 @@ def test_parts_are_the_whole_wherever_it_is_cut():
 
 def test_layers_ring_over_each_other_but_a_stroke_ends_where_the_next_of_its_class_begins():
     ring = [Stroke(np.ones(RATE, np.float32), 1.0)]
-    kit = Kit({"kick": ring, "hat": [Stroke(np.full(RATE, 2.0, np.float32), 1.0)]}, (1.0,) * 4, 0.0)
+    kit = Kit({"kick": ring, "hat": [Stroke(np.full(RATE, 2.0, np.float32), 1.0)]}, (1.0,) * 5, 0.0)
     sketch = Sketch([Onset(0.5, "kick", 1.0), Onset(0.9, "hat", 1.0), Onset(1.2, "kick", 1.0)], kit, RATE, -20.0)
     sound = sketch.part(0, 3 * RATE) / np.float32(sketch.gain)
     at = lambda time: sound[round(time * RATE)]  # noqa: E731
@@ -105,9 +114,9 @@ def test_layers_ring_over_each_other_but_a_stroke_ends_where_the_next_of_its_cla
 
 
 def test_a_loud_stroke_is_played_by_a_loud_one():
-    kit = Kit({"kick": clicks([0.2] * 10 + [1.0] * 10)}, (1.0,) * 4, 0.0)
+    kit = Kit({"kick": clicks([0.2] * 10 + [1.0] * 10)}, (1.0,) * 5, 0.0)
     sketch = Sketch([Onset(n * 0.5, "kick", 1.0 if n % 2 else 0.2) for n in range(20)], kit, RATE, -20.0)
-    loud = [float(np.abs(sound).max()) for _, sound, _, _ in sketch.places]
+    loud = [float(np.abs(sound).max()) for _, sound, _ in sketch.places]
     assert [level > 0.5 for level in loud] == [bool(n % 2) for n in range(20)]
 
 

@@ -26,6 +26,7 @@ from p2p_dist.train.speed import flops_per_image
     [
         *((name, {}) for name in ("default", "thesis", "tiny")),
         ("tiny", {"depth": 1}),
+        ("tiny", {"sketch": True, "beat_phase": True, "residual": True}),
         ("tiny", {"upsample": "nearest"}),
         ("tiny", {"upsample": "transposed", "discriminator_norm": "batch", "noise_channels": 0}),
     ],
@@ -115,3 +116,13 @@ def test_free_memory_is_some_of_this_machines():
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < estimate.free_memory() <= total
     assert estimate.free_disk(Path(sys.prefix) / "not" / "there") > 0
+
+
+def test_sketches_take_the_room_that_is_said():
+    from p2p_dist.generate import pattern_stage
+
+    assert estimate.SKETCHES == pattern_stage.TRUE + pattern_stage.PREDICTED
+    base = presets.PRESETS["tiny"]
+    guided = dataclasses.replace(base, model=dataclasses.replace(base.model, sketch=True))
+    # Ten windows of a song of 11 hops: rows of 32 bands, sine and cosine, two bytes each.
+    assert estimate.sketch_bytes(guided, 10) == 4 * 10 * 16 * 2 * 34 and estimate.sketch_bytes(base, 10) == 0

@@ -28,20 +28,6 @@ def place(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def typed(stages_forked, capsys, monkeypatch):
-    """`typed(*arguments, code=0)`: what launch/submit.py prints of them; its stages start at once."""
-
-    def typed(*arguments, code=0):
-        monkeypatch.setattr(sys, "stderr", sys.stdout)
-        found = submit.main(list(arguments))
-        shown = capsys.readouterr().out
-        assert found == code, shown
-        return shown
-
-    return typed
-
-
-@pytest.fixture
 def server(tiny_shards, tmp_path):
     """The shards of the tiny songs, served."""
     with Server(shutil.copytree(tiny_shards, tmp_path / "there")) as server:
@@ -61,12 +47,13 @@ def names(server):
 def test_a_dataset_of_a_server_is_trained_on_and_each_node_fetches_its_shards_once(place, typed, server, capsys):
     content = records.read(server.folder / "manifest.json")
     training = {shard["name"] for shard in content["splits"]["train"]["shards"]}
+    size = sum(shard["bytes"] for shard in content["splits"]["train"]["shards"])
     line = ("--data.shards", server.url, *TINY, "--run", "far", "--data.stage", "disk", "--train.steps", "10")
     printed = typed(*line)
     asked = names(server)
     assert len(asked) == len(set(asked)) and training < set(asked), "two processes of one node, each file once"
     run = rundir.find("far")
-    fetched = f"fetching {len(training)} files of 0.00 GB from {server.url} to {place}/disk/p2p_dist-"
+    fetched = f"fetching {len(training)} files of {size / 1e6:.1f} MB from {server.url} to {place}/disk/p2p_dist-"
     assert f"fetching {server.url}\n" in printed and printed.count(fetched) == 1 and stages.is_done("train", run) == "10 steps"
     assert not training & {path.name for path in run.shards.iterdir()}
     saved = yaml.safe_load(run.config.read_text())["data"]

@@ -108,11 +108,14 @@ def test_a_node_of_the_cluster_has_so_many_cores_masks_and_memory(place, tmp_pat
         dry_run(place, *typed, "4")
 
 
-def test_a_disk_that_is_too_small_is_said_before(place, monkeypatch):
+def test_a_disk_that_is_too_small_is_said_before(place, tiny_songs, monkeypatch):
     monkeypatch.setattr(estimate, "free_disk", lambda folder: 10**8)
     with pytest.raises(ValueError, match=r"about \d\.\d GB will be written below .*0\.1 GB are free there.*P2P_RUNS"):
         dry_run(place, "--cluster", "local")
     assert dry_run(place, "--cluster", "local", "--preset", "tiny") == 0
+    monkeypatch.setattr(estimate, "free_disk", lambda folder: 10**6)
+    with pytest.raises(ValueError, match=r"shards \d+\.\d, checkpoints \d+\.\d, sketches \d+\.\d\)"):
+        submit.main(["--data", str(tiny_songs), "--dry-run", "--cluster", "local", "--preset", "sketch"])
 
 
 def test_fewer_windows_than_a_batch_are_said(place, tiny_songs, capsys):

@@ -32,20 +32,6 @@ def place(folder, monkeypatch):
     return folder
 
 
-@pytest.fixture
-def typed(stages_forked, capsys, monkeypatch):
-    """`typed(*arguments, code=0)`: what launch/submit.py prints of them; its stages start at once."""
-
-    def typed(*arguments, code=0):
-        monkeypatch.setattr(sys, "stderr", sys.stdout)
-        found = submit.main(list(arguments))
-        shown = capsys.readouterr().out
-        assert found == code, shown
-        return shown
-
-    return typed
-
-
 TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "80", "--train.keep-every", "40")
 
 

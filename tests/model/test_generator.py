@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from p2p_dist.model.discriminator import Discriminator
-from p2p_dist.model.generator import BatchNorm, Generator, doubling
+from p2p_dist.model.generator import OPEN, BatchNorm, Generator, doubling, moved
 from p2p_dist.settings.presets import PRESETS
 from tests.model.small import TINY
 
@@ -50,7 +50,8 @@ def test_shapes(without_values, name):
     generator, discriminator = Generator(settings), Discriminator(settings)
     picture = torch.zeros(2, 1, data.mels, data.frames)
     noise = torch.zeros(2, settings.noise_channels, data.mels, data.frames) if settings.noise_channels else None
-    output = generator(picture, noise)
+    guided = settings.guide_channels(1)
+    output = generator(picture, noise, torch.zeros(2, guided, data.mels, data.frames) if guided else None)
     judged = discriminator(picture, output)
     assert output.shape == picture.shape
     assert judged[-1].shape == (2, 1, data.mels // 8 - 2, data.frames // 8 - 2)
@@ -58,6 +59,49 @@ def test_shapes(without_values, name):
         assert judged[-1].shape[2:] == (30, 30)
     if settings.norm == "group":
         assert min(data.mels, data.frames) >> settings.depth > 1, "no 1 x 1 bottleneck"
+
+
+def guided(**changed):
+    return dataclasses.replace(TINY, sketch=True, beat_phase=True, **changed)
+
+
+def test_a_guide_is_seen():
+    torch.manual_seed(0)
+    generator = Generator(guided())
+    assert generator.down[0].convolution.in_channels == 1 + 1 + 3
+    picture, noise, guide = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32), torch.zeros(3, 1, 3, 32, 32)
+    guide[1, :, 0], guide[2, :, 2] = 0.5, 0.5
+    outputs = [generator(picture, noise, one) for one in guide]
+    assert not torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
+    with pytest.raises(AssertionError):
+        generator(picture, noise)
+
+
+@pytest.mark.parametrize("upsample", ["folded", "nearest", "transposed"])
+def test_a_residual_begins_as_the_sketch(upsample):
+    generator = Generator(guided(residual=True, upsample=upsample))
+    guide = torch.rand(2, 3, 32, 32) * 2 - 1
+    output = generator(torch.zeros(2, 1, 32, 32), torch.zeros(2, 1, 32, 32), guide)
+    assert torch.equal(output, guide[:, :1])
+    (output - 0.3).square().mean().backward()
+    assert next(generator.last.parameters()).grad.any()
+
+
+def test_a_residual_moves_the_sketch_between_the_ends_of_the_scale():
+    sketch = torch.tensor([-1.0, -0.4, 0.5, 1.0]).view(1, 1, 4, 1)
+    for by, wanted in ((1.0, [1, 1, 1, 1]), (-1.0, [-1] * 4), (0.0, [-1, -0.4, 0.5, 1]), (0.5, [0, 0.3, 0.75, 1])):
+        found = moved(sketch, torch.full((1, 1, 4, 1), by))
+        assert found.flatten().tolist() == pytest.approx(wanted, abs=1e-6), by
+
+
+def test_a_silent_frame_of_the_sketch_stays_silent():
+    sketch = torch.full((1, 2, 4, 3), -1.0)
+    sketch[0, 1, 2, 1] = -1 + OPEN / 2  # a quiet frame, in one band of one channel
+    sketch[0, 0, 0, 2] = -1 + OPEN
+    found = moved(sketch, torch.ones(1, 2, 4, 3))
+    assert (found[..., 0] == -1).all()
+    assert found[0, 0, 0, 1].item() == pytest.approx(0), "half open"
+    assert (found[..., 2] == 1).all()
 
 
 @pytest.mark.parametrize("bias", [False, True])

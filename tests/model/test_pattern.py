@@ -8,7 +8,18 @@ from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.drum_classes import CLASSES, REST, Onset, activations
 from p2p_dist.audio.pattern_features import CHANNELS, FRAME, RATE, SOUND, pattern_features
 from p2p_dist.model import pattern
-from p2p_dist.model.pattern import GRID, Pattern, Training, loss, on_grid, positions_of, predict, train_pattern
+from p2p_dist.model.pattern import (
+    GRID,
+    INPUTS,
+    Pattern,
+    Training,
+    loss,
+    on_grid,
+    positions_of,
+    predict,
+    train_pattern,
+    with_places,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -125,25 +136,33 @@ def test_a_song_with_unknown_beats_or_of_no_length_is_predicted():
 
 def test_windows_have_wrong_beats_in_the_share_that_is_stated(songs):
     training = Training(songs[:1], 5)
-    position = training.positions[0]
-    true = songs[0][1]
-    grids = []
-    for n in range(300):
+    kinds = []
+    for n in range(400):
         x, wanted = training._window(np.random.default_rng(n))
-        assert x.shape == (CHANNELS, pattern._LENGTH) and wanted.shape == (len(CLASSES) + 1, pattern._LENGTH)
-        kicks = (
-            np.flatnonzero((wanted[0, 1:-1] > wanted[0, :-2]) & (wanted[0, 1:-1] >= wanted[0, 2:]) & (wanted[0, 1:-1] > 0.3))
-            + 1
-        )
-        known = x[SOUND:].any()
-        before = np.median(x[SOUND + 1][kicks])  # the cosine is 1 on the beat
-        apart = np.median(np.diff(kicks)) / GRID
-        grids.append("unknown" if not known else "tempo" if abs(apart - 1) > 0.1 else "half" if before < 0 else "right")
-    shares = {kind: grids.count(kind) / 300 for kind in ("unknown", "tempo", "half", "right")}
-    assert shares["unknown"] == pytest.approx(0.05, abs=0.04)
-    assert shares["tempo"] == pytest.approx(0.2, abs=0.07)
-    assert shares["half"] == pytest.approx(0.15, abs=0.07)
-    assert len(position) == true.shape[1]
+        assert x.shape == (INPUTS, pattern._LENGTH) and wanted.shape == (len(CLASSES) + 1, pattern._LENGTH)
+        curve, places = wanted[0], x[SOUND : SOUND + GRID]
+        kicks = np.flatnonzero((curve[1:-1] > curve[:-2]) & (curve[1:-1] >= curve[2:]) & (curve[1:-1] > 0.3)) + 1
+        if not places.any():
+            kinds.append("unknown")
+        elif abs(np.median(np.diff(kicks)) / GRID - 1) > 0.1:
+            kinds.append("tempo")
+        else:
+            kinds.append("half" if places[[5, 6, 7]][:, kicks].mean() > 0.2 else "right")
+    shares = {kind: kinds.count(kind) / len(kinds) for kind in ("unknown", "tempo", "half", "right")}
+    assert shares["unknown"] == pytest.approx(0.02, abs=0.02)
+    assert shares["tempo"] == pytest.approx(0.05, abs=0.03)
+    assert shares["half"] == pytest.approx(0.1, abs=0.04)
+
+
+def test_places_in_the_beat():
+    x = with_places(np.zeros((SOUND, 4), np.float32), np.array([0.0, 1 / GRID, 1.5, -1 / GRID]))
+    assert x.shape == (INPUTS, 4) and x.dtype == np.float32
+    assert x[SOUND : SOUND + GRID].argmax(axis=0).tolist() == [0, 1, GRID // 2, GRID - 1]
+    assert x[SOUND : SOUND + GRID].sum(axis=0).tolist() == [1] * 4
+    assert np.allclose(
+        x[SOUND + GRID :, 2], [np.sin(1.5 * np.pi), np.sin(0.75 * np.pi), np.cos(1.5 * np.pi), np.cos(0.75 * np.pi)], atol=1e-6
+    )
+    assert not with_places(np.zeros((SOUND, 4), np.float32), np.arange(4.0), known=False).any()
 
 
 def test_loss_is_lowest_for_the_truth_and_ignores_classes_that_do_not_play():

@@ -14,7 +14,7 @@ def test_a_preset_survives_its_yaml(name, tmp_path):
 
 
 def test_an_unknown_preset_lists_those_there_are():
-    with pytest.raises(ValueError, match=r"default, small, demo, tiny, thesis.*did you mean demo"):
+    with pytest.raises(ValueError, match=r"default, small, sketch, demo, tiny, thesis.*did you mean demo"):
         presets.preset("demoo")
 
 

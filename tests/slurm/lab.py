@@ -197,8 +197,8 @@ class Lab:
         self.start_controller()
         for name in self.names:
             self._start_node(name)
-        wait_until(lambda: self.ask("sinfo", "-h", "-p", "low", "-t", "idle", "-o", "%D").strip() == str(len(self.names)), 60,
-                   lambda: self.ask("sinfo", "-N"))  # fmt: skip
+        idle = ("sinfo", "-h", "-p", "low", "-t", "idle", "-o", "%D")
+        wait_until(lambda: self.ask(*idle).strip() == str(len(self.names) or ""), 60, lambda: self.ask("sinfo", "-N"))
 
     def down(self):
         """Stop everything, tasks of jobs first, and remove the folder."""

@@ -203,7 +203,9 @@ def test_the_templates_do_the_whole_way(lab, launch, calm, tmp_path, monkeypatch
     """
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "else where" / "runs"))
     monkeypatch.setenv("P2P_PYTHON", sys.executable)
-    launch("submit", "--nodes", "2", "--partition", "waiting", "--run", "templates", *LONGER)
+    held = tmp_path / "held.yaml"  # in which no job starts before it is cancelled: --partition alone is not for preprocessing
+    held.write_text("partition: waiting\ncpu_partition: waiting\n")
+    launch("submit", "--nodes", "2", "--site", str(held), "--run", "templates", *LONGER)
     launch("cancel", "templates")
     run, before = rundir.find("templates"), []
     evaluations = Evaluations(run)

@@ -124,7 +124,8 @@ def test_more_than_the_site_gives_is_refused_before_anything_is_queued(lab, laun
     lumi = ("--cluster", "lumi", "--account", ACCOUNT, "--processes-per-node", "4", "--container", __file__)  # any file
     five = ("--nodes", "5", "--partition", "small-g", "--train.global-batch-size", "20")
     for more, said in (
-        (("--time", "3-00:00:00"), "--time asks for 72 hours, standard-g allows at most 2-00:00:00"),
+        (("--time", "4-00:00:00"), "--time asks for 96 hours, small-g allows at most 3-00:00:00"),
+        (("--time", "73:00:00", "--partition", "standard-g"), "asks for 73 hours, standard-g allows at most 2-00:00:00"),
         (five, "--nodes 5: a job in small-g has at most 4"),
         (("--partition", "dev-g", "--time", "60", "--evaluate-array", "3"), "4 jobs of yours would be in dev-g, which takes 2"),
         (("--partition", "dev-g", "--time", "60", "--sweep", "train.seed=0,1"), "would be in dev-g, which takes 2"),

@@ -53,7 +53,7 @@ def test_the_steps_taken_to_capture_are_undone(monkeypatch):
     """Without a GPU: they are taken, and then the capture itself is refused."""
     built = networks.build(CONFIG, CPU)
     shape = (2, CONFIG.data.picture_channels, CONFIG.data.mels, CONFIG.data.frames)
-    batch = [torch.zeros(shape), torch.ones(shape), None]
+    batch = [torch.zeros(shape), torch.ones(shape), None, None]
     if CONFIG.model.noise_channels:
         batch[2] = torch.zeros(2, CONFIG.model.noise_channels, *shape[2:])
     before = [tensor.clone() for tensor in [*checkpoint.tensors(built.state()), built.bad]]

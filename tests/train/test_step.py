@@ -176,6 +176,29 @@ def test_the_generator_runs_once(monkeypatch):
         assert calls == wanted
 
 
+def test_each_term_counts_by_its_weight():
+    """The generator's loss is the sum that the help of the settings describes; a term of weight 0 is not computed."""
+    config = small(l1_weight=3.0, difference_weight=0.7, compressed_weight=5.0, flux_weight=0.3, feature_weight=2.0)
+    weights = {"adversarial": 1, "l1": 3, "difference": 3 * 0.7, "compressed": 3 * 5, "flux": 3 * 0.3, "feature": 2}
+    terms, _ = step.train_step(networks.build(config, on_ranks.CPU), *on_ranks.batch_of(config, 2), config.train, 1)
+    assert terms["generator"].item() == pytest.approx(sum(w * terms[name].item() for name, w in weights.items()))
+    terms, _ = step.train_step(networks.build(small(), on_ranks.CPU), *on_ranks.batch_of(config, 2), small().train, 1)
+    assert not {"compressed", "flux"} & terms.keys()
+
+
+def test_a_guide_reaches_every_micro_batch():
+    """Whole or in parts, with each pair's own guide, the gradients are the same; with another guide they are not."""
+    found = []
+    guide = torch.rand(4, 3, small().data.mels, small().data.frames) * 2 - 1
+    for size, seen in ((None, guide), (3, guide), (None, guide.flip(0))):
+        config = small(model={"sketch": True, "beat_phase": True}, micro_batch_size=size)
+        built = networks.build(config, on_ranks.CPU)
+        step.train_step(built, *on_ranks.batch_of(config, 4), config.train, 1, guide=seen)
+        found.append(on_ranks.gradients(built.generator))
+    assert on_ranks.relative_error(found[1], found[0]) < 1e-4
+    assert on_ranks.relative_error(found[2], found[0]) > 1e-2
+
+
 def test_mid_and_side():
     """Two pictures a window: both are heard, made and judged."""
     config = dataclasses.replace(small(), data=dataclasses.replace(PRESETS["tiny"].data, channels="mid-side"))

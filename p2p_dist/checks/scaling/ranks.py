@@ -88,6 +88,7 @@ class Training:
         )
         shape = (settings.model.noise_channels, settings.data.mels, settings.data.frames)
         self.noises = Noise(self.stream, settings.train.seed, shape)
+        self.guide: torch.Tensor | None = None
         self.step, self.waited, self.seconds = 0, 0.0, 0.0
 
     def train(self, steps: int) -> float:
@@ -100,8 +101,11 @@ class Training:
             input, target = self.stream.batch(step)
             noise = self.noises.batch(step)
             self.waited += time.monotonic() - before
+            if self.guide is None and (channels := self.networks.generator.guide_channels):
+                # Silence: sketches are not made for this check, and take no time to read beside a step.
+                self.guide = torch.zeros(len(input), channels, *input.shape[2:], device=input.device)
             dropout = number_from("dropout", seed, step, ranks.rank)
-            train_step(self.networks, input, target, noise, settings.train, dropout, self.stream.weight)
+            train_step(self.networks, input, target, noise, settings.train, dropout, self.stream.weight, self.guide)
         self._meet()
         self.step += steps
         seconds = time.monotonic() - begun

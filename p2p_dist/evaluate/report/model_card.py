@@ -152,7 +152,8 @@ def _use(content: dict[str, Any]) -> list[str]:
         noise = f", noise of ({shape.replace(str(network['pictures']), str(network['noise_channels']), 1)}) from N(0, 1)"
         lines += ["", f"`model.pt2`, written with torch {content['program']['torch']}, is the network as a program:", ""]
         lines += ["    network = torch.export.load('model.pt2').module()"]
-        lines += [f"    output = network(input{', noise' if network['noise_channels'] else ''})", ""]
+        more = [", noise"] * bool(network["noise_channels"]) + [", guide=guide"] * network.get("sketch", False)
+        lines += [f"    output = network(input{''.join(more)})", ""]
         lines += [f"Input and output are ({shape}) from -1 to 1{noise if network['noise_channels'] else ''}."]
     return lines
 
@@ -202,7 +203,9 @@ def _facts(run: RunDir, config: Config) -> list[tuple[str, str]]:
         (
             "losses",
             f"{train.adversarial_loss}, L1 x {train.l1_weight:g}, differences x {train.difference_weight:g}, "
-            f"features x {train.feature_weight:g}",
+            f"features x {train.feature_weight:g}"
+            + (f", compressed magnitudes x {train.compressed_weight:g}" if train.compressed_weight else "")
+            + (f", correlation of rises x {train.flux_weight:g}" if train.flux_weight else ""),
         ),
         (
             "optimisers",
@@ -210,6 +213,10 @@ def _facts(run: RunDir, config: Config) -> list[tuple[str, str]]:
             f"moving average {train.ema:g}, precision {train.precision}, seed {train.seed}",
         ),
     ]
+    if model.sketch:
+        extras = ", the place in the beat" * model.beat_phase + ", and the output is the sketch, changed" * model.residual
+        told = f"real strokes laid at predicted onsets{extras}; {train.pattern_steps} steps of the network that predicts them"
+        facts.insert(3, ("sketch", told))
     if made_by:
         begun = f"{made_by['begun']}, p2p_dist {made_by['version']}, commit {made_by['commit'] or 'not known'}"
         facts.append(("begun", _plain(begun)))

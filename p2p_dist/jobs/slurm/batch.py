@@ -86,13 +86,15 @@ def _progress(stage: str, run: Path) -> Tuple[int, int]:
         if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name)):
             return 0, 0
         folder = run.parent.parent / "shards" / name / "parts"
+    elif stage == "pattern":
+        folder = run / "pattern" / "finished"
     else:
         folder = run / {"train": "checkpoints", "generate": "made"}.get(stage, "evaluations")
     try:
         names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
     except OSError:
         return 0, 0
-    if stage not in ("preprocess", "generate"):
+    if stage not in ("preprocess", "pattern", "generate"):
         names = [name for name in names if _STEP.fullmatch(name)]
     if stage == "train" and names:
         newest = max(names, key=lambda name: int(name[5:]))

@@ -24,7 +24,8 @@ change the meaning of a script, because sbatch prefers its variables to the opti
 OF_A_JOB = tuple(
     "P2P_" + name
     for name in (
-        *("CONTAINER", "OVERLAY", "BINDS", "CPU_MASKS", "ENVIRONMENT", "MAX_SECONDS", "EVALUATE"),
+        *("CONTAINER", "OVERLAY", "BINDS", "RUNTIME", "RUNTIME_OPTIONS", "CPU_MASKS", "SRUN", "RENDEZVOUS", "ENVIRONMENT"),
+        *("MAX_SECONDS", "EVALUATE"),
         *("CLAIMS", "ATTEMPT", "ATTEMPTS", "JOB", "BEGUN", "SUCCESSOR_OF", "OUT_OF_MEMORY"),
     )
 )

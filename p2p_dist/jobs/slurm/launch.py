@@ -14,7 +14,7 @@ from typing import Any
 
 from p2p_dist.common import console, files, records, schemas
 from p2p_dist.jobs import begin_run, fits, site, stages
-from p2p_dist.jobs.slurm import commands, sbatch, specs, squeue
+from p2p_dist.jobs.slurm import bill, commands, elsewhere, sbatch, specs, squeue
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
@@ -72,9 +72,10 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
     looked_at, making = set(), set()
     for run, wanted, dataset in launches:
         place = site.load_site(where, wanted.resources.site)
-        check_account(place, site.account(wanted.resources))
+        check_account(place, place.account_of(("all", "gpu", "train"), site.account(wanted.resources)))
         place.check_images(wanted.resources)
-        specs.check_max_gpu_hours(wanted.resources, place)
+        elsewhere.check_architecture(wanted.resources, place, place.architecture)
+        bill.check_max_gpu_hours(wanted.resources, place)
         settings = begin_run.check_begin(run, wanted, dataset)
         queued = squeue.settled_jobs(run)
         check_not_queued(run, dataset, queued)
@@ -84,8 +85,10 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
         if dataset in making:  # a job of an earlier run in this list makes it
             new = [job for job in new if job.stage != "preprocess"]
         making.add(dataset)
+        if any(job.stage == "preprocess" for job in new) and (said := elsewhere.advice(settings, place)):
+            raise ValueError(f"{said}; nothing was queued")
         if numbers is None:
-            numbers = squeue.jobs_by_partition() if place.limits else Counter()
+            numbers = squeue.jobs_by_tier() if place.limits_jobs else Counter()
         specs.check_limits(new, place, numbers)
         for job in new:
             like = (job.stage, job.array, *(str(job.options.get(name)) for name in SHAPE))
@@ -131,7 +134,7 @@ def check_gpus(resources: Resources, place: site.Site) -> None:
     """
     if place.gpus_per_node or shutil.which("sinfo") is None:
         return
-    partition = resources.partition or place.partition
+    partition = place.tier("train", resources)[0].partition
     asked = commands.ask("sinfo", "--noheader", "--format=%R %G", *(["--partition", partition] if partition else []))
     with_gpus = sorted({line.split()[0] for line in asked.stdout.splitlines() if re.search(r"\bgpu\b", line)})
     if with_gpus:
@@ -233,9 +236,12 @@ def queue_preprocessing(runs: list[tuple[RunDir, Config]], place: site.Site, *, 
             new.append((run, settings, name, job))
     if new:
         account, resources = new[0][3].options.get("account"), new[0][1].resources
+        elsewhere.check_architecture(resources, place, place.cpu_architecture or place.architecture)
+        if place.cpu_cluster is not None:
+            raise ValueError(f"{elsewhere.advice(new[0][1], place)}; nothing was queued")
         check_account(place, account)
         place.check_images(resources)
-        specs.check_limits([job for *_, job in new], place, squeue.jobs_by_partition() if place.limits else Counter())
+        specs.check_limits([job for *_, job in new], place, squeue.jobs_by_tier() if place.limits_jobs else Counter())
         for *_, job in new:
             sbatch.check(job)
     for run, wanted, name, job in new:
@@ -271,7 +277,7 @@ def queue_generation(
         return
     check_account(place, job.options.get("account"))
     place.check_images(settings.resources)
-    specs.check_limits([job], place, squeue.jobs_by_partition() if place.limits else Counter())
+    specs.check_limits([job], place, squeue.jobs_by_tier() if place.limits_jobs else Counter())
     sbatch.check(job)
     with closing(rundir.lock_run(run)):
         begin_run.begin(run, wanted, stages.GENERATE)

@@ -6,7 +6,7 @@ import re
 import subprocess
 
 from p2p_dist.common import console, files
-from p2p_dist.jobs.slurm import commands, specs, squeue
+from p2p_dist.jobs.slurm import commands, options, specs, squeue
 
 TRAINING = {
     "account": "--account",
@@ -29,6 +29,8 @@ PREPROCESSING = {
     "cpus-per-task": "the site's preprocess_cores",
 }
 
+PATTERN = {name: option for name, option in PREPROCESSING.items() if name != "array"}
+
 EVALUATION = {
     "account": "--account",
     "partition": "--partition (or the site's partition)",
@@ -50,7 +52,7 @@ GENERATION = {
 
 PAGE = {"account": "--account", "partition": "the site's cpu_partition"}
 
-OPTIONS = {"preprocess": PREPROCESSING, "evaluate": EVALUATION, "generate": GENERATION, "page": PAGE}
+OPTIONS = {"preprocess": PREPROCESSING, "pattern": PATTERN, "evaluate": EVALUATION, "generate": GENERATION, "page": PAGE}
 
 
 def check(job: specs.Job) -> None:
@@ -65,7 +67,10 @@ def check(job: specs.Job) -> None:
     if refused is None:
         return
     fault = ""
-    for option, ours in OPTIONS.get(job.stage, TRAINING).items():
+    known = OPTIONS.get(job.stage, TRAINING)
+    added = {name for name in job.options if name not in known and name not in options.OF_THE_LAUNCHER}
+    of_the_site = {name: f"the site's file ({'tiers or ' * (name == 'qos')}sbatch: {name})" for name in sorted(added)}
+    for option, ours in {**known, **of_the_site}.items():
         without = re.sub(rf"^#SBATCH --{option}=.*\n", "", script, flags=re.MULTILINE)
         if without != script and _refusal(without) is None:
             value = re.search(rf"^#SBATCH --{option}=(.*)$", script, re.MULTILINE)

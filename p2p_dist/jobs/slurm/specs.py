@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from p2p_dist.common import console
-from p2p_dist.jobs import site, stages
+from p2p_dist.jobs import site, stages, tiers
+from p2p_dist.jobs.slurm import setup
+from p2p_dist.jobs.tiers import Tier
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.address import scheme
-from p2p_dist.settings.config import Config, Data, Resources, seconds_of
+from p2p_dist.settings.config import Config, Resources, seconds_of
 
 _SOURCES = {
     "account": "account (--account, a settings file or $SBATCH_ACCOUNT)",
@@ -39,6 +39,11 @@ class Job:
     command: str
     array: int | None = None
     """number of array tasks"""
+    tier: Tier = field(default_factory=Tier)
+    why: str = ""
+    """why no earlier tier takes it"""
+    gpus: int = 0
+    """of a node"""
 
     def __post_init__(self) -> None:
         """Check that no value adds lines to the script.
@@ -53,11 +58,6 @@ class Job:
                     f"the {self.stage} job: {_SOURCES.get(name, name)} has a control character ({bad}), which a job script "
                     f"must not contain: {str(value)!r}; remove it, nothing was queued"
                 )
-
-    @property
-    def partition(self) -> str | None:
-        """Return the partition; None: the cluster's default."""
-        return self.options.get("partition")
 
     @property
     def log(self) -> str:
@@ -99,72 +99,60 @@ def jobs(
         reached: further folders that its jobs read and write.
     """
     resources = settings.resources
-    partition = resources.partition or place.partition
-    whole = partition in place.whole_nodes
-    processes, account = place.processes_per_node(resources), site.account(resources)
-    # On shared nodes, at most as many processes evaluate as train, because smaller jobs are billed less.
-    shared = bool(place.gpus_per_node) and not whole
-    evaluating = min(place.evaluate_processes, processes) if shared else place.evaluate_processes
-    delay = min(300, seconds_of(resources.time) // 4)
-    shapes: dict[str, dict[str, Any]] = {
-        "preprocess": {
-            "partition": place.cpu_partition,
-            "time": place.minutes(place.preprocess_time, place.cpu_partition),
-            "cpus-per-task": place.preprocess_cores,
-            "mem": place.preprocess_memory,
-        },
-        "train": {
-            "partition": partition,
-            "time": site.minutes_of(resources.time),
-            "nodes": resources.nodes,
-            "ntasks-per-node": processes,
-            "cpus-per-task": place.cores_per_process,
-            "gpus-per-node": place.gpus(processes, partition) or None,
-            "mem": place.memory(processes, partition),
-            "exclusive": True if whole else None,
-            "signal": f"USR2@{delay}",
-        },
-        "evaluate": {
-            "partition": partition,
-            "time": place.minutes(place.evaluate_time, partition),
-            "ntasks-per-node": evaluating,
-            "cpus-per-task": place.cores_per_process,
-            "gpus-per-node": min(evaluating, place.gpus_per_node) or None,
-            "mem": place.memory(evaluating, partition) if place.gpus_per_node else None,
-            "exclusive": True if whole else None,
-        },
-        "generate": {
-            "partition": partition,
-            "time": place.minutes(place.evaluate_time, partition),
-            "cpus-per-task": place.cores_per_process,
-            "gpus-per-node": min(1, place.gpus_per_node) or None,
-            "mem": place.memory(1, partition) if place.gpus_per_node else None,
-            "exclusive": True if whole else None,
-        },
-        "page": {"partition": place.cpu_partition, "time": 10, "cpus-per-task": 1},
-    }
+    project, delay = site.account(resources), min(300, seconds_of(resources.time) // 4)
     found = []
     for stage in asked:
         if stage in ("evaluate", "page") and resources.evaluate == "never":
             continue
+        if stage == "pattern" and not settings.model.sketch:
+            continue
+        tier, why = place.tier(stage, resources)
+        whole, processes = place.takes_whole_nodes(stage, resources), place.processes(stage, resources)
+        on_gpus = tier.kind != "cpu"
+        training = stage in ("train", *stages.CHECKS)
+        gpus = place.gpus(processes, whole=whole and training) if on_gpus else 0
+        shape: dict[str, Any] = {
+            "partition": tier.partition,
+            "qos": tier.qos,
+            "nodes": resources.nodes if training else 1,
+            "ntasks-per-node": processes,
+            "gpus-per-node": gpus or None,
+            "exclusive": True if whole and on_gpus else None,
+            "signal": f"USR2@{delay if training else 90}",
+        }
+        if training:
+            shape |= {"time": tiers.minutes_of(resources.time), "cpus-per-task": place.cores_per_process}
+            shape |= {"mem": place.memory(processes, whole=whole)}
+        elif stage in ("preprocess", "pattern"):
+            shape |= {"time": tiers.shortened(place.preprocess_time, tier), "cpus-per-task": place.preprocess_cores}
+            shape |= {"mem": place.preprocess_memory}
+        elif stage == "page":
+            shape |= {"time": 10, "cpus-per-task": 1}
+        else:
+            shape |= {"time": tiers.shortened(place.evaluate_time, tier), "cpus-per-task": place.cores_per_process}
+            shape |= {"mem": place.memory(processes, whole=whole) if place.gpus_per_node else None}
+        groups = ("all", "gpu" if on_gpus else "cpu", "train" if training else stage)
         options = {
             "job-name": f"p2p-{stage}",
             "comment": comment(stage, run),
-            "account": account,
-            "nodes": 1,
-            "ntasks-per-node": 1,
-            "signal": "USR2@90",
+            "account": place.account_of(groups, project),
             "requeue" if place.requeue else "no-requeue": True,
-            **shapes[stage if stage in shapes else "train"],
+            **shape,
         }
+        for group in groups:
+            for name, value in place.sbatch.get(group, {}).items():
+                options[name] = True if value == "true" else value and value.replace("{gpus}", str(gpus))
         found.append(
             Job(
                 stage,
                 folder=run.slurm / stage,
                 options={name: value for name, value in options.items() if value is not None},
-                setup=_setup(run, settings, place, stage, reached),
+                setup=setup.lines(run, settings, place, stage, reached),
                 command=shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), stage, str(run.path)]),
                 array=members(stage, resources),
+                tier=tier,
+                why=why,
+                gpus=gpus,
             )
         )
     return found
@@ -188,122 +176,23 @@ def dependency(job: Job, resources: Resources, before: str | None) -> str | None
 
 
 def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> None:
-    """Compare jobs with the limits of the site's partitions: time, nodes, jobs of a user.
+    """Compare jobs with the limits of their tiers: time, nodes, GPUs, jobs of a user.
 
     Args:
-        numbers: the user's jobs by partition, including those to be queued now.
+        numbers: the user's jobs by partition and by QoS, including those to be queued now.
 
     Raises:
         ValueError: a limit is exceeded. The message names the limit and the option.
     """
     for job in asked:
-        limit = place.limit(job.partition)
-        minutes, nodes = job.options["time"], job.options["nodes"]
-        if limit.time and minutes > site.minutes_of(limit.time):
+        nodes = job.options["nodes"]
+        for _, text in job.tier.misses(nodes, nodes * job.gpus, job.options["time"]):
+            others = f" ({job.tier.name} comes nearest; {job.why})" if job.why else ""
+            raise ValueError(f"{text}{others}; nothing was queued")
+        numbers[job.tier.name] += job.array or 1
+    for name, most in {job.tier.name: job.tier.jobs or math.inf for job in asked}.items():
+        if numbers[name] > most:
             raise ValueError(
-                f"--time asks for {minutes / 60:.3g} hours, {job.partition} allows at most {limit.time}: request less, "
-                "a longer training continues in the next job; nothing was queued"
-            )
-        if nodes > (limit.nodes or nodes):
-            raise ValueError(f"--nodes {nodes}: a job in {job.partition} has at most {limit.nodes}; nothing was queued")
-        numbers[job.partition or ""] += job.array or 1
-    for partition in dict.fromkeys(job.partition or "" for job in asked):
-        if numbers[partition] > (most := place.limit(partition).jobs or math.inf):
-            raise ValueError(
-                f"{numbers[partition]} jobs of yours would be in {partition}, which takes {most}: "
+                f"{numbers[name]} jobs of yours would be in {name}, which takes {most}: "
                 "wait, or ask for fewer (--sweep, --preprocess-array, --evaluate-array, --partition); nothing was queued"
             )
-
-
-def _setup(run: RunDir, settings: Config, place: site.Site, stage: str, reached: Sequence[Path]) -> list[str]:
-    """Return the variables for hpc/job.sh, and the lines that check the copy of the code."""
-    resources = settings.resources
-    image = place.image(resources)
-    values: dict[str, Any] = {
-        "P2P_PYTHON": sys.executable if image is None else "python",
-        "P2P_MAX_REQUEUES": resources.max_requeues,
-        "P2P_MAX_CRASH_RESTARTS": resources.max_crash_restarts,
-    }
-    if stage == "train" and resources.max_gpu_hours is not None and (rate := gpu_hours_an_hour(resources, place)):
-        values["P2P_MAX_SECONDS"] = int(resources.max_gpu_hours / rate * 3600)
-    if stage == "evaluate" and resources.evaluate == "during":
-        values["P2P_EVALUATE"] = "during"
-    # On a shared node, the cores of the job are not known in advance.
-    whole = (resources.partition or place.partition) in place.whole_nodes
-    if place.cpu_masks and whole and stage in ("train", *stages.CHECKS):
-        values["P2P_CPU_MASKS"] = ",".join(place.cpu_masks[: place.processes_per_node(resources)])
-    if place.environment:
-        ours = (site.HPC / place.environment).is_file()
-        values["P2P_ENVIRONMENT"] = run.code / "hpc" / place.environment if ours else Path(place.environment).absolute()
-    if image is not None:
-        values["P2P_CONTAINER"] = image
-        if resources.overlay:
-            values["P2P_OVERLAY"] = _bindable(str(Path(resources.overlay).expanduser().absolute()))
-        values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings.data, stage, reached)])
-    exports = [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
-    check = (site.HPC / "check_code.sh").read_text(encoding="utf-8").splitlines()[1:]
-    return [*exports, f"run={shlex.quote(str(run.path))}", *check]
-
-
-def _folders(run: RunDir, data: Data, stage: str, reached: Sequence[Path] = ()) -> list[str]:
-    """List the folders that a job reads and writes, with and without links resolved.
-
-    Raises:
-        ValueError: a path that can't be passed to Singularity.
-    """
-    folders = [run.path.parent, run.path.parent.parent / "shards", *reached]
-    if stage in ("preprocess", *stages.CHECKS) and data.root is not None:
-        folders.append(Path(data.root))
-    if stage in ("preprocess", "train") and data.shards is not None and scheme(data.shards) is None:
-        folders.append(Path(data.shards))
-    found = dict.fromkeys(str(path) for folder in folders for path in (folder, folder.resolve()))
-    return [_bindable(path) for path in found]
-
-
-def _bindable(path: str) -> str:
-    if "," in path or ":" in path:
-        raise ValueError(f"{path}: a path with ',' or ':' cannot be bound into a container; choose another")
-    return path
-
-
-def gpu_hours_an_hour(resources: Resources, place: site.Site, nodes: int | None = None) -> float:
-    """Return the GPU-hours billed for an hour of training on its nodes, or on a given number."""
-    partition = resources.partition or place.partition
-    gpus = place.gpus(place.processes_per_node(resources), partition)
-    return place.gpu_hours(1, nodes or resources.nodes, partition, gpus)
-
-
-def check_max_gpu_hours(resources: Resources, place: site.Site) -> None:
-    """Check that --max-gpu-hours can be enforced.
-
-    Raises:
-        ValueError: the site's file does not describe the billing.
-    """
-    if resources.max_gpu_hours is not None and not gpu_hours_an_hour(resources, place):
-        raise ValueError(
-            f"--max-gpu-hours {resources.max_gpu_hours:g}: the billing of this cluster is not known: "
-            "describe it in a file for --site (gpus_per_node, gpu_hours_per_gpu_hour), or leave it out"
-        )
-
-
-def bill(asked: list[Job], resources: Resources, place: site.Site) -> dict[str, tuple[float, str]]:
-    """Map stage -> the maximum of GPU-hours that can be billed for all its starts, and how it is computed.
-
-    Stages without a bill are omitted.
-    """
-    starts, found = 1 + resources.max_requeues, {}
-    for job in asked:
-        hours, array = job.options["time"] / 60, job.array or 1
-        once = place.gpu_hours(hours, job.options["nodes"], job.partition, job.options.get("gpus-per-node", 0))
-        most = once * starts * array
-        words = f"{starts} starts of {once:.1f}" + (f", {array} jobs" if job.array else "")
-        limit = resources.max_gpu_hours if job.stage == "train" else None
-        if limit is not None and limit + once < most:
-            # The usage is updated when a start ends, so the last start may begin just below the limit.
-            most, words = (
-                limit + once,
-                (f"--max-gpu-hours {limit:g}, and the start that is running when it is reached: {once:.1f}"),
-            )
-        if most:
-            found[job.stage] = most, words
-    return found

@@ -166,9 +166,10 @@ def patience(states: list[str], begun: float) -> float:
     return 5.0 if waits and time.monotonic() - begun > 10 else 0.5 if len(states) == 1 else 1.0
 
 
-def jobs_by_partition() -> Counter[str]:
-    """Count this user's jobs by partition; each array task counts."""
-    return Counter(ask("squeue", "--me", "--array", "--noheader", "--format=%P").stdout.split())
+def jobs_by_tier() -> Counter[str]:
+    """Count this user's jobs by partition and by QoS; each array task counts."""
+    lines = ask("squeue", "--me", "--array", "--noheader", "--format=%P %q").stdout.splitlines()
+    return Counter(name for line in lines for name in set(line.split()))
 
 
 def your_accounts() -> str:

@@ -281,7 +281,7 @@ def captured_or_not(place: Place) -> Iterator[Row]:
 
     told: list[str] = []
     capture.train_step, capture.console.say = waits, told.append
-    step.begin([input, target, noise])
+    step.begin([input, target, noise, None])
     same = all(torch.equal(one, other) for one, other in zip(before, everything(built), strict=True))
     capture.train_step = honest
     for number in (1, 2, 3):

@@ -4,9 +4,12 @@ import json
 
 import pytest
 
-from p2p_dist.checks.scaling import scaling
+from p2p_dist.checks.scaling import ranks, scaling
 from p2p_dist.common import files
+from p2p_dist.data.index import Index
 from p2p_dist.run.rundir import RunDir
+from p2p_dist.train import networks
+from tests.train.on_ranks import CPU
 
 
 def test_scaling_on_this_machine(stages_forked, typed, tmp_path):
@@ -22,6 +25,12 @@ def test_scaling_on_this_machine(stages_forked, typed, tmp_path):
     assert shown.index("nodes-2: weak ") < shown.index("| nodes")
     folder = tmp_path / "it's mine" / "runs" / "scaling"
     assert len(json.loads((folder / "scaling.json").read_text())) == 1 and "<svg" in (folder / "scaling.svg").read_text()
+
+
+def test_a_model_with_a_sketch_is_measured_too(new_run):
+    run, settings = new_run("a", model={"sketch": True, "beat_phase": True})
+    training = ranks.Training(Index(run.shards, "train"), settings, networks.build(settings, CPU), CPU, 4)
+    assert training.train(1) > 0 and training.guide.shape == (4, 3, settings.data.mels, settings.data.frames)
 
 
 def measured(processes, images_per_second, bus):

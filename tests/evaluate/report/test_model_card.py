@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,16 @@ def test_the_model_card_says_what_it_is_and_names_no_place(finished: tuple[RunDi
     assert "- distance: it needs 8 windows" in text and "- same song, far away: the song is shorter than 40 s" in text
     assert "(1 x time + 1 x real + 1 x amount) / 3" in text and "| train | 1 | 0.02 | 40 |" in text
     assert "machine-name" not in text and "/home/" not in text and "None" not in text
+
+
+def test_the_model_card_lists_the_losses(finished: tuple[RunDir, Config]) -> None:
+    run, settings = finished
+    assert "| losses | hinge, L1 x 20, differences x 0.5, features x 10 |" in (run.path / "MODEL.md").read_text(
+        encoding="utf-8"
+    )
+    more = dataclasses.replace(settings, train=dataclasses.replace(settings.train, compressed_weight=5.0, flux_weight=0.3))
+    _, text = head_and_text(model_card.exported(run, more, content(90)))
+    assert "features x 10, compressed magnitudes x 5, correlation of rises x 0.3 |" in text
 
 
 def content(step: int, program: bool = False) -> dict[str, Any]:

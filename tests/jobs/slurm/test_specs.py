@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.jobs import site
+from p2p_dist.jobs.slurm import bill as bill_of
 from p2p_dist.jobs.slurm import specs
 from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets
@@ -52,7 +53,7 @@ def bill(**resources):
     """stage -> the most GPU-hours on LUMI."""
     settings = config.Config(resources=config.Resources(**{"nodes": 2, "time": "10:00:00", "max_requeues": 4} | resources))
     place = site.load_site("lumi")
-    found = specs.bill(specs.jobs(rundir.find("r"), settings, place), settings.resources, place)
+    found = bill_of.of_jobs(specs.jobs(rundir.find("r"), settings, place), settings.resources, place)
     return {stage: most for stage, (most, _) in found.items()}
 
 

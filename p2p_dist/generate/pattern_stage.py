@@ -1,0 +1,337 @@
+"""The stage `pattern` of a run with sketches: train the drummer, and sketch the training songs for the generator to learn from.
+
+RUN/pattern/songs/       what is known of each training song: KEY-DIGEST.npz, KEY-DIGEST.kit
+RUN/pattern/networks/    the trained pattern networks, and training.safetensors, the state of the one in training
+RUN/pattern/finished/    an empty file for each piece of work that is finished: a job that is stopped and started sees progress
+RUN/pattern/guides/      sketches of the training songs, see data/guides.py
+RUN/pattern/drummer.json and its files, see drummer.py
+
+What is known of a song, and a trained network, is not made again. A training goes on from its last state, exactly as if it had
+not stopped. Sketches take seconds, and are made together.
+
+The generator learns from sketches like those that it will see: most play the true strokes, changed a little; some play what a
+network predicts that never saw the song: there are two such networks, each trained on the songs of the other half.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import errno
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from p2p_dist.audio import attacks, drum_classes, stems, strokes
+from p2p_dist.audio.beats import DRUMS_LATE, Beats
+from p2p_dist.audio.drum_classes import CLASSES, Onset
+from p2p_dist.audio.pattern_features import FRAME, SOUND, pattern_features
+from p2p_dist.audio.rhythm import beats_in
+from p2p_dist.audio.strokes import Bank
+from p2p_dist.common import console, files, linux
+from p2p_dist.data import guides, manifest, packing, pairs
+from p2p_dist.data.augment import random_for
+from p2p_dist.data.shards import keyed_songs
+from p2p_dist.data.song_record import KeyedSong
+from p2p_dist.generate import drummer
+from p2p_dist.generate.drummer import Drummer, Guide, Heard, listen
+from p2p_dist.generate.sketch import Sketch, pick
+from p2p_dist.model.pattern import Pattern, Training, predict, train_pattern
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import science
+from p2p_dist.settings.config import Config, parse_task
+
+TRUE, PREDICTED = 3, 1
+"""Sketches of a song with its true strokes, and with predicted ones."""
+
+KITS = 32
+"""Most kits of a bank: more make it large, and each song is played with one."""
+
+_AT_ONCE = 1024  # frames of a sketch's picture made at once
+_SAVE_EVERY = 50  # steps of a pattern network
+_DROPPED, _LOUDER = 0.05, 0.2  # share of true strokes that a sketch leaves out; standard deviation of their strength, log
+
+R = TypeVar("R")
+
+
+class OnDone(Protocol):
+    """Called with a note, the amount of work done since the last call, and the name of a piece that is finished."""
+
+    def __call__(self, note: str, count: int, piece: str = "") -> None: ...
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a training song. frames: of its pictures. heard, true: with beats of the input, and of the drums."""
+
+    frames: int
+    reference: float
+    onsets: list[Onset]
+    heard: Heard
+    true: Heard
+    rates: tuple[float, ...]
+
+
+def make(run: RunDir, config: Config, workers: int) -> None:
+    """Run the stage.
+
+    Raises:
+        ValueError: songs have no audio, have changed since their shards were made, or hold no drums.
+        OSError: the machine refused, for instance a full disk; what is finished stays.
+    """
+    songs = training_songs(run, config)
+    folders = {name: run.pattern / name for name in ("songs", "networks", "guides", "finished")}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+        files.refuse_link(folder)
+        files.remove_garbage(folder)
+    halves = {"even": songs[::2], "odd": songs[1::2]} if len(songs) > 1 else {}
+    steps = config.train.pattern_steps
+    total = 2 * len(songs) + (1 + len(halves)) * steps
+    with console.Progress("pattern", total, start=None, status=run.status) as progress:
+        done = 0
+
+        def on_done(note: str, count: int, piece: str = "") -> None:
+            nonlocal done
+            done += count
+            progress.update(done, note)
+            if piece:
+                (folders["finished"] / piece).touch()
+
+        paths = {song.key: place_of(folders["songs"], song, config) for song in songs}
+        _each(
+            prepare,
+            [(song, paths[song.key], config) for song in songs],
+            workers,
+            lambda n: on_done(songs[n].source.name, 1, f"song-{songs[n].key}"),
+        )
+        networks = {
+            name: train_network(folders["networks"], name, [paths[song.key] for song in part], config, on_done)
+            for name, part in {"all": songs, **halves}.items()
+        }
+        drums = Drummer(networks["all"], bank_of([paths[song.key] for song in songs]), config.data, config.model)
+        # Predicted by the network of the other half, which did not see the song.
+        other = {song.key: networks["odd" if name == "even" else "even"] for name, part in halves.items() for song in part}
+        jobs = [
+            (song, paths[song.key], config, drums.bank.rates, other.get(song.key, drums.network).state_dict()) for song in songs
+        ]
+        entries = _each(
+            sketch_song,
+            [(folders["guides"], *job) for job in jobs],
+            workers,
+            lambda n: on_done(songs[n].source.name, 1, f"sketch-{songs[n].key}"),
+        )
+        width = config.data.picture_channels * config.data.mels + 2
+        drummer.save(run.pattern, drums)
+        guides.write_record(folders["guides"], TRUE + PREDICTED, width, dict(zip(paths, entries, strict=True)))
+
+
+def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
+    """Return the songs that the run's training windows were cut from.
+
+    Raises:
+        ValueError: one is missing, has no audio or has changed since.
+    """
+    assert config.data.root is not None
+    part = manifest.read(run.shards)["splits"]["train"]
+    found = {
+        song.key: song
+        for song in keyed_songs(Path(config.data.root), config.data.split_by_title)
+        if song.source.split == "train"
+    }
+    songs, packed = [], packing.packed(run.shards)
+    for listed in part["songs"]:
+        song = found.get(listed["key"])
+        if song is None or song.finished(run.shards, config.data, packed) is None:
+            raise ValueError(
+                f"{config.data.root}: the training song {console.one_line(listed['name'])} is not the one that "
+                f"{run.shards.name} was made of: sketches need the songs themselves; put it back, or start a new run with "
+                "--run NAME"
+            )
+        if song.source.pairs:
+            raise ValueError(f"{song.source.path} holds spectrograms without audio, and model.sketch needs audio: leave it out")
+        songs.append(song)
+    return songs
+
+
+def place_of(folder: Path, song: KeyedSong, config: Config) -> Path:
+    """Return where what is known of a song is kept: another place for another song or other settings."""
+    return folder / f"{song.key}-{files.digest([song.stamp, science.recorded(config.data)])[:12]}.npz"
+
+
+def prepare(song: KeyedSong, path: Path, config: Config) -> None:
+    """Find out what is known of a song, unless it is there already; a kit of its strokes lies beside it."""
+    if path.is_file() and path.with_suffix(".kit").is_file():
+        return
+    data = config.data
+    rate, (heard, made) = stems.load_sums(song.source, parse_task(data.task), downmix=True)
+    input, drums = np.ascontiguousarray(heard.sound[:, 0]), np.ascontiguousarray(made.sound[:, 0])
+    del heard, made
+    power = pairs.powers_of(input[:, None], rate, data)
+    told = listen(lambda: iter([input]), rate, float(np.abs(input).max(initial=0)))
+    true = beats_in(stems.resample(drums, rate, attacks.RATE), DRUMS_LATE)
+    onsets = drum_classes.onsets(drums, rate)
+    kit = strokes.cut_kit(drums, input, rate, onsets, most=16)
+    strokes.save(path.with_suffix(".kit"), Bank({song.key: kit}))
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(
+            file,
+            frames=power.shape[2],
+            reference=pairs.level_reference(power[0]),
+            times=np.array([onset.time for onset in onsets]),
+            kinds=np.array([CLASSES.index(onset.kind) for onset in onsets], np.int64),
+            strengths=np.array([onset.strength for onset in onsets]),
+            level=told.level,
+            features=told.features.astype(np.float16),
+            phases=pattern_features(input, rate, true)[SOUND:].astype(np.float16),
+            heard=_numbers(told.beats),
+            true=_numbers(true),
+            rates=np.array(kit.rates),
+        )
+
+
+def _numbers(beats: Beats | None) -> np.ndarray:
+    return np.array([] if beats is None else [beats.bpm, beats.first])
+
+
+def read(path: Path) -> Known:
+    """Read what `prepare` wrote."""
+    with np.load(path, allow_pickle=False) as found:
+        onsets = [
+            Onset(float(time), CLASSES[int(kind)], float(strength))
+            for time, kind, strength in zip(found["times"], found["kinds"], found["strengths"], strict=True)
+        ]
+        features, level = found["features"].astype(np.float32), float(found["level"])
+        heard, true = (Beats(*found[name].tolist()) if found[name].size else None for name in ("heard", "true"))
+        truly = np.concatenate([features[:SOUND], found["phases"].astype(np.float32)])
+        return Known(
+            int(found["frames"]),
+            float(found["reference"]),
+            onsets,
+            Heard(level, heard, features),
+            Heard(level, true, truly),
+            tuple(map(float, found["rates"])),
+        )
+
+
+def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config, on_done: OnDone) -> Pattern:
+    """Train the pattern network `name` on some songs, or go on training it, or read it if it is trained.
+
+    Each song comes with the beats of its drums; the training itself makes the mistakes of beats that are heard.
+    """
+    steps, path, state = config.train.pattern_steps, folder / f"{name}.safetensors", folder / "training.safetensors"
+    network = Pattern()
+    if path.is_file():
+        network.load_state_dict(safetensors.torch.load(path.read_bytes()))
+        on_done("", steps)
+        return network
+    known = [read(one) for one in songs]
+    pairs_of = [(one.true.features, drum_classes.activations(one.onsets, one.true.features.shape[1], FRAME)) for one in known]
+    before = None
+    whose = files.digest([name, [one.name for one in songs], steps, config.train.seed])
+    if state.is_file():
+        content = state.read_bytes()
+        saved = safetensors.torch.load(content)
+        if bytes(saved.pop("whose").tolist()).decode() == whose:
+            before = saved
+            on_done(f"network {name}", int(before["step"]))
+
+    def on_step(training: Training, loss: float) -> bool:
+        saved = training.step % _SAVE_EVERY == 0 and training.step < steps
+        if saved:
+            tensors = {key: value.contiguous() for key, value in training.state().items()}
+            tensors["whose"] = torch.tensor(list(whose.encode()), dtype=torch.uint8)
+            files.write_bytes(state, safetensors.torch.save(tensors))
+        on_done(f"network {name}, loss {loss:.3f}", 1, f"network-{name}-{training.step}" if saved else "")
+        return True
+
+    network = train_pattern(pairs_of, steps, config.train.seed, before, on_step).network.cpu()
+    files.write_bytes(path, safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()}))
+    state.unlink(missing_ok=True)
+    on_done("", 0, f"network-{name}-{steps}")
+    return network
+
+
+def bank_of(songs: Sequence[Path]) -> Bank:
+    """Join the kits of the songs that have drums, at most `KITS` of them, evenly chosen."""
+    kits = [strokes.load(path.with_suffix(".kit")).kits for path in songs]
+    # A kit of one class would leave out all others.
+    classes = [sum(map(bool, kit.strokes.values())) for one in kits for kit in one.values()]
+    usable = [one for one, count in zip(kits, classes, strict=True) if count >= min(2, max(classes)) > 0]
+    if not usable:
+        raise ValueError("no training song has strokes of drums that could be cut: model.sketch can't be used with these songs")
+    chosen = np.unique(np.linspace(0, len(usable) - 1, min(KITS, len(usable))).round().astype(int))
+    return Bank({name: kit for number in chosen for name, kit in usable[number].items()})
+
+
+def sketch_song(
+    folder: Path, song: KeyedSong, path: Path, config: Config, rates: np.ndarray, weights: dict[str, torch.Tensor]
+) -> dict[str, Any]:
+    """Sketch a training song in all variants, with its own kit, at its own level; return its entry in guides.json."""
+    known = read(path)
+    (kit,) = strokes.load(path.with_suffix(".kit")).kits.values()
+    variants = []
+    for number in range(TRUE + PREDICTED):
+        random = random_for("sketch", config.data.seed, song.key, number)
+        if number < TRUE:
+            beats, played = known.true.beats, list(_changed(known.onsets, random))
+        else:
+            network = Pattern()
+            network.load_state_dict(weights)
+            beats, played = known.heard.beats, pick(predict(network, known.heard.features), rates)
+        sketch = Sketch(
+            played, kit, config.data.sample_rate, known.heard.level + kit.offset, seed=int(random.integers(1 << 31))
+        )
+        guide = Guide(sketch, beats, known.reference, config.data, config.model)
+        begins = range(0, known.frames, _AT_ONCE)
+        variants.append(np.concatenate([guide.rows(begin, min(_AT_ONCE, known.frames - begin)) for begin in begins]))
+    return guides.write_song(folder, song.key, variants)
+
+
+def _changed(onsets: Sequence[Onset], random: np.random.Generator) -> Iterator[Onset]:
+    """Change true strokes as a prediction may be wrong: some are left out, all are louder or quieter."""
+    for onset in onsets:
+        louder = float(np.exp(random.normal(0, _LOUDER)))
+        if random.random() >= _DROPPED:
+            yield Onset(onset.time, onset.kind, min(onset.strength * louder, 1.0))
+
+
+def _each(function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, on_done: Callable[[int], None]) -> list[R]:
+    """Call a function for each job, in worker processes if there are several; results in the order of the jobs."""
+    results: dict[int, R] = {}
+    if min(workers, len(jobs)) <= 1:
+        for number, job in enumerate(jobs):
+            results[number] = function(*job)
+            on_done(number)
+        return [results[number] for number in range(len(jobs))]
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(
+        min(workers, len(jobs)), context, initializer=_begin_worker, initargs=(os.getpid(),)
+    ) as pool:
+        try:
+            futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
+            for future in concurrent.futures.as_completed(futures):
+                results[futures[future]] = future.result()
+                on_done(futures[future])
+        except BrokenProcessPool as error:
+            cure = "a worker was killed, probably because memory ran out: run the same command again with fewer --workers"
+            raise OSError(errno.ECHILD, cure) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [results[number] for number in range(len(jobs))]
+
+
+def _begin_worker(parent: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):  # requests to stop are for the process of the stage
+        signal.signal(number, signal.SIG_IGN)
+    linux.die_with_parent(parent=parent)
+    torch.set_num_threads(1)

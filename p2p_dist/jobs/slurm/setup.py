@@ -1,0 +1,74 @@
+"""The lines of a batch script before its command: the variables that hpc/job.sh reads, and the check of the code."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.jobs import site, stages
+from p2p_dist.jobs.slurm import bill
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings.address import scheme
+from p2p_dist.settings.config import Config, Data
+
+
+def lines(run: RunDir, settings: Config, place: site.Site, stage: str, reached: Sequence[Path]) -> list[str]:
+    """Return the variables for hpc/job.sh, and the lines that check the copy of the code."""
+    resources = settings.resources
+    image = place.image(resources)
+    values: dict[str, Any] = {
+        "P2P_PYTHON": sys.executable if image is None else "python",
+        "P2P_MAX_REQUEUES": resources.max_requeues,
+        "P2P_MAX_CRASH_RESTARTS": resources.max_crash_restarts,
+    }
+    if stage == "train" and resources.max_gpu_hours is not None and (rate := bill.gpu_hours_an_hour(resources, place)):
+        values["P2P_MAX_SECONDS"] = int(resources.max_gpu_hours / rate * 3600)
+    if stage == "evaluate" and resources.evaluate == "during":
+        values["P2P_EVALUATE"] = "during"
+    # On a shared node, the cores of the job are not known in advance.
+    if place.cpu_masks and stage in ("train", *stages.CHECKS) and place.takes_whole_nodes(stage, resources):
+        values["P2P_CPU_MASKS"] = ",".join(place.cpu_masks[: place.processes_per_node(resources)])
+    if place.srun and stage not in stages.ONE_PROCESS:
+        values["P2P_SRUN"] = " ".join(place.srun)
+    if place.rendezvous != "name" or place.rendezvous_suffix:
+        values["P2P_RENDEZVOUS"] = f"{place.rendezvous}:{place.rendezvous_suffix or ''}"
+    if place.environment:
+        ours = (site.HPC / place.environment).is_file()
+        values["P2P_ENVIRONMENT"] = run.code / "hpc" / place.environment if ours else Path(place.environment).absolute()
+    if image is not None:
+        values["P2P_CONTAINER"] = image
+        if place.container_runtime != "singularity":
+            values["P2P_RUNTIME"] = place.container_runtime
+        if place.container_options:
+            values["P2P_RUNTIME_OPTIONS"] = " ".join(place.container_options)
+        if resources.overlay:
+            values["P2P_OVERLAY"] = _bindable(str(Path(resources.overlay).expanduser().absolute()))
+        values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings.data, stage, reached)])
+    exports = [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
+    exports += [f'export {name}="${{{name}:-{value}}}"' for name, value in place.variables.items()]  # the user's own wins
+    check = (site.HPC / "check_code.sh").read_text(encoding="utf-8").splitlines()[1:]
+    return [*exports, f"run={shlex.quote(str(run.path))}", *check]
+
+
+def _folders(run: RunDir, data: Data, stage: str, reached: Sequence[Path] = ()) -> list[str]:
+    """List the folders that a job reads and writes, with and without links resolved.
+
+    Raises:
+        ValueError: a path that can't be passed to Singularity.
+    """
+    folders = [run.path.parent, run.path.parent.parent / "shards", *reached]
+    if stage in ("preprocess", "pattern", *stages.CHECKS) and data.root is not None:
+        folders.append(Path(data.root))
+    if stage in ("preprocess", "train") and data.shards is not None and scheme(data.shards) is None:
+        folders.append(Path(data.shards))
+    found = dict.fromkeys(str(path) for folder in folders for path in (folder, folder.resolve()))
+    return [_bindable(path) for path in found]
+
+
+def _bindable(path: str) -> str:
+    if "," in path or ":" in path:
+        raise ValueError(f"{path}: a path with ',' or ':' cannot be bound into a container; choose another")
+    return path

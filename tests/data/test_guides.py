@@ -1,0 +1,84 @@
+"""Guides of training songs, as they are written and read again."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from p2p_dist.common.files import DamagedError
+from p2p_dist.data import guides
+from p2p_dist.data.pairs import CEILING, FLOOR
+from p2p_dist.settings.presets import PRESETS
+
+MODEL = dataclasses.replace(PRESETS["tiny"].model, sketch=True, beat_phase=True)
+KEY = "00000-a"
+
+
+def picture(seed: int = 0, channels: int = 1, frames: int = 20) -> np.ndarray:
+    """A picture (channels, 4, frames), dB."""
+    return np.random.default_rng(seed).uniform(FLOOR, CEILING["default"], (channels, 4, frames)).astype(np.float16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    variants = [guides.rows_of(picture(seed), np.arange(20) / 8 + seed / 10) for seed in range(3)]
+    guides.write_record(tmp_path, 3, 6, {KEY: guides.write_song(tmp_path, KEY, variants)})
+    return tmp_path
+
+
+def test_a_row_holds_a_frame_and_its_place_in_the_beat() -> None:
+    rows = guides.rows_of(picture(channels=2), np.array([-0.25] * 20))
+    assert rows.shape == (20, 2 * 4 + 2)
+    assert np.array_equal(rows[7, :8], picture(channels=2)[:, :, 7].ravel())
+    np.testing.assert_allclose(rows[:, 8:], [[-1, 0]] * 20, atol=1e-3)
+    assert not guides.rows_of(picture(), None)[:, 4:].any(), "no beat"
+
+
+def test_any_part_of_any_variant_is_read(folder: Path) -> None:
+    found = guides.Guides(folder)
+    assert found.variants == 3
+    for variant, start, frames in ((0, 0, 20), (2, 5, 4), (1, 12, 8)):
+        rows = found.read(KEY, variant, start, frames)
+        assert np.array_equal(rows[:, :4].T, picture(variant)[0][:, start : start + frames])
+        angle = 2 * np.pi * (np.arange(start, start + frames) / 8 + variant / 10)
+        np.testing.assert_allclose(rows[:, 4:].T, [np.sin(angle), np.cos(angle)], atol=1e-3)
+
+
+def test_behind_the_end_is_silence_without_beats(folder: Path) -> None:
+    rows = guides.Guides(folder).read(KEY, 1, 18, 5)
+    assert np.array_equal(rows[:2, :4].T, picture(1)[0][:, 18:])
+    assert (rows[2:, :4] == FLOOR).all() and not rows[2:, 4:].any()
+    assert (guides.Guides(folder).read(KEY, 2, 25, 3)[:, :4] == FLOOR).all()
+
+
+def test_a_guide_is_scaled_like_an_input() -> None:
+    rows = guides.rows_of(np.array([[[FLOOR], [CEILING["default"]]], [[-27.5], [FLOOR]]]), np.array([0.25]))
+    guide = guides.to_guide(rows, 2, MODEL)
+    assert guide.dtype == np.float32 and guide.shape == (4, 2, 1)
+    np.testing.assert_allclose(guide[..., 0], [[-1, 1], [0, -1], [1, 1], [0, 0]], atol=1e-3)
+    assert guides.to_guide(rows, 2, dataclasses.replace(MODEL, beat_phase=False)).shape == (2, 2, 1)
+
+
+def test_other_content_than_was_written_is_refused(folder: Path) -> None:
+    path = folder / f"{KEY}.f16"
+    content = path.read_bytes()
+    for wrong in (content[:-2], content + b"\0\0", b"\1" + content[1:]):
+        path.write_bytes(wrong)
+        with pytest.raises(DamagedError, match="damaged"):
+            guides.Guides(folder).read(KEY, 0, 0, 4)
+    path.unlink()
+    with pytest.raises(DamagedError, match="missing"):
+        guides.Guides(folder).read(KEY, 0, 0, 4)
+    path.symlink_to(folder / guides.NAME)
+    with pytest.raises(OSError, match="symbolic links"):
+        guides.Guides(folder).read(KEY, 0, 0, 4)
+
+
+def test_a_song_without_a_sketch_is_named(folder: Path) -> None:
+    with pytest.raises(ValueError, match="has no sketch of 00001-b"):
+        guides.Guides(folder).read("00001-b", 0, 0, 4)
+    with pytest.raises(FileNotFoundError):
+        guides.Guides(folder / "elsewhere")

@@ -1,0 +1,146 @@
+"""What a drummer hears, decides and plays, and how it is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from p2p_dist.audio.strokes import frame_powers, input_level, playing_level
+from p2p_dist.cli.generate import Command
+from p2p_dist.common.files import DamagedError
+from p2p_dist.data import pairs
+from p2p_dist.generate import drummer
+from p2p_dist.generate.request import Options
+from p2p_dist.generate.sketch import DENSITY
+from p2p_dist.settings.presets import PRESETS
+from tests.generate import drums
+
+DATA = PRESETS["tiny"].data
+MODEL = dataclasses.replace(PRESETS["tiny"].model, sketch=True, beat_phase=True)
+SONG = drums.chords(9.0)
+
+
+def heard(**options: float) -> drummer.Heard:
+    return drummer.listen(lambda: iter([SONG]), drums.RATE, 0.4, Options(**options))
+
+
+def test_the_listener_decides_over_beats() -> None:
+    alone = heard().beats
+    assert alone is not None and alone.bpm == pytest.approx(120, abs=0.1) and alone.first == pytest.approx(0.1, abs=0.01)
+    half, other, named, part = (
+        one.beats for one in (heard(half_beat=True), heard(bpm=90), heard(first_beat=2.3), heard(first_beat=2.3, begin=2.1))
+    )
+    assert half is not None and half.first == pytest.approx(alone.first + 0.25, abs=1e-3)
+    assert other is not None and other.bpm == pytest.approx(90, rel=0.006)
+    assert named is not None and named.first == pytest.approx(0.3, abs=1e-2) and part is not None
+    assert part.first == pytest.approx(0.2, abs=1e-2), "seconds of the song, of which a part is used"
+    assert alone.others, "what else they may be"
+
+
+def test_a_song_is_heard_the_same_in_blocks_of_any_size() -> None:
+    whole = drummer.listen(lambda: iter([SONG]), drums.RATE, 0.4)
+    parts = drummer.listen(lambda: iter(np.array_split(SONG, 37)), drums.RATE, 0.4)
+    assert whole.beats is not None and whole.beats == parts.beats
+    assert whole.beats.bpm == pytest.approx(120, abs=0.1)
+    assert whole.level == input_level(SONG, drums.RATE) == pytest.approx(parts.level, abs=1e-3)
+    np.testing.assert_allclose(whole.features, parts.features, atol=1e-5)
+    assert np.abs(heard(bpm=90).features - whole.features).max() > 0.1, "the network is told the beats that were asked for"
+
+
+def play(**options: float) -> drummer.Performance:
+    return drums.drummer(DATA, MODEL).play(lambda: iter([SONG]), drums.RATE, 0.4, "song", 2.0, Options(**options))
+
+
+def test_more_density_is_more_strokes() -> None:
+    counts = [len(play(density=density).onsets) for density in (0.2, 0.4, DENSITY)]
+    assert counts[0] < counts[1] < counts[2] == len(play().onsets)
+    assert f"(default: {DENSITY})" in inspect.getsource(Command), "the help names it, and may not import numpy"
+
+
+def test_seeds_choose_kits_and_the_same_seed_plays_the_same() -> None:
+    performance = play()
+    first = [performance.guide(seed).cut(0) for seed in range(4)]
+    assert len({tuple(guide.flatten().tolist()) for guide in first}) > 1
+    assert torch.equal(first[3], play().guide(3).cut(0))
+    kits = {tuple(dataclasses.replace(performance, name=name).guide(0).cut(0).flatten().tolist()) for name in "abcdefgh"}
+    assert len(kits) > 1, "another song, another kit"
+
+
+def test_a_window_of_the_guide_is_that_of_the_whole_sketch() -> None:
+    """As the pictures of a song are cut from one spectrogram of it, with silence before it."""
+    performance = play()
+    guide = performance.guide(0)
+    samples = len(SONG)
+    sound = guide.sketch.part(0, samples)
+    power = pairs.powers_of(sound[:, None], DATA.sample_rate, DATA)
+    wanted = pairs.to_picture(power, 2.0, "default")[0]
+    for start in (0, 3, 300):
+        rows = guide.rows(start, DATA.frames)
+        assert rows.dtype == np.float16 and rows.shape == (DATA.frames, DATA.mels + 2)
+        np.testing.assert_allclose(rows[:, :-2].T, wanted[:, start : start + DATA.frames], atol=0.1)
+    assert performance.heard.beats is not None
+    beat = 60 / performance.heard.beats.bpm
+    times = np.arange(300, 300 + DATA.frames) * DATA.hop_length / DATA.sample_rate
+    angle = 2 * np.pi * (times - performance.heard.beats.first) / beat
+    np.testing.assert_allclose(rows[:, -2:].T, [np.sin(angle), np.cos(angle)], atol=2e-3)
+
+
+def test_the_sketch_is_as_loud_beside_the_song_as_drums_beside_theirs() -> None:
+    guide = play().guide(0)
+    sound = guide.sketch.part(0, len(SONG))
+    level = playing_level(frame_powers(sound, DATA.sample_rate))
+    assert level == pytest.approx(input_level(SONG, drums.RATE) - 3.0, abs=1.5)
+
+
+def test_pictures_of_mid_and_side_have_nothing_at_the_sides() -> None:
+    both = dataclasses.replace(DATA, channels="mid-side")
+    performance = drums.drummer(both, MODEL).play(lambda: iter([SONG]), drums.RATE, 0.4, "song", 2.0)
+    guide = performance.guide(0).cut(40)
+    assert guide.shape == (2 + 2, DATA.mels, DATA.frames)
+    assert (guide[1] == -1).all() and (guide[0] > -1).any()
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    drummer.save(tmp_path, drums.drummer(DATA, MODEL))
+    return tmp_path
+
+
+def test_what_is_kept_is_read_again(kept: Path) -> None:
+    before, found = drums.drummer(DATA, MODEL), drummer.load(kept, DATA, MODEL)
+    for name, tensor in before.network.state_dict().items():
+        assert torch.equal(tensor, found.network.state_dict()[name])
+    assert found.bank.kits.keys() == before.bank.kits.keys() and not found.network.training
+
+
+@pytest.mark.parametrize("name", ["pattern.safetensors", "strokes.safetensors"])
+def test_a_damaged_drummer_is_refused(kept: Path, name: str) -> None:
+    content = bytearray((kept / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (kept / name).write_bytes(content)
+    with pytest.raises(DamagedError, match="damaged"):
+        drummer.load(kept, DATA, MODEL)
+    (kept / name).write_bytes(content[:-1])
+    with pytest.raises(DamagedError, match=name):
+        drummer.load(kept, DATA, MODEL)
+    (kept / name).unlink()
+    with pytest.raises(DamagedError, match=f"{name} is missing"):
+        drummer.load(kept, DATA, MODEL)
+
+
+def test_weights_of_another_network_or_not_finite_are_refused(kept: Path) -> None:
+    wrong = drums.drummer(DATA, MODEL)
+    with torch.no_grad():
+        wrong.network.last.bias[0] = float("nan")
+    drummer.save(kept, wrong)
+    with pytest.raises(DamagedError, match="not finite"):
+        drummer.load(kept, DATA, MODEL)
+    del wrong.network.last
+    drummer.save(kept, wrong)
+    with pytest.raises(DamagedError, match="does not hold a pattern network"):
+        drummer.load(kept, DATA, MODEL)

@@ -1,0 +1,195 @@
+"""The stage that trains the drummer and sketches the training songs: what it makes, and that a stop changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from p2p_dist.audio import strokes
+from p2p_dist.common import files
+from p2p_dist.data import guides, shards
+from p2p_dist.data.index import Index
+from p2p_dist.generate import drummer, pattern_stage
+from p2p_dist.jobs import stages
+from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import presets
+from p2p_dist.settings.config import Config
+from tests.generate import drums
+
+SECONDS, BPM = 8.0, 120.0
+
+
+def write_song(folder: Path, number: int) -> None:
+    """Kick on the beats, a hat between them, all 0.1 s late, over chords."""
+    random = np.random.default_rng(number)
+    rate = drums.RATE
+    time = np.arange(round(0.15 * rate)) / rate
+    sound = np.zeros(round(SECONDS * rate))
+    for beat in np.arange(0.1, SECONDS - 0.6, 60 / BPM):
+        kick, hat = round(beat * rate), round((beat + 0.25) * rate)
+        sound[kick : kick + len(time)] += np.exp(-25 * time) * np.sin(2 * np.pi * 60 * time)
+        sound[hat : hat + len(time)] += 0.2 * np.exp(-60 * time) * np.diff(random.standard_normal(len(time) + 1))
+    silence = np.zeros(len(sound))
+    chords = drums.chords(SECONDS, BPM)
+    folder.mkdir(parents=True)
+    for stem, one in {"drums": 0.5 * sound, "bass": chords, "other": silence, "vocals": silence}.items():
+        soundfile.write(folder / f"{stem}.wav", one, rate, subtype="FLOAT")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
+    """Songs, their shards, and the settings of runs over them."""
+    place = tmp_path_factory.mktemp("pattern")
+    for number, name in enumerate(("train/a", "train/b", "train/c", "test/d")):
+        write_song(place / "songs" / name, number)
+    base = presets.PRESETS["tiny"]
+    settings = dataclasses.replace(
+        base,
+        data=dataclasses.replace(base.data, root=str(place / "songs")),
+        model=dataclasses.replace(base.model, sketch=True, beat_phase=True, residual=True),
+        train=dataclasses.replace(base.train, pattern_steps=3),
+    )
+    assert shards.preprocess(place / "songs", place / "shards" / "d", settings.data, 1) == []
+    return place, settings
+
+
+def new_run(prepared: tuple[Path, Config], name: str) -> RunDir:
+    place, settings = prepared
+    run = RunDir(place / "runs" / name)
+    files.write_json(run.dataset, {"name": "d"})
+    files.write_text(run.config, presets.to_yaml(settings))
+    return run
+
+
+@pytest.fixture(scope="module")
+def made(prepared: tuple[Path, Config]) -> RunDir:
+    run = new_run(prepared, "made")
+    assert stages.is_done("pattern", run) is None
+    pattern_stage.make(run, prepared[1], workers=1)
+    return run
+
+
+def content(run: RunDir) -> dict[str, bytes]:
+    found = [path for name in ("guides", "networks") for path in (run.pattern / name).iterdir()]
+    return {path.name: path.read_bytes() for path in [*found, *(p for p in run.pattern.iterdir() if p.is_file())]}
+
+
+def test_every_training_song_is_sketched_in_all_variants(made: RunDir, prepared: tuple[Path, Config]) -> None:
+    found, data = guides.Guides(made.guides), prepared[1].data
+    assert sorted(found.songs) == ["00000-a", "00001-b", "00002-c"]
+    assert found.variants == pattern_stage.TRUE + pattern_stage.PREDICTED
+    index = Index(made.shards, "train")
+    numbers, windows = index.samples.originals_of("00001-b")
+    for number, window in list(zip(numbers, windows, strict=True))[2:20:5]:
+        target = index.read(np.array([number]))[0, 1, 0].astype(float)
+        for variant in range(pattern_stage.TRUE):
+            rows = found.read("00001-b", variant, window * data.window_hop, data.frames).astype(float)
+            alike = np.corrcoef(np.diff(target).clip(0).mean(0), np.diff(rows[:, :-2].T).clip(0).mean(0))[0, 1]
+            assert alike > 0.6, "the true strokes, at their times"
+            assert abs(target.max() - rows[:, :-2].max()) < 8, "as loud as the drums"
+            times = (window * data.window_hop + np.arange(data.frames)) * data.hop_length / data.sample_rate
+            angle = 2 * np.pi * (times - 0.1) / (60 / BPM)
+            place = np.stack([np.sin(angle), np.cos(angle)], axis=1)
+            assert min(np.abs(rows[:, -2:] - sign * place).max() for sign in (1, -1)) < 0.5, "on the beat, or on the off-beat"
+    variants = [found.read("00001-b", variant, 0, 600) for variant in range(found.variants)]
+    assert not any(np.array_equal(one, other) for n, one in enumerate(variants) for other in variants[n + 1 :])
+
+
+def test_predicted_strokes_come_from_the_network_that_did_not_see_the_song(made: RunDir) -> None:
+    names = {path.name for path in (made.pattern / "networks").iterdir()}
+    assert names == {"all.safetensors", "even.safetensors", "odd.safetensors"}
+    nets = [(made.pattern / "networks" / f"{name}.safetensors").read_bytes() for name in ("all", "even", "odd")]
+    assert len(set(nets)) == 3
+    assert (made.pattern / "pattern.safetensors").stat().st_size == len(nets[0])
+
+
+def test_a_drummer_is_left_that_plays_to_other_songs(made: RunDir, prepared: tuple[Path, Config]) -> None:
+    settings = prepared[1]
+    found = drummer.load(made.pattern, settings.data, settings.model)
+    assert set(found.bank.kits) == {"00000-a", "00001-b", "00002-c"}
+    song = drums.chords(6.0, 100)
+    performance = found.play(lambda: iter([song]), drums.RATE, 0.4, "new", 1.0)
+    assert performance.onsets and performance.guide(0).rows(0, 400)[:, :-2].max() > -60, "not silent"
+    assert stages.is_done("pattern", made) == "training songs are sketched"
+    finished = {path.name for path in (made.pattern / "finished").iterdir()}
+    assert finished == {
+        *(f"{what}-{key}" for what in ("song", "sketch") for key in ("00000-a", "00001-b", "00002-c")),
+        *(f"network-{name}-3" for name in ("all", "even", "odd")),
+    }
+
+
+def test_stopped_anywhere_and_started_again_it_makes_the_same(
+    made: RunDir, prepared: tuple[Path, Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after each piece of work, in the middle of a training too: bit for bit."""
+    run, calls = new_run(prepared, "stopped"), 0
+    monkeypatch.setattr(pattern_stage, "_SAVE_EVERY", 2)
+    honest = {name: getattr(pattern_stage, name) for name in ("prepare", "sketch_song", "train_pattern")}
+
+    def until(stop: int, name: str) -> Any:
+        def counted(*arguments: Any, **named: Any) -> Any:
+            nonlocal calls
+            if name == "train_pattern":
+                songs, steps, seed, state, on_step = arguments
+
+                def stopping(training: Any, loss: float) -> bool:
+                    nonlocal calls
+                    calls += 1
+                    go_on = on_step(training, loss)
+                    if calls == stop:
+                        raise KeyboardInterrupt
+                    return bool(go_on)
+
+                return honest[name](songs, steps, seed, state, stopping)
+            calls += 1
+            result = honest[name](*arguments, **named)
+            if calls == stop:
+                raise KeyboardInterrupt
+            return result
+
+        return counted
+
+    for stop in (2, 5, 5, 7, 7):  # a song; steps of each network, saved and not saved; a sketch
+        calls = 0
+        for name in honest:
+            monkeypatch.setattr(pattern_stage, name, until(stop, name))
+        with pytest.raises(KeyboardInterrupt):
+            pattern_stage.make(run, prepared[1], workers=1)
+        assert stages.is_done("pattern", run) is None
+    for name, function in honest.items():
+        monkeypatch.setattr(pattern_stage, name, function)
+    pattern_stage.make(run, prepared[1], workers=1)
+    assert content(run).keys() == content(made).keys()
+    one, other = content(run), content(made)
+    # The order of the entries in the header of a bank is random, and so is its sha256.
+    assert {name for name in one if one[name] != other[name]} <= {"strokes.safetensors", "drummer.json"}
+    banks = [strokes.load(each.pattern / "strokes.safetensors").kits for each in (run, made)]
+    assert banks[0].keys() == banks[1].keys()
+    for name, kit in banks[0].items():
+        for kind, found in kit.strokes.items():
+            assert all(np.array_equal(a.sound, b.sound) for a, b in zip(found, banks[1][name].strokes[kind], strict=True))
+
+
+def test_a_song_that_is_not_the_one_in_the_shards_is_refused(prepared: tuple[Path, Config], tmp_path: Path) -> None:
+    run, (place, settings) = new_run(prepared, "changed"), prepared
+    moved = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=str(tmp_path / "songs")))
+    shutil.copytree(place / "songs", tmp_path / "songs")
+    assert len(pattern_stage.training_songs(run, moved)) == 3, "the same songs elsewhere"
+    shutil.rmtree(tmp_path / "songs" / "train" / "b")
+    write_song(tmp_path / "songs" / "train" / "b", 7)
+    with pytest.raises(ValueError, match="training song b is not the one"):
+        pattern_stage.training_songs(run, moved)
+
+
+def test_songs_without_drums_are_refused(prepared: tuple[Path, Config]) -> None:
+    empty = strokes.Bank({"a": strokes.Kit({kind: [] for kind in pattern_stage.CLASSES}, (0.0,) * 5, 0.0)})
+    path = prepared[0] / "empty.npz"
+    strokes.save(path.with_suffix(".kit"), empty)
+    with pytest.raises(ValueError, match="no training song has strokes"):
+        pattern_stage.bank_of([path])
