@@ -281,13 +281,16 @@ def _read_files(source: Source, mixer: _Mixer) -> int:
             if len({(file.samplerate, file.channels) for stem in stems for file in stem.files}) > 1:
                 told = [f"{stem.name} {file.samplerate} Hz x {file.channels}" for stem in stems for file in stem.files]
                 raise ValueError(f"{folder}: the stems differ in rate or channels ({', '.join(dict.fromkeys(told))})")
-            rate, channels, longest = header(source)
-            if stem.files:
-                rate, channels = stem.files[0].samplerate, stem.files[0].channels
-            frames = {
-                stem.name: stem.files[0].frames if isinstance(source.stems[stem.name], Path) else longest for stem in stems
-            }
-            mixer.expect(rate, channels, max(frames.values()))
+            opened = [file for stem in stems for file in stem.files]
+            alone = {stem.name for stem in stems if isinstance(source.stems[stem.name], Path)}
+            rate, channels, longest = (0, 0, 0) if len(alone) == len(stems) else header(source)
+            if opened:
+                rate, channels = opened[0].samplerate, opened[0].channels
+            if not channels:
+                raise ValueError(f"{folder}: none of its files can be read as audio; {contents(folder)}")
+            longest = max([longest, *(file.frames for file in opened)])
+            frames = {stem.name: stem.files[0].frames if stem.name in alone else longest for stem in stems}
+            mixer.expect(rate, channels, longest)
             while stems:
                 for stem in list(stems):
                     if (block := stem.block(channels, frames[stem.name])) is None:

@@ -35,7 +35,6 @@ _FADE = 0.02  # seconds, at the end
 _SHORTEST = 0.06  # seconds to the next stroke, without which a stroke is not cut
 _MIXED = 0.03  # seconds within which strokes of two classes sound as one
 _QUIETEST = 0.1  # strength: quieter strokes are full of the sound before them
-_FROM_LOUDEST = 20.0  # dB below the loudest window: quieter windows are pauses
 _FORMAT, _MOST_BYTES = "p2p_dist strokes 1", 256 << 20
 _MOST_KITS, _MOST_STROKES, _MOST_SAMPLES = 1000, 256, 1 << 27  # the last in the whole bank: 512 MiB
 
@@ -91,23 +90,34 @@ def frame_powers(song: np.ndarray | Iterable[np.ndarray], rate: int) -> np.ndarr
     return np.concatenate(frames).astype(np.float64) if frames else np.zeros(0)
 
 
-def playing_level(frames: np.ndarray) -> float:
-    """Level of drums where they play, dB: the median of stretches of six seconds within 20 dB of the loudest; -120 for silence.
+def playing_level(frames: np.ndarray, times: np.ndarray) -> float:
+    """Level of drums where they play, dB, see `level_of_windows`.
 
     Args:
-        frames: of `frame_powers`.
+        frames: of `frame_powers`. times: of the strokes, seconds.
     """
     size = round(WINDOW / FRAME)
     powers = np.array([frames[begin : begin + size].mean() for begin in range(0, len(frames), size)])
-    return level_of_windows(powers)
+    return level_of_windows(powers, strokes_of_windows(times))
 
 
-def level_of_windows(powers: np.ndarray) -> float:
-    """Level of drums from the power of each stretch of six seconds, see `playing_level`."""
-    loudest = powers.max(initial=0)
-    if loudest <= 0:
-        return -120.0
-    return float(10 * np.log10(np.median(powers[powers > loudest * 10 ** (-_FROM_LOUDEST / 10)])))
+def strokes_of_windows(times: np.ndarray) -> np.ndarray:
+    """Number of strokes in each stretch of six seconds."""
+    return np.bincount((np.maximum(times, 0) // WINDOW).astype(np.int64))
+
+
+def level_of_windows(powers: np.ndarray, counts: np.ndarray) -> float:
+    """Median in dB of the powers of windows with at least four strokes, of all if none has so many; -120 for silence."""
+    number = min(len(powers), len(counts))
+    playing = powers[:number][counts[:number] >= _FEWEST]
+    middle = np.median(playing if len(playing) else powers) if len(powers) else 0.0
+    return 10 * float(np.log10(max(middle, 1e-12)))
+
+
+def playing_rate(times: np.ndarray) -> float:
+    """Mean number of strokes a second in stretches of six seconds with at least four of them; 0 where there are none."""
+    counts = strokes_of_windows(times)
+    return float(counts[counts >= _FEWEST].mean()) / WINDOW if (counts >= _FEWEST).any() else 0.0
 
 
 def input_level(song: np.ndarray | Iterable[np.ndarray], rate: int) -> float:
@@ -122,12 +132,6 @@ def input_level(song: np.ndarray | Iterable[np.ndarray], rate: int) -> float:
     return 10 * float(np.log10(max(np.percentile(frames, 90) if len(frames) else 0.0, 1e-12)))
 
 
-def playing_rate(times: np.ndarray) -> float:
-    """Mean number of strokes a second in stretches of six seconds with at least four of them; 0 where there are none."""
-    counts = np.bincount((np.maximum(times, 0) // WINDOW).astype(np.int64))
-    return float(counts[counts >= _FEWEST].mean()) / WINDOW if (counts >= _FEWEST).any() else 0.0
-
-
 def cut_kit(drums: np.ndarray, heard: np.ndarray, rate: int, onsets: Sequence[Onset], most: int = 32) -> Kit:
     """Cut a kit from a song.
 
@@ -136,7 +140,9 @@ def cut_kit(drums: np.ndarray, heard: np.ndarray, rate: int, onsets: Sequence[On
     Args:
         drums, heard: the stem and the song without it, float32 (samples,), mono. onsets: of the stem. most: strokes of a class.
     """
-    level = playing_level(frame_powers(drums, rate))
+    heard_well = [onset for onset in onsets if onset.strength > _QUIETEST]
+    all_times = sorted({onset.time for onset in heard_well})
+    level = playing_level(frame_powers(drums, rate), np.array(all_times))
     sound = (resample(drums, rate, RATE) * 10 ** (-level / 20)).astype(np.float32)
     times = np.array([onset.time for onset in onsets])
     strokes: dict[str, list[Stroke]] = {}
@@ -155,8 +161,6 @@ def cut_kit(drums: np.ndarray, heard: np.ndarray, rate: int, onsets: Sequence[On
             (rings, onset) for mixed, rings, onset in found if onset.strength > _QUIETEST and not (mixed and kind == "hat")
         ]
         strokes[kind] = [Stroke(_cut(sound, onset.time, -rings), onset.strength) for rings, onset in usable[:most]]
-    heard_well = [onset for onset in onsets if onset.strength > _QUIETEST]
-    all_times = sorted({onset.time for onset in heard_well})
     together = playing_rate(np.array(all_times))
     counts = [sum(onset.kind == kind for onset in heard_well) for kind in CLASSES]
     rates = (*(together * count / max(len(all_times), 1) for count in counts), together)
@@ -236,7 +240,7 @@ def load(path: Path) -> Bank:
 
 def _kit(number: int, listed: dict, tensors: dict[str, np.ndarray]) -> Kit:  # type: ignore[type-arg]
     rates, offset = [float(rate) for rate in listed["rates"]], float(listed["offset"])
-    if len(rates) != len(CLASSES) + 1 or not all(0 <= rate < 100 for rate in rates) or not -100 < offset < 100:
+    if len(rates) != len(CLASSES) + 1 or not all(0 <= rate < 100 for rate in rates) or not -200 < offset < 200:
         raise ValueError("a kit's rates or its level are not possible")
     strokes: dict[str, list[Stroke]] = {}
     for kind in CLASSES:

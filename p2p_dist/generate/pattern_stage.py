@@ -35,7 +35,7 @@ from p2p_dist.audio.beats import DRUMS_LATE, Beats
 from p2p_dist.audio.drum_classes import CLASSES, Onset
 from p2p_dist.audio.pattern_features import FRAME, SOUND, pattern_features
 from p2p_dist.audio.rhythm import beats_in
-from p2p_dist.audio.strokes import Bank
+from p2p_dist.audio.strokes import Bank, Kit
 from p2p_dist.common import console, files, linux
 from p2p_dist.data import guides, manifest, packing, pairs
 from p2p_dist.data.augment import random_for
@@ -77,7 +77,6 @@ class Known:
     onsets: list[Onset]
     heard: Heard
     true: Heard
-    rates: tuple[float, ...]
 
 
 def make(run: RunDir, config: Config, workers: int) -> None:
@@ -93,10 +92,8 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         files.refuse_link(folder)
         files.remove_garbage(folder)
-    halves = {"even": songs[::2], "odd": songs[1::2]} if len(songs) > 1 else {}
     steps = config.train.pattern_steps
-    total = 2 * len(songs) + (1 + len(halves)) * steps
-    with console.Progress("pattern", total, start=None, status=run.status) as progress:
+    with console.Progress("pattern", 2 * len(songs) + 3 * steps, start=None, status=run.status) as progress:
         done = 0
 
         def on_done(note: str, count: int, piece: str = "") -> None:
@@ -113,11 +110,15 @@ def make(run: RunDir, config: Config, workers: int) -> None:
             workers,
             lambda n: on_done(songs[n].source.name, 1, f"song-{songs[n].key}"),
         )
+        bank = bank_of(list(paths.values()))
+        playing = [song for song in songs if read(paths[song.key]).onsets]
+        halves = {"even": playing[::2], "odd": playing[1::2]} if len(playing) > 1 else {}
+        progress.total = 2 * len(songs) + (1 + len(halves)) * steps
         networks = {
             name: train_network(folders["networks"], name, [paths[song.key] for song in part], config, on_done)
-            for name, part in {"all": songs, **halves}.items()
+            for name, part in {"all": playing, **halves}.items()
         }
-        drums = Drummer(networks["all"], bank_of([paths[song.key] for song in songs]), config.data, config.model)
+        drums = Drummer(networks["all"], bank, config.data, config.model)
         # Predicted by the network of the other half, which did not see the song.
         other = {song.key: networks["odd" if name == "even" else "even"] for name, part in halves.items() for song in part}
         jobs = [
@@ -179,7 +180,8 @@ def prepare(song: KeyedSong, path: Path, config: Config) -> None:
     told = listen(lambda: iter([input]), rate, float(np.abs(input).max(initial=0)))
     true = beats_in(stems.resample(drums, rate, attacks.RATE), DRUMS_LATE)
     onsets = drum_classes.onsets(drums, rate)
-    kit = strokes.cut_kit(drums, input, rate, onsets, most=16)
+    silent = Kit({kind: [] for kind in CLASSES}, (0.0,) * (len(CLASSES) + 1), 0.0)  # silence has no level
+    kit = strokes.cut_kit(drums, input, rate, onsets, most=16) if onsets else silent
     strokes.save(path.with_suffix(".kit"), Bank({song.key: kit}))
     with files.replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(
@@ -194,7 +196,6 @@ def prepare(song: KeyedSong, path: Path, config: Config) -> None:
             phases=pattern_features(input, rate, true)[SOUND:].astype(np.float16),
             heard=_numbers(told.beats),
             true=_numbers(true),
-            rates=np.array(kit.rates),
         )
 
 
@@ -218,7 +219,6 @@ def read(path: Path) -> Known:
             onsets,
             Heard(level, heard, features),
             Heard(level, true, truly),
-            tuple(map(float, found["rates"])),
         )
 
 

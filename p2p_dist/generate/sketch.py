@@ -13,7 +13,17 @@ import scipy.ndimage
 from p2p_dist.audio.drum_classes import CLASSES, REST, Onset
 from p2p_dist.audio.pattern_features import FRAME
 from p2p_dist.audio.stems import resample
-from p2p_dist.audio.strokes import BEFORE, RATE, WINDOW, Kit, Stroke, frame_powers, level_of_windows, playing_rate
+from p2p_dist.audio.strokes import (
+    BEFORE,
+    RATE,
+    WINDOW,
+    Kit,
+    Stroke,
+    frame_powers,
+    level_of_windows,
+    playing_rate,
+    strokes_of_windows,
+)
 from p2p_dist.data.augment import random_for
 
 DENSITY = 0.8
@@ -117,12 +127,15 @@ class Sketch:
                 end = begins[n + 1] if n + 1 < len(played) else begins[n] + len(sounds[kind][number])
                 places.append((begins[n], sounds[kind][number], end))
                 windows[int(max(onset.time, 0) // WINDOW)] += energies[kind][number]
+        times = np.unique([start / rate for start, _, _ in places])
         places.sort(key=lambda place: place[0])
         self.places = places
         self.longest = max((len(sound) for _, sound, _ in places), default=0)
         self.begins = np.array([place[0] for place in places], np.int64)
         # The level of the strokes as if none hid another.
-        self.gain = np.float32(10 ** ((level - level_of_windows(windows / (WINDOW / FRAME))) / 20) if places else 0.0)
+        self.gain = np.float32(
+            10 ** ((level - level_of_windows(windows / (WINDOW / FRAME), strokes_of_windows(times))) / 20) if places else 0.0
+        )
 
     def part(self, begin: int, end: int) -> np.ndarray:
         """Return the samples from `begin` to before `end`, float32 (end - begin,)."""

@@ -30,7 +30,8 @@ INPUTS = SOUND + GRID + 2 * len(BEATS[1:])
 
 _BATCH, _LENGTH = 8, 288  # windows of a step, and positions of a window: 24 beats
 _RATE, _DECAY, _WARM = 2e-3, 0.02, 20  # AdamW, steps
-_DROP = 0.15
+_DROP = 0.3
+_DEAF, _LOST = 0.2, 0.3  # share of windows without any sound, which teach the usual pattern, and of channels lost in others
 _USUAL = 2.0  # beats a second where beats are unknown
 _HALF, _OTHER_TEMPO, _UNKNOWN = 0.1, 0.05, 0.02  # share of windows with beats half a beat off, at a wrong tempo, unknown
 _RATIOS = (0.5, 2.0, 0.75, 4 / 3)  # of a wrong tempo, which trackers confuse
@@ -213,6 +214,8 @@ class Training:
             0, _GAIN
         )
         sound[:bands] += colour[:, None].astype(np.float32)
+        heard = random.uniform(size=SOUND) >= _LOST if random.uniform() >= _DEAF else np.zeros(SOUND, bool)
+        sound *= heard[:, None]
         return with_places(sound, grid + random.integers(BEATS[-1]), known), wanted
 
 
@@ -235,7 +238,7 @@ def loss(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 def train_pattern(
     songs: Sequence[Song],
-    steps: int = 600,
+    steps: int = 200,
     seed: int = 0,
     state: dict[str, torch.Tensor] | None = None,
     on_step: Callable[[Training, float], bool] = lambda training, value: True,

@@ -50,7 +50,7 @@ class Train:
     """weight, relative to l1-weight, of 1 - the correlation of rises over time (onsets at the right moments)"""
     feature_weight: NotNegativeNumber = 10.0
     """weight of feature matching in the discriminator"""
-    pattern_steps: Positive = added(600, implied=600)
+    pattern_steps: Positive = added(200, implied=200)
     """updates of each network that predicts onsets, where the model has a sketch"""
     ema: ShareBelowOne = 0.999
     """decay of the exponential moving average of the generator, which is evaluated (0: none)"""

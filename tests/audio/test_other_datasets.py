@@ -185,6 +185,8 @@ def test_files_that_differ_or_are_damaged_are_named(tmp_path: Path) -> None:
     file.write_bytes(b"RIFF")
     with pytest.raises(ValueError, match=r"drums-1\.wav"):
         decode.load(song)
+    with pytest.raises(ValueError, match="none of its files can be read as audio"):
+        decode.load(song, ["bass"])
     file.unlink()
     with pytest.raises(ValueError, match=r"drums-1\.wav: can't be read \(No such file or directory\)"):
         decode.load(song)

@@ -64,7 +64,7 @@ def test_a_kit_knows_its_rates_and_its_level(kit):
     # Six strokes are in the first six seconds, one of them of two classes.
     assert kit.rates == pytest.approx((3 / 6, 2 / 6, 2 / 6, 0.0, 6 / 6))
     sound, onsets = song()
-    level = playing_level(frame_powers(sound, RATE))
+    level = playing_level(frame_powers(sound, RATE), np.array([onset.time for onset in onsets]))
     assert kit.offset == pytest.approx(level - input_level(0.1 * sound, RATE), abs=1e-6)
     assert cut_kit(sound, sound, RATE, onsets).offset == pytest.approx(kit.offset - 20, abs=0.01)
 
@@ -91,10 +91,12 @@ def test_a_stroke_at_the_very_beginning_is_whole():
 
 
 def test_the_level_is_that_of_the_windows_that_play():
-    size = round(WINDOW / FRAME)
-    frames = np.repeat([0.1, 0.3, 0.2, 0.0019, 0.001, 0.2], size)[: 5 * size + 9]
-    assert playing_level(frames) == pytest.approx(10 * np.log10(0.2))
-    assert playing_level(np.zeros(1000)) == playing_level(np.zeros(0)) == -120
+    frames = np.repeat([0.1, 0.3, 0.2, 5.0, 0.001, 0.2], round(WINDOW / FRAME))
+    playing = [window * WINDOW + second for window in (0, 1, 2) for second in (1, 2, 3, 4)]
+    few = [3 * WINDOW + 1, 3 * WINDOW + 2, 3 * WINDOW + 3]
+    assert playing_level(frames, np.array(playing + few)) == pytest.approx(10 * np.log10(0.2), abs=0.05)
+    assert playing_level(frames, np.array(few)) == pytest.approx(10 * np.log10(0.2), abs=0.05)
+    assert playing_level(np.zeros(1000), np.array(playing)) == playing_level(np.zeros(0), np.array(few)) == -120
 
 
 def test_the_rate_is_that_of_the_windows_that_play():

@@ -1,6 +1,6 @@
 """How good are drums that are only sketched: strokes of other songs where a pattern network wants them?
 
-python tests/benchmarks/sketch.py --data DIR [--more DIR] [--named freedoom] [--steps 400] [--work DIR] [--json FILE]
+python tests/benchmarks/sketch.py --data DIR [--more DIR] [--named freedoom] [--steps 150] [--work DIR] [--json FILE]
 
 Each song of --data is left out in turn: the network and the bank of strokes are made of the others, and of the songs of --more
 outside of its test/ (with --named, of those whose name begins with it), which give patterns but no strokes. Rows beside it: the
@@ -11,11 +11,14 @@ With --work, what is finished is kept and not made again.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +43,9 @@ COLUMNS = ("lock8", "f1t_beyond_chance", "ec1", "mmd", "flux_ratio", "density_ra
 TRUE, TRUE_PATTERN, AUTOMATIC, KNOWN = "true drums", "true pattern, strokes of another song", "sketch", "sketch, known beats"
 
 
+Rows = dict[str, list[dict[str, Any]]]
+
+
 @dataclass
 class Song:
     """One song: its sound, mono, the strokes of its drums and their beats."""
@@ -55,28 +61,45 @@ class Song:
 def read(source: Source) -> Song:
     rate, (drums, heard) = stems.load_sums(source, (("drums",), ("bass", "other", "vocals")), downmix=True)
     made = np.ascontiguousarray(drums.sound[:, 0])
-    beats = beats_of(drums.sound, rate)
+    beats = beats_of(drums.sound, rate, drums=True)
     return Song(source.name, rate, made, np.ascontiguousarray(heard.sound[:, 0]), drum_classes.onsets(made, rate), beats)
 
 
-def for_training(song: Song) -> pattern.Song:
+def for_training(source: Source, work: Path) -> pattern.Song:
+    """Features and activations of a song, with the beats of its drums."""
+    path = work / f"{source.name}.npz"
+    if path.exists():
+        with np.load(path) as found:
+            return found["features"], found["activations"]
+    song = read(source)
     features = pattern_features(song.heard, song.rate, song.beats)
-    return features, drum_classes.activations(song.onsets, features.shape[1], FRAME)
+    made = features, drum_classes.activations(song.onsets, features.shape[1], FRAME)
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, features=made[0], activations=made[1])
+    return made
 
 
-def trained(songs: list[pattern.Song], steps: int, seed: int, path: Path | None) -> pattern.Pattern:
+def kit_of(source: Source, work: Path) -> strokes.Kit:
+    path = work / f"{source.name}.kit"
+    if not path.exists():
+        song = read(source)
+        strokes.save(path, strokes.Bank({song.name: strokes.cut_kit(song.drums, song.heard, song.rate, song.onsets)}))
+    (kit,) = strokes.load(path).kits.values()
+    return kit
+
+
+def trained(songs: list[pattern.Song], steps: int, seed: int, path: Path) -> pattern.Pattern:
     """A network trained on these songs, or the one that was trained before."""
     from safetensors.torch import load, save
 
     network = pattern.Pattern()
-    if path is not None and path.exists():
+    if path.exists():
         network.load_state_dict(load(path.read_bytes()))
         return network
     begun = time.process_time()
     network = pattern.train_pattern(songs, steps, seed).network
     print(f"trained on {len(songs)} songs: {time.process_time() - begun:.0f} s of processor", file=sys.stderr, flush=True)
-    if path is not None:
-        files.write_bytes(path, save(network.state_dict()))
+    files.write_bytes(path, save(network.state_dict()))
     return network
 
 
@@ -90,7 +113,7 @@ def sketched(song: Song, onsets: list[Onset], bank: strokes.Bank, number: int) -
 def stems_of(song: Song, network: pattern.Pattern, bank: strokes.Bank, number: int, density: float) -> dict[str, np.ndarray]:
     """The stems to measure, each (samples,)."""
     heard, level = song.heard[:, None], 0.0
-    tracked = beats_of(heard, song.rate)
+    tracked = beats_of(heard, song.rate, drums=False)
     rows = {
         TRUE: song.drums,
         TRUE_PATTERN: sketched(song, song.onsets, bank, number),
@@ -108,7 +131,7 @@ def stems_of(song: Song, network: pattern.Pattern, bank: strokes.Bank, number: i
     return rows
 
 
-def measured(sound: np.ndarray, truth: Truth) -> tuple[dict[str, float | None], list[np.ndarray]]:
+def measured(sound: np.ndarray, truth: Truth) -> tuple[dict[str, float | None], list[list[float]]]:
     """Measures of one stem, and the descriptors of its windows that are not silent."""
     stem = Stem(sound[:, None], truth)
     windows = window_rows(stem)
@@ -117,10 +140,10 @@ def measured(sound: np.ndarray, truth: Truth) -> tuple[dict[str, float | None], 
         computed = MEASURES[name].computed
         if isinstance(computed, OfWindows):
             row[name] = computed.combine(windows)
-    return row, [descriptors.describe(one.power) for one in stem.windows if one.power.max() > 0]
+    return row, [descriptors.describe(one.power).tolist() for one in stem.windows if one.power.max() > 0]
 
 
-def table(rows: dict[str, list[dict[str, float | None]]]) -> str:
+def table(rows: Rows) -> str:
     """Means over the songs; of the level the median."""
     lines = ["| stem | " + " | ".join(COLUMNS) + " |", "| --- " * (1 + len(COLUMNS)) + "|"]
     for name, songs in rows.items():
@@ -133,47 +156,64 @@ def table(rows: dict[str, list[dict[str, float | None]]]) -> str:
     return "\n".join(lines)
 
 
+def all_rows(options: argparse.Namespace, work: Path) -> tuple[Rows, dict[str, list[np.ndarray]], list[np.ndarray]]:
+    """Measures of each row and song, descriptors of each row's windows, and those of the true windows."""
+    sources = layouts.find_songs(options.data)
+    if len(sources) < 2:
+        raise ValueError(f"{options.data}: it needs two songs, to leave one out")
+    further = [source for source in layouts.find_songs(options.more) if source.split != "test"] if options.more else []
+    more = [for_training(source, work) for source in further if source.name.startswith(options.named)]
+    rows: Rows = {}
+    described: dict[str, list[np.ndarray]] = {}
+    real: list[np.ndarray] = []
+    for number, source in enumerate(sources):
+        name = f"{number}-{options.named or 'all'}-{options.steps}-{options.seed}-{options.density:g}"
+        path = work / f"{name}.json"
+        if not path.exists():
+            others = [other for other in sources if other is not source]
+            network = trained(
+                [*(for_training(other, work) for other in others), *more],
+                options.steps,
+                options.seed,
+                work / f"{number}-{options.named or 'all'}-{options.steps}-{options.seed}.safetensors",
+            )
+            bank = strokes.Bank({other.name: kit_of(other, work) for other in others})
+            song = read(source)
+            truth = Truth(song.drums[:, None], song.heard[:, None], song.rate, song.beats, Data())
+            made = stems_of(song, network, bank, number, options.density)
+            found = {row: measured(sound, truth) for row, sound in made.items()}
+            files.write_json(path, {"rows": found, "real": [window.tolist() for window in truth.real]})
+            print(f"{song.name}: {len(truth.windows)} windows", file=sys.stderr, flush=True)
+        content = json.loads(path.read_text())
+        real += [np.array(window) for window in content["real"]]
+        for row, (measures, windows) in content["rows"].items():
+            rows.setdefault(row, []).append({"song": source.name, **measures})
+            described.setdefault(row, []).extend(np.array(window) for window in windows)
+    return rows, described, real
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of songs; each is left out in turn")
     parser.add_argument("--more", type=Path, help="folder of further songs to train on")
     parser.add_argument("--named", default="", help="train only on songs of --more whose name begins with this")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--density", type=float, default=sketch.DENSITY)
-    parser.add_argument("--work", type=Path, help="folder for the trained networks, which are used again")
+    parser.add_argument("--work", type=Path, help="folder in which what is finished is kept, and found again")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    songs = [read(source) for source in layouts.find_songs(options.data)]
-    if len(songs) < 2:
-        raise ValueError(f"{options.data}: it needs two songs, to leave one out")
-    further = layouts.find_songs(options.more) if options.more else []
-    more = [for_training(read(s)) for s in further if s.split != "test" and s.name.startswith(options.named)]
-    own = [for_training(song) for song in songs]
-    kits = {song.name: strokes.cut_kit(song.drums, song.heard, song.rate, song.onsets) for song in songs}
-    rows: dict[str, list[dict[str, float | None]]] = {}
-    described: dict[str, list[np.ndarray]] = {}
-    real: list[np.ndarray] = []
-    for number, song in enumerate(songs):
-        others = [one for n, one in enumerate(own) if n != number]
-        path = options.work and options.work / f"{number}-{options.named or 'all'}-{options.steps}-{options.seed}.safetensors"
-        network = trained([*others, *more], options.steps, options.seed, path)
-        bank = strokes.Bank({name: kit for name, kit in kits.items() if name != song.name})
-        truth = Truth(song.drums[:, None], song.heard[:, None], song.rate, song.beats, Data())
-        real += truth.real
-        for name, sound in stems_of(song, network, bank, number + 1, options.density).items():
-            row, windows = measured(sound, truth)
-            rows.setdefault(name, []).append({"song": song.name, **row})
-            described.setdefault(name, []).extend(windows)
-        print(f"{song.name}: {len(truth.windows)} windows", file=sys.stderr, flush=True)
+    with contextlib.ExitStack() as stack:
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        rows, described, real = all_rows(options, work)
     for name, windows in described.items():
         if windows:
             between = descriptors.kernels(np.array(windows), np.array(real))
             distance = descriptors.estimate(between, np.arange(len(windows)), np.arange(len(real)))
             for row in rows[name]:
                 row["mmd"] = distance
-    print(f"{len(songs)} songs, {len(real)} windows; {options.steps} steps on {len(own) - 1} of them and {len(more)} more\n")
+    print(f"{len(rows[TRUE])} songs, {len(real)} windows; {options.steps} steps, seed {options.seed}\n")
     print(table(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))

@@ -91,9 +91,10 @@ def test_a_window_of_the_guide_is_that_of_the_whole_sketch() -> None:
 
 
 def test_the_sketch_is_as_loud_beside_the_song_as_drums_beside_theirs() -> None:
-    guide = play().guide(0)
-    sound = guide.sketch.part(0, len(SONG))
-    level = playing_level(frame_powers(sound, DATA.sample_rate))
+    performance = play()
+    sound = performance.guide(0).sketch.part(0, len(SONG))
+    times = np.array([onset.time for onset in performance.onsets])
+    level = playing_level(frame_powers(sound, DATA.sample_rate), times)
     assert level == pytest.approx(input_level(SONG, drums.RATE) - 3.0, abs=1.5)
 
 

@@ -154,6 +154,14 @@ def test_windows_have_wrong_beats_in_the_share_that_is_stated(songs):
     assert shares["half"] == pytest.approx(0.1, abs=0.04)
 
 
+def test_windows_lose_channels_or_all_of_their_sound_in_the_share_that_is_stated(songs):
+    training = Training(songs[:1], 5)
+    lost = [1 - np.abs(training._window(np.random.default_rng(n))[0][:SOUND]).any(axis=1).mean() for n in range(300)]
+    without_sound = np.array(lost) == 1
+    assert without_sound.mean() == pytest.approx(0.2, abs=0.06)
+    assert np.mean(np.array(lost)[~without_sound]) == pytest.approx(0.3, abs=0.05)
+
+
 def test_places_in_the_beat():
     x = with_places(np.zeros((SOUND, 4), np.float32), np.array([0.0, 1 / GRID, 1.5, -1 / GRID]))
     assert x.shape == (INPUTS, 4) and x.dtype == np.float32
