@@ -35,7 +35,7 @@ def drums_late(window: float) -> float:
 
 
 DRUMS_LATE = drums_late(FINE.n_fft / RATE)
-MUSIC_LATE = DRUMS_LATE + 0.0025
+MUSIC_LATE = DRUMS_LATE + 0.003
 """Seconds by which the attacks of drums, and of music without drums, are found late. Learnt on training songs, where composed
 songs have exact times of the drums; tests/benchmarks/beats.py prints them."""
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 
 from p2p_dist.common import console
 
-COMMANDS = ("submit", "preprocess", "evaluate", "generate", "export", "compose", "status", "track", "cancel", "check")
+COMMANDS = ("submit", "preprocess", "evaluate", "generate", "export", "compose", "status", "track", "cancel", "check", "site")
 
 
 def main() -> NoReturn:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from p2p_dist.audio.attacks import RATE
-from p2p_dist.audio.beats import DRUMS_LATE, Beats, options, track_beats, words
+from p2p_dist.audio.beats import DRUMS_LATE, MUSIC_LATE, Beats, drums_late, options, track_beats, words
 from p2p_dist.audio.rhythm import Rhythm, beats_in
 from tests.audio.strokes import strokes
 
@@ -72,6 +72,13 @@ def test_beats_of_a_sound_are_found_to_5_ms_and_its_tempo_to_5_thousandths(bpm, 
 def test_a_louder_instrument_that_speaks_late_does_not_move_the_beat():
     found = beats_in(song(120, 0.2, late=0.03), DRUMS_LATE)
     assert found is not None and off_the_beat(found, 0.2, beats_of=2) < 0.005
+
+
+def test_music_is_taken_to_speak_later_than_drums():
+    sound = song(120, 0.2)
+    music, drums = (beats_in(sound, late) for late in (MUSIC_LATE, DRUMS_LATE))
+    assert (drums.first - music.first + 0.25 / 2) % 0.25 - 0.25 / 2 == pytest.approx(0.003, abs=1e-4)
+    assert drums_late(1024 / RATE) < drums_late(512 / RATE) < 0 < drums_late(256 / RATE), "a long window sees drums early"
 
 
 def test_blocks_do_not_matter():

@@ -119,7 +119,8 @@ def main() -> None:
         late = late_of(songs, "network")
         table[name] = {"songs": len(songs), **counts, "late_ms": late}
         pairs = " | ".join(f"{counts['comb'][k]} | {counts['network'][k]}" for k in range(len(kinds)))
-        print(f"| {name} | {len(songs)} | {pairs} | {late[1]:.1f} ({late[0]:.1f} to {late[2]:.1f}) |")
+        told = "none right" if np.isnan(late[1]) else f"{late[1]:.1f} ({late[0]:.1f} to {late[2]:.1f})"
+        print(f"| {name} | {len(songs)} | {pairs} | {told} |")
     print()
     training = {name: songs for name, songs in rows.items() if ", train" in name}
     if options.composed:

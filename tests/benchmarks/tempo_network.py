@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--songs", action="append", required=True, help="DIR, or DIR=PREFIX for the songs whose names begin so")
     parser.add_argument("--out", type=Path, required=True, help="the file of weights to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=250)
     options = parser.parse_args()
     torch.set_num_threads(1)
     pool, begun = [], time.process_time()

@@ -100,7 +100,7 @@ def completed(script, *words):
 def test_bash_completes_commands_and_options_of_the_program(monkeypatch, capsys):
     assert p2p_dist(monkeypatch, "--tyro-print-completion", "bash") == 0
     script = capsys.readouterr().out
-    assert completed(script, "p2p-dist", "s") == ["status", "submit"]
+    assert completed(script, "p2p-dist", "s") == ["site", "status", "submit"]
     assert "--nodes" in completed(script, "p2p-dist", "submit", "--nod")
     assert "--train.learning-rate" in completed(script, "p2p-dist", "submit", "--train.l")
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from p2p_dist.audio import layouts, stems
+from p2p_dist.audio import attacks, layouts, stems
+from p2p_dist.audio.beats import DRUMS_LATE
+from p2p_dist.audio.rhythm import beats_in
 from p2p_dist.cli import compose as command
 from p2p_dist.common import records, schemas
 from p2p_dist.data.composed import render
@@ -69,6 +71,9 @@ def test_the_strokes_of_the_record_are_where_the_drums_sound(tmp_path, monkeypat
     for stroke in [stroke for stroke in content["drums"] if stroke["class"] in ("kick", "snare")][:20]:
         at = round(stroke["seconds"] * render.RATE)
         assert loud[at : at + 882].max() > 3 * loud[max(at - 441, 0) : at + 44].min(), stroke
+    beats = beats_in(stems.mono(drums.sound, render.RATE, attacks.RATE), DRUMS_LATE)
+    step = 15 / content["bpm"]
+    assert abs((beats.first + step / 2) % step - step / 2) < 0.005, "the first beat of a composed song is at 0"
     midi = mido.MidiFile(one.path / "song.mid")
     assert [mido.tempo2bpm(event.tempo) for event in midi.tracks[0] if event.type == "set_tempo"] == [content["bpm"]]
     assert np.diff(content["beats"]) == pytest.approx(60 / content["bpm"], abs=1e-5)

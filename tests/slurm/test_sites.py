@@ -7,7 +7,7 @@ from typing import get_args
 from clusters import Clusters
 
 from p2p_dist.jobs import site
-from p2p_dist.jobs.slurm import sbatch, specs
+from p2p_dist.jobs.slurm import sbatch, site_check, specs
 from p2p_dist.run import rundir
 from p2p_dist.settings import config
 from p2p_dist.settings.resources import Cluster
@@ -56,6 +56,15 @@ NO_LIMIT_IN_SLURM = {("frontier", "2:00:00"), ("frontier", "6:00:00")}
 NO_LIMIT_IN_SLURM |= {("snellius", "0:10:00"), ("jupiter", "0:10:00")}
 """Checks and trainings that Slurm would take for longer: the file, or nobody, sets a limit."""
 
+DIFFERENCES = {
+    "frontier": [
+        "tiers.2 (debug): time is 2:00:00, Slurm allows 0:30:00",
+        "tiers.2 (debug): nodes is not in the file, Slurm allows 8",
+        "tiers.2 (debug): jobs is 1, Slurm allows 5",
+    ]
+}
+"""Of the files from this Slurm, in which the QoS debug is Perlmutter's."""
+
 WRONG = {
     "frontier": ("{partition: batch", "{partition: batched"),
     "leonardo": ("494000M", "514000M"),
@@ -97,6 +106,8 @@ def drive(name, folder):
     # `sbatch.check` raises an error that names the option.
     for job in jobs(place, ("evaluate", "page", "generate", *(() if place.has_other_cpu_nodes else ("preprocess",)))):
         sbatch.check(job)
+    if (differences := site_check.compare(place)) != DIFFERENCES.get(name, []):
+        wrong.append(f"{name}: {differences}")
     if name in WRONG:
         text = (site.HPC / "sites" / f"{name}.yaml").read_text()
         assert WRONG[name][0] in text
