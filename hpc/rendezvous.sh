@@ -2,7 +2,7 @@
 # Print the address at which the processes of this job meet: rendezvous.sh RULE:SUFFIX. Rules: `name` is the name of the first
 # node, with the suffix that some sites give to the names of their fast network; `ipv4` is the address of that name.
 set -euo pipefail
-node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # which reads to the end: head would break the pipe
 name=$node${1#*:}
 if [ "${1%%:*}" = ipv4 ]; then
     # A node may know its own name as 127.x, where no other node finds it; then Slurm's address of it.

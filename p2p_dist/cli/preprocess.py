@@ -44,6 +44,8 @@ class Command:
     """I/N: only every N-th song from the I-th (0 to N-1), without a manifest; the command without --part merges the parts"""
     verify: bool = False
     """only verify: read the whole folder and report the first damaged shard and sample"""
+    convert: Path | None = None
+    """only convert this finished dataset of an earlier version to the current index; runs that use it continue unchanged"""
     upload: str | None = None
     """then send the dataset to a folder, https://HOST/SET, or a command as 'pipe:rclone rcat STORE:SET/{name}'"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
@@ -82,6 +84,8 @@ def _part(text: str | None) -> tuple[int, int] | None:
 def main(arguments: list[str]) -> int:
     """Make or verify shards; return the exit code."""
     command, tasks = parse(arguments)
+    if command.convert is not None:
+        return _convert(command.convert.expanduser().absolute())
     if command.verify and command.out is not None:
         return _verify(_made_in(command.out.expanduser().absolute()))
     root = command.data.root or os.environ.get("MUSDB_PATH")
@@ -203,6 +207,14 @@ def _verify(folders: list[Path]) -> int:
             console.complain(f"error: {error}")
             return console.FAILED
         console.say(f"{folder}: all {samples} samples are intact")
+    return console.DONE
+
+
+def _convert(folder: Path) -> int:
+    from p2p_dist.data.of_before import convert
+
+    samples = convert(folder)
+    console.say(f"{folder}: the index of its {samples} samples is today's; shards and samples are as they were")
     return console.DONE
 
 

@@ -80,28 +80,39 @@ OWNER = Kind(
 _SOUND = {"name": FILE, "bytes": COUNT, "sha256": _SHA256}
 _SHARD = {**_SOUND, "samples": COUNT}
 _DTYPE = re.compile("[<>=|]f[0-9]{1,2}")
+_INDEX = {"name": FILE, "bytes": COUNT, "sha256": _SHA256, "samples": COUNT}
+_PACKED = [(KEY, COUNT, COUNT, _SHA256)]
+"""Of each song in a shard: its key, the byte at which it begins, its bytes, their sha256."""
+
+_SONGS = [{"name": str, "key": KEY, "seconds": float, "same_as?": [str]}]
+_PART_OF_ROWS = {"songs": _SONGS, "shards": [_SHARD], "audio": [_SOUND], "samples": [None]}
 _PART = {
-    "songs": [{"name": str, "key": KEY, "seconds": float, "same_as?": [str]}],
-    "shards": [_SHARD],
-    "audio": [_SOUND],
-    "samples": [None],
+    "songs": _SONGS,
+    "shards": [{**_SHARD, "songs": _PACKED}],
+    "audio": [{**_SOUND, "songs": _PACKED}],
+    "index": _INDEX,
 }
 
 MANIFEST = Kind(
-    3,
+    4,
     {
+        "order": re.compile("feistel|sorted"),
         "settings": {str: None},
         "dtype": _DTYPE,
         "shape": (COUNT, COUNT, COUNT),
         "left_out": [{"song": str, "reason": str}],
-        "splits": {f"{split}?": _PART for split in _SPLITS},
+        "splits": {f"{split}?": Either(_PART_OF_ROWS, _PART) for split in _SPLITS},
         "digest": _SHA256,
     },
+    {"order": "sorted"},
 )
-"""manifest.json of a dataset."""
+"""manifest.json of a dataset. To schema 3 it had a row for each sample, and a song was a shard; see also data/order.py."""
+
+SHARD = Kind(1, {**_SOUND, "samples?": COUNT, "songs": _PACKED})
+"""A shard into which songs were packed: parts/shard-NAME.json."""
 
 SONG = Kind(
-    2,
+    3,
     {
         "song": str,
         "split": re.compile("|".join(_SPLITS)),
@@ -119,12 +130,13 @@ SONG = Kind(
         "shape": Maybe([COUNT]),
         "shard": Maybe(_SHARD),
         "audio": Maybe(_SOUND),
-        "samples": [None],
+        "samples": None,
     },
     {"filled": 0.0, "by_position": False, "fingerprint": None},
     before=1,
 )
-"""A finished song: parts/SPLIT-KEY.json. `source`: its stamp; in schema 1 by the times of its files, since by their content."""
+"""A finished song: parts/SPLIT-KEY.json. `source`: its stamp; in schema 1 by the times of its files, since by their content.
+To schema 2 `shard` and `audio` named shards that held this song alone."""
 
 COMPOSED = Kind(
     1,

@@ -1,7 +1,8 @@
 """Read and write the index file of a split: the position of each sample in the shards, in columns of fixed width, with sha256.
 
-The file holds one column after another, little-endian, with one value per sample. The n-th value of every column belongs to
-sample n. Samples are sorted by the key of their song, then by window; an original comes before its copies.
+The file holds one column after another, little-endian, each of as many values as the split has samples. Values of one sample
+have one place in all columns. Samples are in the order of songs by key, then windows, an original before its copies; those of a
+converted dataset of schema 3 (of_before.py) in the order that they had there.
 
 | column | type | value |
 | --- | --- | --- |

@@ -53,7 +53,7 @@ def array_offset(npz: bytes | memoryview, name: str) -> tuple[int, np.dtype[Any]
 
 
 def index_shard(path: Path) -> list[dict[str, Any]]:
-    """Index one tar: return its samples in order, each with key, offsets of its arrays, dtype, shape and checksum.
+    """Index one tar: the samples in order, each with key, begin, length, offsets of its arrays, dtype, shape and checksum.
 
     Raises:
         ValueError: the file is not a tar, or a member is damaged; the message names shard and sample.
@@ -86,7 +86,7 @@ def index_shard(path: Path) -> list[dict[str, Any]]:
     for row, begin, until in zip(samples, begins, [*begins[1:], end], strict=True):
         if "input" not in row:
             raise ValueError(f"{path}: sample {row['key']}: no npz")
-        row["checksum"] = zlib.crc32(content[begin:until])
+        row |= {"begin": begin, "length": until - begin, "checksum": zlib.crc32(content[begin:until])}
     return samples
 
 
@@ -114,16 +114,6 @@ def _size(path: Path) -> int | None:
     except OSError:
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-
-def samples_of(folder: Path, split: str, part: dict[str, Any]) -> list[Sample]:
-    """Return the samples of a split in the order of its index.
-
-    Raises:
-        DamagedError, OSError: see `samples.Columns`.
-    """
-    found = samples.of_split(folder, part)
-    return [found.sample(number) for number in range(len(found))]
 
 
 class Index:

@@ -11,11 +11,16 @@ from p2p_dist.common import files, records, schemas
 from p2p_dist.common.records import COUNT, KEY
 
 SCHEMA = schemas.MANIFEST.schema
-"""Schema of manifest.json; other schemas are refused."""
+"""Schema of manifest.json as it is written now; that of before is read too, others are refused."""
+
+READ = (3, SCHEMA)
 
 NAME = "manifest.json"
 
 REWRITE = "preprocess again to rewrite it"
+
+AUDIO = "audio"
+"""Folder of the shards of sound, apart from the pairs: other programs read all *.tar of one folder as one table."""
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -23,7 +28,7 @@ def read(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is damaged, of another schema, or was changed after it was written.
+        ValueError: it is damaged, of another schema, or was changed after it was written, or has a split without windows.
     """
     path = folder / NAME
     if not path.is_file():
@@ -32,7 +37,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def parse(text: str | bytes, where: str, again: str = REWRITE) -> dict[str, Any]:
-    """Check the text of a manifest and return its content.
+    """Check the text of a manifest and return its content, with the fields that earlier versions did not write.
 
     Args:
         where: its path or address, for messages. again: how to get a good one.
@@ -41,11 +46,13 @@ def parse(text: str | bytes, where: str, again: str = REWRITE) -> dict[str, Any]
         ValueError: see `read`.
     """
     found = records.parse(text, {"schema": COUNT}, where=where, cure=again)
-    if found["schema"] != SCHEMA:
-        raise ValueError(f"{where} has schema {found['schema']}, this version reads only schema {SCHEMA}: {again}")
+    if found["schema"] not in READ:
+        newer = "a newer version wrote it: use that version, or another folder" if found["schema"] > SCHEMA else again
+        raise ValueError(f"{where} has schema {found['schema']}, this version reads schemas {READ[0]} and {SCHEMA}: {newer}")
     if not files.is_sealed(found):
         raise ValueError(f"{where} was changed after it was written: {again}")
-    wrong = records.wrong(found, schemas.MANIFEST.shape) or next(filter(None, map(_wrong_rows, found["splits"].values())), None)
+    found = schemas.MANIFEST.complete(found)
+    wrong = records.wrong(found, schemas.MANIFEST.shape) or next(filter(None, map(_wrong_part, found["splits"].values())), None)
     if wrong or (set(found["splits"]) - set(SPLITS)):
         raise files.DamagedError(f"{where} is damaged: {wrong or 'it has other splits'}; {again}")
     assert isinstance(found, dict)
@@ -55,6 +62,33 @@ def parse(text: str | bytes, where: str, again: str = REWRITE) -> dict[str, Any]
 def write(folder: Path, content: dict[str, Any]) -> None:
     """Write the manifest of a dataset, with a digest that `read` checks."""
     files.write_json(folder / NAME, files.sealed(content))
+
+
+def windows(part: dict[str, Any]) -> int:
+    """The number of samples of a split."""
+    return int(part["index"]["samples"]) if "index" in part else len(part["samples"])
+
+
+def files_of_part(part: dict[str, Any], *kinds: str) -> dict[str, dict[str, Any]]:
+    """Map path in the dataset -> name, bytes and sha256, of the files of a split.
+
+    Args:
+        kinds: `shards`, `audio`, `index`. To schema 3 the audio was beside the pairs, and there was no index.
+    """
+    found = {}
+    for kind in kinds:
+        if kind == "index":
+            found.update({part["index"]["name"]: part["index"]} if "index" in part else {})
+        else:
+            folder = f"{AUDIO}/" if kind == "audio" and "index" in part else ""
+            found.update({folder + entry["name"]: entry for entry in part[kind]})
+    return found
+
+
+def files_of(folder: Path, content: dict[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Map path -> name, bytes and sha256 of every file that a manifest names."""
+    parts = content["splits"].values()
+    return {folder / path: e for part in parts for path, e in files_of_part(part, "shards", "audio", "index").items()}
 
 
 def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
@@ -81,9 +115,25 @@ def check_unseen(content: dict[str, Any], split: str) -> None:
         )
 
 
+def _wrong_part(part: dict[str, Any]) -> str | None:
+    """Describe what is wrong with a split."""
+    if "index" not in part:
+        return _wrong_rows(part)
+    if not part["index"]["samples"]:
+        return "it has a split without windows"
+    if part["index"]["samples"] != sum(shard["samples"] for shard in part["shards"]):
+        return "the index has another number of samples than the shards"
+    songs = {song["key"] for song in part["songs"]}
+    if any(key not in songs for shard in (*part["shards"], *part["audio"]) for key, *_ in shard["songs"]):
+        return "a shard has a song that is not listed"
+    return None
+
+
 def _wrong_rows(part: dict[str, Any]) -> str | None:
     """Return what is wrong with the rows of the samples, or None. Checked column by column, because there may be millions."""
     rows, names = part["samples"], {shard["name"] for shard in part["shards"]}
+    if not rows:
+        return "it has a split without windows"
     if not all(isinstance(row, list) and len(row) == 5 for row in rows):
         return "a row of samples must have a key, a shard, two offsets and a checksum"
     for column in (2, 3, 4):

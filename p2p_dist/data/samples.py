@@ -45,6 +45,11 @@ class Sample:
     checksum: int
 
 
+def key_of(song: str, window: int, copy: int) -> str:
+    """The key of a sample: that of its song, the number of the window in it, and of an augmented copy."""
+    return f"{song}-{window:05d}" + (f"-copy{copy}" if copy else "")
+
+
 def of_split(folder: Path, part: dict[str, Any], order: str = "feistel") -> Rows | Columns:
     """Return the samples of a split of a dataset.
 
@@ -107,6 +112,8 @@ class Rows:
 class Columns:
     """The samples of a split of manifest schema 4. The arrays may be views of a mapped file; keys are made on request.
 
+    shards: the names of the shards.
+
     Raises:
         DamagedError: the index is damaged, or contains shards or songs that the manifest does not list.
         OSError: the index cannot be read.
@@ -127,11 +134,16 @@ class Columns:
     def key(self, number: int) -> str:
         """The key of a sample."""
         song, window, copy = (int(self._columns[name][number]) for name in ("song", "window", "copy"))
-        return f"{self._songs[song]}-{window:05d}" + (f"-copy{copy}" if copy else "")
+        return key_of(self._songs[song], window, copy)
 
     def sample(self, number: int) -> Sample:
         """Where a sample lies."""
         return _sample(self, number)
+
+    @property
+    def shard(self) -> np.ndarray:
+        """(samples,) place in `shards`."""
+        return self._columns["shard"]
 
     @property
     def checksum(self) -> np.ndarray:

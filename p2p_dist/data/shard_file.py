@@ -1,33 +1,56 @@
-"""Write a shard: a tar of samples with the same bytes as webdataset's TarWriter writes, indexed at the same time."""
+"""Write the samples of a song: a tar by webdataset's TarWriter, hashed and indexed while it is written.
+
+The tar lacks the blocks of zeros that end an archive: those of several songs, one after another, are a shard (packing.py).
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
+import sys
 import tarfile
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from p2p_dist.audio.stems import Sum
 from p2p_dist.common import files
-from p2p_dist.data import index
+from p2p_dist.data import index, samples
 
-Sample = tuple[str, dict[str, bytes | memoryview]]
-"""A key, and a map of suffix -> content of each of its files."""
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample to be written: its key, the content of its files by suffix, and the numbers of its window and copy."""
+
+    key: str
+    members: dict[str, bytes | memoryview]
+    window: int = 0
+    copy: int = 0
+
+
+ROW = ("window", "copy", "begin", "input", "target", "length", "checksum")
+"""What is known of a sample with arrays: see columns.py; `begin` is that in the song's own tar."""
 
 _BLOCK = 1 << 16
 
 
-def pair(key: str, input: np.ndarray, target: np.ndarray, note: dict[str, Any]) -> Sample:
-    """Return the sample of a pair of spectrograms and its metadata."""
+def pair(song: str, input: np.ndarray, target: np.ndarray, note: dict[str, Any]) -> Sample:
+    """Return the sample of a pair of spectrograms.
+
+    Args:
+        song: its key. note: the sample's json, with `window` and `copy`.
+    """
     npz = io.BytesIO()
     np.savez(npz, input=input, target=target)
-    return key, {"json": _json(note), "npz": npz.getbuffer()}
+    key = samples.key_of(song, note["window"], note["copy"])
+    return Sample(key, {"json": _json(note), "npz": npz.getbuffer()}, note["window"], note["copy"])
 
 
 def sound(key: str, rate: int, sides: Sequence[Sum], note: dict[str, Any]) -> Iterator[Sample]:
@@ -42,22 +65,22 @@ def sound(key: str, rate: int, sides: Sequence[Sum], note: dict[str, Any]) -> It
     import soundfile
 
     gain = 2.0 ** max(0, int(np.ceil(np.log2(max(*(side.peak for side in sides), 1e-9)))))
-    yield key, {"json": _json({**note, "gain": gain})}
+    yield Sample(key, {"json": _json({**note, "gain": gain})})
     for name, side in zip(("input", "target"), sides, strict=True):
-        samples = side.sound
+        whole = side.sound
         flac = io.BytesIO()
         try:
-            file = soundfile.SoundFile(flac, "w", rate, samples.shape[1], format="FLAC", subtype="PCM_24")
+            file = soundfile.SoundFile(flac, "w", rate, whole.shape[1], format="FLAC", subtype="PCM_24")
         except soundfile.LibsndfileError as error:
-            kind = f"{samples.shape[1]} channels at {rate} Hz"
+            kind = f"{whole.shape[1]} channels at {rate} Hz"
             raise ValueError(f"{note['song']}: held-out songs are stored as flac, which does not support {kind}") from error
         with file:
-            for start in range(0, len(samples), _BLOCK):
-                block = samples[start : start + _BLOCK]
-                whole = np.clip(np.rint(block * np.float32(2**23 / gain)), -(2**23), 2**23 - 1)
-                file.write(np.ascontiguousarray(whole.astype(np.int32) << 8))
-                block[...] = whole * np.float32(gain / 2**23)
-        yield key, {f"{name}.flac": flac.getbuffer()}
+            for start in range(0, len(whole), _BLOCK):
+                block = whole[start : start + _BLOCK]
+                stored = np.clip(np.rint(block * np.float32(2**23 / gain)), -(2**23), 2**23 - 1)
+                file.write(np.ascontiguousarray(stored.astype(np.int32) << 8))
+                block[...] = stored * np.float32(gain / 2**23)
+        yield Sample(key, {f"{name}.flac": flac.getvalue()})  # not its buffer, which TarWriter would copy
         del flac
 
 
@@ -65,50 +88,110 @@ def _json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True).encode()
 
 
-def write_pairs(path: Path, samples: Iterable[Sample]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """Write the shard of a song's pairs and add their number to its entry; (None, []) if there are no pairs. See `write`."""
-    if not samples:
+def write_pairs(path: Path, made: Iterable[Sample]) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """Write a song's pairs, and return their number too; no file where the song has none. See `write`."""
+    if not made:
         return None, []
-    shard, rows = write(path, samples)
-    return {**shard, "samples": len(rows)}, rows
+    piece, rows = write(path, made)
+    return {**piece, "samples": len(rows)}, rows
 
 
-def write(path: Path, samples: Iterable[Sample]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Write one tar atomically, with the same bytes as webdataset's TarWriter writes, and index it.
+def write(path: Path, made: Iterable[Sample]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write samples in one atomic replacement.
 
     Returns:
-        name, size and sha256 of the tar; and for each sample with arrays the same row as `index.index_shard`.
+        name, bytes and sha256 of the file; and of each sample with arrays its `ROW`, and their dtype and shape.
     """
-    sha256, size = hashlib.sha256(), 0
     rows: list[dict[str, Any]] = []
-    arrays: dict[int, dict[str, Any]] = {}  # length -> offsets: npz files of one song and one length have the same layout
+    arrays: dict[int, dict[str, Any]] = {}  # by length: npz files of one song with one length are laid out alike
+    numbers: list[int | None] = []  # of each sample, that of its row
+    end = 0
     with files.replacing(path) as temporary, temporary.open("wb") as file:
-        for key, members in samples:
-            checksum = 0
-            row: dict[str, Any] = {"key": key}
-            for suffix, content in members.items():
-                header = _header(f"{key}.{suffix}", len(content))
-                if suffix == "npz":
-                    if len(content) not in arrays:
-                        arrays[len(content)] = index.arrays_of(content)
-                    row.update(arrays[len(content)])
-                    row["input"] += size + len(header)
-                    row["target"] += size + len(header)
-                for block in (header, content, bytes(-len(content) % tarfile.BLOCKSIZE)):
-                    file.write(block)
-                    sha256.update(block)
-                    checksum = zlib.crc32(block, checksum)
-                    size += len(block)
-            if "npz" in members:
-                rows.append({**row, "checksum": checksum})
-            del members, content  # else a long song's flac would stay in memory until the next one is encoded
-        end = bytes(2 * tarfile.BLOCKSIZE + -(size + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)
-        file.write(end)
-        sha256.update(end)
-    return {"name": path.name, "bytes": size + len(end), "sha256": sha256.hexdigest()}, rows
+        stream = _Stream(file)
+        writer = tar_writer()(stream, encoder=False, mtime=0)
+        try:
+            for sample in made:
+                begin, inside = end, 0
+                for suffix, content in sorted(sample.members.items()):  # the order in which TarWriter writes them
+                    if suffix == "npz":
+                        if len(content) not in arrays:
+                            arrays[len(content)] = index.arrays_of(content)
+                        inside = end + tarfile.BLOCKSIZE - begin
+                    end += tarfile.BLOCKSIZE + -(-len(content) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+                writer.write({"__key__": sample.key, **sample.members})
+                stream.end_sample(end)
+                if inside:
+                    row = dict(arrays[len(sample.members["npz"])])
+                    row |= {"input": row["input"] + inside, "target": row["target"] + inside}
+                    rows.append({**row, "window": sample.window, "copy": sample.copy, "begin": begin, "length": end - begin})
+                numbers.append(len(rows) - 1 if inside else None)
+                del sample, content  # a long song's flac, which else would stay until the next is there
+            stream.until = end
+        except BaseException:
+            stream.until = 0  # the disk may be full: what TarWriter holds back is not written
+            raise
+        finally:
+            writer.close()
+    for number, checksum in zip(numbers, stream.checksums, strict=True):
+        if number is not None:
+            rows[number]["checksum"] = checksum
+    return {"name": path.name, "bytes": end, "sha256": stream.sha256.hexdigest()}, rows
 
 
-def _header(name: str, size: int) -> bytes:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode, member.uname, member.gname = size, 0o444, "bigdata", "bigdata"
-    return member.tobuf()
+class _Stream:
+    """What TarWriter writes to: hashes what comes before `until`, and takes the checksum of each sample.
+
+    TarWriter holds back up to 10 kB, so a sample may end before all of it is here.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.sha256 = hashlib.sha256()
+        self.until: int | None = None
+        self.checksums: list[int] = []
+        self._file, self._position, self._checksum = file, 0, 0
+        self._ends: deque[int] = deque()
+
+    def write(self, block: bytes) -> int:
+        """Write a block, as a file does."""
+        view = memoryview(block)
+        if self.until is not None:
+            view = view[: max(self.until - self._position, 0)]
+        if not view:
+            return len(block)
+        self._file.write(view)
+        self.sha256.update(view)
+        while view:
+            size = min(self._ends[0] - self._position, len(view)) if self._ends else len(view)
+            self._checksum = zlib.crc32(view[:size], self._checksum)
+            self._position += size
+            view = view[size:]
+            self._end()
+        return len(block)
+
+    def end_sample(self, end: int) -> None:
+        """Take note that a sample ends at this byte, perhaps of those that are still to come."""
+        self._ends.append(end)
+        self._end()
+
+    def _end(self) -> None:
+        if self._ends and self._ends[0] == self._position:
+            self.checksums.append(self._checksum)
+            self._checksum = 0
+            self._ends.popleft()
+
+
+def tar_writer() -> Any:
+    """webdataset's TarWriter.
+
+    webdataset imports torch, 200 MB and a second in each worker, for classes that only readers use, and does without where
+    there is none: so none is shown to it.
+    """
+    if "webdataset" not in sys.modules and "torch" not in sys.modules:
+        sys.modules["torch"] = None  # type: ignore[assignment]
+        try:
+            importlib.import_module("webdataset")
+        finally:
+            del sys.modules["torch"]
+    from webdataset import TarWriter
+
+    return TarWriter

@@ -1,10 +1,17 @@
 """Preprocess songs to WebDataset tar shards in parallel. Finished songs are kept, the manifest is written last.
 
-manifest.json            written last: settings; size, sha256, samples and their offsets of every shard
-DATASET.md               description for people
-train-00003-title.tar    pairs: KEY.npz (input, target: float16 dB, not compressed) and KEY.json
-audio-test-00000-title.tar   audio of held-out songs: KEY.input.flac, KEY.target.flac, KEY.json
-parts/                   one record per finished song; a song with a record is not preprocessed again
+manifest.json                   written last: settings, songs, and of every file its size and sha256
+DATASET.md                      what it holds, for people
+README.md                       the same for Hugging Face's `datasets`, which finds the splits there
+train-3f2a9c1b20de.tar          pairs: KEY.npz (input, target: float16 dB, stored) and KEY.json
+index-train-0123456789abcdef.bin    where each pair lies, see columns.py
+audio/audio-test-3f2a9c1b20de.tar   held-out songs as sound: KEY.input.flac, KEY.target.flac, KEY.json
+parts/                          a record for each finished song, which is not made again, and one for each shard
+
+A worker writes a song to files of its own in parts/. When all songs are there, they are packed into shards of about
+`data.shard_size`, each song at a place that follows from its key and size (packing.py), and their own files are removed. A
+folder that has the name of its content is never changed once its manifest stands; other songs are another folder, which
+takes from it those that both have (reuse.py).
 """
 
 from __future__ import annotations
@@ -14,31 +21,27 @@ import errno
 import fcntl
 import multiprocessing
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from p2p_dist.audio import layouts
 from p2p_dist.common import console, files, linux, records
-from p2p_dist.data import manifest, overlap
+from p2p_dist.data import manifest, of_before, packing
 from p2p_dist.data.dataset import is_named_after
-from p2p_dist.data.dataset_card import card, overlapping
-from p2p_dist.data.song_record import PARTS, NumberedSong, read_record
+from p2p_dist.data.merge import is_merged, merge, remove_others
+from p2p_dist.data.song_record import PARTS, KeyedSong
 from p2p_dist.data.worker import Result, make_song
 from p2p_dist.run import lock
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
 
-__all__ = ["Result", "preprocess", "preprocess_all"]
+__all__ = ["Result", "make_song", "merge", "preprocess", "preprocess_all"]
 
 SETTINGS = "settings.json"
-
-_RECORD = re.compile(r"(train|valid|test)-.*\.json$")
 
 _REQUESTS = (signal.SIGINT, signal.SIGUSR2)
 
@@ -79,7 +82,7 @@ def preprocess_all(
         OSError: for instance the disk is full; incomplete files are removed.
     """
     (split_by_title,) = {data.split_by_title for _, data in wanted}
-    work = numbered_songs(root, split_by_title)
+    work = keyed_songs(root, split_by_title)
     for out, data in wanted:
         _refuse(root, out, data)
     if (part is None or part[0] == 0) and (others := layouts.overlooked(root, split_by_title)):
@@ -92,7 +95,10 @@ def preprocess_all(
             files.refuse_link(out / PARTS)  # temporary files are removed there
             shared = part is not None or member is not None
             claims.append(locks.enter_context(claim(root, out, data, shared=shared, needs_locks=member is not None)))
+        wanted = [one for one in wanted if not of_before.stays(root, *one, work)]
         stand = {out for out, data in wanted if _stands(root, out, data)}
+        if all(out in stand and _is_whole(out) for out, _ in wanted):
+            return []
         if member is not None:
             left_out = _make(_not_finished(work, wanted, stand), len(work), workers, on_song, member)
             if not all(_is_last(descriptor) for descriptor in claims):
@@ -101,9 +107,9 @@ def preprocess_all(
             _remove_garbage(wanted)
         mine = work if part is None else work[part[0] :: part[1]]
         todo = _not_finished(mine, wanted, stand)
-        if part is None and not todo and all(_is_merged(out, work) for out, _ in wanted):
+        if part is None and not todo and all(is_merged(out, work) for out, _ in wanted):
             for out, _ in wanted:
-                _remove_others(out, work)
+                remove_others(out, work)
             return []
         try:
             left_out = _make(todo, len(mine), workers, on_song)
@@ -124,13 +130,16 @@ def _remove_garbage(wanted: Sequence[tuple[Path, Data]]) -> None:
         files.remove_garbage(out / PARTS)
 
 
-Lacking = list[tuple[NumberedSong, list[tuple[Path, Data]]]]
-"""Songs that are not finished, each with the folders in which it is missing."""
+Lacking = list[tuple[KeyedSong, list[tuple[Path, Data]]]]
+"""Songs that are not finished, each with the folders that lack it."""
 
 
-def _not_finished(work: list[NumberedSong], wanted: Sequence[tuple[Path, Data]], stand: set[Path]) -> Lacking:
+def _not_finished(work: list[KeyedSong], wanted: Sequence[tuple[Path, Data]], stand: set[Path]) -> Lacking:
     """Args: stand: the folders of which `_stands` holds."""
-    found = ((item, [one for one in wanted if item.finished(*one, stands=one[0] in stand) is None]) for item in work)
+    packed = {out: packing.packed(out) for out, _ in wanted}
+    found = (
+        (item, [one for one in wanted if item.finished(*one, packed[one[0]], stands=one[0] in stand) is None]) for item in work
+    )
     return [(item, lacking) for item, lacking in found if lacking]
 
 
@@ -142,7 +151,7 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
     """
     results: dict[int, Result] = {}
     begun = time.monotonic()
-    make: Callable[[NumberedSong, Sequence[tuple[Path, Data]]], Result | None] = (
+    make: Callable[[KeyedSong, Sequence[tuple[Path, Data]]], Result | None] = (
         make_song if member is None else _make_unless_taken
     )
 
@@ -186,8 +195,8 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
     return [results[number] for number in sorted(results) if results[number].error is not None]
 
 
-def _make_unless_taken(item: NumberedSong, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
-    """Preprocess a song unless another process works on it or has finished it; then return None.
+def _make_unless_taken(item: KeyedSong, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
+    """Make a song unless another process has claimed or finished it; None if one has.
 
     If a process is killed, the kernel releases its lock and another one takes the song. Locks work across nodes here: `claim`
     refuses a file system where they do not.
@@ -202,7 +211,7 @@ def _make_unless_taken(item: NumberedSong, wanted: Sequence[tuple[Path, Data]]) 
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-        lacking = [one for one in wanted if item.finished(*one) is None]
+        lacking = [one for one in wanted if item.finished(*one, packing.packed(one[0])) is None]
         return make_song(item, lacking) if lacking else None
 
 
@@ -221,13 +230,10 @@ def _begin_worker(parent: int) -> None:
     linux.keep_memory()
 
 
-def numbered_songs(root: Path, split_by_title: bool) -> list[NumberedSong]:
-    """Return the songs under `root`, each with its number in its split."""
-    numbers = dict.fromkeys(layouts.SPLITS, 0)
-    work = []
-    for source in layouts.find_songs(root, split_by_title):
-        work.append(NumberedSong(source, numbers[source.split]))
-        numbers[source.split] += 1
+def keyed_songs(root: Path, split_by_title: bool) -> list[KeyedSong]:
+    """Return the songs under `root`, each with its key."""
+    work = [KeyedSong(source) for source in layouts.find_songs(root, split_by_title)]
+    assert len({item.key for item in work}) == len(work)
     return work
 
 
@@ -304,82 +310,8 @@ def _stands(root: Path, out: Path, data: Data) -> bool:
     return is_named_after(out.name, root, data)
 
 
-def _is_merged(out: Path, work: list[NumberedSong]) -> bool:
-    """Whether the manifest contains exactly the current records and is not older than any.
-
-    Such a manifest is not written again, because trainings read it. `NumberedSong.forget` removes it when a song changes.
-    """
-    try:
-        manifest.read(out)
-        written = (out / manifest.NAME).stat().st_mtime_ns
-    except (FileNotFoundError, ValueError):  # missing or damaged
-        return False
-    with os.scandir(out / PARTS) as entries:
-        there = {Path(entry.path): entry.stat().st_mtime_ns for entry in entries if _RECORD.match(entry.name)}
-    return there.keys() == {item.record(out) for item in work} and max(there.values()) <= written
-
-
-def merge(out: Path, data: Data, work: list[NumberedSong], left_out: list[tuple[str, str]], *, stands: bool = False) -> None:
-    """Merge the records into manifest.json and DATASET.md; remove the files of removed songs.
-
-    Args:
-        left_out: names and reasons. stands: see `NumberedSong.finished`.
-
-    Raises:
-        ValueError: no song is left, or the songs differ in dtype or shape.
-    """
-    finished = [record for item in work if (record := item.finished(out, data, stands=stands)) is not None]
-    kinds = {(record["dtype"], tuple(record["shape"])) for record in finished if record["shard"]}
-    if len(kinds) > 1:
-        listed = ", ".join(f"{dtype} {shape}" for dtype, shape in sorted(kinds))
-        raise ValueError(f"the songs have spectrograms of {len(kinds)} kinds ({listed}): put each kind into its own folder")
-    if not kinds and finished:
-        raise ValueError(f"no window of {len(finished)} songs is left: all targets are silent; raise --data.silent-share")
-    if not kinds:
-        raise ValueError("\n  ".join([f"none of {len(work)} songs could be read:", *(why for _, why in left_out)]))
-    ((dtype, shape),) = kinds
-    same = overlap.training_songs(finished)
-    splits: dict[str, Any] = {}
-    for split in layouts.SPLITS:
-        part = [record for record in finished if record["split"] == split]
-        if any(record["shard"] for record in part):
-            splits[split] = {
-                "songs": [
-                    {"name": r["song"], "key": r["key"], "seconds": r["seconds"]}
-                    | ({"same_as": titles} if split != "train" and (titles := same.get((split, r["key"]))) else {})
-                    for r in part
-                ],
-                "shards": [record["shard"] for record in part if record["shard"]],
-                "audio": [record["audio"] for record in part if record["audio"]],
-                "samples": [sample for record in part for sample in record["samples"]],
-            }
-    content = {
-        "schema": manifest.SCHEMA,
-        "settings": science.recorded(data),
-        "settings_digest": science.digest_of_version_0_1(data),  # version 0.1 compares it
-        "dtype": dtype,
-        "shape": list(shape),
-        "left_out": [{"song": name, "reason": why} for name, why in left_out],
-        "splits": splits,
-    }
-    _remove_others(out, work)
-    for line in overlapping(content):
-        console.complain(f"warning: {console.one_line(line)}; it is not evaluated unless --allow-overlap is given")
-    files.write_text(out / "DATASET.md", card(content, finished))
-    manifest.write(out, content)
-
-
-def _remove_others(out: Path, work: list[NumberedSong]) -> None:
-    """Remove the shards of songs that are no longer in the data, because other programs read every *.tar file."""
-    wanted, here = {item.record(out) for item in work}, {(item.source.name, item.source.split) for item in work}
-    for path in (out / PARTS).iterdir():
-        if path not in wanted and _RECORD.match(path.name):
-            record = read_record(path)
-            # Not if the song only has another number now; then it was rebuilt.
-            if record is not None and (record["song"], record["split"]) not in here:
-                console.complain(f"removed: {record['song']} ({record['split']}) is no longer in the data")
-            path.unlink()
-    named = {f"{kind}{path.stem}.tar" for path in wanted for kind in ("", "audio-")}
-    for path in out.glob("*.tar"):
-        if path.name not in named and re.match(r"(audio-)?(train|valid|test)-\d{5}-", path.name):
-            path.unlink()
+def _is_whole(out: Path) -> bool:
+    """Whether all that the manifest names is there, and no song was left out, which may be readable now."""
+    content = manifest.read(out)
+    sizes = {path: entry["bytes"] for path, entry in manifest.files_of(out, content).items()}
+    return not content["left_out"] and all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())

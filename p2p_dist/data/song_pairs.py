@@ -13,14 +13,14 @@ from p2p_dist.audio import stems
 from p2p_dist.audio.stems import Sum
 from p2p_dist.data import augment, npz_pairs, pairs, shard_file, song_sums
 from p2p_dist.data.shard_file import Sample
-from p2p_dist.data.song_record import NumberedSong
+from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.settings.config import Data, parse_task
 
 COUNTED = ("silent_windows", "silent_dropped", "padded_windows", "copies")
 """Names of the counts of a song's windows in its record."""
 
 
-def from_sound(song: NumberedSong, sides: list[Sum], rate: int, data: Data) -> tuple[Iterable[Sample], dict[str, int]]:
+def from_sound(song: KeyedSong, sides: list[Sum], rate: int, data: Data) -> tuple[Iterable[Sample], dict[str, int]]:
     """Return the samples of a decoded song, made one at a time, and the counts of its windows.
 
     Args:
@@ -45,25 +45,26 @@ def from_sound(song: NumberedSong, sides: list[Sum], rate: int, data: Data) -> t
     return itertools.chain(samples, _copies(song, pictures, kept, data)) if copies else samples, counts
 
 
-def _note(song: NumberedSong, pictures: pairs.Pictures, number: int, data: Data) -> dict[str, Any]:
-    """Return the json of a pair."""
+def _note(song: KeyedSong, pictures: pairs.Pictures, number: int, data: Data) -> dict[str, Any]:
+    """Return the json of a pair. All pairs have the same fields, because other programs read them as a table."""
     return {
         "song": song.source.name,
         "split": song.source.split,
         "task": data.task,
         "window": number,
+        "copy": 0,
         "first_frame": int(pictures.starts[number]),
         "reference": float(pictures.references[number]),
     }
 
 
-def _windows(song: NumberedSong, pictures: pairs.Pictures, kept: np.ndarray, data: Data) -> Iterator[Sample]:
+def _windows(song: KeyedSong, pictures: pairs.Pictures, kept: np.ndarray, data: Data) -> Iterator[Sample]:
     for number in map(int, np.flatnonzero(kept)):
         note = _note(song, pictures, number, data)
-        yield shard_file.pair(f"{song.key}-{number:05d}", pictures.inputs[number], pictures.targets[number], note)
+        yield shard_file.pair(song.key, pictures.inputs[number], pictures.targets[number], note)
 
 
-def _copies(song: NumberedSong, pictures: pairs.Pictures, kept: np.ndarray, data: Data) -> Iterator[Sample]:
+def _copies(song: KeyedSong, pictures: pairs.Pictures, kept: np.ndarray, data: Data) -> Iterator[Sample]:
     """Yield augmented copies of the kept windows. Decodes the song again in pieces, because all its stems need much memory."""
     names = [name for side in parse_task(data.task) for name in side]
     rate, channels, _ = stems.header(song.source)
@@ -85,10 +86,10 @@ def _copies(song: NumberedSong, pictures: pairs.Pictures, kept: np.ndarray, data
             for copy in range(1, data.copies + 1):
                 place, before = (note["first_frame"], note["reference"]), begin * data.sample_rate
                 input, target = augment.copy_of(apart, *place, data, song.source.name, number, copy, before)
-                yield shard_file.pair(f"{song.key}-{number:05d}-copy{copy}", input, target, {**note, "copy": copy})
+                yield shard_file.pair(song.key, input, target, {**note, "copy": copy})
 
 
-def from_npz(song: NumberedSong, data: Data) -> tuple[Iterator[Sample], dict[str, int]]:
+def from_npz(song: KeyedSong, data: Data) -> tuple[Iterator[Sample], dict[str, int]]:
     """Return the samples of existing pairs, unchanged and read one at a time, and the counts of windows, all 0.
 
     Raises:
@@ -99,12 +100,12 @@ def from_npz(song: NumberedSong, data: Data) -> tuple[Iterator[Sample], dict[str
     return _read_npz(song, data), dict.fromkeys(COUNTED, 0)
 
 
-def _read_npz(song: NumberedSong, data: Data) -> Iterator[Sample]:
+def _read_npz(song: KeyedSong, data: Data) -> Iterator[Sample]:
     kinds: dict[np.dtype[Any], Path] = {}
     for number, path in enumerate(song.source.pairs):
         input, target = npz_pairs.read(path, data)
         kinds[input.dtype] = path
         if len(kinds) > 1:
             raise ValueError("the pairs differ in dtype: " + ", ".join(f"{kind} in {p}" for kind, p in kinds.items()))
-        note = {"song": song.source.name, "split": song.source.split, "window": number, "file": path.name}
-        yield shard_file.pair(f"{song.key}-{number:05d}", input, target, note)
+        note = {"song": song.source.name, "split": song.source.split, "window": number, "copy": 0, "file": path.name}
+        yield shard_file.pair(song.key, input, target, note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ from p2p_dist.audio.layouts import Source
 from p2p_dist.audio.stems import Sum
 from p2p_dist.common import files, records, schemas
 from p2p_dist.data import manifest, overlap
+from p2p_dist.data.shard_file import ROW
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
 
 PARTS = "parts"
-"""Name of the folder of records inside a dataset."""
+"""Folder of the records in a dataset's folder, and of songs until they are packed."""
+
+Packed = Mapping[str, tuple[Path, int, str]]
+"""The pairs or the sound of each song, by the name that they had alone: their shard, their first byte in it, their sha256."""
 
 
 def slug(title: str) -> str:
@@ -28,31 +33,38 @@ def slug(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:48].strip("-") or "song"
 
 
+Place = tuple[Path, int]
+"""A file, and the byte in it at which the samples of a song begin."""
+
+
 @dataclass(frozen=True)
-class NumberedSong:
-    """One song to preprocess."""
+class KeyedSong:
+    """One song to be made into samples."""
 
     source: Source
-    number: int
-    """number of the song in its split; makes keys of equal titles differ"""
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
-        """`00003-the-title`: ASCII without dots, because WebDataset ends a key at its first dot."""
-        return f"{self.number:05d}-{slug(self.source.name)}"
+        """`the-title-3f2a9c1b20`: ASCII without dots, since WebDataset cuts a key at its first dot.
+
+        It follows from split, title and name of the song alone, not from other songs. The digits keep apart titles that have
+        the same letters, or none in ASCII, and songs of one title in two splits.
+        """
+        digits = files.digest([self.source.split, self.source.name, self.source.path.name])[:10]
+        return f"{slug(self.source.name)}-{digits}"
 
     @functools.cached_property
     def stamp(self) -> str:
         """The song's stamp, taken before the song is read, so that a file replaced meanwhile counts as changed."""
         return self.source.stamp()
 
-    def pairs_shard(self, out: Path) -> Path:
-        """Path of the shard with its pairs."""
-        return out / f"{self.source.split}-{self.key}.tar"
+    def pairs_file(self, out: Path) -> Path:
+        """Its pairs, until they are packed."""
+        return out / PARTS / f"{self.source.split}-{self.key}.tar"
 
-    def sound_shard(self, out: Path) -> Path:
-        """Path of the shard with the audio of a held-out song."""
-        return out / f"audio-{self.source.split}-{self.key}.tar"
+    def sound_file(self, out: Path) -> Path:
+        """Its sound, where it is held out, until it is packed."""
+        return out / PARTS / f"audio-{self.source.split}-{self.key}.tar"
 
     def record(self, out: Path) -> Path:
         """Path of the record of the finished song."""
@@ -62,28 +74,41 @@ class NumberedSong:
     def stamp_of_version_0_1(self) -> str:
         return self.source.stamp_of_version_0_1()
 
-    def finished(self, out: Path, data: Data, *, stands: bool = False) -> dict[str, Any] | None:
-        """Return the record if song and settings are unchanged and all shards in the record exist, else None.
+    def finished(self, out: Path, data: Data, packed: Packed, *, stands: bool = False) -> dict[str, Any] | None:
+        """The record of the song where it, as it is now, was made by these settings, and all that it names is there.
 
         Args:
-            stands: the folder has the name of these songs and a manifest, so the song's stamp is not compared.
+            packed: of the folder. stands: the folder is named after these very songs and its manifest stands: whether they
+                are those that were read is not asked again.
         """
         now = self.stamp  # even without a record: it must be taken before the song is read
         record = read_record(self.record(out))
-        if record is None or science.are_those(record["settings"], data):
+        if record is None or record["schema"] < schemas.SONG.schema or science.are_those(record["settings"], data):
             return None
-        if not stands and record["source"] != (now if record["schema"] > 1 else self.stamp_of_version_0_1):
+        if not stands and record["source"] != now:
             return None
-        shards = [shard for shard in (record["shard"], record["audio"]) if shard]
-        whole = all((p := out / shard["name"]).is_file() and p.stat().st_size == shard["bytes"] for shard in shards)
-        return record if whole else None
+        pieces = [piece for piece in (record["shard"], record["audio"]) if piece]
+        return record if all(place_of(out, piece, packed) for piece in pieces) else None
 
     def forget(self, out: Path) -> None:
-        """Remove the files of an earlier call, the manifest and the record first."""
-        made = (self.record(out), self.pairs_shard(out), self.sound_shard(out))
+        """Remove the files of an earlier call, first the manifest and the record."""
+        made = (self.record(out), self.pairs_file(out), self.sound_file(out))
         if any(path.exists() for path in made):
             for path in (out / manifest.NAME, *made):
                 path.unlink(missing_ok=True)
+
+
+def place_of(out: Path, piece: dict[str, Any], packed: Packed) -> Place | None:
+    """Where the pairs or the sound of a song are: in a file of their own, or in a shard; None if they are lost.
+
+    Args:
+        piece: name, bytes and sha256, as the record has them.
+    """
+    alone = out / PARTS / piece["name"]
+    if alone.is_file() and alone.stat().st_size == piece["bytes"]:
+        return alone, 0
+    found = packed.get(piece["name"])
+    return found[:2] if found is not None and found[2] == piece["sha256"] else None
 
 
 @dataclass(frozen=True)
@@ -124,19 +149,19 @@ def _level(total: Sum) -> float | None:
 
 
 def write_record(
-    song: NumberedSong,
+    song: KeyedSong,
     out: Path,
     data: Data,
     facts: SongFacts,
     counts: dict[str, int],
-    pairs_shard: dict[str, Any] | None,
+    pairs: dict[str, Any] | None,
     rows: list[dict[str, Any]],
-    sound_shard: dict[str, Any] | None,
+    sound: dict[str, Any] | None,
 ) -> None:
     """Write the record of a finished song.
 
     Args:
-        counts: counts of its windows. pairs_shard, sound_shard: name, size and sha256. rows: offsets of each pair in its shard.
+        counts: of its windows. pairs, sound: name, bytes and sha256. rows: of each pair, see `shard_file.ROW`.
     """
     record = {
         "schema": schemas.SONG.schema,
@@ -155,13 +180,9 @@ def write_record(
         **counts,
         "dtype": rows[0]["dtype"] if rows else None,
         "shape": rows[0]["shape"] if rows else None,
-        "shard": pairs_shard,
-        "audio": sound_shard,
-        "samples": [
-            [row["key"], pairs_shard["name"], row["input"], row["target"], row["checksum"]]
-            for row in rows
-            if pairs_shard is not None
-        ],
+        "shard": pairs,
+        "audio": sound,
+        "samples": {name: [row[name] for row in rows] for name in ROW},
     }
     files.write_json(song.record(out), files.sealed(record))
 
@@ -173,4 +194,10 @@ def read_record(path: Path) -> dict[str, Any] | None:
         record: dict[str, Any] = records.read(path, schemas.SONG)
     except (OSError, ValueError):
         return None
-    return record if files.is_sealed(content) else None
+    if not files.is_sealed(content):
+        return None
+    if record["schema"] == schemas.SONG.schema:
+        rows = record["samples"]
+        if not isinstance(rows, dict) or set(rows) != set(ROW) or not all(isinstance(column, list) for column in rows.values()):
+            return None
+    return record

@@ -21,7 +21,7 @@ from p2p_dist.settings.config import Data
 MEMORY = Path("/dev/shm")
 """The node's memory as a file system."""
 
-CARD = "DATASET.md"
+CARDS = ("DATASET.md", "README.md")
 
 AGAIN = "make it with this version, upload it again, or name another address"
 
@@ -86,11 +86,13 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
             if not _is_whole(copy / entry["name"], entry) or files.not_only_ours(copy / entry["name"])
         ]
         check_room(missing, place, "use --data.stage none" + ("" if place == MEMORY else ", or another $TMPDIR"))
-        if missing and address is not None:
-            size = sum(entry["bytes"] for entry in missing)
-            console.say(f"fetching {len(missing)} files of {size / 1e6:.1f} MB from {address} to {copy}")
+        # The index was fetched with the manifest.
+        far = [entry for entry in missing if address is not None and not (folder / entry["name"]).is_file()]
+        if far:
+            size = sum(entry["bytes"] for entry in far)
+            console.say(f"fetching {len(far)} files of {size / 1e6:.1f} MB from {address} to {copy}")
         for entry in missing:
-            remote.fetch(address or str(folder), entry, copy / entry["name"])
+            remote.fetch(address if entry in far and address is not None else str(folder), entry, copy / entry["name"])
         path = copy / manifest.NAME
         if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != files.json_text(content):
             files.write_json(path, content)
@@ -183,8 +185,12 @@ def upload(folder: Path, address: str, on_file: Callable[[int, int, str], None] 
         OSError: a file could not be sent.
     """
     content = manifest.read(folder)
-    entries = [entry for part in content["splits"].values() for entry in (*_of_part(part, "shards"), *part["audio"])]
-    names = [*(entry["name"] for entry in entries), CARD, manifest.NAME]
+    parts = content["splits"].values()
+    entries = list(
+        {one["name"]: one for part in parts for kind in ("shards", "audio") for one in _of_part(part, kind)}.values()
+    )
+    cards = [name for name in CARDS if (folder / name).is_file()]
+    names = [*(entry["name"] for entry in entries), *cards, manifest.NAME]
     for entry in entries:
         if not _is_whole(folder / entry["name"], entry):
             raise ValueError(f"{folder / entry['name']} is missing or differs from its manifest: preprocess again")
@@ -208,8 +214,11 @@ def check_room(missing: Collection[dict[str, Any]], place: Path, cure: str) -> N
 
 
 def _of_part(part: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """The files of a split of one kind, `shards` or `audio`, and its index, which is small and needed with both."""
-    return [*part[kind], *([part["index"]] if "index" in part else [])]
+    """The files of a split of one kind, `shards` or `audio`, and its index, which is small and needed with both.
+
+    Their names are the paths in the dataset.
+    """
+    return [{**entry, "name": path} for path, entry in manifest.files_of_part(part, kind, "index").items()]
 
 
 def _is_whole(path: Path, entry: dict[str, Any]) -> bool:

@@ -1,7 +1,8 @@
 """Preprocess one song to its shards, in a worker process. It imports neither torch nor librosa and may be killed at any time.
 
-The steps: decode (song_sums), make pairs (song_pairs), write the shards (shard_file), write the record (song_record). Each song
-has its own shard, so its bytes do not depend on the number of workers; a shard gets its name when it is complete.
+The way of a song: decode (song_sums), make pairs (song_pairs), write them (shard_file), note that it is done (song_record). A
+song has files of its own until it is packed, so the bytes do not depend on who made them; a file has its name only when it is
+whole.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from p2p_dist.data import shard_file, song_pairs, song_record, song_sums
-from p2p_dist.data.song_record import NumberedSong, SongFacts
+from p2p_dist.data import reuse, shard_file, song_pairs, song_record, song_sums
+from p2p_dist.data.song_record import KeyedSong, SongFacts
 from p2p_dist.data.song_sums import Wanted
 from p2p_dist.settings.config import Data
 
@@ -34,12 +35,16 @@ class Result:
         return "; ".join(dict.fromkeys(self.errors.values())) or None
 
 
-def make_song(song: NumberedSong, wanted: Sequence[Wanted]) -> Result:
-    """Decode one song and write its shards and its record into each folder, with that folder's settings."""
+def make_song(song: KeyedSong, wanted: Sequence[Wanted]) -> Result:
+    """Decode one song and write its samples and its record into each folder, under that folder's settings.
+
+    Where another dataset beside a folder has the song, it is copied from there.
+    """
     source, seconds, errors = song.source, 0.0, {}
     for out, _ in wanted:
         song.forget(out)
-    groups = song_sums.group_by_memory(source, wanted)
+    to_make = [one for one in wanted if not reuse.reuse(song, *one)]
+    groups = song_sums.group_by_memory(source, to_make) if to_make else []
     while groups:
         group = groups.pop(0)
         try:
@@ -55,26 +60,26 @@ def make_song(song: NumberedSong, wanted: Sequence[Wanted]) -> Result:
     return Result(source.name, seconds, source.size(), errors)
 
 
-def _put_sound(song: NumberedSong, group: Sequence[Wanted]) -> float:
-    """Decode the song once and write its shards for these tasks; return its duration in seconds."""
+def _put_sound(song: KeyedSong, group: Sequence[Wanted]) -> float:
+    """Decode the song once and write its samples for these tasks; return its duration in seconds."""
     seconds = 0.0
     for out, data, rate, sides in song_sums.decode(song.source, group):
         facts = song_record.facts_of(rate, *sides)
-        sound_shard = None
+        sound_piece = None
         if song.source.split != "train":  # before the spectrograms, because it replaces the audio by the encoded audio
             note = {"song": song.source.name, "split": song.source.split, "task": data.task}
-            sound_shard, _ = shard_file.write(song.sound_shard(out), shard_file.sound(song.key, rate, sides, note))
+            sound_piece, _ = shard_file.write(song.sound_file(out), shard_file.sound(song.key, rate, sides, note))
         samples, counts = song_pairs.from_sound(song, sides, rate, data)
-        pairs_shard, rows = shard_file.write_pairs(song.pairs_shard(out), samples)
-        song_record.write_record(song, out, data, facts, counts, pairs_shard, rows, sound_shard)
+        pairs_piece, rows = shard_file.write_pairs(song.pairs_file(out), samples)
+        song_record.write_record(song, out, data, facts, counts, pairs_piece, rows, sound_piece)
         seconds = facts.seconds
     return seconds
 
 
-def _put_npz_pairs(song: NumberedSong, out: Path, data: Data) -> None:
-    """Copy existing pairs into a shard, unchanged."""
+def _put_npz_pairs(song: KeyedSong, out: Path, data: Data) -> None:
+    """Copy existing pairs, unchanged."""
     samples, counts = song_pairs.from_npz(song, data)
-    pairs_shard, rows = shard_file.write_pairs(song.pairs_shard(out), samples)
+    pairs_piece, rows = shard_file.write_pairs(song.pairs_file(out), samples)
     seconds = len(song.source.pairs) * data.hop_length * (data.frames - 1) / data.sample_rate
     facts = SongFacts(data.sample_rate, seconds, 0, {"input": None, "target": None})
-    song_record.write_record(song, out, data, facts, counts, pairs_shard, rows, None)
+    song_record.write_record(song, out, data, facts, counts, pairs_piece, rows, None)

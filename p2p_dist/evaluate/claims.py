@@ -34,7 +34,7 @@ def claim_checkpoints(
     """
     beside = os.environ.get("P2P_EVALUATE") == "during"
     part = manifest.read(run.shards)["splits"].get("train")
-    windows = len(part["samples"]) if part else 1
+    windows = manifest.windows(part) if part else 1
     while True:
         over = not beside or run.has_trained()  # read before the search, so that the last checkpoint is not missed
         found = find_checkpoints(run, only) if over else checkpoints.with_generator(run.checkpoints)

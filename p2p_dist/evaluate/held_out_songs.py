@@ -101,13 +101,34 @@ def from_shards(dataset: Path, split: str, most: int, allow_overlap: bool = True
     if part is None:
         return []
     trained = {} if allow_overlap else manifest.overlap(content, split)
-    shards = {song["key"]: f"audio-{split}-{song['key']}.tar" for song in part["songs"]}
-    digests = {shard["name"]: shard["sha256"] for shard in part["audio"]}  # npz pairs have no audio
-    return [
-        HeldOut(song["name"], song["key"], split, functools.partial(read_sound, dataset / name, song["key"], digests[name]))
-        for song in part["songs"]
-        if (name := shards[song["key"]]) in digests and song["key"] not in trained
-    ][:most]
+    found = []
+    for song in part["songs"]:
+        sound = _sound_of(dataset, split, part, song["key"])  # npz pairs have none
+        if sound is not None and song["key"] not in trained:
+            found.append(HeldOut(song["name"], song["key"], split, functools.partial(read_sound, sound)))
+    return found[:most]
+
+
+@dataclass(frozen=True)
+class StoredSound:
+    """The sound of a held-out song in a shard: the bytes from `begin` that its sample takes there, and their sha256."""
+
+    shard: Path
+    key: str
+    begin: int
+    bytes: int
+    sha256: str
+
+
+def _sound_of(dataset: Path, split: str, part: dict[str, Any], key: str) -> StoredSound | None:
+    """Find the sound of a song; to manifest schema 3 a shard has one song."""
+    for path, shard in manifest.files_of_part(part, "audio").items():
+        if "songs" not in shard and shard["name"] == f"audio-{split}-{key}.tar":
+            return StoredSound(dataset / path, key, 0, shard["bytes"], shard["sha256"])
+        for name, begin, size, sha256 in shard.get("songs", ()):
+            if name == key:
+                return StoredSound(dataset / path, key, begin, size, sha256)
+    return None
 
 
 def from_folder(root: Path, task: str, split: str, most: int) -> list[HeldOut]:
@@ -179,23 +200,25 @@ def from_there(beats: Beats | None, seconds: float) -> Beats | None:
     return None if beats is None else Beats(beats.bpm, (beats.first - seconds) % (60 / beats.bpm))
 
 
-def read_sound(shard: Path, key: str, sha256: str) -> Sound:
+def read_sound(sound: StoredSound) -> Sound:
     """Read a held-out song's input and target, each (samples, channels), and their rate, from its shard.
 
     Raises:
-        DamagedError: the shard is missing, or its sha256 differs from the manifest.
+        DamagedError: the shard is missing, or the song is not what was written.
     """
     again = "remove it and run the launch command again, which rebuilds this shard"
     try:
-        content = shard.read_bytes()
+        with sound.shard.open("rb") as file:
+            file.seek(sound.begin)
+            content = file.read(sound.bytes)
     except FileNotFoundError:
-        raise files.DamagedError(f"{shard}: the audio of {key} is missing: {again}") from None
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise files.DamagedError(f"{shard} is damaged: the audio of {key} does not match its sha256: {again}")
+        raise files.DamagedError(f"{sound.shard}: the audio of {sound.key} is missing: {again}") from None
+    if hashlib.sha256(content).hexdigest() != sound.sha256:
+        raise files.DamagedError(f"{sound.shard} is damaged: the audio of {sound.key} does not match its sha256: {again}")
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
-        opened = {member.name.removeprefix(key + "."): archive.extractfile(member) for member in archive}
+        opened = {member.name.removeprefix(sound.key + "."): archive.extractfile(member) for member in archive}
         sounds = {suffix: file.read() for suffix, file in opened.items() if file is not None}
-    gain = records.parse(sounds["json"], {"gain": float}, where=f"{shard}: {key}.json")["gain"]
+    gain = records.parse(sounds["json"], {"gain": float}, where=f"{sound.shard}: {sound.key}.json")["gain"]
     input, rate = soundfile.read(io.BytesIO(sounds["input.flac"]), dtype="float32", always_2d=True)
     target, _ = soundfile.read(io.BytesIO(sounds["target.flac"]), dtype="float32", always_2d=True)
     return input * np.float32(gain), target * np.float32(gain), rate

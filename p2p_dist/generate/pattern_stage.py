@@ -37,10 +37,10 @@ from p2p_dist.audio.pattern_features import FRAME, SOUND, pattern_features
 from p2p_dist.audio.rhythm import beats_in
 from p2p_dist.audio.strokes import Bank, Kit
 from p2p_dist.common import console, files, linux
-from p2p_dist.data import guides, manifest, pairs
+from p2p_dist.data import guides, manifest, packing, pairs
 from p2p_dist.data.augment import random_for
-from p2p_dist.data.shards import numbered_songs
-from p2p_dist.data.song_record import NumberedSong
+from p2p_dist.data.shards import keyed_songs
+from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer
 from p2p_dist.generate.drummer import Drummer, Guide, Heard, listen
 from p2p_dist.generate.sketch import Sketch, pick
@@ -135,7 +135,7 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         guides.write_record(folders["guides"], TRUE + PREDICTED, width, dict(zip(paths, entries, strict=True)))
 
 
-def training_songs(run: RunDir, config: Config) -> list[NumberedSong]:
+def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
     """Return the songs that the run's training windows were cut from.
 
     Raises:
@@ -145,13 +145,13 @@ def training_songs(run: RunDir, config: Config) -> list[NumberedSong]:
     part = manifest.read(run.shards)["splits"]["train"]
     found = {
         song.key: song
-        for song in numbered_songs(Path(config.data.root), config.data.split_by_title)
+        for song in keyed_songs(Path(config.data.root), config.data.split_by_title)
         if song.source.split == "train"
     }
-    songs = []
+    songs, packed = [], packing.packed(run.shards)
     for listed in part["songs"]:
         song = found.get(listed["key"])
-        if song is None or song.finished(run.shards, config.data) is None:
+        if song is None or song.finished(run.shards, config.data, packed) is None:
             raise ValueError(
                 f"{config.data.root}: the training song {console.one_line(listed['name'])} is not the one that "
                 f"{run.shards.name} was made of: sketches need the songs themselves; put it back, or start a new run with "
@@ -163,12 +163,12 @@ def training_songs(run: RunDir, config: Config) -> list[NumberedSong]:
     return songs
 
 
-def place_of(folder: Path, song: NumberedSong, config: Config) -> Path:
+def place_of(folder: Path, song: KeyedSong, config: Config) -> Path:
     """Return where what is known of a song is kept: another place for another song or other settings."""
     return folder / f"{song.key}-{files.digest([song.stamp, science.recorded(config.data)])[:12]}.npz"
 
 
-def prepare(song: NumberedSong, path: Path, config: Config) -> None:
+def prepare(song: KeyedSong, path: Path, config: Config) -> None:
     """Find out what is known of a song, unless it is there already; a kit of its strokes lies beside it."""
     if path.is_file() and path.with_suffix(".kit").is_file():
         return
@@ -273,7 +273,7 @@ def bank_of(songs: Sequence[Path]) -> Bank:
 
 
 def sketch_song(
-    folder: Path, song: NumberedSong, path: Path, config: Config, rates: np.ndarray, weights: dict[str, torch.Tensor]
+    folder: Path, song: KeyedSong, path: Path, config: Config, rates: np.ndarray, weights: dict[str, torch.Tensor]
 ) -> dict[str, Any]:
     """Sketch a training song in all variants, with its own kit, at its own level; return its entry in guides.json."""
     known = read(path)

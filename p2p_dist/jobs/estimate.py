@@ -122,7 +122,7 @@ def with_micro_batch(config: Config, size: int) -> Config:
 
 def shard_bytes(data: Data, counts: dict[str, int | None]) -> int:
     """Estimate the bytes of the shards: float16 pairs of all windows, and the audio of the held-out songs."""
-    pair = 2 * 2 * data.picture_channels * data.mels * data.frames + 4096  # with the overhead of npz, json and tar
+    pair = 2 * 2 * data.picture_channels * data.mels * data.frames + 2048  # with the overhead of npz, json and tar
     second = 2 * 2 * 3 * 44_100 * 7 // 10  # input and target, stereo, 24 bits, as flac
     sound = second * data.window_hop * data.hop_length // data.sample_rate
     held_out = sum(count or 0 for split, count in counts.items() if split != "train")

@@ -65,7 +65,7 @@ class Shards:
 
     def windows(self) -> dict[str, int]:
         """Split -> windows."""
-        return {split: len(part["samples"]) for split, part in self.content["splits"].items()}
+        return {split: manifest.windows(part) for split, part in self.content["splits"].items()}
 
 
 def look(shards: Path) -> Shards | None:
@@ -76,12 +76,19 @@ def look(shards: Path) -> Shards | None:
     """
     try:
         content = manifest.read(shards)
-        with os.scandir(shards) as entries:
-            sizes = {entry.name: entry.stat().st_size for entry in entries if entry.name.endswith(".tar")}
+        sizes = {**_sizes(shards), **_sizes(shards / manifest.AUDIO)}
     except FileNotFoundError:
         return None
-    named = [file for part in content["splits"].values() for file in (*part["shards"], *part["audio"])]
-    return Shards(content, frozenset(file["name"] for file in named if sizes.get(file["name"]) != file["bytes"]))
+    named = manifest.files_of(shards, content).items()
+    return Shards(content, frozenset(entry["name"] for path, entry in named if sizes.get(path) != entry["bytes"]))
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    """Path -> bytes of the files in a folder, asked for at once: there may be thousands."""
+    if not folder.is_dir():
+        return {}
+    with os.scandir(folder) as entries:
+        return {folder / entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
 
 
 def is_preprocessed(shards: Path | Shards, trained: bool, data: Data) -> str | None:
@@ -103,7 +110,7 @@ def is_preprocessed(shards: Path | Shards, trained: bool, data: Data) -> str | N
     if found.content["left_out"] and not trained and data.shards is None:
         return None  # try songs again that could not be read, unless a training has used the shards
     counts = [
-        f"{len(part['songs'])} {split} songs in {len(part['samples'])} windows"
+        f"{len(part['songs'])} {split} songs in {manifest.windows(part)} windows"
         for split, part in found.content["splits"].items()
     ]
     return ", ".join(counts)

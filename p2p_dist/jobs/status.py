@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from p2p_dist.common import console
+from p2p_dist.data import manifest
 from p2p_dist.jobs import site, stages
 from p2p_dist.jobs.slurm import bill, squeue
 from p2p_dist.run import checkpoints, metrics_file, rundir
@@ -250,7 +251,7 @@ def _total(shards: stages.Shards | None, train: config.Train) -> int | None:
     if train.steps is not None:
         return train.steps
     part = shards.content["splits"].get("train") if shards is not None else None
-    return train.total_steps(len(part["samples"])) if part else None
+    return train.total_steps(manifest.windows(part)) if part else None
 
 
 def show(found: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import tyro
 from p2p_dist.settings.address import check_address
 from p2p_dist.settings.fields import added, resource
 from p2p_dist.settings.tasks import parse_task
-from p2p_dist.settings.values import Positive, check, within
+from p2p_dist.settings.values import Positive, PositiveNumber, check, within
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Data:
     """number of augmented copies of every training window, with random levels, equaliser, channel and tempo"""
     seed: int = 0
     """seed of the choice of silent windows and of the copies"""
+    shard_size: PositiveNumber = resource(256.0)
+    """megabytes up to which songs are packed into one shard; a song over this size has a shard of its own"""
     stage: Literal["none", "node", "disk", "device"] = resource("none")
     """where shards are read from: their folder (none), a copy in the node's memory (node) or on its disk, in $TMPDIR (disk),
     or the device's memory (device)"""

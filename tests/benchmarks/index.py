@@ -53,6 +53,9 @@ def make(folder: Path, windows: int, schema: int) -> None:
         with (folder / one["name"]).open("wb") as file:
             file.truncate(one["bytes"])
     songs = [{"name": f"Song {n}", "key": f"song-{n:08x}", "seconds": 250.0} for n in range(int(song[-1]) + 1)]
+    for n, one in enumerate(songs if schema > 3 else ()):
+        place = [one["key"], n % SHARD * SONG * SAMPLE, SONG * SAMPLE, "0" * 64]
+        shards[n // SHARD].setdefault("songs", []).append(place)
     part: dict[str, Any] = {"songs": songs, "shards": shards, "audio": []}
     if schema == 3:
         rows = zip(song.tolist(), window.tolist(), shard.tolist(), begin.tolist(), strict=True)

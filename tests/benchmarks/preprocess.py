@@ -188,8 +188,8 @@ def compare(sources: list[layouts.Source], task: str, rounds: int, scratch: Path
 
     def ours(settings: Data, split: str = "train") -> float:
         seconds = 0.0
-        for number, source in enumerate(sources):
-            work = song_record.NumberedSong(replace(source, split=split), number)
+        for source in sources:
+            work = song_record.KeyedSong(replace(source, split=split))
             result = worker.make_song(work, [(scratch / "out", settings)])
             assert result.error is None, result.error
             seconds += result.seconds
@@ -243,7 +243,7 @@ def peak_memory(path: Path, split: str, scratch: Path) -> float:
     code = (
         "import sys; from pathlib import Path; from p2p_dist.common import linux; from p2p_dist.settings.presets import preset;"
         "from p2p_dist.audio.layouts import source_at; from p2p_dist.data import song_record, worker; linux.keep_memory();"
-        "work = song_record.NumberedSong(source_at(Path(sys.argv[1]), sys.argv[3]), 0);"
+        "work = song_record.KeyedSong(source_at(Path(sys.argv[1]), sys.argv[3]));"
         "wanted = [(Path(sys.argv[2]), preset('default').data)];"
         "errors = [worker.make_song(work, wanted).error for _ in range(2)]; assert errors == [None, None], errors;"
         # Not getrusage: its peak begins with that of the process that started this one.

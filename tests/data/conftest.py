@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from p2p_dist.data import manifest as manifests
 from p2p_dist.data import shards
+from p2p_dist.data.index import Index
 from p2p_dist.settings.config import STEMS, Data
 
 SMALL = Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=32, frames=32, window_hop=16)
@@ -72,6 +75,26 @@ def copy(dataset: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(dataset, tmp_path / "copy"))
 
 
+def shard_of(out: Path, title: str, split: str = "train") -> Path:
+    """The shard of the pairs of a song."""
+    part = manifests.read(out)["splits"][split]
+    (key,) = (song["key"] for song in part["songs"] if song["name"] == title)
+    (name,) = (shard["name"] for shard in part["shards"] if key in {song[0] for song in shard["songs"]})
+    return out / str(name)
+
+
+def as_schema_3(out: Path, split: str) -> None:
+    """Give a split of a dataset the rows that a manifest of schema 3 has."""
+    manifest, found = manifests.read(out), Index(out, split)
+    part = manifest["splits"][split]
+    for shard in (*part["shards"], *part["audio"]):
+        del shard["songs"]
+    del part["index"]
+    part["samples"] = [list(dataclasses.astuple(found.sample(number))) for number in range(len(found))]
+    manifests.write(out, {**manifest, "schema": 3})
+
+
 def fingerprint(out: Path) -> dict[str, str]:
     """sha256 of all that a dataset is: shards, manifest, card."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.iterdir() if path.is_file()}
+    found = (path for path in (*out.iterdir(), *out.glob("audio/*")) if path.is_file())
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}

@@ -14,7 +14,7 @@ from tests.data.conftest import write_song
 from tests.once import once
 
 LAUNCH = Path(__file__).parents[2] / "launch" / "preprocess.py"
-TINY = ["--preset", "tiny"]
+TINY = ["--preset", "tiny", "--data.shard-size", "0.25"]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

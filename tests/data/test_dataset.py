@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from p2p_dist.common import files, records
-from p2p_dist.data import dataset, manifest, shards, song_record
+from p2p_dist.data import dataset, manifest, packing, shards, song_record
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config, presets
 from tests.conftest import write_songs
@@ -89,9 +89,10 @@ def test_a_run_of_version_0_1_keeps_the_name_that_it_wrote_down(songs, tmp_path)
 def test_a_song_that_changed_is_made_anew_where_the_folder_is_the_users_own(songs, tmp_path):
     out = tmp_path / "out"
     shards.preprocess(songs, out, TINY, workers=1)
-    item = song_record.NumberedSong(next(s for s in shards.layouts.find_songs(songs) if s.name == "one"), 0)
+    item = song_record.KeyedSong(next(s for s in shards.layouts.find_songs(songs) if s.name == "one"))
     (songs / "train/one/drums.wav").write_bytes((songs / "train/one/bass.wav").read_bytes())
-    assert item.finished(out, TINY) is None and item.finished(out, TINY, stands=True) is not None
+    packed = packing.packed(out)
+    assert item.finished(out, TINY, packed) is None and item.finished(out, TINY, packed, stands=True) is not None
 
 
 def one_file(folder, split, name, size=10):

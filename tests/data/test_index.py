@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from p2p_dist.common import files, records
-from p2p_dist.data import index
+from p2p_dist.data import columns, index
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
+from tests.data.conftest import as_schema_3
 
 
 def npz(save=np.savez, **arrays: np.ndarray) -> bytes:  # type: ignore[no-untyped-def]
@@ -125,11 +126,8 @@ def test_a_flipped_bit_is_found_when_its_sample_is_read(copy: Path, data: st.Dat
     found = Index(copy, split)
     number = data.draw(st.integers(0, len(found) - 1))
     sample = found.sample(number)
-    before = 0
-    if number and found.sample(number - 1).shard == sample.shard:
-        before = found.sample(number - 1).target + 2048
-    # The target is the last array of a sample; the directory of the npz follows.
-    place = data.draw(st.integers(before + 512 if before else 0, sample.target + 2047))
+    begin, end = found.byte_range(number)
+    place = data.draw(st.integers(begin, end - 1))
     flip(copy / sample.shard, place)
     try:
         with pytest.raises(files.DamagedError, match=rf"{sample.shard} is damaged: sample {sample.key}: "):
@@ -167,11 +165,19 @@ def test_a_sample_read_wrong_once_is_read_again(dataset: Path, monkeypatch: pyte
     assert left == [0]
 
 
-@pytest.mark.parametrize("offset", [-5, 3, 10, 10**12])
-def test_a_sample_that_does_not_lie_where_the_manifest_says_is_damaged(copy: Path, offset: int) -> None:
-    """The manifest's digest is one that anybody can make."""
+@pytest.mark.parametrize(("schema", "offset"), [(3, -5), (3, 3), (3, 10), (3, 10**12), (4, -5), (4, 10**12)])
+def test_a_sample_that_does_not_lie_where_the_manifest_says_is_damaged(copy: Path, schema: int, offset: int) -> None:
+    """The digests of manifest and index are ones that anybody can make."""
+    if schema == 3:
+        as_schema_3(copy, "train")
     manifest = records.read(copy / manifests.NAME)
-    manifest["splits"]["train"]["samples"][0][2] = offset
+    part = manifest["splits"]["train"]
+    if schema == 3:
+        part["samples"][0][2] = offset
+    else:
+        found = {name: column.astype(np.int64) for name, column in columns.read(copy, part["index"]).items()}
+        found["input"][0] = offset % 2**32
+        part["index"] = columns.write(copy, "train", found)
     manifests.write(copy, manifest)
     with pytest.raises((files.DamagedError, OSError)):
         Index(copy, "train").read(np.array([0]))

@@ -25,13 +25,13 @@ def test_the_manifest_counts_and_names_everything(dataset: Path) -> None:
         "valid": ["M"],
         "test": ["D"],
     }
-    named = {shard["name"] for part in manifest["splits"].values() for shard in part["shards"] + part["audio"]}
-    assert named == {path.name for path in dataset.glob("*.tar")}
-    for part in manifest["splits"].values():
-        for shard in part["shards"] + part["audio"]:
-            data = (dataset / shard["name"]).read_bytes()
-            assert (shard["bytes"], shard["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
-        assert sum(shard["samples"] for shard in part["shards"]) == len(part["samples"])
+    named = manifests.files_of(dataset, manifest)
+    assert named.keys() == {*dataset.glob("*.tar"), *dataset.glob("audio/*"), *dataset.glob("index-*.bin")}
+    for path, entry in named.items():
+        data = path.read_bytes()
+        assert (entry["bytes"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    for split, part in manifest["splits"].items():
+        assert sum(shard["samples"] for shard in part["shards"]) == manifests.windows(part) == len(Index(dataset, split))
     told = (dataset / "DATASET.md").read_text()
     assert "| train | 2 |" in told and "non-commercial" in told
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from p2p_dist.data.index import Index
 from p2p_dist.evaluate import held_out_songs
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
-from tests.data.conftest import fingerprint
+from tests.data.conftest import fingerprint, shard_of
 
 
 def half_written(out: Path) -> list[str]:
@@ -81,7 +82,7 @@ def test_two_songs_with_one_title_are_two_songs_and_named(new_song: Callable[...
     assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
     manifest = manifests.read(tmp_path / "out")
     keys = [song["key"] for part in manifest["splits"].values() for song in part["songs"]]
-    assert sorted(keys) == ["00000-twice", "00000-twice", "00001-twice"] and len(list((tmp_path / "out").glob("t*.tar"))) == 3
+    assert len(set(keys)) == 3 and all(re.fullmatch("twice-[0-9a-f]{10}", key) for key in keys)
     assert "Titles that occur more than once and count as different songs: Twice." in (tmp_path / "out/DATASET.md").read_text()
 
 
@@ -123,12 +124,12 @@ def test_what_is_there_already_stays_and_what_is_lost_is_made_again(
 ) -> None:
     out = Path(shutil.copytree(dataset, tmp_path / "out"))
     before = fingerprint(out)
-    (out / "train-00001-c.tar").unlink()
+    shard_of(out, "A").unlink()
     (out / manifests.NAME).unlink()
-    (out / f"{files.TEMPORARY}123-train-00001-c.tar").write_bytes(b"half")
+    (out / f"{files.TEMPORARY}123-train-0123456789ab.tar").write_bytes(b"half")
     made: list[str] = []
     shards.preprocess(songs, out, small, workers=1, on_song=lambda done, total, result: made.append(result.name))
-    assert made == ["C"] and fingerprint(out) == before and not half_written(out)
+    assert sorted(made) == ["A", "C"] and fingerprint(out) == before and not half_written(out)
 
 
 def test_a_manifest_that_stands_is_not_written_again(songs: Path, dataset: Path, small: Data, tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_a_manifest_that_stands_is_not_written_again(songs: Path, dataset: Path,
     assert is_written() and path.read_bytes() == whole
     os.utime(record, ns=(0, path.stat().st_mtime_ns))
     assert not is_written()
-    gone = record.with_name("train-00099-gone.json")
+    gone = record.with_name("train-gone-0123456789.json")
     shutil.copy2(record, gone)
     assert is_written() and path.read_bytes() == whole and not gone.exists()
 
@@ -161,7 +162,7 @@ import json, sys
 from pathlib import Path
 from p2p_dist.settings.config import Data
 from p2p_dist.data import shards
-work = shards.numbered_songs(Path({str(songs)!r}), False)
+work = shards.keyed_songs(Path({str(songs)!r}), False)
 data = Data(**json.loads({json.dumps(json.dumps(science.recorded(small)))}))
 assert shards.make_song(work[-1], [(Path({str(tmp_path)!r}), data)]).error is None
 loaded = {{name.split(".")[0] for name, module in sys.modules.items() if module is not None}}
@@ -169,7 +170,7 @@ print(sorted(loaded & {{"torch", "librosa", "numba"}}))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
-    assert list(tmp_path.glob("audio-test-*.tar"))
+    assert list(tmp_path.glob("parts/audio-test-*.tar"))
 
 
 SMALL_DISK = """

@@ -14,13 +14,13 @@ import soundfile
 
 from p2p_dist.audio import stems
 from p2p_dist.audio.layouts import source_at
-from p2p_dist.common import files
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data import npz_pairs, pairs, shards, song_sums
 from p2p_dist.data.index import Index
-from p2p_dist.evaluate.held_out_songs import read_sound
+from p2p_dist.evaluate.held_out_songs import from_shards
 from p2p_dist.settings.config import STEMS, Data, parse_task
 from tests import decode
+from tests.data.conftest import fingerprint
 from tests.data.one_song import one_song
 
 
@@ -78,7 +78,8 @@ def test_a_song_that_is_silent_throughout_may_have_no_windows(
     data = replace(small, silent_share=0.0)
     for _ in range(2):
         assert shards.preprocess(tmp_path / "songs", tmp_path / "out", data, workers=1) == []
-    assert set(Index(tmp_path / "out", "train").shards) == {"train-00000-loud.tar"}
+    (shard,) = manifests.read(tmp_path / "out")["splits"]["train"]["shards"]
+    assert [song[0].rpartition("-")[0] for song in shard["songs"]] == ["loud"]
     assert "| train | 2 |" in (tmp_path / "out/DATASET.md").read_text()
 
 
@@ -99,9 +100,9 @@ def test_windows_in_the_shards_are_those_that_generation_makes_bit_for_bit(
     folder = new_song(tmp_path / "songs/D", seconds=3.0, rate=44100, seed=5)
     for channels in ("mono", "mid-side"):
         data = replace(small, channels=channels)
-        item = one_song(tmp_path / channels, folder, data, "test")
-        shard = tmp_path / channels / f"audio-test-{item.key}.tar"
-        input, target, rate = read_sound(shard, item.key, files.sha256_file(shard))
+        one_song(tmp_path / channels, folder, data, "test")
+        (song,) = from_shards(tmp_path / channels, "test", 1)
+        input, target, rate = song.read()
         made = pairs.make(input, target, rate, data)
         found = Index(tmp_path / channels, "test")
         stored = found.read(np.arange(len(found)))
@@ -114,7 +115,7 @@ def test_training_windows_are_cut_from_the_song_as_generation_sees_it(songs: Pat
     decoded = decode.load(source_at(songs / "train" / "A", "train"))
     made = pairs.make(*map(decoded.sum_of, parse_task("drums")), decoded.sample_rate, small)
     found = Index(dataset, "train")
-    mine = [n for n, sample in enumerate(map(found.sample, range(len(found)))) if sample.shard == "train-00000-a.tar"]
+    mine = [n for n, sample in enumerate(map(found.sample, range(len(found)))) if sample.key.startswith("a-")]
     stored = found.read(np.array(mine))
     np.testing.assert_array_equal(stored[:, 0], made.inputs)
     np.testing.assert_array_equal(stored[:, 1], made.targets)
@@ -145,8 +146,10 @@ def test_copies_are_seeded_by_song_window_and_copy(songs: Path, small: Data, tmp
     found, other, plain = (Index(tmp_path / out, "train") for out in ("one", "three", "one"))
     windows = len(found) // 3
     stored, differently = found.read(np.arange(len(found))), other.read(np.arange(len(other)))
-    np.testing.assert_array_equal(stored[:windows], differently[:windows])
-    assert not np.array_equal(stored[windows:], differently[windows:])
+    original = np.arange(len(found)) % 3 == 0  # before its copies
+    assert [found.sample(n).key.rpartition("-")[2] for n in (1, 2, 5)] == ["copy1", "copy2", "copy2"]
+    np.testing.assert_array_equal(stored[original], differently[original])
+    assert not np.array_equal(stored[~original], differently[~original])
     assert len({stored[n].tobytes() for n in range(len(stored))}) == len(stored)
     assert np.isfinite(stored).all() and len(plain.samples) == 3 * windows
     assert f"| {2 * windows} |" in (tmp_path / "one" / "DATASET.md").read_text()
@@ -167,9 +170,8 @@ def test_copies_of_a_long_song_are_made_part_by_part(
 
     monkeypatch.setattr(stems, "load_sums", load_sums)
     monkeypatch.setattr(song_sums, "TOGETHER", 4 * 4 * 2 * 22050)
-    item = one_song(tmp_path / "parts", resting, data)
-    shard = f"train-{item.key}.tar"
-    assert (tmp_path / "whole" / shard).read_bytes() == (tmp_path / "parts" / shard).read_bytes()
+    one_song(tmp_path / "parts", resting, data)
+    assert fingerprint(tmp_path / "whole") == fingerprint(tmp_path / "parts")
     assert seconds[0] == 8 and len(seconds) > 7 and max(seconds[1:]) <= 5
 
 

@@ -15,6 +15,7 @@ from p2p_dist.cli import preprocess
 from p2p_dist.common import files, records
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data import shards, song_record
+from p2p_dist.data.index import Index
 from p2p_dist.settings.config import Data
 from tests.data.conftest import fingerprint
 from tests.data.preprocess_command import TINY, many, undisturbed
@@ -37,7 +38,7 @@ def test_nasty_titles_stay_apart_and_keep_their_names(new_song: Callable[..., Pa
     titles = ["M.E.R.C. Music - Knockout", "M", "Ünï & 'cöde' \"x\"", "日本", "a.b", "a b", "A-B", "-rf", "x" * 200]
     for number, title in enumerate(titles):
         new_song(tmp_path / "songs" / "test" / title, seconds=0.3, seed=number)
-    work = shards.numbered_songs(tmp_path / "songs", False)
+    work = shards.keyed_songs(tmp_path / "songs", False)
     assert len({item.key for item in work}) == len(titles)
     out = tmp_path / "out"
     for item in work:
@@ -45,22 +46,22 @@ def test_nasty_titles_stay_apart_and_keep_their_names(new_song: Callable[..., Pa
     shards.merge(out, small, work, [])
     part = manifests.read(out)["splits"]["test"]
     assert sorted(song["name"] for song in part["songs"]) == sorted(titles)
-    assert len({sample[0] for sample in part["samples"]}) == len(part["samples"])
+    found = Index(out, "test")
+    assert len({found.sample(number).key for number in range(len(found))}) == len(found) == manifests.windows(part)
 
 
 @pytest.mark.parametrize("harm", ["{}", "[", '{"song": "Song 1", "shard": null, "audio": null}', "drums", "bass"])
 def test_a_record_that_is_not_its_own_is_not_believed(many: Path, undisturbed: Path, tmp_path: Path, harm: str) -> None:
     """Damaged, edited, or of other settings: the song is rebuilt, with the same bytes."""
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
-    record = next((out / "parts").glob("train-00001-*.json"))
+    record = next((out / "parts").glob("train-song-2-*.json"))
     content = records.read(record)
     if harm == "drums":
-        content["samples"][0][2] += 1
+        content["samples"]["input"][0] += 1
         harm = json.dumps(content)
     elif harm == "bass":
         content["settings"] = "0" * 12
         harm = json.dumps(files.sealed(content))
     record.write_text(harm)
-    (out / content["shard"]["name"]).write_bytes(b"0" * content["shard"]["bytes"])
     assert preprocess.main([*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]) == 0
     assert fingerprint(out) == fingerprint(undisturbed)

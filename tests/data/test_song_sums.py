@@ -38,7 +38,7 @@ def test_several_tasks_from_one_decode_are_what_each_gives_alone(
     for name in STEMS:  # as loud as to be scaled for its file in some tasks and not in others, and finer than a file holds
         sound = random.uniform(-1, 1, (22050, 2)) * (3.0 if name == "vocals" else 0.01)
         soundfile.write(folder / f"{name}.wav", sound, 22050, subtype="FLOAT")
-    work = song_record.NumberedSong(source_at(folder, split), 0)
+    work = song_record.KeyedSong(source_at(folder, split))
     tasks = ["drums", "accompaniment", "bass", "vocals", "vocals+other->drums+bass", "other->bass"]
     wanted = [(tmp_path / f"together{n}", replace(small, task=task)) for n, task in enumerate(tasks)]
     decoded = []

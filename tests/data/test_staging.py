@@ -14,7 +14,7 @@ import pytest
 
 from p2p_dist.common import files, records
 from p2p_dist.data import manifest as manifests
-from p2p_dist.data import remote, staging
+from p2p_dist.data import remote, shards, staging
 from p2p_dist.data.index import Index
 from p2p_dist.data.staging import copy_to_node, fetch_dataset
 from p2p_dist.settings.config import Data
@@ -98,16 +98,17 @@ def test_too_little_memory_on_the_node_says_how_to_go_without(
 
 
 @pytest.fixture
-def served(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A copy of `dataset`, served on the loopback."""
+def served(songs: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A dataset of two shards to train on, served on the loopback."""
     monkeypatch.setattr(remote, "PAUSES", (0.0,))
-    with Server(Path(shutil.copytree(dataset, tmp_path / "there"))) as server:
+    shards.preprocess(songs, tmp_path / "there", dataclasses.replace(small, shard_size=0.01), workers=1)
+    with Server(tmp_path / "there") as server:
         yield server
 
 
 def named(content: dict[str, object], *kinds: str) -> set[str]:
-    """The files of a dataset."""
-    return {entry["name"] for part in content["splits"].values() for kind in kinds for entry in part[kind]}  # type: ignore[attr-defined]
+    """The files of a dataset, as their paths in it."""
+    return {path for part in content["splits"].values() for path in manifests.files_of_part(part, *kinds)}  # type: ignore[attr-defined]
 
 
 def test_a_dataset_is_fetched_whole_and_not_again(served: Server, small: Data, tmp_path: Path) -> None:
@@ -115,8 +116,9 @@ def test_a_dataset_is_fetched_whole_and_not_again(served: Server, small: Data, t
     fetch_dataset(served.url, out, small, on_file=lambda *about: told.append(about))
     content = manifests.read(served.folder)
     assert manifests.read(out) == content
-    wanted = named(content, "shards", "audio")
-    assert {path.name for path in out.iterdir()} == {*wanted, "manifest.json", ".lock"}
+    wanted = named(content, "shards", "audio", "index")
+    found = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert found == {*wanted, "manifest.json", ".lock"}
     assert all((out / name).read_bytes() == (served.folder / name).read_bytes() for name in wanted)
     assert [about[:2] for about in told] == [(n, len(wanted)) for n in range(1, len(wanted) + 1)]
     served.asked.clear()
@@ -187,7 +189,7 @@ def test_what_is_no_dataset_for_this_run_is_refused(served: Server, small: Data,
 
     content = records.parse(good, where="")
     for changed, said in (
-        ({"schema": 99}, f"{served.url}/manifest.json has schema 99, this version reads only schema"),
+        ({"schema": 99}, f"{served.url}/manifest.json has schema 99, this version reads schemas 3 and 4"),
         ({"dtype": "<f4"}, "manifest.json was changed after it was written: make it with this version, upload it again"),
     ):
         path.write_text(records.json.dumps({**content, **changed}))
@@ -253,20 +255,25 @@ def test_a_dataset_is_uploaded_with_its_manifest_last(
     way: str, dataset: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "there"
-    there.mkdir()
+    (there / "audio").mkdir(parents=True)
     with Server(there) as server:
         address = {"http": server.url, "pipe": f"pipe:cat >{there}/{{name}}", "folder": str(there)}[way]
         sent: list[str] = []
         staging.upload(dataset, address, lambda _, __, name: sent.append(name))
     content = manifests.read(there)
-    assert sent[-1] == "manifest.json" and set(sent) == {*named(content, "shards", "audio"), "DATASET.md", "manifest.json"}
+    assert sent[-1] == "manifest.json" and set(sent) == {
+        *named(content, "shards", "audio", "index"),
+        "DATASET.md",
+        "README.md",
+        "manifest.json",
+    }
     fetch_dataset(str(there), tmp_path / "back", small)
     assert manifests.read(tmp_path / "back") == manifests.read(dataset)
 
 
 def test_what_is_damaged_or_not_taken_is_not_published(copy: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
-    there.mkdir()
+    (there / "audio").mkdir(parents=True)
     with pytest.raises(OSError, match="the command ended with 9"):
         staging.upload(copy, f"pipe:test {{name}} != DATASET.md || exit 9; cat >{there}/{{name}}")
     assert list(there.glob("*.tar")) and not (there / "manifest.json").exists()

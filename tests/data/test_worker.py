@@ -26,7 +26,7 @@ def test_a_held_out_song_that_flac_cannot_hold_is_left_out(tmp_path: Path, small
     folder.mkdir(parents=True)
     for name in STEMS:
         soundfile.write(folder / f"{name}.wav", np.full((9000, channels), 0.1), rate)
-    result = worker.make_song(song_record.NumberedSong(source_at(folder, "test"), 0), [(tmp_path / "out", small)])
+    result = worker.make_song(song_record.KeyedSong(source_at(folder, "test")), [(tmp_path / "out", small)])
     assert result.error == f"Many: held-out songs are stored as flac, which does not support {channels} channels at {rate} Hz"
     assert not list((tmp_path / "out").glob("*.tar"))
     one_song(tmp_path / "out", folder, small, "train")
@@ -58,7 +58,7 @@ def test_a_song_that_may_not_be_read_is_left_out_for_that_reason(locked: Path, s
     found = sorted(find_songs(locked), key=lambda one: one.name)
     for source, file in zip(found, ("Folder", "Pairs/1.npz", "Sound/bass.wav"), strict=True):
         assert source.size() >= 0
-        result = worker.make_song(song_record.NumberedSong(source, 0), [(locked / "out", data)])
+        result = worker.make_song(song_record.KeyedSong(source), [(locked / "out", data)])
         assert result.error == f"{locked}/train/{file}: can't be read (Permission denied)"
 
 
@@ -74,7 +74,7 @@ def test_a_song_that_is_replaced_while_it_is_made_is_made_again(
         return found
 
     monkeypatch.setattr(stems, "load_sums", decode_and_replace)
-    item, again = (song_record.NumberedSong(source_at(folder, "train"), 0) for _ in range(2))
-    assert not item.finished(tmp_path, data)  # as is asked of every song, first of all
+    item, again = (song_record.KeyedSong(source_at(folder, "train")) for _ in range(2))
+    assert not item.finished(tmp_path, data, {})  # as is asked of every song, first of all
     assert worker.make_song(item, [(tmp_path, data)]).error is None
-    assert item.finished(tmp_path, data) and not again.finished(tmp_path, data)
+    assert item.finished(tmp_path, data, {}) and not again.finished(tmp_path, data, {})

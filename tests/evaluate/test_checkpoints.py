@@ -72,8 +72,8 @@ def test_the_distance_is_to_all_windows_of_the_whole_songs(
     assert about == {"songs": 2, "windows": 2, "real": 2, "floor": None}
     read = held_out_songs.read_excerpt
 
-    def read_longer(*arguments: Any) -> held_out_songs.Excerpt:
-        excerpt = read(*arguments)
+    def read_longer(*arguments: Any, **named: Any) -> held_out_songs.Excerpt:
+        excerpt = read(*arguments, **named)
         return dataclasses.replace(excerpt, real=np.repeat(excerpt.real, 6, axis=0))
 
     monkeypatch.setattr(held_out_songs, "read_excerpt", read_longer)

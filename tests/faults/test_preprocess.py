@@ -32,10 +32,10 @@ def test_killed_at_random_instants_it_gives_the_same_bytes(many: Path, undisturb
     killed = 0
     while killed < {1: 3, 2: 2, 5: 1}[workers]:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        before = len(list(out.glob("*.tar")))
+        before = len(list(out.rglob("*.tar")))
         deadline = time.monotonic() + 30
         # An instant is a moment after a worker began to write; a busy machine makes any fixed time meaningless.
-        while process.poll() is None and time.monotonic() < deadline and len(list(out.glob("*.tar"))) == before:
+        while process.poll() is None and time.monotonic() < deadline and len(list(out.rglob("*.tar"))) == before:
             time.sleep(0.002)
         time.sleep(dice.uniform(0, 0.05))
         if dice.random() < 0.5:
@@ -52,6 +52,7 @@ def test_killed_at_random_instants_it_gives_the_same_bytes(many: Path, undisturb
 
 MEMBER = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 from p2p_dist.data import shards
 from p2p_dist.settings import presets
@@ -60,7 +61,7 @@ if __name__ == "__main__":
     took = []
     left_out = shards.preprocess_all(
         Path(root),
-        [(Path(out), presets.preset("tiny").data)],
+        [(Path(out), replace(presets.preset("tiny").data, shard_size=0.25))],
         int(workers),
         lambda done, total, result: took.append(result.name),
         member=int(member),
@@ -107,7 +108,7 @@ def test_a_job_of_an_array_that_is_killed_costs_what_it_has_in_hand(many: Path, 
     out = tmp_path / "out"
     killed, *others = members(many, out, tmp_path, 2)
     deadline = time.monotonic() + 60
-    while not list(out.glob("*.tar")) and time.monotonic() < deadline:
+    while not list(out.rglob("*.tar")) and time.monotonic() < deadline:
         time.sleep(0.002)
     killed.kill()
     killed.communicate()
@@ -120,7 +121,7 @@ def test_songs_that_another_has_in_hand_are_left_to_it(many: Path, undisturbed: 
     out = tmp_path / "out"
     shutil.copytree(undisturbed, out)
     (out / "manifest.json").unlink()
-    (record,) = (out / "parts").glob("train-00002-*.json")
+    (record,) = (out / "parts").glob("train-song-2-*.json")
     song = json.loads(record.read_text())["song"]
     record.unlink()
     hold = "import fcntl, sys, time; held = [open(name, 'a') for name in sys.argv[1:]]\n"

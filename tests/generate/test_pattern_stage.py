@@ -13,15 +13,19 @@ import soundfile
 
 from p2p_dist.audio import strokes
 from p2p_dist.audio.drum_classes import Onset
+from p2p_dist.audio.layouts import Source
 from p2p_dist.common import files
 from p2p_dist.data import guides, pairs, shards
 from p2p_dist.data.index import Index
+from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer, pattern_stage
 from p2p_dist.jobs import stages
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
 from p2p_dist.settings.config import Config
 from tests.generate import drums
+
+KEYS = {name: KeyedSong(Source(name, "train", Path(name))).key for name in ("a", "b", "c", "silent")}
 
 SECONDS, BPM = 8.0, 120.0
 
@@ -83,14 +87,14 @@ def content(run: RunDir) -> dict[str, bytes]:
 
 def test_every_training_song_is_sketched_in_all_variants(made: RunDir, prepared: tuple[Path, Config]) -> None:
     found, data = guides.Guides(made.guides), prepared[1].data
-    assert sorted(found.songs) == ["00000-a", "00001-b", "00002-c", "00003-silent"]
+    assert sorted(found.songs) == [KEYS["a"], KEYS["b"], KEYS["c"], KEYS["silent"]]
     assert found.variants == pattern_stage.TRUE + pattern_stage.PREDICTED
     index = Index(made.shards, "train")
-    numbers, windows = index.samples.originals_of("00001-b")
+    numbers, windows = index.samples.originals_of(KEYS["b"])
     for number, window in list(zip(numbers, windows, strict=True))[2:20:5]:
         target = index.read(np.array([number]))[0, 1, 0].astype(float)
         for variant in range(pattern_stage.TRUE):
-            rows = found.read("00001-b", variant, window * data.window_hop, data.frames).astype(float)
+            rows = found.read(KEYS["b"], variant, window * data.window_hop, data.frames).astype(float)
             alike = np.corrcoef(np.diff(target).clip(0).mean(0), np.diff(rows[:, :-2].T).clip(0).mean(0))[0, 1]
             assert alike > 0.6, "the true strokes, at their times"
             assert abs(target.max() - rows[:, :-2].max()) < 8, "as loud as the drums"
@@ -98,9 +102,9 @@ def test_every_training_song_is_sketched_in_all_variants(made: RunDir, prepared:
             angle = 2 * np.pi * (times - 0.1) / (60 / BPM)
             place = np.stack([np.sin(angle), np.cos(angle)], axis=1)
             assert min(np.abs(rows[:, -2:] - sign * place).max() for sign in (1, -1)) < 0.5, "on the beat, or on the off-beat"
-    silent = [found.read("00003-silent", variant, 0, 600)[:, :-2] for variant in range(found.variants)]
+    silent = [found.read(KEYS["silent"], variant, 0, 600)[:, :-2] for variant in range(found.variants)]
     assert all((rows == pairs.FLOOR).all() for rows in silent), "a kit without strokes is silent"
-    variants = [found.read("00001-b", variant, 0, 600) for variant in range(found.variants)]
+    variants = [found.read(KEYS["b"], variant, 0, 600) for variant in range(found.variants)]
     assert not any(np.array_equal(one, other) for n, one in enumerate(variants) for other in variants[n + 1 :])
 
 
@@ -115,14 +119,14 @@ def test_predicted_strokes_come_from_the_network_that_did_not_see_the_song(made:
 def test_a_drummer_is_left_that_plays_to_other_songs(made: RunDir, prepared: tuple[Path, Config]) -> None:
     settings = prepared[1]
     found = drummer.load(made.pattern, settings.data, settings.model)
-    assert set(found.bank.kits) == {"00000-a", "00001-b", "00002-c"}
+    assert set(found.bank.kits) == {KEYS["a"], KEYS["b"], KEYS["c"]}
     song = drums.chords(6.0, 100)
     performance = found.play(lambda: iter([song]), drums.RATE, 0.4, "new", 1.0)
     assert performance.onsets and performance.guide(0).rows(0, 400)[:, :-2].max() > -60, "not silent"
     assert stages.is_done("pattern", made) == "training songs are sketched"
     finished = {path.name for path in (made.pattern / "finished").iterdir()}
     assert finished == {
-        *(f"{what}-{key}" for what in ("song", "sketch") for key in ("00000-a", "00001-b", "00002-c", "00003-silent")),
+        *(f"{what}-{key}" for what in ("song", "sketch") for key in KEYS.values()),
         *(f"network-{name}-3" for name in ("all", "even", "odd")),
     }
 

@@ -73,7 +73,7 @@ def test_windows_and_bytes_are_those_of_the_shards(tiny_songs, tiny_shards):
     counts = estimate.windows(base.data, tiny_songs)
     made = {split: len(Index(tiny_shards, split)) for split in counts}
     assert all(abs(counts[split] - made[split]) <= len(layouts.list_songs(tiny_songs)) for split in made), (counts, made)
-    written = {split: sum(p.stat().st_size for p in tiny_shards.glob(f"*{split}-*.tar")) for split in counts}
+    written = {split: sum(p.stat().st_size for p in tiny_shards.rglob(f"*{split}-*.tar")) for split in counts}
     assert estimate.shard_bytes(base.data, {"train": made["train"]}) == pytest.approx(written["train"], rel=0.3)
     assert written["test"] < estimate.shard_bytes(base.data, {"test": made["test"]}) < 10 * written["test"], "of a stereo song"
 

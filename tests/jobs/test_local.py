@@ -154,7 +154,7 @@ def test_without_training_songs_nothing_is_begun(place):
 
 def test_what_is_damaged_is_made_again(odd, typed):
     """A shard cut short, an evaluation without its sound: the same command mends both."""
-    (shard,) = odd.shards.glob("audio-test-*.tar")
+    (shard,) = odd.shards.glob("audio/audio-test-*.tar")
     whole = shard.read_bytes()
     shard.write_bytes(whole[: len(whole) // 2])
     evaluation = rundir.find_steps(odd.evaluations)[-1][1]

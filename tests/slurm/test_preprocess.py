@@ -42,7 +42,7 @@ def test_an_array_of_which_one_job_is_killed_makes_the_same_bytes(lab, launch, s
     out = Path(said.rsplit("its shards: ", 1)[1].strip())
     assert "array=0-3" in (rundir.find(run).slurm / "preprocess" / f"{job}_submission.sh").read_text()
     lab.wait_for(f"{job}_2", 60, "RUNNING")
-    wait_until(lambda: list(out.glob("*.tar")), 60, lambda: said)
+    wait_until(lambda: list(out.rglob("*.tar")), 60, lambda: said)
     lab.ask("scancel", "--signal=KILL", f"{job}_2.0")
     assert f"job {job}" in launch("status", run)
     for number in range(4):
@@ -64,14 +64,14 @@ def test_an_array_that_is_cancelled_is_gone_on_with(lab, launch, songs):
     said = launch("preprocess", *settings, *array)
     job, run = re.search(r"job (\d+), log .*launch/status.py (\S+); its shards", said, re.DOTALL).groups()
     out = Path(said.rsplit("its shards: ", 1)[1].strip())
-    wait_until(lambda: list(out.glob("parts/*-0*.json")), 60, lambda: said)
+    wait_until(lambda: list(out.glob("parts/t*-*.json")), 60, lambda: said)
     assert "asked to save and stop" in launch("cancel", run)
     for number in range(2):
         lab.wait_for(f"{job}_{number}", 60, "COMPLETED", "FAILED")
     assert not (out / "manifest.json").exists() and launch("status", run).count("stopped")
-    kept = {path: path.stat().st_mtime_ns for path in out.glob("parts/*-0*.json")}
+    kept = {path: path.stat().st_mtime_ns for path in out.glob("parts/t*-*.json")}
     job = re.search(r"job (\d+), log", launch("preprocess", *settings, *array))[1]
     for number in range(2):
         lab.wait_for(f"{job}_{number}", 120, "COMPLETED")
-    assert kept and kept.items() <= {path: path.stat().st_mtime_ns for path in out.glob("parts/*-0*.json")}.items()
+    assert kept and kept.items() <= {path: path.stat().st_mtime_ns for path in out.glob("parts/t*-*.json")}.items()
     launch("preprocess", *settings, "--verify")

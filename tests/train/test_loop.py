@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from p2p_dist.common import linux, records
+from p2p_dist.data import columns
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
@@ -238,7 +239,9 @@ def test_other_windows_are_refused(ranks, new_run):
     shutil.copytree(shared, run.shards)
     manifest = records.read(run.shards / "manifest.json")
     part = manifest["splits"]["train"]
-    part["samples"] = part["samples"][:-1]
+    found = {name: column[:-1] for name, column in columns.read(run.shards, part["index"]).items()}
+    part["index"] = columns.write(run.shards, "train", found)
+    part["shards"][-1]["samples"] -= 1
     manifests.write(run.shards, manifest)
     with pytest.raises(RanksFailed, match="trained on other windows"):
         ranks(1, on_ranks.train, run.path, None, None)

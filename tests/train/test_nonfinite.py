@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from p2p_dist.data import index
+from p2p_dist.data import columns, index
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
@@ -86,8 +86,11 @@ def rewrite_checksums(folder, shard):
     """Let the manifest say what is in the shard now, as if it had been made so."""
     manifest = manifests.read(folder)
     checksums = {row["key"]: row["checksum"] for row in index.index_shard(folder / shard)}
-    samples = manifest["splits"]["train"]["samples"]
-    manifest["splits"]["train"]["samples"] = [[*row[:4], checksums.get(row[0], row[4])] for row in samples]
+    part, found = manifest["splits"]["train"], Index(folder, "train")
+    changed = dict(columns.read(folder, part["index"]))
+    keys = map(found.samples.key, range(len(found)))
+    changed["checksum"] = np.array([checksums.get(key, old) for key, old in zip(keys, changed["checksum"], strict=True)])
+    part["index"] = columns.write(folder, "train", changed)
     manifests.write(folder, manifest)
 
 

@@ -238,7 +238,7 @@ def _trained_on(run: RunDir, config: Config, manifest: dict[str, Any] | None) ->
     for split, part in manifest["splits"].items():
         songs = part.get("songs", [])
         hours = sum(song["seconds"] for song in songs) / 3600
-        lines.append(f"| {split} | {len(songs)} | {hours:.2f} | {len(part['samples'])} |")
+        lines.append(f"| {split} | {len(songs)} | {hours:.2f} | {manifests.windows(part)} |")
     lines += ["", f"Levels, silence and omitted songs are in DATASET.md of the shards `{run.shards.name}`."]
     overlap = _twice(manifest)
     if overlap:

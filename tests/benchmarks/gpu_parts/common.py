@@ -31,8 +31,8 @@ except ImportError:
     sys.modules["tyro"] = tyro
 
 from p2p_dist.common import files
+from p2p_dist.data import columns, shard_file
 from p2p_dist.data import manifest as manifests
-from p2p_dist.data import shard_file
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets, science
 from p2p_dist.settings.config import Config, Data
@@ -142,26 +142,23 @@ def write_pairs(folder: Path, data: Data, pairs: int) -> Path:
     random = np.random.default_rng(0)
     shape = (data.picture_channels, data.mels, data.frames)
     folder.mkdir(parents=True, exist_ok=True)
-    listed, samples = [], []
+    listed, found = [], []
     for number, begin in enumerate(range(0, pairs, 512)):
         made = (_pair(random, shape, begin + one) for one in range(min(512, pairs - begin)))
         shard, rows = shard_file.write(folder / f"train-{number:05d}-made.tar", made)
-        listed.append({**shard, "samples": len(rows)})
-        samples += [[row["key"], shard["name"], row["input"], row["target"], row["checksum"]] for row in rows]
-    part = {"songs": [{"name": "made", "key": "made", "seconds": 1.0}], "shards": listed, "audio": [], "samples": samples}
-    manifest = {"schema": manifests.SCHEMA, "settings": science.recorded(data), "settings_digest": "", "dtype": "<f2"}
+        listed.append({**shard, "samples": len(rows), "songs": [["made", 0, shard["bytes"], shard["sha256"]]]})
+        found += [{**row, "shard": number, "song": 0} for row in rows]
+    index = columns.write(folder, "train", {name: np.array([row[name] for row in found]) for name in columns.COLUMNS})
+    part = {"songs": [{"name": "made", "key": "made", "seconds": 1.0}], "shards": listed, "audio": [], "index": index}
+    manifest = {"schema": manifests.SCHEMA, "order": "feistel", "settings": science.recorded(data), "dtype": "<f2"}
     manifest |= {"shape": list(shape), "left_out": [], "splits": {"train": part}}
     manifests.write(folder, manifest)
     return folder
 
 
 def _pair(random: np.random.Generator, shape: tuple[int, ...], number: int) -> shard_file.Sample:
-    import io
-
-    content = io.BytesIO()
     loud = -80 + 60 * random.random((2, *shape), np.float32).astype(np.float16)
-    np.savez(content, input=loud[0], target=loud[1])
-    return f"{number:08d}-made", {"json": b"{}", "npz": content.getvalue()}
+    return shard_file.pair("made", loud[0], loud[1], {"window": number, "copy": 0})
 
 
 def seconds_of(work: Callable[[], Any], place: Place, at_least: float = 0.15, rounds: int = 5) -> list[float]:

@@ -1,0 +1,128 @@
+"""Datasets that versions to 0.1 began: they stay what they are, since runs were trained on them, or get today's index.
+
+In them a song was a shard, with its place in the split in its key, and the manifest (schema 3) had a row for each sample.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from p2p_dist.common import console, files
+from p2p_dist.data import columns, index, manifest
+from p2p_dist.data.dataset import is_named_after
+from p2p_dist.data.dataset_card import readme
+from p2p_dist.data.song_record import PARTS, KeyedSong, read_record
+from p2p_dist.data.verify import verify_dataset
+from p2p_dist.settings.config import Data
+
+
+def stays(root: Path, out: Path, data: Data, work: list[KeyedSong]) -> bool:
+    """Whether a folder has a finished dataset of an earlier version, of these songs: it is neither made anew nor added to.
+
+    Raises:
+        ValueError: it is of other songs, or lacks a shard, which this version would make otherwise.
+    """
+    try:
+        content = manifest.read(out)
+    except (FileNotFoundError, ValueError):
+        return False
+    if content["order"] != "sorted":
+        return False
+    lost = [path for path, entry in manifest.files_of(out, content).items() if not _has_size(path, entry["bytes"])]
+    if lost:
+        raise ValueError(
+            f"{lost[0]} is missing or cut short, and an earlier version made this dataset: restore the file from a copy, or "
+            f"remove {out} to make all of it anew (runs that were trained on it then can't go on)"
+        )
+    if not is_named_after(out.name, root, data) and not _are_its_songs(out, content, work):
+        raise ValueError(f"{out} is a dataset of an earlier version, of other songs: name another folder, or remove it")
+    if content["left_out"]:
+        console.complain(f"{out} is a dataset of an earlier version: songs that it left out are not tried again")
+    return True
+
+
+def _has_size(path: Path, size: int) -> bool:
+    return path.is_file() and path.stat().st_size == size
+
+
+def _are_its_songs(out: Path, content: dict[str, Any], work: list[KeyedSong]) -> bool:
+    """Whether a dataset was made of these songs as they are now."""
+    stamps = {}
+    for path in (out / PARTS).glob("*.json"):
+        if (record := read_record(path)) is not None:
+            stamps[record["split"], record["song"], record["source"]] = True
+    left_out = {one["song"] for one in content["left_out"]}
+    known = [
+        (item.source.split, item.source.name, stamp) in stamps
+        for item in work
+        if item.source.name not in left_out
+        for stamp in (item.stamp, item.stamp_of_version_0_1)
+    ]
+    return len(stamps) == len(known) // 2 and all(map(any, zip(known[::2], known[1::2], strict=True)))
+
+
+def convert(folder: Path) -> int:
+    """Give a dataset of manifest schema 3 today's index and manifest. Its shards, keys and the order of batches stay.
+
+    Runs go on with it to the bit. No run may be using it meanwhile: sound moves to a folder of its own.
+
+    Returns:
+        the number of samples.
+
+    Raises:
+        FileNotFoundError: no manifest.
+        ValueError: it has today's schema already, or is damaged; nothing was changed.
+    """
+    content = manifest.read(folder)
+    if content["schema"] == manifest.SCHEMA:
+        raise ValueError(f"{folder} has today's schema {manifest.SCHEMA} already: there is nothing to convert")
+    (folder / PARTS).mkdir(exist_ok=True)
+    lock = files.open_ours(folder / PARTS / ".lock", os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        verify_dataset(folder)
+        splits = {split: _converted(folder, split, part) for split, part in content["splits"].items()}
+        converted = {**content, "schema": manifest.SCHEMA, "order": "sorted", "splits": splits}
+        before = manifest.files_of(folder, content)
+        files.write_text(folder / "README.md", readme(converted))
+        manifest.write(folder, converted)
+        for path in before.keys() - manifest.files_of(folder, converted).keys():
+            path.unlink()
+    finally:
+        os.close(lock)
+    return sum(map(manifest.windows, splits.values()))
+
+
+def _converted(folder: Path, split: str, part: dict[str, Any]) -> dict[str, Any]:
+    """What the new manifest says of a split; its index is written, and its sound is linked to where it belongs."""
+    places = {(row["key"], shard["name"]): row for shard in part["shards"] for row in index.index_shard(folder / shard["name"])}
+    songs = {song["key"]: number for number, song in enumerate(part["songs"])}
+    shards = {shard["name"]: number for number, shard in enumerate(part["shards"])}
+    found: dict[str, list[int]] = {name: [] for name in columns.COLUMNS}
+    holds: dict[str, str] = {}
+    for key, shard, input, target, checksum in part["samples"]:
+        split_up = re.fullmatch(r"(.+)-(\d{5,})(?:-copy(\d+))?", key)
+        assert split_up is not None and split_up[1] in songs, "verify_dataset has read it"
+        begin, length = places[key, shard]["begin"], places[key, shard]["length"]
+        holds[shard] = split_up[1]
+        row = (begin, shards[shard], songs[split_up[1]], int(split_up[2]), int(split_up[3] or 0))
+        for name, value in zip(columns.COLUMNS, (*row, input - begin, target - begin, length, checksum), strict=True):
+            found[name].append(value)
+    for shard in part["audio"]:
+        files.link_or_copy(folder / shard["name"], folder / manifest.AUDIO / shard["name"])
+    return {
+        "songs": part["songs"],
+        "shards": [_of_one_song(shard, holds[shard["name"]]) for shard in part["shards"]],
+        "audio": [_of_one_song(s, s["name"].removeprefix(f"audio-{split}-").removesuffix(".tar")) for s in part["audio"]],
+        "index": columns.write(folder, split, {name: np.array(values, np.int64) for name, values in found.items()}),
+    }
+
+
+def _of_one_song(shard: dict[str, Any], key: str) -> dict[str, Any]:
+    return {**shard, "songs": [[key, 0, shard["bytes"], shard["sha256"]]]}
