@@ -7,8 +7,8 @@ RUN/pattern/finished/    an empty file for each piece of work that is finished: 
 RUN/pattern/guides/      sketches of the training songs, see data/guides.py
 RUN/pattern/drummer.json and its files, see drummer.py
 
-What is known of a song, and a network trained on the same songs, is not made again. A training goes on from its last state, exactly as if it had
-not stopped. Sketches take seconds, and are made together.
+What is known of a song, and a network trained on the same songs, is not made again. A training goes on from its last state,
+exactly as if it had not stopped. Sketches take seconds, and are made together.
 
 The generator learns from sketches like those that it will see: most play the true strokes, changed a little; some play what a
 network predicts that never saw the song: there are two such networks, each trained on the songs of the other half.

@@ -213,8 +213,8 @@ def find_start(
         )
     if guides is not None and state.get("guides", guides.digest) != guides.digest:
         raise ValueError(
-            f"the checkpoint at step {start} in {run.checkpoints} was trained with other sketches than {guides.folder} has now: "
-            "restore that folder, or start a new run with --run NAME"
+            f"the checkpoint at step {start} in {run.checkpoints} was trained with other sketches than {guides.folder} has "
+            "now: restore that folder, or start a new run with --run NAME"
         )
     return start, state
 
