@@ -46,9 +46,10 @@ def write_song(folder: Path, key: str, variants: Sequence[np.ndarray]) -> dict[s
     return {"frames": content.shape[1], "bytes": content.nbytes, "sha256": files.sha256_file(path)}
 
 
-def write_record(folder: Path, variants: int, width: int, songs: dict[str, Any]) -> None:
-    """Write guides.json. songs: key -> entry of `write_song`."""
-    records.write(folder / NAME, schemas.GUIDES, {"variants": variants, "width": width, "songs": songs})
+def write_record(folder: Path, variants: int, width: int, songs: dict[str, Any], training: str | None = None) -> None:
+    """Write guides.json. songs: key -> entry of `write_song`. training: digest of the training songs in dataset.json."""
+    content = {"variants": variants, "width": width, "songs": songs, "training": training}
+    records.write(folder / NAME, schemas.GUIDES, content)
 
 
 class Guides:
@@ -66,6 +67,7 @@ class Guides:
         self.folder = folder
         content = records.read(folder / NAME, schemas.GUIDES, _AGAIN)
         self.variants, self.width, self.songs = content["variants"], content["width"], content["songs"]
+        self.digest = files.digest([self.variants, self.width, self.songs])[:12]
         self._open: dict[str, int] = {}
 
     def read(self, key: str, variant: int, start: int, frames: int) -> np.ndarray:

@@ -57,9 +57,14 @@ def _on_terminal(gather: Callable[[], list[dict[str, Any]]], alone: bool, every:
             below.append(Text(f"{time.strftime('%H:%M:%S')}, every {every:g} s; q quits", style="dim"))
         return Group(table, *below)
 
-    with _keys() as key, Live(picture(), screen=True, auto_refresh=False) as live:
-        while key(every) != "q":
-            live.update(picture(), refresh=True)
+    live = Live(picture(), screen=True, auto_refresh=False)
+    with _keys() as key:
+        try:
+            live.start(refresh=True)
+            while key(every) != "q":
+                live.update(picture(), refresh=True)
+        finally:  # also where Ctrl-C comes in the middle of `start`
+            live.stop()
     Console().print(picture(ended=True))
 
 

@@ -129,7 +129,7 @@ def test_what_is_read_is_what_was_written(written: Path) -> None:
 
 
 def test_every_setting_is_exported_or_only_of_the_training() -> None:
-    of_training = {"root", "shards", "split_by_title", "task", "silent_share", "copies", "seed", "stage"}
+    of_training = {"root", "shards", "split_by_title", "task", "silent_share", "copies", "seed", "stage", "shard_size"}
     assert {field.name for field in dataclasses.fields(config.Data)} == {*exported_config.SPECTROGRAM, *of_training}
     of_discriminator = {"discriminator_channels", "discriminator_norm"}
     assert {field.name for field in dataclasses.fields(config.Model)} == {
