@@ -15,7 +15,7 @@ from p2p_dist.data import manifest, remote
 from p2p_dist.run import lock
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
-from p2p_dist.settings.address import of_file, scheme
+from p2p_dist.settings.address import acts_here, of_file
 from p2p_dist.settings.config import Data
 
 MEMORY = Path("/dev/shm")
@@ -30,10 +30,13 @@ def address_of(run: RunDir, data: Data) -> str | None:
     """Return the address of a run's finished dataset; None if its shards are made of songs here.
 
     Raises:
-        ValueError: it is a command that another user may have written.
+        ValueError: it is a command, or contains variables, and another user may have written it.
     """
-    if data.shards is not None and scheme(data.shards) == "pipe" and (why := files.not_only_ours(run.config)):
-        raise ValueError(f"{run.config} {why}, and its data.shards is a command, which is not run: start a run of your own")
+    if data.shards is not None and acts_here(data.shards) and (why := files.not_only_ours(run.config)):
+        raise ValueError(
+            f"{run.config} {why}, and its data.shards is a command or contains variables of the environment, so it is not "
+            "used: start a run of your own"
+        )
     return data.shards
 
 

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 from p2p_dist.audio import layouts
@@ -95,13 +96,14 @@ def _unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             opened.extractall(folder)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: it needs a password
         raise OSError(errno.EIO, f"the archive is damaged ({error}): fetch {ADDRESS} again", str(archive)) from error
     _check(folder, str(archive))
 
 
 def _download(unpacked: Path, folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", _PROGRAM, str(unpacked)], stderr=subprocess.PIPE, text=True, errors="replace")
+    command = [sys.executable, "-P", "-c", _PROGRAM, str(unpacked)]  # -P: import nothing from the current folder
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     lines = done.stderr.strip().splitlines()
     if done.returncode:
         said = console.one_line(lines[-1]) if lines else f"its process ended with {done.returncode}"
