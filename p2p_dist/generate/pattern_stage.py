@@ -56,6 +56,7 @@ TRUE, PREDICTED = 3, 1
 KITS = 32
 """Most kits of a bank: more make it large, and each song is played with one."""
 
+_REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # to stop
 _AT_ONCE = 1024  # frames of a sketch's picture made at once
 _SAVE_EVERY = 50  # steps of a pattern network
 _DROPPED, _LOUDER = 0.05, 0.2  # share of true strokes that a sketch leaves out; standard deviation of their strength, log
@@ -324,8 +325,11 @@ def _each(function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: 
     with concurrent.futures.ProcessPoolExecutor(
         min(workers, len(jobs)), context, initializer=_begin_worker, initargs=(os.getpid(),)
     ) as pool:
+        # Requests to stop are for this process. Its workers, which start here, inherit the blocked signals.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
         try:
             futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)
             for future in concurrent.futures.as_completed(futures):
                 results[futures[future]] = future.result()
                 on_done(futures[future])
@@ -339,7 +343,5 @@ def _each(function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: 
 
 
 def _begin_worker(parent: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):  # requests to stop are for the process of the stage
-        signal.signal(number, signal.SIG_IGN)
     linux.die_with_parent(parent=parent)
     torch.set_num_threads(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,19 @@ def test_stopped_anywhere_and_started_again_it_makes_the_same(
     assert content(run).keys() == content(made).keys()
     one, other = content(run), content(made)
     assert not [name for name in one if one[name] != other[name]]
+
+
+def blocked(number: int) -> tuple[int, set[int]]:
+    return number, {int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
+
+
+def test_requests_to_stop_do_not_reach_workers() -> None:
+    """Slurm sends them to every process: a worker that dies of one looks like a worker that ran out of memory."""
+    done: list[int] = []
+    found = pattern_stage._each(blocked, [(number,) for number in range(3)], 2, done.append)
+    assert [number for number, _ in found] == [0, 1, 2] and sorted(done) == [0, 1, 2]
+    assert all(signals >= {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2} for _, signals in found)
+    assert not blocked(0)[1] & {signal.SIGINT, signal.SIGTERM}
 
 
 def test_a_song_that_is_not_the_one_in_the_shards_is_refused(prepared: tuple[Path, Config], tmp_path: Path) -> None:
