@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -166,15 +167,17 @@ def check_settings(content: dict[str, Any], data: Data, where: str) -> None:
         ValueError: it was not; says which flags a run with it needs.
     """
     if changed := science.differences(content["settings"], data):
-        flags = " ".join(
-            f"--data.{name.replace('_', '-')} {value}"
-            for name, value in content["settings"].items()
-            if any(line.startswith(f"{name}: ") for line in changed)
-        )
-        raise ValueError(
-            f"{where} was made with other settings than the run has ({', '.join(changed)}): for this dataset start a run "
-            f"with {flags}"
-        )
+        flags = " ".join(_flag(line) for line in changed if not line.endswith(" -> unknown to this version"))
+        cure = f"for this dataset start a run with {flags}" if flags else "use the version that made it"
+        raise ValueError(f"{where} was made with other settings than the run has ({', '.join(changed)}): {cure}")
+
+
+def _flag(difference: str) -> str:
+    """The flag that gives a setting the value that it has in a dataset; difference: `mels: 32 -> 64`."""
+    name, _, rest = difference.partition(": ")
+    name, value = name.replace("_", "-"), rest.rpartition(" -> ")[0]
+    bare = {"True": f"--data.{name}", "False": f"--data.no-{name}"}
+    return bare.get(value, f"--data.{name} {shlex.quote(value)}")
 
 
 def upload(folder: Path, address: str, on_file: Callable[[int, int, str], None] = lambda *_: None) -> None:
