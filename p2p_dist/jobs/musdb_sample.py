@@ -5,7 +5,9 @@ musdb is imported only by a process of its own: a login node may not have it, an
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from p2p_dist.audio import layouts
 from p2p_dist.common import console, files
-from p2p_dist.run import rundir
+from p2p_dist.run import lock, rundir
 
 NAME = "musdb7s"
 """What `--data` is called for it; a folder of this name here is meant by `./musdb7s`."""
@@ -76,6 +78,27 @@ def fetch() -> Path:
         return folder
     files.check_can_be_written(folder / "train")
     folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _wait_for_others(descriptor, folder)
+        if not is_there(folder):
+            _fetch_to(folder)
+    finally:
+        os.close(descriptor)
+    return folder
+
+
+def _wait_for_others(descriptor: int, folder: Path) -> None:
+    """Lock the folder: two commands at once would remove each other's files. Not all file systems lock folders."""
+    with contextlib.suppress(OSError):
+        try:
+            lock.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.say(f"another process fetches songs to {folder}: waiting for it")
+            lock.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _fetch_to(folder: Path) -> None:
     files.remove_garbage(folder, NAME)
     console.say(f"{LICENCE}\nfetching its seven-second sample to {folder}")
     unpacked = files.temporary_beside(folder / NAME)
@@ -89,7 +112,6 @@ def fetch() -> Path:
                 (unpacked / name).rename(folder / name)
     finally:
         files.remove_tree(unpacked)
-    return folder
 
 
 def _unpack(archive: Path, folder: Path) -> None:

@@ -1,9 +1,12 @@
 """musdb's free sample: downloaded by musdb itself, here from a server on the loopback that has an archive laid out like it."""
 
+import fcntl
 import os
 import re
 import shutil
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import musdb
@@ -110,6 +113,26 @@ def test_without_musdb_or_a_network_the_archive_is_put_there_by_hand(place, monk
     write_archive(folder / musdb_sample.ARCHIVE)
     assert titles(musdb_sample.fetch()) == SONGS
     assert layouts.musdb_settings()["sample-url"] == musdb_sample.ADDRESS
+
+
+def test_a_second_command_waits_for_the_first(place, capsys):
+    """It must not remove what the first one unpacks."""
+    folder = place / "songs" / "musdb7s"
+    unpacked = folder / ".tmp-of-the-first-musdb7s"
+    unpacked.mkdir(parents=True)
+    first = os.open(folder, os.O_RDONLY)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(musdb_sample.fetch)
+        said = ""
+        while not said and not second.done():
+            said = capsys.readouterr().out
+            time.sleep(0.01)
+        assert "another process fetches songs to" in said and unpacked.is_dir()
+        with zipfile.ZipFile(write_archive(place / "a.zip")) as archive:
+            archive.extractall(folder)
+        os.close(first)
+        assert second.result(30) == folder and unpacked.is_dir()
 
 
 def test_a_dry_run_fetches_nothing(place):
