@@ -35,6 +35,7 @@ FINE, COARSE = Transform(512, 128, 40), Transform(1024, 512, 64)
 _FLOOR = 8e-8
 """Power a sample of `n_fft` under which nothing counts, full scale 1 in the song's loudest sample: some 60 dB under what the
 loudest bands have."""
+_AT_ONCE = 64  # frames, as in audio/spectrogram.py
 _SMOOTH, _SPACE = 0.004, 0.03  # seconds: smoothing of the envelope, and from one attack to the next
 
 
@@ -53,16 +54,15 @@ class Rises:
         """Add the next samples, float32 (samples,) at `RATE`."""
         n_fft, hop = self.transform.n_fft, self.transform.hop
         self.held = np.concatenate([self.held, block])
-        frames = (len(self.held) - n_fft) // hop + 1
-        if frames < 1:
-            return
-        part = self.held[: (frames - 1) * hop + n_fft]
-        power = mel_power_of_part(part, RATE, n_fft, hop, self.transform.mels, LOWEST)
-        self.held = self.held[frames * hop :].copy()
-        db = 10 * np.log10(np.maximum(power, self.floor))
-        first = db[:, :1] if self.before is None else self.before
-        self.parts.append(np.maximum(np.diff(db, axis=1, prepend=first), 0).mean(axis=0))
-        self.before = db[:, -1:].copy()
+        while (frames := min((len(self.held) - n_fft) // hop + 1, _AT_ONCE)) > 0:
+            part = self.held[: (frames - 1) * hop + n_fft]
+            power = mel_power_of_part(part, RATE, n_fft, hop, self.transform.mels, LOWEST)
+            self.held = self.held[frames * hop :]
+            db = 10 * np.log10(np.maximum(power, self.floor))
+            first = db[:, :1] if self.before is None else self.before
+            self.parts.append(np.maximum(np.diff(db, axis=1, prepend=first), 0).mean(axis=0))
+            self.before = db[:, -1:].copy()
+        self.held = self.held.copy()
 
     def finish(self) -> None:
         """Process the end of the audio; call it after the last `add`."""

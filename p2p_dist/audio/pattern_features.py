@@ -15,6 +15,7 @@ RATE, N_FFT, HOP, MELS, LOWEST = 22050, 1024, 256, 64, 30.0
 FRAME = HOP / RATE
 """Seconds of a frame: 11.6 ms. Frame k is centred on k * FRAME."""
 
+_AT_ONCE = 64  # frames, as in audio/spectrogram.py
 _TOGETHER = 2  # mel bands that are added to one
 _BANDS = MELS // _TOGETHER
 _PARTS = (slice(0, 3), slice(5, 20), slice(25, _BANDS))  # of the added bands: below 150 Hz, 250 to 2500 Hz, above 5 kHz
@@ -48,7 +49,7 @@ def pattern_features(song: np.ndarray | Iterable[np.ndarray], rate: int, beats: 
     rise = np.zeros_like(level)
     rise[:, _OVER:] = np.maximum(level[:, _OVER:] - level[:, :-_OVER], 0)
     parts = np.stack([rise[part].mean(axis=0) for part in _PARTS])
-    return np.concatenate([level, 2 * rise, 4 * parts, _phases(beats, level.shape[1])]).astype(np.float32)
+    return np.concatenate([level, 2 * rise, 4 * parts, _phases(beats, level.shape[1])])
 
 
 def mel_powers(song: np.ndarray | Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:
@@ -58,19 +59,21 @@ def mel_powers(song: np.ndarray | Iterable[np.ndarray], rate: int) -> Iterator[n
     resampled = resample_blocks((block[:, None] for block in blocks), rate, RATE)
     for block in itertools.chain(resampled, [np.zeros((N_FFT // 2, 1), np.float32)]):
         held = np.concatenate([held, block[:, 0]])
-        frames = (len(held) - N_FFT) // HOP + 1
-        if frames > 0:
+        while (frames := min((len(held) - N_FFT) // HOP + 1, _AT_ONCE)) > 0:
             power = mel_power_of_part(held[: (frames - 1) * HOP + N_FFT], RATE, N_FFT, HOP, MELS, LOWEST)
-            held = held[frames * HOP :].copy()
+            held = held[frames * HOP :]
             yield power.reshape(_BANDS, _TOGETHER, -1).sum(axis=1)
+        held = held.copy()
 
 
 def _phases(beats: Beats | None, frames: int) -> np.ndarray:
-    """Sine and cosine of the position in each of `BEATS`, (2 * len(BEATS), frames)."""
+    """Sine and cosine of the position in each of `BEATS`, float32 (2 * len(BEATS), frames)."""
     if beats is None:
-        return np.zeros((2 * len(BEATS), frames))
+        return np.zeros((2 * len(BEATS), frames), np.float32)
     position = beat_positions(beats, np.arange(frames) * FRAME)
-    return np.concatenate([[np.sin(angle), np.cos(angle)] for angle in (2 * np.pi * position / n for n in BEATS)])
+    return np.concatenate([[np.sin(angle), np.cos(angle)] for angle in (2 * np.pi * position / n for n in BEATS)]).astype(
+        np.float32
+    )
 
 
 def beat_positions(beats: Beats, times: np.ndarray) -> np.ndarray:

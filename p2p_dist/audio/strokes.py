@@ -231,7 +231,10 @@ def load(path: Path) -> Bank:
         if not isinstance(listed, list) or not 0 < len(listed) <= _MOST_KITS:
             raise ValueError("the list of kits is not usable")
         kits = {str(one["name"]): _kit(number, one, tensors) for number, one in enumerate(listed)}
-    except (SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (
+        *(SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError),
+        *(RecursionError, OverflowError),  # lists too deep, numbers too large
+    ) as error:
         raise ValueError(f"{path}: not a bank of strokes, or damaged ({error})") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -32,6 +32,9 @@ def main(arguments: list[str]) -> int:
     asked = command_line.parse(Command, "site", arguments)
     known = {path.stem: path for path in (site.HPC / "sites").glob("*.yaml")}
     file = known.get(asked.file, Path(asked.file))
+    if not file.is_file():
+        hint = console.did_you_mean(asked.file, known) or f"; those in {site.HPC / 'sites'}: {', '.join(sorted(known))}"
+        raise ValueError(f"{asked.file} is neither a file nor the name of a site{hint}")
     differences = site_check.compare(site.load_site("slurm", str(file)))
     for text in differences:
         console.say(f"differs: {text}")

@@ -308,15 +308,18 @@ def where_data_is(data: Data, *, songs_typed: bool) -> dict[str, Any]:
 
 
 def check_command_is_ours(path: Path, settings: Config) -> None:
-    """Check that a file of settings names no command that another user may have written.
+    """Check that a file of settings names no command, and no variable to be sent, that another user may have written.
 
     Raises:
         ValueError: it does.
     """
-    if settings.data.shards is None or address.scheme(settings.data.shards) != "pipe":
+    if settings.data.shards is None or not address.acts_here(settings.data.shards):
         return
     if why := files.not_only_ours(path.resolve()):
-        raise ValueError(f"{path} {why}, and its data.shards is a command: read it, then give it with --data.shards instead")
+        raise ValueError(
+            f"{path} {why}, and its data.shards is a command or contains variables of the environment: read it, then give it "
+            "with --data.shards instead"
+        )
 
 
 def check_known(arguments: list[str], runs: list[RunDir]) -> None:

@@ -164,11 +164,15 @@ GUIDES = Kind(
         "variants": range(1, 1 << 8),
         "width": range(3, 1 << 16),
         "songs": {KEY: {"frames": COUNT, "bytes": COUNT, "sha256": _SHA256}},
+        "training": Maybe(str),
     },
+    {"training": None},
 )
-"""guides.json, see data/guides.py."""
+"""guides.json, see data/guides.py. training: that of dataset.json when it was made."""
 
-DRUMMER = Kind(1, {"files": {FILE: {"bytes": COUNT, "sha256": _SHA256}}})
+_OF_DRUMMER = {"bytes": COUNT, "sha256": _SHA256}
+
+DRUMMER = Kind(1, {"files": {"pattern.safetensors": _OF_DRUMMER, "strokes.safetensors": _OF_DRUMMER}})
 """drummer.json, see generate/drummer.py."""
 
 # Evaluations.

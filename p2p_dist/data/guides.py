@@ -23,6 +23,7 @@ from p2p_dist.settings.config import Model
 NAME = "guides.json"
 _AGAIN = "remove it and run the launch command again, which makes it anew"
 _DTYPE = np.dtype("<f2")
+_MOST_OPEN = 512  # files: many systems allow a process 1024
 
 
 def rows_of(picture: np.ndarray, beats: np.ndarray | None) -> np.ndarray:
@@ -46,9 +47,10 @@ def write_song(folder: Path, key: str, variants: Sequence[np.ndarray]) -> dict[s
     return {"frames": content.shape[1], "bytes": content.nbytes, "sha256": files.sha256_file(path)}
 
 
-def write_record(folder: Path, variants: int, width: int, songs: dict[str, Any]) -> None:
-    """Write guides.json. songs: key -> entry of `write_song`."""
-    records.write(folder / NAME, schemas.GUIDES, {"variants": variants, "width": width, "songs": songs})
+def write_record(folder: Path, variants: int, width: int, songs: dict[str, Any], training: str | None = None) -> None:
+    """Write guides.json. songs: key -> entry of `write_song`. training: digest of the training songs in dataset.json."""
+    content = {"variants": variants, "width": width, "songs": songs, "training": training}
+    records.write(folder / NAME, schemas.GUIDES, content)
 
 
 class Guides:
@@ -66,7 +68,9 @@ class Guides:
         self.folder = folder
         content = records.read(folder / NAME, schemas.GUIDES, _AGAIN)
         self.variants, self.width, self.songs = content["variants"], content["width"], content["songs"]
+        self.digest = files.digest([self.variants, self.width, self.songs])[:12]
         self._open: dict[str, int] = {}
+        self._seen: dict[str, tuple[int, int]] = {}
 
     def read(self, key: str, variant: int, start: int, frames: int) -> np.ndarray:
         """Read the rows of `frames` frames from `start` on, float16 (frames, width). Behind the song's end is silence.
@@ -78,7 +82,9 @@ class Guides:
             raise ValueError(f"{self.folder / NAME} has no sketch of {key}: remove this file and run the launch command again")
         about = self.songs[key]
         if key not in self._open:
-            self._open[key] = self._checked(self.folder / f"{key}.f16", about)
+            while len(self._open) >= _MOST_OPEN:
+                os.close(self._open.pop(next(iter(self._open))))
+            self._open[key] = self._checked(key, about)
         there = min(frames, about["frames"] - start)
         row = self.width * _DTYPE.itemsize
         wanted = max(there, 0) * row
@@ -87,16 +93,21 @@ class Guides:
             raise DamagedError(f"{self.folder / f'{key}.f16'} is cut off; {_AGAIN}")
         return padded(np.frombuffer(content, _DTYPE).reshape(-1, self.width), frames)
 
-    def _checked(self, path: Path, about: dict[str, Any]) -> int:
-        """Open a file whose content is the one in the record; it stays open, so that it stays that one."""
+    def _checked(self, key: str, about: dict[str, Any]) -> int:
+        """Open a song's file. Its content must be the one in the record, or the file the one that was found to have it."""
+        path = self.folder / f"{key}.f16"
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             raise DamagedError(f"{path} is missing; remove {NAME} beside it and run the launch command again") from None
         size = self.variants * about["frames"] * self.width * _DTYPE.itemsize
-        if size != about["bytes"] or os.fstat(descriptor).st_size != size or files.sha256_file(path) != about["sha256"]:
+        found = os.fstat(descriptor)
+        seen = (found.st_ino, found.st_mtime_ns)
+        is_same = size == about["bytes"] == found.st_size
+        if not is_same or (self._seen.get(key) != seen and files.sha256_file(path) != about["sha256"]):
             os.close(descriptor)
             raise DamagedError(f"{path} is damaged: it is not the one that {NAME} describes; {_AGAIN}")
+        self._seen[key] = seen
         return descriptor
 
     def close(self) -> None:

@@ -5,8 +5,9 @@ by the first bit of the sha256 of their keys, each half by the next bit, and so 
 or is one song: a song is never cut. So a shard has about 0.7 of that size where songs are small. A song that is added, removed
 or changed changes the shard that it is in (or halves it, or makes one of two); all others stay the same to the byte.
 
-A shard has the name of its content, and is what TarWriter would write of all its samples. Its record is written when it is
-whole, and then the files that its songs had are removed: killed at any time, no song is lost.
+A shard has the name of its content, and is what TarWriter would write of all its samples. When it is whole, its record is
+written, then it gets its name, and then the files that its songs had are removed: killed at any time, no song is lost, and no
+shard is left without a record.
 """
 
 from __future__ import annotations
@@ -89,11 +90,10 @@ def pack(out: Path, kind: str, pieces: Sequence[Piece]) -> dict[str, Any]:
             end = bytes(2 * tarfile.BLOCKSIZE + -(size + 2 * tarfile.BLOCKSIZE) % tarfile.RECORDSIZE)
             whole.update(end)
             target.write(end)
-        entry = {"name": name, "bytes": size + len(end), "sha256": whole.hexdigest()}
-        entry |= (
-            {"songs": songs} if kind.startswith(manifest.AUDIO) else {"samples": sum(p.samples for p in pieces), "songs": songs}
-        )
-        files.write_json(out / PARTS / f"shard-{name}.json", files.sealed({"schema": schemas.SHARD.schema, **entry}))
+            entry = {"name": name, "bytes": size + len(end), "sha256": whole.hexdigest()}
+            samples = {} if kind.startswith(manifest.AUDIO) else {"samples": sum(piece.samples for piece in pieces)}
+            entry |= {**samples, "songs": songs}
+            files.write_json(out / PARTS / f"shard-{name}.json", files.sealed({"schema": schemas.SHARD.schema, **entry}))
     for piece in pieces:
         (out / PARTS / f"{kind}-{piece.key}.tar").unlink(missing_ok=True)
     return entry
@@ -144,8 +144,8 @@ def blocks(place: Place, size: int) -> Iterator[bytes]:
 
 def _forgotten(out: Path, kind: str, piece: Piece) -> files.DamagedError:
     path = piece.place[0]
-    (out / PARTS / f"shard-{path.name}.json").unlink(missing_ok=True)
     path.unlink()
+    (out / PARTS / f"shard-{path.name}.json").unlink(missing_ok=True)
     return files.DamagedError(
         f"{path} was damaged: the {kind} samples of {piece.key} are not what was written; it was removed: run the same command "
         "again, which makes its songs anew"

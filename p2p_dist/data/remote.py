@@ -17,6 +17,7 @@ import os
 import re
 import select
 import shutil
+import subprocess
 import time
 import urllib.error
 import urllib.parse
@@ -41,6 +42,10 @@ _BLOCK = 1 << 18
 
 _FOR_A_MOMENT = (408, 425, 429, 500, 502, 503, 504)
 """Answers of HTTP after which the same request may succeed."""
+
+
+_NO_MORE = 416
+"""The answer of HTTP to a request for what comes after the last byte of a file."""
 
 
 class _RefusedError(OSError):
@@ -176,6 +181,10 @@ def _receive_http(shown: str, arrived: _Arrived) -> None:
                 raise FileNotFoundError(errno.ENOENT, said, shown) from None
             if error.code in (401, 403):
                 said += ": no access with what the environment holds"
+            if error.code == _NO_MORE and arrived.bytes:
+                said = f"it ended after {arrived.bytes} of {arrived.most} bytes"
+                arrived.begin_again()
+                raise OSError(errno.EIO, said) from None
             if error.code in _FOR_A_MOMENT:
                 raise OSError(errno.EIO, said) from None
             raise _RefusedError(errno.EIO, said, shown) from None
@@ -196,7 +205,11 @@ def _receive_http(shown: str, arrived: _Arrived) -> None:
 
 def _request(shown: str, method: str = "GET") -> urllib.request.Request:
     """A request with the values of the variables in an address; a login goes into a header that no other host is sent."""
-    parts = urllib.parse.urlsplit(_with_variables(shown))
+    whole = _with_variables(shown)
+    try:
+        parts = urllib.parse.urlsplit(whole)
+    except ValueError:  # whose text may hold the values of variables
+        raise _RefusedError(errno.EINVAL, "not a URL", shown) from None
     login, _, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(urllib.parse.urlunsplit(parts._replace(netloc=host)), method=method)
     request.add_header("User-Agent", "p2p_dist")
@@ -249,6 +262,8 @@ def _of_gopen(shown: str) -> Generator[bytes, None, None]:
                 raise OSError(errno.EIO, f"the command ended with {process.returncode}")
             return
         raise TimeoutError
+    except subprocess.TimeoutExpired:  # it ended its output, and goes on
+        raise TimeoutError from None
     finally:
         process.kill()
         process.wait()
@@ -288,6 +303,8 @@ def send(address: str, name: str, source: BinaryIO, size: int) -> None:
         except urllib.error.HTTPError as error:
             with error:
                 raise OSError(errno.EIO, f"the server answers {error.code} ({error.reason})", shown) from None
+        except (http.client.InvalidURL, UnicodeError):  # as in `_receive_http`
+            raise OSError(errno.EINVAL, "not a URL", shown) from None
         except (OSError, http.client.HTTPException) as error:
             raise OSError(errno.EIO, _in_words(error), shown) from error
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -15,7 +16,7 @@ from p2p_dist.data import manifest, remote
 from p2p_dist.run import lock
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
-from p2p_dist.settings.address import of_file, scheme
+from p2p_dist.settings.address import acts_here, of_file
 from p2p_dist.settings.config import Data
 
 MEMORY = Path("/dev/shm")
@@ -30,10 +31,13 @@ def address_of(run: RunDir, data: Data) -> str | None:
     """Return the address of a run's finished dataset; None if its shards are made of songs here.
 
     Raises:
-        ValueError: it is a command that another user may have written.
+        ValueError: it is a command, or contains variables, and another user may have written it.
     """
-    if data.shards is not None and scheme(data.shards) == "pipe" and (why := files.not_only_ours(run.config)):
-        raise ValueError(f"{run.config} {why}, and its data.shards is a command, which is not run: start a run of your own")
+    if data.shards is not None and acts_here(data.shards) and (why := files.not_only_ours(run.config)):
+        raise ValueError(
+            f"{run.config} {why}, and its data.shards is a command or contains variables of the environment, so it is not "
+            "used: start a run of your own"
+        )
     return data.shards
 
 
@@ -163,15 +167,17 @@ def check_settings(content: dict[str, Any], data: Data, where: str) -> None:
         ValueError: it was not; says which flags a run with it needs.
     """
     if changed := science.differences(content["settings"], data):
-        flags = " ".join(
-            f"--data.{name.replace('_', '-')} {value}"
-            for name, value in content["settings"].items()
-            if any(line.startswith(f"{name}: ") for line in changed)
-        )
-        raise ValueError(
-            f"{where} was made with other settings than the run has ({', '.join(changed)}): for this dataset start a run "
-            f"with {flags}"
-        )
+        flags = " ".join(_flag(line) for line in changed if not line.endswith(" -> unknown to this version"))
+        cure = f"for this dataset start a run with {flags}" if flags else "use the version that made it"
+        raise ValueError(f"{where} was made with other settings than the run has ({', '.join(changed)}): {cure}")
+
+
+def _flag(difference: str) -> str:
+    """The flag that gives a setting the value that it has in a dataset; difference: `mels: 32 -> 64`."""
+    name, _, rest = difference.partition(": ")
+    name, value = name.replace("_", "-"), rest.rpartition(" -> ")[0]
+    bare = {"True": f"--data.{name}", "False": f"--data.no-{name}"}
+    return bare.get(value, f"--data.{name} {shlex.quote(value)}")
 
 
 def upload(folder: Path, address: str, on_file: Callable[[int, int, str], None] = lambda *_: None) -> None:

@@ -1,13 +1,14 @@
 """The stage `pattern` of a run with sketches: train the drummer, and sketch the training songs for the generator to learn from.
 
 RUN/pattern/songs/       what is known of each training song: KEY-DIGEST.npz, KEY-DIGEST.kit
-RUN/pattern/networks/    the trained pattern networks, and training.safetensors, the state of the one in training
+RUN/pattern/networks/    the trained pattern networks, NAME-DIGEST.safetensors, and training.safetensors, the state of the one
+                         in training; DIGEST is of songs and settings
 RUN/pattern/finished/    an empty file for each piece of work that is finished: a job that is stopped and started sees progress
 RUN/pattern/guides/      sketches of the training songs, see data/guides.py
 RUN/pattern/drummer.json and its files, see drummer.py
 
-What is known of a song, and a trained network, is not made again. A training goes on from its last state, exactly as if it had
-not stopped. Sketches take seconds, and are made together.
+What is known of a song, and a network trained on the same songs, is not made again. A training goes on from its last state,
+exactly as if it had not stopped. Sketches take seconds, and are made together.
 
 The generator learns from sketches like those that it will see: most play the true strokes, changed a little; some play what a
 network predicts that never saw the song: there are two such networks, each trained on the songs of the other half.
@@ -44,7 +45,7 @@ from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer
 from p2p_dist.generate.drummer import Drummer, Guide, Heard, listen
 from p2p_dist.generate.sketch import Sketch, pick
-from p2p_dist.model.pattern import Pattern, Training, predict, train_pattern
+from p2p_dist.model.pattern import Pattern, Song, Training, predict, train_pattern
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Config, parse_task
@@ -55,6 +56,7 @@ TRUE, PREDICTED = 3, 1
 KITS = 32
 """Most kits of a bank: more make it large, and each song is played with one."""
 
+_REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # to stop
 _AT_ONCE = 1024  # frames of a sketch's picture made at once
 _SAVE_EVERY = 50  # steps of a pattern network
 _DROPPED, _LOUDER = 0.05, 0.2  # share of true strokes that a sketch leaves out; standard deviation of their strength, log
@@ -132,7 +134,8 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         )
         width = config.data.picture_channels * config.data.mels + 2
         drummer.save(run.pattern, drums)
-        guides.write_record(folders["guides"], TRUE + PREDICTED, width, dict(zip(paths, entries, strict=True)))
+        training = run.dataset_record()["training"]
+        guides.write_record(folders["guides"], TRUE + PREDICTED, width, dict(zip(paths, entries, strict=True)), training)
 
 
 def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
@@ -223,20 +226,20 @@ def read(path: Path) -> Known:
 
 
 def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config, on_done: OnDone) -> Pattern:
-    """Train the pattern network `name` on some songs, or go on training it, or read it if it is trained.
+    """Train the pattern network `name` on some songs, or go on training it, or read it if it is trained on these.
 
     Each song comes with the beats of its drums; the training itself makes the mistakes of beats that are heard.
     """
-    steps, path, state = config.train.pattern_steps, folder / f"{name}.safetensors", folder / "training.safetensors"
+    steps, state = config.train.pattern_steps, folder / "training.safetensors"
+    whose = files.digest([name, [one.name for one in songs], steps, config.train.seed])
+    path = folder / f"{name}-{whose[:12]}.safetensors"
     network = Pattern()
     if path.is_file():
         network.load_state_dict(safetensors.torch.load(path.read_bytes()))
         on_done("", steps)
         return network
-    known = [read(one) for one in songs]
-    pairs_of = [(one.true.features, drum_classes.activations(one.onsets, one.true.features.shape[1], FRAME)) for one in known]
+    pairs_of = [pair_of(read(one)) for one in songs]
     before = None
-    whose = files.digest([name, [one.name for one in songs], steps, config.train.seed])
     if state.is_file():
         content = state.read_bytes()
         saved = safetensors.torch.load(content)
@@ -258,6 +261,12 @@ def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config
     state.unlink(missing_ok=True)
     on_done("", 0, f"network-{name}-{steps}")
     return network
+
+
+def pair_of(song: Known) -> Song:
+    """Return what a pattern network learns from a song. The features are float16, as they are kept: half the memory."""
+    features = song.true.features
+    return features.astype(np.float16), drum_classes.activations(song.onsets, features.shape[1], FRAME)
 
 
 def bank_of(songs: Sequence[Path]) -> Bank:
@@ -316,8 +325,11 @@ def _each(function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: 
     with concurrent.futures.ProcessPoolExecutor(
         min(workers, len(jobs)), context, initializer=_begin_worker, initargs=(os.getpid(),)
     ) as pool:
+        # Requests to stop are for this process. Its workers, which start here, inherit the blocked signals.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
         try:
             futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)
             for future in concurrent.futures.as_completed(futures):
                 results[futures[future]] = future.result()
                 on_done(futures[future])
@@ -331,7 +343,5 @@ def _each(function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: 
 
 
 def _begin_worker(parent: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):  # requests to stop are for the process of the stage
-        signal.signal(number, signal.SIG_IGN)
     linux.die_with_parent(parent=parent)
     torch.set_num_threads(1)

@@ -5,16 +5,19 @@ musdb is imported only by a process of its own: a login node may not have it, an
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 from p2p_dist.audio import layouts
 from p2p_dist.common import console, files
-from p2p_dist.run import rundir
+from p2p_dist.run import lock, rundir
 
 NAME = "musdb7s"
 """What `--data` is called for it; a folder of this name here is meant by `./musdb7s`."""
@@ -75,6 +78,27 @@ def fetch() -> Path:
         return folder
     files.check_can_be_written(folder / "train")
     folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _wait_for_others(descriptor, folder)
+        if not is_there(folder):
+            _fetch_to(folder)
+    finally:
+        os.close(descriptor)
+    return folder
+
+
+def _wait_for_others(descriptor: int, folder: Path) -> None:
+    """Lock the folder: two commands at once would remove each other's files. Not all file systems lock folders."""
+    with contextlib.suppress(OSError):
+        try:
+            lock.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.say(f"another process fetches songs to {folder}: waiting for it")
+            lock.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _fetch_to(folder: Path) -> None:
     files.remove_garbage(folder, NAME)
     console.say(f"{LICENCE}\nfetching its seven-second sample to {folder}")
     unpacked = files.temporary_beside(folder / NAME)
@@ -88,20 +112,20 @@ def fetch() -> Path:
                 (unpacked / name).rename(folder / name)
     finally:
         files.remove_tree(unpacked)
-    return folder
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             opened.extractall(folder)
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: it needs a password
         raise OSError(errno.EIO, f"the archive is damaged ({error}): fetch {ADDRESS} again", str(archive)) from error
     _check(folder, str(archive))
 
 
 def _download(unpacked: Path, folder: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", _PROGRAM, str(unpacked)], stderr=subprocess.PIPE, text=True, errors="replace")
+    command = [sys.executable, "-P", "-c", _PROGRAM, str(unpacked)]  # -P: import nothing from the current folder
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     lines = done.stderr.strip().splitlines()
     if done.returncode:
         said = console.one_line(lines[-1]) if lines else f"its process ended with {done.returncode}"

@@ -106,7 +106,7 @@ def _missing_in(python: str, tasks: tuple[tuple[str, str], ...], names: tuple[st
         tasks: variables that hpc/rank.sh reads.
     """
     ask = "import importlib.util, sys; print('missing:', *[n for n in sys.argv[1:] if importlib.util.find_spec(n) is None])"
-    command = ["bash", str(site.HPC / "rank.sh"), python, "-c", ask, *names]
+    command = ["bash", str(site.HPC / "rank.sh"), python, "-P", "-c", ask, *names]
     try:
         done = subprocess.run(
             command, env={**os.environ, **dict(tasks)}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120

@@ -264,7 +264,7 @@ def load_site(name: str, file: str | None = None) -> Site:
     if not path.is_file():
         raise ValueError(f"no file {path}: --site names a YAML file" if file else f"no site {name}: {path} does not exist")
     site = values.from_file(path, lambda _: Site())
-    if site.environment and not (HPC / site.environment).is_file():
+    if site.environment and not _is_in_hpc(site.environment):
         environment = path.absolute().parent / site.environment  # independent of the current folder
         if not environment.is_file():
             raise ValueError(
@@ -276,6 +276,11 @@ def load_site(name: str, file: str | None = None) -> Site:
             )
         site = dataclasses.replace(site, environment=str(environment))
     return site
+
+
+def _is_in_hpc(name: str) -> bool:
+    """Whether a file of shell lines is one of this program's own. An absolute path, or one with .., leads elsewhere."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts and (HPC / name).is_file()
 
 
 def _not_trusted(file: Path) -> str | None:

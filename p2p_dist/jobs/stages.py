@@ -14,10 +14,10 @@ from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Data
 
 STAGES = ("preprocess", "pattern", "train", "evaluate", "page")
+"""All that a run can have, in order; `of` omits those that it does not need."""
 
 ONE_PROCESS = ("preprocess", "pattern", "page")
 """The stages that run as one process per job, on CPU nodes."""
-"""All that a run can have, in order; `of` omits those that it does not need."""
 
 GENERATE = "generate"
 """The only stage of a run that the generate command creates on a cluster."""
@@ -145,8 +145,7 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
     if stage == "pattern":
         if not rundir.read_settings(run).model.sketch:
             return NO_SKETCH
-        sketched = all(path.is_file() for path in (run.drummer, run.guides / "guides.json"))
-        return "training songs are sketched" if sketched else None
+        return "training songs are sketched" if run.drummer.is_file() and _is_sketched(run, shards, bool(trained)) else None
     if stage == "train":
         # The earlier shards have the same training songs, and exist while the current ones are still being made.
         there = shards.windows() if shards is not None else {}
@@ -173,6 +172,20 @@ def is_done(stage: str, run: RunDir, shards: Shards | None = None, *, content: b
         return None
     newest = max((run.evaluations / rundir.step_name(step) / "metrics.json").stat().st_mtime for step in evaluated)
     return str(run.page) if run.page.stat().st_mtime >= newest else None
+
+
+def _is_sketched(run: RunDir, shards: Shards | None, trained: bool) -> bool:
+    """Whether there are sketches of the training songs as they are now. They may change until there is a checkpoint."""
+    try:
+        made = records.read(run.guides / "guides.json", schemas.GUIDES)
+    except (FileNotFoundError, ValueError):  # damaged: they are made again
+        return False
+    if trained:
+        return True
+    if shards is None or is_preprocessed(shards, trained, rundir.read_settings(run).data) is None:
+        return False  # it may yet find other songs
+    songs = {song["key"] for song in shards.content["splits"].get("train", {}).get("songs", ())}
+    return songs == made["songs"].keys() and made["training"] in (None, run.dataset_record()["training"])
 
 
 def is_shards_only(run: RunDir) -> bool:

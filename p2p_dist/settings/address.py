@@ -28,12 +28,19 @@ def of_file(address: str, name: str) -> str:
     return address.replace(NAME, name) if NAME in address else f"{address.rstrip('/')}/{name}"
 
 
+def acts_here(address: str) -> bool:
+    """Whether opening an address runs a command or sends values of the user's environment: then no one else may have set it."""
+    kind = scheme(address)
+    return kind == "pipe" or (kind is not None and _VARIABLE.search(address) is not None)
+
+
 def has_secret(address: str) -> bool:
     """Whether a text has what looks like a password, token or signature. `$NAME`, a variable of the environment, is none."""
     text = _VARIABLE.sub(secrets.MASK, address)
     if _OPTION.search(text):
         return True
-    text = _LOGIN.sub(secrets.MASK, text)
+    # A name before the @ is no secret, but some services take a token there.
+    text = _LOGIN.sub(lambda login: login[0] if secrets.mask(login[0]) != login[0] else secrets.MASK, text)
     return secrets.mask(text) != text
 
 

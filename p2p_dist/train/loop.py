@@ -72,7 +72,8 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         files.remove_garbage(run.checkpoints)
         for ours in (run.metrics, run.status, run.outcome, run.meeting):
             files.remove_garbage(run.path, ours.name)
-    start, state = find_start(run, ranks, config, index)
+    guides = Guides(run.guides) if config.model.sketch else None
+    start, state = find_start(run, ranks, config, index, guides)
     networks = build(config, ranks, state["precision"] if state else None)
     if state:
         try:
@@ -108,7 +109,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     watchdog = Watchdog(ranks, start, config.train.hang_after)
     meter = speed.Speed(config, networks.precision, ranks.device, ranks.world_size, start)
     progress = console.Progress("train", total, start=start, every=0, status=run.status if first else None)
-    guided = Guided(Guides(run.guides), stream, config) if config.model.sketch else None
+    guided = Guided(guides, stream, config) if guides is not None else None
     board = None
     if first and config.train.tensorboard:
         board = Board(run.path / "tensorboard", start, stream, config.model.noise_channels, config.train.seed, guided)
@@ -161,7 +162,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             if profiled is not None:
                 profiled.after(step, is_end=stopping or step == total)
             if saving and first:
-                save(saver, step, networks, science.recorded(config), ranks, index)
+                save(saver, step, networks, science.recorded(config), ranks, index, guides)
                 stop.allow(saver.seconds)
                 if board is not None:
                     board.pictures(step, networks)
@@ -182,7 +183,9 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
 _STATE = ("settings", "windows", "step", "precision", "networks")
 
 
-def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Index) -> tuple[int, dict[str, Any] | None]:
+def find_start(
+    run: RunDir, ranks: distributed.Ranks, config: Config, index: Index, guides: Guides | None
+) -> tuple[int, dict[str, Any] | None]:
     """Load step and state of the newest valid checkpoint, chosen by rank 0; 0 and None if there is none.
 
     Only rank 0 reads the folder. Otherwise ranks could start at different steps if the folder changes meanwhile.
@@ -208,10 +211,23 @@ def find_start(run: RunDir, ranks: distributed.Ranks, config: Config, index: Ind
             f"the checkpoint at step {start} in {run.checkpoints} was trained on other windows than {run.shards} has now, so "
             "the next batches would differ; start a new run with --run NAME"
         )
+    if guides is not None and state.get("guides", guides.digest) != guides.digest:
+        raise ValueError(
+            f"the checkpoint at step {start} in {run.checkpoints} was trained with other sketches than {guides.folder} has "
+            "now: restore that folder, or start a new run with --run NAME"
+        )
     return start, state
 
 
-def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], ranks: distributed.Ranks, index: Index) -> None:
+def save(
+    saver: Saver,
+    step: int,
+    networks: Networks,
+    settings: dict[str, Any],
+    ranks: distributed.Ranks,
+    index: Index,
+    guides: Guides | None,
+) -> None:
     """Start writing a checkpoint. Only rank 0 writes; it has the whole state."""
     about = {
         "settings": settings,
@@ -220,6 +236,8 @@ def save(saver: Saver, step: int, networks: Networks, settings: dict[str, Any], 
         "torch": torch.__version__,
     }
     state = {"settings": settings, "windows": index.samples.digest, "step": step, "precision": networks.precision}
+    if guides is not None:
+        state["guides"] = guides.digest
     state["networks"] = networks.state()
     saver.save(step, state, networks.to_evaluate(), about)
 

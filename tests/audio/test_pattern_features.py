@@ -1,7 +1,10 @@
 """What a pattern network hears: the song's bands and rises at their times, and the position in the bar."""
 
+import tracemalloc
+
 import numpy as np
 
+from p2p_dist.audio.attacks import FINE, Rises
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.pattern_features import CHANNELS, FRAME, HOP, RATE, SOUND, beat_positions, pattern_features
 
@@ -60,3 +63,17 @@ def test_positions_count_beats_from_the_first_and_below_it():
 def test_silence_and_nothing_have_features():
     assert not np.isnan(pattern_features(np.zeros(RATE, np.float32), RATE, None)).any()
     assert pattern_features(np.zeros(0, np.float32), RATE, None).shape[0] == CHANNELS
+
+
+def test_a_song_in_one_block_needs_no_memory_for_its_spectra():
+    song = tone(seconds=40.0)
+    tracemalloc.start()
+    pattern_features(song, RATE, Beats(120.0, 0.25))
+    features = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    rises = Rises(0.5, FINE)
+    rises.add(song)
+    rises.finish()
+    envelope = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert max(features, envelope) < 2 * song.nbytes

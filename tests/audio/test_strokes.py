@@ -175,6 +175,8 @@ BAD = {
     "kits that are no list": ({}, {"bank": with_kits(3)}, "list of kits"),
     "no kits": ({}, {"bank": with_kits([])}, "list of kits"),
     "no JSON": ({}, {"bank": "{"}, "damaged"),
+    "a list that is too deep": ({}, {"bank": "[" * 100_000}, "damaged"),
+    "a number that is too large": ({}, {"bank": with_kits([{"name": "a", "rates": [1] * 5, "offset": 10**400}])}, "damaged"),
     "a kit without a name": ({}, {"bank": with_kits([{"rates": [1] * 5, "offset": 0}])}, "damaged"),
     "a rate that is not possible": ({}, {"bank": with_kits([{"name": "a", "rates": [1, 1, 1, 1, -1], "offset": 0}])}, "rates"),
     "a level that is not possible": ({}, {"bank": with_kits([{"name": "a", "rates": [1] * 5, "offset": 1e9}])}, "level"),

@@ -71,6 +71,12 @@ class Server:
             fault = "401"
         if not path.is_file():
             fault = "404"
+        content, begin = path.read_bytes() if path.is_file() else b"", 0
+        tag = f'"{hashlib.md5(content).hexdigest()}"'
+        if self.names_versions and request.headers.get("If-Range") == tag:
+            begin = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        if begin and begin >= len(content):
+            fault = "416"
         if fault.isdecimal():
             request.send_response(int(fault))
             if fault == "302":
@@ -78,10 +84,6 @@ class Server:
             request.send_header("Content-Length", "0")
             request.end_headers()
             return
-        content, begin = path.read_bytes(), 0
-        tag = f'"{hashlib.md5(content).hexdigest()}"'
-        if self.names_versions and request.headers.get("If-Range") == tag:
-            begin = int(request.headers["Range"].removeprefix("bytes=").removesuffix("-"))
         sent = content[begin:]
         if fault == "slow":
             time.sleep(1)

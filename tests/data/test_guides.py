@@ -77,6 +77,29 @@ def test_other_content_than_was_written_is_refused(folder: Path) -> None:
         guides.Guides(folder).read(KEY, 0, 0, 4)
 
 
+def test_a_dataset_may_have_more_songs_than_files_may_be_open(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guides, "_MOST_OPEN", 2)
+    place = tmp_path_factory.mktemp("many")
+    entries = {f"0000{n}-a": guides.write_song(place, f"0000{n}-a", [guides.rows_of(picture(n), None)]) for n in range(4)}
+    guides.write_record(place, 1, 6, entries)
+    found, hashed = guides.Guides(place), []
+    honest = guides.files.sha256_file
+    monkeypatch.setattr(guides.files, "sha256_file", lambda path: hashed.append(path.name) or honest(path))
+    for n in (0, 1, 2, 3, 0, 1, 2, 3):
+        assert np.array_equal(found.read(f"0000{n}-a", 0, 0, 20)[:, :4].T, picture(n)[0])
+        assert len(found._open) <= 2
+    assert len(hashed) == 4, "once each"
+    path = place / "00000-a.f16"
+    content = bytearray(path.read_bytes())
+    content[0] ^= 1
+    guides.files.write_bytes(path, bytes(content))
+    with pytest.raises(DamagedError, match="damaged"):
+        found.read("00000-a", 0, 0, 20)
+    found.close()
+
+
 def test_a_song_without_a_sketch_is_named(folder: Path) -> None:
     with pytest.raises(ValueError, match="has no sketch of 00001-b"):
         guides.Guides(folder).read("00001-b", 0, 0, 4)

@@ -57,11 +57,13 @@ def test_the_size_of_shards_is_a_setting_that_changes_no_sample(songs: Path, sma
     assert Index(cut, "train").samples.digest == Index(whole, "train").samples.digest
 
 
-@pytest.mark.parametrize("when", ["packed", "recorded"])
+@pytest.mark.parametrize("when", ["packed", "recorded", "named"])
 def test_a_merge_that_is_killed_between_two_shards_goes_on(
     songs: Path, dataset: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    """After a shard was written, and before its record, or before the files of its songs were removed: the same bytes."""
+    """Before the record of a shard was written, or the shard got its name, or the files of its songs were removed: no shard
+    has no record, and the same bytes.
+    """
     out, made, real, count = tmp_path / "out", list[str](), files.write_json, [0]
 
     def killed(path: Path, value: object) -> None:
@@ -73,11 +75,23 @@ def test_a_merge_that_is_killed_between_two_shards_goes_on(
                 raise KeyboardInterrupt
         real(path, value)
 
-    monkeypatch.setattr(files, "write_json", killed)
+    def kept(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".tar" and path.exists() and not path.name.startswith("."):
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    unlink = Path.unlink
+    if when == "named":
+        monkeypatch.setattr(Path, "unlink", kept)
+    else:
+        monkeypatch.setattr(files, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         shards.preprocess(songs, out, small, workers=1)
     monkeypatch.undo()
     assert not (out / manifests.NAME).exists()
+    recorded = {path.name.removeprefix("shard-").removesuffix(".json") for path in (out / PARTS).glob("shard-*")}
+    shards_there = {path.name for path in (*out.glob("*.tar"), *out.glob("audio/*.tar"))}
+    assert len(shards_there) == 1 and shards_there <= recorded
     shards.preprocess(songs, out, small, workers=1, on_song=lambda done, total, result: made.append(result.name))
     assert made == [] and fingerprint(out) == fingerprint(dataset) and not list((out / PARTS).glob("*.tar"))
 

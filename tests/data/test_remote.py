@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,14 @@ def test_a_cut_connection_goes_on_where_it_ended(server: Server, tmp_path: Path)
     assert [headers.get("Range") for _, headers in server.asked] == [None, "bytes=300000-", "bytes=500000-"]
 
 
+def test_a_file_that_is_too_short_is_said_to_be(server: Server, tmp_path: Path) -> None:
+    """A server refuses to send what comes after the end: the end is the message, not the refusal."""
+    os.truncate(server.folder / "a.tar", 9)
+    with pytest.raises(OSError, match=r"it ended after 9 of 700001 bytes, tried \d times"):
+        fetched(server.url, tmp_path / "here")
+    assert server.asked[1][1]["Range"] == "bytes=9-"
+
+
 def test_progress_counts_so_that_a_bad_line_is_enough(server: Server, tmp_path: Path) -> None:
     """More cuts than there are pauses."""
     server.faults["a.tar"] = ["cut 60000"] * 10
@@ -132,6 +141,8 @@ def test_a_slow_answer_is_given_up(server: Server, tmp_path: Path, monkeypatch: 
         fetched(server.url, tmp_path / "here")
     with pytest.raises(OSError, match=r"no answer for 0\.05 seconds, tried 4 times"):
         fetched("pipe:sleep 1; cat {name}", tmp_path / "here")
+    with pytest.raises(OSError, match=r"no answer for 0\.05 seconds, tried 4 times"):
+        fetched("pipe:exec >&-; sleep 1 # {name}", tmp_path / "here")
 
 
 def test_a_server_that_is_not_there_is_named(server: Server, tmp_path: Path) -> None:
@@ -172,6 +183,26 @@ def test_a_login_is_of_the_environment_and_goes_to_no_other_host(
         monkeypatch.delenv("OUR_WORD")
         with pytest.raises(ValueError, match="the environment has no variable OUR_WORD: export it"):
             fetched(address, tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("word", "address"),
+    [
+        ("abc def", "http://127.0.0.1:9/{name}?sig=$OUR_WORD"),
+        ("abc\u00e9", "http://127.0.0.1:9/{name}?sig=$OUR_WORD"),
+        ("abc\u2100", "http://me:$OUR_WORD@127.0.0.1:9/{name}"),
+    ],
+)
+def test_a_value_that_no_url_can_have_is_not_shown(
+    word: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUR_WORD", word)
+    with pytest.raises(OSError, match=r"not a URL.*\$OUR_WORD") as error:
+        fetched(address, tmp_path)
+    assert "abc" not in str(error.value)
+    with pytest.raises(OSError, match=r"not a URL.*\$OUR_WORD") as error:
+        remote.send(address, "b.tar", io.BytesIO(b"x"), 1)
+    assert "abc" not in str(error.value)
 
 
 def test_a_signature_is_of_the_environment(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

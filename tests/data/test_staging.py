@@ -215,6 +215,14 @@ def test_what_is_no_dataset_for_this_run_is_refused(served: Server, small: Data,
         r"made with other settings than the run has \(mels: 32 -> 64\): .* start a run with --data\.mels 32$",
         dataclasses.replace(small, mels=64),
     )
+    refused(r"start a run with --data\.no-split-by-title$", dataclasses.replace(small, split_by_title=True))
+    for more, said in (
+        ({"split_by_title": True, "task": "vocals->drums"}, r"with --data\.split-by-title --data\.task 'vocals->drums'$"),
+        ({"colour": 3}, r"\(colour: 3 -> unknown to this version\): use the version that made it$"),
+    ):
+        whole = records.parse(good, where="")
+        path.write_text(files.json_text(files.sealed({**whole, "settings": {**whole["settings"], **more}})))
+        refused(said)
     path.unlink()
     refused("no dataset there, or not a whole one: .*manifest.json: the server answers 404")
     refused(r"no dataset there, or not a whole one: .*/nowhere/manifest\.json", address=str(tmp_path / "nowhere"))

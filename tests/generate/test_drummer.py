@@ -12,6 +12,7 @@ import torch
 
 from p2p_dist.audio.strokes import frame_powers, input_level, playing_level
 from p2p_dist.cli.generate import Command
+from p2p_dist.common import files, records
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data import pairs
 from p2p_dist.generate import drummer
@@ -131,6 +132,14 @@ def test_a_damaged_drummer_is_refused(kept: Path, name: str) -> None:
         drummer.load(kept, DATA, MODEL)
     (kept / name).unlink()
     with pytest.raises(DamagedError, match=f"{name} is missing"):
+        drummer.load(kept, DATA, MODEL)
+
+
+def test_a_record_without_a_file_is_refused(kept: Path) -> None:
+    record = records.read(kept / drummer.NAME)
+    del record["files"][drummer.STROKES]
+    files.write_json(kept / drummer.NAME, record)
+    with pytest.raises(DamagedError, match=r"has no 'strokes\.safetensors'"):
         drummer.load(kept, DATA, MODEL)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from p2p_dist.audio import strokes
 from p2p_dist.audio.drum_classes import Onset
 from p2p_dist.audio.layouts import Source
-from p2p_dist.common import files
+from p2p_dist.common import files, records
 from p2p_dist.data import guides, pairs, shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.song_record import KeyedSong
@@ -67,7 +69,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
 def new_run(prepared: tuple[Path, Config], name: str) -> RunDir:
     place, settings = prepared
     run = RunDir(place / "runs" / name)
-    files.write_json(run.dataset, {"name": "d"})
+    files.write_json(run.dataset, {"schema": 1, "name": "d", "training": "of these songs"})
     files.write_text(run.config, presets.to_yaml(settings))
     return run
 
@@ -89,6 +91,7 @@ def test_every_training_song_is_sketched_in_all_variants(made: RunDir, prepared:
     found, data = guides.Guides(made.guides), prepared[1].data
     assert sorted(found.songs) == [KEYS["a"], KEYS["b"], KEYS["c"], KEYS["silent"]]
     assert found.variants == pattern_stage.TRUE + pattern_stage.PREDICTED
+    assert records.read(made.guides / guides.NAME)["training"] == "of these songs"
     index = Index(made.shards, "train")
     numbers, windows = index.samples.originals_of(KEYS["b"])
     for number, window in list(zip(numbers, windows, strict=True))[2:20:5]:
@@ -109,9 +112,9 @@ def test_every_training_song_is_sketched_in_all_variants(made: RunDir, prepared:
 
 
 def test_predicted_strokes_come_from_the_network_that_did_not_see_the_song(made: RunDir) -> None:
-    names = {path.name for path in (made.pattern / "networks").iterdir()}
-    assert names == {"all.safetensors", "even.safetensors", "odd.safetensors"}
-    nets = [(made.pattern / "networks" / f"{name}.safetensors").read_bytes() for name in ("all", "even", "odd")]
+    paths = sorted((made.pattern / "networks").iterdir())
+    assert [path.name.split("-")[0] for path in paths] == ["all", "even", "odd"]
+    nets = [path.read_bytes() for path in paths]
     assert len(set(nets)) == 3
     assert (made.pattern / "pattern.safetensors").stat().st_size == len(nets[0])
 
@@ -177,6 +180,19 @@ def test_stopped_anywhere_and_started_again_it_makes_the_same(
     assert not [name for name in one if one[name] != other[name]]
 
 
+def blocked(number: int) -> tuple[int, set[int]]:
+    return number, {int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
+
+
+def test_requests_to_stop_do_not_reach_workers() -> None:
+    """Slurm sends them to every process: a worker that dies of one looks like a worker that ran out of memory."""
+    done: list[int] = []
+    found = pattern_stage._each(blocked, [(number,) for number in range(3)], 2, done.append)
+    assert [number for number, _ in found] == [0, 1, 2] and sorted(done) == [0, 1, 2]
+    assert all(signals >= {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2} for _, signals in found)
+    assert not blocked(0)[1] & {signal.SIGINT, signal.SIGTERM}
+
+
 def test_a_song_that_is_not_the_one_in_the_shards_is_refused(prepared: tuple[Path, Config], tmp_path: Path) -> None:
     run, (place, settings) = new_run(prepared, "changed"), prepared
     moved = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=str(tmp_path / "songs")))
@@ -186,6 +202,18 @@ def test_a_song_that_is_not_the_one_in_the_shards_is_refused(prepared: tuple[Pat
     write_song(tmp_path / "songs" / "train" / "b", 7)
     with pytest.raises(ValueError, match="training song b is not the one"):
         pattern_stage.training_songs(run, moved)
+
+
+def test_a_network_of_other_songs_is_not_taken_for_this_one(
+    made: RunDir, prepared: tuple[Path, Config], tmp_path: Path
+) -> None:
+    paths = [path for path in sorted((made.pattern / "songs").glob("*.npz")) if pattern_stage.read(path).onsets]
+    trained = [
+        pattern_stage.train_network(tmp_path, "all", songs, prepared[1], lambda note, count, piece="": None)
+        for songs in (paths[:1], paths, paths[:1])
+    ]
+    first, second, again = (network.first.weight for network in trained)
+    assert not torch.equal(first, second) and torch.equal(first, again)
 
 
 def test_songs_without_drums_are_refused(prepared: tuple[Path, Config]) -> None:

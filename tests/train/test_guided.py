@@ -19,7 +19,7 @@ from tests.train import on_ranks
 GUIDED = {"sketch": True, "beat_phase": True, "residual": True}
 
 
-def write_guides(run: RunDir, settings) -> None:
+def write_guides(run: RunDir, settings, seed: int = 0) -> None:
     """Random sketches of each training song, in three variants, of which the n-th is n dB in its first band."""
     run.guides.mkdir(parents=True, exist_ok=True)
     entries, data = {}, settings.data
@@ -27,7 +27,7 @@ def write_guides(run: RunDir, settings) -> None:
         frames = 400
         variants = []
         for variant in range(3):
-            picture = np.random.default_rng((number, variant)).uniform(-60, 0, (1, data.mels, frames)).astype(np.float16)
+            picture = np.random.default_rng((number, variant, seed)).uniform(-60, 0, (1, data.mels, frames)).astype(np.float16)
             picture[:, 0] = variant
             picture[:, 1] = np.arange(frames) % 64 - 80
             variants.append(guides.rows_of(picture, np.arange(frames) / 43 + number / 10))
@@ -87,6 +87,18 @@ def test_killed_equals_undisturbed_with_guides(ranks, new_run):
         ranks(1, on_ranks.train, runs[1].path, 5, None)
     assert ranks(1, on_ranks.train, runs[1].path, None, None) == [0]
     assert on_ranks.equal(*(on_ranks.state(run.path, 8) for run in runs))
+
+
+def test_a_training_is_not_continued_with_other_sketches(ranks, new_run):
+    run, settings = new_run("run", model=GUIDED, train={"steps": 8, "checkpoint_every": 3})
+    write_guides(run, settings)
+    with pytest.raises(RanksFailed):
+        ranks(1, on_ranks.train, run.path, 5, None)
+    write_guides(run, settings, seed=1)
+    with pytest.raises(RanksFailed, match="trained with other sketches"):
+        ranks(1, on_ranks.train, run.path, None, None)
+    write_guides(run, settings)
+    assert ranks(1, on_ranks.train, run.path, None, None) == [0]
 
 
 def test_a_training_without_its_sketches_is_refused(ranks, new_run):

@@ -34,12 +34,17 @@ _VARIABLE = re.compile(r"((NCCL|RCCL|GLOO|FI|UCX|CXI|MIOPEN|PYTORCH|TORCH_NCCL|O
 
 
 def _is_option(name: str) -> bool:
-    return re.fullmatch(_OPTION, name) is not None and name not in OF_THE_LAUNCHER
+    return re.fullmatch(_OPTION, name) is not None and not _may_mean(name, OF_THE_LAUNCHER)
 
 
 def _is_step_flag(flag: str) -> bool:
     found = _FLAG.fullmatch(flag)
-    return found is not None and found[1] not in OF_THE_STEP
+    return found is not None and not _may_mean(found[1], OF_THE_STEP)
+
+
+def _may_mean(name: str, names: tuple[str, ...]) -> bool:
+    """Whether Slurm may take `name` for one of these options, which it knows by their beginnings too (getopt_long)."""
+    return any(one.startswith(name) for one in names)
 
 
 def _is_value(text: str) -> bool:

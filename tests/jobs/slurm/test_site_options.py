@@ -89,7 +89,7 @@ BAD = [
     ("sbatch: {train: {job-name: x}}", "must be a long option of sbatch"),
     *(
         (f"sbatch: {{train: {{{name}: x}}}}", "must be a long option of sbatch")
-        for name in ("wrap", "output", "N", "-q", "a b")
+        for name in ("wrap", "output", "outp", "N", "-q", "a b")
     ),
     ('sbatch: {train: {qos: "a\\nb"}}', "must be text without control characters"),
     ('sbatch: {train: {qos: ""}}', "must be text without control characters"),
@@ -97,7 +97,7 @@ BAD = [
     ("sbatch: {train: x}", "must be a list of names and values"),
     *(
         (f"srun: ['{flag}']", "must be a flag of srun")
-        for flag in ("--task-prolog=/x", "--output=x", "-c7", "--a b", "--a=$(x)")
+        for flag in ("--task-prolog=/x", "--task-prol=/x", "--output=x", "-c7", "--a b", "--a=$(x)")
     ),
     ("container_options: ['--bind /x']", "must be a flag, as --nv"),
     *(
@@ -148,6 +148,11 @@ def test_a_file_of_shell_lines_that_others_can_write_is_not_run(site_file, tmp_p
         ):
             site.load_site("slurm", file)
         path.chmod(before)
+    for name in (str(lines), os.path.relpath(lines, site.HPC), os.path.relpath(lines, tmp_path)):
+        lines.chmod(0o666)
+        with pytest.raises(ValueError, match=r"environment .* (is writable by everybody|there is no such file)"):
+            site.load_site("slurm", site_file(f"environment: {name}"))
+        lines.chmod(0o644)
     lines.rename(tmp_path / "real.sh")
     lines.symlink_to(tmp_path / "real.sh")
     assert site.load_site("slurm", file).environment == str(lines), "a link of one's own"
