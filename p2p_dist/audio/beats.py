@@ -113,19 +113,26 @@ def track_beats(
     return Beats(found.bpm, found.first, tuple(others))
 
 
-def options(beats: Beats) -> list[str]:
-    """Return what to type for each of the other beats, in the same order: `--half-beat`, `--bpm 99.01`."""
-    return [
-        "--half-beat" if abs(other.bpm / beats.bpm - 1) < _APART / 2 else f"--bpm {other.bpm:.2f}" for other in beats.others
-    ]
+def options(beats: Beats, *, half_beat: bool = False) -> list[str]:
+    """Return what to type for each of the other beats, in the same order: `--half-beat`, `--bpm 99.01`.
+
+    Args:
+        half_beat: the beats were moved by half a beat already.
+    """
+    back = "--no-half-beat" if half_beat else "--half-beat"
+    return [back if abs(other.bpm / beats.bpm - 1) < _APART / 2 else f"--bpm {other.bpm:.2f}" for other in beats.others]
 
 
-def words(beats: Beats) -> str:
-    """Describe beats and alternatives in one line."""
-    told = f"{beats.bpm:.2f} beats a minute, a beat at {beats.first:.3f} s"
+def words(beats: Beats, begin: float = 0.0, *, half_beat: bool = False) -> str:
+    """Describe beats and alternatives in one line.
+
+    Args:
+        begin: seconds of the song from which the beats are counted. half_beat: see `options`.
+    """
+    told = f"{beats.bpm:.2f} beats a minute, a beat at {begin + beats.first:.3f} s"
     if not beats.others:
         return told
-    half, *tempos = options(beats)
+    half, *tempos = options(beats, half_beat=half_beat)
     other = f"; at another tempo: {', '.join(tempos)}" if tempos else ""
     return f"{told}; if the song's beats are between these: {half}{other}"
 

@@ -109,7 +109,9 @@ def make(
                 beats = rhythm.rhythm.beats() if performance is None else performance.heard.beats
                 if performance is not None:
                     told.append(
-                        "no beats were heard: name a tempo with --bpm" if beats is None else f"played to {words(beats)}"
+                        "no beats were heard: name a tempo with --bpm"
+                        if beats is None
+                        else f"played to {words(beats, options.begin, half_beat=options.half_beat)}"
                     )
                 told += _holds_drums(rhythm, length / song.rate, model)
             if "midi" in temporary:
@@ -135,7 +137,7 @@ def make(
             },
             "model": {"name": model.name, "task": model.task, "step": model.step, "sha256": model.sha256},
             "settings": wanted["settings"],
-            "tempo": None if beats is None else _tempo(beats),
+            "tempo": None if beats is None else _tempo(beats, half_beat=options.half_beat),
             "takes": made,
             "notes": [plain(note) for note in told],
             "seconds": {"song": length / song.rate, "all": time.perf_counter() - begun, **times},
@@ -149,11 +151,14 @@ def make(
     return content
 
 
-def _tempo(beats: Beats) -> dict[str, Any]:
-    """Describe beats for the record, and what else they may be, each with the option that asks for it."""
+def _tempo(beats: Beats, *, half_beat: bool) -> dict[str, Any]:
+    """Describe beats for the record, and what else they may be, each with the option that asks for it.
+
+    Times are in the files that were made, which begin with the part of the song that was used.
+    """
     others = [
         {"option": option, "bpm": round(other.bpm, 3), "first_beat": round(other.first, 4)}
-        for option, other in zip(options_for(beats), beats.others, strict=True)
+        for option, other in zip(options_for(beats, half_beat=half_beat), beats.others, strict=True)
     ]
     return {"bpm": round(beats.bpm, 3), "first_beat": round(beats.first, 4), "others": others}
 

@@ -315,6 +315,8 @@ def test_the_listener_may_name_beats_and_density(drumming):
     tempo = found["asked"][3]["tempo"]
     assert tempo["bpm"] == pytest.approx(90, rel=0.006)
     assert tempo["first_beat"] == pytest.approx((0.6 + 1 / 3) % (2 / 3), abs=0.01)
+    assert tempo["others"][0]["option"] == "--no-half-beat"
+    assert f"a beat at {3.5 + tempo['first_beat']:.3f}"[:-1] in found["asked"][3]["notes"][0], "seconds of the song"
     assert all(not np.array_equal(found["heard"][0], found[name][0]) for name in ("asked", "sparse"))
     with pytest.raises(ValueError, match=r"bpm: 90\.0 -> 91\.0"):
         generate.main(["song.wav", "--bpm", "91", *asked[2:], "--out", "asked"])
