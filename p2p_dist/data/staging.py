@@ -82,7 +82,11 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
         raise OSError(error.errno, f"{error.strerror}; or use --data.stage none", error.filename) from error
     descriptor = files.open_ours(copy / ".lock", os.O_WRONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # on this node: none of another node comes here
+        try:
+            lock.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:  # no disk of this node: other nodes may write here at the same time
+            cure = "its file system has no locks across nodes: name a disk of the node with $TMPDIR, or use --data.stage none"
+            raise OSError(error.errno, cure, str(place)) from error
         files.remove_garbage(copy)
         missing = [
             entry

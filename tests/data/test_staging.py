@@ -236,6 +236,17 @@ def test_a_shard_that_is_not_there_is_named(served: Server, small: Data, tmp_pat
     assert not (tmp_path / "here" / "manifest.json").exists(), "so the dataset does not count as there"
 
 
+def test_a_place_that_nodes_share_without_locks_is_refused(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(staging.lock, "flock", no_locks)
+    with pytest.raises(OSError, match=r"no locks across nodes: name a disk of the node with \$TMPDIR.*place"):
+        staging.copy_to_node(dataset, "train", tmp_path / "place")
+
+
 def test_a_full_disk_says_what_is_needed_before_anything_is_fetched(
     served: Server, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
