@@ -101,7 +101,7 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
             console.say(f"fetching {len(far)} files of {size / 1e6:.1f} MB from {address} to {copy}")
         for entry in missing:
             remote.fetch(address if entry in far and address is not None else str(folder), entry, copy / entry["name"])
-        path = copy / manifest.NAME
+        path, content = copy / manifest.NAME, files.sealed(content)  # anew: to schema 3 it lacked a field that it has now
         if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != files.json_text(content):
             files.write_json(path, content)
     finally:
@@ -159,7 +159,7 @@ def fetch_dataset(
         for number, entry in enumerate(missing, 1):
             remote.fetch(address, entry, out / entry["name"])
             on_file(number, len(missing), entry["name"])
-        files.write_json(out / manifest.NAME, content)
+        manifest.write(out, content)
     finally:
         os.close(descriptor)
 

@@ -236,6 +236,21 @@ def test_a_shard_that_is_not_there_is_named(served: Server, small: Data, tmp_pat
     assert not (tmp_path / "here" / "manifest.json").exists(), "so the dataset does not count as there"
 
 
+def test_a_dataset_of_version_0_1_is_brought_to_a_node_and_fetched(tmp_path: Path) -> None:
+    """Its manifest lacks a field that it has when it was read, and is sealed."""
+    old = Path(__file__).parents[1] / "golden" / "shards-v1"
+    settings = Data(**manifests.read(old)["settings"])
+    fetch_dataset(str(old), tmp_path / "here", settings)
+    for place in (copy_to_node(old, "train", tmp_path), copy_to_node(old, "train", tmp_path), tmp_path / "here"):
+        assert (Index(place, "train").samples.digest, Index(place, "train").order) == (
+            Index(old, "train").samples.digest,
+            "sorted",
+        )
+    before = (tmp_path / "here" / "manifest.json").read_bytes()
+    fetch_dataset(str(old), tmp_path / "here", settings)
+    assert (tmp_path / "here" / "manifest.json").read_bytes() == before
+
+
 def test_a_place_that_nodes_share_without_locks_is_refused(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
