@@ -140,7 +140,7 @@ def _queue(command: Command, found: list[Song]) -> int:
             "songs": left,
             "model": model.asked,
             "sha256": sha256,
-            "options": dataclasses.asdict(options),
+            "options": options.recorded(),  # without later ones at their defaults: the same run as with an earlier version
             "overwrite": command.overwrite,
         }
         where = command.where

@@ -142,10 +142,15 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
     """Return the songs that the run's training windows were cut from.
 
     Raises:
-        ValueError: one is missing, has no audio or has changed since.
+        ValueError: there is none, or one is missing, has no audio or has changed since.
     """
     assert config.data.root is not None
-    part = manifest.read(run.shards)["splits"]["train"]
+    part = manifest.read(run.shards)["splits"].get("train")
+    if part is None or not part["songs"]:
+        raise ValueError(
+            f"{run.shards} has no training songs to sketch: add songs to the folder train/ of --data, or mend those that "
+            "were left out, and run the launch command again"
+        )
     found = {
         song.key: song
         for song in keyed_songs(Path(config.data.root), config.data.split_by_title)

@@ -216,6 +216,15 @@ def test_a_network_of_other_songs_is_not_taken_for_this_one(
     assert not torch.equal(first, second) and torch.equal(first, again)
 
 
+def test_a_dataset_without_training_songs_is_refused(prepared: tuple[Path, Config], tmp_path: Path) -> None:
+    write_song(tmp_path / "songs" / "test" / "d", 3)
+    settings = dataclasses.replace(prepared[1], data=dataclasses.replace(prepared[1].data, root=str(tmp_path / "songs")))
+    shards.preprocess(tmp_path / "songs", tmp_path / "shards" / "d", settings.data, 1)
+    run = new_run((tmp_path, settings), "untrained")
+    with pytest.raises(ValueError, match="no training songs to sketch"):
+        pattern_stage.make(run, settings, workers=1)
+
+
 def test_songs_without_drums_are_refused(prepared: tuple[Path, Config]) -> None:
     empty = strokes.Bank({"a": strokes.Kit({kind: [] for kind in pattern_stage.CLASSES}, (0.0,) * 5, 0.0)})
     path = prepared[0] / "empty.npz"
