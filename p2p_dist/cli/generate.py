@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
     if site.resolve_cluster(command.where.cluster) != "local":
         return _queue(command, found)
     if command.dry_run:
-        raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
+        raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster (any one: --cluster slurm)")
     return _make(command, found, console.again("generate", arguments))
 
 

@@ -130,11 +130,13 @@ def fetch_dataset(
     """
     where = of_file(address, manifest.NAME)
     out.mkdir(parents=True, exist_ok=True)
+    files.refuse_link(out / manifest.AUDIO)  # temporary files are removed there
     descriptor = files.open_ours(out / ".lock", os.O_WRONLY)
     try:
         try:
             lock.flock(descriptor, fcntl.LOCK_EX)
-            files.remove_garbage(out)
+            for folder in (out, out / manifest.AUDIO):
+                files.remove_garbage(folder)
         except OSError as error:
             if error.errno not in lock.NO_LOCKS:  # without, two would fetch the same files, and each takes its name whole
                 raise

@@ -228,6 +228,20 @@ def test_what_is_no_dataset_for_this_run_is_refused(served: Server, small: Data,
     refused(r"no dataset there, or not a whole one: .*/nowhere/manifest\.json", address=str(tmp_path / "nowhere"))
 
 
+def test_half_a_file_that_a_killed_process_left_is_removed(dataset: Path, small: Data, tmp_path: Path) -> None:
+    out = tmp_path / "here"
+    (out / "audio").mkdir(parents=True)
+    left = [out / "audio" / ".tmp-host-1-abc-audio-test-1.tar", out / ".tmp-host-1-abc-train-1.tar"]
+    for path in left:
+        path.write_bytes(b"half")
+    fetch_dataset(str(dataset), out, small)
+    assert not any(path.exists() for path in left)
+    shutil.rmtree(out / "audio")
+    (out / "audio").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="audio is a link"):
+        fetch_dataset(str(dataset), out, small)
+
+
 def test_a_shard_that_is_not_there_is_named(served: Server, small: Data, tmp_path: Path) -> None:
     (lost, *_) = named(manifests.read(served.folder), "audio")
     (served.folder / lost).unlink()
