@@ -21,7 +21,7 @@ from p2p_dist.data import guides, pairs, shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer, pattern_stage
-from p2p_dist.jobs import stages
+from p2p_dist.jobs import stage_process, stages
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
 from p2p_dist.settings.config import Config
@@ -214,6 +214,13 @@ def test_a_network_of_other_songs_is_not_taken_for_this_one(
     ]
     first, second, again = (network.first.weight for network in trained)
     assert not torch.equal(first, second) and torch.equal(first, again)
+
+
+def test_nothing_is_made_for_a_training_that_would_be_refused(prepared: tuple[Path, Config]) -> None:
+    run = new_run(prepared, "overlapping")
+    with pytest.raises(ValueError, match="all test songs have the audio of training songs"):
+        stage_process.pattern(run, prepared[1])
+    assert not run.pattern.exists()
 
 
 def test_a_dataset_without_training_songs_is_refused(prepared: tuple[Path, Config], tmp_path: Path) -> None:
