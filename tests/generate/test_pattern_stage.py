@@ -180,6 +180,20 @@ def test_stopped_anywhere_and_started_again_it_makes_the_same(
     assert not [name for name in one if one[name] != other[name]]
 
 
+@pytest.mark.parametrize("name", ["songs/*.npz", "songs/*.kit", "networks/all-*", "networks/training.safetensors"])
+def test_what_is_damaged_is_made_again(made: RunDir, prepared: tuple[Path, Config], name: str) -> None:
+    run = new_run(prepared, f"damaged-{name[:3]}-{name[-5:].strip('*.-')}")
+    shutil.copytree(made.pattern, run.pattern)
+    if name.endswith("training.safetensors"):
+        for network in (run.pattern / "networks").glob("all-*"):
+            network.rename(run.pattern / name)
+    for path in run.pattern.glob(name):
+        path.write_bytes(path.read_bytes()[:-50])
+    pattern_stage.make(run, prepared[1], workers=1)
+    one, other = content(run), content(made)
+    assert one.keys() == other.keys() and not [name for name in one if one[name] != other[name]]
+
+
 def blocked(number: int) -> tuple[int, set[int]]:
     return number, {int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
 
