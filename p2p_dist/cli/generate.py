@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
     if site.resolve_cluster(command.where.cluster) != "local":
         return _queue(command, found)
     if command.dry_run:
-        raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
+        raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster (any one: --cluster slurm)")
     return _make(command, found, console.again("generate", arguments))
 
 
@@ -140,7 +140,7 @@ def _queue(command: Command, found: list[Song]) -> int:
             "songs": left,
             "model": model.asked,
             "sha256": sha256,
-            "options": dataclasses.asdict(options),
+            "options": options.recorded(),  # without later ones at their defaults: the same run as with an earlier version
             "overwrite": command.overwrite,
         }
         where = command.where

@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> int:
         layouts.list_songs(folder, command.data.split_by_title)  # raises an error before jobs are queued for an empty folder
         return _queue(command, wanted)
     if command.dry_run:
-        raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster slurm or lumi")
+        raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster (any one: --cluster slurm)")
     if command.upload is not None and len(wanted) > 1:
         raise ValueError(f"--upload takes one dataset, and {len(wanted)} tasks make {len(wanted)}: name one --task at a time")
     code = _run(folder, wanted, command, console.again("preprocess", arguments))

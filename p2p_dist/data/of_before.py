@@ -79,24 +79,36 @@ def convert(folder: Path) -> int:
         FileNotFoundError: no manifest.
         ValueError: it has today's schema already, or is damaged; nothing was changed.
     """
-    content = manifest.read(folder)
-    if content["schema"] == manifest.SCHEMA:
-        raise ValueError(f"{folder} has today's schema {manifest.SCHEMA} already: there is nothing to convert")
+    _to_convert(folder)
     (folder / PARTS).mkdir(exist_ok=True)
     lock = files.open_ours(folder / PARTS / ".lock", os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        verify_dataset(folder)
-        splits = {split: _converted(folder, split, part) for split, part in content["splits"].items()}
-        converted = {**content, "schema": manifest.SCHEMA, "order": "sorted", "splits": splits}
-        before = manifest.files_of(folder, content)
-        files.write_text(folder / "README.md", readme(converted))
-        manifest.write(folder, converted)
-        for path in before.keys() - manifest.files_of(folder, converted).keys():
+        content = _to_convert(folder)  # again: another process may have converted it meanwhile
+        if content["schema"] != manifest.SCHEMA:  # else an earlier call was killed before its end
+            verify_dataset(folder)
+            splits = {split: _converted(folder, split, part) for split, part in content["splits"].items()}
+            content = {**content, "schema": manifest.SCHEMA, "order": "sorted", "splits": splits}
+            files.write_text(folder / "README.md", readme(content))
+            manifest.write(folder, content)
+        for path in _sound_beside_pairs(folder, content):
             path.unlink()
     finally:
         os.close(lock)
-    return sum(map(manifest.windows, splits.values()))
+    return sum(map(manifest.windows, content["splits"].values()))
+
+
+def _to_convert(folder: Path) -> dict[str, Any]:
+    content = manifest.read(folder)
+    if content["schema"] == manifest.SCHEMA and not (content["order"] == "sorted" and _sound_beside_pairs(folder, content)):
+        raise ValueError(f"{folder} has today's schema {manifest.SCHEMA} already: there is nothing to convert")
+    return content
+
+
+def _sound_beside_pairs(folder: Path, content: dict[str, Any]) -> list[Path]:
+    """Files of sound where earlier versions had them: programs that read all *.tar files would take them for pairs."""
+    named = (folder / entry["name"] for part in content["splits"].values() for entry in part["audio"])
+    return [path for path in named if path.is_file()]
 
 
 def _converted(folder: Path, split: str, part: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import re
@@ -52,7 +53,9 @@ def _copy(other: Path, piece: dict[str, Any], packed: Packed, to: Path) -> None:
             for block in packing.blocks(place, piece["bytes"]):
                 found.update(block)
                 target.write(block)
-        except FileNotFoundError as error:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE):  # ESTALE: NFS, if another node has removed it
+                raise
             raise files.DamagedError(f"{place[0]} is gone") from error
         if found.hexdigest() != piece["sha256"]:
             raise files.DamagedError(f"{place[0]} is damaged")

@@ -92,7 +92,8 @@ def preprocess_all(
     with ExitStack() as locks:
         for out, data in sorted(wanted, key=lambda one: one[0]):  # always in the same order, to avoid a deadlock
             out.mkdir(parents=True, exist_ok=True)
-            files.refuse_link(out / PARTS)  # temporary files are removed there
+            for inside in (PARTS, manifest.AUDIO):
+                files.refuse_link(out / inside)  # temporary files are removed there
             shared = part is not None or member is not None
             claims.append(locks.enter_context(claim(root, out, data, shared=shared, needs_locks=member is not None)))
         wanted = [one for one in wanted if not of_before.stays(root, *one, work)]
@@ -126,8 +127,8 @@ def preprocess_all(
 
 def _remove_garbage(wanted: Sequence[tuple[Path, Data]]) -> None:
     for out, _ in wanted:
-        files.remove_garbage(out)
-        files.remove_garbage(out / PARTS)
+        for folder in (out, out / PARTS, out / manifest.AUDIO):
+            files.remove_garbage(folder)
 
 
 Lacking = list[tuple[KeyedSong, list[tuple[Path, Data]]]]

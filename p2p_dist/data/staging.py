@@ -82,7 +82,11 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
         raise OSError(error.errno, f"{error.strerror}; or use --data.stage none", error.filename) from error
     descriptor = files.open_ours(copy / ".lock", os.O_WRONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # on this node: none of another node comes here
+        try:
+            lock.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:  # no disk of this node: other nodes may write here at the same time
+            cure = "its file system has no locks across nodes: name a disk of the node with $TMPDIR, or use --data.stage none"
+            raise OSError(error.errno, cure, str(place)) from error
         files.remove_garbage(copy)
         missing = [
             entry
@@ -97,7 +101,7 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
             console.say(f"fetching {len(far)} files of {size / 1e6:.1f} MB from {address} to {copy}")
         for entry in missing:
             remote.fetch(address if entry in far and address is not None else str(folder), entry, copy / entry["name"])
-        path = copy / manifest.NAME
+        path, content = copy / manifest.NAME, files.sealed(content)  # anew: to schema 3 it lacked a field that it has now
         if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != files.json_text(content):
             files.write_json(path, content)
     finally:
@@ -126,11 +130,13 @@ def fetch_dataset(
     """
     where = of_file(address, manifest.NAME)
     out.mkdir(parents=True, exist_ok=True)
+    files.refuse_link(out / manifest.AUDIO)  # temporary files are removed there
     descriptor = files.open_ours(out / ".lock", os.O_WRONLY)
     try:
         try:
             lock.flock(descriptor, fcntl.LOCK_EX)
-            files.remove_garbage(out)
+            for folder in (out, out / manifest.AUDIO):
+                files.remove_garbage(folder)
         except OSError as error:
             if error.errno not in lock.NO_LOCKS:  # without, two would fetch the same files, and each takes its name whole
                 raise
@@ -155,7 +161,7 @@ def fetch_dataset(
         for number, entry in enumerate(missing, 1):
             remote.fetch(address, entry, out / entry["name"])
             on_file(number, len(missing), entry["name"])
-        files.write_json(out / manifest.NAME, content)
+        manifest.write(out, content)
     finally:
         os.close(descriptor)
 

@@ -159,8 +159,10 @@ def load(folder: Path, data: Data, model: Model) -> Drummer:
     """Read a drummer, which may come from anybody.
 
     Raises:
-        FileNotFoundError: there is none. DamagedError: a file is not the one that was written.
+        DamagedError: a file is missing, or not the one that was written.
     """
+    if not (folder / NAME).is_file():
+        raise DamagedError(f"{folder / NAME} is missing: run the launch command again, or export the model again")
     about = records.read(folder / NAME, schemas.DRUMMER, _CURE)["files"]
     for name in (PATTERN, STROKES):
         path = folder / name

@@ -21,6 +21,7 @@ import errno
 import multiprocessing
 import os
 import signal
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 
@@ -142,10 +144,15 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
     """Return the songs that the run's training windows were cut from.
 
     Raises:
-        ValueError: one is missing, has no audio or has changed since.
+        ValueError: there is none, or one is missing, has no audio or has changed since.
     """
     assert config.data.root is not None
-    part = manifest.read(run.shards)["splits"]["train"]
+    part = manifest.read(run.shards)["splits"].get("train")
+    if part is None or not part["songs"]:
+        raise ValueError(
+            f"{run.shards} has no training songs to sketch: add songs to the folder train/ of --data, or mend those that "
+            "were left out, and run the launch command again"
+        )
     found = {
         song.key: song
         for song in keyed_songs(Path(config.data.root), config.data.split_by_title)
@@ -173,7 +180,7 @@ def place_of(folder: Path, song: KeyedSong, config: Config) -> Path:
 
 def prepare(song: KeyedSong, path: Path, config: Config) -> None:
     """Find out what is known of a song, unless it is there already; a kit of its strokes lies beside it."""
-    if path.is_file() and path.with_suffix(".kit").is_file():
+    if _is_whole(path):
         return
     data = config.data
     rate, (heard, made) = stems.load_sums(song.source, parse_task(data.task), downmix=True)
@@ -200,6 +207,16 @@ def prepare(song: KeyedSong, path: Path, config: Config) -> None:
             heard=_numbers(told.beats),
             true=_numbers(true),
         )
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether what `prepare` writes is there and can be read; otherwise it is made again."""
+    try:
+        read(path)
+        strokes.load(path.with_suffix(".kit"))
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        return False
+    return True
 
 
 def _numbers(beats: Beats | None) -> np.ndarray:
@@ -234,18 +251,15 @@ def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config
     whose = files.digest([name, [one.name for one in songs], steps, config.train.seed])
     path = folder / f"{name}-{whose[:12]}.safetensors"
     network = Pattern()
-    if path.is_file():
-        network.load_state_dict(safetensors.torch.load(path.read_bytes()))
+    if trained := _stored(path):
+        network.load_state_dict(trained)
         on_done("", steps)
         return network
     pairs_of = [pair_of(read(one)) for one in songs]
     before = None
-    if state.is_file():
-        content = state.read_bytes()
-        saved = safetensors.torch.load(content)
-        if bytes(saved.pop("whose").tolist()).decode() == whose:
-            before = saved
-            on_done(f"network {name}", int(before["step"]))
+    if (saved := _stored(state)) and bytes(saved.pop("whose").tolist()).decode() == whose:
+        before = saved
+        on_done(f"network {name}", int(before["step"]))
 
     def on_step(training: Training, loss: float) -> bool:
         saved = training.step % _SAVE_EVERY == 0 and training.step < steps
@@ -261,6 +275,15 @@ def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config
     state.unlink(missing_ok=True)
     on_done("", 0, f"network-{name}-{steps}")
     return network
+
+
+def _stored(path: Path) -> dict[str, torch.Tensor]:
+    """Read tensors by name; none if the file is missing or damaged: they are made again."""
+    try:
+        found: dict[str, torch.Tensor] = safetensors.torch.load(path.read_bytes())
+    except (FileNotFoundError, safetensors.SafetensorError):
+        return {}
+    return found
 
 
 def pair_of(song: Known) -> Song:

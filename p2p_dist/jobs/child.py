@@ -16,6 +16,8 @@ _ONE_PROCESS = ("stage_process", "stages")
 _FORKS_RANKS = ("forked_ranks", "local")
 """Modules of p2p_dist.jobs that run a stage: current name -> name in copies of the code made by version 0.1."""
 
+_TAIL = 1 << 16  # bytes
+
 
 def start(stage: str, run: RunDir, attempt: str, log: Path, keep_open: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
     """Start `stage` in its own session, so that Ctrl-C reaches only the caller. A training forks one process per rank.
@@ -48,5 +50,7 @@ def start(stage: str, run: RunDir, attempt: str, log: Path, keep_open: tuple[int
 
 
 def tail(log: Path) -> str:
-    """Return the last lines of a log."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-12:])
+    """Return the last lines of a log. It may be long, and is read again and again while a user watches."""
+    with log.open("rb") as file:
+        file.seek(max(os.fstat(file.fileno()).st_size - _TAIL, 0))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-12:])

@@ -29,6 +29,8 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
         OSError: the folder of runs or shards can't be written to.
     """
     check_songs(settings.data, settings.evaluate.split, asked=settings.resources.evaluate != "never")
+    if settings.model.sketch:
+        check_audio(settings.data)
     shards = run.path.parent.parent / "shards" / dataset if dataset else None
     files.check_can_be_written(run.config)
     if shards is None or not (shards / "manifest.json").is_file():
@@ -80,6 +82,18 @@ def check_training_songs(root: Path, split_by_title: bool) -> set[str]:
     if "train" not in splits:
         raise ValueError(f"{root} has no training songs: put songs into {root / 'train'}")
     return splits
+
+
+def check_audio(data: Data) -> None:
+    """Check that all training songs have audio, which sketches are made of.
+
+    Raises:
+        ValueError: one has spectrograms alone. The message names it.
+    """
+    root = Path(data.root) if data.root else None
+    for song in layouts.list_songs(root, data.split_by_title) if root is not None and root.is_dir() else ():
+        if song.split == "train" and song.pairs:
+            raise ValueError(f"{song.path} holds spectrograms without audio, and model.sketch needs audio: leave it out")
 
 
 def songs_for_validation(root: Path, split_by_title: bool) -> bool:

@@ -93,6 +93,7 @@ def check_unseen(run: RunDir, evaluate: config.Evaluate) -> None:
 
 def pattern(run: RunDir, settings: config.Config) -> int:
     """Train the drummer of a run with sketches, and sketch the training songs."""
+    check_unseen(run, settings.evaluate)  # the training would be refused afterwards
     from p2p_dist.generate import pattern_stage
 
     pattern_stage.make(run, settings, settings.resources.workers or linux.usable_cores())

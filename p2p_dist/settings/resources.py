@@ -72,7 +72,7 @@ class Resources(Where):
     time: Time = "24:00:00"
     """time limit of one training job, days-hours:minutes:seconds as in Slurm; a longer training continues in the next job"""
     evaluate: Literal["after", "during", "never"] = "after"
-    """when to evaluate checkpoints: after the training; during it, in a separate Slurm job; or never"""
+    """when to evaluate checkpoints: after the training, during it (in a separate Slurm job), or never"""
     evaluate_array: Positive | None = None
     """number of jobs in the evaluation array, which share the checkpoints (default: one job)"""
     max_requeues: NotNegative = 10

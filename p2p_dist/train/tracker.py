@@ -31,6 +31,8 @@ from p2p_dist.settings import science
 PROJECT = "p2p_dist"
 """Name of the experiment or project in the trackers."""
 
+_ANSWER = 20  # seconds that MLflow waits for its server, twice
+
 Send = Callable[[int, dict[str, float]], None]
 """Sends the values of one step."""
 
@@ -152,6 +154,9 @@ def _open_mlflow(folder: Path, name: str, known: str, settings: dict[str, str]) 
     from mlflow.entities import Metric, Param
     from mlflow.tracking import MlflowClient
 
+    # MLflow itself waits 16 minutes for a server that does not answer: the other ranks would take the training for hanging.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_ANSWER))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     where = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.absolute() / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=where)
     if not known:

@@ -224,7 +224,8 @@ def test_jobs_of_an_array_share_the_songs(runs, monkeypatch, capsys):
         assert "jobs can only open files whose names are UTF-8: rename it" in err and "already done" not in out
     asked = [json.loads((Path(job.command.split()[-1]) / "songs.json").read_text()) for job in queued[-2:]]
     assert all(one["overwrite"] and len(one["songs"]) == 3 for one in asked) and queued[-1].array == 3
-    assert [one["options"]["level"] for one in asked] == [0.0, 3.0]
+    first = {"level": 0.0, "seed": 0, "takes": 1, "begin": 0.0, "end": None, "format": "flac"}  # as in version 0.1
+    assert [one["options"] for one in asked] == [first, {**first, "level": 3.0}]
     assert queued[-1].command != queued[-2].command
 
 

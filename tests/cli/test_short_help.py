@@ -24,7 +24,7 @@ def test_it_is_one_screen_and_every_option_is_one_of_the_parser(monkeypatch):
     assert every.returncode == 0
     offered = re.findall(r"^[ │] (--[a-z].*?) *│?$", every.stdout, re.MULTILINE)
     words = {word.strip(",") for line in offered for word in line.split()}
-    assert len(named) == len(submit.COMMON) and set(named) <= words
+    assert len(named) == len(submit.COMMON) and set(named) <= words and "or never" in short.stdout
     assert f"\n{len(offered) - len(named)} further options" in short.stdout
 
 

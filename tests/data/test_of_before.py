@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,26 @@ def test_a_converted_dataset_gives_the_same_batches(old: Path, capsys: pytest.Ca
             assert one.key == other.key and np.array_equal(one.read()[0], other.read()[0])
     with pytest.raises(ValueError, match="has today's schema 4 already"):
         of_before.convert(old)
+    lost = [old / path.name for path in (old / "audio").iterdir()]  # as if it had been killed before its end
+    for path in lost:
+        shutil.copy(old / "audio" / path.name, path)
+    assert lost and of_before.convert(old) == 39 and not any(path.exists() for path in lost)
+    assert verify_dataset(old) == 39
+
+
+def test_of_two_conversions_at_once_the_second_finds_it_done(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one ends while the second waits for the lock."""
+    real = fcntl.flock
+
+    def waits(descriptor: int, kind: int) -> None:
+        monkeypatch.undo()
+        of_before.convert(old)
+        real(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", waits)
+    with pytest.raises(ValueError, match="has today's schema 4 already"):
+        of_before.convert(old)
+    assert verify_dataset(old) == 39
 
 
 def test_a_damaged_dataset_is_not_converted(old: Path) -> None:

@@ -96,6 +96,20 @@ def test_a_merge_that_is_killed_between_two_shards_goes_on(
     assert made == [] and fingerprint(out) == fingerprint(dataset) and not list((out / PARTS).glob("*.tar"))
 
 
+def test_half_a_shard_that_a_killed_merge_left_is_removed(songs: Path, small: Data, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / PARTS).mkdir(parents=True)
+    (out / "audio").mkdir()
+    left = out / "audio" / ".tmp-host-1-abc-audio-test-1.tar"
+    left.write_bytes(b"half")
+    shards.preprocess(songs, out, small, workers=1)
+    assert not left.exists()
+    shutil.rmtree(out / "audio")
+    (out / "audio").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="audio is a link"):
+        shards.preprocess(songs, out, small, workers=1)
+
+
 def test_a_song_that_is_damaged_before_it_is_packed_is_made_again(
     songs: Path, dataset: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

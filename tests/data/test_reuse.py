@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,28 @@ def test_a_song_that_is_damaged_there_is_made(more: tuple[Path, Path, Path], sma
     shard.write_bytes(content)
     shards.preprocess(root, out, small, workers=1)
     assert sorted(made) == ["0 First", "C"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ESTALE, errno.EIO])
+def test_what_is_removed_while_it_is_read_is_made(
+    more: tuple[Path, Path, Path], small: Data, made: list[str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Another job packs the songs of that dataset anew. What the disk cannot read is an error."""
+    root, before, out = more
+    real = packing.blocks
+
+    def blocks(place: tuple[Path, int], size: int) -> Iterator[bytes]:
+        if place[0] == shard_of(before, "C"):
+            raise OSError(number, os.strerror(number), str(place[0]))
+        return real(place, size)
+
+    monkeypatch.setattr(packing, "blocks", blocks)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output error"):
+            shards.preprocess(root, out, small, workers=1)
+    else:
+        shards.preprocess(root, out, small, workers=1)
+        assert {"0 First", "C"} <= set(made) and manifests.read(out)
 
 
 def test_a_song_that_is_another_now_is_made(

@@ -228,12 +228,52 @@ def test_what_is_no_dataset_for_this_run_is_refused(served: Server, small: Data,
     refused(r"no dataset there, or not a whole one: .*/nowhere/manifest\.json", address=str(tmp_path / "nowhere"))
 
 
+def test_half_a_file_that_a_killed_process_left_is_removed(dataset: Path, small: Data, tmp_path: Path) -> None:
+    out = tmp_path / "here"
+    (out / "audio").mkdir(parents=True)
+    left = [out / "audio" / ".tmp-host-1-abc-audio-test-1.tar", out / ".tmp-host-1-abc-train-1.tar"]
+    for path in left:
+        path.write_bytes(b"half")
+    fetch_dataset(str(dataset), out, small)
+    assert not any(path.exists() for path in left)
+    shutil.rmtree(out / "audio")
+    (out / "audio").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="audio is a link"):
+        fetch_dataset(str(dataset), out, small)
+
+
 def test_a_shard_that_is_not_there_is_named(served: Server, small: Data, tmp_path: Path) -> None:
     (lost, *_) = named(manifests.read(served.folder), "audio")
     (served.folder / lost).unlink()
     with pytest.raises(FileNotFoundError, match=f"404 .*{lost}"):
         fetch_dataset(served.url, tmp_path / "here", small)
     assert not (tmp_path / "here" / "manifest.json").exists(), "so the dataset does not count as there"
+
+
+def test_a_dataset_of_version_0_1_is_brought_to_a_node_and_fetched(tmp_path: Path) -> None:
+    """Its manifest lacks a field that it has when it was read, and is sealed."""
+    old = Path(__file__).parents[1] / "golden" / "shards-v1"
+    settings = Data(**manifests.read(old)["settings"])
+    fetch_dataset(str(old), tmp_path / "here", settings)
+    for place in (copy_to_node(old, "train", tmp_path), copy_to_node(old, "train", tmp_path), tmp_path / "here"):
+        assert (Index(place, "train").samples.digest, Index(place, "train").order) == (
+            Index(old, "train").samples.digest,
+            "sorted",
+        )
+    before = (tmp_path / "here" / "manifest.json").read_bytes()
+    fetch_dataset(str(old), tmp_path / "here", settings)
+    assert (tmp_path / "here" / "manifest.json").read_bytes() == before
+
+
+def test_a_place_that_nodes_share_without_locks_is_refused(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(descriptor: int, kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(staging.lock, "flock", no_locks)
+    with pytest.raises(OSError, match=r"no locks across nodes: name a disk of the node with \$TMPDIR.*place"):
+        staging.copy_to_node(dataset, "train", tmp_path / "place")
 
 
 def test_a_full_disk_says_what_is_needed_before_anything_is_fetched(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -69,6 +71,22 @@ def test_mlflow(run):
     assert set(there.data.metrics) == {"epoch", "l1"}
     values = [(metric.step, metric.value) for metric in client.get_metric_history(first.id, "l1")]
     assert values == [(1, 0.1), (2, 0.2), (3, 0.3), (4, 0.4), (5, 0.5)]
+
+
+def test_a_server_that_does_not_answer_does_not_hold_up_the_training(run, monkeypatch, capsys):
+    """As behind a firewall that drops packets: MLflow alone waits 16 minutes, and the other ranks call the training hanging."""
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.setenv(name, "")  # restored after the test
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(tracker, "_ANSWER", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        begun = time.monotonic()
+        follower = tracker.Follower(run, "mlflow")
+        assert 1 < time.monotonic() - begun < 20
+    assert "training continues without it" in capsys.readouterr().err
+    follower.log({"step": 1, "l1": 0.1})
+    follower.close()
 
 
 def test_trackio(run):

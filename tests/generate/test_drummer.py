@@ -135,6 +135,12 @@ def test_a_damaged_drummer_is_refused(kept: Path, name: str) -> None:
         drummer.load(kept, DATA, MODEL)
 
 
+def test_a_model_without_its_drummer_is_refused(kept: Path) -> None:
+    (kept / drummer.NAME).unlink()
+    with pytest.raises(DamagedError, match=r"drummer\.json is missing: run the launch command again, or export"):
+        drummer.load(kept, DATA, MODEL)
+
+
 def test_a_record_without_a_file_is_refused(kept: Path) -> None:
     record = records.read(kept / drummer.NAME)
     del record["files"][drummer.STROKES]

@@ -21,7 +21,7 @@ from p2p_dist.data import guides, pairs, shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer, pattern_stage
-from p2p_dist.jobs import stages
+from p2p_dist.jobs import stage_process, stages
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
 from p2p_dist.settings.config import Config
@@ -180,6 +180,20 @@ def test_stopped_anywhere_and_started_again_it_makes_the_same(
     assert not [name for name in one if one[name] != other[name]]
 
 
+@pytest.mark.parametrize("name", ["songs/*.npz", "songs/*.kit", "networks/all-*", "networks/training.safetensors"])
+def test_what_is_damaged_is_made_again(made: RunDir, prepared: tuple[Path, Config], name: str) -> None:
+    run = new_run(prepared, f"damaged-{name[:3]}-{name[-5:].strip('*.-')}")
+    shutil.copytree(made.pattern, run.pattern)
+    if name.endswith("training.safetensors"):
+        for network in (run.pattern / "networks").glob("all-*"):
+            network.rename(run.pattern / name)
+    for path in run.pattern.glob(name):
+        path.write_bytes(path.read_bytes()[:-50])
+    pattern_stage.make(run, prepared[1], workers=1)
+    one, other = content(run), content(made)
+    assert one.keys() == other.keys() and not [name for name in one if one[name] != other[name]]
+
+
 def blocked(number: int) -> tuple[int, set[int]]:
     return number, {int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
 
@@ -214,6 +228,22 @@ def test_a_network_of_other_songs_is_not_taken_for_this_one(
     ]
     first, second, again = (network.first.weight for network in trained)
     assert not torch.equal(first, second) and torch.equal(first, again)
+
+
+def test_nothing_is_made_for_a_training_that_would_be_refused(prepared: tuple[Path, Config]) -> None:
+    run = new_run(prepared, "overlapping")
+    with pytest.raises(ValueError, match="all test songs have the audio of training songs"):
+        stage_process.pattern(run, prepared[1])
+    assert not run.pattern.exists()
+
+
+def test_a_dataset_without_training_songs_is_refused(prepared: tuple[Path, Config], tmp_path: Path) -> None:
+    write_song(tmp_path / "songs" / "test" / "d", 3)
+    settings = dataclasses.replace(prepared[1], data=dataclasses.replace(prepared[1].data, root=str(tmp_path / "songs")))
+    shards.preprocess(tmp_path / "songs", tmp_path / "shards" / "d", settings.data, 1)
+    run = new_run((tmp_path, settings), "untrained")
+    with pytest.raises(ValueError, match="no training songs to sketch"):
+        pattern_stage.make(run, settings, workers=1)
 
 
 def test_songs_without_drums_are_refused(prepared: tuple[Path, Config]) -> None:

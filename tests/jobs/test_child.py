@@ -1,6 +1,7 @@
 """What a stage is started with on this machine."""
 
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,14 @@ def test_idle_threads_do_not_spin_unless_the_user_says_so(started, monkeypatch, 
     else:
         monkeypatch.setenv("OMP_WAIT_POLICY", set_by_the_user)
     assert started("train")[1]["OMP_WAIT_POLICY"] == given
+
+
+def test_the_end_of_a_long_log_is_read_alone(tmp_path):
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"ö {number}\n" for number in range(2_000_000)))
+    tracemalloc.start()
+    assert child.tail(log).splitlines() == [f"ö {number}" for number in range(1_999_988, 2_000_000)]
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+    log.write_text("one\ntwo")
+    assert child.tail(log) == "one\ntwo"

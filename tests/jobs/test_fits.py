@@ -118,6 +118,16 @@ def test_a_disk_that_is_too_small_is_said_before(place, tiny_songs, monkeypatch)
         submit.main(["--data", str(tiny_songs), "--dry-run", "--cluster", "local", "--preset", "sketch"])
 
 
+def test_a_sketch_needs_audio_before_anything_is_made(place, capsys):
+    (place / "songs" / "train" / "c").mkdir()
+    (place / "songs" / "train" / "c" / "c_0.npz").touch()
+    with pytest.raises(
+        ValueError, match=r"songs/train.* spectrograms without audio, and model.sketch needs audio: leave it out"
+    ):
+        dry_run(place, "--cluster", "local", "--preset", "sketch")
+    assert dry_run(place, "--cluster", "local", "--preset", "small") == 0
+
+
 def test_fewer_windows_than_a_batch_are_said(place, tiny_songs, capsys):
     typed = ["--data", str(tiny_songs), "--preset", "tiny", "--cluster", "local", "--dry-run"]
     submit.main([*typed, "--train.global-batch-size", "4"])

@@ -243,8 +243,8 @@ MEASURES = {
         OfSongs(descriptors.distance_of_songs),
         score=_DISTANCE,
         headline=True,
-        below_zero="A distance below 0 counts as 0: it is an unbiased estimate, which scatters around the true distance, and "
-        "that of stems like the real ones is 0.",
+        below_zero="A distance below 0 counts as 0: the estimate scatters around the true distance, and is lower for a stem "
+        "like the true stem of its own song, which is among those that it is compared with.",
     ),
     "level_error": Measure(
         "level dB",

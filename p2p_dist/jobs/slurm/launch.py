@@ -142,7 +142,8 @@ def check_gpus(resources: Resources, place: site.Site) -> None:
         raise ValueError(
             f"this cluster has GPUs (partition {', '.join(with_gpus)}), and {file} asks for none: training would run on "
             f"{place.cores_per_process} cores of a node. Copy that file, set gpus_per_node and partition, and name "
-            "it with --site; on LUMI: --cluster lumi. To train without GPUs all the same: --yes"
+            "it with --site; or name a cluster with a file in hpc/sites, as --cluster lumi. To train without GPUs: "
+            "--yes"
         )
 
 
