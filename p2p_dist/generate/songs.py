@@ -188,9 +188,9 @@ def _alone(place: Place) -> Iterator[bool]:
         except OSError as error:
             if error.errno not in lock.NO_LOCKS:
                 raise OSError(error.errno, error.strerror, str(path)) from error
-        for left in place.folder.glob(f"{files.TEMPORARY}*-{escaped(place.name)}[-.]*"):
-            left.unlink(missing_ok=True)
         try:
+            for left in place.folder.glob(f"{files.TEMPORARY}*-{escaped(place.name)}[-.]*"):
+                left.unlink(missing_ok=True)
             yield True
         finally:
             path.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ def test_what_jobs_import_is_looked_for_in_their_environment(tmp_path, monkeypat
         packages.check_packages_anywhere(config.Resources(), place, "slurm")
 
     (tmp_path / "only_there.py").touch()
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.chdir(tmp_path)  # jobs import nothing from the folder that the launcher runs in
     check(f"export PYTHONPATH='{tmp_path}'\n", "yaml", "only_there")
     assert capsys.readouterr().out == ""

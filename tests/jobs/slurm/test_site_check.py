@@ -114,7 +114,7 @@ def test_the_command(slurm, site_file, tmp_path):
     assert "1 difference from this cluster" in bad.stderr
     ready = typed("frontier")
     assert ready.returncode == console.FAILED and "there is no partition extended" in ready.stdout
-    for words, said in ((("nowhere.yaml",), "no file nowhere.yaml"), ((), "FILE")):
+    for words, said in ((("nowhere.yaml",), "nowhere.yaml is neither a file nor the name of a site"), ((), "FILE")):
         refused = typed(*words)
         assert refused.returncode == console.USAGE and said in refused.stderr
     (slurm.place / "scontrol").write_text("#!/bin/sh\necho 'slurm_load: Unable to contact' >&2; exit 1\n")
