@@ -178,23 +178,31 @@ def _alone(place: Place) -> Iterator[bool]:
     """
     place.folder.mkdir(parents=True, exist_ok=True)
     path = place.folder / f"{files.TEMPORARY}{place.name}"
-    descriptor = files.open_ours(path, os.O_RDWR)
+    descriptor: int | None = None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        descriptor = files.open_ours(path, os.O_RDWR)
+        if not _is_ours(descriptor, path):
             yield False
             return
-        except OSError as error:
-            if error.errno not in lock.NO_LOCKS:
-                raise OSError(error.errno, error.strerror, str(path)) from error
-        try:
-            for left in place.folder.glob(f"{files.TEMPORARY}*-{escaped(place.name)}[-.]*"):
-                left.unlink(missing_ok=True)
-            yield True
-        finally:
+        for left in place.folder.glob(f"{files.TEMPORARY}*-{escaped(place.name)}[-.]*"):
+            left.unlink(missing_ok=True)
+        yield True
+    finally:  # also where a request to stop came before the file was open, or locked
+        descriptor = files.open_ours(path, os.O_RDWR) if descriptor is None else descriptor
+        if _is_ours(descriptor, path):
             path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # empty if the song failed
                 place.folder.rmdir()
-    finally:
         os.close(descriptor)
+
+
+def _is_ours(descriptor: int, path: os.PathLike[str]) -> bool:
+    """Lock an open file, unless another process has; return whether this one has the lock, or could not ask."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in lock.NO_LOCKS:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+    return True
