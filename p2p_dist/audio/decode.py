@@ -82,7 +82,7 @@ class Decoded:
         if self.cut is not None:
             self.notes.append(self.cut)
         elif not self.notes and self.is_exact and at / self.rate < self.told - 0.1:
-            self.notes.append(f"the file is truncated: it ends at {at / self.rate:.1f} s, its header says {self.told:.1f} s")
+            self.notes.append(f"the file is cut short: it ends at {at / self.rate:.1f} s, its header says {self.told:.1f} s")
         if at <= self.begin:
             raise ValueError(f"{self.path} ends at {at / self.rate:.1f} s, before the requested start")
 
@@ -187,7 +187,7 @@ def _cut_ogg(path: Path, told: float) -> str | None:
     page = page[page.rfind(b"OggS") :]
     if len(page) > 5 and page[5] & 4:
         return None
-    return f"the file is truncated: it ends at {told:.1f} s, without a last page"
+    return f"the file is cut short: it ends at {told:.1f} s, without a last page"
 
 
 def _is_counted_mp3(path: Path) -> bool:

@@ -64,7 +64,7 @@ def read_tags(path: Path) -> dict[str, str]:
             head = file.read(4)
             body = file.read(int.from_bytes(head[1:]))
             if len(head) < 4 or len(body) < int.from_bytes(head[1:]):
-                raise ValueError(f"{path} is truncated within its header")
+                raise ValueError(f"{path} is cut short within its header")
             last = head[0] & _LAST
             if head[0] & ~_LAST == _COMMENTS:
                 return _tags(path, body)

@@ -250,7 +250,7 @@ class _Stem:
             self.file = path
             block = opened.read(wanted, dtype="float32", always_2d=True)
             if len(block) < min(wanted, opened.frames - self.read):
-                raise ValueError(f"{self.file}: truncated, {self.read + len(block)} of {opened.frames} samples")
+                raise ValueError(f"{self.file}: cut short, {self.read + len(block)} of {opened.frames} samples")
             peak = float(np.abs(block).max(initial=0))
             if not np.isfinite(peak):
                 raise ValueError(f"{self.file}: stem {self.name} contains NaN or infinite samples")
@@ -349,13 +349,13 @@ def _decode_stem_mp4(path: Path, mixer: _Mixer) -> tuple[int, bool]:
                     mixer.take(name, _samples(path, frames, channels))
                     frames.clear()
     except FFmpegError as error:
-        raise ValueError(f"{path}: not decodable as a stem file, or truncated ({error.strerror})") from error
+        raise ValueError(f"{path}: not decodable as a stem file, or cut short ({error.strerror})") from error
     if len(set(begins.values())) > 1:
         listed = ", ".join(f"{name} {begin / rate:.3f} s" for name, begin in begins.items())
         raise ValueError(f"{path}: the stems start at different times ({listed}): write the file again so that all start at 0")
     for name, length in mixer.lengths.items():
         if length < expected[name] - 2048:
-            raise ValueError(f"{path}: truncated, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")
+            raise ValueError(f"{path}: cut short, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")
     return int(rate), by_position
 
 

@@ -40,7 +40,7 @@ def whole(path: Path, *, read: bool = True) -> Path | io.BytesIO:
                 there = size - begin
                 if told - there >= block:
                     raise ValueError(
-                        f"{path}: truncated, its header says {told / rate / block:.3f} s, {there / rate / block:.3f} s are "
+                        f"{path}: cut short, its header says {told / rate / block:.3f} s, {there / rate / block:.3f} s are "
                         "there: copy it again"
                     )
                 if length or not there or not read or _are_chunks(file, size):

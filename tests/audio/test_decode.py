@@ -56,7 +56,7 @@ def test_an_mp3_that_is_cut_is_known_by_the_length_in_its_first_frame(tmp_path: 
     path.write_bytes(content[: len(content) // 2])
     cut = decode.look(path)
     length = sum(len(block) for block in cut.blocks()) / RATE
-    assert 1.5 < length < 2.5 and cut.notes == [f"the file is truncated: it ends at {length:.1f} s, its header says 4.0 s"]
+    assert 1.5 < length < 2.5 and cut.notes == [f"the file is cut short: it ends at {length:.1f} s, its header says 4.0 s"]
     path.write_bytes(content[content.index(b"\xff\xfb" if b"\xff\xfb" in content else b"\xff\xf3", 400 if tagged else 100) :])
     assert not decode.look(path).is_exact, "without that frame the length is an estimate"
 
@@ -76,7 +76,7 @@ def test_an_ogg_file_that_is_cut_has_no_last_page(tmp_path: Path, subtype: str) 
         cut = decode.look(path)
         found = sum(len(block) for block in cut.blocks()) / cut.rate
         assert cut.told == pytest.approx(found, abs=0.3)
-        assert cut.notes == [f"the file is truncated: it ends at {cut.told:.1f} s, without a last page"]
+        assert cut.notes == [f"the file is cut short: it ends at {cut.told:.1f} s, without a last page"]
 
 
 @pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN samples"), (-np.inf, "samples of inf, where full scale is 1,")])

@@ -169,7 +169,7 @@ def test_a_file_that_is_cut_short_is_used_to_where_it_ends(runs, capsys):
     assert generate.main(["song.wav"]) == 0
     stem, mix, *_ = made(Path("generated/song"))
     assert abs(len(mix) - len(song) // 2) < 100 and np.abs(mix - stem - song[: len(mix)]).max() <= STEP * 1.001
-    assert "note: the file is truncated, its header says 2.000 s, 1.000 s are there" in capsys.readouterr().out
+    assert "note: the file is cut short, its header says 2.000 s, 1.000 s are there" in capsys.readouterr().out
 
 
 def test_a_song_shorter_than_a_window(runs, capsys):
