@@ -61,7 +61,7 @@ class Beats:
         return np.arange(begin, seconds, step)
 
     def moved(self, beats: float) -> Beats:
-        """Return the same tempo, so many beats later."""
+        """Return the same tempo with the first beat this number of beats later."""
         beat = 60 / self.bpm
         return Beats(self.bpm, (self.first + beats * beat) % beat)
 

@@ -190,7 +190,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
 
 
 def _split_of(folder: Path) -> str | None:
-    """The split that a folder holds by its name. Slakh2100 has validation/; of other songs it has always been passed over."""
+    """Return the split that a folder's name stands for. validation/ counts for Slakh2100 only; elsewhere it is ignored."""
     if folder.name == "validation" and any(folder.glob("*/metadata.yaml")):
         return "valid"
     return folder.name.lower() if folder.name.lower() in SPLITS else None
