@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from p2p_dist.generate import drummer, exported_config, inference
+from p2p_dist.generate import drummer, drummer_record, exported_config, inference
 from p2p_dist.generate.drummer import Drummer
 from p2p_dist.model.generator import Generator
 from p2p_dist.run import checkpoints, rundir
@@ -20,7 +20,8 @@ class Model:
     """A trained generator with everything needed to run it.
 
     name: for messages, such as `drums-demo@90`. task, step: the task and the training step. sha256: of the file of the
-    weights. data: settings of its spectrograms. model: settings of its network. drummer: of a model with a sketch.
+    weights. data: settings of its spectrograms. model: settings of its network. drummer: of a model with a sketch;
+    drummer_sha256: see `drummer_record.sha256`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Model:
     model: config.Model
     weights: dict[str, torch.Tensor]
     drummer: Drummer | None = None
+    drummer_sha256: str | None = None
 
     def generator(self, device: torch.device) -> Generator:
         """Build the generator on a device.
@@ -68,4 +70,5 @@ def find_model(name: str | None) -> Model:
         settings.model,
         weights,
         drummer.load(run.pattern, settings.data, settings.model) if settings.model.sketch else None,
+        drummer_record.sha256(run.pattern) if settings.model.sketch else None,
     )
