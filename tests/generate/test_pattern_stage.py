@@ -21,7 +21,7 @@ from p2p_dist.data import guides, pairs, shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer, pattern_stage
-from p2p_dist.jobs import stage_process, stages
+from p2p_dist.jobs import estimate, stage_process, stages
 from p2p_dist.jobs.slurm import batch
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
@@ -137,6 +137,14 @@ def test_a_drummer_is_left_that_plays_to_other_songs(made: RunDir, prepared: tup
     assert {name.rpartition("-")[0] for name in finished if name.startswith("sketch-")} == {
         f"sketch-{key}" for key in KEYS.values()
     }
+
+
+def test_it_takes_the_room_that_is_said_before(made: RunDir, prepared: tuple[Path, Config]) -> None:
+    trained = len(Index(made.shards, "train"))
+    said = estimate.pattern_bytes(prepared[1], trained, len(KEYS))
+    taken = sum(path.stat().st_size for path in made.pattern.rglob("*") if path.is_file())
+    state = 3 * estimate.PATTERN_NETWORK  # removed at the end
+    assert 0.5 * said < taken + state < 1.1 * said
 
 
 def test_stopped_anywhere_and_started_again_it_makes_the_same(
