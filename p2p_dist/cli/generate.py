@@ -35,7 +35,7 @@ class Command:
     model: str | None = None
     """RUN (its best checkpoint), RUN@STEP, or a folder made by export (default: the newest run that has a checkpoint)"""
     out: Path | None = None
-    """output folder; for several songs, the folder that holds one folder per song (default: generated/SONG)"""
+    """output folder (default: generated/SONG); for several songs, the folder that holds one folder per song"""
     level: Annotated[float, within(-60, 40, " dB")] = 0.0
     """gain of the stem relative to the level that the model predicts, dB"""
     seed: Annotated[int, within(0, 2**31 - 1)] = 0
@@ -47,9 +47,9 @@ class Command:
     end: Annotated[NotNegativeNumber | None, tyro.conf.arg(name="to")] = None
     """end of that part, seconds (default: the end of the song)"""
     format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
-    """file format of stem and mix"""
+    """file format of stem and mix: flac, wav, mp3 or ogg"""
     bpm: Annotated[float, within(30, 300, " beats a minute")] | None = None
-    """tempo to play to, for a model with a sketch (default: the tempo that it hears; so the next three)"""
+    """beats a minute to play to, for a model with a sketch (default: the tempo that it hears); so the next three"""
     first_beat: NotNegativeNumber | None = None
     """time of any beat, seconds of the song"""
     half_beat: bool = False
