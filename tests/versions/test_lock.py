@@ -24,7 +24,9 @@ def test_the_lock_has_one_version_of_each_package():
 
 
 def test_the_lock_names_no_index_and_no_file_of_one_machine():
-    others = [one["name"] for one in LOCKED if one["source"] not in ({"editable": "."}, {"registry": "https://pypi.org/simple"})]
+    others = [
+        one["name"] for one in LOCKED if one["source"] not in ({"editable": "."}, {"registry": "https://pypi.org/simple"})
+    ]
     assert others == []
     files = [file for one in LOCKED for file in [*one.get("wheels", []), *([one["sdist"]] if "sdist" in one else [])]]
     assert all(PUBLIC.fullmatch(file["url"]) and file["hash"].startswith("sha256:") for file in files)
