@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-versions lock guards test-browser test-readme test-faults soak test-slurm test-container gpu gpu-wheels clean
+.PHONY: install demo test test-versions lock guards test-browser test-readme test-faults soak test-slurm test-container gpu gpu-wheels starter clean
 
 install: $(VENV)/run
 demo: $(VENV)/run
@@ -96,6 +96,11 @@ gpu:
 WHEELS_PYTHON ?= 3.12
 gpu-wheels:
 	$(PYTHON) tests/benchmarks/gpu_parts/wheels.py --python $(WHEELS_PYTHON)
+
+# The starter model that comes with the package, made and measured again: DATA holds evr/, practice/ and thesis_clips/, see
+# p2p_dist/generate/starter/README.md. What is finished is kept in build/starter.
+starter: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/starter.py --data $(DATA) --work build/starter
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,10 +1,10 @@
 """The drummer of a model with sketches: it hears a song, decides what to play, and plays it with strokes of training songs.
 
 FOLDER/drummer.json           written last: size and sha256 of the other two
-FOLDER/pattern.safetensors    the weights of the pattern network, float32
+FOLDER/pattern.safetensors    the weights of the pattern network, float32 or float16
 FOLDER/strokes.safetensors    the bank of strokes
 
-What it plays is the sketch from which the generator paints the stem.
+What it plays is the sketch from which the generator paints the stem; without a generator it is the stem.
 """
 
 from __future__ import annotations
@@ -115,13 +115,16 @@ class Performance:
     onsets: list[Onset]
     reference: float
 
-    def guide(self, seed: int) -> Guide:
+    def sketch(self, seed: int) -> Sketch:
         """Play it; other seeds choose other kits and other strokes."""
         bank, rate = self.drummer.bank, self.drummer.data.sample_rate
         names = sorted(bank.kits)
         kit = bank.kits[names[number_from("kit", seed, self.name) % len(names)]]
-        sketch = Sketch(self.onsets, kit, rate, self.heard.level + bank.offset, seed)
-        return Guide(sketch, self.heard.beats, self.reference, self.drummer.data, self.drummer.model)
+        return Sketch(self.onsets, kit, rate, self.heard.level + bank.offset, seed)
+
+    def guide(self, seed: int) -> Guide:
+        """Show it to the generator."""
+        return Guide(self.sketch(seed), self.heard.beats, self.reference, self.drummer.data, self.drummer.model)
 
 
 @dataclass(frozen=True)
@@ -142,11 +145,16 @@ class Drummer:
         return Performance(self, name, heard, pick(predict(self.network, heard.features), self.bank.rates, density), reference)
 
 
-def save(folder: Path, drummer: Drummer) -> dict[str, Any]:
-    """Write a drummer; return the content of its record."""
-    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in drummer.network.state_dict().items()}
+def save(folder: Path, drummer: Drummer, *, half: bool = False, codec: str = "flac") -> dict[str, Any]:
+    """Write a drummer; return the content of its record.
+
+    Args:
+        half: the weights in float16. codec: of the strokes, see `strokes.save`.
+    """
+    kept = torch.float16 if half else torch.float32
+    weights = {name: tensor.detach().to("cpu", kept).contiguous() for name, tensor in drummer.network.state_dict().items()}
     files.write_bytes(folder / PATTERN, safetensors.torch.save(weights))
-    strokes.save(folder / STROKES, drummer.bank)
+    strokes.save(folder / STROKES, drummer.bank, codec)
     content = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": files.sha256_file(folder / name)}
         for name in (PATTERN, STROKES)
