@@ -109,7 +109,7 @@ def make(run: RunDir, config: Config, workers: int) -> None:
                 note_finished(folders["finished"], piece)
 
         paths = {song.key: place_of(folders["songs"], song, config) for song in songs}
-        _each(
+        each(
             prepare,
             [(song, paths[song.key], config) for song in songs],
             workers,
@@ -135,7 +135,7 @@ def make(run: RunDir, config: Config, workers: int) -> None:
             on_done(songs[number].source.name, 1)
             (folders["finished"] / f"sketch-{songs[number].key}-{whose}").touch()  # all are made at each start
 
-        entries = _each(sketch_song, [(folders["guides"], *job) for job in jobs], workers, on_sketch)
+        entries = each(sketch_song, [(folders["guides"], *job) for job in jobs], workers, on_sketch)
         width = config.data.picture_channels * config.data.mels + 2
         drummer.save(run.pattern, drums)
         training = run.dataset_record()["training"]
@@ -352,7 +352,7 @@ def _changed(onsets: Sequence[Onset], random: np.random.Generator) -> Iterator[O
             yield Onset(onset.time, onset.kind, min(onset.strength * louder, 1.0))
 
 
-def _each(
+def each(
     function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, on_done: Callable[[int, R], None]
 ) -> list[R]:
     """Call a function for each job, in worker processes if there are several; results in the order of the jobs.
