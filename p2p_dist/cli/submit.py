@@ -14,14 +14,14 @@ from typing import Annotated, Any
 import tyro
 
 from p2p_dist import __version__
-from p2p_dist.cli import command_line, short_help
+from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
 from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, musdb_sample, packages, site, status
 from p2p_dist.jobs.slurm import launch
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import address, presets
-from p2p_dist.settings.config import Config, Data, Resources, Where
+from p2p_dist.settings.config import Config, Data, Resources
 
 
 @dataclass(frozen=True)
@@ -50,33 +50,8 @@ class Command:
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
-COMMON = {
-    "--data DIR": (Data, "root"),
-    "--task TASK": (Data, "task"),
-    "--preset NAME": (Command, "preset"),
-    "--run NAME": (Command, "run"),
-    "--nodes N": (Resources, "nodes"),
-    "--cluster NAME": (Where, "cluster"),
-    "--site FILE": (Where, "site"),
-    "--account NAME": (Where, "account"),
-    "--partition NAME": (Where, "partition"),
-    "--container IMAGE": (Where, "container"),
-    "--time TIME": (Resources, "time"),
-    "--evaluate WHEN": (Resources, "evaluate"),
-    "--dry-run": (Command, "dry_run"),
-    "--wait": (Command, "wait"),
-    "--torchrun": (Command, "torchrun"),
-    "--sweep KEY=A,B ...": (Command, "sweep"),
-    "--config FILE": (Command, "config"),
-}
-"""The options of --help: option -> where it is documented. --help-all has the others."""
-
-
 def main(arguments: list[str]) -> int:
     """Start or resume a run; return the exit code."""
-    if short_help.is_asked(arguments):
-        short_help.show("submit", Command, COMMON, short_help.count(Command) - len(COMMON))
-        return console.DONE
     if "--version" in arguments:
         console.say(f"p2p_dist {__version__}")
         return console.DONE

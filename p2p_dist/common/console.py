@@ -130,10 +130,10 @@ def describe(error: OSError) -> str:
 
 
 def command(name: str) -> str:
-    """Return how to call another command, in the style of this one: `launch/submit.py` or `p2p-dist submit`."""
+    """Return how to call another command, in the style of this one: `python launch/submit.py` or `p2p-dist submit`."""
     if Path(sys.argv[0]).name == "p2p-dist":
         return f"p2p-dist {name}".rstrip()
-    return f"launch/{name}.py"
+    return f"python launch/{name}.py"
 
 
 def again(name: str, arguments: list[str]) -> str:

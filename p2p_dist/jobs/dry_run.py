@@ -109,11 +109,9 @@ def _say_site(place: site.Site, resources: Resources, where: str, run: RunDir) -
     file = resources.site or snapshot.where_is(f"hpc/sites/{where}.yaml")
     options = ["--cluster", where, *(["--site", resources.site] if resources.site else [])]
     options += ["--account", resources.account or "PROJECT"] if place.needs_account or resources.account else []
-    door = console.command("check")
-    program = door if door.startswith("p2p-dist") else f"python {door}"
     console.say(
         f"# note: nobody has tried {file} on its cluster yet; its figures are from {place.source}. To try it there:\n"
-        f"#   {program} preflight {shlex.join(options)}\n"
+        f"#   {console.command('check')} preflight {shlex.join(options)}\n"
         "#   sbatch --test-only train.sh     (the script train.sh below, in a file)"
     )
 

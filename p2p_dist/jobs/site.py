@@ -133,14 +133,15 @@ class Site:
         gpus = 0 if kind == "cpu" else nodes * min(self.processes(stage, resources), self.gpus_per_node)
         found = self._tiers(kind, resources.partition)
         if single and gpus < self.gpus_per_node:  # of a whole node, the rest would be billed and idle
-            found.sort(key=self.is_whole)
+            shared = [tier for tier in (*found, *self._tiers(kind, None)) if not self.is_whole(tier)]
+            found = list(dict.fromkeys([*shared, *found]))
         return tiers.choose(found, nodes, gpus, minutes)
 
     def _tiers(self, kind: Literal["gpu", "test", "cpu"], partition: str | None) -> list[Tier]:
         """List the tiers that a job of this kind may use, the preferred one first."""
         if kind != "cpu" and partition is not None:
             named = [tier for tier in self.tiers if partition in (tier.partition, tier.qos)]
-            named.sort(key=lambda tier: (tier.kind == "test") != (kind == "test"))
+            named.sort(key=lambda tier: (tier.kind == "cpu", (tier.kind == "test") != (kind == "test")))
             return named or [self._tier_of(kind, partition)]
         if not self.tiers:
             return [self._tier_of(kind, self.cpu_partition if kind == "cpu" else self.partition)]

@@ -44,7 +44,7 @@ class Where:
     """The machine or cluster that jobs run on."""
 
     cluster: Cluster = "auto"
-    """auto: Slurm if it is installed, else this machine; a cluster's name: as its file in hpc/sites says"""
+    """local (this machine), slurm, auto (slurm where it is installed, else local), or a cluster with a file in hpc/sites"""
     site: str | None = None
     """file that describes your cluster, a copy of hpc/sites/slurm.yaml (default: that of --cluster)"""
     container: str | None = None

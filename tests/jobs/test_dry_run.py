@@ -58,9 +58,9 @@ def test_the_settings_printed_are_a_settings_file(place, tmp_path):
 def test_the_dry_run_says_what_can_be_billed(place):
     more = ("--max-gpu-hours", "10", "--time", "1-0", "--nodes", "2", "--account", "a", "--dry-run")
     shown = launch("--data", songs(place / "songs"), "--cluster", "lumi", *more).stdout
-    assert "# at most 730.0 GPU-hours:" in shown
+    assert "# at most 466.0 GPU-hours:" in shown
     assert "train: 202.0 (--max-gpu-hours 10, and the start that is running when it is reached: 192.0)" in shown
-    assert "evaluate: 528.0 (11 starts of 48.0)" in shown
+    assert "evaluate: 264.0 (11 starts of 24.0)" in shown
     assert "# likely about" not in shown.split("# at most")[0] and "to limit what" not in shown, "a limit was given"
     refused = launch("--data", str(place / "songs"), "--cluster", "slurm", *more)
     assert (
