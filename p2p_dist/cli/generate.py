@@ -33,8 +33,8 @@ class Command:
     songs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SONG")] = ()
     """audio files, videos, or folders of them"""
     model: str | None = None
-    """RUN (its best checkpoint), RUN@STEP, a folder made by export, or starter: the drummer that comes with the package
-    (default: the newest run that has a checkpoint; where there is none, starter)"""
+    """RUN (its best checkpoint), RUN@STEP, a folder made by export, or starter, the drummer that comes with the package
+    (default: the newest run, else starter)"""
     out: Path | None = None
     """output folder (default: generated/SONG); for several songs, the folder that holds one folder per song"""
     level: Annotated[float, within(-60, 40, " dB")] = 0.0
@@ -104,6 +104,12 @@ class Command:
 
 def main(arguments: list[str]) -> int:
     """Make the stems; return the exit code."""
+    if any(word.partition("=")[0] in ("--task", "--data.task") for word in arguments):
+        train = f"{console.command('submit')} --task bass --data DIR"
+        raise ValueError(
+            f"--task is for training: a model makes what it was trained for, and the starter makes drums; for others train one "
+            f"({train}), and name it with --model"
+        )
     command = command_line.parse(Command, "generate", arguments)
     if not command.songs:
         raise ValueError(f"name a song: {console.command('generate')} SONG")

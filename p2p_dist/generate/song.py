@@ -108,7 +108,8 @@ def make(
             if song.samples != length:
                 raise ValueError(f"{source} was changed while it was being read: run the command again")
             temporary = {kind: stack.enter_context(files.replacing(path)) for kind, path in paths.items()}
-            bands, rhythm = Bands(peak), Bands(peak) if take == 0 else None
+            # What a drummer alone plays is known, and is not looked for in the stem.
+            bands, rhythm = Bands(peak) if generator is not None else None, Bands(peak) if take == 0 else None
             loudest = write_files(song, raw, model, options, temporary, 0.0, bands, rhythm)
             if gain := flac.quieter(loudest):
                 write_files(song, raw, model, options, temporary, gain, None, None)
@@ -123,7 +124,12 @@ def make(
                     )
                 told += _holds_drums(rhythm, length / song.rate, model)
             if "midi" in temporary:
-                write_midi(temporary["midi"], bands.hits(), beats, f"{place.name} {stem_name(model.task)}")
+                if bands is not None:
+                    hits = bands.hits()
+                else:
+                    assert performance is not None
+                    hits = performance.hits(options.seed + take)
+                write_midi(temporary["midi"], hits, beats, f"{place.name} {stem_name(model.task)}")
             del bands, rhythm  # what is heard of a song grows with it: it is not kept for the next take and the page
             written.append((paths, temporary))
             made.append({"seed": options.seed + take, "gain_db": gain})

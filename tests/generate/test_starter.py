@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mido
 import numpy as np
 import pytest
 import safetensors.torch
@@ -81,7 +82,14 @@ def test_it_is_the_model_where_there_is_no_run(alone: Path, capsys: pytest.Captu
     assert record["model"]["name"].startswith("starter@") and record["model"]["sha256"] == find_model(None).sha256
     assert record["tempo"]["bpm"] == pytest.approx(120, abs=0.1)
     assert "if the song's beats are between these: --half-beat" in " ".join(record["notes"])
-    assert "starter@" in Path("generated/song/index.html").read_text() and Path("generated/song/song-drums.mid").is_file()
+    assert "starter@" in Path("generated/song/index.html").read_text()
+    notes = [event.note for event in mido.MidiFile("generated/song/song-drums.mid") if event.type == "note_on"]
+    loaded = find_model(None).drummer
+    assert loaded is not None
+    source = decode.look(Path("song.wav"))
+    loudest = float(np.abs(heard).max())
+    performance = loaded.play(lambda: (block[:, 0] for block in source.heard(44100, 1)), 44100, loudest, "song", 1.0)
+    assert sorted(notes) == sorted(hit.note for hit in performance.hits(0)) and {36, 38} <= set(notes)
     assert capsys.readouterr().out.startswith("model: starter@")
 
 
@@ -125,7 +133,17 @@ def test_its_name_is_enough_and_runs_come_first(runs: Any, monkeypatch: pytest.M
         shutil.rmtree(runs.path.with_name("starter"))
 
 
-def test_jobs_find_it_in_their_own_copy_of_the_package(alone: Path) -> None:
+def test_another_task_needs_a_model_of_ones_own(alone: Path) -> None:
+    for words in (["--task", "bass"], ["--task=bass"]):
+        with pytest.raises(
+            ValueError, match=r"the starter makes drums; for others train one \(.*submit.* --task bass --data DIR"
+        ):
+            generate.main(["song.wav", *words])
+
+
+def test_jobs_find_it_in_their_own_copy_of_the_package(alone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert generate.main(["song.wav", "--cluster", "slurm", "--dry-run"]) == 0
+    assert "model: starter@" in capsys.readouterr().out and not (alone / "runs").exists()
     for name in (None, "starter"):
         found = generate._find(name)
         assert (found.asked, found.folder, found.sha256) == ("starter", None, find_model(found.asked).sha256)
