@@ -11,7 +11,14 @@ import yaml
 from p2p_dist import __version__
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "hpc/LUMI.md", "containers/README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md", ".github/DECISIONS.md")
+DOCUMENTS = (
+    "README.md",
+    "hpc/LUMI.md",
+    "containers/README.md",
+    "CHANGELOG.md",
+    ".github/CONTRIBUTING.md",
+    ".github/DECISIONS.md",
+)
 
 MADE = re.compile(
     r"(containers/(p2p_dist|my)\.|evaluations/|checkpoints/|page/|logs/|slurm/|code/|runs/|shards/|songs/|train/|test/|tests/benchmarks/gpu\.)"
