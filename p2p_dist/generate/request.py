@@ -102,7 +102,8 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
         elif path.exists():
             found.setdefault(path, Path(title(path)))
         else:
-            raise ValueError(f"no file or folder {path}")
+            whole = Path(" ".join(map(str, given)))
+            raise ValueError(f"no file or folder {path}" + (f"; put it in quotes: '{whole}'" if whole.exists() else ""))
     if not found:
         raise ValueError(
             f"no sound file in {', '.join(map(str, given))}: a song's name ends in {', '.join(SUFFIXES[:8])} and the like; "
@@ -126,9 +127,17 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
 
 
 def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
-    """List the sound files in a folder and its subfolders, without generated files."""
+    """List the sound files in a folder and its subfolders, without generated files.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     made = (Path("generated") if out is None else out).resolve()
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and (Path(place) / name).resolve() != made)
         for name in sorted(names):
             path = Path(place) / name

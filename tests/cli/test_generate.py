@@ -99,6 +99,7 @@ def test_the_same_again_to_the_bit_and_others_by_seed(runs):
 MISTAKES = {
     "no song named": ([], "name a song: "),
     "not there": (["gone.wav"], "no file or folder gone.wav"),
+    "no quotes": (["my", "song.wav"], "no file or folder my; put it in quotes: 'my song.wav'"),
     "empty folder": (["empty"], "no sound file in empty"),
     "no sound": (["text.wav"], "text.wav is not a sound file that can be decoded"),
     "silence": (["silent.wav"], "silent.wav is silent, so there is nothing to accompany"),
@@ -136,7 +137,7 @@ def test_mistakes_are_answered_in_one_sentence(runs, mistake):
     arguments, answer = MISTAKES[mistake]
     Path("empty").mkdir()
     Path("text.wav").write_text("no sound")
-    for name in ("song.wav", "x/song.wav", "taken.wav"):
+    for name in ("song.wav", "my song.wav", "x/song.wav", "taken.wav"):
         write(Path(name), sound(0.5))
     write(Path("silent.wav"), np.zeros((9000, 1)))
     write(Path("none.wav"), np.zeros((0, 1)))
@@ -150,6 +151,17 @@ def test_mistakes_are_answered_in_one_sentence(runs, mistake):
         generate.main(arguments)
     assert "\n" not in str(raised.value)
     assert set(Path().rglob("*")) - {Path("generated")} == before - {Path("generated")}
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_empty(runs, monkeypatch):
+    Path("mine").mkdir()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        generate.main(["mine"])
 
 
 def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(runs, capsys):
