@@ -33,7 +33,8 @@ class Command:
     songs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SONG")] = ()
     """audio files, videos, or folders of them"""
     model: str | None = None
-    """RUN (its best checkpoint), RUN@STEP, or a folder made by export (default: the newest run that has a checkpoint)"""
+    """RUN (its best checkpoint), RUN@STEP, a folder made by export, or starter, the drummer that comes with the package
+    (default: the newest run, else starter)"""
     out: Path | None = None
     """output folder (default: generated/SONG); for several songs, the folder that holds one folder per song"""
     level: Annotated[float, within(-60, 40, " dB")] = 0.0
@@ -103,6 +104,12 @@ class Command:
 
 def main(arguments: list[str]) -> int:
     """Make the stems; return the exit code."""
+    if any(word.partition("=")[0] in ("--task", "--data.task") for word in arguments):
+        train = f"{console.command('submit')} --task bass --data DIR"
+        raise ValueError(
+            f"--task is for training: a model makes what it was trained for, and the starter makes drums; for others train one "
+            f"({train}), and name it with --model"
+        )
     command = command_line.parse(Command, "generate", arguments)
     if not command.songs:
         raise ValueError(f"name a song: {console.command('generate')} SONG")
@@ -155,7 +162,7 @@ def _queue(command: Command, found: list[Song]) -> int:
         # The same songs, asked for in the same way, are the same run.
         everything = [
             model.name,
-            *([] if model.folder is None else [sha256]),
+            *([] if model.asked == model.name else [sha256]),
             asked["options"],
             *sorted(str(one.place.record.absolute()) for one in found),
         ]
@@ -188,14 +195,18 @@ def _find(name: str | None) -> _Model:
     Raises:
         ValueError: there is no such run, no such checkpoint, or no exported model that can be used.
     """
-    if name is not None and exported_config.is_exported(folder := Path(name).expanduser().absolute()):
-        content = exported_config.read_config(folder)
-        exported_config.check_weights(folder / WEIGHTS, content["weights"])
+    if (folder := exported_config.folder_of(name)) is not None:
+        with exported_config.starter_named(folder):
+            content = exported_config.read_config(folder)
+            sha256 = exported_config.check_files(folder, content)
+            settings = exported_config.settings_of(content, folder / CONFIG)
+        step, title = content["step"], f"{content['name']}@{content['step']}"
+        if folder == exported_config.STARTER_FOLDER:  # jobs have a copy of their own
+            return _Model(title, exported_config.STARTER, step, sha256, settings)
+        folder = folder.absolute()
         if request.plain(str(folder)) != str(folder):
             raise ValueError(f"{folder}: jobs can only open files whose names are UTF-8: rename it")
-        settings = exported_config.settings_of(content, folder / CONFIG)
-        step, sha256 = content["step"], content["weights"]["sha256"]
-        return _Model(f"{content['name']}@{step}", str(folder), step, sha256, settings, folder)
+        return _Model(title, str(folder), step, sha256, settings, folder)
     run, checkpoint = checkpoints.named(name)
     sha256 = checkpoint.meta()["files"][checkpoints.GENERATOR]["sha256"]
     asked = f"{run.path.name}@{checkpoint.step}"

@@ -325,4 +325,20 @@ EXPORTED = Kind(
 )
 """config.json of a folder that launch/export.py wrote, see generate/exported.py."""
 
+EXPORTED_DRUMMER = Kind(
+    1,
+    {
+        "format": str,
+        "name": FILE,
+        "step": COUNT,
+        "task": {"name": re.compile("drums")},
+        "stem": {"made_of": re.compile("strokes"), "sample_rate": range(8000, 1 << 18)},
+        "drummer": {"bytes": COUNT, "sha256": _SHA256},
+        "trained_on": [{"name": str, "author": str, "licence": str, "sha256": str}],
+        "versions": {str: Maybe(str)},
+    },
+)
+"""config.json of a model without a generator, whose drummer plays the stem itself, see generate/exported_drummer.py. drummer:
+the file drummer.json, which has the digests of the others."""
+
 TABLE: dict[str, Any] = {name: kind for name, kind in list(globals().items()) if isinstance(kind, Kind)}

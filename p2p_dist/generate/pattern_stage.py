@@ -108,7 +108,7 @@ def make(run: RunDir, config: Config, workers: int) -> None:
                 (folders["finished"] / piece).touch()
 
         paths = {song.key: place_of(folders["songs"], song, config) for song in songs}
-        _each(
+        each(
             prepare,
             [(song, paths[song.key], config) for song in songs],
             workers,
@@ -128,7 +128,7 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         jobs = [
             (song, paths[song.key], config, drums.bank.rates, other.get(song.key, drums.network).state_dict()) for song in songs
         ]
-        entries = _each(
+        entries = each(
             sketch_song,
             [(folders["guides"], *job) for job in jobs],
             workers,
@@ -336,7 +336,7 @@ def _changed(onsets: Sequence[Onset], random: np.random.Generator) -> Iterator[O
             yield Onset(onset.time, onset.kind, min(onset.strength * louder, 1.0))
 
 
-def _each(function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, on_done: Callable[[int], None]) -> list[R]:
+def each(function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, on_done: Callable[[int], None]) -> list[R]:
     """Call a function for each job, in worker processes if there are several; results in the order of the jobs."""
     results: dict[int, R] = {}
     if min(workers, len(jobs)) <= 1:

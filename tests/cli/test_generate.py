@@ -159,13 +159,6 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(runs, 
     assert not capsys.readouterr().out
 
 
-def test_no_run_at_all(runs, monkeypatch):
-    write(Path("song.wav"), sound(0.5))
-    monkeypatch.setenv("P2P_RUNS", str(Path("nothing").absolute()))
-    with pytest.raises(ValueError, match=r"no run with a checkpoint in .*: 'make demo' trains one in a minute"):
-        generate.main(["song.wav"])
-
-
 def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs):
     write(Path("a.wav"), sound(0.6))
     write(Path("b.wav"), sound(120))

@@ -201,7 +201,7 @@ def blocked(number: int) -> tuple[int, set[int]]:
 def test_requests_to_stop_do_not_reach_workers() -> None:
     """Slurm sends them to every process: a worker that dies of one looks like a worker that ran out of memory."""
     done: list[int] = []
-    found = pattern_stage._each(blocked, [(number,) for number in range(3)], 2, done.append)
+    found = pattern_stage.each(blocked, [(number,) for number in range(3)], 2, done.append)
     assert [number for number, _ in found] == [0, 1, 2] and sorted(done) == [0, 1, 2]
     assert all(signals >= {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2} for _, signals in found)
     assert not blocked(0)[1] & {signal.SIGINT, signal.SIGTERM}
