@@ -38,7 +38,7 @@ SHORT = {
             "--task TASK": (_DATA, "task"),
             "--preset NAME": (_SUBMIT, "preset"),
             "--run NAME": (_SUBMIT, "run"),
-            "--nodes N or N-M": (_RESOURCES, "nodes"),
+            "--nodes N": (_RESOURCES, "nodes"),
             **_CLUSTER,
             "--time TIME": (_RESOURCES, "time"),
             "--evaluate WHEN": (_RESOURCES, "evaluate"),

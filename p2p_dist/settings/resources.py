@@ -62,8 +62,8 @@ class Resources(Where):
     """The cluster, jobs and limits of a run. These settings may change at every launch."""
 
     nodes: Positive = 1
-    """number of nodes for the training (on one machine without Slurm: groups of processes); a range, 1-4, on Slurm: each start
-    gets so many as are free"""
+    """number of nodes, of a training also a range such as 1-4 (on one machine without Slurm: groups of processes); of a range,
+    each start on Slurm gets as many as are free"""
     least_nodes: Positive | None = None
     """the fewest nodes that a start of the training may get, and --nodes the most; --nodes 1-4 sets both (default: --nodes)"""
     processes_per_node: Positive | None = None

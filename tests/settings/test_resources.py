@@ -34,5 +34,5 @@ def test_what_is_no_range_of_nodes_is_refused(text):
     with pytest.raises(ValueError, match="nodes must be a number, or the fewest and the most, as 1-4, not ") as refused:
         resources.sizes_of(text)
     assert "\n" not in str(refused.value)
-    with pytest.raises(ValueError, match="greater than 0|whole number"):
+    with pytest.raises(ValueError, match="nodes must be a whole number, not True"):
         resources.Resources(nodes=True)
