@@ -43,6 +43,8 @@ LAYOUT = (
 
 _SOUNDS = (".wav", ".flac", ".mp3", ".mp4", ".m4a", ".aac", ".ogg", ".opus", ".wma", ".aif", ".aiff", ".npz")
 
+_NEW_STEM = "for a new stem of a finished song use generate: python launch/generate.py SONG"
+
 _LEFT_BY_MACHINES = re.compile(
     r"[@#~].*|__macosx|lost\+found|\$recycle\.bin|system volume information|thumbs\.db|desktop\.ini", re.IGNORECASE
 )
@@ -154,6 +156,8 @@ def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
             was found.
     """
     _check_utf8(root)
+    if root.is_file():
+        raise ValueError(f"{root} is a file: --data names a folder of songs to train on with their stems; {_NEW_STEM}")
     if not root.is_dir():
         raise ValueError(f"no folder {root}: --data names the folder of MUSDB18, or one laid out like it ({LAYOUT})")
     folders = split_folders(root)
@@ -241,6 +245,8 @@ def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) ->
         return f"{len(here)} songs lie in {root} itself ({some}): move them into these folders, or {offer}"
     if deeper := [path for path in _inside(root) if {inside.name.lower() for inside in _inside(path)} & set(SPLITS)]:
         return f"name {deeper[0]}, which has such folders"
+    if any(_is_sound(path) for path in _inside(root)):
+        return f"{contents(root)}: songs to train on need their stems; {_NEW_STEM}"
     return contents(root)
 
 

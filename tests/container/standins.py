@@ -91,7 +91,7 @@ class Place:
 
     def __init__(self, folder, images):
         self.folder, self.images = folder, images
-        self.file = self.site("lumi.yaml", ("evaluate_processes: 8", "evaluate_processes: 2"))  # of 2 cores
+        self.file = self.site("lumi.yaml", ("evaluate_processes: 4", "evaluate_processes: 2"))  # of 2 cores
 
     def site(self, name, *changes):
         """A copy of hpc/sites/lumi.yaml in which what LUMI's nodes bind lies in a folder of its own."""

@@ -58,9 +58,9 @@ def test_the_settings_printed_are_a_settings_file(place, tmp_path):
 def test_the_dry_run_says_what_can_be_billed(place):
     more = ("--max-gpu-hours", "10", "--time", "1-0", "--nodes", "2", "--account", "a", "--dry-run")
     shown = launch("--data", songs(place / "songs"), "--cluster", "lumi", *more).stdout
-    assert "# at most 730.0 GPU-hours:" in shown
+    assert "# at most 466.0 GPU-hours:" in shown
     assert "train: 202.0 (--max-gpu-hours 10, and the start that is running when it is reached: 192.0)" in shown
-    assert "evaluate: 528.0 (11 starts of 48.0)" in shown
+    assert "evaluate: 264.0 (11 starts of 24.0)" in shown
     assert "# likely about" not in shown.split("# at most")[0] and "to limit what" not in shown, "a limit was given"
     refused = launch("--data", str(place / "songs"), "--cluster", "slurm", *more)
     assert (
@@ -83,6 +83,14 @@ def test_the_dry_run_says_what_is_likely_and_from_what_speed(tmp_path, capsys):
     run.path.mkdir(parents=True)
     run.config.write_text(presets.to_yaml(settings))
     run.metrics.write_text('{"step": 10, "images_per_second": 640.0}\n')
+    # Of a range, that speed was the speed on the nodes of the last start.
+    run.config.write_text(presets.to_yaml(dataclasses.replace(settings, resources=config.Resources(nodes=4, least_nodes=1))))
+    log = run.slurm / "train" / "attempts"
+    log.parent.mkdir(parents=True)
+    log.write_text("start 7.0 0 10 4\nend 7.0 9 20 75 stopped\nstart 7.1 9 30 1\nend 7.1 10 40 75 stopped\n")
+    dry_run.say_likely(run, settings, place, None)
+    assert "in 0.5 hours at 1280 images/s (measured" in capsys.readouterr().out
+    run.config.write_text(presets.to_yaml(settings))
     more = dataclasses.replace(settings, resources=config.Resources(nodes=4, max_gpu_hours=50.0))
     dry_run.say_likely(run, more, place, None)
     assert capsys.readouterr().out == (

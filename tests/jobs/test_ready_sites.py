@@ -101,6 +101,49 @@ def test_what_is_billed_in_the_units_of_the_site():
         assert found.gpu_hours(1, 1, found.gpus_per_node, whole=whole) * found.billing_per_gpu_hour == units, name
 
 
+EVALUATION = {
+    # name: (tier, GPUs that are billed for an evaluation, of how many of a node)
+    "lumi": ("small-g", 4, 8),
+    "perlmutter": ("shared", 2, 4),
+    "karolina": ("qgpu", 4, 8),
+    "leonardo": ("boost_usr_prod", 2, 4),
+    "roihu": ("gpumedium", 2, 4),
+    "marenostrum5": ("acc_ehpc", 2, 4),
+    "snellius": ("gpu_h100", 2, 4),
+    "jean_zay": ("qos_gpu_h100-t3", 2, 4),
+    # These give out whole nodes only, so all GPUs evaluate.
+    "frontier": ("batch", 8, 8),
+    "juwels_booster": ("booster", 4, 4),
+    "jupiter": ("booster", 4, 4),
+    "daint": ("normal", 4, 4),
+}
+
+
+def test_an_evaluation_asks_for_half_a_node_where_a_site_gives_out_parts():
+    assert EVALUATION.keys() == set(NAMES)
+    for name, (tier, gpus, of) in EVALUATION.items():
+        place, settings = site.load_site(name), config.Config(resources=config.Resources(account="abc", time="2:00:00"))
+        evaluate, page = specs.jobs(rundir.RunDir(Path("/runs/r")), settings, place, ("evaluate", "page"))
+        assert (evaluate.tier.name, evaluate.gpus, place.gpus_per_node) == (tier, gpus, of), name
+        assert evaluate.options["ntasks-per-node"] == gpus and place.is_whole(evaluate.tier) == (gpus == of), name
+        assert page.gpus <= 1 and (page.tier.kind == "cpu") == (not place.has_other_cpu_nodes), name
+    assert "--mem=240G" in options("lumi", "evaluate"), "more than 64 GB a die would be billed as a further die"
+    for named in ("standard-g", None):  # the partition of the training
+        assert "--partition=small-g" in options("lumi", "evaluate", partition=named)
+    assert "--partition=dev-g" in options("lumi", "evaluate", partition="dev-g")
+    assert {"--qos=shared", "--gpus-per-node=1", "--constraint=gpu"} <= options(
+        "perlmutter", partition="shared", processes_per_node=1
+    )
+
+
+def test_the_dry_run_shows_where_the_evaluation_runs_and_what_it_is_billed(place):
+    lumi = ("--cluster", "lumi", "--container", str(place / "image.sif"), "--account", "abc", "--max-requeues", "0")
+    (place / "image.sif").touch()
+    done = launch("--data", songs(place / "songs"), *lumi, "--dry-run")
+    assert "# evaluate: to do, in small-g (1-4 nodes, at most 3-00:00:00)\n" in done.stdout, done.stderr
+    assert "#   evaluate: 24.0 (1 starts of 24.0)\n" in done.stdout, "12 hours of half a node"
+
+
 def test_the_dry_run_of_a_site_that_nobody_has_tried_says_how_to_try_it(place):
     done = launch("--data", songs(place / "songs"), "--cluster", "roihu", "--nodes", "2", "--time", "36:00:00", "--dry-run")
     assert done.returncode == 0, done.stderr

@@ -84,7 +84,7 @@ acc_debug MaxWall=2:00:00 MaxTRESPerJob=node=8
 gp_ehpc MaxWall=72:00:00 MaxTRESPerJob=node=800
 regular MaxWall=48:00:00 MaxSubmitJobsPerUser=5000
 debug MaxWall=0:30:00 MaxTRESPerJob=node=8 MaxSubmitJobsPerUser=5
-shared MaxWall=48:00:00 MaxTRESPerJob=node=1
+shared MaxWall=48:00:00 MaxTRESPerJob=node=1,gres/gpu=2
 qos_gpu_h100-t3 MaxWall=20:00:00 MaxTRESPerJob=gres/gpu=512 MaxSubmitJobsPerUser=10000
 qos_gpu_h100-dev MaxWall=2:00:00 MaxTRESPerJob=gres/gpu=32 MaxSubmitJobsPerUser=10
 qos_gpu_h100-t4 MaxWall=100:00:00 MaxTRESPerJob=gres/gpu=64 MaxSubmitJobsPerUser=1000
