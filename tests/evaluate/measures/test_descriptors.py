@@ -55,9 +55,7 @@ def test_how_far_true_stems_of_other_songs_are_is_free_of_windows_that_are_in_bo
     ]
     assert descriptors.about_songs(unlike[:3], unlike[:3])["others"] == pytest.approx(np.mean(expected)), "one against two"
     some = [unlike[0], unlike[1][:7], unlike[2][:0]]
-    assert descriptors.about_songs(some, unlike[:3])["others"] == pytest.approx(expected[0]), (
-        "not halves of less than 8"
-    )
+    assert descriptors.about_songs(some, unlike[:3])["others"] == pytest.approx(expected[0]), "not halves of less than 8"
     for none in ([unlike[0]], [unlike[0][:0], unlike[1][:0]]):
         assert descriptors.about_songs(none, unlike[: len(none)])["others"] is None
     assert descriptors.about_songs([alike[0][:0]] * 2, [alike[0][:0]] * 2)["others"] is None
