@@ -138,6 +138,9 @@ SONG = Kind(
 """A finished song: parts/SPLIT-KEY.json. `source`: its stamp; in schema 1 by the times of its files, since by their content.
 To schema 2 `shard` and `audio` named shards that held this song alone."""
 
+UNCHANGED = Kind(1, {"songs": _SHA256, "dataset": _SHA256, "named": bool, "version": str, "settings": {str: None}})
+"""parts/unchanged.json, see data/unchanged.py."""
+
 COMPOSED = Kind(
     1,
     {
