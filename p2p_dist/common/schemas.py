@@ -181,7 +181,7 @@ DRUMMER = Kind(1, {"files": {"pattern.safetensors": _OF_DRUMMER, "strokes.safete
 # Evaluations.
 
 _ROW = {str: Maybe(float)}
-_DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor": Maybe(float)}
+_DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor?": Maybe(float), "others?": Maybe(float)}
 _AVERAGE = {"mean": _ROW, "interval": {str: (float, float)}, "absent": {str: str}}
 _LEVEL = {"gain_db?": float, "unrecorded_gain_db?": float}
 _OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, **_LEVEL, "rows": {str: _ROW}}
