@@ -105,7 +105,7 @@ def train(run: RunDir, songs: Path, system: System, seed: int, minutes: float, c
                 if before is not None and not asked:
                     used = processor_seconds(process.pid) - before
                 if used > 60 * minutes * cores and not asked and saved.with_generator(run.checkpoints):
-                    process.send_signal(signal.SIGINT)
+                    process.send_signal(signal.SIGTERM)  # in a job of the background SIGINT is ignored
                     asked = True
                 time.sleep(0.2)
         finally:
