@@ -100,7 +100,8 @@ def train(run: RunDir, songs: Path, system: System, seed: int, minutes: float, c
         process = subprocess.Popen(words, stdout=output, stderr=output, env=environment, start_new_session=True)
         try:
             while process.poll() is None:
-                if before is None and run.dataset.is_file() and stages.is_done("preprocess", run) is not None:
+                begun = run.dataset.is_file() and run.config.is_file()  # they are written one after the other
+                if before is None and begun and stages.is_done("preprocess", run) is not None:
                     before = processor_seconds(process.pid)
                 if before is not None and not asked:
                     used = processor_seconds(process.pid) - before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -35,7 +36,11 @@ def test_a_cell_is_trained_within_its_time_measured_and_not_made_again(
     train = quality_cell.train
     monkeypatch.setattr(quality_cell, "train", lambda *given: trained.append(given) or train(*given))
     words = ["--data", str(tiny_songs), "--songs", "five", "--minutes", "0.001", "--seeds", "1", "--out", str(tmp_path)]
-    assert quality.main(words) == 0
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job of the background
+    try:
+        assert quality.main(words) == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
     shown = capsys.readouterr().out
     cells = {path: json.loads(path.read_text()) for path in (tmp_path / "cells").iterdir()}
     assert len(trained) == 1 and len(cells) == 2
