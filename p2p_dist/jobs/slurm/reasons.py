@@ -46,10 +46,12 @@ def in_words(reason: str) -> str:
 def expected_starts() -> dict[str, float]:
     """Map id -> when Slurm expects this user's pending jobs to start, seconds since 1970; without those it does not know of.
 
-    Raises:
-        OSError: there is no Slurm, or it takes too long.
+    Empty if Slurm does not answer: how far a run is can be shown all the same.
     """
-    asked = ask("squeue", "--me", "--array", "--noheader", "--states=PENDING", "--format=%i|%S")
+    try:
+        asked = ask("squeue", "--me", "--array", "--noheader", "--states=PENDING", "--format=%i|%S")
+    except OSError:
+        return {}
     rows = [line.strip().split("|") for line in asked.stdout.splitlines()]
     return {row[0]: start for row in rows if len(row) == 2 and (start := seconds_of(row[1])) is not None}
 

@@ -52,3 +52,6 @@ def test_the_starts_that_slurm_expects_are_read(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     found = reasons.expected_starts()
     assert found == {"8": reasons.seconds_of("2026-11-27T12:00:00"), "9_2": reasons.seconds_of("2026-11-27T12:00:00") + 1}
+    (tmp_path / "squeue").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert reasons.expected_starts() == {}, "no answer"
