@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 CLOSE = 1e-5
 """How far apart, as a part of their size, other numbers of processes may bring the weights: they add up float32 numbers in
-another order. Measured: 1e-6 after 24 steps. README.md says it."""
+another order. Measured: 1e-6 after 24 steps. hpc/README.md says it."""
 
 
 @pytest.fixture
