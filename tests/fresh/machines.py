@@ -228,9 +228,8 @@ def main(suites: Sequence[str]) -> None:
     if os.geteuid() != 0:
         sys.exit("error: make fresh makes machines with debootstrap and chroot, which needs root: sudo make fresh")
     if shutil.which("debootstrap") is None:
-        subprocess.run(
-            "apt-get update -qq && apt-get install -y -qq --no-install-recommends debootstrap", shell=True, check=True
-        )
+        subprocess.run(["apt-get", "update", "-qq"], check=True)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "debootstrap"], check=True)
     print("\n".join([try_out(Machine(suite)) for suite in suites]))
 
 
