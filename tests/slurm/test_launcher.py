@@ -143,7 +143,7 @@ def test_a_sweep_is_a_run_for_each_and_one_table(lab, launch, songs):
     names = [f"swept-seed-{seed}-learning-rate-{rate}" for seed in (0, 1) for rate in ("1e-4", "2e-4")]
     arrays = dict(re.findall(r"^(\w+): array (\d+) of 4 runs", shown, re.MULTILINE))
     assert list(arrays) == ["train", "evaluate", "page"]
-    listed = commands.ask("squeue", "--me", "--array", "--noheader", "--partition=waiting", "--format=%i").stdout.split()
+    listed = commands.ask("squeue", "--me", "--array", "--noheader", "--format=%i").stdout.split()
     assert {f"{array}_{n}" for array in arrays.values() for n in range(4)} <= set(listed)
     again = launch("submit", *typed(songs, "swept", "--partition", "waiting", *sweep))
     assert again.count("already queued, job ") == 12
