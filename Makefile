@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-versions guards test-browser test-readme test-faults soak test-slurm test-container gpu gpu-wheels clean
+.PHONY: install demo test test-versions lock guards test-browser test-readme test-faults soak test-slurm test-container gpu gpu-wheels starter clean
 
 install: $(VENV)/run
 demo: $(VENV)/run
@@ -34,12 +34,23 @@ test-versions: $(VENV)/dev
 	tests/versions/environment.sh oldest $(OLDEST_PYTHON)
 	tests/versions/environment.sh newest $(NEWEST_PYTHON)
 
+# uv.lock, after pyproject.toml has changed, and constraints.txt, made from it. What need not change is left as it is.
+# UPGRADE=--upgrade takes the newest of everything, UPGRADE='--upgrade-package NAME' of one. Not in .venv, which is made from them.
+UPGRADE ?=
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet "$$(sed -n 's/^ *"\(uv==.*\)",$$/\1/p' pyproject.toml)"
+	build/lock/bin/uv lock $(UPGRADE)
+	tests/versions/constraints.sh build/lock/bin/uv >constraints.txt
+
 guards: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/codespell
+	$(BIN)/uv lock --check --quiet
+	tests/versions/constraints.sh $(BIN)/uv | diff constraints.txt -
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/shellcheck .ci/run hpc/*.sh hpc/*/*.sh hpc/*.sbatch containers/*.sh tests/*/*.sh
@@ -85,6 +96,11 @@ gpu:
 WHEELS_PYTHON ?= 3.12
 gpu-wheels:
 	$(PYTHON) tests/benchmarks/gpu_parts/wheels.py --python $(WHEELS_PYTHON)
+
+# The starter model that comes with the package, made and measured again: DATA holds evr/, practice/ and thesis_clips/, see
+# p2p_dist/generate/starter/README.md. What is finished is kept in build/starter.
+starter: $(VENV)/dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/starter.py --data $(DATA) --work build/starter
 
 clean:
 	rm -rf $(VENV) build *.egg-info

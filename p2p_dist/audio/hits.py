@@ -17,7 +17,7 @@ RATE, N_FFT, HOP, MELS, LOWEST = 22050, 1024, 128, 64, 30.0
 FRAME = HOP / RATE
 """Seconds of a frame: 5.8 ms."""
 
-KICK, SNARE, CLOSED_HAT, OPEN_HAT = 36, 38, 42, 46
+KICK, SNARE, CLOSED_HAT, OPEN_HAT, MID_TOM = 36, 38, 42, 46, 47
 """Notes of the General MIDI percussion map."""
 
 _BANDS = ((0.0, 150.0), (200.0, 2500.0), (5000.0, np.inf))

@@ -13,6 +13,7 @@ import os
 import sys
 from typing import Annotated, Any, NoReturn
 
+from p2p_dist.cli import short_help
 from p2p_dist.common import console
 
 COMMANDS = ("submit", "preprocess", "evaluate", "generate", "export", "compose", "status", "track", "cancel", "check", "site")
@@ -36,6 +37,8 @@ def _run(command: str | None, arguments: list[str]) -> int:
     try:
         if command is None:
             return _choose(arguments)
+        if short_help.show(command, arguments):
+            return console.DONE
         code: int = importlib.import_module(f"p2p_dist.cli.{command}").main(arguments)
         return code
     except ModuleNotFoundError as error:

@@ -11,7 +11,7 @@ import tyro
 
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
-from p2p_dist.generate import exported_config, request
+from p2p_dist.generate import drummer_record, exported_config, request
 from p2p_dist.generate.exported_config import CONFIG, DRUMMER, WEIGHTS
 from p2p_dist.generate.request import Options, Song
 from p2p_dist.jobs import packages, site
@@ -33,9 +33,10 @@ class Command:
     songs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SONG")] = ()
     """audio files, videos, or folders of them"""
     model: str | None = None
-    """RUN (its best checkpoint), RUN@STEP, or a folder made by export (default: the newest run that has a checkpoint)"""
+    """RUN (its best checkpoint), RUN@STEP, a folder made by export, or starter, the drummer that comes with the package
+    (default: the newest run, else starter)"""
     out: Path | None = None
-    """output folder; for several songs, the folder that holds one folder per song (default: generated/SONG)"""
+    """output folder (default: generated/SONG); for several songs, the folder that holds one folder per song"""
     level: Annotated[float, within(-60, 40, " dB")] = 0.0
     """gain of the stem relative to the level that the model predicts, dB"""
     seed: Annotated[int, within(0, 2**31 - 1)] = 0
@@ -47,9 +48,9 @@ class Command:
     end: Annotated[NotNegativeNumber | None, tyro.conf.arg(name="to")] = None
     """end of that part, seconds (default: the end of the song)"""
     format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
-    """file format of stem and mix"""
+    """file format of stem and mix: flac, wav, mp3 or ogg"""
     bpm: Annotated[float, within(30, 300, " beats a minute")] | None = None
-    """tempo to play to, for a model with a sketch (default: the tempo that it hears; so the next three)"""
+    """beats a minute to play to, for a model with a sketch (default: the tempo that it hears); so the next three"""
     first_beat: NotNegativeNumber | None = None
     """time of any beat, seconds of the song"""
     half_beat: bool = False
@@ -103,6 +104,12 @@ class Command:
 
 def main(arguments: list[str]) -> int:
     """Make the stems; return the exit code."""
+    if any(word.partition("=")[0] in ("--task", "--data.task") for word in arguments):
+        train = f"{console.command('submit')} --task bass --data DIR"
+        raise ValueError(
+            f"--task is for training: a model makes what it was trained for, and the starter makes drums; for others train one "
+            f"({train}), and name it with --model"
+        )
     command = command_line.parse(Command, "generate", arguments)
     if not command.songs:
         raise ValueError(f"name a song: {console.command('generate')} SONG")
@@ -129,7 +136,8 @@ def _queue(command: Command, found: list[Song]) -> int:
             continue
         try:
             takes = request.planned(one.place, settings.data.task, options)
-            if command.overwrite or not request.is_made(one.place, request.requested(source, sha256, options), takes):
+            identity = request.requested(source, sha256, options, model.drummer)
+            if command.overwrite or not request.is_made(one.place, identity, takes):
                 left.append({"source": str(source), "folder": str(folder), "name": one.place.name})
         except ValueError as error:
             whys.append(str(error))
@@ -140,6 +148,7 @@ def _queue(command: Command, found: list[Song]) -> int:
             "songs": left,
             "model": model.asked,
             "sha256": sha256,
+            "drummer": model.drummer,
             "options": options.recorded(),  # without later ones at their defaults: the same run as with an earlier version
             "overwrite": command.overwrite,
         }
@@ -155,7 +164,8 @@ def _queue(command: Command, found: list[Song]) -> int:
         # The same songs, asked for in the same way, are the same run.
         everything = [
             model.name,
-            *([] if model.folder is None else [sha256]),
+            *([] if model.asked == model.name else [sha256]),
+            *([] if model.drummer is None else [model.drummer]),
             asked["options"],
             *sorted(str(one.place.record.absolute()) for one in found),
         ]
@@ -172,13 +182,17 @@ def _queue(command: Command, found: list[Song]) -> int:
 
 @dataclass(frozen=True)
 class _Model:
-    """A model as described to jobs. name: for people. asked: what finds it from any folder. folder: of an exported one."""
+    """A model as described to jobs. name: for people. asked: what finds it from any folder. folder: of an exported one.
+
+    sha256: of the weights. drummer: of a model with a sketch, see `drummer_record.sha256`.
+    """
 
     name: str
     asked: str
     step: int
     sha256: str
     settings: Config
+    drummer: str | None
     folder: Path | None = None
 
 
@@ -188,18 +202,25 @@ def _find(name: str | None) -> _Model:
     Raises:
         ValueError: there is no such run, no such checkpoint, or no exported model that can be used.
     """
-    if name is not None and exported_config.is_exported(folder := Path(name).expanduser().absolute()):
-        content = exported_config.read_config(folder)
-        exported_config.check_weights(folder / WEIGHTS, content["weights"])
+    if (folder := exported_config.folder_of(name)) is not None:
+        with exported_config.starter_named(folder):
+            content = exported_config.read_config(folder)
+            sha256 = exported_config.check_files(folder, content)
+            settings = exported_config.settings_of(content, folder / CONFIG)
+        step, title = content["step"], f"{content['name']}@{content['step']}"
+        if folder == exported_config.STARTER_FOLDER:  # jobs have a copy of their own
+            return _Model(title, exported_config.STARTER, step, sha256, settings, None)
+        folder = folder.absolute()
         if request.plain(str(folder)) != str(folder):
             raise ValueError(f"{folder}: jobs can only open files whose names are UTF-8: rename it")
-        settings = exported_config.settings_of(content, folder / CONFIG)
-        step, sha256 = content["step"], content["weights"]["sha256"]
-        return _Model(f"{content['name']}@{step}", str(folder), step, sha256, settings, folder)
+        by = settings.model.sketch and content["format"] == exported_config.FORMAT
+        return _Model(title, str(folder), step, sha256, settings, drummer_record.sha256(folder) if by else None, folder)
     run, checkpoint = checkpoints.named(name)
     sha256 = checkpoint.meta()["files"][checkpoints.GENERATOR]["sha256"]
     asked = f"{run.path.name}@{checkpoint.step}"
-    return _Model(asked, asked, checkpoint.step, sha256, rundir.read_settings(run))
+    settings = rundir.read_settings(run)
+    drummer = drummer_record.sha256(run.pattern) if settings.model.sketch else None
+    return _Model(asked, asked, checkpoint.step, sha256, settings, drummer)
 
 
 def _there(folder: Path) -> Path:

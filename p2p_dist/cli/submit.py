@@ -14,14 +14,15 @@ from typing import Annotated, Any
 import tyro
 
 from p2p_dist import __version__
-from p2p_dist.cli import command_line, short_help
+from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
 from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, musdb_sample, packages, site, status
 from p2p_dist.jobs.slurm import chains, launch
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import address, presets
-from p2p_dist.settings.config import Config, Data, Resources, Where
+from p2p_dist.settings.config import Config, Data, Resources
+from p2p_dist.settings.resources import sizes_in_words, sizes_of
 
 
 @dataclass(frozen=True)
@@ -50,33 +51,8 @@ class Command:
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
 
-COMMON = {
-    "--data DIR": (Data, "root"),
-    "--task TASK": (Data, "task"),
-    "--preset NAME": (Command, "preset"),
-    "--run NAME": (Command, "run"),
-    "--nodes N": (Resources, "nodes"),
-    "--cluster NAME": (Where, "cluster"),
-    "--site FILE": (Where, "site"),
-    "--account NAME": (Where, "account"),
-    "--partition NAME": (Where, "partition"),
-    "--container IMAGE": (Where, "container"),
-    "--time TIME": (Resources, "time"),
-    "--evaluate WHEN": (Resources, "evaluate"),
-    "--dry-run": (Command, "dry_run"),
-    "--wait": (Command, "wait"),
-    "--torchrun": (Command, "torchrun"),
-    "--sweep KEY=A,B ...": (Command, "sweep"),
-    "--config FILE": (Command, "config"),
-}
-"""The options of --help: option -> where it is documented. --help-all has the others."""
-
-
 def main(arguments: list[str]) -> int:
     """Start or resume a run; return the exit code."""
-    if short_help.is_asked(arguments):
-        short_help.show("submit", Command, COMMON, short_help.count(Command) - len(COMMON))
-        return console.DONE
     if "--version" in arguments:
         console.say(f"p2p_dist {__version__}")
         return console.DONE
@@ -90,6 +66,8 @@ def main(arguments: list[str]) -> int:
         check_place(one, where)
         if one.torchrun and where != "local":
             raise ValueError("--torchrun is for machines without Slurm: add --cluster local, or omit --torchrun")
+        if one.torchrun and one.settings.resources.least_nodes is not None:
+            raise ValueError("--torchrun starts the training on a fixed number of machines: name one number with --nodes")
     launches = [(with_sample(one), run) for one, run in launches]
     if command.dry_run:
         dry_run.dry_run(
@@ -147,6 +125,9 @@ def on_this_machine(launches: list[tuple[Command, RunDir]], lines: list[list[str
                 )
             if settings.resources.preprocess_array:
                 console.say("note: one machine preprocesses with --workers processes, not with an array of jobs")
+            if settings.resources.least_nodes is not None:
+                typed = sizes_in_words(settings.resources.sizes)
+                console.say(f"note: --nodes {typed}: on one machine, the training starts with {settings.resources.nodes}")
             if settings.resources.max_gpu_hours is not None:
                 console.say("note: --max-gpu-hours has no effect on one machine, where nothing is billed")
             torchrun = torchrun_command(run, settings.resources) if command.torchrun else None
@@ -261,6 +242,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         ValueError: an unknown preset, a bad value or file.
         SystemExit: with 0, after --help.
     """
+    arguments = with_sizes(arguments)
     typed = flags(arguments)
     folder, elsewhere, named = typed.get("data", typed.get("data.root")), typed.get("data.shards"), typed.get("preset")
     if folder == "":
@@ -289,6 +271,20 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     if command.settings.resources.site is not None:  # found again from any folder
         changed["resources.site"] = str(Path(command.settings.resources.site).expanduser().absolute())
     return dataclasses.replace(command, settings=presets.with_values(command.settings, changed)), run
+
+
+def with_sizes(arguments: list[str]) -> list[str]:
+    """Return a command line with `--nodes 1-4` as the options of its two settings. A number alone ends an earlier range.
+
+    Raises:
+        ValueError: a range that can't be.
+    """
+    typed, rest = command_line.take_option(arguments, "--nodes")
+    if not typed:
+        return arguments
+    most, least = sizes_of(typed[-1]) if "-" in typed[-1] else (typed[-1], None)
+    ends = ["--least-nodes", str(least)] if least is not None or "least_nodes" not in flags(rest) else []
+    return [*rest, "--nodes", str(most), *ends]
 
 
 def where_data_is(data: Data, *, songs_typed: bool) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def describe(error: OSError) -> str:
     text = str(error)
     if error.errno is not None:
         text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
-    elsewhere = "or name another folder ($P2P_RUNS for runs and their shards, --out for preprocess)"
+    elsewhere = "or name another folder with $P2P_RUNS (runs and their shards) or --out"
     if error.errno == errno.ENOSPC:
         text += f" (the disk is full: free some space and run the same command again, {elsewhere})"
     elif error.errno == errno.EDQUOT:
@@ -130,10 +130,10 @@ def describe(error: OSError) -> str:
 
 
 def command(name: str) -> str:
-    """Return how to call another command, in the style of this one: `launch/submit.py` or `p2p-dist submit`."""
+    """Return how to call another command, in the style of this one: `python launch/submit.py` or `p2p-dist submit`."""
     if Path(sys.argv[0]).name == "p2p-dist":
         return f"p2p-dist {name}".rstrip()
-    return f"launch/{name}.py"
+    return f"python launch/{name}.py"
 
 
 def again(name: str, arguments: list[str]) -> str:

@@ -138,6 +138,9 @@ SONG = Kind(
 """A finished song: parts/SPLIT-KEY.json. `source`: its stamp; in schema 1 by the times of its files, since by their content.
 To schema 2 `shard` and `audio` named shards that held this song alone."""
 
+UNCHANGED = Kind(1, {"songs": _SHA256, "dataset": _SHA256, "named": bool, "version": str, "settings": {str: None}})
+"""parts/unchanged.json, see data/unchanged.py."""
+
 COMPOSED = Kind(
     1,
     {
@@ -178,7 +181,7 @@ DRUMMER = Kind(1, {"files": {"pattern.safetensors": _OF_DRUMMER, "strokes.safete
 # Evaluations.
 
 _ROW = {str: Maybe(float)}
-_DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor": Maybe(float)}
+_DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor?": Maybe(float), "others?": Maybe(float)}
 _AVERAGE = {"mean": _ROW, "interval": {str: (float, float)}, "absent": {str: str}}
 _LEVEL = {"gain_db?": float, "unrecorded_gain_db?": float}
 _OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, **_LEVEL, "rows": {str: _ROW}}
@@ -237,7 +240,7 @@ GENERATED = Kind(
             "samples": COUNT,
             "begin_sample": COUNT,
         },
-        "model": {"name": str, "task": str, "step": COUNT, "sha256": _SHA256},
+        "model": {"name": str, "task": str, "step": COUNT, "sha256": _SHA256, "drummer?": _SHA256},
         "settings": {str: None},
         "tempo": Maybe(
             {
@@ -260,11 +263,13 @@ SONGS = Kind(
         "songs": [{"source": str, "folder": str, "name": str}],
         "model": str,
         "sha256": _SHA256,
+        "drummer?": Maybe(_SHA256),
         "options": {str: None},
         "overwrite": bool,
     },
 )
-"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute; sha256 is that of the model's weights."""
+"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute; sha256 is that of the model's weights,
+drummer see `drummer_record.sha256`."""
 
 SENT = Kind(1, {"id": re.compile(r"[A-Za-z0-9._-]{0,200}"), "step": COUNT})
 """sent.json: the run of an experiment tracker that receives the metrics of a run, and the last step that was sent."""
@@ -324,5 +329,21 @@ EXPORTED = Kind(
     },
 )
 """config.json of a folder that launch/export.py wrote, see generate/exported.py."""
+
+EXPORTED_DRUMMER = Kind(
+    1,
+    {
+        "format": str,
+        "name": FILE,
+        "step": COUNT,
+        "task": {"name": re.compile("drums")},
+        "stem": {"made_of": re.compile("strokes"), "sample_rate": range(8000, 1 << 18)},
+        "drummer": {"bytes": COUNT, "sha256": _SHA256},
+        "trained_on": [{"name": str, "author": str, "licence": str, "sha256": str}],
+        "versions": {str: Maybe(str)},
+    },
+)
+"""config.json of a model without a generator, whose drummer plays the stem itself, see generate/exported_drummer.py. drummer:
+the file drummer.json, which has the digests of the others."""
 
 TABLE: dict[str, Any] = {name: kind for name, kind in list(globals().items()) if isinstance(kind, Kind)}

@@ -1,10 +1,10 @@
 """The drummer of a model with sketches: it hears a song, decides what to play, and plays it with strokes of training songs.
 
 FOLDER/drummer.json           written last: size and sha256 of the other two
-FOLDER/pattern.safetensors    the weights of the pattern network, float32
+FOLDER/pattern.safetensors    the weights of the pattern network, float32 or float16
 FOLDER/strokes.safetensors    the bank of strokes
 
-What it plays is the sketch from which the generator paints the stem.
+What it plays is the sketch from which the generator paints the stem; without a generator it is the stem.
 """
 
 from __future__ import annotations
@@ -23,23 +23,27 @@ import torch
 from p2p_dist.audio import attacks, strokes
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.drum_classes import Onset
+from p2p_dist.audio.hits import CLOSED_HAT, KICK, MID_TOM, SNARE, Hit
 from p2p_dist.audio.pattern_features import beat_positions, pattern_features
 from p2p_dist.audio.rhythm import Rhythm
 from p2p_dist.audio.spectrogram import mel_power_of_part
 from p2p_dist.audio.stems import resample_blocks
-from p2p_dist.audio.strokes import Bank, input_level
+from p2p_dist.audio.strokes import Bank, Kit, input_level
 from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data import guides, pairs
+from p2p_dist.generate import drummer_record
+from p2p_dist.generate.drummer_record import CURE, NAME, PATTERN, STROKES
 from p2p_dist.generate.request import Options
 from p2p_dist.generate.sketch import DENSITY, Sketch, pick
 from p2p_dist.model.pattern import Pattern, predict
 from p2p_dist.settings.config import Data, Model
 from p2p_dist.train.seeding import number_from
 
-NAME, PATTERN, STROKES = "drummer.json", "pattern.safetensors", "strokes.safetensors"
-_CURE = "remove drummer.json beside it and run the launch command again, or export the model again"
 _LARGEST = 64 << 20  # bytes of a pattern network; one has 1 to 2 MB
+
+NOTES = {"kick": KICK, "snare": SNARE, "hat": CLOSED_HAT, "other": MID_TOM}
+"""Class of strokes -> note of the General MIDI percussion map."""
 
 AS_HEARD = Options()
 """The listener decides nothing."""
@@ -115,13 +119,29 @@ class Performance:
     onsets: list[Onset]
     reference: float
 
-    def guide(self, seed: int) -> Guide:
+    def kit(self, seed: int) -> Kit:
+        """Return the kit that it is played with."""
+        kits = self.drummer.bank.kits
+        names = sorted(kits)
+        return kits[names[number_from("kit", seed, self.name) % len(names)]]
+
+    def sketch(self, seed: int) -> Sketch:
         """Play it; other seeds choose other kits and other strokes."""
-        bank, rate = self.drummer.bank, self.drummer.data.sample_rate
-        names = sorted(bank.kits)
-        kit = bank.kits[names[number_from("kit", seed, self.name) % len(names)]]
-        sketch = Sketch(self.onsets, kit, rate, self.heard.level + bank.offset, seed)
-        return Guide(sketch, self.heard.beats, self.reference, self.drummer.data, self.drummer.model)
+        level = self.heard.level + self.drummer.bank.offset
+        return Sketch(self.onsets, self.kit(seed), self.drummer.data.sample_rate, level, seed)
+
+    def hits(self, seed: int) -> list[Hit]:
+        """Return the notes of the sketch: a class of which the kit has no stroke is silent."""
+        there = self.kit(seed).strokes
+        return [
+            Hit(max(one.time, 0.0), NOTES[one.kind], max(round(127 * one.strength), 1))
+            for one in self.onsets
+            if there.get(one.kind)
+        ]
+
+    def guide(self, seed: int) -> Guide:
+        """Show it to the generator."""
+        return Guide(self.sketch(seed), self.heard.beats, self.reference, self.drummer.data, self.drummer.model)
 
 
 @dataclass(frozen=True)
@@ -142,11 +162,16 @@ class Drummer:
         return Performance(self, name, heard, pick(predict(self.network, heard.features), self.bank.rates, density), reference)
 
 
-def save(folder: Path, drummer: Drummer) -> dict[str, Any]:
-    """Write a drummer; return the content of its record."""
-    weights = {name: tensor.detach().float().cpu().contiguous() for name, tensor in drummer.network.state_dict().items()}
+def save(folder: Path, drummer: Drummer, *, half: bool = False, codec: str = "flac") -> dict[str, Any]:
+    """Write a drummer; return the content of its record.
+
+    Args:
+        half: the weights in float16. codec: of the strokes, see `strokes.save`.
+    """
+    kept = torch.float16 if half else torch.float32
+    weights = {name: tensor.detach().to("cpu", kept).contiguous() for name, tensor in drummer.network.state_dict().items()}
     files.write_bytes(folder / PATTERN, safetensors.torch.save(weights))
-    strokes.save(folder / STROKES, drummer.bank)
+    strokes.save(folder / STROKES, drummer.bank, codec)
     content = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": files.sha256_file(folder / name)}
         for name in (PATTERN, STROKES)
@@ -161,28 +186,24 @@ def load(folder: Path, data: Data, model: Model) -> Drummer:
     Raises:
         DamagedError: a file is missing, or not the one that was written.
     """
-    if not (folder / NAME).is_file():
-        raise DamagedError(f"{folder / NAME} is missing: run the launch command again, or export the model again")
-    about = records.read(folder / NAME, schemas.DRUMMER, _CURE)["files"]
+    about = drummer_record.read(folder)
     for name in (PATTERN, STROKES):
         path = folder / name
         if not path.is_file() or path.stat().st_size != about[name]["bytes"]:
-            raise DamagedError(f"{path} is missing, or has not the size that {NAME} gives; {_CURE}")
+            raise DamagedError(f"{path} is missing, or has not the size that {NAME} gives; {CURE}")
     path = folder / PATTERN
     if path.stat().st_size > _LARGEST:
-        raise DamagedError(f"{path} is too large for a pattern network; {_CURE}")
+        raise DamagedError(f"{path} is too large for a pattern network; {CURE}")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != about[PATTERN]["sha256"] or (
         files.sha256_file(folder / STROKES) != about[STROKES]["sha256"]
     ):
-        raise DamagedError(
-            f"{folder}: the pattern network or the strokes are damaged: not those that {NAME} describes; {_CURE}"
-        )
+        raise DamagedError(f"{folder}: the pattern network or the strokes are damaged: not those that {NAME} describes; {CURE}")
     network = Pattern()
     try:
         network.load_state_dict(safetensors.torch.load(content))
     except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
-        raise DamagedError(f"{path} does not hold a pattern network of this version; {_CURE}") from error
+        raise DamagedError(f"{path} does not hold a pattern network of this version; {CURE}") from error
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
-        raise DamagedError(f"{path} contains values that are not finite; {_CURE}")
+        raise DamagedError(f"{path} contains values that are not finite; {CURE}")
     return Drummer(network.eval(), strokes.load(folder / STROKES), data, model)

@@ -29,7 +29,7 @@ from p2p_dist import __version__
 from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR, LOUDEST_SHARE, LOWEST_REFERENCE
-from p2p_dist.generate import drummer, exported_config, program
+from p2p_dist.generate import drummer, drummer_record, exported_config, exported_drummer, program
 from p2p_dist.generate.exported_config import CONFIG, CURE, DRUMMER, FORMAT, GUIDED, NETWORK, SPECTROGRAM, WEIGHTS
 from p2p_dist.generate.model import Model
 from p2p_dist.model.generator import BATCH_NORM_EPSILON, OPEN, Generator
@@ -37,6 +37,7 @@ from p2p_dist.settings import config
 from p2p_dist.settings.tasks import parse_task
 
 CARD, PROGRAM = "README.md", "model.pt2"
+_CPU = torch.device("cpu")
 
 
 def check_out(out: Path, *, overwrite: bool) -> None:
@@ -82,6 +83,7 @@ def export(
     Raises:
         ValueError: a weight is too large for float16.
     """
+    assert model.weights is not None
     kept = {name: tensor.half() if half else tensor.float() for name, tensor in model.weights.items()}
     if not all(bool(tensor.isfinite().all()) for tensor in kept.values()):
         raise ValueError(f"weights of {model.name} are too large for float16: export it without --half")
@@ -98,7 +100,7 @@ def export(
     content["program"] = {"file": PROGRAM, "torch": torch.__version__} if torch_export else None
     if wrong := records.wrong(content, schemas.EXPORTED.shape):
         raise ValueError(f"{model.name} can't be exported: {wrong}")
-    made = program.export(rounded.generator(torch.device("cpu")), model.data) if torch_export else None
+    made = program.export(generator, model.data) if torch_export and (generator := rounded.generator(_CPU)) else None
     text = card(content)
     aside = files.temporary_beside(out)
     with _put_back(aside, out), files.new_folder(out) as temporary:
@@ -236,11 +238,14 @@ def read_exported(folder: Path) -> Model:
         DamagedError: a file has changed since it was written, or the files do not fit together. The message names the file.
     """
     content = exported_config.read_config(folder)
+    if content["format"] == exported_config.DRUMMER_FORMAT:
+        return exported_drummer.read(folder, content)
     data, model = _settings_of(content, folder / CONFIG)
     weights = _read_weights(folder / WEIGHTS, content["weights"], model, data.picture_channels)
     name = f"{content['name']}@{content['step']}"
     drums = drummer.load(folder, data, model) if model.sketch else None
-    return Model(name, data.task, content["step"], content["weights"]["sha256"], data, model, weights, drums)
+    by = drummer_record.sha256(folder) if model.sketch else None
+    return Model(name, data.task, content["step"], content["weights"]["sha256"], data, model, weights, drums, by)
 
 
 def _settings_of(content: dict[str, Any], path: Path) -> tuple[config.Data, config.Model]:

@@ -1,13 +1,15 @@
-"""Find a model by name: the best checkpoint of a run, the checkpoint of a given step, or an exported folder."""
+"""Find a model by name: the best checkpoint of a run, the checkpoint of a given step, or an exported folder.
+
+Without a name it is the newest run, and where there is no run the starter model that comes with the package.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from p2p_dist.generate import drummer, exported_config, inference
+from p2p_dist.generate import drummer, drummer_record, exported_config, inference
 from p2p_dist.generate.drummer import Drummer
 from p2p_dist.model.generator import Generator
 from p2p_dist.run import checkpoints, rundir
@@ -17,10 +19,12 @@ from p2p_dist.train import checkpoint
 
 @dataclass(frozen=True)
 class Model:
-    """A trained generator with everything needed to run it.
+    """A trained model with everything needed to run it.
 
     name: for messages, such as `drums-demo@90`. task, step: the task and the training step. sha256: of the file of the
-    weights. data: settings of its spectrograms. model: settings of its network. drummer: of a model with a sketch.
+    weights. data: settings of its spectrograms. model: settings of its network. weights: of its generator; None for a model
+    without one, whose drummer plays the stem at `data.sample_rate`. drummer: of a model with a sketch. drummer_sha256: of
+    a model with both, see `drummer_record.sha256`; without a generator, `sha256` tells its drummer from others.
     """
 
     name: str
@@ -29,32 +33,36 @@ class Model:
     sha256: str
     data: config.Data
     model: config.Model
-    weights: dict[str, torch.Tensor]
+    weights: dict[str, torch.Tensor] | None
     drummer: Drummer | None = None
+    drummer_sha256: str | None = None
 
-    def generator(self, device: torch.device) -> Generator:
-        """Build the generator on a device.
+    def generator(self, device: torch.device) -> Generator | None:
+        """Build the generator on a device; None if the model has none.
 
         Raises:
             DamagedError: the weights do not fit this network.
         """
+        if self.weights is None:
+            return None
         return inference.build_generator(self.weights, self.model, self.data.picture_channels, device)
 
 
 def find_model(name: str | None) -> Model:
-    """Find a model by name: `RUN` (its best checkpoint), `RUN@STEP`, or the path of an exported folder.
+    """Find a model by name: `RUN` (its best checkpoint), `RUN@STEP`, `starter`, or the path of an exported folder.
 
     Args:
-        name: None for the run with the newest checkpoint.
+        name: None for the run with the newest checkpoint, or the starter where there is none.
 
     Raises:
         ValueError: there is no such run, or no such checkpoint.
         DamagedError: a file has changed since it was written.
     """
-    if name is not None and exported_config.is_exported(Path(name).expanduser()):
+    if (folder := exported_config.folder_of(name)) is not None:
         from p2p_dist.generate import exported  # which imports this module
 
-        return exported.read_exported(Path(name).expanduser())
+        with exported_config.starter_named(folder):
+            return exported.read_exported(folder)
     run, found = checkpoints.named(name)
     settings = rundir.read_settings(run)
     weights = checkpoint.load_generator(found)
@@ -68,4 +76,5 @@ def find_model(name: str | None) -> Model:
         settings.model,
         weights,
         drummer.load(run.pattern, settings.data, settings.model) if settings.model.sketch else None,
+        drummer_record.sha256(run.pattern) if settings.model.sketch else None,
     )

@@ -1,5 +1,7 @@
 """Generate the new stem of one song, block by block: decode, spectrogram, generator, phase, mix, write.
 
+A model without a generator has neither spectrogram nor phase: its drummer plays the stem.
+
 SONG-drums.flac    the new stem, with the rate, channels and length of the song
 SONG-mix.flac      the song plus the stem
 SONG-drums.mid     the hits of the stem, if it is drums
@@ -26,12 +28,15 @@ from p2p_dist.audio.beats import Beats, words
 from p2p_dist.audio.beats import options as options_for
 from p2p_dist.audio.decode import Decoded
 from p2p_dist.audio.hits import CLOSED_HAT, OPEN_HAT, RATE, Bands, write_midi
+from p2p_dist.audio.rhythm import SHORTEST
 from p2p_dist.audio.spectrogram import frame_count
 from p2p_dist.audio.stems import resample_blocks
 from p2p_dist.common import files, records, schemas
 from p2p_dist.generate import phase, windows
+from p2p_dist.generate.drummer import Performance
 from p2p_dist.generate.model import Model
 from p2p_dist.generate.request import Options, Song, plain, planned, requested, stem_name
+from p2p_dist.generate.sketch import Sketch
 from p2p_dist.model.generator import Generator
 from p2p_dist.settings.config import parse_task
 
@@ -47,7 +52,7 @@ OnProgress = Callable[[float], None]
 def make(
     asked: Song,
     model: Model,
-    generator: Generator,
+    generator: Generator | None,
     options: Options,
     page: Callable[[Song, dict[str, Any]], object],
     on_progress: OnProgress = lambda _: None,
@@ -62,7 +67,7 @@ def make(
     """
     source, place = asked.source, asked.place
     begun, times = time.perf_counter(), {"network": 0.0, "phase": 0.0}
-    wanted = requested(source, model.sha256, options)
+    wanted = requested(source, model.sha256, options, model.drummer_sha256)
     song = decode.look(source)
     song.begin = round(options.begin * song.rate)
     song.end = None if options.end is None else round(options.end * song.rate)
@@ -70,7 +75,7 @@ def make(
         sound_file.check(options.format, song.rate, len(song.channels))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
-    data, device = model.data, next(generator.parameters()).device
+    data = model.data
     samples, reference = _measure(song, model)
     if not song.peak:
         raise ValueError(f"{source} is silent, so there is nothing to accompany")
@@ -83,24 +88,28 @@ def make(
             return (block[:, 0] for block in song.heard(data.sample_rate, 1))
 
         performance = model.drummer.play(heard, data.sample_rate, peak, place.name, reference, options)
+        if generator is None:
+            _check_can_play(performance, song, options)
     made: list[dict[str, Any]] = []
     beats: Beats | None = None
     with ExitStack() as stack:
         written = []
         for take, paths in enumerate(planned(place, model.task, options)):
-            guide = None if performance is None else performance.guide(options.seed + take)
             raw = stack.enter_context(_scratch(place.record.with_name(f"{place.name}-{take}.raw")))
-            found = windows.windows(song.heard(data.sample_rate, data.picture_channels), samples, reference, data)
-            frames = frame_count(samples, data.hop_length)
-            power = windows.stem_power(generator, found, frames, data, model.model, options.seed + take, times, guide)
+            if generator is not None:
+                blocks = _painted(song, samples, reference, model, generator, performance, options.seed + take, times)
+            else:
+                assert performance is not None, "a model with neither generator nor drummer"
+                blocks = _played(performance.sketch(options.seed + take), samples)
             with raw.open("wb") as file:
-                for block in phase.sound(power, samples, data, device, times):
+                for block in blocks:
                     file.write(np.ascontiguousarray(block).tobytes())
                     on_progress(len(block) / data.sample_rate)
             if song.samples != length:
                 raise ValueError(f"{source} was changed while it was being read: run the command again")
             temporary = {kind: stack.enter_context(files.replacing(path)) for kind, path in paths.items()}
-            bands, rhythm = Bands(peak), Bands(peak) if take == 0 else None
+            # What a drummer alone plays is known, and is not looked for in the stem.
+            bands, rhythm = Bands(peak) if generator is not None else None, Bands(peak) if take == 0 else None
             loudest = write_files(song, raw, model, options, temporary, 0.0, bands, rhythm)
             if gain := flac.quieter(loudest):
                 write_files(song, raw, model, options, temporary, gain, None, None)
@@ -115,7 +124,12 @@ def make(
                     )
                 told += _holds_drums(rhythm, length / song.rate, model)
             if "midi" in temporary:
-                write_midi(temporary["midi"], bands.hits(), beats, f"{place.name} {stem_name(model.task)}")
+                if bands is not None:
+                    hits = bands.hits()
+                else:
+                    assert performance is not None
+                    hits = performance.hits(options.seed + take)
+                write_midi(temporary["midi"], hits, beats, f"{place.name} {stem_name(model.task)}")
             del bands, rhythm  # what is heard of a song grows with it: it is not kept for the next take and the page
             written.append((paths, temporary))
             made.append({"seed": options.seed + take, "gain_db": gain})
@@ -135,7 +149,13 @@ def make(
                 "samples": length,
                 "begin_sample": song.begin,
             },
-            "model": {"name": model.name, "task": model.task, "step": model.step, "sha256": model.sha256},
+            "model": {
+                "name": model.name,
+                "task": model.task,
+                "step": model.step,
+                "sha256": model.sha256,
+                **({} if wanted["drummer"] is None else {"drummer": wanted["drummer"]}),
+            },
             "settings": wanted["settings"],
             "tempo": None if beats is None else _tempo(beats, half_beat=options.half_beat),
             "takes": made,
@@ -151,6 +171,46 @@ def make(
     return content
 
 
+def _painted(
+    song: Decoded,
+    samples: int,
+    reference: float,
+    model: Model,
+    generator: Generator,
+    performance: Performance | None,
+    seed: int,
+    times: dict[str, float],
+) -> Iterator[np.ndarray]:
+    """Yield the stem that the generator makes, at the model's rate, in blocks float32 (samples, channels)."""
+    data, device = model.data, next(generator.parameters()).device
+    guide = None if performance is None else performance.guide(seed)
+    found = windows.windows(song.heard(data.sample_rate, data.picture_channels), samples, reference, data)
+    frames = frame_count(samples, data.hop_length)
+    power = windows.stem_power(generator, found, frames, data, model.model, seed, times, guide)
+    return phase.sound(power, samples, data, device, times)
+
+
+def _played(sketch: Sketch, samples: int) -> Iterator[np.ndarray]:
+    """Yield the stem that the drummer plays, in blocks float32 (samples, 1)."""
+    for begin in range(0, samples, _READ):
+        yield sketch.part(begin, min(begin + _READ, samples))[:, None]
+
+
+def _check_can_play(performance: Performance, song: Decoded, options: Options) -> None:
+    """Check that there is something to play, for a model whose drummer alone makes the stem.
+
+    Raises:
+        ValueError: no beats were heard, or no strokes chosen. The message says what to do.
+    """
+    seconds = song.samples / song.rate
+    if performance.heard.beats is None:
+        why = f"{seconds:.1f} s are too short to hear a tempo" if seconds < SHORTEST else "no beats were heard"
+        raise ValueError(f"{song.path}: {why}: name one with --bpm, and a beat with --first-beat")
+    if not performance.onsets:
+        more = "name the tempo with --bpm, or another beat with --half-beat" if options.bpm is None else "name another tempo"
+        raise ValueError(f"{song.path}: the drummer found nothing to play: {more}")
+
+
 def _tempo(beats: Beats, *, half_beat: bool) -> dict[str, Any]:
     """Describe beats for the record, and what else they may be, each with the option that asks for it.
 
@@ -164,7 +224,10 @@ def _tempo(beats: Beats, *, half_beat: bool) -> dict[str, Any]:
 
 
 def _measure(song: Decoded, model: Model) -> tuple[int, float]:
-    """Decode a song once. Return its length in samples at the model's rate, and the power that is 0 dB in its spectrograms."""
+    """Decode a song once. Return its length in samples at the model's rate, and the power that is 0 dB in its spectrograms.
+
+    Without a generator there are none, and this power is 1.
+    """
     data, loudness, count = model.data, windows.Loudness(), 0
 
     def counted() -> Iterator[np.ndarray]:
@@ -173,11 +236,15 @@ def _measure(song: Decoded, model: Model) -> tuple[int, float]:
             count += len(block)
             yield block
 
-    for power in windows.mels(counted(), data):
-        loudness.add(power)
+    if model.weights is None:
+        for _ in counted():
+            pass
+    else:
+        for power in windows.mels(counted(), data):
+            loudness.add(power)
     if not count:
         raise ValueError(f"{song.path} has no audio in the requested part: change --from or --to")
-    return count, loudness.reference()
+    return count, 1.0 if model.weights is None else loudness.reference()
 
 
 def _notes(song: Decoded, model: Model) -> list[str]:
@@ -193,7 +260,8 @@ def _notes(song: Decoded, model: Model) -> list[str]:
         )
     if song.rate < data.sample_rate:
         found.append(f"a song of {song.rate} Hz contains nothing above {song.rate // 2} Hz, so neither does the new stem")
-    if song.samples / song.rate < (window := data.frames * data.hop_length / data.sample_rate):
+    window = data.frames * data.hop_length / data.sample_rate
+    if model.weights is not None and song.samples / song.rate < window:
         found.append(f"shorter than the {window:.1f} s that the model hears at once: the rest is padded with silence")
     return found
 

@@ -141,8 +141,12 @@ def named(name: str | None) -> tuple[RunDir, Checkpoint]:
         ValueError: there is no such run, or no such checkpoint. The message lists the existing ones.
     """
     if name is None:
-        run = _newest_run()
-        step = ""
+        if (newest := newest_run()) is None:
+            raise ValueError(
+                f"no run with a checkpoint in {rundir.runs_root()}: 'make demo' trains one in a minute, "
+                f"{console.command('submit')} trains on your songs; or name the folder of runs with $P2P_RUNS"
+            )
+        run, step = newest, ""
     else:
         run_name, at, step = name.rpartition("@") if "@" in name else (name, "", "")
         run = rundir.find(run_name)
@@ -163,19 +167,15 @@ def named(name: str | None) -> tuple[RunDir, Checkpoint]:
     return run, found[chosen]
 
 
-def _newest_run() -> RunDir:
+def newest_run() -> RunDir | None:
+    """Return the run with the newest checkpoint that has a generator; None if there is none."""
     newest: dict[RunDir, float] = {}
     for path in rundir.runs_root().glob("*/config.yaml"):
         run = RunDir(path.parent.resolve())
         with contextlib.suppress(FileNotFoundError):  # the training has just removed it; there is a newer one
             if found := with_generator(run.checkpoints):
                 newest[run] = found[-1].path.stat().st_mtime
-    if not newest:
-        raise ValueError(
-            f"no run with a checkpoint in {rundir.runs_root()}: 'make demo' trains one in a minute, "
-            f"{console.command('submit')} trains on your songs; or name the folder of runs with $P2P_RUNS"
-        )
-    return max(newest, key=lambda run: newest[run])
+    return max(newest, key=lambda run: newest[run]) if newest else None
 
 
 def _runs_there() -> str:

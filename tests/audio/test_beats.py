@@ -49,6 +49,34 @@ def test_human_timing_does_not_throw_it_off():
     assert found is not None and found.bpm == pytest.approx(110, abs=0.1)
 
 
+def test_a_song_whose_second_half_is_off_the_beat_keeps_its_tempo():
+    """It swells once a beat: in its spectrum the tempo is a valley between two peaks."""
+    bpm, seconds = 131.37, 300
+    time = np.arange(0, seconds, FRAME)
+    rise = 1 + np.where(time < seconds / 2, 1, -1) * np.cos(2 * np.pi * (time - 0.2) * bpm / 60)
+    attacks = np.arange(0.2, seconds, 60 / bpm)
+    attacks[attacks > seconds / 2] += 30 / bpm
+    found = track_beats(rise, FRAME, attack=(attacks, np.ones(len(attacks))), region=131, late=0)
+    assert found.bpm == pytest.approx(bpm, abs=0.002)
+    assert all(off_the_beat(found, time, beats_of=4) < 0.005 for time in (attacks[0], attacks[-1]))
+
+
+@pytest.mark.parametrize(("bpm", "exact"), [(119.99, True), (120.01, True), (119.9, False), (120.1, False)])
+def test_a_whole_number_of_beats_a_minute_is_preferred_to_one_that_is_hardly_better(bpm, exact):
+    found = track_beats(pulse(bpm, 0.2, jitter=0.008), FRAME)
+    assert (found.bpm == 120) == exact and found.bpm == pytest.approx(bpm, abs=0.03)
+    assert off_the_beat(found, 0.2, beats_of=2) < 0.02
+
+
+def test_a_whole_number_is_not_taken_where_the_attacks_are_off_it():
+    seconds = 300
+    times = np.arange(0.2, seconds, 30 / 120.018)
+    rise = np.zeros(int(seconds / FRAME))
+    rise[np.rint(times[:-1] / FRAME).astype(int)] = 1
+    attacks = times[:-1], np.ones(len(times) - 1)
+    assert track_beats(rise, FRAME, attack=attacks).bpm == pytest.approx(120.018, abs=1e-3)
+
+
 def song(bpm, first, seconds=60, late=0.0):
     """Kick and snare by turns on the beats; `late`: a louder instrument that speaks so many seconds after every beat."""
     beat = 60 / bpm

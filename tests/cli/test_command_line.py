@@ -105,17 +105,11 @@ def test_bash_completes_commands_and_options_of_the_program(monkeypatch, capsys)
     assert "--train.learning-rate" in completed(script, "p2p-dist", "submit", "--train.l")
 
 
-def test_bash_completes_a_command_in_a_checkout():
-    command = [sys.executable, "launch/submit.py", "--tyro-print-completion", "bash"]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    assert "--nodes" in completed(done.stdout, "launch/submit.py", "--nod")
-
-
 @pytest.mark.parametrize(
     ("started", "command", "again"),
     [
-        ("launch/submit.py", "launch/status.py", "python launch/status.py r"),
-        ("../p2p/launch/submit.py", "launch/status.py", "python ../p2p/launch/status.py r"),
+        ("launch/submit.py", "python launch/status.py", "python launch/status.py r"),
+        ("../p2p/launch/submit.py", "python launch/status.py", "python ../p2p/launch/status.py r"),
         ("/opt/bin/p2p-dist", "p2p-dist status", "/opt/bin/p2p-dist status r"),
         ("ON_PATH/p2p-dist", "p2p-dist status", "p2p-dist status r"),
         ("bin/p2p-dist", "p2p-dist status", "bin/p2p-dist status r"),

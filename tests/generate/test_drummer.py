@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from p2p_dist.audio.drum_classes import Onset
+from p2p_dist.audio.hits import Hit
 from p2p_dist.audio.strokes import frame_powers, input_level, playing_level
 from p2p_dist.cli.generate import Command
 from p2p_dist.common import files, records
@@ -70,6 +72,15 @@ def test_seeds_choose_kits_and_the_same_seed_plays_the_same() -> None:
     assert torch.equal(first[3], play().guide(3).cut(0))
     kits = {tuple(dataclasses.replace(performance, name=name).guide(0).cut(0).flatten().tolist()) for name in "abcdefgh"}
     assert len(kits) > 1, "another song, another kit"
+
+
+def test_notes_are_those_that_the_kit_can_play() -> None:
+    performance = play()
+    onsets = [Onset(-0.001, "kick", 0.5), Onset(1.25, "hat", 1.0), Onset(1.25, "other", 0.001), Onset(2.0, "snare", 0.25)]
+    performance = dataclasses.replace(performance, onsets=onsets)
+    assert performance.hits(0) == [Hit(0.0, 36, 64), Hit(1.25, 42, 127), Hit(1.25, 47, 1), Hit(2.0, 38, 32)]
+    performance.kit(0).strokes["hat"].clear()
+    assert [hit.note for hit in performance.hits(0)] == [36, 47, 38]
 
 
 def test_a_window_of_the_guide_is_that_of_the_whole_sketch() -> None:

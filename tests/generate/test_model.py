@@ -70,9 +70,9 @@ def test_what_is_not_there_is_named(place, name, why):
         find_model(name)
 
 
-def test_without_any_run_it_says_how_to_train_one(place):
-    with pytest.raises(ValueError, match=r"no run with a checkpoint in .*make demo"):
-        find_model(None)
+def test_without_any_checkpoint_the_starter_is_meant(place):
+    run_with(place, "without-checkpoint")
+    assert find_model(None).name.startswith("starter@")
 
 
 def test_damaged_weights_are_refused(place):

@@ -28,7 +28,7 @@ def test_what_jobs_import_is_looked_for_in_their_environment(tmp_path, monkeypat
         check("true\n", "only_there", "yaml", "nowhere")
     check("echo 'no module of this name' >&2; exit 1\n", "yaml")
     told = capsys.readouterr().out
-    assert "could not be checked here (no module of this name); launch/check.py preflight checks them" in told
+    assert "could not be checked here (no module of this name); python launch/check.py preflight checks them" in told
 
 
 def test_tensorboard_is_looked_for_before_anything_is_queued_or_begun(place):

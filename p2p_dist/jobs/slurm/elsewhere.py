@@ -50,8 +50,7 @@ def command(settings: Config, partition: str | None = None, *, here: bool = True
     for option, text in (("--account", asked.account), ("--partition", partition), ("--site", asked.site if here else None)):
         if text is not None:
             words += [option, text]
-    door = console.command("preprocess")
-    program = door if door.startswith("p2p-dist") else f"python {door}"
+    program = console.command("preprocess")
     return f"P2P_RUNS={shlex.quote(str(rundir.runs_root()))} {program} {shlex.join(words)}"
 
 

@@ -148,7 +148,8 @@ def everything() -> list[tuple[Queued, str]]:
     """
     asked = ask("squeue", "--me", "--array", "--noheader", "--format=%i|%T|%r|%k")
     if asked.returncode:
-        raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
+        why = (asked.stderr.strip() or "no answer").splitlines()[-1]
+        raise OSError(5, f"Slurm does not answer ({why}); on a machine without Slurm use --cluster local", "squeue")
     # 7_4 is a task of the array 7; 41+0 and 41+1 are components of a heterogeneous job.
     row = re.compile(r"\s*(\d+)(?:_(\d+))?[^|]*\|([^|]*)\|([^|]*)\|(.*)")
     found = []

@@ -1,0 +1,245 @@
+"""Make the starter model that comes with the package, measure it, and write its model card.
+
+python tests/benchmarks/starter.py --data DIR [--out p2p_dist/generate/starter] [--work WORK]
+
+DIR holds evr/ (real songs, CC0), practice/ (renderings, of which those named freedoom are BSD-3) and, to measure only,
+thesis_clips/. No other song is learnt from but those that launch/compose.py's program composes. What is finished is kept in
+WORK, and found again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import sketch as strokes_alone
+import starter_card
+
+from p2p_dist.audio import drum_classes, layouts, strokes
+from p2p_dist.audio.stems import resample
+from p2p_dist.common import console, files
+from p2p_dist.data.composed import render
+from p2p_dist.data.shards import keyed_songs
+from p2p_dist.data.song_record import KeyedSong
+from p2p_dist.evaluate.baselines import baseline_stems
+from p2p_dist.evaluate.held_out_songs import beats_of
+from p2p_dist.evaluate.measures import descriptors
+from p2p_dist.evaluate.measures.truth import Truth
+from p2p_dist.generate import exported, exported_drummer, pattern_stage
+from p2p_dist.generate.drummer import AS_HEARD, Drummer
+from p2p_dist.generate.exported_config import STARTER, STARTER_FOLDER
+from p2p_dist.generate.model import Model
+from p2p_dist.generate.request import Options
+from p2p_dist.settings.config import Config, Data, Train
+from p2p_dist.settings.config import Model as Network
+
+STEPS, SEED = 200, 0
+SONGS, COMPOSED_SEED, SECONDS = 20, 1, 60.0
+"""Composed songs, the seed of their composer, and their least length."""
+
+FEWEST = 20
+"""Windows without which a distance means nothing."""
+
+Rows = strokes_alone.Rows
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """Songs whose licence allows to learn from them: those of a folder whose names begin with `named`."""
+
+    folder: str
+    named: str
+    author: str
+    licence: str
+
+
+REAL = Allowed("evr", "EVR - ", "Software-Entwicklungskit", "CC0 1.0")
+RENDERED = Allowed("practice", "freedoom - ", "contributors to the Freedoom project", "BSD 3-Clause")
+COMPOSED = Allowed("composed", "composed ", "the program of p2p_dist; sound font FluidR3_GM by Frank Wen", "MIT")
+
+
+def allowed(root: Path, of: Allowed) -> list[KeyedSong]:
+    """The songs of a folder that may be learnt from; never those of test/."""
+    found = keyed_songs(root / of.folder, False)
+    return [song for song in found if song.source.split != "test" and song.source.name.startswith(of.named)]
+
+
+def songs_of(data: Path, work: Path, composed: int) -> list[tuple[Allowed, KeyedSong]]:
+    """All songs to learn from; those that are composed are made in `work`."""
+    for number in range(composed):
+        render.write_song(work / COMPOSED.folder / "train", COMPOSED_SEED, number, SECONDS, render.SOUND_FONT)
+    found = [(of, song) for of in (REAL, RENDERED) for song in allowed(data, of)]
+    made = sorted(allowed(work, COMPOSED), key=lambda song: song.source.name)[:composed] if composed else []
+    return [*found, *((COMPOSED, song) for song in made)]
+
+
+def digest(song: KeyedSong) -> str:
+    """The sha256 of a song's file, or of those of its stems."""
+    path = song.source.path
+    if path.is_file():
+        return files.sha256_file(path)
+    return files.digest({one.name: files.sha256_file(one) for one in sorted(path.glob("*.flac"))})
+
+
+def learn(songs: list[tuple[Allowed, KeyedSong]], work: Path, steps: int, workers: int) -> Model:
+    """Learn a drummer, as the stage `pattern` of a run does: the network from all songs, the strokes from the real ones."""
+    config = Config(data=Data(), model=Network(sketch=True), train=Train(pattern_steps=steps, seed=SEED))
+    for folder in ("songs", "networks"):
+        (work / folder).mkdir(parents=True, exist_ok=True)
+    paths = {song.key: pattern_stage.place_of(work / "songs", song, config) for _, song in songs}
+    jobs = [(song, paths[song.key], config) for _, song in songs]
+    pattern_stage.each(
+        pattern_stage.prepare, jobs, workers, lambda n, _: say(f"{n + 1} of {len(songs)}: {songs[n][1].source.name}")
+    )
+    playing = [path for path in paths.values() if pattern_stage.read(path).onsets]
+    network = pattern_stage.train_network(work / "networks", STARTER, playing, config, lambda *_: None)
+    bank = pattern_stage.bank_of([paths[song.key] for of, song in songs if of is REAL])
+    names = {song.key: song.source.name for _, song in songs}
+    bank = strokes.Bank({names[key]: kit for key, kit in bank.kits.items()})
+    drums = Drummer(network.eval(), bank, config.data, config.model)
+    return Model(f"{STARTER}@{steps}", "drums", steps, "", config.data, config.model, None, drums)
+
+
+def stems_of(drums: Drummer, song: strokes_alone.Song) -> dict[str, np.ndarray]:
+    """The stems to measure of one song, each (samples,)."""
+    samples, peak = len(song.heard), float(np.abs(song.heard).max(initial=0))
+    heard = song.heard[:, None]
+
+    def played(options: Options, onsets: list[drum_classes.Onset] | None = None) -> np.ndarray | None:
+        performance = drums.play(lambda: iter([song.heard]), song.rate, peak, song.name, 1.0, options)
+        if onsets is not None:
+            performance = replace(performance, onsets=onsets)
+        elif performance.heard.beats is None or not performance.onsets:
+            return None  # generate refuses the song, too
+        sound = performance.sketch(0).part(0, round(samples * drums.data.sample_rate / song.rate))
+        return np.resize(resample(sound, drums.data.sample_rate, song.rate), samples)
+
+    rows = {
+        strokes_alone.TRUE: song.drums,
+        starter_card.TRUE_PATTERN: played(AS_HEARD, song.onsets),
+        baseline_stems.COPY: song.heard,
+        baseline_stems.SILENCE: np.zeros_like(song.heard),
+        starter_card.AUTOMATIC: played(AS_HEARD),
+    }
+    if (tracked := beats_of(heard, song.rate, drums=False)) is not None:
+        rows[baseline_stems.GRID_TRACKED] = baseline_stems.rock_grid(heard, song.rate, tracked, 0.0)[:, 0]
+    if song.beats is not None:
+        rows[baseline_stems.GRID_KNOWN] = baseline_stems.rock_grid(heard, song.rate, song.beats, 0.0)[:, 0]
+        rows[starter_card.KNOWN] = played(Options(bpm=song.beats.bpm, first_beat=song.beats.first))
+    return {name: rows[name] for name in starter_card.ROWS if rows.get(name) is not None}
+
+
+def clips(folder: Path) -> Iterator[tuple[strokes_alone.Song, np.ndarray]]:
+    """The thesis's published excerpts as songs, each with the thesis's own output."""
+    for path in sorted(folder.glob("*_input_*.wav")):
+        (heard, rate), (made, _), (drums, _) = (
+            soundfile.read(path.with_name(path.name.replace("input", part)), dtype="float32")
+            for part in ("input", "output", "target")
+        )
+        samples = min(len(heard), len(made), len(drums))
+        heard, made, drums = heard[:samples], made[:samples], drums[:samples]
+        beats = beats_of(drums[:, None], rate, drums=True)
+        yield strokes_alone.Song(path.stem, rate, drums, heard, drum_classes.onsets(drums, rate), beats), made
+
+
+def figures_of(drums: Drummer, songs: Iterator[tuple[strokes_alone.Song, dict[str, np.ndarray]]], keep: Path) -> dict[str, Any]:
+    """Measure the drummer on songs: the rows of each, and the number of windows. What `keep` holds is not measured again.
+
+    Args:
+        songs: each with further stems to measure.
+    """
+    rows: Rows = {}
+    described: dict[str, list[list[float]]] = {}
+    real: list[list[float]] = []
+    for song, further in songs:
+        path = keep / f"{song.name}.json"
+        if not path.exists():
+            truth = Truth(song.drums[:, None], song.heard[:, None], song.rate, song.beats, Data())
+            stems = {**stems_of(drums, song), **further}
+            found = {name: strokes_alone.measured(sound, truth) for name, sound in stems.items()}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(path, {"rows": found, "real": [window.tolist() for window in truth.real]})
+            say(f"measured: {song.name}")
+        content = json.loads(path.read_text())
+        real += content["real"]
+        for name, (row, windows) in content["rows"].items():
+            rows.setdefault(name, []).append(row)
+            described.setdefault(name, []).extend(windows)
+    for name, windows in described.items():
+        if min(len(windows), len(real)) >= FEWEST:
+            between = descriptors.kernels(np.array(windows), np.array(real))
+            distance = descriptors.estimate(between, np.arange(len(windows)), np.arange(len(real)))
+            for row in rows[name]:
+                row["mmd"] = distance
+    return {"rows": rows, "windows": len(real), "songs": len(next(iter(rows.values()), []))}
+
+
+def measure(drums: Drummer, data: Path, keep: Path) -> dict[str, Any]:
+    """Measure the drummer on all held-out songs: figures by the name of their set."""
+
+    def held_out(folder: Path) -> Iterator[tuple[strokes_alone.Song, dict[str, np.ndarray]]]:
+        for source in layouts.find_songs(folder):
+            if source.split == "test":
+                yield strokes_alone.read(source), {}
+
+    sets = {starter_card.REAL: held_out(data / "evr"), starter_card.RENDERED: held_out(data / "practice")}
+    if (data / "thesis_clips").is_dir():
+        sets[starter_card.CLIPS] = ((song, {starter_card.THESIS: made}) for song, made in clips(data / "thesis_clips"))
+    return {name: figures_of(drums, songs, keep / str(number)) for number, (name, songs) in enumerate(sets.items())}
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with evr/ and practice/")
+    parser.add_argument("--out", type=Path, default=STARTER_FOLDER, help="folder of the model, which is replaced")
+    parser.add_argument("--work", type=Path, help="folder in which what is finished is kept, and found again")
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--composed", type=int, default=SONGS, help="number of composed songs")
+    parser.add_argument("--workers", type=int, default=2, help="processes that hear songs")
+    parser.add_argument("--unmeasured", action="store_true", help="leave out the figures")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    torch.set_num_threads(1)
+    with contextlib.ExitStack() as stack:
+        work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        songs = songs_of(options.data, work, options.composed)
+        model = learn(songs, work, options.steps, options.workers)
+        trained_on = [
+            {"name": song.source.name, "author": of.author, "licence": of.licence, "sha256": digest(song)} for of, song in songs
+        ]
+        exported.check_out(options.out, overwrite=True)
+        made = work / "made"
+        files.remove_tree(made)
+        exported_drummer.export(model, trained_on, made, lambda content: starter_card.text(content, {}, COMPOSED_SEED))
+        found = exported.read_exported(made)  # as others read it: weights in float16, strokes coded
+        assert found.drummer is not None
+        figures = {} if options.unmeasured else measure(found.drummer, options.data, work / "figures" / found.sha256[:12])
+        files.remove_tree(options.out)
+        content = exported_drummer.export(
+            model, trained_on, options.out, lambda content: starter_card.text(content, figures, COMPOSED_SEED)
+        )
+    size = sum(path.stat().st_size for path in options.out.iterdir())
+    seconds = time.monotonic() - begun
+    say(f"{content['name']}: {len(songs)} songs, {size / 1e6:.2f} MB in {options.out}, {seconds:.0f} s")
+    return console.DONE
+
+
+if __name__ == "__main__":
+    console.exit_with(main)
