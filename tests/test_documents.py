@@ -11,7 +11,14 @@ import yaml
 from p2p_dist import __version__
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "hpc/LUMI.md", "containers/README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md")
+DOCUMENTS = (
+    "README.md",
+    "hpc/LUMI.md",
+    "containers/README.md",
+    "CHANGELOG.md",
+    ".github/CONTRIBUTING.md",
+    ".github/DECISIONS.md",
+)
 
 MADE = re.compile(
     r"(containers/(p2p_dist|my)\.|evaluations/|checkpoints/|page/|logs/|slurm/|code/|runs/|shards/|songs/|train/|test/|tests/benchmarks/gpu\.)"
@@ -57,6 +64,13 @@ def test_the_first_steps_on_lumi_are_in_an_order_that_works():
     steps = (CHECKOUT / "hpc" / "LUMI.md").read_text().split("## First steps")[1].split("\n## ")[0]
     places = [steps.index(step) for step in ("pip install", "containers/build_overlay.sh", "Put the songs", "launch/submit.py")]
     assert places == sorted(places)
+
+
+def test_every_decision_has_its_context_and_its_cost_in_ten_lines():
+    notes = (CHECKOUT / ".github" / "DECISIONS.md").read_text().split("\n## ")[1:]
+    parts = [re.findall(r"^\*(\w+)\.\*", note, re.MULTILINE) for note in notes]
+    assert len(notes) >= 8 and all(found == ["Context", "Decision", "Cost"] for found in parts), parts
+    assert all(len(note.strip().splitlines()) - 2 <= 10 for note in notes)
 
 
 def test_changelog_and_citation_are_of_this_version():

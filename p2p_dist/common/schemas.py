@@ -237,7 +237,7 @@ GENERATED = Kind(
             "samples": COUNT,
             "begin_sample": COUNT,
         },
-        "model": {"name": str, "task": str, "step": COUNT, "sha256": _SHA256},
+        "model": {"name": str, "task": str, "step": COUNT, "sha256": _SHA256, "drummer?": _SHA256},
         "settings": {str: None},
         "tempo": Maybe(
             {
@@ -260,11 +260,13 @@ SONGS = Kind(
         "songs": [{"source": str, "folder": str, "name": str}],
         "model": str,
         "sha256": _SHA256,
+        "drummer?": Maybe(_SHA256),
         "options": {str: None},
         "overwrite": bool,
     },
 )
-"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute; sha256 is that of the model's weights."""
+"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute; sha256 is that of the model's weights,
+drummer see `drummer_record.sha256`."""
 
 SENT = Kind(1, {"id": re.compile(r"[A-Za-z0-9._-]{0,200}"), "step": COUNT})
 """sent.json: the run of an experiment tracker that receives the metrics of a run, and the last step that was sent."""

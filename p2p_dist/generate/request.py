@@ -167,15 +167,16 @@ def stem_name(task: str) -> str:
     return task if task in TASKS else "-".join(parse_task(task)[1])
 
 
-def requested(source: Path, sha256: str, options: Options) -> dict[str, Any]:
+def requested(source: Path, sha256: str, options: Options, drummer: str | None = None) -> dict[str, Any]:
     """Return the fields that a record must have if its files belong to this request.
 
     Args:
-        sha256: of the model's weights.
+        sha256: of the model's weights. drummer: of a model with a sketch, see `drummer_record.sha256`.
     """
     return {
         "stamp": stamps.stamp(source),
         "sha256": sha256,
+        "drummer": drummer,
         "settings": {**options.recorded(), "iterations": ITERATIONS},
     }
 
@@ -210,7 +211,13 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
                 "another folder with --out"
             ) from None
         return False
-    before = {"stamp": found["song"]["stamp"], "sha256": found["model"]["sha256"], "settings": found["settings"]}
+    by = found["model"]
+    before = {
+        "stamp": found["song"]["stamp"],
+        "sha256": by["sha256"],
+        "drummer": by.get("drummer"),
+        "settings": found["settings"],
+    }
     if before == wanted:
         told = [{kind: one["bytes"] for kind, one in take["files"].items()} for take in found["takes"]]
         sizes = [{kind: _size(path) for kind, path in paths.items()} for paths in takes]
@@ -223,7 +230,9 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
         if found["settings"].get(name) != value
     ]
     if before["sha256"] != wanted["sha256"]:
-        changed.append(f"model: {found['model']['name']}")
+        changed.append(f"model: {by['name']}")
+    if before["drummer"] != wanted["drummer"]:
+        changed.append(f"drummer of the model: {by['name']}")
     if before["stamp"] != wanted["stamp"]:
         changed.append(f"song: {found['song']['file']}")
     raise ValueError(

@@ -46,7 +46,8 @@ def todo(songs: list[Song], model: Model, options: Options, *, overwrite: bool) 
 
 def _is_made(one: Song, model: Model, options: Options) -> bool:
     takes = request.planned(one.place, model.task, options)
-    return request.is_made(one.place, request.requested(one.source, model.sha256, options), takes)
+    wanted = request.requested(one.source, model.sha256, options, model.drummer_sha256)
+    return request.is_made(one.place, wanted, takes)
 
 
 def seconds(one: Song, options: Options) -> float:

@@ -234,7 +234,11 @@ def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[
     kept, whole = estimate.checkpoint_bytes(settings, counts.get("train"))
     there = rundir.find_steps(run.checkpoints)
     to_save = 0 if there else kept + whole  # a continued run has written part of it already
-    sketches = 0 if run.drummer.is_file() else estimate.sketch_bytes(settings, counts.get("train") or 0)
+    sketches = 0
+    if settings.model.sketch and not run.drummer.is_file():
+        root, of_title = settings.data.root, settings.data.split_by_title
+        songs = [] if root is None else [song for song in layouts.list_songs(Path(root), of_title) if song.split == "train"]
+        sketches = estimate.pattern_bytes(settings, counts.get("train") or 0, len(songs))
     free = estimate.free_disk(run.path)
     if to_make + to_save + sketches > free:
         told = f", sketches {sketches / GB:.1f}" if sketches else ""

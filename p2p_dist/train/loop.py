@@ -12,7 +12,7 @@ import torch.distributed as dist
 from p2p_dist.common import console, files
 from p2p_dist.data.guides import Guides
 from p2p_dist.data.index import Index
-from p2p_dist.data.staging import training_shards
+from p2p_dist.data.staging import training_guides, training_shards
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
@@ -72,7 +72,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         files.remove_garbage(run.checkpoints)
         for ours in (run.metrics, run.status, run.outcome, run.meeting):
             files.remove_garbage(run.path, ours.name)
-    guides = Guides(run.guides) if config.model.sketch else None
+    guides = Guides(training_guides(run, config.data)) if config.model.sketch else None
     start, state = find_start(run, ranks, config, index, guides)
     networks = build(config, ranks, state["precision"] if state else None)
     if state:
