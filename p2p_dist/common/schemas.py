@@ -337,6 +337,7 @@ EXPORTED_DRUMMER = Kind(
         "stem": {"made_of": re.compile("strokes"), "sample_rate": range(8000, 1 << 18)},
         "drummer": {"bytes": range(1 << 20), "sha256": _SHA256},
         "trained_on": [{"name": str, "author": str, "licence": str, "sha256": str}],
+        "recipe": {str: float},
         "versions": {str: Maybe(str)},
     },
 )

@@ -220,6 +220,7 @@ def main() -> int:
     parser.add_argument("--unmeasured", action="store_true", help="leave out the figures")
     options = parser.parse_args()
     begun = time.monotonic()
+    exported.check_out(options.out, overwrite=True)
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -228,18 +229,26 @@ def main() -> int:
         trained_on = [
             {"name": song.source.name, "author": of.author, "licence": of.licence, "sha256": digest(song)} for of, song in songs
         ]
-        exported.check_out(options.out, overwrite=True)
+        recipe = {
+            "steps": options.steps,
+            "seed": SEED,
+            "composed_songs": options.composed,
+            "composer_seed": COMPOSED_SEED,
+            "seconds_of_composed_songs": SECONDS,
+        }
         assert model.drummer is not None
         kits = sorted(model.drummer.bank.kits)
         made = work / "made"
         files.remove_tree(made)
-        exported_drummer.export(model, trained_on, made, lambda content: starter_card.text(content, kits, {}, COMPOSED_SEED))
+        exported_drummer.export(
+            model, trained_on, recipe, made, lambda content: starter_card.text(content, kits, {}, COMPOSED_SEED)
+        )
         found = exported.read_exported(made)  # as others read it: weights in float16, strokes coded
         assert found.drummer is not None
         figures = {} if options.unmeasured else measure(found.drummer, options.data, work / "figures" / found.sha256[:12])
         files.remove_tree(options.out)
         content = exported_drummer.export(
-            model, trained_on, options.out, lambda content: starter_card.text(content, kits, figures, COMPOSED_SEED)
+            model, trained_on, recipe, options.out, lambda content: starter_card.text(content, kits, figures, COMPOSED_SEED)
         )
     size = sum(path.stat().st_size for path in options.out.iterdir())
     seconds = time.monotonic() - begun
