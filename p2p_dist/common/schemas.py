@@ -138,6 +138,9 @@ SONG = Kind(
 """A finished song: parts/SPLIT-KEY.json. `source`: its stamp; in schema 1 by the times of its files, since by their content.
 To schema 2 `shard` and `audio` named shards that held this song alone."""
 
+UNCHANGED = Kind(1, {"songs": _SHA256, "dataset": _SHA256, "named": bool, "version": str, "settings": {str: None}})
+"""parts/unchanged.json, see data/unchanged.py."""
+
 COMPOSED = Kind(
     1,
     {
@@ -178,7 +181,7 @@ DRUMMER = Kind(1, {"files": {"pattern.safetensors": _OF_DRUMMER, "strokes.safete
 # Evaluations.
 
 _ROW = {str: Maybe(float)}
-_DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor": Maybe(float)}
+_DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor?": Maybe(float), "others?": Maybe(float)}
 _AVERAGE = {"mean": _ROW, "interval": {str: (float, float)}, "absent": {str: str}}
 _LEVEL = {"gain_db?": float, "unrecorded_gain_db?": float}
 _OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, **_LEVEL, "rows": {str: _ROW}}

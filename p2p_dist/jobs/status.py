@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import shutil
 import socket
@@ -19,6 +20,7 @@ from p2p_dist.run.lock import owner_of
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.run.starts import SAME_PLACE, Start, count, list_starts
 from p2p_dist.settings import config
+from p2p_dist.settings.resources import sizes_in_words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -216,6 +218,8 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         return seconds / 3600 * bill.gpu_hours_an_hour(settings.resources, place, nodes)
 
     used = sum(hours(one.seconds(now), one.nodes) for one in tried)
+    # The speed was measured on the nodes of the last start.
+    on_nodes = tried[-1].nodes if tried and settings.resources.least_nodes is not None else settings.resources.nodes
     stage_states = {stage: state(stage, run, queued, settings.resources, shards) for stage in stages.of(run)}
     most = settings.resources.max_gpu_hours
     if stage_states.get("train") == "stopped" and most is not None and used >= most:
@@ -228,6 +232,10 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         "stages": stage_states,
         "attempt": begun[-1].name if begun else None,
         "attempts": len(begun),
+        "nodes": {
+            "wanted": sizes_in_words(settings.resources.sizes),
+            "starts": [{"attempt": one.name, "nodes": one.nodes, "seconds": one.seconds(now)} for one in tried],
+        },
         "step": step,
         "total": total,
         "images_per_second": rate,
@@ -240,7 +248,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         "gpu_hours": {
             "used": used,
             "lost": sum(hours(one.lost(), one.nodes) for one in tried),
-            "predicted": used + hours(left, settings.resources.nodes) if left is not None else None,
+            "predicted": used + hours(left, on_nodes) if left is not None else None,
             "estimated": sum(one.why == "killed" for one in tried),
         },
         "best": run.read_best(),
@@ -286,6 +294,9 @@ def table_of_one(found: dict[str, Any]) -> tuple[Table, list[str]]:
     hours = found["gpu_hours"]
     table.add_section()
     table.add_row("attempt", console.cell(f"{found['attempt'] or '-'} ({found['attempts']} in all)"))
+    starts = found["nodes"]["starts"]
+    if starts and {str(one["nodes"]) for one in starts} != {found["nodes"]["wanted"]}:
+        table.add_row(f"nodes ({found['nodes']['wanted']} wanted)", _nodes_in_words(starts))
     table.add_row("step", f"{found['step']} of {number(found['total'], 'd')}")
     table.add_row("images/s, l1", f"{number(found['images_per_second'])}, {number(found['l1'])}")
     if found["memory"] is not None:
@@ -303,6 +314,14 @@ def table_of_one(found: dict[str, Any]) -> tuple[Table, list[str]]:
     table.add_row("GPU-hours of training", told)
     lines = [f"{stage}: {text}" for stage, text in found["stages"].items() if _in_short(text) != text]
     return table, [*lines, *([f"wrong: {found['wrong']}"] if found["wrong"] else [])]
+
+
+def _nodes_in_words(starts: list[dict[str, Any]]) -> str:
+    """Return the numbers of nodes that a training had one after the other, and for how long."""
+    parts = []
+    for nodes, of in itertools.groupby(starts, lambda one: one["nodes"]):
+        parts.append(f"{nodes} for {console.duration(sum(one['seconds'] for one in of))}")
+    return ", then ".join(parts)
 
 
 def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:

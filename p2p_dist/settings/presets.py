@@ -12,6 +12,7 @@ import yaml
 from p2p_dist.common import console, yaml_file
 from p2p_dist.settings import science, values
 from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train
+from p2p_dist.settings.resources import sizes_of
 
 _SMALL_NETS = Model(channels=16, max_channels=64, depth=4, discriminator_channels=16)
 
@@ -166,7 +167,9 @@ def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) ->
 
     def base(content: Any) -> Config:
         top = content if isinstance(content, dict) else {}
-        named, train = top.get("preset", otherwise), top.get("train")
+        named, train, resources = top.get("preset", otherwise), top.get("train"), top.get("resources")
+        if isinstance(resources, dict) and isinstance(nodes := resources.get("nodes"), str) and "-" in nodes:
+            resources["nodes"], resources["least_nodes"] = sizes_of(nodes)
         if isinstance(train, dict):  # epochs in the file unset the preset's steps, and the reverse
             for one, other in (("epochs", "steps"), ("steps", "epochs")):
                 if train.get(one) is not None:

@@ -70,7 +70,7 @@ def test_the_distance_is_to_all_windows_of_the_whole_songs(
     """As if the whole songs had six times as many windows as their excerpts."""
     run, settings = copied
     about = records.read(run.evaluations / "baselines.json")["splits"]["test"]["distance"]
-    assert about == {"songs": 2, "windows": 2, "real": 2, "floor": None}
+    assert about == {"songs": 2, "windows": 2, "real": 2, "others": None}
     read = held_out_songs.read_excerpt
 
     def read_longer(*arguments: Any, **named: Any) -> held_out_songs.Excerpt:
@@ -81,7 +81,7 @@ def test_the_distance_is_to_all_windows_of_the_whole_songs(
     shutil.rmtree(run.evaluations / "step-00000005")
     assert checkpoints.evaluate(run, settings) == 1
     baselines, one = (records.read(run.evaluations / name) for name in ("baselines.json", "step-00000005/metrics.json"))
-    assert baselines["splits"]["test"]["distance"] == {"songs": 2, "windows": 2, "real": 12, "floor": None}
+    assert baselines["splits"]["test"]["distance"] == {"songs": 2, "windows": 2, "real": 12, "others": None}
     for absent in (one["splits"]["test"]["absent"], baselines["splits"]["test"]["rows"]["copy the input"]["absent"]):
         assert absent["mmd"] == "too few windows: it needs 8, the stems have 2, the true stems 12"
 

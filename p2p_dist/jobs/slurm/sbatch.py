@@ -56,15 +56,17 @@ OPTIONS = {"preprocess": PREPROCESSING, "pattern": PATTERN, "evaluate": EVALUATI
 
 
 def check(job: specs.Job) -> None:
-    """Check one job with sbatch --test-only.
+    """Check one job with sbatch --test-only; of a range of nodes both ends, because Slurm itself looks at the fewest only.
 
     Raises:
         ValueError: Slurm rejects it. The message names the option at fault, which is found by omitting one at a time.
         OSError: Slurm does not answer.
     """
-    script = job.script()
-    refused = _refusal(script)
-    if refused is None:
+    for nodes in job.sizes:
+        script = job.at(nodes).script()
+        if (refused := _refusal(script)) is not None:
+            break
+    else:
         return
     fault = ""
     known = OPTIONS.get(job.stage, TRAINING)
