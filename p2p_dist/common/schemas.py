@@ -184,7 +184,8 @@ _ROW = {str: Maybe(float)}
 _DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor?": Maybe(float), "others?": Maybe(float)}
 _AVERAGE = {"mean": _ROW, "interval": {str: (float, float)}, "absent": {str: str}}
 _LEVEL = {"gain_db?": float, "unrecorded_gain_db?": float}
-_OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, **_LEVEL, "rows": {str: _ROW}}
+_PLACE = {"begins": float, "seconds": float}
+_OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, "measured?": _PLACE, **_LEVEL, "rows": {str: _ROW}}
 _MEASURED = {"row": _ROW, "absent": {str: str}, "parts": [_ROW], "described": [Maybe((float,) * 41)]}
 
 METRICS = Kind(

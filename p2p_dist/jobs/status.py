@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from p2p_dist.common import console
 from p2p_dist.data import manifest
 from p2p_dist.jobs import site, stages
-from p2p_dist.jobs.slurm import bill, squeue
+from p2p_dist.jobs.slurm import bill, reasons, squeue
 from p2p_dist.run import checkpoints, metrics_file, rundir
 from p2p_dist.run.lock import owner_of
 from p2p_dist.run.rundir import RunDir
@@ -177,6 +177,7 @@ class Around:
         self.unknown: str | None = None
         self.site = functools.cache(site.load_site)
         self.look = functools.cache(stages.look)
+        self.starts = functools.cache(reasons.expected_starts)
         if shutil.which("squeue") is not None and site.resolve_cluster("auto") != "local":
             try:
                 self.jobs = squeue.everything()
@@ -230,6 +231,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         "slurm": around.unknown,
         "wrong": wrong,
         "stages": stage_states,
+        "waiting": _waiting(queued or {}, around),
         "attempt": begun[-1].name if begun else None,
         "attempts": len(begun),
         "nodes": {
@@ -253,6 +255,16 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         },
         "best": run.read_best(),
     }
+
+
+def _waiting(queued: dict[str, squeue.Queued], around: Around) -> dict[str, dict[str, Any]]:
+    """Map stage -> why its job waits, and when Slurm expects it to start (seconds since 1970; None: not known)."""
+    found: dict[str, dict[str, Any]] = {}
+    for stage, job in queued.items():
+        if job.state == "PENDING":
+            start = around.starts().get(job.number)
+            found[stage] = {"reason": job.reason, "why": reasons.why(job.reason, start), "start": start}
+    return found
 
 
 def _total(shards: stages.Shards | None, train: config.Train) -> int | None:
@@ -313,6 +325,8 @@ def table_of_one(found: dict[str, Any]) -> tuple[Table, list[str]]:
         )
     table.add_row("GPU-hours of training", told)
     lines = [f"{stage}: {text}" for stage, text in found["stages"].items() if _in_short(text) != text]
+    if (waits := found["waiting"].get(stage := current_stage(found))) is not None:
+        lines.append(f"{stage} waits: {waits['why']}")
     return table, [*lines, *([f"wrong: {found['wrong']}"] if found["wrong"] else [])]
 
 

@@ -19,6 +19,7 @@ from p2p_dist.common import files, records
 from p2p_dist.data import shards
 from p2p_dist.evaluate import checkpoints, held_out_songs, ranking
 from p2p_dist.evaluate.measures.measure import measure
+from p2p_dist.evaluate.report import page
 from p2p_dist.run import rundir
 from p2p_dist.settings.config import Config
 from p2p_dist.train import checkpoint
@@ -62,6 +63,24 @@ def test_the_row_of_a_song_is_of_the_sound_that_is_heard(copied: tuple[rundir.Ru
         for name in ("stem_l1", "level_error", "density_ratio", "mr_log"):
             expected = None if heard[name] is None else pytest.approx(heard[name], rel=1e-3, abs=1e-3)
             assert rows[song.key]["output"][name] == expected, name
+
+
+def test_more_is_measured_than_is_written_as_sound(copied: tuple[rundir.RunDir, Config]) -> None:
+    run, settings = copied
+    shutil.rmtree(run.evaluations)
+    more = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, seconds=0.8, windows=1, seeds=1))
+    assert checkpoints.evaluate(run, more, [5]) == 1
+    about = records.read(run.evaluations / "baselines.json")["songs"]
+    evaluated = run.evaluations / "step-00000005"
+    for song in records.read(evaluated / "metrics.json")["songs"]:
+        assert song["seconds"] < 1 < song["measured"]["seconds"] and song["measured"] == about[song["key"]]["measured"]
+        sounds = [
+            *evaluated.glob(f"audio/{song['key']}-*.flac"),
+            *run.evaluations.glob(f"references/audio/{song['key']}-*.flac"),
+        ]
+        assert len(sounds) == 6 and {soundfile.info(path).frames for path in sounds} == {song["samples"]}
+    text = page.write(run, more).read_text(encoding="utf-8")
+    assert "s of the song, which these are part of." in text
 
 
 def test_the_distance_is_to_all_windows_of_the_whole_songs(

@@ -104,12 +104,17 @@ def check_range(run: RunDir, resources: Resources) -> None:
     Raises:
         ValueError: it is of an earlier version.
     """
-    job = run.code / "hpc" / "job.sh"
-    if len(resources.sizes) > 1 and job.is_file() and "P2P_NODES" not in job.read_text(encoding="utf-8", errors="replace"):
+    if len(resources.sizes) > 1 and not knows_ranges(run):
         raise ValueError(
             f"the copy of the code in {run.path.name} is of an earlier version, which trains on a fixed number of nodes: "
             "name one number with --nodes; nothing was queued"
         )
+
+
+def knows_ranges(run: RunDir) -> bool:
+    """Whether the run's copy of the code, if there is one, knows jobs whose number of nodes changes."""
+    job = run.code / "hpc" / "job.sh"
+    return not job.is_file() or "P2P_NODES" in job.read_text(encoding="utf-8", errors="replace")
 
 
 def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, squeue.Queued]) -> None:
