@@ -16,6 +16,7 @@ options+=("--output=${run//%/%%}/slurm/$stage/%j_0_log.out") # as in the launche
 case ${SLURM_GPUS:-}${SLURM_GPUS_PER_NODE:-}${SLURM_GPUS_PER_TASK:-}$gres in # only once: Slurm would add them up
 gres[:/]*) options+=("--gres=${gres//gres[:\/]/}") ;;
 esac
+SLURM_JOB_NUM_NODES=${P2P_NODES:-${SLURM_JOB_NUM_NODES:-}} # a range, of which this job had what was free
 for pair in JOB_NAME:job-name JOB_ACCOUNT:account JOB_QOS:qos JOB_PARTITION:partition JOB_RESERVATION:reservation \
     JOB_NUM_NODES:nodes NTASKS:ntasks NTASKS_PER_NODE:ntasks-per-node CPUS_PER_TASK:cpus-per-task \
     GPUS:gpus GPUS_PER_NODE:gpus-per-node GPUS_PER_TASK:gpus-per-task \

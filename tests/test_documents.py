@@ -11,7 +11,16 @@ import yaml
 from p2p_dist import __version__
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "hpc/LUMI.md", "containers/README.md", "CHANGELOG.md", ".github/CONTRIBUTING.md")
+DOCUMENTS = (
+    "README.md",
+    "hpc/LUMI.md",
+    "hpc/README.md",
+    "containers/README.md",
+    "CHANGELOG.md",
+    ".github/CONTRIBUTING.md",
+    ".github/DECISIONS.md",
+    ".github/EVALUATION.md",
+)
 
 MADE = re.compile(
     r"(containers/(p2p_dist|my)\.|evaluations/|checkpoints/|page/|logs/|slurm/|code/|runs/|shards/|songs/|train/|test/|tests/benchmarks/gpu\.)"
@@ -59,6 +68,13 @@ def test_the_first_steps_on_lumi_are_in_an_order_that_works():
     assert places == sorted(places)
 
 
+def test_every_decision_has_its_context_and_its_cost_in_ten_lines():
+    notes = (CHECKOUT / ".github" / "DECISIONS.md").read_text().split("\n## ")[1:]
+    parts = [re.findall(r"^\*(\w+)\.\*", note, re.MULTILINE) for note in notes]
+    assert len(notes) >= 8 and all(found == ["Context", "Decision", "Cost"] for found in parts), parts
+    assert all(len(note.strip().splitlines()) - 2 <= 10 for note in notes)
+
+
 def test_changelog_and_citation_are_of_this_version():
     citation = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
     text = (CHECKOUT / "CHANGELOG.md").read_text()
@@ -70,7 +86,7 @@ def test_changelog_and_citation_are_of_this_version():
 
 def test_the_tree_of_the_readme_is_what_is_there():
     """One line for each entry of the repository, each package, and each folder of tests that mirrors none."""
-    text = (CHECKOUT / "README.md").read_text().split("```text\n")[1].split("```")[0]
+    text = (CHECKOUT / "README.md").read_text().split("```text\n")[-1].split("```")[0]
     told, folders = set(), [""]
     for line in text.splitlines():
         depth = (len(line) - len(line.lstrip())) // 2

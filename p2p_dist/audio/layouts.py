@@ -43,6 +43,8 @@ LAYOUT = (
 
 _SOUNDS = (".wav", ".flac", ".mp3", ".mp4", ".m4a", ".aac", ".ogg", ".opus", ".wma", ".aif", ".aiff", ".npz")
 
+_NEW_STEM = "for a new stem of a finished song use generate: python launch/generate.py SONG"
+
 _LEFT_BY_MACHINES = re.compile(
     r"[@#~].*|__macosx|lost\+found|\$recycle\.bin|system volume information|thumbs\.db|desktop\.ini", re.IGNORECASE
 )
@@ -154,9 +156,11 @@ def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
             was found.
     """
     _check_utf8(root)
+    if root.is_file():
+        raise ValueError(f"{root} is a file: --data names a folder of songs to train on with their stems; {_NEW_STEM}")
     if not root.is_dir():
         raise ValueError(f"no folder {root}: --data names the folder of MUSDB18, or one laid out like it ({LAYOUT})")
-    folders = _split_folders(root)
+    folders = split_folders(root)
     if split_by_title:
         if folders:
             names = ", ".join(f"{path.name}/" for path in folders.values())
@@ -173,10 +177,10 @@ def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
 
 def is_split(root: Path) -> bool:
     """Whether a folder has folders of splits, or does not exist, which `list_songs` reports."""
-    return not root.is_dir() or bool(_split_folders(root))
+    return not root.is_dir() or bool(split_folders(root))
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def split_folders(root: Path) -> dict[str, Path]:
     """Find the folders of the splits; `Train/` counts too."""
     found: dict[str, Path] = {}
     inside = [path for path in sorted(root.iterdir()) if path.is_dir() and _split_of(path) is not None]
@@ -241,13 +245,15 @@ def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) ->
         return f"{len(here)} songs lie in {root} itself ({some}): move them into these folders, or {offer}"
     if deeper := [path for path in _inside(root) if {inside.name.lower() for inside in _inside(path)} & set(SPLITS)]:
         return f"name {deeper[0]}, which has such folders"
+    if any(_is_sound(path) for path in _inside(root)):
+        return f"{contents(root)}: songs to train on need their stems; {_NEW_STEM}"
     return contents(root)
 
 
 def overlooked(root: Path, split_by_title: bool = False) -> list[Path]:
     """List files that look like songs but are not used, so that they can be reported."""
-    folders = [root] if split_by_title else list(_split_folders(root).values())
-    loose = [path for folder in folders for path in _inside(folder) if path.is_file() and _is_sound(path)]
+    folders = [root] if split_by_title else list(split_folders(root).values())
+    loose = [path for folder in folders for path in _inside(folder) if _is_sound(path) and path.is_file()]
     found = [path for path in loose if not path.name.lower().endswith(SUFFIX)]
     if not split_by_title:
         others = [path for path in _inside(root) if path not in folders and not _is_left_by_a_machine(path)]

@@ -26,6 +26,8 @@ def stamps(paths: list[Path]) -> list[str]:
     Raises:
         OSError: a file does not exist any more.
     """
+    if len(paths) <= _AT_ONCE:  # starting threads for each song of a dataset would take longer than reading it
+        return [stamp(path) for path in paths]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(stamp, paths))
 

@@ -79,6 +79,8 @@ def main(arguments: list[str]) -> int:
     check(asked, "--")
     songs = Path(asked.data).expanduser().absolute() if asked.data else None
     if isinstance(asked, Preflight):
+        if asked.resources.least_nodes is not None:
+            raise ValueError("a check runs on a fixed number of nodes: omit --least-nodes")
         from p2p_dist.checks.preflight.preflight import preflight
 
         return preflight(asked.resources, songs)

@@ -11,7 +11,7 @@ import tyro
 
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
-from p2p_dist.generate import exported_config, request
+from p2p_dist.generate import drummer_record, exported_config, request
 from p2p_dist.generate.exported_config import CONFIG, DRUMMER, WEIGHTS
 from p2p_dist.generate.request import Options, Song
 from p2p_dist.jobs import packages, site
@@ -136,7 +136,8 @@ def _queue(command: Command, found: list[Song]) -> int:
             continue
         try:
             takes = request.planned(one.place, settings.data.task, options)
-            if command.overwrite or not request.is_made(one.place, request.requested(source, sha256, options), takes):
+            identity = request.requested(source, sha256, options, model.drummer)
+            if command.overwrite or not request.is_made(one.place, identity, takes):
                 left.append({"source": str(source), "folder": str(folder), "name": one.place.name})
         except ValueError as error:
             whys.append(str(error))
@@ -147,6 +148,7 @@ def _queue(command: Command, found: list[Song]) -> int:
             "songs": left,
             "model": model.asked,
             "sha256": sha256,
+            "drummer": model.drummer,
             "options": options.recorded(),  # without later ones at their defaults: the same run as with an earlier version
             "overwrite": command.overwrite,
         }
@@ -163,6 +165,7 @@ def _queue(command: Command, found: list[Song]) -> int:
         everything = [
             model.name,
             *([] if model.asked == model.name else [sha256]),
+            *([] if model.drummer is None else [model.drummer]),
             asked["options"],
             *sorted(str(one.place.record.absolute()) for one in found),
         ]
@@ -179,13 +182,17 @@ def _queue(command: Command, found: list[Song]) -> int:
 
 @dataclass(frozen=True)
 class _Model:
-    """A model as described to jobs. name: for people. asked: what finds it from any folder. folder: of an exported one."""
+    """A model as described to jobs. name: for people. asked: what finds it from any folder. folder: of an exported one.
+
+    sha256: of the weights. drummer: of a model with a sketch, see `drummer_record.sha256`.
+    """
 
     name: str
     asked: str
     step: int
     sha256: str
     settings: Config
+    drummer: str | None
     folder: Path | None = None
 
 
@@ -202,15 +209,18 @@ def _find(name: str | None) -> _Model:
             settings = exported_config.settings_of(content, folder / CONFIG)
         step, title = content["step"], f"{content['name']}@{content['step']}"
         if folder == exported_config.STARTER_FOLDER:  # jobs have a copy of their own
-            return _Model(title, exported_config.STARTER, step, sha256, settings)
+            return _Model(title, exported_config.STARTER, step, sha256, settings, None)
         folder = folder.absolute()
         if request.plain(str(folder)) != str(folder):
             raise ValueError(f"{folder}: jobs can only open files whose names are UTF-8: rename it")
-        return _Model(title, str(folder), step, sha256, settings, folder)
+        by = settings.model.sketch and content["format"] == exported_config.FORMAT
+        return _Model(title, str(folder), step, sha256, settings, drummer_record.sha256(folder) if by else None, folder)
     run, checkpoint = checkpoints.named(name)
     sha256 = checkpoint.meta()["files"][checkpoints.GENERATOR]["sha256"]
     asked = f"{run.path.name}@{checkpoint.step}"
-    return _Model(asked, asked, checkpoint.step, sha256, rundir.read_settings(run))
+    settings = rundir.read_settings(run)
+    drummer = drummer_record.sha256(run.pattern) if settings.model.sketch else None
+    return _Model(asked, asked, checkpoint.step, sha256, settings, drummer)
 
 
 def _there(folder: Path) -> Path:

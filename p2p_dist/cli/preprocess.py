@@ -135,7 +135,7 @@ def _folder(out: Path | None, root: Path, data: Data, *, alone: bool) -> Path:
     if out is not None and alone:
         return out.expanduser().absolute()
     shelf = rundir.runs_root().parent / "shards" if out is None else out.expanduser().absolute()
-    return shelf / datasets.dataset_name(root, data)
+    return datasets.finished(shelf, root, data) or shelf / datasets.dataset_name(root, data)
 
 
 def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: str) -> int:
@@ -185,7 +185,7 @@ def _upload(folder: Path, address: str) -> int:
 
 def _made_in(out: Path) -> list[Path]:
     """List the datasets in --out: itself, or those of several tasks inside it, also unfinished ones."""
-    from p2p_dist.data.song_record import PARTS
+    from p2p_dist.data.manifest import PARTS
 
     inside = sorted(path.parent for path in out.glob(f"*/{PARTS}"))
     return [out] if (out / PARTS).is_dir() or not inside else inside

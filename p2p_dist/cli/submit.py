@@ -22,6 +22,7 @@ from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import address, presets
 from p2p_dist.settings.config import Config, Data, Resources
+from p2p_dist.settings.resources import sizes_in_words, sizes_of
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def main(arguments: list[str]) -> int:
         check_place(one, where)
         if one.torchrun and where != "local":
             raise ValueError("--torchrun is for machines without Slurm: add --cluster local, or omit --torchrun")
+        if one.torchrun and one.settings.resources.least_nodes is not None:
+            raise ValueError("--torchrun starts the training on a fixed number of machines: name one number with --nodes")
     launches = [(with_sample(one), run) for one, run in launches]
     if command.dry_run:
         dry_run.dry_run(
@@ -122,6 +125,9 @@ def on_this_machine(launches: list[tuple[Command, RunDir]], lines: list[list[str
                 )
             if settings.resources.preprocess_array:
                 console.say("note: one machine preprocesses with --workers processes, not with an array of jobs")
+            if settings.resources.least_nodes is not None:
+                typed = sizes_in_words(settings.resources.sizes)
+                console.say(f"note: --nodes {typed}: on one machine, the training starts with {settings.resources.nodes}")
             if settings.resources.max_gpu_hours is not None:
                 console.say("note: --max-gpu-hours has no effect on one machine, where nothing is billed")
             torchrun = torchrun_command(run, settings.resources) if command.torchrun else None
@@ -234,6 +240,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         ValueError: an unknown preset, a bad value or file.
         SystemExit: with 0, after --help.
     """
+    arguments = with_sizes(arguments)
     typed = flags(arguments)
     folder, elsewhere, named = typed.get("data", typed.get("data.root")), typed.get("data.shards"), typed.get("preset")
     if folder == "":
@@ -262,6 +269,20 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     if command.settings.resources.site is not None:  # found again from any folder
         changed["resources.site"] = str(Path(command.settings.resources.site).expanduser().absolute())
     return dataclasses.replace(command, settings=presets.with_values(command.settings, changed)), run
+
+
+def with_sizes(arguments: list[str]) -> list[str]:
+    """Return a command line with `--nodes 1-4` as the options of its two settings. A number alone ends an earlier range.
+
+    Raises:
+        ValueError: a range that can't be.
+    """
+    typed, rest = command_line.take_option(arguments, "--nodes")
+    if not typed:
+        return arguments
+    most, least = sizes_of(typed[-1]) if "-" in typed[-1] else (typed[-1], None)
+    ends = ["--least-nodes", str(least)] if least is not None or "least_nodes" not in flags(rest) else []
+    return [*rest, "--nodes", str(most), *ends]
 
 
 def where_data_is(data: Data, *, songs_typed: bool) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def describe(error: OSError) -> str:
     text = str(error)
     if error.errno is not None:
         text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
-    elsewhere = "or name another folder ($P2P_RUNS for runs and their shards, --out for preprocess)"
+    elsewhere = "or name another folder with $P2P_RUNS (runs and their shards) or --out"
     if error.errno == errno.ENOSPC:
         text += f" (the disk is full: free some space and run the same command again, {elsewhere})"
     elif error.errno == errno.EDQUOT:

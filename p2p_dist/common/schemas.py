@@ -138,6 +138,9 @@ SONG = Kind(
 """A finished song: parts/SPLIT-KEY.json. `source`: its stamp; in schema 1 by the times of its files, since by their content.
 To schema 2 `shard` and `audio` named shards that held this song alone."""
 
+UNCHANGED = Kind(1, {"songs": _SHA256, "dataset": _SHA256, "named": bool, "version": str, "settings": {str: None}})
+"""parts/unchanged.json, see data/unchanged.py."""
+
 COMPOSED = Kind(
     1,
     {
@@ -178,10 +181,11 @@ DRUMMER = Kind(1, {"files": {"pattern.safetensors": _OF_DRUMMER, "strokes.safete
 # Evaluations.
 
 _ROW = {str: Maybe(float)}
-_DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor": Maybe(float)}
+_DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor?": Maybe(float), "others?": Maybe(float)}
 _AVERAGE = {"mean": _ROW, "interval": {str: (float, float)}, "absent": {str: str}}
 _LEVEL = {"gain_db?": float, "unrecorded_gain_db?": float}
-_OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, **_LEVEL, "rows": {str: _ROW}}
+_PLACE = {"begins": float, "seconds": float}
+_OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, "measured?": _PLACE, **_LEVEL, "rows": {str: _ROW}}
 _MEASURED = {"row": _ROW, "absent": {str: str}, "parts": [_ROW], "described": [Maybe((float,) * 41)]}
 
 METRICS = Kind(
@@ -237,7 +241,7 @@ GENERATED = Kind(
             "samples": COUNT,
             "begin_sample": COUNT,
         },
-        "model": {"name": str, "task": str, "step": COUNT, "sha256": _SHA256},
+        "model": {"name": str, "task": str, "step": COUNT, "sha256": _SHA256, "drummer?": _SHA256},
         "settings": {str: None},
         "tempo": Maybe(
             {
@@ -260,11 +264,13 @@ SONGS = Kind(
         "songs": [{"source": str, "folder": str, "name": str}],
         "model": str,
         "sha256": _SHA256,
+        "drummer?": Maybe(_SHA256),
         "options": {str: None},
         "overwrite": bool,
     },
 )
-"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute; sha256 is that of the model's weights."""
+"""Songs that the jobs of a run are to make stems for: songs.json. Paths are absolute; sha256 is that of the model's weights,
+drummer see `drummer_record.sha256`."""
 
 SENT = Kind(1, {"id": re.compile(r"[A-Za-z0-9._-]{0,200}"), "step": COUNT})
 """sent.json: the run of an experiment tracker that receives the metrics of a run, and the last step that was sent."""

@@ -12,25 +12,39 @@ from pathlib import Path
 from p2p_dist.audio import layouts
 from p2p_dist.audio.stamps import stamps
 from p2p_dist.common import files
+from p2p_dist.data import unchanged
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config, science
 
 
-def dataset_name(root: Path, data: config.Data) -> str:
+def dataset_name(root: Path, data: config.Data, of: list[layouts.Source] | None = None) -> str:
     """Return the name of the folder of shards for these songs and settings, such as `drums-default-1f3c9a52e07b`.
+
+    Args:
+        of: all songs; None: they are listed.
 
     Raises:
         ValueError: there is no song; see `layouts.list_songs`.
     """
-    found = _files(root, layouts.list_songs(root, data.split_by_title))
-    return _name(data, files.digest([2, science.changed(data), _content(root, found)]))
+    found = _files(root, layouts.list_songs(root, data.split_by_title) if of is None else of)
+    return f"{_name(data)}-{files.digest([2, science.changed(data), _content(root, found)])[:12]}"
+
+
+def finished(shelf: Path, root: Path, data: config.Data) -> Path | None:
+    """Return the finished dataset of these songs and settings among those of a folder, if all is unchanged since it was noted.
+
+    It is found without reading a song, but not always; see data/unchanged.py.
+    """
+    songs = unchanged.look(root, data.split_by_title)
+    found = sorted(shelf.glob(f"{_name(data)}-*")) if songs is not None else ()
+    return next((out for out in found if songs and unchanged.is_done(out, data, songs, named=True)), None)
 
 
 def name_of_version_0_1(root: Path, data: config.Data, of: list[layouts.Source]) -> str:
     """Return the name that version 0.1 gave to the folder of shards of these songs."""
     found = _files(root, of)
     found.sort(key=lambda file: (file.relative_to(root).parts[0] != "train", file))
-    return _name(data, files.digest([science.recorded(data), _sizes(root, found)]))
+    return f"{_name(data)}-{files.digest([science.recorded(data), _sizes(root, found)])[:12]}"
 
 
 def name_of_address(run: RunDir, address: str) -> str:
@@ -51,10 +65,15 @@ def is_named_after(name: str, root: Path, data: config.Data) -> bool:
     Raises:
         ValueError: there is no song; see `layouts.list_songs`.
     """
-    if not re.search("-[0-9a-f]{12}$", name):
+    if not is_content_name(name):
         return False
     of = layouts.list_songs(root, data.split_by_title)
-    return name in (name_of_version_0_1(root, data, of), dataset_name(root, data))
+    return name in (name_of_version_0_1(root, data, of), dataset_name(root, data, of))
+
+
+def is_content_name(name: str) -> bool:
+    """Whether a name could be one that tells the content of a dataset."""
+    return re.search("-[0-9a-f]{12}$", name) is not None
 
 
 def training_digest(root: Path, data: config.Data, schema: int = 1) -> str:
@@ -73,9 +92,10 @@ def training_digest(root: Path, data: config.Data, schema: int = 1) -> str:
     return files.digest([science.changed(data), holds_some_back(of), _content(root, found)])[:12]
 
 
-def _name(data: config.Data, digest: str) -> str:
+def _name(data: config.Data) -> str:
+    """Return how the names of all datasets of a task and representation begin."""
     task = re.sub(r"[^a-z]+", "-", data.task).strip("-")
-    return f"{task}-{data.representation}-{digest[:12]}"
+    return f"{task}-{data.representation}"
 
 
 def _files(root: Path, of: list[layouts.Source]) -> list[Path]:

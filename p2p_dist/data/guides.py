@@ -21,7 +21,7 @@ from p2p_dist.data.pairs import CEILING, FLOOR
 from p2p_dist.settings.config import Model
 
 NAME = "guides.json"
-_AGAIN = "remove it and run the launch command again, which makes it anew"
+AGAIN = "remove it and run the launch command again, which makes it anew"
 _DTYPE = np.dtype("<f2")
 _MOST_OPEN = 512  # files: many systems allow a process 1024
 
@@ -39,10 +39,15 @@ def rows_of(picture: np.ndarray, beats: np.ndarray | None) -> np.ndarray:
     return np.concatenate([bands, place], axis=1).astype(_DTYPE)
 
 
+def file_name(key: str) -> str:
+    """Return the name of a song's file."""
+    return f"{key}.f16"
+
+
 def write_song(folder: Path, key: str, variants: Sequence[np.ndarray]) -> dict[str, Any]:
     """Write the variants of one song, each as `rows_of` returns them; return its entry for `write_record`."""
     content = np.stack(variants).astype(_DTYPE)
-    path = folder / f"{key}.f16"
+    path = folder / file_name(key)
     files.write_bytes(path, content.tobytes())
     return {"frames": content.shape[1], "bytes": content.nbytes, "sha256": files.sha256_file(path)}
 
@@ -66,7 +71,7 @@ class Guides:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        content = records.read(folder / NAME, schemas.GUIDES, _AGAIN)
+        content = records.read(folder / NAME, schemas.GUIDES, AGAIN)
         self.variants, self.width, self.songs = content["variants"], content["width"], content["songs"]
         self.digest = files.digest([self.variants, self.width, self.songs])[:12]
         self._open: dict[str, int] = {}
@@ -90,12 +95,12 @@ class Guides:
         wanted = max(there, 0) * row
         content = os.pread(self._open[key], wanted, (variant * about["frames"] + start) * row)
         if len(content) != wanted:
-            raise DamagedError(f"{self.folder / f'{key}.f16'} is cut off; {_AGAIN}")
+            raise DamagedError(f"{self.folder / file_name(key)} is cut off; {AGAIN}")
         return padded(np.frombuffer(content, _DTYPE).reshape(-1, self.width), frames)
 
     def _checked(self, key: str, about: dict[str, Any]) -> int:
         """Open a song's file. Its content must be the one in the record, or the file the one that was found to have it."""
-        path = self.folder / f"{key}.f16"
+        path = self.folder / file_name(key)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -106,7 +111,7 @@ class Guides:
         is_same = size == about["bytes"] == found.st_size
         if not is_same or (self._seen.get(key) != seen and files.sha256_file(path) != about["sha256"]):
             os.close(descriptor)
-            raise DamagedError(f"{path} is damaged: it is not the one that {NAME} describes; {_AGAIN}")
+            raise DamagedError(f"{path} is damaged: it is not the one that {NAME} describes; {AGAIN}")
         self._seen[key] = seen
         return descriptor
 

@@ -19,6 +19,9 @@ NAME = "manifest.json"
 
 REWRITE = "preprocess again to rewrite it"
 
+PARTS = "parts"
+"""Folder of the records in a dataset's folder, and of songs until they are packed."""
+
 AUDIO = "audio"
 """Folder of the shards of sound, apart from the pairs: other programs read all *.tar of one folder as one table."""
 

@@ -13,7 +13,8 @@ from p2p_dist.audio import layouts
 from p2p_dist.common import console, files
 from p2p_dist.data import columns, manifest, overlap, packing
 from p2p_dist.data.dataset_card import card, overlapping, readme
-from p2p_dist.data.song_record import PARTS, KeyedSong, Packed, place_of, read_record
+from p2p_dist.data.manifest import PARTS
+from p2p_dist.data.song_record import KeyedSong, Packed, place_of, read_record
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
 

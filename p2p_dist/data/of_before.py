@@ -17,7 +17,8 @@ from p2p_dist.common import console, files
 from p2p_dist.data import columns, index, manifest
 from p2p_dist.data.dataset import is_named_after
 from p2p_dist.data.dataset_card import readme
-from p2p_dist.data.song_record import PARTS, KeyedSong, read_record
+from p2p_dist.data.manifest import PARTS
+from p2p_dist.data.song_record import KeyedSong, read_record
 from p2p_dist.data.verify import verify_dataset
 from p2p_dist.settings.config import Data
 

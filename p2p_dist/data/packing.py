@@ -21,7 +21,8 @@ from typing import Any
 
 from p2p_dist.common import files, records, schemas
 from p2p_dist.data import manifest
-from p2p_dist.data.song_record import PARTS, Packed, Place
+from p2p_dist.data.manifest import PARTS
+from p2p_dist.data.song_record import Packed, Place
 
 _BLOCK = 1 << 22
 

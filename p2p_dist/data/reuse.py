@@ -11,7 +11,8 @@ from typing import Any
 
 from p2p_dist.common import files
 from p2p_dist.data import packing
-from p2p_dist.data.song_record import PARTS, KeyedSong, Packed, place_of
+from p2p_dist.data.manifest import PARTS
+from p2p_dist.data.song_record import KeyedSong, Packed, place_of
 from p2p_dist.settings.config import Data
 
 

@@ -29,11 +29,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from p2p_dist.audio import layouts
+from p2p_dist.audio.stamps import stamps
 from p2p_dist.common import console, files, linux, records
-from p2p_dist.data import manifest, of_before, packing
-from p2p_dist.data.dataset import is_named_after
+from p2p_dist.data import manifest, of_before, packing, unchanged
+from p2p_dist.data.dataset import dataset_name, is_content_name, is_named_after
+from p2p_dist.data.manifest import PARTS
 from p2p_dist.data.merge import is_merged, merge, remove_others
-from p2p_dist.data.song_record import PARTS, KeyedSong
+from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.data.worker import Result, make_song
 from p2p_dist.run import lock
 from p2p_dist.settings import science
@@ -82,12 +84,15 @@ def preprocess_all(
         OSError: for instance the disk is full; incomplete files are removed.
     """
     (split_by_title,) = {data.split_by_title for _, data in wanted}
+    songs = unchanged.look(root, split_by_title)  # before any is read
+    if part is None and songs is not None and all(unchanged.is_done(*one, songs) for one in wanted):
+        _name_overlooked(root, split_by_title)
+        return []
     work = keyed_songs(root, split_by_title)
     for out, data in wanted:
         _refuse(root, out, data)
-    if (part is None or part[0] == 0) and (others := layouts.overlooked(root, split_by_title)):
-        named = ", ".join(str(path.relative_to(root)) for path in others[:5]) + (" ..." if len(others) > 5 else "")
-        console.complain(f"ignored in {root}: songs are expected as {layouts.LAYOUT}: {console.one_line(named)}")
+    if part is None or part[0] == 0:
+        _name_overlooked(root, split_by_title)
     claims: list[int] = []
     with ExitStack() as locks:
         for out, data in sorted(wanted, key=lambda one: one[0]):  # always in the same order, to avoid a deadlock
@@ -99,6 +104,8 @@ def preprocess_all(
         wanted = [one for one in wanted if not of_before.stays(root, *one, work)]
         stand = {out for out, data in wanted if _stands(root, out, data)}
         if all(out in stand and _is_whole(out) for out, _ in wanted):
+            if part is None and member is None:  # only then the folders are locked against all others
+                _note_unchanged(root, wanted, songs)
             return []
         if member is not None:
             left_out = _make(_not_finished(work, wanted, stand), len(work), workers, on_song, member)
@@ -111,6 +118,7 @@ def preprocess_all(
         if part is None and not todo and all(is_merged(out, work) for out, _ in wanted):
             for out, _ in wanted:
                 remove_others(out, work)
+            _note_unchanged(root, wanted, songs)
             return []
         try:
             left_out = _make(todo, len(mine), workers, on_song)
@@ -122,7 +130,20 @@ def preprocess_all(
         finally:
             if part is None:  # a worker that was killed, for instance out of memory, leaves temporary files
                 _remove_garbage(wanted)
+        if part is None and not left_out:
+            _note_unchanged(root, wanted, songs)
     return left_out
+
+
+def _name_overlooked(root: Path, split_by_title: bool) -> None:
+    if others := layouts.overlooked(root, split_by_title):
+        named = ", ".join(str(path.relative_to(root)) for path in others[:5]) + (" ..." if len(others) > 5 else "")
+        console.complain(f"ignored in {root}: songs are expected as {layouts.LAYOUT}: {console.one_line(named)}")
+
+
+def _note_unchanged(root: Path, wanted: Sequence[tuple[Path, Data]], songs: unchanged.Songs | None) -> None:
+    for out, data in wanted:
+        unchanged.note(out, data, songs, named=is_content_name(out.name) and out.name == dataset_name(root, data))
 
 
 def _remove_garbage(wanted: Sequence[tuple[Path, Data]]) -> None:
@@ -138,6 +159,7 @@ Lacking = list[tuple[KeyedSong, list[tuple[Path, Data]]]]
 def _not_finished(work: list[KeyedSong], wanted: Sequence[tuple[Path, Data]], stand: set[Path]) -> Lacking:
     """Args: stand: the folders of which `_stands` holds."""
     packed = {out: packing.packed(out) for out, _ in wanted}
+    stamps([file for item in work for file in item.source.files()])  # at once, which is faster than song by song; it remembers
     found = (
         (item, [one for one in wanted if item.finished(*one, packed[one[0]], stands=one[0] in stand) is None]) for item in work
     )
@@ -151,16 +173,18 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
         member: see `preprocess_all`; songs that another member works on, or has finished meanwhile, are skipped.
     """
     results: dict[int, Result] = {}
+    seconds, size = 0.0, 0
     begun = time.monotonic()
     make: Callable[[KeyedSong, Sequence[tuple[Path, Data]]], Result | None] = (
         make_song if member is None else _make_unless_taken
     )
 
     def take(number: int, result: Result | None) -> None:
+        nonlocal seconds, size
         if result is None:
             return
         results[number] = result
-        seconds, size = (sum(getattr(r, name) for r in results.values()) for name in ("seconds", "bytes"))
+        seconds, size = seconds + result.seconds, size + result.bytes
         wall = max(time.monotonic() - begun, 1e-9)
         speed = f"{seconds / wall:.0f}x real time, " if seconds else ""  # existing pairs have no duration
         note = f"{speed}{size / wall / 1e6:.1f} MB/s, {result.name}"
@@ -212,7 +236,8 @@ def _make_unless_taken(item: KeyedSong, wanted: Sequence[tuple[Path, Data]]) -> 
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
-        lacking = [one for one in wanted if item.finished(*one, packing.packed(one[0])) is None]
+        # While members share the folder, none packs songs: one that another member has made has files of its own.
+        lacking = [one for one in wanted if item.finished(*one, {}) is None]
         return make_song(item, lacking) if lacking else None
 
 

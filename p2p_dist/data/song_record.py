@@ -16,12 +16,10 @@ from p2p_dist.audio.layouts import Source
 from p2p_dist.audio.stems import Sum
 from p2p_dist.common import files, records, schemas
 from p2p_dist.data import manifest, overlap
+from p2p_dist.data.manifest import PARTS
 from p2p_dist.data.shard_file import ROW
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
-
-PARTS = "parts"
-"""Folder of the records in a dataset's folder, and of songs until they are packed."""
 
 Packed = Mapping[str, tuple[Path, int, str]]
 """The pairs or the sound of each song, by the name that they had alone: their shard, their first byte in it, their sha256."""

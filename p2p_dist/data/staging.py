@@ -7,12 +7,14 @@ import fcntl
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.common import console, files
-from p2p_dist.data import manifest, remote
+from p2p_dist.common import console, files, records, schemas
+from p2p_dist.common.files import DamagedError
+from p2p_dist.data import guides, manifest, remote
 from p2p_dist.run import lock
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
@@ -47,10 +49,39 @@ def training_shards(run: RunDir, data: Data) -> Path:
     Raises:
         OSError, ValueError: see `copy_to_node`.
     """
+    place = place_on_node(data)
+    return run.shards if place is None else copy_to_node(run.shards, "train", place, address_of(run, data))
+
+
+def training_guides(run: RunDir, data: Data) -> Path:
+    """Return the folder to read the sketches of the training songs from. They are brought to where the shards are brought.
+
+    Raises:
+        DamagedError: a file is missing, or not the one that was written. OSError: see `copy_to_node`.
+    """
+    place = place_on_node(data)
+    if place is None:
+        return run.guides
+    content = records.read(run.guides / guides.NAME, schemas.GUIDES, guides.AGAIN)
+    entries = [{"name": guides.file_name(key), **about} for key, about in content["songs"].items()]
+    with _folder_on_node(place, f"{files.digest(content)[:16]}-guides") as copy:
+        for entry in _missing(entries, copy, place):
+            try:
+                remote.fetch(str(run.guides), entry, copy / entry["name"])
+            except (DamagedError, FileNotFoundError) as error:
+                path = run.guides / entry["name"]
+                raise DamagedError(
+                    f"{path} is missing or damaged: remove {guides.NAME} beside it and run the launch command again"
+                ) from error
+        _write_beside(copy / guides.NAME, content)
+    return copy
+
+
+def place_on_node(data: Data) -> Path | None:
+    """Return where on the node training data are brought; None if they are read where they are."""
     if data.stage not in ("node", "disk"):
-        return run.shards
-    place = MEMORY if data.stage == "node" else Path(os.environ.get("TMPDIR") or "/tmp")
-    return copy_to_node(run.shards, "train", place, address_of(run, data))
+        return None
+    return MEMORY if data.stage == "node" else Path(os.environ.get("TMPDIR") or "/tmp")
 
 
 def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | None = None) -> Path:
@@ -71,9 +102,26 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
         ValueError: a shard differs from the manifest; the message names it.
     """
     content = manifest.read(folder)
-    part = content["splits"][split]
+    with _folder_on_node(place, f"{files.digest(content)[:16]}-{split}") as copy:
+        missing = _missing(_of_part(content["splits"][split], "shards"), copy, place)
+        # The index was fetched with the manifest.
+        far = [entry for entry in missing if address is not None and not (folder / entry["name"]).is_file()]
+        if far:
+            size = sum(entry["bytes"] for entry in far)
+            console.say(f"fetching {len(far)} files of {size / 1e6:.1f} MB from {address} to {copy}")
+        for entry in missing:
+            remote.fetch(address if entry in far and address is not None else str(folder), entry, copy / entry["name"])
+        _write_beside(copy / manifest.NAME, files.sealed(content))  # anew: to schema 3 it lacked a field that it has now
+    return copy
+
+
+@contextmanager
+def _folder_on_node(place: Path, name: str) -> Iterator[Path]:
+    """Yield a folder on the node that is this user's alone, while this process has its lock."""
     ours = place / f"p2p_dist-{os.getuid()}"
-    copy = ours / f"{files.digest(content)[:16]}-{split}"
+    copy = ours / name
+    if place == MEMORY and not place.is_dir():
+        raise OSError(errno.ENOENT, "this system has no folder in memory: use --data.stage disk, device or none", str(place))
     place.mkdir(parents=True, exist_ok=True)
     try:
         files.private_folder(ours)
@@ -88,25 +136,24 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
             cure = "its file system has no locks across nodes: name a disk of the node with $TMPDIR, or use --data.stage none"
             raise OSError(error.errno, cure, str(place)) from error
         files.remove_garbage(copy)
-        missing = [
-            entry
-            for entry in _of_part(part, "shards")
-            if not _is_whole(copy / entry["name"], entry) or files.not_only_ours(copy / entry["name"])
-        ]
-        check_room(missing, place, "use --data.stage none" + ("" if place == MEMORY else ", or another $TMPDIR"))
-        # The index was fetched with the manifest.
-        far = [entry for entry in missing if address is not None and not (folder / entry["name"]).is_file()]
-        if far:
-            size = sum(entry["bytes"] for entry in far)
-            console.say(f"fetching {len(far)} files of {size / 1e6:.1f} MB from {address} to {copy}")
-        for entry in missing:
-            remote.fetch(address if entry in far and address is not None else str(folder), entry, copy / entry["name"])
-        path, content = copy / manifest.NAME, files.sealed(content)  # anew: to schema 3 it lacked a field that it has now
-        if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != files.json_text(content):
-            files.write_json(path, content)
+        yield copy
     finally:
         os.close(descriptor)
-    return copy
+
+
+def _missing(entries: Collection[dict[str, Any]], copy: Path, place: Path) -> list[dict[str, Any]]:
+    """Return which files are not on the node as their record says; they must have room there."""
+    missing = [
+        entry for entry in entries if not _is_whole(copy / entry["name"], entry) or files.not_only_ours(copy / entry["name"])
+    ]
+    check_room(missing, place, "use --data.stage none" + ("" if place == MEMORY else ", or another $TMPDIR"))
+    return missing
+
+
+def _write_beside(path: Path, content: dict[str, Any]) -> None:
+    """Write the record of a copy, unless it is there."""
+    if path.is_symlink() or not path.is_file() or path.read_text(encoding="utf-8") != files.json_text(content):
+        files.write_json(path, content)
 
 
 def fetch_dataset(
@@ -221,7 +268,7 @@ def check_room(missing: Collection[dict[str, Any]], place: Path, cure: str) -> N
     """
     needed, free = sum(entry["bytes"] for entry in missing), shutil.disk_usage(place).free
     if needed > 0.9 * free:
-        said = f"{needed / 1e9:.2f} GB of shards, {free / 1e9:.2f} GB free: {cure}"
+        said = f"{needed / 1e9:.2f} GB of files, {free / 1e9:.2f} GB free: {cure}"
         raise OSError(errno.ENOSPC, said, str(place))
 
 

@@ -32,14 +32,14 @@ from p2p_dist.audio.strokes import Bank, Kit, input_level
 from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data import guides, pairs
+from p2p_dist.generate import drummer_record
+from p2p_dist.generate.drummer_record import CURE, NAME, PATTERN, STROKES
 from p2p_dist.generate.request import Options
 from p2p_dist.generate.sketch import DENSITY, LOUDEST, Sketch, pick
 from p2p_dist.model.pattern import Pattern, predict
 from p2p_dist.settings.config import Data, Model
 from p2p_dist.train.seeding import number_from
 
-NAME, PATTERN, STROKES = "drummer.json", "pattern.safetensors", "strokes.safetensors"
-_CURE = "remove drummer.json beside it and run the launch command again, or export the model again"
 _LARGEST = 64 << 20  # bytes of a pattern network; one has 1 to 2 MB
 
 NOTES = {"kick": KICK, "snare": SNARE, "hat": CLOSED_HAT, "other": MID_TOM}
@@ -186,28 +186,24 @@ def load(folder: Path, data: Data, model: Model) -> Drummer:
     Raises:
         DamagedError: a file is missing, or not the one that was written.
     """
-    if not (folder / NAME).is_file():
-        raise DamagedError(f"{folder / NAME} is missing: run the launch command again, or export the model again")
-    about = records.read(folder / NAME, schemas.DRUMMER, _CURE)["files"]
+    about = drummer_record.read(folder)
     for name in (PATTERN, STROKES):
         path = folder / name
         if not path.is_file() or path.stat().st_size != about[name]["bytes"]:
-            raise DamagedError(f"{path} is missing, or has not the size that {NAME} gives; {_CURE}")
+            raise DamagedError(f"{path} is missing, or has not the size that {NAME} gives; {CURE}")
     path = folder / PATTERN
     if path.stat().st_size > _LARGEST:
-        raise DamagedError(f"{path} is too large for a pattern network; {_CURE}")
+        raise DamagedError(f"{path} is too large for a pattern network; {CURE}")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != about[PATTERN]["sha256"] or (
         files.sha256_file(folder / STROKES) != about[STROKES]["sha256"]
     ):
-        raise DamagedError(
-            f"{folder}: the pattern network or the strokes are damaged: not those that {NAME} describes; {_CURE}"
-        )
+        raise DamagedError(f"{folder}: the pattern network or the strokes are damaged: not those that {NAME} describes; {CURE}")
     network = Pattern()
     try:
         network.load_state_dict(safetensors.torch.load(content))
     except (safetensors.SafetensorError, RuntimeError, ValueError) as error:
-        raise DamagedError(f"{path} does not hold a pattern network of this version; {_CURE}") from error
+        raise DamagedError(f"{path} does not hold a pattern network of this version; {CURE}") from error
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
-        raise DamagedError(f"{path} contains values that are not finite; {_CURE}")
+        raise DamagedError(f"{path} contains values that are not finite; {CURE}")
     return Drummer(network.eval(), strokes.load(folder / STROKES), data, model)

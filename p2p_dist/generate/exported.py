@@ -29,7 +29,7 @@ from p2p_dist import __version__
 from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR, LOUDEST_SHARE, LOWEST_REFERENCE
-from p2p_dist.generate import drummer, exported_config, exported_drummer, program
+from p2p_dist.generate import drummer, drummer_record, exported_config, exported_drummer, program
 from p2p_dist.generate.exported_config import CONFIG, CURE, DRUMMER, FORMAT, GUIDED, NETWORK, SPECTROGRAM, WEIGHTS
 from p2p_dist.generate.model import Model
 from p2p_dist.model.generator import BATCH_NORM_EPSILON, OPEN, Generator
@@ -244,7 +244,8 @@ def read_exported(folder: Path) -> Model:
     weights = _read_weights(folder / WEIGHTS, content["weights"], model, data.picture_channels)
     name = f"{content['name']}@{content['step']}"
     drums = drummer.load(folder, data, model) if model.sketch else None
-    return Model(name, data.task, content["step"], content["weights"]["sha256"], data, model, weights, drums)
+    by = drummer_record.sha256(folder) if model.sketch else None
+    return Model(name, data.task, content["step"], content["weights"]["sha256"], data, model, weights, drums, by)
 
 
 def _settings_of(content: dict[str, Any], path: Path) -> tuple[config.Data, config.Model]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
+from p2p_dist.generate import drummer_record
 from p2p_dist.run import checkpoints, rundir
 from p2p_dist.settings import config
 
@@ -27,7 +28,7 @@ NETWORK = ("channels", "max_channels", "depth", "upsample", "norm", "dropout", "
 GUIDED = ("sketch", "beat_phase", "residual")
 """Further settings of a network with a sketch. Those of other networks are not in config.json."""
 
-DRUMMER = ("drummer.json", "pattern.safetensors", "strokes.safetensors")
+DRUMMER = (drummer_record.NAME, drummer_record.PATTERN, drummer_record.STROKES)
 """Files of the drummer of a network with a sketch, see drummer.py."""
 
 FORMAT, DRUMMER_FORMAT = "p2p_dist-generator", "p2p_dist-drummer"

@@ -18,7 +18,7 @@ from typing import Any
 
 from p2p_dist import __version__
 from p2p_dist.common import files, records, schemas
-from p2p_dist.generate import drummer, exported_config
+from p2p_dist.generate import drummer, drummer_record, exported_config
 from p2p_dist.generate.exported_config import CONFIG, DRUMMER_FORMAT
 from p2p_dist.generate.model import Model
 from p2p_dist.settings.tasks import parse_task
@@ -36,7 +36,7 @@ def export(model: Model, trained_on: list[dict[str, str]], out: Path, card: Call
     assert model.weights is None and model.drummer is not None
     with files.new_folder(out) as folder:
         drummer.save(folder, model.drummer, half=True, codec="opus")
-        record = folder / drummer.NAME
+        record = folder / drummer_record.NAME
         heard, made = parse_task(model.task)
         content = {
             "format": DRUMMER_FORMAT,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from p2p_dist.generate import drummer, exported_config, inference
+from p2p_dist.generate import drummer, drummer_record, exported_config, inference
 from p2p_dist.generate.drummer import Drummer
 from p2p_dist.model.generator import Generator
 from p2p_dist.run import checkpoints, rundir
@@ -23,7 +23,8 @@ class Model:
 
     name: for messages, such as `drums-demo@90`. task, step: the task and the training step. sha256: of the file of the
     weights. data: settings of its spectrograms. model: settings of its network. weights: of its generator; None for a model
-    without one, whose drummer plays the stem at `data.sample_rate`. drummer: of a model with a sketch.
+    without one, whose drummer plays the stem at `data.sample_rate`. drummer: of a model with a sketch. drummer_sha256: of
+    a model with both, see `drummer_record.sha256`; without a generator, `sha256` tells its drummer from others.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Model:
     model: config.Model
     weights: dict[str, torch.Tensor] | None
     drummer: Drummer | None = None
+    drummer_sha256: str | None = None
 
     def generator(self, device: torch.device) -> Generator | None:
         """Build the generator on a device; None if the model has none.
@@ -74,4 +76,5 @@ def find_model(name: str | None) -> Model:
         settings.model,
         weights,
         drummer.load(run.pattern, settings.data, settings.model) if settings.model.sketch else None,
+        drummer_record.sha256(run.pattern) if settings.model.sketch else None,
     )

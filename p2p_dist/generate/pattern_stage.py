@@ -3,7 +3,8 @@
 RUN/pattern/songs/       what is known of each training song: KEY-DIGEST.npz, KEY-DIGEST.kit
 RUN/pattern/networks/    the trained pattern networks, NAME-DIGEST.safetensors, and training.safetensors, the state of the one
                          in training; DIGEST is of songs and settings
-RUN/pattern/finished/    an empty file for each piece of work that is finished: a job that is stopped and started sees progress
+RUN/pattern/finished/    an empty file for each piece of work that is finished, one more if a damaged one is made again:
+                         a job that is stopped and started sees progress
 RUN/pattern/guides/      sketches of the training songs, see data/guides.py
 RUN/pattern/drummer.json and its files, see drummer.py
 
@@ -105,14 +106,14 @@ def make(run: RunDir, config: Config, workers: int) -> None:
             done += count
             progress.update(done, note)
             if piece:
-                (folders["finished"] / piece).touch()
+                note_finished(folders["finished"], piece)
 
         paths = {song.key: place_of(folders["songs"], song, config) for song in songs}
         each(
             prepare,
             [(song, paths[song.key], config) for song in songs],
             workers,
-            lambda n: on_done(songs[n].source.name, 1, f"song-{songs[n].key}"),
+            lambda n, is_new: on_done(songs[n].source.name, 1, f"song-{paths[songs[n].key].stem}" if is_new else ""),
         )
         bank = bank_of(list(paths.values()))
         playing = [song for song in songs if read(paths[song.key]).onsets]
@@ -128,16 +129,26 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         jobs = [
             (song, paths[song.key], config, drums.bank.rates, other.get(song.key, drums.network).state_dict()) for song in songs
         ]
-        entries = each(
-            sketch_song,
-            [(folders["guides"], *job) for job in jobs],
-            workers,
-            lambda n: on_done(songs[n].source.name, 1, f"sketch-{songs[n].key}"),
-        )
+        whose = files.digest([[path.name for path in paths.values()], steps, config.train.seed])[:12]
+
+        def on_sketch(number: int, _: dict[str, Any]) -> None:
+            on_done(songs[number].source.name, 1)
+            (folders["finished"] / f"sketch-{songs[number].key}-{whose}").touch()  # all are made at each start
+
+        entries = each(sketch_song, [(folders["guides"], *job) for job in jobs], workers, on_sketch)
         width = config.data.picture_channels * config.data.mels + 2
         drummer.save(run.pattern, drums)
         training = run.dataset_record()["training"]
         guides.write_record(folders["guides"], TRUE + PREDICTED, width, dict(zip(paths, entries, strict=True)), training)
+
+
+def note_finished(folder: Path, piece: str) -> None:
+    """Add a file for a piece of work that was made: another one if it was made before."""
+    path, again = folder / piece, 1
+    while path.exists():
+        again += 1
+        path = folder / f"{piece}.{again}"
+    path.touch()
 
 
 def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
@@ -178,10 +189,14 @@ def place_of(folder: Path, song: KeyedSong, config: Config) -> Path:
     return folder / f"{song.key}-{files.digest([song.stamp, science.recorded(config.data)])[:12]}.npz"
 
 
-def prepare(song: KeyedSong, path: Path, config: Config) -> None:
-    """Find out what is known of a song, unless it is there already; a kit of its strokes lies beside it."""
+def prepare(song: KeyedSong, path: Path, config: Config) -> bool:
+    """Find out what is known of a song, unless it is there already; a kit of its strokes lies beside it.
+
+    Returns:
+        whether it was not there.
+    """
     if _is_whole(path):
-        return
+        return False
     data = config.data
     rate, (heard, made) = stems.load_sums(song.source, parse_task(data.task), downmix=True)
     input, drums = np.ascontiguousarray(heard.sound[:, 0]), np.ascontiguousarray(made.sound[:, 0])
@@ -207,6 +222,7 @@ def prepare(song: KeyedSong, path: Path, config: Config) -> None:
             heard=_numbers(told.beats),
             true=_numbers(true),
         )
+    return True
 
 
 def _is_whole(path: Path) -> bool:
@@ -267,13 +283,13 @@ def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config
             tensors = {key: value.contiguous() for key, value in training.state().items()}
             tensors["whose"] = torch.tensor(list(whose.encode()), dtype=torch.uint8)
             files.write_bytes(state, safetensors.torch.save(tensors))
-        on_done(f"network {name}, loss {loss:.3f}", 1, f"network-{name}-{training.step}" if saved else "")
+        on_done(f"network {name}, loss {loss:.3f}", 1, f"network-{path.stem}-{training.step}" if saved else "")
         return True
 
     network = train_pattern(pairs_of, steps, config.train.seed, before, on_step).network.cpu()
     files.write_bytes(path, safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()}))
     state.unlink(missing_ok=True)
-    on_done("", 0, f"network-{name}-{steps}")
+    on_done("", 0, f"network-{path.stem}-{steps}")
     return network
 
 
@@ -335,13 +351,19 @@ def _changed(onsets: Sequence[Onset], random: np.random.Generator) -> Iterator[O
             yield Onset(onset.time, onset.kind, min(onset.strength * louder, 1.0))
 
 
-def each(function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, on_done: Callable[[int], None]) -> list[R]:
-    """Call a function for each job, in worker processes if there are several; results in the order of the jobs."""
+def each(
+    function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, on_done: Callable[[int, R], None]
+) -> list[R]:
+    """Call a function for each job, in worker processes if there are several; results in the order of the jobs.
+
+    Args:
+        on_done: called with the number of a job and its result.
+    """
     results: dict[int, R] = {}
     if min(workers, len(jobs)) <= 1:
         for number, job in enumerate(jobs):
             results[number] = function(*job)
-            on_done(number)
+            on_done(number, results[number])
         return [results[number] for number in range(len(jobs))]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
@@ -353,8 +375,9 @@ def each(function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: i
             futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)
             for future in concurrent.futures.as_completed(futures):
-                results[futures[future]] = future.result()
-                on_done(futures[future])
+                number = futures[future]
+                results[number] = future.result()
+                on_done(number, results[number])
         except BrokenProcessPool as error:
             cure = "a worker was killed, probably because memory ran out: run the same command again with fewer --workers"
             raise OSError(errno.ECHILD, cure) from error

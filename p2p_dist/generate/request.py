@@ -102,7 +102,8 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
         elif path.exists():
             found.setdefault(path, Path(title(path)))
         else:
-            raise ValueError(f"no file or folder {path}")
+            whole = Path(" ".join(map(str, given)))
+            raise ValueError(f"no file or folder {path}" + (f"; put it in quotes: '{whole}'" if whole.exists() else ""))
     if not found:
         raise ValueError(
             f"no sound file in {', '.join(map(str, given))}: a song's name ends in {', '.join(SUFFIXES[:8])} and the like; "
@@ -126,9 +127,17 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
 
 
 def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
-    """List the sound files in a folder and its subfolders, without generated files."""
+    """List the sound files in a folder and its subfolders, without generated files.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
     made = (Path("generated") if out is None else out).resolve()
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and (Path(place) / name).resolve() != made)
         for name in sorted(names):
             path = Path(place) / name
@@ -158,15 +167,16 @@ def stem_name(task: str) -> str:
     return task if task in TASKS else "-".join(parse_task(task)[1])
 
 
-def requested(source: Path, sha256: str, options: Options) -> dict[str, Any]:
+def requested(source: Path, sha256: str, options: Options, drummer: str | None = None) -> dict[str, Any]:
     """Return the fields that a record must have if its files belong to this request.
 
     Args:
-        sha256: of the model's weights.
+        sha256: of the model's weights. drummer: of a model with a sketch, see `drummer_record.sha256`.
     """
     return {
         "stamp": stamps.stamp(source),
         "sha256": sha256,
+        "drummer": drummer,
         "settings": {**options.recorded(), "iterations": ITERATIONS},
     }
 
@@ -201,7 +211,13 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
                 "another folder with --out"
             ) from None
         return False
-    before = {"stamp": found["song"]["stamp"], "sha256": found["model"]["sha256"], "settings": found["settings"]}
+    by = found["model"]
+    before = {
+        "stamp": found["song"]["stamp"],
+        "sha256": by["sha256"],
+        "drummer": by.get("drummer"),
+        "settings": found["settings"],
+    }
     if before == wanted:
         told = [{kind: one["bytes"] for kind, one in take["files"].items()} for take in found["takes"]]
         sizes = [{kind: _size(path) for kind, path in paths.items()} for paths in takes]
@@ -214,7 +230,9 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
         if found["settings"].get(name) != value
     ]
     if before["sha256"] != wanted["sha256"]:
-        changed.append(f"model: {found['model']['name']}")
+        changed.append(f"model: {by['name']}")
+    if before["drummer"] != wanted["drummer"]:
+        changed.append(f"drummer of the model: {by['name']}")
     if before["stamp"] != wanted["stamp"]:
         changed.append(f"song: {found['song']['file']}")
     raise ValueError(

@@ -67,7 +67,7 @@ def make(
     """
     source, place = asked.source, asked.place
     begun, times = time.perf_counter(), {"network": 0.0, "phase": 0.0}
-    wanted = requested(source, model.sha256, options)
+    wanted = requested(source, model.sha256, options, model.drummer_sha256)
     song = decode.look(source)
     song.begin = round(options.begin * song.rate)
     song.end = None if options.end is None else round(options.end * song.rate)
@@ -149,7 +149,13 @@ def make(
                 "samples": length,
                 "begin_sample": song.begin,
             },
-            "model": {"name": model.name, "task": model.task, "step": model.step, "sha256": model.sha256},
+            "model": {
+                "name": model.name,
+                "task": model.task,
+                "step": model.step,
+                "sha256": model.sha256,
+                **({} if wanted["drummer"] is None else {"drummer": wanted["drummer"]}),
+            },
             "settings": wanted["settings"],
             "tempo": None if beats is None else _tempo(beats, half_beat=options.half_beat),
             "takes": made,

@@ -46,7 +46,8 @@ def todo(songs: list[Song], model: Model, options: Options, *, overwrite: bool) 
 
 def _is_made(one: Song, model: Model, options: Options) -> bool:
     takes = request.planned(one.place, model.task, options)
-    return request.is_made(one.place, request.requested(one.source, model.sha256, options), takes)
+    wanted = request.requested(one.source, model.sha256, options, model.drummer_sha256)
+    return request.is_made(one.place, wanted, takes)
 
 
 def seconds(one: Song, options: Options) -> float:
@@ -163,9 +164,9 @@ def lines(made: Made) -> list[str]:
 
 
 def device() -> torch.device:
-    """Return the GPU of this process, or the CPU."""
+    """Return the GPU of this process, a Mac's as well, or the CPU."""
     if not torch.cuda.is_available():
-        return torch.device("cpu")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 

@@ -12,6 +12,7 @@ from p2p_dist.jobs import begin_run, estimate, fits, site
 from p2p_dist.jobs.slurm import bill, elsewhere, launch, specs, squeue
 from p2p_dist.run import checkpoints, metrics_file, snapshot
 from p2p_dist.run.rundir import RunDir
+from p2p_dist.run.starts import list_starts
 from p2p_dist.settings import presets
 from p2p_dist.settings.config import Config, Resources
 
@@ -38,6 +39,12 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         place = site.load_site("slurm" if where == "local" else where, settings.resources.site)
         if where != "local":
             bill.check_max_gpu_hours(settings.resources, place)
+            launch.check_range(run, settings.resources)
+            if len(settings.resources.sizes) > 1:
+                least, most = settings.resources.sizes
+                console.say(
+                    f"# nodes: each start of the training gets {least} to {most}, as many as are free; GPU-hours: for {most}"
+                )
             _check_images(place, settings.resources, has_slurm)
             _say_site(place, settings.resources, where, run)
         here = site.load_site(where, settings.resources.site)
@@ -133,7 +140,9 @@ def say_likely(run: RunDir, settings: Config, place: site.Site, trained: int | N
     speed, source = estimate.images_per_second(settings, processes), "estimated for an MI250X die, not measured"
     if run.config.is_file() and (measured := (metrics_file.last(run) or {}).get("images_per_second")):
         before = presets.from_saved(run.config).resources
-        speed = measured * processes / (before.nodes * place.processes_per_node(before))
+        last = list_starts(run.slurm / "train" / "attempts")[-1:] if before.least_nodes is not None else []
+        nodes = last[0].nodes if last else before.nodes
+        speed = measured * processes / (nodes * place.processes_per_node(before))
         source = "measured at the last step of this run"
     steps = settings.train.total_steps(trained or 0) - checkpoints.newest_step(run.checkpoints)
     hours = max(steps, 0) * settings.train.global_batch_size / speed / 3600

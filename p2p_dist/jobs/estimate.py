@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from p2p_dist.audio import layouts, stem_streams
+from p2p_dist.common import linux
 from p2p_dist.settings.config import Config, Data, Model
 
 MB = 1_000_000
@@ -133,10 +134,30 @@ SKETCHES = 4
 """Sketches of each training song, as the stage `pattern` makes them: `pattern_stage.TRUE` and `PREDICTED`."""
 
 
-def sketch_bytes(config: Config, trained: int) -> int:
-    """Estimate the bytes of the sketches of the training songs, from their windows; 0 without a sketch."""
-    row = 2 * (config.data.picture_channels * config.data.mels + 2)
-    return SKETCHES * trained * config.data.window_hop * row if config.model.sketch else 0
+# Bytes that the stage `pattern` keeps beside the sketches: features of a second of a song (float16); strokes of a song, of a
+# second of strokes and of most songs (16 bits, as flac; EVR's have 0.6 to 1.1 MB); the weights of a pattern network.
+FEATURES = 14_200
+STROKES, STROKES_OF_SONG = 62_000, 1_200_000
+KITS = 32
+PATTERN_NETWORK = 1_000_000
+
+
+def pattern_bytes(config: Config, trained: int, songs: int) -> int:
+    """Estimate the bytes of the folder pattern/ of a run, see generate/pattern_stage.py; 0 without a sketch.
+
+    Args:
+        trained: training windows. songs: training songs.
+    """
+    if not config.model.sketch or not songs:
+        return 0
+    data = config.data
+    frames = trained * data.window_hop
+    seconds = frames * data.hop_length / data.sample_rate
+    sketches = SKETCHES * frames * 2 * (data.picture_channels * data.mels + 2)
+    strokes = min(STROKES * seconds, STROKES_OF_SONG * songs)
+    of_drummer = PATTERN_NETWORK + strokes * min(songs, KITS) / songs
+    networks = (3 + 3) * PATTERN_NETWORK  # three of them, and weights and two moments of the one in training
+    return round(sketches + FEATURES * seconds + strokes + networks + of_drummer)
 
 
 def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:
@@ -156,8 +177,7 @@ def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:
 
 def free_memory() -> int:
     """Return the free memory in bytes for this process and its children: of the machine or of its cgroup."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
+    free = linux.free_memory()
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         try:
             most = (Path("/sys/fs/cgroup") / limit).read_text().strip()

@@ -11,6 +11,7 @@ from p2p_dist.jobs import estimate, site, stages
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config, Data, Resources
+from p2p_dist.settings.resources import sizes_in_words
 
 GB = 1_000_000_000
 
@@ -114,8 +115,8 @@ def check_batch(resources: Resources, batch: int, place: site.Site, *, begun: bo
     size = resources.nodes * per_node
     if size <= batch:
         return
-    nodes = min(resources.nodes, batch // per_node)
-    ways = [f"--nodes {nodes}" if nodes else f"--nodes 1 --processes-per-node {batch}"]
+    sizes = sorted({min(nodes, batch // per_node) for nodes in resources.sizes})
+    ways = [f"--nodes {sizes_in_words(tuple(sizes))}" if sizes[-1] else f"--nodes 1 --processes-per-node {batch}"]
     if not begun:  # it is fixed for an existing run
         ways.append(f"--train.global-batch-size {size}")
     raise ValueError(
@@ -207,7 +208,8 @@ def check_node(settings: Config, place: site.Site, per_node: int) -> None:
         )
     if place.gpus_per_node or place.memory_per_node is None:
         return
-    size, most = settings.resources.nodes * per_node, site.bytes_of(place.memory_per_node)
+    # On the fewest nodes, a process has the most pairs.
+    size, most = settings.resources.sizes[0] * per_node, site.bytes_of(place.memory_per_node)
     needed = estimate.memory_of_node(settings, size, per_node, forked=False)
     if needed > most:
         raise ValueError(
@@ -234,7 +236,11 @@ def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[
     kept, whole = estimate.checkpoint_bytes(settings, counts.get("train"))
     there = rundir.find_steps(run.checkpoints)
     to_save = 0 if there else kept + whole  # a continued run has written part of it already
-    sketches = 0 if run.drummer.is_file() else estimate.sketch_bytes(settings, counts.get("train") or 0)
+    sketches = 0
+    if settings.model.sketch and not run.drummer.is_file():
+        root, of_title = settings.data.root, settings.data.split_by_title
+        songs = [] if root is None else [song for song in layouts.list_songs(Path(root), of_title) if song.split == "train"]
+        sketches = estimate.pattern_bytes(settings, counts.get("train") or 0, len(songs))
     free = estimate.free_disk(run.path)
     if to_make + to_save + sketches > free:
         told = f", sketches {sketches / GB:.1f}" if sketches else ""

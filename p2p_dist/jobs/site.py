@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from p2p_dist.common import files
-from p2p_dist.jobs import stages, tiers
+from p2p_dist.jobs import environment_file, stages, tiers
 from p2p_dist.jobs.slurm import commands, options
 from p2p_dist.jobs.tiers import Tier
 from p2p_dist.run import snapshot
@@ -20,7 +19,7 @@ from p2p_dist.settings.config import Resources
 from p2p_dist.settings.resources import Cluster, Time
 from p2p_dist.settings.values import NotNegative, NotNegativeNumber, Positive, Rule, Text
 
-HPC = snapshot.batch_scripts()
+HPC = environment_file.HPC
 
 _KINDS: dict[str, Literal["gpu", "test", "cpu"]] = {**dict.fromkeys(stages.ONE_PROCESS, "cpu"), "preflight": "test"}
 """stage -> kind of its tier; all others: gpu"""
@@ -129,13 +128,13 @@ class Site:
         """Choose the tier of a stage or check; return it, and why not an earlier one: see `tiers.choose`."""
         kind = _KINDS.get(stage, "gpu")
         single = stage in ("evaluate", "generate") or kind == "cpu"
-        nodes, minutes = (1, 0) if single else (resources.nodes, tiers.minutes_of(resources.time))
-        gpus = 0 if kind == "cpu" else nodes * min(self.processes(stage, resources), self.gpus_per_node)
+        sizes, minutes = ((1,), 0) if single else (resources.sizes, tiers.minutes_of(resources.time))
+        gpus = 0 if kind == "cpu" else min(self.processes(stage, resources), self.gpus_per_node)
         found = self._tiers(kind, resources.partition)
         if single and gpus < self.gpus_per_node:  # of a whole node, the rest would be billed and idle
             shared = [tier for tier in (*found, *self._tiers(kind, None)) if not self.is_whole(tier)]
             found = list(dict.fromkeys([*shared, *found]))
-        return tiers.choose(found, nodes, gpus, minutes)
+        return tiers.choose(found, [(nodes, nodes * gpus) for nodes in sizes], minutes)
 
     def _tiers(self, kind: Literal["gpu", "test", "cpu"], partition: str | None) -> list[Tier]:
         """List the tiers that a job of this kind may use, the preferred one first."""
@@ -265,34 +264,9 @@ def load_site(name: str, file: str | None = None) -> Site:
     if not path.is_file():
         raise ValueError(f"no file {path}: --site names a YAML file" if file else f"no site {name}: {path} does not exist")
     site = values.from_file(path, lambda _: Site())
-    if site.environment and not _is_in_hpc(site.environment):
-        environment = path.absolute().parent / site.environment  # independent of the current folder
-        if not environment.is_file():
-            raise ValueError(
-                f"{path}: environment {site.environment}: there is no such file in {environment.parent} or in {HPC}"
-            )
-        if why := _not_trusted(environment):
-            raise ValueError(
-                f"{path}: environment {why}, so another user could change what jobs run: copy it to a folder of yours"
-            )
-        site = dataclasses.replace(site, environment=str(environment))
+    if site.environment:
+        site = dataclasses.replace(site, environment=environment_file.find(site.environment, path))
     return site
-
-
-def _is_in_hpc(name: str) -> bool:
-    """Whether a file of shell lines is one of this program's own. An absolute path, or one with .., leads elsewhere."""
-    return not Path(name).is_absolute() and ".." not in Path(name).parts and (HPC / name).is_file()
-
-
-def _not_trusted(file: Path) -> str | None:
-    """Explain how somebody else than this user and the system's administrators could change a file of code; None if nobody."""
-    real = file.resolve()
-    for path in (real, real.parent):
-        status = path.stat()
-        of_the_system = status.st_uid == 0 and not status.st_mode & 0o022
-        if not of_the_system and (why := files.not_only_ours(path)):
-            return f"{path} {why}"
-    return None
 
 
 def account(resources: Resources) -> str | None:

@@ -148,7 +148,7 @@ def generate(run: RunDir, settings: config.Config) -> int:
     todo = [Song(Path(one["source"]), Place(Path(one["folder"]), one["name"])) for one in asked["songs"]]
     noted = {one: run.made / f"{number:08d}" for number, one in enumerate(todo)}
     model = find_model(asked["model"])
-    if asked["sha256"] != model.sha256:
+    if (asked["sha256"], asked.get("drummer")) != (model.sha256, model.drummer_sha256):
         raise ValueError(f"{asked['model']} has changed since the jobs were queued: run the command again")
     with console.Progress("generate", len(todo), start=None, status=run.status) as progress:
 

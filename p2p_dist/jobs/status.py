@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import shutil
 import socket
@@ -13,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from p2p_dist.common import console
 from p2p_dist.data import manifest
 from p2p_dist.jobs import site, stages
-from p2p_dist.jobs.slurm import bill, squeue
+from p2p_dist.jobs.slurm import bill, reasons, squeue
 from p2p_dist.run import checkpoints, metrics_file, rundir
 from p2p_dist.run.lock import owner_of
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.run.starts import SAME_PLACE, Start, count, list_starts
 from p2p_dist.settings import config
+from p2p_dist.settings.resources import sizes_in_words
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -175,6 +177,7 @@ class Around:
         self.unknown: str | None = None
         self.site = functools.cache(site.load_site)
         self.look = functools.cache(stages.look)
+        self.starts = functools.cache(reasons.expected_starts)
         if shutil.which("squeue") is not None and site.resolve_cluster("auto") != "local":
             try:
                 self.jobs = squeue.everything()
@@ -216,6 +219,8 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         return seconds / 3600 * bill.gpu_hours_an_hour(settings.resources, place, nodes)
 
     used = sum(hours(one.seconds(now), one.nodes) for one in tried)
+    # The speed was measured on the nodes of the last start.
+    on_nodes = tried[-1].nodes if tried and settings.resources.least_nodes is not None else settings.resources.nodes
     stage_states = {stage: state(stage, run, queued, settings.resources, shards) for stage in stages.of(run)}
     most = settings.resources.max_gpu_hours
     if stage_states.get("train") == "stopped" and most is not None and used >= most:
@@ -226,8 +231,13 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         "slurm": around.unknown,
         "wrong": wrong,
         "stages": stage_states,
+        "waiting": _waiting(queued or {}, around),
         "attempt": begun[-1].name if begun else None,
         "attempts": len(begun),
+        "nodes": {
+            "wanted": sizes_in_words(settings.resources.sizes),
+            "starts": [{"attempt": one.name, "nodes": one.nodes, "seconds": one.seconds(now)} for one in tried],
+        },
         "step": step,
         "total": total,
         "images_per_second": rate,
@@ -240,11 +250,21 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         "gpu_hours": {
             "used": used,
             "lost": sum(hours(one.lost(), one.nodes) for one in tried),
-            "predicted": used + hours(left, settings.resources.nodes) if left is not None else None,
+            "predicted": used + hours(left, on_nodes) if left is not None else None,
             "estimated": sum(one.why == "killed" for one in tried),
         },
         "best": run.read_best(),
     }
+
+
+def _waiting(queued: dict[str, squeue.Queued], around: Around) -> dict[str, dict[str, Any]]:
+    """Map stage -> why its job waits, and when Slurm expects it to start (seconds since 1970; None: not known)."""
+    found: dict[str, dict[str, Any]] = {}
+    for stage, job in queued.items():
+        if job.state == "PENDING":
+            start = around.starts().get(job.number)
+            found[stage] = {"reason": job.reason, "why": reasons.why(job.reason, start), "start": start}
+    return found
 
 
 def _total(shards: stages.Shards | None, train: config.Train) -> int | None:
@@ -286,6 +306,9 @@ def table_of_one(found: dict[str, Any]) -> tuple[Table, list[str]]:
     hours = found["gpu_hours"]
     table.add_section()
     table.add_row("attempt", console.cell(f"{found['attempt'] or '-'} ({found['attempts']} in all)"))
+    starts = found["nodes"]["starts"]
+    if starts and {str(one["nodes"]) for one in starts} != {found["nodes"]["wanted"]}:
+        table.add_row(f"nodes ({found['nodes']['wanted']} wanted)", _nodes_in_words(starts))
     table.add_row("step", f"{found['step']} of {number(found['total'], 'd')}")
     table.add_row("images/s, l1", f"{number(found['images_per_second'])}, {number(found['l1'])}")
     if found["memory"] is not None:
@@ -302,7 +325,17 @@ def table_of_one(found: dict[str, Any]) -> tuple[Table, list[str]]:
         )
     table.add_row("GPU-hours of training", told)
     lines = [f"{stage}: {text}" for stage, text in found["stages"].items() if _in_short(text) != text]
+    if (waits := found["waiting"].get(stage := current_stage(found))) is not None:
+        lines.append(f"{stage} waits: {waits['why']}")
     return table, [*lines, *([f"wrong: {found['wrong']}"] if found["wrong"] else [])]
+
+
+def _nodes_in_words(starts: list[dict[str, Any]]) -> str:
+    """Return the numbers of nodes that a training had one after the other, and for how long."""
+    parts = []
+    for nodes, of in itertools.groupby(starts, lambda one: one["nodes"]):
+        parts.append(f"{nodes} for {console.duration(sum(one['seconds'] for one in of))}")
+    return ", then ".join(parts)
 
 
 def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:

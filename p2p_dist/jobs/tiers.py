@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from p2p_dist.settings.resources import Time, seconds_of
 from p2p_dist.settings.values import Positive, Text, check
+
+Size = tuple[int, int]
+"""Number of nodes of a job, and of GPUs on all of them together; 0 GPUs for a job without."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,11 @@ class Tier:
         ]
         return ", ".join(filter(None, parts))
 
-    def misses(self, nodes: int, gpus: int, minutes: int) -> list[tuple[float, str]]:
+    def misses(self, sizes: Iterable[Size], minutes: int) -> list[tuple[float, str]]:
         """List the limits that a job exceeds: how many times over, and in words.
 
         Args:
-            gpus: of all its nodes together; 0 for a job without. minutes: 0 for one that takes what time it gets.
+            sizes: that it may have. minutes: 0 for a job that takes what time it gets.
         """
         found = []
         if self.time and minutes > minutes_of(self.time):
@@ -70,10 +73,20 @@ class Tier:
                     "a longer training continues in the next job",
                 )
             )
-        for option, asked, least, most in (
-            (f"--nodes {nodes}", nodes, self.least_nodes, self.nodes or math.inf),
-            (f"{gpus} GPUs (--nodes, --processes-per-node)", gpus or self.least_gpus, self.least_gpus, self.gpus or math.inf),
-        ):
+        limits = [
+            limit
+            for nodes, gpus in sizes
+            for limit in (
+                (f"--nodes {nodes}", nodes, self.least_nodes, self.nodes or math.inf),
+                (
+                    f"{gpus} GPUs (--nodes, --processes-per-node)",
+                    gpus or self.least_gpus,
+                    self.least_gpus,
+                    self.gpus or math.inf,
+                ),
+            )
+        ]
+        for option, asked, least, most in limits:
             if asked > most:
                 found.append((asked / most, f"{option}: a job in {self.name} has at most {most}"))
             elif asked < least:
@@ -81,13 +94,13 @@ class Tier:
         return found
 
 
-def choose(tiers: Sequence[Tier], nodes: int, gpus: int, minutes: int) -> tuple[Tier, str]:
+def choose(tiers: Sequence[Tier], sizes: Sequence[Size], minutes: int) -> tuple[Tier, str]:
     """Choose the first tier that takes a job, else the one that comes nearest. Return it, and why not an earlier one.
 
     Args:
         tiers: one or more, in the order in which they are to be tried. The others: see `Tier.misses`.
     """
-    misses = {number: tier.misses(nodes, gpus, minutes) for number, tier in enumerate(tiers)}
+    misses = {number: tier.misses(sizes, minutes) for number, tier in enumerate(tiers)}
     # The fewest limits exceeded, then the least; of equals the first.
     best = min(misses, key=lambda number: (len(misses[number]), math.prod(times for times, _ in misses[number])))
     passed = [f"{tiers[number].name}: {tiers[number].limits()}" for number in range(best)]

@@ -162,4 +162,6 @@ def moved(sketch: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
     bands, stays silent: the residual can't fill pauses with noise.
     """
     gate = ((sketch.amax(dim=(1, 2), keepdim=True) + 1) / OPEN).clamp(max=1)
-    return sketch + gate * (by.clamp(min=0) * (1 - sketch) + by.clamp(max=0) * (1 + sketch))
+    # Both ways have a gradient at 0, where training begins. `clamp` has none there from torch 2.15 on.
+    up, down = torch.where(by < 0, 0, by), torch.where(by > 0, 0, by)
+    return sketch + gate * (up * (1 - sketch) + down * (1 + sketch))

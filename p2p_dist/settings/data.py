@@ -55,7 +55,7 @@ class Data:
     """megabytes up to which songs are packed into one shard; a song over this size has a shard of its own"""
     stage: Literal["none", "node", "disk", "device"] = resource("none")
     """where shards are read from: their folder (none), a copy in the node's memory (node) or on its disk, in $TMPDIR (disk),
-    or the device's memory (device)"""
+    or the device's memory (device); sketches: likewise, but with device from their folder"""
 
     @property
     def elsewhere(self) -> frozenset[str]:

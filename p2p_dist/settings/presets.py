@@ -12,6 +12,7 @@ import yaml
 from p2p_dist.common import console, yaml_file
 from p2p_dist.settings import science, values
 from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train
+from p2p_dist.settings.resources import sizes_of
 
 _SMALL_NETS = Model(channels=16, max_channels=64, depth=4, discriminator_channels=16)
 
@@ -50,14 +51,14 @@ PRESETS: dict[str, Config] = {
             keep_every=15,
             log_every=5,
         ),
-        evaluate=Evaluate(iterations=16, seeds=1),
+        evaluate=Evaluate(iterations=16, windows=0),
     ),
     "tiny": Config(
         preset="tiny",
         data=Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=32, frames=32, window_hop=16),
         model=_SMALL_NETS,
         train=Train(epochs=None, steps=20, global_batch_size=4, ema=0.9, checkpoint_every=5, keep_every=1, log_every=1),
-        evaluate=Evaluate(iterations=4, seconds=3.0, seeds=1),
+        evaluate=Evaluate(iterations=4, seconds=3.0, windows=0),
     ),
     "thesis": Config(
         preset="thesis",
@@ -91,7 +92,7 @@ PRESETS: dict[str, Config] = {
 """demo: a command without options; tiny: tests; small: a CPU; sketch: drums painted from a sketch, on a CPU; default: GPUs;
 thesis: exactly the settings of the thesis."""
 
-EARLIER: dict[str, Any] = {"model.upsample": "nearest"}
+EARLIER: dict[str, Any] = {"model.upsample": "nearest", "evaluate.windows": 0, "evaluate.seeds": 2}
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 
 
@@ -166,7 +167,9 @@ def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) ->
 
     def base(content: Any) -> Config:
         top = content if isinstance(content, dict) else {}
-        named, train = top.get("preset", otherwise), top.get("train")
+        named, train, resources = top.get("preset", otherwise), top.get("train"), top.get("resources")
+        if isinstance(resources, dict) and isinstance(nodes := resources.get("nodes"), str) and "-" in nodes:
+            resources["nodes"], resources["least_nodes"] = sizes_of(nodes)
         if isinstance(train, dict):  # epochs in the file unset the preset's steps, and the reverse
             for one, other in (("epochs", "steps"), ("steps", "epochs")):
                 if train.get(one) is not None:

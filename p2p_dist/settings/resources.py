@@ -62,7 +62,10 @@ class Resources(Where):
     """The cluster, jobs and limits of a run. These settings may change at every launch."""
 
     nodes: Positive = 1
-    """number of nodes for the training (on one machine without Slurm: groups of processes)"""
+    """number of nodes, of a training also a range such as 1-4 (on one machine without Slurm: groups of processes); of a range,
+    each start on Slurm gets as many as are free"""
+    least_nodes: Positive | None = None
+    """the fewest nodes that a start of the training may get, and --nodes the most; --nodes 1-4 sets both (default: --nodes)"""
     processes_per_node: Positive | None = None
     """training processes per node (default: the GPUs of the site's nodes, else 1)"""
     workers: Positive | None = None
@@ -84,3 +87,30 @@ class Resources(Where):
 
     def __post_init__(self) -> None:
         check(self)
+        if self.least_nodes is not None and self.least_nodes > self.nodes:
+            raise ValueError(
+                f"least-nodes {self.least_nodes} is more than nodes {self.nodes}: give both ends as nodes, such as 1-4"
+            )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Return the number of nodes of the training; of a range the fewest and the most."""
+        return tuple(sorted({self.least_nodes or self.nodes, self.nodes}))
+
+
+def sizes_of(text: str) -> tuple[int, int | None]:
+    """Convert a range of nodes, such as `1-4`, to the settings `nodes` and `least_nodes`: (4, 1); `4-4` is (4, None).
+
+    Raises:
+        ValueError: it is no range.
+    """
+    found = re.fullmatch("([0-9]{1,9})-([0-9]{1,9})", text)
+    least, most = map(int, found.groups()) if found else (0, 0)
+    if not 0 < least <= most:
+        raise ValueError(f"nodes must be a number, or the fewest and the most, as 1-4, not {text[:40]!r}")
+    return most, least if least < most else None
+
+
+def sizes_in_words(sizes: tuple[int, ...]) -> str:
+    """Return a number or a range of nodes as a user types it."""
+    return "-".join(map(str, sizes))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from p2p_dist.common import console, files
+from p2p_dist.common import console, files, linux
 from p2p_dist.data.guides import Guides
 from p2p_dist.data.index import Index
-from p2p_dist.data.staging import training_shards
+from p2p_dist.data.staging import training_guides, training_shards
 from p2p_dist.data.stream import Stream
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
@@ -72,7 +71,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         files.remove_garbage(run.checkpoints)
         for ours in (run.metrics, run.status, run.outcome, run.meeting):
             files.remove_garbage(run.path, ours.name)
-    guides = Guides(run.guides) if config.model.sketch else None
+    guides = Guides(training_guides(run, config.data)) if config.model.sketch else None
     start, state = find_start(run, ranks, config, index, guides)
     networks = build(config, ranks, state["precision"] if state else None)
     if state:
@@ -95,7 +94,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             f"train: {len(index)} windows, {total} steps from {start}; global batch {config.train.global_batch_size} = "
             f"{parts}; {networks.precision} on {ranks.device}, {torch.get_num_threads()} threads each"
         )
-        if warning := warn_of_emulation(networks.precision, ranks.device.type, Path("/proc/cpuinfo").read_text()):
+        if warning := warn_of_emulation(networks.precision, ranks.device.type, linux.cpuinfo()):
             console.complain(warning)
 
     if ranks.device.type == "cuda" and torch.version.hip is None:

@@ -56,7 +56,10 @@ def test_an_mp3_that_is_cut_is_known_by_the_length_in_its_first_frame(tmp_path: 
     path.write_bytes(content[: len(content) // 2])
     cut = decode.look(path)
     length = sum(len(block) for block in cut.blocks()) / RATE
-    assert 1.5 < length < 2.5 and cut.notes == [f"the file is cut short: it ends at {length:.1f} s, its header says 4.0 s"]
+    # To FFmpeg before version 8 the frames count whole, with the silence that the encoder added.
+    assert 1.5 < length < 2.5 and cut.notes[0] in {
+        f"the file is cut short: it ends at {length:.1f} s, its header says {told} s" for told in (4.0, 4.1)
+    }
     path.write_bytes(content[content.index(b"\xff\xfb" if b"\xff\xfb" in content else b"\xff\xf3", 400 if tagged else 100) :])
     assert not decode.look(path).is_exact, "without that frame the length is an estimate"
 

@@ -180,6 +180,14 @@ def test_about_a_fifth_of_the_titles_are_for_tests_whatever_is_held_out_for_vali
         (lambda root: touch(root / "musdb/train/a"), r"name .*musdb, which has such folders"),
         (lambda root: touch(root / "training/words"), r"it has training/"),
         (lambda root: touch(root / ".DS_Store"), r"it is empty"),
+        (
+            lambda root: touch(root / "song.mp3"),
+            r"it has song\.mp3: songs to train on need their stems; for a new stem .*generate",
+        ),
+        (
+            lambda root: touch(root),
+            r"data is a file: --data names a folder of songs .*; for a new stem of a finished song use generate",
+        ),
     ],
 )
 def test_where_there_is_no_song_it_is_said_what_there_is(tmp_path: Path, make, message: str) -> None:  # type: ignore[no-untyped-def]

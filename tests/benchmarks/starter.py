@@ -102,7 +102,7 @@ def learn(songs: list[tuple[Allowed, KeyedSong]], work: Path, steps: int, worker
     paths = {song.key: pattern_stage.place_of(work / "songs", song, config) for _, song in songs}
     jobs = [(song, paths[song.key], config) for _, song in songs]
     pattern_stage.each(
-        pattern_stage.prepare, jobs, workers, lambda n: say(f"{n + 1} of {len(songs)}: {songs[n][1].source.name}")
+        pattern_stage.prepare, jobs, workers, lambda n, _: say(f"{n + 1} of {len(songs)}: {songs[n][1].source.name}")
     )
     playing = [path for path in paths.values() if pattern_stage.read(path).onsets]
     network = pattern_stage.train_network(work / "networks", STARTER, playing, config, lambda *_: None)

@@ -1,5 +1,6 @@
 """The command as a musician types it: what comes out, what is skipped, and what each mistake is answered with."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -98,6 +99,7 @@ def test_the_same_again_to_the_bit_and_others_by_seed(runs):
 MISTAKES = {
     "no song named": ([], "name a song: "),
     "not there": (["gone.wav"], "no file or folder gone.wav"),
+    "no quotes": (["my", "song.wav"], "no file or folder my; put it in quotes: 'my song.wav'"),
     "empty folder": (["empty"], "no sound file in empty"),
     "no sound": (["text.wav"], "text.wav is not a sound file that can be decoded"),
     "silence": (["silent.wav"], "silent.wav is silent, so there is nothing to accompany"),
@@ -135,7 +137,7 @@ def test_mistakes_are_answered_in_one_sentence(runs, mistake):
     arguments, answer = MISTAKES[mistake]
     Path("empty").mkdir()
     Path("text.wav").write_text("no sound")
-    for name in ("song.wav", "x/song.wav", "taken.wav"):
+    for name in ("song.wav", "my song.wav", "x/song.wav", "taken.wav"):
         write(Path(name), sound(0.5))
     write(Path("silent.wav"), np.zeros((9000, 1)))
     write(Path("none.wav"), np.zeros((0, 1)))
@@ -149,6 +151,17 @@ def test_mistakes_are_answered_in_one_sentence(runs, mistake):
         generate.main(arguments)
     assert "\n" not in str(raised.value)
     assert set(Path().rglob("*")) - {Path("generated")} == before - {Path("generated")}
+
+
+def test_a_folder_that_cannot_be_read_is_not_taken_for_empty(runs, monkeypatch):
+    Path("mine").mkdir()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError):
+        generate.main(["mine"])
 
 
 def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(runs, capsys):
@@ -314,6 +327,43 @@ def test_the_listener_may_name_beats_and_density(drumming):
     assert all(not np.array_equal(found["heard"][0], found[name][0]) for name in ("asked", "sparse"))
     with pytest.raises(ValueError, match=r"bpm: 90\.0 -> 91\.0"):
         generate.main(["song.wav", "--bpm", "91", *asked[2:], "--out", "asked"])
+
+
+def test_another_drummer_of_the_same_generator_is_another_model(drumming, monkeypatch, capsys):
+    """Its stage `pattern` ran again, with more songs: what was made before is not what would be made now."""
+    from p2p_dist.jobs import stage_process
+    from p2p_dist.jobs.slurm import launch
+    from p2p_dist.run import rundir
+
+    queued = []
+    monkeypatch.setattr(launch.squeue, "settled_jobs", lambda run: {})
+    monkeypatch.setattr(launch.sbatch, "check", lambda job: None)
+    monkeypatch.setattr(launch.sbatch, "submit", lambda job: queued.append(rundir.RunDir(Path(job.command.split()[-1]))))
+    words = ["song.wav", "--to", "4"]
+    assert generate.main(words) == 0 and generate.main(words) == 0
+    assert "already done: generated/song" in capsys.readouterr().out
+    by_jobs = [*words, "--out", "by-jobs", "--cluster", "slurm"]
+    assert generate.main(by_jobs) == 0
+    settings = rundir.read_settings(drumming)
+    other = drums.drummer(settings.data, settings.model)
+    kits = dict(list(other.bank.kits.items())[1:])
+    drummer.save(drumming.pattern, dataclasses.replace(other, bank=dataclasses.replace(other.bank, kits=kits)))
+    with pytest.raises(ValueError, match=r"made with other settings \(drummer of the model: drummer@20\): add --overwrite"):
+        generate.main(words)
+    assert generate.main([*words, "--cluster", "slurm"]) == 1
+    assert "drummer of the model: drummer@20" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="drummer@20 has changed since the jobs were queued"):
+        stage_process.generate(queued[0], rundir.read_settings(queued[0]))
+    assert generate.main(by_jobs) == 0 and queued[0].path != queued[1].path, "jobs of the one are not those of the other"
+    assert export.main(["drummer", "--out", "kept"]) == 0
+    assert generate.main([*words, "--model", "kept", "--overwrite"]) == 0
+    assert made(Path("generated/song"))[3]["model"]["drummer"] == find_model("kept").drummer_sha256
+    drummer.save(Path("kept"), other)
+    with pytest.raises(ValueError, match="drummer of the model"):
+        generate.main([*words, "--model", "kept"])
+    (Path("kept") / drummer.NAME).unlink()
+    with pytest.raises(ValueError, match=r"kept/drummer\.json is missing"):
+        generate.main([*words, "--model", "kept", "--cluster", "slurm"])
 
 
 @pytest.mark.parametrize("option", ["--bpm=120", "--first-beat=1", "--half-beat", "--density=1"])

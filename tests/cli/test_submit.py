@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from p2p_dist.cli import submit
+from p2p_dist.cli import check, submit
 from p2p_dist.common import console
 from p2p_dist.jobs import begin_run
 from p2p_dist.run import rundir
@@ -228,3 +228,39 @@ def test_the_torchrun_command_starts_what_a_machine_has(place, monkeypatch):
     assert shlex.split(command)[-1] == str(run.path)
     monkeypatch.setattr(submit.fits, "has_gpu", lambda: False)
     assert "--nproc-per-node 1 " in submit.torchrun_command(run, resources)
+
+
+def test_a_range_of_nodes_is_typed_as_one_and_ends_with_a_number(place):
+    """If it failed: an old range stays when a number is typed, and a start of the training gets fewer nodes than that."""
+    base = ["--preset", "tiny", "--run", "a"]
+    command, run = submit.parse([*base, "--nodes", "1-4"])
+    assert command.settings.resources.sizes == (1, 4)
+    begin_run.begin(run, command.settings, "none")
+    for typed, sizes in (
+        ([], (1, 4)),
+        (["--nodes=3"], (3,)),
+        (["--nodes", "3"], (3,)),
+        (["--nodes=2-8"], (2, 8)),
+        (["--nodes", "2-2"], (2,)),
+        (["--nodes", "6", "--least-nodes", "5"], (5, 6)),
+        (["--nodes", "8", "--nodes", "1-2"], (1, 2)),
+    ):
+        assert submit.parse(["--run", "a", *typed])[0].settings.resources.sizes == sizes, typed
+    assert submit.combinations(base, ["nodes=1-2,4"], "a")[0][-4:] == ["--nodes", "1-2", "--run", "a-nodes-1-2"]
+    for typed in ("4-1", "0-2", "1-", "-4", "1-99999999999"):
+        with pytest.raises(ValueError, match=f"^nodes must be a number, or the fewest and the most, as 1-4, not '{typed}'$"):
+            submit.parse([*base, "--nodes", typed])
+    with pytest.raises(ValueError, match="least-nodes 5 is more than nodes 4: give both ends as nodes, such as 1-4"):
+        submit.parse([*base, "--nodes", "4", "--least-nodes", "5"])
+    with pytest.raises(ValueError, match="--nodes must be a whole number, not 'True'"):
+        submit.parse([*base, "--nodes", "True"])
+
+
+def test_where_a_range_of_nodes_makes_no_sense(place):
+    with pytest.raises(ValueError, match="--torchrun starts the training on a fixed number of machines"):
+        submit.main(["--preset", "tiny", "--cluster", "local", "--torchrun", "--nodes", "1-2"])
+    with pytest.raises(ValueError, match="a check runs on a fixed number of nodes: omit --least-nodes"):
+        check.main(["preflight", "--least-nodes", "1", "--nodes", "2", "--cluster", "local"])
+    with pytest.raises(ValueError, match="--nodes must be a whole number, not '1-2'"):
+        check.main(["preflight", "--nodes", "1-2", "--cluster", "local"])
+    assert not (place / "runs").exists()

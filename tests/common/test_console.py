@@ -31,8 +31,7 @@ def raising(error):
         (
             PermissionError(errno.EACCES, "Permission denied", "/x/y"),
             1,
-            "/x/y (permission denied: ask for access, or name another folder "
-            "($P2P_RUNS for runs and their shards, --out for preprocess))",
+            "/x/y (permission denied: ask for access, or name another folder with $P2P_RUNS (runs and their shards) or --out)",
         ),
         (KeyboardInterrupt(), 130, ""),
     ],

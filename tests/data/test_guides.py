@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from p2p_dist.common.files import DamagedError
-from p2p_dist.data import guides
+from p2p_dist.data import guides, staging
 from p2p_dist.data.pairs import CEILING, FLOOR
+from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.presets import PRESETS
 
 MODEL = dataclasses.replace(PRESETS["tiny"].model, sketch=True, beat_phase=True)
 KEY = "00000-a"
+STAGES = ("none", "node", "disk", "device")
 
 
 def picture(seed: int = 0, channels: int = 1, frames: int = 20) -> np.ndarray:
@@ -45,6 +48,38 @@ def test_any_part_of_any_variant_is_read(folder: Path) -> None:
         assert np.array_equal(rows[:, :4].T, picture(variant)[0][:, start : start + frames])
         angle = 2 * np.pi * (np.arange(start, start + frames) / 8 + variant / 10)
         np.testing.assert_allclose(rows[:, 4:].T, [np.sin(angle), np.cos(angle)], atol=1e-3)
+
+
+def test_they_are_brought_to_the_node_like_shards(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checked, into a folder of this user alone, once; what is damaged there is brought again."""
+    run, there = RunDir(tmp_path / "run"), {stage: dataclasses.replace(PRESETS["tiny"].data, stage=stage) for stage in STAGES}
+    run.pattern.mkdir(parents=True)
+    shutil.copytree(folder, run.guides, ignore=shutil.ignore_patterns("run"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "disk"))
+    monkeypatch.setattr(staging, "MEMORY", tmp_path / "memory")
+    for stage in ("none", "device"):
+        assert staging.training_guides(run, there[stage]) == run.guides
+    for stage, place in (("node", "memory"), ("disk", "disk")):
+        copy = staging.training_guides(run, there[stage])
+        assert copy.is_relative_to(tmp_path / place) and copy.stat().st_mode & 0o777 == 0o700
+        assert guides.Guides(copy).digest == guides.Guides(run.guides).digest
+        assert np.array_equal(guides.Guides(copy).read(KEY, 1, 3, 9), guides.Guides(folder).read(KEY, 1, 3, 9))
+        path = copy / guides.file_name(KEY)
+        before = path.stat().st_mtime_ns
+        assert staging.training_guides(run, there[stage]) == copy and path.stat().st_mtime_ns == before
+        path.write_bytes(bytes(path.stat().st_size))
+        staging.training_guides(run, there[stage])
+        assert path.read_bytes() == (folder / path.name).read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(staging.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+        path.unlink()
+        with pytest.raises(OSError, match=r"use --data\.stage none"):
+            staging.training_guides(run, there["disk"])
+    source = run.guides / guides.file_name(KEY)
+    for damage in (lambda: source.write_bytes(bytes(source.stat().st_size)), source.unlink):
+        damage()
+        with pytest.raises(DamagedError, match=r"00000-a\.f16 is missing or damaged: remove guides\.json beside it and run"):
+            staging.training_guides(run, there["disk"])
 
 
 def test_behind_the_end_is_silence_without_beats(folder: Path) -> None:

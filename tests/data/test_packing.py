@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from p2p_dist.common import files
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data import packing, shards
-from p2p_dist.data.song_record import PARTS
+from p2p_dist.data.manifest import PARTS
 from p2p_dist.settings.config import Data
 from tests.data.conftest import fingerprint
 

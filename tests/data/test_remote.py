@@ -100,8 +100,9 @@ def test_a_file_replaced_between_two_connections_is_read_from_its_beginning(serv
     arrived = server.answer
 
     def replaced(request: Any) -> None:
+        if server.asked:
+            (server.folder / "a.tar").write_bytes(BYTES)
         arrived(request)
-        (server.folder / "a.tar").write_bytes(BYTES)
 
     server.answer = replaced  # type: ignore[method-assign]
     assert fetched(server.url, tmp_path / "here") == BYTES

@@ -237,3 +237,20 @@ def test_a_disk_that_runs_full_is_said_and_nothing_half_written_stays(
     )  # fmt: skip
     assert done.returncode == 1 and "the disk is full: free some space" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and done.stdout.strip() == ""
+
+
+def test_jobs_of_an_array_do_not_read_the_records_of_all_shards_for_each_song(
+    new_song: Callable[..., Path], small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it failed: adding songs to a dataset of 10 000 takes longer for each that is added."""
+    root, out = tmp_path / "songs", tmp_path / "out"
+    new_song(root / "train/A", seconds=0.5)
+    shards.preprocess(root, out, small, workers=1)
+    calls = []
+    honest = shards.packing.packed
+    monkeypatch.setattr(shards.packing, "packed", lambda out: calls.append(out) or honest(out))
+    for number in range(5):
+        new_song(root / f"train/B{number}", seconds=0.5, seed=number)
+    assert shards.preprocess_all(root, [(out, small)], 1, member=0) == []
+    assert len(calls) == 3, "before the songs, before the last one finishes what others left, and to merge"
+    assert sum(len(part["songs"]) for part in manifests.read(out)["splits"].values()) == 6

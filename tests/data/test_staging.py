@@ -281,7 +281,7 @@ def test_a_full_disk_says_what_is_needed_before_anything_is_fetched(
 ) -> None:
     needed = sum(path.stat().st_size for path in served.folder.glob("*.tar"))
     monkeypatch.setattr(staging.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(needed, 0, needed))  # type: ignore[attr-defined]
-    with pytest.raises(OSError, match=r"0\.00 GB of shards, 0\.00 GB free: free some, name another folder of runs") as error:
+    with pytest.raises(OSError, match=r"0\.00 GB of files, 0\.00 GB free: free some, name another folder of runs") as error:
         fetch_dataset(served.url, tmp_path / "here", small)
     assert error.value.errno == errno.ENOSPC and [name for name, _ in served.asked] == ["manifest.json"]
 

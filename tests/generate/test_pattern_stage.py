@@ -21,7 +21,8 @@ from p2p_dist.data import guides, pairs, shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer, pattern_stage
-from p2p_dist.jobs import stage_process, stages
+from p2p_dist.jobs import estimate, stage_process, stages
+from p2p_dist.jobs.slurm import batch
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
 from p2p_dist.settings.config import Config
@@ -127,11 +128,23 @@ def test_a_drummer_is_left_that_plays_to_other_songs(made: RunDir, prepared: tup
     performance = found.play(lambda: iter([song]), drums.RATE, 0.4, "new", 1.0)
     assert performance.onsets and performance.guide(0).rows(0, 400)[:, :-2].max() > -60, "not silent"
     assert stages.is_done("pattern", made) == "training songs are sketched"
-    finished = {path.name for path in (made.pattern / "finished").iterdir()}
-    assert finished == {
-        *(f"{what}-{key}" for what in ("song", "sketch") for key in KEYS.values()),
-        *(f"network-{name}-3" for name in ("all", "even", "odd")),
+    finished = sorted(path.name for path in (made.pattern / "finished").iterdir())
+    songs, networks = (sorted(path.stem for path in (made.pattern / where).glob("*")) for where in ("songs", "networks"))
+    assert [name for name in finished if not name.startswith("sketch-")] == [
+        *(f"network-{name}-3" for name in networks),
+        *(f"song-{name}" for name in dict.fromkeys(songs)),
+    ]
+    assert {name.rpartition("-")[0] for name in finished if name.startswith("sketch-")} == {
+        f"sketch-{key}" for key in KEYS.values()
     }
+
+
+def test_it_takes_the_room_that_is_said_before(made: RunDir, prepared: tuple[Path, Config]) -> None:
+    trained = len(Index(made.shards, "train"))
+    said = estimate.pattern_bytes(prepared[1], trained, len(KEYS))
+    taken = sum(path.stat().st_size for path in made.pattern.rglob("*") if path.is_file())
+    state = 3 * estimate.PATTERN_NETWORK  # removed at the end
+    assert 0.5 * said < taken + state < 1.1 * said
 
 
 def test_stopped_anywhere_and_started_again_it_makes_the_same(
@@ -187,9 +200,15 @@ def test_what_is_damaged_is_made_again(made: RunDir, prepared: tuple[Path, Confi
     if name.endswith("training.safetensors"):
         for network in (run.pattern / "networks").glob("all-*"):
             network.rename(run.pattern / name)
-    for path in run.pattern.glob(name):
+    damaged = list(run.pattern.glob(name))
+    for path in damaged:
         path.write_bytes(path.read_bytes()[:-50])
+    before, _ = batch._progress("pattern", run.path)
     pattern_stage.make(run, prepared[1], workers=1)
+    after, _ = batch._progress("pattern", run.path)
+    assert after == before + len(damaged), "a job that makes pieces again makes progress"
+    pattern_stage.make(run, prepared[1], workers=1)
+    assert batch._progress("pattern", run.path)[0] == after, "one that makes nothing makes none"
     one, other = content(run), content(made)
     assert one.keys() == other.keys() and not [name for name in one if one[name] != other[name]]
 
@@ -201,7 +220,7 @@ def blocked(number: int) -> tuple[int, set[int]]:
 def test_requests_to_stop_do_not_reach_workers() -> None:
     """Slurm sends them to every process: a worker that dies of one looks like a worker that ran out of memory."""
     done: list[int] = []
-    found = pattern_stage.each(blocked, [(number,) for number in range(3)], 2, done.append)
+    found = pattern_stage.each(blocked, [(number,) for number in range(3)], 2, lambda n, result: done.append(result[0]))
     assert [number for number, _ in found] == [0, 1, 2] and sorted(done) == [0, 1, 2]
     assert all(signals >= {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2} for _, signals in found)
     assert not blocked(0)[1] & {signal.SIGINT, signal.SIGTERM}

@@ -83,6 +83,14 @@ def test_the_dry_run_says_what_is_likely_and_from_what_speed(tmp_path, capsys):
     run.path.mkdir(parents=True)
     run.config.write_text(presets.to_yaml(settings))
     run.metrics.write_text('{"step": 10, "images_per_second": 640.0}\n')
+    # Of a range, that speed was the speed on the nodes of the last start.
+    run.config.write_text(presets.to_yaml(dataclasses.replace(settings, resources=config.Resources(nodes=4, least_nodes=1))))
+    log = run.slurm / "train" / "attempts"
+    log.parent.mkdir(parents=True)
+    log.write_text("start 7.0 0 10 4\nend 7.0 9 20 75 stopped\nstart 7.1 9 30 1\nend 7.1 10 40 75 stopped\n")
+    dry_run.say_likely(run, settings, place, None)
+    assert "in 0.5 hours at 1280 images/s (measured" in capsys.readouterr().out
+    run.config.write_text(presets.to_yaml(settings))
     more = dataclasses.replace(settings, resources=config.Resources(nodes=4, max_gpu_hours=50.0))
     dry_run.say_likely(run, more, place, None)
     assert capsys.readouterr().out == (

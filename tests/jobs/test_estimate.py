@@ -118,11 +118,25 @@ def test_free_memory_is_some_of_this_machines():
     assert estimate.free_disk(Path(sys.prefix) / "not" / "there") > 0
 
 
-def test_sketches_take_the_room_that_is_said():
+def test_sketches_networks_and_strokes_take_the_room_that_is_said():
+    """tests/generate/test_pattern_stage.py compares it with what the stage leaves."""
+    from p2p_dist.audio import pattern_features
     from p2p_dist.generate import pattern_stage
+    from p2p_dist.model.pattern import Pattern
 
-    assert estimate.SKETCHES == pattern_stage.TRUE + pattern_stage.PREDICTED
+    assert estimate.SKETCHES == pattern_stage.TRUE + pattern_stage.PREDICTED and estimate.KITS == pattern_stage.KITS
+    of_second = 2 * (pattern_features.CHANNELS + 2 * len(pattern_features.BEATS)) / pattern_features.FRAME
+    assert of_second < estimate.FEATURES < 1.1 * of_second
+    assert 1 <= estimate.PATTERN_NETWORK / (4 * sum(one.numel() for one in Pattern().parameters())) < 2
     base = presets.PRESETS["tiny"]
     guided = dataclasses.replace(base, model=dataclasses.replace(base.model, sketch=True))
-    # Ten windows of a song of 11 hops: rows of 32 bands, sine and cosine, two bytes each.
-    assert estimate.sketch_bytes(guided, 10) == 4 * 10 * 16 * 2 * 34 and estimate.sketch_bytes(base, 10) == 0
+    assert estimate.pattern_bytes(base, 10, 1) == estimate.pattern_bytes(guided, 10, 0) == 0
+    # 100 000 windows of 16 frames, hop 256 at 22 050 Hz; rows of 32 bands, sine and cosine, two bytes each.
+    frames, seconds = 1_600_000, 1_600_000 * 256 / 22050
+    networks, sketches = 7 * estimate.PATTERN_NETWORK, 4 * frames * 2 * 34
+    for songs, kits in ((20, 40), (100, 132)):
+        strokes = kits * estimate.STROKES_OF_SONG
+        said = estimate.pattern_bytes(guided, 100_000, songs)
+        assert said == pytest.approx(sketches + estimate.FEATURES * seconds + strokes + networks, rel=1e-6)
+    short = estimate.pattern_bytes(guided, 100_000, 10_000)
+    assert short - said < estimate.STROKES * seconds, "no more strokes than sound"

@@ -45,6 +45,31 @@ def test_processes_that_can_not_share_the_batch_are_told_what_can(place, capsys)
     capsys.readouterr()
 
 
+def test_a_range_of_nodes_is_checked_at_both_ends(place, capsys):
+    """If it failed: a start on the fewest nodes, or on the most, that no process has a pair for or no tier takes."""
+    typed = ("--cluster", "lumi", "--account", "a", "--partition", "standard-g")
+    with pytest.raises(ValueError, match=r"80 processes \(10 nodes of 8\).*use --nodes 2-8, or --train.global-batch-size 80$"):
+        dry_run(place, *typed, "--nodes", "2-10")
+    with pytest.raises(ValueError, match=r"use --nodes 8, or"):
+        dry_run(place, *typed, "--nodes", "9-10")
+    assert dry_run(place, *typed, "--nodes", "1-8") == 0
+    with pytest.raises(ValueError, match="--nodes 8: a job in small-g has at most 4; nothing was queued"):
+        dry_run(place, *typed[:-1], "small-g", "--nodes", "1-8")
+    said = capsys.readouterr().out
+    assert "# nodes: each start of the training gets 1 to 8, as many as are free; GPU-hours: for 8" in said
+    assert "\n  nodes: 8\n  least_nodes: 1\n" in said
+
+
+def test_on_the_fewest_nodes_a_process_needs_the_most_memory(place, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    fixed = with_resources(DEFAULT, nodes=4)
+    most = -(-estimate.memory_of_node(fixed, 4, 1, forked=False) // 2**20)
+    mine.write_text(f"memory_per_node: {most}M")
+    fits.check_node(fixed, site.load_site("slurm", str(mine)), 1)
+    with pytest.raises(ValueError, match="1 processes on a node will take about"):
+        fits.check_node(with_resources(DEFAULT, nodes=4, least_nodes=1), site.load_site("slurm", str(mine)), 1)
+
+
 def test_a_batch_smaller_than_a_node_is_shared_by_fewer_processes(place, capsys):
     typed = ("--cluster", "lumi", "--account", "a", "--preset", "demo")
     with pytest.raises(ValueError, match=r"use --nodes 1 --processes-per-node 4, or --train.global-batch-size 8"):

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -49,6 +50,38 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     running = [(squeue.Queued("7", "RUNNING", "None"), specs.comment("train", run))]
     monkeypatch.setattr(status.squeue, "everything", lambda: running)
     assert status.gather(run)["gpu_hours"]["used"] > 1000, "one that runs counts until now"
+
+
+def test_the_nodes_that_a_training_had_are_told(run, capsys):
+    """If it failed: nobody sees that a training of 1 to 4 nodes trains on one; or the bill to come is that of four."""
+    settings = dataclasses.replace(
+        presets.from_saved(run.config), resources=config.Resources(nodes=4, least_nodes=1, cluster="lumi")
+    )
+    files.write_text(run.config, presets.to_yaml(settings))
+    lines = [
+        "launch 7",
+        "start 7.0 0 10000 4",
+        "end 7.0 10 13600 75 stopped",
+        "start 7.1 10 14000 4",
+        "end 7.1 20 17600 75 stopped",
+    ]
+    lines += ["start 7.2 20 20000 1", "end 7.2 40 23600 75 stopped"]
+    files.write_text(run.slurm / "train" / "attempts", "\n".join(lines) + "\n")
+    found = status.gather(run)
+    assert found["nodes"] == {
+        "wanted": "1-4",
+        "starts": [{"attempt": f"7.{n}", "nodes": nodes, "seconds": 3600.0} for n, nodes in enumerate((4, 4, 1))],
+    }
+    hours = found["gpu_hours"]
+    assert hours["used"] == pytest.approx(4 * (4 + 4 + 1)) and hours["predicted"] == pytest.approx(
+        hours["used"] + 4 * 60 / 3600
+    )
+    status.show(found)
+    assert re.search(r"nodes \(1-4 wanted\) *│ 4 for 2:00:00, then 1 for 1:00:00 ", capsys.readouterr().out)
+    files.write_text(run.config, presets.to_yaml(dataclasses.replace(settings, resources=config.Resources(nodes=4))))
+    files.write_text(run.slurm / "train" / "attempts", "\n".join(lines[:3]) + "\n")
+    status.show(status.gather(run))
+    assert "nodes (" not in capsys.readouterr().out, "it had what was asked for"
 
 
 def test_a_member_of_an_array_that_crashed_is_told(run):

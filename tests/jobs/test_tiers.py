@@ -23,12 +23,12 @@ LONG = Tier("gpu", "gpus", "long", time="4-00:00:00", nodes=3, least_gpus=4)
     ],
 )
 def test_the_first_tier_that_takes_a_job_is_chosen_else_the_nearest(nodes, gpus, hours, chosen):
-    assert tiers.choose([USUAL, LARGE, LONG], nodes, gpus, hours * 60)[0].name == chosen
+    assert tiers.choose([USUAL, LARGE, LONG], [(nodes, gpus)], hours * 60)[0].name == chosen
 
 
 def test_why_not_an_earlier_tier():
-    assert tiers.choose([USUAL, LONG], 1, 4, 60) == (USUAL, "")
-    assert tiers.choose([USUAL, LARGE, LONG], 1, 4, 48 * 60)[1] == (
+    assert tiers.choose([USUAL, LONG], [(1, 4)], 60) == (USUAL, "")
+    assert tiers.choose([USUAL, LARGE, LONG], [(1, 4)], 48 * 60)[1] == (
         "normal: 1-64 nodes, at most 128 GPUs, at most 1-00:00:00; large: 65-256 nodes, at most 1-00:00:00"
     )
     assert LONG.limits() == "1-3 nodes, at least 4 GPUs, at most 4-00:00:00" and Tier().limits() == ""
@@ -36,15 +36,15 @@ def test_why_not_an_earlier_tier():
 
 
 def test_what_a_job_exceeds_is_named_with_its_option():
-    said = [text for _, text in LONG.misses(4, 3, 97 * 60)]
+    said = [text for _, text in LONG.misses([(4, 3)], 97 * 60)]
     assert said == [
         "--time asks for 97 hours, long allows at most 4-00:00:00: request less, a longer training continues in the next job",
         "--nodes 4: a job in long has at most 3",
         "3 GPUs (--nodes, --processes-per-node): a job in long has at least 4",
     ]
-    assert LONG.misses(3, 4, 96 * 60) == [] and LONG.misses(3, 0, 0) == [], "without GPUs, and for what time there is"
-    assert [text for _, text in LARGE.misses(64, 0, 0)] == ["--nodes 64: a job in large has at least 65"]
-    assert [text for _, text in USUAL.misses(1, 129, 0)] == [
+    assert LONG.misses([(3, 4)], 96 * 60) == [] and LONG.misses([(3, 0)], 0) == [], "without GPUs, and for what time there is"
+    assert [text for _, text in LARGE.misses([(64, 0)], 0)] == ["--nodes 64: a job in large has at least 65"]
+    assert [text for _, text in USUAL.misses([(1, 129)], 0)] == [
         "129 GPUs (--nodes, --processes-per-node): a job in normal has at most 128"
     ]
 

@@ -76,15 +76,19 @@ def test_variants_follow_from_seed_and_position(run):
     assert not torch.equal(*drawn), "in the next epoch, other variants of the same windows"
 
 
-def test_killed_equals_undisturbed_with_guides(ranks, new_run):
+def test_killed_equals_undisturbed_with_guides(ranks, new_run, tmp_path, monkeypatch):
+    """The killed one reads them from the node's disk, where it finds them again: their folder is no longer needed."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "disk"))
     runs = []
-    for name in ("undisturbed", "killed"):
-        run, settings = new_run(name, model=GUIDED, train={"steps": 8, "checkpoint_every": 3})
+    for name, stage in (("undisturbed", "none"), ("killed", "disk")):
+        run, settings = new_run(name, model=GUIDED, train={"steps": 8, "checkpoint_every": 3}, data={"stage": stage})
         write_guides(run, settings)
         runs.append(run)
     assert ranks(1, on_ranks.train, runs[0].path, None, None) == [0]
     with pytest.raises(RanksFailed):
         ranks(1, on_ranks.train, runs[1].path, 5, None)
+    for path in runs[1].guides.glob("*.f16"):
+        path.unlink()
     assert ranks(1, on_ranks.train, runs[1].path, None, None) == [0]
     assert on_ranks.equal(*(on_ranks.state(run.path, 8) for run in runs))
 

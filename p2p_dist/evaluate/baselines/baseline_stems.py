@@ -16,8 +16,9 @@ from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.data import manifest
 from p2p_dist.data.augment import random_for
 from p2p_dist.data.index import Index
+from p2p_dist.data.manifest import PARTS
 from p2p_dist.data.pairs import FLOOR, silent_to_zero
-from p2p_dist.data.song_record import PARTS, read_record
+from p2p_dist.data.song_record import read_record
 from p2p_dist.evaluate.measures import onsets
 from p2p_dist.settings.config import Data
 

@@ -193,7 +193,8 @@ def _seconds(submitted: str) -> float:
 
 
 def _hours_are_used(counts: starts.Counts) -> bool:
-    return counts.seconds >= _number("P2P_MAX_SECONDS", 999999999) * _number("SLURM_JOB_NUM_NODES", 1)
+    most = _number("P2P_MAX_NODE_SECONDS", 0)  # of a job whose number of nodes changes from start to start
+    return counts.seconds >= (most or _number("P2P_MAX_SECONDS", 999999999) * _number("SLURM_JOB_NUM_NODES", 1))
 
 
 def told(stage: str, run: Path) -> Optional[str]:

@@ -39,7 +39,7 @@ def of_jobs(asked: list[Job], resources: Resources, place: site.Site) -> dict[st
     starts, found = 1 + resources.max_requeues, {}
     for job in asked:
         hours, array = job.options["time"] / 60, job.array or 1
-        once = place.gpu_hours(hours, job.options["nodes"], job.gpus, whole=place.is_whole(job.tier))
+        once = place.gpu_hours(hours, job.sizes[-1], job.gpus, whole=place.is_whole(job.tier))
         most = once * starts * array
         words = f"{starts} starts of {once:.1f}" + (f", {array} jobs" if job.array else "")
         limit = resources.max_gpu_hours if job.stage == "train" else None

@@ -76,6 +76,7 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
         place.check_images(wanted.resources)
         elsewhere.check_architecture(wanted.resources, place, place.architecture)
         bill.check_max_gpu_hours(wanted.resources, place)
+        check_range(run, wanted.resources)
         settings = begin_run.check_begin(run, wanted, dataset)
         queued = squeue.settled_jobs(run)
         check_not_queued(run, dataset, queued)
@@ -95,6 +96,25 @@ def check_launches(launches: list[tuple[RunDir, Config, str | None]], where: str
             if like not in looked_at:
                 sbatch.check(job)
             looked_at.add(like)
+
+
+def check_range(run: RunDir, resources: Resources) -> None:
+    """Check that the run's copy of the code knows jobs whose number of nodes changes.
+
+    Raises:
+        ValueError: it is of an earlier version.
+    """
+    if len(resources.sizes) > 1 and not knows_ranges(run):
+        raise ValueError(
+            f"the copy of the code in {run.path.name} is of an earlier version, which trains on a fixed number of nodes: "
+            "name one number with --nodes; nothing was queued"
+        )
+
+
+def knows_ranges(run: RunDir) -> bool:
+    """Whether the run's copy of the code, if there is one, knows jobs whose number of nodes changes."""
+    job = run.code / "hpc" / "job.sh"
+    return not job.is_file() or "P2P_NODES" in job.read_text(encoding="utf-8", errors="replace")
 
 
 def check_not_queued(run: RunDir, dataset: str | None, queued: dict[str, squeue.Queued]) -> None:

@@ -6,7 +6,7 @@ import re
 import subprocess
 
 from p2p_dist.common import console, files
-from p2p_dist.jobs.slurm import commands, options, specs, squeue
+from p2p_dist.jobs.slurm import commands, options, reasons, specs, squeue
 
 TRAINING = {
     "account": "--account",
@@ -56,15 +56,17 @@ OPTIONS = {"preprocess": PREPROCESSING, "pattern": PATTERN, "evaluate": EVALUATI
 
 
 def check(job: specs.Job) -> None:
-    """Check one job with sbatch --test-only.
+    """Check one job with sbatch --test-only; of a range of nodes both ends, because Slurm itself looks at the fewest only.
 
     Raises:
         ValueError: Slurm rejects it. The message names the option at fault, which is found by omitting one at a time.
         OSError: Slurm does not answer.
     """
-    script = job.script()
-    refused = _refusal(script)
-    if refused is None:
+    for nodes in job.sizes:
+        script = job.at(nodes).script()
+        if (refused := _refusal(script)) is not None:
+            break
+    else:
         return
     fault = ""
     known = OPTIONS.get(job.stage, TRAINING)
@@ -81,8 +83,29 @@ def check(job: specs.Job) -> None:
     raise ValueError(f"Slurm rejects the {job.stage} job: {refused}{fault}; nothing was queued")
 
 
+def expected_start(job: specs.Job) -> float:
+    """Return when Slurm would start a job that is queued now, seconds since 1970.
+
+    Raises:
+        ValueError: Slurm rejects it, or names no time.
+        OSError: Slurm does not answer.
+    """
+    asked = _sbatch(job.script(), "--test-only")
+    if (refused := _why_refused(asked)) is not None:
+        raise ValueError(refused)
+    found = re.search(r"to start at (\S+)", asked.stderr + asked.stdout)
+    start = reasons.seconds_of(found[1]) if found is not None else None
+    if start is None:
+        raise ValueError("Slurm names no time")
+    return start
+
+
 def _refusal(script: str) -> str | None:
-    asked = _sbatch(script, "--test-only")
+    return _why_refused(_sbatch(script, "--test-only"))
+
+
+def _why_refused(asked: subprocess.CompletedProcess[str]) -> str | None:
+    """Return why Slurm rejects a job, from the answer of sbatch; None if it takes it."""
     if asked.returncode == 0:
         return None
     lines = [line.split("error: ", 1)[-1] for line in asked.stderr.splitlines() if "error: " in line]

@@ -13,10 +13,17 @@ from p2p_dist.jobs.slurm import bill
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.address import scheme
 from p2p_dist.settings.config import Config, Data
+from p2p_dist.settings.resources import sizes_in_words
 
 
-def lines(run: RunDir, settings: Config, place: site.Site, stage: str, reached: Sequence[Path]) -> list[str]:
-    """Return the variables for hpc/job.sh, and the lines that check the copy of the code."""
+def lines(
+    run: RunDir, settings: Config, place: site.Site, stage: str, reached: Sequence[Path], flags: Sequence[str] = ()
+) -> list[str]:
+    """Return the variables for hpc/job.sh, and the lines that check the copy of the code.
+
+    Args:
+        reached: further folders that the job reads and writes. flags: further flags of srun.
+    """
     resources = settings.resources
     image = place.image(resources)
     values: dict[str, Any] = {
@@ -25,14 +32,20 @@ def lines(run: RunDir, settings: Config, place: site.Site, stage: str, reached: 
         "P2P_MAX_CRASH_RESTARTS": resources.max_crash_restarts,
     }
     if stage == "train" and resources.max_gpu_hours is not None and (rate := bill.gpu_hours_an_hour(resources, place)):
-        values["P2P_MAX_SECONDS"] = int(resources.max_gpu_hours / rate * 3600)
+        seconds = resources.max_gpu_hours / rate * 3600
+        if len(resources.sizes) == 1:
+            values["P2P_MAX_SECONDS"] = int(seconds)
+        else:
+            values["P2P_MAX_NODE_SECONDS"] = max(1, int(seconds * resources.nodes))
+    if stage == "train" and len(resources.sizes) > 1:
+        values["P2P_NODES"] = sizes_in_words(resources.sizes)
     if stage == "evaluate" and resources.evaluate == "during":
         values["P2P_EVALUATE"] = "during"
     # On a shared node, the cores of the job are not known in advance.
     if place.cpu_masks and stage in ("train", *stages.CHECKS) and place.takes_whole_nodes(stage, resources):
         values["P2P_CPU_MASKS"] = ",".join(place.cpu_masks[: place.processes_per_node(resources)])
-    if place.srun and stage not in stages.ONE_PROCESS:
-        values["P2P_SRUN"] = " ".join(place.srun)
+    if (place.srun or flags) and stage not in stages.ONE_PROCESS:
+        values["P2P_SRUN"] = " ".join([*place.srun, *flags])
     if place.rendezvous != "name" or place.rendezvous_suffix:
         values["P2P_RENDEZVOUS"] = f"{place.rendezvous}:{place.rendezvous_suffix or ''}"
     if place.environment:

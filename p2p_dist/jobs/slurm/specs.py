@@ -16,6 +16,7 @@ from p2p_dist.jobs.slurm import setup
 from p2p_dist.jobs.tiers import Tier
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Config, Resources, seconds_of
+from p2p_dist.settings.resources import sizes_in_words
 
 _SOURCES = {
     "account": "account (--account, a settings file or $SBATCH_ACCOUNT)",
@@ -44,6 +45,8 @@ class Job:
     """why no earlier tier takes it"""
     gpus: int = 0
     """of a node"""
+    sizes: tuple[int, ...] = (1,)
+    """the numbers of nodes that it may have: one, or the fewest and the most"""
 
     def __post_init__(self) -> None:
         """Check that no value adds lines to the script.
@@ -71,6 +74,10 @@ class Job:
             return self
         # Without kill-on-invalid-dep, jobs that depend on a failed job would wait for ever.
         return replace(self, options={**self.options, "dependency": dependency, "kill-on-invalid-dep": "yes"})
+
+    def at(self, nodes: int) -> Job:
+        """Return the job with a fixed number of nodes."""
+        return replace(self, options={**self.options, "nodes": nodes}, sizes=(nodes,))
 
     def script(self) -> str:
         """Return the batch script. No other code writes one."""
@@ -111,10 +118,11 @@ def jobs(
         on_gpus = tier.kind != "cpu"
         training = stage in ("train", *stages.CHECKS)
         gpus = place.gpus(processes, whole=whole and training) if on_gpus else 0
+        sizes = resources.sizes if stage == "train" else (resources.nodes,) if training else (1,)
         shape: dict[str, Any] = {
             "partition": tier.partition,
             "qos": tier.qos,
-            "nodes": resources.nodes if training else 1,
+            "nodes": sizes[0] if len(sizes) == 1 else sizes_in_words(sizes),
             "ntasks-per-node": processes,
             "gpus-per-node": gpus or None,
             "exclusive": True if whole and on_gpus else None,
@@ -142,20 +150,42 @@ def jobs(
         for group in groups:
             for name, value in place.sbatch.get(group, {}).items():
                 options[name] = True if value == "true" else value and value.replace("{gpus}", str(gpus))
+        options = {name: value for name, value in options.items() if value is not None}
+        flags = _without_tasks(options) if len(sizes) > 1 else []
         found.append(
             Job(
                 stage,
                 folder=run.slurm / stage,
-                options={name: value for name, value in options.items() if value is not None},
-                setup=setup.lines(run, settings, place, stage, reached),
+                options=options,
+                setup=setup.lines(run, settings, place, stage, reached, flags),
                 command=shlex.join(["exec", "bash", str(run.code / "hpc" / "job.sh"), stage, str(run.path)]),
                 array=members(stage, resources),
                 tier=tier,
                 why=why,
                 gpus=gpus,
+                sizes=sizes,
             )
         )
     return found
+
+
+def _without_tasks(options: dict[str, Any]) -> list[str]:
+    """Request the nodes of a range without tasks; return the flags with which srun starts the tasks.
+
+    Of a job with tasks, Slurm (22.05) gives at most as many nodes as it has tasks on the fewest nodes, and after a requeue at
+    least as many nodes as at the start before (measured).
+
+    Raises:
+        ValueError: the site's file requests something by task.
+    """
+    if by_task := sorted(name for name in options if "task" in name and name not in ("ntasks-per-node", "cpus-per-task")):
+        raise ValueError(
+            f"the site's file (sbatch: {by_task[0]}) requests resources by task, with which Slurm does not change the number "
+            "of nodes of a job: name one number with --nodes; nothing was queued"
+        )
+    tasks, cores = int(options.pop("ntasks-per-node")), int(options.get("cpus-per-task", 1))
+    options["cpus-per-task"] = tasks * cores
+    return [f"--ntasks-per-node={tasks}", f"--cpus-per-task={cores}"]
 
 
 def members(stage: str, resources: Resources) -> int | None:
@@ -185,8 +215,7 @@ def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> N
         ValueError: a limit is exceeded. The message names the limit and the option.
     """
     for job in asked:
-        nodes = job.options["nodes"]
-        for _, text in job.tier.misses(nodes, nodes * job.gpus, job.options["time"]):
+        for _, text in job.tier.misses([(nodes, nodes * job.gpus) for nodes in job.sizes], job.options["time"]):
             others = f" ({job.tier.name} comes nearest; {job.why})" if job.why else ""
             raise ValueError(f"{text}{others}; nothing was queued")
         numbers[job.tier.name] += job.array or 1

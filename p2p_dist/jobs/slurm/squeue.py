@@ -140,7 +140,8 @@ def everything() -> list[tuple[Queued, str]]:
     """List this user's jobs; array tasks separately, under the array's number."""
     asked = ask("squeue", "--me", "--noheader", "--format=%i|%T|%r|%k")
     if asked.returncode:
-        raise OSError(5, asked.stderr.strip() or "no answer", "squeue")
+        why = (asked.stderr.strip() or "no answer").splitlines()[-1]
+        raise OSError(5, f"Slurm does not answer ({why}); on a machine without Slurm use --cluster local", "squeue")
     # 7_[0-3] and 7_4 are tasks of the array 7; 41+0 and 41+1 are components of a heterogeneous job.
     rows = [re.fullmatch(r"\s*(\d+)[^|]*\|([^|]*)\|([^|]*)\|(.*)", line) for line in asked.stdout.splitlines()]
     found = [tuple(part.strip() for part in row.groups()) for row in rows if row is not None]

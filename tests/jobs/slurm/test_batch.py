@@ -327,6 +327,26 @@ def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
     assert done.returncode == 75 and not done.requeued and "--max-gpu-hours" in done.stdout
 
 
+def test_what_was_used_on_any_number_of_nodes_counts(job, monkeypatch):
+    """An hour on 4 nodes, then one on 1: 5 node-hours. If it failed: each start is counted as one on its own nodes."""
+    monkeypatch.setenv("P2P_MAX_NODE_SECONDS", str(5 * 3600 + 1))
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "1")
+    lines = [
+        "launch 7",
+        "start 7.0 0 1000 4",
+        "end 7.0 10 4600 75 stopped",
+        "start 7.1 10 5000 1",
+        "end 7.1 20 8600 75 stopped",
+    ]
+    job.log.parent.mkdir(parents=True)
+    job.log.write_text("\n".join(lines) + "\n")
+    job.progress(20)
+    assert job.begin(2).returncode == 0
+    monkeypatch.setenv("P2P_MAX_NODE_SECONDS", str(5 * 3600))
+    done = job.begin(3)
+    assert done.returncode == 75 and "GPU-hours are used up" in done.stdout
+
+
 def test_a_cancelled_run_is_not_begun_again(job, monkeypatch):
     """Nor one that was cancelled before its first process, which no signal reached, or while its job waited to are reset."""
     job.begin()
@@ -476,6 +496,19 @@ def test_a_successor_asks_for_what_this_job_was_given(gpus_by_gres, job, monkeyp
     assert job.told("inherited") in ([], [f"SLURM_CONF={os.environ.get('SLURM_CONF')}"])
     assert job.lines("successor", 1) == ["8"]
     assert [line for line in job.told("called") if "dependency" in line] == ["update jobid=12 dependency=afterok:8"]
+
+
+def test_a_successor_asks_for_the_range_again(job, monkeypatch):
+    """If it failed: a training that was small once stays small."""
+    for name, value in {"SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_PER_TASK": "56", "P2P_NODES": "1-4"}.items():
+        monkeypatch.setenv(name, value)
+    job.begin()
+    job.answer("refusal", "Requested operation is presently disabled for job 7")
+    job.answer("given", "3:00:00|(null)|NO|gres:gpu:8")
+    job.answer("waiting", "")
+    assert job.end(75).returncode == 75
+    asked = [option for option in job.told("sbatch") if option.startswith(("--nodes", "--ntasks", "--cpus"))]
+    assert asked == ["--nodes=1-4", "--cpus-per-task=56"]
 
 
 def test_an_environment_file_may_name_what_is_not_set(tmp_path):

@@ -72,6 +72,26 @@ def test_a_refused_launch_leaves_nothing(cluster, launch, tmp_path, site_file):
     assert launch("--run", "f", "--train.seed", "4") == console.DONE
 
 
+def test_a_range_of_nodes_is_asked_of_slurm_at_both_ends(cluster, launch, site_file):
+    """Slurm itself takes a range of which it can give the fewest. If it failed: a range that is never had, without a word."""
+    for end in ("2", "4"):
+        cluster.refuse(f"--nodes={end}$")
+        with pytest.raises(ValueError, match=rf"rejects the train job.*without --nodes={end}: change --nodes; nothing was"):
+            launch("--run", "f", "--nodes", "2-4")
+        assert cluster.queued() == []
+    (cluster.place / "refused").unlink()
+    assert launch("--run", "f", "--nodes", "2-4") == console.DONE
+    assert "#SBATCH --nodes=2-4\n" in (cluster.place / "script-101").read_text()
+
+
+def test_a_copy_of_the_code_that_knows_no_ranges_gets_none(cluster, launch):
+    assert launch("--run", "f", "--nodes", "2") == console.DONE
+    files.write_text(rundir.find("f").code / "hpc" / "job.sh", "exec bash job.sh\n")
+    for more in ((), ("--dry-run",)):
+        with pytest.raises(ValueError, match="code in f is of an earlier version, which trains on a fixed number of nodes"):
+            launch("--run", "f", "--nodes", "1-2", *more)
+
+
 def test_a_sweep_is_queued_whole_or_not_at_all(cluster, launch, site_file, tmp_path, capsys):
     place = site_file("partition: p\nlimits: {p: {jobs: 7, nodes: 4}}")
     with pytest.raises(ValueError, match="--nodes 8: a job in p has at most 4; nothing was queued"):

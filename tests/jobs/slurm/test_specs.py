@@ -67,6 +67,31 @@ def test_gpu_hours_are_what_the_site_bills():
     assert bill(max_gpu_hours=1000.0)["train"] == 2 * 4 * 10 * 5
 
 
+def test_a_range_is_billed_as_its_most_nodes_and_limited_by_what_was_used():
+    """If it failed: a bill larger than the one that was shown; or a limit that is reached at a quarter of it on one node."""
+    assert bill(nodes=4, least_nodes=1)["train"] == bill(nodes=4)["train"] == 4 * 4 * 10 * 5
+    assert bill(nodes=4, least_nodes=1, max_gpu_hours=100.0)["train"] == 100 + 4 * 4 * 10
+    resources = config.Resources(nodes=4, least_nodes=1, max_gpu_hours=8.0)
+    (job,) = specs.jobs(rundir.find("r"), config.Config(resources=resources), site.load_site("lumi"), ("train",))
+    assert "export P2P_MAX_NODE_SECONDS=7200" in job.setup, "2 hours of one node, 4 GPU-hours each"
+    assert "export P2P_NODES=1-4" in job.setup and job.sizes == (1, 4)
+    # Slurm keeps the tasks of an earlier start, so the job has none; cores for all of them.
+    assert "#SBATCH --nodes=1-4\n#SBATCH --" in job.script() and "ntasks" not in job.script().split("\n\n")[0]
+    assert "#SBATCH --cpus-per-task=56\n" in job.script()
+    assert "export P2P_SRUN='--ntasks-per-node=8 --cpus-per-task=7'" in job.setup
+    by_task = dataclasses.replace(site.load_site("lumi"), sbatch={"gpu": {"gpus-per-task": "1"}})
+    with pytest.raises(ValueError, match=r"\(sbatch: gpus-per-task\) requests resources by task.*one number with --nodes"):
+        specs.jobs(rundir.find("r"), config.Config(resources=resources), by_task, ("train",))
+    least = config.Config(resources=dataclasses.replace(resources, max_gpu_hours=1e-6))
+    (job,) = specs.jobs(rundir.find("r"), least, site.load_site("lumi"), ("train",))
+    assert "export P2P_MAX_NODE_SECONDS=1" in job.setup, "0 would be no limit"
+    fixed = config.Resources(nodes=4, max_gpu_hours=8.0)
+    for stage, of in (("train", fixed), ("preflight", resources)):
+        (job,) = specs.jobs(rundir.find("r"), config.Config(resources=of), site.load_site("lumi"), (stage,))
+        assert job.sizes == (4,) and "#SBATCH --nodes=4\n" in job.script()
+        assert not [line for line in job.setup if "P2P_NODES" in line or "NODE_SECONDS" in line]
+
+
 def test_where_nodes_are_shared_only_what_processes_use_is_asked_for():
     """LUMI bills each die asked for, and a further one for each 64 GB."""
     found = {}

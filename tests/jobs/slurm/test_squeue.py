@@ -31,8 +31,8 @@ def test_queued_jobs_are_known_by_their_comment(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     found = squeue.queued_jobs(rundir.RunDir(link))
     assert {stage: job.number for stage, job in found.items()} == {"train": "12", "evaluate": "9"}
-    (tmp_path / "squeue").write_text("#!/bin/sh\necho no contact >&2\nexit 1\n")
-    with pytest.raises(OSError, match="no contact"):
+    (tmp_path / "squeue").write_text("#!/bin/sh\nprintf 'no name\\nno contact\\n' >&2\nexit 1\n")
+    with pytest.raises(OSError, match=r"Slurm does not answer \(no contact\); on a machine without Slurm"):
         squeue.queued_jobs(rundir.RunDir(link))
 
 
