@@ -34,7 +34,7 @@ class Command:
     """audio files, videos, or folders of them"""
     model: str | None = None
     """RUN (its best checkpoint), RUN@STEP, a folder made by export, or starter, the drummer that comes with the package
-    (default: the newest run, else starter)"""
+    (default: the newest run but the demo's, else starter)"""
     out: Path | None = None
     """output folder (default: generated/SONG); for several songs, the folder that holds one folder per song"""
     level: Annotated[float, within(-60, 40, " dB")] = 0.0
