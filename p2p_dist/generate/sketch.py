@@ -63,7 +63,7 @@ def pick(activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: 
     if not chosen:
         return []
     near = np.stack([curves[:, max(frame - _SLACK, 0) : frame + _SLACK + 1].max(axis=1) for frame in chosen], axis=1)
-    # How often each class plays in training songs; its strokes are measured by the last of so many. At each time the class plays
+    # How often each class plays in training songs; its strokes are measured by the last of so many. At each time that class plays
     # that is the highest of all, others with it where they are highest, until all have as many strokes as in training songs.
     often = np.clip(len(chosen) * np.asarray(rates[:-1]) / max(rates[-1], 1e-9), 0, len(chosen))
     last = np.maximum(np.rint(often).astype(int), 1) - 1
@@ -105,9 +105,7 @@ class Sketch:
         seed: decides which strokes of like strength are played. among: share of the kit's strokes that are, the loudest.
     """
 
-    def __init__(
-        self, onsets: Sequence[Onset], kit: Kit, rate: int, level: float, seed: int = 0, among: float = 1.0
-    ) -> None:
+    def __init__(self, onsets: Sequence[Onset], kit: Kit, rate: int, level: float, seed: int = 0, among: float = 1.0) -> None:
         self.rate = rate
         random = random_for("sketch", seed)
         sounds: dict[str, list[np.ndarray]] = {
