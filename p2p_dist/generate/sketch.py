@@ -63,8 +63,8 @@ def pick(activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: 
     if not chosen:
         return []
     near = np.stack([curves[:, max(frame - _SLACK, 0) : frame + _SLACK + 1].max(axis=1) for frame in chosen], axis=1)
-    # How often each class plays in training songs; its strokes are measured by the last of so many. At each time that class plays
-    # that is the highest of all, others with it where they are highest, until all have as many strokes as in training songs.
+    # How often each class plays in training songs; its strokes are measured by the last of so many. At each time the class
+    # plays that is the highest of all, others with it where they are highest, until all have as many as in training songs.
     often = np.clip(len(chosen) * np.asarray(rates[:-1]) / max(rates[-1], 1e-9), 0, len(chosen))
     last = np.maximum(np.rint(often).astype(int), 1) - 1
     share = near / np.maximum(-np.sort(-near, axis=1)[np.arange(REST), last], 1e-9)[:, None] * (often > 0)[:, None]
