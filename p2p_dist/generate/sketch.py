@@ -77,9 +77,9 @@ def pick(activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: 
     found: list[Onset] = []
     for column, frame in enumerate(chosen):
         time = (frame + _between(*total[frame - 1 : frame + 2])) * FRAME
-        for number in np.flatnonzero(plays[:, column]):
-            strength = float(np.clip(near[number, column] / tops[number], _SOFTEST, 1))
-            found.append(Onset(time, CLASSES[number], strength))
+        for row in np.flatnonzero(plays[:, column]):
+            strength = float(np.clip(near[row, column] / tops[row], _SOFTEST, 1))
+            found.append(Onset(time, CLASSES[row], strength))
     return found
 
 
