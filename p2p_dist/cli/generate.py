@@ -56,7 +56,7 @@ class Command:
     half_beat: bool = False
     """move all beats by half a beat: when the drums are on the off-beats"""
     density: Annotated[float, within(0.05, 4)] | None = None
-    """strokes a second, relative to the songs that it was trained on (default: 0.8)"""
+    """strokes a second, relative to the songs that it was trained on (default: 0.95)"""
     overwrite: bool = False
     """generate again what already exists"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
