@@ -2,7 +2,11 @@
 
 import os
 import shutil
+import signal
 import sys
+import threading
+import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,7 +18,9 @@ from p2p_dist.data.index import Index
 from p2p_dist.jobs import begin_run, example_song, stage_process, stages
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.settings import presets
+from p2p_dist.train import loop
 from tests.data.server import Server
+from tests.train import on_ranks
 
 
 @pytest.fixture
@@ -96,6 +102,49 @@ def test_all_is_fetched_where_the_nodes_share_it(begun, server, tiny_shards):
     assert stages.is_done("preprocess", run) == done
     before, now = Index(tiny_shards, "train"), Index(run.shards, "train")
     assert now.samples.digest == before.samples.digest, "the batches are those of the dataset where it was made"
+
+
+@pytest.mark.parametrize("asked", ["01", "1"])
+def test_a_request_to_stop_ends_a_download(begun, server, ranks, place, asked):
+    """One process fetches, the other waits for it; both leave in order at once. Then the same command goes on.
+
+    If it failed: a job that is preempted while its nodes fetch for minutes is killed, and counts as crashed.
+    """
+    run, settings = begun(server.url, stage="disk")
+    assert stage_process.fetch(run, settings) == 0
+    for name in names(server):
+        server.faults[name] = ["stall"] * 2
+    (first, *_) = [shard["name"] for shard in manifest.read(run.shards)["splits"]["train"]["shards"]]
+    server.faults[first] = ["stall"]
+    begin = time.monotonic()
+    if asked == "01":
+        assert ranks(2, stop_while_fetching, run.path, asked) == [75, 75]
+        assert time.monotonic() - begin < 20 and server.faults[first] == [], server.asked
+        assert not list((place / "disk").rglob("*.tar")) and not list((place / "disk").rglob(".tmp-*"))
+    else:
+        server.faults.clear()
+        assert ranks(2, stop_while_fetching, run.path, asked) == [75, 75], "though one of them was not told"
+    assert not run.checkpoints.exists() or not list(run.checkpoints.iterdir())
+
+
+def stop_while_fetching(folder, asked):
+    """Train, where the ranks in `asked` are told to stop once a file arrives, or all are there."""
+    if os.environ["RANK"] in asked:
+        honest, there = loop.training_shards, threading.Event()
+
+        def tell():
+            while not there.wait(0.05) and not list(Path(os.environ["TMPDIR"]).rglob(".tmp-*")):
+                pass
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+        def told(*arguments):
+            threading.Thread(target=tell, daemon=True).start()
+            honest(*arguments)
+            there.set()
+            time.sleep(60)
+
+        loop.training_shards = told
+    return on_ranks.train(folder)
 
 
 def test_one_job_of_an_array_fetches(begun, server, monkeypatch):
