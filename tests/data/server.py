@@ -16,7 +16,7 @@ class Server:
     """Use it in a `with`.
 
     faults: name of a file -> what its next answers are, each once: a status; `cut N` (the connection ends after N bytes);
-        `reset N` (it is reset); `slow` (nothing for a second); `stall` (half of it, then nothing for a minute); `flip` (one
+        `reset N` (it is reset); `slow` (nothing for a second); `stall` (half of it, then nothing for ten minutes); `flip` (one
         bit is another); `longer` (bytes behind its end).
     names_versions: whether it sends an ETag and takes Range, as object stores do. login: `name:password` that it asks for.
     asked: name and headers of each request.
@@ -109,6 +109,6 @@ class Server:
             return
         if fault == "stall":
             request.wfile.write(sent[: len(sent) // 2])
-            time.sleep(60)
+            time.sleep(600)
             return
         request.wfile.write(sent)
