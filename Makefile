@@ -4,21 +4,26 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test test-versions lock guards test-browser test-readme test-faults soak test-slurm test-container gpu gpu-wheels starter clean
+.PHONY: install demo test test-versions lock guards test-browser test-readme test-faults fresh soak test-slurm test-container gpu gpu-wheels starter clean
 
 install: $(VENV)/run
 demo: $(VENV)/run
 	$(BIN)/python launch/submit.py --nodes 2
 
+define ENVIRONMENT
+@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) makes no virtual environments: apt-get install python3-venv (on Debian and Ubuntu, as root), then this command again" >&2; exit 1; }
+$(PYTHON) -m venv $(VENV)
+endef
+
 # An environment is made anew when what it should hold has changed.
 $(VENV)/run: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	$(ENVIRONMENT)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[run]'
 	touch $@
 
 # It holds what jobs need, too.
 $(VENV)/dev: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	$(ENVIRONMENT)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(VENV)/run $@
 
@@ -60,10 +65,11 @@ test-browser: $(VENV)/dev
 	tests/browser/install.sh
 	$(BIN)/python -m pytest tests/browser
 
-# On a real Slurm that the tests start on this machine. Installs Debian's packages where they are missing (needs root).
+# On two real Slurms that the tests start on this machine: they wait much of the time, so two files run side by side. Installs
+# Debian's packages where they are missing (needs root).
 test-slurm: $(VENV)/dev
 	tests/slurm/install.sh
-	$(BIN)/python -m pytest tests/slurm
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/slurm
 
 # Images built and jobs run with a real Singularity on that Slurm: about 4 minutes. Installs what is missing (needs root).
 test-container: $(VENV)/dev
@@ -78,6 +84,11 @@ test-readme: $(VENV)/dev
 # Every fault that needs no scheduler, injected into trainings on this machine: about 5 minutes on two cores.
 test-faults: $(VENV)/dev
 	$(BIN)/python -m pytest tests/faults
+
+# This file's first two commands and the wheel alone on new machines, which it makes in build/fresh. Needs root; some GB to download.
+SUITES ?= bookworm trixie
+fresh:
+	$(PYTHON) tests/fresh/machines.py $(SUITES)
 
 # One training through 2000 kills at random instants. tests/faults/FAULTS.md holds the figures of a long one.
 soak: $(VENV)/dev

@@ -14,10 +14,12 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (
     "README.md",
     "hpc/LUMI.md",
+    "hpc/README.md",
     "containers/README.md",
     "CHANGELOG.md",
     ".github/CONTRIBUTING.md",
     ".github/DECISIONS.md",
+    ".github/EVALUATION.md",
 )
 
 MADE = re.compile(
@@ -84,7 +86,7 @@ def test_changelog_and_citation_are_of_this_version():
 
 def test_the_tree_of_the_readme_is_what_is_there():
     """One line for each entry of the repository, each package, and each folder of tests that mirrors none."""
-    text = (CHECKOUT / "README.md").read_text().split("```text\n")[1].split("```")[0]
+    text = (CHECKOUT / "README.md").read_text().split("```text\n")[-1].split("```")[0]
     told, folders = set(), [""]
     for line in text.splitlines():
         depth = (len(line) - len(line.lstrip())) // 2

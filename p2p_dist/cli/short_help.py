@@ -119,15 +119,19 @@ def _screen(program: str, operands: str, kind: str, options: dict[str, tuple[str
     for paragraph in _documented(kind)[""].split("\n\n"):
         lines += textwrap.wrap(paragraph, width)
     lines.append("")
-    for option, (part, field) in options.items():
-        text = " ".join(_documented(part)[field].split())
-        told = textwrap.wrap(text.partition("; ")[0], width - _COLUMN - 2, break_on_hyphens=False)
+    for option, text in summaries(options).items():
+        told = textwrap.wrap(text, width - _COLUMN - 2, break_on_hyphens=False)
         first = f"  {option:{_COLUMN - 1}} {told[0]}"
         if len(option) >= _COLUMN:
             first = f"  {option}\n{'':{_COLUMN + 2}}{told[0]}"
         lines += [first, *(f"{'':{_COLUMN + 2}}{more}" for more in told[1:])]
     lines += ["", *textwrap.wrap(f"all options, with their defaults: {program} --help-all", width)]
     return "\n".join(lines)
+
+
+def summaries(options: dict[str, tuple[str, str]]) -> dict[str, str]:
+    """Return the text of each option: its docstring, up to the first semicolon."""
+    return {option: " ".join(_documented(part)[field].split()).partition("; ")[0] for option, (part, field) in options.items()}
 
 
 @functools.cache

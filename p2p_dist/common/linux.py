@@ -1,10 +1,19 @@
-"""Linux calls: die with the parent process, allocator settings, available cores and what they compute in."""
+"""Linux calls, each with a way round it for other systems: reading in place, dying with the parent process, the allocator, and
+what this machine has. Windows runs Linux programs in WSL."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+PROC = Path("/proc")
+"""What the kernel tells of processes and of the machine, proc(5). Only Linux has it."""
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
@@ -13,13 +22,49 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # malloc.h of glibc
 def die_with_parent(number: int = signal.SIGKILL, parent: int | None = None) -> None:
     """Ask the kernel to send this process the signal `number` when its parent ends, even by SIGKILL. Call it first in a child.
 
+    Where the kernel can't, a thread looks every second whether the parent has ended.
+
     Args:
         parent: process id of the parent, to detect that it has ended already.
     """
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if prctl := getattr(ctypes.CDLL(None, use_errno=True), "prctl", None):
+        if prctl(_PR_SET_PDEATHSIG, number) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    else:
+        threading.Thread(target=_die_after, args=(os.getppid(), number), name="parent", daemon=True).start()
     if parent is not None and os.getppid() != parent:
         os.kill(os.getpid(), number)
+
+
+def _die_after(parent: int, number: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), number)
+
+
+def read_at(descriptor: int, views: Sequence[memoryview], offset: int) -> int:
+    """Fill the views, one after another, with the bytes of a file at `offset`: preadv(2). Return how many there were."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, views, offset)
+    got = 0
+    for view in views:
+        part = os.pread(descriptor, len(view), offset + got)
+        view[: len(part)] = part
+        got += len(part)
+        if len(part) < len(view):
+            break
+    return got
+
+
+def forget(descriptor: int) -> None:
+    """Have the next read of a file come from the disk, not from memory, where the system can."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def loopback() -> str:
+    """Return the name of the network interface to this machine itself: `lo`, on a Mac `lo0`."""
+    return next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), "lo")
 
 
 def keep_memory() -> None:
@@ -34,7 +79,26 @@ def keep_memory() -> None:
 
 def usable_cores() -> int:
     """The number of cores that this process may use, which a Slurm job or a container may limit."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Return the free memory of this machine in bytes; where the system does not tell it, all of its memory."""
+    try:
+        lines = dict(line.split(":", 1) for line in (PROC / "meminfo").read_text().splitlines())
+    except FileNotFoundError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(lines["MemAvailable"].split()[0]) * 1024
+
+
+def cpuinfo() -> str:
+    """Return what the kernel tells of the processors; empty where it tells nothing."""
+    try:
+        return (PROC / "cpuinfo").read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def computes_in_bf16(cpuinfo: str) -> bool:

@@ -184,10 +184,11 @@ DRUMMER = Kind(1, {"files": {"pattern.safetensors": _OF_DRUMMER, "strokes.safete
 # Evaluations.
 
 _ROW = {str: Maybe(float)}
-_DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor": Maybe(float)}
+_DISTANCE = {"songs": COUNT, "windows": COUNT, "real": COUNT, "floor?": Maybe(float), "others?": Maybe(float)}
 _AVERAGE = {"mean": _ROW, "interval": {str: (float, float)}, "absent": {str: str}}
 _LEVEL = {"gain_db?": float, "unrecorded_gain_db?": float}
-_OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, **_LEVEL, "rows": {str: _ROW}}
+_PLACE = {"begins": float, "seconds": float}
+_OF_SONG = {"name": str, "split": str, "begins": float, "seconds": float, "measured?": _PLACE, **_LEVEL, "rows": {str: _ROW}}
 _MEASURED = {"row": _ROW, "absent": {str: str}, "parts": [_ROW], "described": [Maybe((float,) * 41)]}
 
 METRICS = Kind(
@@ -341,8 +342,9 @@ EXPORTED_DRUMMER = Kind(
         "step": COUNT,
         "task": {"name": re.compile("drums")},
         "stem": {"made_of": re.compile("strokes"), "sample_rate": range(8000, 1 << 18)},
-        "drummer": {"bytes": COUNT, "sha256": _SHA256},
+        "drummer": {"bytes": range(1 << 20), "sha256": _SHA256},
         "trained_on": [{"name": str, "author": str, "licence": str, "sha256": str}],
+        "recipe": {str: float},
         "versions": {str: Maybe(str)},
     },
 )

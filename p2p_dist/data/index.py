@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from p2p_dist.common import files
+from p2p_dist.common import files, linux
 from p2p_dist.data import manifest, samples
 from p2p_dist.data.samples import Sample as Sample
 
@@ -222,7 +222,7 @@ class Index:
             except (ValueError, tarfile.TarError) as error:
                 reason = str(error)
             if sample.shard in self._open:
-                os.posix_fadvise(self._open[sample.shard], 0, 0, os.POSIX_FADV_DONTNEED)
+                linux.forget(self._open[sample.shard])
         raise files.DamagedError(
             f"{self.folder / sample.shard} is damaged: sample {sample.key}: {reason}; "
             "remove this shard and preprocess again: only this shard is rebuilt"
@@ -269,7 +269,7 @@ class Index:
             try:
                 if shard not in self._open:
                     self._open[shard] = os.open(self.folder / shard, os.O_RDONLY)
-                got = os.preadv(self._open[shard], views, offset)
+                got = linux.read_at(self._open[shard], views, offset)
                 if got == wanted:
                     return
                 raise OSError(errno.EIO, f"only {got} of {wanted} bytes at offset {offset}: truncated")

@@ -123,6 +123,8 @@ def _folder_on_node(place: Path, name: str) -> Iterator[Path]:
     """Yield a folder on the node that is this user's alone, while this process has its lock."""
     ours = place / f"p2p_dist-{os.getuid()}"
     copy = ours / name
+    if place == MEMORY and not place.is_dir():
+        raise OSError(errno.ENOENT, "this system has no folder in memory: use --data.stage disk, device or none", str(place))
     place.mkdir(parents=True, exist_ok=True)
     try:
         files.private_folder(ours)

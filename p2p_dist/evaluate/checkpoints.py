@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -65,8 +66,7 @@ def evaluate(
     out = run.evaluations if out is None else out
     songs = held_out(run.shards, config.evaluate) if songs is None else songs
     drums = drummer.load(run.pattern, config.data, config.model) if config.model.sketch else None
-    data, seconds = config.data, config.evaluate.seconds
-    heard = [held_out_songs.read_excerpt(song, data, seconds, drums, known_beats=known_beats) for song in songs]
+    heard = read_excerpts(songs, config, drums, known_beats=known_beats)
     # Processes that share the work (tasks of a job, jobs of an array) start at different songs.
     place = int(os.environ.get("RANK", "0")) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     # Otherwise status.json belongs to the training, if both run at the same time.
@@ -110,6 +110,24 @@ def evaluate(
     if damaged and only:
         raise ValueError(f"{damaged[0]}; it was renamed to damaged-...; all other checkpoints were evaluated")
     return mine
+
+
+def read_excerpts(
+    songs: list[HeldOut], config: Config, drums: drummer.Drummer | None = None, *, known_beats: bool = False
+) -> list[Excerpt]:
+    """Read what is measured of each song. The songs of a split share `evaluate.windows`."""
+    each = Counter(song.split for song in songs)
+    return [
+        held_out_songs.read_excerpt(
+            song,
+            config.data,
+            config.evaluate.seconds,
+            drums,
+            measured=held_out_songs.measured_seconds(config.evaluate, each[song.split]),
+            known_beats=known_beats,
+        )
+        for song in songs
+    ]
 
 
 def _clear(result: Path) -> None:
@@ -215,7 +233,8 @@ def _sound_and_measures(
 
 
 def _draw(path: Path, stem: np.ndarray, excerpt: Excerpt, data: Data) -> None:
-    shown = {"input": excerpt.input, "true stem": excerpt.target, "generated stem": stem}
+    sounds = {"input": excerpt.input, "true stem": excerpt.target, "generated stem": stem}
+    shown = {name: sound[excerpt.audible] for name, sound in sounds.items()}
     reference = pairs.level_reference(pairs.mel_of(excerpt.input, excerpt.rate, data))
     panels = {n: power_to_db(pairs.mel_of(s, excerpt.rate, data), reference) for n, s in shown.items()}
     png.draw(path, panels, data)

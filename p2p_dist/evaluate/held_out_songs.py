@@ -22,11 +22,12 @@ from p2p_dist.audio.stems import mono
 from p2p_dist.common import files, records
 from p2p_dist.data import manifest, pairs
 from p2p_dist.data.song_record import slug
+from p2p_dist.evaluate.measures import onsets
 from p2p_dist.evaluate.measures.truth import Truth, real_windows
 from p2p_dist.generate import inference
 from p2p_dist.generate.drummer import AS_HEARD, Drummer, Performance
 from p2p_dist.generate.request import Options
-from p2p_dist.settings.config import Data, parse_task
+from p2p_dist.settings.config import Data, Evaluate, parse_task
 
 Sound = tuple[np.ndarray, np.ndarray, int]
 """A whole song's input and target, each (samples, channels), and their rate."""
@@ -44,10 +45,10 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Excerpt:
-    """The excerpt of a held-out song that is evaluated.
+    """The part of a held-out song that is evaluated.
 
     input, target: (samples, channels) at `rate`. pictures: its windows, cut from the spectrograms of the whole song.
-    begins: first sample of the excerpt in the song.
+    begins: its first sample in the song. audible: its samples that are written as sound, see `Evaluate`.
     beats: beats of the song's true drums, in seconds from the start of the excerpt.
     real: descriptors of the windows of the whole true stem, (windows, 41).
     """
@@ -55,6 +56,7 @@ class Excerpt:
     song: HeldOut
     rate: int
     begins: int
+    audible: slice
     input: np.ndarray
     target: np.ndarray
     pictures: pairs.Pictures
@@ -75,13 +77,17 @@ class Excerpt:
         return peak(self.input, self.target, self.input + self.target)
 
     def place(self) -> dict[str, Any]:
-        """Position in the song, for JSON: in samples at `sample_rate`, and in seconds."""
+        """Position of what can be heard in the song, for JSON: in samples at `sample_rate`, and in seconds; and what
+        is measured, if it is more."""
+        begin, end = self.begins + self.audible.start, self.begins + self.audible.stop
+        more = {"measured": {"begins": self.begins / self.rate, "seconds": self.seconds}}
         return {
-            "begins": self.begins / self.rate,
-            "seconds": self.seconds,
-            "begin_sample": self.begins,
-            "samples": len(self.input),
+            "begins": begin / self.rate,
+            "seconds": (end - begin) / self.rate,
+            "begin_sample": begin,
+            "samples": end - begin,
             "sample_rate": self.rate,
+            **(more if end - begin < len(self.input) else {}),
         }
 
 
@@ -160,22 +166,40 @@ def of_source(source: Source, number: int, task: str) -> HeldOut:
     return HeldOut(source.name, f"{number:05d}-{slug(source.name)}", source.split, read)
 
 
+def measured_seconds(evaluate: Evaluate, songs: int) -> float:
+    """Return how much of each of so many songs is measured, seconds; 0: the whole song."""
+    return max(evaluate.seconds, evaluate.windows * onsets.WINDOW * onsets.FRAME / songs) if evaluate.seconds else 0.0
+
+
 def read_excerpt(
-    song: HeldOut, data: Data, seconds: float, drummer: Drummer | None = None, *, known_beats: bool = False
+    song: HeldOut,
+    data: Data,
+    seconds: float,
+    drummer: Drummer | None = None,
+    *,
+    measured: float | None = None,
+    known_beats: bool = False,
 ) -> Excerpt:
     """Return the excerpt of a song, about `seconds` long (0: all of it), in which its target is loudest.
 
     Args:
+        measured: seconds of the song that are measured, of which the excerpt is part (default: the excerpt).
         drummer: of a model with a sketch; it hears the whole song, without the target.
         known_beats: the drummer is told the beats of the true drums, as only an oracle could.
     """
     heard, made, rate = song.read()
     performance = None
-    pictures = inference.loudest_windows(pairs.make(heard, made, rate, data), seconds, data)
+    pictures = pairs.make(heard, made, rate, data)
+    pictures = inference.loudest_windows(pictures, seconds if measured is None else measured, data)
     # Convert frames of the spectrogram to samples of the song.
     ratio = data.hop_length * rate / data.sample_rate
-    begin = round(int(pictures.starts[0]) * ratio)
-    end = min(begin + round((pictures.frames - int(pictures.starts[0])) * ratio), len(heard))
+
+    def samples_of(part: pairs.Pictures) -> tuple[int, int]:
+        begin = round(int(part.starts[0]) * ratio)
+        return begin, min(begin + round((part.frames - int(part.starts[0])) * ratio), len(heard))
+
+    begin, end = samples_of(pictures)
+    audible = slice(*(sample - begin for sample in samples_of(inference.loudest_windows(pictures, seconds, data))))
     # Detect beats in the drums, whether they are input or target.
     beats = beats_of(made if "drums" in parse_task(data.task)[1] else heard + made, rate, drums=True)
     if drummer is not None:
@@ -187,7 +211,7 @@ def read_excerpt(
     beats = from_there(beats, begin / rate)
     truth = Truth(target, input, rate, beats, data)
     real = real_windows(made, heard, rate)
-    return Excerpt(song, rate, begin, input, target, pictures, beats, truth, real, performance)
+    return Excerpt(song, rate, begin, audible, input, target, pictures, beats, truth, real, performance)
 
 
 def beats_of(sound: np.ndarray, rate: int, *, drums: bool) -> Beats | None:

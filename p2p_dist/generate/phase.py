@@ -37,7 +37,7 @@ def sound(
 ) -> Iterator[np.ndarray]:
     """Yield the audio of a stem at the model's rate, in blocks float32 (samples, channels).
 
-    On a CPU, threads compute the blocks while the generator continues. On a GPU one thread does.
+    On a CPU, threads compute the blocks while the generator continues. On a GPU one thread does, but not on that of a Mac.
 
     Args:
         power: blocks of mel power, (channels, mels, frames). times: the computing time in seconds is added to `phase`.
@@ -55,7 +55,7 @@ def sound(
         times["phase"] += time.perf_counter() - begun
         return np.stack(made, axis=1)[kept]
 
-    workers = linux.usable_cores() if device.type == "cpu" else 1
+    workers = 1 if device.type == "cuda" else linux.usable_cores()
     pool = ThreadPoolExecutor(workers)
     waiting: deque[Future[np.ndarray]] = deque()
     try:
@@ -95,7 +95,7 @@ def _part(
 ) -> np.ndarray:
     """Return the audio of one channel of a block, float32 (samples,)."""
     magnitude = mel_to_magnitude(mel, data.sample_rate, data.n_fft)
-    if device.type == "cpu":
+    if device.type != "cuda":  # a Mac's GPU, too: torch has no transform there that is known to be right
         return griffin_lim(magnitude, data.n_fft, data.hop_length, samples, iterations, first=first, is_over=is_over)
     return griffin_lim_on(device, magnitude, data.n_fft, data.hop_length, samples, iterations, first)
 

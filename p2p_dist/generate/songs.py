@@ -164,9 +164,9 @@ def lines(made: Made) -> list[str]:
 
 
 def device() -> torch.device:
-    """Return the GPU of this process, or the CPU."""
+    """Return the GPU of this process, a Mac's as well, or the CPU."""
     if not torch.cuda.is_available():
-        return torch.device("cpu")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 

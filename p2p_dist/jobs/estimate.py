@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from p2p_dist.audio import layouts, stem_streams
+from p2p_dist.common import linux
 from p2p_dist.settings.config import Config, Data, Model
 
 MB = 1_000_000
@@ -176,8 +177,7 @@ def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:
 
 def free_memory() -> int:
     """Return the free memory in bytes for this process and its children: of the machine or of its cgroup."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    free = int(lines["MemAvailable"].split()[0]) * 1024
+    free = linux.free_memory()
     for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
         try:
             most = (Path("/sys/fs/cgroup") / limit).read_text().strip()

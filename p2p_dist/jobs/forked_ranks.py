@@ -53,6 +53,9 @@ def fork_ranks(stage: str, folder: Path) -> NoReturn:
         "MASTER_PORT": free_port(),
     }
     os.environ.update({name: str(value) for name, value in environment.items()})
+    if world_size == 1 and torch.backends.mps.is_available():  # what uses the GPU of a Mac can't be a forked process
+        os.environ |= {"RANK": "0", "LOCAL_RANK": "0"}
+        stage_process.run_stage(stage, folder)
     ranks: dict[int, int] = {}
     parent = os.getpid()
     for rank in range(world_size):

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.common import files, records, schemas
+from p2p_dist.common import files, linux, records, schemas
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 """Error numbers of a file system without locks."""
@@ -45,7 +45,7 @@ def flock(descriptor: int, kind: int) -> None:
 def _mount_options(descriptor: int) -> set[str]:
     """Return the mount options of an open file's file system, from proc(5): those of the mount and of its superblock."""
     try:
-        info = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+        info = (linux.PROC / f"self/fdinfo/{descriptor}").read_text()
         (mount,) = (line.split()[1] for line in info.splitlines() if line.startswith("mnt_id:"))
         lines = MOUNTS.read_text(errors="replace").splitlines()
     except (OSError, ValueError):  # the kernel does not report it
@@ -175,7 +175,7 @@ def _is_open(path: Path) -> bool:
         own = path.stat()
     except FileNotFoundError:
         return True  # just released: nothing to remove
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+    for descriptor in linux.PROC.glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):
             found = descriptor.stat()
             if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
@@ -235,7 +235,7 @@ def _ourselves() -> dict[str, Any]:
 def _start(process: int) -> int | None:
     """Return the start time of a process, in clock ticks since boot, from proc(5); None if it does not exist."""
     try:
-        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+        return int((linux.PROC / f"{process}/stat").read_text().rpartition(")")[2].split()[19])
     except OSError:
         return None
 

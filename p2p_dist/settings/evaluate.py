@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from p2p_dist.settings.fields import resource
-from p2p_dist.settings.values import NotNegativeNumber, Positive, check
+from p2p_dist.settings.fields import added, resource
+from p2p_dist.settings.values import NotNegative, NotNegativeNumber, Positive, check
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,13 @@ class Evaluate:
     songs: Positive = 10
     """largest number of songs to evaluate, and of validation songs"""
     seconds: NotNegativeNumber = 30.0
-    """length of the excerpt of each song, the one with the loudest target (0: the whole song)"""
+    """length of the excerpt of each song that can be heard, the one with the loudest target (0: the whole song)"""
+    windows: NotNegative = added(250, implied=0)
+    """windows of 6 seconds that are measured, of all songs together; if the excerpts have fewer, more of each song is measured
+    around them, because the distance needs 200 of them with 4 onsets (0: only the excerpts)"""
     iterations: Positive = 32
     """iterations of Griffin-Lim, which converts spectrograms to audio"""
-    seeds: Positive = 2
+    seeds: Positive = 1
     """number of generations of each song, each with other noise; measures are averaged, the first one is on the page"""
     allow_overlap: Annotated[bool, tyro.conf.arg(aliases=["--allow-overlap"])] = resource(False)
     """also evaluate held-out songs with the same audio as a training song; their figures do not apply to other songs"""

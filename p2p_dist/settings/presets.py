@@ -51,14 +51,14 @@ PRESETS: dict[str, Config] = {
             keep_every=15,
             log_every=5,
         ),
-        evaluate=Evaluate(iterations=16, seeds=1),
+        evaluate=Evaluate(iterations=16, windows=0),
     ),
     "tiny": Config(
         preset="tiny",
         data=Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=32, frames=32, window_hop=16),
         model=_SMALL_NETS,
         train=Train(epochs=None, steps=20, global_batch_size=4, ema=0.9, checkpoint_every=5, keep_every=1, log_every=1),
-        evaluate=Evaluate(iterations=4, seconds=3.0, seeds=1),
+        evaluate=Evaluate(iterations=4, seconds=3.0, windows=0),
     ),
     "thesis": Config(
         preset="thesis",
@@ -92,7 +92,7 @@ PRESETS: dict[str, Config] = {
 """demo: a command without options; tiny: tests; small: a CPU; sketch: drums painted from a sketch, on a CPU; default: GPUs;
 thesis: exactly the settings of the thesis."""
 
-EARLIER: dict[str, Any] = {"model.upsample": "nearest"}
+EARLIER: dict[str, Any] = {"model.upsample": "nearest", "evaluate.windows": 0, "evaluate.seeds": 2}
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 
 

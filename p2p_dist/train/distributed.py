@@ -47,12 +47,27 @@ class Ranks:
     gloo: dist.ProcessGroup | None
 
 
-def choose_device(local_rank: int, local_world_size: int, gpus: int) -> tuple[str, str, str | None]:
+def choose_device(
+    local_rank: int, local_world_size: int, gpus: int, world_size: int = 1, has_metal: bool = False
+) -> tuple[str, str, str | None]:
     """Choose device and backend. Return both, and a message unless each process has its own GPU.
+
+    Args:
+        has_metal: there is the GPU of a Mac. No backend joins processes on such GPUs, so it serves a single process.
 
     >>> choose_device(1, 8, 8)
     ('cuda:1', 'nccl', None)
+    >>> choose_device(0, 1, 0)
+    ('cpu', 'gloo', None)
     """
+    if gpus == 0 and has_metal and world_size == 1:
+        return (
+            "mps",
+            "gloo",
+            "the GPU of this Mac is used; what it lacks is computed on the CPU, see PYTORCH_ENABLE_MPS_FALLBACK",
+        )
+    if gpus == 0 and has_metal:
+        return "cpu", "gloo", f"{world_size} processes use the CPU: a Mac's GPU serves one process only, so --nodes 1"
     if gpus == 0:
         return "cpu", "gloo", None
     if local_world_size <= gpus:
@@ -77,7 +92,7 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    name, backend, message = choose_device(local_rank, local_world_size, gpus)
+    name, backend, message = choose_device(local_rank, local_world_size, gpus, world_size, torch.backends.mps.is_available())
     device = torch.device(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -90,8 +105,8 @@ def start(note: Path | None = None) -> tuple[Ranks, str | None]:
         if local_world_size == world_size:
             # With a single node, bind to loopback only: store, gloo and NCCL must not be reachable from other machines.
             address = LOOPBACK
-            os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-            os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
+            os.environ["GLOO_SOCKET_IFNAME"] = linux.loopback()
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", linux.loopback())
         store = None  # torchrun has one already, which torch finds by itself
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             store = meet(rank, address, int(os.environ["MASTER_PORT"]), note)

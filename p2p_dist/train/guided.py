@@ -27,7 +27,8 @@ class Guided:
 
     def batch(self, step: int) -> torch.Tensor:
         """Return the guides for this rank's share of global batch `step`, (batch, guide_channels, mels, frames)."""
-        guide = self._prefetcher.result(step, self._reading(step)).to(self.stream.device, non_blocking=True)
+        device = self.stream.device
+        guide = self._prefetcher.result(step, self._reading(step)).to(device, non_blocking=device.type == "cuda")
         self._prefetcher.start(step + 1, self._reading(step + 1))
         return guide
 

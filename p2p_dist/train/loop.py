@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from p2p_dist.common import console, files
+from p2p_dist.common import console, files, linux
 from p2p_dist.data.guides import Guides
 from p2p_dist.data.index import Index
 from p2p_dist.data.staging import place_on_node, training_guides, training_shards
@@ -102,7 +101,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             f"train: {len(index)} windows, {total} steps from {start}; global batch {config.train.global_batch_size} = "
             f"{parts}; {networks.precision} on {ranks.device}, {torch.get_num_threads()} threads each"
         )
-        if warning := warn_of_emulation(networks.precision, ranks.device.type, Path("/proc/cpuinfo").read_text()):
+        if warning := warn_of_emulation(networks.precision, ranks.device.type, linux.cpuinfo()):
             console.complain(warning)
 
     if ranks.device.type == "cuda" and torch.version.hip is None:

@@ -34,8 +34,9 @@ def warn_of_emulation(precision: str, device: str, cpuinfo: str) -> str | None:
 
     >>> warn_of_emulation("bf16", "cuda", "flags : fpu"), warn_of_emulation("fp32", "cpu", "flags : fpu")
     (None, None)
+    >>> warn_of_emulation("bf16", "cpu", "")  # not known
     """
-    if precision != "bf16" or device != "cpu" or linux.computes_in_bf16(cpuinfo):
+    if precision != "bf16" or device != "cpu" or not cpuinfo or linux.computes_in_bf16(cpuinfo):
         return None
     return (
         "warning: this processor has no units for bf16 (avx512_bf16 or amx_bf16), so a step takes 10 to 30 times as long as in "
@@ -223,6 +224,10 @@ def new_adam(module: nn.Module, train: Train) -> torch.optim.Adam:
     return optimiser
 
 
+FLAGGED = ("cuda", "cpu")
+"""Devices whose fused Adam reads the flag `found_inf` where it is. For a Mac's GPU the host reads it and waits for the step."""
+
+
 def update(module: nn.Module, optimiser: torch.optim.Adam, bad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Step the optimiser, unless `bad` is set or a gradient is not finite. The flag stays on the device, as `found_inf`.
 
@@ -239,7 +244,10 @@ def update(module: nn.Module, optimiser: torch.optim.Adam, bad: torch.Tensor) ->
         view.grad = in_memory_order(parameter.grad)
     norm = torch.nn.utils.get_total_norm(view.grad for view in views)
     bad = torch.maximum(bad, (~torch.isfinite(norm)).to(bad.dtype))
-    optimiser.found_inf = bad  # type: ignore[attr-defined]
-    optimiser.step()
+    if bad.device.type in FLAGGED:
+        optimiser.found_inf = bad  # type: ignore[attr-defined]
+        optimiser.step()
+    elif not bad:
+        optimiser.step()
     optimiser.zero_grad()  # drops the views' references to the gradients, so that the next step can free them
     return bad, norm

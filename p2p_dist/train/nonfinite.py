@@ -33,7 +33,7 @@ class Watch:
             FloatingPointError: the previous update was not finite. No weights changed. The message names step, ranks, samples.
         """
         slot = step % 2
-        self.host[slot].copy_(flags, non_blocking=True)
+        self.host[slot].copy_(flags, non_blocking=self.gpu)  # nothing would wait for it on a Mac
         if self.gpu:
             self.arrived[slot].record()
         if self.seen is not None:

@@ -147,7 +147,7 @@ class Saver:
         key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if key not in self.host:
             self.host[key] = torch.empty_like(tensor, device="cpu", pin_memory=tensor.device.type == "cuda")
-        return self.host[key].copy_(tensor.detach(), non_blocking=True)
+        return self.host[key].copy_(tensor.detach(), non_blocking=tensor.device.type == "cuda")
 
 
 def _map(value: Any, copy: Callable[[torch.Tensor], torch.Tensor]) -> Any:

@@ -50,7 +50,8 @@ class Noise:
         """Return the noise for this rank's share of global batch `step`, (batch, *shape), on the device, or None."""
         if self.shape[0] == 0:
             return None
-        noise = self._prefetcher.result(step, self._drawing(step)).to(self.stream.device, non_blocking=True)
+        device = self.stream.device
+        noise = self._prefetcher.result(step, self._drawing(step)).to(device, non_blocking=device.type == "cuda")
         self._prefetcher.start(step + 1, self._drawing(step + 1))
         return noise
 

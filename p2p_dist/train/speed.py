@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from functools import cached_property
 
@@ -94,7 +95,8 @@ class Speed:
         if self.device.type == "cuda":
             row["memory"] = float(torch.cuda.max_memory_allocated(self.device))
         else:
-            row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+            unit = 1.0 if sys.platform == "darwin" else 1024.0  # getrusage(2): bytes or KiB
+            row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
         self.since, self.step, self.waited = now, step, 0.0
         return row
 

@@ -194,7 +194,7 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
     print(
         f"\npreset {name} on {device.type}{'' if device.type == 'cuda' else ', CPU time'}: "
         f"ten songs of {excerpt.seconds:.0f} s, "
-        f"{config.evaluate.seeds} generations each: {evaluation:.1f} s; an epoch of MUSDB18's {MUSDB_SONGS} songs, "
+        f"generations of each: {config.evaluate.seeds}: {evaluation:.1f} s; an epoch of MUSDB18's {MUSDB_SONGS} songs, "
         f"{windows:.0f} windows: {epoch:.0f} s. The evaluation takes {100 * evaluation / epoch:.1f} % of an epoch, "
         f"{100 * evaluation / between:.1f} % of the {config.train.keep_every:g} between two that are evaluated."
     )
@@ -203,10 +203,11 @@ def of_an_epoch(excerpt: Excerpt, name: str, rounds: int) -> dict[str, float]:
 
 def cost(source: layouts.Source, config: Config, rounds: int) -> dict[str, Any]:
     """Both tables, of one song."""
-    excerpt = held_out_songs.read_excerpt(
-        held_out_songs.of_source(source, 0, config.data.task), config.data, config.evaluate.seconds
-    )
-    found: dict[str, Any] = {"measures": by_measure(excerpt, config, rounds)}
+    song, seconds = held_out_songs.of_source(source, 0, config.data.task), config.evaluate.seconds
+    found: dict[str, Any] = {"measures": by_measure(held_out_songs.read_excerpt(song, config.data, seconds), config, rounds)}
     name = "default" if torch.cuda.is_available() else "small"
-    found["epoch"] = {name: of_an_epoch(excerpt, name, rounds)}
+    measured = held_out_songs.measured_seconds(config.evaluate, 10)
+    found["epoch"] = {
+        name: of_an_epoch(held_out_songs.read_excerpt(song, config.data, seconds, measured=measured), name, rounds)
+    }
     return found

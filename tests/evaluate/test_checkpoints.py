@@ -19,6 +19,7 @@ from p2p_dist.common import files, records
 from p2p_dist.data import shards
 from p2p_dist.evaluate import checkpoints, held_out_songs, ranking
 from p2p_dist.evaluate.measures.measure import measure
+from p2p_dist.evaluate.report import page
 from p2p_dist.run import rundir
 from p2p_dist.settings.config import Config
 from p2p_dist.train import checkpoint
@@ -64,13 +65,31 @@ def test_the_row_of_a_song_is_of_the_sound_that_is_heard(copied: tuple[rundir.Ru
             assert rows[song.key]["output"][name] == expected, name
 
 
+def test_more_is_measured_than_is_written_as_sound(copied: tuple[rundir.RunDir, Config]) -> None:
+    run, settings = copied
+    shutil.rmtree(run.evaluations)
+    more = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, seconds=0.8, windows=1, seeds=1))
+    assert checkpoints.evaluate(run, more, [5]) == 1
+    about = records.read(run.evaluations / "baselines.json")["songs"]
+    evaluated = run.evaluations / "step-00000005"
+    for song in records.read(evaluated / "metrics.json")["songs"]:
+        assert song["seconds"] < 1 < song["measured"]["seconds"] and song["measured"] == about[song["key"]]["measured"]
+        sounds = [
+            *evaluated.glob(f"audio/{song['key']}-*.flac"),
+            *run.evaluations.glob(f"references/audio/{song['key']}-*.flac"),
+        ]
+        assert len(sounds) == 6 and {soundfile.info(path).frames for path in sounds} == {song["samples"]}
+    text = page.write(run, more).read_text(encoding="utf-8")
+    assert "s of the song, which these are part of." in text
+
+
 def test_the_distance_is_to_all_windows_of_the_whole_songs(
     copied: tuple[rundir.RunDir, Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the whole songs had six times as many windows as their excerpts."""
     run, settings = copied
     about = records.read(run.evaluations / "baselines.json")["splits"]["test"]["distance"]
-    assert about == {"songs": 2, "windows": 2, "real": 2, "floor": None}
+    assert about == {"songs": 2, "windows": 2, "real": 2, "others": None}
     read = held_out_songs.read_excerpt
 
     def read_longer(*arguments: Any, **named: Any) -> held_out_songs.Excerpt:
@@ -81,7 +100,7 @@ def test_the_distance_is_to_all_windows_of_the_whole_songs(
     shutil.rmtree(run.evaluations / "step-00000005")
     assert checkpoints.evaluate(run, settings) == 1
     baselines, one = (records.read(run.evaluations / name) for name in ("baselines.json", "step-00000005/metrics.json"))
-    assert baselines["splits"]["test"]["distance"] == {"songs": 2, "windows": 2, "real": 12, "floor": None}
+    assert baselines["splits"]["test"]["distance"] == {"songs": 2, "windows": 2, "real": 12, "others": None}
     for absent in (one["splits"]["test"]["absent"], baselines["splits"]["test"]["rows"]["copy the input"]["absent"]):
         assert absent["mmd"] == "too few windows: it needs 8, the stems have 2, the true stems 12"
 

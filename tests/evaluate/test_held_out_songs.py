@@ -42,6 +42,28 @@ def test_an_excerpt_in_the_middle_of_a_song_keeps_its_beats() -> None:
     assert (excerpt.real.shape, len(excerpt.truth.real)) == ((2, 41), 1), "two windows of the whole song are loud enough"
 
 
+def test_more_of_a_song_is_measured_than_can_be_heard_so_that_all_songs_have_enough_windows() -> None:
+    rate, settings = 22050, presets.PRESETS["tiny"]
+    random = np.random.default_rng(1)
+    heard, made = (0.1 * random.standard_normal((40 * rate, 1)).astype(np.float32) for _ in range(2))
+    made *= np.where((np.arange(len(made)) > 20 * rate) & (np.arange(len(made)) < 25 * rate), 1.0, 0.3)[:, None]
+    song = held_out_songs.HeldOut("x", "x", "test", lambda: (heard, made.astype(np.float32), rate))
+    alone = held_out_songs.read_excerpt(song, settings.data, 4.0)
+    wide = held_out_songs.read_excerpt(song, settings.data, 4.0, measured=16.0)
+    assert alone.audible == slice(0, len(alone.input)) and "measured" not in alone.place()
+    assert wide.seconds == pytest.approx(16, abs=0.3)
+    begin, end = wide.begins + wide.audible.start, wide.begins + wide.audible.stop
+    assert (begin, end) == (alone.begins, alone.begins + len(alone.input)), "the same is heard"
+    assert np.array_equal(wide.target[wide.audible], alone.target)
+    place = wide.place()
+    assert place.pop("measured") == {"begins": wide.begins / rate, "seconds": wide.seconds} and place == alone.place()
+    evaluate = presets.PRESETS["default"].evaluate
+    seconds = [held_out_songs.measured_seconds(evaluate, songs) for songs in (1, 10, 100)]
+    assert seconds == pytest.approx([1486.1, 148.61, 30.0], rel=1e-3), "250 windows of 5.94 s, or 30 s of each"
+    assert held_out_songs.measured_seconds(dataclasses.replace(evaluate, seconds=0.0), 10) == 0, "whole songs"
+    assert held_out_songs.measured_seconds(dataclasses.replace(evaluate, windows=0), 10) == 30
+
+
 def test_a_drummer_plays_to_the_beats_that_it_hears_or_to_those_of_the_true_drums() -> None:
     """Chords at 120 beats a minute over drums at 100: without the drums the song says 120."""
     rate, settings = drums.RATE, presets.PRESETS["tiny"]

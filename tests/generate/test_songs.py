@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from p2p_dist.cli import generate
 from p2p_dist.common import console
@@ -98,3 +99,10 @@ def test_the_seconds_to_make_are_those_of_the_part_for_each_take(runs):
         (Options(begin=3), 0.0),
     ):
         assert songs.seconds(one, options) == pytest.approx(wanted)
+
+
+def test_a_song_is_made_on_the_gpu_of_a_mac(monkeypatch):
+    assert songs.device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert songs.device().type == "mps"

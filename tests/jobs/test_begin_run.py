@@ -53,6 +53,21 @@ def test_a_run_that_takes_todays_code_has_todays_settings(run):
     assert "resources.preprocess_array" in names(run)
 
 
+def test_a_run_goes_on_with_the_evaluation_that_it_began_with(tmp_path):
+    """Not with 250 windows and one generation, which the preset has now."""
+    run = rundir.RunDir(tmp_path / "runs" / "a")
+    now = presets.PRESETS["small"]
+    began = dataclasses.replace(now, evaluate=dataclasses.replace(now.evaluate, windows=0, seeds=2))
+    saved = presets.to_yaml(began).splitlines()
+    assert "  windows: 0" in saved
+    run.path.mkdir(parents=True)
+    run.config.write_text("\n".join(line for line in saved if line != "  windows: 0"))  # as version 0.1 wrote it
+    evaluate = begin_run.check_begin(run, now, "songs").evaluate
+    assert (evaluate.windows, evaluate.seeds, now.evaluate.windows, now.evaluate.seeds) == (0, 2, 250, 1)
+    with pytest.raises(ValueError, match=r"evaluate\.windows: 0 -> 300"):
+        begin_run.check_begin(run, dataclasses.replace(now, evaluate=dataclasses.replace(now.evaluate, windows=300)), "songs")
+
+
 def with_upsample(kind):
     return dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, upsample=kind))
 

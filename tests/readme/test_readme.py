@@ -36,6 +36,7 @@ def test_there_are_commands():
 def test_the_commands_work_when_pasted(block, clone):
     lines = [line for line in block.splitlines() if line not in RUN_ELSEWHERE]
     environment = {k: v for k, v in os.environ.items() if k not in OF_THE_CALLER}
+    environment["PATH"] = f"{clone}/.venv/bin:{environment['PATH']}"  # what `source .venv/bin/activate` does
     done = subprocess.run(
         ["bash", "-e", "-c", "\n".join(lines)], cwd=clone, env=environment, capture_output=True, text=True, timeout=900
     )

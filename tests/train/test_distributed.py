@@ -183,3 +183,13 @@ def refuse():
 def test_ranks_that_take_too_long_are_killed(ranks):
     with pytest.raises(RanksFailed, match="took too long"):
         ranks(1, signal.pause, seconds=1)
+
+
+@pytest.mark.parametrize(("processes", "device"), [(1, "mps"), (2, "cpu")])
+def test_the_gpu_of_a_mac_serves_one_process(processes, device):
+    found, backend, message = distributed.choose_device(0, processes, 0, processes, has_metal=True)
+    assert (found, backend) == (device, "gloo")
+    said = {1: "what it lacks is computed on the CPU", 2: "2 processes use the CPU: a Mac's GPU serves one process only"}
+    assert said[processes] in message
+    assert distributed.choose_device(0, 1, 0, 2, has_metal=True)[0] == "cpu", "one process on each of two Macs"
+    assert distributed.choose_device(0, processes, 0, processes)[::2] == ("cpu", None)

@@ -47,3 +47,19 @@ def test_update_is_adam(layout):
     module.weight.grad = module.weight.grad.contiguous(memory_format=other)
     with pytest.raises(AssertionError, match="memory layouts differ"):
         networks.update(module, ours, torch.zeros(()))
+
+
+@pytest.mark.parametrize("flagged", [("cpu",), ()], ids=["on the device", "by the host"])
+def test_a_step_that_is_not_finite_changes_nothing(flagged, monkeypatch):
+    monkeypatch.setattr(networks, "FLAGGED", flagged)
+    module = torch.nn.Conv2d(4, 6, 3)
+    optimiser = networks.new_adam(module, small().train)
+    weights = [module.weight.detach().clone()]
+    for value in (0.1, float("nan"), 0.1):
+        for parameter in module.parameters():
+            parameter.grad = torch.full_like(parameter, value)
+        bad, _ = networks.update(module, optimiser, torch.tensor(float(len(weights) > 2)))
+        assert bool(bad) == (len(weights) > 1)
+        weights.append(module.weight.detach().clone())
+    assert not torch.equal(weights[0], weights[1]), "a finite step"
+    assert torch.equal(weights[1], weights[2]) and torch.equal(weights[2], weights[3]), "not finite, and all after it"

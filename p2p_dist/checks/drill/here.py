@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2p_dist.checks.drill import outcome
-from p2p_dist.common import console, files
+from p2p_dist.common import console, files, linux
 from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import begin_run, child
 from p2p_dist.run import rundir
@@ -95,8 +95,11 @@ def _start(stage: str, run: RunDir) -> subprocess.Popen[bytes]:
 
 
 def _children(process: int) -> list[int]:
+    if not linux.PROC.exists():
+        shown = subprocess.run(["pgrep", "-P", str(process)], capture_output=True, text=True, check=False)
+        return [int(number) for number in shown.stdout.split()]
     try:
-        return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+        return [int(number) for number in (linux.PROC / f"{process}/task/{process}/children").read_text().split()]
     except OSError:
         return []
 

@@ -208,5 +208,6 @@ def plain(found: Average) -> dict[str, Any]:
 
 
 def write_sound(path: Path, sound: np.ndarray, excerpt: Excerpt, gain: float) -> None:
-    """Write 24-bit flac with the song's rate and channels, scaled by a gain in dB."""
-    flac.write(path, sound, excerpt.rate, 24, excerpt.begins, gain)
+    """Write what can be heard of an excerpt as 24-bit flac with the song's rate and channels, scaled by a gain in dB."""
+    part = excerpt.audible
+    flac.write(path, sound[part], excerpt.rate, 24, excerpt.begins + part.start, gain)

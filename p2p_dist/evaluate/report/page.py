@@ -294,6 +294,7 @@ def _song(fixed: dict[str, Any], key: str, shown: Columns, evaluations: Path, ga
         "rate": thousands(rate),
         "length": fixed["seconds"],
         "seconds": f"{fixed['seconds']:.3g}",
+        "measured": f"{fixed['measured']['seconds']:.3g}" if "measured" in fixed else None,
         "gain": None if gain is None else f"{abs(gain):.4g}",
         "factor": None if gain is None else f"{flac.factor(gain):.4g}",
     }

@@ -1,6 +1,7 @@
 """The distance between sets of stems."""
 
 import numpy as np
+import pytest
 
 from p2p_dist.audio.stems import mono
 from p2p_dist.evaluate.measures import descriptors, onsets
@@ -21,13 +22,15 @@ def test_descriptors_tell_drums_from_noise():
 
 
 def test_it_says_what_it_compares_and_from_which_size_on_it_counts():
-    about = {"songs": 7, "windows": 200, "real": 225, "floor": -2.004}
+    about = {"songs": 7, "windows": 200, "real": 225, "others": 38.204}
     assert descriptors.is_certain(about) and not descriptors.is_certain({**about, "windows": 199})
     assert descriptors.in_words(about) == (
         "The distance compares 200 windows of the stems with the 225 windows of the whole true stems of the same 7 songs; the "
-        "true stems in those 200 windows are at -2.00."
+        "true stems of one half of these songs are at 38.20 from those of the other half."
     )
-    few = descriptors.in_words({"songs": 1, "windows": 1, "real": 11, "floor": None})
+    earlier = descriptors.in_words({"songs": 7, "windows": 200, "real": 225, "floor": -2.004})
+    assert "true stems in those 200 windows are at -2.00, which is some points too low" in earlier
+    few = descriptors.in_words({"songs": 1, "windows": 1, "real": 11, "others": None})
     assert few.startswith(
         "The distance compares 1 window of the stems with the 11 windows of the whole true stems of the same 1 song."
     )
@@ -35,13 +38,24 @@ def test_it_says_what_it_compares_and_from_which_size_on_it_counts():
     assert not descriptors.is_certain(None) and "measured by an earlier version" in descriptors.in_words(None)
 
 
-def test_true_stems_have_a_floor_that_depends_on_which_songs_are_measured():
-    """Of all windows it is under 0: each is among those that it is compared with. Of one song of three it is far."""
+def test_how_far_true_stems_of_other_songs_are_is_free_of_windows_that_are_in_both_sets():
     random = np.random.default_rng(2)
-    songs = [random.standard_normal((40, 41)) + 3 * random.standard_normal(41) for _ in range(3)]
-    about = descriptors.about_songs(songs, songs)
-    assert (about["songs"], about["windows"], about["real"]) == (3, 120, 120)
-    assert -5 < about["floor"] < 0
-    one = descriptors.about_songs([songs[0], songs[1][:0], songs[2][:0]], songs)
-    assert (one["windows"], one["real"]) == (40, 120) and one["floor"] > 15
-    assert descriptors.about_songs([songs[0][:7]], [songs[0]])["floor"] is None
+    alike = [random.standard_normal((40, 41)) for _ in range(4)]
+    about = descriptors.about_songs([one[:12] for one in alike], alike)
+    assert (about["songs"], about["windows"], about["real"]) == (4, 48, 160)
+    near, _ = descriptors.distance_of_songs([list(one[:12]) for one in alike], alike)
+    assert near < -1.5, "windows that are compared with themselves"
+    assert abs(about["others"]) < 0.8, "of one distribution: 0"
+    unlike = [one + 3 * random.standard_normal(41) for one in alike]
+    assert descriptors.about_songs(unlike, unlike)["others"] > 15
+    halves = [descriptors.kernels(np.concatenate(unlike[:3]), np.concatenate(unlike[:3]))]
+    expected = [
+        descriptors.estimate(halves[0], np.arange(40) + 40 * song, np.setdiff1d(np.arange(120), np.arange(40) + 40 * song))
+        for song in range(3)
+    ]
+    assert descriptors.about_songs(unlike[:3], unlike[:3])["others"] == pytest.approx(np.mean(expected)), "one against two"
+    some = [unlike[0], unlike[1][:7], unlike[2][:0]]
+    assert descriptors.about_songs(some, unlike[:3])["others"] == pytest.approx(expected[0]), "not halves of less than 8"
+    for none in ([unlike[0]], [unlike[0][:0], unlike[1][:0]]):
+        assert descriptors.about_songs(none, unlike[: len(none)])["others"] is None
+    assert descriptors.about_songs([alike[0][:0]] * 2, [alike[0][:0]] * 2)["others"] is None

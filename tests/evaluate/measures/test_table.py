@@ -108,7 +108,7 @@ def test_how_values_count(name: str, value: float, score: float) -> None:
 
 
 def test_what_is_said_of_a_value_below_zero() -> None:
-    about = {"songs": 7, "windows": 223, "real": 225, "floor": -2.004}
+    about = {"songs": 7, "windows": 223, "real": 225, "others": 38.2}
     compared = descriptors.in_words(about)
     assert table.remarks([{"mmd": 0.0}, {"mmd": None, "lock8": -1.0}], about) == [compared]
     assert table.remarks([{"mmd": -0.1}], about) == [compared, MEASURES["mmd"].below_zero]

@@ -117,7 +117,7 @@ def test_the_distance_says_what_it_compares_and_when_it_does_not_count(tmp_path:
         files.write_json(path, content)
     for windows, shown, counts in ((250, "35.00", True), (50, "≈ 35.00", False)):
         content = records.read(at[1])
-        content["splits"]["test"]["distance"] = {"songs": 2, "windows": windows, "real": 260, "floor": -1.5}
+        content["splits"]["test"]["distance"] = {"songs": 2, "windows": windows, "real": 260, "others": 38.5}
         files.write_json(at[1], content)
         found = Page(page.write(run, settings).read_text(encoding="utf-8"))
         steps = _tables(found.rows)[4]
@@ -128,7 +128,7 @@ def test_the_distance_says_what_it_compares_and_when_it_does_not_count(tmp_path:
                 f"compares {windows} windows of the stems with the 260 windows of the whole true stems of the same 2 songs"
                 in text
             )
-            assert f"the true stems in those {windows} windows are at -1.50." in text
+            assert "the true stems of one half of these songs are at 38.50 from those of the other half." in text
             assert ("does not count in the score" in text) is not counts
         assert f" {shown} |" in card
 
