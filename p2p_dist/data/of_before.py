@@ -123,8 +123,8 @@ def _converted(folder: Path, split: str, part: dict[str, Any]) -> dict[str, Any]
         split_up = re.fullmatch(r"(.+)-(\d{5,})(?:-copy(\d+))?", key)
         if split_up is None or split_up[1] not in songs:
             raise ValueError(
-                f"{folder}: the sample {key} has no key that this program made (SONG-00000, and -copy1 for a copy), or of a song "
-                "that its manifest does not list, so it cannot be converted: it can be used as it is; nothing was changed"
+                f"{folder}: the sample {key} has no key that this program made (SONG-00000, and -copy1 for a copy), or of a "
+                "song that its manifest does not list, so it cannot be converted; use the dataset as it is"
             )
         begin, length = places[key, shard]["begin"], places[key, shard]["length"]
         holds[shard] = split_up[1]
