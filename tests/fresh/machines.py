@@ -47,9 +47,12 @@ while [ "$1" != -- ]; do
     shift
 done
 shift
-exec chroot --userspec="$user" "$root" "$@"
+code=0
+chroot --userspec="$user" "$root" "$@" || code=$?
+exit $code
 """
-"""Mounts what every machine has and the paths before `--`, read-only, then runs the command after it."""
+"""Mounts what every machine has and the paths before `--`, read-only, then runs the command after it. The shell stays, as root:
+a process that changes its user is no longer killed when its parent ends."""
 
 
 def pip_settings(listed: str) -> tuple[dict[str, str], list[Path]]:
@@ -123,7 +126,7 @@ class Machine:
         self.run("useradd --create-home --home-dir '/home/the player' --shell /bin/bash player", user="root")
         bundle = self.root / "tmp" / "checkout.bundle"
         subprocess.run(["git", "-C", CHECKOUT, "bundle", "create", "--quiet", bundle, "HEAD"], check=True)
-        self.run("git clone --quiet /tmp/checkout.bundle p2p_dist", where=HOME)
+        self.run("git -c advice.detachedHead=false clone --quiet /tmp/checkout.bundle p2p_dist", where=HOME)
 
     def call(self, command: str, user: str = "player", where: Path = HOME / "p2p_dist") -> list[str]:
         """The whole command line that runs a shell command on the machine."""
@@ -200,7 +203,8 @@ def try_out(machine: Machine) -> str:
     """Everything that a stranger does first; a line that says how long it took."""
     machine.make()
     machine.run("make demo", fails_with="apt-get install python3-venv")
-    machine.run("apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null", user="root")
+    install = "DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null"
+    machine.run(f"apt-get update -qq && {install}", user="root")
     torch = "python3 -m venv /tmp/fetch && /tmp/fetch/bin/pip download --quiet -c constraints.txt -d /tmp/fetch/files torch"
     fetched = machine.run(f"{torch} && rm -r /tmp/fetch")  # it stays in the cache of pip
     sound = "p2p_dist/runs/*/evaluations/step-*/audio/*-stem.flac"
