@@ -10,7 +10,8 @@ import tyro
 
 from p2p_dist.cli import command_line
 from p2p_dist.common import console
-from p2p_dist.jobs import status, watch
+from p2p_dist.jobs import stages, status, watch
+from p2p_dist.jobs.slurm import squeue
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 
@@ -29,6 +30,8 @@ class Command:
     """print it as JSON"""
     watch: bool = False
     """show it until q or Ctrl-C; not on a terminal: a line when something changes, until nothing runs or waits"""
+    advise: bool = False
+    """on Slurm: ask when trainings that wait would start on fewer nodes, and print what to type if that is sooner"""
     verify: bool = False
     """read every checkpoint and shard, and check the order of the batches"""
 
@@ -62,11 +65,34 @@ def verify_runs(asked: list[RunDir]) -> int:
     return console.FAILED if any(findings.values()) else console.DONE
 
 
+def advise_runs(asked: list[RunDir]) -> int:
+    """Print when the trainings that wait would start on fewer nodes; return the exit code."""
+    from p2p_dist.jobs.slurm import advise
+
+    around = status.Around()
+    if around.jobs is None:
+        raise ValueError(f"--advise asks Slurm, {'which does not answer' if around.unknown else 'and there is none here'}")
+    for run in asked:
+        found, job = status.gather(run, around), squeue.queued_jobs(run, around.jobs).get("train")
+        state = found["stages"].get("train", stages.SHARDS_ONLY)
+        if state in ("done", stages.SHARDS_ONLY) or (job is not None and job.state != "PENDING"):
+            console.say(f"{run.path.name}: train does not wait: {state}")
+            continue
+        waits = found["waiting"].get("train", {"start": None})
+        if job is not None:
+            console.say(f"{run.path.name}: train waits, job {job.number}: {waits['why']}")
+        for line in advise.advise(run, queued=job is not None, start=waits["start"]):
+            console.say(line)
+    return console.DONE
+
+
 def main(arguments: list[str]) -> int:
     """Show the state of runs; return the exit code."""
     given = command_line.parse(Command, "status", arguments)
     if given.watch and (given.json or given.verify):
         raise ValueError("--watch shows a table: omit --json and --verify, or omit --watch")
+    if given.advise and (given.json or given.verify or given.watch):
+        raise ValueError("--advise prints lines of its own: omit --json, --verify and --watch, or omit --advise")
     asked, wrong = runs(given.run)
     code = _show(asked, given) if asked or not given.run else console.DONE
     for text in wrong:
@@ -81,6 +107,8 @@ def _show(asked: list[RunDir], given: Command) -> int:
         raise ValueError(f"no run in {rundir.runs_root()}: start one with {start}, or name the folder of runs with $P2P_RUNS")
     if given.verify:
         return verify_runs(asked)
+    if given.advise:
+        return advise_runs(asked)
     if given.watch:
         return watch.watch(asked, alone=len(given.run) == 1)
     found = [status.gather(asked[0])] if len(given.run) == 1 else status.gather_each(asked)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from p2p_dist.common import console
 from p2p_dist.data import manifest
 from p2p_dist.jobs import site, stages
-from p2p_dist.jobs.slurm import bill, squeue
+from p2p_dist.jobs.slurm import bill, reasons, squeue
 from p2p_dist.run import checkpoints, metrics_file, rundir
 from p2p_dist.run.lock import owner_of
 from p2p_dist.run.rundir import RunDir
@@ -100,18 +100,21 @@ def state(
 
 def _dropped(stage: str, run: RunDir) -> str | None:
     """Return the newest job of a stage if it left the queue without starting, as jobs that depend on a failed job do."""
-    found = ((re.fullmatch(r"([0-9]{1,18})_submission\.sh", path.name), path) for path in (run.slurm / stage).glob("*.sh"))
-    submitted = [(int(name[1]), path) for name, path in found if name is not None]
+    found = (
+        (re.fullmatch(r"([0-9]{1,18}(?:_[0-9]{1,9})?)_submission\.sh", path.name), path)
+        for path in (run.slurm / stage).glob("*.sh")
+    )
+    submitted = [(int(name[1].partition("_")[0]), name[1], path) for name, path in found if name is not None]
     if not submitted:
         return None
-    number, script = max(submitted)
+    _, number, script = max(submitted)
     for log in (run.slurm / stage).glob("attempts*"):
         lines = log.read_text(encoding="utf-8", errors="replace")
         # Parts of an array have numbers of their own.
         is_part = log.name != "attempts" and log.stat().st_mtime >= script.stat().st_mtime
         if is_part or re.search(rf"^(launch|start) {number}\b", lines, re.MULTILINE):
             return None
-    return str(number)
+    return number
 
 
 def _running_here(stage: str, run: RunDir, here: list[Start], owner: dict[str, Any]) -> str | None:
@@ -177,6 +180,7 @@ class Around:
         self.unknown: str | None = None
         self.site = functools.cache(site.load_site)
         self.look = functools.cache(stages.look)
+        self.starts = functools.cache(reasons.expected_starts)
         if shutil.which("squeue") is not None and site.resolve_cluster("auto") != "local":
             try:
                 self.jobs = squeue.everything()
@@ -230,6 +234,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         "slurm": around.unknown,
         "wrong": wrong,
         "stages": stage_states,
+        "waiting": _waiting(queued or {}, around),
         "attempt": begun[-1].name if begun else None,
         "attempts": len(begun),
         "nodes": {
@@ -253,6 +258,16 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         },
         "best": run.read_best(),
     }
+
+
+def _waiting(queued: dict[str, squeue.Queued], around: Around) -> dict[str, dict[str, Any]]:
+    """Map stage -> why its job waits, and when Slurm expects it to start (seconds since 1970; None: not known)."""
+    found: dict[str, dict[str, Any]] = {}
+    for stage, job in queued.items():
+        if job.state == "PENDING":
+            start = around.starts().get(job.number)
+            found[stage] = {"reason": job.reason, "why": reasons.why(job.reason, start), "start": start}
+    return found
 
 
 def _total(shards: stages.Shards | None, train: config.Train) -> int | None:
@@ -313,6 +328,8 @@ def table_of_one(found: dict[str, Any]) -> tuple[Table, list[str]]:
         )
     table.add_row("GPU-hours of training", told)
     lines = [f"{stage}: {text}" for stage, text in found["stages"].items() if _in_short(text) != text]
+    if (waits := found["waiting"].get(stage := current_stage(found))) is not None:
+        lines.append(f"{stage} waits: {waits['why']}")
     return table, [*lines, *([f"wrong: {found['wrong']}"] if found["wrong"] else [])]
 
 

@@ -17,6 +17,7 @@ def test_a_range_of_nodes_is_two_settings(tmp_path):
     """If it failed: a training that may have 1 to 4 nodes always waits for 4, or a run of an earlier version is not read."""
     assert resources.sizes_of("1-4") == (4, 1) and resources.sizes_of("12-999999999") == (999_999_999, 12)
     assert resources.sizes_of("4-4") == (4, None), "which is a number"
+    assert resources.Resources(nodes=2, least_nodes=2).sizes == (2,)
     path = tmp_path / "mine.yaml"
     for written, sizes in (("{nodes: 1-4}", (1, 4)), ("{nodes: '2-3'}", (2, 3)), ("{nodes: 3}", (3,)), ("{}", (1,))):
         path.write_text(f"resources: {written}")

@@ -82,6 +82,9 @@ def test_a_range_is_billed_as_its_most_nodes_and_limited_by_what_was_used():
     by_task = dataclasses.replace(site.load_site("lumi"), sbatch={"gpu": {"gpus-per-task": "1"}})
     with pytest.raises(ValueError, match=r"\(sbatch: gpus-per-task\) requests resources by task.*one number with --nodes"):
         specs.jobs(rundir.find("r"), config.Config(resources=resources), by_task, ("train",))
+    least = config.Config(resources=dataclasses.replace(resources, max_gpu_hours=1e-6))
+    (job,) = specs.jobs(rundir.find("r"), least, site.load_site("lumi"), ("train",))
+    assert "export P2P_MAX_NODE_SECONDS=1" in job.setup, "0 would be no limit"
     fixed = config.Resources(nodes=4, max_gpu_hours=8.0)
     for stage, of in (("train", fixed), ("preflight", resources)):
         (job,) = specs.jobs(rundir.find("r"), config.Config(resources=of), site.load_site("lumi"), (stage,))
