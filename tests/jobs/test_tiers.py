@@ -75,6 +75,8 @@ def test_a_range_of_nodes_goes_where_both_its_ends_are_taken():
     assert chosen(place, "train", nodes=3) == "shared" and chosen(place, "train", nodes=3, least_nodes=2) == "shared"
     assert chosen(place, "train", nodes=64, least_nodes=3) == "normal"
     assert chosen(place, "train", nodes=70, least_nodes=65) == "large"
+    place = site.Site(tiers=[LARGE, Tier("gpu", "gpus", "any", nodes=256)], gpus_per_node=2)
+    assert chosen(place, "train", nodes=70) == "large" and chosen(place, "train", nodes=70, least_nodes=2) == "any"
     said = [text for _, text in LARGE.misses([(64, 128), (257, 514)], 0)]
     assert said == ["--nodes 64: a job in large has at least 65", "--nodes 257: a job in large has at most 256"]
 
