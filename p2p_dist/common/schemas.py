@@ -339,8 +339,9 @@ EXPORTED_DRUMMER = Kind(
         "step": COUNT,
         "task": {"name": re.compile("drums")},
         "stem": {"made_of": re.compile("strokes"), "sample_rate": range(8000, 1 << 18)},
-        "drummer": {"bytes": COUNT, "sha256": _SHA256},
+        "drummer": {"bytes": range(1 << 20), "sha256": _SHA256},
         "trained_on": [{"name": str, "author": str, "licence": str, "sha256": str}],
+        "recipe": {str: float},
         "versions": {str: Maybe(str)},
     },
 )

@@ -1,6 +1,6 @@
 """Write a model without a generator as a folder, and read such a folder: its drummer plays the stem itself, with strokes.
 
-DIR/config.json    task, sample rate of the stem, the songs that it learnt from, versions; the sha256 of drummer.json
+DIR/config.json    task, sample rate of the stem, the songs that it learnt from, seeds, versions; the sha256 of drummer.json
 DIR/drummer.json, pattern.safetensors, strokes.safetensors    the drummer, see drummer.py; the weights are float16
 DIR/README.md      the model card
 
@@ -26,11 +26,18 @@ from p2p_dist.settings.tasks import parse_task
 CARD = "README.md"
 
 
-def export(model: Model, trained_on: list[dict[str, str]], out: Path, card: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+def export(
+    model: Model,
+    trained_on: list[dict[str, str]],
+    recipe: dict[str, float],
+    out: Path,
+    card: Callable[[dict[str, Any]], str],
+) -> dict[str, Any]:
     """Write a folder with a single rename; return the content of its config.json.
 
     Args:
-        model: without a generator. trained_on: name, author, licence and sha256 of each song. out: it must not exist.
+        model: without a generator. trained_on: name, author, licence and sha256 of each song. recipe: seeds and numbers with
+            which the same songs give the same model. out: it must not exist.
         card: returns the text of README.md, given the content of config.json.
     """
     assert model.weights is None and model.drummer is not None
@@ -46,6 +53,7 @@ def export(model: Model, trained_on: list[dict[str, str]], out: Path, card: Call
             "stem": {"made_of": "strokes", "sample_rate": model.data.sample_rate},
             "drummer": {"bytes": record.stat().st_size, "sha256": files.sha256_file(record)},
             "trained_on": trained_on,
+            "recipe": recipe,
             "versions": {
                 "p2p_dist": __version__,
                 "python": platform.python_version(),

@@ -29,6 +29,7 @@ import sketch as strokes_alone
 import starter_card
 
 from p2p_dist.audio import drum_classes, layouts, strokes
+from p2p_dist.audio.pattern_features import pattern_features
 from p2p_dist.audio.stems import resample
 from p2p_dist.common import console, files
 from p2p_dist.data.composed import render
@@ -39,16 +40,20 @@ from p2p_dist.evaluate.held_out_songs import beats_of
 from p2p_dist.evaluate.measures import descriptors
 from p2p_dist.evaluate.measures.truth import Truth
 from p2p_dist.generate import exported, exported_drummer, pattern_stage
-from p2p_dist.generate.drummer import AS_HEARD, Drummer
+from p2p_dist.generate.drummer import Drummer
 from p2p_dist.generate.exported_config import STARTER, STARTER_FOLDER
 from p2p_dist.generate.model import Model
-from p2p_dist.generate.request import Options
+from p2p_dist.generate.sketch import pick
+from p2p_dist.model.pattern import predict
 from p2p_dist.settings.config import Config, Data, Train
 from p2p_dist.settings.config import Model as Network
 
 STEPS, SEED = 200, 0
 SONGS, COMPOSED_SEED, SECONDS = 20, 1, 60.0
 """Composed songs, the seed of their composer, and their least length."""
+
+PLAYED = ("composed 1-0000 rock", "composed 1-0003 funk")
+"""Composed songs that give strokes, too: those of an acoustic kit. Their distances are like those of the real songs' kits."""
 
 FEWEST = 20
 """Windows without which a distance means nothing."""
@@ -95,7 +100,7 @@ def digest(song: KeyedSong) -> str:
 
 
 def learn(songs: list[tuple[Allowed, KeyedSong]], work: Path, steps: int, workers: int) -> Model:
-    """Learn a drummer, as the stage `pattern` of a run does: the network from all songs, the strokes from the real ones."""
+    """Learn a drummer, as the stage `pattern` of a run does: a network from all songs, strokes from real ones and `PLAYED`."""
     config = Config(data=Data(), model=Network(sketch=True), train=Train(pattern_steps=steps, seed=SEED))
     for folder in ("songs", "networks"):
         (work / folder).mkdir(parents=True, exist_ok=True)
@@ -106,7 +111,7 @@ def learn(songs: list[tuple[Allowed, KeyedSong]], work: Path, steps: int, worker
     )
     playing = [path for path in paths.values() if pattern_stage.read(path).onsets]
     network = pattern_stage.train_network(work / "networks", STARTER, playing, config, lambda *_: None)
-    bank = pattern_stage.bank_of([paths[song.key] for of, song in songs if of is REAL])
+    bank = pattern_stage.bank_of([paths[song.key] for of, song in songs if of is REAL or song.source.name in PLAYED])
     names = {song.key: song.source.name for _, song in songs}
     bank = strokes.Bank({names[key]: kit for key, kit in bank.kits.items()})
     drums = Drummer(network.eval(), bank, config.data, config.model)
@@ -118,28 +123,27 @@ def stems_of(drums: Drummer, song: strokes_alone.Song) -> dict[str, np.ndarray]:
     samples, peak = len(song.heard), float(np.abs(song.heard).max(initial=0))
     heard = song.heard[:, None]
 
-    def played(options: Options, onsets: list[drum_classes.Onset] | None = None) -> np.ndarray | None:
-        performance = drums.play(lambda: iter([song.heard]), song.rate, peak, song.name, 1.0, options)
-        if onsets is not None:
-            performance = replace(performance, onsets=onsets)
-        elif performance.heard.beats is None or not performance.onsets:
-            return None  # generate refuses the song, too
-        sound = performance.sketch(0).part(0, round(samples * drums.data.sample_rate / song.rate))
+    performance = drums.play(lambda: iter([song.heard]), song.rate, peak, song.name, 1.0)
+
+    def played(onsets: list[drum_classes.Onset]) -> np.ndarray:
+        sound = replace(performance, onsets=onsets).sketch(0).part(0, round(samples * drums.data.sample_rate / song.rate))
         return np.resize(resample(sound, drums.data.sample_rate, song.rate), samples)
 
     rows = {
         strokes_alone.TRUE: song.drums,
-        starter_card.TRUE_PATTERN: played(AS_HEARD, song.onsets),
+        starter_card.TRUE_PATTERN: played(song.onsets),
         baseline_stems.COPY: song.heard,
         baseline_stems.SILENCE: np.zeros_like(song.heard),
-        starter_card.AUTOMATIC: played(AS_HEARD),
     }
+    if performance.heard.beats is not None and performance.onsets:  # generate refuses other songs
+        rows[starter_card.AUTOMATIC] = played(performance.onsets)
     if (tracked := beats_of(heard, song.rate, drums=False)) is not None:
         rows[baseline_stems.GRID_TRACKED] = baseline_stems.rock_grid(heard, song.rate, tracked, 0.0)[:, 0]
     if song.beats is not None:
         rows[baseline_stems.GRID_KNOWN] = baseline_stems.rock_grid(heard, song.rate, song.beats, 0.0)[:, 0]
-        rows[starter_card.KNOWN] = played(Options(bpm=song.beats.bpm, first_beat=song.beats.first))
-    return {name: rows[name] for name in starter_card.ROWS if rows.get(name) is not None}
+        predicted = predict(drums.network, pattern_features(song.heard, song.rate, song.beats))
+        rows[starter_card.KNOWN] = played(pick(predicted, drums.bank.rates))
+    return {name: rows[name] for name in starter_card.ROWS if name in rows}
 
 
 def clips(folder: Path) -> Iterator[tuple[strokes_alone.Song, np.ndarray]]:
@@ -216,6 +220,7 @@ def main() -> int:
     parser.add_argument("--unmeasured", action="store_true", help="leave out the figures")
     options = parser.parse_args()
     begun = time.monotonic()
+    exported.check_out(options.out, overwrite=True)
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -224,16 +229,26 @@ def main() -> int:
         trained_on = [
             {"name": song.source.name, "author": of.author, "licence": of.licence, "sha256": digest(song)} for of, song in songs
         ]
-        exported.check_out(options.out, overwrite=True)
+        recipe = {
+            "steps": options.steps,
+            "seed": SEED,
+            "composed_songs": options.composed,
+            "composer_seed": COMPOSED_SEED,
+            "seconds_of_composed_songs": SECONDS,
+        }
+        assert model.drummer is not None
+        kits = sorted(model.drummer.bank.kits)
         made = work / "made"
         files.remove_tree(made)
-        exported_drummer.export(model, trained_on, made, lambda content: starter_card.text(content, {}, COMPOSED_SEED))
+        exported_drummer.export(
+            model, trained_on, recipe, made, lambda content: starter_card.text(content, kits, {}, COMPOSED_SEED)
+        )
         found = exported.read_exported(made)  # as others read it: weights in float16, strokes coded
         assert found.drummer is not None
         figures = {} if options.unmeasured else measure(found.drummer, options.data, work / "figures" / found.sha256[:12])
         files.remove_tree(options.out)
         content = exported_drummer.export(
-            model, trained_on, options.out, lambda content: starter_card.text(content, figures, COMPOSED_SEED)
+            model, trained_on, recipe, options.out, lambda content: starter_card.text(content, kits, figures, COMPOSED_SEED)
         )
     size = sum(path.stat().st_size for path in options.out.iterdir())
     seconds = time.monotonic() - begun

@@ -27,11 +27,12 @@ REAL, RENDERED = "A real song that it never heard (evr/test)", "Rendered songs t
 CLIPS = "Excerpts of 5.9 s that the thesis published (thesis_clips)"
 
 
-def text(content: dict[str, Any], figures: dict[str, Any], seed: int) -> str:
+def text(content: dict[str, Any], kits: list[str], figures: dict[str, Any], seed: int) -> str:
     """Return the text of README.md.
 
     Args:
-        content: of config.json. figures: by set, of `starter.measure`; empty if it was not measured. seed: of the composer.
+        content: of config.json. kits: names of the songs that gave the strokes. figures: by set, of `starter.measure`;
+            empty if it was not measured. seed: of the composer.
     """
     songs = [f"| {song['name']} | {song['author']} | {song['licence']} |" for song in content["trained_on"]]
     template = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
@@ -39,6 +40,7 @@ def text(content: dict[str, Any], figures: dict[str, Any], seed: int) -> str:
         name=content["name"],
         steps=content["step"],
         songs="\n".join(songs),
+        kits=", ".join(kits),
         seed=seed,
         figures="\n".join(_figures(figures)) if figures else "It was not measured.",
     )
