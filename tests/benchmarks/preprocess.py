@@ -12,8 +12,8 @@ out. Two workers were 1.81 times one in an earlier run.
 
 The thesis's chain takes 4.2 times ours where it loads, pictures and stores each of the five streams (9.61 s against 2.27 s),
 and 2.6 times where it makes no more than the two signals that one pair needs: half of our time is the decoder's, which both
-need. The ratio to the floor grows with what else runs, since the floor needs little memory: 1.97 where five times as many processes
-wanted the cores.
+need. The ratio to the floor grows with what else runs, since the floor needs little memory: 1.97 where five times as many
+processes wanted the cores.
 """
 
 from __future__ import annotations
