@@ -65,10 +65,11 @@ test-browser: $(VENV)/dev
 	tests/browser/install.sh
 	$(BIN)/python -m pytest tests/browser
 
-# On a real Slurm that the tests start on this machine. Installs Debian's packages where they are missing (needs root).
+# On two real Slurms that the tests start on this machine: they wait much of the time, so two files run side by side. Installs
+# Debian's packages where they are missing (needs root).
 test-slurm: $(VENV)/dev
 	tests/slurm/install.sh
-	$(BIN)/python -m pytest tests/slurm
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/slurm
 
 # Images built and jobs run with a real Singularity on that Slurm: about 4 minutes. Installs what is missing (needs root).
 test-container: $(VENV)/dev

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# The batch part of every job, outside any container: job.sh STAGE RUN. Records this start, runs one task per process, and
+# The batch part of every job, outside any container: job.sh STAGE RUN [ELEMENT]. Records this start, runs one task per process, and
 # decides what to do next. The launcher's scripts and the templates beside this file end with it. Optional environment variables:
 # P2P_PYTHON, P2P_CONTAINER (in_container.sh), P2P_CPU_MASKS, P2P_SRUN, P2P_RENDEZVOUS (rendezvous.sh), P2P_ENVIRONMENT,
 # P2P_MAX_REQUEUES, P2P_MAX_CRASH_RESTARTS, P2P_MAX_SECONDS, P2P_MAX_NODE_SECONDS, P2P_NODES.
 set -euo pipefail
-stage=$1 run=$(realpath "$2")
+stage=$1 run=$(realpath "$2") element=${3:-}
+# ELEMENT, as 7_2: of an array with a job for each run of a sweep. It has its stage for itself, unlike the tasks that share one.
+[ -z "$element" ] || unset "${!SLURM_ARRAY_@}"
 here=$run/code/hpc
 # shellcheck source=hpc/slurm.sh
 . "$here/slurm.sh"
@@ -15,7 +17,7 @@ here=$run/code/hpc
 member=${SLURM_ARRAY_TASK_ID:-}
 export P2P_ATTEMPTS="$run/slurm/$stage/attempts${member:+.$member}" P2P_BEGUN="$run/slurm/$stage/begun${member:+.$member}"
 # In an array, the number of the last task alone would mean the whole array.
-export P2P_JOB="${member:+${SLURM_ARRAY_JOB_ID}_}${member:-$SLURM_JOB_ID}"
+export P2P_JOB="${element:-${member:+${SLURM_ARRAY_JOB_ID}_}${member:-$SLURM_JOB_ID}}"
 # With random digits, because a controller that was killed may use a number of restarts twice.
 P2P_ATTEMPT=$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}-$(od -An -N3 -tx1 /dev/urandom | tr -d ' ')
 export P2P_ATTEMPT

@@ -32,6 +32,6 @@ for pause in 1 2 4 8 15 30 $(yes 60 | head -n 30) 0; do # wait up to half an hou
     *) break ;;
     esac
 done
-[ -z "${SLURM_ARRAY_TASK_ID:-}" ] || not_requeued "Slurm does not requeue this task of the array"
+[[ $P2P_JOB != *_* ]] || not_requeued "Slurm does not requeue this task of the array"
 # shellcheck source=hpc/submit_successor.sh
 . "$here/submit_successor.sh" "$stage" "$run"

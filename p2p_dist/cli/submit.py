@@ -17,7 +17,7 @@ from p2p_dist import __version__
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
 from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, musdb_sample, packages, site, status
-from p2p_dist.jobs.slurm import launch
+from p2p_dist.jobs.slurm import chains, launch
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import address, presets
@@ -157,13 +157,15 @@ def on_slurm(launches: list[tuple[Command, RunDir]], where: str) -> int:
     launch.check_launches(
         [(run, command.settings, example_song.known_dataset(run, command.settings.data)) for command, run in launches], where
     )
-    for command, run in launches:
-        dataset = example_song.lay_out(run, command.settings.data)
-        # Also while it queues jobs: two launchers at once would queue each job twice.
-        with contextlib.closing(rundir.lock_run(run)):
+    with contextlib.ExitStack() as locks:
+        begun = []
+        for command, run in launches:
+            dataset = example_song.lay_out(run, command.settings.data)
+            # Also while it queues jobs: two launchers at once would queue each job twice.
+            locks.enter_context(contextlib.closing(rundir.lock_run(run)))
             settings = begin(run, command.settings, dataset)
-            place = site.load_site(where, settings.resources.site)
-            launch.queue(run, settings, place, console.again("status", [run.path.name]))
+            begun.append((run, settings, site.load_site(where, settings.resources.site)))
+        chains.queue(begun, console.again("status", [run.path.name for _, run in launches]))
     code = console.DONE
     for command, run in launches:
         if command.wait:

@@ -8,8 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 from p2p_dist.common import console
-from p2p_dist.jobs import begin_run, estimate, fits, site
-from p2p_dist.jobs.slurm import bill, elsewhere, launch, specs, squeue
+from p2p_dist.jobs import begin_run, estimate, fits, site, stages
+from p2p_dist.jobs.slurm import bill, elsewhere, launch, specs, squeue, sweeps
 from p2p_dist.run import checkpoints, metrics_file, snapshot
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.run.starts import list_starts
@@ -30,6 +30,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
     numbers = squeue.jobs_by_tier() if has_slurm else Counter[str]()
     makers: dict[str | None, str] = {}
     together = 0.0
+    asked: list[tuple[RunDir, dict[str, specs.Job | sweeps.Wait]]] = []
     for run, wanted, dataset in launches:
         settings = begin_run.check_begin(run, wanted, dataset)
         console.say(f"# run: {run.path}")
@@ -62,39 +63,63 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
             makers.setdefault(dataset, run.path.name)
             new = new[1:] if maker else new
         specs.check_limits([step.job for step in new], place, numbers)
-        before: str | None = None
-        scripts = []
+        to_queue: dict[str, specs.Job | sweeps.Wait] = {}
         for step in steps:
             stage, word = step.job.stage, "to do"
             if step.done is not None:
                 word = f"already done ({step.done})"
             elif step.queued is not None:
-                before = step.queued.number
-                word = f"already queued, job {before}"
+                to_queue[stage] = sweeps.Wait.of(step.queued.number)
+                word = f"already queued, job {step.queued.number}"
             elif other is not None and stage == "preprocess":
                 word = "not by a job of this cluster, see the note"
             elif step not in new:
-                before = f"the preprocess job of {maker}"
-                word = f"depends on {before}, which makes the same shards"
+                to_queue[stage] = sweeps.Wait(f"the preprocess job of {maker}")
+                word = f"depends on the preprocess job of {maker}, which makes the same shards"
             else:
-                job = step.job.after(specs.dependency(step.job, settings.resources, before))
-                scripts.append(f"\n##### {stage}.sh\n{job.script()}")
-                before = f"the {stage} job"
+                to_queue[stage] = step.job
                 word += _where(step.job, place)
             console.say(f"# {stage}: {word}")
         if where == "local":
             console.say(
                 "# no Slurm here: these stages would run on this machine; with --cluster slurm these scripts would be queued:"
             )
-        for script in scripts:
-            console.say(script)
+        asked.append((run, to_queue))
+        if len(launches) == 1:
+            _say_scripts(asked, place)
         console.say(f"\n##### config.yaml\n{presets.to_yaml(settings)}")
         to_come = [step.job for step in steps if step in new or step.queued is not None]
         together += _say_bill(to_come, settings.resources, place)
         if any(job.stage == "train" for job in to_come):
             say_likely(run, settings, place, fits.windows(settings.data, _shards(run, dataset)).get("train"))
     if len(launches) > 1:
+        _say_scripts(asked, place)
         console.say(f"# all {len(launches)} runs together: at most {together:.1f} GPU-hours")
+
+
+def _say_scripts(asked: list[tuple[RunDir, dict[str, specs.Job | sweeps.Wait]]], place: site.Site) -> None:
+    """Print the script of each job that `chains.queue` would queue.
+
+    Args:
+        asked: run, and for each stage its job to queue, or the job that is queued already.
+    """
+    runs = [run for run, _ in asked]
+    waits = [sweeps.Wait() for _ in runs]
+    for stage in stages.STAGES:
+        new = []
+        for number, (run, to_queue) in enumerate(asked):
+            step = to_queue.get(stage)
+            if isinstance(step, sweeps.Wait):
+                waits[number] = step
+            elif step is not None:
+                new.append(sweeps.Member(number, run, step, waits[number]))
+        for members in sweeps.arrays(new, place):
+            first, is_array = members[0], len(members) > 1
+            whose = "" if len(runs) == 1 else f" of {len(members)} runs" if is_array else f" of {first.run.path.name}"
+            job = sweeps.job_of(members, runs) if is_array else first.job.after(first.dependency())
+            console.say(f"\n##### {stage}.sh{whose}\n{job.script()}")
+            for member in members:
+                waits[member.number] = sweeps.Wait(f"the {stage} job{whose}", member.number if is_array else None)
 
 
 def _where(job: specs.Job, place: site.Site) -> str:

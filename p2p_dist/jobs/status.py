@@ -100,18 +100,21 @@ def state(
 
 def _dropped(stage: str, run: RunDir) -> str | None:
     """Return the newest job of a stage if it left the queue without starting, as jobs that depend on a failed job do."""
-    found = ((re.fullmatch(r"([0-9]{1,18})_submission\.sh", path.name), path) for path in (run.slurm / stage).glob("*.sh"))
-    submitted = [(int(name[1]), path) for name, path in found if name is not None]
+    found = (
+        (re.fullmatch(r"([0-9]{1,18}(?:_[0-9]{1,9})?)_submission\.sh", path.name), path)
+        for path in (run.slurm / stage).glob("*.sh")
+    )
+    submitted = [(int(name[1].partition("_")[0]), name[1], path) for name, path in found if name is not None]
     if not submitted:
         return None
-    number, script = max(submitted)
+    _, number, script = max(submitted)
     for log in (run.slurm / stage).glob("attempts*"):
         lines = log.read_text(encoding="utf-8", errors="replace")
         # Parts of an array have numbers of their own.
         is_part = log.name != "attempts" and log.stat().st_mtime >= script.stat().st_mtime
         if is_part or re.search(rf"^(launch|start) {number}\b", lines, re.MULTILINE):
             return None
-    return str(number)
+    return number
 
 
 def _running_here(stage: str, run: RunDir, here: list[Start], owner: dict[str, Any]) -> str | None:

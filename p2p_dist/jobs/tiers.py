@@ -34,6 +34,8 @@ class Tier:
     """most of one job"""
     jobs: Positive | None = None
     """of one user, at once"""
+    running: Positive | None = None
+    """of these, at most so many run; the others wait"""
 
     def __post_init__(self) -> None:
         check(self, spelled=str)

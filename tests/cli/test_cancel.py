@@ -47,5 +47,5 @@ def test_cancel_leaves_the_shards_that_others_wait_for(cluster, launch, capsys):
     launch("--run", "s", "--sweep", "train.seed=0,1")
     cancel.main(["s-seed-0"])
     assert "preprocess: job 100 is not cancelled: s-seed-1 with the same shards still needs it" in capsys.readouterr().out
-    assert (cluster.place / "cancelled").read_text().split() == ["103", "102", "101"]
+    assert (cluster.place / "cancelled").read_text().split() == ["103_0", "102_0", "101_0"]
     assert status.gather(rundir.find("s-seed-1"))["stages"]["preprocess"].endswith("job 100 of the run s-seed-0")

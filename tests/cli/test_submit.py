@@ -124,9 +124,9 @@ def test_a_sweep_is_one_run_for_each_combination(place):
     ]
     assert len({run.path for _, run in parsed}) == 6 and parsed[0][1].path.name == "drums-default-seed-0-learning-rate-1e-4"
     printed = launch("--data", songs(place / "songs"), "--cluster", "slurm", "--dry-run", "--sweep", *sweep).stdout
-    assert printed.count("##### train.sh") == 6
+    assert printed.count("##### train.sh of 6 runs") == 1 and printed.count("#SBATCH --array=0,1,2,3,4,5\n") == 3
     assert printed.count("##### preprocess.sh") == 1 and printed.count("which makes the same shards") == 5
-    assert printed.count("afterok:the preprocess job of drums-default-seed-0-learning-rate-1e-4'") == 5
+    assert printed.count("afterok:the preprocess job of drums-default-seed-0-learning-rate-1e-4'") == 1
 
 
 @pytest.mark.parametrize("sweep", [("--sweep", "A", "B"), ("--sweep=A", "--sweep=B"), ("--sweep", "A", "--sweep", "B")])

@@ -123,7 +123,7 @@ class Clusters(Lab):
 
     def _configure(self, controller=""):
         super()._configure(controller)
-        values = {**self.ports, "lab": self.folder, "controller": "disable_triggers"}
+        values = {**self.ports, "first_job": self.first_job, "lab": self.folder, "controller": "disable_triggers"}
         cloud = "GresTypes=gpu\nSuspendProgram=/bin/true\nResumeProgram=/bin/true\nSuspendTime=3600\n"
         cloud += "NodeName=DEFAULT Sockets=1 State=CLOUD\nPartitionName=DEFAULT State=UP\n"
         at = rf"\1 NodeAddr=127.0.0.1 Port={self.ports['node']}"

@@ -100,7 +100,7 @@ def start(lab, twins, tmp_path_factory):
 
     with ThreadPoolExecutor(1) as pool:
         skipping = pool.submit(skip_the_two_minutes)
-        start.running = running
+        start.running, start.folder = running, folder
         yield start
         over.set()
     skipping.result()

@@ -12,7 +12,7 @@ from lab import wait_until
 
 from p2p_dist.common import files
 from p2p_dist.jobs import site
-from p2p_dist.jobs.slurm import launch, squeue
+from p2p_dist.jobs.slurm import chains, squeue
 from p2p_dist.run import metrics_file, rundir
 from p2p_dist.settings import config
 
@@ -69,14 +69,14 @@ PLANS = {
 class Training:
     """One run that trains through paced.py, queued with the launcher's own code."""
 
-    def __init__(self, lab, name, folder, twins):
+    def __init__(self, lab, name, folder, twins, resources=None, more=()):
         self.lab, self.twins, self.jobs, self.finished = lab, twins, {}, False
-        resources = dict(SETTINGS[name])
+        resources = dict(SETTINGS[name] if resources is None else resources)
         if change := resources.pop("site", None):
             path = folder / f"{name}.yaml"
             path.write_text((site.HPC / "sites" / "slurm.yaml").read_text().replace(*change))
             resources["site"] = str(path)
-        self.run, wanted = undisturbed.begin(name.replace(" ", "-"), *TRAINING)
+        self.run, wanted = undisturbed.begin(name.replace(" ", "-"), *TRAINING, *more)
         self.settings = dataclasses.replace(wanted, resources=config.Resources(**resources))
         files.write_json(self.run.path / "plan.json", PLANS.get(name, {}))
         self.hold(HOLD)
@@ -87,15 +87,19 @@ class Training:
             files.write_text(folder / "bin" / "srun", SRUN.format(srun=shutil.which("srun")))
             (folder / "bin" / "srun").chmod(0o755)
 
-    def queue(self):
-        """What the launcher does last."""
+    def queue(self, *others):
+        """What the launcher does last, with others for a sweep."""
+        all_runs = [self, *others]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "executable", str(self.python))
             if (folder := self.python.parent / "bin").is_dir() and hasattr(self, "begun"):
                 patch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-            launch.queue(self.run, self.settings, site.load_site("slurm", self.settings.resources.site), "")
+            places = [site.load_site("slurm", one.settings.resources.site) for one in all_runs]
+            chains.queue([(one.run, one.settings, place) for one, place in zip(all_runs, places, strict=True)], "")
         found = squeue.queued_jobs(self.run)
         self.jobs |= {stage: job.number for stage, job in found.items()}
+        for one in others:
+            one.jobs |= {stage: job.number for stage, job in squeue.queued_jobs(one.run).items()}
         return found
 
     @property

@@ -30,6 +30,7 @@ SLURM_CONF = """
 ClusterName=lab
 SlurmctldHost=slurmctl(127.0.0.1)
 SlurmctldPort={slurmctld}
+FirstJobId={first_job}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -163,7 +164,11 @@ class Lab:
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-lab-", dir="/tmp"))  # sockets need a short path
         self.names = [f"nid{5000 + i:06d}" for i in range(1, nodes + 1)]
         self.daemons = {}
-        base = next(b for b in range(23000, 30000, 200) if all(_is_free(b + n) for n in range(PORTS["node"] + nodes + 1)))
+        # Two clusters may run side by side (pytest -n 2): with ports of their own, and job numbers, from which the ports of
+        # trainings follow (hpc/job.sh): 20000 to 24000 for the first cluster, 28800 to 32000 for the second.
+        second = os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0"
+        self.first_job, ports = (801, range(26400, 28600, 200)) if second else (1, range(24200, 26200, 200))
+        base = next(b for b in ports if all(_is_free(b + n) for n in range(PORTS["node"] + nodes + 1)))
         self.ports = {name: base + offset for name, offset in PORTS.items()}
 
     def up(self):
@@ -321,7 +326,14 @@ class Lab:
         )
         low = "PartitionName=low PriorityTier=1 PreemptMode=REQUEUE GraceTime=60 OverSubscribe=EXCLUSIVE"
         # An empty SlurmctldParameters is refused by every client.
-        values = {**self.ports, "lab": self.folder, "nodes": names, "low": low, "controller": controller or "disable_triggers"}
+        values = {
+            **self.ports,
+            "first_job": self.first_job,
+            "lab": self.folder,
+            "nodes": names,
+            "low": low,
+            "controller": controller or "disable_triggers",
+        }
         etc = self.folder / "etc"
         files.write_text(etc / "slurm.conf", SLURM_CONF.format(**values))  # whole: every command of a job reads it
         (etc / "epilog").write_text(EPILOG.format(**values))

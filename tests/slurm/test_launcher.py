@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -140,7 +141,17 @@ def test_a_sweep_is_a_run_for_each_and_one_table(lab, launch, songs):
     sweep = ("--sweep", "train.seed=0,1", "train.learning-rate=1e-4,2e-4")
     shown = launch("submit", *typed(songs, "swept", "--partition", "waiting", *sweep))
     names = [f"swept-seed-{seed}-learning-rate-{rate}" for seed in (0, 1) for rate in ("1e-4", "2e-4")]
-    assert all(queued(name) == ["evaluate", "page", "train"] for name in names)
+    arrays = dict(re.findall(r"^(\w+): array (\d+) of 4 runs", shown, re.MULTILINE))
+    assert list(arrays) == ["train", "evaluate", "page"]
+    listed = commands.ask("squeue", "--me", "--array", "--noheader", "--format=%i").stdout.split()
+    assert {f"{array}_{n}" for array in arrays.values() for n in range(4)} <= set(listed)
+    again = launch("submit", *typed(songs, "swept", "--partition", "waiting", *sweep))
+    assert again.count("already queued, job ") == 12
+    assert f"page: job {arrays['page']}_1 removed from the queue" in launch("cancel", names[1])
+    left = set(commands.ask("squeue", "--me", "--array", "--noheader", "--format=%i").stdout.split())
+    assert f"{arrays['train']}_1" not in left and {f"{arrays['train']}_{n}" for n in (0, 2, 3)} <= left
+    again = launch("submit", *typed(songs, "swept", "--partition", "waiting", *sweep))
+    assert queued(names[1]) == ["evaluate", "page", "train"], "of its own, as the numbers of an array are used once"
     table = shown[shown.index("┏") :]
     assert table.count("pending") == 4 and table.count("┏") == 1
     assert json.loads(launch("status", *names, "--json"))[3]["run"] == names[3]

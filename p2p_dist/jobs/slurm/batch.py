@@ -121,6 +121,8 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
     because a controller that was killed may have lost it.
     """
     log, attempt, job = _log(), _attempt(), os.environ["SLURM_JOB_ID"]
+    element = os.environ.get("P2P_JOB", "")
+    name = element if "_" in element else job  # as the launcher calls it
     log.parent.mkdir(parents=True, exist_ok=True)
     cancelled = run / "slurm" / "cancelled"
     launched = False
@@ -128,15 +130,15 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
         if os.environ.get("P2P_SUCCESSOR_OF"):
             _note(f"successor {job}")  # even if sbatch reported an error to the previous job
         else:
-            launched = not starts.has(log, "launch", job)
+            launched = not starts.has(log, "launch", name)
             # A template queued after the run was cancelled is a new launch. The launcher removes the mark before it queues a
             # job and then keeps its script, so a mark beside such a script is newer, even within one second.
-            script = log.parent / f"{os.environ.get('SLURM_ARRAY_JOB_ID') or job}_submission.sh"
+            script = log.parent / f"{os.environ.get('SLURM_ARRAY_JOB_ID') or name}_submission.sh"
             if cancelled.exists() and not script.exists() and _seconds(submitted) >= _changed(cancelled):
                 _remove(cancelled)
                 launched = True
             if launched:
-                _note(f"launch {job}")
+                _note(f"launch {name}")
     progress, saved = _progress(stage, run)
     finished: Dict[str, Any] = {}  # the last outcome of the training, if its checkpoint exists
     if stage == "train":

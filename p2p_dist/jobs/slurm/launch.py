@@ -167,44 +167,6 @@ def check_gpus(resources: Resources, place: site.Site) -> None:
         )
 
 
-def queue(run: RunDir, settings: Config, place: site.Site, shown: str) -> int:
-    """Queue the stages that are neither done nor queued, each waiting for the previous one, and print their job ids.
-
-    Args:
-        shown: the command that shows the state of the run, for messages.
-
-    Raises:
-        OSError: Slurm does not answer, or refused after all.
-    """
-    steps = plan(run, settings, place, squeue.settled_jobs(run))
-    (run.slurm / "cancelled").unlink(missing_ok=True)
-    (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
-    before: str | None = None
-    renewed = False  # whether an earlier stage was queued anew, so that queued jobs depend on a removed job
-    for step in steps:
-        stage, dependency = step.job.stage, specs.dependency(step.job, settings.resources, before)
-        stale = step.queued is not None and step.queued.state == "PENDING" and (renewed or step.queued.reason == squeue.NEVER)
-        if step.queued is not None and not (stale and _is_gone(step.queued, dependency)):
-            whose = f" of the run {step.queued.other}, with the same shards" if step.queued.other else ""
-            console.say(f"{stage}: already queued, job {step.queued.number}{whose}")
-            before = step.queued.number
-        elif step.done is not None:
-            console.say(f"{stage}: already done ({step.done})")
-        else:
-            for old in run.outcomes(stage):
-                old.unlink()
-            before = sbatch.submit(step.job.after(dependency))
-            renewed = True
-    if not all(step.done for step in steps):
-        console.say(f"to follow them: {shown}")
-    return console.DONE
-
-
-def _is_gone(waiting: squeue.Queued, dependency: str | None) -> bool:
-    """Replace the dependency of a pending job. Returns True if Slurm no longer has the job."""
-    return commands.ask("scontrol", "update", f"jobid={waiting.number}", f"dependency={dependency or ''}").returncode != 0
-
-
 def queue_check(job: specs.Job, place: site.Site, dependency: str | None = None) -> str:
     """Queue one job of a check that starts once `dependency` holds; return its id.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 
 from p2p_dist.common import console, files
 from p2p_dist.jobs.slurm import commands, options, reasons, specs, squeue
+from p2p_dist.run.rundir import RunDir
 
 TRAINING = {
     "account": "--account",
@@ -115,14 +117,18 @@ def _why_refused(asked: subprocess.CompletedProcess[str]) -> str | None:
     return text or asked.stderr.strip()
 
 
-def submit(job: specs.Job) -> str:
-    """Queue one job; return its id.
+def submit(job: specs.Job, runs: Sequence[RunDir] = ()) -> str:
+    """Queue one job, or the array of a sweep; return its id.
+
+    Args:
+        runs: all runs of the sweep, which keep the script of their element.
 
     Raises:
         OSError: Slurm rejected it, or its answer contains no job number. Then the job may be queued all the same; if the
             command is repeated, the launcher finds the job by its comment.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
+    for folder in (job.folder, *(runs[member].slurm / job.stage for member in job.members)):
+        folder.mkdir(parents=True, exist_ok=True)
     script = job.script()
     asked = _sbatch(script)
     if asked.returncode:
@@ -134,6 +140,11 @@ def submit(job: specs.Job) -> str:
     if number is None:
         lines = asked.stdout.strip().splitlines() or ["empty"]
         raise OSError(5, f"no job number in its answer ({lines[-1]}): run the same command again", "sbatch")
+    for member in job.members:
+        files.write_text(runs[member].slurm / job.stage / f"{number}_{member}_submission.sh", script)
+    if job.members:
+        console.say(f"{job.stage}: array {number} of {len(job.members)} runs, logs in slurm/{job.stage} of each")
+        return number
     files.write_text(job.folder / f"{number}_submission.sh", script)
     log = job.log.replace("%A", number).replace("%j", number).replace("%%", "%")
     console.say(f"{job.stage}: job {number}, log {log}")

@@ -49,8 +49,9 @@ def lines(
     if place.rendezvous != "name" or place.rendezvous_suffix:
         values["P2P_RENDEZVOUS"] = f"{place.rendezvous}:{place.rendezvous_suffix or ''}"
     if place.environment:
-        ours = (site.HPC / place.environment).is_file()
-        values["P2P_ENVIRONMENT"] = run.code / "hpc" / place.environment if ours else Path(place.environment).absolute()
+        path = Path(place.environment)
+        if path.is_absolute() or not (site.HPC / path).is_file():
+            values["P2P_ENVIRONMENT"] = path.absolute()
     if image is not None:
         values["P2P_CONTAINER"] = image
         if place.container_runtime != "singularity":
@@ -60,10 +61,13 @@ def lines(
         if resources.overlay:
             values["P2P_OVERLAY"] = _bindable(str(Path(resources.overlay).expanduser().absolute()))
         values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings.data, stage, reached)])
-    exports = [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
+    exports = [f"run={shlex.quote(str(run.path))}"]  # first: `sweeps.job_of` replaces it
+    exports += [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
     exports += [f'export {name}="${{{name}:-{value}}}"' for name, value in place.variables.items()]  # the user's own wins
+    if place.environment and "P2P_ENVIRONMENT" not in values:
+        exports.append(f'export P2P_ENVIRONMENT="$run"/code/hpc/{shlex.quote(place.environment)}')
     check = (site.HPC / "check_code.sh").read_text(encoding="utf-8").splitlines()[1:]
-    return [*exports, f"run={shlex.quote(str(run.path))}", *check]
+    return [*exports, *check]
 
 
 def _folders(run: RunDir, data: Data, stage: str, reached: Sequence[Path] = ()) -> list[str]:

@@ -39,12 +39,16 @@ class Job:
     """lines before the command"""
     command: str
     array: int | None = None
-    """number of array tasks"""
+    """number of array tasks that share the stage"""
+    members: tuple[int, ...] = ()
+    """of an array with a job for each run of a sweep: the numbers of these runs"""
     tier: Tier = field(default_factory=Tier)
     why: str = ""
     """why no earlier tier takes it"""
     gpus: int = 0
     """of a node"""
+    beside: bool = False
+    """whether it starts as soon as the job before it has started: an evaluation during the training"""
     sizes: tuple[int, ...] = (1,)
     """the numbers of nodes that it may have: one, or the fewest and the most"""
 
@@ -66,7 +70,8 @@ class Job:
     def log(self) -> str:
         """Return the log path of its batch shell, with Slurm's patterns for the numbers."""
         # Escape % in the path of the run, because Slurm uses it for patterns.
-        return str(self.folder).replace("%", "%%") + ("/%A_%a_0_log.out" if self.array else "/%j_0_log.out")
+        pattern = "%A_%a.out" if self.members else "%A_%a_0_log.out" if self.array else "%j_0_log.out"
+        return f"{str(self.folder).replace('%', '%%')}/{pattern}"
 
     def after(self, dependency: str | None) -> Job:
         """Return the job with a dependency, such as `afterok:7`."""
@@ -84,6 +89,9 @@ class Job:
         options = {**self.options, "output": self.log, "open-mode": "append"}
         if self.array:
             options["array"] = f"0-{self.array - 1}"
+        if self.members:
+            at_once = self.tier.running if self.tier.running and self.tier.running < len(self.members) else None
+            options["array"] = ",".join(map(str, self.members)) + (f"%{at_once}" if at_once else "")
         lines = [
             f"#SBATCH --{name}" if value is True else f"#SBATCH --{name}={shlex.quote(str(value))}"
             for name, value in sorted(options.items())
@@ -163,6 +171,7 @@ def jobs(
                 tier=tier,
                 why=why,
                 gpus=gpus,
+                beside=stage == "evaluate" and resources.evaluate == "during",
                 sizes=sizes,
             )
         )
@@ -196,13 +205,16 @@ def members(stage: str, resources: Resources) -> int | None:
     return None if count == 1 else count
 
 
-def dependency(job: Job, resources: Resources, before: str | None) -> str | None:
+def dependency(job: Job, before: str | None) -> str | None:
     """Return the dependency of a job in sbatch's format: `before` is the number of the previous job or a placeholder."""
     if before is None:
         return None
-    # During the training: start as soon as it has started.
-    beside = job.stage == "evaluate" and resources.evaluate == "during"
-    return f"{'after' if beside else 'afterok'}:{before}"
+    return f"{'after' if job.beside else 'afterok'}:{before}"
+
+
+def quoted(path: Path) -> str:
+    """Quote a path for a batch script."""
+    return shlex.quote(str(path))
 
 
 def check_limits(asked: list[Job], place: site.Site, numbers: Counter[str]) -> None:

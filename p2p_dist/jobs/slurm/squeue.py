@@ -12,7 +12,7 @@ from pathlib import Path
 
 from p2p_dist.common import console, files
 from p2p_dist.jobs import stages
-from p2p_dist.jobs.slurm import specs
+from p2p_dist.jobs.slurm import specs, sweeps
 from p2p_dist.jobs.slurm.commands import ask
 from p2p_dist.run.rundir import RunDir
 
@@ -29,6 +29,11 @@ class Queued:
     reason: str
     other: str | None = None
 
+    @property
+    def age(self) -> int:
+        """A number that is larger for newer jobs; 7_2 is the element of a sweep."""
+        return int(self.number.partition("_")[0])
+
 
 def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> dict[str, Queued]:
     """Map stage -> job of this run in Slurm, found by its comment; for preprocessing also another run's job.
@@ -44,7 +49,7 @@ def queued_jobs(run: RunDir, jobs: list[tuple[Queued, str]] | None = None) -> di
     for stage, job in _of(run, jobs):
         # A successor is pending while the previous job still ends. Use the newer job.
         before = found.get(stage)
-        newer = before is None or int(before.number) < int(job.number)
+        newer = before is None or before.age < job.age
         if newer or (before is not None and before.number == job.number and job.state == "RUNNING"):
             found[stage] = job
     if "preprocess" not in found and run.dataset.is_file():
@@ -137,15 +142,24 @@ def jobs_within(folder: Path) -> list[Queued]:
 
 
 def everything() -> list[tuple[Queued, str]]:
-    """List this user's jobs; array tasks separately, under the array's number."""
-    asked = ask("squeue", "--me", "--noheader", "--format=%i|%T|%r|%k")
+    """List this user's jobs with their comments; array tasks separately, under the array's number.
+
+    An element of a sweep has a number of its own, as 7_2, and the comment that it would have as a job of its own.
+    """
+    asked = ask("squeue", "--me", "--array", "--noheader", "--format=%i|%T|%r|%k")
     if asked.returncode:
         why = (asked.stderr.strip() or "no answer").splitlines()[-1]
         raise OSError(5, f"Slurm does not answer ({why}); on a machine without Slurm use --cluster local", "squeue")
-    # 7_[0-3] and 7_4 are tasks of the array 7; 41+0 and 41+1 are components of a heterogeneous job.
-    rows = [re.fullmatch(r"\s*(\d+)[^|]*\|([^|]*)\|([^|]*)\|(.*)", line) for line in asked.stdout.splitlines()]
-    found = [tuple(part.strip() for part in row.groups()) for row in rows if row is not None]
-    return [(Queued(number, state, reason), comment) for number, state, reason, comment in found]
+    # 7_4 is a task of the array 7; 41+0 and 41+1 are components of a heterogeneous job.
+    row = re.compile(r"\s*(\d+)(?:_(\d+))?[^|]*\|([^|]*)\|([^|]*)\|(.*)")
+    found = []
+    for number, task, state, reason, comment in (
+        match.groups() for match in map(row.fullmatch, asked.stdout.splitlines()) if match
+    ):
+        own = None if task is None else sweeps.own(comment.strip(), int(task))
+        queued = Queued(number if own is None else f"{number}_{task}", state.strip(), reason.strip())
+        found.append((queued, comment.strip() if own is None else own))
+    return found
 
 
 def job_states() -> dict[str, str]:

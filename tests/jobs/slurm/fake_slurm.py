@@ -25,7 +25,11 @@ number=$((100 + $(ls | grep -c '^script-')))
 cp "$file" "script-$number"
 comment=$(sed -n "s/^#SBATCH --comment='\\(.*\\)'$/\\1/p" "$file")
 partition=$(sed -n 's/^#SBATCH --partition=//p' "$file")
-echo "$number|PENDING|Dependency|$comment|${{partition:-none}}" >> queue
+elements=$(sed -n 's/^#SBATCH --array=\\([0-9,]*\\)\\(%.*\\)*$/\\1/p' "$file" | tr ',' ' ')
+for element in ${{elements:-alone}}; do
+    [ "$element" = alone ] && name=$number || name=${{number}}_$element
+    echo "$name|PENDING|Dependency|$comment|${{partition:-none}}" >> queue
+done
 echo "Submitted batch job $number"
 """
 SQUEUE = """#!/bin/sh

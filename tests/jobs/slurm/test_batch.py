@@ -377,17 +377,26 @@ def test_an_evaluation_waits_for_its_training_as_long_as_that_takes(job, monkeyp
     monkeypatch.setenv("P2P_MAX_REQUEUES", "2")
     link = job.run.path.with_name("by another name")
     link.symlink_to(job.run.path)
-    job.answer("comments", f"p2p_dist page {link}\np2p_dist train {link}")
+    job.answer("comments", f"N/A p2p_dist page {link}\nN/A p2p_dist train {link}")
     for restart in range(6):
         assert job.begin(restart).returncode == 0
         job.run.write_outcome("evaluate", "stopped")
         assert job.end(75).requeued
     assert set(job.lines("start", 5)) == {"beside"}
-    job.answer("comments", f"p2p_dist page {job.run.path}\np2p_dist train {job.run.path}-2")
-    for restart in (6, 7, 8):
+    # The second of a sweep, then the third.
+    sweep = job.run.path.parent / ".sweeps" / "0123456789abcdef"
+    sweep.parent.mkdir()
+    sweep.write_text(f"{job.run.path}-0\n{job.run.path}\n{job.run.path}-2\n")
+    job.answer("comments", f"N/A p2p_dist page {job.run.path}\n1 p2p_dist train {sweep}")
+    assert job.begin(6).returncode == 0 and job.lines("start", 5)[-1] == "beside"
+    job.run.write_outcome("evaluate", "stopped")
+    assert job.end(75).requeued
+    others = f"0 p2p_dist train {sweep}\n2 p2p_dist train {sweep}\n9 p2p_dist train {sweep}\n0 p2p_dist train {sweep}-gone"
+    job.answer("comments", f"N/A p2p_dist page {job.run.path}\nN/A p2p_dist train {job.run.path}-2\n{others}")
+    for restart in (7, 8, 9):
         assert job.begin(restart).returncode == 0, "the training is over: now it counts"
         job.end(75)
-    done = job.begin(9)
+    done = job.begin(10)
     assert done.returncode == 1 and "started 4 times from the same place" in done.stdout
 
 
@@ -538,7 +547,7 @@ def test_what_the_templates_are_given_on_lumi_is_what_the_launcher_gives(tmp_pat
     (job,) = specs.jobs(run, config.Config(resources=resources), site.load_site("lumi"), ("train",))
     lines = job.script().splitlines()
     exported = {line.removeprefix("export ").replace("'", "") for line in lines if line.startswith("export P2P_")}
-    exported = {line.replace(str(run.code), str(tmp_path)).split(f",{tmp_path}")[0] for line in exported if "_MAX_" not in line}
+    exported = {line.replace('"$run"/code', str(tmp_path)).split(f",{tmp_path}")[0] for line in exported if "_MAX_" not in line}
     asked = ("account", "partition", "exclusive", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem")
     options = {line.removeprefix("#SBATCH ") for line in lines if line.startswith(tuple(f"#SBATCH --{name}" for name in asked))}
     comment = f"--comment={specs.comment('train', run)}"

@@ -1,7 +1,9 @@
 """What a launch queues, refuses and leaves; with commands of Slurm that keep the queue in a file. A real one: tests/slurm."""
 
 import json
+import os
 import re
+import subprocess
 import time
 import types
 
@@ -9,9 +11,9 @@ import pytest
 
 from p2p_dist.cli import cancel, preprocess, submit
 from p2p_dist.common import console, files
-from p2p_dist.jobs import stages, status
+from p2p_dist.jobs import begin_run, stages, status
+from p2p_dist.jobs.slurm import chains, squeue
 from p2p_dist.jobs.slurm import launch as launching
-from p2p_dist.jobs.slurm import squeue
 from p2p_dist.run import rundir
 from p2p_dist.settings.config import Resources
 from tests.jobs.slurm.fake_slurm import CHAIN, cluster, launch, site_file
@@ -103,23 +105,161 @@ def test_a_sweep_is_queued_whole_or_not_at_all(cluster, launch, site_file, tmp_p
     (cluster.place / "queue").write_text("3|RUNNING|None|other|p\n")
     assert launch("--site", place, "--run", "s", "--sweep=train.seed=0,1") == console.DONE
     names = [f"s-seed-{seed}" for seed in (0, 1)]
-    assert cluster.queued() == [
-        (names[0], "preprocess", None),
-        *((names[0], stage, f"afterok:{before}") for before, stage in enumerate(CHAIN[1:], 100)),
-        (names[1], "train", "afterok:100"),
-        (names[1], "evaluate", "afterok:104"),
-        (names[1], "page", "afterok:105"),
-    ], "the shards are made once"
+    assert [(stage, waits) for _, stage, waits in cluster.queued()] == [
+        ("preprocess", None),
+        ("train", "afterok:100"),
+        ("evaluate", "aftercorr:101"),
+        ("page", "aftercorr:102"),
+    ], "the shards are made once; one array for each stage"
+    assert [line.split("|")[0] for line in (cluster.place / "queue").read_text().splitlines()[2:5]] == [
+        "101_0",
+        "101_1",
+        "102_0",
+    ]
     shown = capsys.readouterr().out
-    assert "preprocess: already queued, job 100 of the run s-seed-0, with the same shards" in shown
-    assert shown.count("┏") == 1
+    assert "s-seed-1: preprocess: already queued, job 100 of the run s-seed-0, with the same shards" in shown
+    assert "train: array 101 of 2 runs" in shown and shown.count("┏") == 1
+    for number, name in enumerate(names):
+        found = status.gather(rundir.find(name))["stages"]
+        assert found["train"] == f"pending (Dependency), job 101_{number}"
+        assert (rundir.find(name).slurm / "page" / f"103_{number}_submission.sh").is_file()
+    (cluster.place / "queue").write_text("")
+    found = status.gather(rundir.find(names[1]))["stages"]
+    assert found["train"].startswith("removed from the queue before it started, job 101_1")
+    files.write_text(rundir.find(names[1]).slurm / "train" / "attempts", "launch 101_1\nstart 7.0-a 0 1 1\n")
+    assert status.gather(rundir.find(names[1]))["stages"]["train"].startswith("killed or cancelled")
 
 
 def test_a_sweep_is_queued_before_it_is_waited_for(cluster, launch, monkeypatch):
     seen = []
     monkeypatch.setattr(launching, "wait", lambda run: seen.append((run.path.name, len(cluster.queued()))) or console.FAILED)
     assert launch("--run", "s", "--wait", "--sweep", "train.seed=0,1") == console.FAILED
-    assert seen == [("s-seed-0", 7), ("s-seed-1", 7)]
+    assert seen == [("s-seed-0", 4), ("s-seed-1", 4)]
+
+
+def sweep(launch, *more):
+    return launch("--run", "s", "--sweep", "train.seed=0,1,2", *more)
+
+
+def test_a_sweep_typed_again_queues_what_is_missing_of_each_stage(cluster, launch, capsys):
+    """Elements keep their numbers, so each still waits for its own training, and none is queued twice."""
+    sweep(launch)
+    assert len(cluster.queued()) == 4
+    capsys.readouterr()
+    sweep(launch)
+    assert len(cluster.queued()) == 4 and capsys.readouterr().out.count("already queued, job 10") == 12
+    # The training of one is gone, the evaluations of two.
+    left = [line for line in (cluster.place / "queue").read_text().splitlines() if line.split("|")[0] not in MISSING]
+    (cluster.place / "queue").write_text("\n".join([*left, ""]))
+    sweep(launch)
+    asked = [(cluster.place / f"script-{number}").read_text() for number in (104, 105, 106)]
+    train, alone, page = asked
+    assert "#SBATCH --array" not in train and f"--comment='p2p_dist train {rundir.find('s-seed-1').path}'" in train
+    assert [waits for _, _, waits in cluster.queued()[4:]] == ["afterok:100", "afterok:104", "afterok:101_2"]
+    assert f"evaluate {rundir.find('s-seed-1').path}'" in alone and f"evaluate {rundir.find('s-seed-2').path}'" in page
+    told = (cluster.place / "told").read_text().splitlines()
+    assert told == ["update jobid=103_1 dependency=afterok:105", "update jobid=103_2 dependency=afterok:106"]
+
+
+MISSING = ("101_1", "102_1", "102_2")
+
+
+def test_a_sweep_of_which_some_are_done_queues_the_others(cluster, launch, monkeypatch):
+    sweep(launch)
+    (cluster.place / "queue").write_text("")
+    real = stages.is_done
+
+    def is_done(stage, run, *more, **other):
+        early = stage == "preprocess" or (stage == "train" and run.path.name == "s-seed-0")
+        return "done" if early else real(stage, run, *more, **other)
+
+    monkeypatch.setattr(stages, "is_done", is_done)
+    sweep(launch)
+    asked = [(cluster.place / f"script-{number}").read_text() for number in range(104, 109)]
+    array = [re.search("--array=(.*)", text) for text in asked]
+    assert [found and found[1] for found in array] == ["1,2", None, "1,2", None, "1,2"]
+    assert [waits for _, _, waits in cluster.queued()[4:]] == [None, None, "aftercorr:104", "afterok:105", "aftercorr:106"]
+
+
+def test_runs_of_a_sweep_that_differ_in_their_jobs_are_jobs_of_their_own(cluster, launch, site_file, monkeypatch):
+    launch("--run", "n", "--sweep", "nodes=1,2")
+    found = [(stage, waits) for _, stage, waits in cluster.queued()]
+    assert found[1:3] == [("train", "afterok:100"), ("train", "afterok:100")]
+    assert found[3:5] == [("evaluate", "afterok:101"), ("evaluate", "afterok:102")]
+    (cluster.place / "queue").write_text("")
+    sweep(launch, "--site", site_file("requeue: false"), "--run", "r")
+    assert all("--array" not in path.read_text() for path in cluster.place.glob("script-1*")), "successors are no elements"
+    before = len(cluster.queued())
+    sweep(launch, "--run", "d", "--evaluate", "during")
+    assert [waits for _, stage, waits in cluster.queued()[before:] if stage == "evaluate"] == [
+        f"after:{100 + before}_{number}" for number in range(3)
+    ]
+    (cluster.place / "queue").write_text("")
+    before = len(cluster.queued())
+    sweep(launch, "--run", "e", "--evaluate-array", "2")
+    assert [stage for _, stage, _ in cluster.queued()[before:]].count("evaluate") == 3
+    (cluster.place / "queue").write_text("")
+    for number in range(3):
+        (rundir.runs_root() / f"o-seed-{number}" / "code").mkdir(parents=True)
+    monkeypatch.setattr(chains.sweeps.snapshot, "differs", lambda copy: "o-seed-0" in str(copy))
+    monkeypatch.setattr(rundir, "check_own", lambda run: None)
+    monkeypatch.setattr(begin_run, "check_own", lambda run: None)
+    monkeypatch.setattr(begin_run.snapshot, "close", lambda copy: None)
+    monkeypatch.setattr(begin_run.snapshot, "has_record", lambda copy: True)
+    before = len(cluster.queued())
+    sweep(launch, "--run", "o")
+    asked = (cluster.place / f"script-{100 + before + 2}").read_text()
+    assert "--array=1,2\n" in asked, "a run of an earlier version has scripts that know no sweep"
+
+
+def test_the_script_of_a_sweep_picks_its_run(cluster, launch, tmp_path, monkeypatch, site_file):
+    """As Slurm starts it, with a path that has a space; what is specific to a run is taken from it."""
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "my place" / "runs"))
+    sweep(launch, "--site", site_file("environment: env/lumi.sh"))
+    script = (cluster.place / "script-101").read_text()
+    assert script.count("s-seed-0") == 1, "only in the list of runs"
+    run = rundir.find("s-seed-2")
+    (run.code / "hpc").mkdir(parents=True)
+    (run.code / "hpc" / "job.sh").write_text('echo "$# $*"; env | grep ^P2P_ENV\n')
+    # What the copy of the code is checked for is not the matter here.
+    head, last = script.split(': "${run:?}"')[0], script.splitlines()[-1]
+    variables = {**os.environ, "SLURM_ARRAY_JOB_ID": "101", "SLURM_ARRAY_TASK_ID": "2", "SLURM_JOB_ID": "103"}
+    subprocess.run(["bash", "-c", f"{head}\n{last}"], env=variables, check=True)
+    said = (run.slurm / "train" / "103_0_log.out").read_text().splitlines()
+    assert said == [f"3 train {run.path} 101_2", f"P2P_ENVIRONMENT={run.path}/code/hpc/env/lumi.sh"]
+
+
+def test_the_dry_run_of_a_sweep_prints_its_arrays(cluster, launch, capsys, site_file):
+    tier = "tiers: [{partition: p, jobs: 20, running: 2}, {kind: cpu, partition: thin}]"
+    sweep(launch, "--dry-run", "--site", site_file(tier))
+    shown = capsys.readouterr().out.split("\n##### ")
+    titles = [part.partition("\n")[0] for part in shown]
+    assert titles[-4:] == ["preprocess.sh of s-seed-0", "train.sh of 3 runs", "evaluate.sh of 3 runs", "page.sh of 3 runs"]
+    assert "#SBATCH --array=0,1,2%2\n" in shown[-3] and "--dependency='afterok:the preprocess job of s-seed-0'" in shown[-3]
+    assert "#SBATCH --array=0,1,2\n" in shown[-1] and "--dependency='aftercorr:the evaluate job of 3 runs'" in shown[-1]
+    sweep(launch, "--site", site_file(tier))
+    assert "#SBATCH --array=0,1,2%2\n" in (cluster.place / "script-101").read_text()
+    two = launch("--run", "s", "--sweep", "train.seed=3,4", "--site", site_file(tier))
+    assert two == console.DONE and "#SBATCH --array=0,1\n" in (cluster.place / "script-104").read_text(), "as many as may run"
+
+
+def test_cancel_of_one_run_of_a_sweep_leaves_the_others(cluster, launch, capsys):
+    sweep(launch)
+    queue = (cluster.place / "queue").read_text().replace("101_1|PENDING", "101_1|RUNNING")
+    (cluster.place / "queue").write_text(queue)
+    cancel.main(["s-seed-1"])
+    assert (cluster.place / "cancelled").read_text().splitlines() == ["103_1", "102_1", "--signal=USR2 101_1"]
+    assert not (rundir.find("s-seed-0").slurm / "cancelled").exists()
+
+
+def test_a_list_of_runs_that_somebody_changed_is_not_read(cluster, launch):
+    sweep(launch)
+    assert "job 101_0" in status.gather(rundir.find("s-seed-0"))["stages"]["train"]
+    (path,) = (rundir.runs_root() / ".sweeps").iterdir()
+    path.write_text(path.read_text().replace("s-seed-1", "s-seed-9"))
+    assert squeue.queued_jobs(rundir.find("s-seed-0")).keys() == {"preprocess"}
+    path.unlink()
+    assert squeue.queued_jobs(rundir.find("s-seed-0")).keys() == {"preprocess"}
 
 
 def test_behind_a_link_the_launcher_and_the_job_mean_the_same_shards(cluster, launch, tmp_path, monkeypatch):
