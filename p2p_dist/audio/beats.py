@@ -114,7 +114,11 @@ def track_beats(
         found = Beats(found.bpm, first).moved(0)
     if half_beat:
         found = found.moved(0.5)
-    others = [found.moved(0.5), *(_settled(rise, frame, attack, tempo, late) for tempo in _alternatives(score, chosen))]
+    seconds, others = len(rise) * frame, [found.moved(0.5)]
+    for tempo in _alternatives(score, chosen, seconds):
+        other = _settled(rise, frame, attack, tempo, late)
+        if _is_another(other.bpm, [one.bpm for one in others], seconds):
+            others.append(other)
     return Beats(found.bpm, found.first, tuple(others))
 
 
@@ -171,22 +175,34 @@ def _choose(score: np.ndarray, region: float | None) -> float:
 
 
 def _nearest(score: np.ndarray, bpm: float, share: float) -> float:
-    """Return the tempo that fits best within a share of `bpm`; `bpm` itself where the comb does not reach."""
-    near = abs(_TEMPOS / bpm - 1) <= share
-    return float(_TEMPOS[near][score[near].argmax()]) if near.any() else bpm
+    """Return the tempo that fits best within a share of `bpm`, if it is a peak there; else `bpm`."""
+    near = np.flatnonzero(abs(_TEMPOS / bpm - 1) <= share)
+    if not len(near):
+        return bpm
+    best = int(near[score[near].argmax()])
+    return float(_TEMPOS[best]) if near[0] < best < near[-1] else bpm
 
 
-def _alternatives(score: np.ndarray, chosen: float) -> list[float]:
-    """Return other tempos, none within 1 % of another: the comb's highest peaks, then simple ratios of the chosen one."""
-    found, left = [chosen], score.copy()
-    left[abs(_TEMPOS / chosen - 1) < _APART] = -np.inf
-    for _ in range(_PEAKS):
-        peak = float(_TEMPOS[left.argmax()])
-        left[abs(_TEMPOS / peak - 1) < _APART] = -np.inf
-        found.append(peak)
+def _is_another(bpm: float, others: list[float], seconds: float) -> bool:
+    """Whether a tempo differs from all others by 1 %, and by a beat in a song of so many seconds."""
+    apart = max(_APART, 60 / (bpm * seconds))
+    return all(abs(bpm / other - 1) >= apart for other in others)
+
+
+def _alternatives(score: np.ndarray, chosen: float, seconds: float) -> list[float]:
+    """Return other tempos: the comb's highest peaks, then simple ratios of the chosen one; see `_is_another`.
+
+    Of a short song the comb is a few broad peaks, whose sides are no other tempos.
+    """
+    found = [chosen]
+    width = max(_APART * chosen, 60 / seconds) / (_TEMPOS[1] - _TEMPOS[0])
+    tops = np.flatnonzero(score == scipy.ndimage.maximum_filter1d(score, 2 * round(width / 2) + 1))
+    for tempo in _TEMPOS[tops[np.argsort(-score[tops], kind="stable")]].tolist():
+        if len(found) <= _PEAKS and _is_another(tempo, found, seconds):
+            found.append(tempo)
     for ratio in _RATIOS:
         tempo = chosen * ratio
-        if _TEMPOS[0] <= tempo <= _TEMPOS[-1] and all(abs(tempo / other - 1) >= _APART for other in found):
+        if _TEMPOS[0] <= tempo <= _TEMPOS[-1] and _is_another(tempo, found, seconds):
             found.append(_nearest(score, tempo, _TYPED))
     return found[1:]
 

@@ -34,7 +34,7 @@ class Command:
     """audio files, videos, or folders of them"""
     model: str | None = None
     """RUN (its best checkpoint), RUN@STEP, a folder made by export, or starter, the drummer that comes with the package
-    (default: the newest run, else starter)"""
+    (default: the newest run but the demo's, else starter)"""
     out: Path | None = None
     """output folder (default: generated/SONG); for several songs, the folder that holds one folder per song"""
     level: Annotated[float, within(-60, 40, " dB")] = 0.0
@@ -56,7 +56,7 @@ class Command:
     half_beat: bool = False
     """move all beats by half a beat: when the drums are on the off-beats"""
     density: Annotated[float, within(0.05, 4)] | None = None
-    """strokes a second, relative to the songs that it was trained on (default: 0.8)"""
+    """strokes a second, relative to the songs that it was trained on (default: 0.95)"""
     overwrite: bool = False
     """generate again what already exists"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))

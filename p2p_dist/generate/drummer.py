@@ -35,7 +35,7 @@ from p2p_dist.data import guides, pairs
 from p2p_dist.generate import drummer_record
 from p2p_dist.generate.drummer_record import CURE, NAME, PATTERN, STROKES
 from p2p_dist.generate.request import Options
-from p2p_dist.generate.sketch import DENSITY, Sketch, pick
+from p2p_dist.generate.sketch import DENSITY, LOUDEST, Sketch, pick
 from p2p_dist.model.pattern import Pattern, predict
 from p2p_dist.settings.config import Data, Model
 from p2p_dist.train.seeding import number_from
@@ -128,7 +128,7 @@ class Performance:
     def sketch(self, seed: int) -> Sketch:
         """Play it; other seeds choose other kits and other strokes."""
         level = self.heard.level + self.drummer.bank.offset
-        return Sketch(self.onsets, self.kit(seed), self.drummer.data.sample_rate, level, seed)
+        return Sketch(self.onsets, self.kit(seed), self.drummer.data.sample_rate, level, seed, LOUDEST)
 
     def hits(self, seed: int) -> list[Hit]:
         """Return the notes of the sketch: a class of which the kit has no stroke is silent."""

@@ -47,7 +47,7 @@ from p2p_dist.data.shards import keyed_songs
 from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer
 from p2p_dist.generate.drummer import Drummer, Guide, Heard, listen
-from p2p_dist.generate.sketch import Sketch, pick
+from p2p_dist.generate.sketch import LOUDEST, Sketch, pick
 from p2p_dist.model.pattern import Pattern, Song, Training, predict, train_pattern
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
@@ -335,9 +335,8 @@ def sketch_song(
             network = Pattern()
             network.load_state_dict(weights)
             beats, played = known.heard.beats, pick(predict(network, known.heard.features), rates)
-        sketch = Sketch(
-            played, kit, config.data.sample_rate, known.heard.level + kit.offset, seed=int(random.integers(1 << 31))
-        )
+        level, among = known.heard.level + kit.offset, 1.0 if number < TRUE else LOUDEST
+        sketch = Sketch(played, kit, config.data.sample_rate, level, int(random.integers(1 << 31)), among)
         guide = Guide(sketch, beats, known.reference, config.data, config.model)
         begins = range(0, known.frames, _AT_ONCE)
         variants.append(np.concatenate([guide.rows(begin, min(_AT_ONCE, known.frames - begin)) for begin in begins]))

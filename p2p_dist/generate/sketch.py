@@ -21,13 +21,15 @@ from p2p_dist.audio.strokes import (
     Stroke,
     frame_powers,
     level_of_windows,
-    playing_rate,
     strokes_of_windows,
 )
 from p2p_dist.data.augment import random_for
 
-DENSITY = 0.8
+DENSITY = 0.95
 """Strokes, relative to the median of the training songs."""
+
+LOUDEST = 0.25
+"""Share of a kit's strokes, the loudest, with which predicted strokes are played: who predicts, predicts the clear ones."""
 
 _APART = 5  # frames around a peak without a higher one: 58 ms in all
 _SLACK = 2  # frames by which the peak of a class may be beside that of all
@@ -40,7 +42,8 @@ _REST = 0.5  # probability of a rest over which nothing is played
 def pick(activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: float = DENSITY) -> list[Onset]:
     """Choose the times of strokes at the highest peaks of all activations together, then the classes that play at each.
 
-    Times are finer than a frame. As many are chosen as give the rate of the training songs where the drums play.
+    Times are finer than a frame. In each stretch of six seconds as many are chosen as give the rate of the training songs,
+    less where there are rests: a network that is surer of one section than of another must not leave the other empty.
 
     Args:
         activations: of `model.pattern.predict`, (len(CLASSES) + 1, frames) with frames of `pattern_features.FRAME` seconds.
@@ -49,25 +52,34 @@ def pick(activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: 
     Returns:
         strokes in order of time.
     """
-    curves = activations[:REST] * (activations[REST] < _REST)
+    awake = activations[REST] < _REST
+    curves = activations[:REST] * awake
     total = curves.sum(axis=0)
-    peaks = _peaks(total)
-    chosen = np.sort(peaks[: round(density * _count(peaks * FRAME, rates[-1]))])
-    if not len(chosen):
+    peaks, size = _peaks(total), round(WINDOW / FRAME)
+    chosen = []
+    for begin in range(0, len(total), size):
+        number = round(density * rates[-1] * FRAME * int(awake[begin : begin + size].sum()))
+        chosen += sorted(peaks[(peaks >= begin) & (peaks < begin + size)][:number])
+    if not chosen:
         return []
-    limits, tops = [], []
-    for curve, rate in zip(curves, rates, strict=False):
-        heights = np.sort(curve[_peaks(curve)])[::-1]
-        number = round(len(chosen) * rate / max(rates[-1], 1e-9))
-        limits.append(float(heights[min(number, len(heights)) - 1]) if number and len(heights) else np.inf)
-        tops.append(max(float(np.percentile(curve[chosen], 95)), 1e-6))
+    near = np.stack([curves[:, max(frame - _SLACK, 0) : frame + _SLACK + 1].max(axis=1) for frame in chosen], axis=1)
+    # How often each class plays in training songs; its strokes are measured by the last of so many. At each time the class
+    # plays that is the highest of all, others with it where they are highest, until all have as many as in training songs.
+    often = np.clip(len(chosen) * np.asarray(rates[:-1]) / max(rates[-1], 1e-9), 0, len(chosen))
+    last = np.maximum(np.rint(often).astype(int), 1) - 1
+    share = near / np.maximum(-np.sort(-near, axis=1)[np.arange(REST), last], 1e-9)[:, None] * (often > 0)[:, None]
+    plays = share == share.max(axis=0)
+    together = round(float(often.sum())) - len(chosen)
+    if together > 0:
+        others = np.where(plays, 0, share)
+        plays |= others >= max(np.sort(others, axis=None)[-together], 1e-9)
+    tops = np.maximum(np.percentile(near, 95, axis=1), 1e-6)
     found: list[Onset] = []
-    for frame in chosen:
+    for column, frame in enumerate(chosen):
         time = (frame + _between(*total[frame - 1 : frame + 2])) * FRAME
-        near = curves[:, max(frame - _SLACK, 0) : frame + _SLACK + 1].max(axis=1)
-        share = near / np.array(limits)
-        for number in np.flatnonzero((share >= 1) | (share == share.max())):
-            found.append(Onset(time, CLASSES[number], float(np.clip(near[number] / tops[number], _SOFTEST, 1))))
+        for row in np.flatnonzero(plays[:, column]):
+            strength = float(np.clip(near[row, column] / tops[row], _SOFTEST, 1))
+            found.append(Onset(time, CLASSES[row], strength))
     return found
 
 
@@ -76,18 +88,6 @@ def _peaks(curve: np.ndarray) -> np.ndarray:
     peaks = np.flatnonzero((curve == scipy.ndimage.maximum_filter1d(curve, _APART)) & (curve > 0))
     peaks = peaks[(peaks > 0) & (peaks < len(curve) - 1)]
     return peaks[np.argsort(-curve[peaks], kind="stable")]
-
-
-def _count(times: np.ndarray, rate: float) -> int:
-    """Return how many of these times, from the first on, have so many a second where they play."""
-    few, many = 0, len(times)
-    while few < many:
-        middle = (few + many + 1) // 2
-        if playing_rate(times[:middle]) <= rate:
-            few = middle
-        else:
-            many = middle - 1
-    return few
 
 
 def _between(left: float, middle: float, right: float) -> float:
@@ -102,10 +102,10 @@ class Sketch:
     Args:
         onsets: in order of time. kit: whose strokes are played; a class without strokes is left out. rate: samples a second.
         level: of the stem where it plays, dB: `strokes.input_level` of the input plus `Bank.offset`.
-        seed: decides which strokes of like strength are played.
+        seed: decides which strokes of like strength are played. among: share of the kit's strokes that are, the loudest.
     """
 
-    def __init__(self, onsets: Sequence[Onset], kit: Kit, rate: int, level: float, seed: int = 0) -> None:
+    def __init__(self, onsets: Sequence[Onset], kit: Kit, rate: int, level: float, seed: int = 0, among: float = 1.0) -> None:
         self.rate = rate
         random = random_for("sketch", seed)
         sounds: dict[str, list[np.ndarray]] = {
@@ -123,7 +123,7 @@ class Sketch:
             ranks = np.argsort(np.argsort([-onset.strength for onset in played], kind="stable"), kind="stable")
             begins = [round((onset.time - BEFORE) * rate) for onset in played]
             for n, onset in enumerate(played):
-                number = _choose(strokes, orders[kind], ranks[n] / len(played), random)
+                number = _choose(strokes, orders[kind], among * ranks[n] / len(played), random)
                 end = begins[n + 1] if n + 1 < len(played) else begins[n] + len(sounds[kind][number])
                 places.append((begins[n], sounds[kind][number], end))
                 windows[int(max(onset.time, 0) // WINDOW)] += energies[kind][number]
@@ -158,6 +158,8 @@ def _choose(strokes: Sequence[Stroke], order: np.ndarray, rank: float, random: n
     return int(random.choice(order[begin : begin + _NEAREST]))
 
 
-def lay(onsets: Sequence[Onset], kit: Kit, samples: int, rate: int, level: float, seed: int = 0) -> np.ndarray:
+def lay(
+    onsets: Sequence[Onset], kit: Kit, samples: int, rate: int, level: float, seed: int = 0, among: float = 1.0
+) -> np.ndarray:
     """Return a whole sketch, float32 (samples,), mono. See `Sketch`, whose parts need less memory."""
-    return Sketch(onsets, kit, rate, level, seed).part(0, samples)
+    return Sketch(onsets, kit, rate, level, seed, among).part(0, samples)

@@ -143,7 +143,7 @@ def named(name: str | None) -> tuple[RunDir, Checkpoint]:
     if name is None:
         if (newest := newest_run()) is None:
             raise ValueError(
-                f"no run with a checkpoint in {rundir.runs_root()}: 'make demo' trains one in a minute, "
+                f"no run with a checkpoint in {rundir.runs_root()}, but for those of the demo, which must be named: "
                 f"{console.command('submit')} trains on your songs; or name the folder of runs with $P2P_RUNS"
             )
         run, step = newest, ""
@@ -168,14 +168,23 @@ def named(name: str | None) -> tuple[RunDir, Checkpoint]:
 
 
 def newest_run() -> RunDir | None:
-    """Return the run with the newest checkpoint that has a generator; None if there is none."""
+    """Return the run with the newest checkpoint that has a generator; None if there is none.
+
+    Runs of the demo count only when they are named: they learnt six seconds, and whoever tries the demo first and then a song
+    wants to hear more than that.
+    """
     newest: dict[RunDir, float] = {}
     for path in rundir.runs_root().glob("*/config.yaml"):
         run = RunDir(path.parent.resolve())
         with contextlib.suppress(FileNotFoundError):  # the training has just removed it; there is a newer one
             if found := with_generator(run.checkpoints):
                 newest[run] = found[-1].path.stat().st_mtime
-    return max(newest, key=lambda run: newest[run]) if newest else None
+    for run in sorted(newest, key=lambda run: newest[run], reverse=True):
+        with contextlib.suppress(ValueError):  # damaged settings: whoever uses the run is told
+            if rundir.read_settings(run).preset == "demo":
+                continue
+        return run
+    return None
 
 
 def _runs_there() -> str:

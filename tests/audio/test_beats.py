@@ -1,8 +1,11 @@
 """Tempo and beats of a steady song, and what a user can say about them."""
 
+import itertools
+
 import numpy as np
 import pytest
 
+from p2p_dist.audio import beats
 from p2p_dist.audio.attacks import RATE
 from p2p_dist.audio.beats import DRUMS_LATE, MUSIC_LATE, Beats, drums_late, options, track_beats, words
 from p2p_dist.audio.rhythm import Rhythm, beats_in
@@ -177,6 +180,24 @@ def test_other_beats_are_offered_with_what_to_type():
         again = track_beats(rise, FRAME, bpm=float(text.removeprefix("--bpm ")))
         assert again.bpm == pytest.approx(other.bpm, abs=1e-9) and again.first == pytest.approx(other.first, abs=1e-9)
     assert words(Beats(90, 0.5)) == "90.00 beats a minute, a beat at 0.500 s"
+
+
+@pytest.mark.parametrize("seconds", [4.5, 5, 8, 20])
+def test_of_a_short_song_no_tempo_is_offered_that_is_the_same_over_its_length(seconds):
+    """Its comb is a few broad peaks, of which the sides were offered: 120.44, 118.00, 122.00 beside 120, and 120.00 itself."""
+    for found in (track_beats(pulse(120, 0.2, seconds), FRAME), beats_in(song(97.31, 0.2, seconds), DRUMS_LATE)):
+        bpms = sorted(beats.bpm for beats in (found, *found.others[1:]))
+        apart = [(right / left - 1) * left / 60 * seconds for left, right in itertools.pairwise(bpms)]
+        assert len(bpms) > 4 and min(apart) > 0.9, "beats, by the end of the song"
+        assert not {f"--bpm {found.bpm:.2f}", "--half-beat"} & set(options(found)[1:])
+        for ratio in (0.75, 4 / 3):
+            assert min(abs(bpm - found.bpm * ratio) for bpm in bpms) / 60 * seconds < 1, "or one that is the same"
+
+
+def test_a_tempo_that_is_typed_is_not_pulled_to_the_side_of_a_peak():
+    score = beats._score(pulse(120, 0.2, 8), FRAME)
+    assert beats._nearest(score, 116.5, 0.005) == 116.5, "the comb rises towards 120"
+    assert beats._nearest(score, 119.7, 0.005) == pytest.approx(120, abs=0.15)
 
 
 def test_beats_and_eighth_notes_are_listed():

@@ -100,12 +100,13 @@ def train(run: RunDir, songs: Path, system: System, seed: int, minutes: float, c
         process = subprocess.Popen(words, stdout=output, stderr=output, env=environment, start_new_session=True)
         try:
             while process.poll() is None:
-                if before is None and run.dataset.is_file() and stages.is_done("preprocess", run) is not None:
+                begun = run.dataset.is_file() and run.config.is_file()  # they are written one after the other
+                if before is None and begun and stages.is_done("preprocess", run) is not None:
                     before = processor_seconds(process.pid)
                 if before is not None and not asked:
                     used = processor_seconds(process.pid) - before
                 if used > 60 * minutes * cores and not asked and saved.with_generator(run.checkpoints):
-                    process.send_signal(signal.SIGINT)
+                    process.send_signal(signal.SIGTERM)  # in a job of the background SIGINT is ignored
                     asked = True
                 time.sleep(0.2)
         finally:

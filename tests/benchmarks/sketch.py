@@ -103,11 +103,11 @@ def trained(songs: list[pattern.Song], steps: int, seed: int, path: Path) -> pat
     return network
 
 
-def sketched(song: Song, onsets: list[Onset], bank: strokes.Bank, number: int) -> np.ndarray:
+def sketched(song: Song, onsets: list[Onset], bank: strokes.Bank, number: int, among: float = 1.0) -> np.ndarray:
     """Play strokes with the kit of one of the other songs."""
     kit = bank.kits[sorted(bank.kits)[number % len(bank.kits)]]
     level = strokes.input_level(song.heard, song.rate) + bank.offset
-    return sketch.lay(onsets, kit, len(song.heard), song.rate, level, seed=number)
+    return sketch.lay(onsets, kit, len(song.heard), song.rate, level, number, among)
 
 
 def stems_of(song: Song, network: pattern.Pattern, bank: strokes.Bank, number: int, density: float) -> dict[str, np.ndarray]:
@@ -127,7 +127,7 @@ def stems_of(song: Song, network: pattern.Pattern, bank: strokes.Bank, number: i
         if beats is not None:
             rows[grid] = baseline_stems.rock_grid(heard, song.rate, beats, level)[:, 0]
         found = pattern.predict(network, pattern_features(song.heard, song.rate, beats))
-        rows[name] = sketched(song, sketch.pick(found, bank.rates, density), bank, number)
+        rows[name] = sketched(song, sketch.pick(found, bank.rates, density), bank, number, sketch.LOUDEST)
     return rows
 
 

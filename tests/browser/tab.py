@@ -48,10 +48,10 @@ class Tab:
     def __init__(self, driver: webdriver.Chrome, path: Path) -> None:
         self.driver, self.path = driver, path
 
-    def open(self, width: int = 1200, scripts: bool = True) -> None:
-        """Load the page anew in a window of this width."""
+    def open(self, width: int = 1200, scripts: bool = True, height: int = 800) -> None:
+        """Load the page anew in a window of this size."""
         self.driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
-        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.get(self.path.as_uri())
 

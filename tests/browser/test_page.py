@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from selenium.webdriver.support.ui import Select
 
 from p2p_dist.evaluate.report import page
 from p2p_dist.run.rundir import step_name
+from tests.browser import picture
 from tests.browser.tab import Tab, chromium, html_errors
 from tests.evaluate.finished_run import HOSTILE, make
 
@@ -159,3 +161,12 @@ def test_figures_are_readable_without_scripts(tab: Tab) -> None:
         assert "0.60" in tab.driver.find_element(By.CSS_SELECTOR, ".song[data-key=dawn] tr.output").text
     finally:
         tab.open()
+
+
+def test_the_picture_of_the_readme_is_of_a_page_that_plays(tab: Tab, tmp_path: Path) -> None:
+    """`tests.browser.picture` makes it. That in the repository has its width, and is small enough for a page that many open."""
+    picture.take(tab, tmp_path / "page.png")
+    kept = Path(__file__).parents[2] / ".github" / "page.png"
+    sizes = [struct.unpack(">II", path.read_bytes()[16:24]) for path in (tmp_path / "page.png", kept)]
+    assert sizes == [(picture.WIDTH, picture.HEIGHT)] * 2 and kept.stat().st_size < 150_000
+    assert picture.AT <= tab.ask("return player.position()") < SECONDS and tab.ask("return player.playing") is True

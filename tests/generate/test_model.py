@@ -49,7 +49,10 @@ def test_without_a_name_the_newest_run_is_meant(place):
         written = 1e9 + (10 if name == "newest" else second)
         os.utime(run.checkpoints / "step-00000005", (written, written))
     run_with(place, "without-checkpoint")
-    assert find_model(None).name == "newest@5"
+    demo = run_with(place, "drums-demo", 5)
+    demo.config.write_text(demo.config.read_text().replace("preset: tiny", "preset: demo"))
+    assert find_model(None).name == "newest@5", "the demo learnt six seconds; it counts when it is named"
+    assert find_model("drums-demo").name == "drums-demo@5"
 
 
 @pytest.mark.parametrize(

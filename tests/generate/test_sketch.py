@@ -50,6 +50,41 @@ def test_the_highest_peaks_are_picked_as_many_as_the_density_says(density, count
         assert all(round((onset.time - 0.5) / 0.4) % 2 for onset in found)
 
 
+def test_a_section_of_which_the_network_is_less_sure_is_as_full_as_the_others():
+    seconds = [0.5 + 0.4 * n for n in range(45)]
+    true = [Onset(time, "kick", 1.0 if time < 12 else 0.2) for time in seconds]
+    found = pick(curves(true), [1.5, 0, 0, 0, 1.5], density=1.0)
+    assert [sum(6 * n <= onset.time < 6 * n + 6 for onset in found) for n in range(3)] == [9, 9, 9]
+
+
+def test_a_rest_leaves_fewer_strokes_for_the_rest_of_its_stretch():
+    drawn = curves([Onset(0.5 + 0.2 * n, "kick", 1.0) for n in range(28)])
+    drawn[REST, round(3 / FRAME) :] = 0.9
+    assert len(pick(drawn, [2.0, 0, 0, 0, 2.0], density=1.0)) == 6
+
+
+def test_classes_play_together_no_more_often_than_in_the_training_songs():
+    """Each class has its own peaks and is heard a little everywhere."""
+    kinds = ["kick", "hat", "snare", "hat"] * 10
+    drawn = curves([Onset(0.5 + 0.4 * n, kind, 1.0) for n, kind in enumerate(kinds)])
+    for row in drawn[:3]:
+        row += 0.5 * drawn[:3].max(axis=0)
+    for rates, strokes in (([0.75, 0.75, 1.5, 0, 3], 40), ([0.75, 0.75, 1.875, 0, 3], 45), ([99, 99, 99, 99, 3], 120)):
+        found = pick(drawn, rates, density=1.0)
+        assert len({onset.time for onset in found}) == 40 and len(found) == pytest.approx(strokes, abs=5 * (strokes == 45))
+    (alone,) = pick(curves([Onset(1.0, "snare", 1.0)]), [0.1, 0.3, 0.1, 0, 0.5], density=1.0)
+    assert alone.kind == "snare"
+
+
+def test_predicted_strokes_may_be_played_by_the_loudest_alone():
+    kit = Kit({"kick": clicks(np.linspace(0.1, 1.0, 32).tolist())}, (1.0,) * 5, 0.0)
+    onsets = [Onset(n * 0.5, "kick", 1.0 - n / 40) for n in range(40)]
+    played = [float(np.abs(sound).max()) for _, sound, _ in Sketch(onsets, kit, RATE, -20.0, among=0.25).places]
+    assert 0.65 < min(played) < 0.8 and max(played) > 0.95 and len(set(played)) > 8
+    whole = [float(np.abs(sound).max()) for _, sound, _ in Sketch(onsets, kit, RATE, -20.0).places]
+    assert min(whole) < 0.3
+
+
 def test_nothing_is_picked_in_a_rest_nor_counted_for_it():
     drawn = curves([Onset(0.5 + 0.4 * n, "kick", 1.0) for n in range(48)])
     drawn[REST, FRAMES // 2 :] = 0.9
