@@ -144,6 +144,9 @@ To schema 2 `shard` and `audio` named shards that held this song alone."""
 UNCHANGED = Kind(1, {"songs": _SHA256, "dataset": _SHA256, "named": bool, "version": str, "settings": {str: None}})
 """parts/unchanged.json, see data/unchanged.py."""
 
+CHECKED = Kind(1, {"files": {str: _SHA256}})
+"""checked.json in a copy on a node, see data/staging.py."""
+
 COMPOSED = Kind(
     1,
     {
