@@ -44,6 +44,9 @@ STATUS = Kind(
 )
 """status.json: the progress of a stage."""
 
+ENERGY = Kind(1, {"attempt": str, "step": COUNT, "joules": float})
+"""A line of energy.jsonl: what the GPUs of a start had used up to a step."""
+
 CHECKPOINT = Kind(
     1,
     {"step": COUNT, "settings": Maybe(_SETTINGS), "files": {str: {"bytes": COUNT, "sha256": str}}},

@@ -15,11 +15,11 @@ from p2p_dist.data.guides import Guides
 from p2p_dist.data.index import Index
 from p2p_dist.data.staging import place_on_node, training_guides, training_shards
 from p2p_dist.data.stream import Stream
-from p2p_dist.run import metrics_file, rundir
+from p2p_dist.run import energy, metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Config
-from p2p_dist.train import capture, checkpoint, distributed, profile, speed
+from p2p_dist.train import capture, checkpoint, distributed, gpu_counters, profile, speed
 from p2p_dist.train.guided import Guided
 from p2p_dist.train.hang import Watchdog
 from p2p_dist.train.networks import Networks, build, warn_of_emulation
@@ -115,6 +115,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     saver = Saver(run.checkpoints, config.train.keep_last, lambda s: config.train.is_kept(s, len(index)), metrics.write)
     watchdog = Watchdog(ranks, start, config.train.hang_after)
     meter = speed.Speed(config, networks.precision, ranks.device, ranks.world_size, start)
+    counters = gpu_counters.beside(ranks.device)
     progress = console.Progress("train", total, start=start, every=0, status=run.status if first else None)
     guided = Guided(guides, stream, config) if guides is not None else None
     board = None
@@ -153,12 +154,16 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                 watch.now()
                 row: dict[str, Any] = {"step": step, "epoch": step * config.train.global_batch_size / len(index)}
                 row |= average_over_ranks(numbers, ranks, stream.weight)
+                if counters is not None:
+                    row |= gpu_counters.numbers(counters, ranks)
                 if first:
                     rundir.check_still_ours()
                     row |= meter.numbers(step)
                     row["digests"] = " ".join(digests)
                     digests = []
                     metrics.append(row)
+                    if saving and "gpu_joules" in row:
+                        energy.note(run, step, row["gpu_joules"])
                     if follower is not None:
                         follower.log(row)
                     progress.update(step, speed.in_words(row))
