@@ -271,7 +271,10 @@ def _read_files(source: Source, mixer: _Mixer) -> int:
 
     folder = source.path
     if missing := [name for name in mixer.names if name not in source.stems]:
-        raise ValueError(f"{folder}: no {', '.join(f'{name}.wav or .flac' for name in missing)}; {contents(folder)}")
+        raise ValueError(
+            f"{folder}: no {', '.join(f'{name}.wav or .flac' for name in missing)} "
+            f"(where the song has none, a silent file); {contents(folder)}"
+        )
     with contextlib.ExitStack() as stack:
         stems = [_Stem(name, [one] if isinstance(one := source.stems[name], Path) else one) for name in mixer.names]
         stem = stems[0]

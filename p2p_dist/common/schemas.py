@@ -44,6 +44,9 @@ STATUS = Kind(
 )
 """status.json: the progress of a stage."""
 
+ENERGY = Kind(1, {"attempt": str, "step": COUNT, "joules": float})
+"""A line of energy.jsonl: what the GPUs of a start had used up to a step."""
+
 CHECKPOINT = Kind(
     1,
     {"step": COUNT, "settings": Maybe(_SETTINGS), "files": {str: {"bytes": COUNT, "sha256": str}}},
@@ -140,6 +143,9 @@ To schema 2 `shard` and `audio` named shards that held this song alone."""
 
 UNCHANGED = Kind(1, {"songs": _SHA256, "dataset": _SHA256, "named": bool, "version": str, "settings": {str: None}})
 """parts/unchanged.json, see data/unchanged.py."""
+
+CHECKED = Kind(1, {"files": {str: _SHA256}})
+"""checked.json in a copy on a node, see data/staging.py."""
 
 COMPOSED = Kind(
     1,

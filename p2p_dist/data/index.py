@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from p2p_dist.common import files, linux
+from p2p_dist.common import console, files, linux
 from p2p_dist.data import manifest, samples
 from p2p_dist.data.samples import Sample as Sample
 
@@ -133,7 +133,14 @@ class Index:
     def __init__(self, folder: Path, split: str, *, is_here: bool = True) -> None:
         content = manifest.read(folder)
         if split not in content["splits"]:
-            raise ValueError(f"{folder} has no {split} songs: add songs to the folder {split}/ of --data and preprocess again")
+            out = "".join(
+                f"; left out was {console.one_line(one['song'])}: {console.one_line(one['reason'])}"
+                for one in content["left_out"][:1]
+            )
+            add = (
+                f"add songs to the folder {split}/ of --data, or mend those that were left out, and run the same command again"
+            )
+            raise ValueError(f"{folder} has no {'training' if split == 'train' else split} songs: {add}{out}")
         part = content["splits"][split]
         self.folder = folder
         self.order: str = content["order"] if "index" in part else "sorted"

@@ -78,7 +78,7 @@ def convert(folder: Path) -> int:
 
     Raises:
         FileNotFoundError: no manifest.
-        ValueError: it has today's schema already, or is damaged; nothing was changed.
+        ValueError: it has today's schema already, is damaged, or has keys that others made; nothing was changed.
     """
     _to_convert(folder)
     (folder / PARTS).mkdir(exist_ok=True)
@@ -121,7 +121,11 @@ def _converted(folder: Path, split: str, part: dict[str, Any]) -> dict[str, Any]
     holds: dict[str, str] = {}
     for key, shard, input, target, checksum in part["samples"]:
         split_up = re.fullmatch(r"(.+)-(\d{5,})(?:-copy(\d+))?", key)
-        assert split_up is not None and split_up[1] in songs, "verify_dataset has read it"
+        if split_up is None or split_up[1] not in songs:
+            raise ValueError(
+                f"{folder}: the sample {key} has no key that this program made (SONG-00000, and -copy1 for a copy), or of a "
+                "song that its manifest does not list, so it cannot be converted; use the dataset as it is"
+            )
         begin, length = places[key, shard]["begin"], places[key, shard]["length"]
         holds[shard] = split_up[1]
         row = (begin, shards[shard], songs[split_up[1]], int(split_up[2]), int(split_up[3] or 0))

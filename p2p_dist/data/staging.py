@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ from p2p_dist.settings.config import Data
 
 MEMORY = Path("/dev/shm")
 """The node's memory as a file system."""
+
+CHECKED = "checked.json"
+"""In the copy on a node: the state of each file when its sha256 was compared."""
 
 CARDS = ("DATASET.md", "README.md")
 
@@ -64,8 +67,8 @@ def training_guides(run: RunDir, data: Data) -> Path:
         return run.guides
     content = records.read(run.guides / guides.NAME, schemas.GUIDES, guides.AGAIN)
     entries = [{"name": guides.file_name(key), **about} for key, about in content["songs"].items()]
-    with _folder_on_node(place, f"{files.digest(content)[:16]}-guides") as copy:
-        for entry in _missing(entries, copy, place):
+    with _folder_on_node(place, f"{files.digest(content)[:16]}-guides") as copy, _missing(entries, copy, place) as missing:
+        for entry in missing:
             try:
                 remote.fetch(str(run.guides), entry, copy / entry["name"])
             except (DamagedError, FileNotFoundError) as error:
@@ -87,8 +90,8 @@ def place_on_node(data: Data) -> Path | None:
 def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | None = None) -> Path:
     """Bring the shards of one split to the node. Each is read once and checked against its sha256 on the way.
 
-    Every process of a node may call it: the first copies, the others wait at its lock and compare. What is there already, from
-    an earlier start, is not read again.
+    Every process of a node may call it: the first copies, the others wait at its lock. What is there already, from an earlier
+    start, is not read again, unless its size, times or inode are others than when its sha256 was compared.
 
     Args:
         folder: the dataset, with its manifest. place: where on the node: its memory, or a folder on its disk. address: of the
@@ -102,8 +105,8 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
         ValueError: a shard differs from the manifest; the message names it.
     """
     content = manifest.read(folder)
-    with _folder_on_node(place, f"{files.digest(content)[:16]}-{split}") as copy:
-        missing = _missing(_of_part(content["splits"][split], "shards"), copy, place)
+    entries = _of_part(content["splits"][split], "shards")
+    with _folder_on_node(place, f"{files.digest(content)[:16]}-{split}") as copy, _missing(entries, copy, place) as missing:
         # The index was fetched with the manifest.
         far = [entry for entry in missing if address is not None and not (folder / entry["name"]).is_file()]
         if far:
@@ -141,13 +144,40 @@ def _folder_on_node(place: Path, name: str) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _missing(entries: Collection[dict[str, Any]], copy: Path, place: Path) -> list[dict[str, Any]]:
-    """Return which files are not on the node as their record says; they must have room there."""
-    missing = [
-        entry for entry in entries if not _is_whole(copy / entry["name"], entry) or files.not_only_ours(copy / entry["name"])
-    ]
+@contextmanager
+def _missing(entries: Collection[dict[str, Any]], copy: Path, place: Path) -> Iterator[list[dict[str, Any]]]:
+    """Yield which files are not on the node as their record says; they must have room there. After it, all are.
+
+    Then their states are noted, so that neither the other processes of the node nor later starts read them whole.
+    """
+    note = copy / CHECKED
+    before: dict[str, str] = {}
+    if os.path.lexists(note) and not files.not_only_ours(note):
+        with suppress(DamagedError):
+            before = records.read(note, schemas.CHECKED)["files"]
+    missing = [entry for entry in entries if not _is_right(copy / entry["name"], entry, before.get(entry["name"]))]
     check_room(missing, place, "use --data.stage none" + ("" if place == MEMORY else ", or another $TMPDIR"))
-    return missing
+    yield missing
+    now = {entry["name"]: _state(copy / entry["name"], entry) for entry in entries}
+    if now != before:
+        records.write(note, schemas.CHECKED, {"files": now})
+
+
+def _is_right(path: Path, entry: dict[str, Any], checked: str | None) -> bool:
+    """Whether a file is there, can only be the user's own, and is what its record says.
+
+    Args:
+        checked: its state when its sha256 was compared; None: that is not known.
+    """
+    if not os.path.lexists(path) or files.not_only_ours(path):
+        return False
+    return checked == _state(path, entry) or _is_whole(path, entry)
+
+
+def _state(path: Path, entry: dict[str, Any]) -> str:
+    """What changes when a file does, with the sha256 that it should have."""
+    found = path.lstat()
+    return files.digest([entry["sha256"], found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
 
 
 def _write_beside(path: Path, content: dict[str, Any]) -> None:

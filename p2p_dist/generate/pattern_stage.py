@@ -158,7 +158,13 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
         ValueError: there is none, or one is missing, has no audio or has changed since.
     """
     assert config.data.root is not None
-    part = manifest.read(run.shards)["splits"].get("train")
+    content = manifest.read(run.shards)
+    if content["order"] == "sorted":
+        raise ValueError(
+            f"{run.shards} was made by an earlier version, whose songs have other keys, so model.sketch cannot use it (nor "
+            "with --convert, which keeps them): move it away, and run the launch command again, which makes it anew"
+        )
+    part = content["splits"].get("train")
     if part is None or not part["songs"]:
         raise ValueError(
             f"{run.shards} has no training songs to sketch: add songs to the folder train/ of --data, or mend those that "

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from p2p_dist.common import console
 from p2p_dist.data import manifest
 from p2p_dist.jobs import site, stages
-from p2p_dist.jobs.slurm import bill, reasons, squeue
-from p2p_dist.run import checkpoints, metrics_file, rundir
+from p2p_dist.jobs.slurm import bill, commands, reasons, squeue
+from p2p_dist.run import checkpoints, energy, metrics_file, rundir
 from p2p_dist.run.lock import owner_of
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.run.starts import SAME_PLACE, Start, count, list_starts
@@ -24,6 +24,10 @@ from p2p_dist.settings.resources import sizes_in_words
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+LISTED = 8
+"""Checkpoints whose cost the table of one run shows."""
 
 
 def attempts(run: RunDir) -> list[Start]:
@@ -198,7 +202,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         ValueError: there is no such run.
     """
     settings = rundir.read_settings(run)
-    around = Around() if around is None else around
+    alone, around = around is None, Around() if around is None else around
     queued = None if around.jobs is None else squeue.queued_jobs(run, around.jobs)
     shards = around.look(run.shards)
     last = metrics_file.last(run) or {}
@@ -222,6 +226,17 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         return seconds / 3600 * bill.gpu_hours_an_hour(settings.resources, place, nodes)
 
     used = sum(hours(one.seconds(now), one.nodes) for one in tried)
+    by_gpus = energy.told_by_gpus(run)
+    asks_sacct = alone and place.takes_whole_nodes("train", settings.resources)
+    joules, told_by = (_ask_sacct(tried), "Slurm's accounting") if asks_sacct else (None, "")
+    if joules is None and by_gpus:
+        joules, told_by = by_gpus[-1][1], "the GPUs"
+    costs = []
+    for at, path in trained:
+        until = path.stat().st_mtime
+        spent = sum(hours(min(one.seconds(now), until - one.begun), one.nodes) for one in tried if one.begun < until)
+        kwh = max((total for step_, total in by_gpus if step_ == at), default=None)
+        costs.append({"step": at, "gpu_hours": spent, "kwh": None if kwh is None else kwh / 3.6e6})
     # The speed was measured on the nodes of the last start.
     on_nodes = tried[-1].nodes if tried and settings.resources.least_nodes is not None else settings.resources.nodes
     stage_states = {stage: state(stage, run, queued, settings.resources, shards) for stage in stages.of(run)}
@@ -256,6 +271,8 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
             "predicted": used + hours(left, on_nodes) if left is not None else None,
             "estimated": sum(one.why == "killed" for one in tried),
         },
+        "energy": {"kwh": None if joules is None else joules / 3.6e6, "told_by": told_by if joules is not None else None},
+        "costs": costs,
         "best": run.read_best(),
     }
 
@@ -268,6 +285,25 @@ def _waiting(queued: dict[str, squeue.Queued], around: Around) -> dict[str, dict
             start = around.starts().get(job.number)
             found[stage] = {"reason": job.reason, "why": reasons.why(job.reason, start), "start": start}
     return found
+
+
+def _ask_sacct(tried: list[Start]) -> float | None:
+    """Ask Slurm's accounting for the energy of all starts of a training (J); None if it does not tell it."""
+    numbers = sorted({found[0] for one in tried if (found := re.match("[0-9]{1,18}", one.name)) is not None})
+    if not numbers or shutil.which("sacct") is None:
+        return None
+    words = (
+        "--duplicates",
+        "--noheader",
+        "--parsable2",
+        "--format=JobID,State,ConsumedEnergyRaw",
+        f"--jobs={','.join(numbers)}",
+    )
+    try:
+        asked = commands.ask("sacct", *words)
+    except OSError:
+        return None
+    return energy.told_by_sacct(asked.stdout) if asked.returncode == 0 else None
 
 
 def _total(shards: stages.Shards | None, train: config.Train) -> int | None:
@@ -327,6 +363,13 @@ def table_of_one(found: dict[str, Any]) -> tuple[Table, list[str]]:
             f"\n{hours['estimated']} of the starts was killed: it is counted until its last status update, Slurm may bill more"
         )
     table.add_row("GPU-hours of training", told)
+    kwh = found["energy"]["kwh"]
+    table.add_row("energy of training", "not told" if kwh is None else f"{kwh:.3g} kWh, told by {found['energy']['told_by']}")
+    if len(found["costs"]) > LISTED:
+        table.add_row("", f"the cost of {len(found['costs']) - LISTED} earlier checkpoints: --json")
+    for cost in found["costs"][-LISTED:]:
+        energy_of_it = "energy not told" if cost["kwh"] is None else f"{cost['kwh']:.3g} kWh"
+        table.add_row(f"up to step {cost['step']}", f"{cost['gpu_hours']:.2f} GPU-hours, {energy_of_it}")
     lines = [f"{stage}: {text}" for stage, text in found["stages"].items() if _in_short(text) != text]
     if (waits := found["waiting"].get(stage := current_stage(found))) is not None:
         lines.append(f"{stage} waits: {waits['why']}")

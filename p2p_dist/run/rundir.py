@@ -62,6 +62,11 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     @property
+    def energy(self) -> Path:
+        """Path of the record of the GPUs' energy, see energy.py."""
+        return self.path / "energy.jsonl"
+
+    @property
     def status(self) -> Path:
         return self.path / "status.json"
 

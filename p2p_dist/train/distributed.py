@@ -261,6 +261,14 @@ def barrier(ranks: Ranks) -> None:
         dist.barrier(group=ranks.gloo)
 
 
+def is_any(ranks: Ranks, value: bool) -> bool:
+    """Whether the value is true in any rank. Waits for all."""
+    flag = torch.tensor([int(value)])
+    if ranks.gloo is not None:
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=ranks.gloo)
+    return bool(flag)
+
+
 class Agreement:
     """A value that all ranks agree on without waiting: proposed in one step, known to all ranks in the next.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,20 +13,20 @@ import torch.distributed as dist
 from p2p_dist.common import console, files, linux
 from p2p_dist.data.guides import Guides
 from p2p_dist.data.index import Index
-from p2p_dist.data.staging import training_guides, training_shards
+from p2p_dist.data.staging import place_on_node, training_guides, training_shards
 from p2p_dist.data.stream import Stream
-from p2p_dist.run import metrics_file, rundir
+from p2p_dist.run import energy, metrics_file, rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Config
-from p2p_dist.train import capture, checkpoint, distributed, profile, speed
+from p2p_dist.train import capture, checkpoint, distributed, gpu_counters, profile, speed
 from p2p_dist.train.guided import Guided
 from p2p_dist.train.hang import Watchdog
 from p2p_dist.train.networks import Networks, build, warn_of_emulation
 from p2p_dist.train.nonfinite import Watch
 from p2p_dist.train.saver import Saver
 from p2p_dist.train.seeding import Noise, number_from
-from p2p_dist.train.stop import StopFlag
+from p2p_dist.train.stop import RequestError, StopFlag
 from p2p_dist.train.tensorboard_log import Board
 from p2p_dist.train.tracker import Follower
 
@@ -55,7 +57,13 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     if message and first:
         console.say(f"note: {message}")
 
-    index = Index(training_shards(run, config.data), "train")
+    folders = bring(run, config, stop)
+    if distributed.is_any(ranks, folders is None):
+        if first:
+            console.say("train: stopped cleanly while the training data were brought to the node; what has arrived is kept")
+        return console.STOPPED
+    assert folders is not None
+    index = Index(folders[0], "train")
     stream = Stream(
         index,
         config.data,
@@ -71,7 +79,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         files.remove_garbage(run.checkpoints)
         for ours in (run.metrics, run.status, run.outcome, run.meeting):
             files.remove_garbage(run.path, ours.name)
-    guides = Guides(training_guides(run, config.data)) if config.model.sketch else None
+    guides = Guides(folders[1]) if config.model.sketch else None
     start, state = find_start(run, ranks, config, index, guides)
     networks = build(config, ranks, state["precision"] if state else None)
     if state:
@@ -107,6 +115,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
     saver = Saver(run.checkpoints, config.train.keep_last, lambda s: config.train.is_kept(s, len(index)), metrics.write)
     watchdog = Watchdog(ranks, start, config.train.hang_after)
     meter = speed.Speed(config, networks.precision, ranks.device, ranks.world_size, start)
+    counters = gpu_counters.beside(ranks.device)
     progress = console.Progress("train", total, start=start, every=0, status=run.status if first else None)
     guided = Guided(guides, stream, config) if guides is not None else None
     board = None
@@ -145,12 +154,16 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
                 watch.now()
                 row: dict[str, Any] = {"step": step, "epoch": step * config.train.global_batch_size / len(index)}
                 row |= average_over_ranks(numbers, ranks, stream.weight)
+                if counters is not None:
+                    row |= gpu_counters.numbers(counters, ranks)
                 if first:
                     rundir.check_still_ours()
                     row |= meter.numbers(step)
                     row["digests"] = " ".join(digests)
                     digests = []
                     metrics.append(row)
+                    if saving and "gpu_joules" in row:
+                        energy.note(run, step, row["gpu_joules"])
                     if follower is not None:
                         follower.log(row)
                     progress.update(step, speed.in_words(row))
@@ -177,6 +190,19 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
             console.say(f"train: stopped cleanly at step {step} of {total}; all steps are saved")
         return console.STOPPED
     return console.DONE
+
+
+def bring(run: RunDir, config: Config, stop: StopFlag) -> tuple[Path, Path] | None:
+    """Bring the training data to the node if they are to be read there, which may take long; None if a request stops it.
+
+    Returns:
+        the folders of the shards and of the guides.
+    """
+    try:
+        with stop.at_once() if place_on_node(config.data) else contextlib.nullcontext():
+            return training_shards(run, config.data), training_guides(run, config.data) if config.model.sketch else run.guides
+    except RequestError:
+        return None
 
 
 _STATE = ("settings", "windows", "step", "precision", "networks")

@@ -114,5 +114,5 @@ def in_words(row: dict[str, float]) -> str:
         speed += f" ({row['peak_share']:.0%} of peak)".replace("%", " %")
     return (
         f"l1 {row['l1']:.4f}, {row['images_per_second']:.3g} images/s, data wait {100 * row['data_wait']:.0f} %, {speed}, "
-        f"{row['memory'] / 1e9:.3g} GB"
+        f"{row['memory'] / 1e9:.3g} GB" + (f", GPUs {row['gpu_busy']:.0%} busy".replace("%", " %") if "gpu_busy" in row else "")
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from p2p_dist.common import console
@@ -13,6 +15,10 @@ SIGNALS = (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
 
 MARGIN = 60.0
 """Seconds that must be left before the end of the job after the last save."""
+
+
+class RequestError(Exception):
+    """A request to stop, where it ends the work at once: see `StopFlag.at_once`."""
 
 
 class StopFlag:
@@ -28,6 +34,7 @@ class StopFlag:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self.requested_by: str | None = None
+        self.raises = False
         self.lead = MARGIN
         end = os.environ.get("SLURM_JOB_END_TIME", "")
         # Read the wall clock once: later changes of the clock have no effect.
@@ -46,7 +53,24 @@ class StopFlag:
             return
         if number == signal.SIGINT and self.requested_by == "SIGINT":
             os._exit(console.INTERRUPTED)
-        self.requested_by = signal.Signals(number).name
+        first, self.requested_by = self.requested_by is None, signal.Signals(number).name
+        if self.raises and first:
+            raise RequestError
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let a request end what runs inside, such as a download, instead of waiting for its end.
+
+        Raises:
+            RequestError: there is or was a request.
+        """
+        self.raises = True
+        try:
+            if self.requested_by is not None:
+                raise RequestError
+            yield
+        finally:
+            self.raises = False
 
     def allow(self, seconds: float) -> None:
         """Stop early enough before the end of the job for two saves of `seconds` each, and the margin."""

@@ -219,7 +219,7 @@ def test_what_looks_like_a_song_and_is_none_is_not_passed_over_in_silence(tmp_pa
 
 def test_a_folder_without_its_stems_says_what_it_has(tmp_path: Path) -> None:
     touch(tmp_path / "song/drums.mp3", tmp_path / "song/._drums.wav")
-    with pytest.raises(ValueError, match=r"song: no drums\.wav or \.flac, .*; it has drums\.mp3$"):
+    with pytest.raises(ValueError, match=r"song: no drums\.wav or \.flac, .* \(where .* a silent file\); it has drums\.mp3$"):
         decode.load(source(tmp_path / "song"))
 
 

@@ -4,16 +4,16 @@ python tests/benchmarks/preprocess.py --data DIR
 
 CPU seconds of whole processes' work, taken in turns in one run. Needs ffmpeg and librosa. Set OPENBLAS_NUM_THREADS=1.
 
-Two songs of real music (644 s, --rounds 3), 2 cores of a virtual machine with nothing beside. Of the floor in the same round,
-median and lowest to highest: decoding alone 0.90 (PyAV's own libavcodec and a loop over the packets), sums and levels on top
-1.32, a song to train on 1.78 (1.74 to 2.07; 1.68 some hours before), at 22.05 kHz 1.71 (1.68 to 1.80), the thesis's pictures
-1.87 (1.62 to 1.88), a held-out song 3.88 (its flac of 24 bits). Two workers are 1.81 times one. Memory of a worker, a song
-of 10 minutes: 391 MB to train on, 602 MB held out.
+Two songs of real music (644 s, --rounds 2), 2 cores of a virtual machine with little beside. Of the floor in the same round,
+median and lowest to highest: decoding alone 0.87 (PyAV's own libavcodec and a loop over the packets), sums and
+levels on top 1.19, a song to train on 1.80 (1.77 to 1.83), at 22.05 kHz 1.70 (1.64 to 1.75), the thesis's pictures 1.58 (1.50
+to 1.66), a held-out song 3.67 (its flac of 24 bits). Memory of a worker, a song of 10 minutes: 395 MB to train on, 606 MB held
+out. Two workers were 1.81 times one in an earlier run.
 
-The thesis's chain takes 4.2 times ours where it loads, pictures and stores each of the five streams (3.6 ms for a second of a
-stream; 11.55 s against 2.75 s), and 2.5 times where it makes no more than the two signals that one pair needs: half of our
-time is the decoder's, which both need. The ratio to the floor grows with what else runs, since the floor needs little memory:
-1.97 where five times as many processes wanted the cores.
+The thesis's chain takes 4.2 times ours where it loads, pictures and stores each of the five streams (9.61 s against 2.27 s),
+and 2.6 times where it makes no more than the two signals that one pair needs: half of our time is the decoder's, which both
+need. The ratio to the floor grows with what else runs, since the floor needs little memory: 1.97 where five times as many
+processes wanted the cores.
 """
 
 from __future__ import annotations

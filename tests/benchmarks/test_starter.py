@@ -73,6 +73,7 @@ def test_it_makes_the_same_model_again_of_the_songs_that_allow_it(data: Path, mo
     ):
         assert f"| {name} |" in card, name
     assert card.count("Songs: 1. Windows of six seconds: ") == 3
+    assert "| grid | " in card and "| distance |" not in card, "of so few windows there is none"
     again = make(monkeypatch, data, data / "made")
     assert again == made, "the same in another place of work, which holds nothing yet"
     (data / "made" / "mine.txt").touch()

@@ -264,3 +264,14 @@ def test_where_a_range_of_nodes_makes_no_sense(place):
     with pytest.raises(ValueError, match="--nodes must be a whole number, not '1-2'"):
         check.main(["preflight", "--nodes", "1-2", "--cluster", "local"])
     assert not (place / "runs").exists()
+
+
+def test_on_one_machine_a_range_is_its_most_nodes_and_that_is_said(place, monkeypatch, capsys):
+    """If it failed: the command of the cluster trains with another number of processes here, and nobody knows."""
+    monkeypatch.setattr(submit.local, "run", lambda run, *_: begun.append(rundir.read_settings(run).resources.nodes) or 0)
+    begun = []
+    for nodes in ("1-2", "2"):
+        assert submit.main(["--preset", "tiny", "--run", "a", "--cluster", "local", "--nodes", nodes]) == 0
+        said = "note: --nodes 1-2: on one machine, the training starts with 2"
+        assert (said in capsys.readouterr().out.splitlines()) == (nodes == "1-2")
+    assert begun == [2, 2]

@@ -16,7 +16,8 @@ class Server:
     """Use it in a `with`.
 
     faults: name of a file -> what its next answers are, each once: a status; `cut N` (the connection ends after N bytes);
-        `reset N` (it is reset); `slow` (nothing for a second); `flip` (one bit is another); `longer` (bytes behind its end).
+        `reset N` (it is reset); `slow` (nothing for a second); `stall` (half of it, then nothing for ten minutes); `flip` (one
+        bit is another); `longer` (bytes behind its end).
     names_versions: whether it sends an ETag and takes Range, as object stores do. login: `name:password` that it asks for.
     asked: name and headers of each request.
     """
@@ -105,5 +106,9 @@ class Server:
                 request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             request.close_connection = True
             request.connection.shutdown(socket.SHUT_WR) if fault == "cut" else request.connection.close()
+            return
+        if fault == "stall":
+            request.wfile.write(sent[: len(sent) // 2])
+            time.sleep(600)
             return
         request.wfile.write(sent)

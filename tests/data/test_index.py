@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from p2p_dist.common import files, records
-from p2p_dist.data import columns, index
+from p2p_dist.data import columns, index, shards
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
+from p2p_dist.settings.data import Data
 from tests.data.conftest import as_schema_3
 
 
@@ -217,3 +218,14 @@ def test_a_shard_cut_at_any_place_is_never_indexed_in_silence(dataset: Path, tmp
             assert "cut.tar" in str(error)
         else:
             assert found == rows[: len(found)] and len(found) <= len(rows)
+
+
+def test_a_split_without_songs_says_which_song_was_left_out_and_why(new_song, small: Data, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    new_song(tmp_path / "songs/test/good", seconds=1.5, seed=0)
+    new_song(tmp_path / "songs/train/bad", seconds=1.5, seed=1)
+    (tmp_path / "songs/train/bad/bass.wav").write_text("no sound")
+    assert shards.preprocess(tmp_path / "songs", tmp_path / "made", small, workers=1) != []
+    with pytest.raises(ValueError, match=r"has no training songs: add songs to .*; left out was bad: .*bass\.wav"):
+        Index(tmp_path / "made", "train")
+    with pytest.raises(ValueError, match="has no valid songs: add songs to the folder valid/ of --data, or mend those"):
+        Index(tmp_path / "made", "valid")

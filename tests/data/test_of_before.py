@@ -83,6 +83,25 @@ def test_a_damaged_dataset_is_not_converted(old: Path) -> None:
     assert fingerprint(old) == before
 
 
+@pytest.mark.parametrize("name", ["some-window", "unlisted-00000"])
+def test_keys_made_by_hand_are_not_converted(old: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any key can be read by its row in a manifest of schema 3, but not be made from a song and a window."""
+    content = manifests.read(old)
+    content["splits"]["train"]["samples"][0][0] = name
+    shard = old / content["splits"]["train"]["samples"][0][1]
+    before = Index(old, "train").sample(0).key
+    assert len(name) <= len(before)
+    monkeypatch.setattr(of_before, "verify_dataset", lambda _: 0)
+    honest = of_before.index.index_shard
+    rows = [{**row, "key": name if row["key"] == before else row["key"]} for row in honest(shard)]
+    monkeypatch.setattr(of_before.index, "index_shard", lambda path: rows if path == shard else honest(path))
+    manifests.write(old, content)
+    kept = fingerprint(old)
+    with pytest.raises(ValueError, match=f"the sample {name} has no key that this program made"):
+        of_before.convert(old)
+    assert fingerprint(old) == kept
+
+
 @pytest.fixture
 def as_before(songs: Path, small: Data, tmp_path: Path) -> Path:
     """A folder of a user's own in which an earlier version made these songs, as far as its manifest and records tell."""

@@ -30,6 +30,35 @@ def test_the_copy_on_the_node_is_checked_and_made_once(dataset: Path, tmp_path: 
     np.testing.assert_array_equal(here.read(np.arange(len(here))), there.read(np.arange(len(there))))
 
 
+def test_only_one_process_of_a_node_reads_the_copy_whole(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If it failed: each of eight processes reads all of it, one after the other, before the first step."""
+    first = copy_to_node(dataset, "train", tmp_path)
+    (shard, *_) = sorted(first.glob("*.tar"))
+    note, read = first / "checked.json", []
+    honest = files.sha256_file
+    monkeypatch.setattr(files, "sha256_file", lambda path: read.append(path.name) or honest(path))
+
+    def again() -> list[str]:
+        read.clear()
+        assert copy_to_node(dataset, "train", tmp_path) == first
+        return list(read)
+
+    assert again() == []
+    for touched in (lambda: os.utime(shard), lambda: os.utime(shard, ns=(1, 1)), lambda: shard.rename(tmp_path / "a")):
+        touched()
+        if (tmp_path / "a").exists():
+            shutil.copy(tmp_path / "a", shard)
+        assert again() == [shard.name], "its time of change or inode is another, so it may be another file"
+        assert again() == []
+    for harm in (lambda: note.write_text("[]"), lambda: note.chmod(0o666), note.unlink):
+        harm()
+        assert shard.name in again(), "what is not known, or somebody else may have written, is not believed"
+        note.chmod(0o644)
+        assert again() == []
+
+
 def test_what_lies_in_the_nodes_memory_is_compared_whoever_wrote_it(dataset: Path, tmp_path: Path) -> None:
     memory = tmp_path / "memory"
     first = copy_to_node(dataset, "train", memory)

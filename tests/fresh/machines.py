@@ -30,6 +30,7 @@ PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY",
 
 ENTER = """
 root=$1 user=$2; shift 2
+mount --bind "$root" "$root" # it is a file system, as on every machine
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
@@ -38,6 +39,7 @@ for device in null zero full random urandom tty; do
     mount --bind "/dev/$device" "$root/dev/$device"
 done
 ln -s /proc/self/fd "$root/dev/fd"
+for number in 0 1 2; do ln -s "fd/$number" "$root/dev/$(echo stdin stdout stderr | cut -d ' ' -f $((number + 1)))"; done
 mkdir -m 1777 "$root/dev/shm" && mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
 mkdir "$root/dev/pts" && mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
 ln -s pts/ptmx "$root/dev/ptmx"
@@ -47,9 +49,12 @@ while [ "$1" != -- ]; do
     shift
 done
 shift
-exec chroot --userspec="$user" "$root" "$@"
+code=0
+chroot --userspec="$user" "$root" "$@" || code=$?
+exit $code
 """
-"""Mounts what every machine has and the paths before `--`, read-only, then runs the command after it."""
+"""Mounts what every machine has and the paths before `--`, read-only, then runs the command after it. The shell stays, as root:
+a process that changes its user is no longer killed when its parent ends."""
 
 
 def pip_settings(listed: str) -> tuple[dict[str, str], list[Path]]:
@@ -123,7 +128,7 @@ class Machine:
         self.run("useradd --create-home --home-dir '/home/the player' --shell /bin/bash player", user="root")
         bundle = self.root / "tmp" / "checkout.bundle"
         subprocess.run(["git", "-C", CHECKOUT, "bundle", "create", "--quiet", bundle, "HEAD"], check=True)
-        self.run("git clone --quiet /tmp/checkout.bundle p2p_dist", where=HOME)
+        self.run("git -c advice.detachedHead=false clone --quiet /tmp/checkout.bundle p2p_dist", where=HOME)
 
     def call(self, command: str, user: str = "player", where: Path = HOME / "p2p_dist") -> list[str]:
         """The whole command line that runs a shell command on the machine."""
@@ -200,7 +205,8 @@ def try_out(machine: Machine) -> str:
     """Everything that a stranger does first; a line that says how long it took."""
     machine.make()
     machine.run("make demo", fails_with="apt-get install python3-venv")
-    machine.run("apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv >/dev/null", user="root")
+    install = "DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null"
+    machine.run(f"apt-get update -qq && {install}", user="root")
     torch = "python3 -m venv /tmp/fetch && /tmp/fetch/bin/pip download --quiet -c constraints.txt -d /tmp/fetch/files torch"
     fetched = machine.run(f"{torch} && rm -r /tmp/fetch")  # it stays in the cache of pip
     sound = "p2p_dist/runs/*/evaluations/step-*/audio/*-stem.flac"

@@ -17,7 +17,7 @@ from p2p_dist.audio import strokes
 from p2p_dist.audio.drum_classes import Onset
 from p2p_dist.audio.layouts import Source
 from p2p_dist.common import files, records
-from p2p_dist.data import guides, pairs, shards
+from p2p_dist.data import guides, manifest, pairs, shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer, pattern_stage
@@ -263,6 +263,15 @@ def test_a_dataset_without_training_songs_is_refused(prepared: tuple[Path, Confi
     run = new_run((tmp_path, settings), "untrained")
     with pytest.raises(ValueError, match="no training songs to sketch"):
         pattern_stage.make(run, settings, workers=1)
+
+
+def test_a_dataset_of_an_earlier_version_is_refused(prepared: tuple[Path, Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its songs have other keys; a converted one, too. It was said that a song was not the one in the shards."""
+    run = new_run(prepared, "before")
+    content = manifest.read(run.shards)
+    monkeypatch.setattr(manifest, "read", lambda _: {**content, "order": "sorted"})
+    with pytest.raises(ValueError, match=r"made by an earlier version.*nor with --convert.*move it away"):
+        pattern_stage.training_songs(run, prepared[1])
 
 
 def test_songs_without_drums_are_refused(prepared: tuple[Path, Config]) -> None:

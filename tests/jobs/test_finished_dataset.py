@@ -1,8 +1,12 @@
 """A run on a finished dataset that a server has: fetched once, trained on, gone on with, verified; and what is refused."""
 
+import contextlib
 import os
 import shutil
+import signal
 import sys
+import threading
+import time
 
 import pytest
 import yaml
@@ -14,7 +18,9 @@ from p2p_dist.data.index import Index
 from p2p_dist.jobs import begin_run, example_song, stage_process, stages
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.settings import presets
+from p2p_dist.train import loop
 from tests.data.server import Server
+from tests.train import on_ranks
 
 
 @pytest.fixture
@@ -96,6 +102,50 @@ def test_all_is_fetched_where_the_nodes_share_it(begun, server, tiny_shards):
     assert stages.is_done("preprocess", run) == done
     before, now = Index(tiny_shards, "train"), Index(run.shards, "train")
     assert now.samples.digest == before.samples.digest, "the batches are those of the dataset where it was made"
+
+
+@pytest.mark.parametrize("asked", ["01", "1"])
+def test_a_request_to_stop_ends_a_download(begun, server, ranks, place, asked):
+    """One process fetches, the other waits for it; both leave in order at once. Then the same command goes on.
+
+    If it failed: a job that is preempted while its nodes fetch for minutes is killed, and counts as crashed.
+    """
+    run, settings = begun(server.url, stage="disk")
+    assert stage_process.fetch(run, settings) == 0
+    (first, *_) = [shard["name"] for shard in manifest.read(run.shards)["splits"]["train"]["shards"]]
+    if asked == "01":
+        server.faults[first] = ["stall"] * 2
+        assert ranks(2, stop_while_fetching, run.path, asked, place / "disk", seconds=200) == [75, 75]
+        assert len(server.faults[first]) < 2, "a download that would have taken ten minutes had begun"
+        assert not list((place / "disk").rglob("*.tar")) and not list((place / "disk").rglob(".tmp-*"))
+    else:
+        assert ranks(2, stop_while_fetching, run.path, asked, place / "disk", seconds=200) == [75, 75], (
+            "though one of them was not told"
+        )
+    assert not run.checkpoints.exists() or not list(run.checkpoints.iterdir())
+
+
+def stop_while_fetching(folder, asked, disk):
+    """Train, where the ranks in `asked` are told to stop once half a file is there, or all are."""
+    os.environ["TMPDIR"] = str(disk)
+    if os.environ["RANK"] in asked:
+        honest, there = loop.training_shards, threading.Event()
+
+        def tell():
+            while not there.wait(0.05):
+                with contextlib.suppress(FileNotFoundError):
+                    if any(path.stat().st_size for path in disk.rglob(".tmp-*.tar")):
+                        break
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+        def told(*arguments):
+            threading.Thread(target=tell, daemon=True).start()
+            honest(*arguments)
+            there.set()
+            time.sleep(600)
+
+        loop.training_shards = told
+    return on_ranks.train(folder)
 
 
 def test_one_job_of_an_array_fetches(begun, server, monkeypatch):

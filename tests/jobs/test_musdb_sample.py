@@ -9,10 +9,8 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import musdb
 import numpy as np
 import pytest
-import stempeg
 
 from p2p_dist.audio import layouts
 from p2p_dist.cli import preprocess, submit
@@ -22,6 +20,9 @@ from p2p_dist.settings.config import STEMS
 from tests import decode
 from tests.data.server import Server
 
+if shutil.which("ffmpeg"):  # neither can be imported without it
+    import musdb
+    import stempeg
 FFMPEG = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="musdb needs ffmpeg, which is not installed")
 
 

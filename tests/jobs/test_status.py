@@ -15,7 +15,7 @@ from p2p_dist.cli import status as status_command
 from p2p_dist.common import files
 from p2p_dist.jobs import stages, status
 from p2p_dist.jobs.slurm import specs, squeue
-from p2p_dist.run import metrics_file, rundir, starts
+from p2p_dist.run import energy, metrics_file, rundir, starts
 from p2p_dist.settings import config, presets
 from tests.jobs.run_on_lumi import run
 from tests.jobs.submit_command import type_here
@@ -50,6 +50,50 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     running = [(squeue.Queued("7", "RUNNING", "None"), specs.comment("train", run))]
     monkeypatch.setattr(status.squeue, "everything", lambda: running)
     assert status.gather(run)["gpu_hours"]["used"] > 1000, "one that runs counts until now"
+
+
+def test_energy_and_cost_are_told_where_somebody_tells_them(run, capsys, tmp_path, monkeypatch):
+    """LUMI trains on whole nodes, so that the accounting's energy is that of this training alone."""
+    (path,) = [path for step, path in rundir.find_steps(run.checkpoints) if step == 40]
+    begun = starts.list_starts(run.slurm / "train" / "attempts")[0].begun
+    os.utime(path, (begun + 1800, begun + 1800))
+
+    def shown():
+        found = status.gather(run)
+        status.show(found)
+        return found, " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.setattr(status.shutil, "which", lambda name: None)
+    found, table = shown()
+    assert found["energy"] == {"kwh": None, "told_by": None} and "energy of training not told" in table
+    assert found["costs"] == [{"step": 40, "gpu_hours": pytest.approx(2 * 4 * 0.5), "kwh": None}]
+    assert "up to step 40 4.00 GPU-hours, energy not told" in table
+    for step, joules in ((40, 1.8e6), (60, 7.2e6)):
+        energy.note(run, step, joules)
+    found, table = shown()
+    assert found["energy"] == {"kwh": 2.0, "told_by": "the GPUs"} and found["costs"][0]["kwh"] == 0.5
+    assert "2 kWh, told by the GPUs" in table and "up to step 40 4.00 GPU-hours, 0.5 kWh" in table
+
+    monkeypatch.undo()
+    (tmp_path / "bin").mkdir()
+    sacct = tmp_path / "bin" / "sacct"
+    sacct.write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n'
+        'printf "7|REQUEUED|9\\n7.batch|CANCELLED|1000\\n7.0|CANCELLED|10800000\\n7|COMPLETED|9\\n7.0|COMPLETED|3600000\\n"\n'
+    )
+    sacct.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    found, table = shown()
+    assert found["energy"] == {"kwh": 4.0, "told_by": "Slurm's accounting"} and "4 kWh, told by Slurm's accounting" in table
+    assert (tmp_path / "asked").read_text().split()[-1] == "--jobs=7" and "--duplicates" in (tmp_path / "asked").read_text()
+    (tmp_path / "asked").unlink()
+    assert status.gather_each([run])[0]["energy"]["told_by"] == "the GPUs" and not (tmp_path / "asked").exists(), "for speed"
+    sacct.write_text("#!/bin/sh\nexit 1\n")
+    assert status.gather(run)["energy"]["told_by"] == "the GPUs"
+    for step in range(41, 51):
+        shutil.copytree(path, run.checkpoints / rundir.step_name(step))
+    assert "the cost of 3 earlier checkpoints: --json" in shown()[1] and len(status.gather(run)["costs"]) == 11
 
 
 def test_the_nodes_that_a_training_had_are_told(run, capsys):

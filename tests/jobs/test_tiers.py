@@ -69,6 +69,18 @@ def chosen(place, stage, **resources):
     return place.tier(stage, config.Resources(**{"time": "0:20:00"} | resources))[0].name
 
 
+def test_a_range_of_nodes_goes_where_both_its_ends_are_taken():
+    """As on Frontier, where time depends on the nodes. If it failed: Slurm rejects a start on the fewest, or on the most."""
+    place = site.Site(tiers=[SHARED, USUAL, LARGE], gpus_per_node=2)
+    assert chosen(place, "train", nodes=3) == "shared" and chosen(place, "train", nodes=3, least_nodes=2) == "shared"
+    assert chosen(place, "train", nodes=64, least_nodes=3) == "normal"
+    assert chosen(place, "train", nodes=70, least_nodes=65) == "large"
+    place = site.Site(tiers=[LARGE, Tier("gpu", "gpus", "any", nodes=256)], gpus_per_node=2)
+    assert chosen(place, "train", nodes=70) == "large" and chosen(place, "train", nodes=70, least_nodes=2) == "any"
+    said = [text for _, text in LARGE.misses([(64, 128), (257, 514)], 0)]
+    assert said == ["--nodes 64: a job in large has at least 65", "--nodes 257: a job in large has at most 256"]
+
+
 def test_each_stage_has_a_tier_of_its_kind():
     """Short checks where short jobs start soon; single GPUs where nodes are shared; no GPU node for work without GPUs."""
     thin = Tier("cpu", "thin", time="1:00:00")
