@@ -63,12 +63,17 @@ def pick(activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: 
     if not chosen:
         return []
     near = np.stack([curves[:, max(frame - _SLACK, 0) : frame + _SLACK + 1].max(axis=1) for frame in chosen], axis=1)
-    # How often each class plays in training songs; its strokes are measured by the last of so many. At each time the class
-    # plays that is the highest of all, others with it where they are highest, until all have as many as in training songs.
+    # How often each class plays in training songs; its strokes are measured by the last of so many. At each time, the clearest
+    # first, the highest class plays that has strokes left; others with it where they are highest, until all have as many.
     often = np.clip(len(chosen) * np.asarray(rates[:-1]) / max(rates[-1], 1e-9), 0, len(chosen))
     last = np.maximum(np.rint(often).astype(int), 1) - 1
     share = near / np.maximum(-np.sort(-near, axis=1)[np.arange(REST), last], 1e-9)[:, None] * (often > 0)[:, None]
-    plays = share == share.max(axis=0)
+    left = often * max(len(chosen) / max(often.sum(), 1e-9), 1)
+    plays = np.zeros(share.shape, bool)
+    for column in np.argsort(-share.max(axis=0), kind="stable"):
+        best = int(np.where(left > 0, share[:, column], -1).argmax())
+        plays[best, column] = True
+        left[best] -= 1
     together = round(float(often.sum())) - len(chosen)
     if together > 0:
         others = np.where(plays, 0, share)

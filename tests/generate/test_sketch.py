@@ -76,6 +76,13 @@ def test_classes_play_together_no_more_often_than_in_the_training_songs():
     assert alone.kind == "snare"
 
 
+def test_a_class_that_is_always_a_little_higher_does_not_take_all_strokes():
+    drawn = curves([Onset(0.5 + 0.4 * n, kind, 0.5 + n / 100) for n in range(45) for kind in ("kick", "snare", "hat")])
+    drawn[2] = 0.9 * drawn[2] + 0.1 * np.sqrt(drawn[2])  # of which more is left where all are low
+    found = pick(drawn, [1.0, 1.0, 1.0, 0, 3.0], density=1.0)
+    assert [sum(onset.kind == kind for onset in found) for kind in CLASSES] == [15, 15, 15, 0]
+
+
 def test_predicted_strokes_may_be_played_by_the_loudest_alone():
     kit = Kit({"kick": clicks(np.linspace(0.1, 1.0, 32).tolist())}, (1.0,) * 5, 0.0)
     onsets = [Onset(n * 0.5, "kick", 1.0 - n / 40) for n in range(40)]
