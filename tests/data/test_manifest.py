@@ -58,5 +58,5 @@ def test_a_split_without_songs_is_named(copy: Path) -> None:
     manifest = records.read(copy / manifests.NAME)
     del manifest["splits"]["train"]
     manifests.write(copy, manifest)
-    with pytest.raises(ValueError, match="no train songs"):
+    with pytest.raises(ValueError, match="no training songs"):
         Index(copy, "train")

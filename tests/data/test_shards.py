@@ -105,7 +105,7 @@ def test_songs_may_lie_in_test_alone(new_song: Callable[..., Path], small: Data,
     new_song(tmp_path / "songs/test/Only", seconds=0.5)
     shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1)
     assert list(manifests.read(tmp_path / "out")["splits"]) == ["test"]
-    with pytest.raises(ValueError, match="no train songs"):
+    with pytest.raises(ValueError, match="no training songs"):
         Index(tmp_path / "out", "train")
 
 
