@@ -120,6 +120,7 @@ class Machine:
         if made.returncode:
             sys.exit(f"error: debootstrap failed: see {log}")
         shutil.copy("/etc/resolv.conf", self.root / "etc" / "resolv.conf")
+        (self.root / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")  # Debian's installer writes it
         if CERTIFICATES.is_file():
             shutil.copy(CERTIFICATES, self.root / CERTIFICATES.relative_to("/"))
         dumped = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
