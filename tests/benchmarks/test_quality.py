@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -106,7 +107,7 @@ def cell(system: str, fold: str, seed: int, level: float, random: np.random.Gene
 def test_the_time_of_a_process_is_that_of_its_descendants_too() -> None:
     """A shell starts a child that computes for .4 s, waits for it, and starts another, which goes on."""
     busy = "import time; t = time.process_time() + .4\nwhile time.process_time() < t: pass"
-    python = f"{sys.executable} -S -c '{busy}'"
+    python = f"{shlex.quote(sys.executable)} -S -c '{busy}'"
     process = subprocess.Popen(["sh", "-c", f"{python}; {python}; sleep 60"])
     try:
         before = time.monotonic()

@@ -57,6 +57,7 @@ def test_they_are_brought_to_the_node_like_shards(folder: Path, tmp_path: Path, 
     shutil.copytree(folder, run.guides, ignore=shutil.ignore_patterns("run"))
     monkeypatch.setenv("TMPDIR", str(tmp_path / "disk"))
     monkeypatch.setattr(staging, "MEMORY", tmp_path / "memory")
+    (tmp_path / "memory").mkdir()
     for stage in ("none", "device"):
         assert staging.training_guides(run, there[stage]) == run.guides
     for stage, place in (("node", "memory"), ("disk", "disk")):

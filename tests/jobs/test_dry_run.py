@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+import shlex
 import subprocess
 import sys
 
@@ -19,7 +20,7 @@ GOLDEN = CHECKOUT / "tests" / "golden" / "dry-run.txt"
 def test_the_dry_run_is_the_recorded_one(place, monkeypatch):
     done = launch("--nodes", "2", "--data", songs(place / "songs"), "--dry-run", "--account", "project_1", "--cluster", "slurm")
     text = done.stdout.replace(str(place).replace("'", "'\"'\"'"), "PLACE").replace(str(place).replace("'", "''"), "PLACE")
-    text = text.replace(str(place), "PLACE").replace(sys.executable, "PYTHON")
+    text = text.replace(str(place), "PLACE").replace(shlex.quote(sys.executable), "PYTHON").replace(sys.executable, "PYTHON")
     if os.environ.get("RECORD"):
         GOLDEN.write_text(text)
     assert text == GOLDEN.read_text(), "intended? RECORD=1 pytest tests/jobs/test_dry_run.py, and read the difference"

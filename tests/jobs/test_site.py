@@ -17,7 +17,7 @@ __all__ = ["cluster", "place"]
 
 def test_images_that_are_not_there_are_named_before_anything_is_queued(tmp_path):
     place = site.load_site("lumi")
-    with pytest.raises(ValueError, match=r"image \S+containers/p2p_dist.sif does not exist: build it \(see containers/R"):
+    with pytest.raises(ValueError, match=r"image /.+containers/p2p_dist.sif does not exist: build it \(see containers/R"):
         place.check_images(config.Resources())
     (tmp_path / "i.sif").touch()
     mine = config.Resources(container=str(tmp_path / "i.sif"))
