@@ -221,7 +221,7 @@ def try_out(machine: Machine) -> str:
     machine.run(f"alone/bin/p2p-dist generate {song} --to 5", where=HOME, fails_with="[run]")
     machine.run('alone/bin/pip install --quiet -c p2p_dist/constraints.txt "$(ls "$PWD"/p2p_dist/dist/*.whl)[run]"', where=HOME)
     stem, _ = machine.seconds_to(
-        "generated/*/*-stem.flac", lambda: machine.run(f"alone/bin/p2p-dist generate {song} --to 5", where=HOME)
+        "generated/*/*-drums.flac", lambda: machine.run(f"alone/bin/p2p-dist generate {song} --to 5", where=HOME)
     )
     shutil.rmtree(machine.root)
     return (
