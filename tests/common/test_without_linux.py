@@ -107,7 +107,7 @@ def test_without_memory_as_a_file_system_the_index_is_read_and_staging_says_what
     with pytest.raises(OSError):
         samples.private_memory()  # and `read` reads it from its file, see test_samples.py
     monkeypatch.setattr(staging, "MEMORY", tmp_path / "none")
-    monkeypatch.setattr(staging.manifest, "read", lambda _: {"splits": {"train": {}}})
+    monkeypatch.setattr(staging.manifest, "read", lambda _: {"splits": {"train": {"shards": [], "audio": []}}})
     with pytest.raises(OSError, match=r"no folder in memory: use --data\.stage disk, device or none"):
         staging.copy_to_node(tmp_path, "train", staging.MEMORY)
     assert not (tmp_path / "none").exists()
