@@ -38,37 +38,53 @@ def main(arguments: list[str]) -> int:
         console.say(f"no job of the run {run.path.name} is queued")
         return console.DONE
     squeue.mark_cancelled(run)  # first, so that a job that stops now is not requeued
+    code = console.DONE
     for stage in reversed((*stages.STAGES, stages.GENERATE)):
         for number, states in [(number, states) for (of, number), states in jobs.items() if of == stage]:
             others = squeue.waiting_for_shards(run) if stage == "preprocess" else []
             if others:
                 console.say(f"{stage}: job {number} is not cancelled: {', '.join(others)} with the same shards still needs it")
                 continue
-            began = states - NOT_BEGUN
-            if not began:
-                _scancel(number)
-                console.say(f"{stage}: job {number} removed from the queue")
-                continue
-            if "PENDING" in states:
-                _scancel("--state=PENDING", number)
-                console.say(f"{stage}: job {number}: its waiting parts were cancelled")
-            if began == {"COMPLETING"}:
-                console.say(f"{stage}: job {number} is already completing")
-                continue
-            # A suspended job handles no signal, and a plain scancel would end it without saving.
-            if "SUSPENDED" in began and commands.ask("scontrol", "resume", number).returncode:
-                console.say(f"{stage}: job {number} is suspended; it saves and stops once an operator resumes it")
-                continue
-            if "STOPPED" in began:
-                _scancel("--signal=CONT", number)
-            # The signal goes to the processes of the job; its batch shell records how they ended.
-            _scancel("--signal=USR2", *(["--state=RUNNING"] if "PENDING" in states else []), number)
-            console.say(f"{stage}: job {number} asked to save and stop")
+            try:
+                _stop(stage, number, states)
+            except OSError as error:  # the other jobs are cancelled nevertheless
+                console.complain(f"{stage}: job {number} could not be cancelled: {console.describe(error)}")
+                code = console.FAILED
     console.say("saved work is kept; to resume, run the launch command again")
-    return console.DONE
+    return code
 
 
-def _scancel(*words: str) -> None:
+def _stop(stage: str, number: str, states: set[str]) -> None:
+    """Cancel a job that has not begun; let one that runs save and stop. An array may have parts of both kinds.
+
+    Raises:
+        OSError: Slurm refuses, or does not answer.
+    """
+    began = states - NOT_BEGUN
+    if not began:
+        _scancel(number)
+        console.say(f"{stage}: job {number} removed from the queue")
+        return
+    if "PENDING" in states:
+        _scancel("--state=PENDING", number)
+        console.say(f"{stage}: job {number}: its waiting parts were cancelled")
+    if began == {"COMPLETING"}:
+        console.say(f"{stage}: job {number} is already completing")
+        return
+    # A suspended job handles no signal, and a plain scancel would end it without saving.
+    if "SUSPENDED" in began and commands.ask("scontrol", "resume", number).returncode:
+        console.say(f"{stage}: job {number} is suspended; it saves and stops once an operator resumes it")
+        return
+    if "STOPPED" in began:
+        _scancel("--signal=CONT", number)
+    # The signal goes to the processes of the job; its batch shell records how they ended.
+    told = _scancel("--signal=USR2", *(["--state=RUNNING"] if "PENDING" in states else []), number)
+    console.say(f"{stage}: job {number} {'asked to save and stop' if told else 'has ended meanwhile'}")
+
+
+def _scancel(*words: str) -> bool:
+    """Run scancel; return whether the job was still there. For one that has ended, it fails without a message."""
     asked = commands.ask("scancel", *words)
-    if asked.returncode:
+    if asked.returncode and asked.stderr.strip():
         raise OSError(5, asked.stderr.strip(), "scancel")
+    return not asked.returncode

@@ -49,3 +49,22 @@ def test_cancel_leaves_the_shards_that_others_wait_for(cluster, launch, capsys):
     assert "preprocess: job 100 is not cancelled: s-seed-1 with the same shards still needs it" in capsys.readouterr().out
     assert (cluster.place / "cancelled").read_text().split() == ["103_0", "102_0", "101_0"]
     assert status.gather(rundir.find("s-seed-1"))["stages"]["preprocess"].endswith("job 100 of the run s-seed-0")
+
+
+def test_a_job_that_ends_meanwhile_and_one_that_slurm_refuses_keep_no_other_from_its_end(cluster, launch, capsys):
+    """If it failed: an evaluation that ends in the same moment ends the command, and the training goes on."""
+    launch("--run", "a")
+    comments = {stage: f"p2p_dist {stage} {rundir.find('a').path}" for stage in CHAIN}
+    queue = "".join(f"{number}|RUNNING|None|{comments[stage]}|p\n" for stage, number in (("train", 7), ("evaluate", 9)))
+    (cluster.place / "queue").write_text(queue)
+    answers = (cluster.place / "scancel").read_text()
+    (cluster.place / "scancel").write_text(answers + 'case "$*" in *9) exit 1 ;; esac\n')  # what the real one does
+    assert cancel.main(["a"]) == console.DONE
+    told = "evaluate: job 9 has ended meanwhile\ntrain: job 7 asked to save and stop\n"
+    assert told in capsys.readouterr().out
+    (cluster.place / "queue").write_text(queue)
+    (cluster.place / "scancel").write_text(answers + 'case "$*" in *9) echo "scancel: not yours" >&2; exit 1 ;; esac\n')
+    assert cancel.main(["a"]) == console.FAILED
+    said = capsys.readouterr()
+    assert "job 7 asked to save and stop" in said.out
+    assert "evaluate: job 9 could not be cancelled: scancel: not yours" in said.err
