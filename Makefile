@@ -11,6 +11,7 @@ demo: $(VENV)/run
 	$(BIN)/python launch/submit.py --nodes 2
 
 define ENVIRONMENT
+@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13: name one that is, as in make demo PYTHON=python3.12" >&2; exit 1; }
 @$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) makes no virtual environments: apt-get install python3-venv (on Debian and Ubuntu, as root), then this command again" >&2; exit 1; }
 $(PYTHON) -m venv $(VENV)
 endef

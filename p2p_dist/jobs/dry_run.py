@@ -51,6 +51,10 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         here = site.load_site(where, settings.resources.site)
         for note in fits.check(run, settings, here, where, dataset):
             console.say(f"# note: {note}")
+        shards = _shards(run, dataset)
+        counts = fits.windows(settings.data, shards)
+        if counts.get("train"):
+            console.say(f"# {fits.space(run, fits.to_write(run, settings, shards, counts))}")
         steps = launch.plan(run, settings, place, _queued(run) if has_slurm else {}, dataset)
         new = [step for step in steps if step.is_new]
         maker = makers.get(dataset)  # the first run of a sweep makes the shards
@@ -91,7 +95,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
         to_come = [step.job for step in steps if step in new or step.queued is not None]
         together += _say_bill(to_come, settings.resources, place)
         if any(job.stage == "train" for job in to_come):
-            say_likely(run, settings, place, fits.windows(settings.data, _shards(run, dataset)).get("train"))
+            say_likely(run, settings, place, counts.get("train"))
     if len(launches) > 1:
         _say_scripts(asked, place)
         console.say(f"# all {len(launches)} runs together: at most {together:.1f} GPU-hours")

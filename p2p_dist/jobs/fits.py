@@ -45,7 +45,7 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
     else:
         check_node(settings, place, per_node)
     counts = windows(settings.data, shards)
-    check_disk(run, settings, shards, counts)
+    check_disk(run, to_write(run, settings, shards, counts))
     return notes(settings.train.global_batch_size, counts)
 
 
@@ -226,28 +226,43 @@ def windows(data: Data, shards: Path | None) -> dict[str, int | None]:
     return estimate.windows(data, root) if root is not None and root.is_dir() else {}
 
 
-def check_disk(run: RunDir, settings: Config, shards: Path | None, counts: dict[str, int | None]) -> None:
-    """Check that there is disk space for shards, checkpoints and sketches.
+def to_write(run: RunDir, settings: Config, shards: Path | None, counts: dict[str, int | None]) -> dict[str, int]:
+    """Estimate what the run will still write: bytes of its shards, of its checkpoints and, with a sketch, of its sketches."""
+    made = shards is not None and (shards / "manifest.json").is_file()
+    kept, whole = estimate.checkpoint_bytes(settings, counts.get("train"))
+    begun = bool(rundir.find_steps(run.checkpoints))  # it has written part of it already
+    needed = {
+        "shards": 0 if made else estimate.shard_bytes(settings.data, counts),
+        "checkpoints": 0 if begun else kept + whole,
+    }
+    if settings.model.sketch and not run.drummer.is_file():
+        root, of_title = settings.data.root, settings.data.split_by_title
+        songs = [] if root is None else [song for song in layouts.list_songs(Path(root), of_title) if song.split == "train"]
+        needed["sketches"] = estimate.pattern_bytes(settings, counts.get("train") or 0, len(songs))
+    return needed
+
+
+def space(run: RunDir, needed: dict[str, int]) -> str:
+    """Say how much will be written, and where: "about 2.9 GB will be written below DIR (shards 60 MB, checkpoints 2.8 GB)"."""
+    parts = ", ".join(f"{name} {_size(number)}" for name, number in needed.items())
+    return f"about {_size(sum(needed.values()))} will be written below {run.path.parent.parent} ({parts})"
+
+
+def _size(number: int) -> str:
+    return f"{number / GB:.1f} GB" if number >= GB // 10 else f"{number / 1e6:.0f} MB"
+
+
+def check_disk(run: RunDir, needed: dict[str, int]) -> None:
+    """Check that there is disk space for what `to_write` estimates.
 
     Raises:
         ValueError: there is not. The message says how much is missing, and what would need less.
     """
-    to_make = 0 if shards is not None and (shards / "manifest.json").is_file() else estimate.shard_bytes(settings.data, counts)
-    kept, whole = estimate.checkpoint_bytes(settings, counts.get("train"))
-    there = rundir.find_steps(run.checkpoints)
-    to_save = 0 if there else kept + whole  # a continued run has written part of it already
-    sketches = 0
-    if settings.model.sketch and not run.drummer.is_file():
-        root, of_title = settings.data.root, settings.data.split_by_title
-        songs = [] if root is None else [song for song in layouts.list_songs(Path(root), of_title) if song.split == "train"]
-        sketches = estimate.pattern_bytes(settings, counts.get("train") or 0, len(songs))
     free = estimate.free_disk(run.path)
-    if to_make + to_save + sketches > free:
-        told = f", sketches {sketches / GB:.1f}" if sketches else ""
+    if sum(needed.values()) > free:
         raise ValueError(
-            f"about {(to_make + to_save + sketches) / GB:.1f} GB will be written below {run.path.parent.parent} (shards "
-            f"{to_make / GB:.1f}, checkpoints {to_save / GB:.1f}{told}), and {free / GB:.1f} GB are free there: free some "
-            "space, name another folder with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every)"
+            f"{space(run, needed)}, and {_size(free)} are free there: free some space, "
+            "name another folder with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every)"
         )
 
 

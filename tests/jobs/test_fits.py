@@ -139,8 +139,31 @@ def test_a_disk_that_is_too_small_is_said_before(place, tiny_songs, monkeypatch)
         dry_run(place, "--cluster", "local")
     assert dry_run(place, "--cluster", "local", "--preset", "tiny") == 0
     monkeypatch.setattr(estimate, "free_disk", lambda folder: 10**6)
-    with pytest.raises(ValueError, match=r"shards \d+\.\d, checkpoints \d+\.\d, sketches \d+\.\d\)"):
+    with pytest.raises(ValueError, match=r"shards \d+ MB, checkpoints \S+ .B, sketches \d+ MB\), and 1 MB are free"):
         submit.main(["--data", str(tiny_songs), "--dry-run", "--cluster", "local", "--preset", "sketch"])
+
+
+def test_the_dry_run_says_what_will_be_written(place, tiny_songs, tiny_shards, capsys):
+    """Where the lengths of the songs are known. Shards that are there already are not written again."""
+
+    def told(*more):
+        assert submit.main(["--data", str(tiny_songs), "--dry-run", "--cluster", "local", *more]) == 0
+        said = capsys.readouterr().out
+        pattern = r"^# about (\S+ .B) will be written below (\S+) \(shards (\S+ .B), checkpoints (\S+ .B)\)$"
+        (found,) = re.findall(pattern, said, re.MULTILINE)
+        assert found[1] == str(place)
+        return found[0], *found[2:], re.search(r"^# shards: (\S+)$", said, re.MULTILINE)[1]
+
+    whole, shards, checkpoints, _ = told("--data.window-hop", "1", "--data.copies", "20")
+    assert shards.endswith(" MB") and float(checkpoints[:-3]) > 1 and checkpoints.endswith(" GB")
+    assert float(whole[:-3]) == pytest.approx(float(shards[:-3]) / 1000 + float(checkpoints[:-3]), abs=0.1)
+    _, shards, _, dataset = told("--preset", "tiny")
+    assert shards != "0 MB"
+    (place / "shards").mkdir()
+    (place / "shards" / dataset).symlink_to(tiny_shards)
+    assert told("--preset", "tiny")[1] == "0 MB"
+    dry_run(place, "--cluster", "local", "--preset", "tiny")
+    assert "will be written" not in capsys.readouterr().out, "the lengths of these songs are not known"
 
 
 def test_a_sketch_needs_audio_before_anything_is_made(place, capsys):
