@@ -30,7 +30,7 @@ _SPREAD, _BACK = 45, 40  # ms around the beat in which attacks are counted, and 
 _WIDTH_MS, _SHARE = 4.0, 0.35  # ms: smoothing of the count; share of the highest count that the first instrument has
 _ON, _FITS, _FEWEST = 0.012, 2, 8  # seconds around the beat of what is fitted; fits; attacks that a fit needs
 _BESIDE, _FINE = 0.0015, 0.025  # share by which a tempo may lie beside the comb's; beats in the whole song from one to the next
-_SHARP = 0.008  # seconds, width of what counts as on the quarters of a beat
+_SHARP = 0.008  # seconds, width of what counts as on the quarters of a beat, or as the same place after them
 _WHOLE, _AS_GOOD = 0.06, 0.95  # seconds in the whole song by which a whole tempo may be off; share of the attacks it must meet
 
 
@@ -219,12 +219,18 @@ def _settled(rise: np.ndarray, frame: float, attack: tuple[np.ndarray, np.ndarra
         off = (attack[0] - beats.first - late + step / 2) % step - step / 2
         return float((attack[1] * np.exp(-0.5 * (off / _SHARP) ** 2)).sum())
 
+    def met_anywhere(beats: Beats) -> float:
+        bins = round(15000 / beats.bpm)  # of a millisecond
+        count = np.bincount((attack[0] * beats.bpm / 15 % 1 * bins).astype(np.int64), attack[1], bins)
+        return float(scipy.ndimage.gaussian_filter1d(count, 1000 * _SHARP, mode="wrap").max())
+
     tempos = (bpm, _coherent(attack, bpm, seconds))
     best = max((_placed(rise, frame, attack, tempo, late) for tempo in tempos), key=met)
     whole = float(round(best.bpm))
     if abs(whole / best.bpm - 1) * seconds < _WHOLE:
         placed = _placed(rise, frame, attack, whole, late, fits=0)
-        if met(placed) >= _AS_GOOD * met(best):
+        # Most attacks may be those of an instrument that speaks late, to which a fit is drawn and a whole tempo is not.
+        if met_anywhere(placed) >= _AS_GOOD * met_anywhere(best):
             return placed
     return best
 

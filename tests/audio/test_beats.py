@@ -80,6 +80,18 @@ def test_a_whole_number_is_not_taken_where_the_attacks_are_off_it():
     assert track_beats(rise, FRAME, attack=attacks).bpm == pytest.approx(120.018, abs=1e-3)
 
 
+def test_a_whole_number_is_taken_where_most_attacks_are_of_an_instrument_that_speaks_late():
+    """One that speaks at each quarter some 22 ms late, beside one that plays a fifth of the quarters in time."""
+    random = np.random.default_rng(0)
+    quarters = np.arange(0.2, 44, 0.1)
+    early = quarters[random.random(len(quarters)) < 0.2]
+    times = np.sort(np.concatenate([early, quarters + 0.022 + random.normal(0, 0.006, len(quarters))]))
+    rise = np.zeros(int(45 / FRAME))
+    rise[np.rint(quarters[::4] / FRAME).astype(int)] = 1
+    found = track_beats(rise, FRAME, attack=(times, np.ones(len(times))), late=0)
+    assert found.bpm == 150 and off_the_beat(found, 0.2) < 0.005
+
+
 def song(bpm, first, seconds=60, late=0.0):
     """Kick and snare by turns on the beats; `late`: a louder instrument that speaks so many seconds after every beat."""
     beat = 60 / bpm

@@ -1,10 +1,13 @@
 """How good are drums that are only sketched: strokes of other songs where a pattern network wants them?
 
-python tests/benchmarks/sketch.py --data DIR [--more DIR] [--named freedoom] [--steps 150] [--work DIR] [--json FILE]
+python tests/benchmarks/sketch.py --data DIR [--more DIR] [--named freedoom] [--steps 150] [--seeds 3]
+    [--work DIR] [--json FILE]
 
 Each song of --data is left out in turn: the network and the bank of strokes are made of the others, and of the songs of --more
 outside of its test/ (with --named, of those whose name begins with it), which give patterns but no strokes. Rows beside it: the
-truth, its pattern played by another song's strokes, and what needs no training. The distance is of all windows of all songs.
+truth, its pattern played by another song's strokes, what needs no training, and how well the network's own activations, which
+no strokes can follow better than they are, correlate with the true onset envelope. The distance is of all windows of all songs.
+Figures are means over the seeds of the network, with their standard deviation.
 With --work, what is finished is kept and not made again.
 """
 
@@ -31,7 +34,7 @@ from p2p_dist.audio.pattern_features import FRAME, pattern_features
 from p2p_dist.common import console, files
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.held_out_songs import beats_of
-from p2p_dist.evaluate.measures import descriptors
+from p2p_dist.evaluate.measures import descriptors, onsets
 from p2p_dist.evaluate.measures.measure import window_rows
 from p2p_dist.evaluate.measures.table import MEASURES, OfWindows
 from p2p_dist.evaluate.measures.truth import Stem, Truth
@@ -41,6 +44,7 @@ from p2p_dist.settings.config import Data
 
 COLUMNS = ("lock8", "f1t_beyond_chance", "ec1", "mmd", "flux_ratio", "density_ratio", "level_error")
 TRUE, TRUE_PATTERN, AUTOMATIC, KNOWN = "true drums", "true pattern, strokes of another song", "sketch", "sketch, known beats"
+ACTIVATIONS = "activations alone, "
 
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -110,9 +114,19 @@ def sketched(song: Song, onsets: list[Onset], bank: strokes.Bank, number: int, a
     return sketch.lay(onsets, kit, len(song.heard), song.rate, level, number, among)
 
 
-def stems_of(song: Song, network: pattern.Pattern, bank: strokes.Bank, number: int, density: float) -> dict[str, np.ndarray]:
-    """The stems to measure, each (samples,)."""
-    heard, level = song.heard[:, None], 0.0
+def envelope_row(activations: np.ndarray, truth: Truth) -> dict[str, float | None]:
+    """How well the sum of a network's activations correlates with the true onset envelope."""
+    times, total = np.arange(activations.shape[1]) * FRAME, activations[: drum_classes.REST].sum(axis=0)
+    frames = [(window.begin + np.arange(len(window.rise))) * onsets.FRAME for window in truth.windows]
+    found = [onsets.correlation(np.interp(at, times, total), one.rise) for at, one in zip(frames, truth.windows, strict=True)]
+    return {"ec1": float(np.mean([value for value in found if value is not None]))}
+
+
+def stems_of(
+    song: Song, network: pattern.Pattern, bank: strokes.Bank, number: int, density: float
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The stems to measure, each (samples,), and the network's activations for the sketches."""
+    heard, level, predicted = song.heard[:, None], 0.0, {}
     tracked = beats_of(heard, song.rate, drums=False)
     rows = {
         TRUE: song.drums,
@@ -126,9 +140,9 @@ def stems_of(song: Song, network: pattern.Pattern, bank: strokes.Bank, number: i
     ):
         if beats is not None:
             rows[grid] = baseline_stems.rock_grid(heard, song.rate, beats, level)[:, 0]
-        found = pattern.predict(network, pattern_features(song.heard, song.rate, beats))
-        rows[name] = sketched(song, sketch.pick(found, bank.rates, density), bank, number, sketch.LOUDEST)
-    return rows
+        predicted[name] = pattern.predict(network, pattern_features(song.heard, song.rate, beats))
+        rows[name] = sketched(song, sketch.pick(predicted[name], bank.rates, density), bank, number, sketch.LOUDEST)
+    return rows, predicted
 
 
 def measured(sound: np.ndarray, truth: Truth) -> tuple[dict[str, float | None], list[list[float]]]:
@@ -143,20 +157,22 @@ def measured(sound: np.ndarray, truth: Truth) -> tuple[dict[str, float | None], 
     return row, [descriptors.describe(one.power).tolist() for one in stem.windows if one.power.max() > 0]
 
 
-def table(rows: Rows) -> str:
-    """Means over the songs; of the level the median."""
+def table(seeds: list[Rows]) -> str:
+    """Means over the songs, of the level the median; then mean and standard deviation over the seeds, if they differ."""
     lines = ["| stem | " + " | ".join(COLUMNS) + " |", "| --- " * (1 + len(COLUMNS)) + "|"]
-    for name, songs in rows.items():
+    for name in seeds[0]:
         cells = []
         for column in COLUMNS:
-            values = [value for song in songs if (value := song.get(column)) is not None]
             middle = np.median if column == "level_error" else np.mean
-            cells.append(f"{middle(values):.2f}" if values else "–")
+            known = [[song[column] for song in rows[name] if song.get(column) is not None] for rows in seeds]
+            found = [float(middle(values)) for values in known if values]
+            spread = f" ± {np.std(found, ddof=1):.2f}" if len(found) > 1 and np.ptp(found) > 0 else ""
+            cells.append(f"{np.mean(found):.2f}{spread}" if found else "–")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def all_rows(options: argparse.Namespace, work: Path) -> tuple[Rows, dict[str, list[np.ndarray]], list[np.ndarray]]:
+def all_rows(options: argparse.Namespace, seed: int, work: Path) -> tuple[Rows, dict[str, list[np.ndarray]], list[np.ndarray]]:
     """Measures of each row and song, descriptors of each row's windows, and those of the true windows."""
     sources = layouts.find_songs(options.data)
     if len(sources) < 2:
@@ -167,21 +183,22 @@ def all_rows(options: argparse.Namespace, work: Path) -> tuple[Rows, dict[str, l
     described: dict[str, list[np.ndarray]] = {}
     real: list[np.ndarray] = []
     for number, source in enumerate(sources):
-        name = f"{number}-{options.named or 'all'}-{options.steps}-{options.seed}-{options.density:g}"
+        name = f"{number}-{options.named or 'all'}-{options.steps}-{seed}-{options.density:g}"
         path = work / f"{name}.json"
         if not path.exists():
             others = [other for other in sources if other is not source]
             network = trained(
                 [*(for_training(other, work) for other in others), *more],
                 options.steps,
-                options.seed,
-                work / f"{number}-{options.named or 'all'}-{options.steps}-{options.seed}.safetensors",
+                seed,
+                work / f"{number}-{options.named or 'all'}-{options.steps}-{seed}.safetensors",
             )
             bank = strokes.Bank({other.name: kit_of(other, work) for other in others})
             song = read(source)
             truth = Truth(song.drums[:, None], song.heard[:, None], song.rate, song.beats, Data())
-            made = stems_of(song, network, bank, number, options.density)
+            made, predicted = stems_of(song, network, bank, number, options.density)
             found = {row: measured(sound, truth) for row, sound in made.items()}
+            found |= {ACTIVATIONS + row: (envelope_row(one, truth), []) for row, one in predicted.items()}
             files.write_json(path, {"rows": found, "real": [window.tolist() for window in truth.real]})
             print(f"{song.name}: {len(truth.windows)} windows", file=sys.stderr, flush=True)
         content = json.loads(path.read_text())
@@ -192,13 +209,25 @@ def all_rows(options: argparse.Namespace, work: Path) -> tuple[Rows, dict[str, l
     return rows, described, real
 
 
+def of_seed(options: argparse.Namespace, seed: int, work: Path) -> tuple[Rows, int]:
+    """Rows of each song with the distance of all windows together, and the number of true windows."""
+    rows, described, real = all_rows(options, seed, work)
+    for name, windows in described.items():
+        if windows:
+            between = descriptors.kernels(np.array(windows), np.array(real))
+            distance = descriptors.estimate(between, np.arange(len(windows)), np.arange(len(real)))
+            for row in rows[name]:
+                row["mmd"] = distance
+    return rows, len(real)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of songs; each is left out in turn")
     parser.add_argument("--more", type=Path, help="folder of further songs to train on")
     parser.add_argument("--named", default="", help="train only on songs of --more whose name begins with this")
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="networks of each song, with the seeds 0, 1, ...")
     parser.add_argument("--density", type=float, default=sketch.DENSITY)
     parser.add_argument("--work", type=Path, help="folder in which what is finished is kept, and found again")
     parser.add_argument("--json", type=Path)
@@ -206,17 +235,13 @@ def main() -> int:
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rows, described, real = all_rows(options, work)
-    for name, windows in described.items():
-        if windows:
-            between = descriptors.kernels(np.array(windows), np.array(real))
-            distance = descriptors.estimate(between, np.arange(len(windows)), np.arange(len(real)))
-            for row in rows[name]:
-                row["mmd"] = distance
-    print(f"{len(rows[TRUE])} songs, {len(real)} windows; {options.steps} steps, seed {options.seed}\n")
-    print(table(rows))
+        seeds = [of_seed(options, seed, work) for seed in range(options.seeds)]
+    windows = seeds[0][1]
+    told = "seed 0" if options.seeds == 1 else f"seeds 0 to {options.seeds - 1}"
+    print(f"{len(seeds[0][0][TRUE])} songs, {windows} windows; {options.steps} steps, {told}\n")
+    print(table([rows for rows, _ in seeds]))
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
+        options.json.write_text(json.dumps([rows for rows, _ in seeds], indent=1))
     return 0
 
 
