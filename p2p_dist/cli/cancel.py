@@ -83,7 +83,7 @@ def _stop(stage: str, number: str, states: set[str]) -> None:
 
 
 def _scancel(*words: str) -> bool:
-    """Run scancel; return whether the job was still there. For one that has ended, it fails without a message."""
+    """Run scancel. Return False if the job has ended: scancel then fails without a message."""
     asked = commands.ask("scancel", *words)
     if asked.returncode and asked.stderr.strip():
         raise OSError(5, asked.stderr.strip(), "scancel")

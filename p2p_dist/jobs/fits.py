@@ -227,7 +227,7 @@ def windows(data: Data, shards: Path | None) -> dict[str, int | None]:
 
 
 def to_write(run: RunDir, settings: Config, shards: Path | None, counts: dict[str, int | None]) -> dict[str, int]:
-    """Estimate what the run will still write: bytes of its shards, of its checkpoints and, with a sketch, of its sketches."""
+    """Estimate the bytes that the run will still write: shards, checkpoints and, for a model with a sketch, sketches."""
     made = shards is not None and (shards / "manifest.json").is_file()
     kept, whole = estimate.checkpoint_bytes(settings, counts.get("train"))
     begun = bool(rundir.find_steps(run.checkpoints))  # it has written part of it already
@@ -243,7 +243,7 @@ def to_write(run: RunDir, settings: Config, shards: Path | None, counts: dict[st
 
 
 def space(run: RunDir, needed: dict[str, int]) -> str:
-    """Say how much will be written, and where: "about 2.9 GB will be written below DIR (shards 60 MB, checkpoints 2.8 GB)"."""
+    """Describe what will be written, and where: "about 2.9 GB will be written below DIR (shards 60 MB, checkpoints 2.8 GB)"."""
     parts = ", ".join(f"{name} {_size(number)}" for name, number in needed.items())
     return f"about {_size(sum(needed.values()))} will be written below {run.path.parent.parent} ({parts})"
 
