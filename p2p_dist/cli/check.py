@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from p2p_dist.cli import command_line
+from p2p_dist.common import files
 from p2p_dist.settings.config import Resources, Where
 from p2p_dist.settings.resources import Time
 from p2p_dist.settings.values import Positive, PositiveNumber, check
@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     """Run a check; return the exit code."""
     asked = command_line.parse(Command, "check", arguments).check
     check(asked, "--")
-    songs = Path(asked.data).expanduser().absolute() if asked.data else None
+    songs = files.expanded(asked.data).absolute() if asked.data else None
     if isinstance(asked, Preflight):
         if asked.resources.least_nodes is not None:
             raise ValueError("a check runs on a fixed number of nodes: omit --least-nodes")

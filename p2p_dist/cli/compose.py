@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from p2p_dist.cli import command_line
-from p2p_dist.common import console
+from p2p_dist.common import console, files
 
 TEST_EVERY = 10
 """One song of so many is for test/."""
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
     font = command.font or render.SOUND_FONT
     render.check(font)
-    out = command.out.expanduser()
+    out = files.expanded(command.out)
     for number in range(command.songs):
         split = "test" if number % TEST_EVERY == TEST_EVERY - 1 else "train"
         score = render.write_song(out / split, command.seed, number, command.seconds, font)

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from p2p_dist.cli import command_line
-from p2p_dist.common import console
+from p2p_dist.common import console, files
 from p2p_dist.run import checkpoints, rundir
 
 
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     from p2p_dist.generate import exported
     from p2p_dist.generate.model import find_model
 
-    out = command.out.expanduser()
+    out = files.expanded(command.out)
     exported.check_out(out, overwrite=command.overwrite)
     content = exported.export(
         find_model(f"{run.path.name}@{found.step}"),

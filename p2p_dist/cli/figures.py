@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.audio import layouts
+from p2p_dist.common import files
 from p2p_dist.data import dataset as datasets
 from p2p_dist.evaluate import checkpoints, claims, held_out_songs, ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
@@ -55,7 +56,7 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
             checkpoints.evaluate(run, settings, only)
             page.write(run, settings)
     else:
-        root = songs.expanduser().absolute()
+        root = files.expanded(songs).absolute()
         data = dataclasses.replace(settings.data, root=str(root), split_by_title=not layouts.is_split(root))
         before = datasets.name_of_version_0_1(root, data, layouts.list_songs(root, data.split_by_title))
         name = before if (run.path / "measured" / before).is_dir() else datasets.dataset_name(root, data)

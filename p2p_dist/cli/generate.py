@@ -154,7 +154,7 @@ def _queue(command: Command, found: list[Song]) -> int:
         }
         where = command.where
         if where.site is not None:  # found again from any folder
-            where = dataclasses.replace(where, site=str(Path(where.site).expanduser().absolute()))
+            where = dataclasses.replace(where, site=str(files.expanded(where.site).absolute()))
         array = min(command.array, len(left))
         resources = Resources(**dataclasses.asdict(where), evaluate="never", evaluate_array=array)
         cluster = site.resolve_cluster(where.cluster)

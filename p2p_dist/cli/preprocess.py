@@ -12,7 +12,7 @@ import tyro
 
 from p2p_dist.audio import layouts
 from p2p_dist.cli import command_line
-from p2p_dist.common import console, linux
+from p2p_dist.common import console, files, linux
 from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import musdb_sample, packages, site
 from p2p_dist.jobs.slurm import launch
@@ -85,13 +85,13 @@ def main(arguments: list[str]) -> int:
     """Make or verify shards; return the exit code."""
     command, tasks = parse(arguments)
     if command.convert is not None:
-        return _convert(command.convert.expanduser().absolute())
+        return _convert(files.expanded(command.convert).absolute())
     if command.verify and command.out is not None:
-        return _verify(_made_in(command.out.expanduser().absolute()))
+        return _verify(_made_in(files.expanded(command.out).absolute()))
     root = command.data.root or os.environ.get("MUSDB_PATH")
     if root is None:
         raise ValueError("name the folder of songs with --data (or $MUSDB_PATH)")
-    folder = musdb_sample.fetch() if root == musdb_sample.NAME else Path(root).expanduser().absolute()
+    folder = musdb_sample.fetch() if root == musdb_sample.NAME else files.expanded(root).absolute()
     settings = [dataclasses.replace(command.data, root=str(folder), task=task) for task in tasks]
     wanted = [(_folder(command.out, folder, data, alone=len(tasks) == 1), data) for data in settings]
     if command.verify:
@@ -133,8 +133,8 @@ def parse(arguments: list[str]) -> tuple[Command, list[str]]:
 
 def _folder(out: Path | None, root: Path, data: Data, *, alone: bool) -> Path:
     if out is not None and alone:
-        return out.expanduser().absolute()
-    shelf = rundir.runs_root().parent / "shards" if out is None else out.expanduser().absolute()
+        return files.expanded(out).absolute()
+    shelf = rundir.runs_root().parent / "shards" if out is None else files.expanded(out).absolute()
     return datasets.finished(shelf, root, data) or shelf / datasets.dataset_name(root, data)
 
 
@@ -226,7 +226,7 @@ def _queue(command: Command, wanted: list[tuple[Path, Data]]) -> int:
     where = site.resolve_cluster(command.where.cluster)
     asked = command.where
     if asked.site is not None:  # found again from any folder
-        asked = dataclasses.replace(asked, site=str(Path(asked.site).expanduser().absolute()))
+        asked = dataclasses.replace(asked, site=str(files.expanded(asked.site).absolute()))
     resources = Resources(**dataclasses.asdict(asked), workers=command.workers, preprocess_array=command.array)
     place = site.load_site(where, resources.site)
     place = dataclasses.replace(

@@ -269,7 +269,7 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     if changed["data.root"] == example:  # its training and test songs have the same audio
         changed["evaluate.allow_overlap"] = True
     if command.settings.resources.site is not None:  # found again from any folder
-        changed["resources.site"] = str(Path(command.settings.resources.site).expanduser().absolute())
+        changed["resources.site"] = str(files.expanded(command.settings.resources.site).absolute())
     return dataclasses.replace(command, settings=presets.with_values(command.settings, changed)), run
 
 
@@ -295,12 +295,12 @@ def where_data_is(data: Data, *, songs_typed: bool) -> dict[str, Any]:
     """
     if data.shards is not None and not songs_typed:
         is_folder = address.scheme(data.shards) is None
-        return {"data.root": None, "data.shards": str(Path(data.shards).expanduser().absolute()) if is_folder else data.shards}
+        return {"data.root": None, "data.shards": str(files.expanded(data.shards).absolute()) if is_folder else data.shards}
     root = data.root or os.environ.get("MUSDB_PATH")
     if root == musdb_sample.NAME:  # `main` fetches it
         return {"data.root": root, "data.shards": None}
     return {
-        "data.root": str(Path(root).expanduser().absolute() if root else example_song.example_folder()),
+        "data.root": str(files.expanded(root).absolute() if root else example_song.example_folder()),
         "data.shards": None,
     }
 

@@ -169,6 +169,11 @@ def open_ours(path: Path, flags: int) -> int:
     return descriptor
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Replace ~ or ~USER at the beginning by the home folder. It stays where there is no such user, as in a shell."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises RuntimeError there
+
+
 def private_folder(path: Path) -> None:
     """Create a folder that only the user can access, in a place where all can write, or restrict an existing one.
 

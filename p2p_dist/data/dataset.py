@@ -72,7 +72,7 @@ def is_named_after(name: str, root: Path, data: config.Data) -> bool:
 
 
 def is_content_name(name: str) -> bool:
-    """Whether a name could be one that tells the content of a dataset."""
+    """Whether a name ends like those that `dataset_name` makes from the content of the songs."""
     return re.search("-[0-9a-f]{12}$", name) is not None
 
 

@@ -52,7 +52,7 @@ def folder_of(name: str | None) -> Path | None:
     """
     if name is None:
         return None if checkpoints.newest_run() is not None else STARTER_FOLDER
-    folder = Path(name).expanduser()
+    folder = files.expanded(name)
     if is_exported(folder):
         return folder
     return STARTER_FOLDER if name == STARTER and not rundir.find(name).config.is_file() else None

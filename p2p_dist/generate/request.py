@@ -102,8 +102,9 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
         elif path.exists():
             found.setdefault(path, Path(title(path)))
         else:
-            whole = Path(" ".join(map(str, given)))
-            raise ValueError(f"no file or folder {path}" + (f"; put it in quotes: '{whole}'" if whole.exists() else ""))
+            whole = " ".join(map(str, given))
+            is_one = os.path.lexists(whole)  # unlike Path.exists, not an error if this is too long for a name
+            raise ValueError(f"no file or folder {path}" + (f"; put it in quotes: '{whole}'" if is_one else ""))
     if not found:
         raise ValueError(
             f"no sound file in {', '.join(map(str, given))}: a song's name ends in {', '.join(SUFFIXES[:8])} and the like; "

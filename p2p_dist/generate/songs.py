@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -197,8 +198,11 @@ def _alone(place: Place) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def _is_ours(descriptor: int, path: os.PathLike[str]) -> bool:
-    """Lock an open file, unless another process has; return whether this one has the lock, or could not ask."""
+def _is_ours(descriptor: int, path: Path) -> bool:
+    """Lock an open file, unless another process has; return whether this one has the lock, or could not ask.
+
+    A file that another process has removed since it was opened locks nothing: a third one may have the file that is there now.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -206,4 +210,7 @@ def _is_ours(descriptor: int, path: os.PathLike[str]) -> bool:
     except OSError as error:
         if error.errno not in lock.NO_LOCKS:
             raise OSError(error.errno, error.strerror, str(path)) from error
-    return True
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False

@@ -50,7 +50,7 @@ except BaseException as error:
 def sample_folder() -> Path:
     """Return the folder of the sample: $MUSDB_PATH if it has it already or has no songs, else one beside the runs."""
     if named := os.environ.get("MUSDB_PATH"):
-        place = Path(named).expanduser().absolute()
+        place = files.expanded(named).absolute()
         if is_there(place) or not any((place / split).exists() for split in layouts.SPLITS):
             return place
     return rundir.runs_root().parent / "songs" / NAME

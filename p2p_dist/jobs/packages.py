@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from p2p_dist.common import console
+from p2p_dist.common import console, files
 from p2p_dist.jobs import site
 from p2p_dist.run import snapshot
 from p2p_dist.settings.config import Resources, Train
@@ -80,7 +80,7 @@ def check_packages_of_jobs(resources: Resources, place: site.Site, extras: dict[
     if image is not None and (shutil.which(place.container_runtime) is None or not image.is_file()):
         return  # not a machine of the cluster; a missing image is reported elsewhere
     tasks: dict[str, str | Path | None] = {"P2P_CONTAINER": image, "P2P_RUNTIME": place.container_runtime}
-    tasks["P2P_OVERLAY"] = Path(overlay).expanduser() if overlay else None
+    tasks["P2P_OVERLAY"] = files.expanded(overlay) if overlay else None
     if place.environment:
         ours = site.HPC / place.environment
         tasks["P2P_ENVIRONMENT"] = ours if ours.is_file() else Path(place.environment).absolute()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+from p2p_dist.common import files
 from p2p_dist.jobs import environment_file, stages, tiers
 from p2p_dist.jobs.slurm import commands, options
 from p2p_dist.jobs.tiers import Tier
@@ -207,7 +208,7 @@ class Site:
     def image(self, resources: Resources) -> Path | None:
         """Return the image of the jobs: as requested, else the site's; None: no container."""
         if resources.container:
-            return Path(resources.container).expanduser().absolute()
+            return files.expanded(resources.container).absolute()
         return HPC.parent / self.container if self.container else None
 
     def check_images(self, resources: Resources) -> None:
@@ -221,7 +222,7 @@ class Site:
                 "this site's file says that it has neither Singularity nor Apptainer (container_runtime: none): "
                 "omit --container and --overlay, and install this program where the launcher runs"
             )
-        overlay = Path(resources.overlay).expanduser() if resources.overlay else None
+        overlay = files.expanded(resources.overlay) if resources.overlay else None
         for option, path in (("container", self.image(resources)), ("overlay", overlay)):
             if path is not None and not path.is_file():
                 how = snapshot.where_is("containers/README.md")

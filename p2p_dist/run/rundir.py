@@ -266,7 +266,7 @@ def find(name: str) -> RunDir:
         ValueError: not a valid name, or the path of another folder.
     """
     if "/" in name:
-        path = Path(name).expanduser().absolute()
+        path = files.expanded(name).absolute()
         if path.parent.resolve() != runs_root().resolve():
             raise ValueError(f"{name} is not in the folder of runs, {runs_root()}: name another with $P2P_RUNS")
         name = path.name

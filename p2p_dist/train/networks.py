@@ -225,7 +225,7 @@ def new_adam(module: nn.Module, train: Train) -> torch.optim.Adam:
 
 
 FLAGGED = ("cuda", "cpu")
-"""Devices whose fused Adam reads the flag `found_inf` where it is. For a Mac's GPU the host reads it and waits for the step."""
+"""Types of devices on which fused Adam reads `found_inf` itself. On a Mac's GPU the host reads it, and waits for the device."""
 
 
 def update(module: nn.Module, optimiser: torch.optim.Adam, bad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

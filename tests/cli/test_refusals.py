@@ -44,6 +44,7 @@ submit --preset tiny --cluster slurm --dry-run --site bad-site.yaml
 submit --preset tiny --cluster slurm
 submit --preset tiny --cluster lumi --container missing.sif --account project_1
 submit --preset tiny --data missing
+submit --preset tiny --data '~no-such-user/songs'
 submit --preset tiny --data empty
 submit --preset tiny --data no-test
 submit --preset tiny --data no-train
@@ -62,6 +63,7 @@ P2P_RUNS=no-shards/runs submit --preset tiny
 P2P_RUNS=no-shards/runs submit --preset tiny --dry-run
 preprocess
 preprocess --data missing
+preprocess --data '~no-such-user/songs'
 preprocess --data empty
 preprocess --data empty --out new/shards
 preprocess --data songs --task unknown

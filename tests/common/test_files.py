@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -90,3 +91,9 @@ def test_an_error_of_a_full_disk_names_what_was_to_be_written(tmp_path):
         with files.replacing(tmp_path / "here.json"):
             raise OSError(errno.ENOSPC, "No space left on device")  # as write() says it, without a name
     assert caught.value.errno == errno.ENOSPC and not list(tmp_path.iterdir())
+
+
+def test_a_home_is_put_in_only_of_a_user_that_there_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/a")
+    assert [str(files.expanded(name)) for name in ("~/songs", "~", "a/~")] == ["/home/a/songs", "/home/a", "a/~"]
+    assert files.expanded("~no-such-user/songs") == files.expanded(Path("~no-such-user/songs")) == Path("~no-such-user/songs")

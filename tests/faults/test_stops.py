@@ -109,7 +109,8 @@ def fork_a_child(folder):
     """As a library may: a child that inherits the handler."""
     child = os.fork()
     if child == 0:
-        time.sleep(120)
+        for _ in range(1200):  # not one long sleep: a signal just before it would be handled after it
+            time.sleep(0.1)
         os._exit(0)
     (folder / "child").write_text(str(child))
 

@@ -56,6 +56,15 @@ def test_which_files_of_a_folder_are_songs_and_names_that_some_disks_take_for_on
         request.find([Path("x/A.MP3"), Path("a.mp3")], None)
 
 
+def test_one_of_many_songs_that_is_not_there_is_named(runs):
+    """All names together are too long for one name, which is another error."""
+    names = [Path(f"a song with a rather long name {number}.wav") for number in range(20)]
+    for path in names:
+        path.touch()
+    with pytest.raises(ValueError, match=r"no file or folder missing\.wav$"):
+        request.find([*names, Path("missing.wav")], None)
+
+
 def test_midi_is_of_drums_alone_and_a_song_without_its_page_is_not_done(tmp_path):
     place = request.Place(tmp_path, "a")
     for task, kinds in (("drums", {"stem", "mix", "midi"}), ("accompaniment", {"stem", "mix"}), ("bass", {"stem", "mix"})):

@@ -73,6 +73,31 @@ def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):
     assert sorted(path.name for path in Path("generated/song").glob(".tmp-*")) == others
 
 
+def test_a_lock_that_was_removed_since_it_was_opened_is_none(runs, monkeypatch, capsys):
+    """Between opening and locking it, the process that had it ends, and a third process makes the song and locks a new one.
+
+    If it failed: two processes would make the song, and its temporary files and the lock of the third would be removed.
+    """
+    import fcntl
+
+    write(Path("song.wav"), sound(0.5))
+    path, real, third = Path("generated/song/.tmp-song"), fcntl.flock, []
+
+    def late(descriptor, kind):
+        if not third:
+            path.unlink()
+            third.append(path.open("w"))
+            real(third[0], fcntl.LOCK_EX)
+        real(descriptor, kind)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert generate.main(["song.wav"]) == 0
+    assert "is being made by another process" in capsys.readouterr().out
+    assert [path.name for path in Path("generated/song").iterdir()] == [path.name]
+    assert os.path.samestat(path.stat(), os.fstat(third[0].fileno()))
+    third[0].close()
+
+
 def test_one_that_was_made_since_it_was_looked_for_is_not_made_again_and_no_lock_is_needed(runs, monkeypatch):
     import fcntl
 

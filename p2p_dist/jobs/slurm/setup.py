@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.common import files
 from p2p_dist.jobs import site, stages
 from p2p_dist.jobs.slurm import bill
 from p2p_dist.run.rundir import RunDir
@@ -59,7 +60,7 @@ def lines(
         if place.container_options:
             values["P2P_RUNTIME_OPTIONS"] = " ".join(place.container_options)
         if resources.overlay:
-            values["P2P_OVERLAY"] = _bindable(str(Path(resources.overlay).expanduser().absolute()))
+            values["P2P_OVERLAY"] = _bindable(str(files.expanded(resources.overlay).absolute()))
         values["P2P_BINDS"] = ",".join([*place.container_binds, *_folders(run, settings.data, stage, reached)])
     exports = [f"run={shlex.quote(str(run.path))}"]  # first: `sweeps.job_of` replaces it
     exports += [f"export {name}={shlex.quote(str(value))}" for name, value in values.items()]
