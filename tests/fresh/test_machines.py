@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ import pytest
 from tests.fresh import machines
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+PYTHON = shlex.quote(sys.executable)  # the path of a checkout may have a space
 
 
 def test_settings_of_pip_go_along_with_the_folders_that_they_name(tmp_path: Path) -> None:
@@ -46,7 +48,7 @@ def refused(python: str, made: Path) -> str:
 def test_a_python_without_venv_is_one_sentence(tmp_path: Path) -> None:
     """Debian's python3 without python3-venv."""
     python = tmp_path / "python3"
-    python.write_text(f'#!/bin/sh\ncase "$2" in *ensurepip*) exit 1 ;; esac\nexec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\ncase "$2" in *ensurepip*) exit 1 ;; esac\nexec {PYTHON} "$@"\n')
     python.chmod(0o755)
     assert "apt-get install python3-venv" in refused(str(python), tmp_path / "venv")
 
@@ -56,7 +58,7 @@ def test_a_python_that_is_too_old_or_too_new_is_one_sentence(tmp_path: Path, ver
     """Ubuntu 22.04's python3 is 3.10: pip would refuse it late, and .venv, once made, would keep it."""
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.version_info = ({version})\n")
     python = tmp_path / "python3"
-    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(str(tmp_path))} exec {PYTHON} "$@"\n')
     python.chmod(0o755)
     assert "make demo PYTHON=python3.12" in refused(str(python), tmp_path / "venv")
 
