@@ -46,8 +46,9 @@ def test_the_commands_work_when_pasted(block, clone):
         assert page == f"page: {clone}/runs/drums-demo/page/index.html" and Path(page.removeprefix("page: ")).is_file()
 
 
-def test_the_demo_takes_three_minutes_at_most_once_installed(clone):
+def test_the_demo_takes_so_many_minutes_at_most_once_installed(clone):
     """The promise of the README's first section, with the installation done by the block before."""
+    (minutes,) = re.findall(r"Then it needs less than (\d+) minutes", (CHECKOUT / "README.md").read_text())
     begun = time.monotonic()
     command = [
         str(clone / ".venv" / "bin" / "python"),
@@ -59,5 +60,5 @@ def test_the_demo_takes_three_minutes_at_most_once_installed(clone):
         "--run",
         "again",
     ]
-    subprocess.run(command, cwd=clone, check=True, stdout=subprocess.DEVNULL, timeout=180)
-    assert time.monotonic() - begun < 180
+    subprocess.run(command, cwd=clone, check=True, stdout=subprocess.DEVNULL, timeout=60 * int(minutes))
+    assert time.monotonic() - begun < 60 * int(minutes)
