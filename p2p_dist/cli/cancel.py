@@ -41,12 +41,12 @@ def main(arguments: list[str]) -> int:
     code = console.DONE
     for stage in reversed((*stages.STAGES, stages.GENERATE)):
         for number, states in [(number, states) for (of, number), states in jobs.items() if of == stage]:
-            others = squeue.waiting_for_shards(run) if stage == "preprocess" else []
-            if others:
-                console.say(f"{stage}: job {number} is not cancelled: {', '.join(others)} with the same shards still needs it")
-                continue
             try:
-                _stop(stage, number, states)
+                if stage == "preprocess" and (others := squeue.waiting_for_shards(run)):
+                    needed = f"{', '.join(others)} with the same shards still needs it"
+                    console.say(f"{stage}: job {number} is not cancelled: {needed}")
+                else:
+                    _stop(stage, number, states)
             except OSError as error:  # the other jobs are cancelled nevertheless
                 console.complain(f"{stage}: job {number} could not be cancelled: {console.describe(error)}")
                 code = console.FAILED

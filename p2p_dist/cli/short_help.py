@@ -95,7 +95,8 @@ SHORT = {
         },
     ),
 }
-"""Command, with its subcommand, -> file and class of its docstring, and option -> file, class and field of its own."""
+"""For each command that has a short help: the file and class whose docstring describes it, and its options. Each option has the
+file, class and field whose docstring describes it."""
 
 _OPERANDS = {"generate": " SONG ..."}
 

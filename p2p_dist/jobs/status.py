@@ -296,14 +296,14 @@ def _ask_sacct(tried: list[Start]) -> float | None:
         "--duplicates",
         "--noheader",
         "--parsable2",
-        "--format=JobID,State,ConsumedEnergyRaw",
+        "--format=JobIDRaw,State,ConsumedEnergyRaw",
         f"--jobs={','.join(numbers)}",
     )
     try:
         asked = commands.ask("sacct", *words)
     except OSError:
         return None
-    return energy.told_by_sacct(asked.stdout) if asked.returncode == 0 else None
+    return energy.told_by_sacct(asked.stdout, numbers) if asked.returncode == 0 else None
 
 
 def _total(shards: stages.Shards | None, train: config.Train) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Collection
 from typing import Any
 
 from p2p_dist.common import files, records, schemas
@@ -35,17 +36,21 @@ def told_by_gpus(run: RunDir) -> list[tuple[int, float]]:
     return found
 
 
-def told_by_sacct(text: str) -> float | None:
+def told_by_sacct(text: str, jobs: Collection[str]) -> float | None:
     """Return the energy (J) of jobs on whole nodes; None if the accounting does not tell that of each start.
 
     Args:
-        text: `sacct --duplicates --noheader --parsable2 --format=JobID,State,ConsumedEnergyRaw`: for each start a line of the
-            job, then those of its steps. Each step tells the energy of its nodes while it ran, so the steps of a start count
-            the same energy, and the largest is taken. 0, an empty field and the 64-bit numbers for "no value" mean: not told.
+        text: `sacct --duplicates --noheader --parsable2 --format=JobIDRaw,State,ConsumedEnergyRaw`: for each start a line of
+            the job, then those of its steps. Each step tells the energy of its nodes while it ran, so the steps of a start
+            count the same energy, and the largest is taken. 0, an empty field and the 64-bit numbers for "no value" mean:
+            not told.
+        jobs: numbers of these jobs. The last element of an array has the array's number, so sacct lists the others with it.
     """
     starts: list[float] = []
     for line in text.splitlines():
         job, *_, told = line.strip().split("|")
+        if job.partition(".")[0] not in jobs:
+            continue
         value = int(told) if told.isdecimal() and int(told) < 1 << 62 else 0
         if "." not in job:
             starts.append(0.0)

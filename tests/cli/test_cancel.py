@@ -68,3 +68,17 @@ def test_a_job_that_ends_meanwhile_and_one_that_slurm_refuses_keep_no_other_from
     said = capsys.readouterr()
     assert "job 7 asked to save and stop" in said.out
     assert "evaluate: job 9 could not be cancelled: scancel: not yours" in said.err
+
+
+def test_what_cannot_be_asked_about_the_shards_keeps_no_other_job(cluster, launch, capsys, monkeypatch):
+    """Slurm goes away in between. If it failed: a traceback's way out, and nothing is said of what was cancelled."""
+    launch("--run", "a")
+
+    def away(run):
+        raise OSError(5, "Slurm does not answer", "squeue")
+
+    monkeypatch.setattr(cancel.squeue, "waiting_for_shards", away)
+    assert cancel.main(["a"]) == console.FAILED
+    said = capsys.readouterr()
+    assert "preprocess: job 100 could not be cancelled: Slurm does not answer" in said.err
+    assert "train: job 101 removed from the queue" in said.out and "to resume, run the launch command again" in said.out

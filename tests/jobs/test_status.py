@@ -81,12 +81,14 @@ def test_energy_and_cost_are_told_where_somebody_tells_them(run, capsys, tmp_pat
     sacct.write_text(
         f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n'
         'printf "7|REQUEUED|9\\n7.batch|CANCELLED|1000\\n7.0|CANCELLED|10800000\\n7|COMPLETED|9\\n7.0|COMPLETED|3600000\\n"\n'
+        'printf "8|COMPLETED|9\\n8.0|COMPLETED|9\\n"\n'
     )
     sacct.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     found, table = shown()
     assert found["energy"] == {"kwh": 4.0, "told_by": "Slurm's accounting"} and "4 kWh, told by Slurm's accounting" in table
-    assert (tmp_path / "asked").read_text().split()[-1] == "--jobs=7" and "--duplicates" in (tmp_path / "asked").read_text()
+    asked = (tmp_path / "asked").read_text().split()
+    assert asked[-2:] == ["--format=JobIDRaw,State,ConsumedEnergyRaw", "--jobs=7"] and "--duplicates" in asked
     (tmp_path / "asked").unlink()
     assert status.gather_each([run])[0]["energy"]["told_by"] == "the GPUs" and not (tmp_path / "asked").exists(), "for speed"
     sacct.write_text("#!/bin/sh\nexit 1\n")

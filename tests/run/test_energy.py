@@ -38,8 +38,9 @@ AGAIN = "7|COMPLETED|900\n7.batch|COMPLETED|300\n7.0|COMPLETED|600\n"
         ("7|COMPLETED|18446744073709551614\n7.0|COMPLETED|18446744073709551614\n", None),
         (WHOLE + "7|COMPLETED|0\n7.0|COMPLETED|0\n", None),  # of one start only: half of it is not the whole
         ("7.0|COMPLETED|5\n", None),
-        ("8_3|RUNNING|\n8_3.0|RUNNING|12\n", 12),
+        ("8|RUNNING|\n8.0|RUNNING|12\n", 12),
+        (WHOLE + "9|COMPLETED|70\n9.0|COMPLETED|70\n", 2000),  # another element of the array 7
     ],
 )
 def test_what_the_accounting_tells(text, joules):
-    assert energy.told_by_sacct(text) == joules
+    assert energy.told_by_sacct(text, ["7", "8"]) == joules

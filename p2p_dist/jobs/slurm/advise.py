@@ -71,7 +71,9 @@ def _advice(run: RunDir, resources: Resources, found: dict[int, float], *, queue
         return [f"{best} would start sooner, and this training takes what is free: nothing to do"]
     typed = str(best) if not launch.knows_ranges(run) else f"{best}-{most}"
     cancel = f"{console.again('cancel', [name])} && " if queued else ""
+    loses = ["(the new job has waited for no time yet, which on many clusters lowers its priority: then it starts later)"]
     return [
         f"fewer nodes start sooner: {cancel}{console.again('submit', ['--run', name, '--nodes', typed])}",
+        *(loses if queued else []),
         "(a training gets more nodes only when it is requeued, at the end of its --time at the latest)",
     ]

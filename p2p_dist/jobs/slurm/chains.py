@@ -37,7 +37,7 @@ def queue(launches: list[tuple[RunDir, Config, site.Site]], shown: str) -> int:
             name, queued = f"{run.path.name}: " if len(runs) > 1 else "", step.queued
             member = sweeps.Member(number, run, step.job, waits[number])
             stale = queued is not None and queued.state == "PENDING" and (number in renewed or queued.reason == squeue.NEVER)
-            if queued is not None and not (stale and _is_gone(queued, member.dependency())):
+            if queued is not None and not (stale and _is_gone(stage, queued, member.dependency())):
                 whose = f" of the run {queued.other}, with the same shards" if queued.other else ""
                 console.say(f"{name}{stage}: already queued, job {queued.number}{whose}")
                 waits[number] = sweeps.Wait.of(queued.number)
@@ -70,6 +70,18 @@ def queue(launches: list[tuple[RunDir, Config, site.Site]], shown: str) -> int:
     return console.DONE
 
 
-def _is_gone(waiting: squeue.Queued, dependency: str | None) -> bool:
-    """Replace the dependency of a pending job. Returns True if Slurm no longer has the job."""
-    return commands.ask("scontrol", "update", f"jobid={waiting.number}", f"dependency={dependency or ''}").returncode != 0
+def _is_gone(stage: str, waiting: squeue.Queued, dependency: str | None) -> bool:
+    """Replace the dependency of a pending job. Returns True if Slurm no longer has the job.
+
+    Raises:
+        OSError: the job still waits, and Slurm does not change it, so that another one in its place would be a second one.
+    """
+    asked = commands.ask("scontrol", "update", f"jobid={waiting.number}", f"dependency={dependency or ''}")
+    if asked.returncode == 0:
+        return False
+    states = {job.number: job.state for job, _ in squeue.everything()}
+    if states.get(waiting.number) == "PENDING":
+        said = (asked.stderr.strip() or "no reason given").splitlines()[-1]
+        text = f"Slurm does not let the {stage} job {waiting.number} wait for another job ({said}); run the same command again"
+        raise OSError(5, text, "scontrol")
+    return waiting.number not in states

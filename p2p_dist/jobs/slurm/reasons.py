@@ -16,6 +16,7 @@ _REASONS = {
     "Priority": "jobs with a higher priority come first",
     "Resources": "what it asks for is not free yet",
     "Dependency": "a job before it has not ended",
+    "DependencyNeverSatisfied": "a job before it has failed; the launch command, run again, lets it wait for a new one",
     "BeginTime": "its earliest start has not come: a requeued job is held back for two minutes",
     "JobHeldUser": "you hold it; scontrol release lets it start",
     "JobHeldAdmin": "an administrator of the cluster holds it",
@@ -46,6 +47,8 @@ def in_words(reason: str) -> str:
 def expected_starts() -> dict[str, float]:
     """Map id -> when Slurm expects this user's pending jobs to start, seconds since 1970; without those it does not know of.
 
+    An array has the start of its first element under its own id, beside those of all elements.
+
     Empty if Slurm does not answer: how far a run is can be shown all the same.
     """
     try:
@@ -53,7 +56,12 @@ def expected_starts() -> dict[str, float]:
     except OSError:
         return {}
     rows = [line.strip().split("|") for line in asked.stdout.splitlines()]
-    return {row[0]: start for row in rows if len(row) == 2 and (start := seconds_of(row[1])) is not None}
+    found = {row[0]: start for row in rows if len(row) == 2 and (start := seconds_of(row[1])) is not None}
+    for number, start in list(found.items()):
+        array, is_element, _ = number.partition("_")
+        if is_element:
+            found[array] = min(start, found.get(array, start))
+    return found
 
 
 def seconds_of(text: str) -> float | None:

@@ -22,6 +22,7 @@ class Limits:
     nodes: int | None = None
     gpus: int | None = None
     jobs: int | None = None
+    running: int | None = None
     qos: str | None = None
     """that applies to jobs in a partition that name none"""
 
@@ -67,12 +68,13 @@ def _differences(tier: Tier, others: list[Tier], there: list[Limits]) -> Iterato
         others: all tiers of the file with this partition and QoS. Slurm knows only the highest of their limits.
     """
     minutes = tiers.minutes_of(tier.time) if tier.time else None
-    ours = {"time": minutes, "nodes": tier.nodes, "gpus": tier.gpus, "jobs": tier.jobs}
+    ours = {"time": minutes, "nodes": tier.nodes, "gpus": tier.gpus, "jobs": tier.jobs, "running": tier.running}
     slurm = {
         "time": _least(one.minutes for one in there),
         "nodes": _least(one.nodes for one in there),
         "gpus": _least(one.gpus for one in there),
         "jobs": _least(one.jobs for one in there),
+        "running": _least(one.running for one in there),
     }
     for name, limit in slurm.items():
         value, shown = ours[name], getattr(tier, name)
@@ -113,13 +115,18 @@ def _partitions() -> dict[str, Limits]:
 
 def _qos() -> dict[str, Limits]:
     """Map QoS -> its limits. Empty where there is no accounting."""
-    fields = "format=name,maxwall,maxtresperjob,mintresperjob,maxsubmitjobsperuser"
+    fields = "format=name,maxwall,maxtresperjob,mintresperjob,maxsubmitjobsperuser,maxjobsperuser"
     asked = commands.ask("sacctmgr", "-nP", "show", "qos", fields)
     found = {}
     for line in asked.stdout.splitlines() if asked.returncode == 0 else ():
-        name, wall, most, least, jobs = [*line.split("|"), "", "", "", ""][:5]
+        name, wall, most, least, jobs, running = [*line.split("|"), "", "", "", "", ""][:6]
         found[name] = Limits(
-            _minutes(wall), None, _of_tres(least, "node"), _of_tres(most, "node"), _of_tres(most, "gres/gpu"), _number(jobs)
+            minutes=_minutes(wall),
+            least_nodes=_of_tres(least, "node"),
+            nodes=_of_tres(most, "node"),
+            gpus=_of_tres(most, "gres/gpu"),
+            jobs=_number(jobs),
+            running=_number(running),
         )
     return found
 

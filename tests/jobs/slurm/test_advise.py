@@ -72,6 +72,7 @@ def test_the_training_that_waits_delays_no_number_of_its_own(cluster, launch, st
     said = advice(capsys)
     assert said[0].endswith("expects it to start " + reasons.when(soon)) and said[2] == "  on 1: now"
     assert said[3].endswith(("in 5:00", "in 4:59")) and said[4].endswith(("in 5:00", "in 4:59")) and "--nodes 1-4" in said[5]
+    assert said[6].startswith("(the new job has waited for no time yet, which on many clusters lowers its priority")
     starts({2: day, 4: day + 600})
     said = advice(capsys, "b")
     assert said[2].endswith(("in 5:00", "in 4:59")) and said[3].endswith(("in 15:00", "in 14:59"))
@@ -93,6 +94,7 @@ def test_what_does_not_wait_is_said(cluster, launch, starts, capsys, monkeypatch
     (cluster.place / "queue").write_text("")
     starts({1: 0, 2: 7200})
     assert advice(capsys)[-2].startswith("fewer nodes start sooner: P2P_RUNS=") and "cancel" not in advice(capsys)[-2]
+    assert not any("no time yet" in line for line in advice(capsys)), "none of its jobs waits"
     monkeypatch.setattr(advise.launch, "knows_ranges", lambda run: False)
     assert advice(capsys)[-2].endswith("--nodes 1"), "its copy of the code trains on a fixed number"
     for more in ("--json", "--watch", "--verify"):

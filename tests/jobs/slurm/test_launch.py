@@ -311,10 +311,22 @@ def test_what_waits_for_a_job_that_is_gone_waits_for_the_new_one(cluster, launch
     told = (cluster.place / "told").read_text().splitlines()
     assert [stage for _, stage, _ in cluster.queued()[4:]] == ["train"]
     assert told == ["update jobid=102 dependency=afterok:104", "update jobid=103 dependency=afterok:102"]
-    (cluster.place / "refuses").touch()  # dropped just now
-    (cluster.place / "queue").write_text("\n".join([left[0], *left[2:]]) + "\n")
-    launch("--run", "a")
-    assert [stage for _, stage, _ in cluster.queued()[5:]] == ["train", "evaluate", "page"]
+
+    def meanwhile(*queue):
+        """What is queued when Slurm refuses to change the evaluation."""
+        (cluster.place / "queue").write_text("\n".join([left[0], *left[2:]]) + "\n")
+        (cluster.place / "later").write_text("".join(f"{line}\n" for line in queue))
+        refuses = f"cp {cluster.place}/later {cluster.place}/queue; echo no >&2; exit 1"
+        (cluster.place / "scontrol").write_text(f"#!/bin/sh\nif [ $2 = jobid=102 ]; then {refuses}; fi\n")
+        before = len(cluster.queued())
+        launch("--run", "a")
+        return [stage for _, stage, _ in cluster.queued()[before:]]
+
+    assert meanwhile(left[0], left[3]) == ["train", "evaluate"], "dropped just now"
+    began = left[2].replace("PENDING", "RUNNING")
+    assert meanwhile(left[0], began, left[3]) == ["train"], "it has just begun: no second one"
+    with pytest.raises(OSError, match=r"does not let the evaluate job 102 wait for another job \(no\); run the same"):
+        meanwhile(*left)
 
 
 def test_the_chain_holds_behind_a_wrapper_of_sbatch(cluster, launch, monkeypatch):

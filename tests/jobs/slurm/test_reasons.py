@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from p2p_dist.jobs.slurm import reasons
+from p2p_dist.jobs.slurm import reasons, squeue
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,7 @@ from p2p_dist.jobs.slurm import reasons
         ("AssocMaxJobsLimit", "a limit of its project or user is reached; jobs that end make room"),
         ("QOSMaxJobsPerUserLimit", "a limit of its QoS is reached; jobs that end make room"),
         ("MaxJobsPerAccount", "a limit of its QoS is reached; jobs that end make room"),
+        (squeue.NEVER, "a job before it has failed; the launch command, run again, lets it wait for a new one"),
         ("BurstBufferStageIn", "Slurm's reason is BurstBufferStageIn"),
     ],
 )
@@ -44,14 +45,16 @@ def test_a_start_is_told_with_the_time_until_then(monkeypatch):
 
 
 def test_the_starts_that_slurm_expects_are_read(tmp_path, monkeypatch):
-    """Of an array's elements each; what a site's wrapper adds is passed over."""
+    """Of an array's elements each, and of the array the first; what a site's wrapper adds is passed over."""
     (tmp_path / "squeue").write_text(
-        "#!/bin/sh\nprintf '7|N/A\\n 8|2026-11-27T12:00:00\\n9_2|2026-11-27T12:00:01\\nhello\\na|b|c\\n'\n"
+        "#!/bin/sh\nprintf '7|N/A\\n 8|2026-11-27T12:00:00\\n'\n"
+        "printf '9_2|2026-11-27T12:00:01\\n9_3|2026-11-27T12:00:03\\nhello\\na|b|c\\n'\n"
     )
     (tmp_path / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     found = reasons.expected_starts()
-    assert found == {"8": reasons.seconds_of("2026-11-27T12:00:00"), "9_2": reasons.seconds_of("2026-11-27T12:00:00") + 1}
+    noon = reasons.seconds_of("2026-11-27T12:00:00")
+    assert found == {"8": noon, "9_2": noon + 1, "9_3": noon + 3, "9": noon + 1}
     (tmp_path / "squeue").unlink()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert reasons.expected_starts() == {}, "no answer"

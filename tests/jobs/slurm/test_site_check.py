@@ -19,7 +19,7 @@ PartitionName=thin MaxNodes=4 MaxTime=5-00:00:00 MinNodes=0 DefaultTime=NONE QoS
 """
 QOS = """normal||||
 slow|3-00:00:00|||
-short|00:30:00|gres/gpu=8,node=2||5
+short|00:30:00|gres/gpu=8,node=2||5|3
 big|1-00:00:00|node=256|cpu=1,node=65|"""
 GPUS = """long gpu:a100:4(S:0-1)
 long (null)
@@ -30,7 +30,7 @@ thin (null)"""
 GOOD = """
 tiers:
   - {partition: long, time: "2-00:00:00", default_time: "1:00:00", nodes: 64}
-  - {kind: test, partition: long, qos: short, time: "0:30:00", nodes: 2, gpus: 8, jobs: 5}
+  - {kind: test, partition: long, qos: short, time: "0:30:00", nodes: 2, gpus: 8, jobs: 5, running: 3}
   - {partition: large, qos: big, time: "24:00:00", least_nodes: 65, nodes: 256}
   - {kind: cpu, partition: thin, time: "3-00:00:00", nodes: 4}
 gpus_per_node: 4
@@ -71,6 +71,8 @@ def test_a_file_that_agrees(slurm, site_file):
         ('default_time: "1:00:00"', 'default_time: "2:00:00"', "tiers.1 (long): default_time is 2:00:00, Slurm's is 1:00:00"),
         ("gpus: 8, ", "gpus: 9, ", "tiers.2 (short): gpus is 9, Slurm allows 8"),
         ("jobs: 5", "jobs: 4", "tiers.2 (short): jobs is 4, Slurm allows 5"),
+        ("running: 3", "running: 4", "tiers.2 (short): running is 4, Slurm allows 3"),
+        (", running: 3", "", "tiers.2 (short): running is not in the file, Slurm allows 3"),
         ('time: "0:30:00"', 'time: "0:31:00"', "tiers.2 (short): time is 0:31:00, Slurm allows 0:30:00"),
         ("least_nodes: 65", "least_nodes: 64", "tiers.3 (big): least_nodes is 64, Slurm wants at least 65"),
         ("qos: big", "qos: huge", "tiers.3 (huge): there is no QoS huge; there are big, normal, short, slow"),
