@@ -66,11 +66,11 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
 
 def fetch(run: RunDir, settings: config.Config) -> int:
     """Fetch the dataset that `data.shards` names, without what each node will fetch by itself."""
-    from p2p_dist.data import staging
+    from p2p_dist.data import transfer
 
     if os.environ.get("SLURM_ARRAY_TASK_ID", "0") != "0":
         return console.DONE  # the first job of an array does it
-    address = staging.address_of(run, settings.data)
+    address = transfer.address_of(run, settings.data)
     assert address is not None
     console.say(f"fetching {address}")
     with console.Progress("preprocess", 1, start=None, status=run.status) as progress:
@@ -80,7 +80,7 @@ def fetch(run: RunDir, settings: config.Config) -> int:
             progress.update(done, name)
 
         needed = ["train", *([settings.evaluate.split] if settings.resources.evaluate != "never" else [])]
-        staging.fetch_dataset(address, run.shards, settings.data, settings.data.elsewhere, needed, on_file)
+        transfer.fetch_dataset(address, run.shards, settings.data, settings.data.elsewhere, needed, on_file)
     check_unseen(run, settings.evaluate)
     return console.DONE
 

@@ -13,7 +13,7 @@ import yaml
 
 from p2p_dist.cli import status, submit
 from p2p_dist.common import files, records
-from p2p_dist.data import manifest, remote, staging
+from p2p_dist.data import manifest, remote, staging, transfer
 from p2p_dist.data.index import Index
 from p2p_dist.jobs import begin_run, example_song, stage_process, stages
 from p2p_dist.run import rundir, snapshot
@@ -198,10 +198,10 @@ def test_a_command_is_run_only_from_what_the_user_alone_can_write(place, new_run
     here = f"pipe:touch {tmp_path}/harmed; cat {{name}}"
     settings = presets.with_values(presets.from_saved(run.config), {"data.shards": here, "data.stage": "disk"})
     files.write_text(run.config, presets.to_yaml(settings))
-    assert staging.address_of(run, settings.data) == here
+    assert transfer.address_of(run, settings.data) == here
     run.config.chmod(0o666)
     with pytest.raises(ValueError, match=r"config\.yaml is writable by everybody, and its data\.shards is a command or"):
-        staging.address_of(run, settings.data)
+        transfer.address_of(run, settings.data)
     with pytest.raises(ValueError, match=r"so it is not used: start a run of your own"):
         staging.training_shards(run, settings.data)
     theirs = tmp_path / "theirs.yaml"
