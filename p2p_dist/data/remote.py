@@ -22,7 +22,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -93,25 +93,29 @@ def fetch(address: str, entry: Mapping[str, Any], target: Path) -> None:
         raise
 
 
-def fetch_manifest(address: str, name: str) -> bytes:
+def fetch_manifest(address: str, name: str, pauses: Sequence[float] | None = None) -> bytes:
     """Fetch the manifest of a dataset, which nothing tells the size of.
+
+    Args:
+        pauses: as `PAUSES`, which are used without.
 
     Raises:
         FileNotFoundError, OSError: see `fetch`.
         ValueError: it is far too large for a manifest.
     """
     memory = io.BytesIO()
-    _fetch(address, name, _Arrived(memory, MOST), None)
+    _fetch(address, name, _Arrived(memory, MOST), None, pauses)
     return memory.getvalue()
 
 
-def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None) -> None:
+def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None, all_pauses: Sequence[float] | None = None) -> None:
     """Fetch a file, going on or beginning again after errors that may pass.
 
     Args:
         sha256: what it should be, of `arrived.most` bytes; None: any, of at most so many.
     """
-    where, most, pauses, tried, wrong = of_file(address, name), 0, iter(PAUSES), 0, 0
+    all_pauses = PAUSES if all_pauses is None else all_pauses
+    where, most, pauses, tried, wrong = of_file(address, name), 0, iter(all_pauses), 0, 0
     while True:
         tried += 1
         try:
@@ -128,7 +132,7 @@ def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None) -> No
             if getattr(error, "errno", None) in files.FULL:
                 raise
             if arrived.bytes > most:
-                most, pauses = arrived.bytes, iter(PAUSES)
+                most, pauses = arrived.bytes, iter(all_pauses)
             if (pause := next(pauses, None)) is None:
                 raise OSError(errno.EIO, f"{_in_words(error)}, tried {tried} times", where) from error
             time.sleep(pause)

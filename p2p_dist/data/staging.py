@@ -91,7 +91,7 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
             size = sum(entry["bytes"] for entry in far)
             console.say(f"fetching {len(far)} files of {size / 1e6:.1f} MB from {address} to {copy}")
         for entry in missing:
-            remote.fetch(address if entry in far and address is not None else str(folder), entry, copy / entry["name"])
+            transfer.fetch_file(address if entry in far and address else str(folder), entry, copy / entry["name"], content)
         _write_beside(copy / manifest.NAME, files.sealed(content))  # anew: to schema 3 it lacked a field that it has now
     return copy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -15,6 +16,7 @@ from p2p_dist.data import manifest as manifests
 from p2p_dist.data import staging, transfer
 from p2p_dist.data.index import Index
 from p2p_dist.data.staging import copy_to_node
+from p2p_dist.data.transfer import fetch_files
 from p2p_dist.settings.config import Data
 from tests.data.server import Server
 
@@ -126,7 +128,7 @@ def test_too_little_memory_on_the_node_says_how_to_go_without(
 
 def test_what_each_node_fetches_is_not_fetched_before(served: Server, small: Data, tmp_path: Path) -> None:
     out = tmp_path / "here"
-    transfer.fetch_dataset(served.url, out, small, {"train"})
+    fetch_files(served.url, out, manifests.read(served.folder), dataclasses.replace(small, shards=served.url, stage="disk"))
     content = manifests.read(out)
     training = {shard["name"] for shard in content["splits"]["train"]["shards"]}
     assert training and not training & {path.name for path in out.iterdir()}
@@ -144,7 +146,7 @@ def test_what_each_node_fetches_is_not_fetched_before(served: Server, small: Dat
 
 def test_a_start_that_was_killed_leaves_no_half_shard_and_the_next_goes_on(served: Server, small: Data, tmp_path: Path) -> None:
     out = tmp_path / "here"
-    transfer.fetch_dataset(served.url, out, small, {"train"})
+    fetch_files(served.url, out, manifests.read(served.folder), dataclasses.replace(small, shards=served.url, stage="disk"))
     first, second, *_ = [shard["name"] for shard in manifests.read(out)["splits"]["train"]["shards"]]
     served.faults[second] = ["cut 100", "500"]
     with pytest.raises(OSError, match="answers 500"):
@@ -171,7 +173,7 @@ def test_a_place_that_nodes_share_without_locks_is_refused(
 def test_a_planted_file_is_fetched_again_on_the_node(served: Server, small: Data, tmp_path: Path) -> None:
     """One that another user can still change, after its checksum was compared."""
     out = tmp_path / "here"
-    transfer.fetch_dataset(served.url, out, small, {"train"})
+    fetch_files(served.url, out, manifests.read(served.folder), dataclasses.replace(small, shards=served.url, stage="disk"))
     copy = copy_to_node(out, "train", tmp_path / "node", served.url)
     shard = next(copy.glob("*.tar"))
     shard.chmod(0o666)

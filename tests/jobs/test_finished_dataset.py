@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from p2p_dist.cli import status, submit
-from p2p_dist.common import files, records
+from p2p_dist.common import files, records, schemas
 from p2p_dist.data import manifest, remote, staging, transfer
 from p2p_dist.data.index import Index
-from p2p_dist.jobs import begin_run, example_song, stage_process, stages
+from p2p_dist.jobs import begin_run, example_song, local, site, stage_process, stages
+from p2p_dist.jobs.slurm import launch, squeue
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.settings import presets
 from p2p_dist.train import loop
@@ -98,10 +99,36 @@ def test_all_is_fetched_where_the_nodes_share_it(begun, server, tiny_shards):
     assert not set(training) & set(names(server))
     run, settings = begun(server.url, stage="none")
     assert stages.is_done("preprocess", run) is None, "another launch reads them where they are"
-    assert stage_process.fetch(run, settings) == 0 and names(server) == training
+    assert stage_process.fetch(run, settings) == 0 and names(server) == ["manifest.json", *training]
     assert stages.is_done("preprocess", run) == done
     before, now = Index(tiny_shards, "train"), Index(run.shards, "train")
     assert now.samples.digest == before.samples.digest, "the batches are those of the dataset where it was made"
+
+
+def test_each_launch_asks_for_changes_until_there_is_a_checkpoint(begun, server, monkeypatch):
+    run, settings = begun(server.url)
+    assert stage_process.fetch(run, settings) == 0
+    started = []
+    monkeypatch.setattr(local, "run_until_it_ends", lambda stage, *_: started.append(stage) or 75)
+
+    def first(**queued):
+        """The first stage that a launch on this machine starts, and whether one on Slurm queues the job that asks."""
+        started.clear()
+        local.run(run, 0, None, "again")
+        place = site.load_site("slurm", None)
+        return started[0], launch.plan(run, settings, place, queued, run.read_dataset())[0].is_new
+
+    assert first() == ("preprocess", True)
+    assert first(train=squeue.Queued("7", "RUNNING", "None")) == ("preprocess", False), "it was asked before that was queued"
+    noted = run.dataset_record()
+    assert noted["manifest"]
+    begun(server.url)
+    assert run.dataset_record() == {**noted, "manifest": None}, "so that it begins with the newest"
+    records.write(run.dataset, schemas.DATASET, noted)
+    (run.checkpoints / rundir.step_name(1)).mkdir(parents=True)
+    assert first() == ("train", False)
+    begun(server.url)
+    assert run.dataset_record() == noted
 
 
 @pytest.mark.parametrize("asked", ["01", "1"])
