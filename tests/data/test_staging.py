@@ -159,6 +159,17 @@ def test_a_start_that_was_killed_leaves_no_half_shard_and_the_next_goes_on(serve
     assert first not in {name for name, _ in served.asked} and not list(copy.glob(".tmp-*"))
 
 
+def test_a_dataset_that_changed_before_a_node_fetched_it_is_said_to_have(
+    served: Server, small: Data, dataset: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "here"
+    fetch_files(served.url, out, manifests.read(served.folder), dataclasses.replace(small, shards=served.url, stage="disk"))
+    shutil.rmtree(served.folder)
+    shutil.copytree(dataset, served.folder)
+    with pytest.raises(files.DamagedError, match=f"dataset at {served.url} has changed since its manifest was fetched"):
+        copy_to_node(out, "train", tmp_path / "node", served.url)
+
+
 def test_a_place_that_nodes_share_without_locks_is_refused(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from p2p_dist.common import files, records, schemas
 from p2p_dist.data import dataset as datasets
 from p2p_dist.data import manifest as manifests
-from p2p_dist.data import transfer
+from p2p_dist.data import remote, transfer
 from p2p_dist.data.index import Index
 from p2p_dist.data.staging import copy_to_node
 from p2p_dist.run.rundir import RunDir
@@ -91,6 +92,14 @@ def test_a_new_run_gets_what_was_uploaded_anew_and_a_trained_run_keeps_its_own(
     assert again.shards == old.shards, "runs share it"
     transfer.fetch_for(again, data)
     assert asked(served) == ["manifest.json"] and again.dataset_record() == old.dataset_record(), "one request tells"
+    (cut, *_) = named(earlier, "shards")
+    os.truncate(again.shards / cut, 9)
+    transfer.fetch_for(again, data)
+    assert asked(served) == ["manifest.json", cut]
+    with pytest.raises(ValueError, match=r"mels: 32 -> 64\): for this dataset"):
+        transfer.fetch_for(again, dataclasses.replace(data, mels=64))
+    assert datasets.name_of_address(again, "elsewhere") == datasets._of_address("elsewhere")
+    asked(served)
     (old.checkpoints / "step-00000001").mkdir(parents=True)
     upload_anew(served, dataset)
     before = state(old.shards)
@@ -141,8 +150,12 @@ def test_a_run_that_began_with_another_dataset_says_so(
 
 
 def test_without_the_server_a_run_begins_with_what_was_fetched_and_says_so(
-    served: Server, new_run: Callable[[str], tuple[RunDir, Data]], capsys: pytest.CaptureFixture[str]
+    served: Server,
+    new_run: Callable[[str], tuple[RunDir, Data]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(remote, "PAUSES", (0.0, 0.0, 0.0))
     first, data = new_run("first")
     transfer.fetch_for(first, data)
     run, _ = new_run("offline")
@@ -154,8 +167,9 @@ def test_without_the_server_a_run_begins_with_what_was_fetched_and_says_so(
     assert run.dataset_record() == first.dataset_record()
     (lost, *_) = named(manifests.read(run.shards), "shards")
     (run.shards / lost).unlink()
-    with pytest.raises(OSError, match="Connection refused"):
+    with pytest.raises(OSError, match="Connection refused, tried 4 times"):
         transfer.fetch_for(run, data)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_run_that_waits_for_the_job_of_another_uses_what_that_fetched(
@@ -287,6 +301,19 @@ def test_a_full_disk_says_what_is_needed_before_anything_is_fetched(
     with pytest.raises(OSError, match=r"0\.00 GB of files, 0\.00 GB free: free some, name another folder of runs") as error:
         fetch(served.url, tmp_path / "here", small)
     assert error.value.errno == errno.ENOSPC and [name for name, _ in served.asked] == ["manifest.json"]
+
+
+def test_a_full_disk_is_no_reason_to_ask_for_the_manifest(
+    served: Server, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add(self: Any, block: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    content = manifests.read(served.folder)
+    monkeypatch.setattr(remote._Arrived, "add", add)
+    with pytest.raises(OSError, match="No space left on device"):
+        transfer.fetch_files(served.url, tmp_path / "here", content, small)
+    assert len(asked(served)) == 1
 
 
 @pytest.mark.parametrize("way", ["http", "pipe", "folder"])

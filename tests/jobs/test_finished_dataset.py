@@ -69,11 +69,14 @@ def test_a_dataset_of_a_server_is_trained_on_and_each_node_fetches_its_shards_on
     assert status.main(["far", "--verify"]) == 0, capsys.readouterr()
     shutil.rmtree(place / "disk")
     shutil.rmtree(max(path for path in run.checkpoints.iterdir() if path.is_dir()))
+    noted = run.dataset_record()
+    records.write(run.dataset, schemas.DATASET, {"name": noted["name"]})  # as version 0.2.0 noted it
     moved = shutil.move(server.folder, place / "moved")
     printed = typed("--run", "far", "--data.shards", str(moved))
     assert "preprocess: already done" in printed, printed
     assert "10 steps from 8" in printed, printed
     assert names(server) == [] and run.read_dataset().startswith("from-") and stages.is_done("train", run)
+    assert noted["manifest"] == manifest.identity(content) and run.dataset_record() == noted, "the training notes it, too"
 
 
 @pytest.fixture
