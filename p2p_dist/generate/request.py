@@ -224,11 +224,8 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
         return told == sizes and (place.folder / PAGE).is_file()
     if not found["takes"]:  # killed while it was replacing its files
         return False
-    changed = [
-        f"{name}: {found['settings'].get(name)} -> {value}"
-        for name, value in wanted["settings"].items()
-        if found["settings"].get(name) != value
-    ]
+    was, now = found["settings"], wanted["settings"]
+    changed = [f"{name}: {was.get(name)} -> {now.get(name)}" for name in {**was, **now} if was.get(name) != now.get(name)]
     if before["sha256"] != wanted["sha256"]:
         changed.append(f"model: {by['name']}")
     if before["drummer"] != wanted["drummer"]:

@@ -89,7 +89,12 @@ def test_midi_is_of_drums_alone_and_a_song_without_its_page_is_not_done(tmp_path
     assert request.is_made(place, wanted, takes)
     takes[1]["mix"].write_text("longer")
     assert not request.is_made(place, wanted, takes)
-    for change, told in (({"sha256": "1" * 64}, "model: band@20"), ({"stamp": "other"}, "song: song")):
+    without = {name: value for name, value in wanted["settings"].items() if name != "seed"}  # as an option typed last time
+    for change, told in (
+        ({"sha256": "1" * 64}, "model: band@20"),
+        ({"stamp": "other"}, "song: song"),
+        ({"settings": without | {"bpm": 120.0}}, "seed: 0 -> None, bpm: None -> 120.0"),
+    ):
         with pytest.raises(ValueError, match=f"made with other settings \\({told}\\): add --overwrite"):
             request.is_made(place, {**wanted, **change}, takes)
 
