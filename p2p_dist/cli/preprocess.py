@@ -170,7 +170,7 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
 
 def _upload(folder: Path, address: str) -> int:
-    from p2p_dist.data import staging
+    from p2p_dist.data import transfer
 
     with console.Progress("upload", 1) as progress:
 
@@ -178,7 +178,7 @@ def _upload(folder: Path, address: str) -> int:
             progress.total = total
             progress.update(done, name)
 
-        staging.upload(folder, address, on_file)
+        transfer.upload(folder, address, on_file)
     console.say(f"uploaded; to train on it, where it can be read: {console.command('submit')} --data.shards ADDRESS")
     return console.DONE
 

@@ -34,8 +34,18 @@ OUTCOME = Kind(
 )
 """outcome*.json: how a stage's last attempt ended."""
 
-DATASET = Kind(1, {"name": FILE, "training": Maybe(str), "trained_on": Maybe(FILE)}, {"training": None, "trained_on": None})
-"""dataset.json: the shards of a run. Of schema 0 the names and digests tell songs apart by path and size alone."""
+DATASET = Kind(
+    1,
+    {"name": FILE, "training": Maybe(str), "trained_on": Maybe(FILE), "manifest": Maybe(_SHA256)},
+    {"training": None, "trained_on": None, "manifest": None},
+)
+"""dataset.json: the shards of a run. Of schema 0 the names and digests tell songs apart by path and size alone.
+
+manifest: which dataset of its address the run uses, see `manifest.identity`; None: made here, or not fetched yet.
+"""
+
+NEWEST = Kind(1, {"name": re.compile("from-[0-9a-f]{12}(-[0-9a-f]{12})?")})
+"""from-*.json among the folders of shards: which of them has what was fetched last from an address."""
 
 STATUS = Kind(
     1,

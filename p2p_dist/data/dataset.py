@@ -6,14 +6,15 @@ its manifest is written. Version 0.1 compared songs by path and size alone; its 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
 from p2p_dist.audio import layouts
 from p2p_dist.audio.stamps import stamps
-from p2p_dist.common import files
-from p2p_dist.data import unchanged
-from p2p_dist.run.rundir import RunDir
+from p2p_dist.common import files, records, schemas
+from p2p_dist.data import manifest, unchanged
+from p2p_dist.run.rundir import RunDir, find_steps
 from p2p_dist.settings import config, science
 
 
@@ -48,8 +49,40 @@ def name_of_version_0_1(root: Path, data: config.Data, of: list[layouts.Source])
 
 
 def name_of_address(run: RunDir, address: str) -> str:
-    """Return the name of a run's shards that come from an address: the recorded one, so a dataset may move."""
-    return run.read_dataset() if run.dataset.is_file() else f"from-{files.digest(address)[:12]}"
+    """Return the name of a run's shards that come from an address: the recorded one, of an earlier address if it has trained,
+    so a dataset may move; for a new run that of the newest that was fetched from there."""
+    if run.dataset.is_file() and (find_steps(run.checkpoints) or run.read_dataset().startswith(_of_address(address))):
+        return run.read_dataset()
+    return newest_of_address(run.path.parent.parent / "shards", address)
+
+
+def newest_of_address(shelf: Path, address: str) -> str:
+    """Return the name of the newest dataset that was fetched from an address, in the folder of all shards."""
+    note = _newest(shelf, address)
+    return str(records.read(note, schemas.NEWEST)["name"]) if note.is_file() else _of_address(address)
+
+
+def name_of_fetched(shelf: Path, address: str, identity: str) -> str:
+    """Return the name of a dataset from an address; identity: see `manifest.identity`."""
+    first = _of_address(address)  # version 0.2.0 named what it fetched by the address alone
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        if manifest.identity(manifest.read(shelf / first)) == identity:
+            return first
+    return f"{first}-{identity[:12]}"
+
+
+def note_newest(folder: Path, address: str) -> None:
+    """Note that a folder has what was fetched last from an address."""
+    if newest_of_address(folder.parent, address) != folder.name:
+        records.write(_newest(folder.parent, address), schemas.NEWEST, {"name": folder.name})
+
+
+def _newest(shelf: Path, address: str) -> Path:
+    return shelf / f"{_of_address(address)}.json"
+
+
+def _of_address(address: str) -> str:
+    return f"from-{files.digest(address)[:12]}"
 
 
 def name_for(run: RunDir, root: Path, data: config.Data) -> str:

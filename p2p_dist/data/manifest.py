@@ -94,6 +94,11 @@ def files_of(folder: Path, content: dict[str, Any]) -> dict[Path, dict[str, Any]
     return {folder / path: e for part in parts for path, e in files_of_part(part, "shards", "audio", "index").items()}
 
 
+def identity(content: dict[str, Any]) -> str:
+    """Return a digest (hexadecimal sha256) of what a dataset is, equal for equal files: no matter which version reads it."""
+    return files.digest({str(path): entry["sha256"] for path, entry in files_of(Path(), content).items()})
+
+
 def overlap(content: dict[str, Any], split: str) -> dict[str, list[str]]:
     """Map the key of each held-out song that is also a training song -> the titles of those training songs.
 

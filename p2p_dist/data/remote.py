@@ -17,12 +17,13 @@ import os
 import re
 import select
 import shutil
+import socket
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -39,6 +40,9 @@ MOST = 1 << 30
 """Bytes of the largest manifest that is read."""
 
 _BLOCK = 1 << 18
+
+_NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+"""Errors of a machine that has no way to another one."""
 
 _FOR_A_MOMENT = (408, 425, 429, 500, 502, 503, 504)
 """Answers of HTTP after which the same request may succeed."""
@@ -93,25 +97,29 @@ def fetch(address: str, entry: Mapping[str, Any], target: Path) -> None:
         raise
 
 
-def fetch_manifest(address: str, name: str) -> bytes:
+def fetch_manifest(address: str, name: str, pauses: Sequence[float] | None = None) -> bytes:
     """Fetch the manifest of a dataset, which nothing tells the size of.
+
+    Args:
+        pauses: as `PAUSES`, which are used without.
 
     Raises:
         FileNotFoundError, OSError: see `fetch`.
         ValueError: it is far too large for a manifest.
     """
     memory = io.BytesIO()
-    _fetch(address, name, _Arrived(memory, MOST), None)
+    _fetch(address, name, _Arrived(memory, MOST), None, pauses)
     return memory.getvalue()
 
 
-def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None) -> None:
+def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None, all_pauses: Sequence[float] | None = None) -> None:
     """Fetch a file, going on or beginning again after errors that may pass.
 
     Args:
         sha256: what it should be, of `arrived.most` bytes; None: any, of at most so many.
     """
-    where, most, pauses, tried, wrong = of_file(address, name), 0, iter(PAUSES), 0, 0
+    all_pauses = PAUSES if all_pauses is None else all_pauses
+    where, most, pauses, tried, wrong = of_file(address, name), 0, iter(all_pauses), 0, 0
     while True:
         tried += 1
         try:
@@ -128,9 +136,9 @@ def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None) -> No
             if getattr(error, "errno", None) in files.FULL:
                 raise
             if arrived.bytes > most:
-                most, pauses = arrived.bytes, iter(PAUSES)
+                most, pauses = arrived.bytes, iter(all_pauses)
             if (pause := next(pauses, None)) is None:
-                raise OSError(errno.EIO, f"{_in_words(error)}, tried {tried} times", where) from error
+                raise OSError(errno.EIO, f"{_in_words(error)}, tried {tried} times{_way_out(error, where)}", where) from error
             time.sleep(pause)
             continue
         wrong += 1  # read wrong once, or while it was replaced, it may be right now
@@ -149,6 +157,23 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError):
         error = error.reason
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _way_out(error: Exception, where: str) -> str:
+    """What to do where this machine may have no way to the server, as compute nodes often have none; else nothing."""
+    reason = getattr(error, "reason", None)  # of a `URLError`: there was no connection
+    proxy = f"{scheme(where)}_proxy"
+    host = urllib.parse.urlsplit(where).netloc.rpartition("@")[2]
+    has_proxy = scheme(where) in urllib.request.getproxies() and not urllib.request.proxy_bypass(host)
+    by_proxy = reason is not None and has_proxy
+    no_way = isinstance(reason, socket.gaierror | TimeoutError) or getattr(reason, "errno", None) in _NO_WAY
+    if not (by_proxy or no_way):
+        return ""
+    to_proxy = f"correct the proxy in ${proxy}" if by_proxy else f"set {proxy} to the proxy of the cluster"
+    return (
+        f"; if {socket.gethostname()} has no internet, copy the dataset to a folder that it can read and name that with "
+        f"--data.shards, or {to_proxy}"
+    )
 
 
 def _receive(address: str, name: str, arrived: _Arrived) -> None:

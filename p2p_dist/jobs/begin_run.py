@@ -110,7 +110,7 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
     If the held-out songs changed after the training has started, its evaluations are renamed, and all checkpoints are
     evaluated again.
     """
-    note = {"name": dataset}
+    note: dict[str, str | None] = {"name": dataset}
     if data.root is not None and Path(data.root).is_dir():
         with contextlib.suppress(ValueError):  # no songs: a later check reports it
             note["training"] = datasets.training_digest(Path(data.root), data)
@@ -125,6 +125,8 @@ def _note_dataset(run: RunDir, dataset: str, data: config.Data) -> None:
             _keep_aside(run, before, "songs held out from training changed")
         if trained_on is not None and trained_on.name != dataset and find_steps(run.checkpoints):
             note["trained_on"] = trained_on.name
+        if before == dataset and find_steps(run.checkpoints):
+            note["manifest"] = run.dataset_record()["manifest"]
     records.write(run.dataset, schemas.DATASET, note)
 
 

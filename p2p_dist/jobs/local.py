@@ -21,7 +21,7 @@ from typing import Any, TextIO
 from p2p_dist.common import console, files
 from p2p_dist.data import manifest
 from p2p_dist.jobs import child, stages
-from p2p_dist.run import checkpoints, starts
+from p2p_dist.run import checkpoints, rundir, starts
 from p2p_dist.run.lock import Owner
 from p2p_dist.run.rundir import RunDir
 
@@ -44,7 +44,8 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str, torchrun
         files.remove_garbage(folder)
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     for stage in stages.of(run):
-        if (found := stages.is_done(stage, run)) is not None:
+        asks = stage == "preprocess" and run.config.is_file() and stages.asks_address(run, rundir.read_settings(run).data)
+        if not asks and (found := stages.is_done(stage, run)) is not None:
             if found in (stages.SOUNDLESS, stages.NOT_ASKED):
                 console.say(f"{stage}: {found}")
             elif stage != "page":

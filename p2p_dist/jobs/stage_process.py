@@ -27,7 +27,7 @@ from typing import NoReturn
 
 from p2p_dist.common import console, files, linux, records, schemas
 from p2p_dist.data import manifest
-from p2p_dist.jobs.stages import CHECKS, SOUNDLESS, is_soundless
+from p2p_dist.jobs.stages import CHECKS, SOUNDLESS, STAGES, is_soundless
 from p2p_dist.run import checkpoints, rundir, starts
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config
@@ -65,14 +65,12 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
 
 
 def fetch(run: RunDir, settings: config.Config) -> int:
-    """Fetch the dataset that `data.shards` names, without what each node will fetch by itself."""
-    from p2p_dist.data import staging
+    """Fetch the dataset that `data.shards` names, unless it is there, without what each node will fetch by itself."""
+    from p2p_dist.data import transfer
 
     if os.environ.get("SLURM_ARRAY_TASK_ID", "0") != "0":
         return console.DONE  # the first job of an array does it
-    address = staging.address_of(run, settings.data)
-    assert address is not None
-    console.say(f"fetching {address}")
+    console.say(f"fetching {settings.data.shards}")
     with console.Progress("preprocess", 1, start=None, status=run.status) as progress:
 
         def on_file(done: int, total: int, name: str) -> None:
@@ -80,7 +78,7 @@ def fetch(run: RunDir, settings: config.Config) -> int:
             progress.update(done, name)
 
         needed = ["train", *([settings.evaluate.split] if settings.resources.evaluate != "never" else [])]
-        staging.fetch_dataset(address, run.shards, settings.data, settings.data.elsewhere, needed, on_file)
+        transfer.fetch_for(run, settings.data, needed, on_file)
     check_unseen(run, settings.evaluate)
     return console.DONE
 
@@ -221,6 +219,10 @@ def run_stage(stage: str, folder: str | Path) -> NoReturn:
             starts.note_start(run.attempts(stage), rundir.attempt(), newest, by_hand=True, nodes=nodes)
         if first or stage == "evaluate":  # other ranks write to the same files as rank 0, or only to their log
             rundir.check_links(run)
+            if settings.data.shards is not None and stage in STAGES[1:]:
+                from p2p_dist.data import transfer
+
+                transfer.settle(run, settings.data.shards)
         if stage not in ("train", *CHECKS):  # these unblock the signals once their handlers are installed
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ASKED)
         code = body(run, settings)

@@ -116,6 +116,11 @@ def is_preprocessed(shards: Path | Shards, trained: bool, data: Data) -> str | N
     return ", ".join(counts)
 
 
+def asks_address(run: RunDir, data: Data) -> bool:
+    """Whether a launch has the first stage ask the address of the dataset for changes: until the run has a checkpoint."""
+    return data.shards is not None and not rundir.find_steps(run.checkpoints)
+
+
 def windows(shards: Path) -> dict[str, int]:
     """Map split -> number of windows in a folder of shards; empty without a valid manifest."""
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ import pytest
 import soundfile
 
 from p2p_dist.data import manifest as manifests
-from p2p_dist.data import shards
+from p2p_dist.data import remote, shards
 from p2p_dist.data.index import Index
 from p2p_dist.settings.config import STEMS, Data
+from tests.data.server import Server
 
 SMALL = Data(sample_rate=22050, n_fft=1024, hop_length=256, mels=32, frames=32, window_hop=16)
 
@@ -98,3 +99,12 @@ def fingerprint(out: Path) -> dict[str, str]:
     """sha256 of all that a dataset is: shards, manifest, card."""
     found = (path for path in (*out.iterdir(), *out.glob("audio/*")) if path.is_file())
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+@pytest.fixture
+def served(songs: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A dataset of two shards to train on, served on the loopback."""
+    monkeypatch.setattr(remote, "PAUSES", (0.0,))
+    shards.preprocess(songs, tmp_path / "there", dataclasses.replace(small, shard_size=0.01), workers=1)
+    with Server(tmp_path / "there") as server:
+        yield server

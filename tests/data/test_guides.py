@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from p2p_dist.common.files import DamagedError
-from p2p_dist.data import guides, staging
+from p2p_dist.data import guides, staging, transfer
 from p2p_dist.data.pairs import CEILING, FLOOR
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.presets import PRESETS
@@ -72,7 +72,7 @@ def test_they_are_brought_to_the_node_like_shards(folder: Path, tmp_path: Path, 
         staging.training_guides(run, there[stage])
         assert path.read_bytes() == (folder / path.name).read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(staging.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
+        patch.setattr(transfer.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore[attr-defined]
         path.unlink()
         with pytest.raises(OSError, match=r"use --data\.stage none"):
             staging.training_guides(run, there["disk"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
+import socket
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +153,50 @@ def test_a_server_that_is_not_there_is_named(server: Server, tmp_path: Path) -> 
     server.__exit__()
     with pytest.raises(OSError, match="Connection refused, tried 4 times"):
         fetched(server.url, tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known, tried 4 times; if "),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), "Network is unreachable, tried 4 times; if "),
+        (OSError(errno.EHOSTUNREACH, "No route to host"), "No route to host, tried 4 times; if "),
+        (OSError(errno.ENETDOWN, "Network is down"), "Network is down, tried 4 times; if "),
+        (TimeoutError(), "no answer for 60 seconds, tried 4 times; if "),
+    ],
+    ids=str,
+)
+def test_a_machine_without_internet_is_told_what_to_do(
+    error: OSError, said: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network of a compute node is not this machine's to take away: its answers to a connection are given here."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(OSError, match=said) as raised:
+        fetched(server.url, tmp_path / "here")
+    assert raised.value.filename == f"{server.url}/a.tar" and raised.value.strerror.endswith(
+        f"if {socket.gethostname()} has no internet, copy the dataset to a folder that it can read and name that with "
+        "--data.shards, or set http_proxy to the proxy of the cluster"
+    )
+
+
+def test_a_proxy_that_refuses_is_named_by_its_variable(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urllib.request, "_opener", None)  # which has read the environment
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("http_proxy", f"http://me:sesame@127.0.0.1:{unused.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", "")
+        with pytest.raises(OSError, match=r"refused, tried 4 times; if .*or correct the proxy in \$http_proxy: ") as error:
+            remote.fetch("http://dataset.invalid", ENTRY, tmp_path / "a.tar")
+        assert "sesame" not in str(error.value)
+        monkeypatch.setattr(urllib.request, "_opener", None)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        server.__exit__()
+        with pytest.raises(OSError, match="Connection refused, tried 4 times: "):
+            remote.fetch(server.url, ENTRY, tmp_path / "a.tar")
 
 
 def test_a_full_disk_says_what_is_needed(there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from p2p_dist.cli import status, submit
-from p2p_dist.common import files, records
-from p2p_dist.data import manifest, remote, staging
+from p2p_dist.common import files, records, schemas
+from p2p_dist.data import manifest, remote, staging, transfer
 from p2p_dist.data.index import Index
-from p2p_dist.jobs import begin_run, example_song, stage_process, stages
+from p2p_dist.jobs import begin_run, example_song, local, site, stage_process, stages
+from p2p_dist.jobs.slurm import launch, squeue
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.settings import presets
 from p2p_dist.train import loop
@@ -68,11 +69,14 @@ def test_a_dataset_of_a_server_is_trained_on_and_each_node_fetches_its_shards_on
     assert status.main(["far", "--verify"]) == 0, capsys.readouterr()
     shutil.rmtree(place / "disk")
     shutil.rmtree(max(path for path in run.checkpoints.iterdir() if path.is_dir()))
+    noted = run.dataset_record()
+    records.write(run.dataset, schemas.DATASET, {"name": noted["name"]})  # as version 0.2.0 noted it
     moved = shutil.move(server.folder, place / "moved")
     printed = typed("--run", "far", "--data.shards", str(moved))
     assert "preprocess: already done" in printed, printed
     assert "10 steps from 8" in printed, printed
     assert names(server) == [] and run.read_dataset().startswith("from-") and stages.is_done("train", run)
+    assert noted["manifest"] == manifest.identity(content) and run.dataset_record() == noted, "the training notes it, too"
 
 
 @pytest.fixture
@@ -98,10 +102,36 @@ def test_all_is_fetched_where_the_nodes_share_it(begun, server, tiny_shards):
     assert not set(training) & set(names(server))
     run, settings = begun(server.url, stage="none")
     assert stages.is_done("preprocess", run) is None, "another launch reads them where they are"
-    assert stage_process.fetch(run, settings) == 0 and names(server) == training
+    assert stage_process.fetch(run, settings) == 0 and names(server) == ["manifest.json", *training]
     assert stages.is_done("preprocess", run) == done
     before, now = Index(tiny_shards, "train"), Index(run.shards, "train")
     assert now.samples.digest == before.samples.digest, "the batches are those of the dataset where it was made"
+
+
+def test_each_launch_asks_for_changes_until_there_is_a_checkpoint(begun, server, monkeypatch):
+    run, settings = begun(server.url)
+    assert stage_process.fetch(run, settings) == 0
+    started = []
+    monkeypatch.setattr(local, "run_until_it_ends", lambda stage, *_: started.append(stage) or 75)
+
+    def first(**queued):
+        """The first stage that a launch on this machine starts, and whether one on Slurm queues the job that asks."""
+        started.clear()
+        local.run(run, 0, None, "again")
+        place = site.load_site("slurm", None)
+        return started[0], launch.plan(run, settings, place, queued, run.read_dataset())[0].is_new
+
+    assert first() == ("preprocess", True)
+    assert first(train=squeue.Queued("7", "RUNNING", "None")) == ("preprocess", False), "it was asked before that was queued"
+    noted = run.dataset_record()
+    assert noted["manifest"]
+    begun(server.url)
+    assert run.dataset_record() == {**noted, "manifest": None}, "so that it begins with the newest"
+    records.write(run.dataset, schemas.DATASET, noted)
+    (run.checkpoints / rundir.step_name(1)).mkdir(parents=True)
+    assert first() == ("train", False)
+    begun(server.url)
+    assert run.dataset_record() == noted
 
 
 @pytest.mark.parametrize("asked", ["01", "1"])
@@ -198,10 +228,10 @@ def test_a_command_is_run_only_from_what_the_user_alone_can_write(place, new_run
     here = f"pipe:touch {tmp_path}/harmed; cat {{name}}"
     settings = presets.with_values(presets.from_saved(run.config), {"data.shards": here, "data.stage": "disk"})
     files.write_text(run.config, presets.to_yaml(settings))
-    assert staging.address_of(run, settings.data) == here
+    assert transfer.address_of(run, settings.data) == here
     run.config.chmod(0o666)
     with pytest.raises(ValueError, match=r"config\.yaml is writable by everybody, and its data\.shards is a command or"):
-        staging.address_of(run, settings.data)
+        transfer.address_of(run, settings.data)
     with pytest.raises(ValueError, match=r"so it is not used: start a run of your own"):
         staging.training_shards(run, settings.data)
     theirs = tmp_path / "theirs.yaml"

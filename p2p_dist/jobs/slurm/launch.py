@@ -50,7 +50,9 @@ def plan(
         if job.stage == "train" and begun:  # `begin_run.check_begin` compares the training songs
             done = stages.is_done("train", run)
         elif all(step.done for step in found):  # stages after a new one are repeated
-            if as_before:
+            if job.stage == "preprocess" and not queued and stages.asks_address(run, settings.data):
+                pass  # in the job
+            elif as_before:
                 done = stages.is_done(job.stage, run)
             elif job.stage == "preprocess" and dataset is not None:
                 done = stages.is_preprocessed(run.path.parent.parent / "shards" / dataset, False, settings.data)
