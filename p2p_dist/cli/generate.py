@@ -96,8 +96,8 @@ class Command:
         Raises:
             ValueError: the model hears no beats. The message names the option.
         """
-        given = {"bpm": self.bpm, "first-beat": self.first_beat, "half-beat": self.half_beat, "density": self.density}
-        named = [f"--{name}" for name, value in given.items() if value not in (None, False)]
+        given = {"bpm": self.bpm, "first-beat": self.first_beat, "half-beat": self.half_beat or None, "density": self.density}
+        named = [f"--{name}" for name, value in given.items() if value is not None]
         if named and not model.sketch:
             raise ValueError(f"{named[0]} is for models with a sketch (model.sketch), which play to beats: leave it out")
 
