@@ -213,6 +213,22 @@ def test_what_is_damaged_is_made_again(made: RunDir, prepared: tuple[Path, Confi
     assert one.keys() == other.keys() and not [name for name in one if one[name] != other[name]]
 
 
+def test_what_is_known_of_a_song_is_whole_or_not_whatever_is_wrong_with_its_file(made: RunDir, tmp_path: Path) -> None:
+    """A way of packing that zipfile does not know was a traceback, and so was a class of strokes that there is not."""
+    source = next((made.pattern / "songs").glob(f"{KEYS['a']}-*.npz"))
+    path = tmp_path / source.name
+    shutil.copy(source.with_suffix(".kit"), path.with_suffix(".kit"))
+    content = source.read_bytes()
+    path.write_bytes(content)
+    assert pattern_stage._is_whole(path)
+    packed = content.index(b"PK\x01\x02") + 10  # of the first entry of the list at the end of a zip
+    path.write_bytes(content[:packed] + b"\x63" + content[packed + 1 :])
+    assert not pattern_stage._is_whole(path)
+    with np.load(source) as arrays:
+        np.savez(path, **{**arrays, "kinds": np.full_like(arrays["kinds"], 9)})
+    assert not pattern_stage._is_whole(path)
+
+
 def blocked(number: int) -> tuple[int, set[int]]:
     return number, {int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
 
