@@ -198,6 +198,6 @@ def test_other_files_are_refused(tmp_path, monkeypatch):
     path.write_bytes(b"something else")
     with pytest.raises(ValueError, match="not a bank of strokes"):
         load(path)
-    monkeypatch.setattr(bank_file, "_MOST_BYTES", 10)
+    monkeypatch.setattr(bank_file, "MOST_BYTES", 10)
     with pytest.raises(ValueError, match="more than"):
         load(path)

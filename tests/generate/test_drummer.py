@@ -146,6 +146,21 @@ def test_a_damaged_drummer_is_refused(kept: Path, name: str) -> None:
         drummer.load(kept, DATA, MODEL)
 
 
+@pytest.mark.parametrize(("name", "most"), [("pattern.safetensors", 64 << 20), ("strokes.safetensors", 256 << 20)])
+def test_files_that_are_too_large_are_refused_before_they_are_read(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, name: str, most: int
+) -> None:
+    """A file may have a size of many gigabytes and take no room."""
+    monkeypatch.setattr(files, "sha256_file", lambda path: pytest.fail("it was read"))
+    record = records.read(kept / drummer.NAME)
+    record["files"][name]["bytes"] = most + 1
+    files.write_json(kept / drummer.NAME, record)
+    with (kept / name).open("wb") as file:
+        file.truncate(most + 1)
+    with pytest.raises(DamagedError, match=f"{name} is too large for a "):
+        drummer.load(kept, DATA, MODEL)
+
+
 def test_a_model_without_its_drummer_is_refused(kept: Path) -> None:
     (kept / drummer.NAME).unlink()
     with pytest.raises(DamagedError, match=r"drummer\.json is missing: run the launch command again, or export"):
