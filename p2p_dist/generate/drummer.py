@@ -159,7 +159,9 @@ class Drummer:
         """Hear a song and decide what to play. Args: see `listen` and `Performance`."""
         heard = listen(song, rate, peak, options)
         density = DENSITY if options.density is None else options.density
-        return Performance(self, name, heard, pick(predict(self.network, heard.features), self.bank.rates, density), reference)
+        steps = heard.beats if self.model.on_steps else None
+        onsets = pick(predict(self.network, heard.features), self.bank.rates, density, steps)
+        return Performance(self, name, heard, onsets, reference)
 
 
 def save(folder: Path, drummer: Drummer, *, half: bool = False, codec: str = "flac") -> dict[str, Any]:

@@ -339,7 +339,8 @@ def sketch_song(
         else:
             network = Pattern()
             network.load_state_dict(weights)
-            beats, played = known.heard.beats, pick(predict(network, known.heard.features), rates)
+            beats = known.heard.beats
+            played = pick(predict(network, known.heard.features), rates, beats=beats if config.model.on_steps else None)
         level, among = known.heard.level + kit.offset, 1.0 if number < TRUE else LOUDEST
         sketch = Sketch(played, kit, config.data.sample_rate, level, int(random.integers(1 << 31)), among)
         guide = Guide(sketch, beats, known.reference, config.data, config.model)
