@@ -97,13 +97,13 @@ soak: $(VENV)/dev
 	$(BIN)/python -m tests.faults.soak --kills 2000
 
 # Everything that only a GPU can answer, in so many minutes: tests/benchmarks/gpu.md. Asked again, it does what is missing.
-# DEVICE=cpu tries it all in small.
+# DEVICE=cpu tries it all in small. ONLY="data 'curves*'" chooses measurements by name.
 MINUTES ?= 8
 PART ?= all
 DEVICE ?= cuda
 REPORT ?= tests/benchmarks
 gpu:
-	$(PYTHON) tests/benchmarks/gpu.py --minutes $(MINUTES) --part $(PART) --device $(DEVICE) --report $(REPORT)
+	$(PYTHON) tests/benchmarks/gpu.py --minutes $(MINUTES) --part $(PART) --device $(DEVICE) --report $(REPORT) $(if $(ONLY),--only $(ONLY))
 
 # Wheels of what a machine without a network lacks, for its Python, into .wheels: less than 50 MB, which `make gpu` uses there.
 WHEELS_PYTHON ?= 3.12
