@@ -1,5 +1,5 @@
 # make demo   the whole way on one machine, from an example song to a page
-# make test   the tests: no root, nothing outside this checkout, under 5 minutes
+# make test   the tests: no root, nothing outside this checkout, 4 to 7 minutes on two cores
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -78,7 +78,8 @@ test-container: $(VENV)/dev
 	tests/container/install.sh
 	$(BIN)/python -m pytest tests/container
 
-# Every command of the README, pasted into a shell in a fresh clone.
+# The commands of the README that need no cluster, GPU or songs, pasted into a shell in a fresh clone. The others are parsed by
+# tests/test_readme_is_true.py.
 test-readme: $(VENV)/dev
 	$(BIN)/python -m pytest tests/readme
 
