@@ -18,6 +18,7 @@ import torch.distributed as dist
 
 from gpu_parts import candidates, common
 from gpu_parts.common import Measurement, Place, Row, apart, arithmetic, batch_of, build, config_of, vector, weights
+from p2p_dist.checks.preflight import training_step
 from p2p_dist.data.index import Index
 from p2p_dist.data.staging import copy_to_node
 from p2p_dist.data.stream import Stream
@@ -41,6 +42,7 @@ def measurements(place: Place) -> list[Measurement]:
     backend, refused = "NCCL" if place.kind == "cuda" else "gloo", "A step that can't be captured"
     found = [
         Measurement("gradients", lambda: gradients_of(place), gradients, 60, least=0 if place.small else 15),
+        Measurement("preflight", lambda: preflight(place), "The training step of `check.py preflight`", 40),
         Measurement("captured", lambda: captured(place), "The step as a CUDA graph", 60, "captured", skipped=no_card),
         *(
             Measurement(
@@ -178,6 +180,12 @@ class _Full(Place):
     @property
     def small(self) -> bool:
         return False
+
+
+def preflight(place: Place) -> Iterator[Row]:
+    """It compares gradients, too: of a small network, with the layout and precision that a run chooses."""
+    place.begin()
+    yield {"it said": training_step.one_step(place.ranks)}
 
 
 # What is not finite, and waiting.
