@@ -203,11 +203,9 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
         with concurrent.futures.ProcessPoolExecutor(
             min(workers, len(todo)), context, initializer=_begin_worker, initargs=(os.getpid(),)
         ) as pool:
-            # Requests to stop are for this process. Its workers, which start here, inherit the blocked signals.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
-            futures = {pool.submit(make, *todo[number]): number for number in order}
             try:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)
+                with linux.blocked(_REQUESTS):  # they are for this process; its workers, which start here, inherit it
+                    futures = {pool.submit(make, *todo[number]): number for number in order}
                 for future in concurrent.futures.as_completed(futures):
                     take(futures[future], future.result())
             except concurrent.futures.process.BrokenProcessPool as error:

@@ -261,7 +261,7 @@ def check_settings(content: dict[str, Any], data: Data, where: str) -> None:
 def _flag(difference: str) -> str:
     """The flag that gives a setting the value that it has in a dataset; difference: `mels: 32 -> 64`."""
     name, _, rest = difference.partition(": ")
-    name, value = name.replace("_", "-"), rest.rpartition(" -> ")[0]
+    value = rest.rpartition(" -> ")[0]
     bare = {"True": f"--data.{name}", "False": f"--data.no-{name}"}
     return bare.get(value, f"--data.{name} {shlex.quote(value)}")
 
