@@ -115,7 +115,7 @@ def preprocess_all(
             _remove_garbage(wanted)
         mine = work if part is None else work[part[0] :: part[1]]
         todo = _not_finished(mine, wanted, stand)
-        if part is None and not todo and all(is_merged(out, work) for out, _ in wanted):
+        if part is None and not todo and all(is_merged(out, work) and _is_whole(out) for out, _ in wanted):
             for out, _ in wanted:
                 remove_others(out, work)
             _note_unchanged(root, wanted, songs)

@@ -197,11 +197,19 @@ def test_reports_of_several_calls_are_put_together(tmp_path):
     found = json.loads(path.read_text())
     assert found["measurements"]["fast/a"]["rows"][0]["images/s"] == 3500
     assert found["measurements"]["fast/b"]["state"] == "done", "what is done counts before what is not"
+    failed = {"state": "failed", "why": "it hung", "lines": ["last words"], "rows": [], "title": ""}
+    (tmp_path / "three.json").write_text(json.dumps(speed_of("H200", 3600.0, **{"right/c": failed})))
+    files = [str(tmp_path / name) for name in ("three.json", "one.json")]
+    assert gpu.add(gpu.parse(["--report", str(tmp_path), "--add", *files])) == 0
+    found = json.loads(path.read_text())["measurements"]
+    assert found["right/c"] == failed and found["fast/a"]["rows"][0]["images/s"] == 3500, "the last counts"
     assert gpu.add(gpu.parse(["--report", str(tmp_path), "--add", str(tmp_path / "two.json")])) == 0
     found, said = json.loads(path.read_text()), path.with_suffix(".md").read_text()
     assert set(found["measurements"]) == {"fast/a"} and set(found["earlier"]) == {"fast/a", "fast/b"}
     assert found["earlier"]["fast/a"]["rows"][0]["images/s"] == 3500, "it is of another card"
     assert "at least 2500 images/s | 1000 | no |" in said and "| 3500 | some | H200, code c0de" in said
+    mixed = report.table([{"a": 1, report.LABEL: "H200"}, {"a": 2, "b": 3}])
+    assert mixed[0] == "| a | b | measured earlier |", "it comes last"
     (tmp_path / "not.json").write_text("[]")
     for wrong in ("not.json", "absent.json"):
         with pytest.raises(SystemExit) as left:

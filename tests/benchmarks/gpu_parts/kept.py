@@ -68,6 +68,8 @@ def forget(content: dict[str, Any]) -> None:
 def added(content: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Both together, under the conditions of `other`. What is done counts before what is not."""
     together = under(content, other["about"])
+    if conditions(content.get("about", {})) == conditions(other["about"]):
+        together["measurements"] = dict(content["measurements"])  # with what failed
     found = together["measurements"]
     for name, one in other["measurements"].items():
         if one["state"] == "done" or found.get(name, {}).get("state") != "done":
