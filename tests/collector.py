@@ -1,4 +1,4 @@
-"""The garbage collector while tests are imported: it walks all modules again and again, a quarter of the time, and none is garbage.
+"""The garbage collector while tests are imported: it walks all modules again and again, a quarter of that time, for nothing.
 
 Importing this stops it, in a worker of pytest and in the process that ranks are forked from. `resume` starts it again.
 """
