@@ -27,7 +27,7 @@ from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from p2p_dist.common import files
+from p2p_dist.common import console, files
 from p2p_dist.settings.address import of_file, scheme
 
 TIMEOUT = 60.0
@@ -92,7 +92,7 @@ def fetch(address: str, entry: Mapping[str, Any], target: Path) -> None:
             _fetch(address, entry["name"], _Arrived(file, entry["bytes"]), entry["sha256"])
     except OSError as error:
         if error.errno in files.FULL:
-            said = f"{os.strerror(error.errno)} while {entry['name']}, {entry['bytes'] / 1e9:.2f} GB, was fetched"
+            said = f"{os.strerror(error.errno)} while {entry['name']}, {console.size(entry['bytes'])}, was fetched"
             raise OSError(error.errno, said, str(target.parent)) from error
         raise
 
@@ -127,7 +127,7 @@ def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None, all_p
             if sha256 is None and arrived.bytes <= arrived.most:
                 return
             if arrived.bytes < arrived.most:
-                raise OSError(errno.EIO, f"it ended after {arrived.bytes} of {arrived.most} bytes")
+                raise OSError(errno.ENODATA, f"it ended after {arrived.bytes} of {arrived.most} bytes")
             if arrived.bytes == arrived.most and arrived.sha256.hexdigest() == sha256:
                 return
         except (_RefusedError, FileNotFoundError):
@@ -138,17 +138,24 @@ def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None, all_p
             if arrived.bytes > most:
                 most, pauses = arrived.bytes, iter(all_pauses)
             if (pause := next(pauses, None)) is None:
-                raise OSError(errno.EIO, f"{_in_words(error)}, tried {tried} times{_way_out(error, where)}", where) from error
+                raise OSError(errno.EIO, f"{_in_words(error)}, tried {tried} times; {_way_out(error, where)}", where) from error
+            console.say(f"note: {_in_words(error)}, trying again: {where}")
             time.sleep(pause)
             continue
         wrong += 1  # read wrong once, or while it was replaced, it may be right now
         if wrong == 2 or sha256 is None:
             what = "sha256" if arrived.bytes == arrived.most else f"more than {arrived.most} bytes"
-            cure = "preprocess it again" if scheme(address) is None else "upload the whole dataset again"
             raise files.DamagedError(
-                f"{where} differs from its manifest ({what}): it was changed or damaged after the manifest was written; {cure}"
+                f"{where} differs from its manifest ({what}): it was changed or damaged after the manifest was written; "
+                + make_again(address)
             )
         arrived.begin_again()
+
+
+def make_again(address: str) -> str:
+    """What to do where a file is not the one of the manifest beside it."""
+    is_folder = scheme(address) is None
+    return "preprocess it again, or copy it again from where it is whole" if is_folder else "upload the whole dataset again"
 
 
 def _in_words(error: Exception) -> str:
@@ -160,7 +167,9 @@ def _in_words(error: Exception) -> str:
 
 
 def _way_out(error: Exception, where: str) -> str:
-    """What to do where this machine may have no way to the server, as compute nodes often have none; else nothing."""
+    """What to do; this machine may have no way to the server, as compute nodes often have none."""
+    if getattr(error, "errno", None) == errno.ENODATA:
+        return make_again(where)
     reason = getattr(error, "reason", None)  # of a `URLError`: there was no connection
     proxy = f"{scheme(where)}_proxy"
     host = urllib.parse.urlsplit(where).netloc.rpartition("@")[2]
@@ -168,10 +177,10 @@ def _way_out(error: Exception, where: str) -> str:
     by_proxy = reason is not None and has_proxy
     no_way = isinstance(reason, socket.gaierror | TimeoutError) or getattr(reason, "errno", None) in _NO_WAY
     if not (by_proxy or no_way):
-        return ""
+        return f"check that {socket.gethostname()} can read this address"
     to_proxy = f"correct the proxy in ${proxy}" if by_proxy else f"set {proxy} to the proxy of the cluster"
     return (
-        f"; if {socket.gethostname()} has no internet, copy the dataset to a folder that it can read and name that with "
+        f"if {socket.gethostname()} has no internet, copy the dataset to a folder that it can read and name that with "
         f"--data.shards, or {to_proxy}"
     )
 
@@ -209,7 +218,7 @@ def _receive_http(shown: str, arrived: _Arrived) -> None:
             if error.code == _NO_MORE and arrived.bytes:
                 said = f"it ended after {arrived.bytes} of {arrived.most} bytes"
                 arrived.begin_again()
-                raise OSError(errno.EIO, said) from None
+                raise OSError(errno.ENODATA, said) from None
             if error.code in _FOR_A_MOMENT:
                 raise OSError(errno.EIO, said) from None
             raise _RefusedError(errno.EIO, said, shown) from None

@@ -186,6 +186,9 @@ def fetch_file(address: str, entry: dict[str, Any], target: Path, content: dict[
             changed = False
         if changed:
             raise DamagedError(f"{_changed(address)} ({entry['name']} is gone or another): {CURE}") from error
+        if isinstance(error, FileNotFoundError):
+            said = f"{error.strerror}, but the manifest there names it: {remote.make_again(address)}"
+            raise FileNotFoundError(errno.ENOENT, said, error.filename) from error
         raise
 
 
@@ -258,7 +261,7 @@ def check_settings(content: dict[str, Any], data: Data, where: str) -> None:
 def _flag(difference: str) -> str:
     """The flag that gives a setting the value that it has in a dataset; difference: `mels: 32 -> 64`."""
     name, _, rest = difference.partition(": ")
-    name, value = name.replace("_", "-"), rest.rpartition(" -> ")[0]
+    value = rest.rpartition(" -> ")[0]
     bare = {"True": f"--data.{name}", "False": f"--data.no-{name}"}
     return bare.get(value, f"--data.{name} {shlex.quote(value)}")
 
@@ -280,7 +283,7 @@ def upload(folder: Path, address: str, on_file: Callable[[int, int, str], None] 
     names = [*(entry["name"] for entry in entries), *cards, manifest.NAME]
     for entry in entries:
         if not is_whole(folder / entry["name"], entry):
-            raise ValueError(f"{folder / entry['name']} is missing or differs from its manifest: preprocess again")
+            raise ValueError(f"{folder / entry['name']} is missing or differs from its manifest: {manifest.ANEW}")
     for number, name in enumerate(names, 1):
         path = folder / name
         with path.open("rb") as source:
@@ -296,7 +299,7 @@ def check_room(missing: Collection[dict[str, Any]], place: Path, cure: str) -> N
     """
     needed, free = sum(entry["bytes"] for entry in missing), shutil.disk_usage(place).free
     if needed > 0.9 * free:
-        said = f"{needed / 1e9:.2f} GB of files, {free / 1e9:.2f} GB free: {cure}"
+        said = f"{console.size(needed)} of files, {console.size(free)} free: {cure}"
         raise OSError(errno.ENOSPC, said, str(place))
 
 

@@ -375,11 +375,9 @@ def each(
     with concurrent.futures.ProcessPoolExecutor(
         min(workers, len(jobs)), context, initializer=_begin_worker, initargs=(os.getpid(),)
     ) as pool:
-        # Requests to stop are for this process. Its workers, which start here, inherit the blocked signals.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
         try:
-            futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)
+            with linux.blocked(_REQUESTS):  # they are for this process; its workers, which start here, inherit it
+                futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
             for future in concurrent.futures.as_completed(futures):
                 number = futures[future]
                 results[number] = future.result()
