@@ -311,7 +311,7 @@ def _gopen(shown: str, mode: str) -> Any:
     try:
         return gopen(shown if scheme(shown) == "pipe" else _with_variables(shown), mode)
     except (ValueError, NotImplementedError, ImportError) as error:
-        cure = "use https://, or pipe: with a command that writes a file to its output"
+        cure = "use https://, or a command that writes a file to its output, as pipe:rclone cat STORE:SET/{name}"
         raise ValueError(f"{shown}: webdataset cannot open {scheme(shown)}:// addresses here: {cure}") from error
     except FileNotFoundError as error:
         raise _RefusedError(errno.ENOENT, f"opening it needs the program {error.filename}", shown) from error

@@ -284,7 +284,7 @@ def test_a_folder_and_addresses_that_nothing_opens(there: Path, tmp_path: Path) 
     os.truncate(there / "a.tar", 9)
     with pytest.raises(OSError, match=r"it ended after 9 of 700001 bytes, tried 4 times; preprocess it again"):
         fetched(str(there), tmp_path / "here")
-    with pytest.raises(ValueError, match=r"webdataset cannot open s3:// addresses here: use https://, or pipe:"):
+    with pytest.raises(ValueError, match=r"webdataset cannot open s3:// addresses here: use https://, or a command"):
         fetched("s3://bucket/set", tmp_path / "here")
 
 
