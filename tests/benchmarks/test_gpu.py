@@ -208,6 +208,8 @@ def test_reports_of_several_calls_are_put_together(tmp_path):
     assert set(found["measurements"]) == {"fast/a"} and set(found["earlier"]) == {"fast/a", "fast/b"}
     assert found["earlier"]["fast/a"]["rows"][0]["images/s"] == 3500, "it is of another card"
     assert "at least 2500 images/s | 1000 | no |" in said and "| 3500 | some | H200, code c0de" in said
+    mixed = report.table([{"a": 1, report.LABEL: "H200"}, {"a": 2, "b": 3}])
+    assert mixed[0] == "| a | b | measured earlier |", "it comes last"
     (tmp_path / "not.json").write_text("[]")
     for wrong in ("not.json", "absent.json"):
         with pytest.raises(SystemExit) as left:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 TITLES = {"runs": "1. Does it run", "right": "2. Is it right", "fast": "3. How fast is it", "rest": "4. The rest"}
+EARLIER = " (earlier)"
+LABEL = "measured earlier"
 IMAGES = 3_000_000
 """Of the thesis's training, which took 70 hours."""
 
@@ -32,7 +34,7 @@ def about_in_words(about: dict[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = sorted(dict.fromkeys(name for row in rows for name in row), key=lambda name: name == LABEL)  # it comes last
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     return lines + ["| " + " | ".join(value(row[name]) if name in row else "" for name in names) + " |" for row in rows]
 
@@ -75,9 +77,6 @@ def in_words(content: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-EARLIER = " (earlier)"
-
-
 def shown(content: dict[str, Any]) -> dict[str, Any]:
     """All measurements; those of earlier calls under names of their own, after those of this one."""
     found = dict(content["measurements"])
@@ -87,7 +86,7 @@ def shown(content: dict[str, Any]) -> dict[str, Any]:
 def labelled(one: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a measurement; of an earlier one each says on what it was measured."""
     rows = one.get("rows", [])
-    return [{**row, "measured earlier": one["of"]} for row in rows] if "of" in one else rows
+    return [{**row, LABEL: one["of"]} for row in rows] if "of" in one else rows
 
 
 def speeds(found: dict[str, Any]) -> list[dict[str, Any]]:
