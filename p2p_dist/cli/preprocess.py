@@ -175,7 +175,7 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
 
 def _upload(folder: Path, address: str) -> int:
-    from p2p_dist.data import transfer
+    from p2p_dist.data.upload import upload
 
     with console.Progress("upload", 1) as progress:
 
@@ -183,7 +183,7 @@ def _upload(folder: Path, address: str) -> int:
             progress.total = total
             progress.update(done, name)
 
-        transfer.upload(folder, address, on_file)
+        upload(folder, address, on_file)
     console.say(f"uploaded; to train on it, where it can be read: {console.command('submit')} --data.shards ADDRESS")
     return console.DONE
 

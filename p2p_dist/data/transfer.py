@@ -1,4 +1,4 @@
-"""Bring a finished dataset from an address into the folder of a run's shards, and send one there."""
+"""Bring a finished dataset from an address into the folder of a run's shards."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from p2p_dist.run.rundir import RunDir, check_still_ours, find_steps
 from p2p_dist.settings import science
 from p2p_dist.settings.address import acts_here, of_file
 from p2p_dist.settings.config import Data
-
-CARDS = ("DATASET.md", "README.md")
 
 CURE = (
     "restore it there, or start a new run with --run NAME; a run without a checkpoint begins with the new one when the launch "
@@ -264,31 +262,6 @@ def _flag(difference: str) -> str:
     value = rest.rpartition(" -> ")[0]
     bare = {"True": f"--data.{name}", "False": f"--data.no-{name}"}
     return bare.get(value, f"--data.{name} {shlex.quote(value)}")
-
-
-def upload(folder: Path, address: str, on_file: Callable[[int, int, str], None] = lambda *_: None) -> None:
-    """Send a finished dataset to an address, its manifest last: so what has a manifest there is whole.
-
-    Args:
-        on_file: called after each file with files done, files in all, and its name.
-
-    Raises:
-        FileNotFoundError, ValueError: the dataset is not finished, or damaged: checked before its manifest is sent.
-        OSError: a file could not be sent.
-    """
-    content = manifest.read(folder)
-    parts = content["splits"].values()
-    entries = list({one["name"]: one for part in parts for kind in ("shards", "audio") for one in of_part(part, kind)}.values())
-    cards = [name for name in CARDS if (folder / name).is_file()]
-    names = [*(entry["name"] for entry in entries), *cards, manifest.NAME]
-    for entry in entries:
-        if not is_whole(folder / entry["name"], entry):
-            raise ValueError(f"{folder / entry['name']} is missing or differs from its manifest: {manifest.ANEW}")
-    for number, name in enumerate(names, 1):
-        path = folder / name
-        with path.open("rb") as source:
-            remote.send(address, name, source, path.stat().st_size)
-        on_file(number, len(names), name)
 
 
 def check_room(missing: Collection[dict[str, Any]], place: Path, cure: str) -> None:

@@ -1,4 +1,4 @@
-"""Single files of a dataset, fetched and sent: from a real server on the loopback, by commands, and from a folder."""
+"""Single files of a dataset, fetched: from a real server on the loopback, by commands, and from a folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from p2p_dist.common import files
-from p2p_dist.data import remote
+from p2p_dist.data import remote, upload
 from tests.data.server import Server
 
 BYTES = np.random.default_rng(0).bytes(700_001)
@@ -254,7 +254,7 @@ def test_a_value_that_no_url_can_have_is_not_shown(
         fetched(address, tmp_path)
     assert "abc" not in str(error.value)
     with pytest.raises(OSError, match=r"not a URL.*\$OUR_WORD") as error:
-        remote.send(address, "b.tar", io.BytesIO(b"x"), 1)
+        upload.send(address, "b.tar", io.BytesIO(b"x"), 1)
     assert "abc" not in str(error.value)
 
 
@@ -284,7 +284,7 @@ def test_a_folder_and_addresses_that_nothing_opens(there: Path, tmp_path: Path) 
     os.truncate(there / "a.tar", 9)
     with pytest.raises(OSError, match=r"it ended after 9 of 700001 bytes, tried 4 times; preprocess it again"):
         fetched(str(there), tmp_path / "here")
-    with pytest.raises(ValueError, match=r"webdataset cannot open s3:// addresses here: use https://, or pipe:"):
+    with pytest.raises(ValueError, match=r"webdataset cannot open s3:// addresses here: use https://, or a command for each"):
         fetched("s3://bucket/set", tmp_path / "here")
 
 
@@ -295,24 +295,3 @@ def test_a_manifest_has_an_end(server: Server, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match="more than 700000 bytes"):
         remote.fetch_manifest(server.url, "a.tar")
     assert len(server.asked) == 4, "once"
-
-
-@pytest.mark.parametrize("way", ["http", "pipe", "folder"])
-def test_a_file_is_sent(way: str, server: Server, tmp_path: Path) -> None:
-    (tmp_path / "b").write_bytes(BYTES)
-    address = {"http": server.url, "pipe": f"pipe:cat >{server.folder}/{{name}}", "folder": str(server.folder)}[way]
-    with (tmp_path / "b").open("rb") as source:
-        remote.send(address, "b.tar", source, len(BYTES))
-    assert (server.folder / "b.tar").read_bytes() == BYTES
-
-
-def test_a_file_that_is_not_taken_is_an_error(server: Server, tmp_path: Path) -> None:
-    server.faults["b.tar"] = ["507"]
-    for address, said in (
-        (server.url, "507"),
-        ("pipe:exit 7 # {name}", "7"),
-        ("pipe:head -c 9 >/dev/null; exit 1 # {name}", "1"),
-    ):
-        with (server.folder / "a.tar").open("rb") as source, pytest.raises(OSError, match=said) as error:
-            remote.send(address, "b.tar", source, len(BYTES))
-        assert "b.tar" in error.value.filename

@@ -1,4 +1,4 @@
-"""A finished dataset fetched into the folder of a run's shards, from a server on the loopback, and sent."""
+"""A finished dataset fetched into the folder of a run's shards, from a server on the loopback."""
 
 from __future__ import annotations
 
@@ -320,41 +320,3 @@ def test_a_full_disk_is_no_reason_to_ask_for_the_manifest(
     with pytest.raises(OSError, match="No space left on device"):
         transfer.fetch_files(served.url, tmp_path / "here", content, small)
     assert len(asked(served)) == 1
-
-
-@pytest.mark.parametrize("way", ["http", "pipe", "folder"])
-def test_a_dataset_is_uploaded_with_its_manifest_last(
-    way: str, dataset: Path, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there = tmp_path / "there"
-    (there / "audio").mkdir(parents=True)
-    with Server(there) as server:
-        address = {"http": server.url, "pipe": f"pipe:cat >{there}/{{name}}", "folder": str(there)}[way]
-        sent: list[str] = []
-        transfer.upload(dataset, address, lambda _, __, name: sent.append(name))
-    content = manifests.read(there)
-    assert sent[-1] == "manifest.json" and set(sent) == {
-        *named(content, "shards", "audio", "index"),
-        "DATASET.md",
-        "README.md",
-        "manifest.json",
-    }
-    fetch(str(there), tmp_path / "back", small)
-    assert manifests.read(tmp_path / "back") == manifests.read(dataset)
-
-
-def test_what_is_damaged_or_not_taken_is_not_published(copy: Path, tmp_path: Path) -> None:
-    there = tmp_path / "there"
-    (there / "audio").mkdir(parents=True)
-    with pytest.raises(OSError, match="the command ended with 9"):
-        transfer.upload(copy, f"pipe:test {{name}} != DATASET.md || exit 9; cat >{there}/{{name}}")
-    assert list(there.glob("*.tar")) and not (there / "manifest.json").exists()
-    harmed = sorted(copy.glob("*.tar"))[-1]
-    harmed.write_bytes(harmed.read_bytes()[:-1] + b"?")
-    shutil.rmtree(there)
-    with pytest.raises(ValueError, match=f"{harmed.name} is missing or differs from its manifest"):
-        transfer.upload(copy, str(there))
-    assert not there.exists()
-    (copy / "manifest.json").unlink()
-    with pytest.raises(FileNotFoundError, match="preprocessing has not finished"):
-        transfer.upload(copy, str(there))
