@@ -1,5 +1,5 @@
 # make demo   the whole way on one machine, from an example song to a page
-# make test   the tests: no root, nothing outside this checkout, under 5 minutes
+# make test   the tests: no root, nothing outside this checkout, 4 to 7 minutes on two cores
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,9 +28,10 @@ $(VENV)/dev: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(VENV)/run $@
 
-# Two at a time, a file of tests by one: they wait for processes of their own much of the time.
+# Two at a time, a file of tests by one: they wait for processes of their own much of the time. With bytecode files, whatever the
+# shell says: the tests start Python more than a hundred times.
 test: $(VENV)/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/browser --ignore=tests/readme --ignore=tests/faults --ignore=tests/slurm --ignore=tests/container
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/browser --ignore=tests/readme --ignore=tests/faults --ignore=tests/slurm --ignore=tests/container
 
 # The suite with the oldest, then with the newest version of everything that pyproject.toml allows: environments in build/versions,
 # some GB to download, about 15 minutes. Name Pythons that are installed elsewhere: make test-versions NEWEST_PYTHON=PATH
@@ -78,7 +79,8 @@ test-container: $(VENV)/dev
 	tests/container/install.sh
 	$(BIN)/python -m pytest tests/container
 
-# Every command of the README, pasted into a shell in a fresh clone.
+# The commands of the README that need no cluster, GPU or songs, pasted into a shell in a fresh clone. The others are parsed by
+# tests/test_readme_is_true.py.
 test-readme: $(VENV)/dev
 	$(BIN)/python -m pytest tests/readme
 
@@ -96,13 +98,13 @@ soak: $(VENV)/dev
 	$(BIN)/python -m tests.faults.soak --kills 2000
 
 # Everything that only a GPU can answer, in so many minutes: tests/benchmarks/gpu.md. Asked again, it does what is missing.
-# DEVICE=cpu tries it all in small.
+# DEVICE=cpu tries it all in small. ONLY="data 'curves*'" chooses measurements by name.
 MINUTES ?= 8
 PART ?= all
 DEVICE ?= cuda
 REPORT ?= tests/benchmarks
 gpu:
-	$(PYTHON) tests/benchmarks/gpu.py --minutes $(MINUTES) --part $(PART) --device $(DEVICE) --report $(REPORT)
+	$(PYTHON) tests/benchmarks/gpu.py --minutes $(MINUTES) --part $(PART) --device $(DEVICE) --report $(REPORT) $(if $(ONLY),--only $(ONLY))
 
 # Wheels of what a machine without a network lacks, for its Python, into .wheels: less than 50 MB, which `make gpu` uses there.
 WHEELS_PYTHON ?= 3.12

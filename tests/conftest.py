@@ -18,11 +18,17 @@ from p2p_dist.data import shards
 from p2p_dist.jobs import child
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config, presets
-from tests import forked_stages
+from tests import collector, forked_stages
 from tests.rank_processes import run_on_ranks
 
 # A shell's background jobs ignore Ctrl-C and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """The files of tests are imported, and with them nearly all that will be."""
+    collector.resume()
+
 
 STEMS = {"drums": 0.3, "bass": 0.2, "other": 0.1, "vocals": 0.1}
 """Stems of the synthetic songs and their loudness."""
@@ -34,13 +40,19 @@ def ranks() -> Callable[..., list[Any]]:
     return run_on_ranks
 
 
-@pytest.fixture
-def stages_forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Stages on this machine start without imports, and a launcher may run in this process: see tests/forked_stages.py."""
-    monkeypatch.setattr(child, "start", forked_stages.start)
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Commands that run in this process handle requests to stop; the next test's processes would inherit that."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def stages_forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages on this machine start without imports: see tests/forked_stages.py."""
+    monkeypatch.setattr(child, "start", forked_stages.start)
 
 
 def write_songs(root: Path, seconds: dict[str, float], rate: int = 22050) -> None:

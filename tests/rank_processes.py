@@ -22,7 +22,7 @@ from typing import Any
 
 from p2p_dist.common import linux
 
-PRELOADED = ["torch", "torch._dynamo", "safetensors.torch", "soundfile", "pytest", "p2p_dist.train.loop"]
+PRELOADED = ["tests.collector", "torch", "torch._dynamo", "safetensors.torch", "soundfile", "pytest", "p2p_dist.train.loop"]
 PRELOADED += ["p2p_dist.evaluate.checkpoints", "p2p_dist.evaluate.report.page", "p2p_dist.data.shards"]
 PRELOADED += ["tests.train.on_ranks", "tests.faults.job", "tests.evaluate.on_ranks", "tests.forked_stages"]
 

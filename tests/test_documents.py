@@ -42,6 +42,8 @@ def test_every_link_of_the_package_page_is_whole():
     pictures = re.findall(r"!\[[^\]]{40,}\]\((\.github/\w+\.png)\)", text)
     assert [link for link in links(text) if not link.startswith(("https://", "#")) and link not in pictures] == []
     assert all((CHECKOUT / picture).is_file() for picture in pictures)
+    before = text[: text.index(f"]({pictures[0]})")]
+    assert "make demo" in before and len(before.splitlines()) <= 25, "what it is, how to begin and the page are one screen"
     headings = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.*)$", text, re.MULTILINE)}
     assert {link[1:] for link in links(text) if link.startswith("#")} <= headings
 

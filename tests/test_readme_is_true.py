@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.cli import command_line, preprocess, short_help, submit
+from p2p_dist.data.composed import grooves
 from p2p_dist.settings import presets
 from tests.jobs.submit_command import place, songs, type_here  # noqa: F401
 
@@ -38,6 +39,10 @@ def test_the_tables_of_options_are_made_from_the_code():
 def test_the_presets_are_those_of_the_code():
     rows = re.findall(r"^\| `(\w+)` \| ", README.read_text().split("| preset | for |")[1].split("\n\n")[0], re.MULTILINE)
     assert sorted(rows) == sorted(presets.PRESETS)
+
+
+def test_the_number_of_styles_is_that_of_the_code():
+    assert f"from a seed in {len(grooves.STYLES)} styles" in README.read_text()
 
 
 def commands(document):

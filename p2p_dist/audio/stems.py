@@ -52,19 +52,27 @@ class Sum:
 
 def header(source: Source) -> tuple[int, int, int]:
     """Read rate, channels and samples from a song's headers; zeros if unknown: decoding reports what is wrong."""
-    import av
     import soundfile
+
+    if source.stem_file is not None:
+        return _header_of_stem_mp4(source.stem_file)
+    try:
+        longest = max((soundfile.info(file) for file in source.sounds()), key=lambda file: file.frames)
+        return longest.samplerate, longest.channels, longest.frames
+    except (soundfile.LibsndfileError, ValueError):
+        return 0, 0, 0
+
+
+def _header_of_stem_mp4(path: Path) -> tuple[int, int, int]:
+    import av
     from av.error import FFmpegError
 
     try:
-        if source.stem_file is not None:
-            with _open(source.stem_file) as container:
-                stream = next(stream for stream in container.streams.audio if stream.codec_context is not None)
-                rate = stream.rate or 0
-                return rate, stream.codec_context.channels, (container.duration or 0) * rate // av.time_base
-        longest = max((soundfile.info(file) for file in source.sounds()), key=lambda file: file.frames)
-        return longest.samplerate, longest.channels, longest.frames
-    except (FFmpegError, soundfile.LibsndfileError, StopIteration, ValueError):
+        with _open(path) as container:
+            stream = next(stream for stream in container.streams.audio if stream.codec_context is not None)
+            rate = stream.rate or 0
+            return rate, stream.codec_context.channels, (container.duration or 0) * rate // av.time_base
+    except (FFmpegError, StopIteration, ValueError):
         return 0, 0, 0
 
 

@@ -68,7 +68,7 @@ class Command:
     """on Slurm: print the job script without queueing it"""
 
     def __post_init__(self) -> None:
-        values.check(self, "--", lambda name: {"begin": "from", "end": "to"}.get(name, name))
+        values.check(self, "--", request.option_of)
         if self.end is not None and self.end <= self.begin:
             raise ValueError(f"--to must be more seconds than --from {self.begin:g}, not {self.end:g}")
 
@@ -96,8 +96,9 @@ class Command:
         Raises:
             ValueError: the model hears no beats. The message names the option.
         """
-        given = {"bpm": self.bpm, "first-beat": self.first_beat, "half-beat": self.half_beat or None, "density": self.density}
-        named = [f"--{name}" for name, value in given.items() if value is not None]
+        of_a_sketch = ("bpm", "first_beat", "half_beat", "density")
+        given = [name for name in of_a_sketch if getattr(self, name) is not None and getattr(self, name) is not False]
+        named = [f"--{request.option_of(name)}" for name in given]
         if named and not model.sketch:
             raise ValueError(f"{named[0]} is for models with a sketch (model.sketch), which play to beats: leave it out")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -67,7 +68,11 @@ class Command:
             if self.part or self.verify or self.where.cluster != "local":
                 raise ValueError("--upload sends a finished dataset from this machine: omit --part, --verify and --cluster")
         if self.data.shards is not None:
-            raise ValueError("--data.shards is for the submit command: name the folder of songs with --data")
+            raise ValueError(
+                "--data.shards names a finished dataset, which is not preprocessed: train on it with "
+                f"{console.command('submit')} --data.shards {shlex.quote(self.data.shards)}; to make another one, name the "
+                "folder of songs with --data; to verify one in a folder, name it with --verify --out"
+            )
         if self.out is not None and not self.out.name:
             raise ValueError("--out must name a folder below the root directory: choose one, or omit --out")
 
@@ -170,7 +175,7 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
 
 
 def _upload(folder: Path, address: str) -> int:
-    from p2p_dist.data import transfer
+    from p2p_dist.data.upload import upload
 
     with console.Progress("upload", 1) as progress:
 
@@ -178,7 +183,7 @@ def _upload(folder: Path, address: str) -> int:
             progress.total = total
             progress.update(done, name)
 
-        transfer.upload(folder, address, on_file)
+        upload(folder, address, on_file)
     console.say(f"uploaded; to train on it, where it can be read: {console.command('submit')} --data.shards ADDRESS")
     return console.DONE
 

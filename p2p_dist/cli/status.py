@@ -65,25 +65,32 @@ def verify_runs(asked: list[RunDir]) -> int:
     return console.FAILED if any(findings.values()) else console.DONE
 
 
-def advise_runs(asked: list[RunDir]) -> int:
-    """Print when the trainings that wait would start on fewer nodes; return the exit code."""
+def advise_runs(asked: list[RunDir]) -> bool:
+    """Print when the trainings that wait would start on fewer nodes; return whether every run could be read."""
     from p2p_dist.jobs.slurm import advise
 
     around = status.Around()
     if around.jobs is None:
         raise ValueError(f"--advise asks Slurm, {'which does not answer' if around.unknown else 'and there is none here'}")
-    for run in asked:
-        found, job = status.gather(run, around), squeue.queued_jobs(run, around.jobs).get("train")
-        state = found["stages"].get("train", stages.SHARDS_ONLY)
+    every = status.gather_each(asked, around)
+    for run, found in zip(asked, every, strict=True):
+        if "stages" not in found:
+            console.complain(f"{run.path.name}: {found['wrong']}")
+            continue
+        state, job = found["stages"].get("train", stages.SHARDS_ONLY), squeue.queued_jobs(run, around.jobs).get("train")
         if state in ("done", stages.SHARDS_ONLY) or (job is not None and job.state != "PENDING"):
             console.say(f"{run.path.name}: train does not wait: {state}")
             continue
         waits = found["waiting"].get("train", {"start": None})
         if job is not None:
             console.say(f"{run.path.name}: train waits, job {job.number}: {waits['why']}")
-        for line in advise.advise(run, queued=job is not None, start=waits["start"]):
+        try:
+            lines = advise.advise(run, queued=job is not None, start=waits["start"])
+        except ValueError as error:
+            lines = [f"{run.path.name}: {error}"]
+        for line in lines:
             console.say(line)
-    return console.DONE
+    return all("stages" in found for found in every)
 
 
 def main(arguments: list[str]) -> int:
@@ -108,7 +115,7 @@ def _show(asked: list[RunDir], given: Command) -> int:
     if given.verify:
         return verify_runs(asked)
     if given.advise:
-        return advise_runs(asked)
+        return console.DONE if advise_runs(asked) or not given.run else console.FAILED
     if given.watch:
         return watch.watch(asked, alone=len(given.run) == 1)
     found = [status.gather(asked[0])] if len(given.run) == 1 else status.gather_each(asked)

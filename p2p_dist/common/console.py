@@ -119,6 +119,8 @@ def describe(error: OSError) -> str:
     text = str(error)
     if error.errno is not None:
         text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
+        if not str(error.strerror).startswith(os.strerror(error.errno)):  # ours, which says what to do
+            return text
     elsewhere = "or name another folder with $P2P_RUNS (runs and their shards) or --out"
     if error.errno == errno.ENOSPC:
         text += f" (the disk is full: free some space and run the same command again, {elsewhere})"
@@ -127,6 +129,13 @@ def describe(error: OSError) -> str:
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         text += f" (permission denied: ask for access, {elsewhere})"
     return text
+
+
+def size(number: int) -> str:
+    """Return a number of bytes in words: 2.9 GB, 60 MB, 413 kB."""
+    if number >= 10**8:
+        return f"{number / 1e9:.1f} GB"
+    return f"{number / 1e6:.0f} MB" if number >= 10**6 else f"{number / 1e3:.0f} kB"
 
 
 def command(name: str) -> str:

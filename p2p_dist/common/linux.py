@@ -3,13 +3,14 @@ what this machine has. Windows runs Linux programs in WSL."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -40,6 +41,16 @@ def _die_after(parent: int, number: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), number)
+
+
+@contextlib.contextmanager
+def blocked(numbers: Iterable[int]) -> Iterator[None]:
+    """Block signals for this thread until the end of the block, however it ends. A process that starts in it inherits this."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def read_at(descriptor: int, views: Sequence[memoryview], offset: int) -> int:

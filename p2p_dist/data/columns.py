@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from p2p_dist.common import files
+from p2p_dist.data import manifest
 
 COLUMNS: dict[str, np.dtype[Any]] = {
     "begin": np.dtype("<u8"),
@@ -111,7 +112,10 @@ def check(path: Path, content: bytes | memoryview | mmap.mmap, entry: Mapping[st
     """
     if len(content) != entry["bytes"] or entry["bytes"] != entry["samples"] * WIDTH:
         size = path.stat().st_size if path.is_file() else len(content)
-        raise damaged(path, f"it has {size} bytes, the manifest says {entry['bytes']} for {entry['samples']} samples")
+        needed = entry["samples"] * WIDTH
+        raise damaged(
+            path, f"it has {size} bytes, the manifest says {entry['bytes']}, and {entry['samples']} samples take {needed}"
+        )
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise damaged(path, "its sha256 differs from the manifest")
 
@@ -127,4 +131,4 @@ def split_up(content: bytes | memoryview | mmap.mmap, samples: int) -> dict[str,
 
 def damaged(path: Path, what: str) -> files.DamagedError:
     """Return the error for an index that differs from the manifest."""
-    return files.DamagedError(f"{os.fspath(path)} is damaged: {what}; preprocess again to rewrite the index")
+    return files.DamagedError(f"{os.fspath(path)} is damaged: {what}; {manifest.ANEW}")

@@ -158,7 +158,7 @@ class Index:
             size = _size(folder / name)
             if size != shard["bytes"]:
                 found = "is missing" if size is None else f"has {size} bytes"
-                raise ValueError(f"{folder / name} {found}, the manifest says {shard['bytes']}: preprocess again")
+                raise ValueError(f"{folder / name} {found}, the manifest says {shard['bytes']}: preprocess or launch again")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -230,10 +230,8 @@ class Index:
                 reason = str(error)
             if sample.shard in self._open:
                 linux.forget(self._open[sample.shard])
-        raise files.DamagedError(
-            f"{self.folder / sample.shard} is damaged: sample {sample.key}: {reason}; "
-            "remove this shard and preprocess again: only this shard is rebuilt"
-        )
+        damaged = self.folder / sample.shard
+        raise files.DamagedError(f"{damaged} is damaged: sample {sample.key}: {reason}; {manifest.ANEW}")
 
     def byte_range(self, number: int) -> tuple[int, int]:
         """Return the offsets of the first byte of a sample in its shard and of the byte after its last.

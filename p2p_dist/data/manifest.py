@@ -17,7 +17,10 @@ READ = (3, SCHEMA)
 
 NAME = "manifest.json"
 
-REWRITE = "preprocess again to rewrite it"
+REWRITE = "preprocess or launch again to make it anew"
+
+ANEW = "remove it if it is there, then preprocess or launch again: only this file is made or fetched anew"
+"""What to do about a file that differs from its manifest: those that are there are not read whole."""
 
 PARTS = "parts"
 """Folder of the records in a dataset's folder, and of songs until they are packed."""
@@ -50,7 +53,7 @@ def parse(text: str | bytes, where: str, again: str = REWRITE) -> dict[str, Any]
     """
     found = records.parse(text, {"schema": COUNT}, where=where, cure=again)
     if found["schema"] not in READ:
-        newer = "a newer version wrote it: use that version, or another folder" if found["schema"] > SCHEMA else again
+        newer = "a newer version wrote it: use that version, or another dataset" if found["schema"] > SCHEMA else again
         raise ValueError(f"{where} has schema {found['schema']}, this version reads schemas {READ[0]} and {SCHEMA}: {newer}")
     if not files.is_sealed(found):
         raise ValueError(f"{where} was changed after it was written: {again}")

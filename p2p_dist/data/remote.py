@@ -1,4 +1,4 @@
-"""Fetch and send single files of a dataset at an address: a folder, a URL, or a command (`pipe:`) for each file.
+"""Fetch single files of a dataset at an address: a folder, a URL, or a command (`pipe:`) for each file.
 
 HTTP is read here, because a lost connection can then go on where it ended; all else is opened by `webdataset.gopen`. The names
 of files come from a manifest, whose shape allows only plain names. Messages show an address as it was given, never with the
@@ -16,7 +16,6 @@ import io
 import os
 import re
 import select
-import shutil
 import socket
 import subprocess
 import time
@@ -25,9 +24,9 @@ import urllib.parse
 import urllib.request
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
-from p2p_dist.common import files
+from p2p_dist.common import console, files
 from p2p_dist.settings.address import of_file, scheme
 
 TIMEOUT = 60.0
@@ -39,14 +38,14 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 MOST = 1 << 30
 """Bytes of the largest manifest that is read."""
 
-_BLOCK = 1 << 18
+BLOCK = 1 << 18
+"""Bytes that are read at once."""
 
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
 """Errors of a machine that has no way to another one."""
 
 _FOR_A_MOMENT = (408, 425, 429, 500, 502, 503, 504)
 """Answers of HTTP after which the same request may succeed."""
-
 
 _NO_MORE = 416
 """The answer of HTTP to a request for what comes after the last byte of a file."""
@@ -92,7 +91,7 @@ def fetch(address: str, entry: Mapping[str, Any], target: Path) -> None:
             _fetch(address, entry["name"], _Arrived(file, entry["bytes"]), entry["sha256"])
     except OSError as error:
         if error.errno in files.FULL:
-            said = f"{os.strerror(error.errno)} while {entry['name']}, {entry['bytes'] / 1e9:.2f} GB, was fetched"
+            said = f"{os.strerror(error.errno)} while {entry['name']}, {console.size(entry['bytes'])}, was fetched"
             raise OSError(error.errno, said, str(target.parent)) from error
         raise
 
@@ -127,7 +126,7 @@ def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None, all_p
             if sha256 is None and arrived.bytes <= arrived.most:
                 return
             if arrived.bytes < arrived.most:
-                raise OSError(errno.EIO, f"it ended after {arrived.bytes} of {arrived.most} bytes")
+                raise OSError(errno.ENODATA, f"it ended after {arrived.bytes} of {arrived.most} bytes")
             if arrived.bytes == arrived.most and arrived.sha256.hexdigest() == sha256:
                 return
         except (_RefusedError, FileNotFoundError):
@@ -138,20 +137,27 @@ def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None, all_p
             if arrived.bytes > most:
                 most, pauses = arrived.bytes, iter(all_pauses)
             if (pause := next(pauses, None)) is None:
-                raise OSError(errno.EIO, f"{_in_words(error)}, tried {tried} times{_way_out(error, where)}", where) from error
+                raise OSError(errno.EIO, f"{in_words(error)}, tried {tried} times; {_way_out(error, where)}", where) from error
+            console.say(f"note: {in_words(error)}, trying again: {where}")
             time.sleep(pause)
             continue
         wrong += 1  # read wrong once, or while it was replaced, it may be right now
         if wrong == 2 or sha256 is None:
             what = "sha256" if arrived.bytes == arrived.most else f"more than {arrived.most} bytes"
-            cure = "preprocess it again" if scheme(address) is None else "upload the whole dataset again"
             raise files.DamagedError(
-                f"{where} differs from its manifest ({what}): it was changed or damaged after the manifest was written; {cure}"
+                f"{where} differs from its manifest ({what}): it was changed or damaged after the manifest was written; "
+                + make_again(address)
             )
         arrived.begin_again()
 
 
-def _in_words(error: Exception) -> str:
+def make_again(address: str) -> str:
+    """What to do where a file is not the one of the manifest beside it."""
+    is_folder = scheme(address) is None
+    return "preprocess it again, or copy it again from where it is whole" if is_folder else "upload the whole dataset again"
+
+
+def in_words(error: Exception) -> str:
     if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
         return f"no answer for {TIMEOUT:g} seconds"
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, OSError):
@@ -160,7 +166,9 @@ def _in_words(error: Exception) -> str:
 
 
 def _way_out(error: Exception, where: str) -> str:
-    """What to do where this machine may have no way to the server, as compute nodes often have none; else nothing."""
+    """What to do; this machine may have no way to the server, as compute nodes often have none."""
+    if getattr(error, "errno", None) == errno.ENODATA:
+        return make_again(where)
     reason = getattr(error, "reason", None)  # of a `URLError`: there was no connection
     proxy = f"{scheme(where)}_proxy"
     host = urllib.parse.urlsplit(where).netloc.rpartition("@")[2]
@@ -168,10 +176,10 @@ def _way_out(error: Exception, where: str) -> str:
     by_proxy = reason is not None and has_proxy
     no_way = isinstance(reason, socket.gaierror | TimeoutError) or getattr(reason, "errno", None) in _NO_WAY
     if not (by_proxy or no_way):
-        return ""
+        return f"check that {socket.gethostname()} can read this address"
     to_proxy = f"correct the proxy in ${proxy}" if by_proxy else f"set {proxy} to the proxy of the cluster"
     return (
-        f"; if {socket.gethostname()} has no internet, copy the dataset to a folder that it can read and name that with "
+        f"if {socket.gethostname()} has no internet, copy the dataset to a folder that it can read and name that with "
         f"--data.shards, or {to_proxy}"
     )
 
@@ -193,7 +201,7 @@ def _receive(address: str, name: str, arrived: _Arrived) -> None:
 
 def _receive_http(shown: str, arrived: _Arrived) -> None:
     """Receive a file over HTTP, from where the last connection ended if the server has the same version (RFC 9110, 14)."""
-    request = _request(shown)
+    request = request_of(shown)
     if arrived.bytes and arrived.version:
         request.add_header("Range", f"bytes={arrived.bytes}-")
         request.add_header("If-Range", arrived.version)
@@ -209,7 +217,7 @@ def _receive_http(shown: str, arrived: _Arrived) -> None:
             if error.code == _NO_MORE and arrived.bytes:
                 said = f"it ended after {arrived.bytes} of {arrived.most} bytes"
                 arrived.begin_again()
-                raise OSError(errno.EIO, said) from None
+                raise OSError(errno.ENODATA, said) from None
             if error.code in _FOR_A_MOMENT:
                 raise OSError(errno.EIO, said) from None
             raise _RefusedError(errno.EIO, said, shown) from None
@@ -222,13 +230,13 @@ def _receive_http(shown: str, arrived: _Arrived) -> None:
         tag = answer.headers.get("ETag", "")
         arrived.version = tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
         length, before = answer.headers.get("Content-Length", ""), arrived.bytes
-        while arrived.bytes <= arrived.most and (block := answer.read1(_BLOCK)):
+        while arrived.bytes <= arrived.most and (block := answer.read1(BLOCK)):
             arrived.add(block)
         if length.isdecimal() and arrived.bytes < before + int(length):
             raise OSError(errno.EIO, f"the connection ended after {arrived.bytes} of {before + int(length)} bytes")
 
 
-def _request(shown: str, method: str = "GET") -> urllib.request.Request:
+def request_of(shown: str, method: str = "GET") -> urllib.request.Request:
     """A request with the values of the variables in an address; a login goes into a header that no other host is sent."""
     whole = _with_variables(shown)
     try:
@@ -263,7 +271,7 @@ def _with_variables(address: str) -> str:
 
 def _of_folder(path: str) -> Generator[bytes, None, None]:
     with Path(path).open("rb") as source:
-        yield from iter(lambda: source.read(_BLOCK), b"")
+        yield from iter(lambda: source.read(BLOCK), b"")
 
 
 def _of_gopen(shown: str) -> Generator[bytes, None, None]:
@@ -272,15 +280,15 @@ def _of_gopen(shown: str) -> Generator[bytes, None, None]:
     Raises:
         OSError: it can't be opened, its command ends with an error, or says nothing for `TIMEOUT`.
     """
-    source = _gopen(shown, "rb")
+    source = opened(shown, "rb")
     process = getattr(source, "proc", None)
     if process is None:
         with source:
-            yield from iter(lambda: source.read(_BLOCK), b"")
+            yield from iter(lambda: source.read(BLOCK), b"")
         return
     try:
         while select.select([source.stream], [], [], TIMEOUT)[0]:
-            if block := os.read(source.stream.fileno(), _BLOCK):
+            if block := os.read(source.stream.fileno(), BLOCK):
                 yield block
                 continue
             if process.wait(TIMEOUT):
@@ -295,51 +303,16 @@ def _of_gopen(shown: str) -> Generator[bytes, None, None]:
         source.stream.close()
 
 
-def _gopen(shown: str, mode: str) -> Any:
+def opened(shown: str, mode: str) -> Any:
     """Open an address with webdataset. The shell of a command replaces variables by itself."""
     from webdataset.gopen import gopen
 
     try:
         return gopen(shown if scheme(shown) == "pipe" else _with_variables(shown), mode)
     except (ValueError, NotImplementedError, ImportError) as error:
-        cure = "use https://, or pipe: with a command that writes a file to its output"
+        cure = (
+            f"use https://, or a command for each file, as pipe:rclone {'cat' if mode == 'rb' else 'rcat'} STORE:SET/{{name}}"
+        )
         raise ValueError(f"{shown}: webdataset cannot open {scheme(shown)}:// addresses here: {cure}") from error
     except FileNotFoundError as error:
         raise _RefusedError(errno.ENOENT, f"opening it needs the program {error.filename}", shown) from error
-
-
-def send(address: str, name: str, source: BinaryIO, size: int) -> None:
-    """Send a file of so many bytes to an address, once.
-
-    Raises:
-        OSError: it was not taken whole.
-    """
-    shown, kind = of_file(address, name), scheme(address)
-    if kind is None:
-        with files.replacing(Path(shown)) as temporary, temporary.open("wb") as file:
-            shutil.copyfileobj(source, file, _BLOCK)
-    elif kind in ("http", "https"):
-        request = _request(shown, "PUT")
-        request.data = source
-        request.add_header("Content-Length", str(size))
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT):
-                pass
-        except urllib.error.HTTPError as error:
-            with error:
-                raise OSError(errno.EIO, f"the server answers {error.code} ({error.reason})", shown) from None
-        except (http.client.InvalidURL, UnicodeError):  # as in `_receive_http`
-            raise OSError(errno.EINVAL, "not a URL", shown) from None
-        except (OSError, http.client.HTTPException) as error:
-            raise OSError(errno.EIO, _in_words(error), shown) from error
-    else:
-        target = _gopen(shown, "wb")
-        try:
-            with contextlib.suppress(BrokenPipeError):  # the command ended: its exit code says how
-                shutil.copyfileobj(source, target.stream, _BLOCK)
-                target.stream.close()
-            if (code := target.proc.wait()) != 0:
-                raise OSError(errno.EIO, f"the command ended with {code}", shown)
-        finally:
-            target.proc.kill()
-            target.proc.wait()

@@ -115,7 +115,7 @@ def preprocess_all(
             _remove_garbage(wanted)
         mine = work if part is None else work[part[0] :: part[1]]
         todo = _not_finished(mine, wanted, stand)
-        if part is None and not todo and all(is_merged(out, work) for out, _ in wanted):
+        if part is None and not todo and all(is_merged(out, work) and _is_whole(out) for out, _ in wanted):
             for out, _ in wanted:
                 remove_others(out, work)
             _note_unchanged(root, wanted, songs)
@@ -203,11 +203,9 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
         with concurrent.futures.ProcessPoolExecutor(
             min(workers, len(todo)), context, initializer=_begin_worker, initargs=(os.getpid(),)
         ) as pool:
-            # Requests to stop are for this process. Its workers, which start here, inherit the blocked signals.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
-            futures = {pool.submit(make, *todo[number]): number for number in order}
             try:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)
+                with linux.blocked(_REQUESTS):  # they are for this process; its workers, which start here, inherit it
+                    futures = {pool.submit(make, *todo[number]): number for number in order}
                 for future in concurrent.futures.as_completed(futures):
                     take(futures[future], future.result())
             except concurrent.futures.process.BrokenProcessPool as error:

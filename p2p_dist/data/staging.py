@@ -88,8 +88,8 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
         # The index was fetched with the manifest.
         far = [entry for entry in missing if address is not None and not (folder / entry["name"]).is_file()]
         if far:
-            size = sum(entry["bytes"] for entry in far)
-            console.say(f"fetching {len(far)} files of {size / 1e6:.1f} MB from {address} to {copy}")
+            size = console.size(sum(entry["bytes"] for entry in far))
+            console.say(f"fetching {len(far)} files of {size} from {address} to {copy}")
         for entry in missing:
             transfer.fetch_file(address if entry in far and address else str(folder), entry, copy / entry["name"], content)
         _write_beside(copy / manifest.NAME, files.sealed(content))  # anew: to schema 3 it lacked a field that it has now
@@ -108,7 +108,8 @@ def _folder_on_node(place: Path, name: str) -> Iterator[Path]:
         files.private_folder(ours)
         files.private_folder(copy)
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}; or use --data.stage none", error.filename) from error
+        cure = "use --data.stage none" if place == MEMORY else "name another folder with $TMPDIR, or use --data.stage none"
+        raise OSError(error.errno, f"{error.strerror}; else {cure}", error.filename) from error
     descriptor = files.open_ours(copy / ".lock", os.O_WRONLY)
     try:
         try:
@@ -134,8 +135,14 @@ def _missing(entries: Collection[dict[str, Any]], copy: Path, place: Path) -> It
         with suppress(DamagedError):
             before = records.read(note, schemas.CHECKED)["files"]
     missing = [entry for entry in entries if not _is_right(copy / entry["name"], entry, before.get(entry["name"]))]
-    transfer.check_room(missing, place, "use --data.stage none" + ("" if place == MEMORY else ", or another $TMPDIR"))
-    yield missing
+    cure = "use --data.stage none" + ("" if place == MEMORY else ", or another $TMPDIR")
+    transfer.check_room(missing, place, cure)
+    try:
+        yield missing
+    except OSError as error:  # another program filled it meanwhile
+        if error.errno not in files.FULL:
+            raise
+        raise OSError(error.errno, f"no room: {error.strerror}: free some, {cure}", error.filename) from error
     now = {entry["name"]: _state(copy / entry["name"], entry) for entry in entries}
     if now != before:
         records.write(note, schemas.CHECKED, {"files": now})

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from p2p_dist.data import order
+from p2p_dist.data.copies import Copies
 from p2p_dist.data.index import Index
 from p2p_dist.data.pairs import CEILING, FLOOR
 from p2p_dist.data.prefetch import Prefetcher
@@ -79,7 +80,9 @@ class Stream:
         if data.stage == "device":
             self.resident = torch.from_numpy(index.read(np.arange(len(index)))).to(self.device)
         shape = (share, 2, *index.shape)
-        self._pinned = _Pinned(index, shape, self.device) if self.device.type == "cuda" and self.resident is None else None
+        self._copies = None
+        if self.device.type == "cuda" and self.resident is None:
+            self._copies = Copies(shape, torch.from_numpy(np.empty(0, index.dtype)).dtype, self.device)
         self._scaled = _Scaled(index, shape, self.low, self.high)
 
     def samples(self, positions: np.ndarray) -> np.ndarray:
@@ -109,10 +112,10 @@ class Stream:
             if self.device.type == "cuda":  # from pageable memory the copy would block the host
                 numbers = numbers.pin_memory().to(self.device, non_blocking=True)
             scaled = to_network(self.resident.index_select(0, numbers).float(), self.low, self.high)
-        elif self._pinned is not None:
-            pairs = self._pinned.on_device(self._prefetcher.result(step, self._reading(step)))
+        elif self._copies is not None:
+            pairs = self._copies.received(self._prefetcher.result(step, self._reading(step)))
             self._prefetcher.start(step + 1, self._reading(step + 1))
-            scaled = to_network(pairs.float(), self.low, self.high)
+            scaled = to_network(pairs, self.low, self.high)
         else:
             scaled = self._prefetcher.result(step, self._reading(step)).to(self.device)
             self._prefetcher.start(step + 1, self._reading(step + 1))
@@ -121,9 +124,15 @@ class Stream:
     def _reading(self, step: int) -> Callable[[], torch.Tensor]:
         def read() -> torch.Tensor:
             numbers = self.samples(self.positions(step))
-            return self._scaled.read(numbers) if self._pinned is None else self._pinned.read(numbers)
+            if self._copies is None:
+                return self._scaled.read(numbers)
+            return self._copies.send(lambda pinned: self._read_into(pinned, numbers))  # as stored, scaled by the GPU
 
         return read
+
+    def _read_into(self, batch: torch.Tensor, numbers: np.ndarray) -> None:
+        for _ in self.index.read_into(batch.numpy(), numbers):
+            pass
 
     def keys_digest(self, step: int) -> str:
         """Digest of the keys of the global batch, 12 hexadecimal digits; it does not depend on the world size."""
@@ -173,31 +182,6 @@ class _Scaled:
         view = self._memory[place].view()
         self._users[place:] = [weakref.ref(view), *self._users[place + 1 :]]
         return view
-
-
-class _Pinned:
-    """Reads batches in their stored dtype into pinned memory, which a GPU copies asynchronously."""
-
-    def __init__(self, index: Index, shape: tuple[int, ...], device: torch.device) -> None:
-        self._index, self._device, self._turn = index, device, 0
-        dtype = torch.from_numpy(np.empty(0, index.dtype)).dtype
-        self._memory = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(2)]
-        self._copied = [torch.cuda.Event() for _ in range(2)]
-
-    def read(self, numbers: np.ndarray) -> torch.Tensor:
-        """Read a batch (batch, 2, channels, mels, frames) into one of two buffers in turn, after the device has copied it."""
-        self._turn = 1 - self._turn
-        with torch.cuda.device(self._device):  # the current device of a new thread is the first one
-            self._copied[self._turn].synchronize()
-        for _ in self._index.read_into(self._memory[self._turn].numpy(), numbers):
-            pass
-        return self._memory[self._turn]
-
-    def on_device(self, batch: torch.Tensor) -> torch.Tensor:
-        """Copy the batch that was read last to the device."""
-        copied = batch.to(self._device, non_blocking=True)
-        self._copied[self._turn].record(torch.cuda.current_stream(self._device))
-        return copied
 
 
 def to_network(db: torch.Tensor, low: float, high: float) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Bring a finished dataset from an address into the folder of a run's shards, and send one there."""
+"""Bring a finished dataset from an address into the folder of a run's shards."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from p2p_dist.run.rundir import RunDir, check_still_ours, find_steps
 from p2p_dist.settings import science
 from p2p_dist.settings.address import acts_here, of_file
 from p2p_dist.settings.config import Data
-
-CARDS = ("DATASET.md", "README.md")
 
 CURE = (
     "restore it there, or start a new run with --run NAME; a run without a checkpoint begins with the new one when the launch "
@@ -186,6 +184,9 @@ def fetch_file(address: str, entry: dict[str, Any], target: Path, content: dict[
             changed = False
         if changed:
             raise DamagedError(f"{_changed(address)} ({entry['name']} is gone or another): {CURE}") from error
+        if isinstance(error, FileNotFoundError):
+            said = f"{error.strerror}, but the manifest there names it: {remote.make_again(address)}"
+            raise FileNotFoundError(errno.ENOENT, said, error.filename) from error
         raise
 
 
@@ -258,34 +259,9 @@ def check_settings(content: dict[str, Any], data: Data, where: str) -> None:
 def _flag(difference: str) -> str:
     """The flag that gives a setting the value that it has in a dataset; difference: `mels: 32 -> 64`."""
     name, _, rest = difference.partition(": ")
-    name, value = name.replace("_", "-"), rest.rpartition(" -> ")[0]
+    value = rest.rpartition(" -> ")[0]
     bare = {"True": f"--data.{name}", "False": f"--data.no-{name}"}
     return bare.get(value, f"--data.{name} {shlex.quote(value)}")
-
-
-def upload(folder: Path, address: str, on_file: Callable[[int, int, str], None] = lambda *_: None) -> None:
-    """Send a finished dataset to an address, its manifest last: so what has a manifest there is whole.
-
-    Args:
-        on_file: called after each file with files done, files in all, and its name.
-
-    Raises:
-        FileNotFoundError, ValueError: the dataset is not finished, or damaged: checked before its manifest is sent.
-        OSError: a file could not be sent.
-    """
-    content = manifest.read(folder)
-    parts = content["splits"].values()
-    entries = list({one["name"]: one for part in parts for kind in ("shards", "audio") for one in of_part(part, kind)}.values())
-    cards = [name for name in CARDS if (folder / name).is_file()]
-    names = [*(entry["name"] for entry in entries), *cards, manifest.NAME]
-    for entry in entries:
-        if not is_whole(folder / entry["name"], entry):
-            raise ValueError(f"{folder / entry['name']} is missing or differs from its manifest: preprocess again")
-    for number, name in enumerate(names, 1):
-        path = folder / name
-        with path.open("rb") as source:
-            remote.send(address, name, source, path.stat().st_size)
-        on_file(number, len(names), name)
 
 
 def check_room(missing: Collection[dict[str, Any]], place: Path, cure: str) -> None:
@@ -296,7 +272,7 @@ def check_room(missing: Collection[dict[str, Any]], place: Path, cure: str) -> N
     """
     needed, free = sum(entry["bytes"] for entry in missing), shutil.disk_usage(place).free
     if needed > 0.9 * free:
-        said = f"{needed / 1e9:.2f} GB of files, {free / 1e9:.2f} GB free: {cure}"
+        said = f"{console.size(needed)} of files, {console.size(free)} free: {cure}"
         raise OSError(errno.ENOSPC, said, str(place))
 
 

@@ -43,9 +43,7 @@ def verify_dataset(
         try:
             _verify_shard(path, shard, of_shard, manifest)
         except ValueError as error:
-            raise ValueError(
-                f"{path} is damaged: {error}; remove this shard and preprocess again: only this shard is rebuilt"
-            ) from error
+            raise ValueError(f"{path} is damaged: {error}; {manifests.ANEW}") from error
         found += len(of_shard)
         on_shard(number, total, shard["name"])
     named = manifests.files_of(folder, manifest).keys()

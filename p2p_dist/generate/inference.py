@@ -7,11 +7,12 @@ import dataclasses
 import numpy as np
 import torch
 
-from p2p_dist.audio.invert import mel_to_audio, stem_for
+from p2p_dist.audio.invert import stem_for
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR, Pictures, stitch
 from p2p_dist.data.stream import from_network, to_network
 from p2p_dist.generate.drummer import Guide
+from p2p_dist.generate.phase import mel_to_audio_on
 from p2p_dist.model.generator import Generator
 from p2p_dist.settings.config import Data, Model
 from p2p_dist.train.seeding import number_from
@@ -91,12 +92,20 @@ def generate(
     return np.concatenate(outputs)
 
 
-def to_stem(outputs: np.ndarray, pictures: Pictures, song: np.ndarray, rate: int, data: Data, iterations: int) -> np.ndarray:
+def to_stem(
+    outputs: np.ndarray,
+    pictures: Pictures,
+    song: np.ndarray,
+    rate: int,
+    data: Data,
+    iterations: int,
+    device: torch.device | None = None,
+) -> np.ndarray:
     """Convert the windows' spectrograms to a stem that fits `song`, the part of the input in the windows.
 
     Args:
         outputs: dB (windows, channels, mels, frames). song: (samples, channels) at `rate`.
-        iterations: of Griffin-Lim.
+        iterations: of Griffin-Lim. device: a GPU to compute it on, for other phases and the same measures; None: the processor.
 
     Returns:
         float32, shaped like `song`. The song itself is never part of it.
@@ -105,12 +114,7 @@ def to_stem(outputs: np.ndarray, pictures: Pictures, song: np.ndarray, rate: int
     shifted = dataclasses.replace(pictures, starts=pictures.starts - first, frames=pictures.frames - first)
     samples = -(-len(song) * data.sample_rate // rate)
     mid, *side = (
-        stem_for(
-            song,
-            rate,
-            mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, iterations),
-            data.sample_rate,
-        )
+        stem_for(song, rate, mel_to_audio_on(device, mel, samples, data, iterations), data.sample_rate)
         for mel in stitch(outputs, shifted, data)
     )
     if side and song.shape[1] == 2:

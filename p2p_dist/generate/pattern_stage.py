@@ -234,7 +234,8 @@ def _is_whole(path: Path) -> bool:
     """Whether what `prepare` writes is there and can be read; otherwise it is made again."""
     try:
         read(path)
-        strokes.load(path.with_suffix(".kit"))
+        for kit in strokes.load(path.with_suffix(".kit")).kits.values():
+            dict(kit.strokes)  # decoded
     except Exception:  # zipfile and numpy's header parser raise many types for damaged bytes
         return False
     return True
@@ -375,11 +376,9 @@ def each(
     with concurrent.futures.ProcessPoolExecutor(
         min(workers, len(jobs)), context, initializer=_begin_worker, initargs=(os.getpid(),)
     ) as pool:
-        # Requests to stop are for this process. Its workers, which start here, inherit the blocked signals.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _REQUESTS)
         try:
-            futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _REQUESTS)
+            with linux.blocked(_REQUESTS):  # they are for this process; its workers, which start here, inherit it
+                futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
             for future in concurrent.futures.as_completed(futures):
                 number = futures[future]
                 results[number] = future.result()

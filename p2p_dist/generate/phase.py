@@ -84,6 +84,13 @@ def _jobs(power: Iterator[np.ndarray], block: int, beside: int) -> Iterator[tupl
     yield held, first, begin, first + held.shape[2]
 
 
+def mel_to_audio_on(
+    device: torch.device | None, mel: np.ndarray, samples: int, data: Data, iterations: int = ITERATIONS
+) -> np.ndarray:
+    """`audio.invert.mel_to_audio`, with Griffin-Lim on a GPU if that is the device (None: the processor)."""
+    return _part(mel, samples, 0, iterations, data, device or torch.device("cpu"), lambda: False)
+
+
 def _part(
     mel: np.ndarray,
     samples: int,

@@ -60,6 +60,11 @@ class Options:
         return {name: value for name, value in whole.items() if name not in later or value != usual[name]}
 
 
+def option_of(name: str) -> str:
+    """Return how the command line spells one of these names, without its dashes."""
+    return {"begin": "from", "end": "to"}.get(name, name.replace("_", "-"))
+
+
 @dataclass(frozen=True)
 class Place:
     """The output folder of a song, and the prefix of its file names."""
@@ -225,7 +230,8 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
     if not found["takes"]:  # killed while it was replacing its files
         return False
     was, now = found["settings"], wanted["settings"]
-    changed = [f"{name}: {was.get(name)} -> {now.get(name)}" for name in {**was, **now} if was.get(name) != now.get(name)]
+    differing = [name for name in {**was, **now} if was.get(name) != now.get(name)]
+    changed = [f"{option_of(name)}: {was.get(name)} -> {now.get(name)}" for name in differing]
     if before["sha256"] != wanted["sha256"]:
         changed.append(f"model: {by['name']}")
     if before["drummer"] != wanted["drummer"]:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from p2p_dist.audio import layouts
-from p2p_dist.common import files, linux
+from p2p_dist.common import console, files, linux
 from p2p_dist.jobs import estimate, site, stages
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
@@ -244,12 +244,8 @@ def to_write(run: RunDir, settings: Config, shards: Path | None, counts: dict[st
 
 def space(run: RunDir, needed: dict[str, int]) -> str:
     """Describe what will be written, and where: "about 2.9 GB will be written below DIR (shards 60 MB, checkpoints 2.8 GB)"."""
-    parts = ", ".join(f"{name} {_size(number)}" for name, number in needed.items())
-    return f"about {_size(sum(needed.values()))} will be written below {run.path.parent.parent} ({parts})"
-
-
-def _size(number: int) -> str:
-    return f"{number / GB:.1f} GB" if number >= GB // 10 else f"{number / 1e6:.0f} MB"
+    parts = ", ".join(f"{name} {console.size(number)}" for name, number in needed.items())
+    return f"about {console.size(sum(needed.values()))} will be written below {run.path.parent.parent} ({parts})"
 
 
 def check_disk(run: RunDir, needed: dict[str, int]) -> None:
@@ -261,7 +257,7 @@ def check_disk(run: RunDir, needed: dict[str, int]) -> None:
     free = estimate.free_disk(run.path)
     if sum(needed.values()) > free:
         raise ValueError(
-            f"{space(run, needed)}, and {_size(free)} are free there: free some space, "
+            f"{space(run, needed)}, and {console.size(free)} are free there: free some space, "
             "name another folder with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every)"
         )
 

@@ -359,8 +359,10 @@ def table_of_one(found: dict[str, Any]) -> tuple[Table, list[str]]:
     table.add_row("time left", "unknown" if found["seconds_left"] is None else console.duration(found["seconds_left"]))
     told = f"{hours['used']:.2f} used, {hours['lost']:.2f} lost to restarts, {number(hours['predicted'])} predicted"
     if hours["estimated"]:
+        several = hours["estimated"] > 1
         told += (
-            f"\n{hours['estimated']} of the starts was killed: it is counted until its last status update, Slurm may bill more"
+            f"\n{hours['estimated']} of the starts {'were' if several else 'was'} killed: counted until "
+            f"{'their' if several else 'its'} last status update, Slurm may bill more"
         )
     table.add_row("GPU-hours of training", told)
     kwh = found["energy"]["kwh"]
@@ -384,9 +386,9 @@ def _nodes_in_words(starts: list[dict[str, Any]]) -> str:
     return ", then ".join(parts)
 
 
-def gather_each(asked: list[RunDir]) -> list[dict[str, Any]]:
+def gather_each(asked: list[RunDir], around: Around | None = None) -> list[dict[str, Any]]:
     """Call `gather` for several runs; for one that cannot be read, return its name and the error in `wrong`."""
-    found, around = [], Around()
+    found, around = [], Around() if around is None else around
     for run in asked:
         try:
             found.append(gather(run, around))

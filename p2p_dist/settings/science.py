@@ -91,7 +91,7 @@ def recorded(part: Config | Data) -> dict[str, Any]:
 
 
 def differences(before: dict[str, Any], now: Config | Data) -> list[str]:
-    """Return the differences between recorded and current settings, such as `train.seed: 0 -> 1`.
+    """Return the differences between recorded and current settings, named as options are: `train.l1-weight: 20.0 -> 10.0`.
 
     Args:
         before: the result of `recorded`, possibly of another version. A setting unknown to this version is a difference.
@@ -102,7 +102,7 @@ def differences(before: dict[str, Any], now: Config | Data) -> list[str]:
         known.add(name)
         old = before[name] if name in before else FROZEN.get(prefix + name, implied(entry))
         if old != value:
-            found.append(f"{name}: {old} -> {value}")
+            found.append(f"{name.replace('_', '-')}: {old} -> {value}")
     return found + [f"{name}: {before[name]} -> unknown to this version" for name in sorted(before.keys() - known)]
 
 

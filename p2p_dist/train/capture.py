@@ -58,6 +58,30 @@ def step_of(networks: Networks, train: Train, ranks: Ranks, weight: float = 1.0)
     return step
 
 
+class _RandomNumbers:
+    """The state of a GPU's random generator before a capture.
+
+    A capture that fails leaves torch's generator (2.11) in the mode in which graphs record their draws; any other draw then
+    raises an error, and seeding it does not help.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        if device.type == "cuda":
+            self.generator = torch.cuda.default_generators[device.index or 0]
+            self.state = self.generator.clone_state()
+
+    def restore(self) -> None:
+        """Give the generator this state, in a mode in which it can draw.
+
+        Raises:
+            RuntimeError: it still can't.
+        """
+        if self.device.type == "cuda":
+            self.generator.graphsafe_set_state(self.state)
+            torch.rand(1, device=self.device)
+
+
 class Captured:
     """`train_step` as two CUDA graphs, which alternate because the two copies in `Networks.keep` do.
 
@@ -100,14 +124,18 @@ class Captured:
             ValueError: the capture failed, and this process can't continue without it.
         """
         before = [(tensor, tensor.clone()) for tensor in [*checkpoint.tensors(self.networks.state()), self.networks.bad]]
+        random = _RandomNumbers(self.networks.bad.device)
         try:
             self.capture(batch)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
             reason = f"the step cannot be captured as a CUDA graph ({(str(error).splitlines() or ['unknown error'])[0]})"
-            if self.networks.generator.dropout and self.networks.bad.is_cuda:  # its random generator has changed
-                raise ValueError(f"{reason}: add --train.no-capture") from error
+            try:
+                random.restore()
+            except RuntimeError as broken:
+                if self.networks.generator.dropout:
+                    raise ValueError(f"{reason}: add --train.no-capture") from broken
             console.say(f"note: {reason}: training continues without it, more slowly")
             self.graphs, self.batch, self.failed = [], [], True
             self.networks.discriminator.requires_grad_(True)  # a step that was cut off leaves it frozen

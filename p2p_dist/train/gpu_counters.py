@@ -56,8 +56,8 @@ def nvidia(library: ctypes.CDLL, bus: bytes) -> Callable[[], Reading]:
     return read
 
 
-def amd(library: ctypes.CDLL, bus: int) -> Callable[[], Reading]:
-    """Return a function that reads the AMD GPU whose PCI bus has this number.
+def amd(library: ctypes.CDLL, place: tuple[int, int, int]) -> Callable[[], Reading]:
+    """Return a function that reads the AMD GPU at a PCI address: the numbers of its domain, bus and device.
 
     Raises:
         OSError: ROCm SMI answers with an error, or has no such GPU; so may the function.
@@ -67,7 +67,8 @@ def amd(library: ctypes.CDLL, bus: int) -> Callable[[], Reading]:
     _check(library.rsmi_num_monitor_devices(ctypes.byref(count)))
     for number in range(count.value):
         _check(library.rsmi_dev_pci_id_get(ctypes.c_uint32(number), ctypes.byref(address)))
-        if address.value >> 8 & 0xFF == bus:
+        told = address.value  # bits 63 to 32: domain; 15 to 8: bus; 7 to 3: device
+        if (told >> 32, told >> 8 & 0xFF, told >> 3 & 0x1F) == place:
             device = ctypes.c_uint32(number)
             break
     else:
@@ -96,10 +97,10 @@ def find(device: torch.device) -> Callable[[], Reading]:
         OSError, AttributeError: there is no library for it, or it is another one.
     """
     about: Any = torch.cuda.get_device_properties(device)
+    place = about.pci_domain_id, about.pci_bus_id, about.pci_device_id
     if torch.version.hip is not None:
-        return amd(ctypes.CDLL("librocm_smi64.so"), about.pci_bus_id)
-    place = f"{about.pci_domain_id:08x}:{about.pci_bus_id:02x}:{about.pci_device_id:02x}.0"
-    return nvidia(ctypes.CDLL("libnvidia-ml.so.1"), place.encode())
+        return amd(ctypes.CDLL("librocm_smi64.so"), place)
+    return nvidia(ctypes.CDLL("libnvidia-ml.so.1"), b"%08x:%02x:%02x.0" % place)
 
 
 class Counters:

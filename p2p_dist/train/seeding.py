@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from p2p_dist.data.copies import Copies
 from p2p_dist.data.prefetch import Prefetcher
 from p2p_dist.data.stream import Stream
 
@@ -18,16 +19,16 @@ def number_from(*parts: int | str) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
-def noise_at(positions: np.ndarray, seed: int, shape: tuple[int, ...], pinned: bool = False) -> torch.Tensor:
+def noise_at(positions: np.ndarray, seed: int, shape: tuple[int, ...], out: torch.Tensor | None = None) -> torch.Tensor:
     """Draw the noise of the samples at these positions of the stream, N(0, 1), (batch, *shape), on the host.
 
     It depends on the position only, so it is the same for any world size and after any resume. It is drawn on the host,
     because GPUs of different vendors draw different numbers from the same seed.
 
     Args:
-        pinned: whether to return pinned memory, from which copies to a GPU are asynchronous.
+        out: memory to write it to.
     """
-    noise = torch.empty((len(positions), *shape), pin_memory=pinned)
+    noise = torch.empty((len(positions), *shape)) if out is None else out
     random = torch.Generator()
     for row, position in zip(noise, positions, strict=True):
         random.manual_seed(number_from("noise", seed, int(position)))
@@ -45,16 +46,25 @@ class Noise:
     def __init__(self, stream: Stream, seed: int, shape: tuple[int, ...]) -> None:
         self.stream, self.seed, self.shape = stream, seed, shape
         self._prefetcher: Prefetcher[torch.Tensor] = Prefetcher()
+        self._copies = None
+        if shape[0] and stream.device.type == "cuda":
+            self._copies = Copies((len(stream.positions(0)), *shape), torch.float32, stream.device)
 
     def batch(self, step: int) -> torch.Tensor | None:
         """Return the noise for this rank's share of global batch `step`, (batch, *shape), on the device, or None."""
         if self.shape[0] == 0:
             return None
-        device = self.stream.device
-        noise = self._prefetcher.result(step, self._drawing(step)).to(device, non_blocking=device.type == "cuda")
+        drawn = self._prefetcher.result(step, self._drawing(step))
+        noise = drawn.to(self.stream.device) if self._copies is None else self._copies.received(drawn)
         self._prefetcher.start(step + 1, self._drawing(step + 1))
         return noise
 
     def _drawing(self, step: int) -> Callable[[], torch.Tensor]:
-        positions, pinned = self.stream.positions(step), self.stream.device.type == "cuda"
-        return lambda: noise_at(positions, self.seed, self.shape, pinned)
+        positions, copies = self.stream.positions(step), self._copies
+        if copies is None:
+            return lambda: noise_at(positions, self.seed, self.shape)
+
+        def draw(pinned: torch.Tensor) -> None:
+            noise_at(positions, self.seed, self.shape, pinned)
+
+        return lambda: copies.send(draw)

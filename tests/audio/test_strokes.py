@@ -165,6 +165,7 @@ def with_kits(kits):
 BAD = {
     "a stroke longer than there may be": ({"0.kick.samples": np.array([100_000] * 3)}, {}, "length"),
     "more than fits in memory": ({"0.kick.samples": np.array([1 << 40] * 3)}, {}, "too long"),
+    "lengths that are no whole numbers": ({"0.kick.samples": np.array([5.5] * 3)}, {}, "length"),
     "a stroke of no length": ({"0.kick.samples": np.array([0, 5, 5])}, {}, "length"),
     "more lengths than strengths": ({"0.kick.samples": np.array([5] * 4)}, {}, "match"),
     "too short a sound": ({"0.kick.samples": np.array([60000] * 3)}, {}, "truncated"),
@@ -189,8 +190,24 @@ def test_a_bank_that_is_not_possible_is_refused_with_its_name(tmp_path, kit, cas
     path = tmp_path / "bank.safetensors"
     save(path, Bank({"song": kit}))
     changed(path, tensors, header)
+    if why in ("truncated", "decoded"):
+        (found,) = load(path).kits.values()
+        with pytest.raises(ValueError, match=f"bank.safetensors: .*{why}"):
+            dict(found.strokes)
+        return
     with pytest.raises(ValueError, match=f"bank.safetensors: .*{why}"):
         load(path)
+
+
+def test_only_the_kit_that_is_played_is_decoded(tmp_path, kit, monkeypatch):
+    path, decoded = tmp_path / "bank.safetensors", []
+    save(path, Bank({"a": kit, "b": kit}))
+    decode = bank_file._decode
+    monkeypatch.setattr(bank_file, "_decode", lambda *coded: decoded.append(coded) or decode(*coded))
+    found = load(path).kits["b"]
+    assert not decoded and list(found.strokes) == list(kit.strokes)
+    for _ in range(2):
+        assert len(found.strokes["kick"]) == len(kit.strokes["kick"]) and len(decoded) == 1
 
 
 def test_other_files_are_refused(tmp_path, monkeypatch):

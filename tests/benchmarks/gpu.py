@@ -1,10 +1,14 @@
 """Everything that only a GPU can answer, in one command: does it run, is it right, how fast is it.
 
-    python tests/benchmarks/gpu.py [--minutes 8] [--part all|runs|right|fast|rest] [--device cuda|cpu]
+    python tests/benchmarks/gpu.py [--minutes 8] [--part all|runs|right|fast|rest] [--only NAME ...] [--device cuda|cpu]
+    python tests/benchmarks/gpu.py --add FILE ...
 
 Writes FOLDER/gpu.md and gpu.json (default: beside this file), anew after every measurement that ends. Each part is a process
 of its own, each measurement in it another: one that crashes or hangs costs itself only. The same command again does what is
-missing, as long as device, versions and code are the same. On a CPU everything is done in small, to show that it works.
+missing, as long as device, versions and code are the same; what was measured under other conditions is shown beside it, and
+says so. --only names measurements, as the report does, or by patterns such as 'thesis: bf16*', in the order in which they are
+made. --add takes over what other calls of this command wrote elsewhere, and measures nothing. On a CPU everything is done in
+small, to show that it works.
 
 This file needs Python alone. Packages that the machine lacks are taken from the wheels that `make gpu-wheels` fetched.
 """
@@ -13,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fnmatch
 import hashlib
 import importlib.util
 import json
@@ -29,9 +34,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
-from gpu_parts import report, wheels  # noqa: E402
+from gpu_parts import kept, report, wheels  # noqa: E402
 
-PARTS = {"runs": 1.3, "right": 1.6, "fast": 2.7, "rest": 2.4}
+PARTS = {"runs": 1.7, "right": 1.9, "fast": 2.3, "rest": 2.1}
 """In the order of what matters most, with the minutes of eight that each may take; what one leaves, the later ones have."""
 
 IN_SMALL = {"runs": 1.5, "right": 3.0, "fast": 2.5, "rest": 1.0}
@@ -48,12 +53,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--part", choices=["all", *PARTS], default="all")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cuda is ROCm's name for its cards, too")
     parser.add_argument("--report", type=Path, default=HERE, help="folder of gpu.md and gpu.json")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="measurements, or patterns of their names")
+    parser.add_argument("--add", nargs="+", default=[], type=Path, metavar="FILE", help="gpu.json of other calls")
     parser.add_argument("--data", type=Path, help="folder of songs for the training at the end (default: the example song)")
     asked = parser.parse_args(arguments)
     if not 0 < asked.minutes <= 1440:
         parser.error(f"--minutes {asked.minutes:g}: must be greater than zero, and at most 1440")
     if asked.data is not None and not asked.data.is_dir():
         parser.error(f"--data {asked.data}: there is no such folder")
+    for path in asked.add:
+        try:
+            kept.read(path)
+        except ValueError as error:
+            parser.error(f"--add {error}")
     return asked
 
 
@@ -85,22 +97,15 @@ class Run:
         self.content: dict[str, Any] = {}
         self.path = asked.report / "gpu.json"
         self.process, self.code = 0, None
+        self.names: dict[str, list[str]] = {}
 
     def begin(self, about: dict[str, Any]) -> None:
         """Take over the measurements of an earlier call on the same device, versions and code."""
         about |= {"code": code_digest(), "commit": commit()}
-        key = {name: about.get(name) for name in ("device", "kind", "versions", "code")}
-        before: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):
-            before = json.loads(self.path.read_text())
-        if before.get("about", {}).get("kind") == "cuda" and about["kind"] == "cpu":
+        if kept.or_nothing(self.path).get("about", {}).get("kind") == "cuda" and about["kind"] == "cpu":
             self.path = self.path.with_name("gpu-cpu.json")  # figures of a card are not given away for those of a CPU
-            before = {}
-            with contextlib.suppress(OSError, ValueError):
-                before = json.loads(self.path.read_text())
-        same = {name: before.get("about", {}).get(name) for name in key} == key
-        done = {name: one for name, one in before.get("measurements", {}).items() if one["state"] == "done"} if same else {}
-        self.content = {"schema": 1, "about": about, "measurements": done}
+        self.content = kept.under(kept.or_nothing(self.path), about)
+        done = self.content["measurements"]
         if done:
             print(f"{len(done)} measurements of an earlier call stay: {self.path}", flush=True)
         self.write()
@@ -115,7 +120,7 @@ class Run:
         self.log = self.scratch / "worker.log"
         with self.log.open("ab") as output:
             self.worker = subprocess.Popen(
-                [self.python, str(HERE / "gpu_parts" / "worker.py")],
+                [self.python, str(HERE / "gpu_parts" / "worker.py"), self.asked.device],
                 cwd=self.scratch,
                 env=self.environment,
                 stdin=subprocess.PIPE,
@@ -125,7 +130,9 @@ class Run:
                 text=True,
             )
         while self.worker.poll() is None and time.monotonic() < self.deadline:
-            if b"ready" in self.log.read_bytes():
+            said = self.log.read_text(errors="replace")
+            if "ready\n" in said:
+                self.names = json.loads(said[: said.index("ready\n")].splitlines()[-1])
                 return
             time.sleep(0.05)
         print("\n".join(self.log.read_text(errors="replace").splitlines()[-12:]))
@@ -137,7 +144,11 @@ class Run:
         lines = self.scratch / f"{name}.jsonl"
         lines.touch()
         work = {"part": name, "device": self.asked.device, "seconds": seconds, "done": done, "lines": str(lines)}
-        work |= {"data": str(self.asked.data.resolve()) if self.asked.data else None, "scratch": str(self.scratch)}
+        work |= {
+            "only": self.asked.only,
+            "data": str(self.asked.data.resolve()) if self.asked.data else None,
+            "scratch": str(self.scratch),
+        }
         print(f"\n{name}: at most {seconds:.0f} s", flush=True)
         assert self.worker.stdin is not None
         self.worker.stdin.write(json.dumps(work) + "\n")
@@ -147,6 +158,7 @@ class Run:
         with lines.open() as told:
             while self.code is None and self.worker.poll() is None and time.monotonic() < end:
                 if self.take(name, told):
+                    kept.forget(self.content)
                     self.write()
                 time.sleep(0.05)
             self.take(name, told)
@@ -218,8 +230,38 @@ def about_the_machine(python: str, environment: dict[str, str], device: str) -> 
     return about
 
 
+def wanted(names: dict[str, list[str]], parts: list[str], only: list[str]) -> list[str]:
+    """The parts that have something to measure.
+
+    Raises:
+        SystemExit: nothing in these parts has one of the names.
+
+    >>> wanted({"right": ["stages"], "fast": ["thesis: tf32", "data"]}, ["right", "fast"], ["thesis:*"])
+    ['fast']
+    """
+    there = [name for part in parts for name in names[part]]
+    for pattern in only:
+        if not fnmatch.filter(there, pattern):
+            raise SystemExit(f"error: --only {pattern!r} is no measurement of {', '.join(parts)}: there are {'; '.join(there)}")
+    return [part for part in parts if not only or any(fnmatch.filter(names[part], pattern) for pattern in only)]
+
+
+def add(asked: argparse.Namespace) -> int:
+    """Take the measurements of other calls into the report."""
+    path = asked.report / "gpu.json"
+    content = kept.or_nothing(path)
+    for other in asked.add:
+        content = kept.added(content, kept.read(other))
+    replace(path, json.dumps(content, indent=1) + "\n")
+    replace(path.with_suffix(".md"), report.in_words(content))
+    print(f"{len(content['measurements'])} measurements, {len(content['earlier'])} of earlier calls: {path.with_suffix('.md')}")
+    return 0
+
+
 def main() -> int:
     asked = parse()
+    if asked.add:
+        return add(asked)
     ours = ROOT / ".venv" / "bin" / "python"
     if importlib.util.find_spec("torch") is None:
         if not ours.exists() or Path(sys.prefix) == ROOT / ".venv":
@@ -246,7 +288,7 @@ def main() -> int:
         print(report.about_in_words(run.content["about"]), flush=True)
         run.start()
         weights = PARTS if asked.device == "cuda" else IN_SMALL
-        names = list(PARTS) if asked.part == "all" else [asked.part]
+        names = wanted(run.names, list(PARTS) if asked.part == "all" else [asked.part], asked.only)
         for number, name in enumerate(names):
             # Of the time that is left: so a part may use what those before it have left over.
             left = run.deadline - time.monotonic()

@@ -1,6 +1,7 @@
 """How good are the stems on songs that were never seen? Every system under one budget of time, beside all baselines.
 
 python tests/benchmarks/quality.py --data DIR [--held-out DIR] [--minutes 5] [--cores 1] [--seeds 2] [--out DIR]
+python tests/benchmarks/quality.py --data DIR --steps 600 --jobs 20 [--seeds 1] [--out DIR]
 
 DIR is laid out like MUSDB18. Each of its songs is left out once: a system is trained on the others and makes the stem of that
 one; the measures are then those of all songs together, so the distance is of all their windows. With --held-out a system is
@@ -9,11 +10,16 @@ taken for validation, as in every run; nothing is chosen by them.
 
 The budget is the processor time from the end of the preprocessing to the request to stop, for all stages between; a system that
 ends earlier by its own flags is not prolonged, and one whose first checkpoint comes later is waited for: the table says what
-each took. It is for machines without a GPU. All drum systems on five songs take 8 trainings x 5 songs x 2 seeds x 5 minutes,
-and about a minute to measure each: 9 hours of an idle core.
+each took. All drum systems on five songs take 8 trainings x 5 songs x 2 seeds x 5 minutes, and about a minute to measure each:
+9 hours of an idle core.
+
+With a GPU the budget is --steps, each of the batch of the system's preset. Then --jobs trainings at once share it, while the
+processor measures others; the stage `pattern` is made once for all trainings on the same songs. The table does not depend on
+--jobs.
 
 A system is one line of `SYSTEMS`. Each finished cell (system, fold, seed) is a JSON file in --out: the same command goes on
-where it stopped, after a Ctrl-C as well, which costs the cell that was being made. Other systems or seeds only add cells.
+where it stopped, after a Ctrl-C or TERM as well (`timeout 270 python ...`), which costs the cells that were being made. Other
+systems or seeds only add cells.
 """
 
 from __future__ import annotations
@@ -23,10 +29,18 @@ import dataclasses
 import functools
 import hashlib
 import json
-import platform
+import multiprocessing
+import os
+import shutil
+import signal
 import sys
+import threading
+import traceback
+from collections import defaultdict
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -35,7 +49,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).parent))
 import quality_cell
-from quality_cell import Fold, System, TrainingFailed
+from quality_cell import Budget, Fold, System, TrainingFailed
 
 from p2p_dist.audio import layouts
 from p2p_dist.common import console, files, linux, records
@@ -50,7 +64,8 @@ SKETCH = ("--preset", "sketch")
 
 SYSTEMS = (
     System("plain, small", ("--preset", "small")),
-    System("plain, default", ("--preset", "default")),
+    # Its average of the weights, over 1000 steps, would be mostly the first weights after a few hundred.
+    System("plain, default", ("--preset", "default", "--train.ema", "0.99")),
     System("thesis", ("--preset", "thesis")),
     System("sketch", SKETCH, task="drums"),
     System("sketch, known beats", SKETCH, known_beats=True, task="drums"),
@@ -81,6 +96,10 @@ class Arguments:
     """of every training, of so many cores: processor time"""
     cores: int = 1
     """of every training"""
+    steps: int | None = None
+    """of every training, in place of minutes: for a GPU"""
+    jobs: int = 1
+    """trainings at once; with --steps all cores measure beside them"""
     seeds: int = 2
     """trainings of every system on the same songs"""
     systems: tuple[str, ...] = ()
@@ -91,6 +110,11 @@ class Arguments:
     """folder of the finished cells"""
     json: Path | None = None
     """also write the table here"""
+
+    @property
+    def budget(self) -> Budget:
+        """Of every training."""
+        return Budget(self.steps, self.minutes, self.cores)
 
 
 def folds(arguments: Arguments) -> list[Fold]:
@@ -124,7 +148,7 @@ def folds(arguments: Arguments) -> list[Fold]:
 
 def cell_path(arguments: Arguments, system: System, fold: Fold, seed: int) -> Path:
     """Name a cell by all that it depends on, but for the code."""
-    said = [system.flags, system.measured, system.known_beats, arguments.task, arguments.minutes, arguments.cores]
+    said = [system.flags, system.measured, system.known_beats, arguments.task, *arguments.budget.said()]
     said += [[song.stamp() for song in part] for part in (fold.train, fold.test)]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]
     return arguments.out / "cells" / f"{slug(system.name)}-{fold.name}-seed{seed}-{digest}.json"
@@ -138,26 +162,122 @@ def code() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:10]
 
 
-def make(arguments: Arguments, system: System, fold: Fold, seed: int, path: Path) -> None:
-    """Train and measure one cell, unless a system with the same flags has just been trained."""
-    asked = dataclasses.replace(system, flags=(*system.flags, "--task", arguments.task))
-    run = RunDir(arguments.out.absolute() / "runs" / "cell")
-    trained = run.path / "trained.json"
-    wanted = [code(), list(asked.flags), fold.name, seed, arguments.minutes, arguments.cores]
-    if not trained.is_file() or records.read(trained)["of"] != wanted:
-        songs = fold.lay_out(arguments.out.absolute() / "songs")
-        seconds = quality_cell.train(run, songs, asked, seed, arguments.minutes, arguments.cores)
-        files.write_json(trained, {"of": wanted, "seconds": seconds})
-    with contextlib.redirect_stdout(sys.stderr):  # the progress; the tables are the output
-        found = quality_cell.measure_songs(run, asked, arguments.out.absolute() / "references" / code())
-    about = {
-        "code": code(),
-        "system": system.name,
-        "fold": fold.name,
-        "seed": seed,
-        "seconds": records.read(trained)["seconds"],
-    }
-    files.write_json(path, {**about, **found})
+@dataclass(frozen=True)
+class Job:
+    """A training, and the systems whose cells are made of it: those with the same flags."""
+
+    fold: Fold
+    seed: int
+    cells: list[tuple[System, Path]]
+
+
+class Maker:
+    """Makes the missing cells: several trainings at once, each a process of its own, and beside them processes that measure."""
+
+    def __init__(self, arguments: Arguments) -> None:
+        self.arguments, self.out = arguments, arguments.out.absolute()
+        workers = min(arguments.jobs, linux.usable_cores()) if arguments.steps is None else linux.usable_cores()
+        threads = linux.usable_cores() // workers
+        spawn = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(workers, spawn, initializer=begin_worker, initargs=(os.getpid(), threads))
+        self.give_up = threading.Event()
+        self.locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self.baselines: dict[str, Future[dict[str, Any]]] = {}
+
+    def make(self, jobs: list[Job]) -> list[Job]:
+        """Make all; return those that failed. A Ctrl-C ends all at once."""
+        failed = []
+        trainers, measurers = ThreadPoolExecutor(self.arguments.jobs), ThreadPoolExecutor(len(jobs) or 1)
+        try:
+            making: dict[Future[Any], Job] = {trainers.submit(self.train, job): job for job in jobs}
+            while making:
+                done, _ = wait(making, return_when=FIRST_COMPLETED)
+                for future in done:
+                    job = making.pop(future)
+                    what = f"{', '.join(system.name for system, _ in job.cells)}, {job.fold.name}, seed {job.seed}"
+                    try:
+                        run = future.result()
+                        if run is not None:  # it is trained
+                            making[measurers.submit(self.measure, job, run)] = job
+                        print(f"{'measured' if run is None else 'trained'}: {what}", file=sys.stderr, flush=True)
+                    except TrainingFailed as error:
+                        console.complain(f"error: {error}")
+                        failed.append(job)
+                    except Exception:  # hours of other cells are not lost with this one
+                        console.complain(f"error: {what}:\n{traceback.format_exc()}")
+                        failed.append(job)
+        finally:
+            self.give_up.set()
+            for worker in multiprocessing.active_children():  # nobody needs what they do now, if anything
+                worker.kill()
+            self.pool.shutdown(cancel_futures=True)  # first: a process ends with the thread that started it
+            trainers.shutdown(cancel_futures=True)
+            measurers.shutdown(cancel_futures=True)
+        return failed
+
+    def train(self, job: Job) -> RunDir:
+        """Train, unless that was done and the measuring was stopped. Of several trainings with a sketch on the same songs one
+        makes the stage `pattern`, for which the others wait."""
+        arguments, (system, _) = self.arguments, job.cells[0]
+        system = dataclasses.replace(system, flags=(*system.flags, "--task", arguments.task))
+        stamps = [song.stamp() for part in (job.fold.train, job.fold.test) for song in part]
+        whose = files.digest([code(), system.flags, stamps, job.seed, arguments.budget.said()])
+        run = RunDir(self.out / "runs" / f"{job.fold.name[:60]}-{whose[:12]}")
+        trained = run.path / "trained.json"
+        if trained.is_file():
+            return run
+        shutil.rmtree(run.path, ignore_errors=True)
+        with self.locks["songs"]:
+            songs = job.fold.lay_out(self.out / "songs")
+        shared = self.out / "patterns" / f"{job.fold.name}-seed{job.seed}"
+        with contextlib.ExitStack() as waiting:
+            shares = (
+                any("sketch" in flag for flag in system.flags) and arguments.steps is not None
+            )  # else its time is part of the budget
+            if shares:
+                waiting.enter_context(self.locks[shared.name])
+                quality_cell.link(shared, run.pattern)
+
+            def on_stage(stage: str) -> None:
+                if stage == "preprocess" and arguments.steps is not None:
+                    self.baselines_of(run)
+                if stage == "pattern" and shares:
+                    for folder in ("songs", "networks"):
+                        quality_cell.link(run.pattern / folder, shared / folder)
+                    waiting.close()
+
+            seconds = quality_cell.train(run, songs, system, job.seed, arguments.budget, on_stage, self.give_up)
+        files.write_json(trained, {"seconds": seconds})
+        return run
+
+    def baselines_of(self, run: RunDir) -> Future[dict[str, Any]]:
+        """Have the baselines of a run's songs measured, once for all runs with these."""
+        with self.locks["baselines"]:
+            if (name := run.read_dataset()) not in self.baselines:
+                self.baselines[name] = self.pool.submit(quality_cell.measure_baselines, run)
+            return self.baselines[name]
+
+    def measure(self, job: Job, run: RunDir) -> None:
+        """Measure the songs of a training for each of its cells."""
+        baselines = self.baselines_of(run)
+        seconds = records.read(run.path / "trained.json")["seconds"]
+        for system, path in job.cells:
+            found = self.pool.submit(quality_cell.measure_songs, run, system).result()
+            for title, song in found["songs"].items():
+                song["baselines"] = baselines.result()[title]
+            about = {"code": code(), "system": system.name, "fold": job.fold.name, "seed": job.seed, "seconds": seconds}
+            files.write_json(path, {**about, **found})
+        shutil.rmtree(run.path)
+
+
+def begin_worker(parent: int, threads: int) -> None:
+    """Prepare a process that measures. Requests to stop are for its parent, with which it ends."""
+    linux.die_with_parent(parent=parent)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    os.nice(5)  # a GPU that waits for its trainings' processes costs more
+    sys.stdout = sys.stderr  # the progress; the tables are the output
 
 
 def pooled(cells: list[dict[str, Any]], which: str | None = None) -> tuple[Row, int]:
@@ -229,7 +349,10 @@ def show(arguments: Arguments, cells: list[dict[str, Any]]) -> dict[str, Any]:
     """Print the tables of all finished cells; return their figures."""
     names = columns(pitched=is_pitched(arguments.task))[0]
     budget = f"{arguments.minutes:g} min of {arguments.cores} {'core' if arguments.cores == 1 else 'cores'}"
-    print(f"\nTask {arguments.task}; every training {budget}; {processor()}, torch {torch.__version__}.")
+    if arguments.steps is not None:
+        budget = f"{arguments.steps} steps of its preset's batch"
+    machines = sorted({cell.get("machine", "an earlier version did not say where") for cell in cells})
+    print(f"\nTask {arguments.task}; every training {budget}; {' and '.join(machines)}.")
     print("Mean and standard deviation over the seeds.")
     if old := sum(cell["code"] != code() for cell in cells):
         print(
@@ -245,10 +368,10 @@ def show(arguments: Arguments, cells: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def processor() -> str:
-    """The name of the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+def as_ctrl_c(number: int, _: FrameType | None) -> None:
+    """Treat TERM as a Ctrl-C. timeout(1) sends it twice."""
+    signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def main(words: list[str] | None = None) -> int:
@@ -259,27 +382,29 @@ def main(words: list[str] | None = None) -> int:
         raise ValueError(f"no system {unknown[0]!r} for {arguments.task}: there are {', '.join(known)}{hint}")
     if arguments.cores > linux.usable_cores():
         raise ValueError(f"--cores {arguments.cores}: this process may use {linux.usable_cores()}")
+    for name in ("steps", "jobs", "seeds"):
+        if (asked := getattr(arguments, name)) is not None and asked < 1:
+            raise ValueError(f"--{name} {asked}: must be at least 1")
     systems = [known[name] for name in arguments.systems or known]
     wanted = [
         (system, fold, seed, cell_path(arguments, system, fold, seed))
         for seed in range(arguments.seeds)  # the first seed of all systems first
+        for system in systems  # whole rows of the table first
         for fold in folds(arguments)
-        for system in systems
     ]
-    failed = []
+    jobs: dict[Any, Job] = {}
+    for system, fold, seed, path in wanted:
+        if not path.is_file():
+            jobs.setdefault((system.flags, fold.name, seed), Job(fold, seed, [])).cells.append((system, path))
+    failed: list[Job] = []
+    before = signal.signal(signal.SIGTERM, as_ctrl_c)
     try:
-        for number, (system, fold, seed, path) in enumerate(wanted, 1):
-            if not path.is_file():
-                print(f"{number} of {len(wanted)}: {system.name}, {fold.name}, seed {seed}", file=sys.stderr, flush=True)
-                try:
-                    make(arguments, system, fold, seed, path)
-                except TrainingFailed as error:
-                    console.complain(f"error: {error}")
-                    failed.append(path)
+        failed = Maker(arguments).make(list(jobs.values()))
     except KeyboardInterrupt:
-        console.complain("stopped; the same command goes on with the cell that was being made")
+        console.complain("stopped; the same command goes on with the cells that were being made")
         return console.STOPPED
     finally:
+        signal.signal(signal.SIGTERM, before)
         order = [system.name for system in systems]
         cells = [records.read(path) for *_, path in wanted if path.is_file()]
         cells.sort(key=lambda cell: order.index(cell["system"]))

@@ -1,31 +1,36 @@
-"""One cell of tests/benchmarks/quality.py: a system trained for some minutes, and its stems of unseen songs measured."""
+"""One cell of tests/benchmarks/quality.py: a system trained under a budget, and its stems of unseen songs measured."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
+import torch
 
 from p2p_dist.audio.layouts import Source
-from p2p_dist.common import console, records
-from p2p_dist.evaluate import checkpoints, held_out_songs
-from p2p_dist.evaluate.baselines import results
+from p2p_dist.common import console, linux
+from p2p_dist.evaluate import held_out_songs
+from p2p_dist.evaluate.baselines import baseline_stems, results
 from p2p_dist.evaluate.measures.measure import Measured, measure
+from p2p_dist.generate import drummer, inference
 from p2p_dist.jobs import stages
 from p2p_dist.run import checkpoints as saved
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
+from p2p_dist.train import checkpoint
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -60,63 +65,116 @@ class Fold:
     test: tuple[Source, ...]
 
     def lay_out(self, folder: Path) -> Path:
-        """Make a folder of links to the songs, with train/ and test/."""
+        """Make a folder of links to the songs, with train/ and test/. If it is there, it stays: others may be reading it."""
         root = folder / self.name
-        shutil.rmtree(root, ignore_errors=True)
-        for split, songs in (("train", self.train), ("test", self.test)):
-            (root / split).mkdir(parents=True)
-            for song in songs:
-                (root / split / song.path.name).symlink_to(song.path.absolute())
+        parts = ("train", self.train), ("test", self.test)
+        wanted = {root / split / song.path.name: song.path.absolute() for split, songs in parts for song in songs}
+        if {path: path.readlink() for path in root.glob("*/*")} != wanted:
+            shutil.rmtree(root, ignore_errors=True)
+            for link, song in wanted.items():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(song)
         return root
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Of every training: so many steps, else so many minutes of so many cores. The processes have so many threads."""
+
+    steps: int | None
+    minutes: float
+    cores: int
+
+    def said(self) -> list[Any]:
+        """What the name of a cell depends on."""
+        return [self.minutes, self.cores] if self.steps is None else ["steps", self.steps]
 
 
 class TrainingFailed(Exception):
     """A training that did not end by itself or at the end of its time, or left no checkpoint."""
 
 
-def train(run: RunDir, songs: Path, system: System, seed: int, minutes: float, cores: int) -> float:
-    """Train with the launcher, in a process of its own, until its stages but preprocessing have used so many minutes of so many
-    cores, and at least to the first checkpoint.
+class Stopped(Exception):
+    """A training that was given up, because the whole table is."""
 
-    The processor's time counts, not that of the clock, so that the table is the same on a machine that others use too.
+
+def train(
+    run: RunDir,
+    songs: Path,
+    system: System,
+    seed: int,
+    budget: Budget,
+    on_stage: Callable[[str], None] = lambda _: None,
+    give_up: threading.Event | None = None,
+) -> float:
+    """Train with the launcher, in a process of its own, for so many steps; or until its stages but preprocessing have used so
+    many minutes of so many cores, and at least to the first checkpoint.
+
+    With minutes the processor's time counts, not that of the clock, so that the table is the same on a machine that others use
+    too. Steps are the budget where trainings share a GPU.
+
+    Args:
+        on_stage: called when the stage `preprocess` is done, and then when `pattern` is, or there is none.
+        give_up: set to end the training at once.
 
     Returns:
-        the seconds of processor time that it took, with the time to start, but not that to save and stop.
+        the seconds that it took, of the processor, or with steps of the clock; with the time to start, but not that to save and
+        stop.
 
     Raises:
-        TrainingFailed: see there.
+        TrainingFailed, Stopped: see there.
     """
-    shutil.rmtree(run.path, ignore_errors=True)
     run.path.parent.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, str(CHECKOUT / "launch" / "submit.py"), "--cluster", "local", "--run", run.path.name]
     words += ["--data", str(songs), "--evaluate", "never", "--train.seed", str(seed), *system.flags]
-    if not {"--train.steps", "--train.epochs"} & {*system.flags}:  # until the time is over; the last generator is measured
-        words += ["--train.steps", str(ALL), "--train.keep-every", str(ALL)]
+    if not {"--train.steps", "--train.epochs"} & {*system.flags}:  # the last generator is measured
+        steps = str(budget.steps or ALL)
+        words += ["--train.steps", steps, "--train.keep-every", str(ALL)]
+        if budget.steps is not None:  # none is resumed
+            words += ["--train.checkpoint-every", steps]
+    if (run.pattern / "networks").is_dir():  # nothing is left for workers, which take seconds to start
+        words += ["--workers", "1"]
     log = run.path.with_suffix(".log")
-    environment = os.environ | {"P2P_RUNS": str(run.path.parent), "OMP_NUM_THREADS": str(cores)}
-    before, used, asked = None, 0.0, False
+    environment = os.environ | {"P2P_RUNS": str(run.path.parent), "OMP_NUM_THREADS": str(budget.cores)}
+    waiting = ["preprocess", "pattern"]
+    before, began, used, asked = None, time.monotonic(), 0.0, False
     with log.open("wb") as output:
         # In its own session: a Ctrl-C reaches this process alone, which then ends it.
         process = subprocess.Popen(words, stdout=output, stderr=output, env=environment, start_new_session=True)
         try:
             while process.poll() is None:
+                if give_up is not None and give_up.is_set():
+                    raise Stopped
                 begun = run.dataset.is_file() and run.config.is_file()  # they are written one after the other
-                if before is None and begun and stages.is_done("preprocess", run) is not None:
-                    before = processor_seconds(process.pid)
-                if before is not None and not asked:
+                while waiting and begun and stages.is_done(waiting[0], run) is not None:
+                    if before is None:
+                        before, began = processor_seconds(process.pid), time.monotonic()
+                    on_stage(waiting.pop(0))
+                if budget.steps is None and before is not None and not asked:
                     used = processor_seconds(process.pid) - before
-                if used > 60 * minutes * cores and not asked and saved.with_generator(run.checkpoints):
-                    process.send_signal(signal.SIGTERM)  # in a job of the background SIGINT is ignored
-                    asked = True
+                    if used > 60 * budget.minutes * budget.cores and saved.with_generator(run.checkpoints):
+                        process.send_signal(signal.SIGTERM)  # in a job of the background SIGINT is ignored
+                        asked = True
                 time.sleep(0.2)
         finally:
             if process.poll() is None:
-                process.terminate()
+                process.kill()  # its stages end with it
                 process.wait()
+    if budget.steps is not None:
+        used = time.monotonic() - began
     if process.returncode not in (console.DONE, console.STOPPED) or not saved.with_generator(run.checkpoints):
         raise TrainingFailed(f"{' '.join(words)} ended with {process.returncode}; see {log}")
     log.unlink()
     return used
+
+
+def link(source: Path, target: Path) -> None:
+    """Add hard links to the files of a folder that the target lacks."""
+    for path in source.rglob("*") if source.is_dir() else ():
+        to = target / path.relative_to(source)
+        if path.is_file() and not to.exists():
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.hardlink_to(path)
 
 
 def processor_seconds(root: int) -> float:
@@ -134,38 +192,48 @@ def processor_seconds(root: int) -> float:
     return sum(ticks.get(number, 0) for number in family) / os.sysconf("SC_CLK_TCK")
 
 
-def measure_songs(run: RunDir, system: System, references: Path) -> dict[str, Any]:
-    """Make and measure the stems of the test songs with the newest checkpoint, as the product evaluates it.
-
-    Args:
-        references: folder for the baselines of each dataset, which are the same for all trainings with it.
-    """
-    settings = presets.with_values(rundir.read_settings(run), WHOLE | system.measured)
-    step = saved.with_generator(run.checkpoints)[-1].step
-    songs = held_out_songs.from_shards(run.shards, "test", ALL)
-    out, known = run.path / "measured", references / run.shards.name
-    shutil.rmtree(out, ignore_errors=True)
-    if known.is_dir():
-        shutil.copytree(known, out / "references", copy_function=os.link)
-    checkpoints.evaluate(run, settings, [step], songs, out, known_beats=system.known_beats)
-    if not known.is_dir():
-        references.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(out / "references", known.with_name(".tmp"), copy_function=os.link, dirs_exist_ok=True)
-        known.with_name(".tmp").rename(known)
-    evaluated = out / rundir.step_name(step)
-    gains = {song["key"]: song["gain"] for song in records.read(evaluated / "metrics.json")["songs"]}
-    found = {}
-    for song in songs:
+def measure_baselines(run: RunDir) -> dict[str, dict[str, Any]]:
+    """Make and measure the baselines of the test songs of a run's dataset: title -> baseline -> its measures."""
+    settings = presets.with_values(rundir.read_settings(run), WHOLE)
+    found: dict[str, dict[str, Any]] = {}
+    for song in held_out_songs.from_shards(run.shards, "test", ALL):
         excerpt = held_out_songs.read_excerpt(song, settings.data, settings.evaluate.seconds)
-        stem, _ = soundfile.read(evaluated / "audio" / f"{song.key}-stem.flac", dtype="float32", always_2d=True)
-        reference = results.read_reference(out / "references" / f"{song.key}.json", excerpt)
-        found[song.name] = {
-            "real": excerpt.real.tolist(),
-            "output": plain(measure(stem / np.float32(gains[song.key]), excerpt.truth)),
-            "baselines": {name: plain(one) for name, one in reference.measured.items()},
-        }
-    shutil.rmtree(out)
-    return {"step": step, "songs": found}
+        known = baseline_stems.training(run.shards, settings.data, {song.name})
+        stems = results.stems_of(excerpt, known, settings.data, settings.evaluate.iterations, gpu())
+        found[song.name] = {name: plain(measure(stem, excerpt.truth)) for name, stem in stems if not isinstance(stem, str)}
+    return found
+
+
+def measure_songs(run: RunDir, system: System) -> dict[str, Any]:
+    """Make and measure the stems of the test songs with the newest checkpoint, as the product evaluates it."""
+    settings = presets.with_values(rundir.read_settings(run), WHOLE | system.measured)
+    data, newest = settings.data, saved.with_generator(run.checkpoints)[-1]
+    weights, device = checkpoint.load_generator(newest), gpu()
+    generator = inference.build_generator(weights, settings.model, data.picture_channels, device or torch.device("cpu"))
+    drums = drummer.load(run.pattern, data, settings.model) if settings.model.sketch else None
+    found = {}
+    for song in held_out_songs.from_shards(run.shards, "test", ALL):
+        excerpt = held_out_songs.read_excerpt(song, data, settings.evaluate.seconds, drums, known_beats=system.known_beats)
+        guide = None if excerpt.performance is None else excerpt.performance.guide(0)
+        outputs = inference.generate(generator, excerpt.pictures, data, song.key, 0, guide)
+        stem = inference.to_stem(
+            outputs, excerpt.pictures, excerpt.input, excerpt.rate, data, settings.evaluate.iterations, device
+        )
+        found[song.name] = {"real": excerpt.real.tolist(), "output": plain(measure(stem, excerpt.truth))}
+    return {"step": newest.step, "songs": found, "machine": machine()}
+
+
+def gpu() -> torch.device | None:
+    """The GPU, if there is one."""
+    return torch.device("cuda") if torch.cuda.is_available() else None
+
+
+def machine() -> str:
+    """The card, else the processor, and torch's version."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    names = [line.split(":", 1)[1].strip() for line in linux.cpuinfo().splitlines() if line.startswith("model name")]
+    return f"{[*names, platform.machine()][0]}, torch {torch.__version__}"
 
 
 def plain(one: Measured) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def test_a_part_goes_on_and_says_what_it_left_out(told, monkeypatch):
         common.Measurement("good", lambda: iter([{"figure": 4}]), "", 5),
     ]
     monkeypatch.setitem(sys.modules, "gpu_parts.some", argparse.Namespace(measurements=lambda place: asked))
-    worker.run({**work, "part": "some", "seconds": 30, "done": ["done before"]}, None)
+    worker.run({**work, "part": "some", "seconds": 30, "only": [], "done": ["done before"]}, None)
     ended = {line["name"]: line for line in lines() if line["say"] == "ends"}
     assert {name: line["state"] for name, line in ended.items()} == {
         "slow": "failed",
@@ -92,7 +92,7 @@ def test_a_part_goes_on_and_says_what_it_left_out(told, monkeypatch):
         "good": "done",
     }
     assert ended["absent"]["why"] == "there is none here"
-    worker.run({**work, "part": "some", "seconds": 0.1, "done": []}, None)
+    worker.run({**work, "part": "some", "seconds": 0.1, "only": [], "done": []}, None)
     assert {line["state"] for line in lines() if line["say"] == "ends" and line["name"] != "absent"} == {
         "failed",
         "not run",
@@ -108,7 +108,7 @@ def a_run(tmp_path: Path, **about) -> gpu.Run:
 
 STAND_IN = """
 import json, os, signal, sys, time
-print("ready", flush=True)
+print("{}\\nready", flush=True)
 for line in sys.stdin:
     work = json.loads(line)
     def tell(**said):
@@ -170,7 +170,62 @@ def test_started_again_it_keeps_what_is_done_under_the_same_conditions(tmp_path)
     assert set(a_run(tmp_path, **ABOUT).content["measurements"]) == {"fast/one"}, "what failed is tried again"
     for other in ({"device": "Another card"}, {"versions": {"torch": "2.13"}}):
         run.write()
-        assert not a_run(tmp_path, **{**ABOUT, **other}).content["measurements"]
+        found = a_run(tmp_path, **{**ABOUT, **other})
+        assert not found.content["measurements"]
+        assert "| figure | measured earlier |" in found.path.with_suffix(".md").read_text()
+        assert "| 1 | Some card, code " in found.path.with_suffix(".md").read_text()
+
+
+def speed_of(card: str, rate: float, **also) -> dict:
+    about = {**ABOUT, "device": card, "kind": "cuda", "versions": {}, "code": "c0de", "cores": 1, "memory": 1e9, "commit": "?"}
+    fast = {"state": "done", "table": "speed", "title": "Speed", "rows": [row("ours", "thesis", 64, rate)]}
+    return {"schema": 1, "about": about, "measurements": {"fast/a": fast, **also}, "earlier": {}}
+
+
+def test_reports_of_several_calls_are_put_together(tmp_path):
+    """What was measured again on the same card replaces what was; another card's rows stay, and count for no aim."""
+    cut = {"state": "cut off", "why": "took more than 3 s", "rows": [], "title": ""}
+    more = {"state": "done", "rows": [{"figure": 7}], "title": "More"}
+    for name, content in {
+        "gpu": speed_of("H200", 3000.0, **{"fast/b": more}),
+        "one": speed_of("H200", 3500.0, **{"fast/b": cut}),
+        "two": speed_of("H100", 1000.0),
+    }.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    path = tmp_path / "gpu.json"
+    assert gpu.add(gpu.parse(["--report", str(tmp_path), "--add", str(tmp_path / "one.json")])) == 0
+    found = json.loads(path.read_text())
+    assert found["measurements"]["fast/a"]["rows"][0]["images/s"] == 3500
+    assert found["measurements"]["fast/b"]["state"] == "done", "what is done counts before what is not"
+    failed = {"state": "failed", "why": "it hung", "lines": ["last words"], "rows": [], "title": ""}
+    (tmp_path / "three.json").write_text(json.dumps(speed_of("H200", 3600.0, **{"right/c": failed})))
+    files = [str(tmp_path / name) for name in ("three.json", "one.json")]
+    assert gpu.add(gpu.parse(["--report", str(tmp_path), "--add", *files])) == 0
+    found = json.loads(path.read_text())["measurements"]
+    assert found["right/c"] == failed and found["fast/a"]["rows"][0]["images/s"] == 3500, "the last counts"
+    assert gpu.add(gpu.parse(["--report", str(tmp_path), "--add", str(tmp_path / "two.json")])) == 0
+    found, said = json.loads(path.read_text()), path.with_suffix(".md").read_text()
+    assert set(found["measurements"]) == {"fast/a"} and set(found["earlier"]) == {"fast/a", "fast/b"}
+    assert found["earlier"]["fast/a"]["rows"][0]["images/s"] == 3500, "it is of another card"
+    assert "at least 2500 images/s | 1000 | no |" in said and "| 3500 | some | H200, code c0de" in said
+    mixed = report.table([{"a": 1, report.LABEL: "H200"}, {"a": 2, "b": 3}])
+    assert mixed[0] == "| a | b | measured earlier |", "it comes last"
+    (tmp_path / "not.json").write_text("[]")
+    for wrong in ("not.json", "absent.json"):
+        with pytest.raises(SystemExit) as left:
+            gpu.parse(["--add", str(tmp_path / wrong)])
+        assert left.value.code == 2
+
+
+def test_measurements_can_be_chosen_by_name():
+    names = {"right": ["stages", "gradients"], "fast": ["thesis: bf16", "thesis: tf32", "data"]}
+    assert gpu.wanted(names, ["right", "fast"], []) == ["right", "fast"]
+    assert gpu.wanted(names, ["right", "fast"], ["thesis*", "data"]) == ["fast"]
+    with pytest.raises(SystemExit, match="--only 'dta' is no measurement of right, fast"):
+        gpu.wanted(names, ["right", "fast"], ["stages", "dta"])
+    all_of_fast = [common.Measurement(name, refuse, "", 5) for name in names["fast"]]
+    assert [one.name for one in worker.chosen(all_of_fast, ["data", "thesis*"])] == ["data", "thesis: bf16", "thesis: tf32"]
+    assert worker.chosen(all_of_fast, []) == all_of_fast
 
 
 def test_figures_of_a_card_are_not_given_away_for_those_of_a_cpu(tmp_path):

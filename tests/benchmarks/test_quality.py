@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import os
 import shlex
@@ -24,6 +26,7 @@ from quality_cell import System
 from p2p_dist.evaluate.measures import averages
 from p2p_dist.evaluate.measures.measure import Measured
 from p2p_dist.evaluate.measures.table import MEASURES
+from p2p_dist.run.rundir import RunDir
 
 
 def test_a_cell_is_trained_within_its_time_measured_and_not_made_again(
@@ -33,15 +36,20 @@ def test_a_cell_is_trained_within_its_time_measured_and_not_made_again(
     endless = ("--preset", "tiny", "--train.checkpoint-every", "1")
     systems = System("tiny", endless), System("tiny, other phases", endless, {"evaluate.iterations": 1})
     monkeypatch.setattr(quality, "SYSTEMS", systems)
-    trained = []
+    trained: list[Any] = []
     train = quality_cell.train
-    monkeypatch.setattr(quality_cell, "train", lambda *given: trained.append(given) or train(*given))
+    monkeypatch.setattr(quality_cell, "train", lambda *given: trained.append(given) or train(*given))  # type: ignore[func-returns-value]
     words = ["--data", str(tiny_songs), "--songs", "five", "--minutes", "0.001", "--seeds", "1", "--out", str(tmp_path)]
+    with monkeypatch.context() as broken:
+        broken.delattr(quality.Maker, "measure")
+        assert quality.main(words) == 1
+    assert "has no attribute 'measure'" in capsys.readouterr().err and len(trained) == 1
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a job of the background
     try:
         assert quality.main(words) == 0
     finally:
         signal.signal(signal.SIGINT, before)
+    assert not [*(tmp_path / "runs").iterdir()], "they are large"
     shown = capsys.readouterr().out
     cells = {path: json.loads(path.read_text()) for path in (tmp_path / "cells").iterdir()}
     assert len(trained) == 1 and len(cells) == 2
@@ -55,17 +63,60 @@ def test_a_cell_is_trained_within_its_time_measured_and_not_made_again(
     assert "every training 0.001 min of 1 core" in shown
 
     assert "other code" not in shown
-    path, other = sorted(cells, key=lambda path: cells[path]["system"])
-    path.unlink()
-    other.write_text(json.dumps({**cells[other], "code": "earlier"}))
+    path = next(iter(cells))
+    path.write_text(json.dumps({**cells[path], "code": "earlier"}))
     assert quality.main([*words, "--json", str(tmp_path / "table.json")]) == 0
-    assert len(trained) == 1, "the training is there"
-    again = json.loads(path.read_text())
-    rows = [one["songs"]["five"]["output"]["row"] for one in (cells[path], again)]
-    assert rows[0]["mr_log"] == pytest.approx(rows[1]["mr_log"], rel=1e-3)
     assert json.loads((tmp_path / "table.json").read_text())[quality.LEFT_OUT]["tiny"]["lock8"] is not None
     assert "1 of 2 cells were made by other code" in capsys.readouterr().out
     assert quality.main(words) == 0 and capsys.readouterr().err == "", "nothing was missing"
+
+
+def test_with_steps_trainings_at_once_share_the_stage_pattern(
+    tiny_songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--preset", "tiny", "--model.sketch", "--train.pattern-steps", "1")
+    monkeypatch.setattr(quality, "SYSTEMS", (System("one", flags), System("other", (*flags, "--train.flux-weight", "1"))))
+    found: list[set[str]] = []
+    train = quality_cell.train
+
+    def noted(run: RunDir, *given: Any) -> float:
+        found.append({path.name for path in run.pattern.glob("networks/*")})
+        return train(run, *given)
+
+    monkeypatch.setattr(quality_cell, "train", noted)
+    words = ["--data", str(tiny_songs), "--songs", "five", "--steps", "2", "--jobs", "2", "--seeds", "1"]
+    assert quality.main([*words, "--out", str(tmp_path)]) == 0
+    made = {path.name for path in tmp_path.glob("patterns/without-five-seed0/networks/*")}
+    assert found == [set(), made] and len(made) == 3
+    cells = [json.loads(path.read_text()) for path in (tmp_path / "cells").iterdir()]
+    assert {cell["system"]: cell["step"] for cell in cells} == {"one": 2, "other": 2}
+    shown = capsys.readouterr().out
+    assert f"every training 2 steps of its preset's batch; {cells[0]['machine']}.\n" in shown
+    assert "| **one** | 1 x 1 |" in shown and "| **other** | 1 x 1 |" in shown
+
+
+def test_a_request_to_stop_ends_all_trainings_at_once(
+    tiny_songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train, calls, how = quality_cell.train, itertools.count(), list[type[BaseException]]()
+
+    def with_request(*given: Any) -> float:
+        if next(calls) == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            return train(*given)
+        except BaseException as error:
+            how.append(type(error))
+            raise
+
+    monkeypatch.setattr(quality, "SYSTEMS", (System("tiny", ("--preset", "tiny")),))
+    monkeypatch.setattr(quality_cell, "train", with_request)
+    before = signal.getsignal(signal.SIGTERM)
+    assert quality.main(["--data", str(tiny_songs), "--jobs", "2", "--out", str(tmp_path)]) == 75
+    assert {*how} == {quality_cell.Stopped} and len(how) <= 2
+    assert "stopped; the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not [*(tmp_path / "runs").glob("*/checkpoints")], "they had hardly begun"
 
 
 def test_every_song_is_left_out_once_and_held_out_songs_are_never_trained_on(tiny_songs: Path, tmp_path: Path) -> None:
@@ -77,6 +128,17 @@ def test_every_song_is_left_out_once_and_held_out_songs_are_never_trained_on(tin
     assert [song.name for song in held_out.test] == ["five"] and len(held_out.train) == 4
     root = left_out[0].lay_out(tmp_path)
     assert {path.name for path in (root / "test").iterdir()} == {"four"} and (root / "test" / "four" / "drums.wav").is_file()
+    there = (root / "test" / "four").lstat().st_ctime_ns
+    (left_out[0].lay_out(tmp_path) / "train" / "six").symlink_to(root)
+    assert (root / "test" / "four").lstat().st_ctime_ns == there, "others read it"
+    left_out[0].lay_out(tmp_path)
+    assert not (root / "train" / "six").is_symlink()
+
+    def named(**changed: Any) -> Path:
+        return quality.cell_path(dataclasses.replace(asked, **changed), quality.SYSTEMS[0], held_out, 0)
+
+    assert named(jobs=4) == named() != named(minutes=4.0)
+    assert named(steps=4) == named(steps=4, minutes=4.0, cores=2) != named(steps=5)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +148,8 @@ def test_every_song_is_left_out_once_and_held_out_songs_are_never_trained_on(tin
         (["--systems", "sketch", "--task", "bass"], "no system 'sketch' for bass: there are plain, small,"),
         (["--songs", "six"], "has no song 'six'"),
         (["--cores", "4000"], "--cores 4000: this process may use"),
+        (["--steps", "0"], "--steps 0: must be at least 1"),
+        (["--jobs", "0"], "--jobs 0: must be at least 1"),
     ],
 )
 def test_a_mistake_costs_no_training(words: list[str], said: str, tiny_songs: Path, tmp_path: Path) -> None:

@@ -382,6 +382,12 @@ def test_a_first_beat_before_the_part_is_refused(runs):
         generate.main(["song.wav", "--from", "2", "--first-beat", "1.5"])
 
 
+@pytest.mark.parametrize("option", ["--first-beat", "--from", "--to"])
+def test_a_value_that_is_refused_is_named_by_its_option(option):
+    with pytest.raises(ValueError, match=f"^{option} must be 0 or more and finite, not -1"):
+        generate.main(["song.wav", option, "-1"])
+
+
 def test_the_tempos_that_may_be_named_are_those_that_can_be_heard(runs):
     write(Path("song.wav"), sound())
     for bpm in (beats.SLOWEST, beats.FASTEST):

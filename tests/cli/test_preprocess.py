@@ -387,7 +387,8 @@ def test_a_finished_dataset_is_uploaded_and_an_unfinished_one_is_not(
         (["--verify"], "omit --part, --verify and --cluster"),
         (["--cluster", "slurm"], "omit --part, --verify and --cluster"),
         (["--task", "bass,drums"], "--upload takes one dataset, and 2 tasks make 2"),
-        (["--data.shards", "x"], "--data.shards is for the submit command"),
+        (["--data.shards", "pipe:cat x/{name}"], "is not preprocessed: train on it with "),
+        (["--data.shards", "pipe:cat x/{name}"], "submit.py --data.shards 'pipe:cat x/{name}'; to make another one, name"),
         (["--upload", "https://me:opensesame@host/set"], "--upload contains a password"),
     ):
         with pytest.raises(ValueError, match=re.escape(said)):

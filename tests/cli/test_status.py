@@ -6,6 +6,7 @@ import json
 
 from p2p_dist.cli import status as status_command
 from p2p_dist.common import files
+from p2p_dist.jobs import status
 from p2p_dist.run import rundir
 from tests.jobs.run_on_lumi import run
 from tests.jobs.submit_command import BASE_ONLY, launch, type_here
@@ -42,10 +43,17 @@ def test_no_runs(tmp_path, monkeypatch):
 def test_the_table_and_the_json(run):
     table = type_here("status", "mine")
     assert table.returncode == 0 and "40 of 100" in table.stdout and "12.00 used, 4.00 lost to restarts" in table.stdout
-    assert "1 of the starts was killed" in table.stdout
+    assert "1 of the starts was killed: counted until its last status" in " ".join(table.stdout.replace("│", " ").split())
     every = type_here("status").stdout
     assert "mine" in every and "0.1250" in every and "40 of 100" in every
     assert json.loads(type_here("status", "--json").stdout)[0]["step"] == 40
+
+
+def test_several_killed_starts_are_told_in_the_plural(run, capsys):
+    found = status.gather(rundir.find("mine"))
+    found["gpu_hours"]["estimated"] = 2
+    status.show(found)
+    assert "2 of the starts were killed: counted until their" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
 def test_a_login_node_needs_no_torch(run):

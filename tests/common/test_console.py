@@ -27,7 +27,9 @@ def raising(error):
     [
         (ValueError("nodes must be greater than 0"), 2, "error: nodes must be greater than 0"),
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "/x/y (the disk is full: free some space"),
-        (OSError(errno.EDQUOT, "Quota exceeded", "/x/y"), 1, "quota is used up"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/x/y"), 1, "quota is used up"),
+        (OSError(errno.ENOSPC, "No space left on device while a.tar was fetched", "/x/y"), 1, "/x/y (the disk is full: free"),
+        (OSError(errno.EPERM, "belongs to another: use --data.stage none", "/x/y"), 1, "use --data.stage none: /x/y\n"),
         (
             PermissionError(errno.EACCES, "Permission denied", "/x/y"),
             1,
@@ -41,6 +43,14 @@ def test_an_error_is_one_message_and_its_exit_code(error, code, said, capsys):
     shown = capsys.readouterr()
     assert said in shown.err
     assert "Traceback" not in shown.err and shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(999_499, "999 kB"), (10**6, "1 MB"), (99_499_999, "99 MB"), (10**8, "0.1 GB"), (2_880_000_000, "2.9 GB")],
+)
+def test_a_size_in_words(size, words):
+    assert console.size(size) == words
 
 
 def test_a_bug_is_not_hidden():

@@ -4,6 +4,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from p2p_dist.common import linux
 
 
@@ -35,6 +37,19 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once():
         linux.die_with_parent(signal.SIGTERM, parent=1 if os.getppid() != 1 else 2)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+def test_signals_are_blocked_as_long_as_asked_for_and_no_other_is_unblocked():
+    def now():
+        return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    with linux.blocked([signal.SIGUSR1]):
+        before = now()
+        with pytest.raises(OSError), linux.blocked([signal.SIGUSR1, signal.SIGUSR2]):
+            assert now() == before | {signal.SIGUSR2}
+            raise OSError
+        assert now() == before, "one that was blocked before stays so"
+    assert now() == before - {signal.SIGUSR1}
 
 
 def test_cores_are_those_that_this_process_may_use():

@@ -19,7 +19,7 @@ def test_every_field_that_older_records_lack_has_a_value_of_its_shape(name):
 def test_what_a_record_lacks_is_implied(tmp_path):
     (tmp_path / "dataset.json").write_text('{"name": "drums-default-0"}')
     found = records.read(tmp_path / "dataset.json", schemas.DATASET)
-    assert found == {"schema": 0, "name": "drums-default-0", "training": None, "trained_on": None}
+    assert found == {"schema": 0, "name": "drums-default-0", "training": None, "trained_on": None, "manifest": None}
     records.write(tmp_path / "dataset.json", schemas.DATASET, {"name": "a", "training": "b"})
     assert json.loads((tmp_path / "dataset.json").read_text()) == {"schema": 1, "name": "a", "training": "b"}
     assert records.read(tmp_path / "dataset.json", schemas.DATASET)["schema"] == 1

@@ -67,7 +67,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path, bit: int) -> None:
     content = bytearray(path.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
-    with pytest.raises(files.DamagedError, match=rf"{entry['name']} is damaged: its sha256 .*preprocess again"):
+    with pytest.raises(files.DamagedError, match=rf"{entry['name']} is damaged: its sha256 .*; remove it .* launch again"):
         columns.read(tmp_path, entry)
 
 
@@ -76,9 +76,9 @@ def test_an_index_of_another_size_is_found(tmp_path: Path, size: int) -> None:
     entry = columns.write(tmp_path, "train", some())
     path = tmp_path / entry["name"]
     path.write_bytes((path.read_bytes() + b"\0")[:size])
-    with pytest.raises(files.DamagedError, match=f"it has {size} bytes, the manifest says 200 for 5 samples"):
+    with pytest.raises(files.DamagedError, match=f"it has {size} bytes, the manifest says 200, and 5 samples take 200"):
         columns.read(tmp_path, entry)
-    with pytest.raises(files.DamagedError, match=r"bytes, the manifest says 200 for 4 samples"):
+    with pytest.raises(files.DamagedError, match=r"bytes, the manifest says 200, and 4 samples take 160"):
         columns.read(tmp_path, {**entry, "samples": 4})
     path.unlink()
     with pytest.raises(files.DamagedError, match="it is missing"):

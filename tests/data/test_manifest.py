@@ -43,7 +43,7 @@ def test_a_manifest_that_was_edited_is_refused(undisturbed: Path, tmp_path: Path
     changed = "was changed after it was written"
     for text, wrong in ((json.dumps(content), changed), ('{"schema": 3}', changed), ("[]", "is damaged: it is a list")):
         (out / manifests.NAME).write_text(text)
-        with pytest.raises(ValueError, match=f"manifest.json {wrong}.*preprocess again"):
+        with pytest.raises(ValueError, match=f"manifest.json {wrong}.*preprocess or launch again"):
             verify_dataset(out)
 
 

@@ -81,16 +81,30 @@ def served(dataset: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="webdataset opens http:// by curl")
-def test_plain_webdataset_reads_every_split_over_http(dataset: Path, served: str) -> None:
+@pytest.mark.parametrize("place", ["disk", "http"])
+def test_plain_webdataset_reads_every_split(place: str, dataset: Path, served: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In both ways of its documentation; in the second, two nodes share the shards."""
     import webdataset
 
+    if place == "http" and shutil.which("curl") is None:
+        pytest.skip("webdataset opens http:// by curl")
+    where = {"disk": dataset, "http": served}[place]
     for split, part in manifests.read(dataset)["splits"].items():
-        urls = [f"{served}/{shard['name']}" for shard in part["shards"]]
+        urls = [f"{where}/{shard['name']}" for shard in part["shards"]]
         one_by_one = webdataset.WebDataset(urls, shardshuffle=False, nodesplitter=webdataset.split_by_node).decode()
         keys = {sample["__key__"]: sample["npz"]["target"].shape for sample in one_by_one}
         found = Index(dataset, split)
         assert keys == {found.sample(number).key: found.shape for number in range(len(found))}
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        of_nodes: list[str] = []
+        for rank in ("0", "1"):
+            monkeypatch.setenv("RANK", rank)
+            shardlist = webdataset.SimpleShardList(urls)
+            steps = (webdataset.split_by_node, webdataset.split_by_worker, webdataset.tarfile_to_samples(), webdataset.decode())
+            of_nodes += [sample["__key__"] for sample in webdataset.DataPipeline(shardlist, *steps)]
+        monkeypatch.delenv("WORLD_SIZE")
+        monkeypatch.delenv("RANK")
+        assert sorted(of_nodes) == sorted(keys)
 
 
 def test_the_code_in_the_card_turns_a_picture_back_into_sound(

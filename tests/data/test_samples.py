@@ -156,11 +156,11 @@ def test_a_damaged_index_is_named(tmp_path: Path, memory: Path, monkeypatch: pyt
     path = tmp_path / part["index"]["name"]
     whole = path.read_bytes()
     for content, message in (
-        (whole[:-1], "it has 199 bytes, the manifest says 200 for 5 samples"),
+        (whole[:-1], "it has 199 bytes, the manifest says 200, and 5 samples take 200"),
         (whole[:100] + bytes([whole[100] ^ 8]) + whole[101:], "its sha256 differs from the manifest"),
     ):
         path.write_bytes(content)
-        with pytest.raises(files.DamagedError, match=rf"{path.name} is damaged: {message}; preprocess again"):
+        with pytest.raises(files.DamagedError, match=rf"{path.name} is damaged: {message}; remove it "):
             Columns(tmp_path, part, "feistel")
     path.unlink()
     with pytest.raises(files.DamagedError, match="it is missing"):

@@ -132,6 +132,17 @@ def test_what_is_there_already_stays_and_what_is_lost_is_made_again(
     assert sorted(made) == ["A", "C"] and fingerprint(out) == before and not half_written(out)
 
 
+def test_an_index_that_is_not_there_or_cut_is_made_again(songs: Path, dataset: Path, small: Data, tmp_path: Path) -> None:
+    """If it failed: training says that the index is missing and to preprocess again, which says that all is done."""
+    out = Path(shutil.copytree(dataset, tmp_path / "out"))
+    before, (path,) = fingerprint(out), out.glob("index-train-*")
+    made: list[str] = []
+    for harm in (path.unlink, lambda: os.truncate(path, 40)):
+        harm()
+        shards.preprocess(songs, out, small, workers=1, on_song=lambda done, total, result: made.append(result.name))
+        assert fingerprint(out) == before and made == [], "no song is"
+
+
 def test_a_manifest_that_stands_is_not_written_again(songs: Path, dataset: Path, small: Data, tmp_path: Path) -> None:
     """Trainings read it. It is merged anew where it is damaged, older than a record, or of a song that is gone."""
     out = Path(shutil.copytree(dataset, tmp_path / "out"))  # which keeps the times

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from p2p_dist.common import files
+from p2p_dist.common import console, files
 from p2p_dist.data import manifest as manifests
-from p2p_dist.data import staging, transfer
+from p2p_dist.data import remote, staging, transfer
 from p2p_dist.data.index import Index
 from p2p_dist.data.staging import copy_to_node
 from p2p_dist.data.transfer import fetch_files
@@ -84,7 +86,9 @@ def test_what_lies_in_the_nodes_memory_is_compared_whoever_wrote_it(dataset: Pat
     assert victim.read_text() == "mine"
 
 
-def test_a_folder_in_the_nodes_memory_that_others_made_is_not_used(dataset: Path, tmp_path: Path) -> None:
+def test_a_folder_in_the_nodes_memory_that_others_made_is_not_used(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours = tmp_path / f"p2p_dist-{os.getuid()}"
     (tmp_path / "elsewhere").mkdir()
     ours.symlink_to(tmp_path / "elsewhere")
@@ -102,7 +106,10 @@ def test_a_folder_in_the_nodes_memory_that_others_made_is_not_used(dataset: Path
     if os.geteuid() == 0:
         ours.mkdir()
         os.chown(ours, 4321, -1)
-        with pytest.raises(OSError, match=r"belongs to user 4321.*--data.stage none"):
+        with pytest.raises(OSError, match=r"belongs to user 4321.*; else name another folder with \$TMPDIR, or use --data"):
+            copy_to_node(dataset, "train", tmp_path)
+        monkeypatch.setattr(staging, "MEMORY", tmp_path)
+        with pytest.raises(OSError, match=r"belongs to user 4321.*; else use --data.stage none"):
             copy_to_node(dataset, "train", tmp_path)
         assert not list(ours.iterdir())
 
@@ -124,6 +131,24 @@ def test_too_little_memory_on_the_node_says_how_to_go_without(
     with pytest.raises(OSError, match="stage none") as error:
         copy_to_node(dataset, "train", tmp_path)
     assert error.value.errno == errno.ENOSPC
+
+
+def test_a_disk_of_the_node_that_runs_full_says_how_to_go_without(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program fills it, after there was room."""
+
+    def add(self: Any, block: bytes) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(remote._Arrived, "add", add)
+    said = (
+        r"^no room: No space left on device while .*\.tar, \d+ kB, was fetched: free some, use --data.stage none, or another "
+    )
+    with pytest.raises(OSError) as error:
+        copy_to_node(dataset, "train", tmp_path)
+    assert re.match(said, console.describe(error.value)) and "P2P_RUNS" not in console.describe(error.value)
+    assert not list(tmp_path.rglob("*.tar"))
 
 
 def test_what_each_node_fetches_is_not_fetched_before(served: Server, small: Data, tmp_path: Path) -> None:

@@ -32,6 +32,24 @@ def test_settings_of_pip_go_along_with_the_folders_that_they_name(tmp_path: Path
     assert paths == [wheels, index.parent]
 
 
+def test_a_test_that_is_left_out_for_another_reason_than_a_new_machine_gives_is_named() -> None:
+    reasons = [
+        "musdb needs ffmpeg, which is not installed",
+        "only root can give a file away",
+        "FluidSynth or its sound font is not installed",
+        "pgrep, which every Mac has",
+        "no compiler",
+        "webdataset opens http:// by curl",
+        "no name spaces for users here",
+    ]
+    lines = [f"SKIPPED [2] tests/a.py:{number}: {reason}\n" for number, reason in enumerate(reasons)]
+    assert machines.left_out([*lines, "26 skipped\n"]) == (14, [])
+    other = [
+        f"SKIPPED [1] tests/b.py:3: {reason}" for reason in ("of the extra dev", "as root alone", "Could not import ffmpegs")
+    ]
+    assert machines.left_out([*lines, *(f"{line}\n" for line in other)]) == (17, other)
+
+
 def refused(python: str, made: Path) -> str:
     """What the Makefile says to a Python that it can't use; it makes nothing."""
     # What `make -i test` hands on would make this make succeed, too.

@@ -258,6 +258,14 @@ def test_requests_to_stop_do_not_reach_workers() -> None:
     assert not blocked(0)[1] & {signal.SIGINT, signal.SIGTERM}
 
 
+def test_workers_that_cannot_start_leave_no_signal_blocked() -> None:
+    """Else the stage could not be stopped while it ends."""
+    before = blocked(0)[1]
+    with pytest.raises(TypeError):
+        pattern_stage.each(blocked, [(0,), None], 2, lambda n, result: None)  # type: ignore[list-item]
+    assert blocked(0)[1] == before
+
+
 def test_a_song_that_is_not_the_one_in_the_shards_is_refused(prepared: tuple[Path, Config], tmp_path: Path) -> None:
     run, (place, settings) = new_run(prepared, "changed"), prepared
     moved = dataclasses.replace(settings, data=dataclasses.replace(settings.data, root=str(tmp_path / "songs")))

@@ -103,6 +103,8 @@ def test_midi_is_of_drums_alone_and_a_song_without_its_page_is_not_done(tmp_path
         ({"sha256": "1" * 64}, "model: band@20"),
         ({"stamp": "other"}, "song: song"),
         ({"settings": without | {"bpm": 120.0}}, "seed: 0 -> None, bpm: None -> 120.0"),
+        ({"settings": wanted["settings"] | {"begin": 2.0, "end": 3.0}}, "from: 0.0 -> 2.0, to: None -> 3.0"),
+        ({"settings": wanted["settings"] | {"first_beat": 0.5}}, "first-beat: None -> 0.5"),
     ):
         with pytest.raises(ValueError, match=f"made with other settings \\({told}\\): add --overwrite"):
             request.is_made(place, {**wanted, **change}, takes)

@@ -37,10 +37,16 @@ def test_the_commands_work_when_pasted(block, clone):
     lines = [line for line in block.splitlines() if line not in RUN_ELSEWHERE]
     environment = {k: v for k, v in os.environ.items() if k not in OF_THE_CALLER}
     environment["PATH"] = f"{clone}/.venv/bin:{environment['PATH']}"  # what `source .venv/bin/activate` does
+    if "~/" in block:
+        environment["HOME"] = str(clone.parent)
     done = subprocess.run(
         ["bash", "-e", "-c", "\n".join(lines)], cwd=clone, env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    if "completion" in block:
+        (written,) = (clone.parent / ".local" / "share").rglob("p2p-dist")
+        known = subprocess.run(["bash", "-c", f"source {written} && complete -p p2p-dist"], capture_output=True, text=True)
+        assert known.stdout.endswith(" p2p-dist\n"), known
     if "make demo" in lines:
         page = done.stdout.splitlines()[-1]
         assert page == f"page: {clone}/runs/drums-demo/page/index.html" and Path(page.removeprefix("page: ")).is_file()

@@ -17,6 +17,8 @@ def test_resources_may_change_and_science_is_named():
     assert presets.with_resources(saved, moved) == moved
     other = dataclasses.replace(moved, train=dataclasses.replace(saved.train, seed=3, log_every=1))
     assert _differences(saved, other) == ["train.seed: 0 -> 3"]
+    heavier = dataclasses.replace(saved, train=dataclasses.replace(saved.train, l1_weight=7.0))
+    assert _differences(saved, heavier) == ["train.l1-weight: 20.0 -> 7.0"], "as the option is spelled"
     assert presets.with_resources(saved, other).train.seed == 0
     assert presets.with_resources(saved, dataclasses.replace(moved, preset="tiny")) == moved
     assert presets.with_resources(saved, other).train.log_every == 1

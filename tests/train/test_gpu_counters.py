@@ -31,9 +31,12 @@ int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *out) {
 SMI = """
 #include <stdint.h>
 int rsmi_init(uint64_t flags) { return flags != 0; }
-int rsmi_num_monitor_devices(uint32_t *out) { *out = 2; return 0; }
-int rsmi_dev_pci_id_get(uint32_t device, uint64_t *out) { *out = (uint64_t)(device ? 0xd6 : 0xd1) << 8; return 0; }
-int rsmi_dev_busy_percent_get(uint32_t device, uint32_t *out) { *out = device ? 40 : 10; return 0; }
+int rsmi_num_monitor_devices(uint32_t *out) { *out = 4; return 0; }
+/* domain, partition, bus, device, function: the first three differ from one another in one of the numbers that count */
+static const uint64_t places[4][5] = {{0, 0, 0xd6, 2, 0}, {1, 0, 0xd6, 1, 0}, {1, 3, 0xd6, 2, 1}, {0, 0, 0xd1, 0, 0}};
+int rsmi_dev_pci_id_get(uint32_t device, uint64_t *out)
+{ const uint64_t *p = places[device]; *out = p[0] << 32 | p[1] << 28 | p[2] << 8 | p[3] << 3 | p[4]; return 0; }
+int rsmi_dev_busy_percent_get(uint32_t device, uint32_t *out) { *out = 10 + device; return 0; }
 int rsmi_dev_memory_usage_get(uint32_t device, int type, uint64_t *out) { *out = type ? 1 : 5000000000; return 0; }
 int rsmi_dev_energy_count_get(uint32_t device, uint64_t *out, float *unit, uint64_t *when)
 { *out = 4000000; *unit = 15.25; *when = 1; return ENERGY; }
@@ -61,11 +64,13 @@ def test_an_nvidia_gpu(library):
 
 
 def test_an_amd_gpu(library):
-    reading = gpu_counters.amd(library(SMI, 0), 0xD6)()
-    assert reading == pytest.approx((0.4, 5e9, 61.0))
-    assert gpu_counters.amd(library(SMI, 2), 0xD1)() == Reading(0.1, 5e9, 0.0), "the other die tells the energy of both"
-    with pytest.raises(OSError, match="no GPU with this PCI address"):
-        gpu_counters.amd(library(SMI, 0), 0xD2)
+    smi = library(SMI, 0)
+    for number, place in enumerate([(0, 0xD6, 2), (1, 0xD6, 1), (1, 0xD6, 2), (0, 0xD1, 0)]):
+        assert gpu_counters.amd(smi, place)() == pytest.approx((0.1 + 0.01 * number, 5e9, 61.0))
+    assert gpu_counters.amd(library(SMI, 2), (0, 0xD1, 0))() == Reading(0.13, 5e9, 0.0), "the other die tells it of both"
+    for place in [(1, 0xD1, 0), (0, 0xD2, 0), (0, 0xD1, 1)]:
+        with pytest.raises(OSError, match="no GPU with this PCI address"):
+            gpu_counters.amd(smi, place)
 
 
 def wait(done):

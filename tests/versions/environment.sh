@@ -15,7 +15,7 @@ build=$(sed -n 's/^requires = \["\(setuptools.*\)"\]$/\1/p' pyproject.toml)
 "$uv" pip install --quiet --python "$place" --resolution "$resolution" --no-build-isolation "$build"
 "$uv" pip install --quiet --python "$place" --resolution "$resolution" --no-build-isolation "$build" -e '.[test]'
 "$uv" pip list --quiet --python "$place"
-export PATH=$PWD/$place/bin:$PATH OMP_NUM_THREADS=1 P2P_VERSIONS=$end
+export PATH=$PWD/$place/bin:$PATH PYTHONDONTWRITEBYTECODE="" OMP_NUM_THREADS=1 P2P_VERSIONS=$end
 slow=(browser readme faults slurm container)
-# One process a core; a file of tests by one, as make test does.
+# One process a core, a file of tests by one, with bytecode files, as make test does.
 exec python -m pytest -n 2 --dist loadfile "${slow[@]/#/--ignore=tests/}" tests

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from p2p_dist.audio.attacks import attack_times
 from p2p_dist.audio.beats import Beats, drums_late, track_beats
-from p2p_dist.audio.invert import mel_to_audio, stem_for
+from p2p_dist.audio.invert import stem_for
 from p2p_dist.data import manifest
 from p2p_dist.data.augment import random_for
 from p2p_dist.data.index import Index
@@ -20,6 +21,7 @@ from p2p_dist.data.manifest import PARTS
 from p2p_dist.data.pairs import FLOOR, silent_to_zero
 from p2p_dist.data.song_record import read_record
 from p2p_dist.evaluate.measures import onsets
+from p2p_dist.generate.phase import mel_to_audio_on
 from p2p_dist.settings.config import Data
 
 COPY, SILENCE, NOISE = "copy the input", "silence", "noise hits"
@@ -206,14 +208,22 @@ def in_time(power: np.ndarray, source: Beats, beats: Beats, count: int, frames: 
 
 
 def from_training(
-    known: Training, input: np.ndarray, rate: int, beats: Beats | None, data: Data, iterations: int, *, loop: bool
+    known: Training,
+    input: np.ndarray,
+    rate: int,
+    beats: Beats | None,
+    data: Data,
+    iterations: int,
+    device: torch.device | None = None,
+    *,
+    loop: bool,
 ) -> Stem:
     """Return a training song's stem in time with `beats`: four bars, repeated, or as much of it as fits.
 
     The song is the one nearest in tempo, so that it is stretched least; for the loop, the second nearest, if any.
 
     Args:
-        iterations: of Griffin-Lim.
+        iterations: of Griffin-Lim. device: see `inference.to_stem`.
     """
     if beats is None:
         return NO_BEATS
@@ -226,5 +236,5 @@ def from_training(
     count = max(1, min(most, held) // _BAR) * _BAR
     samples = -(-len(input) * data.sample_rate // rate)
     mel = in_time(power, source, beats, count, 1 + samples // data.hop_length, data)
-    sound = mel_to_audio(mel, data.sample_rate, data.n_fft, data.hop_length, samples, iterations)
+    sound = mel_to_audio_on(device, mel, samples, data, iterations)
     return at_level(stem_for(input, rate, sound, data.sample_rate)[:, 0], input, known.level)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from p2p_dist.audio import flac
 from p2p_dist.common import console, files, records, schemas
@@ -86,8 +87,14 @@ def _is_there(out: Path, excerpt: Excerpt, sounding: bool) -> bool:
     return (folder / f"{key}.json").is_file() and all(path.is_file() for path in sounds)
 
 
-def stems_of(excerpt: Excerpt, known: Training, data: Data, iterations: int) -> Iterable[tuple[str, Stem]]:
-    """Yield each baseline of a song: its name, and the stem or the reason why it is missing."""
+def stems_of(
+    excerpt: Excerpt, known: Training, data: Data, iterations: int, device: torch.device | None = None
+) -> Iterable[tuple[str, Stem]]:
+    """Yield each baseline of a song: its name, and the stem or the reason why it is missing.
+
+    Args:
+        device: see `inference.to_stem`.
+    """
     input, rate, key, level = excerpt.input, excerpt.rate, excerpt.song.key, known.level
     heard, target, _ = excerpt.song.read()
     tracked = from_there(beats_of(heard, rate, drums="drums" in parse_task(data.task)[0]), excerpt.begins / rate)
@@ -103,9 +110,10 @@ def stems_of(excerpt: Excerpt, known: Training, data: Data, iterations: int) -> 
         baseline_stems.FAR,
         baseline_stems.far_away(target, rate, excerpt.begins, len(input), from_there(true, -excerpt.begins / rate)),
     )
-    yield baseline_stems.OTHER, baseline_stems.from_training(known, input, rate, true, data, iterations, loop=False)
-    yield baseline_stems.LOOP, baseline_stems.from_training(known, input, rate, tracked, data, iterations, loop=True)
-    yield baseline_stems.CEILING, inference.to_stem(excerpt.pictures.targets, excerpt.pictures, input, rate, data, iterations)
+    yield baseline_stems.OTHER, baseline_stems.from_training(known, input, rate, true, data, iterations, device, loop=False)
+    yield baseline_stems.LOOP, baseline_stems.from_training(known, input, rate, tracked, data, iterations, device, loop=True)
+    ceiling = inference.to_stem(excerpt.pictures.targets, excerpt.pictures, input, rate, data, iterations, device)
+    yield baseline_stems.CEILING, ceiling
 
 
 def _measure_song(out: Path, excerpt: Excerpt, known: Training, data: Data, iterations: int, *, sounding: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import train_step as plain_program
 from torch.profiler import ProfilerActivity, profile
 
-from gpu_parts import common, counted
+from gpu_parts import candidates, common, counted
 from gpu_parts.common import Measurement, Place, Row, arithmetic, batch_of, build, config_of, seconds_of, spread
 from gpu_parts.right import compile_quickly, pairs_on_disk
 from p2p_dist.data.index import Index
@@ -26,7 +27,8 @@ LAST = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_l
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How a step is made. plain: by the plainly written program. chosen: cuDNN times its algorithms and takes the fastest."""
+    """How a step is made. plain: by the plainly written program. chosen: cuDNN times its algorithms and takes the fastest; of
+    so many, 0 is all. norm_in_bf16: see `candidates`."""
 
     name: str
     precision: str = "fp32"
@@ -35,6 +37,8 @@ class Way:
     how: str = "eager"
     chosen: bool = False
     plain: bool = False
+    most: int = 10
+    norm_in_bf16: bool = False
 
 
 OURS = (
@@ -47,6 +51,18 @@ OURS = (
     Way("tf32, channels_last, chosen", "fp32", layout="channels_last", chosen=True),
     Way("tf32, chosen, captured", "fp32", how="captured", chosen=True),
     Way("bf16, chosen, captured", "bf16", how="captured", chosen=True),
+)
+CANDIDATES = (
+    Way("bf16, norm in bf16, chosen, captured", "bf16", how="captured", chosen=True, norm_in_bf16=True),
+    Way(
+        "bf16, norm in bf16, channels_last, chosen, captured",
+        "bf16",
+        layout="channels_last",
+        how="captured",
+        chosen=True,
+        norm_in_bf16=True,
+    ),
+    Way("bf16, channels_last, chosen of all, captured", "bf16", layout="channels_last", how="captured", chosen=True, most=0),
 )
 COMPILED = (
     Way("bf16, channels_last, chosen, compiled", "bf16", layout="channels_last", how="compiled", chosen=True),
@@ -69,8 +85,9 @@ def measurements(place: Place) -> list[Measurement]:
         slow = way.how in ("compiled", "both")
         skipped = "a CPU has no graphs" if place.small and way.how in ("captured", "both") else ""
         title = "Speed" + (" (networks of test size)" if place.small else "")
-        limit = (100 if slow else 45) if not place.small else 30
-        return Measurement(name, lambda: rates(place, network, way, sizes), title, limit, "speed", 20 if slow else 6, skipped)
+        limit = (150 if slow else 60) if not place.small else 30
+        least = (40 if slow else 15) if not place.small else 6
+        return Measurement(name, lambda: rates(place, network, way, sizes), title, limit, "speed", least, skipped)
 
     if place.small:
         return [
@@ -82,16 +99,27 @@ def measurements(place: Place) -> list[Measurement]:
             Measurement("counted", lambda: in_theory(place), "Counted on meta tensors, float32", 60),
             speed("thesis", PLAIN[2], (1,)),
             Measurement("trace", lambda: trace(place), "Where the time is", 45, skipped="a CPU has no kernels to trace"),
+            Measurement("operations", lambda: operations(place), "Operations that are no convolution, dearest first", 45),
         ]
     some = batches[:2]
     found = [Measurement("the card", lambda: ceilings(place), "What the device can do, measured now", 30)]
-    found += [speed("thesis", OURS[2]), speed("thesis", PLAIN[0]), speed("default", OURS[2]), speed("default", OURS[8], some)]
-    found += [Measurement("trace", lambda: trace(place), "Where the time is, step captured: kinds of kernels, the dearest", 60)]
-    found += [Measurement("data", lambda: data_wait(place), "What reading the batches costs, step captured", 60)]
+    found += [Measurement("data", lambda: data_wait(place), "What reading the batches costs, step captured", 60, least=10)]
+    found += [speed("thesis", OURS[2], some), speed("thesis", PLAIN[0], some), speed("default", OURS[2], some)]
+    found += [speed("default", CANDIDATES[0], some), speed("default", CANDIDATES[1], some), speed("default", OURS[8], some)]
+    found += [speed("thesis", CANDIDATES[2], some), speed("thesis", OURS[8], some)]
+    dearest = "Operations that are no convolution, dearest first; step launched kernel by kernel"
+    found += [Measurement("operations", lambda: operations(place), dearest, 45, least=10)]
+    title = "Where the time is, step captured: kinds of kernels, the dearest"
+    found += [Measurement("trace", lambda: trace(place), title, 60, least=15)]
+    found += [speed("thesis", COMPILED[1], some), speed("default", COMPILED[1], some)]
     found += [speed("thesis", OURS[0], some), speed("thesis", OURS[1], some), speed("default", OURS[1], some)]
-    found += [speed("thesis", OURS[7], some), speed("thesis", OURS[8], some), speed("thesis", PLAIN[2], batches[1:2])]
-    found += [speed("thesis", OURS[5], some), speed("default", OURS[7], some), speed("default", COMPILED[1], some)]
-    found += [speed("thesis", COMPILED[1], some), speed("thesis", PLAIN[1], some)]
+    found += [speed("thesis", OURS[7], some), speed("thesis", PLAIN[2], batches[1:2])]
+    found += [speed("thesis", OURS[5], some), speed("default", OURS[7], some)]
+    larger = (*batches[2:],)
+    found += [speed("thesis", dataclasses.replace(OURS[2], name=f"{OURS[2].name}, other batches"), larger)]
+    found += [speed("thesis", dataclasses.replace(PLAIN[0], name=f"{PLAIN[0].name}, other batches"), larger)]
+    found += [speed("default", dataclasses.replace(OURS[2], name=f"{OURS[2].name}, other batches"), larger)]
+    found += [speed("thesis", PLAIN[1], some)]
     found += [Measurement("counted", lambda: in_theory(place), "Counted on meta tensors, float32", 90)]
     found += [speed("thesis", way, some) for way in (OURS[3], OURS[4], OURS[6])]
     found += [speed("thesis", COMPILED[0], some), speed("default", COMPILED[0], some)]
@@ -166,7 +194,8 @@ def step_by(place: Place, network: str, way: Way, size: int, built: Any) -> tupl
         if place.small:  # it knows one size of picture
             batch = (torch.randn(size, 1, 256, 256), torch.randn(size, 1, 256, 256), None)
         return lambda: of.step(*batch[:2]), None
-    built = built or build(config, place)
+    with candidates.norm_in_bf16(way.norm_in_bf16):
+        built = built or build(config, place)
     if way.how in ("captured", "both"):
         captured = Captured(built, config.train)
         return lambda: captured(*batch, 0), None  # its graphs hold on to their memory: the next size gets new networks
@@ -180,7 +209,7 @@ def rates(place: Place, network: str, way: Way, sizes: tuple[int, ...]) -> Itera
     if place.small and way.how == "compiled":
         compile_quickly()
     arithmetic(way.tf32)
-    torch.backends.cudnn.benchmark = way.chosen
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = way.chosen, way.most
     product = matrix_product(place, way)
     sheet = counted.card(torch.cuda.get_device_name()) if place.kind == "cuda" else None
     config = config_of(network, place)
@@ -299,8 +328,45 @@ def trace(place: Place) -> Iterator[Row]:
                 "share": took / busy,
             }
         for name, (took, calls) in sorted(totals.items(), key=lambda one: -one[1][0])[:10]:
-            row = {"network": network, "batch": size, "kernel": name[:90], "ms a step": took / 1e4}
+            row = {"network": network, "batch": size, "kernel": in_short(name), "ms a step": took / 1e4}
             yield {**row, "calls a step": calls / 10, "share": took / busy}
+
+
+def in_short(kernel: str) -> str:
+    """The name of a kernel without what all have, so that what it computes is in the first 90 characters.
+
+    >>> in_short("void at::native::elementwise_kernel<128, 4, at::native::gpu_kernel_impl_nocast<at::native::f_cuda>>")
+    'elementwise_kernel<128, 4, f_cuda>>'
+    """
+    everywhere = r"void |at::native::|at::|c10::|std::|\(anonymous namespace\)::|gpu_kernel_impl(_nocast)?<"
+    return re.sub(everywhere, "", kernel)[:90]
+
+
+def operations(place: Place) -> Iterator[Row]:
+    """Five updates launched kernel by kernel: which operations on which shapes take the time that convolutions do not."""
+    place.begin()
+    torch.backends.cudnn.benchmark = True
+    device = [ProfilerActivity.CPU] if place.small else [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    for network in place.networks:
+        way = Way("bf16, channels_last", "fp32" if place.small else "bf16", layout="channels_last")
+        step, _ = step_by(place, network, way, 2 if place.small else 64, None)
+        step()
+        with profile(activities=device, record_shapes=True) as found:
+            for _ in range(1 if place.small else 5):
+                step()
+            place.wait()
+        times: list[tuple[float, Any]] = []
+        for event in found.key_averages(group_by_input_shape=True):
+            took = event.self_cpu_time_total if place.small else event.self_device_time_total
+            if took and "conv" not in event.key and event.key.startswith("aten::"):
+                times.append((took / (1 if place.small else 5), event))
+        for took, event in sorted(times, key=lambda one: -one[0])[:16]:
+            row: Row = {
+                "network": network,
+                "operation": event.key,
+                "shapes": str([one for one in event.input_shapes if one])[:80],
+            }
+            yield row | {"ms a step": took / 1000, "calls a step": event.count / (1 if place.small else 5)}
 
 
 GROUPS = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 TITLES = {"runs": "1. Does it run", "right": "2. Is it right", "fast": "3. How fast is it", "rest": "4. The rest"}
+EARLIER = " (earlier)"
+LABEL = "measured earlier"
 IMAGES = 3_000_000
 """Of the thesis's training, which took 70 hours."""
 
@@ -32,21 +34,24 @@ def about_in_words(about: dict[str, Any]) -> str:
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = sorted(dict.fromkeys(name for row in rows for name in row), key=lambda name: name == LABEL)  # it comes last
     lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
     return lines + ["| " + " | ".join(value(row[name]) if name in row else "" for name in names) + " |" for row in rows]
 
 
 def in_words(content: dict[str, Any]) -> str:
     """All that is known, as Markdown."""
-    about, found = content["about"], content["measurements"]
+    about, found = content["about"], shown(content)
     lines = ["# What a GPU says", ""]
     if about["kind"] == "cpu":
         lines = ["# A trial on a CPU, in small", ""]
         lines += ["Networks of test size on a processor: this says that the script works, and nothing of how a GPU is.", ""]
     lines += [about_in_words(about), "", f"`python tests/benchmarks/gpu.py`, written {about.get('written', '')}", ""]
     if about["kind"] == "cuda":
-        lines += [*aims(found), ""]
+        lines += [
+            *aims({name: one for name, one in found.items() if one.get("device", about["device"]) == about["device"]}),
+            "",
+        ]
     if notes := content.get("notes"):  # written by hand into gpu.json
         lines += [*(f"- {note}" for note in notes), ""]
     for part, title in TITLES.items():
@@ -54,13 +59,13 @@ def in_words(content: dict[str, Any]) -> str:
         lines += [f"## {title}", ""]
         if not mine:
             lines.append("- not run: this part was not begun")
-        shown: set[str] = set()
+        begun: set[str] = set()
         for name, one in mine.items():
-            together = one.get("table") or name
-            if together not in shown:
-                shown.add(together)
-                alike = [other for other in mine.values() if (other.get("table") or None) == together] or [one]
-                if rows := [row for other in alike for row in other.get("rows", [])]:
+            together = one.get("table") or name.partition(EARLIER)[0]
+            if together not in begun:
+                begun.add(together)
+                alike = [it for other, it in mine.items() if (it.get("table") or other.partition(EARLIER)[0]) == together]
+                if rows := [row for other in alike for row in labelled(other)]:
                     lines += [f"### {one.get('title') or name}", "", *table(rows), ""]
         for name, one in mine.items():
             if one["state"] == "failed":
@@ -70,6 +75,18 @@ def in_words(content: dict[str, Any]) -> str:
                 lines.append(f"- {one['state']}: {name}: {one['why']}")
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def shown(content: dict[str, Any]) -> dict[str, Any]:
+    """All measurements; those of earlier calls under names of their own, after those of this one."""
+    found = dict(content["measurements"])
+    return found | {f"{name}{EARLIER}": {**one, "state": "done"} for name, one in content.get("earlier", {}).items()}
+
+
+def labelled(one: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a measurement; of an earlier one each says on what it was measured."""
+    rows = one.get("rows", [])
+    return [{**row, LABEL: one["of"]} for row in rows] if "of" in one else rows
 
 
 def speeds(found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import time
@@ -15,8 +16,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from gpu_parts import common
+from gpu_parts import candidates, common
 from gpu_parts.common import Measurement, Place, Row, apart, arithmetic, batch_of, build, config_of, vector, weights
+from p2p_dist.checks.preflight import training_step
 from p2p_dist.data.index import Index
 from p2p_dist.data.staging import copy_to_node
 from p2p_dist.data.stream import Stream
@@ -37,14 +39,21 @@ def steps(place: Place) -> int:
 def measurements(place: Place) -> list[Measurement]:
     no_card = "" if place.kind == "cuda" else "a CPU has no graphs and no asynchronous copies"
     gradients = "Gradients of the first update, against float64 on the CPU"
-    backend = "NCCL" if place.kind == "cuda" else "gloo"
+    backend, refused = "NCCL" if place.kind == "cuda" else "gloo", "A step that can't be captured"
     found = [
+        Measurement("gradients", lambda: gradients_of(place), gradients, 60, least=0 if place.small else 15),
+        Measurement("preflight", lambda: preflight(place), "The training step of `check.py preflight`", 40),
+        Measurement("captured", lambda: captured(place), "The step as a CUDA graph", 60, "captured", skipped=no_card),
+        *(
+            Measurement(
+                f"not captured: {name}", lambda name=name: not_captured(place, name), refused, 40, "refused", 0, no_card
+            )
+            for name in place.networks
+        ),
+        Measurement("stages", lambda: stages(place), "Batches on the device, against those read for the processor", 40),
         Measurement("killed and resumed", lambda: killed(place), "A training that is killed and resumed, to the bit", 60),
-        Measurement("gradients", lambda: gradients_of(place), gradients, 45),
         Measurement("not finite", lambda: not_finite(place), "A loss that is not finite", 30),
         Measurement("no synchronisation", lambda: no_synchronisation(place), "Waiting of the host", 40, skipped=no_card),
-        Measurement("captured", lambda: captured_or_not(place), "The step as a CUDA graph", 60, skipped=no_card),
-        Measurement("stages", lambda: stages(place), "Batches by --data.stage, against those read from disk", 40),
         Measurement("one rank", lambda: one_rank(place), f"{backend} with one rank, through the same DDP path", 60),
         Measurement("checkpoint", lambda: saving(place), "A checkpoint beside the training", 60),
         *curves(place),
@@ -118,10 +127,13 @@ def in_a_process(place: Place, folder: Path, kill_after: int | None) -> int:
 # Gradients.
 
 
-def first_gradients(place: Place, network: str, dtype: torch.dtype = torch.float32, **train: Any) -> dict[str, torch.Tensor]:
+def first_gradients(
+    place: Place, network: str, dtype: torch.dtype = torch.float32, candidate: bool = False, **train: Any
+) -> dict[str, torch.Tensor]:
     """Of both networks, in the first update; the discriminator hardly moves before the generator's, and nothing is dropped."""
     config = config_of(network, place, {"dropout": 0.0}, ema=0.0, learning_rate=1e-12, **train)
-    built = build(config, place)
+    with candidates.norm_in_bf16(candidate):
+        built = build(config, place)
     if dtype is torch.float64:
         from p2p_dist.train import networks
 
@@ -144,11 +156,14 @@ def gradients_of(place: Place) -> Iterator[Row]:
         ("tf32", True, {"precision": "fp32", "layout": "contiguous"}, 0.02),
         ("bf16", True, {"precision": "bf16", "layout": "contiguous"}, 0.15),
         ("bf16, channels_last", True, {"precision": "bf16", "layout": "channels_last"}, 0.15),
+        ("bf16, norm in bf16", True, {"precision": "bf16", "layout": "contiguous", "candidate": True}, 0.15),
     ]
     for network in place.networks:
         at = _Full(host) if not place.small else host
         true = first_gradients(at, network, torch.float64, precision="fp32", layout="contiguous")
         for name, tf32, train, bound in ways:
+            if "candidate" in train and network == "thesis":
+                continue  # it has no group norm
             arithmetic(tf32)
             found = first_gradients(place, network, **train)
             errors = {of: apart(found[of], true[of]) for of in true}
@@ -165,6 +180,12 @@ class _Full(Place):
     @property
     def small(self) -> bool:
         return False
+
+
+def preflight(place: Place) -> Iterator[Row]:
+    """It compares gradients, too: of a small network, with the layout and precision that a run chooses."""
+    place.begin()
+    yield {"it said": training_step.one_step(place.ranks)}
 
 
 # What is not finite, and waiting.
@@ -205,7 +226,7 @@ def not_finite(place: Place) -> Iterator[Row]:
             watch.after(3, train_step(built, input, target, noise, config.train, 3)[1])
         except FloatingPointError as error:
             said = str(error).splitlines()[0]
-        same = all(torch.equal(one, other) for one, other in zip(before, everything(built), strict=True))
+        same = equal(before, everything(built))
         yield {"networks": network, "undone to the bit": same, "it said": said}
 
 
@@ -249,8 +270,8 @@ def no_synchronisation(place: Place) -> Iterator[Row]:
 # The step as a CUDA graph.
 
 
-def captured_or_not(place: Place) -> Iterator[Row]:
-    """A captured step undoes what is not finite, and one that can't be captured goes on without; both change no weights."""
+def captured(place: Place) -> Iterator[Row]:
+    """A captured step undoes what is not finite."""
     place.begin()
     for network in place.networks:
         config, built, (input, target, noise), watch = watched(place, network)
@@ -267,27 +288,48 @@ def captured_or_not(place: Place) -> Iterator[Row]:
             watch.after(5, step(input, target, noise, 5)[1])
         except FloatingPointError as error:
             said = str(error).splitlines()[0].partition(":")[0]
-        same = all(torch.equal(one, other) for one, other in zip(before, everything(built), strict=True))
+        same = equal(before, everything(built))
         yield {"networks": network, "what": "not finite", "undone to the bit": same, "it said": said}
 
-    # Last, without drop-out: after a capture that failed torch draws no more random numbers on the device.
-    config, built, (input, target, noise), watch = watched(place, "default")
+
+def not_captured(place: Place, network: str) -> Iterator[Row]:
+    """A step that waits for the device, so that its capture fails: that changes nothing, and the training goes on as if nobody
+    had tried, with the same random numbers. In a process of its own, since torch is left in disorder."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    place.begin()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    config, alone, (input, target, noise), _ = watched(place, network)
+    for number in (1, 2, 3):
+        train_step(alone, input, target, noise, config.train, number)
+    torch.manual_seed(7)
+    drawn = torch.rand(1000, device=place.device)
+
+    config, built, _, watch = watched(place, network)
     step, before, honest = Captured(built, config.train), everything(built), capture.train_step
 
-    def waits(*arguments: Any) -> Any:
-        answer = honest(*arguments)
+    def waits(*arguments: Any, **named: Any) -> Any:
+        answer = honest(*arguments, **named)
         answer[0]["l1"].item()
         return answer
 
     told: list[str] = []
     capture.train_step, capture.console.say = waits, told.append
     step.begin([input, target, noise, None])
-    same = all(torch.equal(one, other) for one, other in zip(before, everything(built), strict=True))
     capture.train_step = honest
+    row: Row = {"networks": network, "undone to the bit": equal(before, everything(built))}
     for number in (1, 2, 3):
         watch.after(number, step(input, target, noise, number)[1])
     watch.now()
-    yield {"networks": "default", "what": "cannot be captured", "undone to the bit": same, "it said": "; ".join(told)[:200]}
+    row["three updates as without a try"] = equal(everything(alone), everything(built))
+    torch.manual_seed(7)
+    row["draws as before"] = torch.equal(drawn, torch.rand(1000, device=place.device))
+    yield row | {"it said": "; ".join(told)[:200]}
+
+
+def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
+    """Whether they are equal to the bit."""
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 # Where batches come from.
@@ -300,34 +342,45 @@ def pairs_on_disk(place: Place, name: str, pairs: int, network: str = "default")
 
 
 def stages(place: Place) -> Iterator[Row]:
+    """Each batch and its noise, for a device that is busy and lags behind, against those for a processor, read from disk."""
     place.begin()
     index, config = pairs_on_disk(place, "stages", 96)
+    shape = (config.model.noise_channels, config.data.mels, config.data.frames)
+    factor = torch.randn(64 if place.small else 6000, 64 if place.small else 6000, device=place.device)
 
-    def stream(stage: str) -> Stream:
+    def batches(stage: str, device: torch.device, lag: bool) -> list[torch.Tensor]:
         data = dataclasses.replace(config.data, stage=stage)
         here = index if stage != "node" else Index(copy_to_node(index.folder, "train"), "train")
-        return Stream(here, data, seed=3, global_batch_size=16, device=place.device)
+        stream = Stream(here, data, seed=3, global_batch_size=16, device=device)
+        noises, found = Noise(stream, 3, shape), []
+        for step in (*range(12), 2, 3, 40, 41, 42):
+            if lag:  # about 30 ms on an H100 in float32: longer than it takes to read the next batch
+                for _ in range(4):
+                    factor @ factor
+            input, target = stream.batch(step)
+            found += [input.clone(), target.clone(), noises.batch(step) + 0]
+        return [tensor.cpu() for tensor in found]
 
-    disk = stream("none")
-    for stage in ("node", "device"):
-        other = stream(stage)
-        pairs = [(disk.batch(step), other.batch(step)) for step in range(20)]
-        same = all(torch.equal(a, b) for one, two in pairs for a, b in zip(one, two, strict=True))
-        yield {"stage": stage, "batches": len(pairs), "equal to the bit": same}
+    arithmetic(False)
+    true = batches("none", torch.device("cpu"), False)
+    for stage in ("none", "node", "device"):
+        found = batches(stage, place.device, True)
+        yield {"stage": stage, "batches and noise": len(found), "equal to the bit": equal(true, found)}
 
 
 # Curves.
 
 
-def curve_of(place: Place, config: Any, captured: bool = False, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def curve_of(place: Place, config: Any, captured: bool = False, candidate: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """L1 of each update, and the generator's weights after them."""
-    built = build(config, place)
+    with candidates.norm_in_bf16(candidate):
+        built = build(config, place)
     size = 4 if place.small else 16
     batches = [batch_of(config, size, place.device, size * number) for number in range(4)]
     step = Captured(built, config.train) if captured else common.step_of(built, config)
     found = []
     for number in range(steps(place)):
-        terms, _ = step(*batches[number % 4], seed + number)
+        terms, _ = step(*batches[number % 4], number)
         found.append(terms["l1"].clone())
     return torch.stack(found).double().cpu(), weights(built.generator)
 
@@ -340,18 +393,19 @@ VARIANTS: dict[str, tuple[bool, dict[str, Any], float]] = {
     "bf16": (True, {"precision": "bf16", "layout": "contiguous"}, 0.1),
     "bf16, channels_last": (True, {"precision": "bf16", "layout": "channels_last"}, 0.1),
     "bf16, channels_last, captured": (True, {"precision": "bf16", "layout": "channels_last"}, 0.1),
+    "bf16, norm in bf16, captured": (True, {"precision": "bf16", "layout": "contiguous"}, 0.1),
     "fp32, compiled": (False, {**REFERENCE, "compile": True}, 0.05),
     "bf16, channels_last, compiled": (True, {"precision": "bf16", "layout": "channels_last", "compile": True}, 0.1),
 }
 """TF32 or not, settings, and how far the mean L1 of the last ten updates may be from eager fp32's, relatively."""
 
 
-def bounds(place: Place, names: list[str]) -> Iterator[Row]:
+def bounds(place: Place, names: list[str], networks: tuple[str, ...]) -> Iterator[Row]:
     """Each variant beside eager fp32, which is run twice: how far two equal trainings drift, where nothing is deterministic."""
     place.begin()
     if place.small and any("compiled" in name for name in names):
         compile_quickly()
-    for network in place.networks:
+    for network in networks:
         model = {"dropout": 0.0}  # compiled code draws other masks
         arithmetic(False)
         true, true_weights = curve_of(place, config_of(network, place, model, **REFERENCE))
@@ -366,7 +420,8 @@ def bounds(place: Place, names: list[str]) -> Iterator[Row]:
                 continue
             tf32, train, bound = VARIANTS[name]
             arithmetic(tf32)
-            found, found_weights = curve_of(place, config_of(network, place, model, **train), "captured" in name)
+            config = config_of(network, place, model, **train)
+            found, found_weights = curve_of(place, config, "captured" in name, "norm in bf16" in name)
             error = float((found[-10:].mean() - true[-10:].mean()).abs() / true[-10:].mean())
             row = {"networks": network, "variant": name, "first L1": float(found[0]), "last L1": float(found[-10:].mean())}
             row |= {
@@ -383,11 +438,17 @@ def curves(place: Place) -> list[Measurement]:
     eager = [name for name in VARIANTS if "compiled" not in name]
     if place.small:
         eager = ["fp32, channels_last", "bf16, channels_last"]
-    found = [Measurement("curves", lambda: bounds(place, ["drift", *eager]), title, 90, "curves", 6)]
+    found = []
+    for of in place.networks:
+        names = [name for name in eager if of == "default" or "norm" not in name]  # the thesis has no group norm
+        do = functools.partial(bounds, place, ["drift", *names], (of,))
+        found.append(Measurement(f"curves: {of}", do, title, 90, "curves", 0 if place.small else 20))
     for name in VARIANTS:
         if "compiled" in name:
             skipped = "not in small" if place.small and "bf16" in name else ""
-            found.append(Measurement(name, lambda name=name: bounds(place, [name]), title, 100, "curves", 20, skipped))
+            found.append(
+                Measurement(name, functools.partial(bounds, place, [name], place.networks), title, 150, "curves", 40, skipped)
+            )
     return found
 
 

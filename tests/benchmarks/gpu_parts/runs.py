@@ -29,12 +29,11 @@ def lacking() -> str:
 
 def measurements(place: Place) -> list[Measurement]:
     skipped, title = lacking(), "The launcher, on the device"
-    least = 40 if place.small else 10
     return [
         Measurement("the loop, on pairs made here", lambda: loop(place), "The loop, without the launcher", 60),
-        Measurement("to the page", lambda: to_the_page(place), title, 150, "launcher", least, skipped),
-        Measurement("stopped and resumed", lambda: stop_and_resume(place), title, 120, "launcher", least, skipped),
-        Measurement("two processes", lambda: two_processes(place), title, 90, "launcher", least, skipped),
+        Measurement("stopped and resumed", lambda: stop_and_resume(place), title, 150, "launcher", 40, skipped),
+        Measurement("two processes", lambda: two_processes(place), title, 120, "launcher", 20, skipped),
+        Measurement("to the page", lambda: to_the_page(place), title, 150, "launcher", 35, skipped),
     ]
 
 
@@ -95,7 +94,7 @@ def to_the_page(place: Place) -> Iterator[Row]:
 
 def stop_and_resume(place: Place) -> Iterator[Row]:
     """TERM once the first checkpoint is there, and the same command again; then the order of the batches is verified."""
-    words = (*TINY, "--run", "stopped", "--train.steps", "60")
+    words = (*TINY, "--run", "stopped", "--train.steps", "60", "--evaluate", "never")
     folder = place.scratch / "runs" / "stopped"
     begun = time.perf_counter()
     with (place.scratch / "stopped.log").open("w") as output:
@@ -118,7 +117,9 @@ def stop_and_resume(place: Place) -> Iterator[Row]:
 
 def two_processes(place: Place) -> Iterator[Row]:
     """On one card: either a refusal that says why, or gloo, and that is said."""
-    code, said, seconds = launch(place, *TINY, "--run", "two", "--processes-per-node", "2", "--train.steps", "5")
+    code, said, seconds = launch(
+        place, *TINY, "--run", "two", "--processes-per-node", "2", "--train.steps", "5", "--evaluate", "never"
+    )
     assert "Traceback" not in said
     row = {"what": "two processes on one device", "exit code": code, "seconds": seconds}
     yield {**row, "it said": line_with(said, "note:", "error:", "2 processes x")}

@@ -1,12 +1,15 @@
 """Imports torch once, uses no device, and forks a process for each part that a line of its input asks for; that one forks
 another for each of its measurements, so that one that crashes or hangs costs itself only.
 
-    {"part": "fast", "device": "cuda", "seconds": 240, "done": [], "lines": FILE, "data": null, "scratch": FOLDER}
+    {"part": "fast", "device": "cuda", "seconds": 240, "only": [], "done": [], "lines": FILE, "data": null, "scratch": FOLDER}
+
+It says first which measurements there are.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import importlib
 import json
 import os
@@ -17,6 +20,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+PARTS = ("runs", "right", "fast", "rest")
+
 SHORTEST = 3.0
 """Seconds under which no measurement is begun."""
 
@@ -25,9 +30,11 @@ def main() -> None:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     from gpu_parts import common
 
-    for module in ("runs", "right", "fast", "rest"):
+    for module in PARTS:
         importlib.import_module(f"gpu_parts.{module}")
-    sys.stdout.write("ready\n")
+    place = common.Place(sys.argv[1], Path(), None)
+    names = {part: [one.name for one in sys.modules[f"gpu_parts.{part}"].measurements(place)] for part in PARTS}
+    sys.stdout.write(json.dumps(names) + "\nready\n")
     for line in sys.stdin:
         work = json.loads(line)
         part = os.fork()
@@ -51,7 +58,7 @@ def run(work: dict[str, Any], place: Any) -> None:
     """What is missing of one part."""
     end = time.monotonic() + work["seconds"]
     part = sys.modules[f"gpu_parts.{work['part']}"]
-    for one in part.measurements(place):
+    for one in chosen(part.measurements(place), work["only"]):
         if one.name in work["done"]:
             continue
         say = {"name": one.name, "title": one.title, "table": one.table}
@@ -66,6 +73,14 @@ def run(work: dict[str, Any], place: Any) -> None:
             if ended["state"] == "cut off" and left >= one.seconds:
                 ended["state"] = "failed"  # of itself: it had all the time that it may take
             tell(work, {**say, "say": "ends", **ended})
+
+
+def chosen(measurements: list[Any], only: list[str]) -> list[Any]:
+    """Those whose names fit one of the patterns, in the order of the patterns; all where there is none."""
+    if not only:
+        return measurements
+    fitting = [one for pattern in only for one in measurements if fnmatch.fnmatchcase(one.name, pattern)]
+    return list(dict.fromkeys(fitting))
 
 
 def tell(work: dict[str, Any], line: dict[str, Any]) -> None:

@@ -52,6 +52,49 @@ def test_an_update_that_changes_nothing_is_told(monkeypatch):
         training_step.one_step(ALONE)
 
 
+def test_gradients_are_compared_with_those_of_the_processor():
+    """Those in bf16, too, are near enough."""
+    assert training_step.compared(ALONE) == "gradients 0 from those of the processor"
+    true, found = (training_step.gradients(ALONE, precision) for precision in ("fp32", "bf16"))
+    for name in true:
+        assert 0.01 < (found[name] - true[name]).norm() / true[name].norm() < training_step.APART / 2
+
+
+POOL = torch.nn.functional.avg_pool2d
+
+
+class PoolWithoutPadding(torch.autograd.Function):
+    """Pooling of 3x3 weights as torch's CUDA kernel does it in channels_last: its backward leaves out the padding."""
+
+    @staticmethod
+    def forward(context, weights):
+        return POOL(weights, 2, 1, padding=1, divisor_override=1)
+
+    @staticmethod
+    def backward(context, gradient):
+        found = gradient.new_zeros(*gradient.shape[:2], 3, 3)
+        reached = [range(max(0, place - 1), place + 1) for place in range(3)]
+        for h in range(3):
+            for w in range(3):
+                found[:, :, h, w] = sum(gradient[:, :, a, b] for a in reached[h] for b in reached[w])
+        return found
+
+
+def test_a_kernel_with_wrong_gradients_is_told(monkeypatch):
+    honest, calls = training_step.gradients, []
+
+    def gradients(*arguments):
+        calls.append(arguments)
+        with monkeypatch.context() as patch:
+            if len(calls) == 1:  # on the GPU, so to say
+                patch.setattr(torch.nn.functional, "avg_pool2d", lambda weights, *_, **__: PoolWithoutPadding.apply(weights))
+            return honest(*arguments)
+
+    monkeypatch.setattr(training_step, "gradients", gradients)
+    with pytest.raises(ValueError, match=r"gradients of the generator on cpu are 0\.4"):
+        training_step.compared(ALONE)
+
+
 def test_newer_and_deprecated_names_stand_in_one_place():
     """What torch 2.9 calls otherwise than 2.13 is chosen where DDP is made, and nowhere else."""
     found = [

@@ -1,11 +1,13 @@
 """Whether fewer nodes would start sooner, with an sbatch that answers when each number would. A real one: tests/slurm."""
 
+import re
 import time
 
 import pytest
 
 from p2p_dist.cli import status as status_command
 from p2p_dist.jobs.slurm import advise, reasons
+from p2p_dist.run import rundir
 from p2p_dist.settings.config import Resources
 from tests.jobs.slurm.fake_slurm import cluster, launch, site_file
 
@@ -83,6 +85,22 @@ def test_a_range_takes_what_is_free_without_advice(cluster, launch, starts, caps
     launch("--run", "a", "--nodes", "2-4")
     starts({2: 0, 4: 7200})
     assert advice(capsys)[-1] == "2 would start sooner, and this training takes what is free: nothing to do"
+
+
+def test_a_run_that_cannot_be_read_does_not_keep_the_others_from_their_advice(cluster, launch, starts, capsys):
+    starts({})
+    for name in ("b", "c", "d"):
+        launch("--run", name, "--nodes", "2")
+    (rundir.find("b").config).write_text("train: [")
+    moved = rundir.find("c").config
+    moved.write_text(re.sub(r"site: .*", "site: nowhere.yaml", moved.read_text()))
+    starts({1: 0, 2: 7200})
+    capsys.readouterr()
+    assert status_command.main(["--advise"]) == 0
+    said = capsys.readouterr()
+    assert re.fullmatch(r"b: \S*config\.yaml.*not readable.*\n", said.err), said.err
+    assert re.search(r"^c: .*nowhere\.yaml", said.out, re.MULTILINE), said.out
+    assert re.search(r"^fewer nodes start sooner: .* --run d --nodes 1-2$", said.out, re.MULTILINE), said.out
 
 
 def test_what_does_not_wait_is_said(cluster, launch, starts, capsys, monkeypatch):

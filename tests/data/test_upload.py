@@ -1,0 +1,82 @@
+"""A finished dataset sent to a server on the loopback, to commands and to a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from p2p_dist.data import manifest as manifests
+from p2p_dist.data.upload import send, upload
+from p2p_dist.data.verify import verify_dataset
+from tests.data.server import Server
+
+BYTES = np.random.default_rng(0).bytes(700_001)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server with an empty folder."""
+    (tmp_path / "there").mkdir()
+    with Server(tmp_path / "there") as server:
+        yield server
+
+
+@pytest.mark.parametrize("way", ["http", "pipe", "folder"])
+def test_a_file_is_sent(way: str, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(BYTES)
+    address = {"http": server.url, "pipe": f"pipe:cat >{server.folder}/{{name}}", "folder": str(server.folder)}[way]
+    with (tmp_path / "b").open("rb") as source:
+        send(address, "b.tar", source, len(BYTES))
+    assert (server.folder / "b.tar").read_bytes() == BYTES
+
+
+def test_a_file_that_is_not_taken_is_an_error(server: Server, tmp_path: Path) -> None:
+    server.faults["b.tar"] = ["507"]
+    (tmp_path / "b").write_bytes(BYTES)
+    for address, said in (
+        (server.url, "507"),
+        ("pipe:exit 7 # {name}", "7"),
+        ("pipe:head -c 9 >/dev/null; exit 1 # {name}", "1"),
+    ):
+        with (tmp_path / "b").open("rb") as source, pytest.raises(OSError, match=said) as error:
+            send(address, "b.tar", source, len(BYTES))
+        assert "b.tar" in error.value.filename
+
+
+@pytest.mark.parametrize("way", ["http", "pipe", "folder"])
+def test_a_dataset_is_uploaded_with_its_manifest_last(way: str, dataset: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    (there / "audio").mkdir(parents=True)
+    with Server(there) as server:
+        address = {"http": server.url, "pipe": f"pipe:cat >{there}/{{name}}", "folder": str(there)}[way]
+        sent: list[str] = []
+        upload(dataset, address, lambda _, __, name: sent.append(name))
+    content = manifests.read(there)
+    assert sent[-1] == "manifest.json" and set(sent) == {
+        *(path.relative_to(there).as_posix() for path in manifests.files_of(there, content)),
+        "DATASET.md",
+        "README.md",
+        "manifest.json",
+    }
+    assert content == manifests.read(dataset) and verify_dataset(there) == verify_dataset(dataset)
+
+
+def test_what_is_damaged_or_not_taken_is_not_published(copy: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    (there / "audio").mkdir(parents=True)
+    with pytest.raises(OSError, match="the command ended with 9"):
+        upload(copy, f"pipe:test {{name}} != DATASET.md || exit 9; cat >{there}/{{name}}")
+    assert list(there.glob("*.tar")) and not (there / "manifest.json").exists()
+    harmed = sorted(copy.glob("*.tar"))[-1]
+    harmed.write_bytes(harmed.read_bytes()[:-1] + b"?")
+    shutil.rmtree(there)
+    with pytest.raises(ValueError, match=f"{harmed.name} is missing or differs from its manifest"):
+        upload(copy, str(there))
+    assert not there.exists()
+    (copy / "manifest.json").unlink()
+    with pytest.raises(FileNotFoundError, match="preprocessing has not finished"):
+        upload(copy, str(there))
