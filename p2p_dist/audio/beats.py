@@ -258,8 +258,8 @@ def _placed(
     beat = 60 / bpm / frame  # frames
     candidates = np.arange(0, beat, _SEARCH)
     beats = np.arange(int(len(rise) / beat))
-    sums = [np.interp(first + beats * beat, np.arange(len(smooth)), smooth).sum() for first in candidates]
-    first, period = (float(candidates[int(np.argmax(sums))]) - 0.5) * frame, 60 / bpm
+    sums = np.interp(candidates[:, None] + beats * beat, np.arange(len(smooth)), smooth).sum(axis=1)
+    first, period = (float(candidates[int(sums.argmax())]) - 0.5) * frame, 60 / bpm
     times, strengths = attack
     for _ in range(fits):
         first += _first_speak(times - first, strengths, period)

@@ -2,14 +2,15 @@
 
 A stroke keeps all of its spectrum: strokes that are filtered into bands no longer sound like drums. A bank is one
 safetensors file with the strokes as FLAC or Opus. Files are untrusted: names, counts and lengths are checked, and decoding
-stops at the length that the file declares.
+stops at the length that the file declares. A song is played with one kit, so the others are not decoded.
 """
 
 from __future__ import annotations
 
+import functools
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,28 @@ class Kit:
     relative to its input (`input_level`), dB.
     """
 
-    strokes: dict[str, list[Stroke]]
+    strokes: Mapping[str, list[Stroke]]
     rates: tuple[float, ...]
     offset: float
+
+
+class _Coded(Mapping[str, list[Stroke]]):
+    """Strokes of a kit by class, decoded when they are first asked for."""
+
+    def __init__(self, decoders: dict[str, Callable[[], list[Stroke]]]) -> None:
+        self.decoders = decoders
+        self.decoded: dict[str, list[Stroke]] = {}
+
+    def __getitem__(self, kind: str) -> list[Stroke]:
+        if kind not in self.decoded:
+            self.decoded[kind] = self.decoders[kind]()
+        return self.decoded[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.decoders)
+
+    def __len__(self) -> int:
+        return len(self.decoders)
 
 
 @dataclass(frozen=True)
@@ -235,7 +255,7 @@ def _opus(sound: np.ndarray) -> bytes:
 
 
 def load(path: Path) -> Bank:
-    """Read a bank.
+    """Read a bank. Its sound is decoded where it is used; that it can't be is said there in the same way.
 
     Raises:
         ValueError: it is not a bank, or damaged. The message names the file.
@@ -255,7 +275,7 @@ def load(path: Path) -> Bank:
             raise ValueError("the strokes are too long to be a bank")
         if not isinstance(listed, list) or not 0 < len(listed) <= _MOST_KITS:
             raise ValueError("the list of kits is not usable")
-        kits = {str(one["name"]): _kit(number, one, tensors) for number, one in enumerate(listed)}
+        kits = {str(one["name"]): _kit(path, number, one, tensors) for number, one in enumerate(listed)}
     except (
         *(SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError),
         *(RecursionError, OverflowError),  # lists too deep, numbers too large
@@ -266,23 +286,22 @@ def load(path: Path) -> Bank:
     return Bank(kits)
 
 
-def _kit(number: int, listed: dict, tensors: dict[str, np.ndarray]) -> Kit:  # type: ignore[type-arg]
+def _kit(path: Path, number: int, listed: dict, tensors: dict[str, np.ndarray]) -> Kit:  # type: ignore[type-arg]
     rates, offset = [float(rate) for rate in listed["rates"]], float(listed["offset"])
     if len(rates) != len(CLASSES) + 1 or not all(0 <= rate < 100 for rate in rates) or not -200 < offset < 200:
         raise ValueError("a kit's rates or its level are not possible")
-    strokes: dict[str, list[Stroke]] = {}
+    decoders: dict[str, Callable[[], list[Stroke]]] = {}
     for kind in CLASSES:
-        strokes[kind] = []
+        decoders[kind] = list
         if f"{number}.{kind}.sound" in tensors:
             peak = float(listed["peak"][kind])
             sound, samples, strength = (tensors[f"{number}.{kind}.{part}"] for part in ("sound", "samples", "strength"))
-            strokes[kind] = _strokes(sound, samples, strength, peak)
-    return Kit(strokes, tuple(rates), offset)
+            _check(samples, strength, peak)
+            decoders[kind] = functools.partial(_decode, path, sound, samples, strength, peak)
+    return Kit(_Coded(decoders), tuple(rates), offset)
 
 
-def _strokes(sound: np.ndarray, samples: np.ndarray, strength: np.ndarray, peak: float) -> list[Stroke]:
-    import soundfile
-
+def _check(samples: np.ndarray, strength: np.ndarray, peak: float) -> None:
     longest = round((LONGEST + 1) * RATE)
     if samples.shape != strength.shape or samples.ndim != 1 or not 0 < len(samples) <= _MOST_STROKES:
         raise ValueError("the strokes of a kit do not match their list")
@@ -290,16 +309,21 @@ def _strokes(sound: np.ndarray, samples: np.ndarray, strength: np.ndarray, peak:
         raise ValueError("a stroke's length or its level is not possible")
     if not ((strength >= 0) & (strength <= 1)).all():
         raise ValueError("a stroke's strength is not possible")
+
+
+def _decode(path: Path, sound: np.ndarray, samples: np.ndarray, strength: np.ndarray, peak: float) -> list[Stroke]:
+    import soundfile
+
     total = int(samples.sum())
     try:
         with soundfile.SoundFile(io.BytesIO(sound.astype(np.uint8, copy=False).tobytes())) as file:
             if file.channels != 1 or file.samplerate not in (RATE, 48000):
-                raise ValueError("strokes are not mono sound at 44.1 or 48 kHz")
+                raise ValueError(f"{path}: strokes are not mono sound at 44.1 or 48 kHz")
             whole = resample(file.read(-(-total * file.samplerate // RATE), dtype="float32"), file.samplerate, RATE)
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"strokes can't be decoded ({error.error_string})") from error
+        raise ValueError(f"{path}: strokes can't be decoded ({error.error_string})") from error
     if len(whole) < total - 1 or not np.isfinite(whole).all():
-        raise ValueError("the sound of strokes is truncated or not finite")
+        raise ValueError(f"{path}: the sound of strokes is truncated or not finite")
     whole = np.pad(whole, (0, max(total - len(whole), 0))) * np.float32(peak / 0.99)
     ends = np.cumsum(samples)
     return [Stroke(whole[end - n : end], float(s)) for end, n, s in zip(ends, samples, strength, strict=True)]

@@ -27,18 +27,19 @@ def parse(kind: Any, command: str, arguments: list[str], default: Any = None) ->
     arguments = ["--help" if word == "--help-all" else word for word in arguments]
     program = console.command(command)
     given = {} if default is None else {"default": default}
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            return tyro.cli(kind, prog=program, args=arguments, **given)
-    except SystemExit as left:
-        if not left.code:
-            raise
-    # Parse again to get the error as for a file with very long lines: without colours and line breaks.
+    if any(word in ("-h", "--help") or word.startswith("--tyro-") for word in arguments):  # shown in the width of the terminal
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                return tyro.cli(kind, prog=program, args=arguments, **given)
+        except SystemExit as left:
+            if not left.code:
+                raise
+    # An error is read as in a file with very long lines: without colours and line breaks.
     said, width = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "10000"
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
-            tyro.cli(kind, prog=program, args=arguments, **given)
+            return tyro.cli(kind, prog=program, args=arguments, **given)
     finally:
         os.environ.pop("COLUMNS") if width is None else os.environ.update(COLUMNS=width)
     said.seek(0)

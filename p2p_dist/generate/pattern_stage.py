@@ -235,7 +235,8 @@ def _is_whole(path: Path) -> bool:
     """Whether what `prepare` writes is there and can be read; otherwise it is made again."""
     try:
         read(path)
-        strokes.load(path.with_suffix(".kit"))
+        for kit in strokes.load(path.with_suffix(".kit")).kits.values():
+            dict(kit.strokes)  # decoded
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return False
     return True

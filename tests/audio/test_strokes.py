@@ -189,8 +189,24 @@ def test_a_bank_that_is_not_possible_is_refused_with_its_name(tmp_path, kit, cas
     path = tmp_path / "bank.safetensors"
     save(path, Bank({"song": kit}))
     changed(path, tensors, header)
+    if why in ("truncated", "decoded"):
+        (found,) = load(path).kits.values()
+        with pytest.raises(ValueError, match=f"bank.safetensors: .*{why}"):
+            dict(found.strokes)
+        return
     with pytest.raises(ValueError, match=f"bank.safetensors: .*{why}"):
         load(path)
+
+
+def test_only_the_kit_that_is_played_is_decoded(tmp_path, kit, monkeypatch):
+    path, decoded = tmp_path / "bank.safetensors", []
+    save(path, Bank({"a": kit, "b": kit}))
+    decode = bank_file._decode
+    monkeypatch.setattr(bank_file, "_decode", lambda *coded: decoded.append(coded) or decode(*coded))
+    found = load(path).kits["b"]
+    assert not decoded and list(found.strokes) == list(kit.strokes)
+    for _ in range(2):
+        assert len(found.strokes["kick"]) == len(kit.strokes["kick"]) and len(decoded) == 1
 
 
 def test_other_files_are_refused(tmp_path, monkeypatch):

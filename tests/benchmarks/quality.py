@@ -205,12 +205,10 @@ class Maker:
                     except Exception:  # hours of other cells are not lost with this one
                         console.complain(f"error: {what}:\n{traceback.format_exc()}")
                         failed.append(job)
-        except BaseException:
-            self.give_up.set()
-            for worker in multiprocessing.active_children():
-                worker.kill()
-            raise
         finally:
+            self.give_up.set()
+            for worker in multiprocessing.active_children():  # nobody needs what they do now, if anything
+                worker.kill()
             self.pool.shutdown(cancel_futures=True)  # first: a process ends with the thread that started it
             trainers.shutdown(cancel_futures=True)
             measurers.shutdown(cancel_futures=True)

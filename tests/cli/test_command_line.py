@@ -1,5 +1,6 @@
 """What a person is told who mistypes a command: one line, by whichever door, and the program's name as it was typed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from p2p_dist import cli
-from p2p_dist.cli import command_line
+from p2p_dist.cli import command_line, submit
 from p2p_dist.common import console
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -59,6 +60,20 @@ def p2p_dist(monkeypatch, *words):
     with pytest.raises(SystemExit) as left:
         cli.main()
     return left.value.code or 0
+
+
+def test_a_mistake_is_parsed_once_and_the_width_of_the_terminal_stays(monkeypatch, capsys):
+    """It takes a tenth of a second. Help is as wide as the terminal, the line of a mistake is not broken."""
+    parse, parsed = command_line.tyro.cli, []
+    monkeypatch.setattr(command_line.tyro, "cli", lambda *what, **how: parsed.append(how) or parse(*what, **how))
+    monkeypatch.setenv("COLUMNS", "70")
+    with pytest.raises(ValueError, match=r"--cluster must be one of auto.*, not 'slrm'"):
+        submit.parse(["--cluster", "slrm"])
+    assert len(parsed) == 1 and os.environ["COLUMNS"] == "70"
+    with pytest.raises(SystemExit):
+        submit.parse(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 100 and max(map(len, lines)) < 100  # a word may be longer than a line
 
 
 @pytest.mark.parametrize(("typed", "said"), MISTAKES)

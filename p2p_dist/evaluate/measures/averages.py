@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy.special
 
 from p2p_dist.evaluate.measures.measure import Measured, combine
 from p2p_dist.evaluate.measures.table import MEASURES, OfSongs, Row, why_absent
@@ -68,9 +68,8 @@ def average(songs: list[list[Measured]], real: list[np.ndarray]) -> Average:
         if not values:
             absent[name] = next((why[name] for _, why in rows if name in why), "there is no song")
         elif measure.median:
-            low, high = stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
-            if math.isfinite(low):  # there is none of fewer than six songs
-                interval[name] = float(low), float(high)
+            if (between := sign_test(values)) is not None:
+                interval[name] = between
         elif len(values) > 1:
             without = [np.mean(np.delete(values, n)) for n in range(len(values))]
             interval[name] = jackknife(float(np.mean(values)), without, measure.limits)
@@ -90,6 +89,18 @@ def average(songs: list[list[Measured]], real: list[np.ndarray]) -> Average:
     return Average(mean, interval, absent)
 
 
+def sign_test(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the confidence interval of a median, which lies between two of the values; None for fewer than six of them.
+
+    It is from the value of a place in their order to that of the same place from the end: fewer heads than the place, in as
+    many throws of a coin, are less likely than half of what the confidence leaves (scipy.stats.quantile_test).
+    """
+    fewer = scipy.special.bdtr(np.arange(len(values)), len(values), 0.5)
+    place = int(np.searchsorted(fewer, (1 - CONFIDENCE) / 2))
+    ordered = sorted(values)
+    return (ordered[place - 1], ordered[-place]) if place else None
+
+
 def jackknife(
     value: float, without: Sequence[float | np.floating], limits: tuple[float, float] = (-math.inf, math.inf)
 ) -> tuple[float, float]:
@@ -100,7 +111,7 @@ def jackknife(
     """
     count = len(without)
     error = np.sqrt((count - 1) * np.var(np.array(without)))
-    half = float(stats.t.ppf(0.5 + CONFIDENCE / 2, count - 1) * error)
+    half = float(scipy.special.stdtrit(count - 1, 0.5 + CONFIDENCE / 2) * error)
     return max(value - half, limits[0]), min(value + half, limits[1])
 
 

@@ -156,3 +156,11 @@ def test_a_song_that_holds_all_windows_leaves_no_interval() -> None:
     found = descriptors.distance_of_songs([list(made[0]), [made[1][0]]], [real[0], real[1][:1]])
     assert not isinstance(found, str) and found[1] == []
     assert isinstance(descriptors.distance_of_songs([[made[0][0]]], [real[0]]), str), "and too few have no distance"
+
+
+def test_the_interval_of_a_median_is_that_of_the_sign_test() -> None:
+    random = np.random.default_rng(0)
+    for count in (1, 5, 6, 8, 9, 50, 51):
+        values = random.normal(size=count).tolist()
+        low, high = stats.quantile_test(values, p=0.5).confidence_interval(0.95)
+        assert averages.sign_test(values) == (None if count < 6 else (low, high)), count
