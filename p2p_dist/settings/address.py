@@ -10,6 +10,9 @@ from p2p_dist.common import console, secrets
 NAME = "{name}"
 """What stands in an address for the name of a file."""
 
+SCHEMES = ("http", "https", "file", "ais", "ftps", "gs", "hf", "htgs", "scp", "sftp")
+"""URLs that are opened: http and https here, all others by webdataset, which a login node may not have."""
+
 _VARIABLE = re.compile(r"\$(?:\{\w+\}|\w+)")
 _LOGIN = re.compile(r"(?<=://)[^/\s@:'\"]+(?::\*\*\*)?(?=@)")
 _OPTION = re.compile(r"(?:^|\s)(?:-u|--user)[ =]?[\"']?[^\s:*]+:(?!\*\*\*)\S")
@@ -66,6 +69,12 @@ def check_address(address: str, option: str) -> None:
     if kind == "pipe" and NAME not in address:
         raise ValueError(
             f"{option}: the command needs {NAME} where the name of a file belongs, as pipe:rclone cat store:set/{NAME}"
+        )
+    if kind not in (None, "pipe", *SCHEMES):
+        rclone, aws = ("rcat", f"- s3://BUCKET/SET/{NAME}") if option == "--upload" else ("cat", f"s3://BUCKET/SET/{NAME} -")
+        raise ValueError(
+            f"{option}: nothing here opens {kind}:// addresses: use https://, or name a command for each file, as "
+            f"'pipe:rclone {rclone} STORE:SET/{NAME}' or 'pipe:aws s3 cp {aws}'"
         )
     if kind not in (None, "pipe") and (odd := re.search(r"[\s'\"\\<>`|]", address)):
         raise ValueError(f"{option} has {odd[0]!r}, which no URL has: write it as %{ord(odd[0]):02X}")

@@ -390,6 +390,8 @@ def test_a_finished_dataset_is_uploaded_and_an_unfinished_one_is_not(
         (["--data.shards", "pipe:cat x/{name}"], "is not preprocessed: train on it with "),
         (["--data.shards", "pipe:cat x/{name}"], "submit.py --data.shards 'pipe:cat x/{name}'; to make another one, name"),
         (["--upload", "https://me:opensesame@host/set"], "--upload contains a password"),
+        (["--upload", "s3://b/set"], "--upload: nothing here opens s3:// addresses: use https://, or name a command for each"),
+        (["--upload", "s3://b/set"], "'pipe:rclone rcat STORE:SET/{name}' or 'pipe:aws s3 cp - s3://BUCKET/SET/{name}'"),
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
             preprocess.main([*line, *upload, *more])

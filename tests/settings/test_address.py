@@ -1,5 +1,7 @@
 """Addresses of datasets: which can be opened, and that none with a secret is accepted, because settings are written down."""
 
+import sys
+
 import pytest
 
 from p2p_dist.settings import address
@@ -62,12 +64,21 @@ def test_an_address_without_a_secret_is_accepted(text):
         ("https://host/'$(id)'", "which no URL has: write it as %27"),
         ("https://host/\x1b[2J", "control character"),
         (" ", "is empty"),
+        ("s3://bucket/set", "as 'pipe:rclone cat STORE:SET/{name}' or 'pipe:aws s3 cp s3://BUCKET/SET/{name} -'"),
+        ("htps://host/set", "data.shards: nothing here opens htps:// addresses"),
     ],
 )
 def test_an_address_that_cannot_be_opened_is_refused(text, said):
     with pytest.raises(ValueError) as error:
         Data(shards=text)
     assert said in str(error.value)
+
+
+def test_what_webdataset_opens_is_accepted():
+    from webdataset.gopen import gopen
+
+    opened = set(sys.modules[gopen.__module__].gopen_schemes) - {"__default__", "pipe"}
+    assert opened | {"file"} == set(address.SCHEMES)
 
 
 def test_the_address_of_a_file_has_its_name_at_the_end_or_where_it_is_asked_for():
