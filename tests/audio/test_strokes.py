@@ -84,6 +84,16 @@ def test_quiet_and_short_strokes_are_left_out_and_no_more_are_taken_than_asked_f
     assert len(cut_kit(sound, sound, RATE, more, most=2).strokes["kick"]) == 2
 
 
+def test_a_hat_a_little_after_a_kick_is_with_it_and_a_stroke_fades_over_20_ms():
+    sound = np.full(4 * RATE, 0.1, np.float32)
+    kit = cut_kit(sound, sound, RATE, [Onset(0.5, "kick", 1.0), Onset(0.52, "hat", 1.0), Onset(1.0, "hat", 1.0)])
+    assert [len(kit.strokes[kind]) for kind in ("kick", "hat")] == [1, 1], "and what follows so soon does not end the kick"
+    ring = kit.strokes["kick"][0].sound / kit.strokes["kick"][0].sound[RATE // 10]
+    assert len(ring) == RATE // 2
+    ago = lambda seconds: ring[len(ring) - round(seconds * RATE)]  # noqa: E731
+    assert [ago(0.022), ago(0.01)] == pytest.approx([1.0, 0.5], abs=0.01)
+
+
 def test_a_stroke_at_the_very_beginning_is_whole():
     sound, _ = song()
     kit = cut_kit(sound, sound, RATE, [Onset(0.0, "kick", 1.0)])
