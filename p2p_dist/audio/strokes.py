@@ -32,12 +32,15 @@ BEFORE = 0.003
 WINDOW = 6.0
 """Seconds over which a level is measured."""
 
+MOST_BYTES = 256 << 20
+"""Of the file of a bank."""
+
 _FEWEST = 4  # strokes in a window where drums play
 _FADE = 0.02  # seconds, at the end
 _SHORTEST = 0.06  # seconds to the next stroke, without which a stroke is not cut
 _MIXED = 0.03  # seconds within which strokes of two classes sound as one
 _QUIETEST = 0.1  # strength: quieter strokes are full of the sound before them
-_FORMAT, _MOST_BYTES = "p2p_dist strokes 1", 256 << 20
+_FORMAT = "p2p_dist strokes 1"
 _BIT_RATE = 128_000  # of Opus, bits a second: the sound is mono
 _MOST_KITS, _MOST_STROKES, _MOST_SAMPLES = 1000, 256, 1 << 27  # the last in the whole bank: 512 MiB
 
@@ -263,8 +266,8 @@ def load(path: Path) -> Bank:
     from safetensors import SafetensorError, safe_open
 
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"more than {_MOST_BYTES >> 20} MiB")
+        if path.stat().st_size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MiB")
         with safe_open(path, framework="numpy") as file:
             header = json.loads((file.metadata() or {}).get("bank", "{}"))
             if header.get("format") != _FORMAT:
@@ -305,7 +308,8 @@ def _check(samples: np.ndarray, strength: np.ndarray, peak: float) -> None:
     longest = round((LONGEST + 1) * RATE)
     if samples.shape != strength.shape or samples.ndim != 1 or not 0 < len(samples) <= _MOST_STROKES:
         raise ValueError("the strokes of a kit do not match their list")
-    if not (samples > 0).all() or not (samples <= longest).all() or not 0 < peak < 1e4:
+    whole = samples.dtype.kind in "iu"
+    if not whole or not (samples > 0).all() or not (samples <= longest).all() or not 0 < peak < 1e4:
         raise ValueError("a stroke's length or its level is not possible")
     if not ((strength >= 0) & (strength <= 1)).all():
         raise ValueError("a stroke's strength is not possible")

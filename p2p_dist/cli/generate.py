@@ -97,7 +97,8 @@ class Command:
             ValueError: the model hears no beats. The message names the option.
         """
         of_a_sketch = ("bpm", "first_beat", "half_beat", "density")
-        named = [f"--{request.option_of(name)}" for name in of_a_sketch if getattr(self, name) not in (None, False)]
+        given = [name for name in of_a_sketch if getattr(self, name) is not None and getattr(self, name) is not False]
+        named = [f"--{request.option_of(name)}" for name in given]
         if named and not model.sketch:
             raise ValueError(f"{named[0]} is for models with a sketch (model.sketch), which play to beats: leave it out")
 

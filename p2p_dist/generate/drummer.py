@@ -159,7 +159,9 @@ class Drummer:
         """Hear a song and decide what to play. Args: see `listen` and `Performance`."""
         heard = listen(song, rate, peak, options)
         density = DENSITY if options.density is None else options.density
-        return Performance(self, name, heard, pick(predict(self.network, heard.features), self.bank.rates, density), reference)
+        steps = heard.beats if self.model.on_steps else None
+        onsets = pick(predict(self.network, heard.features), self.bank.rates, density, steps)
+        return Performance(self, name, heard, onsets, reference)
 
 
 def save(folder: Path, drummer: Drummer, *, half: bool = False, codec: str = "flac") -> dict[str, Any]:
@@ -187,13 +189,13 @@ def load(folder: Path, data: Data, model: Model) -> Drummer:
         DamagedError: a file is missing, or not the one that was written.
     """
     about = drummer_record.read(folder)
-    for name in (PATTERN, STROKES):
+    for name, most, what in ((PATTERN, _LARGEST, "a pattern network"), (STROKES, strokes.MOST_BYTES, "a bank of strokes")):
         path = folder / name
         if not path.is_file() or path.stat().st_size != about[name]["bytes"]:
             raise DamagedError(f"{path} is missing, or has not the size that {NAME} gives; {CURE}")
+        if about[name]["bytes"] > most:  # before it is read
+            raise DamagedError(f"{path} is too large for {what}; {CURE}")
     path = folder / PATTERN
-    if path.stat().st_size > _LARGEST:
-        raise DamagedError(f"{path} is too large for a pattern network; {CURE}")
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != about[PATTERN]["sha256"] or (
         files.sha256_file(folder / STROKES) != about[STROKES]["sha256"]

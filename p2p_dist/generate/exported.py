@@ -30,7 +30,7 @@ from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR, LOUDEST_SHARE, LOWEST_REFERENCE
 from p2p_dist.generate import drummer, drummer_record, exported_config, exported_drummer, program
-from p2p_dist.generate.exported_config import CONFIG, CURE, DRUMMER, FORMAT, GUIDED, NETWORK, SPECTROGRAM, WEIGHTS
+from p2p_dist.generate.exported_config import CONFIG, CURE, DRUMMER, FORMAT, GUIDED, NETWORK, SPECTROGRAM, STEPS, WEIGHTS
 from p2p_dist.generate.model import Model
 from p2p_dist.model.generator import BATCH_NORM_EPSILON, OPEN, Generator
 from p2p_dist.settings import config
@@ -176,6 +176,7 @@ def _sections(data: config.Data, model: config.Model) -> dict[str, Any]:
         },
         "network": {
             **{name: getattr(model, name) for name in (*NETWORK, *(GUIDED if model.sketch else ()))},
+            **({STEPS: True} if model.on_steps else {}),
             "pictures": data.picture_channels,
             "norm_groups": 8 if model.norm == "group" else None,
             "norm_epsilon": 1e-5 if model.norm == "group" else BATCH_NORM_EPSILON,

@@ -50,7 +50,11 @@ def export(
             "name": model.name.rpartition("@")[0],
             "step": model.step,
             "task": {"name": model.task, "heard": list(heard), "made": list(made)},
-            "stem": {"made_of": "strokes", "sample_rate": model.data.sample_rate},
+            "stem": {
+                "made_of": "strokes",
+                "sample_rate": model.data.sample_rate,
+                **({exported_config.STEPS: True} if model.model.on_steps else {}),
+            },
             "drummer": {"bytes": record.stat().st_size, "sha256": files.sha256_file(record)},
             "trained_on": trained_on,
             "recipe": recipe,

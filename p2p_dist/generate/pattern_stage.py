@@ -22,7 +22,6 @@ import errno
 import multiprocessing
 import os
 import signal
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -237,7 +236,7 @@ def _is_whole(path: Path) -> bool:
         read(path)
         for kit in strokes.load(path.with_suffix(".kit")).kits.values():
             dict(kit.strokes)  # decoded
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+    except Exception:  # zipfile and numpy's header parser raise many types for damaged bytes
         return False
     return True
 
@@ -341,7 +340,8 @@ def sketch_song(
         else:
             network = Pattern()
             network.load_state_dict(weights)
-            beats, played = known.heard.beats, pick(predict(network, known.heard.features), rates)
+            beats = known.heard.beats
+            played = pick(predict(network, known.heard.features), rates, beats=beats if config.model.on_steps else None)
         level, among = known.heard.level + kit.offset, 1.0 if number < TRUE else LOUDEST
         sketch = Sketch(played, kit, config.data.sample_rate, level, int(random.integers(1 << 31)), among)
         guide = Guide(sketch, beats, known.reference, config.data, config.model)

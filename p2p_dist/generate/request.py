@@ -56,9 +56,8 @@ class Options:
     def recorded(self) -> dict[str, Any]:
         """Return the options for a record. Those that came later are left out at their defaults, as in older records."""
         later = ("bpm", "first_beat", "half_beat", "density")
-        return {
-            name: value for name, value in dataclasses.asdict(self).items() if name not in later or value not in (None, False)
-        }
+        whole, usual = dataclasses.asdict(self), dataclasses.asdict(Options())
+        return {name: value for name, value in whole.items() if name not in later or value != usual[name]}
 
 
 def option_of(name: str) -> str:

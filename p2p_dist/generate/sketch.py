@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.ndimage
 
+from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.drum_classes import CLASSES, REST, Onset
 from p2p_dist.audio.pattern_features import FRAME
 from p2p_dist.audio.stems import resample
@@ -33,14 +34,19 @@ LOUDEST = 0.25
 
 _APART = 5  # frames around a peak without a higher one: 58 ms in all
 _SLACK = 2  # frames by which the peak of a class may be beside that of all
+_STRAIGHT, _SWUNG = (3, 9), (2, 4, 8, 10)  # twelfths of a beat that sixteenths have alone, and triplets
+_TWICE = 2.0  # times as high as those of sixteenths that the activations of triplets are in a song of triplets
+_LATE = 0.003  # seconds behind the steps of their beats at which `drum_classes.onsets` finds strokes, also those of a bank
 _SOFTEST = 0.1  # strength
 _NEAREST = 4  # strokes of like strength, of which one is drawn
 _CHOKE = 0.03  # seconds in which a stroke ends where the next of its class begins
 _REST = 0.5  # probability of a rest over which nothing is played
 
 
-def pick(activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: float = DENSITY) -> list[Onset]:
-    """Choose the times of strokes at the highest peaks of all activations together, then the classes that play at each.
+def pick(
+    activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: float = DENSITY, beats: Beats | None = None
+) -> list[Onset]:
+    """Choose the times of strokes where all activations together are highest, then the classes that play at each.
 
     Times are finer than a frame. In each stretch of six seconds as many are chosen as give the rate of the training songs,
     less where there are rests: a network that is surer of one section than of another must not leave the other empty.
@@ -48,6 +54,7 @@ def pick(activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: 
     Args:
         activations: of `model.pattern.predict`, (len(CLASSES) + 1, frames) with frames of `pattern_features.FRAME` seconds.
         rates: `Bank.rates`. density: factor of these.
+        beats: strokes are on their steps, see `_steps`; None: at any peak of the activations.
 
     Returns:
         strokes in order of time.
@@ -55,13 +62,14 @@ def pick(activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: 
     awake = activations[REST] < _REST
     curves = activations[:REST] * awake
     total = curves.sum(axis=0)
-    peaks, size = _peaks(total), round(WINDOW / FRAME)
-    chosen = []
+    (frames, times), size = _peaks(total) if beats is None else _steps(total, beats), round(WINDOW / FRAME)
+    picked: list[int] = []
     for begin in range(0, len(total), size):
         number = round(density * rates[-1] * FRAME * int(awake[begin : begin + size].sum()))
-        chosen += sorted(peaks[(peaks >= begin) & (peaks < begin + size)][:number])
-    if not chosen:
+        picked += sorted(np.flatnonzero((frames >= begin) & (frames < begin + size))[:number], key=times.__getitem__)
+    if not picked:
         return []
+    chosen = frames[picked]
     near = np.stack([curves[:, max(frame - _SLACK, 0) : frame + _SLACK + 1].max(axis=1) for frame in chosen], axis=1)
     # How often each class plays in training songs; its strokes are measured by the last of so many. At each time, the clearest
     # first, the highest class plays that has strokes left; others with it where they are highest, until all have as many.
@@ -80,19 +88,39 @@ def pick(activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: 
         plays |= others >= max(np.sort(others, axis=None)[-together], 1e-9)
     tops = np.maximum(np.percentile(near, 95, axis=1), 1e-6)
     found: list[Onset] = []
-    for column, frame in enumerate(chosen):
-        time = (frame + _between(*total[frame - 1 : frame + 2])) * FRAME
+    for column, time in enumerate(times[picked].tolist()):
         for row in np.flatnonzero(plays[:, column]):
             strength = float(np.clip(near[row, column] / tops[row], _SOFTEST, 1))
             found.append(Onset(time, CLASSES[row], strength))
     return found
 
 
-def _peaks(curve: np.ndarray) -> np.ndarray:
-    """Frames of the peaks of a curve, the highest first."""
+def _peaks(curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of the peaks of a curve, the highest first, and their times in seconds; each (peaks,)."""
     peaks = np.flatnonzero((curve == scipy.ndimage.maximum_filter1d(curve, _APART)) & (curve > 0))
     peaks = peaks[(peaks > 0) & (peaks < len(curve) - 1)]
-    return peaks[np.argsort(-curve[peaks], kind="stable")]
+    peaks = peaks[np.argsort(-curve[peaks], kind="stable")]
+    return peaks, np.array([(peak + _between(*curve[peak - 1 : peak + 2])) * FRAME for peak in peaks])
+
+
+def _steps(curve: np.ndarray, beats: Beats) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of the steps of a song's beats, those where a curve is highest first, and times of strokes there; each (steps,).
+
+    Steps are sixteenth notes, or those of triplets of eighth notes where the curve is far higher at these.
+    """
+    if not curve.any():
+        return np.empty(0, np.int64), np.empty(0)
+    seconds = np.arange(len(curve)) * FRAME
+    on, twelfth = beats.times(len(curve) * FRAME), 5 / beats.bpm
+    straight, swung = (
+        max(float(np.interp(on + place * twelfth, seconds, curve).sum()) for place in places) for places in (_STRAIGHT, _SWUNG)
+    )
+    times = beats.times(len(curve) * FRAME, 6 if swung > _TWICE * straight else 4)
+    frames = np.rint(times / FRAME).astype(np.int64)
+    times, frames = times[frames < len(curve)], frames[frames < len(curve)]
+    heights = scipy.ndimage.maximum_filter1d(curve, 2 * _SLACK + 1)[frames]
+    order = np.argsort(-heights, kind="stable")[: int((heights > 0).sum())]
+    return frames[order], times[order] + _LATE
 
 
 def _between(left: float, middle: float, right: float) -> float:

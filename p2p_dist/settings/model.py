@@ -32,6 +32,8 @@ class Model:
     """show the generator a sketch of the drums as well: real strokes at onsets that a small network predicts (task drums)"""
     beat_phase: bool = added(False, implied=False)
     """with a sketch: show it the place in the beat as well, as sine and cosine"""
+    on_steps: bool = added(False, implied=False)
+    """with a sketch: predicted strokes are on sixteenth notes or triplets of the beats that are heard"""
     residual: bool = added(False, implied=False)
     """with a sketch: the output is the sketch, made louder or quieter bin by bin, and silent where the sketch is silent"""
     leaky_slope: Number = 0.2
@@ -43,7 +45,7 @@ class Model:
 
     def __post_init__(self) -> None:
         check(self, "model.")
-        for name, wanted in (("beat-phase", self.beat_phase), ("residual", self.residual)):
+        for name, wanted in (("beat-phase", self.beat_phase), ("on-steps", self.on_steps), ("residual", self.residual)):
             if wanted and not self.sketch:
                 raise ValueError(f"model.{name} needs a sketch: add --model.sketch, or leave it out")
 

@@ -25,7 +25,15 @@ PRESETS: dict[str, Config] = {
     ),
     "sketch": Config(
         preset="sketch",
-        model=Model(channels=24, max_channels=192, discriminator_channels=24, sketch=True, beat_phase=True, residual=True),
+        model=Model(
+            channels=24,
+            max_channels=192,
+            discriminator_channels=24,
+            sketch=True,
+            beat_phase=True,
+            on_steps=True,
+            residual=True,
+        ),
         train=Train(
             epochs=8,
             global_batch_size=8,
@@ -92,7 +100,7 @@ PRESETS: dict[str, Config] = {
 """demo: a command without options; tiny: tests; small: a CPU; sketch: drums painted from a sketch, on a CPU; default: GPUs;
 thesis: exactly the settings of the thesis."""
 
-EARLIER: dict[str, Any] = {"model.upsample": "nearest", "evaluate.windows": 0, "evaluate.seeds": 2}
+EARLIER: dict[str, Any] = {"model.upsample": "nearest", "evaluate.windows": 0, "evaluate.seeds": 2, "model.on_steps": False}
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 
 

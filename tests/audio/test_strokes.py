@@ -165,6 +165,7 @@ def with_kits(kits):
 BAD = {
     "a stroke longer than there may be": ({"0.kick.samples": np.array([100_000] * 3)}, {}, "length"),
     "more than fits in memory": ({"0.kick.samples": np.array([1 << 40] * 3)}, {}, "too long"),
+    "lengths that are no whole numbers": ({"0.kick.samples": np.array([5.5] * 3)}, {}, "length"),
     "a stroke of no length": ({"0.kick.samples": np.array([0, 5, 5])}, {}, "length"),
     "more lengths than strengths": ({"0.kick.samples": np.array([5] * 4)}, {}, "match"),
     "too short a sound": ({"0.kick.samples": np.array([60000] * 3)}, {}, "truncated"),
@@ -214,6 +215,6 @@ def test_other_files_are_refused(tmp_path, monkeypatch):
     path.write_bytes(b"something else")
     with pytest.raises(ValueError, match="not a bank of strokes"):
         load(path)
-    monkeypatch.setattr(bank_file, "_MOST_BYTES", 10)
+    monkeypatch.setattr(bank_file, "MOST_BYTES", 10)
     with pytest.raises(ValueError, match="more than"):
         load(path)

@@ -70,6 +70,7 @@ SYSTEMS = (
     System("sketch", SKETCH, task="drums"),
     System("sketch, known beats", SKETCH, known_beats=True, task="drums"),
     System("sketch, without residual", (*SKETCH, "--model.no-residual"), task="drums"),
+    System("sketch, strokes at any time", (*SKETCH, "--model.no-on-steps"), task="drums"),
     System("sketch, without the place in the beat", (*SKETCH, "--model.no-beat-phase"), task="drums"),
     System("sketch, without compressed magnitudes", (*SKETCH, "--train.compressed-weight", "0"), task="drums"),
     System("sketch, without flux", (*SKETCH, "--train.flux-weight", "0"), task="drums"),

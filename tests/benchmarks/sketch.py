@@ -3,10 +3,11 @@
 python tests/benchmarks/sketch.py --data DIR [--more DIR] [--named freedoom] [--steps 150] [--seeds 3]
     [--work DIR] [--json FILE]
 
-Each song of --data is left out in turn: the network and the bank of strokes are made of the others, and of the songs of --more
-outside of its test/ (with --named, of those whose name begins with it), which give patterns but no strokes. Rows beside it: the
-truth, its pattern played by another song's strokes, what needs no training, and how well the network's own activations, which
-no strokes can follow better than they are, correlate with the true onset envelope. The distance is of all windows of all songs.
+Each song of --data is left out in turn: the network and the bank of strokes are made of the others, and of the songs of
+--more outside of its test/ (with --named, of those whose name begins with it), which give patterns but no strokes. Rows beside
+it: the truth, its pattern played by another song's strokes, what needs no training, strokes at any time instead of on steps of
+the beat, and how well activations alone, those of the true strokes and predicted ones, correlate with the true onset envelope.
+The distance is of all windows of all songs.
 Figures are means over the seeds of the network, with their standard deviation.
 With --work, what is finished is kept and not made again.
 """
@@ -44,7 +45,7 @@ from p2p_dist.settings.config import Data
 
 COLUMNS = ("lock8", "f1t_beyond_chance", "ec1", "mmd", "flux_ratio", "density_ratio", "level_error")
 TRUE, TRUE_PATTERN, AUTOMATIC, KNOWN = "true drums", "true pattern, strokes of another song", "sketch", "sketch, known beats"
-ACTIVATIONS = "activations alone, "
+ACTIVATIONS, FREE = "activations alone, ", ", at any time"
 
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -125,8 +126,9 @@ def envelope_row(activations: np.ndarray, truth: Truth) -> dict[str, float | Non
 def stems_of(
     song: Song, network: pattern.Pattern, bank: strokes.Bank, number: int, density: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The stems to measure, each (samples,), and the network's activations for the sketches."""
-    heard, level, predicted = song.heard[:, None], 0.0, {}
+    """The stems to measure, each (samples,), and the activations of the true strokes and for the sketches."""
+    heard, level = song.heard[:, None], 0.0
+    predicted = {TRUE: drum_classes.activations(song.onsets, 1 + round(len(song.heard) / song.rate / FRAME), FRAME)}
     tracked = beats_of(heard, song.rate, drums=False)
     rows = {
         TRUE: song.drums,
@@ -141,7 +143,9 @@ def stems_of(
         if beats is not None:
             rows[grid] = baseline_stems.rock_grid(heard, song.rate, beats, level)[:, 0]
         predicted[name] = pattern.predict(network, pattern_features(song.heard, song.rate, beats))
-        rows[name] = sketched(song, sketch.pick(predicted[name], bank.rates, density), bank, number, sketch.LOUDEST)
+        for kind, steps in ((name, beats), (name + FREE, None)):
+            onsets = sketch.pick(predicted[name], bank.rates, density, steps)
+            rows[kind] = sketched(song, onsets, bank, number, sketch.LOUDEST)
     return rows, predicted
 
 

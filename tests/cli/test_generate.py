@@ -368,7 +368,7 @@ def test_another_drummer_of_the_same_generator_is_another_model(drumming, monkey
         generate.main([*words, "--model", "kept", "--cluster", "slurm"])
 
 
-@pytest.mark.parametrize("option", ["--bpm=120", "--first-beat=1", "--half-beat", "--density=1"])
+@pytest.mark.parametrize("option", ["--bpm=120", "--first-beat=1", "--first-beat=0", "--half-beat", "--density=1"])
 def test_beats_are_only_for_models_that_play_to_them(runs, option):
     write(Path("song.wav"), sound())
     with pytest.raises(ValueError, match=rf"{option.partition('=')[0]} is for models with a sketch"):

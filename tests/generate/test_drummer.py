@@ -20,6 +20,7 @@ from p2p_dist.data import pairs
 from p2p_dist.generate import drummer
 from p2p_dist.generate.request import Options
 from p2p_dist.generate.sketch import DENSITY
+from p2p_dist.settings.config import Model
 from p2p_dist.settings.presets import PRESETS
 from tests.generate import drums
 
@@ -57,6 +58,19 @@ def test_a_song_is_heard_the_same_in_blocks_of_any_size() -> None:
 
 def play(**options: float) -> drummer.Performance:
     return drums.drummer(DATA, MODEL).play(lambda: iter([SONG]), drums.RATE, 0.4, "song", 2.0, Options(**options))
+
+
+def test_predicted_strokes_are_on_the_steps_of_the_beats_that_are_heard_or_named() -> None:
+    def off(model: Model, **options: float) -> float:
+        found = drums.drummer(DATA, model).play(lambda: iter([SONG]), drums.RATE, 0.4, "song", 2.0, Options(**options))
+        assert found.heard.beats is not None and len(found.onsets) > 20
+        beats = [(one.time - 0.003 - found.heard.beats.first) * found.heard.beats.bpm / 60 for one in found.onsets]
+        return min(float(np.abs(np.array(beats) * steps - np.rint(np.array(beats) * steps)).max()) for steps in (4, 6))
+
+    on_steps = dataclasses.replace(MODEL, on_steps=True)
+    assert max(off(on_steps), off(on_steps, bpm=97.3), off(on_steps, first_beat=0.17)) < 1e-6 < 0.1 < off(MODEL)
+    unheard = drums.drummer(DATA, on_steps).play(lambda: iter([SONG[: 3 * drums.RATE]]), drums.RATE, 0.4, "song", 2.0)
+    assert unheard.heard.beats is None and unheard.onsets, "anywhere, where there are no beats"
 
 
 def test_more_density_is_more_strokes() -> None:
@@ -143,6 +157,21 @@ def test_a_damaged_drummer_is_refused(kept: Path, name: str) -> None:
         drummer.load(kept, DATA, MODEL)
     (kept / name).unlink()
     with pytest.raises(DamagedError, match=f"{name} is missing"):
+        drummer.load(kept, DATA, MODEL)
+
+
+@pytest.mark.parametrize(("name", "most"), [("pattern.safetensors", 64 << 20), ("strokes.safetensors", 256 << 20)])
+def test_files_that_are_too_large_are_refused_before_they_are_read(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, name: str, most: int
+) -> None:
+    """A file may have a size of many gigabytes and take no room."""
+    monkeypatch.setattr(files, "sha256_file", lambda path: pytest.fail("it was read"))
+    record = records.read(kept / drummer.NAME)
+    record["files"][name]["bytes"] = most + 1
+    files.write_json(kept / drummer.NAME, record)
+    with (kept / name).open("wb") as file:
+        file.truncate(most + 1)
+    with pytest.raises(DamagedError, match=f"{name} is too large for a "):
         drummer.load(kept, DATA, MODEL)
 
 

@@ -110,6 +110,15 @@ def test_midi_is_of_drums_alone_and_a_song_without_its_page_is_not_done(tmp_path
             request.is_made(place, {**wanted, **change}, takes)
 
 
+def test_a_beat_at_the_very_beginning_is_asked_for_like_any_other():
+    """0 is what False is: the option was lost, in the record and on the way to a job."""
+    later = {"bpm", "first_beat", "half_beat", "density"}
+    assert not later & Options().recorded().keys()
+    asked = Options(first_beat=0.0, half_beat=True)
+    assert {name: asked.recorded()[name] for name in ("first_beat", "half_beat")} == {"first_beat": 0.0, "half_beat": True}
+    assert Options(**asked.recorded()) == asked
+
+
 @pytest.mark.parametrize(
     ("name", "title"),
     [

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.drum_classes import CLASSES, REST, Onset, activations
 from p2p_dist.audio.pattern_features import FRAME
 from p2p_dist.audio.strokes import BEFORE, RATE, Kit, Stroke, frame_powers, playing_level
@@ -111,6 +112,45 @@ def test_classes_at_one_time_start_together_as_often_as_in_the_training_songs():
         assert len(kicks) == 40 and len(found) == 40 + count
         assert {onset.time for onset in found} == {onset.time for onset in kicks}
         assert all(0 < onset.time - true[2 * n].time < 0.008 for n, onset in enumerate(kicks))
+
+
+def on_the_beat(*places, bpm=120.0, first=0.2):
+    """Kicks at these places of every beat, each up to 15 ms beside it, and the beats."""
+    random = np.random.default_rng(0)
+    times = [first + (n + place) * 60 / bpm for n in range(int((SECONDS - 0.5) * bpm / 60)) for place in places]
+    return curves([Onset(time + random.uniform(-0.015, 0.015), "kick", 1.0) for time in times]), Beats(bpm, first), times
+
+
+@pytest.mark.parametrize(
+    "places", [(0, 1 / 2), (0, 1 / 4, 1 / 2, 3 / 4), (0, 2 / 3), (0, 1 / 3, 1 / 2, 2 / 3), (0, 1 / 6), (0, 5 / 6)]
+)
+def test_strokes_on_steps_are_on_sixteenth_notes_or_triplets_as_late_as_strokes_are_found(places):
+    drawn, beats, times = on_the_beat(*places)
+    found = pick(drawn, [99, 0, 0, 0, 2 * len(places)], density=0.8, beats=beats)
+    assert len(found) == pytest.approx(0.8 * SECONDS * 2 * len(places), abs=2)
+    assert all(min(abs(onset.time - 0.003 - time) for time in times) < 1e-9 for onset in found)
+    free = pick(drawn, [99, 0, 0, 0, 2 * len(places)], density=0.8)
+    assert max(min(abs(onset.time - time) for time in times) for onset in free) > 0.01
+
+
+def test_a_few_triplets_do_not_make_a_song_of_triplets():
+    drawn, beats, _ = on_the_beat(0, 1 / 4, 1 / 2, 3 / 4)
+    drawn[0] += 1.5 * on_the_beat(2 / 3)[0][0]
+    steps = [(onset.time - 0.203) / 0.125 for onset in pick(drawn, [99, 0, 0, 0, 8], density=1.0, beats=beats)]
+    assert np.allclose(steps, np.rint(steps), atol=1e-6)
+
+
+def test_on_steps_the_highest_are_chosen_and_none_where_nothing_is_heard():
+    drawn, beats, _ = on_the_beat(0, 1 / 2)
+    drawn[0] *= np.where(np.arange(FRAMES) * FRAME % 0.5 < 0.35, 0.5, 1.0)  # softer on the beat than after it
+    found = pick(drawn, [99, 0, 0, 0, 2], density=0.8, beats=beats)
+    assert all((onset.time - 0.203) / 0.5 % 1 == pytest.approx(0.5) for onset in found) and len(found) > 30
+    assert [onset.time for onset in found] == sorted(onset.time for onset in found)
+    drawn[:, : FRAMES // 2] = 0
+    rest = pick(drawn, [99, 0, 0, 0, 20], density=1.0, beats=beats)
+    assert min(onset.time for onset in rest) > 9.9
+    for frames in (0, 1, 5):
+        assert pick(np.zeros((5, frames), np.float32), [1, 1, 1, 1, 2], beats=Beats(120.0, 0.2)) == []
 
 
 def test_no_peak_is_no_stroke():
