@@ -140,6 +140,8 @@ class Index:
             add = (
                 f"add songs to the folder {split}/ of --data, or mend those that were left out, and run the same command again"
             )
+            if split == "train" and content["settings"].get("silent_share", 1) < 1:
+                add += ", or start a run with a greater --data.silent-share if the targets of these songs are silent"
             raise ValueError(f"{folder} has no {'training' if split == 'train' else split} songs: {add}{out}")
         part = content["splits"][split]
         self.folder = folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import os
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -218,6 +220,19 @@ def test_a_shard_cut_at_any_place_is_never_indexed_in_silence(dataset: Path, tmp
             assert "cut.tar" in str(error)
         else:
             assert found == rows[: len(found)] and len(found) <= len(rows)
+
+
+def test_songs_whose_targets_are_silent_are_not_said_to_be_missing(new_song, small: Data, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Not one of their windows is kept."""
+    for split in ("train", "test"):
+        new_song(tmp_path / f"songs/{split}/one", seconds=1.5)
+    soundfile.write(tmp_path / "songs/train/one/drums.wav", np.zeros((33075, 2)), 22050, subtype="PCM_16")
+    some = dataclasses.replace(small, silent_share=0.0)
+    assert shards.preprocess(tmp_path / "songs", tmp_path / "made", some, workers=1) == []
+    with pytest.raises(ValueError, match=r"again, or start a run with a greater --data\.silent-share if the targets"):
+        Index(tmp_path / "made", "train")
+    with pytest.raises(ValueError, match=r"run the same command again$"):
+        Index(tmp_path / "made", "valid")
 
 
 def test_a_split_without_songs_says_which_song_was_left_out_and_why(new_song, small: Data, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

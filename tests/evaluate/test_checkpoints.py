@@ -29,6 +29,12 @@ from tests.evaluate.evaluations import add_checkpoint, copied, place
 __all__ = ["copied", "place"]
 
 
+def one_song(copied: tuple[rundir.RunDir, Config]) -> list[held_out_songs.HeldOut]:
+    """For tests that are not about what is measured."""
+    run, settings = copied
+    return checkpoints.held_out(run.shards, settings.evaluate)[:1]
+
+
 def test_generations_are_averaged_and_validation_songs_only_measured(copied: tuple[rundir.RunDir, Config]) -> None:
     run, settings = copied
     both = records.read(run.evaluations / "step-00000005" / "metrics.json")
@@ -159,13 +165,13 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_others_are_evaluated(
         meta = json.loads((folder / "meta.json").read_text())
         meta["files"][hurt.name] = {"bytes": hurt.stat().st_size, "sha256": files.sha256_file(hurt)}
         (folder / "meta.json").write_text(json.dumps(meta))
-    checkpoints.evaluate(run, settings)
+    checkpoints.evaluate(run, settings, songs=one_song(copied))
     assert "warning: the checkpoint of step 15: " in capsys.readouterr().err
     assert rundir.is_evaluation(run.evaluations / "step-00000020")
     assert not (run.evaluations / "step-00000015").exists()
     assert not folder.exists() and (run.checkpoints / "damaged-step-00000015").is_dir()
     with pytest.raises(ValueError, match="no checkpoint of step 15"):
-        checkpoints.evaluate(run, settings, [15])
+        checkpoints.evaluate(run, settings, [15], one_song(copied))
 
 
 @pytest.mark.parametrize("when", ["while it measures", "before it begins", "while it clears away what lost a file"])
@@ -198,7 +204,7 @@ def test_whoever_evaluates_the_same_first_is_left_alone(
         return found
 
     monkeypatch.setattr(place, name, then_another_finishes)
-    assert checkpoints.evaluate(run, settings, [5]) == 0
+    assert checkpoints.evaluate(run, settings, [5], one_song(copied)) == 0
     assert made == {path.name: path.stat().st_ino for path in result.rglob("*")}
     assert not list(run.evaluations.glob(".tmp-*"))
 

@@ -7,6 +7,9 @@ import dataclasses
 from p2p_dist.settings.config import Config
 from p2p_dist.settings.presets import PRESETS
 
+SMALLEST = {"channels": 4, "max_channels": 8, "depth": 3, "discriminator_channels": 4}
+"""Every kind of layer and of state that a training has, in two thirds of the time of the preset's networks."""
+
 
 def small(name: str = "default", model=None, **train) -> Config:
     """A preset's networks and losses at the size of a test."""

@@ -134,11 +134,11 @@ def read_by_one_rank():
 
 
 def test_a_training_writes_what_the_gpus_of_all_ranks_tell(ranks, new_run):
-    run, _ = new_run("told", train={"steps": 20})
+    run, _ = new_run("told", train={"steps": 6})
     assert ranks(2, on_ranks.train, run.path, None, read_by_rank) == [0, 0]
     last = metrics_file.last(run)
     assert (last["gpu_busy"], last["gpu_memory"], last["gpu_joules"]) == (pytest.approx(0.5), 2e9, 1000.0)
-    assert energy.told_by_gpus(run)[-1] == (20, 1000.0)
-    run, _ = new_run("not told", train={"steps": 20})
+    assert energy.told_by_gpus(run)[-1] == (6, 1000.0)
+    run, _ = new_run("not told", train={"steps": 6})
     assert ranks(2, on_ranks.train, run.path, None, read_by_one_rank) == [0, 0]
     assert not [name for row in metrics_file.read(run) for name in row if name.startswith("gpu_")] and not run.energy.exists()

@@ -19,15 +19,7 @@ from tests.conftest import lay_out_run
 from tests.rank_processes import RanksFailed, run_on_ranks
 from tests.train import on_ranks
 from tests.train.on_ranks import noise_from_the_global_state
-
-SMALLEST = {"channels": 4, "max_channels": 8, "depth": 3, "discriminator_channels": 4}
-"""Every kind of layer and of state that a training has, in a third of the time of the preset's networks."""
-
-
-@pytest.fixture
-def new_run(tiny_shards, tmp_path):
-    """`new_run(name, train={...}, model={...})`: see `lay_out_run`."""
-    return lambda name="run", model=SMALLEST, **changed: lay_out_run(tmp_path, tiny_shards, name, model=model, **changed)
+from tests.train.small import SMALLEST
 
 
 def train_with_kills(ranks, run, kills, world_size=1, sabotage=None):
@@ -139,7 +131,7 @@ def drop_out_from_the_global_state():
 def test_drop_out_after_a_resume(ranks, new_run, sabotage):
     """The thesis's networks: drop-out is drawn from torch's global state, seeded anew in every step."""
     model = {"dropout": 0.5, "norm": "batch", "noise_channels": 0, "upsample": "transposed", "discriminator_norm": "batch"}
-    undisturbed, killed = (new_run(name, model=SMALLEST | model, train={"steps": 8})[0] for name in ("undisturbed", "killed"))
+    undisturbed, killed = (new_run(name, model=model, train={"steps": 8})[0] for name in ("undisturbed", "killed"))
     train_with_kills(ranks, undisturbed, [], sabotage=sabotage)
     train_with_kills(ranks, killed, [6], sabotage=sabotage)
     assert same_weights(undisturbed, killed, 8) == (sabotage is None)
