@@ -100,7 +100,13 @@ PRESETS: dict[str, Config] = {
 """demo: a command without options; tiny: tests; small: a CPU; sketch: drums painted from a sketch, on a CPU; default: GPUs;
 thesis: exactly the settings of the thesis."""
 
-EARLIER: dict[str, Any] = {"model.upsample": "nearest", "evaluate.windows": 0, "evaluate.seeds": 2, "model.on_steps": False}
+EARLIER: dict[str, Any] = {
+    "model.upsample": "nearest",
+    "evaluate.windows": 0,
+    "evaluate.seeds": 2,
+    "model.on_steps": False,
+    "train.ema_warmup": False,
+}
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 
 
