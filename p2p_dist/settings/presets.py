@@ -37,7 +37,6 @@ PRESETS: dict[str, Config] = {
         train=Train(
             epochs=8,
             global_batch_size=8,
-            compressed_weight=100.0,
             flux_weight=0.3,
             ema=0.99,
             checkpoint_every=100,
@@ -100,7 +99,13 @@ PRESETS: dict[str, Config] = {
 """demo: a command without options; tiny: tests; small: a CPU; sketch: drums painted from a sketch, on a CPU; default: GPUs;
 thesis: exactly the settings of the thesis."""
 
-EARLIER: dict[str, Any] = {"model.upsample": "nearest", "evaluate.windows": 0, "evaluate.seeds": 2, "model.on_steps": False}
+EARLIER: dict[str, Any] = {
+    "model.upsample": "nearest",
+    "evaluate.windows": 0,
+    "evaluate.seeds": 2,
+    "model.on_steps": False,
+    "train.compressed_weight": 100.0,
+}
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 
 
