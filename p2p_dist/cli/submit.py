@@ -260,9 +260,13 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
             raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: omit one of them")
     else:
         base = presets.preset(usual if named is None else named)
+    own = not named and not file
+    begun = typed.get("run") if own else None
+    if begun and (there := rundir.find(begun).config).is_file():
+        base, own = presets.from_saved(there), False
     command = _parse_over(base, arguments)
     run = rundir.find(rundir.default_name(command.settings) if command.run is None else command.run)
-    if run.config.is_file() and not named and not file:
+    if own and run.config.is_file():  # by the name that the settings give it
         command = _parse_over(presets.from_saved(run.config), arguments)
     changed = where_data_is(command.settings.data, songs_typed=bool(folder))
     example = str(example_song.example_folder())

@@ -212,7 +212,7 @@ def _manifest_at(address: str, pauses: Sequence[float] | None = None) -> dict[st
     try:
         return manifest.parse(remote.fetch_manifest(address, manifest.NAME, pauses), where, AGAIN)
     except FileNotFoundError as error:
-        cure = "--data.shards names the folder of manifest.json, which is uploaded last"
+        cure = "--data.shards names the folder of manifest.json, which is uploaded last, and --data songs"
         said = f"no dataset there, or not a whole one: {error.strerror}; {cure}"
         raise FileNotFoundError(errno.ENOENT, said, where) from error
 

@@ -40,16 +40,20 @@ def where_is(name: str, root: Path = CHECKOUT) -> str:
 
 def _code(root: Path) -> dict[str, Path]:
     """Map relative path in a copy -> file, for all files of this program that a run needs."""
-    hpc = batch_scripts(root)
-    found = {path.relative_to(root): path for path in (root / "p2p_dist").rglob("*") if hpc not in path.parents}
-    found |= {Path("hpc") / path.relative_to(hpc): path for path in hpc.rglob("*")}
+    package, hpc = root / "p2p_dist", batch_scripts(root)
+    found: dict[str, Path] = {}
+    for top, where in ((package, Path("p2p_dist")), (hpc, Path("hpc"))):
+        for folder, folders, names in os.walk(top):
+            folders[:] = [name for name in folders if name != "__pycache__" and Path(folder, name) != hpc]
+            inside = where / Path(folder).relative_to(top)
+            found |= {(inside / name).as_posix(): Path(folder, name) for name in names}
     return {
-        name.as_posix(): path
+        name: path
         for name, path in found.items()
         if path.is_file()
         and path.suffix != ".pyc"
         and not path.name.startswith(files.TEMPORARY)
-        and not {"\\", "\n"} & set(str(name))  # sha256sum would escape such a name
+        and not {"\\", "\n"} & set(name)  # sha256sum would escape such a name
     }
 
 

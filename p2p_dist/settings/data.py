@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from p2p_dist.settings.address import check_address
+from p2p_dist.settings.address import check_address, scheme
 from p2p_dist.settings.fields import added, resource
 from p2p_dist.settings.tasks import parse_task
 from p2p_dist.settings.values import Positive, PositiveNumber, check, within
@@ -70,6 +70,10 @@ class Data:
     def __post_init__(self) -> None:
         check(self, "data.")
         parse_task(self.task)
+        if self.root is not None and scheme(self.root) is not None:
+            raise ValueError(
+                "--data (data.root) is a URL: it names a folder of songs; name a finished dataset with --data.shards"
+            )
         if self.shards is not None:
             check_address(self.shards, "data.shards")
         if self.n_fft % self.hop_length or self.n_fft == self.hop_length:

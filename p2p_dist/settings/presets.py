@@ -105,6 +105,7 @@ EARLIER: dict[str, Any] = {
     "evaluate.seeds": 2,
     "model.on_steps": False,
     "train.compressed_weight": 100.0,
+    "train.ema_warmup": False,
 }
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 

@@ -54,6 +54,8 @@ class Train:
     """updates of each network that predicts onsets, where the model has a sketch"""
     ema: ShareBelowOne = 0.999
     """decay of the exponential moving average of the generator, which is evaluated (0: none)"""
+    ema_warmup: bool = added(True, implied=False)
+    """average over about a ninth of the updates until --train.ema is reached, so early averages forget the first weights"""
     seed: Seed = 0
     """seed of the first weights, the order of the windows and the noise"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

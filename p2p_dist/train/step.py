@@ -111,13 +111,25 @@ def train_step(
         bad, terms["generator_gradient"] = update(networks.generator, networks.generator_optimiser, bad)
 
     with labelled("update"), torch.no_grad():
-        moved = (1 - train.ema) * (1 - bad)
+        moved = average_share(networks, train) * (1 - bad)
         parameters = dict(networks.generator.named_parameters())
         for name, average in networks.average.items():
             average.lerp_(parameters[name], moved)
         networks.bad.copy_(bad)  # in place: the next replay of a CUDA graph reads it from the same memory
         here = ~torch.isfinite(terms["discriminator"] + terms["generator"])
     return terms, torch.stack((bad, here.to(bad.dtype)))
+
+
+def average_share(networks: Networks, train: Train) -> torch.Tensor:
+    """Return how far the moving average moves to the weights of this update, 0-dimensional: 1 - decay.
+
+    With `ema_warmup` the decay of update n, counted from 1, is at most (1 + n) / (10 + n), as in TensorFlow's
+    ExponentialMovingAverage. With a decay of 0.999 alone, 600 updates would leave 55 % of the average to the first, random
+    weights. n is the optimiser's count: it is in the checkpoint, and on the device, where a CUDA graph reads it.
+    """
+    count = next(iter(networks.generator_optimiser.state.values()))["step"]
+    share = torch.full_like(count, 1 - train.ema)
+    return torch.maximum(share, 9 / (10 + count)) if train.ema_warmup else share
 
 
 def discriminator_backward(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from p2p_dist.audio import drum_classes
 from p2p_dist.audio.drum_classes import CLASSES, REST, Onset, activations, onsets, rests
 from p2p_dist.audio.hits import RATE
 from p2p_dist.audio.stems import resample
@@ -64,6 +65,31 @@ def test_neither_level_nor_rate_matters(found):
     again = onsets(resample(played(), RATE, 44100), 44100)
     assert [o.kind for o in again] == [o.kind for o in found]
     assert np.allclose([o.time for o in again], [o.time for o in found], atol=0.002)
+
+
+def test_what_rises_little_is_no_stroke():
+    """Beside far stronger strokes, within 29 ms of one, or no more than what is around it."""
+    rise = np.zeros(3000)
+    rise[100::200] = 30.0
+    rise[200::200] = 2.0
+    rise[104::200] = 20.0
+    assert drum_classes._peaks(rise).tolist() == list(range(101, 3000, 200))
+    rise[rise > 2] = 10.0
+    rise[104::200] = 0.0
+    assert drum_classes._peaks(rise).tolist() == list(range(101, 3000, 100)), "not weak beside these"
+    waves = 3 + 0.5 * np.sin(np.arange(3000) / 4)
+    assert not len(drum_classes._peaks(waves)[3:-3])
+
+
+def test_a_click_is_no_snare_nor_is_one_that_is_heard_far_under_a_kick():
+    time = np.arange(RATE // 4) / RATE
+    click = 0.5 * np.random.default_rng(0).standard_normal(len(time)) * np.exp(-time / 0.013)
+    sound = played({"kick": ("kick", [0.5, 1.5, 2.5, 3.5]), "snare": ("snare", [1.0, 2.0])}, 5.0)
+    sound[3 * RATE : 3 * RATE + len(click)] += click.astype(np.float32)
+    sound += strokes("snare", [3.5], 5.0, loud=0.02).astype(np.float32)
+    found = onsets(sound, RATE)
+    assert [round(onset.time, 1) for onset in found if onset.kind == "snare"] == [1.0, 2.0]
+    assert {round(onset.time, 1) for onset in found} == {0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5}
 
 
 def test_noise_of_the_recording_is_no_stroke():

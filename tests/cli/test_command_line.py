@@ -9,7 +9,8 @@ import pytest
 
 from p2p_dist import cli
 from p2p_dist.cli import command_line, submit
-from p2p_dist.common import console
+from p2p_dist.common import console, files
+from p2p_dist.settings import presets
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -62,14 +63,17 @@ def p2p_dist(monkeypatch, *words):
     return left.value.code or 0
 
 
-def test_a_mistake_is_parsed_once_and_the_width_of_the_terminal_stays(monkeypatch, capsys):
-    """It takes a tenth of a second. Help is as wide as the terminal, the line of a mistake is not broken."""
+def test_a_command_line_is_parsed_once_and_the_width_of_the_terminal_stays(place, monkeypatch, capsys):
+    """It takes a twentieth of a second. Help is as wide as the terminal, the line of a mistake is not broken."""
     parse, parsed = command_line.tyro.cli, []
     monkeypatch.setattr(command_line.tyro, "cli", lambda *what, **how: parsed.append(how) or parse(*what, **how))
     monkeypatch.setenv("COLUMNS", "70")
     with pytest.raises(ValueError, match=r"--cluster must be one of auto.*, not 'slrm'"):
         submit.parse(["--cluster", "slrm"])
     assert len(parsed) == 1 and os.environ["COLUMNS"] == "70"
+    begun = place / "runs" / "begun" / "config.yaml"
+    files.write_text(begun, presets.to_yaml(presets.preset("tiny")))
+    assert submit.parse(["--run", "begun"])[0].settings.preset == "tiny" and len(parsed) == 2
     with pytest.raises(SystemExit):
         submit.parse(["--help"])
     lines = capsys.readouterr().out.splitlines()

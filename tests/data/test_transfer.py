@@ -256,7 +256,7 @@ def test_what_is_no_dataset_for_this_run_is_refused(served: Server, small: Data,
         path.write_text(files.json_text(files.sealed({**whole, "settings": {**whole["settings"], **more}})))
         refused(said)
     path.unlink()
-    refused(f"no dataset there, or not a whole one: the server answers 404.*uploaded last: '{served.url}/manifest.json")
+    refused(f"no dataset there, or not a whole one: the server .* 404.*last, and --data songs: '{served.url}/manifest.json")
     refused("no dataset there, or not a whole one: ", address=str(tmp_path / "nowhere"))
 
 

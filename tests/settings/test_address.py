@@ -74,6 +74,12 @@ def test_an_address_that_cannot_be_opened_is_refused(text, said):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize("text", ["https://host/set", "pipe:cat {name}"])
+def test_songs_are_in_a_folder(text):
+    with pytest.raises(ValueError, match=r"is a URL: it names a folder of songs; name a finished dataset with --data\.shards"):
+        Data(root=text)
+
+
 def test_what_webdataset_opens_is_accepted():
     from webdataset.gopen import gopen
 

@@ -11,13 +11,24 @@ from tests.train.small import small
 
 
 def test_moving_average():
-    config = small(ema=0.9)
+    config = small(ema=0.9, ema_warmup=False)
     built = networks.build(config, on_ranks.CPU)
     before = {name: tensor.clone() for name, tensor in built.average.items()}
     step.train_step(built, *on_ranks.batch_of(config, 2), config.train, 1)
     for name, parameter in built.generator.named_parameters():
         torch.testing.assert_close(built.average[name], before[name] + 0.1 * (parameter - before[name]))
     assert set(built.to_evaluate()) == set(built.generator.state_dict())
+
+
+def test_moving_average_warms_up():
+    """At first it follows the weights: the decays of three updates are 2/11, 3/12 and, by --train.ema, 0.3."""
+    config = small(ema=0.3)
+    built = networks.build(config, on_ranks.CPU)
+    for number, decay in enumerate((2 / 11, 3 / 12, 0.3), 1):
+        before = {name: tensor.clone() for name, tensor in built.average.items()}
+        step.train_step(built, *on_ranks.batch_of(config, 2), config.train, number)
+        for name, parameter in built.generator.named_parameters():
+            torch.testing.assert_close(built.average[name], decay * before[name] + (1 - decay) * parameter)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])

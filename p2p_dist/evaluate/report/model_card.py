@@ -210,7 +210,8 @@ def _facts(run: RunDir, config: Config) -> list[tuple[str, str]]:
         (
             "optimisers",
             f"Adam, learning rate {train.learning_rate:g}, {train.global_batch_size} pairs a step, "
-            f"moving average {train.ema:g}, precision {train.precision}, seed {train.seed}",
+            f"moving average {train.ema:g}{' with warm-up' if train.ema and train.ema_warmup else ''}, "
+            f"precision {train.precision}, seed {train.seed}",
         ),
     ]
     if model.sketch:
