@@ -12,7 +12,7 @@ import torch
 import train_step as plain_program
 from torch.profiler import ProfilerActivity, profile
 
-from gpu_parts import candidates, common, counted
+from gpu_parts import common, counted
 from gpu_parts.common import Measurement, Place, Row, arithmetic, batch_of, build, config_of, seconds_of, spread
 from gpu_parts.right import compile_quickly, pairs_on_disk
 from p2p_dist.data.index import Index
@@ -27,8 +27,7 @@ LAST = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_l
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How a step is made. plain: by the plainly written program. chosen: cuDNN times its algorithms and takes the fastest; of
-    so many, 0 is all. norm_in_bf16: see `candidates`."""
+    """How a step is made. plain: by the plainly written program. chosen: cuDNN times its algorithms and takes the fastest."""
 
     name: str
     precision: str = "fp32"
@@ -37,8 +36,6 @@ class Way:
     how: str = "eager"
     chosen: bool = False
     plain: bool = False
-    most: int = 10
-    norm_in_bf16: bool = False
 
 
 OURS = (
@@ -51,18 +48,6 @@ OURS = (
     Way("tf32, channels_last, chosen", "fp32", layout="channels_last", chosen=True),
     Way("tf32, chosen, captured", "fp32", how="captured", chosen=True),
     Way("bf16, chosen, captured", "bf16", how="captured", chosen=True),
-)
-CANDIDATES = (
-    Way("bf16, norm in bf16, chosen, captured", "bf16", how="captured", chosen=True, norm_in_bf16=True),
-    Way(
-        "bf16, norm in bf16, channels_last, chosen, captured",
-        "bf16",
-        layout="channels_last",
-        how="captured",
-        chosen=True,
-        norm_in_bf16=True,
-    ),
-    Way("bf16, channels_last, chosen of all, captured", "bf16", layout="channels_last", how="captured", chosen=True, most=0),
 )
 COMPILED = (
     Way("bf16, channels_last, chosen, compiled", "bf16", layout="channels_last", how="compiled", chosen=True),
@@ -105,8 +90,7 @@ def measurements(place: Place) -> list[Measurement]:
     found = [Measurement("the card", lambda: ceilings(place), "What the device can do, measured now", 30)]
     found += [Measurement("data", lambda: data_wait(place), "What reading the batches costs, step captured", 60, least=10)]
     found += [speed("thesis", OURS[2], some), speed("thesis", PLAIN[0], some), speed("default", OURS[2], some)]
-    found += [speed("default", CANDIDATES[0], some), speed("default", CANDIDATES[1], some), speed("default", OURS[8], some)]
-    found += [speed("thesis", CANDIDATES[2], some), speed("thesis", OURS[8], some)]
+    found += [speed("default", OURS[8], some), speed("thesis", OURS[8], some)]
     dearest = "Operations that are no convolution, dearest first; step launched kernel by kernel"
     found += [Measurement("operations", lambda: operations(place), dearest, 45, least=10)]
     title = "Where the time is, step captured: kinds of kernels, the dearest"
@@ -194,8 +178,7 @@ def step_by(place: Place, network: str, way: Way, size: int, built: Any) -> tupl
         if place.small:  # it knows one size of picture
             batch = (torch.randn(size, 1, 256, 256), torch.randn(size, 1, 256, 256), None)
         return lambda: of.step(*batch[:2]), None
-    with candidates.norm_in_bf16(way.norm_in_bf16):
-        built = built or build(config, place)
+    built = built or build(config, place)
     if way.how in ("captured", "both"):
         captured = Captured(built, config.train)
         return lambda: captured(*batch, 0), None  # its graphs hold on to their memory: the next size gets new networks
@@ -209,7 +192,7 @@ def rates(place: Place, network: str, way: Way, sizes: tuple[int, ...]) -> Itera
     if place.small and way.how == "compiled":
         compile_quickly()
     arithmetic(way.tf32)
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = way.chosen, way.most
+    torch.backends.cudnn.benchmark = way.chosen
     product = matrix_product(place, way)
     sheet = counted.card(torch.cuda.get_device_name()) if place.kind == "cuda" else None
     config = config_of(network, place)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from gpu_parts import candidates, common
+from gpu_parts import common
 from gpu_parts.common import Measurement, Place, Row, apart, arithmetic, batch_of, build, config_of, vector, weights
 from p2p_dist.checks.preflight import training_step
 from p2p_dist.data.index import Index
@@ -127,13 +127,10 @@ def in_a_process(place: Place, folder: Path, kill_after: int | None) -> int:
 # Gradients.
 
 
-def first_gradients(
-    place: Place, network: str, dtype: torch.dtype = torch.float32, candidate: bool = False, **train: Any
-) -> dict[str, torch.Tensor]:
+def first_gradients(place: Place, network: str, dtype: torch.dtype = torch.float32, **train: Any) -> dict[str, torch.Tensor]:
     """Of both networks, in the first update; the discriminator hardly moves before the generator's, and nothing is dropped."""
     config = config_of(network, place, {"dropout": 0.0}, ema=0.0, learning_rate=1e-12, **train)
-    with candidates.norm_in_bf16(candidate):
-        built = build(config, place)
+    built = build(config, place)
     if dtype is torch.float64:
         from p2p_dist.train import networks
 
@@ -156,14 +153,11 @@ def gradients_of(place: Place) -> Iterator[Row]:
         ("tf32", True, {"precision": "fp32", "layout": "contiguous"}, 0.02),
         ("bf16", True, {"precision": "bf16", "layout": "contiguous"}, 0.15),
         ("bf16, channels_last", True, {"precision": "bf16", "layout": "channels_last"}, 0.15),
-        ("bf16, norm in bf16", True, {"precision": "bf16", "layout": "contiguous", "candidate": True}, 0.15),
     ]
     for network in place.networks:
         at = _Full(host) if not place.small else host
         true = first_gradients(at, network, torch.float64, precision="fp32", layout="contiguous")
         for name, tf32, train, bound in ways:
-            if "candidate" in train and network == "thesis":
-                continue  # it has no group norm
             arithmetic(tf32)
             found = first_gradients(place, network, **train)
             errors = {of: apart(found[of], true[of]) for of in true}
@@ -371,10 +365,9 @@ def stages(place: Place) -> Iterator[Row]:
 # Curves.
 
 
-def curve_of(place: Place, config: Any, captured: bool = False, candidate: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+def curve_of(place: Place, config: Any, captured: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """L1 of each update, and the generator's weights after them."""
-    with candidates.norm_in_bf16(candidate):
-        built = build(config, place)
+    built = build(config, place)
     size = 4 if place.small else 16
     batches = [batch_of(config, size, place.device, size * number) for number in range(4)]
     step = Captured(built, config.train) if captured else common.step_of(built, config)
@@ -393,7 +386,6 @@ VARIANTS: dict[str, tuple[bool, dict[str, Any], float]] = {
     "bf16": (True, {"precision": "bf16", "layout": "contiguous"}, 0.1),
     "bf16, channels_last": (True, {"precision": "bf16", "layout": "channels_last"}, 0.1),
     "bf16, channels_last, captured": (True, {"precision": "bf16", "layout": "channels_last"}, 0.1),
-    "bf16, norm in bf16, captured": (True, {"precision": "bf16", "layout": "contiguous"}, 0.1),
     "fp32, compiled": (False, {**REFERENCE, "compile": True}, 0.05),
     "bf16, channels_last, compiled": (True, {"precision": "bf16", "layout": "channels_last", "compile": True}, 0.1),
 }
@@ -421,7 +413,7 @@ def bounds(place: Place, names: list[str], networks: tuple[str, ...]) -> Iterato
             tf32, train, bound = VARIANTS[name]
             arithmetic(tf32)
             config = config_of(network, place, model, **train)
-            found, found_weights = curve_of(place, config, "captured" in name, "norm in bf16" in name)
+            found, found_weights = curve_of(place, config, "captured" in name)
             error = float((found[-10:].mean() - true[-10:].mean()).abs() / true[-10:].mean())
             row = {"networks": network, "variant": name, "first L1": float(found[0]), "last L1": float(found[-10:].mean())}
             row |= {
@@ -440,8 +432,7 @@ def curves(place: Place) -> list[Measurement]:
         eager = ["fp32, channels_last", "bf16, channels_last"]
     found = []
     for of in place.networks:
-        names = [name for name in eager if of == "default" or "norm" not in name]  # the thesis has no group norm
-        do = functools.partial(bounds, place, ["drift", *names], (of,))
+        do = functools.partial(bounds, place, ["drift", *eager], (of,))
         found.append(Measurement(f"curves: {of}", do, title, 90, "curves", 0 if place.small else 20))
     for name in VARIANTS:
         if "compiled" in name:
