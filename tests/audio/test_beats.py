@@ -47,6 +47,19 @@ def test_a_fast_song_is_found_where_nothing_has_half_its_tempo():
     assert track_beats(pulse(190, 0.2, weak=1.0), FRAME).bpm == pytest.approx(190, abs=0.05)
 
 
+def test_of_two_tempos_that_are_nearly_as_strong_the_more_usual_is_taken():
+    time = np.arange(0, 90, FRAME)
+    swells = np.cos(2 * np.pi * time * 130 / 60) + 1.1 * np.cos(2 * np.pi * time * 178 / 60)
+    assert track_beats(3 + swells, FRAME).bpm == pytest.approx(130, abs=0.1)
+
+
+@pytest.mark.parametrize(("strength", "first"), [(0.1, 0.02), (0.5, 0.0)])
+def test_the_first_instrument_is_one_that_plays_much(strength, first):
+    quarters = np.arange(0, 30, 0.125)
+    times, strengths = np.concatenate([quarters, quarters + 0.02]), np.repeat([strength, 1.0], len(quarters))
+    assert beats._first_speak(times, strengths, 0.5) == pytest.approx(first, abs=0.0011)
+
+
 def test_human_timing_does_not_throw_it_off():
     found = track_beats(pulse(110, 0.3, jitter=0.012), FRAME)
     assert found is not None and found.bpm == pytest.approx(110, abs=0.1)
