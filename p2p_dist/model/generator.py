@@ -39,8 +39,11 @@ def norm(kind: str, channels: int) -> nn.Module:
 
 
 def initialise(module: nn.Module) -> None:
-    """Initialise convolution weights from N(0, 0.02) and biases with 0, as in the paper and the thesis."""
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+    """Initialise convolution weights from N(0, 0.02) and biases with 0, as in the paper and the thesis.
+
+    On the meta device there is nothing to initialise, and torch would import its compiler for it: more than a second.
+    """
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and not module.weight.is_meta:
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

@@ -49,6 +49,13 @@ def test_louder_strokes_have_a_higher_velocity():
     assert loud > quiet + 10 and loud <= 127
 
 
+def test_noise_that_comes_10_ms_after_the_body_is_of_the_same_stroke():
+    times = [0.3, 1.3, 2.3]
+    sound = strokes("snare", times, 3) + 3 * strokes("closed", [time + 0.01 for time in times], 3)
+    sound += strokes("kick", [0.8, 1.8], 3)
+    assert [hit.note for hit in heard(sound).hits()] == [SNARE, KICK, SNARE, KICK, SNARE]
+
+
 def test_silence_has_no_hits_and_no_tempo():
     silence = heard(np.zeros(6 * RATE))
     assert silence.hits() == [] and silence.rhythm.beats() is None

@@ -90,6 +90,20 @@ def test_behind_the_end_is_silence_without_beats(folder: Path) -> None:
     assert (guides.Guides(folder).read(KEY, 2, 25, 3)[:, :4] == FLOOR).all()
 
 
+def test_only_so_many_files_are_open_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each song has a file, and many systems allow a process 1024."""
+    assert guides._MOST_OPEN < 1000
+    monkeypatch.setattr(guides, "_MOST_OPEN", 1)
+    found = guides.Guides(folder)
+    other = "b"
+    (folder / guides.file_name(other)).write_bytes((folder / guides.file_name(KEY)).read_bytes())
+    found.songs[other] = found.songs[KEY]
+    first = found.read(KEY, 1, 0, 4)
+    assert np.array_equal(found.read(other, 1, 0, 4), first) and list(found._open) == [other]
+    assert np.array_equal(found.read(KEY, 1, 0, 4), first) and list(found._open) == [KEY]
+    found.close()
+
+
 def test_a_guide_is_scaled_like_an_input() -> None:
     rows = guides.rows_of(np.array([[[FLOOR], [CEILING["default"]]], [[-27.5], [FLOOR]]]), np.array([0.25]))
     guide = guides.to_guide(rows, 2, MODEL)

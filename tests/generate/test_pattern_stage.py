@@ -243,6 +243,10 @@ def test_what_is_known_of_a_song_is_whole_or_not_whatever_is_wrong_with_its_file
     with np.load(source) as arrays:
         np.savez(path, **{**arrays, "kinds": np.full_like(arrays["kinds"], 9)})
     assert not pattern_stage._is_whole(path)
+    path.write_bytes(content)
+    kit = path.with_suffix(".kit")
+    kit.write_bytes(kit.read_bytes().replace(b"fLaC", b"fLaX"))  # only who decodes it sees that
+    assert not pattern_stage._is_whole(path)
 
 
 def blocked(number: int) -> tuple[int, set[int]]:

@@ -123,7 +123,17 @@ def on_the_beat(*places, bpm=120.0, first=0.2):
 
 
 @pytest.mark.parametrize(
-    "places", [(0, 1 / 2), (0, 1 / 4, 1 / 2, 3 / 4), (0, 2 / 3), (0, 1 / 3, 1 / 2, 2 / 3), (0, 1 / 6), (0, 5 / 6)]
+    "places",
+    [
+        (0, 1 / 2),
+        (0, 1 / 4, 1 / 2, 3 / 4),
+        (0, 1 / 4),
+        (0, 3 / 4),
+        (0, 2 / 3),
+        (0, 1 / 3, 1 / 2, 2 / 3),
+        (0, 1 / 6),
+        (0, 5 / 6),
+    ],
 )
 def test_strokes_on_steps_are_on_sixteenth_notes_or_triplets_as_late_as_strokes_are_found(places):
     drawn, beats, times = on_the_beat(*places)
@@ -139,6 +149,15 @@ def test_a_few_triplets_do_not_make_a_song_of_triplets():
     drawn[0] += 1.5 * on_the_beat(2 / 3)[0][0]
     steps = [(onset.time - 0.203) / 0.125 for onset in pick(drawn, [99, 0, 0, 0, 8], density=1.0, beats=beats)]
     assert np.allclose(steps, np.rint(steps), atol=1e-6)
+
+
+def test_a_loud_stroke_that_is_late_is_before_a_soft_one_on_its_step_and_no_step_is_behind_the_end():
+    drawn = curves([Onset(0.2 + 0.5 * n + 0.02 * (n % 2), "kick", 1.0 if n % 2 else 0.75) for n in range(39)])
+    found = pick(drawn, [99, 0, 0, 0, 1], density=1.0, beats=Beats(120.0, 0.2))
+    assert all((onset.time - 0.203) % 1 == pytest.approx(0.5) for onset in found[:15])
+    last = drawn[:, :100] + np.float32(0.1)
+    last[REST] = 0
+    assert pick(last, [99, 0, 0, 0, 99], density=1.0, beats=Beats(120.0, 99.7 * FRAME % 0.5))
 
 
 def test_on_steps_the_highest_are_chosen_and_none_where_nothing_is_heard():

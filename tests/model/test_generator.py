@@ -159,6 +159,15 @@ def test_first_weights():
                 assert part.weight.eq(1).all() and part.bias.eq(0).all()
 
 
+def test_names_and_shapes_alone_are_not_initialised(monkeypatch):
+    """What an exported model's weights are compared with. If it failed: torch imports its compiler, a second more to wait."""
+    monkeypatch.delattr(nn.init, "normal_")
+    with torch.device("meta"):
+        assert len(Generator(THESIS).state_dict()) > 20
+    with pytest.raises(AttributeError):
+        Generator(TINY)
+
+
 def test_only_the_last_convolution_of_the_thesis_has_a_bias(without_values):
     biased = {name for name, _ in Generator(THESIS).named_parameters() if name.endswith("bias") and "norm" not in name}
     assert biased == {"last.bias"}

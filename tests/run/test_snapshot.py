@@ -107,6 +107,20 @@ def answer(script):
     return done.returncode, done.stdout, done.stderr
 
 
+def test_what_belongs_to_the_code_in_a_checkout_and_in_a_wheel(tmp_path):
+    """In a wheel hpc/ lies inside the package. What Python, an editor or a killed writer left there does not belong to it."""
+    for name in ("cli/a.py", "b.yaml", "__pycache__/b.txt", "c.pyc", ".tmp-d", "back\\slash"):
+        files.write_text(tmp_path / "p2p_dist" / name, "")
+    for hpc in ("hpc", "p2p_dist/hpc"):
+        files.write_text(tmp_path / hpc / "env" / "job.sh", "")
+        found = snapshot._code(tmp_path)
+        assert found == {
+            "p2p_dist/cli/a.py": tmp_path / "p2p_dist" / "cli" / "a.py",
+            "p2p_dist/b.yaml": tmp_path / "p2p_dist" / "b.yaml",
+            "hpc/env/job.sh": tmp_path / hpc / "env" / "job.sh",
+        }
+
+
 @pytest.mark.parametrize("harm", HARM)
 def test_harmed_code_is_run_in_no_way(harm, begun):
     harm(begun)
