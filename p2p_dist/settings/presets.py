@@ -37,7 +37,6 @@ PRESETS: dict[str, Config] = {
         train=Train(
             epochs=8,
             global_batch_size=8,
-            compressed_weight=100.0,
             flux_weight=0.3,
             ema=0.99,
             checkpoint_every=100,
@@ -105,6 +104,7 @@ EARLIER: dict[str, Any] = {
     "evaluate.windows": 0,
     "evaluate.seeds": 2,
     "model.on_steps": False,
+    "train.compressed_weight": 100.0,
     "train.ema_warmup": False,
 }
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""

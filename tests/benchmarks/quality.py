@@ -72,7 +72,7 @@ SYSTEMS = (
     System("sketch, without residual", (*SKETCH, "--model.no-residual"), task="drums"),
     System("sketch, strokes at any time", (*SKETCH, "--model.no-on-steps"), task="drums"),
     System("sketch, without the place in the beat", (*SKETCH, "--model.no-beat-phase"), task="drums"),
-    System("sketch, without compressed magnitudes", (*SKETCH, "--train.compressed-weight", "0"), task="drums"),
+    System("sketch, with compressed magnitudes", (*SKETCH, "--train.compressed-weight", "100"), task="drums"),
     System("sketch, without flux", (*SKETCH, "--train.flux-weight", "0"), task="drums"),
 )
 """The rows of the table. To add one: its name, the flags of its training, and other settings for its evaluation, if any."""

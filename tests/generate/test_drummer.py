@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from p2p_dist.audio import strokes
 from p2p_dist.audio.drum_classes import Onset
 from p2p_dist.audio.hits import Hit
 from p2p_dist.audio.strokes import frame_powers, input_level, playing_level
@@ -88,6 +89,16 @@ def test_seeds_choose_kits_and_the_same_seed_plays_the_same() -> None:
     assert len(kits) > 1, "another song, another kit"
 
 
+def test_predicted_strokes_are_played_by_the_loudest_of_the_kit() -> None:
+    loud = [strokes.Stroke(np.full(2000, strength, np.float32), float(strength)) for strength in np.linspace(0.05, 1, 20)]
+    kit = strokes.Kit({"kick": loud}, (1.0,) * 5, 0.0)
+    drums_of_one = dataclasses.replace(drums.drummer(DATA, MODEL), bank=strokes.Bank({"a": kit}))
+    onsets = [Onset(n / 2, "kick", 1 - n / 40) for n in range(40)]
+    performance = dataclasses.replace(play(), drummer=drums_of_one, onsets=onsets)
+    played = [float(np.median(sound)) for _, sound, _ in performance.sketch(0).places]
+    assert len(played) == 40 and 0.6 < min(played) < 0.8
+
+
 def test_notes_are_those_that_the_kit_can_play() -> None:
     performance = play()
     onsets = [Onset(-0.001, "kick", 0.5), Onset(1.25, "hat", 1.0), Onset(1.25, "other", 0.001), Onset(2.0, "snare", 0.25)]
@@ -100,6 +111,8 @@ def test_notes_are_those_that_the_kit_can_play() -> None:
 def test_a_window_of_the_guide_is_that_of_the_whole_sketch() -> None:
     """As the pictures of a song are cut from one spectrogram of it, with silence before it."""
     performance = play()
+    at_once = Onset(0.0, "kick", 1.0)  # its stroke begins before the song, where silence is
+    performance = dataclasses.replace(performance, onsets=[at_once, *performance.onsets])
     guide = performance.guide(0)
     samples = len(SONG)
     sound = guide.sketch.part(0, samples)

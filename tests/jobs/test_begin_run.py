@@ -77,6 +77,16 @@ def test_a_run_with_a_sketch_of_an_earlier_version_goes_on_with_strokes_at_any_t
     assert not begin_run.check_begin(run, now, "songs").model.on_steps and now.model.on_steps
 
 
+def test_a_run_with_a_sketch_of_an_earlier_version_goes_on_with_its_losses(run):
+    now = presets.PRESETS["sketch"]
+    began = presets.with_values(now, {"train.compressed_weight": 100.0})
+    run.config.write_text(presets.to_yaml(began))
+    assert now.train.compressed_weight == 0
+    assert begin_run.check_begin(run, now, "songs") == began
+    with pytest.raises(ValueError, match=r"train\.compressed-weight: 100\.0 -> 5\.0"):
+        begin_run.check_begin(run, presets.with_values(now, {"train.compressed_weight": 5.0}), "songs")
+
+
 def with_upsample(kind):
     return dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, upsample=kind))
 

@@ -90,6 +90,22 @@ def test_another_seed_is_another_training_and_the_callers_random_numbers_stay(so
     assert not torch.equal(a.state()["network.first.weight"], b.state()["network.first.weight"])
 
 
+def test_the_rate_rises_and_falls_and_steps_are_bounded(songs, monkeypatch):
+    monkeypatch.setattr(pattern, "_BATCH", 1)
+    monkeypatch.setattr(pattern, "_LENGTH", 24)
+    plain = pattern.loss
+    monkeypatch.setattr(pattern, "loss", lambda found, wanted: 1000 * plain(found, wanted))
+    training = Training(songs, 100)
+    rates = []
+    for step in (0, 9, 30, 98):
+        training.step = step
+        training.take_step()
+        rates.append(training.optimizer.param_groups[0]["lr"])
+        norms = [float(value.grad.norm()) for value in training.network.parameters() if value.grad is not None]
+        assert np.linalg.norm(norms) == pytest.approx(1, abs=1e-3), "of a gradient that was far larger"
+    assert rates == pytest.approx([1e-4, 1e-3, 2e-3, 8e-5]) and training.optimizer.param_groups[0]["weight_decay"] == 0.02
+
+
 def test_a_state_of_something_else_is_refused(songs):
     training = Training(songs, 5)
     state = training.state()
@@ -152,6 +168,27 @@ def test_windows_have_wrong_beats_in_the_share_that_is_stated(songs):
     assert shares["unknown"] == pytest.approx(0.02, abs=0.02)
     assert shares["tempo"] == pytest.approx(0.05, abs=0.03)
     assert shares["half"] == pytest.approx(0.1, abs=0.04)
+
+
+def test_windows_have_beats_a_little_off_bars_that_begin_anywhere_and_other_levels(songs):
+    training = Training(songs[:1], 5)
+    off, bars, levels = [], set(), []
+    for n in range(120):
+        x, wanted = training._window(np.random.default_rng(n))
+        levels.append(x[: (SOUND - 3) // 2].mean(axis=1))
+        place = x[SOUND : SOUND + GRID]
+        if not place.any():
+            continue
+        turns = np.exp(2j * np.pi * np.arange(GRID) / GRID) @ place @ wanted[0] / wanted[0].sum()
+        if abs(turns) > 0.8 and abs(np.angle(turns)) < np.pi / 2:  # kicks on the beats: neither half a beat off nor lost
+            off.append(np.angle(turns) / (2 * np.pi))
+        snares = wanted[1] > 0.6
+        bars.add(int(np.rint(np.angle((x[-1] + 1j * x[-3])[snares].mean()) / (np.pi / 2))) % 4 if snares.any() else -1)
+    assert len(off) > 60 and np.std(off) == pytest.approx(0.02, abs=0.006)
+    heard = np.array(levels)
+    spread = [np.std(band[band != 0]) for band in heard.T]
+    assert np.median(spread) == pytest.approx(0.14, abs=0.05), "colour and gain"
+    assert bars >= {0, 1, 2, 3}
 
 
 def test_windows_lose_channels_or_all_of_their_sound_in_the_share_that_is_stated(songs):
