@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from pathlib import Path
 from typing import Any
 
@@ -131,17 +130,16 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         while step < total and not stopping:
             if profiled is not None:
                 profiled.before(step + 1)
-            begun = time.monotonic()
-            with profile.labelled("data wait"):
+            with profile.labelled("data wait"), meter.data_wait.batch():
                 input, target = stream.batch(step)
                 noise = noises.batch(step)
                 guide = guided.batch(step) if guided is not None else None
-            meter.waited += time.monotonic() - begun
             if first:
                 digests.append(stream.keys_digest(step))
 
             dropout_seed = number_from("dropout", config.train.seed, step, ranks.rank)
             numbers, flags = update(input, target, noise, dropout_seed, guide)
+            meter.data_wait.step_given()
             step += 1
             watch.after(step, flags)
             watchdog.after(step)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -61,6 +64,54 @@ def flops_per_image(config: Config) -> int:
     return int(counter.get_total_flops())
 
 
+class DataWait:
+    """Measures how long the device had nothing to do because the next batch was not there.
+
+    On a CPU that is how long the host waited for batches. A GPU still computes the step before when the host asks for the next
+    batch, so a wait of the host costs nothing by itself. What counts there is the GPU's own time from the end of a step until
+    the next batch was there, but no more than the host waited, because the host has other work between two steps.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._seconds = device, 0.0
+        self._ended: torch.cuda.Event | None = None
+        self._unknown: deque[tuple[float, torch.cuda.Event, torch.cuda.Event]] = deque()
+
+    @contextlib.contextmanager
+    def batch(self) -> Iterator[None]:
+        """Everything that waits for a batch is done in this block."""
+        begun = time.monotonic()
+        yield
+        waited = time.monotonic() - begun
+        if self._ended is None:  # a CPU, or a GPU that has no step to compute
+            self._seconds += waited
+        else:
+            self._unknown.append((waited, self._ended, self._now()))
+
+    def step_given(self) -> None:
+        """The device has been given the step of the last batch."""
+        if self._device.type == "cuda":
+            self._ended = self._now()
+            self._settle()  # here, because not all ranks call `take`
+
+    def take(self) -> float:
+        """Return the seconds since the last call. Batches that a GPU has not come to yet count in the next one."""
+        self._settle()
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+    def _now(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def _settle(self) -> None:
+        """Count the batches that the GPU has come to, without waiting for it."""
+        while self._unknown and self._unknown[0][2].query():
+            waited, ended, arrived = self._unknown.popleft()
+            self._seconds += min(waited, ended.elapsed_time(arrived) / 1000)  # from ms
+
+
 class Speed:
     """Measures the speed of the steps between two lines of metrics.jsonl.
 
@@ -72,7 +123,7 @@ class Speed:
         self.config, self.device = config, device
         one = peak(torch.cuda.get_device_name(device), precision) if device.type == "cuda" else None
         self.peak = one * world_size if one is not None else None
-        self.since, self.step, self.waited = time.monotonic(), step, 0.0
+        self.since, self.step, self.data_wait = time.monotonic(), step, DataWait(device)
 
     @cached_property
     def flops_per_image(self) -> int:
@@ -80,14 +131,14 @@ class Speed:
         return flops_per_image(self.config)
 
     def numbers(self, step: int) -> dict[str, float]:
-        """Return the values for the steps since the last call: images per second, fraction of the time spent waiting for
-        data, FLOP/s of all devices, the fraction of their peak if it is known, and peak memory in bytes."""
+        """Return the values for the steps since the last call: images per second, fraction of the time in which this rank's
+        device waited for data, FLOP/s of all devices, the fraction of their peak if it is known, and peak memory in bytes."""
         now = time.monotonic()
         seconds = max(now - self.since, 1e-9)
         images = (step - self.step) * self.config.train.global_batch_size / seconds
         row = {
             "images_per_second": images,
-            "data_wait": self.waited / seconds,
+            "data_wait": self.data_wait.take() / seconds,
             "flops_per_second": images * self.flops_per_image,
         }
         if self.peak is not None:
@@ -97,7 +148,7 @@ class Speed:
         else:
             unit = 1.0 if sys.platform == "darwin" else 1024.0  # getrusage(2): bytes or KiB
             row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-        self.since, self.step, self.waited = now, step, 0.0
+        self.since, self.step = now, step
         return row
 
 

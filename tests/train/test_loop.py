@@ -50,6 +50,7 @@ def test_killed_equals_undisturbed(ranks, new_run):
     assert len(on_ranks.digests(killed)) == 44
     rows = [[row["step"] for row in metrics_file.read(run)] for run in (undisturbed, killed)]
     assert rows[0] == rows[1] == list(range(1, 45)), "no line twice"
+    assert all(0 < row["data_wait"] < 1 for row in metrics_file.read(undisturbed))
 
 
 def test_killed_equals_undisturbed_on_two_ranks(ranks, new_run):

@@ -73,7 +73,7 @@ def scaling(run: RunDir, settings: Config) -> int:
 
 
 class Training:
-    """A training as in train/loop.py. waited: seconds spent waiting for batches, of `seconds` in total."""
+    """A training as in train/loop.py. waited: seconds in which the device waited for batches, of `seconds` in total."""
 
     def __init__(self, index: Index, settings: Config, networks: Networks, ranks: distributed.Ranks, batch: int) -> None:
         self.settings, self.networks, self.ranks, self.batch = settings, networks, ranks, batch
@@ -90,6 +90,7 @@ class Training:
         self.noises = Noise(self.stream, settings.train.seed, shape)
         self.guide: torch.Tensor | None = None
         self.step, self.waited, self.seconds = 0, 0.0, 0.0
+        self.data_wait = speed.DataWait(ranks.device)
 
     def train(self, steps: int) -> float:
         """Train for some steps; return the seconds from the common start to the end of the last process."""
@@ -97,18 +98,19 @@ class Training:
         self._meet()
         begun = time.monotonic()
         for step in range(self.step, self.step + steps):
-            before = time.monotonic()
-            input, target = self.stream.batch(step)
-            noise = self.noises.batch(step)
-            self.waited += time.monotonic() - before
+            with self.data_wait.batch():
+                input, target = self.stream.batch(step)
+                noise = self.noises.batch(step)
             if self.guide is None and (channels := self.networks.generator.guide_channels):
                 # Silence: sketches are not made for this check, and take no time to read beside a step.
                 self.guide = torch.zeros(len(input), channels, *input.shape[2:], device=input.device)
             dropout = number_from("dropout", seed, step, ranks.rank)
             train_step(self.networks, input, target, noise, settings.train, dropout, self.stream.weight, self.guide)
+            self.data_wait.step_given()
         self._meet()
         self.step += steps
         seconds = time.monotonic() - begun
+        self.waited += self.data_wait.take()
         self.seconds += seconds
         return seconds
 

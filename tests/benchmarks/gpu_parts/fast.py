@@ -21,6 +21,7 @@ from p2p_dist.data.stream import Stream
 from p2p_dist.train import nonfinite
 from p2p_dist.train.capture import Captured, step_of
 from p2p_dist.train.seeding import Noise
+from p2p_dist.train.speed import DataWait
 
 LAST = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -381,6 +382,8 @@ def data_wait(place: Place) -> Iterator[Row]:
         loop_like = Updates(place, built, config, Stream(here, data, seed=0, global_batch_size=size, device=place.device))
         for read in (True, False, True, False, True, False):
             loop_like.update(read)
+        place.wait()
+        loop_like.count_anew()
         alone, reading = (
             spread(seconds_of(lambda read=read, of=loop_like: of.update(read), place, 0.02 if place.small else 0.2, 3))[
                 "median"
@@ -389,6 +392,7 @@ def data_wait(place: Place) -> Iterator[Row]:
         )
         row: Row = {"stage": stage, "batch": size, "ms with reading": 1000 * reading, "ms over one batch": 1000 * alone}
         row["host in the reader, ms"] = 1000 * loop_like.waited / loop_like.read
+        row["data_wait of the loop"] = loop_like.data_wait.take() / loop_like.read / reading
         yield {**row, "share of the step": max(0.0, 1 - alone / reading)}
 
 
@@ -399,9 +403,13 @@ class Updates:
         self.place, self.stream, self.step = place, stream, step_of(built, config.train, place.ranks)
         self.noises = Noise(stream, 0, (config.model.noise_channels, config.data.mels, config.data.frames))
         self.watch = nonfinite.Watch(built, stream, place.ranks, place.scratch)
-        self.number = self.read = 0
-        self.waited = 0.0
+        self.data_wait, self.number = DataWait(place.device), 0
+        self.count_anew()
         self.fixed = self._batch(0)
+
+    def count_anew(self) -> None:
+        self.read, self.waited = 0, 0.0
+        self.data_wait.take()
 
     def _batch(self, number: int) -> tuple[Any, Any, Any]:
         return (*self.stream.batch(number), self.noises.batch(number))
@@ -410,8 +418,11 @@ class Updates:
         batch = self.fixed
         if read:
             begun = time.perf_counter()
-            batch = self._batch(self.number)
+            with self.data_wait.batch():
+                batch = self._batch(self.number)
             self.waited += time.perf_counter() - begun
             self.read += 1
         self.number += 1
-        self.watch.after(self.number, self.step(*batch, 0)[1])
+        flags = self.step(*batch, 0)[1]
+        self.data_wait.step_given()
+        self.watch.after(self.number, flags)
