@@ -191,8 +191,9 @@ def _receive(address: str, name: str, arrived: _Arrived) -> None:
         _receive_http(of_file(address, name), arrived)
         return
     arrived.begin_again()
-    read = _of_folder if kind is None else _of_gopen
-    with contextlib.closing(read(of_file(address, name))) as blocks:
+    shown = of_file(address, name)
+    path = path_of(shown)
+    with contextlib.closing(_of_gopen(shown) if path is None else _of_folder(path)) as blocks:
         for block in blocks:
             arrived.add(block)
             if arrived.bytes > arrived.most:
@@ -269,8 +270,16 @@ def _with_variables(address: str) -> str:
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", value, address)
 
 
-def _of_folder(path: str) -> Generator[bytes, None, None]:
-    with Path(path).open("rb") as source:
+def path_of(shown: str) -> Path | None:
+    """Return the path of a file in a folder, or of a URL `file://`; None: it is neither."""
+    kind = scheme(shown)
+    if kind == "file":  # to webdataset %20 is no space, and a file that it opened to write no stream
+        return Path(urllib.parse.unquote(_with_variables(shown)[len("file://") :]))
+    return files.expanded(shown) if kind is None else None
+
+
+def _of_folder(path: Path) -> Generator[bytes, None, None]:
+    with path.open("rb") as source:
         yield from iter(lambda: source.read(BLOCK), b"")
 
 

@@ -53,8 +53,8 @@ def send(address: str, name: str, source: BinaryIO, size: int) -> None:
         OSError: it was not taken whole.
     """
     shown, kind = of_file(address, name), scheme(address)
-    if kind is None:
-        with files.replacing(Path(shown)) as temporary, temporary.open("wb") as file:
+    if (path := remote.path_of(shown)) is not None:
+        with files.replacing(path) as temporary, temporary.open("wb") as file:
             shutil.copyfileobj(source, file, remote.BLOCK)
     elif kind in ("http", "https"):
         request = remote.request_of(shown, "PUT")

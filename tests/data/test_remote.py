@@ -280,7 +280,12 @@ def test_a_command_reads_a_file(there: Path, tmp_path: Path, monkeypatch: pytest
 
 def test_a_folder_and_addresses_that_nothing_opens(there: Path, tmp_path: Path) -> None:
     assert fetched(str(there), tmp_path / "here") == BYTES
-    assert fetched(f"file://{there}", tmp_path / "here") == BYTES
+    (tmp_path / "two words").symlink_to(there)
+    for address in (f"file://{there}", f"file://{tmp_path}/two%20words"):
+        assert fetched(address, tmp_path / "here") == BYTES
+    for gone in (str(there), f"file://{there}"):
+        with pytest.raises(FileNotFoundError, match=r"No such file or directory: '/.*/none/a.tar'"):
+            fetched(f"{gone}/none", tmp_path / "here")
     os.truncate(there / "a.tar", 9)
     with pytest.raises(OSError, match=r"it ended after 9 of 700001 bytes, tried 4 times; preprocess it again"):
         fetched(str(there), tmp_path / "here")

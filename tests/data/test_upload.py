@@ -25,10 +25,13 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("way", ["http", "pipe", "folder"])
-def test_a_file_is_sent(way: str, server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["http", "pipe", "folder", "home", "file"])
+def test_a_file_is_sent(way: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "b").write_bytes(BYTES)
-    address = {"http": server.url, "pipe": f"pipe:cat >{server.folder}/{{name}}", "folder": str(server.folder)}[way]
+    there = str(server.folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folders = {"folder": there, "home": "~/there", "file": f"file://{there}"}
+    address = {"http": server.url, "pipe": f"pipe:cat >{there}/{{name}}", **folders}[way]
     with (tmp_path / "b").open("rb") as source:
         send(address, "b.tar", source, len(BYTES))
     assert (server.folder / "b.tar").read_bytes() == BYTES
