@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from p2p_dist.audio.attacks import attack_times
 from p2p_dist.audio.beats import Beats, drums_late, track_beats
@@ -21,8 +21,10 @@ from p2p_dist.data.manifest import PARTS
 from p2p_dist.data.pairs import FLOOR, silent_to_zero
 from p2p_dist.data.song_record import read_record
 from p2p_dist.evaluate.measures import onsets
-from p2p_dist.generate.phase import mel_to_audio_on
 from p2p_dist.settings.config import Data
+
+if TYPE_CHECKING:
+    import torch
 
 COPY, SILENCE, NOISE = "copy the input", "silence", "noise hits"
 GRID_TRACKED, GRID_KNOWN = "rock grid, tracked beats", "rock grid, known beats"
@@ -236,5 +238,7 @@ def from_training(
     count = max(1, min(most, held) // _BAR) * _BAR
     samples = -(-len(input) * data.sample_rate // rate)
     mel = in_time(power, source, beats, count, 1 + samples // data.hop_length, data)
+    from p2p_dist.generate.phase import mel_to_audio_on  # imports torch, which the page does not need
+
     sound = mel_to_audio_on(device, mel, samples, data, iterations)
     return at_level(stem_for(input, rate, sound, data.sample_rate)[:, 0], input, known.level)
