@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile
@@ -20,6 +21,10 @@ from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import config, presets
 from tests import collector, forked_stages
 from tests.rank_processes import run_on_ranks
+
+# An example that takes long on a busy machine is no failure.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 # A shell's background jobs ignore Ctrl-C and so would all that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
