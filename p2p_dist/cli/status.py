@@ -66,7 +66,7 @@ def verify_runs(asked: list[RunDir]) -> int:
 
 
 def advise_runs(asked: list[RunDir]) -> bool:
-    """Print when the trainings that wait would start on fewer nodes; return whether every run could be read."""
+    """Print when pending trainings would start on fewer nodes. Return whether every run could be read."""
     from p2p_dist.jobs.slurm import advise
 
     around = status.Around()

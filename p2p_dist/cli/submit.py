@@ -39,7 +39,7 @@ class Command:
     config: Path | None = None
     """YAML file with any of the settings; it overrides the preset, and flags override it"""
     dry_run: bool = False
-    """print the stages, the Slurm scripts, the settings, the disk space and the largest possible GPU-hours; start nothing"""
+    """print the stages, Slurm scripts, settings, disk space and maximum GPU-hours, without starting anything"""
     wait: bool = False
     """on Slurm: show the state of the jobs until the last one ends"""
     torchrun: bool = False

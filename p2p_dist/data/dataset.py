@@ -57,7 +57,7 @@ def name_of_address(run: RunDir, address: str) -> str:
 
 
 def newest_of_address(shelf: Path, address: str) -> str:
-    """Return the name of the newest dataset that was fetched from an address, in the folder of all shards."""
+    """Return the name of the dataset that was fetched last from an address. shelf: the folder of all shards."""
     note = _newest(shelf, address)
     return str(records.read(note, schemas.NEWEST)["name"]) if note.is_file() else _of_address(address)
 
@@ -105,7 +105,7 @@ def is_named_after(name: str, root: Path, data: config.Data) -> bool:
 
 
 def is_content_name(name: str) -> bool:
-    """Whether a name ends like those that `dataset_name` makes from the content of the songs."""
+    """Whether a name ends with a digest of content, as those of `dataset_name` do."""
     return re.search("-[0-9a-f]{12}$", name) is not None
 
 

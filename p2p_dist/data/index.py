@@ -159,8 +159,8 @@ class Index:
         for name, shard in self.shards.items() if is_here else ():
             size = _size(folder / name)
             if size != shard["bytes"]:
-                found = "is missing" if size is None else f"has {size} bytes"
-                raise ValueError(f"{folder / name} {found}, the manifest says {shard['bytes']}: preprocess or launch again")
+                found = "is missing" if size is None else f"has {size} bytes instead of {shard['bytes']}"
+                raise ValueError(f"{folder / name} {found}: preprocess or launch again")
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -137,7 +137,11 @@ def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None, all_p
             if arrived.bytes > most:
                 most, pauses = arrived.bytes, iter(all_pauses)
             if (pause := next(pauses, None)) is None:
-                raise OSError(errno.EIO, f"{in_words(error)}, tried {tried} times; {_way_out(error, where)}", where) from error
+                raise OSError(
+                    errno.EIO,
+                    f"{in_words(error)}, tried {'once' if tried == 1 else f'{tried} times'}; {_way_out(error, where)}",
+                    where,
+                ) from error
             console.say(f"note: {in_words(error)}, trying again: {where}")
             time.sleep(pause)
             continue
@@ -154,7 +158,7 @@ def _fetch(address: str, name: str, arrived: _Arrived, sha256: str | None, all_p
 def make_again(address: str) -> str:
     """What to do where a file is not the one of the manifest beside it."""
     is_folder = scheme(address) is None
-    return "preprocess it again, or copy it again from where it is whole" if is_folder else "upload the whole dataset again"
+    return "preprocess it again, or copy it again from an intact source" if is_folder else "upload the whole dataset again"
 
 
 def in_words(error: Exception) -> str:
@@ -179,8 +183,8 @@ def _way_out(error: Exception, where: str) -> str:
         return f"check that {socket.gethostname()} can read this address"
     to_proxy = f"correct the proxy in ${proxy}" if by_proxy else f"set {proxy} to the proxy of the cluster"
     return (
-        f"if {socket.gethostname()} has no internet, copy the dataset to a folder that it can read and name that with "
-        f"--data.shards, or {to_proxy}"
+        f"if {socket.gethostname()} has no internet access, copy the dataset to a folder that it can read and use "
+        f"--data.shards FOLDER, or {to_proxy}"
     )
 
 
@@ -322,6 +326,7 @@ def opened(shown: str, mode: str) -> Any:
         cure = (
             f"use https://, or a command for each file, as pipe:rclone {'cat' if mode == 'rb' else 'rcat'} STORE:SET/{{name}}"
         )
-        raise ValueError(f"{shown}: webdataset cannot open {scheme(shown)}:// addresses here: {cure}") from error
+        why = f" ({error})" if isinstance(error, ImportError) else ""  # of others the text may hold the values of variables
+        raise ValueError(f"{shown}: webdataset cannot open {scheme(shown)}:// addresses here{why}: {cure}") from error
     except FileNotFoundError as error:
         raise _RefusedError(errno.ENOENT, f"opening it needs the program {error.filename}", shown) from error

@@ -89,7 +89,8 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
         far = [entry for entry in missing if address is not None and not (folder / entry["name"]).is_file()]
         if far:
             size = console.size(sum(entry["bytes"] for entry in far))
-            console.say(f"fetching {len(far)} files of {size} from {address} to {copy}")
+            number = "1 file" if len(far) == 1 else f"{len(far)} files"
+            console.say(f"fetching {number} ({size}) from {address} to {copy}")
         for entry in missing:
             transfer.fetch_file(address if entry in far and address else str(folder), entry, copy / entry["name"], content)
         _write_beside(copy / manifest.NAME, files.sealed(content))  # anew: to schema 3 it lacked a field that it has now

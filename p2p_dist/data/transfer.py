@@ -22,8 +22,8 @@ from p2p_dist.settings.address import acts_here, of_file
 from p2p_dist.settings.config import Data
 
 CURE = (
-    "restore it there, or start a new run with --run NAME; a run without a checkpoint begins with the new one when the launch "
-    "command is run again"
+    "restore the earlier dataset there, or start a new run with --run NAME. A run without a checkpoint uses the new dataset "
+    "when the launch command is run again"
 )
 
 AGAIN = "make it with this version, upload it again, or name another address"
@@ -111,7 +111,7 @@ def fetch_newest(
 
 
 def settle(run: RunDir, address: str) -> None:
-    """Note which dataset a run uses, before it is used, where the job of another run with the same address fetched it."""
+    """Record which dataset a run uses, if the job of another run with the same address fetched it."""
     if run.dataset_record()["manifest"] is not None:
         return
     shelf = run.shards.parent

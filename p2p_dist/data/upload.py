@@ -6,13 +6,14 @@ import contextlib
 import errno
 import http.client
 import shutil
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from p2p_dist.common import files
+from p2p_dist.common import console, files
 from p2p_dist.data import manifest, remote, transfer
 from p2p_dist.settings.address import of_file, scheme
 
@@ -76,8 +77,18 @@ def send(address: str, name: str, source: BinaryIO, size: int) -> None:
             with contextlib.suppress(BrokenPipeError):  # the command ended: its exit code says how
                 shutil.copyfileobj(source, target.stream, remote.BLOCK)
                 target.stream.close()
-            if (code := target.proc.wait()) != 0:
+            while (code := _ended(target.proc)) is None:  # the rest of the way takes it as long as it takes
+                console.say(f"note: all of {name} is given to the command, which has not ended yet: waiting")
+            if code != 0:
                 raise OSError(errno.EIO, f"the command ended with {code}", shown)
         finally:
             target.proc.kill()
             target.proc.wait()
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int | None:
+    """Return the exit code of a process; None if it has not ended within `remote.TIMEOUT`."""
+    try:
+        return process.wait(remote.TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return None

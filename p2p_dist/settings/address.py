@@ -76,5 +76,7 @@ def check_address(address: str, option: str) -> None:
             f"{option}: nothing here opens {kind}:// addresses: use https://, or name a command for each file, as "
             f"'pipe:rclone {rclone} STORE:SET/{NAME}' or 'pipe:aws s3 cp {aws}'"
         )
+    if kind in ("http", "https") and re.match(r"[a-z]+:///", address, re.IGNORECASE):
+        raise ValueError(f"{option} names no host: write {kind}://HOST/PATH")
     if kind not in (None, "pipe") and (odd := re.search(r"[\s'\"\\<>`|]", address)):
         raise ValueError(f"{option} has {odd[0]!r}, which no URL has: write it as %{ord(odd[0]):02X}")

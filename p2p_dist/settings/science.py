@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from p2p_dist.common import files
+from p2p_dist.common import console, files
 from p2p_dist.settings.config import Config, Data
 
 FROZEN: dict[str, Any] = {
@@ -102,8 +102,9 @@ def differences(before: dict[str, Any], now: Config | Data) -> list[str]:
         known.add(name)
         old = before[name] if name in before else FROZEN.get(prefix + name, implied(entry))
         if old != value:
-            found.append(f"{name.replace('_', '-')}: {old} -> {value}")
-    return found + [f"{name}: {before[name]} -> unknown to this version" for name in sorted(before.keys() - known)]
+            found.append(f"{name.replace('_', '-')}: {console.one_line(str(old))} -> {value}")
+    unknown = sorted(before.keys() - known)
+    return found + [f"{console.one_line(f'{name}: {before[name]}')} -> unknown to this version" for name in unknown]
 
 
 def changed(data: Data) -> dict[str, Any]:

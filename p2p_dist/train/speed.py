@@ -95,7 +95,7 @@ class DataWait:
             self._settle()  # here, because not all ranks call `take`
 
     def take(self) -> float:
-        """Return the seconds since the last call. Batches that a GPU has not come to yet count in the next one."""
+        """Return the seconds waited since the last call. Batches that have not reached the GPU yet count in the next call."""
         self._settle()
         seconds, self._seconds = self._seconds, 0.0
         return seconds
@@ -106,7 +106,7 @@ class DataWait:
         return event
 
     def _settle(self) -> None:
-        """Count the batches that the GPU has come to, without waiting for it."""
+        """Add the waits for all batches that have reached the GPU, without synchronising with it."""
         while self._unknown and self._unknown[0][2].query():
             waited, ended, arrived = self._unknown.popleft()
             self._seconds += min(waited, ended.elapsed_time(arrived) / 1000)  # from ms

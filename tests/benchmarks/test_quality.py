@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,9 @@ def test_a_request_to_stop_ends_all_trainings_at_once(
     monkeypatch.setattr(quality_cell, "train", with_request)
     before = signal.getsignal(signal.SIGTERM)
     assert quality.main(["--data", str(tiny_songs), "--jobs", "2", "--out", str(tmp_path)]) == 75
+    for thread in threading.enumerate():  # the executor does not know one that was just starting, and does not wait for it
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(60)
     assert {*how} == {quality_cell.Stopped} and len(how) <= 2
     assert "stopped; the same command goes on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before

@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import socket
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,6 +156,8 @@ def test_a_slow_answer_is_given_up(
 
 def test_a_server_that_is_not_there_is_named(server: Server, tmp_path: Path) -> None:
     server.__exit__()
+    with pytest.raises(OSError, match="Connection refused, tried once; check"):
+        remote.fetch_manifest(server.url, "manifest.json", ())
     said = f"Connection refused, tried 4 times; check that {socket.gethostname()} can read this address: "
     with pytest.raises(OSError, match=said):
         fetched(server.url, tmp_path / "here")
@@ -183,8 +186,8 @@ def test_a_machine_without_internet_is_told_what_to_do(
     with pytest.raises(OSError, match=said) as raised:
         fetched(server.url, tmp_path / "here")
     assert raised.value.filename == f"{server.url}/a.tar" and raised.value.strerror.endswith(
-        f"if {socket.gethostname()} has no internet, copy the dataset to a folder that it can read and name that with "
-        "--data.shards, or set http_proxy to the proxy of the cluster"
+        f"if {socket.gethostname()} has no internet access, copy the dataset to a folder that it can read and use "
+        "--data.shards FOLDER, or set http_proxy to the proxy of the cluster"
     )
 
 
@@ -278,7 +281,7 @@ def test_a_command_reads_a_file(there: Path, tmp_path: Path, monkeypatch: pytest
         fetched("pipe:yes {name}", tmp_path / "here")
 
 
-def test_a_folder_and_addresses_that_nothing_opens(there: Path, tmp_path: Path) -> None:
+def test_a_folder_and_addresses_that_nothing_opens(there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fetched(str(there), tmp_path / "here") == BYTES
     (tmp_path / "two words").symlink_to(there)
     for address in (f"file://{there}", f"file://{tmp_path}/two%20words"):
@@ -291,6 +294,9 @@ def test_a_folder_and_addresses_that_nothing_opens(there: Path, tmp_path: Path) 
         fetched(str(there), tmp_path / "here")
     with pytest.raises(ValueError, match=r"webdataset cannot open s3:// addresses here: use https://, or a command for each"):
         fetched("s3://bucket/set", tmp_path / "here")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match=r"cannot open hf:// addresses here \(import of huggingface_hub halted.*\): use https"):
+        fetched("hf://datasets/me/set", tmp_path / "here")
 
 
 def test_a_manifest_has_an_end(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_a_run_that_began_with_another_dataset_says_so(
     lost = manifests.read(run.shards)["splits"]["train"]["shards"][0]["name"]
     (run.shards / lost).unlink()
     said = f"the dataset at {served.url} has changed since its manifest was fetched"
-    cure = "restore it there, or start a new run with --run NAME"
+    cure = "restore the earlier dataset there, or start a new run with --run NAME"
     for harm in (lambda: upload_anew(served, dataset), lambda: (served.folder / lost).write_bytes(b"?")):
         harm()
         with pytest.raises(files.DamagedError, match=rf"{said} \({lost} is gone or another\): {cure}"):
@@ -251,6 +251,8 @@ def test_what_is_no_dataset_for_this_run_is_refused(served: Server, small: Data,
     for more, said in (
         ({"split_by_title": True, "task": "vocals->drums"}, r"with --data\.split-by-title --data\.task 'vocals->drums'$"),
         ({"colour": 3}, r"\(colour: 3 -> unknown to this version\): use the version that made it$"),
+        ({"task": "x\nerror: forged"}, r"\(task: x\\nerror: forged -> "),
+        ({"colour\n": "\nerror: forged"}, r"\(colour\\n: \\nerror: forged -> unknown"),
     ):
         whole = records.parse(good, where="")
         path.write_text(files.json_text(files.sealed({**whole, "settings": {**whole["settings"], **more}})))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from p2p_dist.data import manifest as manifests
+from p2p_dist.data import remote
 from p2p_dist.data.upload import send, upload
 from p2p_dist.data.verify import verify_dataset
 from tests.data.server import Server
@@ -48,6 +49,18 @@ def test_a_file_that_is_not_taken_is_an_error(server: Server, tmp_path: Path) ->
         with (tmp_path / "b").open("rb") as source, pytest.raises(OSError, match=said) as error:
             send(address, "b.tar", source, len(BYTES))
         assert "b.tar" in error.value.filename
+
+
+def test_a_command_that_takes_long_to_end_is_waited_for_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(remote, "TIMEOUT", 0.2)
+    (tmp_path / "b").write_bytes(BYTES)
+    with (tmp_path / "b").open("rb") as source:
+        send(f"pipe:cat >{tmp_path}/{{name}}; sleep 0.7", "b.tar", source, len(BYTES))
+    assert (tmp_path / "b.tar").read_bytes() == BYTES
+    told = capsys.readouterr().out.splitlines()
+    assert 1 <= len(told) <= 4 and {*told} == {"note: all of b.tar is given to the command, which has not ended yet: waiting"}
 
 
 @pytest.mark.parametrize("way", ["http", "pipe", "folder"])

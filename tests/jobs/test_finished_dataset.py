@@ -60,7 +60,8 @@ def test_a_dataset_of_a_server_is_trained_on_and_each_node_fetches_its_shards_on
     asked = names(server)
     assert len(asked) == len(set(asked)) and training < set(asked), "two processes of one node, each file once"
     run = rundir.find("far")
-    fetched = f"fetching {len(training)} files of {console.size(size)} from {server.url} to {place}/disk/p2p_dist-"
+    number = "1 file" if len(training) == 1 else f"{len(training)} files"
+    fetched = f"fetching {number} ({console.size(size)}) from {server.url} to {place}/disk/p2p_dist-"
     said = printed + (run.logs / "train-rank1.log").read_text()  # of the process that comes first
     assert f"fetching {server.url}\n" in printed and said.count(fetched) == 1 and stages.is_done("train", run) == "10 steps"
     assert not training & {path.name for path in run.shards.iterdir()}

@@ -65,6 +65,8 @@ def test_an_address_without_a_secret_is_accepted(text):
         ("https://host/\x1b[2J", "control character"),
         (" ", "is empty"),
         ("s3://bucket/set", "as 'pipe:rclone cat STORE:SET/{name}' or 'pipe:aws s3 cp s3://BUCKET/SET/{name} -'"),
+        ("http:///set", "data.shards names no host: write http://HOST/PATH"),
+        ("HTTPS:///set", "data.shards names no host: write https://HOST/PATH"),
         ("htps://host/set", "data.shards: nothing here opens htps:// addresses"),
     ],
 )

@@ -60,11 +60,11 @@ def compared(ranks: Ranks) -> str:
         apart = float((here[name] - expected).norm() / expected.norm())
         if not apart < APART:
             raise ValueError(
-                f"gradients of the {name} on {ranks.device.type} are {apart:.2g} from those of the processor, relatively: "
-                f"more than {APART:g}, so some kernel is wrong; try --train.layout contiguous or --train.precision fp32"
+                f"gradients of the {name} on {ranks.device.type} have a relative error of {apart:.2g} (at most {APART:g}), "
+                "compared with the CPU: a GPU kernel is wrong. Try --train.layout contiguous or --train.precision fp32"
             )
         most = max(most, apart)
-    return f"gradients {most:.1g} from those of the processor"
+    return f"relative error of its gradients, compared with the CPU: {most:.1g}"
 
 
 def gradients(ranks: Ranks, precision: str) -> dict[str, torch.Tensor]:
