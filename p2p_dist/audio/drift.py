@@ -1,10 +1,12 @@
 """Follow the tempo of a song that was not played to a click: the map of its time to one in which its tempo is constant.
 
-The song is cut into stretches of four beats. In each, the attacks say how well every tempo near the song's mean fits with every
-place in the beat; the best path through all stretches is found with Viterbi's algorithm, where a change of tempo from one stretch
-to the next costs its square. A smooth line through the attacks near the path's quarters of a beat replaces the path's steps.
+The song is cut into stretches of four beats. In each, the attacks tell how well every tempo near the song's fits with every
+place in the beat. Viterbi's algorithm finds the best path through all stretches, where a change of tempo from one to the next
+costs its square; a smooth line through the attacks near the path's quarters of a beat then replaces its steps.
 
-A song with a click stays as it is: its path is a straight line but for a few ms.
+A path is taken only if no constant tempo has most of its beats, too, and if it meets far more attacks: in songs with a click
+instruments speak late by turns, and the path follows them by some ms. The constants were chosen with songs with a click, and
+the same with their time bent; `tests/benchmarks/beats.py --drift` measures them.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ _DIVISIONS = (1, 2, 4)  # of a beat
 _NEAR, _STIFF, _ROUNDS = 0.012, 1.0, 4  # seconds; weight of the bends beside the attacks; fits of the smooth line
 _SHARP, _BESIDE = 0.008, 0.0015  # seconds, share of a tempo: as in audio/beats.py
 _ON, _ALIKE, _BETTER = 25, 0.8, 1.3  # ms; share of the beats that a constant tempo has, too; times the attacks that it meets
-_FEWEST = 4  # stretches
+_CHANCE = 2.0  # times the attacks that would be met if they were at random
+_FEWEST = 4  # stretches, and attacks in a stretch
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def line(x: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def straightened(attack: tuple[np.ndarray, np.ndarray], bpm: float, seconds: float) -> Straight | None:
-    """Return the map that makes a song's tempo constant; None where it is constant already, or no other explains it clearly better.
+    """Return the map that makes a song's tempo constant; None where it is constant, as far as is heard.
 
     Args:
         attack: times and strengths of the attacks. bpm: the song's tempo, found as if it were constant. seconds: its length.
@@ -61,7 +64,7 @@ def straightened(attack: tuple[np.ndarray, np.ndarray], bpm: float, seconds: flo
     times, strengths = attack
     period = 60 / bpm
     count = int(np.ceil(seconds / (_STRETCH * period)))
-    if count < _FEWEST or len(times) < _FEWEST * _STRETCH:
+    if count < _FEWEST or len(times) < _FEWEST * count:
         return None
     knots = np.arange(count + 1) * (_STRETCH * period)
     weights = strengths / strengths.mean()
@@ -74,9 +77,8 @@ def straightened(attack: tuple[np.ndarray, np.ndarray], bpm: float, seconds: flo
         return None
     mean = (steady[-1] - steady[0]) / knots[-1]
     found = Straight(knots, (steady - steady[0]) / mean)
-    if _met(found.to_steady(times), strengths, bpm * mean, seconds) < _BETTER * _met(times, strengths, bpm, seconds):
-        return None
-    return found
+    least = max(_BETTER * _met(times, strengths, bpm, seconds), _CHANCE)
+    return found if _met(found.to_steady(times), strengths, bpm * mean, seconds) >= least else None
 
 
 def _together(times: np.ndarray, ahead: np.ndarray, period: float, seconds: float) -> float:
@@ -138,7 +140,7 @@ def _scores(times: np.ndarray, weights: np.ndarray, period: float, count: int, t
     for division in _DIVISIONS:
         off = ((places + 0.5 / division) % (1 / division) - 0.5 / division) * period
         near += np.exp(-0.5 * (off / _WIDTH) ** 2) / len(_DIVISIONS)
-    near = np.fft.rfft(near)
+    kernel = np.fft.rfft(near)
     stretch = np.minimum((times / (_STRETCH * period)).astype(np.int64), count - 1)
     inside = times / (_STRETCH * period) - stretch
     scores = np.empty((count, len(tempos), _PLACES))
@@ -149,7 +151,7 @@ def _scores(times: np.ndarray, weights: np.ndarray, period: float, count: int, t
         held = np.bincount(stretch * _PLACES + whole % _PLACES, weights * (1 - part), count * _PLACES)
         held += np.bincount(stretch * _PLACES + (whole + 1) % _PLACES, weights * part, count * _PLACES)
         spectrum = np.fft.rfft(held.reshape(count, _PLACES), axis=1)
-        scores[:, number] = np.fft.irfft(spectrum.conj() * near, _PLACES, axis=1)
+        scores[:, number] = np.fft.irfft(spectrum.conj() * kernel, _PLACES, axis=1)
     return scores
 
 
@@ -181,10 +183,13 @@ def _smooth(times: np.ndarray, weights: np.ndarray, period: float, knots: np.nda
 
 
 def _met(times: np.ndarray, strengths: np.ndarray, bpm: float, seconds: float) -> float:
-    """Return the strength of the attacks that a constant tempo meets at its best, with its quarters anywhere."""
+    """Return the strength of the attacks that a constant tempo meets at its best, with its quarters anywhere.
+
+    1 is that of as many attacks at random.
+    """
     most = 0.0
     for tempo in bpm * (1 + _beside(seconds)):
         bins = round(15000 / tempo)  # of a millisecond
         count = np.bincount((times * tempo / 15 % 1 * bins).astype(np.int64) % bins, strengths, bins)
-        most = max(most, float(scipy.ndimage.gaussian_filter1d(count, 1000 * _SHARP, mode="wrap").max()))
-    return most
+        most = max(most, float(scipy.ndimage.gaussian_filter1d(count, 1000 * _SHARP, mode="wrap").max()) * bins)
+    return most / float(strengths.sum())

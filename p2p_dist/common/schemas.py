@@ -274,8 +274,8 @@ GENERATED = Kind(
         "versions": {str: Maybe(str)},
     },
 )
-"""SONG.json: the result of launch/generate.py for a song. Of a tempo that drifts, `bpm` is the mean, and `range` and `beats` are
-its slowest and fastest value and the times of all beats, in seconds."""
+"""SONG.json: the result of launch/generate.py for a song. Of a tempo that drifts, `bpm` is the mean, `range` has the slowest
+and the fastest, and `beats` the times of all beats, in seconds."""
 
 SONGS = Kind(
     1,

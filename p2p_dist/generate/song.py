@@ -223,7 +223,8 @@ def _tempo(beats: Beats, seconds: float, *, half_beat: bool) -> dict[str, Any]:
     ]
     told: dict[str, Any] = {"bpm": round(beats.bpm, 3), "first_beat": round(beats.first, 4), "others": others}
     if beats.at:
-        told |= {"range": [round(tempo, 3) for tempo in beats.tempos()], "beats": [round(time, 4) for time in beats.times(seconds)]}
+        told["range"] = [round(tempo, 3) for tempo in beats.tempos()]
+        told["beats"] = [round(time, 4) for time in beats.times(seconds).tolist()]
     return told
 
 
