@@ -1,6 +1,7 @@
 """Songs that were not played to a click: their beats, what is said of them, and that others are left alone."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -12,6 +13,10 @@ from p2p_dist.audio.drift import straightened
 from p2p_dist.audio.pattern_features import FRAME as FEATURE
 from p2p_dist.audio.pattern_features import SOUND, beat_positions, pattern_features
 from p2p_dist.audio.rhythm import beats_in
+from p2p_dist.common import records, schemas
+from p2p_dist.data import guides
+from p2p_dist.generate import pattern_stage, song
+from p2p_dist.settings.config import Data
 from tests.audio.strokes import strokes
 
 FRAME = 512 / 22050
@@ -196,3 +201,30 @@ def test_what_is_found_is_close_to_even():
     found = track_beats(**heard(sway(), jitter=0.012)).times(SECONDS)
     longer = [abs(later / earlier - 1) for earlier, later in itertools.pairwise(np.diff(found))]
     assert max(longer) < 0.03
+
+
+def test_beats_are_kept_to_the_bit_in_what_is_known_of_a_training_song():
+    for kept in (None, Beats(97.31, 0.123456789), DRIFTING):
+        assert pattern_stage._beats(pattern_stage._numbers(kept)) == kept
+    assert pattern_stage._beats(np.array([97.31, 0.1])) == Beats(97.31, 0.1), "of an earlier version"
+
+
+def test_the_record_has_the_beats_of_a_tempo_that_drifts_alone():
+    constant, told = (song._tempo(one, 60.0, half_beat=False) for one in (Beats(120.0, 0.25), DRIFTING))
+    assert constant == {"bpm": 120.0, "first_beat": 0.25, "others": []}
+    assert told.keys() == constant.keys() | {"range", "beats"} and told["bpm"] == 110.0
+    assert told["range"] == pytest.approx(DRIFTING.tempos(), abs=1e-3) and np.allclose(
+        told["beats"], DRIFTING.times(60), atol=1e-4
+    )
+    shape = schemas.GENERATED.shape["tempo"]
+    assert all(records.wrong(json.loads(json.dumps(one)), shape) is None for one in (None, constant, told))
+
+
+def test_the_rows_that_guide_a_generator_follow_the_drift():
+    data = Data()
+    at = DRIFTING.times(60)
+    frame = data.hop_length / data.sample_rate
+    times = np.arange(round(59 / frame)) * frame
+    rows = guides.rows_of(np.zeros((1, 2, len(times)), np.float32), beat_positions(DRIFTING, times))
+    on = np.rint(at[at < 58.9] / frame).astype(int)
+    assert rows[on, -1].min() > 0.97 and np.abs(rows[on, -2]).max() < 0.25
