@@ -58,7 +58,15 @@ def pick(
 
     Returns:
         strokes in order of time.
+
+    Raises:
+        ValueError: activations are not finite. Finite weights can do this, if they are so large that sums overflow.
     """
+    if not np.isfinite(activations).all():
+        raise ValueError(
+            "the pattern network's output is not finite (NaN or infinite values), as with weights that are far too large: use "
+            "another model, or train another network: in a new run, with another --train.seed"
+        )
     awake = activations[REST] < _REST
     curves = activations[:REST] * awake
     total = curves.sum(axis=0)
