@@ -11,7 +11,7 @@ import numpy as np
 import scipy.ndimage
 
 from p2p_dist.audio.beats import Beats
-from p2p_dist.audio.drum_classes import CLASSES, REST, Onset
+from p2p_dist.audio.drum_classes import CLASSES, REST, Onset, check_finite
 from p2p_dist.audio.pattern_features import FRAME
 from p2p_dist.audio.stems import resample
 from p2p_dist.audio.strokes import (
@@ -60,13 +60,9 @@ def pick(
         strokes in order of time.
 
     Raises:
-        ValueError: activations are not finite. Finite weights can do this, if they are so large that sums overflow.
+        ValueError: see `drum_classes.check_finite`.
     """
-    if not np.isfinite(activations).all():
-        raise ValueError(
-            "the pattern network's output is not finite (NaN or infinite values), as with weights that are far too large: use "
-            "another model, or train another network: in a new run, with another --train.seed"
-        )
+    check_finite(activations)
     awake = activations[REST] < _REST
     curves = activations[:REST] * awake
     total = curves.sum(axis=0)
