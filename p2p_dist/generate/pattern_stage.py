@@ -52,9 +52,6 @@ from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Config, parse_task
 
-TRUE, PREDICTED = 3, 1
-"""Sketches of a song with its true strokes, and with predicted ones."""
-
 KITS = 32
 """Most kits of a bank: more make it large, and each song is played with one."""
 
@@ -138,7 +135,9 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         width = config.data.picture_channels * config.data.mels + 2
         drummer.save(run.pattern, drums)
         training = run.dataset_record()["training"]
-        guides.write_record(folders["guides"], TRUE + PREDICTED, width, dict(zip(paths, entries, strict=True)), training)
+        guides.write_record(
+            folders["guides"], guides.TRUE + guides.PREDICTED, width, dict(zip(paths, entries, strict=True)), training
+        )
 
 
 def note_finished(folder: Path, piece: str) -> None:
@@ -342,16 +341,16 @@ def sketch_song(
     known = read(path)
     (kit,) = strokes.load(path.with_suffix(".kit")).kits.values()
     variants = []
-    for number in range(TRUE + PREDICTED):
+    for number in range(guides.TRUE + guides.PREDICTED):
         random = random_for("sketch", config.data.seed, song.key, number)
-        if number < TRUE:
+        if number < guides.TRUE:
             beats, played = known.true.beats, list(_changed(known.onsets, random))
         else:
             network = Pattern()
             network.load_state_dict(weights)
             beats = known.heard.beats
             played = pick(predict(network, known.heard.features), rates, beats=beats if config.model.on_steps else None)
-        level, among = known.heard.level + kit.offset, 1.0 if number < TRUE else LOUDEST
+        level, among = known.heard.level + kit.offset, 1.0 if number < guides.TRUE else LOUDEST
         sketch = Sketch(played, kit, config.data.sample_rate, level, int(random.integers(1 << 31)), among)
         guide = Guide(sketch, beats, known.reference, config.data, config.model)
         begins = range(0, known.frames, _AT_ONCE)

@@ -91,13 +91,13 @@ def content(run: RunDir) -> dict[str, bytes]:
 def test_every_training_song_is_sketched_in_all_variants(made: RunDir, prepared: tuple[Path, Config]) -> None:
     found, data = guides.Guides(made.guides), prepared[1].data
     assert sorted(found.songs) == [KEYS["a"], KEYS["b"], KEYS["c"], KEYS["silent"]]
-    assert found.variants == pattern_stage.TRUE + pattern_stage.PREDICTED
+    assert found.variants == guides.TRUE + guides.PREDICTED
     assert records.read(made.guides / guides.NAME)["training"] == "of these songs"
     index = Index(made.shards, "train")
     numbers, windows = index.samples.originals_of(KEYS["b"])
     for number, window in list(zip(numbers, windows, strict=True))[2:20:5]:
         target = index.read(np.array([number]))[0, 1, 0].astype(float)
-        for variant in range(pattern_stage.TRUE):
+        for variant in range(guides.TRUE):
             rows = found.read(KEYS["b"], variant, window * data.window_hop, data.frames).astype(float)
             alike = np.corrcoef(np.diff(target).clip(0).mean(0), np.diff(rows[:, :-2].T).clip(0).mean(0))[0, 1]
             assert alike > 0.6, "the true strokes, at their times"
@@ -123,9 +123,9 @@ def test_predicted_strokes_of_a_sketch_are_on_steps_if_the_settings_say_so(
         config = dataclasses.replace(settings, model=dataclasses.replace(settings.model, on_steps=on_steps))
         pattern_stage.sketch_song(tmp_path, song, path, config, np.array([2.0, 1, 2, 0, 4]), weights)
         rows = np.frombuffer((tmp_path / guides.file_name(song.key)).read_bytes(), "<f2")
-        found.append(rows.reshape(pattern_stage.TRUE + pattern_stage.PREDICTED, -1))
+        found.append(rows.reshape(guides.TRUE + guides.PREDICTED, -1))
     alike = [np.array_equal(one, other) for one, other in zip(*found, strict=True)]
-    assert alike == [True] * pattern_stage.TRUE + [False] * pattern_stage.PREDICTED
+    assert alike == [True] * guides.TRUE + [False] * guides.PREDICTED
 
 
 def test_predicted_strokes_come_from_the_network_that_did_not_see_the_song(made: RunDir) -> None:
