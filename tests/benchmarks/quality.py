@@ -69,9 +69,11 @@ SYSTEMS = (
     System("thesis", ("--preset", "thesis")),
     System("sketch", SKETCH, task="drums"),
     System("sketch, known beats", SKETCH, known_beats=True, task="drums"),
-    System("sketch, without residual", (*SKETCH, "--model.no-residual"), task="drums"),
+    System("sketch, without residual", (*SKETCH, "--model.no-keep-level", "--model.no-residual"), task="drums"),
+    System("sketch, at the generator's own level", (*SKETCH, "--model.no-keep-level"), task="drums"),
     System("sketch, strokes at any time", (*SKETCH, "--model.no-on-steps"), task="drums"),
     System("sketch, without the place in the beat", (*SKETCH, "--model.no-beat-phase"), task="drums"),
+    System("sketch, learning from predicted strokes too", (*SKETCH, "--train.predicted-strokes"), task="drums"),
     System("sketch, with compressed magnitudes", (*SKETCH, "--train.compressed-weight", "100"), task="drums"),
     System("sketch, without flux", (*SKETCH, "--train.flux-weight", "0"), task="drums"),
 )
@@ -251,10 +253,11 @@ class Maker:
         return run
 
     def baselines_of(self, run: RunDir) -> Future[dict[str, Any]]:
-        """Have the baselines of a run's songs measured, once for all runs with these."""
+        """Have the baselines of a run's songs measured, once for all runs with these, of earlier commands as well."""
         with self.locks["baselines"]:
             if (name := run.read_dataset()) not in self.baselines:
-                self.baselines[name] = self.pool.submit(quality_cell.measure_baselines, run)
+                kept = self.out / "baselines" / f"{name}-{code()}.json"
+                self.baselines[name] = self.pool.submit(quality_cell.measure_baselines, run, kept)
             return self.baselines[name]
 
     def measure(self, job: Job, run: RunDir) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from p2p_dist.audio.layouts import Source
-from p2p_dist.common import console, linux
+from p2p_dist.common import console, files, linux, records
 from p2p_dist.evaluate import held_out_songs
 from p2p_dist.evaluate.baselines import baseline_stems, results
 from p2p_dist.evaluate.measures.measure import Measured, measure
@@ -192,8 +192,15 @@ def processor_seconds(root: int) -> float:
     return sum(ticks.get(number, 0) for number in family) / os.sysconf("SC_CLK_TCK")
 
 
-def measure_baselines(run: RunDir) -> dict[str, dict[str, Any]]:
-    """Make and measure the baselines of the test songs of a run's dataset: title -> baseline -> its measures."""
+def measure_baselines(run: RunDir, kept: Path) -> dict[str, dict[str, Any]]:
+    """Make and measure the baselines of the test songs of a run's dataset: title -> baseline -> its measures.
+
+    Args:
+        kept: a file with the result, if it is there; otherwise it is written.
+    """
+    if kept.is_file():
+        stored: dict[str, dict[str, Any]] = records.read(kept)
+        return stored
     settings = presets.with_values(rundir.read_settings(run), WHOLE)
     found: dict[str, dict[str, Any]] = {}
     for song in held_out_songs.from_shards(run.shards, "test", ALL):
@@ -201,6 +208,8 @@ def measure_baselines(run: RunDir) -> dict[str, dict[str, Any]]:
         known = baseline_stems.training(run.shards, settings.data, {song.name})
         stems = results.stems_of(excerpt, known, settings.data, settings.evaluate.iterations, gpu())
         found[song.name] = {name: plain(measure(stem, excerpt.truth)) for name, stem in stems if not isinstance(stem, str)}
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(kept, found)
     return found
 
 

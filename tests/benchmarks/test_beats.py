@@ -43,7 +43,7 @@ def test_time_is_bent_as_it_is_said_to_be():
     sound = np.zeros(30 * RATE, np.float32)
     sound[20 * RATE] = 1
     found = int(np.abs(bent(sound, times, clicked)).argmax()) / RATE
-    assert found == pytest.approx(np.interp(20.0, clicked, times), abs=1e-3) and abs(found - 20) > 0.1
+    assert found == pytest.approx(np.interp(20.0, clicked, times), abs=1e-3) and abs(found - 20) > 0.05
 
 
 def test_near_are_beats_at_beats_or_between():
