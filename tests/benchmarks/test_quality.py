@@ -57,7 +57,7 @@ def test_a_cell_is_trained_within_its_time_measured_and_not_made_again(
     assert {cell["system"] for cell in cells.values()} == {system.name for system in systems}
     for cell in cells.values():
         assert [*cell["songs"]] == ["five"] and 1 <= cell["step"] < 1000 and cell["fold"] == "without-five"
-    rows = [cell["songs"]["five"]["output"]["row"]["mr_log"] for cell in cells.values()]
+    rows = [cell["songs"]["five"]["output"]["row"]["flux_ratio"] for cell in cells.values()]
     assert rows[0] != rows[1]
     for name in ("copy the input", "silence", "ceiling", "**tiny**", "**tiny, other phases**"):
         assert f"| {name} |" in shown
