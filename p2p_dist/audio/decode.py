@@ -148,6 +148,8 @@ def look(path: Path) -> Decoded:
     if not path.is_file():
         raise ValueError(f"{path} is not a file: name a sound file or a folder of sound files")
     path.open("rb").close()  # for the operating system's error message
+    if not path.stat().st_size:
+        raise ValueError(f"{path} is empty: copy it again")
     try:
         with _open(path) as container:
             if not container.streams.audio:

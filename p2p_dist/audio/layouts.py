@@ -9,9 +9,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
-import os
 import re
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +18,7 @@ import yaml
 
 from p2p_dist.audio import other_datasets
 from p2p_dist.audio.stamps import stamps
+from p2p_dist.common.file_names import check_utf8
 from p2p_dist.common.files import digest
 from p2p_dist.settings.config import STEMS
 
@@ -46,9 +45,12 @@ _SOUNDS = (".wav", ".flac", ".mp3", ".mp4", ".m4a", ".aac", ".ogg", ".opus", ".w
 _NEW_STEM = "for a new stem of a finished song use generate: python launch/generate.py SONG"
 
 _LEFT_BY_MACHINES = re.compile(
-    r"[@#~].*|__macosx|lost\+found|\$recycle\.bin|system volume information|thumbs\.db|desktop\.ini", re.IGNORECASE
+    r"[@#~].*|__macosx|lost\+found|\$recycle\.bin|system volume information|found\.\d{3}|thumbs\.db|desktop\.ini"
+    r"|network trash folder|temporary items|_gsdata_",
+    re.IGNORECASE,
 )
-"""Synology (@eaDir, #recycle), QNAP (@Recycle), NetApp (~snapshot), macOS, ext4, Windows."""
+"""Synology (@eaDir, #recycle), QNAP (@Recycle), NetApp (~snapshot), macOS, Netatalk and Samba for it (Network Trash Folder,
+Temporary Items), ext4, Windows, GoodSync (_gsdata_)."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,11 @@ def _is_sound(path: Path) -> bool:
     return path.suffix.lower() in _SOUNDS and not path.name.startswith(".")
 
 
+def _is_download(path: Path) -> bool:
+    """Whether a file may be an unfinished copy of a song in one file, as in Song.stem.mp4.part."""
+    return f"{SUFFIX}." in path.name.lower() and not path.name.startswith(".")
+
+
 def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
     """List all songs under `root`/train, `root`/valid and `root`/test, in upper or lower case.
 
@@ -155,7 +162,7 @@ def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
         ValueError: no such folder, no song in it, or a name that is not UTF-8; the message says what is expected, and what
             was found.
     """
-    _check_utf8(root)
+    check_utf8(root)
     if root.is_file():
         raise ValueError(f"{root} is a file: --data names a folder of songs to train on with their stems; {_NEW_STEM}")
     if not root.is_dir():
@@ -205,10 +212,10 @@ def _songs_in(folder: Path, split: str) -> list[Source]:
     for path in sorted(folder.iterdir()):
         if _is_left_by_a_machine(path):
             continue
-        _check_utf8(path)
+        check_utf8(path)
         if (song := source_at(path, split)) is not None:
             for pair in song.pairs:
-                _check_utf8(pair)
+                check_utf8(pair)
             songs.append(song)
         elif path.name.lower().endswith(PAIRS_SUFFIX):
             loose.append(path)
@@ -253,8 +260,8 @@ def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) ->
 def overlooked(root: Path, split_by_title: bool = False) -> list[Path]:
     """List files that look like songs but are not used, so that they can be reported."""
     folders = [root] if split_by_title else list(split_folders(root).values())
-    loose = [path for folder in folders for path in _inside(folder) if _is_sound(path) and path.is_file()]
-    found = [path for path in loose if not path.name.lower().endswith(SUFFIX)]
+    loose = [path for folder in folders for path in _inside(folder) if path.is_file()]
+    found = [path for path in loose if (_is_sound(path) or _is_download(path)) and not path.name.lower().endswith(SUFFIX)]
     if not split_by_title:
         others = [path for path in _inside(root) if path not in folders and not _is_left_by_a_machine(path)]
         found += [path for path in others if any(map(_has_stems, [path, *_inside(path)]))]
@@ -264,23 +271,6 @@ def overlooked(root: Path, split_by_title: bool = False) -> list[Path]:
 def _has_stems(path: Path) -> bool:
     song = source_at(path, "")
     return song is not None and bool(song.stems)
-
-
-def _check_utf8(path: Path) -> None:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        name = os.fsencode(path)
-        try:
-            name.decode()
-        except UnicodeDecodeError:
-            cure = "rename it (convmv renames whole folders)"
-            raise ValueError(f"the file name {os.fsencode(path.name)!r} is not UTF-8: {cure}") from None
-        locale = os.environ.get("LC_ALL") or os.environ.get("LC_CTYPE") or os.environ.get("LANG") or "C"
-        raise ValueError(
-            f"the file name {name.decode()!r} has letters that the locale {locale!r} ({sys.getfilesystemencoding()}) lacks: "
-            "set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
-        ) from None
 
 
 def find_songs(root: Path, split_by_title: bool = False) -> list[Source]:

@@ -129,6 +129,8 @@ def _check_readable(source: Source) -> None:
             file.open("rb").close()
     except OSError as error:
         raise ValueError(f"{error.filename}: can't be read ({error.strerror})") from error
+    if nothing := [file for file in source.files() if not file.stat().st_size]:
+        raise ValueError(f"{nothing[0]}: it is empty: copy it again")
 
 
 class _Total:

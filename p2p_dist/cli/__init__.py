@@ -14,7 +14,7 @@ import sys
 from typing import Annotated, Any, NoReturn
 
 from p2p_dist.cli import short_help
-from p2p_dist.common import console
+from p2p_dist.common import console, file_names
 
 COMMANDS = ("submit", "preprocess", "evaluate", "generate", "export", "compose", "status", "track", "cancel", "check", "site")
 
@@ -34,6 +34,8 @@ def run(command: str | None, arguments: list[str]) -> NoReturn:
 
 
 def _run(command: str | None, arguments: list[str]) -> int:
+    for name in [*arguments, *(os.environ.get(place, "") for place in ("P2P_RUNS", "MUSDB_PATH", "PWD"))]:
+        file_names.check_locale(name)
     try:
         if command is None:
             return _choose(arguments)

@@ -275,5 +275,5 @@ def _make(command: Command, found: list[Song], again: str) -> int:
         which = console.one_line(str(found[0].place.folder)) if len(found) == 1 else f"{done_before} of {len(found)} songs"
         console.say(f"already done: {which}")
     for number, one in enumerate(refused):
-        console.complain(("" if number else f"{len(refused)} songs left out:\n") + f"  {console.one_line(one.error or '')}")
+        console.complain(("" if number else f"songs left out ({len(refused)}):\n") + f"  {console.one_line(one.error or '')}")
     return console.FAILED if refused else console.DONE

@@ -168,7 +168,7 @@ def _run(root: Path, wanted: list[tuple[Path, Data]], command: Command, again: s
             f"{'' if made else 'already done: '}{'part ' + command.part + ' of ' if command.part else ''}dataset: {out}"
         )
     if left_out:
-        console.complain(f"{len(left_out)} songs left out:")
+        console.complain(f"songs left out ({len(left_out)}):")
         for result in left_out:
             console.complain(f"  {console.one_line(f'{result.name}: {result.error}')}")
     return console.FAILED if left_out else console.DONE

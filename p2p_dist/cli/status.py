@@ -10,7 +10,7 @@ import tyro
 
 from p2p_dist.cli import command_line
 from p2p_dist.common import console
-from p2p_dist.jobs import stages, status, watch
+from p2p_dist.jobs import stages, status, status_tables, watch
 from p2p_dist.jobs.slurm import squeue
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
@@ -122,7 +122,7 @@ def _show(asked: list[RunDir], given: Command) -> int:
     if given.json:
         console.say(json.dumps(found[0] if len(given.run) == 1 else found, indent=1).replace("\x7f", "\\u007f"))
     elif len(given.run) == 1:
-        status.show(found[0])
+        status_tables.show(found[0])
     else:
-        status.show_all(found)
+        status_tables.show_all(found)
     return console.FAILED if given.run and any("stages" not in one for one in found) else console.DONE

@@ -16,7 +16,7 @@ import tyro
 from p2p_dist import __version__
 from p2p_dist.cli import command_line
 from p2p_dist.common import console, files
-from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, musdb_sample, packages, site, status
+from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, musdb_sample, packages, site, status, status_tables
 from p2p_dist.jobs.slurm import chains, launch
 from p2p_dist.run import rundir, snapshot
 from p2p_dist.run.rundir import RunDir
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
         return console.DONE
     code = on_this_machine(launches, lines, where) if where == "local" else on_slurm(launches, where)
     if swept:
-        status.show_all(status.gather_each([run for _, run in launches if run.config.is_file()]))
+        status_tables.show_all(status.gather_each([run for _, run in launches if run.config.is_file()]))
     return code
 
 

@@ -339,7 +339,7 @@ EXPORTED = Kind(
             "dropout": float,
             "noise_channels": range(1 << 8),
             "leaky_slope": float,
-            **{f"{name}?": bool for name in ("sketch", "beat_phase", "residual", "on_steps")},
+            **{f"{name}?": bool for name in ("sketch", "beat_phase", "residual", "on_steps", "keep_level")},
         },
         "inversion": {"iterations": COUNT},
         "versions": {str: Maybe(str)},

@@ -22,6 +22,9 @@ from p2p_dist.settings.config import Model
 
 NAME = "guides.json"
 AGAIN = "remove it and run the launch command again, which makes it anew"
+TRUE, PREDICTED = 3, 1
+"""Variants of a song with its true strokes, which come first, and with predicted ones."""
+
 _DTYPE = np.dtype("<f2")
 _MOST_OPEN = 512  # files: many systems allow a process 1024
 

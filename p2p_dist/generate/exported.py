@@ -30,9 +30,9 @@ from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR, LOUDEST_SHARE, LOWEST_REFERENCE
 from p2p_dist.generate import drummer, drummer_record, exported_config, exported_drummer, program
-from p2p_dist.generate.exported_config import CONFIG, CURE, DRUMMER, FORMAT, GUIDED, NETWORK, SPECTROGRAM, STEPS, WEIGHTS
+from p2p_dist.generate.exported_config import CONFIG, CURE, DRUMMER, FORMAT, GUIDED, LATER, NETWORK, SPECTROGRAM, WEIGHTS
 from p2p_dist.generate.model import Model
-from p2p_dist.model.generator import BATCH_NORM_EPSILON, OPEN, Generator
+from p2p_dist.model.generator import BATCH_NORM_EPSILON, OPEN, POWER, Generator
 from p2p_dist.settings import config
 from p2p_dist.settings.tasks import parse_task
 
@@ -176,7 +176,7 @@ def _sections(data: config.Data, model: config.Model) -> dict[str, Any]:
         },
         "network": {
             **{name: getattr(model, name) for name in (*NETWORK, *(GUIDED if model.sketch else ()))},
-            **({STEPS: True} if model.on_steps else {}),
+            **{name: True for name in LATER if getattr(model, name)},
             "pictures": data.picture_channels,
             "norm_groups": 8 if model.norm == "group" else None,
             "norm_epsilon": 1e-5 if model.norm == "group" else BATCH_NORM_EPSILON,
@@ -227,6 +227,11 @@ def _notes(model: Model) -> dict[str, str]:
         notes["residual"] = (
             "r, the output of tanh, moves the sketch s: s + g (max(r, 0) (1 - s) + min(r, 0) (1 + s)), where g is "
             f"min((m + 1) / {OPEN}, 1) and m the largest value of the sketch in that frame."
+        )
+    if model.model.keep_level:
+        notes["level"] = (
+            f"then g d is added, and the result is clipped to -1 .. 1. The power of a bin x is 10 ** ({POWER} (x - 1)), and "
+            f"d = log10(p / q) / {POWER}, with p the mean power of the window of the sketch, and q that of the moved sketch."
         )
     return notes
 

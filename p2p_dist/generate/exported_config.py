@@ -29,7 +29,8 @@ GUIDED = ("sketch", "beat_phase", "residual")
 """Further settings of a network with a sketch. Those of other networks are not in config.json."""
 
 STEPS = "on_steps"
-"""A further one, which is in config.json only where it is true: earlier versions did without."""
+LATER = (STEPS, "keep_level")
+"""Further ones, which are in config.json only where they are true: earlier versions did without."""
 
 DRUMMER = (drummer_record.NAME, drummer_record.PATTERN, drummer_record.STROKES)
 """Files of the drummer of a network with a sketch, see drummer.py."""
@@ -114,7 +115,7 @@ def settings_of(content: dict[str, Any], path: Path) -> config.Config:
         data = config.Data(task=content["task"]["name"], sample_rate=content["stem"]["sample_rate"])
         return config.Config(data=data, model=config.Model(sketch=True, on_steps=content["stem"].get(STEPS, False)))
     spectrogram, network = content["spectrogram"], content["network"]
-    guided = {name: network[name] for name in (*GUIDED, STEPS) if name in network}
+    guided = {name: network[name] for name in (*GUIDED, *LATER) if name in network}
     try:
         data = config.Data(task=content["task"]["name"], **{name: spectrogram[name] for name in SPECTROGRAM})
         return config.Config(data=data, model=config.Model(**{name: network[name] for name in NETWORK}, **guided))

@@ -52,9 +52,6 @@ from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
 from p2p_dist.settings.config import Config, parse_task
 
-TRUE, PREDICTED = 3, 1
-"""Sketches of a song with its true strokes, and with predicted ones."""
-
 KITS = 32
 """Most kits of a bank: more make it large, and each song is played with one."""
 
@@ -138,7 +135,9 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         width = config.data.picture_channels * config.data.mels + 2
         drummer.save(run.pattern, drums)
         training = run.dataset_record()["training"]
-        guides.write_record(folders["guides"], TRUE + PREDICTED, width, dict(zip(paths, entries, strict=True)), training)
+        guides.write_record(
+            folders["guides"], guides.TRUE + guides.PREDICTED, width, dict(zip(paths, entries, strict=True)), training
+        )
 
 
 def note_finished(folder: Path, piece: str) -> None:
@@ -268,6 +267,9 @@ def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config
     """Train the pattern network `name` on some songs, or go on training it, or read it if it is trained on these.
 
     Each song comes with the beats of its drums; the training itself makes the mistakes of beats that are heard.
+
+    Raises:
+        ValueError: the weights are not finite in the end. They are not kept.
     """
     steps, state = config.train.pattern_steps, folder / "training.safetensors"
     whose = files.digest([name, [one.name for one in songs], steps, config.train.seed])
@@ -293,6 +295,12 @@ def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config
         return True
 
     network = train_pattern(pairs_of, steps, config.train.seed, before, on_step).network.cpu()
+    if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+        state.unlink(missing_ok=True)
+        raise ValueError(
+            f"the training of the pattern network {name!r} ended with weights that are not finite (NaN or infinite): start a "
+            "new run with another --train.seed, or without --model.sketch"
+        )
     files.write_bytes(path, safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()}))
     state.unlink(missing_ok=True)
     on_done("", 0, f"network-{path.stem}-{steps}")
@@ -333,16 +341,16 @@ def sketch_song(
     known = read(path)
     (kit,) = strokes.load(path.with_suffix(".kit")).kits.values()
     variants = []
-    for number in range(TRUE + PREDICTED):
+    for number in range(guides.TRUE + guides.PREDICTED):
         random = random_for("sketch", config.data.seed, song.key, number)
-        if number < TRUE:
+        if number < guides.TRUE:
             beats, played = known.true.beats, list(_changed(known.onsets, random))
         else:
             network = Pattern()
             network.load_state_dict(weights)
             beats = known.heard.beats
             played = pick(predict(network, known.heard.features), rates, beats=beats if config.model.on_steps else None)
-        level, among = known.heard.level + kit.offset, 1.0 if number < TRUE else LOUDEST
+        level, among = known.heard.level + kit.offset, 1.0 if number < guides.TRUE else LOUDEST
         sketch = Sketch(played, kit, config.data.sample_rate, level, int(random.integers(1 << 31)), among)
         guide = Guide(sketch, beats, known.reference, config.data, config.model)
         begins = range(0, known.frames, _AT_ONCE)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.audio import stamps
-from p2p_dist.common import records, schemas
+from p2p_dist.common import file_names, records, schemas
 from p2p_dist.settings.config import TASKS, parse_task
 
 PAGE = "index.html"
@@ -96,7 +96,8 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
         out: the output folder; for a single file, the output folder of that song itself.
 
     Raises:
-        ValueError: there are no songs, or two songs would be written to the same folder. The message names them.
+        ValueError: there are no songs, the locale lacks letters of a name, or two songs would be written to the same folder.
+            The message names them.
     """
     found: dict[Path, Path] = {}  # source -> its folder below the output folder
     for path in given:
@@ -135,6 +136,7 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
     """List the sound files in a folder and its subfolders, without generated files.
 
     Raises:
+        ValueError: the locale lacks letters of a name.
         OSError: a folder cannot be read.
     """
 
@@ -147,6 +149,7 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
         for name in sorted(names):
             path = Path(place) / name
             if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
+                file_names.check_locale(path)
                 yield path
 
 

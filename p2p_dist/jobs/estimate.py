@@ -131,7 +131,7 @@ def shard_bytes(data: Data, counts: dict[str, int | None]) -> int:
 
 
 SKETCHES = 4
-"""Sketches of each training song, as the stage `pattern` makes them: `pattern_stage.TRUE` and `PREDICTED`."""
+"""Sketches of each training song, as the stage `pattern` makes them: `guides.TRUE` and `PREDICTED`."""
 
 
 # Bytes that the stage `pattern` keeps beside the sketches: features of a second of a song (float16); strokes of a song, of a

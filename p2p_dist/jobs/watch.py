@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.common import console
-from p2p_dist.jobs import child, status
+from p2p_dist.jobs import child, status, status_tables
 from p2p_dist.run.rundir import RunDir
 
 EVERY = 2.0
@@ -50,7 +50,7 @@ def _on_terminal(gather: Callable[[], list[dict[str, Any]]], alone: bool, every:
     def picture(ended: bool = False) -> Group:
         found = gather()
         in_detail = alone and "stages" in found[0]
-        table, lines = status.table_of_one(found[0]) if in_detail else status.table_of_all(found)
+        table, lines = status_tables.table_of_one(found[0]) if in_detail else status_tables.table_of_all(found)
         below = [*map(console.cell, lines)]
         if not ended:
             below += [Text(line, style="dim") for line in (log_lines(found[0]) if in_detail else [])]
@@ -110,7 +110,7 @@ def in_a_line(found: dict[str, Any]) -> str:
     """Return the state of a run in one line."""
     if "stages" not in found:
         return console.one_line(f"{found['run']}: can't be read: {found['wrong']}")
-    stage = status.current_stage(found)
+    stage = status_tables.current_stage(found)
     parts = [f"{found['run']}: {stage} {found['stages'][stage]}"]
     if found["step"]:
         parts.append(f"step {found['step']} of {'?' if found['total'] is None else found['total']}")

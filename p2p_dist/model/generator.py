@@ -113,13 +113,15 @@ class Generator(nn.Module):
     Returns the spectrogram of the target, shaped like input.
 
     With `residual` the output of the U-Net, r from -1 to 1, moves the sketch: r = 0 leaves it, 1 makes it the loudest, -1 the
-    quietest there is. In frames in which the sketch is silent nothing moves. Before the first update, r = 0.
+    quietest there is. In frames in which the sketch is silent nothing moves. Before the first update, r = 0. With `keep_level`
+    the result is then made as loud as the sketch, see `as_loud`.
     """
 
     def __init__(self, settings: Model, pictures: int = 1) -> None:
         super().__init__()
         self.noise_channels, self.dropout = settings.noise_channels, settings.dropout
         self.pictures, self.guide_channels, self.residual = pictures, settings.guide_channels(pictures), settings.residual
+        self.keep_level = settings.keep_level
         self.batch_norm = settings.norm == "batch"
         widths = [min(settings.channels * 2**level, settings.max_channels) for level in range(settings.depth)]
         self.down = nn.ModuleList()
@@ -151,7 +153,11 @@ class Generator(nn.Module):
         for up, skip in zip(self.up, reversed(skips[:-1]), strict=True):
             x = torch.cat((up(x), skip), dim=1)
         output = torch.tanh(self.last(x).to(input.dtype))  # losses are computed in float32
-        return output if guide is None or not self.residual else moved(guide[:, : self.pictures], output)
+        if guide is None or not self.residual:
+            return output
+        sketch = guide[:, : self.pictures]
+        output = moved(sketch, output)
+        return as_loud(output, sketch) if self.keep_level else output
 
 
 OPEN = 0.25
@@ -164,7 +170,26 @@ def moved(sketch: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
     The result is from -1 to 1 without clipping, which would have no gradient. A frame of the sketch that is silent, -1 in all
     bands, stays silent: the residual can't fill pauses with noise.
     """
-    gate = ((sketch.amax(dim=(1, 2), keepdim=True) + 1) / OPEN).clamp(max=1)
+    gate = _gate(sketch)
     # Both ways have a gradient at 0, where training begins. `clamp` has none there from torch 2.15 on.
     up, down = torch.where(by < 0, 0, by), torch.where(by > 0, 0, by)
     return sketch + gate * (up * (1 - sketch) + down * (1 + sketch))
+
+
+POWER = 5.25
+"""Exponent of 10 that makes a picture, which spans 105 dB in 2 units, power: that of a picture of 1 is 1."""
+
+
+def as_loud(output: torch.Tensor, sketch: torch.Tensor) -> torch.Tensor:
+    """Make each window as loud as its sketch, both (batch, channels, mels, frames) from -1 to 1, by a gain for all its bins.
+
+    Loudness is the mean power. A generator is too quiet where it is unsure, because it is trained with an absolute error; the
+    sketch has the level that drums have in the training songs. A frame of the sketch that is silent stays silent.
+    """
+    loudness = [(10 ** (POWER * (one - 1))).mean(dim=(1, 2, 3), keepdim=True).log10() for one in (sketch, output)]
+    return (output + _gate(sketch) * (loudness[0] - loudness[1]) / POWER).clamp(-1, 1)
+
+
+def _gate(sketch: torch.Tensor) -> torch.Tensor:
+    """How far a frame of a sketch may be changed, (batch, 1, 1, frames): 0 if it is silent, 1 if it is louder than `OPEN`."""
+    return ((sketch.amax(dim=(1, 2), keepdim=True) + 1) / OPEN).clamp(max=1)

@@ -36,6 +36,8 @@ class Model:
     """with a sketch: predicted strokes are on sixteenth notes or triplets of the beats that are heard"""
     residual: bool = added(False, implied=False)
     """with a sketch: the output is the sketch, made louder or quieter bin by bin, and silent where the sketch is silent"""
+    keep_level: bool = added(False, implied=False)
+    """with the residual: each window of the output is as loud as that of the sketch"""
     leaky_slope: Number = 0.2
     """negative slope of the leaky ReLU (Keras and thesis: 0.3)"""
     discriminator_channels: Positive = 64
@@ -48,6 +50,10 @@ class Model:
         for name, wanted in (("beat-phase", self.beat_phase), ("on-steps", self.on_steps), ("residual", self.residual)):
             if wanted and not self.sketch:
                 raise ValueError(f"model.{name} needs a sketch: add --model.sketch, or leave it out")
+        if self.keep_level and not self.residual:
+            raise ValueError(
+                "model.keep-level needs the residual: add --model.residual, or leave it out (--model.no-keep-level)"
+            )
 
     def guide_channels(self, pictures: int) -> int:
         """Channels beside input and noise: those of the sketch, which has `pictures`, then sine and cosine of the beat."""

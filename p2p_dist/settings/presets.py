@@ -33,6 +33,7 @@ PRESETS: dict[str, Config] = {
             beat_phase=True,
             on_steps=True,
             residual=True,
+            keep_level=True,
         ),
         train=Train(
             epochs=8,
@@ -104,8 +105,10 @@ EARLIER: dict[str, Any] = {
     "evaluate.windows": 0,
     "evaluate.seeds": 2,
     "model.on_steps": False,
+    "model.keep_level": False,
     "train.compressed_weight": 100.0,
     "train.ema_warmup": False,
+    "train.predicted_strokes": True,
 }
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 

@@ -52,6 +52,8 @@ class Train:
     """weight of feature matching in the discriminator"""
     pattern_steps: Positive = added(200, implied=200)
     """updates of each network that predicts onsets, where the model has a sketch"""
+    predicted_strokes: bool = added(False, implied=True)
+    """with a sketch: of the sketches from which the generator learns, a quarter play predicted strokes, not the true ones"""
     ema: ShareBelowOne = 0.999
     """decay of the exponential moving average of the generator, which is evaluated (0: none)"""
     ema_warmup: bool = added(True, implied=False)

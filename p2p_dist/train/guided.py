@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from p2p_dist.data import guides
 from p2p_dist.data.guides import Guides, to_guide
 from p2p_dist.data.prefetch import Prefetcher
 from p2p_dist.data.stream import Stream
@@ -38,10 +39,11 @@ class Guided:
 
     def at(self, positions: np.ndarray, numbers: np.ndarray) -> torch.Tensor:
         """Return the guides of the samples `numbers` at these positions of the stream, on the host."""
-        data, found = self.config.data, []
+        data, train, found = self.config.data, self.config.train, []
+        variants = self.guides.variants if train.predicted_strokes else guides.TRUE
         for position, number in zip(positions.tolist(), numbers.tolist(), strict=True):
             song, _, window = self.stream.index.samples.key(number).rpartition("-")
-            variant = number_from("guide", self.config.train.seed, position) % self.guides.variants
+            variant = number_from("guide", train.seed, position) % variants
             rows = self.guides.read(song, variant, int(window) * data.window_hop, data.frames)
             found.append(to_guide(rows, data.mels, self.config.model))
         guide = torch.from_numpy(np.stack(found))

@@ -86,7 +86,11 @@ def test_validation_never_takes_all_there_is_to_train_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["@eaDir", "__MACOSX", "lost+found", "._Song", ".DS_Store", "#recycle", "~snapshot", "$RECYCLE.BIN"]
+    "name",
+    [
+        *("@eaDir", "__MACOSX", "lost+found", "._Song", ".DS_Store", "#recycle", "~snapshot", "$RECYCLE.BIN"),
+        *("FOUND.000", "Network Trash Folder", "Temporary Items", "_gsdata_"),
+    ],
 )
 def test_what_machines_leave_is_passed_over(tmp_path: Path, name: str) -> None:
     write_stems(tmp_path / "train" / "a")
@@ -212,9 +216,10 @@ def test_what_looks_like_a_song_and_is_none_is_not_passed_over_in_silence(tmp_pa
     write_stems(tmp_path / "train" / "a")
     write_stems(tmp_path / "validation" / "b")
     touch(tmp_path / "train/song.mp3", tmp_path / "train/notes.txt", tmp_path / "pictures/a.png")
+    touch(tmp_path / "train/half.stem.mp4.part", tmp_path / "train/.half.stem.mp4.Xy12")
     shutil.copy(layouts.excerpt_file(), tmp_path / "loose.stem.mp4")
     found = {path.relative_to(tmp_path).as_posix() for path in layouts.overlooked(tmp_path)}
-    assert found == {"train/song.mp3", "validation", "loose.stem.mp4"}
+    assert found == {"train/song.mp3", "train/half.stem.mp4.part", "validation", "loose.stem.mp4"}
 
 
 def test_a_folder_without_its_stems_says_what_it_has(tmp_path: Path) -> None:

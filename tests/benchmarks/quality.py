@@ -69,9 +69,13 @@ SYSTEMS = (
     System("thesis", ("--preset", "thesis")),
     System("sketch", SKETCH, task="drums"),
     System("sketch, known beats", SKETCH, known_beats=True, task="drums"),
-    System("sketch, without residual", (*SKETCH, "--model.no-residual"), task="drums"),
+    System("strokes of sketch", SKETCH, strokes=True, task="drums"),
+    System("strokes of sketch, known beats", SKETCH, known_beats=True, strokes=True, task="drums"),
+    System("sketch, without residual", (*SKETCH, "--model.no-keep-level", "--model.no-residual"), task="drums"),
+    System("sketch, at the generator's own level", (*SKETCH, "--model.no-keep-level"), task="drums"),
     System("sketch, strokes at any time", (*SKETCH, "--model.no-on-steps"), task="drums"),
     System("sketch, without the place in the beat", (*SKETCH, "--model.no-beat-phase"), task="drums"),
+    System("sketch, learning from predicted strokes too", (*SKETCH, "--train.predicted-strokes"), task="drums"),
     System("sketch, with compressed magnitudes", (*SKETCH, "--train.compressed-weight", "100"), task="drums"),
     System("sketch, without flux", (*SKETCH, "--train.flux-weight", "0"), task="drums"),
 )
@@ -148,7 +152,7 @@ def folds(arguments: Arguments) -> list[Fold]:
 
 def cell_path(arguments: Arguments, system: System, fold: Fold, seed: int) -> Path:
     """Name a cell by all that it depends on, but for the code."""
-    said = [system.flags, system.measured, system.known_beats, arguments.task, *arguments.budget.said()]
+    said = [system.flags, system.measured, system.known_beats, system.strokes, arguments.task, *arguments.budget.said()]
     said += [[song.stamp() for song in part] for part in (fold.train, fold.test)]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]
     return arguments.out / "cells" / f"{slug(system.name)}-{fold.name}-seed{seed}-{digest}.json"
@@ -251,10 +255,11 @@ class Maker:
         return run
 
     def baselines_of(self, run: RunDir) -> Future[dict[str, Any]]:
-        """Have the baselines of a run's songs measured, once for all runs with these."""
+        """Have the baselines of a run's songs measured, once for all runs with these, of earlier commands as well."""
         with self.locks["baselines"]:
             if (name := run.read_dataset()) not in self.baselines:
-                self.baselines[name] = self.pool.submit(quality_cell.measure_baselines, run)
+                kept = self.out / "baselines" / f"{name}-{code()}.json"
+                self.baselines[name] = self.pool.submit(quality_cell.measure_baselines, run, kept)
             return self.baselines[name]
 
     def measure(self, job: Job, run: RunDir) -> None:

@@ -275,7 +275,7 @@ def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
         assert preprocess.main([*TINY, "--data", str(root), "--out", str(out), "--workers", workers]) == console.FAILED
         shown = capfd.readouterr()
         assert "\x1b" not in shown.err + (out / "DATASET.md").read_text()
-        assert "3 songs left out" in shown.err and "vocals.wav" in shown.err and "Text.stem.mp4" in shown.err
+        assert "songs left out (3)" in shown.err and "vocals.wav" in shown.err and "Text.stem.mp4" in shown.err
         assert "x real time" in shown.out and "MB/s" in shown.out
     assert fingerprint(outs[0]) == fingerprint(outs[1])
 

@@ -6,7 +6,7 @@ import json
 
 from p2p_dist.cli import status as status_command
 from p2p_dist.common import files
-from p2p_dist.jobs import status
+from p2p_dist.jobs import status, status_tables
 from p2p_dist.run import rundir
 from tests.jobs.run_on_lumi import run
 from tests.jobs.submit_command import BASE_ONLY, launch, type_here
@@ -52,7 +52,7 @@ def test_the_table_and_the_json(run):
 def test_several_killed_starts_are_told_in_the_plural(run, capsys):
     found = status.gather(rundir.find("mine"))
     found["gpu_hours"]["estimated"] = 2
-    status.show(found)
+    status_tables.show(found)
     assert "2 of the starts were killed: counted until their" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 

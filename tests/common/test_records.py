@@ -16,7 +16,7 @@ from p2p_dist.common.files import DamagedError
 from p2p_dist.common.records import COUNT, KEY, Maybe
 from p2p_dist.data import manifest, song_record
 from p2p_dist.evaluate.baselines import results
-from p2p_dist.jobs import site, status
+from p2p_dist.jobs import site, status, status_tables
 from p2p_dist.run import lock, rundir, starts
 from p2p_dist.settings import config, presets
 
@@ -176,9 +176,9 @@ def test_whatever_is_damaged_status_goes_on(whole, data, capsys):
     try:
         found = status.gather_each([whole, whole])
         assert len(found) == 2 and all(one["run"] == "mine" for one in found)
-        status.show_all(found)
+        status_tables.show_all(found)
         if "stages" in found[0]:
-            status.show(found[0])
+            status_tables.show(found[0])
         elif name != "../../shards/shards/manifest.json":
             assert path.name in found[0]["wrong"], found[0]["wrong"]
         rundir.is_evaluation(whole.evaluations / "step-00000005")

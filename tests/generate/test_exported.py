@@ -135,19 +135,20 @@ def test_every_setting_is_exported_or_only_of_the_training() -> None:
     assert {field.name for field in dataclasses.fields(config.Model)} == {
         *exported_config.NETWORK,
         *exported_config.GUIDED,
-        exported_config.STEPS,
+        *exported_config.LATER,
         *of_discriminator,
     }
 
 
-@pytest.mark.parametrize("steps", [{}, {"on_steps": True}])
-def test_a_model_with_a_sketch_is_exported_with_its_drummer(tmp_path: Path, steps: dict[str, bool]) -> None:
-    guided = {"sketch": True, "beat_phase": True, "residual": True, **steps}
+@pytest.mark.parametrize("later", [{}, {"on_steps": True, "keep_level": True}])
+def test_a_model_with_a_sketch_is_exported_with_its_drummer(tmp_path: Path, later: dict[str, bool]) -> None:
+    guided = {"sketch": True, "beat_phase": True, "residual": True, **later}
     plain = untrained("tiny", noise_channels=0, **guided)
     model = dataclasses.replace(plain, drummer=drums.drummer(plain.data, plain.model))
     content = exported.export(model, 16, tmp_path / "a", lambda content: "# card\n", half=False, torch_export=True)
     assert {name: content["network"][name] for name in guided} == guided and "guide" in content["notes"]
-    assert ("on_steps" in content["network"]) == bool(steps), "as earlier versions wrote it"
+    assert {*content["network"]} & {*exported_config.LATER} == {*later}, "as earlier versions wrote it"
+    assert ("level" in content["notes"]) == bool(later)
     found = exported.read_exported(tmp_path / "a")
     assert found.model == dataclasses.replace(
         plain.model, discriminator_channels=found.model.discriminator_channels, discriminator_norm="spectral"
@@ -171,8 +172,8 @@ def test_a_model_with_a_sketch_is_exported_with_its_drummer(tmp_path: Path, step
 
 def test_no_word_of_sketches_in_other_exports(written: Path) -> None:
     content = json.loads((written / "small" / "config.json").read_text())
-    assert not {*exported_config.GUIDED, exported_config.STEPS} & content["network"].keys()
-    assert not {"guide", "residual"} & content["notes"].keys()
+    assert not {*exported_config.GUIDED, *exported_config.LATER} & content["network"].keys()
+    assert not {"guide", "residual", "level"} & content["notes"].keys()
     assert not list((written / "small").glob("drummer*"))
 
 

@@ -91,13 +91,13 @@ def content(run: RunDir) -> dict[str, bytes]:
 def test_every_training_song_is_sketched_in_all_variants(made: RunDir, prepared: tuple[Path, Config]) -> None:
     found, data = guides.Guides(made.guides), prepared[1].data
     assert sorted(found.songs) == [KEYS["a"], KEYS["b"], KEYS["c"], KEYS["silent"]]
-    assert found.variants == pattern_stage.TRUE + pattern_stage.PREDICTED
+    assert found.variants == guides.TRUE + guides.PREDICTED
     assert records.read(made.guides / guides.NAME)["training"] == "of these songs"
     index = Index(made.shards, "train")
     numbers, windows = index.samples.originals_of(KEYS["b"])
     for number, window in list(zip(numbers, windows, strict=True))[2:20:5]:
         target = index.read(np.array([number]))[0, 1, 0].astype(float)
-        for variant in range(pattern_stage.TRUE):
+        for variant in range(guides.TRUE):
             rows = found.read(KEYS["b"], variant, window * data.window_hop, data.frames).astype(float)
             alike = np.corrcoef(np.diff(target).clip(0).mean(0), np.diff(rows[:, :-2].T).clip(0).mean(0))[0, 1]
             assert alike > 0.6, "the true strokes, at their times"
@@ -123,9 +123,9 @@ def test_predicted_strokes_of_a_sketch_are_on_steps_if_the_settings_say_so(
         config = dataclasses.replace(settings, model=dataclasses.replace(settings.model, on_steps=on_steps))
         pattern_stage.sketch_song(tmp_path, song, path, config, np.array([2.0, 1, 2, 0, 4]), weights)
         rows = np.frombuffer((tmp_path / guides.file_name(song.key)).read_bytes(), "<f2")
-        found.append(rows.reshape(pattern_stage.TRUE + pattern_stage.PREDICTED, -1))
+        found.append(rows.reshape(guides.TRUE + guides.PREDICTED, -1))
     alike = [np.array_equal(one, other) for one, other in zip(*found, strict=True)]
-    assert alike == [True] * pattern_stage.TRUE + [False] * pattern_stage.PREDICTED
+    assert alike == [True] * guides.TRUE + [False] * guides.PREDICTED
 
 
 def test_predicted_strokes_come_from_the_network_that_did_not_see_the_song(made: RunDir) -> None:
@@ -227,6 +227,20 @@ def test_what_is_damaged_is_made_again(made: RunDir, prepared: tuple[Path, Confi
     assert batch._progress("pattern", run.path)[0] == after, "one that makes nothing makes none"
     one, other = content(run), content(made)
     assert one.keys() == other.keys() and not [name for name in one if one[name] != other[name]]
+
+
+def test_a_network_whose_weights_are_not_finite_is_not_kept(made: RunDir, prepared: tuple[Path, Config]) -> None:
+    """It was kept as trained, and refused by whoever read the drummer, after the whole training."""
+    run = new_run(prepared, "overflows")
+    shutil.copytree(made.pattern / "songs", run.pattern / "songs")
+    for path in (run.pattern / "songs").glob("*.npz"):
+        with np.load(path) as arrays:
+            known = dict(arrays)
+        known["features"][0] = np.inf
+        np.savez(path, **known)
+    with pytest.raises(ValueError, match=r"the pattern network 'all' ended with weights that are not finite .*--train.seed"):
+        pattern_stage.make(run, prepared[1], workers=1)
+    assert not list((run.pattern / "networks").iterdir())
 
 
 def test_what_is_known_of_a_song_is_whole_or_not_whatever_is_wrong_with_its_file(made: RunDir, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_a_folder_of_songs(runs, capsys):
     found = {str(path.parent.relative_to("made")) for path in Path("made").rglob("*.json") if "media" not in path.parts}
     assert found == {"a", "b.wav", "b.flac", "live/a", 'odd "& <b> ä עברית'}
     out, err = capsys.readouterr()
-    assert "songs/broken.mp3 is not a sound file that can be decoded" in err and "1 songs left out" in err
+    assert "songs/broken.mp3 is not a sound file that can be decoded" in err and "songs left out (1)" in err
     assert "left out: songs/broken.mp3" in out
     assert not list(Path("made").rglob(".tmp-*")) and not Path("made/broken").exists()
     assert generate.main(["songs", "--out", "made"]) == 1
@@ -158,7 +158,7 @@ def test_names_that_are_no_text_and_names_of_several_lines(runs, capsys):
     assert generate.main(["broken"]) == 1
     said = capsys.readouterr()
     for text in (said.out, said.err):
-        assert r"broken/c\nd.mp3 is not a sound file" in text and "\nd.mp3" not in text
+        assert r"broken/c\nd.mp3 is empty: copy it again" in text and "\nd.mp3" not in text
 
 
 @pytest.mark.parametrize("name", ["a[1]", "a*", "a?", "plain"])

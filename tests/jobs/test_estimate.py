@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from p2p_dist.audio import layouts
+from p2p_dist.data import guides
 from p2p_dist.data.index import Index
 from p2p_dist.jobs import estimate
 from p2p_dist.model.discriminator import Discriminator
@@ -124,7 +125,7 @@ def test_sketches_networks_and_strokes_take_the_room_that_is_said():
     from p2p_dist.generate import pattern_stage
     from p2p_dist.model.pattern import Pattern
 
-    assert estimate.SKETCHES == pattern_stage.TRUE + pattern_stage.PREDICTED and estimate.KITS == pattern_stage.KITS
+    assert estimate.SKETCHES == guides.TRUE + guides.PREDICTED and estimate.KITS == pattern_stage.KITS
     of_second = 2 * (pattern_features.CHANNELS + 2 * len(pattern_features.BEATS)) / pattern_features.FRAME
     assert of_second < estimate.FEATURES < 1.1 * of_second
     assert 1 <= estimate.PATTERN_NETWORK / (4 * sum(one.numel() for one in Pattern().parameters())) < 2

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import shutil
 import time
 from pathlib import Path
@@ -13,10 +12,10 @@ import pytest
 
 from p2p_dist.cli import status as status_command
 from p2p_dist.common import files
-from p2p_dist.jobs import stages, status
+from p2p_dist.jobs import stages, status, status_tables
 from p2p_dist.jobs.slurm import specs, squeue
 from p2p_dist.run import energy, metrics_file, rundir, starts
-from p2p_dist.settings import config, presets
+from p2p_dist.settings import presets
 from tests.jobs.run_on_lumi import run
 from tests.jobs.submit_command import type_here
 
@@ -60,7 +59,7 @@ def test_energy_and_cost_are_told_where_somebody_tells_them(run, capsys, tmp_pat
 
     def shown():
         found = status.gather(run)
-        status.show(found)
+        status_tables.show(found)
         return found, " ".join(capsys.readouterr().out.replace("│", " ").split())
 
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
@@ -98,51 +97,6 @@ def test_energy_and_cost_are_told_where_somebody_tells_them(run, capsys, tmp_pat
     assert "the cost of 3 earlier checkpoints: --json" in shown()[1] and len(status.gather(run)["costs"]) == 11
 
 
-def test_the_nodes_that_a_training_had_are_told(run, capsys):
-    """If it failed: nobody sees that a training of 1 to 4 nodes trains on one; or the bill to come is that of four."""
-    settings = dataclasses.replace(
-        presets.from_saved(run.config), resources=config.Resources(nodes=4, least_nodes=1, cluster="lumi")
-    )
-    files.write_text(run.config, presets.to_yaml(settings))
-    lines = [
-        "launch 7",
-        "start 7.0 0 10000 4",
-        "end 7.0 10 13600 75 stopped",
-        "start 7.1 10 14000 4",
-        "end 7.1 20 17600 75 stopped",
-    ]
-    lines += ["start 7.2 20 20000 1", "end 7.2 40 23600 75 stopped"]
-    files.write_text(run.slurm / "train" / "attempts", "\n".join(lines) + "\n")
-    found = status.gather(run)
-    assert found["nodes"] == {
-        "wanted": "1-4",
-        "starts": [{"attempt": f"7.{n}", "nodes": nodes, "seconds": 3600.0} for n, nodes in enumerate((4, 4, 1))],
-    }
-    hours = found["gpu_hours"]
-    assert hours["used"] == pytest.approx(4 * (4 + 4 + 1)) and hours["predicted"] == pytest.approx(
-        hours["used"] + 4 * 60 / 3600
-    )
-    status.show(found)
-    assert re.search(r"nodes \(1-4 wanted\) *│ 4 for 2:00:00, then 1 for 1:00:00 ", capsys.readouterr().out)
-    files.write_text(run.config, presets.to_yaml(dataclasses.replace(settings, resources=config.Resources(nodes=4))))
-    files.write_text(run.slurm / "train" / "attempts", "\n".join(lines[:3]) + "\n")
-    status.show(status.gather(run))
-    assert "nodes (" not in capsys.readouterr().out, "it had what was asked for"
-
-
-def test_a_member_of_an_array_that_crashed_is_told(run):
-    """Members write their starts each into a file of its own."""
-    resources = config.Resources()
-    assert status.state("evaluate", run, {}, resources) == "to do"
-    for member, line in enumerate(("end 8.0 3 20 0 done 20", "end 9.0 3 20 139 crash 20")):
-        start = line.split()[1]
-        files.write_text(run.slurm / "evaluate" / f"attempts.{member}", f"launch 8\nstart {start} 0 10 1\n{line}\n")
-    assert status.state("evaluate", run, {}, resources) == f"crashed (exit code 139), see {run.slurm / 'evaluate'}"
-    with (run.slurm / "evaluate" / "attempts.1").open("a") as log:
-        log.write("start 10.0 3 30 1\nend 10.0 5 40 0 done 40\n")
-    assert status.state("evaluate", run, {}, resources) == "to do", "begun again, it came to its end"
-
-
 def test_lines_that_make_no_sense_are_passed_over(run):
     """A disk was full when they were written."""
     with (run.slurm / "train" / "attempts").open("a") as log:
@@ -168,31 +122,6 @@ def test_one_bad_run_does_not_take_the_others_along(run):
     assert named.returncode == 1 and "40 of 100" in named.stdout
 
 
-def test_why_it_stopped_is_said(run):
-    """By the breaker, by the number of restarts, by a person: each needs another answer."""
-    log, resources = run.slurm / "train" / "attempts", config.Resources(max_requeues=5)
-    lines = "launch 8\n" + "".join(f"start 8.{n} 40 {30000 + n} 2\nend 8.{n} 40 {30000 + n} 75 stopped 9\n" for n in range(3))
-    files.write_text(log, lines + "start 8.3 40 30010 2\n")
-    said = status.state("train", run, {}, resources)
-    assert said == f"stopped: started 4 times from the same place (40) without progress; see {log.parent}"
-    with log.open("a") as file:
-        file.write("end 8.3 40 30010 1 failed 9\n")
-    assert status.state("train", run, {}, resources) == said
-    files.write_text(log, "launch 8\n" + "".join(f"start 8.{n} {n} {n} 2\nend 8.{n} {n} {n} 75 stopped 9\n" for n in range(6)))
-    run.write_outcome("train", "stopped")
-    assert "stopped: restarted 5 times (--max-requeues)" in status.state("train", run, {}, resources)
-    assert status.state("train", run, {}, config.Resources()) == "stopped", "it will be restarted"
-    (run.slurm / "cancelled").touch()
-    assert status.state("train", run, {}, config.Resources()) == "stopped: cancelled"
-    run.outcome.unlink()
-    files.write_text(log, "launch 9\nstart 9.0 40 30000 2\n")
-    assert status.state("train", run, {}, resources) == "killed or cancelled (attempt 9.0)"
-    running = {"train": squeue.Queued("9", "RUNNING", "None")}
-    assert status.state("train", run, running, resources) == "running, job 9"
-    files.write_text(log, "launch 9\nstart 9.0 40 30000 2\nend 9.0 40 30000 1 failed 9\n")
-    assert status.state("train", run, {}, resources) == f"failed (exit code 1), see {log.parent}"
-
-
 def test_a_training_whose_gpu_hours_are_used_says_so(run):
     run.write_outcome("train", "stopped")
     settings = rundir.read_settings(run)
@@ -200,40 +129,6 @@ def test_a_training_whose_gpu_hours_are_used_says_so(run):
         resources = dataclasses.replace(settings.resources, max_gpu_hours=most)
         files.write_text(run.config, presets.to_yaml(dataclasses.replace(settings, resources=resources)))
         assert status.gather(run)["stages"]["train"] == said
-
-
-def test_an_evaluation_that_waits_beside_its_training_may_begin_often(run):
-    lines = "".join(f"start 8.{n} 3 {30000 + n} 1 beside\nend 8.{n} 3 {30000 + n} 75 stopped 9\n" for n in range(9))
-    files.write_text(run.slurm / "evaluate" / "attempts", "launch 8\n" + lines)
-    assert status.state("evaluate", run, {}, config.Resources(max_requeues=5)) == "stopped"
-
-
-def test_a_launcher_that_is_gone_does_not_run(run):
-    """Whatever process has its number by now."""
-    files.write_json(run.status, {"what": "train"})
-    resources = config.Resources()
-    owner = rundir.lock_run(run)
-    assert status.state("train", run, None, resources) == "running on this machine"
-    rundir.find("mine")  # looking does not take it away
-    with pytest.raises(ValueError, match="running already"):
-        rundir.lock_run(run)
-    owner.close()
-    assert json.loads((run.path / ".owner").read_text())["process"] == os.getpid()
-    assert status.state("train", run, None, resources) == "stopped"
-
-
-def test_the_best_is_named(run, capsys):
-    """By whoever evaluates, in a file for people."""
-    assert status.gather(run)["best"] is None and not stages.last_lines(run).startswith("best")
-    best = {"step": 40, "score": 0.5, "chosen_on": "valid", "note": ""}
-    files.write_json(run.checkpoints / "best.json", best)
-    (run.checkpoints / "step-00000040").mkdir(exist_ok=True)
-    assert status.gather(run)["best"] == {**best, "schema": 0}
-    status.show(status.gather(run))
-    assert "step 40, score 0.500 on valid songs" in capsys.readouterr().out
-    run.page.parent.mkdir()
-    run.page.touch()
-    assert stages.last_lines(run).startswith("best checkpoint: step 40, score 0.500 on valid songs\npage: ")
 
 
 @pytest.fixture
@@ -285,15 +180,6 @@ def test_an_evaluation_tells_how_far_its_baselines_are(here):
         here.attempts("evaluate").unlink()  # by launch/evaluate.py
         assert status.gather(here)["stages"]["evaluate"] == "running on this machine, baselines 2 of 5"
         assert train_state(here) == "to do"
-
-
-def test_a_long_reason_stands_below_the_table(run, capsys):
-    reason = "the shards of " + "many " * 30 + "songs are gone"
-    run.write_outcome("train", "failed", reason)
-    status.show(status.gather(run))
-    status.show_all(status.gather_each([run]))
-    shown = capsys.readouterr().out
-    assert shown.count(f"\ntrain: failed: {reason}\n") == 1
 
 
 def test_what_status_reads_of_a_run_does_not_grow_with_it(run, monkeypatch):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from p2p_dist.model.discriminator import Discriminator
-from p2p_dist.model.generator import OPEN, BatchNorm, Generator, doubling, moved
+from p2p_dist.model.generator import OPEN, BatchNorm, Generator, as_loud, doubling, moved
 from p2p_dist.settings.presets import PRESETS
 from tests.model.small import TINY
 
@@ -102,6 +102,37 @@ def test_a_silent_frame_of_the_sketch_stays_silent():
     assert (found[..., 0] == -1).all()
     assert found[0, 0, 0, 1].item() == pytest.approx(0), "half open"
     assert (found[..., 2] == 1).all()
+
+
+def test_a_window_is_made_as_loud_as_its_sketch():
+    """The mean power of each window of the batch, in dB over the 105 that a picture spans."""
+
+    def loudness(picture):
+        return 10 * (10 ** (52.5 / 10 * (picture.double() - 1))).mean(dim=(1, 2, 3)).log10()
+
+    random = torch.Generator().manual_seed(0)
+    sketch = torch.rand(3, 2, 8, 16, generator=random) * 1.4 - 0.9
+    sketch[..., :4], sketch[2] = -1, -1
+    output = torch.where(
+        sketch > -1, torch.rand(3, 2, 8, 16, generator=random) * torch.tensor([1.0, 1.7, 1]).view(3, 1, 1, 1) - 1, -1
+    )
+    found = as_loud(output, sketch)
+    assert (loudness(output) - loudness(sketch))[:2].abs().min() > 2
+    torch.testing.assert_close(loudness(found), loudness(sketch), atol=0.05, rtol=0)
+    assert (found[..., :4] == -1).all() and (found[2] == -1).all(), "silence stays"
+    moved_by = (found - output)[0, :, :, 4:]
+    assert torch.allclose(moved_by, moved_by.mean(), atol=1e-5), "one gain for the whole window"
+    assert as_loud(torch.full((1, 1, 4, 4), -0.9), torch.full((1, 1, 4, 4), 1.0)).max() <= 1
+    generator = Generator(guided(residual=True, keep_level=True))
+    guide = torch.rand(2, 3, 32, 32, generator=random) * 2 - 1
+    nothing = torch.zeros(2, 1, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(generator(nothing, nothing, guide), guide[:, :1], atol=1e-5, rtol=0)
+        generator.last[-1].bias.fill_(-0.3)
+        quieter = generator(nothing, nothing, guide)
+        generator.keep_level = False
+        assert (loudness(generator(nothing, nothing, guide)) - loudness(guide[:, :1])).max() < -5
+    torch.testing.assert_close(loudness(quieter), loudness(guide[:, :1]), atol=0.1, rtol=0)
 
 
 @pytest.mark.parametrize("bias", [False, True])

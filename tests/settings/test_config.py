@@ -39,3 +39,9 @@ def test_what_needs_a_sketch_says_so(name):
     with pytest.raises(ValueError, match=f"model.{name.replace('_', '-')} needs a sketch: add --model.sketch"):
         Model(**{name: True})
     assert Model(sketch=True, beat_phase=True).guide_channels(2) == 4
+
+
+def test_the_level_is_kept_of_a_residual_only():
+    with pytest.raises(ValueError, match=r"keep-level needs the residual: add --model"):
+        Model(sketch=True, keep_level=True)
+    assert Model(sketch=True, residual=True, keep_level=True).keep_level

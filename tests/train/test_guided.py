@@ -19,20 +19,20 @@ from tests.train import on_ranks
 GUIDED = {"sketch": True, "beat_phase": True, "residual": True}
 
 
-def write_guides(run: RunDir, settings, seed: int = 0) -> None:
-    """Random sketches of each training song, in three variants, of which the n-th is n dB in its first band."""
+def write_guides(run: RunDir, settings, seed: int = 0, variants: int = 3) -> None:
+    """Random sketches of each training song, in variants of which the n-th is n dB in its first band."""
     run.guides.mkdir(parents=True, exist_ok=True)
     entries, data = {}, settings.data
     for number, song in enumerate(manifest.read(run.shards)["splits"]["train"]["songs"]):
         frames = 400
-        variants = []
-        for variant in range(3):
+        made = []
+        for variant in range(variants):
             picture = np.random.default_rng((number, variant, seed)).uniform(-60, 0, (1, data.mels, frames)).astype(np.float16)
             picture[:, 0] = variant
             picture[:, 1] = np.arange(frames) % 64 - 80
-            variants.append(guides.rows_of(picture, np.arange(frames) / 43 + number / 10))
-        entries[song["key"]] = guides.write_song(run.guides, song["key"], variants)
-    guides.write_record(run.guides, 3, data.mels + 2, entries)
+            made.append(guides.rows_of(picture, np.arange(frames) / 43 + number / 10))
+        entries[song["key"]] = guides.write_song(run.guides, song["key"], made)
+    guides.write_record(run.guides, variants, data.mels + 2, entries)
 
 
 def guided(run: RunDir, settings, rank: int = 0, world_size: int = 1, seed: int = 0) -> Guided:
@@ -74,6 +74,20 @@ def test_variants_follow_from_seed_and_position(run):
     place = np.arange(40)
     drawn = [one.at(place + epoch * turn, np.zeros(40, np.int64)) for turn in range(2)]
     assert not torch.equal(*drawn), "in the next epoch, other variants of the same windows"
+
+
+def test_predicted_strokes_are_left_out_or_a_quarter(run):
+    """Of the variants that the stage `pattern` makes the last plays predicted strokes."""
+    run, settings = run
+    write_guides(run, settings, variants=guides.TRUE + guides.PREDICTED)
+    drawn = {}
+    for predicted in (False, True):
+        train = dataclasses.replace(settings.train, predicted_strokes=predicted)
+        one = guided(run, dataclasses.replace(settings, train=train))
+        batch = one.at(np.arange(400), np.zeros(400, np.int64))
+        drawn[predicted] = torch.round((batch[:, 0, 0, 0] + 1) * 52.5 - 80).int().bincount(minlength=4)
+    assert drawn[False][guides.TRUE :].sum() == 0 and drawn[False][: guides.TRUE].min() > 90
+    assert 70 < drawn[True][guides.TRUE] < 130
 
 
 def test_killed_equals_undisturbed_with_guides(ranks, new_run, tmp_path, monkeypatch):

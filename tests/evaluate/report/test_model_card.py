@@ -13,6 +13,7 @@ import yaml
 from p2p_dist.data import manifest as manifests
 from p2p_dist.evaluate.report import model_card, page
 from p2p_dist.run.rundir import RunDir
+from p2p_dist.settings import config, presets
 from p2p_dist.settings.config import Config
 from tests.evaluate.finished_run import make
 
@@ -55,6 +56,25 @@ def test_the_model_card_lists_the_losses(finished: tuple[RunDir, Config]) -> Non
     more = dataclasses.replace(settings, train=dataclasses.replace(settings.train, compressed_weight=5.0, flux_weight=0.3))
     _, text = head_and_text(model_card.exported(run, more, content(90)))
     assert "features x 10, compressed magnitudes x 5, correlation of rises x 0.3 |" in text
+
+
+def test_the_model_card_says_what_a_sketch_is_made_of(finished: tuple[RunDir, Config]) -> None:
+    run, settings = finished
+    for name, said in (
+        (
+            "sketch",
+            "on the steps of the beat, the place in the beat, and the output is the sketch, changed but as loud; 200 steps",
+        ),
+        ("small", None),
+    ):
+        model = presets.preset(name).model
+        _, text = head_and_text(model_card.exported(run, dataclasses.replace(settings, model=model), content(90)))
+        assert ("| sketch | real strokes laid at predicted onsets" in text) == (said is not None)
+        assert said is None or (said in text and "them; the generator learnt from true onsets |" in text)
+    train = dataclasses.replace(settings.train, predicted_strokes=True)
+    model = config.Model(sketch=True, residual=True)
+    _, text = head_and_text(model_card.exported(run, dataclasses.replace(settings, model=model, train=train), content(90)))
+    assert "sketch, changed; 200" in text and "from true onsets, and a quarter predicted ones |" in text
 
 
 def content(step: int, program: bool = False) -> dict[str, Any]:

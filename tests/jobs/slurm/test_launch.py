@@ -11,7 +11,7 @@ import pytest
 
 from p2p_dist.cli import cancel, preprocess, submit
 from p2p_dist.common import console, files
-from p2p_dist.jobs import begin_run, stages, status
+from p2p_dist.jobs import begin_run, stage_state, stages, status, status_tables
 from p2p_dist.jobs.slurm import chains, squeue
 from p2p_dist.jobs.slurm import launch as launching
 from p2p_dist.run import rundir
@@ -419,7 +419,7 @@ def test_preprocess_queues_the_stage_as_a_launch_does(cluster, launch, shards, c
     found = status.gather(rundir.find(drums))["stages"]
     assert found["preprocess"].startswith("pending") and "job 100" in found["preprocess"]
     assert {found[stage] for stage in ("train", "evaluate", "page")} == {stages.SHARDS_ONLY}
-    status.show_all(status.gather_each([rundir.find(drums)]))
+    status_tables.show_all(status.gather_each([rundir.find(drums)]))
     assert "preprocess" in (shown := capsys.readouterr().out) and "pending" in shown
     cluster.add()
     cancel.main([bass])
@@ -431,10 +431,13 @@ def test_a_run_that_only_preprocesses_has_no_training_to_do_until_a_launch_asks_
     (run,) = map(rundir.find, (path.name for path in rundir.runs_root().iterdir()))
     part = {"songs": [], "samples": [], "shards": [], "audio": []}
     whole = stages.Shards({"splits": {"train": part}, "left_out": []}, frozenset())
-    row = {**status.gather(run), "stages": {stage: status.state(stage, run, {}, Resources(), whole) for stage in stages.STAGES}}
+    row = {
+        **status.gather(run),
+        "stages": {stage: stage_state.state(stage, run, {}, Resources(), whole) for stage in stages.STAGES},
+    }
     assert row["stages"]["preprocess"] == "done"
     capsys.readouterr()
-    status.show_all([row])
+    status_tables.show_all([row])
     assert "done" in (shown := capsys.readouterr().out) and "page" not in shown and "not requested" not in shown
     launch("--run", run.path.name)
     assert status.gather(run)["stages"]["train"].startswith("pending")

@@ -1,0 +1,62 @@
+"""Names of files that can't be stored as text, or that the locale of a process can't express."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.common import file_names
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+
+
+@pytest.mark.parametrize("name", ["song", "Blåbær", "a [live] 50% {x}"])
+def test_names_in_utf8_pass(name: str) -> None:
+    file_names.check_utf8(Path(name))
+
+
+def test_a_name_that_is_not_utf8_is_named_and_no_fault_of_the_locale() -> None:
+    name = os.fsdecode(b"train/S\xf5na")
+    file_names.check_locale(name)
+    with pytest.raises(ValueError, match=r"file name b'S\\xf5na' is not UTF-8: rename it"):
+        file_names.check_utf8(Path(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "is_told"),
+    [("'song'", False), ("sys.argv[1]", True), ("os.fsencode(sys.argv[1]).decode()", True), (r"'S\udcf5na'", False)],
+    ids=["ascii", "typed", "from a file of settings", "not UTF-8"],
+)
+def test_where_the_locale_knows_only_ascii_other_letters_are_named(name: str, is_told: bool) -> None:
+    code = (
+        "import os, sys; from p2p_dist.common import file_names\n"
+        f"try: file_names.check_locale({name})\n"
+        "except ValueError as error: sys.stdout.buffer.write(str(error).encode())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "Blåbær"], env={**os.environ, **ASCII}, capture_output=True, check=True)
+    told = "the file name 'Blåbær' has letters that the locale 'C' (ascii) lacks: set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+    assert done.stdout.decode() == (told if is_told else "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "runs"),
+    [
+        ("generate.py SONG/blå.wav", ""),
+        ("generate.py SONG", ""),
+        ("evaluate.py --files SONG/{blå,blå,blå}.wav", ""),
+        ("submit.py --preset tiny", "løb"),
+    ],
+)
+def test_commands_say_so_before_they_begin(tmp_path: Path, typed: str, runs: str) -> None:
+    (tmp_path / "blå.wav").write_bytes(b"x")
+    words = typed.replace("SONG", str(tmp_path)).split()
+    done = subprocess.run(
+        [sys.executable, CHECKOUT / "launch" / words[0], *words[1:]],
+        env={**os.environ, **ASCII, "P2P_RUNS": str(tmp_path / runs)},
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert done.returncode == 2 and b"has letters that the locale 'C' (ascii) lacks: set LC_ALL=C.UTF-8" in done.stderr
