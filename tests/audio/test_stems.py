@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from p2p_dist.audio import layouts, stems
+from p2p_dist.audio import musdb18, stems
 from p2p_dist.settings.config import STEMS
 from tests import decode
 from tests.song_files import clicks, source, write_stem_file, write_stems
@@ -39,7 +39,7 @@ def test_only_the_stems_asked_for_are_decoded(tmp_path: Path) -> None:
 
 
 def test_the_mix_is_the_sum_of_the_stems() -> None:
-    song = decode.load(source(layouts.excerpt_file()))
+    song = decode.load(source(musdb18.excerpt_file()))
     total = sum(song.stems[name].astype(np.float64) for name in ("bass", "vocals"))
     np.testing.assert_allclose(song.sum_of(["bass", "vocals"]), total, atol=1e-6)
 
@@ -141,7 +141,7 @@ def test_stems_of_nearly_one_length_end_in_silence(tmp_path: Path, shorter: int)
 
 @pytest.mark.parametrize("size", [0, 100, 5000, 0.5, 0.98])
 def test_a_stem_file_cut_anywhere_is_named(tmp_path: Path, size: float) -> None:
-    whole = layouts.excerpt_file().read_bytes()
+    whole = musdb18.excerpt_file().read_bytes()
     path = tmp_path / "cut.stem.mp4"
     path.write_bytes(whole[: int(size if size > 1 else size * len(whole))])
     with pytest.raises(
@@ -193,7 +193,7 @@ def test_every_stream_begins_where_its_sound_begins(tmp_path: Path, cut: int) ->
 @pytest.mark.parametrize("kind", ["MUSDB18", "encoder's delay", "edit list"])
 def test_stem_files_decode_as_ffmpeg_decodes_them(tmp_path: Path, kind: str) -> None:
     """Offset (encoder delay, edit list) and length are ffmpeg's, samples to the rounding of 16 bits."""
-    path = layouts.excerpt_file()
+    path = musdb18.excerpt_file()
     if kind != "MUSDB18":
         path = write_stem_file(tmp_path / "made.stem.mp4", clicks())
     if kind == "edit list":
@@ -277,7 +277,7 @@ def test_a_part_of_a_song_is_that_part_of_the_whole(tmp_path: Path) -> None:
 def test_headers_say_how_much_there_is_to_decode(tmp_path: Path) -> None:
     write_stems(tmp_path / "flac", 8000, 3, 900, ".flac")
     assert stems.header(source(tmp_path / "flac")) == (8000, 3, 900)
-    rate, channels, samples = stems.header(source(layouts.excerpt_file()))
+    rate, channels, samples = stems.header(source(musdb18.excerpt_file()))
     assert (rate, channels) == (44100, 2) and 0 <= samples - 262_000 < 10_000
     (tmp_path / "bad.stem.mp4").write_text("words")
     for bad in ("flac/drums.flac", "bad.stem.mp4", "nothing"):
