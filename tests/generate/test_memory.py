@@ -13,7 +13,7 @@ from p2p_dist.audio import beats, decode, tempo
 from p2p_dist.evaluate.report import overview, song_page, tracks
 from p2p_dist.generate import phase, request, song, stem_and_mix, windows
 from p2p_dist.generate.model import find_model
-from tests.generate.conftest import run, runs, sound
+from tests.generate.conftest import run, runs, sound, write
 
 __all__ = ["run", "runs"]
 
