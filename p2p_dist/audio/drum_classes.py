@@ -159,3 +159,18 @@ def activations(onsets: Sequence[Onset], frames: int, frame_seconds: float) -> n
     for begin, end in rests(onsets, frames * frame_seconds):
         curves[REST, max(round(begin / frame_seconds), 0) : round(end / frame_seconds)] = 1
     return curves
+
+
+def check_finite(curves: np.ndarray) -> None:
+    """Check activations that a network predicts, (len(CLASSES) + 1, frames).
+
+    Raises:
+        ValueError: they, or sums of them, are not finite. Weights that are finite but far too large can do this.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        together = curves.sum(axis=0)
+    if not np.isfinite(together).all():
+        raise ValueError(
+            "the pattern network's output is not finite (NaN or infinite values), as with weights that are far too large: use "
+            "another model, or train another network: in a new run, with another --train.seed"
+        )

@@ -275,10 +275,17 @@ def _with_variables(address: str) -> str:
 
 
 def path_of(shown: str) -> Path | None:
-    """Return the path of a file in a folder, or of a URL `file://`; None: it is neither."""
+    """Return the path of a file in a folder, or of a URL `file://`; None: it is neither.
+
+    Raises:
+        ValueError: the URL names another host.
+    """
     kind = scheme(shown)
     if kind == "file":  # to webdataset %20 is no space, and a file that it opened to write no stream
-        return Path(urllib.parse.unquote(_with_variables(shown)[len("file://") :]))
+        host, _, path = _with_variables(shown)[len("file://") :].partition("/")
+        if host.lower() not in ("", "localhost"):  # RFC 8089, 2
+            raise ValueError(f"{shown}: a file:// address names a path of this machine from its root: write file:///PATH")
+        return Path(urllib.parse.unquote(f"/{path}"))
     return files.expanded(shown) if kind is None else None
 
 

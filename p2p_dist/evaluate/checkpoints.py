@@ -173,7 +173,11 @@ def evaluate_generator(
     data: Data,
     evaluate: Evaluate,
 ) -> Row:
-    """Measure one generator. The network runs here, song by song; other processes compute audio and measures."""
+    """Measure one generator. The network runs here, song by song; threads compute audio and measures.
+
+    Raises:
+        ValueError: its output is not finite. The message names the step.
+    """
     reported, seeds = evaluate.split, range(evaluate.seeds)
     pool = ThreadPoolExecutor(linux.usable_cores())
     try:
@@ -181,7 +185,10 @@ def evaluate_generator(
         for excerpt in heard:
             for seed in seeds:
                 guide = None if excerpt.performance is None else excerpt.performance.guide(seed)
-                outputs = inference.generate(generator, excerpt.pictures, data, excerpt.song.key, seed, guide)
+                try:
+                    outputs = inference.generate(generator, excerpt.pictures, data, excerpt.song.key, seed, guide)
+                except ValueError as error:
+                    raise ValueError(f"the checkpoint of step {step} can't be evaluated: {error}") from error
                 sounds = folder / "audio" if excerpt.song.split == reported and seed == 0 else None
                 gain = known[excerpt.song.key].gain
                 job = pool.submit(_sound_and_measures, outputs, excerpt, sounds, gain, data, evaluate.iterations)

@@ -67,6 +67,9 @@ def generate(
 
     Args:
         guide: of this song, for a generator with a sketch.
+
+    Raises:
+        ValueError: see `checked`.
     """
     device = next(generator.parameters()).device
     low, high = FLOOR, CEILING[data.representation]
@@ -88,8 +91,22 @@ def generate(
                 cut = torch.stack([noise[..., p : p + data.frames] for p in places]).to(device)
             if guide is not None:
                 seen = torch.stack([guide.cut(int(p)) for p in places]).to(device)
-            outputs.append(from_network(generator(input, cut, seen), low, high).cpu().numpy())
+            outputs.append(checked(from_network(generator(input, cut, seen), low, high).cpu().numpy()))
     return np.concatenate(outputs)
+
+
+def checked(outputs: np.ndarray) -> np.ndarray:
+    """Return the outputs of a generator, if all are finite: a stem with NaN would spoil the mix, the song in it as well.
+
+    Raises:
+        ValueError: they are not. Finite weights can do this, if they are so large that sums overflow.
+    """
+    if not np.isfinite(outputs).all():
+        raise ValueError(
+            "the generator's output is not finite (NaN or infinite values), as with weights that are far too large: use another "
+            "checkpoint or model"
+        )
+    return outputs
 
 
 def to_stem(

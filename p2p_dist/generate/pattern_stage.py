@@ -267,6 +267,9 @@ def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config
     """Train the pattern network `name` on some songs, or go on training it, or read it if it is trained on these.
 
     Each song comes with the beats of its drums; the training itself makes the mistakes of beats that are heard.
+
+    Raises:
+        ValueError: the weights are not finite in the end. They are not kept.
     """
     steps, state = config.train.pattern_steps, folder / "training.safetensors"
     whose = files.digest([name, [one.name for one in songs], steps, config.train.seed])
@@ -292,6 +295,12 @@ def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config
         return True
 
     network = train_pattern(pairs_of, steps, config.train.seed, before, on_step).network.cpu()
+    if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+        state.unlink(missing_ok=True)
+        raise ValueError(
+            f"the training of the pattern network {name!r} ended with weights that are not finite (NaN or infinite): start a new "
+            "run with another --train.seed, or without --model.sketch"
+        )
     files.write_bytes(path, safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()}))
     state.unlink(missing_ok=True)
     on_done("", 0, f"network-{path.stem}-{steps}")

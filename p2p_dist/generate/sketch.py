@@ -11,7 +11,7 @@ import numpy as np
 import scipy.ndimage
 
 from p2p_dist.audio.beats import Beats
-from p2p_dist.audio.drum_classes import CLASSES, REST, Onset
+from p2p_dist.audio.drum_classes import CLASSES, REST, Onset, check_finite
 from p2p_dist.audio.pattern_features import FRAME
 from p2p_dist.audio.stems import resample
 from p2p_dist.audio.strokes import (
@@ -58,7 +58,11 @@ def pick(
 
     Returns:
         strokes in order of time.
+
+    Raises:
+        ValueError: see `drum_classes.check_finite`.
     """
+    check_finite(activations)
     awake = activations[REST] < _REST
     curves = activations[:REST] * awake
     total = curves.sum(axis=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -204,13 +205,15 @@ def _is_ours(descriptor: int, path: Path) -> bool:
     A file that another process has removed since it was opened locks nothing: a third one may have the file that is there now.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in lock.NO_LOCKS:
+                raise
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in lock.NO_LOCKS:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
+        if error.errno in (errno.ENOENT, errno.ESTALE):  # ESTALE: NFS, if another node has removed it
+            return False
+        raise OSError(error.errno, error.strerror, str(path)) from error

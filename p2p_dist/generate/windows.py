@@ -17,6 +17,7 @@ from p2p_dist.audio.spectrogram import frame_count, mel_power_of_part
 from p2p_dist.data import pairs
 from p2p_dist.data.stream import from_network, to_network
 from p2p_dist.generate.drummer import Guide
+from p2p_dist.generate.inference import checked
 from p2p_dist.model.generator import Generator
 from p2p_dist.settings.config import Data
 from p2p_dist.settings.config import Model as Network
@@ -181,6 +182,9 @@ def stem_power(
 
     Args:
         times: the seconds spent in the generator are added to `network`. guide: of this song, for a generator with a sketch.
+
+    Raises:
+        ValueError: see `inference.checked`.
     """
     fade = np.bartlett(data.frames + 2)[1:-1].astype(np.float32)
     total = np.zeros((data.picture_channels, data.mels, data.frames), np.float32)
@@ -232,4 +236,4 @@ def _outputs(
         if guide is not None:
             seen = torch.stack([guide.cut(window.start) for window in batch]).to(device)
         found: np.ndarray = from_network(generator(to_network(shown, low, high), cut, seen), low, high).cpu().numpy()
-    return found
+    return checked(found)

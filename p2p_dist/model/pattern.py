@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from p2p_dist.audio.drum_classes import CLASSES
+from p2p_dist.audio.drum_classes import CLASSES, check_finite
 from p2p_dist.audio.pattern_features import BEATS, FRAME, SOUND
 
 GRID = 12
@@ -99,6 +99,9 @@ def predict(network: Pattern, features: np.ndarray) -> np.ndarray:
 
     Args:
         features: of `pattern_features.pattern_features`, (CHANNELS, frames).
+
+    Raises:
+        ValueError: see `drum_classes.check_finite`.
     """
     if not features.shape[1]:
         return np.zeros((len(CLASSES) + 1, 0), np.float32)
@@ -114,6 +117,7 @@ def predict(network: Pattern, features: np.ndarray) -> np.ndarray:
         x = torch.from_numpy(with_places(sound, grid + beat, known))[None].to(device)
         found = network(x)[0].cpu()
         total += torch.cat([found[:-1].clamp(min=0), torch.sigmoid(found[-1:])]) / len(readings)
+    check_finite(total.numpy())
     smooth = scipy.interpolate.PchipInterpolator(np.arange(len(grid)), total.numpy(), axis=1)
     return np.asarray(smooth(np.clip((position - grid[0]) * GRID, 0, len(grid) - 1)), np.float32)
 

@@ -53,6 +53,21 @@ def test_of_two_tempos_that_are_nearly_as_strong_the_more_usual_is_taken():
     assert track_beats(3 + swells, FRAME).bpm == pytest.approx(130, abs=0.1)
 
 
+@pytest.mark.parametrize(("strength", "bpm"), [(0.95, 100), (1.1, 140)])
+def test_a_tempo_of_which_three_times_the_frequency_is_strong_counts_less(strength, bpm):
+    """Without that, 100 would be found for both strengths of 140."""
+    time = np.arange(0, 90, FRAME)
+    swells = sum(share * np.cos(2 * np.pi * time * tempo / 60) for tempo, share in ((100, 1.0), (300, 0.8), (140, strength)))
+    assert track_beats(3 + swells, FRAME).bpm == pytest.approx(bpm, abs=0.3)
+
+
+@pytest.mark.parametrize("height", [30, -30])
+def test_a_few_enormous_rises_or_falls_at_another_tempo_do_not_decide(height):
+    rise = pulse(110, 0.2, weak=0.0)
+    rise[np.rint((40 + np.arange(12) * 60 / 97) / FRAME).astype(int)] += height
+    assert track_beats(rise, FRAME, attack=(np.zeros(0), np.zeros(0))).bpm == pytest.approx(110, abs=0.1)
+
+
 @pytest.mark.parametrize(("strength", "first"), [(0.1, 0.02), (0.5, 0.0)])
 def test_the_first_instrument_is_one_that_plays_much(strength, first):
     quarters = np.arange(0, 30, 0.125)

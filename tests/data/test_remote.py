@@ -284,8 +284,11 @@ def test_a_command_reads_a_file(there: Path, tmp_path: Path, monkeypatch: pytest
 def test_a_folder_and_addresses_that_nothing_opens(there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fetched(str(there), tmp_path / "here") == BYTES
     (tmp_path / "two words").symlink_to(there)
-    for address in (f"file://{there}", f"file://{tmp_path}/two%20words"):
+    monkeypatch.setenv("THERE", str(there))
+    for address in (f"file://{there}", f"file://{tmp_path}/two%20words", f"file://localhost{there}", "file://$THERE"):
         assert fetched(address, tmp_path / "here") == BYTES
+    with pytest.raises(ValueError, match=r"^file://data/set/a.tar: a file:// address names a path .*: write file:///PATH$"):
+        fetched("file://data/set", tmp_path / "here")
     for gone in (str(there), f"file://{there}"):
         with pytest.raises(FileNotFoundError, match=r"No such file or directory: '/.*/none/a.tar'"):
             fetched(f"{gone}/none", tmp_path / "here")

@@ -26,12 +26,12 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("way", ["http", "pipe", "folder", "home", "file"])
+@pytest.mark.parametrize("way", ["http", "pipe", "folder", "home", "file", "file of localhost"])
 def test_a_file_is_sent(way: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "b").write_bytes(BYTES)
     there = str(server.folder)
     monkeypatch.setenv("HOME", str(tmp_path))
-    folders = {"folder": there, "home": "~/there", "file": f"file://{there}"}
+    folders = {"folder": there, "home": "~/there", "file": f"file://{there}", "file of localhost": f"file://localhost{there}"}
     address = {"http": server.url, "pipe": f"pipe:cat >{there}/{{name}}", **folders}[way]
     with (tmp_path / "b").open("rb") as source:
         send(address, "b.tar", source, len(BYTES))

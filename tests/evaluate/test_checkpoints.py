@@ -20,6 +20,7 @@ from p2p_dist.data import shards
 from p2p_dist.evaluate import checkpoints, held_out_songs, ranking
 from p2p_dist.evaluate.measures.measure import measure
 from p2p_dist.evaluate.report import page
+from p2p_dist.model.generator import Generator
 from p2p_dist.run import rundir
 from p2p_dist.settings.config import Config
 from p2p_dist.train import checkpoint
@@ -56,6 +57,16 @@ def test_generations_are_averaged_and_validation_songs_only_measured(copied: tup
     rows = [song["output"] for song in one["songs"]]
     assert [song["output"] for song in both["songs"]] == rows, "of a song: the first generation, which is heard"
     assert one["splits"]["test"]["mean"]["stem_l1"] == pytest.approx(np.mean([row["stem_l1"] for row in rows]))
+
+
+def test_a_checkpoint_whose_output_is_not_finite_is_named(copied: tuple[rundir.RunDir, Config]) -> None:
+    run, settings = copied
+    weights = Generator(settings.model).state_dict()
+    weights["down.0.convolution.weight"].sign_().mul_(3e38)
+    checkpoint.save(run.checkpoints, 15, {"step": 15}, weights, {})
+    with pytest.raises(ValueError, match="the checkpoint of step 15 can't be evaluated: the generator's output is not finite"):
+        checkpoints.evaluate(run, settings, [15], one_song(copied))
+    assert not (run.evaluations / "step-00000015").exists()
 
 
 def test_the_row_of_a_song_is_of_the_sound_that_is_heard(copied: tuple[rundir.RunDir, Config]) -> None:

@@ -74,6 +74,16 @@ def test_predicted_strokes_are_on_the_steps_of_the_beats_that_are_heard_or_named
     assert unheard.heard.beats is None and unheard.onsets, "anywhere, where there are no beats"
 
 
+@pytest.mark.parametrize("layer", ["first", "last"])
+def test_a_network_whose_output_is_not_finite_is_refused_in_plain_words(layer: str) -> None:
+    """All of its weights are finite, so a file may hold them. The message was of a library: "`y` must contain only ..."."""
+    broken = drums.drummer(DATA, MODEL)
+    with torch.no_grad():
+        getattr(broken.network, layer).weight.sign_().mul_(3e38)
+    with pytest.raises(ValueError, match="the pattern network's output is not finite .*: use another model"):
+        broken.play(lambda: iter([SONG]), drums.RATE, 0.4, "song", 2.0, Options())
+
+
 def test_more_density_is_more_strokes() -> None:
     counts = [len(play(density=density).onsets) for density in (0.2, 0.4, DENSITY)]
     assert counts[0] < counts[1] < counts[2] == len(play().onsets)

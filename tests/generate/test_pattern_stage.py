@@ -229,6 +229,20 @@ def test_what_is_damaged_is_made_again(made: RunDir, prepared: tuple[Path, Confi
     assert one.keys() == other.keys() and not [name for name in one if one[name] != other[name]]
 
 
+def test_a_network_whose_weights_are_not_finite_is_not_kept(made: RunDir, prepared: tuple[Path, Config]) -> None:
+    """It was kept as trained, and refused by whoever read the drummer, after the whole training."""
+    run = new_run(prepared, "overflows")
+    shutil.copytree(made.pattern / "songs", run.pattern / "songs")
+    for path in (run.pattern / "songs").glob("*.npz"):
+        with np.load(path) as arrays:
+            known = dict(arrays)
+        known["features"][0] = np.inf
+        np.savez(path, **known)
+    with pytest.raises(ValueError, match="the pattern network 'all' ended with weights that are not finite .*--train.seed"):
+        pattern_stage.make(run, prepared[1], workers=1)
+    assert not list((run.pattern / "networks").iterdir())
+
+
 def test_what_is_known_of_a_song_is_whole_or_not_whatever_is_wrong_with_its_file(made: RunDir, tmp_path: Path) -> None:
     """A way of packing that zipfile does not know was a traceback, and so was a class of strokes that there is not."""
     source = next((made.pattern / "songs").glob(f"{KEYS['a']}-*.npz"))

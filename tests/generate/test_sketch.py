@@ -193,6 +193,18 @@ def test_no_peak_is_no_stroke():
     assert pick(curves([]), [1, 1, 1, 1, 2]) == [] and pick(np.zeros((5, 0), np.float32), [1, 1, 1, 1, 2]) == []
 
 
+@pytest.mark.parametrize("row", [0, REST])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+def test_activations_that_are_not_finite_are_refused(row, value):
+    """A NaN was a rest of the song, and an infinite value a stroke of no strength at no time."""
+    drawn = curves([Onset(0.5 + 0.4 * n, "kick", 1.0) for n in range(40)])
+    drawn[row, 700] = value
+    drawn[1, 700] = value if value == 3e38 else 0  # each is finite, and their sum is not
+    for beats in (None, Beats(120.0, 0.2)):
+        with pytest.raises(ValueError, match="the pattern network's output is not finite .*: use another model"):
+            pick(drawn, [1, 1, 1, 1, 2], beats=beats)
+
+
 def test_strokes_are_laid_at_their_samples():
     onsets = [Onset(0.5, "kick", 1.0), Onset(0.5, "hat", 1.0), Onset(1.25, "snare", 1.0)]
     sound = lay(onsets, KIT, 2 * RATE, RATE, level=-20)

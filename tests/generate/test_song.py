@@ -7,6 +7,9 @@ import pytest
 
 from p2p_dist.cli import generate
 from p2p_dist.generate import song as one_song
+from p2p_dist.model.generator import Generator
+from p2p_dist.train import checkpoint
+from tests.conftest import lay_out_run
 from tests.generate.conftest import sound, write
 from tests.generate.made import STEP, made
 
@@ -79,6 +82,20 @@ def test_formats_to_write(runs, kind):
     assert rate == 44100 and mix.shape[1] == 2 and abs(len(mix) - len(song)) <= (0 if kind != "mp3" else 2500)
     if kind == "wav":
         assert np.abs(mix - stem - song).max() <= STEP * 1.001
+
+
+def test_a_generator_whose_output_is_not_finite_makes_nothing(tmp_path, monkeypatch):
+    """All of its weights are finite. It made a mix in which the song was silent, and said that all was well."""
+    run, settings = lay_out_run(tmp_path, tmp_path, "overflows")
+    monkeypatch.setenv("P2P_RUNS", str(run.path.parent))
+    monkeypatch.chdir(tmp_path)
+    weights = Generator(settings.model).state_dict()
+    weights["down.0.convolution.weight"].sign_().mul_(3e38)
+    checkpoint.save(run.checkpoints, 20, {"step": 20}, weights, {})
+    write(Path("song.wav"), sound())
+    with pytest.raises(ValueError, match="the generator's output is not finite .*: use another checkpoint or model"):
+        generate.main(["song.wav"])
+    assert not Path("generated").exists() or not list(Path("generated").rglob("*.*"))
 
 
 def test_a_song_that_is_changed_meanwhile(runs, monkeypatch):

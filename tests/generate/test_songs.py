@@ -98,6 +98,30 @@ def test_a_lock_that_was_removed_since_it_was_opened_is_none(runs, monkeypatch, 
     third[0].close()
 
 
+@pytest.mark.parametrize("where", ["flock", "fstat"])
+def test_a_lock_that_another_node_has_removed_is_none(runs, monkeypatch, capsys, where):
+    """NFS tells so by an error of its own kind, which ended the command."""
+    import fcntl
+
+    told, locks = os.fstat, []
+
+    def lock(descriptor, kind):
+        locks.append(descriptor)
+        if where == "flock":
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    def fstat(descriptor):
+        if where == "fstat" and descriptor in locks:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return told(descriptor)
+
+    write(Path("song.wav"), sound(0.5))
+    monkeypatch.setattr(fcntl, "flock", lock)
+    monkeypatch.setattr(os, "fstat", fstat)
+    assert generate.main(["song.wav"]) == 0
+    assert "is being made by another process" in capsys.readouterr().out
+
+
 def test_one_that_was_made_since_it_was_looked_for_is_not_made_again_and_no_lock_is_needed(runs, monkeypatch):
     import fcntl
 

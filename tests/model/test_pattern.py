@@ -191,6 +191,21 @@ def test_windows_have_beats_a_little_off_bars_that_begin_anywhere_and_other_leve
     assert bars >= {0, 1, 2, 3}
 
 
+def test_each_beat_of_a_bar_is_told_to_be_the_first_as_often_as_the_others():
+    """The first beat of a bar is not known: it is drawn, so that the network does not rely on it."""
+    features, _ = song()
+    first_beats = [Onset(float(at), "kick", 1.0) for at in Beats(120.0, 0.1).times(30.0)[::4]]
+    training = Training([(features, activations(first_beats, features.shape[1], FRAME))], 5)
+    told = []
+    for n in range(500):
+        x, wanted = training._window(np.random.default_rng(n))
+        turns = (x[-1] + 1j * x[-3]) @ wanted[0] / wanted[0].sum()  # cosine and sine of the place in four beats
+        if abs(turns) > 0.9:  # at the right tempo
+            told.append(int(np.rint(2 * np.angle(turns) / np.pi - 0.25)) % 4)
+    shares = np.bincount(told, minlength=4) / len(told)
+    assert len(told) > 400 and shares == pytest.approx(0.25, abs=0.07)
+
+
 def test_windows_lose_channels_or_all_of_their_sound_in_the_share_that_is_stated(songs):
     training = Training(songs[:1], 5)
     lost = [1 - np.abs(training._window(np.random.default_rng(n))[0][:SOUND]).any(axis=1).mean() for n in range(300)]

@@ -116,7 +116,7 @@ def _beats_of(power: np.ndarray, data: Data) -> Beats | None:
 
 
 def _beats_in(power: np.ndarray, beats: Beats, data: Data) -> int:
-    """Return the times of all beats, from the first to the end."""
+    """Return the number of whole beats from the first one to the end."""
     return int((power.shape[1] * data.hop_length / data.sample_rate - beats.first) * beats.bpm / 60)
 
 
