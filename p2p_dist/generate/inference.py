@@ -103,8 +103,8 @@ def checked(outputs: np.ndarray) -> np.ndarray:
     """
     if not np.isfinite(outputs).all():
         raise ValueError(
-            "the generator's output is not finite (NaN or infinite values), as with weights that are far too large: use another "
-            "checkpoint or model"
+            "the generator's output is not finite (NaN or infinite values), as with weights that are far too large: use "
+            "another checkpoint or model"
         )
     return outputs
 

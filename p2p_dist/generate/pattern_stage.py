@@ -298,8 +298,8 @@ def train_network(folder: Path, name: str, songs: Sequence[Path], config: Config
     if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         state.unlink(missing_ok=True)
         raise ValueError(
-            f"the training of the pattern network {name!r} ended with weights that are not finite (NaN or infinite): start a new "
-            "run with another --train.seed, or without --model.sketch"
+            f"the training of the pattern network {name!r} ended with weights that are not finite (NaN or infinite): start a "
+            "new run with another --train.seed, or without --model.sketch"
         )
     files.write_bytes(path, safetensors.torch.save({key: value.contiguous() for key, value in network.state_dict().items()}))
     state.unlink(missing_ok=True)

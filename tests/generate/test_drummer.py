@@ -80,7 +80,7 @@ def test_a_network_whose_output_is_not_finite_is_refused_in_plain_words(layer: s
     broken = drums.drummer(DATA, MODEL)
     with torch.no_grad():
         getattr(broken.network, layer).weight.sign_().mul_(3e38)
-    with pytest.raises(ValueError, match="the pattern network's output is not finite .*: use another model"):
+    with pytest.raises(ValueError, match=r"the pattern network's output is not finite .*: use another model"):
         broken.play(lambda: iter([SONG]), drums.RATE, 0.4, "song", 2.0, Options())
 
 

@@ -238,7 +238,7 @@ def test_a_network_whose_weights_are_not_finite_is_not_kept(made: RunDir, prepar
             known = dict(arrays)
         known["features"][0] = np.inf
         np.savez(path, **known)
-    with pytest.raises(ValueError, match="the pattern network 'all' ended with weights that are not finite .*--train.seed"):
+    with pytest.raises(ValueError, match=r"the pattern network 'all' ended with weights that are not finite .*--train.seed"):
         pattern_stage.make(run, prepared[1], workers=1)
     assert not list((run.pattern / "networks").iterdir())
 

@@ -201,7 +201,7 @@ def test_activations_that_are_not_finite_are_refused(row, value):
     drawn[row, 700] = value
     drawn[1, 700] = value if value == 3e38 else 0  # each is finite, and their sum is not
     for beats in (None, Beats(120.0, 0.2)):
-        with pytest.raises(ValueError, match="the pattern network's output is not finite .*: use another model"):
+        with pytest.raises(ValueError, match=r"the pattern network's output is not finite .*: use another model"):
             pick(drawn, [1, 1, 1, 1, 2], beats=beats)
 
 

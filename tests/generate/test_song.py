@@ -93,7 +93,7 @@ def test_a_generator_whose_output_is_not_finite_makes_nothing(tmp_path, monkeypa
     weights["down.0.convolution.weight"].sign_().mul_(3e38)
     checkpoint.save(run.checkpoints, 20, {"step": 20}, weights, {})
     write(Path("song.wav"), sound())
-    with pytest.raises(ValueError, match="the generator's output is not finite .*: use another checkpoint or model"):
+    with pytest.raises(ValueError, match=r"the generator's output is not finite .*: use another checkpoint or model"):
         generate.main(["song.wav"])
     assert not Path("generated").exists() or not list(Path("generated").rglob("*.*"))
 
