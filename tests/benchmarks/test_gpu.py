@@ -51,7 +51,7 @@ def crash():
 def hang():
     yield {"figure": 2}
     print("waiting for the card", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 
 
 def refuse():
@@ -64,8 +64,8 @@ def test_a_measurement_that_crashes_or_hangs_costs_itself_only(told):
     ended = worker.in_a_child(measurement(crash), work, 5)
     assert (ended["state"], ended["why"]) == ("failed", "ended by SIGSEGV")
     begun = time.monotonic()
-    ended = worker.in_a_child(measurement(hang), work, 0.5)
-    assert time.monotonic() - begun < 5
+    ended = worker.in_a_child(measurement(hang), work, 2)
+    assert time.monotonic() - begun < 60
     assert (ended["state"], ended["lines"]) == ("cut off", ["waiting for the card"])
     ended = worker.in_a_child(measurement(refuse), work, 5)
     assert ended["state"] == "failed" and "illegal memory access" in ended["why"]
@@ -277,18 +277,20 @@ def test_wheels_are_taken_where_they_fit_and_are_missing(tmp_path):
     assert said.stdout == "1\n", said.stderr
 
 
-def test_without_tyro_settings_are_read_as_with_it(tmp_path):
+def test_without_tyro_settings_are_read_as_with_it(ranks, tmp_path):
     """A machine without our packages has torch and numpy, and runs all that need no more."""
-    code = (
-        "import sys; sys.modules['tyro'] = None; import gpu_parts.common; from pathlib import Path; "
-        "from p2p_dist.settings import presets; "
-        "wanted = presets.PRESETS['tiny']; path = Path(sys.argv[1]); path.write_text(presets.to_yaml(wanted)); "
-        "assert presets.from_saved(path) == wanted; print('equal')"
-    )
-    places = f"{Path(gpu.__file__).parent}:{Path(gpu.__file__).parents[2]}"
-    command = [sys.executable, "-c", code, str(tmp_path / "config.yaml")]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": places}, capture_output=True, text=True)
-    assert done.stdout == "equal\n", done.stderr
+    assert ranks(1, read_without_tyro, tmp_path / "config.yaml") == [True]
+
+
+def read_without_tyro(path):
+    """In a process of its own: as if nothing of ours had been imported, and tyro were not there."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("p2p_dist", "gpu_parts", "tyro")]:
+        del sys.modules[name]
+    sys.modules["tyro"] = None
+    importlib.import_module("gpu_parts.common")
+    presets = importlib.import_module("p2p_dist.settings.presets")
+    path.write_text(presets.to_yaml(presets.PRESETS["tiny"]))
+    return not hasattr(sys.modules["tyro"], "cli") and presets.from_saved(path) == presets.PRESETS["tiny"]
 
 
 def test_wrong_usage_is_refused_before_anything_is_done(capsys):

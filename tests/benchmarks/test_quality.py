@@ -34,7 +34,7 @@ def test_a_cell_is_trained_within_its_time_measured_and_not_made_again(
     tiny_songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two systems of one training. The time is over before it begins, so it is stopped at its first checkpoint."""
-    endless = ("--preset", "tiny", "--train.checkpoint-every", "1")
+    endless = ("--preset", "tiny", "--workers", "1", "--train.checkpoint-every", "1")
     systems = System("tiny", endless), System("tiny, other phases", endless, {"evaluate.iterations": 1})
     monkeypatch.setattr(quality, "SYSTEMS", systems)
     trained: list[Any] = []
@@ -75,8 +75,9 @@ def test_a_cell_is_trained_within_its_time_measured_and_not_made_again(
 def test_with_steps_trainings_at_once_share_the_stage_pattern(
     tiny_songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ("--preset", "tiny", "--model.sketch", "--train.pattern-steps", "1")
+    flags = ("--preset", "tiny", "--model.sketch", "--train.pattern-steps", "1", "--workers", "1")
     monkeypatch.setattr(quality, "SYSTEMS", (System("one", flags), System("other", (*flags, "--train.flux-weight", "1"))))
+    monkeypatch.setattr(quality.linux, "usable_cores", lambda: 1)  # of the processes that measure each imports torch
     found: list[set[str]] = []
     train = quality_cell.train
 

@@ -151,6 +151,29 @@ def test_a_few_triplets_do_not_make_a_song_of_triplets():
     assert np.allclose(steps, np.rint(steps), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("straight", "swung", "triplets"),
+    [
+        ((1 / 4,), (2 / 3,), True),  # three times as high
+        ((1 / 4, 3 / 4), (1 / 6, 1 / 3, 2 / 3, 5 / 6), True),
+        ((1 / 4, 3 / 4), (), False),
+    ],
+)
+def test_a_few_sixteenths_do_not_make_a_song_of_sixteenths(straight, swung, triplets):
+    drawn, beats, _ = on_the_beat(0, *swung, bpm=60)
+    drawn[0] += (0.3 if triplets else 1) * on_the_beat(*straight, bpm=60)[0][0]
+    steps = np.array([onset.time - 0.203 for onset in pick(drawn, [99, 0, 0, 0, 9], density=1.0, beats=beats)])
+    for per_beat, all_on in ((6, triplets), (4, not triplets)):
+        assert np.allclose(steps * per_beat, np.rint(steps * per_beat), atol=1e-6) == all_on
+
+
+def test_triplets_are_weighed_by_the_highest_of_their_places_not_by_their_number():
+    drawn, beats, _ = on_the_beat(0, 1 / 4, 3 / 4, bpm=60)
+    drawn[0] += 1.5 * on_the_beat(1 / 6, 1 / 3, 2 / 3, 5 / 6, bpm=60)[0][0]
+    steps = [(onset.time - 0.203) / 0.25 for onset in pick(drawn, [99, 0, 0, 0, 4], density=1.0, beats=beats)]
+    assert np.allclose(steps, np.rint(steps), atol=1e-6)
+
+
 def test_a_loud_stroke_that_is_late_is_before_a_soft_one_on_its_step_and_no_step_is_behind_the_end():
     drawn = curves([Onset(0.2 + 0.5 * n + 0.02 * (n % 2), "kick", 1.0 if n % 2 else 0.75) for n in range(39)])
     found = pick(drawn, [99, 0, 0, 0, 1], density=1.0, beats=Beats(120.0, 0.2))

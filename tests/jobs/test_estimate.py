@@ -58,7 +58,7 @@ def test_memory_is_enough_and_not_twice_as_much():
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     for (name, batch), taken in zip(cases, map(int, done.stdout.split()), strict=True):
         base = presets.PRESETS[name]

@@ -32,7 +32,7 @@ def place(folder, monkeypatch):
     return folder
 
 
-TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "80", "--train.keep-every", "40")
+TINY = ("--nodes", "2", "--preset", "tiny", "--run", "way", "--train.steps", "40", "--train.keep-every", "20")
 
 
 @pytest.fixture
@@ -51,21 +51,21 @@ def test_a_run_is_stopped_goes_on_and_is_done(place, typed):
     with pytest.raises(ValueError, match=f"process {first.process.pid}"):
         submit.main([*TINY])
 
-    first.until("train: 1/80")
+    first.until("train: 1/40")
     first.process.send_signal(signal.SIGINT)
     first.until("stopping train cleanly")
     first.process.send_signal(signal.SIGTERM)  # no second Ctrl-C
     assert first.end() == 75
     assert "launch/submit.py --nodes 2 --preset tiny --run way" in first.shown
     stopped_at = rundir.find_steps(run.checkpoints)[-1][0]
-    assert 0 < stopped_at < 80
+    assert 0 < stopped_at < 40
     assert run.read_outcome()["outcome"] == "stopped"
 
     shown = typed(*TINY)
     assert "preprocess: already done (1 train songs" in shown
     assert shown.splitlines()[-1] == f"page: {run.page}"
     steps = [row["step"] for row in metrics_file.read(run)]
-    assert steps == list(range(1, 81)), "every step once, none twice"
+    assert steps == list(range(1, 41)), "every step once, none twice"
     assert len((run.logs / "train.log").read_text().split("--- train, attempt ")) == 3, "a banner for each attempt"
     evaluated = rundir.find_steps(run.evaluations)
     assert [step for step, _ in evaluated] == [step for step, _ in rundir.find_steps(run.checkpoints)]

@@ -134,13 +134,13 @@ def equalised(broken):
 
 def test_all_stop_at_the_same_step_when_one_is_told(ranks, new_run):
     """And go on to what an undisturbed training ends in."""
-    stopped, _ = new_run("stopped")
-    undisturbed, _ = new_run("undisturbed")
+    stopped, _ = new_run("stopped", train={"steps": 10})
+    undisturbed, _ = new_run("undisturbed", train={"steps": 10})
     assert ranks(2, stop_rank_1, stopped.path, 6) == [75, 75]
     assert [step for step, _ in rundir.find_steps(stopped.checkpoints)][-1] == 7, "asked in step 6, known to all one later"
     assert ranks(2, on_ranks.train, stopped.path) == [0, 0]
     assert ranks(2, on_ranks.train, undisturbed.path) == [0, 0]
-    assert on_ranks.equal(on_ranks.state(stopped.path, 20), on_ranks.state(undisturbed.path, 20))
+    assert on_ranks.equal(on_ranks.state(stopped.path, 10), on_ranks.state(undisturbed.path, 10))
 
 
 def stop_rank_1(folder, at):

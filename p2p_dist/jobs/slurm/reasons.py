@@ -74,11 +74,11 @@ def seconds_of(text: str) -> float | None:
 
 def when(start: float) -> str:
     """Return when a job is expected to start, and how long that is from now."""
-    left = start - time.time()
-    if left < SOON:
+    now = time.time()
+    if start - now < SOON:
         return "now"
-    form = "%H:%M" if time.localtime(start)[:3] == time.localtime()[:3] else "%Y-%m-%d %H:%M"
-    return f"{time.strftime(form, time.localtime(start))}, in {console.duration(left)}"
+    form = "%H:%M" if time.localtime(start)[:3] == time.localtime(now)[:3] else "%Y-%m-%d %H:%M"
+    return f"{time.strftime(form, time.localtime(start))}, in {console.duration(start - now)}"
 
 
 def why(reason: str, start: float | None) -> str:

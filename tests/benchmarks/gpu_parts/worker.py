@@ -92,6 +92,7 @@ def tell(work: dict[str, Any], line: dict[str, Any]) -> None:
 def in_a_child(one: Any, work: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Run one measurement for at most so many seconds; how it ended: done, failed, or cut off."""
     log = Path(work["scratch"]) / "measurement.log"
+    log.write_text("")  # a child that is cut off at once has not opened it
     begun = time.monotonic()
     child = os.fork()
     if child == 0:
@@ -119,6 +120,8 @@ def in_a_child(one: Any, work: dict[str, Any], seconds: float) -> dict[str, Any]
             time.sleep(0.02)
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)  # what it started, too
+    if status is None:
+        os.kill(child, signal.SIGKILL)  # before its first line it is of no group of its own
     took = {"seconds": time.monotonic() - begun}
     if status == 0:
         return {"state": "done", **took}

@@ -21,14 +21,24 @@ if [ -e refused ] && grep -qE -f refused "$file"; then
     exit 1
 fi
 [ "$1" != --test-only ] || exit 0
-number=$((100 + $(ls | grep -c '^script-')))
+set -- script-*
+[ -e "$1" ] || shift
+number=$((100 + $#))
 cp "$file" "script-$number"
-comment=$(sed -n "s/^#SBATCH --comment='\\(.*\\)'$/\\1/p" "$file")
-partition=$(sed -n 's/^#SBATCH --partition=//p' "$file")
-elements=$(sed -n 's/^#SBATCH --array=\\([0-9,]*\\)\\(%.*\\)*$/\\1/p' "$file" | tr ',' ' ')
-for element in ${{elements:-alone}}; do
+comment="" partition=none elements=alone
+while IFS= read -r line; do
+    value=${{line#*=}}
+    case "$line" in
+    "#SBATCH --comment="*) comment=${{value#?}} comment=${{comment%?}} ;;
+    "#SBATCH --partition="*) partition=$value ;;
+    "#SBATCH --array="*-*) ;; # tasks that share a stage
+    "#SBATCH --array="*) elements=${{value%%%*}} ;;
+    esac
+done <"$file"
+IFS=,
+for element in $elements; do
     [ "$element" = alone ] && name=$number || name=${{number}}_$element
-    echo "$name|PENDING|Dependency|$comment|${{partition:-none}}" >> queue
+    echo "$name|PENDING|Dependency|$comment|$partition" >> queue
 done
 echo "Submitted batch job $number"
 """
