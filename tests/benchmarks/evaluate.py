@@ -32,8 +32,8 @@ from p2p_dist.evaluate import held_out_songs, ranking
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.held_out_songs import Excerpt
 from p2p_dist.evaluate.measures import averages, descriptors
+from p2p_dist.evaluate.measures.kinds import Row
 from p2p_dist.evaluate.measures.measure import Measured, measure
-from p2p_dist.evaluate.measures.table import Row
 from p2p_dist.settings.config import Config, Evaluate
 
 TRUTH, LOOP, FAR, SILENCE = "true drums", "loop on the bar", "same drums roughly aligned", "silence"

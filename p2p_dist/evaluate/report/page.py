@@ -21,7 +21,8 @@ from p2p_dist.data.dataset_card import overlapping
 from p2p_dist.evaluate import ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures import descriptors
-from p2p_dist.evaluate.measures.table import MEASURES, UNKNOWN, OfSongs, Row, columns, is_pitched, label, remarks, why_absent
+from p2p_dist.evaluate.measures.kinds import OfSongs, Row
+from p2p_dist.evaluate.measures.table import MEASURES, UNKNOWN, columns, is_pitched, label, remarks, why_absent
 from p2p_dist.evaluate.report import curves, model_card
 from p2p_dist.evaluate.report.listening import (
     CEILING,
