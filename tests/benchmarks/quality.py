@@ -70,6 +70,8 @@ SYSTEMS = (
     System("thesis", ("--preset", "thesis")),
     System("sketch", SKETCH, task="drums"),
     System("sketch, known beats", SKETCH, known_beats=True, task="drums"),
+    System("strokes of sketch", SKETCH, strokes=True, task="drums"),
+    System("strokes of sketch, known beats", SKETCH, known_beats=True, strokes=True, task="drums"),
     System("sketch, without residual", (*SKETCH, "--model.no-keep-level", "--model.no-residual"), task="drums"),
     System("sketch, at the generator's own level", (*SKETCH, "--model.no-keep-level"), task="drums"),
     System("sketch, strokes at any time", (*SKETCH, "--model.no-on-steps"), task="drums"),
@@ -151,7 +153,7 @@ def folds(arguments: Arguments) -> list[Fold]:
 
 def cell_path(arguments: Arguments, system: System, fold: Fold, seed: int) -> Path:
     """Name a cell by all that it depends on, but for the code."""
-    said = [system.flags, system.measured, system.known_beats, arguments.task, *arguments.budget.said()]
+    said = [system.flags, system.measured, system.known_beats, system.strokes, arguments.task, *arguments.budget.said()]
     said += [[song.stamp() for song in part] for part in (fold.train, fold.test)]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:10]
     return arguments.out / "cells" / f"{slug(system.name)}-{fold.name}-seed{seed}-{digest}.json"

@@ -19,11 +19,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from p2p_dist.audio.invert import stem_for
 from p2p_dist.audio.layouts import Source
 from p2p_dist.common import console, files, linux, records
 from p2p_dist.evaluate import held_out_songs
 from p2p_dist.evaluate.baselines import baseline_stems, results
 from p2p_dist.evaluate.measures.measure import Measured, measure
+from p2p_dist.evaluate.measures.table import columns
+from p2p_dist.evaluate.measures.truth import Truth
 from p2p_dist.generate import drummer, inference
 from p2p_dist.jobs import stages
 from p2p_dist.run import checkpoints as saved
@@ -46,13 +49,15 @@ class System:
     """A row of the table. Systems with the same flags share their trainings.
 
     flags: of launch/submit.py. measured: values of settings with which its songs are made, such as `evaluate.iterations`.
-    known_beats: its songs are made with the beats of the true drums. task: the only one that it is for.
+    known_beats: its songs are made with the beats of the true drums. strokes: its stems are the strokes of its sketches, not
+    what the generator paints from them. task: the only one that it is for.
     """
 
     name: str
     flags: tuple[str, ...]
     measured: dict[str, Any] = field(default_factory=dict)
     known_beats: bool = False
+    strokes: bool = False
     task: str | None = None
 
 
@@ -207,7 +212,7 @@ def measure_baselines(run: RunDir, kept: Path) -> dict[str, dict[str, Any]]:
         excerpt = held_out_songs.read_excerpt(song, settings.data, settings.evaluate.seconds)
         known = baseline_stems.training(run.shards, settings.data, {song.name})
         stems = results.stems_of(excerpt, known, settings.data, settings.evaluate.iterations, gpu())
-        found[song.name] = {name: plain(measure(stem, excerpt.truth)) for name, stem in stems if not isinstance(stem, str)}
+        found[song.name] = {name: shown(stem, excerpt.truth) for name, stem in stems if not isinstance(stem, str)}
     kept.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(kept, found)
     return found
@@ -223,13 +228,24 @@ def measure_songs(run: RunDir, system: System) -> dict[str, Any]:
     found = {}
     for song in held_out_songs.from_shards(run.shards, "test", ALL):
         excerpt = held_out_songs.read_excerpt(song, data, settings.evaluate.seconds, drums, known_beats=system.known_beats)
-        guide = None if excerpt.performance is None else excerpt.performance.guide(0)
-        outputs = inference.generate(generator, excerpt.pictures, data, song.key, 0, guide)
-        stem = inference.to_stem(
-            outputs, excerpt.pictures, excerpt.input, excerpt.rate, data, settings.evaluate.iterations, device
-        )
-        found[song.name] = {"real": excerpt.real.tolist(), "output": plain(measure(stem, excerpt.truth))}
+        performance = excerpt.performance
+        if system.strokes:
+            assert performance is not None and not settings.evaluate.seconds, "a sketch begins with the song"
+            samples = -(-len(excerpt.input) * data.sample_rate // excerpt.rate)
+            stem = stem_for(excerpt.input, excerpt.rate, performance.sketch(0).part(0, samples), data.sample_rate)
+        else:
+            guide = None if performance is None else performance.guide(0)
+            outputs = inference.generate(generator, excerpt.pictures, data, song.key, 0, guide)
+            stem = inference.to_stem(
+                outputs, excerpt.pictures, excerpt.input, excerpt.rate, data, settings.evaluate.iterations, device
+            )
+        found[song.name] = {"real": excerpt.real.tolist(), "output": shown(stem, excerpt.truth)}
     return {"step": newest.step, "songs": found, "machine": machine()}
+
+
+def shown(stem: np.ndarray, truth: Truth) -> dict[str, Any]:
+    """The measures of a stem that the table has columns for, for JSON. The others take most of the time."""
+    return plain(measure(stem, truth, columns(pitched=True)[0]))
 
 
 def gpu() -> torch.device | None:

@@ -57,7 +57,7 @@ def test_a_cell_is_trained_within_its_time_measured_and_not_made_again(
     assert {cell["system"] for cell in cells.values()} == {system.name for system in systems}
     for cell in cells.values():
         assert [*cell["songs"]] == ["five"] and 1 <= cell["step"] < 1000 and cell["fold"] == "without-five"
-    rows = [cell["songs"]["five"]["output"]["row"]["mr_log"] for cell in cells.values()]
+    rows = [cell["songs"]["five"]["output"]["row"]["flux_ratio"] for cell in cells.values()]
     assert rows[0] != rows[1]
     for name in ("copy the input", "silence", "ceiling", "**tiny**", "**tiny, other phases**"):
         assert f"| {name} |" in shown
@@ -76,7 +76,12 @@ def test_with_steps_trainings_at_once_share_the_stage_pattern(
     tiny_songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ("--preset", "tiny", "--model.sketch", "--train.pattern-steps", "1", "--workers", "1")
-    monkeypatch.setattr(quality, "SYSTEMS", (System("one", flags), System("other", (*flags, "--train.flux-weight", "1"))))
+    systems = (
+        System("one", flags),
+        System("strokes", flags, strokes=True),
+        System("other", (*flags, "--train.flux-weight", "1")),
+    )
+    monkeypatch.setattr(quality, "SYSTEMS", systems)
     monkeypatch.setattr(quality.linux, "usable_cores", lambda: 1)  # of the processes that measure each imports torch
     found: list[set[str]] = []
     train = quality_cell.train
@@ -91,7 +96,9 @@ def test_with_steps_trainings_at_once_share_the_stage_pattern(
     made = {path.name for path in tmp_path.glob("patterns/without-five-seed0/networks/*")}
     assert found == [set(), made] and len(made) == 3
     cells = [json.loads(path.read_text()) for path in (tmp_path / "cells").iterdir()]
-    assert {cell["system"]: cell["step"] for cell in cells} == {"one": 2, "other": 2}
+    assert {cell["system"]: cell["step"] for cell in cells} == {"one": 2, "strokes": 2, "other": 2}
+    density = {cell["system"]: cell["songs"]["five"]["output"]["row"]["density_ratio"] for cell in cells}
+    assert density["strokes"] < 1 < density["one"], "after two steps the generator paints noise, and strokes are few"
     shown = capsys.readouterr().out
     assert f"every training 2 steps of its preset's batch; {cells[0]['machine']}.\n" in shown
     assert "| **one** | 1 x 1 |" in shown and "| **other** | 1 x 1 |" in shown
