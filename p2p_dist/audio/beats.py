@@ -1,21 +1,26 @@
-"""Estimate the tempo of a whole song, assumed constant, and the positions of its beats.
+"""Estimate the tempo of a whole song and the positions of its beats.
 
 The tempo is found with a comb filter on the spectrum of an onset envelope: for each tempo, the strength at its beat frequency
 and simple multiples. Where sections of a song differ, the comb's peak may lie a tenth of a beat a minute beside its tempo: the
 attacks decide, and a whole number of beats a minute is preferred. Phase and tempo are then fitted to the attacks on the
-quarters of a beat. Some instruments speak 30 ms late and none early, so a beat is where the first of them do. A changing tempo
-is not followed.
+quarters of a beat. Some instruments speak 30 ms late and none early, so a beat is where the first of them do.
+
+The tempo is assumed constant, unless another explains the attacks far better (audio/drift.py): then all this is done in a time
+in which it is, and the beats are taken back to the song's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import scipy.fft
 import scipy.ndimage
 
 from p2p_dist.audio.attacks import FINE, RATE, attack_times
+from p2p_dist.audio.drift import Straight, line, straightened
 
 _TEMPOS = np.arange(60, 200, 0.005)  # beats a minute
 _TEETH = {1.0: 1.0, 2.0: 0.6, 4.0: 0.4, 0.5: 0.3, 3.0: -0.3}  # multiple of the beat frequency -> weight
@@ -50,25 +55,64 @@ SLOWEST, FASTEST = 30.0, 300.0
 
 @dataclass(frozen=True)
 class Beats:
-    """A constant tempo. bpm: beats per minute. first: time of the first beat, seconds, less than one beat.
+    """The beats of a song. bpm: beats per minute. first: time of the first beat, seconds, less than one beat.
 
     others: what else the beats may be, the likeliest first: half a beat on, and other tempos.
+    at: of a song whose tempo drifts, the times of consecutive beats, from before its start to behind its end; the tempo between
+        two is constant, and `bpm` the mean. Empty where the tempo is constant.
     """
 
     bpm: float
     first: float
     others: tuple[Beats, ...] = field(default=(), compare=False, repr=False)
+    at: tuple[float, ...] = field(default=(), repr=False)
 
     def times(self, seconds: float, per_beat: int = 1) -> np.ndarray:
         """Return the times of all beats before `seconds`, each divided into `per_beat` equal steps (2: eighth notes)."""
+        if self.at:
+            begin, end = self._numbers(np.array([0.0, seconds])) * per_beat
+            found = self._at(np.arange(np.floor(begin), np.ceil(end) + 1) / per_beat)
+            return found[(found >= 0) & (found < seconds)]
         step = 60 / self.bpm / per_beat
         begin = self.first - step * np.floor(self.first / step)
         return np.arange(begin, seconds, step)
 
+    def lengths(self, times: np.ndarray) -> np.ndarray:
+        """Return how long the beats are that begin at these times, seconds."""
+        return self._at(self._numbers(times) + 1) - times if self.at else np.full(len(times), 60 / self.bpm)
+
     def moved(self, beats: float) -> Beats:
         """Return the same tempo with the first beat this number of beats later."""
+        if self.at:
+            return drifting(self.bpm, self._at(np.arange(-1, len(self.at)) + beats % 1))
         beat = 60 / self.bpm
         return Beats(self.bpm, (self.first + beats * beat) % beat)
+
+    def since(self, seconds: float) -> Beats:
+        """Return the same beats, in seconds from a later start."""
+        if self.at:
+            return drifting(self.bpm, np.array(self.at) - seconds)
+        return Beats(self.bpm, (self.first - seconds) % (60 / self.bpm))
+
+    def tempos(self) -> tuple[float, float]:
+        """Return the slowest and the fastest tempo, beats a minute."""
+        if self.at:
+            tempos = 60 / np.diff(self.at)
+            return float(tempos.min()), float(tempos.max())
+        return self.bpm, self.bpm
+
+    def _numbers(self, times: np.ndarray) -> np.ndarray:
+        """Return the number of beats from the first of `at` to each time."""
+        return line(times, np.array(self.at), np.arange(float(len(self.at))))
+
+    def _at(self, numbers: np.ndarray) -> np.ndarray:
+        return line(numbers, np.arange(float(len(self.at))), np.array(self.at))
+
+
+def drifting(bpm: float, at: np.ndarray) -> Beats:
+    """Return beats at these times, see `Beats.at`."""
+    beats = Beats(bpm, 0.0, at=tuple(at.tolist()))
+    return replace(beats, first=float(beats.times(at[-1])[0]))
 
 
 def track_beats(
@@ -106,9 +150,50 @@ def track_beats(
     score = _score(rise, frame)
     if score is None:
         return None if bpm is None else Beats(bpm, 0.0 if first is None else first).moved(0.5 * half_beat)
-    chosen = _choose(score, region) if bpm is None else _nearest(score, bpm, _TYPED)
     if attack is None:
         attack = attack_times(rise, frame)
+    seconds = len(rise) * frame
+    # Whether a song drifts is decided by what is heard, whatever is said of its beats.
+    heard = _settled(rise, frame, attack, _choose(score, region), late)
+    straight = straightened(attack, heard.bpm, seconds)
+    if straight is None:
+        return _steady(rise, frame, score, attack, late, region, bpm, first, half_beat)
+    rise = _straight_rise(rise, frame, straight)
+    score = _score(rise, frame)
+    assert score is not None, "a song with onsets"
+    attack = straight.to_steady(attack[0]), attack[1]
+    if first is not None:
+        first = float(straight.to_steady(np.array([first]))[0])
+    found = _steady(rise, frame, score, attack, late, region, bpm, first, half_beat)
+    return replace(_back(found, straight), others=tuple(_back(other, straight) for other in found.others))
+
+
+def _straight_rise(rise: np.ndarray, frame: float, straight: Straight) -> np.ndarray:
+    """Return the onset envelope of a song in its steady time."""
+    frames = round(float(straight.to_steady(np.array([len(rise) * frame]))[0]) / frame)
+    return np.interp(straight.to_song(np.arange(frames) * frame) / frame, np.arange(len(rise)), rise)
+
+
+def _back(beats: Beats, straight: Straight) -> Beats:
+    """Return beats of the steady time at their times in the song."""
+    beat = 60 / beats.bpm
+    count = int((straight.steady[-1] - beats.first) / beat)
+    return drifting(beats.bpm, straight.to_song(beats.first + np.arange(-1, count + 2) * beat))
+
+
+def _steady(
+    rise: np.ndarray,
+    frame: float,
+    score: np.ndarray,
+    attack: tuple[np.ndarray, np.ndarray],
+    late: float,
+    region: float | None,
+    bpm: float | None,
+    first: float | None,
+    half_beat: bool,
+) -> Beats:
+    """Return the beats of a song of constant tempo, and what else they may be. Args: see `track_beats` and `_score`."""
+    chosen = _choose(score, region) if bpm is None else _nearest(score, bpm, _TYPED)
     found = _settled(rise, frame, attack, chosen, late)
     if first is not None:
         found = Beats(found.bpm, first).moved(0)
@@ -132,13 +217,23 @@ def options(beats: Beats, *, half_beat: bool = False) -> list[str]:
     return [back if abs(other.bpm / beats.bpm - 1) < _APART / 2 else f"--bpm {other.bpm:.2f}" for other in beats.others]
 
 
+def told_tempo(tempo: Mapping[str, Any]) -> str:
+    """Describe a tempo in SONG.json, see `schemas.GENERATED`: `120.0 beats a minute`, or the range of one that drifts."""
+    if "range" not in tempo:
+        return f"{tempo['bpm']:.1f} beats a minute"
+    slowest, fastest = tempo["range"]
+    return f"{slowest:.1f} to {fastest:.1f} beats a minute: it drifts, and is followed"
+
+
 def words(beats: Beats, begin: float = 0.0, *, half_beat: bool = False) -> str:
     """Describe beats and alternatives in one line.
 
     Args:
         begin: seconds of the song from which the beats are counted. half_beat: see `options`.
     """
-    told = f"{beats.bpm:.2f} beats a minute, a beat at {begin + beats.first:.3f} s"
+    slowest, fastest = beats.tempos()
+    tempo = f"{slowest:.2f} to {fastest:.2f}" if beats.at else f"{beats.bpm:.2f}"
+    told = f"{tempo} beats a minute, a beat at {begin + beats.first:.3f} s"
     if not beats.others:
         return told
     half, *tempos = options(beats, half_beat=half_beat)

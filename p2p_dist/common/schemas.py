@@ -263,6 +263,8 @@ GENERATED = Kind(
             {
                 "bpm": float,
                 "first_beat": float,
+                "range?": (float, float),
+                "beats?": [float],
                 "others?": [{"option": str, "bpm": float, "first_beat": float}],
             }
         ),
@@ -272,7 +274,8 @@ GENERATED = Kind(
         "versions": {str: Maybe(str)},
     },
 )
-"""SONG.json: the result of launch/generate.py for a song."""
+"""SONG.json: the result of launch/generate.py for a song. Of a tempo that drifts, `bpm` is the mean, `range` has the slowest
+and the fastest, and `beats` the times of all beats, in seconds."""
 
 SONGS = Kind(
     1,

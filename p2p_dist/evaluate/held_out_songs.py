@@ -221,7 +221,7 @@ def beats_of(sound: np.ndarray, rate: int, *, drums: bool) -> Beats | None:
 
 def from_there(beats: Beats | None, seconds: float) -> Beats | None:
     """Return the same beats relative to a later start."""
-    return None if beats is None else Beats(beats.bpm, (beats.first - seconds) % (60 / beats.bpm))
+    return None if beats is None else beats.since(seconds)
 
 
 def read_sound(sound: StoredSound) -> Sound:

@@ -241,7 +241,16 @@ def _is_whole(path: Path) -> bool:
 
 
 def _numbers(beats: Beats | None) -> np.ndarray:
-    return np.array([] if beats is None else [beats.bpm, beats.first])
+    """Tempo and first beat, and the times of all beats where the tempo drifts; nothing without beats."""
+    return np.array([] if beats is None else [beats.bpm, beats.first, *beats.at])
+
+
+def _beats(numbers: np.ndarray) -> Beats | None:
+    """Return what `_numbers` was given."""
+    if not numbers.size:
+        return None
+    bpm, first, *at = numbers.tolist()
+    return Beats(bpm, first, at=tuple(at))
 
 
 def read(path: Path) -> Known:
@@ -252,7 +261,7 @@ def read(path: Path) -> Known:
             for time, kind, strength in zip(found["times"], found["kinds"], found["strengths"], strict=True)
         ]
         features, level = found["features"].astype(np.float32), float(found["level"])
-        heard, true = (Beats(*found[name].tolist()) if found[name].size else None for name in ("heard", "true"))
+        heard, true = (_beats(found[name]) for name in ("heard", "true"))
         truly = np.concatenate([features[:SOUND], found["phases"].astype(np.float32)])
         return Known(
             int(found["frames"]),

@@ -115,7 +115,8 @@ def _steps(curve: np.ndarray, beats: Beats) -> tuple[np.ndarray, np.ndarray]:
     if not curve.any():
         return np.empty(0, np.int64), np.empty(0)
     seconds = np.arange(len(curve)) * FRAME
-    on, twelfth = beats.times(len(curve) * FRAME), 5 / beats.bpm
+    on = beats.times(len(curve) * FRAME)
+    twelfth = beats.lengths(on) / 12
     straight, swung = (
         max(float(np.interp(on + place * twelfth, seconds, curve).sum()) for place in places) for places in (_STRAIGHT, _SWUNG)
     )

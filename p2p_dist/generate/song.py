@@ -115,7 +115,7 @@ def make(
             told.append(f"stem and mix were both turned down by {gains}, because the mix would clip")
         content = {
             **_described(song, length, model, wanted),
-            "tempo": None if beats is None else _tempo(beats, half_beat=options.half_beat),
+            "tempo": None if beats is None else _tempo(beats, length / song.rate, half_beat=options.half_beat),
             "takes": made,
             "notes": [plain(note) for note in told],
             "seconds": {"song": length / song.rate, "all": time.perf_counter() - begun, **times},
@@ -234,16 +234,21 @@ def _check_can_play(performance: Performance, song: Decoded, options: Options) -
         raise ValueError(f"{song.path}: the drummer found nothing to play: {more}")
 
 
-def _tempo(beats: Beats, *, half_beat: bool) -> dict[str, Any]:
+def _tempo(beats: Beats, seconds: float, *, half_beat: bool) -> dict[str, Any]:
     """Describe beats for the record, and what else they may be, each with the option that asks for it.
 
-    Times are in the files that were made, which begin with the part of the song that was used.
+    Where the tempo drifts, its range and the times of all beats are added. Times are in the files that were made, which begin
+    with the part of the song that was used.
     """
     others = [
         {"option": option, "bpm": round(other.bpm, 3), "first_beat": round(other.first, 4)}
         for option, other in zip(options_for(beats, half_beat=half_beat), beats.others, strict=True)
     ]
-    return {"bpm": round(beats.bpm, 3), "first_beat": round(beats.first, 4), "others": others}
+    told: dict[str, Any] = {"bpm": round(beats.bpm, 3), "first_beat": round(beats.first, 4), "others": others}
+    if beats.at:
+        told["range"] = [round(tempo, 3) for tempo in beats.tempos()]
+        told["beats"] = [round(time, 4) for time in beats.times(seconds).tolist()]
+    return told
 
 
 def _measure(song: Decoded, model: Model) -> tuple[int, float]:

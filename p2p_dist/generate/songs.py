@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from p2p_dist.audio import decode
+from p2p_dist.audio.beats import told_tempo
 from p2p_dist.common import console, files
 from p2p_dist.generate import request, song
 from p2p_dist.generate.model import Model
@@ -161,7 +162,7 @@ def lines(made: Made) -> list[str]:
     folder = made.song.place.folder
     found = [f"{folder}: {', '.join(names)}", f"  listening page: {folder / request.PAGE}"]
     if content["tempo"] is not None:
-        found.append(f"  tempo: {content['tempo']['bpm']:.1f} beats a minute")
+        found.append(f"  tempo: {told_tempo(content['tempo'])}")
     return [console.one_line(line) for line in (*found, *(f"  note: {note}" for note in content["notes"]))]
 
 

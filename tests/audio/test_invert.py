@@ -36,10 +36,10 @@ def test_the_mel_of_the_magnitudes_is_the_mel_asked_for(hits):
 
 def test_it_sounds_no_further_from_the_truth_than_librosas(hits):
     mel = spectrogram.mel_power(hits, RATE, N_FFT, HOP, MELS)
-    ours = invert.mel_to_audio(mel, RATE, N_FFT, HOP, len(hits), 32)
+    ours = invert.mel_to_audio(mel, RATE, N_FFT, HOP, len(hits), 16)
     theirs = librosa.griffinlim(
         librosa.feature.inverse.mel_to_stft(mel, sr=RATE, n_fft=N_FFT),
-        n_iter=32,
+        n_iter=16,
         hop_length=HOP,
         length=len(hits),
         random_state=0,

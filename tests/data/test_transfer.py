@@ -44,11 +44,14 @@ def test_a_dataset_is_fetched_whole_and_not_again(served: Server, small: Data, t
     assert all((out / name).read_bytes() == (served.folder / name).read_bytes() for name in wanted)
     assert [about[:2] for about in told] == [(n, len(wanted)) for n in range(1, len(wanted) + 1)]
     served.asked.clear()
-    (lost, harmed, *_) = sorted(wanted)
+    (lost, harmed, linked, *_) = sorted(wanted)
     (out / lost).unlink()
     (out / harmed).write_bytes(b"x" * (out / harmed).stat().st_size)
+    (out / linked).rename(tmp_path / "changed later")
+    (out / linked).symlink_to(tmp_path / "changed later")
     fetch(served.url, out, small)
-    assert sorted(name for name, _ in served.asked[1:]) == [lost, harmed], "what is there is kept, and compared"
+    assert sorted(name for name, _ in served.asked[1:]) == [lost, harmed, linked], "what is there is kept, and compared"
+    assert not (out / linked).is_symlink(), "whose target may be changed by another user"
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from p2p_dist.audio.beats import Beats
+from p2p_dist.audio.beats import Beats, drifting
 from p2p_dist.audio.drum_classes import CLASSES, REST, Onset, activations
 from p2p_dist.audio.pattern_features import FRAME
 from p2p_dist.audio.strokes import BEFORE, RATE, Kit, Stroke, frame_powers, playing_level
@@ -276,3 +276,17 @@ def test_a_loud_stroke_is_played_by_a_loud_one():
 def test_no_strokes_are_silence():
     assert not lay([], KIT, 100, RATE, -20.0).any()
     assert not lay([Onset(0.1, "other", 1.0)], KIT, RATE, RATE, -20.0).any()
+
+
+def test_strokes_follow_a_tempo_that_drifts():
+    """On its sixteenth notes, which no constant tempo has."""
+    time = np.arange(0, SECONDS + 3, 0.001)
+    numbers = np.cumsum(2 * (1 + 0.04 * np.sin(2 * np.pi * time / 12))) * 0.001 - 0.6
+    beats = drifting(120.0, np.interp(np.arange(int(numbers[-1])), numbers, time))
+    sixteenths = beats.times(SECONDS, 4)
+    drawn = curves([Onset(one, "kick", 1.0) for one in sixteenths[2:-2:3]])
+    found = np.array([onset.time for onset in pick(drawn, [99, 0, 0, 0, 99], density=1.0, beats=beats)])
+    assert len(found) >= len(sixteenths[2:-2:3])
+    assert np.abs(found[:, None] - 0.003 - sixteenths).min(axis=1).max() < 1e-6
+    constant = Beats(beats.bpm, beats.first).times(SECONDS, 4)
+    assert np.abs(found[:, None] - 0.003 - constant).min(axis=1).max() > 0.04

@@ -14,6 +14,7 @@ import numpy as np
 from p2p_dist.audio.attacks import attack_times
 from p2p_dist.audio.beats import Beats, drums_late, track_beats
 from p2p_dist.audio.invert import stem_for
+from p2p_dist.audio.pattern_features import beat_positions
 from p2p_dist.data import manifest
 from p2p_dist.data.augment import random_for
 from p2p_dist.data.index import Index
@@ -168,7 +169,8 @@ def far_away(target: np.ndarray, rate: int, begins: int, samples: int, beats: Be
     """Return the loudest other excerpt of a whole stem, shifted by whole bars and by at least 20 seconds.
 
     Args:
-        target: (samples of the song, channels). begins, samples: the excerpt that is measured. beats: of the song.
+        target: (samples of the song, channels). begins, samples: the excerpt that is measured. beats: of the song; where
+            their tempo drifts, the bars have its mean.
     """
     if beats is None:
         return NO_BEATS
@@ -199,11 +201,15 @@ def in_time(power: np.ndarray, source: Beats, beats: Beats, count: int, frames: 
         source: the song's beats. beats: the times to stretch them to, in seconds from the first frame.
     """
     frame = data.hop_length / data.sample_rate
-    own, wanted = 60 / source.bpm / frame, 60 / beats.bpm / frame
     loud = np.concatenate(([0.0], np.cumsum(power.sum(axis=0, dtype=np.float64))))
-    starts = [source.first / frame + n * own for n in range(max(_beats_in(power, source, data) - count, 0) + 1)]
-    begin = max(starts, key=lambda b: loud[min(int(b + count * own), power.shape[1])] - loud[int(b)])
-    position = (np.arange(frames) - beats.first / frame) / wanted % count * own + begin
+    own = source.times(power.shape[1] * frame + (count + 2) * 60 / source.bpm) / frame
+
+    def loudness(begin: int) -> float:
+        return loud[min(int(own[begin + count]), power.shape[1])] - loud[int(own[begin])]
+
+    begin = max(range(max(_beats_in(power, source, data) - count, 0) + 1), key=loudness)
+    wanted = beat_positions(beats, np.arange(frames) * frame) % count
+    position = np.interp(begin + wanted, np.arange(len(own)), own)
     left = np.clip(position.astype(np.int64), 0, power.shape[1] - 2)
     share = np.clip(position - left, 0, 1).astype(np.float32)
     return power[:, left] * (1 - share) + power[:, left + 1] * share

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from p2p_dist.audio import decode, flac
+from p2p_dist.audio.beats import told_tempo
 from p2p_dist.audio.decode import Decoded
 from p2p_dist.evaluate.report.listening import Sound, write_listening_page
 from p2p_dist.generate.request import Song, stem_name
@@ -37,7 +38,7 @@ def write(song: Song, record: dict[str, Any]) -> Path:
         ("trained", f"{record['model']['step']} steps"),
         ("seed", ", ".join(str(take["seed"]) for take in takes)),
         ("stem level", f"{record['settings']['level']:g} dB"),
-        ("tempo", "not found" if tempo is None else f"{tempo['bpm']:.1f} beats a minute"),
+        ("tempo", "not found" if tempo is None else told_tempo(tempo)),
         *(("note", note) for note in record["notes"]),
     ]
     kinds = {"stem": (made, format := record["settings"]["format"].upper()), "mix": ("mix", format), "midi": (made, "MIDI")}
