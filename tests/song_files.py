@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -47,3 +48,19 @@ def clicks(samples: int = 30_000) -> list[np.ndarray]:
     for number, sound in enumerate(sounds):
         sound[5000 + 1000 * number] = 0.9
     return sounds
+
+
+def cut_by_edit_list(whole: Path, path: Path, samples: int, streams: Sequence[int] = range(5)) -> Path:
+    """The same packets, of which an edit list leaves out the first samples; of fewer than none, they begin later."""
+    with av.open(str(whole)) as old, av.open(str(path), "w", format="mp4") as new:
+        if hasattr(new, "add_stream_from_template"):
+            copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams.audio}
+        else:  # PyAV 13
+            copies = {stream.index: new.add_stream(template=stream) for stream in old.streams.audio}
+        for packet in old.demux():
+            if packet.dts is not None:
+                if packet.stream.index in streams:
+                    packet.pts, packet.dts = packet.pts - samples, packet.dts - samples
+                packet.stream = copies[packet.stream.index]
+                new.mux(packet)
+    return path

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist.cli import command_line, preprocess, short_help, submit
+from p2p_dist.cli import command_line, preprocess, short_help, submit, sweep
 from p2p_dist.data.composed import grooves
 from p2p_dist.settings import presets
 from tests.jobs.submit_command import place, songs, type_here  # noqa: F401
@@ -70,7 +70,7 @@ def test_every_command_that_is_shown_is_one_that_the_program_takes(document, pla
             continue
         try:
             if name == "submit":
-                submit.parse(submit.split_sweep(words)[0])
+                submit.parse(sweep.split(words)[0])
             elif name == "preprocess":
                 preprocess.parse(words)
             else:

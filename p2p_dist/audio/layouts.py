@@ -6,33 +6,19 @@ Only this module depends on these layouts. It does not decode songs, so it works
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
-import importlib.util
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import yaml
-
-from p2p_dist.audio import other_datasets
+from p2p_dist.audio import held_out_titles, other_datasets
+from p2p_dist.audio.musdb18 import SUFFIX
 from p2p_dist.audio.stamps import stamps
 from p2p_dist.common.file_names import check_utf8
 from p2p_dist.common.files import digest
 from p2p_dist.settings.config import STEMS
 
 SPLITS = ("train", "valid", "test")
-EXCERPT = "The Easton Ellises - Falcon 69.stem.mp4"
-"""The six seconds of MUSDB18 that the package stempeg ships for its own tests."""
-
-VALID_SHARE = 0.14
-"""Share of the training titles held out for validation where the songs are not MUSDB18 (which has 14 of 100)."""
-
-TEST_SHARE = 0.2
-"""Share of the titles that are for tests in a folder without splits."""
-
-SUFFIX = ".stem.mp4"
 PAIRS_SUFFIX = ".npz"
 
 LAYOUT = (
@@ -156,7 +142,7 @@ def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
     A folder without stems is listed, too. Opening it reports the missing stems.
 
     Args:
-        split_by_title: the songs lie in `root` itself; see `testing_titles`.
+        split_by_title: the songs lie in `root` itself; see `held_out_titles.testing_titles`.
 
     Raises:
         ValueError: no such folder, no song in it, or a name that is not UTF-8; the message says what is expected, and what
@@ -173,7 +159,7 @@ def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
             names = ", ".join(f"{path.name}/" for path in folders.values())
             raise ValueError(f"{root} has {names}: its songs are already split, omit --data.split-by-title")
         songs = _songs_in(root, "train")
-        testing = testing_titles([song.name for song in songs])
+        testing = held_out_titles.testing_titles([song.name for song in songs])
         songs = [replace(song, split="test") if song.name in testing else song for song in songs]
     else:
         songs = [song for split, folder in folders.items() for song in _songs_in(folder, split)]
@@ -281,7 +267,7 @@ def find_songs(root: Path, split_by_title: bool = False) -> list[Source]:
     """
     songs = list_songs(root, split_by_title)
     if not any(song.split == "valid" for song in songs):
-        valid = validation_titles([song.name for song in songs if song.split == "train"])
+        valid = held_out_titles.validation_titles([song.name for song in songs if song.split == "train"])
         songs = [replace(s, split="valid") if s.split == "train" and s.name in valid else s for s in songs]
     return sorted(songs, key=lambda song: (SPLITS.index(song.split), song.name, song.path))
 
@@ -293,74 +279,3 @@ def _by_song(pairs: list[Path]) -> dict[str, tuple[Path, ...]]:
         name = path.name[: -len(PAIRS_SUFFIX)]
         songs.setdefault(re.sub(r"[\s._-]*\d+$", "", name) or path.parent.name, []).append(path)
     return {name: tuple(sorted(paths)) for name, paths in songs.items()}
-
-
-def testing_titles(titles: list[str]) -> set[str]:
-    """Choose the test songs of a folder without splits, by hash of the title: at least one, if there are several, never all.
-
-    The hash of a title does not depend on other songs, so adding songs moves none, unless the hash chose none, or all.
-    """
-    places = {title: hashlib.sha256(f"test\0{title}".encode()).digest()[0] for title in titles}
-    order = sorted(places, key=lambda title: (places[title], title))
-    count = sum(place < 256 * TEST_SHARE for place in places.values())
-    return set(order[: min(max(count, 1), len(order) - 1)])
-
-
-def validation_titles(titles: list[str]) -> set[str]:
-    """Choose the training songs to hold out for validation: MUSDB18's 14 songs if all exist, else by hash of the title.
-
-    The hash of a title does not depend on other songs, so adding songs moves none. If it would choose all, none is chosen.
-    """
-    known = set(musdb_settings()["validation_tracks"])
-    if known <= set(titles):
-        return known
-    return validation_by_hash(titles)
-
-
-def validation_by_hash(titles: list[str]) -> set[str]:
-    """`validation_titles` of songs that are not all of MUSDB18's; needs no package."""
-    taken = {title for title in titles if hashlib.sha256(title.encode()).digest()[0] < 256 * VALID_SHARE}
-    return taken if taken < set(titles) else set()
-
-
-def _installed(package: str) -> Path | None:
-    """Find the folder of an installed package without importing it."""
-    spec = importlib.util.find_spec(package)
-    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
-
-
-@functools.cache
-def musdb_settings() -> dict:  # type: ignore[type-arg]
-    """musdb's own `mus.yaml`: stem order and validation titles. `import musdb` raises where ffmpeg is missing.
-
-    Raises:
-        ValueError: musdb is not installed.
-    """
-    package = _installed("musdb")
-    if package is None:
-        raise ValueError("the package musdb is not installed: pip install 'p2p_dist[run]'")
-    settings = yaml.safe_load((package / "configs" / "mus.yaml").read_text(encoding="utf-8"))
-    assert isinstance(settings, dict)
-    return settings
-
-
-def known_of_musdb18(titles: Iterable[str]) -> list[str]:
-    """Which of these are titles of MUSDB18, as far as is known here: its 14 validation songs, and the example song."""
-    known = {EXCERPT.removesuffix(SUFFIX)}
-    if _installed("musdb") is not None:
-        known |= set(musdb_settings()["validation_tracks"])
-    return sorted(known & set(titles))
-
-
-def excerpt_file() -> Path:
-    """Find the six-second excerpt inside stempeg.
-
-    Raises:
-        ValueError: stempeg is not installed, or came without it.
-    """
-    package = _installed("stempeg")
-    if package is None or not (package / "data" / EXCERPT).is_file():
-        raise ValueError(
-            "the example song is part of the package stempeg, which is not installed: name a folder of songs with --data"
-        )
-    return package / "data" / EXCERPT

@@ -13,7 +13,7 @@ import numpy as np
 import scipy.fft
 import scipy.sparse
 
-from p2p_dist.audio.stems import mean_of
+from p2p_dist.audio.mixer import mean_of
 
 QUIETEST = 1e-10
 """Power below which everything is -100 dB, as librosa's `amin`."""

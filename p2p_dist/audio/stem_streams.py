@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from p2p_dist.audio.layouts import musdb_settings
+from p2p_dist.audio.musdb18 import musdb_settings
 from p2p_dist.settings.config import STEMS
 
 _WORDS = {

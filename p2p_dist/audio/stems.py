@@ -6,48 +6,23 @@ The mixture stream is never read: a mix is always the sum of stems, because MUSD
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from p2p_dist.audio import stem_streams, wav
+from p2p_dist.audio import stem_mp4, wav
 from p2p_dist.audio.layouts import Source, contents
+from p2p_dist.audio.mixer import Mixer, Sum, mean_of
 from p2p_dist.settings.config import STEMS
 
-FULL_SCALE = 32767 / 32768
-"""Samples that reach it count as clipped."""
-
 _UNTOLD = 2**63 - 1  # libsndfile's length of a flac whose header does not say; it can't read that to its end
-_HELD = 16  # frames gathered before they are handed on: few calls of numpy, and all stems of them stay in the cache
 _BLOCK = 1 << 14  # samples of a wav or flac read at once
 _LOUDEST = 1e6  # times full scale; larger values are not audio, and their power overflows float32
-_FORETOLD = 1 << 28  # values for which a header's word is taken; room for more is made when they come
 
 UNEQUAL = 1.0
 """Maximum difference in length of the stems of a song, seconds. Shorter stems are padded with silence."""
-
-
-@dataclass
-class Sum:
-    """The sum of several stems of a song.
-
-    sound: float32 (samples, channels), a view of memory laid out channel by channel; (samples, 1) where only the mean of
-        the channels was asked for. What follows is of all channels.
-    peak: the largest absolute value. clipped: samples at full scale or over. power: mean square.
-    filled: samples of silence added to its shortest stem. by_position: the file does not name its streams, so MUSDB18's
-        order was assumed.
-    """
-
-    sound: np.ndarray
-    peak: float
-    clipped: int
-    power: float
-    filled: int = 0
-    by_position: bool = False
 
 
 def header(source: Source) -> tuple[int, int, int]:
@@ -55,24 +30,11 @@ def header(source: Source) -> tuple[int, int, int]:
     import soundfile
 
     if source.stem_file is not None:
-        return _header_of_stem_mp4(source.stem_file)
+        return stem_mp4.header(source.stem_file)
     try:
         longest = max((soundfile.info(file) for file in source.sounds()), key=lambda file: file.frames)
         return longest.samplerate, longest.channels, longest.frames
     except (soundfile.LibsndfileError, ValueError):
-        return 0, 0, 0
-
-
-def _header_of_stem_mp4(path: Path) -> tuple[int, int, int]:
-    import av
-    from av.error import FFmpegError
-
-    try:
-        with _open(path) as container:
-            stream = next(stream for stream in container.streams.audio if stream.codec_context is not None)
-            rate = stream.rate or 0
-            return rate, stream.codec_context.channels, (container.duration or 0) * rate // av.time_base
-    except (FFmpegError, StopIteration, ValueError):
         return 0, 0, 0
 
 
@@ -95,9 +57,9 @@ def load_sums(
             The message names file and stem.
     """
     _check_readable(source)
-    mixer = _Mixer(sums, downmix, part)
+    mixer = Mixer(sums, downmix, part)
     if source.stem_file is not None:
-        rate, by_position = _decode_stem_mp4(source.stem_file, mixer)
+        rate, by_position = stem_mp4.decode(source.stem_file, mixer)
     else:
         rate, by_position = _read_files(source, mixer), False
     filled = mixer.fill(round(UNEQUAL * rate))
@@ -131,100 +93,6 @@ def _check_readable(source: Source) -> None:
         raise ValueError(f"{error.filename}: can't be read ({error.strerror})") from error
     if nothing := [file for file in source.files() if not file.stat().st_size]:
         raise ValueError(f"{nothing[0]}: it is empty: copy it again")
-
-
-class _Total:
-    """A sum that is filled block by block. Each block is measured and stored while it is in the cache."""
-
-    def __init__(self, downmix: bool) -> None:
-        self.downmix = downmix
-        self.memory = np.empty((0, 0), np.float32)
-        self.channels, self.peak, self.clipped, self.power = 0, 0.0, 0, 0.0
-
-    def reserve(self, channels: int, samples: int) -> None:
-        """Allocate memory, planar: each channel is contiguous. Pages are used only when they are written."""
-        old, self.channels = self.memory, channels
-        self.memory = np.empty((1 if self.downmix else channels, samples), np.float32)
-        if old.size:
-            self.memory[:, : old.shape[1]] = old
-
-    def add(self, sound: np.ndarray) -> None:
-        """Measure the next samples, (channels, samples)."""
-        for channel in sound:
-            self.power += float(np.dot(channel, channel))
-        peak = max(float(sound.max()), -float(sound.min()))
-        if peak >= FULL_SCALE:
-            self.clipped += int((np.abs(sound) >= FULL_SCALE).sum())
-        self.peak = max(self.peak, peak)
-
-    def keep(self, sound: np.ndarray, begin: int) -> None:
-        """Store the block."""
-        self.memory[:, begin : begin + sound.shape[1]] = mean_of(sound) if self.downmix else sound
-
-    def finish(self, samples: int, kept: int) -> Sum:
-        return Sum(self.memory[:, :kept].T, self.peak, self.clipped, self.power / (samples * self.channels))
-
-
-class _Mixer:
-    """Sums of stems that are read in pieces of different lengths; stems are added in the order of `STEMS`."""
-
-    def __init__(self, sums: Sequence[Sequence[str]], downmix: bool, part: tuple[int, int] | None) -> None:
-        self.sums = [[stem for stem in STEMS if stem in set(part)] for part in sums]
-        self.totals = [_Total(downmix) for _ in sums]
-        self.names = [stem for stem in STEMS if any(stem in part for part in self.sums)]
-        self.pending: dict[str, list[np.ndarray]] = {name: [] for name in self.names}
-        self.lengths = dict.fromkeys(self.names, 0)
-        self.channels = self.room = self.mixed = 0
-        self.part, self.kept = part, (0, sys.maxsize)
-
-    def expect(self, rate: int, channels: int, samples: int) -> None:
-        """Allocate memory for the length in the headers, which may be wrong."""
-        if self.part is not None:
-            self.kept = (self.part[0] * rate, self.part[1] * rate)
-        self._reserve(channels, min(samples, _FORETOLD // channels, self.kept[1] - self.kept[0]))
-
-    def _reserve(self, channels: int, samples: int) -> None:
-        self.channels, self.room = channels, samples
-        for total in self.totals:
-            total.reserve(channels, samples)
-
-    def take(self, name: str, piece: np.ndarray) -> None:
-        """Add the next block of a stem, (channels, samples), to the sums as far as all stems have been read."""
-        self.pending[name].append(piece)
-        self.lengths[name] += piece.shape[1]
-        while all(self.pending.values()):
-            samples = min(pieces[0].shape[1] for pieces in self.pending.values())
-            parts = {}
-            for stem, pieces in self.pending.items():
-                first = pieces.pop(0)
-                parts[stem] = first[:, :samples]
-                if first.shape[1] > samples:
-                    pieces.insert(0, first[:, samples:])
-            self._mix(parts, samples)
-
-    def fill(self, most: int) -> dict[str, int]:
-        """Pad stems that are at most so many samples too short with silence; return the added samples by stem."""
-        longest = max(self.lengths.values())
-        missing = {name: longest - length for name, length in self.lengths.items()}
-        if max(missing.values()) > most:
-            return dict.fromkeys(self.names, 0)
-        for name, samples in missing.items():
-            if samples:
-                self.take(name, np.zeros((self.channels, samples), np.float32))
-        return missing
-
-    def _mix(self, parts: dict[str, np.ndarray], samples: int) -> None:
-        begin, end = (min(max(place, self.kept[0]), self.kept[1]) for place in (self.mixed, self.mixed + samples))
-        if end - self.kept[0] > self.room:
-            self._reserve(self.channels, (end - self.kept[0]) * 9 // 8)
-        for total, (first, *others) in zip(self.totals, self.sums, strict=True):
-            sound = parts[first]
-            for number, name in enumerate(others):
-                sound = np.add(sound, parts[name], out=sound if number else None)
-            total.add(sound)
-            if begin < end:
-                total.keep(sound[:, begin - self.mixed : end - self.mixed], begin - self.kept[0])
-        self.mixed += samples
 
 
 class _Stem:
@@ -275,7 +143,7 @@ class _Stem:
         return np.zeros((wanted, channels), np.float32) if total is None else total
 
 
-def _read_files(source: Source, mixer: _Mixer) -> int:
+def _read_files(source: Source, mixer: Mixer) -> int:
     """Read the wav or flac files of all stems side by side; all must have one rate and channel count, the rate is returned."""
     import soundfile
 
@@ -313,96 +181,6 @@ def _read_files(source: Source, mixer: _Mixer) -> int:
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{stem.file}: can't be read as audio ({error.error_string})") from error
         return int(rate)
-
-
-def _open(path: Path) -> Any:
-    """Open a stem file with PyAV, whatever the encoding of its tags."""
-    import av
-
-    try:
-        return av.open(str(path), metadata_errors="replace")
-    except TypeError:  # from 19 on it is not asked, and decodes them so by itself
-        return av.open(str(path))
-
-
-def _decode_stem_mp4(path: Path, mixer: _Mixer) -> tuple[int, bool]:
-    """Decode the audio streams that are needed of a stem file in one pass, with PyAV (no ffmpeg binary is needed).
-
-    The library removes the encoder's delay and applies edit lists, as ffmpeg does. A stream is truncated if it ends more
-    than one AAC frame before the length in its header.
-
-    Returns:
-        the rate; and whether stems were taken by their position, because the file does not name them.
-    """
-    from av.error import FFmpegError
-
-    try:
-        with _open(path) as container:
-            streams = container.streams.audio
-            places, by_position = stem_streams.find(path, [stream.metadata for stream in streams])
-            wanted = {name: streams[places[name]] for name in mixer.names}
-            if unknown := [name for name, stream in wanted.items() if stream.codec_context is None]:
-                raise ValueError(
-                    f"{path}: no decoder for {', '.join(unknown)}: the header is damaged or the codec is not supported"
-                )
-            kinds = {(stream.rate, stream.codec_context.channels) for stream in wanted.values()}
-            if len(kinds) > 1:
-                raise ValueError(f"{path}: the stems differ in rate or channels ({sorted(kinds)})")
-            ((rate, channels),) = kinds
-            expected = {name: int((s.duration or 0) * (s.time_base or 0) * rate) for name, s in wanted.items()}
-            # Headers are not exact, and room that is not used costs nothing.
-            mixer.expect(rate, channels, max(expected.values()) * 51 // 50 + rate)
-            held: dict[int, tuple[str, list[Any]]] = {stream.index: (name, []) for name, stream in wanted.items()}
-            begins: dict[str, int] = {}
-            for packet in container.demux(*wanted.values()):
-                name, frames = held[packet.stream.index]
-                frames += packet.decode()
-                if frames and (len(frames) >= _HELD or not packet.size):  # the last packet of each stream is an empty one
-                    begins.setdefault(name, round((frames[0].pts or 0) * (frames[0].time_base or 0) * rate))
-                    mixer.take(name, _samples(path, frames, channels))
-                    frames.clear()
-    except FFmpegError as error:
-        raise ValueError(f"{path}: not decodable as a stem file, or cut short ({error.strerror})") from error
-    if len(set(begins.values())) > 1:
-        listed = ", ".join(f"{name} {begin / rate:.3f} s" for name, begin in begins.items())
-        raise ValueError(f"{path}: the stems start at different times ({listed}): write the file again so that all start at 0")
-    for name, length in mixer.lengths.items():
-        if length < expected[name] - 2048:
-            raise ValueError(f"{path}: cut short, stem {name} ends at {length / rate:.1f} of {expected[name] / rate:.1f} s")
-    return int(rate), by_position
-
-
-def _samples(path: Path, frames: list[Any], channels: int) -> np.ndarray:
-    """Convert decoded frames to float32 (channels, samples) from any sample format."""
-    planar = frames[0].format.is_planar
-    planes = [(frame.planes, 4 * frame.samples) for frame in frames]
-    if any(len(plane) != (channels if planar else 1) for plane, _ in planes):
-        raise ValueError(f"{path}: the number of channels changes within a stem: the file is damaged")
-    if frames[0].format.name == "fltp":  # AAC's; a plane is longer than the samples that it holds
-        raw = b"".join([memoryview(plane[channel])[:size] for channel in range(channels) for plane, size in planes])
-        return np.frombuffer(raw, np.float32).reshape(channels, -1)
-    parts = [frame.to_ndarray() if planar else frame.to_ndarray().reshape(-1, channels).T for frame in frames]
-    whole = np.concatenate(parts, axis=1)
-    scale = -float(np.iinfo(whole.dtype).min) if np.issubdtype(whole.dtype, np.integer) else 1.0
-    return whole.astype(np.float32) / np.float32(scale)
-
-
-def mean_of(sound: np.ndarray) -> np.ndarray:
-    """The mean of channels, (channels, samples) to float32 (samples,): the same bits however the memory is laid out."""
-    if len(sound) == 1:
-        return sound[0]
-    total = sound[0] + sound[1]
-    for channel in sound[2:]:
-        total += channel
-    total /= np.float32(len(sound))
-    return total
-
-
-def side_of(sound: np.ndarray) -> np.ndarray:
-    """Half the difference of two channels, (2, samples) to float32 (samples,)."""
-    half = np.subtract(sound[0], sound[1])
-    half *= np.float32(0.5)
-    return half
 
 
 def mono(samples: np.ndarray, rate: int, target_rate: int) -> np.ndarray:

@@ -12,7 +12,8 @@ from p2p_dist.common import files
 from p2p_dist.data import dataset as datasets
 from p2p_dist.evaluate import checkpoints, claims, held_out_songs, ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
-from p2p_dist.evaluate.measures.table import MEASURES, Row, columns, is_pitched, label, why_absent
+from p2p_dist.evaluate.measures.kinds import Row
+from p2p_dist.evaluate.measures.table import MEASURES, columns, is_pitched, label, why_absent
 from p2p_dist.evaluate.report import page
 from p2p_dist.run import rundir
 from p2p_dist.run.lock import Owner

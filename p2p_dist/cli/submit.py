@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from p2p_dist import __version__
-from p2p_dist.cli import command_line
+from p2p_dist.cli import command_line, sweep
 from p2p_dist.common import console, files
 from p2p_dist.jobs import begin_run, dry_run, example_song, fits, local, musdb_sample, packages, site, status, status_tables
 from p2p_dist.jobs.slurm import chains, launch
@@ -46,7 +46,7 @@ class Command:
     """without Slurm: train on --nodes machines that share a file system; prints the torchrun command to run on each of them"""
     yes: bool = False
     """train without GPUs on a cluster that has GPUs, if the site's file requests none"""
-    sweep: tuple[str, ...] = ()  # only for --help: split_sweep removes it from the command line
+    sweep: tuple[str, ...] = ()  # only for --help: sweep.split removes it from the command line
     """one run for each combination of values: train.seed=0,1,2 train.learning-rate=1e-4,2e-4"""
     settings: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
@@ -56,10 +56,10 @@ def main(arguments: list[str]) -> int:
     if "--version" in arguments:
         console.say(f"p2p_dist {__version__}")
         return console.DONE
-    rest, swept = split_sweep(arguments)
+    rest, swept = sweep.split(arguments)
     command, run = parse(rest)
     where = site.resolve_cluster(command.settings.resources.cluster)
-    lines = combinations(rest, swept, run.path.name) if swept else [rest]
+    lines = sweep.combinations(rest, swept, run.path.name) if swept else [rest]
     launches = [parse(line) for line in lines] if swept else [(command, run)]
     check_known(rest, [run for _, run in launches])
     for one, _ in launches:
@@ -185,54 +185,6 @@ def begin(run: RunDir, wanted: Config, dataset: str) -> Config:
             "to use the current code)"
         )
     return settings
-
-
-def split_sweep(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Split a command line into the part without --sweep and the swept settings: `--sweep A B`, `--sweep=A`, twice.
-
-    Raises:
-        ValueError: a --sweep of nothing.
-    """
-    rest: list[str] = []
-    swept: list[str] = []
-    listing = False
-    for text in arguments:
-        if text == "--sweep" or text.startswith("--sweep="):
-            listing = text == "--sweep"
-            swept.append(text.removeprefix("--sweep").removeprefix("="))
-        elif listing and not text.startswith("-"):
-            swept.append(text)
-        else:
-            listing = False
-            rest.append(text)
-    found = [text for text in swept if text]
-    if swept and not found:
-        raise ValueError("--sweep is empty: give settings with their values, as in train.seed=0,1,2")
-    return rest, found
-
-
-def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]]:
-    """Return the command lines of a sweep: one for each combination, with its values as flags and in the run's name.
-
-    Args:
-        rest: the command line without the sweep. name: of the run, without the values.
-
-    Raises:
-        ValueError: not `key=value,value`, or a key twice.
-    """
-    keys, values = [], []
-    for part in swept:
-        key, equals, listed = part.partition("=")
-        if not equals or not all(listed.split(",")) or key in keys:
-            raise ValueError(f"--sweep {part}: give each setting once, with its values, as in train.seed=0,1,2")
-        keys.append(key)
-        values.append(listed.split(","))
-    found = []
-    for chosen in itertools.product(*values):
-        words = [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in zip(keys, chosen, strict=True)]
-        flags = [text for key, value in zip(keys, chosen, strict=True) for text in (f"--{key}", value)]
-        found.append([*rest, *flags, "--run", "-".join([name, *words])])
-    return found
 
 
 def parse(arguments: list[str]) -> tuple[Command, RunDir]:

@@ -10,7 +10,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from p2p_dist.audio import layouts
+from p2p_dist.audio import held_out_titles, layouts
 from p2p_dist.audio.stamps import stamps
 from p2p_dist.common import files, records, schemas
 from p2p_dist.data import manifest, unchanged
@@ -146,4 +146,4 @@ def _sizes(root: Path, found: list[Path]) -> list[list[str | int]]:
 def holds_some_back(of: list[layouts.Source]) -> bool:
     """Whether validation songs are taken from train/, because there is no valid/."""
     titles = [song.name for song in of if song.split == "train"]
-    return not any(song.split == "valid" for song in of) and bool(layouts.validation_by_hash(titles))
+    return not any(song.split == "valid" for song in of) and bool(held_out_titles.validation_by_hash(titles))

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from p2p_dist.audio.mixer import mean_of, side_of
 from p2p_dist.audio.spectrogram import db_to_power, frame_count, mel_power, power_to_db
-from p2p_dist.audio.stems import mean_of, resample, side_of
+from p2p_dist.audio.stems import resample
 from p2p_dist.settings.config import Data
 
 FLOOR = -80.0

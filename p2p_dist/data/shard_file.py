@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from p2p_dist.audio.stems import Sum
+from p2p_dist.audio.mixer import Sum
 from p2p_dist.common import files
 from p2p_dist.data import index, samples
 

@@ -23,27 +23,24 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from p2p_dist.audio import layouts
 from p2p_dist.audio.stamps import stamps
-from p2p_dist.common import console, files, linux, records
-from p2p_dist.data import manifest, of_before, packing, unchanged
+from p2p_dist.common import console, files, linux
+from p2p_dist.data import manifest, of_before, output_folder, packing, unchanged
 from p2p_dist.data.dataset import dataset_name, is_content_name, is_named_after
 from p2p_dist.data.manifest import PARTS
 from p2p_dist.data.merge import is_merged, merge, remove_others
 from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.data.worker import Result, make_song
-from p2p_dist.run import lock
-from p2p_dist.settings import science
 from p2p_dist.settings.config import Data
 
 __all__ = ["Result", "make_song", "merge", "preprocess", "preprocess_all"]
 
-SETTINGS = "settings.json"
 
 _REQUESTS = (signal.SIGINT, signal.SIGUSR2)
 
@@ -90,7 +87,7 @@ def preprocess_all(
         return []
     work = keyed_songs(root, split_by_title)
     for out, data in wanted:
-        _refuse(root, out, data)
+        output_folder.refuse(root, out, data)
     if part is None or part[0] == 0:
         _name_overlooked(root, split_by_title)
     claims: list[int] = []
@@ -100,7 +97,9 @@ def preprocess_all(
             for inside in (PARTS, manifest.AUDIO):
                 files.refuse_link(out / inside)  # temporary files are removed there
             shared = part is not None or member is not None
-            claims.append(locks.enter_context(claim(root, out, data, shared=shared, needs_locks=member is not None)))
+            claims.append(
+                locks.enter_context(output_folder.claim(root, out, data, shared=shared, needs_locks=member is not None))
+            )
         wanted = [one for one in wanted if not of_before.stays(root, *one, work)]
         stand = {out for out, data in wanted if _stands(root, out, data)}
         if all(out in stand and _is_whole(out) for out, _ in wanted):
@@ -109,7 +108,7 @@ def preprocess_all(
             return []
         if member is not None:
             left_out = _make(_not_finished(work, wanted, stand), len(work), workers, on_song, member)
-            if not all(_is_last(descriptor) for descriptor in claims):
+            if not all(output_folder.is_last(descriptor) for descriptor in claims):
                 return left_out  # others are still running: the last one merges
         if part is None:
             _remove_garbage(wanted)
@@ -221,8 +220,8 @@ def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int 
 def _make_unless_taken(item: KeyedSong, wanted: Sequence[tuple[Path, Data]]) -> Result | None:
     """Make a song unless another process has claimed or finished it; None if one has.
 
-    If a process is killed, the kernel releases its lock and another one takes the song. Locks work across nodes here: `claim`
-    refuses a file system where they do not.
+    If a process is killed, the kernel releases its lock and another one takes the song. Locks work across nodes here:
+    `output_folder.claim` refuses a file system where they do not.
     """
     with ExitStack() as locks:
         for out, _ in wanted:
@@ -239,16 +238,6 @@ def _make_unless_taken(item: KeyedSong, wanted: Sequence[tuple[Path, Data]]) -> 
         return make_song(item, lacking) if lacking else None
 
 
-def _is_last(descriptor: int) -> bool:
-    """Change a shared lock on a folder to an exclusive one; return False if another process shares it."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _begin_worker(parent: int) -> None:
     linux.die_with_parent(parent=parent)  # also if it was killed while this process started
     linux.keep_memory()
@@ -259,70 +248,6 @@ def keyed_songs(root: Path, split_by_title: bool) -> list[KeyedSong]:
     work = [KeyedSong(source) for source in layouts.find_songs(root, split_by_title)]
     assert len({item.key for item in work}) == len(work)
     return work
-
-
-def _refuse(root: Path, out: Path, data: Data) -> None:
-    """Check, before anything is written, that a folder may contain these shards.
-
-    Raises:
-        ValueError: it is inside the folder of songs, contains other files, or was made with other settings.
-    """
-    among = {folder.lower() for folder in out.relative_to(root).parts[:1]} if out.is_relative_to(root) else set()
-    if among & set(layouts.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
-        raise ValueError(f"{out} is inside the folder of songs, so it would be read as a song: choose a folder outside {root}")
-    path = out / PARTS / SETTINGS
-    if not path.is_file():
-        others = [] if (out / PARTS).is_dir() or not out.is_dir() else [p.name for p in out.iterdir() if p.name != "slurm"]
-        if others:
-            raise ValueError(
-                f"{out} contains other files ({', '.join(sorted(others)[:3])}): name a new folder, or an empty one"
-            )
-        return
-    if changed := science.differences(records.read(path, {str: None}), data):
-        raise ValueError(f"{out} was made with other settings ({', '.join(changed)}): name another folder")
-
-
-@contextmanager
-def claim(root: Path, out: Path, data: Data, *, shared: bool, needs_locks: bool = False) -> Iterator[int]:
-    """Lock `out` and record the settings of its shards; refuse a folder with other settings. Yield the lock's descriptor.
-
-    Args:
-        shared: several processes may hold the lock at once. needs_locks: refuse a file system without locks.
-    """
-    (out / PARTS).mkdir(exist_ok=True)
-    descriptor, link = files.open_ours(out / PARTS / ".lock", os.O_RDWR), None
-    try:
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        try:
-            lock.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            console.say(f"{out} is being written by another process: waiting for it")
-            fcntl.flock(descriptor, kind)
-        except OSError as error:
-            if error.errno not in lock.NO_LOCKS:
-                raise OSError(error.errno, error.strerror, str(out / PARTS / ".lock")) from error
-            if needs_locks:
-                cure = (
-                    "its file system has no locks across nodes, which the jobs of an array need to share songs: use "
-                    "one job (--preprocess-array 1; with the preprocess command --array 1), or mount it with flock"
-                )
-                raise OSError(error.errno, cure, str(out)) from error
-            if shared:
-                console.say(
-                    f"note: the file system of {out} has no locks: start no other preprocessing there until this one ends"
-                )
-            else:
-                where = out / PARTS / ".lock-link"
-                link = where, lock.take_link(where, f"{out} is being written", "wait for it")
-        _refuse(root, out, data)  # again: another process may have created it with other settings
-        if not (out / PARTS / SETTINGS).is_file():
-            files.write_json(out / PARTS / SETTINGS, science.recorded(data))
-        yield descriptor
-    finally:
-        if link is not None:
-            link[0].unlink(missing_ok=True)
-            os.close(link[1])
-        os.close(descriptor)
 
 
 def _stands(root: Path, out: Path, data: Data) -> bool:

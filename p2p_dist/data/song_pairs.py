@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from p2p_dist.audio import stems
-from p2p_dist.audio.stems import Sum
+from p2p_dist.audio.mixer import Sum
 from p2p_dist.data import augment, npz_pairs, pairs, shard_file, song_sums
 from p2p_dist.data.shard_file import Sample
 from p2p_dist.data.song_record import KeyedSong

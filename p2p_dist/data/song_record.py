@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from p2p_dist.audio.layouts import Source
-from p2p_dist.audio.stems import Sum
+from p2p_dist.audio.mixer import Sum
 from p2p_dist.common import files, records, schemas
 from p2p_dist.data import manifest, overlap
 from p2p_dist.data.manifest import PARTS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from p2p_dist.audio import stems
 from p2p_dist.audio.layouts import Source
-from p2p_dist.audio.stems import Sum
+from p2p_dist.audio.mixer import Sum
 from p2p_dist.settings.config import Data, parse_task
 
 TOGETHER = 3e8

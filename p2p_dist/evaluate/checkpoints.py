@@ -29,8 +29,9 @@ from p2p_dist.evaluate.baselines.results import Reference
 from p2p_dist.evaluate.claims import claim_checkpoints
 from p2p_dist.evaluate.held_out_songs import Excerpt, HeldOut, peak
 from p2p_dist.evaluate.measures import averages
+from p2p_dist.evaluate.measures.kinds import Row
 from p2p_dist.evaluate.measures.measure import Measured, measure
-from p2p_dist.evaluate.measures.table import MEASURES, Row
+from p2p_dist.evaluate.measures.table import MEASURES
 from p2p_dist.evaluate.report import png
 from p2p_dist.generate import drummer, inference
 from p2p_dist.model.generator import Generator

@@ -15,7 +15,8 @@ from p2p_dist.common import files, records, schemas
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING
 from p2p_dist.evaluate.measures import descriptors
 from p2p_dist.evaluate.measures.averages import over_songs
-from p2p_dist.evaluate.measures.table import AMOUNT, MEASURES, REAL, TIME, OfSongs, Row, columns, is_pitched
+from p2p_dist.evaluate.measures.kinds import AMOUNT, REAL, TIME, OfSongs, Row
+from p2p_dist.evaluate.measures.table import MEASURES, columns, is_pitched
 from p2p_dist.evaluate.report import curves
 from p2p_dist.run.rundir import RunDir, find_steps, step_name
 from p2p_dist.settings.config import Config, Evaluate

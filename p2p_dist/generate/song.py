@@ -27,12 +27,11 @@ from p2p_dist.audio import decode, flac, sound_file
 from p2p_dist.audio.beats import Beats, words
 from p2p_dist.audio.beats import options as options_for
 from p2p_dist.audio.decode import Decoded
-from p2p_dist.audio.hits import CLOSED_HAT, OPEN_HAT, RATE, Bands, write_midi
+from p2p_dist.audio.hits import CLOSED_HAT, OPEN_HAT, Bands, write_midi
 from p2p_dist.audio.rhythm import SHORTEST
 from p2p_dist.audio.spectrogram import frame_count
-from p2p_dist.audio.stems import resample_blocks
 from p2p_dist.common import files, records, schemas
-from p2p_dist.generate import phase, windows
+from p2p_dist.generate import phase, stem_and_mix, windows
 from p2p_dist.generate.drummer import Performance
 from p2p_dist.generate.model import Model
 from p2p_dist.generate.request import Options, Song, plain, planned, requested, stem_name
@@ -42,7 +41,6 @@ from p2p_dist.settings.config import parse_task
 
 _PACKAGES = ("torch", "numpy", "scipy", "av", "soxr", "soundfile", "mido")
 _HATS, _FEWEST_HATS = 60.0, 10  # a minute, and in all
-_READ = 1 << 16  # samples of a stem read at once
 
 
 OnProgress = Callable[[float], None]
@@ -68,95 +66,55 @@ def make(
     source, place = asked.source, asked.place
     begun, times = time.perf_counter(), {"network": 0.0, "phase": 0.0}
     wanted = requested(source, model.sha256, options, model.drummer_sha256)
-    song = decode.look(source)
-    song.begin = round(options.begin * song.rate)
-    song.end = None if options.end is None else round(options.end * song.rate)
-    try:
-        sound_file.check(options.format, song.rate, len(song.channels))
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
-    data = model.data
+    song = _look(source, options)
     samples, reference = _measure(song, model)
     if not song.peak:
         raise ValueError(f"{source} is silent, so there is nothing to accompany")
     told = [*_notes(song, model), *song.notes]
     length, peak = song.samples, song.peak
-    performance = None
-    if model.drummer is not None:
-
-        def heard() -> Iterator[np.ndarray]:
-            return (block[:, 0] for block in song.heard(data.sample_rate, 1))
-
-        performance = model.drummer.play(heard, data.sample_rate, peak, place.name, reference, options)
-        if generator is None:
-            _check_can_play(performance, song, options)
+    performance = _perform(song, model, place.name, reference, options)
+    if performance is not None and generator is None:
+        _check_can_play(performance, song, options)
     made: list[dict[str, Any]] = []
     beats: Beats | None = None
     with ExitStack() as stack:
-        written = []
         for take, paths in enumerate(planned(place, model.task, options)):
+            seed = options.seed + take
             raw = stack.enter_context(_scratch(place.record.with_name(f"{place.name}-{take}.raw")))
             if generator is not None:
-                blocks = _painted(song, samples, reference, model, generator, performance, options.seed + take, times)
+                blocks = _painted(song, samples, reference, model, generator, performance, seed, times)
             else:
                 assert performance is not None, "a model with neither generator nor drummer"
-                blocks = _played(performance.sketch(options.seed + take), samples)
-            with raw.open("wb") as file:
-                for block in blocks:
-                    file.write(np.ascontiguousarray(block).tobytes())
-                    on_progress(len(block) / data.sample_rate)
+                blocks = _played(performance.sketch(seed), samples)
+            _keep(blocks, raw, lambda count: on_progress(count / model.data.sample_rate))
             if song.samples != length:
                 raise ValueError(f"{source} was changed while it was being read: run the command again")
             temporary = {kind: stack.enter_context(files.replacing(path)) for kind, path in paths.items()}
             # What a drummer alone plays is known, and is not looked for in the stem.
             bands, rhythm = Bands(peak) if generator is not None else None, Bands(peak) if take == 0 else None
-            loudest = write_files(song, raw, model, options, temporary, 0.0, bands, rhythm)
+            loudest = stem_and_mix.write(song, raw, model, options, temporary, 0.0, bands, rhythm)
             if gain := flac.quieter(loudest):
-                write_files(song, raw, model, options, temporary, gain, None, None)
+                stem_and_mix.write(song, raw, model, options, temporary, gain, None, None)
             raw.unlink()
             if rhythm is not None:
                 beats = rhythm.rhythm.beats() if performance is None else performance.heard.beats
-                if performance is not None:
-                    told.append(
-                        "no beats were heard: name a tempo with --bpm"
-                        if beats is None
-                        else f"played to {words(beats, options.begin, half_beat=options.half_beat)}"
-                    )
+                told += _notes_of_beats(beats, options) if performance is not None else []
                 told += _holds_drums(rhythm, length / song.rate, model)
             if "midi" in temporary:
                 if bands is not None:
                     hits = bands.hits()
                 else:
                     assert performance is not None
-                    hits = performance.hits(options.seed + take)
+                    hits = performance.hits(seed)
                 write_midi(temporary["midi"], hits, beats, f"{place.name} {stem_name(model.task)}")
             del bands, rhythm  # what is heard of a song grows with it: it is not kept for the next take and the page
-            written.append((paths, temporary))
-            made.append({"seed": options.seed + take, "gain_db": gain})
-        for one, (paths, temporary) in zip(made, written, strict=True):
-            one["files"] = {
-                kind: {"name": plain(path.name), "bytes": temporary[kind].stat().st_size} for kind, path in paths.items()
-            }
+            sizes = {kind: {"name": plain(path.name), "bytes": temporary[kind].stat().st_size} for kind, path in paths.items()}
+            made.append({"seed": seed, "gain_db": gain, "files": sizes})
         if any(one["gain_db"] for one in made):
             gains = ", ".join(f"{abs(one['gain_db']):g} dB" for one in made)
             told.append(f"stem and mix were both turned down by {gains}, because the mix would clip")
         content = {
-            "song": {
-                "file": plain(str(source)),
-                "stamp": wanted["stamp"],
-                "sample_rate": song.rate,
-                "channels": list(song.channels),
-                "samples": length,
-                "begin_sample": song.begin,
-            },
-            "model": {
-                "name": model.name,
-                "task": model.task,
-                "step": model.step,
-                "sha256": model.sha256,
-                **({} if wanted["drummer"] is None else {"drummer": wanted["drummer"]}),
-            },
-            "settings": wanted["settings"],
+            **_described(song, length, model, wanted),
             "tempo": None if beats is None else _tempo(beats, length / song.rate, half_beat=options.half_beat),
             "takes": made,
             "notes": [plain(note) for note in told],
@@ -169,6 +127,71 @@ def make(
     on_progress(0.0)  # a request to stop, which may have left a gap in the page: the song is made again
     records.write(place.record, schemas.GENERATED, content)
     return content
+
+
+def _look(source: Path, options: Options) -> Decoded:
+    """Read the header of a song, and choose the part of it that was asked for.
+
+    Raises:
+        ValueError: it is no sound file, or the format to write can't hold its rate or channels.
+    """
+    song = decode.look(source)
+    song.begin = round(options.begin * song.rate)
+    song.end = None if options.end is None else round(options.end * song.rate)
+    try:
+        sound_file.check(options.format, song.rate, len(song.channels))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return song
+
+
+def _perform(song: Decoded, model: Model, name: str, reference: float, options: Options) -> Performance | None:
+    """Let the model's drummer hear the song and choose strokes; None if the model has none."""
+    if model.drummer is None:
+        return None
+    rate = model.data.sample_rate
+
+    def heard() -> Iterator[np.ndarray]:
+        return (block[:, 0] for block in song.heard(rate, 1))
+
+    return model.drummer.play(heard, rate, song.peak, name, reference, options)
+
+
+def _keep(blocks: Iterator[np.ndarray], raw: Path, on_samples: Callable[[int], None]) -> None:
+    """Write the blocks of a stem, as float32, to a temporary file. on_samples: called with the length of each."""
+    with raw.open("wb") as file:
+        for block in blocks:
+            file.write(np.ascontiguousarray(block).tobytes())
+            on_samples(len(block))
+
+
+def _notes_of_beats(beats: Beats | None, options: Options) -> list[str]:
+    """Tell to which beats a drummer played."""
+    if beats is None:
+        return ["no beats were heard: name a tempo with --bpm"]
+    return [f"played to {words(beats, options.begin, half_beat=options.half_beat)}"]
+
+
+def _described(song: Decoded, length: int, model: Model, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Describe song, model and settings for the record. length: of the song in samples."""
+    return {
+        "song": {
+            "file": plain(str(song.path)),
+            "stamp": wanted["stamp"],
+            "sample_rate": song.rate,
+            "channels": list(song.channels),
+            "samples": length,
+            "begin_sample": song.begin,
+        },
+        "model": {
+            "name": model.name,
+            "task": model.task,
+            "step": model.step,
+            "sha256": model.sha256,
+            **({} if wanted["drummer"] is None else {"drummer": wanted["drummer"]}),
+        },
+        "settings": wanted["settings"],
+    }
 
 
 def _painted(
@@ -192,8 +215,8 @@ def _painted(
 
 def _played(sketch: Sketch, samples: int) -> Iterator[np.ndarray]:
     """Yield the stem that the drummer plays, in blocks float32 (samples, 1)."""
-    for begin in range(0, samples, _READ):
-        yield sketch.part(begin, min(begin + _READ, samples))[:, None]
+    for begin in range(0, samples, stem_and_mix.BLOCK):
+        yield sketch.part(begin, min(begin + stem_and_mix.BLOCK, samples))[:, None]
 
 
 def _check_can_play(performance: Performance, song: Decoded, options: Options) -> None:
@@ -284,89 +307,6 @@ def _holds_drums(song: Bands, seconds: float, model: Model) -> list[str]:
     return [
         f"the song seems to contain drums already ({rate:.0f} hats a minute); this model was trained on songs without drums"
     ]
-
-
-def write_files(
-    song: Decoded,
-    raw: Path,
-    model: Model,
-    options: Options,
-    paths: dict[str, Path],
-    gain: float,
-    bands: Bands | None,
-    rhythm: Bands | None,
-) -> float:
-    """Write stem and mix with a gain in dB. Return the largest absolute sample before the gain.
-
-    Args:
-        raw: the stem as generated. bands, rhythm: if given, they analyse the stem and the song.
-    """
-    scale, loudest = flac.factor(gain), 0.0
-    stem_at = _Reader(resample_blocks(_blocks(raw, model.data.picture_channels), model.data.sample_rate, song.rate))
-    level = np.float32(flac.factor(options.level))
-    ears = [(ear, _Resampled(song.rate, ear)) for ear in (bands, rhythm) if ear is not None]
-    with ExitStack() as stack:
-        stem_file, mix_file = (
-            stack.enter_context(sound_file.SoundFile(paths[kind], options.format, song.rate, len(song.channels), song.samples))
-            for kind in ("stem", "mix")
-        )
-        for block in song.blocks():
-            stem = np.zeros(block.shape)  # float64, so that scaling adds no rounding error
-            mid, *side = (level * stem_at.take(len(block))).T
-            for place, sign in zip(song.front, (1, -1), strict=False):
-                stem[:, place] = mid + (sign * side[0] if side and len(song.front) == 2 else 0)
-            mix = block + stem
-            loudest = max(loudest, float(np.abs(mix).max()), float(np.abs(stem).max()))
-            stem_file.write(stem * scale)
-            mix_file.write(mix * scale)
-            for ear, resampled in ears:
-                resampled.add((stem if ear is bands else block).mean(axis=1))
-    for _, resampled in ears:
-        resampled.finish()
-    return loudest
-
-
-class _Reader:
-    """Reads any number of samples from a signal that arrives in blocks. Returns silence after its end."""
-
-    def __init__(self, blocks: Iterator[np.ndarray]) -> None:
-        self.blocks = blocks
-        self.held: np.ndarray | None = None
-
-    def take(self, samples: int) -> np.ndarray:
-        """Return the next `samples` samples, (samples, channels)."""
-        while self.held is None or len(self.held) < samples:
-            block = next(self.blocks, None)
-            if block is None:
-                assert self.held is not None, "a stem without samples"
-                missing = samples - len(self.held)
-                block = np.zeros((missing, self.held.shape[1]), np.float32)
-            self.held = block if self.held is None else np.concatenate([self.held, block])
-        part, self.held = self.held[:samples], self.held[samples:]
-        return part
-
-
-class _Resampled:
-    """Resamples blocks of mono audio and passes them to `ear`."""
-
-    def __init__(self, rate: int, ear: Bands) -> None:
-        import soxr
-
-        self.ear = ear
-        self.stream = soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="HQ")
-
-    def add(self, block: np.ndarray) -> None:
-        self.ear.add(self.stream.resample_chunk(np.ascontiguousarray(block[:, None], np.float32))[:, 0])
-
-    def finish(self) -> None:
-        self.ear.add(self.stream.resample_chunk(np.empty((0, 1), np.float32), last=True)[:, 0])
-        self.ear.finish()
-
-
-def _blocks(raw: Path, channels: int) -> Iterator[np.ndarray]:
-    with raw.open("rb") as file:
-        while len(part := np.fromfile(file, np.float32, _READ * channels)):
-            yield part.reshape(-1, channels)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from p2p_dist.audio import layouts
+from p2p_dist.audio import musdb18
 from p2p_dist.common import files
 from p2p_dist.data import dataset as datasets
 from p2p_dist.run import rundir
@@ -43,7 +43,7 @@ def lay_out_example(folder: Path) -> None:
     Raises:
         ValueError: stempeg, which ships it, is not installed.
     """
-    song = layouts.excerpt_file()
+    song = musdb18.excerpt_file()
     for split in ("train", "test"):
         target = folder / split / song.name
         if not target.is_file() or target.stat().st_size != song.stat().st_size:

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from p2p_dist.audio import layouts
+from p2p_dist.audio import layouts, musdb18
 from p2p_dist.common import console, files
 from p2p_dist.run import lock, rundir
 
@@ -142,5 +142,5 @@ def _check(folder: Path, source: str) -> None:
     """Check that what was unpacked is the sample."""
     if not is_there(folder):
         raise OSError(
-            errno.EIO, f"the archive does not hold train/ and test/ with SONG{layouts.SUFFIX} of seven seconds", source
+            errno.EIO, f"the archive does not hold train/ and test/ with SONG{musdb18.SUFFIX} of seven seconds", source
         )

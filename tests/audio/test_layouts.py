@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
-from hypothesis import strategies as st
 
-from p2p_dist.audio import layouts, stems
+from p2p_dist.audio import layouts, musdb18, stems
 from p2p_dist.settings.config import STEMS
 from tests import decode
 from tests.song_files import source, write_stems
@@ -20,7 +18,7 @@ from tests.song_files import source, write_stems
 def test_songs_are_found_by_split_and_name(tmp_path: Path) -> None:
     for place in ("train/b", "train/a", "test/z", "train/.hidden"):
         write_stems(tmp_path / place)
-    shutil.copy(layouts.excerpt_file(), tmp_path / "test" / "An excerpt.stem.mp4")
+    shutil.copy(musdb18.excerpt_file(), tmp_path / "test" / "An excerpt.stem.mp4")
     (tmp_path / "train" / "notes.txt").write_text("not a song")
     found = layouts.find_songs(tmp_path)
     assert [(song.split, song.name) for song in found] == [
@@ -48,7 +46,7 @@ def test_a_song_is_its_stems_in_whatever_layout(tmp_path: Path, monkeypatch: pyt
     there, here = decode.load(odd), decode.load(plain)
     assert all(np.array_equal(there.stems[name], here.stems[name]) for name in STEMS) and stems.header(odd)[2] == 4410
     assert layouts.overlooked(root, split_by_title=False) == [] and layouts.overlooked(tmp_path) == []
-    assert len(layouts.source_at(layouts.excerpt_file(), "train").files()) == 1, "one file holds all stems"  # type: ignore[union-attr]
+    assert len(layouts.source_at(musdb18.excerpt_file(), "train").files()) == 1, "one file holds all stems"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -58,31 +56,6 @@ def test_a_folder_without_songs_says_what_is_expected(tmp_path: Path, make) -> N
     make(tmp_path / "data")
     with pytest.raises(ValueError, match=r"data.*train.*test.*SONG\.stem\.mp4"):
         layouts.find_songs(tmp_path / "data")
-
-
-@given(st.sets(st.text(min_size=1), max_size=30), st.sets(st.text(min_size=1), max_size=30))
-def test_adding_songs_moves_none_between_train_and_valid(some: set[str], more: set[str]) -> None:
-    before, after = layouts.validation_titles(list(some)), layouts.validation_titles(list(some | more))
-    assert before == after & some or (not before and some <= after), "where all were held out, nothing would be learnt"
-
-
-def test_about_a_seventh_is_held_out_for_validation() -> None:
-    titles = [f"Title {number}" for number in range(2000)]
-    assert 0.11 < len(layouts.validation_titles(titles)) / len(titles) < 0.17
-
-
-def test_musdb18_keeps_its_own_validation_songs() -> None:
-    known = layouts.musdb_settings()["validation_tracks"]
-    assert len(known) == 14
-    assert layouts.validation_titles([*known, "Another"]) == set(known)
-    own = [f"Title {number}" for number in range(100)]
-    assert layouts.validation_titles([known[0], *own]) >= layouts.validation_titles(own) != set(), "one of its songs is not all"
-
-
-def test_validation_never_takes_all_there_is_to_train_on() -> None:
-    """Thesis pairs are often called train_0.npz: the hash would hold out the song "train"."""
-    assert layouts.validation_titles(["train", *map(str, range(50))]) >= {"train"}
-    assert layouts.validation_titles(["train"]) == set()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +76,7 @@ def test_a_song_with_such_a_name_is_one(tmp_path: Path) -> None:
     write_stems(tmp_path / "train" / "#1 hit")
     (tmp_path / "train" / "@home").mkdir()
     (tmp_path / "train" / "@home" / "drums.mp3").touch()
-    shutil.copy(layouts.excerpt_file(), tmp_path / "train" / "~.stem.mp4")
+    shutil.copy(musdb18.excerpt_file(), tmp_path / "train" / "~.stem.mp4")
     (tmp_path / "train" / "Thumbs.db").touch()
     assert {song.name for song in layouts.find_songs(tmp_path)} == {"#1 hit", "@home", "~"}
 
@@ -115,7 +88,7 @@ def test_letters_of_names_may_be_large_or_small(tmp_path: Path) -> None:
     for file in sorted(folder.iterdir()):
         file.rename(folder / file.name.capitalize().replace("wav", "WAV"))
     soundfile.write(folder / "DRUMS.flac", np.zeros((4410, 2)), 44100)
-    shutil.copy(layouts.excerpt_file(), tmp_path / "Train" / "LOUD.STEM.MP4")
+    shutil.copy(musdb18.excerpt_file(), tmp_path / "Train" / "LOUD.STEM.MP4")
     write_stems(tmp_path / "TEST" / "a")
     found = layouts.find_songs(tmp_path)
     assert [(song.split, song.name) for song in found] == [("train", "Daw"), ("train", "LOUD"), ("test", "a")]
@@ -158,19 +131,6 @@ def test_songs_without_splits_are_named_and_split_by_title_when_asked(tmp_path: 
     (tmp_path / "train").mkdir()
     with pytest.raises(ValueError, match=r"has train/: its songs are already split"):
         layouts.find_songs(tmp_path, split_by_title=True)
-
-
-@given(st.sets(st.text(min_size=1), min_size=1, max_size=30))
-def test_some_titles_and_never_all_are_for_tests(titles: set[str]) -> None:
-    chosen = layouts.testing_titles(list(titles))
-    assert chosen < titles and (bool(chosen) or len(titles) == 1)
-
-
-def test_about_a_fifth_of_the_titles_are_for_tests_whatever_is_held_out_for_validation() -> None:
-    titles = [f"Title {number}" for number in range(2000)]
-    chosen = layouts.testing_titles(titles)
-    assert 0.17 < len(chosen) / len(titles) < 0.23
-    assert 0.1 < len(layouts.validation_titles(titles) & chosen) / len(chosen) < 0.19, "by another hash"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +177,7 @@ def test_what_looks_like_a_song_and_is_none_is_not_passed_over_in_silence(tmp_pa
     write_stems(tmp_path / "validation" / "b")
     touch(tmp_path / "train/song.mp3", tmp_path / "train/notes.txt", tmp_path / "pictures/a.png")
     touch(tmp_path / "train/half.stem.mp4.part", tmp_path / "train/.half.stem.mp4.Xy12")
-    shutil.copy(layouts.excerpt_file(), tmp_path / "loose.stem.mp4")
+    shutil.copy(musdb18.excerpt_file(), tmp_path / "loose.stem.mp4")
     found = {path.relative_to(tmp_path).as_posix() for path in layouts.overlooked(tmp_path)}
     assert found == {"train/song.mp3", "train/half.stem.mp4.part", "validation", "loose.stem.mp4"}
 

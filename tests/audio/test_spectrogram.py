@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2p_dist.audio import layouts, spectrogram, stems
+from p2p_dist.audio import layouts, musdb18, spectrogram, stems
 from p2p_dist.settings.config import Data
 from tests import decode
 from tests.uncompiled import librosa
@@ -37,7 +37,7 @@ def test_log_mel_equals_librosas(rate, n_fft, hop, mels):
 
 
 def test_log_mel_of_real_drums_equals_librosas_all_the_way_down():
-    drums = decode.load(layouts.source_at(layouts.excerpt_file(), "train"), ["drums"]).stems["drums"]
+    drums = decode.load(layouts.source_at(musdb18.excerpt_file(), "train"), ["drums"]).stems["drums"]
     signal = stems.mono(drums, 44100, 22050)
     wanted = librosa.feature.melspectrogram(y=signal, sr=22050, n_fft=1024, hop_length=256, n_mels=128, pad_mode="constant")
     got = spectrogram.mel_power(signal, 22050, 1024, 256, 128)

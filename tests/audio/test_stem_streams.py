@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from p2p_dist.audio import layouts, stem_streams, stems
+from p2p_dist.audio import musdb18, stem_streams, stems
 from p2p_dist.settings.config import STEMS
 from tests import decode
 from tests.song_files import clicks, source, write_stem_file
@@ -58,14 +58,14 @@ def test_titles_that_contradict_the_order_are_refused(tmp_path: Path, names: tup
 
 def test_the_list_of_native_instruments_names_the_streams(tmp_path: Path) -> None:
     """MUSDB18's own files have one, in its own order."""
-    _, (drums,) = stems.load_sums(source(layouts.excerpt_file()), [("drums",)])
+    _, (drums,) = stems.load_sums(source(musdb18.excerpt_file()), [("drums",)])
     assert not drums.by_position
-    content = layouts.excerpt_file().read_bytes()
+    content = musdb18.excerpt_file().read_bytes()
     swapped = content.replace(b'"name": "Drums"', b'"name": "Xxxxx"').replace(b'"name": "Bass"', b'"name":"Drums"')
     swapped = swapped.replace(b'"name": "Xxxxx"', b'"name": "Bass" ')
     assert len(swapped) == len(content) and swapped != content
     (tmp_path / "a.stem.mp4").write_bytes(swapped)
-    there, here = decode.load(source(layouts.excerpt_file())), decode.load(source(tmp_path / "a.stem.mp4"))
+    there, here = decode.load(source(musdb18.excerpt_file())), decode.load(source(tmp_path / "a.stem.mp4"))
     assert np.array_equal(here.stems["drums"], there.stems["bass"])
     assert np.array_equal(here.stems["bass"], there.stems["drums"])
 

@@ -23,7 +23,7 @@ import evaluate_cost
 import numpy as np
 import scipy.ndimage
 
-from p2p_dist.audio import layouts, stems
+from p2p_dist.audio import layouts, musdb18, stems
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.common import console
@@ -32,8 +32,8 @@ from p2p_dist.evaluate import held_out_songs, ranking
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.held_out_songs import Excerpt
 from p2p_dist.evaluate.measures import averages, descriptors
+from p2p_dist.evaluate.measures.kinds import Row
 from p2p_dist.evaluate.measures.measure import Measured, measure
-from p2p_dist.evaluate.measures.table import Row
 from p2p_dist.settings.config import Config, Evaluate
 
 TRUTH, LOOP, FAR, SILENCE = "true drums", "loop on the bar", "same drums roughly aligned", "silence"
@@ -191,7 +191,7 @@ def main() -> int:
     right = True
     if options.data is not None and options.part != "cost":
         result["order"], right = calibrate(options.data, config, options.seconds)
-    source = layouts.find_songs(options.data)[0] if options.data else layouts.source_at(layouts.excerpt_file(), "test")
+    source = layouts.find_songs(options.data)[0] if options.data else layouts.source_at(musdb18.excerpt_file(), "test")
     if options.part != "order":
         result["cost"] = evaluate_cost.cost(source, config, options.rounds)
     if options.json:

@@ -34,7 +34,7 @@ from pathlib import Path
 
 import numpy as np
 
-from p2p_dist.audio import layouts, stems
+from p2p_dist.audio import layouts, musdb18, stems
 from p2p_dist.common import linux
 from p2p_dist.data import song_record, worker
 from p2p_dist.settings.config import STEMS, Data, parse_task
@@ -97,7 +97,7 @@ def repeat(path: Path, seconds: float) -> Path:
     """The excerpt inside stempeg, played over and over: its packets are copied, nothing is encoded again."""
     path.parent.mkdir(parents=True)
     loops = int(seconds / 6.08) - 1
-    command = ["ffmpeg", "-v", "error", "-stream_loop", str(loops), "-i", str(layouts.excerpt_file())]
+    command = ["ffmpeg", "-v", "error", "-stream_loop", str(loops), "-i", str(musdb18.excerpt_file())]
     subprocess.run([*command, "-map", "0:a", "-c", "copy", str(path)], check=True)
     return path
 

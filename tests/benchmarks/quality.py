@@ -56,8 +56,9 @@ from p2p_dist.common import console, files, linux, records
 from p2p_dist.data.song_record import slug
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures import averages, descriptors
+from p2p_dist.evaluate.measures.kinds import Row
 from p2p_dist.evaluate.measures.measure import Measured
-from p2p_dist.evaluate.measures.table import MEASURES, Row, columns, is_pitched
+from p2p_dist.evaluate.measures.table import MEASURES, columns, is_pitched
 from p2p_dist.run.rundir import RunDir
 
 SKETCH = ("--preset", "sketch")

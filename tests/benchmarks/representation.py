@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from p2p_dist.audio import layouts, stems
+from p2p_dist.audio import layouts, musdb18, stems
 from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.audio.spectrogram import mel_power, power_to_db
 from p2p_dist.data import pairs
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=32)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    sources = layouts.find_songs(options.data) if options.data else [layouts.source_at(layouts.excerpt_file(), "test")]
+    sources = layouts.find_songs(options.data) if options.data else [layouts.source_at(musdb18.excerpt_file(), "test")]
     rows: dict[str, list[list[float]]] = {name: [] for name in ["copy the input", *CANDIDATES]}
     for source in sources:
         song = decode.load(source)

@@ -36,8 +36,9 @@ from p2p_dist.common import console, files
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.held_out_songs import beats_of
 from p2p_dist.evaluate.measures import descriptors, onsets
+from p2p_dist.evaluate.measures.kinds import OfWindows
 from p2p_dist.evaluate.measures.measure import window_rows
-from p2p_dist.evaluate.measures.table import MEASURES, OfWindows
+from p2p_dist.evaluate.measures.table import MEASURES
 from p2p_dist.evaluate.measures.truth import Stem, Truth
 from p2p_dist.generate import sketch
 from p2p_dist.model import pattern

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from p2p_dist.audio import layouts
+from p2p_dist.audio import musdb18
 from p2p_dist.data import shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream, to_network
@@ -40,7 +40,7 @@ def lay_out(folder: Path) -> Path:
     """The excerpt inside stempeg as a folder of songs."""
     for number in range(4):
         (folder / "train").mkdir(parents=True, exist_ok=True)
-        (folder / "train" / f"Excerpt {number}{layouts.SUFFIX}").symlink_to(layouts.excerpt_file())
+        (folder / "train" / f"Excerpt {number}{musdb18.SUFFIX}").symlink_to(musdb18.excerpt_file())
     return folder
 
 

@@ -21,7 +21,7 @@ import pytest
 from p2p_dist.cli import preprocess
 from p2p_dist.common import console
 from p2p_dist.data import manifest as manifests
-from p2p_dist.data import shards
+from p2p_dist.data import output_folder, shards
 from p2p_dist.data.verify import verify_dataset
 from p2p_dist.run import lock
 from p2p_dist.settings.config import Data
@@ -47,7 +47,7 @@ def test_where_other_nodes_see_no_lock_an_array_says_how_to_do_without(
     (tmp_path / "mountinfo").write_text("\n".join(local))
     monkeypatch.setattr(lock, "MOUNTS", tmp_path / "mountinfo")
     array()
-    with shards.claim(many, out, Data(), shared=False):
+    with output_folder.claim(many, out, Data(), shared=False):
         assert (out / "parts" / ".lock-link").is_file(), "what another node sees"
         with pytest.raises(ValueError, match="is being written already"):
             shards.preprocess(many, out, Data(), 1)

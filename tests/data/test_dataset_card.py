@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from p2p_dist.audio.layouts import excerpt_file
+from p2p_dist.audio.musdb18 import excerpt_file
 from p2p_dist.common import records
 from p2p_dist.data import dataset_card, shards
 from p2p_dist.data import manifest as manifests

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from p2p_dist.audio.layouts import excerpt_file
+from p2p_dist.audio.musdb18 import excerpt_file
 from p2p_dist.common import files
 from p2p_dist.data import manifest as manifests
 from p2p_dist.data import shards

@@ -13,7 +13,8 @@ import soundfile
 from p2p_dist.audio import flac
 from p2p_dist.common import files
 from p2p_dist.data import manifest as manifests
-from p2p_dist.evaluate.measures.table import MEASURES, Row
+from p2p_dist.evaluate.measures.kinds import Row
+from p2p_dist.evaluate.measures.table import MEASURES
 from p2p_dist.run.rundir import RunDir, step_name
 from p2p_dist.settings import config, presets
 from p2p_dist.settings.config import Config

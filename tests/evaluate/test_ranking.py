@@ -13,7 +13,7 @@ import pytest
 
 from p2p_dist.common import files, records
 from p2p_dist.evaluate import ranking
-from p2p_dist.evaluate.measures.table import AMOUNT, REAL, TIME
+from p2p_dist.evaluate.measures.kinds import AMOUNT, REAL, TIME
 from p2p_dist.run import rundir
 from p2p_dist.settings.config import Evaluate
 from tests.evaluate.finished_run import make

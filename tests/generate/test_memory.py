@@ -11,7 +11,7 @@ import torch
 
 from p2p_dist.audio import beats, decode, tempo
 from p2p_dist.evaluate.report import overview, song_page, tracks
-from p2p_dist.generate import phase, request, song, windows
+from p2p_dist.generate import phase, request, song, stem_and_mix, windows
 from p2p_dist.generate.model import find_model
 from tests.generate.conftest import run, runs, sound, write
 
@@ -44,7 +44,7 @@ def small_blocks(monkeypatch):
     for module, name, value in (
         (phase, "ThreadPoolExecutor", AtOnce),
         (decode, "_BLOCK", 1 << 12),
-        (song, "_READ", 1 << 12),
+        (stem_and_mix, "BLOCK", 1 << 12),
         (tracks, "_BLOCK", 1 << 12),
         (tracks, "SEGMENT", 0.5),
         (tracks, "_MEASURED", 1.0),
@@ -63,13 +63,13 @@ def test_memory_does_not_depend_on_the_length_of_the_song(runs, small_blocks, mo
     model = find_model(None)
     generator = model.generator(torch.device("cpu"))
     peaks: list[int] = []
-    real = song.write_files
+    real = stem_and_mix.write
 
     def note() -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.reset_peak()
 
-    def write_files(*asked):
+    def write_stem_and_mix(*asked):
         note()
         return real(*asked)
 
@@ -87,7 +87,7 @@ def test_memory_does_not_depend_on_the_length_of_the_song(runs, small_blocks, mo
         tracemalloc.stop()
         return np.array(peaks)
 
-    monkeypatch.setattr(song, "write_files", write_files)
+    monkeypatch.setattr(stem_and_mix, "write", write_stem_and_mix)
     of_parts(0.5)  # fills caches
     more = (of_parts(7.0) - of_parts(4.5)) / 2.5  # of two songs in which all blocks are in use at once, and that have a tempo
     assert len(more) == 3 and (more < SECOND / 2).all(), more / SECOND

@@ -1,20 +1,17 @@
 """The stem of one song: level, part, rate and channels, and songs of any length."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from p2p_dist.audio import decode
 from p2p_dist.cli import generate
 from p2p_dist.generate import song as one_song
-from p2p_dist.generate.request import Options
 from p2p_dist.model.generator import Generator
 from p2p_dist.train import checkpoint
 from tests.conftest import lay_out_run
 from tests.generate.conftest import sound, write
-from tests.generate.made import STEP, made, read
+from tests.generate.made import STEP, made
 
 
 def test_level_and_part(runs):
@@ -99,52 +96,6 @@ def test_a_generator_whose_output_is_not_finite_makes_nothing(tmp_path, monkeypa
     with pytest.raises(ValueError, match=r"the generator's output is not finite .*: use another checkpoint or model"):
         generate.main(["song.wav"])
     assert not Path("generated").exists() or not list(Path("generated").rglob("*.*"))
-
-
-class Ear:
-    """Keeps what it is given to hear."""
-
-    def __init__(self):
-        self.heard, self.finished = [], False
-
-    def add(self, block):
-        self.heard.append(block)
-
-    def finish(self):
-        self.finished = True
-
-
-@pytest.mark.parametrize("song_level", [0.5, 0.0001])
-def test_mid_and_side_become_left_and_right_and_each_ear_hears_its_own(tmp_path, song_level):
-    """Left is mid plus side; MIDI is made from the stem, the tempo from the song."""
-    from p2p_dist.audio.hits import RATE
-
-    write(tmp_path / "song.wav", np.full((8000, 2), song_level), 8000, "FLOAT")
-    song = decode.look(tmp_path / "song.wav")
-    np.tile(np.array([0.3, 0.1], np.float32), (8000, 1)).tofile(tmp_path / "raw")
-    model = SimpleNamespace(data=SimpleNamespace(picture_channels=2, sample_rate=8000))
-    paths = {"stem": tmp_path / "stem", "mix": tmp_path / "mix"}
-    song.samples, of_stem, of_song = 8000, Ear(), Ear()
-    options = Options(level=20 * np.log10(2), format="wav")
-    loudest = one_song.write_files(song, tmp_path / "raw", model, options, paths, -6.0, of_stem, of_song)
-    (stem, _), (mix, _) = read(paths["stem"]), read(paths["mix"])
-    gain = 10 ** (-6 / 20)
-    assert stem == pytest.approx(np.tile([0.8 * gain, 0.4 * gain], (8000, 1)), abs=2e-7)
-    assert mix == pytest.approx(np.clip(stem + song_level * gain, -1, 1), abs=2e-7)
-    assert loudest == pytest.approx(song_level + 0.8, abs=1e-6)
-    for ear, level in ((of_stem, 0.6), (of_song, song_level)):
-        signal = np.concatenate(ear.heard)
-        assert ear.finished and len(signal) == RATE and signal[RATE // 2] == pytest.approx(level, rel=0.01)
-
-
-def test_a_stem_that_is_louder_than_the_mix_is_turned_down(tmp_path):
-    """Where the song takes off what the stem has."""
-    write(tmp_path / "song.wav", np.full((800, 1), -0.5), 8000, "FLOAT")
-    song = decode.look(tmp_path / "song.wav")
-    np.full(800, 1.2, np.float32).tofile(tmp_path / "raw")
-    model = SimpleNamespace(data=SimpleNamespace(picture_channels=1, sample_rate=8000))
-    paths = {"stem": tmp_path / "stem", "mix": tmp_path / "mix"}
-    assert one_song.write_files(song, tmp_path / "raw", model, Options(), paths, 0.0, None, None) == pytest.approx(1.2)
 
 
 def test_a_song_that_is_changed_meanwhile(runs, monkeypatch):

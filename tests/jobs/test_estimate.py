@@ -11,7 +11,7 @@ import pytest
 import soundfile
 import torch
 
-from p2p_dist.audio import layouts
+from p2p_dist.audio import layouts, musdb18
 from p2p_dist.data import guides
 from p2p_dist.data.index import Index
 from p2p_dist.jobs import estimate
@@ -105,10 +105,10 @@ def test_the_length_of_a_song_is_read_from_its_header(suffix, subtype, tmp_path)
 def test_the_length_of_an_mp4_is_read_from_its_movie_header(tmp_path):
     import av
 
-    with av.open(str(layouts.excerpt_file())) as file:
+    with av.open(str(musdb18.excerpt_file())) as file:
         length = max(float(stream.duration * stream.time_base) for stream in file.streams.audio)
-    assert estimate.seconds(layouts.source_at(layouts.excerpt_file(), "train")) == pytest.approx(length, rel=0.02)
-    for damaged in (b"", b"x", layouts.excerpt_file().read_bytes()[:40], b"\0\0\0\x20ftyp" + b"\0" * 100):
+    assert estimate.seconds(layouts.source_at(musdb18.excerpt_file(), "train")) == pytest.approx(length, rel=0.02)
+    for damaged in (b"", b"x", musdb18.excerpt_file().read_bytes()[:40], b"\0\0\0\x20ftyp" + b"\0" * 100):
         (tmp_path / "b.stem.mp4").write_bytes(damaged)
         assert estimate.seconds(layouts.source_at(tmp_path / "b.stem.mp4", "train")) is None
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from p2p_dist.audio.layouts import excerpt_file
+from p2p_dist.audio.musdb18 import excerpt_file
 from p2p_dist.cli import status, submit
 from p2p_dist.common import records
 from p2p_dist.jobs import local, stages

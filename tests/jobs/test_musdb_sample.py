@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from p2p_dist.audio import layouts
+from p2p_dist.audio import layouts, musdb18
 from p2p_dist.cli import preprocess, submit
 from p2p_dist.jobs import musdb_sample
 from p2p_dist.run import rundir
@@ -39,7 +39,7 @@ def write_archive(path, names=("train/A.stem.mp4", "train/B.stem.mp4", "test/C.s
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
-            archive.write(layouts.excerpt_file(), name)
+            archive.write(musdb18.excerpt_file(), name)
     return path
 
 
@@ -113,7 +113,7 @@ def test_without_musdb_or_a_network_the_archive_is_put_there_by_hand(place, monk
         musdb_sample.fetch()
     write_archive(folder / musdb_sample.ARCHIVE)
     assert titles(musdb_sample.fetch()) == SONGS
-    assert layouts.musdb_settings()["sample-url"] == musdb_sample.ADDRESS
+    assert musdb18.musdb_settings()["sample-url"] == musdb_sample.ADDRESS
 
 
 def test_a_second_command_waits_for_the_first(place, capsys):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from p2p_dist.audio import layouts
+from p2p_dist.audio import held_out_titles, layouts
 from p2p_dist.data import dataset as datasets
 from p2p_dist.data import shards
 from p2p_dist.data.index import Index
@@ -109,7 +109,7 @@ def test_songs_for_validation_may_come_where_none_was_held_back(tmp_path, monkey
         monkeypatch.setattr(layouts, "list_songs", lambda *_: [there[name] for name in names])
         return datasets.training_digest(tmp_path, TINY.data)
 
-    assert layouts.validation_by_hash(["one", "four"]) == {"four"}
+    assert held_out_titles.validation_by_hash(["one", "four"]) == {"four"}
     assert digest("one") == digest("one", "six")
     assert digest("one", "four") != digest("one", "four", "six"), "four is trained on now"
 

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.special
 
+from p2p_dist.evaluate.measures.kinds import OfSongs, Row
 from p2p_dist.evaluate.measures.measure import Measured, combine
-from p2p_dist.evaluate.measures.table import MEASURES, OfSongs, Row, why_absent
+from p2p_dist.evaluate.measures.table import MEASURES, why_absent
 
 CONFIDENCE = 0.95
 

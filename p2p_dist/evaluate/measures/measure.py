@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from p2p_dist.evaluate.measures import descriptors
-from p2p_dist.evaluate.measures.table import MEASURES, TRUTH_SILENT, OfStem, OfWindows, Row, WindowRow
+from p2p_dist.evaluate.measures.kinds import OfStem, OfWindows, Row, WindowRow
+from p2p_dist.evaluate.measures.table import MEASURES, TRUTH_SILENT
 from p2p_dist.evaluate.measures.truth import Stem, Truth
 
 NO_WINDOW = "the true stem has no 6-second window with 4 onsets that are loud enough relative to the input"

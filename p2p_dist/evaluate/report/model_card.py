@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from p2p_dist.audio.layouts import known_of_musdb18
+from p2p_dist.audio.musdb18 import known_of_musdb18
 from p2p_dist.common import console, files, records, schemas
 from p2p_dist.common.console import one_line
 from p2p_dist.data import manifest as manifests

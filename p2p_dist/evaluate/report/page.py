@@ -21,7 +21,8 @@ from p2p_dist.data.dataset_card import overlapping
 from p2p_dist.evaluate import ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures import descriptors
-from p2p_dist.evaluate.measures.table import MEASURES, UNKNOWN, OfSongs, Row, columns, is_pitched, label, remarks, why_absent
+from p2p_dist.evaluate.measures.kinds import OfSongs, Row
+from p2p_dist.evaluate.measures.table import MEASURES, UNKNOWN, columns, is_pitched, label, remarks, why_absent
 from p2p_dist.evaluate.report import curves, model_card
 from p2p_dist.evaluate.report.listening import (
     CEILING,
@@ -68,8 +69,6 @@ def write(run: RunDir, config: Config) -> Path:
     heard, wanted = parse_task(config.data.task)
     pitched = is_pitched(config.data.task)
     names = columns(pitched=pitched)
-    reported = baselines["splits"][ranked["reported_on"]]
-    certain = descriptors.is_certain(reported.get("distance"))
     last, media = max(evaluated), Media(run)
     paths = dict(find_steps(run.evaluations))
     # The values that depend on the selected checkpoint: step -> key of the song -> values.
@@ -90,7 +89,6 @@ def write(run: RunDir, config: Config) -> Path:
                 absent.setdefault(why_absent(name, of[last]["output"], of[last]["absent"]), []).append(label(name))
         songs.append({**_song(fixed, key, of_song, run.evaluations, gain), "absent": absent})
         playable.append(_playable(fixed, of, paths, media, gain, chosen, lossless=lossless))
-    newest = evaluated[last]["splits"][ranked["reported_on"]]
     drawn = curves.collect(evaluated, baselines, ranked, pitched=pitched)
     training = [row for row in metrics_file.read(run) if "l1" in row]
     page = template("page.html").render(
@@ -117,39 +115,14 @@ def write(run: RunDir, config: Config) -> Path:
         cut=any(song["length"] > CLIP for song in songs),
         lossless=lossless,
         chosen=chosen,
-        remarks=remarks(_means(evaluated, reported, ranked["reported_on"]), reported.get("distance")),
         generations=config.evaluate.seeds,
-        medians=[MEASURES[name].label for table in names for name in table if MEASURES[name].median],
-        earlier=[step for step, content in evaluated.items() if content["schema"] < 3],
         made=made,
         shortened={
             step_name(step): {key: [_short(cell) for cells in one["row"] for cell in cells] for key, one in of.items()}
             for step, of in made.items()
         },
         last=last,
-        heads=[_head(table) for table in names],
-        measures=[(MEASURES[name].label, MEASURES[name].meaning) for table in names for name in table],
-        baselines=[
-            (name, meaning, _cells(reported["rows"][name], names, certain=certain), _score(ranked["baselines"], "name", name))
-            for name, meaning in BASELINES.items()
-            if name in reported["rows"]
-        ],
-        missing=reported["missing"],
-        absent={
-            label(name): why_absent(name, newest["mean"], newest["absent"])
-            for name in names[0]
-            if name in newest["absent"] or name not in newest["mean"]
-        },
-        intervals=any(content["splits"][ranked["reported_on"]]["interval"] for content in evaluated.values()),
-        without_intervals=[step for step, content in evaluated.items() if content["schema"] < 2],
-        rows=[
-            (
-                step,
-                _cells(content["splits"][ranked["reported_on"]], names, certain=certain),
-                _score(ranked["checkpoints"], "step", step),
-            )
-            for step, content in evaluated.items()
-        ],
+        **_figures(evaluated, baselines, ranked, names),
         best=best,
         ranked=ranked,
         plot_style=svg.STYLE,
@@ -166,6 +139,41 @@ def write(run: RunDir, config: Config) -> Path:
     files.write_text(run.page, page)
     media.remove_others()
     return run.page
+
+
+def _figures(evaluated: dict[int, Any], baselines: dict[str, Any], ranked: dict[str, Any], names: Columns) -> dict[str, Any]:
+    """Return what the page says of all songs together: tables of checkpoints and baselines, and remarks below them."""
+    split = ranked["reported_on"]
+    reported, newest = baselines["splits"][split], evaluated[max(evaluated)]["splits"][split]
+    certain = descriptors.is_certain(reported.get("distance"))
+    return {
+        "remarks": remarks(_means(evaluated, reported, split), reported.get("distance")),
+        "medians": [MEASURES[name].label for table in names for name in table if MEASURES[name].median],
+        "earlier": [step for step, content in evaluated.items() if content["schema"] < 3],
+        "heads": [_head(table) for table in names],
+        "measures": [(MEASURES[name].label, MEASURES[name].meaning) for table in names for name in table],
+        "baselines": [
+            (name, meaning, _cells(reported["rows"][name], names, certain=certain), _score(ranked["baselines"], "name", name))
+            for name, meaning in BASELINES.items()
+            if name in reported["rows"]
+        ],
+        "missing": reported["missing"],
+        "absent": {
+            label(name): why_absent(name, newest["mean"], newest["absent"])
+            for name in names[0]
+            if name in newest["absent"] or name not in newest["mean"]
+        },
+        "intervals": any(content["splits"][split]["interval"] for content in evaluated.values()),
+        "without_intervals": [step for step, content in evaluated.items() if content["schema"] < 2],
+        "rows": [
+            (
+                step,
+                _cells(content["splits"][split], names, certain=certain),
+                _score(ranked["checkpoints"], "step", step),
+            )
+            for step, content in evaluated.items()
+        ],
+    }
 
 
 def _columns(songs: list[dict[str, Any]], fixed: dict[str, Any], names: Columns) -> Columns:

@@ -108,11 +108,11 @@ def training(place: Place) -> Iterator[Row]:
     data = place.data
     if data is None:
         data = place.scratch / "songs"
-        from p2p_dist.audio import layouts
+        from p2p_dist.audio import musdb18
 
         for split in ("train", "test"):
             (data / split).mkdir(parents=True)
-            (data / split / layouts.EXCERPT).symlink_to(layouts.excerpt_file())
+            (data / split / musdb18.EXCERPT).symlink_to(musdb18.excerpt_file())
         yield {"what": "songs", "value": "the example song alone, trained and tested on: it proves the way, not the music"}
     steps = 20 if place.small else 400
     words = ("submit.py", "--cluster", "local", "--data", str(data), "--run", "default", "--train.steps", str(steps))

@@ -11,7 +11,8 @@ from p2p_dist.cli import evaluate as command
 from p2p_dist.common import files, records
 from p2p_dist.evaluate import checkpoints, ranking
 from p2p_dist.evaluate.measures import descriptors, table
-from p2p_dist.evaluate.measures.table import AMOUNT, MEASURES, REPORTED, Measure, OfStem, OfWindows, Score
+from p2p_dist.evaluate.measures.kinds import AMOUNT, REPORTED, Measure, OfStem, OfWindows, Score
+from p2p_dist.evaluate.measures.table import MEASURES
 from p2p_dist.evaluate.report import page
 from p2p_dist.jobs import status
 from p2p_dist.run import rundir
@@ -113,11 +114,6 @@ def test_what_is_said_of_a_value_below_zero() -> None:
     assert table.remarks([{"mmd": 0.0}, {"mmd": None, "lock8": -1.0}], about) == [compared]
     assert table.remarks([{"mmd": -0.1}], about) == [compared, MEASURES["mmd"].below_zero]
     assert table.remarks([{"mmd": None}, {"lock8": 1.0}], about) == [], "there is no distance"
-
-
-def test_an_uncertain_distance_is_marked() -> None:
-    assert MEASURES["mmd"].text(35.126) == "35.13" and MEASURES["mmd"].text(35.126, certain=False) == "≈ 35.13"
-    assert MEASURES["lock8"].text(1.0, certain=False) == "1.00"
 
 
 def test_each_table_has_its_measures() -> None:
