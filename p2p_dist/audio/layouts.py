@@ -227,7 +227,10 @@ def source_at(path: Path, split: str) -> Source | None:
 def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) -> str:
     """Explain why no song was found."""
     if songs:
-        return f"of {songs[0].path} {contents(songs[0].path)}: convert compressed formats such as mp3 to wav or flac first"
+        first = songs[0].path
+        if first.is_symlink() and not first.exists():
+            return f"{first} is a broken link (target {first.readlink()})"
+        return f"of {first} {contents(first)}: convert compressed formats such as mp3 to wav or flac first"
     if folders:
         return "; ".join(f"of {path} {contents(path)}" for path in folders.values())
     if root.name.lower() in SPLITS:

@@ -141,6 +141,7 @@ def test_songs_without_splits_are_named_and_split_by_title_when_asked(tmp_path: 
             r"Song it has bass\.mp3, drums\.mp3: convert compressed",
         ),
         (lambda root: touch(root / "train/a.wav"), r"train it has a\.wav"),
+        (lambda root: linked(root / "train/a.stem.mp4"), r"train/a\.stem\.mp4 is a broken link \(target gone\)"),
         (lambda root: touch(root / "musdb/train/a"), r"name .*musdb, which has such folders"),
         (lambda root: touch(root / "training/words"), r"it has training/"),
         (lambda root: touch(root / ".DS_Store"), r"it is empty"),
@@ -158,6 +159,11 @@ def test_where_there_is_no_song_it_is_said_what_there_is(tmp_path: Path, make, m
     make(tmp_path / "data")
     with pytest.raises(ValueError, match=message):
         layouts.find_songs(tmp_path / "data")
+
+
+def linked(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    path.symlink_to("gone")
 
 
 def touch(*paths: Path) -> None:
