@@ -1,5 +1,5 @@
 # make demo   the whole way on one machine, from an example song to a page
-# make test   the tests: no root, nothing outside this checkout, 4 to 7 minutes on two cores
+# make test   the tests: no root, nothing outside this checkout, about 4 minutes on two idle cores
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
