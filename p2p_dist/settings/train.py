@@ -53,7 +53,7 @@ class Train:
     pattern_steps: Positive = added(200, implied=200)
     """updates of each network that predicts onsets, where the model has a sketch"""
     predicted_strokes: bool = added(False, implied=True)
-    """with a sketch: the generator also learns from predicted strokes, in a quarter of the sketches (else from the true ones only)"""
+    """with a sketch: the generator learns from predicted strokes as well, in a quarter of its sketches (else from true ones)"""
     ema: ShareBelowOne = 0.999
     """decay of the exponential moving average of the generator, which is evaluated (0: none)"""
     ema_warmup: bool = added(True, implied=False)
