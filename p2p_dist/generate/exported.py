@@ -228,7 +228,7 @@ def _notes(model: Model) -> dict[str, str]:
             "r, the output of tanh, moves the sketch s: s + g (max(r, 0) (1 - s) + min(r, 0) (1 + s)), where g is "
             f"min((m + 1) / {OPEN}, 1) and m the largest value of the sketch in that frame."
         )
-    if model.model.keep_level:
+    if model.model.residual and model.model.keep_level:
         notes["level"] = (
             f"then g d is added, and the result is clipped to -1 .. 1. The power of a bin x is 10 ** ({POWER} (x - 1)), and "
             f"d = log10(p / q) / {POWER}, with p the mean power of the window of the sketch, and q that of the moved sketch."

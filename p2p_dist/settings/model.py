@@ -37,7 +37,7 @@ class Model:
     residual: bool = added(False, implied=False)
     """with a sketch: the output is the sketch, made louder or quieter bin by bin, and silent where the sketch is silent"""
     keep_level: bool = added(False, implied=False)
-    """with the residual: each window of the output is as loud as that of the sketch"""
+    """with the residual: each window of the output is as loud as that of the sketch; without it this changes nothing"""
     leaky_slope: Number = 0.2
     """negative slope of the leaky ReLU (Keras and thesis: 0.3)"""
     discriminator_channels: Positive = 64
@@ -47,13 +47,9 @@ class Model:
 
     def __post_init__(self) -> None:
         check(self, "model.")
-        for name, wanted in (("beat-phase", self.beat_phase), ("on-steps", self.on_steps), ("residual", self.residual)):
-            if wanted and not self.sketch:
-                raise ValueError(f"model.{name} needs a sketch: add --model.sketch, or leave it out")
-        if self.keep_level and not self.residual:
-            raise ValueError(
-                "model.keep-level needs the residual: add --model.residual, or leave it out (--model.no-keep-level)"
-            )
+        for name in ("beat_phase", "on_steps", "residual", "keep_level"):
+            if getattr(self, name) and not self.sketch:
+                raise ValueError(f"model.{name.replace('_', '-')} needs a sketch: add --model.sketch, or leave it out")
 
     def guide_channels(self, pictures: int) -> int:
         """Channels beside input and noise: those of the sketch, which has `pictures`, then sine and cosine of the beat."""

@@ -72,7 +72,7 @@ SYSTEMS = (
     System("sketch, known beats", SKETCH, known_beats=True, task="drums"),
     System("strokes of sketch", SKETCH, strokes=True, task="drums"),
     System("strokes of sketch, known beats", SKETCH, known_beats=True, strokes=True, task="drums"),
-    System("sketch, without residual", (*SKETCH, "--model.no-keep-level", "--model.no-residual"), task="drums"),
+    System("sketch, without residual", (*SKETCH, "--model.no-residual"), task="drums"),
     System("sketch, at the generator's own level", (*SKETCH, "--model.no-keep-level"), task="drums"),
     System("sketch, strokes at any time", (*SKETCH, "--model.no-on-steps"), task="drums"),
     System("sketch, without the place in the beat", (*SKETCH, "--model.no-beat-phase"), task="drums"),

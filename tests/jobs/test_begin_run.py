@@ -77,6 +77,16 @@ def test_a_run_with_a_sketch_of_an_earlier_version_goes_on_with_strokes_at_any_t
     assert not begin_run.check_begin(run, now, "songs").model.on_steps and now.model.on_steps
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_a_run_with_a_sketch_of_an_earlier_version_goes_on_at_the_level_that_its_generator_finds(run, residual):
+    """Without the residual the setting changes nothing, so the same command must not be refused either."""
+    now = presets.with_values(presets.PRESETS["sketch"], {"model.residual": residual})
+    saved = presets.to_yaml(now).splitlines()
+    assert "  keep_level: true" in saved
+    run.config.write_text("\n".join(line for line in saved if line != "  keep_level: true"))
+    assert not begin_run.check_begin(run, now, "songs").model.keep_level and now.model.keep_level
+
+
 def test_a_run_with_a_sketch_of_an_earlier_version_goes_on_with_its_losses(run):
     now = presets.PRESETS["sketch"]
     began = presets.with_values(now, {"train.compressed_weight": 100.0})

@@ -34,14 +34,8 @@ def test_sketches_are_of_drums_at_their_own_tempo(changed, why):
     assert Config(model=SKETCH, data=Data(task="vocals->drums")).model.guide_channels(1) == 1
 
 
-@pytest.mark.parametrize("name", ["beat_phase", "on_steps", "residual"])
+@pytest.mark.parametrize("name", ["beat_phase", "on_steps", "residual", "keep_level"])
 def test_what_needs_a_sketch_says_so(name):
     with pytest.raises(ValueError, match=f"model.{name.replace('_', '-')} needs a sketch: add --model.sketch"):
         Model(**{name: True})
     assert Model(sketch=True, beat_phase=True).guide_channels(2) == 4
-
-
-def test_the_level_is_kept_of_a_residual_only():
-    with pytest.raises(ValueError, match=r"keep-level needs the residual: add --model"):
-        Model(sketch=True, keep_level=True)
-    assert Model(sketch=True, residual=True, keep_level=True).keep_level

@@ -216,7 +216,8 @@ def _facts(run: RunDir, config: Config) -> list[tuple[str, str]]:
     ]
     if model.sketch:
         extras = " on the steps of the beat" * model.on_steps + ", the place in the beat" * model.beat_phase
-        extras += ", and the output is the sketch, changed" * model.residual + " but as loud" * model.keep_level
+        extras += ", and the output is the sketch, changed" * model.residual
+        extras += " but as loud" * (model.residual and model.keep_level)
         told = f"real strokes laid at predicted onsets{extras}; {train.pattern_steps} steps of the network that predicts them"
         told += "; the generator learnt from true onsets" + ", and a quarter predicted ones" * train.predicted_strokes
         facts.insert(3, ("sketch", told))
