@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -124,7 +125,8 @@ def test_a_request_to_stop_ends_all_trainings_at_once(
     assert quality.main(["--data", str(tiny_songs), "--jobs", "2", "--out", str(tmp_path)]) == 75
     for thread in threading.enumerate():  # the executor does not know one that was just starting, and does not wait for it
         if thread.name.startswith("ThreadPoolExecutor"):
-            thread.join(60)
+            with contextlib.suppress(RuntimeError):  # the request came before it was started
+                thread.join(60)
     assert {*how} == {quality_cell.Stopped} and len(how) <= 2
     assert "stopped; the same command goes on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == before
