@@ -173,7 +173,7 @@ class Lab:
 
     def up(self):
         """Boot everything; returns when all nodes are idle."""
-        for name in ("etc", "run", "log", "state", "spool", "dev"):
+        for name in ("etc", "run", "log", "state", "spool", "dev", "tmp"):
             (self.folder / name).mkdir()
         self._configure()
         os.environ["SLURM_CONF"] = str(self.folder / "etc" / "slurm.conf")
@@ -182,12 +182,14 @@ class Lab:
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o600)
         database = self.folder / "db"
-        install = ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={database}", "--skip-test-db"]
+        # A MariaDB that starts removes every temporary table in its temporary folder: in /tmp those of the other cluster too.
+        place = ["--no-defaults", "--user=root", f"--datadir={database}", f"--tmpdir={self.folder / 'tmp'}"]
+        install = ["mariadb-install-db", *place, "--skip-test-db"]
         installing = subprocess.Popen(install, stdout=(log / "install-db").open("w"), stderr=subprocess.STDOUT)
         munged = ["munged", "--force", "--foreground", f"--key-file={key}", f"--socket={run}/munge.sock", "--num-threads=4"]
         self._start("munged", [*munged, f"--pid-file={run}/munged", f"--log-file={log}/munged.log", f"--seed-file={run}/seed"])
         assert installing.wait() == 0, (log / "install-db").read_text()
-        mariadbd = ["mariadbd", "--no-defaults", "--user=root", f"--datadir={database}", f"--socket={run}/mysql.sock"]
+        mariadbd = ["mariadbd", *place, f"--socket={run}/mysql.sock"]
         mariadbd += [f"--pid-file={run}/mariadbd", "--bind-address=127.0.0.1", f"--port={self.ports['mariadb']}"]
         mariadbd += ["--skip-name-resolve", f"--init-file={self.folder}/etc/init.sql", f"--log-error={log}/mariadbd.log"]
         mariadbd += ["--innodb-buffer-pool-size=64M", "--innodb-lock-wait-timeout=900", "--innodb-flush-log-at-trx-commit=0"]
