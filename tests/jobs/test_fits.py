@@ -176,6 +176,15 @@ def test_a_sketch_needs_audio_before_anything_is_made(place, capsys):
     assert dry_run(place, "--cluster", "local", "--preset", "small") == 0
 
 
+def test_kits_of_no_training_song_are_refused_before_anything_is_made(place, tiny_songs, capsys):
+    root = ["--data", str(tiny_songs), "--preset", "sketch"]
+    with pytest.raises(ValueError, match=r"has a name like --train\.kits 'Real - \*': there are \w+"):
+        dry_run(place, "--cluster", "local", *root, "--train.kits", "Real - *")
+    name = next((tiny_songs / "train").iterdir()).name
+    dry_run(place, "--cluster", "local", *root, "--train.kits", f"{name[:2]}*")
+    assert f"kits: {name[:2]}*" in capsys.readouterr().out
+
+
 def test_fewer_windows_than_a_batch_are_said(place, tiny_songs, capsys):
     typed = ["--data", str(tiny_songs), "--preset", "tiny", "--cluster", "local", "--dry-run"]
     submit.main([*typed, "--train.global-batch-size", "4"])
