@@ -66,8 +66,9 @@ SKETCH = ("--preset", "sketch")
 SYSTEMS = (
     System("plain, small", ("--preset", "small")),
     # Its average of the weights, over 1000 steps, would be mostly the first weights after a few hundred.
-    System("plain, default", ("--preset", "default", "--train.ema", "0.99")),
+    System("plain", ("--preset", "plain", "--train.ema", "0.99")),
     System("thesis", ("--preset", "thesis")),
+    System("default", ("--preset", "default", "--train.ema", "0.99"), task="drums"),
     System("sketch", SKETCH, task="drums"),
     System("sketch, known beats", SKETCH, known_beats=True, task="drums"),
     System("strokes of sketch", SKETCH, strokes=True, task="drums"),

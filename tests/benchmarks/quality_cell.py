@@ -63,7 +63,7 @@ class System:
     @property
     def sketches(self) -> bool:
         """Whether its model has a sketch."""
-        return any("sketch" in flag for flag in self.flags)
+        return any("sketch" in flag or flag == "default" for flag in self.flags)
 
 
 @dataclass(frozen=True)
