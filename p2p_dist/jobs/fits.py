@@ -85,22 +85,27 @@ def check_training_songs(root: Path, split_by_title: bool) -> set[str]:
     return splits
 
 
+def songs_to_train_on(data: Data) -> list[layouts.Source]:
+    """List the training songs; none for a finished dataset, or the example song that is copied later."""
+    root = Path(data.root) if data.root else None
+    if root is None or not root.is_dir():
+        return []
+    return [song for song in layouts.list_songs(root, data.split_by_title) if song.split == "train"]
+
+
 def check_sketched_songs(data: Data, train: Train) -> None:
     """Check that all training songs have audio, which sketches are made of, and that kits can be cut of some.
 
     Raises:
         ValueError: one has spectrograms alone, or the kit of none may be played. The message names it, or some.
     """
-    root = Path(data.root) if data.root else None
-    if root is None or not root.is_dir():
-        return
-    songs = [song for song in layouts.list_songs(root, data.split_by_title) if song.split == "train"]
+    songs = songs_to_train_on(data)
     for song in songs:
         if song.pairs:
             raise ValueError(f"{song.path} holds spectrograms without audio, and model.sketch needs audio: leave it out, or give --preset plain")
     if songs and not any(train.gives_kit(song.name) for song in songs):
         names = ", ".join(console.one_line(song.name) for song in songs[:3]) + ", ..." * (len(songs) > 3)
-        raise ValueError(f"no training song in {root} has a name like --train.kits {train.kits!r}: there are {names}")
+        raise ValueError(f"no training song in {data.root} has a name like --train.kits {train.kits!r}: there are {names}")
 
 
 def songs_for_validation(root: Path, split_by_title: bool) -> bool:
@@ -242,9 +247,7 @@ def to_write(run: RunDir, settings: Config, shards: Path | None, counts: dict[st
         "checkpoints": 0 if begun else kept + whole,
     }
     if settings.model.sketch and not run.drummer.is_file():
-        root, of_title = settings.data.root, settings.data.split_by_title
-        songs = [] if root is None else [song for song in layouts.list_songs(Path(root), of_title) if song.split == "train"]
-        needed["sketches"] = estimate.pattern_bytes(settings, counts.get("train") or 0, len(songs))
+        needed["sketches"] = estimate.pattern_bytes(settings, counts.get("train") or 0, len(songs_to_train_on(settings.data)))
     return needed
 
 

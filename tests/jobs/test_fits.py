@@ -176,6 +176,13 @@ def test_a_sketch_needs_audio_before_anything_is_made(place, capsys):
     assert dry_run(place, "--cluster", "local", "--preset", "small") == 0
 
 
+def test_the_example_song_is_not_there_yet(place, capsys):
+    """It was said to be missing where the model has a sketch."""
+    assert submit.main(["--dry-run", "--preset", "default", "--cluster", "local"]) == 0
+    assert "# pattern: to do" in capsys.readouterr().out
+    assert not (place / "songs" / "falcon69").exists()
+
+
 def test_kits_of_no_training_song_are_refused_before_anything_is_made(place, tiny_songs, capsys):
     root = ["--data", str(tiny_songs), "--preset", "sketch"]
     with pytest.raises(ValueError, match=r"has a name like --train\.kits 'Real - \*': there are \w+"):
