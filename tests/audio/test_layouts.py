@@ -147,7 +147,10 @@ def test_songs_without_splits_are_named_and_split_by_title_when_asked(tmp_path: 
             r"; .*/train/B has drums\.m4a: convert compressed",
         ),
         (lambda root: (root / "train/Song").mkdir(parents=True), r"; .*/train/Song is empty$"),
-        (lambda root: touch(root / "train/Song/a.txt", root / "train/Song/b\n\x1b.wav"), r"; .*/train/Song has a\.txt, b\\n\\x1b\.wav$"),
+        (
+            lambda root: touch(root / "train/Song/a.txt", root / "train/Song/b\n\x1b.wav"),
+            r"; .*/train/Song has a\.txt, b\\n\\x1b\.wav$",
+        ),
         (lambda root: touch(root / "train/a.wav", root / "test/.b"), r"; .*/train has a\.wav; .*/test is empty$"),
         (lambda root: linked(root / "train/a.stem.mp4"), r"train/a\.stem\.mp4 is a broken link \(target gone\)"),
         (lambda root: touch(root / "musdb/train/a"), r"name .*musdb, which has such folders"),
