@@ -288,8 +288,7 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
     for run in runs:
         if run.config.is_file():
             continue
-        name, root = run.path.name, rundir.runs_root()
-        names = sorted(path.parent.name for path in root.glob("*/config.yaml"))
+        name, root, names = run.path.name, rundir.runs_root(), rundir.names()
         listed = ", ".join([*names[:20], *(["..."] if names[20:] else [])])
         raise ValueError(
             f"no run {name} in {root}"
