@@ -202,10 +202,10 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
     if folder and elsewhere:
         raise ValueError("--data names songs and --data.shards a finished dataset: omit one of them")
     usual = "default" if folder or elsewhere or os.environ.get("MUSDB_PATH") else "demo"
-    if file := typed.get("config"):
+    if (file := typed.get("config")) is not None:
         path = Path(file)
         if not path.is_file():
-            raise ValueError(f"no file {path}: --config names a YAML file of settings")
+            raise ValueError(f"no file {file or repr(file)}: --config names a YAML file of settings")
         base = presets.from_yaml(path, usual if named is None else named)
         check_command_is_ours(path, base)
         if named and base.preset != named:
