@@ -175,9 +175,7 @@ def newest_run() -> RunDir | None:
     """
     newest: dict[RunDir, float] = {}
     for run in map(rundir.find, rundir.names()):
-        with contextlib.suppress(
-            FileNotFoundError, PermissionError
-        ):  # removed just now, or another user's
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # removed just now, or another user's
             if found := with_generator(run.checkpoints):
                 newest[run] = found[-1].path.stat().st_mtime
     for run in sorted(newest, key=lambda run: newest[run], reverse=True):
