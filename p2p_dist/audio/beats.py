@@ -112,7 +112,8 @@ class Beats:
 def drifting(bpm: float, at: np.ndarray) -> Beats:
     """Return beats at these times, see `Beats.at`."""
     beats = Beats(bpm, 0.0, at=tuple(at.tolist()))
-    return replace(beats, first=float(beats.times(at[-1])[0]))
+    behind = max(at[-1], 0) + 2 * (at[-1] - at[-2])  # of a song that begins behind the last of them, too
+    return replace(beats, first=float(beats.times(behind)[0]))
 
 
 def track_beats(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from p2p_dist.audio import wav
+from p2p_dist.audio.media import open_media
 from p2p_dist.audio.stems import resample_blocks
 
 _BLOCK = 1 << 16
@@ -114,7 +115,7 @@ class Decoded:
         import av.error
 
         at = 0
-        with _open(self.path) as container:
+        with open_media(self.path) as container:
             stream = container.streams.audio[0]
             try:
                 for frame in container.decode(stream):
@@ -151,7 +152,7 @@ def look(path: Path) -> Decoded:
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty: copy it again")
     try:
-        with _open(path) as container:
+        with open_media(path) as container:
             if not container.streams.audio:
                 raise ValueError(f"{path} contains no audio")
             stream = container.streams.audio[0]
@@ -202,18 +203,6 @@ def _is_counted_mp3(path: Path) -> bool:
             file.seek(0)
         frame = file.read(64)
     return frame[:1] == b"\xff" and any(tag in frame for tag in (b"Xing", b"Info"))
-
-
-def _open(path: Path) -> Any:
-    """Open a file without reading other files or network addresses, even if it is a playlist."""
-    import av
-
-    options = {"protocol_whitelist": "file"}
-    where = str(path.absolute())
-    try:
-        return av.open(where, metadata_errors="replace", options=options)
-    except TypeError:  # from 19 on it is not asked, and decodes them so by itself
-        return av.open(where, options=options)
 
 
 def _gathered(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

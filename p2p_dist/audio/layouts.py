@@ -14,6 +14,7 @@ from pathlib import Path
 from p2p_dist.audio import held_out_titles, other_datasets
 from p2p_dist.audio.musdb18 import SUFFIX
 from p2p_dist.audio.stamps import stamps
+from p2p_dist.common import console
 from p2p_dist.common.file_names import check_utf8
 from p2p_dist.common.files import digest
 from p2p_dist.settings.config import STEMS
@@ -111,13 +112,17 @@ def _inside(folder: Path) -> list[Path]:
     return []
 
 
-def contents(folder: Path, most: int = 6) -> str:
-    """Describe the content of a folder, for messages."""
-    names = [path.name + ("/" if path.is_dir() else "") for path in _inside(folder) if not _is_left_by_a_machine(path)]
+def contents(folder: Path, named: str | Path = "it", most: int = 6) -> str:
+    """Describe the content of a folder, for messages: `it has a.wav, b/`. named: what stands for the folder there."""
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        return f"{named} can't be read ({error.strerror})"
+    names = [path.name + ("/" if path.is_dir() else "") for path in inside if not _is_left_by_a_machine(path)]
     if not names:
-        return "it is empty"
+        return f"{named} is empty"
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"it has {', '.join(names[:most])}{more}"
+    return f"{named} has {', '.join(map(console.one_line, names[:most]))}{more}"
 
 
 def _is_left_by_a_machine(path: Path) -> bool:
@@ -129,6 +134,10 @@ def _is_left_by_a_machine(path: Path) -> bool:
 
 def _is_sound(path: Path) -> bool:
     return path.suffix.lower() in _SOUNDS and not path.name.startswith(".")
+
+
+def _is_compressed(path: Path) -> bool:
+    return _is_sound(path) and path.suffix.lower() not in (".wav", ".flac", PAIRS_SUFFIX)
 
 
 def _is_download(path: Path) -> bool:
@@ -227,12 +236,15 @@ def source_at(path: Path, split: str) -> Source | None:
 def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) -> str:
     """Explain why no song was found."""
     if songs:
+        compressed = [song.path for song in songs if any(map(_is_compressed, _inside(song.path)))]
+        if compressed:
+            return f"{contents(compressed[0], compressed[0])}: convert compressed formats such as mp3 to wav or flac first"
         first = songs[0].path
         if first.is_symlink() and not first.exists():
             return f"{first} is a broken link (target {first.readlink()})"
-        return f"of {first} {contents(first)}: convert compressed formats such as mp3 to wav or flac first"
+        return contents(first, first)
     if folders:
-        return "; ".join(f"of {path} {contents(path)}" for path in folders.values())
+        return "; ".join(contents(path, path) for path in folders.values())
     if root.name.lower() in SPLITS:
         return f"if {root} is the folder of one split, name the one above it, {root.parent}"
     if here := [song.name for song in _songs_in(root, "train") if song.files()]:

@@ -36,7 +36,7 @@ class Rhythm:
             self.tempo.finish()
 
     def beats(self, *, bpm: float | None = None, first: float | None = None, half_beat: bool = False) -> Beats | None:
-        """Return tempo and beats, assumed constant; None without onsets or if the audio is too short.
+        """Return tempo and beats; None without onsets or if the audio is too short.
 
         Args:
             bpm, first, half_beat: see `track_beats`.

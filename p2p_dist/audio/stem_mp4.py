@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from p2p_dist.audio import stem_streams
+from p2p_dist.audio.media import open_media
 from p2p_dist.audio.mixer import Mixer
 
 _HELD = 16  # frames gathered before they are handed on: few calls of numpy, and all stems of them stay in the cache
@@ -19,22 +20,12 @@ def header(path: Path) -> tuple[int, int, int]:
     from av.error import FFmpegError
 
     try:
-        with _open(path) as container:
+        with open_media(path) as container:
             stream = next(stream for stream in container.streams.audio if stream.codec_context is not None)
             rate = stream.rate or 0
             return rate, stream.codec_context.channels, (container.duration or 0) * rate // av.time_base
     except (FFmpegError, StopIteration, ValueError):
         return 0, 0, 0
-
-
-def _open(path: Path) -> Any:
-    """Open a stem file with PyAV, whatever the encoding of its tags."""
-    import av
-
-    try:
-        return av.open(str(path), metadata_errors="replace")
-    except TypeError:  # from 19 on it is not asked, and decodes them so by itself
-        return av.open(str(path))
 
 
 def decode(path: Path, mixer: Mixer) -> tuple[int, bool]:
@@ -52,7 +43,7 @@ def decode(path: Path, mixer: Mixer) -> tuple[int, bool]:
     from av.error import FFmpegError
 
     try:
-        with _open(path) as container:
+        with open_media(path) as container:
             streams = container.streams.audio
             places, by_position = stem_streams.find(path, [stream.metadata for stream in streams])
             wanted = {name: streams[places[name]] for name in mixer.names}

@@ -112,7 +112,8 @@ def main(arguments: list[str]) -> int:
             f"({train}), and name it with --model"
         )
     command = command_line.parse(Command, "generate", arguments)
-    if "" in arguments:  # as a path it is the current folder, and all songs in it
+    if any(not word or (word.startswith("--") and word.endswith("=")) for word in arguments):
+        # As a path it is the current folder, and all songs in it.
         raise ValueError('a name is empty, as "$SONG" is where the shell has no such variable: name a file or folder')
     if not command.songs:
         raise ValueError(f"name a song: {console.command('generate')} SONG")

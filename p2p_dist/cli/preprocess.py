@@ -73,7 +73,7 @@ class Command:
                 f"{console.command('submit')} --data.shards {shlex.quote(self.data.shards)}; to make another one, name the "
                 "folder of songs with --data; to verify one in a folder, name it with --verify --out"
             )
-        if self.out is not None and not self.out.name:
+        if self.out is not None and not files.expanded(self.out).absolute().name:
             raise ValueError("--out must name a folder below the root directory: choose one, or omit --out")
 
 
@@ -128,6 +128,8 @@ def parse(arguments: list[str]) -> tuple[Command, list[str]]:
     """
     named, rest = command_line.take_option(arguments, "--preset")
     base = presets.preset((named or ["default"])[-1]).data
+    if "" in command_line.take_option(rest, "--out")[0]:  # as a path it is the current folder
+        raise ValueError("--out is empty: name a folder, or omit --out")
     texts, rest = command_line.take_option(rest, "--task", "--data.task")
     tasks = [task.strip() for text in texts for task in text.split(",")] or [base.task]
     for task in tasks:

@@ -39,7 +39,7 @@ class Command:
 def runs(names: tuple[str, ...]) -> tuple[list[RunDir], list[str]]:
     """Find the runs of these names, or all; also return a line for each name that cannot be shown."""
     if not names:
-        return [RunDir(path.parent.resolve()) for path in sorted(rundir.runs_root().glob("*/config.yaml"))], []
+        return list(dict.fromkeys(map(rundir.find, rundir.names()))), []
     found, wrong = [], []
     for name in names:
         try:

@@ -203,10 +203,10 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         raise ValueError("--data names songs and --data.shards a finished dataset: omit one of them")
     data = {name.removeprefix("data."): value for name, value in typed.items() if name.startswith("data.") or name == "task"}
     usual = "default" if folder or elsewhere or os.environ.get("MUSDB_PATH") else "demo"
-    if file := typed.get("config"):
+    if (file := typed.get("config")) is not None:
         path = Path(file)
         if not path.is_file():
-            raise ValueError(f"no file {path}: --config names a YAML file of settings")
+            raise ValueError(f"no file {file or repr(file)}: --config names a YAML file of settings")
         base = presets.from_yaml(path, usual if named is None else named, data)
         check_command_is_ours(path, base)
         if named and base.preset != named:
@@ -289,8 +289,7 @@ def check_known(arguments: list[str], runs: list[RunDir]) -> None:
     for run in runs:
         if run.config.is_file():
             continue
-        name, root = run.path.name, rundir.runs_root()
-        names = sorted(path.parent.name for path in root.glob("*/config.yaml"))
+        name, root, names = run.path.name, rundir.runs_root(), rundir.names()
         listed = ", ".join([*names[:20], *(["..."] if names[20:] else [])])
         raise ValueError(
             f"no run {name} in {root}"

@@ -36,15 +36,18 @@ def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]
         rest: the command line without the sweep. name: of the run, without the values.
 
     Raises:
-        ValueError: not `key=value,value`, or a key twice.
+        ValueError: not `key=value,value`, or a key or one of its values twice.
     """
     keys, values = [], []
     for part in swept:
         key, equals, listed = part.partition("=")
-        if not equals or not all(listed.split(",")) or key in keys:
+        given = listed.split(",")
+        if not equals or not all(given) or key in keys:
             raise ValueError(f"--sweep {part}: give each setting once, with its values, as in train.seed=0,1,2")
+        if len(set(given)) < len(given):
+            raise ValueError(f"--sweep {part}: a value is there twice, which would be the same run: give each once")
         keys.append(key)
-        values.append(listed.split(","))
+        values.append(given)
     found = []
     for chosen in itertools.product(*values):
         words = [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in zip(keys, chosen, strict=True)]

@@ -272,7 +272,7 @@ def check_room(missing: Collection[dict[str, Any]], place: Path, cure: str) -> N
     """
     needed, free = sum(entry["bytes"] for entry in missing), shutil.disk_usage(place).free
     if needed > 0.9 * free:
-        said = f"{console.size(needed)} of files, {console.size(free)} free: {cure}"
+        said = f"{console.size(needed)} of files, {console.size(free)} free, of which a tenth stays free: {cure}"
         raise OSError(errno.ENOSPC, said, str(place))
 
 

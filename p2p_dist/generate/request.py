@@ -14,7 +14,8 @@ from p2p_dist.audio import stamps
 from p2p_dist.common import file_names, records, schemas
 from p2p_dist.settings.config import TASKS, parse_task
 
-PAGE = "index.html"
+PAGE, TRACKS = "index.html", "media/song"
+"""The listening page of a song, and the folder of what it plays, see evaluate/report/listening.py."""
 
 ITERATIONS = 100
 """Griffin-Lim iterations: the error is half of that after 32 iterations."""
@@ -213,7 +214,8 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
     try:
         found = records.read(place.record, schemas.GENERATED, "remove it, or add --overwrite")
     except FileNotFoundError:
-        if there := [path for paths in takes for path in paths.values() if os.path.lexists(path)]:
+        ours = [*(path for paths in takes for path in paths.values()), place.folder / PAGE, place.folder / TRACKS]
+        if there := [path for path in ours if os.path.lexists(path)]:
             raise ValueError(
                 f"{there[0]} already exists, but no {place.record.name} describes how it was made: add --overwrite, or name "
                 "another folder with --out"

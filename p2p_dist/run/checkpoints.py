@@ -174,9 +174,8 @@ def newest_run() -> RunDir | None:
     wants to hear more than that.
     """
     newest: dict[RunDir, float] = {}
-    for path in rundir.runs_root().glob("*/config.yaml"):
-        run = RunDir(path.parent.resolve())
-        with contextlib.suppress(FileNotFoundError):  # the training has just removed it; there is a newer one
+    for run in map(rundir.find, rundir.names()):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # removed just now, or another user's
             if found := with_generator(run.checkpoints):
                 newest[run] = found[-1].path.stat().st_mtime
     for run in sorted(newest, key=lambda run: newest[run], reverse=True):
@@ -188,5 +187,5 @@ def newest_run() -> RunDir | None:
 
 
 def _runs_there() -> str:
-    names = sorted(path.parent.name for path in rundir.runs_root().glob("*/config.yaml"))
+    names = rundir.names()
     return f": there are {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}" if names else ", which has none yet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -276,6 +277,16 @@ def find(name: str) -> RunDir:
     if path.is_symlink() and path.lstat().st_uid not in (os.geteuid(), 0):
         raise ValueError(f"{path} is a link that another user created: remove it, or use another name for the run")
     return RunDir(path.resolve())
+
+
+def names() -> list[str]:
+    """Return the names of the runs in the folder of runs, sorted: those that `find` takes, whatever else lies there."""
+    found = []
+    for path in sorted(runs_root().glob("*/config.yaml")):
+        with contextlib.suppress(ValueError):
+            if find(path.parent.name).config.is_file():
+                found.append(path.parent.name)
+    return found
 
 
 def check_own(run: RunDir) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from p2p_dist.common import console
 from p2p_dist.data import verify as dataset
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
@@ -33,7 +34,7 @@ def _checkpoints(run: RunDir) -> list[str]:
             if not each.is_kept:
                 each.check(checkpoint.STATE)
         except (ValueError, OSError) as error:
-            found.append(str(error))
+            found.append(_said(error))
             continue
         if meta["settings"] is None:
             found.append(f"{each.path} does not record its settings")
@@ -48,7 +49,7 @@ def _shards(run: RunDir) -> list[str]:
     try:
         dataset.verify_dataset(run.shards, without=rundir.read_settings(run).data.elsewhere)
     except (ValueError, OSError) as error:
-        return [str(error)]
+        return [_said(error)]
     return []
 
 
@@ -62,7 +63,7 @@ def _batches(run: RunDir) -> list[str]:
     try:
         index = Index(run.shards, "train", is_here=not settings.data.elsewhere)
     except (ValueError, OSError) as error:
-        return [f"the batches can't be recomputed: {error}"]
+        return [f"the batches can't be recomputed: {_said(error)}"]
     stream = Stream(index, settings.data, seed=settings.train.seed, global_batch_size=settings.train.global_batch_size)
     found, step = [], 0
     for row in rows:
@@ -79,3 +80,7 @@ def _batches(run: RunDir) -> list[str]:
     if not run.metrics.read_bytes().endswith(b"\n"):
         found.append(f"{run.metrics} ends with an incomplete line: the training was killed and not resumed")
     return found
+
+
+def _said(error: ValueError | OSError) -> str:
+    return console.describe(error) if isinstance(error, OSError) else str(error)

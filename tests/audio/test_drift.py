@@ -173,6 +173,10 @@ def test_moving_and_a_later_start_keep_the_drift():
     later = DRIFTING.since(12.34)
     assert np.allclose(later.times(30) + 12.34, DRIFTING.times(42.34)[DRIFTING.times(42.34) >= 12.34])
     assert 0 <= later.first < 60 / 100 and np.allclose(later.since(-12.34).times(60), DRIFTING.times(60))
+    for start in (np.mean(DRIFTING.at[-2:]), DRIFTING.at[-1], DRIFTING.at[-1] + 5):  # in its last beat, and behind it
+        last = DRIFTING.since(start)
+        assert np.allclose(last.times(10) + start, DRIFTING.times(start + 10)[-len(last.times(10)) :])
+        assert last.first == last.times(10)[0] < 60 / 100
 
 
 def test_beats_that_drift_by_nothing_are_those_of_a_constant_tempo():

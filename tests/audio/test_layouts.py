@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -138,9 +140,18 @@ def test_songs_without_splits_are_named_and_split_by_title_when_asked(tmp_path: 
     [
         (
             lambda root: touch(root / "train/Song/drums.mp3", root / "train/Song/bass.mp3"),
-            r"Song it has bass\.mp3, drums\.mp3: convert compressed",
+            r"; .*/train/Song has bass\.mp3, drums\.mp3: convert compressed formats such as mp3 to wav or flac first$",
         ),
-        (lambda root: touch(root / "train/a.wav"), r"train it has a\.wav"),
+        (
+            lambda root: touch(root / "train/A/lyrics.txt", root / "train/B/drums.m4a"),
+            r"; .*/train/B has drums\.m4a: convert compressed",
+        ),
+        (lambda root: (root / "train/Song").mkdir(parents=True), r"; .*/train/Song is empty$"),
+        (
+            lambda root: touch(root / "train/Song/a.txt", root / "train/Song/b\n\x1b.wav"),
+            r"; .*/train/Song has a\.txt, b\\n\\x1b\.wav$",
+        ),
+        (lambda root: touch(root / "train/a.wav", root / "test/.b"), r"; .*/train has a\.wav; .*/test is empty$"),
         (lambda root: linked(root / "train/a.stem.mp4"), r"train/a\.stem\.mp4 is a broken link \(target gone\)"),
         (lambda root: touch(root / "musdb/train/a"), r"name .*musdb, which has such folders"),
         (lambda root: touch(root / "training/words"), r"it has training/"),
@@ -159,6 +170,21 @@ def test_where_there_is_no_song_it_is_said_what_there_is(tmp_path: Path, make, m
     make(tmp_path / "data")
     with pytest.raises(ValueError, match=message):
         layouts.find_songs(tmp_path / "data")
+
+
+def test_a_song_that_may_not_be_read_is_not_said_to_be_empty() -> None:
+    mine = os.geteuid()
+    with tempfile.TemporaryDirectory() as root:  # not pytest's, which other users can't enter
+        song = Path(root, "train", "Song")
+        song.mkdir(parents=True)
+        Path(root).chmod(0o755)
+        song.chmod(0)
+        os.seteuid(65534 if mine == 0 else mine)
+        try:
+            with pytest.raises(ValueError, match=rf"; {song} can't be read \(Permission denied\)$"):
+                layouts.find_songs(Path(root))
+        finally:
+            os.seteuid(mine)
 
 
 def linked(path: Path) -> None:

@@ -35,7 +35,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 def test_an_empty_name_is_not_the_current_folder(runs):
     """`generate "$SONG"` without such a variable made drums for all sound files below the current folder."""
     write(Path("song.wav"), sound(0.5))
-    for words in ([""], ["song.wav", "--out", ""]):
+    for words in ([""], ["song.wav", "--out", ""], ["song.wav", "--out="]):
         with pytest.raises(ValueError, match=r"a name is empty, .*: name a file or folder"):
             generate.main(words)
     assert [path.name for path in Path().iterdir()] == ["song.wav"]

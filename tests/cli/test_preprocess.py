@@ -287,7 +287,9 @@ def test_left_out_songs_are_named_at_the_end_with_exit_code_1(
         (["--data", "SONGS", "--task", "tuba"], 2, "unknown stem 'tuba'|task 'tuba'"),
         (["--data", "SONGS", "--part", "3/3"], 2, "write I/N"),
         (["--data", "SONGS", "--part", "0/3", "--cluster", "slurm"], 2, "omit --cluster"),
-        (["--data", "SONGS", "--out", ""], 2, "--out must name a folder"),
+        (["--data", "SONGS", "--out", ""], 2, "--out is empty: name a folder"),
+        (["--data", "SONGS", "--out="], 2, "--out is empty: name a folder"),
+        (["--data", "SONGS", "--out", "/"], 2, "--out must name a folder"),
         (["--data", "SONGS", "--out", "/dev/null/out"], 1, "Not a directory"),
         (["--data", "SONGS", "--out", "/proc/nothing"], 1, "No such file"),
         (["--data", "SONGS", "--preset", "nothing"], 2, "unknown preset"),
@@ -322,11 +324,16 @@ def test_several_tasks_get_a_folder_each(many: Path, tmp_path: Path, monkeypatch
     assert preprocess.main([*arguments, "--verify"]) == 0
 
 
-def test_verify_is_a_command(many: Path, undisturbed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_verify_is_a_command(
+    many: Path, undisturbed: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = Path(shutil.copytree(undisturbed, tmp_path / "out"))
     arguments = [*TINY, "--data", str(many), "--out", str(out), "--workers", "1"]
     assert preprocess.main([*arguments, "--verify"]) == console.DONE
     assert "samples are intact" in capfd.readouterr().out
+    monkeypatch.chdir(out)
+    assert preprocess.main(["--verify", "--out", "."]) == console.DONE
+    assert f"{out}: all " in capfd.readouterr().out
     damaged(out, 3000)
     assert preprocess.main([*arguments, "--verify"]) == console.FAILED
     assert "is damaged: sample song-" in capfd.readouterr().err

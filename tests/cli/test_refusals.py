@@ -50,6 +50,8 @@ submit --preset tiny --data no-test
 submit --preset tiny --data no-train
 submit --preset tiny --data ''
 submit --config missing.yaml
+submit --config ''
+submit --config= --dry-run
 submit --config twice.yaml
 submit --preset tiny --sweep train.seed=0,x
 submit --preset tiny --sweep train.global-batch-size=4,3 --nodes 4

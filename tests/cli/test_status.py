@@ -29,6 +29,7 @@ def test_a_name_without_a_run_among_others_is_an_error_after_they_are_shown(run)
         assert status_command.main(["yours", "mine", "--verify"]) == 2
     lines = said.getvalue().splitlines()
     assert lines[0].startswith("mine: ") and lines[-1].startswith("error: no run yours in")
+    assert "Errno" not in said.getvalue() and ": no manifest: preprocessing has not finished: /" in said.getvalue()
     listed = type_here("status", "--json", "yours", "mine")
     assert listed.returncode == 2 and [row["run"] for row in json.loads(listed.stdout)] == ["mine"]
 

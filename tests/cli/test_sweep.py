@@ -26,3 +26,9 @@ def test_a_line_for_each_combination_with_its_values_in_its_name():
 def test_what_is_no_setting_with_its_values_is_named(swept):
     with pytest.raises(ValueError, match=f"--sweep {swept[-1]}: give each setting once, with its values"):
         sweep.combinations([], swept, "a")
+
+
+def test_a_value_given_twice_is_named():
+    """Both would be one run."""
+    with pytest.raises(ValueError, match=r"--sweep train\.seed=0,1,0: a value is there twice"):
+        sweep.combinations([], ["train.seed=0,1,0"], "a")

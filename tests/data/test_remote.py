@@ -207,6 +207,23 @@ def test_a_proxy_that_refuses_is_named_by_its_variable(server: Server, tmp_path:
             remote.fetch(server.url, ENTRY, tmp_path / "a.tar")
 
 
+def test_what_a_server_answers_through_a_proxy_is_not_the_fault_of_the_proxy(
+    server: Server, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is the proxy here: it is asked for whole addresses."""
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.setenv("no_proxy", "")
+    folder = there / "http:" / "dataset.invalid"
+    folder.mkdir(parents=True)
+    (there / "a.tar").rename(folder / "a.tar")
+    assert fetched("http://dataset.invalid", tmp_path / "here") == BYTES
+    server.faults["http://dataset.invalid/a.tar"] = ["503"] * 4
+    said = f"the server answers 503 .*, tried 4 times; check that {socket.gethostname()} can read this address: "
+    with pytest.raises(OSError, match=said):
+        fetched("http://dataset.invalid", tmp_path / "here")
+
+
 def test_a_full_disk_says_what_is_needed(there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def add(self: Any, block: bytes) -> None:
         raise OSError(28, os.strerror(28))

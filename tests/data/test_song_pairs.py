@@ -175,6 +175,15 @@ def test_copies_of_a_long_song_are_made_part_by_part(
     assert seconds[0] == 8 and len(seconds) > 7 and max(seconds[1:]) <= 5
 
 
+def test_copies_need_no_stem_that_the_task_does_not_name(resting: Path, small: Data, tmp_path: Path) -> None:
+    data = replace(small, copies=1, task="vocals->drums")
+    one_song(tmp_path / "whole", resting, data)
+    (resting / "other.wav").write_bytes(b"no sound")
+    one_song(tmp_path / "damaged", resting, data)
+    stored, expected = (Index(tmp_path / out, "train") for out in ("damaged", "whole"))
+    np.testing.assert_array_equal(stored.read(np.arange(len(stored))), expected.read(np.arange(len(expected))))
+
+
 @pytest.fixture
 def thesis_pairs(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)

@@ -28,6 +28,11 @@ def named(content: dict[str, object], *kinds: str) -> set[str]:
     return {path for part in content["splits"].values() for path in manifests.files_of_part(part, *kinds)}  # type: ignore[attr-defined]
 
 
+def shards_of(content: dict[str, Any], *splits: str) -> list[str]:
+    """The files of the pairs of these splits."""
+    return [shard["name"] for split in splits for shard in content["splits"].get(split, {"shards": []})["shards"]]
+
+
 def fetch(address: str, out: Path, data: Data, **more: Any) -> None:
     """Fetch what is at an address."""
     transfer.fetch_files(address, out, transfer._manifest_at(address), data, **more)
@@ -309,9 +314,31 @@ def test_a_full_disk_says_what_is_needed_before_anything_is_fetched(
 ) -> None:
     needed = sum(path.stat().st_size for path in served.folder.glob("*.tar"))
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(needed, 0, needed))  # type: ignore[attr-defined]
-    with pytest.raises(OSError, match=r"\d{3} kB of files, \d{3} kB free: free some, name another folder of runs") as error:
+    with pytest.raises(
+        OSError, match=r"\d{3} kB of files, \d{3} kB free, of which a tenth stays free: free some, name another folder"
+    ) as error:
         fetch(served.url, tmp_path / "here", small)
     assert error.value.errno == errno.ENOSPC and [name for name, _ in served.asked] == ["manifest.json"]
+
+
+def test_a_tenth_of_what_is_free_stays_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9999, 0, 1000))  # type: ignore[attr-defined]
+    transfer.check_room([{"bytes": 500}, {"bytes": 400}], tmp_path, "free some")
+    with pytest.raises(OSError, match="1 kB of files, 1 kB free, of which a tenth stays free: free some"):
+        transfer.check_room([{"bytes": 500}, {"bytes": 401}], tmp_path, "free some")
+
+
+def test_what_the_nodes_fetch_by_themselves_is_not_fetched_and_not_missed(
+    served: Server, new_run: Callable[[str], tuple[RunDir, Data]]
+) -> None:
+    run, data = new_run("run")
+    content, data = manifests.read(served.folder), dataclasses.replace(data, stage="node")
+    for wanted in (
+        ["manifest.json", *named(content, "audio", "index"), *shards_of(content, "valid", "test")],
+        ["manifest.json"],
+    ):
+        transfer.fetch_for(run, data)
+        assert sorted(asked(served)) == sorted(wanted)
 
 
 def test_a_full_disk_is_no_reason_to_ask_for_the_manifest(

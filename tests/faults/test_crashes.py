@@ -350,6 +350,6 @@ def test_memory_of_the_node_is_too_small(tiny_shards, tmp_path, monkeypatch):
     """
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match=r"kB of files, 1 kB free: use --data\.stage none"):
+    with pytest.raises(OSError, match=r"kB of files, 1 kB free, of which a tenth stays free: use --data\.stage none"):
         copy_to_node(tiny_shards, "train", tmp_path)
     assert not list(tmp_path.rglob("*.tar"))

@@ -1,6 +1,8 @@
 """Which checkpoint a person means, by a name or without one."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -9,6 +11,7 @@ import torch
 from p2p_dist.common import files
 from p2p_dist.generate.model import find_model
 from p2p_dist.model.generator import Generator
+from p2p_dist.run import checkpoints
 from p2p_dist.settings import presets
 from p2p_dist.train import checkpoint
 from tests.conftest import lay_out_run
@@ -53,6 +56,22 @@ def test_without_a_name_the_newest_run_is_meant(place):
     demo.config.write_text(demo.config.read_text().replace("preset: tiny", "preset: demo"))
     assert find_model(None).name == "newest@5", "the demo learnt six seconds; it counts when it is named"
     assert find_model("drums-demo").name == "drums-demo@5"
+
+
+def test_a_run_whose_checkpoints_may_not_be_read_is_not_the_newest(monkeypatch):
+    mine = os.geteuid()
+    with tempfile.TemporaryDirectory() as root:  # not pytest's, which other users can't enter
+        monkeypatch.setenv("P2P_RUNS", f"{root}/runs")
+        Path(root).chmod(0o755)
+        run_with(Path(root), "mine", 5)
+        hidden = run_with(Path(root), "theirs", 6).checkpoints
+        hidden.chmod(0)
+        os.seteuid(65534 if mine == 0 else mine)
+        try:
+            assert checkpoints.newest_run().path.name == "mine"
+        finally:
+            os.seteuid(mine)
+            hidden.chmod(0o700)
 
 
 @pytest.mark.parametrize(

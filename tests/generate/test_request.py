@@ -43,6 +43,22 @@ def test_a_folder_that_holds_what_was_made(runs):
     assert "generated" not in str(request.find([Path()], None)[0].source)
 
 
+def test_the_page_of_somebody_and_that_of_another_song_stay(runs):
+    for name in ("a.wav", "b.wav"):
+        write(Path(name), sound(0.6))
+    assert generate.main(["a.wav", "--out", "made"]) == 0
+    assert Path("made", request.PAGE).is_file() and Path("made", request.TRACKS).is_dir()
+    for name, folder in ((request.PAGE, "site"), (f"{request.TRACKS}/theirs.ogg", "played")):
+        Path(folder, name).parent.mkdir(parents=True)
+        Path(folder, name).write_text("mine")
+    before = {path: path.stat().st_mtime_ns for folder in ("made", "site", "played") for path in Path(folder).rglob("*")}
+    for folder, there in (("made", request.PAGE), ("site", request.PAGE), ("played", request.TRACKS)):
+        with pytest.raises(ValueError, match=rf"^{folder}/{there} already exists, but no b\.json describes.*another folder"):
+            generate.main(["b.wav", "--out", folder])
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert generate.main(["b.wav", "--out", "site", "--overwrite"]) == 0
+
+
 def test_which_files_of_a_folder_are_songs_and_names_that_some_disks_take_for_one(runs):
     for name in ("A.MP3", "b.flac", "B.wav", ".c.wav", ".git/d.wav", "e.txt"):
         (Path("songs") / name).parent.mkdir(parents=True, exist_ok=True)

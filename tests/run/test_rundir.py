@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from p2p_dist.cli import status
 from p2p_dist.data import dataset as datasets
 from p2p_dist.jobs import begin_run
 from p2p_dist.run import rundir, snapshot
@@ -71,6 +72,23 @@ def test_a_run_is_found_by_its_path_too(run, monkeypatch):
     for name in (f"elsewhere/{run.path.name}", f"{root.name}/../{run.path.name}", f"/{run.path.name}"):
         with pytest.raises(ValueError, match=r"is not in the folder of runs, .*\$P2P_RUNS"):
             rundir.find(name)
+
+
+def test_what_can_be_no_run_is_not_named_as_one(run):
+    """Others may create folders beside it: their names must not become lines of what is printed."""
+    root = run.path.parent
+    for name in ("second", "first", "two words", ".hidden", "x\nerror: all is lost", "x" * 101):
+        (root / name).mkdir(parents=True)
+        (root / name / "config.yaml").touch()
+    (root / "folder" / "config.yaml").mkdir(parents=True)
+    for name, target in (("by-link", "second"), ("broken", "gone"), ("theirs", "second")):
+        (root / name).symlink_to(target)
+    if os.geteuid() == 0:
+        os.lchown(root / "theirs", 4321, -1)
+    else:
+        (root / "theirs").unlink()
+    assert rundir.names() == ["by-link", "first", "second"]
+    assert status.runs(())[0] == [RunDir(root / "second"), RunDir(root / "first")], "each once"
 
 
 def test_finished_steps_are_found_in_order_and_nothing_else(tmp_path):

@@ -165,6 +165,20 @@ def test_paper_order():
     assert all(parameter.requires_grad for parameter in built.discriminator.parameters())
 
 
+def test_from_a_bad_step_on_the_moving_average_stays():
+    """It is not at the weights after one update, so it would move to them."""
+    config = small(ema=0.9)
+    built = networks.build(config, on_ranks.CPU)
+    whole = on_ranks.batch_of(config, 2)
+    spoiled = [whole[0] * torch.nan, *whole[1:]]
+    step.train_step(built, *whole, config.train, 1)
+    before = {name: tensor.clone() for name, tensor in built.average.items()}
+    assert not all(torch.equal(before[name], parameter) for name, parameter in built.generator.named_parameters())
+    for number, batch in ((2, spoiled), (3, whole)):
+        step.train_step(built, *batch, config.train, number)
+        assert all(torch.equal(built.average[name], tensor) for name, tensor in before.items())
+
+
 def test_the_generator_runs_once(monkeypatch):
     calls = []
     for size, wanted in ((None, [4]), (2, [2, 2, 2, 2])):

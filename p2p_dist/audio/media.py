@@ -1,0 +1,30 @@
+"""Open sound files with PyAV: what they are is told by their content, and they may come from anybody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+_LISTS = frozenset(("concat", "hls", "applehttp", "dash", "imf", "sdp", "rtsp"))
+"""FFmpeg's names of formats that are lists of other files or addresses, whatever their own file is called."""
+
+
+def open_media(path: Path) -> Any:
+    """Open a file, whatever the encoding of its tags, without a network; return PyAV's container.
+
+    Raises:
+        ValueError: it names other files. The message names it.
+        av.error.FFmpegError: it can't be opened.
+    """
+    import av
+
+    options = {"protocol_whitelist": "file"}
+    where = str(path.absolute())  # which FFmpeg can't read as an address
+    try:
+        container = av.open(where, metadata_errors="replace", options=options)
+    except TypeError:  # from 19 on it is not asked, and decodes them so by itself
+        container = av.open(where, options=options)
+    if _LISTS.intersection(container.format.name.split(",")):
+        container.close()
+        raise ValueError(f"{path} is a list of other files, not a sound file")
+    return container
