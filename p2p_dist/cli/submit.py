@@ -35,7 +35,7 @@ class Command:
     run: str | None = None
     """name of the run, a folder in ./runs or $P2P_RUNS (default: task and preset, such as drums-default)"""
     preset: str | None = None
-    """demo, tiny, small (a CPU), sketch (drums, a CPU), default (GPUs), plain or thesis; default: demo without --data, else default"""
+    """demo, tiny, small (a CPU), sketch (drums, a CPU), default (GPUs), plain or thesis; default: demo, with --data default"""
     config: Path | None = None
     """YAML file with any of the settings; it overrides the preset, and flags override it"""
     dry_run: bool = False

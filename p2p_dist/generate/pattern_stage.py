@@ -339,8 +339,8 @@ def bank_of(songs: Sequence[Path]) -> Bank:
     usable = [one for one, count in zip(kits, classes, strict=True) if count >= min(2, max(classes)) > 0]
     if not usable:
         raise ValueError(
-            "no training song has strokes of drums that could be cut, at least none that --train.kits names: name others there, "
-            "or train without model.sketch"
+            "no training song has strokes of drums that could be cut, at least none that --train.kits names: name others "
+            "there, or train without model.sketch"
         )
     chosen = np.unique(np.linspace(0, len(usable) - 1, min(KITS, len(usable))).round().astype(int))
     return Bank({name: kit for number in chosen for name, kit in usable[number].items()})

@@ -102,7 +102,10 @@ def check_sketched_songs(data: Data, train: Train) -> None:
     songs = songs_to_train_on(data)
     for song in songs:
         if song.pairs:
-            raise ValueError(f"{song.path} holds spectrograms without audio, and model.sketch needs audio: leave it out, or give --preset plain")
+            raise ValueError(
+                f"{song.path} holds spectrograms without audio, and model.sketch needs audio: leave it out, or give "
+                "--preset plain"
+            )
     if songs and not any(train.gives_kit(song.name) for song in songs):
         names = ", ".join(console.one_line(song.name) for song in songs[:3]) + ", ..." * (len(songs) > 3)
         raise ValueError(f"no training song in {data.root} has a name like --train.kits {train.kits!r}: there are {names}")

@@ -94,8 +94,8 @@ PRESETS: dict[str, Config] = {
         ),
     ),
 }
-"""demo: a command without options; tiny: tests; small: a CPU; sketch: drums painted from a sketch, on a CPU; default: GPUs, drums
-painted from a sketch and other tasks as plain; plain: GPUs, without a sketch; thesis: exactly the settings of the thesis."""
+"""demo: a command without options; tiny: tests; small: a CPU; sketch: drums painted from a sketch, on a CPU; default: GPUs,
+drums painted from a sketch, other tasks as plain; plain: GPUs, no sketch; thesis: exactly the settings of the thesis."""
 
 EARLIER: dict[str, Any] = {
     "model.upsample": "nearest",

@@ -169,9 +169,7 @@ def test_the_dry_run_says_what_will_be_written(place, tiny_songs, tiny_shards, c
 def test_a_sketch_needs_audio_before_anything_is_made(place, capsys):
     (place / "songs" / "train" / "c").mkdir()
     (place / "songs" / "train" / "c" / "c_0.npz").touch()
-    with pytest.raises(
-        ValueError, match=r"songs/train.* spectrograms without audio, and model.sketch needs audio: leave it out, or give --preset plain"
-    ):
+    with pytest.raises(ValueError, match=r"songs/train.* spectrograms without audio, .* leave it out, or give --preset plain"):
         dry_run(place, "--cluster", "local", "--preset", "sketch")
     assert dry_run(place, "--cluster", "local", "--preset", "small") == 0
 
