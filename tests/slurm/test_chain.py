@@ -5,12 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from lab import wait_until
-from undisturbed import Evaluations, begin, preprocess_here, same, train
+from undisturbed import Evaluations, begin, preprocess_here, same, sketch_here, train
 
 from p2p_dist.jobs import site
 from p2p_dist.run import metrics_file, rundir
@@ -26,6 +27,10 @@ def ids(shown):
 TINY = ("--preset", "tiny", "--train.steps", "40", "--train.keep-every", "2")
 
 LONGER = ("--preset", "tiny", "--train.steps", "110", "--train.keep-every", "3")
+
+
+SKETCHED = ("--preset", "tiny", "--train.steps", "8", "--train.pattern-steps", "100", "--model.sketch", "--model.beat-phase")
+SKETCHED += ("--model.on-steps", "--model.residual", "--model.keep-level")
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +162,38 @@ def test_two_nodes_of_two_tasks_run_to_the_page(lab, launch, train_here, tmp_pat
     parts = [path.name for path in (run.slurm / "evaluate").glob("attempts.*")]
     assert sorted(parts) == ["attempts.0", "attempts.1"] and run.page.is_file()
     assert not list(run.evaluations.glob(".tmp-*"))
+
+
+def test_sketches_are_made_by_a_job_that_goes_on_where_it_was_stopped(lab, launch):
+    """The way of the preset `default`: its drummer learns in a job of its own, which reaches its time limit meanwhile.
+
+    If it failed: a training that begins without sketches, or with others than an undisturbed one; a drummer that starts anew.
+    """
+    run = rundir.find("sketched")
+    found = ids(launch("submit", "--nodes", "2", "--run", "sketched", *SKETCHED))
+    assert [stage for stage in found if stage != "preprocess"] == ["pattern", "train", "evaluate", "page"]
+    number, log = found["pattern"], lambda: "".join(path.read_text() for path in (run.slurm / "pattern").glob("*_log.out"))
+    wait_until((run.pattern / "networks" / "training.safetensors").exists, 200, log)
+    lab.ask("scancel", "--signal=USR2", number)  # as at the time limit: to the task, not to the batch shell
+    lab.wait_for(number, 60, "PENDING")
+    wait_until(lambda: lab.job(number).get("Reason") == "BeginTime", 30, log)
+    time.sleep(5)  # see Lab.release
+    lab.release(number)
+    here, _ = begin("sketched-here", "--nodes", "2", *SKETCHED)
+    preprocess_here(here)
+    sketch_here(here)
+    train(here)
+    for stage in ("pattern", "train", "evaluate", "page"):
+        job = lab.wait_for(found[stage], 240, "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+        assert job["JobState"] == "COMPLETED", (stage, job, log())
+    finished = [path.name for path in (run.pattern / "finished").glob("network-all-*")]
+    assert len(finished) == 2 and not any(name.endswith(".2") for name in finished), "no step that was saved is made again"
+    attempts = (run.slurm / "pattern" / "attempts").read_text().splitlines()
+    assert [line.split()[0] for line in attempts] == ["launch", "start", "end", "start", "end"]
+    for name in ("pattern.safetensors", "strokes.safetensors", "guides/guides.json"):
+        assert (run.pattern / name).read_bytes() == (here.pattern / name).read_bytes(), name
+    same(run, here)
+    assert run.page.is_file()
 
 
 def test_cancelled_before_its_first_step_and_while_it_trains(lab, launch, calm):

@@ -35,6 +35,11 @@ def preprocess_here(run):
     _here(run, "stage_process", "preprocess")
 
 
+def sketch_here(run):
+    """Sketch the training songs of a run on this machine."""
+    _here(run, "stage_process", "pattern")
+
+
 def train(run):
     """The training alone, of a run whose shards are there."""
     _here(run, "forked_ranks", "train")
