@@ -555,7 +555,7 @@ def test_what_the_templates_are_given_on_lumi_is_what_the_launcher_gives(tmp_pat
     assert given - {"hpc/train.sbatch", "RUN"} == exported | options | {comment}
 
 
-@pytest.mark.parametrize("stage", ["preprocess", "train", "evaluate"])
+@pytest.mark.parametrize("stage", ["preprocess", "pattern", "train", "evaluate"])
 def test_a_site_that_allows_no_comment_ends_no_job(stage, job, tmp_path):
     """Some sites keep it for themselves. If it failed: no template runs there."""
     (tmp_path / "scontrol").write_text("#!/bin/sh\nexit 1\n")
