@@ -104,6 +104,15 @@ def test_with_steps_trainings_at_once_share_the_stage_pattern(
     assert "| **one** | 1 x 1 |" in shown and "| **other** | 1 x 1 |" in shown
 
 
+def test_kits_are_named_to_the_systems_that_have_a_sketch(tmp_path: Path) -> None:
+    drums = quality.Arguments(data=tmp_path, kits="E*").systems_known
+    with_kits = {name for name, system in drums.items() if system.flags[-2:] == ("--train.kits", "E*")}
+    assert with_kits == {name for name in drums if "sketch" in name or name == "default"} and len(with_kits) > 3
+    assert drums.keys() - with_kits == {"plain, small", "plain", "thesis"}
+    assert not any("--train.kits" in system.flags for system in quality.Arguments(data=tmp_path).systems_known.values())
+    assert quality.Arguments(data=tmp_path, task="bass").systems_known.keys() == drums.keys() - with_kits
+
+
 def test_a_request_to_stop_ends_all_trainings_at_once(
     tiny_songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
