@@ -10,6 +10,7 @@ The layout of the blocks, and of a comment in them, is that of RFC 9639, 8.1 and
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 from pathlib import Path
@@ -45,9 +46,9 @@ def write(path: Path, sound: np.ndarray, rate: int, bits: int, begins: int, gain
     if gain is not None:
         tags |= {"GAIN": f"{factor(gain):.9g}", "GAIN_DB": f"{gain:.9g}"}
     scaled = sound * np.float32(1.0 if gain is None else factor(gain))
-    with files.replacing(path) as temporary:
-        soundfile.write(temporary, scaled, rate, format="FLAC", subtype=_BITS[bits])
-        temporary.write_bytes(with_tags(temporary.read_bytes(), tags))
+    coded = io.BytesIO()  # not to the file: of a disk that runs full libsndfile tells nothing
+    soundfile.write(coded, scaled, rate, format="FLAC", subtype=_BITS[bits])
+    files.write_bytes(path, with_tags(coded.getvalue(), tags))
 
 
 def read_tags(path: Path) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class SoundFile:
 
         Raises:
             ValueError: the format does not support this. The message names one that does.
+            OSError: the file can't be written; so do `write` and the end of the context.
         """
         self.is_exact = kind in ("flac", "wav")
         if not self.is_exact and channels > 2:
@@ -35,10 +37,12 @@ class SoundFile:
         if kind == "wav":
             # With more than two channels the header names them.
             name = "RF64" if 3 * samples * channels > _LARGEST_WAV else "WAVEX" if channels > 2 else "WAV"
+        self.target = _Target(target)
         try:
-            file = os.fsencode(target) if isinstance(target, Path) else target  # a name that is not UTF-8, too
-            self.file: Any = soundfile.SoundFile(file, "w", rate, channels, subtype, format=name)
+            with self.target.errors():
+                self.file: Any = soundfile.SoundFile(self.target, "w", rate, channels, subtype, format=name)
         except soundfile.LibsndfileError as error:
+            self.target.close()
             why = error.error_string.removeprefix("Error : ").rstrip(".")
             other = "flac or wav" if kind != "flac" else "wav"
             raise ValueError(
@@ -49,17 +53,57 @@ class SoundFile:
         """Write the next samples, (samples, channels). Values beyond full scale are clipped."""
         for start in range(0, len(sound), _LARGEST_BLOCK):
             block = sound[start : start + _LARGEST_BLOCK]
-            if self.is_exact:  # libsndfile's own scale is one step short of full
-                steps = np.clip(np.rint(block / STEP), -(1 << 23), (1 << 23) - 1)
-                self.file.write(steps.astype(np.int32) << 8)
-            else:
-                self.file.write(np.clip(block, -1, 1).astype(np.float32))
+            with self.target.errors():
+                if self.is_exact:  # libsndfile's own scale is one step short of full
+                    steps = np.clip(np.rint(block / STEP), -(1 << 23), (1 << 23) - 1)
+                    self.file.write(steps.astype(np.int32) << 8)
+                else:
+                    self.file.write(np.clip(block, -1, 1).astype(np.float32))
 
     def __enter__(self) -> SoundFile:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            with self.target.errors() if kind is None else contextlib.suppress(soundfile.LibsndfileError):
+                self.file.close()
+        finally:
+            self.target.close()
+
+
+class _Target:
+    """What libsndfile writes to. It says of an error only that there was one, and of one in the last flush nothing."""
+
+    def __init__(self, target: Path | io.BytesIO) -> None:
+        self.file = target.open("w+b", buffering=0) if isinstance(target, Path) else target
+        self.name = str(target) if isinstance(target, Path) else None
+        self.seek, self.tell, self.read = self.file.seek, self.file.tell, self.file.read
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Write all of it, or keep the error: an exception in a callback of a C library is printed and lost."""
+        done = 0
+        try:
+            while done < len(data):
+                done += self.file.write(data[done:])
+        except OSError as error:
+            self.error = self.error or error
+        return done
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise the error of writing in place of libsndfile's, or soundfile's where fewer samples were written."""
+        try:
+            yield
+        except (soundfile.LibsndfileError, AssertionError):
+            if self.error is None:
+                raise
+        if self.error is not None:
+            raise OSError(self.error.errno, self.error.strerror, self.name) from self.error
+
+    def close(self) -> None:
+        if self.name is not None:
+            self.file.close()
 
 
 def check(kind: str, rate: int, channels: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import av
@@ -93,3 +94,18 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"x\.flac"):
             flac.read_tags(path)
+
+
+def test_a_disk_that_runs_full_is_an_error_with_the_name(tmp_path: Path) -> None:
+    """A limit of the size of files stands for it; what was there stays."""
+    path = tmp_path / "x.flac"
+    flac.write(path, noise(0.5), RATE, 16, 0, 0.0)
+    kept, before = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) // 2, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            flac.write(path, noise(0.6), RATE, 16, 0, 0.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.filename == str(path)
+    assert path.read_bytes() == kept and list(tmp_path.iterdir()) == [path]

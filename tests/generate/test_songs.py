@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -28,11 +29,25 @@ def test_one_that_was_killed_as_it_put_its_files_in_place_is_made_again(runs, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(song_page, "write", killed)
-        with pytest.raises(OSError):
+        with pytest.raises(OSError) as raised:
             generate.main(["song.wav"])
+        assert raised.value.filename == "generated/song", "an error of writing names no file by itself"
     assert Path("generated/song/song-mix.flac").is_file() and not Path("generated/song/index.html").exists()
     assert generate.main(["song.wav", "--seed", "3"]) == 0
     assert made(Path("generated/song"))[3]["settings"]["seed"] == 3
+
+
+def test_a_disk_that_runs_full_is_named_and_nothing_stays(runs):
+    """A limit of the size of files stands for it."""
+    write(Path("song.wav"), sound(2))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            generate.main(["song.wav"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.filename == "generated/song" and not Path("generated/song").exists()
 
 
 def test_a_request_to_stop_that_a_library_swallows_is_not_lost(runs, monkeypatch, capsys):

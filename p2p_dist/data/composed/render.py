@@ -7,6 +7,7 @@ DIR/train/NAME/song.mid                        the same as MIDI
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import tempfile
@@ -66,7 +67,9 @@ def write_song(folder: Path, seed: int, number: int, seconds: float, font: Path)
         length = round((score.beats * score.microseconds / 1e6 + 2) * RATE)
         scaled = _levelled({stem: _of_length(sound, length) for stem, sound in sounds.items()})
         for stem, sound in scaled.items():
-            soundfile.write(place / f"{stem}.flac", sound, RATE, subtype="PCM_16")
+            coded = io.BytesIO()  # not to the file: of a disk that runs full libsndfile tells nothing
+            soundfile.write(coded, sound, RATE, format="FLAC", subtype="PCM_16")
+            (place / f"{stem}.flac").write_bytes(coded.getvalue())
         records.write(place / "song.json", schemas.COMPOSED, _record(score, seed, number, length / RATE, font))
     return score
 
