@@ -104,7 +104,7 @@ def test_a_disk_that_runs_full_is_an_error_with_the_name(tmp_path: Path) -> None
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) // 2, before[1]))
     try:
         with pytest.raises(OSError, match="File too large") as raised:
-            flac.write(path, noise(0.6), RATE, 16, 0, 0.0)
+            flac.write(path, np.tile(noise(0.6), (10, 1)), RATE, 16, 0, 0.0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert raised.value.filename == str(path)
