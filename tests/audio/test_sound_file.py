@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import soundfile
 
 from p2p_dist.audio import sound_file
+from tests.full_disk import largest_file
 
 
 @pytest.mark.parametrize("kind", ["flac", "wav"])
@@ -35,7 +35,7 @@ def test_what_a_format_can_not_hold_is_refused_and_another_named() -> None:
 
 @pytest.mark.parametrize("kind", sound_file.FORMATS)
 def test_a_disk_that_runs_full_is_an_error_also_in_the_last_flush(tmp_path: Path, kind: str) -> None:
-    """A limit of the size of files stands for it. libsndfile called its error "System error.", or left the end out."""
+    """libsndfile calls its error "System error.", or leaves the end out."""
     sound, path = np.random.default_rng(0).uniform(-0.5, 0.5, (40_000, 2)), tmp_path / f"a.{kind}"
 
     def written() -> int:
@@ -44,13 +44,8 @@ def test_a_disk_that_runs_full_is_an_error_also_in_the_last_flush(tmp_path: Path
         return path.stat().st_size
 
     size = written()
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for most in (size - 1, size // 2, 10):
         path.unlink()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-        try:
-            with pytest.raises(OSError, match="File too large") as raised:
-                written()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        with largest_file(most), pytest.raises(OSError, match="File too large") as raised:
+            written()
         assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(path))

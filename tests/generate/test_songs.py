@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import resource
 import signal
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from p2p_dist.common import console
 from p2p_dist.generate import request, songs
 from p2p_dist.generate.model import find_model
 from p2p_dist.generate.request import Options
+from tests.full_disk import largest_file
 from tests.generate.conftest import sound, write
 from tests.generate.made import made
 
@@ -38,15 +38,9 @@ def test_one_that_was_killed_as_it_put_its_files_in_place_is_made_again(runs, mo
 
 
 def test_a_disk_that_runs_full_is_named_and_nothing_stays(runs):
-    """A limit of the size of files stands for it."""
     write(Path("song.wav"), sound(2))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large") as raised:
-            generate.main(["song.wav"])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with largest_file(20_000), pytest.raises(OSError, match="File too large") as raised:
+        generate.main(["song.wav"])
     assert raised.value.filename == "generated/song" and not Path("generated/song").exists()
 
 
