@@ -35,7 +35,7 @@ class Command:
     run: str | None = None
     """name of the run, a folder in ./runs or $P2P_RUNS (default: task and preset, such as drums-default)"""
     preset: str | None = None
-    """demo, tiny, small (a CPU), sketch (drums, a CPU), default (GPUs) or thesis; default: demo without --data, else default"""
+    """demo, tiny, small (a CPU), sketch (drums, a CPU), default (GPUs), plain or thesis; default: demo without --data, else default"""
     config: Path | None = None
     """YAML file with any of the settings; it overrides the preset, and flags override it"""
     dry_run: bool = False
@@ -201,17 +201,18 @@ def parse(arguments: list[str]) -> tuple[Command, RunDir]:
         raise ValueError("--data is empty: name the folder of songs, or omit --data to use the example")
     if folder and elsewhere:
         raise ValueError("--data names songs and --data.shards a finished dataset: omit one of them")
+    data = {name.removeprefix("data."): value for name, value in typed.items() if name.startswith("data.") or name == "task"}
     usual = "default" if folder or elsewhere or os.environ.get("MUSDB_PATH") else "demo"
     if (file := typed.get("config")) is not None:
         path = Path(file)
         if not path.is_file():
             raise ValueError(f"no file {file or repr(file)}: --config names a YAML file of settings")
-        base = presets.from_yaml(path, usual if named is None else named)
+        base = presets.from_yaml(path, usual if named is None else named, data)
         check_command_is_ours(path, base)
         if named and base.preset != named:
             raise ValueError(f"--preset {named}, but {path} names the preset {base.preset}: omit one of them")
     else:
-        base = presets.preset(usual if named is None else named)
+        base = presets.for_data(usual if named is None else named, data)
     own = not named and not file
     begun = typed.get("run") if own else None
     if begun and (there := rundir.find(begun).config).is_file():

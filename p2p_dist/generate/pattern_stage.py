@@ -111,7 +111,7 @@ def make(run: RunDir, config: Config, workers: int) -> None:
             workers,
             lambda n, is_new: on_done(songs[n].source.name, 1, f"song-{paths[songs[n].key].stem}" if is_new else ""),
         )
-        bank = bank_of(list(paths.values()))
+        bank = bank_of([paths[song.key] for song in songs if config.train.gives_kit(song.source.name)])
         playing = [song for song in songs if read(paths[song.key]).onsets]
         halves = {"even": playing[::2], "odd": playing[1::2]} if len(playing) > 1 else {}
         progress.total = 2 * len(songs) + (1 + len(halves)) * steps
@@ -338,7 +338,10 @@ def bank_of(songs: Sequence[Path]) -> Bank:
     classes = [sum(map(bool, kit.strokes.values())) for one in kits for kit in one.values()]
     usable = [one for one, count in zip(kits, classes, strict=True) if count >= min(2, max(classes)) > 0]
     if not usable:
-        raise ValueError("no training song has strokes of drums that could be cut: model.sketch can't be used with these songs")
+        raise ValueError(
+            "no training song has strokes of drums that could be cut, at least none that --train.kits names: name others there, "
+            "or train without model.sketch"
+        )
     chosen = np.unique(np.linspace(0, len(usable) - 1, min(KITS, len(usable))).round().astype(int))
     return Bank({name: kit for number in chosen for name, kit in usable[number].items()})
 

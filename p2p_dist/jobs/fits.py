@@ -10,7 +10,7 @@ from p2p_dist.common import console, files, linux
 from p2p_dist.jobs import estimate, site, stages
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.config import Config, Data, Resources
+from p2p_dist.settings.config import Config, Data, Resources, Train
 from p2p_dist.settings.resources import sizes_in_words
 
 GB = 1_000_000_000
@@ -31,7 +31,7 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
     """
     check_songs(settings.data, settings.evaluate.split, asked=settings.resources.evaluate != "never")
     if settings.model.sketch:
-        check_audio(settings.data)
+        check_sketched_songs(settings.data, settings.train)
     shards = run.path.parent.parent / "shards" / dataset if dataset else None
     files.check_can_be_written(run.config)
     if shards is None or not (shards / "manifest.json").is_file():
@@ -85,16 +85,27 @@ def check_training_songs(root: Path, split_by_title: bool) -> set[str]:
     return splits
 
 
-def check_audio(data: Data) -> None:
-    """Check that all training songs have audio, which sketches are made of.
+def songs_to_train_on(data: Data) -> list[layouts.Source]:
+    """List the training songs; none for a finished dataset, or the example song that is copied later."""
+    root = Path(data.root) if data.root else None
+    if root is None or not root.is_dir():
+        return []
+    return [song for song in layouts.list_songs(root, data.split_by_title) if song.split == "train"]
+
+
+def check_sketched_songs(data: Data, train: Train) -> None:
+    """Check that all training songs have audio, which sketches are made of, and that kits can be cut of some.
 
     Raises:
-        ValueError: one has spectrograms alone. The message names it.
+        ValueError: one has spectrograms alone, or the kit of none may be played. The message names it, or some.
     """
-    root = Path(data.root) if data.root else None
-    for song in layouts.list_songs(root, data.split_by_title) if root is not None and root.is_dir() else ():
-        if song.split == "train" and song.pairs:
-            raise ValueError(f"{song.path} holds spectrograms without audio, and model.sketch needs audio: leave it out")
+    songs = songs_to_train_on(data)
+    for song in songs:
+        if song.pairs:
+            raise ValueError(f"{song.path} holds spectrograms without audio, and model.sketch needs audio: leave it out, or give --preset plain")
+    if songs and not any(train.gives_kit(song.name) for song in songs):
+        names = ", ".join(console.one_line(song.name) for song in songs[:3]) + ", ..." * (len(songs) > 3)
+        raise ValueError(f"no training song in {data.root} has a name like --train.kits {train.kits!r}: there are {names}")
 
 
 def songs_for_validation(root: Path, split_by_title: bool) -> bool:
@@ -236,9 +247,7 @@ def to_write(run: RunDir, settings: Config, shards: Path | None, counts: dict[st
         "checkpoints": 0 if begun else kept + whole,
     }
     if settings.model.sketch and not run.drummer.is_file():
-        root, of_title = settings.data.root, settings.data.split_by_title
-        songs = [] if root is None else [song for song in layouts.list_songs(Path(root), of_title) if song.split == "train"]
-        needed["sketches"] = estimate.pattern_bytes(settings, counts.get("train") or 0, len(songs))
+        needed["sketches"] = estimate.pattern_bytes(settings, counts.get("train") or 0, len(songs_to_train_on(settings.data)))
     return needed
 
 

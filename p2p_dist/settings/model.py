@@ -49,7 +49,7 @@ class Model:
         check(self, "model.")
         for name in ("beat_phase", "on_steps", "residual", "keep_level"):
             if getattr(self, name) and not self.sketch:
-                raise ValueError(f"model.{name.replace('_', '-')} needs a sketch: add --model.sketch, or leave it out")
+                raise ValueError(f"model.{name.replace('_', '-')} needs a sketch: add --model.sketch, or give --preset plain")
 
     def guide_channels(self, pictures: int) -> int:
         """Channels beside input and noise: those of the sketch, which has `pictures`, then sine and cosine of the beat."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,17 @@ import yaml
 
 from p2p_dist.common import console, yaml_file
 from p2p_dist.settings import science, values
-from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train
+from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train, parse_task
 from p2p_dist.settings.resources import sizes_of
+
+_SKETCH: dict[str, Any] = dict.fromkeys(("sketch", "beat_phase", "on_steps", "residual", "keep_level"), True)
+_FLUX = 0.3  # with a sketch: strokes at the right moments
 
 _SMALL_NETS = Model(channels=16, max_channels=64, depth=4, discriminator_channels=16)
 
 PRESETS: dict[str, Config] = {
-    "default": Config(),
+    "default": Config(model=Model(**_SKETCH), train=Train(flux_weight=_FLUX)),
+    "plain": Config(preset="plain"),
     "small": Config(
         preset="small",
         model=Model(channels=24, max_channels=192, discriminator_channels=24),
@@ -25,20 +31,11 @@ PRESETS: dict[str, Config] = {
     ),
     "sketch": Config(
         preset="sketch",
-        model=Model(
-            channels=24,
-            max_channels=192,
-            discriminator_channels=24,
-            sketch=True,
-            beat_phase=True,
-            on_steps=True,
-            residual=True,
-            keep_level=True,
-        ),
+        model=Model(channels=24, max_channels=192, discriminator_channels=24, **_SKETCH),
         train=Train(
             epochs=8,
             global_batch_size=8,
-            flux_weight=0.3,
+            flux_weight=_FLUX,
             ema=0.99,
             checkpoint_every=100,
             keep_every=2,
@@ -97,8 +94,8 @@ PRESETS: dict[str, Config] = {
         ),
     ),
 }
-"""demo: a command without options; tiny: tests; small: a CPU; sketch: drums painted from a sketch, on a CPU; default: GPUs;
-thesis: exactly the settings of the thesis."""
+"""demo: a command without options; tiny: tests; small: a CPU; sketch: drums painted from a sketch, on a CPU; default: GPUs, drums
+painted from a sketch and other tasks as plain; plain: GPUs, without a sketch; thesis: exactly the settings of the thesis."""
 
 EARLIER: dict[str, Any] = {
     "model.upsample": "nearest",
@@ -112,6 +109,9 @@ EARLIER: dict[str, Any] = {
 }
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 
+EARLIER_DEFAULT: dict[str, Any] = {**{f"model.{name}": False for name in _SKETCH}, "train.flux_weight": 0.0}
+"""The same of the preset `default` alone, which had no sketch."""
+
 
 def preset(name: str) -> Config:
     """Return the preset called `name`.
@@ -123,6 +123,22 @@ def preset(name: str) -> Config:
         hint = console.did_you_mean(name, PRESETS)
         raise ValueError(f"unknown preset {name!r}: there are {', '.join(PRESETS)}{hint}")
     return PRESETS[name]
+
+
+def for_data(name: str, data: Mapping[str, Any]) -> Config:
+    """Return a preset for certain data: `default` without a sketch where there can be none, see `Config`.
+
+    Args:
+        data: settings of the data that differ from the preset's, such as `task` -> value; of their right type or as text.
+    """
+    found = preset(name)
+    if name != "default":
+        return found
+    plain = data.get("shards") not in (None, "None") or data.get("representation", "default") != "default"
+    plain = plain or str(data.get("copies", 0)) != "0"
+    with contextlib.suppress(ValueError):  # which is said later
+        plain = plain or parse_task(str(data.get("task", found.data.task)))[1] != ("drums",)
+    return with_values(found, EARLIER_DEFAULT) if plain else found
 
 
 def to_yaml(config: Config, like: Path | None = None) -> str:
@@ -171,10 +187,11 @@ def _from_saved(path: Path, *_: int) -> Config:
     return from_yaml(path, saved=True)
 
 
-def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) -> Config:
+def from_yaml(path: Path, otherwise: str = "default", typed: Mapping[str, Any] | None = None, *, saved: bool = False) -> Config:
     """Read a YAML file with any of the settings; the others are those of the preset that it names, or of `otherwise`.
 
     Args:
+        typed: settings of the data that replace those of the file later, see `for_data`.
         saved: the file is the saved file of a run and has all settings of the version that wrote it.
 
     Raises:
@@ -191,7 +208,11 @@ def from_yaml(path: Path, otherwise: str = "default", *, saved: bool = False) ->
             for one, other in (("epochs", "steps"), ("steps", "epochs")):
                 if train.get(one) is not None:
                     train.setdefault(other, None)
-        start = preset(str(named) if isinstance(named, str) else otherwise)
+        name, data = str(named) if isinstance(named, str) else otherwise, top.get("data")
+        data = data if isinstance(data, dict) else {}
+        start = for_data(name, data)  # first without `typed`, because the whole file has to be valid
+        if start.model.sketch and typed:
+            start = for_data(name, {**data, **typed})
         return _with_implied(start) if saved else start
 
     return values.from_file(path, base)
@@ -220,7 +241,8 @@ def with_earlier(saved: Config, asked: Config) -> Config:
     """Return `asked`, but with the saved value of each setting that differs only because the preset has changed since."""
     before, now = ({name: value for name, _, value in science.rows(one)} for one in (saved, asked))
     today = {name: value for name, _, value in science.rows(preset(asked.preset))}
-    return with_values(asked, {name: old for name, old in EARLIER.items() if before[name] == old and now[name] == today[name]})
+    earlier = EARLIER | EARLIER_DEFAULT if asked.preset == "default" else EARLIER
+    return with_values(asked, {name: old for name, old in earlier.items() if before[name] == old and now[name] == today[name]})
 
 
 def with_resources(saved: Config, asked: Config) -> Config:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from p2p_dist.settings.fields import added, resource
-from p2p_dist.settings.values import NotNegativeNumber, Positive, PositiveNumber, Rule, Seed, ShareBelowOne, check, within
+from p2p_dist.settings.values import NotNegativeNumber, Positive, PositiveNumber, Rule, Seed, ShareBelowOne, Text, check, within
 
 
 def step_range(text: str) -> tuple[int, int] | None:
@@ -54,6 +55,8 @@ class Train:
     """updates of each network that predicts onsets, where the model has a sketch"""
     predicted_strokes: bool = added(False, implied=True)
     """with a sketch: the generator learns from predicted strokes as well, in a quarter of its sketches (else from true ones)"""
+    kits: Text = added("*", implied="*")
+    """with a sketch: names of the training songs whose strokes are played, as in 'EVR - *'; the others give patterns alone"""
     ema: ShareBelowOne = 0.999
     """decay of the exponential moving average of the generator, which is evaluated (0: none)"""
     ema_warmup: bool = added(True, implied=False)
@@ -96,6 +99,10 @@ class Train:
             raise ValueError(
                 f"either train.epochs ({self.epochs}) or train.steps ({self.steps}) sets how long to train: give one of them"
             )
+
+    def gives_kit(self, song: str) -> bool:
+        """Whether the strokes of the training song with this name are played."""
+        return fnmatch.fnmatchcase(song, self.kits)
 
     def total_steps(self, samples: int) -> int:
         """Return the number of updates of the training: `steps`, or enough for `epochs` passes over this many windows."""

@@ -205,7 +205,7 @@ def cost(source: layouts.Source, config: Config, rounds: int) -> dict[str, Any]:
     """Both tables, of one song."""
     song, seconds = held_out_songs.of_source(source, 0, config.data.task), config.evaluate.seconds
     found: dict[str, Any] = {"measures": by_measure(held_out_songs.read_excerpt(song, config.data, seconds), config, rounds)}
-    name = "default" if torch.cuda.is_available() else "small"
+    name = "plain" if torch.cuda.is_available() else "small"
     measured = held_out_songs.measured_seconds(config.evaluate, 10)
     found["epoch"] = {
         name: of_an_epoch(held_out_songs.read_excerpt(song, config.data, seconds, measured=measured), name, rounds)

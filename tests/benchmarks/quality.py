@@ -49,7 +49,7 @@ import tyro
 
 sys.path.insert(0, str(Path(__file__).parent))
 import quality_cell
-from quality_cell import Budget, Fold, System, TrainingFailed
+from quality_cell import Budget, Fold, Stopped, System, TrainingFailed
 
 from p2p_dist.audio import layouts
 from p2p_dist.common import console, files, linux, records
@@ -66,8 +66,9 @@ SKETCH = ("--preset", "sketch")
 SYSTEMS = (
     System("plain, small", ("--preset", "small")),
     # Its average of the weights, over 1000 steps, would be mostly the first weights after a few hundred.
-    System("plain, default", ("--preset", "default", "--train.ema", "0.99")),
+    System("plain", ("--preset", "plain", "--train.ema", "0.99")),
     System("thesis", ("--preset", "thesis")),
+    System("default", ("--preset", "default", "--train.ema", "0.99"), task="drums"),
     System("sketch", SKETCH, task="drums"),
     System("sketch, known beats", SKETCH, known_beats=True, task="drums"),
     System("strokes of sketch", SKETCH, strokes=True, task="drums"),
@@ -93,6 +94,8 @@ class Arguments:
     """folder of songs, each of which is left out once"""
     more: Path | None = None
     """folder whose training songs are added to every training"""
+    kits: str = "*"
+    """names of the songs whose strokes are played, see --train.kits: the others give patterns alone"""
     held_out: Path | None = None
     """folder whose test songs are made by systems that are trained on all songs of --data"""
     task: str = "drums"
@@ -120,6 +123,13 @@ class Arguments:
     def budget(self) -> Budget:
         """Of every training."""
         return Budget(self.steps, self.minutes, self.cores)
+
+    @property
+    def systems_known(self) -> dict[str, System]:
+        """Those for the task, by name; all with a sketch play the same kits."""
+        found = [system for system in SYSTEMS if system.task in (None, self.task)]
+        with_kits = ("--train.kits", self.kits) if self.kits != "*" else ()
+        return {one.name: dataclasses.replace(one, flags=(*one.flags, *with_kits * one.sketches)) for one in found}
 
 
 def folds(arguments: Arguments) -> list[Fold]:
@@ -223,24 +233,24 @@ class Maker:
     def train(self, job: Job) -> RunDir:
         """Train, unless that was done and the measuring was stopped. Of several trainings with a sketch on the same songs one
         makes the stage `pattern`, for which the others wait."""
+        if self.give_up.is_set():
+            raise Stopped
         arguments, (system, _) = self.arguments, job.cells[0]
         system = dataclasses.replace(system, flags=(*system.flags, "--task", arguments.task))
         stamps = [song.stamp() for part in (job.fold.train, job.fold.test) for song in part]
-        whose = files.digest([code(), system.flags, stamps, job.seed, arguments.budget.said()])
-        run = RunDir(self.out / "runs" / f"{job.fold.name[:60]}-{whose[:12]}")
+        digest = files.digest([code(), system.flags, stamps, job.seed, arguments.budget.said()])
+        run = RunDir(self.out / "runs" / f"{job.fold.name[:60]}-{digest[:12]}")
         trained = run.path / "trained.json"
         if trained.is_file():
             return run
         shutil.rmtree(run.path, ignore_errors=True)
         with self.locks["songs"]:
             songs = job.fold.lay_out(self.out / "songs")
-        shared = self.out / "patterns" / f"{job.fold.name}-seed{job.seed}"
+        shared = self.out / "patterns"  # its files are named by all that they depend on
         with contextlib.ExitStack() as waiting:
-            shares = (
-                any("sketch" in flag for flag in system.flags) and arguments.steps is not None
-            )  # else its time is part of the budget
+            shares = system.sketches and arguments.steps is not None  # else its time is part of the budget
             if shares:
-                waiting.enter_context(self.locks[shared.name])
+                waiting.enter_context(self.locks[f"{job.fold.name}-seed{job.seed}"])
                 quality_cell.link(shared, run.pattern)
 
             def on_stage(stage: str) -> None:
@@ -382,7 +392,7 @@ def as_ctrl_c(number: int, _: FrameType | None) -> None:
 
 def main(words: list[str] | None = None) -> int:
     arguments = tyro.cli(Arguments, description=__doc__, args=words)
-    known = {system.name: system for system in SYSTEMS if system.task in (None, arguments.task)}
+    known = arguments.systems_known
     if unknown := [name for name in arguments.systems if name not in known]:
         hint = console.did_you_mean(unknown[0], known)
         raise ValueError(f"no system {unknown[0]!r} for {arguments.task}: there are {', '.join(known)}{hint}")

@@ -60,6 +60,11 @@ class System:
     strokes: bool = False
     task: str | None = None
 
+    @property
+    def sketches(self) -> bool:
+        """Whether its model has a sketch."""
+        return any("sketch" in flag or flag == "default" for flag in self.flags)
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -179,7 +184,8 @@ def link(source: Path, target: Path) -> None:
         to = target / path.relative_to(source)
         if path.is_file() and not to.exists():
             to.parent.mkdir(parents=True, exist_ok=True)
-            to.hardlink_to(path)
+            with contextlib.suppress(FileExistsError):  # another thread was faster
+                to.hardlink_to(path)
 
 
 def processor_seconds(root: int) -> float:

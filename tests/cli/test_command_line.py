@@ -32,7 +32,7 @@ MISTAKES = [
     ("submit --nodes 0", "nodes must be greater than 0, not 0"),
     ("preprocess --workers x", "--workers must be a whole number or None, not 'x'"),
     ("preprocess --task", "--data.task needs a value; 'p2p-dist preprocess --help' lists the options"),
-    ("preprocess --preset drms", "unknown preset 'drms': there are default, small, sketch, demo, tiny, thesis"),
+    ("preprocess --preset drms", "unknown preset 'drms': there are default, plain, small, sketch, demo, tiny, thesis"),
     ("evaluate r --checkpoints a", "--checkpoints must be a whole number or best, not 'a'"),
     ("evaluate", "name a run, or audio files with --files 'DIR/{input,output,target}/*.wav'"),
     ("export r", "--out is missing; 'p2p-dist export --help' lists the options"),

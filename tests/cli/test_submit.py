@@ -64,6 +64,11 @@ def test_the_preset_is_demo_without_songs_and_default_with_them(place, monkeypat
     command, run = submit.parse(["--task", "bass"])
     assert (command.settings.preset, command.settings.data.root) == ("default", "/elsewhere")
     assert run.path == place / "runs" / "bass-default"
+    assert not command.settings.model.sketch and submit.parse([])[0].settings.model.sketch
+    assert not submit.parse(["--data", "/songs", "--data.task", "bass"])[0].settings.model.sketch
+    assert not submit.parse(["--data", "/songs", "--data.copies", "1"])[0].settings.model.sketch
+    (place / "mine.yaml").write_text("train: {seed: 3}\n")
+    assert not submit.parse(["--config", str(place / "mine.yaml"), "--task", "bass"])[0].settings.model.sketch
 
 
 def test_a_run_that_exists_is_its_own_preset(place):
@@ -124,7 +129,7 @@ def test_a_sweep_is_one_run_for_each_combination(place):
     ]
     assert len({run.path for _, run in parsed}) == 6 and parsed[0][1].path.name == "drums-default-seed-0-learning-rate-1e-4"
     printed = launch("--data", songs(place / "songs"), "--cluster", "slurm", "--dry-run", "--sweep", *swept).stdout
-    assert printed.count("##### train.sh of 6 runs") == 1 and printed.count("#SBATCH --array=0,1,2,3,4,5\n") == 3
+    assert printed.count("##### train.sh of 6 runs") == 1 and printed.count("#SBATCH --array=0,1,2,3,4,5\n") == 4
     assert printed.count("##### preprocess.sh") == 1 and printed.count("which makes the same shards") == 5
     assert printed.count("afterok:the preprocess job of drums-default-seed-0-learning-rate-1e-4'") == 1
 

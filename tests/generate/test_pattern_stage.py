@@ -332,6 +332,16 @@ def test_a_dataset_of_an_earlier_version_is_refused(prepared: tuple[Path, Config
         pattern_stage.training_songs(run, prepared[1])
 
 
+def test_only_named_songs_give_kits(made: RunDir, prepared: tuple[Path, Config]) -> None:
+    run, settings = new_run(prepared, "kits"), prepared[1]
+    pattern_stage.make(run, dataclasses.replace(settings, train=dataclasses.replace(settings.train, kits="[bx]*")), workers=1)
+    kits = strokes.load(run.pattern / "strokes.safetensors").kits
+    assert list(kits) == [KEYS["b"]]
+    assert len(strokes.load(made.pattern / "strokes.safetensors").kits) == 3
+    same = (run.pattern / "pattern.safetensors").read_bytes() == (made.pattern / "pattern.safetensors").read_bytes()
+    assert same, "the others still give patterns"
+
+
 def test_songs_without_drums_are_refused(prepared: tuple[Path, Config]) -> None:
     empty = strokes.Bank({"a": strokes.Kit({kind: [] for kind in pattern_stage.CLASSES}, (0.0,) * 5, 0.0)})
     path = prepared[0] / "empty.npz"

@@ -97,6 +97,22 @@ def test_a_run_with_a_sketch_of_an_earlier_version_goes_on_with_its_losses(run):
         begin_run.check_begin(run, presets.with_values(now, {"train.compressed_weight": 5.0}), "songs")
 
 
+@pytest.mark.parametrize("changed", [{}, {"train.seed": 1}])
+def test_a_run_of_the_default_preset_of_an_earlier_version_goes_on_without_a_sketch(run, changed):
+    now, began = presets.preset("default"), dataclasses.replace(presets.preset("plain"), preset="default")
+    run.config.write_text(presets.to_yaml(presets.with_values(began, changed)))
+    if changed:
+        with pytest.raises(ValueError, match=r"settings(.|\n)*train\.seed: 1 -> 0") as said:
+            begin_run.check_begin(run, now, "songs")
+        assert "sketch" not in str(said.value)
+    else:
+        assert begin_run.check_begin(run, now, "songs") == began
+    small = dataclasses.replace(presets.preset("small"), preset="sketch")
+    run.config.write_text(presets.to_yaml(small))
+    with pytest.raises(ValueError, match=r"model\.sketch: False -> True"):
+        begin_run.check_begin(run, presets.preset("sketch"), "songs")
+
+
 def with_upsample(kind):
     return dataclasses.replace(TINY, model=dataclasses.replace(TINY.model, upsample=kind))
 

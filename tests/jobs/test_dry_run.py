@@ -34,7 +34,7 @@ def test_the_scripts_are_whole_and_quoted(place):
     """
     printed = launch("--nodes", "2", "--data", songs(place / "songs"), "--dry-run", "--cluster", "slurm").stdout
     found = scripts(printed)
-    assert list(found) == ["preprocess", "train", "evaluate", "page"]
+    assert list(found) == ["preprocess", "pattern", "train", "evaluate", "page"]
     for stage, script in found.items():
         assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
         (last,) = [line for line in script.splitlines() if line.startswith("exec bash")]
@@ -45,7 +45,8 @@ def test_the_scripts_are_whole_and_quoted(place):
     assert "#SBATCH --nodes=2" in found["train"] and "--signal=USR2@300" in found["train"]
     assert "#SBATCH --nodes=1" in found["evaluate"]
     assert "#SBATCH --time=120\n" in found["preprocess"], "minutes"
-    assert "--dependency" not in found["preprocess"] and "--dependency='afterok:the preprocess job'" in found["train"]
+    assert "--dependency" not in found["preprocess"] and "--dependency='afterok:the preprocess job'" in found["pattern"]
+    assert "--dependency='afterok:the pattern job'" in found["train"]
     assert "--kill-on-invalid-dep=yes" in found["page"]
 
 

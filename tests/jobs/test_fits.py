@@ -170,10 +170,26 @@ def test_a_sketch_needs_audio_before_anything_is_made(place, capsys):
     (place / "songs" / "train" / "c").mkdir()
     (place / "songs" / "train" / "c" / "c_0.npz").touch()
     with pytest.raises(
-        ValueError, match=r"songs/train.* spectrograms without audio, and model.sketch needs audio: leave it out"
+        ValueError, match=r"songs/train.* spectrograms without audio, and model.sketch needs audio: leave it out, or give --preset plain"
     ):
         dry_run(place, "--cluster", "local", "--preset", "sketch")
     assert dry_run(place, "--cluster", "local", "--preset", "small") == 0
+
+
+def test_the_example_song_is_not_there_yet(place, capsys):
+    """It was said to be missing where the model has a sketch."""
+    assert submit.main(["--dry-run", "--preset", "default", "--cluster", "local"]) == 0
+    assert "# pattern: to do" in capsys.readouterr().out
+    assert not (place / "songs" / "falcon69").exists()
+
+
+def test_kits_of_no_training_song_are_refused_before_anything_is_made(place, tiny_songs, capsys):
+    root = ["--data", str(tiny_songs), "--preset", "sketch"]
+    with pytest.raises(ValueError, match=r"has a name like --train\.kits 'Real - \*': there are \w+"):
+        dry_run(place, "--cluster", "local", *root, "--train.kits", "Real - *")
+    name = next((tiny_songs / "train").iterdir()).name
+    dry_run(place, "--cluster", "local", *root, "--train.kits", f"{name[:2]}*")
+    assert f"kits: {name[:2]}*" in capsys.readouterr().out
 
 
 def test_fewer_windows_than_a_batch_are_said(place, tiny_songs, capsys):

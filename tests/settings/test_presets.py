@@ -1,5 +1,7 @@
 """Presets, and settings to and from YAML."""
 
+import dataclasses
+
 import pytest
 
 from p2p_dist.settings import presets
@@ -14,8 +16,39 @@ def test_a_preset_survives_its_yaml(name, tmp_path):
 
 
 def test_an_unknown_preset_lists_those_there_are():
-    with pytest.raises(ValueError, match=r"default, small, sketch, demo, tiny, thesis.*did you mean demo"):
+    with pytest.raises(ValueError, match=r"default, plain, small, sketch, demo, tiny, thesis.*did you mean demo"):
         presets.preset("demoo")
+
+
+@pytest.mark.parametrize(
+    ("data", "sketch"),
+    [
+        ({}, True),
+        ({"task": "drums", "copies": 0, "shards": None}, True),
+        ({"task": "bass+other->drums", "copies": "0", "shards": "None"}, True),
+        ({"task": "bass"}, False),
+        ({"task": "vocals->drums+bass"}, False),
+        ({"copies": "2"}, False),
+        ({"representation": "thesis"}, False),
+        ({"shards": "https://example.org/songs"}, False),
+        ({"task": "no such"}, True),
+    ],
+)
+def test_the_default_preset_has_a_sketch_where_there_can_be_one(data, sketch):
+    found = presets.for_data("default", data)
+    wanted = presets.preset("default") if sketch else dataclasses.replace(presets.preset("plain"), preset="default")
+    assert found == wanted and found.model.sketch == sketch
+    assert presets.for_data("sketch", data) == presets.preset("sketch"), "who names it hears why it can't be"
+
+
+def test_a_file_of_another_task_has_no_sketch_by_default(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {task: bass}\n")
+    assert not presets.from_yaml(path).model.sketch
+    assert not presets.from_yaml(path, typed={"task": "drums"}).model.sketch, "what is typed is read later"
+    path.write_text("preset: default\n")
+    assert presets.from_yaml(path, "tiny").model.sketch
+    assert not presets.from_yaml(path, "tiny", {"task": "bass"}).model.sketch
 
 
 def test_part_of_a_file_leaves_the_rest(tmp_path):

@@ -11,7 +11,7 @@ SMALLEST = {"channels": 4, "max_channels": 8, "depth": 3, "discriminator_channel
 """Every kind of layer and of state that a training has, in two thirds of the time of the preset's networks."""
 
 
-def small(name: str = "default", model=None, **train) -> Config:
+def small(name: str = "plain", model=None, **train) -> Config:
     """A preset's networks and losses at the size of a test."""
     of, tiny = PRESETS[name], PRESETS["tiny"]
     sizes = {"channels": 8, "max_channels": 32, "depth": 4, "discriminator_channels": 8}

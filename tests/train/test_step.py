@@ -225,7 +225,7 @@ def test_mid_and_side():
     assert built.discriminator.convolutions[0].weight.shape[1] == 2 + 2
 
 
-@pytest.mark.parametrize("name", ["default", "thesis"])
+@pytest.mark.parametrize("name", ["plain", "thesis"])
 def test_compiled_networks(monkeypatch, name):
     """`train.compile` reaches both networks, past DDP too, and changes no name of a weight.
 
@@ -252,7 +252,7 @@ def test_compiled_networks(monkeypatch, name):
     expected, _ = step.train_step(plain, input, target, noise, config.train, 1)
     assert terms["generator"].item() == pytest.approx(expected["generator"].item(), rel=1e-3)
     graphs = counters["stats"]["unique_graphs"]
-    assert graphs == {"default": 4, "thesis": 3}[name], "the generator, and the discriminator in each of its uses"
+    assert graphs == {"plain": 4, "thesis": 3}[name], "the generator, and the discriminator in each of its uses"
     for number in range(2, 13):
         step.train_step(built, input, target, noise, config.train, number)
     assert counters["stats"]["unique_graphs"] == graphs
@@ -272,7 +272,7 @@ class ReadsOfTheDevice(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("name", ["default", "thesis"])
+@pytest.mark.parametrize("name", ["plain", "thesis"])
 def test_no_value_is_read_in_a_step(name):
     config = small(name)
     built = networks.build(config, on_ranks.CPU)
@@ -313,7 +313,7 @@ def test_between_lines_of_numbers_only_flags_on_the_host_are_read(monkeypatch):
     assert read[19:] == [("__bool__", False)]
 
 
-@pytest.mark.parametrize("name", ["default", "thesis"])
+@pytest.mark.parametrize("name", ["plain", "thesis"])
 def test_a_step_can_be_captured(name):
     """A captured graph does the same work on the same memory: what a step leaves for the next one lies where it lay.
 

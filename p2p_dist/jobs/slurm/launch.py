@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +187,7 @@ def preprocessing(datasets: list[tuple[str, Data]], preset: str, resources: Reso
     found = []
     for name, data in datasets:
         run = rundir.find(stages.PREPROCESS_RUN + name)
-        base = presets.from_saved(run.config) if run.config.is_file() else presets.preset(preset)
+        base = presets.from_saved(run.config) if run.config.is_file() else presets.for_data(preset, asdict(data))
         # Songs that are both held out and training songs are only recorded here; the evaluation refuses them.
         evaluate = replace(base.evaluate, allow_overlap=True)
         found.append((run, replace(base, data=data, evaluate=evaluate, resources=replace(resources, evaluate="never"))))

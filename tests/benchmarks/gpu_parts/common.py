@@ -58,7 +58,7 @@ class Place:
     @property
     def networks(self) -> tuple[str, ...]:
         """The presets whose networks are tried."""
-        return ("default",) if self.small else ("default", "thesis")
+        return ("plain",) if self.small else ("plain", "thesis")
 
     @property
     def device(self) -> torch.device:

@@ -79,8 +79,8 @@ def measurements(place: Place) -> list[Measurement]:
         return [
             Measurement("the card", lambda: ceilings(place), "What the device can do, measured now", 20),
             speed("thesis", OURS[5]),
-            speed("default", OURS[0]),
-            speed("default", COMPILED[0], (2,)),
+            speed("plain", OURS[0]),
+            speed("plain", COMPILED[0], (2,)),
             Measurement("data", lambda: data_wait(place), "What reading the batches costs", 30),
             Measurement("counted", lambda: in_theory(place), "Counted on meta tensors, float32", 60),
             speed("thesis", PLAIN[2], (1,)),
@@ -90,24 +90,24 @@ def measurements(place: Place) -> list[Measurement]:
     some = batches[:2]
     found = [Measurement("the card", lambda: ceilings(place), "What the device can do, measured now", 30)]
     found += [Measurement("data", lambda: data_wait(place), "What reading the batches costs, step captured", 60, least=10)]
-    found += [speed("thesis", OURS[2], some), speed("thesis", PLAIN[0], some), speed("default", OURS[2], some)]
-    found += [speed("default", OURS[8], some), speed("thesis", OURS[8], some)]
+    found += [speed("thesis", OURS[2], some), speed("thesis", PLAIN[0], some), speed("plain", OURS[2], some)]
+    found += [speed("plain", OURS[8], some), speed("thesis", OURS[8], some)]
     dearest = "Operations that are no convolution, dearest first; step launched kernel by kernel"
     found += [Measurement("operations", lambda: operations(place), dearest, 45, least=10)]
     title = "Where the time is, step captured: kinds of kernels, the dearest"
     found += [Measurement("trace", lambda: trace(place), title, 60, least=15)]
-    found += [speed("thesis", COMPILED[1], some), speed("default", COMPILED[1], some)]
-    found += [speed("thesis", OURS[0], some), speed("thesis", OURS[1], some), speed("default", OURS[1], some)]
+    found += [speed("thesis", COMPILED[1], some), speed("plain", COMPILED[1], some)]
+    found += [speed("thesis", OURS[0], some), speed("thesis", OURS[1], some), speed("plain", OURS[1], some)]
     found += [speed("thesis", OURS[7], some), speed("thesis", PLAIN[2], batches[1:2])]
-    found += [speed("thesis", OURS[5], some), speed("default", OURS[7], some)]
+    found += [speed("thesis", OURS[5], some), speed("plain", OURS[7], some)]
     larger = (*batches[2:],)
     found += [speed("thesis", dataclasses.replace(OURS[2], name=f"{OURS[2].name}, other batches"), larger)]
     found += [speed("thesis", dataclasses.replace(PLAIN[0], name=f"{PLAIN[0].name}, other batches"), larger)]
-    found += [speed("default", dataclasses.replace(OURS[2], name=f"{OURS[2].name}, other batches"), larger)]
+    found += [speed("plain", dataclasses.replace(OURS[2], name=f"{OURS[2].name}, other batches"), larger)]
     found += [speed("thesis", PLAIN[1], some)]
     found += [Measurement("counted", lambda: in_theory(place), "Counted on meta tensors, float32", 90)]
     found += [speed("thesis", way, some) for way in (OURS[3], OURS[4], OURS[6])]
-    found += [speed("thesis", COMPILED[0], some), speed("default", COMPILED[0], some)]
+    found += [speed("thesis", COMPILED[0], some), speed("plain", COMPILED[0], some)]
     return found
 
 
@@ -247,7 +247,7 @@ def kernels(step: Callable[[], Any], place: Place) -> int:
 
 def in_theory(place: Place) -> Iterator[Row]:
     """Of a step: kernels before any fusing, memory, FLOPs, and images/s at the floor of two cards."""
-    for network in ("thesis", "default"):
+    for network in ("thesis", "plain"):
         for size in (1, 64):
             config = config_of(network, place)
             count = counted.count(config, size)
@@ -266,7 +266,7 @@ def trace(place: Place) -> Iterator[Row]:
     """Ten updates under the profiler: what the kernels took together, and the gaps in which the card had nothing to do."""
     place.begin()
     torch.backends.cudnn.benchmark = True
-    for network, size in (("thesis", 64), ("default", 64), ("thesis", 1)):
+    for network, size in (("thesis", 64), ("plain", 64), ("thesis", 1)):
         step, _ = step_by(place, network, OURS[2], size, None)
         for _ in range(5):
             step()

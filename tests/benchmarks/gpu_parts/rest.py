@@ -23,7 +23,7 @@ SECONDS = 30.0
 
 
 def measurements(place: Place) -> list[Measurement]:
-    title, song = "A training of the preset `default`", "A song through `generate`, preset `default`"
+    title, song = "A training of the preset `default`", "A song through `generate`, preset `plain`"
     again = runs.lacking() or ("it is the same here" if place.small else "")
     return [
         Measurement("songs", lambda: songs(place), f"From pictures to sound: {SECONDS:.0f} s of song", 60),
@@ -41,7 +41,7 @@ def songs(place: Place) -> Iterator[Row]:
     from p2p_dist.generate.phase import griffin_lim_on
     from p2p_dist.model.generator import Generator
 
-    config = config_of("default", place)
+    config = config_of("plain", place)
     data = config.data
     seconds = 3.0 if place.small else SECONDS
     frames = int(seconds * data.sample_rate / data.hop_length)
@@ -84,7 +84,7 @@ def whole_song(place: Place, device: str) -> Iterator[Row]:
     script = Path(__file__).resolve().parents[1] / "generate.py"
     minutes = "0.1" if place.small else "4"
     to = place.scratch / f"generate-{device}.json"
-    words = [sys.executable, str(script), "--preset", "default", "--minutes", minutes, "--json", str(to)]
+    words = [sys.executable, str(script), "--preset", "plain", "--minutes", minutes, "--json", str(to)]
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     subprocess.run(words, env={**os.environ, **hidden}, check=True)
     ((name, found),) = json.loads(to.read_text()).items()

@@ -329,7 +329,7 @@ def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
 # Where batches come from.
 
 
-def pairs_on_disk(place: Place, name: str, pairs: int, network: str = "default") -> tuple[Index, Any]:
+def pairs_on_disk(place: Place, name: str, pairs: int, network: str = "plain") -> tuple[Index, Any]:
     config = config_of(network, place)
     folder = common.write_pairs(place.scratch / "shards" / name, config.data, pairs)
     return Index(folder, "train"), config
@@ -461,7 +461,7 @@ def one_rank(place: Place) -> Iterator[Row]:
     two = dataclasses.replace(place.ranks, world_size=2)  # a group of one is not wrapped otherwise
     arithmetic(False)
     for precision in ("fp32", "bf16"):
-        config = config_of("default", place, gradient_precision=precision, **REFERENCE)
+        config = config_of("plain", place, gradient_precision=precision, **REFERENCE)
         batch = batch_of(config, 4, place.device)
         alone, wrapped = build(config, place), build(config, place)
         wrapped.parallel_generator = distributed.wrap(wrapped.generator, two, precision)

@@ -49,7 +49,7 @@ def test_it_is_said_before_anything_is_queued_and_as_commands(cluster, launch, s
 def test_the_command_makes_the_shards_that_the_run_looks_for(place):
     """With every setting of the data that differs from the preset's."""
     changed = {"data.root": str(place), "data.mels": 64, "data.window_hop": 64, "data.split_by_title": True}
-    settings = presets.with_values(presets.preset("default"), {**changed, "data.task": "bass"})
+    settings = presets.with_values(presets.preset("plain"), {**changed, "data.task": "bass"})
     words = shlex.split(elsewhere.command(settings))
     found, tasks = preprocess.parse(words[3:])
     assert words[0] == f"P2P_RUNS={place}/runs" and tasks == ["bass"]
@@ -107,13 +107,13 @@ def test_a_dry_run_says_where_and_why_and_who_has_tried_it(place, site_file):
     text = shown(place, site_file(UNTRIED), "--time", "2:00:00", "--account", "abc")
     assert "# train: to do, in batch (1-91 nodes, at most 2:00:00)\n" in text
     assert "# preprocess: not by a job of this cluster, see the note\n" in text and "##### preprocess.sh" not in text
-    assert "#   P2P_RUNS=" in text and "--dependency" not in text.split("##### train.sh")[1].split("#####")[0]
+    assert "#   P2P_RUNS=" in text and "--dependency" not in text.split("##### pattern.sh")[1].split("#####")[0]
     assert "# runs and shards belong on /lustre/PROJECT, where files that are not used for 90 days are removed" in text
     assert "mine.yaml on its cluster yet; its figures are from the user guide (2026-07)" in text
     assert re.search(r"#   python launch/check.py preflight --cluster slurm --site \S+mine.yaml --account abc\n", text)
     assert "#   sbatch --test-only train.sh" in text
     assert "train: 88.0 (11 starts of 8.0)" in text and "page: 7.3 (11 starts of 0.7)" in text
-    assert "# at most 183.3 GPU-hours, which is 22.9 node-hours:" in text
+    assert "# at most 271.3 GPU-hours, which is 33.9 node-hours:" in text
     tried = shown(place, site_file(UNTRIED + "checked: 2026-11-27\n"), "--time", "2:00:00", "--account", "abc", "--yes")
     assert "nobody has tried" not in tried
     assert "nobody has tried" not in shown(place, site_file(ON_ANDES), "--time", "1:00:00", "--account", "abc", "--nodes", "1")
