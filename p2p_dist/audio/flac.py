@@ -10,7 +10,6 @@ The layout of the blocks, and of a comment in them, is that of RFC 9639, 8.1 and
 
 from __future__ import annotations
 
-import io
 import math
 import struct
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from p2p_dist.audio.sound_file import errors_of
 from p2p_dist.common import files
 
 _COMMENTS = 4  # the type of the block that holds tags
@@ -46,9 +46,10 @@ def write(path: Path, sound: np.ndarray, rate: int, bits: int, begins: int, gain
     if gain is not None:
         tags |= {"GAIN": f"{factor(gain):.9g}", "GAIN_DB": f"{gain:.9g}"}
     scaled = sound * np.float32(1.0 if gain is None else factor(gain))
-    coded = io.BytesIO()  # not to the file: of a disk that runs full libsndfile tells nothing
-    soundfile.write(coded, scaled, rate, format="FLAC", subtype=_BITS[bits])
-    files.write_bytes(path, with_tags(coded.getvalue(), tags))
+    with files.replacing(path) as temporary:
+        with errors_of(temporary, at_end=True):
+            soundfile.write(temporary, scaled, rate, format="FLAC", subtype=_BITS[bits])
+        temporary.write_bytes(with_tags(temporary.read_bytes(), tags))
 
 
 def read_tags(path: Path) -> dict[str, str]:
