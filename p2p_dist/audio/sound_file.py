@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from p2p_dist.common import files
+
 FORMATS = ("flac", "wav", "mp3", "ogg")
 
 STEP = 2.0**-23
@@ -109,7 +111,8 @@ def _check_room(path: Path) -> None:
                 left -= file.write(bytes(left))
             file.truncate(size)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
+        files.add_name(error, path)
+        raise
 
 
 def check(kind: str, rate: int, channels: int) -> None:

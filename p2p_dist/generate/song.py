@@ -164,8 +164,9 @@ def _keep(blocks: Iterator[np.ndarray], raw: Path, on_samples: Callable[[int], N
             for block in blocks:
                 file.write(np.ascontiguousarray(block).tobytes())
                 on_samples(len(block))
-    except OSError as error:  # one of writing names no file
-        raise OSError(error.errno, error.strerror, error.filename or str(raw.parent)) from error
+    except OSError as error:
+        files.add_name(error, raw.parent)
+        raise
 
 
 def _notes_of_beats(beats: Beats | None, options: Options) -> list[str]:

@@ -117,8 +117,9 @@ def make(
                 except ValueError as error:
                     made = Made(one, error=str(error))
                     left_out.append(made)
-                except OSError as error:  # one of writing the page names no file
-                    raise OSError(error.errno, error.strerror, error.filename or str(one.place.folder)) from error
+                except OSError as error:
+                    files.add_name(error, one.place.folder)
+                    raise
                 on_song(made)
     return left_out
 
