@@ -241,7 +241,7 @@ def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) ->
     if root.name.lower() in SPLITS:
         return f"if {root} is the folder of one split, name the one above it, {root.parent}"
     if here := [song.name for song in _songs_in(root, "train") if song.files()]:
-        some = ", ".join(here[:3]) + (" ..." if len(here) > 3 else "")
+        some = ", ".join(map(console.one_line, here[:3])) + (" ..." if len(here) > 3 else "")
         offer = "--data.split-by-title takes about every fifth for test/ by a hash of its title"
         return f"{len(here)} songs lie in {root} itself ({some}): move them into these folders, or {offer}"
     if deeper := [path for path in listed(root) if {inside.name.lower() for inside in listed(path)} & set(SPLITS)]:
