@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from p2p_dist.audio.sound_file import errors_of
 from p2p_dist.common import files
 
 _COMMENTS = 4  # the type of the block that holds tags
@@ -46,7 +47,8 @@ def write(path: Path, sound: np.ndarray, rate: int, bits: int, begins: int, gain
         tags |= {"GAIN": f"{factor(gain):.9g}", "GAIN_DB": f"{gain:.9g}"}
     scaled = sound * np.float32(1.0 if gain is None else factor(gain))
     with files.replacing(path) as temporary:
-        soundfile.write(temporary, scaled, rate, format="FLAC", subtype=_BITS[bits])
+        with errors_of(temporary, at_end=True):
+            soundfile.write(temporary, scaled, rate, format="FLAC", subtype=_BITS[bits])
         temporary.write_bytes(with_tags(temporary.read_bytes(), tags))
 
 

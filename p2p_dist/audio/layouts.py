@@ -5,7 +5,6 @@ Only this module depends on these layouts. It does not decode songs, so it works
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from p2p_dist.audio import held_out_titles, other_datasets
 from p2p_dist.audio.musdb18 import SUFFIX
+from p2p_dist.audio.other_datasets import listed
 from p2p_dist.audio.stamps import stamps
 from p2p_dist.common import console
 from p2p_dist.common.file_names import check_utf8
@@ -94,7 +94,7 @@ def stem_files(folder: Path) -> dict[str, Path]:
 
     Letters may be large or small, as in Drums.WAV; a name as it is written in `STEMS` comes first, and wav before flac.
     """
-    here = {path.name: path for path in _inside(folder)}
+    here = {path.name: path for path in listed(folder)}
     alike = {name.lower(): path for name, path in sorted(here.items(), reverse=True)}
     found: dict[str, Path] = {}
     for stem in STEMS:
@@ -103,13 +103,6 @@ def stem_files(folder: Path) -> dict[str, Path]:
             if stem not in found and file is not None and file.is_file():
                 found[stem] = file
     return found
-
-
-def _inside(folder: Path) -> list[Path]:
-    """List a folder; nothing if it cannot be read: opening the song reports that, and other songs continue."""
-    with contextlib.suppress(PermissionError, FileNotFoundError, NotADirectoryError):
-        return sorted(folder.iterdir())
-    return []
 
 
 def contents(folder: Path, named: str | Path = "it", most: int = 6) -> str:
@@ -129,7 +122,7 @@ def _is_left_by_a_machine(path: Path) -> bool:
     """Whether a name is hidden or created by a file server or file manager."""
     if path.name.startswith("."):
         return True
-    return bool(_LEFT_BY_MACHINES.fullmatch(path.name)) and not any(map(_is_sound, [path, *_inside(path)]))
+    return bool(_LEFT_BY_MACHINES.fullmatch(path.name)) and not any(map(_is_sound, [path, *listed(path)]))
 
 
 def _is_sound(path: Path) -> bool:
@@ -226,7 +219,7 @@ def source_at(path: Path, split: str) -> Source | None:
         stems = stem_files(path)
         if not stems and (known := other_datasets.moisesdb(path) or other_datasets.slakh(path)) is not None:
             return Source(known.title, split, path, known.stems, table=known.table, wrong=known.wrong)
-        pairs = [] if stems else [p for p in _inside(path) if p.name.lower().endswith(PAIRS_SUFFIX) and p.name[0] != "."]
+        pairs = [] if stems else [p for p in listed(path) if p.name.lower().endswith(PAIRS_SUFFIX) and p.name[0] != "."]
         return Source(path.name, split, path, stems, tuple(pairs))
     if path.name.lower().endswith(SUFFIX):
         return Source(path.name[: -len(SUFFIX)], split, path, dict.fromkeys(STEMS, path))
@@ -236,7 +229,7 @@ def source_at(path: Path, split: str) -> Source | None:
 def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) -> str:
     """Explain why no song was found."""
     if songs:
-        compressed = [song.path for song in songs if any(map(_is_compressed, _inside(song.path)))]
+        compressed = [song.path for song in songs if any(map(_is_compressed, listed(song.path)))]
         if compressed:
             return f"{contents(compressed[0], compressed[0])}: convert compressed formats such as mp3 to wav or flac first"
         first = songs[0].path
@@ -248,12 +241,12 @@ def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) ->
     if root.name.lower() in SPLITS:
         return f"if {root} is the folder of one split, name the one above it, {root.parent}"
     if here := [song.name for song in _songs_in(root, "train") if song.files()]:
-        some = ", ".join(here[:3]) + (" ..." if len(here) > 3 else "")
+        some = ", ".join(map(console.one_line, here[:3])) + (" ..." if len(here) > 3 else "")
         offer = "--data.split-by-title takes about every fifth for test/ by a hash of its title"
         return f"{len(here)} songs lie in {root} itself ({some}): move them into these folders, or {offer}"
-    if deeper := [path for path in _inside(root) if {inside.name.lower() for inside in _inside(path)} & set(SPLITS)]:
+    if deeper := [path for path in listed(root) if {inside.name.lower() for inside in listed(path)} & set(SPLITS)]:
         return f"name {deeper[0]}, which has such folders"
-    if any(_is_sound(path) for path in _inside(root)):
+    if any(_is_sound(path) for path in listed(root)):
         return f"{contents(root)}: songs to train on need their stems; {_NEW_STEM}"
     return contents(root)
 
@@ -261,11 +254,11 @@ def _found_instead(root: Path, folders: dict[str, Path], songs: list[Source]) ->
 def overlooked(root: Path, split_by_title: bool = False) -> list[Path]:
     """List files that look like songs but are not used, so that they can be reported."""
     folders = [root] if split_by_title else list(split_folders(root).values())
-    loose = [path for folder in folders for path in _inside(folder) if path.is_file()]
+    loose = [path for folder in folders for path in listed(folder) if path.is_file()]
     found = [path for path in loose if (_is_sound(path) or _is_download(path)) and not path.name.lower().endswith(SUFFIX)]
     if not split_by_title:
-        others = [path for path in _inside(root) if path not in folders and not _is_left_by_a_machine(path)]
-        found += [path for path in others if any(map(_has_stems, [path, *_inside(path)]))]
+        others = [path for path in listed(root) if path not in folders and not _is_left_by_a_machine(path)]
+        found += [path for path in others if any(map(_has_stems, [path, *listed(path)]))]
     return found
 
 

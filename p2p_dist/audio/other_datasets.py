@@ -51,7 +51,7 @@ def moisesdb(path: Path) -> Known | None:
 
     A stem that the song does not have is silent.
     """
-    if path / "data.json" not in _inside(path):
+    if path / "data.json" not in listed(path):
         return None
     found: dict[str, tuple[Path, ...]] = dict.fromkeys(STEMS, ())
     for name, stem in MOISESDB.items():
@@ -68,7 +68,7 @@ def moisesdb(path: Path) -> Known | None:
 def slakh(path: Path) -> Known | None:
     """Return the song in a folder with metadata.yaml, and a file of each instrument in stems/; None if it is none."""
     table = path / "metadata.yaml"
-    files = {file.stem: file for file in _sounds_in(path / "stems")} if table in _inside(path) else {}
+    files = {file.stem: file for file in _sounds_in(path / "stems")} if table in listed(path) else {}
     if not files:
         return None
     found: dict[str, tuple[Path, ...]] = dict.fromkeys(STEMS, ())
@@ -94,11 +94,11 @@ def _slakh_classes(table: Path, _: int, size: int) -> dict[str, str]:
 
 def _sounds_in(folder: Path) -> list[Path]:
     """List the wav and flac files of a folder, without hidden ones; suffixes may be in upper case."""
-    return [file for file in _inside(folder) if file.suffix.lower() in (".wav", ".flac") and not file.name.startswith(".")]
+    return [file for file in listed(folder) if file.suffix.lower() in (".wav", ".flac") and not file.name.startswith(".")]
 
 
-def _inside(folder: Path) -> list[Path]:
-    """List a folder; nothing if it cannot be read: opening the song reports that."""
+def listed(folder: Path) -> list[Path]:
+    """List a folder, sorted; nothing if it cannot be read: opening the song reports that, and other songs continue."""
     with contextlib.suppress(PermissionError, FileNotFoundError, NotADirectoryError):
         return sorted(folder.iterdir())
     return []

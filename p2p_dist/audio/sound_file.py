@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+
+from p2p_dist.common import files
 
 FORMATS = ("flac", "wav", "mp3", "ogg")
 
@@ -17,6 +22,7 @@ STEP = 2.0**-23
 
 _LARGEST_WAV = (1 << 32) - (1 << 16)  # bytes: a header of 32 bits tells no more
 _LARGEST_BLOCK = 1 << 14  # samples: libsndfile's Vorbis encoder keeps a block on its stack
+_LAST_FLUSH = 1 << 20  # bytes: more than an encoder holds back until its file is closed
 
 
 class SoundFile:
@@ -27,10 +33,12 @@ class SoundFile:
 
         Raises:
             ValueError: the format does not support this. The message names one that does.
+            OSError: also by `write` and at the end of the context, see `errors_of`.
         """
         self.is_exact = kind in ("flac", "wav")
         if not self.is_exact and channels > 2:
             raise ValueError(f"{kind} of {channels} channels is not supported: choose --format flac or wav")
+        self.path = target if isinstance(target, Path) else None
         name, subtype = kind.upper(), {"mp3": None, "ogg": "VORBIS"}.get(kind, "PCM_24")
         if kind == "wav":
             # With more than two channels the header names them.
@@ -39,6 +47,8 @@ class SoundFile:
             file = os.fsencode(target) if isinstance(target, Path) else target  # a name that is not UTF-8, too
             self.file: Any = soundfile.SoundFile(file, "w", rate, channels, subtype, format=name)
         except soundfile.LibsndfileError as error:
+            if self.path is not None and self.path.exists():
+                _check_room(self.path)
             why = error.error_string.removeprefix("Error : ").rstrip(".")
             other = "flac or wav" if kind != "flac" else "wav"
             raise ValueError(
@@ -49,17 +59,60 @@ class SoundFile:
         """Write the next samples, (samples, channels). Values beyond full scale are clipped."""
         for start in range(0, len(sound), _LARGEST_BLOCK):
             block = sound[start : start + _LARGEST_BLOCK]
-            if self.is_exact:  # libsndfile's own scale is one step short of full
-                steps = np.clip(np.rint(block / STEP), -(1 << 23), (1 << 23) - 1)
-                self.file.write(steps.astype(np.int32) << 8)
-            else:
-                self.file.write(np.clip(block, -1, 1).astype(np.float32))
+            with errors_of(self.path):
+                if self.is_exact:  # libsndfile's own scale is one step short of full
+                    steps = np.clip(np.rint(block / STEP), -(1 << 23), (1 << 23) - 1)
+                    self.file.write(steps.astype(np.int32) << 8)
+                else:
+                    self.file.write(np.clip(block, -1, 1).astype(np.float32))
 
     def __enter__(self) -> SoundFile:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            with contextlib.suppress(soundfile.LibsndfileError):  # the error on the way says more
+                self.file.close()
+            return
+        with errors_of(self.path, at_end=True):
+            self.file.close()
+
+
+@contextlib.contextmanager
+def errors_of(path: Path | None, *, at_end: bool = False) -> Iterator[None]:
+    """Tell why libsndfile can't write a file: it says only that it can't, and nothing where its last flush fails.
+
+    A file object in Python would know, but an exception in its methods, such as that of Ctrl-C, is printed and lost.
+
+    Args:
+        path: None for what is in memory. at_end: the file is closed inside: check that all of it was written.
+
+    Raises:
+        OSError: for instance the disk is full. What is in the file then is of no use.
+    """
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        if path is None:
+            raise
+        _check_room(path)
+        raise OSError(errno.EIO, f"libsndfile can't write it ({error.error_string.rstrip('.')})", str(path)) from error
+    if at_end and path is not None:
+        _check_room(path)
+
+
+def _check_room(path: Path) -> None:
+    """Check that something can be written behind the end of a file; where a last flush failed, it can't."""
+    size = path.stat().st_size
+    try:
+        with path.open("ab", buffering=0) as file:
+            left = _LAST_FLUSH
+            while left:
+                left -= file.write(bytes(left))
+            file.truncate(size)
+    except OSError as error:
+        files.add_name(error, path)
+        raise
 
 
 def check(kind: str, rate: int, channels: int) -> None:

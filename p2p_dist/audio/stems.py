@@ -28,20 +28,17 @@ UNEQUAL = 1.0
 def header(source: Source) -> tuple[int, int, int]:
     """Read rate, channels and samples from a song's headers; zeros if unknown: decoding reports what is wrong.
 
-    Files that can't be read are passed over: a stem that no task needs may be damaged.
+    They are also unknown where only a stem that is not needed is damaged, which decoding does not read.
     """
     import soundfile
 
     if source.stem_file is not None:
         return stem_mp4.header(source.stem_file)
-    found = []
-    for file in source.sounds():
-        with contextlib.suppress(soundfile.LibsndfileError):
-            found.append(soundfile.info(file))
-    if not found:
+    try:
+        longest = max((soundfile.info(file) for file in source.sounds()), key=lambda file: file.frames)
+        return longest.samplerate, longest.channels, longest.frames
+    except (soundfile.LibsndfileError, ValueError):
         return 0, 0, 0
-    longest = max(found, key=lambda one: one.frames)
-    return longest.samplerate, longest.channels, longest.frames
 
 
 def load_sums(

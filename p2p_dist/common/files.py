@@ -69,6 +69,12 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def add_name(error: OSError, path: Path) -> None:
+    """Add the name of a path to an error that names no file, as one in the middle of writing does not."""
+    if error.errno is not None and error.filename is None:
+        error.filename = str(path)
+
+
 def patiently(write: Callable[[], None]) -> None:
     """Call a function that writes a file; while the disk is full, retry for half a minute.
 

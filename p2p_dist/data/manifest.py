@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.audio.layouts import SPLITS
-from p2p_dist.common import files, records, schemas
+from p2p_dist.common import console, files, records, schemas
 from p2p_dist.common.records import COUNT, KEY
 
 SCHEMA = schemas.MANIFEST.schema
@@ -119,7 +119,7 @@ def check_unseen(content: dict[str, Any], split: str) -> None:
     """
     songs = content["splits"].get(split, {}).get("songs", [])
     if songs and len(overlap(content, split)) == len(songs):
-        named = ", ".join(song["name"] for song in songs[:3]) + (" ..." if len(songs) > 3 else "")
+        named = ", ".join(console.one_line(song["name"]) for song in songs[:3]) + (" ..." if len(songs) > 3 else "")
         raise ValueError(
             f"all {split} songs have the audio of training songs ({named}), so they cannot show how the model does on "
             f"other songs: put other songs into {split}/, or add --allow-overlap"

@@ -136,7 +136,7 @@ def remove_others(out: Path, work: list[KeyedSong]) -> None:
             record = read_record(path)
             # One of the same song has another key now, of earlier versions.
             if record is not None and (record["song"], record["split"]) not in here:
-                console.complain(f"removed: {record['song']} ({record['split']}) is no longer in the data")
+                console.complain(f"removed: {console.one_line(record['song'])} ({record['split']}) is no longer in the data")
             path.unlink()
     for path in (out / PARTS).glob("*.tar"):
         path.unlink()

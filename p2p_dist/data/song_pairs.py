@@ -68,7 +68,8 @@ def _copies(song: KeyedSong, pictures: pairs.Pictures, kept: np.ndarray, data: D
     """Yield augmented copies of the kept windows. Decodes the song again in pieces, because all its stems need much memory."""
     names = [name for side in parse_task(data.task) for name in side]
     rate, channels, _ = stems.header(song.source)
-    at_once = max(int(song_sums.TOGETHER / (4 * len(names) * channels * max(rate, data.sample_rate))), 1)  # seconds
+    values = len(names) * (channels or 2) * max(rate, data.sample_rate)  # in a second
+    at_once = max(int(song_sums.TOGETHER / (4 * values)), 1)  # seconds
     margin = 1 + -(-augment.reach(data) // data.sample_rate)  # one second more for the resampling filter
 
     def piece_of(number: int) -> int:

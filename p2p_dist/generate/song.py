@@ -159,10 +159,14 @@ def _perform(song: Decoded, model: Model, name: str, reference: float, options: 
 
 def _keep(blocks: Iterator[np.ndarray], raw: Path, on_samples: Callable[[int], None]) -> None:
     """Write the blocks of a stem, as float32, to a temporary file. on_samples: called with the length of each."""
-    with raw.open("wb") as file:
-        for block in blocks:
-            file.write(np.ascontiguousarray(block).tobytes())
-            on_samples(len(block))
+    try:
+        with raw.open("wb") as file:
+            for block in blocks:
+                file.write(np.ascontiguousarray(block).tobytes())
+                on_samples(len(block))
+    except OSError as error:
+        files.add_name(error, raw.parent)
+        raise
 
 
 def _notes_of_beats(beats: Beats | None, options: Options) -> list[str]:

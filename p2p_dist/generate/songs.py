@@ -117,6 +117,9 @@ def make(
                 except ValueError as error:
                     made = Made(one, error=str(error))
                     left_out.append(made)
+                except OSError as error:
+                    files.add_name(error, one.place.folder)
+                    raise
                 on_song(made)
     return left_out
 

@@ -59,7 +59,7 @@ def preprocess(run: RunDir, settings: config.Config) -> int:
         place = os.environ.get("SLURM_ARRAY_TASK_ID")  # among the jobs of an array
         left_out = shards.preprocess_all(root, wanted, workers, on_song, member=None if place is None else int(place))
     if left_out:
-        console.complain(f"songs left out ({len(left_out)}): {', '.join(result.name for result in left_out)}")
+        console.complain(f"songs left out ({len(left_out)}): {', '.join(console.one_line(one.name) for one in left_out)}")
     check_unseen(run, settings.evaluate)
     return console.DONE
 

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from p2p_dist.audio import flac
+from tests.full_disk import largest_file
 
 RATE = 44100
 
@@ -93,3 +94,14 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"x\.flac"):
             flac.read_tags(path)
+
+
+def test_a_disk_that_runs_full_is_an_error_with_the_name(tmp_path: Path) -> None:
+    """What was there stays."""
+    path = tmp_path / "x.flac"
+    flac.write(path, noise(0.5), RATE, 16, 0, 0.0)
+    kept = path.read_bytes()
+    with largest_file(len(kept) // 2), pytest.raises(OSError, match="File too large") as raised:
+        flac.write(path, np.tile(noise(0.6), (10, 1)), RATE, 16, 0, 0.0)
+    assert raised.value.filename == str(path)
+    assert path.read_bytes() == kept and list(tmp_path.iterdir()) == [path]

@@ -187,6 +187,12 @@ def test_a_song_that_may_not_be_read_is_not_said_to_be_empty() -> None:
             os.seteuid(mine)
 
 
+def test_a_title_of_several_lines_forges_none(tmp_path: Path) -> None:
+    write_stems(tmp_path / "a\nerror: lost", samples=100)
+    with pytest.raises(ValueError, match=r"1 songs lie in .* itself \(a\\nerror: lost\): "):
+        layouts.find_songs(tmp_path)
+
+
 def linked(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.symlink_to("gone")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import soundfile
 
 from p2p_dist.audio import sound_file
+from tests.full_disk import largest_file
 
 
 @pytest.mark.parametrize("kind", ["flac", "wav"])
@@ -29,3 +31,21 @@ def test_what_a_format_can_not_hold_is_refused_and_another_named() -> None:
         sound_file.check("ogg", 44100, 3)
     with pytest.raises(ValueError, match="mp3 does not support 1 channels at 96000 Hz"):
         sound_file.check("mp3", 96000, 1)
+
+
+@pytest.mark.parametrize("kind", sound_file.FORMATS)
+def test_a_disk_that_runs_full_is_an_error_also_in_the_last_flush(tmp_path: Path, kind: str) -> None:
+    """libsndfile calls its error "System error.", or leaves the end out."""
+    sound, path = np.random.default_rng(0).uniform(-0.5, 0.5, (40_000, 2)), tmp_path / f"a.{kind}"
+
+    def written() -> int:
+        with sound_file.SoundFile(path, kind, 22050, 2, len(sound)) as file:
+            file.write(sound)
+        return path.stat().st_size
+
+    size = written()
+    for most in (size - 1, size // 2, 10):
+        path.unlink()
+        with largest_file(most), pytest.raises(OSError, match="File too large") as raised:
+            written()
+        assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(path))

@@ -97,3 +97,13 @@ def test_a_home_is_put_in_only_of_a_user_that_there_is(monkeypatch):
     monkeypatch.setenv("HOME", "/home/a")
     assert [str(files.expanded(name)) for name in ("~/songs", "~", "a/~")] == ["/home/a/songs", "/home/a", "a/~"]
     assert files.expanded("~no-such-user/songs") == files.expanded(Path("~no-such-user/songs")) == Path("~no-such-user/songs")
+
+
+def test_an_error_gets_a_name_if_it_has_none(tmp_path):
+    for error, said in (
+        (OSError(28, "No space left on device"), f"[Errno 28] No space left on device: '{tmp_path}'"),
+        (OSError(28, "No space left on device", "a"), "[Errno 28] No space left on device: 'a'"),
+        (OSError("of a library"), "of a library"),
+    ):
+        files.add_name(error, tmp_path)
+        assert str(error) == said

@@ -265,3 +265,15 @@ def test_jobs_of_an_array_do_not_read_the_records_of_all_shards_for_each_song(
     assert shards.preprocess_all(root, [(out, small)], 1, member=0) == []
     assert len(calls) == 3, "before the songs, before the last one finishes what others left, and to merge"
     assert sum(len(part["songs"]) for part in manifests.read(out)["splits"].values()) == 6
+
+
+def test_a_song_that_is_gone_is_said_to_be_in_one_line(
+    new_song: Callable[..., Path], small: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("train/A", "train/B\nerror: lost", "test/C")):
+        new_song(tmp_path / "songs" / name, seconds=1.5, seed=number)
+    gone = tmp_path / "songs/train/B\nerror: lost"
+    assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
+    shutil.rmtree(gone)
+    assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
+    assert "removed: B\\nerror: lost (train) is no longer in the data" in capsys.readouterr().err.splitlines()

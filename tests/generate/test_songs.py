@@ -14,6 +14,7 @@ from p2p_dist.common import console
 from p2p_dist.generate import request, songs
 from p2p_dist.generate.model import find_model
 from p2p_dist.generate.request import Options
+from tests.full_disk import largest_file
 from tests.generate.conftest import sound, write
 from tests.generate.made import made
 
@@ -28,11 +29,19 @@ def test_one_that_was_killed_as_it_put_its_files_in_place_is_made_again(runs, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(song_page, "write", killed)
-        with pytest.raises(OSError):
+        with pytest.raises(OSError) as raised:
             generate.main(["song.wav"])
+        assert raised.value.filename == "generated/song", "an error of writing names no file by itself"
     assert Path("generated/song/song-mix.flac").is_file() and not Path("generated/song/index.html").exists()
     assert generate.main(["song.wav", "--seed", "3"]) == 0
     assert made(Path("generated/song"))[3]["settings"]["seed"] == 3
+
+
+def test_a_disk_that_runs_full_is_named_and_nothing_stays(runs):
+    write(Path("song.wav"), sound(2))
+    with largest_file(20_000), pytest.raises(OSError, match="File too large") as raised:
+        generate.main(["song.wav"])
+    assert raised.value.filename == "generated/song" and not Path("generated/song").exists()
 
 
 def test_a_request_to_stop_that_a_library_swallows_is_not_lost(runs, monkeypatch, capsys):

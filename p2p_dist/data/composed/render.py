@@ -17,6 +17,7 @@ import mido
 import numpy as np
 import soundfile
 
+from p2p_dist.audio.sound_file import errors_of
 from p2p_dist.common import files, records, schemas
 from p2p_dist.data.composed.grooves import CLASSES
 from p2p_dist.data.composed.score import Line, Score, compose
@@ -66,7 +67,8 @@ def write_song(folder: Path, seed: int, number: int, seconds: float, font: Path)
         length = round((score.beats * score.microseconds / 1e6 + 2) * RATE)
         scaled = _levelled({stem: _of_length(sound, length) for stem, sound in sounds.items()})
         for stem, sound in scaled.items():
-            soundfile.write(place / f"{stem}.flac", sound, RATE, subtype="PCM_16")
+            with errors_of(place / f"{stem}.flac", at_end=True):
+                soundfile.write(place / f"{stem}.flac", sound, RATE, subtype="PCM_16")
         records.write(place / "song.json", schemas.COMPOSED, _record(score, seed, number, length / RATE, font))
     return score
 
