@@ -258,7 +258,8 @@ def test_the_templates_do_the_whole_way(lab, launch, calm, tmp_path, monkeypatch
     assert evaluations.each_once()
     launch("submit", "--nodes", "2", "--site", str(held), "--run", "sketched", *SKETCHED, "--train.pattern-steps", "2")
     launch("cancel", "sketched")
-    command = ["sbatch", "--parsable", "-o", str(tmp_path / "pattern.log"), str(CHECKOUT / "hpc" / "pattern.sbatch"), "sketched"]
+    options = ["--parsable", "-o", str(tmp_path / "pattern.log")]
+    command = ["sbatch", *options, str(CHECKOUT / "hpc" / "pattern.sbatch"), "sketched"]
     number = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     job = lab.wait_for(number, 100, "COMPLETED", "FAILED", "CANCELLED")
     assert job["JobState"] == "COMPLETED", (tmp_path / "pattern.log").read_text()
