@@ -10,7 +10,7 @@ from p2p_dist.common import console, files, linux
 from p2p_dist.jobs import estimate, site, stages
 from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings.config import Config, Data, Resources, Train
+from p2p_dist.settings.config import Config, Data, Resources, Train, parse_task
 from p2p_dist.settings.resources import sizes_in_words
 
 GB = 1_000_000_000
@@ -46,7 +46,14 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
         check_node(settings, place, per_node)
     counts = windows(settings.data, shards)
     check_disk(run, to_write(run, settings, shards, counts))
-    return notes(settings.train.global_batch_size, counts)
+    found = notes(settings.train.global_batch_size, counts)
+    drums = parse_task(settings.data.task)[1] == ("drums",)
+    if settings.preset == "default" and drums and not settings.model.sketch and not run.config.is_file():
+        found.append(
+            "there is no sketch of drums with --data.shards, --data.copies or --data.representation thesis, so the training is "
+            "that of --preset plain"
+        )
+    return found
 
 
 def check_songs(data: Data, wanted: str, *, asked: bool) -> None:

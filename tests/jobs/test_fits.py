@@ -174,6 +174,22 @@ def test_a_sketch_needs_audio_before_anything_is_made(place, capsys):
     assert dry_run(place, "--cluster", "local", "--preset", "small") == 0
 
 
+def test_that_the_default_preset_has_no_sketch_is_said_once(place, tiny_songs, capsys):
+    told = "# note: there is no sketch of drums with --data.shards, --data.copies"
+    for more, is_told in (
+        (["--data.copies", "1"], True),
+        (["--task", "bass"], False),
+        (["--preset", "plain", "--data.copies", "1"], False),
+        ([], False),
+    ):
+        assert submit.main(["--data", str(tiny_songs), "--dry-run", "--cluster", "local", *more]) == 0
+        assert (told in capsys.readouterr().out) == is_told, more
+    command, run = submit.parse(["--data", str(tiny_songs), "--data.copies", "1"])
+    begin_run.begin(run, command.settings, "songs")
+    assert submit.main(["--data", str(tiny_songs), "--data.copies", "1", "--dry-run", "--cluster", "local"]) == 0
+    assert told not in capsys.readouterr().out, "it goes on as it began"
+
+
 def test_the_example_song_is_not_there_yet(place, capsys):
     """It was said to be missing where the model has a sketch."""
     assert submit.main(["--dry-run", "--preset", "default", "--cluster", "local"]) == 0
