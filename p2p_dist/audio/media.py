@@ -1,4 +1,4 @@
-"""Open sound files with PyAV: what they are is told by their content, and they may come from anybody."""
+"""Open sound files with PyAV. FFmpeg detects the format from the content; a file must not make it read other files."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Train:
     predicted_strokes: bool = added(False, implied=True)
     """with a sketch: the generator learns from predicted strokes as well, in a quarter of its sketches (else from true ones)"""
     kits: Text = added("*", implied="*")
-    """with a sketch: names of the training songs whose strokes are played, as in 'EVR - *'; the others give patterns alone"""
+    """with a sketch: training songs that give strokes, by name, with * and ? ('EVR - *'); of others only patterns are learnt"""
     ema: ShareBelowOne = 0.999
     """decay of the exponential moving average of the generator, which is evaluated (0: none)"""
     ema_warmup: bool = added(True, implied=False)
@@ -101,7 +101,7 @@ class Train:
             )
 
     def gives_kit(self, song: str) -> bool:
-        """Whether the strokes of the training song with this name are played."""
+        """Return whether drums may be played with the strokes of the training song of this name."""
         return fnmatch.fnmatchcase(song, self.kits)
 
     def total_steps(self, samples: int) -> int:
