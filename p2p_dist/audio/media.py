@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 _LISTS = frozenset(("concat", "hls", "applehttp", "dash", "imf", "sdp", "rtsp"))
-"""FFmpeg's names of formats that are lists of other files or addresses, whatever their own file is called."""
+"""FFmpeg's names of the formats that refer to other files or addresses."""
 
 
 def open_media(path: Path) -> Any:
-    """Open a file, whatever the encoding of its tags, without a network; return PyAV's container.
+    """Open a file and return PyAV's container. Tags may have any encoding. The network is not used.
 
     Raises:
         ValueError: it names other files. The message names it.

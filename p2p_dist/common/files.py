@@ -70,7 +70,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def add_name(error: OSError, path: Path) -> None:
-    """Add the name of a path to an error that names no file, as one in the middle of writing does not."""
+    """Set the file name of an error that has none: an error while a file is written does not name it."""
     if error.errno is not None and error.filename is None:
         error.filename = str(path)
 

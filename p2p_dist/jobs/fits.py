@@ -50,8 +50,8 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
     drums = parse_task(settings.data.task)[1] == ("drums",)
     if settings.preset == "default" and drums and not settings.model.sketch and not run.config.is_file():
         found.append(
-            "there is no sketch of drums with --data.shards, --data.copies or --data.representation thesis, so the training is "
-            "that of --preset plain"
+            "there is no sketch of drums with --data.shards, --data.copies or --data.representation thesis: the preset default "
+            "then trains as --preset plain does"
         )
     return found
 

@@ -280,7 +280,7 @@ def find(name: str) -> RunDir:
 
 
 def names() -> list[str]:
-    """Return the names of the runs in the folder of runs, sorted: those that `find` takes, whatever else lies there."""
+    """Return the names of the runs in the folder of runs, sorted. Folders that `find` refuses are left out."""
     found = []
     for path in sorted(runs_root().glob("*/config.yaml")):
         with contextlib.suppress(ValueError):

@@ -101,7 +101,7 @@ class Train:
             )
 
     def gives_kit(self, song: str) -> bool:
-        """Return whether drums may be played with the strokes of the training song of this name."""
+        """Return whether the training song of this name gives strokes, see `kits`."""
         return fnmatch.fnmatchcase(song, self.kits)
 
     def total_steps(self, samples: int) -> int:
