@@ -206,7 +206,8 @@ class Maker:
         try:
             making: dict[Future[Any], Job] = {trainers.submit(self.train, job): job for job in jobs}
             while making:
-                done, _ = wait(making, return_when=FIRST_COMPLETED)
+                # Not for ever: a signal that comes just before the thread sleeps does not wake it.
+                done, _ = wait(making, timeout=1, return_when=FIRST_COMPLETED)
                 for future in done:
                     job = making.pop(future)
                     what = f"{', '.join(system.name for system, _ in job.cells)}, {job.fold.name}, seed {job.seed}"
