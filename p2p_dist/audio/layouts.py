@@ -5,6 +5,7 @@ Only this module depends on these layouts. It does not decode songs, so it works
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -32,8 +33,8 @@ _SOUNDS = (".wav", ".flac", ".mp3", ".mp4", ".m4a", ".aac", ".ogg", ".opus", ".w
 _NEW_STEM = "for a new stem of a finished song use generate: python launch/generate.py SONG"
 
 _LEFT_BY_MACHINES = re.compile(
-    r"[@#~].*|__macosx|lost\+found|\$recycle\.bin|system volume information|found\.\d{3}|thumbs\.db|desktop\.ini"
-    r"|network trash folder|temporary items|_gsdata_",
+    r"@eadir|@tmp|@sharebin|@recycle|@recently-snapshot|#recycle|#snapshot|~snapshot|__macosx|lost\+found|\$recycle\.bin"
+    r"|system volume information|found\.\d{3}|thumbs\.db|desktop\.ini|network trash folder|temporary items|_gsdata_",
     re.IGNORECASE,
 )
 """Synology (@eaDir, #recycle), QNAP (@Recycle), NetApp (~snapshot), macOS, Netatalk and Samba for it (Network Trash Folder,
@@ -118,15 +119,25 @@ def contents(folder: Path, named: str | Path = "it", most: int = 6) -> str:
     return f"{named} has {', '.join(map(console.one_line, names[:most]))}{more}"
 
 
+def is_passed_over(name: str) -> bool:
+    """Whether a file or folder with this name is hidden, or is made by a file server or file manager.
+
+    Whatever such a folder holds is a copy, as in @eaDir, or was deleted, as in #recycle. Titles may begin with three dots.
+    """
+    return (name.startswith(".") and not name.startswith("...")) or bool(_LEFT_BY_MACHINES.fullmatch(name))
+
+
 def _is_left_by_a_machine(path: Path) -> bool:
-    """Whether a name is hidden or created by a file server or file manager."""
-    if path.name.startswith("."):
-        return True
-    return bool(_LEFT_BY_MACHINES.fullmatch(path.name)) and not any(map(_is_sound, [path, *listed(path)]))
+    """Like `is_passed_over`, or a name that only may be one (@name, #name, ~name) of something without sound."""
+    if is_passed_over(path.name) or path.name[0] not in "@#~":
+        return is_passed_over(path.name)
+    inside = listed(path)
+    deeper = (found for folder in inside for found in listed(folder))
+    return not any(map(_is_sound, itertools.chain([path], inside, deeper)))
 
 
 def _is_sound(path: Path) -> bool:
-    return path.suffix.lower() in _SOUNDS and not path.name.startswith(".")
+    return path.suffix.lower() in _SOUNDS and not is_passed_over(path.name) and not path.is_dir()
 
 
 def _is_compressed(path: Path) -> bool:
@@ -135,7 +146,7 @@ def _is_compressed(path: Path) -> bool:
 
 def _is_download(path: Path) -> bool:
     """Whether a file may be an unfinished copy of a song in one file, as in Song.stem.mp4.part."""
-    return f"{SUFFIX}." in path.name.lower() and not path.name.startswith(".")
+    return f"{SUFFIX}." in path.name.lower() and not is_passed_over(path.name)
 
 
 def list_songs(root: Path, split_by_title: bool = False) -> list[Source]:
@@ -176,11 +187,20 @@ def is_split(root: Path) -> bool:
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """Find the folders of the splits; `Train/` counts too."""
+    """Find the folders of the splits; `Train/` counts too.
+
+    Raises:
+        ValueError: a split has several folders, or one that can't be read. Else its songs would be passed over in silence.
+    """
     found: dict[str, Path] = {}
-    inside = [path for path in sorted(root.iterdir()) if path.is_dir() and _split_of(path) is not None]
+    inside = [path for path in sorted(root.iterdir()) if split_of(path) is not None]
+    for path in inside:
+        if path.is_symlink() and not path.exists():
+            raise ValueError(f"{path} is a broken link (target {path.readlink()}): is a disk missing? Restore or remove it")
+        if not path.is_dir():
+            raise ValueError(f"{path} is a file, where a folder of songs is expected: rename it or remove it")
     for split in ("train", "test", "valid"):
-        there = [path for path in inside if _split_of(path) == split]
+        there = [path for path in inside if split_of(path) == split]
         if len(there) > 1:
             raise ValueError(f"{there[0]} and {there[1]} are both folders of {split} songs: merge them into one folder")
         if there:
@@ -188,7 +208,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     return found
 
 
-def _split_of(folder: Path) -> str | None:
+def split_of(folder: Path) -> str | None:
     """Return the split that a folder's name stands for. validation/ counts for Slakh2100 only; elsewhere it is ignored."""
     if folder.name == "validation" and any(folder.glob("*/metadata.yaml")):
         return "valid"
@@ -213,16 +233,18 @@ def _songs_in(folder: Path, split: str) -> list[Source]:
 def source_at(path: Path, split: str) -> Source | None:
     """Return the song in a file or folder, in any layout; None if it is not a song. Add new layouts here.
 
-    A folder with neither stems nor pairs is treated as a song. Decoding it reports what is missing.
+    A folder with neither stems nor pairs is treated as a song, and a broken link. Decoding it reports what is missing.
     """
     if path.is_dir():
         stems = stem_files(path)
         if not stems and (known := other_datasets.moisesdb(path) or other_datasets.slakh(path)) is not None:
             return Source(known.title, split, path, known.stems, table=known.table, wrong=known.wrong)
-        pairs = [] if stems else [p for p in listed(path) if p.name.lower().endswith(PAIRS_SUFFIX) and p.name[0] != "."]
+        pairs = [] if stems else [p for p in listed(path) if p.name.lower().endswith(PAIRS_SUFFIX) and _is_sound(p)]
         return Source(path.name, split, path, stems, tuple(pairs))
     if path.name.lower().endswith(SUFFIX):
         return Source(path.name[: -len(SUFFIX)], split, path, dict.fromkeys(STEMS, path))
+    if path.is_symlink() and not path.exists():  # a song on a disk that is missing, for all that is known
+        return Source(path.name, split, path)
     return None
 
 

@@ -89,8 +89,10 @@ def _check_readable(source: Source) -> None:
     if path.is_symlink() and not path.exists():
         raise ValueError(f"{path}: broken link (target {path.readlink()})")
     try:
-        beside = [] if path.is_file() else [p for p in path.iterdir() if p.stem.lower() in STEMS and not p.is_dir()]
+        beside = [p for p in path.iterdir() if p.stem.lower() in STEMS and not p.is_dir()] if path.is_dir() else []
         for file in dict.fromkeys([*beside, *source.sounds()]):
+            if file.exists() and not file.is_file():  # opening a pipe would wait for ever
+                raise ValueError(f"{file}: not a file that can be read as audio: remove it, or copy the song again")
             file.open("rb").close()
     except OSError as error:
         raise ValueError(f"{error.filename}: can't be read ({error.strerror})") from error

@@ -1,4 +1,7 @@
-"""Check the length that the header of a wav file states; libsndfile reads a truncated file without an error."""
+"""Check the length that the header of a wav file states; libsndfile reads a truncated file without an error.
+
+So it does with AIFF, Wave64 and AU, which may have the name of a wav file.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from typing import IO
 
 _UNTOLD = 0x7FFFF000
 """Lengths from this one on, and 0, are placeholders written to pipes: this one by sox, 2^32 - 1 by ffmpeg."""
+
+
+_WAVE64 = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 
 
 def whole(path: Path, *, read: bool = True) -> Path | io.BytesIO:
@@ -24,9 +30,13 @@ def whole(path: Path, *, read: bool = True) -> Path | io.BytesIO:
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        kind, form = struct.unpack("<4s4x4s", file.read(12).ljust(12))
+        head = file.read(24).ljust(24, b"\0")
+        kind, form = struct.unpack("<4s4x4s", head[:12])
         if kind not in (b"RIFF", b"RF64", b"BW64") or form != b"WAVE":
+            if (told := _of_other_formats(head)) > size + 1:  # a last odd chunk may lack its padding
+                raise ValueError(f"{path}: cut short, its header says {told} bytes, {size} are there: copy it again")
             return path
+        file.seek(12)
         wide, rate, block = 0, 1, 1
         while len(header := file.read(8)) == 8:
             name, length = struct.unpack("<4sI", header)
@@ -51,6 +61,20 @@ def whole(path: Path, *, read: bool = True) -> Path | io.BytesIO:
                 return io.BytesIO(content)
             file.seek(begin + length + length % 2)
     return path
+
+
+def _of_other_formats(head: bytes) -> int:
+    """Return the size in bytes that the header of an AIFF, Wave64 or AU file states, whatever its name; 0 if unknown."""
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        length = int.from_bytes(head[4:8], "big")
+        return 8 + length if length < _UNTOLD else 0
+    if head[:16] == _WAVE64:
+        length = int.from_bytes(head[16:24], "little")
+        return length if length < 1 << 62 else 0
+    if head[:4] == b".snd":
+        begin, length = struct.unpack(">4xII", head[:12])
+        return begin + length if length < _UNTOLD else 0
+    return 0
 
 
 def _are_chunks(file: IO[bytes], size: int) -> bool:

@@ -121,7 +121,9 @@ def _unknown(first: str, others: list[str], arguments: list[str], program: str) 
     if subcommands and unknown[0] in offered:
         return f"before {unknown[0]}, name one of {', '.join(subcommands)}"
     what = "option" if unknown[0].startswith("-") else "argument"
+    if "--" in arguments:  # which makes arguments of all options behind it
+        return f"unknown option --: omit it; '{program} --help' lists what is available"
     hint = console.did_you_mean(unknown[0], [*offered, *subcommands], 0.5) or f"; '{program} --help' lists what is available"
     if os.path.lexists(unknown[0]):
         hint = f"; to name the file, type {shlex.quote(f'./{unknown[0]}')}"
-    return f"unknown {what} {unknown[0]}{hint}"
+    return f"unknown {what} {unknown[0] or repr('')}{hint}"

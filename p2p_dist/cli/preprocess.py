@@ -94,7 +94,7 @@ def main(arguments: list[str]) -> int:
     if command.verify and command.out is not None:
         return _verify(_made_in(files.expanded(command.out).absolute()))
     root = command.data.root or os.environ.get("MUSDB_PATH")
-    if root is None:
+    if not root:
         raise ValueError("name the folder of songs with --data (or $MUSDB_PATH)")
     folder = musdb_sample.fetch() if root == musdb_sample.NAME else files.expanded(root).absolute()
     settings = [dataclasses.replace(command.data, root=str(folder), task=task) for task in tasks]

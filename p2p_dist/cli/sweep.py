@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -36,7 +37,7 @@ def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]
         rest: the command line without the sweep. name: of the run, without the values.
 
     Raises:
-        ValueError: not `key=value,value`, or a key or one of its values twice.
+        ValueError: not `key=value,value`, or a key or one of its values twice, or two values that no name tells apart.
     """
     keys, values = [], []
     for part in swept:
@@ -46,11 +47,19 @@ def combinations(rest: list[str], swept: list[str], name: str) -> list[list[str]
             raise ValueError(f"--sweep {part}: give each setting once, with its values, as in train.seed=0,1,2")
         if len(set(given)) < len(given):
             raise ValueError(f"--sweep {part}: a value is there twice, which would be the same run: give each once")
+        words = [_for_a_name(value) for value in given]
+        if len(set(words)) < len(words):
+            raise ValueError(f"--sweep {part}: two of the values give the same name of a run: start these runs one by one")
         keys.append(key)
-        values.append(given)
+        values.append(list(zip(given, words, strict=True)))
     found = []
     for chosen in itertools.product(*values):
-        words = [f"{key.rsplit('.', 1)[-1]}-{value}" for key, value in zip(keys, chosen, strict=True)]
-        flags = [text for key, value in zip(keys, chosen, strict=True) for text in (f"--{key}", value)]
+        words = [f"{key.rsplit('.', 1)[-1]}-{word}" for key, (_, word) in zip(keys, chosen, strict=True)]
+        flags = [text for key, (value, _) in zip(keys, chosen, strict=True) for text in (f"--{key}", value)]
         found.append([*rest, *flags, "--run", "-".join([name, *words])])
     return found
+
+
+def _for_a_name(value: str) -> str:
+    """Return a value as part of a run's name: of a path or a task (`vocals->drums`) only what such a name may have."""
+    return value if re.fullmatch(r"[A-Za-z0-9._-]+", value) else re.sub(r"[^A-Za-z0-9._]+", "-", value).strip("-")

@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from p2p_dist.common import files, records, schemas
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 DONE, FAILED, USAGE, CRASHED, STOPPED, INTERRUPTED = 0, 1, 2, 70, 75, 130
 """Exit codes: done; failed, do not requeue; wrong usage; an external error, such as a lost peer or a hang, which may be
 retried; stopped cleanly, can be resumed; second Ctrl-C."""
+
+_NARROWEST, _USUAL = 30, 80  # columns of a terminal
 
 INSTALL = (
     "in a checkout, 'make install' creates an environment with all of them; elsewhere: python -m pip install 'p2p_dist[run]'"
@@ -59,6 +62,14 @@ def cell(text: str) -> Text:
     from rich.text import Text
 
     return Text(_visible(text).replace("\t", "\\t"))
+
+
+def wide() -> Console:
+    """Return a console of rich for tables. A width that shows none of it ($COLUMNS is 0 in some containers) is not believed."""
+    from rich.console import Console
+
+    found = Console()
+    return found if found.width >= _NARROWEST else Console(width=_USUAL)
 
 
 def did_you_mean(word: str, known: Iterable[str], cutoff: float = 0.6) -> str:
@@ -118,7 +129,9 @@ def describe(error: OSError) -> str:
     """Describe an error of the operating system in one line: what failed, where, and for common errors what to do."""
     text = str(error)
     if error.errno is not None:
-        text = f"{error.strerror}" + (f": {error.filename}" if error.filename else "")
+        # Of a copy the second name is what is written; the first may be a file of this program, which is not to blame.
+        names = [error.filename, error.filename2] if error.filename2 else [error.filename] if error.filename else []
+        text = ": ".join([f"{error.strerror}", *([" -> ".join(map(str, names))] if names else [])])
         if not str(error.strerror).startswith(os.strerror(error.errno)):  # ours, which says what to do
             return text
     elsewhere = "or name another folder with $P2P_RUNS (runs and their shards) or --out"
@@ -126,6 +139,8 @@ def describe(error: OSError) -> str:
         text += f" (the disk is full: free some space and run the same command again, {elsewhere})"
     elif error.errno == errno.EDQUOT:
         text += f" (the quota is used up: free some space or files and run the same command again, {elsewhere})"
+    elif error.errno == errno.EFBIG:
+        text += f" (larger than a file may be here, see ulimit -f: raise this limit, {elsewhere})"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         text += f" (permission denied: ask for access, {elsewhere})"
     return text

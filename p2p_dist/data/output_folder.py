@@ -24,9 +24,15 @@ def refuse(root: Path, out: Path, data: Data) -> None:
     Raises:
         ValueError: it is inside the folder of songs, contains other files, or was made with other settings.
     """
-    among = {folder.lower() for folder in out.relative_to(root).parts[:1]} if out.is_relative_to(root) else set()
-    if among & set(layouts.SPLITS) or (data.split_by_title and out.is_relative_to(root)):
+    songs, where = root.resolve(), out.resolve()
+    inside = [songs / name for name in where.relative_to(songs).parts[:1]] if where.is_relative_to(songs) else []
+    folders = [songs] if data.split_by_title else [folder for folder in inside if layouts.split_of(folder) is not None]
+    if root.is_dir() and not data.split_by_title:
+        folders += [folder.resolve() for folder in layouts.split_folders(root).values()]  # they may be links
+    if any(where.is_relative_to(folder) for folder in folders):
         raise ValueError(f"{out} is inside the folder of songs, so it would be read as a song: choose a folder outside {root}")
+    if os.path.lexists(out) and not out.is_dir():
+        raise ValueError(f"{out} is {'a broken link' if out.is_symlink() else 'not a folder'}: name another folder")
     path = out / PARTS / SETTINGS
     if not path.is_file():
         others = [] if (out / PARTS).is_dir() or not out.is_dir() else [p.name for p in out.iterdir() if p.name != "slurm"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.audio import stamps
+from p2p_dist.audio import layouts, stamps
 from p2p_dist.common import file_names, records, schemas
 from p2p_dist.settings.config import TASKS, parse_task
 
@@ -134,7 +134,7 @@ def find(given: list[Path], out: Path | None) -> list[Song]:
 
 
 def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
-    """List the sound files in a folder and its subfolders, without generated files.
+    """List the sound files in a folder and its subfolders, without generated files and what file servers keep there.
 
     Raises:
         ValueError: the locale lacks letters of a name.
@@ -146,10 +146,14 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
 
     made = (Path("generated") if out is None else out).resolve()
     for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and (Path(place) / name).resolve() != made)
+        folders[:] = sorted(
+            name for name in folders if not layouts.is_passed_over(name) and (Path(place) / name).resolve() != made
+        )
         for name in sorted(names):
             path = Path(place) / name
-            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
+            # A broken link is left out with a message: its target may be a song on a disk that is missing.
+            is_one = path.is_file() or (path.is_symlink() and not path.exists())
+            if path.suffix.lower() in SUFFIXES and not layouts.is_passed_over(name) and is_one:
                 file_names.check_locale(path)
                 yield path
 
@@ -181,9 +185,17 @@ def requested(source: Path, sha256: str, options: Options, drummer: str | None =
 
     Args:
         sha256: of the model's weights. drummer: of a model with a sketch, see `drummer_record.sha256`.
+
+    Raises:
+        ValueError: the song is not there.
     """
+    try:
+        stamp = stamps.stamp(source)
+    except FileNotFoundError as error:
+        why = f"a broken link (target {source.readlink()})" if source.is_symlink() else "not there any more"
+        raise ValueError(f"{source} is {why}") from error
     return {
-        "stamp": stamps.stamp(source),
+        "stamp": stamp,
         "sha256": sha256,
         "drummer": drummer,
         "settings": {**options.recorded(), "iterations": ITERATIONS},
@@ -247,11 +259,6 @@ def is_made(place: Place, wanted: dict[str, Any], takes: list[dict[str, Path]]) 
         f"{place.record} describes files made with other settings ({', '.join(changed) or 'by another version'}): "
         "add --overwrite, or name another folder with --out"
     )
-
-
-def escaped(name: str) -> str:
-    """Escape a name as a glob pattern that matches only itself."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def _size(path: Path) -> int | None:

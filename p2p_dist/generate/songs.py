@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,12 @@ from typing import Any
 
 import torch
 
-from p2p_dist.audio import decode
+from p2p_dist.audio import decode, sound_file
 from p2p_dist.audio.beats import told_tempo
 from p2p_dist.common import console, files
 from p2p_dist.generate import request, song
 from p2p_dist.generate.model import Model
-from p2p_dist.generate.request import Options, Place, Song, escaped
+from p2p_dist.generate.request import Options, Place, Song
 from p2p_dist.run import lock
 
 
@@ -99,7 +100,7 @@ def make(
 
         for one in [*songs[first:], *songs[:first]]:
             stop_if_asked()
-            with _alone(one.place) as ours:
+            with _alone(one.place, request.stem_name(model.task)) as ours:
                 if not ours:
                     if shared is None:
                         console.say(f"{one.place.folder} is being made by another process: skipped")
@@ -177,8 +178,10 @@ def device() -> torch.device:
 
 
 @contextmanager
-def _alone(place: Place) -> Iterator[bool]:
+def _alone(place: Place, stem: str) -> Iterator[bool]:
     """Lock a song; yield whether this process has the lock. Temporary files of a killed process are removed.
+
+    In the same folder another process may make another song, of whose name this one's is a part. stem: name of the stem.
 
     The kernel releases the lock of a killed process. On a file system without locks several processes may make the same
     song; each writes complete files.
@@ -191,8 +194,12 @@ def _alone(place: Place) -> Iterator[bool]:
         if not _is_ours(descriptor, path):
             yield False
             return
-        for left in place.folder.glob(f"{files.TEMPORARY}*-{escaped(place.name)}[-.]*"):
-            left.unlink(missing_ok=True)
+        kinds = "|".join([*sound_file.FORMATS, "mid"])
+        written = rf"(-({re.escape(stem)}|mix)(-[0-9]+)?\.({kinds})|-[0-9]+\.raw|\.json)"
+        temporary = re.compile(rf"{re.escape(files.TEMPORARY)}.*-[0-9a-f]{{16}}-{re.escape(place.name)}{written}", re.DOTALL)
+        for left in place.folder.glob(f"{files.TEMPORARY}*"):
+            if temporary.fullmatch(left.name):
+                left.unlink(missing_ok=True)
         yield True
     finally:  # also where a request to stop came before the file was open, or locked
         descriptor = files.open_ours(path, os.O_RDWR) if descriptor is None else descriptor

@@ -99,7 +99,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     if stage_states.get("train") == "stopped" and most is not None and used >= most:
         stage_states["train"] = f"stopped: its GPU-hours are used up (--max-gpu-hours {most:g})"
     return {
-        "run": run.path.name,
+        "run": run.name,
         "path": str(run.path),
         "slurm": around.unknown,
         "wrong": wrong,
@@ -198,5 +198,5 @@ def gather_each(asked: list[RunDir], around: Around | None = None) -> list[dict[
             found.append(gather(run, around))
         except (ValueError, OSError) as error:
             wrong = console.describe(error) if isinstance(error, OSError) else str(error)
-            found.append({"run": run.path.name, "path": str(run.path), "wrong": wrong})
+            found.append({"run": run.name, "path": str(run.path), "wrong": wrong})
     return found

@@ -28,9 +28,7 @@ def show_all(found: list[dict[str, Any]]) -> None:
 
 
 def _print(table: Table, lines: list[str]) -> None:
-    from rich.console import Console
-
-    Console().print(table)
+    console.wide().print(table)
     for line in lines:
         console.say(line)
 

@@ -65,7 +65,7 @@ def _on_terminal(gather: Callable[[], list[dict[str, Any]]], alone: bool, every:
                 live.update(picture(), refresh=True)
         finally:  # also where Ctrl-C comes in the middle of `start`
             live.stop()
-    Console().print(picture(ended=True))
+    console.wide().print(picture(ended=True))
 
 
 @contextlib.contextmanager

@@ -152,8 +152,7 @@ def named(name: str | None) -> tuple[RunDir, Checkpoint]:
         run = rundir.find(run_name)
         if at and not step.isdecimal():
             raise ValueError(f"{name}: write RUN@STEP, with the step of a checkpoint, such as {run_name}@1000")
-        if not run.config.is_file():
-            raise ValueError(f"no run {run.path.name} in {run.path.parent}{_runs_there()}")
+        run.refuse_absent(_runs_there())
     found = {checkpoint.step: checkpoint for checkpoint in with_generator(run.checkpoints)}
     if not found:
         raise ValueError(f"the run {run.path.name} has no checkpoint yet: {console.command('status')} shows how far it is")

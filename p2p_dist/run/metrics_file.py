@@ -99,6 +99,8 @@ def parse_row(line: bytes) -> dict[str, Any] | None:
 
 def _from_the_end(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the complete lines of a file, last first, each with the offset of its end in bytes."""
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        raise files.DamagedError(f"{path} is not a regular file: remove it, the run goes on without its figures so far")
     try:
         file = path.open("rb")
     except FileNotFoundError:

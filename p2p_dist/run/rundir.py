@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def runs_root() -> Path:
     Raises:
         ValueError: the code of a run can't be imported from this path, or Slurm would change it.
     """
-    root = Path(os.environ.get("P2P_RUNS") or "runs").resolve()
+    root = files.expanded(os.environ.get("P2P_RUNS") or "runs").resolve()
     if ":" in str(root):
         raise ValueError(
             f"{root}: the path of the folder of runs must not contain ':', which separates the entries of $PYTHONPATH"
@@ -41,9 +41,29 @@ def runs_root() -> Path:
 
 @dataclass(frozen=True)
 class RunDir:
-    """The paths in the folder of one run. The README describes the layout."""
+    """The paths in the folder of one run. The README describes the layout.
+
+    link: where the folder of runs has a link to it, the link, whose name is that of the run.
+    """
 
     path: Path
+    link: Path | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """The name by which the run was found."""
+        return (self.link or self.path).name
+
+    def refuse_absent(self, hint: str = "") -> None:
+        """Check that the run exists. hint: what to add to the message.
+
+        Raises:
+            ValueError: it does not, or a link to it leads nowhere.
+        """
+        if self.link is not None and not self.path.exists():
+            raise ValueError(f"{self.link} is a broken link (target {self.path}): restore the run there, or remove the link")
+        if not self.config.is_file():
+            raise ValueError(f"no run {self.name} in {runs_root() if self.link else self.path.parent}{hint}")
 
     @property
     def config(self) -> Path:
@@ -276,7 +296,7 @@ def find(name: str) -> RunDir:
     path = runs_root() / name
     if path.is_symlink() and path.lstat().st_uid not in (os.geteuid(), 0):
         raise ValueError(f"{path} is a link that another user created: remove it, or use another name for the run")
-    return RunDir(path.resolve())
+    return RunDir(path.resolve(), path if path.is_symlink() else None)
 
 
 def names() -> list[str]:
@@ -378,6 +398,5 @@ def read_settings(run: RunDir) -> config.Config:
     Raises:
         ValueError: there is no such run.
     """
-    if not run.config.is_file():
-        raise ValueError(f"no run {run.path.name} in {run.path.parent}")
+    run.refuse_absent()
     return presets.from_saved(run.config)

@@ -70,6 +70,8 @@ def test_a_folder_without_songs_says_what_is_expected(tmp_path: Path, make) -> N
 def test_what_machines_leave_is_passed_over(tmp_path: Path, name: str) -> None:
     write_stems(tmp_path / "train" / "a")
     (tmp_path / "train" / name / "a").mkdir(parents=True)
+    (tmp_path / "train" / name / "drums.wav").mkdir()  # of each file of sound, Synology keeps a folder with its name
+    (tmp_path / "train" / name / "other.stem.mp4").write_bytes(b"a preview, or deleted")
     assert [song.name for song in layouts.find_songs(tmp_path)] == ["a"]
     assert layouts.overlooked(tmp_path) == []
 
@@ -78,9 +80,32 @@ def test_a_song_with_such_a_name_is_one(tmp_path: Path) -> None:
     write_stems(tmp_path / "train" / "#1 hit")
     (tmp_path / "train" / "@home").mkdir()
     (tmp_path / "train" / "@home" / "drums.mp3").touch()
+    write_stems(tmp_path / "train" / "~daw" / "Audio")
+    write_stems(tmp_path / "train" / "...And on")
     shutil.copy(musdb18.excerpt_file(), tmp_path / "train" / "~.stem.mp4")
     (tmp_path / "train" / "Thumbs.db").touch()
-    assert {song.name for song in layouts.find_songs(tmp_path)} == {"#1 hit", "@home", "~"}
+    (tmp_path / "train" / "@empty" / "drums.wav").mkdir(parents=True)
+    assert {song.name for song in layouts.find_songs(tmp_path)} == {"#1 hit", "@home", "~", "~daw", "...And on"}
+
+
+def test_a_disk_that_is_missing_is_not_passed_over(tmp_path: Path) -> None:
+    """Songs or whole splits may be links to another disk; a broken one is reported, not a dataset with fewer songs."""
+    write_stems(tmp_path / "train" / "a")
+    (tmp_path / "train" / "b").symlink_to(tmp_path / "disk" / "b")
+    (tmp_path / "train" / "loop").symlink_to("loop")
+    a, b, loop = layouts.find_songs(tmp_path)
+    assert (a.name, b.name, loop.name) == ("a", "b", "loop")
+    for song in (b, loop):
+        with pytest.raises(ValueError, match=rf"train/{song.name}: broken link \(target .*{song.name}\)"):
+            decode.load(song)
+    for split in ("test", "valid"):
+        (tmp_path / split).symlink_to(tmp_path / "disk" / split)
+        with pytest.raises(ValueError, match=rf"{split} is a broken link \(target .*disk/{split}\)"):
+            layouts.find_songs(tmp_path)
+        (tmp_path / split).unlink()
+    (tmp_path / "test").write_text("as a checkout without links writes one: ../disk/test")
+    with pytest.raises(ValueError, match="test is a file, where a folder of songs is expected"):
+        layouts.find_songs(tmp_path)
 
 
 def test_letters_of_names_may_be_large_or_small(tmp_path: Path) -> None:

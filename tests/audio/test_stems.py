@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -86,6 +87,12 @@ def damage_kind(folder: Path) -> None:
     (folder / "vocals.wav").write_text("this is no sound")
 
 
+def damage_to_a_pipe(folder: Path) -> None:
+    """Opening it would wait for a writer, for ever."""
+    (folder / "vocals.wav").unlink()
+    os.mkfifo(folder / "vocals.wav")
+
+
 def damage_to_nothing(folder: Path) -> None:
     (folder / "vocals.wav").write_bytes(b"")
 
@@ -109,6 +116,7 @@ def damage_to_no_samples(folder: Path) -> None:
         (damage_to_a_huge_header, r"drums\.flac: can't be read as audio"),
         (damage_link, r"song: broken link \(target nowhere\)"),
         (damage_kind, "vocals.wav: can't be read as audio"),
+        (damage_to_a_pipe, r"vocals\.wav: not a file that can be read as audio: remove it"),
         (damage_to_nothing, "vocals.wav: it is empty: copy it again"),
         (damage_to_no_samples, "no samples"),
     ],

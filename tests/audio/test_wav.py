@@ -47,6 +47,18 @@ def test_a_long_wav_that_is_cut_is_cut_short(tmp_path: Path) -> None:
         wav.whole(path)
 
 
+@pytest.mark.parametrize("kind", ["AIFF", "W64", "AU"])
+def test_other_formats_with_the_name_of_a_wav_are_cut_short_too(tmp_path: Path, kind: str) -> None:
+    """libsndfile goes by the content, and reads what is there."""
+    path = tmp_path / "drums.wav"
+    soundfile.write(path, np.zeros((4411, 1)), 44100, format=kind, subtype="PCM_16")
+    assert wav.whole(path) == path
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(ValueError, match=rf"drums\.wav: cut short, its header says {size} bytes, {size - 400} are there"):
+        wav.whole(path)
+
+
 @pytest.mark.parametrize("length", [0, 0x7FFFF000, 0x7FFFFFD3, 0xFFFFFFFF])
 def test_a_wav_from_a_pipe_is_read_to_its_end(tmp_path: Path, length: int) -> None:
     """Who wrote it could not go back to fill in the length."""

@@ -29,6 +29,7 @@ MISTAKES = [
         "juwels_booster, jupiter, perlmutter, karolina, snellius, daint, jean_zay, not 'slrm'; did you mean slurm?",
     ),
     ("submit --zzzqq 1", "unknown option --zzzqq; 'p2p-dist submit --help' lists what is available"),
+    ("submit -- --preset tiny", "unknown option --: omit it; 'p2p-dist submit --help' lists what is available"),
     ("submit --nodes 0", "nodes must be greater than 0, not 0"),
     ("preprocess --workers x", "--workers must be a whole number or None, not 'x'"),
     ("preprocess --task", "--data.task needs a value; 'p2p-dist preprocess --help' lists the options"),
@@ -177,3 +178,13 @@ def test_commands_import_nothing_that_a_login_node_lacks():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(("before", "after"), [(0o000, 0o022), (0o027, 0o027), (0o077, 0o077), (0o777, 0o077), (0o337, 0o037)])
+def test_files_of_a_command_are_written_by_their_owner_alone(before, after, monkeypatch):
+    """Who could not read or write them again could not go on with a run."""
+    masks = [before]
+    monkeypatch.setattr(cli.os, "umask", lambda mask: masks.append(mask) or masks[-2])
+    monkeypatch.setattr(cli.console, "exit_with", lambda main: None)
+    cli.run(None, [])
+    assert masks[-1] == after

@@ -34,6 +34,14 @@ def test_a_name_without_a_run_among_others_is_an_error_after_they_are_shown(run)
     assert listed.returncode == 2 and [row["run"] for row in json.loads(listed.stdout)] == ["mine"]
 
 
+def test_a_linked_run_is_shown_by_the_name_that_was_typed(run):
+    link = rundir.runs_root() / "linked"
+    run.path.rename(rundir.runs_root().parent / "moved away")
+    link.symlink_to(rundir.runs_root().parent / "moved away")
+    assert "run linked" in type_here("status", "linked").stdout
+    assert [row["run"] for row in json.loads(type_here("status", "--json").stdout)] == ["linked"]
+
+
 def test_no_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("P2P_RUNS", str(tmp_path / "none"))
     none = type_here("status", "--json")

@@ -3,6 +3,7 @@
 import pytest
 
 from p2p_dist.cli import sweep
+from p2p_dist.run import rundir
 
 
 @pytest.mark.parametrize("typed", [("--sweep", "A", "B"), ("--sweep=A", "--sweep=B"), ("--sweep", "A", "--sweep", "B")])
@@ -32,3 +33,13 @@ def test_a_value_given_twice_is_named():
     """Both would be one run."""
     with pytest.raises(ValueError, match=r"--sweep train\.seed=0,1,0: a value is there twice"):
         sweep.combinations([], ["train.seed=0,1,0"], "a")
+
+
+def test_values_that_no_run_may_be_called_are_told_apart_in_its_name():
+    """Paths and tasks; what a name may have, stays as it is."""
+    lines = sweep.combinations([], ["data.root=/a/b c,~/d", "data.task=vocals->drums,bass", "data.seed=-1"], "a")
+    names = [line[-1] for line in lines]
+    assert names == [f"a-root-{root}-task-{task}-seed--1" for root in ("a-b-c", "d") for task in ("vocals-drums", "bass")]
+    assert all(rundir.RUN_NAME.fullmatch(name) for name in names) and lines[0][:2] == ["--data.root", "/a/b c"]
+    with pytest.raises(ValueError, match="--sweep data.root=/a/b,/a-b: two of the values give the same name of a run"):
+        sweep.combinations([], ["data.root=/a/b,/a-b"], "a")

@@ -29,6 +29,8 @@ def raising(error):
         (OSError(errno.ENOSPC, "No space left on device", "/x/y"), 1, "/x/y (the disk is full: free some space"),
         (OSError(errno.EDQUOT, "Disk quota exceeded", "/x/y"), 1, "quota is used up"),
         (OSError(errno.ENOSPC, "No space left on device while a.tar was fetched", "/x/y"), 1, "/x/y (the disk is full: free"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x/y", None, "/z"), 1, "/x/y -> /z (the disk is full: free"),
+        (OSError(errno.EFBIG, "File too large", "/x/y"), 1, "/x/y (larger than a file may be here, see ulimit -f"),
         (OSError(errno.EPERM, "belongs to another: use --data.stage none", "/x/y"), 1, "use --data.stage none: /x/y\n"),
         (
             PermissionError(errno.EACCES, "Permission denied", "/x/y"),
@@ -126,3 +128,9 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (75, "1:15"), (3725, "1:02:05")])
 def test_durations(seconds, text):
     assert console.duration(seconds) == text
+
+
+@pytest.mark.parametrize(("columns", "width"), [("0", 80), ("1", 80), ("29", 80), ("30", 30), ("200", 200)])
+def test_a_width_that_shows_nothing_of_a_table_is_not_believed(columns, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert console.wide().width == width

@@ -22,6 +22,8 @@ from p2p_dist.settings import presets
         ("? [1]\n: 2", "a name must be text"),
         ("!!int 1: 2", "a name must be text"),
         ("a: 1\n---\na: 2", "a second YAML document"),
+        ("a:\n\tb: 1", "line 2: it begins with a tab: indent it with spaces"),
+        ("a: %", "found character that cannot start any token"),
         ("a: [", "did not find expected node content"),
         ("a: \x00", "control characters are not allowed"),
         (b"a: \xff", "it is not UTF-8 text"),

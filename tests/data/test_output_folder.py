@@ -40,6 +40,27 @@ def test_a_folder_among_the_songs_is_refused(tmp_path: Path, inside: str, split_
     output_folder.refuse(tmp_path, tmp_path.with_name("beside"), data)
 
 
+def test_a_link_into_the_folder_of_songs_is_refused_and_a_link_to_nowhere(tmp_path: Path) -> None:
+    """By another name it is the same folder; and a split may be a link to songs elsewhere."""
+    root, elsewhere = tmp_path / "songs", tmp_path / "elsewhere"
+    (root / "train").mkdir(parents=True)
+    elsewhere.mkdir()
+    (root / "test").symlink_to(elsewhere)
+    (tmp_path / "link").symlink_to(root / "train")
+    (root / "validation" / "Track").mkdir(parents=True)  # of Slakh2100
+    (root / "validation" / "Track" / "metadata.yaml").touch()
+    for inside in (tmp_path / "link" / "out", elsewhere / "out", root / "validation" / "out", root / "valid" / "out"):
+        with pytest.raises(ValueError, match="out is inside the folder of songs"):
+            output_folder.refuse(root, inside, Data())
+    output_folder.refuse(root, root / "shards", Data())
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="gone is a broken link: name another folder"):
+        output_folder.refuse(root, tmp_path / "gone", Data())
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file is not a folder: name another folder"):
+        output_folder.refuse(root, tmp_path / "file", Data())
+
+
 def test_the_last_of_those_that_share_a_folder_is_told(tmp_path: Path, out: Path) -> None:
     """If it failed: two members of an array merge at once, or none does."""
     with output_folder.claim(tmp_path, out, Data(), shared=True) as one:

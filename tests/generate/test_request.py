@@ -1,6 +1,5 @@
 """Which songs are meant, and where their stems go."""
 
-import fnmatch
 import os
 from pathlib import Path
 
@@ -177,7 +176,16 @@ def test_names_that_are_no_text_and_names_of_several_lines(runs, capsys):
         assert r"broken/c\nd.mp3 is empty: copy it again" in text and "\nd.mp3" not in text
 
 
-@pytest.mark.parametrize("name", ["a[1]", "a*", "a?", "plain"])
-def test_a_name_as_a_pattern_matches_itself_alone(name):
-    assert fnmatch.fnmatchcase(name, request.escaped(name))
-    assert not any(fnmatch.fnmatchcase(other, request.escaped(name)) for other in ("a1", "ab", "a", "plains"))
+def test_what_a_file_server_keeps_is_no_song_and_a_title_may_begin_with_dots(tmp_path):
+    """Deleted songs, sidecar files and previews of a NAS have the names of songs; a broken link is one on a missing disk."""
+    kept = ("@eaDir/a.mp3", "#recycle/old.mp3", "__MACOSX/a.mp3", "._a.mp3", ".hidden.mp3", "album/@eaDir/a.mp3/cover.jpg")
+    songs = ("a.mp3", "...And on.mp3", "@home/b.mp3", "#1 hit.mp3", "album/a.mp3")
+    for name in (*kept, *songs):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x")
+    (tmp_path / "in" / "gone.mp3").symlink_to(tmp_path / "disk" / "gone.mp3")
+    found = request.find([tmp_path / "in"], tmp_path / "out")
+    assert {str(one.source.relative_to(tmp_path / "in")) for one in found} == {*songs, "gone.mp3"}
+    gone = next(one.source for one in found if one.source.name == "gone.mp3")
+    with pytest.raises(ValueError, match=r"gone\.mp3 is a broken link \(target .*disk/gone\.mp3\)"):
+        request.requested(gone, "0", request.Options())

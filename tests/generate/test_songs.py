@@ -74,12 +74,21 @@ def test_a_song_that_another_process_makes_is_passed_over(runs, capsys):
         fcntl.flock(other, fcntl.LOCK_EX)
         assert generate.main(["song.wav"]) == 0
     assert "is being made by another process" in capsys.readouterr().out
-    Path("generated/song/.tmp-host-1-ab-song-mix.flac").write_text("left by one that was killed")
-    for name in ("other", "song2"):
-        Path(f"generated/song/.tmp-host-1-ab-{name}-mix.flac").write_text("of another song")
+    temporary, stem = f".tmp-host-1-{'0a' * 8}-", request.stem_name(find_model(None).task)
+    for name in ("song-mix.flac", f"song-{stem}-2.mp3", "song-0.raw", "song.json"):
+        Path(f"generated/song/{temporary}{name}").write_text("left by one that was killed")
+    # Other songs, in whose names this one's is.
+    others = [
+        f"{temporary}{name}"
+        for name in (
+            *("other-mix.flac", "song2-mix.flac", "my-song-mix.flac", "my-song.json", "song-live-mix.flac", "song-1.json"),
+            *(f"song-{stem}.json", f"song-{stem}-mix.flac", "song-1-0.raw"),
+        )
+    ]
+    for name in others:
+        Path(f"generated/song/{name}").write_text("of another song")
     assert generate.main(["song.wav"]) == 0
-    others = [".tmp-host-1-ab-other-mix.flac", ".tmp-host-1-ab-song2-mix.flac"]
-    assert sorted(path.name for path in Path("generated/song").glob(".tmp-*")) == others
+    assert sorted(path.name for path in Path("generated/song").glob(".tmp-*")) == sorted(others)
 
 
 def test_a_lock_that_was_removed_since_it_was_opened_is_none(runs, monkeypatch, capsys):

@@ -1,7 +1,10 @@
 """metrics.jsonl: lines after a checkpoint are cut, half lines are left out."""
 
+import os
+
 import pytest
 
+from p2p_dist.common.files import DamagedError
 from p2p_dist.run import metrics_file, rundir
 
 
@@ -20,3 +23,11 @@ def test_numbers_after_the_checkpoint_are_cut_and_a_half_line_is_left_out(run):
     assert [row["step"] for row in metrics_file.read(run)] == [1, 2, 3]
     metrics_file.cut(run, 2)
     assert run.metrics.read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
+def test_a_pipe_in_its_place_is_named(run):
+    """Reading it would wait for ever, and status, which reads the runs of others, too."""
+    run.path.mkdir(parents=True)
+    os.mkfifo(run.metrics)
+    with pytest.raises(DamagedError, match=r"metrics\.jsonl is not a regular file: remove it"):
+        metrics_file.last(run)

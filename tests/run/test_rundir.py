@@ -89,6 +89,19 @@ def test_what_can_be_no_run_is_not_named_as_one(run):
         (root / "theirs").unlink()
     assert rundir.names() == ["by-link", "first", "second"]
     assert status.runs(())[0] == [RunDir(root / "second"), RunDir(root / "first")], "each once"
+    assert [rundir.find(name).name for name in ("by-link", "second", "broken")] == ["by-link", "second", "broken"]
+    with pytest.raises(ValueError, match=r"my runs/broken is a broken link \(target .*my runs/gone\)"):
+        rundir.read_settings(rundir.find("broken"))
+    (root / "elsewhere").symlink_to(root.parent)
+    with pytest.raises(ValueError, match="no run elsewhere in .*my runs$"):
+        rundir.read_settings(rundir.find("elsewhere"))
+
+
+def test_the_home_folder_in_the_variable_of_the_runs(run, monkeypatch, tmp_path):
+    """Where no shell has replaced it: in quotes, or in a file of variables."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("P2P_RUNS", "~/my runs")
+    assert rundir.find("first") == run
 
 
 def test_finished_steps_are_found_in_order_and_nothing_else(tmp_path):
