@@ -6,17 +6,23 @@ login node runs submit, status, cancel and check without them. What jobs and sta
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import importlib
 import operator
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from p2p_dist.cli import short_help
 from p2p_dist.common import console, file_names
 
 COMMANDS = ("submit", "preprocess", "evaluate", "generate", "export", "compose", "status", "track", "cancel", "check", "site")
+
+_ANSWERS = ("status", "site", "evaluate")
+"""Commands of which the output is the result."""
 
 
 def main() -> NoReturn:
@@ -43,11 +49,24 @@ def _run(command: str | None, arguments: list[str]) -> int:
         if short_help.show(command, arguments):
             return console.DONE
         code: int = importlib.import_module(f"p2p_dist.cli.{command}").main(arguments)
+        if command in _ANSWERS or "--dry-run" in arguments:
+            console.refuse_lost()
         return code
+    except FileNotFoundError as error:
+        if error.filename is None and not _is_somewhere():
+            raise OSError(errno.ENOENT, "the current folder was removed: go to another one, and run the command again") from error
+        raise
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("p2p_dist"):
             raise
         raise ValueError(f"the package {error.name} is missing in {sys.executable}; {console.INSTALL}") from error
+
+
+def _is_somewhere() -> bool:
+    """Whether the current folder exists."""
+    with contextlib.suppress(FileNotFoundError):
+        return bool(Path.cwd())
+    return False
 
 
 def _choose(arguments: list[str]) -> int:

@@ -47,7 +47,12 @@ class Command:
 def main(arguments: list[str]) -> int:
     """Measure and print the figures; return the exit code."""
     command = command_line.parse(Command, "evaluate", arguments)
+    for name, path in (("--data", command.data), ("--json", command.json)):
+        if path is not None and not path.name and not path.is_absolute():
+            raise ValueError(f"{name} is empty: name a {'folder' if name == '--data' else 'file'}, or omit {name}")
     if command.json:
+        if command.json.is_dir():
+            raise ValueError(f"--json names a file to write, and {command.json} is a folder")
         files.check_can_be_written(command.json)
     # Imported late, because it is slow: errors in the command line are reported first.
     from p2p_dist.cli import figures

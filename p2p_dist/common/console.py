@@ -44,12 +44,27 @@ def complain(text: str) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
-    """Print a line. If the disk of the log is full, the line stays in the buffer of the stream until the next one."""
+    """Print a line. A full disk of the log ends no training; `refuse_lost` is for commands of which the output is the result."""
+    global _lost
     try:
         print(text, file=stream, flush=True)
     except OSError as error:
         if error.errno not in files.FULL:
             raise
+        _lost = error
+
+
+_lost: OSError | None = None  # of the last line that could not be printed
+
+
+def refuse_lost() -> None:
+    """Check that all lines so far could be printed.
+
+    Raises:
+        OSError: the disk of the file that the output goes to is full.
+    """
+    if _lost is not None:
+        raise OSError(_lost.errno, _lost.strerror, "the output of this command")
 
 
 def one_line(text: str) -> str:

@@ -188,3 +188,21 @@ def test_files_of_a_command_are_written_by_their_owner_alone(before, after, monk
     monkeypatch.setattr(cli.console, "exit_with", lambda main: None)
     cli.run(None, [])
     assert masks[-1] == after
+
+
+def test_a_result_that_a_full_disk_takes_is_an_error(place):
+    """Not an empty file and exit code 0. The first line of output fails, as where the disk is full before the command."""
+    (place / "runs").mkdir()
+    for words in (["status", "--json"], ["submit", "--preset", "tiny", "--dry-run"]):
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, f"launch/{words[0]}.py", *words[1:]]
+            done = subprocess.run(command, cwd=CHECKOUT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        assert done.returncode == 1 and "the output of this command (the disk is full" in done.stderr, words
+
+
+def test_a_current_folder_that_was_removed_is_named(place):
+    (place / "gone").mkdir()
+    command = f"cd {place}/gone; rmdir ../gone; P2P_RUNS= {sys.executable} {CHECKOUT}/launch/status.py"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "error: the current folder was removed: go to another one, and run the command again\n"
