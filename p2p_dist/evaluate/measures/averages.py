@@ -80,7 +80,8 @@ def average(songs: list[list[Measured]], real: list[np.ndarray]) -> Average:
                 known = [one for one in each if not isinstance(one, str)]
                 mean[name] = value = float(np.mean([whole for whole, _ in known]))
                 absent.pop(name, None)
-                if all(len(left) > 1 for _, left in known):
+                # Of one song windows are left out, of which another generation may lack some: it is silent there.
+                if len({len(left) for _, left in known}) == 1 and len(known[0][1]) > 1:
                     over_generations = [np.mean(values) for values in zip(*(left for _, left in known), strict=True)]
                     interval[name] = jackknife(value, over_generations, measure.limits)
             elif name not in songs[0][0].absent:
