@@ -53,7 +53,7 @@ def evaluate(
     """Evaluate the checkpoints that have no evaluation yet, oldest first. Several processes share them.
 
     Args:
-        only: steps of the checkpoints; None for all. songs: the songs to measure on; None for the held-out songs.
+        only: steps of the checkpoints; empty for all. songs: the songs to measure on; None for the held-out songs.
         out: the folder for the evaluations; None for that of the run.
         known_beats: tell a model with a sketch the beats of the true drums, to see what the detected ones cost.
 
