@@ -116,7 +116,7 @@ def test_more_is_measured_than_is_written_as_sound(copied: tuple[rundir.RunDir, 
         ]
         assert len(sounds) == 6 and {soundfile.info(path).frames for path in sounds} == {song["samples"]}
     text = page.write(run, more).read_text(encoding="utf-8")
-    assert "s of the song, which these are part of." in text
+    assert "s of the song, which these are part of." in text and "very sound" not in text, "more than what is played"
 
 
 def test_the_distance_is_to_all_windows_of_the_whole_songs(
