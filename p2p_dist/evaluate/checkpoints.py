@@ -55,7 +55,7 @@ def evaluate(
     Args:
         only: steps of the checkpoints; empty for all. songs: the songs to measure on; None for the held-out songs.
         out: the folder for the evaluations; None for that of the run.
-        known_beats: tell a model with a sketch the beats of the true drums, to see what the detected ones cost.
+        known_beats: give a model with a sketch the beats of the true drums, to measure what errors of detected beats cost.
 
     Returns:
         the number of checkpoints that this process evaluated.

@@ -185,7 +185,7 @@ def read_excerpt(
     Args:
         measured: seconds of the song that are measured, of which the excerpt is part (default: the excerpt).
         drummer: of a model with a sketch; it hears the whole song, without the target.
-        known_beats: the drummer is told the beats of the true drums, as only an oracle could.
+        known_beats: give the drummer the beats of the true drums, which only an oracle knows.
     """
     heard, made, rate = song.read()
     performance = None

@@ -77,8 +77,8 @@ _GAINS = ("gain_db", "unrecorded_gain_db")
 def read_evaluations(out: Path) -> tuple[dict[int, Any], Any] | None:
     """Read the evaluations: step -> metrics.json, and baselines.json; None if there are none yet.
 
-    Of earlier schemas, see `schemas.METRICS`: intervals of schema 1 are ignored; the level error becomes the median over
-    songs; and the distance is not known to be certain, if any of them is of such a schema.
+    Earlier schemas (see `schemas.METRICS`) are adapted: intervals of schema 1 are ignored; the level error becomes the median
+    over songs; and if any of the files has an earlier schema, the distance is taken as uncertain.
     """
     steps = [(step, path) for step, path in find_steps(out) if (path / "metrics.json").is_file()]
     if not steps or not (out / "baselines.json").is_file():
