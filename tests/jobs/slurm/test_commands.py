@@ -37,6 +37,17 @@ def test_a_profile_that_changes_what_slurms_commands_print_changes_nothing(clust
     assert (cluster.place / "cancelled").read_text().split() == ["103", "102", "101", "100"]
 
 
+def test_the_launcher_and_the_jobs_drop_the_same_variables(monkeypatch):
+    """SRUN_EXPORT_ENV=NONE, for one, would take its variables from every process of a job."""
+    dropped = ("SQUEUE_FORMAT", "SACCT_FORMAT", "SLURM_TIME_FORMAT", "SLURM_EXPORT_ENV", "SRUN_EXPORT_ENV", "SRUN_ERROR")
+    kept = ("SLURM_CONF", "SLURM_CPU_BIND", "SRUN_CPUS_PER_TASK", "SLURM_JOB_ID")
+    for name in (*dropped, *kept):
+        monkeypatch.setenv(name, "x")
+    shell = subprocess.run(["bash", "-c", f'. "{site.HPC}/slurm.sh"; compgen -e'], capture_output=True, text=True, check=True)
+    for left in (shell.stdout.split(), commands.environment()):
+        assert not {*left} & {*dropped} and {*left} >= {*kept}
+
+
 @pytest.mark.parametrize(
     ("said", "number"),
     [
