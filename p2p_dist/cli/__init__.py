@@ -54,7 +54,9 @@ def _run(command: str | None, arguments: list[str]) -> int:
         return code
     except FileNotFoundError as error:
         if error.filename is None and not _is_somewhere():
-            raise OSError(errno.ENOENT, "the current folder was removed: go to another one, and run the command again") from error
+            raise OSError(
+                errno.ENOENT, "the current folder was removed: go to another one, and run the command again"
+            ) from error
         raise
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("p2p_dist"):

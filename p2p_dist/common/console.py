@@ -44,7 +44,7 @@ def complain(text: str) -> None:
 
 
 def _print(text: str, stream: TextIO) -> None:
-    """Print a line. A full disk of the log ends no training; `refuse_lost` is for commands of which the output is the result."""
+    """Print a line. A full disk of the log ends no training; see `refuse_lost` for output that is a result."""
     global _lost
     try:
         print(text, file=stream, flush=True)

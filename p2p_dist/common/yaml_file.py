@@ -47,7 +47,11 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
         problem = error.problem or error.context
-        if mark and "cannot start any token" in str(problem) and "".join(text.split("\n")[mark.line :][:1]).lstrip(" ")[:1] == "\t":
+        if (
+            mark
+            and "cannot start any token" in str(problem)
+            and "".join(text.split("\n")[mark.line :][:1]).lstrip(" ")[:1] == "\t"
+        ):
             problem = "it begins with a tab: indent it with spaces"
         if problem == "exceeded maximum nesting depth":  # PyYAML's own limit, which it meets while it looks ahead
             problem = _TOO_DEEP

@@ -163,7 +163,8 @@ def title(source: Path) -> str:
 
     It is used as the name of a folder, so it is valid UTF-8 without leading dots.
     """
-    return plain((source.stem.removesuffix(".stem") or source.stem).lstrip(".")) or "song"
+    name = plain((source.stem.removesuffix(".stem") or source.stem).lstrip("."))
+    return name if name.strip() else "song"
 
 
 def _short(name: str) -> str:

@@ -43,7 +43,7 @@ def watch(asked: list[RunDir], alone: bool) -> int:
 
 
 def _on_terminal(gather: Callable[[], list[dict[str, Any]]], alone: bool, every: float) -> None:
-    from rich.console import Console, Group
+    from rich.console import Group
     from rich.live import Live
     from rich.text import Text
 

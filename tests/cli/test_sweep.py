@@ -41,5 +41,5 @@ def test_values_that_no_run_may_be_called_are_told_apart_in_its_name():
     names = [line[-1] for line in lines]
     assert names == [f"a-root-{root}-task-{task}-seed--1" for root in ("a-b-c", "d") for task in ("vocals-drums", "bass")]
     assert all(rundir.RUN_NAME.fullmatch(name) for name in names) and lines[0][:2] == ["--data.root", "/a/b c"]
-    with pytest.raises(ValueError, match="--sweep data.root=/a/b,/a-b: two of the values give the same name of a run"):
+    with pytest.raises(ValueError, match=r"--sweep data\.root=/a/b,/a-b: two of the values give the same name of a run"):
         sweep.combinations([], ["data.root=/a/b,/a-b"], "a")

@@ -139,6 +139,7 @@ def test_a_beat_at_the_very_beginning_is_asked_for_like_any_other():
     [
         (b"...wav", "song"),
         (b"....wav", "song"),
+        (b" .wav", "song"),
         (b".hidden.wav", "hidden"),
         (b".wav", "wav"),
         (b"a.stem.mp4", "a"),

@@ -93,7 +93,7 @@ def test_what_can_be_no_run_is_not_named_as_one(run):
     with pytest.raises(ValueError, match=r"my runs/broken is a broken link \(target .*my runs/gone\)"):
         rundir.read_settings(rundir.find("broken"))
     (root / "elsewhere").symlink_to(root.parent)
-    with pytest.raises(ValueError, match="no run elsewhere in .*my runs$"):
+    with pytest.raises(ValueError, match=r"no run elsewhere in .*my runs$"):
         rundir.read_settings(rundir.find("elsewhere"))
 
 
