@@ -7,6 +7,7 @@ the setting's own type decides: what is written without quotes stays text until 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -47,11 +48,7 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
         problem = error.problem or error.context
-        if (
-            mark
-            and "cannot start any token" in str(problem)
-            and "".join(text.split("\n")[mark.line :][:1]).lstrip(" ")[:1] == "\t"
-        ):
+        if mark and "cannot start any token" in str(problem) and re.match(r" *\t", _line(text, mark.line)):
             problem = "it begins with a tab: indent it with spaces"
         if problem == "exceeded maximum nesting depth":  # PyYAML's own limit, which it meets while it looks ahead
             problem = _TOO_DEEP
@@ -91,3 +88,8 @@ def _value(event: Any, events: Iterator[Any], depth: int = 1) -> Any:
 
 def _refuse(event: Any, problem: str) -> NoReturn:
     raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+
+
+def _line(text: str, number: int) -> str:
+    """Return a line of a text, counted from 0 as YAML counts them; an empty text if there is none."""
+    return dict(enumerate(re.split("\r\n|[\r\n\x85\u2028\u2029]", text))).get(number, "")

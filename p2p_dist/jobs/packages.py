@@ -109,7 +109,13 @@ def _missing_in(python: str, tasks: tuple[tuple[str, str], ...], names: tuple[st
     command = ["bash", str(site.HPC / "rank.sh"), python, "-P", "-c", ask, *names]
     try:
         done = subprocess.run(
-            command, env={**os.environ, **dict(tasks)}, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
+            command,
+            env={**os.environ, **dict(tasks)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="backslashreplace",
+            timeout=120,
         )
     except subprocess.TimeoutExpired:
         return [], "no answer within two minutes"

@@ -35,10 +35,10 @@ def gather() -> dict[str, Any]:
     """Return command, commit, uncommitted changes, versions and machine, for provenance.json."""
     import importlib.metadata  # takes 25 ms, which --help does not need
 
-    def git(*arguments: str) -> str | None:
+    def git(*arguments: str, errors: str = "surrogateescape") -> str | None:
         command = ["git", "-C", str(CHECKOUT), *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+            done = subprocess.run(command, capture_output=True, encoding="utf-8", errors=errors, timeout=20, check=True)
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout
@@ -57,7 +57,7 @@ def gather() -> dict[str, Any]:
         "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "version": __version__,
         "commit": (git("rev-parse", "HEAD") or "").strip() if ours else None,
-        "changes": mask(git("diff", "HEAD") or "") if ours else None,
+        "changes": mask(git("diff", "HEAD", errors="backslashreplace") or "") if ours else None,
         "python": platform.python_version(),
         "packages": versions,
         "machine": {"host": socket.gethostname(), "kernel": platform.release(), "processor": platform.machine()},

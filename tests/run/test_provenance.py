@@ -42,3 +42,16 @@ def test_the_record_of_a_run_has_no_secret(tmp_path, monkeypatch):
     assert KEY not in text
     assert json.loads(text)["command"] == ["submit.py", "--hub-token", "***", "--x-token=***", "--run", "r", "https://***@h/"]
     assert json.loads(text)["changes"] == "+token = ***\n"
+
+
+def test_a_change_that_is_not_utf8_is_recorded(tmp_path, monkeypatch):
+    """An old text file in a checkout must not keep a run from its start."""
+    monkeypatch.setattr(provenance, "CHECKOUT", tmp_path)
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "notes").write_bytes(b"before\n")
+    for words in (["init", "-q"], ["add", "notes"], ["commit", "-q", "-m", "a"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "notes").write_bytes(b"f\xfcr mich\n")
+    found = provenance.gather()
+    assert "+f\\xfcr mich" in found["changes"] and found["commit"]
+    records.write(tmp_path / "provenance.json", schemas.PROVENANCE, found)

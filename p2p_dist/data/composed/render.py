@@ -114,7 +114,7 @@ def _rendered(program: str, font: Path, score: Score, stem: str, scratch: Path) 
     midi_file(score, [stem]).save(notes)
     command = [program, "-ni", "-q", "-r", str(RATE), "-O", "float", "-T", "wav", "-F", str(sound), str(font), str(notes)]
     try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_LONGEST)
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"FluidSynth did not end within {_LONGEST:.0f} s: {' '.join(command)}") from error
     if ended.returncode or not sound.is_file():

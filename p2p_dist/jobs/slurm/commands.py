@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Collection
 
 CHANGES_ANSWERS = re.compile(
@@ -71,15 +72,17 @@ def ask(*command: str, input: str | None = None, env: dict[str, str] | None = No
     Raises:
         OSError: the command does not exist, or does not finish within two minutes.
     """
-    path = shutil.which(command[0])
+    name = command[0]
+    path = shutil.which(name)
     if path is None:
-        raise FileNotFoundError(2, "no such command; is this a login node of the cluster?", command[0])
+        raise FileNotFoundError(2, "no such command; is this a login node of the cluster?", name)
+    # As names of files: other jobs may have comments in any encoding, and a path in a comment is found again to the byte.
+    coding = {"encoding": sys.getfilesystemencoding(), "errors": "surrogateescape"}
+    words, env = [path, *command[1:]], env or environment()
     try:
-        return subprocess.run(
-            [path, *command[1:]], input=input, capture_output=True, text=True, timeout=120, env=env or environment()
-        )
+        return subprocess.run(words, input=input, capture_output=True, text=True, timeout=120, env=env, **coding)
     except subprocess.TimeoutExpired as error:
-        raise OSError(5, "Slurm does not answer; try again later", command[0]) from error
+        raise OSError(5, "Slurm does not answer; try again later", name) from error
 
 
 def job_number(said: str) -> str | None:

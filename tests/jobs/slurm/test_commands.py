@@ -37,6 +37,19 @@ def test_a_profile_that_changes_what_slurms_commands_print_changes_nothing(clust
     assert (cluster.place / "cancelled").read_text().split() == ["103", "102", "101", "100"]
 
 
+def test_answers_in_any_encoding_are_read(cluster, launch, monkeypatch, capsys):
+    """A comment of another job of this person, or what a site's wrapper of sbatch says. If it failed: no command works; and what
+    sbatch has queued is not known, and queued once more."""
+    for name in ("squeue", "sbatch"):
+        program = (cluster.place / name).read_text()
+        said = "printf '9|RUNNING|None|f\\374r mich\\n'" if name == "squeue" else "printf 'Gr\\374sse\\n'"
+        (cluster.place / name).write_text(program.replace("\n", f"\n{said}\n", 1))
+    for _ in range(2):
+        launch("--run", "a")
+    assert len(cluster.queued()) == 4
+    assert commands.ask("squeue").stdout.encode(errors="surrogateescape").startswith(b"9|RUNNING|None|f\xfcr mich")
+
+
 def test_the_launcher_and_the_jobs_drop_the_same_variables(monkeypatch):
     """SRUN_EXPORT_ENV=NONE, for one, would take its variables from every process of a job."""
     dropped = ("SQUEUE_FORMAT", "SACCT_FORMAT", "SLURM_TIME_FORMAT", "SLURM_EXPORT_ENV", "SRUN_EXPORT_ENV", "SRUN_ERROR")
