@@ -22,6 +22,8 @@ from typing import Any
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Error numbers of a full disk or an exceeded quota."""
 
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+
 TEMPORARY = ".tmp-"
 """Prefix of temporary names; such a file is garbage once its writer has ended."""
 
@@ -31,10 +33,17 @@ class DamagedError(ValueError):
 
 
 def _fsync(path: Path) -> None:
-    """Flush the renames in a folder, or what was written to a file through another library's own file object, to disk."""
+    """Flush the renames in a folder, or what was written to a file through another library's own file object, to disk.
+
+    Some file systems (through FUSE, of SMB servers) can't, above all folders. What is lost there in a power failure, checksums
+    find.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
     finally:
         os.close(descriptor)
 
@@ -325,6 +334,22 @@ def is_sealed(content: Any) -> bool:
     return isinstance(content, dict) and content == sealed(content)
 
 
+def set_mode(path: Path, mode: int) -> None:
+    """Set the permissions of a file or folder. A file system that keeps none may refuse, if other users can't write there.
+
+    Raises:
+        OSError: they can.
+    """
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, *_NOT_SUPPORTED):
+            raise
+        if path.stat().st_mode & 0o022 & ~mode:
+            said = "its file system can't keep other users from writing there: name another folder with $P2P_RUNS or --out"
+            raise OSError(error.errno, said, str(path)) from error
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Hard-link `source` to `target`, or copy it where the file system does not allow links."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -332,4 +357,4 @@ def link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
-        shutil.copy2(source, target)
+        shutil.copyfile(source, target)  # without its times and permissions, which not all file systems keep

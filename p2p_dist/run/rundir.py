@@ -32,6 +32,13 @@ def runs_root() -> Path:
         )
     if bad := console.control_character(str(root)):
         raise ValueError(f"{str(root)!r}: runs can't lie in a folder with a control character ({bad}) in its path")
+    try:
+        str(root).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{root}: runs can't lie in a folder whose path is not UTF-8, which records of a run can't hold: rename it, or name "
+            "another with $P2P_RUNS"
+        ) from None
     if re.search("%[jtAa]", str(root)):
         raise ValueError(
             f"{root}: the path contains %j, %t, %A or %a, which Slurm replaces in file names: name another with $P2P_RUNS"

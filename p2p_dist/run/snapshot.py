@@ -65,10 +65,13 @@ def copy_code(target: Path) -> None:
     with files.new_folder(target) as temporary:
         for name, path in _code(CHECKOUT).items():
             (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, temporary / name)
+            shutil.copyfile(path, temporary / name)
+            files.set_mode(temporary / name, 0o755 if os.access(path, os.X_OK) else 0o644)
         (temporary / SUMS).write_text(_sums(_listed(temporary)), encoding="utf-8")
+        files.set_mode(temporary / SUMS, 0o644)
         for path in (temporary, *temporary.rglob("*")):
-            path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
+            if path.is_dir():
+                files.set_mode(path, 0o755)
 
 
 def differs(copy: Path) -> bool:

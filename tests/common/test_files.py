@@ -107,3 +107,36 @@ def test_an_error_gets_a_name_if_it_has_none(tmp_path):
     ):
         files.add_name(error, tmp_path)
         assert str(error) == said
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_that_cannot_flush_is_written_to(number, tmp_path, monkeypatch):
+    """As some through FUSE. An error of the disk is one."""
+
+    def failing(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, "fsync", failing)
+    files.write_text(tmp_path / "a", "a")
+    with files.new_folder(tmp_path / "b") as folder:
+        (folder / "c").touch()
+    assert (tmp_path / "a").read_text() == "a" and (tmp_path / "b" / "c").is_file()
+    number = errno.EIO
+    with pytest.raises(OSError, match="output error: .*/d'"):
+        files.write_text(tmp_path / "d", "d")
+
+
+def test_a_file_system_that_keeps_no_permissions_is_used_if_it_lets_nobody_write(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.touch(0o600)
+    files.set_mode(path, 0o644)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+    def refusing(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refusing)
+    files.set_mode(path, 0o755)
+    os.chmod(path, 0o666)  # noqa: PTH101 - the other one refuses
+    with pytest.raises(OSError, match="its file system can't keep other users from writing there: name another folder"):
+        files.set_mode(path, 0o644)
