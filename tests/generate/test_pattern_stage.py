@@ -13,9 +13,10 @@ import pytest
 import soundfile
 import torch
 
-from p2p_dist.audio import strokes
+from p2p_dist.audio import layouts, strokes
 from p2p_dist.audio.drum_classes import Onset
 from p2p_dist.audio.layouts import Source
+from p2p_dist.audio.pattern_features import beat_positions
 from p2p_dist.common import files, records
 from p2p_dist.data import guides, manifest, pairs, shards
 from p2p_dist.data.index import Index
@@ -23,6 +24,7 @@ from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer, pattern_stage
 from p2p_dist.jobs import estimate, stage_process, stages
 from p2p_dist.jobs.slurm import batch
+from p2p_dist.model.pattern import Pattern
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
 from p2p_dist.settings.config import Config
@@ -33,7 +35,7 @@ KEYS = {name: KeyedSong(Source(name, "train", Path(name))).key for name in ("a",
 SECONDS, BPM = 8.0, 120.0
 
 
-def write_song(folder: Path, number: int, beats: bool = True) -> None:
+def write_song(folder: Path, number: int, beats: bool = True, bpm_of_chords: float = BPM) -> None:
     """Kick on the beats, a hat between them, all 0.1 s late, over chords; or chords alone."""
     random = np.random.default_rng(number)
     rate = drums.RATE
@@ -44,7 +46,7 @@ def write_song(folder: Path, number: int, beats: bool = True) -> None:
         sound[kick : kick + len(time)] += np.exp(-25 * time) * np.sin(2 * np.pi * 60 * time)
         sound[hat : hat + len(time)] += 0.2 * np.exp(-60 * time) * np.diff(random.standard_normal(len(time) + 1))
     silence = np.zeros(len(sound))
-    chords = drums.chords(SECONDS, BPM)
+    chords = drums.chords(SECONDS, bpm_of_chords)
     folder.mkdir(parents=True)
     for stem, one in {"drums": 0.5 * sound * beats, "bass": chords, "other": silence, "vocals": silence}.items():
         soundfile.write(folder / f"{stem}.wav", one, rate, subtype="FLOAT")
@@ -128,12 +130,46 @@ def test_predicted_strokes_of_a_sketch_are_on_steps_if_the_settings_say_so(
     assert alike == [True] * guides.TRUE + [False] * guides.PREDICTED
 
 
-def test_predicted_strokes_come_from_the_network_that_did_not_see_the_song(made: RunDir) -> None:
+def test_true_strokes_are_on_the_beats_of_the_drums_and_predicted_ones_on_those_that_are_heard(
+    prepared: tuple[Path, Config], tmp_path: Path
+) -> None:
+    """A generator that learnt with true beats beside predicted strokes would be misled by those that it hears."""
+    settings, path = prepared[1], tmp_path / "song.npz"
+    write_song(tmp_path / "two", 5, bpm_of_chords=94.0)
+    song = KeyedSong(layouts.source_at(tmp_path / "two", "train"))
+    assert pattern_stage.prepare(song, path, settings)
+    known = pattern_stage.read(path)
+    assert known.heard.beats and known.heard.beats.bpm == pytest.approx(94, rel=0.01)
+    assert known.true.beats and known.true.beats.bpm == pytest.approx(BPM, rel=0.01)
+    pattern_stage.sketch_song(tmp_path, song, path, settings, np.ones(5), Pattern().state_dict())
+    rows = np.frombuffer((tmp_path / guides.file_name(song.key)).read_bytes(), "<f2").astype(float)
+    rows = rows.reshape(guides.TRUE + guides.PREDICTED, known.frames, -1)
+    times = np.arange(known.frames) * settings.data.hop_length / settings.data.sample_rate
+    for number, shown in enumerate(rows):
+        places = 2 * np.pi * beat_positions((known.true if number < guides.TRUE else known.heard).beats, times)
+        np.testing.assert_allclose(shown[:, -2:].T, [np.sin(places), np.cos(places)], atol=2e-3)
+
+
+def test_predicted_strokes_come_from_the_network_that_did_not_see_the_song(
+    made: RunDir, prepared: tuple[Path, Config], tmp_path: Path
+) -> None:
     paths = sorted((made.pattern / "networks").iterdir())
     assert [path.name.split("-")[0] for path in paths] == ["all", "even", "odd"]
     nets = [path.read_bytes() for path in paths]
     assert len(set(nets)) == 3
     assert (made.pattern / "pattern.safetensors").stat().st_size == len(nets[0])
+    settings = prepared[1]
+    rates = drummer.load(made.pattern, settings.data, settings.model).bank.rates
+    songs = pattern_stage.training_songs(made, settings)
+    known = {song.key: pattern_stage.place_of(made.pattern / "songs", song, settings) for song in songs}
+    playing = [song for song in songs if pattern_stage.read(known[song.key]).onsets]
+    for number, song in enumerate(playing):
+        as_made = (made.guides / guides.file_name(song.key)).read_bytes()
+        alike = []
+        for path in paths[1:]:
+            pattern_stage.sketch_song(tmp_path, song, known[song.key], settings, rates, pattern_stage._stored(path))
+            alike.append((tmp_path / guides.file_name(song.key)).read_bytes() == as_made)
+        assert alike == [number % 2 == 1, number % 2 == 0], "every second song is of the half `odd`"
 
 
 def test_a_drummer_is_left_that_plays_to_other_songs(made: RunDir, prepared: tuple[Path, Config]) -> None:
