@@ -24,7 +24,6 @@ from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer, pattern_stage
 from p2p_dist.jobs import estimate, stage_process, stages
 from p2p_dist.jobs.slurm import batch
-from p2p_dist.model.pattern import Pattern
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import presets
 from p2p_dist.settings.config import Config
@@ -141,13 +140,39 @@ def test_true_strokes_are_on_the_beats_of_the_drums_and_predicted_ones_on_those_
     known = pattern_stage.read(path)
     assert known.heard.beats and known.heard.beats.bpm == pytest.approx(94, rel=0.01)
     assert known.true.beats and known.true.beats.bpm == pytest.approx(BPM, rel=0.01)
-    pattern_stage.sketch_song(tmp_path, song, path, settings, np.ones(5), Pattern().state_dict())
+    weights = drums.drummer(settings.data, settings.model).network.state_dict()
+    pattern_stage.sketch_song(tmp_path, song, path, settings, np.ones(5), weights)
     rows = np.frombuffer((tmp_path / guides.file_name(song.key)).read_bytes(), "<f2").astype(float)
     rows = rows.reshape(guides.TRUE + guides.PREDICTED, known.frames, -1)
     times = np.arange(known.frames) * settings.data.hop_length / settings.data.sample_rate
     for number, shown in enumerate(rows):
         places = 2 * np.pi * beat_positions((known.true if number < guides.TRUE else known.heard).beats, times)
         np.testing.assert_allclose(shown[:, -2:].T, [np.sin(places), np.cos(places)], atol=2e-3)
+
+
+def test_a_sketch_has_the_level_of_its_kit_and_predicted_strokes_are_its_loudest(
+    made: RunDir, prepared: tuple[Path, Config], tmp_path: Path
+) -> None:
+    settings, (known,) = prepared[1], (made.pattern / "songs").glob(f"{KEYS['b']}-*.npz")
+    path, song = tmp_path / "song.npz", KeyedSong(Source("b", "train", Path("b")))
+    shutil.copy(known, path)
+    time = np.arange(round(0.2 * strokes.RATE)) / strokes.RATE
+    quiet, loud = (
+        strokes.Stroke((strength * np.exp(-20 * time) * np.sin(2 * np.pi * tone * time)).astype(np.float32), strength)
+        for strength, tone in ((0.5, 100), (1.0, 4000))
+    )
+    weights, found = drums.drummer(settings.data, settings.model).network.state_dict(), []
+    for offset in (0.0, -20.0):
+        kit = strokes.Kit({kind: [quiet] * 16 + [loud] * 16 for kind in pattern_stage.CLASSES}, (1.0,) * 5, offset)
+        strokes.save(path.with_suffix(".kit"), strokes.Bank({song.key: kit}))
+        pattern_stage.sketch_song(tmp_path, song, path, settings, np.ones(5), weights)
+        rows = np.frombuffer((tmp_path / guides.file_name(song.key)).read_bytes(), "<f2").astype(float)
+        found.append(rows.reshape(guides.TRUE + guides.PREDICTED, -1, settings.data.mels + 2)[:, :, :-2])
+    first, lower = found
+    np.testing.assert_allclose(lower.max(axis=(1, 2)), first.max(axis=(1, 2)) - 20, atol=0.5)
+    low, high = first[:, :, :3].max(axis=(1, 2)), first[:, :, 20:].max(axis=(1, 2))
+    assert (low[: guides.TRUE] > high[: guides.TRUE] - 10).all(), "all of the kit"
+    assert (low[guides.TRUE :] < high[guides.TRUE :] - 20).all()
 
 
 def test_predicted_strokes_come_from_the_network_that_did_not_see_the_song(
