@@ -300,7 +300,7 @@ def test_a_file_that_is_lost_is_named_where_the_manifest_is_lost_too(served: Ser
     (entry, *_) = transfer.of_part(content["splits"]["train"], "shards")
     (served.folder / entry["name"]).unlink()
     (served.folder / "manifest.json").write_text("<html>Log in</html>")
-    with pytest.raises(FileNotFoundError, match="404.*, but the manifest there names it: upload the whole dataset again"):
+    with pytest.raises(FileNotFoundError, match=r"404.*, but the manifest there names it: upload the whole dataset again"):
         transfer.fetch_file(served.url, entry, tmp_path / "a", content)
 
 
