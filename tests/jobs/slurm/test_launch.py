@@ -15,7 +15,7 @@ from p2p_dist.jobs import begin_run, stage_state, stages, status, status_tables
 from p2p_dist.jobs.slurm import chains, squeue
 from p2p_dist.jobs.slurm import launch as launching
 from p2p_dist.run import rundir
-from p2p_dist.settings.config import Resources
+from p2p_dist.settings.config import Data, Resources
 from tests.jobs.slurm.fake_slurm import CHAIN, cluster, launch, site_file
 
 __all__ = ["cluster", "launch", "site_file"]
@@ -424,6 +424,23 @@ def test_preprocess_queues_the_stage_as_a_launch_does(cluster, launch, shards, c
     cluster.add()
     cancel.main([bass])
     assert (cluster.place / "cancelled").read_text() == "101\n"
+
+
+def test_preprocessing_that_is_queued_again_forgets_how_it_ended(cluster, shards):
+    assert shards() == console.DONE
+    (run,) = (rundir.find(path.name) for path in rundir.runs_root().iterdir())
+    run.write_outcome("preprocess", "failed", "no room")
+    (run.slurm / "cancelled").touch()
+    (cluster.place / "queue").write_text("")
+    assert shards() == console.DONE and len(cluster.queued()) == 2
+    assert run.read_outcome("preprocess") is None and not (run.slurm / "cancelled").exists()
+
+
+def test_preprocessing_of_another_task_than_drums_takes_the_preset_default_without_its_sketch(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
+    wanted = [(task, Data(task=task)) for task in ("drums", "bass")]
+    (_, drums), (_, bass) = launching.preprocessing(wanted, "default", Resources())
+    assert drums.model.sketch and not bass.model.sketch and bass.data.task == "bass"
 
 
 def test_a_run_that_only_preprocesses_has_no_training_to_do_until_a_launch_asks_for_it(cluster, launch, shards, capsys):
