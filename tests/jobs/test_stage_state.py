@@ -116,10 +116,10 @@ def test_the_end_of_another_attempt_is_not_the_time_of_a_failure(run, monkeypatc
 
 def test_a_part_of_an_array_that_started_was_not_removed_from_the_queue(run):
     """Parts of an array have numbers of their own."""
-    folder = run.slurm / "evaluate"
+    folder, dropped = run.slurm / "evaluate", "removed from the queue before it started, job 100: "
     files.write_text(folder / "100_submission.sh", "")
-    assert stage_state.state("evaluate", run, {}, config.Resources()).startswith("removed from the queue before it started, job")
+    assert stage_state.state("evaluate", run, {}, config.Resources()).startswith(dropped)
     files.write_text(folder / "attempts.1", "start 101.0 0 10 1\nend 101.0 3 20 0 done 20\n")
     assert stage_state.state("evaluate", run, {}, config.Resources()) == "to do"
     os.utime(folder / "attempts.1", (1, 1))  # of an earlier launch
-    assert stage_state.state("evaluate", run, {}, config.Resources()).startswith("removed from the queue before it started, job")
+    assert stage_state.state("evaluate", run, {}, config.Resources()).startswith(dropped)

@@ -439,9 +439,8 @@ def test_a_job_of_another_run_for_the_earlier_songs_does_not_hold_up_a_launch(cl
 
 def test_a_slurm_that_does_not_answer_for_a_while_is_said_once_and_waited_for(cluster, launch, capsys):
     assert launch("--run", "a") == console.DONE
-    (cluster.place / "squeue").write_text(
-        f'#!/bin/sh\ncd {cluster.place}\necho >> asked\n[ "$(wc -l < asked)" -gt 3 ] || {{ echo "no controller" >&2; exit 1; }}\n'
-    )
+    away = '[ "$(wc -l < asked)" -gt 3 ] || { echo "no controller" >&2; exit 1; }'
+    (cluster.place / "squeue").write_text(f"#!/bin/sh\ncd '{cluster.place}'\necho >> asked\n{away}\n")
     capsys.readouterr()
     assert launching.wait(rundir.find("a"), every=0.01) == console.FAILED
     said = capsys.readouterr().err
