@@ -168,7 +168,7 @@ def test_training_songs_are_found_in_the_shards_and_measured_ones_are_not_used(t
     assert known.level == pytest.approx(np.median([r["target"] - r["input"] for r in finished])) and len(finished) == 2
     silent, sounding = sorted((tmp_path / "out" / "parts").glob("train-*.json"))
     content = records.read(silent)
-    files.write_json(silent, {**content, "levels": {**content["levels"], "target": None}})
+    files.write_json(silent, files.sealed({**content, "levels": {**content["levels"], "target": None}}))
     levels = records.read(sounding)["levels"]
     found = baseline_stems.training(tmp_path / "out", data, {"five"})
     assert found.level == pytest.approx(levels["target"] - levels["input"]), "a silent stem has no level"
