@@ -82,6 +82,21 @@ def test_the_row_of_a_song_is_of_the_sound_that_is_heard(copied: tuple[rundir.Ru
             assert rows[song.key]["output"][name] == expected, name
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_evaluation_that_shares_its_run_with_a_training_tells_no_progress_for_it(
+    copied: tuple[rundir.RunDir, Config], monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """As jobs of an array do: status.json is then that of the training."""
+    run, settings = copied
+    shutil.rmtree(run.evaluations)
+    files.write_json(run.status, {"what": "train"})
+    if not alone:
+        monkeypatch.setenv("P2P_CLAIMS", "7")
+        monkeypatch.setenv("P2P_ATTEMPT", "7.0")
+    assert checkpoints.evaluate(run, settings, [5], one_song(copied)) == 1
+    assert records.json.loads(run.status.read_text())["what"] == ("evaluate" if alone else "train")
+
+
 def test_a_stem_that_would_clip_makes_its_files_quieter(
     copied: tuple[rundir.RunDir, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
