@@ -31,7 +31,7 @@ class Command:
     mixes: bool = False
     """for --files: output and target are mixes that include the input, as in the thesis"""
     best_gain: bool = False
-    """for --files: apply to each output the gain that brings it closest to its target"""
+    """for --files: apply to each output, and to the copied input, the gain that brings it closest to its target"""
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """also write all figures to this file"""
 

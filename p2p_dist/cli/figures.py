@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.audio import layouts
-from p2p_dist.common import files
+from p2p_dist.common import console, files
 from p2p_dist.data import dataset as datasets
+from p2p_dist.data import manifest
 from p2p_dist.evaluate import checkpoints, claims, held_out_songs, ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.kinds import Row
@@ -68,7 +69,19 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
             checkpoints.evaluate(run, settings, only, held_out, out)
     read = ranking.read_evaluations(out)
     assert read is not None
-    return _summary(run, settings.evaluate.split, out, *read, only), is_pitched(settings.data.task)
+    found = _summary(run, settings.evaluate.split, out, *read, only)
+    if songs is not None and (same := _trained_on(run, held_out)):
+        titles = ", ".join(map(console.one_line, same))
+        found["said"].append(
+            f"note: the run was trained on songs with these titles, so the figures do not apply to other songs: {titles}"
+        )
+    return found, is_pitched(settings.data.task)
+
+
+def _trained_on(run: rundir.RunDir, songs: list[held_out_songs.HeldOut]) -> list[str]:
+    """Return the titles of songs that training songs of the run have, too."""
+    part = manifest.read(run.shards)["splits"].get("train", {"songs": []})
+    return sorted({song["name"] for song in part["songs"]} & {song.name for song in songs})
 
 
 def steps_of(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ class Command:
     level: Annotated[float, within(-60, 40, " dB")] = 0.0
     """gain of the stem relative to the level that the model predicts, dB"""
     seed: Annotated[int, within(0, 2**31 - 1)] = 0
-    """seed of the noise that varies the result; each further take uses the next seed"""
+    """seed of the random choices that vary the result; each further take uses the next seed"""
     takes: Annotated[int, within(1, 100)] = 1
     """number of variants of each song, each a separate stem"""
     begin: Annotated[NotNegativeNumber, tyro.conf.arg(name="from")] = 0.0

@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 from collections import Counter
-from collections.abc import Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,9 @@ def evaluate(
     """Evaluate the checkpoints that have no evaluation yet, oldest first. Several processes share them.
 
     Args:
-        only: steps of the checkpoints; None for all. songs: the songs to measure on; None for the held-out songs.
+        only: steps of the checkpoints; empty for all. songs: the songs to measure on; None for the held-out songs.
         out: the folder for the evaluations; None for that of the run.
-        known_beats: tell a model with a sketch the beats of the true drums, to see what the detected ones cost.
+        known_beats: give a model with a sketch the beats of the true drums, to measure what errors of detected beats cost.
 
     Returns:
         the number of checkpoints that this process evaluated.
@@ -179,10 +180,10 @@ def evaluate_generator(
     Raises:
         ValueError: its output is not finite. The message names the step.
     """
-    reported, seeds = evaluate.split, range(evaluate.seeds)
+    reported, seeds, over = evaluate.split, range(evaluate.seeds), threading.Event()
     pool = ThreadPoolExecutor(linux.usable_cores())
     try:
-        waiting: dict[str, list[Future[tuple[Measured, np.ndarray, float | None]]]] = {}
+        waiting: dict[str, list[Future[tuple[Measured, np.ndarray | None, float | None]]]] = {}
         for excerpt in heard:
             for seed in seeds:
                 guide = None if excerpt.performance is None else excerpt.performance.guide(seed)
@@ -191,18 +192,19 @@ def evaluate_generator(
                 except ValueError as error:
                     raise ValueError(f"the checkpoint of step {step} can't be evaluated: {error}") from error
                 sounds = folder / "audio" if excerpt.song.split == reported and seed == 0 else None
-                gain = known[excerpt.song.key].gain
-                job = pool.submit(_sound_and_measures, outputs, excerpt, sounds, gain, data, evaluate.iterations)
+                gain, is_over = known[excerpt.song.key].gain, over.is_set
+                job = pool.submit(_sound_and_measures, outputs, excerpt, sounds, gain, data, evaluate.iterations, is_over)
                 waiting.setdefault(excerpt.song.key, []).append(job)
         measured, gains = {}, {}
         for excerpt in heard:
             done = [job.result() for job in waiting.pop(excerpt.song.key)]
             measured[excerpt.song.key] = [one for one, _, _ in done]
             gains[excerpt.song.key] = done[0][2]
-            if excerpt.song.split == reported:
-                _draw(folder / "spectrograms" / f"{excerpt.song.key}.png", done[0][1], excerpt, data)
+            if (played := done[0][1]) is not None:
+                _draw(folder / "spectrograms" / f"{excerpt.song.key}.png", played, excerpt, data)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        over.set()
+        pool.shutdown(wait=True, cancel_futures=True)  # else a thread could write into the folder after its removal
     content: dict[str, Any] = {"step": step, "songs": [], "splits": {}}
     for split in dict.fromkeys(excerpt.song.split for excerpt in heard):
         here = [excerpt for excerpt in heard if excerpt.song.split == split]
@@ -223,26 +225,40 @@ def evaluate_generator(
 
 
 def _sound_and_measures(
-    outputs: np.ndarray, excerpt: Excerpt, sounds: Path | None, gain: float | None, data: Data, iterations: int
-) -> tuple[Measured, np.ndarray, float | None]:
-    """Measure one generation, and write its audio files if requested. Return measures, stem, and the files' gain in dB.
+    outputs: np.ndarray,
+    excerpt: Excerpt,
+    sounds: Path | None,
+    gain: float | None,
+    data: Data,
+    iterations: int,
+    is_over: Callable[[], bool],
+) -> tuple[Measured, np.ndarray | None, float | None]:
+    """Measure one generation, and write its audio files if `sounds` names their folder.
 
     Args:
         gain: of the song's other files, dB. It is used for these too, unless they would clip.
+        is_over: whether the result is no longer needed.
+
+    Returns:
+        the measures; of a stem that was written, what can be heard of it, (samples, channels), and the files' gain in dB.
     """
-    stem = inference.to_stem(outputs, excerpt.pictures, excerpt.input, excerpt.rate, data, iterations)
+    stem = inference.to_stem(outputs, excerpt.pictures, excerpt.input, excerpt.rate, data, iterations, is_over=is_over)
+    if is_over():
+        raise CancelledError
     if sounds is None:
-        return measure(stem, excerpt.truth), stem, None
+        return measure(stem, excerpt.truth), None, None
     assert gain is not None
     gain = min(gain, flac.quieter(peak(stem, excerpt.input + stem)))
     results.write_sound(sounds / f"{excerpt.song.key}-stem.flac", stem, excerpt, gain)
     results.write_sound(sounds / f"{excerpt.song.key}-mix.flac", excerpt.input + stem, excerpt, gain)
-    return measure(stem, excerpt.truth), stem, gain
+    # A copy, so that the whole stem is freed: it may be minutes of each song.
+    return measure(stem, excerpt.truth), stem[excerpt.audible].copy(), gain
 
 
-def _draw(path: Path, stem: np.ndarray, excerpt: Excerpt, data: Data) -> None:
-    sounds = {"input": excerpt.input, "true stem": excerpt.target, "generated stem": stem}
-    shown = {name: sound[excerpt.audible] for name, sound in sounds.items()}
+def _draw(path: Path, played: np.ndarray, excerpt: Excerpt, data: Data) -> None:
+    """Draw what can be heard of a song. played: of the generated stem, (samples, channels)."""
+    part = excerpt.audible
+    shown = {"input": excerpt.input[part], "true stem": excerpt.target[part], "generated stem": played}
     reference = pairs.level_reference(pairs.mel_of(excerpt.input, excerpt.rate, data))
     panels = {n: power_to_db(pairs.mel_of(s, excerpt.rate, data), reference) for n, s in shown.items()}
     png.draw(path, panels, data)

@@ -27,7 +27,7 @@ def claim_checkpoints(
     training has ended. Otherwise only existing checkpoints are yielded.
 
     Args:
-        only: steps of the checkpoints; None for all. out: the folder for the evaluations.
+        only: steps of the checkpoints; empty for all. out: the folder for the evaluations.
 
     Raises:
         ValueError: there is none, or not that one.

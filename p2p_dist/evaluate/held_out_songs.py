@@ -97,7 +97,7 @@ def peak(*sounds: np.ndarray) -> float:
 
 
 def from_shards(dataset: Path, split: str, most: int, allow_overlap: bool = True) -> list[HeldOut]:
-    """List at most `count` songs of one split whose audio is in the shards. Empty if there is no such split.
+    """List at most `most` songs of one split whose audio is in the shards. Empty if there is no such split.
 
     Args:
         allow_overlap: include songs with the audio of a training song.
@@ -138,7 +138,7 @@ def _sound_of(dataset: Path, split: str, part: dict[str, Any], key: str) -> Stor
 
 
 def from_folder(root: Path, task: str, split: str, most: int) -> list[HeldOut]:
-    """List at most `count` songs of a folder in the layout of MUSDB18: those of test/, or all if there is no test/.
+    """List at most `most` songs of a folder in the layout of MUSDB18: those of test/, or all if there is no test/.
 
     Args:
         split: the split under which they are reported.
@@ -185,7 +185,7 @@ def read_excerpt(
     Args:
         measured: seconds of the song that are measured, of which the excerpt is part (default: the excerpt).
         drummer: of a model with a sketch; it hears the whole song, without the target.
-        known_beats: the drummer is told the beats of the true drums, as only an oracle could.
+        known_beats: give the drummer the beats of the true drums, which only an oracle knows.
     """
     heard, made, rate = song.read()
     performance = None

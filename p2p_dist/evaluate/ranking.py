@@ -77,8 +77,8 @@ _GAINS = ("gain_db", "unrecorded_gain_db")
 def read_evaluations(out: Path) -> tuple[dict[int, Any], Any] | None:
     """Read the evaluations: step -> metrics.json, and baselines.json; None if there are none yet.
 
-    Of earlier schemas, see `schemas.METRICS`: intervals of schema 1 are ignored; the level error becomes the median over
-    songs; and the distance is not known to be certain, if any of them is of such a schema.
+    Earlier schemas (see `schemas.METRICS`) are adapted: intervals of schema 1 are ignored; the level error becomes the median
+    over songs; and if any of the files has an earlier schema, the distance is taken as uncertain.
     """
     steps = [(step, path) for step, path in find_steps(out) if (path / "metrics.json").is_file()]
     if not steps or not (out / "baselines.json").is_file():
@@ -152,11 +152,11 @@ def rank(evaluated: dict[int, Any], baselines: Any, evaluate: Evaluate, *, pitch
     for name, one in baselines["splits"][reported]["rows"].items():
         found, value = entry(one["mean"], reported)
         others.append({"name": name, "score": value, "families": found, **shown(one)})
-    note = (
-        ""
-        if chosen_on != reported
-        else ("there are no validation songs: the checkpoint was chosen on the songs that are reported")
-    )
+    note = ""
+    if chosen_on == reported == CHOOSING:
+        note = "the songs that are reported are the validation songs, on which the checkpoint was chosen"
+    elif chosen_on == reported:
+        note = "there are no validation songs: the checkpoint was chosen on the songs that are reported"
     return {
         "rule": rule(evaluate),
         "chosen_on": chosen_on,
@@ -203,10 +203,7 @@ def _conclude_once(run: RunDir, config: Config, folder: Path) -> dict[str, Any] 
     pitched = is_pitched(config.data.task)
     ranked = rank(evaluated, baselines, config.evaluate, pitched=pitched)
     records.write(folder / "ranking.json", schemas.RANKING, ranked)
-    sources = [folder / "baselines.json", *(path / "metrics.json" for _, path in find_steps(folder))]
-    picture = folder / "curves.svg"
-    if not picture.is_file() or picture.stat().st_mtime <= max(path.stat().st_mtime for path in sources):
-        curves.draw(picture, curves.collect(evaluated, baselines, ranked, pitched=pitched))
+    curves.draw(folder / "curves.svg", curves.collect(evaluated, baselines, ranked, pitched=pitched))
     if folder == run.evaluations:
         best = choice(run, ranked)
         if best is not None:

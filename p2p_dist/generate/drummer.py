@@ -46,7 +46,7 @@ NOTES = {"kick": KICK, "snare": SNARE, "hat": CLOSED_HAT, "other": MID_TOM}
 """Class of strokes -> note of the General MIDI percussion map."""
 
 AS_HEARD = Options()
-"""The listener decides nothing."""
+"""The default options: the drummer plays to the beats that it detects."""
 
 Blocks = Callable[[], Iterator[np.ndarray]]
 """Returns the sound of a song, mono, in blocks float32 (samples,); it is called once for each pass."""
@@ -62,7 +62,7 @@ class Heard:
 
 
 def listen(song: Blocks, rate: int, peak: float, options: Options = AS_HEARD) -> Heard:
-    """Listen to a song: level, beats, and what the pattern network is told. It takes three passes.
+    """Listen to a song: return its level, its beats, and the input of the pattern network. It takes three passes.
 
     Args:
         rate: samples a second. peak: its largest absolute sample. options: a tempo or beats that the listener named.
@@ -140,7 +140,7 @@ class Performance:
         ]
 
     def guide(self, seed: int) -> Guide:
-        """Show it to the generator."""
+        """Return what the generator sees of it."""
         return Guide(self.sketch(seed), self.heard.beats, self.reference, self.drummer.data, self.drummer.model)
 
 

@@ -25,6 +25,6 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def sha256(folder: Path) -> str:
-    """Return what tells a drummer from another one, 64 hexadecimal digits. Raises: see `read`."""
+    """Return what identifies a drummer, 64 hexadecimal digits. Raises: see `read`."""
     about = read(folder)
     return files.digest([about[name]["sha256"] for name in (PATTERN, STROKES)])

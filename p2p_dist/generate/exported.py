@@ -150,7 +150,7 @@ def _describe(model: Model, iterations: int) -> dict[str, Any]:
 def _sections(data: config.Data, model: config.Model) -> dict[str, Any]:
     """The sections of config.json that a network depends on: settings, and what this version does without asking.
 
-    What is read must be equal to them: a value that this version does not compute with would give another sound in silence.
+    What is read must be equal to them: with a value that this version does not support, the sound would silently differ.
     """
     by_song = data.representation == "default"
     return {

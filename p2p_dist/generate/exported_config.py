@@ -124,7 +124,7 @@ def settings_of(content: dict[str, Any], path: Path) -> config.Config:
 
 
 def check_files(folder: Path, content: dict[str, Any]) -> str:
-    """Check that the file that config.json names is there; return the sha256 by which the model is told from others.
+    """Check that the file that config.json names is there; return the sha256 that identifies the model.
 
     Raises:
         DamagedError: it is not.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -117,12 +118,14 @@ def to_stem(
     data: Data,
     iterations: int,
     device: torch.device | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
     """Convert the windows' spectrograms to a stem that fits `song`, the part of the input in the windows.
 
     Args:
         outputs: dB (windows, channels, mels, frames). song: (samples, channels) at `rate`.
         iterations: of Griffin-Lim. device: a GPU to compute it on, for other phases and the same measures; None: the processor.
+        is_over: see `audio.invert.griffin_lim`.
 
     Returns:
         float32, shaped like `song`. The song itself is never part of it.
@@ -131,7 +134,7 @@ def to_stem(
     shifted = dataclasses.replace(pictures, starts=pictures.starts - first, frames=pictures.frames - first)
     samples = -(-len(song) * data.sample_rate // rate)
     mid, *side = (
-        stem_for(song, rate, mel_to_audio_on(device, mel, samples, data, iterations), data.sample_rate)
+        stem_for(song, rate, mel_to_audio_on(device, mel, samples, data, iterations, is_over), data.sample_rate)
         for mel in stitch(outputs, shifted, data)
     )
     if side and song.shape[1] == 2:

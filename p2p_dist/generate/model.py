@@ -24,7 +24,7 @@ class Model:
     name: for messages, such as `drums-demo@90`. task, step: the task and the training step. sha256: of the file of the
     weights. data: settings of its spectrograms. model: settings of its network. weights: of its generator; None for a model
     without one, whose drummer plays the stem at `data.sample_rate`. drummer: of a model with a sketch. drummer_sha256: of
-    a model with both, see `drummer_record.sha256`; without a generator, `sha256` tells its drummer from others.
+    a model with both, see `drummer_record.sha256`; without a generator, `sha256` identifies its drummer.
     """
 
     name: str

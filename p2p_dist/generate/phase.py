@@ -85,10 +85,19 @@ def _jobs(power: Iterator[np.ndarray], block: int, beside: int) -> Iterator[tupl
 
 
 def mel_to_audio_on(
-    device: torch.device | None, mel: np.ndarray, samples: int, data: Data, iterations: int = ITERATIONS
+    device: torch.device | None,
+    mel: np.ndarray,
+    samples: int,
+    data: Data,
+    iterations: int = ITERATIONS,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> np.ndarray:
-    """`audio.invert.mel_to_audio`, with Griffin-Lim on a GPU if that is the device (None: the processor)."""
-    return _part(mel, samples, 0, iterations, data, device or torch.device("cpu"), lambda: False)
+    """`audio.invert.mel_to_audio`, with Griffin-Lim on a GPU if that is the device (None: the processor).
+
+    Args:
+        is_over: see `audio.invert.griffin_lim`.
+    """
+    return _part(mel, samples, 0, iterations, data, device or torch.device("cpu"), is_over)
 
 
 def _part(

@@ -30,7 +30,7 @@ DENSITY = 0.95
 """Strokes, relative to the median of the training songs."""
 
 LOUDEST = 0.25
-"""Share of a kit's strokes, the loudest, with which predicted strokes are played: who predicts, predicts the clear ones."""
+"""Share of a kit's strokes, the loudest, that play predicted onsets: the network predicts mainly clear strokes."""
 
 _APART = 5  # frames around a peak without a higher one: 58 ms in all
 _SLACK = 2  # frames by which the peak of a class may be beside that of all

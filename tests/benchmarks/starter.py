@@ -1,6 +1,7 @@
 """Make the starter model that comes with the package, measure it, and write its model card.
 
 python tests/benchmarks/starter.py --data DIR [--out p2p_dist/generate/starter] [--work WORK]
+python tests/benchmarks/starter.py --data DIR --card    measures the model that is there, and writes its card again
 
 DIR holds evr/ (real songs, CC0), practice/ (renderings, of which those named freedoom are BSD-3) and, to measure only,
 thesis_clips/. No other song is learnt from but those that launch/compose.py's program composes. What is finished is kept in
@@ -11,11 +12,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import sketch as strokes_alone
 import starter_card
 
-from p2p_dist.audio import drum_classes, layouts, strokes
+from p2p_dist.audio import drum_classes, invert, layouts, strokes
 from p2p_dist.audio.pattern_features import pattern_features
 from p2p_dist.audio.stems import resample
-from p2p_dist.common import console, files
+from p2p_dist.common import console, files, records
 from p2p_dist.data.composed import render
 from p2p_dist.data.shards import keyed_songs
 from p2p_dist.data.song_record import KeyedSong
@@ -147,34 +149,72 @@ def stems_of(drums: Drummer, song: strokes_alone.Song) -> dict[str, np.ndarray]:
     return {name: rows[name] for name in starter_card.ROWS if name in rows}
 
 
+def added(mix: np.ndarray, heard: np.ndarray) -> np.ndarray:
+    """What a mix has more than its input: where it is 3 dB louder, the difference of the powers, with the phase of the mix.
+
+    The thesis rendered input and mix apart, each from magnitudes and at a level of its own, so they are not subtracted as
+    sound. Their levels are matched where both are loud, by the most frequent ratio of their powers.
+
+    Args:
+        mix, heard: (samples,) of one rate.
+    """
+    size, hop = 1024, 256
+    spectrum = invert.stft(mix, size, hop)
+    power, under = np.abs(spectrum) ** 2, np.abs(invert.stft(heard, size, hop)) ** 2
+    loud = (power > 1e-4 * power.max()) & (under > 1e-4 * under.max())
+    ratios = 10 * np.log10(power[loud] / under[loud])
+    counts, edges = np.histogram(ratios, np.arange(-40, 40, 0.5))
+    ratio = 10 ** ((edges[np.convolve(counts, np.ones(5), "same").argmax()] + 0.25) / 10)
+    share = np.where(power > 2 * ratio * under, 1 - ratio * under / np.maximum(power, 1e-20), 0)
+    return (invert.istft(spectrum * np.sqrt(share), size, hop, len(mix)) / np.sqrt(ratio)).astype(np.float32)
+
+
 def clips(folder: Path) -> Iterator[tuple[strokes_alone.Song, np.ndarray]]:
-    """The thesis's published excerpts as songs, each with the thesis's own output."""
+    """The thesis's published excerpts as songs whose drums are the target, and the thesis's own output. Both are full mixes."""
     for path in sorted(folder.glob("*_input_*.wav")):
-        (heard, rate), (made, _), (drums, _) = (
+        (heard, rate), (made, _), (mix, _) = (
             soundfile.read(path.with_name(path.name.replace("input", part)), dtype="float32")
             for part in ("input", "output", "target")
         )
-        samples = min(len(heard), len(made), len(drums))
-        heard, made, drums = heard[:samples], made[:samples], drums[:samples]
-        beats = beats_of(drums[:, None], rate, drums=True)
-        yield strokes_alone.Song(path.stem, rate, drums, heard, drum_classes.onsets(drums, rate), beats), made
+        samples = min(len(heard), len(made), len(mix))
+        heard, made, mix = heard[:samples], made[:samples], mix[:samples]
+        beats = beats_of(mix[:, None], rate, drums=True)
+        yield strokes_alone.Song(path.stem, rate, mix, heard, [], beats), made
 
 
-def figures_of(drums: Drummer, songs: Iterator[tuple[strokes_alone.Song, dict[str, np.ndarray]]], keep: Path) -> dict[str, Any]:
-    """Measure the drummer on songs: the rows of each, and the number of windows. What `keep` holds is not measured again.
+def mixes_of(drums: Drummer, song: strokes_alone.Song, made: np.ndarray) -> dict[str, np.ndarray]:
+    """The mixes to measure of an excerpt of the thesis: what is made is added to the input."""
+    stems = stems_of(drums, song)
+    mixes = {name: song.heard + stems[name] for name in starter_card.MADE if name in stems}
+    return {starter_card.TARGET: song.drums, starter_card.ALONE: song.heard, **mixes, starter_card.THESIS: made}
+
+
+def without_input(song: strokes_alone.Song) -> strokes_alone.Song:
+    """An excerpt of the thesis whose drums are what its target adds to the input."""
+    stem = added(song.drums, song.heard)
+    onsets = drum_classes.onsets(stem, song.rate)
+    return replace(song, drums=stem, onsets=onsets, beats=beats_of(stem[:, None], song.rate, drums=True))
+
+
+def parts_of(drums: Drummer, song: strokes_alone.Song, made: np.ndarray) -> dict[str, np.ndarray]:
+    """The stems to measure of an excerpt of `without_input`."""
+    return {**stems_of(drums, song), starter_card.THESIS: added(made, song.heard)}
+
+
+def figures_of(songs: Iterator[tuple[strokes_alone.Song, Callable[[], dict[str, np.ndarray]]]], keep: Path) -> dict[str, Any]:
+    """Measure what is made for songs: the rows of each, and the number of windows. What `keep` holds is not measured again.
 
     Args:
-        songs: each with further stems to measure.
+        songs: each with what makes the stems to measure.
     """
     rows: Rows = {}
     described: dict[str, list[list[float]]] = {}
     real: list[list[float]] = []
-    for song, further in songs:
+    for song, make in songs:
         path = keep / f"{song.name}.json"
         if not path.exists():
             truth = Truth(song.drums[:, None], song.heard[:, None], song.rate, song.beats, Data())
-            stems = {**stems_of(drums, song), **further}
-            found = {name: strokes_alone.measured(sound, truth) for name, sound in stems.items()}
+            found = {name: strokes_alone.measured(sound, truth) for name, sound in make().items()}
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_json(path, {"rows": found, "real": [window.tolist() for window in truth.real]})
             say(f"measured: {song.name}")
@@ -195,15 +235,38 @@ def figures_of(drums: Drummer, songs: Iterator[tuple[strokes_alone.Song, dict[st
 def measure(drums: Drummer, data: Path, keep: Path) -> dict[str, Any]:
     """Measure the drummer on all held-out songs: figures by the name of their set."""
 
-    def held_out(folder: Path) -> Iterator[tuple[strokes_alone.Song, dict[str, np.ndarray]]]:
+    def held_out(folder: Path) -> Iterator[tuple[strokes_alone.Song, Callable[[], dict[str, np.ndarray]]]]:
         for source in layouts.find_songs(folder):
             if source.split == "test":
-                yield strokes_alone.read(source), {}
+                song = strokes_alone.read(source)
+                yield song, functools.partial(stems_of, drums, song)
+
+    def mixed(folder: Path) -> Iterator[tuple[strokes_alone.Song, Callable[[], dict[str, np.ndarray]]]]:
+        for song, made in clips(folder):
+            yield song, functools.partial(mixes_of, drums, song, made)
+
+    def alone(folder: Path) -> Iterator[tuple[strokes_alone.Song, Callable[[], dict[str, np.ndarray]]]]:
+        for song, made in clips(folder):
+            only = without_input(song)
+            yield only, functools.partial(parts_of, drums, only, made)
 
     sets = {starter_card.REAL: held_out(data / "evr"), starter_card.RENDERED: held_out(data / "practice")}
     if (data / "thesis_clips").is_dir():
-        sets[starter_card.CLIPS] = ((song, {starter_card.THESIS: made}) for song, made in clips(data / "thesis_clips"))
-    return {name: figures_of(drums, songs, keep / str(number)) for number, (name, songs) in enumerate(sets.items())}
+        sets[starter_card.MIXES], sets[starter_card.ADDED] = mixed(data / "thesis_clips"), alone(data / "thesis_clips")
+    return {name: figures_of(songs, keep / str(number)) for number, (name, songs) in enumerate(sets.items())}
+
+
+def write_card(folder: Path, data: Path) -> None:
+    """Measure a model that was made, and write its card again."""
+    torch.set_num_threads(1)
+    found, content = exported.read_exported(folder), records.read(folder / exported_drummer.CONFIG)
+    assert found.drummer is not None
+    with tempfile.TemporaryDirectory() as keep:
+        figures = measure(found.drummer, data, Path(keep))
+    kits = sorted(found.drummer.bank.kits)
+    files.write_text(
+        folder / exported_drummer.CARD, starter_card.text(content, kits, figures, content["recipe"]["composer_seed"])
+    )
 
 
 def say(line: str) -> None:
@@ -219,8 +282,12 @@ def main() -> int:
     parser.add_argument("--composed", type=int, default=SONGS, help="number of composed songs")
     parser.add_argument("--workers", type=int, default=2, help="processes that hear songs")
     parser.add_argument("--unmeasured", action="store_true", help="leave out the figures")
+    parser.add_argument("--card", action="store_true", help="measure the model in --out, and write its card again")
     options = parser.parse_args()
     begun = time.monotonic()
+    if options.card:
+        write_card(options.out, options.data)
+        return console.DONE
     exported.check_out(options.out, overwrite=True)
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:

@@ -13,18 +13,12 @@ from p2p_dist.evaluate.baselines import baseline_stems
 
 AUTOMATIC, KNOWN = "**starter, beats as it hears them**", "starter, known beats"
 TRUE_PATTERN, THESIS = "true pattern, starter's strokes", "output of the thesis"
-ROWS = (
-    strokes_alone.TRUE,
-    TRUE_PATTERN,
-    baseline_stems.COPY,
-    baseline_stems.SILENCE,
-    baseline_stems.GRID_TRACKED,
-    AUTOMATIC,
-    baseline_stems.GRID_KNOWN,
-    KNOWN,
-)
+TARGET, ALONE = "target", "the input alone"
+MADE = (baseline_stems.GRID_TRACKED, AUTOMATIC, baseline_stems.GRID_KNOWN, KNOWN)
+ROWS = (TARGET, ALONE, strokes_alone.TRUE, TRUE_PATTERN, baseline_stems.COPY, baseline_stems.SILENCE, *MADE, THESIS)
 REAL, RENDERED = "A real song that it never heard (evr/test)", "Rendered songs that it never heard (practice/test)"
-CLIPS = "Excerpts of 5.9 s that the thesis published (thesis_clips)"
+MIXES = "Excerpts of 5.9 s that the thesis published, as mixes (thesis_clips)"
+ADDED = "The same excerpts: what is added to the input"
 
 
 def text(content: dict[str, Any], kits: list[str], figures: dict[str, Any], seed: int) -> str:
@@ -49,7 +43,7 @@ def text(content: dict[str, Any], kits: list[str], figures: dict[str, Any], seed
 def _figures(figures: dict[str, Any]) -> list[str]:
     lines: list[str] = []
     for name, found in figures.items():
-        rows = {row: found["rows"][row] for row in (*ROWS, THESIS) if row in found["rows"]}
+        rows = {row: found["rows"][row] for row in ROWS if row in found["rows"]}
         counted = f"Songs: {found['songs']}. Windows of six seconds: {found['windows']}."
         lines += ["", f"### {name}", "", counted, "", table({row: _middle(of) for row, of in rows.items()}, pitched=False)]
         if missing := [row for row, of in rows.items() if len(of) < found["songs"]]:

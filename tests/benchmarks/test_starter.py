@@ -43,8 +43,8 @@ def data(tmp_path: Path) -> Path:
         write_song(tmp_path / name)
     (tmp_path / "thesis_clips").mkdir()
     for part in ("input", "output", "target"):
-        stem = soundfile.read(tmp_path / "evr/test/EVR - Test" / f"{'bass' if part == 'input' else 'drums'}.wav")[0]
-        soundfile.write(tmp_path / "thesis_clips" / f"1_test_{part}_1.wav", stem, drums.RATE)
+        heard, played = (soundfile.read(tmp_path / "evr/test/EVR - Test" / f"{stem}.wav")[0] for stem in ("bass", "drums"))
+        soundfile.write(tmp_path / "thesis_clips" / f"1_test_{part}_1.wav", heard + played * (part != "input"), drums.RATE)
     return tmp_path
 
 
@@ -73,13 +73,43 @@ def test_it_makes_the_same_model_again_of_the_songs_that_allow_it(data: Path, mo
         "rock grid, known beats",
     ):
         assert f"| {name} |" in card, name
-    assert card.count("Songs: 1. Windows of six seconds: ") == 3
+    assert card.count("Songs: 1. Windows of six seconds: ") == 4
     assert "| grid | " in card and "| distance |" not in card, "of so few windows there is none"
     again = make(monkeypatch, data, data / "made")
     assert again == made, "the same in another place of work, which holds nothing yet"
     (data / "made" / "mine.txt").touch()
     with pytest.raises(ValueError, match=r"also holds 'mine\.txt'"):
         make(monkeypatch, data, data / "made", "--unmeasured")
+
+
+def test_the_card_alone_is_written_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(monkeypatch, data, data / "made", "--unmeasured")
+    assert b"It was not measured." in made["README.md"]
+    again = make(monkeypatch, data, data / "made", "--card")
+    assert again.keys() == made.keys() and all(again[name] == made[name] for name in made.keys() - {"README.md"})
+    assert starter.starter_card.AUTOMATIC in again["README.md"].decode()
+
+
+def test_excerpts_of_the_thesis_are_compared_as_mixes_and_by_what_they_add(data: Path) -> None:
+    """Its output and target are full mixes: of a stem alone the input would be missing."""
+    ((song, made),) = starter.clips(data / "thesis_clips")
+    parts = starter.without_input(song)
+    played = soundfile.read(data / "evr/test/EVR - Test" / "drums.wav")[0][: len(song.heard)]
+
+    def distance(sound: np.ndarray) -> float:
+        return float(np.sqrt(np.mean((sound - played) ** 2) / np.mean(played**2)))
+
+    assert distance(parts.drums) < 0.35 < 0.9 < distance(song.drums)
+    assert distance(starter.added(2 * made, song.heard)) == pytest.approx(distance(parts.drums), abs=0.05), "at another level"
+    assert len(parts.onsets) > 10
+    drummer = starter.exported.read_exported(starter.STARTER_FOLDER).drummer
+    assert drummer is not None
+    mixes = starter.mixes_of(drummer, song, made)
+    assert np.array_equal(mixes[starter.starter_card.ALONE], song.heard) and mixes[starter.starter_card.THESIS] is made
+    stems = starter.parts_of(drummer, parts, made)
+    name = starter.starter_card.AUTOMATIC
+    assert np.allclose(mixes[name], song.heard + stems[name]) and stems[name].any()
+    assert np.array_equal(stems[starter.starter_card.THESIS], parts.drums), "here it is the target"
 
 
 def test_composed_songs_are_learnt_from(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

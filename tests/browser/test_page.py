@@ -102,6 +102,27 @@ def _figures(tab: Tab) -> dict[str, str]:
     return {name: found[name][0] for name in ("grid", "stem L1 dB", "mix L1 dB", "onset F1")}
 
 
+_PICTURE = """
+const top = Math.round((views.canvas.clientHeight - BOTTOM) * WAVE) + 6, from = Math.round(views.place(arguments[0]));
+const pen = views.canvas.getContext("2d"), low = views.canvas.clientHeight - BOTTOM - top;
+return [...pen.getImageData(from, top, Math.round(views.place(arguments[1])) - from, low).data].reduce((a, b) => a + b);
+"""
+
+
+def test_a_clip_is_drawn_where_it_is_heard(driver: webdriver.Chrome, tmp_path: Path) -> None:
+    """Of an excerpt of 50 s, 30 s: both spectrograms have as many columns."""
+    run, settings = make(tmp_path / "drums-demo", {"dawn": "Dawn"}, steps=(30, 60), seconds=50.0)
+    tab = Tab(driver, page.write(run, settings))
+    tab.open()
+    Select(tab.element("choice")).select_by_visible_text("step 30")
+    tab.wait("return views.shown?.length === 2 && views.shown[1].seconds < 31")
+    assert tab.ask("return views.shown.map((one) => one.columns)") == [1500, 1500]
+    both, only_song = tab.ask(_PICTURE, 1.0, 29.0), tab.ask(_PICTURE, 31.0, 49.0)
+    tab.choose("input")
+    tab.wait("return views.shown.length === 1")
+    assert tab.ask(_PICTURE, 31.0, 49.0) == only_song and tab.ask(_PICTURE, 1.0, 29.0) < 0.95 * both
+
+
 def test_another_song_plays_on_and_another_checkpoint_is_heard(tab: Tab) -> None:
     tab.play()
     Select(tab.element("choice")).select_by_visible_text("step 60")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 
 import pytest
 
@@ -37,10 +38,22 @@ def test_the_command_measures_on_other_songs(copied: tuple[rundir.RunDir, Config
     before = {path: path.read_bytes() for path in (run.status, *run.evaluations.rglob("*.json"))}
     assert evaluate.main(["run", "--checkpoints", "10", "--data", str(run.path.parent.parent / "others")]) == 0
     shown = capsys.readouterr().out
-    assert "| step 10 |" in shown and "| loop of another song |" in shown
+    assert "| step 10 |" in shown and "| loop of another song |" in shown and "trained on" not in shown
     (out,) = (run.path / "measured").iterdir()
     assert [song["name"] for song in records.read(out / "step-00000010" / "metrics.json")["songs"]] == ["nine"]
     assert before == {path: path.read_bytes() for path in (run.status, *run.evaluations.rglob("*.json"))}, "the run's own"
+
+
+def test_other_songs_that_were_trained_on_are_named(
+    copied: tuple[rundir.RunDir, Config], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = copied
+    mine = run.path.parent.parent / "mine"  # not sorted into train/ and test/, so all songs are measured
+    shutil.copytree(run.path.parent.parent / "songs" / "train" / "one", mine / "one")
+    write_songs(mine, {"nine": 4.1})
+    assert evaluate.main(["run", "--checkpoints", "10", "--data", str(mine)]) == 0
+    said = "the run was trained on songs with these titles, so the figures do not apply to other songs: one\n"
+    assert said in capsys.readouterr().out
 
 
 def test_other_songs_are_measured_by_one_at_a_time(

@@ -39,7 +39,7 @@ def test_it_is_one_screen_of_options_that_the_parser_has(words, monkeypatch):
 def test_a_summary_ends_at_the_first_semicolon():
     shown = type_here("generate", "--help").stdout
     assert (
-        "seed of the noise that varies the result\n" in shown
+        "seed of the random choices that vary the result\n" in shown
         and "usage: python launch/generate.py [OPTIONS] SONG ...\n" in shown
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from p2p_dist.cli import figures
 from p2p_dist.common import files, records
 from p2p_dist.data import shards
 from p2p_dist.evaluate import checkpoints, held_out_songs, ranking
+from p2p_dist.evaluate.baselines import results
 from p2p_dist.evaluate.measures.measure import measure
 from p2p_dist.evaluate.report import page
 from p2p_dist.model.generator import Generator
@@ -67,6 +70,22 @@ def test_a_checkpoint_whose_output_is_not_finite_is_named(copied: tuple[rundir.R
     with pytest.raises(ValueError, match="the checkpoint of step 15 can't be evaluated: the generator's output is not finite"):
         checkpoints.evaluate(run, settings, [15], one_song(copied))
     assert not (run.evaluations / "step-00000015").exists()
+
+
+def test_an_error_leaves_no_thread_that_writes(copied: tuple[rundir.RunDir, Config]) -> None:
+    """The second song fails while the first one's sound is made, which would take minutes."""
+    run, settings = copied
+    slow = dataclasses.replace(settings.evaluate, iterations=100_000)
+    heard = checkpoints.read_excerpts(checkpoints.held_out(run.shards, settings.evaluate), settings)
+    known = results.measure_baselines(run.evaluations, run.shards, heard, settings.data, settings.evaluate)
+    pictures = heard[1].pictures
+    nothing = dataclasses.replace(pictures, inputs=np.full_like(pictures.inputs, np.nan))
+    heard[1] = dataclasses.replace(heard[1], pictures=nothing)
+    begun, before = time.perf_counter(), threading.active_count()
+    with pytest.raises(ValueError, match="not finite"), files.new_folder(run.evaluations / "step-00000015") as folder:
+        checkpoints.evaluate_generator(folder, 15, Generator(settings.model), heard, known, settings.data, slow)
+    assert threading.active_count() == before and time.perf_counter() - begun < 60
+    assert not list(run.evaluations.glob(f"{files.TEMPORARY}*"))
 
 
 def test_the_row_of_a_song_is_of_the_sound_that_is_heard(copied: tuple[rundir.RunDir, Config]) -> None:
@@ -128,7 +147,7 @@ def test_more_is_measured_than_is_written_as_sound(copied: tuple[rundir.RunDir, 
         ]
         assert len(sounds) == 6 and {soundfile.info(path).frames for path in sounds} == {song["samples"]}
     text = page.write(run, more).read_text(encoding="utf-8")
-    assert "s of the song, which these are part of." in text
+    assert "s of the song, which these are part of." in text and "very sound" not in text, "more than what is played"
 
 
 def test_the_distance_is_to_all_windows_of_the_whole_songs(

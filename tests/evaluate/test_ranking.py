@@ -259,6 +259,8 @@ def test_whoever_concludes_last_has_seen_all(run: tuple[rundir.RunDir, Any]) -> 
     (folder.path / "late").rename(late)
     ranking.conclude(folder, settings)
     assert records.read(folder.best)["step"] == 15
+    curves = (folder.evaluations / "curves.svg").read_text(encoding="utf-8")
+    assert "step 15:" in curves, "though its figures were written before the last curves, and became visible after"
     first = folder.best.read_bytes()
     ranking.conclude(folder, settings)
     assert folder.best.read_bytes() == first
@@ -285,6 +287,25 @@ def test_an_evaluation_that_comes_while_another_process_ranks_is_ranked_too(
     assert ranked is not None and ranked["checkpoints"][0]["step"] == 15
     assert records.read(folder.evaluations / "ranking.json")["checkpoints"] == ranked["checkpoints"]
     assert records.read(folder.best)["step"] == 15
+
+
+def test_an_evaluation_without_figures_is_passed_over(run: tuple[rundir.RunDir, Any]) -> None:
+    """The message about a damaged file says: remove it and evaluate again."""
+    folder, settings = run
+    ranking.conclude(folder, settings)
+    (folder.evaluations / "step-00000010" / "metrics.json").unlink()
+    ranked = ranking.conclude(folder, settings)
+    assert ranked is not None and [item["step"] for item in ranked["checkpoints"]] == [15, 5]
+    assert "step 10:" not in (folder.evaluations / "curves.svg").read_text(encoding="utf-8")
+
+
+def test_where_the_validation_songs_are_reported_nobody_says_that_there_are_none(run: tuple[rundir.RunDir, Any]) -> None:
+    folder, settings = run
+    add_validation(folder, {5: 2.0, 10: 1.0, 15: 9.0})
+    reported = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, split="valid"))
+    ranked = ranking.conclude(folder, reported)
+    assert ranked is not None and (ranked["chosen_on"], ranked["reported_on"]) == ("valid", "valid")
+    assert ranked["note"] == "the songs that are reported are the validation songs, on which the checkpoint was chosen"
 
 
 def test_evaluations_elsewhere_choose_nothing(run: tuple[rundir.RunDir, Any]) -> None:

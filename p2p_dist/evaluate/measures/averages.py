@@ -1,6 +1,6 @@
 """Means over songs and generations, and their confidence intervals: a jackknife over songs, or over windows of one song.
 
-Of the level the median over songs is taken: one song whose stem is missing would decide a mean. The jackknife is not valid for
+The level is the median over songs, because one song whose stem is missing would decide a mean. The jackknife is not valid for
 a median (Miller 1974), so its interval is that of the sign test, which lies between two songs; it needs six songs.
 
 A bootstrap over songs draws some of them twice. The distance then compares songs with themselves, so its resamples are not
@@ -46,7 +46,7 @@ def of_generations(measured: list[Measured]) -> tuple[Row, dict[str, str]]:
 
 
 def over_songs(name: str, values: Sequence[float]) -> float | None:
-    """Return the mean or, for a measure of which that is taken, the median over songs; None if there is no value."""
+    """Return the mean over songs, or their median for a measure with `median`; None if there is no value."""
     if not values:
         return None
     return float(np.median(values) if MEASURES[name].median else np.mean(values))
@@ -80,7 +80,8 @@ def average(songs: list[list[Measured]], real: list[np.ndarray]) -> Average:
                 known = [one for one in each if not isinstance(one, str)]
                 mean[name] = value = float(np.mean([whole for whole, _ in known]))
                 absent.pop(name, None)
-                if all(len(left) > 1 for _, left in known):
+                # For a single song, windows are left out; a generation that is silent in some has fewer.
+                if len({len(left) for _, left in known}) == 1 and len(known[0][1]) > 1:
                     over_generations = [np.mean(values) for values in zip(*(left for _, left in known), strict=True)]
                     interval[name] = jackknife(value, over_generations, measure.limits)
             elif name not in songs[0][0].absent:

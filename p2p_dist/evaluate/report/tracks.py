@@ -112,11 +112,7 @@ def write(folder: Path, sound: Sound, format: str, stamp: str | None = None, bes
             _write_script(temporary / f"{segments}.js", f"{address}/{segments}", base64.b64encode(data).decode())
             segments += 1
         _write_script(temporary / "overview.js", f"{address}/overview", overview.finish())
-        alone = loudness.measure(measured_part(sound), rate)
-        mixed = None
-        if beside is not None:
-            both = zip(measured_part(sound), measured_part(beside), strict=True)
-            mixed = loudness.measure((one + other for one, other in both), rate)
+        alone, mixed = level(sound), None if beside is None else level(sound, beside)
         content = {
             "schema": schemas.TRACK.schema,
             "stamp": stamp or "",
@@ -131,13 +127,28 @@ def write(folder: Path, sound: Sound, format: str, stamp: str | None = None, bes
     return Track(rate, samples, segments, format, alone, mixed)
 
 
-def measured_part(sound: Sound) -> Iterator[np.ndarray]:
-    """Yield the audio for the loudness as it is played: float32 (samples, channels), at equal positions for equal lengths."""
-    rate, samples = _played(sound)
+def level(*sounds: Sound) -> Level:
+    """Measure the level of sounds of equal length that are played together: the loudness of parts, the peak of the whole."""
+    rate, samples = _played(sounds[0])
+    peak = 0.0
+
+    def mixed() -> Iterator[np.ndarray]:
+        nonlocal peak
+        for first, *others in zip(*(_equal(_fitted(sound)) for sound in sounds), strict=True):
+            block: np.ndarray = sum(others, first)
+            peak = max(peak, float(np.abs(block).max()))
+            yield block
+
+    measured = loudness.measure(measured_part(mixed(), rate, samples), rate)
+    return Level(measured.lufs, peak)
+
+
+def measured_part(blocks: Iterator[np.ndarray], rate: int, samples: int) -> Iterator[np.ndarray]:
+    """Yield the audio for the loudness, float32 (samples, channels), given all of it in blocks."""
     most = round(_MEASURED * rate)
     size = most // _PARTS if samples > most else samples
     begins, at = np.linspace(0, samples - size, _PARTS).astype(int) if samples > most else np.zeros(1, int), 0
-    for block in _equal(_fitted(sound)):
+    for block in blocks:
         for begin in begins[(begins < at + len(block)) & (begins + size > at)]:
             yield block[max(0, begin - at) : begin + size - at]
         at += len(block)

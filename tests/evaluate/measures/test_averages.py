@@ -85,6 +85,16 @@ def test_the_distance_is_the_mean_over_generations() -> None:
     assert whole.interval["mmd"] == pytest.approx(expected), "of two songs, too"
 
 
+def test_generations_of_one_song_that_are_silent_in_different_windows_have_no_interval() -> None:
+    made, real = draw(np.random.default_rng(6), 1, 10, 0.5)
+    both = [list(made[0]), [*made[0][:9], None]]
+    song = [Measured(dict.fromkeys(MEASURES), {}, [], described) for described in both]
+    whole = averages.average([song], list(real))
+    found = [descriptors.distance_of_songs([described], list(real)) for described in both]
+    assert whole.mean["mmd"] == pytest.approx(np.mean([one[0] for one in found if not isinstance(one, str)]))
+    assert "mmd" not in whole.interval and "mmd" not in whole.absent
+
+
 def test_a_known_reason_of_no_distance_is_kept() -> None:
     mixes = Measured(dict.fromkeys(MEASURES), {"mmd": MIXES})
     assert averages.average([[mixes]], [np.empty((0, SIZE))]).absent["mmd"] == MIXES

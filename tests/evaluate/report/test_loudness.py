@@ -29,9 +29,21 @@ def test_loudness_is_that_of_the_sound_alone_and_mixed(tmp_path: Path) -> None:
 def test_of_a_long_sound_parts_from_all_over_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracks, "_MEASURED", 3.0)
     ramp = np.arange(8000 * 10, dtype=np.float32)[:, None]
-    found = np.concatenate(list(tracks.measured_part(sound_of(ramp, 8000))))[:, 0]
+    found = np.concatenate(list(tracks.measured_part(sound_of(ramp, 8000).blocks(), 8000, len(ramp))))[:, 0]
     assert len(found) == 24000 and found[0] == 0 and found[-1] == 79999
     assert (np.diff(found) > 0).all() and (np.diff(found) > 1).sum() == 11
+
+
+def test_of_a_long_sound_the_peak_of_the_whole_limits_the_gain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tracks, "_MEASURED", 3.0)
+    rate, quiet = 8000, music(10.0, 8000) * np.float32(0.1)
+    click = quiet.copy()
+    click[4000] = 0.9  # after the first measured part
+    track = tracks.write(tmp_path / "song" / "a", sound_of(click, rate), FLAC, beside=sound_of(quiet, rate))
+    assert track.alone.lufs == tracks.write(tmp_path / "song" / "b", sound_of(quiet, rate), FLAC).alone.lufs
+    assert track.alone.peak == np.float32(0.9) and track.mixed is not None
+    assert track.mixed.peak == np.abs(click + quiet).max()
+    assert loudness.gain(track.alone, -14.0) == 0.9
 
 
 def test_silence_and_very_short_sounds_have_no_loudness_and_no_gain() -> None:

@@ -162,7 +162,7 @@ $("seek").addEventListener("pointerdown", (event) => {
 document.addEventListener("keydown", (event) => {
   const {target, key} = event;
   if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open || target.matches("select, input[type=range], textarea")) return;
-  // Where the player is not seen, keys scroll the page or a table as ever.
+  // Where the player is not seen, keys scroll the page or a table as usual.
   if (!target.closest(".player") && (target !== document.body || $("screen").getBoundingClientRect().bottom < 0)) return;
   const testing = document.body.classList.contains("testing");
   const by = (seconds) => player.seek(player.position() + seconds), step = event.shiftKey ? 10 : 1;
@@ -210,7 +210,7 @@ function option(select, label, value) { select.append(new Option(label, value));
   $("song-name").classList.toggle("said", songs.length === 1 && songs[0].name === document.title);  // by the title above
   $("choice-pick").hidden = choices.length < 2;
   $("chooser").textContent = content.chooser;
-  $("keys-choice").textContent = `the ${content.chooser.toLowerCase()} before, the next`;
+  $("keys-choice").textContent = `previous, next ${content.chooser.toLowerCase()}`;
   document.querySelector("[data-part=input] .name").textContent = content.input.label;
 }
 $("versions").addEventListener("change", (event) => chooseVersion(event.target.value));

@@ -42,7 +42,7 @@ class Player {
     this.turn = 0;              // counts commands: one that waited for a file gives way to a later one
   }
 
-  // Another song, from its begin, or from the same position.
+  // Another song, from its start, or from the same position.
   open(song, at = 0) {
     this.pause();
     if (this.context && this.context.sampleRate !== song.rate) { this.context.close(); this.context = null; this.buffers.clear(); }

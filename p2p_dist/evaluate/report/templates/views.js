@@ -68,16 +68,18 @@ class Views {
 
   drawSpectrogram(pen, width, top, low) {
     const rows = this.shown[0].rows, columns = Math.max(...this.shown.map((one) => one.columns));
+    const longest = Math.max(...this.shown.map((one) => one.seconds));
     const picture = new ImageData(columns, rows);
     for (let at = 3; at < picture.data.length; at += 4) picture.data[at] = 255;
-    for (const {levels, columns: own, kind, floor} of this.shown) {
+    for (const {levels, columns: own, kind, floor, seconds} of this.shown) {
+      const wide = Math.min(columns, Math.ceil(columns * seconds / longest));  // of a clip, a part of the picture
       const colour = COLOURS[kind], values = Array.from({length: 256}, (_, grey) => {
         const part = Math.max(0, Math.min(1, (floor * (1 - grey / 255) - DARKEST) / (BRIGHTEST - DARKEST)));
         // Through the colour to nearly white.
         return colour.map((one) => part < 0.75 ? one * (part / 0.75) ** 1.6 : one + (255 - one) * (part - 0.75) * 2.4);
       });
-      for (let y = 0; y < rows; y++) for (let x = 0; x < own; x++) {
-        const to = 4 * (y * columns + x), value = values[levels[y * own + x]];
+      for (let y = 0; y < rows; y++) for (let x = 0; x < wide; x++) {
+        const to = 4 * (y * columns + x), value = values[levels[y * own + Math.floor(x * own / wide)]];
         for (let c = 0; c < 3; c++) picture.data[to + c] += value[c];  // what is over 255 is clamped
       }
     }
@@ -85,8 +87,7 @@ class Views {
     [small.width, small.height] = [columns, rows];
     small.getContext("2d").putImageData(picture, 0, 0);
     pen.imageSmoothingQuality = "high";
-    const across = (width - LEFT) * Math.max(...this.shown.map((one) => one.seconds)) / this.song.seconds;
-    pen.drawImage(small, LEFT, top, across, low);
+    pen.drawImage(small, LEFT, top, (width - LEFT) * longest / this.song.seconds, low);
   }
 
   drawAxes(pen, width, height, top, low) {
