@@ -39,7 +39,7 @@ class SoundFile:
         if not self.is_exact and channels > 2:
             raise ValueError(f"{kind} of {channels} channels is not supported: choose --format flac or wav")
         self.path = target if isinstance(target, Path) else None
-        name, subtype = kind.upper(), {"mp3": None, "ogg": "VORBIS"}.get(kind, "PCM_24")
+        name, subtype = kind.upper(), "PCM_24" if self.is_exact else None  # None: MPEG layer III, Vorbis
         if kind == "wav":
             # With more than two channels the header names them.
             name = "RF64" if 3 * samples * channels > _LARGEST_WAV else "WAVEX" if channels > 2 else "WAV"

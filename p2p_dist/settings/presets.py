@@ -231,7 +231,7 @@ def with_flags(base: Config, typed: dict[str, str]) -> Config:
         typed: flags with a value, without their dashes, such as `train.steps` -> value.
     """
     for one, other in (("epochs", "steps"), ("steps", "epochs")):
-        if typed.get(f"train.{one}", "None") != "None" and f"train.{other}" not in typed:
+        if typed.get(f"train.{one}", "None") != "None":  # a value of the other that is typed, too, replaces this None
             stand_in = getattr(base.train, one) or 1  # valid until the typed value replaces it
             base = with_values(base, {f"train.{one}": stand_in, f"train.{other}": None})
     return base

@@ -46,3 +46,15 @@ def test_about_a_fifth_of_the_titles_are_for_tests_whatever_is_held_out_for_vali
     chosen = held_out_titles.testing_titles(titles)
     assert 0.17 < len(chosen) / len(titles) < 0.23
     assert 0.1 < len(held_out_titles.validation_titles(titles) & chosen) / len(chosen) < 0.19, "by another hash"
+
+
+def test_the_choice_is_that_of_earlier_versions() -> None:
+    """Another one would move songs for tests of an existing run into its training."""
+    titles = [f"Title {number}" for number in range(2000)]
+    for choose, count, first in (
+        (held_out_titles.validation_by_hash, 274, [11, 13, 20, 21, 25]),
+        (held_out_titles.testing_titles, 403, [1, 5, 8, 9, 10]),
+    ):
+        chosen = sorted(int(title.removeprefix("Title ")) for title in choose(titles))
+        assert (len(chosen), chosen[:5]) == (count, first)
+    assert [len(held_out_titles.testing_titles(titles[:count])) for count in (1, 2, 3, 5, 6)] == [0, 1, 1, 1, 2]

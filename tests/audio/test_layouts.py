@@ -176,6 +176,10 @@ def test_songs_without_splits_are_named_and_split_by_title_when_asked(tmp_path: 
             lambda root: touch(root / "train/Song/a.txt", root / "train/Song/b\n\x1b.wav"),
             r"; .*/train/Song has a\.txt, b\\n\\x1b\.wav$",
         ),
+        (
+            lambda root: touch(*(root / f"train/Song/{number}.txt" for number in range(9))),
+            r"; .*/train/Song has 0\.txt, 1\.txt, 2\.txt, 3\.txt, 4\.txt, 5\.txt and 3 more$",
+        ),
         (lambda root: touch(root / "train/a.wav", root / "test/.b"), r"; .*/train has a\.wav; .*/test is empty$"),
         (lambda root: linked(root / "train/a.stem.mp4"), r"train/a\.stem\.mp4 is a broken link \(target gone\)"),
         (lambda root: touch(root / "musdb/train/a"), r"name .*musdb, which has such folders"),
@@ -218,6 +222,14 @@ def test_a_title_of_several_lines_forges_none(tmp_path: Path) -> None:
         layouts.find_songs(tmp_path)
 
 
+def test_three_of_the_songs_without_splits_are_named(tmp_path: Path) -> None:
+    for number, name in enumerate("abcd"):
+        touch(tmp_path / f"{name}.stem.mp4")
+        listed = ", ".join("abcd"[: number + 1][:3]) + (" \\.\\.\\." if number == 3 else "")
+        with pytest.raises(ValueError, match=rf"{number + 1} songs lie in .* itself \({listed}\): "):
+            layouts.find_songs(tmp_path)
+
+
 def linked(path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.symlink_to("gone")
@@ -253,7 +265,7 @@ def test_a_folder_without_its_stems_says_what_it_has(tmp_path: Path) -> None:
 
 def test_numbered_pairs_of_a_folder_are_one_song(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
-    for name in ("0", "1", "10", "A_1", "A_2"):
+    for name in ("0", "1", "10", "A_1", "A_2", "B.1", "B-2", "B 3", "B4"):
         (tmp_path / "train" / f"{name}.npz").touch()
     found = layouts.find_songs(tmp_path)
-    assert {song.name: len(song.pairs) for song in found} == {"train": 3, "A": 2}
+    assert {song.name: len(song.pairs) for song in found} == {"train": 3, "A": 2, "B": 4}

@@ -28,3 +28,21 @@ def test_a_name_that_looks_like_an_address_is_a_name(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     shutil.copy(musdb18.excerpt_file(), "pipe:0.stem.mp4")
     assert stem_mp4.header(Path("pipe:0.stem.mp4")) == stem_mp4.header(musdb18.excerpt_file()) != (0, 0, 0)
+
+
+def test_a_playlist_is_no_sound_file(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "other.mp3", np.full((44100, 2), 0.1), 44100)
+    (tmp_path / "a.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp3\n#EXT-X-ENDLIST\n")
+    with pytest.raises(ValueError, match=r"a\.m3u8 is a list of other files, not a sound file"):
+        decode.look(tmp_path / "a.m3u8")
+
+
+def test_tags_in_any_encoding_are_passed_over(tmp_path: Path) -> None:
+    """As older programs wrote them; PyAV refuses what is not UTF-8 if it is not told otherwise."""
+    soundfile.write(tmp_path / "a.wav", np.full((900, 2), 0.1), 44100)
+    title = b"LIST" + (16).to_bytes(4, "little") + b"INFOINAM" + (4).to_bytes(4, "little") + b"S\xf5na"
+    with (tmp_path / "a.wav").open("r+b") as file:
+        size = file.seek(0, 2) + file.write(title)
+        file.seek(4)
+        file.write((size - 8).to_bytes(4, "little"))
+    assert decode.look(tmp_path / "a.wav").rate == 44100

@@ -42,6 +42,25 @@ def test_where_the_locale_knows_only_ascii_other_letters_are_named(name: str, is
 
 
 @pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ({"LC_ALL": "a", "LC_CTYPE": "b", "LANG": "c"}, "a"),
+        ({"LC_ALL": "", "LC_CTYPE": "b", "LANG": "c"}, "b"),
+        ({"LANG": "c"}, "c"),
+    ],
+)
+def test_the_variable_that_decides_over_the_locale_is_named(
+    said: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of POSIX."""
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    for name in ("LC_ALL", "LC_CTYPE", "LANG"):
+        monkeypatch.setenv(name, said[name]) if name in said else monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=f"letters that the locale '{named}' "):
+        file_names.check_locale("Blåbær")
+
+
+@pytest.mark.parametrize(
     ("typed", "runs"),
     [
         ("generate.py SONG/blå.wav", ""),

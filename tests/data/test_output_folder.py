@@ -23,13 +23,21 @@ def test_a_folder_with_other_files_or_other_settings_is_refused(tmp_path: Path, 
     (out / "letter.txt").touch()
     with pytest.raises(ValueError, match=r"out contains other files \(letter\.txt\): name a new folder, or an empty one"):
         output_folder.refuse(tmp_path / "songs", out, Data())
-    (out / "letter.txt").unlink()
+    for name in "abc":
+        (out / name).touch()
+    with pytest.raises(ValueError, match=r"out contains other files \(a, b, c\): "):
+        output_folder.refuse(tmp_path / "songs", out, Data())
+    for path in out.iterdir():
+        path.unlink()
     with output_folder.claim(tmp_path / "songs", out, Data(), shared=False):
         pass
     output_folder.refuse(tmp_path / "songs", out, Data())
     changed = dataclasses.replace(Data(), mels=32)
     with pytest.raises(ValueError, match=r"out was made with other settings \(.*mels.*\): name another folder"):
         output_folder.refuse(tmp_path / "songs", out, changed)
+    with pytest.raises(ValueError, match="out was made with other settings"):  # by a process that was first to lock it
+        with output_folder.claim(tmp_path / "songs", out, changed, shared=False):
+            pass
 
 
 @pytest.mark.parametrize(("inside", "split_by_title"), [("train/out", False), ("Test/out", False), ("out", True)])

@@ -60,6 +60,7 @@ def fetched(address: str, folder: Path) -> bytes:
         [],
         ["503"],
         ["500", "429", "502"],
+        ["408", "425", "504"],
         ["cut 0", "cut 300000", "cut 1"],
         ["reset 400000"],
         ["flip"],
@@ -117,6 +118,7 @@ def test_a_file_replaced_between_two_connections_is_read_from_its_beginning(serv
     ("faults", "kind", "said"),
     [
         (["404"], FileNotFoundError, r"the server answers 404 \(Not Found\)"),
+        (["410"], FileNotFoundError, r"the server answers 410 \(Gone\)"),
         (["403"], OSError, "no access with what the environment holds"),
         (["400"], OSError, r"the server answers 400 \(Bad Request\)"),
         (["503"] * 4, OSError, r"the server answers 503 \(Service Unavailable\), tried 4 times"),
@@ -302,7 +304,7 @@ def test_a_folder_and_addresses_that_nothing_opens(there: Path, tmp_path: Path, 
     assert fetched(str(there), tmp_path / "here") == BYTES
     (tmp_path / "two words").symlink_to(there)
     monkeypatch.setenv("THERE", str(there))
-    for address in (f"file://{there}", f"file://{tmp_path}/two%20words", f"file://localhost{there}", "file://$THERE"):
+    for address in (f"file://{there}", f"file://{tmp_path}/two%20words", f"file://LocalHost{there}", "file://$THERE"):
         assert fetched(address, tmp_path / "here") == BYTES
     with pytest.raises(ValueError, match=r"^file://data/set/a.tar: a file:// address names a path .*: write file:///PATH$"):
         fetched("file://data/set", tmp_path / "here")

@@ -18,6 +18,7 @@ from p2p_dist.data import manifest as manifests
 from p2p_dist.data import remote, transfer
 from p2p_dist.data.index import Index
 from p2p_dist.data.staging import copy_to_node
+from p2p_dist.run import rundir
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings.config import Data
 from tests.data.server import Server
@@ -292,6 +293,59 @@ def test_a_shard_that_is_not_there_is_named(served: Server, small: Data, tmp_pat
             fetch(address, tmp_path / "here", small)
         assert error.value.filename == f"{address}/{lost}"
     assert not (tmp_path / "here" / "manifest.json").exists(), "so the dataset does not count as there"
+
+
+def test_a_file_that_is_lost_is_named_where_the_manifest_is_lost_too(served: Server, tmp_path: Path) -> None:
+    content = manifests.read(served.folder)
+    (entry, *_) = transfer.of_part(content["splits"]["train"], "shards")
+    (served.folder / entry["name"]).unlink()
+    (served.folder / "manifest.json").write_text("<html>Log in</html>")
+    with pytest.raises(FileNotFoundError, match=r"404.*, but the manifest there names it: upload the whole dataset again"):
+        transfer.fetch_file(served.url, entry, tmp_path / "a", content)
+
+
+def test_a_damaged_manifest_is_fetched_again(served: Server, new_run: Callable[[str], tuple[RunDir, Data]]) -> None:
+    run, data = new_run("run")
+    transfer.fetch_for(run, data)
+    for folder in ("checkpoints", "checkpoints/step-00000001"):  # as long as nothing is learnt, and later
+        (run.path / folder).mkdir()
+        os.truncate(run.shards / "manifest.json", 99)
+        asked(served)
+        transfer.fetch_for(run, data)
+        assert asked(served) == ["manifest.json"] and manifests.read(run.shards) == manifests.read(served.folder)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
+def test_a_file_system_without_locks_is_no_error(
+    served: Server, small: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def flock(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(transfer.lock, "flock", flock)
+    if number == errno.ENOLCK:
+        fetch(served.url, tmp_path / "here", small)
+        assert manifests.read(tmp_path / "here") == manifests.read(served.folder)
+    else:
+        with pytest.raises(OSError, match="Input/output error"):
+            fetch(served.url, tmp_path / "here", small)
+
+
+def test_a_job_that_was_overtaken_does_not_note_a_dataset(
+    new_run: Callable[[str], tuple[RunDir, Data]], dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node was given up, and the newer attempt may use another one."""
+    run, _ = new_run("run")
+    before = run.dataset_record()
+    (tmp_path / "attempts").write_text("launch 7\nstart 7.0 0 10 1\nstart 7.1 0 20 1\n")
+    monkeypatch.setenv("P2P_ATTEMPTS", str(tmp_path / "attempts"))
+    monkeypatch.setenv("P2P_ATTEMPT", "7.0")
+    with pytest.raises(rundir.SupersededError, match=r"7\.0 was superseded by 7\.1"):
+        transfer.note(run, dataset)
+    assert run.dataset_record() == before
+    monkeypatch.setenv("P2P_ATTEMPT", "7.1")
+    transfer.note(run, dataset)
+    assert run.dataset_record()["name"] == dataset.name
 
 
 def test_a_dataset_of_version_0_1_is_brought_to_a_node_and_fetched(tmp_path: Path) -> None:

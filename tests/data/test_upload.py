@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +54,24 @@ def test_a_file_that_is_not_taken_is_an_error(server: Server, tmp_path: Path) ->
         assert "b.tar" in error.value.filename
 
 
+def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "TIMEOUT", 0.2)
+    (tmp_path / "b").write_bytes(b"content")
+    with socket.create_server(("127.0.0.1", 0)) as silent, (tmp_path / "b").open("rb") as source:
+        hung_up = threading.Timer(3, silent.close)
+        hung_up.start()
+        with pytest.raises(OSError, match=r"no answer for 0\.2 seconds"):
+            send(f"http://127.0.0.1:{silent.getsockname()[1]}", "b.tar", source, 7)
+        hung_up.cancel()
+
+
+def test_a_command_is_ended_where_the_file_can_not_be_read() -> None:
+    begun = time.monotonic()
+    with Path("/proc/self/mem").open("rb") as source, pytest.raises(OSError, match="Input/output error"):
+        send("pipe:sleep 3 # {name}", "b.tar", source, 9)
+    assert time.monotonic() - begun < 2
+
+
 def test_a_command_that_takes_long_to_end_is_waited_for_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,6 +93,7 @@ def test_a_dataset_is_uploaded_with_its_manifest_last(way: str, dataset: Path, t
         sent: list[str] = []
         upload(dataset, address, lambda _, __, name: sent.append(name))
     content = manifests.read(there)
+    assert len(sent) == len(set(sent)), "the index of a split belongs to its pairs and to its audio"
     assert sent[-1] == "manifest.json" and set(sent) == {
         *(path.relative_to(there).as_posix() for path in manifests.files_of(there, content)),
         "DATASET.md",
@@ -96,3 +118,10 @@ def test_what_is_damaged_or_not_taken_is_not_published(copy: Path, tmp_path: Pat
     (copy / "manifest.json").unlink()
     with pytest.raises(FileNotFoundError, match="preprocessing has not finished"):
         upload(copy, str(there))
+
+
+def test_a_dataset_without_its_cards_is_one(copy: Path, tmp_path: Path) -> None:
+    for name in ("DATASET.md", "README.md"):
+        (copy / name).unlink(missing_ok=True)
+    upload(copy, str(tmp_path / "there"))
+    assert manifests.read(tmp_path / "there") == manifests.read(copy)

@@ -101,6 +101,37 @@ def test_the_row_of_a_song_is_of_the_sound_that_is_heard(copied: tuple[rundir.Ru
             assert rows[song.key]["output"][name] == expected, name
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_evaluation_that_shares_its_run_with_a_training_tells_no_progress_for_it(
+    copied: tuple[rundir.RunDir, Config], monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """As jobs of an array do: status.json is then that of the training."""
+    run, settings = copied
+    shutil.rmtree(run.evaluations)
+    files.write_json(run.status, {"what": "train"})
+    if not alone:
+        monkeypatch.setenv("P2P_CLAIMS", "7")
+        monkeypatch.setenv("P2P_ATTEMPT", "7.0")
+    assert checkpoints.evaluate(run, settings, [5], one_song(copied)) == 1
+    assert records.json.loads(run.status.read_text())["what"] == ("evaluate" if alone else "train")
+
+
+def test_a_stem_that_would_clip_makes_its_files_quieter(
+    copied: tuple[rundir.RunDir, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, (song, *_) = copied[1], one_song(copied)
+    excerpt = held_out_songs.read_excerpt(song, settings.data, settings.evaluate.seconds)
+    for peak, most in ((5.0, -13.9), (0.1, 0.0)):
+        stem = (peak * excerpt.target / np.abs(excerpt.target).max()).astype(np.float32)
+        monkeypatch.setattr(checkpoints.inference, "to_stem", lambda *_, stem=stem: stem)
+        outputs = np.zeros((0, 1), np.float32)
+        _, _, gain = checkpoints._sound_and_measures(outputs, excerpt, tmp_path / str(peak), 0.0, settings.data, 1)
+        assert gain is not None and most - 3 < gain <= most
+        for name, sound in (("stem", stem), ("mix", excerpt.input + stem)):
+            written, _ = soundfile.read(tmp_path / str(peak) / f"{song.key}-{name}.flac", dtype="float32", always_2d=True)
+            np.testing.assert_allclose(written, sound * 10 ** (gain / 20), atol=1e-4)
+
+
 def test_more_is_measured_than_is_written_as_sound(copied: tuple[rundir.RunDir, Config]) -> None:
     run, settings = copied
     shutil.rmtree(run.evaluations)

@@ -13,9 +13,10 @@ import pytest
 import soundfile
 import torch
 
-from p2p_dist.audio import strokes
+from p2p_dist.audio import layouts, strokes
 from p2p_dist.audio.drum_classes import Onset
 from p2p_dist.audio.layouts import Source
+from p2p_dist.audio.pattern_features import beat_positions
 from p2p_dist.common import files, records
 from p2p_dist.data import guides, manifest, pairs, shards
 from p2p_dist.data.index import Index
@@ -33,7 +34,7 @@ KEYS = {name: KeyedSong(Source(name, "train", Path(name))).key for name in ("a",
 SECONDS, BPM = 8.0, 120.0
 
 
-def write_song(folder: Path, number: int, beats: bool = True) -> None:
+def write_song(folder: Path, number: int, beats: bool = True, bpm_of_chords: float = BPM) -> None:
     """Kick on the beats, a hat between them, all 0.1 s late, over chords; or chords alone."""
     random = np.random.default_rng(number)
     rate = drums.RATE
@@ -44,7 +45,7 @@ def write_song(folder: Path, number: int, beats: bool = True) -> None:
         sound[kick : kick + len(time)] += np.exp(-25 * time) * np.sin(2 * np.pi * 60 * time)
         sound[hat : hat + len(time)] += 0.2 * np.exp(-60 * time) * np.diff(random.standard_normal(len(time) + 1))
     silence = np.zeros(len(sound))
-    chords = drums.chords(SECONDS, BPM)
+    chords = drums.chords(SECONDS, bpm_of_chords)
     folder.mkdir(parents=True)
     for stem, one in {"drums": 0.5 * sound * beats, "bass": chords, "other": silence, "vocals": silence}.items():
         soundfile.write(folder / f"{stem}.wav", one, rate, subtype="FLOAT")
@@ -61,7 +62,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
         base,
         data=dataclasses.replace(base.data, root=str(place / "songs")),
         model=dataclasses.replace(base.model, sketch=True, beat_phase=True, residual=True),
-        train=dataclasses.replace(base.train, pattern_steps=3),
+        train=dataclasses.replace(base.train, pattern_steps=3, predicted_strokes=True),
     )
     assert shards.preprocess(place / "songs", place / "shards" / "d", settings.data, 1) == []
     return place, settings
@@ -128,12 +129,88 @@ def test_predicted_strokes_of_a_sketch_are_on_steps_if_the_settings_say_so(
     assert alike == [True] * guides.TRUE + [False] * guides.PREDICTED
 
 
-def test_predicted_strokes_come_from_the_network_that_did_not_see_the_song(made: RunDir) -> None:
+def test_true_strokes_are_on_the_beats_of_the_drums_and_predicted_ones_on_those_that_are_heard(
+    prepared: tuple[Path, Config], tmp_path: Path
+) -> None:
+    """A generator that learnt with true beats beside predicted strokes would be misled by those that it hears."""
+    settings, path = prepared[1], tmp_path / "song.npz"
+    write_song(tmp_path / "two", 5, bpm_of_chords=94.0)
+    song = KeyedSong(layouts.source_at(tmp_path / "two", "train"))
+    assert pattern_stage.prepare(song, path, settings)
+    known = pattern_stage.read(path)
+    assert known.heard.beats and known.heard.beats.bpm == pytest.approx(94, rel=0.01)
+    assert known.true.beats and known.true.beats.bpm == pytest.approx(BPM, rel=0.01)
+    weights = drums.drummer(settings.data, settings.model).network.state_dict()
+    pattern_stage.sketch_song(tmp_path, song, path, settings, np.ones(5), weights)
+    rows = np.frombuffer((tmp_path / guides.file_name(song.key)).read_bytes(), "<f2").astype(float)
+    rows = rows.reshape(guides.TRUE + guides.PREDICTED, known.frames, -1)
+    times = np.arange(known.frames) * settings.data.hop_length / settings.data.sample_rate
+    for number, shown in enumerate(rows):
+        places = 2 * np.pi * beat_positions((known.true if number < guides.TRUE else known.heard).beats, times)
+        np.testing.assert_allclose(shown[:, -2:].T, [np.sin(places), np.cos(places)], atol=2e-3)
+
+
+def test_a_sketch_has_the_level_of_its_kit_and_predicted_strokes_are_its_loudest(
+    made: RunDir, prepared: tuple[Path, Config], tmp_path: Path
+) -> None:
+    settings, (known,) = prepared[1], (made.pattern / "songs").glob(f"{KEYS['b']}-*.npz")
+    path, song = tmp_path / "song.npz", KeyedSong(Source("b", "train", Path("b")))
+    shutil.copy(known, path)
+    time = np.arange(round(0.2 * strokes.RATE)) / strokes.RATE
+    quiet, loud = (
+        strokes.Stroke((strength * np.exp(-20 * time) * np.sin(2 * np.pi * tone * time)).astype(np.float32), strength)
+        for strength, tone in ((0.5, 100), (1.0, 4000))
+    )
+    weights, found = drums.drummer(settings.data, settings.model).network.state_dict(), []
+    for offset in (0.0, -20.0):
+        kit = strokes.Kit({kind: [quiet] * 16 + [loud] * 16 for kind in pattern_stage.CLASSES}, (1.0,) * 5, offset)
+        strokes.save(path.with_suffix(".kit"), strokes.Bank({song.key: kit}))
+        pattern_stage.sketch_song(tmp_path, song, path, settings, np.ones(5), weights)
+        rows = np.frombuffer((tmp_path / guides.file_name(song.key)).read_bytes(), "<f2").astype(float)
+        found.append(rows.reshape(guides.TRUE + guides.PREDICTED, -1, settings.data.mels + 2)[:, :, :-2])
+    first, lower = found
+    np.testing.assert_allclose(lower.max(axis=(1, 2)), first.max(axis=(1, 2)) - 20, atol=0.5)
+    low, high = first[:, :, :3].max(axis=(1, 2)), first[:, :, 20:].max(axis=(1, 2))
+    assert (low[: guides.TRUE] > high[: guides.TRUE] - 10).all(), "all of the kit"
+    assert (low[guides.TRUE :] < high[guides.TRUE :] - 20).all()
+
+
+def test_predicted_strokes_come_from_the_network_that_did_not_see_the_song(
+    made: RunDir, prepared: tuple[Path, Config], tmp_path: Path
+) -> None:
     paths = sorted((made.pattern / "networks").iterdir())
     assert [path.name.split("-")[0] for path in paths] == ["all", "even", "odd"]
     nets = [path.read_bytes() for path in paths]
     assert len(set(nets)) == 3
     assert (made.pattern / "pattern.safetensors").stat().st_size == len(nets[0])
+    settings = prepared[1]
+    rates = drummer.load(made.pattern, settings.data, settings.model).bank.rates
+    songs = pattern_stage.training_songs(made, settings)
+    known = {song.key: pattern_stage.place_of(made.pattern / "songs", song, settings) for song in songs}
+    playing = [song for song in songs if pattern_stage.read(known[song.key]).onsets]
+    for number, song in enumerate(playing):
+        as_made = (made.guides / guides.file_name(song.key)).read_bytes()
+        alike = []
+        for path in paths[1:]:
+            pattern_stage.sketch_song(tmp_path, song, known[song.key], settings, rates, pattern_stage._stored(path))
+            alike.append((tmp_path / guides.file_name(song.key)).read_bytes() == as_made)
+        assert alike == [number % 2 == 1, number % 2 == 0], "every second song is of the half `odd`"
+
+
+def test_without_predicted_strokes_there_is_one_network_and_true_sketches_alone(
+    made: RunDir, prepared: tuple[Path, Config]
+) -> None:
+    settings = dataclasses.replace(prepared[1], train=dataclasses.replace(prepared[1].train, predicted_strokes=False))
+    run = new_run((prepared[0], settings), "true")
+    pattern_stage.make(run, settings, workers=1)
+    (network,) = (run.pattern / "networks").iterdir()
+    assert network.read_bytes() == (made.pattern / "networks" / network.name).read_bytes() and network.name[:4] == "all-"
+    found, both = guides.Guides(run.guides), guides.Guides(made.guides)
+    assert found.variants == guides.TRUE < both.variants
+    for variant in range(guides.TRUE):
+        alike = (one.read(KEYS["b"], variant, 0, 600) for one in (found, both))
+        assert np.array_equal(*alike), "and a training that takes these alone is the same to the bit"
+    check_room(run, settings)
 
 
 def test_a_drummer_is_left_that_plays_to_other_songs(made: RunDir, prepared: tuple[Path, Config]) -> None:
@@ -156,9 +233,13 @@ def test_a_drummer_is_left_that_plays_to_other_songs(made: RunDir, prepared: tup
 
 
 def test_it_takes_the_room_that_is_said_before(made: RunDir, prepared: tuple[Path, Config]) -> None:
-    trained = len(Index(made.shards, "train"))
-    said = estimate.pattern_bytes(prepared[1], trained, len(KEYS))
-    taken = sum(path.stat().st_size for path in made.pattern.rglob("*") if path.is_file())
+    check_room(made, prepared[1])
+
+
+def check_room(run: RunDir, settings: Config) -> None:
+    trained = len(Index(run.shards, "train"))
+    said = estimate.pattern_bytes(settings, trained, len(KEYS))
+    taken = sum(path.stat().st_size for path in run.pattern.rglob("*") if path.is_file())
     state = 3 * estimate.PATTERN_NETWORK  # removed at the end
     assert 0.5 * said < taken + state < 1.1 * said
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 
 import pytest
 
@@ -9,6 +10,9 @@ from p2p_dist.cli import submit
 from p2p_dist.jobs import begin_run, estimate, fits, site
 from p2p_dist.run import rundir
 from p2p_dist.settings import config, presets
+from tests.run.unread_checkpoints import run
+
+__all__ = ["run"]
 
 DEFAULT = presets.PRESETS["default"]
 
@@ -166,6 +170,35 @@ def test_the_dry_run_says_what_will_be_written(place, tiny_songs, tiny_shards, c
     assert "will be written" not in capsys.readouterr().out, "the lengths of these songs are not known"
 
 
+def test_what_is_written_already_needs_no_more_room(place, tiny_songs):
+    tiny = presets.preset("tiny")
+    data = dataclasses.replace(tiny.data, root=str(tiny_songs))
+    settings, mine = dataclasses.replace(presets.preset("sketch"), data=data), rundir.find("mine")
+    first = fits.to_write(mine, settings, None, {"train": 100, "test": 10})
+    assert list(first) == ["shards", "checkpoints", "sketches"] and min(first.values()) > 0
+    (mine.checkpoints / "step-00000001").mkdir(parents=True)
+    assert fits.to_write(mine, settings, None, {"train": 100, "test": 10}) == {**first, "checkpoints": 0}
+    mine.pattern.mkdir()
+    mine.drummer.touch()
+    assert fits.to_write(mine, settings, None, {"train": 100, "test": 10}) == {"shards": first["shards"], "checkpoints": 0}
+
+
+def test_a_run_that_has_trained_needs_neither_the_room_nor_the_processes_of_a_training(run, monkeypatch):
+    monkeypatch.setattr(estimate, "free_disk", lambda folder: 0)
+    settings = with_resources(rundir.read_settings(run), nodes=99)
+    assert fits.check(run, settings, site.load_site("local"), "local", "songs") == []
+    shutil.rmtree(run.checkpoints / "step-00000090")
+    with pytest.raises(ValueError, match="99 processes"):
+        fits.check(run, settings, site.load_site("local"), "local", "songs")
+
+
+@pytest.mark.parametrize("name", ["runs", "shards"])
+def test_a_folder_that_can_not_be_written_to_is_named_before_anything_is_made(place, name):
+    (place / name).write_text("")
+    with pytest.raises(OSError, match=f"{place}/{name}"):
+        dry_run(place, "--cluster", "local", "--preset", "tiny")
+
+
 def test_a_sketch_needs_audio_before_anything_is_made(place, capsys):
     (place / "songs" / "train" / "c").mkdir()
     (place / "songs" / "train" / "c" / "c_0.npz").touch()
@@ -204,6 +237,16 @@ def test_kits_of_no_training_song_are_refused_before_anything_is_made(place, tin
     name = next((tiny_songs / "train").iterdir()).name
     dry_run(place, "--cluster", "local", *root, "--train.kits", f"{name[:2]}*")
     assert f"kits: {name[:2]}*" in capsys.readouterr().out
+
+
+def test_some_of_the_training_songs_are_named_where_no_kit_is_and_no_song_for_tests(place):
+    data = dataclasses.replace(DEFAULT.data, root=str(place / "songs"))
+    for number, name in enumerate("acde"):
+        (place / "songs" / "train" / f"{name}.stem.mp4").write_bytes(b"x")
+        listed = ", ".join("acde"[: number + 1][:3]) + (", ..." if number == 3 else "")
+        with pytest.raises(ValueError, match=rf"like --train\.kits 'b': there are {re.escape(listed)}$"):
+            fits.check_sketched_songs(data, config.Train(kits="b"))
+    fits.check_sketched_songs(data, config.Train(kits="[ab]"))
 
 
 def test_fewer_windows_than_a_batch_are_said(place, tiny_songs, capsys):

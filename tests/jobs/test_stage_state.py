@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import pytest
 
@@ -71,3 +72,54 @@ def test_a_launcher_that_is_gone_does_not_run(run):
     owner.close()
     assert json.loads((run.path / ".owner").read_text())["process"] == os.getpid()
     assert stage_state.state("train", run, None, resources) == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("code", "why", "told"),
+    [("255", "crash", "the container did not start"), ("1", "failed", "failed"), ("139", "crash", "crashed")],
+)
+def test_of_several_members_that_ended_badly_the_last_one_is_told(run, code, why, told):
+    for member, lines in enumerate(
+        (f"start 8.1 0 20 1\nend 8.1 0 30 {code} {why} 20\n", "start 8.0 0 10 1\nend 8.0 0 40 7 crash 10\n")
+    ):
+        files.write_text(run.slurm / "evaluate" / f"attempts.{member}", f"launch 8\n{lines}")
+    said = f"{told} (exit code {code}), see {run.slurm / 'evaluate'}"
+    assert stage_state.state("evaluate", run, {}, config.Resources()) == said
+
+
+@pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        (squeue.Queued("9", "PENDING", "None"), "pending, job 9"),
+        (squeue.Queued("9", "PENDING", "Priority"), "pending (Priority), job 9"),
+        (squeue.Queued("9", "RUNNING", "Priority"), "running, job 9"),
+        (squeue.Queued("9", "PENDING", "None", "other"), "pending, job 9 of the run other"),
+        (
+            squeue.Queued("9", "PENDING", squeue.NEVER),
+            f"pending ({squeue.NEVER}), job 9: a job that it depends on failed; run the launch command again",
+        ),
+    ],
+)
+def test_a_job_is_told_with_what_it_waits_for(run, job, told):
+    assert stage_state.state("train", run, {"train": job}, config.Resources()) == told
+
+
+def test_the_end_of_another_attempt_is_not_the_time_of_a_failure(run, monkeypatch):
+    """A run may be started on this machine and on Slurm by turns."""
+    files.write_text(run.attempts("train"), "launch here\nstart here.1 0 10 1\nend here.1 40 20 1 failed 20\n")
+    for attempt, told in (("here.1", "failed 1970-01-01 00:00 at step 12: no room"), ("there.2", "failed: no room")):
+        monkeypatch.setenv("P2P_ATTEMPT", attempt)
+        run.write_outcome("train", "failed", "no room", 12)
+        said = stage_state.state("train", run, None, config.Resources())
+        assert re.sub(r"19\d\d-\d\d-\d\d \d\d:\d\d", "1970-01-01 00:00", said) == told
+
+
+def test_a_part_of_an_array_that_started_was_not_removed_from_the_queue(run):
+    """Parts of an array have numbers of their own."""
+    folder, dropped = run.slurm / "evaluate", "removed from the queue before it started, job 100: "
+    files.write_text(folder / "100_submission.sh", "")
+    assert stage_state.state("evaluate", run, {}, config.Resources()).startswith(dropped)
+    files.write_text(folder / "attempts.1", "start 101.0 0 10 1\nend 101.0 3 20 0 done 20\n")
+    assert stage_state.state("evaluate", run, {}, config.Resources()) == "to do"
+    os.utime(folder / "attempts.1", (1, 1))  # of an earlier launch
+    assert stage_state.state("evaluate", run, {}, config.Resources()).startswith(dropped)

@@ -1,9 +1,12 @@
 """A run's folder: it stays the run it began as, has one owner, and its numbers are never doubled."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -138,6 +141,29 @@ def test_runs_can_not_lie_where_their_code_can_not_be_imported_from(monkeypatch)
     monkeypatch.setenv("P2P_RUNS", "/tmp/2024:01/runs")
     with pytest.raises(ValueError, match="':'"):
         rundir.runs_root()
+
+
+@pytest.mark.parametrize("code", ["%j", "%t", "%A", "%a"])
+def test_runs_can_not_lie_where_slurm_would_read_the_path_as_a_pattern(code, tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / f"100{code}" / "runs"))
+    with pytest.raises(ValueError, match=r"Slurm replaces in file names: name another with \$P2P_RUNS"):
+        rundir.runs_root()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize(("owner", "is_taken"), [(0, True), (65534, True), (4321, False)])
+def test_a_run_may_be_a_link_of_the_user_or_of_the_administrator(owner, is_taken, monkeypatch):
+    with tempfile.TemporaryDirectory() as root:  # not pytest's, which other users can't enter
+        Path(root).chmod(0o755)
+        monkeypatch.setenv("P2P_RUNS", root)
+        Path(root, "linked").symlink_to("/tmp")
+        os.lchown(Path(root, "linked"), owner, -1)
+        os.seteuid(65534)
+        try:
+            with contextlib.nullcontext() if is_taken else pytest.raises(ValueError, match="is a link that another user"):
+                rundir.find("linked")
+        finally:
+            os.seteuid(0)
 
 
 def test_no_songs_is_said_with_what_was_expected(tmp_path):

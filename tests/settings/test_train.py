@@ -22,4 +22,13 @@ def test_an_epoch_is_one_pass_over_the_windows():
     three = Train(epochs=3, global_batch_size=4, keep_every=1)
     assert three.total_steps(10) == 8  # 30 windows in fours
     assert [step for step in range(1, 9) if three.is_kept(step, 10)] == [3, 5, 8]
-    assert Train(epochs=None, steps=7).total_steps(10) == 7
+    seven = Train(epochs=None, steps=7, global_batch_size=4)
+    assert seven.total_steps(10) == 7 and [step for step in range(1, 8) if seven.is_kept(step, 10)] == [7], "the last one"
+
+
+def test_kits_are_of_the_songs_that_are_named_letter_by_letter():
+    some = Train(kits="EVR - [ab]?")
+    assert [some.gives_kit(name) for name in ("EVR - a1", "EVR - b2", "EVR - a", "evr - a1", "EVR - c1", "x EVR - a1")] == [
+        *(True, True, False, False, False, False),
+    ]
+    assert Train().gives_kit("any\nsong")

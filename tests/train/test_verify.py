@@ -39,3 +39,11 @@ def test_a_damaged_checkpoint_or_shard_is_told(run):
         path.write_bytes(content)
     found = "\n".join(verify_run(run))
     assert state.name in found and shard.name in found
+
+
+def test_what_is_missing_is_told_in_plain_words(run):
+    (run.shards / "manifest.json").unlink()
+    (rundir.find_steps(run.checkpoints)[-1][1] / "meta.json").unlink()
+    found = verify_run(run)
+    assert len(found) >= 3 and not any("Errno" in line for line in found), found
+    assert any("meta.json" in line for line in found) and any("the batches can't be recomputed: " in line for line in found)

@@ -7,7 +7,7 @@ import pytest
 
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.spectrogram import mel_power
-from p2p_dist.common import records
+from p2p_dist.common import files, records
 from p2p_dist.data import shards
 from p2p_dist.evaluate.baselines import baseline_stems
 from p2p_dist.evaluate.measures import onsets
@@ -126,7 +126,35 @@ def test_the_song_nearest_in_tempo_is_taken_and_another_for_the_loop():
     assert asked == pytest.approx([2e-3, 3e-3])
 
 
-def test_training_songs_are_found_in_the_shards_and_measured_ones_are_not_used(tmp_path):
+def test_the_loudest_part_of_a_song_is_repeated():
+    """The first bars are often empty."""
+    data = preset("tiny").data
+    beat = round(0.5 * data.sample_rate / data.hop_length)  # frames
+    exact = Beats(60 * data.sample_rate / data.hop_length / beat, 0.0)
+    power = np.full((data.mels, 16 * beat), 0.01, np.float32)
+    power[:, 8 * beat : 12 * beat] = np.arange(4 * beat) + 1.0
+    found = baseline_stems.in_time(power, exact, exact, 4, 8 * beat, data)
+    np.testing.assert_allclose(found[0, : 4 * beat - 1], np.arange(4 * beat - 1) + 1, rtol=1e-3)
+    np.testing.assert_allclose(found[:, 4 * beat : -1], found[:, : 4 * beat - 1], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("held", "loop", "count"), [(23.5, False, 16), (13.5, True, 12)])
+def test_whole_bars_of_a_song_are_repeated_and_not_more_than_it_has(held, loop, count, monkeypatch):
+    config, asked = preset("tiny"), []
+    power = np.full((config.data.mels, int(held * 0.5 * config.data.sample_rate / config.data.hop_length)), 1e-3, np.float32)
+    real = baseline_stems.in_time
+    monkeypatch.setattr(baseline_stems, "in_time", lambda *given: asked.append(given[3]) or real(*given))
+    known = baseline_stems.Training([("a", power, Beats(120, 0.0))], "", 0.0)
+    baseline_stems.from_training(known, HEARD, RATE, Beats(120, 0.0), config.data, 1, loop=loop)
+    assert asked == [count], "the measured song has 16 beats"
+
+
+def of_beats(power, data, count):
+    """So many beats in the whole of a song."""
+    return Beats(60 * count / (power.shape[1] * data.hop_length / data.sample_rate), 0.0)
+
+
+def test_training_songs_are_found_in_the_shards_and_measured_ones_are_not_used(tmp_path, monkeypatch):
     write_songs(tmp_path / "songs", {"train/one": 5.0, "train/two": 5.5, "test/five": 1.5})
     data = preset("tiny").data
     assert shards.preprocess(tmp_path / "songs", tmp_path / "out", data, 1) == []
@@ -138,6 +166,15 @@ def test_training_songs_are_found_in_the_shards_and_measured_ones_are_not_used(t
     assert min(abs(ratio - r) for r in (0.75, 1.0, 4 / 3, 1.5)) < 0.03, beats
     finished = [records.read(path)["levels"] for path in (tmp_path / "out" / "parts").glob("train-*.json")]
     assert known.level == pytest.approx(np.median([r["target"] - r["input"] for r in finished])) and len(finished) == 2
+    silent, sounding = sorted((tmp_path / "out" / "parts").glob("train-*.json"))
+    content = records.read(silent)
+    files.write_json(silent, files.sealed({**content, "levels": {**content["levels"], "target": None}}))
+    levels = records.read(sounding)["levels"]
+    found = baseline_stems.training(tmp_path / "out", data, {"five"})
+    assert found.level == pytest.approx(levels["target"] - levels["input"]), "a silent stem has no level"
+    for beats, count in ((7.9, 0), (8.1, 2)):
+        monkeypatch.setattr(baseline_stems, "_beats_of", lambda power, data, beats=beats: of_beats(power, data, beats))
+        assert len(baseline_stems.training(tmp_path / "out", data, {"five"}).songs) == count, "two bars at least"
     held_out = baseline_stems.training(tmp_path / "out", data, {"one", "two", "five"})
     assert not held_out.songs and "other than the measured song" in held_out.reason
     assert baseline_stems.from_training(held_out, HEARD, RATE, Beats(120, 0), data, 32, loop=True) == held_out.reason

@@ -1,5 +1,6 @@
 """What a launch queues, refuses and leaves; with commands of Slurm that keep the queue in a file. A real one: tests/slurm."""
 
+import dataclasses
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from p2p_dist.jobs import begin_run, stage_state, stages, status, status_tables
 from p2p_dist.jobs.slurm import chains, squeue
 from p2p_dist.jobs.slurm import launch as launching
 from p2p_dist.run import rundir
-from p2p_dist.settings.config import Resources
+from p2p_dist.settings.config import Data, Resources
 from tests.jobs.slurm.fake_slurm import CHAIN, cluster, launch, site_file
 
 __all__ = ["cluster", "launch", "site_file"]
@@ -424,6 +425,44 @@ def test_preprocess_queues_the_stage_as_a_launch_does(cluster, launch, shards, c
     cluster.add()
     cancel.main([bass])
     assert (cluster.place / "cancelled").read_text() == "101\n"
+
+
+def test_a_job_of_another_run_for_the_earlier_songs_does_not_hold_up_a_launch(cluster, launch):
+    assert launch("--run", "a") == console.DONE
+    run = rundir.find("a")
+    queued = squeue.Queued("7", "PENDING", "None", other="b")
+    launching.check_not_queued(run, "other-songs", {"preprocess": queued})
+    with pytest.raises(ValueError, match=r"jobs of the run a are queued for the earlier songs \(preprocess: job 7\)"):
+        launching.check_not_queued(run, "other-songs", {"preprocess": dataclasses.replace(queued, other=None)})
+    launching.check_not_queued(run, run.read_dataset(), {"preprocess": dataclasses.replace(queued, other=None)})
+
+
+def test_a_slurm_that_does_not_answer_for_a_while_is_said_once_and_waited_for(cluster, launch, capsys):
+    assert launch("--run", "a") == console.DONE
+    away = '[ "$(wc -l < asked)" -gt 3 ] || { echo "no controller" >&2; exit 1; }'
+    (cluster.place / "squeue").write_text(f"#!/bin/sh\ncd '{cluster.place}'\necho >> asked\n{away}\n")
+    capsys.readouterr()
+    assert launching.wait(rundir.find("a"), every=0.01) == console.FAILED
+    said = capsys.readouterr().err
+    assert said.count("asking again") == 1 and "error: preprocess did not finish; its logs: " in said
+    assert len((cluster.place / "asked").read_text()) > 3
+
+
+def test_preprocessing_that_is_queued_again_forgets_how_it_ended(cluster, shards):
+    assert shards() == console.DONE
+    (run,) = (rundir.find(path.name) for path in rundir.runs_root().iterdir())
+    run.write_outcome("preprocess", "failed", "no room")
+    (run.slurm / "cancelled").touch()
+    (cluster.place / "queue").write_text("")
+    assert shards() == console.DONE and len(cluster.queued()) == 2
+    assert run.read_outcome("preprocess") is None and not (run.slurm / "cancelled").exists()
+
+
+def test_preprocessing_of_another_task_than_drums_takes_the_preset_default_without_its_sketch(tmp_path, monkeypatch):
+    monkeypatch.setenv("P2P_RUNS", str(tmp_path / "runs"))
+    wanted = [(task, Data(task=task)) for task in ("drums", "bass")]
+    (_, drums), (_, bass) = launching.preprocessing(wanted, "default", Resources())
+    assert drums.model.sketch and not bass.model.sketch and bass.data.task == "bass"
 
 
 def test_a_run_that_only_preprocesses_has_no_training_to_do_until_a_launch_asks_for_it(cluster, launch, shards, capsys):
