@@ -166,18 +166,23 @@ LEASE_SECONDS = 900.0
 
 @contextmanager
 def leased(checkpoint: Checkpoint) -> Iterator[None]:
-    """Keep a checkpoint from being removed while it is read.
+    """Keep a checkpoint from being removed while it is read. Where nothing can be written, as in another user's run, it may be.
 
     Raises:
         FileNotFoundError: it has been removed already.
     """
     lease = checkpoint.path / f"lease-{files.writer()}"
-    os.close(files.open_ours(lease, os.O_WRONLY))
-    os.utime(lease)
+    try:
+        os.close(files.open_ours(lease, os.O_WRONLY))
+        os.utime(lease)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, *files.FULL):
+            raise
     try:
         yield
     finally:
-        lease.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it expires
+            lease.unlink(missing_ok=True)
 
 
 def is_leased(checkpoint: Checkpoint) -> bool:

@@ -122,7 +122,7 @@ def test_a_file_system_that_cannot_flush_is_written_to(number, tmp_path, monkeyp
         (folder / "c").touch()
     assert (tmp_path / "a").read_text() == "a" and (tmp_path / "b" / "c").is_file()
     number = errno.EIO
-    with pytest.raises(OSError, match="output error: .*/d'"):
+    with pytest.raises(OSError, match=r"output error: .*/d'"):
         files.write_text(tmp_path / "d", "d")
 
 

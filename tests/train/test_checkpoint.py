@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -34,6 +36,18 @@ def test_save_and_load(tmp_path):
     newest = checkpoint.find(tmp_path)[-1]
     assert checkpoint.load_generator(newest)["weight"].eq(10).all()
     assert newest.meta()["step"] == 10 and newest.meta()["settings"] == "abc"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_weights_are_read_where_nothing_can_be_written(tmp_path, monkeypatch, number):
+    """From a run of another user, of an archive, or on a full disk: without a lease."""
+    write(tmp_path, 5)
+
+    def refusing(path, _):
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(checkpoint.files, "open_ours", refusing)
+    assert checkpoint.load_generator(checkpoint.find(tmp_path)[-1])["weight"].eq(5).all()
 
 
 def test_nothing_to_go_on_from(tmp_path):

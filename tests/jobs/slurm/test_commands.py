@@ -38,7 +38,7 @@ def test_a_profile_that_changes_what_slurms_commands_print_changes_nothing(clust
 
 
 def test_answers_in_any_encoding_are_read(cluster, launch, monkeypatch, capsys):
-    """A comment of another job of this person, or what a site's wrapper of sbatch says. If it failed: no command works; and what
+    """A comment of another job of this person, or what a site's wrapper of sbatch says. If it failed: no command works; what
     sbatch has queued is not known, and queued once more."""
     for name in ("squeue", "sbatch"):
         program = (cluster.place / name).read_text()
