@@ -76,11 +76,17 @@ def ask(*command: str, input: str | None = None, env: dict[str, str] | None = No
     path = shutil.which(name)
     if path is None:
         raise FileNotFoundError(2, "no such command; is this a login node of the cluster?", name)
-    # As names of files: other jobs may have comments in any encoding, and a path in a comment is found again to the byte.
-    coding = {"encoding": sys.getfilesystemencoding(), "errors": "surrogateescape"}
-    words, env = [path, *command[1:]], env or environment()
     try:
-        return subprocess.run(words, input=input, capture_output=True, text=True, timeout=120, env=env, **coding)
+        return subprocess.run(
+            [path, *command[1:]],
+            input=input,
+            capture_output=True,
+            # As names of files: other jobs may have comments in any encoding, and a path in one is found again to the byte.
+            encoding=sys.getfilesystemencoding(),
+            errors="surrogateescape",
+            timeout=120,
+            env=env or environment(),
+        )
     except subprocess.TimeoutExpired as error:
         raise OSError(5, "Slurm does not answer; try again later", name) from error
 
