@@ -200,9 +200,11 @@ def test_a_result_that_a_full_disk_takes_is_an_error(place):
         assert done.returncode == 1 and "the output of this command (the disk is full" in done.stderr, words
 
 
-def test_a_current_folder_that_was_removed_is_named(place):
+def test_a_current_folder_that_was_removed_is_named(place, monkeypatch, capsys):
     (place / "gone").mkdir()
-    command = f"cd {place}/gone; rmdir ../gone; P2P_RUNS= {sys.executable} {CHECKOUT}/launch/status.py"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert done.stderr == "error: the current folder was removed: go to another one, and run the command again\n"
+    monkeypatch.chdir(place / "gone")
+    monkeypatch.delenv("P2P_RUNS")
+    (place / "gone").rmdir()
+    assert p2p_dist(monkeypatch, "status") == console.FAILED
+    said = "error: the current folder was removed: go to another one, and run the command again\n"
+    assert capsys.readouterr() == ("", said)
