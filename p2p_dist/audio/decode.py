@@ -88,7 +88,7 @@ class Decoded:
             raise ValueError(f"{self.path} ends at {at / self.rate:.1f} s, before the requested start")
 
     def heard(self, rate: int, channels: int) -> Iterator[np.ndarray]:
-        """Downmix for a model: the mean of all channels and, for 2 channels, half the difference of front left and right.
+        """Downmix for a model: see `downmix`, and for 2 channels half the difference of front left and right.
 
         Args:
             rate: Hz. channels: 1, or 2 for the difference, too.
@@ -99,7 +99,7 @@ class Decoded:
 
         def mixed() -> Iterator[np.ndarray]:
             for block in self.blocks():
-                parts = [block.mean(axis=1)]
+                parts = [downmix(block)]
                 if channels == 2:
                     front = block[:, self.front]
                     parts.append((front[:, 0] - front[:, -1]) / 2)
@@ -134,6 +134,15 @@ class Decoded:
                     self.notes.append(
                         f"the file is damaged after {at / self.rate:.1f} s ({error.strerror}): only the part before is used"
                     )
+
+
+def downmix(block: np.ndarray) -> np.ndarray:
+    """Return a block (samples, channels) as mono (samples,): the mean of one or two channels, or half the sum of more.
+
+    The new stem is in two channels. So it is as loud beside a song in 5.1 as beside the same song in stereo.
+    """
+    mean: np.ndarray = block.mean(axis=1)
+    return mean if block.shape[1] <= 2 else mean * np.float32(block.shape[1] / 2)
 
 
 def look(path: Path) -> Decoded:

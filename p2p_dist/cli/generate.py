@@ -27,7 +27,7 @@ from p2p_dist.settings.values import NotNegativeNumber, Positive, within
 class Command:
     """Generate a new stem for songs: drums for a song without drums, or whatever the model was trained for.
 
-    Exit code 0: all songs are done; 1: some were left out (each is named), or it failed; 2: wrong usage.
+    Exit code 0: all songs are done; 1: some were left out (each is named), or it failed; 2: wrong usage; 75: stopped.
     """
 
     songs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SONG")] = ()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class Command:
     """Preprocess a folder of songs to shards. Run again, it preprocesses only what is missing.
 
-    Exit code 0: all songs are in the shards; 1: some were left out (each is named), or it failed; 2: wrong usage.
+    Exit code 0: all songs are in the shards; 1: some were left out (each is named), or it failed; 2: wrong usage; 75: stopped.
     """
 
     out: Path | None = None

@@ -18,7 +18,7 @@ import numpy as np
 from p2p_dist.common import files, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR
-from p2p_dist.settings.config import Model
+from p2p_dist.settings.config import Model, Train
 
 NAME = "guides.json"
 AGAIN = "remove it and run the launch command again, which makes it anew"
@@ -27,6 +27,11 @@ TRUE, PREDICTED = 3, 1
 
 _DTYPE = np.dtype("<f2")
 _MOST_OPEN = 512  # files: many systems allow a process 1024
+
+
+def variants_of(train: Train) -> int:
+    """Return the number of variants of each song."""
+    return TRUE + PREDICTED * train.predicted_strokes
 
 
 def rows_of(picture: np.ndarray, beats: np.ndarray | None) -> np.ndarray:

@@ -11,8 +11,9 @@ RUN/pattern/drummer.json and its files, see drummer.py
 What is known of a song, and a network trained on the same songs, is not made again. A training goes on from its last state,
 exactly as if it had not stopped. Sketches take seconds, and are made together.
 
-The generator learns from sketches like those that it will see: most play the true strokes, changed a little; some play what a
-network predicts that never saw the song: there are two such networks, each trained on the songs of the other half.
+The generator learns from sketches like those that it will see. They play the true strokes, changed a little. With
+`train.predicted_strokes` one more sketch of each song plays what a network predicts that never saw the song: there are two such
+networks, each trained on the songs of the other half.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         files.refuse_link(folder)
         files.remove_garbage(folder)
     steps = config.train.pattern_steps
-    with console.Progress("pattern", 2 * len(songs) + 3 * steps, start=None, status=run.status) as progress:
+    count = 3 if config.train.predicted_strokes else 1
+    with console.Progress("pattern", 2 * len(songs) + count * steps, start=None, status=run.status) as progress:
         done = 0
 
         def on_done(note: str, count: int, piece: str = "") -> None:
@@ -113,7 +115,9 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         )
         bank = bank_of([paths[song.key] for song in songs if config.train.gives_kit(song.source.name)])
         playing = [song for song in songs if read(paths[song.key]).onsets]
-        halves = {"even": playing[::2], "odd": playing[1::2]} if len(playing) > 1 else {}
+        halves = {}
+        if config.train.predicted_strokes and len(playing) > 1:
+            halves = {"even": playing[::2], "odd": playing[1::2]}
         progress.total = 2 * len(songs) + (1 + len(halves)) * steps
         networks = {
             name: train_network(folders["networks"], name, [paths[song.key] for song in part], config, on_done)
@@ -135,9 +139,8 @@ def make(run: RunDir, config: Config, workers: int) -> None:
         width = config.data.picture_channels * config.data.mels + 2
         drummer.save(run.pattern, drums)
         training = run.dataset_record()["training"]
-        guides.write_record(
-            folders["guides"], guides.TRUE + guides.PREDICTED, width, dict(zip(paths, entries, strict=True)), training
-        )
+        variants = guides.variants_of(config.train)
+        guides.write_record(folders["guides"], variants, width, dict(zip(paths, entries, strict=True)), training)
 
 
 def note_finished(folder: Path, piece: str) -> None:
@@ -353,7 +356,7 @@ def sketch_song(
     known = read(path)
     (kit,) = strokes.load(path.with_suffix(".kit")).kits.values()
     variants = []
-    for number in range(guides.TRUE + guides.PREDICTED):
+    for number in range(guides.variants_of(config.train)):
         random = random_for("sketch", config.data.seed, song.key, number)
         if number < guides.TRUE:
             beats, played = known.true.beats, list(_changed(known.onsets, random))

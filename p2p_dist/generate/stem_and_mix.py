@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from p2p_dist.audio import flac, sound_file
-from p2p_dist.audio.decode import Decoded
+from p2p_dist.audio.decode import Decoded, downmix
 from p2p_dist.audio.hits import RATE, Bands
 from p2p_dist.audio.stems import resample_blocks
 from p2p_dist.generate.model import Model
@@ -53,7 +53,7 @@ def write(
             stem_file.write(stem * scale)
             mix_file.write(mix * scale)
             for ear, resampled in ears:
-                resampled.add((stem if ear is bands else block).mean(axis=1))
+                resampled.add(downmix(stem if ear is bands else block))
     for _, resampled in ears:
         resampled.finish()
     return loudest

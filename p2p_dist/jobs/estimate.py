@@ -130,8 +130,8 @@ def shard_bytes(data: Data, counts: dict[str, int | None]) -> int:
     return (counts.get("train") or 0) * pair + held_out * (pair + sound)
 
 
-SKETCHES = 4
-"""Sketches of each training song, as the stage `pattern` makes them: `guides.TRUE` and `PREDICTED`."""
+SKETCHES = 3
+"""Sketches of each training song, as the stage `pattern` makes them: `guides.TRUE`; with predicted strokes one more."""
 
 
 # Bytes that the stage `pattern` keeps beside the sketches: features of a second of a song (float16); strokes of a song, of a
@@ -153,10 +153,11 @@ def pattern_bytes(config: Config, trained: int, songs: int) -> int:
     data = config.data
     frames = trained * data.window_hop
     seconds = frames * data.hop_length / data.sample_rate
-    sketches = SKETCHES * frames * 2 * (data.picture_channels * data.mels + 2)
+    predicted = config.train.predicted_strokes
+    sketches = (SKETCHES + predicted) * frames * 2 * (data.picture_channels * data.mels + 2)
     strokes = min(STROKES * seconds, STROKES_OF_SONG * songs)
     of_drummer = PATTERN_NETWORK + strokes * min(songs, KITS) / songs
-    networks = (3 + 3) * PATTERN_NETWORK  # three of them, and weights and two moments of the one in training
+    networks = (3 + (3 if predicted else 1)) * PATTERN_NETWORK  # of the one in training weights and two moments, too
     return round(sketches + FEATURES * seconds + strokes + networks + of_drummer)
 
 

@@ -40,7 +40,7 @@ class Guided:
     def at(self, positions: np.ndarray, numbers: np.ndarray) -> torch.Tensor:
         """Return the guides of the samples `numbers` at these positions of the stream, on the host."""
         data, train, found = self.config.data, self.config.train, []
-        variants = self.guides.variants if train.predicted_strokes else guides.TRUE
+        variants = self.guides.variants if train.predicted_strokes else guides.TRUE  # earlier versions made all
         for position, number in zip(positions.tolist(), numbers.tolist(), strict=True):
             song, _, window = self.stream.index.samples.key(number).rpartition("-")
             variant = number_from("guide", train.seed, position) % variants

@@ -62,7 +62,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config]:
         base,
         data=dataclasses.replace(base.data, root=str(place / "songs")),
         model=dataclasses.replace(base.model, sketch=True, beat_phase=True, residual=True),
-        train=dataclasses.replace(base.train, pattern_steps=3),
+        train=dataclasses.replace(base.train, pattern_steps=3, predicted_strokes=True),
     )
     assert shards.preprocess(place / "songs", place / "shards" / "d", settings.data, 1) == []
     return place, settings
@@ -197,6 +197,22 @@ def test_predicted_strokes_come_from_the_network_that_did_not_see_the_song(
         assert alike == [number % 2 == 1, number % 2 == 0], "every second song is of the half `odd`"
 
 
+def test_without_predicted_strokes_there_is_one_network_and_true_sketches_alone(
+    made: RunDir, prepared: tuple[Path, Config]
+) -> None:
+    settings = dataclasses.replace(prepared[1], train=dataclasses.replace(prepared[1].train, predicted_strokes=False))
+    run = new_run((prepared[0], settings), "true")
+    pattern_stage.make(run, settings, workers=1)
+    (network,) = (run.pattern / "networks").iterdir()
+    assert network.read_bytes() == (made.pattern / "networks" / network.name).read_bytes() and network.name[:4] == "all-"
+    found, both = guides.Guides(run.guides), guides.Guides(made.guides)
+    assert found.variants == guides.TRUE < both.variants
+    for variant in range(guides.TRUE):
+        alike = (one.read(KEYS["b"], variant, 0, 600) for one in (found, both))
+        assert np.array_equal(*alike), "and a training that takes these alone is the same to the bit"
+    check_room(run, settings)
+
+
 def test_a_drummer_is_left_that_plays_to_other_songs(made: RunDir, prepared: tuple[Path, Config]) -> None:
     settings = prepared[1]
     found = drummer.load(made.pattern, settings.data, settings.model)
@@ -217,9 +233,13 @@ def test_a_drummer_is_left_that_plays_to_other_songs(made: RunDir, prepared: tup
 
 
 def test_it_takes_the_room_that_is_said_before(made: RunDir, prepared: tuple[Path, Config]) -> None:
-    trained = len(Index(made.shards, "train"))
-    said = estimate.pattern_bytes(prepared[1], trained, len(KEYS))
-    taken = sum(path.stat().st_size for path in made.pattern.rglob("*") if path.is_file())
+    check_room(made, prepared[1])
+
+
+def check_room(run: RunDir, settings: Config) -> None:
+    trained = len(Index(run.shards, "train"))
+    said = estimate.pattern_bytes(settings, trained, len(KEYS))
+    taken = sum(path.stat().st_size for path in run.pattern.rglob("*") if path.is_file())
     state = 3 * estimate.PATTERN_NETWORK  # removed at the end
     assert 0.5 * said < taken + state < 1.1 * said
 

@@ -74,6 +74,17 @@ def test_any_rate_and_channel_count(runs, rate, channels, name, capsys):
         ) in said
 
 
+@pytest.mark.parametrize("silent", [2, 4])
+def test_silent_channels_do_not_change_the_level_of_the_stem(runs, silent):
+    song = sound(0.7, 22050)
+    write(Path("stereo/song.wav"), song)
+    write(Path("more/song.wav"), np.concatenate([song, np.zeros((len(song), silent))], axis=1))
+    for name in ("stereo", "more"):
+        assert generate.main([f"{name}/song.wav", "--out", f"{name}/out"]) == 0
+    (stereo, *_), (more, *_) = (made(Path(name) / "out") for name in ("stereo", "more"))
+    assert np.abs(stereo).max() > 0.001 and np.abs(more[:, :2] - stereo).max() <= 1e-4 * np.abs(stereo).max()
+
+
 @pytest.mark.parametrize("kind", ["wav", "ogg", "mp3"])
 def test_formats_to_write(runs, kind):
     song = sound(1.3, 44100)

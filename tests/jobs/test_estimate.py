@@ -125,7 +125,7 @@ def test_sketches_networks_and_strokes_take_the_room_that_is_said():
     from p2p_dist.generate import pattern_stage
     from p2p_dist.model.pattern import Pattern
 
-    assert estimate.SKETCHES == guides.TRUE + guides.PREDICTED and estimate.KITS == pattern_stage.KITS
+    assert (estimate.SKETCHES, 1) == (guides.TRUE, guides.PREDICTED) and estimate.KITS == pattern_stage.KITS
     of_second = 2 * (pattern_features.CHANNELS + 2 * len(pattern_features.BEATS)) / pattern_features.FRAME
     assert of_second < estimate.FEATURES < 1.1 * of_second
     assert 1 <= estimate.PATTERN_NETWORK / (4 * sum(one.numel() for one in Pattern().parameters())) < 2
@@ -134,10 +134,13 @@ def test_sketches_networks_and_strokes_take_the_room_that_is_said():
     assert estimate.pattern_bytes(base, 10, 1) == estimate.pattern_bytes(guided, 10, 0) == 0
     # 100 000 windows of 16 frames, hop 256 at 22 050 Hz; rows of 32 bands, sine and cosine, two bytes each.
     frames, seconds = 1_600_000, 1_600_000 * 256 / 22050
-    networks, sketches = 7 * estimate.PATTERN_NETWORK, 4 * frames * 2 * 34
+    networks, sketches = 5 * estimate.PATTERN_NETWORK, 3 * frames * 2 * 34
     for songs, kits in ((20, 40), (100, 132)):
         strokes = kits * estimate.STROKES_OF_SONG
         said = estimate.pattern_bytes(guided, 100_000, songs)
         assert said == pytest.approx(sketches + estimate.FEATURES * seconds + strokes + networks, rel=1e-6)
+    predicted = dataclasses.replace(guided, train=dataclasses.replace(guided.train, predicted_strokes=True))
+    more = 2 * estimate.PATTERN_NETWORK + frames * 2 * 34
+    assert estimate.pattern_bytes(predicted, 100_000, 100) == pytest.approx(said + more, rel=1e-6)
     short = estimate.pattern_bytes(guided, 100_000, 10_000)
     assert short - said < estimate.STROKES * seconds, "no more strokes than sound"

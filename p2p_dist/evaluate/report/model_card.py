@@ -304,11 +304,11 @@ def _figures(config: Config, ranked: dict[str, Any], measured: Any, baselines: A
     how = "jackknife, Student's t"
     if known["songs"] != 1:
         medians = ", ".join(MEASURES[n].label for n in names if MEASURES[n].median)
-        over += f", of {medians} the median" if medians else ""
-        how += "; of a median that of the sign test" if medians else ""
+        over += f" (median for {medians})" if medians else ""
+        how += "; sign test for a median" if medians else ""
     lines = [f"Means over {over}; in brackets the 95 % confidence interval ({how})."]
     if (generations := config.evaluate.seeds) > 1:
-        lines += [f"Of the checkpoint {generations} generations of each song are averaged."]
+        lines += [f"For the checkpoint, {generations} generations of each song are averaged."]
     lines += [""]
     certain = descriptors.is_certain(known.get("distance"))
     lines += [

@@ -139,9 +139,9 @@ def test_it_says_which_generation_is_heard_and_measured(tmp_path: Path) -> None:
         settings = dataclasses.replace(settings, evaluate=dataclasses.replace(settings.evaluate, seeds=seeds))
         words = Page(page.write(run, settings).read_text(encoding="utf-8")).words
         assert "of the generation that is played" in words and "An earlier version evaluated" not in words
-        assert "Means over 2 songs, of level dB the median, and below each its" in words
+        assert "Means over 2 songs (median for level dB); below each its 95 % confidence" in words
         for text in (words, (run.path / "MODEL.md").read_text(encoding="utf-8")):
-            assert ("checkpoint 2 generations of each song are averaged" in text) == (seeds == 2)
+            assert ("checkpoint, 2 generations of each song are averaged" in text) == (seeds == 2)
     path = run.evaluations / "step-00000005" / "metrics.json"
     files.write_json(path, records.read(path) | {"schema": 2})
     words = Page(page.write(run, settings).read_text(encoding="utf-8")).words
