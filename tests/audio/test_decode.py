@@ -60,6 +60,9 @@ def test_an_mp3_that_is_cut_is_known_by_the_length_in_its_first_frame(tmp_path: 
     assert 1.5 < length < 2.5 and cut.notes[0] in {
         f"the file is cut short: it ends at {length:.1f} s, its header says {told} s" for told in (4.0, 4.1)
     }
+    path.write_bytes(content[: len(content) * 5 // 6])
+    cut = decode.look(path)
+    assert sum(len(block) for block in cut.blocks()) and cut.notes[0].startswith("the file is cut short"), "by 0.7 s"
     path.write_bytes(content[content.index(b"\xff\xfb" if b"\xff\xfb" in content else b"\xff\xf3", 400 if tagged else 100) :])
     assert not decode.look(path).is_exact, "without that frame the length is an estimate"
 
@@ -89,3 +92,16 @@ def test_what_is_no_sound_is_told_with_its_place(tmp_path: Path, value: float, w
     soundfile.write(tmp_path / "a.wav", sound, 4000, subtype="FLOAT")
     with pytest.raises(ValueError, match=f"a.wav contains {what} from 5.0 s on: repair the file"):
         list(decode.look(tmp_path / "a.wav").blocks())
+
+
+def test_an_empty_file_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    with pytest.raises(ValueError, match=r"a\.wav is empty: copy it again$"):
+        decode.look(tmp_path / "a.wav")
+
+
+def test_sound_on_the_scale_of_16_bits_is_sound(tmp_path: Path) -> None:
+    """As some programs write it as floating-point numbers."""
+    soundfile.write(tmp_path / "a.wav", np.full((900, 2), 32768.0), 4000, subtype="FLOAT")
+    found = decode.look(tmp_path / "a.wav")
+    assert len(np.concatenate(list(found.blocks()))) == 900 and found.peak == 32768.0

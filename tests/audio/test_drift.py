@@ -107,6 +107,12 @@ def test_attacks_at_random_are_no_drift():
         assert straightened((times, random.uniform(0.5, 1, count)), 110.0, SECONDS) is None
 
 
+def test_all_attacks_at_one_place_are_no_drift():
+    """As of a roll at the begin of silence: nothing tells where the beats of the rest are."""
+    for times in (np.full(200, 0.2), np.linspace(0.2, 0.9, 200)):
+        assert straightened((times, np.ones(200)), 110.0, SECONDS) is None
+
+
 def test_a_drift_goes_on_through_a_rest_and_to_the_ends_of_the_song():
     true = sway()
     kept = true[(true < 40) | (true > 48)]

@@ -28,3 +28,20 @@ def test_sums_are_those_of_the_stems_however_they_arrive(tmp_path: Path, held: i
         assert found.peak == mean.peak == np.abs(expected).max()
         assert found.clipped == mean.clipped == (np.abs(expected) >= mixer.FULL_SCALE).sum() > 0
         assert found.power == pytest.approx((expected.astype(np.float64) ** 2).mean(), rel=1e-6)
+
+
+def test_the_largest_value_of_16_bits_counts_as_clipped() -> None:
+    mixed = mixer.Mixer([("drums",)], False, None)
+    mixed.expect(44100, 1, 4)
+    mixed.take("drums", np.array([[32767 / 32768, 32766 / 32768, -1.0, 1.5]], np.float32))
+    assert (mixed.totals[0].clipped, mixed.totals[0].peak) == (3, 1.5)
+
+
+@pytest.mark.parametrize(("most", "filled"), [(2, 0), (3, 3), (4, 3)])
+def test_a_stem_that_is_a_little_too_short_is_filled_with_silence(most: int, filled: int) -> None:
+    mixed = mixer.Mixer([("drums", "bass")], False, None)
+    mixed.expect(44100, 1, 1)  # a header that is wrong
+    for name, samples in (("drums", 10), ("bass", 7)):
+        mixed.take(name, np.ones((1, samples), np.float32))
+    assert mixed.fill(most) == {"drums": 0, "bass": filled} and mixed.mixed == 7 + filled
+    assert mixed.totals[0].finish(10, 7 + filled).sound[:, 0].tolist() == [2.0] * 7 + [1.0] * filled

@@ -10,6 +10,7 @@ from p2p_dist.generate import song as one_song
 from p2p_dist.model.generator import Generator
 from p2p_dist.train import checkpoint
 from tests.conftest import lay_out_run
+from tests.full_disk import largest_file
 from tests.generate.conftest import sound, write
 from tests.generate.made import STEP, made
 
@@ -156,3 +157,11 @@ def test_a_song_shorter_than_a_window(runs, capsys):
     assert generate.main(["song.wav"]) == 0
     assert "shorter than the 0.4 s that the model hears at once" in capsys.readouterr().out
     assert len(made(Path("generated/song"))[1]) == 2205
+
+
+def test_a_disk_that_runs_full_while_a_stem_is_made_names_the_folder(tmp_path):
+    blocks = iter([np.zeros((1000, 1), np.float32)] * 3)
+    counts = []
+    with largest_file(8000), pytest.raises(OSError, match="File too large") as raised:
+        one_song._keep(blocks, tmp_path / "raw", counts.append)
+    assert raised.value.filename == str(tmp_path) and counts[0] == 1000

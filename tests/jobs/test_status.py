@@ -94,7 +94,9 @@ def test_energy_and_cost_are_told_where_somebody_tells_them(run, capsys, tmp_pat
     assert status.gather(run)["energy"]["told_by"] == "the GPUs"
     for step in range(41, 51):
         shutil.copytree(path, run.checkpoints / rundir.step_name(step))
-    assert "the cost of 3 earlier checkpoints: --json" in shown()[1] and len(status.gather(run)["costs"]) == 11
+    found, table = shown()
+    assert "the cost of 3 earlier checkpoints: --json" in table and len(found["costs"]) == 11
+    assert "up to step 43 " in table and "up to step 50 " in table and "up to step 42 " not in table, "the last ones"
 
 
 def test_lines_that_make_no_sense_are_passed_over(run):

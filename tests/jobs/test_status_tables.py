@@ -66,3 +66,10 @@ def test_a_long_reason_stands_below_the_table(run, capsys):
     status_tables.show_all(status.gather_each([run]))
     shown = capsys.readouterr().out
     assert shown.count(f"\ntrain: failed: {reason}\n") == 1
+
+
+def test_what_is_wrong_with_a_run_that_can_be_read_is_told_too(run):
+    found = status.gather(run)
+    _, lines = status_tables.table_of_all([found, {**found, "wrong": "the shards are gone"}])
+    assert lines == ["mine: the shards are gone"]
+    assert "wrong: the shards are gone" in status_tables.table_of_one({**found, "wrong": "the shards are gone"})[1]

@@ -32,6 +32,15 @@ def test_the_truth_is_perfect():
     assert set(row) == set(MEASURES)
 
 
+def test_of_the_measures_that_are_named_alone_there_are_values_and_reasons():
+    truth, names = hits(BEATS), ("lock8", "mr_log", "ec1")
+    every = measured(truth, truth, truth, Beats(120, 0.0))
+    some = measures.measure(truth, Truth(truth, truth, RATE, Beats(120, 0.0), Data()), names)
+    assert some.row == {name: value if name in names else None for name, value in every.row.items()}
+    silent = measures.measure(truth, Truth(np.zeros_like(truth), truth, RATE, None, Data()), names)
+    assert set(silent.absent) <= set(names) and silent.absent
+
+
 def test_hits_at_other_times_and_silence_score_nothing():
     truth = hits(BEATS)
     late = hits(BEATS + 0.125)
