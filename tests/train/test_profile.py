@@ -7,6 +7,8 @@ import json
 import os
 import re
 
+import pytest
+
 from p2p_dist.common import console
 from p2p_dist.settings.presets import PRESETS
 from p2p_dist.train import profile
@@ -74,3 +76,12 @@ def test_steps_that_do_not_come_are_not_recorded(tmp_path):
         one.after(step, is_end=step == 6)
         assert one.recorder is None
     assert not one.folder.exists()
+
+
+@pytest.mark.parametrize(("asked", "first", "trace"), [("4", 1, "4-4"), ("4-5", 1, "4-5"), ("2-5", 4, "4-5")])
+def test_one_step_may_be_recorded_and_a_resumed_training_records_those_that_are_left(tmp_path, asked, first, trace):
+    one = profile.Profile(tmp_path, asked, on_ranks.CPU)
+    for step in range(first, 8):
+        one.before(step)
+        one.after(step, is_end=False)
+    assert [path.name for path in tmp_path.iterdir()] == [f"steps-{trace}-rank0.json.gz"]
