@@ -28,10 +28,11 @@ $(VENV)/dev: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $(VENV)/run $@
 
-# Two at a time, a file of tests by one: they wait for processes of their own much of the time. With bytecode files, whatever the
-# shell says: the tests start Python more than a hundred times. Without a plugin of pytest that only came with a tracker.
+# Three at a time, a file of tests by one: on two cores, since they wait for processes of their own much of the time. With bytecode
+# files, whatever the shell says: the tests start Python more than a hundred times. Without a plugin of pytest that only came with a
+# tracker.
 test: $(VENV)/dev
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -p no:anyio --ignore=tests/browser --ignore=tests/readme --ignore=tests/faults --ignore=tests/slurm --ignore=tests/container
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile -p no:anyio --ignore=tests/browser --ignore=tests/readme --ignore=tests/faults --ignore=tests/slurm --ignore=tests/container
 
 # The suite with the oldest, then with the newest version of everything that pyproject.toml allows: environments in build/versions,
 # some GB to download, about 15 minutes. Name Pythons that are installed elsewhere: make test-versions NEWEST_PYTHON=PATH
