@@ -91,5 +91,5 @@ def _refuse(event: Any, problem: str) -> NoReturn:
 
 
 def _line(text: str, number: int) -> str:
-    """Return a line of a text, counted from 0 as YAML counts them; an empty text if there is none."""
+    """Return line `number` of a text, from 0, with line ends as in YAML; an empty text if there is no such line."""
     return dict(enumerate(re.split("\r\n|[\r\n\x85\u2028\u2029]", text))).get(number, "")

@@ -36,8 +36,8 @@ def runs_root() -> Path:
         str(root).encode()
     except UnicodeEncodeError:
         raise ValueError(
-            f"{root}: runs can't lie in a folder whose path is not UTF-8, which records can't hold: rename it, or name another "
-            "with $P2P_RUNS"
+            f"{root}: the path of the folder of runs must be UTF-8, because records hold it: rename the folder, or name "
+            "another with $P2P_RUNS"
         ) from None
     if re.search("%[jtAa]", str(root)):
         raise ValueError(

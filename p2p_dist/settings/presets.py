@@ -110,7 +110,7 @@ EARLIER: dict[str, Any] = {
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 
 EARLIER_DEFAULT: dict[str, Any] = {**{f"model.{name}": False for name in _SKETCH}, "train.flux_weight": 0.0}
-"""Further such values of the preset `default`, which had no sketch in earlier versions."""
+"""The same for the preset `default` alone, which had no sketch in earlier versions."""
 
 
 def preset(name: str) -> Config:

@@ -166,7 +166,9 @@ LEASE_SECONDS = 900.0
 
 @contextmanager
 def leased(checkpoint: Checkpoint) -> Iterator[None]:
-    """Keep a checkpoint from being removed while it is read. Where nothing can be written, as in another user's run, it may be.
+    """Keep a checkpoint from being removed while it is read.
+
+    Without permission to write there, as in another user's run, it is read without this protection.
 
     Raises:
         FileNotFoundError: it has been removed already.
