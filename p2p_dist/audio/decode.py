@@ -23,6 +23,7 @@ _EXACT = ("wav", "w64", "aiff", "flac", "mov", "mp4", "m4a")
 _LARGEST_PAGE = 27 + 255 + 255 * 255  # bytes of one of an Ogg file
 
 _LOUDEST = 1e6  # times full scale; larger values are not audio
+_LOWEST_RATE = 4000  # Hz: half of the rate of a telephone
 
 
 @dataclass
@@ -168,6 +169,9 @@ def look(path: Path) -> Decoded:
             context = stream.codec_context
             if context is None or not stream.rate or not context.channels:
                 raise ValueError(f"{path}: no decoder for its audio, or the header is damaged")
+            if stream.rate < _LOWEST_RATE:
+                told = f"too few for music: {_LOWEST_RATE} are the least; is its header right?"
+                raise ValueError(f"{path} has {stream.rate} samples a second, {told}")
             told = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
             told = told or (container.duration or 0) / av.time_base
             cut = _cut_wav(path) or _cut_ogg(path, told)

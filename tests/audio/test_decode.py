@@ -100,6 +100,17 @@ def test_an_empty_file_is_said_to_be(tmp_path: Path) -> None:
         decode.look(tmp_path / "a.wav")
 
 
+def test_a_rate_that_no_music_has_is_refused(tmp_path: Path) -> None:
+    """A stem to a file of 1 Hz was made in a minute, of drums to silence."""
+    for rate, right in ((1, False), (3999, False), (4000, True)):
+        soundfile.write(tmp_path / "a.wav", np.zeros(50), rate)
+        if right:
+            assert decode.look(tmp_path / "a.wav").rate == rate
+        else:
+            with pytest.raises(ValueError, match=rf"a\.wav has {rate} samples a second, too few for music: 4000 are the least"):
+                decode.look(tmp_path / "a.wav")
+
+
 def test_sound_on_the_scale_of_16_bits_is_sound(tmp_path: Path) -> None:
     """As some programs write it as floating-point numbers."""
     soundfile.write(tmp_path / "a.wav", np.full((900, 2), 32768.0), 4000, subtype="FLOAT")

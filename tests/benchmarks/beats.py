@@ -16,11 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import scipy.ndimage
+from safetensors.numpy import load_file
 
 from p2p_dist.audio import beats, layouts, stems
 from p2p_dist.audio.attacks import COARSE, FINE, RATE, Rises, attack_times
@@ -34,6 +36,10 @@ _CLICK = "click"
 DRIFTS = (_CLICK, "sway", "ritard", "wander")
 """How the tempo drifts: not at all; 3 % up and down in 20 to 60 s; from 2 % above to 5 % below, evenly; at random, deviation
 1.5 %, smooth over some 10 s."""
+
+
+Weights = Mapping[str, np.ndarray] | None
+"""Of the tempo network; None: those of the package."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,9 @@ def heard(sound: np.ndarray) -> Heard:
     return Heard(coarse, attack_times(fine, FINE.frame), len(sound) / RATE)
 
 
-def region_of(sound: np.ndarray) -> float | None:
+def region_of(sound: np.ndarray, weights: Weights = None) -> float | None:
     """What the tempo network says of a sound, (samples,) at 22 050 Hz."""
-    tempo = Tempo()
+    tempo = Tempo(weights)
     tempo.add(sound)
     tempo.finish()
     return tempo.region()
@@ -88,7 +94,7 @@ def judged(found: Beats | None, true: Beats, seconds: float) -> dict[str, float 
     }
 
 
-def rows_of(folder: Path, composed: bool) -> dict[str, list[dict[str, dict[str, float | bool]]]]:
+def rows_of(folder: Path, composed: bool, weights: Weights) -> dict[str, list[dict[str, dict[str, float | bool]]]]:
     """Judge every song of a folder; by split and by the first word of the name."""
     rows: dict[str, list[dict[str, dict[str, float | bool]]]] = {}
     for source in layouts.find_songs(folder):
@@ -100,7 +106,7 @@ def rows_of(folder: Path, composed: bool) -> dict[str, list[dict[str, dict[str, 
         if true is None:
             continue
         found = {"comb": judged(melody.beats(MUSIC_LATE), true, melody.seconds)}
-        found["network"] = judged(melody.beats(MUSIC_LATE, region_of(melody_sound)), true, melody.seconds)
+        found["network"] = judged(melody.beats(MUSIC_LATE, region_of(melody_sound, weights)), true, melody.seconds)
         found["raw"] = judged(melody.beats(0.0), exact or rhythm.beats(0.0) or true, melody.seconds)
         if exact:
             found["drums"] = judged(rhythm.beats(0.0), exact, rhythm.seconds)
@@ -210,6 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, action="append", default=[], help="folder of songs, may be given again")
     parser.add_argument("--composed", type=Path, help="folder that launch/compose.py wrote")
+    parser.add_argument("--weights", type=Path, help="file of tempo_network.py, in place of that of the package")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--drift", action="store_true", help="songs with their time bent")
     options = parser.parse_args()
@@ -218,10 +225,11 @@ def main() -> None:
         print_drifts({name: songs for one in folders for name, songs in drift_rows(*one).items()})
         return
     rows: dict[str, list[dict[str, dict[str, float | bool]]]] = {}
+    weights = load_file(options.weights) if options.weights else None
     for folder in options.data:
-        rows |= rows_of(folder, composed=False)
+        rows |= rows_of(folder, False, weights)
     if options.composed:
-        rows |= rows_of(options.composed, composed=True)
+        rows |= rows_of(options.composed, True, weights)
     heads = [
         f"{kind}: {how}"
         for kind in ("tempo", "tempo or one offered", "beats", "eighth notes")

@@ -1,6 +1,6 @@
 """How good are drums that are only sketched: strokes of other songs where a pattern network wants them?
 
-python tests/benchmarks/sketch.py --data DIR [--more DIR] [--named freedoom] [--steps 150] [--seeds 3]
+python tests/benchmarks/sketch.py --data DIR [--more DIR ...] [--named freedoom] [--steps 150] [--seeds 3]
     [--work DIR] [--json FILE]
 
 Each song of --data is left out in turn: the network and the bank of strokes are made of the others, and of the songs of
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import sys
 import tempfile
@@ -182,21 +183,23 @@ def all_rows(options: argparse.Namespace, seed: int, work: Path) -> tuple[Rows, 
     sources = layouts.find_songs(options.data)
     if len(sources) < 2:
         raise ValueError(f"{options.data}: it needs two songs, to leave one out")
-    further = [source for source in layouts.find_songs(options.more) if source.split != "test"] if options.more else []
-    more = [for_training(source, work) for source in further if source.name.startswith(options.named)]
+    further = [source for folder in options.more for source in layouts.find_songs(folder) if source.split != "test"]
+    further = [source for source in further if source.name.startswith(options.named)]
+    more = [for_training(source, work) for source in further]
+    learnt = hashlib.sha256("\n".join(source.name for source in further).encode()).hexdigest()[:8]
     rows: Rows = {}
     described: dict[str, list[np.ndarray]] = {}
     real: list[np.ndarray] = []
     for number, source in enumerate(sources):
-        name = f"{number}-{options.named or 'all'}-{options.steps}-{seed}-{options.density:g}"
-        path = work / f"{name}.json"
+        name = f"{number}-{learnt}-{options.steps}-{seed}"
+        path = work / f"{name}-{options.density:g}.json"
         if not path.exists():
             others = [other for other in sources if other is not source]
             network = trained(
                 [*(for_training(other, work) for other in others), *more],
                 options.steps,
                 seed,
-                work / f"{number}-{options.named or 'all'}-{options.steps}-{seed}.safetensors",
+                work / f"{name}.safetensors",
             )
             bank = strokes.Bank({other.name: kit_of(other, work) for other in others})
             song = read(source)
@@ -229,7 +232,7 @@ def of_seed(options: argparse.Namespace, seed: int, work: Path) -> tuple[Rows, i
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of songs; each is left out in turn")
-    parser.add_argument("--more", type=Path, help="folder of further songs to train on")
+    parser.add_argument("--more", type=Path, action="append", default=[], help="folder of further songs to train on")
     parser.add_argument("--named", default="", help="train only on songs of --more whose name begins with this")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--seeds", type=int, default=1, help="networks of each song, with the seeds 0, 1, ...")
