@@ -160,7 +160,8 @@ class Drummer:
         heard = listen(song, rate, peak, options)
         density = DENSITY if options.density is None else options.density
         steps = heard.beats if self.model.on_steps else None
-        onsets = pick(predict(self.network, heard.features), self.bank.rates, density, steps)
+        activations, even = predict(self.network, heard.features), self.model.even_classes
+        onsets = pick(activations, self.bank.rates, density, steps, even_classes=even)
         return Performance(self, name, heard, onsets, reference)
 
 

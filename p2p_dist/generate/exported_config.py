@@ -28,9 +28,11 @@ NETWORK = ("channels", "max_channels", "depth", "upsample", "norm", "dropout", "
 GUIDED = ("sketch", "beat_phase", "residual")
 """Further settings of a network with a sketch. Those of other networks are not in config.json."""
 
-STEPS = "on_steps"
-LATER = (STEPS, "keep_level")
-"""Further ones, which are in config.json only where they are true: earlier versions did without."""
+PLAYING = ("on_steps", "even_classes")
+"""How a drummer plays. These are in config.json only where they are true: earlier versions did without."""
+
+LATER = (*PLAYING, "keep_level")
+"""All such settings of a network with a sketch."""
 
 DRUMMER = (drummer_record.NAME, drummer_record.PATTERN, drummer_record.STROKES)
 """Files of the drummer of a network with a sketch, see drummer.py."""
@@ -113,7 +115,8 @@ def settings_of(content: dict[str, Any], path: Path) -> config.Config:
     """
     if content["format"] == DRUMMER_FORMAT:
         data = config.Data(task=content["task"]["name"], sample_rate=content["stem"]["sample_rate"])
-        return config.Config(data=data, model=config.Model(sketch=True, on_steps=content["stem"].get(STEPS, False)))
+        playing = {name: content["stem"].get(name, False) for name in PLAYING}
+        return config.Config(data=data, model=config.Model(sketch=True, **playing))
     spectrogram, network = content["spectrogram"], content["network"]
     guided = {name: network[name] for name in (*GUIDED, *LATER) if name in network}
     try:

@@ -364,7 +364,8 @@ def sketch_song(
             network = Pattern()
             network.load_state_dict(weights)
             beats = known.heard.beats
-            played = pick(predict(network, known.heard.features), rates, beats=beats if config.model.on_steps else None)
+            activations, steps = predict(network, known.heard.features), beats if config.model.on_steps else None
+            played = pick(activations, rates, beats=steps, even_classes=config.model.even_classes)
         level, among = known.heard.level + kit.offset, 1.0 if number < guides.TRUE else LOUDEST
         sketch = Sketch(played, kit, config.data.sample_rate, level, int(random.integers(1 << 31)), among)
         guide = Guide(sketch, beats, known.reference, config.data, config.model)

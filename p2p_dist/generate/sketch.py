@@ -44,7 +44,12 @@ _REST = 0.5  # probability of a rest over which nothing is played
 
 
 def pick(
-    activations: np.ndarray, rates: Sequence[float] | np.ndarray, density: float = DENSITY, beats: Beats | None = None
+    activations: np.ndarray,
+    rates: Sequence[float] | np.ndarray,
+    density: float = DENSITY,
+    beats: Beats | None = None,
+    *,
+    even_classes: bool = True,
 ) -> list[Onset]:
     """Choose the times of strokes where all activations together are highest, then the classes that play at each.
 
@@ -55,6 +60,8 @@ def pick(
         activations: of `model.pattern.predict`, (len(CLASSES) + 1, frames) with frames of `pattern_features.FRAME` seconds.
         rates: `Bank.rates`. density: factor of these.
         beats: strokes are on their steps, see `_steps`; None: at any peak of the activations.
+        even_classes: each class has its share of the strokes in every stretch; False: only in the whole song, so that a
+            section may have no kick.
 
     Returns:
         strokes in order of time.
@@ -68,28 +75,17 @@ def pick(
     total = curves.sum(axis=0)
     (frames, times), size = _peaks(total) if beats is None else _steps(total, beats), round(WINDOW / FRAME)
     picked: list[int] = []
+    begins = [0]  # of the stretches among those picked
     for begin in range(0, len(total), size):
         number = round(density * rates[-1] * FRAME * int(awake[begin : begin + size].sum()))
         picked += sorted(np.flatnonzero((frames >= begin) & (frames < begin + size))[:number], key=times.__getitem__)
+        if begins[-1] < len(picked):
+            begins.append(len(picked))
     if not picked:
         return []
-    chosen = frames[picked]
-    near = np.stack([curves[:, max(frame - _SLACK, 0) : frame + _SLACK + 1].max(axis=1) for frame in chosen], axis=1)
-    # How often each class plays in training songs; its strokes are measured by the last of so many. At each time, the clearest
-    # first, the highest class plays that has strokes left; others with it where they are highest, until all have as many.
-    often = np.clip(len(chosen) * np.asarray(rates[:-1]) / max(rates[-1], 1e-9), 0, len(chosen))
-    last = np.maximum(np.rint(often).astype(int), 1) - 1
-    share = near / np.maximum(-np.sort(-near, axis=1)[np.arange(REST), last], 1e-9)[:, None] * (often > 0)[:, None]
-    left = often * max(len(chosen) / max(often.sum(), 1e-9), 1)
-    plays = np.zeros(share.shape, bool)
-    for column in np.argsort(-share.max(axis=0), kind="stable"):
-        best = int(np.where(left > 0, share[:, column], -1).argmax())
-        plays[best, column] = True
-        left[best] -= 1
-    together = round(float(often.sum())) - len(chosen)
-    if together > 0:
-        others = np.where(plays, 0, share)
-        plays |= others >= max(np.sort(others, axis=None)[-together], 1e-9)
+    near = np.stack([curves[:, max(frame - _SLACK, 0) : frame + _SLACK + 1].max(axis=1) for frame in frames[picked]], axis=1)
+    parts = np.split(near, begins[1:-1], axis=1) if even_classes else [near]
+    plays = np.concatenate([_classes(part, rates) for part in parts], axis=1)
     tops = np.maximum(np.percentile(near, 95, axis=1), 1e-6)
     found: list[Onset] = []
     for column, time in enumerate(times[picked].tolist()):
@@ -97,6 +93,32 @@ def pick(
             strength = float(np.clip(near[row, column] / tops[row], _SOFTEST, 1))
             found.append(Onset(time, CLASSES[row], strength))
     return found
+
+
+def _classes(near: np.ndarray, rates: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Choose which classes play at each time, bool (len(CLASSES), times): one at least, each as often as in training songs.
+
+    A class is measured by the last of so many of its activations. At each time, the clearest first, the highest class plays
+    that has strokes left; others with it where they are highest, until all have as many.
+
+    Args:
+        near: activations at these times, (len(CLASSES), times). rates: `Bank.rates`.
+    """
+    times = near.shape[1]
+    often = np.clip(times * np.asarray(rates[:-1]) / max(rates[-1], 1e-9), 0, times)
+    last = np.maximum(np.rint(often).astype(int), 1) - 1
+    share = near / np.maximum(-np.sort(-near, axis=1)[np.arange(REST), last], 1e-9)[:, None] * (often > 0)[:, None]
+    left = often * max(times / max(often.sum(), 1e-9), 1)
+    plays = np.zeros(share.shape, bool)
+    for column in np.argsort(-share.max(axis=0), kind="stable"):
+        best = int(np.where(left > 0, share[:, column], -1).argmax())
+        plays[best, column] = True
+        left[best] -= 1
+    together = round(float(often.sum())) - times
+    if together > 0:
+        others = np.where(plays, 0, share)
+        plays |= others >= max(np.sort(others, axis=None)[-together], 1e-9)
+    return plays
 
 
 def _peaks(curve: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -34,6 +34,9 @@ class Model:
     """with a sketch: show it the place in the beat as well, as sine and cosine"""
     on_steps: bool = added(False, implied=False)
     """with a sketch: predicted strokes are on sixteenth notes or triplets of the beats that are heard"""
+    even_classes: bool = added(False, implied=False)
+    """with a sketch: kick, snare, hat and others have their shares of the predicted strokes in every six seconds, not only in
+    the whole song"""
     residual: bool = added(False, implied=False)
     """with a sketch: the output is the sketch, made louder or quieter bin by bin, and silent where the sketch is silent"""
     keep_level: bool = added(False, implied=False)
@@ -47,7 +50,7 @@ class Model:
 
     def __post_init__(self) -> None:
         check(self, "model.")
-        for name in ("beat_phase", "on_steps", "residual", "keep_level"):
+        for name in ("beat_phase", "on_steps", "even_classes", "residual", "keep_level"):
             if getattr(self, name) and not self.sketch:
                 raise ValueError(f"model.{name.replace('_', '-')} needs a sketch: add --model.sketch, or give --preset plain")
 

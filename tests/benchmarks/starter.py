@@ -145,7 +145,8 @@ def stems_of(drums: Drummer, song: strokes_alone.Song) -> dict[str, np.ndarray]:
         rows[baseline_stems.GRID_KNOWN] = baseline_stems.rock_grid(heard, song.rate, song.beats, 0.0)[:, 0]
         predicted = predict(drums.network, pattern_features(song.heard, song.rate, song.beats))
         steps = song.beats if drums.model.on_steps else None
-        rows[starter_card.KNOWN] = played(pick(predicted, drums.bank.rates, beats=steps))
+        onsets = pick(predicted, drums.bank.rates, beats=steps, even_classes=drums.model.even_classes)
+        rows[starter_card.KNOWN] = played(onsets)
     return {name: rows[name] for name in starter_card.ROWS if name in rows}
 
 

@@ -20,7 +20,8 @@ from p2p_dist.common.files import DamagedError
 from p2p_dist.data import pairs
 from p2p_dist.generate import drummer
 from p2p_dist.generate.request import Options
-from p2p_dist.generate.sketch import DENSITY
+from p2p_dist.generate.sketch import DENSITY, pick
+from p2p_dist.model.pattern import predict
 from p2p_dist.settings.config import Model
 from p2p_dist.settings.presets import PRESETS
 from tests.generate import drums
@@ -72,6 +73,17 @@ def test_predicted_strokes_are_on_the_steps_of_the_beats_that_are_heard_or_named
     assert max(off(on_steps), off(on_steps, bpm=97.3), off(on_steps, first_beat=0.17)) < 1e-6 < 0.1 < off(MODEL)
     unheard = drums.drummer(DATA, on_steps).play(lambda: iter([SONG[: 3 * drums.RATE]]), drums.RATE, 0.4, "song", 2.0)
     assert unheard.heard.beats is None and unheard.onsets, "anywhere, where there are no beats"
+
+
+def test_classes_are_as_even_as_the_model_says() -> None:
+    found = {}
+    for even in (False, True):
+        player = drums.drummer(DATA, dataclasses.replace(MODEL, even_classes=even))
+        played = player.play(lambda: iter([SONG]), drums.RATE, 0.4, "song", 2.0)
+        curves = predict(player.network, played.heard.features)
+        found[even] = played.onsets
+        assert played.onsets == pick(curves, player.bank.rates, even_classes=even)
+    assert found[False] != found[True]
 
 
 @pytest.mark.parametrize("layer", ["first", "last"])

@@ -113,15 +113,16 @@ def test_every_training_song_is_sketched_in_all_variants(made: RunDir, prepared:
     assert not any(np.array_equal(one, other) for n, one in enumerate(variants) for other in variants[n + 1 :])
 
 
-def test_predicted_strokes_of_a_sketch_are_on_steps_if_the_settings_say_so(
-    made: RunDir, prepared: tuple[Path, Config], tmp_path: Path
+@pytest.mark.parametrize("name", ["on_steps", "even_classes"])
+def test_predicted_strokes_of_a_sketch_are_where_the_settings_say(
+    made: RunDir, prepared: tuple[Path, Config], tmp_path: Path, name: str
 ) -> None:
     settings, (path,) = prepared[1], (made.pattern / "songs").glob(f"{KEYS['b']}-*.npz")
     song = next(one for one in pattern_stage.training_songs(made, settings) if one.key == KEYS["b"])
     weights = pattern_stage._stored(made.pattern / "pattern.safetensors")
     found = []
-    for on_steps in (False, True):
-        config = dataclasses.replace(settings, model=dataclasses.replace(settings.model, on_steps=on_steps))
+    for value in (False, True):
+        config = dataclasses.replace(settings, model=dataclasses.replace(settings.model, **{name: value}))
         pattern_stage.sketch_song(tmp_path, song, path, config, np.array([2.0, 1, 2, 0, 4]), weights)
         rows = np.frombuffer((tmp_path / guides.file_name(song.key)).read_bytes(), "<f2")
         found.append(rows.reshape(guides.TRUE + guides.PREDICTED, -1))

@@ -80,8 +80,28 @@ def test_classes_play_together_no_more_often_than_in_the_training_songs():
 def test_a_class_that_is_always_a_little_higher_does_not_take_all_strokes():
     drawn = curves([Onset(0.5 + 0.4 * n, kind, 0.5 + n / 100) for n in range(45) for kind in ("kick", "snare", "hat")])
     drawn[2] = 0.9 * drawn[2] + 0.1 * np.sqrt(drawn[2])  # of which more is left where all are low
-    found = pick(drawn, [1.0, 1.0, 1.0, 0, 3.0], density=1.0)
-    assert [sum(onset.kind == kind for onset in found) for kind in CLASSES] == [15, 15, 15, 0]
+    for even in (False, True):
+        found = pick(drawn, [1.0, 1.0, 1.0, 0, 3.0], density=1.0, even_classes=even)
+        counts = [sum(onset.kind == kind for onset in found) for kind in CLASSES]
+        assert counts == pytest.approx([15, 15, 15, 0], abs=int(even))
+
+
+def test_a_section_whose_kicks_are_less_sure_has_as_many_of_them_as_the_others():
+    """Hats are as likely everywhere. A section of a minute had no kick at all, and was 10 dB quieter than the drums."""
+    drawn = curves([Onset(0.2 + 0.25 * n, "kick", 1.0) for n in range(72)])
+    drawn[2] = 0.6 * drawn[0]
+    drawn[0, round(12 / FRAME) :] *= 0.3
+    kicks = []
+    for even in (True, False):
+        found = pick(drawn, [2.0, 0, 2.0, 0, 4.0], density=1.0, even_classes=even)
+        kicks.append([sum(one.kind == "kick" and 6 * n <= one.time < 6 * n + 6 for one in found) for n in range(3)])
+    assert kicks[0] == pytest.approx([12, 12, 12], abs=1) and sum(kicks[1]) == 36 and kicks[1][2] == 0
+
+
+def test_a_stretch_without_strokes_takes_none_from_the_others():
+    true = [Onset(0.25 + 0.5 * n, kind, 1.0) for n, kind in enumerate(["kick", "snare"] * 19) if n < 11 or n >= 24]
+    found = pick(curves(true), [1.0, 1.0, 0, 0, 2.0], density=2.0)
+    assert [(onset.kind, round(onset.time, 2)) for onset in found] == [(onset.kind, onset.time) for onset in true]
 
 
 def test_predicted_strokes_may_be_played_by_the_loudest_alone():
@@ -110,7 +130,7 @@ def test_classes_at_one_time_start_together_as_often_as_in_the_training_songs():
     for hats, count in ((2.5, 40), (1.25, 20)):
         found = pick(curves(true), [2.5, 0, hats, 0, 2.5], density=1.0)
         kicks = [onset for onset in found if onset.kind == "kick"]
-        assert len(kicks) == 40 and len(found) == 40 + count
+        assert len(kicks) == 40 and len(found) == pytest.approx(40 + count, abs=1)
         assert {onset.time for onset in found} == {onset.time for onset in kicks}
         assert all(0 < onset.time - true[2 * n].time < 0.008 for n, onset in enumerate(kicks))
 

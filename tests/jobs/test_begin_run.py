@@ -68,13 +68,14 @@ def test_a_run_goes_on_with_the_evaluation_that_it_began_with(tmp_path):
         begin_run.check_begin(run, dataclasses.replace(now, evaluate=dataclasses.replace(now.evaluate, windows=300)), "songs")
 
 
-def test_a_run_with_a_sketch_of_an_earlier_version_goes_on_with_strokes_at_any_time(run):
+@pytest.mark.parametrize("name", ["on_steps", "even_classes"])
+def test_a_run_with_a_sketch_of_an_earlier_version_goes_on_with_strokes_where_they_were(run, name):
     now = presets.PRESETS["sketch"]
     saved = presets.to_yaml(now).splitlines()
-    assert "  on_steps: true" in saved
+    assert f"  {name}: true" in saved
     run.path.mkdir(parents=True, exist_ok=True)
-    run.config.write_text("\n".join(line for line in saved if line != "  on_steps: true"))
-    assert not begin_run.check_begin(run, now, "songs").model.on_steps and now.model.on_steps
+    run.config.write_text("\n".join(line for line in saved if line != f"  {name}: true"))
+    assert not getattr(begin_run.check_begin(run, now, "songs").model, name) and getattr(now.model, name)
 
 
 @pytest.mark.parametrize("residual", [True, False])

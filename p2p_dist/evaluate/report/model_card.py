@@ -215,7 +215,8 @@ def _facts(run: RunDir, config: Config) -> list[tuple[str, str]]:
         ),
     ]
     if model.sketch:
-        extras = " on the steps of the beat" * model.on_steps + ", the place in the beat" * model.beat_phase
+        extras = " on the steps of the beat" * model.on_steps + ", of each class in every six seconds" * model.even_classes
+        extras += ", the place in the beat" * model.beat_phase
         extras += ", and the output is the sketch, changed" * model.residual
         extras += " but as loud" * (model.residual and model.keep_level)
         told = f"real strokes laid at predicted onsets{extras}; {train.pattern_steps} steps of the network that predicts them"
