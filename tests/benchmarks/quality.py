@@ -75,7 +75,9 @@ SYSTEMS = (
     System("strokes of sketch, known beats", SKETCH, known_beats=True, strokes=True, task="drums"),
     System("sketch, without residual", (*SKETCH, "--model.no-residual"), task="drums"),
     System("sketch, at the generator's own level", (*SKETCH, "--model.no-keep-level"), task="drums"),
-    System("sketch, strokes at any time", (*SKETCH, "--model.no-on-steps"), task="drums"),
+    # Which strokes are predicted matters to no training: generators learn from true ones.
+    System("sketch, strokes at any time", SKETCH, {"model.on_steps": False}, task="drums"),
+    System("sketch, classes uneven", SKETCH, {"model.even_classes": False}, task="drums"),
     System("sketch, without the place in the beat", (*SKETCH, "--model.no-beat-phase"), task="drums"),
     System("sketch, learning from predicted strokes too", (*SKETCH, "--train.predicted-strokes"), task="drums"),
     System("sketch, with compressed magnitudes", (*SKETCH, "--train.compressed-weight", "100"), task="drums"),
