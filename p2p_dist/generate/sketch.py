@@ -32,6 +32,7 @@ DENSITY = 0.95
 LOUDEST = 0.25
 """Share of a kit's strokes, the loudest, that play predicted onsets: the network predicts mainly clear strokes."""
 
+_SECTION = 4  # stretches of six seconds: shares of classes in shorter ones were less like those of real drums
 _APART = 5  # frames around a peak without a higher one: 58 ms in all
 _SLACK = 2  # frames by which the peak of a class may be beside that of all
 _STRAIGHT, _SWUNG = (3, 9), (2, 4, 8, 10)  # twelfths of a beat that sixteenths have alone, and triplets
@@ -60,7 +61,7 @@ def pick(
         activations: of `model.pattern.predict`, (len(CLASSES) + 1, frames) with frames of `pattern_features.FRAME` seconds.
         rates: `Bank.rates`. density: factor of these.
         beats: strokes are on their steps, see `_steps`; None: at any peak of the activations.
-        even_classes: each class has its share of the strokes in every stretch; False: only in the whole song, so that a
+        even_classes: each class has its share of the strokes in every 24 seconds; False: only in the whole song, so that a
             section may have no kick.
 
     Returns:
@@ -75,17 +76,17 @@ def pick(
     total = curves.sum(axis=0)
     (frames, times), size = _peaks(total) if beats is None else _steps(total, beats), round(WINDOW / FRAME)
     picked: list[int] = []
-    begins = [0]  # of the stretches among those picked
-    for begin in range(0, len(total), size):
+    begins: list[int] = []  # of the sections among those picked
+    for n, begin in enumerate(range(0, len(total), size)):
+        if n % _SECTION == 0:
+            begins.append(len(picked))
         number = round(density * rates[-1] * FRAME * int(awake[begin : begin + size].sum()))
         picked += sorted(np.flatnonzero((frames >= begin) & (frames < begin + size))[:number], key=times.__getitem__)
-        if begins[-1] < len(picked):
-            begins.append(len(picked))
     if not picked:
         return []
     near = np.stack([curves[:, max(frame - _SLACK, 0) : frame + _SLACK + 1].max(axis=1) for frame in frames[picked]], axis=1)
-    parts = np.split(near, begins[1:-1], axis=1) if even_classes else [near]
-    plays = np.concatenate([_classes(part, rates) for part in parts], axis=1)
+    parts = np.split(near, begins[1:], axis=1) if even_classes else [near]
+    plays = np.concatenate([_classes(part, rates) for part in parts if part.shape[1]], axis=1)
     tops = np.maximum(np.percentile(near, 95, axis=1), 1e-6)
     found: list[Onset] = []
     for column, time in enumerate(times[picked].tolist()):

@@ -35,7 +35,7 @@ class Model:
     on_steps: bool = added(False, implied=False)
     """with a sketch: predicted strokes are on sixteenth notes or triplets of the beats that are heard"""
     even_classes: bool = added(False, implied=False)
-    """with a sketch: kick, snare, hat and others have their shares of the predicted strokes in every six seconds, not only in
+    """with a sketch: kick, snare, hat and others have their shares of the predicted strokes in every 24 seconds, not only in
     the whole song"""
     residual: bool = added(False, implied=False)
     """with a sketch: the output is the sketch, made louder or quieter bin by bin, and silent where the sketch is silent"""
