@@ -91,5 +91,5 @@ def _refuse(event: Any, problem: str) -> NoReturn:
 
 
 def _line(text: str, number: int) -> str:
-    """Return line `number` of a text, from 0, with line ends as in YAML; an empty text if there is no such line."""
+    """Return a line of a YAML text, or an empty string if there is no such line. number: from 0; lines end as in YAML."""
     return dict(enumerate(re.split("\r\n|[\r\n\x85\u2028\u2029]", text))).get(number, "")

@@ -29,10 +29,10 @@ GUIDED = ("sketch", "beat_phase", "residual")
 """Further settings of a network with a sketch. Those of other networks are not in config.json."""
 
 PLAYING = ("on_steps", "even_classes")
-"""How a drummer plays. These are in config.json only where they are true: earlier versions did without."""
+"""Settings of a drummer that earlier versions lacked. config.json contains only those that are true."""
 
 LATER = (*PLAYING, "keep_level")
-"""All such settings of a network with a sketch."""
+"""The same for a network with a sketch."""
 
 DRUMMER = (drummer_record.NAME, drummer_record.PATTERN, drummer_record.STROKES)
 """Files of the drummer of a network with a sketch, see drummer.py."""

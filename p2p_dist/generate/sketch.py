@@ -99,8 +99,9 @@ def pick(
 def _classes(near: np.ndarray, rates: Sequence[float] | np.ndarray) -> np.ndarray:
     """Choose which classes play at each time, bool (len(CLASSES), times): one at least, each as often as in training songs.
 
-    A class is measured by the last of so many of its activations. At each time, the clearest first, the highest class plays
-    that has strokes left; others with it where they are highest, until all have as many.
+    If a class is to play n times, its activations are divided by the n-th highest of them. The times with the highest results
+    come first: at each, the class with the highest result plays, unless it has played n times already. Then further classes
+    play with them, the highest results first, until there are as many strokes as in training songs.
 
     Args:
         near: activations at these times, (len(CLASSES), times). rates: `Bank.rates`.

@@ -36,8 +36,8 @@ def runs_root() -> Path:
         str(root).encode()
     except UnicodeEncodeError:
         raise ValueError(
-            f"{root}: the path of the folder of runs must be UTF-8, because records hold it: rename the folder, or name "
-            "another with $P2P_RUNS"
+            f"{root}: the path of the folder of runs is not valid UTF-8, so records can't store it. Rename the folder, or set "
+            "$P2P_RUNS to another folder"
         ) from None
     if re.search("%[jtAa]", str(root)):
         raise ValueError(

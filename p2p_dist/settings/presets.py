@@ -111,7 +111,7 @@ EARLIER: dict[str, Any] = {
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 
 EARLIER_DEFAULT: dict[str, Any] = {**{f"model.{name}": False for name in _SKETCH}, "train.flux_weight": 0.0}
-"""The same for the preset `default` alone, which had no sketch in earlier versions."""
+"""As `EARLIER`, for the preset `default` alone: in earlier versions it had no sketch."""
 
 
 def preset(name: str) -> Config:

@@ -38,7 +38,7 @@ ENVELOPE = "envelope alone"
 
 
 def differences(source: Source) -> np.ndarray | None:
-    """How the beats of a song differ from its half beats, (stretches, features); None where its drums have no beats.
+    """How the beats of a song differ from its half beats, (stretches, features); None without beats or a whole stretch.
 
     The first feature is the difference of the mean rise. All change their sign where beat and half beat are exchanged.
     """
@@ -59,7 +59,9 @@ def differences(source: Source) -> np.ndarray | None:
     rows += [changes(placed[:LEVELS], length, 0) - changes(placed[:LEVELS], length, GRID // 2) for length in LENGTHS]
     edge = max(LENGTHS)
     every = np.concatenate([np.atleast_2d(row) for row in rows])[:, edge : -edge - 1]
-    stretches = max(every.shape[1] // STRETCH, 1)
+    stretches = every.shape[1] // STRETCH
+    if not stretches:
+        return None
     return np.stack([part.mean(axis=1) for part in np.array_split(every, stretches, axis=1)])
 
 

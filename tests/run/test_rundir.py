@@ -218,5 +218,5 @@ def test_each_stage_and_each_part_of_an_array_says_how_it_ended(run, monkeypatch
 def test_a_path_that_no_record_can_hold_is_refused_before_anything_starts(tmp_path, monkeypatch):
     """If it failed: a run that trains, and whose evaluation can't be written."""
     monkeypatch.setenv("P2P_RUNS", os.fsdecode(os.fsencode(tmp_path) + b"/f\xfcr"))
-    with pytest.raises(ValueError, match="the path of the folder of runs must be UTF-8"):
+    with pytest.raises(ValueError, match="the path of the folder of runs is not valid UTF-8"):
         rundir.find("first")
