@@ -44,11 +44,13 @@ _SEARCH, _STEP = 0.02, 22  # seconds around a stroke, and samples at RATE, in wh
 
 @dataclass(frozen=True)
 class Onset:
-    """The beginning of a stroke. time: seconds. kind: one of `CLASSES`. strength: amplitude, 1 for the loudest of its kind."""
+    """The beginning of a stroke. time: seconds. kind: one of `CLASSES`. strength: amplitude, 1 for the loudest of its kind.
+    soft: it is played much softer than the others."""
 
     time: float
     kind: str
     strength: float
+    soft: bool = False
 
 
 def onsets(drums: np.ndarray, rate: int) -> list[Onset]:

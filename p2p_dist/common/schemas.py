@@ -314,6 +314,9 @@ TRACK = Kind(
 
 _SIZE = range(1, 1 << 14)
 
+PLAYING = ("on_steps", "even_classes", "repeat_pattern", "soft_hats")
+"""Settings of a drummer that earlier versions lacked. config.json contains only those that are true."""
+
 EXPORTED = Kind(
     1,
     {
@@ -342,7 +345,7 @@ EXPORTED = Kind(
             "dropout": float,
             "noise_channels": range(1 << 8),
             "leaky_slope": float,
-            **{f"{name}?": bool for name in ("sketch", "beat_phase", "residual", "on_steps", "even_classes", "keep_level")},
+            **{f"{name}?": bool for name in ("sketch", "beat_phase", "residual", "keep_level", *PLAYING)},
         },
         "inversion": {"iterations": COUNT},
         "versions": {str: Maybe(str)},
@@ -360,8 +363,7 @@ EXPORTED_DRUMMER = Kind(
         "stem": {
             "made_of": re.compile("strokes"),
             "sample_rate": range(8000, 1 << 18),
-            "on_steps?": bool,
-            "even_classes?": bool,
+            **{f"{name}?": bool for name in PLAYING},
         },
         "drummer": {"bytes": range(1 << 20), "sha256": _SHA256},
         "trained_on": [{"name": str, "author": str, "licence": str, "sha256": str}],

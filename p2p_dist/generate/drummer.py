@@ -35,7 +35,7 @@ from p2p_dist.data import guides, pairs
 from p2p_dist.generate import drummer_record
 from p2p_dist.generate.drummer_record import CURE, NAME, PATTERN, STROKES
 from p2p_dist.generate.request import Options
-from p2p_dist.generate.sketch import DENSITY, LOUDEST, Sketch, pick
+from p2p_dist.generate.sketch import DENSITY, LOUDEST, SOFT_DB, Sketch, predicted
 from p2p_dist.model.pattern import Pattern, predict
 from p2p_dist.settings.config import Data, Model
 from p2p_dist.train.seeding import number_from
@@ -132,9 +132,10 @@ class Performance:
 
     def hits(self, seed: int) -> list[Hit]:
         """Return the notes of the sketch: a class of which the kit has no stroke is silent."""
-        there = self.kit(seed).strokes
+        # General MIDI: the level goes with the square of the velocity.
+        there, softly = self.kit(seed).strokes, 10 ** (-SOFT_DB / 40)
         return [
-            Hit(max(one.time, 0.0), NOTES[one.kind], max(round(127 * one.strength), 1))
+            Hit(max(one.time, 0.0), NOTES[one.kind], max(round(127 * one.strength * (softly if one.soft else 1)), 1))
             for one in self.onsets
             if there.get(one.kind)
         ]
@@ -159,9 +160,8 @@ class Drummer:
         """Hear a song and decide what to play. Args: see `listen` and `Performance`."""
         heard = listen(song, rate, peak, options)
         density = DENSITY if options.density is None else options.density
-        steps = heard.beats if self.model.on_steps else None
-        activations, even = predict(self.network, heard.features), self.model.even_classes
-        onsets = pick(activations, self.bank.rates, density, steps, even_classes=even)
+        activations = predict(self.network, heard.features)
+        onsets = predicted(activations, self.bank.rates, heard.beats, self.model, density)
         return Performance(self, name, heard, onsets, reference)
 
 

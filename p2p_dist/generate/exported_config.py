@@ -28,11 +28,8 @@ NETWORK = ("channels", "max_channels", "depth", "upsample", "norm", "dropout", "
 GUIDED = ("sketch", "beat_phase", "residual")
 """Further settings of a network with a sketch. Those of other networks are not in config.json."""
 
-PLAYING = ("on_steps", "even_classes")
-"""Settings of a drummer that earlier versions lacked. config.json contains only those that are true."""
-
-LATER = (*PLAYING, "keep_level")
-"""The same for a network with a sketch."""
+LATER = (*schemas.PLAYING, "keep_level")
+"""As `schemas.PLAYING`, for a network with a sketch."""
 
 DRUMMER = (drummer_record.NAME, drummer_record.PATTERN, drummer_record.STROKES)
 """Files of the drummer of a network with a sketch, see drummer.py."""
@@ -115,7 +112,7 @@ def settings_of(content: dict[str, Any], path: Path) -> config.Config:
     """
     if content["format"] == DRUMMER_FORMAT:
         data = config.Data(task=content["task"]["name"], sample_rate=content["stem"]["sample_rate"])
-        playing = {name: content["stem"].get(name, False) for name in PLAYING}
+        playing = {name: content["stem"].get(name, False) for name in schemas.PLAYING}
         return config.Config(data=data, model=config.Model(sketch=True, **playing))
     spectrogram, network = content["spectrogram"], content["network"]
     guided = {name: network[name] for name in (*GUIDED, *LATER) if name in network}

@@ -53,7 +53,7 @@ def export(
             "stem": {
                 "made_of": "strokes",
                 "sample_rate": model.data.sample_rate,
-                **{name: True for name in exported_config.PLAYING if getattr(model.model, name)},
+                **{name: True for name in schemas.PLAYING if getattr(model.model, name)},
             },
             "drummer": {"bytes": record.stat().st_size, "sha256": files.sha256_file(record)},
             "trained_on": trained_on,

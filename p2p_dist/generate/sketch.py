@@ -5,6 +5,7 @@ The generator paints the stem from the sketch; the sketch alone is already a ste
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ import scipy.ndimage
 
 from p2p_dist.audio.beats import Beats
 from p2p_dist.audio.drum_classes import CLASSES, REST, Onset, check_finite
-from p2p_dist.audio.pattern_features import FRAME
+from p2p_dist.audio.pattern_features import FRAME, beat_positions
 from p2p_dist.audio.stems import resample
 from p2p_dist.audio.strokes import (
     BEFORE,
@@ -25,6 +26,7 @@ from p2p_dist.audio.strokes import (
     strokes_of_windows,
 )
 from p2p_dist.data.augment import random_for
+from p2p_dist.settings.config import Model
 
 DENSITY = 0.95
 """Strokes, relative to the median of the training songs."""
@@ -32,6 +34,11 @@ DENSITY = 0.95
 LOUDEST = 0.25
 """Share of a kit's strokes, the loudest, that play predicted onsets: the network predicts mainly clear strokes."""
 
+SOFT_DB = 18.0
+"""Decibels by which soft hats are quieter than the other strokes."""
+
+_SOFT = 0.35  # soft hats, relative to the number of other times
+_REPEATS, _BAR, _OTHER_BEATS = 32, 4, 0.25  # beats on either side; those of a bar; weight of beats at other places of theirs
 _SECTION = 4  # stretches of six seconds: shares of classes in shorter ones were less like those of real drums
 _APART = 5  # frames around a peak without a higher one: 58 ms in all
 _SLACK = 2  # frames by which the peak of a class may be beside that of all
@@ -41,7 +48,52 @@ _LATE = 0.003  # seconds behind the steps of their beats at which `drum_classes.
 _SOFTEST = 0.1  # strength
 _NEAREST = 4  # strokes of like strength, of which one is drawn
 _CHOKE = 0.03  # seconds in which a stroke ends where the next of its class begins
+_HAT = CLASSES.index("hat")
 _REST = 0.5  # probability of a rest over which nothing is played
+
+
+def predicted(
+    activations: np.ndarray,
+    rates: Sequence[float] | np.ndarray,
+    beats: Beats | None,
+    model: Model,
+    density: float = DENSITY,
+) -> list[Onset]:
+    """Choose strokes as the settings of a model say, see `repeated` and `pick`.
+
+    Args:
+        beats: those that are heard, if any.
+    """
+    if model.repeat_pattern and beats is not None:
+        activations = repeated(activations, beats)
+    steps = beats if model.on_steps else None
+    return pick(activations, rates, density, steps, even_classes=model.even_classes, soft_hats=model.soft_hats)
+
+
+def repeated(activations: np.ndarray, beats: Beats) -> np.ndarray:
+    """Average the activations of each beat with those of the 32 beats before and after it, whole bars of four away above all.
+
+    Drums repeat, and a network that hears a beat with the music in it knows less of it than of all such beats together. Rests
+    stay where they are, and count for no other beat.
+
+    Args:
+        activations: of `model.pattern.predict`, (len(CLASSES) + 1, frames).
+
+    Returns:
+        the same shape.
+    """
+    check_finite(activations)
+    times = np.arange(activations.shape[1]) * FRAME
+    places = beat_positions(beats, times)
+    awake = (activations[REST] < _REST).astype(activations.dtype)
+    curves = np.stack([*activations[:REST] * awake, awake])
+    sums = np.zeros_like(curves)
+    for away in range(-_REPEATS, _REPEATS + 1):
+        weight = 1.0 if away % _BAR == 0 else _OTHER_BEATS
+        there = np.interp(places + away, places, times, left=np.nan, right=np.nan)
+        sums += weight * np.stack([np.nan_to_num(np.interp(there, times, curve)) for curve in curves])
+    averages = sums[:REST] / np.maximum(sums[REST], 1e-9)
+    return np.concatenate([averages, activations[REST:]])
 
 
 def pick(
@@ -51,6 +103,7 @@ def pick(
     beats: Beats | None = None,
     *,
     even_classes: bool = True,
+    soft_hats: bool = False,
 ) -> list[Onset]:
     """Choose the times of strokes where all activations together are highest, then the classes that play at each.
 
@@ -63,6 +116,7 @@ def pick(
         beats: strokes are on their steps, see `_steps`; None: at any peak of the activations.
         even_classes: each class has its share of the strokes in every 24 seconds; False: only in the whole song, so that a
             section may have no kick.
+        soft_hats: where the activations are next highest, a third as many soft hats are played.
 
     Returns:
         strokes in order of time.
@@ -76,15 +130,19 @@ def pick(
     total = curves.sum(axis=0)
     (frames, times), size = _peaks(total) if beats is None else _steps(total, beats), round(WINDOW / FRAME)
     picked: list[int] = []
+    softly: list[int] = []
     begins: list[int] = []  # of the sections among those picked
     for n, begin in enumerate(range(0, len(total), size)):
         if n % _SECTION == 0:
             begins.append(len(picked))
         number = round(density * rates[-1] * FRAME * int(awake[begin : begin + size].sum()))
-        picked += sorted(np.flatnonzero((frames >= begin) & (frames < begin + size))[:number], key=times.__getitem__)
+        here = np.flatnonzero((frames >= begin) & (frames < begin + size))
+        picked += sorted(here[:number], key=times.__getitem__)
+        softly += here[number : number + round(_SOFT * number)].tolist() if soft_hats else []
     if not picked:
         return []
-    near = np.stack([curves[:, max(frame - _SLACK, 0) : frame + _SLACK + 1].max(axis=1) for frame in frames[picked]], axis=1)
+    heights = scipy.ndimage.maximum_filter1d(curves, 2 * _SLACK + 1, axis=1)
+    near = heights[:, frames[picked]]
     parts = np.split(near, begins[1:], axis=1) if even_classes else [near]
     plays = np.concatenate([_classes(part, rates) for part in parts if part.shape[1]], axis=1)
     tops = np.maximum(np.percentile(near, 95, axis=1), 1e-6)
@@ -93,7 +151,9 @@ def pick(
         for row in np.flatnonzero(plays[:, column]):
             strength = float(np.clip(near[row, column] / tops[row], _SOFTEST, 1))
             found.append(Onset(time, CLASSES[row], strength))
-    return found
+    hats = np.clip(heights[_HAT, frames[softly]] / tops[_HAT], _SOFTEST, 1)
+    found += [Onset(time, CLASSES[_HAT], height, True) for time, height in zip(times[softly].tolist(), hats.tolist(), strict=True)]
+    return sorted(found, key=lambda onset: onset.time)
 
 
 def _classes(near: np.ndarray, rates: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -162,9 +222,11 @@ class Sketch:
     """A stem of strokes, of which any part can be made; parts do not depend on where they are cut.
 
     Args:
-        onsets: in order of time. kit: whose strokes are played; a class without strokes is left out. rate: samples a second.
+        onsets: in order of time. kit: whose strokes are played; a class without strokes is left out, as are soft strokes of it.
+            rate: samples a second.
         level: of the stem where it plays, dB: `strokes.input_level` of the input plus `Bank.offset`.
-        seed: decides which strokes of like strength are played. among: share of the kit's strokes that are, the loudest.
+        seed: decides which strokes of like strength are played. among: share of the kit's strokes that are, the loudest; soft
+            ones are played with any.
     """
 
     def __init__(self, onsets: Sequence[Onset], kit: Kit, rate: int, level: float, seed: int = 0, among: float = 1.0) -> None:
@@ -176,20 +238,25 @@ class Sketch:
         orders = {kind: np.argsort([-s.strength for s in strokes], kind="stable") for kind, strokes in kit.strokes.items()}
         energies = {kind: [float(frame_powers(s.sound, RATE).sum()) for s in strokes] for kind, strokes in kit.strokes.items()}
         places: list[tuple[int, np.ndarray, int]] = []  # first sample, sound, sample at which it is choked
+        starts: list[float] = []  # of the strokes that set the level: soft ones do not
         windows = np.zeros(1 + int(max((onset.time for onset in onsets), default=0) // WINDOW))
-        for kind in CLASSES:
+        softly = np.float32(10 ** (-SOFT_DB / 20))
+        for soft, kind in itertools.product((False, True), CLASSES):  # soft ones last: they change nothing for the others
             strokes = kit.strokes.get(kind, [])
-            played = [onset for onset in onsets if onset.kind == kind]
+            played = [onset for onset in onsets if onset.kind == kind and onset.soft == soft]
             if not strokes or not played:
                 continue
             ranks = np.argsort(np.argsort([-onset.strength for onset in played], kind="stable"), kind="stable")
             begins = [round((onset.time - BEFORE) * rate) for onset in played]
             for n, onset in enumerate(played):
-                number = _choose(strokes, orders[kind], among * ranks[n] / len(played), random)
-                end = begins[n + 1] if n + 1 < len(played) else begins[n] + len(sounds[kind][number])
-                places.append((begins[n], sounds[kind][number], end))
-                windows[int(max(onset.time, 0) // WINDOW)] += energies[kind][number]
-        times = np.unique([start / rate for start, _, _ in places])
+                number = _choose(strokes, orders[kind], (1.0 if soft else among) * ranks[n] / len(played), random)
+                sound = sounds[kind][number]
+                end = begins[n + 1] if n + 1 < len(played) else begins[n] + len(sound)
+                places.append((begins[n], softly * sound if soft else sound, end))
+                if not soft:
+                    windows[int(max(onset.time, 0) // WINDOW)] += energies[kind][number]
+                    starts.append(begins[n] / rate)
+        times = np.unique(starts)
         places.sort(key=lambda place: place[0])
         self.places = places
         self.longest = max((len(sound) for _, sound, _ in places), default=0)

@@ -37,6 +37,10 @@ class Model:
     even_classes: bool = added(False, implied=False)
     """with a sketch: kick, snare, hat and others have their shares of the predicted strokes in every 24 seconds, not only in
     the whole song"""
+    repeat_pattern: bool = added(False, implied=False)
+    """with a sketch: each beat is played like the 32 beats before and after it, whole bars of four away above all"""
+    soft_hats: bool = added(False, implied=False)
+    """with a sketch: soft hi-hats are played as well where further strokes are likely, a third as many as other strokes"""
     residual: bool = added(False, implied=False)
     """with a sketch: the output is the sketch, made louder or quieter bin by bin, and silent where the sketch is silent"""
     keep_level: bool = added(False, implied=False)
@@ -50,7 +54,7 @@ class Model:
 
     def __post_init__(self) -> None:
         check(self, "model.")
-        for name in ("beat_phase", "on_steps", "even_classes", "residual", "keep_level"):
+        for name in ("beat_phase", "on_steps", "even_classes", "repeat_pattern", "soft_hats", "residual", "keep_level"):
             if getattr(self, name) and not self.sketch:
                 raise ValueError(f"model.{name.replace('_', '-')} needs a sketch: add --model.sketch, or give --preset plain")
 

@@ -16,7 +16,9 @@ from p2p_dist.settings import science, values
 from p2p_dist.settings.config import Config, Data, Evaluate, Model, Train, parse_task
 from p2p_dist.settings.resources import sizes_of
 
-_SKETCH: dict[str, Any] = dict.fromkeys(("sketch", "beat_phase", "on_steps", "even_classes", "residual", "keep_level"), True)
+_SKETCH: dict[str, Any] = dict.fromkeys(
+    ("sketch", "beat_phase", "on_steps", "even_classes", "repeat_pattern", "soft_hats", "residual", "keep_level"), True
+)
 _FLUX = 0.3  # with a sketch: strokes at the right moments
 
 _SMALL_NETS = Model(channels=16, max_channels=64, depth=4, discriminator_channels=16)
@@ -103,6 +105,8 @@ EARLIER: dict[str, Any] = {
     "evaluate.seeds": 2,
     "model.on_steps": False,
     "model.even_classes": False,
+    "model.repeat_pattern": False,
+    "model.soft_hats": False,
     "model.keep_level": False,
     "train.compressed_weight": 100.0,
     "train.ema_warmup": False,

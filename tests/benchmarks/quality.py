@@ -78,6 +78,8 @@ SYSTEMS = (
     # Which strokes are predicted matters to no training: generators learn from true ones.
     System("sketch, strokes at any time", SKETCH, {"model.on_steps": False}, task="drums"),
     System("sketch, classes uneven", SKETCH, {"model.even_classes": False}, task="drums"),
+    System("sketch, patterns not repeated", SKETCH, {"model.repeat_pattern": False}, task="drums"),
+    System("sketch, without soft hats", SKETCH, {"model.soft_hats": False}, task="drums"),
     System("sketch, without the place in the beat", (*SKETCH, "--model.no-beat-phase"), task="drums"),
     System("sketch, learning from predicted strokes too", (*SKETCH, "--train.predicted-strokes"), task="drums"),
     System("sketch, with compressed magnitudes", (*SKETCH, "--train.compressed-weight", "100"), task="drums"),
