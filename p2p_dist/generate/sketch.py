@@ -152,7 +152,9 @@ def pick(
             strength = float(np.clip(near[row, column] / tops[row], _SOFTEST, 1))
             found.append(Onset(time, CLASSES[row], strength))
     hats = np.clip(heights[_HAT, frames[softly]] / tops[_HAT], _SOFTEST, 1)
-    found += [Onset(time, CLASSES[_HAT], height, True) for time, height in zip(times[softly].tolist(), hats.tolist(), strict=True)]
+    found += [
+        Onset(time, CLASSES[_HAT], height, True) for time, height in zip(times[softly].tolist(), hats.tolist(), strict=True)
+    ]
     return sorted(found, key=lambda onset: onset.time)
 
 

@@ -5,9 +5,9 @@ python tests/benchmarks/sketch.py --data DIR [--more DIR ...] [--named freedoom]
 
 Each song of --data is left out in turn: the network and the bank of strokes are made of the others, and of the songs of
 --more outside of its test/ (with --named, of those whose name begins with it), which give patterns but no strokes. Rows beside
-it: the truth, its pattern played by another song's strokes, what needs no training, strokes at any time instead of on steps of
-the beat, classes that have their shares only in the whole song, and how well activations alone, those of the true strokes and
-predicted ones, correlate with the true onset envelope. The distance is of all windows of all songs.
+it: the truth, its pattern played by another song's strokes, what needs no training, sketches with one of the settings of the
+preset `sketch` turned off, and how well activations alone, those of the true strokes and predicted ones, correlate with the true
+onset envelope. The distance is of all windows of all songs.
 Figures are means over the seeds of the network, with their standard deviation.
 With --work, what is finished is kept and not made again.
 """
@@ -21,7 +21,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,21 @@ from p2p_dist.evaluate.measures.table import MEASURES
 from p2p_dist.evaluate.measures.truth import Stem, Truth
 from p2p_dist.generate import sketch
 from p2p_dist.model import pattern
+from p2p_dist.settings import presets
 from p2p_dist.settings.config import Data
 
 COLUMNS = ("lock8", "f1t_beyond_chance", "ec1", "mmd", "flux_ratio", "density_ratio", "level_error")
 TRUE, TRUE_PATTERN, AUTOMATIC, KNOWN = "true drums", "true pattern, strokes of another song", "sketch", "sketch, known beats"
-ACTIVATIONS, FREE, UNEVEN = "activations alone, ", ", at any time", ", classes uneven"
+ACTIVATIONS = "activations alone, "
 
+PLAYED = presets.preset("sketch").model
+WITHOUT = {
+    ", pattern not repeated": "repeat_pattern",
+    ", without soft hats": "soft_hats",
+    ", classes uneven": "even_classes",
+    ", at any time": "on_steps",
+}
+"""Rows of sketches -> the setting that is turned off."""
 
 Rows = dict[str, list[dict[str, Any]]]
 
@@ -145,9 +154,9 @@ def stems_of(
         if beats is not None:
             rows[grid] = baseline_stems.rock_grid(heard, song.rate, beats, level)[:, 0]
         predicted[name] = pattern.predict(network, pattern_features(song.heard, song.rate, beats))
-        for kind, steps, even in ((name, beats, True), (name + FREE, None, True), (name + UNEVEN, beats, False)):
-            onsets = sketch.pick(predicted[name], bank.rates, density, steps, even_classes=even)
-            rows[kind] = sketched(song, onsets, bank, number, sketch.LOUDEST)
+        for kind, off in {"": {}, **{kind: {setting: False} for kind, setting in WITHOUT.items()}}.items():
+            onsets = sketch.predicted(predicted[name], bank.rates, beats, replace(PLAYED, **off), density)
+            rows[name + kind] = sketched(song, onsets, bank, number, sketch.LOUDEST)
     return rows, predicted
 
 

@@ -20,7 +20,7 @@ from p2p_dist.common.files import DamagedError
 from p2p_dist.data import pairs
 from p2p_dist.generate import drummer, sketch
 from p2p_dist.generate.request import Options
-from p2p_dist.generate.sketch import DENSITY, pick
+from p2p_dist.generate.sketch import DENSITY, pick, repeated
 from p2p_dist.model.pattern import predict
 from p2p_dist.settings.config import Model
 from p2p_dist.settings.presets import PRESETS
@@ -87,6 +87,23 @@ def test_classes_are_as_even_as_the_model_says(monkeypatch: pytest.MonkeyPatch) 
     assert found[False] != found[True]
 
 
+def test_patterns_repeat_and_hats_are_soft_if_the_model_says_so() -> None:
+    def played(**settings: bool) -> drummer.Performance:
+        player = drums.drummer(DATA, dataclasses.replace(MODEL, **settings))
+        return player.play(lambda: iter([SONG]), drums.RATE, 0.4, "song", 2.0)
+
+    plain, repeating, soft = played(), played(repeat_pattern=True), played(soft_hats=True)
+    beats = plain.heard.beats
+    assert beats is not None
+    curves = repeated(predict(repeating.drummer.network, repeating.heard.features), beats)
+    assert repeating.onsets == pick(curves, repeating.drummer.bank.rates, even_classes=False) != plain.onsets
+    assert [onset for onset in soft.onsets if not onset.soft] == plain.onsets
+    assert 0.25 < sum(onset.soft for onset in soft.onsets) / len(plain.onsets) < 0.45
+    unheard = drums.drummer(DATA, dataclasses.replace(MODEL, repeat_pattern=True, soft_hats=True))
+    found = unheard.play(lambda: iter([SONG[: 3 * drums.RATE]]), drums.RATE, 0.4, "song", 2.0)
+    assert found.heard.beats is None and found.onsets, "nothing repeats where there are no beats"
+
+
 @pytest.mark.parametrize("layer", ["first", "last"])
 def test_a_network_whose_output_is_not_finite_is_refused_in_plain_words(layer: str) -> None:
     """All of its weights are finite, so a file may hold them. The message was of a library: "`y` must contain only ..."."""
@@ -127,6 +144,8 @@ def test_notes_are_those_that_the_kit_can_play() -> None:
     onsets = [Onset(-0.001, "kick", 0.5), Onset(1.25, "hat", 1.0), Onset(1.25, "other", 0.001), Onset(2.0, "snare", 0.25)]
     performance = dataclasses.replace(performance, onsets=onsets)
     assert performance.hits(0) == [Hit(0.0, 36, 64), Hit(1.25, 42, 127), Hit(1.25, 47, 1), Hit(2.0, 38, 32)]
+    soft = dataclasses.replace(performance, onsets=[Onset(1.0, "hat", 1.0, soft=True)])
+    assert soft.hits(0) == [Hit(1.0, 42, 45)], "18 dB below 127, where 40 log10 of the velocity is the level"
     performance.kit(0).strokes["hat"].clear()
     assert [hit.note for hit in performance.hits(0)] == [36, 47, 38]
 

@@ -140,7 +140,7 @@ def test_every_setting_is_exported_or_only_of_the_training() -> None:
     }
 
 
-@pytest.mark.parametrize("later", [{}, {"on_steps": True, "even_classes": True, "keep_level": True}])
+@pytest.mark.parametrize("later", [{}, dict.fromkeys(exported_config.LATER, True)])
 def test_a_model_with_a_sketch_is_exported_with_its_drummer(tmp_path: Path, later: dict[str, bool]) -> None:
     guided = {"sketch": True, "beat_phase": True, "residual": True, **later}
     plain = untrained("tiny", noise_channels=0, **guided)

@@ -113,7 +113,7 @@ def test_every_training_song_is_sketched_in_all_variants(made: RunDir, prepared:
     assert not any(np.array_equal(one, other) for n, one in enumerate(variants) for other in variants[n + 1 :])
 
 
-@pytest.mark.parametrize("name", ["on_steps", "even_classes"])
+@pytest.mark.parametrize("name", ["on_steps", "even_classes", "repeat_pattern", "soft_hats"])
 def test_predicted_strokes_of_a_sketch_are_where_the_settings_say(
     made: RunDir, prepared: tuple[Path, Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

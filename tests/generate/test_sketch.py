@@ -9,7 +9,7 @@ from p2p_dist.audio.beats import Beats, drifting
 from p2p_dist.audio.drum_classes import CLASSES, REST, Onset, activations
 from p2p_dist.audio.pattern_features import FRAME
 from p2p_dist.audio.strokes import BEFORE, RATE, Kit, Stroke, frame_powers, playing_level
-from p2p_dist.generate.sketch import Sketch, lay, pick
+from p2p_dist.generate.sketch import Sketch, lay, pick, repeated
 
 SECONDS = 20.0
 FRAMES = round(SECONDS / FRAME)
@@ -291,6 +291,87 @@ def test_a_loud_stroke_is_played_by_a_loud_one():
     sketch = Sketch([Onset(n * 0.5, "kick", 1.0 if n % 2 else 0.2) for n in range(20)], kit, RATE, -20.0)
     loud = [float(np.abs(sound).max()) for _, sound, _ in sketch.places]
     assert [level > 0.5 for level in loud] == [bool(n % 2) for n in range(20)]
+
+
+WHOLE = Beats(60 / (43 * FRAME), 17 * FRAME)
+"""Beats of whole frames, so that nothing is between two of them: 120.2 BPM."""
+
+
+def grid(heights, rest=()):
+    """Activations of kicks on `WHOLE`, each of its height; rests in some beats."""
+    onsets = [Onset((17 + 43 * n) * FRAME, "kick", height) for n, height in enumerate(heights) if height]
+    found = curves(onsets, (10 + 43 * len(heights)) * FRAME)
+    for beat in rest:
+        found[REST, 5 + 43 * beat : 5 + 43 * (beat + 1)] = 1
+    return found
+
+
+def heights(curve, beats):
+    return curve[17 + 43 * np.arange(beats)]
+
+
+def test_each_beat_is_played_like_those_of_the_bars_around_it():
+    """One in four is a kick, and each is the average of them all; the next bars have another beat's."""
+    random = np.random.default_rng(0)
+    true = np.array([1.0, 0, 0, 0] * 40) * random.uniform(0.2, 1, 160)
+    found = heights(repeated(grid(true), WHOLE)[0], 160)
+    whole = np.convolve(true, np.where(np.arange(-32, 33) % 4 == 0, 1.0, 0.25), "same")
+    count = np.convolve(np.ones(160), np.where(np.arange(-32, 33) % 4 == 0, 1.0, 0.25), "same")
+    assert np.allclose(found, whole / count, atol=1e-3)
+    assert found[::4].min() > 2.5 * np.delete(found, slice(0, None, 4)).max(), "bars of four stay bars of four"
+
+
+def test_rests_stay_where_they_are_and_count_for_no_other_beat():
+    rests = range(20, 28)
+    drawn = grid([0.5] * 60, rests)
+    found = repeated(drawn, WHOLE)
+    assert np.array_equal(found[REST], drawn[REST])
+    assert np.allclose(np.delete(heights(found[0], 60), rests), 0.5, atol=1e-3)
+    times = np.array([onset.time for onset in pick(found, [2, 0, 0, 0, 2], density=1.0, beats=WHOLE)])
+    begin, end = WHOLE.first + np.array([20, 28]) * 60 / WHOLE.bpm - 12 * FRAME
+    assert ((times > end) | (times < begin)).all() and np.diff(times).max() < 9.5 * 60 / WHOLE.bpm
+
+
+def test_patterns_repeat_with_a_tempo_that_drifts():
+    time = np.arange(0, SECONDS + 3, 0.001)
+    numbers = np.cumsum(2 * (1 + 0.04 * np.sin(2 * np.pi * time / 12))) * 0.001 - 0.6
+    beats = drifting(120.0, np.interp(np.arange(int(numbers[-1])), numbers, time))
+    drawn = curves([Onset(one, "kick", 1.0) for one in beats.times(SECONDS)])
+    assert np.corrcoef(repeated(drawn, beats)[0], drawn[0])[0, 1] > 0.97
+    assert np.corrcoef(repeated(drawn, Beats(beats.bpm, beats.first))[0], drawn[0])[0, 1] < 0.9
+
+
+def test_activations_that_are_not_finite_do_not_repeat():
+    with pytest.raises(ValueError, match="not finite"):
+        repeated(np.full((5, 100), np.nan, np.float32), Beats(120.0, 0.2))
+
+
+def test_soft_hats_are_where_further_strokes_are_likely():
+    strengths = (1.0, 0.3, 0.6, 0.3)
+    true = [Onset(0.5 + 0.25 * n, "kick", strengths[n % 4]) for n in range(70)]
+    plain = pick(curves(true, 18.0), [1.0, 0, 0, 0, 1.0], density=1.0)
+    found = pick(curves(true, 18.0), [1.0, 0, 0, 0, 1.0], density=1.0, soft_hats=True)
+    soft = [onset for onset in found if onset.soft]
+    assert [onset for onset in found if not onset.soft] == plain and not any(onset.soft for onset in plain)
+    assert {onset.kind for onset in soft} == {"hat"} and (len(plain), len(soft)) == (18, 6), "0.35 x 6 in each six seconds"
+    highest, next_highest = ({round((onset.time - 0.5) / 0.25) % 4 for onset in part} for part in (plain, soft))
+    assert (highest, next_highest) == ({0}, {2})
+    times = [onset.time for onset in found]
+    assert times == sorted(times)
+
+
+def test_soft_hats_are_18_db_quieter_and_change_nothing_else():
+    loud = [Onset(0.5 + n, "hat", 1.0 - n / 100) for n in range(20)]
+    soft = [Onset(1.0 + n, "hat", 1.0 - n / 100, soft=True) for n in range(20)]
+    kit = Kit({"hat": clicks(np.linspace(0.1, 1, 20))}, (1.0,) * 5, 0.0)
+    both = sorted([*loud, *soft], key=lambda onset: onset.time)
+    alone, found = (lay(onsets, kit, 21 * RATE, RATE, -20.0, among=0.25) for onsets in (loud, both))
+    assert np.array_equal(found[alone != 0], alone[alone != 0]), "neither their level nor which strokes are played"
+    heights = np.abs(found[round(RATE) :: RATE][: len(soft)])
+    top = np.abs(found[round(0.5 * RATE)])
+    assert 20 * np.log10(heights.max() / top) == pytest.approx(-18, abs=1.5)
+    assert heights.min() < 0.3 * heights.max(), "with any of the kit's strokes"
+    assert not lay(soft, Kit({"kick": clicks([1.0])}, (1.0,) * 5, 0.0), RATE, RATE, -20.0).any()
 
 
 def test_no_strokes_are_silence():

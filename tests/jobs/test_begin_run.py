@@ -68,7 +68,7 @@ def test_a_run_goes_on_with_the_evaluation_that_it_began_with(tmp_path):
         begin_run.check_begin(run, dataclasses.replace(now, evaluate=dataclasses.replace(now.evaluate, windows=300)), "songs")
 
 
-@pytest.mark.parametrize("name", ["on_steps", "even_classes"])
+@pytest.mark.parametrize("name", ["on_steps", "even_classes", "repeat_pattern", "soft_hats"])
 def test_a_run_with_a_sketch_of_an_earlier_version_goes_on_with_strokes_where_they_were(run, name):
     now = presets.PRESETS["sketch"]
     saved = presets.to_yaml(now).splitlines()

@@ -34,7 +34,9 @@ def test_sketches_are_of_drums_at_their_own_tempo(changed, why):
     assert Config(model=SKETCH, data=Data(task="vocals->drums")).model.guide_channels(1) == 1
 
 
-@pytest.mark.parametrize("name", ["beat_phase", "on_steps", "even_classes", "residual", "keep_level"])
+@pytest.mark.parametrize(
+    "name", ["beat_phase", "on_steps", "even_classes", "repeat_pattern", "soft_hats", "residual", "keep_level"]
+)
 def test_what_needs_a_sketch_says_so(name):
     with pytest.raises(ValueError, match=f"model.{name.replace('_', '-')} needs a sketch: add --model.sketch"):
         Model(**{name: True})

@@ -216,6 +216,7 @@ def _facts(run: RunDir, config: Config) -> list[tuple[str, str]]:
     ]
     if model.sketch:
         extras = " on the steps of the beat" * model.on_steps + ", of each class in every 24 seconds" * model.even_classes
+        extras += ", each beat like those around it" * model.repeat_pattern + ", with soft hats" * model.soft_hats
         extras += ", the place in the beat" * model.beat_phase
         extras += ", and the output is the sketch, changed" * model.residual
         extras += " but as loud" * (model.residual and model.keep_level)

@@ -63,7 +63,8 @@ def test_the_model_card_says_what_a_sketch_is_made_of(finished: tuple[RunDir, Co
     for name, said in (
         (
             "sketch",
-            "on the steps of the beat, of each class in every 24 seconds, the place in the beat, and the output is the sketch, "
+            "on the steps of the beat, of each class in every 24 seconds, each beat like those around it, with soft hats, "
+            "the place in the beat, and the output is the sketch, "
             "changed but as loud; 200 steps",
         ),
         ("small", None),
