@@ -5,9 +5,9 @@ python tests/benchmarks/sketch.py --data DIR [--more DIR ...] [--named freedoom]
 
 Each song of --data is left out in turn: the network and the bank of strokes are made of the others, and of the songs of
 --more outside of its test/ (with --named, of those whose name begins with it), which give patterns but no strokes. Rows beside
-it: the truth, its pattern played by another song's strokes, what needs no training, sketches with one of the settings of the
-preset `sketch` turned off, and how well activations alone, those of the true strokes and predicted ones, correlate with the true
-onset envelope. The distance is of all windows of all songs.
+it: the truth, its pattern played by another song's strokes, what needs no training, sketches with one setting of the preset
+`sketch` turned off, and how well activations alone, those of the true strokes and predicted ones, correlate with the true onset
+envelope. The distance is of all windows of all songs.
 Figures are means over the seeds of the network, with their standard deviation.
 With --work, what is finished is kept and not made again.
 """
