@@ -323,7 +323,7 @@ def test_each_beat_is_played_like_those_of_the_bars_around_it():
 
 def test_rests_stay_where_they_are_and_count_for_no_other_beat():
     rests = range(20, 28)
-    drawn = grid([0.5] * 60, rests)
+    drawn = grid([1.0 if n in rests else 0.5 for n in range(60)], rests)
     found = repeated(drawn, WHOLE)
     assert np.array_equal(found[REST], drawn[REST])
     assert np.allclose(np.delete(heights(found[0], 60), rests), 0.5, atol=1e-3)
@@ -354,6 +354,7 @@ def test_soft_hats_are_where_further_strokes_are_likely():
     soft = [onset for onset in found if onset.soft]
     assert [onset for onset in found if not onset.soft] == plain and not any(onset.soft for onset in plain)
     assert {onset.kind for onset in soft} == {"hat"} and (len(plain), len(soft)) == (18, 6), "0.35 x 6 in each six seconds"
+    assert {onset.strength for onset in soft} == {0.1}, "that of hats, which are not likely at all here"
     highest, next_highest = ({round((onset.time - 0.5) / 0.25) % 4 for onset in part} for part in (plain, soft))
     assert (highest, next_highest) == ({0}, {2})
     times = [onset.time for onset in found]
