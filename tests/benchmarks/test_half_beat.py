@@ -2,9 +2,33 @@
 
 import numpy as np
 import pytest
+import soundfile
 
+from p2p_dist.audio import layouts
 from p2p_dist.model.pattern import GRID
-from tests.benchmarks.half_beat import changes, judge_of, right
+from tests.benchmarks.half_beat import STRETCH, changes, differences, judge_of, right
+from tests.generate import drums
+
+
+def test_beats_differ_from_half_beats_where_chords_change_and_the_other_way_round_half_a_beat_later(tmp_path):
+    seconds, beat = 30.0, 0.5
+    chords = drums.chords(seconds + beat, 60 / beat)[round(0.1 * drums.RATE) :]  # the first is at 0
+    found = {}
+    for name, begin in (("on", 0.0), ("off", beat / 2), ("short", 0.0)):
+        heard = np.concatenate([np.zeros(round(begin * drums.RATE)), chords])[: round(seconds * drums.RATE)]
+        click = (np.arange(len(heard)) % round(beat * drums.RATE) < 200) * np.linspace(1, 0.5, len(heard))
+        folder = tmp_path / name / "train" / "song"
+        folder.mkdir(parents=True)
+        samples = len(heard) if name != "short" else round(5 * drums.RATE)
+        for stem, sound in {"drums": click, "bass": heard, "other": 0 * heard, "vocals": 0 * heard}.items():
+            soundfile.write(folder / f"{stem}.wav", sound[:samples], drums.RATE, subtype="FLOAT")
+        (source,) = layouts.find_songs(tmp_path / name)
+        found[name] = differences(source)
+    assert found["short"] is None, "fewer beats than a stretch"
+    on, off = found["on"], found["off"]
+    assert on.shape == off.shape and len(on) == (round(seconds / beat) - 6) // STRETCH
+    assert (on.mean(axis=0)[:5] > 0.1).any() and np.sign(on[:, 0]).tolist() == [1.0] * len(on)
+    np.testing.assert_allclose(off.mean(axis=0)[0], -on.mean(axis=0)[0], rtol=0.3)
 
 
 def test_the_spectrum_changes_where_a_chord_does():
