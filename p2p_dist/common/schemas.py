@@ -315,7 +315,7 @@ TRACK = Kind(
 _SIZE = range(1, 1 << 14)
 
 PLAYING = ("on_steps", "even_classes", "repeat_pattern", "soft_hats")
-"""Settings of a drummer that earlier versions lacked. config.json contains only those that are true."""
+"""Settings of a drummer that were added later; config.json contains only those that are true."""
 
 EXPORTED = Kind(
     1,

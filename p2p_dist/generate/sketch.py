@@ -35,7 +35,7 @@ LOUDEST = 0.25
 """Share of a kit's strokes, the loudest, that play predicted onsets: the network predicts mainly clear strokes."""
 
 SOFT_DB = 18.0
-"""Decibels by which soft hats are quieter than the other strokes."""
+"""Level of soft hats below the other strokes, dB."""
 
 _SOFT = 0.35  # soft hats, relative to the number of other times
 _REPEATS, _BAR, _OTHER_BEATS = 32, 4, 0.25  # beats on either side; those of a bar; weight of beats at other places of theirs
@@ -71,7 +71,7 @@ def predicted(
 
 
 def repeated(activations: np.ndarray, beats: Beats) -> np.ndarray:
-    """Average the activations of each beat with those of the 32 beats before and after it, whole bars of four away above all.
+    """Average the activations of each beat with those of the 32 beats on either side, mainly those whole bars of four away.
 
     Drums repeat, and a network that hears a beat with the music in it knows less of it than of all such beats together. Rests
     stay where they are, and count for no other beat.
@@ -116,7 +116,7 @@ def pick(
         beats: strokes are on their steps, see `_steps`; None: at any peak of the activations.
         even_classes: each class has its share of the strokes in every 24 seconds; False: only in the whole song, so that a
             section may have no kick.
-        soft_hats: where the activations are next highest, a third as many soft hats are played.
+        soft_hats: add soft hats, a third as many as the other times, where the activations are next highest.
 
     Returns:
         strokes in order of time.
