@@ -170,8 +170,8 @@ def look(path: Path) -> Decoded:
             if context is None or not stream.rate or not context.channels:
                 raise ValueError(f"{path}: no decoder for its audio, or the header is damaged")
             if stream.rate < _LOWEST_RATE:
-                least = f"at least {_LOWEST_RATE} Hz are required: the file's header may be damaged"
-                raise ValueError(f"{path} has a sample rate of {stream.rate} Hz, {least}")
+                low = f"the sample rate, {stream.rate} Hz, is below the minimum of {_LOWEST_RATE} Hz"
+                raise ValueError(f"{path}: {low}; the header of the file may be damaged")
             told = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
             told = told or (container.duration or 0) / av.time_base
             cut = _cut_wav(path) or _cut_ogg(path, told)

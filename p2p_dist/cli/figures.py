@@ -79,7 +79,7 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
 
 
 def _trained_on(run: rundir.RunDir, songs: list[held_out_songs.HeldOut]) -> list[str]:
-    """Return the titles of these songs that training songs of the run have as well."""
+    """Return the titles of those songs that are also training songs of the run."""
     part = manifest.read(run.shards)["splits"].get("train", {"songs": []})
     return sorted({song["name"] for song in part["songs"]} & {song.name for song in songs})
 

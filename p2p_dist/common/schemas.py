@@ -315,7 +315,7 @@ TRACK = Kind(
 _SIZE = range(1, 1 << 14)
 
 PLAYING = ("on_steps", "even_classes", "repeat_pattern", "soft_hats")
-"""Settings of a drummer that were added later; config.json contains only those that are true."""
+"""Optional settings of a drummer: config.json contains only those that are on."""
 
 EXPORTED = Kind(
     1,

@@ -91,5 +91,5 @@ def _refuse(event: Any, problem: str) -> NoReturn:
 
 
 def _line(text: str, number: int) -> str:
-    """Return a line of a YAML text, or an empty string if there is no such line. number: from 0; lines end as in YAML."""
+    """Return line `number` of a YAML text, counted from 0, or an empty string if the text is shorter."""
     return dict(enumerate(re.split("\r\n|[\r\n\x85\u2028\u2029]", text))).get(number, "")

@@ -35,7 +35,7 @@ from p2p_dist.data import guides, pairs
 from p2p_dist.generate import drummer_record
 from p2p_dist.generate.drummer_record import CURE, NAME, PATTERN, STROKES
 from p2p_dist.generate.request import Options
-from p2p_dist.generate.sketch import DENSITY, LOUDEST, SOFT_DB, Sketch, predicted
+from p2p_dist.generate.sketch import DENSITY, LOUDEST, SOFT_DB, Sketch, choose_strokes
 from p2p_dist.model.pattern import Pattern, predict
 from p2p_dist.settings.config import Data, Model
 from p2p_dist.train.seeding import number_from
@@ -161,7 +161,7 @@ class Drummer:
         heard = listen(song, rate, peak, options)
         density = DENSITY if options.density is None else options.density
         activations = predict(self.network, heard.features)
-        onsets = predicted(activations, self.bank.rates, heard.beats, self.model, density)
+        onsets = choose_strokes(activations, self.bank.rates, heard.beats, self.model, density)
         return Performance(self, name, heard, onsets, reference)
 
 

@@ -29,7 +29,7 @@ GUIDED = ("sketch", "beat_phase", "residual")
 """Further settings of a network with a sketch. Those of other networks are not in config.json."""
 
 LATER = (*schemas.PLAYING, "keep_level")
-"""Settings of a network with a sketch that were added later; config.json contains only those that are true."""
+"""Optional settings of a network with a sketch: config.json contains only those that are on."""
 
 DRUMMER = (drummer_record.NAME, drummer_record.PATTERN, drummer_record.STROKES)
 """Files of the drummer of a network with a sketch, see drummer.py."""

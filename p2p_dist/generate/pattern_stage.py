@@ -47,7 +47,7 @@ from p2p_dist.data.shards import keyed_songs
 from p2p_dist.data.song_record import KeyedSong
 from p2p_dist.generate import drummer
 from p2p_dist.generate.drummer import Drummer, Guide, Heard, listen
-from p2p_dist.generate.sketch import LOUDEST, Sketch, predicted
+from p2p_dist.generate.sketch import LOUDEST, Sketch, choose_strokes
 from p2p_dist.model.pattern import Pattern, Song, Training, predict, train_pattern
 from p2p_dist.run.rundir import RunDir
 from p2p_dist.settings import science
@@ -364,7 +364,7 @@ def sketch_song(
             network = Pattern()
             network.load_state_dict(weights)
             beats = known.heard.beats
-            played = predicted(predict(network, known.heard.features), rates, beats, config.model)
+            played = choose_strokes(predict(network, known.heard.features), rates, beats, config.model)
         level, among = known.heard.level + kit.offset, 1.0 if number < guides.TRUE else LOUDEST
         sketch = Sketch(played, kit, config.data.sample_rate, level, int(random.integers(1 << 31)), among)
         guide = Guide(sketch, beats, known.reference, config.data, config.model)

@@ -35,10 +35,10 @@ LOUDEST = 0.25
 """Share of a kit's strokes, the loudest, that play predicted onsets: the network predicts mainly clear strokes."""
 
 SOFT_DB = 18.0
-"""Level of soft hats below the other strokes, dB."""
+"""Soft hats are this many dB quieter than the other strokes."""
 
 _SOFT = 0.35  # soft hats, relative to the number of other times
-_REPEATS, _BAR, _OTHER_BEATS = 32, 4, 0.25  # beats on either side; those of a bar; weight of beats at other places of theirs
+_REPEATS, _BAR, _OTHER_BEATS = 32, 4, 0.25  # beats on either side; beats in a bar; weight of beats not whole bars away
 _SECTION = 4  # stretches of six seconds: shares of classes in shorter ones were less like those of real drums
 _APART = 5  # frames around a peak without a higher one: 58 ms in all
 _SLACK = 2  # frames by which the peak of a class may be beside that of all
@@ -52,17 +52,21 @@ _HAT = CLASSES.index("hat")
 _REST = 0.5  # probability of a rest over which nothing is played
 
 
-def predicted(
+def choose_strokes(
     activations: np.ndarray,
     rates: Sequence[float] | np.ndarray,
     beats: Beats | None,
     model: Model,
     density: float = DENSITY,
 ) -> list[Onset]:
-    """Choose strokes as the settings of a model say, see `repeated` and `pick`.
+    """Choose the strokes to play, with the settings of a model, see `repeated` and `pick`.
 
     Args:
-        beats: those that are heard, if any.
+        activations: of `model.pattern.predict`, (len(CLASSES) + 1, frames). rates: `Bank.rates`. density: factor of these.
+        beats: beats of the song, None if there are none.
+
+    Returns:
+        strokes in order of time.
     """
     if model.repeat_pattern and beats is not None:
         activations = repeated(activations, beats)

@@ -36,8 +36,7 @@ def runs_root() -> Path:
         str(root).encode()
     except UnicodeEncodeError:
         raise ValueError(
-            f"{root}: the path of the folder of runs is not valid UTF-8, so records can't store it. Rename the folder, or set "
-            "$P2P_RUNS to another folder"
+            f"{root}: the path of the folder of runs is not valid UTF-8; rename the folder, or set $P2P_RUNS to another one"
         ) from None
     if re.search("%[jtAa]", str(root)):
         raise ValueError(

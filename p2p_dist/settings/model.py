@@ -38,9 +38,10 @@ class Model:
     """with a sketch: kick, snare, hat and others have their shares of the predicted strokes in every 24 seconds, not only in
     the whole song"""
     repeat_pattern: bool = added(False, implied=False)
-    """with a sketch: average the prediction for a beat with the 32 beats on either side, mainly those whole bars of 4 away"""
+    """with a sketch: average the prediction of each beat over the 32 beats before and after it; the same beat of other bars of
+    four counts most"""
     soft_hats: bool = added(False, implied=False)
-    """with a sketch: add soft hi-hat strokes, a third as many as the other strokes, at the next most likely times"""
+    """with a sketch: add soft hi-hat strokes at the next most likely times, about one for every three other strokes"""
     residual: bool = added(False, implied=False)
     """with a sketch: the output is the sketch, made louder or quieter bin by bin, and silent where the sketch is silent"""
     keep_level: bool = added(False, implied=False)

@@ -115,7 +115,7 @@ EARLIER: dict[str, Any] = {
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 
 EARLIER_DEFAULT: dict[str, Any] = {**{f"model.{name}": False for name in _SKETCH}, "train.flux_weight": 0.0}
-"""As `EARLIER`, for the preset `default` alone: in earlier versions it had no sketch."""
+"""Values that the preset `default` had before it had a sketch. A run that started with them continues with them."""
 
 
 def preset(name: str) -> Config:

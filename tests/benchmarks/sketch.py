@@ -155,7 +155,7 @@ def stems_of(
             rows[grid] = baseline_stems.rock_grid(heard, song.rate, beats, level)[:, 0]
         predicted[name] = pattern.predict(network, pattern_features(song.heard, song.rate, beats))
         for kind, off in {"": {}, **{kind: {setting: False} for kind, setting in WITHOUT.items()}}.items():
-            onsets = sketch.predicted(predicted[name], bank.rates, beats, replace(PLAYED, **off), density)
+            onsets = sketch.choose_strokes(predicted[name], bank.rates, beats, replace(PLAYED, **off), density)
             rows[name + kind] = sketched(song, onsets, bank, number, sketch.LOUDEST)
     return rows, predicted
 

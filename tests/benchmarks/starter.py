@@ -45,7 +45,7 @@ from p2p_dist.generate import exported, exported_drummer, pattern_stage
 from p2p_dist.generate.drummer import Drummer
 from p2p_dist.generate.exported_config import STARTER, STARTER_FOLDER
 from p2p_dist.generate.model import Model
-from p2p_dist.generate.sketch import predicted
+from p2p_dist.generate.sketch import choose_strokes
 from p2p_dist.model.pattern import predict
 from p2p_dist.settings.config import Config, Data, Train
 from p2p_dist.settings.config import Model as Network
@@ -145,7 +145,7 @@ def stems_of(drums: Drummer, song: strokes_alone.Song) -> dict[str, np.ndarray]:
     if song.beats is not None:
         rows[baseline_stems.GRID_KNOWN] = baseline_stems.rock_grid(heard, song.rate, song.beats, 0.0)[:, 0]
         activations = predict(drums.network, pattern_features(song.heard, song.rate, song.beats))
-        rows[starter_card.KNOWN] = played(predicted(activations, drums.bank.rates, song.beats, drums.model))
+        rows[starter_card.KNOWN] = played(choose_strokes(activations, drums.bank.rates, song.beats, drums.model))
     return {name: rows[name] for name in starter_card.ROWS if name in rows}
 
 

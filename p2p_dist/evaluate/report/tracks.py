@@ -144,7 +144,7 @@ def level(*sounds: Sound) -> Level:
 
 
 def measured_part(blocks: Iterator[np.ndarray], rate: int, samples: int) -> Iterator[np.ndarray]:
-    """Yield the parts of a sound from which its loudness is measured, float32 (samples, channels). blocks: the whole sound."""
+    """Yield the parts of a sound that its loudness is measured on, float32 (samples, channels). blocks: the whole sound."""
     most = round(_MEASURED * rate)
     size = most // _PARTS if samples > most else samples
     begins, at = np.linspace(0, samples - size, _PARTS).astype(int) if samples > most else np.zeros(1, int), 0
