@@ -13,15 +13,15 @@ from lab import wait_until
 
 from p2p_dist.common import files
 from p2p_dist.jobs import site, status
-from p2p_dist.run import rundir
+from p2p_dist.run import metrics_file, rundir
 from p2p_dist.settings import presets
 from p2p_dist.train import checkpoint, verify
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-CLOSE = 1e-5
-"""How far apart, as a part of their size, other numbers of processes may bring the weights: they add up float32 numbers in
-another order. Measured: 1e-6 after 24 steps. hpc/README.md says it."""
+CLOSE, ALIKE = 1e-5, 10
+"""How far apart, as a part of their size, other numbers of processes may bring the losses of so many first steps: they add up
+float32 numbers in another order. Later steps multiply the difference, on some processors to 1e-2. hpc/README.md says it."""
 
 
 @pytest.fixture
@@ -74,6 +74,12 @@ def elastic(lab, twins, four, tmp_path, monkeypatch):
     return training
 
 
+def first_losses(run):
+    """The losses of the first steps of a run."""
+    rows = [row for row in metrics_file.read(run) if "generator" in row]
+    return [{name: row[name] for name in ("step", "generator", "discriminator")} for row in rows[:ALIKE]]
+
+
 def apart(one, other):
     """How far the weights of two checkpoints are apart, as a part of their size."""
     networks = [torch.load(path / checkpoint.STATE, weights_only=True)["networks"] for path in (one, other)]
@@ -103,9 +109,12 @@ def test_preempted_on_four_nodes_it_goes_on_with_one_then_with_four(lab, launch,
     assert elastic.attempts("start", 2)[1:] == elastic.attempts("end", 2)[:2], "not a step lost"
     undisturbed_one = twins[1].result()
     assert undisturbed.digests(elastic.run) == undisturbed.digests(undisturbed_one)
+    assert int(elastic.attempts("start", 2)[1]) < ALIKE, "compared are also steps on other nodes than the first"
+    first, theirs = first_losses(elastic.run), first_losses(undisturbed_one)
+    assert len(first) == ALIKE and all(ours == pytest.approx(other, rel=CLOSE) for ours, other in zip(first, theirs, strict=True))
     (_, before), (_, last) = rundir.find_steps(undisturbed_one.checkpoints)[-2:]
     (_, ours) = rundir.find_steps(elastic.run.checkpoints)[-1]
-    assert apart(ours, last) < CLOSE < apart(before, last) / 100, (apart(ours, last), apart(before, last))
+    assert apart(ours, last) < apart(before, last) / 10, (apart(ours, last), apart(before, last))
     assert verify.verify_run(elastic.run) == []
     found = status.gather(elastic.run)
     assert [one["nodes"] for one in found["nodes"]["starts"]] == [4, 1, 4] and found["nodes"]["wanted"] == "1-4"
