@@ -111,7 +111,8 @@ def test_preempted_on_four_nodes_it_goes_on_with_one_then_with_four(lab, launch,
     assert undisturbed.digests(elastic.run) == undisturbed.digests(undisturbed_one)
     assert int(elastic.attempts("start", 2)[1]) < ALIKE, "compared are also steps on other nodes than the first"
     first, theirs = first_losses(elastic.run), first_losses(undisturbed_one)
-    assert len(first) == ALIKE and all(ours == pytest.approx(other, rel=CLOSE) for ours, other in zip(first, theirs, strict=True))
+    assert len(first) == ALIKE
+    assert all(ours == pytest.approx(other, rel=CLOSE) for ours, other in zip(first, theirs, strict=True)), (first, theirs)
     (_, before), (_, last) = rundir.find_steps(undisturbed_one.checkpoints)[-2:]
     (_, ours) = rundir.find_steps(elastic.run.checkpoints)[-1]
     assert apart(ours, last) < apart(before, last) / 10, (apart(ours, last), apart(before, last))
