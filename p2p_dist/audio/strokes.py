@@ -157,13 +157,18 @@ def input_level(song: np.ndarray | Iterable[np.ndarray], rate: int) -> float:
     return 10 * float(np.log10(max(np.percentile(frames, 90) if len(frames) else 0.0, 1e-12)))
 
 
-def cut_kit(drums: np.ndarray, heard: np.ndarray, rate: int, onsets: Sequence[Onset], most: int = 32) -> Kit:
+def cut_kit(
+    drums: np.ndarray, heard: np.ndarray, rate: int, onsets: Sequence[Onset], most: int = 16, *, loud: bool = True
+) -> Kit:
     """Cut a kit from a song.
 
-    A stroke lasts until the next one, at most a second, and fades. Strokes that ring longest alone are taken first.
+    A stroke lasts until the next one, at most a second, and fades.
 
     Args:
         drums, heard: the stem and the song without it, float32 (samples,), mono. onsets: of the stem. most: strokes of a class.
+        loud: take those first that are at least as loud as the median of their class, and of these those that ring longest;
+            False: those without a stroke of another class, and of these those that ring longest. In a busy song these are the
+            quietest.
     """
     heard_well = [onset for onset in onsets if onset.strength > _QUIETEST]
     all_times = sorted({onset.time for onset in heard_well})
@@ -172,20 +177,18 @@ def cut_kit(drums: np.ndarray, heard: np.ndarray, rate: int, onsets: Sequence[On
     times = np.array([onset.time for onset in onsets])
     strokes: dict[str, list[Stroke]] = {}
     for kind in CLASSES:
+        middle = float(np.median([onset.strength for onset in heard_well if onset.kind == kind] or [0]))
         found = []
-        for onset in onsets:
+        for onset in heard_well:
             if onset.kind == kind:
-                others = [other for other in _near(onsets, times, onset.time) if other.kind != kind]
+                mixed = any(other.kind != kind for other in _near(onsets, times, onset.time))
                 later = times[times > onset.time + _MIXED]
                 rings = min(float(later[0] - onset.time) if len(later) else LONGEST, LONGEST)
-                if rings >= _SHORTEST:
-                    found.append((bool(others), -rings, onset))
+                # A kick or snare with a hat is still one; a hat with a kick is heard as a kick.
+                if rings >= _SHORTEST and not (mixed and kind == "hat"):
+                    found.append((onset.strength < middle if loud else mixed, -rings, onset))
         found.sort(key=lambda one: one[:2])
-        # A kick or snare with a hat is still one; a hat with a kick is heard as a kick.
-        usable = [
-            (rings, onset) for mixed, rings, onset in found if onset.strength > _QUIETEST and not (mixed and kind == "hat")
-        ]
-        strokes[kind] = [Stroke(_cut(sound, onset.time, -rings), onset.strength) for rings, onset in usable[:most]]
+        strokes[kind] = [Stroke(_cut(sound, onset.time, -rings), onset.strength) for _, rings, onset in found[:most]]
     together = playing_rate(np.array(all_times))
     counts = [sum(onset.kind == kind for onset in heard_well) for kind in CLASSES]
     rates = (*(together * count / max(len(all_times), 1) for count in counts), together)

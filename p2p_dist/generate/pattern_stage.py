@@ -193,7 +193,8 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
 
 def place_of(folder: Path, song: KeyedSong, config: Config) -> Path:
     """Return where what is known of a song is kept: another place for another song or other settings."""
-    return folder / f"{song.key}-{files.digest([song.stamp, science.recorded(config.data)])[:12]}.npz"
+    settings = [science.recorded(config.data), *["loud strokes"] * config.train.loud_strokes]
+    return folder / f"{song.key}-{files.digest([song.stamp, *settings])[:12]}.npz"
 
 
 def prepare(song: KeyedSong, path: Path, config: Config) -> bool:
@@ -213,7 +214,7 @@ def prepare(song: KeyedSong, path: Path, config: Config) -> bool:
     true = beats_in(stems.resample(drums, rate, attacks.RATE), DRUMS_LATE)
     onsets = drum_classes.onsets(drums, rate)
     silent = Kit({kind: [] for kind in CLASSES}, (0.0,) * (len(CLASSES) + 1), 0.0)  # silence has no level
-    kit = strokes.cut_kit(drums, input, rate, onsets, most=16) if onsets else silent
+    kit = strokes.cut_kit(drums, input, rate, onsets, loud=config.train.loud_strokes) if onsets else silent
     strokes.save(path.with_suffix(".kit"), Bank({song.key: kit}))
     with files.replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(

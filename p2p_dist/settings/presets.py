@@ -111,6 +111,7 @@ EARLIER: dict[str, Any] = {
     "train.compressed_weight": 100.0,
     "train.ema_warmup": False,
     "train.predicted_strokes": True,
+    "train.loud_strokes": False,
 }
 """Name of a setting -> value that the presets had in earlier versions. A run that started with it continues with it."""
 

@@ -57,6 +57,8 @@ class Train:
     """with a sketch: the generator learns from predicted strokes as well, in a quarter of its sketches (else from true ones)"""
     kits: Text = added("*", implied="*")
     """with a sketch: training songs that give strokes, by name, with * and ? ('EVR - *'); of others only patterns are learnt"""
+    loud_strokes: bool = added(True, implied=False)
+    """with a sketch: kits are made of the louder half of each class of strokes (else of any that ring alone, however quiet)"""
     ema: ShareBelowOne = 0.999
     """decay of the exponential moving average of the generator, which is evaluated (0: none)"""
     ema_warmup: bool = added(True, implied=False)

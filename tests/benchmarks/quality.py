@@ -80,6 +80,7 @@ SYSTEMS = (
     System("sketch, classes uneven", SKETCH, {"model.even_classes": False}, task="drums"),
     System("sketch, patterns not repeated", SKETCH, {"model.repeat_pattern": False}, task="drums"),
     System("sketch, without soft hats", SKETCH, {"model.soft_hats": False}, task="drums"),
+    System("sketch, strokes of any strength", (*SKETCH, "--train.no-loud-strokes"), task="drums"),
     System("sketch, without the place in the beat", (*SKETCH, "--model.no-beat-phase"), task="drums"),
     System("sketch, learning from predicted strokes too", (*SKETCH, "--train.predicted-strokes"), task="drums"),
     System("sketch, with compressed magnitudes", (*SKETCH, "--train.compressed-weight", "100"), task="drums"),

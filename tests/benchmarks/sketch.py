@@ -59,6 +59,9 @@ WITHOUT = {
 }
 """Rows of sketches -> the setting that is turned off."""
 
+ANY_STRENGTH = ", strokes of any strength"
+"""Rows of sketches whose kits are made without `train.loud_strokes`."""
+
 Rows = dict[str, list[dict[str, Any]]]
 
 
@@ -95,11 +98,12 @@ def for_training(source: Source, work: Path) -> pattern.Song:
     return made
 
 
-def kit_of(source: Source, work: Path) -> strokes.Kit:
-    path = work / f"{source.name}.kit"
+def kit_of(source: Source, work: Path, *, loud: bool = True) -> strokes.Kit:
+    path = work / f"{source.name}{'' if loud else ANY_STRENGTH}.kit"
     if not path.exists():
         song = read(source)
-        strokes.save(path, strokes.Bank({song.name: strokes.cut_kit(song.drums, song.heard, song.rate, song.onsets)}))
+        kit = strokes.cut_kit(song.drums, song.heard, song.rate, song.onsets, loud=loud)
+        strokes.save(path, strokes.Bank({song.name: kit}))
     (kit,) = strokes.load(path).kits.values()
     return kit
 
@@ -135,7 +139,7 @@ def envelope_row(activations: np.ndarray, truth: Truth) -> dict[str, float | Non
 
 
 def stems_of(
-    song: Song, network: pattern.Pattern, bank: strokes.Bank, number: int, density: float
+    song: Song, network: pattern.Pattern, bank: strokes.Bank, any_strength: strokes.Bank, number: int, density: float
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The stems to measure, each (samples,), and the activations of the true strokes and for the sketches."""
     heard, level = song.heard[:, None], 0.0
@@ -157,6 +161,8 @@ def stems_of(
         for kind, off in {"": {}, **{kind: {setting: False} for kind, setting in WITHOUT.items()}}.items():
             onsets = sketch.choose_strokes(predicted[name], bank.rates, beats, replace(PLAYED, **off), density)
             rows[name + kind] = sketched(song, onsets, bank, number, sketch.LOUDEST)
+            if not off:
+                rows[name + ANY_STRENGTH] = sketched(song, onsets, any_strength, number, sketch.LOUDEST)
     return rows, predicted
 
 
@@ -210,10 +216,12 @@ def all_rows(options: argparse.Namespace, seed: int, work: Path) -> tuple[Rows, 
                 seed,
                 work / f"{name}.safetensors",
             )
-            bank = strokes.Bank({other.name: kit_of(other, work) for other in others})
+            bank, any_strength = (
+                strokes.Bank({other.name: kit_of(other, work, loud=loud) for other in others}) for loud in (True, False)
+            )
             song = read(source)
             truth = Truth(song.drums[:, None], song.heard[:, None], song.rate, song.beats, Data())
-            made, predicted = stems_of(song, network, bank, number, options.density)
+            made, predicted = stems_of(song, network, bank, any_strength, number, options.density)
             found = {row: measured(sound, truth) for row, sound in made.items()}
             found |= {ACTIVATIONS + row: (envelope_row(one, truth), []) for row, one in predicted.items()}
             files.write_json(path, {"rows": found, "real": [window.tolist() for window in truth.real]})

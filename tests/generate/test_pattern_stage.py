@@ -25,7 +25,7 @@ from p2p_dist.generate import drummer, pattern_stage, sketch
 from p2p_dist.jobs import estimate, stage_process, stages
 from p2p_dist.jobs.slurm import batch
 from p2p_dist.run.rundir import RunDir
-from p2p_dist.settings import presets
+from p2p_dist.settings import presets, science
 from p2p_dist.settings.config import Config
 from tests.generate import drums
 
@@ -129,6 +129,22 @@ def test_predicted_strokes_of_a_sketch_are_where_the_settings_say(
         found.append(rows.reshape(guides.TRUE + guides.PREDICTED, -1))
     alike = [np.array_equal(one, other) for one, other in zip(*found, strict=True)]
     assert alike == [True] * guides.TRUE + [False] * guides.PREDICTED
+
+
+def test_kits_are_of_loud_strokes_but_for_runs_of_earlier_versions(prepared: tuple[Path, Config], tmp_path: Path) -> None:
+    """The place must differ, since a folder of songs may serve both; that of earlier versions must stay."""
+    settings, song = prepared[1], KeyedSong(layouts.source_at(prepared[0] / "songs" / "train" / "b", "train"))
+    first: list[bool] = []
+    for loud in (False, True):
+        config = dataclasses.replace(settings, train=dataclasses.replace(settings.train, loud_strokes=loud))
+        path = pattern_stage.place_of(tmp_path, song, config)
+        before = files.digest([song.stamp, science.recorded(config.data)])[:12]
+        assert (path.name == f"{song.key}-{before}.npz") == (not loud)
+        pattern_stage.prepare(song, path, config)
+        (kit,) = strokes.load(path.with_suffix(".kit")).kits.values()
+        hats = [stroke.strength for stroke in kit.strokes["hat"]]
+        first.append(min(hats[: len(hats) // 2]) >= max(hats[(len(hats) + 1) // 2 :]))
+    assert first == [False, True] and len(hats) > 5
 
 
 def test_true_strokes_are_on_the_beats_of_the_drums_and_predicted_ones_on_those_that_are_heard(

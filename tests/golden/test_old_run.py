@@ -53,9 +53,10 @@ def test_it_goes_on_to_the_bit(old, ranks):
 
 def test_its_settings_are_those_that_the_same_command_names_today(old):
     """A setting that is new must have the value that the code of its time implied: no digest and no name changes. Its moving
-    average goes on without the warm-up that new runs have, a sketch with the predicted strokes that they do not have."""
+    average goes on without the warm-up that new runs have, a sketch with the strokes that they do not have."""
     settings = begin_run.check_begin(old, make.settings(), "shards-v1")
-    assert settings.train == dataclasses.replace(make.settings().train, ema_warmup=False, predicted_strokes=True)
+    earlier = {"ema_warmup": False, "predicted_strokes": True, "loud_strokes": False}
+    assert settings.train == dataclasses.replace(make.settings().train, **earlier)
     recorded = records.read(old.checkpoints / rundir.step_name(8) / "meta.json")["settings"]
     assert science.are_those(recorded, settings) == []
     assert records.read(old.shards / "manifest.json")["settings_digest"] == science.digest_of_version_0_1(settings.data)

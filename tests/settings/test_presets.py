@@ -123,6 +123,6 @@ def test_a_run_of_an_earlier_version_goes_on_by_the_same_command(name, tmp_path)
             del tree[group][short]
     path.write_text(yaml.safe_dump(tree))
     began = presets.from_saved(path)
-    assert began != now and began.train.predicted_strokes and not began.train.ema_warmup
+    assert began != now and began.train.predicted_strokes and not began.train.ema_warmup and not began.train.loud_strokes
     assert presets.with_earlier(began, now) == began
     assert presets.with_earlier(now, now) == now, "one of today keeps what it began with"

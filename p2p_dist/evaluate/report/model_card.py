@@ -222,6 +222,7 @@ def _facts(run: RunDir, config: Config) -> list[tuple[str, str]]:
         extras += " but as loud" * (model.residual and model.keep_level)
         told = f"real strokes laid at predicted onsets{extras}; {train.pattern_steps} steps of the network that predicts them"
         told += "; the generator learnt from true onsets" + ", and a quarter predicted ones" * train.predicted_strokes
+        told += "; strokes of the louder half of each class" * train.loud_strokes
         told += f"; strokes of the songs named {_plain(train.kits)} alone" * (train.kits != "*")
         facts.insert(3, ("sketch", told))
     if made_by:
