@@ -104,7 +104,7 @@ def digest(song: KeyedSong) -> str:
 def learn(songs: list[tuple[Allowed, KeyedSong]], work: Path, steps: int, workers: int) -> Model:
     """Learn a drummer, as the stage `pattern` of a run does: a network from all songs, strokes from real ones and `PLAYED`."""
     playing = Network(sketch=True, even_classes=True, repeat_pattern=True, soft_hats=True)
-    config = Config(data=Data(), model=playing, train=Train(pattern_steps=steps, seed=SEED, loud_strokes=False))
+    config = Config(data=Data(), model=playing, train=Train(pattern_steps=steps, seed=SEED))
     for folder in ("songs", "networks"):
         (work / folder).mkdir(parents=True, exist_ok=True)
     paths = {song.key: pattern_stage.place_of(work / "songs", song, config) for _, song in songs}
