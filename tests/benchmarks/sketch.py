@@ -147,7 +147,7 @@ def stems_of(
     tracked = beats_of(heard, song.rate, drums=False)
     rows = {
         TRUE: song.drums,
-        TRUE_PATTERN: sketched(song, song.onsets, bank, number),
+        TRUE_PATTERN: sketched(song, song.onsets, any_strength, number),
         baseline_stems.COPY: song.heard,
         baseline_stems.SILENCE: np.zeros_like(song.heard),
     }
