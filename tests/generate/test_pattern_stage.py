@@ -241,11 +241,8 @@ def test_a_drummer_is_left_that_plays_to_other_songs(made: RunDir, prepared: tup
     assert set(found.bank.kits) == {KEYS["a"], KEYS["b"], KEYS["c"]}
     (known,) = (made.pattern / "songs").glob(f"{KEYS['b']}-*.npz")
     (loud,) = strokes.load(pattern_stage.kit_of(known, loud=True)).kits.values()
-    assert all(
-        np.array_equal(one.sound, other.sound)
-        for kind, played in found.bank.kits[KEYS["b"]].strokes.items()
-        for one, other in zip(played, loud.strokes[kind], strict=True)
-    ), "with loud strokes"
+    played, expected = ([one.strength for one in kit.strokes["hat"]] for kit in (found.bank.kits[KEYS["b"]], loud))
+    assert played == expected, "with loud strokes"
     song = drums.chords(6.0, 100)
     performance = found.play(lambda: iter([song]), drums.RATE, 0.4, "new", 1.0)
     assert performance.onsets and performance.guide(0).rows(0, 400)[:, :-2].max() > -60, "not silent"
