@@ -1,6 +1,6 @@
 """The stage `pattern` of a run with sketches: train the drummer, and sketch the training songs for the generator to learn from.
 
-RUN/pattern/songs/       what is known of each training song: KEY-DIGEST.npz, KEY-DIGEST.kit, KEY-DIGEST.loud.kit
+RUN/pattern/songs/       what is known of each training song: KEY-DIGEST.npz, KEY-DIGEST.kit
 RUN/pattern/networks/    the trained pattern networks, NAME-DIGEST.safetensors, and training.safetensors, the state of the one
                          in training; DIGEST is of songs and settings
 RUN/pattern/finished/    an empty file for each piece of work that is finished, one more if a damaged one is made again:
@@ -113,8 +113,7 @@ def make(run: RunDir, config: Config, workers: int) -> None:
             workers,
             lambda n, is_new: on_done(songs[n].source.name, 1, f"song-{paths[songs[n].key].stem}" if is_new else ""),
         )
-        giving = [paths[song.key] for song in songs if config.train.gives_kit(song.source.name)]
-        bank = bank_of(giving, loud=config.train.loud_strokes)
+        bank = bank_of([paths[song.key] for song in songs if config.train.gives_kit(song.source.name)])
         playing = [song for song in songs if read(paths[song.key]).onsets]
         halves = {}
         if config.train.predicted_strokes and len(playing) > 1:
@@ -194,23 +193,17 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
 
 def place_of(folder: Path, song: KeyedSong, config: Config) -> Path:
     """Return where what is known of a song is kept: another place for another song or other settings."""
-    return folder / f"{song.key}-{files.digest([song.stamp, science.recorded(config.data)])[:12]}.npz"
-
-
-def kit_of(path: Path, *, loud: bool = False) -> Path:
-    """Return where the kit of a song is kept, beside what is known of it. loud: see `strokes.cut_kit`."""
-    return path.with_suffix(".loud.kit" if loud else ".kit")
+    settings = [science.recorded(config.data), *["loud strokes"] * config.train.loud_strokes]
+    return folder / f"{song.key}-{files.digest([song.stamp, *settings])[:12]}.npz"
 
 
 def prepare(song: KeyedSong, path: Path, config: Config) -> bool:
-    """Find out what is known of a song, unless it is there already; beside it lie a kit for its own sketches, and with
-    `train.loud_strokes` one to play other songs.
+    """Find out what is known of a song, unless it is there already; a kit of its strokes lies beside it.
 
     Returns:
         whether it was not there.
     """
-    kinds = (False, True) if config.train.loud_strokes else (False,)
-    if _is_whole(path, [kit_of(path, loud=loud) for loud in kinds]):
+    if _is_whole(path):
         return False
     data = config.data
     rate, (heard, made) = stems.load_sums(song.source, parse_task(data.task), downmix=True)
@@ -221,9 +214,8 @@ def prepare(song: KeyedSong, path: Path, config: Config) -> bool:
     true = beats_in(stems.resample(drums, rate, attacks.RATE), DRUMS_LATE)
     onsets = drum_classes.onsets(drums, rate)
     silent = Kit({kind: [] for kind in CLASSES}, (0.0,) * (len(CLASSES) + 1), 0.0)  # silence has no level
-    for loud in kinds:
-        kit = strokes.cut_kit(drums, input, rate, onsets, loud=loud) if onsets else silent
-        strokes.save(kit_of(path, loud=loud), Bank({song.key: kit}))
+    kit = strokes.cut_kit(drums, input, rate, onsets, loud=config.train.loud_strokes) if onsets else silent
+    strokes.save(path.with_suffix(".kit"), Bank({song.key: kit}))
     with files.replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
@@ -241,13 +233,12 @@ def prepare(song: KeyedSong, path: Path, config: Config) -> bool:
     return True
 
 
-def _is_whole(path: Path, kits: Sequence[Path]) -> bool:
+def _is_whole(path: Path) -> bool:
     """Whether what `prepare` writes is there and can be read; otherwise it is made again."""
     try:
         read(path)
-        for found in kits:
-            for kit in strokes.load(found).kits.values():
-                dict(kit.strokes)  # decoded
+        for kit in strokes.load(path.with_suffix(".kit")).kits.values():
+            dict(kit.strokes)  # decoded
     except Exception:  # zipfile and numpy's header parser raise many types for damaged bytes
         return False
     return True
@@ -344,9 +335,9 @@ def pair_of(song: Known) -> Song:
     return features.astype(np.float16), drum_classes.activations(song.onsets, features.shape[1], FRAME)
 
 
-def bank_of(songs: Sequence[Path], *, loud: bool) -> Bank:
-    """Join the kits of the songs that have drums, at most `KITS` of them, evenly chosen. loud: see `kit_of`."""
-    kits = [strokes.load(kit_of(path, loud=loud)).kits for path in songs]
+def bank_of(songs: Sequence[Path]) -> Bank:
+    """Join the kits of the songs that have drums, at most `KITS` of them, evenly chosen."""
+    kits = [strokes.load(path.with_suffix(".kit")).kits for path in songs]
     # A kit of one class would leave out all others.
     classes = [sum(map(bool, kit.strokes.values())) for one in kits for kit in one.values()]
     usable = [one for one, count in zip(kits, classes, strict=True) if count >= min(2, max(classes)) > 0]
@@ -364,7 +355,7 @@ def sketch_song(
 ) -> dict[str, Any]:
     """Sketch a training song in all variants, with its own kit, at its own level; return its entry in guides.json."""
     known = read(path)
-    (kit,) = strokes.load(kit_of(path)).kits.values()
+    (kit,) = strokes.load(path.with_suffix(".kit")).kits.values()
     variants = []
     for number in range(guides.variants_of(config.train)):
         random = random_for("sketch", config.data.seed, song.key, number)

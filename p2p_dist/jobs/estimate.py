@@ -156,10 +156,9 @@ def pattern_bytes(config: Config, trained: int, songs: int) -> int:
     predicted = config.train.predicted_strokes
     sketches = (SKETCHES + predicted) * frames * 2 * (data.picture_channels * data.mels + 2)
     strokes = min(STROKES * seconds, STROKES_OF_SONG * songs)
-    kits = strokes * (1 + config.train.loud_strokes)  # of each song, for its own sketches and to play others
     of_drummer = PATTERN_NETWORK + strokes * min(songs, KITS) / songs
     networks = (3 + (3 if predicted else 1)) * PATTERN_NETWORK  # of the one in training weights and two moments, too
-    return round(sketches + FEATURES * seconds + kits + networks + of_drummer)
+    return round(sketches + FEATURES * seconds + strokes + networks + of_drummer)
 
 
 def checkpoint_bytes(config: Config, trained: int | None) -> tuple[int, int]:

@@ -114,8 +114,7 @@ def learn(songs: list[tuple[Allowed, KeyedSong]], work: Path, steps: int, worker
     )
     playing = [path for path in paths.values() if pattern_stage.read(path).onsets]
     network = pattern_stage.train_network(work / "networks", STARTER, playing, config, lambda *_: None)
-    giving = [paths[song.key] for of, song in songs if of is REAL or song.source.name in PLAYED]
-    bank = pattern_stage.bank_of(giving, loud=True)
+    bank = pattern_stage.bank_of([paths[song.key] for of, song in songs if of is REAL or song.source.name in PLAYED])
     names = {song.key: song.source.name for _, song in songs}
     bank = strokes.Bank({names[key]: kit for key, kit in bank.kits.items()})
     drums = Drummer(network.eval(), bank, config.data, config.model)

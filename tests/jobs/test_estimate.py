@@ -135,14 +135,12 @@ def test_sketches_networks_and_strokes_take_the_room_that_is_said():
     # 100 000 windows of 16 frames, hop 256 at 22 050 Hz; rows of 32 bands, sine and cosine, two bytes each.
     frames, seconds = 1_600_000, 1_600_000 * 256 / 22050
     networks, sketches = 5 * estimate.PATTERN_NETWORK, 3 * frames * 2 * 34
-    for songs, kits in ((20, 60), (100, 232)):
+    for songs, kits in ((20, 40), (100, 132)):
         strokes = kits * estimate.STROKES_OF_SONG
         said = estimate.pattern_bytes(guided, 100_000, songs)
         assert said == pytest.approx(sketches + estimate.FEATURES * seconds + strokes + networks, rel=1e-6)
     predicted = dataclasses.replace(guided, train=dataclasses.replace(guided.train, predicted_strokes=True))
     more = 2 * estimate.PATTERN_NETWORK + frames * 2 * 34
     assert estimate.pattern_bytes(predicted, 100_000, 100) == pytest.approx(said + more, rel=1e-6)
-    one = dataclasses.replace(guided, train=dataclasses.replace(guided.train, loud_strokes=False))
-    assert said - estimate.pattern_bytes(one, 100_000, 100) == 100 * estimate.STROKES_OF_SONG
     short = estimate.pattern_bytes(guided, 100_000, 10_000)
-    assert short - said < 2 * estimate.STROKES * seconds, "no more strokes than sound"
+    assert short - said < estimate.STROKES * seconds, "no more strokes than sound"
