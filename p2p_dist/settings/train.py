@@ -58,7 +58,7 @@ class Train:
     kits: Text = added("*", implied="*")
     """with a sketch: training songs that give strokes, by name, with * and ? ('EVR - *'); of others only patterns are learnt"""
     loud_strokes: bool = added(True, implied=False)
-    """with a sketch: play only the louder half of a song's kicks, snares and so on (else also its quietest strokes)"""
+    """with a sketch: cut strokes from the louder half of a song's kicks, snares and so on first (else those that ring alone)"""
     ema: ShareBelowOne = 0.999
     """decay of the exponential moving average of the generator, which is evaluated (0: none)"""
     ema_warmup: bool = added(True, implied=False)

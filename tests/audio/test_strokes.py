@@ -84,6 +84,8 @@ def test_quiet_and_short_strokes_are_left_out_and_no_more_are_taken_than_asked_f
     more = sorted([*onsets, Onset(6.0, "kick", 0.05), Onset(6.5, "kick", 1.0), Onset(6.55, "snare", 1.0)], key=lambda o: o.time)
     assert len(cut_kit(sound, sound, RATE, more).strokes["kick"]) == 3
     assert len(cut_kit(sound, sound, RATE, more, most=2).strokes["kick"]) == 2
+    many = [Onset(0.5 + 0.2 * number, "kick", 1.0) for number in range(30)]
+    assert len(cut_kit(sound, sound, RATE, many).strokes["kick"]) == 16, "earlier runs have as many"
 
 
 @pytest.mark.parametrize("loud", [True, False])
