@@ -242,7 +242,7 @@ def _flac(sound: np.ndarray) -> bytes:
 
 
 def _opus(sound: np.ndarray) -> bytes:
-    """Not by soundfile, which gives each stream a random number."""
+    """Encode a stroke as Opus. soundfile is not used, because it gives each stream a random number."""
     import av
 
     rate = 48000  # the only rate of Opus that is near

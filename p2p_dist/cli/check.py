@@ -16,7 +16,7 @@ from p2p_dist.settings.values import Positive, PositiveNumber, check
 
 @dataclass(frozen=True)
 class Preflight:
-    """Run one short job like a training: checks everything that a training needs, and says what to do."""
+    """Run one short job like a training to check everything that a training needs, and say what to do."""
 
     data: str | None = None
     """folder of songs that the job must be able to read"""

@@ -19,18 +19,18 @@ TEST_EVERY = 10
 class Command:
     """Compose songs from a seed and render them with FluidSynth: stems in MUSDB18's layout, with exact beats and drum strokes.
 
-    Nobody has a claim to them: nothing is taken from existing music, and Debian's sound font is under the MIT licence.
+    Nobody has claims to these songs: nothing is taken from existing music, and Debian's sound font is under the MIT licence.
     Exit code 0: done; 1: failed; 2: wrong usage.
     """
 
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """folder of songs to write; songs that are there are kept"""
     songs: int = 60
-    """how many"""
+    """number of songs"""
     seed: int = 1
     """the same seed gives the same songs"""
     seconds: float = 60.0
-    """least length of a song"""
+    """minimum length of a song, seconds"""
     font: Path | None = None
     """sound font (default: FluidR3_GM.sf2 of Debian's package fluid-soundfont-gm)"""
 

@@ -33,8 +33,8 @@ class Command:
     songs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="SONG")] = ()
     """audio files, videos, or folders of them"""
     model: str | None = None
-    """RUN (its best checkpoint), RUN@STEP, a folder made by export, or starter, the drummer that comes with the package
-    (default: the newest run but the demo's, else starter)"""
+    """RUN (its best checkpoint), RUN@STEP, a folder made by export, or starter, the model that comes with the package
+    (default: the newest run that is not a demo, else starter)"""
     out: Path | None = None
     """output folder (default: generated/SONG); for several songs, the folder that holds one folder per song"""
     level: Annotated[float, within(-60, 40, " dB")] = 0.0
@@ -50,13 +50,13 @@ class Command:
     format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
     """file format of stem and mix: flac, wav, mp3 or ogg"""
     bpm: Annotated[float, within(30, 300, " beats a minute")] | None = None
-    """beats a minute to play to, for a model with a sketch (default: the tempo that it hears); so the next three"""
+    """tempo in beats per minute, for a model with a sketch (default: the detected tempo); the next three need a sketch, too"""
     first_beat: NotNegativeNumber | None = None
-    """time of any beat, seconds of the song"""
+    """time of any one beat, seconds from the start of the song"""
     half_beat: bool = False
-    """move all beats by half a beat: when the drums are on the off-beats"""
+    """move all beats by half a beat, if the drums are on the off-beats"""
     density: Annotated[float, within(0.05, 4)] | None = None
-    """strokes a second, relative to the songs that it was trained on (default: 0.95)"""
+    """number of strokes per second, relative to the training songs (default: 0.95)"""
     overwrite: bool = False
     """generate again what already exists"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
@@ -122,7 +122,7 @@ def main(arguments: list[str]) -> int:
     if site.resolve_cluster(command.where.cluster) != "local":
         return _queue(command, found)
     if command.dry_run:
-        raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster (any one: --cluster slurm)")
+        raise ValueError("--dry-run shows the jobs of a cluster: name one with --cluster, such as --cluster slurm")
     return _make(command, found, console.again("generate", arguments))
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Command:
-    """Preprocess a folder of songs to shards. Run again, it preprocesses only what is missing.
+    """Preprocess a folder of songs to shards. If run again, it preprocesses only what is missing.
 
     Exit code 0: all songs are in the shards; 1: some were left out (each is named), or it failed; 2: wrong usage; 75: stopped.
     """
@@ -38,7 +38,7 @@ class Command:
     out: Path | None = None
     """folder of the shards on this machine (default: where submit looks for them); for several tasks, its parent folder"""
     preset: str = "default"
-    """preset of the data settings: demo, tiny, small, sketch, default or thesis"""
+    """preset of the data settings: demo, tiny, small, sketch, default, plain or thesis"""
     workers: Positive | None = None
     """number of processes (default: one per core)"""
     part: str | None = None
@@ -48,7 +48,7 @@ class Command:
     convert: Path | None = None
     """only convert this finished dataset of an earlier version to the current index; runs that use it continue unchanged"""
     upload: str | None = None
-    """then send the dataset to a folder, https://HOST/SET, or a command as 'pipe:rclone rcat STORE:SET/{name}'"""
+    """afterwards, send the dataset to a folder, https://HOST/SET, or a command such as 'pipe:rclone rcat STORE:SET/{name}'"""
     where: Annotated[Where, tyro.conf.arg(name="")] = dataclasses.field(default_factory=lambda: Where(cluster="local"))
     array: Positive = 8
     """on Slurm: number of jobs in the array, which share the songs"""
@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> int:
         layouts.list_songs(folder, command.data.split_by_title)  # raises an error before jobs are queued for an empty folder
         return _queue(command, wanted)
     if command.dry_run:
-        raise ValueError("--dry-run shows the jobs of a cluster: name it with --cluster (any one: --cluster slurm)")
+        raise ValueError("--dry-run shows the jobs of a cluster: name one with --cluster, such as --cluster slurm")
     if command.upload is not None and len(wanted) > 1:
         raise ValueError(f"--upload takes one dataset, and {len(wanted)} tasks make {len(wanted)}: name one --task at a time")
     code = _run(folder, wanted, command, console.again("preprocess", arguments))

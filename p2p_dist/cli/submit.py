@@ -29,7 +29,7 @@ from p2p_dist.settings.resources import sizes_in_words, sizes_of
 class Command:
     """Preprocess songs, train, evaluate every checkpoint, write a page to listen to.
 
-    Without --data it uses a 6-second example song. Run again, it continues where it stopped.
+    Without --data it uses a 6-second example song. If run again, it continues where it stopped.
     """
 
     run: str | None = None

@@ -16,7 +16,7 @@ from p2p_dist.run import rundir
 
 @dataclass(frozen=True)
 class Command:
-    """Send the metrics of a run to MLflow, Weights & Biases or Trackio: those lines that are not there.
+    """Send the metrics of a run to MLflow, Weights & Biases or Trackio, without those already sent.
 
     Exit code 0: done; 1: failed; 2: wrong usage.
     """
@@ -24,7 +24,7 @@ class Command:
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
     """name of the run"""
     to: Literal["mlflow", "wandb", "trackio"]
-    """the tracker; without variables of its own, it keeps the metrics in the run's folder"""
+    """the tracker; unless its own environment variables are set, it keeps the metrics in the run's folder"""
 
 
 def main(arguments: list[str]) -> int:

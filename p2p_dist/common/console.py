@@ -100,8 +100,8 @@ def control_character(text: str) -> str | None:
 
 
 def _visible(text: str) -> str:
-    """Escape control characters, characters that change the direction of writing, which can disguise a text, and what is
-    none: bytes of a file name that is not UTF-8.
+    """Escape control characters, characters that change the direction of writing, which can disguise a text, and bytes of a
+    file name that are not UTF-8.
     """
     unseen = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
     return re.sub(unseen, lambda found: found[0].encode("unicode_escape").decode(), text)

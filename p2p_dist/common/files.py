@@ -35,8 +35,8 @@ class DamagedError(ValueError):
 def _fsync(path: Path) -> None:
     """Flush the renames in a folder, or what was written to a file through another library's own file object, to disk.
 
-    Some file systems (through FUSE, of SMB servers) can't, above all folders. What is lost there in a power failure, checksums
-    find.
+    Some file systems (through FUSE, of SMB servers) can't, especially for folders. Checksums detect what is lost there in a
+    power failure.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:

@@ -68,7 +68,7 @@ def read_at(descriptor: int, views: Sequence[memoryview], offset: int) -> int:
 
 
 def forget(descriptor: int) -> None:
-    """Have the next read of a file come from the disk, not from memory, where the system can."""
+    """Drop a file from the page cache, if the system can, so that the next read comes from the disk."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 

@@ -60,8 +60,8 @@ def read_yaml(path: Path) -> Any:
 def _value(event: Any, events: Iterator[Any], depth: int = 1) -> Any:
     """Return the value that begins with `event`; refuse aliases, tags and repeated names.
 
-    An alias can make a few lines as large as the memory, a tag makes other things than they look like, and of a name that is
-    written twice one would be lost in silence.
+    An alias can expand a few lines until they fill the memory, a tag changes the type of a value, and of a repeated name one
+    value would be lost silently.
     """
     if isinstance(event, yaml.AliasEvent):
         _refuse(event, "an alias (*name) is not allowed here: write the value itself")

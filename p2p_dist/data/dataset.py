@@ -49,8 +49,11 @@ def name_of_version_0_1(root: Path, data: config.Data, of: list[layouts.Source])
 
 
 def name_of_address(run: RunDir, address: str) -> str:
-    """Return the name of a run's shards that come from an address: the recorded one, of an earlier address if it has trained,
-    so a dataset may move; for a new run that of the newest that was fetched from there."""
+    """Return the name of the shards of a run that come from an address.
+
+    A run that has trained keeps the recorded name, even if the dataset has moved to another address since. A new run gets the
+    name of the dataset that was fetched last from there.
+    """
     if run.dataset.is_file() and (find_steps(run.checkpoints) or run.read_dataset().startswith(_of_address(address))):
         return run.read_dataset()
     return newest_of_address(run.path.parent.parent / "shards", address)

@@ -138,7 +138,7 @@ class Index:
                 for one in content["left_out"][:1]
             )
             add = (
-                f"add songs to the folder {split}/ of --data, or mend those that were left out, and run the same command again"
+                f"add songs to the folder {split}/ of --data, or repair those left out, and run the same command again"
             )
             if split == "train" and content["settings"].get("silent_share", 1) < 1:
                 add += ", or start a run with a greater --data.silent-share if the targets of these songs are silent"

@@ -1,4 +1,4 @@
-"""Datasets that versions to 0.1 began: they stay what they are, since runs were trained on them, or get today's index.
+"""Datasets of versions up to 0.1: kept unchanged, because runs were trained on them, or converted to today's index.
 
 In them a song was a shard, with its place in the split in its key, and the manifest (schema 3) had a row for each sample.
 """
@@ -39,7 +39,7 @@ def stays(root: Path, out: Path, data: Data, work: list[KeyedSong]) -> bool:
     if lost:
         raise ValueError(
             f"{lost[0]} is missing or cut short, and an earlier version made this dataset: restore the file from a copy, or "
-            f"remove {out} to make all of it anew (runs that were trained on it then can't go on)"
+            f"remove {out} to make all of it again (runs that were trained on it then cannot continue)"
         )
     if not is_named_after(out.name, root, data) and not _are_its_songs(out, content, work):
         raise ValueError(f"{out} is a dataset of an earlier version, of other songs: name another folder, or remove it")

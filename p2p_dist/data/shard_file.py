@@ -181,10 +181,10 @@ class _Stream:
 
 
 def tar_writer() -> Any:
-    """webdataset's TarWriter.
+    """Return webdataset's TarWriter, without importing torch.
 
-    webdataset imports torch, 200 MB and a second in each worker, for classes that only readers use, and does without where
-    there is none: so none is shown to it.
+    webdataset imports torch only for classes that readers use, and works without it. The import takes 200 MB and a second in
+    each worker, so it is blocked here.
     """
     if "webdataset" not in sys.modules and "torch" not in sys.modules:
         sys.modules["torch"] = None  # type: ignore[assignment]

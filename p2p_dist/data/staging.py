@@ -143,7 +143,7 @@ def _missing(entries: Collection[dict[str, Any]], copy: Path, place: Path) -> It
     except OSError as error:  # another program filled it meanwhile
         if error.errno not in files.FULL:
             raise
-        raise OSError(error.errno, f"no room: {error.strerror}: free some, {cure}", error.filename) from error
+        raise OSError(error.errno, f"not enough space: {error.strerror}: free some space, {cure}", error.filename) from error
     now = {entry["name"]: _state(copy / entry["name"], entry) for entry in entries}
     if now != before:
         records.write(note, schemas.CHECKED, {"files": now})

@@ -92,7 +92,7 @@ def fetch_newest(
         if before is None or not is_there:
             raise
         console.complain(
-            f"warning: {console.describe(error)}; whether the dataset there was changed is not known: going on with {here}, "
+            f"warning: {console.describe(error)}; it is not known whether the dataset there changed: continuing with {here}, "
             "which was fetched from there"
         )
         content = before
@@ -157,7 +157,7 @@ def fetch_files(
             if error.errno not in lock.NO_LOCKS:  # without, two would fetch the same files, and each takes its name whole
                 raise
         missing = [entry for entry in _wanted(content, data) if not is_whole(out / entry["name"], entry)]
-        check_room(missing, out, "free some, name another folder of runs with $P2P_RUNS, or use --data.stage node or disk")
+        check_room(missing, out, "free some space, name another folder with $P2P_RUNS, or use --data.stage node or disk")
         for number, entry in enumerate(missing, 1):
             fetch_file(address, entry, out / entry["name"], content)
             on_file(number, len(missing), entry["name"])

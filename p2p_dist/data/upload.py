@@ -78,7 +78,7 @@ def send(address: str, name: str, source: BinaryIO, size: int) -> None:
                 shutil.copyfileobj(source, target.stream, remote.BLOCK)
                 target.stream.close()
             while (code := _ended(target.proc)) is None:  # the rest of the way takes it as long as it takes
-                console.say(f"note: all of {name} is given to the command, which has not ended yet: waiting")
+                console.say(f"note: all of {name} was passed to the command; waiting for the command to end")
             if code != 0:
                 raise OSError(errno.EIO, f"the command ended with {code}", shown)
         finally:

@@ -168,7 +168,7 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
     part = content["splits"].get("train")
     if part is None or not part["songs"]:
         raise ValueError(
-            f"{run.shards} has no training songs to sketch: add songs to the folder train/ of --data, or mend those that "
+            f"{run.shards} has no training songs to sketch: add songs to the folder train/ of --data, or repair those that "
             "were left out, and run the launch command again"
         )
     found = {

@@ -110,8 +110,8 @@ def check_sketched_songs(data: Data, train: Train) -> None:
     for song in songs:
         if song.pairs:
             raise ValueError(
-                f"{song.path} holds spectrograms without audio, and model.sketch needs audio: leave it out, or give "
-                "--preset plain"
+                f"{song.path} holds spectrograms without audio, and model.sketch needs audio: remove it, or "
+                "train on spectrograms alone with --preset thesis"
             )
     if songs and not any(train.gives_kit(song.name) for song in songs):
         names = ", ".join(console.one_line(song.name) for song in songs[:3]) + ", ..." * (len(songs) > 3)

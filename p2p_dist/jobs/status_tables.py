@@ -68,11 +68,11 @@ def table_of_one(found: dict[str, Any]) -> tuple[Table, list[str]]:
         )
     table.add_row("GPU-hours of training", told)
     kwh = found["energy"]["kwh"]
-    table.add_row("energy of training", "not told" if kwh is None else f"{kwh:.3g} kWh, told by {found['energy']['told_by']}")
+    table.add_row("energy of training", "not known" if kwh is None else f"{kwh:.3g} kWh, from {found['energy']['told_by']}")
     if len(found["costs"]) > LISTED:
         table.add_row("", f"the cost of {len(found['costs']) - LISTED} earlier checkpoints: --json")
     for cost in found["costs"][-LISTED:]:
-        energy_of_it = "energy not told" if cost["kwh"] is None else f"{cost['kwh']:.3g} kWh"
+        energy_of_it = "energy not known" if cost["kwh"] is None else f"{cost['kwh']:.3g} kWh"
         table.add_row(f"up to step {cost['step']}", f"{cost['gpu_hours']:.2f} GPU-hours, {energy_of_it}")
     lines = [f"{stage}: {text}" for stage, text in found["stages"].items() if _in_short(text) != text]
     if (waits := found["waiting"].get(stage := current_stage(found))) is not None:

@@ -22,7 +22,7 @@ class Data:
     """folder of songs: MUSDB18, MUSDB18-HQ or the same layout; musdb7s: its free sample (default: $MUSDB_PATH, else a
     6-second excerpt)"""
     shards: str | None = resource(None)
-    """a finished dataset in place of songs: a folder, https://HOST/SET, or a command as 'pipe:rclone cat STORE:SET/{name}'"""
+    """a finished dataset in place of songs: a folder, https://HOST/SET, or a command: 'pipe:rclone cat STORE:SET/{name}'"""
     split_by_title: bool = added(False, implied=False)
     """the songs are in that folder itself, without train/ and test/: a hash of the title selects about a fifth for tests"""
     task: Annotated[str, tyro.conf.arg(aliases=["--task"])] = "drums"
@@ -55,7 +55,7 @@ class Data:
     """megabytes up to which songs are packed into one shard; a song over this size has a shard of its own"""
     stage: Literal["none", "node", "disk", "device"] = resource("none")
     """where shards are read from: their folder (none), a copy in the node's memory (node) or on its disk, in $TMPDIR (disk),
-    or the device's memory (device); sketches: likewise, but with device from their folder"""
+    or the device's memory (device); sketches are read in the same way, but with device from their folder"""
 
     @property
     def elsewhere(self) -> frozenset[str]:

@@ -62,10 +62,10 @@ class Resources(Where):
     """The cluster, jobs and limits of a run. These settings may change at every launch."""
 
     nodes: Positive = 1
-    """number of nodes, of a training also a range such as 1-4 (on one machine without Slurm: groups of processes); of a range,
-    each start on Slurm gets as many as are free"""
+    """number of nodes, for a training also a range such as 1-4 (on one machine without Slurm: groups of processes); each
+    start on Slurm then gets as many nodes as are free"""
     least_nodes: Positive | None = None
-    """the fewest nodes that a start of the training may get, and --nodes the most; --nodes 1-4 sets both (default: --nodes)"""
+    """minimum number of nodes for a start of the training, --nodes is the maximum; --nodes 1-4 sets both (default: --nodes)"""
     processes_per_node: Positive | None = None
     """training processes per node (default: the GPUs of the site's nodes, else 1)"""
     workers: Positive | None = None
@@ -83,7 +83,7 @@ class Resources(Where):
     max_crash_restarts: NotNegative = 3
     """largest number of automatic restarts of a training that crashed, each only if it made progress since the last start"""
     max_gpu_hours: PositiveNumber | None = None
-    """do not start the training again once the run has used this many, over all its launches (default: no further limit)"""
+    """do not start the training again once it has used this many GPU-hours in all launches (default: no further limit)"""
 
     def __post_init__(self) -> None:
         check(self)

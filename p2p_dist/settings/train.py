@@ -56,7 +56,7 @@ class Train:
     predicted_strokes: bool = added(False, implied=True)
     """with a sketch: the generator learns from predicted strokes as well, in a quarter of its sketches (else from true ones)"""
     kits: Text = added("*", implied="*")
-    """with a sketch: training songs that give strokes, by name, with * and ? ('EVR - *'); of others only patterns are learnt"""
+    """with a sketch: training songs that give strokes, by name, with * and ? ('EVR - *'); others give only patterns"""
     loud_strokes: bool = added(True, implied=False)
     """with a sketch: cut strokes from the louder half of a song's kicks, snares and so on first (else those that ring alone)"""
     ema: ShareBelowOne = 0.999
@@ -66,8 +66,8 @@ class Train:
     seed: Seed = 0
     """seed of the first weights, the order of the windows and the noise"""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """precision of the networks; auto: bf16 on GPUs that support it, else fp32, decided when the run is created; a CPU without
-    units for bf16 takes 10 to 30 times as long in it"""
+    """precision of the networks; auto: bf16 on GPUs that support it, else fp32, decided when the run is created; on a
+    CPU without units for bf16, bf16 takes 10 to 30 times as long"""
     gradient_precision: Literal["fp32", "bf16"] = "fp32"
     """precision of gradients sent between processes; bf16 halves the traffic"""
     checkpoint_every: Positive = 1000
@@ -93,7 +93,7 @@ class Train:
     tensorboard: bool = resource(False)
     """also write metrics, and spectrograms at every checkpoint, for TensorBoard"""
     tracker: Literal["none", "mlflow", "wandb", "trackio"] = resource("none")
-    """experiment tracker that receives the metrics too; without variables of its own, it keeps them in the run's folder"""
+    """experiment tracker that also receives the metrics; unless its own variables are set, it keeps them in the run"""
 
     def __post_init__(self) -> None:
         check(self, "train.")

@@ -144,7 +144,7 @@ class Captured:
                 tensor.copy_(value)
 
     def capture(self, batch: list[torch.Tensor | None]) -> None:
-        """Take some steps with the batch, then capture two more: no step of the training, each changes the networks."""
+        """Run warm-up steps with the batch, then capture two more. All change the networks, none is a step of the training."""
         self.batch = [None if tensor is None else tensor.clone() for tensor in batch]
         for optimiser in (self.networks.generator_optimiser, self.networks.discriminator_optimiser):
             for group in optimiser.param_groups:

@@ -132,7 +132,7 @@ MISTAKES = {
     "two songs, one place": (["x/song.wav", "song.wav"], "x/song.wav and song.wav would be written to the same folder"),
     "a time limit": (["song.wav", "--time", "soon"], "--time must be greater than zero, and written as 90 .*not 'soon'"),
     "an array": (["song.wav", "--array", "0"], "--array must be greater than 0, not 0"),
-    "a dry run without a cluster": (["song.wav", "--dry-run"], "--dry-run shows the jobs of a cluster: name it with --cluster"),
+    "a dry run without a cluster": (["song.wav", "--dry-run"], "--dry-run shows the jobs of a cluster: name one with --cluster"),
     "takes": (["song.wav", "--takes", "0"], "--takes must be from 1 to 100, not 0"),
     "seed": (["song.wav", "--seed", "-1"], "--seed must be from 0 to 2147483647, not -1"),
     "from": (["song.wav", "--from", "nan"], "--from must be 0 or more and finite, not nan"),

@@ -242,5 +242,5 @@ def test_a_split_without_songs_says_which_song_was_left_out_and_why(new_song, sm
     assert shards.preprocess(tmp_path / "songs", tmp_path / "made", small, workers=1) != []
     with pytest.raises(ValueError, match=r"has no training songs: add songs to .*; left out was bad: .*bass\.wav"):
         Index(tmp_path / "made", "train")
-    with pytest.raises(ValueError, match="has no valid songs: add songs to the folder valid/ of --data, or mend those"):
+    with pytest.raises(ValueError, match="has no valid songs: add songs to the folder valid/ of --data, or repair those"):
         Index(tmp_path / "made", "valid")

@@ -172,7 +172,7 @@ def test_without_the_server_a_run_begins_with_what_was_fetched_and_says_so(
     served.http.server_close()
     transfer.fetch_for(run, data)
     told = capsys.readouterr().err
-    assert "warning: Connection refused, tried 2 times" in told and f"going on with {first.shards}, which was" in told
+    assert "warning: Connection refused, tried 2 times" in told and f"continuing with {first.shards}, which was" in told
     assert run.dataset_record() == first.dataset_record()
     (lost, *_) = named(manifests.read(run.shards), "shards")
     (run.shards / lost).unlink()
@@ -369,7 +369,7 @@ def test_a_full_disk_says_what_is_needed_before_anything_is_fetched(
     needed = sum(path.stat().st_size for path in served.folder.glob("*.tar"))
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(needed, 0, needed))  # type: ignore[attr-defined]
     with pytest.raises(
-        OSError, match=r"\d{3} kB of files, \d{3} kB free, of which a tenth stays free: free some, name another folder"
+        OSError, match=r"\d{3} kB of files, \d{3} kB free, of which a tenth stays free: free some space, name another folder"
     ) as error:
         fetch(served.url, tmp_path / "here", small)
     assert error.value.errno == errno.ENOSPC and [name for name, _ in served.asked] == ["manifest.json"]

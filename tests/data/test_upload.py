@@ -81,7 +81,7 @@ def test_a_command_that_takes_long_to_end_is_waited_for_and_said(
         send(f"pipe:cat >{tmp_path}/{{name}}; sleep 0.7", "b.tar", source, len(BYTES))
     assert (tmp_path / "b.tar").read_bytes() == BYTES
     told = capsys.readouterr().out.splitlines()
-    assert 1 <= len(told) <= 4 and {*told} == {"note: all of b.tar is given to the command, which has not ended yet: waiting"}
+    assert 1 <= len(told) <= 4 and {*told} == {"note: all of b.tar was passed to the command; waiting for the command to end"}
 
 
 @pytest.mark.parametrize("way", ["http", "pipe", "folder"])

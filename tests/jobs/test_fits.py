@@ -202,7 +202,7 @@ def test_a_folder_that_can_not_be_written_to_is_named_before_anything_is_made(pl
 def test_a_sketch_needs_audio_before_anything_is_made(place, capsys):
     (place / "songs" / "train" / "c").mkdir()
     (place / "songs" / "train" / "c" / "c_0.npz").touch()
-    with pytest.raises(ValueError, match=r"songs/train.* spectrograms without audio, .* leave it out, or give --preset plain"):
+    with pytest.raises(ValueError, match=r"songs/train.* spectrograms without audio, .* remove it, or train on .* --preset thesis"):
         dry_run(place, "--cluster", "local", "--preset", "sketch")
     assert dry_run(place, "--cluster", "local", "--preset", "small") == 0
 

@@ -65,14 +65,14 @@ def test_energy_and_cost_are_told_where_somebody_tells_them(run, capsys, tmp_pat
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(status.shutil, "which", lambda name: None)
     found, table = shown()
-    assert found["energy"] == {"kwh": None, "told_by": None} and "energy of training not told" in table
+    assert found["energy"] == {"kwh": None, "told_by": None} and "energy of training not known" in table
     assert found["costs"] == [{"step": 40, "gpu_hours": pytest.approx(2 * 4 * 0.5), "kwh": None}]
-    assert "up to step 40 4.00 GPU-hours, energy not told" in table
+    assert "up to step 40 4.00 GPU-hours, energy not known" in table
     for step, joules in ((40, 1.8e6), (60, 7.2e6)):
         energy.note(run, step, joules)
     found, table = shown()
     assert found["energy"] == {"kwh": 2.0, "told_by": "the GPUs"} and found["costs"][0]["kwh"] == 0.5
-    assert "2 kWh, told by the GPUs" in table and "up to step 40 4.00 GPU-hours, 0.5 kWh" in table
+    assert "2 kWh, from the GPUs" in table and "up to step 40 4.00 GPU-hours, 0.5 kWh" in table
 
     monkeypatch.undo()
     (tmp_path / "bin").mkdir()
@@ -85,7 +85,7 @@ def test_energy_and_cost_are_told_where_somebody_tells_them(run, capsys, tmp_pat
     sacct.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     found, table = shown()
-    assert found["energy"] == {"kwh": 4.0, "told_by": "Slurm's accounting"} and "4 kWh, told by Slurm's accounting" in table
+    assert found["energy"] == {"kwh": 4.0, "told_by": "Slurm's accounting"} and "4 kWh, from Slurm's accounting" in table
     asked = (tmp_path / "asked").read_text().split()
     assert asked[-2:] == ["--format=JobIDRaw,State,ConsumedEnergyRaw", "--jobs=7"] and "--duplicates" in asked
     (tmp_path / "asked").unlink()
