@@ -35,10 +35,12 @@ next=$(job_number <<<"$said")
     '{number = $1; sub(/^[^ ]+ /, "")} $0 == comment && number + 0 > own {own = number} END {print own}')
 [ "$next" != "$job" ] || fail "sbatch printed no job number ($said)"
 batch successor "$next" || true
-# Jobs with the dependency afterok on this job would wait for ever: let them depend on the successor.
+# Jobs with the dependency afterok on this job would wait for ever: let them depend on the successor. One that was cancelled just
+# now can't, which must not keep the others from it.
 squeue --me --noheader --format='%i %E' | { grep -wF "afterok:$job" || true; } | while read -r waiting dependency; do
     dependency=$(sed -E "s/\([^)]*\)//g; s/\bafterok:$job\b/afterok:$next/g" <<<"$dependency")
-    scontrol update "jobid=$waiting" "dependency=$dependency"
-done
+    scontrol update "jobid=$waiting" "dependency=$dependency" ||
+        echo "job $waiting does not wait for job $next: if it is still needed, run the launch command again"
+done || echo "the jobs that wait for this one are not known: run the launch command again"
 echo "$stage stopped; this job cannot be requeued: job $next continues it"
 exit 75

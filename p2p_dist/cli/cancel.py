@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     """Stop the jobs of a run; return the exit code."""
     run = rundir.find(command_line.parse(Command, "cancel", arguments).run)
     rundir.read_settings(run)
-    if site.resolve_cluster("auto") == "local":
+    if not site.has_slurm():
         raise ValueError(f"Slurm was not found: to stop a run on this machine, press Ctrl-C where it was started ({run.path})")
     jobs: dict[tuple[str, str], set[str]] = {}  # an array has parts that run and parts that wait; a successor may wait beside
     for stage, job in squeue.own_jobs(run):

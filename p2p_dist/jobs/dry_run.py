@@ -26,7 +26,7 @@ def dry_run(launches: list[tuple[RunDir, Config, str | None]], where: str) -> No
     Raises:
         ValueError: the songs or the saved settings do not fit, or it is more than the site takes.
     """
-    has_slurm = where != "local" and site.resolve_cluster("auto") != "local"
+    has_slurm = where != "local" and site.has_slurm()
     numbers = squeue.jobs_by_tier() if has_slurm else Counter[str]()
     makers: dict[str | None, str] = {}
     together = 0.0

@@ -65,7 +65,7 @@ def check_packages_anywhere(
     try:
         check_packages(extras)
     except ValueError as error:
-        if not only_note or where == "local" or site.resolve_cluster("auto") != "local":
+        if not only_note or where == "local" or site.has_slurm():
             raise
         console.say(f"# note: {error}")
 

@@ -275,16 +275,27 @@ def account(resources: Resources) -> str | None:
     return resources.account or os.environ.get("SBATCH_ACCOUNT") or None
 
 
+def has_slurm() -> bool:
+    """Whether this machine belongs to a Slurm cluster, even if its controller does not answer now."""
+    if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
+        return False
+    return not commands.ask("sinfo", "--version").returncode  # Slurm may be installed without being configured
+
+
 def resolve_cluster(cluster: Cluster) -> Cluster:
     """Resolve `auto` for this machine: a cluster by its name in Slurm, slurm on any other configured cluster, else local."""
     if cluster != "auto":
         return cluster
-    if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
+    if not has_slurm():
         return "local"
-    # Slurm may be installed without being configured. If only its controller does not answer, it is still a cluster.
-    asked = commands.ask("sinfo", "--version")
-    if asked.returncode:
-        return "local"
-    name = os.environ.get("SLURM_CLUSTER_NAME", "").lower().replace("-", "_")
     known: dict[str, Cluster] = {one: one for one in get_args(Cluster) if one not in ("auto", "local")}
-    return known.get(name, "slurm")
+    return known.get(name_in_slurm().lower().replace("-", "_"), "slurm")
+
+
+def name_in_slurm() -> str:
+    """Return the name that Slurm gives this cluster; empty if its controller does not answer.
+
+    $SLURM_CLUSTER_NAME has it in jobs alone, and the launcher runs on login nodes.
+    """
+    found = re.search(r"^ClusterName\s*=\s*(\S+)", commands.ask("scontrol", "show", "config").stdout, re.MULTILINE)
+    return found[1] if found else ""

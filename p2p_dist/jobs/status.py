@@ -46,7 +46,7 @@ class Around:
         self.site = functools.cache(site.load_site)
         self.look = functools.cache(stages.look)
         self.starts = functools.cache(reasons.expected_starts)
-        if shutil.which("squeue") is not None and site.resolve_cluster("auto") != "local":
+        if shutil.which("squeue") is not None and site.has_slurm():
             try:
                 self.jobs = squeue.everything()
             except OSError as error:

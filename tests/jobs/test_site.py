@@ -141,7 +141,9 @@ def test_a_site_file_is_read_as_it_is_written(tmp_path):
         site.load_site("slurm", str(mine))
 
 
-def test_lumi_is_known_by_its_name(cluster, monkeypatch):
+def test_lumi_is_known_by_its_name(cluster):
     assert site.resolve_cluster("auto") == "slurm"
-    monkeypatch.setenv("SLURM_CLUSTER_NAME", "lumi")
+    cluster.call("lumi")
     assert site.resolve_cluster("auto") == "lumi" and site.resolve_cluster("slurm") == "slurm"
+    (cluster.place / "refuses").touch()
+    assert site.resolve_cluster("auto") == "slurm" and site.has_slurm(), "its controller does not answer"

@@ -41,7 +41,7 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     os.utime(run.status, (33600, 33600))
     os.utime(run.checkpoints / rundir.step_name(40), (31800, 31800))
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
-    monkeypatch.setattr(status.site, "resolve_cluster", lambda name: "slurm")
+    monkeypatch.setattr(status.site, "has_slurm", lambda: True)
     monkeypatch.setattr(status.squeue, "everything", list)
     found = status.gather(run)
     assert found["gpu_hours"]["used"] == pytest.approx(12 + 2 * 4 * 1.0) and found["gpu_hours"]["estimated"] == 2
@@ -202,7 +202,7 @@ def test_many_runs_ask_slurm_once_and_look_at_their_shards_once(run, monkeypatch
         shutil.copytree(run.path, run.path.with_name(f"run-{number}"))
     asked = []
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
-    monkeypatch.setattr(status.site, "resolve_cluster", lambda name: asked.append("sinfo") or "slurm")
+    monkeypatch.setattr(status.site, "has_slurm", lambda: asked.append("sinfo") or True)
     monkeypatch.setattr(status.squeue, "everything", lambda: asked.append("squeue") or [])
     nothing = stages.Shards({"splits": {}, "left_out": []}, frozenset())
     monkeypatch.setattr(stages, "look", lambda shards: asked.append("shards") or nothing)

@@ -133,6 +133,7 @@ def test_slurm_takes_every_job_of_every_site(tmp_path, monkeypatch):
     lab = Clusters()
     try:
         lab.up()
+        assert (site.name_in_slurm(), site.resolve_cluster("auto")) == ("lab", "slurm")
         wrong = [text for name in TIERS if name not in SECOND for text in drive(name, tmp_path)]
         lab.switch()
         wrong += [text for name in SECOND for text in drive(name, tmp_path)]

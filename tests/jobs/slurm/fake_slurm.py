@@ -48,6 +48,11 @@ case "$*" in
 *) cut -d '|' -f 1-4 {place}/queue ;;
 esac
 """
+SCONTROL = """#!/bin/sh
+[ ! -e {place}/refuses ] || exit 1
+[ "$1 $2" != "show config" ] || {{ cat {place}/config; exit 0; }}
+echo "$@" >> {place}/told
+"""
 
 
 class Slurm:
@@ -59,7 +64,8 @@ class Slurm:
         for name, text in (("sbatch", SBATCH), ("squeue", SQUEUE), ("srun", "#!/bin/sh\n"), ("sinfo", "#!/bin/sh\n")):
             (place / name).write_text(text.format(place=place))
         (place / "scancel").write_text(f'#!/bin/sh\necho "$@" >> {place}/cancelled\n')
-        (place / "scontrol").write_text(f'#!/bin/sh\n[ ! -e {place}/refuses ] || exit 1\necho "$@" >> {place}/told\n')
+        (place / "scontrol").write_text(SCONTROL.format(place=place))
+        self.call("linux")
         for name in ("sbatch", "squeue", "srun", "sinfo", "scancel", "scontrol"):
             (place / name).chmod(0o755)
 
@@ -67,6 +73,11 @@ class Slurm:
         """Jobs that are queued: number|state|reason|comment|partition."""
         with (self.place / "queue").open("a") as queue:
             queue.writelines(f"{line}\n" for line in lines)
+
+    def call(self, name):
+        """Give the cluster another name."""
+        about = ("Configuration data as of 2026-11-29T04:00:00", f"ClusterName             = {name}", "CommunicationParameters = (null)")
+        (self.place / "config").write_text("\n".join(about) + "\n")
 
     def refuse(self, pattern):
         """Refuse scripts with such a line."""

@@ -508,6 +508,20 @@ def test_a_successor_asks_for_what_this_job_was_given(gpus_by_gres, job, monkeyp
     assert [line for line in job.told("called") if "dependency" in line] == ["update jobid=12 dependency=afterok:8"]
 
 
+def test_a_job_that_cannot_wait_for_the_successor_keeps_no_other_from_it(job, tmp_path):
+    """It was cancelled just now. If it failed: Slurm removes the other jobs that wait, as their dependency can't be met."""
+    real = (tmp_path / "scontrol").read_text()
+    (tmp_path / "scontrol").write_text(real + '[ "$2" != jobid=12 ] || { echo "Invalid job id specified" >&2; exit 1; }\n')
+    job.begin()
+    job.answer("refusal", "Requested operation is presently disabled for job 7")
+    job.answer("given", "3:00:00|(null)|NO|gres:gpu:8")
+    job.answer("waiting", "12 afterok:7(unfulfilled)\n13 afterok:7(unfulfilled)")
+    done = job.end(75)
+    assert done.returncode == 75 and "job 8 continues it" in done.stdout, done
+    assert job.told("called")[-1] == "update jobid=13 dependency=afterok:8"
+    assert "job 12 does not wait for job 8" in done.stdout
+
+
 def test_a_successor_asks_for_the_range_again(job, monkeypatch):
     """If it failed: a training that was small once stays small."""
     for name, value in {"SLURM_JOB_NUM_NODES": "1", "SLURM_CPUS_PER_TASK": "56", "P2P_NODES": "1-4"}.items():
