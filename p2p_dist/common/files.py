@@ -131,10 +131,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                _fsync(file)
-        _fsync(temporary)
+        for one in (*temporary.rglob("*"), temporary):
+            if one.is_file() or one.is_dir():
+                _fsync(one)
         temporary.rename(path)
         _fsync(path.parent)
     finally:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import socket
 import threading
@@ -71,6 +72,22 @@ def forget(descriptor: int) -> None:
     """Drop a file from the page cache, if the system can, so that the next read comes from the disk."""
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def allow_open_files(wanted: int) -> int:
+    """Return how many of `wanted` files this process may keep open at once: at most a quarter of what the system allows.
+
+    The usual limit of 1024 is raised if it is too low for that. Other files and connections need the rest.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return max(1, wanted)
+    if soft < 4 * wanted:
+        soft = 4 * wanted if hard == resource.RLIM_INFINITY else max(soft, min(4 * wanted, hard))
+        with contextlib.suppress(ValueError, OSError):  # a Mac allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(1, min(wanted, soft // 4))
 
 
 def loopback() -> str:

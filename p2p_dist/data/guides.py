@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from p2p_dist.common import files, records, schemas
+from p2p_dist.common import files, linux, records, schemas
 from p2p_dist.common.files import DamagedError
 from p2p_dist.data.pairs import CEILING, FLOOR
 from p2p_dist.settings.config import Model, Train
@@ -26,7 +26,6 @@ TRUE, PREDICTED = 3, 1
 """Variants of a song with its true strokes, which come first, and with predicted ones."""
 
 _DTYPE = np.dtype("<f2")
-_MOST_OPEN = 512  # files: many systems allow a process 1024
 
 
 def variants_of(train: Train) -> int:
@@ -83,6 +82,7 @@ class Guides:
         self.variants, self.width, self.songs = content["variants"], content["width"], content["songs"]
         self.digest = files.digest([self.variants, self.width, self.songs])[:12]
         self._open: dict[str, int] = {}
+        self._most_open = linux.allow_open_files(len(self.songs))
         self._seen: dict[str, tuple[int, int]] = {}
 
     def read(self, key: str, variant: int, start: int, frames: int) -> np.ndarray:
@@ -95,7 +95,7 @@ class Guides:
             raise ValueError(f"{self.folder / NAME} has no sketch of {key}: remove this file and run the launch command again")
         about = self.songs[key]
         if key not in self._open:
-            while len(self._open) >= _MOST_OPEN:
+            while len(self._open) >= self._most_open:
                 os.close(self._open.pop(next(iter(self._open))))
             self._open[key] = self._checked(key, about)
         there = min(frames, about["frames"] - start)

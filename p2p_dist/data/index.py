@@ -152,6 +152,7 @@ class Index:
         self.shards: dict[str, dict[str, Any]] = {shard["name"]: shard for shard in part["shards"]}
         self._names = self.samples.shards
         self._open: dict[str, int] = {}
+        self._most_open = linux.allow_open_files(len(self.shards)) if is_here else 1
         self._checked = np.zeros(len(self.samples), bool)
         self._lengths: dict[str, int] = {}  # shard -> bytes of an npz, in whole tar blocks
         self._lock = threading.Lock()  # the streams of several ranks prefetch in threads
@@ -275,6 +276,8 @@ class Index:
         for attempt in range(3):
             try:
                 if shard not in self._open:
+                    while len(self._open) >= self._most_open:  # a large dataset has thousands
+                        os.close(self._open.pop(next(iter(self._open))))
                     self._open[shard] = os.open(self.folder / shard, os.O_RDONLY)
                 got = linux.read_at(self._open[shard], views, offset)
                 if got == wanted:

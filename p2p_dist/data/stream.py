@@ -110,7 +110,8 @@ class Stream:
         if self.resident is not None:
             numbers = torch.from_numpy(self.samples(self.positions(step)))
             if self.device.type == "cuda":  # from pageable memory the copy would block the host
-                numbers = numbers.pin_memory().to(self.device, non_blocking=True)
+                numbers = numbers.pin_memory()
+            numbers = numbers.to(self.device, non_blocking=True)
             scaled = to_network(self.resident.index_select(0, numbers).float(), self.low, self.high)
         elif self._copies is not None:
             pairs = self._copies.received(self._prefetcher.result(step, self._reading(step)))

@@ -1,6 +1,7 @@
 """Linux calls."""
 
 import os
+import resource
 import signal
 import time
 
@@ -50,6 +51,27 @@ def test_signals_are_blocked_as_long_as_asked_for_and_no_other_is_unblocked():
             raise OSError
         assert now() == before, "one that was blocked before stays so"
     assert now() == before - {signal.SIGUSR1}
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "wanted", "allowed", "after"),
+    [
+        (64, 256, 10, 10, 64),
+        (64, 256, 40, 40, 160),
+        (64, 256, 1000, 64, 256),
+        (64, 64, 1000, 16, 64),
+        (2, 2, 5, 1, 2),
+        (64, 256, 0, 1, 64),
+    ],
+)
+def test_as_many_files_may_be_open_as_the_system_allows(soft, hard, wanted, allowed, after):
+    """In a process of its own, whose hard limit is lowered."""
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        fits = linux.allow_open_files(wanted) == allowed and resource.getrlimit(resource.RLIMIT_NOFILE) == (after, hard)
+        os._exit(0 if fits else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_cores_are_those_that_this_process_may_use():

@@ -6,7 +6,10 @@ import dataclasses
 import errno
 import io
 import os
+import subprocess
+import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +72,25 @@ def test_reading_in_place_gives_what_numpy_loads(dataset: Path) -> None:
                 with np.load(io.BytesIO(member.read())) as arrays:
                     np.testing.assert_array_equal(pair[0], arrays["input"])
                     np.testing.assert_array_equal(pair[1], arrays["target"])
+
+
+def test_there_may_be_more_shards_than_files_may_be_open(small: Data, tmp_path: Path, new_song: Callable[..., Path]) -> None:
+    """A large dataset has thousands, and many systems allow a process 1024."""
+    for number in range(12):
+        new_song(tmp_path / "songs" / "train" / f"song {number}", seconds=0.8, seed=number)
+    data = dataclasses.replace(small, shard_size=0.001)
+    shards.preprocess(tmp_path / "songs", tmp_path / "out", data, workers=1)
+    assert len(Index(tmp_path / "out", "train").shards) >= 10
+    program = (
+        "import resource, sys, pathlib, numpy\n"
+        "from p2p_dist.data.index import Index\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (12, 12))\n"
+        "found = Index(pathlib.Path(sys.argv[1]), 'train')\n"
+        "numbers = numpy.arange(len(found))\n"
+        "assert (found.read(numbers) == found.read(numbers)).all()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "out"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_samples_come_in_the_order_asked_for(dataset: Path) -> None:
