@@ -52,42 +52,6 @@ def write(path: Path, sound: np.ndarray, rate: int, bits: int, begins: int, gain
         temporary.write_bytes(with_tags(temporary.read_bytes(), tags))
 
 
-def read_tags(path: Path) -> dict[str, str]:
-    """Read the tags of a FLAC file, their names in capitals.
-
-    Raises:
-        ValueError: not a FLAC file, or truncated within its header. The message names the file.
-    """
-    with path.open("rb") as file:
-        if file.read(4) != b"fLaC":
-            raise ValueError(f"{path} is not a FLAC file")
-        last = 0
-        while not last:
-            head = file.read(4)
-            body = file.read(int.from_bytes(head[1:]))
-            if len(head) < 4 or len(body) < int.from_bytes(head[1:]):
-                raise ValueError(f"{path} is cut short within its header")
-            last = head[0] & _LAST
-            if head[0] & ~_LAST == _COMMENTS:
-                return _tags(path, body)
-    return {}
-
-
-def _tags(path: Path, body: bytes) -> dict[str, str]:
-    try:
-        at = 4 + struct.unpack_from("<I", body)[0]
-        (count,), at = struct.unpack_from("<I", body, at), at + 4
-        found = {}
-        for _ in range(count):
-            (size,) = struct.unpack_from("<I", body, at)
-            name, _, value = body[at + 4 : at + 4 + size].decode().partition("=")
-            found[name.upper()] = value
-            at += 4 + size
-    except (struct.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} has damaged tags ({error})") from error
-    return found
-
-
 def with_tags(flac: bytes, tags: dict[str, str]) -> bytes:
     """Replace the tags in the bytes of a FLAC file."""
     blocks, at, last = [], 4, 0

@@ -10,7 +10,6 @@ import numpy as np
 import scipy.ndimage
 
 from p2p_dist.audio.beats import Beats
-from p2p_dist.audio.rhythm import Rhythm
 from p2p_dist.audio.spectrogram import mel_filters, mel_power_of_part
 
 RATE, N_FFT, HOP, MELS, LOWEST = 22050, 1024, 128, 64, 30.0
@@ -42,24 +41,22 @@ class Hit:
 
 
 class Bands:
-    """Power in three bands and the rhythm of audio that comes in blocks: about 3 kB a second."""
+    """The power in three bands of audio that arrives in blocks: about 2 kB a second.
+
+    Args:
+        peak: the largest absolute sample of the song.
+    """
 
     def __init__(self, peak: float) -> None:
-        """Args: peak: the loudest sample of the song."""
         filters = mel_filters(RATE, N_FFT, MELS, LOWEST).toarray()
         centres = filters.argmax(axis=1) * RATE / N_FFT
         self.bands = [(centres >= low) & (centres < high) for low, high in _BANDS]
         self.floor = np.float32(_FLOOR * max(peak, 1e-3) ** 2)
         self.held = np.zeros(N_FFT // 2, np.float32)
         self.powers: list[np.ndarray] = []
-        self.rhythm = Rhythm(peak)
 
     def add(self, block: np.ndarray) -> None:
         """Add the next samples, float32 (samples,) at `RATE`."""
-        self.rhythm.add(block)
-        self._add_powers(block)
-
-    def _add_powers(self, block: np.ndarray) -> None:
         self.held = np.concatenate([self.held, block])
         frames = (len(self.held) - N_FFT) // HOP + 1
         if frames < 1:
@@ -72,8 +69,7 @@ class Bands:
 
     def finish(self) -> None:
         """Process the end of the audio; call it after the last `add`."""
-        self.rhythm.finish()
-        self._add_powers(np.zeros(N_FFT // 2, np.float32))
+        self.add(np.zeros(N_FFT // 2, np.float32))
 
     def hits(self) -> list[Hit]:
         """Return the hits, in order of time."""

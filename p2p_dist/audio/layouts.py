@@ -28,6 +28,7 @@ LAYOUT = (
     f"{', '.join(STEMS)} as wav or flac, or songs of MoisesDB or Slakh2100, or the {PAIRS_SUFFIX} pairs of the thesis"
 )
 
+_NAMED = 6  # files of a folder that messages name
 _SOUNDS = (".wav", ".flac", ".mp3", ".mp4", ".m4a", ".aac", ".ogg", ".opus", ".wma", ".aif", ".aiff", ".npz")
 
 _NEW_STEM = "for a new stem of a finished song use generate: python launch/generate.py SONG"
@@ -106,7 +107,7 @@ def stem_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def contents(folder: Path, named: str | Path = "it", most: int = 6) -> str:
+def contents(folder: Path, named: str | Path = "it") -> str:
     """Describe the content of a folder, for messages: `it has a.wav, b/`. named: what stands for the folder there."""
     try:
         inside = sorted(folder.iterdir())
@@ -115,8 +116,8 @@ def contents(folder: Path, named: str | Path = "it", most: int = 6) -> str:
     names = [path.name + ("/" if path.is_dir() else "") for path in inside if not _is_left_by_a_machine(path)]
     if not names:
         return f"{named} is empty"
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{named} has {', '.join(map(console.one_line, names[:most]))}{more}"
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{named} has {', '.join(map(console.one_line, names[:_NAMED]))}{more}"
 
 
 def is_passed_over(name: str) -> bool:

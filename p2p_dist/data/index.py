@@ -137,9 +137,7 @@ class Index:
                 f"; left out was {console.one_line(one['song'])}: {console.one_line(one['reason'])}"
                 for one in content["left_out"][:1]
             )
-            add = (
-                f"add songs to the folder {split}/ of --data, or repair those left out, and run the same command again"
-            )
+            add = f"add songs to the folder {split}/ of --data, or repair those left out, and run the same command again"
             if split == "train" and content["settings"].get("silent_share", 1) < 1:
                 add += ", or start a run with a greater --data.silent-share if the targets of these songs are silent"
             raise ValueError(f"{folder} has no {'training' if split == 'train' else split} songs: {add}{out}")

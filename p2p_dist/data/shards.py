@@ -71,7 +71,7 @@ def preprocess_all(
         part: (i, n) preprocesses every n-th song, from the i-th, and writes no manifest; several parts may run at once. The
             same call without `part` finishes the remaining songs and merges.
         member: number of this call among several that run at once and share the songs: each takes songs that no other one
-            works on; the last one finishes the remaining songs and merges.
+            works on; the last one finishes the remaining songs and merges. Only for one folder.
 
     Returns:
         The songs left out, each with its reason: a damaged song does not stop the others.
@@ -80,6 +80,7 @@ def preprocess_all(
         ValueError: there is no song, no song can be read, or a folder contains other files or has other settings.
         OSError: for instance the disk is full; incomplete files are removed.
     """
+    assert member is None or len(wanted) == 1, "of two folders, each member could be the last one in one"
     (split_by_title,) = {data.split_by_title for _, data in wanted}
     songs = unchanged.look(root, split_by_title)  # before any is read
     if part is None and songs is not None and all(unchanged.is_done(*one, songs) for one in wanted):
@@ -108,7 +109,7 @@ def preprocess_all(
             return []
         if member is not None:
             left_out = _make(_not_finished(work, wanted, stand), len(work), workers, on_song, member)
-            if not all(output_folder.is_last(descriptor) for descriptor in claims):
+            if not output_folder.is_last(claims[0]):
                 return left_out  # others are still running: the last one merges
         if part is None:
             _remove_garbage(wanted)

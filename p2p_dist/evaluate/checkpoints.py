@@ -47,15 +47,12 @@ def evaluate(
     only: Collection[int] = (),
     songs: list[HeldOut] | None = None,
     out: Path | None = None,
-    *,
-    known_beats: bool = False,
 ) -> int:
     """Evaluate the checkpoints that have no evaluation yet, oldest first. Several processes share them.
 
     Args:
         only: steps of the checkpoints; empty for all. songs: the songs to measure on; None for the held-out songs.
         out: the folder for the evaluations; None for that of the run.
-        known_beats: give a model with a sketch the beats of the true drums, to measure what errors of detected beats cost.
 
     Returns:
         the number of checkpoints that this process evaluated.
@@ -68,7 +65,7 @@ def evaluate(
     out = run.evaluations if out is None else out
     songs = held_out(run.shards, config.evaluate) if songs is None else songs
     drums = drummer.load(run.pattern, config.data, config.model) if config.model.sketch else None
-    heard = read_excerpts(songs, config, drums, known_beats=known_beats)
+    heard = read_excerpts(songs, config, drums)
     # Processes that share the work (tasks of a job, jobs of an array) start at different songs.
     place = int(os.environ.get("RANK", "0")) + int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))
     # Otherwise status.json belongs to the training, if both run at the same time.
@@ -114,9 +111,7 @@ def evaluate(
     return mine
 
 
-def read_excerpts(
-    songs: list[HeldOut], config: Config, drums: drummer.Drummer | None = None, *, known_beats: bool = False
-) -> list[Excerpt]:
+def read_excerpts(songs: list[HeldOut], config: Config, drums: drummer.Drummer | None = None) -> list[Excerpt]:
     """Read what is measured of each song. The songs of a split share `evaluate.windows`."""
     each = Counter(song.split for song in songs)
     return [
@@ -126,7 +121,6 @@ def read_excerpts(
             config.evaluate.seconds,
             drums,
             measured=held_out_songs.measured_seconds(config.evaluate, each[song.split]),
-            known_beats=known_beats,
         )
         for song in songs
     ]

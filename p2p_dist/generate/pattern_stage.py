@@ -411,7 +411,7 @@ def each(
             cure = "a worker was killed, probably because memory ran out: run the same command again with fewer --workers"
             raise OSError(errno.ECHILD, cure) from error
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
             raise
     return [results[number] for number in range(len(jobs))]
 

@@ -28,7 +28,7 @@ from p2p_dist.audio.beats import Beats, words
 from p2p_dist.audio.beats import options as options_for
 from p2p_dist.audio.decode import Decoded
 from p2p_dist.audio.hits import CLOSED_HAT, OPEN_HAT, Bands, write_midi
-from p2p_dist.audio.rhythm import SHORTEST
+from p2p_dist.audio.rhythm import SHORTEST, Rhythm
 from p2p_dist.audio.spectrogram import frame_count
 from p2p_dist.common import files, records, schemas
 from p2p_dist.generate import phase, stem_and_mix, windows
@@ -91,15 +91,18 @@ def make(
                 raise ValueError(f"{source} was changed while it was being read: run the command again")
             temporary = {kind: stack.enter_context(files.replacing(path)) for kind, path in paths.items()}
             # What a drummer alone plays is known, and is not looked for in the stem.
-            bands, rhythm = Bands(peak) if generator is not None else None, Bands(peak) if take == 0 else None
-            loudest = stem_and_mix.write(song, raw, model, options, temporary, 0.0, bands, rhythm)
+            bands = None if generator is None else Bands(peak)
+            of_stem = () if bands is None else (bands,)
+            in_song, rhythm = Bands(peak), Rhythm(peak)
+            of_song = () if take else (in_song, rhythm) if performance is None else (in_song,)
+            loudest = stem_and_mix.write(song, raw, model, options, temporary, 0.0, of_stem, of_song)
             if gain := flac.quieter(loudest):
-                stem_and_mix.write(song, raw, model, options, temporary, gain, None, None)
+                stem_and_mix.write(song, raw, model, options, temporary, gain)
             raw.unlink()
-            if rhythm is not None:
-                beats = rhythm.rhythm.beats() if performance is None else performance.heard.beats
+            if take == 0:
+                beats = rhythm.beats() if performance is None else performance.heard.beats
                 told += _notes_of_beats(beats, options) if performance is not None else []
-                told += _holds_drums(rhythm, length / song.rate, model)
+                told += _holds_drums(in_song, length / song.rate, model)
             if "midi" in temporary:
                 if bands is not None:
                     hits = bands.hits()
@@ -107,7 +110,7 @@ def make(
                     assert performance is not None
                     hits = performance.hits(seed)
                 write_midi(temporary["midi"], hits, beats, f"{place.name} {stem_name(model.task)}")
-            del bands, rhythm  # what is heard of a song grows with it: it is not kept for the next take and the page
+            del bands, in_song, rhythm  # what is heard of a song grows with it: it is not kept for the next take and the page
             sizes = {kind: {"name": plain(path.name), "bytes": temporary[kind].stat().st_size} for kind, path in paths.items()}
             made.append({"seed": seed, "gain_db": gain, "files": sizes})
         if any(one["gain_db"] for one in made):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from p2p_dist.audio import flac, sound_file
 from p2p_dist.audio.decode import Decoded, downmix
 from p2p_dist.audio.hits import RATE, Bands
+from p2p_dist.audio.rhythm import Rhythm
 from p2p_dist.audio.stems import resample_blocks
 from p2p_dist.generate.model import Model
 from p2p_dist.generate.request import Options
@@ -26,18 +27,18 @@ def write(
     options: Options,
     paths: dict[str, Path],
     gain: float,
-    bands: Bands | None,
-    rhythm: Bands | None,
+    in_stem: Sequence[Bands | Rhythm] = (),
+    in_song: Sequence[Bands | Rhythm] = (),
 ) -> float:
     """Write stem and mix with a gain in dB. Return the largest absolute sample before the gain.
 
     Args:
-        raw: the stem as generated. bands, rhythm: if given, they analyse the stem and the song.
+        raw: the stem as generated. in_stem, in_song: what analyses the stem and the song.
     """
     scale, loudest = flac.factor(gain), 0.0
     stem_at = _Reader(resample_blocks(_blocks(raw, model.data.picture_channels), model.data.sample_rate, song.rate))
     level = np.float32(flac.factor(options.level))
-    ears = [(ear, _Resampled(song.rate, ear)) for ear in (bands, rhythm) if ear is not None]
+    stem_heard, song_heard = _Resampled(song.rate, in_stem), _Resampled(song.rate, in_song)
     with ExitStack() as stack:
         stem_file, mix_file = (
             stack.enter_context(sound_file.SoundFile(paths[kind], options.format, song.rate, len(song.channels), song.samples))
@@ -52,10 +53,10 @@ def write(
             loudest = max(loudest, float(np.abs(mix).max()), float(np.abs(stem).max()))
             stem_file.write(stem * scale)
             mix_file.write(mix * scale)
-            for ear, resampled in ears:
-                resampled.add(downmix(stem if ear is bands else block))
-    for _, resampled in ears:
-        resampled.finish()
+            stem_heard.add(stem)
+            song_heard.add(block)
+    stem_heard.finish()
+    song_heard.finish()
     return loudest
 
 
@@ -80,20 +81,30 @@ class _Reader:
 
 
 class _Resampled:
-    """Resamples blocks of mono audio and passes them to `ear`."""
+    """Resamples blocks of audio to mono at `RATE` and passes them to `ears`."""
 
-    def __init__(self, rate: int, ear: Bands) -> None:
+    def __init__(self, rate: int, ears: Sequence[Bands | Rhythm]) -> None:
         import soxr
 
-        self.ear = ear
+        self.ears = ears
         self.stream = soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="HQ")
 
     def add(self, block: np.ndarray) -> None:
-        self.ear.add(self.stream.resample_chunk(np.ascontiguousarray(block[:, None], np.float32))[:, 0])
+        """Add the next samples, (samples, channels)."""
+        if self.ears:
+            self._pass(np.ascontiguousarray(downmix(block)[:, None], np.float32))
 
     def finish(self) -> None:
-        self.ear.add(self.stream.resample_chunk(np.empty((0, 1), np.float32), last=True)[:, 0])
-        self.ear.finish()
+        """Process the end of the audio; call it after the last `add`."""
+        if self.ears:
+            self._pass(np.empty((0, 1), np.float32), last=True)
+        for ear in self.ears:
+            ear.finish()
+
+    def _pass(self, block: np.ndarray, *, last: bool = False) -> None:
+        resampled = self.stream.resample_chunk(block, last=last)[:, 0]
+        for ear in self.ears:
+            ear.add(resampled)
 
 
 def _blocks(raw: Path, channels: int) -> Iterator[np.ndarray]:

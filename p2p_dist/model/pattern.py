@@ -48,13 +48,13 @@ class Pattern(nn.Module):
     Positions are those of `on_grid`; `predict` maps the features of a song to activations of its frames.
     """
 
-    def __init__(self, width: int = WIDTH) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Conv1d(INPUTS, width, 5, padding=2)
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in DILATIONS)
-        self.wide = nn.ModuleList(nn.Conv1d(width, width, 3, padding=d, dilation=d) for d in DILATIONS)
-        self.mixing = nn.ModuleList(nn.Conv1d(width, width, 1) for _ in DILATIONS)
-        self.last = nn.Conv1d(width, len(CLASSES) + 1, 1)
+        self.first = nn.Conv1d(INPUTS, WIDTH, 5, padding=2)
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in DILATIONS)
+        self.wide = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, 3, padding=d, dilation=d) for d in DILATIONS)
+        self.mixing = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, 1) for _ in DILATIONS)
+        self.last = nn.Conv1d(WIDTH, len(CLASSES) + 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.elu(self.first(x))
@@ -123,7 +123,7 @@ def predict(network: Pattern, features: np.ndarray) -> np.ndarray:
 
 
 class Training:
-    """Training of a pattern network that goes on from its state to the bit, with the same number of threads and device.
+    """Training of a pattern network that goes on from its state to the bit, on a CPU with the same number of threads.
 
     All that is random follows from the seed and the step.
 
@@ -134,25 +134,25 @@ class Training:
         ValueError: there is no stroke in any song.
     """
 
-    def __init__(self, songs: Sequence[Song], steps: int, seed: int = 0, device: torch.device | str = "cpu") -> None:
+    def __init__(self, songs: Sequence[Song], steps: int, seed: int = 0) -> None:
         self.songs = [song for song in songs if song[1][:-1].any()]
         if not self.songs:
             raise ValueError("no song for the pattern network has a stroke of drums")
-        self.steps, self.seed, self.device, self.step = steps, seed, torch.device(device), 0
+        self.steps, self.seed, self.step = steps, seed, 0
         self.positions = [positions_of(features) for features, _ in self.songs]
         beats = np.array([position[-1] - position[0] for position in self.positions])
         self.chances = beats / beats.sum()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = Pattern().to(self.device)
+            self.network = Pattern()
         self.optimizer = torch.optim.AdamW(self.network.parameters(), _RATE, weight_decay=_DECAY)
 
     def take_step(self) -> float:
         """Train one step; return its loss."""
         self.network.train()
         windows = [self._window(np.random.default_rng((self.seed, self.step, n))) for n in range(_BATCH)]
-        x, wanted = (torch.from_numpy(np.stack(part)).to(self.device) for part in zip(*windows, strict=True))
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        x, wanted = (torch.from_numpy(np.stack(part)) for part in zip(*windows, strict=True))
+        with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1_000_003 + self.step)
             found = self.network(x)
         value = loss(found, wanted)
@@ -246,7 +246,6 @@ def train_pattern(
     seed: int = 0,
     state: dict[str, torch.Tensor] | None = None,
     on_step: Callable[[Training, float], bool] = lambda training, value: True,
-    device: torch.device | str = "cpu",
 ) -> Training:
     """Train a pattern network; its weights are `Training.network`.
 
@@ -254,7 +253,7 @@ def train_pattern(
         songs: see `Song`. state: of `Training.state`, to go on from.
         on_step: called after each step with its loss; the training stops where it returns False.
     """
-    training = Training(songs, steps, seed, device)
+    training = Training(songs, steps, seed)
     if state is not None:
         training.restore(state)
     while training.step < steps and on_step(training, training.take_step()):

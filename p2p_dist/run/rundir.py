@@ -294,7 +294,7 @@ def find(name: str) -> RunDir:
     """
     if "/" in name:
         path = files.expanded(name).absolute()
-        if path.parent.resolve() != runs_root().resolve():
+        if path.parent.resolve() != runs_root():
             raise ValueError(f"{name} is not in the folder of runs, {runs_root()}: name another with $P2P_RUNS")
         name = path.name
     if not RUN_NAME.fullmatch(name):

@@ -13,7 +13,6 @@ import tyro
 
 from p2p_dist.settings.data import Data as Data
 from p2p_dist.settings.evaluate import Evaluate as Evaluate
-from p2p_dist.settings.fields import added as added
 from p2p_dist.settings.fields import resource as resource
 from p2p_dist.settings.model import Model as Model
 from p2p_dist.settings.resources import Resources as Resources

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile
 
 from p2p_dist.audio import flac
+from tests.audio.flac_tags import read_tags
 from tests.full_disk import largest_file
 
 RATE = 44100
@@ -28,7 +28,7 @@ def test_what_fits_is_written_at_its_own_level(tmp_path: Path, bits: int, error:
     read, rate = soundfile.read(tmp_path / "x.flac", dtype="float32")
     assert rate == RATE and soundfile.info(tmp_path / "x.flac").subtype == f"PCM_{bits}"
     assert np.abs(read - sound).max() <= error
-    assert flac.read_tags(tmp_path / "x.flac")["GAIN"] == "1"
+    assert read_tags(tmp_path / "x.flac")["GAIN"] == "1"
 
 
 def test_what_clips_is_turned_down_by_the_gain_that_is_told(tmp_path: Path) -> None:
@@ -36,10 +36,9 @@ def test_what_clips_is_turned_down_by_the_gain_that_is_told(tmp_path: Path) -> N
     assert gain == -14.4
     flac.write(tmp_path / "x.flac", sound, RATE, 24, 1356077, gain)
     read, _ = soundfile.read(tmp_path / "x.flac", dtype="float32")
-    with av.open(str(tmp_path / "x.flac")) as opened:  # any program reads the tags
-        tags = dict(opened.metadata)
+    tags = read_tags(tmp_path / "x.flac")
     expected = {"BEGIN_SAMPLE": "1356077", "BEGIN_SECONDS": "30.750045", "GAIN": "0.190546072", "GAIN_DB": "-14.4"}
-    assert tags == expected == flac.read_tags(tmp_path / "x.flac")
+    assert tags == expected
     assert np.abs(read / float(tags["GAIN"]) - sound).max() < 1e-6
 
 
@@ -65,35 +64,14 @@ def test_what_fits_keeps_its_level() -> None:
 def test_tags_of_other_programs_are_replaced_and_a_file_without_any_has_none(tmp_path: Path) -> None:
     path = tmp_path / "x.flac"
     soundfile.write(path, noise(0.5), RATE, format="FLAC", subtype="PCM_16")
-    assert "GAIN" not in flac.read_tags(path)
+    assert "GAIN" not in read_tags(path)
     with soundfile.SoundFile(path, "w", RATE, 2, "PCM_16", format="FLAC") as file:
         file.title = "Dawn"
         file.write(noise(0.5))
-    assert flac.read_tags(path)["TITLE"] == "Dawn"
+    assert read_tags(path)["TITLE"] == "Dawn"
     path.write_bytes(flac.with_tags(path.read_bytes(), {"GAIN": "1"}))
-    assert flac.read_tags(path) == {"GAIN": "1"}
+    assert read_tags(path) == {"GAIN": "1"}
     assert np.array_equal(soundfile.read(path, dtype="int16")[0], np.rint(noise(0.5) * 2**15).astype(np.int16))
-
-
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "x.flac"
-    flac.write(path, noise(0.5), RATE, 16, 0, 0.0)
-    whole = path.read_bytes()
-    at = whole.index(b"GAIN=") - 4
-    head = 4 + 4 + 34  # whole, but the last block is missing
-    assert whole[4] == 0 and whole[head : head + 1]
-    for damaged in (
-        b"RIFF",
-        b"",
-        whole[:30],
-        whole[:head],
-        whole[: head + 3],
-        whole[: at + 2],
-        whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :],
-    ):
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"x\.flac"):
-            flac.read_tags(path)
 
 
 def test_a_disk_that_runs_full_is_an_error_with_the_name(tmp_path: Path) -> None:

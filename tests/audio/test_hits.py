@@ -56,18 +56,8 @@ def test_noise_that_comes_10_ms_after_the_body_is_of_the_same_stroke():
     assert [hit.note for hit in heard(sound).hits()] == [SNARE, KICK, SNARE, KICK, SNARE]
 
 
-def test_silence_has_no_hits_and_no_tempo():
-    silence = heard(np.zeros(6 * RATE))
-    assert silence.hits() == [] and silence.rhythm.beats() is None
-    assert Bands(0.1).hits() == [] and Bands(0.1).rhythm.beats() is None
-
-
-def test_tempo():
-    times = np.arange(0.2, 19.9, 60 / 128)
-    beats = heard(strokes("kick", times, 20)).rhythm.beats()
-    assert beats.bpm == pytest.approx(128, abs=0.3)
-    late = (beats.first - 0.2) % (60 / 128)
-    assert min(late, 60 / 128 - late) < 0.04
+def test_silence_has_no_hits():
+    assert heard(np.zeros(6 * RATE)).hits() == [] and Bands(0.1).hits() == []
 
 
 def test_the_file_is_general_midi(tmp_path):

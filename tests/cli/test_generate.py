@@ -78,7 +78,7 @@ def test_typed_again_nothing_is_made(runs, capsys):
         generate.main(["song.wav", "--seed", "5"])
     assert {path: path.stat().st_mtime_ns for path in Path("generated/song").rglob("*")} == before
     page = Path("generated/song/index.html").read_text()
-    assert ("band@20" in page and "song-drums.flac" in page and "beats a minute" in page) or "not found" in page
+    assert "band@20" in page and "song-drums.flac" in page and ("beats a minute" in page or "not found" in page)
     Path("generated/song/song-mix.flac").write_bytes(b"cut")
     assert generate.main(["song.wav", "--seed", "4"]) == 0
     assert len(read("generated/song/song-mix.flac")[0]) == len(sound()), "what is damaged is made again"
@@ -132,7 +132,10 @@ MISTAKES = {
     "two songs, one place": (["x/song.wav", "song.wav"], "x/song.wav and song.wav would be written to the same folder"),
     "a time limit": (["song.wav", "--time", "soon"], "--time must be greater than zero, and written as 90 .*not 'soon'"),
     "an array": (["song.wav", "--array", "0"], "--array must be greater than 0, not 0"),
-    "a dry run without a cluster": (["song.wav", "--dry-run"], "--dry-run shows the jobs of a cluster: name one with --cluster"),
+    "a dry run without a cluster": (
+        ["song.wav", "--dry-run"],
+        "--dry-run shows the jobs of a cluster: name one with --cluster",
+    ),
     "takes": (["song.wav", "--takes", "0"], "--takes must be from 1 to 100, not 0"),
     "seed": (["song.wav", "--seed", "-1"], "--seed must be from 0 to 2147483647, not -1"),
     "from": (["song.wav", "--from", "nan"], "--from must be 0 or more and finite, not nan"),

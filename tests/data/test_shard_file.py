@@ -29,7 +29,9 @@ def test_plain_webdataset_reads_the_shards(dataset: Path) -> None:
 
 
 def test_plain_tar_reads_the_shards(dataset: Path) -> None:
-    for shard in dataset.rglob("*.tar"):
+    tars = list(dataset.rglob("*.tar"))
+    assert tars
+    for shard in tars:
         listed = subprocess.run(["tar", "-tf", str(shard)], capture_output=True, text=True, check=True).stdout.split()
         assert listed and all(name.count(".") <= 2 for name in listed)
         with tarfile.open(shard) as archive:
@@ -39,7 +41,9 @@ def test_plain_tar_reads_the_shards(dataset: Path) -> None:
 def test_a_shard_is_what_webdatasets_own_writer_makes_of_its_samples(dataset: Path, tmp_path: Path) -> None:
     from webdataset import TarWriter
 
-    for shard in dataset.rglob("*.tar"):
+    tars = list(dataset.rglob("*.tar"))
+    assert tars
+    for shard in tars:
         with tarfile.open(shard) as archive, TarWriter(str(tmp_path / "theirs.tar"), mtime=0, encoder=False) as writer:
             for member in archive:
                 key, _, suffix = member.name.partition(".")

@@ -143,7 +143,8 @@ def test_a_disk_of_the_node_that_runs_full_says_how_to_go_without(
 
     monkeypatch.setattr(remote._Arrived, "add", add)
     said = (
-        r"^not enough space: No space left on device while .*\.tar, \d+ kB, was fetched: free some space, use --data.stage none, or another "
+        r"^not enough space: No space left on device while .*\.tar, \d+ kB, was fetched: "
+        r"free some space, use --data.stage none, or another "
     )
     with pytest.raises(OSError) as error:
         copy_to_node(dataset, "train", tmp_path)

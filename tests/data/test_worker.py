@@ -57,7 +57,7 @@ def test_a_song_that_may_not_be_read_is_left_out_for_that_reason(locked: Path, s
     data = replace(small, representation="thesis", window_hop=31)
     found = sorted(find_songs(locked), key=lambda one: one.name)
     for source, file in zip(found, ("Folder", "Pairs/1.npz", "Sound/bass.wav"), strict=True):
-        assert source.size() >= 0
+        source.size()  # raises nothing
         result = worker.make_song(song_record.KeyedSong(source), [(locked / "out", data)])
         assert result.error == f"{locked}/train/{file}: can't be read (Permission denied)"
 

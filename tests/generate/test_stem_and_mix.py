@@ -37,7 +37,7 @@ def test_mid_and_side_become_left_and_right_and_each_ear_hears_its_own(tmp_path,
     paths = {"stem": tmp_path / "stem", "mix": tmp_path / "mix"}
     song.samples, of_stem, of_song = 8000, Ear(), Ear()
     options = Options(level=20 * np.log10(2), format="wav")
-    loudest = stem_and_mix.write(song, tmp_path / "raw", model, options, paths, -6.0, of_stem, of_song)
+    loudest = stem_and_mix.write(song, tmp_path / "raw", model, options, paths, -6.0, [of_stem], [of_song])
     (stem, _), (mix, _) = read(paths["stem"]), read(paths["mix"])
     gain = 10 ** (-6 / 20)
     assert stem == pytest.approx(np.tile([0.8 * gain, 0.4 * gain], (8000, 1)), abs=2e-7)
@@ -55,4 +55,4 @@ def test_a_stem_that_is_louder_than_the_mix_is_turned_down(tmp_path):
     np.full(800, 1.2, np.float32).tofile(tmp_path / "raw")
     model = SimpleNamespace(data=SimpleNamespace(picture_channels=1, sample_rate=8000))
     paths = {"stem": tmp_path / "stem", "mix": tmp_path / "mix"}
-    assert stem_and_mix.write(song, tmp_path / "raw", model, Options(), paths, 0.0, None, None) == pytest.approx(1.2)
+    assert stem_and_mix.write(song, tmp_path / "raw", model, Options(), paths, 0.0) == pytest.approx(1.2)

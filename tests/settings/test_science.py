@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from p2p_dist.settings import config, presets, science
+from p2p_dist.settings import presets, science
 from p2p_dist.settings.config import Config, Data, Resources
+from p2p_dist.settings.fields import added
 
 
 def _differences(saved, asked):
@@ -26,7 +27,7 @@ def test_resources_may_change_and_science_is_named():
 
 def test_a_setting_that_came_later_leaves_what_was_made_before_as_it_is(tmp_path, monkeypatch):
     """It changes no name at the value that old records imply, and a run saved without it has that value, not the default."""
-    later = dataclasses.make_dataclass("Later", [("pitch", int, config.added(5, implied=0))], bases=(Data,), frozen=True)
+    later = dataclasses.make_dataclass("Later", [("pitch", int, added(5, implied=0))], bases=(Data,), frozen=True)
     old = Config(preset="small")
     assert science.recorded(later(pitch=0)) == science.recorded(Data()) != science.recorded(later())
     assert science.changed(later(pitch=0)) == science.changed(Data()) == {} != science.changed(later())

@@ -6,7 +6,7 @@ media/        the audio, see tracks.py: index.html and media/ can be zipped and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,6 @@ def write_listening_page(
     made: str,
     facts: Sequence[tuple[str, str]] = (),
     downloads: Sequence[tuple[str, str]] = (),
-    progress: Callable[[float], None] = lambda done: None,
 ) -> Path:
     """Write `folder`/index.html and `folder`/media for one song, replacing an earlier page.
 
@@ -48,7 +47,6 @@ def write_listening_page(
             of the input; the page shows their labels, such as "take 1". made: what the stems are, such as "drums".
         facts: name and value of each line of a table, such as model, seed, tempo. They are escaped.
         downloads: label and name of files in `folder` to offer for download: stem, mix, MIDI.
-        progress: called with the fraction that is done, from 0 to 1.
 
     Returns:
         index.html.
@@ -69,10 +67,8 @@ def write_listening_page(
     files.remove_tree(songs)
     written = {INPUT: tracks.write(songs / INPUT, input, FLAC)}
     for number, stem in enumerate(stems, 1):
-        progress(number / (len(stems) + 1))
         form = FLAC if number == 1 else OPUS
         written[f"take-{number}"] = tracks.write(songs / f"take-{number}", stem, form, beside=input)
-    progress(1.0)
     one = ListeningSong("song", title, written)
     takes = [Choice(f"take-{number}", stem.label, stem.meaning) for number, stem in enumerate(stems, 1)]
     page = template("song.html").render(

@@ -14,6 +14,7 @@ import soundfile
 from p2p_dist.audio import flac
 from p2p_dist.evaluate.report import media, page
 from p2p_dist.run.rundir import RunDir, step_name
+from tests.audio.flac_tags import read_tags
 from tests.evaluate.finished_run import make
 from tests.evaluate.read_page import Page
 
@@ -42,7 +43,7 @@ def test_sounds_of_a_song_have_one_gain_and_say_which(tmp_path: Path, monkeypatc
     found = sounds(run)
     assert len(found) == 5
     for name, sound in found.items():
-        level = flac.factor(-6.0) / float(flac.read_tags(whole(run, name))["GAIN"])
+        level = flac.factor(-6.0) / float(read_tags(whole(run, name))["GAIN"])
         assert np.abs(sound - level * soundfile.read(whole(run, name))[0]).max() <= 2.0**-15
     for step, gain in ((step_name(5), -1.4), (step_name(10), -6.0)):
         mix = soundfile.read(whole(run, step).with_name("a-mix.flac"))[0] * flac.factor(-6.0 - gain)

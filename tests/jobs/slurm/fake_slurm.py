@@ -76,7 +76,11 @@ class Slurm:
 
     def call(self, name):
         """Give the cluster another name."""
-        about = ("Configuration data as of 2026-11-29T04:00:00", f"ClusterName             = {name}", "CommunicationParameters = (null)")
+        about = (
+            "Configuration data as of 2026-11-29T04:00:00",
+            f"ClusterName             = {name}",
+            "CommunicationParameters = (null)",
+        )
         (self.place / "config").write_text("\n".join(about) + "\n")
 
     def refuse(self, pattern):
