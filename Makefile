@@ -16,7 +16,7 @@ define ENVIRONMENT
 $(PYTHON) -m venv $(VENV)
 endef
 
-# An environment is made anew when what it should hold has changed.
+# An environment is made again when what it should contain has changed.
 $(VENV)/run: pyproject.toml constraints.txt
 	$(ENVIRONMENT)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[run]'

@@ -1,4 +1,4 @@
-"""Stop a run's Slurm jobs in order; what was saved is good.
+"""Stop a run's Slurm jobs cleanly: the training saves a checkpoint first.
 
 python launch/cancel.py RUN
 """

@@ -1,4 +1,4 @@
-"""Measure checkpoints of a run, on its own held-out songs or on others, or audio made by anything else.
+"""Measure checkpoints of a run, on its own held-out songs or on others, or audio files of any program.
 
 python launch/evaluate.py RUN
 """

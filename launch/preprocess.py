@@ -1,4 +1,4 @@
-"""Songs to shards by themselves, without a run: what the first stage of launch/submit.py does.
+"""Preprocess songs to shards without a run: what the first stage of launch/submit.py does.
 
 python launch/preprocess.py --data DIR --out DIR --task drums,bass
 """

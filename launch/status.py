@@ -1,4 +1,4 @@
-"""Show how a run is, or all of them: stages, progress, what it has cost and will.
+"""Show the state of one run or of all: stages, progress, GPU-hours used and predicted.
 
 python launch/status.py RUN
 """

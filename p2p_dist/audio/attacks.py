@@ -40,10 +40,13 @@ _SMOOTH, _SPACE = 0.004, 0.03  # seconds: smoothing of the envelope, and from on
 
 
 class Rises:
-    """The onset envelope of audio that comes in blocks: mean over mels of the rise in dB. It keeps 4 bytes a frame."""
+    """The onset envelope of audio that arrives in blocks: mean over mels of the rise in dB. It keeps 4 bytes a frame.
+
+    Args:
+        peak: the largest absolute sample of the song.
+    """
 
     def __init__(self, peak: float, transform: Transform) -> None:
-        """Args: peak: the loudest sample of the song."""
         self.transform = transform
         self.floor = np.float32(_FLOOR * transform.n_fft * max(peak, 1e-3) ** 2)
         self.held = np.zeros(transform.n_fft // 2, np.float32)

@@ -3,7 +3,8 @@
 The tempo is found with a comb filter on the spectrum of an onset envelope: for each tempo, the strength at its beat frequency
 and simple multiples. Where sections of a song differ, the comb's peak may lie a tenth of a beat a minute beside its tempo: the
 attacks decide, and a whole number of beats a minute is preferred. Phase and tempo are then fitted to the attacks on the
-quarters of a beat. Some instruments speak 30 ms late and none early, so a beat is where the first of them do.
+quarters of a beat. Some instruments sound up to 30 ms after the beat and none before it, so a beat is placed at the earliest of
+them.
 
 The tempo is assumed constant, unless another explains the attacks far better (audio/drift.py): then all this is done in a time
 in which it is, and the beats are taken back to the song's.
@@ -358,7 +359,7 @@ def _placed(
     first, period = (float(candidates[int(sums.argmax())]) - 0.5) * frame, 60 / bpm
     times, strengths = attack
     for _ in range(fits):
-        first += _first_speak(times - first, strengths, period)
+        first += _earliest_attack(times - first, strengths, period)
         off = (times - first + period / 8) % (period / 4) - period / 8
         on = abs(off) < _ON
         if on.sum() < _FEWEST:
@@ -368,12 +369,12 @@ def _placed(
         held = first + count * period  # the beat in the middle stays where it is
         period *= 1 + _slope(times[on] - middle, off[on], strengths[on])
         first = held - count * period
-    first += _first_speak(times - first, strengths, period)
+    first += _earliest_attack(times - first, strengths, period)
     return Beats(60 / period, (first - late) % period)
 
 
-def _first_speak(times: np.ndarray, strengths: np.ndarray, period: float) -> float:
-    """Return when after a beat's quarter the first instrument that plays much speaks, in seconds.
+def _earliest_attack(times: np.ndarray, strengths: np.ndarray, period: float) -> float:
+    """Return how long after a beat's quarter the first instrument that plays much sounds, in seconds.
 
     Args:
         times, strengths: of attacks, from any beat. period: seconds of a beat.

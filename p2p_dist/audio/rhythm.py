@@ -1,4 +1,4 @@
-"""Hear tempo and beats of a song, of audio that comes in blocks."""
+"""Detect tempo and beats in audio that arrives in blocks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ SHORTEST = 4.0
 
 
 class Rhythm:
-    """The attacks of audio that comes in blocks, about 1 kB a second, and the region of its tempo."""
+    """The attacks of audio that arrives in blocks, about 1 kB a second, and the region of its tempo.
+
+    Args:
+        peak: the largest absolute sample of the song. drums: whether it has drums; the tempo network knows music without.
+    """
 
     def __init__(self, peak: float, *, drums: bool = False) -> None:
-        """Args: peak: the loudest sample of the song. drums: whether it has drums; the tempo network knows music without."""
         self.coarse, self.fine = Rises(peak, COARSE), Rises(peak, FINE)
         self.tempo = None if drums else Tempo()
         self.late = DRUMS_LATE if drums else MUSIC_LATE

@@ -26,15 +26,17 @@ _LAST_FLUSH = 1 << 20  # bytes: more than an encoder holds back until its file i
 
 
 class SoundFile:
-    """A sound file that is being written, a context manager. FLAC and WAV have 24 bits, exactly rounded."""
+    """A sound file that is being written, a context manager. FLAC and WAV have 24 bits, exactly rounded.
+
+    Args:
+        kind: one of `FORMATS`. samples: how long it will be, of one channel.
+
+    Raises:
+        ValueError: the format does not support this. The message names one that does.
+        OSError: also by `write` and at the end of the context, see `errors_of`.
+    """
 
     def __init__(self, target: Path | io.BytesIO, kind: str, rate: int, channels: int, samples: int = 0) -> None:
-        """Args: kind: one of `FORMATS`. samples: how long it will be, of one channel.
-
-        Raises:
-            ValueError: the format does not support this. The message names one that does.
-            OSError: also by `write` and at the end of the context, see `errors_of`.
-        """
         self.is_exact = kind in ("flac", "wav")
         if not self.is_exact and channels > 2:
             raise ValueError(f"{kind} of {channels} channels is not supported: choose --format flac or wav")

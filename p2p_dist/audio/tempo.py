@@ -1,4 +1,4 @@
-"""Tell the region of a song's tempo with a small network, of audio that comes in blocks; octave and value are the comb's.
+"""Estimate the region of a song's tempo with a small network, block by block; the comb of beats.py decides octave and value.
 
 The network sees a tempogram on a logarithmic axis of tempo: for each rate, how strongly the rises of bands and pitches repeat
 with it. A change of tempo is then a shift, so that some tens of songs suffice to train it (train/tempo_network.py), and its
@@ -162,10 +162,13 @@ def trained() -> dict[str, np.ndarray]:
 
 
 class Tempo:
-    """The region of the tempo of audio that comes in blocks: the mean over windows of 24 s. It keeps one window."""
+    """The region of the tempo of audio that arrives in blocks: the mean over windows of 24 s. It keeps one window.
+
+    Args:
+        weights: of the network; None for those of the package.
+    """
 
     def __init__(self, weights: Mapping[str, np.ndarray] | None = None) -> None:
-        """Args: weights: of the network; those of the package if not given."""
         self.weights = trained() if weights is None else weights
         self.powers = Powers()
         self.mel, self.pitch = np.empty((MELS, 0), np.float32), np.empty((len(PITCHES), 0), np.float32)

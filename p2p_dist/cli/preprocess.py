@@ -218,10 +218,10 @@ def _verify(folders: list[Path]) -> int:
 
 
 def _convert(folder: Path) -> int:
-    from p2p_dist.data.of_before import convert
+    from p2p_dist.data.earlier_versions import convert
 
     samples = convert(folder)
-    console.say(f"{folder}: the index of its {samples} samples is today's; shards and samples are as they were")
+    console.say(f"{folder}: converted the index of its {samples} samples; shards and samples are unchanged")
     return console.DONE
 
 

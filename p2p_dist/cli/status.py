@@ -29,7 +29,7 @@ class Command:
     json: bool = False
     """print it as JSON"""
     watch: bool = False
-    """show it until q or Ctrl-C; not on a terminal: a line when something changes, until nothing runs or waits"""
+    """update the table until q or Ctrl-C; without a terminal, print a line for each change until nothing runs or waits"""
     advise: bool = False
     """on Slurm: ask when trainings that wait would start on fewer nodes, and print what to type if that is sooner"""
     verify: bool = False

@@ -80,7 +80,7 @@ def cell(text: str) -> Text:
 
 
 def wide() -> Console:
-    """Return a console of rich for tables. A width that shows none of it ($COLUMNS is 0 in some containers) is not believed."""
+    """Return a console of rich for tables. A width too small for a table ($COLUMNS is 0 in some containers) is ignored."""
     from rich.console import Console
 
     found = Console()
@@ -214,7 +214,7 @@ class Progress:
     rate and time left. The file (JSON: what, done, total, rate, seconds_left, note) is replaced at most every second,
     so that another process can follow the progress.
 
-    start: the number done before, which is not counted in the rate. None: take it from the first update, as all but one.
+    start: the number done before, which is not counted in the rate. None: one less than the number of the first update.
         total: may be changed before an update.
     """
 

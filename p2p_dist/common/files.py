@@ -334,7 +334,7 @@ def is_sealed(content: Any) -> bool:
 
 
 def set_mode(path: Path, mode: int) -> None:
-    """Set the permissions of a file or folder. A file system that keeps none may refuse, if other users can't write there.
+    """Set the permissions of a file or folder. A file system without permissions may refuse, unless others can write there.
 
     Raises:
         OSError: they can.

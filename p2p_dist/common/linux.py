@@ -1,4 +1,4 @@
-"""Linux calls, each with a way round it for other systems: reading in place, dying with the parent process, the allocator, and
+"""Linux calls, each with a fallback for other systems: reading in place, dying with the parent process, the allocator, and
 what this machine has. Windows runs Linux programs in WSL."""
 
 from __future__ import annotations

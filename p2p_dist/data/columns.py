@@ -2,7 +2,7 @@
 
 The file holds one column after another, little-endian, each of as many values as the split has samples. Values of one sample
 have one place in all columns. Samples are in the order of songs by key, then windows, an original before its copies; those of a
-converted dataset of schema 3 (of_before.py) in the order that they had there.
+converted dataset of schema 3 (earlier_versions.py) in the order that they had there.
 
 | column | type | value |
 | --- | --- | --- |

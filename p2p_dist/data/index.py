@@ -122,7 +122,7 @@ class Index:
     Args:
         folder: the folder of the dataset, with its manifest.json.
         split: train, valid or test.
-        is_here: whether its shards must lie there, to be read; else it only tells which samples there are.
+        is_here: the shards must be in `folder` and can be read; False: only the list of samples is needed.
 
     Raises:
         FileNotFoundError: there is no manifest, because preprocessing has not finished.

@@ -17,9 +17,9 @@ READ = (3, SCHEMA)
 
 NAME = "manifest.json"
 
-REWRITE = "preprocess or launch again to make it anew"
+REWRITE = "preprocess or launch again to recreate it"
 
-ANEW = "remove it if it is there, then preprocess or launch again: only this file is made or fetched anew"
+ANEW = "remove it if it is there, then preprocess or launch again: only this file is made or fetched again"
 """What to do about a file that differs from its manifest: those that are there are not read whole."""
 
 PARTS = "parts"

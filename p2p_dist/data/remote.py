@@ -33,7 +33,7 @@ TIMEOUT = 60.0
 """Seconds without a byte after which a connection counts as lost, and a command as hung."""
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
-"""Seconds before each further attempt, after one that brought nothing more."""
+"""Pauses before further attempts, each after one that received nothing new, seconds."""
 
 MOST = 1 << 30
 """Bytes of the largest manifest that is read."""
@@ -42,7 +42,7 @@ BLOCK = 1 << 18
 """Bytes that are read at once."""
 
 _NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
-"""Errors of a machine that has no way to another one."""
+"""Errors for an unreachable host."""
 
 _FOR_A_MOMENT = (408, 425, 429, 500, 502, 503, 504)
 """Answers of HTTP after which the same request may succeed."""

@@ -44,7 +44,7 @@ def _others(out: Path) -> list[tuple[Path, Packed]]:
 
 
 def _copy(other: Path, piece: dict[str, Any], packed: Packed, to: Path) -> None:
-    """Raises: DamagedError: it is not what was written, or is gone."""
+    """Copy a file of a song from another dataset. Raises DamagedError if it is not what was written, or is gone."""
     place = place_of(other, piece, packed)
     if place is None:
         raise files.DamagedError(f"{other / PARTS / piece['name']} is gone")

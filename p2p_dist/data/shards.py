@@ -31,7 +31,7 @@ from pathlib import Path
 from p2p_dist.audio import layouts
 from p2p_dist.audio.stamps import stamps
 from p2p_dist.common import console, files, linux
-from p2p_dist.data import manifest, of_before, output_folder, packing, unchanged
+from p2p_dist.data import earlier_versions, manifest, output_folder, packing, unchanged
 from p2p_dist.data.dataset import dataset_name, is_content_name, is_named_after
 from p2p_dist.data.manifest import PARTS
 from p2p_dist.data.merge import is_merged, merge, remove_others
@@ -101,7 +101,7 @@ def preprocess_all(
             claims.append(
                 locks.enter_context(output_folder.claim(root, out, data, shared=shared, needs_locks=member is not None))
             )
-        wanted = [one for one in wanted if not of_before.stays(root, *one, work)]
+        wanted = [one for one in wanted if not earlier_versions.stays(root, *one, work)]
         stand = {out for out, data in wanted if _stands(root, out, data)}
         if all(out in stand and _is_whole(out) for out, _ in wanted):
             if part is None and member is None:  # only then the folders are locked against all others
@@ -152,12 +152,12 @@ def _remove_garbage(wanted: Sequence[tuple[Path, Data]]) -> None:
             files.remove_garbage(folder)
 
 
-Lacking = list[tuple[KeyedSong, list[tuple[Path, Data]]]]
+Unfinished = list[tuple[KeyedSong, list[tuple[Path, Data]]]]
 """Songs that are not finished, each with the folders that lack it."""
 
 
-def _not_finished(work: list[KeyedSong], wanted: Sequence[tuple[Path, Data]], stand: set[Path]) -> Lacking:
-    """Args: stand: the folders of which `_stands` holds."""
+def _not_finished(work: list[KeyedSong], wanted: Sequence[tuple[Path, Data]], stand: set[Path]) -> Unfinished:
+    """List the songs that are not finished in all folders. stand: the folders of which `_stands` holds."""
     packed = {out: packing.packed(out) for out, _ in wanted}
     stamps([file for item in work for file in item.source.files()])  # at once, which is faster than song by song; it remembers
     found = (
@@ -166,7 +166,7 @@ def _not_finished(work: list[KeyedSong], wanted: Sequence[tuple[Path, Data]], st
     return [(item, lacking) for item, lacking in found if lacking]
 
 
-def _make(todo: Lacking, total: int, workers: int, on_song: OnSong, member: int | None = None) -> list[Result]:
+def _make(todo: Unfinished, total: int, workers: int, on_song: OnSong, member: int | None = None) -> list[Result]:
     """Preprocess songs, in worker processes if there are several. Return those left out, in the order of the songs.
 
     Args:

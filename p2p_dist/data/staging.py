@@ -93,7 +93,7 @@ def copy_to_node(folder: Path, split: str, place: Path = MEMORY, address: str | 
             console.say(f"fetching {number} ({size}) from {address} to {copy}")
         for entry in missing:
             transfer.fetch_file(address if entry in far and address else str(folder), entry, copy / entry["name"], content)
-        _write_beside(copy / manifest.NAME, files.sealed(content))  # anew: to schema 3 it lacked a field that it has now
+        _write_beside(copy / manifest.NAME, files.sealed(content))  # again: to schema 3 it lacked a field that it has now
     return copy
 
 

@@ -79,7 +79,7 @@ def fetch_newest(
 ) -> Path:
     """Fetch what an address has now, and return its folder, beside `here`.
 
-    A dataset that was uploaded anew gets a folder of its own, since runs may have been trained on the earlier one.
+    A dataset that was uploaded again gets a folder of its own, since runs may have been trained on the earlier one.
 
     Args:
         here: the folder of what was fetched from there before; without a manifest if there is none.

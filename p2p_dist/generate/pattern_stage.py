@@ -163,7 +163,7 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
     if content["order"] == "sorted":
         raise ValueError(
             f"{run.shards} was made by an earlier version, whose songs have other keys, so model.sketch cannot use it (nor "
-            "with --convert, which keeps them): move it away, and run the launch command again, which makes it anew"
+            "with --convert, which keeps them): move it away, and run the launch command again, which makes it again"
         )
     part = content["splits"].get("train")
     if part is None or not part["songs"]:

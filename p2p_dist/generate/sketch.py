@@ -231,8 +231,8 @@ class Sketch:
         onsets: in order of time. kit: whose strokes are played; a class without strokes is left out, as are soft strokes of it.
             rate: samples a second.
         level: of the stem where it plays, dB: `strokes.input_level` of the input plus `Bank.offset`.
-        seed: decides which strokes of like strength are played. among: share of the kit's strokes that are, the loudest; soft
-            ones are played with any.
+        seed: decides which strokes of like strength are played. among: share of the kit's strokes to choose from, the
+            loudest; soft strokes use all.
     """
 
     def __init__(self, onsets: Sequence[Onset], kit: Kit, rate: int, level: float, seed: int = 0, among: float = 1.0) -> None:

@@ -173,7 +173,7 @@ def _keep(blocks: Iterator[np.ndarray], raw: Path, on_samples: Callable[[int], N
 
 
 def _notes_of_beats(beats: Beats | None, options: Options) -> list[str]:
-    """Tell to which beats a drummer played."""
+    """Describe the beats that a drummer played to."""
     if beats is None:
         return ["no beats were heard: name a tempo with --bpm"]
     return [f"played to {words(beats, options.begin, half_beat=options.half_beat)}"]

@@ -1,4 +1,4 @@
-"""What a GPU tells of itself: how busy it is, the memory in use, and the energy that it has used.
+"""Read from a GPU how busy it is, the memory in use, and the energy that it has used.
 
 The vendor's library is read in a thread of its own, because it may be missing, raise, or hang, and none of this may harm a
 training: a value that it does not tell in time is left out. NVIDIA: NVML (docs.nvidia.com/deploy/nvml-api), part of the driver.

@@ -72,7 +72,7 @@ def test_a_few_enormous_rises_or_falls_at_another_tempo_do_not_decide(height):
 def test_the_first_instrument_is_one_that_plays_much(strength, first):
     quarters = np.arange(0, 30, 0.125)
     times, strengths = np.concatenate([quarters, quarters + 0.02]), np.repeat([strength, 1.0], len(quarters))
-    assert beats._first_speak(times, strengths, 0.5) == pytest.approx(first, abs=0.0011)
+    assert beats._earliest_attack(times, strengths, 0.5) == pytest.approx(first, abs=0.0011)
 
 
 def test_human_timing_does_not_throw_it_off():

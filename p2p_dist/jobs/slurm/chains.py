@@ -27,7 +27,7 @@ def queue(launches: list[tuple[RunDir, Config, site.Site]], shown: str) -> int:
         (run.slurm / "cancelled").unlink(missing_ok=True)
         (run.path.parent.parent / "shards").mkdir(exist_ok=True)  # a container is shown it before there are any
     waits = [sweeps.Wait() for _ in runs]  # what the next stage of each run waits for
-    renewed: set[int] = set()  # runs of which a stage was queued anew, so that their queued jobs depend on a removed job
+    renewed: set[int] = set()  # runs of which a stage was queued again, so that their queued jobs depend on a removed job
     makers: dict[Path, tuple[str, RunDir]] = {}
     for stage in stages.STAGES:
         new: list[sweeps.Member] = []

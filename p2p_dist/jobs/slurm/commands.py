@@ -18,7 +18,7 @@ CHANGES_ANSWERS = re.compile(
 """Variables that change what these commands do or print, according to their manual pages: SQUEUE_STATES hides jobs,
 SLURM_TIME_FORMAT changes times, SCANCEL_INTERACTIVE asks for confirmation. hpc/slurm.sh has the same list."""
 
-OF_THE_PERSON = ("ACCOUNT", "CLUSTERS", "CONSTRAINT", "LICENSES", "NETWORK", "PARTITION", "QOS", "RESERVATION", "WCKEY")
+USERS_OWN = ("ACCOUNT", "CLUSTERS", "CONSTRAINT", "LICENSES", "NETWORK", "PARTITION", "QOS", "RESERVATION", "WCKEY")
 """sbatch's variables for the user's account, partition and the like. All others (SBATCH_WAIT, SBATCH_EXPORT, ...)
 change the meaning of a script, because sbatch prefers its variables to the options in the script."""
 
@@ -43,14 +43,14 @@ def environment_of_sbatch(options: Collection[str]) -> dict[str, str]:
     """Return the environment for sbatch, without variables that override the options in a script.
 
     submitit removes the variables of the surrounding job (salloc, srun --pty), of sbatch, torch and this program. Kept
-    are those in `OF_THE_PERSON` and, outside of a job, the user's own variables for Slurm.
+    are those in `USERS_OWN` and, outside of a job, the user's own variables for Slurm.
 
     Args:
         options: sbatch options in the script, such as `account`, whose variables are removed, too.
     """
     from submitit.helpers import clean_env
 
-    kept = {f"SBATCH_{name}" for name in OF_THE_PERSON} - {"SBATCH_" + name.upper() for name in options}
+    kept = {f"SBATCH_{name}" for name in USERS_OWN} - {"SBATCH_" + name.upper() for name in options}
     kept |= {"SLURM_CONF", "SLURM_CLUSTERS"}  # these select the cluster, not a job
     outside = "SLURM_JOB_ID" not in os.environ
     before = environment()

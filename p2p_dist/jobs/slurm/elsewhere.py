@@ -28,7 +28,7 @@ def advice(settings: Config, place: site.Site) -> str | None:
     )
     if place.cpu_cluster is not None:
         typed = command(settings, partition=place.tier("train", settings.resources)[0].name)
-        text += f". To have GPU nodes make them all the same, which are billed as such:\n  {typed}"
+        text += f". To make them on GPU nodes instead, at the price of GPU nodes:\n  {typed}"
     return text
 
 

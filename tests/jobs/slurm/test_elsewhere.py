@@ -62,7 +62,7 @@ def test_gpu_nodes_make_them_where_that_is_asked_for(cluster, launch, site_file,
     with pytest.raises(ValueError, match=r"log in to the cluster andes(.|\n)*nothing was queued"):
         preprocess.main(asked)
     assert cluster.queued() == []
-    with pytest.raises(ValueError, match="To have GPU nodes make them all the same, which are billed as such") as said:
+    with pytest.raises(ValueError, match="To make them on GPU nodes instead, at the price of GPU nodes") as said:
         launch("--site", mine, *SHORT)
     typed = str(said.value).removesuffix("; nothing was queued").splitlines()[-1].strip()
     assert preprocess.main(shlex.split(typed)[3:]) == 0

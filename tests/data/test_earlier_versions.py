@@ -11,8 +11,8 @@ import pytest
 
 from p2p_dist.cli import preprocess
 from p2p_dist.common import console
+from p2p_dist.data import earlier_versions, shards
 from p2p_dist.data import manifest as manifests
-from p2p_dist.data import of_before, shards
 from p2p_dist.data.index import Index
 from p2p_dist.data.stream import Stream
 from p2p_dist.data.verify import verify_dataset
@@ -48,12 +48,12 @@ def test_a_converted_dataset_gives_the_same_batches(old: Path, capsys: pytest.Ca
             assert before.samples.originals_of(song) == after.samples.originals_of(song)
         for one, other in zip(from_shards(OLD, split, 9), from_shards(old, split, 9), strict=True):
             assert one.key == other.key and np.array_equal(one.read()[0], other.read()[0])
-    with pytest.raises(ValueError, match="has today's schema 4 already"):
-        of_before.convert(old)
+    with pytest.raises(ValueError, match="already has the current schema 4"):
+        earlier_versions.convert(old)
     lost = [old / path.name for path in (old / "audio").iterdir()]  # as if it had been killed before its end
     for path in lost:
         shutil.copy(old / "audio" / path.name, path)
-    assert lost and of_before.convert(old) == 39 and not any(path.exists() for path in lost)
+    assert lost and earlier_versions.convert(old) == 39 and not any(path.exists() for path in lost)
     assert verify_dataset(old) == 39
 
 
@@ -63,12 +63,12 @@ def test_of_two_conversions_at_once_the_second_finds_it_done(old: Path, monkeypa
 
     def waits(descriptor: int, kind: int) -> None:
         monkeypatch.undo()
-        of_before.convert(old)
+        earlier_versions.convert(old)
         real(descriptor, kind)
 
     monkeypatch.setattr(fcntl, "flock", waits)
-    with pytest.raises(ValueError, match="has today's schema 4 already"):
-        of_before.convert(old)
+    with pytest.raises(ValueError, match="already has the current schema 4"):
+        earlier_versions.convert(old)
     assert verify_dataset(old) == 39
 
 
@@ -79,7 +79,7 @@ def test_a_damaged_dataset_is_not_converted(old: Path) -> None:
     shard.write_bytes(content)
     before = fingerprint(old)
     with pytest.raises(ValueError, match=f"{shard.name} is damaged"):
-        of_before.convert(old)
+        earlier_versions.convert(old)
     assert fingerprint(old) == before
 
 
@@ -91,14 +91,14 @@ def test_keys_made_by_hand_are_not_converted(old: Path, name: str, monkeypatch: 
     shard = old / content["splits"]["train"]["samples"][0][1]
     before = Index(old, "train").sample(0).key
     assert len(name) <= len(before)
-    monkeypatch.setattr(of_before, "verify_dataset", lambda _: 0)
-    honest = of_before.index.index_shard
+    monkeypatch.setattr(earlier_versions, "verify_dataset", lambda _: 0)
+    honest = earlier_versions.index.index_shard
     rows = [{**row, "key": name if row["key"] == before else row["key"]} for row in honest(shard)]
-    monkeypatch.setattr(of_before.index, "index_shard", lambda path: rows if path == shard else honest(path))
+    monkeypatch.setattr(earlier_versions.index, "index_shard", lambda path: rows if path == shard else honest(path))
     manifests.write(old, content)
     kept = fingerprint(old)
     with pytest.raises(ValueError, match=f"the sample {name} has no key that this program made"):
-        of_before.convert(old)
+        earlier_versions.convert(old)
     assert fingerprint(old) == kept
 
 

@@ -1,4 +1,4 @@
-"""Datasets of versions up to 0.1: kept unchanged, because runs were trained on them, or converted to today's index.
+"""Datasets of versions up to 0.1: kept unchanged, because runs were trained on them, or converted to the current index.
 
 In them a song was a shard, with its place in the split in its key, and the manifest (schema 3) had a row for each sample.
 """
@@ -24,7 +24,7 @@ from p2p_dist.settings.config import Data
 
 
 def stays(root: Path, out: Path, data: Data, work: list[KeyedSong]) -> bool:
-    """Whether a folder has a finished dataset of an earlier version, of these songs: it is neither made anew nor added to.
+    """Whether a folder has a finished dataset of an earlier version, of these songs: it is neither made again nor added to.
 
     Raises:
         ValueError: it is of other songs, or lacks a shard, which this version would make otherwise.
@@ -102,7 +102,7 @@ def convert(folder: Path) -> int:
 def _to_convert(folder: Path) -> dict[str, Any]:
     content = manifest.read(folder)
     if content["schema"] == manifest.SCHEMA and not (content["order"] == "sorted" and _sound_beside_pairs(folder, content)):
-        raise ValueError(f"{folder} has today's schema {manifest.SCHEMA} already: there is nothing to convert")
+        raise ValueError(f"{folder} already has the current schema {manifest.SCHEMA}: there is nothing to convert")
     return content
 
 
