@@ -16,10 +16,7 @@ takes from it those that both have (reuse.py).
 
 from __future__ import annotations
 
-import concurrent.futures
-import errno
 import fcntl
-import multiprocessing
 import os
 import signal
 import time
@@ -31,6 +28,7 @@ from pathlib import Path
 from p2p_dist.audio import layouts
 from p2p_dist.audio.stamps import stamps
 from p2p_dist.common import console, files, linux
+from p2p_dist.common.workers import each
 from p2p_dist.data import earlier_versions, manifest, output_folder, packing, unchanged
 from p2p_dist.data.dataset import dataset_name, is_content_name, is_named_after
 from p2p_dist.data.manifest import PARTS
@@ -196,25 +194,8 @@ def _make(todo: Unfinished, total: int, workers: int, on_song: OnSong, member: i
         order = [*order[member % len(todo) :], *order[: member % len(todo)]]
     if min(workers, len(todo)) <= 1:
         linux.keep_memory()
-        for number in order:
-            take(number, make(*todo[number]))
-    else:
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(
-            min(workers, len(todo)), context, initializer=_begin_worker, initargs=(os.getpid(),)
-        ) as pool:
-            try:
-                with linux.blocked(_REQUESTS):  # they are for this process; its workers, which start here, inherit it
-                    futures = {pool.submit(make, *todo[number]): number for number in order}
-                for future in concurrent.futures.as_completed(futures):
-                    take(futures[future], future.result())
-            except concurrent.futures.process.BrokenProcessPool as error:
-                time.sleep(1)  # Slurm sends TERM to all processes; it may have reached a worker first
-                cure = "a worker was killed, probably because memory ran out: run the same command again with fewer --workers"
-                raise OSError(errno.ECHILD, cure) from error
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+    jobs = [todo[number] for number in order]
+    each(make, jobs, workers, lambda n, result: take(order[n], result), requests=_REQUESTS, begin=linux.keep_memory)
     return [results[number] for number in sorted(results) if results[number].error is not None]
 
 
@@ -237,11 +218,6 @@ def _make_unless_taken(item: KeyedSong, wanted: Sequence[tuple[Path, Data]]) -> 
         # While members share the folder, none packs songs: one that another member has made has files of its own.
         lacking = [one for one in wanted if item.finished(*one, {}) is None]
         return make_song(item, lacking) if lacking else None
-
-
-def _begin_worker(parent: int) -> None:
-    linux.die_with_parent(parent=parent)  # also if it was killed while this process started
-    linux.keep_memory()
 
 
 def keyed_songs(root: Path, split_by_title: bool) -> list[KeyedSong]:

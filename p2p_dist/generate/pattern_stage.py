@@ -18,16 +18,11 @@ networks, each trained on the songs of the other half.
 
 from __future__ import annotations
 
-import concurrent.futures
-import errno
-import multiprocessing
-import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors
@@ -40,7 +35,8 @@ from p2p_dist.audio.drum_classes import CLASSES, Onset
 from p2p_dist.audio.pattern_features import FRAME, SOUND, pattern_features
 from p2p_dist.audio.rhythm import beats_in
 from p2p_dist.audio.strokes import Bank, Kit
-from p2p_dist.common import console, files, linux
+from p2p_dist.common import console, files
+from p2p_dist.common.workers import each
 from p2p_dist.data import guides, manifest, packing, pairs
 from p2p_dist.data.augment import random_for
 from p2p_dist.data.shards import keyed_songs
@@ -60,8 +56,6 @@ _REQUESTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # t
 _AT_ONCE = 1024  # frames of a sketch's picture made at once
 _SAVE_EVERY = 50  # steps of a pattern network
 _DROPPED, _LOUDER = 0.05, 0.2  # share of true strokes that a sketch leaves out; standard deviation of their strength, log
-
-R = TypeVar("R")
 
 
 class OnDone(Protocol):
@@ -112,6 +106,8 @@ def make(run: RunDir, config: Config, workers: int) -> None:
             [(song, paths[song.key], config) for song in songs],
             workers,
             lambda n, is_new: on_done(songs[n].source.name, 1, f"song-{paths[songs[n].key].stem}" if is_new else ""),
+            requests=_REQUESTS,
+            begin=_one_thread,
         )
         bank = bank_of([paths[song.key] for song in songs if config.train.gives_kit(song.source.name)])
         playing = [song for song in songs if read(paths[song.key]).onsets]
@@ -135,7 +131,8 @@ def make(run: RunDir, config: Config, workers: int) -> None:
             on_done(songs[number].source.name, 1)
             (folders["finished"] / f"sketch-{songs[number].key}-{whose}").touch()  # all are made at each start
 
-        entries = each(sketch_song, [(folders["guides"], *job) for job in jobs], workers, on_sketch)
+        jobs_of_sketches = [(folders["guides"], *job) for job in jobs]
+        entries = each(sketch_song, jobs_of_sketches, workers, on_sketch, requests=_REQUESTS, begin=_one_thread)
         width = config.data.picture_channels * config.data.mels + 2
         drummer.save(run.pattern, drums)
         training = run.dataset_record()["training"]
@@ -382,40 +379,5 @@ def _changed(onsets: Sequence[Onset], random: np.random.Generator) -> Iterator[O
             yield Onset(onset.time, onset.kind, min(onset.strength * louder, 1.0))
 
 
-def each(
-    function: Callable[..., R], jobs: Sequence[tuple[Any, ...]], workers: int, on_done: Callable[[int, R], None]
-) -> list[R]:
-    """Call a function for each job, in worker processes if there are several; results in the order of the jobs.
-
-    Args:
-        on_done: called with the number of a job and its result.
-    """
-    results: dict[int, R] = {}
-    if min(workers, len(jobs)) <= 1:
-        for number, job in enumerate(jobs):
-            results[number] = function(*job)
-            on_done(number, results[number])
-        return [results[number] for number in range(len(jobs))]
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(jobs)), context, initializer=_begin_worker, initargs=(os.getpid(),)
-    ) as pool:
-        try:
-            with linux.blocked(_REQUESTS):  # they are for this process; its workers, which start here, inherit it
-                futures = {pool.submit(function, *job): number for number, job in enumerate(jobs)}
-            for future in concurrent.futures.as_completed(futures):
-                number = futures[future]
-                results[number] = future.result()
-                on_done(number, results[number])
-        except BrokenProcessPool as error:
-            cure = "a worker was killed, probably because memory ran out: run the same command again with fewer --workers"
-            raise OSError(errno.ECHILD, cure) from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [results[number] for number in range(len(jobs))]
-
-
-def _begin_worker(parent: int) -> None:
-    linux.die_with_parent(parent=parent)
+def _one_thread() -> None:
     torch.set_num_threads(1)

@@ -34,6 +34,7 @@ from p2p_dist.audio import drum_classes, invert, layouts, strokes
 from p2p_dist.audio.pattern_features import pattern_features
 from p2p_dist.audio.stems import resample
 from p2p_dist.common import console, files, records
+from p2p_dist.common.workers import each
 from p2p_dist.data.composed import render
 from p2p_dist.data.shards import keyed_songs
 from p2p_dist.data.song_record import KeyedSong
@@ -101,6 +102,11 @@ def digest(song: KeyedSong) -> str:
     return files.digest({one.name: files.sha256_file(one) for one in sorted(path.glob("*.flac"))})
 
 
+def one_thread() -> None:
+    """Begin a worker process."""
+    torch.set_num_threads(1)
+
+
 def learn(songs: list[tuple[Allowed, KeyedSong]], work: Path, steps: int, workers: int) -> Model:
     """Learn a drummer, as the stage `pattern` of a run does: a network from all songs, strokes from real ones and `PLAYED`."""
     playing = Network(sketch=True, even_classes=True, repeat_pattern=True, soft_hats=True)
@@ -109,9 +115,11 @@ def learn(songs: list[tuple[Allowed, KeyedSong]], work: Path, steps: int, worker
         (work / folder).mkdir(parents=True, exist_ok=True)
     paths = {song.key: pattern_stage.place_of(work / "songs", song, config) for _, song in songs}
     jobs = [(song, paths[song.key], config) for _, song in songs]
-    pattern_stage.each(
-        pattern_stage.prepare, jobs, workers, lambda n, _: say(f"{n + 1} of {len(songs)}: {songs[n][1].source.name}")
-    )
+
+    def tell(number: int, _: bool) -> None:
+        say(f"{number + 1} of {len(songs)}: {songs[number][1].source.name}")
+
+    each(pattern_stage.prepare, jobs, workers, tell, requests=(), begin=one_thread)
     playing = [path for path in paths.values() if pattern_stage.read(path).onsets]
     network = pattern_stage.train_network(work / "networks", STARTER, playing, config, lambda *_: None)
     bank = pattern_stage.bank_of([paths[song.key] for of, song in songs if of is REAL or song.source.name in PLAYED])

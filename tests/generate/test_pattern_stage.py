@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -360,27 +359,6 @@ def test_what_is_known_of_a_song_is_whole_or_not_whatever_is_wrong_with_its_file
     kit = path.with_suffix(".kit")
     kit.write_bytes(kit.read_bytes().replace(b"fLaC", b"fLaX"))  # only who decodes it sees that
     assert not pattern_stage._is_whole(path)
-
-
-def blocked(number: int) -> tuple[int, set[int]]:
-    return number, {int(one) for one in signal.pthread_sigmask(signal.SIG_BLOCK, [])}
-
-
-def test_requests_to_stop_do_not_reach_workers() -> None:
-    """Slurm sends them to every process: a worker that dies of one looks like a worker that ran out of memory."""
-    done: list[int] = []
-    found = pattern_stage.each(blocked, [(number,) for number in range(3)], 2, lambda n, result: done.append(result[0]))
-    assert [number for number, _ in found] == [0, 1, 2] and sorted(done) == [0, 1, 2]
-    assert all(signals >= {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2} for _, signals in found)
-    assert not blocked(0)[1] & {signal.SIGINT, signal.SIGTERM}
-
-
-def test_workers_that_cannot_start_leave_no_signal_blocked() -> None:
-    """Else the stage could not be stopped while it ends."""
-    before = blocked(0)[1]
-    with pytest.raises(TypeError):
-        pattern_stage.each(blocked, [(0,), None], 2, lambda n, result: None)  # type: ignore[list-item]
-    assert blocked(0)[1] == before
 
 
 def test_a_song_that_is_not_the_one_in_the_shards_is_refused(prepared: tuple[Path, Config], tmp_path: Path) -> None:
