@@ -13,7 +13,6 @@ The song is decoded again for each pass, so that only a few blocks are in memory
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +36,7 @@ from p2p_dist.generate.model import Model
 from p2p_dist.generate.request import Options, Song, plain, planned, requested, stem_name
 from p2p_dist.generate.sketch import Sketch
 from p2p_dist.model.generator import Generator
+from p2p_dist.run import provenance
 from p2p_dist.settings.config import parse_task
 
 _PACKAGES = ("torch", "numpy", "scipy", "av", "soxr", "soundfile", "mido")
@@ -122,7 +122,7 @@ def make(
             "takes": made,
             "notes": [plain(note) for note in told],
             "seconds": {"song": length / song.rate, "all": time.perf_counter() - begun, **times},
-            "versions": _versions(),
+            "versions": provenance.versions(("p2p_dist", *_PACKAGES)),
         }
         # From here on files are replaced. A record without takes means that the song is not done.
         records.write(place.record, schemas.GENERATED, {**content, "takes": []})
@@ -326,13 +326,3 @@ def _scratch(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for package in ("p2p_dist", *_PACKAGES):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found

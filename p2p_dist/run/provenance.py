@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,21 @@ def command(path: Path, name: str) -> str:
     return f"p2p-dist {name}" if installed else f"python launch/{name}.py"
 
 
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Return the versions of packages; None for one that is not installed."""
+    import importlib.metadata  # takes 25 ms, which --help does not need
+
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
 def gather() -> dict[str, Any]:
     """Return command, commit, uncommitted changes, versions and machine, for provenance.json."""
-    import importlib.metadata  # takes 25 ms, which --help does not need
 
     def git(*arguments: str, errors: str = "surrogateescape") -> str | None:
         command = ["git", "-C", str(CHECKOUT), *arguments]
@@ -45,12 +58,6 @@ def gather() -> dict[str, Any]:
 
     inside = git("rev-parse", "--show-toplevel")
     ours = inside is not None and Path(inside.strip()) == CHECKOUT
-    versions: dict[str, str | None] = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
     # Readable by all users, because runs are shared.
     return {
         "command": mask_command(sys.argv),
@@ -59,6 +66,6 @@ def gather() -> dict[str, Any]:
         "commit": (git("rev-parse", "HEAD") or "").strip() if ours else None,
         "changes": mask(git("diff", "HEAD", errors="backslashreplace") or "") if ours else None,
         "python": platform.python_version(),
-        "packages": versions,
+        "packages": versions(PACKAGES),
         "machine": {"host": socket.gethostname(), "kernel": platform.release(), "processor": platform.machine()},
     }

@@ -82,18 +82,20 @@ def training(dataset: Path, data: Data, held_out: set[str]) -> Training:
     names = [song for song in part["songs"] if song["name"] not in held_out]
     chosen = [names[round(place)] for place in np.linspace(0, len(names) - 1, min(_SONGS, len(names)))]
     songs = []
-    for song in chosen:
-        power = _stem_of(dataset, song["key"], data)
-        beats = None if power is None else _beats_of(power, data)
-        if power is not None and beats is not None and _beats_in(power, beats, data) >= 2 * _BAR:
-            songs.append((song["name"], power, beats))
+    if chosen:
+        index = Index(dataset, "train")
+        for song in chosen:
+            power = _stem_of(index, song["key"], data)
+            beats = None if power is None else _beats_of(power, data)
+            if power is not None and beats is not None and _beats_in(power, beats, data) >= 2 * _BAR:
+                songs.append((song["name"], power, beats))
+        index.close()
     reason = "" if songs else "no training song with two bars, other than the measured song"
     return Training(songs, reason, level)
 
 
-def _stem_of(dataset: Path, key: str, data: Data) -> np.ndarray | None:
+def _stem_of(index: Index, key: str, data: Data) -> np.ndarray | None:
     """Return the mel power (mels, frames) of a training song's whole stem; None if it has no windows."""
-    index = Index(dataset, "train")
     numbers, windows = index.samples.originals_of(key)
     places = [(number, window * data.window_hop) for number, window in zip(numbers, windows, strict=True)]
     if not places:
@@ -102,7 +104,6 @@ def _stem_of(dataset: Path, key: str, data: Data) -> np.ndarray | None:
     for number, start in places:  # windows are equal where they overlap
         picture = index.read(np.array([number]))[0, 1, 0]
         power[:, start : start + data.frames] = silent_to_zero(np.maximum(picture, FLOOR), 1.0)
-    index.close()
     return power if power.any() else None
 
 
