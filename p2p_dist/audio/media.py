@@ -24,7 +24,15 @@ def open_media(path: Path) -> Any:
         container = av.open(where, metadata_errors="replace", options=options)
     except TypeError:  # from 19 on it is not asked, and decodes them so by itself
         container = av.open(where, options=options)
+    if container.format.name == "wav" and _is_big_endian(path):
+        container.close()
+        raise ValueError(f"{path} is a big-endian wav file (RIFX), which FFmpeg reads as noise: convert it to wav or flac")
     if _LISTS.intersection(container.format.name.split(",")):
         container.close()
         raise ValueError(f"{path} is a list of other files, not a sound file")
     return container
+
+
+def _is_big_endian(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"RIFX"

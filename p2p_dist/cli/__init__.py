@@ -37,6 +37,8 @@ def run(command: str | None, arguments: list[str]) -> NoReturn:
     """Run one of `COMMANDS` (None: no command was given) and exit with its exit code."""
     # No other user may write files of a run, because jobs run them; this one must be able to read and write them again.
     os.umask((os.umask(0o022) | 0o022) & 0o077)
+    console.open_standard_streams()
+    console.stop_as_ctrl_c()
     console.exit_with(functools.partial(_run, command, arguments))
 
 

@@ -9,10 +9,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from p2p_dist.common import files, records, schemas
@@ -126,6 +128,49 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
         complain(f"error: {describe(error)}")
         code = FAILED
     sys.exit(code)
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null in place of standard input, output and error that the caller has closed (`>&-`).
+
+    Otherwise Python has no such stream, and the next file that is opened gets its number: messages of C libraries would be
+    written into it.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
+            os.dup2(opened, number)  # also makes it inheritable
+            if opened != number:
+                os.close(opened)
+            else:
+                os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 for the whole process
+
+
+STOPS = (signal.SIGTERM, signal.SIGHUP)
+"""Requests to stop besides Ctrl-C: of kill(1), timeout(1) and systemd, and of a terminal that was closed."""
+
+
+def stop_as_ctrl_c() -> None:
+    """Treat the first of `STOPS` as a Ctrl-C, unless it is ignored, as under nohup(1)."""
+    for number in STOPS:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _as_ctrl_c)
+
+
+def _as_ctrl_c(number: int, _: FrameType | None) -> None:
+    """Repeated requests never count as a second Ctrl-C."""
+    for one in STOPS:
+        signal.signal(one, signal.SIG_IGN)
+    if number == signal.SIGHUP:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            if os.isatty(stream):  # it is gone, and writing to it is an error
+                os.dup2(nowhere, stream)
+    raise KeyboardInterrupt
 
 
 def show_any_text() -> None:

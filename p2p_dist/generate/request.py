@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections import Counter
@@ -149,13 +150,29 @@ def _inside(folder: Path, out: Path | None) -> Iterator[Path]:
         folders[:] = sorted(
             name for name in folders if not layouts.is_passed_over(name) and (Path(place) / name).resolve() != made
         )
-        for name in sorted(names):
+        generated = _generated_in(Path(place), names)
+        for name in sorted(set(names) - generated):
             path = Path(place) / name
             # A broken link is left out with a message: its target may be a song on a disk that is missing.
             is_one = path.is_file() or (path.is_symlink() and not path.exists())
             if path.suffix.lower() in SUFFIXES and not layouts.is_passed_over(name) and is_one:
                 file_names.check_locale(path)
                 yield path
+
+
+def _generated_in(folder: Path, names: list[str]) -> set[str]:
+    """Return which of the files in a folder are stems and mixes that a record beside them describes."""
+    sounds = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    found: set[str] = set()
+    for name in names if sounds else ():
+        title, kind = Path(name).stem, Path(name).suffix
+        like = {sound for sound in sounds if sound.startswith(f"{title}-")}
+        if kind == ".json" and like:
+            with contextlib.suppress(OSError, ValueError):  # another program's
+                takes = records.read(folder / name, schemas.GENERATED)["takes"]
+                # A record without takes was written by a process that was killed while it replaced files.
+                found |= {one["name"] for take in takes for one in take["files"].values()} if takes else like
+    return found
 
 
 def title(source: Path) -> str:

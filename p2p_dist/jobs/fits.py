@@ -36,7 +36,7 @@ def check(run: RunDir, settings: Config, place: site.Site, where: str, dataset: 
     files.check_can_be_written(run.config)
     if shards is None or not (shards / "manifest.json").is_file():
         files.check_can_be_written(run.path.parent.parent / "shards" / "new")
-    if run.dataset.is_file() and stages.is_done("train", run) is not None:
+    if run.config.is_file() and stages.is_done("train", run) is not None:
         return []  # the remaining stages need one process and little space
     check_batch(settings.resources, settings.train.global_batch_size, place, begun=run.config.is_file())
     per_node = place.processes_per_node(settings.resources)

@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import time
-from types import FrameType
 from typing import Any, TextIO
 
 from p2p_dist.common import console, files
@@ -42,7 +41,6 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str, torchrun
     run.logs.mkdir(parents=True, exist_ok=True)
     for folder in (run.path, run.evaluations):
         files.remove_garbage(folder)
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
     for stage in stages.of(run):
         asks = stage == "preprocess" and run.config.is_file() and stages.asks_address(run, rundir.read_settings(run).data)
         if not asks and (found := stages.is_done(stage, run)) is not None:
@@ -74,12 +72,6 @@ def run(run: RunDir, max_crash_restarts: int, owner: Owner, again: str, torchrun
         console.complain(f"left out: {song['reason']}")
     console.say(stages.last_lines(run))
     return console.FAILED if left_out else console.DONE
-
-
-def _as_ctrl_c(number: int, _: FrameType | None) -> None:
-    """Treat TERM as a first Ctrl-C; repeated TERMs never count as the second."""
-    signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def run_until_it_ends(stage: str, run: RunDir, max_crash_restarts: int, owner: Owner) -> int:
@@ -148,7 +140,8 @@ def _follow(stage: str, run: RunDir, process: subprocess.Popen[bytes], log: Text
                     process.wait()
                     return console.INTERRUPTED
                 asked = True
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # TERM never counts as a second Ctrl-C
+                for number in console.STOPS:  # these never count as a second Ctrl-C
+                    signal.signal(number, signal.SIG_IGN)
                 console.say(f"\nstopping {stage} cleanly (press Ctrl-C again to stop at once)")
                 process.send_signal(signal.SIGTERM)
     finally:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p_dist.audio import wav
+from p2p_dist.audio.decode import look
 from tests import decode
 from tests.song_files import source, write_stems
 
@@ -67,6 +68,42 @@ def test_a_wav_from_a_pipe_is_read_to_its_end(tmp_path: Path, length: int) -> No
     rewrite(folder / "drums.wav", b"data", 4, length)
     rewrite(folder / "drums.wav", b"RIFF", 4, length + 36 & 0xFFFFFFFF)
     np.testing.assert_array_equal(decode.load(source(folder)).stems["drums"], before.stems["drums"])
+
+
+def test_a_header_that_states_much_less_than_there_is_is_damaged(tmp_path: Path) -> None:
+    """As of a recorder that stopped before it could complete the header. Both libraries read what the header states."""
+    folder = write_stems(tmp_path / "song", samples=44100)
+    drums = folder / "drums.wav"
+    sound = (np.random.default_rng(0).standard_normal((44100, 2)) * 3000).astype(np.int16)
+    soundfile.write(drums, sound, 44100)
+    rewrite(drums, b"data", 4, 1000)
+    with pytest.raises(
+        ValueError, match=r"drums\.wav: damaged, its header says 0\.006 s, 1\.000 s are there: repair its header"
+    ):
+        decode.load(source(folder))
+    assert look(drums).cut == "the file is damaged, its header says 0.006 s, 1.000 s are there: repair its header"
+
+
+@pytest.mark.parametrize(
+    "rest", [b"LIST\x06\0\0\0words\0", b"ID3\4" + bytes(range(256)) * 200, b"\0" * 50000, b"TAG" + bytes(125), b"?" * 100]
+)
+def test_what_may_follow_the_samples_of_a_wav(tmp_path: Path, rest: bytes) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.ones((4410, 2)) / 2, 44100)
+    path.write_bytes(path.read_bytes() + rest)
+    assert wav.whole(path) == path
+
+
+def test_a_big_endian_wav_is_compared_too_and_is_not_played_as_noise(tmp_path: Path) -> None:
+    """libsndfile reads it, FFmpeg takes its samples for little-endian ones."""
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.ones((4410, 2)) / 2, 44100, endian="BIG")
+    assert path.read_bytes()[:4] == b"RIFX" and wav.whole(path) == path
+    with pytest.raises(ValueError, match=r"a\.wav is a big-endian wav file \(RIFX\), .* convert it to wav or flac"):
+        look(path)
+    path.write_bytes(path.read_bytes()[:-8000])
+    with pytest.raises(ValueError, match=r"a\.wav: cut short, its header says 0\.100 s, 0\.055 s are there"):
+        wav.whole(path)
 
 
 def test_a_wav_without_samples_has_none_though_chunks_follow(tmp_path: Path) -> None:

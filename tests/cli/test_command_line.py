@@ -11,6 +11,7 @@ from p2p_dist import cli
 from p2p_dist.cli import command_line, submit
 from p2p_dist.common import console, files
 from p2p_dist.settings import presets
+from tests.song_files import write_stems
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -208,3 +209,16 @@ def test_a_current_folder_that_was_removed_is_named(place, monkeypatch, capsys):
     assert p2p_dist(monkeypatch, "status") == console.FAILED
     said = "error: the current folder was removed: go to another one, and run the command again\n"
     assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("words", ["submit.py --help", "preprocess.py --data SONGS --out OUT --preset tiny --workers 1"])
+def test_a_stream_that_the_caller_has_closed_is_no_traceback(words, closed, tmp_path):
+    """As cron jobs and daemons do. A library that writes to it must not write into a file of ours."""
+    write_stems(tmp_path / "songs" / "train" / "a")
+    words = words.replace("SONGS", str(tmp_path / "songs")).replace("OUT", str(tmp_path / "out"))
+    command = f"exec {sys.executable} {CHECKOUT}/launch/{words} {closed}"
+    environment = {**os.environ, "P2P_RUNS": str(tmp_path / "runs")}
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert words.startswith("preprocess") == (tmp_path / "out" / "manifest.json").is_file()

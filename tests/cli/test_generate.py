@@ -185,7 +185,8 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(runs, 
     assert not capsys.readouterr().out
 
 
-def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs, number):
     write(Path("a.wav"), sound(0.6))
     write(Path("b.wav"), sound(120))
     words = [sys.executable, "-u", str(CHECKOUT / "launch/generate.py"), "a.wav", "b.wav"]
@@ -193,7 +194,7 @@ def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs):
     for line in going.stdout:
         if line.startswith("generated/a"):
             break
-    going.send_signal(signal.SIGINT)
+    going.send_signal(number)
     _, err = going.communicate(timeout=60)
     assert going.returncode == console.STOPPED, err
     assert "stopped cleanly" in err and "Traceback" not in err

@@ -94,8 +94,11 @@ def test_workers_do_not_outlive_a_parent_that_is_killed_while_they_begin(many: P
     assert not list(out.glob("*.tar"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("who", ["the command", "a worker"])
-def test_a_ctrl_c_is_no_traceback(songs: Path, tmp_path: Path, who: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_ctrl_c_is_no_traceback(
+    songs: Path, tmp_path: Path, who: str, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     """To all processes, as a terminal sends it, while one of them imports what it needs. The command to go on can be pasted."""
     command = [sys.executable, str(LAUNCH), *TINY, "--data", str(songs), "--out", str(tmp_path / "out"), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -110,7 +113,7 @@ def test_a_ctrl_c_is_no_traceback(songs: Path, tmp_path: Path, who: str, capsys:
     while not any(imports(n) for n in of_session(process.pid) if (n == process.pid) == (who == "the command")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, said = process.communicate(timeout=60)
     told, again = said.splitlines()
     assert process.returncode == console.STOPPED and told.startswith("stopped cleanly"), said

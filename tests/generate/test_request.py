@@ -42,6 +42,23 @@ def test_a_folder_that_holds_what_was_made(runs):
     assert "generated" not in str(request.find([Path()], None)[0].source)
 
 
+def test_what_was_made_among_the_songs_is_no_song(runs, capsys):
+    """The output folder may be that of the songs, or one of an earlier command."""
+    write(Path("songs/a.wav"), sound(0.6))
+    write(Path("songs/a-live.wav"), sound(0.7))
+    for _ in range(2):
+        assert generate.main(["songs", "--out", "songs"]) == 0
+    assert "already done: 2 of 2 songs" in capsys.readouterr().out
+    assert generate.main(["songs/a.wav", "--out", "songs"]) == 0
+    wanted = [Path("songs/a-live.wav"), Path("songs/a.wav")]
+    assert Path("songs/a-mix.flac").is_file() and [one.source for one in request.find([Path("songs")], None)] == wanted
+    content = records.read(Path("songs/a/a.json"), schemas.GENERATED)
+    records.write(Path("songs/a/a.json"), schemas.GENERATED, {**content, "takes": []})  # killed while it replaced its files
+    assert [one.source for one in request.find([Path("songs")], None)] == wanted
+    Path("songs/a/a.json").write_text("{}")
+    assert len(request.find([Path("songs")], None)) == 4, "nothing says that these were made here"
+
+
 def test_the_page_of_somebody_and_that_of_another_song_stay(runs):
     for name in ("a.wav", "b.wav"):
         write(Path(name), sound(0.6))

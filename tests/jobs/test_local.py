@@ -13,7 +13,7 @@ import soundfile
 from p2p_dist.audio.musdb18 import excerpt_file
 from p2p_dist.cli import status, submit
 from p2p_dist.common import records
-from p2p_dist.jobs import local, stages
+from p2p_dist.jobs import begin_run, local, stages
 from p2p_dist.run import metrics_file, rundir
 from tests.launcher import CHECKOUT, Launcher
 
@@ -172,6 +172,27 @@ def test_a_terminal_that_can_not_draw_gets_plain_lines(odd):
         ["script", "-qec", f"env TERM=dumb {command}", "/dev/null"], cwd=CHECKOUT, capture_output=True, text=True
     )
     assert "page: " in done.stdout and "Traceback" not in done.stdout and "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("last", ["provenance", "dataset", "copy_code"])
+def test_a_launch_that_was_killed_while_it_created_the_run_is_repeated(way, monkeypatch, last):
+    """Its shards are there. The code is copied after the records, which takes long on some file systems."""
+    command = [*TINY[:4], "--run", f"killed at {last}".replace(" ", "-"), "--train.steps", "40", "--train.keep-every", "20"]
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if last == "provenance":
+            patched.setattr(begin_run, "_note_dataset", kill)
+        elif last == "dataset":
+            patched.setattr(begin_run, "_note_overlap", kill)
+        else:
+            patched.setattr(begin_run.files, "write_text", kill)
+            patched.setattr(begin_run.snapshot, "copy_code", lambda code: code.mkdir())
+        with pytest.raises(KeyboardInterrupt):
+            submit.main(command)
+    assert submit.main([*command, "--dry-run"]) == 0
 
 
 def test_a_run_can_be_verified_by_its_owner(way, capsys):
