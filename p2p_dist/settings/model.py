@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from p2p_dist.settings.fields import added
-from p2p_dist.settings.values import NotNegative, Number, Positive, ShareBelowOne, check, within
+from p2p_dist.settings.values import NotNegative, Positive, ShareBelowOne, check, within
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Model:
     """with a sketch: the output is the sketch, made louder or quieter bin by bin, and silent where the sketch is silent"""
     keep_level: bool = added(False, implied=False)
     """with the residual: each window of the output is as loud as that of the sketch; without it this changes nothing"""
-    leaky_slope: Number = 0.2
+    leaky_slope: Annotated[float, within(-10, 10)] = 0.2
     """negative slope of the leaky ReLU (Keras and thesis: 0.3)"""
     discriminator_channels: Positive = 64
     """channels of the discriminator's first level"""

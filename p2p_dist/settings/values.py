@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import re
 import typing
 from collections.abc import Callable, Iterator
@@ -38,12 +37,18 @@ def within(low: float, high: float, unit: str = "") -> Rule:
 
 Positive = Annotated[int, Rule(lambda n: n > 0, "greater than 0")]
 NotNegative = Annotated[int, Rule(lambda n: n >= 0, "0 or more")]
-PositiveNumber = Annotated[float, Rule(lambda x: 0 < x < math.inf, "greater than 0 and finite")]
-NotNegativeNumber = Annotated[float, Rule(lambda x: 0 <= x < math.inf, "0 or more and finite")]
+# Products of these and of counts stay finite.
+PositiveNumber = Annotated[float, Rule(lambda x: 1e-100 < x <= 1e9, "greater than 0 and at most 1e9")]
+NotNegativeNumber = Annotated[float, Rule(lambda x: 0 <= x <= 1e9, "from 0 to 1e9")]
 ShareBelowOne = Annotated[float, Rule(lambda x: 0 <= x < 1, "from 0 to below 1")]
-Number = Annotated[float, Rule(lambda x: -math.inf < x < math.inf, "finite")]
 Seed = Annotated[int, within(0, 2**32 - 1)]
-Text = Annotated[str, Rule(str.strip, "text that is not empty")]
+Text = Annotated[
+    str,
+    Rule(
+        lambda text: text.strip() and console.control_character(text) is None,
+        "text that is not empty and has no control characters",
+    ),
+]
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _WORDS |= {list: "a list, as [one, two], or [] for none", dict: "a list of names and values, or {} for none"}

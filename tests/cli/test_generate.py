@@ -138,7 +138,7 @@ MISTAKES = {
     ),
     "takes": (["song.wav", "--takes", "0"], "--takes must be from 1 to 100, not 0"),
     "seed": (["song.wav", "--seed", "-1"], "--seed must be from 0 to 2147483647, not -1"),
-    "from": (["song.wav", "--from", "nan"], "--from must be 0 or more and finite, not nan"),
+    "from": (["song.wav", "--from", "nan"], "--from must be from 0 to 1e9, not nan"),
     "array": (["song.wav", "--array", "0"], "--array must be greater than 0, not 0"),
     "time": (["song.wav", "--time", "soon"], "--time must be greater than zero, and written as"),
     "level": (["song.wav", "--level", "99"], "--level must be from -60 to 40 dB, not 99"),
@@ -397,7 +397,7 @@ def test_a_first_beat_before_the_part_is_refused(runs):
 
 @pytest.mark.parametrize("option", ["--first-beat", "--from", "--to"])
 def test_a_value_that_is_refused_is_named_by_its_option(option):
-    with pytest.raises(ValueError, match=f"^{option} must be 0 or more and finite, not -1"):
+    with pytest.raises(ValueError, match=f"^{option} must be from 0 to 1e9, not -1"):
         generate.main(["song.wav", option, "-1"])
 
 

@@ -8,13 +8,13 @@ from p2p_dist.settings.config import Evaluate
 
 LIMITS = [
     ("songs", 1, 0, "songs must be greater than 0"),
-    ("seconds", 0.0, -1.0, "seconds must be 0 or more and finite"),
+    ("seconds", 0.0, -1.0, "seconds must be from 0 to 1e9"),
     ("iterations", 1, 0, "iterations must be greater than 0"),
     ("seeds", 1, 0, "seeds must be greater than 0"),
     ("split", "valid", "train", "split must be one of test, valid"),
-    ("time_weight", 0.0, -0.5, "time-weight must be 0 or more and finite"),
-    ("real_weight", 0.0, float("inf"), "real-weight must be 0 or more and finite"),
-    ("amount_weight", 0.0, float("nan"), "amount-weight must be 0 or more and finite"),
+    ("time_weight", 0.0, -0.5, "time-weight must be from 0 to 1e9"),
+    ("real_weight", 0.0, float("inf"), "real-weight must be from 0 to 1e9"),
+    ("amount_weight", 0.0, float("nan"), "amount-weight must be from 0 to 1e9"),
 ]
 
 

@@ -12,7 +12,7 @@ LIMITS = [
     ("dropout", 0.0, -0.1, "dropout must be from 0 to below 1"),
     ("dropout", 0.99, 1.0, "dropout must be from 0 to below 1"),
     ("noise_channels", 0, -1, "noise-channels must be 0 or more"),
-    ("leaky_slope", -1e300, float("inf"), "leaky-slope must be finite"),
+    ("leaky_slope", -10.0, float("inf"), "leaky-slope must be from -10 to 10"),
     ("discriminator_channels", 1, 0, "discriminator-channels must be greater than 0"),
     ("upsample", "transposed", "bilinear", "upsample must be one of folded, nearest, transposed"),
     ("norm", "batch", "layer", "norm must be one of group, batch"),
