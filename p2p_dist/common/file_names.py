@@ -18,7 +18,7 @@ def check_utf8(path: Path) -> None:
         str(path).encode()
     except UnicodeEncodeError:
         cure = "rename it (convmv renames whole folders)"
-        raise ValueError(f"the file name {os.fsencode(path.name)!r} is not UTF-8: {cure}") from None
+        raise ValueError(f"the file name {os.fsencode(path.name)!r} in {path.parent} is not UTF-8: {cure}") from None
 
 
 def check_locale(name: str | Path) -> None:

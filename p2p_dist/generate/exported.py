@@ -120,12 +120,14 @@ def export(
 
 @contextmanager
 def _put_back(aside: Path, out: Path) -> Iterator[None]:
-    """On an error, rename the earlier export from `aside` back to `out`."""
+    """On an error, rename the earlier export from `aside` back to `out`. An error without a file name gets that of `out`."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         if aside.exists() and not out.exists():
             aside.rename(out)
+        if isinstance(error, OSError):
+            files.add_name(error, out)
         raise
 
 

@@ -70,6 +70,8 @@ def make(
     samples, reference = _measure(song, model)
     if not song.peak:
         raise ValueError(f"{source} is silent, so there is nothing to accompany")
+    if options.first_beat is not None and options.first_beat > options.begin + song.samples / song.rate:
+        raise ValueError(f"--first-beat {options.first_beat:g} is after the end of {source}")
     told = [*_notes(song, model), *song.notes]
     length, peak = song.samples, song.peak
     performance = _perform(song, model, place.name, reference, options)

@@ -277,7 +277,8 @@ def check_disk(run: RunDir, needed: dict[str, int]) -> None:
     if sum(needed.values()) > free:
         raise ValueError(
             f"{space(run, needed)}, and {console.size(free)} are free there: free some space, "
-            "name another folder with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every)"
+            "name another folder with $P2P_RUNS, or keep fewer generators (a larger --train.keep-every) or checkpoints "
+            "(a smaller --train.keep-last)"
         )
 
 

@@ -69,7 +69,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     last = metrics_file.last(run) or {}
     total = _total(shards, settings.train)
     step, rate = last.get("step", 0), last.get("images_per_second")
-    left = (total - step) * settings.train.global_batch_size / rate if total is not None and rate else None
+    left = (total - step) * settings.train.global_batch_size / rate if total is not None and rate and rate > 1e-9 else None
     trained = rundir.find_steps(run.checkpoints)
     tried, now = attempts(run), time.time()
     begun = sorted([*tried, *list_starts(run.attempts("train"))], key=lambda one: one.begun)

@@ -88,7 +88,7 @@ def cut(run: RunDir, step: int) -> None:
 def parse_row(line: bytes) -> dict[str, Any] | None:
     """Parse one line; None if it is not valid."""
     number = Maybe(float)
-    shape = {"step": COUNT, "digests?": str, "l1?": number, "images_per_second?": number}
+    shape = {"step": COUNT, "digests?": str, "l1?": number, "images_per_second?": number, "memory?": number}
     try:
         row = records.parse(line, shape, where="a line of numbers") if line.endswith(b"\n") else None
     except files.DamagedError:

@@ -21,7 +21,7 @@ def test_names_in_utf8_pass(name: str) -> None:
 def test_a_name_that_is_not_utf8_is_named_and_no_fault_of_the_locale() -> None:
     name = os.fsdecode(b"train/S\xf5na")
     file_names.check_locale(name)
-    with pytest.raises(ValueError, match=r"file name b'S\\xf5na' is not UTF-8: rename it"):
+    with pytest.raises(ValueError, match=r"file name b'S\\xf5na' in train is not UTF-8: rename it"):
         file_names.check_utf8(Path(name))
 
 

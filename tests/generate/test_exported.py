@@ -24,6 +24,7 @@ from p2p_dist.generate.model import Model, find_model
 from p2p_dist.model.generator import Generator
 from p2p_dist.settings import config
 from p2p_dist.settings.presets import PRESETS
+from tests.full_disk import largest_file
 from tests.generate import drums
 
 EXAMPLE = Path(__file__).with_name("run_exported.py")
@@ -88,6 +89,12 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run([sys.executable, "-c", code, *MODELS], cwd=place, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return place
+
+
+def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
+    with largest_file(1000), pytest.raises(OSError) as error:
+        exported.export(MODELS["half"], 16, tmp_path / "out", lambda content: "# card\n", half=True, torch_export=False)
+    assert error.value.filename == str(tmp_path / "out") and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", MODELS)

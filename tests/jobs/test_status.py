@@ -197,6 +197,19 @@ def test_what_status_reads_of_a_run_does_not_grow_with_it(run, monkeypatch):
     assert sum(read) < 2000 and [row["step"] for row in metrics_file.read(run)][-2:] == [3038, 3039]
 
 
+@pytest.mark.parametrize(
+    "row", ['"memory": "x"', '"images_per_second": 1e-320', '"images_per_second": -1', '"l1": null', '"memory": null']
+)
+def test_a_line_of_numbers_that_no_training_wrote_is_no_traceback(run, capsys, row):
+    with run.metrics.open("a") as file:
+        file.write('{"step": 50, ' + row + "}\n")
+    found = status.gather(run)
+    status_tables.show(found)
+    status_tables.show_all([found])
+    shown = capsys.readouterr().out
+    assert run.path.name in shown and "nan" not in shown and (found["seconds_left"] is None) == ("x" not in row)
+
+
 def test_many_runs_ask_slurm_once_and_look_at_their_shards_once(run, monkeypatch):
     for number in range(30):
         shutil.copytree(run.path, run.path.with_name(f"run-{number}"))

@@ -90,7 +90,7 @@ def write(run: RunDir, config: Config) -> Path:
         songs.append({**_song(fixed, key, of_song, run.evaluations, gain), "absent": absent})
         playable.append(_playable(fixed, of, paths, media, gain, chosen, lossless=lossless))
     drawn = curves.collect(evaluated, baselines, ranked, pitched=pitched)
-    training = [row for row in metrics_file.read(run) if "l1" in row]
+    training = [row for row in metrics_file.read(run) if row.get("l1") is not None]
     page = template("page.html").render(
         title=run.path.name,
         submit=submit,
