@@ -45,7 +45,7 @@ bash "$here/note_start.sh" "$stage" "$run" || begun=$?
 ((begun == 0)) || exit $((begun == 10 ? 0 : begun))
 if [ "$stage" = evaluate ]; then
     export P2P_CLAIMS="${P2P_CLAIMS:-${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}}" # a successor job uses the same
-    batch free-claims "$run/evaluations/claims/$P2P_CLAIMS"
+    batch free-claims "$run/evaluations/claims/$P2P_CLAIMS" || true # then others evaluate these checkpoints
 fi
 if [ "$stage ${P2P_EVALUATE:-}" = "evaluate during" ]; then
     bash "$here/watch_training.sh" "$run" & watching=$!

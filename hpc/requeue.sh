@@ -9,7 +9,7 @@ not_requeued() { echo "$stage stopped, but $1: run the same launch command again
 
 for pause in 1 2 4 8 15 30 $(yes 60 | head -n 30) 0; do # wait up to half an hour for an unavailable controller
     # Meanwhile another job may have started this stage, or Slurm may have restarted this job; it must not be stopped.
-    owner=$(batch owner)
+    owner=$(batch owner) || owner=$attempt # it can't be read now
     [ "$owner" = "$attempt" ] || { echo "attempt $attempt was superseded by $owner: exiting without writing" && exit 75; }
     state="" begun=$restart reason="" # in an array, P2P_JOB is this task
     read -r state begun reason < <(squeue --noheader --job "$P2P_JOB" --Format=State:20,RestartCnt:20,Reason:40 2>/dev/null) || true

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import shutil
@@ -27,10 +28,13 @@ def attempts(run: RunDir) -> list[Start]:
 
 
 def killed(one: Start, run: RunDir) -> Start:
-    """Complete a start without a recorded end. It is assumed to have run until the last update of status.json."""
-    trained = rundir.find_steps(run.checkpoints)
-    saved = trained[-1][1].stat().st_mtime if trained else 0.0
-    seen = run.status.stat().st_mtime if run.status.is_file() else 0.0
+    """Complete a start without a recorded end. It is assumed to have run until the training last reported its progress."""
+    trained = checkpoints.find(run.checkpoints)
+    saved = trained[-1].saved if trained else 0.0
+    path = run.metrics
+    with contextlib.suppress(OSError, ValueError):
+        path = run.status if run.read_status()["what"] == "train" else run.metrics  # other stages write it, too
+    seen = path.stat().st_mtime if path.is_file() else 0.0
     return one._replace(ended=max(one.begun, seen), saved=saved, why="killed")
 
 
@@ -147,7 +151,7 @@ def _costs(
     """
     costs = []
     for at, path in trained:
-        until = path.stat().st_mtime
+        until = checkpoints.Checkpoint(path, at).saved
         spent = sum(hours(min(one.seconds(now), until - one.begun), one.nodes) for one in tried if one.begun < until)
         kwh = max((total for step, total in by_gpus if step == at), default=None)
         costs.append({"step": at, "gpu_hours": spent, "kwh": None if kwh is None else kwh / 3.6e6})

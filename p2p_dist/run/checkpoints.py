@@ -93,6 +93,13 @@ class Checkpoint:
             return not (self.path / STATE).exists()
         return False
 
+    @property
+    def saved(self) -> float:
+        """When it was saved, seconds since 1970; 0 if that is not known. The folder itself changes whenever it is read."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.path / META).stat().st_mtime
+        return 0.0
+
     def set_aside(self) -> None:
         """Rename it to `damaged-...`, so that a user can inspect it. Another process may have done so already."""
         aside = self.path.with_name(f"damaged-{self.path.name}")
@@ -176,7 +183,7 @@ def newest_run() -> RunDir | None:
     for run in map(rundir.find, rundir.names()):
         with contextlib.suppress(FileNotFoundError, PermissionError):  # removed just now, or another user's
             if found := with_generator(run.checkpoints):
-                newest[run] = found[-1].path.stat().st_mtime
+                newest[run] = found[-1].saved
     for run in sorted(newest, key=lambda run: newest[run], reverse=True):
         with contextlib.suppress(ValueError):  # damaged settings: whoever uses the run is told
             if rundir.read_settings(run).preset == "demo":

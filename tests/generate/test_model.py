@@ -50,7 +50,10 @@ def test_without_a_name_the_newest_run_is_meant(place):
     for second, name in enumerate(("oldest", "older", "newest", "old")):
         run = run_with(place, name, 5)
         written = 1e9 + (10 if name == "newest" else second)
-        os.utime(run.checkpoints / "step-00000005", (written, written))
+        (saved,) = checkpoints.find(run.checkpoints)
+        os.utime(saved.path / checkpoints.META, (written, written))
+        with checkpoint.leased(saved):  # which changes the folder
+            pass
     run_with(place, "without-checkpoint")
     demo = run_with(place, "drums-demo", 5)
     demo.config.write_text(demo.config.read_text().replace("preset: tiny", "preset: demo"))

@@ -14,7 +14,7 @@ from p2p_dist.cli import status as status_command
 from p2p_dist.common import files
 from p2p_dist.jobs import stages, status, status_tables
 from p2p_dist.jobs.slurm import specs, squeue
-from p2p_dist.run import energy, metrics_file, rundir, starts
+from p2p_dist.run import checkpoints, energy, metrics_file, rundir, starts
 from p2p_dist.settings import presets
 from tests.jobs.run_on_lumi import run
 from tests.jobs.submit_command import type_here
@@ -37,15 +37,19 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     """Cancelled, and so killed before its last line: it lived until the run's last sign of life, and that is said."""
     with (run.slurm / "train" / "attempts").open("a") as log:
         log.write("start 7.2 40 30000 2\n")
-    files.write_json(run.status, {"what": "train"})
+    now = {"what": "train", "done": 40, "total": 100, "rate": 1.0, "seconds_left": 60.0, "note": ""}
+    files.write_json(run.status, now)
     os.utime(run.status, (33600, 33600))
-    os.utime(run.checkpoints / rundir.step_name(40), (31800, 31800))
+    os.utime(run.checkpoints / rundir.step_name(40) / checkpoints.META, (31800, 31800))
     monkeypatch.setattr(status.shutil, "which", lambda name: "/usr/bin/" + name)
     monkeypatch.setattr(status.site, "has_slurm", lambda: True)
     monkeypatch.setattr(status.squeue, "everything", list)
     found = status.gather(run)
     assert found["gpu_hours"]["used"] == pytest.approx(12 + 2 * 4 * 1.0) and found["gpu_hours"]["estimated"] == 2
     assert found["gpu_hours"]["lost"] == pytest.approx(4 + 2 * 4 * 0.5)
+    files.write_json(run.status, {**now, "what": "evaluate"})  # days later
+    os.utime(run.metrics, (33600, 33600))
+    assert status.gather(run)["gpu_hours"]["used"] == pytest.approx(12 + 2 * 4 * 1.0)
     running = [(squeue.Queued("7", "RUNNING", "None"), specs.comment("train", run))]
     monkeypatch.setattr(status.squeue, "everything", lambda: running)
     assert status.gather(run)["gpu_hours"]["used"] > 1000, "one that runs counts until now"
@@ -55,7 +59,7 @@ def test_energy_and_cost_are_told_where_somebody_tells_them(run, capsys, tmp_pat
     """LUMI trains on whole nodes, so that the accounting's energy is that of this training alone."""
     (path,) = [path for step, path in rundir.find_steps(run.checkpoints) if step == 40]
     begun = starts.list_starts(run.slurm / "train" / "attempts")[0].begun
-    os.utime(path, (begun + 1800, begun + 1800))
+    os.utime(path / checkpoints.META, (begun + 1800, begun + 1800))
 
     def shown():
         found = status.gather(run)

@@ -98,8 +98,16 @@ def _progress(stage: str, run: Path) -> Tuple[int, int]:
         names = [name for name in names if _STEP.fullmatch(name)]
     if stage == "train" and names:
         newest = max(names, key=lambda name: int(name[5:]))
-        return int(newest[5:]), _changed(folder / newest)
+        # The folder itself also changes when the checkpoint is read or pruned.
+        return int(newest[5:]), _changed(folder / newest / "meta.json")
     return len(names), max([0] + [_changed(folder / name) for name in names])
+
+
+def _last_seen(stage: str, run: Path) -> int:
+    """Return when a stage was last seen at work, seconds since 1970; 0 if nothing tells. Other stages write status.json, too."""
+    if _json(run / "status.json").get("what") == stage:
+        return _changed(run / "status.json")
+    return _changed(run / "metrics.jsonl") if stage == "train" else 0
 
 
 def _outcome_file(stage: str, run: Path) -> Path:
@@ -151,9 +159,9 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
     elif stage == "evaluate":
         _remove(run / "slurm" / "evaluate" / "no-training")
     before = starts.count(log)
-    if before.open is not None:  # killed before its last line; status.json shows how long it ran
+    if before.open is not None:  # killed before its last line
         how = "0 done" if finished.get("attempt") == before.open else "- killed"
-        _note(f"end {before.open} {progress} {max(_changed(run / 'status.json'), before.since)} {how} {saved}")
+        _note(f"end {before.open} {progress} {max(_last_seen(stage, run), before.since)} {how} {saved}")
     nodes = _number("SLURM_JOB_NUM_NODES", 1)
     _note(f"start {attempt} {progress} {int(time.time())} {nodes}{' beside' if beside else ''}")
 

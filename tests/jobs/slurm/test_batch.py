@@ -14,7 +14,7 @@ import pytest
 
 from p2p_dist.jobs import site
 from p2p_dist.jobs.slurm import specs
-from p2p_dist.run import rundir, snapshot
+from p2p_dist.run import checkpoints, rundir, snapshot
 from p2p_dist.settings import config
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -313,7 +313,7 @@ def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
     assert job.begin().returncode == 0
     begun = int(job.lines("start", 3)[0])
     job.log.write_text(job.log.read_text().replace(str(begun), str(begun - 90_000)))
-    (job.run.status).touch()  # it lived until now
+    job.run.status.write_text('{"what": "train"}')  # it lived until now
     done = job.begin(1)
     assert done.returncode == 75 and "a larger --max-gpu-hours" in done.stdout and job.lines("end", 5) == ["killed", "stopped"]
     monkeypatch.setenv("SLURM_JOB_ID", "8")
@@ -326,6 +326,24 @@ def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
     job.run.write_outcome("train", "stopped")
     done = job.end(75)
     assert done.returncode == 75 and not done.requeued and "--max-gpu-hours" in done.stdout
+
+
+def test_what_another_stage_does_after_a_killed_start_is_not_counted(job, monkeypatch):
+    """Days later someone evaluates the run, which writes status.json, and reads its checkpoints, which changes their folders."""
+    monkeypatch.setenv("P2P_MAX_SECONDS", "36000")
+    assert job.begin().returncode == 0
+    begun = int(job.lines("start", 3)[0])
+    job.log.write_text(job.log.read_text().replace(str(begun), str(begun - 90_000)))
+    job.progress(20)
+    (saved,) = checkpoints.find(job.run.checkpoints)
+    (saved.path / checkpoints.META).touch()
+    job.run.metrics.touch()
+    for path in (saved.path / checkpoints.META, job.run.metrics):
+        os.utime(path, (begun - 89_000, begun - 89_000))
+    job.run.status.write_text('{"what": "evaluate"}')
+    assert job.begin(1).returncode == 0
+    assert job.lines("end", 3) == job.lines("end", 6) == [str(begun - 89_000)]
+    assert job.lines("end", 5) == ["killed"]
 
 
 def test_what_was_used_on_any_number_of_nodes_counts(job, monkeypatch):
