@@ -137,9 +137,13 @@ def write_midi(path: Path, hits: Iterator[Hit] | list[Hit], beats: Beats | None,
     lane.append(mido.MetaMessage("track_name", name=title))
     lane.append(mido.MetaMessage("set_tempo", tempo=tempo))
     events = []
+    ended: dict[int, int] = {}  # note -> its last note-off, which the next hit may bring forward: it would end that one
     for hit in hits:
         tick = round(mido.second2tick(hit.seconds, _TICKS, tempo))
+        if hit.note in ended and events[ended[hit.note]][0] > tick:
+            events[ended[hit.note]] = (tick, *events[ended[hit.note]][1:])
         events.append((tick, 1, mido.Message("note_on", channel=9, note=hit.note, velocity=hit.velocity)))
+        ended[hit.note] = len(events)
         events.append((tick + _TICKS // 8, 0, mido.Message("note_off", channel=9, note=hit.note)))
     at = 0
     for tick, _, message in sorted(events, key=lambda event: event[:2]):

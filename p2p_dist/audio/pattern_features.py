@@ -21,6 +21,8 @@ _BANDS = MELS // _TOGETHER
 _PARTS = (slice(0, 3), slice(5, 20), slice(25, _BANDS))  # of the added bands: below 150 Hz, 250 to 2500 Hz, above 5 kHz
 _LOWEST_DB, _HIGHEST_DB, _UNIT = -80.0, 10.0, 40.0  # of the level, from the song's loud frames
 _OVER = 2  # frames over which a band rises
+_NO_SOUND = 80.0  # dB under the loudest frame
+_SILENT_DB, _SILENCE = -60.0, 2.0  # under the loud frames; least seconds of silence at an end of the song
 BEATS = (1, 2, 4)
 """Periods of the phase channels, beats."""
 
@@ -43,13 +45,42 @@ def pattern_features(song: np.ndarray | Iterable[np.ndarray], rate: int, beats: 
     """
     powers = list(mel_powers(song, rate))
     power = np.concatenate(powers, axis=1) if powers else np.zeros((_BANDS, 0), np.float32)
-    db = 10 * np.log10(np.maximum(power, 1e-10))
-    loud = float(np.percentile(db.max(axis=0), 90)) if db.size else 0.0
+    floor = 1e-10 * min(1.0, max(float(power.max(initial=0)), 1e-20))  # of a very quiet song the same as of a loud one
+    db = 10 * np.log10(np.maximum(power, floor))
+    loud = _loud(db.max(axis=0)) if db.size else 0.0
     level = np.clip(db - loud, _LOWEST_DB, _HIGHEST_DB) / _UNIT + 1
     rise = np.zeros_like(level)
     rise[:, _OVER:] = np.maximum(level[:, _OVER:] - level[:, :-_OVER], 0)
     parts = np.stack([rise[part].mean(axis=0) for part in _PARTS])
     return np.concatenate([level, 2 * rise, 4 * parts, _phases(beats, level.shape[1])])
+
+
+def _loud(levels: np.ndarray) -> float:
+    """Return the level in dB that a tenth of a song's frames exceed; of a song that is mostly silent, almost that of its sound.
+
+    Args:
+        levels: of the frames, dB.
+    """
+    sounding = levels[levels > levels.max() - _NO_SOUND]
+    return max(float(np.percentile(levels, 90)), float(np.percentile(sounding, 90)) - 1)  # rests change it by 1 dB at most
+
+
+def silent_ends(features: np.ndarray) -> np.ndarray:
+    """Return which frames are in a silence of two seconds or more before the first or after the last sound, (frames,).
+
+    In a silence within the song the drums may well play alone.
+
+    Args:
+        features: of `pattern_features`.
+    """
+    silent = np.zeros(features.shape[1], bool)
+    sounding = np.flatnonzero(features[:_BANDS].max(axis=0) > 1 + _SILENT_DB / _UNIT)
+    least = round(_SILENCE / FRAME)
+    if len(sounding):
+        first, last = int(sounding[0]), int(sounding[-1]) + 1
+        silent[: first if first >= least else 0] = True
+        silent[last if len(silent) - last >= least else len(silent) :] = True
+    return silent
 
 
 def mel_powers(song: np.ndarray | Iterable[np.ndarray], rate: int) -> Iterator[np.ndarray]:

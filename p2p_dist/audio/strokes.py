@@ -154,7 +154,11 @@ def input_level(song: np.ndarray | Iterable[np.ndarray], rate: int) -> float:
         song: mono float32 (samples,), or blocks of it.
     """
     frames = frame_powers(song, rate)
-    return 10 * float(np.log10(max(np.percentile(frames, 90) if len(frames) else 0.0, 1e-12)))
+    if not frames.any():
+        return -120.0
+    sounding = frames[frames > 1e-8 * frames.max()]  # of a song that is mostly silent, almost the level of its sound counts
+    loud = max(np.percentile(frames, 90), np.percentile(sounding, 90) * 10**-0.1)
+    return 10 * float(np.log10(max(loud, 1e-12)))
 
 
 def cut_kit(

@@ -50,7 +50,8 @@ class Command:
     format: Literal["flac", "wav", "mp3", "ogg"] = "flac"
     """file format of stem and mix: flac, wav, mp3 or ogg"""
     bpm: Annotated[float, within(30, 300, " beats a minute")] | None = None
-    """tempo in beats per minute, for a model with a sketch (default: the detected tempo); the next three need a sketch, too"""
+    """tempo in beats per minute, fitted to the song by up to 0.5 percent, for a model with a sketch (default: the detected
+    tempo); the next three need a sketch, too"""
     first_beat: NotNegativeNumber | None = None
     """time of any one beat, seconds from the start of the song"""
     half_beat: bool = False

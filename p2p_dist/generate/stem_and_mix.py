@@ -49,6 +49,8 @@ def write(
             mid, *side = (level * stem_at.take(len(block))).T
             for place, sign in zip(song.front, (1, -1), strict=False):
                 stem[:, place] = mid + (sign * side[0] if side and len(song.front) == 2 else 0)
+            if stem_file.is_exact and not gain:
+                stem = np.rint(stem / sound_file.STEP) * sound_file.STEP  # so that mix minus stem is a song of 24 bits exactly
             mix = block + stem
             loudest = max(loudest, float(np.abs(mix).max()), float(np.abs(stem).max()))
             stem_file.write(stem * scale)

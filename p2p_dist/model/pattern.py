@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from p2p_dist.audio.drum_classes import CLASSES, check_finite
-from p2p_dist.audio.pattern_features import BEATS, FRAME, SOUND
+from p2p_dist.audio.pattern_features import BEATS, FRAME, SOUND, silent_ends
 
 GRID = 12
 """Positions a beat."""
@@ -95,7 +95,8 @@ def with_places(sound: np.ndarray, grid: np.ndarray, known: bool = True) -> np.n
 def predict(network: Pattern, features: np.ndarray) -> np.ndarray:
     """Predict the activations of a song, float32 (len(CLASSES) + 1, frames), at least 0.
 
-    The last row is the probability of a rest. The bar may begin with any beat: this is the mean over the four readings.
+    The last row is the probability of a rest, 1 before the first and after the last sound of the song. The bar may begin with
+    any beat: this is the mean over the four readings.
 
     Args:
         features: of `pattern_features.pattern_features`, (CHANNELS, frames).
@@ -119,7 +120,9 @@ def predict(network: Pattern, features: np.ndarray) -> np.ndarray:
         total += torch.cat([found[:-1].clamp(min=0), torch.sigmoid(found[-1:])]) / len(readings)
     check_finite(total.numpy())
     smooth = scipy.interpolate.PchipInterpolator(np.arange(len(grid)), total.numpy(), axis=1)
-    return np.asarray(smooth(np.clip((position - grid[0]) * GRID, 0, len(grid) - 1)), np.float32)
+    activations = np.asarray(smooth(np.clip((position - grid[0]) * GRID, 0, len(grid) - 1)), np.float32)
+    activations[-1, silent_ends(features)] = 1
+    return activations
 
 
 class Training:

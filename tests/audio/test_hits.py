@@ -60,6 +60,21 @@ def test_silence_has_no_hits():
     assert heard(np.zeros(6 * RATE)).hits() == [] and Bands(0.1).hits() == []
 
 
+def test_a_note_ends_before_the_same_one_begins_again(tmp_path):
+    """At 60 beats a minute a note of an eighth of a quarter lasts 125 ms. Otherwise its end cuts the next one off."""
+    hits = [Hit(0.5, KICK, 100), Hit(0.55, KICK, 90), Hit(0.56, SNARE, 90), Hit(1.0, KICK, 80)]
+    write_midi(tmp_path / "a.mid", hits, Beats(60.0, 0.1), "drums")
+    at, on, lengths = 0.0, {}, []
+    for event in mido.MidiFile(tmp_path / "a.mid"):
+        at += event.time
+        if event.type == "note_on":
+            assert event.note not in on
+            on[event.note] = at
+        elif event.type == "note_off":
+            lengths.append(round(at - on.pop(event.note), 2))
+    assert not on and lengths == [0.05, 0.12, 0.12, 0.12]
+
+
 def test_the_file_is_general_midi(tmp_path):
     hits = [Hit(0.5, KICK, 100), Hit(0.5, CLOSED_HAT, 60), Hit(1.25, SNARE, 110)]
     write_midi(tmp_path / "a.mid", hits, Beats(90.0, 0.1), "Õhtu drums")

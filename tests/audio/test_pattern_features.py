@@ -6,7 +6,7 @@ import numpy as np
 
 from p2p_dist.audio.attacks import FINE, Rises
 from p2p_dist.audio.beats import Beats
-from p2p_dist.audio.pattern_features import CHANNELS, FRAME, HOP, RATE, SOUND, beat_positions, pattern_features
+from p2p_dist.audio.pattern_features import CHANNELS, FRAME, HOP, RATE, SOUND, beat_positions, pattern_features, silent_ends
 
 
 def tone(at=1.0, seconds=3.0, hertz=1000.0):
@@ -30,6 +30,30 @@ def test_blocks_and_the_level_do_not_matter():
     whole = pattern_features(song, RATE, None)
     assert np.array_equal(pattern_features((song[n : n + 777] for n in range(0, len(song), 777)), RATE, None), whole)
     assert np.allclose(pattern_features(song * 0.1, RATE, None), whole, atol=1e-4)
+
+
+def test_a_very_quiet_song_has_the_features_of_a_loud_one():
+    song = tone() + np.random.default_rng(0).normal(0, 0.01, 3 * RATE).astype(np.float32)
+    assert np.allclose(pattern_features(song * 1e-4, RATE, None), pattern_features(song, RATE, None), atol=1e-3)
+
+
+def test_long_silence_hardly_changes_the_levels():
+    song = tone(seconds=6.0)
+    longer = np.concatenate([song, np.zeros(60 * RATE, np.float32)])
+    before, after = pattern_features(song, RATE, None), pattern_features(longer, RATE, None)
+    assert 0 <= (after[: SOUND // 2, 3 * RATE // HOP] - before[: SOUND // 2, 3 * RATE // HOP]).max() <= 1 / 40 + 1e-3
+
+
+def test_silence_is_at_the_ends_alone_and_long():
+    """Within a song the drums may play alone, and most songs end with a short silence."""
+    sound, quiet = tone(at=0.0), np.zeros(3 * RATE, np.float32)
+    song = np.concatenate([quiet, sound, quiet, sound, 1e-5 * sound, quiet])
+    silent = silent_ends(pattern_features(song, RATE, None))
+    times = np.arange(len(silent)) * FRAME
+    assert silent[times < 2.9].all() and not silent[(times > 3.1) & (times < 11.8)].any() and silent[times > 12.1].all()
+    short = np.concatenate([quiet[: RATE + RATE // 2], sound, quiet[: RATE + RATE // 2]])
+    assert not silent_ends(pattern_features(short, RATE, None)).any()
+    assert not silent_ends(pattern_features(quiet, RATE, None)).any(), "of a song without sound nothing is said"
 
 
 def test_another_rate_gives_the_same_times():

@@ -138,8 +138,18 @@ def test_the_level_of_an_input_is_that_of_its_loud_frames_and_blocks_do_not_matt
     level = input_level(sound, RATE)
     assert input_level(0.1 * sound, RATE) == pytest.approx(level - 20, abs=0.01)
     assert input_level((sound[n : n + 999] for n in range(0, len(sound), 999)), RATE) == pytest.approx(level, abs=1e-3)
-    sound[RATE:] = 0  # what is loud in less than a tenth of the song is not its level
+    sound[RATE:] = 1e-3 * np.sin(2 * np.pi * 500 * np.arange(19 * RATE) / RATE)
+    # What is loud in less than a tenth of the song is not its level.
     assert input_level(sound, RATE) < level - 40
+
+
+@pytest.mark.parametrize("seconds", [1, 20, 100])
+def test_the_level_of_a_song_that_is_mostly_silent_is_almost_that_of_its_sound(seconds):
+    sound = np.sin(2 * np.pi * 500 * np.arange(5 * RATE) / RATE).astype(np.float32)
+    level = input_level(sound, RATE)
+    longer = np.concatenate([sound, np.zeros(seconds * RATE, np.float32)])
+    assert level - 1.01 < input_level(longer, RATE) <= level + 0.01
+    assert input_level(np.zeros(RATE, np.float32), RATE) == -120
     assert input_level(np.zeros(RATE, np.float32), RATE) == -120
 
 

@@ -48,6 +48,20 @@ def test_mid_and_side_become_left_and_right_and_each_ear_hears_its_own(tmp_path,
         assert ear.finished and len(signal) == RATE and signal[RATE // 2] == pytest.approx(level, rel=0.01)
 
 
+def test_mix_minus_stem_is_a_song_of_24_bits_to_the_bit(tmp_path):
+    random = np.random.default_rng(0)
+    sound = np.rint(random.uniform(-0.4, 0.4, (8000, 1)) * 2**23) / 2**23
+    write(tmp_path / "song.wav", sound, 8000, "PCM_24")
+    song = decode.look(tmp_path / "song.wav")
+    random.uniform(-0.4, 0.4, 8000).astype(np.float32).tofile(tmp_path / "raw")
+    model = SimpleNamespace(data=SimpleNamespace(picture_channels=1, sample_rate=8000))
+    paths = {"stem": tmp_path / "stem", "mix": tmp_path / "mix"}
+    song.samples = 8000
+    stem_and_mix.write(song, tmp_path / "raw", model, Options(format="wav"), paths, 0.0)
+    (stem, _), (mix, _) = read(paths["stem"]), read(paths["mix"])
+    assert (mix.astype(np.float64) - stem == sound).all()
+
+
 def test_a_stem_that_is_louder_than_the_mix_is_turned_down(tmp_path):
     """Where the song takes off what the stem has."""
     write(tmp_path / "song.wav", np.full((800, 1), -0.5), 8000, "FLOAT")

@@ -150,6 +150,15 @@ def test_a_song_with_unknown_beats_or_of_no_length_is_predicted():
     assert predict(network, features[:, :1]).shape == (len(CLASSES) + 1, 1)
 
 
+def test_nothing_is_played_before_the_first_and_after_the_last_sound():
+    """Music, silence, music: where it is silent within the song, the network decides."""
+    music, silence = np.random.default_rng(0).normal(0, 0.1, 3 * RATE).astype(np.float32), np.zeros(3 * RATE, np.float32)
+    parts = [silence, music, silence, music, silence]
+    rest = predict(Pattern(), pattern_features(np.concatenate(parts), RATE, Beats(120, 0.0)))[-1]
+    times = np.arange(len(rest)) * FRAME
+    assert (rest[(times < 2.9) | (times > 12.1)] == 1).all() and (rest[(times > 3.1) & (times < 11.9)] < 1).all()
+
+
 def test_windows_have_wrong_beats_in_the_share_that_is_stated(songs):
     training = Training(songs[:1], 5)
     kinds = []

@@ -329,7 +329,7 @@ def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
 
 
 def test_what_another_stage_does_after_a_killed_start_is_not_counted(job, monkeypatch):
-    """Days later someone evaluates the run, which writes status.json, and reads its checkpoints, which changes their folders."""
+    """Days later someone evaluates the run: that writes status.json, and changes the folders of checkpoints."""
     monkeypatch.setenv("P2P_MAX_SECONDS", "36000")
     assert job.begin().returncode == 0
     begun = int(job.lines("start", 3)[0])
