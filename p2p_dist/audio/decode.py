@@ -33,7 +33,8 @@ class Decoded:
     path: as the user gave it. rate: Hz. channels: names of its channels in order, such as FL and FR, or numbers if they have no
         names. told: seconds according to the header, 0 if unknown. is_exact: whether this format states an exact length. cut:
         how the file is truncated, if it is. begin, end: first sample and end of the part that is decoded.
-    samples, peak, notes: results of the last complete decoding: number of samples, largest absolute value, notes for the user.
+    samples, peak, powers, notes: results of the last complete decoding: number of samples, largest absolute value, sums of
+        squares of the left channel and of the mean of left and right, notes for the user.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Decoded:
     end: int | None = None
     samples: int = 0
     peak: float = 0.0
+    powers: tuple[float, float] = (0.0, 0.0)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -66,6 +68,7 @@ class Decoded:
         """
         self.notes.clear()
         self.samples, self.peak, at = 0, 0.0, 0
+        self.powers = (0.0, 0.0)
         for block in _gathered(self._frames()):
             if not (peak := float(np.abs(block).max())) < _LOUDEST:
                 what = "NaN samples" if math.isnan(peak) else f"samples of {peak:.3g}, where full scale is 1,"
@@ -76,6 +79,8 @@ class Decoded:
             if len(part):
                 self.samples += len(part)
                 self.peak = max(self.peak, float(np.abs(part).max()))
+                left, mean = part[:, self.front[0]], part[:, self.front].mean(axis=1)
+                self.powers = (self.powers[0] + float(left @ left), self.powers[1] + float(mean @ mean))
                 yield part
             if self.end is not None and at >= self.end:
                 return

@@ -41,6 +41,7 @@ from p2p_dist.settings.config import parse_task
 
 _PACKAGES = ("torch", "numpy", "scipy", "av", "soxr", "soundfile", "mido")
 _HATS, _FEWEST_HATS = 60.0, 10  # a minute, and in all
+_OUT_OF_PHASE = 10**-1.5  # power of the mean of left and right, relative to left alone
 
 
 OnProgress = Callable[[float], None]
@@ -294,6 +295,12 @@ def _notes(song: Decoded, model: Model) -> list[str]:
         found.append(
             f"{len(song.channels)} channels ({named}): the model hears all of them, the new stem is in front left and "
             f"right ({which})"
+        )
+    left_alone, mean = song.powers
+    if mean < _OUT_OF_PHASE * left_alone:
+        found.append(
+            "left and right are out of phase and almost cancel out in their mean, which is what the model hears: the new stem "
+            "may be too quiet or at the wrong times; invert one channel of the song first"
         )
     if song.rate < data.sample_rate:
         found.append(f"a song of {song.rate} Hz contains nothing above {song.rate // 2} Hz, so neither does the new stem")

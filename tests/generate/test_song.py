@@ -125,6 +125,14 @@ def test_a_song_that_is_changed_meanwhile(runs, monkeypatch):
     assert not Path("generated/song").exists()
 
 
+@pytest.mark.parametrize(("right", "told"), [(-0.97, True), (-0.5, False), (0.0, False), (1.0, False)])
+def test_channels_that_cancel_out_are_told(runs, capsys, right, told):
+    """As where the voice was removed by subtracting one channel from the other."""
+    write(Path("song.wav"), sound(2.0, channels=1) * np.array([[1.0, right]]))
+    assert generate.main(["song.wav"]) == 0
+    assert ("left and right are out of phase" in capsys.readouterr().out) == told
+
+
 def test_a_song_that_holds_drums_already(runs, capsys):
     from tests.audio.strokes import strokes
 
