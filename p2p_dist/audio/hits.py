@@ -136,7 +136,7 @@ def write_midi(path: Path, hits: Iterator[Hit] | list[Hit], beats: Beats | None,
     midi.tracks.append(lane)
     lane.append(mido.MetaMessage("track_name", name=title))
     lane.append(mido.MetaMessage("set_tempo", tempo=tempo))
-    events = []
+    events: list[tuple[int, int, mido.Message]] = []
     ended: dict[int, int] = {}  # note -> its last note-off, which the next hit may bring forward: it would end that one
     for hit in hits:
         tick = round(mido.second2tick(hit.seconds, _TICKS, tempo))

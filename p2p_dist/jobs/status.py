@@ -33,7 +33,8 @@ def killed(one: Start, run: RunDir) -> Start:
     saved = trained[-1].saved if trained else 0.0
     path = run.metrics
     with contextlib.suppress(OSError, ValueError):
-        path = run.status if run.read_status()["what"] == "train" else run.metrics  # other stages write it, too
+        if (told := run.read_status()) is not None and told["what"] == "train":  # other stages write it, too
+            path = run.status
     seen = path.stat().st_mtime if path.is_file() else 0.0
     return one._replace(ended=max(one.begun, seen), saved=saved, why="killed")
 

@@ -261,6 +261,20 @@ def barrier(ranks: Ranks) -> None:
         dist.barrier(group=ranks.gloo)
 
 
+def wait_for_all(ranks: Ranks) -> None:
+    """Wait until all ranks call this once, however long that takes: collectives give up after `PATIENCE`.
+
+    If a rank ends, whoever started the ranks ends the others, or the connection to the store is lost.
+    """
+    if ranks.world_size == 1:
+        return
+    store = dist.distributed_c10d._get_default_store()
+    name = f"p2p_dist-ready-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    store.add(name, 1)
+    while store.add(name, 0) < ranks.world_size:
+        time.sleep(0.2)
+
+
 def is_any(ranks: Ranks, value: bool) -> bool:
     """Whether the value is true in any rank. Waits for all."""
     flag = torch.tensor([int(value)])

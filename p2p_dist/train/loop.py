@@ -57,6 +57,7 @@ def train(run: RunDir, config: Config, stop: StopFlag | None = None) -> int:
         console.say(f"note: {message}")
 
     folders = bring(run, config, stop)
+    distributed.wait_for_all(ranks)  # one node may have its copy already, and another fetch for an hour
     if distributed.is_any(ranks, folders is None):
         if first:
             console.say("train: stopped cleanly while the training data were brought to the node; what has arrived is kept")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import doctest
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,23 @@ def agree():
     found = [agreement.propose(5 if (place.rank, call) == (1, 1) else 0) for call in range(4)]
     distributed.barrier(place)
     return found
+
+
+def test_ranks_wait_longer_for_each_other_than_collectives_do(ranks):
+    """One node has the training data already, another one fetches them."""
+    assert ranks(2, late, True) == [True, True]
+    with pytest.raises(RanksFailed):
+        ranks(2, late, False)
+
+
+def late(waits):
+    distributed.PATIENCE = datetime.timedelta(seconds=2)
+    ranks, _ = distributed.start()
+    if ranks.rank == 1:
+        time.sleep(5)
+    if waits:
+        distributed.wait_for_all(ranks)
+    return distributed.is_any(ranks, ranks.rank == 1)
 
 
 def test_equalise_gives_all_rank_0s_and_sees_a_difference(ranks):
