@@ -10,7 +10,9 @@ from typing import Any
 from p2p_dist.audio import layouts
 from p2p_dist.common import console, files
 from p2p_dist.data import dataset as datasets
-from p2p_dist.data import manifest
+from p2p_dist.data import manifest, overlap
+from p2p_dist.data.manifest import PARTS
+from p2p_dist.data.song_record import read_record
 from p2p_dist.evaluate import checkpoints, claims, held_out_songs, ranking
 from p2p_dist.evaluate.baselines.baseline_stems import BASELINES
 from p2p_dist.evaluate.measures.kinds import Row
@@ -72,16 +74,22 @@ def of_run(run: rundir.RunDir, asked: tuple[int | str, ...], songs: Path | None)
     found = _summary(run, settings.evaluate.split, out, *read, only)
     if songs is not None and (same := _trained_on(run, held_out)):
         titles = ", ".join(map(console.one_line, same))
-        found["said"].append(
-            f"note: the run was trained on songs with these titles, so the figures do not apply to other songs: {titles}"
-        )
+        found["said"].append(f"note: the run was trained on these songs, so the figures do not apply to other songs: {titles}")
     return found, is_pitched(settings.data.task)
 
 
 def _trained_on(run: rundir.RunDir, songs: list[held_out_songs.HeldOut]) -> list[str]:
-    """Return the titles of those songs that are also training songs of the run."""
+    """Return the titles of those songs that the run was trained on, by their audio; by title where no audio is known."""
     part = manifest.read(run.shards)["splits"].get("train", {"songs": []})
-    return sorted({song["name"] for song in part["songs"]} & {song.name for song in songs})
+    trained = [one for path in sorted((run.shards / PARTS).glob("train-*.json")) if (one := read_record(path)) is not None]
+    by_title = {song["name"] for song in part["songs"]} - {one["song"] for one in trained if one["fingerprint"] is not None}
+    measured = []
+    for song in songs:
+        input, target, rate = song.read()
+        heard = overlap.fingerprint([input, target], rate)
+        measured.append({"split": song.split, "key": song.key, "song": song.name, "fingerprint": heard})
+    same = overlap.training_songs([*trained, *measured])
+    return sorted(song.name for song in songs if (song.split, song.key) in same or song.name in by_title)
 
 
 def steps_of(run: rundir.RunDir, asked: tuple[int | str, ...]) -> tuple[int, ...]:

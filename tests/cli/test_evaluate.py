@@ -49,10 +49,10 @@ def test_other_songs_that_were_trained_on_are_named(
 ) -> None:
     run, _ = copied
     mine = run.path.parent.parent / "mine"  # not sorted into train/ and test/, so all songs are measured
-    shutil.copytree(run.path.parent.parent / "songs" / "train" / "one", mine / "one")
-    write_songs(mine, {"nine": 4.1})
+    write_songs(mine, {"nine": 4.1, "one": 4.2})  # the title of a training song, with other audio
+    shutil.copytree(run.path.parent.parent / "songs" / "train" / "one", mine / "a copy")
     assert evaluate.main(["run", "--checkpoints", "10", "--data", str(mine)]) == 0
-    said = "the run was trained on songs with these titles, so the figures do not apply to other songs: one\n"
+    said = "the run was trained on these songs, so the figures do not apply to other songs: a copy\n"
     assert said in capsys.readouterr().out
 
 
