@@ -86,6 +86,9 @@ def _progress(stage: str, run: Path) -> Tuple[int, int]:
         if not (isinstance(name, str) and re.fullmatch("[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name)):
             return 0, 0
         folder = run.parent.parent / "shards" / name / "parts"
+    elif stage == "page":
+        tracks = list((run / "page" / "media").glob("*/*/track.json"))
+        return len(tracks), max([0] + [_changed(path) for path in tracks])
     elif stage == "pattern":
         folder = run / "pattern" / "finished"
     else:

@@ -432,6 +432,30 @@ def test_a_crash_behind_143_is_counted(job):
     assert job.end(143).requeued and job.lines("end", 5)[-1] == "stopped"
 
 
+def test_a_long_page_goes_on_as_long_as_it_writes_tracks(job):
+    """One start makes some hundred of them. If it failed: a run of many checkpoints and songs never has a page."""
+    job.stage("page")
+    for restart in range(6):
+        assert job.begin(restart).returncode == 0
+        (job.run.page.parent / "media" / "a" / f"step-{restart}").mkdir(parents=True)
+        (job.run.page.parent / "media" / "a" / f"step-{restart}" / "track.json").touch()
+        assert job.end(75).requeued
+    assert job.lines("start", 2) == ["0", "1", "2", "3", "4", "5"]
+    for restart in range(6, 10):
+        code = job.begin(restart).returncode
+        job.end(75)
+    assert code != 0, "without any it does not"
+
+
+def test_a_record_that_can_not_be_read_just_now_ends_no_run(job, tmp_path):
+    """For a moment, as on a parallel file system. If it failed: a training that has saved, and that nobody queues again."""
+    python = (tmp_path / "python3").read_text()
+    (tmp_path / "python3").write_text(python.replace("exec", 'case "$*" in *" owner"*) exit 1 ;; esac\nexec', 1))
+    job.begin()
+    done = job.end(75)
+    assert done.returncode == 75 and done.requeued, done
+
+
 def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
     """Its last part has the array's own number. If it failed: all parts are restarted, those that are done as well; or, as
     all are listed, none."""
