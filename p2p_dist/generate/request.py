@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -166,12 +167,13 @@ def _generated_in(folder: Path, names: list[str]) -> set[str]:
     found: set[str] = set()
     for name in names if sounds else ():
         title, kind = Path(name).stem, Path(name).suffix
-        like = {sound for sound in sounds if sound.startswith(f"{title}-")}
-        if kind == ".json" and like:
+        if kind == ".json" and any(sound.startswith(f"{title}-") for sound in sounds):
             with contextlib.suppress(OSError, ValueError):  # another program's
-                takes = records.read(folder / name, schemas.GENERATED)["takes"]
-                # A record without takes was written by a process that was killed while it replaced files.
-                found |= {one["name"] for take in takes for one in take["files"].values()} if takes else like
+                record = records.read(folder / name, schemas.GENERATED)
+                found |= {one["name"] for take in record["takes"] for one in take["files"].values()}
+                if not record["takes"]:  # of a process that was killed while it replaced files: those that it could make
+                    what = f"{re.escape(title)}-({re.escape(stem_name(record['model']['task']))}|mix)(-[0-9]+)?"
+                    found |= {sound for sound in sounds if re.fullmatch(what, Path(sound).stem)}
     return found
 
 

@@ -55,11 +55,9 @@ class Watch:
         anywhere, here = self.host[step % 2].tolist()
         if anywhere:
             self.networks.undo(undo)
-            is_saved = any(self.checkpoints.glob("step-*"))
-            left = f"the last checkpoint in {self.checkpoints} is valid" if is_saved else "there is no checkpoint yet"
             raise FloatingPointError(
                 f"a loss or gradient was not finite at step {step}: {self._blame(step, bool(here))}; "
-                f"that step changed no weights; {left}"
+                f"that step changed no weights, so all checkpoints in {self.checkpoints} are valid"
             )
 
     def _blame(self, step: int, here: bool) -> str:

@@ -1,6 +1,7 @@
 """The command as a musician types it: what comes out, what is skipped, and what each mistake is answered with."""
 
 import dataclasses
+import functools
 import json
 import os
 import shlex
@@ -190,7 +191,9 @@ def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs, number):
     write(Path("a.wav"), sound(0.6))
     write(Path("b.wav"), sound(120))
     words = [sys.executable, "-u", str(CHECKOUT / "launch/generate.py"), "a.wav", "b.wav"]
-    going = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Whoever started the tests may ignore one, as nohup(1) does.
+    begin = functools.partial(signal.signal, number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    going = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=begin)
     for line in going.stdout:
         if line.startswith("generated/a"):
             break

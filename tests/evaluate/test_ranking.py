@@ -87,7 +87,7 @@ def test_weights_are_stated_and_decide() -> None:
     assert "(2 x time + 1 x real + 0.5 x amount) / 3.5" in ranking.rule(Evaluate(time_weight=2, amount_weight=0.5))
     with pytest.raises(ValueError, match="must not all be 0"):
         Evaluate(time_weight=0, real_weight=0, amount_weight=0)
-    with pytest.raises(ValueError, match=r"evaluate\.real-weight must be 0 or more"):
+    with pytest.raises(ValueError, match=r"evaluate\.real-weight must be from 0 to 1e9"):
         Evaluate(real_weight=float("nan"))
 
 

@@ -55,8 +55,16 @@ def test_what_was_made_among_the_songs_is_no_song(runs, capsys):
     content = records.read(Path("songs/a/a.json"), schemas.GENERATED)
     records.write(Path("songs/a/a.json"), schemas.GENERATED, {**content, "takes": []})  # killed while it replaced its files
     assert [one.source for one in request.find([Path("songs")], None)] == wanted
+    records.write(Path("songs/a.json"), schemas.GENERATED, {**content, "takes": []})
+    assert [one.source for one in request.find([Path("songs")], None)] == wanted, "a song beside it stays one"
     Path("songs/a/a.json").write_text("{}")
     assert len(request.find([Path("songs")], None)) == 4, "nothing says that these were made here"
+
+
+def test_no_take_is_a_song(runs):
+    write(Path("songs/a.wav"), sound(0.6))
+    assert generate.main(["songs/a.wav", "--out", "songs", "--takes", "2"]) == 0
+    assert [one.source for one in request.find([Path("songs")], None)] == [Path("songs/a.wav")]
 
 
 def test_the_page_of_somebody_and_that_of_another_song_stay(runs):
