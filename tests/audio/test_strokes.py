@@ -20,6 +20,7 @@ from p2p_dist.audio.strokes import (
     cut_kit,
     frame_powers,
     input_level,
+    level_of_windows,
     load,
     playing_level,
     playing_rate,
@@ -286,3 +287,7 @@ def test_other_files_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(bank_file, "MOST_BYTES", 10)
     with pytest.raises(ValueError, match="more than"):
         load(path)
+
+
+def test_a_window_of_four_strokes_plays():
+    assert level_of_windows(np.array([1.0, 100.0]), np.array([4, 3])) == pytest.approx(0)

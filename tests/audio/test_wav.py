@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 import tempfile
 from pathlib import Path
 
@@ -123,3 +124,39 @@ def test_a_damaged_wav_header_is_no_traceback(content: bytes, place: int) -> Non
         path.write_bytes(whole[:place] + content + whole[place + len(content) :])
         with contextlib.suppress(ValueError):
             wav.whole(path)
+
+
+NOISE = bytes(range(256)) * 100
+
+
+@pytest.mark.parametrize(
+    "rest", [b"APETAGEX" + NOISE, b"TAG" + NOISE, bytes(range(100)), b"LIST" + struct.pack("<I", 25601) + NOISE + b"x"]
+)
+def test_more_that_may_follow_the_samples_of_a_wav(tmp_path: Path, rest: bytes) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.ones((4410, 2)) / 2, 44100)
+    path.write_bytes(path.read_bytes() + rest)
+    assert wav.whole(path) == path
+
+
+def test_samples_of_an_odd_length_are_padded_before_further_chunks(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.ones(4411) / 2, 44100, subtype="PCM_U8")
+    data = path.read_bytes()
+    path.write_bytes(data + b"\0" * (len(data) % 2) + b"id3 " + struct.pack("<I", 25600) + NOISE)
+    assert wav.whole(path) == path
+
+
+def test_chunks_of_a_big_endian_wav_are_big_endian(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.ones((4410, 2)) / 2, 44100, endian="BIG")
+    path.write_bytes(path.read_bytes() + b"LIST" + struct.pack(">I", 25600) + NOISE)
+    assert wav.whole(path) == path
+
+
+def test_one_missing_sample_is_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.ones((4410, 2)) / 2, 44100)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ValueError, match="cut short"):
+        wav.whole(path)

@@ -3,6 +3,12 @@
 import errno
 import io
 import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -134,3 +140,71 @@ def test_durations(seconds, text):
 def test_a_width_that_shows_nothing_of_a_table_is_not_believed(columns, width, monkeypatch):
     monkeypatch.setenv("COLUMNS", columns)
     assert console.wide().width == width
+
+
+WAITS = """
+import sys, time
+from p2p_dist.common import console
+console.stop_as_ctrl_c()
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+"""
+
+
+def stopped(body, numbers, dispositions):
+    """Start a program that waits, and send it signals. dispositions: of the signals in it."""
+
+    def begin():
+        for number, disposition in dispositions.items():
+            signal.signal(number, disposition)
+
+    going = subprocess.Popen([sys.executable, "-c", WAITS + body], stdout=subprocess.PIPE, text=True, preexec_fn=begin)
+    assert going.stdout.readline() == "ready\n"
+    for number in numbers:
+        going.send_signal(number)
+        time.sleep(0.5)
+    return going
+
+
+@pytest.mark.parametrize("first", console.STOPS)
+def test_further_requests_do_not_disturb_the_cleaning_up(first):
+    body = "    time.sleep(2)\n    print('clean', flush=True)\n"
+    going = stopped(body, [first, signal.SIGTERM, signal.SIGHUP], dict.fromkeys(console.STOPS, signal.SIG_DFL))
+    assert going.communicate(timeout=30)[0] == "clean\n" and going.returncode == 0
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing():
+    going = stopped("    print('stopped', flush=True)\n", [signal.SIGHUP], {signal.SIGHUP: signal.SIG_IGN})
+    assert going.poll() is None
+    going.terminate()
+    assert going.communicate(timeout=30)[0] == "stopped\n"
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_after_its_terminal_is_gone_nothing_is_written_to_it(tmp_path, stream):
+    terminal, side = pty.openpty()
+    ready, clean = tmp_path / "ready", tmp_path / "clean"
+    program = WAITS.replace('print("ready", flush=True)', f"open({str(ready)!r}, 'w')")
+    program += f"    time.sleep(1)\n    print('x', file=sys.{stream}, flush=True)\n    open({str(clean)!r}, 'w')\n"
+    begin = lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)  # noqa: E731
+    going = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.DEVNULL, stdout=side, stderr=side, preexec_fn=begin
+    )
+    os.close(side)
+    while not ready.exists():
+        time.sleep(0.05)
+    going.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    os.close(terminal)
+    assert going.wait(30) == 0 and clean.exists()
+
+
+def test_streams_that_were_closed_are_open_for_children_too():
+    program = (
+        "import subprocess, sys\nfrom p2p_dist.common import console\nconsole.open_standard_streams()\n"
+        "assert sys.stdin.read() == ''\nchild = 'import os; [os.fstat(n) for n in range(3)]'\n"
+        "sys.exit(subprocess.run([sys.executable, '-S', '-c', child]).returncode)\n"
+    )
+    assert subprocess.run(["bash", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, program]).returncode == 0

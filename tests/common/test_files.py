@@ -140,3 +140,15 @@ def test_a_file_system_that_keeps_no_permissions_is_used_if_it_lets_nobody_write
     os.chmod(path, 0o666)  # noqa: PTH101 - the other one refuses
     with pytest.raises(OSError, match="its file system can't keep other users from writing there: name another folder"):
         files.set_mode(path, 0o644)
+
+
+def test_a_folder_is_flushed_before_it_gets_its_name_and_its_parent_after(tmp_path, monkeypatch):
+    """If it failed: after a power failure there is a checkpoint with a name and without content."""
+    flushed = []
+    monkeypatch.setattr(files, "_fsync", lambda path: flushed.append(((tmp_path / "step").exists(), path.name)))
+    with files.new_folder(tmp_path / "step") as folder:
+        (folder / "inner").mkdir()
+        (folder / "a").touch()
+        (folder / "inner" / "b").touch()
+    assert {name for is_there, name in flushed if not is_there} == {"a", "inner", "b", folder.name}
+    assert flushed[-1] == (True, tmp_path.name)

@@ -96,3 +96,21 @@ def test_a_processor_says_whether_it_computes_in_bf16():
         )
     }
     assert list(found.values()) == [False, True, True, True]
+
+
+def test_a_limit_that_the_system_refuses_to_raise():
+    """A Mac does, beyond a number that it does not tell."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 256))
+
+            def refuse(*_):
+                raise ValueError("not allowed to raise maximum limit")
+
+            linux.resource.setrlimit = refuse
+            code = int(linux.allow_open_files(1000) != 16)
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

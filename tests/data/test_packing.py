@@ -142,3 +142,7 @@ def test_a_song_that_was_added_is_all_that_is_made(
     assert made == ["0 First"]
     shards.preprocess(root, tmp_path / "anew", small, workers=2)
     assert fingerprint(out) == fingerprint(tmp_path / "anew")
+
+
+def test_a_shard_may_be_exactly_full() -> None:
+    assert packing.plan({"a": 5, "b": 5}, 10) == [["a", "b"]]

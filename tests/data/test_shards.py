@@ -18,7 +18,7 @@ import pytest
 from p2p_dist.audio.musdb18 import excerpt_file
 from p2p_dist.common import files
 from p2p_dist.data import manifest as manifests
-from p2p_dist.data import shards
+from p2p_dist.data import columns, shards
 from p2p_dist.data.index import Index
 from p2p_dist.evaluate import held_out_songs
 from p2p_dist.settings import science
@@ -277,3 +277,18 @@ def test_a_song_that_is_gone_is_said_to_be_in_one_line(
     shutil.rmtree(gone)
     assert shards.preprocess(tmp_path / "songs", tmp_path / "out", small, workers=1) == []
     assert "removed: B\\nerror: lost (train) is no longer in the data" in capsys.readouterr().err.splitlines()
+
+
+def test_an_original_comes_before_its_copies(small: Data, tmp_path: Path, new_song: Callable[..., Path]) -> None:
+    """If it failed: another order of the batches from the same seed."""
+    new_song(tmp_path / "songs" / "train" / "a", seconds=2.0, seed=1)
+    shards.preprocess(tmp_path / "songs", tmp_path / "out", replace(small, copies=2), workers=1)
+    found = columns.read(tmp_path / "out", manifests.read(tmp_path / "out")["splits"]["train"]["index"])
+    rows = list(zip(found["window"].tolist(), found["copy"].tolist(), strict=True))
+    assert len(set(rows)) == len(rows) > 3 and rows == sorted(rows)
+
+
+def test_members_share_one_folder_alone(small: Data, tmp_path: Path, new_song: Callable[..., Path]) -> None:
+    new_song(tmp_path / "songs" / "train" / "a", seconds=1.0)
+    with pytest.raises(AssertionError, match="last one"):
+        shards.preprocess_all(tmp_path / "songs", [(tmp_path / "a", small), (tmp_path / "b", small)], 1, member=0)

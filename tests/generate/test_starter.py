@@ -158,6 +158,9 @@ def test_a_song_too_short_for_a_tempo_is_refused_with_what_to_do(alone: Path) ->
     assert not Path("generated/short").exists()
     with pytest.raises(ValueError, match=r"--first-beat 2\.1 is after the end of short\.wav"):
         generate.main(["short.wav", "--bpm", "120", "--first-beat", "2.1"])
+    with pytest.raises(ValueError, match=r"--first-beat 2\.1 is after"):
+        generate.main(["short.wav", "--from", "1", "--bpm", "120", "--first-beat", "2.1"])
+    assert generate.main(["short.wav", "--from", "1", "--bpm", "120", "--first-beat", "1.5", "--out", "part"]) == 0
     assert generate.main(["short.wav", "--bpm", "120", "--first-beat", "0.1"]) == 0
     stem, *_, record = made(Path("generated/short"), "short")
     assert np.abs(stem).max() > 0.01 and not any("padded" in note for note in record["notes"])

@@ -13,6 +13,7 @@ from hypothesis import given, settings, strategies
 
 from p2p_dist.jobs.slurm import batch
 from p2p_dist.run import snapshot, starts
+from tests.full_disk import largest_file
 
 OLDEST = (3, 6)
 
@@ -172,3 +173,11 @@ def test_it_runs_by_its_path_and_leaves_nothing_beside_the_code(tmp_path):
     code, said = ask("begin", "train", run, "", "")
     assert code == 1 and "started 4 times from the same place" in said and f"beside {log}" in said
     snapshot.check(run / "code")
+
+
+def test_a_line_that_fits_only_in_part_is_an_error(tmp_path):
+    """If it failed: a start or an end is lost, and with it who owns the run."""
+    log = tmp_path / "attempts"
+    starts.append(log, "launch 7")
+    with largest_file(20), pytest.raises(OSError, match="only in part"):
+        starts.append(log, "start 7.0 0 100 1")

@@ -174,3 +174,9 @@ def read_as_others(path):
     sys.modules["p2p_dist"] = None  # whoever imports it fails
     unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     return torch.load(path, weights_only=True)["step"], unsafe
+
+
+def test_a_state_of_another_step_is_set_aside(tmp_path, capsys):
+    checkpoint.save(tmp_path, 5, {"step": 5}, {}, {"settings": "abc"})
+    checkpoint.save(tmp_path, 10, {"step": 5}, {}, {"settings": "abc"})
+    assert checkpoint.load_newest(tmp_path)[0] == 5 and "contains step 5" in capsys.readouterr().err

@@ -640,3 +640,31 @@ def test_a_request_to_stop_while_the_code_is_checked_is_kept(job, monkeypatch, t
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, start_new_session=True)
     assert done.returncode == 75 and "requeued" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
     assert job.told("called")[-1] == "requeue 7" and not (tmp_path / "slurm" / "srun").exists()
+
+
+def test_tasks_of_a_killed_srun_are_waited_for(job, tmp_path):
+    """If it failed: the job is requeued while its training still runs."""
+    steps = 'case "$*" in\n*--steps*) echo >> asked; [ $(wc -l < asked) -gt 2 ] || echo 7.0 ;;'
+    (tmp_path / "squeue").write_text((tmp_path / "squeue").read_text().replace('case "$*" in', steps))
+    job.begin()
+    job.run.write_outcome("train", "stopped")
+    job.end(143)
+    assert len((tmp_path / "slurm" / "asked").read_text().splitlines()) == 3
+
+
+def test_an_evaluation_of_which_a_task_was_killed_is_requeued(job):
+    job.stage("evaluate")
+    job.begin()
+    job.run.write_outcome("evaluate", "done")
+    done = job.end(137)
+    assert (done.returncode, done.requeued) == (75, True), done
+
+
+def test_a_successor_is_told_though_who_waits_is_not_known(job, tmp_path):
+    text = (tmp_path / "squeue").read_text()
+    (tmp_path / "squeue").write_text(text.replace("*%E*) cat waiting ;;", "*%E*) exit 1 ;;"))
+    job.begin()
+    job.answer("refusal", "Requested operation is presently disabled for job 7")
+    job.answer("given", "3:00:00|(null)|NO|gres:gpu:8")
+    done = job.end(75)
+    assert done.returncode == 75 and "are not known" in done.stdout and "job 8 continues" in done.stdout
