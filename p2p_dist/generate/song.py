@@ -113,7 +113,8 @@ def make(
                     assert performance is not None
                     hits = performance.hits(seed)
                 write_midi(temporary["midi"], hits, beats, f"{place.name} {stem_name(model.task)}")
-            del bands, in_song, rhythm  # what is heard of a song grows with it: it is not kept for the next take and the page
+            # What is heard of a song grows with it: it is not kept for the next take and the page.
+            del bands, in_song, rhythm, of_stem, of_song
             sizes = {kind: {"name": plain(path.name), "bytes": temporary[kind].stat().st_size} for kind, path in paths.items()}
             made.append({"seed": seed, "gain_db": gain, "files": sizes})
         if any(one["gain_db"] for one in made):

@@ -17,8 +17,8 @@ import pytest
 
 from p2p_dist.audio.musdb18 import excerpt_file
 from p2p_dist.common import files
-from p2p_dist.data import manifest as manifests
 from p2p_dist.data import columns, shards
+from p2p_dist.data import manifest as manifests
 from p2p_dist.data.index import Index
 from p2p_dist.evaluate import held_out_songs
 from p2p_dist.settings import science
