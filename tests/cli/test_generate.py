@@ -186,12 +186,12 @@ def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(runs, 
     assert not capsys.readouterr().out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_no_half_file_and_says_how_to_go_on(runs, number):
     write(Path("a.wav"), sound(0.6))
     write(Path("b.wav"), sound(120))
     words = [sys.executable, "-u", str(CHECKOUT / "launch/generate.py"), "a.wav", "b.wav"]
-    # Whoever started the tests may ignore one, as nohup(1) does.
+    # Whoever started the tests may ignore one.
     begin = functools.partial(signal.signal, number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     going = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=begin)
     for line in going.stdout:

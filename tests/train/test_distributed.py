@@ -125,10 +125,10 @@ def test_ranks_wait_longer_for_each_other_than_collectives_do(ranks):
 
 
 def late(waits):
-    distributed.PATIENCE = datetime.timedelta(seconds=2)
+    distributed.PATIENCE = datetime.timedelta(seconds=1)
     ranks, _ = distributed.start()
     if ranks.rank == 1:
-        time.sleep(5)
+        time.sleep(2.5)
     if waits:
         distributed.wait_for_all(ranks)
     return distributed.is_any(ranks, ranks.rank == 1)
