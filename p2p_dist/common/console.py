@@ -140,12 +140,8 @@ def open_standard_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
-            os.dup2(opened, number)  # also makes it inheritable
-            if opened != number:
-                os.close(opened)
-            else:
-                os.set_inheritable(number, True)
+            # It gets this number, the lowest that is free.
+            os.set_inheritable(os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY), True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 for the whole process
 
@@ -162,7 +158,7 @@ def stop_as_ctrl_c() -> None:
 
 
 def _as_ctrl_c(number: int, _: FrameType | None) -> None:
-    """Repeated requests never count as a second Ctrl-C."""
+    """Raise KeyboardInterrupt, and ignore further requests, so that none counts as a second Ctrl-C."""
     for one in STOPS:
         signal.signal(one, signal.SIG_IGN)
     if number == signal.SIGHUP:

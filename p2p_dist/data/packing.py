@@ -149,5 +149,5 @@ def _forgotten(out: Path, kind: str, piece: Piece) -> files.DamagedError:
     (out / PARTS / f"shard-{path.name}.json").unlink(missing_ok=True)
     return files.DamagedError(
         f"{path} was damaged: the {kind} samples of {piece.key} are not what was written; it was removed: run the same command "
-        "again, which makes its songs again"
+        "again, which recreates its songs"
     )

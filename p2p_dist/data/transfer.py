@@ -92,7 +92,7 @@ def fetch_newest(
         if before is None or not is_there:
             raise
         console.complain(
-            f"warning: {console.describe(error)}; it is not known whether the dataset there changed: continuing with {here}, "
+            f"warning: {console.describe(error)}; could not check whether the dataset there changed; continuing with {here}, "
             "which was fetched from there"
         )
         content = before

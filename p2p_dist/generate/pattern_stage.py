@@ -160,7 +160,7 @@ def training_songs(run: RunDir, config: Config) -> list[KeyedSong]:
     if content["order"] == "sorted":
         raise ValueError(
             f"{run.shards} was made by an earlier version, whose songs have other keys, so model.sketch cannot use it (nor "
-            "with --convert, which keeps them): move it away, and run the launch command again, which makes it again"
+            "with --convert, which keeps them): move it away, and run the launch command again, which recreates it"
         )
     part = content["splits"].get("train")
     if part is None or not part["songs"]:

@@ -107,7 +107,7 @@ def _progress(stage: str, run: Path) -> Tuple[int, int]:
 
 
 def _last_seen(stage: str, run: Path) -> int:
-    """Return when a stage was last seen at work, seconds since 1970; 0 if it is not known. All stages write status.json."""
+    """Return when a stage last reported progress, seconds since 1970; 0 if unknown. All stages share status.json."""
     if _json(run / "status.json").get("what") == stage:
         return _changed(run / "status.json")
     return _changed(run / "metrics.jsonl") if stage == "train" else 0
