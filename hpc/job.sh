@@ -2,7 +2,7 @@
 # The batch part of every job, outside any container: job.sh STAGE RUN [ELEMENT]. Records this start, runs one task per process, and
 # decides what to do next. The launcher's scripts and the templates beside this file end with it. Optional environment variables:
 # P2P_PYTHON, P2P_CONTAINER (in_container.sh), P2P_CPU_MASKS, P2P_SRUN, P2P_RENDEZVOUS (rendezvous.sh), P2P_ENVIRONMENT,
-# P2P_MAX_REQUEUES, P2P_MAX_CRASH_RESTARTS, P2P_MAX_SECONDS, P2P_MAX_NODE_SECONDS, P2P_NODES.
+# P2P_MAX_REQUEUES, P2P_MAX_CRASH_RESTARTS, P2P_MAX_SECONDS, P2P_MAX_NODE_SECONDS, P2P_RATE, P2P_NODES.
 set -euo pipefail
 stage=$1 run=$(realpath "$2") element=${3:-}
 # ELEMENT, as 7_2: of an array with a job for each run of a sweep. It has its stage for itself, unlike the tasks that share one.

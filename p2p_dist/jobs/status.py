@@ -88,10 +88,10 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
     except ValueError as error:  # the site's file was moved: only the bill is unknown
         wrong = str(error)
 
-    def hours(seconds: float, nodes: int) -> float:
-        return seconds / 3600 * bill.gpu_hours_an_hour(settings.resources, place, nodes)
+    def hours(seconds: float, nodes: int, rate: float = 0.0) -> float:
+        return seconds / 3600 * (nodes * rate or bill.gpu_hours_an_hour(settings.resources, place, nodes))
 
-    used = sum(hours(one.seconds(now), one.nodes) for one in tried)
+    used = sum(hours(one.seconds(now), one.nodes, one.rate) for one in tried)
     by_gpus = energy.told_by_gpus(run)
     asks_sacct = alone and place.takes_whole_nodes("train", settings.resources)
     joules, told_by = (_ask_sacct(tried), "Slurm's accounting") if asks_sacct else (None, "")
@@ -127,7 +127,7 @@ def gather(run: RunDir, around: Around | None = None) -> dict[str, Any]:
         "seconds_left": left,
         "gpu_hours": {
             "used": used,
-            "lost": sum(hours(one.lost(), one.nodes) for one in tried),
+            "lost": sum(hours(one.lost(), one.nodes, one.rate) for one in tried),
             "predicted": used + hours(left, on_nodes) if left is not None else None,
             "estimated": sum(one.why == "killed" for one in tried),
         },
@@ -141,19 +141,19 @@ def _costs(
     trained: list[tuple[int, Path]],
     tried: list[Start],
     now: float,
-    hours: Callable[[float, int], float],
+    hours: Callable[[float, int, float], float],
     by_gpus: list[tuple[int, float]],
 ) -> list[dict[str, Any]]:
     """List what the training had cost when each checkpoint was saved.
 
     Args:
-        trained: steps, each with its checkpoint. hours: GPU-hours of so many seconds on so many nodes.
+        trained: steps, each with its checkpoint. hours: GPU-hours of so many seconds on so many nodes, which were billed so much.
         by_gpus: steps, each with the energy up to it (J).
     """
     costs = []
     for at, path in trained:
         until = checkpoints.Checkpoint(path, at).saved
-        spent = sum(hours(min(one.seconds(now), until - one.begun), one.nodes) for one in tried if one.begun < until)
+        spent = sum(hours(min(one.seconds(now), until - one.begun), one.nodes, one.rate) for one in tried if one.begun < until)
         kwh = max((total for step, total in by_gpus if step == at), default=None)
         costs.append({"step": at, "gpu_hours": spent, "kwh": None if kwh is None else kwh / 3.6e6})
     return costs

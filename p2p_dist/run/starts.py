@@ -2,8 +2,10 @@
 
     launch NAME                                     a user launched it: the counts are reset
     successor JOB                                   a new job that continues the run, if Slurm does not requeue jobs
-    start ATTEMPT PROGRESS SECONDS NODES [beside]   PROGRESS is a growing number: for training the newest checkpoint; beside:
-                                                    an evaluation during a training, whose starts are not limited
+    start ATTEMPT PROGRESS SECONDS NODES [beside] [rate=R]
+                                                    PROGRESS is a growing number: for training the newest checkpoint; beside:
+                                                    an evaluation during a training, whose starts are not limited; R:
+                                                    GPU-hours billed for an hour of one node
     end ATTEMPT PROGRESS SECONDS CODE WHY [SAVED]   WHY: done, stopped, failed, crash or killed; SAVED: when PROGRESS was so
 
 Starts are counted from this file, because a job that is preempted, requeued or lost with its node writes no last line. If an
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional
 
 _NUMBER = re.compile("[0-9]{1,15}")
+_RATE = re.compile("rate=([0-9]{1,9}[.][0-9]{1,9})")
 
 SAME_PLACE = 3
 """Number of starts without progress, ended by the run itself, after which a stage is not restarted."""
@@ -30,7 +33,7 @@ class Counts(NamedTuple):
 
     starts: without evaluations during a training. crashes: starts that crashed. same: starts from the same progress as the last
     one that the run itself ended. began: progress at the last start. owner: the newest attempt, which owns the run. open: the
-    same attempt if its end is not recorded. since: when it started. seconds: node time of all launches.
+    same attempt if its end is not recorded. since: when it started. seconds: node time of all launches, see `count`.
     """
 
     starts: int = 0
@@ -40,12 +43,18 @@ class Counts(NamedTuple):
     owner: Optional[str] = None
     open: Optional[str] = None
     since: int = 0
-    seconds: int = 0
+    seconds: float = 0
 
 
-def count(log: Path) -> Counts:
-    """Count a record; all counts are 0 if it does not exist."""
-    starts = crashes = same = began = since = nodes = seconds = 0
+def count(log: Path, rate: float = 0.0) -> Counts:
+    """Count a record; all counts are 0 if it does not exist.
+
+    Args:
+        rate: GPU-hours billed now for an hour of one node. The seconds of a start on nodes with another bill, such as those of
+            another partition, are counted in proportion. 0: as they are.
+    """
+    starts = crashes = same = began = since = 0
+    nodes = seconds = 0.0
     place, beside = -1, False
     owner: Optional[str] = None
     unfinished: Optional[str] = None
@@ -55,7 +64,8 @@ def count(log: Path) -> Counts:
             place = -1
         elif words[0] == "start":
             owner = unfinished = words[1]
-            began, since, nodes = int(words[2]), int(words[3]), int(words[4])
+            began, since, nodes = int(words[2]), int(words[3]), float(words[4])
+            nodes *= (_rate(words) or rate) / rate if rate else 1
             beside = words[5:6] == ["beside"]
             if not beside:
                 starts, same, place = starts + 1, same if began == place else 0, began
@@ -75,7 +85,8 @@ def count(log: Path) -> Counts:
 class Start(NamedTuple):
     """One start of a stage. Times are in seconds since 1970.
 
-    ended, code, why: None if its end is not recorded. saved: when its progress was reached; 0 if not known.
+    ended, code, why: None if its end is not recorded. saved: when its progress was reached; 0 if not known. rate: GPU-hours
+    billed for an hour of one node; 0 if not known.
     """
 
     name: str
@@ -85,6 +96,7 @@ class Start(NamedTuple):
     code: Optional[str] = None
     why: Optional[str] = None
     saved: float = 0.0
+    rate: float = 0.0
 
     def seconds(self, now: float) -> float:
         """Its duration in seconds, so far if its end is not recorded."""
@@ -102,12 +114,18 @@ def list_starts(log: Path) -> List[Start]:
     found: Dict[str, Start] = {}
     for words in _lines(log):
         if words[0] == "start":
-            found[words[1]] = Start(words[1], int(words[4]), float(words[3]))
+            found[words[1]] = Start(words[1], int(words[4]), float(words[3]), rate=_rate(words))
         elif words[0] == "end" and words[1] in found:
             saved = float(words[6]) if len(words) > 6 and _NUMBER.fullmatch(words[6]) else 0.0
             ended = found[words[1]]._replace(ended=float(words[3]), code=words[4], why=words[5], saved=saved)
             found[words[1]] = ended
     return list(found.values())
+
+
+def _rate(words: List[str]) -> float:
+    """Return the bill in the words of a start; 0 if there is none."""
+    found = _RATE.fullmatch(words[-1])
+    return float(found.group(1)) if found else 0.0
 
 
 def has(log: Path, kind: str, name: str) -> bool:

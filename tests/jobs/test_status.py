@@ -55,6 +55,21 @@ def test_a_start_whose_end_nobody_wrote_is_not_counted_for_ever(run, monkeypatch
     assert status.gather(run)["gpu_hours"]["used"] > 1000, "one that runs counts until now"
 
 
+def test_a_start_is_billed_as_it_was_recorded(run):
+    """The run was moved to another partition since: its first start was billed half a GPU-hour for an hour of a node."""
+    log = run.slurm / "train" / "attempts"
+    before = log.read_text().splitlines()
+    assert before[1].startswith("start 7.0 ") and before[1].endswith(" 2"), before
+    log.write_text("\n".join([before[0], f"{before[1]} rate=0.500000", *before[2:]]) + "\n")
+    first = starts.list_starts(log)[0]
+    hours = (first.ended - first.begun) / 3600
+    found = status.gather(run)
+    assert found["gpu_hours"]["used"] == pytest.approx(12 - 2 * hours * 3.5) and hours > 0
+    (path,) = [path for step, path in rundir.find_steps(run.checkpoints) if step == 40]
+    os.utime(path / checkpoints.META, (first.begun + 1800, first.begun + 1800))
+    assert [cost["gpu_hours"] for cost in status.gather(run)["costs"]] == [pytest.approx(2 * 0.5 * 0.5)]
+
+
 def test_energy_and_cost_are_told_where_somebody_tells_them(run, capsys, tmp_path, monkeypatch):
     """LUMI trains on whole nodes, so that the accounting's energy is that of this training alone."""
     (path,) = [path for step, path in rundir.find_steps(run.checkpoints) if step == 40]

@@ -66,6 +66,17 @@ def test_what_a_record_says(record, tmp_path):
     assert starts.count(tmp_path / "attempts") == starts.Counts(*RECORDS[record])
 
 
+def test_a_start_is_counted_by_its_own_bill(tmp_path):
+    """If it failed: after a change of the partition, all earlier hours would be billed as those of the new one."""
+    log = tmp_path / "attempts"
+    for number, further in enumerate(("rate=4.000000", "beside rate=0.500000", "", "rate=x", "4.0")):
+        starts.append(log, f"start 7.{number} 0 100 2 {further}".rstrip())
+        starts.append(log, f"end 7.{number} 0 200 75 stopped 0")
+    assert [one.rate for one in starts.list_starts(log)] == [4, 0.5, 0, 0, 0]
+    assert starts.count(log).seconds == 5 * 200
+    assert starts.count(log, 2.0).seconds == 2 * 200 + 200 / 4 + 3 * 200, "one without a bill has that of today"
+
+
 def test_there_are_records_of_many_kinds(tmp_path):
     assert len(RECORDS) >= 20
     assert starts.count(tmp_path / "none") == starts.Counts()

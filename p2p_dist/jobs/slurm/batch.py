@@ -9,7 +9,7 @@
     batch.py successor JOB                        record the job that continues this one
     batch.py free-claims FOLDER                   free the checkpoints that earlier attempts of this job claimed
 
-Environment: P2P_ATTEMPTS, the record of this stage's starts (run/starts.py), P2P_ATTEMPT, P2P_MAX_..., and Slurm's variables.
+Environment: P2P_ATTEMPTS, the record of this stage's starts (run/starts.py), P2P_ATTEMPT, P2P_MAX_..., P2P_RATE, and Slurm's variables.
 It needs only the standard library and Python 3.6, see run/starts.py. Calls of Slurm's commands are in hpc/.
 """
 
@@ -33,6 +33,11 @@ _STEP = re.compile("step-([0-9]{8,18})")
 
 def _number(name: str, otherwise: int) -> int:
     return int(os.environ.get(name) or otherwise)
+
+
+def _rate() -> float:
+    """Return the GPU-hours billed for an hour of one of its nodes; 0 if not known."""
+    return float(os.environ.get("P2P_RATE") or 0)
 
 
 def _log() -> Path:
@@ -166,7 +171,8 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
         how = "0 done" if finished.get("attempt") == before.open else "- killed"
         _note(f"end {before.open} {progress} {max(_last_seen(stage, run), before.since)} {how} {saved}")
     nodes = _number("SLURM_JOB_NUM_NODES", 1)
-    _note(f"start {attempt} {progress} {int(time.time())} {nodes}{' beside' if beside else ''}")
+    further = (" beside" if beside else "") + (f" rate={_rate():.6f}" if _rate() else "")
+    _note(f"start {attempt} {progress} {int(time.time())} {nodes}{further}")
 
     def refuse(code: int, why: str, said: str) -> int:
         try:
@@ -183,7 +189,7 @@ def begin(stage: str, run: Path, submitted: str, beside: bool) -> int:
         _remove(run / "outcome.json")
     if cancelled.exists():
         return refuse(75, "stopped", f"{stage} was cancelled: run the same launch command again to resume")
-    counts = starts.count(log)
+    counts = starts.count(log, _rate())
     if counts.same >= starts.SAME_PLACE:
         place = f"from the same place ({stage}: {progress}) without progress"
         said = f"started {counts.same + 1} times {place}: not restarted; see the logs beside {log}"
@@ -255,7 +261,7 @@ def end(stage: str, run: Path, code: int) -> str:
     again = counts.starts - 1
     if again >= _number("P2P_MAX_REQUEUES", 10):
         return f"75 {stage} stopped, but was already restarted {again} times (--max-requeues): {type_again}"
-    if _hours_are_used(starts.count(log)):
+    if _hours_are_used(starts.count(log, _rate())):
         how = "to resume, run the launch command again with a larger --max-gpu-hours"
         return f"75 {stage} stopped, and the run's GPU-hours are used up: {how}"
     return "requeue"

@@ -27,7 +27,7 @@ OF_A_JOB = tuple(
     "P2P_" + name
     for name in (
         *("CONTAINER", "OVERLAY", "BINDS", "RUNTIME", "RUNTIME_OPTIONS", "CPU_MASKS", "SRUN", "RENDEZVOUS", "ENVIRONMENT"),
-        *("MAX_SECONDS", "MAX_NODE_SECONDS", "NODES", "EVALUATE"),
+        *("MAX_SECONDS", "MAX_NODE_SECONDS", "RATE", "NODES", "EVALUATE"),
         *("CLAIMS", "ATTEMPT", "ATTEMPTS", "JOB", "BEGUN", "SUCCESSOR_OF", "OUT_OF_MEMORY"),
     )
 )

@@ -27,7 +27,8 @@ def advice(settings: Config, place: site.Site) -> str | None:
         f"and run, with the same folder of runs:\n  {typed}\nWhen it is done, run this command again here"
     )
     if place.cpu_cluster is not None:
-        typed = command(settings, partition=place.tier("train", settings.resources)[0].name)
+        stage = "preprocess" if place.tiers else "train"  # a long training may go to a tier that takes few jobs
+        typed = command(settings, partition=place.tier(stage, settings.resources)[0].name)
         text += f". To make them on GPU nodes instead, at the price of GPU nodes:\n  {typed}"
     return text
 

@@ -32,12 +32,14 @@ def lines(
         "P2P_MAX_REQUEUES": resources.max_requeues,
         "P2P_MAX_CRASH_RESTARTS": resources.max_crash_restarts,
     }
-    if stage == "train" and resources.max_gpu_hours is not None and (rate := bill.gpu_hours_an_hour(resources, place)):
-        seconds = resources.max_gpu_hours / rate * 3600
-        if len(resources.sizes) == 1:
-            values["P2P_MAX_SECONDS"] = int(seconds)
-        else:
-            values["P2P_MAX_NODE_SECONDS"] = max(1, int(seconds * resources.nodes))
+    if stage == "train" and (rate := bill.gpu_hours_an_hour(resources, place, nodes=1)):
+        values["P2P_RATE"] = f"{rate:.6f}"
+        if resources.max_gpu_hours is not None:
+            seconds = resources.max_gpu_hours / rate * 3600
+            if len(resources.sizes) == 1:
+                values["P2P_MAX_SECONDS"] = int(seconds / resources.nodes)
+            else:
+                values["P2P_MAX_NODE_SECONDS"] = max(1, int(seconds))
     if stage == "train" and len(resources.sizes) > 1:
         values["P2P_NODES"] = sizes_in_words(resources.sizes)
     if stage == "evaluate" and resources.evaluate == "during":

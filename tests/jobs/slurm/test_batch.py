@@ -328,6 +328,23 @@ def test_no_further_start_once_the_gpu_hours_are_used(job, monkeypatch):
     assert done.returncode == 75 and not done.requeued and "--max-gpu-hours" in done.stdout
 
 
+def test_hours_of_another_partition_are_counted_by_its_bill(job, monkeypatch):
+    """Five hours of nodes of 4 GPU-hours leave nothing of 20; of nodes of half a GPU-hour they are 2.5."""
+    monkeypatch.setenv("P2P_MAX_SECONDS", "18000")  # 20 GPU-hours at 4
+    monkeypatch.setenv("P2P_RATE", "0.500000")
+    assert job.begin().returncode == 0
+    assert job.lines("start", 5) == ["rate=0.500000"]
+    begun = int(job.lines("start", 3)[0])
+    job.log.write_text(job.log.read_text().replace(str(begun), str(begun - 18_000)))
+    job.run.status.write_text('{"what": "train"}')  # it lived until now
+    monkeypatch.setenv("P2P_RATE", "4.000000")
+    assert job.begin(1).returncode == 0
+    monkeypatch.setenv("P2P_MAX_SECONDS", "2249")
+    done = job.begin(2)
+    assert done.returncode == 75 and "--max-gpu-hours" in done.stdout, "2250 seconds at today's bill are used"
+    assert job.lines("start", 5) == ["rate=0.500000", "rate=4.000000", "rate=4.000000"]
+
+
 def test_what_another_stage_does_after_a_killed_start_is_not_counted(job, monkeypatch):
     """Days later someone evaluates the run: that writes status.json, and changes the folders of checkpoints."""
     monkeypatch.setenv("P2P_MAX_SECONDS", "36000")

@@ -74,6 +74,7 @@ def test_a_range_is_billed_as_its_most_nodes_and_limited_by_what_was_used():
     resources = config.Resources(nodes=4, least_nodes=1, max_gpu_hours=8.0)
     (job,) = specs.jobs(rundir.find("r"), config.Config(resources=resources), site.load_site("lumi"), ("train",))
     assert "export P2P_MAX_NODE_SECONDS=7200" in job.setup, "2 hours of one node, 4 GPU-hours each"
+    assert "export P2P_RATE=4.000000" in job.setup, "of one node"
     assert "export P2P_NODES=1-4" in job.setup and job.sizes == (1, 4)
     # Slurm keeps the tasks of an earlier start, so the job has none; cores for all of them.
     assert "#SBATCH --nodes=1-4\n#SBATCH --" in job.script() and "ntasks" not in job.script().split("\n\n")[0]
