@@ -147,7 +147,8 @@ def _costs(
     """List what the training had cost when each checkpoint was saved.
 
     Args:
-        trained: steps, each with its checkpoint. hours: GPU-hours of so many seconds on so many nodes, which were billed so much.
+        trained: steps, each with its checkpoint. hours: GPU-hours of so many seconds on so many nodes,
+            see `Start.rate`.
         by_gpus: steps, each with the energy up to it (J).
     """
     costs = []

@@ -9,8 +9,8 @@
     batch.py successor JOB                        record the job that continues this one
     batch.py free-claims FOLDER                   free the checkpoints that earlier attempts of this job claimed
 
-Environment: P2P_ATTEMPTS, the record of this stage's starts (run/starts.py), P2P_ATTEMPT, P2P_MAX_..., P2P_RATE, and Slurm's variables.
-It needs only the standard library and Python 3.6, see run/starts.py. Calls of Slurm's commands are in hpc/.
+Environment: P2P_ATTEMPTS, the record of this stage's starts (run/starts.py), P2P_ATTEMPT, P2P_MAX_..., P2P_RATE, and Slurm's
+variables. It needs only the standard library and Python 3.6, see run/starts.py. Calls of Slurm's commands are in hpc/.
 """
 
 import json

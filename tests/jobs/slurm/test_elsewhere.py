@@ -72,7 +72,9 @@ def test_gpu_nodes_make_them_where_that_is_asked_for(cluster, launch, site_file,
 
 def test_they_go_to_a_tier_that_takes_as_many_jobs_as_preprocessing_has(cluster, launch, site_file):
     """If it failed: a training of 24 hours goes to a tier of at most 2 jobs, and the command would be refused."""
-    text = ON_ANDES.replace("}]", "}, {partition: extended, time: '1-00:00:00', jobs: 2}]").replace("[batch]", "[batch, extended]")
+    text = ON_ANDES.replace("}]", "}, {partition: extended, time: '1-00:00:00', jobs: 2}]").replace(
+        "[batch]", "[batch, extended]"
+    )
     with pytest.raises(ValueError, match="To make them on GPU nodes instead") as said:
         launch("--site", site_file(text), "--time", "1-00:00:00", "--account", "abc")
     typed = str(said.value).removesuffix("; nothing was queued").splitlines()[-1].strip()
