@@ -71,8 +71,8 @@ class Tier:
             found.append(
                 (
                     minutes / minutes_of(self.time),
-                    f"--time asks for {minutes / 60:.3g} hours, {self.name} allows at most {self.time}: request less, "
-                    "a longer training continues in the next job",
+                    f"--time asks for {minutes / 60:.3g} hours, {self.name} allows at most {self.time}: "
+                    f"add --time {self.time} or less, a longer training continues in the next job",
                 )
             )
         limits = [

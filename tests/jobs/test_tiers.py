@@ -38,7 +38,8 @@ def test_why_not_an_earlier_tier():
 def test_what_a_job_exceeds_is_named_with_its_option():
     said = [text for _, text in LONG.misses([(4, 3)], 97 * 60)]
     assert said == [
-        "--time asks for 97 hours, long allows at most 4-00:00:00: request less, a longer training continues in the next job",
+        "--time asks for 97 hours, long allows at most 4-00:00:00: add --time 4-00:00:00 or less, "
+        "a longer training continues in the next job",
         "--nodes 4: a job in long has at most 3",
         "3 GPUs (--nodes, --processes-per-node): a job in long has at least 4",
     ]

@@ -139,7 +139,8 @@ def test_a_dry_run_names_the_tier_that_a_larger_or_longer_training_needs(place, 
         in text
     )
     refused = shown(place, site_file(ON_ANDES), "--time", "4:00:00", "--account", "a", code=2)
-    assert "--time asks for 4 hours, batch allows at most 2:00:00: request less" in refused and "nothing was queued" in refused
+    assert "--time asks for 4 hours, batch allows at most 2:00:00: add --time 2:00:00 or less" in refused
+    assert "nothing was queued" in refused
 
 
 def test_every_run_of_a_sweep_says_it(place, site_file):
