@@ -4,6 +4,9 @@
 # P2P_PYTHON, P2P_CONTAINER (in_container.sh), P2P_CPU_MASKS, P2P_SRUN, P2P_RENDEZVOUS (rendezvous.sh), P2P_ENVIRONMENT,
 # P2P_MAX_REQUEUES, P2P_MAX_CRASH_RESTARTS, P2P_MAX_SECONDS, P2P_MAX_NODE_SECONDS, P2P_RATE, P2P_NODES.
 set -euo pipefail
+# In POSIX mode, which a user's environment may ask for, a child can be waited for only once (run_step.sh).
+set +o posix
+unset POSIXLY_CORRECT
 stage=$1 run=$(realpath "$2") element=${3:-}
 # ELEMENT, as 7_2: of an array with a job for each run of a sweep. It has its stage for itself, unlike the tasks that share one.
 [ -z "$element" ] || unset "${!SLURM_ARRAY_@}"

@@ -5,6 +5,10 @@ python launch/check.py scaling      how speed grows with nodes
 python launch/check.py drill        does a training that is stopped in every way come back exactly?
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # which Python leaves out under PYTHONSAFEPATH
 from start import command
 
 if __name__ == "__main__":

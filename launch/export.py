@@ -3,6 +3,10 @@
 python launch/export.py RUN --out DIR
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # which Python leaves out under PYTHONSAFEPATH
 from start import command
 
 if __name__ == "__main__":

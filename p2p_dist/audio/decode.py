@@ -155,15 +155,17 @@ def look(path: Path) -> Decoded:
     """Read the header of a sound file.
 
     Raises:
-        ValueError: it is no file with sound; names it.
-        OSError: it can't be read.
+        ValueError: it is no file with sound, or can't be read; names it.
     """
     import av
     import av.error
 
     if not path.is_file():
         raise ValueError(f"{path} is not a file: name a sound file or a folder of sound files")
-    path.open("rb").close()  # for the operating system's error message
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ValueError(f"{path} can't be read ({error.strerror})") from error
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty: copy it again")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -47,12 +48,14 @@ class Command:
 def main(arguments: list[str]) -> int:
     """Measure and print the figures; return the exit code."""
     command = command_line.parse(Command, "evaluate", arguments)
-    for name, path in (("--data", command.data), ("--json", command.json)):
-        if path is not None and not path.name and not path.is_absolute():
-            raise ValueError(f"{name} is empty: name a {'folder' if name == '--data' else 'file'}, or omit {name}")
+    for name, what in (("--data", "folder"), ("--json", "file")):
+        if "" in command_line.take_option(arguments, name)[0]:
+            raise ValueError(f"{name} is empty: name a {what}, or omit {name}")
     if command.json:
-        if command.json.is_dir():
-            raise ValueError(f"--json names a file to write, and {command.json} is a folder")
+        # What is not a file, such as /dev/stdout or a pipe, must not be replaced by one.
+        if os.path.lexists(command.json) and (command.json.is_symlink() or not command.json.is_file()):
+            what = "a folder" if command.json.is_dir() else "a link" if command.json.is_symlink() else "not a regular file"
+            raise ValueError(f"--json names a file to write, and {command.json} is {what}: name another file")
         files.check_can_be_written(command.json)
     # Imported late, because it is slow: errors in the command line are reported first.
     from p2p_dist.cli import figures

@@ -127,6 +127,11 @@ def exit_with(main: Callable[[], int]) -> NoReturn:
     except OSError as error:
         complain(f"error: {describe(error)}")
         code = FAILED
+    except RuntimeError as error:  # of Path.resolve before Python 3.13
+        if not str(error).startswith("Symlink loop"):
+            raise
+        complain(f"error: {error}: remove this link, or name another path")
+        code = USAGE
     sys.exit(code)
 
 

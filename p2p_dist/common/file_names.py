@@ -22,21 +22,19 @@ def check_utf8(path: Path) -> None:
 
 
 def check_locale(name: str | Path) -> None:
-    """Check that Python can read and write a name of a file, also where the locale knows only ASCII.
+    """Check that Python reads a name of a file as the letters that it has, also where the locale knows only some.
 
     A name that is not UTF-8 passes: Python keeps its bytes, and no locale helps.
 
     Raises:
-        ValueError: it has letters that the locale lacks; the message says which variables to set.
+        ValueError: it has letters that the locale lacks or reads as others; the message says which variables to set.
     """
     text = os.fspath(name)
     try:
-        text.encode(sys.getfilesystemencoding())
-        return
-    except UnicodeEncodeError:
-        pass
-    try:
-        text = os.fsencode(text).decode()
+        read = os.fsencode(text).decode()
+        if read == text:
+            return
+        text = read
     except UnicodeDecodeError:
         return
     except UnicodeEncodeError:  # read from a file of settings, not from a folder or the command line

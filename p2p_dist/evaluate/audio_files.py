@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from p2p_dist.audio import layouts, wav
 from p2p_dist.audio.invert import mel_to_audio, stem_for
 from p2p_dist.audio.stems import mono
-from p2p_dist.common import console
+from p2p_dist.common import console, files
 from p2p_dist.data.pairs import mel_of
 from p2p_dist.evaluate.baselines.baseline_stems import CEILING, COPY, SILENCE
 from p2p_dist.evaluate.held_out_songs import beats_of
@@ -43,7 +44,7 @@ def measure_files(pattern: str, *, mixes: bool, best_gain: bool) -> dict[str, An
     """
     songs: dict[str, dict[str, Measured]] = {}
     real = []
-    triples = find_triples(pattern)
+    triples = find_triples(str(files.expanded(pattern)))
     with console.Progress("measure", len(triples)) as progress:
         for done, (key, paths) in enumerate(triples.items(), 1):
             (input, output, target), rate = _read(paths)
@@ -88,8 +89,8 @@ def find_triples(pattern: str) -> dict[str, dict[str, Path]]:
     stems = [sorted(path.stem for path in paths) for paths in matching.values()]
     equal = all(names == stems[0] for names in stems)  # then the name of a folder is part of the title
     found: dict[str, dict[str, Path]] = {}
-    for folder, files in matching.items():
-        for path in files:
+    for folder, matched in matching.items():
+        for path in matched:
             key = path.stem if equal else re.sub(rf"[\s._-]*{folder}", "", path.stem) or path.stem
             if folder in found.setdefault(key, {}):
                 raise ValueError(f"{found[key][folder]} and {path}: two {folder} files with the same name")
@@ -114,7 +115,8 @@ def matching_files(pattern: Path) -> list[Path]:
                 wider.append(folder / part)
             elif glob.has_magic(part):
                 wider += [folder] if part == "**" else []
-                wider += [folder / name for name in glob.glob(part, root_dir=folder, recursive=True)]  # noqa: PTH207
+                names = glob.glob(part, root_dir=folder, recursive=True)  # noqa: PTH207
+                wider += [folder / name for name in names if not any(map(layouts.is_passed_over, Path(name).parts))]
         found = wider
     return sorted({path for path in found if path.is_file()})
 
@@ -124,9 +126,11 @@ def _read(paths: dict[str, Path]) -> tuple[list[np.ndarray], int]:
     sounds, rates = {}, {}
     for folder in FOLDERS:
         try:
-            sounds[folder], rates[folder] = soundfile.read(paths[folder], dtype="float32", always_2d=True)
+            sounds[folder], rates[folder] = soundfile.read(wav.whole(paths[folder]), dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{paths[folder]}: can't be read as audio ({error.error_string})") from error
+        except OSError as error:
+            raise ValueError(f"{paths[folder]}: can't be read ({error.strerror})") from error
         if not np.isfinite(sounds[folder]).all():
             raise ValueError(f"{paths[folder]}: contains NaN or infinite samples")
     for what, values in (("rate in Hz", rates), ("length in samples", {f: len(s) for f, s in sounds.items()})):

@@ -207,13 +207,17 @@ def requested(source: Path, sha256: str, options: Options, drummer: str | None =
         sha256: of the model's weights. drummer: of a model with a sketch, see `drummer_record.sha256`.
 
     Raises:
-        ValueError: the song is not there.
+        ValueError: the song is not there, or can't be read.
     """
     try:
+        if source.exists() and not source.is_file():  # before it is opened, which would wait for a pipe
+            raise ValueError(f"{source} is not a file: save the sound in a file, and name that")
         stamp = stamps.stamp(source)
     except FileNotFoundError as error:
         why = f"a broken link (target {source.readlink()})" if source.is_symlink() else "not there any more"
         raise ValueError(f"{source} is {why}") from error
+    except OSError as error:
+        raise ValueError(f"{source} can't be read ({error.strerror})") from error
     return {
         "stamp": stamp,
         "sha256": sha256,

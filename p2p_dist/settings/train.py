@@ -104,7 +104,7 @@ class Train:
 
     def gives_kit(self, song: str) -> bool:
         """Return whether the training song of this name gives strokes, see `kits`."""
-        return fnmatch.fnmatchcase(song, self.kits)
+        return song == self.kits or fnmatch.fnmatchcase(song, self.kits)
 
     def total_steps(self, samples: int) -> int:
         """Return the number of updates of the training: `steps`, or enough for `epochs` passes over this many windows."""

@@ -211,6 +211,26 @@ def test_a_current_folder_that_was_removed_is_named(place, monkeypatch, capsys):
     assert capsys.readouterr() == ("", said)
 
 
+@pytest.mark.parametrize("words", [["status"], ["status", "run"], ["preprocess", "--data", "songs", "--out", "link"]])
+def test_a_link_to_itself_is_a_message(words, place, monkeypatch, capsys):
+    """Path.resolve raises RuntimeError there, before Python 3.13."""
+    write_stems(place / "songs" / "train" / "a")
+    (place / "runs").mkdir()
+    for link in (place / "runs" / "run", place / "link"):
+        link.symlink_to(link.name)
+    monkeypatch.setenv("P2P_RUNS", str(place / ("runs" if "run" in words else "link")))
+    monkeypatch.chdir(place)
+    assert p2p_dist(monkeypatch, *words) in (console.USAGE, console.FAILED)
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and any(name in said for name in ("link", "runs/run")), said
+
+
+def test_commands_start_where_python_leaves_out_the_folder_of_a_script(place):
+    command = [sys.executable, CHECKOUT / "launch" / "status.py", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONSAFEPATH": "1"}, cwd=place)
+    assert done.returncode == 0 and "usage: " in done.stdout, done
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize("words", ["submit.py --help", "preprocess.py --data SONGS --out OUT --preset tiny --workers 1"])
 def test_a_stream_that_the_caller_has_closed_is_no_traceback(words, closed, tmp_path):

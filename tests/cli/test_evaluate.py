@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,23 @@ def test_the_command_measures_on_other_songs(copied: tuple[rundir.RunDir, Config
     (out,) = (run.path / "measured").iterdir()
     assert [song["name"] for song in records.read(out / "step-00000010" / "metrics.json")["songs"]] == ["nine"]
     assert before == {path: path.read_bytes() for path in (run.status, *run.evaluations.rglob("*.json"))}, "the run's own"
+
+
+def test_figures_replace_nothing_but_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root `--json /dev/null` would put a file in its place."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("there")
+    (tmp_path / "folder").mkdir()
+    for name, what in (("pipe", "not a regular file"), ("link", "a link"), ("folder", "a folder")):
+        with pytest.raises(ValueError, match=rf"--json names a file to write, and .*{name} is {what}: name another file"):
+            evaluate.main(["run", "--json", str(tmp_path / name)])
+    for option, what in (("--data", "folder"), ("--json", "file")):
+        for words in ([option, ""], [f"{option}="]):
+            with pytest.raises(ValueError, match=f"{option} is empty: name a {what}"):
+                evaluate.main(["run", *words])
+    monkeypatch.chdir(tmp_path / "folder")
+    with pytest.raises(ValueError, match="no run run"):  # the current folder has a name
+        evaluate.main(["run", "--data", "."])
 
 
 def test_other_songs_that_were_trained_on_are_named(

@@ -53,7 +53,7 @@ def test_the_variable_that_decides_over_the_locale_is_named(
     said: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the order of POSIX."""
-    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: "ascii")
+    monkeypatch.setattr(file_names.os, "fsencode", lambda text: text.encode("ascii"))
     for name in ("LC_ALL", "LC_CTYPE", "LANG"):
         monkeypatch.setenv(name, said[name]) if name in said else monkeypatch.delenv(name, raising=False)
     with pytest.raises(ValueError, match=f"letters that the locale '{named}' "):
@@ -79,3 +79,12 @@ def test_commands_say_so_before_they_begin(tmp_path: Path, typed: str, runs: str
         capture_output=True,
     )
     assert done.returncode == 2 and b"has letters that the locale 'C' (ascii) lacks: set LC_ALL=C.UTF-8" in done.stderr
+
+
+def test_a_locale_that_reads_letters_as_others_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one of Latin-1 does. If it failed: "BlÃ¥bÃ¦r" in every record, and the song is another one in a locale of UTF-8."""
+    monkeypatch.setattr(file_names.os, "fsencode", lambda text: text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"the file name 'Blåbær' has letters that the locale .* lacks: set LC_ALL=C\.UTF-8"):
+        file_names.check_locale("Blåbær".encode().decode("latin-1"))
+    file_names.check_locale("Blåbær")  # a name in Latin-1 itself
+    file_names.check_locale("song")

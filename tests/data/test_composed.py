@@ -22,6 +22,9 @@ RENDERED = pytest.mark.skipif(
 )
 
 
+HEAD = b"RIFF\x08\0\0\0sfbk"
+
+
 def test_every_pattern_fits_the_bars_of_the_styles_that_use_it():
     for style in STYLES.values():
         patterns = [pattern for name in style.grooves for pattern in GROOVES[name].values()]
@@ -92,10 +95,28 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     (tmp_path / "fluidsynth").chmod(0o700)
     with pytest.raises(ValueError, match=r"no sound font .*/none.sf2: apt-get install fluid-soundfont-gm, or name another"):
         command.main([str(tmp_path / "songs"), "--font", str(tmp_path / "none.sf2")])
-    (tmp_path / "font.sf2").touch()
+    for content, said in (
+        (b"", "is not a sound font"),
+        (b"RIFF\xff\0\0\0WAVE", "is not a sound font"),
+        (HEAD[:-1], "is not a sound"),
+    ):
+        (tmp_path / "font.sf2").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"font\.sf2 {said}"):
+            command.main([str(tmp_path / "songs"), "--font", str(tmp_path / "font.sf2")])
+    (tmp_path / "font.sf2").write_bytes(HEAD + b"\0" * 3)
+    with pytest.raises(ValueError, match=r"font\.sf2 is cut short: 16 bytes by its header, 15 are there: copy it again"):
+        command.main([str(tmp_path / "songs"), "--font", str(tmp_path / "font.sf2")])
+    (tmp_path / "font.sf2").write_bytes(HEAD + b"\0" * 4)
     with pytest.raises(ValueError, match="FluidSynth failed \\(no sound\\)"):
         command.main([str(tmp_path / "songs"), "--font", str(tmp_path / "font.sf2"), "--songs", "1"])
     assert not list((tmp_path / "songs").rglob("*.flac"))
+
+
+def test_an_empty_name_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="DIR is empty: name the folder of songs to write"):
+        command.main([""])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("typed", ["--songs 0", "--seed -1", "--seconds 5"])

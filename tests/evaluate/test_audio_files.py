@@ -70,6 +70,32 @@ def test_files_that_can_not_be_measured_are_named(tmp_path: Path, changed: dict[
         evaluate.main(["--files", lay_out(tmp_path / "f", **changed)])
 
 
+def test_a_file_that_is_cut_short_or_not_readable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libsndfile reads a cut wav file without an error. If it failed: figures of the part that is there."""
+    pattern = lay_out(tmp_path / "f")
+    for path in (tmp_path / "f").rglob("*.wav"):
+        path.write_bytes(path.read_bytes()[: 44100 * 2])
+    with pytest.raises(ValueError, match=r"a song_input_1\.wav: cut short, its header says 2\.000 s"):
+        evaluate.main(["--files", pattern])
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(audio_files.soundfile, "read", refuse)
+    monkeypatch.setattr(audio_files.wav, "whole", lambda path: path)
+    with pytest.raises(ValueError, match=rf"{tmp_path}/f/input/a song_input_1\.wav: can't be read \(Permission denied\)"):
+        evaluate.main(["--files", "~/f/{input,output,target}/*.wav"])
+
+
+def test_copies_of_a_file_server_are_no_files_to_measure(tmp_path: Path) -> None:
+    for folder in audio_files.FOLDERS:
+        for below in ("", "@eaDir/a.wav"):
+            (tmp_path / folder / below).mkdir(parents=True)
+            (tmp_path / folder / below / "a.wav").touch()
+    assert set(audio_files.find_triples(f"{tmp_path}/{{input,output,target}}/**/*.wav")) == {"a"}
+
+
 def test_names_that_are_equal_in_all_folders_are_taken_as_they_are(tmp_path: Path) -> None:
     """A folder's own word is left out of a name only where the names differ in it."""
     titles = ("output", "on target", "on")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.audio import decode
 from p2p_dist.cli import generate
 from p2p_dist.common import records, schemas
 from p2p_dist.generate import request
@@ -103,6 +104,24 @@ def test_one_of_many_songs_that_is_not_there_is_named(runs):
         path.touch()
     with pytest.raises(ValueError, match=r"no file or folder missing\.wav$"):
         request.find([*names, Path("missing.wav")], None)
+
+
+def test_a_song_that_can_not_be_read_is_an_error_of_its_own(tmp_path, monkeypatch):
+    """So that the others are made. What is not a file is not opened: that would wait for a pipe."""
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    with pytest.raises(ValueError, match=r"loop\.wav can't be read \(Too many levels of symbolic links\)"):
+        request.requested(tmp_path / "loop.wav", "s", request.Options())
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(ValueError, match=r"pipe\.wav is not a file: save the sound in a file"):
+        request.requested(tmp_path / "pipe.wav", "s", request.Options())
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.wav").touch()
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ValueError, match=r"a\.wav can't be read \(Permission denied\)"):
+        decode.look(tmp_path / "a.wav")
 
 
 def test_midi_is_of_drums_alone_and_a_song_without_its_page_is_not_done(tmp_path):

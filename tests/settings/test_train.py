@@ -32,3 +32,4 @@ def test_kits_are_of_the_songs_that_are_named_letter_by_letter():
         *(True, True, False, False, False, False),
     ]
     assert Train().gives_kit("any\nsong")
+    assert Train(kits="Alpha [live]").gives_kit("Alpha [live]"), "brackets of the name itself"

@@ -8,6 +8,7 @@ DIR/train/NAME/song.mid                        the same as MIDI
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 import tempfile
 from pathlib import Path
@@ -40,13 +41,20 @@ def check(font: Path) -> str:
     """Return FluidSynth's path.
 
     Raises:
-        ValueError: FluidSynth or the sound font is missing.
+        ValueError: FluidSynth or the sound font is missing, or the font is damaged: FluidSynth would take its default font
+            without an error.
     """
     program = shutil.which("fluidsynth")
     if program is None:
         raise ValueError("composed songs are rendered by FluidSynth, which is not on PATH: apt-get install fluidsynth")
     if not font.is_file():
         raise ValueError(f"there is no sound font {font}: apt-get install fluid-soundfont-gm, or name another with --font")
+    with font.open("rb") as file:
+        kind, size, form = struct.unpack("<4sI4s", file.read(12).ljust(12, b"\0"))
+    if kind != b"RIFF" or form != b"sfbk":
+        raise ValueError(f"{font} is not a sound font (SoundFont 2 or 3): name another with --font")
+    if size + 8 > font.stat().st_size:
+        raise ValueError(f"{font} is cut short: {size + 8} bytes by its header, {font.stat().st_size} are there: copy it again")
     return program
 
 

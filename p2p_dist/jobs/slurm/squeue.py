@@ -190,7 +190,7 @@ def jobs_by_tier() -> Counter[str]:
 def your_accounts() -> str:
     """Describe this user's projects according to Slurm's accounting, for an error message."""
     found = []
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, KeyError):  # KeyError: the user has no name, before Python 3.13
         asked = ask("sacctmgr", "-nP", "show", "associations", f"user={getpass.getuser()}", "format=account")
         found = sorted(set(asked.stdout.split())) if asked.returncode == 0 else []
     return f"yours: {', '.join(found)}" if found else "sacctmgr names none of yours: ask the cluster's support"

@@ -490,6 +490,19 @@ def test_of_an_array_only_this_part_is_requeued(job, monkeypatch, tmp_path):
     assert job.told("srun") == [f"7_0 {job.run.slurm}/evaluate/attempts.0"]
 
 
+@pytest.mark.parametrize(("name", "value"), [("POSIXLY_CORRECT", "1"), ("SHELLOPTS", "posix")])
+def test_a_shell_of_posix_hears_how_a_step_ended(name, value, job, monkeypatch, tmp_path):
+    """In that mode bash forgets the exit code of a child that it has waited for. If it failed: 127, and a crash."""
+    snapshot.copy_code(job.run.code)
+    (tmp_path / "srun").write_text(f'#!/bin/sh\necho "${{POSIXLY_CORRECT-none}}" > "{tmp_path}/slurm/srun"\nexit 75\n')
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "nid1")
+    command = ["env", f"{name}={value}", "bash", job.run.code / "hpc" / "job.sh", "train", job.run.path]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 75 and "requeued" in done.stdout, f"{done.stdout[-800:]} {done.stderr[-1500:]}"
+    assert job.lines("end", 4) == ["75"] and job.told("srun") == ["none"]
+
+
 def test_nothing_is_started_in_a_cancelled_run(job, monkeypatch, tmp_path):
     code = job.run.code / "hpc"
     snapshot.copy_code(job.run.code)

@@ -74,3 +74,13 @@ def test_slurm_is_asked_seldom_while_jobs_wait():
     assert squeue.patience(["pending (Priority)"], now) < 1, "it may begin at once"
     assert squeue.patience(["pending (Priority)"], now - 11) == 5
     assert squeue.patience(["running"], now - 11) < 1 and squeue.patience(["pending", "running"], now - 11) == 1
+
+
+def test_a_user_without_a_name_has_no_known_accounts(monkeypatch):
+    """In a container with a number alone: it is a KeyError before Python 3.13, an OSError after."""
+
+    def nobody():
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr(squeue.getpass, "getuser", nobody)
+    assert squeue.your_accounts() == "sacctmgr names none of yours: ask the cluster's support"
